@@ -31,8 +31,8 @@ from orchestra.core.events import (
 )
 from orchestra.core.outcomes import ValueOutcome
 from orchestra.core.protocols import Journal
-from orchestra.journal.memory import MemoryJournal
 from orchestra.journal import Durability
+from orchestra.journal.memory import MemoryJournal
 from orchestra.journal.sqlite.journal import SqliteJournal
 
 ANSWER = {

@@ -22,7 +22,10 @@ MODULES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "orchestra": ("The public API: open the application, write workflows, read results.", ()),
     "orchestra.tools": ("Ready-made tools that a workflow can use.", ()),
     "orchestra.testing": ("Simulated workers, a simulated vLLM server and virtual time for tests.", ()),
-    "orchestra.core.protocols": ("The interfaces between the engine and its environment: clock, journal and workers.", ()),
+    "orchestra.core.protocols": (
+        "The interfaces between the engine and its environment: clock, journal and workers.",
+        (),
+    ),
     "orchestra.core.events": ("The events of a run, as the journal stores them and as a program reads them.", ()),
     "orchestra.core.settings": ("The settings, and how they are loaded.", ("Settings",)),
     "orchestra.journal.memory": ("A journal in memory, for tests and for runs that are not kept.", ()),
@@ -32,7 +35,13 @@ MODULES: Mapping[str, tuple[str, tuple[str, ...]]] = {
 
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 Definition: TypeAlias = Function | ast.ClassDef | ast.Assign | ast.AnnAssign
-SECTIONS = {"Args": "Parameters", "Attributes": "Attributes", "Returns": "Returns", "Yields": "Yields", "Raises": "Raises"}
+SECTIONS = {
+    "Args": "Parameters",
+    "Attributes": "Attributes",
+    "Returns": "Returns",
+    "Yields": "Yields",
+    "Raises": "Raises",
+}
 SPECIAL = ("__init__", "__call__")
 HIDDEN = ("model_config",)
 WIDTH = 92
@@ -88,7 +97,11 @@ def statements(body: Iterable[ast.stmt]) -> Iterator[tuple[ast.stmt, str]]:
 
 def string(statement: ast.stmt | None) -> str:
     """The text of a statement that is only a string; empty for any other."""
-    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str):
+    if (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    ):
         return textwrap.dedent(" " * 4 + statement.value.value).strip()
     return ""
 
@@ -155,7 +168,11 @@ def signature(node: Function, name: str, *, method: bool = False) -> str:
         shown = shown[1:]
     returns = f" -> {ast.unparse(node.returns)}" if node.returns is not None and name != "__init__" else ""
     prefix = "async def " if isinstance(node, ast.AsyncFunctionDef) else "def "
-    marks = "".join(f"@{word}\n" for word in words if word in ("classmethod", "staticmethod", "asynccontextmanager", "contextmanager"))
+    marks = "".join(
+        f"@{word}\n"
+        for word in words
+        if word in ("classmethod", "staticmethod", "asynccontextmanager", "contextmanager")
+    )
     line = f"{prefix}{name}({', '.join(shown)}){returns}"
     if len(line) > WIDTH:
         line = f"{prefix}{name}(\n{''.join(f'    {each},' + chr(10) for each in shown)}){returns}"
@@ -173,7 +190,9 @@ def parameters(arguments: ast.arguments) -> list[str]:
         shown.append(f"*{parameter(arguments.vararg, None)}")
     elif arguments.kwonlyargs:
         shown.append("*")
-    shown += [parameter(each, default) for each, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
+    shown += [
+        parameter(each, default) for each, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    ]
     return [*shown, f"**{parameter(arguments.kwarg, None)}"] if arguments.kwarg else shown
 
 
@@ -196,15 +215,25 @@ def members(found: Found, documented: frozenset[str]) -> list[Member]:
                 continue
             if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
                 entry_of(own, name, statement)
-            elif isinstance(statement, ast.AnnAssign) and (after or "ClassVar" not in ast.unparse(statement.annotation)):
-                default = f" = {ast.unparse(statement.value)}" if statement.value and not is_call(statement.value) else ""
+            elif isinstance(statement, ast.AnnAssign) and (
+                after or "ClassVar" not in ast.unparse(statement.annotation)
+            ):
+                default = (
+                    f" = {ast.unparse(statement.value)}" if statement.value and not is_call(statement.value) else ""
+                )
                 own[name] = Member(
-                    name, after or described(statement), signatures=[f"{name}: {ast.unparse(statement.annotation)}{default}"]
+                    name,
+                    after or described(statement),
+                    signatures=[f"{name}: {ast.unparse(statement.annotation)}{default}"],
                 )
     if "open" in own and not own.get("__init__", Member("", "-")).doc:
         del own["__init__"]  # opened by the class method, not by a call of the class
     for base in node.bases:
-        name = base.value.id if isinstance(base, ast.Subscript) and isinstance(base.value, ast.Name) else getattr(base, "id", "")
+        name = (
+            base.value.id
+            if isinstance(base, ast.Subscript) and isinstance(base.value, ast.Name)
+            else getattr(base, "id", "")
+        )
         parent = resolve(found.module, name) if name and name not in documented else None
         for member in members(parent, documented) if parent else ():
             own.setdefault(member.name, member)
@@ -219,7 +248,9 @@ def entry_of(own: dict[str, Member], name: str, statement: Function) -> None:
         kind = f"{name}: {ast.unparse(statement.returns)}" if statement.returns else name
         own[name] = Member(name, doc, signatures=[kind])
         return
-    if "setter" in words or (name == "__init__" and not doc and len(statement.args.args) + len(statement.args.kwonlyargs) < 2):
+    if "setter" in words or (
+        name == "__init__" and not doc and len(statement.args.args) + len(statement.args.kwonlyargs) < 2
+    ):
         return
     member = own.setdefault(name, Member(name, doc, is_method=True))
     overloaded = bool(member.signatures) and "overload" not in words
@@ -254,7 +285,10 @@ def markdown(text: str) -> str:
             blocks.append(f"**{SECTIONS[heading[1]]}**\n\n{items(inside)}")
             at += 1 + len(inside)
         else:
-            end = next((n for n in range(at + 1, len(lines)) if re.fullmatch(rf"({'|'.join(SECTIONS)}):", lines[n])), len(lines))
+            end = next(
+                (n for n in range(at + 1, len(lines)) if re.fullmatch(rf"({'|'.join(SECTIONS)}):", lines[n])),
+                len(lines),
+            )
             blocks += paragraphs(lines[at:end])
             at = end
     return "\n\n".join(blocks)
@@ -331,7 +365,9 @@ def entry(found: Found, page: str, documented: frozenset[str]) -> str:
             overloads = [
                 each
                 for each, _ in statements(tree(found.module).body)
-                if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef) and each.name == node.name and is_overload(each)
+                if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)
+                and each.name == node.name
+                and is_overload(each)
             ]
             parts.append(code("\n\n".join(signature(each, found.name) for each in overloads or [node])))
         case _:
@@ -341,7 +377,11 @@ def entry(found: Found, page: str, documented: frozenset[str]) -> str:
     inside = members(found, documented)
     if fields := [member for member in inside if not member.is_method]:
         parts.append("**Attributes**")
-        parts.append("\n".join(f"- `{member.signatures[0]}`{': ' + one_line(member.doc) if member.doc else ''}" for member in fields))
+        parts.append(
+            "\n".join(
+                f"- `{member.signatures[0]}`{': ' + one_line(member.doc) if member.doc else ''}" for member in fields
+            )
+        )
     for member in inside:
         if not member.is_method:
             continue
@@ -360,7 +400,11 @@ def page(module: str) -> str:
     names = public_names(module)
     found = [one for one in (resolve(module, name) for name in names) if one is not None]
     documented = frozenset(one.name for one in found)
-    parts = [f"# {module}", escaped(purpose), code(f"import {module}" if module == PACKAGE else f"from {module} import ...")]
+    parts = [
+        f"# {module}",
+        escaped(purpose),
+        code(f"import {module}" if module == PACKAGE else f"from {module} import ..."),
+    ]
     text = markdown(ast.get_docstring(tree(module)) or "")
     parts += [text] if text else []
     for kind in ("Classes", "Functions", "Exceptions", "Types and constants"):

@@ -62,7 +62,11 @@ class Card(CardFile):
         check_card(file, inputs, outputs, text, folder / file.prompt, lambda *path: marked.location(path))
         place = marked.location(("calibration",))
         if file.calibration is not None and (found := _read_if_exists(folder, file.calibration, place)) is not None:
-            Calibration.read(found, OutputForm.build(outputs, file.computed).choices, SourceLocation(str(folder / file.calibration), 1))
+            Calibration.read(
+                found,
+                OutputForm.build(outputs, file.computed).choices,
+                SourceLocation(str(folder / file.calibration), 1),
+            )
         return cls._build(file, inputs, outputs, text, _data_digest(file, folder, marked), folder)
 
     @classmethod
@@ -106,13 +110,26 @@ class Card(CardFile):
             by_alias=True, exclude={ELSEWHERE_KEY} | {key for key in LATER_KEYS if not getattr(file, key)}
         )  # cards of before keep their digests; and where else its prompt may be asked changes no answer of its own
         mark = digest(msgspec.json.encode([said, inputs, outputs, text, data]))
-        made = {"input_schema": inputs, "output_schema": outputs, "template": text, "data_digest": data, "folder": folder, "digest": mark}
+        made = {
+            "input_schema": inputs,
+            "output_schema": outputs,
+            "template": text,
+            "data_digest": data,
+            "folder": folder,
+            "digest": mark,
+        }
         return cls.model_validate({**dict(file), **made, "member_cards": parts})
 
     def with_members(self, parts: Sequence[Card]) -> Card:
         """An ensemble with its members; `orchestra.agents.ensemble.join_members` finds and checks them."""
         return self._build(
-            self._file, self.input_schema, self.output_schema, self.template, _members_digest(parts), self.folder, tuple(parts)
+            self._file,
+            self.input_schema,
+            self.output_schema,
+            self.template,
+            _members_digest(parts),
+            self.folder,
+            tuple(parts),
         )
 
     @property
@@ -128,7 +145,12 @@ class Card(CardFile):
         return msgspec.json.encode(self._to_stored())
 
     def _to_stored(self) -> dict[str, Any]:
-        stored = {"settings": self._settings, "input": self.input_schema, "output": self.output_schema, "prompt": self.template}
+        stored = {
+            "settings": self._settings,
+            "input": self.input_schema,
+            "output": self.output_schema,
+            "prompt": self.template,
+        }
         members = {"members": [part._to_stored() for part in self.member_cards]} if self.member_cards else {}
         return {"format": "orchestra/card/v1", **stored, "data": self.data_digest, "digest": self.digest, **members}
 
@@ -146,7 +168,9 @@ class Card(CardFile):
             stored = _StoredCard.model_validate_json(data)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            raise invalid_stored_card(f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}".removeprefix(": ")) from error
+            raise invalid_stored_card(
+                f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}".removeprefix(": ")
+            ) from error
         return cls._restored(stored, folder, folders or {})
 
     @classmethod
@@ -167,8 +191,15 @@ class Card(CardFile):
             why = f"its contents have the digest {made.digest}, but it was stored as {stored.digest}, so it was damaged or edited"
             raise invalid_stored_card(why, name)
         named = file.kind in KINDS_WITH_ARRAYS or file.calibration is not None
-        if folder is not None and named and (stored.data or file.kind in KINDS_WITH_ARRAYS) and _data_digest(file, folder) != stored.data:
-            read = " or ".join(named for named in (file.data if file.kind in KINDS_WITH_ARRAYS else "", file.calibration) if named)
+        if (
+            folder is not None
+            and named
+            and (stored.data or file.kind in KINDS_WITH_ARRAYS)
+            and _data_digest(file, folder) != stored.data
+        ):
+            read = " or ".join(
+                named for named in (file.data if file.kind in KINDS_WITH_ARRAYS else "", file.calibration) if named
+            )
             raise InputError("A012", f"{name}: {read} has changed since the run began", hint="orchestra runs fork RUN")
         return made
 
@@ -182,7 +213,9 @@ class Card(CardFile):
         where = folder or (self.folder if "calibration" in settings else None)
         if where is not None and file.kind in KINDS_WITH_ARRAYS:
             data = _data_digest(file, where)
-        return self._build(file, self.input_schema, self.output_schema, self.template, data, folder or self.folder, self.member_cards)
+        return self._build(
+            file, self.input_schema, self.output_schema, self.template, data, folder or self.folder, self.member_cards
+        )
 
     def with_prompt(self, text: str, file: Path) -> Card:
         """The card with another prompt; `file` is where it comes from. Raises `InputError` A005 or A006 where it cannot be rendered."""
@@ -259,7 +292,15 @@ class Card(CardFile):
         """
         if not self.tools and not self.agents:
             return None
-        bare = {**self._settings, "tools": (), "agents": (), "limits": None, "checks": (), "accept": None, "otherwise": ()}
+        bare = {
+            **self._settings,
+            "tools": (),
+            "agents": (),
+            "limits": None,
+            "checks": (),
+            "accept": None,
+            "otherwise": (),
+        }
         unlearnt: dict[str, Any] = {"computed": {}, "calls": {}, "calibration": None, "evidence": None}
         line = {
             "output": "str",
@@ -302,7 +343,9 @@ class Card(CardFile):
             input=self.input_schema,
             output=self.output_schema,
             description=self.description,
-            max_output=self.max_output if self.kind == "model" else sum(part.contract.max_output for part in self.member_cards),
+            max_output=self.max_output
+            if self.kind == "model"
+            else sum(part.contract.max_output for part in self.member_cards),
             label=self.label,
             checks=self.checks,
             digest=self.digest,
@@ -325,7 +368,9 @@ class Card(CardFile):
         data = self.data_digest if self.kind in KINDS_WITH_ARRAYS else ""
         said = [template.normalize_template(text or "") for text in (self.system, self.template)]
         names = models.get(self.model, ()) if self.kind == "model" else ()
-        return "+".join(digest(msgspec.json.encode([self.kind, name, self.adapter, *said, data])) for name in names or (self.model,))
+        return "+".join(
+            digest(msgspec.json.encode([self.kind, name, self.adapter, *said, data])) for name in names or (self.model,)
+        )
 
     def locate(self, *path: str | int) -> SourceLocation:
         """Where a key of the card's file stands, for a fault found after it was loaded; the nearest key around one that is not there."""
@@ -340,11 +385,17 @@ class Card(CardFile):
     def read(self, name: str, limit: int = MAX_DATA_BYTES) -> bytes:
         """A file of the card's folder. Raises `InputError` A003 for a path that leads out of it, A004 where it is not there."""
         if self.folder is None:
-            raise InputError("A004", f"the agent {self.name!r} has no folder, and so no {name}", hint="write it as a folder under agents/")
+            raise InputError(
+                "A004",
+                f"the agent {self.name!r} has no folder, and so no {name}",
+                hint="write it as a folder under agents/",
+            )
         place = SourceLocation(str(self.folder / CARD_FILE), 1)
         if name == self.data and self.kind in KINDS_WITH_ARRAYS and not (self.folder / name).exists():
             hint = f"orchestra learn train {self.name} --data DATA, then orchestra learn promote"
-            raise InputError("A004", f"{self.name} is not trained yet: {self.folder} has no {name}", location=place, hint=hint)
+            raise InputError(
+                "A004", f"{self.name} is not trained yet: {self.folder} has no {name}", location=place, hint=hint
+            )
         return _read_file(self.folder, name, place, limit)
 
 
@@ -392,14 +443,19 @@ def _read_types(file: CardFile, models: Mapping[str, Schema] | None, marked: Yam
 
 def _input_schema(file: CardFile, known: Mapping[str, Schema], at: Callable[[str], SourceLocation]) -> Schema:
     """The inputs as a record, of which those with a default need not be given. Raises `InputError` A002 for a default of another type."""
-    schema = record_schema({name: given if isinstance(given, str) else given.type for name, given in file.input.items()}, known, at)
+    schema = record_schema(
+        {name: given if isinstance(given, str) else given.type for name, given in file.input.items()}, known, at
+    )
     for name, given in file.input.items():
         if isinstance(given, str):
             continue
         field = schema["properties"][name]
         if fault := Validator(subschema(schema, field)).check(given.default):
             raise InputError(
-                "A002", f"the default of {name!r}: {fault}", location=at(name), hint="a default is a value of the input's type"
+                "A002",
+                f"the default of {name!r}: {fault}",
+                location=at(name),
+                hint="a default is a value of the input's type",
             )
         schema["properties"][name] = {**field, "default": given.default}
         schema["required"].remove(name)
@@ -447,17 +503,31 @@ def _read_file(folder: Path, name: str, place: SourceLocation, limit: int = MAX_
     """The bytes of a file that lies in a folder, symbolic links followed and checked."""
     try:
         root, path = folder.resolve(), (folder / name).resolve()
-    except (OSError, RuntimeError, ValueError) as error:  # of a NUL ValueError; Python 3.11 says RuntimeError of links in a circle
-        raise InputError("A004", f"cannot read {folder / name}: {error}", location=place, hint=f"create {name} in {folder}") from error
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # of a NUL ValueError; Python 3.11 says RuntimeError of links in a circle
+        raise InputError(
+            "A004", f"cannot read {folder / name}: {error}", location=place, hint=f"create {name} in {folder}"
+        ) from error
     if not path.is_relative_to(root):
-        raise InputError("A003", f"{name!r} leads out of the card's folder", location=place, hint="put the file beside agent.yaml")
+        raise InputError(
+            "A003", f"{name!r} leads out of the card's folder", location=place, hint="put the file beside agent.yaml"
+        )
     try:
         status = path.stat()
         if not S_ISREG(status.st_mode):  # a pipe would keep its reader waiting
-            raise InputError("A004", f"{folder / name} is not a file", location=place, hint=f"create {name} in {folder}")
+            raise InputError(
+                "A004", f"{folder / name} is not a file", location=place, hint=f"create {name} in {folder}"
+            )
         if status.st_size > limit:
-            raise InputError("A004", f"{name} has more than {limit >> 20} MiB", location=place, hint="a card's files are small")
+            raise InputError(
+                "A004", f"{name} has more than {limit >> 20} MiB", location=place, hint="a card's files are small"
+            )
         return path.read_bytes()
     except OSError as error:
         reason = error.strerror or str(error)
-        raise InputError("A004", f"cannot read {folder / name}: {reason}", location=place, hint=f"create {name} in {folder}") from error
+        raise InputError(
+            "A004", f"cannot read {folder / name}: {reason}", location=place, hint=f"create {name} in {folder}"
+        ) from error

@@ -35,10 +35,14 @@ def _located_error(entry: ErrorDetails, model: type[BaseModel], marked: YamlDocu
         hint = f"it stands in another key: `{holder}: {{{name}: …}}`" if holder else hint
         return InputError("A002", f"a card has no key {name!r}", location=marked.location(path, key=True), hint=hint)
     if entry["type"] == "missing":
-        return InputError("A002", f"the key {name!r} is missing", location=marked.location(path[:-1]), hint=f"add `{path[-1]}:`")
+        return InputError(
+            "A002", f"the key {name!r} is missing", location=marked.location(path[:-1]), hint=f"add `{path[-1]}:`"
+        )
     reason = str(entry["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
     return InputError(
-        "A002", f"{name}: expected {reason}" if "should be" in entry["msg"] else f"{name}: {reason}", location=marked.location(path)
+        "A002",
+        f"{name}: expected {reason}" if "should be" in entry["msg"] else f"{name}: {reason}",
+        location=marked.location(path),
     )
 
 

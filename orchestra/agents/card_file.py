@@ -12,7 +12,12 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 from orchestra.agents import function_calls, template, tool_prompt
 from orchestra.agents.card_types import is_plain_text
 from orchestra.agents.computed_fields import TABLE_ANSWER_FIELDS, ComputedField, OutputForm, is_word_problem
-from orchestra.agents.evidence_grammar import free_text_limit, longest_min_length, required_max_output, strip_unknown_formats
+from orchestra.agents.evidence_grammar import (
+    free_text_limit,
+    longest_min_length,
+    required_max_output,
+    strip_unknown_formats,
+)
 from orchestra.agents.template import RESERVED_NAMES
 from orchestra.core.errors import InputError, SourceLocation
 from orchestra.core.labels import Label
@@ -23,12 +28,25 @@ from orchestra.schema.types import Schema, Validator, format_type, subschema
 KINDS_WITH_ARRAYS = frozenset({"sklearn", "tagger", "encoder"})
 """The kinds whose folder has a data file and arrays."""
 
-MEMBER_KEYS = ("prompt", "system", "model", "adapter", "elsewhere", "calibration", "sampling", "max_output", "min_output", "data")
+MEMBER_KEYS = (
+    "prompt",
+    "system",
+    "model",
+    "adapter",
+    "elsewhere",
+    "calibration",
+    "sampling",
+    "max_output",
+    "min_output",
+    "data",
+)
 """Keys that say how an agent is asked: an ensemble is not."""
 MIN_MEMBERS = 2
 """Members of an ensemble."""
 
-LATER_KEYS = frozenset({"computed", "calls", "calibration", "grammar", "tools", "agents", "limits", "members", "weights", "enough"})
+LATER_KEYS = frozenset(
+    {"computed", "calls", "calibration", "grammar", "tools", "agents", "limits", "members", "weights", "enough"}
+)
 """Keys that cards did not always have."""
 ELSEWHERE_KEY = "elsewhere"
 
@@ -131,7 +149,14 @@ class CardFile(_FrozenModel):
 
 
 def check_card(
-    file: CardFile, inputs: Schema, outputs: Schema, prompt: str, source: Path, at: Callable[..., SourceLocation], *, stored: bool = False
+    file: CardFile,
+    inputs: Schema,
+    outputs: Schema,
+    prompt: str,
+    source: Path,
+    at: Callable[..., SourceLocation],
+    *,
+    stored: bool = False,
 ) -> None:
     """Refuses a card whose keys, types and prompt do not fit one another; `at` gives the place of a key, and `source` is the prompt's.
     One that a run has `stored` goes on with defaults and lengths that new ones are refused for: it was asked so before.
@@ -169,7 +194,9 @@ def _check_names(file: CardFile, names: Iterable[str], at: Callable[..., SourceL
     """Refuses inputs that no prompt could read (A002)."""
     if file.kind == "model" and (taken := next((name for name in names if name in RESERVED_NAMES), None)):
         hint = f"call it {taken.lower()}_: in a prompt {taken} is a word of templates"
-        raise InputError("A002", f"the input {taken!r} has a name that is taken", location=at("input", taken), hint=hint)
+        raise InputError(
+            "A002", f"the input {taken!r} has a name that is taken", location=at("input", taken), hint=hint
+        )
 
 
 def _check_defaults(file: CardFile, inputs: Schema, at: Callable[..., SourceLocation]) -> None:
@@ -186,7 +213,10 @@ def _check_defaults(file: CardFile, inputs: Schema, at: Callable[..., SourceLoca
         else:
             continue
         raise InputError(
-            "A002", f"{why}: it has no default", location=at("input", name), hint=f"{name}: {format_type(subschema(inputs, field))}"
+            "A002",
+            f"{why}: it has no default",
+            location=at("input", name),
+            hint=f"{name}: {format_type(subschema(inputs, field))}",
         )
 
 
@@ -198,7 +228,9 @@ def _check_evidence(file: CardFile, given: Mapping[str, Schema], outputs: Schema
         hint = f"did you mean {near!r}?" if near else f"inputs: {', '.join(names)}"
         raise InputError("A008", f"evidence: there is no input {file.evidence!r}", location=place, hint=hint)
     if schema_has_format(outputs, QUOTE_FORMAT) and not names:
-        raise InputError("A008", "an output of type Quote needs an input to quote from", location=place, hint="input: {context: str}")
+        raise InputError(
+            "A008", "an output of type Quote needs an input to quote from", location=place, hint="input: {context: str}"
+        )
 
 
 def _check_computed(file: CardFile, inputs: Schema, outputs: Schema, place: SourceLocation) -> None:
@@ -209,15 +241,21 @@ def _check_computed(file: CardFile, inputs: Schema, outputs: Schema, place: Sour
     if file.computed and file.kind != "model" and not (file.kind == "encoder" and (of_labels or of_tables or sums)):
         missing = [name for name in TABLE_ANSWER_FIELDS if name not in outputs.get("properties", {})]
         nearly = file.kind == "encoder" and len(missing) < len(TABLE_ANSWER_FIELDS) / 2
-        hint = f"to read tables its output lacks {', '.join(missing)}: orchestra explain N147" if nearly else "kind: model"
-        raise InputError("A013", f"computed: an agent of kind {file.kind} fills its whole output", location=place, hint=hint)
+        hint = (
+            f"to read tables its output lacks {', '.join(missing)}: orchestra explain N147" if nearly else "kind: model"
+        )
+        raise InputError(
+            "A013", f"computed: an agent of kind {file.kind} fills its whole output", location=place, hint=hint
+        )
     OutputForm.build(outputs, file.computed, place)
 
 
 def _check_calls(file: CardFile, inputs: Schema, outputs: Schema, place: SourceLocation) -> None:
     """Refuses lists of calls that cannot be typed (A015)."""
     if file.calls and file.kind != "model":
-        raise InputError("A015", f"calls: an agent of kind {file.kind} decodes nothing", location=place, hint="kind: model")
+        raise InputError(
+            "A015", f"calls: an agent of kind {file.kind} decodes nothing", location=place, hint="kind: model"
+        )
     function_calls.check_call_fields(file.calls, inputs, OutputForm.build(outputs, file.computed).schema, place)
 
 
@@ -226,14 +264,21 @@ def _check_grammar(file: CardFile, given: Mapping[str, Schema], outputs: Schema,
     if file.grammar is None:
         return
     if file.kind != "model":
-        raise InputError("A017", f"grammar: an agent of kind {file.kind} decodes nothing", location=place, hint="kind: model")
+        raise InputError(
+            "A017", f"grammar: an agent of kind {file.kind} decodes nothing", location=place, hint="kind: model"
+        )
     if given.get(file.grammar, {}).get("type") != "string":
         near = closest_match(file.grammar, given)
         hint = f"did you mean {near!r}?" if near and near != file.grammar else f"input: {{{file.grammar}: str}}"
-        raise InputError("A017", f"grammar: there is no input {file.grammar!r} that is a text", location=place, hint=hint)
+        raise InputError(
+            "A017", f"grammar: there is no input {file.grammar!r} that is a text", location=place, hint=hint
+        )
     if not is_plain_text(outputs):
         raise InputError(
-            "A017", f"grammar: the output is {format_type(outputs)}, and a grammar makes a text", location=place, hint="output: str"
+            "A017",
+            f"grammar: the output is {format_type(outputs)}, and a grammar makes a text",
+            location=place,
+            hint="output: str",
         )
 
 
@@ -253,28 +298,45 @@ def _check_tool_use(file: CardFile, names: Iterable[str], place: SourceLocation)
     """Refuses tools and agents that cannot be used as the card says (A018, A020)."""
     if not file.tools and not file.agents:
         if file.limits is not None:
-            raise InputError("A018", "limits: an agent without tools takes no steps", location=place, hint="tools: [search]")
+            raise InputError(
+                "A018", "limits: an agent without tools takes no steps", location=place, hint="tools: [search]"
+            )
         return
     key = "tools" if file.tools else "agents"
     if file.kind != "model":
-        raise InputError("A018", f"{key}: an agent of kind {file.kind} calls nothing", location=place, hint="kind: model")
+        raise InputError(
+            "A018", f"{key}: an agent of kind {file.kind} calls nothing", location=place, hint="kind: model"
+        )
     if file.grammar is not None:
         hint = "leave `grammar:` out; it is made of the tools"
-        raise InputError("A018", f"{key}: the grammar of this agent's output comes with each call", location=place, hint=hint)
+        raise InputError(
+            "A018", f"{key}: the grammar of this agent's output comes with each call", location=place, hint=hint
+        )
     if file.name in file.agents:
-        raise InputError("A020", f"{file.name} may ask itself", location=place, hint="an agent with tools is bounded: name other agents")
+        raise InputError(
+            "A020",
+            f"{file.name} may ask itself",
+            location=place,
+            hint="an agent with tools is bounded: name other agents",
+        )
     if twice := sorted({*file.tools} & {*file.agents}):
-        raise InputError("A018", f"{twice[0]!r} is named as a tool and as an agent", location=place, hint="leave one of them out")
+        raise InputError(
+            "A018", f"{twice[0]!r} is named as a tool and as an agent", location=place, hint="leave one of them out"
+        )
     if taken := next((name for name in names if tool_prompt.is_reserved(name)), None):
         hint = f"call it {taken}_; {', '.join(tool_prompt.INJECTED_NAMES)} and s1, s2, ... are what the loop itself puts in"
-        raise InputError("A018", f"the input {taken!r} of an agent with tools has a name that is taken", location=place, hint=hint)
+        raise InputError(
+            "A018", f"the input {taken!r} of an agent with tools has a name that is taken", location=place, hint=hint
+        )
 
 
 def _check_members(file: CardFile, place: SourceLocation) -> None:
     """Refuses members of a card of another kind, an ensemble without two of them, and what only its members can have (A024)."""
     if file.kind != "ensemble":
         if key := next((key for key in ("members", "weights", "enough") if getattr(file, key)), None):
-            raise InputError("A024", f"{key}: an agent of kind {file.kind} answers by itself", location=place, hint="kind: ensemble")
+            raise InputError(
+                "A024", f"{key}: an agent of kind {file.kind} answers by itself", location=place, hint="kind: ensemble"
+            )
         return
     if len(file.members) < MIN_MEMBERS or len(set(file.members)) < len(file.members) or file.name in file.members:
         hint = "members: [first_reader, second_reader]"
@@ -284,4 +346,6 @@ def _check_members(file: CardFile, place: SourceLocation) -> None:
         raise InputError("A024", reason, location=place, hint="one for each member, in their order; or leave them out")
     stated = next((key for key in MEMBER_KEYS if getattr(file, key) != CardFile.model_fields[key].get_default()), None)
     if stated:
-        raise InputError("A024", f"{stated}: an ensemble has what its members have", location=place, hint=f"leave `{stated}:` out")
+        raise InputError(
+            "A024", f"{stated}: an ensemble has what its members have", location=place, hint=f"leave `{stated}:` out"
+        )

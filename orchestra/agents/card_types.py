@@ -9,7 +9,15 @@ from typing import Any, Final
 
 from orchestra.core.errors import InputError, SourceLocation
 from orchestra.schema import builtin_models as known
-from orchestra.schema.types import RESERVED_TYPE_NAMES, Schema, Validator, bundle_definitions, localize_references, parse_type, schema_of
+from orchestra.schema.types import (
+    RESERVED_TYPE_NAMES,
+    Schema,
+    Validator,
+    bundle_definitions,
+    localize_references,
+    parse_type,
+    schema_of,
+)
 
 TYPE_NAME_HINT: Final = "types are named like `Invoice`"
 FIELD_NAME: Final = re.compile(r"[\w$@][\w $@.:/-]{0,99}")
@@ -29,7 +37,9 @@ def project_models() -> dict[str, Schema]:
     return {"Quote": schema_of(known.Quote, "validation"), **named}
 
 
-def resolve_types(types: Mapping[str, Mapping[str, Any]], models: Mapping[str, Schema], at: KeyLocator) -> dict[str, Schema]:
+def resolve_types(
+    types: Mapping[str, Mapping[str, Any]], models: Mapping[str, Schema], at: KeyLocator
+) -> dict[str, Schema]:
     """The models with those that a card declares; each may name the ones above it.
 
     A type is a record of fields, such as `{name: str, age: int | null}`, or JSON Schema where it has a `type`, `enum`,
@@ -40,7 +50,9 @@ def resolve_types(types: Mapping[str, Mapping[str, Any]], models: Mapping[str, S
     for name, body in types.items():
         if not name.isidentifier() or name in RESERVED_TYPE_NAMES:
             raise InputError("L105", invalid_type_name(name), location=at(name), hint=TYPE_NAME_HINT)
-        found[name] = _checked_schema(name, body, at(name)) if _is_schema(body) else record_schema(body, found, at, name)
+        found[name] = (
+            _checked_schema(name, body, at(name)) if _is_schema(body) else record_schema(body, found, at, name)
+        )
     return found
 
 
@@ -61,7 +73,10 @@ def _checked_schema(name: str, body: Mapping[str, Any], place: SourceLocation | 
 
 def _is_schema(body: Mapping[str, Any]) -> bool:
     kinds = {"string", "number", "integer", "boolean", "array", "object", "null"}
-    return any(not isinstance(body.get(key, ""), str) for key in ("enum", "anyOf", "properties", "items")) or str(body.get("type")) in kinds
+    return (
+        any(not isinstance(body.get(key, ""), str) for key in ("enum", "anyOf", "properties", "items"))
+        or str(body.get("type")) in kinds
+    )
 
 
 def record_schema(fields: Mapping[str, Any], models: Mapping[str, Schema], at: KeyLocator, title: str = "") -> Schema:
@@ -76,11 +91,16 @@ def record_schema(fields: Mapping[str, Any], models: Mapping[str, Schema], at: K
             raise InputError("A002", f"{name!r} cannot be the name of a field", location=at(name), hint=hint)
         if not isinstance(text, str):
             raise InputError(
-                "A002", f"{name}: a type is a text, such as `str | null`", location=at(name), hint="declare records under `types:`"
+                "A002",
+                f"{name}: a type is a text, such as `str | null`",
+                location=at(name),
+                hint="declare records under `types:`",
             )
         properties[name] = parse_type(text, models, at(name))
     head: Schema = {"type": "object", "title": title} if title else {"type": "object"}
-    return bundle_definitions({**head, "properties": properties, "required": list(fields), "additionalProperties": False})
+    return bundle_definitions(
+        {**head, "properties": properties, "required": list(fields), "additionalProperties": False}
+    )
 
 
 def output_type(output: str | Mapping[str, str], models: Mapping[str, Schema], at: KeyLocator) -> Schema:

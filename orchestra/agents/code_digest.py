@@ -18,7 +18,21 @@ from typing import Any, Final
 
 from orchestra.schema.strict_json import digest
 
-SCALAR_TYPES: Final = (type(None), bool, int, float, complex, str, bytes, Decimal, Fraction, date, datetime, timedelta, re.Pattern)
+SCALAR_TYPES: Final = (
+    type(None),
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    Decimal,
+    Fraction,
+    date,
+    datetime,
+    timedelta,
+    re.Pattern,
+)
 CONTAINER_TYPES: Final = (tuple, list, set, frozenset, dict)
 MAX_DEPTH, MAX_ITEMS = 8, 1_000
 """Levels of a constant, and parts of each: what is larger is data that a module has read."""
@@ -99,7 +113,9 @@ class _CodeWalker:
             return
         self._visited.add(found)
         for base in found.__mro__:
-            if base.__module__ == self._module or self._is_local(vars(sys.modules.get(base.__module__, math)).get("__file__")):
+            if base.__module__ == self._module or self._is_local(
+                vars(sys.modules.get(base.__module__, math)).get("__file__")
+            ):
                 for name, value in vars(base).items():
                     if not name.startswith("__"):
                         yield from self._walk_value(f"{base.__qualname__}.{name}", _unwrap_attribute(value))

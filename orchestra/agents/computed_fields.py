@@ -77,7 +77,9 @@ class OutputForm:
     """The fields of the output."""
 
     @classmethod
-    def build(cls, output: Schema, rules: Mapping[str, ComputedField], place: SourceLocation | None = None) -> OutputForm:
+    def build(
+        cls, output: Schema, rules: Mapping[str, ComputedField], place: SourceLocation | None = None
+    ) -> OutputForm:
         """The form of an output's type. Raises `InputError` A013 for a rule that cannot be kept."""
         if not rules:
             return cls(output, "", rules)
@@ -90,16 +92,30 @@ class OutputForm:
                 if read is not None and read not in left:
                     raise _field_error(f"{name} is made of {read!r}, which no model writes", read, left, place)
         if not left:
-            raise InputError("A013", "every output is computed, and nothing is left to write", location=place, hint="leave a field out")
-        schema = {**output, "properties": left, "required": [name for name in output.get("required", left) if name in left]}
+            raise InputError(
+                "A013",
+                "every output is computed, and nothing is left to write",
+                location=place,
+                hint="leave a field out",
+            )
+        schema = {
+            **output,
+            "properties": left,
+            "required": [name for name in output.get("required", left) if name in left],
+        }
         chosen, choices = _find_choice_field(left, output)
         for name, rule in rules.items():
             if rule.probability is not None and rule.probability not in choices:
                 raise _field_error(
-                    f"{name} is the probability of {rule.probability!r}, which is no choice", rule.probability, choices, place
+                    f"{name} is the probability of {rule.probability!r}, which is no choice",
+                    rule.probability,
+                    choices,
+                    place,
                 )
         only = next(iter(left)) if len(left) == 1 else ""
-        return cls(schema, only if only and _is_bare_text(left[only], output) else "", rules, choices, chosen, tuple(fields))
+        return cls(
+            schema, only if only and _is_bare_text(left[only], output) else "", rules, choices, chosen, tuple(fields)
+        )
 
     @property
     def text_schema(self) -> Schema:
@@ -133,15 +149,27 @@ class OutputForm:
     def one_token(self) -> bool:
         """Whether the first token of what a model writes tells all: a choice alone, whose probabilities are read, and no two begin alike.
         Under a constraint the rest of it is forced, and need not be written."""
-        return bool(self.single_field) and self.needs_logprobs and len({choice[:1] for choice in self.choices} - {""}) == len(self.choices)
+        return (
+            bool(self.single_field)
+            and self.needs_logprobs
+            and len({choice[:1] for choice in self.choices} - {""}) == len(self.choices)
+        )
 
     def choice_from_prefix(self, text: str) -> str | None:
         """The choice that a text is the beginning of, where one token tells it; None for any other text."""
-        return next((choice for choice in self.choices if text and choice.startswith(text)), None) if self.one_token else None
+        return (
+            next((choice for choice in self.choices if text and choice.startswith(text)), None)
+            if self.one_token
+            else None
+        )
 
     def select_written(self, output: Any) -> Any:
         """What of an output a model writes."""
-        return {name: value for name, value in output.items() if name not in self.rules} if isinstance(output, Mapping) else output
+        return (
+            {name: value for name, value in output.items() if name not in self.rules}
+            if isinstance(output, Mapping)
+            else output
+        )
 
     def fill(self, written: Any, probabilities: Mapping[str, float] | None) -> Any:
         """Returns the output: the written and the computed fields in the order of the type. `probabilities` are those of the choices."""
@@ -156,7 +184,9 @@ class OutputForm:
                 made[name] = None if probabilities is None else probabilities.get(str(rule.probability), 0.0)
         return {name: made[name] for name in (*self.field_order, *made) if name in made}
 
-    def confidence(self, value: Any, probabilities: Mapping[str, float] | None, text_probability: float | None) -> float | None:
+    def confidence(
+        self, value: Any, probabilities: Mapping[str, float] | None, text_probability: float | None
+    ) -> float | None:
         """Returns the model's confidence in an output, in [0, 1], or None if it is unknown.
 
         It is `text_probability`, or the probability of the choice if the choices' probabilities are read. It is the lower of

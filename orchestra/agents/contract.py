@@ -50,7 +50,9 @@ class Contract:
     def defaults(self) -> dict[str, Any]:
         """What its inputs are where a call leaves them out."""
         fields = self.input.get("properties", {})
-        return {name: field["default"] for name, field in fields.items() if isinstance(field, dict) and "default" in field}
+        return {
+            name: field["default"] for name, field in fields.items() if isinstance(field, dict) and "default" in field
+        }
 
     def with_digest(self) -> Contract:
         """The contract with the digest of what callers rely on: kind, name, types, effect and version. One that has a digest keeps it."""
@@ -69,8 +71,14 @@ def is_compatible(current: Contract, previous: Contract) -> bool:
     if any(getattr(current, name) != getattr(previous, name) for name in said):
         return False
     grown = ("properties", "$defs")
-    old, new = ({key: part for key, part in one.input.items() if key not in (*grown, "required")} for one in (previous, current))
-    kept = all(current.input.get(group, {}).get(name) == part for group in grown for name, part in previous.input.get(group, {}).items())
+    old, new = (
+        {key: part for key, part in one.input.items() if key not in (*grown, "required")} for one in (previous, current)
+    )
+    kept = all(
+        current.input.get(group, {}).get(name) == part
+        for group in grown
+        for name, part in previous.input.get(group, {}).items()
+    )
     return old == new and kept and set(current.input.get("required", ())) <= set(previous.input.get("required", ()))
 
 
@@ -101,7 +109,19 @@ class Catalog:
     workflows: Mapping[str, Any] = field(default_factory=dict)
     models: Mapping[str, Schema] = field(default_factory=dict)
     checks: frozenset[str] = frozenset(
-        {"schema", "quote", "support", "numbers", "recompute", "format", "confidence", "tool", "entailment", "rederive", "agree"}
+        {
+            "schema",
+            "quote",
+            "support",
+            "numbers",
+            "recompute",
+            "format",
+            "confidence",
+            "tool",
+            "entailment",
+            "rederive",
+            "agree",
+        }
     )
     certificates: Mapping[str, Any] = field(default_factory=dict)
     """By agent: what `accept: certified` accepts by (`orchestra.verification.certificates.file.Certificate`). One

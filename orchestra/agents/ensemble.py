@@ -24,7 +24,12 @@ def join_members(card: Card, cards: Mapping[str, Card]) -> Card:
         if (part := cards.get(name)) is None:
             near = closest_match(name, cards)
             hint = f"did you mean {near!r}?" if near else "orchestra agents list"
-            raise InputError("A019", f"members: there is no agent {name!r} with a card", location=card.locate("members", number), hint=hint)
+            raise InputError(
+                "A019",
+                f"members: there is no agent {name!r} with a card",
+                location=card.locate("members", number),
+                hint=hint,
+            )
         if (why := _membership_error(card, part)) is not None:
             said, place = f"members: {name} cannot be one of {card.name}: {why}", card.locate("members", number)
             raise InputError("A024", said, location=place, hint="orchestra explain A024")
@@ -47,7 +52,10 @@ def _membership_error(card: Card, part: Card) -> str | None:
         return "it uses tools, and each of its calls is a step of its node"
     if not is_allowed(card.label, part.label):
         return f"it may see data up to {part.label}, and the ensemble up to {card.label}"
-    for what, mine, theirs in (("input", card.input_schema, part.input_schema), ("output", card.output_schema, part.output_schema)):
+    for what, mine, theirs in (
+        ("input", card.input_schema, part.input_schema),
+        ("output", card.output_schema, part.output_schema),
+    ):
         if strip_annotations(mine) != strip_annotations(theirs):
             return f"its {what} is {_describe_type(theirs)}, and the ensemble's {_describe_type(mine)}"
     return None

@@ -33,7 +33,9 @@ def identity(value: Any) -> Any:
     return value
 
 
-def pool_answers(answers: Sequence[EnsembleAnswer], weights: Sequence[float] = (), key: AnswerKey = identity) -> EnsembleAnswer:
+def pool_answers(
+    answers: Sequence[EnsembleAnswer], weights: Sequence[float] = (), key: AnswerKey = identity
+) -> EnsembleAnswer:
     """Returns the most probable of the members' answers, with its probability.
 
     Ties go to the first answer. Of equal answers, the one with the highest confidence is returned.
@@ -53,7 +55,10 @@ def pool_answers(answers: Sequence[EnsembleAnswer], weights: Sequence[float] = (
     if all(answer.confidence is None for answer in answers):
         return answers[0]
     best = max(said, key=lambda one: shares[one])  # of those that are alike it finds the first
-    surest = max((answer for one, answer in zip(said, answers, strict=True) if one == best), key=lambda answer: answer.confidence or 0.0)
+    surest = max(
+        (answer for one, answer in zip(said, answers, strict=True) if one == best),
+        key=lambda answer: answer.confidence or 0.0,
+    )
     return EnsembleAnswer(surest.value, min(1.0, shares[best]))
 
 

@@ -32,7 +32,9 @@ JSON_TOKENS_PER_FIELD = 8
 MIN_FREE_TEXT = 32
 """Characters that a free text may always have."""
 
-STRING_FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"})
+STRING_FORMATS = frozenset(
+    {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
+)
 """Formats of texts that llguidance decodes; it refuses a schema with any other."""
 _LITERAL_KEYS = frozenset({"enum", "const", "required", "default", "examples"})
 """Keys of a schema whose values are no schemas."""
@@ -79,7 +81,9 @@ def quote_rules(name: str, texts: Sequence[str], limit: int) -> list[str]:
 
 
 def _source_rules(pieces: Sequence[str]) -> list[str]:
-    return [f"SOURCE_{i}: %regex {ascii_json({'substring_chunks': _json_chunks(piece)})}" for i, piece in enumerate(pieces)]
+    return [
+        f"SOURCE_{i}: %regex {ascii_json({'substring_chunks': _json_chunks(piece)})}" for i, piece in enumerate(pieces)
+    ]
 
 
 def _quote_terminal(name: str, shape: str, pieces: Sequence[str], limit: int) -> list[str]:
@@ -119,7 +123,9 @@ class _GrammarWriter:
             return self.json_rule(schema)
         if schema.get("format") == QUOTE_FORMAT:
             return self.quote_name(int(schema.get("maxLength", min(MAX_QUOTE, self.max_text))))
-        if options := schema.get("anyOf", schema.get("oneOf", schema.get("allOf") if len(schema.get("allOf", ())) == 1 else None)):
+        if options := schema.get(
+            "anyOf", schema.get("oneOf", schema.get("allOf") if len(schema.get("allOf", ())) == 1 else None)
+        ):
             return self.union(options)
         if "properties" in schema:
             return self.record(schema)

@@ -72,7 +72,12 @@ def scalar_test(schema: Schema, hint: Any) -> Predicate | None:
 def list_test(schema: Schema, hint: Any) -> Predicate | None:
     """The test of a list of plain values; None for anything else."""
     origin, inner = get_origin(hint), get_args(hint)
-    if origin not in (list, Sequence) or len(inner) != 1 or schema.get("type") != "array" or not isinstance(schema.get("items"), dict):
+    if (
+        origin not in (list, Sequence)
+        or len(inner) != 1
+        or schema.get("type") != "array"
+        or not isinstance(schema.get("items"), dict)
+    ):
         return None
     if {key for key in schema if key not in _ANNOTATION_KEYS} != {"type", "items"} or (
         passes := scalar_test(schema["items"], inner[0])
@@ -84,7 +89,12 @@ def list_test(schema: Schema, hint: Any) -> Predicate | None:
 
 def record_tests(schema: Schema, hints: Mapping[str, Any]) -> tuple[Mapping[str, Predicate], int] | None:
     """The tests of a closed object's fields, the required ones first, and how many those are; None where a field is not plain."""
-    if {key for key in schema if key not in _ANNOTATION_KEYS} - {"type", "properties", "required", "additionalProperties"}:
+    if {key for key in schema if key not in _ANNOTATION_KEYS} - {
+        "type",
+        "properties",
+        "required",
+        "additionalProperties",
+    }:
         return None
     if schema.get("type") != "object" or schema.get("additionalProperties") is not False:
         return None
@@ -94,7 +104,9 @@ def record_tests(schema: Schema, hints: Mapping[str, Any]) -> tuple[Mapping[str,
     for name in [*required, *(name for name in fields if name not in required)]:
         part = fields.get(name)
         passes = (
-            (scalar_test(part, hints.get(name)) or list_test(part, hints.get(name))) if isinstance(part, dict) and name in hints else None
+            (scalar_test(part, hints.get(name)) or list_test(part, hints.get(name)))
+            if isinstance(part, dict) and name in hints
+            else None
         )
         if passes is None:
             return None

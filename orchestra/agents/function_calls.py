@@ -58,10 +58,15 @@ def check_call_fields(fields: CallFields, inputs: Schema, output: Schema, place:
         if not any(_lists_calls(one, output) for one in expand_schema(known[name], output)):
             hint = "list[Call], with types: Call: {type: object, properties: {name: {type: string}, arguments: {type: object}}}"
             raise InputError(
-                "A015", f"calls: the output {name!r} is no list of records with `name` and `arguments`", location=place, hint=hint
+                "A015",
+                f"calls: the output {name!r} is no list of records with `name` and `arguments`",
+                location=place,
+                hint=hint,
             )
         if not any(one.get("type") == "array" for one in expand_schema(given[source], inputs)):
-            raise InputError("A015", f"calls: the input {source!r} is no list of functions", location=place, hint="list[Function]")
+            raise InputError(
+                "A015", f"calls: the input {source!r} is no list of functions", location=place, hint="list[Function]"
+            )
 
 
 def _lists_calls(schema: Mapping[str, Any], root: Schema) -> bool:
@@ -79,7 +84,9 @@ def narrow_output(schema: Schema, fields: CallFields, inputs: Mapping[str, Any])
         branches = _call_schemas(inputs.get(source), source)
         limits = next((one for one in expand_schema(kept[name], schema) if one.get("type") == "array"), {})
         bounds = {key: limits[key] for key in _BOUND_KEYS["array"] if key in limits}
-        kept[name] = {"type": "array", **bounds, "items": {"anyOf": branches}} if branches else {"type": "array", "maxItems": 0}
+        kept[name] = (
+            {"type": "array", **bounds, "items": {"anyOf": branches}} if branches else {"type": "array", "maxItems": 0}
+        )
     return {**schema, "properties": kept}
 
 
@@ -115,7 +122,12 @@ def _call_schemas(functions: Any, source: str) -> list[Schema]:
 
 def _call_schema(name: str, arguments: Schema) -> Schema:
     properties = {"name": {"const": name}, "arguments": arguments}
-    return {"type": "object", "properties": properties, "required": ["name", "arguments"], "additionalProperties": False}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": ["name", "arguments"],
+        "additionalProperties": False,
+    }
 
 
 class _SchemaConverter:
@@ -126,7 +138,11 @@ class _SchemaConverter:
 
     def convert_arguments(self, parameters: Mapping[str, Any]) -> Schema:
         """Of a function's arguments: those that it declares, and no others."""
-        return self.convert_record(parameters, 0) if parameters.get("properties") else {"type": "object", "maxProperties": 0}
+        return (
+            self.convert_record(parameters, 0)
+            if parameters.get("properties")
+            else {"type": "object", "maxProperties": 0}
+        )
 
     def convert(self, declared: Any, depth: int) -> Schema:
         """Of a declared type; any value where nobody knows what it is."""
@@ -179,7 +195,10 @@ def _is_bound(key: str, value: Any) -> bool:
 def _unknown_field(why: str, name: str, known: Mapping[str, Any], place: SourceLocation | None) -> InputError:
     near = closest_match(name, list(known))
     return InputError(
-        "A015", f"calls: {why}", location=place, hint=f"did you mean {near!r}?" if near else f"known here: {', '.join(known) or 'none'}"
+        "A015",
+        f"calls: {why}",
+        location=place,
+        hint=f"did you mean {near!r}?" if near else f"known here: {', '.join(known) or 'none'}",
     )
 
 

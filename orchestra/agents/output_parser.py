@@ -90,12 +90,15 @@ class OutputParser:
         found = self._validate(value, self._output_validator)
         return found if isinstance(found, InvalidOutput) else ParsedOutput(found.value, confidence)
 
-    def parse_written(self, text: str, finish_reason: str = "stop", inputs: Mapping[str, Any] = NO_INPUTS) -> ParsedOutput | InvalidOutput:
+    def parse_written(
+        self, text: str, finish_reason: str = "stop", inputs: Mapping[str, Any] = NO_INPUTS
+    ) -> ParsedOutput | InvalidOutput:
         """What a model wrote, without the fields that are computed."""
         card, alone = self._card, self._form.single_field
         if (
             finish_reason == "length"
-            and (complete := self._form.choice_from_prefix(text) if card.grammar is None else _complete_lines(text)) is not None
+            and (complete := self._form.choice_from_prefix(text) if card.grammar is None else _complete_lines(text))
+            is not None
         ):
             text = complete
         elif finish_reason == "length" and (alone or not self._is_text or card.grammar is not None):
@@ -113,7 +116,11 @@ class OutputParser:
             try:
                 value = parse_untrusted(text)
             except StrictJsonError as error:
-                return InvalidOutput("M001", f"{card.name} wrote no JSON ({error.args[0]}): {_preview(text)}", "turn structured outputs on")
+                return InvalidOutput(
+                    "M001",
+                    f"{card.name} wrote no JSON ({error.args[0]}): {_preview(text)}",
+                    "turn structured outputs on",
+                )
         if "\u2060" in text or "\\u2060" in text:
             value = _restore_text(value, [*card.input_schema.get("properties", {}), FEEDBACK])
         if self._written_validator is None:

@@ -16,7 +16,13 @@ from orchestra.agents.card import Card
 from orchestra.agents.card_file import SamplingParameters
 from orchestra.agents.card_types import is_plain_text
 from orchestra.agents.computed_fields import LOGPROB_PARAMETERS
-from orchestra.agents.evidence_grammar import QuoteGrammarError, evidence_grammar, free_text_limit, limit_texts, strip_unknown_formats
+from orchestra.agents.evidence_grammar import (
+    QuoteGrammarError,
+    evidence_grammar,
+    free_text_limit,
+    limit_texts,
+    strip_unknown_formats,
+)
 from orchestra.agents.template import Role
 from orchestra.core.errors import InputError
 from orchestra.core.protocols import EvidenceSource, collect_sources
@@ -70,7 +76,9 @@ class CompiledPrompt:
         self.card = card
         form = card.output_form
         self.has_confidence = card.has_confidence
-        self.sampling = card.sampling.model_dump(exclude_none=True) | (LOGPROB_PARAMETERS if form.needs_logprobs else {})
+        self.sampling = card.sampling.model_dump(exclude_none=True) | (
+            LOGPROB_PARAMETERS if form.needs_logprobs else {}
+        )
         """As servers take it. Not to be changed."""
         fields: Mapping[str, Schema] = card.input_schema.get("properties", {})
         self._input_names = tuple(fields)
@@ -78,7 +86,9 @@ class CompiledPrompt:
         """Values of inputs that a call leaves out."""
         self._section_names = tuple(dict.fromkeys([*fields, FEEDBACK]))
         """Of the sections that no text may close."""
-        self._messages = [(role, template.Template(text, card.name)) for role, text, _ in template.split_messages(card.template)]
+        self._messages = [
+            (role, template.Template(text, card.name)) for role, text, _ in template.split_messages(card.template)
+        ]
         if not self._messages:
             raise InputError("A007", f"the prompt of {card.name!r} is empty", hint="write prompt.md")
         self._system = template.Template(card.system, card.name) if card.system.strip() else None
@@ -110,7 +120,11 @@ class CompiledPrompt:
         """
         names, inputs = self._section_names, {**self._defaults, **inputs}
         safe = {name: _fence_values(inputs.get(name), names) for name in self._input_names}
-        written = function_calls.narrow_output(self._text_schema, self.card.calls, inputs) if self.card.calls else self._text_schema
+        written = (
+            function_calls.narrow_output(self._text_schema, self.card.calls, inputs)
+            if self.card.calls
+            else self._text_schema
+        )
         said = [_render_message(role, text, safe) for role, text in self._messages]
         begun = said.pop() if len(said) > 1 and said[-1].role == "assistant" else None
         if feedback:
@@ -138,15 +152,21 @@ class CompiledPrompt:
         if mode == "evidence" and (self._has_quotes or self.card.calls):
             texts = [source.text for source in quote_sources(self.card, inputs, evidence)]
             try:
-                return Constraint("grammar", evidence_grammar(written, texts if self._has_quotes else (), self._text_limit))
+                return Constraint(
+                    "grammar", evidence_grammar(written, texts if self._has_quotes else (), self._text_limit)
+                )
             except QuoteGrammarError:  # the check of quotes decides then
                 pass
         return (
-            Constraint("json", limit_texts(strip_unknown_formats(written), self._text_limit)) if self.card.calls else self._type_constraint
+            Constraint("json", limit_texts(strip_unknown_formats(written), self._text_limit))
+            if self.card.calls
+            else self._type_constraint
         )
 
 
-def quote_sources(card: Card, inputs: Mapping[str, Any], evidence: Sequence[EvidenceSource] = ()) -> tuple[EvidenceSource, ...]:
+def quote_sources(
+    card: Card, inputs: Mapping[str, Any], evidence: Sequence[EvidenceSource] = ()
+) -> tuple[EvidenceSource, ...]:
     """What a call may quote: the evidence that came with it, else the card's `evidence` input, else every text of the inputs."""
     if evidence:
         return tuple(evidence)

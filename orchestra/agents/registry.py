@@ -50,7 +50,9 @@ class Registry:
         broken: dict[str, InputError] = {}
         beside: dict[Path, dict[str, Card]] = {}
         places, packaged = [*folders], builtin_folder("agents")
-        if builtin and packaged.resolve() not in [folder.resolve() for folder in places]:  # a checkout's own are those of the package
+        if builtin and packaged.resolve() not in [
+            folder.resolve() for folder in places
+        ]:  # a checkout's own are those of the package
             places.append(packaged)
         for folder in places:
             here, faulty = _load_folder(folder, known, check)
@@ -61,7 +63,9 @@ class Registry:
         made: dict[str, Card] = {}
         for name, card in cards.items():
             try:
-                made[name] = _join_members(card, {**cards, **(beside[card.folder.parent] if card.folder is not None else {})}, broken)
+                made[name] = _join_members(
+                    card, {**cards, **(beside[card.folder.parent] if card.folder is not None else {})}, broken
+                )
             except InputError as error:
                 broken[name] = error
         return cls(cards=made, models=known, broken=broken)
@@ -70,11 +74,15 @@ class Registry:
         """The registry with these agents. Raises `InputError` A019 or A024 for an ensemble whose members are not there, or cannot be."""
         every = {**self.cards, **{card.name: card for card in cards}}
         broken = {name: error for name, error in self.broken.items() if name not in every}
-        return replace(self, cards={name: _join_members(card, every, broken) for name, card in every.items()}, broken=broken)
+        return replace(
+            self, cards={name: _join_members(card, every, broken) for name, card in every.items()}, broken=broken
+        )
 
     def with_tools(self, tools: Iterable[ToolDeclaration | ToolFunction]) -> Registry:
         """The registry with these tools, and with agents that are Python code (a contract of kind `agent`)."""
-        made = [tool if isinstance(tool, ToolFunction) else ToolFunction(tool.contract, tool.function) for tool in tools]
+        made = [
+            tool if isinstance(tool, ToolFunction) else ToolFunction(tool.contract, tool.function) for tool in tools
+        ]
         return replace(
             self,
             tools={**self.tools, **{tool.name: tool for tool in made if tool.contract.kind == "tool"}},
@@ -94,7 +102,11 @@ class Registry:
         """The card of an agent; raises `InputError` A001 with the nearest name, or what is wrong with a card that is broken."""
         self.check_usable(name)
         if (card := self.cards.get(name)) is None:
-            raise InputError("A001", f"there is no agent {name!r}", hint=_name_hint(name, [*self.cards, *self.python_agents], "agents"))
+            raise InputError(
+                "A001",
+                f"there is no agent {name!r}",
+                hint=_name_hint(name, [*self.cards, *self.python_agents], "agents"),
+            )
         return card
 
     def tool(self, name: str) -> ToolFunction:
@@ -107,7 +119,9 @@ class Registry:
         """The function of an agent of kind `python`; raises `InputError` A010 where no module registered it."""
         if (function := self.python_agents.get(name)) is None:
             raise InputError(
-                "A010", f"no code is registered for the agent {name!r}", hint='name its module under modules = ["..."] in orchestra.toml'
+                "A010",
+                f"no code is registered for the agent {name!r}",
+                hint='name its module under modules = ["..."] in orchestra.toml',
             )
         return function
 
@@ -122,7 +136,9 @@ class Registry:
     def catalog(self, workflows: Mapping[str, Any] | None = None) -> Catalog:
         """All that a workflow may name; `workflows` maps names to frozen graphs."""
         tools = {name: tool.contract for name, tool in self.tools.items()}
-        return Catalog(agents=self.agents, tools=tools, workflows=workflows or {}, models=dict(self.models), broken=self.broken)
+        return Catalog(
+            agents=self.agents, tools=tools, workflows=workflows or {}, models=dict(self.models), broken=self.broken
+        )
 
 
 def builtin_folder(name: str) -> Path:
@@ -152,7 +168,10 @@ def _load_folder(
         if card.name in cards:
             hint = f"{cards[card.name].folder}/{CARD_FILE} has it already; rename one"
             broken[card.name] = InputError(
-                "A009", f"two agents are named {card.name!r}", location=SourceLocation(str(path / CARD_FILE), 1), hint=hint
+                "A009",
+                f"two agents are named {card.name!r}",
+                location=SourceLocation(str(path / CARD_FILE), 1),
+                hint=hint,
             )
         cards[card.name] = card
     return {name: card for name, card in cards.items() if name not in broken}, broken
@@ -173,7 +192,9 @@ def _join_members(card: Card, cards: Mapping[str, Card], broken: Mapping[str, In
 
     Raises `InputError` A019 or A024, or what is wrong with a member that is broken.
     """
-    if not card.member_cards and (name := next((name for name in card.members if name in broken and name not in cards), None)):
+    if not card.member_cards and (
+        name := next((name for name in card.members if name in broken and name not in cards), None)
+    ):
         raise broken[name].with_traceback(None)
     return join_members(card, cards)
 

@@ -62,13 +62,26 @@ def check(template: str, names: Iterable[str], file: Path) -> None:
     parts = split_messages(template)
     if not parts:
         raise InputError(
-            "A005", f"{file} is empty", location=SourceLocation(str(file), 1), hint="write what the model is to do, with {{ input }}"
+            "A005",
+            f"{file} is empty",
+            location=SourceLocation(str(file), 1),
+            hint="write what the model is to do, with {{ input }}",
         )
     if len(parts) > MAX_MESSAGES:
         place = _place(template, parts[MAX_MESSAGES][2], file)
-        raise InputError("A005", f"{file} has {len(parts):,} messages; at most {MAX_MESSAGES}", location=place, hint="write fewer examples")
+        raise InputError(
+            "A005",
+            f"{file} has {len(parts):,} messages; at most {MAX_MESSAGES}",
+            location=place,
+            hint="write fewer examples",
+        )
     if parts[-1][0] == "system" or all(role != "user" for role, _, _ in parts):
-        raise InputError("A005", "there is no message of the user's", location=_place(template, parts[-1][2], file), hint="<!-- user -->")
+        raise InputError(
+            "A005",
+            "there is no message of the user's",
+            location=_place(template, parts[-1][2], file),
+            hint="<!-- user -->",
+        )
     for _, text, line in parts:
 
         def at(row: int, word: str, first: int = line) -> SourceLocation:
@@ -122,13 +135,19 @@ class Template:
         except TemplateError as error:
             raise _render_error(name, error) from error
         if len(rendered) > MAX_CHARACTERS:
-            raise InputError("A007", f"the prompt of {name!r} has {len(rendered):,} characters", hint="give it less text: at most 1 Mi")
+            raise InputError(
+                "A007",
+                f"the prompt of {name!r} has {len(rendered):,} characters",
+                hint="give it less text: at most 1 Mi",
+            )
         return rendered
 
 
 def _render_error(name: str, error: TemplateError) -> InputError:
     reason = error.message.partition("\n")[0]
-    hint = "a prompt may take 200,000 steps" if error.kind == "OutOfFuel" else "compare the prompt with the card's input"
+    hint = (
+        "a prompt may take 200,000 steps" if error.kind == "OutOfFuel" else "compare the prompt with the card's input"
+    )
     return InputError("A007", f"the prompt of {name!r} cannot be rendered: {reason}", hint=hint)
 
 
@@ -137,7 +156,9 @@ def _environment() -> Environment:
         fuel=MAX_RENDER_STEPS,
         undefined_behavior="strict",
         auto_escape_callback=lambda _: False,
-        path_join_callback=lambda name, parent: f"{name} " if name == parent else name,  # a template includes nothing, nor itself
+        path_join_callback=lambda name, parent: (
+            f"{name} " if name == parent else name
+        ),  # a template includes nothing, nor itself
         pycompat=False,
         debug=False,
     )

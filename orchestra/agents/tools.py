@@ -38,7 +38,13 @@ PERMANENT_ERRORS: Final = (
     TypeError, ValueError,
 )  # fmt: skip
 """What Python raises where code, or a value that it was given, is wrong; pydantic's `ValidationError` is a `ValueError`."""
-PERMANENT_FILE_ERRORS: Final = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+PERMANENT_FILE_ERRORS: Final = (
+    FileExistsError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
 """Of the faults of the system, which the network's are among, those that a second look does not mend."""
 
 
@@ -57,7 +63,9 @@ class ToolDeclaration(Protocol):
 class ToolError(Exception):
     """A call of a tool that gave no value: T002 wrong input, T003 it raised, T004 wrong output, F202 data that it is not cleared for."""
 
-    def __init__(self, code: str, reason: str, hint: str = "", frames: tuple[str, ...] = (), *, permanent: bool = False) -> None:
+    def __init__(
+        self, code: str, reason: str, hint: str = "", frames: tuple[str, ...] = (), *, permanent: bool = False
+    ) -> None:
         """`frames` are the lines of user code in the traceback, the outermost first; `permanent` if a repeated call would fail alike."""
         reason = to_storable(reason)  # what tools say may hold anything, also what no journal takes
         self.code, self.reason, self.hint, self.frames, self.permanent = code, reason, hint, frames, permanent
@@ -80,7 +88,13 @@ class ToolFunction:
 
     @classmethod
     def from_function(
-        cls, function: Callable[..., Any], *, effect: Effect, name: str = "", version: str = "", label: Label = "internal"
+        cls,
+        function: Callable[..., Any],
+        *,
+        effect: Effect,
+        name: str = "",
+        version: str = "",
+        label: Label = "internal",
     ) -> ToolFunction:
         """A tool of a plain function, its contract read from the signature.
 
@@ -148,7 +162,11 @@ class ToolFunction:
 
     def convert_result(self, value: Any) -> Any:
         """What the function gave, as JSON; raises `ToolError` T004 where it is not what its annotation says."""
-        if (passes := self._fast_result_test) is not None and passes(value) and (type(value) is not str or len(value) <= MAX_BYTES):
+        if (
+            (passes := self._fast_result_test) is not None
+            and passes(value)
+            and (type(value) is not str or len(value) <= MAX_BYTES)
+        ):
             return value
         try:
             plain = self._result_type.dump_python(value, mode="json", by_alias=True, warnings="error")
@@ -158,11 +176,15 @@ class ToolFunction:
             )
         except (PydanticSerializationError, ValueError, RecursionError) as error:
             raise ToolError(
-                "T004", f"{self.name} returned {type(value).__name__}: {_first_error(error)}", "mend the tool or its annotation"
+                "T004",
+                f"{self.name} returned {type(value).__name__}: {_first_error(error)}",
+                "mend the tool or its annotation",
             ) from error
         if unkeepable:
             raise ToolError(
-                "T004", f"{self.name} returned what cannot be kept: {unkeepable}", "return finite, valid and smaller JSON values"
+                "T004",
+                f"{self.name} returned what cannot be kept: {unkeepable}",
+                "return finite, valid and smaller JSON values",
             )
         if fault := self._validators[1].check(plain):
             raise ToolError("T004", f"{self.name} returned another type: {fault}", "mend the tool or its annotation")
@@ -171,7 +193,9 @@ class ToolFunction:
     def check_label(self, label: Label) -> None:
         """Raises `ToolError` F202 for data with a label that is stricter than that of the tool. Each `call` asks first."""
         if not is_allowed(label, self.contract.label):
-            reason = f"data labelled {label!r} must not go to {self.name!r}, which is cleared for {self.contract.label!r}"
+            reason = (
+                f"data labelled {label!r} must not go to {self.name!r}, which is cleared for {self.contract.label!r}"
+            )
             raise ToolError(LABEL_NOT_ALLOWED, reason, f"use another tool, or change {self.label_setting}")
 
     @property
@@ -201,7 +225,9 @@ class ToolFunction:
                     value = await value
         except InputError as error:
             raise ToolError(error.code, error.message, error.hint) from error
-        except BaseException as error:  # a user's function may raise anything, a panic of Rust too; the run gets it as a failed attempt
+        except (
+            BaseException
+        ) as error:  # a user's function may raise anything, a panic of Rust too; the run gets it as a failed attempt
             if _is_cancellation(error):
                 raise
             raise tool_error(self.name, error) from error
@@ -211,7 +237,13 @@ class ToolFunction:
 def tool_error(name: str, error: BaseException) -> ToolError:
     """T003, for an exception of a tool's own code: what it says, and where it was raised."""
     reason = f"{name} raised {type(error).__name__}: {exception_text(error)}{last_user_line(error)}"
-    return ToolError("T003", reason, "the tool's own code raised; run it by itself", user_frames(error), permanent=is_permanent(error))
+    return ToolError(
+        "T003",
+        reason,
+        "the tool's own code raised; run it by itself",
+        user_frames(error),
+        permanent=is_permanent(error),
+    )
 
 
 def _is_cancellation(error: BaseException) -> bool:
@@ -258,30 +290,43 @@ def signature_schemas(function: Callable[..., Any], *, keyed: bool = False) -> t
     for parameter in parameters.values():
         if keyed and parameter.name == KEY_PARAMETER:
             continue
-        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) or parameter.name not in hints:
+        if (
+            parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+            or parameter.name not in hints
+        ):
             raise InputError(
-                "T001", f"{name}: the parameter {parameter.name!r} has no type, or no name", hint="def search(query: str) -> list[str]"
+                "T001",
+                f"{name}: the parameter {parameter.name!r} has no type, or no name",
+                hint="def search(query: str) -> list[str]",
             )
         properties[parameter.name] = schema_of(hints[parameter.name], "validation")
         if parameter.default is parameter.empty:
             required.append(parameter.name)
     if "return" not in hints:
         raise InputError("T001", f"{name} does not say what it returns", hint="def search(query: str) -> list[str]")
-    inputs = bundle_definitions({"type": "object", "properties": properties, "required": required, "additionalProperties": False})
+    inputs = bundle_definitions(
+        {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+    )
     return inputs, schema_of(hints["return"], "serialization")
 
 
-def _typed_parameters(function: Callable[..., Any], name: str) -> tuple[Mapping[str, inspect.Parameter], dict[str, Any]]:
+def _typed_parameters(
+    function: Callable[..., Any], name: str
+) -> tuple[Mapping[str, inspect.Parameter], dict[str, Any]]:
     """The parameters of a function and the types that it is annotated with. Raises `InputError` T001 where these cannot be read: of an
     object that can be called, such as a `partial`, or of annotations that name what is not there."""
     try:
         return inspect.signature(function).parameters, get_type_hints(function, include_extras=True)
     except (TypeError, ValueError, NameError) as error:
         hint = "def search(query: str) -> list[str]"
-        raise InputError("T001", f"{name}: it has no signature that can be read: {_first_error(error)}", hint=hint) from error
+        raise InputError(
+            "T001", f"{name}: it has no signature that can be read: {_first_error(error)}", hint=hint
+        ) from error
 
 
-_TYPE_MISMATCH = re.compile(r"Expected `(?P<wanted>[^`]+)` - .*?\[(?:field_name='(?P<field>[^']*)', )?.*input_type=(?P<got>[^\]]+)\]")
+_TYPE_MISMATCH = re.compile(
+    r"Expected `(?P<wanted>[^`]+)` - .*?\[(?:field_name='(?P<field>[^']*)', )?.*input_type=(?P<got>[^\]]+)\]"
+)
 
 
 def _type_mismatches(text: str) -> str:
@@ -301,4 +346,6 @@ def _first_error(error: Exception) -> str:
         return f"{at}: {entry['msg']}" if at else str(entry["msg"])
     if isinstance(error, PydanticSerializationError) and (misfits := _type_mismatches(str(error))):
         return misfits
-    return next((line.strip() for line in reversed(exception_text(error).splitlines()) if line.strip()), type(error).__name__)
+    return next(
+        (line.strip() for line in reversed(exception_text(error).splitlines()) if line.strip()), type(error).__name__
+    )

@@ -51,7 +51,8 @@ def _user_code(found: list[CodeLine]) -> list[CodeLine]:
     return [
         (code, line)
         for code, line in found
-        if Path(code.co_filename).parent == beside or not code.co_filename.startswith((PACKAGE_FOLDER, "<frozen", *python, *packages))
+        if Path(code.co_filename).parent == beside
+        or not code.co_filename.startswith((PACKAGE_FOLDER, "<frozen", *python, *packages))
     ]
 
 

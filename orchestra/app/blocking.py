@@ -40,7 +40,9 @@ T = TypeVar("T")
 class BlockingOrchestra:
     """An open `Orchestra` whose methods wait. They raise `OrchestraError` E027 on its own loop, and E028 once it is closed."""
 
-    def __init__(self, inner: Orchestra, loop: asyncio.AbstractEventLoop, text: Callable[[TextPiece], None] | None = None) -> None:
+    def __init__(
+        self, inner: Orchestra, loop: asyncio.AbstractEventLoop, text: Callable[[TextPiece], None] | None = None
+    ) -> None:
         self.inner = inner
         """The `Orchestra` itself; use it on its own loop alone."""
         self._loop, self._text = loop, text
@@ -72,7 +74,9 @@ class BlockingOrchestra:
         finally:
             if not self.inner.has_key:
                 run.cancel()
-            if _loop_error(self._loop) is None:  # else it was left when all was closed, or by the collector of the loop's own thread
+            if (
+                _loop_error(self._loop) is None
+            ):  # else it was left when all was closed, or by the collector of the loop's own thread
                 self._wait(coming.aclose())
 
     def find(self, name: str, /) -> Step[..., Any]:
@@ -123,7 +127,9 @@ def _run_on_loop(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) 
     try:
         return future.result()
     except KeyboardInterrupt:
-        loop.call_soon_threadsafe(_cancel_task, loop, work)  # future.cancel() would not say when the coroutine has ended
+        loop.call_soon_threadsafe(
+            _cancel_task, loop, work
+        )  # future.cancel() would not say when the coroutine has ended
         wait((future,))
         raise
 
@@ -143,7 +149,9 @@ def _loop_error(loop: asyncio.AbstractEventLoop) -> OrchestraError | None:
     except RuntimeError:  # no loop runs on this thread
         return None
     hint = "make the tool a plain function (def, not async def): it runs on a thread; or call the workflow as a step"
-    return OrchestraError("E027", "a coroutine that this Orchestra runs would wait for itself", hint=hint) if own else None
+    return (
+        OrchestraError("E027", "a coroutine that this Orchestra runs would wait for itself", hint=hint) if own else None
+    )
 
 
 async def _await_run(run: Run[R]) -> Result[R]:

@@ -90,7 +90,9 @@ class _AgentFiles(Mapping[str, C]):
 
     def __iter__(self) -> Iterator[str]:
         registry = self._registry()
-        return (name for name in registry.agents if find_certificate(self._settings, registry, name, self.file) is not None)
+        return (
+            name for name in registry.agents if find_certificate(self._settings, registry, name, self.file) is not None
+        )
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -121,13 +123,17 @@ class ClaimsCertificates(_AgentFiles["ClaimsCertificate"]):
         place, certificate = SourceLocation(str(path), 1), read_claims_certificate(path, agent)
         changed = certificate.void_reason or " and ".join(
             certificate.changes(
-                dependency_digests(self._settings, registry, agent), dependency_digests(self._settings, registry, certificate.judge)
+                dependency_digests(self._settings, registry, agent),
+                dependency_digests(self._settings, registry, certificate.judge),
             )
         )
         if changed:
             why = changed if certificate.void_reason else f"{changed} changed since it was made"
             raise InputError(
-                "V002", f"the certificate of {agent!r} about claims is void: {why}", location=place, hint=certificate.renew_command
+                "V002",
+                f"the certificate of {agent!r} about claims is void: {why}",
+                location=place,
+                hint=certificate.renew_command,
             )
         return certificate
 
@@ -177,12 +183,16 @@ def _read_bytes(path: Path, agent: str) -> bytes:
         with path.open("rb") as file:
             return file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise InputError("V003", f"{path} cannot be read: {error.strerror or error}", hint=f"orchestra certify {agent}") from error
+        raise InputError(
+            "V003", f"{path} cannot be read: {error.strerror or error}", hint=f"orchestra certify {agent}"
+        ) from error
 
 
 def _require_agent(certificate: C, agent: str, place: SourceLocation) -> C:
     if certificate.agent != agent:
-        reason = f"{Path(place.file).name} is about the agent {certificate.agent!r}, and lies in the folder of {agent!r}"
+        reason = (
+            f"{Path(place.file).name} is about the agent {certificate.agent!r}, and lies in the folder of {agent!r}"
+        )
         raise InputError("V005", reason, location=place, hint=f"orchestra certify {agent} --data FILE")
     return certificate
 
@@ -223,7 +233,11 @@ def dependency_digests(settings: Settings, registry: Registry, agent: str) -> De
 
     card, code = registry.cards.get(agent), registry.python_agents.get(agent)
     if card is None:
-        raise InputError("V007", f"{agent!r} has no card that a certificate could be bound to", hint="write it as a folder under agents/")
+        raise InputError(
+            "V007",
+            f"{agent!r} has no card that a certificate could be bound to",
+            hint="write it as a folder under agents/",
+        )
     if card.member_cards:
         return _ensemble_digests(settings, card)
     said, checks = _card_digest(card), checks_digest()
@@ -233,7 +247,9 @@ def dependency_digests(settings: Settings, registry: Registry, agent: str) -> De
         return DependencyDigests(said, "", card.data_digest, checks)
     version = code.contract.version if code is not None else ""
     if not version:
-        raise InputError("V007", f"the code of {agent!r} has no version, and may change unseen", hint='@agent(version="1")')
+        raise InputError(
+            "V007", f"the code of {agent!r} has no version, and may change unseen", hint='@agent(version="1")'
+        )
     return DependencyDigests(said, "", version, checks)
 
 
@@ -248,7 +264,9 @@ def judge_dependency_digests(settings: Settings, registry: Registry, judge: str)
     if tool is None:
         raise InputError("V011", f"a check asks the tool {name!r}, and there is none", hint="orchestra validate")
     if not (code := tool.version or tool.source_digest):
-        raise InputError("V007", f"the code of the tool {name!r} may change unseen", hint='@tool(effect="pure", version="1")')
+        raise InputError(
+            "V007", f"the code of the tool {name!r} may change unseen", hint='@tool(effect="pure", version="1")'
+        )
     return DependencyDigests(tool.contract.digest, "", code, checks_digest())
 
 
@@ -256,7 +274,10 @@ def _ensemble_digests(settings: Settings, card: Card) -> DependencyDigests:
     """Of an ensemble: of the members that it has, whatever other agents have their names."""
     from orchestra.verification.certificates.file import DependencyDigests
 
-    served = [_model_and_adapter_digests(settings, part) if part.kind == "model" else ("", part.data_digest) for part in card.member_cards]
+    served = [
+        _model_and_adapter_digests(settings, part) if part.kind == "model" else ("", part.data_digest)
+        for part in card.member_cards
+    ]
     models, learnt = (digest(canonical(list(one))) for one in zip(*served, strict=True))
     said = [[_card_digest(part) for part in card.member_cards], list(card.weights), card.enough, card.evidence]
     return DependencyDigests(digest(canonical(said)), models, learnt, checks_digest())
@@ -285,7 +306,10 @@ def dependency_stamps(settings: Settings, registry: Registry, program: Program) 
         names |= {combination.agent, *(judge for judge in combination.judge_dependencies if not tool_name(judge))}
     paths: list[Path | None] = []
     for name in sorted(names):
-        paths += [find_certificate(settings, registry, name, file) for file in (CERTIFICATE_FILE, CLAIMS_FILE, COMBINATION_FILE)]
+        paths += [
+            find_certificate(settings, registry, name, file)
+            for file in (CERTIFICATE_FILE, CLAIMS_FILE, COMBINATION_FILE)
+        ]
         card = registry.cards.get(name)
         for one in () if card is None else (card, *card.member_cards):
             if one.folder is not None:
@@ -307,7 +331,9 @@ def file_stamp(path: Path | None) -> FileStamp:
 def checks_digest() -> str:
     """Of the code of the checks; the same for any ends of lines."""
     package = resources.files("orchestra")
-    return digest(canonical([(name, package.joinpath(name).read_text("utf-8").replace("\r\n", "\n")) for name in CHECK_SOURCES]))
+    return digest(
+        canonical([(name, package.joinpath(name).read_text("utf-8").replace("\r\n", "\n")) for name in CHECK_SOURCES])
+    )
 
 
 def _model_and_adapter_digests(settings: Settings, card: Card) -> tuple[str, str]:

@@ -58,10 +58,17 @@ class CheckedAnswer:
 
 
 async def run_off_loop(
-    clock: Clock, evaluate: Callable[..., ChecksPending | VerificationResult], situation: VerificationRequest, *more: Any
+    clock: Clock,
+    evaluate: Callable[..., ChecksPending | VerificationResult],
+    situation: VerificationRequest,
+    *more: Any,
 ) -> ChecksPending | VerificationResult:
     """What checks say of a situation: beside the loop where they read a great deal, and else at once."""
-    return await clock.run_in_thread(partial(evaluate, situation, *more)) if is_heavy(situation) else evaluate(situation, *more)
+    return (
+        await clock.run_in_thread(partial(evaluate, situation, *more))
+        if is_heavy(situation)
+        else evaluate(situation, *more)
+    )
 
 
 def verification_request(
@@ -97,7 +104,9 @@ def _check_names(
     checks are stated."""
     found, own = list[str](), dict[str, Step[..., Any]]()
     one: object
-    for one in () if checks is None else [checks] if not isinstance(checks, Iterable) or isinstance(checks, str) else checks:
+    for one in (
+        () if checks is None else [checks] if not isinstance(checks, Iterable) or isinstance(checks, str) else checks
+    ):
         if isinstance(one, str):
             found.append(one)
         elif isinstance(one, Check | Tool):
@@ -124,7 +133,11 @@ async def ask_tool(project: Project, tool: str, inputs: Mapping[str, Any], label
 
 
 async def ask_judge(
-    run: Callable[..., Awaitable[Result[Any]]], project: Project, question: CheckQuestion, own: Mapping[str, Step[..., Any]], label: Label
+    run: Callable[..., Awaitable[Result[Any]]],
+    project: Project,
+    question: CheckQuestion,
+    own: Mapping[str, Step[..., Any]],
+    label: Label,
 ) -> JudgeReply:
     """What an agent, of a check's `own` or of the project, or a tool says to its question; a failure, or a late answer, is none."""
     from orchestra.engine.kinds.checks import QUESTION_TIMEOUT
@@ -153,7 +166,9 @@ def plain_request(
     untyped = isinstance(answer.value, str | dict | list)
     return VerificationRequest(
         value=_answer_json(answer.value),
-        schema=infer_schema(answer.value, check_names(names)) if untyped else schema_of(type(answer.value), "serialization"),
+        schema=infer_schema(answer.value, check_names(names))
+        if untyped
+        else schema_of(type(answer.value), "serialization"),
         evidence=collect_sources(to_jsonable(answer.against)),
         checks=names,
         accept=DEFAULT_THRESHOLD if accept is None else accept,
@@ -192,7 +207,9 @@ def combined_request(
         raise InputError("V005", said, hint="leave the checks out: they are those of the combination")
     value = _answer_json(answer.value)
     if (fault := Validator(card.output_schema).check(value)) is not None:
-        raise InputError("V013", f"this is no answer of {card.name!r}: {fault}", hint=f"orchestra agents show {card.name}")
+        raise InputError(
+            "V013", f"this is no answer of {card.name!r}: {fault}", hint=f"orchestra agents show {card.name}"
+        )
     own = not _is_file(which)
     certificate = _find_certificate(project, combination, own=own) if accept is None else None
     if accept is None:
@@ -236,7 +253,11 @@ def _find_combination(project: Project, which: str | Path) -> Combination:
     agent = project.registry.card(str(which)).name
     found: Combination | None = project.catalog().combinations.get(agent)
     if found is None:
-        raise InputError("L076", f"there is no combination of checks for {agent!r}", hint=f"orchestra learn combine {agent} --data FILE")
+        raise InputError(
+            "L076",
+            f"there is no combination of checks for {agent!r}",
+            hint=f"orchestra learn combine {agent} --data FILE",
+        )
     return found
 
 
@@ -253,7 +274,11 @@ def _find_certificate(project: Project, combination: Combination, *, own: bool) 
         return found
     if own:
         said = f"the certificate of {agent!r} is about a combination of checks that is not the one of today"
-        raise InputError("V005", said, hint=f"orchestra certify {agent} --data FILE --combined, or say from which score on: accept=0.8")
+        raise InputError(
+            "V005",
+            said,
+            hint=f"orchestra certify {agent} --data FILE --combined, or say from which score on: accept=0.8",
+        )
     return None
 
 

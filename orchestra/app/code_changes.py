@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from orchestra.workflows.program import AgentIdentity, Program
 
 
-def require_unchanged_tools(project: Project, program: Program, run: str, events: Sequence[Event], *, missing: bool) -> None:
+def require_unchanged_tools(
+    project: Project, program: Program, run: str, events: Sequence[Event], *, missing: bool
+) -> None:
     """Holds the tools that the rest of a run may call against those that it began with, before anything goes into the run.
 
     Raises `InputError` T009 for one that has changed; with `missing`, T005 for one that is not there.
@@ -58,7 +60,9 @@ class CodeChanges:
                 if one.kind == "tool" and one.name in self.changed:
                     more.append(NodeChange(path, f"the code of its tool {one.name} has changed"))
                 elif one.kind == "tool" and one.name in self.unknown:
-                    more.append(NodeChange(path, f"whether the code of its tool {one.name} has changed is not on record"))
+                    more.append(
+                        NodeChange(path, f"whether the code of its tool {one.name} has changed is not on record")
+                    )
         return [*found, *more]
 
 
@@ -90,13 +94,21 @@ async def require_resumable(project: Project, journal: Journal, events: Sequence
 
 def remaining_agents(program: Program, events: Sequence[Event]) -> list[AgentIdentity]:
     """The agents that the rest of a run surely asks, with the digests of their cards."""
-    ahead = {(contract.name, contract.digest) for contract in _remaining_contracts(program, events) if contract.kind == "agent"}
+    ahead = {
+        (contract.name, contract.digest)
+        for contract in _remaining_contracts(program, events)
+        if contract.kind == "agent"
+    }
     return [one for one in program.required_agents if one in ahead]
 
 
 def _remaining_contracts(program: Program, events: Sequence[Event]) -> Iterator[Contract]:
     """What may still be called: nodes of the workflow that have ended call nobody, and nor does what stands in them."""
-    ended = {event.node for event in events if isinstance(event, NodeFinished) or (isinstance(event, AttemptFinished) and event.final)}
+    ended = {
+        event.node
+        for event in events
+        if isinstance(event, NodeFinished) or (isinstance(event, AttemptFinished) and event.final)
+    }
     for path, node in walk_nodes(program):
         if path.partition("/")[0] not in ended:
             yield from reachable_contracts(node)

@@ -24,7 +24,18 @@ if TYPE_CHECKING:
     from orchestra.core.protocols import Journal
     from orchestra.core.settings import Settings
 
-__all__ = ["COST_KEYS", "CostKey", "CostReport", "CostRow", "CostTotal", "TimeSpec", "UnreadableRun", "cost_keys", "costs", "fleet_servers"]
+__all__ = [
+    "COST_KEYS",
+    "CostKey",
+    "CostReport",
+    "CostRow",
+    "CostTotal",
+    "TimeSpec",
+    "UnreadableRun",
+    "cost_keys",
+    "costs",
+    "fleet_servers",
+]
 
 
 async def costs(
@@ -52,7 +63,11 @@ async def costs(
             if fault is not None:
                 counting.skip_run(run, fault.code, fault.message)
             elif used is None or (workflow in ("", used.workflow) and has_tags(used.tags, wanted)):
-                stands = await _current_status(journal, run) if "status" in names and used is not None and not used.status else ""
+                stands = (
+                    await _current_status(journal, run)
+                    if "status" in names and used is not None and not used.status
+                    else ""
+                )
                 counting.add_usage(run, used, stands)
     return counting.report()
 
@@ -71,7 +86,10 @@ def fleet_servers(settings: Settings) -> Mapping[str, LocalServer | Endpoint]:
     for path in (*own, *settings.resources("configs").values()):
         with suppress(InputError):
             known = read_config(path).servers
-            found = {**{name: one for name, one in known.items() if path in own or isinstance(one, LocalServer)}, **found}
+            found = {
+                **{name: one for name, one in known.items() if path in own or isinstance(one, LocalServer)},
+                **found,
+            }
     return found
 
 

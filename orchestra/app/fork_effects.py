@@ -79,7 +79,9 @@ class EffectHistory:
     def _current_path(self, old: Program, path: str, tool: str) -> str:
         """Where today the call would be made that an old program made there; empty where no such place calls the tool any more."""
         found = _call_site(self.program, _call_site(old, path).path)
-        calls = found.node is not None and any(one.kind == "tool" and one.name == tool for one in reachable_contracts(found.node))
+        calls = found.node is not None and any(
+            one.kind == "tool" and one.name == tool for one in reachable_contracts(found.node)
+        )
         return found.path if calls else ""
 
 
@@ -124,7 +126,11 @@ def _possible_calls(events: Sequence[Event], lasting: frozenset[str]) -> set[tup
 def has_effects(events: Sequence[Event], lasting: Collection[str]) -> bool:
     """Whether a run itself did something in the world with the tools `lasting`, or may have: what it recalled, another had done."""
     recalled = {(one.node, one.attempt) for one in events if isinstance(one, AttemptFinished) and one.reused_from}
-    own = [one for one in events if not isinstance(one, AttemptStarted | AttemptFinished) or (one.node, one.attempt) not in recalled]
+    own = [
+        one
+        for one in events
+        if not isinstance(one, AttemptStarted | AttemptFinished) or (one.node, one.attempt) not in recalled
+    ]
     return bool(_possible_calls(own, frozenset(lasting)))
 
 
@@ -132,7 +138,12 @@ def _recorded_result(run: str, found: AttemptFinished) -> CallResult:
     recalled, said = found.reused_from or run, found.overridden_by
     given = OverrideSource(said.by, said.run or run) if said is not None else None
     return CallResult(
-        value=found.value, confidence=found.confidence, server=found.server, model=found.model, reused_from=recalled, overridden_by=given
+        value=found.value,
+        confidence=found.confidence,
+        server=found.server,
+        model=found.model,
+        reused_from=recalled,
+        overridden_by=given,
     )
 
 
@@ -142,7 +153,9 @@ def _effect_key(name: str, place: str, inputs: Mapping[str, Any]) -> bytes:
 
 def effect_tools(program: Program) -> frozenset[str]:
     """The tools with lasting effects that may be called in a program's course."""
-    return frozenset(one.name for one in called_contracts(program) if one.kind == "tool" and one.effect in LASTING_EFFECTS)
+    return frozenset(
+        one.name for one in called_contracts(program) if one.kind == "tool" and one.effect in LASTING_EFFECTS
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +184,9 @@ async def fork_workers(
             break
         parent = begun.parent
     code = await compare_code(project, engine.journal, first, old)
-    workers = RecallingWorkers(engine.workers, first.run, reusable_answers(old, events, code.changed), effects.recorded_reply)
+    workers = RecallingWorkers(
+        engine.workers, first.run, reusable_answers(old, events, code.changed), effects.recorded_reply
+    )
     return ForkWorkers(workers, tuple(code.add_changes(new, program_changes(old, new))))
 
 
@@ -189,4 +204,6 @@ async def _add_ancestor(project: Project, engine: Engine, run: str, effects: Eff
 
 def orphan_workers(engine: Engine, parent: str, program: Program, *, again: bool) -> RecallingWorkers:
     """The workers of a fork whose parent is gone: pure calls are made anew, and none that the parent may have made with effects."""
-    return RecallingWorkers(engine.workers, parent, {}, EffectHistory(program, again, unknown_tools=effect_tools(program)).recorded_reply)
+    return RecallingWorkers(
+        engine.workers, parent, {}, EffectHistory(program, again, unknown_tools=effect_tools(program)).recorded_reply
+    )

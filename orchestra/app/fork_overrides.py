@@ -12,7 +12,6 @@ from orchestra.agents.contract import Contract
 from orchestra.app.fork_effects import LASTING_EFFECTS
 from orchestra.app.inputs import to_jsonable
 from orchestra.app.reuse import NEW, NodeChange
-from orchestra.app.run_options import RunOptions
 from orchestra.app.snapshot_store import called_contracts, reachable_contracts
 from orchestra.core.errors import InputError
 from orchestra.core.events import Event, Override, OverrideSource, QuestionAnswered, QuestionAsked, RunStarted
@@ -20,6 +19,7 @@ from orchestra.core.paths import root_name
 from orchestra.core.suggestions import closest_match
 from orchestra.core.untrusted_text import pluralize
 from orchestra.engine.kinds.ask import incomplete_reason
+from orchestra.engine.request import RunOptions
 from orchestra.schema.json_schema import bundle_definitions
 from orchestra.schema.strict_json import storage_error
 from orchestra.schema.types import Schema, Validator, format_type
@@ -37,7 +37,9 @@ class ParentRun:
     """What is not today as it was then."""
 
 
-def collect_overrides(program: Program, options: RunOptions, parent: ParentRun, inputs: Mapping[str, Any]) -> dict[str, Override]:
+def collect_overrides(
+    program: Program, options: RunOptions, parent: ParentRun, inputs: Mapping[str, Any]
+) -> dict[str, Override]:
     """What persons have given for the nodes of a fork on these inputs: what the options say, and what holds on of the run before, by the
     names of nodes, as inputs do, whatever the workflow is called; where the options say something, also its answers to questions that do
     not depend on that, nor on what has changed, and that no effect waits for which does: that was allowed as it was then.
@@ -55,16 +57,25 @@ def collect_overrides(program: Program, options: RunOptions, parent: ParentRun, 
     if values and events is not None:
         again = {*values, *let_go, *(root_name(change.node) for change in changed)}
         other = _dependents(program, again)
-        found |= _reusable_answers(first, events, names - other - _prerequisites_of_effects(program, other - values.keys()))
+        found |= _reusable_answers(
+            first, events, names - other - _prerequisites_of_effects(program, other - values.keys())
+        )
     _require_nodes(program, held, values.keys(), changed)
     found |= {name: one for name, one in held.items() if name in names}
     lists = {node.name for node in program.nodes if node.at_least == "all"}
-    found |= {name: Override(to_jsonable(value), OverrideSource(options.by), requires_all=name in lists) for name, value in values.items()}
+    found |= {
+        name: Override(to_jsonable(value), OverrideSource(options.by), requires_all=name in lists)
+        for name, value in values.items()
+    }
     for name, one in found.items():
         if not one.question_digest and (fault := _override_error(program, name, one, inputs)):
             said = f", given in run {one.source.run}" if one.source.run else ""
             hint = f"{name}: {format_type(node_type(program, name))}"
-            hint += f"; another one: orchestra runs fork RUN --set {name}=VALUE; without one: --unset {name}" if said else ""
+            hint += (
+                f"; another one: orchestra runs fork RUN --set {name}=VALUE; without one: --unset {name}"
+                if said
+                else ""
+            )
             raise InputError("E033", f"the value of {name}{said}: {fault}", hint=hint)
     return found
 
@@ -78,7 +89,9 @@ def _inherited_overrides(first: RunStarted) -> dict[str, Override]:
     }
 
 
-def _require_nodes(program: Program, held: Mapping[str, Override], values: Set[str], changed: Sequence[NodeChange]) -> None:
+def _require_nodes(
+    program: Program, held: Mapping[str, Override], values: Set[str], changed: Sequence[NodeChange]
+) -> None:
     """Raises `InputError` E033 where a value that holds on has no node any more, and no new node is given one: a renamed node would be
     called for real."""
     lost = held.keys() - values - {node.name for node in program.nodes}
@@ -116,7 +129,9 @@ def node_type(program: Program, name: str) -> Schema:
     names = [one.name for one in program.nodes]
     outer = root_name(name)
     if outer != name and outer in names:
-        raise InputError("E033", f"{name} stands inside of {outer}, and a value is given for all of that", hint=f"give {outer} one")
+        raise InputError(
+            "E033", f"{name} stands inside of {outer}, and a value is given for all of that", hint=f"give {outer} one"
+        )
     near = closest_match(name, names)
     hint = f"did you mean {near!r}?" if near else f"nodes are: {', '.join(names[:20])}"
     raise InputError("E033", f"{program.name} has no node {name!r}", hint=hint)
@@ -153,7 +168,11 @@ def _dependents(program: Program, names: Iterable[str]) -> set[str]:
 
 def _prerequisites_of_effects(program: Program, names: Set[str]) -> set[str]:
     """The nodes that those of these wait for whose tools have effects."""
-    line = [node for node in program.nodes if node.name in names and any(tool.effect != "pure" for tool in _node_tools(node))]
+    line = [
+        node
+        for node in program.nodes
+        if node.name in names and any(tool.effect != "pure" for tool in _node_tools(node))
+    ]
     found: set[str] = set()
     while line:
         for index in line.pop().needs:
@@ -173,5 +192,7 @@ def _reusable_answers(first: RunStarted, events: Sequence[Event], nodes: Iterabl
         if isinstance(event, QuestionAsked):
             asked[event.node] = event
         elif isinstance(event, QuestionAnswered) and not event.decline_reason and asked[event.node].kind == "answer":
-            found[event.node] = Override(event.value, OverrideSource(event.by, first.run), asked[event.node].question_digest)
+            found[event.node] = Override(
+                event.value, OverrideSource(event.by, first.run), asked[event.node].question_digest
+            )
     return {path: one for path, one in found.items() if root_name(path) in kept}

@@ -25,7 +25,9 @@ def bind_arguments(program: Program, args: Sequence[Any], inputs: Mapping[str, A
     """The inputs of a program by name, as JSON, with defaults. Raises `InputError` E012 or E013."""
     names = list(program.inputs)
     if len(args) > len(names):
-        raise InputError("E012", f"{program.name} takes {len(names)} inputs, and got {len(args)}", hint=_signature(program))
+        raise InputError(
+            "E012", f"{program.name} takes {len(names)} inputs, and got {len(args)}", hint=_signature(program)
+        )
     given = dict(zip(names, args, strict=False))
     for name, value in inputs.items():
         if name in given:
@@ -33,7 +35,9 @@ def bind_arguments(program: Program, args: Sequence[Any], inputs: Mapping[str, A
         if name not in program.inputs:
             near = closest_match(name, names)
             raise InputError(
-                "E012", f"{program.name} has no input {name!r}", hint=f"did you mean {near!r}?" if near else _signature(program)
+                "E012",
+                f"{program.name} has no input {name!r}",
+                hint=f"did you mean {near!r}?" if near else _signature(program),
             )
         given[name] = value
     found: dict[str, Any] = {}
@@ -41,14 +45,20 @@ def bind_arguments(program: Program, args: Sequence[Any], inputs: Mapping[str, A
         if name in given:
             found[name] = _checked_input(program.name, name, given[name])
             if fault := Validator(field.schema).check(found[name]):
-                raise InputError("E013", f"the input {name!r} of {program.name}: {fault}", hint=f"{name}: {format_type(field.schema)}")
+                raise InputError(
+                    "E013",
+                    f"the input {name!r} of {program.name}: {fault}",
+                    hint=f"{name}: {format_type(field.schema)}",
+                )
         elif field.required:
             raise InputError("E012", f"{program.name} needs the input {name!r}", hint=_signature(program))
         else:
             found[name] = field.default
     if len(given) > 1 and (size := len(canonical(found))) > MAX_INPUT_BYTES:
         raise InputError(
-            "E013", f"the inputs of {program.name} have {size:,} bytes as JSON; at most {MAX_INPUT_BYTES:,} are kept", hint=TOO_LARGE_HINT
+            "E013",
+            f"the inputs of {program.name} have {size:,} bytes as JSON; at most {MAX_INPUT_BYTES:,} are kept",
+            hint=TOO_LARGE_HINT,
         )
     return found
 
@@ -60,7 +70,9 @@ def _checked_input(program: str, name: str, value: Any) -> Any:
     except InputError as error:
         raise InputError(error.code, f"the input {name!r} of {program}: {error.message}", hint=error.hint) from error
     if fault := storage_error(plain):
-        raise InputError("E013", f"the input {name!r} of {program}: {fault}", hint="pass finite numbers, valid texts and flat values")
+        raise InputError(
+            "E013", f"the input {name!r} of {program}: {fault}", hint="pass finite numbers, valid texts and flat values"
+        )
     return plain
 
 
@@ -70,12 +82,17 @@ def to_jsonable(value: Any) -> Any:
         return to_jsonable_python(value, by_alias=True)
     except (PydanticSerializationError, ValueError, RecursionError) as error:
         raise InputError(
-            "E013", f"a {type(value).__name__} has no JSON form", hint="pass JSON values, pydantic models or dataclasses"
+            "E013",
+            f"a {type(value).__name__} has no JSON form",
+            hint="pass JSON values, pydantic models or dataclasses",
         ) from error
 
 
 def _signature(program: Program) -> str:
-    fields = (f"{name}: {format_type(field.schema)}{'' if field.required else ' = …'}" for name, field in program.inputs.items())
+    fields = (
+        f"{name}: {format_type(field.schema)}{'' if field.required else ' = …'}"
+        for name, field in program.inputs.items()
+    )
     return f"{program.name}({', '.join(fields)})"
 
 
@@ -92,7 +109,9 @@ def unanswered_questions(asked: Sequence[QuestionAsked], messages: Sequence[Inbo
 
 
 def _answer_message(asked: QuestionAsked) -> InboxMessage:
-    return InboxMessage(kind="answer", node=asked.node, question_digest=asked.question_digest, question_seq=question_number(asked))
+    return InboxMessage(
+        kind="answer", node=asked.node, question_digest=asked.question_digest, question_seq=question_number(asked)
+    )
 
 
 def question_number(asked: QuestionAsked) -> int:
@@ -100,7 +119,9 @@ def question_number(asked: QuestionAsked) -> int:
     return asked.seq if asked.kind == "effect" else 0
 
 
-def find_question(events: Sequence[Event], run: str, messages: Sequence[InboxMessage], node: str, shown: str, number: int) -> QuestionAsked:
+def find_question(
+    events: Sequence[Event], run: str, messages: Sequence[InboxMessage], node: str, shown: str, number: int
+) -> QuestionAsked:
     """The open question that an answer is to, of a person who saw what is `shown`, asked by the event of this number, where these are told.
     Raises `InputError` E021, or E037 where it is asked no more or nobody can tell which one was seen."""
     asked = open_questions(events)
@@ -111,14 +132,20 @@ def find_question(events: Sequence[Event], run: str, messages: Sequence[InboxMes
             raise InputError("E037", f"run {run} asks the question of its event {number} no more", hint=hint)
         return select_question(found, run, found[0].node, messages)
     one = select_question(asked, run, node, messages)
-    seen = [event.seq for event in events if isinstance(event, QuestionAsked) and (event.node, event.question_digest) == (one.node, shown)]
+    seen = [
+        event.seq
+        for event in events
+        if isinstance(event, QuestionAsked) and (event.node, event.question_digest) == (one.node, shown)
+    ]
     if len(seen) > 1:
         said = f"which question is answered? {one.node} of run {run} has asked it in the events {', '.join(map(str, seen))}"
         raise InputError("E037", said, hint="say which one was read: orchestra.answer(..., asked=asked.seq)")
     return one
 
 
-def select_question(asked: Sequence[QuestionAsked], run: str, node: str, messages: Sequence[InboxMessage]) -> QuestionAsked:
+def select_question(
+    asked: Sequence[QuestionAsked], run: str, node: str, messages: Sequence[InboxMessage]
+) -> QuestionAsked:
     """The question that is meant, of those to which no answer lies in the inbox. Raises `InputError` E021."""
     left = unanswered_questions(asked, messages)
     found = [one for one in left if not node or one.node == node]
@@ -133,7 +160,9 @@ def select_question(asked: Sequence[QuestionAsked], run: str, node: str, message
         nodes = ", ".join(one.node for one in asked)
         said = f"run {run} asks nothing" if not asked else f"{node} of run {run} asks nothing"
         raise InputError("E021", said, hint=f"these do: {nodes}" if asked else f"orchestra runs show {run}")
-    raise InputError("E021", f"run {run} asks {len(found)} things", hint=f"name the node: {', '.join(one.node for one in found)}")
+    raise InputError(
+        "E021", f"run {run} asks {len(found)} things", hint=f"name the node: {', '.join(one.node for one in found)}"
+    )
 
 
 def answer_error(asked: QuestionAsked, run: str, why: str, *, late: bool, call_happened: bool = False) -> InputError:

@@ -76,10 +76,17 @@ def journal_exists(settings: Settings) -> bool:
     settings.require_trust("journal")
     place = settings.journal
     if place == "off":
-        raise InputError("C018", "the journal is off, so no runs are recorded", hint="orchestra config show says what turned it off")
+        raise InputError(
+            "C018", "the journal is off, so no runs are recorded", hint="orchestra config show says what turned it off"
+        )
     if (lacking := missing_folder(settings)) is not None:
         hint = f"mount its disk; or say where the journal is: orchestra config show. A new one: mkdir -p {lacking}"
-        raise InputError("C051", f"the journal's folder is not there: {lacking}", why=f"set by {settings.sources['journal']}", hint=hint)
+        raise InputError(
+            "C051",
+            f"the journal's folder is not there: {lacking}",
+            why=f"set by {settings.sources['journal']}",
+            hint=hint,
+        )
     # A mark without the file: the file is lost, which the opening reports.
     return not isinstance(place, Path) or place.exists() or place.with_name(place.name + "-mark").exists()
 

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec, Unpack, overload
 
 from typing_extensions import TypeVar
 
@@ -26,9 +26,7 @@ from orchestra.app.inputs import (
     unanswered_questions,
 )
 from orchestra.app.result import Result, identity
-from orchestra.app.run import Fork, Run, abandon_wait
-from orchestra.app.run_options import DEFAULT_OPTIONS, RunOptions
-from orchestra.app.snapshot import WorkflowSnapshot
+from orchestra.app.run import Fork, Run
 from orchestra.app.snapshot_store import (
     apply_plan_limits,
     get_snapshot,
@@ -45,9 +43,8 @@ from orchestra.core.labels import CURRENT_LABEL, Label, join
 from orchestra.core.lifecycle import LoopAffinity, opening_context
 from orchestra.core.protocols import InboxMessage
 from orchestra.core.settings import Settings
-from orchestra.engine.run import Execution as Execution
-from orchestra.engine.run import RunRequest, explicit_values
-from orchestra.workflows.model import Budget
+from orchestra.engine.request import DEFAULT_OPTIONS, OptionChanges, RunOptions, RunRequest
+from orchestra.engine.run import Execution
 from orchestra.workflows.program import with_sample
 from orchestra.workflows.python.steps import Step
 
@@ -69,12 +66,12 @@ if TYPE_CHECKING:
     from orchestra.fleet.status import FleetStatus
     from orchestra.verification.acceptance import VerificationResult
     from orchestra.workflows.program import Program
-    from orchestra.workflows.python.acceptance import AcceptThreshold, Checks
+    from orchestra.workflows.python.acceptance import Checks
 
 P = ParamSpec("P")
 R = TypeVar("R", default=Any)
 
-__all__ = ["Fork", "Orchestra", "Result", "Run", "RunOptions"]
+__all__ = ["Fork", "Orchestra", "Result", "Run", "RunOptions", "RunRequest"]
 
 
 class Orchestra:
@@ -90,7 +87,13 @@ class Orchestra:
     ) -> None:
         self.settings = project.settings
         self.journal = engine.journal
-        self._project, self._engine, self._workers, self._affinity, self._options = project, engine, workers, affinity, options
+        self._project, self._engine, self._workers, self._affinity, self._options = (
+            project,
+            engine,
+            workers,
+            affinity,
+            options,
+        )
 
     @classmethod
     @opening_context
@@ -129,10 +132,19 @@ class Orchestra:
                 journal = await stack.enter_async_context(open_journal(settings))
             project_workers: ProjectWorkers | None = None
             if workers is None:
-                workers = project_workers = await stack.enter_async_context(ProjectWorkers.open(loaded, mode=fleet, progress=progress))
+                workers = project_workers = await stack.enter_async_context(
+                    ProjectWorkers.open(loaded, mode=fleet, progress=progress)
+                )
             strict = settings.durability == "strict"
             observe = create_observer(settings.log, form=settings.log_as, reasons=settings.log_reasons)
-            engine = Engine(clock or SystemClock(), journal, workers, concurrency=settings.concurrency, strict=strict, observe=observe)
+            engine = Engine(
+                clock or SystemClock(),
+                journal,
+                workers,
+                concurrency=settings.concurrency,
+                strict=strict,
+                observe=observe,
+            )
             stack.push_async_callback(engine.close)
             yield cls(loaded, engine, project_workers, LoopAffinity())
 
@@ -141,39 +153,18 @@ class Orchestra:
         """The agents and tools that are known by name."""
         return self._project.registry
 
-    def options(
-        self,
-        *,
-        idempotency_key: str | None = None,
-        budget: Budget | None = None,
-        label: Label | None = None,
-        memo: bool | None = None,
-        purpose: str = "",
-        sample: int | None = None,
-        again: bool | None = None,
-        live: bool | None = None,
-        values: Mapping[str, Any] | None = None,
-        unset: Collection[str] | None = None,
-        by: str | None = None,
-        tags: Tags | None = None,
-        accept: AcceptThreshold | None = None,
-    ) -> Orchestra:
-        """The same `Orchestra`, whose runs have these options; what is left out stays as it is here, the key too, which `""` takes away.
+    def options(self, **changes: Unpack[OptionChanges]) -> Orchestra:
+        """Returns the same `Orchestra` with other options for its runs.
 
-        A run with a key that is there already is not started again; if it was interrupted, it goes on. What it came to stays the answer of
-        its key: `fork` it under another key for another try. With `memo`, pure calls that any run has made before are answered from the
-        memo. `purpose` stands in the journal: runs of an `evaluation` teach nobody. `sample`, from 1 on, has the agents answer at a
-        temperature above 0, with this as their seed. With `again`, a fork repeats effects. `values` are what nodes give in a fork, by name,
-        whatever they would come to; a node of `unset` does without the value that it had in the run before. `by` says who says so; who
-        answers, resumes and cancels too, where these are not told another name. Limits that `budget` states replace those of the workflow;
-        its others stay. With `live`, what models write can be read while they do, unverified (`Run.text`). `tags`, as `{"customer": "42"}`,
-        find runs. With `accept="certified"` the output is accepted as a whole, by the certificate of the workflow or the agent, or from a
-        score on; else it is withheld. Raises `InputError` E040 for tags that are none, V029 for an `accept` that is none."""
-        told: dict[str, Any] = {"idempotency_key": idempotency_key, "budget": budget, "label": label or None, "memo": memo, "tags": tags}
-        told |= {"purpose": purpose or None, "sample": sample, "again": again, "live": live, "values": values, "unset": unset, "by": by}
-        told["accept"] = accept
-        chosen = dataclasses.replace(self._options, **{name: value for name, value in told.items() if value is not None})
-        return Orchestra(self._project, self._engine, self._workers, self._affinity, chosen)
+        What is left out, or None, stays as it is here, the idempotency key too; `idempotency_key=""` removes it.
+
+        Args:
+            changes: Options by name. `RunOptions` describes each of them.
+
+        Raises:
+            InputError: E040 for invalid tags, V029 for an invalid `accept`.
+        """
+        return Orchestra(self._project, self._engine, self._workers, self._affinity, self._options.replace(**changes))
 
     @property
     def label(self) -> Label:
@@ -197,87 +188,119 @@ class Orchestra:
         """A step as the engine runs it. Raises `InputError`, or `InputErrors`, where it does not compile."""
         program = self._project.program(step, self._options.accept)
         told = plan_limit_options(
-            self._project, program, self._data_label(program), fleet=self._workers is not None, fresh=not self._options.memo
+            self._project,
+            program,
+            _data_label(program, self._options),
+            fleet=self._workers is not None,
+            fresh=not self._options.memo,
         )
         return apply_plan_limits(program, told)
 
-    async def run(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Result[R]:
-        """Runs a workflow, an agent or a tool to its end. Being cancelled cancels the run; under a key it goes on, for whoever has the key.
+    @overload
+    async def run(self, step: RunRequest, /) -> Result[Any]: ...
 
-        Raises `InputError` before anything starts, `RunFailed` or `BudgetExceeded` for a run without an output. A run that
-        abstained gives its result; `result.output` raises `Abstained`.
+    @overload
+    async def run(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Result[R]: ...
+
+    async def run(self, step: Step[..., Any] | RunRequest, /, *args: Any, **inputs: Any) -> Result[Any]:
+        """Runs a workflow, an agent or a tool to its end.
+
+        Cancelling the call cancels the run; a run with an idempotency key continues.
+
+        Args:
+            step: What to run, or a whole request: then its options hold, and not those of this `Orchestra`.
+            args: Inputs by position.
+            inputs: Inputs by name.
+
+        Returns:
+            The result. After an abstention `result.output` raises `Abstained`.
+
+        Raises:
+            InputError: Before anything starts.
+            RunFailed: The run has no output.
+            BudgetExceeded: The run has no output because its budget is exhausted.
         """
-        execution, stored = await self._launch(step, args, inputs)
+        run, request = await self._launch(step, args, inputs)
         try:
-            return await Run(execution, step.read, stored, by=self._options.by)
-        except (asyncio.CancelledError, OrchestraError) as error:  # no context manager: a run that waits would hold three objects more
-            raise abandon_wait(execution, error, has_key=self.has_key)  # noqa: B904 - it has its cause
+            return await run
+        except (
+            asyncio.CancelledError,
+            OrchestraError,
+        ) as error:  # no context manager: a run that waits would hold three objects more
+            raise run.abandon(error, has_key=bool(request.options.idempotency_key))  # noqa: B904 - it has its cause
 
-    async def start(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Run[R]:
-        """Begins a run, once its inputs are checked and the servers that it will ask are up; it is on record when this returns.
+    @overload
+    async def start(self, step: RunRequest, /) -> Run[Any]: ...
 
-        Raises `InputError`, `FleetError`, and `JournalError`: J022 where another process has the run of the key in hand."""
-        execution, stored = await self._launch(step, args, inputs)
-        try:
-            await execution.wait_started()
-        except (asyncio.CancelledError, OrchestraError) as error:
-            raise abandon_wait(execution, error, has_key=self.has_key)  # noqa: B904 - it has its cause
-        return Run(execution, step.read, stored, by=self._options.by)
+    @overload
+    async def start(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Run[R]: ...
+
+    async def start(self, step: Step[..., Any] | RunRequest, /, *args: Any, **inputs: Any) -> Run[Any]:
+        """Starts a run, once its inputs are checked and the servers that it needs are up. Its first event is on disk when this returns.
+
+        Args:
+            step: What to run, or a whole request: then its options hold, and not those of this `Orchestra`.
+            args: Inputs by position.
+            inputs: Inputs by name.
+
+        Raises:
+            InputError: Before anything starts.
+            FleetError: A server that the run needs is not available.
+            JournalError: J022: another process holds the lease of the run with this key.
+        """
+        run, request = await self._launch(step, args, inputs)
+        return await run.wait_started(has_key=bool(request.options.idempotency_key))
 
     async def _launch(
-        self, step: Step[..., Any], args: Sequence[Any], inputs: Mapping[str, Any]
-    ) -> tuple[Execution, WorkflowSnapshot | None]:
-        """A run that has begun, or that of the key; and what it stores of its workflow, where that is known."""
+        self, step: Step[..., Any] | RunRequest, args: Sequence[Any], inputs: Mapping[str, Any]
+    ) -> tuple[Run[Any], RunRequest]:
+        """Starts the run of a request, or returns the existing run with its idempotency key."""
         self._affinity.check()
-        self._options.reject_fork_options()
-        made = self._project.compile_step(step, self._options.accept)
-        program = made.program
-        given = bind_arguments(program, args, inputs)
+        request = (
+            step if isinstance(step, RunRequest) else RunRequest(workflow=step, inputs=inputs, options=self._options)
+        )
+        request.options.reject_fork_options()
+        step = self.find(request.workflow) if isinstance(request.workflow, str) else request.workflow
+        compiled = self._project.compile_step(step, request.options.accept)
+        program, snapshot = compiled.program, get_snapshot(self._project, compiled)
+        bound = bind_arguments(program, args, request.inputs)
         if self._workers is not None:
             await self._workers.prepare(program)
-        whole = get_snapshot(self._project, made)
-        graph, versions = whole.put(self.journal)
-        program = self._with_options(program)
-        stored = None if self._options.idempotency_key else whole
-        return await self._start_once(program, given, graph, versions), stored
+        graph, versions = snapshot.put(self.journal)
+        request = dataclasses.replace(
+            request, inputs=bound, graph=graph, versions=versions, label=_data_label(program, request.options)
+        )
+        execution = await self._start_once(_apply_options(program, request.options), request)
+        known = None if request.options.idempotency_key else snapshot
+        return Run(execution, step.read, known, by=request.options.by), request
 
-    def _with_options(self, program: Program) -> Program:
-        """A program with what the options say of its budget and its agents."""
-        program, told = with_sample(program, self._options.sample), self._options.budget
-        return program if told is None else dataclasses.replace(program, budget=told.with_defaults(program.budget))
+    def _begin(self, program: Program, request: RunRequest, workers: Workers | None) -> Execution:
+        fresh = not (request.options.memo or request.parent)
+        limits = plan_limit_options(self._project, program, request.label, fleet=self._workers is not None, fresh=fresh)
+        request = dataclasses.replace(request, tiers=self._project.tiers(program), plan_limits=limits)
+        return self._engine.start(apply_plan_limits(program, limits), request, workers=workers)
 
-    def _begin(self, program: Program, inputs: Mapping[str, Any], graph: str, versions: dict[str, str], **more: Any) -> Execution:
-        more = {"label": self._data_label(program), "tiers": self._project.tiers(program), **more}
-        fresh = not (self._options.memo or more.get("parent"))
-        kept = self._options.stored_options(program.budget, more.pop("tags", {}))
-        kept |= plan_limit_options(self._project, program, more["label"], fleet=self._workers is not None, fresh=fresh)
-        program = apply_plan_limits(program, kept)
-        return self._engine.start(program, inputs, graph=graph, versions=versions, options=kept, stream_text=self._options.live, **more)
-
-    def _data_label(self, program: Program) -> Label:
-        return join((program.label, self._options.label or program.label, CURRENT_LABEL.get()))
-
-    async def _start_once(
-        self, program: Program, inputs: Mapping[str, Any], graph: str, versions: dict[str, str], **more: Any
-    ) -> Execution:
-        """The run that has the key; one that was interrupted goes on; else, and without a key, a new one. Raises `InputError`."""
-        if not (name := self._options.run_id):
-            return self._begin(program, inputs, graph, versions, **more)
+    async def _start_once(self, program: Program, request: RunRequest, workers: Workers | None = None) -> Execution:
+        """Returns the run with the request's key, resumed if it was interrupted; a new run if there is none, or no key."""
+        if not (name := request.options.run_id):
+            return self._begin(program, request, workers)
         execution = self._engine.find_run(name)
         if execution is None or execution.started is None:
             events = await self.journal.read(name)
             execution = self._engine.find_run(name)  # another caller may have begun it while we looked
             if execution is None and not events:
-                return self._begin(program, inputs, graph, versions, run=name, **more)
+                return self._begin(program, dataclasses.replace(request, run=name), workers)
             if execution is None or execution.started is None:
                 execution = Execution(name, self.journal, events)
-        label = more.get("label", self._data_label(program))
-        asked = RunRequest(graph, inputs, more.get("parent", ""), explicit_values(more.get("values", {})), label)
-        if execution.request != asked:
-            raise self._options.key_conflict(name, execution.request, asked)
-        if execution.finished is None and execution.started is not None and execution is not self._engine.find_run(name):
-            return await self._take_over(name, execution.started)
-        return execution.enable_text_stream(self._options.live)
+        if (conflict := request.key_conflict(name, execution.started)) is not None:
+            raise conflict
+        if (
+            execution.finished is None
+            and execution.started is not None
+            and execution is not self._engine.find_run(name)
+        ):
+            return await self._take_over(name, execution.started, request.options)
+        return execution.enable_text_stream(request.options.live)
 
     # Runs that are there already
 
@@ -292,10 +315,14 @@ class Orchestra:
         first, events = await self._read_run(run)
         execution = self._engine.find_run(run) or Execution(run, self.journal, events)
         if execution.finished is None and self._engine.find_run(run) is None:
-            execution = await self._take_over(run, first, by, require_fleet)
+            execution = await self._take_over(
+                run, first, self._options.replace(by=by or None), require_fleet=require_fleet
+            )
         return Run(execution.enable_text_stream(self._options.live), identity, by=by or self._options.by)
 
-    async def _take_over(self, run: str, started: RunStarted, by: str = "", require_fleet: bool = False) -> Execution:
+    async def _take_over(
+        self, run: str, started: RunStarted, options: RunOptions, *, require_fleet: bool = False
+    ) -> Execution:
         from orchestra.app.code_changes import remaining_agents, require_unchanged_tools
 
         program, events = await restore_program(self._project, self.journal, started), await self._read_events(run)
@@ -304,11 +331,13 @@ class Orchestra:
             await self._workers.prepare(program, remaining_agents(program, events) if require_fleet else ())
         workers = await self._fork_workers(started, program) if started.parent else None
         try:
-            return await self._engine.resume(program, run, by=by or self._options.by, workers=workers, stream_text=self._options.live)
+            return await self._engine.resume(program, run, by=options.by, workers=workers, stream_text=options.live)
         except OrchestraError as error:
             if error.code != RUN_ENDED:
                 raise
-            return Execution(run, self.journal, await self._read_events(run))  # another process brought it to its end meanwhile
+            return Execution(
+                run, self.journal, await self._read_events(run)
+            )  # another process brought it to its end meanwhile
 
     async def _fork_workers(self, started: RunStarted, program: Program) -> Workers:
         """The workers of a fork: they know what its parent was answered."""
@@ -316,7 +345,11 @@ class Orchestra:
 
         again = started.options.get("again") is True
         try:
-            return (await fork_workers(self._project, self._engine, *await self._read_run(started.parent), program, again=again)).workers
+            return (
+                await fork_workers(
+                    self._project, self._engine, *await self._read_run(started.parent), program, again=again
+                )
+            ).workers
         except OrchestraError:  # the parent was deleted, or cannot be read any more
             return orphan_workers(self._engine, started.parent, program, again=again)
 
@@ -393,7 +426,9 @@ class Orchestra:
         has changed.
         """
         events, now = await self._read_events(run), self._engine.clock.now()
-        one = find_question(events, run, await self.journal.inbox(run, last_read_message(events)), node, question_digest, question_seq)
+        one = find_question(
+            events, run, await self.journal.inbox(run, last_read_message(events)), node, question_digest, question_seq
+        )
         told: dict[str, Any] = {
             "question_digest": question_digest or one.question_digest,
             "question_seq": question_number(one),
@@ -402,7 +437,11 @@ class Orchestra:
             "call_happened": call_happened,
         }
         message = InboxMessage(
-            kind="answer", node=one.node, value=None if decline_reason else to_jsonable(value), by=by or self._options.by, **told
+            kind="answer",
+            node=one.node,
+            value=None if decline_reason else to_jsonable(value),
+            by=by or self._options.by,
+            **told,
         )
         if refusal := self._engine.rejection_reason(one, message):
             raise answer_error(one, run, refusal, late=0 < one.due <= now, call_happened=call_happened)
@@ -432,22 +471,33 @@ class Orchestra:
         step = step or self.find(first.workflow)
         made = self._project.compile_step(step, self._options.accept)
         program = made.program
-        given = bind_arguments(program, (), {**{name: value for name, value in first.inputs.items() if name in program.inputs}, **inputs})
+        given = bind_arguments(
+            program, (), {**{name: value for name, value in first.inputs.items() if name in program.inputs}, **inputs}
+        )
         if self._workers is not None:
             await self._workers.prepare(program)
         graph, versions = get_snapshot(self._project, made).put(self.journal)
-        program = self._with_options(program)
+        program = _apply_options(program, self._options)
         old = await fork_workers(self._project, self._engine, first, events, program, again=self._options.again)
-        values = collect_overrides(program, self._options, ParentRun(first, None if inputs else events, old.changes), given)
-        more = {"parent": run, "workers": old.workers, "label": fork_label(first, self._data_label(program)), "values": values}
-        execution = await self._start_once(program, given, graph, versions, **more, tags=first.tags)
-        try:
-            await execution.wait_started()
-        except (asyncio.CancelledError, OrchestraError) as error:
-            raise abandon_wait(execution, error, has_key=self.has_key)  # noqa: B904 - it has its cause
-        return Fork(Run(execution, step.read, by=self._options.by), old.changes, values)
+        values = collect_overrides(
+            program, self._options, ParentRun(first, None if inputs else events, old.changes), given
+        )
+        request = RunRequest(
+            workflow=step,
+            inputs=given,
+            options=self._options.replace(tags={**first.tags, **(self._options.tags or {})}),
+            parent=run,
+            graph=graph,
+            versions=versions,
+            label=fork_label(first, _data_label(program, self._options)),
+            overrides=values,
+        )
+        forked: Run[Any] = Run(await self._start_once(program, request, old.workers), step.read, by=self._options.by)
+        return Fork(await forked.wait_started(has_key=self.has_key), old.changes, values)
 
-    async def whatif(self, run: str, replacements: Mapping[str, Card | Contract] | None = None, /, *, workflow: str = "") -> WhatifResult:
+    async def whatif(
+        self, run: str, replacements: Mapping[str, Card | Contract] | None = None, /, *, workflow: str = ""
+    ) -> WhatifResult:
         """What a run that has ended would have come to with other agents, by the names that its workflow knows them by; or, without
         any, with everything as it is today: `workflow` is its file, where it has no name here. Nothing is recorded, no tool with effects
         is called, no person is asked. Raises `InputError` E020, E025 for a run that has not ended, and what compiling it anew raises."""
@@ -456,7 +506,13 @@ class Orchestra:
         self._options.reject_fork_options()
         label = join((self._options.label or "public", CURRENT_LABEL.get()))
         return await whatif(
-            self._project, self._engine, self._workers, await self._read_events(run), replacements, workflow=workflow, label=label
+            self._project,
+            self._engine,
+            self._workers,
+            await self._read_events(run),
+            replacements,
+            workflow=workflow,
+            label=label,
         )
 
     async def replay(self, run: str) -> ReplayResult:
@@ -510,15 +566,21 @@ class Orchestra:
 
         self._options.reject_fork_options()
         given = check_answer.CheckedAnswer(value=answer, against=against, inputs=inputs or {}, confidence=confidence)
-        situation, own = check_answer.verification_request(self._project, given, checks, accept, combined=combined, back_off=back_off)
+        situation, own = check_answer.verification_request(
+            self._project, given, checks, accept, combined=combined, back_off=back_off
+        )
         stands = await check_answer.run_off_loop(self._engine.clock, start, situation)
         while isinstance(stands, ChecksPending):
             self._affinity.check()
-            alone = dataclasses.replace(self._options, idempotency_key="", live=False, accept=None)  # a key, and a score, are for one run
+            alone = dataclasses.replace(
+                self._options, idempotency_key="", live=False, accept=None
+            )  # a key, and a score, are for one run
             view = Orchestra(self._project, self._engine, self._workers, self._affinity, alone)
             asked = [(one, view.options(sample=one.sample or None).run) for one in stands.questions]
             heard = [check_answer.ask_judge(run, self._project, one, own, self.label) for one, run in asked]
-            stands = await check_answer.run_off_loop(self._engine.clock, advance, situation, stands, await asyncio.gather(*heard))
+            stands = await check_answer.run_off_loop(
+                self._engine.clock, advance, situation, stands, await asyncio.gather(*heard)
+            )
         return stands
 
     async def costs(
@@ -537,7 +599,9 @@ class Orchestra:
         from orchestra.app.costs import costs, fleet_servers
 
         self._affinity.check()
-        return await costs(self.journal, fleet_servers(self.settings), by, since=since, until=until, workflow=workflow, tags=tags)
+        return await costs(
+            self.journal, fleet_servers(self.settings), by, since=since, until=until, workflow=workflow, tags=tags
+        )
 
     async def load(self, agent: str) -> list[str]:
         """Has the local servers that run load an agent's adapter, before its first call; gives their names. Raises `InputError` A001."""
@@ -554,3 +618,14 @@ class Orchestra:
 
         self._affinity.check()
         return await self._workers.status(probe=probe) if self._workers is not None else FleetStatus()
+
+
+def _data_label(program: Program, options: RunOptions) -> Label:
+    """Returns the strictest label of the workflow, the options and the caller's context."""
+    return join((program.label, options.label or program.label, CURRENT_LABEL.get()))
+
+
+def _apply_options(program: Program, options: RunOptions) -> Program:
+    """Returns the program with the budget and the sample number of the options."""
+    program, budget = with_sample(program, options.sample), options.budget
+    return program if budget is None else dataclasses.replace(program, budget=budget.with_defaults(program.budget))

@@ -38,19 +38,36 @@ class PlannerLimits(msgspec.Struct, frozen=True, omit_defaults=True):
     """Tools that must not see the run's data, likewise. Plans, and agents with tools, are not offered them."""
 
 
-def planner_limits(fleet: FleetConfig | None, known: Mapping[str, Card], program: Program, label: Label, *, fresh: bool) -> dict[str, Any]:
+def planner_limits(
+    fleet: FleetConfig | None, known: Mapping[str, Card], program: Program, label: Label, *, fresh: bool
+) -> dict[str, Any]:
     """What fleet and budget admit of the plans of a program on data with this label, as the run's options have it; empty where there is
     none to tell of. With `fresh` all calls are made in the run."""
-    plans = [node.plan_settings for one in reachable_programs(program) for node in one.nodes if node.plan_settings is not None]
-    calls = fresh and any(one.budget is not None and one.budget.calls is not None for one in reachable_programs(program))
-    said = msgspec.structs.replace(_fleet_limits(fleet, known, program, plans, label), enforce_calls=calls) if plans else PlannerLimits()
-    told: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(said, blocked_tools=_blocked_tools(program, label)))
+    plans = [
+        node.plan_settings
+        for one in reachable_programs(program)
+        for node in one.nodes
+        if node.plan_settings is not None
+    ]
+    calls = fresh and any(
+        one.budget is not None and one.budget.calls is not None for one in reachable_programs(program)
+    )
+    said = (
+        msgspec.structs.replace(_fleet_limits(fleet, known, program, plans, label), enforce_calls=calls)
+        if plans
+        else PlannerLimits()
+    )
+    told: dict[str, Any] = msgspec.to_builtins(
+        msgspec.structs.replace(said, blocked_tools=_blocked_tools(program, label))
+    )
     return {PLANS: told} if told else {}
 
 
 def _blocked_tools(program: Program, label: Label) -> dict[str, Label]:
     """The tools that plans, and agents with tools, may call in a program, and that are not cleared for data with this label."""
-    found = (contract for one in reachable_programs(program) for node in one.nodes for contract in _callable_contracts(node))
+    found = (
+        contract for one in reachable_programs(program) for node in one.nodes for contract in _callable_contracts(node)
+    )
     return {one.name: one.label for one in found if one.kind == "tool" and not is_allowed(label, one.label)}
 
 
@@ -93,10 +110,14 @@ def _server_labels(fleet: FleetConfig, card: Card) -> Iterator[Label]:
 
 def prompt_room(fleet: FleetConfig, planners: list[Card]) -> int:
     """The tokens that the least of these planners' servers has for what it is told; 0 where one of them does not tell."""
-    contexts = [(card, fleet.servers[name].max_model_len or 0) for card in planners for name in fleet.servers_for(card.model)]
+    contexts = [
+        (card, fleet.servers[name].max_model_len or 0) for card in planners for name in fleet.servers_for(card.model)
+    ]
     if not contexts or not all(context for _, context in contexts):
         return 0
-    return max(1, min(context - card.max_output - (len(card.system) + len(card.template)) // 2 for card, context in contexts))
+    return max(
+        1, min(context - card.max_output - (len(card.system) + len(card.template)) // 2 for card, context in contexts)
+    )
 
 
 def apply_limits(program: Program, told: Mapping[str, Any]) -> Program:
@@ -106,7 +127,9 @@ def apply_limits(program: Program, told: Mapping[str, Any]) -> Program:
     try:
         return _limit_program(program, msgspec.convert(told[PLANS], PlannerLimits), None)
     except msgspec.ValidationError as error:
-        raise InputError("E019", f"what is said of its plans is none: {error}", hint="orchestra explain E019") from error
+        raise InputError(
+            "E019", f"what is said of its plans is none: {error}", hint="orchestra explain E019"
+        ) from error
 
 
 def _limit_program(program: Program, said: PlannerLimits, calls: int | None) -> Program:
@@ -117,7 +140,9 @@ def _limit_program(program: Program, said: PlannerLimits, calls: int | None) -> 
 
 def _limit_node(node: CompiledNode, said: PlannerLimits, calls: int | None) -> CompiledNode:
     body = node.body if node.body is None else _limit_program(node.body, said, calls)
-    planning = node.plan_settings if node.plan_settings is None else _limit_plan_settings(node.plan_settings, said, calls)
+    planning = (
+        node.plan_settings if node.plan_settings is None else _limit_plan_settings(node.plan_settings, said, calls)
+    )
     using = node.tool_use if node.tool_use is None else _limit_tool_use(node.tool_use, said)
     if body is node.body and planning is node.plan_settings and using is node.tool_use:
         return node
@@ -131,7 +156,9 @@ def _limit_tool_use(using: NodeToolUse, said: PlannerLimits) -> NodeToolUse:
 
 
 def _limit_plan_settings(planning: PlanSettings, said: PlannerLimits, calls: int | None) -> PlanSettings:
-    called = {name: replace(one, program=_limit_program(one.program, said, calls)) for name, one in planning.workflows.items()}
+    called = {
+        name: replace(one, program=_limit_program(one.program, said, calls)) for name, one in planning.workflows.items()
+    }
     return msgspec.structs.replace(
         planning,
         workflows=called,

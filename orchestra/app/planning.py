@@ -69,7 +69,19 @@ PLANNER_TOOLS = frozenset(tool.contract.name for tool in router_tools.TOOLS)
 ADVISORY_AGENTS = frozenset({"difficulty"})
 """Agents that say something about a call, and answer nothing: no steps of a plan, unless they are named."""
 _NODE_KEYS = (
-    *("repairs", "replans", "stepwise", "shortlist", "copied", "literals", "confirm", "grounded", "each_part", "hearsay", "anyway"),
+    *(
+        "repairs",
+        "replans",
+        "stepwise",
+        "shortlist",
+        "copied",
+        "literals",
+        "confirm",
+        "grounded",
+        "each_part",
+        "hearsay",
+        "anyway",
+    ),
     *("cache", "votes"),
 )
 """Of plan options: the keys that a `plan` node has too."""
@@ -196,10 +208,15 @@ def request_workflow(
     there, R022 for a request that is empty.
     """
     options, request = options or PlanOptions(), require_request(request)
-    inputs, types = declare_inputs({REQUEST: infer_schema(request), **{name: infer_schema(value) for name, value in values.items()}})
+    inputs, types = declare_inputs(
+        {REQUEST: infer_schema(request), **{name: infer_schema(value) for name, value in values.items()}}
+    )
     returns: dict[str, Any] = {"returns": ANYTHING}
     if options.returns:
-        (wanted,), more = declare_inputs({"returned": options.returns})[0].values(), declare_inputs({"returned": options.returns})[1]
+        (wanted,), more = (
+            declare_inputs({"returned": options.returns})[0].values(),
+            declare_inputs({"returned": options.returns})[1],
+        )
         returns, types = {"returns": wanted["type"]}, {**types, **more}
     node = {
         "plan": f"${{input.{REQUEST}}}",
@@ -212,7 +229,14 @@ def request_workflow(
         **{key: getattr(options, key) for key in _NODE_KEYS},
     }
     said = "A request in a person's words: the router plans which agents and tools to use, and the plan runs meanwhile."
-    graph = {"schema": "orchestra/v1", "name": ASK_WORKFLOW, "description": said, "input": inputs, "types": types, "nodes": {NODE: node}}
+    graph = {
+        "schema": "orchestra/v1",
+        "name": ASK_WORKFLOW,
+        "description": said,
+        "input": inputs,
+        "types": types,
+        "nodes": {NODE: node},
+    }
     return Workflow.from_graph(Graph.model_validate({**graph, "output": f"${{{NODE}}}"}, strict=False))
 
 
@@ -235,7 +259,9 @@ def _planner_name(orchestra: Orchestra, named: str | Agent[..., Any]) -> str:
         return named.name
     if named not in orchestra.registry.agents:
         other = orchestra.find(named)
-        raise InputError("C004", f"{other.name} is no agent, and cannot plan", hint="orchestra agents list  tells what there is")
+        raise InputError(
+            "C004", f"{other.name} is no agent, and cannot plan", hint="orchestra agents list  tells what there is"
+        )
     return named
 
 
@@ -257,12 +283,18 @@ def _effect_free(orchestra: Orchestra) -> Iterable[str]:
     to be routed, and the members of an ensemble that can be asked here, which serves better.
     """
     registry = orchestra.registry
-    cards = {name: card for name, card in registry.cards.items() if name not in PLANNERS | ADVISORY_AGENTS and card.grammar is None}
+    cards = {
+        name: card
+        for name, card in registry.cards.items()
+        if name not in PLANNERS | ADVISORY_AGENTS and card.grammar is None
+    }
     offered = {name: card for name, card in cards.items() if card.is_trained and _is_available(card)}
     members = {part.digest for card in offered.values() for part in card.member_cards}
     yield from (name for name in orchestra.workflows() if name not in PLANNERS and not _has_effects(orchestra, name))
     yield from (name for name, card in offered.items() if card.digest not in members)
-    tools = [name for name, tool in registry.tools.items() if tool.contract.effect == "pure" and name not in PLANNER_TOOLS]
+    tools = [
+        name for name, tool in registry.tools.items() if tool.contract.effect == "pure" and name not in PLANNER_TOOLS
+    ]
     yield from sorted(tools, key=lambda name: name in PACKAGE_TOOLS)
 
 
@@ -292,7 +324,9 @@ def plan_node(orchestra: Orchestra, asked: Workflow[..., Any]) -> CompiledNode:
     return orchestra.program(asked).nodes[0]
 
 
-async def plan_result(orchestra: Orchestra, asked: Workflow[..., Any], request: str, events: Sequence[Event]) -> PlanResult:
+async def plan_result(
+    orchestra: Orchestra, asked: Workflow[..., Any], request: str, events: Sequence[Event]
+) -> PlanResult:
     """The plan result of a run of a request workflow, as far as its events go."""
     started = next((event for event in events if isinstance(event, RunStarted)), None)
     program = orchestra.program(asked)
@@ -302,12 +336,18 @@ async def plan_result(orchestra: Orchestra, asked: Workflow[..., Any], request: 
         plan_module.limit_calls(plan_module.build_request(node, request), node, lambda: given),
         plan_module.require_node_plan_settings(node).votes,
     )
-    turns = [(event.turn, event.draft) for event in events if isinstance(event, TurnStarted) and event.node == NODE and event.draft]
+    turns = [
+        (event.turn, event.draft)
+        for event in events
+        if isinstance(event, TurnStarted) and event.node == NODE and event.draft
+    ]
     known = [one for _, one in turns]
     questions = sum(not plan_module.is_complete(one) for one in known)
     remarks = tuple(one.warning for one in known if one.warning)
     last = known[-1] if known else PlanDraft(None, version=1)
-    draft = PlanResult(request, wanted.capabilities, None, (), questions, last.repaired_lines, remarks=remarks, version=last.version)
+    draft = PlanResult(
+        request, wanted.capabilities, None, (), questions, last.repaired_lines, remarks=remarks, version=last.version
+    )
     if plan_module.is_complete(last):
         sampled = len(last.sampled_plans) or votes
         won = None if last.agreement is None else VoteResult(0, round(last.agreement * sampled), sampled)
@@ -338,7 +378,11 @@ def _unplanned_reason(
     replies = {event.node: event.value for event in events if isinstance(event, AttemptFinished) and not event.error}
     latest = turns[-1][1]
     # Of samples that were made one after the other the last one's turn has the plans of those before it.
-    last = {told.sample: (turn, told) for turn, told in turns if told.version == latest.version} if latest.parallel else {0: turns[-1]}
+    last = (
+        {told.sample: (turn, told) for turn, told in turns if told.version == latest.version}
+        if latest.parallel
+        else {0: turns[-1]}
+    )
     plans, won = latest.sampled_plans, None
     state, wanted, heard = PlannerState(request), PlanNotFound(()), False
     for _, (turn, told) in sorted(last.items()):
@@ -355,7 +399,9 @@ def _unplanned_reason(
     return (wanted if isinstance(wanted, PlanNotFound) else PlanNotFound(())), won
 
 
-async def plan(orchestra: Orchestra, request: str, values: Mapping[str, Any], options: PlanOptions | None = None) -> PlanResult:
+async def plan(
+    orchestra: Orchestra, request: str, values: Mapping[str, Any], options: PlanOptions | None = None
+) -> PlanResult:
     """A plan for a request over the given values: one from the cache (`keep_plan`), or one by the router's agent. No other is called.
 
     Raises `InputError` C004 for a skill or a router that is not there, and what a call of the agent raises.
@@ -378,11 +424,17 @@ async def plan(orchestra: Orchestra, request: str, values: Mapping[str, Any], op
         made = await _vote(orchestra, asked, agent, larger, options.votes)
     else:
         made = await _ask_router(orchestra.options(idempotency_key="", purpose="planning"), asked, agent, larger)
-    rejections = _rejections_with_hint(orchestra, node, asked, PlanNotFound(made.rejections)) if made.declined else made.rejections
+    rejections = (
+        _rejections_with_hint(orchestra, node, asked, PlanNotFound(made.rejections))
+        if made.declined
+        else made.rejections
+    )
     return replace(made, rejections=rejections, remarks=remarks, cache_shape=shape)
 
 
-async def _ask_router(router: Orchestra, request: PlanRequest, agent: Step[..., Any], larger: Step[..., Any] | None) -> PlanResult:
+async def _ask_router(
+    router: Orchestra, request: PlanRequest, agent: Step[..., Any], larger: Step[..., Any] | None
+) -> PlanResult:
     """The plan that the router's agent makes, or the larger one where it does not come to one."""
     state, wanted = start(request)
     asked, usage, run = 0, NO_USAGE, ""
@@ -390,23 +442,34 @@ async def _ask_router(router: Orchestra, request: PlanRequest, agent: Step[..., 
         asked += 1
         reply = await router.run(larger if wanted.escalated and larger is not None else agent, **wanted.inputs)
         usage, run = usage + reply.usage, reply.run
-        if reply.error is not None and (other := advance_unreadable(state, reply.error.code, reply.error.message)) is not None:
+        if (
+            reply.error is not None
+            and (other := advance_unreadable(state, reply.error.code, reply.error.message)) is not None
+        ):
             state, wanted = other
             continue
         state, wanted = advance(state, str(reply.output))
     match wanted:
         case PlanFound(found, repaired):
-            return PlanResult(request.text, request.capabilities, found, state.rejected, asked, repaired, usage, run=run)
+            return PlanResult(
+                request.text, request.capabilities, found, state.rejected, asked, repaired, usage, run=run
+            )
         case PlanNotFound(rejections):
-            return PlanResult(request.text, request.capabilities, None, rejections, asked, state.repair_count, usage, run=run)
+            return PlanResult(
+                request.text, request.capabilities, None, rejections, asked, state.repair_count, usage, run=run
+            )
 
 
-async def _vote(orchestra: Orchestra, request: PlanRequest, agent: Step[..., Any], larger: Step[..., Any] | None, votes: int) -> PlanResult:
+async def _vote(
+    orchestra: Orchestra, request: PlanRequest, agent: Step[..., Any], larger: Step[..., Any] | None, votes: int
+) -> PlanResult:
     """Of several samples, made side by side, the plan that most of them agree on; what all of them cost.
 
     A sample whose calls fail came to no plan. Raises what the first one raised where all of them did.
     """
-    sampled = [orchestra.options(idempotency_key="", purpose="planning", sample=number) for number in range(1, votes + 1)]
+    sampled = [
+        orchestra.options(idempotency_key="", purpose="planning", sample=number) for number in range(1, votes + 1)
+    ]
     tasks = [asyncio.create_task(_ask_router(one, request, agent, larger)) for one in sampled]
     try:
         await asyncio.wait(tasks)
@@ -430,7 +493,9 @@ def _candidate(draft: PlanResult) -> Plan | None:
     return Plan((), PlanAnswer(())) if draft.declined else draft.plan
 
 
-async def _recall(orchestra: Orchestra, request: str, offer: Capabilities, shape: str) -> tuple[PlanResult | None, tuple[str, ...]]:
+async def _recall(
+    orchestra: Orchestra, request: str, offer: Capabilities, shape: str
+) -> tuple[PlanResult | None, tuple[str, ...]]:
     """A plan that has served and fits; and what is to be said of stored ones that are none."""
     remarks: list[str] = []
     for key in plan_cache.cache_keys(request, shape):
@@ -462,12 +527,16 @@ def keep_plan(orchestra: Orchestra, draft: PlanResult, run: str = "") -> None:
         orchestra.journal.put_memo(key, run or draft.run, stored)
 
 
-def _rejections_with_hint(orchestra: Orchestra, node: CompiledNode, request: PlanRequest, unplanned: PlanNotFound) -> tuple[Rejection, ...]:
+def _rejections_with_hint(
+    orchestra: Orchestra, node: CompiledNode, request: PlanRequest, unplanned: PlanNotFound
+) -> tuple[Rejection, ...]:
     """Why there is no plan; where the router declined, with the skill that is nearest."""
     if not unplanned.is_declined:
         return unplanned.rejections
     left = find_uncovered(
-        request.capabilities.request_parts, unplanned.steps, PlanAnswer(tuple(PlanReference(step.name) for step in unplanned.steps))
+        request.capabilities.request_parts,
+        unplanned.steps,
+        PlanAnswer(tuple(PlanReference(step.name) for step in unplanned.steps)),
     )
     wanted = " ".join(left.parts) if left is not None and unplanned.steps else request.text
     hint = f"{_nearest(orchestra, node, plan_module.all_capabilities(node, request.text), wanted)}; --partial plans what can be done"
@@ -482,7 +551,11 @@ def _nearest(orchestra: Orchestra, node: CompiledNode, offer: Capabilities, requ
     if one is None:
         there = "; ".join(_description(one, briefly=True) for one in _broadest(node, offer)) or "nothing"
         return f"nothing is near; there is {there}"
-    needs = [f"{name}: {prompt.type_text(kind)}" for name, kind in one.fields.items() if name in one.required and not statable_types(kind)]
+    needs = [
+        f"{name}: {prompt.type_text(kind)}"
+        for name, kind in one.fields.items()
+        if name in one.required and not statable_types(kind)
+    ]
     missing = [need for need in needs if need.partition(":")[0] not in offer.inputs]
     wanting = f", which needs {' and '.join(missing)}" if missing else ""
     if one in acting:
@@ -507,7 +580,11 @@ def _description(skill: Capability, *, briefly: bool = False) -> str:
 
 def _capabilities_with_effects(orchestra: Orchestra) -> Iterator[Capability]:
     """The tools and the workflows that have effects."""
-    yield from (Capability.from_contract(tool.contract) for tool in orchestra.registry.tools.values() if tool.contract.effect != "pure")
+    yield from (
+        Capability.from_contract(tool.contract)
+        for tool in orchestra.registry.tools.values()
+        if tool.contract.effect != "pure"
+    )
     for name in orchestra.workflows():
         try:
             program = orchestra.program(orchestra.find(name))
@@ -520,13 +597,21 @@ def _capabilities_with_effects(orchestra: Orchestra) -> Iterator[Capability]:
 def _broadest(node: CompiledNode, offer: Capabilities) -> list[Capability]:
     """A few skills that stand for all: what the project has of its own, and no part of a workflow that is there too."""
     parts = {
-        agent for called in plan_module.require_node_plan_settings(node).workflows.values() for agent, _ in called.program.possible_agents
+        agent
+        for called in plan_module.require_node_plan_settings(node).workflows.values()
+        for agent, _ in called.program.possible_agents
     }
-    packaged = {path.stem for kind in ("agents", "workflows") for path in builtin_folder(kind).iterdir()} | PACKAGE_TOOLS
+    packaged = {
+        path.stem for kind in ("agents", "workflows") for path in builtin_folder(kind).iterdir()
+    } | PACKAGE_TOOLS
     order = sorted(offer.by_name.values(), key=lambda one: (one.name in packaged, one.name in parts))
     return order[:MAX_BROADEST]
 
 
-def capabilities_of(orchestra: Orchestra, request: str, values: Mapping[str, Any], options: PlanOptions | None = None) -> Capabilities:
+def capabilities_of(
+    orchestra: Orchestra, request: str, values: Mapping[str, Any], options: PlanOptions | None = None
+) -> Capabilities:
     """What a plan for a request may be made of. Raises `InputError` C004 for a skill that is not there."""
-    return plan_module.build_request(plan_node(orchestra, request_workflow(orchestra, request, values, options)), request).capabilities
+    return plan_module.build_request(
+        plan_node(orchestra, request_workflow(orchestra, request, values, options)), request
+    ).capabilities

@@ -93,7 +93,9 @@ class Project:
         self._workflows: dict[str, Workflow[..., Any]] = {}
         self._sources: dict[Path, WorkflowSource] = {}
         # Weak: a process that stays open makes steps for single requests.
-        self._programs: WeakKeyDictionary[Step[..., Any], dict[AcceptThreshold | None, CompiledWorkflow]] = WeakKeyDictionary()
+        self._programs: WeakKeyDictionary[Step[..., Any], dict[AcceptThreshold | None, CompiledWorkflow]] = (
+            WeakKeyDictionary()
+        )
         self._registered: WeakSet[Step[..., Any]] = WeakSet()
         self._agents: dict[str, tuple[Card | ToolFunction, Agent[..., Any]]] = {}
         self._tools: dict[str, tuple[ToolFunction, Tool[..., Any]]] = {}
@@ -268,7 +270,9 @@ class Project:
             return self.agent(name)
         if (tool := self.registry.tools.get(name)) is not None:
             return self._tool(tool)
-        known = sorted({*self._workflows, *self.settings.resources("workflows"), *self.registry.agents, *self.registry.tools})
+        known = sorted(
+            {*self._workflows, *self.settings.resources("workflows"), *self.registry.agents, *self.registry.tools}
+        )
         near = closest_match(name, known)
         hint = f"did you mean {near!r}?" if near else f"there are: {', '.join(known)}"
         raise InputError("C004", f"there is no workflow, agent or tool named {name!r}", hint=hint)
@@ -278,7 +282,9 @@ class Project:
         self.registry.check_usable(name)
         found = self.registry.cards.get(name) or self.registry.python_agents.get(name)
         if found is None:
-            raise InputError("A001", f"there is no agent {name!r}", hint=f"there are: {', '.join(sorted(self.registry.agents))}")
+            raise InputError(
+                "A001", f"there is no agent {name!r}", hint=f"there are: {', '.join(sorted(self.registry.agents))}"
+            )
         known = self._agents.get(name)
         if known is None or known[0] is not found:
             known = self._agents[name] = found, Agent.from_contract(found.contract)
@@ -306,14 +312,18 @@ class Project:
         if not name:
             return self.without_checks((own or {}).get(judge, judge))
         if (tool := self.registry.tools.get(name)) is None:
-            raise InputError("C004", f"there is no tool named {name!r}", hint=f"there are: {', '.join(sorted(self.registry.tools))}")
+            raise InputError(
+                "C004", f"there is no tool named {name!r}", hint=f"there are: {', '.join(sorted(self.registry.tools))}"
+            )
         return self._tool(tool)
 
     def without_checks(self, agent: str | Step[..., Any]) -> Step[..., Any]:
         """An agent as a step that is asked for its answer alone: without checks of its own. One with a card of its own is that one,
         whatever its name means by now. Raises `InputError` A001.
         """
-        name, own = (agent, None) if isinstance(agent, str) else (agent.name, agent.card if isinstance(agent, Agent) else None)
+        name, own = (
+            (agent, None) if isinstance(agent, str) else (agent.name, agent.card if isinstance(agent, Agent) else None)
+        )
         card = own or self.registry.cards.get(name)
         if card is None or not card.checks:
             return self.agent(name) if own is None or isinstance(agent, str) else agent
@@ -355,7 +365,9 @@ class Project:
             from orchestra.workflows.python.line_numbers import with_source_line
 
             raise (with_source_line(error, step) if isinstance(step, Workflow) else error) from None
-        made = CompiledWorkflow(program, step.models if isinstance(step, Workflow) else {}, self._file_stamps(step, program))
+        made = CompiledWorkflow(
+            program, step.models if isinstance(step, Workflow) else {}, self._file_stamps(step, program)
+        )
         programs[accept] = made
         return made
 
@@ -403,7 +415,9 @@ class Project:
         def wholes() -> Mapping[str, Any]:
             from orchestra.app.workflow_certificates import WorkflowCertificates
 
-            return WorkflowCertificates(self, _WorkflowGraphs(self, graphs if graph is None else {**graphs, graph.name: graph}).__getitem__)
+            return WorkflowCertificates(
+                self, _WorkflowGraphs(self, graphs if graph is None else {**graphs, graph.name: graph}).__getitem__
+            )
 
         known = registry().catalog(_WorkflowGraphs(self, graphs))
         if shared := self.served_names:
@@ -446,10 +460,16 @@ class Project:
             if path.exists() and not path.is_file():
                 raise InputError("C003", f"{path.name} is no file", hint="name a file that holds a workflow")
             if path.stat().st_size > MAX_WORKFLOW_BYTES:
-                raise InputError("C003", f"{path.name} has more than 1 MiB", hint="a workflow is small; pass data as inputs: -i name=@file")
+                raise InputError(
+                    "C003",
+                    f"{path.name} has more than 1 MiB",
+                    hint="a workflow is small; pass data as inputs: -i name=@file",
+                )
             text = path.read_bytes()
         except OSError as error:
-            raise InputError("C003", f"cannot read {path}: {error.strerror or error}", hint="orchestra run --help") from error
+            raise InputError(
+                "C003", f"cannot read {path}: {error.strerror or error}", hint="orchestra run --help"
+            ) from error
         source = self._sources[path] = read(text, str(path))
         return source
 

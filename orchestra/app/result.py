@@ -61,7 +61,9 @@ class Result(Generic[R]):
     @cached_property
     def guarantees(self) -> Mapping[str, str]:
         """What certificates promise of accepted values, by the path of their node. Elements under `each` have their own."""
-        return {event.node: event.guarantee for event in self.events if isinstance(event, OutputJudged) and event.guarantee}
+        return {
+            event.node: event.guarantee for event in self.events if isinstance(event, OutputJudged) and event.guarantee
+        }
 
     @cached_property
     def left_out(self) -> Mapping[str, str]:
@@ -72,7 +74,11 @@ class Result(Generic[R]):
                 failed[event.node] = event.outcome
         elements = {path: f"{one.code}: {one.reason}" for path, one in failed.items() if path.endswith("]")}
         # What is an element of a list that failed as a whole was not left out of anything.
-        return {path: why for path, why in elements.items() if not any(path[:at] in failed for at, sign in enumerate(path) if sign == "[")}
+        return {
+            path: why
+            for path, why in elements.items()
+            if not any(path[:at] in failed for at, sign in enumerate(path) if sign == "[")
+        }
 
     @cached_property
     def claims(self) -> tuple[OutputClaim, ...]:
@@ -127,13 +133,19 @@ class Result(Generic[R]):
                     self.run, by, self._error_frames(code, by)
                 )
             case outcomes.AbstainedOutcome(reason, by):
-                return Abstained("E010", f"withheld: {f'{by}: ' if by else ''}{reason}", hint=see).with_run(self.run, by)
+                return Abstained("E010", f"withheld: {f'{by}: ' if by else ''}{reason}", hint=see).with_run(
+                    self.run, by
+                )
             case outcomes.SkippedOutcome(reason, by):
                 return Abstained("E011", f"skipped: {f'{by}: ' if by else ''}{reason}", hint=see).with_run(self.run, by)
 
     def _error_frames(self, code: str, node: str) -> tuple[str, ...]:
         """Where a tool's own code raised that the run failed of."""
-        raised = (event for event in reversed(self.events) if isinstance(event, AttemptFinished) and event.error == code and event.frames)
+        raised = (
+            event
+            for event in reversed(self.events)
+            if isinstance(event, AttemptFinished) and event.error == code and event.frames
+        )
         return next((event.frames for event in raised if event.node == node or is_inside(event.node, node)), ())
 
 
@@ -143,7 +155,9 @@ def outcome_score(outcome: Outcome | None, events: Sequence[Event]) -> float | N
     surer than its producer is."""
     if not isinstance(outcome, outcomes.AbstainedOutcome):
         return _cap_by_confidence(outcome.score, events) if isinstance(outcome, outcomes.ValueOutcome) else None
-    judged = next((event for event in reversed(events) if isinstance(event, OutputJudged) and event.node == outcome.origin), None)
+    judged = next(
+        (event for event in reversed(events) if isinstance(event, OutputJudged) and event.node == outcome.origin), None
+    )
     if judged is None or outcome.score != 0:
         return outcome.score
     if any(one.check != "confidence" for one in judged.verdicts if one.outcome != "pass"):
@@ -169,7 +183,11 @@ def _cap_by_confidence(score: float | None, events: Sequence[Event]) -> float | 
 
 
 def build_result(
-    finished: RunFinished, events: Sequence[Event], run: str, decode: Callable[[Any], Any], workflows: Mapping[str, bytes]
+    finished: RunFinished,
+    events: Sequence[Event],
+    run: str,
+    decode: Callable[[Any], Any],
+    workflows: Mapping[str, bytes],
 ) -> Result[Any]:
     """The result that a run's events tell."""
     return Result(run, cast(Status, finished.status), finished.outcome, finished.usage, events, decode, workflows)

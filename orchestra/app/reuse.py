@@ -35,7 +35,9 @@ class RecallingWorkers:
     not matter. Errors are tried anew. `effects` answers, or refuses, what was done in the world and is not to be done again.
     """
 
-    def __init__(self, inner: Workers, run: str, answers: Mapping[bytes, AttemptFinished], effects: KnownReply | None = None) -> None:
+    def __init__(
+        self, inner: Workers, run: str, answers: Mapping[bytes, AttemptFinished], effects: KnownReply | None = None
+    ) -> None:
         self._inner, self._run, self._answers, self._effects = inner, run, answers, effects
 
     def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
@@ -54,7 +56,13 @@ class RecallingWorkers:
         """What is known of a call, or why it is not made; None for one that goes out."""
         if (found := self._answers.get(_call_key(call))) is None:
             return None if self._effects is None else self._effects(call)
-        return CallResult(value=found.value, confidence=found.confidence, server=found.server, model=found.model, reused_from=self._run)
+        return CallResult(
+            value=found.value,
+            confidence=found.confidence,
+            server=found.server,
+            model=found.model,
+            reused_from=self._run,
+        )
 
     async def _return_reply(self, known: CallResult | CallError) -> CallResult | CallError:
         return known
@@ -72,7 +80,9 @@ class RecallingWorkers:
         return await self._inner.count_tokens(call)
 
 
-def reusable_answers(program: Program, events: Sequence[Event], anew: Collection[str] = ()) -> dict[bytes, AttemptFinished]:
+def reusable_answers(
+    program: Program, events: Sequence[Event], anew: Collection[str] = ()
+) -> dict[bytes, AttemptFinished]:
     """The answers of a run that may be taken again: of pure calls, but for those of the tools in `anew`. Checks judge them anew."""
     pure = {one for one in _pure_calls(program) if one[0] != "tool" or one[1] not in anew}
     found: dict[bytes, AttemptFinished] = {}
@@ -163,7 +173,9 @@ def _changed_judge(was: CompiledNode, node: CompiledNode) -> str:
 def _changed_contract(was: CompiledNode, node: CompiledNode) -> str:
     """Says which agent or tool that its plan, or its agent with tools, could call and can is not what it was; empty where there is none."""
     before = {(one.kind, one.name): one.digest for one in node_contracts(was)}
-    found = next((one for one in node_contracts(node) if before.get((one.kind, one.name), one.digest) != one.digest), None)
+    found = next(
+        (one for one in node_contracts(node) if before.get((one.kind, one.name), one.digest) != one.digest), None
+    )
     if found is None:
         return ""
     if node.plan_settings is None:
@@ -176,7 +188,11 @@ def _changed_plan_workflow(was: CompiledNode, node: CompiledNode, known: Compari
     """The same of the workflows that its plan could call and can."""
     before, after = (one.plan_settings.workflows if one.plan_settings is not None else {} for one in (was, node))
     return next(
-        (f"its plan may call {name}" for name, one in after.items() if name in before and _is_changed_workflow(before[name], one, known)),
+        (
+            f"its plan may call {name}"
+            for name, one in after.items()
+            if name in before and _is_changed_workflow(before[name], one, known)
+        ),
         "",
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Generator, Mapping
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, Self
 
 from typing_extensions import TypeVar
 
@@ -14,7 +14,7 @@ from orchestra.app.snapshot_store import stored_workflows
 from orchestra.core.error_codes import LEASE_LOST
 from orchestra.core.errors import InputError, OrchestraError
 from orchestra.core.events import QuestionAsked, RunFinished, RunStarted
-from orchestra.engine.run import Execution as Execution
+from orchestra.engine.run import Execution
 
 if TYPE_CHECKING:
     from orchestra.app.reuse import NodeChange
@@ -33,7 +33,9 @@ class Run(Generic[R]):
 
     __slots__ = ("_by", "_decode", "_execution", "_snapshot")
 
-    def __init__(self, execution: Execution, decode: Callable[[Any], Any], snapshot: WorkflowSnapshot | None = None, by: str = "") -> None:
+    def __init__(
+        self, execution: Execution, decode: Callable[[Any], Any], snapshot: WorkflowSnapshot | None = None, by: str = ""
+    ) -> None:
         self._execution, self._decode, self._snapshot, self._by = execution, decode, snapshot, by
 
     @property
@@ -43,6 +45,30 @@ class Run(Generic[R]):
 
     def __await__(self) -> Generator[Any, None, Result[R]]:
         return self._wait_for_success().__await__()
+
+    async def wait_started(self, *, has_key: bool = False) -> Self:
+        """Waits until the first event is on disk, and returns the run. Raises as `abandon` says."""
+        try:
+            await self._execution.wait_started()
+        except (asyncio.CancelledError, OrchestraError) as error:
+            raise self.abandon(error, has_key=has_key)  # noqa: B904 - it has its cause
+        return self
+
+    def abandon(self, error: BaseException, *, has_key: bool) -> BaseException:
+        """Returns what to raise after a wait for the run failed.
+
+        A cancelled caller cancels the run, unless the run has an idempotency key: other callers may still want it. A lost lease (J005)
+        under a key means that another process began the same run first: J022.
+        """
+        if isinstance(error, asyncio.CancelledError) and not has_key:
+            self._execution.cancel("its caller")
+        if not isinstance(error, OrchestraError) or error.code != LEASE_LOST or not has_key:
+            return error
+        from orchestra.journal.errors import lease_held_error
+
+        other = lease_held_error(self.id)
+        other.__cause__ = error
+        return other
 
     async def _wait_for_success(self) -> Result[R]:
         result = await self._result(await self._execution.wait())
@@ -72,7 +98,11 @@ class Run(Generic[R]):
         if self._snapshot is not None:
             found = self._snapshot.workflows
         else:
-            found = await stored_workflows(self._execution.journal, events[0]) if events and isinstance(events[0], RunStarted) else {}
+            found = (
+                await stored_workflows(self._execution.journal, events[0])
+                if events and isinstance(events[0], RunStarted)
+                else {}
+            )
         return build_result(finished, events, self.id, self._decode, found)
 
     def __aiter__(self) -> AsyncIterator[Event]:
@@ -109,17 +139,3 @@ class Fork:
     changes: tuple[NodeChange, ...]
     overrides: Mapping[str, Override] = dataclasses.field(default_factory=dict)
     """By path: what persons gave, so that it is not made anew."""
-
-
-def abandon_wait(execution: Execution, error: BaseException, *, has_key: bool) -> BaseException:
-    """What a caller gets who no longer waits on a run. If he was cancelled, the run is too, unless it has an idempotency key: then others
-    may still come for it. A lost lease (J005) under a key means that another process began the same run first: J022."""
-    if isinstance(error, asyncio.CancelledError) and not has_key:
-        execution.cancel("its caller")
-    if not isinstance(error, OrchestraError) or error.code != LEASE_LOST or not has_key:
-        return error
-    from orchestra.journal.errors import lease_held_error
-
-    other = lease_held_error(execution.id)
-    other.__cause__ = error
-    return other

@@ -24,7 +24,9 @@ from orchestra.core.timestamps import TimeSpec, to_timestamp
 from orchestra.journal.history import History
 from orchestra.journal.summary import summary_at
 
-RunStatus: TypeAlias = Literal["running", "waiting", "interrupted", "done", "failed", "abstained", "budget", "cancelled"]
+RunStatus: TypeAlias = Literal[
+    "running", "waiting", "interrupted", "done", "failed", "abstained", "budget", "cancelled"
+]
 STATUSES: tuple[str, ...] = get_args(RunStatus)
 
 
@@ -61,7 +63,9 @@ async def view_run(journal: Journal, run: str, now: float) -> RunView:
     if summary is None or not events or not isinstance(first := events[0], RunStarted):
         raise run_not_found(run)
     if not isinstance(last := events[-1], RunFinished):
-        asked = tuple(unanswered_questions(History.of(events).open_questions, await journal.inbox(run, last_read_message(events))))
+        asked = tuple(
+            unanswered_questions(History.of(events).open_questions, await journal.inbox(run, last_read_message(events)))
+        )
         status = cast(RunStatus, summary_at(summary, now).status)
         return RunView(run, first.workflow, status, first.label, first.at, None, asked, None, first.tags)
     result = build_result(last, events, run, identity, await stored_workflows(journal, first))
@@ -84,12 +88,25 @@ class RunListQuery:
 
     @classmethod
     def of(
-        cls, limit: int, workflow: str, status: str | Iterable[str] | None, tags: Tags | None, since: TimeSpec, until: TimeSpec, before: str
+        cls,
+        limit: int,
+        workflow: str,
+        status: str | Iterable[str] | None,
+        tags: Tags | None,
+        since: TimeSpec,
+        until: TimeSpec,
+        before: str,
     ) -> RunListQuery:
         """What was asked for. Raises `InputError` C010 for what is no status or no moment, E040 for tags that are none."""
         named = (status,) if isinstance(status, str) else tuple(status or ())
         return cls(
-            limit, workflow, check_statuses(named), validate_tags(tags or {}), to_timestamp(since, -inf), to_timestamp(until, inf), before
+            limit,
+            workflow,
+            check_statuses(named),
+            validate_tags(tags or {}),
+            to_timestamp(since, -inf),
+            to_timestamp(until, inf),
+            before,
         )
 
     @property
@@ -112,7 +129,11 @@ def check_statuses(statuses: Iterable[str]) -> tuple[str, ...]:
     for status in named:
         if status not in STATUSES:
             near = closest_match(status, STATUSES)
-            raise InputError("C010", f"no run is {status!r}", hint=f"did you mean {near!r}?" if near else f"one of: {', '.join(STATUSES)}")
+            raise InputError(
+                "C010",
+                f"no run is {status!r}",
+                hint=f"did you mean {near!r}?" if near else f"one of: {', '.join(STATUSES)}",
+            )
     return named
 
 

@@ -29,7 +29,9 @@ class WorkflowSnapshot:
     def of(cls, graph: bytes, parts: Mapping[str, bytes]) -> WorkflowSnapshot:
         """The snapshot of these bytes."""
         called = {name: data for name, data in parts.items() if name.startswith(f"{WORKFLOW}/")}
-        return cls(graph, parts, digest(graph), {name: digest(data) for name, data in parts.items()}, {"": graph, **called})
+        return cls(
+            graph, parts, digest(graph), {name: digest(data) for name, data in parts.items()}, {"": graph, **called}
+        )
 
     def put(self, journal: Journal) -> tuple[str, dict[str, str]]:
         """Stores it with the next commit; gives the digest of the graph, and those of its parts."""

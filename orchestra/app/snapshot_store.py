@@ -32,7 +32,10 @@ MAX_SAMPLE = 1 << 31
 
 async def stored_workflows(journal: Journal, started: RunStarted) -> dict[str, bytes]:
     """The frozen workflows that a run stored, in the form of `WorkflowSnapshot.workflows`; those that are gone are left out."""
-    marks = {"": started.graph, **{name: mark for name, mark in started.versions.items() if name.startswith(f"{WORKFLOW}/")}}
+    marks = {
+        "": started.graph,
+        **{name: mark for name, mark in started.versions.items() if name.startswith(f"{WORKFLOW}/")},
+    }
     found = {name: await journal.get_blob(mark) for name, mark in marks.items() if mark}
     return {name: data for name, data in found.items() if data is not None}
 
@@ -202,7 +205,15 @@ async def _catalog(
         other = project.find_card(contract)
         agents[name] = other.served_contract(shared) if other is not None else contract
     _transfer_certificates({CERTIFICATE: certificates, CLAIMS: claims, COMBINATION: combinations}, replacements, held)
-    found = Catalog(agents, tools, workflows, models, certificates=certificates, claims_certificates=claims, combinations=combinations)
+    found = Catalog(
+        agents,
+        tools,
+        workflows,
+        models,
+        certificates=certificates,
+        claims_certificates=claims,
+        combinations=combinations,
+    )
     return replace(found, workflow_certificates=wholes, stored=True)
 
 
@@ -307,4 +318,6 @@ def _decode_budget(run: str, stated: Any) -> Budget:
 
 
 def _unreadable_error(run: str, why: str) -> OrchestraError:
-    return OrchestraError("E019", f"the workflow that run {run} stored cannot be read: {why}", hint=f"orchestra runs fork {run}")
+    return OrchestraError(
+        "E019", f"the workflow that run {run} stored cannot be read: {why}", hint=f"orchestra runs fork {run}"
+    )

@@ -55,6 +55,7 @@ from orchestra.core.protocols import (
 from orchestra.engine.call_results import call_streaming
 from orchestra.engine.engine import Engine
 from orchestra.engine.replay import ReplayResult, replay
+from orchestra.engine.request import RunRequest
 from orchestra.engine.run import Execution
 from orchestra.journal.history import History
 from orchestra.journal.memory import MemoryJournal
@@ -223,7 +224,9 @@ class RecordedWorkers:
             record.usage += finished.usage
             if record.answer.error:
                 record.answer = finished
-        pure = ((one.kind, one.name) for one in called_contracts(program) if one.kind == "agent" or one.effect == "pure")
+        pure = (
+            (one.kind, one.name) for one in called_contracts(program) if one.kind == "agent" or one.effect == "pure"
+        )
         return cls(inner, records, frozenset(pure), {_call_key(call): tokens for call, tokens in found.token_counts})
 
     async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
@@ -239,7 +242,9 @@ class RecordedWorkers:
         """The same without chunks."""
         if (known := await self._recall(call)) is not None:
             return known
-        return await (self.inner.call(call) if isinstance(self.inner, UnaryWorkers) else call_streaming(self.inner, call))
+        return await (
+            self.inner.call(call) if isinstance(self.inner, UnaryWorkers) else call_streaming(self.inner, call)
+        )
 
     async def _recall(self, call: CallRequest) -> CallResult | CallError | None:
         if (known := self.records.get(_call_key(call))) is not None:
@@ -249,7 +254,9 @@ class RecordedWorkers:
             await self.queue.wait_turn(then.seq)
             server, model, usage = then.server, then.model, record.usage
             if then.error:  # once more would be the same again: nobody waits for it
-                return CallError(code=then.error, reason=then.reason, hint=then.hint, server=server, model=model, usage=usage)
+                return CallError(
+                    code=then.error, reason=then.reason, hint=then.hint, server=server, model=model, usage=usage
+                )
             said = {
                 "value": then.value,
                 "confidence": then.confidence,
@@ -261,7 +268,9 @@ class RecordedWorkers:
             self.new_calls.add((call.node, call.attempt))
             return None
         self.stops[call.node] = StoppedNode(call.node, call.name, call.inputs)
-        return CallError(code=ALREADY_CALLED, reason=f"{call.name} has effects, and the run did not call it with these inputs")
+        return CallError(
+            code=ALREADY_CALLED, reason=f"{call.name} has effects, and the run did not call it with these inputs"
+        )
 
     def estimate(self, call: CallRequest) -> CallEstimate:
         """What a call may cost, whether it goes out or not: budgets are to have room for the same calls as then."""
@@ -304,19 +313,29 @@ async def whatif(
     if replacements is not None:
         rests = certificate_coverage(project, old, replacements)
         program = await restore_program(
-            project, engine.journal, first, replacements=project.replacement_contracts(replacements), held=rests.certificates
+            project,
+            engine.journal,
+            first,
+            replacements=project.replacement_contracts(replacements),
+            held=rests.certificates,
         )
         asks = any(isinstance(one, Card) and one.uses_model for one in replacements.values())
     else:
-        program = apply_run_options(project.program(_current_step(project, first, workflow), stored_accept(first)), first)
+        program = apply_run_options(
+            project.program(_current_step(project, first, workflow), stored_accept(first)), first
+        )
         given = bind_arguments(program, (), {name: value for name, value in given.items() if name in program.inputs})
         code = await compare_code(project, engine.journal, first, old)
         asks = bool(program_changes(old, program)) or bool(code.changed)
     if workers is not None and asks:
         await workers.prepare(program)
-    found = await simulate_run(engine, RecordedRun(old, first, events), program, given, replacements or (), code.changed, label=label)
+    found = await simulate_run(
+        engine, RecordedRun(old, first, events), program, given, replacements or (), code.changed, label=label
+    )
     after = replace(found.after, accepted_nodes=0) if rests.uncertified else found.after
-    return replace(found, after=after, changed_tools=code.changed, unknown_tools=code.unknown, uncertified=rests.uncertified)
+    return replace(
+        found, after=after, changed_tools=code.changed, unknown_tools=code.unknown, uncertified=rests.uncertified
+    )
 
 
 def _current_step(project: Project, first: RunStarted, named: str) -> Step[..., Any]:
@@ -327,9 +346,13 @@ def _current_step(project: Project, first: RunStarted, named: str) -> Step[..., 
     except InputError as error:
         if named or error.code != "C004":
             raise
-        raise InputError("C004", f"run {first.run} ran {first.workflow!r}, which is no workflow of this project", hint=hint) from error
+        raise InputError(
+            "C004", f"run {first.run} ran {first.workflow!r}, which is no workflow of this project", hint=hint
+        ) from error
     if step.name != first.workflow:
-        raise InputError("C004", f"run {first.run} ran {first.workflow!r}, and {named} is the workflow {step.name!r}", hint=hint)
+        raise InputError(
+            "C004", f"run {first.run} ran {first.workflow!r}, and {named} is the workflow {step.name!r}", hint=hint
+        )
     return step
 
 
@@ -368,7 +391,15 @@ async def simulate_run(
     values = {path: one for path, one in (first.overrides or {}).items() if root_name(path) in names}
     strictest = join((first.label, program.label, label))
     try:
-        run = stage.start(program, inputs, graph=first.graph, label=strictest, versions=first.versions, tiers=first.tiers, values=values)
+        request = RunRequest(
+            inputs=inputs,
+            graph=first.graph,
+            label=strictest,
+            versions=first.versions,
+            tiers=first.tiers,
+            overrides=values,
+        )
+        run = stage.start(program, request)
         stops = await _replay_answers(stage, run, recorded.events)
         await run.wait()
         events = list(await run.history())
@@ -412,12 +443,20 @@ async def _replay_answers(stage: Engine, run: Execution, recorded: Sequence[Even
     patience = ANSWER_TIMEOUT
     while await run.wait_until_blocked() is None:
         fresh = [one for one in run.questions if (one.question_digest, one.node) not in posted]
-        told = [(one, known[one.question_digest, one.node]) for one in fresh if (one.question_digest, one.node) in known]
+        told = [
+            (one, known[one.question_digest, one.node]) for one in fresh if (one.question_digest, one.node) in known
+        ]
         for one, answer in told:
             posted.add((one.question_digest, one.node))
             at, value, declined, by = stage.clock.now(), answer.value, answer.decline_reason, answer.by
             message = InboxMessage(
-                kind="answer", node=one.node, at=at, value=value, decline_reason=declined, by=by, question_digest=one.question_digest
+                kind="answer",
+                node=one.node,
+                at=at,
+                value=value,
+                decline_reason=declined,
+                by=by,
+                question_digest=one.question_digest,
             )
             await stage.journal.send(run.id, message)
         patience = ANSWER_TIMEOUT if told else patience - POLL_INTERVAL
@@ -435,7 +474,9 @@ def _usage_of(events: Sequence[Event], anew: set[tuple[str, int]]) -> Usage:
 
 
 def _summarize(history: History, usage: Usage) -> WhatifRun:
-    verdicts = [row.attempts[-1].accepted for row in history.rows if row.attempts and row.attempts[-1].accepted is not None]
+    verdicts = [
+        row.attempts[-1].accepted for row in history.rows if row.attempts and row.attempts[-1].accepted is not None
+    ]
     return WhatifRun(history.status, history.outcome, usage, len(verdicts), sum(verdicts))
 
 

@@ -47,7 +47,9 @@ class CertificateCoverage:
     uncertified: tuple[UncertifiedNode, ...] = ()
 
 
-def certificate_coverage(project: Project, program: Program, replacements: Mapping[str, Card | Contract]) -> CertificateCoverage:
+def certificate_coverage(
+    project: Project, program: Program, replacements: Mapping[str, Card | Contract]
+) -> CertificateCoverage:
     """Of a program whose agents of these names are others."""
     if not program.certified_acceptances:
         return CertificateCoverage()
@@ -77,17 +79,19 @@ def _find_uncertified(
                 yield UncertifiedNode(path, asked.name, "V002", why, f"orchestra certify {name} --data FILE")
 
 
-def _uncertified_in_workflow(path: str, node: CompiledNode, instead: Mapping[str, Card | Contract]) -> Iterator[UncertifiedNode]:
+def _uncertified_in_workflow(
+    path: str, node: CompiledNode, instead: Mapping[str, Card | Contract]
+) -> Iterator[UncertifiedNode]:
     """Who takes the place of one whom a workflow asks that is accepted by the certificate of all of it."""
     certificate = node.acceptance.certificate if node.acceptance is not None else None
     if certificate is None or node.body is None:
         return
-    before = {one.name: one for part in reachable_programs(node.body) for inner in part.nodes for one in node_contracts(inner)}
+    before = {
+        one.name: one for part in reachable_programs(node.body) for inner in part.nodes for one in node_contracts(inner)
+    }
     for name, other in instead.items():
         if name in before and before[name].digest != other.digest:
-            why = (
-                f"the certificate of the workflow {certificate.agent!r} is about {name} as it was, and not {_replacement_text(other, name)}"
-            )
+            why = f"the certificate of the workflow {certificate.agent!r} is about {name} as it was, and not {_replacement_text(other, name)}"
             yield UncertifiedNode(path, other.name, "V002", why, certificate.renew_command)
 
 
@@ -100,7 +104,9 @@ def _certificates_of(node: CompiledNode) -> dict[str, Any]:
     from orchestra.verification.certificates.file import Certificate
 
     acceptance = node.acceptance
-    certificate, combination = (acceptance.certificate, acceptance.combination) if acceptance is not None else (None, None)
+    certificate, combination = (
+        (acceptance.certificate, acceptance.combination) if acceptance is not None else (None, None)
+    )
     kind = CERTIFICATE if isinstance(certificate, Certificate) else CLAIMS
     return ({kind: certificate} if certificate else {}) | ({COMBINATION: combination} if combination else {})
 
@@ -125,10 +131,16 @@ def _current_certificate(project: Project, kind: str, other: Card | Contract, be
         hint = f"orchestra certify {other.name}{option} --data FILE"
         raise InputError("L119", f"there is no certificate for {other.name!r}", hint=hint)
     if kind == CLAIMS and found.check != before.check:
-        raise InputError("V005", f"the certificate of {other.name!r} is about claims that {found.check} scores", hint=found.renew_command)
+        raise InputError(
+            "V005",
+            f"the certificate of {other.name!r} is about claims that {found.check} scores",
+            hint=found.renew_command,
+        )
     if kind != CLAIMS and frozenset(found.checks) != frozenset(before.checks):
         wrong, right = join_names(found.checks), join_names(before.checks)
         reason = f"the {found.title} of {other.name!r} is about the checks {wrong}, and this node has {right}"
         makes = "learn combine" if kind == COMBINATION else "certify"
-        raise InputError("V005", reason, hint=f"orchestra {makes} {other.name} --data FILE --checks '{','.join(before.checks)}'")
+        raise InputError(
+            "V005", reason, hint=f"orchestra {makes} {other.name} --data FILE --checks '{','.join(before.checks)}'"
+        )
     return found

@@ -35,11 +35,15 @@ THREAD_PREFIX = "orchestra-tool"
 class ProjectWorkers:
     """Implements `Workers`. The fleet, with its connections and imports, is opened when a call first needs it."""
 
-    def __init__(self, project: Project, mode: FleetMode, progress: Callable[[Progress], None] | None, stack: AsyncExitStack) -> None:
+    def __init__(
+        self, project: Project, mode: FleetMode, progress: Callable[[Progress], None] | None, stack: AsyncExitStack
+    ) -> None:
         self._project, self._mode, self._progress, self._stack = project, mode, progress, stack
         pool = ThreadPoolExecutor(_thread_count(project.settings), thread_name_prefix=THREAD_PREFIX)
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)  # a function that hangs holds nobody up here
-        self._local = LocalWorkers(project, project.cards_by_digest, encoders=lambda: _open_encoders(project, mode, progress), pool=pool)
+        self._local = LocalWorkers(
+            project, project.cards_by_digest, encoders=lambda: _open_encoders(project, mode, progress), pool=pool
+        )
         self._estimator: CallEstimator | None = None
         self._fleet: Fleet | None = None
         self._fleet_lock = asyncio.Lock()
@@ -117,7 +121,9 @@ class ProjectWorkers:
         card = self._card(call)
         if card is not None and card.member_cards:
             counted = [
-                await self.count_tokens(asked) for asked in ensemble_calls.member_calls(call, card) if card.is_model_member(asked.name)
+                await self.count_tokens(asked)
+                for asked in ensemble_calls.member_calls(call, card)
+                if card.is_model_member(asked.name)
             ]
             return None if None in counted else sum(one for one in counted if one is not None)
         if card is None or card.kind != "model":
@@ -167,7 +173,9 @@ class ProjectWorkers:
 
     async def load(self, card: Card) -> list[str]:
         """The names of the running servers that have a card's adapter, which they load where they have not."""
-        return await (await self.fleet()).load_adapter(card) if card.kind == "model" and card.adapter is not None else []
+        return (
+            await (await self.fleet()).load_adapter(card) if card.kind == "model" and card.adapter is not None else []
+        )
 
     async def prepare(self, program: Program, required: Iterable[AgentIdentity] = ()) -> None:
         """Brings up the servers and fetches the encoders that a program asks, before the clock of its run starts.
@@ -197,7 +205,9 @@ class ProjectWorkers:
         except InputError:
             return
         for model in (*models, *(fleet.config.tiers if program.may_escalate else ())):
-            if any(name in fleet.config.local_servers for name in fleet.config.servers_for(model)):  # for endpoints the call itself waits
+            if any(
+                name in fleet.config.local_servers for name in fleet.config.servers_for(model)
+            ):  # for endpoints the call itself waits
                 with contextlib.suppress(FleetError):
                     await fleet.wait_until_ready([model])
 
@@ -231,4 +241,8 @@ def _open_encoders(project: Project, mode: FleetMode, progress: Callable[[Progre
     from orchestra.fleet.weights.encoders import EncoderStore
     from orchestra.fleet.weights.weights import ModelStore
 
-    return EncoderStore(ModelStore.from_environment(hub=project.settings.hub or None), progress or ignore_progress, fetch=mode == "start")
+    return EncoderStore(
+        ModelStore.from_environment(hub=project.settings.hub or None),
+        progress or ignore_progress,
+        fetch=mode == "start",
+    )

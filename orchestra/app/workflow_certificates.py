@@ -77,7 +77,11 @@ class WorkflowTarget:
     def settings(self) -> Settings:
         """The settings by which what is said of it is found: the folders in which its own folder may lie."""
         chosen = self.project.settings
-        beside = (self.file.parent,) if self.file is not None and not self.file.is_relative_to(builtin_folder("workflows")) else ()
+        beside = (
+            (self.file.parent,)
+            if self.file is not None and not self.file.is_relative_to(builtin_folder("workflows"))
+            else ()
+        )
         return chosen.model_copy(update={"agents": tuple(dict.fromkeys((*beside, *chosen.workflows)))})
 
     @cached_property
@@ -85,7 +89,9 @@ class WorkflowTarget:
         """What it takes and gives, as a card says that of an agent."""
         inputs = self.program.inputs
         fields = {name: entry.schema for name, entry in inputs.items()}
-        takes = bundle_definitions({"title": "input", **object_type(fields, [name for name, entry in inputs.items() if entry.required])})
+        takes = bundle_definitions(
+            {"title": "input", **object_type(fields, [name for name, entry in inputs.items() if entry.required])}
+        )
         folders = [folder / self.name for folder in (*self.settings.agents, builtin_folder("workflows"))]
         folder = next((one for one in folders if (one / EVALUATION).is_file()), folders[0])
         return Card.from_schemas(self.name, takes, self.program.output_schema, folder)
@@ -129,7 +135,9 @@ class WorkflowTarget:
         if tiers := self.project.tiers(self.program):
             parts["the larger models of the fleet"] = digest(canonical(list(tiers)))
         scored = [(name, _source_text(name)) for name in SCORING_SOURCES]
-        return DependencyDigests(_graph_digest(self.graph), "", "", digest(canonical([certificates.checks_digest(), scored])), parts)
+        return DependencyDigests(
+            _graph_digest(self.graph), "", "", digest(canonical([certificates.checks_digest(), scored])), parts
+        )
 
     def _agent_digests(self, contract: Contract) -> dict[str, str]:
         settings, registry, name = self.project.settings, self.project.registry, contract.name
@@ -159,7 +167,10 @@ class WorkflowTarget:
         if why:
             said = why if found.void_reason else f"{why} changed since it was made"
             raise InputError(
-                "V002", f"the certificate of the workflow {self.name!r} is void: {said}", location=place, hint=found.renew_command
+                "V002",
+                f"the certificate of the workflow {self.name!r} is void: {said}",
+                location=place,
+                hint=found.renew_command,
             )
         return found
 
@@ -207,7 +218,11 @@ class WorkflowCertificates(Mapping[str, "Certificate"]):
 
 def workflow_certificate_stamps(project: WorkflowProject, program: Program) -> tuple[Any, ...]:
     """What changes when a certificate of a workflow that a program accepts by is replaced."""
-    names = [one.certificate.agent for one in program.certified_acceptances if one.whole_workflow and one.certificate is not None]
+    names = [
+        one.certificate.agent
+        for one in program.certified_acceptances
+        if one.whole_workflow and one.certificate is not None
+    ]
     paths: list[Path | None] = []
     for name in dict.fromkeys(names):
         graph = program.graph if program.graph is not None and program.graph.name == name else project.graph(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from orchestra.app.inputs import bind_arguments
@@ -14,39 +14,34 @@ from orchestra.cli.progress import StatusLine
 from orchestra.cli.run.watch import DisplayOptions, RunWatcher
 from orchestra.cli.signals import StopSignal
 from orchestra.core.settings import Settings
-from orchestra.core.tags import Tags
-from orchestra.workflows.model import Budget
+from orchestra.engine.request import RunRequest
 from orchestra.workflows.program import Program
-from orchestra.workflows.python.acceptance import AcceptThreshold
 
 
-@dataclass(frozen=True, slots=True)
-class RunSpec:
-    """What is to be run, and how it is to be shown."""
+async def run(
+    open_: Opener,
+    settings: Settings,
+    request: RunRequest,
+    inputs: Sequence[str],
+    display: DisplayOptions,
+    stop: StopSignal,
+) -> int:
+    """Runs a request and shows its result.
 
-    name: str
-    inputs: Sequence[str]
-    budget: Budget | None
-    key: str
-    memo: bool
-    display: DisplayOptions
-    tags: Tags
-    accept: AcceptThreshold | None = None
+    Args:
+        request: What to run; its inputs are still empty.
+        inputs: The inputs as they were typed.
 
-
-async def run(open_: Opener, settings: Settings, request: RunSpec, stop: StopSignal) -> int:
-    """Runs it and shows what came of it; gives the exit code."""
+    Returns:
+        The exit code.
+    """
     waiting = StatusLine()
     async with open_orchestra(open_, settings, waiting) as orchestra:
-        step = orchestra.find(request.name)
-        orchestra = orchestra.options(accept=request.accept)
-        given = read_program_inputs(request.inputs, orchestra.program(step))
-        told = orchestra.options(
-            idempotency_key=request.key, budget=request.budget, memo=request.memo or None, live=request.display.live
-        )
-        run = await told.options(tags=request.tags).start(step, **given)
-        ending = await RunWatcher(orchestra, run, stop, waiting, request.display).wait_for_end()
-    ending.show(request.display)
+        step = orchestra.find(str(request.workflow))
+        program = orchestra.options(accept=request.options.accept).program(step)
+        started = await orchestra.start(replace(request, workflow=step, inputs=read_program_inputs(inputs, program)))
+        ending = await RunWatcher(orchestra, started, stop, waiting, display).wait_for_end()
+    ending.show(display)
     return ending.exit_code
 
 
@@ -57,16 +52,15 @@ def read_program_inputs(inputs: Sequence[str], program: Program) -> dict[str, An
     )
 
 
-def dry_run(settings: Settings, request: RunSpec) -> None:
-    """Checks everything and prints the plan of calls. Raises `InputError`."""
+def dry_run(settings: Settings, request: RunRequest, inputs: Sequence[str], *, as_json: bool) -> None:
+    """Checks a request and prints the calls that its run may make. Raises `InputError`."""
     from orchestra.app.project import Project
     from orchestra.cli.run.explain import as_data, explain, show_explanation
 
     project = Project.load(settings)
-    program = project.program(project.find(request.name), request.accept)
-    given = read_program_inputs(request.inputs, program)
-    explanation = explain(project, program, given, budget=request.budget)
-    if request.display.as_json:
+    program = project.program(project.find(str(request.workflow)), request.options.accept)
+    explanation = explain(project, program, read_program_inputs(inputs, program), budget=request.options.budget)
+    if as_json:
         print_json({"workflow": program.name, **as_data(explanation)})
         return
     print_text(f"{program.name}: inputs are right; nothing was started. At most:\n", style="bold")

@@ -16,7 +16,17 @@ N = TypeVar("N", int, float)
 class BudgetAccount:
     """The tokens, calls and money of one budget: spent, and reserved for calls that are under way."""
 
-    __slots__ = ("ancestors", "budget", "calls", "money", "pending_calls", "queue", "reserved_money", "reserved_tokens", "tokens")
+    __slots__ = (
+        "ancestors",
+        "budget",
+        "calls",
+        "money",
+        "pending_calls",
+        "queue",
+        "reserved_money",
+        "reserved_tokens",
+        "tokens",
+    )
 
     def __init__(self, budget: Budget, outer: BudgetAccount | None) -> None:
         self.budget = budget

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from orchestra.engine.streaming import CallText, TextStream
 
 
-async def call_streaming(workers: Workers, call: CallRequest, stream: TextStream | None = None) -> CallResult | CallError:
+async def call_streaming(
+    workers: Workers, call: CallRequest, stream: TextStream | None = None
+) -> CallResult | CallError:
     """The last reply of a stream. Its chunks are for those who read the run live; else nobody does."""
     if stream is not None and call.kind == "agent":
         with stream.open_text(call) as text:
@@ -32,7 +34,9 @@ async def _last_reply(workers: Workers, call: CallRequest, text: CallText | None
                 return reply
             if text is not None:
                 text.add(reply)
-    return CallError(code="E007", reason=f"the worker of {call.name} gave no reply", hint="orchestra doctor", retryable=True)
+    return CallError(
+        code="E007", reason=f"the worker of {call.name} gave no reply", hint="orchestra doctor", retryable=True
+    )
 
 
 def self_cancelled_error(call: CallRequest) -> CallError:
@@ -56,7 +60,9 @@ def attempt_started(driver: Driver, invoke: Invoke) -> AttemptStarted:
     )
 
 
-def attempt_finished(driver: Driver, invoke: Invoke, reply: CallResult | CallError, began: float, memo: str) -> AttemptFinished:
+def attempt_finished(
+    driver: Driver, invoke: Invoke, reply: CallResult | CallError, began: float, memo: str
+) -> AttemptFinished:
     """The fact that a call came back. A value that is not of the node's type is refused here."""
     unit, call, used = invoke.unit, invoke.call, reply.usage
     if used.seconds <= 0 or used.calls <= 0 or used.prompt_tokens < 0 or used.output_tokens < 0:
@@ -85,7 +91,9 @@ def attempt_finished(driver: Driver, invoke: Invoke, reply: CallResult | CallErr
             final=True,
         )
     contract = unit.node.contract
-    outbox = contract is not None and contract.effect == "transactional" and not reply.reused_from  # else it is in the outbox
+    outbox = (
+        contract is not None and contract.effect == "transactional" and not reply.reused_from
+    )  # else it is in the outbox
     return AttemptFinished(
         seq=seq,
         at=at,
@@ -139,7 +147,9 @@ def confidence_key(memo: str) -> str:
     return digest(f"{memo} confidence".encode())
 
 
-def attempt_recalled(driver: Driver, invoke: Invoke, memo: str, run: str, value: Any, confidence: float | None) -> AttemptFinished:
+def attempt_recalled(
+    driver: Driver, invoke: Invoke, memo: str, run: str, value: Any, confidence: float | None
+) -> AttemptFinished:
     """An answer that another run was given to the very same call, and how sure its worker was of it."""
     call = invoke.call
     name = "" if invoke.unit.attempt == call.attempt else call.name

@@ -74,13 +74,18 @@ def queue_check(state: RunState, allotment: CheckBudget, proposal: RunChecks, pe
     unit, sure = proposal.unit, proposal.request.confidence
     bound = sum(_token_bound(state, unit, question) for question in pending.questions)
     stake = CheckPriority(
-        1.0 - (DEFAULT_DOUBT if sure is None else sure), influence(unit), round(allotment.expected_tokens(bound), 1), bound
+        1.0 - (DEFAULT_DOUBT if sure is None else sure),
+        influence(unit),
+        round(allotment.expected_tokens(bound), 1),
+        bound,
     )
     unit.phase = Phase.CHECKS_QUEUED
     return PendingCheck(proposal, pending, stake)
 
 
-def next_decision(state: RunState, allotment: CheckBudget, waiting: list[PendingCheck]) -> tuple[PendingCheck, str] | None:
+def next_decision(
+    state: RunState, allotment: CheckBudget, waiting: list[PendingCheck]
+) -> tuple[PendingCheck, str] | None:
     """The value that is worth most, taken from those that wait, and why it gets nothing, which is empty where it gets some. None where none
     waits, and where there is not enough as long as checks are under way: they may take less than is reserved, and others may come."""
     waiting[:] = [one for one in waiting if one.proposal.unit.phase is Phase.CHECKS_QUEUED]
@@ -153,7 +158,9 @@ def upcoming_values(state: RunState, waiting: Sequence[PendingCheck]) -> Iterato
         yield from _upcoming_values(state, state.root, 1.0, waiting)
 
 
-def _upcoming_values(state: RunState, scope: ExecutionScope, weight: float, waiting: Sequence[PendingCheck]) -> Iterator[UpcomingValues]:
+def _upcoming_values(
+    state: RunState, scope: ExecutionScope, weight: float, waiting: Sequence[PendingCheck]
+) -> Iterator[UpcomingValues]:
     program = scope.program
     for node, share in zip(program.nodes, program.influence, strict=True):
         if scope.outcomes[node.index] is not None:
@@ -166,7 +173,10 @@ def _upcoming_values(state: RunState, scope: ExecutionScope, weight: float, wait
         count, each = 1, share * weight
         if map_progress is not None and map_progress.items:
             here = sum(one.proposal.unit.owner is unit for one in waiting)
-            count, each = map_progress.pending - map_progress.check_budget_decided - here, each / len(map_progress.items)
+            count, each = (
+                map_progress.pending - map_progress.check_budget_decided - here,
+                each / len(map_progress.items),
+            )
         elif unit is not None and (unit.check_budget_decided or unit.phase is Phase.CHECKS_QUEUED):
             count = 0
         if asks and count > 0:
@@ -176,4 +186,6 @@ def _upcoming_values(state: RunState, scope: ExecutionScope, weight: float, wait
         if unit is not None and unit.body is not None and unit.check_progress is None:
             yield from _upcoming_values(state, unit.body, each, waiting)
         else:
-            yield from (UpcomingValues(each * inner, number * max(0, count)) for inner, number in node.body.check_weights)
+            yield from (
+                UpcomingValues(each * inner, number * max(0, count)) for inner, number in node.body.check_weights
+            )

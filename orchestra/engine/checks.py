@@ -63,7 +63,10 @@ def _handle_result(driver: Driver, proposal: RunChecks, found: ChecksPending | V
 def allocate_budget(driver: Driver) -> bool:
     """Gives of the budget for checks to those that wait for some, or tells them that they get none; whether there was such a one."""
     allotment, happened = driver.state.check_budget, False
-    while allotment is not None and (found := check_budget.next_decision(driver.state, allotment, driver.pending_checks or [])) is not None:
+    while (
+        allotment is not None
+        and (found := check_budget.next_decision(driver.state, allotment, driver.pending_checks or [])) is not None
+    ):
         one, why = found
         happened = True
         if why:
@@ -76,7 +79,9 @@ def allocate_budget(driver: Driver) -> bool:
     return happened
 
 
-def _record_checks_started(driver: Driver, proposal: RunChecks, asked: ChecksPending, stake: CheckPriority | None = None) -> None:
+def _record_checks_started(
+    driver: Driver, proposal: RunChecks, asked: ChecksPending, stake: CheckPriority | None = None
+) -> None:
     driver.record(
         ChecksStarted(
             **driver.stamp(),
@@ -91,7 +96,9 @@ def _record_checks_started(driver: Driver, proposal: RunChecks, asked: ChecksPen
     )
 
 
-def _record_judgement(driver: Driver, proposal: RunChecks, ruling: VerificationResult, unasked: CheckPriority | None = None) -> None:
+def _record_judgement(
+    driver: Driver, proposal: RunChecks, ruling: VerificationResult, unasked: CheckPriority | None = None
+) -> None:
     accepted, answer = ruling.accepted, proposal.unit.last_attempt
     driver.record(
         OutputJudged(

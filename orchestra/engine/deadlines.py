@@ -44,7 +44,11 @@ def max_wait(unit: WorkItem) -> float:
     """Seconds that a unit waits for its time at most: as many as were planned when it began to."""
     if unit.phase is not Phase.BACKING_OFF:
         return inf if unit.node.timeout is None else unit.node.timeout
-    return retry_policy(unit.node, unit.last_attempt.error).backoff_range(unit.attempt)[1] if unit.last_attempt is not None else inf
+    return (
+        retry_policy(unit.node, unit.last_attempt.error).backoff_range(unit.attempt)[1]
+        if unit.last_attempt is not None
+        else inf
+    )
 
 
 def can_sleep(driver: Driver) -> bool:
@@ -104,7 +108,9 @@ async def _on_due(driver: Driver, unit: WorkItem, due: float, most: float) -> No
     if unit.phase is Phase.BACKING_OFF:
         driver.state.enqueue(unit)
     elif _has_deadline(unit):
-        said = f"{'nobody answered' if unit.phase is Phase.ASKING_PERSON else 'not done'} within {unit.node.timeout:g} s"
+        said = (
+            f"{'nobody answered' if unit.phase is Phase.ASKING_PERSON else 'not done'} within {unit.node.timeout:g} s"
+        )
         driver.time_out(unit, FailedOutcome(TIMEOUT, said, unit.path, f"raise `timeout:` of {unit.path}"))
     driver.dispatch()
 
@@ -113,7 +119,9 @@ def watch_budget(driver: Driver, scope: ExecutionScope | None) -> None:
     """Sees to it that a scope ends when the seconds of its budget are over, where it has such a budget."""
     if scope is None or scope.expires_at == inf:
         return
-    driver.budget_timers[scope.unit.path if scope.unit is not None else ""] = _create_timer(driver, _on_budget_expired(driver, scope))
+    driver.budget_timers[scope.unit.path if scope.unit is not None else ""] = _create_timer(
+        driver, _on_budget_expired(driver, scope)
+    )
 
 
 async def _on_budget_expired(driver: Driver, scope: ExecutionScope) -> None:

@@ -8,7 +8,14 @@ from typing import TypeAlias
 
 from orchestra.core.error_codes import IN_DOUBT_CODES, INVALID_OVERRIDE, NO_BUDGET, REPEAT_DECLINED, TOO_FEW_ELEMENTS
 from orchestra.core.errors import OrchestraError
-from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, Outcome, SkippedOutcome, ValueOutcome, inherit_outcome
+from orchestra.core.outcomes import (
+    AbstainedOutcome,
+    FailedOutcome,
+    Outcome,
+    SkippedOutcome,
+    ValueOutcome,
+    inherit_outcome,
+)
 from orchestra.core.untrusted_text import pluralize
 from orchestra.engine import kinds
 from orchestra.engine.kinds import ask, call, checks, first_of, subworkflow
@@ -52,7 +59,8 @@ def _propose(proposals: list[Proposal], state: RunState, unit: WorkItem, step: _
         proposal = FinishNode(unit, FailedOutcome(error.code, error.message, unit.path, error.hint))
     except RecursionError:
         proposal = FinishNode(
-            unit, FailedOutcome("E023", "a value is nested too deeply", unit.path, "flatten it in the tool that makes it")
+            unit,
+            FailedOutcome("E023", "a value is nested too deeply", unit.path, "flatten it in the tool that makes it"),
         )
     if type(proposal) is Invoke:
         unit.phase = RUNNING
@@ -89,7 +97,11 @@ def _begin(state: RunState, unit: WorkItem) -> Proposal | None:
         return said
     if not unit.scope.has_all_values and unit.owner is None and (inherited := _unmet_need(unit)) is not None:
         return FinishNode(unit, inherited)
-    if node.when is not None and _filters_elements(unit) == (unit.owner is not None) and not node.when.evaluate(unit.bindings):
+    if (
+        node.when is not None
+        and _filters_elements(unit) == (unit.owner is not None)
+        and not node.when.evaluate(unit.bindings)
+    ):
         return FinishNode(unit, SkippedOutcome("its condition is false", unit.path))
     if node.each is not None and unit.owner is None:  # `unit.is_map`, without the call: every node comes here
         return _expand_map(unit)
@@ -137,7 +149,11 @@ def _advance(state: RunState, unit: WorkItem) -> Proposal | None:
                 return kinds.tool_use.on_body_done(unit)
             if unit.node.plan_settings is None:
                 return subworkflow.on_body_done(state, unit)
-            return kinds.plan_voting.on_body_done(unit) if kinds.plan_voting.is_voting(unit) else kinds.plan.on_body_done(unit)
+            return (
+                kinds.plan_voting.on_body_done(unit)
+                if kinds.plan_voting.is_voting(unit)
+                else kinds.plan.on_body_done(unit)
+            )
         case phase:
             raise internal_error(f"{unit.path} asks for a decision in phase {phase.name}")
 
@@ -164,7 +180,12 @@ def _is_unfit_override(outcome: Outcome | None) -> bool:
 def _apply_fallback(unit: WorkItem, proposal: FinishNode) -> FinishNode:
     """The node's fallback, where it has no value and the fallback can be computed."""
     fallback = unit.node.fallback
-    if fallback is None or isinstance(proposal.outcome, ValueOutcome) or unit.is_map or _is_unfit_override(proposal.outcome):
+    if (
+        fallback is None
+        or isinstance(proposal.outcome, ValueOutcome)
+        or unit.is_map
+        or _is_unfit_override(proposal.outcome)
+    ):
         return proposal
     if any(name not in unit.bindings for name in fallback.references):
         return proposal
@@ -182,7 +203,9 @@ def _expand_map(unit: WorkItem) -> Proposal:
     items = node.each.evaluate(unit.bindings) if node.each else []
     if len(items) > node.limit:
         hint = f"raise `limit` (at most 10,000), or pass fewer elements to {unit.path}"
-        return FinishNode(unit, FailedOutcome("E004", f"{len(items)} elements, and the limit is {node.limit}", unit.path, hint))
+        return FinishNode(
+            unit, FailedOutcome("E004", f"{len(items)} elements, and the limit is {node.limit}", unit.path, hint)
+        )
     if type(node.at_least) is int and len(items) < node.at_least:
         hint = f"lower `at_least`, or pass more elements to {unit.path}"
         said = f"{pluralize(len(items), 'element')}, and {node.at_least:,} {_needed_phrase(node.at_least)}"
@@ -209,7 +232,9 @@ def _too_few(unit: WorkItem, outcomes: list[Outcome | None]) -> FailedOutcome:
     missing = [
         (index, found)
         for index, found in enumerate(outcomes)
-        if found is not None and not isinstance(found, ValueOutcome) and not (wanted == "all" and isinstance(found, SkippedOutcome))
+        if found is not None
+        and not isinstance(found, ValueOutcome)
+        and not (wanted == "all" and isinstance(found, SkippedOutcome))
     ]
     named = "; ".join(f"{unit.path}[{index}] {_reason_text(found)}" for index, found in missing[:MAX_NAMED])
     more = f"; and {len(missing) - MAX_NAMED:,} more" if len(missing) > MAX_NAMED else ""
@@ -219,7 +244,9 @@ def _too_few(unit: WorkItem, outcomes: list[Outcome | None]) -> FailedOutcome:
         else "all elements are needed"
     )
     hint = _failure_hint(unit, [found for _, found in missing if isinstance(found, FailedOutcome)])
-    return FailedOutcome(TOO_FEW_ELEMENTS, f"{needed}, and {len(missing):,} cannot be had: {named}{more}", unit.path, hint)
+    return FailedOutcome(
+        TOO_FEW_ELEMENTS, f"{needed}, and {len(missing):,} cannot be had: {named}{more}", unit.path, hint
+    )
 
 
 def _needed_phrase(number: int) -> str:
@@ -228,7 +255,9 @@ def _needed_phrase(number: int) -> str:
 
 def _failure_hint(unit: WorkItem, failures: list[FailedOutcome]) -> str:
     """What to do about a list of which these elements failed. Who leaves out one that may have had its effect may never look for it."""
-    doubtful = [one for one in failures if unit.node.has_effects and (one.code in IN_DOUBT_CODES or one.code == REPEAT_DECLINED)]
+    doubtful = [
+        one for one in failures if unit.node.has_effects and (one.code in IN_DOUBT_CODES or one.code == REPEAT_DECLINED)
+    ]
     first = (doubtful or failures)[0] if failures else None
     if first is not None and first.code == TOO_FEW_ELEMENTS:
         return first.hint
@@ -255,10 +284,17 @@ def _finish_run(state: RunState) -> Proposal:
     if root is None:
         raise internal_error("the run has no root")
     try:
-        outcome = limit_size(subworkflow.scope_outcome(root), "output") if (lost := _unread_failure(root)) is None else lost
+        outcome = (
+            limit_size(subworkflow.scope_outcome(root), "output") if (lost := _unread_failure(root)) is None else lost
+        )
     except OrchestraError as error:  # of these values, such as a text that grew too long
         outcome = FailedOutcome(error.code, error.message, "output", error.hint)
-    status = {ValueOutcome: "done", SkippedOutcome: "abstained", AbstainedOutcome: "abstained", FailedOutcome: "failed"}[type(outcome)]
+    status = {
+        ValueOutcome: "done",
+        SkippedOutcome: "abstained",
+        AbstainedOutcome: "abstained",
+        FailedOutcome: "failed",
+    }[type(outcome)]
     if isinstance(outcome, FailedOutcome) and outcome.code == NO_BUDGET:
         status = "budget"
     return FinishRun(status, outcome)

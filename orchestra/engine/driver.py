@@ -157,7 +157,9 @@ class Driver:
             self._fail(error)
         if self.pending_checks and not self.ending:
             with self._stop_on_error():
-                if checks.allocate_budget(self):  # here, so that values that came in the same turn are held against each other
+                if checks.allocate_budget(
+                    self
+                ):  # here, so that values that came in the same turn are held against each other
                     self._continue()
 
     def stamp(self) -> dict[str, Any]:
@@ -185,8 +187,16 @@ class Driver:
     def _execute(self, proposal: Proposal) -> None:
         match proposal:
             case FinishNode(unit, outcome, instead, given):
-                keeping = kinds.plan_cache.plan_to_cache(self.state, unit, outcome) if unit.plan_progress is not None else None
-                self.record(NodeFinished(**self.stamp(), node=unit.path, outcome=outcome, original_outcome=instead, overridden_by=given))
+                keeping = (
+                    kinds.plan_cache.plan_to_cache(self.state, unit, outcome)
+                    if unit.plan_progress is not None
+                    else None
+                )
+                self.record(
+                    NodeFinished(
+                        **self.stamp(), node=unit.path, outcome=outcome, original_outcome=instead, overridden_by=given
+                    )
+                )
                 deadlines.cancel_timers(self, unit.path)
                 if unit.plan_progress is not None or self.state.abandoned is not None:
                     self._cancel_abandoned()
@@ -203,7 +213,9 @@ class Driver:
             case ExpandMap(unit, count):
                 self.record(MapExpanded(**self.stamp(), node=unit.path, count=count))
             case EnterBody(unit, turn, drafted, because):
-                self.record(TurnStarted(**self.stamp(), node=unit.path, turn=turn, draft=drafted, choice_reason=because))
+                self.record(
+                    TurnStarted(**self.stamp(), node=unit.path, turn=turn, draft=drafted, choice_reason=because)
+                )
                 if turn == 1 and unit.due:
                     deadlines.set_timer(self, unit)
                 deadlines.watch_budget(self, unit.body)
@@ -288,7 +300,11 @@ class Driver:
             else:
                 began = self.clock.monotonic()
                 live = self.run.text_stream
-                coming = call_streaming(self.workers, call, live) if self.call is None or live is not None else self.call(call)
+                coming = (
+                    call_streaming(self.workers, call, live)
+                    if self.call is None or live is not None
+                    else self.call(call)
+                )
                 try:
                     reply = await (coming if call.timeout is None else self._with_timeout(coming, call))
                 except asyncio.CancelledError:
@@ -300,7 +316,9 @@ class Driver:
                 answer = attempt_finished(self, invoke, reply, began, memo)
             self.tasks[task] = None
             self.pending_starts.pop(call.node, None)
-            if invoke.unit.phase is RUNNING and not self.ending:  # else its time was up meanwhile, and nobody wants to know
+            if (
+                invoke.unit.phase is RUNNING and not self.ending
+            ):  # else its time was up meanwhile, and nobody wants to know
                 self.record(answer)
                 if answer.memo_key and answer.final and not answer.reused_from:
                     self.remember(answer)
@@ -325,7 +343,9 @@ class Driver:
                 return invoke
         return None
 
-    async def _with_timeout(self, reply: Coroutine[Any, Any, CallResult | CallError], call: CallRequest) -> CallResult | CallError:
+    async def _with_timeout(
+        self, reply: Coroutine[Any, Any, CallResult | CallError], call: CallRequest
+    ) -> CallResult | CallError:
         try:
             async with asyncio.timeout(call.timeout):
                 return await reply
@@ -341,7 +361,9 @@ class Driver:
                 raise
             counted = None
         if unit.phase is Phase.COUNTING_TOKENS and not self.ending:
-            self.record(TokensCounted(**self.stamp(), node=unit.path, prompt_tokens=bound if counted is None else counted))
+            self.record(
+                TokensCounted(**self.stamp(), node=unit.path, prompt_tokens=bound if counted is None else counted)
+            )
             self.dispatch()
 
     async def _recall_plans(self, unit: WorkItem, keys: Sequence[str]) -> None:
@@ -396,9 +418,12 @@ class Driver:
             if unit.phase is Phase.IN_BODY:
                 deadlines.watch_budget(self, unit.body)
             if unit.due and (
-                unit.phase in (Phase.BACKING_OFF, Phase.IN_BODY, Phase.BODY_DONE, Phase.ASKING_PERSON) or has_timed_checks(unit)
+                unit.phase in (Phase.BACKING_OFF, Phase.IN_BODY, Phase.BODY_DONE, Phase.ASKING_PERSON)
+                or has_timed_checks(unit)
             ):
-                most = 0.0 if unit.due <= alarm_time else deadlines.max_wait(unit)  # the wall's clock may have been set back since
+                most = (
+                    0.0 if unit.due <= alarm_time else deadlines.max_wait(unit)
+                )  # the wall's clock may have been set back since
                 deadlines.set_timer(self, unit, most, late=unit.due <= max(alarm_time, now))
         for message in messages:
             self._handle_message(message)
@@ -424,7 +449,8 @@ class Driver:
     def _finish_cancelled(self) -> None:
         by = self.state.cancelled_by
         self.finish_run(
-            "cancelled", FailedOutcome("E008", f"cancelled{f' by {by}' if by else ''}", hint=f"orchestra runs show {self.run.id}")
+            "cancelled",
+            FailedOutcome("E008", f"cancelled{f' by {by}' if by else ''}", hint=f"orchestra runs show {self.run.id}"),
         )
 
     def _handle_message(self, message: InboxMessage) -> None:
@@ -437,9 +463,15 @@ class Driver:
         asked = self.state.open_questions.get(message.node)
         refusal = NO_OPEN_QUESTION if asked is None else self.engine.rejection_reason(asked, message)
         if refusal:
-            self.record(InboxMessageRejected(**self.stamp(), message_number=message.number, node=message.node, reason=refusal))
+            self.record(
+                InboxMessageRejected(**self.stamp(), message_number=message.number, node=message.node, reason=refusal)
+            )
         else:
-            value, number, why = None if message.decline_reason else message.value, message.number, message.decline_reason
+            value, number, why = (
+                None if message.decline_reason else message.value,
+                message.number,
+                message.decline_reason,
+            )
             said: dict[str, Any] = {
                 "value": value,
                 "by": message.by,

@@ -16,19 +16,18 @@ from orchestra.core.events import (
     AttemptFinished,
     CancelRequested,
     Event,
-    Override,
     QuestionAsked,
     RunFinished,
     RunResumed,
     RunStarted,
 )
-from orchestra.core.labels import Label
 from orchestra.core.lifecycle import LoopAffinity
 from orchestra.core.outcomes import FailedOutcome
 from orchestra.core.protocols import Clock, InboxMessage, Journal, Workers, unary_call
 from orchestra.engine import deadlines
 from orchestra.engine.driver import Driver
 from orchestra.engine.evolve import evolve
+from orchestra.engine.request import RunRequest
 from orchestra.engine.run import Execution
 from orchestra.engine.state import RunState, WorkItem
 from orchestra.schema.types import Validator
@@ -92,49 +91,20 @@ class Engine:
         """By the identity of a schema, which is kept alive here: the one type of a plain schema, and its validator."""
         self._closed = False
 
-    def start(
-        self,
-        program: Program,
-        inputs: Mapping[str, Any],
-        *,
-        graph: str,
-        label: Label = "internal",
-        run: str = "",
-        versions: dict[str, str] | None = None,
-        parent: str = "",
-        options: Mapping[str, Any] | None = None,
-        workers: Workers | None = None,
-        tiers: tuple[str, ...] = (),
-        stream_text: bool = False,
-        values: Mapping[str, Override] | None = None,
-    ) -> Execution:
-        """Begins a run of `program` on inputs that are already of its types.
+    def start(self, program: Program, request: RunRequest, *, workers: Workers | None = None) -> Execution:
+        """Starts a run of a program.
 
-        `graph` is the digest of its source in the journal, `versions` those of what it calls; `run` is an id that nobody has, a
-        new one where it is empty; `parent` is the run that it is forked from; `options` are kept for a resumption; `workers` do its
-        calls instead of the engine's own; `tiers` are the fleet's larger models, in the order in which they are asked;
-        with `stream_text` the text of models can be read while it is written; `values` are what persons gave in the place of what steps
-        would come to, by path.
+        Args:
+            program: The compiled workflow.
+            request: The request; its inputs are already checked against the types of `program`.
+            workers: Makes the calls of this run instead of the engine's own workers.
         """
-        handle = Execution(run or self.clock.new_id(), self.journal).enable_text_stream(stream_text)
-        started = RunStarted(
-            seq=1,
-            at=self.clock.now(),
-            run=handle.id,
-            workflow=program.name,
-            graph=graph,
-            inputs=dict(inputs),
-            label=label,
-            versions={} if versions is None else versions,
-            parent=parent,
-            options=dict(options or {}),
-            tiers=tiers,
-            overrides=dict(values) if values else None,
-        )
+        handle = Execution(request.run or self.clock.new_id(), self.journal).enable_text_stream(request.options.live)
+        started = request.started_event(handle.id, program.name, program.budget, self.clock.now())
         handle.started = started
         workers = workers or self.workers
         driver = self._create_driver(program, handle, RunState(self.concurrency, workers.estimate), workers)
-        driver.use_memo = bool(started.options.get("memo"))
+        driver.use_memo = request.options.memo
         driver.record(started)
         driver.begin()
         return handle
@@ -191,7 +161,9 @@ class Engine:
         self._remove_sleeping(run.id)
         driver.use_memo = bool(run.started and run.started.options.get("memo"))
         now = self.clock.now()
-        driver.record(RunResumed(seq=state.seq + 1, at=now, epoch=epoch, by=by, idle_seconds=max(0.0, now - events[-1].at)))
+        driver.record(
+            RunResumed(seq=state.seq + 1, at=now, epoch=epoch, by=by, idle_seconds=max(0.0, now - events[-1].at))
+        )
         state.prune()
         driver.begin(messages, alarm_time)
 
@@ -232,7 +204,9 @@ class Engine:
 
     def _create_driver(self, program: Program, run: Execution, state: RunState, workers: Workers) -> Driver:
         if self._closed:
-            raise OrchestraError("E017", "the engine is closed", hint="open another: async with Orchestra.open() as orchestra")
+            raise OrchestraError(
+                "E017", "the engine is closed", hint="open another: async with Orchestra.open() as orchestra"
+            )
         driver = self._drivers[run.id] = Driver(self, program, run, state, workers)
         self._affinity = self._affinity or LoopAffinity()
         run.attach(driver.cancel, self._affinity)
@@ -261,7 +235,9 @@ class Engine:
         known = self._validators.get(id(schema))
         if known is None:
             exact = (
-                _PLAIN_TYPES.get(schema["type"]) if schema.keys() <= _PLAIN_SCHEMA_KEYS and isinstance(schema.get("type"), str) else None
+                _PLAIN_TYPES.get(schema["type"])
+                if schema.keys() <= _PLAIN_SCHEMA_KEYS and isinstance(schema.get("type"), str)
+                else None
             )
             if len(self._validators) >= MAX_VALIDATORS:
                 self._validators.clear()
@@ -279,7 +255,11 @@ class Engine:
         if question.due and message.at >= question.due:
             return TOO_LATE
         if message.call_happened:
-            return "it is declined, and says what the call gave" if message.decline_reason else _result_rejection(question, message.value)
+            return (
+                "it is declined, and says what the call gave"
+                if message.decline_reason
+                else _result_rejection(question, message.value)
+            )
         if message.decline_reason:
             return f"nobody else can say it: {' or '.join(question.options)}" if question.kind == "effect" else ""
         if question.options and message.value not in question.options:
@@ -334,7 +314,9 @@ class Engine:
         if (before := self._timers.pop(run, None)) is not None:
             before.cancel()
         if unit is not None:
-            self._timers[run] = asyncio.get_running_loop().create_task(self._on_due(sleeper, unit.due, deadlines.max_wait(unit)))
+            self._timers[run] = asyncio.get_running_loop().create_task(
+                self._on_due(sleeper, unit.due, deadlines.max_wait(unit))
+            )
 
     async def _on_due(self, sleeper: _SleepingRun, due: float, most: float) -> None:
         await self.clock.sleep(min(max(0.0, due - self.clock.now()), most))
@@ -403,7 +385,9 @@ class Engine:
             await self._resume_once(sleeper, by, alarm_time)
         except OrchestraError as error:
             run = sleeper.run
-            if run.id in self._resuming:  # somebody tries again meanwhile, and a run that is taken over must not be followed as well
+            if (
+                run.id in self._resuming
+            ):  # somebody tries again meanwhile, and a run that is taken over must not be followed as well
                 await self._notify(run.id)
                 return
             asleep = self._remove_sleeping(run.id)
@@ -484,5 +468,7 @@ def _result_rejection(asked: QuestionAsked, value: Any) -> str:
 
 
 def _closed_error(run: str) -> OrchestraError:
-    error = OrchestraError("E017", f"the engine was closed while run {run} was under way", hint=f"orchestra runs resume {run}")
+    error = OrchestraError(
+        "E017", f"the engine was closed while run {run} was under way", hint=f"orchestra runs resume {run}"
+    )
     return error.with_run(run)

@@ -56,7 +56,9 @@ RUNNING, READY = Phase.RUNNING, Phase.READY
 def evolve(state: RunState, event: Event, program: Program) -> None:
     """Folds one event of a run of `program` into its state, in place. Raises `OrchestraError` E001 for a gap in `seq`."""
     if event.seq != state.seq + 1:
-        raise OrchestraError("E001", f"event {event.seq} follows event {state.seq} of run {state.run}", hint="orchestra doctor")
+        raise OrchestraError(
+            "E001", f"event {event.seq} follows event {state.seq} of run {state.run}", hint="orchestra doctor"
+        )
     state.seq = event.seq
     if event.at > state.last_event_at:
         if type(event) is not RunResumed:
@@ -83,7 +85,11 @@ def _run_resumed(state: RunState, event: RunResumed, program: Program) -> None:
         if unit.started_at:
             unit.started_at += event.idle_seconds
             _shift_times(unit, event.idle_seconds)
-        if unit.due and unit.path not in asking and (unit.phase in (Phase.IN_BODY, Phase.BODY_DONE) or checks.has_timed_checks(unit)):
+        if (
+            unit.due
+            and unit.path not in asking
+            and (unit.phase in (Phase.IN_BODY, Phase.BODY_DONE) or checks.has_timed_checks(unit))
+        ):
             unit.due += event.idle_seconds
         if unit.phase is RUNNING:
             release_attempt(state, unit)
@@ -163,7 +169,11 @@ def _charge_budget(state: RunState, account: BudgetAccount, unit: WorkItem, even
 def _node_finished(state: RunState, event: NodeFinished, program: Program) -> None:
     unit = state.units.pop(event.node)
     inside = unit.body is not None or unit.plan_progress is not None
-    if (inside and _has_open_body(unit)) or (unit.map_progress is not None and unit.map_progress.pending) or _has_open_checks(unit):
+    if (
+        (inside and _has_open_body(unit))
+        or (unit.map_progress is not None and unit.map_progress.pending)
+        or _has_open_checks(unit)
+    ):
         abandon(state, descendants(state, unit))
     elif unit.phase is RUNNING:
         release_attempt(state, unit)
@@ -178,7 +188,9 @@ def _node_finished(state: RunState, event: NodeFinished, program: Program) -> No
 def _has_open_body(unit: WorkItem) -> bool:
     """Whether something is still under way inside a unit that has a body, though the unit has its outcome."""
     plan = unit.plan_progress.plan_scope if unit.plan_progress is not None else None
-    if unit.plan_progress is not None and any(sample.body.open_nodes > 0 for sample in unit.plan_progress.samples.values()):
+    if unit.plan_progress is not None and any(
+        sample.body.open_nodes > 0 for sample in unit.plan_progress.samples.values()
+    ):
         return True
     return (unit.body is not None and unit.body.open_nodes > 0) or (plan is not None and plan.open_nodes > 0)
 
@@ -192,7 +204,9 @@ def _checks_started(state: RunState, event: ChecksStarted, program: Program) -> 
     """Checks ask agents: their questions are calls in a scope beneath the unit, which spends from the unit's budget."""
     unit = state.units[event.node]
     unit.phase = Phase.CHECKING
-    scope = state.open_scope(f"{unit.path}?{event.round}/", checks.program(unit, event), ScopeBindings(unit.bindings), unit)
+    scope = state.open_scope(
+        f"{unit.path}?{event.round}/", checks.program(unit, event), ScopeBindings(unit.bindings), unit
+    )
     unit.check_progress = CheckProgress(event, scope)
     if event.priority is not None and state.check_budget is not None:
         check_budget.record_priority(state.check_budget, unit, event.priority)
@@ -273,7 +287,9 @@ def _turn_started(state: RunState, event: TurnStarted, program: Program) -> None
     _enter_body(state, unit, event, path, body, bindings)
 
 
-def _enter_body(state: RunState, unit: WorkItem, event: TurnStarted, path: str, body: Program, bindings: ScopeBindings) -> None:
+def _enter_body(
+    state: RunState, unit: WorkItem, event: TurnStarted, path: str, body: Program, bindings: ScopeBindings
+) -> None:
     if unit.node.timeout is not None and unit.body is None:
         unit.due = event.at + unit.node.timeout
     unit.turn, unit.phase = event.turn, Phase.IN_BODY
@@ -367,7 +383,9 @@ def _set_outcome(state: RunState, unit: WorkItem, outcome: Outcome) -> None:
             map_progress.pending -= 1
             map_progress.running -= 1
             map_progress.check_budget_decided -= unit.check_budget_decided
-            if type(outcome) is not ValueOutcome and not (type(outcome) is SkippedOutcome and unit.node.at_least == "all"):
+            if type(outcome) is not ValueOutcome and not (
+                type(outcome) is SkippedOutcome and unit.node.at_least == "all"
+            ):
                 map_progress.failures_left -= 1
             if map_progress.failures_left < 0:
                 state.request_decision(owner, Phase.MAPPING)  # it fails, whatever comes of the others

@@ -118,7 +118,16 @@ class FinishRun(msgspec.Struct, frozen=True):
 
 
 Proposal: TypeAlias = (
-    Invoke | RunChecks | ScheduleRetry | CountTokens | AskPerson | ExpandMap | EnterBody | RecallPlan | FinishNode | FinishRun
+    Invoke
+    | RunChecks
+    | ScheduleRetry
+    | CountTokens
+    | AskPerson
+    | ExpandMap
+    | EnterBody
+    | RecallPlan
+    | FinishNode
+    | FinishRun
 )
 
 

@@ -89,7 +89,10 @@ def replay(program: Program, events: Iterable[Event]) -> ReplayResult:
                     found.certificates[event.node] = certificate_digest(state.units[event.node].node)
                 evolve(state, event, program)
                 if unit is not None and (
-                    unit.due or unit.plan_progress is not None or unit.node.at_least is not None or _has_time_budget(unit)
+                    unit.due
+                    or unit.plan_progress is not None
+                    or unit.node.at_least is not None
+                    or _has_time_budget(unit)
                 ):
                     _drop_abandoned(pending)
         except (KeyError, IndexError) as error:
@@ -116,7 +119,11 @@ def _drop_unrecorded(state: RunState, pending: dict[str, Proposal]) -> None:
             del pending[unit.path]
             state.running -= 1
             state.enqueue(unit)
-        elif unit.plan_progress is not None and unit.phase is Phase.BODY_DONE and pending.pop(unit.path, None) is not None:
+        elif (
+            unit.plan_progress is not None
+            and unit.phase is Phase.BODY_DONE
+            and pending.pop(unit.path, None) is not None
+        ):
             state.request_decision(unit, Phase.BODY_DONE)
 
 
@@ -143,7 +150,9 @@ def _mismatch(state: RunState, pending: dict[str, Proposal], event: Event, found
         case AttemptStarted():
             return _match_call(pending, event, found)
         case AttemptFinished():
-            if ((node, event.attempt) not in found.calls or node in pending) and (reason := _match_call(pending, event, found)):
+            if ((node, event.attempt) not in found.calls or node in pending) and (
+                reason := _match_call(pending, event, found)
+            ):
                 return reason
             found.calls[node, event.attempt] = (found.calls[node, event.attempt][0], event)
             if event.error == TIMEOUT:
@@ -158,18 +167,27 @@ def _mismatch(state: RunState, pending: dict[str, Proposal], event: Event, found
         case MapExpanded():
             return _match_field(pending.pop(node, None), event.count, ExpandMap, "count")
         case TurnStarted():
-            return _match_turn(proposal := pending.pop(node, None), event) and _match_turn(_legacy_proposal(proposal), event)
+            return _match_turn(proposal := pending.pop(node, None), event) and _match_turn(
+                _legacy_proposal(proposal), event
+            )
         case QuestionAsked():
             return _match_field(pending.pop(node, None), event.question, AskPerson, "question")
         case QuestionAnswered() if event.call_happened:
             attempt = state.units[node].attempt
             if (open_ := found.calls.get((node, attempt))) is not None:
                 said = {"name": open_[0].name, "value": event.value, "overridden_by": OverrideSource(event.by)}
-                found.calls[node, attempt] = (open_[0], AttemptFinished(seq=event.seq, at=event.at, node=node, attempt=attempt, **said))
+                found.calls[node, attempt] = (
+                    open_[0],
+                    AttemptFinished(seq=event.seq, at=event.at, node=node, attempt=attempt, **said),
+                )
             return ""
         case RetryPlanned():
             proposal = pending.pop(node, None)
-            return "" if isinstance(proposal, ScheduleRetry) and proposal.attempt == event.attempt else _describe_action(proposal)
+            return (
+                ""
+                if isinstance(proposal, ScheduleRetry) and proposal.attempt == event.attempt
+                else _describe_action(proposal)
+            )
         case TokensCounted():
             if isinstance(counted := pending.pop(node, None), Invoke):
                 state.running -= 1
@@ -179,23 +197,32 @@ def _mismatch(state: RunState, pending: dict[str, Proposal], event: Event, found
             proposal = pending.pop("", None)
             if event.status in ("cancelled", "budget"):
                 return ""
-            same = isinstance(proposal, FinishRun) and (proposal.status, proposal.outcome) == (event.status, event.outcome)
+            same = isinstance(proposal, FinishRun) and (proposal.status, proposal.outcome) == (
+                event.status,
+                event.outcome,
+            )
             return "" if same else _describe_action(proposal)
         case _:
             return ""
 
 
 def _match_turn(proposal: Proposal | None, event: TurnStarted) -> str:
-    if isinstance(proposal, RecallPlan | EnterBody) and proposal.unit.node.plan_settings is not None and _is_unversioned(event.draft):
+    if (
+        isinstance(proposal, RecallPlan | EnterBody)
+        and proposal.unit.node.plan_settings is not None
+        and _is_unversioned(event.draft)
+    ):
         proposal = plan.first_question(proposal.unit, version=0)
     elif isinstance(proposal, RecallPlan):
         proposal = plan_cache.expected_beginning(proposal.unit, event.draft)
     if isinstance(proposal, EnterBody) and proposal.choice_reason != event.choice_reason:
         return "another agent would be asked"
-    draft = not isinstance(proposal, EnterBody) or _without_grammar(_with_legacy_sampling(proposal.draft, event.draft)) == _without_grammar(
-        event.draft
+    draft = not isinstance(proposal, EnterBody) or _without_grammar(
+        _with_legacy_sampling(proposal.draft, event.draft)
+    ) == _without_grammar(event.draft)
+    return (
+        _match_field(proposal, event.turn, EnterBody, "turn") if draft else "the router's machine would go on otherwise"
     )
-    return _match_field(proposal, event.turn, EnterBody, "turn") if draft else "the router's machine would go on otherwise"
 
 
 def _legacy_proposal(proposal: Proposal | None) -> Proposal | None:
@@ -248,10 +275,15 @@ def _match_finish(state: RunState, pending: dict[str, Proposal], event: NodeFini
         proposal = time_out(unit, proposal.outcome) if isinstance(proposal, FinishNode) else proposal
     if isinstance(proposal, EnterBody):
         proposal = _legacy_unreadable_line(unit) or proposal
-    if isinstance(proposal, FinishNode) and (proposal.outcome, proposal.overridden_by) == (event.outcome, event.overridden_by):
+    if isinstance(proposal, FinishNode) and (proposal.outcome, proposal.overridden_by) == (
+        event.outcome,
+        event.overridden_by,
+    ):
         return ""
     # Not by the clock: the engine waits in time that never jumps, and stamps events with the wall's, which may.
-    late = unit.due and (unit.phase in (Phase.IN_BODY, Phase.ASKING_PERSON) or has_timed_checks(unit) or isinstance(proposal, RunChecks))
+    late = unit.due and (
+        unit.phase in (Phase.IN_BODY, Phase.ASKING_PERSON) or has_timed_checks(unit) or isinstance(proposal, RunChecks)
+    )
     spent = unit.phase is Phase.IN_BODY and _has_time_budget(unit)
     if (late and _ended_with(unit, event, TIMEOUT)) or (spent and _ended_with(unit, event, NO_BUDGET)):
         found.timed_out.append(event.node)
@@ -306,7 +338,10 @@ def _with_legacy_evidence(today: tuple[Verdict, ...], told: tuple[Verdict, ...])
 
 
 def _match_checks_started(proposal: Proposal | None, event: ChecksStarted) -> str:
-    if not isinstance(proposal, RunChecks) or (proposal.attempt, round_number(proposal.unit) + 1) != (event.attempt, event.round):
+    if not isinstance(proposal, RunChecks) or (proposal.attempt, round_number(proposal.unit) + 1) != (
+        event.attempt,
+        event.round,
+    ):
         return _describe_action(proposal)
     asked = evaluate_checks(proposal)
     if not isinstance(asked, session.ChecksPending):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
 from orchestra.core.errors import OrchestraError
-from orchestra.core.events import Event, Override, QuestionAsked, RunFinished, RunStarted
-from orchestra.core.labels import Label
+from orchestra.core.events import Event, QuestionAsked, RunFinished, RunStarted
 from orchestra.core.lifecycle import LoopAffinity
 from orchestra.core.outcomes import FailedOutcome
 from orchestra.core.protocols import Journal
@@ -20,24 +19,6 @@ if TYPE_CHECKING:
 
 NOT_STORABLE = "J004"
 """Code of the journal for an event that it cannot keep: it is too large, or no JSON."""
-
-
-def explicit_values(values: Mapping[str, Override] | None) -> dict[str, Any]:
-    """The values that persons gave, without the answers that are kept: those grow with the run that a fork is of."""
-    return {path: one.value for path, one in (values or {}).items() if not one.question_digest}
-
-
-class RunRequest(NamedTuple):
-    """What is to run, on what: what a key stands for."""
-
-    graph: str = ""
-    """Digest of the workflow."""
-    inputs: Any = None
-    parent: str = ""
-    """The run that it is a fork of."""
-    overrides: Mapping[str, Any] = {}
-    """What persons gave for its steps."""
-    label: Label = "internal"
 
 
 class Execution:
@@ -165,12 +146,6 @@ class Execution:
             self._cancel(by)
 
     @property
-    def request(self) -> RunRequest:
-        """What runs, on what."""
-        one = self.started
-        return RunRequest(one.graph, one.inputs, one.parent, explicit_values(one.overrides), one.label) if one is not None else RunRequest()
-
-    @property
     def is_over(self) -> bool:
         """Whether nothing will come any more."""
         return self._end is not None or self._error is not None
@@ -205,7 +180,11 @@ class Execution:
     async def wait_until_blocked(self) -> RunFinished | None:
         """The last event, on disk; or None as soon as the run waits for a person and for nothing else, such as an answer that was given
         here and not taken yet. Raises as `wait` does."""
-        while self._end is None and self._error is None and not (self._open_questions and self.questions == self._open_questions):
+        while (
+            self._end is None
+            and self._error is None
+            and not (self._open_questions and self.questions == self._open_questions)
+        ):
             await self._next_change()
         if self._error is not None:
             raise self._error
@@ -237,7 +216,9 @@ class Execution:
                 yield event
             position += len(batch)
 
-    async def text(self, stream: TextStream, nodes: Collection[str], agents: Collection[str]) -> AsyncGenerator[TextPiece, None]:
+    async def text(
+        self, stream: TextStream, nodes: Collection[str], agents: Collection[str]
+    ) -> AsyncGenerator[TextPiece, None]:
         """The pieces that are written in this process, of these nodes and agents, or of all. Raises as `wait` does."""
         if self._affinity is not None:
             self._affinity.check()

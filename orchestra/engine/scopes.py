@@ -104,7 +104,14 @@ def extend(state: RunState, scope: ExecutionScope, program: Program, *, complete
     names = {node.name for node in program.nodes}
     gone = {node.name for node in before.nodes} - names
     if gone:
-        abandon(state, [path for path in paths_within(state, scope.path, ("",)) if root_name(path.removeprefix(scope.path)) in gone])
+        abandon(
+            state,
+            [
+                path
+                for path in paths_within(state, scope.path, ("",))
+                if root_name(path.removeprefix(scope.path)) in gone
+            ],
+        )
     for node in program.nodes:
         unit = state.units.get(scope.path + node.name)
         if unit is not None:

@@ -22,7 +22,10 @@ def limit_size(outcome: Outcome, node: str) -> Outcome:
     if type(outcome) is not ValueOutcome or (size := _json_size(outcome.value)) <= MAX_VALUE_BYTES:
         return outcome
     return FailedOutcome(
-        TOO_LARGE, f"its value has {size:,} bytes of JSON or more; at most {MAX_VALUE_BYTES:,} are kept", node, TOO_LARGE_HINT
+        TOO_LARGE,
+        f"its value has {size:,} bytes of JSON or more; at most {MAX_VALUE_BYTES:,} are kept",
+        node,
+        TOO_LARGE_HINT,
     )
 
 

@@ -378,7 +378,11 @@ class RunState:
     )  # fmt: skip
 
     def __init__(
-        self, concurrency: int = 1 << 30, estimate: Callable[[CallRequest], CallEstimate] = no_estimate, *, keep_budgets: bool = True
+        self,
+        concurrency: int = 1 << 30,
+        estimate: Callable[[CallRequest], CallEstimate] = no_estimate,
+        *,
+        keep_budgets: bool = True,
     ) -> None:
         self.run = ""
         self.label: Label = "internal"
@@ -456,7 +460,9 @@ class RunState:
         """A program begins: its nodes without needs may start."""
         outer = unit.scope.account if unit is not None else None
         budget = program.budget
-        account = BudgetAccount(budget, outer) if self.keep_budgets and budget is not None and has_limits(budget) else outer
+        account = (
+            BudgetAccount(budget, outer) if self.keep_budgets and budget is not None and has_limits(budget) else outer
+        )
         scope = ExecutionScope(path, program, bindings, unit, account, self.nearest_deadline(unit))
         if program.time_limit is not None:
             scope.expires_at = self.active_seconds + program.time_limit
@@ -485,7 +491,11 @@ class RunState:
     def prune(self) -> None:
         """Leaves of what waits for a decision only what still does: after a fold of many events, each unit once."""
         self.abandoned = None
-        agenda = {(id(unit), phase): (unit, phase) for unit, phase in self.pending_decisions if unit is None or unit.phase is phase}
+        agenda = {
+            (id(unit), phase): (unit, phase)
+            for unit, phase in self.pending_decisions
+            if unit is None or unit.phase is phase
+        }
         self.pending_decisions = list(agenda.values())
         ready = {id(entry[3]): entry for entry in self.ready if entry[3].phase is Phase.READY}
         self.ready = list(ready.values())
@@ -494,7 +504,11 @@ class RunState:
     @property
     def is_idle(self) -> bool:
         """Whether nothing can happen before a person answers: no call is under way, and no unit waits for a time."""
-        return bool(self.open_questions) and not self.running and all(unit.phase in _IDLE_PHASES for unit in self.units.values())
+        return (
+            bool(self.open_questions)
+            and not self.running
+            and all(unit.phase in _IDLE_PHASES for unit in self.units.values())
+        )
 
 
 _IDLE_PHASES = frozenset({Phase.ASKING_PERSON, Phase.IN_BODY, Phase.MAPPING, Phase.CHECKING})
@@ -503,7 +517,9 @@ _IDLE_PHASES = frozenset({Phase.ASKING_PERSON, Phase.IN_BODY, Phase.MAPPING, Pha
 def internal_error(message: str) -> OrchestraError:
     """The error E002, of which no user is guilty."""
     return OrchestraError(
-        "E002", message, hint="a fault of Orchestra; please report it with what this prints: orchestra runs show RUN --json"
+        "E002",
+        message,
+        hint="a fault of Orchestra; please report it with what this prints: orchestra runs show RUN --json",
     )
 
 

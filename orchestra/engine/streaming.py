@@ -82,7 +82,9 @@ class TextReader:
             return None
         call, (start, pieces) = text.call, self._texts[text]
         self.discard(text)
-        return TextPiece(run=call.run, node=call.node, agent=call.name, attempt=call.attempt, start=start, text="".join(pieces))
+        return TextPiece(
+            run=call.run, node=call.node, agent=call.name, attempt=call.attempt, start=start, text="".join(pieces)
+        )
 
     def copy_from(self, other: TextReader) -> None:
         """Takes over what another one has, and this one wants."""

@@ -216,8 +216,7 @@ class _GrammarWriter:
         return [*(rule for _, rule in self.call_rules(scope, chosen, demands)), *self.bracket_rules(over)]
 
     def step_end(self, answers: Sequence[PlanReference], name: str, capability: str, each: bool, more: bool) -> str:
-        """The text after a step with this name: the answer from it or earlier steps, or another step if `more` is set.
-        """
+        """The text after a step with this name: the answer from it or earlier steps, or another step if `more` is set."""
         kind = PlanScope(self.offer, [PlanStep(name, capability, each=PlanReference(ELEMENT) if each else None)]).steps[
             name
         ]
@@ -289,8 +288,7 @@ class _GrammarWriter:
     def map_call_rules(
         self, scope: PlanScope, skills: Iterable[str], demands: Sequence[ValueRule] = ()
     ) -> list[tuple[str, str]]:
-        """One rule per capability for a call for each element, inside its bracket, over an available or a stated list.
-        """
+        """One rule per capability for a call for each element, inside its bracket, over an available or a stated list."""
         chosen = list(skills)
         found: dict[str, list[str]] = {}
         for capability, body in (

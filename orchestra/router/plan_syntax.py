@@ -133,8 +133,7 @@ def parse_steps(lines: Iterable[str]) -> tuple[PlanStep, ...]:
 
 
 def split_lines(text: str) -> list[str]:
-    """Splits a text into lines. Characters that JSON strings may contain literally, such as U+2028, do not end a line.
-    """
+    """Splits a text into lines. Characters that JSON strings may contain literally, such as U+2028, do not end a line."""
     return _LINE_ENDS.split(text)
 
 

@@ -183,8 +183,7 @@ def read_cassette(path: Path) -> list[CassetteEntry]:
 
 
 def missing_cassette_error(path: Path, hint: str = "", former_path: Path | None = None) -> CassetteError:
-    """The error of a cassette that is not there; `former_path` is where it lay in earlier versions, should it be there.
-    """
+    """The error of a cassette that is not there; `former_path` is where it lay in earlier versions, should it be there."""
     hint = hint or f"record it: {RECORD_COMMAND}"
     if former_path is None or former_path == path or not former_path.exists():
         return CassetteError("C030", f"there is no cassette {_relative_path(path)}", hint=hint)

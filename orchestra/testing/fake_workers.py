@@ -95,8 +95,7 @@ NO_FAULTS = Faults()
 
 
 def from_schemas(catalog: Catalog, seed: int = 0) -> AnswerFunction:
-    """Answers each call with a seeded random value of its contract's output; quotes come from the call's own evidence.
-    """
+    """Answers each call with a seeded random value of its contract's output; quotes come from the call's own evidence."""
 
     def answer(call: CallRequest) -> Any:
         contracts: Mapping[str, Contract] = catalog.agents if call.kind == "agent" else catalog.tools

@@ -301,8 +301,7 @@ class SimulatedTest(pytest.Function):
 
 
 def _seed_count(mark: pytest.Mark) -> int:
-    """The seeds that a mark wants. Raises `InputError` C036 for none at all: a test that never ran would have passed.
-    """
+    """The seeds that a mark wants. Raises `InputError` C036 for none at all: a test that never ran would have passed."""
     match mark.args, mark.kwargs:
         case [(int(count),), {**rest}] if count >= 1 and not isinstance(count, bool) and not rest:
             return count
@@ -332,8 +331,7 @@ def _require_async_test(item: pytest.Item) -> None:
 
 
 def _isolated_settings(item: pytest.Item) -> Any:
-    """The settings of the test's project alone: neither the user's files nor the environment change what a test does.
-    """
+    """The settings of the test's project alone: neither the user's files nor the environment change what a test does."""
     from orchestra.core.settings import Settings
 
     nowhere = str(item.path.parent / "cassettes" / ".none")

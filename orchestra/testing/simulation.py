@@ -124,8 +124,7 @@ class SimulatedOrchestra(_OrchestraHarness):
         self._fault_rates = self._fault_rates if faults is None else faults
 
     def set_random_answers(self, *, latency: Latency | None = None, faults: Faults | None = None) -> None:
-        """Seeded random values of each agent's and tool's own output type; what `set_answers` says of one still holds.
-        """
+        """Seeded random values of each agent's and tool's own output type; what `set_answers` says of one still holds."""
         self._answer_function = lambda call: from_schemas(self.orchestra.registry.catalog(), self.seed)(call)
         self.set_answers({}, latency=latency, faults=faults)
 

@@ -137,8 +137,7 @@ class VirtualClock:
         return self._ids.new(self.now())
 
     def jump(self, seconds: float) -> None:
-        """Sets the wall clock forward or back, as an administrator or NTP would; sleeps and `monotonic` do not notice.
-        """
+        """Sets the wall clock forward or back, as an administrator or NTP would; sleeps and `monotonic` do not notice."""
         self._offset += seconds
 
 

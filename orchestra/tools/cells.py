@@ -57,7 +57,11 @@ def _table_cells(table: Sequence[Sequence[str]]) -> Iterator[Cell]:
     for at, row in enumerate(table):
         for column, text in enumerate(row):
             if text.strip():
-                above = [line[column].strip() for line in table[: min(at, head)] if column < len(line) and line[column].strip()]
+                above = [
+                    line[column].strip()
+                    for line in table[: min(at, head)]
+                    if column < len(line) and line[column].strip()
+                ]
                 label = next((one.strip() for one in row[:column] if one.strip()), "")
                 yield Cell(row=at, column=column, text=text.strip(), row_heading=label, column_heading=" ".join(above))
 
@@ -69,7 +73,13 @@ def _is_figure(text: str) -> bool:
 
 def _number_values(number: Number) -> tuple[Fraction, ...]:
     """What a number may be written as in an expression; brackets are a minus, or are not. A column may say that `1.234` is a thousand."""
-    return (number.value, number.plain, abs(number.value), abs(number.plain), *(() if number.identifier else number.other_readings))
+    return (
+        number.value,
+        number.plain,
+        abs(number.value),
+        abs(number.plain),
+        *(() if number.identifier else number.other_readings),
+    )
 
 
 def _operands(expression: str | None) -> list[Fraction]:

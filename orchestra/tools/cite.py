@@ -55,7 +55,9 @@ def _best_candidate(answer: str, asked: frozenset[str], passages: Sequence[Passa
     if not _normalize(answer):
         return None
     found = (
-        _Candidate(answer.strip(), rank, len(asked & content_words(passage.text[start:end])), _citation(passage, start, end))
+        _Candidate(
+            answer.strip(), rank, len(asked & content_words(passage.text[start:end])), _citation(passage, start, end)
+        )
         for rank, passage in enumerate(passages)
         for start, end in _answer_sentences(answer, passage.text)
     )
@@ -75,7 +77,9 @@ def _answer_sentences(answer: str, text: str) -> Iterator[tuple[int, int]]:
 
 
 def _citation(passage: Passage, start: int, end: int) -> Citation:
-    return Citation(quote=passage.text[start:end], source=passage.source, start=passage.start + start, end=passage.start + end)
+    return Citation(
+        quote=passage.text[start:end], source=passage.source, start=passage.start + start, end=passage.start + end
+    )
 
 
 def _weight(group: list[_Candidate]) -> float:

@@ -48,7 +48,9 @@ def sentence_span(text: str, start: int, end: int, ends: Sequence[int] = ()) -> 
 
 def _sentence_ends(text: str, start: int, stop: int) -> Iterator[int]:
     """Where sentences end in a part of a text."""
-    return (match.end() for match in _SENTENCE_END.finditer(text, start, stop) if not _is_abbreviation(text, match.start()))
+    return (
+        match.end() for match in _SENTENCE_END.finditer(text, start, stop) if not _is_abbreviation(text, match.start())
+    )
 
 
 def _is_abbreviation(text: str, stop: int) -> bool:

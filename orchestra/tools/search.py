@@ -29,21 +29,29 @@ def search(query: str, documents: Sequence[Document], top: int = 5) -> list[Pass
     if not passages or not wanted or top < 1:
         return []
     found = _bm25([_terms(passage.text) for passage in passages], wanted)
-    ranked = sorted((index for index in range(len(passages)) if found[index] > 0), key=lambda index: (-found[index], index))
+    ranked = sorted(
+        (index for index in range(len(passages)) if found[index] > 0), key=lambda index: (-found[index], index)
+    )
     return [passages[index].model_copy(update={"score": round(float(found[index]), 6)}) for index in ranked[:top]]
 
 
 def bm25_scores(texts: Sequence[str], query: str) -> list[float]:
     """How much each text shares with a query, by BM25; 0 where they share no word. Raises `InputError` T006 as `search` does."""
     wanted = _terms(query)
-    return [float(score) for score in _bm25([_terms(text) for text in texts], wanted)] if texts and wanted else [0.0] * len(texts)
+    return (
+        [float(score) for score in _bm25([_terms(text) for text in texts], wanted)]
+        if texts and wanted
+        else [0.0] * len(texts)
+    )
 
 
 def _bm25(corpus: list[list[str]], query: list[str]) -> NDArray[numpy.float32]:
     try:
         import bm25s
     except ImportError as error:
-        raise InputError("T006", "search needs the package bm25s", hint="pip install 'orchestra-slm[search]'") from error
+        raise InputError(
+            "T006", "search needs the package bm25s", hint="pip install 'orchestra-slm[search]'"
+        ) from error
     numbers: dict[str, int] = {}
     rows = [[numbers.setdefault(term, len(numbers)) for term in terms] for terms in corpus]
     known = [numbers[term] for term in dict.fromkeys(query) if term in numbers]

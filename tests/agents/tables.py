@@ -21,7 +21,24 @@ from orchestra.text.numbers.sort_keys import BOUNDS
 NAMES = ("ada", "grace", "edsger", "barbara", "donald", "alan")
 WORDS = [
     *NAMES,
-    *("name", "age", "books", "rooms", "the", "has", "how", "many", "most", "least", "difference", "total", "which", "who", "what", "of"),
+    *(
+        "name",
+        "age",
+        "books",
+        "rooms",
+        "the",
+        "has",
+        "how",
+        "many",
+        "most",
+        "least",
+        "difference",
+        "total",
+        "which",
+        "who",
+        "what",
+        "of",
+    ),
     *("is", "in", "and", "?", "|", ".", ",", "$", "(", ")", "-"),
     *map(str, range(100)),
 ]
@@ -67,7 +84,13 @@ def told(way: str, quotes: list[str] | None = None, expression: str | None = Non
 
 
 def layout(**changes: Any) -> dict[str, Any]:
-    said: dict[str, Any] = {"format": FORMAT, "question": "question", "table": "table", "paragraphs": "paragraphs", "tokens": 64}
+    said: dict[str, Any] = {
+        "format": FORMAT,
+        "question": "question",
+        "table": "table",
+        "paragraphs": "paragraphs",
+        "tokens": 64,
+    }
     return said | {"base": {"licence": "CC0-1.0", "sha256": {}}, "data": [], "arrays": "tables.npz"} | changes
 
 
@@ -75,7 +98,10 @@ def arrays(rank: int = 2, up: float = 0.0) -> dict[str, Any]:
     import numpy as np
 
     chance = np.random.default_rng(3)
-    made: dict[str, Any] = {"weight": chance.normal(size=(len(OUTPUTS), SHAPE.hidden_size)), "bias": np.zeros(len(OUTPUTS))}
+    made: dict[str, Any] = {
+        "weight": chance.normal(size=(len(OUTPUTS), SHAPE.hidden_size)),
+        "bias": np.zeros(len(OUTPUTS)),
+    }
     for name in SHAPE.linear_layers:
         taken, gives = SHAPE.layer_shape(name)
         made |= {f"down.{name}": chance.normal(size=(1, rank, taken)), f"up.{name}": np.full((1, gives, rank), up)}
@@ -93,7 +119,11 @@ def write(folder: Path, made: dict[str, Any], **changes: Any) -> Card:
 
 def spot(sheet: TableEncoding, place: Place) -> int:
     """The number of a place."""
-    [found] = [at for at, one in enumerate(sheet.locations) if place in ((one.row, one.column), one.text if one.row < 0 else None)]
+    [found] = [
+        at
+        for at, one in enumerate(sheet.locations)
+        if place in ((one.row, one.column), one.text if one.row < 0 else None)
+    ]
     return found
 
 
@@ -126,7 +156,9 @@ class Hand:
             return _filled(len(sheet.locations), {spot(sheet, place): value for place, value in (given or {}).items()})
 
         return TableLogits(
-            operations=_filled(len(OPERATIONS), {OPERATIONS.index(way): 8.0 - 2 * rank for rank, way in enumerate(self.ways)}),
+            operations=_filled(
+                len(OPERATIONS), {OPERATIONS.index(way): 8.0 - 2 * rank for rank, way in enumerate(self.ways)}
+            ),
             scales=_filled(len(SCALES), {SCALES.index(self.scale): 1.0}),
             cells=places(self.cells),
             first=places(self.first),

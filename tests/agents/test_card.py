@@ -51,11 +51,18 @@ def test_a_card_is_read(tmp_path: Path) -> None:
     assert list(contract.input["properties"]) == ["question", "context"]
     assert list(contract.output["properties"]) == ["answer", "quote"]
     assert contract.output["properties"]["quote"]["anyOf"][0]["format"] == "quote"
-    assert (contract.kind, contract.max_output, contract.checks, contract.evidence) == ("agent", 99, ("quote",), "context")
+    assert (contract.kind, contract.max_output, contract.checks, contract.evidence) == (
+        "agent",
+        99,
+        ("quote",),
+        "context",
+    )
     assert contract.digest == card.digest
 
 
-@pytest.mark.parametrize("change", [("Reads.", "Writes."), ("99", "98"), ("Question", "Ask"), ("[quote]", "[quote, numbers]")])
+@pytest.mark.parametrize(
+    "change", [("Reads.", "Writes."), ("99", "98"), ("Question", "Ask"), ("[quote]", "[quote, numbers]")]
+)
 def test_the_digest_changes_with_whatever_the_card_says(tmp_path: Path, change: tuple[str, str]) -> None:
     first = Card.load(folder(tmp_path)).digest
     assert Card.load(folder(tmp_path)).digest == first
@@ -90,8 +97,12 @@ def test_the_digest_changes_with_whatever_the_card_says(tmp_path: Path, change: 
         ("context: str}", "context: {type: str, default: ''}}", "A002", 3, 33, "context: str"),
     ],
 )
-def test_a_fault_is_shown_where_it_stands(tmp_path: Path, old: str, new: str, code: str, line: int, column: int, hint: str) -> None:
-    error = refused(folder(tmp_path, GOOD.replace(old, new) + "types: {Long: {type: string, minLength: 177}}\n" * ("Long" in new)))
+def test_a_fault_is_shown_where_it_stands(
+    tmp_path: Path, old: str, new: str, code: str, line: int, column: int, hint: str
+) -> None:
+    error = refused(
+        folder(tmp_path, GOOD.replace(old, new) + "types: {Long: {type: string, minLength: 177}}\n" * ("Long" in new))
+    )
     assert error.location is not None
     assert (error.code, error.location.line, error.location.column) == (code, line, column), str(error)
     if hint:
@@ -99,12 +110,22 @@ def test_a_fault_is_shown_where_it_stands(tmp_path: Path, old: str, new: str, co
 
 
 def test_an_input_with_a_default_may_be_left_out(tmp_path: Path) -> None:
-    text = GOOD.replace("context: str}", "context: {type: str | null, default: 'Paris'}}").replace("evidence: context\n", "")
+    text = GOOD.replace("context: str}", "context: {type: str | null, default: 'Paris'}}").replace(
+        "evidence: context\n", ""
+    )
     card = Card.load(folder(tmp_path, text))
-    assert (card.contract.input["required"], card.contract.input["properties"]["context"]["default"]) == (["question"], "Paris")
+    assert (card.contract.input["required"], card.contract.input["properties"]["context"]["default"]) == (
+        ["question"],
+        "Paris",
+    )
     assert Card.restore(card.dump(), card.folder) == card
-    assert CompiledPrompt(card).render({"question": "Where?"}).messages[-1].content == "Context: Paris\nQuestion: Where?"
-    assert CompiledPrompt(card).render({"question": "Where?", "context": "Rome"}).messages[-1].content == "Context: Rome\nQuestion: Where?"
+    assert (
+        CompiledPrompt(card).render({"question": "Where?"}).messages[-1].content == "Context: Paris\nQuestion: Where?"
+    )
+    assert (
+        CompiledPrompt(card).render({"question": "Where?", "context": "Rome"}).messages[-1].content
+        == "Context: Rome\nQuestion: Where?"
+    )
     assert "Context: None" in CompiledPrompt(card).render({"question": "Where?", "context": None}).messages[-1].content
 
 
@@ -146,7 +167,11 @@ def test_a_grammar_that_cannot_hold_the_output_is_refused(tmp_path: Path, more: 
 
 def test_an_encoder_of_tables_has_a_field_that_is_computed(tmp_path: Path) -> None:
     card = Card.load(folder(tmp_path, CARD, None))
-    assert (card.kind, card.output_form.field_order[-1], "answer" in card.output_form.schema["properties"]) == ("encoder", "answer", False)
+    assert (card.kind, card.output_form.field_order[-1], "answer" in card.output_form.schema["properties"]) == (
+        "encoder",
+        "answer",
+        False,
+    )
     written = {"expression": "2 * 3", "quotes": ["six"]}
     assert card.output_form.fill(written, None)["answer"] == 6
     assert card.output_form.fill(written | {"expression": None}, None)["answer"] == ["six"]
@@ -158,7 +183,10 @@ POINTS = "name: finder\nkind: encoder\nmodel: tiny\ninput: {question: str, conte
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
-        (POINTS + "output: {answer: Quote | null, words: Quote | null}\ncomputed: {words: {value: answer}}\n", "encoder"),
+        (
+            POINTS + "output: {answer: Quote | null, words: Quote | null}\ncomputed: {words: {value: answer}}\n",
+            "encoder",
+        ),
         (CARD.replace("  rows: list[Index]\n", ""), "encoder"),
         (CARD.replace("kind: encoder\nmodel: tiny\n", "kind: sklearn\n"), "sklearn"),
     ],
@@ -198,7 +226,9 @@ def test_every_fault_of_a_card_is_told_at_once(tmp_path: Path) -> None:
         ("{% include 'other' %}", "A007", 0, 0),
     ],
 )
-def test_a_prompt_that_cannot_be_rendered_is_refused(tmp_path: Path, prompt: str, code: str, line: int, column: int) -> None:
+def test_a_prompt_that_cannot_be_rendered_is_refused(
+    tmp_path: Path, prompt: str, code: str, line: int, column: int
+) -> None:
     if code == "A007":
         Card.load(folder(tmp_path, prompt=prompt))  # found when it is rendered: no template is there to include
         return
@@ -230,7 +260,9 @@ def test_a_system_text_that_cannot_be_rendered_is_refused_too(tmp_path: Path, sy
     assert error.location is not None
     assert (error.code, error.location.line, error.location.column) == (code, 8, 9)
     with pytest.raises(InputError, match=code):
-        Card.declare("reader", input=parse_type("dict[str, str]", {}), output={"type": "string"}, prompt="Read.", system=system)
+        Card.declare(
+            "reader", input=parse_type("dict[str, str]", {}), output={"type": "string"}, prompt="Read.", system=system
+        )
     good = Card.load(folder(tmp_path, GOOD + "system: Be brief.\n"))
     with pytest.raises(InputError, match="A012"):
         Card.restore(good.dump().replace(b"Be brief.", system.encode()))
@@ -247,7 +279,9 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
 
 def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
     assert refused(folder(tmp_path, prompt="x" * (1 << 20) + "x")).code == "A004"
-    assert refused(folder(tmp_path, prompt="x\udcff".encode("utf-8", "replace").decode() + "{{ nothing }}")).code == "A006"
+    assert (
+        refused(folder(tmp_path, prompt="x\udcff".encode("utf-8", "replace").decode() + "{{ nothing }}")).code == "A006"
+    )
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "."])
@@ -287,19 +321,32 @@ def test_a_type_is_not_called_as_a_word_of_types_is(tmp_path: Path, name: str) -
 
 def test_a_type_that_refers_to_itself_is_the_same_alone_and_within_another(tmp_path: Path) -> None:
     tree = "{type: object, properties: {kids: {type: array, items: {$ref: '#'}}}, additionalProperties: false}"
-    for output, wrap in (("Tree", lambda one: one), ("{tree: Tree}", lambda one: {"tree": one}), ("list[Tree]", lambda one: [one])):
-        card = GOOD.replace("{answer: str | null, quote: Quote | null}", output).replace("evidence: context", f"types: {{Tree: {tree}}}")
+    for output, wrap in (
+        ("Tree", lambda one: one),
+        ("{tree: Tree}", lambda one: {"tree": one}),
+        ("list[Tree]", lambda one: [one]),
+    ):
+        card = GOOD.replace("{answer: str | null, quote: Quote | null}", output).replace(
+            "evidence: context", f"types: {{Tree: {tree}}}"
+        )
         found = Validator(Card.load(folder(tmp_path, card)).output_schema)
         assert found.check(wrap({"kids": [{"kids": [{}]}]})) is None
         assert found.check(wrap({"kids": [wrap({"kids": [{"other": 1}]})]})) is not None
 
 
 def test_the_hint_says_with_how_many_tokens_a_long_text_fits(tmp_path: Path) -> None:
-    long = GOOD.replace("answer: str | null", "answer: 'list[Long] | null'") + "types: {Long: {type: string, minLength: 177}}\n"
+    long = (
+        GOOD.replace("answer: str | null", "answer: 'list[Long] | null'")
+        + "types: {Long: {type: string, minLength: 177}}\n"
+    )
     card = Card.load(folder(tmp_path, long.replace("max_output: 99", "max_output: 134")))
     constraint = CompiledPrompt(card).render({"question": "Who?", "context": ""}, constraint="schema").constraint
     assert constraint is not None
-    assert constraint.value["properties"]["answer"]["anyOf"][0]["items"] == {"type": "string", "minLength": 177, "maxLength": 177}
+    assert constraint.value["properties"]["answer"]["anyOf"][0]["items"] == {
+        "type": "string",
+        "minLength": 177,
+        "maxLength": 177,
+    }
     assert refused(folder(tmp_path, long.replace("max_output: 99", "max_output: 133"))).code == "A002"
 
 
@@ -315,7 +362,10 @@ def test_a_card_declared_in_python_is_a_card() -> None:
         Card.declare("teller", input=inputs, output=quote, prompt="{{ contxt }}")
 
 
-QUESTION = {"type": "object", "properties": {"question": {"type": "string"}, "context": {"type": "string", "default": ""}}}
+QUESTION = {
+    "type": "object",
+    "properties": {"question": {"type": "string"}, "context": {"type": "string", "default": ""}},
+}
 ASKED: dict[str, Any] = {"input": QUESTION, "output": {"type": "string"}, "prompt": "{{ context }} {{ question }}"}
 LONG = {"type": "object", "properties": {"a": {"type": "string", "minLength": 999}}, "required": ["a"]}
 
@@ -328,7 +378,9 @@ LONG = {"type": "object", "properties": {"a": {"type": "string", "minLength": 99
         ({"output": LONG}, "A002", "max_output"),
     ],
 )
-def test_what_agent_yaml_is_refused_with_a_declared_card_is_too(change: dict[str, Any], code: str, message: str) -> None:
+def test_what_agent_yaml_is_refused_with_a_declared_card_is_too(
+    change: dict[str, Any], code: str, message: str
+) -> None:
     with pytest.raises(InputError, match=message) as caught:
         Card.declare("reader", **{**ASKED, **change})
     assert caught.value.code == code
@@ -362,8 +414,15 @@ def test_the_cards_that_travel_with_the_package_are_read(name: str) -> None:
     assert (builtin_folder("agents") / name / "card.md").is_file()
 
 
-TEXT = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"], "additionalProperties": False}
-DECLARED = Card.declare("writer", input=TEXT, output={"type": "string"}, prompt="Say: {{ text }}", sampling={"temperature": 0.5, "seed": 7})
+TEXT = {
+    "type": "object",
+    "properties": {"text": {"type": "string"}},
+    "required": ["text"],
+    "additionalProperties": False,
+}
+DECLARED = Card.declare(
+    "writer", input=TEXT, output={"type": "string"}, prompt="Say: {{ text }}", sampling={"temperature": 0.5, "seed": 7}
+)
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in builtin_folder("agents").iterdir() if path.is_dir()))
@@ -378,7 +437,11 @@ def test_a_declared_card_is_stored_too() -> None:
 
 def test_the_order_of_an_outputs_fields_is_part_of_a_card(tmp_path: Path) -> None:
     one = Card.load(folder(tmp_path))
-    other = Card.load(folder(tmp_path, GOOD.replace("answer: str | null, quote: Quote | null", "quote: Quote | null, answer: str | null")))
+    other = Card.load(
+        folder(
+            tmp_path, GOOD.replace("answer: str | null, quote: Quote | null", "quote: Quote | null, answer: str | null")
+        )
+    )
     assert one.digest != other.digest
     assert list(Card.restore(other.dump()).output_schema["properties"]) == ["quote", "answer"]
 
@@ -428,11 +491,15 @@ def restored(data: bytes) -> Card | str:
 
 def test_a_key_of_sampling_that_stands_beside_it_is_shown_its_place() -> None:
     with pytest.raises(InputError) as caught:
-        Card.declare("reader", input=parse_type("dict[str, str]", {}), output={"type": "string"}, prompt="Read.", temperature=0.2)
+        Card.declare(
+            "reader", input=parse_type("dict[str, str]", {}), output={"type": "string"}, prompt="Read.", temperature=0.2
+        )
     assert (caught.value.code, caught.value.hint) == ("A002", "it stands in another key: sampling={'temperature': …}")
 
 
-@pytest.mark.parametrize("prompt", ["{{text}}  Say\n\nit.", "{{ text }} Say it. \n", "{#- mine -#}\n{{- text -}} Say it."])
+@pytest.mark.parametrize(
+    "prompt", ["{{text}}  Say\n\nit.", "{{ text }} Say it. \n", "{#- mine -#}\n{{- text -}} Say it."]
+)
 def test_blanks_and_comments_of_a_prompt_make_no_other_agent(prompt: str) -> None:
     """A judge that differs from who made the answer by those alone is the same one."""
     one, two = (card_of("one", said) for said in ("{{ text }} Say it.", prompt))
@@ -443,5 +510,8 @@ def test_blanks_and_comments_of_a_prompt_make_no_other_agent(prompt: str) -> Non
 
 def card_of(name: str, prompt: str) -> Card:
     return Card.declare(
-        name, input={"type": "object", "properties": {"text": {"type": "string"}}}, output={"type": "string"}, prompt=prompt
+        name,
+        input={"type": "object", "properties": {"text": {"type": "string"}}},
+        output={"type": "string"},
+        prompt=prompt,
     )

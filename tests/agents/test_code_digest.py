@@ -119,7 +119,10 @@ def outer(text: str) -> str:
     ("before", "after"),
     [
         ("class Rates:\n    VAT = 1", "class Rates:\n    VAT = 2"),
-        ("class Rates:\n    @staticmethod\n    def VAT(): return 1", "class Rates:\n    @staticmethod\n    def VAT(): return 2"),
+        (
+            "class Rates:\n    @staticmethod\n    def VAT(): return 1",
+            "class Rates:\n    @staticmethod\n    def VAT(): return 2",
+        ),
         ("class Base:\n    VAT = 1\nclass Rates(Base): ...", "class Base:\n    VAT = 2\nclass Rates(Base): ..."),
         ("import enum\nclass Rates(enum.Enum):\n    VAT = 1", "import enum\nclass Rates(enum.Enum):\n    VAT = 2"),
         ("import re\nRates = re.compile('1')", "import re\nRates = re.compile('2')"),
@@ -147,7 +150,9 @@ def outer(text: str) -> str:
 
 
 @pytest.mark.parametrize(("place", "noticed"), [("beside.py", True), (".venv/lib/site-packages/beside.py", False)])
-def test_a_library_that_was_installed_in_the_folder_is_none_of_its_code(folder: Path, place: str, noticed: bool) -> None:
+def test_a_library_that_was_installed_in_the_folder_is_none_of_its_code(
+    folder: Path, place: str, noticed: bool
+) -> None:
     def told(source: str) -> str:
         beside, main = ModuleType("beside"), ModuleType("main")
         beside.__file__, main.__file__ = str(folder / place), str(folder / "main.py")

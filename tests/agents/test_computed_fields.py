@@ -61,14 +61,21 @@ def test_the_probability_is_that_among_the_choices() -> None:
 
 
 def test_a_model_that_had_something_else_in_mind_has_no_probability() -> None:
-    assert value(OutputParser(JUDGE).parse("supported", tokens=[Word("supported", odds(The=0.6, supported=0.3))]))["p"] is None
+    assert (
+        value(OutputParser(JUDGE).parse("supported", tokens=[Word("supported", odds(The=0.6, supported=0.3))]))["p"]
+        is None
+    )
 
 
 def test_a_token_that_begins_two_choices_counts_for_neither() -> None:
     alike = card(record(label={**LABEL, "enum": ["not stated", "not true"]}, p=MAYBE), p={"probability": "not true"})
 
     assert (
-        value(OutputParser(alike).parse("not true", tokens=[Word("not", (*odds(no=0.2, nothing=0.1), ("not", math.log(0.7))))]))["p"]
+        value(
+            OutputParser(alike).parse(
+                "not true", tokens=[Word("not", (*odds(no=0.2, nothing=0.1), ("not", math.log(0.7))))]
+            )
+        )["p"]
         is None
     )
 
@@ -78,18 +85,30 @@ def test_within_json_the_token_that_begins_the_choice_is_read_whatever_stands_be
     other = Word(' "contra', ((' "contra', math.log(0.75)), (' "supp', math.log(0.25))))
     words = [Word('{"why": "no"', odds(supported=1.0)), Word(', "label":'), other, Word('dicted"}')]
 
-    assert value(OutputParser(BOTH).parse(text, tokens=words)) == {"why": "no", "label": "contradicted", "p": pytest.approx(0.75)}
+    assert value(OutputParser(BOTH).parse(text, tokens=words)) == {
+        "why": "no",
+        "label": "contradicted",
+        "p": pytest.approx(0.75),
+    }
 
 
 def test_a_sum_is_done_by_code() -> None:
     assert CompiledPrompt(SUM).render({"claim": "x"}).constraint == Constraint("regex", "[0-9+*/. -]+")
-    assert value(OutputParser(SUM).parse("(48 + 24) / 2 ".replace("(", "").replace(")", ""))) == {"expression": "48 + 24 / 2", "answer": 60}
+    assert value(OutputParser(SUM).parse("(48 + 24) / 2 ".replace("(", "").replace(")", ""))) == {
+        "expression": "48 + 24 / 2",
+        "answer": 60,
+    }
     assert value(OutputParser(SUM).parse("1 / 3"))["answer"] == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize(
     ("pattern", "sent"),
-    [("^[0-9+]+$", "[0-9+]+"), (r"^[0-9+]+ \$", r"[0-9+]+ \$"), (r"[0-9+]+\\$", r"[0-9+]+\\"), (r"^[0-9+]+\\\$", r"[0-9+]+\\\$")],
+    [
+        ("^[0-9+]+$", "[0-9+]+"),
+        (r"^[0-9+]+ \$", r"[0-9+]+ \$"),
+        (r"[0-9+]+\\$", r"[0-9+]+\\"),
+        (r"^[0-9+]+\\\$", r"[0-9+]+\\\$"),
+    ],
 )
 def test_a_pattern_loses_the_sign_for_its_end_and_no_dollar(pattern: str, sent: str) -> None:
     made = card(record(expression={**TEXT, "pattern": pattern}, answer=MAYBE), answer={"value": "expression"})

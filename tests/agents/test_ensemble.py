@@ -74,7 +74,9 @@ def test_weights_say_what_each_member_counts(answers: Any, weights: Any, value: 
 
 
 def test_values_are_compared_by_what_they_say_and_not_by_the_order_of_their_fields() -> None:
-    best = pool_answers([EnsembleAnswer({"a": 1, "b": 2}, 0.4), EnsembleAnswer({"c": 3}, 0.5), EnsembleAnswer({"b": 2, "a": 1}, 0.4)])
+    best = pool_answers(
+        [EnsembleAnswer({"a": 1, "b": 2}, 0.4), EnsembleAnswer({"c": 3}, 0.5), EnsembleAnswer({"b": 2, "a": 1}, 0.4)]
+    )
     assert best.value == {"a": 1, "b": 2}
     assert best.confidence == pytest.approx(0.8 / 3)
 
@@ -91,7 +93,9 @@ def test_expressions_of_one_value_say_the_same_and_the_surest_is_theirs() -> Non
     assert best.value == {"expression": "9+4*5", "answer": 29}
     assert best.confidence == pytest.approx(0.7 / 5)
     assert pool_answers(answers).value == {"expression": "5+4+9", "answer": 18}
-    assert form.comparison_key(answers[3].value) != form.comparison_key(answers[4].value), "what has no value is what it says"
+    assert form.comparison_key(answers[3].value) != form.comparison_key(answers[4].value), (
+        "what has no value is what it says"
+    )
 
 
 def test_a_probability_is_no_more_than_one() -> None:
@@ -157,16 +161,36 @@ def test_members_that_could_be_none_are_not_taken_from_a_stored_ensemble(tmp_pat
         ({"both": ENSEMBLE + "system: Read.\n"}, "A024", "system: an ensemble has what its members have"),
         ({"both": ENSEMBLE + "tools: [search]\n"}, "A018", "an agent of kind ensemble calls nothing"),
         ({"both": member("both", "members: [first, second]\n")}, "A024", "an agent of kind model answers by itself"),
-        ({"both": ENSEMBLE, "first": member("first"), "second": member("second", "tools: [search]\n")}, "A024", "it uses tools"),
-        ({"both": ENSEMBLE, "first": member("first"), "second": member("second", "label: public\n")}, "A024", "data up to public"),
-        ({"both": ENSEMBLE, "first": member("first"), "second": member("second", "kind: python\n")}, "A024", "kind python does not say"),
         (
-            {"both": ENSEMBLE, "first": member("first"), "second": member("second", types=TYPES.replace("Quote | null", "str"))},
+            {"both": ENSEMBLE, "first": member("first"), "second": member("second", "tools: [search]\n")},
+            "A024",
+            "it uses tools",
+        ),
+        (
+            {"both": ENSEMBLE, "first": member("first"), "second": member("second", "label: public\n")},
+            "A024",
+            "data up to public",
+        ),
+        (
+            {"both": ENSEMBLE, "first": member("first"), "second": member("second", "kind: python\n")},
+            "A024",
+            "kind python does not say",
+        ),
+        (
+            {
+                "both": ENSEMBLE,
+                "first": member("first"),
+                "second": member("second", types=TYPES.replace("Quote | null", "str")),
+            },
             "A024",
             "its output is {answer: str}, and the ensemble's {answer: Quote | null}",
         ),
         (
-            {"both": ENSEMBLE, "first": member("first"), "second": member("second", types=TYPES.replace("context: str", "context: int"))},
+            {
+                "both": ENSEMBLE,
+                "first": member("first"),
+                "second": member("second", types=TYPES.replace("context: str", "context: int")),
+            },
             "A024",
             "its input is {question: str, context: int}",
         ),
@@ -181,7 +205,9 @@ def test_members_that_could_be_none_are_not_taken_from_a_stored_ensemble(tmp_pat
         ),
     ],
 )
-def test_who_cannot_be_a_member_is_told_with_the_place(tmp_path: Path, cards: dict[str, str], code: str, said: str) -> None:
+def test_who_cannot_be_a_member_is_told_with_the_place(
+    tmp_path: Path, cards: dict[str, str], code: str, said: str
+) -> None:
     error = next(iter(load(tmp_path, **cards).broken.values()))
     assert error.code == code
     assert said in error.message
@@ -195,7 +221,9 @@ def test_the_fault_of_a_member_is_told_where_it_is_named(tmp_path: Path) -> None
         load(tmp_path, both=text, first=member("first")).card("both")
     assert (caught.value.location and caught.value.location.line) == 5
     with pytest.raises(InputError) as caught:
-        load(tmp_path / "b", both=text, first=member("first"), second=member("second", "tools: [search]\n")).card("both")
+        load(tmp_path / "b", both=text, first=member("first"), second=member("second", "tools: [search]\n")).card(
+            "both"
+        )
     assert (caught.value.location and caught.value.location.line) == 5
 
 
@@ -208,13 +236,20 @@ def test_an_ensemble_of_a_broken_member_tells_what_is_wrong_with_that(tmp_path: 
 
 
 def test_an_ensemble_can_be_asked_once_all_its_members_can(tmp_path: Path) -> None:
-    registry = load(tmp_path, both=ENSEMBLE, first=member("first"), second=member("second", "kind: encoder\nmodel: mpnet\n"))
+    registry = load(
+        tmp_path, both=ENSEMBLE, first=member("first"), second=member("second", "kind: encoder\nmodel: mpnet\n")
+    )
     card = registry.card("both")
     assert (card.member_cards[1].is_trained, card.is_trained, card.uses_model) == (False, False, True)
 
 
 def test_descriptions_may_differ(tmp_path: Path) -> None:
-    registry = load(tmp_path, both=ENSEMBLE, first=member("first", "description: One.\n"), second=member("second", "description: Other.\n"))
+    registry = load(
+        tmp_path,
+        both=ENSEMBLE,
+        first=member("first", "description: One.\n"),
+        second=member("second", "description: Other.\n"),
+    )
     assert registry.card("both").member_cards
 
 
@@ -228,7 +263,11 @@ def test_members_beside_an_ensemble_come_before_those_of_a_project(tmp_path: Pat
 
 def test_a_member_is_no_second_opinion_of_its_ensemble(tmp_path: Path) -> None:
     registry = load(
-        tmp_path, both=ENSEMBLE, first=member("first"), second=member("second", "system: More.\n"), third=member("third", "system: Else.\n")
+        tmp_path,
+        both=ENSEMBLE,
+        first=member("first"),
+        second=member("second", "system: More.\n"),
+        third=member("third", "system: Else.\n"),
     )
     contracts = registry.agents
     assert is_same_agent(contracts["first"], contracts["both"])

@@ -105,7 +105,9 @@ def test_every_run_of_chunks_of_hostile_evidence_reads_back_exactly(text: str) -
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
 MIXED = st.lists(
-    st.sampled_from(["word", "3.5", " ", '"', "\\", "\n", "é", "東", "\x00", ":", "</s>", "{{", "n", "t", "u00e9"]), min_size=1, max_size=12
+    st.sampled_from(["word", "3.5", " ", '"', "\\", "\n", "é", "東", "\x00", ":", "</s>", "{{", "n", "t", "u00e9"]),
+    min_size=1,
+    max_size=12,
 )
 
 
@@ -180,7 +182,13 @@ def test_lists_records_references_and_optional_fields_have_grammars() -> None:
             "quotes": {"type": "array", "items": QUOTE},
         },
         "required": ["items"],
-        "$defs": {"Item": {"type": "object", "properties": {"kind": {"enum": ["a", "b"]}, "quote": QUOTE}, "required": ["kind", "quote"]}},
+        "$defs": {
+            "Item": {
+                "type": "object",
+                "properties": {"kind": {"enum": ["a", "b"]}, "quote": QUOTE},
+                "required": ["kind", "quote"],
+            }
+        },
     }
     grammar = evidence_grammar(schema, ["alpha beta"], 50)
     item = {"kind": "a", "quote": "beta"}
@@ -207,7 +215,11 @@ def test_a_record_that_holds_itself_has_a_grammar() -> None:
 def test_free_texts_are_bounded_and_other_texts_are_left_alone() -> None:
     schema = {"anyOf": [{"type": "string"}, {"type": "string", "enum": ["a"]}, {"type": "string", "maxLength": 3}]}
     assert limit_texts(schema, 9) == {
-        "anyOf": [{"type": "string", "maxLength": 9}, {"type": "string", "enum": ["a"]}, {"type": "string", "maxLength": 3}]
+        "anyOf": [
+            {"type": "string", "maxLength": 9},
+            {"type": "string", "enum": ["a"]},
+            {"type": "string", "maxLength": 3},
+        ]
     }
 
 

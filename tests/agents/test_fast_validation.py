@@ -17,9 +17,31 @@ from orchestra.schema.types import Validator, schema_of
 PLAIN: list[Any] = [str, int, float, bool, None, Any]
 LISTS: list[Any] = [list[str], list[int], Sequence[float], list[bool], list[Any]]
 odd = st.sampled_from(
-    ["\ud800", 1 << 80, -(1 << 80), 1.0, float("nan"), float("inf"), True, b"x", object(), (1, 2), {"a": 1}, [None], [[1]]]
+    [
+        "\ud800",
+        1 << 80,
+        -(1 << 80),
+        1.0,
+        float("nan"),
+        float("inf"),
+        True,
+        b"x",
+        object(),
+        (1, 2),
+        {"a": 1},
+        [None],
+        [[1]],
+    ]
 )
-values = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.lists(st.integers() | st.text(), max_size=3), odd)
+values = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(),
+    st.lists(st.integers() | st.text(), max_size=3),
+    odd,
+)
 
 
 @pytest.mark.parametrize("hint", PLAIN + LISTS)
@@ -35,7 +57,9 @@ def test_what_passes_is_of_the_type_and_would_be_read_and_written_unchanged(hint
         assert TypeAdapter(hint).dump_python(value, mode="json", warnings="error") == value
 
 
-@pytest.mark.parametrize(("hint", "value"), [(str, "é"), (int, -3), (float, 0.5), (bool, False), (list[str], ["a", "b"]), (Any, None)])
+@pytest.mark.parametrize(
+    ("hint", "value"), [(str, "é"), (int, -3), (float, 0.5), (bool, False), (list[str], ["a", "b"]), (Any, None)]
+)
 def test_values_of_the_type_pass(hint: Any, value: Any) -> None:
     schema = schema_of(hint, "validation")
     passes = scalar_test(schema, hint) or list_test(schema, hint)

@@ -21,7 +21,11 @@ from .test_evidence_grammar import accepts
 
 TEXT = {"type": "string"}
 OBJECT = {"type": "object"}
-INPUT = {"type": "object", "properties": {"question": TEXT, "functions": {"type": "array", "items": OBJECT}}, "required": ["question"]}
+INPUT = {
+    "type": "object",
+    "properties": {"question": TEXT, "functions": {"type": "array", "items": OBJECT}},
+    "required": ["question"],
+}
 CALL = {"type": "object", "properties": {"name": TEXT, "arguments": OBJECT}, "required": ["name", "arguments"]}
 LISTED: dict[str, Any] = {"calls": {"type": "array", "items": CALL}}
 OUTPUT: dict[str, Any] = {"type": "object", "properties": LISTED, "required": ["calls"], "additionalProperties": False}
@@ -30,10 +34,16 @@ PLAIN = Card.declare("caller", input=INPUT, output=OUTPUT, prompt="{{ question }
 
 
 def function(name: str, required: tuple[str, ...] = (), **properties: Any) -> dict[str, Any]:
-    return {"name": name, "description": "", "parameters": {"type": "dict", "properties": properties, "required": list(required)}}
+    return {
+        "name": name,
+        "description": "",
+        "parameters": {"type": "dict", "properties": properties, "required": list(required)},
+    }
 
 
-WEATHER = function("weather", ("city",), city={"type": "string"}, days={"type": "integer"}, unit={"type": "string", "enum": ["C", "F"]})
+WEATHER = function(
+    "weather", ("city",), city={"type": "string"}, days={"type": "integer"}, unit={"type": "string", "enum": ["C", "F"]}
+)
 AREA = function("geometry.area", ("sides",), sides={"type": "tuple", "items": {"type": "float"}}, label={"type": "any"})
 
 
@@ -124,7 +134,11 @@ def test_functions_that_are_none_are_refused_before_a_model_is_asked(functions: 
 @pytest.mark.parametrize(
     ("declared", "right", "wrong"),
     [
-        ({"type": "dict", "properties": {"a": {"type": "int"}}, "required": ["a"]}, [{"a": 1}], [{}, {"a": "x"}, {"a": 1, "b": 2}]),
+        (
+            {"type": "dict", "properties": {"a": {"type": "int"}}, "required": ["a"]},
+            [{"a": 1}],
+            [{}, {"a": "x"}, {"a": 1, "b": 2}],
+        ),
         ({"type": "dict"}, [{}, {"x": [1]}], ["x", 1]),
         ({"type": "object", "additionalProperties": {"type": "boolean"}}, [{"x": True}], [{"x": 1}]),
         ({"type": "array", "items": {"type": "array", "items": {"type": "integer"}}}, [[[1], []]], [[1], [["x"]]]),
@@ -141,14 +155,18 @@ def test_functions_that_are_none_are_refused_before_a_model_is_asked(functions: 
         ({"type": "integer", "minimum": "low"}, [1], ["x"]),
     ],
 )
-def test_types_are_read_in_every_dialect_and_what_nobody_knows_is_any_value(declared: Any, right: list[Any], wrong: list[Any]) -> None:
+def test_types_are_read_in_every_dialect_and_what_nobody_knows_is_any_value(
+    declared: Any, right: list[Any], wrong: list[Any]
+) -> None:
     functions = [function("f", ("x",), x=declared)]
     made = grammar(functions)
     for values, fine in ((right, True), (wrong, False)):
         for value in values:
             written = text(("f", {"x": value}))
             assert accepts(made, written) is fine, value
-            assert isinstance(OutputParser(CALLER).parse(written, inputs={"functions": functions}), ParsedOutput) is fine, value
+            assert (
+                isinstance(OutputParser(CALLER).parse(written, inputs={"functions": functions}), ParsedOutput) is fine
+            ), value
 
 
 def test_of_too_many_parameters_only_the_names_are_held() -> None:
@@ -173,8 +191,14 @@ def test_the_lengths_of_the_cards_own_type_stay() -> None:
 
 
 def test_quotes_beside_calls_are_decoded_over_the_evidence() -> None:
-    output = {**OUTPUT, "properties": {"why": {"type": "string", "format": "quote"}, **LISTED}, "required": ["why", "calls"]}
-    card = Card.declare("caller", input=INPUT, output=output, prompt="{{ question }}", calls={"calls": "functions"}, evidence="question")
+    output = {
+        **OUTPUT,
+        "properties": {"why": {"type": "string", "format": "quote"}, **LISTED},
+        "required": ["why", "calls"],
+    }
+    card = Card.declare(
+        "caller", input=INPUT, output=output, prompt="{{ question }}", calls={"calls": "functions"}, evidence="question"
+    )
     made = str(CompiledPrompt(card).render({"question": "Rain in Bern?", "functions": [WEATHER]}).constraint)
     assert "SOURCE_0" in made
     constraint = CompiledPrompt(card).render({"question": "Rain in Bern?", "functions": [WEATHER]}).constraint
@@ -190,7 +214,11 @@ def test_quotes_beside_calls_are_decoded_over_the_evidence() -> None:
         ({"call": "functions"}, {}, "there is no output 'call'"),
         ({"calls": "function"}, {}, "there is no input 'function'"),
         ({"calls": "question"}, {}, "is no list of functions"),
-        ({"calls": "functions"}, {"output": {**OUTPUT, "properties": {"calls": {"type": "array", "items": TEXT}}}}, "no list of records"),
+        (
+            {"calls": "functions"},
+            {"output": {**OUTPUT, "properties": {"calls": {"type": "array", "items": TEXT}}}},
+            "no list of records",
+        ),
         ({"calls": "functions"}, {"kind": "python"}, "decodes nothing"),
     ],
 )
@@ -211,7 +239,8 @@ def test_the_digest_is_of_the_key_too_and_cards_without_it_keep_theirs() -> None
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["type", "enum", "items", "properties", "required", "x"]), inner)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["type", "enum", "items", "properties", "required", "x"]), inner)
     ),
     max_leaves=12,
 )

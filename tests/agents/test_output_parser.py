@@ -70,7 +70,9 @@ def test_anything_else_is_a_coded_reason(text: str, code: str) -> None:
         ("s1 = a()\nreturn s1\n", "length", "s1 = a()\nreturn s1"),
     ],
 )
-def test_a_plan_that_was_cut_off_is_read_without_its_last_line_which_may_have_gone_on(text: str, finish: str, taken: str) -> None:
+def test_a_plan_that_was_cut_off_is_read_without_its_last_line_which_may_have_gone_on(
+    text: str, finish: str, taken: str
+) -> None:
     assert OutputParser(planner()).parse(text, finish_reason=finish) == ParsedOutput(taken)
 
 

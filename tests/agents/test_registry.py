@@ -138,7 +138,14 @@ async def test_json_goes_in_as_the_functions_types_and_comes_out_as_json() -> No
 
 
 @pytest.mark.parametrize(
-    "inputs", [{}, {"documents": "x"}, {"documents": [{"source": "a"}]}, {"documents": [], "least": "3"}, {"documents": [], "most": 1}]
+    "inputs",
+    [
+        {},
+        {"documents": "x"},
+        {"documents": [{"source": "a"}]},
+        {"documents": [], "least": "3"},
+        {"documents": [], "most": 1},
+    ],
 )
 async def test_inputs_of_another_type_do_not_reach_the_function(inputs: dict[str, Any]) -> None:
     with pytest.raises(ToolError) as caught:
@@ -234,7 +241,9 @@ async def test_callers_do_not_choose_the_key() -> None:
         return idempotency_key
 
     with pytest.raises(ToolError) as caught:
-        await ToolFunction.from_function(charge, effect="keyed").call({"cents": 5, "idempotency_key": "mine"}, "internal", "k1")
+        await ToolFunction.from_function(charge, effect="keyed").call(
+            {"cents": 5, "idempotency_key": "mine"}, "internal", "k1"
+        )
     assert caught.value.code == "T002"
 
 

@@ -9,7 +9,19 @@ pytest.importorskip("tokenizers")
 
 from orchestra.agents.card import Card
 from orchestra.agents.inference.tables.reader import TableReader
-from tests.agents.inference.tables.test_reader import ADA, AGE, ALAN, BOOKS, GRACE, TABLE, TOTAL, card, encoder, reader, sheet_of
+from tests.agents.inference.tables.test_reader import (
+    ADA,
+    AGE,
+    ALAN,
+    BOOKS,
+    GRACE,
+    TABLE,
+    TOTAL,
+    card,
+    encoder,
+    reader,
+    sheet_of,
+)
 from tests.agents.tables import Hand, answer, arrays, sure
 
 __all__ = ["card", "encoder", "reader"]
@@ -34,21 +46,35 @@ def test_rows_that_a_word_picks_are_likelier_than_all_of_them_but_one(reader: Ta
     table = [["name", "rooms"], ["ada", "barbara"], ["grace", "edsger"], ["alan", "edsger"], ["total", "edsger"]]
     sheet, groups = sheet_of(reader, "how many has edsger ?", table), other(reader, card, groups=4.0)
     hand = Hand(["count"], rows={GRACE: 3.0, ALAN: -1.0, TOTAL: 2.0})
-    assert (answer(reader, sheet, hand)["rows"], answer(groups, sheet, hand)["rows"]) == ([GRACE, TOTAL], [GRACE, ALAN, TOTAL])
+    assert (answer(reader, sheet, hand)["rows"], answer(groups, sheet, hand)["rows"]) == (
+        [GRACE, TOTAL],
+        [GRACE, ALAN, TOTAL],
+    )
     assert answer(groups, sheet_of(reader, "how many are of ada ?", table), hand)["rows"] == [GRACE, TOTAL]
 
 
 def test_rows_that_a_word_picks_are_those_of_them_that_hold_the_condition(reader: TableReader, card: Card) -> None:
-    table = [["name", "rooms", "age"], ["ada", "edsger", "8"], ["grace", "edsger", "3"], ["alan", "edsger", "9"], ["total", "barbara", "7"]]
+    table = [
+        ["name", "rooms", "age"],
+        ["ada", "edsger", "8"],
+        ["grace", "edsger", "3"],
+        ["alan", "edsger", "9"],
+        ["total", "barbara", "7"],
+    ]
     sheet, groups = sheet_of(reader, "how many of edsger are 5 ?", table), other(reader, card, groups=4.0)
     hand = Hand(["count"], rows={ADA: 3.0, GRACE: 9.0, ALAN: -1.0}, bounded={2: 4.0}, limits={"5": 9.0}, bound="above")
     assert (answer(reader, sheet, hand)["rows"], answer(groups, sheet, hand)["rows"]) == ([ADA], [ADA, ALAN])
 
 
-def test_two_figures_that_are_compared_stand_in_one_row_or_column_rather_than_apart(reader: TableReader, card: Card) -> None:
+def test_two_figures_that_are_compared_stand_in_one_row_or_column_rather_than_apart(
+    reader: TableReader, card: Card
+) -> None:
     sheet, together = sheet_of(reader), other(reader, card, apart=2.0)
     hand = Hand(["gap"], first={(ADA, AGE): 5.0}, second={(TOTAL, BOOKS): 4.0, (GRACE, AGE): 3.0})
-    assert (answer(reader, sheet, hand)["expression"], answer(together, sheet, hand)["expression"]) == ("36 - 21", "85 - 36")
+    assert (answer(reader, sheet, hand)["expression"], answer(together, sheet, hand)["expression"]) == (
+        "36 - 21",
+        "85 - 36",
+    )
     row = Hand(["gap"], first={(ADA, AGE): 5.0}, second={(TOTAL, BOOKS): 4.0, (ADA, BOOKS): 3.0})
     assert answer(together, sheet, row)["expression"] == "36 - 12"
     beside = Hand(["product"], first={(ADA, AGE): 5.0}, second={(TOTAL, AGE): 3.0, "5": 4.0})

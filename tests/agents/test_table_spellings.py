@@ -18,13 +18,20 @@ from tests.agents.inference.tables.test_reader import card, encoder, reader, she
 from tests.agents.tables import Hand, answer
 
 __all__ = ["Encoder", "card", "encoder", "reader"]
-GERMAN = [["name", "age", "books"], ["ada", "1.500", "1.234,50 €"], ["grace", "900", "999,00 €"], ["alan", "2.250", "12,5 €"]]
+GERMAN = [
+    ["name", "age", "books"],
+    ["ada", "1.500", "1.234,50 €"],
+    ["grace", "900", "999,00 €"],
+    ["alan", "2.250", "12,5 €"],
+]
 AMERICAN = [["name", "age"], ["ada", "01/20/2024"], ["grace", "02/01/2024"], ["alan", "12/05/2024"]]
 ADA, GRACE, ALAN = 1, 2, 3
 NAME, AGE, BOOKS = 0, 1, 2
 
 
-def found(reader: TableReader, table: list[list[str]], hand: Hand, question: str = "what is it ?", text: str = "") -> dict[str, Any]:
+def found(
+    reader: TableReader, table: list[list[str]], hand: Hand, question: str = "what is it ?", text: str = ""
+) -> dict[str, Any]:
     return answer(reader, sheet_of(reader, question, table, [text] if text else []), hand)
 
 
@@ -44,7 +51,9 @@ def test_rows_are_compared_as_the_whole_table_is_written(reader: TableReader, ro
 
 
 def test_rows_are_bounded_as_the_whole_table_is_written(reader: TableReader) -> None:
-    hand = Hand(["count"], rows=dict.fromkeys((ADA, GRACE, ALAN), 4.0), bounded={AGE: 3.0}, limits={"1,200": 5.0}, bound=ABOVE)
+    hand = Hand(
+        ["count"], rows=dict.fromkeys((ADA, GRACE, ALAN), 4.0), bounded={AGE: 3.0}, limits={"1,200": 5.0}, bound=ABOVE
+    )
     assert found(reader, GERMAN, hand, "how many of 1,200 ?")["rows"] == [ADA, ALAN]
 
 
@@ -56,11 +65,16 @@ def test_the_latest_of_american_dates_is_found_among_those_that_leave_it_open(re
 
 def test_notes_say_nothing_of_other_columns(reader: TableReader) -> None:
     table = [["name", "of", "age"], ["ada", "1,2", "1.250"], ["grace", "3", "2.500"]]
-    assert found(reader, table, Hand(["sum"], cells={(ADA, AGE + 1): 3.0, (GRACE, AGE + 1): 3.0}))["expression"] == "1.250 + 2.500"
+    assert (
+        found(reader, table, Hand(["sum"], cells={(ADA, AGE + 1): 3.0, (GRACE, AGE + 1): 3.0}))["expression"]
+        == "1.250 + 2.500"
+    )
 
 
 def test_figures_of_the_text_are_whole(reader: TableReader) -> None:
-    sheet = sheet_of(reader, "what ?", [["name", "age"], ["ada", "36"]], ["it is 1.234,50 of 1.234.567 and $1,200.50 ( 1.5 )"])
+    sheet = sheet_of(
+        reader, "what ?", [["name", "age"], ["ada", "36"]], ["it is 1.234,50 of 1.234.567 and $1,200.50 ( 1.5 )"]
+    )
     assert [one.figure for one in sheet.locations if one.row < 0] == ["1234.50", "1234567", "1,200.50", "1.5"]
 
 

@@ -18,14 +18,20 @@ from tests.agents.inference.tables.test_reader import ADA, AGE, GRACE, card, enc
 from tests.agents.tables import Hand, answer, arrays, spot, sure, told, way_and_scale  # noqa: E402
 
 __all__ = ["card", "encoder", "reader"]
-HEAD_FIRST = UnitWeights(signs=tuple(5.0 if name.endswith(".head") else 1.0 for name in UNIT_SIGNS), usual=(0.5, 0.0, 0.0))
+HEAD_FIRST = UnitWeights(
+    signs=tuple(5.0 if name.endswith(".head") else 1.0 for name in UNIT_SIGNS), usual=(0.5, 0.0, 0.0)
+)
 """What stands above a table counts most."""
 
 
 def scales(reader: TableReader, units: UnitWeights | None, sheet: TableEncoding) -> Any:
     """The logits of the scales of a reader with these units."""
     made = arrays()
-    return TableReader(reader.config.model_copy(update={"units": units}), made, reader.encoder, reader._card).logits(sheet).scales
+    return (
+        TableReader(reader.config.model_copy(update={"units": units}), made, reader.encoder, reader._card)
+        .logits(sheet)
+        .scales
+    )
 
 
 @pytest.mark.parametrize(
@@ -38,7 +44,9 @@ def scales(reader: TableReader, units: UnitWeights | None, sheet: TableEncoding)
         ("age", "36", "", "thousand"),
     ],
 )
-def test_words_tell_the_unit_and_the_encoder_that_there_is_one(reader: TableReader, head: str, cell: str, text: str, unit: str) -> None:
+def test_words_tell_the_unit_and_the_encoder_that_there_is_one(
+    reader: TableReader, head: str, cell: str, text: str, unit: str
+) -> None:
     sheet = sheet_of(reader, "what is it ?", [["name", head], ["ada", cell]], [text])
     plain, found = scales(reader, None, sheet), scales(reader, HEAD_FIRST, sheet)
     assert SCALES[2 + int(found[2:].argmax())] == unit
@@ -70,7 +78,9 @@ def test_of_a_gap_the_larger_figure_is_first_and_both_orders_count(reader: Table
 @pytest.mark.parametrize(
     ("way", "figure"), [("ratio", "0"), ("share", "0"), ("change", "0.0"), ("gap", "12,34,5"), ("difference", "1,2,3")]
 )
-def test_what_cannot_be_computed_gives_way_to_the_next_way(encoder: Encoder, reader: TableReader, way: str, figure: str) -> None:
+def test_what_cannot_be_computed_gives_way_to_the_next_way(
+    encoder: Encoder, reader: TableReader, way: str, figure: str
+) -> None:
     sheet = sheet_of(reader, "what is it ?", [["name", "age"], ["ada", "36"], ["grace", figure]], [])
     hand = Hand([way, "cells"], first={(ADA, AGE): 5.0}, second={(GRACE, AGE): 5.0}, cells={(GRACE, AGE): 2.0})
     assert answer(reader, sheet, hand) == told("cells", [figure], cells=[[GRACE, AGE]])

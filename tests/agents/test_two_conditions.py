@@ -18,7 +18,13 @@ from orchestra.testing.tiny_encoder import write_encoder  # noqa: E402
 from orchestra.text.numbers.sort_keys import BELOW, BOUNDS, FROM, UP_TO  # noqa: E402
 from tests.agents.tables import WORDS, Hand, answer, arrays, share, sigmoid, spot, sure, told, way_and_scale, write  # noqa: E402
 
-TABLE = [["name", "age", "books"], ["ada", "36", "12"], ["grace", "85", "7"], ["alan", "40", "9"], ["donald", "20", "15"]]
+TABLE = [
+    ["name", "age", "books"],
+    ["ada", "36", "12"],
+    ["grace", "85", "7"],
+    ["alan", "40", "9"],
+    ["donald", "20", "15"],
+]
 ADA, GRACE, ALAN, DONALD = 1, 2, 3, 4
 NAME, AGE, BOOKS = 0, 1, 2
 BOTH = "who of 30 and with 10 books ?"
@@ -41,7 +47,10 @@ def both(way: str, **more: Any) -> Hand:
     return Hand([way], **{"rows": dict.fromkeys(range(5), 4.0), **first, **second, **more})
 
 
-SAID: dict[str, Any] = {"condition": {"column": AGE, "bound": FROM, "limit": "30"}, "also": {"column": BOOKS, "bound": FROM, "limit": "10"}}
+SAID: dict[str, Any] = {
+    "condition": {"column": AGE, "bound": FROM, "limit": "30"},
+    "also": {"column": BOOKS, "bound": FROM, "limit": "10"},
+}
 
 
 def test_rows_that_hold_both_are_counted_and_rest_on_a_cell_of_each(reader: TableReader) -> None:
@@ -65,11 +74,17 @@ def test_without_the_first_there_is_no_second(reader: TableReader) -> None:
         ("cells", {"asked": {NAME: 2.0}}, {"quotes": ["ada"], "cells": [[ADA, NAME], [ADA, AGE], [ADA, BOOKS]]}),
         ("sum", {"asked": {BOOKS: 2.0}, "also_bound": UP_TO}, {"expression": "7 + 9"}),
         ("mean", {"asked": {AGE: 2.0}, "also_bound": UP_TO}, {"expression": "(85 + 40) / 2"}),
-        ("most", {"asked": {NAME: 2.0}, "by": {BOOKS: 2.0}, "also_bound": UP_TO}, {"quotes": ["alan"], "rows": [GRACE, ALAN]}),
+        (
+            "most",
+            {"asked": {NAME: 2.0}, "by": {BOOKS: 2.0}, "also_bound": UP_TO},
+            {"quotes": ["alan"], "rows": [GRACE, ALAN]},
+        ),
         ("range", {"by": {AGE: 2.0}, "also_bound": UP_TO}, {"expression": "85 - 40"}),
     ],
 )
-def test_each_way_is_of_rows_that_hold_both(reader: TableReader, way: str, more: dict[str, Any], answered: dict[str, Any]) -> None:
+def test_each_way_is_of_rows_that_hold_both(
+    reader: TableReader, way: str, more: dict[str, Any], answered: dict[str, Any]
+) -> None:
     said = answer(reader, sheet_of(reader), both(way, **more))
     assert answered.items() <= said.items()
 
@@ -93,7 +108,13 @@ def test_two_bounds_may_be_of_one_column(reader: TableReader) -> None:
 
 def test_the_second_column_is_one_in_which_a_row_holds_both(reader: TableReader) -> None:
     sheet = sheet_of(reader, "who is over 50 and with under 9 books ?")
-    both_of = {"bound": "above", "limits": {"50": 5.0}, "also_limits": {"9": 5.0}, "also_bound": BELOW, "also": {AGE: 5.0, BOOKS: 2.0}}
+    both_of = {
+        "bound": "above",
+        "limits": {"50": 5.0},
+        "also_limits": {"9": 5.0},
+        "also_bound": BELOW,
+        "also": {AGE: 5.0, BOOKS: 2.0},
+    }
     said = answer(reader, sheet, both("count", **both_of))
     assert (said["also"]["column"], said["rows"]) == (BOOKS, [GRACE]), "nobody is over 50 and under 9 years old"
     nobody = sheet_of(reader, "who is over 90 and with under 9 books ?")

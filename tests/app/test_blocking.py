@@ -54,7 +54,9 @@ def test_a_coroutine_of_its_own_loop_is_refused_and_does_not_hang(tmp_path: Path
         assert orchestra.run(nested, text="tea").value == "E027"
 
 
-@pytest.mark.parametrize("leave", [Generator.close, lambda events: events.throw(KeyboardInterrupt)], ids=["close", "interrupt"])
+@pytest.mark.parametrize(
+    "leave", [Generator.close, lambda events: events.throw(KeyboardInterrupt)], ids=["close", "interrupt"]
+)
 def test_whoever_leaves_a_stream_cancels_its_run(tmp_path: Path, leave: Callable[[Any], None]) -> None:
     cancelled = threading.Event()
 
@@ -139,7 +141,10 @@ def test_what_models_write_is_read_on_the_thread_that_runs(tmp_path: Path) -> No
 
     with blocking(settings(tmp_path), workers=workers, text=show) as orchestra:
         assert orchestra.run(writer, text="tea").value == "Tea is a plant."
-        assert ({one[:2] for one in read}, "".join(text for *_, text in read)) == ({(threading.get_ident(), "writer")}, "Tea is a plant.")
+        assert ({one[:2] for one in read}, "".join(text for *_, text in read)) == (
+            {(threading.get_ident(), "writer")},
+            "Tea is a plant.",
+        )
 
 
 def test_a_reader_of_texts_that_raises_cancels_the_run_and_one_of_a_run_that_fails_hears_why(tmp_path: Path) -> None:
@@ -166,7 +171,9 @@ def test_a_reader_of_texts_that_raises_cancels_the_run_and_one_of_a_run_that_fai
         begun.wait(10)
         raise ValueError(piece.text)
 
-    workers = SimulatedWorkers({"writer": "Tea.", "keep": keep_it, "shout": CallError(code="W005", reason="no tea left")}, chunks=3)
+    workers = SimulatedWorkers(
+        {"writer": "Tea.", "keep": keep_it, "shout": CallError(code="W005", reason="no tea left")}, chunks=3
+    )
     with blocking(settings(tmp_path), workers=workers, text=show) as orchestra:
         with pytest.raises(ValueError, match="T"):
             orchestra.run(article, text="tea")

@@ -13,7 +13,14 @@ from typing import Any
 import pytest
 
 from orchestra import InputError, Orchestra
-from orchestra.app.certificates import CHECK_SOURCES, checks_digest, default_path, dependency_digests, find_certificate, read_certificate
+from orchestra.app.certificates import (
+    CHECK_SOURCES,
+    checks_digest,
+    default_path,
+    dependency_digests,
+    find_certificate,
+    read_certificate,
+)
 from orchestra.app.project import Project
 from orchestra.app.snapshot import WorkflowSnapshot
 from orchestra.app.snapshot_store import restore_program
@@ -55,7 +62,9 @@ def put(project: Path, threshold: float) -> None:
 
     chosen = settings(project)
     now = dependency_digests(chosen, Project.load(chosen).registry, "namer")
-    made = msgspec.structs.replace(certified("namer", ("schema", "confidence"), threshold), dependencies=now).with_digest()
+    made = msgspec.structs.replace(
+        certified("namer", ("schema", "confidence"), threshold), dependencies=now
+    ).with_digest()
     (project / "agents" / "namer" / FILE_NAME).write_bytes(made.to_bytes())
 
 
@@ -154,7 +163,9 @@ def test_a_packaged_agents_certificate_goes_into_a_folder_of_the_users_own(proje
     assert find_certificate(chosen, registry, "reader") is None
     (project / "agents" / "reader").mkdir()
     (project / "agents" / "reader" / FILE_NAME).write_bytes(certified().to_bytes())
-    assert find_certificate(chosen, Project.load(chosen).registry, "reader") == project / "agents" / "reader" / FILE_NAME
+    assert (
+        find_certificate(chosen, Project.load(chosen).registry, "reader") == project / "agents" / "reader" / FILE_NAME
+    )
     assert "reader" in Project.load(chosen).registry.cards, "the packaged card is still found"
 
 
@@ -170,7 +181,14 @@ BOTH = "name: both\nkind: ensemble\nmembers: [namer, other]\ninput: {text: str}\
 
 def test_an_ensembles_certificate_is_bound_to_all_that_its_members_are(project: Path) -> None:
     other = CARD.replace("name: namer", "name: other")
-    write(project, {"agents/both/agent.yaml": BOTH, "agents/other/agent.yaml": other, "agents/other/prompt.md": "Or so: {{ text }}\n"})
+    write(
+        project,
+        {
+            "agents/both/agent.yaml": BOTH,
+            "agents/other/agent.yaml": other,
+            "agents/other/prompt.md": "Or so: {{ text }}\n",
+        },
+    )
     chosen = settings(project)
     before = dependency_digests(chosen, Project.load(chosen).registry, "both")
     (project / "agents" / "other" / "prompt.md").write_text("Or so, then: {{ text }}\n")
@@ -181,9 +199,13 @@ def test_an_ensembles_certificate_is_bound_to_all_that_its_members_are(project: 
     assert reworded.changes(dependency_digests(chosen, Project.load(chosen).registry, "both")) == ["the model"]
 
 
-async def test_a_run_of_a_packaged_ensemble_has_the_packaged_members_whatever_the_project_calls_so(project: Path) -> None:
+async def test_a_run_of_a_packaged_ensemble_has_the_packaged_members_whatever_the_project_calls_so(
+    project: Path,
+) -> None:
     other = CARD.replace("name: namer", "name: extractive_reader").replace("text: str", "invoice: str")
-    write(project, {"agents/extractive_reader/agent.yaml": other, "agents/extractive_reader/prompt.md": "{{ invoice }}\n"})
+    write(
+        project, {"agents/extractive_reader/agent.yaml": other, "agents/extractive_reader/prompt.md": "{{ invoice }}\n"}
+    )
     chosen = settings(project)
     known = Project.load(chosen)
     parts = known.registry.card("reader").member_cards
@@ -201,7 +223,10 @@ async def test_a_run_of_a_packaged_ensemble_has_the_packaged_members_whatever_th
 async def test_a_run_whose_agent_was_trained_anew_meanwhile_is_forked(tmp_path: Path) -> None:
     project = tmp_path / "project"
     card = "name: sorter\nkind: sklearn\ninput: {text: str}\noutput: str\n"
-    write(project, {"agents/sorter/agent.yaml": card, "agents/sorter/model.json": "{}", "orchestra.toml": 'fleet = "none"\n'})
+    write(
+        project,
+        {"agents/sorter/agent.yaml": card, "agents/sorter/model.json": "{}", "orchestra.toml": 'fleet = "none"\n'},
+    )
     chosen = settings(project)
     async with Orchestra.open(chosen, workers=SimulatedWorkers({"sorter": "a"})) as orchestra:
         run = (await orchestra.run(orchestra.find("sorter"), text="x")).run
@@ -217,7 +242,11 @@ async def test_a_run_whose_agent_was_trained_anew_meanwhile_is_forked(tmp_path: 
 
 def test_the_digest_of_the_checks_covers_all_code_that_they_use() -> None:
     """Modules of `verify` and `values` that the covered files import; those that hold plain data, JSON Schema or forms of files apart."""
-    apart = {"verification/certificates/file.py", "verification/certificates/row_fingerprints.py", "verification/certificates/format.py"}
+    apart = {
+        "verification/certificates/file.py",
+        "verification/certificates/row_fingerprints.py",
+        "verification/certificates/sealed.py",
+    }
     apart |= {
         "core/outcomes.py",
         "schema/types.py",

@@ -16,7 +16,14 @@ from orchestra.app.project import Project
 from orchestra.core.events import OutputJudged
 from orchestra.core.protocols import CallResult
 from orchestra.testing import SimulatedWorkers
-from orchestra.verification.certificates.combination import FILE_NAME, CheckWeight, Combination, CombinationData, log_odds, logistic
+from orchestra.verification.certificates.combination import (
+    FILE_NAME,
+    CheckWeight,
+    Combination,
+    CombinationData,
+    log_odds,
+    logistic,
+)
 from orchestra.verification.certificates.file import COMBINED_SCORE
 from orchestra.verification.certificates.file import FILE_NAME as CERTIFICATE
 from tests.unreachable import settings, write
@@ -61,7 +68,9 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def put(project: Path, checks: tuple[str, ...] = CHECKS, file: str = f"agents/teller/{FILE_NAME}", bias: float = 0.5) -> Combination:
+def put(
+    project: Path, checks: tuple[str, ...] = CHECKS, file: str = f"agents/teller/{FILE_NAME}", bias: float = 0.5
+) -> Combination:
     """A combination that holds today: each check counts by 1."""
     chosen = settings(project)
     registry = Project.load(chosen).registry
@@ -88,13 +97,17 @@ def certify(project: Path, combination: Combination | None, threshold: float = 0
     made = certified("teller", CHECKS, threshold)
     if combination is not None:
         made = msgspec.structs.replace(made, combination=combination.digest, score=COMBINED_SCORE)
-    made = msgspec.structs.replace(made, dependencies=dependency_digests(chosen, Project.load(chosen).registry, "teller")).with_digest()
+    made = msgspec.structs.replace(
+        made, dependencies=dependency_digests(chosen, Project.load(chosen).registry, "teller")
+    ).with_digest()
     (project / "agents" / "teller" / CERTIFICATE).write_bytes(made.to_bytes())
     return made.guarantee
 
 
 @asynccontextmanager
-async def opened(project: Path, supported: float = 0.7, sure: float = 0.9) -> AsyncIterator[tuple[Orchestra, SimulatedWorkers]]:
+async def opened(
+    project: Path, supported: float = 0.7, sure: float = 0.9
+) -> AsyncIterator[tuple[Orchestra, SimulatedWorkers]]:
     workers = SimulatedWorkers(
         {
             "teller": lambda call: CallResult(value=ANSWER, confidence=sure),
@@ -141,7 +154,9 @@ async def test_a_judge_is_asked_without_checks_of_its_own_and_keeps_them(project
 async def test_what_runs_are_accepted_by_is_not_asked_of_judges(project: Path, accept: Any) -> None:
     """The checker is sure to 0.2, and nobody has certified it."""
     async with opened(project) as (orchestra, _):
-        ruling = await orchestra.options(accept=accept).check("It was built.", against=TEXT, checks="entailment(checker)")
+        ruling = await orchestra.options(accept=accept).check(
+            "It was built.", against=TEXT, checks="entailment(checker)"
+        )
     assert (ruling.accepted, ruling.verdicts[0].outcome) == (True, "pass")
 
 
@@ -154,7 +169,10 @@ async def test_a_certificate_over_the_combined_score_says_from_where_on_it_is_ac
     assert (good.accepted, good.guarantee) == (True, promise)
     assert (poor.accepted, poor.guarantee) == (False, "")
     assert 0.6 < (poor.score or 0) < 0.8
-    assert poor.reason == f"a score of {poor.score:.3f}, of confidence 0.4, entailment(checker) 0.7 together, does not reach 0.8"
+    assert (
+        poor.reason
+        == f"a score of {poor.score:.3f}, of confidence 0.4, entailment(checker) 0.7 together, does not reach 0.8"
+    )
     assert (stated.accepted, stated.guarantee) == (True, ""), "who says a score of their own is promised nothing"
 
 
@@ -180,7 +198,9 @@ async def test_a_void_certificate_is_refused(project: Path) -> None:
     combination = put(project)
     certify(project, combination)
     path = project / "agents" / "teller" / CERTIFICATE
-    void = msgspec.structs.replace(certified("teller"), combination=combination.digest).mark_void("an audit found too many wrong")
+    void = msgspec.structs.replace(certified("teller"), combination=combination.digest).mark_void(
+        "an audit found too many wrong"
+    )
     path.write_bytes(void.to_bytes())
     async with opened(project) as (orchestra, _):
         with pytest.raises(InputError, match="void") as caught:
@@ -219,7 +239,10 @@ async def test_with_its_inputs_the_agent_is_asked_again_by_samples(project: Path
     put(project, ("agree(3)", "entailment(checker)"))
     async with opened(project) as (orchestra, workers):
         ruling = await orchestra.check(ANSWER, against=TEXT, combined="teller", inputs={"text": TEXT})
-    assert [(one.check, one.outcome) for one in ruling.verdicts] == [("entailment(checker)", "pass"), ("agree(3)", "pass")]
+    assert [(one.check, one.outcome) for one in ruling.verdicts] == [
+        ("entailment(checker)", "pass"),
+        ("agree(3)", "pass"),
+    ]
     assert sorted(call.sample for call in workers.calls if call.name == "teller") == [1, 2, 3]
     assert ruling.score is not None
 

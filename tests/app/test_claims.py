@@ -51,9 +51,13 @@ READING = """
 """
 
 
-async def test_a_cited_answer_rests_on_its_sentence_in_the_document_and_on_the_check_of_its_reading(simulated: SimulatedOrchestra) -> None:
+async def test_a_cited_answer_rests_on_its_sentence_in_the_document_and_on_the_check_of_its_reading(
+    simulated: SimulatedOrchestra,
+) -> None:
     simulated.set_answers({"generative_reader": {"answer": "1889"}})
-    result = await simulated.run(simulated.find("answer_from_documents"), question="When was the tower finished?", documents=[DOCUMENT])
+    result = await simulated.run(
+        simulated.find("answer_from_documents"), question="When was the tower finished?", documents=[DOCUMENT]
+    )
     [claim] = result.claims
     assert (claim.path, claim.value, claim.score, claim.unsupported) == ("text", "1889", 1.0, "")
     assert claim.nodes == ("answer", "readings[0]")
@@ -66,9 +70,13 @@ async def test_a_cited_answer_rests_on_its_sentence_in_the_document_and_on_the_c
     assert result.unsupported == ()
 
 
-async def test_an_answer_of_one_agent_of_several_rests_on_what_the_chosen_one_quoted(simulated: SimulatedOrchestra, flow: Flow) -> None:
+async def test_an_answer_of_one_agent_of_several_rests_on_what_the_chosen_one_quoted(
+    simulated: SimulatedOrchestra, flow: Flow
+) -> None:
     simulated.set_answers({"reader": {"answer": "1889"}})
-    reading = READING.replace("agent: reader", """agent: {by: "${input.text.contains('tower')}", of: {"true": reader, "false": reader}}""")
+    reading = READING.replace(
+        "agent: reader", """agent: {by: "${input.text.contains('tower')}", of: {"true": reader, "false": reader}}"""
+    )
     result = await flow("input: {text: str}\noutput: {answer: '${reading.answer}'}\nnodes:" + reading)
     [claim] = result.claims
     assert (claim.value, claim.nodes, claim.score) == ("1889", ("reading/reader",), 1.0)
@@ -78,7 +86,9 @@ async def test_an_answer_of_one_agent_of_several_rests_on_what_the_chosen_one_qu
 
 async def test_of_several_readings_those_that_say_the_same_speak_for_the_answer(simulated: SimulatedOrchestra) -> None:
     other = {"source": "paint.txt", "text": "When was the tower painted? In 1907, and the tower was finished before."}
-    simulated.set_answers({"generative_reader": lambda call: {"answer": "1889" if "1889" in call.inputs["context"] else "1907"}})
+    simulated.set_answers(
+        {"generative_reader": lambda call: {"answer": "1889" if "1889" in call.inputs["context"] else "1907"}}
+    )
     result = await simulated.run(
         simulated.find("answer_from_documents"), question="When was the tower finished?", documents=[DOCUMENT, other]
     )
@@ -103,7 +113,9 @@ TOLD: dict[str, Any] = {
 async def test_a_sum_rests_on_its_expression_and_the_cells_of_its_operands(simulated: SimulatedOrchestra) -> None:
     reading = {**TOLD, "expression": "1,200 - 1,000", "answer": 200}
     simulated.set_answers({"table_reader": lambda call: CallResult(value=reading, confidence=0.9)})
-    result = await simulated.run(simulated.find("financial_question"), question="What was the change in revenue?", table=TABLE)
+    result = await simulated.run(
+        simulated.find("financial_question"), question="What was the change in revenue?", table=TABLE
+    )
     assert result.status == "done", result.outcome
     answer = by_path(result)["answer"]
     [computed] = [one for one in answer.evidence if isinstance(one, Computation)]
@@ -116,13 +128,17 @@ async def test_a_sum_rests_on_its_expression_and_the_cells_of_its_operands(simul
     assert "expression" not in by_path(result)
 
 
-async def test_no_digit_of_a_long_number_is_rounded_away_before_it_is_compared_with_its_expression(simulated: SimulatedOrchestra) -> None:
+async def test_no_digit_of_a_long_number_is_rounded_away_before_it_is_compared_with_its_expression(
+    simulated: SimulatedOrchestra,
+) -> None:
     long = 12345678901234567890123456789012
     for said, computed in ((long, 1), (long + 1, 0)):
         reading = {**TOLD, "expression": f"{long + 1000} - 1,000", "answer": said}
         simulated.set_answers({"table_reader": lambda call, reading=reading: CallResult(value=reading, confidence=0.9)})
         table = [["", "2019", "2018"], ["Revenue", str(long + 1000), "$1,000"]]
-        result = await simulated.run(simulated.find("financial_question"), question="What was the change in revenue?", table=table)
+        result = await simulated.run(
+            simulated.find("financial_question"), question="What was the change in revenue?", table=table
+        )
         evidence = by_path(result)["answer"].evidence if result.status == "done" else ()
         assert [one.result for one in evidence if isinstance(one, Computation)] == [str(long)] * computed
 
@@ -150,7 +166,9 @@ async def test_a_check_that_gives_no_evidence_supports_nothing(simulated: Simula
     "output",
     ['"${taken}"', '{said: "${taken}"}', '{said: ["${taken}"]}', '{said: "${called}"}', '{said: "${turned}"}'],
 )
-async def test_evidence_is_traced_through_arms_blocks_and_loops(simulated: SimulatedOrchestra, flow: Flow, output: str) -> None:
+async def test_evidence_is_traced_through_arms_blocks_and_loops(
+    simulated: SimulatedOrchestra, flow: Flow, output: str
+) -> None:
     simulated.set_answers({"reader": {"answer": "1889"}})
     text = f"""input: {{text: str}}
 output: {output}
@@ -196,21 +214,29 @@ nodes:{READING}
     assert set(claim.nodes) == {"reading", "sorted"}
 
 
-async def test_a_fallback_does_not_borrow_the_evidence_of_what_failed(simulated: SimulatedOrchestra, flow: Flow) -> None:
+async def test_a_fallback_does_not_borrow_the_evidence_of_what_failed(
+    simulated: SimulatedOrchestra, flow: Flow
+) -> None:
     simulated.set_answers({"reader": {"answer": "1999"}})
     head = 'input: {text: str, other: Reading}\noutput: "${reading.answer}"\nnodes:'
-    result = await flow(head + READING + '    otherwise: [abstain]\n    fallback: "${input.other}"\n', other={"answer": "unknown"})
+    result = await flow(
+        head + READING + '    otherwise: [abstain]\n    fallback: "${input.other}"\n', other={"answer": "unknown"}
+    )
     [claim] = result.claims
     assert (claim.value, claim.nodes, claim.evidence) == ("unknown", (), ())
     assert claim.unsupported == "nothing checked it"
 
 
-async def test_a_run_without_an_output_and_an_output_that_says_nothing_have_no_claims(simulated: SimulatedOrchestra, flow: Flow) -> None:
+async def test_a_run_without_an_output_and_an_output_that_says_nothing_have_no_claims(
+    simulated: SimulatedOrchestra, flow: Flow
+) -> None:
     simulated.set_answers({"reader": {"answer": "1999"}})
     text = 'input: {text: str}\noutput: "${reading.answer}"\nnodes:' + READING + "    otherwise: [abstain]\n"
     result = await flow(text)
     assert (result.status, result.claims, result.unsupported) == ("abstained", (), ())
-    silent = await simulated.run(simulated.find("answer_from_documents"), question="When was the tower finished?", documents=[])
+    silent = await simulated.run(
+        simulated.find("answer_from_documents"), question="When was the tower finished?", documents=[]
+    )
     assert silent.claims == ()
 
 
@@ -231,15 +257,24 @@ async def test_a_journal_of_old_gives_the_same_claims(simulated: SimulatedOrches
 
 async def test_without_the_workflow_nothing_is_traced_and_nothing_is_supported(simulated: SimulatedOrchestra) -> None:
     simulated.set_answers({"generative_reader": {"answer": "1889"}})
-    result = await simulated.run(simulated.find("answer_from_documents"), question="When was the tower finished?", documents=[DOCUMENT])
+    result = await simulated.run(
+        simulated.find("answer_from_documents"), question="When was the tower finished?", documents=[DOCUMENT]
+    )
     [claim] = extract_claims(result.events, {})
     assert claim.evidence, "what the answer itself cites can still be seen"
     assert claim.unsupported == "the workflow of this run is not stored, so nobody knows which checks it passed"
 
 
 async def test_a_citation_of_words_that_stand_nowhere_is_no_evidence(simulated: SimulatedOrchestra, flow: Flow) -> None:
-    said = {"text": "1889", "citations": [{"quote": "in 1889, as all agree", "source": "tower.txt", "start": 0, "end": 21}]}
-    text = 'input: {text: str}\noutput: "${said}"\nnodes:\n  said:\n    first_of: [' + msgspec.json.encode(said).decode() + "]\n"
+    said = {
+        "text": "1889",
+        "citations": [{"quote": "in 1889, as all agree", "source": "tower.txt", "start": 0, "end": 21}],
+    }
+    text = (
+        'input: {text: str}\noutput: "${said}"\nnodes:\n  said:\n    first_of: ['
+        + msgspec.json.encode(said).decode()
+        + "]\n"
+    )
     result = await flow(text)
     [claim] = result.claims
     assert (claim.evidence, claim.unsupported) == ((), "nothing checked it")

@@ -85,7 +85,14 @@ class Template:
         return "[" + ", ".join(self._part(f"{path}[{at}]", depth) for at in range(self.random.randint(1, 4))) + "]"
 
     def _part(self, path: str, depth: int) -> str:
-        kinds: list[Callable[[str], str]] = [self._quote, self._quote, self._answer, self._quote_of_a_pair, self._unchecked, self._input]
+        kinds: list[Callable[[str], str]] = [
+            self._quote,
+            self._quote,
+            self._answer,
+            self._quote_of_a_pair,
+            self._unchecked,
+            self._input,
+        ]
         kinds += [self._joined, self._derived]
         if depth < 3 and self.random.random() < 0.35:
             return self.random.choice((self._record, self._list))(path, depth + 1)
@@ -128,7 +135,9 @@ class Template:
 async def result_of(folder: Path, output: str) -> Result[Any]:
     agents = {f"agents/{name}/agent.yaml": CARD.format(name=name, output=type_) for name, type_ in AGENTS.items()}
     prompts = {f"agents/{name}/prompt.md": "{{ context }}\n" for name in AGENTS}
-    workflow = f"schema: orchestra/v1\nname: combined\ninput: {{text: str, label: str}}\noutput: {output}\nnodes:\n{NODES}"
+    workflow = (
+        f"schema: orchestra/v1\nname: combined\ninput: {{text: str, label: str}}\noutput: {output}\nnodes:\n{NODES}"
+    )
     write(folder, {**agents, **prompts, "workflows/combined.yaml": workflow})
     answers = {
         "quoted": lambda call: {"answer": QUOTED[int(call.node[1:])]},
@@ -136,8 +145,12 @@ async def result_of(folder: Path, output: str) -> Result[Any]:
         "listed": {"answer": "words", "quotes": list(LISTED)},
         "unchecked": lambda call: {"title": "1889"},
     }
-    async with Orchestra.open(settings(folder), workers=SimulatedWorkers(answers), journal=MemoryJournal()) as orchestra:
-        return await orchestra.run(orchestra.find("combined"), text=f"{TEXT} {' '.join(LISTED)}", label="painted in 1907")
+    async with Orchestra.open(
+        settings(folder), workers=SimulatedWorkers(answers), journal=MemoryJournal()
+    ) as orchestra:
+        return await orchestra.run(
+            orchestra.find("combined"), text=f"{TEXT} {' '.join(LISTED)}", label="painted in 1907"
+        )
 
 
 def shows(claim: OutputClaim, wanted: Verified) -> bool:

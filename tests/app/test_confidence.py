@@ -48,7 +48,9 @@ def project(folder: Path, url: str, accept: float) -> Settings:
     (folder / "workflows" / "answering.yaml").write_text(WORKFLOW.replace("ACCEPT", str(accept)))
     (folder / "fleet.yaml").write_text(FLEET.replace("URL", url))
     (folder / "orchestra.toml").write_text("")
-    return Settings.load({"journal": str(folder / "runs.db"), "fleet": str(folder / "fleet.yaml")}, start=folder, environ={})
+    return Settings.load(
+        {"journal": str(folder / "runs.db"), "fleet": str(folder / "fleet.yaml")}, start=folder, environ={}
+    )
 
 
 async def test_it_is_judged_journalled_remembered_and_told(tmp_path: Path) -> None:

@@ -55,15 +55,21 @@ def used(tokens: int = 10, money: float = 0.0) -> Usage:
     return Usage(prompt_tokens=tokens, output_tokens=1, calls=1, seconds=0.5, money=money)
 
 
-def run_of(name: str, *told: Mapping[str, Any], workflow: str = "w", at: float = DAY, ended: bool = True, **began: Any) -> list[Event]:
+def run_of(
+    name: str, *told: Mapping[str, Any], workflow: str = "w", at: float = DAY, ended: bool = True, **began: Any
+) -> list[Event]:
     """A run with these calls, each under way before it came back; `open` is one that did not."""
     found: list[Event] = [RunStarted(seq=1, at=at, run=name, workflow=workflow, graph="", inputs={}, **began)]
     for number, call in enumerate(told):
         node, attempt = f"n{number}", 1
-        found.append(AttemptStarted(seq=len(found) + 1, at=at, node=node, attempt=attempt, name=call.get("name", "reader")))
+        found.append(
+            AttemptStarted(seq=len(found) + 1, at=at, node=node, attempt=attempt, name=call.get("name", "reader"))
+        )
         if not call.get("open"):
             more = {key: value for key, value in call.items() if key not in ("name", "open")}
-            found.append(AttemptFinished(seq=len(found) + 1, at=at, node=node, attempt=attempt, **{"usage": used(), **more}))
+            found.append(
+                AttemptFinished(seq=len(found) + 1, at=at, node=node, attempt=attempt, **{"usage": used(), **more})
+            )
     if ended:
         found.append(RunFinished(seq=len(found) + 1, at=at + 1, status="done", outcome=ValueOutcome(1)))
     return found
@@ -92,12 +98,17 @@ async def test_costs_are_summed_up_by_workflow_and_by_agent() -> None:
         run_of("r3", workflow="v"),
     )
     found = named(await summed(*runs))
-    assert {name: (row.cost.runs, row.cost.usage.calls, row.cost.usage.prompt_tokens) for name, row in found.items()} == {
+    assert {
+        name: (row.cost.runs, row.cost.usage.calls, row.cost.usage.prompt_tokens) for name, row in found.items()
+    } == {
         "v": (2, 1, 30),
         "w": (1, 3, 20),
     }
     agents = await summed(*runs, by="agent")
-    assert {name: (row.cost.runs, row.cost.usage.calls) for name, row in named(agents).items()} == {"reader": (2, 3), "search": (1, 1)}
+    assert {name: (row.cost.runs, row.cost.usage.calls) for name, row in named(agents).items()} == {
+        "reader": (2, 3),
+        "search": (1, 1),
+    }
     assert (agents.total.runs, agents.total.usage.calls) == (3, 4)
 
 
@@ -136,7 +147,11 @@ def test_a_call_whose_price_nobody_knows_names_its_server(server: str, usage: Us
 
 async def test_money_is_unknown_and_not_zero_where_no_price_is_known() -> None:
     paid, gateway = {"server": "paid", "usage": used(money=0.5)}, {"server": "gateway"}
-    found = named(await summed(run_of("r1", gateway, gateway), run_of("r2", gateway, paid, workflow="v"), run_of("r3", workflow="u")))
+    found = named(
+        await summed(
+            run_of("r1", gateway, gateway), run_of("r2", gateway, paid, workflow="v"), run_of("r3", workflow="u")
+        )
+    )
     assert {name: (row.cost.money, row.cost.unpriced) for name, row in found.items()} == {
         "w": (None, {"gateway": 2}),
         "v": (0.5, {"gateway": 1}),
@@ -153,13 +168,20 @@ async def test_calls_without_an_end_are_said_each_time_they_went_out() -> None:
         AttemptStarted(seq=6, at=3.0, node="n1", attempt=1, name="search"),
     ]
     found = await summed(events, by="agent")
-    assert {name: (row.cost.open, row.cost.usage.calls) for name, row in named(found).items()} == {"reader": (1, 1), "search": (1, 0)}
+    assert {name: (row.cost.open, row.cost.usage.calls) for name, row in named(found).items()} == {
+        "reader": (1, 1),
+        "search": (1, 0),
+    }
     assert (found.total.open, found.unfinished) == (2, 1)
 
 
 async def test_plans_that_served_again_tell_what_they_saved() -> None:
     saved = Usage(calls=3, prompt_tokens=40, output_tokens=2)
-    first = run_of("r1", options={"planned": {"run": "r0", "saved": {"calls": 1, "prompt_tokens": 5, "output_tokens": 0}}}, ended=False)
+    first = run_of(
+        "r1",
+        options={"planned": {"run": "r0", "saved": {"calls": 1, "prompt_tokens": 5, "output_tokens": 0}}},
+        ended=False,
+    )
     again = TurnStarted(seq=2, at=2.0, node="solve", turn=1, draft=PlanDraft(None, reused_from="r0", saved_usage=saved))
     found = await summed([*first, again])
     assert (found.reused_plans, found.saved_usage) == (2, saved + Usage(calls=1, prompt_tokens=5))
@@ -216,7 +238,9 @@ async def test_only_runs_of_a_time_or_a_name_are_summed_up(more: dict[str, Any],
     ).total.runs == runs
 
 
-@pytest.mark.parametrize(("by", "hint"), [("agnt", "did you mean 'agent'?"), ((), "one of: workflow, agent"), (("day", "cost"), "one of:")])
+@pytest.mark.parametrize(
+    ("by", "hint"), [("agnt", "did you mean 'agent'?"), ((), "one of: workflow, agent"), (("day", "cost"), "one of:")]
+)
 async def test_what_costs_are_not_summed_up_by_is_refused(by: Any, hint: str) -> None:
     with pytest.raises(InputError) as caught:
         await summed(by=by)
@@ -243,7 +267,9 @@ class Plain:
 
 
 async def test_a_journal_of_ones_own_that_cannot_be_gone_through_gives_the_same() -> None:
-    journal: Any = kept(run_of("r1", {}, at=10 * DAY), run_of("r2", {"server": "gateway"}, at=12 * DAY), run_of("r3", {}, at=11 * DAY))
+    journal: Any = kept(
+        run_of("r1", {}, at=10 * DAY), run_of("r2", {"server": "gateway"}, at=12 * DAY), run_of("r3", {}, at=11 * DAY)
+    )
     plain: Any = Plain(journal)
     for since in (None, datetime.fromtimestamp(11 * DAY, UTC)):
         assert await costs(plain, FLEET, COST_KEYS, since=since) == await costs(journal, FLEET, COST_KEYS, since=since)
@@ -262,7 +288,10 @@ CALLS = st.lists(
 )
 
 
-@given(st.lists(st.tuples(CALLS, st.sampled_from("vw")), max_size=5), st.lists(st.sampled_from(COST_KEYS), min_size=1, max_size=3))
+@given(
+    st.lists(st.tuples(CALLS, st.sampled_from("vw")), max_size=5),
+    st.lists(st.sampled_from(COST_KEYS), min_size=1, max_size=3),
+)
 def test_the_rows_together_are_the_total(told: list[tuple[list[dict[str, Any]], str]], by: list[CostKey]) -> None:
     counting = CostCounter(tuple(dict.fromkeys(by)), unpriced_server(FLEET))
     runs = [run_of(f"r{number}", *called, workflow=workflow) for number, (called, workflow) in enumerate(told)]
@@ -281,7 +310,9 @@ def test_the_rows_together_are_the_total(told: list[tuple[list[dict[str, Any]], 
 async def orchestra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Orchestra]:
     monkeypatch.chdir(tmp_path)
     furnish()
-    async with Orchestra.open(Settings.load({"journal": "runs.db"}), workers=SimulatedWorkers({"answerer": GOOD})) as opened:
+    async with Orchestra.open(
+        Settings.load({"journal": "runs.db"}), workers=SimulatedWorkers({"answerer": GOOD})
+    ) as opened:
         yield opened
 
 
@@ -295,7 +326,9 @@ async def test_an_open_orchestra_tells_what_its_runs_cost(orchestra: Orchestra) 
 
 @pytest.mark.parametrize("wrong", ["30d", 0, 5.0, datetime.min, timedelta.max])
 async def test_what_is_no_moment_is_refused_and_not_taken_for_none(tmp_path: Path, wrong: Any) -> None:
-    async with Orchestra.open(Settings.load({"journal": str(tmp_path / "runs.db")}, start=tmp_path), fleet="none") as orchestra:
+    async with Orchestra.open(
+        Settings.load({"journal": str(tmp_path / "runs.db")}, start=tmp_path), fleet="none"
+    ) as orchestra:
         for told in ({"since": wrong}, {"until": wrong}):
             with pytest.raises(InputError) as caught:
                 await orchestra.costs(**told)

@@ -7,7 +7,20 @@ from typing import Any
 
 import pytest
 
-from orchestra import Agent, InputError, Orchestra, accepted, agent, answered_by_model, numbers, plan, quote, tool, verify, workflow
+from orchestra import (
+    Agent,
+    InputError,
+    Orchestra,
+    accepted,
+    agent,
+    answered_by_model,
+    numbers,
+    plan,
+    quote,
+    tool,
+    verify,
+    workflow,
+)
 from orchestra.core.protocols import CallRequest
 from orchestra.core.settings import Settings
 from orchestra.learn.certification import rulings
@@ -140,8 +153,12 @@ async def test_without_against_the_evidence_is_that_of_the_card_and_never_the_qu
     parrot = {"value": "When was it built?", "evidence": ["In 1889."]}
     assert await judged(tmp_path, read, "When was it built?", **inputs) == ("abstained", [parrot])
     right = [{"value": "1889", "evidence": ["In 1889."]}, {"value": "1889", "evidence": "In 1889."}]
-    assert await judged(tmp_path, read, "1889", **inputs) == ("done", right), "a name with dots and strokes is one of a tool"
-    assert await judged(tmp_path, read_alone, "1889", **inputs) == ("done", right[1:]), "that can do without evidence, and gets it"
+    assert await judged(tmp_path, read, "1889", **inputs) == ("done", right), (
+        "a name with dots and strokes is one of a tool"
+    )
+    assert await judged(tmp_path, read_alone, "1889", **inputs) == ("done", right[1:]), (
+        "that can do without evidence, and gets it"
+    )
 
 
 def test_answers_that_are_judged_outside_of_a_run_have_the_same_evidence() -> None:
@@ -174,13 +191,19 @@ def project_judge(number: int) -> Agent[..., Any]:
 
 async def test_a_card_of_python_names_tools_as_its_checks(tmp_path: Path) -> None:
     assert careful.contract.checks == ("tool(stands)", "numbers")
-    assert await judged(tmp_path, taken_with_care, "12", text="It is 12.") == ("done", [{"value": "12", "evidence": ["It is 12."]}])
+    assert await judged(tmp_path, taken_with_care, "12", text="It is 12.") == (
+        "done",
+        [{"value": "12", "evidence": ["It is 12."]}],
+    )
     assert (await judged(tmp_path, taken_with_care, "13", text="It is 12."))[0] == "abstained"
 
 
 @pytest.mark.parametrize(
     ("checks", "code", "says"),
-    [(stands, "L117", "needs `against`"), (in_language, "L071", "it wants 'language', and there is no such input here")],
+    [
+        (stands, "L117", "needs `against`"),
+        (in_language, "L071", "it wants 'language', and there is no such input here"),
+    ],
 )
 async def test_what_a_tool_wants_and_nobody_has_is_told_when_the_workflow_is_read(
     tmp_path: Path, checks: Any, code: str, says: str
@@ -197,11 +220,15 @@ async def test_what_a_tool_wants_and_nobody_has_is_told_when_the_workflow_is_rea
 async def test_a_skill_whose_check_cannot_be_asked_is_told_when_the_plan_is_read(tmp_path: Path) -> None:
     async with Orchestra.open(Settings.load({"journal": "off"}, start=tmp_path), fleet="none") as orchestra:
         program = orchestra._project.program(planned)
-        assert any("a call of speaker would fail" in one and "it wants 'language'" in one for one in program.warnings), program.warnings
+        assert any(
+            "a call of speaker would fail" in one and "it wants 'language'" in one for one in program.warnings
+        ), program.warnings
 
 
 async def test_checks_are_values_texts_and_lists_of_both(tmp_path: Path) -> None:
-    async with Orchestra.open(Settings.load({"journal": str(tmp_path / "runs.db")}, start=tmp_path), fleet="none") as orchestra:
+    async with Orchestra.open(
+        Settings.load({"journal": str(tmp_path / "runs.db")}, start=tmp_path), fleet="none"
+    ) as orchestra:
         good: list[Any] = [[stands], [quote, stands], ["quote", stands], "quote & tool(stands)", same | stands]
         for checks in good:
             assert (await orchestra.check("iron", against="of iron", checks=checks)).accepted, checks

@@ -58,7 +58,9 @@ def announces(value: str) -> bool:
 
 @workflow
 def named(text: str) -> str | None:
-    found = accepted(namer(text=text), checks=quote & short_enough & in_catalogue, against=text, otherwise=[retry, abstain])
+    found = accepted(
+        namer(text=text), checks=quote & short_enough & in_catalogue, against=text, otherwise=[retry, abstain]
+    )
     assert isinstance(found, Maybe)
     return first_of(found, otherwise=None)
 
@@ -116,7 +118,10 @@ async def test_a_run_asks_the_tools(tmp_path: Path) -> None:
         assert result.output == "iron"
         asked = [call for call in workers.calls if call.kind == "tool"]
         known = {"text": "a rod of iron"}
-        assert [call.inputs for call in asked] == [{"value": "iron", **known}, {"name": "iron", "evidence": ["a rod of iron"]}]
+        assert [call.inputs for call in asked] == [
+            {"value": "iron", **known},
+            {"name": "iron", "evidence": ["a rod of iron"]},
+        ]
         refused = await orchestra.run(named, text="a metal")
         assert refused.output is None
         reasons = [call.feedback for call in workers.calls if call.name == "namer"][-1]
@@ -127,7 +132,9 @@ async def test_a_run_asks_the_tools(tmp_path: Path) -> None:
 
 async def test_an_answer_from_elsewhere_is_put_to_tools_that_run_in_this_process(tmp_path: Path) -> None:
     async with Orchestra.open(Settings.load({"journal": "off"}, start=tmp_path), fleet="none") as orchestra:
-        good = await orchestra.check("iron", against="a rod of iron", checks=quote & short_enough, inputs={"text": "a rod of iron"})
+        good = await orchestra.check(
+            "iron", against="a rod of iron", checks=quote & short_enough, inputs={"text": "a rod of iron"}
+        )
         assert (good.accepted, good.score) == (True, 0.75)
         other = await orchestra.check("gold", against="a rod of gold", checks=in_catalogue)
         assert (other.accepted, other.reason) == (False, "tool(in_catalogue): it says no")
@@ -172,5 +179,7 @@ async def test_a_check_that_raises_lets_nothing_through_and_says_where(tmp_path:
     async with Orchestra.open(Settings.load({"journal": "off"}, start=tmp_path), fleet="none") as orchestra:
         assert (await orchestra.run(careful, text="iron")).output == "iron"
         result = await orchestra.run(careful, text="gold")
-        with pytest.raises(Abstained, match=r"tool\(raises\): T003 raises raised KeyError: 'gold' \(test_custom_checks\.py:\d+ in "):
+        with pytest.raises(
+            Abstained, match=r"tool\(raises\): T003 raises raised KeyError: 'gold' \(test_custom_checks\.py:\d+ in "
+        ):
             _ = result.output

@@ -131,7 +131,9 @@ async def test_edit_one_prompt_and_only_what_changed_is_run_again(project: Path)
         assert [(change.node, change.reason) for change in fork.changes] == [("name", "its agent namer has changed")]
         assert dict(workers.counts) == {"namer": 1}  # the others, and what reads it, are as they were
         recalled = {
-            event.node for event in await orchestra.journal.read(fork.run.id) if isinstance(event, AttemptFinished) and event.reused_from
+            event.node
+            for event in await orchestra.journal.read(fork.run.id)
+            if isinstance(event, AttemptFinished) and event.reused_from
         }
         assert recalled == {"words", "other", "loud"}
 
@@ -240,7 +242,9 @@ class Overtaken(MemoryJournal):
 async def test_cancelling_a_run_that_ends_at_that_moment_leaves_it_as_it_is(tmp_path: Path) -> None:
     other = MemoryJournal()
     other.append("r", [RunStarted(seq=1, at=0.0, run="r", workflow="w", graph="", inputs={})])
-    async with Orchestra.open(Settings.load({}, start=tmp_path), workers=SimulatedWorkers({}), journal=Overtaken(other)) as orchestra:
+    async with Orchestra.open(
+        Settings.load({}, start=tmp_path), workers=SimulatedWorkers({}), journal=Overtaken(other)
+    ) as orchestra:
         await orchestra.cancel("r")
     assert [summary.status for summary in await other.list_runs()] == ["done"]
 
@@ -327,7 +331,9 @@ async def test_a_fork_keeps_the_label_of_the_data_and_outlives_its_parent(projec
 
 async def test_a_key_names_one_fork_of_one_run(project: Path) -> None:
     async with opened(project) as (orchestra, _):
-        old, other = [(await orchestra.run(orchestra.find("naming"), text=text)).run for text in ("tea leaves", "tea pots")]
+        old, other = [
+            (await orchestra.run(orchestra.find("naming"), text=text)).run for text in ("tea leaves", "tea pots")
+        ]
         keyed = orchestra.options(idempotency_key="again-1")
         forks = [await keyed.fork(old, text="coffee beans") for _ in range(2)]
         assert {(await fork.run).value for fork in forks} == {"THE COFFEE GOOD"}
@@ -341,7 +347,9 @@ async def test_a_key_names_one_fork_of_one_run(project: Path) -> None:
         assert str(none.value).startswith(f"{key}, a fork of run {old}; this is to be no fork\n")
         assert "such as 'again-1/2'" in none.value.hint
         first = await orchestra.options(idempotency_key="first").run(orchestra.find("naming"), text="tea leaves")
-        with pytest.raises(InputError, match=f"belongs to run {first.run}, no fork; this is to be a fork of run {first.run}"):
+        with pytest.raises(
+            InputError, match=f"belongs to run {first.run}, no fork; this is to be a fork of run {first.run}"
+        ):
             await orchestra.options(idempotency_key="first").fork(first.run)
         with pytest.raises(InputError, match="which has other inputs"):
             await orchestra.options(idempotency_key="first").run(orchestra.find("naming"), text="tea pots")
@@ -393,7 +401,9 @@ async def test_a_recalled_call_needs_no_room_in_the_budget(project: Path) -> Non
 
 
 @pytest.mark.parametrize("said", [None, "restricted"])
-async def test_what_if_keeps_the_strictest_label_and_still_recalls(project: Path, said: Literal["restricted"] | None) -> None:
+async def test_what_if_keeps_the_strictest_label_and_still_recalls(
+    project: Path, said: Literal["restricted"] | None
+) -> None:
     async with opened(project) as (orchestra, _):
         run = (await orchestra.run(orchestra.find("naming"), text="tea leaves")).run
     if said is None:

@@ -61,7 +61,13 @@ class Late(MemoryJournal):
 
 @asynccontextmanager
 async def opened(
-    folder: Path, script: Any = None, *, store: MemoryStore | None = None, journal: Any = None, file: str = "off", **simulation: Any
+    folder: Path,
+    script: Any = None,
+    *,
+    store: MemoryStore | None = None,
+    journal: Any = None,
+    file: str = "off",
+    **simulation: Any,
 ) -> AsyncIterator[tuple[Orchestra, SimulatedWorkers]]:
     workers = SimulatedWorkers({"look_up": "found", "order": "ordered", **(script or {})}, **simulation)
     settings = Settings.load({"journal": file}, start=folder)
@@ -113,11 +119,21 @@ async def test_a_run_that_was_let_go_of_is_interrupted_at_the_close_and_goes_on_
         assert (result.run, result.output) == (summary.run, "found")
 
 
-async def test_two_processes_that_begin_one_key_at_once_make_one_run_and_the_other_is_told_who_has_it(tmp_path: Path) -> None:
+async def test_two_processes_that_begin_one_key_at_once_make_one_run_and_the_other_is_told_who_has_it(
+    tmp_path: Path,
+) -> None:
     store = MemoryStore()
-    async with opened(tmp_path, store=store, latency=0.02) as (one, its), opened(tmp_path, store=store, latency=0.02) as (two, others):
-        runs = (one.options(idempotency_key="k").start(ordered, text="a"), two.options(idempotency_key="k").start(ordered, text="a"))
-        begun, refused = sorted(await asyncio.gather(*runs, return_exceptions=True), key=lambda found: isinstance(found, Exception))
+    async with (
+        opened(tmp_path, store=store, latency=0.02) as (one, its),
+        opened(tmp_path, store=store, latency=0.02) as (two, others),
+    ):
+        runs = (
+            one.options(idempotency_key="k").start(ordered, text="a"),
+            two.options(idempotency_key="k").start(ordered, text="a"),
+        )
+        begun, refused = sorted(
+            await asyncio.gather(*runs, return_exceptions=True), key=lambda found: isinstance(found, Exception)
+        )
         assert isinstance(refused, OrchestraError)
         assert refused.code == "J022"
         assert isinstance(begun, Run)
@@ -129,7 +145,10 @@ async def test_two_processes_that_begin_one_key_at_once_make_one_run_and_the_oth
 
 async def test_a_run_that_ends_in_another_process_while_it_is_taken_over_is_just_there(tmp_path: Path) -> None:
     store = MemoryStore()
-    async with opened(tmp_path, store=store, latency=0.05) as (one, _), opened(tmp_path, journal=Late(store)) as (two, workers):
+    async with (
+        opened(tmp_path, store=store, latency=0.05) as (one, _),
+        opened(tmp_path, journal=Late(store)) as (two, workers),
+    ):
         run = await one.options(idempotency_key="k").start(ordered, text="a")
         assert (await two.options(idempotency_key="k").run(ordered, text="a")).output == "found"
         run = await one.options(idempotency_key="l").start(ordered, text="a")
@@ -174,7 +193,9 @@ async def test_a_key_of_data_with_one_label_gives_nothing_for_another_label(tmp_
         assert (await keyed.run(looked_up, text="pens")).run == first
         own = orchestra.options(idempotency_key="order-10")
         first = (await own.run(ordered, text="pens")).run
-        assert (await own.options(label="public").run(ordered, text="pens")).run == first, "the workflow's own label is stricter"
+        assert (await own.options(label="public").run(ordered, text="pens")).run == first, (
+            "the workflow's own label is stricter"
+        )
         assert workers.counts == {"order": 1, "look_up": 2}
 
 
@@ -196,7 +217,9 @@ def _events_on_disk(file: Path, run: str) -> int:
 
 
 @pytest.mark.parametrize("key", ["", "order-42"])
-async def test_whoever_is_cancelled_before_the_run_is_on_record_leaves_no_run_that_nobody_knows(tmp_path: Path, key: str) -> None:
+async def test_whoever_is_cancelled_before_the_run_is_on_record_leaves_no_run_that_nobody_knows(
+    tmp_path: Path, key: str
+) -> None:
     journal = Gated()
     async with opened(tmp_path, journal=journal, latency=0.01) as (orchestra, _):
         starting = asyncio.create_task(orchestra.options(idempotency_key=key).start(look_up, text="pens"))
@@ -213,7 +236,10 @@ async def test_whoever_is_cancelled_before_the_run_is_on_record_leaves_no_run_th
 
 @pytest.mark.parametrize("file", ["off", "runs.db"])
 async def test_whoever_watches_a_run_is_told_that_the_orchestra_was_closed(tmp_path: Path, file: str) -> None:
-    async with opened(tmp_path, file=file if file == "off" else str(tmp_path / file), latency=60.0) as (orchestra, workers):
+    async with opened(tmp_path, file=file if file == "off" else str(tmp_path / file), latency=60.0) as (
+        orchestra,
+        workers,
+    ):
         run = await orchestra.start(look_up, text="pens")
         watching = asyncio.create_task(seen(run))
         await turned(lambda: bool(workers.in_flight))

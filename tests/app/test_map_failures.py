@@ -44,7 +44,9 @@ async def came_to(flow: Any, texts: list[str], folder: Path) -> Any:
         return await (await orchestra.start(flow, texts=texts)).wait()
 
 
-@pytest.mark.parametrize(("flow", "value", "path"), [(amounts, [100.0, 5.0], "amount[1]"), (halves, [50.0, 2.5], "mapped[1]")])
+@pytest.mark.parametrize(
+    ("flow", "value", "path"), [(amounts, [100.0, 5.0], "amount[1]"), (halves, [50.0, 2.5], "mapped[1]")]
+)
 async def test_what_a_list_does_without_is_told(flow: Any, value: list[float], path: str, tmp_path: Path) -> None:
     result = await came_to(flow, ["100", "2,000", "5"], tmp_path)
     assert (result.value, list(result.left_out)) == (value, [path])
@@ -76,7 +78,10 @@ class Counted(str):
 def test_a_thousand_elements_that_failed_are_told_without_comparing_each_with_each() -> None:
     failed = FailedOutcome("T003", "no")
     events = [NodeFinished(seq=at, at=0.0, node=Counted(f"xs[{at}]"), outcome=failed) for at in range(1000)]
-    whole = [NodeFinished(seq=1000, at=0.0, node="ys[0]", outcome=failed), NodeFinished(seq=1001, at=0.0, node="ys", outcome=failed)]
+    whole = [
+        NodeFinished(seq=1000, at=0.0, node="ys[0]", outcome=failed),
+        NodeFinished(seq=1001, at=0.0, node="ys", outcome=failed),
+    ]
     result: Result[Any] = Result("r", "done", ValueOutcome([]), events=[*events, *whole])
     assert [*result.left_out] == [f"xs[{at}]" for at in range(1000)]
     assert Counted.asked <= 1000

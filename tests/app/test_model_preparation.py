@@ -60,13 +60,18 @@ async def test_whom_a_run_may_ask_is_brought_up_before_its_clock_starts_and_may_
     monkeypatch.setattr(Fleet, "wait_until_ready", ready)
     text = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
     (tmp_path / "fleet.yaml").write_text(MANY)
-    made = Project.load(Settings.load({"journal": "off", "fleet": str(tmp_path / "fleet.yaml")}, start=tmp_path, environ={}))
+    made = Project.load(
+        Settings.load({"journal": "off", "fleet": str(tmp_path / "fleet.yaml")}, start=tmp_path, environ={})
+    )
     more: dict[str, Any] = {"skill": {"checks": ["entailment(judge)"]}, "user": {"agents": ["helper"]}}
     names = ("plans", "grows", "skill", "judge", "guarded", "under", "user", "helper")
     cards = [
-        Card.declare(name, input=text, output={"type": "string"}, prompt="{{ text }}", model=name, **more.get(name, {})) for name in names
+        Card.declare(name, input=text, output={"type": "string"}, prompt="{{ text }}", model=name, **more.get(name, {}))
+        for name in names
     ]
-    catalog = Catalog(agents={card.name: card.contract for card in cards}, workflows={"under": read(UNDER, "under.yaml").graph})
+    catalog = Catalog(
+        agents={card.name: card.contract for card in cards}, workflows={"under": read(UNDER, "under.yaml").graph}
+    )
     made.registry = made.registry.with_cards(cards)
     async with ProjectWorkers.open(made) as troupe:
         await troupe.prepare(compile_graph(read(ASKS, "asks.yaml").graph, catalog))
@@ -74,7 +79,9 @@ async def test_whom_a_run_may_ask_is_brought_up_before_its_clock_starts_and_may_
     assert {model for models in brought[1:] for model in models} == set(names)
 
 
-async def test_of_two_agents_of_one_name_the_one_that_is_asked_is_brought_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_of_two_agents_of_one_name_the_one_that_is_asked_is_brought_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     brought: list[str] = []
 
     async def ready(fleet: Fleet, models: Iterable[str]) -> None:
@@ -89,7 +96,9 @@ async def test_of_two_agents_of_one_name_the_one_that_is_asked_is_brought_up(tmp
 
     monkeypatch.setattr(Fleet, "wait_until_ready", ready)
     (tmp_path / "fleet.yaml").write_text(MANY)
-    made = Project.load(Settings.load({"journal": "off", "fleet": str(tmp_path / "fleet.yaml")}, start=tmp_path, environ={}))
+    made = Project.load(
+        Settings.load({"journal": "off", "fleet": str(tmp_path / "fleet.yaml")}, start=tmp_path, environ={})
+    )
     first = made.program(judge("judge"))
     made.program(judge("guarded"))
     async with ProjectWorkers.open(made) as troupe:

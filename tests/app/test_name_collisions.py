@@ -144,7 +144,9 @@ async def test_each_run_asks_the_agents_that_it_was_written_with(tmp_path: Path)
             assert result.value == card.digest
             first = (await orchestra.journal.read(result.run))[0]
             assert isinstance(first, RunStarted)
-            assert await orchestra.journal.get_blob(first.versions["card/judge"]) == card.dump(), "a resumed run finds its own card"
+            assert await orchestra.journal.get_blob(first.versions["card/judge"]) == card.dump(), (
+                "a resumed run finds its own card"
+            )
 
 
 async def test_a_check_asks_the_judge_that_it_was_given(tmp_path: Path) -> None:
@@ -175,11 +177,16 @@ async def test_judges_of_one_name_are_each_asked_by_the_check_that_they_were_giv
     judges = {text: judging(text, **settings) for text in ("Praise it", "Blame it")}
     workers = SimulatedWorkers({"judge": judged})
     async with Orchestra.open(Settings.load({"journal": "off"}, start=tmp_path), workers=workers) as orchestra:
-        checks = [orchestra.check("iron", against=text, checks=rederive(judge), inputs={"text": text}) for text, judge in judges.items()]
+        checks = [
+            orchestra.check("iron", against=text, checks=rederive(judge), inputs={"text": text})
+            for text, judge in judges.items()
+        ]
         await asyncio.gather(*checks)
         cards = {text: judge.card for text, judge in judges.items()}
         bare = {
-            text: card.with_settings(checks=(), accept=None, otherwise=()) if card.checks else card for text, card in cards.items() if card
+            text: card.with_settings(checks=(), accept=None, otherwise=()) if card.checks else card
+            for text, card in cards.items()
+            if card
         }
     assert asked == {text: {card.digest} for text, card in bare.items()}
 
@@ -256,7 +263,15 @@ async def test_a_file_means_what_a_module_declares_whatever_else_has_run(tmp_pat
 async def test_what_is_found_by_name_is_the_same_step_until_it_is_another(tmp_path: Path) -> None:
     settings = modules(tmp_path, names_found=MODULE)
     async with Orchestra.open(settings, fleet="none") as orchestra:
-        for name in ("filed", str(tmp_path / "workflows" / "filed.yaml"), "answer_from_documents", "reader", "judge", "said", "helper"):
+        for name in (
+            "filed",
+            str(tmp_path / "workflows" / "filed.yaml"),
+            "answer_from_documents",
+            "reader",
+            "judge",
+            "said",
+            "helper",
+        ):
             assert orchestra.find(name) is orchestra.find(name), name
             assert orchestra.program(orchestra.find(name)) is orchestra.program(orchestra.find(name)), name
         known = orchestra.find("reader")

@@ -59,7 +59,9 @@ def loud_topic(text: str) -> str:
 
 
 @asynccontextmanager
-async def opened(folder: Path, script: Any = None, **simulation: Any) -> AsyncIterator[tuple[Orchestra, SimulatedWorkers]]:
+async def opened(
+    folder: Path, script: Any = None, **simulation: Any
+) -> AsyncIterator[tuple[Orchestra, SimulatedWorkers]]:
     answers = {"topic": {"name": "tea"}, "shout": lambda call: call.inputs["text"].upper(), **(script or {})}
     workers = SimulatedWorkers(answers, **simulation)
     settings = Settings.load({"journal": "off"}, start=folder)
@@ -110,7 +112,10 @@ async def test_a_service_that_was_started_elsewhere_has_the_project_that_it_name
     assert capsys.readouterr().err == ""
     async with Orchestra.open(fleet="none"):
         (line,) = capsys.readouterr().err.splitlines()
-    assert all(part in line for part in ("level='info'", "event='no project here'", f"folder='{elsewhere}'", f"{tmp_path}/state"))
+    assert all(
+        part in line
+        for part in ("level='info'", "event='no project here'", f"folder='{elsewhere}'", f"{tmp_path}/state")
+    )
     async with Orchestra.open(Settings.load(start=tmp_path), fleet="none"):
         (line,) = capsys.readouterr().err.splitlines()
     assert f"folder='{tmp_path}'" in line, "where it was looked for, not where the process is"
@@ -120,7 +125,9 @@ async def test_a_service_that_was_started_elsewhere_has_the_project_that_it_name
     assert caught.value.code == "C046"
 
 
-async def test_where_other_workers_are_used_the_fleet_has_no_servers_and_nothing_stands_against_it(tmp_path: Path) -> None:
+async def test_where_other_workers_are_used_the_fleet_has_no_servers_and_nothing_stands_against_it(
+    tmp_path: Path,
+) -> None:
     async with opened(tmp_path) as (orchestra, _):
         status = await orchestra.fleet_status(probe=True)
     assert (status.servers, status.running, status.can_serve) == ((), False, True)
@@ -166,7 +173,10 @@ async def test_a_run_is_cancelled_from_another_thread_as_from_its_own(tmp_path: 
 
         await asyncio.to_thread(asyncio.run, there()) if loop else await asyncio.to_thread(run.cancel, "ann")
         result = await asyncio.wait_for(run.wait(), 60)
-        assert (result.status, [one.status for one in await orchestra.journal.list_runs()]) == ("cancelled", ["cancelled"])
+        assert (result.status, [one.status for one in await orchestra.journal.list_runs()]) == (
+            "cancelled",
+            ["cancelled"],
+        )
     run.cancel()  # it is over, and nothing comes of it
 
 
@@ -242,7 +252,9 @@ async def test_a_tool_that_changes_what_it_is_given_changes_it_for_no_other_node
     async with Orchestra.open(Settings.load({"journal": "off"}, start=tmp_path), fleet="none") as orchestra:
         run = await orchestra.start(totals, data=data, lasts=[1, 2, 3])
         assert (await run.wait()).output == [7, 8, 9]
-        assert [event.inputs["data"] async for event in run.events() if isinstance(event, RunStarted)] == [{"rows": [3, 1, 2]}]
+        assert [event.inputs["data"] async for event in run.events() if isinstance(event, RunStarted)] == [
+            {"rows": [3, 1, 2]}
+        ]
     assert data == {"rows": [3, 1, 2]}
 
 
@@ -256,7 +268,10 @@ async def test_a_run_can_be_watched_from_any_event_on(tmp_path: Path) -> None:
 
 
 async def test_a_run_that_fails_raises_and_says_where_to_look(tmp_path: Path) -> None:
-    async with opened(tmp_path, {"topic": lambda call: CallError(code="F212", reason="no such model")}) as (orchestra, _):
+    async with opened(tmp_path, {"topic": lambda call: CallError(code="F212", reason="no such model")}) as (
+        orchestra,
+        _,
+    ):
         run = await orchestra.start(loud_topic, text="x")
         with pytest.raises(RunFailed, match="no such model") as caught:
             await run
@@ -309,7 +324,12 @@ async def test_a_key_names_one_run(tmp_path: Path) -> None:
 async def test_a_key_holds_whatever_else_is_told(tmp_path: Path) -> None:
     async with opened(tmp_path) as (orchestra, workers):
         keyed = orchestra.options(idempotency_key="order-42")
-        told = [keyed, keyed.options(label="public"), keyed.options(budget=Budget(calls=5)), keyed.options(memo=True, sample=1)]
+        told = [
+            keyed,
+            keyed.options(label="public"),
+            keyed.options(budget=Budget(calls=5)),
+            keyed.options(memo=True, sample=1),
+        ]
         assert len({(await one.run(shout, text="x")).run for one in told}) == 1
         assert workers.counts["shout"] == 1
         await keyed.options(idempotency_key="").run(shout, text="x")
@@ -331,7 +351,9 @@ async def test_checks_ask_each_of_their_questions_whatever_key_their_caller_has(
     [(None, None, "internal"), ("public", None, "public"), ("restricted", None, "restricted"), ("restricted", "public", "restricted"),
      ("public", "internal", "internal"), (None, "restricted", "restricted")],
 )  # fmt: skip
-async def test_a_run_has_the_label_of_its_workflow_or_a_stricter_one(tmp_path: Path, own: Any, said: Any, label: str) -> None:
+async def test_a_run_has_the_label_of_its_workflow_or_a_stricter_one(
+    tmp_path: Path, own: Any, said: Any, label: str
+) -> None:
     @workflow(label=own)
     def labelled(text: str) -> str:
         return shout(text=text)
@@ -441,7 +463,12 @@ async def test_check_backs_off(tmp_path: Path) -> None:
     documents = [Document(source="a", text="The tower was completed in 1889.")]
 
     def judge(call: Any) -> dict[str, Any]:
-        return {"label": "supported", "p_supported": 0.1 if "wood" in call.inputs["claim"] else 0.8, "p_support": None, "p_refute": 0.0}
+        return {
+            "label": "supported",
+            "p_supported": 0.1 if "wood" in call.inputs["claim"] else 0.8,
+            "p_support": None,
+            "p_refute": 0.0,
+        }
 
     answer = "It was completed in 1889. It is made of wood."
     async with opened(tmp_path, {"entailment": judge}) as (orchestra, _):
@@ -453,7 +480,10 @@ async def test_check_backs_off(tmp_path: Path) -> None:
 
 
 async def test_check_takes_a_judge_that_fails_for_one_that_cannot_tell(tmp_path: Path) -> None:
-    async with opened(tmp_path, {"entailment": lambda call: CallError(code="F212", reason="the server is gone")}) as (orchestra, _):
+    async with opened(tmp_path, {"entailment": lambda call: CallError(code="F212", reason="the server is gone")}) as (
+        orchestra,
+        _,
+    ):
         ruling = await orchestra.check("It was 1889.", against="It was 1889.", checks="entailment")
     assert (ruling.accepted, ruling.verdicts[0].outcome) == (False, "unknown")
     assert "F212" in ruling.reason

@@ -137,7 +137,9 @@ async def test_a_fork_does_not_repeat_the_payment_of_a_workflow_that_a_plan_call
     bank.lines = ("s1 = silent(to=input.to)",)
     async with bank.opened() as orchestra:
         run = await paying(orchestra)
-        assert effect_tools(orchestra.program(orchestra.find("pay"))) == {"wire"}  # so a batch forks what it tries again
+        assert effect_tools(orchestra.program(orchestra.find("pay"))) == {
+            "wire"
+        }  # so a batch forks what it tries again
         fork = await orchestra.fork(run)
         assert (await ended(fork.run), fork.changes) == ("receipt of Ada", ())
         assert await refusals((await orchestra.fork(run, to="Bob")).run) == {"E024"}
@@ -172,7 +174,9 @@ async def test_the_tools_of_such_a_workflow_are_looked_at_as_those_of_the_run_it
         (("s1 = pick(text=input.to)",), "tools: [wire, pick]", "Bob"),
     ],
 )
-async def test_another_plan_of_the_same_node_pays_nothing_at_another_step(bank: Bank, then: tuple[str, ...], uses: str, came: str) -> None:
+async def test_another_plan_of_the_same_node_pays_nothing_at_another_step(
+    bank: Bank, then: tuple[str, ...], uses: str, came: str
+) -> None:
     bank.write("pay", PLANNED % uses)
     async with bank.opened() as orchestra:
         run = await paying(orchestra)
@@ -199,7 +203,9 @@ async def test_nor_does_the_tool_itself_where_it_stands_in_the_place_of_the_plan
     assert bank.paid == ["Ada"]
 
 
-async def test_what_was_paid_at_a_node_that_is_something_else_by_now_is_known_wherever_it_is_paid_now(bank: Bank) -> None:
+async def test_what_was_paid_at_a_node_that_is_something_else_by_now_is_known_wherever_it_is_paid_now(
+    bank: Bank,
+) -> None:
     bank.write("pay", SILENT.replace("silent", "pay"))
     async with bank.opened() as orchestra:
         run = await paying(orchestra)
@@ -236,7 +242,9 @@ def test_nor_does_an_agent_with_tools_in_another_turn_of_its_own() -> None:
     looped = EffectHistory(program(LOOPED, catalog(card)), made_calls={("work#1/found", "send"): "r1"})
 
     def reply(known: EffectHistory, node: str, text: str) -> str:
-        found = known.recorded_reply(CallRequest(run="r2", node=node, attempt=1, kind="tool", name="send", inputs={"text": text}))
+        found = known.recorded_reply(
+            CallRequest(run="r2", node=node, attempt=1, kind="tool", name="send", inputs={"text": text})
+        )
         return "" if found is None else found.code if isinstance(found, CallError) else str(found.value)
 
     assert [reply(effects, "found#6/s3", text) for text in ("a b", "c")] == ["sent", "E024"]
@@ -257,7 +265,9 @@ async def ancestors(bank: Bank) -> tuple[str, str, str]:
 async def refused(orchestra: Orchestra, second: str, third: str) -> None:
     for run in (third, await waiting(orchestra, second)):
         assert await allowed(orchestra, run) == "E024"
-    (end,) = [one for one in await orchestra.journal.read(third) if isinstance(one, AttemptFinished) and one.error == "E024"]
+    (end,) = [
+        one for one in await orchestra.journal.read(third) if isinstance(one, AttemptFinished) and one.error == "E024"
+    ]
     assert "the run that may have called it is gone, or cannot be read" in end.reason
 
 
@@ -269,7 +279,9 @@ async def test_a_fork_of_a_fork_whose_first_ancestor_was_deleted_pays_nothing(ba
     assert bank.paid == ["Ada"]
 
 
-@pytest.mark.parametrize("damage", ["DELETE FROM blobs WHERE digest = '{graph}'", "UPDATE events SET body = x'00' WHERE run = '{first}'"])
+@pytest.mark.parametrize(
+    "damage", ["DELETE FROM blobs WHERE digest = '{graph}'", "UPDATE events SET body = x'00' WHERE run = '{first}'"]
+)
 async def test_nor_one_whose_first_ancestor_cannot_be_read(bank: Bank, damage: str) -> None:
     first, second, third = await ancestors(bank)
     async with bank.opened() as orchestra:

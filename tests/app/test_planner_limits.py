@@ -52,8 +52,12 @@ def settings(tmp_path: Path) -> Settings:
     return Settings.load({"journal": "off"}, start=tmp_path, environ={})
 
 
-async def test_a_run_counts_the_calls_of_its_plans_where_it_began_so_and_none_can_be_recalled(settings: Settings) -> None:
-    async with Orchestra.open(settings, workers=SimulatedWorkers(lambda _: "return nothing"), journal=MemoryJournal()) as orchestra:
+async def test_a_run_counts_the_calls_of_its_plans_where_it_began_so_and_none_can_be_recalled(
+    settings: Settings,
+) -> None:
+    async with Orchestra.open(
+        settings, workers=SimulatedWorkers(lambda _: "return nothing"), journal=MemoryJournal()
+    ) as orchestra:
         planned = orchestra.find("planned")
         first = await told(orchestra, await orchestra.start(planned, text="a"))
         fork = await told(orchestra, (await orchestra.fork(first.run)).run)

@@ -51,7 +51,9 @@ def folder(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def opened(folder: Path, script: Any = None, **simulation: Any) -> AsyncIterator[Orchestra]:
-    workers = SimulatedWorkers({"shout": lambda call: call.inputs["text"].upper(), "file_it": "filed", **(script or {})}, **simulation)
+    workers = SimulatedWorkers(
+        {"shout": lambda call: call.inputs["text"].upper(), "file_it": "filed", **(script or {})}, **simulation
+    )
     async with Orchestra.open(Settings.load({}, start=folder), workers=workers) as orchestra:
         yield orchestra
 
@@ -76,7 +78,12 @@ async def test_a_run_that_has_ended_is_seen_with_its_result(folder: Path) -> Non
         result = await orchestra.run(loud, text="tea")
         seen = await orchestra.view(result.run)
         assert isinstance(seen.result, Result)
-        assert (seen.status, seen.result.output, seen.result.status, seen.result.usage) == ("done", "TEA", "done", result.usage)
+        assert (seen.status, seen.result.output, seen.result.status, seen.result.usage) == (
+            "done",
+            "TEA",
+            "done",
+            result.usage,
+        )
         assert seen.started <= (seen.finished or 0.0)
 
 
@@ -85,7 +92,10 @@ async def test_a_run_that_waits_for_a_person_shows_its_question_until_it_is_answ
         run = await has.start(has.find("filing"), text="tea")
         assert await run.wait_until_blocked() is None
         seen = await looks.view(run.id)
-        assert (seen.status, [(one.node, one.options) for one in seen.questions]) == ("waiting", [("sure", ("yes", "no"))])
+        assert (seen.status, [(one.node, one.options) for one in seen.questions]) == (
+            "waiting",
+            [("sure", ("yes", "no"))],
+        )
         await looks.answer(run.id, "yes")
         assert (await run).output == "filed"
         assert (await looks.view(run.id)).questions == ()

@@ -35,7 +35,10 @@ def fleet(*models: str, other: str = "") -> str:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    cards = {f"agents/{name}/agent.yaml": AGENT.format(name=name, model=model) for name, model in [("one", "base"), ("two", "twin")]}
+    cards = {
+        f"agents/{name}/agent.yaml": AGENT.format(name=name, model=model)
+        for name, model in [("one", "base"), ("two", "twin")]
+    }
     prompts = {f"agents/{name}/prompt.md": "Tell: {{ text }}\n" for name in ("one", "two")}
     write(tmp_path, {**cards, **prompts, "workflows/twice.yaml": FLOW})
     return tmp_path
@@ -43,7 +46,9 @@ def project(tmp_path: Path) -> Path:
 
 async def judged(project: Path) -> tuple[str, str, str]:
     """What a run of the workflow says of its answer, why, and the run."""
-    async with Orchestra.open(settings(project), workers=SimulatedWorkers({"one": "It is.", "two": "It is."})) as orchestra:
+    async with Orchestra.open(
+        settings(project), workers=SimulatedWorkers({"one": "It is.", "two": "It is."})
+    ) as orchestra:
         result = await (await orchestra.start(orchestra.find("twice"), text="x")).wait()
         (one,) = [event for event in result.events if isinstance(event, OutputJudged)]
     return one.verdicts[0].outcome, one.verdicts[0].reason, result.run
@@ -60,7 +65,9 @@ async def judged(project: Path) -> tuple[str, str, str]:
         (("base: here", "twin: there"), f"{CPP % ('here', 8)}, {CPP % ('there', 8)}", "unknown"),
     ],
 )
-async def test_two_names_of_one_model_are_one_agent(project: Path, models: tuple[str, ...], other: str, outcome: str) -> None:
+async def test_two_names_of_one_model_are_one_agent(
+    project: Path, models: tuple[str, ...], other: str, outcome: str
+) -> None:
     (project / "configs" / "nowhere.yaml").write_text(fleet(*models, other=other))
     said, reason, _ = await judged(project)
     assert said == outcome
@@ -68,10 +75,16 @@ async def test_two_names_of_one_model_are_one_agent(project: Path, models: tuple
 
 
 def test_a_name_is_not_the_model_that_is_served_under_others(project: Path) -> None:
-    servers = OTHER.replace("model: n", "model: base") + ", " + OTHER.replace("other:", "third:").replace("model: n", "model: base")
+    servers = (
+        OTHER.replace("model: n", "model: base")
+        + ", "
+        + OTHER.replace("other:", "third:").replace("model: n", "model: base")
+    )
     (project / "configs" / "nowhere.yaml").write_text(fleet("base: it", "twin: other", "triplet: third", other=servers))
     agents = Project.load(settings(project)).catalog().agents
-    assert not is_same_agent(agents["one"], agents["two"]), "`base` is `m` here, and what a server calls base is another one"
+    assert not is_same_agent(agents["one"], agents["two"]), (
+        "`base` is `m` here, and what a server calls base is another one"
+    )
 
 
 async def test_a_run_is_decided_anew_by_the_fleet_that_it_began_with(project: Path) -> None:
@@ -83,18 +96,24 @@ async def test_a_run_is_decided_anew_by_the_fleet_that_it_began_with(project: Pa
         assert (await orchestra.replay(run)).reason == ""
 
 
-async def test_who_takes_the_place_of_another_is_told_from_judges_by_the_fleet_that_the_run_began_with(project: Path) -> None:
+async def test_who_takes_the_place_of_another_is_told_from_judges_by_the_fleet_that_the_run_began_with(
+    project: Path,
+) -> None:
     file = project / "configs" / "nowhere.yaml"
     file.write_text(fleet("base: it", "twin: other", other=OTHER))
     said, _, run = await judged(project)
     assert said == "pass"
     file.write_text(fleet("base: it", "twin: it"))
-    async with Orchestra.open(settings(project), workers=SimulatedWorkers({"one": "It is.", "two": "It is."})) as orchestra:
+    async with Orchestra.open(
+        settings(project), workers=SimulatedWorkers({"one": "It is.", "two": "It is."})
+    ) as orchestra:
         found = Project.load(settings(project))
         started = (await orchestra.journal.read(run))[0]
         assert isinstance(started, RunStarted)
         (node,) = (
-            await restore_program(found, orchestra.journal, started, replacements=found.replacement_contracts({"one": found.cards["two"]}))
+            await restore_program(
+                found, orchestra.journal, started, replacements=found.replacement_contracts({"one": found.cards["two"]})
+            )
         ).nodes
     assert node.acceptance is not None
     assert node.contract is not None
@@ -105,4 +124,6 @@ async def test_where_each_name_means_a_model_of_its_own_runs_store_what_they_did
     (project / "configs" / "nowhere.yaml").write_text(fleet("base: it", "twin: other", other=OTHER))
     found = Project.load(settings(project))
     assert found.served_names == {}
-    assert {name: found.catalog().agents[name] for name in ("one", "two")} == {name: found.cards[name].contract for name in ("one", "two")}
+    assert {name: found.catalog().agents[name] for name in ("one", "two")} == {
+        name: found.cards[name].contract for name in ("one", "two")
+    }

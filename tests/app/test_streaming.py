@@ -10,7 +10,19 @@ from typing import Any
 
 import pytest
 
-from orchestra import InputError, Orchestra, OrchestraError, Run, TextPiece, agent, answered_by_model, ask, map_, tool, workflow
+from orchestra import (
+    InputError,
+    Orchestra,
+    OrchestraError,
+    Run,
+    TextPiece,
+    agent,
+    answered_by_model,
+    ask,
+    map_,
+    tool,
+    workflow,
+)
 from orchestra.core.events import AttemptFinished, Event
 from orchestra.core.protocols import NO_ESTIMATE, CallError, CallEstimate, CallReply, CallRequest, CallResult, Chunk
 from orchestra.core.settings import Settings
@@ -115,7 +127,9 @@ def told(event: Event) -> Any:
 
 
 @pytest.mark.parametrize("latency", [0.0, 0.01])
-async def test_what_models_write_comes_in_pieces_and_the_journal_knows_nothing_of_it(tmp_path: Path, latency: float) -> None:
+async def test_what_models_write_comes_in_pieces_and_the_journal_knows_nothing_of_it(
+    tmp_path: Path, latency: float
+) -> None:
     async with opened(tmp_path, simulated(chunks=4, latency=latency)) as orchestra:
         run = await orchestra.options(live=True).start(article, text="a tower")
         pieces = await read(run)
@@ -163,7 +177,9 @@ async def test_every_attempt_has_a_text_of_its_own(tmp_path: Path) -> None:
         assert seen == [(1, 0, "one "), (1, 4, "two"), (2, 0, "again")]
 
 
-async def test_a_slow_reader_gets_joined_pieces_a_late_one_what_is_under_way_and_none_holds_up_the_run(tmp_path: Path) -> None:
+async def test_a_slow_reader_gets_joined_pieces_a_late_one_what_is_under_way_and_none_holds_up_the_run(
+    tmp_path: Path,
+) -> None:
     hand = Hand()
     async with opened(tmp_path, hand) as orchestra:
         run = await orchestra.options(live=True).start(article, text="a tower")
@@ -175,11 +191,16 @@ async def test_a_slow_reader_gets_joined_pieces_a_late_one_what_is_under_way_and
         hand.say("shortener", "on", "ce")
         await settled()
         late = await anext(run.text())
-        assert (late.node, late.start, late.text) == ("shortener", 0, "once"), "of a call that has ended it comes too late"
+        assert (late.node, late.start, late.text) == ("shortener", 0, "once"), (
+            "of a call that has ended it comes too late"
+        )
         hand.say("shortener", CallResult(value="once"))
         hand.say("shout", CallResult(value="ONCE"))
         assert (await run).output == "ONCE", "though one reader has read a single piece"
-        assert [(piece.node, piece.start, piece.text) async for piece in slow] == [("writer", 5, "upon a time"), ("shortener", 0, "once")]
+        assert [(piece.node, piece.start, piece.text) async for piece in slow] == [
+            ("writer", 5, "upon a time"),
+            ("shortener", 0, "once"),
+        ]
         assert await read(run) == []
 
 
@@ -240,7 +261,9 @@ async def test_the_text_goes_on_after_a_person_has_answered_here(tmp_path: Path)
         assert {piece.node for piece in await reading} == {"first", "shortener"}
 
 
-async def test_a_run_that_is_resumed_is_read_where_that_is_wanted_again_and_what_was_written_before_is_gone(tmp_path: Path) -> None:
+async def test_a_run_that_is_resumed_is_read_where_that_is_wanted_again_and_what_was_written_before_is_gone(
+    tmp_path: Path,
+) -> None:
     async with opened(tmp_path, simulated(chunks=2), "runs.db") as orchestra:
         run = await orchestra.options(live=True).start(signed, text="a tower")
         await run.wait_until_blocked()

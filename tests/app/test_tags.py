@@ -32,7 +32,9 @@ def loud(text: str) -> str:
 
 
 def shouted(call: Any) -> Any:
-    return CallError(code="F203", reason="nobody answers") if call.inputs["text"] == "bad" else call.inputs["text"].upper()
+    return (
+        CallError(code="F203", reason="nobody answers") if call.inputs["text"] == "bad" else call.inputs["text"].upper()
+    )
 
 
 @asynccontextmanager
@@ -97,7 +99,11 @@ async def test_costs_by_status_say_how_a_run_without_an_end_stands_as_the_list_d
     async with opened(tmp_path, latency=60.0) as orchestra:
         await orchestra.start(loud, text="tea")
         listed = {run.status for run in await orchestra.runs()}
-        assert {row.group["status"] for row in (await orchestra.costs("status")).rows} == listed == {"running", "interrupted"}
+        assert (
+            {row.group["status"] for row in (await orchestra.costs("status")).rows}
+            == listed
+            == {"running", "interrupted"}
+        )
 
 
 async def test_runs_are_listed_by_several_statuses_and_times_a_page_after_the_other(tmp_path: Path) -> None:

@@ -77,9 +77,13 @@ async def test_it_runs_as_any_agent_does_on_a_real_server(tmp_path: Path) -> Non
         assert [(one.quote, one.source) for one in result.evidence] == [("opened in 1889", "tower.txt")]
         first, second, third = [request for request in server.app.requests if request.path == "/v1/chat/completions"]
         for request in (first, second, third):
-            assert request.prompt.startswith("You look things up.\nTools:\nsearch(query: str, documents: list[Document]")
+            assert request.prompt.startswith(
+                "You look things up.\nTools:\nsearch(query: str, documents: list[Document]"
+            )
         assert '-> [{"source": "tower.txt"' in second.prompt
-        assert "structured_outputs" not in second.body  # an endpoint knows no grammars: the gates look at what it writes
+        assert (
+            "structured_outputs" not in second.body
+        )  # an endpoint knows no grammars: the gates look at what it writes
         assert list(third.body["structured_outputs"]["json"]["properties"]) == ["answer", "quote"]
 
 
@@ -139,11 +143,15 @@ async def test_it_is_declared_in_python_with_the_tools_themselves(tmp_path: Path
 
     def says(request: SimulatedRequest) -> Any:
         found = request.prompt.rpartition("\n-> ")[2].split("\n")[0]
-        return ("return" if found.isdigit() else "s1 = double(number=21)") if "Write one line" in request.prompt else found
+        return (
+            ("return" if found.isdigit() else "s1 = double(number=21)") if "Write one line" in request.prompt else found
+        )
 
     async with SimulatedServer("m", answer=says) as server:
         (tmp_path / "here.yaml").write_text(FLEET.replace("URL", server.url))
-        async with Orchestra.open(Settings.load({"fleet": str(tmp_path / "here.yaml")}, start=tmp_path), fleet="none") as orchestra:
+        async with Orchestra.open(
+            Settings.load({"fleet": str(tmp_path / "here.yaml")}, start=tmp_path), fleet="none"
+        ) as orchestra:
             result = await orchestra.run(counted, question="twice 21?")
             assert result.output == "42"
             assert "post(" in server.app.requests[0].prompt
@@ -198,7 +206,9 @@ def test_a_good_card_is_valid_and_shown(shell: Shell) -> None:
 
 def test_cards_without_tools_keep_their_digests() -> None:
     """The digest of a card of release 0.1 that the golden journals have, said again."""
-    card = Card.declare("a", input={"type": "object", "properties": {}, "required": []}, output={"type": "string"}, prompt="x")
+    card = Card.declare(
+        "a", input={"type": "object", "properties": {}, "required": []}, output={"type": "string"}, prompt="x"
+    )
     assert card.digest == Card.restore(card.dump()).digest
     assert card.tool_use_cards is None
 

@@ -13,6 +13,7 @@ from orchestra.core.events import AttemptFinished, AttemptStarted, Event, NodeFi
 from orchestra.core.outcomes import FailedOutcome
 from orchestra.core.protocols import CallRequest, InboxMessage
 from orchestra.engine.engine import Engine
+from orchestra.engine.request import RunRequest
 from orchestra.journal.memory import MemoryJournal
 from orchestra.testing import SimulatedWorkers
 from orchestra.testing.virtual_clock import VirtualClock, run_simulated
@@ -33,11 +34,13 @@ def engine(clock: VirtualClock, seed: int) -> tuple[Engine, SimulatedWorkers]:
 async def ran(clock: VirtualClock, drawn: RandomWorkflow) -> RecordedRun:
     """A run of a random workflow, whose persons answer at once."""
     stage, _ = engine(clock, 1)
-    run = stage.start(drawn.program, drawn.inputs, graph="", label=drawn.program.label)
+    run = stage.start(drawn.program, RunRequest(inputs=drawn.inputs, graph="", label=drawn.program.label))
     while await run.wait_until_blocked() is None:
         for one in run.questions:
             value = person_answer(1, one.node, one.question, one.options, one.schema)
-            letter = InboxMessage(kind="answer", node=one.node, value=value, question_digest=one.question_digest, by="ann", at=clock.now())
+            letter = InboxMessage(
+                kind="answer", node=one.node, value=value, question_digest=one.question_digest, by="ann", at=clock.now()
+            )
             why = decline_reason(1, one.node, one.question) if one.kind != "effect" else ""
             await stage.journal.send(run.id, msgspec.structs.replace(letter, decline_reason=why))
         await clock.sleep(1)
@@ -87,7 +90,9 @@ def test_with_nothing_otherwise_nobody_is_asked_and_all_is_the_same(block: int) 
         renewed |= {number for _ in anew}
         # A plan may be known from another element before its router is asked: then there is no line of its. And whether a step of a plan
         # that fails is done before the next line is there, no order of answers says.
-        changed = [change.node for change in found.differences if not change.node.endswith("/line") and "@" not in change.node]
+        changed = [
+            change.node for change in found.differences if not change.node.endswith("/line") and "@" not in change.node
+        ]
         assert (found.verdict, changed, found.stops) == ("same", [], ()), number
     assert compared >= 10  # of twenty
     assert len(renewed) <= 4, (

@@ -78,7 +78,9 @@ def earlier(text: str) -> str:
 
 def project(folder: Path, url: str = "http://127.0.0.1:1", **more: Any) -> Project:
     (folder / "fleet.yaml").write_text(FLEET.replace("URL", url))
-    made = Project.load(Settings.load({"journal": "off", "fleet": str(folder / "fleet.yaml"), **more}, start=folder, environ={}))
+    made = Project.load(
+        Settings.load({"journal": "off", "fleet": str(folder / "fleet.yaml"), **more}, start=folder, environ={})
+    )
     for declared in (double, meeting, crowded, writer):
         made.register(declared)
     return made
@@ -187,7 +189,9 @@ async def test_a_resumed_run_asks_the_card_that_the_project_keeps(tmp_path: Path
     assert b"Once: hello" in kept.sent
 
 
-async def test_a_card_that_another_replaces_is_kept_for_the_runs_that_have_it(tmp_path: Path, server: SimulatedServer) -> None:
+async def test_a_card_that_another_replaces_is_kept_for_the_runs_that_have_it(
+    tmp_path: Path, server: SimulatedServer
+) -> None:
     made = project(tmp_path, server.url)
     before = made.cards["writer"]
 
@@ -252,7 +256,10 @@ async def test_an_ensemble_asks_all_its_members_and_says_what_each_said(tmp_path
         alone = {name: await only(troupe, call(name)) for name in ("first", "second")}
     assert isinstance(both, CallResult)
     told = json.loads(both.received)
-    assert {name: said["value"] for name, said in told.items()} == {"first": {"label": "yes"}, "second": {"label": "no"}}
+    assert {name: said["value"] for name, said in told.items()} == {
+        "first": {"label": "yes"},
+        "second": {"label": "no"},
+    }
     best = max(told.values(), key=lambda said: said["confidence"])
     assert both.value == best["value"]
     assert both.confidence == pytest.approx(best["confidence"] / 2)
@@ -263,7 +270,9 @@ async def test_an_ensemble_asks_all_its_members_and_says_what_each_said(tmp_path
     assert both.usage.prompt_tokens == sum(usage.prompt_tokens for usage in spent)
 
 
-async def test_an_ensemble_is_measured_and_counted_as_its_members_together(tmp_path: Path, torn: SimulatedServer) -> None:
+async def test_an_ensemble_is_measured_and_counted_as_its_members_together(
+    tmp_path: Path, torn: SimulatedServer
+) -> None:
     async with ProjectWorkers.open(ensemble(tmp_path, torn.url)) as troupe:
         whole, parts = troupe.estimate(call("both")), [troupe.estimate(call(name)) for name in ("first", "second")]
         assert (whole.max_output, whole.min_output) == (50, 8)
@@ -325,7 +334,9 @@ async def test_an_ensemble_asks_no_more_members_than_it_takes(
         )
 
 
-async def test_members_that_are_asked_in_order_share_the_time_of_the_call(tmp_path: Path, torn: SimulatedServer) -> None:
+async def test_members_that_are_asked_in_order_share_the_time_of_the_call(
+    tmp_path: Path, torn: SimulatedServer
+) -> None:
     card = ensemble(tmp_path, torn.url, "enough: 1.0\n").registry.card("both")
     times: list[float | None] = []
 
@@ -387,7 +398,9 @@ async def test_who_would_say_the_same_again_is_not_asked_again(more: dict[str, A
         asked.append(one.name)
         return CallResult(value={"answer": one.name}, confidence=0.5)
 
-    done = await call_ensemble(call("reader", inputs={"question": "a", "context": "b"}, **more), Registry.load().card("reader"), unsure)
+    done = await call_ensemble(
+        call("reader", inputs={"question": "a", "context": "b"}, **more), Registry.load().card("reader"), unsure
+    )
     assert isinstance(done, CallResult)
     assert (asked, done.value) == (names, {"answer": names[0]})
     assert list(json.loads(done.received)) == names
@@ -395,7 +408,9 @@ async def test_who_would_say_the_same_again_is_not_asked_again(more: dict[str, A
 
 async def test_expressions_of_one_value_are_one_answer_of_an_ensemble(tmp_path: Path) -> None:
     types = "input: {question: str}\noutput: {expression: str, answer: float | null}\n"
-    cards = {name: f"name: {name}\n{types}computed: {{answer: {{value: expression}}}}\n" for name in ("one", "two", "three")}
+    cards = {
+        name: f"name: {name}\n{types}computed: {{answer: {{value: expression}}}}\n" for name in ("one", "two", "three")
+    }
     cards["sums"] = f"name: sums\nkind: ensemble\nmembers: [one, two, three]\n{types}"
     for name, text in cards.items():
         (tmp_path / name).mkdir()
@@ -407,7 +422,9 @@ async def test_expressions_of_one_value_are_one_answer_of_an_ensemble(tmp_path: 
         expression, answer, sure = said[one.name]
         return CallResult(value={"expression": expression, "answer": answer}, confidence=sure)
 
-    done = await call_ensemble(call("sums", inputs={"question": "a"}), Registry.load([tmp_path], builtin=False).card("sums"), told)
+    done = await call_ensemble(
+        call("sums", inputs={"question": "a"}), Registry.load([tmp_path], builtin=False).card("sums"), told
+    )
     assert isinstance(done, CallResult)
     assert done.value == {"expression": "2+3", "answer": 5}
     assert done.confidence == pytest.approx(0.3)
@@ -416,10 +433,14 @@ async def test_expressions_of_one_value_are_one_answer_of_an_ensemble(tmp_path: 
 def test_a_call_to_an_ensemble_costs_at_most_the_dearest_price_and_is_unpriced_where_one_is() -> None:
     card = Registry.load().card("reader")
     told = {
-        "generative_reader": CallEstimate(prompt_tokens=10, max_output=5, min_output=2, token_prices=(1.0, 4.0), memo_key="a"),
+        "generative_reader": CallEstimate(
+            prompt_tokens=10, max_output=5, min_output=2, token_prices=(1.0, 4.0), memo_key="a"
+        ),
         "extractive_reader": CallEstimate(token_prices=(2.0, 3.0), unpriced_server="far", memo_key="b"),
     }
-    whole = estimate_ensemble(call("reader", inputs={"question": "a", "context": "b"}), card, lambda one: told[one.name])
+    whole = estimate_ensemble(
+        call("reader", inputs={"question": "a", "context": "b"}), card, lambda one: told[one.name]
+    )
     assert (whole.token_prices, whole.unpriced_server, whole.prompt_tokens, whole.max_output, whole.min_output) == (
         (2.0, 4.0),
         "far",
@@ -428,7 +449,12 @@ def test_a_call_to_an_ensemble_costs_at_most_the_dearest_price_and_is_unpriced_w
         2,
     )
     told["extractive_reader"] = NO_ESTIMATE
-    assert estimate_ensemble(call("reader", inputs={"question": "a", "context": "b"}), card, lambda one: told[one.name]).memo_key == ""
+    assert (
+        estimate_ensemble(
+            call("reader", inputs={"question": "a", "context": "b"}), card, lambda one: told[one.name]
+        ).memo_key
+        == ""
+    )
 
 
 async def test_nobody_counts_what_one_of_the_members_servers_cannot_count(tmp_path: Path) -> None:
@@ -458,7 +484,9 @@ nodes:
 """
 
 
-async def test_the_encoder_of_a_judge_is_there_before_the_clock_of_a_run_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_encoder_of_a_judge_is_there_before_the_clock_of_a_run_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
     made = project(tmp_path)
     async with ProjectWorkers.open(made, mode="adopt") as troupe:
@@ -469,7 +497,10 @@ async def test_the_encoder_of_a_judge_is_there_before_the_clock_of_a_run_starts(
 async def test_no_plain_function_waits_for_the_thread_of_another_nor_takes_one_of_the_loops(tmp_path: Path) -> None:
     async with ProjectWorkers.open(project(tmp_path), mode="none") as troupe:
         SPOKEN.set("in this context")
-        calls = [asyncio.ensure_future(troupe.call(call("meeting", "tool", inputs={"number": number}))) for number in range(100)]
+        calls = [
+            asyncio.ensure_future(troupe.call(call("meeting", "tool", inputs={"number": number})))
+            for number in range(100)
+        ]
         replies = await asyncio.gather(*calls)
         assert {reply.value for reply in replies if isinstance(reply, CallResult)} == {"in this context"}
         assert len(replies) == 100
@@ -482,6 +513,8 @@ async def test_no_plain_function_waits_for_the_thread_of_another_nor_takes_one_o
 
 async def test_no_more_plain_functions_run_at_once_than_the_settings_allow(tmp_path: Path) -> None:
     async with ProjectWorkers.open(project(tmp_path, threads=3), mode="none") as troupe:
-        replies = await asyncio.gather(*(troupe.call(call("crowded", "tool", inputs={"number": number})) for number in range(20)))
+        replies = await asyncio.gather(
+            *(troupe.call(call("crowded", "tool", inputs={"number": number})) for number in range(20))
+        )
     assert max(reply.value for reply in replies if isinstance(reply, CallResult)) <= 3
     assert len(replies) == 20

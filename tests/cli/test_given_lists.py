@@ -148,11 +148,14 @@ async def test_a_value_that_holds_on_is_let_go_where_a_person_says_so_and_never_
         assert "without it: --unset paid" in caught.value.hint
         free = await let_go.options(unset=["paid", "lines"]).fork(held.id, orchestra.find("other"))
         assert ((await free.run).output, free.overrides) == ("about tea", {})
-        for options, why in (({"unset": ["line"]}, "no value of line"), ({"unset": "lines"}, "a collection of names")):
+        for options, why in (
+            ({"unset": ["line"]}, "no value of line"),
+            ({"unset": "lines"}, "a collection of node names"),
+        ):
             with pytest.raises(InputError, match=why) as caught:
                 await orchestra.options(**options).fork(held.id)
             assert caught.value.code == "E033"
-        with pytest.raises(InputError, match="lines is given a value, and let go"):
+        with pytest.raises(InputError, match="lines is in `values` and in `unset`"):
             await orchestra.options(unset=["lines"], values={"lines": ["c", "d"]}).fork(held.id)
         with pytest.raises(InputError, match="`unset` are for a fork"):
             await let_go.resume(held.id)

@@ -40,9 +40,15 @@ async def forever() -> str:
     return ""
 
 
-@pytest.mark.parametrize(("step", "node"), [(filed, "file_ticket"), (handled, "filed/file_ticket"), (file_ticket, "result")])
-async def test_the_exception_of_a_run_says_which_run_which_node_and_which_line(step: object, node: str, tmp_path: Path) -> None:
-    async with Orchestra.open(Settings.load({"journal": tmp_path / "runs.db"}, start=tmp_path), fleet="none") as orchestra:
+@pytest.mark.parametrize(
+    ("step", "node"), [(filed, "file_ticket"), (handled, "filed/file_ticket"), (file_ticket, "result")]
+)
+async def test_the_exception_of_a_run_says_which_run_which_node_and_which_line(
+    step: object, node: str, tmp_path: Path
+) -> None:
+    async with Orchestra.open(
+        Settings.load({"journal": tmp_path / "runs.db"}, start=tmp_path), fleet="none"
+    ) as orchestra:
         with pytest.raises(RunFailed) as caught:
             await orchestra.run(step, customer="Ada")  # type: ignore[arg-type]  # one of three steps
         error = caught.value

@@ -71,7 +71,13 @@ def test_a_line_that_belongs_to_no_run_names_none(capsys: pytest.CaptureFixture[
 FAILED: list[Event] = [
     RunStarted(seq=1, at=0.0, run="r1", workflow="w", graph="", inputs={"text": "canary"}),
     AttemptFinished(
-        seq=2, at=0.0, node="a", attempt=1, error="T003", reason="f raised ValueError: canary", frames=("x.py:1 in g", "x.py:9 in f")
+        seq=2,
+        at=0.0,
+        node="a",
+        attempt=1,
+        error="T003",
+        reason="f raised ValueError: canary",
+        frames=("x.py:1 in g", "x.py:9 in f"),
     ),
     RunFinished(seq=3, at=0.0, status="failed", outcome=FailedOutcome("T003", "f raised ValueError: canary", "a")),
 ]
@@ -90,7 +96,13 @@ def lines(*, reasons: bool = False) -> list[dict[str, Any]]:
 def test_a_failure_is_told_with_its_code_its_node_and_the_line_that_raised() -> None:
     _, attempt, end = lines()
     assert (attempt["code"], attempt["node"], attempt["at"]) == ("T003", "a", "x.py:9 in f")
-    assert (end["event"], end["status"], end["code"], end["node"], end["level"]) == ("run finished", "failed", "T003", "a", "warning")
+    assert (end["event"], end["status"], end["code"], end["node"], end["level"]) == (
+        "run finished",
+        "failed",
+        "T003",
+        "a",
+        "warning",
+    )
     assert "canary" not in str(lines())
 
 
@@ -101,7 +113,9 @@ def test_the_end_of_a_run_is_told_with_its_time_and_with_its_money_where_it_cost
     observe = create_observer("info", stream, form="json")
     assert observe is not None
     began = RunStarted(seq=1, at=10.0, run="r1", workflow="w", graph="", inputs={})
-    ended = RunFinished(seq=3, at=12.3456, status="done", outcome=ValueOutcome(1), usage=Usage(prompt_tokens=7, calls=2, money=0.25))
+    ended = RunFinished(
+        seq=3, at=12.3456, status="done", outcome=ValueOutcome(1), usage=Usage(prompt_tokens=7, calls=2, money=0.25)
+    )
     for run, event in (("r1", began), ("r1", ended), ("r2", RunResumed(seq=2, at=11.0, epoch=2)), ("r2", ended)):
         observe(run, event)
     _, one, _, other = map(json.loads, stream.getvalue().splitlines())
@@ -121,7 +135,9 @@ def test_lines_of_a_run_have_what_was_bound_where_it_began() -> None:
     first, *rest = FAILED
     with structlog.contextvars.bound_contextvars(request_id="q-1"):
         observe("r1", first)
-    with structlog.contextvars.bound_contextvars(request_id="q-2"):  # a letter's, or another run's, whoever the event came through
+    with structlog.contextvars.bound_contextvars(
+        request_id="q-2"
+    ):  # a letter's, or another run's, whoever the event came through
         for event in rest:
             observe("r1", event)
     assert [json.loads(line)["request_id"] for line in stream.getvalue().splitlines()] == ["q-1"] * 3

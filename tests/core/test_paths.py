@@ -9,7 +9,15 @@ from orchestra.core.paths import format_path, is_inside, parent, root_name, with
 
 @pytest.mark.parametrize(
     ("path", "expected"),
-    [("a", ""), ("a[3]", "a"), ("a#2", "a"), ("a/b", "a"), ("a[1]/b#2/c", "a[1]/b#2"), ("a[1]/b#2", "a[1]/b"), ("solve@2/s1", "solve@2")],
+    [
+        ("a", ""),
+        ("a[3]", "a"),
+        ("a#2", "a"),
+        ("a/b", "a"),
+        ("a[1]/b#2/c", "a[1]/b#2"),
+        ("a[1]/b#2", "a[1]/b"),
+        ("solve@2/s1", "solve@2"),
+    ],
 )
 def test_the_parent_of_a_path(path: str, expected: str) -> None:
     assert parent(path) == expected
@@ -30,7 +38,15 @@ def test_a_node_in_its_workflow() -> None:
 
 @pytest.mark.parametrize(
     ("path", "node"),
-    [("a", "a"), ("a1", "a1"), ("a#2", "a"), ("a[1]@2", "a[1]"), ("a[1]", "a[1]"), ("a#2/b?1", "a#2/b"), ("a#2/b", "a#2/b")],
+    [
+        ("a", "a"),
+        ("a1", "a1"),
+        ("a#2", "a"),
+        ("a[1]@2", "a[1]"),
+        ("a[1]", "a[1]"),
+        ("a#2/b?1", "a#2/b"),
+        ("a#2/b", "a#2/b"),
+    ],
 )
 def test_a_node_whose_turn_it_is(path: str, node: str) -> None:
     assert without_turn(path) == node

@@ -82,7 +82,10 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_each_layer_beats_the_one_below_it(world: World) -> None:
     assert (world.load().concurrency, world.load().sources["concurrency"]) == (32, "default")
     world.user("concurrency = 1\n")
-    assert (world.load().concurrency, world.load().sources["concurrency"]) == (1, f"{world.home}/.config/orchestra/config.toml:1")
+    assert (world.load().concurrency, world.load().sources["concurrency"]) == (
+        1,
+        f"{world.home}/.config/orchestra/config.toml:1",
+    )
     world.file("# ours\nconcurrency = 2\n")
     assert (world.load().concurrency, world.load().sources["concurrency"]) == (2, f"{world.project}/orchestra.toml:2")
     found = world.load(ORCHESTRA_CONCURRENCY="3")
@@ -114,17 +117,28 @@ def test_the_project_that_is_named_counts_wherever_the_work_begins(world: World,
     by_variable = world.load(ORCHESTRA_PROJECT=str(named))
     by_word = Settings.load(project=other, start=world.here, environ={**world.environ, "ORCHESTRA_PROJECT": str(named)})
     relative = world.load(ORCHESTRA_PROJECT="../../../named")
-    assert [found.fleet for found in (world.load(), by_variable, by_word, relative)] == ["near", "named", "other", "named"]
+    assert [found.fleet for found in (world.load(), by_variable, by_word, relative)] == [
+        "near",
+        "named",
+        "other",
+        "named",
+    ]
     assert [found.project for found in (by_variable, by_word, relative)] == [named, other, named]
     assert by_variable.journal == named / ".orchestra" / "journal.db"
     assert by_variable.configs == (named / "configs",)
 
 
-@pytest.mark.parametrize(("folder", "says"), [("nowhere", "there is no such folder"), ("..", "there is no orchestra.toml in it")])
+@pytest.mark.parametrize(
+    ("folder", "says"), [("nowhere", "there is no such folder"), ("..", "there is no orchestra.toml in it")]
+)
 def test_a_folder_that_is_no_project_is_told_and_no_other_one_is_taken(world: World, folder: str, says: str) -> None:
     world.file('fleet = "near"\n')
     error = world.error(ORCHESTRA_PROJECT=folder)
-    assert (error.code, "ORCHESTRA_PROJECT is not a project" in error.message, says in error.message) == ("C045", True, True)
+    assert (error.code, "ORCHESTRA_PROJECT is not a project" in error.message, says in error.message) == (
+        "C045",
+        True,
+        True,
+    )
     with pytest.raises(InputError, match="project= is not a project"):
         Settings.load(project=folder, start=world.here, environ=world.environ)
 
@@ -164,7 +178,9 @@ def test_an_unknown_key_is_located_and_has_its_nearest_name(world: World) -> Non
 
 
 def test_a_key_is_looked_for_in_its_own_table(world: World) -> None:
-    world.file("[tool.other]\nconcurrency = 1\n[tool.orchestra]\nconcurrency = 0\n[x]\nconcurrency = 2\n", "pyproject.toml")
+    world.file(
+        "[tool.other]\nconcurrency = 1\n[tool.orchestra]\nconcurrency = 0\n[x]\nconcurrency = 2\n", "pyproject.toml"
+    )
     error = world.error()
     assert error.code == "C002"
     assert error.location is not None
@@ -224,7 +240,9 @@ def test_a_project_s_folders_stay_in_the_project(world: World, folder: str) -> N
 
 
 @given(text=st.text(max_size=200))
-def test_no_file_ends_in_anything_but_settings_or_an_input_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+def test_no_file_ends_in_anything_but_settings_or_an_input_error(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
     folder = tmp_path_factory.mktemp("p")
     (folder / "orchestra.toml").write_text(text, encoding="utf-8", errors="surrogatepass", newline="")
     try:
@@ -278,7 +296,11 @@ def test_modules_come_from_the_project(world: World) -> None:
         ("raises", "def f():\n    return 1 / 0\nf()", "importing raises failed: ZeroDivisionError"),
         ("broken", "x = = 1", "importing broken failed: SyntaxError"),
         ("program", "def main():\n    return 0\nraise SystemExit(main())", "importing program failed: SystemExit: 0"),
-        ("mute", "class Mute(Exception):\n    def __str__(self):\n        raise self\nraise Mute", "importing mute failed: Mute: "),
+        (
+            "mute",
+            "class Mute(Exception):\n    def __str__(self):\n        raise self\nraise Mute",
+            "importing mute failed: Mute: ",
+        ),
         ("../evil", None, "'../evil' is not a module name"),
     ],
 )
@@ -299,7 +321,13 @@ def test_a_module_that_is_the_program_itself_is_not_loaded_again(world: World, c
     (world.project / "app.py").write_text(PROGRAM)
     environ = {**os.environ, **world.environ}
     done = subprocess.run(
-        [sys.executable, *command], cwd=world.project, env=environ, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, *command],
+        cwd=world.project,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert (done.stdout, done.stderr) == ("TEA True True\n", "")
 
@@ -308,10 +336,14 @@ def test_a_module_of_a_package_that_is_the_program_itself_is_found_in_its_packag
     world.file('modules = ["pack.app"]\njournal = "off"\n')
     (world.project / "pack").mkdir()
     (world.project / "pack" / "__init__.py").write_text("")
-    (world.project / "pack" / "app.py").write_text(PROGRAM.replace("import app", "import pack.app as app; from pack import app"))
+    (world.project / "pack" / "app.py").write_text(
+        PROGRAM.replace("import app", "import pack.app as app; from pack import app")
+    )
     command = [sys.executable, "-m", "pack.app"]
     environ = {**os.environ, **world.environ}
-    done = subprocess.run(command, cwd=world.project, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        command, cwd=world.project, env=environ, capture_output=True, text=True, timeout=60, check=False
+    )
     assert (done.stdout, done.stderr) == ("TEA True True\n", "")
 
 
@@ -352,7 +384,9 @@ def test_whoever_has_no_home_is_told_what_to_set_where_one_is_wanted(world: Worl
     assert world.load().journal == world.project / ".orchestra" / "journal.db"
     with pytest.raises(InputError, match="C050"):
         Folders.from_environment({"XDG_STATE_HOME": "/state"})
-    assert Folders.from_environment({"XDG_STATE_HOME": "/state", "XDG_CACHE_HOME": "/cache"}).runtime == Path("/state/orchestra")
+    assert Folders.from_environment({"XDG_STATE_HOME": "/state", "XDG_CACHE_HOME": "/cache"}).runtime == Path(
+        "/state/orchestra"
+    )
 
 
 def test_a_variable_that_is_empty_is_none(world: World) -> None:
@@ -369,7 +403,9 @@ def test_a_setting_that_names_nothing_is_refused(key: str, world: World) -> None
 
 
 @pytest.mark.parametrize("of", ["file", "folder"])
-def test_a_strangers_project_is_used_where_it_is_named_only(of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_strangers_project_is_used_where_it_is_named_only(
+    of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In a folder where all may write, anybody can put a file above the one in which somebody works."""
     work = tmp_path / "shared" / "mine"
     work.mkdir(parents=True)
@@ -382,12 +418,17 @@ def test_a_strangers_project_is_used_where_it_is_named_only(of: str, tmp_path: P
         monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     with pytest.raises(InputError) as refused:
         Settings.load(start=work, environ={})
-    assert (refused.value.code, refused.value.hint) == ("C052", f"if you trust its content: export ORCHESTRA_PROJECT={file.parent}")
+    assert (refused.value.code, refused.value.hint) == (
+        "C052",
+        f"if you trust its content: export ORCHESTRA_PROJECT={file.parent}",
+    )
     assert Settings.load(start=work, environ={"ORCHESTRA_PROJECT": str(file.parent)}).fleet == "sim"
     assert Settings.load(project=file.parent, start=work, environ={}).fleet == "sim"
 
 
-def test_whoever_stands_in_a_strangers_folder_works_on_the_strangers_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whoever_stands_in_a_strangers_folder_works_on_the_strangers_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As root does in a container, over a folder that is mounted."""
     (tmp_path / "orchestra.toml").write_text('fleet = "sim"\n')
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)

@@ -36,12 +36,18 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the number of the first point")
     parser.add_argument("--point", type=int, help="this one only")
     parser.add_argument("--lanes", type=int, default=4)
-    parser.add_argument("--keep", type=Path, help="an empty folder for what is written; that of points with faults stays there")
-    parser.add_argument("--hasty", action="store_true", help="with a journal that does not wait for the disk: it must be found out")
+    parser.add_argument(
+        "--keep", type=Path, help="an empty folder for what is written; that of points with faults stays there"
+    )
+    parser.add_argument(
+        "--hasty", action="store_true", help="with a journal that does not wait for the disk: it must be found out"
+    )
     parser.add_argument("--dry", action="store_true", help="kill nobody")
     parser.add_argument("--places", action="store_true", help="show where processes were killed")
     wanted = parser.parse_args()
-    folder = tempfile.TemporaryDirectory(prefix="orchestra-crash-") if wanted.keep is None else nullcontext(str(wanted.keep))
+    folder = (
+        tempfile.TemporaryDirectory(prefix="orchestra-crash-") if wanted.keep is None else nullcontext(str(wanted.keep))
+    )
     with folder as root, _store(wanted.store) as bare:
         store = prepared(bare, Path(root))
         summary = Summary(store, lambda line: print(line, flush=True))
@@ -49,7 +55,11 @@ def main() -> int:
             result = perform(store, wanted.point or 0, Path(root), ())
             summary.add(result)
             passed = json.loads((Path(root) / "passed-0").read_bytes())
-            print("\n".join(f"{times:5} {place}" for place, times in sorted(passed.items())), sum(passed.values()), sep="\n")
+            print(
+                "\n".join(f"{times:5} {place}" for place, times in sorted(passed.items())),
+                sum(passed.values()),
+                sep="\n",
+            )
         elif wanted.point is not None:
             print(plan(store, wanted.point))
             summary.add(perform(store, wanted.point, Path(root), hasty=wanted.hasty))

@@ -84,7 +84,13 @@ async def gather(scene: Scene) -> Told:
                 told.runs[run] = name, kept[run].events if run in kept else []
                 continue
             told.runs[run] = name, events
-            named = {blob for event in events if isinstance(event, AttemptFinished) for blob in (event.sent, event.received) if blob}
+            named = {
+                blob
+                for event in events
+                if isinstance(event, AttemptFinished)
+                for blob in (event.sent, event.received)
+                if blob
+            }
             found |= {blob for blob in named if await journal.get_blob(blob) is not None}
         told.outbox = [message for message in await journal.outbox(limit=1_000_000) if message.run in scene.runs]
         told.summaries = [summary for summary in await journal.list_runs(1_000_000) if summary.run in scene.runs]
@@ -133,7 +139,9 @@ def _violations(told: Told, run: str) -> Iterator[str]:
     if run in told.deleted:
         return
     status = "cancelled" if name == "stopped" else "done"
-    if [(summary.status, summary.nodes) for summary in told.summaries if summary.run == run] != [(status, _ended(events))]:
+    if [(summary.status, summary.nodes) for summary in told.summaries if summary.run == run] != [
+        (status, _ended(events))
+    ]:
         yield "its row is not what its events say"
 
 
@@ -146,7 +154,9 @@ def _lost(told: Told, run: str, events: Sequence[Event]) -> Iterator[str]:
     for event in events:
         if isinstance(event, AttemptFinished) and run not in told.deleted:
             yield from (
-                f"blob {blob} of event {event.seq} is lost" for blob in (event.sent, event.received) if blob and blob not in told.blobs
+                f"blob {blob} of event {event.seq} is lost"
+                for blob in (event.sent, event.received)
+                if blob and blob not in told.blobs
             )
 
 
@@ -160,14 +170,19 @@ def _repeated(events: Sequence[Event], ages: dict[int, int], begun: Sequence[Ent
         if isinstance(event, NodeFinished) or (isinstance(event, AttemptFinished) and event.final):
             nodes[event.node] = ages[event.seq]
     for entry in begun:
-        if min(attempts.get((entry.node, entry.attempt), entry.child), nodes.get(entry.node, entry.child)) < entry.child:
+        if (
+            min(attempts.get((entry.node, entry.attempt), entry.child), nodes.get(entry.node, entry.child))
+            < entry.child
+        ):
             yield f"{entry.node} was called again, attempt {entry.attempt}, by process {entry.child}"
     for (node, attempt, child), times in Counter((entry.node, entry.attempt, entry.child) for entry in begun).items():
         if times > 1:
             yield f"{node} was called {times} times as attempt {attempt} by process {child}"
 
 
-def _effects(told: Told, run: str, events: Sequence[Event], ages: dict[int, int], begun: Sequence[Entry]) -> Iterator[str]:
+def _effects(
+    told: Told, run: str, events: Sequence[Event], ages: dict[int, int], begun: Sequence[Entry]
+) -> Iterator[str]:
     """Effects as declared: known to the journal before the world sees them; once; under one key; with one message."""
     started = {(event.node, event.attempt, ages[event.seq]) for event in events if isinstance(event, AttemptStarted)}
     again = Counter(event.node for event in events if isinstance(event, QuestionAnswered) and event.value == "again")
@@ -179,7 +194,9 @@ def _effects(told: Told, run: str, events: Sequence[Event], ages: dict[int, int]
     for node, times in Counter(entry.node for entry in begun if CALLED.get(entry.name) == "once").items():
         if times > 1 + again[node]:
             yield f"{node} must happen once and was called {times} times; {again[node]} times somebody said `again`"
-    if any(len(found) != 1 or "" in found for found in keys.values()) or len(set.union(set(), *keys.values())) != len(keys):
+    if any(len(found) != 1 or "" in found for found in keys.values()) or len(set.union(set(), *keys.values())) != len(
+        keys
+    ):
         yield "calls of a node have several keys, or calls of several nodes one"
     done = {entry.node for entry in told.world if entry.run == run and entry.what == "done"}
     for event in events:
@@ -196,11 +213,16 @@ def _ending(name: str, events: Sequence[Event]) -> Iterator[str]:
     if not isinstance(last, RunFinished) or last.status != "done" or not isinstance(last.outcome, ValueOutcome):
         yield f"it did not end well: {last}"
         return
-    given_up = {MOVED[event.node]: "unsent" for event in events if isinstance(event, QuestionAnswered) and event.value == "fail"}
+    given_up = {
+        MOVED[event.node]: "unsent" for event in events if isinstance(event, QuestionAnswered) and event.value == "fail"
+    }
     if last.outcome.value != OUTPUTS[name] | given_up:
         yield f"its output is {last.outcome.value}"
     used = [event.usage for event in events if isinstance(event, AttemptFinished)]
-    if (last.usage.calls, last.usage.prompt_tokens) != (sum(use.calls for use in used), sum(use.prompt_tokens for use in used)):
+    if (last.usage.calls, last.usage.prompt_tokens) != (
+        sum(use.calls for use in used),
+        sum(use.prompt_tokens for use in used),
+    ):
         yield "its usage is not the sum of its calls'"
 
 
@@ -225,7 +247,9 @@ def _story(name: str, events: Sequence[Event]) -> Iterator[str]:
     epochs = [1, *(event.epoch for event in events if isinstance(event, RunResumed))]
     if any(later <= earlier for earlier, later in pairwise(epochs)):
         yield f"lease epochs do not rise: {epochs}"
-    if len({event.node for event in events if isinstance(event, NodeFinished | AttemptFinished) and _ends(event)}) != _ended(events):
+    if len(
+        {event.node for event in events if isinstance(event, NodeFinished | AttemptFinished) and _ends(event)}
+    ) != _ended(events):
         yield "a node has several outcomes"
 
 

@@ -15,6 +15,7 @@ from orchestra.core.clock import SystemClock
 from orchestra.core.events import Event, NodeFinished, QuestionAnswered, QuestionAsked, encode
 from orchestra.core.protocols import InboxMessage, Journal, OutboxMessage
 from orchestra.engine.engine import Engine
+from orchestra.engine.request import RunOptions, RunRequest
 from orchestra.engine.run import Execution
 from orchestra.journal.errors import JournalError
 from orchestra.schema.strict_json import digest
@@ -110,7 +111,9 @@ class Child:
             if self.scene.hasty:
                 journal = cast(Journal, _Hasty(journal))
             engine = Engine(SystemClock(), journal, world)
-            over = await asyncio.gather(*(self._see_through(engine, journal, run, name) for run, name in self.scene.runs.items()))
+            over = await asyncio.gather(
+                *(self._see_through(engine, journal, run, name) for run, name in self.scene.runs.items())
+            )
             await engine.close()
             reach("before close")
         reach("after close")
@@ -125,7 +128,12 @@ class Child:
     async def _seen_through(self, engine: Engine, journal: Journal, run: str, name: str) -> bool:
         if name == "brief" and any(kept.run == run for kept in self._kept()):
             return True
-        if name == "stopped" and self.number and self.scene.point % 3 == 0 and await self._close_off(engine, journal, run):
+        if (
+            name == "stopped"
+            and self.number
+            and self.scene.point % 3 == 0
+            and await self._close_off(engine, journal, run)
+        ):
             return True
         handle = await self._taken(engine, journal, run, name)
         if handle is None:
@@ -148,7 +156,10 @@ class Child:
                         await journal.send(
                             run,
                             InboxMessage(
-                                kind="answer", node=asked.node, value=self.scene.reply(asked), question_digest=asked.question_digest
+                                kind="answer",
+                                node=asked.node,
+                                value=self.scene.reply(asked),
+                                question_digest=asked.question_digest,
                             ),
                         )
                 case _ if new:
@@ -192,7 +203,10 @@ class Child:
             if error.code != "J023":
                 raise
         graph = journal.put_blob(stored(run, name))
-        return engine.start(PROGRAMS[name], {"text": TEXTS[name]}, graph=graph, run=run, options={"memo": True})
+        return engine.start(
+            PROGRAMS[name],
+            RunRequest(inputs={"text": TEXTS[name]}, graph=graph, run=run, options=RunOptions(memo=True)),
+        )
 
     async def _patiently(self, take: Callable[[], Awaitable[T]]) -> T:
         """What comes of taking a run over, once its holder is known to be gone."""
@@ -244,6 +258,8 @@ async def bring_letters(scene: Scene) -> int:
                 await post(
                     journal,
                     run,
-                    InboxMessage(kind="answer", node=node, value=scene.reply(question), question_digest=question.question_digest),
+                    InboxMessage(
+                        kind="answer", node=node, value=scene.reply(question), question_digest=question.question_digest
+                    ),
                 )
     return OVER

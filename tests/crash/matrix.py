@@ -107,7 +107,9 @@ def _fork(work: Callable[[int], int], folder: Path) -> tuple[int, int]:
     return process, here
 
 
-def _end(process: int, pipe: int, kill: Kill | None = None, post: Callable[[], None] | None = None) -> tuple[int, bytes]:
+def _end(
+    process: int, pipe: int, kill: Kill | None = None, post: Callable[[], None] | None = None
+) -> tuple[int, bytes]:
     """Waits for a process, kills it where it is time, and gives how it ended and what it said. A negative end is a signal's number."""
     began, said = time.perf_counter(), b""
     due = began + (kill.delay if kill is not None and not kill.point else PATIENCE)
@@ -145,7 +147,9 @@ def _aside(work: Callable[[], Coroutine[Any, Any, Any]], folder: Path) -> Any:
 # Points
 
 
-def perform(store: Store, point: int, folder: Path, kills: tuple[Kill, ...] | None = None, *, hasty: bool = False) -> Result:
+def perform(
+    store: Store, point: int, folder: Path, kills: tuple[Kill, ...] | None = None, *, hasty: bool = False
+) -> Result:
     """Goes through one point in an empty folder. Without `kills` nobody is killed but as planned."""
     planned = plan(store, point)
     waiting = list(planned.kills if kills is None else kills)
@@ -212,13 +216,17 @@ def play(store: Store, points: range, kills: int, root: Path, *, hasty: bool = F
         yield result
 
 
-def spread(store: Store, first: int, kills: int, root: Path, lanes: int, tell: Callable[[Result], None], *, hasty: bool = False) -> None:
+def spread(
+    store: Store, first: int, kills: int, root: Path, lanes: int, tell: Callable[[Result], None], *, hasty: bool = False
+) -> None:
     """Goes through points from the `first` on in several lanes at once, each a process, until so many were killed; `tell` hears of each."""
     pipes: dict[int, int] = {}
     rests: dict[int, bytes] = {}
     for lane in range(lanes):
         share = range(kills)[lane::lanes]
-        process, pipe = _fork(partial(_lane, store, range(first + lane, first + EVER, lanes), len(share), root, hasty), root)
+        process, pipe = _fork(
+            partial(_lane, store, range(first + lane, first + EVER, lanes), len(share), root, hasty), root
+        )
         pipes[pipe], rests[pipe] = process, b""
     while pipes:
         for pipe in select.select(list(pipes), [], [])[0]:

@@ -97,7 +97,12 @@ nodes:
   loud: {agent: writer, each: "${words}", as: word, with: {text: "${word}"}}
   booked: {tool: book, with: {text: "${words[0]}"}}
 """
-TEXTS = {"everything": "alpha beta gamma", "effects": "one two three", "stopped": "one two", "brief": "alpha beta gamma"}
+TEXTS = {
+    "everything": "alpha beta gamma",
+    "effects": "one two three",
+    "stopped": "one two",
+    "brief": "alpha beta gamma",
+}
 CALLED = {"save": "idempotent", "pay": "keyed", "book": "transactional", "send": "once"}
 """The effect of each tool that has one."""
 
@@ -231,7 +236,9 @@ class World:
 
     def _write(self, what: str, call: CallRequest) -> None:
         self._record.write(
-            msgspec.json.encode(Entry(self._child, what, call.run, call.node, call.attempt, call.name, call.idempotency_key))
+            msgspec.json.encode(
+                Entry(self._child, what, call.run, call.node, call.attempt, call.name, call.idempotency_key)
+            )
         )
 
 

@@ -43,14 +43,20 @@ class Place(msgspec.Struct, frozen=True):
         file = Path(self.file)
         writers = file.with_name(file.name + "-writers")
         locks = [f"lock {path.name}" for path in writers.iterdir()] if writers.is_dir() else []
-        return locks + [path.name for path in (file.with_name(file.name + end) for end in ("-wal", "-shm", "-journal")) if path.exists()]
+        return locks + [
+            path.name
+            for path in (file.with_name(file.name + end) for end in ("-wal", "-shm", "-journal"))
+            if path.exists()
+        ]
 
 
 @asynccontextmanager
 async def _pierced(path: Path, reach: Callable[[str], None]) -> AsyncIterator[Journal]:
     """As `SqliteJournal.open`, but the connection that writes is watched."""
     reader = ThreadPoolExecutor(1)
-    stores, presence = await asyncio.get_running_loop().run_in_executor(reader, open_connections, path, "group", 10.0, None)
+    stores, presence = await asyncio.get_running_loop().run_in_executor(
+        reader, open_connections, path, "group", 10.0, None
+    )
     # The one way in: the store asks its connection for everything.
     stores.store.sql = WatchedConnection(stores.store.sql, reach)  # type: ignore[assignment]  # it stands in for the connection
     journal = SqliteJournal(stores, presence, reader, "group")

@@ -36,7 +36,9 @@ ROOT = Path(__file__).parents[2]
 
 def matrix(*arguments: str) -> str:
     """What the matrix says at its end; it forks, and so needs a process without loops and threads."""
-    done = subprocess.run([sys.executable, "-m", "tests.crash", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.crash", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
     assert done.stdout, done.stderr
     return done.stdout.splitlines()[-1] if done.returncode == 0 else done.stdout
 
@@ -128,16 +130,30 @@ def again(told: Told, node: str, **other: Any) -> Told:
 BROKEN: dict[str, tuple[Callable[[Told], Told], str]] = {
     "an event is lost": (lambda told: events(told, without(NodeFinished, "loud")), "was acknowledged"),
     "the last event is lost": (
-        lambda told: msgspec.structs.replace(told, runs={run: (name, log[:-1]) for run, (name, log) in told.runs.items()}),
+        lambda told: msgspec.structs.replace(
+            told, runs={run: (name, log[:-1]) for run, (name, log) in told.runs.items()}
+        ),
         "acknowledged, and is not there",
     ),
     "a call is made again": (lambda told: again(told, "words", child=1), "was called again"),
     "a call is made twice": (lambda told: again(told, "words"), "was called 2 times as attempt 1"),
-    "an effect happens twice": (lambda told: again(told, "sent", child=1, attempt=2), "must happen once and was called 2 times"),
+    "an effect happens twice": (
+        lambda told: again(told, "sent", child=1, attempt=2),
+        "must happen once and was called 2 times",
+    ),
     "a key changes": (lambda told: again(told, "paid[0]", key="another"), "several keys"),
-    "an effect comes before its intent": (lambda told: again(told, "saved", attempt=9), "before the journal knew of attempt 9"),
-    "a message is lost": (lambda told: msgspec.structs.replace(told, outbox=told.outbox[1:]), "not exactly one message"),
-    "a message is sent twice": (lambda told: msgspec.structs.replace(told, outbox=told.outbox * 2), "not exactly one message"),
+    "an effect comes before its intent": (
+        lambda told: again(told, "saved", attempt=9),
+        "before the journal knew of attempt 9",
+    ),
+    "a message is lost": (
+        lambda told: msgspec.structs.replace(told, outbox=told.outbox[1:]),
+        "not exactly one message",
+    ),
+    "a message is sent twice": (
+        lambda told: msgspec.structs.replace(told, outbox=told.outbox * 2),
+        "not exactly one message",
+    ),
     "a blob is lost": (lambda told: msgspec.structs.replace(told, blobs=frozenset()), "is lost"),
     "a node ends twice": (lambda told: events(told, twice(NodeFinished, "chosen")), "several outcomes"),
     "a value comes from nowhere": (
@@ -148,7 +164,12 @@ BROKEN: dict[str, tuple[Callable[[Told], Told], str]] = {
     "usage is forgotten": (lambda told: events(told, without(AttemptFinished, "rare")), "usage"),
     "a lease falls back": (
         lambda told: events(
-            told, lambda event: [event] if event.seq != 1 else [event, *(RunResumed(seq=0, at=event.at, epoch=epoch) for epoch in (3, 2))]
+            told,
+            lambda event: (
+                [event]
+                if event.seq != 1
+                else [event, *(RunResumed(seq=0, at=event.at, epoch=epoch) for epoch in (3, 2))]
+            ),
         ),
         "epochs do not rise: [1, 3, 2",
     ),
@@ -156,7 +177,10 @@ BROKEN: dict[str, tuple[Callable[[Told], Told], str]] = {
         lambda told: events(told, without(CancelRequested, "")),
         "its letter was opened as []",
     ),
-    "a cancellation comes twice": (lambda told: events(told, twice(CancelRequested, "")), "its letter was opened as [1, 1]"),
+    "a cancellation comes twice": (
+        lambda told: events(told, twice(CancelRequested, "")),
+        "its letter was opened as [1, 1]",
+    ),
     "a cancelled run ends otherwise": (
         lambda told: events(
             told,
@@ -164,8 +188,14 @@ BROKEN: dict[str, tuple[Callable[[Told], Told], str]] = {
         ),
         "it was to be cancelled, and was not",
     ),
-    "a cancelled run goes on": (lambda told: again(told, "paid[1]", run="p1-d", child=2), "could know that it was cancelled"),
-    "a deleted run is still there": (lambda told: msgspec.structs.replace(told, rest=["events of p1-e"]), "deleted, and still there"),
+    "a cancelled run goes on": (
+        lambda told: again(told, "paid[1]", run="p1-d", child=2),
+        "could know that it was cancelled",
+    ),
+    "a deleted run is still there": (
+        lambda told: msgspec.structs.replace(told, rest=["events of p1-e"]),
+        "deleted, and still there",
+    ),
     "a deleted run was not at its end": (
         lambda told: msgspec.structs.replace(told, runs={**told.runs, "p1-e": ("brief", told.runs["p1-e"][1][:-1])}),
         "it did not end well",

@@ -29,7 +29,9 @@ def follow(mark: str, folder: Path, **environ: str) -> str:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ORCHESTRA_")}
     path = f"{Path(program('pg_dump')).parent}:{os.environ['PATH']}" if "postgres" in mark else os.environ["PATH"]
     environment = kept | {"PYTHONPATH": str(ROOT), "PATH": path, **environ}
-    done = subprocess.run(["bash", "-c", shell], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["bash", "-c", shell], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

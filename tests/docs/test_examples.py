@@ -74,7 +74,9 @@ def test_python_of_the_pages_runs_and_prints_what_they_show(block: Block, tmp_pa
     assert (done.returncode, done.stdout.strip()) == (0, shown.strip()), done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("block", [block for block in marked("python") if "def answer_from_documents" in block.text], ids=str)
+@pytest.mark.parametrize(
+    "block", [block for block in marked("python") if "def answer_from_documents" in block.text], ids=str
+)
 def test_the_python_form_of_the_packaged_workflow_gives_its_graph(block: Block, tmp_path: Path) -> None:
     compare = """
 import asyncio

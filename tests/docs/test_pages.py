@@ -40,11 +40,18 @@ def commands(page: Path) -> list[tuple[int, str]]:
 
 
 def test_the_generated_pages_are_fresh() -> None:
-    done = subprocess.run([sys.executable, str(ROOT / "scripts" / "build_docs.py"), "--check"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "build_docs.py"), "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "cli.md"], ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name != "cli.md"], ids=lambda page: str(page.relative_to(ROOT))
+)
 def test_every_command_on_a_page_exists(page: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     wrong = []
@@ -64,7 +71,10 @@ def knows(command: Any, words: list[str]) -> bool:
     verbs: dict[str, Any] = getattr(command, "commands", {})
     if verbs and words and not words[0].startswith("-"):
         return all(verb in verbs and knows(verbs[verb], words[1:]) for verb in words[0].split("|"))
-    known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)} | {"--help", "-h"}
+    known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)} | {
+        "--help",
+        "-h",
+    }
     return all(word.split("=")[0] in known for word in words if re.match(r"--?[a-z]", word))
 
 
@@ -86,7 +96,9 @@ def anchors(text: str) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("page", [*PAGES, *sorted((ROOT / "agents").glob("*/card.md"))], ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page", [*PAGES, *sorted((ROOT / "agents").glob("*/card.md"))], ids=lambda page: str(page.relative_to(ROOT))
+)
 def test_every_link_to_a_heading_leads_to_one(page: Path) -> None:
     made = {path.resolve(): text for path, text in build_docs.built_pages().items()}
     wrong = []

@@ -95,7 +95,10 @@ PAGES = [(RUNS, about_runs), (CERTIFICATES, about_certificates)]
 @pytest.mark.parametrize(("page", "furnish"), PAGES, ids=["runs", "certificates"])
 def test_the_sessions_of_a_page_print_what_it_shows(page: Path, furnish: Callable[[Path], None], folder: Path) -> None:
     furnish(folder)
-    homes = {name: str(folder / "home") for name in ("HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR")}
+    homes = {
+        name: str(folder / "home")
+        for name in ("HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR")
+    }
     environment = {**os.environ, **homes, "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
     shell = f'orchestra() {{ "{sys.executable}" -m orchestra.cli "$@"; }}\n'
     shown, printed = [], []
@@ -103,7 +106,13 @@ def test_the_sessions_of_a_page_print_what_it_shows(page: Path, furnish: Callabl
         for command, output in typed(block) if block.mark == "session" else ():
             script = ["bash", "-c", shell + command]
             done = subprocess.run(
-                script, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+                script,
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                check=False,
             )
             shown.append((command, steady(output)))
             printed.append((command, steady(done.stdout.decode())))

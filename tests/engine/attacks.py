@@ -125,7 +125,11 @@ class Planner:
     def begin(self, case: Case, *, honest: bool) -> None:
         """Another request comes."""
         self.case, self.honest = case, honest
-        self.lines = [_written(call) for call in case.asked] if honest else [self._attack() for _ in range(self.chance.randint(2, 8))]
+        self.lines = (
+            [_written(call) for call in case.asked]
+            if honest
+            else [self._attack() for _ in range(self.chance.randint(2, 8))]
+        )
 
     def __call__(self, call: Any) -> str:
         """The answer to a question."""
@@ -140,8 +144,21 @@ class Planner:
     def _attack(self) -> str:
         chance, text = self.chance, self.case.text
         numbers: list[Any] = [*NUMBERS, 0, -5, 555, 999_999_999_999, 5.5, 0.05, *(int(one) for one in _digits(text))]
-        numbers += [-one for one in self.case.numbers] + [one * 100 for one in self.case.numbers] + list(self.case.numbers) * 4
-        texts = [*NAMES, "Mallory", "mallory@evil.org", *text.split(), *self.case.names, *self.case.names, text[:9], "x.org", "No", "Not"]
+        numbers += (
+            [-one for one in self.case.numbers] + [one * 100 for one in self.case.numbers] + list(self.case.numbers) * 4
+        )
+        texts = [
+            *NAMES,
+            "Mallory",
+            "mallory@evil.org",
+            *text.split(),
+            *self.case.names,
+            *self.case.names,
+            text[:9],
+            "x.org",
+            "No",
+            "Not",
+        ]
         match chance.randrange(8):
             case 0:
                 return f"[pay(to={_json(chance.choice(texts))}, amount=x) for x in {chance.sample(numbers, 3)}]"

@@ -7,6 +7,7 @@ from typing import Any
 
 from orchestra.core.events import Event, RunFinished
 from orchestra.engine.engine import Engine
+from orchestra.engine.request import RunRequest
 from orchestra.engine.run import Execution
 from orchestra.journal.memory import MemoryJournal, MemoryStore
 from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
@@ -38,12 +39,19 @@ class Theatre:
         other._closed = True
         self.store.journals.remove(other)
 
-    def start(self, program: Program, inputs: Mapping[str, Any] | None = None, tiers: tuple[str, ...] = ()) -> Execution:
-        return self.engine.start(program, dict(inputs or {}), graph="0" * 32, tiers=tiers)
+    def start(
+        self, program: Program, inputs: Mapping[str, Any] | None = None, tiers: tuple[str, ...] = ()
+    ) -> Execution:
+        return self.engine.start(program, RunRequest(inputs=inputs or {}, graph="0" * 32, tiers=tiers))
 
 
 def resumed(
-    compiled: Program, before: Sequence[Event], answers: Mapping[str, Any] | None = None, *, seed: int = 0, **simulation: Any
+    compiled: Program,
+    before: Sequence[Event],
+    answers: Mapping[str, Any] | None = None,
+    *,
+    seed: int = 0,
+    **simulation: Any,
 ) -> tuple[RunFinished, list[Event], Theatre]:
     """The end of a run that another process takes up after the events `before`, all of its events, and the stage."""
 

@@ -11,6 +11,7 @@ from orchestra.core.events import AttemptFinished, AttemptStarted, Event, NodeFi
 from orchestra.core.outcomes import Outcome, ValueOutcome
 from orchestra.core.protocols import CallRequest
 from orchestra.engine.engine import Engine
+from orchestra.engine.request import RunRequest
 from orchestra.journal.memory import MemoryJournal
 from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
 from orchestra.workflows.compile.compiler import compile_graph
@@ -22,7 +23,13 @@ NUMBER: Schema = {"type": "integer"}
 
 
 def record(**fields: Schema) -> Schema:
-    return {"type": "object", "title": "Record", "properties": fields, "required": list(fields), "additionalProperties": False}
+    return {
+        "type": "object",
+        "title": "Record",
+        "properties": fields,
+        "required": list(fields),
+        "additionalProperties": False,
+    }
 
 
 def listed(items: Schema) -> Schema:
@@ -107,7 +114,11 @@ class Played:
         return list(found.values())
 
     def of(self, kind: type[Event], node: str = "") -> list[Any]:
-        return [event for event in self.events if isinstance(event, kind) and (not node or getattr(event, "node", "") == node)]
+        return [
+            event
+            for event in self.events
+            if isinstance(event, kind) and (not node or getattr(event, "node", "") == node)
+        ]
 
 
 def play(
@@ -128,7 +139,7 @@ def play(
         journal = MemoryJournal()
         workers = SimulatedWorkers({**ANSWERS, **(answers or {})}, seed=seed, clock=clock, **simulation)
         engine = Engine(clock, journal, workers, concurrency=concurrency)
-        run = engine.start(compiled, dict(inputs or {}), graph="0" * 32, tiers=tiers)
+        run = engine.start(compiled, RunRequest(inputs=inputs or {}, graph="0" * 32, tiers=tiers))
         finished = await run.wait()
         events = list(await run.history())
         await engine.close()

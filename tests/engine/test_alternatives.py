@@ -51,7 +51,9 @@ ANSWERS: dict[str, Any] = {
 }
 
 
-def answered(flow: str, text: str, answers: dict[str, Any] | None = None, catalog: Catalog = KNOWN, **inputs: Any) -> Played:
+def answered(
+    flow: str, text: str, answers: dict[str, Any] | None = None, catalog: Catalog = KNOWN, **inputs: Any
+) -> Played:
     """Plays a workflow, and has its journal audited and decided anew."""
     played = play(flow, {"text": text, **inputs}, {**ANSWERS, **(answers or {})}, catalog=catalog)
     compiled = program(flow, catalog)
@@ -87,7 +89,8 @@ def test_a_long_label_is_cut_in_the_reason() -> None:
 @pytest.mark.parametrize(("given", "name"), [(True, "card"), (False, "post")])
 def test_a_bool_is_a_label_too(given: bool, name: str) -> None:
     flow = FLOW.replace(
-        'by: "${intent}", of: {lost: card, late: post}, otherwise: writer', 'by: "${input.go}", of: {"true": card, "false": post}'
+        'by: "${intent}", of: {lost: card, late: post}, otherwise: writer',
+        'by: "${input.go}", of: {"true": card, "false": post}',
     )
     assert asked(answered(flow.replace("text: str}", "text: str, go: bool}"), "lost", go=given)) == [name]
 
@@ -99,7 +102,9 @@ def test_null_is_what_otherwise_is_for(given: str | None, name: str) -> None:
 
 
 def test_a_label_of_several_agents_goes_to_the_one_that_has_it_though_it_is_the_others_too() -> None:
-    flow = FLOW.replace("of: {lost: card, late: post}, otherwise: writer", "of: {lost: card, late: post}, otherwise: card")
+    flow = FLOW.replace(
+        "of: {lost: card, late: post}, otherwise: writer", "of: {lost: card, late: post}, otherwise: card"
+    )
     assert [asked(answered(flow, label)) for label in ("lost", "late", "other")] == [["card"], ["post"], ["card"]]
 
 
@@ -119,13 +124,18 @@ nodes:
 def test_more_labels_than_an_expression_may_be_long() -> None:
     of = ", ".join(f"label_number_{number}_of_a_long_list: {('card', 'post')[number % 2]}" for number in range(200))
     flow = FLOW.replace("lost: card, late: post", of).replace('"${intent}"', '"${input.text}"')
-    found = [asked(answered(flow, text, {"intent": lambda call: "other"})) for text in ("label_number_199_of_a_long_list", "label")]
+    found = [
+        asked(answered(flow, text, {"intent": lambda call: "other"}))
+        for text in ("label_number_199_of_a_long_list", "label")
+    ]
     assert found == [["post"], ["writer"]]
 
 
 def test_an_agent_may_be_called_as_another_node_is() -> None:
     flow = FLOW.replace("  reply:", '  card: {tool: shout, with: {text: "${input.text}"}}\n  reply:')
-    flow = flow.replace('otherwise: writer}\n    with: {text: "${input.text}"}', 'otherwise: writer}\n    with: {text: "${card}"}')
+    flow = flow.replace(
+        'otherwise: writer}\n    with: {text: "${input.text}"}', 'otherwise: writer}\n    with: {text: "${card}"}'
+    )
     assert answered(flow, "lost it").outcome == ValueOutcome("card: LOST IT")
 
 
@@ -149,8 +159,13 @@ nodes:
 
 
 def test_each_agent_has_its_own_certificate() -> None:
-    known = replace(KNOWN, certificates={"card": certified("card", ("confidence",), 0.8), "post": certified("post", ("confidence",), 0.3)})
-    flow = FLOW.replace("lost: card, late: post", "lost: card, late: post, other: card").replace(", otherwise: writer", "")
+    known = replace(
+        KNOWN,
+        certificates={"card": certified("card", ("confidence",), 0.8), "post": certified("post", ("confidence",), 0.3)},
+    )
+    flow = FLOW.replace("lost: card, late: post", "lost: card, late: post, other: card").replace(
+        ", otherwise: writer", ""
+    )
     flow = f"{flow}    checks: [confidence]\n    accept: certified\n"
     said = {name: CallResult(value="said", confidence=0.5) for name in ("card", "post")}
     assert isinstance(answered(flow, "lost", said, known).outcome, AbstainedOutcome)
@@ -187,7 +202,11 @@ def test_a_node_that_is_skipped_chooses_nobody() -> None:
 
 
 def test_the_larger_model_at_once_goes_with_whoever_is_chosen() -> None:
-    played = answered(f'{FLOW}    escalate: "${{size(input.text) > 6}}"\n', "lost at sea", {"card": lambda call: str(call.is_escalated)})
+    played = answered(
+        f'{FLOW}    escalate: "${{size(input.text) > 6}}"\n',
+        "lost at sea",
+        {"card": lambda call: str(call.is_escalated)},
+    )
     assert played.outcome == ValueOutcome("True")
 
 

@@ -35,7 +35,11 @@ def moves(source: Any) -> Iterator[str]:
     """The phases that a module moves units to, and so asks `decide` about."""
     for call in ast.walk(tree(source)):
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "request_decision":
-            yield from (part.attr for part in ast.walk(call.args[1]) if isinstance(part, ast.Attribute) and part.attr in Phase.__members__)
+            yield from (
+                part.attr
+                for part in ast.walk(call.args[1])
+                if isinstance(part, ast.Attribute) and part.attr in Phase.__members__
+            )
 
 
 def names(union: Any) -> set[str]:

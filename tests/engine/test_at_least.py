@@ -54,7 +54,15 @@ def sound(text: str, played: Played) -> None:
 
 @pytest.mark.parametrize(
     ("at_least", "lost", "value"),
-    [("all", "", 4), ("all", "b", None), (3, "b", 3), (3, "bc", None), (4, "d", None), (1, "abc", 1), (1, "abcd", None)],
+    [
+        ("all", "", 4),
+        ("all", "b", None),
+        (3, "b", 3),
+        (3, "bc", None),
+        (4, "d", None),
+        (1, "abc", 1),
+        (1, "abcd", None),
+    ],
 )
 def test_a_list_has_at_least_so_many_values_or_none(at_least: str | int, lost: str, value: int | None) -> None:
     text = EACH % f"at_least: {at_least}"
@@ -106,7 +114,11 @@ def test_a_list_that_is_too_short_from_the_start_begins_nothing() -> None:
 
 def test_attempts_come_first() -> None:
     def answer(call: CallRequest) -> Any:
-        return CallError(code="F204", reason="busy", retryable=True) if call.inputs["text"] == "b" and call.attempt < 3 else "<>"
+        return (
+            CallError(code="F204", reason="busy", retryable=True)
+            if call.inputs["text"] == "b" and call.attempt < 3
+            else "<>"
+        )
 
     text = EACH % "at_least: all, retry: 3"
     played = play(text, {"text": "a b c"}, {"writer": answer}, latency=1.0)
@@ -179,7 +191,9 @@ def test_a_list_within_a_list_is_an_element_that_failed() -> None:
     sound(NESTED % 2, played)
     played = play(NESTED % "all", ROWS, fails("b"), latency=slow)
     assert isinstance(played.outcome, FailedOutcome)
-    assert played.outcome.reason.startswith("all elements are needed, and 1 cannot be had: outer[0] failed (E034: all elements are needed")
+    assert played.outcome.reason.startswith(
+        "all elements are needed, and 1 cannot be had: outer[0] failed (E034: all elements are needed"
+    )
     assert "outer[0]/inner[1] failed (F207: no)" in played.outcome.reason
     assert len(played.workers.cancelled) == 4
     assert played.finished.at - played.events[0].at == 1.0
@@ -211,11 +225,19 @@ nodes:
 
 
 @settings(max_examples=150, deadline=None)
-@given(seed=st.integers(0, 10**6), cut=st.floats(0, 1), at_least=st.sampled_from(["all", 2, 4]), width=st.integers(1, 3))
-def test_a_run_cut_off_anywhere_ends_as_if_nothing_had_happened(seed: int, cut: float, at_least: str | int, width: int) -> None:
+@given(
+    seed=st.integers(0, 10**6), cut=st.floats(0, 1), at_least=st.sampled_from(["all", 2, 4]), width=st.integers(1, 3)
+)
+def test_a_run_cut_off_anywhere_ends_as_if_nothing_had_happened(
+    seed: int, cut: float, at_least: str | int, width: int
+) -> None:
     text = EACH % f"at_least: {at_least}, concurrency: {width}"
     compiled = program(text)
-    answers = {"split": lambda call: call.inputs["text"].split(), "count": lambda call: len(call.inputs["items"]), **fails("b", "d")}
+    answers = {
+        "split": lambda call: call.inputs["text"].split(),
+        "count": lambda call: len(call.inputs["items"]),
+        **fails("b", "d"),
+    }
     played: Any = play(text, {"text": "a b c d e"}, answers, seed=seed, latency=(0.1, 2.0))
     before = list(played.events[: max(1, int(cut * (len(played.events) - 1)))])
 

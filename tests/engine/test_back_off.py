@@ -12,8 +12,14 @@ from orchestra.core.events import AttemptFinished, Event, NodeFinished, OutputJu
 from orchestra.core.outcomes import AbstainedOutcome, ValueOutcome
 from orchestra.core.protocols import CallError, CallEstimate, CallRequest
 from orchestra.engine.replay import replay
+from orchestra.engine.request import RunOptions, RunRequest
 from orchestra.testing import VirtualClock, run_simulated
-from orchestra.verification.certificates.claims_file import ClaimsCertificate, ClaimScorer, ClaimsData, build_claims_certificate
+from orchestra.verification.certificates.claims_file import (
+    ClaimsCertificate,
+    ClaimScorer,
+    ClaimsData,
+    build_claims_certificate,
+)
 from orchestra.verification.certificates.conformal import CalibrationAnswer, ScoredPart, calibrate
 from tests.engine.durable import Theatre
 from tests.engine.stage import CATALOG, TEXT, Played, agent, listed, play, program, record
@@ -72,7 +78,12 @@ def judge(call: CallRequest) -> Any:
 
 def told(said: Any = SAID, text: str = FLOW, agent: str = "teller", **options: Any) -> Played:
     options.setdefault("catalog", WITH)
-    return play(text.replace("teller", agent), {"text": TOWER}, {agent: said, "entailment": judge, **options.pop("answers", {})}, **options)
+    return play(
+        text.replace("teller", agent),
+        {"text": TOWER},
+        {agent: said, "entailment": judge, **options.pop("answers", {})},
+        **options,
+    )
 
 
 def value(played: Played) -> Any:
@@ -112,7 +123,13 @@ def test_the_journal_keeps_what_was_said_and_what_is_left_of_it() -> None:
 
 def test_the_result_says_what_was_dropped_and_why() -> None:
     [claim] = dropped_claims(told().events)
-    assert (claim.path, claim.value, claim.nodes, claim.score, claim.dropped) == ("", "It is made of wood.", ("said",), 0.2, True)
+    assert (claim.path, claim.value, claim.nodes, claim.score, claim.dropped) == (
+        "",
+        "It is made of wood.",
+        ("said",),
+        0.2,
+        True,
+    )
     assert claim.unsupported == "dropped: the evidence does not state 'It is made of wood.'"
     assert [(one.check, one.outcome) for one in claim.verdicts] == [("entailment", "fail")]
     assert dropped_claims(told("It stands in Paris.").events) == ()
@@ -144,8 +161,14 @@ def test_under_a_certificate_parts_are_kept_by_its_threshold_with_its_promise() 
     acceptance = program(CERTIFIED, known).nodes[0].acceptance
     assert acceptance is not None
     assert (acceptance.accept, acceptance.certificate) == (found.threshold, found)
-    just = {"It was completed in 1889.": 0.9, "It is made of wood.": found.threshold, "It stands in Paris.": found.threshold - 1e-9}
-    played = told(text=CERTIFIED, catalog=known, answers={"entailment": lambda call: chance(just[call.inputs["claim"]])})
+    just = {
+        "It was completed in 1889.": 0.9,
+        "It is made of wood.": found.threshold,
+        "It stands in Paris.": found.threshold - 1e-9,
+    }
+    played = told(
+        text=CERTIFIED, catalog=known, answers={"entailment": lambda call: chance(just[call.inputs["claim"]])}
+    )
     assert value(played) == "It was completed in 1889. It is made of wood."
     assert played.of(OutputJudged)[0].guarantee == found.guarantee
 
@@ -171,7 +194,9 @@ def test_an_answer_is_remembered_for_other_runs_where_nothing_of_it_was_dropped(
     async def scene(clock: VirtualClock) -> dict[str, Any]:
         theatre = Theatre(clock, {"teller": said, "entailment": judge})
         theatre.workers.estimate = lambda call: CallEstimate(memo_key=call.name if call.name == "teller" else "")  # type: ignore[method-assign]
-        run = theatre.engine.start(program(FLOW, WITH), {"text": TOWER}, graph="0" * 32, options={"memo": True})
+        run = theatre.engine.start(
+            program(FLOW, WITH), RunRequest(inputs={"text": TOWER}, graph="0" * 32, options=RunOptions(memo=True))
+        )
         await run.wait()
         await theatre.engine.close()
         return dict(theatre.store.memos)

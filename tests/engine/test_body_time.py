@@ -8,7 +8,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from orchestra.core.events import AttemptFinished, AttemptStarted, Event, NodeFinished, RunFinished, RunResumed, RunStarted, TurnStarted
+from orchestra.core.events import (
+    AttemptFinished,
+    AttemptStarted,
+    Event,
+    NodeFinished,
+    RunFinished,
+    RunResumed,
+    RunStarted,
+    TurnStarted,
+)
 from orchestra.core.outcomes import FailedOutcome, ValueOutcome
 from orchestra.engine.engine import Engine
 from orchestra.engine.replay import replay
@@ -71,7 +80,9 @@ nodes:
 def chain(name: str, calls: int) -> str:
     """Calls one after the other, as nodes on one line."""
     first = f'{name}1: {{tool: shout, with: {{text: "x"}}}}'
-    return ", ".join([first, *(f'{name}{at}: {{tool: shout, with: {{text: "${{{name}{at - 1}}}"}}}}' for at in range(2, calls + 1))])
+    return ", ".join(
+        [first, *(f'{name}{at}: {{tool: shout, with: {{text: "${{{name}{at - 1}}}"}}}}' for at in range(2, calls + 1))]
+    )
 
 
 @pytest.mark.parametrize("inner", ["timeout: 90, ", ""])
@@ -173,7 +184,9 @@ def test_the_time_of_a_body_stands_still_while_nobody_has_the_run(seconds: float
 
 
 def test_seconds_in_which_nobody_had_the_run_do_not_end_its_attempts() -> None:
-    compiled = program("output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}, retry: {attempts: 5, wait: [1, 1], within: 30}}")
+    compiled = program(
+        "output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}, retry: {attempts: 5, wait: [1, 1], within: 30}}"
+    )
 
     async def scene(clock: VirtualClock) -> None:
         theatre = Theatre(clock, faults=Faults(refused=1.0, attempts=2))
@@ -208,7 +221,9 @@ def test_a_question_goes_by_the_calendar() -> None:
 
 def test_what_older_engines_recorded_of_a_resumption_is_replayed_as_they_decided() -> None:
     """They counted the time in which nobody had the run, and recorded no `idle_seconds`."""
-    compiled = program("output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}, retry: {attempts: 5, wait: [1, 1], within: 30}}")
+    compiled = program(
+        "output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}, retry: {attempts: 5, wait: [1, 1], within: 30}}"
+    )
     first: dict[str, Any] = {"node": "a", "attempt": 1}
     why: dict[str, Any] = {"error": "F101", "reason": "busy", "retryable": True}
     failed = FailedOutcome("F101", "busy", "a")
@@ -222,7 +237,10 @@ def test_what_older_engines_recorded_of_a_resumption_is_replayed_as_they_decided
         RunFinished(seq=7, at=9_001.0, status="failed", outcome=failed),
     ]
     assert replay(compiled, older).reason == ""
-    again = [msgspec.structs.replace(event, idle_seconds=8_999.0) if isinstance(event, RunResumed) else event for event in older]
+    again = [
+        msgspec.structs.replace(event, idle_seconds=8_999.0) if isinstance(event, RunResumed) else event
+        for event in older
+    ]
     assert replay(compiled, again).first_difference == older[5]
 
 

@@ -13,6 +13,7 @@ from orchestra.core.events import AttemptStarted, TokensCounted, Usage
 from orchestra.core.outcomes import FailedOutcome, ValueOutcome
 from orchestra.core.protocols import CallError, CallEstimate, CallRequest, CallResult
 from orchestra.engine.engine import Engine
+from orchestra.engine.request import RunRequest
 from orchestra.journal.memory import MemoryJournal
 from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
 from tests.engine import stage
@@ -54,7 +55,13 @@ class Costly(SimulatedWorkers):
     def estimate(self, call: CallRequest) -> CallEstimate:
         most, least = self.limits
         bound = self.prompt * self.loose
-        return CallEstimate(prompt_tokens=bound, max_output=most, min_output=least, token_prices=self.price, unpriced_server=self.unpriced)
+        return CallEstimate(
+            prompt_tokens=bound,
+            max_output=most,
+            min_output=least,
+            token_prices=self.price,
+            unpriced_server=self.unpriced,
+        )
 
     async def count_tokens(self, call: CallRequest) -> int | None:
         return self.prompt if self.counting else None
@@ -64,7 +71,7 @@ def play(budget: str, words: int, seed: int = 0, catalog: Catalog = CATALOG, tex
     async def scene(clock: VirtualClock) -> Played:
         workers = Costly(clock, **costs)
         engine = Engine(clock, MemoryJournal(), workers)
-        run = engine.start(program(text % budget, catalog), {"words": ["w"] * words}, graph="0" * 32)
+        run = engine.start(program(text % budget, catalog), RunRequest(inputs={"words": ["w"] * words}, graph="0" * 32))
         finished = await run.wait()
         await engine.close()
         return Played(finished, list(run.log), workers, MemoryJournal())
@@ -99,7 +106,9 @@ def test_calls_wait_for_others_to_settle_before_they_are_given_up() -> None:
 
 def test_an_output_shrinks_to_what_the_budget_leaves() -> None:
     played = play("tokens: 42", 2)
-    assert sorted(call.max_output or 20 for call in played.workers.calls) == [12, 20] or played.workers.max_in_flight == 1
+    assert (
+        sorted(call.max_output or 20 for call in played.workers.calls) == [12, 20] or played.workers.max_in_flight == 1
+    )
     assert played.finished.status == "done"
 
 
@@ -119,7 +128,9 @@ def test_a_prompt_that_nobody_can_count_does_not_go_out() -> None:
 def test_a_called_workflow_spends_from_its_own_budget_and_from_its_callers(inner: int, outer: int) -> None:
     from orchestra.workflows.yaml.reader import read
 
-    called = read((f"schema: orchestra/v1\nname: inner\n{FAN.strip()}" % f"tokens: {inner}").encode(), "inner.yaml").graph
+    called = read(
+        (f"schema: orchestra/v1\nname: inner\n{FAN.strip()}" % f"tokens: {inner}").encode(), "inner.yaml"
+    ).graph
     text = 'budget: {%s}\ninput: {words: "list[str]"}\noutput: ${a}\nnodes:\n  a: {call: inner, with: {words: "${input.words}"}}'
     catalog = Catalog(CATALOG.agents, CATALOG.tools, {"inner": called})
     played = play(f"tokens: {outer}", 4, catalog=catalog, text=text)
@@ -136,7 +147,9 @@ def test_a_run_never_spends_more_money_than_its_budget(seed: int, money: float, 
     played = play(f"money: {money}", words, seed, loose=loose, price=PRICE)
     spent = played.finished.usage.money
     assert spent <= money + 1e-9
-    assert spent == pytest.approx(sum(10 * PRICE[0] + (call.max_output or 20) * PRICE[1] for call in played.workers.calls))
+    assert spent == pytest.approx(
+        sum(10 * PRICE[0] + (call.max_output or 20) * PRICE[1] for call in played.workers.calls)
+    )
     if any(isinstance(outcome, FailedOutcome) for outcome in played.outcomes.values()):
         assert money - spent < (10 + 1) * PRICE[0] + (5 + 20) * PRICE[1]
 
@@ -161,7 +174,12 @@ def test_money_without_a_price_is_no_limit() -> None:
 def test_no_room_for_another_attempt_does_not_hide_what_the_first_one_came_to() -> None:
     text = "output: ${made}\nbudget: {calls: 1}\nnodes: {made: {agent: writer, with: {text: a}}}"
     played = stage.play(
-        text, {}, {"writer": lambda call: CallError(code="F203", reason="it is gone", retryable=True, usage=Usage(calls=1))}
+        text,
+        {},
+        {"writer": lambda call: CallError(code="F203", reason="it is gone", retryable=True, usage=Usage(calls=1))},
     )
     assert isinstance(played.outcome, FailedOutcome)
-    assert (played.outcome.code, played.outcome.reason) == ("E005", "1 of 1 calls are spent; attempt 1 failed: F203: it is gone")
+    assert (played.outcome.code, played.outcome.reason) == (
+        "E005",
+        "1 of 1 calls are spent; attempt 1 failed: F203: it is gone",
+    )

@@ -50,7 +50,10 @@ def test_a_called_workflow_has_the_seconds_of_its_budget(latency: float) -> None
 
 
 def test_a_node_without_time_takes_its_fallback_and_the_run_goes_on() -> None:
-    played = called("output: ${d}\nnodes:\n  c: {call: inner, fallback: late}\n  d: {tool: shout, with: {text: '${c}'}}\n", latency=3.0)
+    played = called(
+        "output: ${d}\nnodes:\n  c: {call: inner, fallback: late}\n  d: {tool: shout, with: {text: '${c}'}}\n",
+        latency=3.0,
+    )
     assert (played.finished.status, played.outcome) == ("done", ValueOutcome("LATE"))
 
 
@@ -73,7 +76,9 @@ def test_what_a_called_workflow_calls_ends_with_it() -> None:
     """Budgets nest: the outer one is over first, and the inner one has time left."""
     middle = "schema: orchestra/v1\nname: middle\nbudget: {seconds: 4}\noutput: ${m}\nnodes:\n  m: {call: inner, fallback: late}\n"
     catalog = calling(CHAIN, 60)
-    catalog = dataclasses.replace(catalog, workflows={**catalog.workflows, "middle": read(middle.encode(), "middle.yaml").graph})
+    catalog = dataclasses.replace(
+        catalog, workflows={**catalog.workflows, "middle": read(middle.encode(), "middle.yaml").graph}
+    )
     played = play("output: ${c}\nnodes:\n  c: {call: middle}\n", catalog=catalog, latency=3.0)
     assert isinstance(played.outcome, FailedOutcome)
     assert (played.outcome.code, played.outcome.reason) == ("E005", "middle was not done within 4 s")
@@ -83,7 +88,9 @@ def test_the_checks_on_what_it_gave_are_not_in_its_seconds() -> None:
     text = 'output: ${c}\nnodes:\n  c: {call: inner, checks: [entailment], against: "x"}\n'
     catalog = dataclasses.replace(WITH, workflows=calling(CHAIN).workflows)
     answers = {"entailment": chance(0.9)}
-    played = play(text, {}, answers, catalog=catalog, latency=lambda call, _: 60.0 if call.name == "entailment" else 1.0)
+    played = play(
+        text, {}, answers, catalog=catalog, latency=lambda call, _: 60.0 if call.name == "entailment" else 1.0
+    )
     assert isinstance(played.outcome, ValueOutcome)
     assert (played.outcome.value, played.finished.status) == ("<<x>>", "done")
 
@@ -101,7 +108,8 @@ def test_the_seconds_stand_still_while_a_person_is_asked(latency: float, value: 
         await clock.sleep(600_000)
         question = next(event for event in await run.history() if isinstance(event, QuestionAsked))
         await theatre.journal.send(
-            run.id, InboxMessage(kind="answer", node=question.node, value="Ada", question_digest=question.question_digest)
+            run.id,
+            InboxMessage(kind="answer", node=question.node, value="Ada", question_digest=question.question_digest),
         )
         finished = await run.wait()
         if value is not None:

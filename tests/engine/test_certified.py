@@ -54,7 +54,9 @@ def test_the_certificates_threshold_is_the_nodes() -> None:
     assert (acceptance.accept, acceptance.certificate) == (0.8, CERTIFICATE)
 
 
-@pytest.mark.parametrize(("confidence", "accepted"), [(1.0, True), (0.8, True), (0.7999, False), (0.0, False), (None, False)])
+@pytest.mark.parametrize(
+    ("confidence", "accepted"), [(1.0, True), (0.8, True), (0.7999, False), (0.0, False), (None, False)]
+)
 def test_an_answer_is_accepted_from_the_threshold_on(confidence: float | None, accepted: bool) -> None:
     run = played(sure(confidence))
     assert isinstance(run.outcome, ValueOutcome if accepted else AbstainedOutcome)
@@ -91,10 +93,20 @@ nodes:
     otherwise: [abstain]
 """
     confidences = {"x": 0.9, "y": 0.1, "z": 0.8}
-    run = play(text, {"texts": ["x", "y", "z"]}, {"writer": lambda call: sure(confidences[call.inputs["text"]])}, catalog=KNOWN)
-    assert {event.node: bool(event.guarantee) for event in run.of(OutputJudged)} == {"a[0]": True, "a[1]": False, "a[2]": True}
+    run = play(
+        text, {"texts": ["x", "y", "z"]}, {"writer": lambda call: sure(confidences[call.inputs["text"]])}, catalog=KNOWN
+    )
+    assert {event.node: bool(event.guarantee) for event in run.of(OutputJudged)} == {
+        "a[0]": True,
+        "a[1]": False,
+        "a[2]": True,
+    }
     rows = History.of(run.events)
-    assert [row.attempts[-1].guarantee for row in rows.rows if row.attempts] == [CERTIFICATE.guarantee, "", CERTIFICATE.guarantee]
+    assert [row.attempts[-1].guarantee for row in rows.rows if row.attempts] == [
+        CERTIFICATE.guarantee,
+        "",
+        CERTIFICATE.guarantee,
+    ]
 
 
 def test_a_replay_decides_the_same() -> None:
@@ -119,7 +131,11 @@ class Void(dict[str, Any]):
     [
         ({}, "L119", "there is no certificate for 'writer'"),
         ({"reader": certified()}, "L119", "there is no certificate for 'writer'"),
-        ({"writer": certified("writer", ("schema",))}, "V005", "is about the checks schema, and this node has schema, confidence"),
+        (
+            {"writer": certified("writer", ("schema",))},
+            "V005",
+            "is about the checks schema, and this node has schema, confidence",
+        ),
         (Void(), "V002", "the certificate of 'writer' is void"),
     ],
 )

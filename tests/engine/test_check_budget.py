@@ -61,7 +61,11 @@ def sure(call: CallRequest) -> Any:
     """A writer that is as sure as its text says."""
     found, _, _ = call.inputs["text"].partition(" ")
     confidence = float(found) if found.replace(".", "").isdigit() else None
-    return CallResult(value=f"it is {call.inputs['text']}", confidence=confidence, usage=Usage(prompt_tokens=20, output_tokens=5, calls=1))
+    return CallResult(
+        value=f"it is {call.inputs['text']}",
+        confidence=confidence,
+        usage=Usage(prompt_tokens=20, output_tokens=5, calls=1),
+    )
 
 
 ANSWERS: dict[str, Any] = {
@@ -69,7 +73,9 @@ ANSWERS: dict[str, Any] = {
     "small": lambda call: call.inputs["text"],
     "entailment": lambda call: CallResult(value=SUPPORTED, usage=Usage(prompt_tokens=90, output_tokens=10, calls=1)),
 }
-CHEAP = {"entailment": lambda call: CallResult(value=SUPPORTED, usage=Usage(prompt_tokens=45, output_tokens=5, calls=1))}
+CHEAP = {
+    "entailment": lambda call: CallResult(value=SUPPORTED, usage=Usage(prompt_tokens=45, output_tokens=5, calls=1))
+}
 
 
 def spent(
@@ -114,8 +120,16 @@ def texts(*doubts: float) -> dict[str, Any]:
 
 
 def test_a_tool_of_ones_own_takes_nothing_of_it() -> None:
-    own = replace(CHECKED, tools={**CHECKED.tools, "fair": Contract("fair", "tool", record(value=TEXT), {"type": "boolean"}).with_digest()})
-    played = spent(MAP.replace("[entailment]", '["tool(fair)"]'), texts(0.1, 0.9), 1, answers={"fair": True}, catalog=own)
+    own = replace(
+        CHECKED,
+        tools={
+            **CHECKED.tools,
+            "fair": Contract("fair", "tool", record(value=TEXT), {"type": "boolean"}).with_digest(),
+        },
+    )
+    played = spent(
+        MAP.replace("[entailment]", '["tool(fair)"]'), texts(0.1, 0.9), 1, answers={"fair": True}, catalog=own
+    )
     assert (asked(played), unasked(played)) == (["read[0]", "read[1]"], [])
 
 
@@ -171,7 +185,10 @@ def test_a_value_on_which_more_rests_goes_first() -> None:
 def test_a_sure_value_does_not_take_what_doubtful_ones_will_need() -> None:
     """They come one after the other, the sure ones first; who comes first would have all of it."""
     played = spent(
-        MAP.replace("as: text,", "as: text, concurrency: 1,"), texts(0.02, 0.9, 0.04, 0.95, 0.03, 0.9, 0.02, 0.97), 250, latency=1.0
+        MAP.replace("as: text,", "as: text, concurrency: 1,"),
+        texts(0.02, 0.9, 0.04, 0.95, 0.03, 0.9, 0.02, 0.97),
+        250,
+        latency=1.0,
     )
     assert len(asked(played)) == 2
     assert {*asked(played)} <= {"read[1]", "read[3]", "read[5]", "read[7]"}

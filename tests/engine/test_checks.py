@@ -12,10 +12,20 @@ from msgspec import structs
 
 from orchestra.agents.contract import Catalog, Schema
 from orchestra.app.result import build_result, identity
-from orchestra.core.events import AttemptFinished, AttemptStarted, ChecksStarted, NodeFinished, OutputJudged, RunFinished, RunResumed, Usage
+from orchestra.core.events import (
+    AttemptFinished,
+    AttemptStarted,
+    ChecksStarted,
+    NodeFinished,
+    OutputJudged,
+    RunFinished,
+    RunResumed,
+    Usage,
+)
 from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, ValueOutcome
 from orchestra.core.protocols import CallError, CallEstimate, CallRequest, CallResult
 from orchestra.engine.replay import replay
+from orchestra.engine.request import RunRequest
 from orchestra.journal.history import History
 from orchestra.testing import Faults, SimulatedWorkers, VirtualClock, run_simulated
 from orchestra.workflows.program import with_sample
@@ -104,7 +114,10 @@ def test_what_is_not_supported_and_what_is_not_known_is_not_accepted(answer: Any
 
 def test_a_late_verdict_is_unknown_and_the_question_is_asked_twice_at_most() -> None:
     played = read(
-        "[entailment]", {"entailment": chance(0.9)}, "timeout: 5", latency=lambda call, _: 60.0 if call.name == "entailment" else 1.0
+        "[entailment]",
+        {"entailment": chance(0.9)},
+        "timeout: 5",
+        latency=lambda call, _: 60.0 if call.name == "entailment" else 1.0,
     )
     assert verdicts(played) == [("entailment", "unknown")]
     assert "E006" in reasons(played)
@@ -112,12 +125,18 @@ def test_a_late_verdict_is_unknown_and_the_question_is_asked_twice_at_most() -> 
 
 
 def test_without_a_timeout_of_the_node_the_engine_has_not_patience_for_ever() -> None:
-    played = read("[entailment]", {"entailment": chance(0.9)}, latency=lambda call, _: 10_000.0 if call.name == "entailment" else 1.0)
+    played = read(
+        "[entailment]",
+        {"entailment": chance(0.9)},
+        latency=lambda call, _: 10_000.0 if call.name == "entailment" else 1.0,
+    )
     assert verdicts(played) == [("entailment", "unknown")]
 
 
 def test_a_check_that_fails_for_nothing_ends_it_before_an_agent_is_asked() -> None:
-    played = read("[entailment, quote]", {"reader": {"answer": "1889", "quote": "completed in 1890"}, "entailment": chance(0.9)})
+    played = read(
+        "[entailment, quote]", {"reader": {"answer": "1889", "quote": "completed in 1890"}, "entailment": chance(0.9)}
+    )
     assert verdicts(played) == [("quote", "fail")]
     assert not played.workers.counts["entailment"]
     assert not played.of(ChecksStarted)
@@ -189,7 +208,12 @@ nodes:
 
 @pytest.mark.parametrize(
     ("quote", "supported", "outcome", "asked"),
-    [("completed in 1889", 0.9, "pass", 0), ("made up", 0.9, "pass", 1), ("made up", 0.1, "fail", 1), ("made up", None, "unknown", 1)],
+    [
+        ("completed in 1889", 0.9, "pass", 0),
+        ("made up", 0.9, "pass", 1),
+        ("made up", 0.1, "fail", 1),
+        ("made up", None, "unknown", 1),
+    ],
 )
 def test_one_of_two_checks_is_enough_and_the_dearer_one_is_asked_only_then(
     quote: str, supported: float | None, outcome: str, asked: int
@@ -214,7 +238,12 @@ def test_a_second_agent_is_asked_where_the_first_cannot_tell() -> None:
 
 @pytest.mark.parametrize(
     ("second", "outcome"),
-    [("the year 1889", "fail"), ("1889.", "pass"), ("1890", "fail"), (lambda call: CallError(code="F212", reason="gone"), "unknown")],
+    [
+        ("the year 1889", "fail"),
+        ("1889.", "pass"),
+        ("1890", "fail"),
+        (lambda call: CallError(code="F212", reason="gone"), "unknown"),
+    ],
 )
 def test_another_agent_that_has_not_seen_the_draft_must_come_to_the_same(second: Any, outcome: str) -> None:
     played = read('["rederive(second)"]', {"second": second})
@@ -225,7 +254,10 @@ def test_another_agent_that_has_not_seen_the_draft_must_come_to_the_same(second:
 
 def test_evidence_that_is_no_input_of_the_node_is_given_as_evidence() -> None:
     played = read('["rederive(blind)"]', {"blind": "1889"})
-    assert next(call.inputs for call in played.workers.calls if call.name == "blind") == {"question": "when", "evidence": TOWER}
+    assert next(call.inputs for call in played.workers.calls if call.name == "blind") == {
+        "question": "when",
+        "evidence": TOWER,
+    }
 
 
 def test_samples_of_the_agent_itself_agree_or_leave_it_open() -> None:
@@ -235,7 +267,9 @@ def test_samples_of_the_agent_itself_agree_or_leave_it_open() -> None:
     played = read("[agree(3)]", {"reader": reader})
     assert verdicts(played) == [("agree(3)", "pass")]
     samples = [call for call in played.workers.calls if call.sample]
-    assert [(call.node, call.sample) for call in samples] == [(f"reading?1/agree_{index}", index + 1) for index in range(3)]
+    assert [(call.node, call.sample) for call in samples] == [
+        (f"reading?1/agree_{index}", index + 1) for index in range(3)
+    ]
     assert all(call.evidence == played.workers.calls[0].evidence for call in samples)
     dissent = read("[agree(3)]", {"reader": lambda call: {"answer": f"188{call.sample}", "quote": "completed in 1889"}})
     assert verdicts(dissent) == [("agree(3)", "unknown")]
@@ -320,7 +354,12 @@ def test_elements_composites_and_bodies_are_judged() -> None:
     assert played.outcome.value["looped"] == "xx"
     assert played.outcome.score == 0.75
     paths = {call.node for call in played.workers.calls}
-    assert {"readings[2]?1/entailment_0", "judged?1/entailment_2", "block?1/entailment_0", "looped?1/entailment_0"} <= paths
+    assert {
+        "readings[2]?1/entailment_0",
+        "judged?1/entailment_2",
+        "block?1/entailment_0",
+        "looped?1/entailment_0",
+    } <= paths
     sound(played, EVERYWHERE)
 
 
@@ -381,7 +420,7 @@ nodes:
 
         journal, workers = MemoryJournal(), Priced(script, clock=clock)
         engine = Engine(clock, journal, workers)
-        run = engine.start(compiled, {"text": TOWER}, graph="0" * 32)
+        run = engine.start(compiled, RunRequest(inputs={"text": TOWER}, graph="0" * 32))
         finished = await run.wait()
         await engine.close()
         return Played(finished, list(run.log), workers, journal)
@@ -422,10 +461,16 @@ def test_a_run_cut_off_at_any_event_ends_as_if_nothing_had_happened(seed: int, c
     before = list(played.events[: max(1, int(cut * (len(played.events) - 1)))])
     compiled = program(EVERYWHERE, WITH)
 
-    finished, events, theatre = resumed(compiled, before, EVERYWHERE_ANSWERS, latency=(0.1, 2.0), faults=FAULTS, seed=seed)
+    finished, events, theatre = resumed(
+        compiled, before, EVERYWHERE_ANSWERS, latency=(0.1, 2.0), faults=FAULTS, seed=seed
+    )
     assert finished.outcome == played.finished.outcome
     assert isinstance(events[len(before)], RunResumed)
-    ended = {event.node for event in before if isinstance(event, NodeFinished) or (isinstance(event, AttemptFinished) and event.final)}
+    ended = {
+        event.node
+        for event in before
+        if isinstance(event, NodeFinished) or (isinstance(event, AttemptFinished) and event.final)
+    }
     assert not ended & {call.node for call in theatre.workers.calls}
     assert audit(AuditCase(compiled, events, clock_jumped=True)) == []
 
@@ -472,7 +517,8 @@ nodes:
 def test_what_a_judge_costs_is_in_the_ledger_of_the_run_as_of_any_call() -> None:
     asked = CallResult(value=chance(0.9), usage=Usage(prompt_tokens=90, output_tokens=1, calls=1, money=0.25))
     made = CallResult(
-        value={"answer": "1889", "quote": "completed in 1889"}, usage=Usage(prompt_tokens=50, output_tokens=9, calls=1, money=0.5)
+        value={"answer": "1889", "quote": "completed in 1889"},
+        usage=Usage(prompt_tokens=50, output_tokens=9, calls=1, money=0.5),
     )
     played = read("[entailment]", {"reader": lambda call: made, "entailment": lambda call: asked})
     ledger = build_result(played.finished, played.events, "run", identity, {}).usage_by_node

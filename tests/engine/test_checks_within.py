@@ -114,7 +114,12 @@ def test_the_answer_of_a_plan_is_judged_too() -> None:
     assert (played.outcome.value, played.outcome.score) == ("A", 0.9)
     assert [event.node for event in played.of(ChecksStarted)] == ["solve"]
     sound(played, PLAN % more, SKILLED)
-    everywhere(played, PLAN % more, SKILLED, {"router": router("s1 = shout(text=input.text)", "return s1"), "entailment": chance(0.9)})
+    everywhere(
+        played,
+        PLAN % more,
+        SKILLED,
+        {"router": router("s1 = shout(text=input.text)", "return s1"), "entailment": chance(0.9)},
+    )
 
 
 WORK = """
@@ -133,7 +138,9 @@ def tooled(checks: str, judge: Any) -> tuple[Played, str, Catalog, dict[str, Any
     return play(text, {"text": "a b"}, answers, catalog=known), text, known, answers
 
 
-@pytest.mark.parametrize("checks", ["[quote, entailment]", "['quote & entailment']", "[quote, 'entailment | agree(2)']"])
+@pytest.mark.parametrize(
+    "checks", ["[quote, entailment]", "['quote & entailment']", "[quote, 'entailment | agree(2)']"]
+)
 def test_the_answer_of_an_agent_with_tools_is_judged_by_another(checks: str) -> None:
     played, text, known, answers = tooled(checks, chance(0.8))
     assert isinstance(played.outcome, ValueOutcome)

@@ -44,14 +44,18 @@ def combination(**weights: float) -> Combination:
         CheckWeight("rederive(second)", passed=1.0, failed=-1.0),
     )
     data, told = CombinationData("rows", "d" * 32, 300, 200, 0), {"created_at": "2026-11-26", "dependencies": BONDS}
-    made = Combination(agent="reader", method="regression", checks=tuple(sorted(CHECKS)), bias=0.0, weights=voices, data=data, **told)  # type: ignore[arg-type]
+    made = Combination(
+        agent="reader", method="regression", checks=tuple(sorted(CHECKS)), bias=0.0, weights=voices, data=data, **told
+    )  # type: ignore[arg-type]
     return made.with_digest()
 
 
 KNOWN = replace(WITH, combinations={"reader": combination(confidence=1.0, entailment=1.0)})
 
 
-def played(*, sure: float | None = 0.9, supported: Any = 0.9, second: Any = "1889", reading: Any = READ, text: str = FLOW) -> Played:
+def played(
+    *, sure: float | None = 0.9, supported: Any = 0.9, second: Any = "1889", reading: Any = READ, text: str = FLOW
+) -> Played:
     judged = chance(supported) if isinstance(supported, float) else supported
     answers = {"reader": CallResult(value=reading, confidence=sure), "entailment": judged, "second": second}
     return play(text, {"text": TOWER}, answers, catalog=KNOWN)
@@ -104,7 +108,9 @@ def test_what_one_cannot_tell_never_passes_and_no_more_are_asked(who: str) -> No
 def test_the_reason_has_the_score_and_what_each_check_said() -> None:
     run = played(sure=0.6, supported=0.3)
     assert isinstance(run.outcome, AbstainedOutcome)
-    assert run.outcome.reason.startswith("a score of 0.636, of confidence 0.6, entailment 0.3, rederive(second) 1 together")
+    assert run.outcome.reason.startswith(
+        "a score of 0.636, of confidence 0.6, entailment 0.3, rederive(second) 1 together"
+    )
     assert run.outcome.reason.endswith("does not reach 0.7")
 
 
@@ -133,7 +139,12 @@ def test_the_key_is_written_as_it_was_read_and_in_python() -> None:
     ("old", "new", "code", "says"),
     [
         ("score: combined", "score: lowest", "L103", "must be `combined`"),
-        ("    checks: [quote, confidence, entailment, rederive(second)]\n    against: ${input.text}\n", "", "L117", "goes with `checks`"),
+        (
+            "    checks: [quote, confidence, entailment, rederive(second)]\n    against: ${input.text}\n",
+            "",
+            "L117",
+            "goes with `checks`",
+        ),
         ("entailment, rederive(second)]", "entailment]", "V005", "is of the checks"),
         ("accept: 0.7", "otherwise: [back_off]", "L076", "keeps parts"),
     ],

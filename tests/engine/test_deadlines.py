@@ -135,7 +135,9 @@ def test_of_two_processes_that_wait_for_one_deadline_both_see_the_end() -> None:
     run_simulated(scene)
 
 
-def test_a_question_that_was_answered_wakes_nobody_at_its_deadline_and_an_engine_that_is_closed_leaves_no_alarm() -> None:
+def test_a_question_that_was_answered_wakes_nobody_at_its_deadline_and_an_engine_that_is_closed_leaves_no_alarm() -> (
+    None
+):
     compiled = program('output: ${b}\nnodes:\n  a: {ask: "Well?", timeout: 60, fallback: "no"}\n  b: {ask: "${a}?"}')
 
     async def scene(clock: VirtualClock) -> None:
@@ -238,7 +240,9 @@ def test_the_default_of_a_question_that_nobody_answered_is_no_word_of_a_person()
             declined, answered = await declining.wait(), await orchestra.start(deadline, text="z")
             await answered.wait_until_blocked()
             await orchestra.answer(answered.id, "no")
-            said = [[claim.unsupported for claim in result.claims] for result in (silent, declined, await answered.wait())]
+            said = [
+                [claim.unsupported for claim in result.claims] for result in (silent, declined, await answered.wait())
+            ]
             assert said == [
                 ["nobody answered in time; the default stands (asked)"],
                 ["ada declined to answer: I was not there; the default stands (asked)"],

@@ -46,7 +46,12 @@ def declined(text: str, *, crash: bool = False, by: str = "ada", value: Any = No
             await theatre.crash()
         await clock.sleep(86_400)
         letter = InboxMessage(
-            kind="answer", node=question.node, value=value, by=by, question_digest=question.question_digest, decline_reason=WHY
+            kind="answer",
+            node=question.node,
+            value=value,
+            by=by,
+            question_digest=question.question_digest,
+            decline_reason=WHY,
         )
         await theatre.journal.send(run.id, letter)
         if crash:
@@ -71,7 +76,9 @@ def test_a_question_that_nobody_answers_is_withheld_with_the_reason(crash: bool)
 
 
 def test_nobody_needs_a_name() -> None:
-    assert declined(ASK.replace("MORE", ""), by="")[0] == AbstainedOutcome(f"a person declined to answer: {WHY}", "said")
+    assert declined(ASK.replace("MORE", ""), by="")[0] == AbstainedOutcome(
+        f"a person declined to answer: {WHY}", "said"
+    )
 
 
 def test_what_is_written_beside_the_reason_is_no_answer() -> None:
@@ -105,7 +112,9 @@ def test_a_decline_is_bound_to_what_was_shown() -> None:
         theatre = Theatre(clock, {})
         run = theatre.start(program(ASK.replace("MORE", "")), {"text": TEXT})
         assert await run.wait_until_blocked() is None
-        await theatre.journal.send(run.id, InboxMessage(kind="answer", node="said", question_digest="another", decline_reason=WHY))
+        await theatre.journal.send(
+            run.id, InboxMessage(kind="answer", node="said", question_digest="another", decline_reason=WHY)
+        )
         await clock.sleep(60)
         assert await run.wait_until_blocked() is None
         await theatre.engine.close()
@@ -118,7 +127,14 @@ def test_a_decline_is_bound_to_what_was_shown() -> None:
 
 def test_whether_a_call_happened_somebody_must_say() -> None:
     asked = QuestionAsked(
-        seq=1, at=0.0, node="a", question="again?", schema={}, question_digest="s", options=("again", "fail"), kind="effect"
+        seq=1,
+        at=0.0,
+        node="a",
+        question="again?",
+        schema={},
+        question_digest="s",
+        options=("again", "fail"),
+        kind="effect",
     )
 
     async def scene(clock: VirtualClock) -> str:

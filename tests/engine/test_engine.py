@@ -15,6 +15,7 @@ from orchestra.core.outcomes import FailedOutcome, ValueOutcome
 from orchestra.core.protocols import CallError, CallEstimate, CallRequest
 from orchestra.engine.engine import Engine
 from orchestra.engine.evolve import evolve
+from orchestra.engine.request import RunOptions, RunRequest
 from orchestra.engine.state import RunState
 from orchestra.journal.memory import MemoryJournal, MemoryStore
 from orchestra.testing import Faults, SimulatedWorkers, VirtualClock, run_simulated
@@ -95,7 +96,7 @@ def start(text: str, **simulation: Any) -> Any:
     def begin(clock: VirtualClock) -> Any:
         workers = SimulatedWorkers(ANSWERS, clock=clock, **simulation)
         engine = Engine(clock, MemoryJournal(), workers)
-        return engine, workers, engine.start(compiled, {}, graph="0" * 32)
+        return engine, workers, engine.start(compiled, RunRequest(graph="0" * 32))
 
     return begin
 
@@ -130,7 +131,7 @@ def test_under_strict_every_call_waits_until_what_led_to_it_is_on_disk() -> None
         for strict in (False, True):
             engine = Engine(clock, Slow(clock), SimulatedWorkers(ANSWERS, clock=clock), strict=strict)
             began = clock.monotonic()
-            await engine.start(program(text), {}, graph="0" * 32).wait()
+            await engine.start(program(text), RunRequest(graph="0" * 32)).wait()
             took.append(round(clock.monotonic() - began))
             await engine.close()
         assert took == [1, 3]  # the end alone; and before each call
@@ -172,7 +173,7 @@ def test_a_journal_that_breaks_breaks_the_run_and_says_so() -> None:
 
     async def scene(clock: VirtualClock) -> None:
         engine = Engine(clock, Broken(), SimulatedWorkers(ANSWERS, clock=clock))
-        run = engine.start(program(ONE % ""), {}, graph="0" * 32)
+        run = engine.start(program(ONE % ""), RunRequest(graph="0" * 32))
         with pytest.raises(OrchestraError, match="disk is full"):
             await run.wait()
 
@@ -237,7 +238,9 @@ def test_an_answer_is_remembered_unless_what_gives_it_was_replaced_meanwhile(rep
         workers = SimulatedWorkers({"writer": answer}, clock=clock)
         workers.estimate = lambda call: CallEstimate(memo_key=f"{call.name} {marks[0]}")  # type: ignore[method-assign]
         engine = Engine(clock, MemoryJournal(store), workers)
-        finished = await engine.start(program(ONE % ""), {}, graph="0" * 32, options={"memo": True}).wait()
+        finished = await engine.start(
+            program(ONE % ""), RunRequest(graph="0" * 32, options=RunOptions(memo=True))
+        ).wait()
         await engine.close()
         assert isinstance(finished.outcome, ValueOutcome)
         return finished.outcome.value, {key: value for key, (_, value) in store.memos.items()}

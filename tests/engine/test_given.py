@@ -12,6 +12,7 @@ from orchestra.core.events import Event, NodeFinished, Override, OverrideSource
 from orchestra.core.outcomes import FailedOutcome, Outcome, ValueOutcome
 from orchestra.core.protocols import CallError, InboxMessage
 from orchestra.engine.replay import replay
+from orchestra.engine.request import RunRequest
 from orchestra.journal.history import History
 from orchestra.testing import VirtualClock, run_simulated
 from tests.engine.durable import Theatre
@@ -34,13 +35,15 @@ VALUES = st.fixed_dictionaries(
 )
 
 
-def played(text: str, values: dict[str, Override], cut: float, seed: int = 0, **stage: Any) -> tuple[list[Event], list[str]]:
+def played(
+    text: str, values: dict[str, Override], cut: float, seed: int = 0, **stage: Any
+) -> tuple[list[Event], list[str]]:
     """The events of a run that was killed after a share of them, and resumed; and the nodes that were called."""
     compiled = program(text)
 
     async def scene(clock: VirtualClock) -> tuple[list[Event], list[str]]:
         theatre = Theatre(clock, seed=seed, **stage)
-        run = theatre.engine.start(compiled, {"text": "a b c"}, graph="0" * 32, values=values)
+        run = theatre.engine.start(compiled, RunRequest(inputs={"text": "a b c"}, graph="0" * 32, overrides=values))
         await run.wait_until_blocked()
         if cut < 1:
             events = await theatre.journal.read(run.id)
@@ -62,12 +65,18 @@ def outcomes(events: list[Event]) -> dict[str, Outcome | None]:
 
 @settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 10**6), cut=st.floats(0, 1), chosen=VALUES)
-def test_a_run_with_given_values_that_is_killed_anywhere_ends_with_them(seed: int, cut: float, chosen: dict[str, Any]) -> None:
+def test_a_run_with_given_values_that_is_killed_anywhere_ends_with_them(
+    seed: int, cut: float, chosen: dict[str, Any]
+) -> None:
     values = {name: Override(value, OverrideSource("ann")) for name, value in chosen.items()}
     events, called = played(EVERYTHING, values, cut, seed, latency=(0.1, 2.0), faults=FAULTS)
     found = outcomes(events)
     assert {name: found[name] for name in chosen} == {name: ValueOutcome(value) for name, value in chosen.items()}
-    ends = {event.node: event.overridden_by for event in events if isinstance(event, NodeFinished) and event.overridden_by is not None}
+    ends = {
+        event.node: event.overridden_by
+        for event in events
+        if isinstance(event, NodeFinished) and event.overridden_by is not None
+    }
     assert ends == {name: OverrideSource("ann") for name in chosen}
     assert not chosen.keys() & {node.partition("[")[0].partition("#")[0].partition("/")[0] for node in called}
     compiled = program(EVERYTHING)
@@ -85,7 +94,9 @@ nodes:
 
 
 def test_a_given_value_stands_where_what_it_needs_failed() -> None:
-    events, called = played(CHAIN, {"b": Override("mended")}, 1.0, answers={"shout": lambda call: CallError(code="T004", reason="no")})
+    events, called = played(
+        CHAIN, {"b": Override("mended")}, 1.0, answers={"shout": lambda call: CallError(code="T004", reason="no")}
+    )
     assert isinstance(outcomes(events)["a"], FailedOutcome)
     assert outcomes(events)["b"] == ValueOutcome("mended")
     assert set(called) == {"a"}
@@ -131,7 +142,10 @@ def test_only_of_a_call_in_doubt_is_said_what_it_gave() -> None:
     async def scene(clock: VirtualClock) -> str:
         theatre = Theatre(clock)
         said = theatre.engine.rejection_reason(
-            asked, InboxMessage(kind="answer", node="sure", value="yes", question_digest=asked.question_digest, call_happened=True)
+            asked,
+            InboxMessage(
+                kind="answer", node="sure", value="yes", question_digest=asked.question_digest, call_happened=True
+            ),
         )
         await theatre.engine.close()
         return said

@@ -102,7 +102,10 @@ def test_first_of_takes_the_first_value_in_written_order() -> None:
 
 
 def test_the_run_takes_the_outcome_of_a_skipped_output() -> None:
-    played = play('input: {go: bool}\noutput: ${a}\nnodes:\n  a: {tool: shout, when: "${input.go}", with: {text: x}}', {"go": False})
+    played = play(
+        'input: {go: bool}\noutput: ${a}\nnodes:\n  a: {tool: shout, when: "${input.go}", with: {text: x}}',
+        {"go": False},
+    )
     assert played.finished.status == "abstained"
     assert isinstance(played.outcome, SkippedOutcome)
 

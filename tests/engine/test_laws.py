@@ -45,7 +45,12 @@ def node(name: str, fate: str, text: str = "x", more: str = "") -> str:
 
 HEAD = "input: {no: bool}\n"
 NO = {"no": False}
-KINDS: dict[str, type[Outcome]] = {"value": ValueOutcome, "fail": FailedOutcome, "abstain": AbstainedOutcome, "skip": SkippedOutcome}
+KINDS: dict[str, type[Outcome]] = {
+    "value": ValueOutcome,
+    "fail": FailedOutcome,
+    "abstain": AbstainedOutcome,
+    "skip": SkippedOutcome,
+}
 
 
 def ended(outcome: Outcome) -> tuple[type[Outcome], str]:
@@ -69,7 +74,12 @@ class Piece:
     @property
     def yaml(self) -> str:
         more = f", after: [{', '.join(self.after)}]" if self.after else ""
-        return node(self.name, self.fate, " ".join(["x", *(f"${{{name}}}" for name in self.reads)]), more + ", fallback: f" * self.fallback)
+        return node(
+            self.name,
+            self.fate,
+            " ".join(["x", *(f"${{{name}}}" for name in self.reads)]),
+            more + ", fallback: f" * self.fallback,
+        )
 
 
 @st.composite
@@ -139,20 +149,32 @@ def test_no_call_goes_out_before_all_that_it_needs_or_comes_after_has_ended(grap
     ends = {event.node: event.seq for event in played.events if isinstance(event, NodeFinished)}
     ends |= {event.node: event.seq for event in played.of(AttemptFinished) if event.final}
     starts = {event.node: event.seq for event in played.attempts}
-    early = [(name, piece.name) for piece in graph for name in (*piece.reads, *piece.after) if starts.get(piece.name, 1e9) < ends[name]]
+    early = [
+        (name, piece.name)
+        for piece in graph
+        for name in (*piece.reads, *piece.after)
+        if starts.get(piece.name, 1e9) < ends[name]
+    ]
     assert early == []
 
 
 @laws
 @given(fates=st.lists(st.sampled_from(FATES), min_size=1, max_size=5), sure=st.booleans(), seed=SEEDS)
-def test_first_of_is_the_first_value_in_written_order_whoever_is_first_to_end(fates: list[str], sure: bool, seed: int) -> None:
+def test_first_of_is_the_first_value_in_written_order_whoever_is_first_to_end(
+    fates: list[str], sure: bool, seed: int
+) -> None:
     names = {f"n{index}": fate for index, fate in enumerate(fates)}
     arms = ", ".join([*(f'"${{{name}}}"' for name in names), *(["sure"] if sure else [])])
     text = (
-        HEAD + "output: ${it}\nnodes:\n" + "".join(node(name, fate, name) for name, fate in names.items()) + f"  it: {{first_of: [{arms}]}}"
+        HEAD
+        + "output: ${it}\nnodes:\n"
+        + "".join(node(name, fate, name) for name, fate in names.items())
+        + f"  it: {{first_of: [{arms}]}}"
     )
     outcome = play(text, NO, {"writer": fated(names)}, seed=seed, **SLOW).outcome
-    values = [ValueOutcome(f"<{name}>") for name, fate in names.items() if fate == "value"] + [ValueOutcome("sure")] * sure
+    values = [ValueOutcome(f"<{name}>") for name, fate in names.items() if fate == "value"] + [
+        ValueOutcome("sure")
+    ] * sure
     rank = {"fail": 0, "abstain": 1, "skip": 2, "value": 3}
     worst = min(names, key=lambda name: rank[names[name]])
     assert (outcome == values[0]) if values else (ended(outcome) == (KINDS[names[worst]], worst))
@@ -177,11 +199,15 @@ def element(call: CallRequest) -> Any:
 
 @laws
 @given(words=WORDS, most=st.integers(1, 4), seed=SEEDS)
-def test_each_keeps_order_and_length_and_its_elements_know_nothing_of_each_other(words: list[str], most: int, seed: int) -> None:
+def test_each_keeps_order_and_length_and_its_elements_know_nothing_of_each_other(
+    words: list[str], most: int, seed: int
+) -> None:
     played = play(EACH % f"concurrency: {most}", {"words": words}, {"writer": element}, seed=seed, **SLOW)
     assert played.of(MapExpanded)[0].count == len(words)
     kinds = {"fail": FailedOutcome, "skip": SkippedOutcome}
-    assert [type(played.outcomes[f"made[{index}]"]) for index in range(len(words))] == [kinds.get(word, ValueOutcome) for word in words]
+    assert [type(played.outcomes[f"made[{index}]"]) for index in range(len(words))] == [
+        kinds.get(word, ValueOutcome) for word in words
+    ]
     values = [f"<{word}>" for word in words if word not in kinds]
     if words and set(words) == {"fail"}:
         assert ended(played.outcomes["made"]) == (FailedOutcome, "made[0]")
@@ -203,7 +229,12 @@ def test_each_begins_nothing_where_there_are_more_elements_than_its_limit(words:
 @laws
 @given(words=WORDS, most=st.integers(1, 4), seed=SEEDS)
 def test_a_run_has_no_more_calls_in_flight_than_its_concurrency(words: list[str], most: int, seed: int) -> None:
-    assert play(EACH % "limit: 9", {"words": words}, {"writer": element}, seed=seed, concurrency=most, **SLOW).workers.max_in_flight <= most
+    assert (
+        play(
+            EACH % "limit: 9", {"words": words}, {"writer": element}, seed=seed, concurrency=most, **SLOW
+        ).workers.max_in_flight
+        <= most
+    )
 
 
 # loop, call
@@ -221,10 +252,19 @@ nodes:
 
 
 @laws
-@given(steps=st.lists(st.integers(0, 3), min_size=9, max_size=9), most=st.integers(1, 8), size=st.integers(0, 9), turn=st.integers(1, 9))
-def test_a_loop_turns_until_its_condition_first_holds_and_gives_its_last_output(steps: list[int], most: int, size: int, turn: int) -> None:
+@given(
+    steps=st.lists(st.integers(0, 3), min_size=9, max_size=9),
+    most=st.integers(1, 8),
+    size=st.integers(0, 9),
+    turn=st.integers(1, 9),
+)
+def test_a_loop_turns_until_its_condition_first_holds_and_gives_its_last_output(
+    steps: list[int], most: int, size: int, turn: int
+) -> None:
     texts = ["x" * sum(steps[: index + 1]) for index in range(9)]
-    played = play(LOOP % (most, size, turn), answers={"grow": lambda call: texts[int(call.node.split("#")[1].split("/")[0]) - 1]})
+    played = play(
+        LOOP % (most, size, turn), answers={"grow": lambda call: texts[int(call.node.split("#")[1].split("/")[0]) - 1]}
+    )
     turns = next(k for k in range(1, 10) if len(texts[k - 1]) >= size or k >= turn or k == most)
     assert [event.turn for event in played.of(TurnStarted)] == list(range(1, turns + 1))
     assert played.outcome == ValueOutcome(texts[turns - 1])
@@ -234,7 +274,9 @@ def test_a_loop_turns_until_its_condition_first_holds_and_gives_its_last_output(
 def chain(fates: list[str], first: str, indent: str = "") -> str:
     """A chain of nodes, the first of which reads `first`."""
     texts = [first, *(f"${{c{index}}}" for index in range(len(fates) - 1))]
-    return "".join(indent + node(f"c{index}", fate, text) for index, (fate, text) in enumerate(zip(fates, texts, strict=True)))
+    return "".join(
+        indent + node(f"c{index}", fate, text) for index, (fate, text) in enumerate(zip(fates, texts, strict=True))
+    )
 
 
 CHAINS = st.lists(st.sampled_from(["value", "value", "value", "fail", "abstain", "skip"]), min_size=1, max_size=4)
@@ -251,7 +293,9 @@ def test_a_block_ends_as_its_nodes_would_if_they_stood_around_it(fates: list[str
     assert (ended(block)[0], getattr(block, "value", None)) == (ended(inlined)[0], getattr(inlined, "value", None))
 
 
-INNER = "schema: orchestra/v1\nname: inner\ninput: {no: {type: bool, default: false}, text: {type: str, default: given}}\n"
+INNER = (
+    "schema: orchestra/v1\nname: inner\ninput: {no: {type: bool, default: false}, text: {type: str, default: given}}\n"
+)
 
 
 @laws
@@ -278,8 +322,14 @@ def first_events(played: Played) -> list[str]:
 
 @laws
 @given(go=st.booleans(), fate=st.sampled_from(FATES), seed=SEEDS)
-def test_when_is_asked_only_where_the_needs_are_values_and_nothing_is_called_where_it_is_false(go: bool, fate: str, seed: int) -> None:
-    text = "input: {no: bool, go: bool}\noutput: ${b}\nnodes:\n" + node("a", fate) + node("b", "value", "${a}", ', when: "${input.go}"')
+def test_when_is_asked_only_where_the_needs_are_values_and_nothing_is_called_where_it_is_false(
+    go: bool, fate: str, seed: int
+) -> None:
+    text = (
+        "input: {no: bool, go: bool}\noutput: ${b}\nnodes:\n"
+        + node("a", fate)
+        + node("b", "value", "${a}", ', when: "${input.go}"')
+    )
     played = play(text, {"no": False, "go": go}, {"writer": fated({"a": fate})}, seed=seed, **SLOW)
     own = (ValueOutcome, "") if go else (SkippedOutcome, "b")
     assert ended(played.outcomes["b"]) == (own if fate == "value" else (KINDS[fate], "a"))

@@ -13,6 +13,7 @@ from orchestra.core.events import AttemptFinished, CancelRequested, Event, NodeF
 from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, ValueOutcome
 from orchestra.core.protocols import CallRequest
 from orchestra.engine.engine import Engine
+from orchestra.engine.request import RunRequest
 from orchestra.journal.memory import MemoryJournal
 from orchestra.testing import Faults, SimulatedWorkers, VirtualClock, run_simulated
 from tests.engine.stage import ANSWERS, play, program
@@ -20,7 +21,12 @@ from tests.engine.stage import ANSWERS, play, program
 SEEDS = st.integers(0, 10**6)
 laws = settings(max_examples=80, deadline=None)
 WHATEVER = st.builds(
-    Faults, refused=st.floats(0, 0.5), broken=st.floats(0, 0.1), stall=st.floats(0, 0.1), invalid=st.floats(0, 0.2), slow=st.floats(0, 0.1)
+    Faults,
+    refused=st.floats(0, 0.5),
+    broken=st.floats(0, 0.1),
+    stall=st.floats(0, 0.1),
+    invalid=st.floats(0, 0.2),
+    slow=st.floats(0, 0.1),
 )
 FAN = """
 input: {words: "list[str]"}
@@ -32,7 +38,9 @@ nodes:
 
 @laws
 @given(faults=WHATEVER, seed=SEEDS, attempts=st.integers(1, 5), low=st.floats(0, 3), more=st.floats(0, 9))
-def test_attempts_and_their_waits_keep_to_the_policy(faults: Faults, seed: int, attempts: int, low: float, more: float) -> None:
+def test_attempts_and_their_waits_keep_to_the_policy(
+    faults: Faults, seed: int, attempts: int, low: float, more: float
+) -> None:
     text = FAN % ("agent: writer", f"retry: {{attempts: {attempts}, wait: [{low}, {low + more}]}}")
     played = play(text, {"words": list("abc")}, seed=seed, faults=faults, latency=(0.1, 2.0))
     assert all(event.attempt <= attempts for event in played.attempts)
@@ -41,14 +49,18 @@ def test_attempts_and_their_waits_keep_to_the_policy(faults: Faults, seed: int, 
         before = ends[planned.node, planned.attempt - 1]
         longest = 0.0 if before.error.startswith("M") else min(low + more, low * 2 ** (before.attempt - 1))
         assert longest / 2 - 1e-3 <= planned.due - before.at <= longest + 1e-3
-        began = next(event for event in played.attempts if (event.node, event.attempt) == (planned.node, planned.attempt))
+        began = next(
+            event for event in played.attempts if (event.node, event.attempt) == (planned.node, planned.attempt)
+        )
         assert began.at >= planned.due - 1e-3
 
 
 @laws
 @given(faults=WHATEVER, seed=SEEDS)
 def test_a_tool_that_must_happen_once_is_called_once_whatever_goes_wrong(faults: Faults, seed: int) -> None:
-    played = play(FAN % ("tool: send", "retry: 5"), {"words": list("abc")}, seed=seed, faults=faults, latency=(0.1, 2.0))
+    played = play(
+        FAN % ("tool: send", "retry: 5"), {"words": list("abc")}, seed=seed, faults=faults, latency=(0.1, 2.0)
+    )
     assert sorted(call.node for call in played.workers.calls) == ["made[0]", "made[1]", "made[2]"]
 
 
@@ -63,12 +75,18 @@ def test_a_tool_that_must_happen_once_is_called_once_whatever_goes_wrong(faults:
 def test_what_is_not_accepted_is_tried_again_then_asked_of_the_larger_model_then_withheld(
     good: list[bool], otherwise: list[str], attempts: int | None, latency: float, tiers: int
 ) -> None:
-    plan = [0] + [0] * ((attempts or 2) - 1) * ("retry" in otherwise) + list(range(1, max(1, tiers) + 1)) * ("escalate" in otherwise)
+    plan = (
+        [0]
+        + [0] * ((attempts or 2) - 1) * ("retry" in otherwise)
+        + list(range(1, max(1, tiers) + 1)) * ("escalate" in otherwise)
+    )
     made = next((index + 1 for index in range(len(plan)) if good[index]), len(plan))
     policy = "" if attempts is None else f", retry: {{attempts: {attempts}}}"
     text = "output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}, checks: [numbers], against: none, otherwise: [%s]%s}"
     answers = {"writer": lambda call: "fine" if good[call.attempt - 1] else f"no {call.attempt}7"}
-    played = play(text % (", ".join(otherwise), policy), answers=answers, latency=latency, tiers=("one", "two", "three")[:tiers])
+    played = play(
+        text % (", ".join(otherwise), policy), answers=answers, latency=latency, tiers=("one", "two", "three")[:tiers]
+    )
     assert [call.tier for call in played.workers.calls] == plan[:made]
     assert [len(call.feedback) for call in played.workers.calls] == list(range(made))
     assert isinstance(played.outcome, ValueOutcome if good[made - 1] else AbstainedOutcome)
@@ -96,7 +114,9 @@ FAULTS = Faults(refused=0.2, slow=0.1, attempts=2)
 def ends(events: list[Event]) -> dict[str, Any]:
     """What each node ended in, and when."""
     found: dict[str, Any] = {event.node: event.outcome for event in events if isinstance(event, NodeFinished)}
-    return found | {event.node: ValueOutcome(event.value) for event in events if isinstance(event, AttemptFinished) and event.final}
+    return found | {
+        event.node: ValueOutcome(event.value) for event in events if isinstance(event, AttemptFinished) and event.final
+    }
 
 
 @settings(max_examples=200, deadline=None)
@@ -107,9 +127,12 @@ def test_a_run_cancelled_at_any_time_keeps_what_has_finished_and_leaves_nothing(
     compiled, whole = program(MIXED), play(MIXED, seed=seed, faults=FAULTS, latency=latency)
 
     async def scene(clock: VirtualClock) -> tuple[list[Event], RunFinished, SimulatedWorkers, int]:
-        workers, journal = SimulatedWorkers(ANSWERS, seed=seed, clock=clock, faults=FAULTS, latency=latency), MemoryJournal()
+        workers, journal = (
+            SimulatedWorkers(ANSWERS, seed=seed, clock=clock, faults=FAULTS, latency=latency),
+            MemoryJournal(),
+        )
         engine = Engine(clock, journal, workers)
-        run = engine.start(compiled, {}, graph="0" * 32)
+        run = engine.start(compiled, RunRequest(graph="0" * 32))
         await clock.sleep(seconds if latency else 0)
         for _ in range(turns):
             await asyncio.sleep(0)
@@ -132,7 +155,9 @@ def test_a_run_cancelled_at_any_time_keeps_what_has_finished_and_leaves_nothing(
 
 @laws
 @given(faults=WHATEVER, seeds=st.tuples(SEEDS, SEEDS))
-def test_one_chance_of_workers_gives_one_output_in_every_order_of_events(faults: Faults, seeds: tuple[int, int]) -> None:
+def test_one_chance_of_workers_gives_one_output_in_every_order_of_events(
+    faults: Faults, seeds: tuple[int, int]
+) -> None:
     def scene(clock: VirtualClock) -> Any:
         return played(clock, faults)
 
@@ -147,13 +172,17 @@ async def played(clock: VirtualClock, faults: Faults) -> tuple[Any, dict[str, An
         return float(chance.uniform(0.1, 1.0)) + clock.random()
 
     engine = Engine(clock, MemoryJournal(), SimulatedWorkers(ANSWERS, clock=clock, faults=faults, latency=late))
-    run = engine.start(program(MIXED.replace(", timeout: 5", "").replace(", timeout: 60", "")), {}, graph="0" * 32)
+    run = engine.start(
+        program(MIXED.replace(", timeout: 5", "").replace(", timeout: 60", "")), RunRequest(graph="0" * 32)
+    )
     finished = await run.wait()
     await engine.close()
     return finished.outcome, ends(run.log)
 
 
-@pytest.mark.parametrize(("times", "timeout", "status"), [(1, "", "done"), (9, "", "failed"), (1, ", timeout: 4", "done")])
+@pytest.mark.parametrize(
+    ("times", "timeout", "status"), [(1, "", "done"), (9, "", "failed"), (1, ", timeout: 4", "done")]
+)
 def test_a_worker_that_cancels_itself_fails_that_attempt(times: int, timeout: str, status: str) -> None:
     left = [asyncio.CancelledError] * times
 
@@ -162,10 +191,17 @@ def test_a_worker_that_cancels_itself_fails_that_attempt(times: int, timeout: st
             raise left.pop()
         return "well"
 
-    text = "output: ${made}\nnodes: {made: {agent: writer, with: {text: a}, retry: {attempts: 2, wait: [0, 1]}" + timeout + "}}"
+    text = (
+        "output: ${made}\nnodes: {made: {agent: writer, with: {text: a}, retry: {attempts: 2, wait: [0, 1]}"
+        + timeout
+        + "}}"
+    )
     played = play(text, answers={"writer": answer})
     assert [(event.attempt, event.error) for event in played.of(AttemptFinished)][:1] == [(1, "E007")]
     assert played.finished.status == status
     if status == "failed":
         assert isinstance(played.finished.outcome, FailedOutcome)
-        assert (played.finished.outcome.code, "cancelled its own call" in played.finished.outcome.reason) == ("E007", True)
+        assert (played.finished.outcome.code, "cancelled its own call" in played.finished.outcome.reason) == (
+            "E007",
+            True,
+        )

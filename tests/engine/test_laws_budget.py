@@ -13,6 +13,7 @@ from orchestra.core.events import NodeFinished, Usage
 from orchestra.core.outcomes import ValueOutcome
 from orchestra.core.protocols import CallEstimate, CallRequest, CallResult
 from orchestra.engine.engine import Engine
+from orchestra.engine.request import RunRequest
 from orchestra.journal.memory import MemoryJournal
 from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
 from orchestra.workflows.model import Graph
@@ -25,7 +26,9 @@ class Costly(SimulatedWorkers):
 
     def __init__(self, clock: VirtualClock, seconds: Mapping[str, float], answers: Any = None) -> None:
         self.answers = answers or {}
-        super().__init__({**ANSWERS, "writer": self.write}, clock=clock, latency=lambda call, _: seconds.get(call.node, 1.0))
+        super().__init__(
+            {**ANSWERS, "writer": self.write}, clock=clock, latency=lambda call, _: seconds.get(call.node, 1.0)
+        )
 
     def write(self, call: CallRequest) -> CallResult:
         value = self.answers[call.node](call) if call.node in self.answers else "w"
@@ -40,14 +43,16 @@ def inner(name: str, text: str) -> Graph:
     return read(f"schema: orchestra/v1\nname: {name}\nbudget: {{tokens: 45}}\n{text}".encode(), f"{name}.yaml").graph
 
 
-def spend(text: str, seconds: Mapping[str, float], *called: Graph, answers: Any = None, concurrency: int = 64, seed: int = 0) -> Played:
+def spend(
+    text: str, seconds: Mapping[str, float], *called: Graph, answers: Any = None, concurrency: int = 64, seed: int = 0
+) -> Played:
     """Runs a workflow to its end."""
     catalog = dataclasses.replace(CATALOG, workflows={graph.name: graph for graph in called})
 
     async def scene(clock: VirtualClock) -> Played:
         workers = Costly(clock, seconds, answers)
         engine = Engine(clock, MemoryJournal(), workers, concurrency=concurrency)
-        run = engine.start(program(text, catalog), {}, graph="0" * 32)
+        run = engine.start(program(text, catalog), RunRequest(graph="0" * 32))
         finished = await run.wait()
         await engine.close()
         return Played(finished, list(run.log), workers, MemoryJournal())
@@ -123,4 +128,7 @@ nodes:
   r: {agent: writer, with: {text: x}, checks: [numbers], against: none, otherwise: [escalate, abstain]}
 """
     played = spend(text, {"w": 5.0}, answers={"r": lambda call: "fine" if call.is_escalated else "17"})
-    assert [(call.attempt, call.is_escalated) for call in played.workers.calls if call.node == "r"] == [(1, False), (2, True)]
+    assert [(call.attempt, call.is_escalated) for call in played.workers.calls if call.node == "r"] == [
+        (1, False),
+        (2, True),
+    ]

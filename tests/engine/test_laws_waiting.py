@@ -15,6 +15,7 @@ from orchestra.core.events import Event, QuestionAnswered, RunFinished
 from orchestra.core.outcomes import ValueOutcome
 from orchestra.core.protocols import CallEstimate, CallRequest, InboxMessage
 from orchestra.engine.engine import Engine
+from orchestra.engine.request import RunRequest
 from orchestra.engine.run import Execution
 from orchestra.journal.memory import MemoryJournal, MemoryStore
 from orchestra.testing import Faults, SimulatedWorkers, VirtualClock, run_simulated
@@ -58,22 +59,28 @@ def engine(clock: VirtualClock, journal: MemoryJournal, workers: Any = None, **s
     return Engine(clock, journal, workers or SimulatedWorkers(ANSWERS, clock=clock, **simulation))
 
 
-def start(on: Engine, text: str = ASK, **more: Any) -> Execution:
-    return on.start(program(text), {}, graph="0" * 32, **more)
+def start(on: Engine, text: str = ASK, workers: Any = None) -> Execution:
+    return on.start(program(text), RunRequest(graph="0" * 32), workers=workers)
 
 
 async def answer(journal: MemoryJournal, run: Execution, value: str = "yes") -> None:
     """Posts an answer to the one question of a run."""
     (asked,) = (event for event in journal.store.logs[run.id].events if type(event).__name__ == "QuestionAsked")
-    await journal.send(run.id, InboxMessage(kind="answer", node="sure", value=value, question_digest=asked.question_digest))  # type: ignore[union-attr]  # it is an Asked
+    await journal.send(
+        run.id, InboxMessage(kind="answer", node="sure", value=value, question_digest=asked.question_digest)
+    )  # type: ignore[union-attr]  # it is an Asked
 
 
-ACTS = st.lists(st.tuples(st.floats(0.001, 0.15), st.sampled_from(["cancel", "answer", "nonsense", "resume", "watch"])), max_size=6)
+ACTS = st.lists(
+    st.tuples(st.floats(0.001, 0.15), st.sampled_from(["cancel", "answer", "nonsense", "resume", "watch"])), max_size=6
+)
 
 
 @settings(max_examples=300, deadline=None)
 @given(seed=st.integers(0, 10**6), acts=ACTS, latency=st.sampled_from([0.0, 0.02]))
-def test_whatever_comes_while_a_run_falls_asleep_or_wakes_is_heard(seed: int, acts: list[tuple[float, str]], latency: float) -> None:
+def test_whatever_comes_while_a_run_falls_asleep_or_wakes_is_heard(
+    seed: int, acts: list[tuple[float, str]], latency: float
+) -> None:
     async def scene(clock: VirtualClock) -> tuple[RunFinished, Sequence[Event], list[list[int]]]:
         journal = Slow()
         on = engine(clock, journal, latency=latency)
@@ -216,7 +223,9 @@ nodes:
 
 
 def test_the_time_of_a_body_is_up_though_the_run_was_cut_off_and_only_a_person_is_asked() -> None:
-    compiled = program('output: ${b}\nnodes:\n  b: {call: {nodes: {i: {ask: "Well?"}}, output: "${i}"}, timeout: 60, fallback: late}')
+    compiled = program(
+        'output: ${b}\nnodes:\n  b: {call: {nodes: {i: {ask: "Well?"}}, output: "${i}"}, timeout: 60, fallback: late}'
+    )
 
     async def scene(clock: VirtualClock) -> Any:
         theatre = Theatre(clock)
@@ -233,7 +242,9 @@ def test_the_time_of_a_body_is_up_though_the_run_was_cut_off_and_only_a_person_i
 def test_a_run_sleeps_as_soon_as_what_was_given_up_is_all_that_waits() -> None:
     async def scene(clock: VirtualClock) -> float:
         on = engine(clock, MemoryJournal(), faults=Faults(refused=1.0))
-        run = start(on, BODY % ("agent: writer, with: {text: x}, retry: {attempts: 9, wait: [1000, 2000]}", 'ask: "Well?"'))
+        run = start(
+            on, BODY % ("agent: writer, with: {text: x}, retry: {attempts: 9, wait: [1000, 2000]}", 'ask: "Well?"')
+        )
         await run.wait_until_blocked()
         await on.close()
         return clock.monotonic()
@@ -422,7 +433,8 @@ def test_answers_that_come_together_keep_to_the_concurrency() -> None:
         theatre.workers.max_in_flight = 0
         for asked in again.questions:
             await theatre.journal.send(
-                run.id, InboxMessage(kind="answer", node=asked.node, value="again", question_digest=asked.question_digest)
+                run.id,
+                InboxMessage(kind="answer", node=asked.node, value="again", question_digest=asked.question_digest),
             )
         await again.wait()
         await theatre.engine.close()
@@ -432,9 +444,7 @@ def test_answers_that_come_together_keep_to_the_concurrency() -> None:
 
 
 def test_a_tool_that_must_happen_once_is_not_escalated() -> None:
-    text = (
-        "output: ${a}\nnodes:\n  a: {tool: send, with: {text: x}, checks: [numbers], against: none, otherwise: [retry, escalate, abstain]}"
-    )
+    text = "output: ${a}\nnodes:\n  a: {tool: send, with: {text: x}, checks: [numbers], against: none, otherwise: [retry, escalate, abstain]}"
     assert len(play(text, answers={"send": "got 17"}).workers.calls) == 1
 
 

@@ -10,6 +10,7 @@ from orchestra.core.clock import SystemClock
 from orchestra.core.events import OutputJudged
 from orchestra.core.outcomes import AbstainedOutcome, ValueOutcome
 from orchestra.engine.engine import Engine
+from orchestra.engine.request import RunRequest
 from orchestra.journal.memory import MemoryJournal
 from orchestra.testing import SimulatedWorkers
 from orchestra.verification.acceptance import HEAVY_SIZE
@@ -42,7 +43,9 @@ def test_what_is_read_beside_the_loop_is_judged_as_ever() -> None:
 @pytest.mark.parametrize("cancelled", [False, True])
 async def test_other_runs_go_on_while_a_ledger_is_read(cancelled: bool) -> None:
     ticks, engine = 0, Engine(SystemClock(), MemoryJournal(), SimulatedWorkers(ANSWERS))
-    run = engine.start(program(LEDGER), {"text": "it is 5", "ledger": "5 " * (1 << 16)}, graph="0" * 32)
+    run = engine.start(
+        program(LEDGER), RunRequest(inputs={"text": "it is 5", "ledger": "5 " * (1 << 16)}, graph="0" * 32)
+    )
 
     async def tick() -> None:
         nonlocal ticks

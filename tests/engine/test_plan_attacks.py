@@ -93,7 +93,9 @@ class Attacked:
         self.found["calls"] += len(self.calls)
         self.found["of another argument of the request"] += len(case.amiss(self.calls))
         self.found["honest plans of what is asked"] += self.planner.honest and bool(case.asked)
-        self.found["of them carried out"] += self.planner.honest and bool(case.asked) and isinstance(finished.outcome, ValueOutcome)
+        self.found["of them carried out"] += (
+            self.planner.honest and bool(case.asked) and isinstance(finished.outcome, ValueOutcome)
+        )
         assert case.beyond(self.calls) == [], (case, self.calls)
         assert not self.confirm or case.amiss(self.calls) == [], (case, self.calls)
         assert replay(self.program, events).reason == ""
@@ -105,7 +107,8 @@ class Attacked:
             self.found["questions"] += 1
             agreed = "yes" if (calls := _calls(asked)) and case.amiss(calls) == [] else "no"
             await theatre.journal.send(
-                run.id, InboxMessage(kind="answer", node=asked.node, value=agreed, question_digest=asked.question_digest)
+                run.id,
+                InboxMessage(kind="answer", node=asked.node, value=agreed, question_digest=asked.question_digest),
             )
             while asked in run.questions:
                 await theatre.clock.sleep(1)
@@ -120,7 +123,10 @@ def _calls(asked: QuestionAsked) -> list[Call]:
         step = parse_line(f"s1 = {line}")
         assert isinstance(step, PlanStep)
         found.append(
-            call_of(step.capability, **{name: value.value for name, value in step.arguments.items() if isinstance(value, PlanLiteral)})
+            call_of(
+                step.capability,
+                **{name: value.value for name, value in step.arguments.items() if isinstance(value, PlanLiteral)},
+            )
         )
     return found
 

@@ -35,7 +35,9 @@ def router(*lines: str) -> Any:
     return lambda call: lines[min(len(str(call.inputs["plan"]).splitlines()), len(lines) - 1)]
 
 
-async def one(theatre: Theatre, goal: str = "Make it loud.", more: str = "", text: str = "a b") -> tuple[Outcome, list[Event]]:
+async def one(
+    theatre: Theatre, goal: str = "Make it loud.", more: str = "", text: str = "a b"
+) -> tuple[Outcome, list[Event]]:
     run = theatre.start(program(TEXT % (goal, more)), {"text": text})
     finished = await run.wait()
     return finished.outcome, list(run.log)
@@ -296,7 +298,9 @@ def test_a_cached_plan_whose_time_is_up_abandons_its_steps() -> None:
 
     async def scene(clock: VirtualClock) -> None:
         pace = {"shout": lambda: slow["seconds"], "count": lambda: 30.0}
-        theatre = Theatre(clock, {"router": router(*LOUD)}, latency=lambda call, chance: pace.get(call.name, lambda: 0.1)())
+        theatre = Theatre(
+            clock, {"router": router(*LOUD)}, latency=lambda call, chance: pace.get(call.name, lambda: 0.1)()
+        )
         await theatre.start(compiled, {"text": "a"}).wait()
         slow["seconds"] = 9.0
         finished = await theatre.start(compiled, {"text": "b"}).wait()
@@ -318,7 +322,9 @@ def test_return_nothing_is_never_kept_and_never_taken_from_the_memo() -> None:
         assert theatre.store.memos == {}
         said[:] = LOUD
         await one(theatre)
-        nothing = {key: (run, {**entry, "lines": ["return nothing"]}) for key, (run, entry) in theatre.store.memos.items()}
+        nothing = {
+            key: (run, {**entry, "lines": ["return nothing"]}) for key, (run, entry) in theatre.store.memos.items()
+        }
         theatre.store.memos.update(nothing)
         outcome, events = await one(theatre)
         assert (outcome, turns(events)[0].warning) == (

@@ -11,12 +11,12 @@ import pytest
 from orchestra.agents.contract import Catalog, Contract
 from orchestra.app.fork_overrides import ParentRun, collect_overrides, skipped_effects
 from orchestra.app.reuse import NodeChange, program_changes
-from orchestra.app.run_options import RunOptions
 from orchestra.core.errors import InputError
 from orchestra.core.events import Event, QuestionAnswered, QuestionAsked, RunStarted, TurnStarted
 from orchestra.core.outcomes import FailedOutcome, ValueOutcome
 from orchestra.core.protocols import CallError, InboxMessage
 from orchestra.engine.replay import replay
+from orchestra.engine.request import RunOptions
 from orchestra.router.capabilities import Capabilities
 from orchestra.router.plan_grammar import step_grammar
 from orchestra.router.plan_syntax import parse_steps
@@ -90,8 +90,20 @@ HOUSE = Catalog(
 
 def planned(*plans: tuple[str, ...], text: str = PLAIN, **answers: Any) -> Played:
     asked = iter([line for plan in plans for line in plan])
-    told = {"router": lambda call: next(asked), "pick": "Mallory", "known": "Ada", "names": ["Mallory"], "fetch": "x", **answers}
-    return play(text, {"mail": "please pay to Ada"}, answers={"wire": lambda call: f"to {call.inputs['to']}", **told}, catalog=HOUSE)
+    told = {
+        "router": lambda call: next(asked),
+        "pick": "Mallory",
+        "known": "Ada",
+        "names": ["Mallory"],
+        "fetch": "x",
+        **answers,
+    }
+    return play(
+        text,
+        {"mail": "please pay to Ada"},
+        answers={"wire": lambda call: f"to {call.inputs['to']}", **told},
+        catalog=HOUSE,
+    )
 
 
 @pytest.mark.parametrize(
@@ -133,7 +145,9 @@ def test_constants_that_are_not_in_the_goal_are_passed_where_literals_are_allowe
 def test_what_an_earlier_plan_finished_is_none_in_the_next() -> None:
     first = ("s1 = pick(text=input.mail)", "s2 = fetch(url=s1)", "return s2")
     text = PLAIN.replace("repairs: 0", "repairs: 0\n    replans: 1")
-    played = planned(first, ("s1 = wire(to=input.s1)",), text=text, fetch=lambda call: CallError(code="T009", reason="gone"))
+    played = planned(
+        first, ("s1 = wire(to=input.s1)",), text=text, fetch=lambda call: CallError(code="T009", reason="gone")
+    )
     assert isinstance(played.outcome, FailedOutcome)
     assert "input.s1 may be the words of a tool" in played.outcome.reason
     assert played.workers.counts["wire"] == 0
@@ -148,7 +162,10 @@ WHOLE = "repairs: 1\n    streaming: false\n    stepwise: false"
 def test_a_plan_of_an_engine_that_let_it_through_is_replayed_as_it_was(more: str) -> None:
     lines = ("s1 = pick(text=input.mail)", "s2 = wire(to=s1)", "return s2")
     text = PLAIN.replace("repairs: 0", more)
-    then = replace(HOUSE, tools={name: replace(one, effect="idempotent") if name == "wire" else one for name, one in HOUSE.tools.items()})
+    then = replace(
+        HOUSE,
+        tools={name: replace(one, effect="idempotent") if name == "wire" else one for name, one in HOUSE.tools.items()},
+    )
     whole = "stepwise: false" in more
     router = {"router": lambda call: "\n".join(lines) if whole else lines[call.inputs["plan"].count(" = ")]}
     played = play(text, {"mail": "m"}, answers={"pick": "Ada", "wire": "paid", **router}, catalog=then)
@@ -159,13 +176,19 @@ def test_a_plan_of_an_engine_that_let_it_through_is_replayed_as_it_was(more: str
 
 
 def test_a_model_is_given_a_choice_that_somebody_listed_where_it_acts_in_a_workflow_too() -> None:
-    house = replace(HOUSE, workflows={"mailed": read(f"schema: orchestra/v1\nname: mailed\n{PLAIN}", "mailed.yaml").graph})
+    house = replace(
+        HOUSE, workflows={"mailed": read(f"schema: orchestra/v1\nname: mailed\n{PLAIN}", "mailed.yaml").graph}
+    )
     text = PLAIN.replace("tools: [wire, fetch, pick, known, names]", "tools: [known]\n    workflows: [mailed]")
     outer, inner = (
         iter(("s1 = known(text=input.mail)", "s2 = mailed(mail=s1)", "return s2")),
         iter(("s1 = wire(to=input.mail)", "return s1")),
     )
-    answers = {"router": lambda call: next(inner if "/s2/" in call.node else outer), "known": "Ada", "wire": lambda call: call.inputs["to"]}
+    answers = {
+        "router": lambda call: next(inner if "/s2/" in call.node else outer),
+        "known": "Ada",
+        "wire": lambda call: call.inputs["to"],
+    }
     assert play(text, {"mail": "m"}, answers=answers, catalog=house).outcome == ValueOutcome("Ada")
 
 
@@ -174,12 +197,17 @@ def test_a_model_is_given_a_choice_that_somebody_listed_where_it_acts_in_a_workf
 def test_a_plan_of_what_other_nodes_have_made_does_not_act(goal: str, value: str, uses: str) -> None:
     with pytest.raises(InputError) as caught:
         program(FETCHED % (goal, value, uses), HOUSE)
-    assert (caught.value.code, " has effects, and the plan is made here of what" in caught.value.message) == ("L123", True)
+    assert (caught.value.code, " has effects, and the plan is made here of what" in caught.value.message) == (
+        "L123",
+        True,
+    )
 
 
 def test_nor_does_one_in_a_workflow_that_is_given_it() -> None:
     inner = read(f"schema: orchestra/v1\nname: mailed\n{PLAIN}", "mailed.yaml").graph
-    text = FETCHED.replace('plan: "%s", with: {url: "${%s}"}, %s, returns: anything', 'call: mailed, with: {mail: "${%s}"}')
+    text = FETCHED.replace(
+        'plan: "%s", with: {url: "${%s}"}, %s, returns: anything', 'call: mailed, with: {mail: "${%s}"}'
+    )
     house = replace(HOUSE, workflows={"mailed": inner})
     with pytest.raises(InputError) as caught:
         program(text % "page", house)
@@ -203,20 +231,28 @@ def test_it_reads_and_has_a_person_asked_first(text: str) -> None:
     [
         ('ok: {ask: "Wire?"}, done: {when: "${ok == \'yes\'}", %s}', True),
         ('ok: {ask: "Wire?", timeout: 60, fallback: "yes"}, done: {when: "${ok == \'yes\'}", %s}', False),
-        ('ok: {ask: "Wire?"}, so: {tool: pick, with: {text: "${ok}"}, fallback: "yes"}, done: {when: "${so == \'yes\'}", %s}', False),
+        (
+            'ok: {ask: "Wire?"}, so: {tool: pick, with: {text: "${ok}"}, fallback: "yes"}, done: {when: "${so == \'yes\'}", %s}',
+            False,
+        ),
         ('ok: {ask: "Wire?", timeout: 60}, done: {after: [ok], %s}', False),
         ("ok: {call: confirm}, done: {when: \"${ok == 'yes'}\", %s}", True),
         ('ok: {call: confirm, fallback: "yes"}, done: {when: "${ok == \'yes\'}", %s}', False),
         ("ok: {call: both}, done: {when: \"${ok.a == 'yes'}\", %s}", True),
         ("ok: {call: either}, done: {when: \"${ok.b == 'yes'}\", %s}", False),
         ('ok: {each: "${input.all}", as: it, ask: "Wire?"}, done: {when: "${size(ok.values) < 3}", %s}', False),
-        ('ok: {each: "${input.all}", as: it, when: "${it == \'q\'}", ask: "Wire?"}, done: {when: "${size(ok.values) < 3}", %s}', False),
+        (
+            'ok: {each: "${input.all}", as: it, when: "${it == \'q\'}", ask: "Wire?"}, done: {when: "${size(ok.values) < 3}", %s}',
+            False,
+        ),
         ('ok: {each: "${input.all}", as: it, call: confirm}, done: {when: "${size(ok.values) < 3}", %s}', False),
         ('ok: {when: "${input.to == \'x\'}", ask: "Wire?"}, done: {when: "${ok == \'yes\' || true}", %s}', True),
         ('ok: {ask: "Wire?"}, so: {first_of: ["${ok}", "yes"]}, done: {when: "${so == \'yes\'}", %s}', False),
     ],
 )
-def test_a_person_was_asked_first_where_the_effect_waits_for_what_somebody_surely_answered(nodes: str, may: bool) -> None:
+def test_a_person_was_asked_first_where_the_effect_waits_for_what_somebody_surely_answered(
+    nodes: str, may: bool
+) -> None:
     head = "schema: orchestra/v1\nname: %s\ninput: {to: str, all: {type: 'list[str]', default: []}}\noutput: %s\nnodes: {%s}\n"
     asks = 'ok: {ask: "Wire?"}, no: {tool: pick, with: {text: "${input.to}"}}'
     texts = (
@@ -237,7 +273,9 @@ def test_a_person_was_asked_first_where_the_effect_waits_for_what_somebody_surel
 
 def offer(*names: str, **values: Any) -> Capabilities:
     documents = schema_of(list[Document], "serialization")
-    return Capabilities.of([one for one in TOOLS if one.name in names], {"documents": documents, "mail": TEXT, **values})
+    return Capabilities.of(
+        [one for one in TOOLS if one.name in names], {"documents": documents, "mail": TEXT, **values}
+    )
 
 
 @pytest.mark.parametrize(
@@ -261,18 +299,27 @@ def test_the_grammar_and_the_gates_say_the_same(line: str, may: bool) -> None:
 
 
 def test_effects_are_marked_on_skills() -> None:
-    assert {name: one.has_effects for name, one in offer("pick", "wire").by_name.items()} == {"pick": False, "wire": True}
+    assert {name: one.has_effects for name, one in offer("pick", "wire").by_name.items()} == {
+        "pick": False,
+        "wire": True,
+    }
     idempotent = replace(TOOLS[-1], effect="idempotent")
     assert not Capabilities.of([idempotent], {}).by_name["wire"].has_effects
 
 
-@pytest.mark.parametrize(("uses", "held"), [("tools: [wire]", False), ("workflows: [silent]", False), ("tools: [pick]", True)])
-def test_what_was_answered_before_a_plan_that_acts_does_not_hold_on_where_that_has_changed(uses: str, held: bool) -> None:
+@pytest.mark.parametrize(
+    ("uses", "held"), [("tools: [wire]", False), ("workflows: [silent]", False), ("tools: [pick]", True)]
+)
+def test_what_was_answered_before_a_plan_that_acts_does_not_hold_on_where_that_has_changed(
+    uses: str, held: bool
+) -> None:
     made = program(ALLOWED % uses, HOUSE)
     first = RunStarted(seq=1, at=1.0, run="r", workflow="w", graph="g", inputs={"who": "Ada"})
     events: list[Event] = [
         first,
-        QuestionAsked(seq=2, at=1.0, node="allowed", question="Pay?", options=("yes", "no"), schema={}, question_digest="abc"),
+        QuestionAsked(
+            seq=2, at=1.0, node="allowed", question="Pay?", options=("yes", "no"), schema={}, question_digest="abc"
+        ),
         QuestionAnswered(seq=3, at=1.0, node="allowed", value="yes", by="ann"),
     ]
     before = ParentRun(first, events, [NodeChange("done", "its plan has changed")])
@@ -300,7 +347,10 @@ def edited(name: str) -> Catalog:
     """The house with another version of one of its tools, or of its router."""
 
     def among(known: Mapping[str, Contract]) -> dict[str, Contract]:
-        return {key: replace(one, version="2", digest="").with_digest() if key == name else one for key, one in known.items()}
+        return {
+            key: replace(one, version="2", digest="").with_digest() if key == name else one
+            for key, one in known.items()
+        }
 
     return replace(SEALED, tools=among(SEALED.tools), agents=among(SEALED.agents))
 
@@ -314,8 +364,12 @@ def edited(name: str) -> Catalog:
         ("tools: [wire]", edited("fetch"), ""),
     ],
 )
-def test_what_a_plan_may_call_and_who_makes_it_are_compared_as_the_tool_of_a_node_is(uses: str, house: Catalog, why: str) -> None:
-    old, new = (program(ALLOWED.replace("note: {tool: pick", "note: {tool: known") % uses, one) for one in (SEALED, house))
+def test_what_a_plan_may_call_and_who_makes_it_are_compared_as_the_tool_of_a_node_is(
+    uses: str, house: Catalog, why: str
+) -> None:
+    old, new = (
+        program(ALLOWED.replace("note: {tool: pick", "note: {tool: known") % uses, one) for one in (SEALED, house)
+    )
     assert program_changes(old, new) == ([NodeChange("done", why)] if why else [])
     assert program_changes(old, old) == []
 
@@ -323,9 +377,13 @@ def test_what_a_plan_may_call_and_who_makes_it_are_compared_as_the_tool_of_a_nod
 def test_a_yes_to_a_plan_does_not_hold_on_where_its_tool_has_changed() -> None:
     old, new = (program(ALLOWED % "tools: [wire]", one) for one in (SEALED, edited("wire")))
     first = RunStarted(seq=1, at=1.0, run="r", workflow="w", graph="g", inputs={"who": "Ada"})
-    asked = QuestionAsked(seq=2, at=1.0, node="allowed", question="Pay?", options=("yes", "no"), schema={}, question_digest="abc")
+    asked = QuestionAsked(
+        seq=2, at=1.0, node="allowed", question="Pay?", options=("yes", "no"), schema={}, question_digest="abc"
+    )
     before = ParentRun(
-        first, [first, asked, QuestionAnswered(seq=3, at=1.0, node="allowed", value="yes", by="ann")], program_changes(old, new)
+        first,
+        [first, asked, QuestionAnswered(seq=3, at=1.0, node="allowed", value="yes", by="ann")],
+        program_changes(old, new),
     )
     assert list(collect_overrides(new, RunOptions(values={"note": "x"}), before, {"who": "Ada"})) == ["note"]
 
@@ -338,7 +396,9 @@ def test_workflows_that_plans_call_whose_plans_call_others_are_compared_in_time(
         text = f"{head}output: {{a: '${{a}}', b: '${{b}}'}}\nnodes:\n  a: {plan}\n  b: {plan}\n"
         graphs.append(read(text, "w.yaml").graph)
     text = ALLOWED % "workflows: [w23]"
-    old, new = (program(text, replace(house, workflows={one.name: one for one in graphs})) for house in (SEALED, edited("wire")))
+    old, new = (
+        program(text, replace(house, workflows={one.name: one for one in graphs})) for house in (SEALED, edited("wire"))
+    )
     assert program_changes(old, old) == []
     assert program_changes(old, new) == [NodeChange("done", "its plan may call w23, which has changed")]
 
@@ -365,7 +425,9 @@ PAYING = PLAIN.replace("confirm: false", "replans: 1")
 
 
 @pytest.mark.parametrize(("answer", "paid"), [("yes", 1), ("no", 0), (None, 0)])
-def test_a_person_is_asked_before_the_effects_of_a_plan_and_without_a_yes_no_plan_follows(answer: str | None, paid: int) -> None:
+def test_a_person_is_asked_before_the_effects_of_a_plan_and_without_a_yes_no_plan_follows(
+    answer: str | None, paid: int
+) -> None:
     async def scene(clock: VirtualClock) -> None:
         asked = iter(("s1 = pick(text=input.mail)", 's2 = wire(s1, to="Ada")', "return s2"))
         theatre = Theatre(clock, {"router": lambda call: next(asked), "pick": "Mallory", "wire": "paid"})
@@ -391,10 +453,16 @@ def test_a_person_is_asked_before_the_effects_of_a_plan_and_without_a_yes_no_pla
 
 @pytest.mark.parametrize("lines", [('s1 = wire(to="Mallory")', "return s1"), ('s1 = wire(to="Ada")', "return s1")])
 def test_a_plan_that_an_engine_made_which_bounded_and_asked_nothing_is_replayed(lines: tuple[str, ...]) -> None:
-    then = replace(HOUSE, tools={name: replace(one, effect="idempotent") if name == "wire" else one for name, one in HOUSE.tools.items()})
+    then = replace(
+        HOUSE,
+        tools={name: replace(one, effect="idempotent") if name == "wire" else one for name, one in HOUSE.tools.items()},
+    )
     text = PLAIN.replace("    confirm: false\n", "")
     played = play(
-        text, {"mail": "m"}, answers={"wire": "paid", "router": lambda call: lines[call.inputs["plan"].count(" = ")]}, catalog=then
+        text,
+        {"mail": "m"},
+        answers={"wire": "paid", "router": lambda call: lines[call.inputs["plan"].count(" = ")]},
+        catalog=then,
     )
     assert played.outcome == ValueOutcome("paid")
     assert replay(program(text, HOUSE), played.events).reason == ""

@@ -22,7 +22,12 @@ LOUD = ("s1 = shout(text=input.text)", "return s1")
 
 
 def planned(more: str, *lines: str, answer: Callable[[CallRequest], Any] | None = None) -> Played:
-    return play(WORK % f"returns: {more}", {"text": "a b"}, answers={"router": answer or router(*lines)}, latency=lambda call, chance: 1.0)
+    return play(
+        WORK % f"returns: {more}",
+        {"text": "a b"},
+        answers={"router": answer or router(*lines)},
+        latency=lambda call, chance: 1.0,
+    )
 
 
 def questions(played: Played) -> list[CallRequest]:
@@ -88,7 +93,11 @@ def test_the_router_may_decline_unless_something_is_planned_anyway() -> None:
     assert "nothing that is offered serves the request" in refused.reason
 
     def declining(call: CallRequest) -> str:
-        return "return nothing" if "Not accepted" not in call.inputs["request"] and not call.inputs["plan"] else router(*LOUD)(call)
+        return (
+            "return nothing"
+            if "Not accepted" not in call.inputs["request"] and not call.inputs["plan"]
+            else router(*LOUD)(call)
+        )
 
     played = planned("str, anyway: true", answer=declining)
     assert played.outcome == ValueOutcome("A B")
@@ -117,7 +126,9 @@ def test_each_part_of_a_goal_gets_a_step_and_what_came_of_it_replays() -> None:
         if call.inputs["plan"].endswith("\ns"):
             return '2 = shout(text="shout more")'
         return (
-            "s1 = shout(text=input.request)" if not call.inputs["plan"] else f"return {'s1, s2' if 's2' in call.inputs['plan'] else 's1'}"
+            "s1 = shout(text=input.request)"
+            if not call.inputs["plan"]
+            else f"return {'s1, s2' if 's2' in call.inputs['plan'] else 's1'}"
         )
 
     work = WORK % "returns: anything, each_part: true"
@@ -152,7 +163,13 @@ def test_where_the_questions_of_all_samples_fail_their_failure_is_told() -> None
 
 
 @pytest.mark.parametrize(
-    "more", ["stepwise: false", "copied: true, anyway: true, shortlist: 3", "votes: 2, stepwise: false", "votes: 3, copied: true"]
+    "more",
+    [
+        "stepwise: false",
+        "copied: true, anyway: true, shortlist: 3",
+        "votes: 2, stepwise: false",
+        "votes: 3, copied: true",
+    ],
 )
 def test_such_a_run_is_replayed_and_resumed_at_every_event(more: str) -> None:
     text = WORK % f'returns: "list[str]", {more}'

@@ -34,7 +34,9 @@ def line(lines: tuple[str, ...], call: CallRequest) -> str:
 def voted(*plans: tuple[str, ...], more: str = "", **options: Any) -> Played:
     """Each sample writes a plan of its own."""
     answer = {"router": lambda call: line(plans[call.sample - 1], call)}
-    return play(WORK % f"returns: str, repairs: 0, votes: {len(plans)}{more}", {"text": "a b"}, answers=answer, **options)
+    return play(
+        WORK % f"returns: str, repairs: 0, votes: {len(plans)}{more}", {"text": "a b"}, answers=answer, **options
+    )
 
 
 def decided(played: Played) -> Any:
@@ -106,7 +108,9 @@ def test_a_router_whose_answers_cannot_be_read_goes_on_to_the_larger_planner(cod
 
     def of(more: str, *, planner: Any = None) -> Played:
         answers = {"router": lambda call: silent, "planner": planner or (lambda call: line(PLAN, call))}
-        played = play(text := WORK % f'returns: "list[str]", {more}', {"text": "a b"}, answers=answers, catalog=WITH_LARGER)
+        played = play(
+            text := WORK % f'returns: "list[str]", {more}', {"text": "a b"}, answers=answers, catalog=WITH_LARGER
+        )
         assert replay(program(text, WITH_LARGER), played.events).first_difference is None
         return played
 
@@ -123,7 +127,10 @@ def test_a_router_whose_answers_cannot_be_read_goes_on_to_the_larger_planner(cod
 
 
 def test_a_router_that_is_gone_is_not_repaired() -> None:
-    answers = {"router": lambda call: CallError(code="F203", reason="gone", retryable=False), "planner": lambda call: line(PLAN, call)}
+    answers = {
+        "router": lambda call: CallError(code="F203", reason="gone", retryable=False),
+        "planner": lambda call: line(PLAN, call),
+    }
     played = play(WORK % "returns: str, larger: planner", {"text": "a"}, answers=answers, catalog=WITH_LARGER)
     assert isinstance(played.outcome, FailedOutcome)
     assert (played.outcome.code, played.workers.counts["router"]) == ("F203", 1)
@@ -144,7 +151,9 @@ def test_where_no_sample_comes_to_a_plan_the_node_fails_or_takes_its_fallback() 
 
 def larger(router: tuple[str, ...], planner: tuple[str, ...], more: str = "repairs: 1") -> Played:
     answers = {"router": lambda call: line(router, call), "planner": lambda call: line(planner, call)}
-    return play(WORK % f'returns: "list[str]", larger: planner, {more}', {"text": "a b"}, answers=answers, catalog=WITH_LARGER)
+    return play(
+        WORK % f'returns: "list[str]", larger: planner, {more}', {"text": "a b"}, answers=answers, catalog=WITH_LARGER
+    )
 
 
 def test_after_the_repairs_the_larger_planner_goes_on_from_the_lines_that_stand() -> None:
@@ -155,7 +164,14 @@ def test_after_the_repairs_the_larger_planner_goes_on_from_the_lines_that_stand(
     assert first.inputs["plan"] == PLAN[0]
     assert "Not accepted, write another line:" in first.inputs["request"]
     asked = [(event.draft.escalated, event.draft.lines) for event in played.of(TurnStarted)]
-    assert asked == [(False, ()), (False, PLAN[:1]), (False, PLAN[:1]), (True, PLAN[:1]), (True, PLAN[:2]), (True, PLAN)]
+    assert asked == [
+        (False, ()),
+        (False, PLAN[:1]),
+        (False, PLAN[:1]),
+        (True, PLAN[:1]),
+        (True, PLAN[:2]),
+        (True, PLAN),
+    ]
 
 
 def test_the_larger_planner_has_as_many_repairs_and_then_the_node_fails() -> None:
@@ -186,7 +202,9 @@ def by_sample(events: Sequence[Event]) -> dict[int, list[PlanDraft]]:
 
 
 @pytest.mark.parametrize("latency", [0.0, 1.0])
-@pytest.mark.parametrize("more", ["votes: 3, repairs: 1", "larger: planner, repairs: 1", "larger: planner, repairs: 0, votes: 2"])
+@pytest.mark.parametrize(
+    "more", ["votes: 3, repairs: 1", "larger: planner, repairs: 1", "larger: planner, repairs: 0, votes: 2"]
+)
 def test_a_run_is_replayed_and_resumed_at_every_event(more: str, latency: float) -> None:
     text = WORK % f'returns: "list[str]", {more}'
     answers = {
@@ -243,7 +261,9 @@ def test_another_version_is_voted_on_as_well() -> None:
 
     text = WORK % "returns: str, repairs: 0, votes: 2"
     played = play(
-        text, {"text": "a b"}, answers={"router": written, "writer": lambda call: CallError(code="T009", reason="the pen is dry")}
+        text,
+        {"text": "a b"},
+        answers={"router": written, "writer": lambda call: CallError(code="T009", reason="the pen is dry")},
     )
     assert played.outcome == ValueOutcome("A B")
     whole = [event.draft for event in played.of(TurnStarted) if event.draft.agreement is not None]

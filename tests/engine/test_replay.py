@@ -54,7 +54,11 @@ def test_a_run_of_before_has_no_places_of_dates_and_is_what_the_engine_decides()
     judged = next(event for event in played.events if isinstance(event, OutputJudged))
     [said] = judged.verdicts
     assert [one.quote for one in said.evidence] == ["5", "1889-03-31"]
-    for told, same in ((said.evidence[:1], True), ((), True), ((msgspec.structs.replace(said.evidence[0], quote="1890"),), False)):
+    for told, same in (
+        (said.evidence[:1], True),
+        ((), True),
+        ((msgspec.structs.replace(said.evidence[0], quote="1890"),), False),
+    ):
         older = msgspec.structs.replace(judged, verdicts=(msgspec.structs.replace(said, evidence=told),))
         events = [*played.events[: judged.seq - 1], older]
         assert (replay(program(DATED), events).first_difference is None) is same

@@ -26,6 +26,7 @@ from orchestra.core.outcomes import FailedOutcome, ValueOutcome
 from orchestra.core.protocols import InboxMessage
 from orchestra.engine.engine import POLL_INTERVAL, Engine
 from orchestra.engine.replay import replay
+from orchestra.engine.request import RunRequest
 from orchestra.journal.history import History
 from orchestra.journal.memory import MemoryJournal, MemoryStore
 from orchestra.testing import Faults, VirtualClock, run_simulated
@@ -70,7 +71,11 @@ def test_a_run_cut_off_anywhere_ends_as_if_nothing_had_happened(seed: int, cut: 
     assert finished.outcome == played.finished.outcome
     assert events[: len(before)] == before
     assert isinstance(events[len(before)], RunResumed)
-    ended = {event.node for event in before if isinstance(event, NodeFinished) or (isinstance(event, AttemptFinished) and event.final)}
+    ended = {
+        event.node
+        for event in before
+        if isinstance(event, NodeFinished) or (isinstance(event, AttemptFinished) and event.final)
+    }
     assert not ended & {call.node for call in theatre.workers.calls}
     found = replay(compiled, events)
     assert (found.first_difference, found.reason) == (None, "")
@@ -92,7 +97,11 @@ def test_a_call_that_must_happen_once_is_asked_about_when_nobody_knows() -> None
             assert asked.kind == "effect"
             await theatre.journal.send(run.id, letter("a", answer, asked))
             finished = await again.wait()
-            assert finished.outcome == outcome if isinstance(outcome, ValueOutcome) else isinstance(finished.outcome, outcome)
+            assert (
+                finished.outcome == outcome
+                if isinstance(outcome, ValueOutcome)
+                else isinstance(finished.outcome, outcome)
+            )
             assert len(theatre.workers.calls) == (2 if answer == "again" else 1)
             await theatre.engine.close()
 
@@ -100,7 +109,9 @@ def test_a_call_that_must_happen_once_is_asked_about_when_nobody_knows() -> None
 
 
 def test_a_person_says_what_a_call_in_doubt_gave_and_the_run_goes_on_with_it() -> None:
-    compiled = program("output: ${b}\nnodes:\n  a: {tool: send, with: {text: x}}\n  b: {tool: shout, with: {text: '${a}'}}")
+    compiled = program(
+        "output: ${b}\nnodes:\n  a: {tool: send, with: {text: x}}\n  b: {tool: shout, with: {text: '${a}'}}"
+    )
 
     async def scene(clock: VirtualClock) -> None:
         theatre = Theatre(clock, latency=10.0)
@@ -111,7 +122,9 @@ def test_a_person_says_what_a_call_in_doubt_gave_and_the_run_goes_on_with_it() -
         assert await again.wait_until_blocked() is None
         (asked,) = again.questions
         assert asked.result_schema == {"type": "string"}
-        wrong = InboxMessage(kind="answer", node="a", value=7, question_digest=asked.question_digest, call_happened=True)
+        wrong = InboxMessage(
+            kind="answer", node="a", value=7, question_digest=asked.question_digest, call_happened=True
+        )
         assert "str" in theatre.engine.rejection_reason(asked, wrong)
         both = InboxMessage(
             kind="answer",
@@ -122,20 +135,31 @@ def test_a_person_says_what_a_call_in_doubt_gave_and_the_run_goes_on_with_it() -
             decline_reason="nobody knows",
         )
         assert "declined" in theatre.engine.rejection_reason(asked, both)
-        before = InboxMessage(kind="answer", node="a", value="again", question_digest=asked.question_digest, question_seq=asked.seq - 1)
+        before = InboxMessage(
+            kind="answer", node="a", value="again", question_digest=asked.question_digest, question_seq=asked.seq - 1
+        )
         assert "asked again" in theatre.engine.rejection_reason(asked, before)
         for number in (0, asked.seq):  # older versions wrote none
             assert theatre.engine.rejection_reason(asked, msgspec.structs.replace(before, question_seq=number)) == ""
         await theatre.journal.send(run.id, wrong)
         await clock.sleep(1)
-        said = InboxMessage(kind="answer", node="a", value="sent then", question_digest=asked.question_digest, call_happened=True, by="ann")
+        said = InboxMessage(
+            kind="answer",
+            node="a",
+            value="sent then",
+            question_digest=asked.question_digest,
+            call_happened=True,
+            by="ann",
+        )
         await theatre.journal.send(run.id, said)
         await theatre.crash()  # the letter lies in the inbox, and whoever takes the run over opens it
         finished = await (await theatre.engine.resume(compiled, run.id)).wait()
         assert finished.outcome == ValueOutcome("SENT THEN")
         assert [call.name for call in theatre.workers.calls] == ["send", "shout"]
         events = await theatre.journal.read(run.id)
-        assert [event.value for event in events if isinstance(event, QuestionAnswered) and event.call_happened] == ["sent then"]
+        assert [event.value for event in events if isinstance(event, QuestionAnswered) and event.call_happened] == [
+            "sent then"
+        ]
         (ended,) = [event for event in events if isinstance(event, NodeFinished) and event.node == "a"]
         assert (ended.outcome, ended.overridden_by) == (ValueOutcome("sent then"), OverrideSource("ann"))
         row = History.of(events).row("a")
@@ -392,7 +416,7 @@ def test_a_run_that_is_resumed_while_it_is_followed_ends_for_all_who_wait(later:
     async def scene(clock: VirtualClock) -> tuple[list[Any], list[Event], list[Event]]:
         theatre = Theatre(clock, latency=100.0)
         engine = Engine(clock, Slow(theatre.store, clock), theatre.workers)
-        run = engine.start(compiled, {"text": "x"}, graph="0" * 32)
+        run = engine.start(compiled, RunRequest(inputs={"text": "x"}, graph="0" * 32))
         await run.wait_until_blocked()
         (asked,) = run.questions
 

@@ -31,19 +31,27 @@ def test_attempts_end_at_the_first_of_two_limits(attempts: int, within: int, att
 
 
 @given(first=st.floats(0, 10), longest=st.floats(0, 100), attempt=st.integers(1, 12))
-def test_pauses_grow_up_to_the_longest_with_the_upper_half_left_to_chance(first: float, longest: float, attempt: int) -> None:
-    low, high = retry_policy(node(f", retry: {{attempts: 3, wait: [{first}, {longest}]}}"), "F203").backoff_range(attempt)
+def test_pauses_grow_up_to_the_longest_with_the_upper_half_left_to_chance(
+    first: float, longest: float, attempt: int
+) -> None:
+    low, high = retry_policy(node(f", retry: {{attempts: 3, wait: [{first}, {longest}]}}"), "F203").backoff_range(
+        attempt
+    )
     assert high <= longest
     assert low == high / 2
     if attempt < 12:
-        assert retry_policy(node(f", retry: {{wait: [{first}, {longest}]}}"), "F203").backoff_range(attempt + 1)[1] >= high
+        assert (
+            retry_policy(node(f", retry: {{wait: [{first}, {longest}]}}"), "F203").backoff_range(attempt + 1)[1] >= high
+        )
 
 
 def test_what_time_does_not_mend_is_tried_again_at_once_and_seldom() -> None:
     for code, most in (("M001", TYPE_ERROR_ATTEMPTS), ("V001", REJECTED_ATTEMPTS)):
         found = retry_policy(node(), code)
         assert found.backoff_range(1) == (0.0, 0.0)
-        assert [found.should_retry(attempt, 0.0) for attempt in range(1, 4)] == [attempt < most for attempt in range(1, 4)]
+        assert [found.should_retry(attempt, 0.0) for attempt in range(1, 4)] == [
+            attempt < most for attempt in range(1, 4)
+        ]
 
 
 def test_a_tool_that_must_happen_once_has_one_attempt_whatever_the_file_says() -> None:
@@ -60,9 +68,16 @@ def test_a_tool_that_must_happen_once_has_one_attempt_whatever_the_file_says() -
         ("defaults: {timeout: 60}\n", "", True, 1),
     ],
 )
-def test_what_would_come_again_is_tried_again_only_where_the_file_says_so(head: str, retry: str, permanent: bool, attempts: int) -> None:
+def test_what_would_come_again_is_tried_again_only_where_the_file_says_so(
+    head: str, retry: str, permanent: bool, attempts: int
+) -> None:
     text = f"{head}output: ${{a}}\nnodes:\n  a: {{tool: shout, with: {{text: x}}{retry}}}"
-    played = play(text, answers={"shout": CallError(code="T003", reason="shout raised KeyError: 'n'", retryable=True, permanent=permanent)})
+    played = play(
+        text,
+        answers={
+            "shout": CallError(code="T003", reason="shout raised KeyError: 'n'", retryable=True, permanent=permanent)
+        },
+    )
     assert len(played.attempts) == attempts
     assert replay(program(text), played.events).first_difference is None
 
@@ -82,9 +97,13 @@ def test_no_attempt_is_planned_after_the_time_within_which_they_may_be() -> None
 
 
 @pytest.mark.parametrize(("ended", "expected"), [(1.5, FinishNode), (0.5, ScheduleRetry)])
-def test_an_attempt_that_ended_before_its_run_was_cut_off_is_followed_by_another_as_ever(ended: float, expected: type) -> None:
+def test_an_attempt_that_ended_before_its_run_was_cut_off_is_followed_by_another_as_ever(
+    ended: float, expected: type
+) -> None:
     """Simulated (seed 3111): the disk was full between the end of an attempt, too late for another one, and that of its node."""
-    compiled = program("output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}, retry: {attempts: 3, wait: [0, 0], within: 1}}")
+    compiled = program(
+        "output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}, retry: {attempts: 3, wait: [0, 0], within: 1}}"
+    )
     before: list[Event] = [
         RunStarted(seq=1, at=1.0, run="r1", workflow="staged", graph="0" * 32, inputs={}),
         AttemptStarted(seq=2, at=1.0, node="a", attempt=1),

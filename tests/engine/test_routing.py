@@ -54,7 +54,9 @@ def test_the_condition_chooses_the_model_of_the_first_attempt(text: str, answer:
     assert (played.outcome.value, asked(played)) == (answer, [(1, at_once)])
 
 
-@pytest.mark.parametrize(("text", "said"), [(LONG, 'true, with length = ["a","b","c"]'), ("a b", 'false, with length = ["a","b"]')])
+@pytest.mark.parametrize(
+    ("text", "said"), [(LONG, 'true, with length = ["a","b","c"]'), ("a b", 'false, with length = ["a","b"]')]
+)
 def test_the_choice_and_its_reason_are_facts_either_way(text: str, said: str) -> None:
     (begun,) = answered(FLOW, text).of(AttemptStarted, "reply")
     assert (begun.escalated, begun.escalation_reason) == (said.startswith("true"), f"size(length) > 2 is {said}")
@@ -158,7 +160,13 @@ def test_the_choice_is_made_once_where_the_budget_makes_it_wait() -> None:
 
 @pytest.mark.parametrize(
     ("given", "code"),
-    [("${length}", "L114"), ("yes", "L114"), ("${true}", "L118"), ("${nobody > 1}", "L051"), ("${size(length) >}", "L05")],
+    [
+        ("${length}", "L114"),
+        ("yes", "L114"),
+        ("${true}", "L118"),
+        ("${nobody > 1}", "L051"),
+        ("${size(length) >}", "L05"),
+    ],
 )
 def test_what_is_no_condition_is_refused_where_it_stands(given: str, code: str) -> None:
     with pytest.raises(Exception) as caught:  # noqa: PT011 - one error, or several

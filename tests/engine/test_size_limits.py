@@ -14,6 +14,7 @@ from orchestra.core.outcomes import FailedOutcome, ValueOutcome
 from orchestra.engine import size_limits
 from orchestra.engine.engine import Engine
 from orchestra.engine.replay import replay
+from orchestra.engine.request import RunRequest
 from orchestra.engine.run import Execution
 from orchestra.journal.errors import too_large_error
 from orchestra.journal.memory import MemoryJournal
@@ -59,7 +60,9 @@ def test_a_list_that_no_journal_takes_fails_its_node(output: str) -> None:
     assert play(LISTED % (output, ""), {"words": ["a" * 100] * 28}).finished.status == "done"
 
 
-@pytest.mark.parametrize("value", [["é" * 100] * 30, {"é" * 100: 1}, {f"{'é' * 100}{number}": number for number in range(30)}])
+@pytest.mark.parametrize(
+    "value", [["é" * 100] * 30, {"é" * 100: 1}, {f"{'é' * 100}{number}": number for number in range(30)}]
+)
 def test_a_value_is_kept_up_to_its_size_as_json_keys_included(monkeypatch: pytest.MonkeyPatch, value: Any) -> None:
     size = len(encode(value))
     monkeypatch.setattr(size_limits, "MAX_VALUE_BYTES", size)
@@ -94,7 +97,9 @@ nodes:
     assert play(text % ("both", "${['x', 'y']}"), {"word": "x" * 1_600}).outcome == ValueOutcome(2)
     played = play(text % ("both", "${[input.word, input.word]}"), {"word": "x" * 1_600})
     outcome = played.outcome
-    assert [event.original_outcome for event in played.of(NodeFinished)] == [None] * len(played.of(NodeFinished)), "there was none"
+    assert [event.original_outcome for event in played.of(NodeFinished)] == [None] * len(played.of(NodeFinished)), (
+        "there was none"
+    )
     assert isinstance(outcome, FailedOutcome)
     assert outcome.code == "E026"
     assert outcome.reason.startswith("its fallback: ")
@@ -104,7 +109,10 @@ async def test_what_stands_before_an_event_that_is_not_kept_is_kept() -> None:
     run = Execution("r1", journal := Narrow())
     run.log += [
         RunStarted(seq=1, at=1.0, run="r1", workflow="w", graph="0" * 32, inputs={}),
-        *(AttemptFinished(seq=seq, at=1.0, node=f"a[{seq}]", attempt=1, value="x" * (2_000 if seq == 4 else 1)) for seq in range(2, 7)),
+        *(
+            AttemptFinished(seq=seq, at=1.0, node=f"a[{seq}]", attempt=1, value="x" * (2_000 if seq == 4 else 1))
+            for seq in range(2, 7)
+        ),
     ]
     for _ in range(2):  # as often as it is tried
         with pytest.raises(OrchestraError) as caught:
@@ -120,7 +128,7 @@ def test_a_run_whose_event_was_not_kept_can_be_resumed_and_what_was_kept_is_not_
     async def scene(clock: VirtualClock) -> None:
         workers = SimulatedWorkers({**ANSWERS, **large}, clock=clock)
         engine = Engine(clock, journal := Narrow(), workers, concurrency=2)
-        run = engine.start(compiled, {"words": ["w"] * 10}, graph="0" * 32)
+        run = engine.start(compiled, RunRequest(inputs={"words": ["w"] * 10}, graph="0" * 32))
         with pytest.raises(OrchestraError) as caught:
             await run.wait()
         assert caught.value.code == "J004"
@@ -139,7 +147,7 @@ def test_a_value_that_is_not_kept_beside_the_end_of_its_run_says_so() -> None:
     async def scene(clock: VirtualClock) -> None:
         engine = Engine(clock, journal := Narrow(), SimulatedWorkers({**ANSWERS, "shout": "X" * 2_000}, clock=clock))
         compiled = program('output: ${size(a)}\nnodes:\n  a: {tool: shout, with: {text: "x"}}')
-        run = engine.start(compiled, {}, graph="0" * 32)
+        run = engine.start(compiled, RunRequest(graph="0" * 32))
         with pytest.raises(OrchestraError) as caught:
             await run.wait()
         assert caught.value.code == "J004"

@@ -15,8 +15,17 @@ import psutil
 
 from orchestra.core.clock import SystemClock
 from orchestra.core.events import Usage
-from orchestra.core.protocols import NO_ESTIMATE, CallEstimate, CallReply, CallRequest, CallResult, InboxMessage, Journal
+from orchestra.core.protocols import (
+    NO_ESTIMATE,
+    CallEstimate,
+    CallReply,
+    CallRequest,
+    CallResult,
+    InboxMessage,
+    Journal,
+)
 from orchestra.engine.engine import Engine
+from orchestra.engine.request import RunRequest
 from orchestra.engine.run import Execution
 from orchestra.journal.memory import MemoryJournal
 from orchestra.journal.sqlite.journal import SqliteJournal
@@ -58,7 +67,9 @@ class Quick:
         if not self.count_of_calls % 3:
             await asyncio.sleep(0)
         value = len(call.inputs["items"]) if call.name == "count" else f"{call.inputs['text'] or ''}x"
-        return CallResult(value=value, usage=USAGE, sent=call.idempotency_key.encode(), received=call.idempotency_key.encode())
+        return CallResult(
+            value=value, usage=USAGE, sent=call.idempotency_key.encode(), received=call.idempotency_key.encode()
+        )
 
     async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
         """The same as a stream."""
@@ -95,7 +106,10 @@ class Scale:
 async def work(engine: Engine, compiled: Program, runs: int) -> None:
     """Runs from start to end, some at a time."""
     for _ in range(runs // TOGETHER):
-        begun = [engine.start(compiled, {"words": ["a", "b", "c"]}, graph="0" * 32) for _ in range(TOGETHER)]
+        begun = [
+            engine.start(compiled, RunRequest(inputs={"words": ["a", "b", "c"]}, graph="0" * 32))
+            for _ in range(TOGETHER)
+        ]
         assert {(await run.wait()).status for run in begun} == {"done"}
 
 
@@ -123,7 +137,9 @@ async def waiting(engine: Engine, compiled: Program, runs: int) -> list[Executio
     """Runs that wait for a person, begun some at a time."""
     found: list[Execution] = []
     for _ in range(runs // TOGETHER):
-        begun = [engine.start(compiled, {"words": ["word"]}, graph="0" * 32) for _ in range(TOGETHER)]
+        begun = [
+            engine.start(compiled, RunRequest(inputs={"words": ["word"]}, graph="0" * 32)) for _ in range(TOGETHER)
+        ]
         for run in begun:
             assert await run.wait_until_blocked() is None
         found += begun
@@ -146,7 +162,8 @@ async def test_a_run_that_waits_for_a_person_costs_a_few_kilobytes_and_no_task(t
         assert (tasks, files) == (0, 0)
         for run in asleep[:100]:
             await journal.send(
-                run.id, InboxMessage(kind="answer", node="sure", value="yes", question_digest=run.questions[0].question_digest)
+                run.id,
+                InboxMessage(kind="answer", node="sure", value="yes", question_digest=run.questions[0].question_digest),
             )
         assert {(await run.wait()).status for run in asleep[:100]} == {"done"}
         await engine.close()

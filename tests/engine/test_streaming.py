@@ -41,7 +41,12 @@ def paced(**seconds: float) -> Callable[[CallRequest, Random], float]:
 
 
 def planned(more: str, *lines: str, answers: Mapping[str, Any] | None = None, **options: Any) -> Played:
-    return play(WORK % more, {"text": "a"}, answers={"router": router(*lines), **(answers or {})}, **{"latency": paced(), **options})
+    return play(
+        WORK % more,
+        {"text": "a"},
+        answers={"router": router(*lines), **(answers or {})},
+        **{"latency": paced(), **options},
+    )
 
 
 def began(played: Played) -> dict[str, float]:
@@ -96,7 +101,11 @@ def test_what_has_effects_waits_for_the_whole_plan_and_so_does_what_reads_it() -
 
 def test_nothing_that_ran_runs_again_when_the_plan_is_whole() -> None:
     played = planned("repairs: 0", *CHAIN)
-    assert {name: played.workers.counts[name] for name in ("shout", "writer", "router")} == {"shout": 2, "writer": 1, "router": 4}
+    assert {name: played.workers.counts[name] for name in ("shout", "writer", "router")} == {
+        "shout": 2,
+        "writer": 1,
+        "router": 4,
+    }
 
 
 def test_a_step_that_the_answer_does_not_rest_on_is_abandoned_and_not_waited_for() -> None:
@@ -109,7 +118,10 @@ def test_a_step_that_the_answer_does_not_rest_on_is_abandoned_and_not_waited_for
 
 def test_a_workflow_that_nobody_needs_any_more_is_abandoned_with_all_that_is_under_way_in_it() -> None:
     """The plan goes on for longer than what was abandoned would have taken."""
-    text = WORK.replace("tools: [shout, split, count, send], agents: [writer]", "tools: [shout], workflows: [loudly]") % "repairs: 0"
+    text = (
+        WORK.replace("tools: [shout, split, count, send], agents: [writer]", "tools: [shout], workflows: [loudly]")
+        % "repairs: 0"
+    )
     known = with_workflows(LOUDLY)
     lines = ("s1 = loudly(text=input.text)", "s2 = shout(text=input.text)", "return s2")
     answers = {"router": router(*lines)}
@@ -121,12 +133,16 @@ def test_a_workflow_that_nobody_needs_any_more_is_abandoned_with_all_that_is_und
 
 
 def test_a_plan_that_is_refused_in_the_end_abandons_what_runs_and_counts_what_it_cost() -> None:
-    played = planned("repairs: 0", "s1 = writer(text=input.text)", "s2 = writer(text=s1)", "nonsense", latency=paced(writer=1.5))
+    played = planned(
+        "repairs: 0", "s1 = writer(text=input.text)", "s2 = writer(text=s1)", "nonsense", latency=paced(writer=1.5)
+    )
     assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.code == "R007"
     assert [call.node for call in played.workers.cancelled] == ["solve@1/s2"]
     assert played.finished.usage.calls == 4  # three lines, and the step that came to its end
-    fallen = planned("repairs: 0, fallback: quiet", "s1 = writer(text=input.text)", "nonsense", latency=paced(writer=9.0))
+    fallen = planned(
+        "repairs: 0, fallback: quiet", "s1 = writer(text=input.text)", "nonsense", latency=paced(writer=9.0)
+    )
     assert fallen.outcome == ValueOutcome("quiet")
     assert len(fallen.workers.cancelled) == 1
 
@@ -134,7 +150,12 @@ def test_a_plan_that_is_refused_in_the_end_abandons_what_runs_and_counts_what_it
 def test_a_plan_may_end_in_the_very_turn_in_which_a_step_of_it_fails() -> None:
     """The budget has room for two lines: the third does not fit in, and neither does an element of the step that begins with it."""
     lines = ("s1 = split(text=input.text)", "s2 = [writer(text=x) for x in s1]", "return s2[0]")
-    played = play(WORK % "repairs: 0" + "budget: {calls: 2}\n", {"text": "a"}, answers={"router": router(*lines)}, latency=paced(split=0.5))
+    played = play(
+        WORK % "repairs: 0" + "budget: {calls: 2}\n",
+        {"text": "a"},
+        answers={"router": router(*lines)},
+        latency=paced(split=0.5),
+    )
     assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.code == "E005"
     assert "solve@1/s2[0]" not in played.outcomes
@@ -159,7 +180,10 @@ STORIES: dict[str, tuple[str, Mapping[str, Any]]] = {
     "a chain": ("repairs: 0", {"router": router(*CHAIN)}),
     "with an effect": ("repairs: 0", {"router": router(*SENDING)}),
     "at once": ("streaming: false", {"router": router(*CHAIN)}),
-    "a list": ("repairs: 0", {"router": router("s1 = split(text=input.text)", "s2 = [writer(text=x) for x in s1]", "return s2[0]")}),
+    "a list": (
+        "repairs: 0",
+        {"router": router("s1 = split(text=input.text)", "s2 = [writer(text=x) for x in s1]", "return s2[0]")},
+    ),
     "refused": ("repairs: 1, fallback: none", {"router": router("s1 = shout(text=input.text)", "nonsense")}),
 }
 
@@ -202,4 +226,8 @@ def again(asked: Any) -> Any:
 
 
 def ended(events: Any) -> set[str]:
-    return {event.node for event in events if isinstance(event, NodeFinished) or (isinstance(event, AttemptFinished) and event.final)}
+    return {
+        event.node
+        for event in events
+        if isinstance(event, NodeFinished) or (isinstance(event, AttemptFinished) and event.final)
+    }

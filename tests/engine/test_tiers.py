@@ -124,7 +124,9 @@ def test_what_the_larger_model_says_at_once_goes_on_to_the_next() -> None:
     assert audit(AuditCase(program(text), played.events)) == []
 
 
-def waits(text: str, inputs: dict[str, Any], reader: Any, letters: list[tuple[str, Any]], *, crash: bool = False) -> tuple[Any, list[Any]]:
+def waits(
+    text: str, inputs: dict[str, Any], reader: Any, letters: list[tuple[str, Any]], *, crash: bool = False
+) -> tuple[Any, list[Any]]:
     """Plays a run that waits for a person for a week, and has it audited; with a crash meanwhile, another process takes it up."""
     compiled = program(text)
 
@@ -137,7 +139,9 @@ def waits(text: str, inputs: dict[str, Any], reader: Any, letters: list[tuple[st
         await clock.sleep(7 * 86_400)
         for node, value in letters:
             (question,) = [one for one in run.questions if one.node == node]
-            letter = InboxMessage(kind="answer", node=node, value=value, by="ada", question_digest=question.question_digest)
+            letter = InboxMessage(
+                kind="answer", node=node, value=value, by="ada", question_digest=question.question_digest
+            )
             assert theatre.engine.rejection_reason(question, letter) == ""
             await theatre.journal.send(run.id, letter)
         if crash:
@@ -210,7 +214,10 @@ def test_the_person_is_shown_the_value_of_before_where_the_last_model_gave_none(
 
 def test_each_element_has_its_own_person() -> None:
     def reader(call: CallRequest) -> Any:
-        return {"answer": call.inputs["context"], "quote": call.inputs["context"] if call.inputs["context"] == "b" else "x"}
+        return {
+            "answer": call.inputs["context"],
+            "quote": call.inputs["context"] if call.inputs["context"] == "b" else "x",
+        }
 
     letters = [(f"readings[{index}]", {"answer": f"person {index}", "quote": ""}) for index in (2, 0)]
     outcome, _ = waits(EACH, {"texts": ["a", "b", "c"]}, reader, letters)
@@ -244,7 +251,9 @@ def test_a_tier_survives_the_crash_of_its_process() -> None:
         await clock.sleep(25)  # the second of them is under way
         await theatre.crash()
         run = await theatre.engine.resume(compiled, run.id)
-        assert (await run.wait()).outcome == ValueOutcome(GOOD, 1.0, History.of(await run.history()).rows[0].outcome.evidence)  # type: ignore[union-attr]
+        assert (await run.wait()).outcome == ValueOutcome(
+            GOOD, 1.0, History.of(await run.history()).rows[0].outcome.evidence
+        )  # type: ignore[union-attr]
         assert [call.tier for call in theatre.workers.calls] == [0, 1, 2, 2, 3]
         await theatre.engine.close()
 

@@ -25,7 +25,9 @@ OWN: Catalog = replace(
     WITH,
     tools={
         **WITH.tools,
-        "true": Contract("true", "tool", record(value=READING, evidence={"type": "array", "items": TEXT}), RESULT_SCHEMA).with_digest(),
+        "true": Contract(
+            "true", "tool", record(value=READING, evidence={"type": "array", "items": TEXT}), RESULT_SCHEMA
+        ).with_digest(),
         "plain": Contract("plain", "tool", record(value=READING), {"type": "boolean"}).with_digest(),
         "sends": Contract("sends", "tool", record(value=READING), {"type": "boolean"}, effect="once").with_digest(),
         "texts": Contract("texts", "tool", record(value=TEXT), {"type": "boolean"}).with_digest(),
@@ -71,13 +73,19 @@ def test_a_tool_that_says_no_withholds_the_value_with_its_reason() -> None:
 
 @pytest.mark.parametrize(
     "said",
-    [None, CallError(code="T003", reason="it raised", permanent=True, retryable=True), CallError(code="T004", reason="of another type")],
+    [
+        None,
+        CallError(code="T003", reason="it raised", permanent=True, retryable=True),
+        CallError(code="T004", reason="of another type"),
+    ],
 )
 def test_what_a_tool_leaves_open_never_passes(said: Any) -> None:
     played = read('["tool(true)"]', {"true": lambda call: said})
     assert isinstance(played.outcome, AbstainedOutcome)
     assert verdicts(played) == [("tool(true)", "unknown")]
-    assert len([call for call in played.workers.calls if call.name == "true"]) == 1, "what would come again is not asked again"
+    assert len([call for call in played.workers.calls if call.name == "true"]) == 1, (
+        "what would come again is not asked again"
+    )
 
 
 def test_a_tool_is_asked_before_agents_and_ends_it_where_it_fails() -> None:
@@ -86,7 +94,9 @@ def test_a_tool_is_asked_before_agents_and_ends_it_where_it_fails() -> None:
     assert [call.name for call in played.workers.calls] == ["reader", "plain"]
     both = read('["entailment | tool(plain)"]', {"plain": True, "entailment": chance(0.1)})
     assert isinstance(both.outcome, ValueOutcome)
-    assert [call.name for call in both.workers.calls] == ["reader", "plain"], "one of two is enough, and a tool costs nothing"
+    assert [call.name for call in both.workers.calls] == ["reader", "plain"], (
+        "one of two is enough, and a tool costs nothing"
+    )
 
 
 def test_a_refused_value_is_told_why_when_it_is_tried_again() -> None:
@@ -99,7 +109,9 @@ def test_a_refused_value_is_told_why_when_it_is_tried_again() -> None:
 
 
 def test_parts_that_were_taken_out_are_not_shown_to_the_tool() -> None:
-    catalog = replace(OWN, agents={**OWN.agents, "lister": agent("lister", record(text=TEXT), {"type": "array", "items": TEXT})})
+    catalog = replace(
+        OWN, agents={**OWN.agents, "lister": agent("lister", record(text=TEXT), {"type": "array", "items": TEXT})}
+    )
     own = Contract("few", "tool", record(value={"type": "array", "items": TEXT}), {"type": "boolean"}).with_digest()
     catalog = replace(catalog, tools={**catalog.tools, "few": own})
     flow = f"""
@@ -112,7 +124,9 @@ nodes:
     played = play(flow, {}, answers, catalog=catalog)
     assert isinstance(played.outcome, ValueOutcome)
     assert played.outcome.value == ["It was completed in 1889."]
-    assert next(call for call in played.workers.calls if call.name == "few").inputs == {"value": ["It was completed in 1889."]}
+    assert next(call for call in played.workers.calls if call.name == "few").inputs == {
+        "value": ["It was completed in 1889."]
+    }
 
 
 def test_a_budget_for_checks_does_not_count_a_tool() -> None:
@@ -147,7 +161,10 @@ def test_an_agent_and_a_tool_of_one_name_are_two() -> None:
     compiled = program(text('["tool(second)", "rederive(second)"]'), catalog)
     acceptance = compiled.nodes[0].acceptance
     assert acceptance is not None
-    assert {name: judge.kind for name, judge in acceptance.judges.items()} == {"tool(second)": "tool", "second": "agent"}
+    assert {name: judge.kind for name, judge in acceptance.judges.items()} == {
+        "tool(second)": "tool",
+        "second": "agent",
+    }
 
 
 def test_a_card_may_ask_a_tool() -> None:
@@ -158,14 +175,18 @@ def test_a_card_may_ask_a_tool() -> None:
     assert isinstance(played.outcome, AbstainedOutcome)
 
 
-CRASH = CallError(code="T003", reason="no connection to postgresql://me:hunter2@db.internal", permanent=True, retryable=True)
+CRASH = CallError(
+    code="T003", reason="no connection to postgresql://me:hunter2@db.internal", permanent=True, retryable=True
+)
 
 
 def test_a_check_that_crashed_is_no_fault_that_another_answer_mends() -> None:
     flow = text('["tool(true)"]', "otherwise: [retry, abstain]")
     played = play(flow, {"text": TOWER}, {"true": lambda call: CRASH}, catalog=OWN)
     assert isinstance(played.outcome, AbstainedOutcome)
-    assert [call.name for call in played.workers.calls].count("reader") == 1, "the same model on the same input is not asked again"
+    assert [call.name for call in played.workers.calls].count("reader") == 1, (
+        "the same model on the same input is not asked again"
+    )
     verdict = played.of(OutputJudged)[-1].verdicts[-1]
     assert verdict.outcome == "unknown"
     assert verdict.reason in played.outcome.reason, "why stands in the journal and in the outcome"
@@ -184,7 +205,10 @@ def test_where_a_check_cannot_tell_of_a_value_another_one_is_asked_for_without_i
     flow = text('["tool(true)"]', "otherwise: [retry, abstain]")
     played = play(flow, {"text": TOWER}, {"true": lambda call: next(heard)}, catalog=OWN)
     assert isinstance(played.outcome, ValueOutcome)
-    assert [call.feedback for call in played.workers.calls if call.name == "reader"] == [(), ("tool(true): it cannot tell",)]
+    assert [call.feedback for call in played.workers.calls if call.name == "reader"] == [
+        (),
+        ("tool(true): it cannot tell",),
+    ]
     compiled = program(flow, OWN)
     assert audit(AuditCase(compiled, played.events)) == []
     assert replay(compiled, played.events).first_difference is None
@@ -200,7 +224,10 @@ def test_dissent_is_followed_by_another_attempt() -> None:
 
 
 def test_what_passed_is_not_told_though_a_part_of_it_failed() -> None:
-    answers: dict[str, Any] = {"true": lambda call: CRASH, "reader": lambda call: {"answer": "1889", "quote": "completed in 1890"}}
+    answers: dict[str, Any] = {
+        "true": lambda call: CRASH,
+        "reader": lambda call: {"answer": "1889", "quote": "completed in 1890"},
+    }
     played = read('["(quote | numbers) & tool(true)"]', answers, "otherwise: [retry, abstain]")
     assert [call.feedback for call in played.workers.calls if call.name == "reader"] == [()]
 
@@ -223,7 +250,10 @@ def test_a_check_that_no_answer_mends_is_not_paid_for_twice(checks: str) -> None
 @pytest.mark.parametrize("checks", ['[quote, "tool(true)"]', '["quote | tool(true)"]', '["tool(true) & tool(plain)"]'])
 def test_another_attempt_is_told_what_fails_and_not_why_a_check_crashed(checks: str) -> None:
     quotes = iter(["completed in 1890", "completed in 1889"])
-    answers: dict[str, Any] = {"reader": lambda call: {"answer": "1889", "quote": next(quotes)}, "true": lambda call: CRASH}
+    answers: dict[str, Any] = {
+        "reader": lambda call: {"answer": "1889", "quote": next(quotes)},
+        "true": lambda call: CRASH,
+    }
     answers["plain"] = lambda call: call.inputs["value"]["quote"].endswith("9")
     flow = text(checks, "otherwise: [retry, abstain]")
     played = play(flow, {"text": TOWER}, answers, catalog=OWN)
@@ -237,8 +267,15 @@ def test_another_attempt_is_told_what_fails_and_not_why_a_check_crashed(checks: 
     assert audit(AuditCase(program(flow, OWN), played.events)) == []
 
 
-OUT = {**OWN.agents, "writer": replace(OWN.agents["writer"], checks=("tool(true)",), evidence="text", otherwise=("abstain",))}
-TOLD_OUT = replace(OWN, agents=OUT, tools={**OWN.tools, "true": Contract("true", "tool", record(value=TEXT), RESULT_SCHEMA).with_digest()})
+OUT = {
+    **OWN.agents,
+    "writer": replace(OWN.agents["writer"], checks=("tool(true)",), evidence="text", otherwise=("abstain",)),
+}
+TOLD_OUT = replace(
+    OWN,
+    agents=OUT,
+    tools={**OWN.tools, "true": Contract("true", "tool", record(value=TEXT), RESULT_SCHEMA).with_digest()},
+)
 """A writer whose texts a tool judges."""
 
 
@@ -259,8 +296,16 @@ nodes:
 
 def test_an_agent_with_tools_does_not_read_why_a_check_crashed() -> None:
     more = catalog()
-    more = replace(more, agents={**more.agents, "writer": OUT["writer"]}, tools={**more.tools, "true": TOLD_OUT.tools["true"]})
-    played = used("", "s1 = writer(text=input.text)", "s1 = shout(text=input.text)", catalog=more, answers={"true": lambda call: CRASH})
+    more = replace(
+        more, agents={**more.agents, "writer": OUT["writer"]}, tools={**more.tools, "true": TOLD_OUT.tools["true"]}
+    )
+    played = used(
+        "",
+        "s1 = writer(text=input.text)",
+        "s1 = shout(text=input.text)",
+        catalog=more,
+        answers={"true": lambda call: CRASH},
+    )
     steps = [call.inputs["steps"] for call in played.workers.calls if call.name == "helper" and "steps" in call.inputs]
     assert "withheld" in repr(steps)
     assert "hunter2" not in repr(steps)

@@ -80,7 +80,9 @@ def played(pages: list[str], accept: float | str = 0.0, pick: Any = first) -> An
         (["first 1889", "other 1889"], last, 0.6),
     ],
 )
-def test_it_is_as_sure_as_the_surest_that_says_it_or_else_as_the_least_sure_of_all(pages: list[str], pick: Any, sure: float) -> None:
+def test_it_is_as_sure_as_the_surest_that_says_it_or_else_as_the_least_sure_of_all(
+    pages: list[str], pick: Any, sure: float
+) -> None:
     assert played(pages, pick=pick).outcome == ValueOutcome({"text": pick_of(pages, pick)}, sure)
 
 
@@ -155,7 +157,10 @@ def test_it_follows_through_code_choices_conditions_and_blocks() -> None:
 
 
 def test_where_nobody_says_how_sure_he_is_it_is_withheld() -> None:
-    run = play("input: {text: str}\noutput: ${a}\naccept: 0.0\nnodes:\n  a: {tool: shout, with: {text: '${input.text}'}}\n", {"text": "x"})
+    run = play(
+        "input: {text: str}\noutput: ${a}\naccept: 0.0\nnodes:\n  a: {tool: shout, with: {text: '${input.text}'}}\n",
+        {"text": "x"},
+    )
     assert isinstance(run.outcome, AbstainedOutcome)
     assert "it says nothing of how sure it is" in run.outcome.reason
 

@@ -10,6 +10,7 @@ from orchestra.agents.contract import Catalog
 from orchestra.core.clock import SystemClock
 from orchestra.core.events import AttemptFinished
 from orchestra.engine.engine import Engine
+from orchestra.engine.request import RunRequest
 from orchestra.fleet.dispatch import Fleet
 from orchestra.fleet.http import connection
 from orchestra.journal.memory import MemoryJournal
@@ -33,7 +34,7 @@ async def done(fleet: Fleet) -> list[str | None]:
     """Runs the workflow; gives how each attempt ended."""
     engine = Engine(SystemClock(), MemoryJournal(), fleet)
     program = compile_graph(read(WAITING, "waiting.yaml").graph, Catalog(agents={"writer": WRITER.contract}))
-    run = engine.start(program, {"text": "hard"}, graph="0" * 32)
+    run = engine.start(program, RunRequest(inputs={"text": "hard"}, graph="0" * 32))
     await run.wait()
     await engine.close()
     return [event.error for event in run.log if isinstance(event, AttemptFinished)]

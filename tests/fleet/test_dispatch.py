@@ -20,6 +20,7 @@ from orchestra.core.labels import Label
 from orchestra.core.outcomes import ValueOutcome
 from orchestra.core.protocols import CallError, CallRequest, CallResult, Chunk
 from orchestra.engine.engine import Engine
+from orchestra.engine.request import RunRequest
 from orchestra.fleet.config import FleetLimits, parse_config
 from orchestra.fleet.supervisor.folders import Folders
 from orchestra.journal.memory import MemoryJournal
@@ -362,7 +363,9 @@ async def test_a_choice_of_the_larger_model_sends_nothing_to_a_server_that_the_l
         async with opened(config.model_copy(update={"servers": servers})) as fleet:
             engine = Engine(SystemClock(), MemoryJournal(), fleet)
             program = compile_graph(graph, Catalog(agents={"writer": WRITER.contract}))
-            finished = await engine.start(program, {"text": "hard"}, graph="0" * 32, label=label).wait()
+            finished = await engine.start(
+                program, RunRequest(inputs={"text": "hard"}, graph="0" * 32, label=label)
+            ).wait()
             await engine.close()
     assert isinstance(finished.outcome, ValueOutcome)
     assert (finished.outcome.value, (len(small.visits), len(large.visits))) == (answer, visits)
@@ -385,7 +388,9 @@ async def test_a_climb_passes_over_an_endpoint_that_the_label_forbids(
         async with opened(config.model_copy(update={"servers": servers})) as fleet:
             engine = Engine(SystemClock(), MemoryJournal(), fleet)
             program = compile_graph(graph, Catalog(agents={"writer": WRITER.contract}))
-            run = engine.start(program, {"text": "hard"}, graph="0" * 32, label=label, tiers=config.tiers)
+            run = engine.start(
+                program, RunRequest(inputs={"text": "hard"}, graph="0" * 32, label=label, tiers=config.tiers)
+            )
             finished = await run.wait()
             refused = [event.reason for event in run.log if isinstance(event, AttemptFinished) and event.error]
             await engine.close()

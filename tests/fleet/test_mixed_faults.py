@@ -14,6 +14,7 @@ import pytest
 from orchestra.agents.contract import Catalog
 from orchestra.core.protocols import CallError, CallResult
 from orchestra.engine.engine import Engine
+from orchestra.engine.request import RunRequest
 from orchestra.fleet import dispatch
 from orchestra.fleet.config import FleetLimits
 from orchestra.fleet.dispatch import Fleet
@@ -112,7 +113,7 @@ def test_nineteen_of_twenty_runs_finish_though_one_request_in_seven_fails(
         async with opened(clock) as fleet:
             engine = Engine(clock, MemoryJournal(), fleet)
             program = compile_graph(read(CHAIN, "chain.yaml").graph, Catalog(agents={"writer": WRITER.contract}))
-            started = [engine.start(program, {"text": "yes"}, graph="0" * 32) for _ in range(runs)]
+            started = [engine.start(program, RunRequest(inputs={"text": "yes"}, graph="0" * 32)) for _ in range(runs)]
             ended = [await run.wait() for run in started]
             await engine.close()
             return sum(one.status == "done" for one in ended)

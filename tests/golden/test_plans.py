@@ -88,7 +88,10 @@ def sampled_again(call: CallRequest) -> str:
 
 VOTES: dict[str, tuple[int, dict[str, Any]]] = {
     "voted": (3, {"router": sampled}),
-    "voted_again": (2, {"router": sampled_again, "writer": lambda call: CallError(code="T009", reason="the pen is dry")}),
+    "voted_again": (
+        2,
+        {"router": sampled_again, "writer": lambda call: CallError(code="T009", reason="the pen is dry")},
+    ),
 }
 
 
@@ -99,7 +102,9 @@ def test_samples_that_an_older_engine_made_one_after_the_other_go_on_so(name: st
     compiled = program(WORK % f"returns: str, repairs: 0, votes: {count}")
     found = replay(compiled, before)
     assert (found.first_difference, found.reason, found.event_count) == (None, "", len(before))
-    assert not any(event.draft.parallel for event in before if isinstance(event, TurnStarted) and event.draft is not None)
+    assert not any(
+        event.draft.parallel for event in before if isinstance(event, TurnStarted) and event.draft is not None
+    )
     first, last = before[0], before[-1]
     assert isinstance(first, RunStarted)
     assert isinstance(last, RunFinished)

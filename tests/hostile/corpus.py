@@ -23,7 +23,12 @@ from orchestra.workflows.program import Program
 from tests.workflows.catalog import compiled, whole
 
 TESTS = Path(__file__).resolve().parents[1]
-OUTPUT: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": False}
+OUTPUT: dict[str, Any] = {
+    "type": "object",
+    "properties": {"a": {"type": "integer"}},
+    "required": ["a"],
+    "additionalProperties": False,
+}
 
 
 @dataclass(frozen=True)
@@ -56,14 +61,22 @@ def every() -> Iterator[Case]:
     for name, code, given in _inputs():
         yield Case(f"input: {name}", code, partial(_refused, partial(_bound, program, given), "input '"))
     for name, make in _JSON:
-        yield Case(f"input file: {name}", "C013", partial(_refused, partial(parse_json_object, make(), "f.json"), "f.json"))
-    card = Card.declare("judge", input={"type": "object", "properties": {"t": {"type": "string"}}}, output=OUTPUT, prompt="{{ t }}")
+        yield Case(
+            f"input file: {name}", "C013", partial(_refused, partial(parse_json_object, make(), "f.json"), "f.json")
+        )
+    card = Card.declare(
+        "judge", input={"type": "object", "properties": {"t": {"type": "string"}}}, output=OUTPUT, prompt="{{ t }}"
+    )
     for name, make in _JSON:
         yield Case(f"output: {name}", "M001", partial(_output, card, make()))
     for name, code, text in _OUTPUTS:
         yield Case(f"output: {name}", code, partial(_output, card, text))
     for name, line in _CASSETTES:
-        yield Case(f"cassette: {name}", "C031", partial(_refused, partial(cassette_file.parse_cassette, line, "t.jsonl"), "t.jsonl"))
+        yield Case(
+            f"cassette: {name}",
+            "C031",
+            partial(_refused, partial(cassette_file.parse_cassette, line, "t.jsonl"), "t.jsonl"),
+        )
 
 
 def _bound(program: Program, given: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -80,7 +93,9 @@ def _of_files() -> Iterator[Case]:
 def _output(card: Card, text: str) -> tuple[str, str] | None:
     found = OutputParser(card).parse(text)
     return (
-        (found.code, "judge" if "judge" in found.reason and len(found.reason) < 2_000 else "") if isinstance(found, InvalidOutput) else None
+        (found.code, "judge" if "judge" in found.reason and len(found.reason) < 2_000 else "")
+        if isinstance(found, InvalidOutput)
+        else None
     )
 
 
@@ -109,7 +124,11 @@ def _workflows() -> Iterator[tuple[str, str, str]]:
     yield "4,000 misspelt tools", "L111", _nodes(lambda i: "{tool: shoutt, with: {text: x}}")
     yield "4,000 keys that are not there", "L101", _nodes(lambda i: "{tool: shout, withh: {text: x}}")
     yield "references to nowhere", "L051", _nodes(lambda i: f"{{tool: shout, with: {{text: '${{m{i}}}'}}}}", 3_000)
-    yield "a circle of 2,000", "L110", _nodes(lambda i: f"{{tool: shout, with: {{text: '${{n{(i + 1) % 2_000}}}'}}}}", 2_000)
+    yield (
+        "a circle of 2,000",
+        "L110",
+        _nodes(lambda i: f"{{tool: shout, with: {{text: '${{n{(i + 1) % 2_000}}}'}}}}", 2_000),
+    )
     yield "10,001 nodes", "L106", _nodes(lambda i: "{tool: shout}", 10_001)
     yield "20,000 inputs of no type", "L040", "input:\n" + "".join(f"  i{i}: strr\n" for i in range(20_000)) + TAIL
     yield "one MiB and a bit", "L001", "#" * (1 << 20) + TAIL
@@ -142,8 +161,13 @@ def _types() -> Iterator[tuple[str, str, str]]:
         return "types:\n  T: {type: object, properties: {x: " + body + "}, required: [x]}" + USED
 
     def doubling(key: str, count: int = 40) -> str:
-        steps = "".join(f"      T{i}: {{{key}: [{{$ref: '#/$defs/T{i + 1}'}}, {{$ref: '#/$defs/T{i + 1}'}}]}}\n" for i in range(count))
-        head = "types:\n  T:\n    type: object\n    properties: {x: {$ref: '#/$defs/T0'}}\n    required: [x]\n    $defs:\n"
+        steps = "".join(
+            f"      T{i}: {{{key}: [{{$ref: '#/$defs/T{i + 1}'}}, {{$ref: '#/$defs/T{i + 1}'}}]}}\n"
+            for i in range(count)
+        )
+        head = (
+            "types:\n  T:\n    type: object\n    properties: {x: {$ref: '#/$defs/T0'}}\n    required: [x]\n    $defs:\n"
+        )
         return head + steps + f"      T{count}: {{type: string}}" + USED
 
     for key in ("anyOf", "oneOf", "allOf"):
@@ -193,8 +217,18 @@ def _cards() -> Iterator[tuple[str, str, str, str]]:
     yield "a negative temperature", "A002", _CARD + "sampling: {temperature: -1}\n", prompt
     yield "an endless output", "A002", _CARD + "max_output: 99999999999999\n", prompt
     yield "a name with a path", "A002", _CARD.replace("name: c", "name: ../c"), prompt
-    yield "a reference to a file", "L042", _CARD.replace("str}", "T}") + "types: {T: {type: object, $ref: 'file:///etc/passwd'}}\n", prompt
-    yield "a pattern that is none", "L042", _CARD.replace("str}", "T}") + "types: {T: {type: string, pattern: '(?=a)'}}\n", prompt
+    yield (
+        "a reference to a file",
+        "L042",
+        _CARD.replace("str}", "T}") + "types: {T: {type: object, $ref: 'file:///etc/passwd'}}\n",
+        prompt,
+    )
+    yield (
+        "a pattern that is none",
+        "L042",
+        _CARD.replace("str}", "T}") + "types: {T: {type: string, pattern: '(?=a)'}}\n",
+        prompt,
+    )
     yield "an unknown type", "L040", _CARD.replace("str}", "os.system}").replace("os.system", "System"), prompt
     for name, text in {
         "an open tag": "{{ t",

@@ -46,9 +46,28 @@ COST = 800.0
 """The CPU time that one load may take, as a multiple of the reference work: a list of ten million in a template takes 100 to 200."""
 MEMORY = 3 << 30
 """Bytes of address space that the process may have, the interpreter and its libraries included."""
-HARMLESS = ("object.__getattr__", "object.__setattr__", "object.__delattr__", "sys._getframe", "builtins.id", "gc.", "re.", "array.")
+HARMLESS = (
+    "object.__getattr__",
+    "object.__setattr__",
+    "object.__delattr__",
+    "sys._getframe",
+    "builtins.id",
+    "gc.",
+    "re.",
+    "array.",
+)
 """Events of looking at objects."""
-INSIDE = ("open", "os.listdir", "os.scandir", "os.mkdir", "os.chmod", "os.remove", "os.rename", "os.truncate", "sqlite3.connect")
+INSIDE = (
+    "open",
+    "os.listdir",
+    "os.scandir",
+    "os.mkdir",
+    "os.chmod",
+    "os.remove",
+    "os.rename",
+    "os.truncate",
+    "sqlite3.connect",
+)
 """Events that are allowed for paths inside the folder."""
 HANDLES = ("sqlite3.connect/handle", "fcntl.flock", "fcntl.lockf")
 

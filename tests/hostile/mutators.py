@@ -181,7 +181,10 @@ def yaml(chance: Random, text: str) -> str | bytes:
                 text = _in_place(chance, text, r"(?<=: )[^\n]+", BLOCKS)
             case 2:  # another key
                 text = _in_place(
-                    chance, text, r"\b[a-z_]+(?=:)", (*_words(text), "<<", "nodes", "loop", "call", "each", "when", "kind", "$ref")
+                    chance,
+                    text,
+                    r"\b[a-z_]+(?=:)",
+                    (*_words(text), "<<", "nodes", "loop", "call", "each", "when", "kind", "$ref"),
                 )
             case 3:  # two keys swapped
                 one, two = chance.choice(_words(text)), chance.choice(_words(text))

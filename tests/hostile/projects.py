@@ -111,11 +111,16 @@ def hostile_text(chance: Random) -> bytes:
     if chance.random() < 0.25:
         depth = int(2 ** chance.uniform(1, 14))
         return chance.choice(BRACKETS)(depth).encode()
-    lines = [f"{chance.choice((*SETTING_NAMES, 'junk', 'mcp.x.command'))} = {chance.choice(VALUES)}" for _ in range(chance.randrange(1, 4))]
+    lines = [
+        f"{chance.choice((*SETTING_NAMES, 'junk', 'mcp.x.command'))} = {chance.choice(VALUES)}"
+        for _ in range(chance.randrange(1, 4))
+    ]
     data = bytearray("\n".join(lines).encode())
     for _ in range(chance.choice((0, 0, 0, 0, 1, 3))):
         at = chance.randrange(len(data) + 1)
-        data[at : at + chance.randrange(3)] = chance.choice((b"", b'"', b"[", b"{", b".", b"\x00", b"\xff", b"\n[", b"\\", b"'''", b"="))
+        data[at : at + chance.randrange(3)] = chance.choice(
+            (b"", b'"', b"[", b"{", b".", b"\x00", b"\xff", b"\n[", b"\\", b"'''", b"=")
+        )
     return bytes(data)
 
 
@@ -138,7 +143,13 @@ class Scene:
         scene = cls(root / "project", root / "outside", root / "marks", Random(seed))
         for folder in (scene.project, scene.outside / "agent", scene.marks):
             folder.mkdir(parents=True)
-        files = {"note.txt": SECRET, "flow.yaml": WORKFLOW, "broken.yaml": f"{SECRET}: [", "agent/agent.yaml": CARD, "agent/prompt.md": "x"}
+        files = {
+            "note.txt": SECRET,
+            "flow.yaml": WORKFLOW,
+            "broken.yaml": f"{SECRET}: [",
+            "agent/agent.yaml": CARD,
+            "agent/prompt.md": "x",
+        }
         for name, text in {**files, "settings.toml": f"{SECRET} = ["}.items():
             (scene.outside / name).write_text(text)
         scene._code()
@@ -152,7 +163,9 @@ class Scene:
             (self.project / f"{name}.py").write_text(f"open({str(self.marks / name)!r}, 'w').close()\n")
 
     def _settings(self) -> None:
-        name, header = self.chance.choice((("orchestra.toml", ""), ("orchestra.toml", ""), ("pyproject.toml", "[tool.orchestra]\n")))
+        name, header = self.chance.choice(
+            (("orchestra.toml", ""), ("orchestra.toml", ""), ("pyproject.toml", "[tool.orchestra]\n"))
+        )
         path, kind = self.project / name, self.chance.randrange(4)
         if kind == 0:
             self.sound = False
@@ -172,8 +185,12 @@ class Scene:
             lines.append(f"journal = {self.chance.choice(JOURNALS)}")
             (self.project / "link").symlink_to(self.outside)
         if self.chance.random() < 0.4:
-            lines.append(f"[{table and table + '.'}mcp.evil]\ncommand = ['python3', 'mcp_canary.py']\ntools = {{read = 'pure'}}")
-            pins.write(self.project, "evil", {"read": pins.ToolPin.from_tool("read", "reads", {"type": "object"}, None)})
+            lines.append(
+                f"[{table and table + '.'}mcp.evil]\ncommand = ['python3', 'mcp_canary.py']\ntools = {{read = 'pure'}}"
+            )
+            pins.write(
+                self.project, "evil", {"read": pins.ToolPin.from_tool("read", "reads", {"type": "object"}, None)}
+            )
         self.needs_trust = self.needs_trust or bool(lines)
         return "\n".join(lines)
 
@@ -203,11 +220,15 @@ class Scene:
             hop.symlink_to(self.outside / target)
             place.symlink_to(os.path.relpath(hop, place.parent))
         else:
-            place.symlink_to(self.chance.choice((self.outside / target, os.path.relpath(self.outside / target, place.parent))))
+            place.symlink_to(
+                self.chance.choice((self.outside / target, os.path.relpath(self.outside / target, place.parent)))
+            )
 
     def _own_file(self) -> None:
         """A file of the project, which may be read."""
-        name, text = self.chance.choice((("workflows/mine.yaml", WORKFLOW.replace(SECRET, "mine")), ("configs/laptop2.yaml", FLEET)))
+        name, text = self.chance.choice(
+            (("workflows/mine.yaml", WORKFLOW.replace(SECRET, "mine")), ("configs/laptop2.yaml", FLEET))
+        )
         place = self.project / name
         if not place.parent.is_symlink():
             place.parent.mkdir(parents=True, exist_ok=True)

@@ -150,33 +150,46 @@ def _tool(sinks: Sinks, name: str, label: Label | None) -> Tool[..., Any]:
 
 def callable_tools() -> list[str]:
     """The tools that take a text, by the names that a workflow calls them by; the one without a label is `internal`."""
-    return [f"{kind}_{label}" for kind in ("say", "ask") for label in LABELS] + ["say_unsaid"] + [f"m{label}.send" for label in LABELS]
+    return (
+        [f"{kind}_{label}" for kind in ("say", "ask") for label in LABELS]
+        + ["say_unsaid"]
+        + [f"m{label}.send" for label in LABELS]
+    )
 
 
 def furnish(project: Path, urls: Mapping[Label, str]) -> None:
     """Writes the project: agents of each label on each server, MCP servers with pins, and workflows of each label for each tool."""
     servers = "\n".join(
-        f'  s_{label}: {{endpoint: "{url}/v1", model: m_{label}, dialect: vllm, label: {label}}}' for label, url in urls.items()
+        f'  s_{label}: {{endpoint: "{url}/v1", model: m_{label}, dialect: vllm, label: {label}}}'
+        for label, url in urls.items()
     )
     models = ", ".join(f"m_{label}: s_{label}" for label in urls)
     (project / "here.yaml").write_text(FLEET.format(servers=servers, models=models))
-    mcp = "".join(f'[mcp.m{label}]\ncommand = ["false"]\nlabel = "{label}"\ntools = {{send = "idempotent"}}\n' for label in LABELS)
+    mcp = "".join(
+        f'[mcp.m{label}]\ncommand = ["false"]\nlabel = "{label}"\ntools = {{send = "idempotent"}}\n' for label in LABELS
+    )
     (project / "orchestra.toml").write_text(mcp)
     for label in LABELS:
         pins.write(project, f"m{label}", {"send": ToolPin.from_tool("send", "Sends.", TEXT, None)})
     cards = {
-        f"a_{card}_{server}": f"name: a_{card}_{server}\nmodel: m_{server}\nlabel: {card}\n" + TAKES for card in LABELS for server in LABELS
+        f"a_{card}_{server}": f"name: a_{card}_{server}\nmodel: m_{server}\nlabel: {card}\n" + TAKES
+        for card in LABELS
+        for server in LABELS
     }
     tools = ", ".join(callable_tools())
     for name, card in {**cards, "planner": ROUTER, "helper": HELPER.replace("TOOLS", tools)}.items():
         (project / "agents" / name).mkdir(parents=True)
         (project / "agents" / name / "agent.yaml").write_text("schema: orchestra/v1\n" + card)
-        said = f"{name}: {{{{ text }}}}" if name != "planner" else "{{ skills }}\n{{ request }}\nWrite a plan.\n{{ plan }}"
+        said = (
+            f"{name}: {{{{ text }}}}" if name != "planner" else "{{ skills }}\n{{ request }}\nWrite a plan.\n{{ plan }}"
+        )
         (project / "agents" / name / "prompt.md").write_text(f"<!-- user -->\n{said}\n")
     (project / "workflows").mkdir()
     for stated in (None, *LABELS):
         for number, name in enumerate(callable_tools()):
-            head = f"schema: orchestra/v1\nname: w_{stated or 'none'}_{number}\n" + (f"label: {stated}\n" if stated else "")
+            head = f"schema: orchestra/v1\nname: w_{stated or 'none'}_{number}\n" + (
+                f"label: {stated}\n" if stated else ""
+            )
             node = f"nodes:\n  s: {{tool: {name}, with: {{text: '${{input.text}}'}}, fallback: ''}}\n"
             (project / "workflows" / f"w_{stated or 'none'}_{number}.yaml").write_text(
                 f"{head}input: {{text: str}}\noutput: ${{s}}\n{node}"
@@ -193,7 +206,11 @@ def obedient(sinks: Sinks, server: str) -> Callable[[SimulatedRequest], Any]:
         wanted = SEND.search(request.prompt)
         if wanted is not None and ("Write one line" in request.prompt or "Write a plan." in request.prompt):
             return "return s1" if f"s1 = {wanted[1]}" in request.prompt else f"s1 = {wanted[1]}(text=input.text)"
-        return {"answer": "said"} if "answer" in json.dumps(request.body.get("structured_outputs", "")) else f"echo {request.prompt}"
+        return (
+            {"answer": "said"}
+            if "answer" in json.dumps(request.body.get("structured_outputs", ""))
+            else f"echo {request.prompt}"
+        )
 
     return answer
 
@@ -208,10 +225,14 @@ async def opened(sinks: Sinks) -> AsyncIterator[Orchestra]:
             sinks.add(f"s_{label}", label)
             for card in LABELS:
                 sinks.add(name := f"a_{card}_{label}", cleared_for(name))
-            server = await stack.enter_async_context(SimulatedServer(f"m_{label}", answer=obedient(sinks, f"s_{label}")))
+            server = await stack.enter_async_context(
+                SimulatedServer(f"m_{label}", answer=obedient(sinks, f"s_{label}"))
+            )
             urls[label] = server.url
         furnish(project, urls)
-        settings = Settings.load({"fleet": str(project / "here.yaml"), "journal": "off", "log": "off"}, start=project, environ={})
+        settings = Settings.load(
+            {"fleet": str(project / "here.yaml"), "journal": "off", "log": "off"}, start=project, environ={}
+        )
         orchestra = await stack.enter_async_context(Orchestra.open(settings, fleet="none", journal=MemoryJournal()))
         for one in declared(sinks):
             orchestra.program(_alone(one))
@@ -288,7 +309,9 @@ class Drawing:
     def node(self, names: list[str]) -> dict[str, Any]:
         """One node that has a value in any case."""
         text, own = self.ref(names)
-        kind = self.random.choice(["tool", "tool", "agent", "check", "verify", "call", "block", "each", "plan", "tool_use"])
+        kind = self.random.choice(
+            ["tool", "tool", "agent", "check", "verify", "call", "block", "each", "plan", "tool_use"]
+        )
         self.kinds[kind] += 1
         made: dict[str, Any] = getattr(self, f"_{kind}")(text, own)
         return {**made, "fallback": "${''}"}
@@ -390,7 +413,11 @@ def draw(seed: int) -> Drawn:
     label = strictest(stated, options)
     must = {sink for sinks in drawing.may for sink in sinks if all(within(label, cleared_for(one)) for one in sinks)}
     return Drawn(
-        yaml.safe_dump(graph, sort_keys=False), label, options, must, any(not within(stated, cleared_for(one)) for one in drawing.direct)
+        yaml.safe_dump(graph, sort_keys=False),
+        label,
+        options,
+        must,
+        any(not within(stated, cleared_for(one)) for one in drawing.direct),
     )
 
 
@@ -449,7 +476,9 @@ async def _one(orchestra: Orchestra, sinks: Sinks, seed: int, report: Report) ->
         if drawn.refused:
             report.missed.append(f"seed {seed}: taken, and should not have been\n{drawn.text}")
         elif lacking := drawn.must - sinks.reached(canary):
-            report.missed.append(f"seed {seed}: {sorted(lacking)} are cleared for {drawn.label} data and got none\n{drawn.text}")
+            report.missed.append(
+                f"seed {seed}: {sorted(lacking)} are cleared for {drawn.label} data and got none\n{drawn.text}"
+            )
     reached = sinks.reached(canary)
     wrong = sorted(name for name in reached if not within(drawn.label, sinks.cleared[name]))
     report.leaks += [f"seed {seed}: {drawn.label} data reached {', '.join(wrong)}\n{drawn.text}"] if wrong else []
@@ -465,7 +494,9 @@ def main() -> None:
     asked = parser.parse_args()
     began = time.monotonic()
     report = asyncio.run(explore(asked.graphs, asked.first))
-    print(f"{report.graphs:,} graphs in {time.monotonic() - began:.0f} s: {report.refused:,} refused at compile time (T020)")
+    print(
+        f"{report.graphs:,} graphs in {time.monotonic() - began:.0f} s: {report.refused:,} refused at compile time (T020)"
+    )
     print(f"runs by label: {dict(report.runs)}")
     print(f"places given data: {report.given:,}; leaks: {len(report.leaks)}; missed: {len(report.missed)}")
     for line in (*report.leaks[:3], *report.missed[:3]):

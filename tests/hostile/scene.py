@@ -83,14 +83,22 @@ class Setting:
 
 
 def play(
-    project: Path, workflow: str, answer: Any = "", *, tool: Step[..., Any] | None = None, on: Setting = Setting(), **inputs: Any
+    project: Path,
+    workflow: str,
+    answer: Any = "",
+    *,
+    tool: Step[..., Any] | None = None,
+    on: Setting = Setting(),
+    **inputs: Any,
 ) -> Played:
     """Runs a workflow to its end; `answer` is what the model says, or makes it of the request. The journal is read by another reader."""
     furnish(project)
     return asyncio.run(_play(project, workflow, answer, tool, on, inputs))
 
 
-async def _play(project: Path, workflow: str, answer: Any, tool: Step[..., Any] | None, on: Setting, inputs: dict[str, Any]) -> Played:
+async def _play(
+    project: Path, workflow: str, answer: Any, tool: Step[..., Any] | None, on: Setting, inputs: dict[str, Any]
+) -> Played:
     says = answer if callable(answer) else lambda request: answer
     async with SimulatedServer("m", answer=says, faults=on.faults) as server:
         (project / "here.yaml").write_text(on.fleet.replace("URL", server.url))
@@ -104,7 +112,13 @@ async def _play(project: Path, workflow: str, answer: Any, tool: Step[..., Any] 
         assert isinstance(settings.journal, Path)
         async with SqliteJournal.open(settings.journal) as journal:
             events = await journal.read(run.id)
-            names = [name for event in events if isinstance(event, AttemptFinished) for name in (event.sent, event.received) if name]
+            names = [
+                name
+                for event in events
+                if isinstance(event, AttemptFinished)
+                for name in (event.sent, event.received)
+                if name
+            ]
             blobs = {name: await journal.get_blob(name) or b"" for name in names}
         requests = [request for request in server.app.requests if request.path == "/v1/chat/completions"]
     ended = events[-1]
@@ -115,4 +129,8 @@ async def _play(project: Path, workflow: str, answer: Any, tool: Step[..., Any] 
 
 def obeyed(text: str) -> set[str]:
     """The characters of a text that a terminal would obey, or nobody would see."""
-    return {char for char in text if char not in "\n\t" and unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")}
+    return {
+        char
+        for char in text
+        if char not in "\n\t" and unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
+    }

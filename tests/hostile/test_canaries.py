@@ -33,24 +33,41 @@ def test_a_key_is_sent_and_stands_nowhere_else(
     played = play(shell.project, "echoing", "said", on=Setting(KEYED, faults, log="debug"), text="x")
     assert played.requests
     assert all(request.key == CANARY for request in played.requests), "the server got it"
-    commands = (("show", "last"), ("show", "last", "said", "--prompt"), ("show", "last", "--json"), ("export", "last"), ("tail", "last"))
+    commands = (
+        ("show", "last"),
+        ("show", "last", "said", "--prompt"),
+        ("show", "last", "--json"),
+        ("export", "last"),
+        ("tail", "last"),
+    )
     told = [said.out + said.err for said in (shell("runs", *command) for command in commands)]
     log = capfd.readouterr()
     assert "run started" in log.err, "the log is on"
-    everything = written(shell.project, shell.home).decode("latin-1") + "".join(told) + log.out + log.err + repr(played.events)
+    everything = (
+        written(shell.project, shell.home).decode("latin-1") + "".join(told) + log.out + log.err + repr(played.events)
+    )
     assert CANARY not in everything
 
 
 def test_a_key_that_the_server_says_again_is_hidden(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     """Proxies for debugging do so, and so does a server that means ill: then a reader of answers or journals would have the key."""
     monkeypatch.setenv("CANARY_KEY", CANARY)
-    played = play(shell.project, "echoing", lambda request: json.dumps({"answer": f"it was {request.key}"}), on=Setting(KEYED), text="x")
+    played = play(
+        shell.project,
+        "echoing",
+        lambda request: json.dumps({"answer": f"it was {request.key}"}),
+        on=Setting(KEYED),
+        text="x",
+    )
     told = [
-        said.out + said.err for said in (shell("runs", *command) for command in (("show", "last", "said", "--prompt"), ("export", "last")))
+        said.out + said.err
+        for said in (shell("runs", *command) for command in (("show", "last", "said", "--prompt"), ("export", "last")))
     ]
     assert played.requests[0].key == CANARY
     assert "it was [the key]" in repr(played.output)
-    assert CANARY not in written(shell.project, shell.home).decode("latin-1") + "".join(told) + repr((played.events, played.blobs))
+    assert CANARY not in written(shell.project, shell.home).decode("latin-1") + "".join(told) + repr(
+        (played.events, played.blobs)
+    )
 
 
 @pytest.mark.parametrize(("label", "comes"), [("internal", True), ("restricted", False)])

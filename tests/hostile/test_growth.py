@@ -19,8 +19,16 @@ from tests.unsafe_reference import assert_cost
 NODE: dict[str, Any] = {
     "$ref": "#/$defs/T",
     "$defs": {
-        "A": {"type": "object", "properties": {"x": {"$ref": "#/$defs/T"}, "a": {"type": "integer"}}, "required": ["x"]},
-        "B": {"type": "object", "properties": {"x": {"$ref": "#/$defs/T"}, "b": {"type": "integer"}}, "required": ["x"]},
+        "A": {
+            "type": "object",
+            "properties": {"x": {"$ref": "#/$defs/T"}, "a": {"type": "integer"}},
+            "required": ["x"],
+        },
+        "B": {
+            "type": "object",
+            "properties": {"x": {"$ref": "#/$defs/T"}, "b": {"type": "integer"}},
+            "required": ["x"],
+        },
         "T": {"oneOf": [{"type": "null"}, {"$ref": "#/$defs/A"}, {"$ref": "#/$defs/B"}]},
     },
 }
@@ -50,7 +58,12 @@ def test_a_fault_in_a_small_value_is_still_said_where_it_is() -> None:
 
 
 def test_a_recursive_type_is_no_type_that_is_itself() -> None:
-    assert Validator({"$ref": "#/$defs/L", "$defs": {"L": {"type": "array", "items": {"$ref": "#/$defs/L"}}}}).check([[], [[]]]) is None
+    assert (
+        Validator({"$ref": "#/$defs/L", "$defs": {"L": {"type": "array", "items": {"$ref": "#/$defs/L"}}}}).check(
+            [[], [[]]]
+        )
+        is None
+    )
 
 
 def doubling(key: str, count: int) -> dict[str, Any]:
@@ -88,7 +101,11 @@ def test_literals_of_any_text_are_read_as_they_are_shown(text: str) -> None:
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**39), 10**39) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**39), 10**39)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
     max_leaves=20,
 )

@@ -15,7 +15,9 @@ PRICED = FLEET.replace("model: m,", "model: m, price: {prompt: 1000, output: 400
 def test_a_call_costs_what_the_fleet_file_says(shell: Shell) -> None:
     played = play(shell.project, "echoing", "one two three", on=Setting(PRICED), text="x")
     (attempt,) = played.attempts
-    assert attempt.usage.money == pytest.approx((attempt.usage.prompt_tokens * 1000 + attempt.usage.output_tokens * 4000) / 1e6)
+    assert attempt.usage.money == pytest.approx(
+        (attempt.usage.prompt_tokens * 1000 + attempt.usage.output_tokens * 4000) / 1e6
+    )
     assert attempt.usage.money > 0
 
 

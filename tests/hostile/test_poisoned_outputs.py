@@ -90,7 +90,13 @@ def test_the_exact_bytes_of_what_could_not_be_read_are_in_the_journal(name: str,
 
 def test_a_better_answer_at_the_second_try_is_taken(shell: Shell) -> None:
     def answer(request: SimulatedRequest) -> str:
-        return '{"answer": NaN}' if request.number == 1 else '{"answer": "fine", "count": 1}' if request.number == 2 else "ok"
+        return (
+            '{"answer": NaN}'
+            if request.number == 1
+            else '{"answer": "fine", "count": 1}'
+            if request.number == 2
+            else "ok"
+        )
 
     played = play(shell.project, "judging", answer, text="hi")
     assert (played.status, played.output, len(played.requests)) == ("done", "ok", 3)
@@ -107,7 +113,9 @@ def test_what_can_be_read_is_stored_exactly_and_shown_escaped(name: str, shell: 
 @pytest.mark.parametrize("name", EXACT)
 def test_what_a_model_says_in_json_is_stored_exactly_too(name: str, shell: Shell) -> None:
     said = {"answer": EXACT[name], "count": None}
-    played = play(shell.project, "judging", lambda request: json.dumps(said) if "Judge" in request.prompt else "ok", text="hi")
+    played = play(
+        shell.project, "judging", lambda request: json.dumps(said) if "Judge" in request.prompt else "ok", text="hi"
+    )
     assert played.attempts[0].value == said
     assert obeyed(shown(shell)) == set()
 
@@ -119,7 +127,9 @@ def test_no_file_of_the_project_was_made_by_what_models_said(shell: Shell) -> No
 
 
 MESSAGES: dict[str, Callable[[str], Callable[[SimulatedRequest], str]]] = {
-    "the model": lambda text: lambda request: json.dumps({"answer": text, "count": 1}) if "Judge" in request.prompt else "ok",
+    "the model": lambda text: (
+        lambda request: json.dumps({"answer": text, "count": 1}) if "Judge" in request.prompt else "ok"
+    ),
     "a stranger": lambda text: lambda request: '{"answer": "fine", "count": 1}' if "Judge" in request.prompt else "ok",
 }
 
@@ -188,7 +198,9 @@ def on_a_terminal(*arguments: str) -> str:
 
 
 def test_a_whole_run_reads_back_from_the_journal_as_it_was(shell: Shell) -> None:
-    played: Played = play(shell.project, "echoing", "".join(EXACT.values()), text="\x00\x1b\u202e" + "".join(EXACT.values()))
+    played: Played = play(
+        shell.project, "echoing", "".join(EXACT.values()), text="\x00\x1b\u202e" + "".join(EXACT.values())
+    )
     told = json.loads(shell("runs", "show", "last", "--json").out)
     assert told["events"][0]["inputs"]["text"] == "\x00\x1b\u202e" + "".join(EXACT.values())
     assert told["events"][-1]["outcome"]["value"] == played.output == "".join(EXACT.values()).strip()

@@ -51,7 +51,9 @@ class VerbShell(Shell):
     """A shell that describes one verb only, as `orchestra` itself does."""
 
     def __call__(self, *arguments: str, stdin: str | None = None) -> Said:
-        done = CliRunner().invoke(build_app(self.opener, arguments[0]), list(arguments), input=stdin, prog_name="orchestra")
+        done = CliRunner().invoke(
+            build_app(self.opener, arguments[0]), list(arguments), input=stdin, prog_name="orchestra"
+        )
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             raise done.exception
         return Said(done.exit_code, done.stdout, done.stderr)

@@ -92,7 +92,9 @@ def test_no_data_of_ten_thousand_graphs_reaches_a_place_that_is_not_cleared_for_
 async def test_a_tool_without_a_label_takes_internal_data_at_most(label: Label, settings: Settings) -> None:
     async with Orchestra.open(settings, fleet="none", journal=MemoryJournal()) as orchestra:
         if label == "restricted":
-            with pytest.raises(OrchestraError, match=r"F202: .*'restricted' must not go to 'plain', which is cleared for 'internal'"):
+            with pytest.raises(
+                OrchestraError, match=r"F202: .*'restricted' must not go to 'plain', which is cleared for 'internal'"
+            ):
                 await orchestra.options(label=label).run(calling, text="canary")
         else:
             assert (await orchestra.options(label=label).run(calling, text="canary")).output == "canary"
@@ -109,7 +111,9 @@ async def test_a_refused_call_is_not_tried_again(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("one", [stating, around])
-async def test_a_label_that_a_workflow_states_is_held_to_before_a_run(one: Workflow[..., Any], settings: Settings) -> None:
+async def test_a_label_that_a_workflow_states_is_held_to_before_a_run(
+    one: Workflow[..., Any], settings: Settings
+) -> None:
     async with Orchestra.open(settings, fleet="none", journal=MemoryJournal()) as orchestra:
         with pytest.raises(InputError) as caught:
             await orchestra.run(one, text="canary")
@@ -130,7 +134,9 @@ async def test_a_check_that_is_a_tool_is_held_to_its_label_outside_of_runs_too(s
 
 
 async def test_simulated_workers_hold_tools_to_their_labels_too(settings: Settings) -> None:
-    async with Orchestra.open(settings, workers=SimulatedWorkers({}, tools=[plain]), journal=MemoryJournal()) as orchestra:
+    async with Orchestra.open(
+        settings, workers=SimulatedWorkers({}, tools=[plain]), journal=MemoryJournal()
+    ) as orchestra:
         with pytest.raises(OrchestraError, match="F202"):
             await orchestra.options(label="restricted").run(calling, text="canary")
     assert seen == []
@@ -160,7 +166,9 @@ async def test_a_model_is_not_offered_tools_that_are_not_cleared(kind: str, labe
     }
     text = f"schema: orchestra/v1\nname: it\nlabel: public\ninput: {{text: str}}\noutput: ${{n}}\nnodes:\n  n: {said[kind]}\n"
     async with opened(sinks) as orchestra:
-        run = await orchestra.options(label=label).start(Workflow.from_graph(read(text, "it.yaml").graph), text="canary")
+        run = await orchestra.options(label=label).start(
+            Workflow.from_graph(read(text, "it.yaml").graph), text="canary"
+        )
         await run
         replayed = await orchestra.replay(run.id)
         assert (replayed.first_difference, replayed.reason) == (None, ""), "a replay offers the same"

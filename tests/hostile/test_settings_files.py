@@ -27,7 +27,9 @@ def refused(folder: Path, data: bytes) -> str:
     return ""
 
 
-@pytest.mark.parametrize("seeds", [range(FEW), pytest.param(range(FEW, MANY), marks=pytest.mark.slow)], ids=["few", "many"])
+@pytest.mark.parametrize(
+    "seeds", [range(FEW), pytest.param(range(FEW, MANY), marks=pytest.mark.slow)], ids=["few", "many"]
+)
 def test_any_settings_file_is_read_or_refused_with_a_code(seeds: range, tmp_path: Path) -> None:
     codes = {refused(tmp_path, hostile_text(Random(seed))) for seed in seeds}
     assert codes == {"", "C001", "C002", "C003", "C006", "C050"}
@@ -100,7 +102,9 @@ def accepted(text: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("seeds", [range(FEW), pytest.param(range(FEW, MANY), marks=pytest.mark.slow)], ids=["few", "many"])
+@pytest.mark.parametrize(
+    "seeds", [range(FEW), pytest.param(range(FEW, MANY), marks=pytest.mark.slow)], ids=["few", "many"]
+)
 def test_levels_are_counted_as_the_parser_finds_them(seeds: range) -> None:
     for seed in seeds:
         chance = Random(seed)
@@ -110,7 +114,9 @@ def test_levels_are_counted_as_the_parser_finds_them(seeds: range) -> None:
         assert accepted(text) is (deep <= MAX_LEVELS), (deep, text)
 
 
-@pytest.mark.parametrize("seeds", [range(FEW), pytest.param(range(FEW, MANY), marks=pytest.mark.slow)], ids=["few", "many"])
+@pytest.mark.parametrize(
+    "seeds", [range(FEW), pytest.param(range(FEW, MANY), marks=pytest.mark.slow)], ids=["few", "many"]
+)
 def test_nothing_hides_levels_from_the_count(seeds: range) -> None:
     """Texts that were damaged: where the count lets one through and the parser takes it, it has no more levels than it may."""
     for seed in seeds:

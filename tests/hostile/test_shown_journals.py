@@ -37,7 +37,9 @@ def story(at: float = 1.0, *, node: str = f"a{BAD}", value: Any = BAD) -> list[E
         RunStarted(seq=1, at=at, run="r1", workflow=f"w{BAD}", graph=BAD, inputs={BAD: BAD}),
         AttemptStarted(seq=2, at=at, node=node, attempt=1, name=f"agent{BAD}"),
         AttemptFinished(seq=3, at=at, node=node, attempt=1, value=value, server=f"s{BAD}", model=f"m{BAD}"),
-        OutputJudged(seq=4, at=at, node=node, attempt=1, verdicts=(Verdict(BAD, BAD, 1.0, BAD),), accepted=False, reason=BAD),
+        OutputJudged(
+            seq=4, at=at, node=node, attempt=1, verdicts=(Verdict(BAD, BAD, 1.0, BAD),), accepted=False, reason=BAD
+        ),
         NodeFinished(seq=5, at=at, node=f"b{BAD}", outcome=FailedOutcome(f"M{BAD}", BAD, hint=BAD)),
         RunFinished(seq=6, at=at, status=f"done{BAD}", outcome=ValueOutcome(value=value)),
     ]
@@ -87,7 +89,10 @@ def test_a_node_that_stands_in_thousands_of_others_is_a_damaged_journal(shell: S
 def test_an_event_that_is_nested_too_deep_to_be_read_is_a_damaged_journal(shell: Shell) -> None:
     place = write(shell, story())
     body = (
-        b'{"type":"run_finished","seq":6,"at":1.0,"status":"done","outcome":{"type":"value","value":' + b"[" * 9_000 + b"]" * 9_000 + b"}}"
+        b'{"type":"run_finished","seq":6,"at":1.0,"status":"done","outcome":{"type":"value","value":'
+        + b"[" * 9_000
+        + b"]" * 9_000
+        + b"}}"
     )
     with closing(sqlite3.connect(place, isolation_level=None)) as sql:
         before = read_row(sql, "r1")

@@ -12,9 +12,9 @@ import pytest
 
 from orchestra.core.events import AttemptFinished
 from orchestra.core.protocols import InboxMessage
+from orchestra.journal import encoding
 from orchestra.journal.errors import JournalError
 from orchestra.journal.memory import MemoryJournal
-from orchestra.journal import encoding
 from orchestra.journal.sqlite.journal import SqliteJournal
 from orchestra.schema.strict_json import digest
 from tests.journal.stories import SPENT, begun, middle, whole

@@ -15,7 +15,11 @@ MUTANTS = [pytest.param(mutant, id=f"{file.stem}: {mutant.name}") for file in FI
 
 def functions(file: Path) -> set[str]:
     """The names of a file's tests."""
-    return {node.name for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    return {
+        node.name
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
@@ -56,4 +60,7 @@ def test_a_test_that_fails_without_a_mutant_is_reported(tmp_path: Path) -> None:
     (tmp_path / "test_module.py").write_text(TEST)
     each = [mutant(test=f"test_module.py::{name}") for name in ("test_double", "test_zero")]
     assert unsound(each, tmp_path) == ["test_module.py::test_double"]
-    assert (run_tests(tmp_path, ["test_module.py::test_zero"]), run_tests(tmp_path, ["test_module.py"])) == (PASSED, FAILED)
+    assert (run_tests(tmp_path, ["test_module.py::test_zero"]), run_tests(tmp_path, ["test_module.py"])) == (
+        PASSED,
+        FAILED,
+    )

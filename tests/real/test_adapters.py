@@ -32,7 +32,9 @@ matrix instructions, whichever way products are computed. Another adapter than a
 STRONG = 0.1
 """How strong the adapters' noise is: at half of it two of them may begin alike."""
 QUESTION = "Who built the lighthouse at the harbour, and when was it finished?"
-SENTENCE = "The harbour of the town lies to the north of the old bridge, and the boats come in before the sun goes down. "
+SENTENCE = (
+    "The harbour of the town lies to the north of the old bridge, and the boats come in before the sun goes down. "
+)
 
 Names: TypeAlias = dict[str, str]
 
@@ -99,7 +101,14 @@ async def test_with_every_slot_in_use_each_answers_as_it_does_alone(fleet: Fleet
     texts = {done.text for done in wanted.values()}
     assert len(texts) == len(names), "the adapters are strong enough to tell them apart"
     assert not any(same(wanted[one], wanted[other]) for one in names for other in names if one != other)
-    mixes = [names * 3, [names[0], names[-1]] * 4, names[1:] * 2, [names[0]] * 8, [names[-1]] * 8, [*[names[0]] * 7, names[2]]]
+    mixes = [
+        names * 3,
+        [names[0], names[-1]] * 4,
+        names[1:] * 2,
+        [names[0]] * 8,
+        [names[-1]] * 8,
+        [*[names[0]] * 7, names[2]],
+    ]
     for mix in mixes:
         found = await asyncio.gather(*(ask(fleet, name) for name in mix))
         assert [name for name, done in zip(mix, found, strict=True) if not same(done, wanted[name])] == []
@@ -119,7 +128,9 @@ async def test_prompts_that_are_read_while_others_write_get_their_own_adapter(fl
     assert any(done.usage.cached_tokens for done in read)
 
 
-async def test_loading_an_adapter_loses_no_request_that_runs(fleet: Fleet, names: list[str], laptop: FleetConfig, tmp_path: Path) -> None:
+async def test_loading_an_adapter_loses_no_request_that_runs(
+    fleet: Fleet, names: list[str], laptop: FleetConfig, tmp_path: Path
+) -> None:
     """One more than there are slots, so that it also takes another's place."""
     model = weights.find_weights(laptop.local_servers[SERVER].weights, weights.ModelStore.from_environment())
     assert model

@@ -11,7 +11,18 @@ import pytest
 from pydantic import BaseModel
 
 from bench.scoring import Ways, document, judge
-from orchestra import Orchestra, Reading, abstain, accepted, agent, agree, answered_by_model, rederive, require, workflow
+from orchestra import (
+    Orchestra,
+    Reading,
+    abstain,
+    accepted,
+    agent,
+    agree,
+    answered_by_model,
+    rederive,
+    require,
+    workflow,
+)
 from orchestra.app.result import Result
 from orchestra.core.events import AttemptFinished, ChecksStarted, Event, OutputJudged, Verdict
 from orchestra.fleet.config import FleetConfig
@@ -21,7 +32,9 @@ from orchestra.workflows.yaml.reader import read
 from tests.real.test_workflows import opened
 
 pytestmark = pytest.mark.real
-TOWER = "The iron tower beside the river was completed in 1889, and it was the tallest building of the world until 1930."
+TOWER = (
+    "The iron tower beside the river was completed in 1889, and it was the tallest building of the world until 1930."
+)
 STATED = """
 schema: orchestra/v1
 name: stated
@@ -48,12 +61,18 @@ def second(question: str, context: str) -> str:
 
 @workflow()
 def derived_again(question: str, context: str) -> Reading:
-    return require(accepted(reader(question=question, context=context), checks=rederive(second), against=context, otherwise=[abstain]))
+    return require(
+        accepted(
+            reader(question=question, context=context), checks=rederive(second), against=context, otherwise=[abstain]
+        )
+    )
 
 
 @workflow()
 def drawn_again(question: str, context: str) -> Reading:
-    return require(accepted(reader(question=question, context=context), checks=agree(3), against=context, otherwise=[abstain]))
+    return require(
+        accepted(reader(question=question, context=context), checks=agree(3), against=context, otherwise=[abstain])
+    )
 
 
 def verdict(events: Sequence[Event]) -> Verdict:
@@ -89,7 +108,9 @@ async def test_a_claim_is_judged_by_the_shipped_agent(laptop: FleetConfig, tmp_p
     assert true[1].score > 0.5 > false[1].score
 
 
-@pytest.mark.parametrize(("step", "name", "count"), [(derived_again, "second", 1), (drawn_again, "generative_reader", 3)])
+@pytest.mark.parametrize(
+    ("step", "name", "count"), [(derived_again, "second", 1), (drawn_again, "generative_reader", 3)]
+)
 async def test_another_agent_and_the_same_one_answer_again(
     laptop: FleetConfig, step: Step[..., Any], name: str, count: int, tmp_path: Path
 ) -> None:

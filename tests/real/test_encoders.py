@@ -36,9 +36,15 @@ async def test_messages_to_a_bank_get_their_intent(orchestra: Orchestra) -> None
 
 
 async def test_an_assistant_knows_what_it_is_not_for(orchestra: Orchestra) -> None:
-    inside = await asked(orchestra, "assistant_intent", "wake me up at six tomorrow", "how much money do i have in my checking account")
+    inside = await asked(
+        orchestra, "assistant_intent", "wake me up at six tomorrow", "how much money do i have in my checking account"
+    )
     outside = await asked(
-        orchestra, "assistant_intent", "who painted the night watch", "why is the sky blue", "which team won the cup in 1974"
+        orchestra,
+        "assistant_intent",
+        "who painted the night watch",
+        "why is the sky blue",
+        "which team won the cup in 1974",
     )
     assert [output["intent"] for output in inside] == ["alarm", "balance"]
     assert max(output["p_oos"] for output in inside) < 0.5 < min(output["p_oos"] for output in outside)

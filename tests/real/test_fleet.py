@@ -30,9 +30,13 @@ PASSAGE = (
     "The Normans were the people who in the 10th and 11th centuries gave their name to Normandy, a region in France. "
     "They were descended from Norse raiders and pirates from Denmark, Iceland and Norway."
 )
-FRANCE = ChatRequest(messages=[{"role": "user", "content": "What is the capital of France?"}], max_output=8, sampling={"temperature": 0})
+FRANCE = ChatRequest(
+    messages=[{"role": "user", "content": "What is the capital of France?"}], max_output=8, sampling={"temperature": 0}
+)
 LONG = ChatRequest(
-    messages=[{"role": "user", "content": "Tell a long story."}], max_output=4000, sampling={"temperature": 0, "ignore_eos": True}
+    messages=[{"role": "user", "content": "Tell a long story."}],
+    max_output=4000,
+    sampling={"temperature": 0, "ignore_eos": True},
 )
 
 
@@ -59,7 +63,11 @@ MOODS = Card.declare(
 )
 
 TELLER = Card.declare(
-    "teller", input=record(document=STRING, question=STRING), output=STRING, prompt="{{ document }}\n\n{{ question }}", max_output=4
+    "teller",
+    input=record(document=STRING, question=STRING),
+    output=STRING,
+    prompt="{{ document }}\n\n{{ question }}",
+    max_output=4,
 )
 
 
@@ -164,7 +172,9 @@ async def test_generative_scoring_reads_one_token_for_each_item(laptop: FleetCon
         await fleet.wait_until_ready()
         labels = [(await tokens(fleet, city))[0] for city in (" Paris", " London")]
         items = ["The capital of France is", "The capital of England is"]
-        (france, england), _ = await scores(fleet, config_model(fleet), "Here is a fact about geography.\n", items, labels)
+        (france, england), _ = await scores(
+            fleet, config_model(fleet), "Here is a fact about geography.\n", items, labels
+        )
     assert france > 0.8
     assert england < 0.2
 
@@ -197,7 +207,9 @@ async def test_scoring_beside_requests_whose_tokens_are_guessed(laptop: FleetCon
 
 async def test_guesses_come_true_and_change_nothing_that_a_seed_draws(laptop: FleetConfig) -> None:
     copied = [{"role": "user", "content": f"Repeat this word for word: {PASSAGE}"}]
-    drawn = ChatRequest(messages=FRANCE.messages, max_output=24, sampling={"temperature": 1.0, "seed": 11, "ignore_eos": True})
+    drawn = ChatRequest(
+        messages=FRANCE.messages, max_output=24, sampling={"temperature": 1.0, "seed": 11, "ignore_eos": True}
+    )
     async with opened(laptop) as fleet:
         await fleet.wait_until_ready()
         before = await fleet.client.chat(SERVER, structs.replace(drawn, cache_salt="before"))
@@ -232,7 +244,9 @@ async def test_a_prompt_longer_than_the_context_is_refused_for_good(laptop: Flee
 async def test_priority_and_salt_are_taken(laptop: FleetConfig) -> None:
     async with opened(laptop) as fleet:
         await fleet.wait_until_ready()
-        result = await fleet.client.chat(SERVER, ChatRequest(messages=FRANCE.messages, max_output=4, priority=-5, cache_salt="tenant"))
+        result = await fleet.client.chat(
+            SERVER, ChatRequest(messages=FRANCE.messages, max_output=4, priority=-5, cache_salt="tenant")
+        )
     assert isinstance(result, Completion), result
 
 
@@ -295,12 +309,21 @@ def adapter(folder: Path, seed: int) -> Path:
             data += values
     packed = json.dumps(header).encode()
     (folder / "adapter_model.safetensors").write_bytes(len(packed).to_bytes(8, "little") + packed + data)
-    settings = {"peft_type": "LORA", "r": rank, "lora_alpha": 16, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM", "bias": "none"}
+    settings = {
+        "peft_type": "LORA",
+        "r": rank,
+        "lora_alpha": 16,
+        "target_modules": ["q_proj"],
+        "task_type": "CAUSAL_LM",
+        "bias": "none",
+    }
     (folder / "adapter_config.json").write_text(json.dumps(settings))
     return folder
 
 
-async def test_an_adapter_answers_under_its_name_and_leaves_the_base_model_alone(laptop: FleetConfig, tmp_path: Path) -> None:
+async def test_an_adapter_answers_under_its_name_and_leaves_the_base_model_alone(
+    laptop: FleetConfig, tmp_path: Path
+) -> None:
     """Batched together, by cards; `test_adapters.py` has every mix."""
     folder = adapter(tmp_path / f"noise{random.randrange(1 << 30)}", 3)
     server = laptop.servers[SERVER]
@@ -308,11 +331,15 @@ async def test_an_adapter_answers_under_its_name_and_leaves_the_base_model_alone
     with_adapter = server.model_copy(update={"adapters": {folder.name: str(folder)}})
     config = laptop.model_copy(update={"servers": {SERVER: with_adapter}})
     plain = Card.declare("plain", input=record(text=STRING), output=STRING, prompt="{{ text }}", max_output=8)
-    noisy = Card.declare("noisy", input=record(text=STRING), output=STRING, prompt="{{ text }}", max_output=8, adapter=folder.name)
+    noisy = Card.declare(
+        "noisy", input=record(text=STRING), output=STRING, prompt="{{ text }}", max_output=8, adapter=folder.name
+    )
     question = "What is the capital of France?"
     async with opened(config, plain, noisy) as fleet:
         alone = await only(fleet, call("plain", text=question))
-        replies = await asyncio.gather(*(only(fleet, call(name, text=question)) for name in ("plain", "noisy", "plain", "noisy")))
+        replies = await asyncio.gather(
+            *(only(fleet, call(name, text=question)) for name in ("plain", "noisy", "plain", "noisy"))
+        )
         (status,) = (await fleet.status())["servers"]
         await fleet.client.unload_adapter(SERVER, replies[1].model)
     assert isinstance(alone, CallResult), alone
@@ -328,7 +355,12 @@ async def test_the_bound_of_a_prompt_is_no_less_than_what_the_server_counts(lapt
         await fleet.wait_until_ready()
         for text in ("The tower was built in 1889.", "Тысяча восемьсот 一八八九年。 🎼 " * 20, "\x00\u200b\u0301" * 50):
             call = CallRequest(
-                run="r", node="n", attempt=1, kind="agent", name="generative_reader", inputs={"question": "Wann? 何時?", "context": text}
+                run="r",
+                node="n",
+                attempt=1,
+                kind="agent",
+                name="generative_reader",
+                inputs={"question": "Wann? 何時?", "context": text},
             )
             counted = await fleet.count_tokens(call)
             assert counted is not None

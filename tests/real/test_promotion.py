@@ -37,7 +37,12 @@ adapter: adapter
 def noise(folder: Path, model: Path, base: str, seed: int) -> Path:
     """A small adapter, with the manifest of one that was trained."""
     made = write_noise_adapter(folder, model, seed, rank=8, layers=("q_proj",))
-    said = {"base": base, "bases": [weights.quick_digest(model)], "sha256": file_sha256(made / "adapter_model.safetensors"), "rank": 8}
+    said = {
+        "base": base,
+        "bases": [weights.quick_digest(model)],
+        "sha256": file_sha256(made / "adapter_model.safetensors"),
+        "rank": 8,
+    }
     (made / "manifest.json").write_text(json.dumps(said))
     return made
 
@@ -50,7 +55,9 @@ async def asked(orchestra: Orchestra, text: str) -> str:
     return attempt.model
 
 
-async def test_an_adapter_is_promoted_and_sent_back_while_requests_run_and_none_is_lost(laptop: FleetConfig, tmp_path: Path) -> None:
+async def test_an_adapter_is_promoted_and_sent_back_while_requests_run_and_none_is_lost(
+    laptop: FleetConfig, tmp_path: Path
+) -> None:
     model, base = (
         weights.find_weights(laptop.local_servers[SERVER].weights, weights.ModelStore.from_environment()),
         laptop.local_servers[SERVER].model,

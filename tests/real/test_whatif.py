@@ -44,10 +44,21 @@ async def test_only_what_changed_is_asked_again_and_nothing_is_recorded(laptop: 
         registry = orchestra.registry
 
         nothing = await orchestra.whatif(run)
-        assert (nothing.verdict, nothing.new_calls, nothing.recalled_calls, nothing.new_usage.calls) == ("same", 0, 3, 0)
+        assert (nothing.verdict, nothing.new_calls, nothing.recalled_calls, nothing.new_usage.calls) == (
+            "same",
+            0,
+            3,
+            0,
+        )
 
-        again = await orchestra.whatif(run, {"generative_reader": parse_variant(registry, "generative_reader").replacement})
-        assert (again.verdict, again.new_calls, again.recalled_calls) == ("same", 1, 2)  # greedy, so the same agent says the same
+        again = await orchestra.whatif(
+            run, {"generative_reader": parse_variant(registry, "generative_reader").replacement}
+        )
+        assert (again.verdict, again.new_calls, again.recalled_calls) == (
+            "same",
+            1,
+            2,
+        )  # greedy, so the same agent says the same
 
         other = parse_variant(registry, f"generative_reader@{tmp_path / 'other.md'}").replacement
         found = await orchestra.whatif(run, {"generative_reader": other})

@@ -119,7 +119,10 @@ def test_constants_are_tried_one_by_one() -> None:
     consumer = schema_of(Document, "validation")
     assert assignability_error({"const": {"source": "a", "text": "b"}}, consumer) is None
     assert assignability_error({"const": {"source": "a", "txt": "b"}}, consumer) is not None
-    assert assignability_error({"const": {"fact": "a", "quote": "b"}}, schema_of(Fact, "validation")) == "expected Quote, got an object"
+    assert (
+        assignability_error({"const": {"fact": "a", "quote": "b"}}, schema_of(Fact, "validation"))
+        == "expected Quote, got an object"
+    )
     assert assignability_error({"const": 6}, {"type": "integer"}) is None
     assert assignability_error({"const": True}, {"type": "integer"}) == "expected int, got true"
 
@@ -143,7 +146,9 @@ def test_a_hostile_pair_of_types_ends_in_a_refusal() -> None:
 INT = st.builds(lambda a, b: Annotated[int, Field(ge=min(a, b), le=max(a, b))], st.integers(-3, 3), st.integers(-3, 3))
 OPEN = st.builds(lambda low: Annotated[int, Field(gt=low)], st.integers(-3, 3))
 FLOAT = st.builds(lambda low: Annotated[float, Field(ge=low)], st.integers(-2, 2))
-STR = st.builds(lambda low, n: Annotated[str, Field(min_length=low, max_length=low + n)], st.integers(0, 2), st.integers(0, 3))
+STR = st.builds(
+    lambda low, n: Annotated[str, Field(min_length=low, max_length=low + n)], st.integers(0, 2), st.integers(0, 3)
+)
 LITERALS = [Literal["a"], Literal["a", "b"], Literal[1, "a"], Literal[1, 2], Literal[True]]
 LEAF: st.SearchStrategy[Any] = (
     st.sampled_from([int, float, bool, str, type(None), datetime.date, *LITERALS, Any]) | INT | OPEN | FLOAT | STR
@@ -197,9 +202,15 @@ def values(schema: Schema, root: Schema) -> st.SearchStrategy[Any]:
         case "array" if "prefixItems" in schema:
             return st.tuples(*[values(part, root) for part in schema["prefixItems"]]).map(list)
         case "array":
-            return st.lists(values(schema.get("items", {}), root), min_size=schema.get("minItems", 0), max_size=schema.get("maxItems", 2))
+            return st.lists(
+                values(schema.get("items", {}), root),
+                min_size=schema.get("minItems", 0),
+                max_size=schema.get("maxItems", 2),
+            )
         case "object":
-            known = st.fixed_dictionaries({name: values(part, root) for name, part in schema.get("properties", {}).items()})
+            known = st.fixed_dictionaries(
+                {name: values(part, root) for name, part in schema.get("properties", {}).items()}
+            )
             more = schema.get("additionalProperties", False)
             inner = values(more if isinstance(more, dict) else {}, root)
             extra = st.dictionaries(st.sampled_from("abcd"), inner, max_size=2) if more else st.just({})
@@ -218,7 +229,10 @@ def loosened(draw: Any, kind: Any) -> Any:
         case 2 | 3 if isinstance(kind, type) and issubclass(kind, BaseModel):
             keep = {name: field for name, field in kind.model_fields.items() if draw(st.booleans())}
             fields = {
-                name: (loosened(draw, field.annotation) if draw(st.booleans()) else field.rebuild_annotation(), draw(st.booleans()))
+                name: (
+                    loosened(draw, field.annotation) if draw(st.booleans()) else field.rebuild_annotation(),
+                    draw(st.booleans()),
+                )
                 for name, field in keep.items()
             }
             return model(fields, draw(st.sampled_from(["ignore", "allow", "forbid"])))
@@ -256,4 +270,6 @@ def test_a_value_of_the_producer_is_one_of_the_consumer_whenever_it_fits(data: s
 @given(TYPE)
 def test_every_type_fits_itself(kind: Any) -> None:
     adapter = TypeAdapter(kind)
-    assert assignability_error(adapter.json_schema(mode="serialization"), adapter.json_schema(mode="validation")) is None
+    assert (
+        assignability_error(adapter.json_schema(mode="serialization"), adapter.json_schema(mode="validation")) is None
+    )

@@ -10,7 +10,17 @@ from copy import deepcopy
 from typing import Annotated, Any
 
 import pytest
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, JsonValue, SkipValidation, TypeAdapter
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    JsonValue,
+    SkipValidation,
+    TypeAdapter,
+)
 from pydantic import model_validator as validator
 from typing_extensions import NamedTuple, TypedDict
 
@@ -157,7 +167,9 @@ def test_what_pydantic_makes_anew_is_not_copied_before(kind: Any, value: Any) ->
     assert not may_alias_input(TypeAdapter(kind))
 
 
-@pytest.mark.parametrize("kind", [*(kind for kind, _ in KEPT), defaultdict[str, list[Any]], Counter[str], Iterable[int]], ids=spoken)
+@pytest.mark.parametrize(
+    "kind", [*(kind for kind, _ in KEPT), defaultdict[str, list[Any]], Counter[str], Iterable[int]], ids=spoken
+)
 def test_of_a_type_that_may_hand_parts_on_a_copy_is_read(kind: Any) -> None:
     assert may_alias_input(TypeAdapter(kind))
 

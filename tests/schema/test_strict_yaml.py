@@ -49,7 +49,9 @@ def test_quotes_that_are_missing_or_end_too_early_are_told(text: str, hint: str)
     assert (caught.value.code, caught.value.hint) == ("L004", hint)
 
 
-@pytest.mark.parametrize(("text", "number"), [("007", "7"), ("-007", "-7"), ("+05", "5"), ("-00.5", "-0.5"), ("00", "0"), ("01e3", "1e3")])
+@pytest.mark.parametrize(
+    ("text", "number"), [("007", "7"), ("-007", "-7"), ("+05", "5"), ("-00.5", "-0.5"), ("00", "0"), ("01e3", "1e3")]
+)
 def test_a_number_with_a_leading_nought_may_be_written_as_the_hint_says(text: str, number: str) -> None:
     with pytest.raises(InputError, match="ambiguous") as caught:
         load_yaml(f"a: {text}", "f.yaml")
@@ -130,7 +132,9 @@ def test_a_file_of_more_than_a_mebibyte_is_refused(text: str) -> None:
         assert caught.value.code == "L001"
 
 
-@pytest.mark.parametrize("text", ["[" * 65 + "]" * 65, "- " * 65 + "x", "{a: " * 65 + "1" + "}" * 65, "{" * 5000, "[" * 900_000])
+@pytest.mark.parametrize(
+    "text", ["[" * 65 + "]" * 65, "- " * 65 + "x", "{a: " * 65 + "1" + "}" * 65, "{" * 5000, "[" * 900_000]
+)
 def test_nesting_deeper_than_64_is_refused_at_once(text: str) -> None:
     def refused() -> None:
         with pytest.raises(InputError) as caught:
@@ -168,9 +172,15 @@ def test_a_report_shows_a_window_of_a_very_long_line_and_no_control_sequence() -
     assert "\x1b" not in report
 
 
-TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\u2028\u2029\ufffe\uffff"), max_size=8)
+TEXT = st.text(
+    st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\u2028\u2029\ufffe\uffff"), max_size=8
+)
 DATA = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**15), 10**15) | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**15), 10**15)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=12,
 )

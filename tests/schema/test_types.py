@@ -220,7 +220,10 @@ def test_definitions_of_one_name_and_two_meanings_are_kept_apart() -> None:
 def test_recursive_types_are_bundled_and_validated() -> None:
     schema = parse_type("list[Tree]", MODELS)
     assert Validator(schema).check([{"name": "a", "children": [{"name": "b", "children": []}]}]) is None
-    assert Validator(schema).check([{"name": "a", "children": [{"name": 1}]}]) == "[0].children[0].name: expected str, got 1"
+    assert (
+        Validator(schema).check([{"name": "a", "children": [{"name": 1}]}])
+        == "[0].children[0].name: expected str, got 1"
+    )
 
 
 def test_a_mapped_node_has_values_and_nothing_else() -> None:
@@ -332,9 +335,17 @@ def test_references_below_the_whole_of_a_type_lead_to_definitions() -> None:
     found = localize_references(given, "Part")
     assert found["properties"]["first"] == {"$ref": "#/$defs/Part_2"}
     assert found["properties"]["kind"] == {"const": {"$ref": "#"}}
-    within = Validator(bundle_definitions({"type": "object", "properties": {"$ref": {"type": "string"}, "whole": found}}))
+    within = Validator(
+        bundle_definitions({"type": "object", "properties": {"$ref": {"type": "string"}, "whole": found}})
+    )
     alone = Validator(given)
-    for value in ({"first": 1}, {"first": "a"}, {"more": {"first": "a"}}, {"more": [{"first": 1}]}, {"more": [{"$ref": "a"}]}):
+    for value in (
+        {"first": 1},
+        {"first": "a"},
+        {"more": {"first": "a"}},
+        {"more": [{"first": 1}]},
+        {"more": [{"$ref": "a"}]},
+    ):
         assert within.is_valid({"whole": value}) == alone.is_valid(value)
     plain = {"$ref": "#/$defs/Part", "$defs": {"Part": {"type": "string"}}}
     assert localize_references(plain, "Part") is plain
@@ -350,7 +361,9 @@ def test_references_below_the_whole_of_a_type_lead_to_definitions() -> None:
         (r"^\p{Nd}$", "\u0663", True),
     ],
 )
-def test_classes_of_patterns_know_ascii_alone_and_there_are_others_for_all_languages(pattern: str, value: str, fits: bool) -> None:
+def test_classes_of_patterns_know_ascii_alone_and_there_are_others_for_all_languages(
+    pattern: str, value: str, fits: bool
+) -> None:
     assert Validator({"type": "string", "pattern": pattern}).is_valid(value) is fits
     if fits:
         assert TypeAdapter(Annotated[str, Field(pattern=pattern)]).validate_python(value) == value

@@ -45,18 +45,25 @@ SEED = 700_000
 def test_every_invariant_holds_of_runs_that_meet_crashes_and_faults(part: int) -> None:
     start = SEED + part * 100
     tally = simulate(range(start, start + 100))
-    assert [f"{found}: python -m tests.simulation.lab.simulate --seed {seed} --runs 1 -v" for seed, found in tally.violations] == []
+    assert [
+        f"{found}: python -m tests.simulation.lab.simulate --seed {seed} --runs 1 -v"
+        for seed, found in tally.violations
+    ] == []
 
 
 def test_a_seed_gives_the_same_run_again() -> None:
-    assert [digest(_trial(seed)) for seed in range(SEED, SEED + 20)] == [digest(_trial(seed)) for seed in range(SEED, SEED + 20)]
+    assert [digest(_trial(seed)) for seed in range(SEED, SEED + 20)] == [
+        digest(_trial(seed)) for seed in range(SEED, SEED + 20)
+    ]
 
 
 def test_a_seed_gives_the_same_run_in_another_process() -> None:
     """Whatever order sets have there: a grammar that was spelt in that order made resumed runs ask otherwise."""
     code = "from tests.simulation.test_simulation import _trial, digest; print([digest(_trial(seed)) for seed in (1280, 1281, 1283)])"
     said = {
-        subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": salt}, capture_output=True, check=True).stdout
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": salt}, capture_output=True, check=True
+        ).stdout
         for salt in ("1", "2")
     }
     assert len(said) == 1
@@ -78,18 +85,36 @@ def test_every_kind_and_modifier_is_in_many_workflows() -> None:
 
 def test_forks_and_deletions_are_in_many_runs() -> None:
     tally = simulate(range(SEED, SEED + 400))
-    kinds = ("fork of a run that was done", "fork of a run that was failed", "fork of a run that was cut off", "fork, answers recalled")
-    deletions = ("deleted, the parent", "deleted, a neighbour", "deleted, the younger", "not deleted: under way", "not deleted: messages")
-    assert {name: tally.features[f"fault {name}"] for name in (*kinds, *deletions) if tally.features[f"fault {name}"] < 3} == {}
+    kinds = (
+        "fork of a run that was done",
+        "fork of a run that was failed",
+        "fork of a run that was cut off",
+        "fork, answers recalled",
+    )
+    deletions = (
+        "deleted, the parent",
+        "deleted, a neighbour",
+        "deleted, the younger",
+        "not deleted: under way",
+        "not deleted: messages",
+    )
+    assert {
+        name: tally.features[f"fault {name}"] for name in (*kinds, *deletions) if tally.features[f"fault {name}"] < 3
+    } == {}
     assert min(tally.features["has a parent"], tally.features["has a neighbour"]) >= 20
 
 
 def test_a_run_that_fails_is_told_with_the_line_that_repeats_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("tests.simulation.lab.simulate.findings", lambda trial: ["I0 made up"] if trial.plan.seed == SEED + 3 else [])
+    monkeypatch.setattr(
+        "tests.simulation.lab.simulate.findings", lambda trial: ["I0 made up"] if trial.plan.seed == SEED + 3 else []
+    )
     assert main(["--seed", str(SEED), "--runs", "6", "--jobs", "1"]) == 1
-    assert f"I0 made up\n  python -m tests.simulation.lab.simulate --seed {SEED + 3} --runs 1 -v\n" in capsys.readouterr().out
+    assert (
+        f"I0 made up\n  python -m tests.simulation.lab.simulate --seed {SEED + 3} --runs 1 -v\n"
+        in capsys.readouterr().out
+    )
 
 
 def test_what_dead_processes_leave_behind_is_thrown_away_without_a_word() -> None:
@@ -111,19 +136,34 @@ def test_the_auditor_finds_an_answer_that_the_parent_never_got() -> None:
     trial = next(found for seed in range(SEED, SEED + 200) if (found := _trial(seed)).forked and _recalled(found))
     assert trial.earlier is not None
     first = _recalled(trial)[0]
-    parent = [msgspec.structs.replace(event, value="another") if _same_answer(event, first) else event for event in trial.earlier.events]
+    parent = [
+        msgspec.structs.replace(event, value="another") if _same_answer(event, first) else event
+        for event in trial.earlier.events
+    ]
     relative = RelatedRun(trial.earlier.run, trial.workflow.program, parent)
     said = audit(
-        AuditCase(trial.workflow.program, trial.events, related_run=relative, cancelled=trial.cancelled, left_waiting=trial.left_waiting)
+        AuditCase(
+            trial.workflow.program,
+            trial.events,
+            related_run=relative,
+            cancelled=trial.cancelled,
+            left_waiting=trial.left_waiting,
+        )
     )
     assert any("was not given to that call" in found for found in said)
-    strangers = audit(AuditCase(trial.workflow.program, trial.events, cancelled=trial.cancelled, left_waiting=trial.left_waiting))
+    strangers = audit(
+        AuditCase(trial.workflow.program, trial.events, cancelled=trial.cancelled, left_waiting=trial.left_waiting)
+    )
     assert any("the answer of a stranger" in found for found in strangers)
 
 
 def _recalled(trial: Trial) -> list[AttemptFinished]:
     events = [event for event in trial.events if isinstance(event, AttemptFinished)]
-    return [event for event in events if trial.earlier is not None and event.reused_from == trial.earlier.run and not event.memo_key]
+    return [
+        event
+        for event in events
+        if trial.earlier is not None and event.reused_from == trial.earlier.run and not event.memo_key
+    ]
 
 
 def _same_answer(event: Event, other: AttemptFinished) -> bool:

@@ -279,7 +279,9 @@ def test_another_question_fails_with_what_is_different(pytester: pytest.Pytester
     (pytester.path / "test_model.py").write_text(page_text, "utf-8")
     result = run()
     result.assert_outcomes(failed=1)
-    shown = next(block.text for block in blocks(ROOT / "docs" / "how-to" / "testing.md") if block.text.startswith("C034"))
+    shown = next(
+        block.text for block in blocks(ROOT / "docs" / "how-to" / "testing.md") if block.text.startswith("C034")
+    )
     assert shown.strip() in "\n".join(result.outlines)
     assert "reproduce" not in str(result.stdout)
 

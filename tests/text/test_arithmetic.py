@@ -96,7 +96,8 @@ def test_a_comma_that_may_part_thousands_or_arguments_is_refused_with_a_word(tex
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("sum(150,000, 200,000)", 350_000), ("max($100,200, $300)", 100_200), ("sum(100,050, 5)", 100_055)]
+    ("text", "value"),
+    [("sum(150,000, 200,000)", 350_000), ("max($100,200, $300)", 100_200), ("sum(100,050, 5)", 100_055)],
 )
 def test_a_comma_before_a_nought_or_behind_a_currency_parts_thousands(text: str, value: int) -> None:
     assert evaluate(text) == value

@@ -17,8 +17,12 @@ from orchestra.text.quotes import NEAR_THRESHOLD, QuoteSpan, find_quote, fold, m
 from orchestra.verification.standalone import verify_answer
 from tests.unsafe_reference import assert_cost
 
-WORDS = st.lists(st.text(st.characters(categories=["L", "Mn", "Nd", "P", "S"]), min_size=1, max_size=8), min_size=1, max_size=20)
-LATIN = st.lists(st.text(st.sampled_from("abcdefghijklmnopqrstuvwxyzäöüéèñßﬁ½Å"), min_size=2, max_size=8), min_size=3, max_size=25)
+WORDS = st.lists(
+    st.text(st.characters(categories=["L", "Mn", "Nd", "P", "S"]), min_size=1, max_size=8), min_size=1, max_size=20
+)
+LATIN = st.lists(
+    st.text(st.sampled_from("abcdefghijklmnopqrstuvwxyzäöüéèñßﬁ½Å"), min_size=2, max_size=8), min_size=3, max_size=25
+)
 
 
 @given(WORDS, st.data())
@@ -88,7 +92,9 @@ def test_half_a_letter_and_nothing_at_all_are_not_found(quote: str, text: str) -
 
 
 def test_the_first_source_that_has_it_is_named() -> None:
-    assert find_quote("Dewar", (EvidenceSource("no"), EvidenceSource("James  dewar"), EvidenceSource("Dewar"))) == QuoteSpan(2, 0, 5)
+    assert find_quote(
+        "Dewar", (EvidenceSource("no"), EvidenceSource("James  dewar"), EvidenceSource("Dewar"))
+    ) == QuoteSpan(2, 0, 5)
     assert find_quote("james dewar", (EvidenceSource("no"), EvidenceSource("James  dewar"))) == QuoteSpan(1, 0, 12)
 
 

@@ -38,7 +38,9 @@ def found(question: str, expression: str | None = None, quotes: tuple[str, ...] 
         ("What?", None, []),
     ],
 )
-def test_each_number_has_the_cell_that_the_question_means(question: str, expression: str | None, places: list[tuple[int, int]]) -> None:
+def test_each_number_has_the_cell_that_the_question_means(
+    question: str, expression: str | None, places: list[tuple[int, int]]
+) -> None:
     assert found(question, expression) == places
 
 

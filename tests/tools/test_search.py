@@ -16,7 +16,9 @@ from orchestra.tools.passages import MAX_PASSAGE, split_passages
 
 TEXTS = st.text(
     st.sampled_from(["a", "b", " ", "\n", "\n\n", ".", "! ", "é", "東", "word"][:1] + list(" \n.aé東!")), max_size=400
-) | st.lists(st.sampled_from(["word", " ", "\n", "\n\n", ". ", "x" * 500, "Heading\n\n", "東" * 300]), max_size=30).map("".join)
+) | st.lists(st.sampled_from(["word", " ", "\n", "\n\n", ". ", "x" * 500, "Heading\n\n", "東" * 300]), max_size=30).map(
+    "".join
+)
 
 
 @given(st.lists(TEXTS, max_size=3))
@@ -35,7 +37,10 @@ def test_every_passage_stands_at_its_offsets_and_no_word_is_lost(texts: list[str
 
 @given(st.lists(st.sampled_from(["word", "longer", "x" * 300]), min_size=1, max_size=300))
 def test_no_passage_is_longer_than_a_small_model_reads(words: list[str]) -> None:
-    assert max(len(passage.text) for passage in split_passages([Document(source="a", text=" ".join(words))])) <= MAX_PASSAGE
+    assert (
+        max(len(passage.text) for passage in split_passages([Document(source="a", text=" ".join(words))]))
+        <= MAX_PASSAGE
+    )
 
 
 def test_a_heading_goes_with_its_paragraph() -> None:
@@ -52,7 +57,8 @@ def docs(*texts: str) -> list[Document]:
 
 def test_the_passage_that_shares_most_comes_first() -> None:
     found = search(
-        "Which city has the oldest bridges?", docs("A river has fish.", "The oldest bridge of the city is stone.", "Cities are large.")
+        "Which city has the oldest bridges?",
+        docs("A river has fish.", "The oldest bridge of the city is stone.", "Cities are large."),
     )
     assert [passage.source for passage in found] == ["1.txt", "2.txt"]
     assert found[0].score > found[1].score > 0

@@ -12,11 +12,16 @@ from orchestra.testing import SimulatedOrchestra
 TABLE = [["", "2019", "2018"], ["Revenue", "$1,200", "$1,000"], ["Cost of revenue", "(700)", "(600)"]]
 TEXT = "Revenue grew in 2019. The report is in thousands of dollars."
 POLICY = [
-    {"source": "house.txt", "text": "We take reservations for up to eight guests. Dogs are welcome on the terrace at all times of the day."}
+    {
+        "source": "house.txt",
+        "text": "We take reservations for up to eight guests. Dogs are welcome on the terrace at all times of the day.",
+    }
 ]
 
 
-def sorting(intent: str, sure: float = 0.9, slots: Any = None, matter: str = "card_arrival", answer: str | None = None) -> dict[str, Any]:
+def sorting(
+    intent: str, sure: float = 0.9, slots: Any = None, matter: str = "card_arrival", answer: str | None = None
+) -> dict[str, Any]:
     """What the agents say to a message."""
 
     def found(call: CallRequest) -> Any:
@@ -50,18 +55,30 @@ PARTY = {"people": {"value": "two", "start": 0, "end": 3}}
         (sorting("out_of_scope"), {"message": "Who won?"}, "person"),
         (sorting("timer", sure=0.6), {"message": "Who won?"}, "person"),
         (sorting("accept_reservations"), {}, "person"),
-        (sorting("accept_reservations", answer="eight guests"), {"message": "Do you take reservations?", "policy": POLICY}, "question"),
-        (sorting("accept_reservations", answer="nine guests"), {"message": "Do you take reservations?", "policy": POLICY}, "person"),
+        (
+            sorting("accept_reservations", answer="eight guests"),
+            {"message": "Do you take reservations?", "policy": POLICY},
+            "question",
+        ),
+        (
+            sorting("accept_reservations", answer="nine guests"),
+            {"message": "Do you take reservations?", "policy": POLICY},
+            "person",
+        ),
         (sorting("out_of_scope"), {"message": "Are dogs welcome?", "policy": POLICY}, "person"),
     ],
 )
-async def test_a_message_goes_where_it_belongs(simulated: SimulatedOrchestra, says: Any, inputs: dict[str, Any], branch: str) -> None:
+async def test_a_message_goes_where_it_belongs(
+    simulated: SimulatedOrchestra, says: Any, inputs: dict[str, Any], branch: str
+) -> None:
     simulated.set_answers(says)
     result = await simulated.run(simulated.find("support_desk"), **{"message": "two", **inputs})
     assert result.value["branch"] == branch
     assert result.value["booking"] == (PARTY if branch == "booking" else {})
     assert ("bank" in branch) <= (result.value["matter"] is not None)
-    assert (simulated.workers.counts["generative_reader"] > 0) == ("policy" in inputs), "a language model is asked for documents only"
+    assert (simulated.workers.counts["generative_reader"] > 0) == ("policy" in inputs), (
+        "a language model is asked for documents only"
+    )
 
 
 async def test_a_booking_asks_for_what_is_missing(simulated: SimulatedOrchestra) -> None:
@@ -77,7 +94,9 @@ async def test_a_question_is_answered_in_the_words_of_the_house(simulated: Simul
     assert (result.value["branch"], result.value["reply"]) == ("question", "welcome on the terrace")
 
 
-def reading(expression: str | None, answer: Any, quotes: list[str] | None = None, sure: float = 0.9, **more: Any) -> dict[str, Any]:
+def reading(
+    expression: str | None, answer: Any, quotes: list[str] | None = None, sure: float = 0.9, **more: Any
+) -> dict[str, Any]:
     told = {
         "way": "cells" if expression is None else "difference",
         "cells": [],
@@ -123,18 +142,26 @@ async def test_a_count_comes_with_the_rows_that_were_counted(simulated: Simulate
     assert [cell["text"] for cell in result.value["cells"]] == ["Revenue"]
 
 
-async def test_a_count_of_rows_that_a_figure_bounds_needs_no_quote_but_the_figure(simulated: SimulatedOrchestra) -> None:
+async def test_a_count_of_rows_that_a_figure_bounds_needs_no_quote_but_the_figure(
+    simulated: SimulatedOrchestra,
+) -> None:
     condition = {"column": 1, "bound": "above", "limit": "1,100"}
     simulated.set_answers(reading("1", 1, way="count", rows=[1], cells=[[1, 1]], condition=condition))
     step = simulated.find("financial_question")
     said = await simulated.run(step, question="How many had more than 1,100 in 2019?", table=TABLE, paragraphs=[TEXT])
-    assert (said.status, said.value["answer"], [cell["text"] for cell in said.value["cells"]]) == ("done", 1, ["$1,200"])
+    assert (said.status, said.value["answer"], [cell["text"] for cell in said.value["cells"]]) == (
+        "done",
+        1,
+        ["$1,200"],
+    )
     other = await simulated.start(step, question="How many had more than 900 in 2019?", table=TABLE, paragraphs=[TEXT])
     assert (await other.wait()).status == "abstained", "nobody has said 1,100"
 
 
 async def test_a_comparison_comes_with_the_cell_that_was_compared(simulated: SimulatedOrchestra) -> None:
-    result = await asked(simulated, reading(None, ["Revenue"], ["Revenue"], way="most", rows=[1], column=1, cells=[[1, 0], [1, 1]]))
+    result = await asked(
+        simulated, reading(None, ["Revenue"], ["Revenue"], way="most", rows=[1], column=1, cells=[[1, 0], [1, 1]])
+    )
     assert (result.status, result.value["answer"]) == ("done", ["Revenue"])
     assert [cell["text"] for cell in result.value["cells"]] == ["Revenue", "$1,200"]
 
@@ -156,6 +183,8 @@ async def test_words_come_with_their_place(simulated: SimulatedOrchestra) -> Non
     ],
     ids=["a number that stands nowhere", "a wrong sum", "words that stand nowhere", "no sum", "doubtful"],
 )
-async def test_what_is_not_in_the_report_or_doubtful_is_withheld(simulated: SimulatedOrchestra, says: dict[str, Any]) -> None:
+async def test_what_is_not_in_the_report_or_doubtful_is_withheld(
+    simulated: SimulatedOrchestra, says: dict[str, Any]
+) -> None:
     result = await asked(simulated, says)
     assert (result.status, result.value) == ("abstained", None)

@@ -47,9 +47,13 @@ def array_errors(card: Card, file: str = "") -> Iterator[None]:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         at = ".".join(str(step) for step in first["loc"])
-        raise InputError("A011", f"{card.name}: {file or card.data}: {at}: {first['msg']}", hint=_repair_hint(card)) from error
+        raise InputError(
+            "A011", f"{card.name}: {file or card.data}: {at}: {first['msg']}", hint=_repair_hint(card)
+        ) from error
     except KeyError as error:
-        raise InputError("A011", f"{card.name}: there is no {error.args[0]!r} among its arrays", hint=_repair_hint(card)) from error
+        raise InputError(
+            "A011", f"{card.name}: there is no {error.args[0]!r} among its arrays", hint=_repair_hint(card)
+        ) from error
     except ValueError as error:
         raise InputError("A011", f"{card.name}: {error.args[0]}", hint=_repair_hint(card)) from error
 
@@ -86,8 +90,17 @@ def load_arrays(card: Card, file: str, sha256: str) -> dict[str, NDArray[Any]]:
                 raise ValueError("the arrays are too large")
             if not {entry.compress_type for entry in entries} <= {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
                 raise ValueError(f"{file} is not compressed as `.npz` files are")
-            return {entry.filename.removesuffix(".npy"): _load_array(entry.filename, archive.read(entry)) for entry in entries}
-    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError) as error:  # what zipfile raises for damaged ones
+            return {
+                entry.filename.removesuffix(".npy"): _load_array(entry.filename, archive.read(entry))
+                for entry in entries
+            }
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+        EOFError,
+        RuntimeError,
+    ) as error:  # what zipfile raises for damaged ones
         raise ValueError(f"{file} is damaged: {error}") from error
 
 
@@ -102,7 +115,10 @@ def _load_array(name: str, data: bytes) -> NDArray[Any]:
     if said is None:
         raise ValueError(f"{name} is no array of numbers")
     shape = [int(size) for size in said["shape"].split(b",") if size.strip()]
-    if said.end() != 10 + int.from_bytes(data[8:10], "little") or math.prod(shape) * int(said["size"]) != len(data) - said.end():
+    if (
+        said.end() != 10 + int.from_bytes(data[8:10], "little")
+        or math.prod(shape) * int(said["size"]) != len(data) - said.end()
+    ):
         raise ValueError(f"{name} has other bytes than its header says")
     array: NDArray[Any] = numpy.load(io.BytesIO(data), allow_pickle=False)
     if array.dtype.kind == "f" and not (numpy.abs(array) <= numpy.finfo(numpy.float32).max).all():
@@ -119,7 +135,12 @@ def pack_arrays(layout: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -
         for name, array in sorted(arrays.items()):
             inner = io.BytesIO()
             numpy.save(inner, array, allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy", date_time=(2026, 1, 1, 0, 0, 0)), inner.getvalue(), zipfile.ZIP_DEFLATED, 9)
+            archive.writestr(
+                zipfile.ZipInfo(f"{name}.npy", date_time=(2026, 1, 1, 0, 0, 0)),
+                inner.getvalue(),
+                zipfile.ZIP_DEFLATED,
+                9,
+            )
     data = buffer.getvalue()
     body = {**layout, "sha256": hashlib.sha256(data).hexdigest()}
     return json.dumps(body, indent=1) + "\n", data

@@ -39,7 +39,9 @@ class WordingModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def probabilities(self, inputs: Mapping[str, Any]) -> list[float]:
         """The probability of each choice by the words alone."""
         numbers = wording_features(str(inputs.get(self.claim, "")), str(inputs.get(self.evidence, "")))
-        scaled = [(number - mean) / spread for number, mean, spread in zip(numbers, self.mean, self.spread, strict=True)]
+        scaled = [
+            (number - mean) / spread for number, mean, spread in zip(numbers, self.mean, self.spread, strict=True)
+        ]
         sums = [sum(map(float.__mul__, row, scaled)) + bias for row, bias in zip(self.weights, self.bias, strict=True)]
         return softmax(sums)
 
@@ -77,13 +79,18 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise _calibration_error(str(error), place) from error
         if set(found.choices) != set(choices):
             raise _calibration_error(
-                f"it is about {', '.join(found.choices)}, and the card's choices are {', '.join(choices) or 'none'}", place
+                f"it is about {', '.join(found.choices)}, and the card's choices are {', '.join(choices) or 'none'}",
+                place,
             )
         sizes = [len(found.bias)]
         if found.words is not None:
             sizes += [len(found.words.weights), len(found.words.bias)]
-            if {len(row) for row in (found.words.mean, found.words.spread, *found.words.weights)} != {len(FEATURE_NAMES)}:
-                raise _calibration_error(f"it has other numbers of words than the {len(FEATURE_NAMES)} that are counted", place)
+            if {len(row) for row in (found.words.mean, found.words.spread, *found.words.weights)} != {
+                len(FEATURE_NAMES)
+            }:
+                raise _calibration_error(
+                    f"it has other numbers of words than the {len(FEATURE_NAMES)} that are counted", place
+                )
             if not all(spread > 0 for spread in found.words.spread):
                 raise _calibration_error("a spread is not positive", place)
         if set(sizes) != {len(found.choices)}:
@@ -98,7 +105,10 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         ]
         if self.words is not None:
             said = self.words.probabilities(inputs)
-            sums = [one + self.trust.wording * math.log(max(MIN_PROBABILITY, chance)) for one, chance in zip(sums, said, strict=True)]
+            sums = [
+                one + self.trust.wording * math.log(max(MIN_PROBABILITY, chance))
+                for one, chance in zip(sums, said, strict=True)
+            ]
         return dict(zip(self.choices, softmax(sums), strict=True))
 
 

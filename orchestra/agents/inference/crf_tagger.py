@@ -61,7 +61,9 @@ def split_words(text: str) -> list[Word]:
 
 def word_shape(word: str) -> str:
     """How a word looks: `Xx` for `Marcelo`, `dd` for `2026`; runs of more than two are cut to two."""
-    looks = "".join("d" if char.isdigit() else "X" if char.isupper() else "x" if char.isalpha() else char for char in word)
+    looks = "".join(
+        "d" if char.isdigit() else "X" if char.isupper() else "x" if char.isalpha() else char for char in word
+    )
     return re.sub(r"(.)\1+", r"\1\1", looks)
 
 
@@ -78,7 +80,9 @@ class TaggerFeatures:
         wanted = sorted(set(asked))
         return [self._features_at(at, words, lower, shapes, wanted) for at in range(len(words))]
 
-    def _features_at(self, at: int, words: Sequence[Word], lower: Sequence[str], shapes: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    def _features_at(
+        self, at: int, words: Sequence[Word], lower: Sequence[str], shapes: Sequence[str], wanted: Sequence[str]
+    ) -> list[str]:
         count = len(words)
         before, after = at, count - 1 - at
         short, place = min(count, 6), min(before, 2)
@@ -91,12 +95,25 @@ class TaggerFeatures:
 
         near = {step: word(step) for step in _OFFSETS}
         looks = {step: shape(step) for step in _OFFSETS[1:-1]}
-        glued = int(before > 0 and words[at - 1].end == words[at].start), int(after > 0 and words[at + 1].start == words[at].end)
-        found = ["bias", f"length {short}", f"from start {min(before, 3)}", f"from end {min(after, 3)}", f"glued {glued}"]
-        found += [f"word {step} {text}" for step, text in near.items()] + [f"shape {step} {looked}" for step, looked in looks.items()]
+        glued = (
+            int(before > 0 and words[at - 1].end == words[at].start),
+            int(after > 0 and words[at + 1].start == words[at].end),
+        )
+        found = [
+            "bias",
+            f"length {short}",
+            f"from start {min(before, 3)}",
+            f"from end {min(after, 3)}",
+            f"glued {glued}",
+        ]
+        found += [f"word {step} {text}" for step, text in near.items()] + [
+            f"shape {step} {looked}" for step, looked in looks.items()
+        ]
         found += [f"words {step} {near[step]} {near[step + 1]}" for step in (-2, -1, 0, 1)]
         found += [f"shapes {looks[-1]} {looks[0]} {looks[1]}", f"short {short} {looks[0]} {place}"]
-        found += [f"begins {near[0][:size]}" for size in (1, 2, 3, 4)] + [f"ends {near[0][-size:]}" for size in (1, 2, 3, 4)]
+        found += [f"begins {near[0][:size]}" for size in (1, 2, 3, 4)] + [
+            f"ends {near[0][-size:]}" for size in (1, 2, 3, 4)
+        ]
         for slot in wanted or ("nothing",):
             found += [f"asked {slot}", f"asked {slot} {looks[0]}", f"asked {slot} {min(count, 4)} {place}"]
         found.append(f"all asked {' '.join(wanted)}")
@@ -129,7 +146,9 @@ class CrfTagger:
         words = split_words(text)
         if not words:
             return {self.config.output: {}}, 1.0
-        scores = self._scores(self._features.extract(words, inputs.get(self.config.hint) or () if self.config.hint else ()))
+        scores = self._scores(
+            self._features.extract(words, inputs.get(self.config.hint) or () if self.config.hint else ())
+        )
         path, chance = viterbi(scores, self._transitions)
         return {self.config.output: decode_slots(text, words, [self.config.labels[label] for label in path])}, chance
 

@@ -69,8 +69,14 @@ class EncoderShape:
         kind, places = config["model_type"], config.get("position_embedding_type", "absolute")
         if kind not in ("bert", "mpnet") or config["hidden_act"] != "gelu" or places != "absolute":
             raise ValueError("the encoder is no BERT or MPNet with GELU and absolute positions")
-        sizes = [int(config[key]) for key in ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size")]
-        more = (int(config["pad_token_id"]) + 1, int(config["relative_attention_num_buckets"])) if kind == "mpnet" else (0, 0)
+        sizes = [
+            int(config[key]) for key in ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size")
+        ]
+        more = (
+            (int(config["pad_token_id"]) + 1, int(config["relative_attention_num_buckets"]))
+            if kind == "mpnet"
+            else (0, 0)
+        )
         return cls(sizes[0], sizes[1], sizes[2], sizes[3], float(config["layer_norm_eps"]), *more)
 
     @property
@@ -82,7 +88,9 @@ class EncoderShape:
         """What a linear layer takes and gives."""
         if name.endswith("intermediate.dense"):
             return self.hidden_size, self.intermediate_size
-        return (self.intermediate_size if name.endswith("output.dense") and "attention" not in name else self.hidden_size), self.hidden_size
+        return (
+            self.intermediate_size if name.endswith("output.dense") and "attention" not in name else self.hidden_size
+        ), self.hidden_size
 
 
 class LoraWeights(NamedTuple):
@@ -105,7 +113,9 @@ class EncodedPair(NamedTuple):
 class Encoder:
     """An encoder, ready to read texts."""
 
-    def __init__(self, shape: EncoderShape, arrays: Mapping[str, Array], tokenizer: Any, threads: BlasThreads | None = None) -> None:
+    def __init__(
+        self, shape: EncoderShape, arrays: Mapping[str, Array], tokenizer: Any, threads: BlasThreads | None = None
+    ) -> None:
         """`threads` are those of the process. Raises `KeyError` or `ValueError` for arrays that are not those of the shape."""
         self.shape, self._threads = shape, threads or BlasThreads()
         self._arrays = bert_names(arrays)
@@ -154,7 +164,11 @@ class Encoder:
         """The tokens of two texts as one input, at most `limit`: the beginning of each, and of the first at most half of the limit."""
         pair = self.tokenize_pair(first[: limit * CHARACTERS_PER_TOKEN], second[: limit * CHARACTERS_PER_TOKEN])
         marks = len(self.tokenize_pair("", "").head) - 1  # behind the first text
-        head = pair.head if len(pair.head) <= limit // 2 else [*pair.head[: max(1, limit // 2 - marks)], *pair.head[-marks:]]
+        head = (
+            pair.head
+            if len(pair.head) <= limit // 2
+            else [*pair.head[: max(1, limit // 2 - marks)], *pair.head[-marks:]]
+        )
         return [*head, *pair.body[: max(0, limit - len(head) - len(pair.tail))], *pair.tail]
 
     def embed(self, tokens: Sequence[int], adapters: Mapping[str, LoraWeights], members: int = 1) -> Array:
@@ -187,13 +201,20 @@ class Encoder:
             if len(x) != members and any(f"{block}.{name}" in adapters for name in LINEAR_LAYERS):
                 x = np.repeat(x, members, axis=0)  # up to here they have said the same
             read = self._attention(x, block, adapters, near)
-            x = self._layer_norm(x + self._linear(read, f"{block}.attention.output.dense", adapters), f"{block}.attention.output.LayerNorm")
+            x = self._layer_norm(
+                x + self._linear(read, f"{block}.attention.output.dense", adapters),
+                f"{block}.attention.output.LayerNorm",
+            )
             inner = gelu(self._linear(x, f"{block}.intermediate.dense", adapters))
-            x = self._layer_norm(x + self._linear(inner, f"{block}.output.dense", adapters), f"{block}.output.LayerNorm")
+            x = self._layer_norm(
+                x + self._linear(inner, f"{block}.output.dense", adapters), f"{block}.output.LayerNorm"
+            )
         given: Array = np.repeat(x, members // len(x), axis=0)
         return given
 
-    def _attention(self, x: Array, block: str, adapters: Mapping[str, LoraWeights], position_bias: Array | None) -> Array:
+    def _attention(
+        self, x: Array, block: str, adapters: Mapping[str, LoraWeights], position_bias: Array | None
+    ) -> Array:
         """What each token reads from the others, (members, tokens, width)."""
         import numpy as np
 
@@ -232,7 +253,11 @@ class Encoder:
 
 def lora_weights(arrays: Mapping[str, Array], shape: EncoderShape, members: int = 1) -> dict[str, LoraWeights]:
     """The adapters among an agent's arrays. Raises `ValueError` or `KeyError` for others than those of the shape and of so many members."""
-    changes = {name: LoraWeights(arrays[f"down.{name}"], arrays[f"up.{name}"]) for name in shape.linear_layers if f"down.{name}" in arrays}
+    changes = {
+        name: LoraWeights(arrays[f"down.{name}"], arrays[f"up.{name}"])
+        for name in shape.linear_layers
+        if f"down.{name}" in arrays
+    }
     for name, (down, up) in changes.items():
         taken, given = shape.layer_shape(name)
         if down.shape != (members, down.shape[1], taken) or up.shape != (members, given, down.shape[1]):

@@ -89,13 +89,17 @@ class _TfidfModel:
         """What the features say, by column; the intercept where there are none."""
         import numpy
 
-        counts = Counter(row for feature in self._features.extract(text) if (row := self._index.get(feature)) is not None)
+        counts = Counter(
+            row for feature in self._features.extract(text) if (row := self._index.get(feature)) is not None
+        )
         rows = numpy.fromiter(counts, dtype=numpy.int64)
         weights = numpy.array([1 + math.log(count) for count in counts.values()], dtype=numpy.float32) * self._idf[rows]
         if not weights.any():  # none that counts: nothing has a length of 1
             return self.intercept
         weights /= numpy.linalg.norm(weights)
-        found: NDArray[numpy.float32] = weights @ self._weights[rows].astype(numpy.float32) * self._scale + self.intercept
+        found: NDArray[numpy.float32] = (
+            weights @ self._weights[rows].astype(numpy.float32) * self._scale + self.intercept
+        )
         return found
 
 

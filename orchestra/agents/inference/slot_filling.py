@@ -126,7 +126,11 @@ class SlotFiller:
         """
         text = SlotInput.from_inputs(self.encoder, self.config, inputs)
         if len(text.windows) > MAX_WINDOWS:
-            raise InputError("A023", f"{self.config.input} has {text.token_count:,} tokens, which is too long to read", hint="cut it first")
+            raise InputError(
+                "A023",
+                f"{self.config.input} has {text.token_count:,} tokens, which is too long to read",
+                hint="cut it first",
+            )
         if not text.words:
             return {self.config.output: {}}, 1.0
         labels, probability = self.decode(self.word_logits(text))

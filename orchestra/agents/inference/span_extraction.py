@@ -81,7 +81,9 @@ def check_overlap(tokens: int, overlap: int) -> None:
     """Raises `ValueError` for windows that share all that a long question leaves of them: they would never reach the end."""
     room = tokens - min(MAX_QUESTION, tokens // 2)
     if overlap >= room:
-        raise ValueError(f"windows of {tokens} tokens that share {overlap} do not go on: a question leaves {room} of them")
+        raise ValueError(
+            f"windows of {tokens} tokens that share {overlap} do not go on: a question leaves {room} of them"
+        )
 
 
 def split_windows(pair: EncodedPair, tokens: int, overlap: int) -> Iterator[Window]:
@@ -121,10 +123,14 @@ class SpanExtractor:
     def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
         """The words that answer, or null, and the probability of that. Raises `InputError` A023 for a passage that is too long."""
         question, passage = str(inputs[self.config.question]), str(inputs[self.config.passage])
-        found = list(split_windows(self.encoder.tokenize_pair(question, passage), self.config.tokens, self.config.overlap))
+        found = list(
+            split_windows(self.encoder.tokenize_pair(question, passage), self.config.tokens, self.config.overlap)
+        )
         if len(found) > MAX_WINDOWS:
             raise InputError(
-                "A023", f"{self.config.passage} has about {len(passage) // 4:,} tokens, which is too long to read", hint="search it first"
+                "A023",
+                f"{self.config.passage} has about {len(passage) // 4:,} tokens, which is too long to read",
+                hint="search it first",
             )
         best, probability = self.decode([(window, self.logits(window)) for window in found])
         answer = None if best is None else passage[slice(*expand_to_words(passage, *best))]
@@ -156,7 +162,9 @@ class SpanExtractor:
         tops = [float(sums.max(initial=-np.inf)) for sums, _ in weighed]
         at = int(np.argmax(tops))
         top = max(tops[at], silence)
-        total = sum(float(np.exp((sums - top) / config.heat).sum()) for sums, _ in weighed) + math.exp((silence - top) / config.heat)
+        total = sum(float(np.exp((sums - top) / config.heat).sum()) for sums, _ in weighed) + math.exp(
+            (silence - top) / config.heat
+        )
         if silence >= tops[at]:
             return None, math.exp((silence - top) / config.heat) / total
         sums, window = weighed[at]

@@ -108,18 +108,24 @@ class TextClassifier:
         """The committee of a card's folder, on its base. Raises `InputError` A011 where its files are missing, damaged or do not fit."""
         with array_errors(card):
             config, arrays = TextClassifierConfig.read(card)
-            return cls(config, arrays, encoder, _load_linear(card, config.linear), card.output_form, card.current_calibration)
+            return cls(
+                config, arrays, encoder, _load_linear(card, config.linear), card.output_form, card.current_calibration
+            )
 
     def logits(self, text: str, beside: str = "") -> NDArray[Any]:
         """What the committee gives each label: logarithms of weights that need not sum to one."""
         most = self.config.tokens
-        tokens = self.encoder.truncate_pair(text, beside, most) if self.config.beside else self.encoder.tokenize(text, most)
+        tokens = (
+            self.encoder.truncate_pair(text, beside, most) if self.config.beside else self.encoder.tokenize(text, most)
+        )
         members = self.member_log_probabilities(self.encoder.embed(tokens, self._adapters, self.config.members))
         given: NDArray[Any] = self.config.share * members.mean(axis=0)
         if self._linear is not None and self.config.linear is not None:
             import numpy as np
 
-            given = given + self.config.linear.share * np.log(np.maximum(self._linear.probabilities(text), MIN_PROBABILITY))
+            given = given + self.config.linear.share * np.log(
+                np.maximum(self._linear.probabilities(text), MIN_PROBABILITY)
+            )
         return given
 
     def member_log_probabilities(self, vectors: Array) -> Array:
@@ -135,7 +141,9 @@ class TextClassifier:
         import numpy as np
 
         config = self.config
-        probabilities = np.exp(log_softmax(self.logits(str(inputs[config.input]), str(inputs[config.beside]) if config.beside else "")))
+        probabilities = np.exp(
+            log_softmax(self.logits(str(inputs[config.input]), str(inputs[config.beside]) if config.beside else ""))
+        )
         if config.outside is None:
             return self._calibrated_output(dict(zip(config.labels, map(float, probabilities), strict=True)), inputs)
         at = config.labels.index(config.outside.label)
@@ -143,10 +151,14 @@ class TextClassifier:
         probabilities[at] = 0
         best = int(probabilities.argmax())
         confidence = (1 - outside) * float(probabilities[best] / max(probabilities.sum(), MIN_PROBABILITY))
-        label, probability = (config.outside.label, outside) if outside >= OUT_OF_SCOPE_THRESHOLD else (config.labels[best], confidence)
+        label, probability = (
+            (config.outside.label, outside) if outside >= OUT_OF_SCOPE_THRESHOLD else (config.labels[best], confidence)
+        )
         return {config.output: label, config.outside.output: outside}, probability
 
-    def _calibrated_output(self, chances: Mapping[str, float], inputs: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
+    def _calibrated_output(
+        self, chances: Mapping[str, float], inputs: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], float]:
         """The likeliest label, and the fields of probabilities, after the calibration where there is one."""
         if self._calibration is not None:
             chances = self._calibration.calibrate(chances, inputs)

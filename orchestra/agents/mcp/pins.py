@@ -40,7 +40,9 @@ class ToolPin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     digest: str
 
     @classmethod
-    def from_tool(cls, name: str, description: str, input: Mapping[str, Any], output: Mapping[str, Any] | None) -> ToolPin:
+    def from_tool(
+        cls, name: str, description: str, input: Mapping[str, Any], output: Mapping[str, Any] | None
+    ) -> ToolPin:
         """A tool as its server tells of it. Raises `InputError` T013 for one whose types cannot be used."""
         said = [name, description, dict(input), None if output is None else dict(output)]
         if why := storage_error(said):
@@ -95,7 +97,12 @@ def read(project: Path | None, server: str, config: McpServer) -> dict[str, Tool
         if pin is None:
             raise InputError("T012", f"the tool {server}.{name} is not pinned", location=place, hint=_pin_hint(server))
         if not _is_intact(name, pin):
-            raise InputError("T012", f"the pin of {server}.{name} is not what its digest says", location=place, hint=_pin_hint(server))
+            raise InputError(
+                "T012",
+                f"the pin of {server}.{name} is not what its digest says",
+                location=place,
+                hint=_pin_hint(server),
+            )
         pins[name] = pin
     return pins
 
@@ -127,22 +134,30 @@ def _read_file(project: Path | None, server: str) -> dict[str, ToolPin]:
             "T012", f"the pins of {server} cannot be read: {error.strerror}", location=place, hint=_pin_hint(server)
         ) from error
     if len(data) > MAX_BYTES:
-        raise InputError("T012", f"the pins of {server} have more than {MAX_BYTES >> 20} MiB", location=place, hint=_pin_hint(server))
+        raise InputError(
+            "T012", f"the pins of {server} have more than {MAX_BYTES >> 20} MiB", location=place, hint=_pin_hint(server)
+        )
     try:
         return msgspec.json.decode(data, type=PinFile).tools if data else {}
     except (msgspec.DecodeError, RecursionError) as error:
-        raise InputError("T012", f"the pins of {server} cannot be read: {error}", location=place, hint=_pin_hint(server)) from error
+        raise InputError(
+            "T012", f"the pins of {server} cannot be read: {error}", location=place, hint=_pin_hint(server)
+        ) from error
 
 
 def write(project: Path | None, server: str, pins: Mapping[str, ToolPin]) -> Path:
     """Keeps the pins of a server; gives the file. Raises `InputError` T019 where it cannot be written."""
     path = pin_path(project, server)
-    data = msgspec.json.format(msgspec.json.encode(PinFile(FORMAT, server, dict(sorted(pins.items())))), indent=2) + b"\n"
+    data = (
+        msgspec.json.format(msgspec.json.encode(PinFile(FORMAT, server, dict(sorted(pins.items())))), indent=2) + b"\n"
+    )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, data)
     except OSError as error:
-        raise InputError("T019", f"{path} cannot be written: {error.strerror}", hint="make the project's folder writable") from error
+        raise InputError(
+            "T019", f"{path} cannot be written: {error.strerror}", hint="make the project's folder writable"
+        ) from error
     return path
 
 
@@ -162,5 +177,7 @@ def _tool_schema(name: str, stated: Mapping[str, Any]) -> Schema:
 
 def _unusable_types(name: str, why: str) -> InputError:
     return InputError(
-        "T013", f"the types of the tool {to_storable(escape_invisible(name, keep=''), 100)!r} cannot be used: {why}", hint="leave it out"
+        "T013",
+        f"the types of the tool {to_storable(escape_invisible(name, keep=''), 100)!r} cannot be used: {why}",
+        hint="leave it out",
     )

@@ -81,16 +81,22 @@ class McpClient:
                 if self._checked_count != self._change_count:
                     await self._recheck_pins(session, pipe, tool)
                 if (reason := self._pin_errors.get(tool)) is not None:
-                    raise ToolError("T012", f"{self.name}.{tool} {reason}", f"orchestra tools pin {self.name}, if that is well")
+                    raise ToolError(
+                        "T012", f"{self.name}.{tool} {reason}", f"orchestra tools pin {self.name}, if that is well"
+                    )
                 return await _call_tool(session, tool, arguments)
         except TimeoutError:
             await self._ping_or_stop(session)
             hint = f"raise `timeout` of [mcp.{self.name}], or look into the server"
-            raise ToolError("T017", f"{self.name}.{tool} gave no answer within {self.config.timeout:g} s", hint) from None
+            raise ToolError(
+                "T017", f"{self.name}.{tool} gave no answer within {self.config.timeout:g} s", hint
+            ) from None
         except ToolError:
             raise
         except (ValidationError, ValueError) as error:
-            raise ToolError("T016", f"{self.name}.{tool} answered what is no result: {_first_line(error)}", "mend the server") from None
+            raise ToolError(
+                "T016", f"{self.name}.{tool} answered what is no result: {_first_line(error)}", "mend the server"
+            ) from None
         except _protocol_errors() as error:
             raise await self._call_error(tool, pipe, error) from None
 
@@ -129,7 +135,9 @@ class McpClient:
         if self._task is None or self._task.done() or self._ready is None:
             if find_spec("mcp") is None:
                 raise ToolError(
-                    "T010", f"{self.name} is an MCP server, and the package mcp is not there", "pip install 'orchestra-slm[mcp]'"
+                    "T010",
+                    f"{self.name} is an MCP server, and the package mcp is not there",
+                    "pip install 'orchestra-slm[mcp]'",
                 )
             self._stop = asyncio.Event()
             self._ready = asyncio.get_running_loop().create_future()
@@ -149,7 +157,9 @@ class McpClient:
 
         from orchestra.agents.mcp.stdio_transport import connect
 
-        fault = ToolError("T011", f"the MCP server {self.name} did not start", f"run it by hand: {' '.join(self.config.command)}")
+        fault = ToolError(
+            "T011", f"the MCP server {self.name} did not start", f"run it by hand: {' '.join(self.config.command)}"
+        )
         try:
             async with (
                 connect(self._launch_spec(), self._on_stderr_line) as pipe,
@@ -161,7 +171,11 @@ class McpClient:
                         self._checked_count = -1
                         await self._check_pins(session)
                 except TimeoutError:
-                    late = "was closed before it was ready" if stop.is_set() else f"was not ready within {START_TIMEOUT:g} s"
+                    late = (
+                        "was closed before it was ready"
+                        if stop.is_set()
+                        else f"was not ready within {START_TIMEOUT:g} s"
+                    )
                     fault.reason = f"the MCP server {self.name} {late}"
                 except _protocol_errors() as error:
                     await asyncio.wait([asyncio.ensure_future(pipe.closed.wait())], timeout=0.5)
@@ -203,7 +217,9 @@ class McpClient:
         """The program's absolute path, wherever one stands: a path from the project's folder, a name from the absolute folders of PATH."""
         if os.path.dirname(program):
             return shutil.which(str((self._folder or Path()).absolute() / program))
-        return shutil.which(program, path=os.pathsep.join(folder for folder in os.get_exec_path() if os.path.isabs(folder)))
+        return shutil.which(
+            program, path=os.pathsep.join(folder for folder in os.get_exec_path() if os.path.isabs(folder))
+        )
 
     async def _check_pins(self, session: ClientSession) -> None:
         """Holds the server's tools against their pins, unless another call has done so. Until it has succeeded nothing is called."""
@@ -220,7 +236,9 @@ class McpClient:
             lost = await self._call_error(tool, pipe, error)
             if lost.code == "T018":
                 said = f"{self.name}.{tool} was not called: the server says that its tools have changed, and did not list them"
-                lost = ToolError("T018", f"{said}: {_first_line(error)}", f"look into the server: orchestra tools list {self.name}")
+                lost = ToolError(
+                    "T018", f"{said}: {_first_line(error)}", f"look into the server: orchestra tools list {self.name}"
+                )
             raise lost from None
 
     def _differences(self, found: Mapping[str, ToolPin | InputError]) -> dict[str, str]:
@@ -233,7 +251,9 @@ class McpClient:
             elif isinstance(today, InputError):
                 changed[name] = f"is not what was pinned: {today.message}"
             elif today.digest != pin.digest:
-                parts = [part for part in ("description", "input", "output") if getattr(today, part) != getattr(pin, part)]
+                parts = [
+                    part for part in ("description", "input", "output") if getattr(today, part) != getattr(pin, part)
+                ]
                 changed[name] = f"is not what was pinned: it has another {' and another '.join(parts)}"
         return changed
 
@@ -265,21 +285,29 @@ class McpClient:
             await asyncio.wait([with_closing], timeout=0.05)
             with_closing.cancel()
         if pipe.limit_error:
-            return ToolError("T015", f"{self.name}.{tool}: {pipe.limit_error}; the server was ended", "ask it for less, or mend it")
+            return ToolError(
+                "T015", f"{self.name}.{tool}: {pipe.limit_error}; the server was ended", "ask it for less, or mend it"
+            )
         if pipe.closed.is_set():
             if self._task is not None:
                 await asyncio.wait([self._task], timeout=5)
             return ToolError(
-                "T014", f"the MCP server {self.name} ended in the middle of {tool}: {pipe.exit_status}", "look into the server"
+                "T014",
+                f"the MCP server {self.name} ended in the middle of {tool}: {pipe.exit_status}",
+                "look into the server",
             )
-        return ToolError("T018", f"{self.name}.{tool} refused the call: {_first_line(error)}", "compare with `orchestra tools list`")
+        return ToolError(
+            "T018", f"{self.name}.{tool} refused the call: {_first_line(error)}", "compare with `orchestra tools list`"
+        )
 
 
 async def _call_tool(session: ClientSession, tool: str, arguments: Mapping[str, Any]) -> CallToolResult:
     """The answer as it came. Not by `ClientSession.call_tool`, which checks it with patterns that a server has chosen."""
     from mcp_types import CallToolRequest, CallToolRequestParams, CallToolResult
 
-    return await session.send_request(CallToolRequest(params=CallToolRequestParams(name=tool, arguments=dict(arguments))), CallToolResult)
+    return await session.send_request(
+        CallToolRequest(params=CallToolRequestParams(name=tool, arguments=dict(arguments))), CallToolResult
+    )
 
 
 async def _list_tools(session: ClientSession) -> dict[str, ToolPin | InputError]:
@@ -291,7 +319,9 @@ async def _list_tools(session: ClientSession) -> dict[str, ToolPin | InputError]
         page = await session.list_tools(params=PaginatedRequestParams(cursor=cursor) if cursor else None)
         for tool in page.tools:
             try:
-                found[tool.name] = ToolPin.from_tool(tool.name, tool.description or "", tool.input_schema, tool.output_schema)
+                found[tool.name] = ToolPin.from_tool(
+                    tool.name, tool.description or "", tool.input_schema, tool.output_schema
+                )
             except InputError as error:
                 found[tool.name] = error
         cursor = page.next_cursor

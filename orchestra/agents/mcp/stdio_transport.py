@@ -69,7 +69,11 @@ class StdioConnection:
         """How it ended, in words."""
         code = self.process.returncode
         ended = (
-            "it closed its output" if code is None else f"it was ended by signal {-code}" if code < 0 else f"it ended with status {code}"
+            "it closed its output"
+            if code is None
+            else f"it was ended by signal {-code}"
+            if code < 0
+            else f"it ended with status {code}"
         )
         return f"{ended}: {self.last_stderr_line}" if self.last_stderr_line else ended
 
@@ -94,7 +98,10 @@ async def connect(launch: McpLaunchSpec, on_stderr: Callable[[str], None]) -> As
     coming, read = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     write, going = anyio.create_memory_object_stream[SessionMessage](0)
     pipe = StdioConnection(process, read, write)
-    tasks = [asyncio.create_task(work) for work in (_receive(pipe, coming), _send(pipe, going), _read_stderr(pipe, on_stderr))]
+    tasks = [
+        asyncio.create_task(work)
+        for work in (_receive(pipe, coming), _send(pipe, going), _read_stderr(pipe, on_stderr))
+    ]
     try:
         yield pipe
     finally:
@@ -123,12 +130,16 @@ async def _receive(pipe: StdioConnection, incoming: MemoryObjectSendStream[Sessi
                 except ValueError:
                     pipe.invalid_lines += bool(line.strip())
                     pipe.limit_error = (
-                        f"it wrote {MAX_INVALID_LINES:,} lines that are no message" if pipe.invalid_lines >= MAX_INVALID_LINES else ""
+                        f"it wrote {MAX_INVALID_LINES:,} lines that are no message"
+                        if pipe.invalid_lines >= MAX_INVALID_LINES
+                        else ""
                     )
                     await asyncio.sleep(0)
                     continue
                 pipe.messages += 1
-                pipe.limit_error = f"it sent {MAX_MESSAGES:,} messages that nobody asked for" if pipe.messages >= MAX_MESSAGES else ""
+                pipe.limit_error = (
+                    f"it sent {MAX_MESSAGES:,} messages that nobody asked for" if pipe.messages >= MAX_MESSAGES else ""
+                )
                 await incoming.send(SessionMessage(message))
     except (anyio.BrokenResourceError, anyio.ClosedResourceError, ConnectionError):
         pass  # the session is gone

@@ -32,7 +32,14 @@ class McpTool(ToolFunction):
     def __init__(self, client: McpClient, pin: pins.ToolPin) -> None:
         name, effect = f"{client.name}.{pin.name}", client.config.tools[pin.name]
         contract = Contract(
-            name, "tool", pin.input_schema, pin.output_schema, pin.summary, effect, label=client.config.label, version=pin.digest
+            name,
+            "tool",
+            pin.input_schema,
+            pin.output_schema,
+            pin.summary,
+            effect,
+            label=client.config.label,
+            version=pin.digest,
         )
         self.client, self.pin = client, pin
         super().__init__(contract, self._call_remote, pin.digest)
@@ -63,7 +70,11 @@ class McpTool(ToolFunction):
         texts = [block.text for block in result.content if block.type == "text"]
         if result.is_error:
             said = to_storable(escape_invisible(" ".join(" ".join(texts).split()), keep=""), MAX_ERROR_CHARACTERS)
-            raise ToolError("T018", f"{self.name} refused the call: {said or 'it does not say why'}", "what it says is the server's word")
+            raise ToolError(
+                "T018",
+                f"{self.name} refused the call: {said or 'it does not say why'}",
+                "what it says is the server's word",
+            )
         value: Any = "\n".join(texts) if self.pin.output is None else result.structured_content
         if self.pin.output is None and not texts:
             raise ToolError("T016", f"{self.name} gave no text", "only texts and structured results can be used")

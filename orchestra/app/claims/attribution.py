@@ -89,7 +89,9 @@ class Attributor:
                 agree |= dict.fromkeys(known.positions.get(node, ()), path)
         if not agree:
             return known.no_agreement
-        base = known.without_agents if any(known.group.origins[at].kind == "agent" for at in agree) else known.with_agents
+        base = (
+            known.without_agents if any(known.group.origins[at].kind == "agent" for at in agree) else known.with_agents
+        )
         return Attribution(base, agree, tuple(sorted(agree.keys() - base.members)))
 
     def _index_group(self, group: OriginGroup) -> _GroupIndex:
@@ -100,7 +102,9 @@ class Attributor:
         speak = [at for at, one in enumerate(group.origins) if one.kind != "tool" or self._is_judged(one.node)]
         quiet = [at for at in speak if group.origins[at].kind != "agent"]
         everyone = BaseOrigins(group, tuple(speak), frozenset(speak))
-        return _GroupIndex(group, places, everyone, BaseOrigins(group, tuple(quiet), frozenset(quiet)), Attribution(everyone, {}, ()))
+        return _GroupIndex(
+            group, places, everyone, BaseOrigins(group, tuple(quiet), frozenset(quiet)), Attribution(everyone, {}, ())
+        )
 
     def _index_node(self, node: str) -> None:
         """Takes down what a node says, each thing at the first path where it stands."""

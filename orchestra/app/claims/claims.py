@@ -98,7 +98,11 @@ def extract_claims(events: Iterable[Event], workflows: Mapping[str, bytes]) -> t
     history = History.of(events)
     if not isinstance(history.outcome, ValueOutcome):
         return ()
-    return tuple(_ClaimExtractor(history, OutputLineage.of(history, events, workflows), RunTexts.of(history)).claims(history.outcome.value))
+    return tuple(
+        _ClaimExtractor(history, OutputLineage.of(history, events, workflows), RunTexts.of(history)).claims(
+            history.outcome.value
+        )
+    )
 
 
 def dropped_claims(events: Iterable[Event]) -> tuple[OutputClaim, ...]:
@@ -110,10 +114,20 @@ def dropped_claims(events: Iterable[Event]) -> tuple[OutputClaim, ...]:
         for verdict in event.verdicts:
             for part in verdict.dropped:
                 outcome = UNKNOWN if part.score is None else FAIL
-                said = ClaimVerdict(event.node, verdict.check, outcome, 0.0 if part.score is None else part.score, part.reason)
+                said = ClaimVerdict(
+                    event.node, verdict.check, outcome, 0.0 if part.score is None else part.score, part.reason
+                )
                 why = f"dropped: {part.reason}"
                 found.append(
-                    OutputClaim(part.path, part.text, (event.node,), verdicts=(said,), score=part.score, unsupported=why, dropped=True)
+                    OutputClaim(
+                        part.path,
+                        part.text,
+                        (event.node,),
+                        verdicts=(said,),
+                        score=part.score,
+                        unsupported=why,
+                        dropped=True,
+                    )
                 )
     return tuple(found)
 
@@ -155,7 +169,11 @@ class _ClaimEvidence:
 
     def covers(self, quote: OutputClaim, places: frozenset[Support]) -> bool:
         """Whether the quote is among this evidence with its verdicts, and this claim is not less supported than the quote itself."""
-        return places <= self.evidence and self.verdicts.issuperset(quote.verdicts) and (self.supported or bool(quote.unsupported))
+        return (
+            places <= self.evidence
+            and self.verdicts.issuperset(quote.verdicts)
+            and (self.supported or bool(quote.unsupported))
+        )
 
 
 class _ClaimExtractor:
@@ -204,7 +222,10 @@ class _ClaimExtractor:
 
     def _source_records(self, leaf: Leaf) -> Iterator[tuple[str, str, str]]:
         """The record of a part of the output, with each record of a node's value that handed the part on as it stands."""
-        return ((leaf.record, origin.node, record_path(format_path(origin.steps))) for origin in self._origins(leaf.steps).exact)
+        return (
+            (leaf.record, origin.node, record_path(format_path(origin.steps)))
+            for origin in self._origins(leaf.steps).exact
+        )
 
     def _origins(self, steps: PathSteps) -> PartOrigins:
         if steps not in self._origin_cache:
@@ -216,7 +237,9 @@ class _ClaimExtractor:
         speaking = self.attributor.attribute(way.derived, leaf.value)
         told = self._basis(way.exact, speaking)
         backing = chain(
-            self._exact_support(way.exact, leaf.value), self._derived_support(speaking, leaf.value), self._cited_support(leaf, cited, told)
+            self._exact_support(way.exact, leaf.value),
+            self._derived_support(speaking, leaf.value),
+            self._cited_support(leaf, cited, told),
         )
         evidence = _distinct(backing)
         why = told.unsupported or ("" if evidence else "its checks pass, and none of them gives evidence")
@@ -229,7 +252,9 @@ class _ClaimExtractor:
         origins = [*exact, *speaking.origins()]
         nodes = tuple(dict.fromkeys(origin.node for origin in origins))
         verdicts = tuple(dict.fromkeys(one for node in nodes for one in self.verdicts.get(node, ())))
-        scores = [score for node in nodes if (row := self._row(node)) is not None and (score := _row_score(row)) is not None]
+        scores = [
+            score for node in nodes if (row := self._row(node)) is not None and (score := _row_score(row)) is not None
+        ]
         why = self._unsupported_reason(origins, verdicts)
         told = self._basis_cache[key] = _ClaimBasis(nodes, verdicts, min(scores, default=None), why, frozenset(nodes))
         return told
@@ -289,7 +314,11 @@ class _ClaimExtractor:
     ) -> Iterator[tuple[int, Computation]]:
         for at in self.arithmetic.matching(backed.results, value):
             statement = self._statement(origins[at].node)
-            if at not in apart and statement is not None and (found := self.arithmetic.computation(statement, "", value)) is not None:
+            if (
+                at not in apart
+                and statement is not None
+                and (found := self.arithmetic.computation(statement, "", value)) is not None
+            ):
                 yield at, found
 
     def _base_evidence(self, base: BaseOrigins) -> _BaseEvidence:
@@ -322,7 +351,9 @@ class _ClaimExtractor:
         """What the checks of a node's last attempt found, by the path of the field that it supports."""
         attempt = _accepted_attempt(row)
         return [
-            CitedEvidence(one.field, self.texts.locate(one.quote, one.source, one.start, one.end), field_only=one.check == NUMBERS)
+            CitedEvidence(
+                one.field, self.texts.locate(one.quote, one.source, one.start, one.end), field_only=one.check == NUMBERS
+            )
             for verdict in (attempt.verdicts if attempt is not None else ())
             for one in verdict.evidence
         ]
@@ -332,7 +363,9 @@ class _ClaimExtractor:
         found: list[CitedEvidence] = []
         for steps, record in records(value):
             if is_citation(record):
-                place: EvidenceLocation | None = self.texts.locate(record["quote"], record["source"], record["start"], record["end"])
+                place: EvidenceLocation | None = self.texts.locate(
+                    record["quote"], record["source"], record["start"], record["end"]
+                )
             elif is_cell(record):
                 place = self.texts.find_cell(record["row"], record["column"], record["text"])
             else:
@@ -349,7 +382,12 @@ class _ClaimExtractor:
                 return f"a person said so, in the place of what its checks did not accept ({origin.node})"
             if not origin.covered and (row := self._row(origin.node)) is not None and row.overridden_by is not None:
                 return f"a person gave it{f': {row.overridden_by.by}' if row.overridden_by.by else ''} ({origin.node})"
-            if origin.kind == "ask" and not origin.covered and (row := self._row(origin.node)) is not None and row.unanswered_reason:
+            if (
+                origin.kind == "ask"
+                and not origin.covered
+                and (row := self._row(origin.node)) is not None
+                and row.unanswered_reason
+            ):
                 return f"{row.unanswered_reason}; the default stands ({origin.node})"
             if origin.kind == "ask" and not origin.covered and not self.verdicts[origin.node]:
                 return f"a person said so, and nothing checked it ({origin.node})"
@@ -412,10 +450,17 @@ class _Arithmetic:
         from orchestra.text import arithmetic
 
         results, operands = self._evaluate(expression)
-        fits = (one for one in results for scale in SCALES if arithmetic.is_close(shown.value * scale, shown.step * scale, one))
+        fits = (
+            one
+            for one in results
+            for scale in SCALES
+            if arithmetic.is_close(shown.value * scale, shown.step * scale, one)
+        )
         if (exact := next(fits, None)) is None:
             return None
-        return Computation(expression, _format_number(exact), tuple(_operand(statement, operand) for operand in operands))
+        return Computation(
+            expression, _format_number(exact), tuple(_operand(statement, operand) for operand in operands)
+        )
 
     def _evaluate(self, expression: str) -> tuple[tuple[Fraction, ...], tuple[Fraction, ...]]:
         """What it gives, and its operands in the order in which they are written."""
@@ -429,7 +474,9 @@ class _Arithmetic:
         except arithmetic.ArithmeticParseError:
             results, operands = (), []
         written = [abs(number.value) for number in find_numbers(expression)] if operands else []
-        order = sorted(dict.fromkeys(operands), key=lambda operand: written.index(operand) if operand in written else len(written))
+        order = sorted(
+            dict.fromkeys(operands), key=lambda operand: written.index(operand) if operand in written else len(written)
+        )
         known = self._cache[expression] = (results, tuple(order))
         return known
 

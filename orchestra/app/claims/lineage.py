@@ -200,7 +200,9 @@ class OutputLineage:
             chosen, same = indices[at : at + 1], exact
         for index in chosen:
             unit = f"{path}[{index}]"
-            inside = _TemplateScope(scope.prefix, {}, outer=scope, element=(node.as_ or "", node.each, index), unit=unit)
+            inside = _TemplateScope(
+                scope.prefix, {}, outer=scope, element=(node.as_ or "", node.each, index), unit=unit
+            )
             yield _Unit(unit, inside, after, same)
 
     def source_items(self, unit: _Unit, node: AnyNode) -> Iterator[_TraceItem]:
@@ -210,7 +212,14 @@ class OutputLineage:
             case ToolNode():
                 yield _TraceItem(scope, node.with_, (), False, False)
             case FirstOfNode():
-                arm = next((arm for arm in node.first_of if all(self._is_value(scope, name) for name in referenced_names(arm))), None)
+                arm = next(
+                    (
+                        arm
+                        for arm in node.first_of
+                        if all(self._is_value(scope, name) for name in referenced_names(arm))
+                    ),
+                    None,
+                )
                 yield _TraceItem(scope, node.fallback if arm is None else arm, steps, exact, False)
             case VerifyNode():
                 yield _TraceItem(scope, node.verify, steps, exact, False)
@@ -237,7 +246,9 @@ class OutputLineage:
             case LoopNode(loop=loop):
                 scope: _TemplateScope | None = None
                 for number in range(1, (turn.turn if turn is not None else 0) + 1):
-                    scope = _TemplateScope(f"{unit.path}#{number}/", loop.nodes, loop.output, outer=unit.scope, previous=scope)
+                    scope = _TemplateScope(
+                        f"{unit.path}#{number}/", loop.nodes, loop.output, outer=unit.scope, previous=scope
+                    )
                 return scope
             case PlanNode():
                 graph = _parse_graph(turn.draft.graph) if turn is not None and turn.draft is not None else None
@@ -310,7 +321,9 @@ class _Trace:
                 self.queue.append(item.moved_to(here.previous, here.previous.output, item.steps))
                 return
             if (node := here.nodes.get(name)) is not None:
-                if item.exact and node.each is not None and _element_steps(item.steps) is None:  # of all elements: of none as it stands
+                if (
+                    item.exact and node.each is not None and _element_steps(item.steps) is None
+                ):  # of all elements: of none as it stands
                     self.queue.append(_TraceItem(here, f"${{{name}}}", (), False, item.covered))
                     return
                 for unit in self.lineage.units(item.moved_to(here, name, item.steps), node):
@@ -363,7 +376,9 @@ def _parse_graph(stored: Any) -> Graph | None:
     """A frozen workflow as it was stored, as bytes or as JSON; None for one that this version cannot read."""
     try:
         return (
-            Graph.model_validate_json(stored) if isinstance(stored, bytes) else Graph.model_validate(stored, strict=False)
+            Graph.model_validate_json(stored)
+            if isinstance(stored, bytes)
+            else Graph.model_validate(stored, strict=False)
         ).as_single_node
     except ValidationError:
         return None
@@ -389,7 +404,11 @@ def _references(item: _TraceItem) -> Iterator[_Reference]:
             template, steps = template[steps[0]] if steps[0] < len(template) else None, steps[1:]
         else:
             break
-    if isinstance(template, str) and len(template) <= MAX_PLAIN_LENGTH and (path := parse_plain_template(template)) is not None:
+    if (
+        isinstance(template, str)
+        and len(template) <= MAX_PLAIN_LENGTH
+        and (path := parse_plain_template(template)) is not None
+    ):
         yield path.root, (*path.steps, *steps), exact
     else:
         for name in sorted(referenced_names(template)):

@@ -86,7 +86,9 @@ class RunTexts:
         """The text of an address."""
         return self._by_address.get(where)
 
-    def locate(self, quote: str, source: str = "", start: int | None = None, end: int | None = None) -> EvidenceLocation:
+    def locate(
+        self, quote: str, source: str = "", start: int | None = None, end: int | None = None
+    ) -> EvidenceLocation:
         """Where words stand; without an address where no text of that name has them there."""
         found = self._find(quote, source, start, end)
         if found is None:
@@ -116,7 +118,10 @@ class RunTexts:
 
     def _source_text(self, name: str, begin: int, quote: str) -> RunText | None:
         """The text that a passage was cut from."""
-        return next((one for one in self._by_name.get(name, []) if one.offset is None and one.text.startswith(quote, begin)), None)
+        return next(
+            (one for one in self._by_name.get(name, []) if one.offset is None and one.text.startswith(quote, begin)),
+            None,
+        )
 
 
 def _run_values(history: History) -> Iterator[tuple[str, Any]]:
@@ -153,7 +158,11 @@ def _texts_in(where: str, value: Any) -> Iterator[RunText]:
 
 def _is_table(value: Sequence[Any]) -> bool:
     """Whether a list is one of rows of texts, of more than one column."""
-    return bool(value) and all(isinstance(row, list) and all(isinstance(cell, str) for cell in row) for row in value) and len(value[0]) > 1
+    return (
+        bool(value)
+        and all(isinstance(row, list) and all(isinstance(cell, str) for cell in row) for row in value)
+        and len(value[0]) > 1
+    )
 
 
 def _table_cells(where: str, table: Sequence[Sequence[str]]) -> Iterator[RunText]:
@@ -163,4 +172,6 @@ def _table_cells(where: str, table: Sequence[Sequence[str]]) -> Iterator[RunText
                 label = next((one.strip() for one in row[:column] if one.strip()), "")
                 above = table[0][column].strip() if at and column < len(table[0]) else ""
                 address = f"{where}[{at}][{column}]"
-                yield RunText(address, text, cell=TableCell(text.strip(), at, column, label, above, address), table=table)
+                yield RunText(
+                    address, text, cell=TableCell(text.strip(), at, column, label, above, address), table=table
+                )

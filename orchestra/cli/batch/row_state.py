@@ -17,7 +17,6 @@ from orchestra.app.inputs import bind_arguments
 from orchestra.app.orchestra import Orchestra
 from orchestra.app.result import Result
 from orchestra.app.run import Run
-from orchestra.app.run_options import RunOptions
 from orchestra.cli.batch.rows import BatchRow, RowResult
 from orchestra.cli.output import print_note
 from orchestra.cli.run.watch import COMMAND_LINE_AUTHOR
@@ -27,6 +26,7 @@ from orchestra.core.error_codes import LEASE_HELD
 from orchestra.core.errors import FleetError, OrchestraError
 from orchestra.core.events import RunFinished
 from orchestra.core.outcomes import FailedOutcome, Outcome
+from orchestra.engine.request import RunOptions
 from orchestra.schema.strict_json import canonical, digest
 from orchestra.workflows.python.steps import Step
 

@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from orchestra.app.run_options import RunOptions
 from orchestra.app.run_queries import existing_runs, get_memos
 from orchestra.core.protocols import Journal
+from orchestra.engine.request import RunOptions
 from orchestra.schema.strict_json import canonical, digest
 
 KEYED_RUN_PREFIX = "k"

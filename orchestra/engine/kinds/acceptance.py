@@ -42,7 +42,8 @@ def verification_request(unit: WorkItem, outcome: ValueOutcome) -> VerificationR
     found = VerificationRequest(
         value=outcome.value,
         schema=unit.node.output,
-        evidence=evidence(unit) or collect_sources(unit.node.inputs.evaluate(unit.bindings) if unit.node.inputs else []),
+        evidence=evidence(unit)
+        or collect_sources(unit.node.inputs.evaluate(unit.bindings) if unit.node.inputs else []),
         checks=acceptance.checks,
         accept=acceptance.accept,
         confidence=output_confidence(unit, outcome.value) if acceptance.whole_workflow else outcome.score,
@@ -53,7 +54,9 @@ def verification_request(unit: WorkItem, outcome: ValueOutcome) -> VerificationR
         return found
     inputs = unit.node.inputs.evaluate(unit.bindings) if unit.node.inputs is not None else {}
     back_off = "back_off" in acceptance.otherwise
-    return structs.replace(found, producer=unit.node.contract, inputs=inputs, judges=acceptance.judges, back_off=back_off)
+    return structs.replace(
+        found, producer=unit.node.contract, inputs=inputs, judges=acceptance.judges, back_off=back_off
+    )
 
 
 def output_confidence(unit: WorkItem, value: Any) -> float | None:
@@ -66,7 +69,11 @@ def output_confidence(unit: WorkItem, value: Any) -> float | None:
 def _guarantee(unit: WorkItem, acceptance: Acceptance) -> str:
     """What the node's certificate promises of this value: of a first answer alone, for it was made on those."""
     certificate = acceptance.certificate
-    own = unit.judgement is None and not unit.tier and not (unit.person_answer is not None and unit.person_answer.call_happened)
+    own = (
+        unit.judgement is None
+        and not unit.tier
+        and not (unit.person_answer is not None and unit.person_answer.call_happened)
+    )
     if unit.body is not None and unit.body.finished_items is not None and unit.body.finished_items.has_person_value:
         own = False
     return certificate.guarantee if certificate is not None and own else ""

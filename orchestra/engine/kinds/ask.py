@@ -73,16 +73,20 @@ def incomplete_reason(node: CompiledNode, value: Any, bindings: Mapping[str, Any
 def _settle_given(unit: WorkItem, reply: QuestionAnswered) -> Proposal:
     """A call in doubt of which a person says what it gave: its checks judge that as they would have judged the answer."""
     proposal = settle(unit, ValueOutcome(reply.value))
-    return FinishNode(unit, proposal.outcome, overridden_by=OverrideSource(reply.by)) if isinstance(proposal, FinishNode) else proposal
+    return (
+        FinishNode(unit, proposal.outcome, overridden_by=OverrideSource(reply.by))
+        if isinstance(proposal, FinishNode)
+        else proposal
+    )
 
 
 def ask_in_doubt(unit: WorkItem) -> Proposal:
     """The question about a call that must happen once: its start is on record, and its end is not."""
     name = unit.node.contract.name if unit.node.contract is not None else unit.path
-    question = (
-        f"{name} was called by {unit.path} when the run was interrupted, and may have done its work. Call it again, or fail the node?"
+    question = f"{name} was called by {unit.path} when the run was interrupted, and may have done its work. Call it again, or fail the node?"
+    return AskPerson(
+        unit, question, {"enum": [AGAIN, FAIL]}, (AGAIN, FAIL), kind="effect", result_schema=unit.node.output or {}
     )
-    return AskPerson(unit, question, {"enum": [AGAIN, FAIL]}, (AGAIN, FAIL), kind="effect", result_schema=unit.node.output or {})
 
 
 def question_fields(ask: AskPerson) -> dict[str, Any]:
@@ -132,4 +136,7 @@ def on_answer(state: RunState, unit: WorkItem) -> Proposal | None:
     hint = "see what it has done; to call it again: orchestra runs fork RUN --again"
     if root_name(unit.path) == unit.path:
         hint += f"; to say what it gave: orchestra runs fork RUN --set {unit.path}=VALUE"
-    return FinishNode(unit, FailedOutcome(REPEAT_DECLINED, "interrupted while it ran; a person said not to call it again", unit.path, hint))
+    return FinishNode(
+        unit,
+        FailedOutcome(REPEAT_DECLINED, "interrupted while it ran; a person said not to call it again", unit.path, hint),
+    )

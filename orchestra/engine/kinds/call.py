@@ -75,13 +75,20 @@ def invoke(state: RunState, unit: WorkItem) -> Proposal | None:
     )
     plain = acceptance is None or not acceptance.checks
     if unit.scope.account is not None and contract.kind == "agent":
-        return reserve_budget(state, unit, unit.scope.account, Invoke(unit, call, unchecked=plain, escalation_reason=because))
+        return reserve_budget(
+            state, unit, unit.scope.account, Invoke(unit, call, unchecked=plain, escalation_reason=because)
+        )
     return Invoke(unit, call, contract.effect != "pure", plain, escalation_reason=because)
 
 
 def is_tier_unavailable(unit: WorkItem) -> bool:
     """Whether a larger model was asked for at once, and there is none for this call."""
-    return unit.tier > 0 and unit.judgement is None and unit.last_attempt is not None and unit.last_attempt.error in UNSENT_CODES
+    return (
+        unit.tier > 0
+        and unit.judgement is None
+        and unit.last_attempt is not None
+        and unit.last_attempt.error in UNSENT_CODES
+    )
 
 
 def route_tier(unit: WorkItem) -> tuple[bool, str]:
@@ -90,8 +97,15 @@ def route_tier(unit: WorkItem) -> tuple[bool, str]:
     if condition is None or not isinstance(source, AgentNode) or source.escalate is None:
         return False, ""
     at_once = bool(condition.evaluate(unit.bindings))
-    values = [f"{name} = {_json_excerpt(unit.bindings[name])}" for name in sorted(condition.references) if name in unit.bindings]
-    return at_once, f"{_truncate(sole_reference(source.escalate) or source.escalate)} is {str(at_once).lower()}, with {', '.join(values)}"
+    values = [
+        f"{name} = {_json_excerpt(unit.bindings[name])}"
+        for name in sorted(condition.references)
+        if name in unit.bindings
+    ]
+    return (
+        at_once,
+        f"{_truncate(sole_reference(source.escalate) or source.escalate)} is {str(at_once).lower()}, with {', '.join(values)}",
+    )
 
 
 def _json_excerpt(value: Any) -> str:
@@ -112,7 +126,12 @@ def reserve_budget(state: RunState, unit: WorkItem, account: BudgetAccount, want
     calls, room, money = account.remaining()
     least, most = min(measure.min_output, measure.max_output), _max_output(measure, bound, room, money)
     open_ = (calls is None or calls > 0) and not (measure.unpriced_server and money is not None)
-    if open_ and (room is None or room > 0) and (money is None or money > 0 or measure.token_prices == ZERO_PRICE) and most >= least:
+    if (
+        open_
+        and (room is None or room > 0)
+        and (money is None or money > 0 or measure.token_prices == ZERO_PRICE)
+        and most >= least
+    ):
         if most < measure.max_output:
             call = msgspec.structs.replace(call, max_output=most)
         state.resume_waiting(account)
@@ -153,7 +172,14 @@ def _max_output(estimate: CallEstimate, prompt: int, room: int | None, money: fl
     most = estimate.max_output if room is None else min(estimate.max_output, room - prompt)
     if money is not None and estimate.token_prices != ZERO_PRICE:
         left = money - _cost(estimate, prompt, 0)
-        most = min(most, int(left / estimate.token_prices[1]) if estimate.token_prices[1] and left >= 0 else most if left >= 0 else -1)
+        most = min(
+            most,
+            int(left / estimate.token_prices[1])
+            if estimate.token_prices[1] and left >= 0
+            else most
+            if left >= 0
+            else -1,
+        )
     return most
 
 
@@ -216,5 +242,11 @@ def on_judged(state: RunState, unit: WorkItem) -> Proposal | None:
     from orchestra.verification.answer_parts import remaining_value
 
     found = tuple(evidence for verdict in ruling.verdicts for evidence in verdict.evidence)
-    said = OverrideSource(unit.person_answer.by) if unit.person_answer is not None and unit.person_answer.call_happened else None
-    return FinishNode(unit, ValueOutcome(remaining_value(value.value, ruling.verdicts), ruling.score, found), overridden_by=said)
+    said = (
+        OverrideSource(unit.person_answer.by)
+        if unit.person_answer is not None and unit.person_answer.call_happened
+        else None
+    )
+    return FinishNode(
+        unit, ValueOutcome(remaining_value(value.value, ruling.verdicts), ruling.score, found), overridden_by=said
+    )

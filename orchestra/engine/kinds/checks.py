@@ -75,13 +75,19 @@ def round_number(unit: WorkItem) -> int:
 
 def has_timed_checks(unit: WorkItem) -> bool:
     """Whether the time of a unit is that of its body, and its checks ask meanwhile: they are in that time."""
-    return unit.phase in (Phase.CHECKING, Phase.CHECKED, Phase.CHECKS_QUEUED) and unit.body is not None and unit.node.timeout is not None
+    return (
+        unit.phase in (Phase.CHECKING, Phase.CHECKED, Phase.CHECKS_QUEUED)
+        and unit.body is not None
+        and unit.node.timeout is not None
+    )
 
 
 def program(unit: WorkItem, event: ChecksStarted) -> Program:
     """The questions of a check as nodes beside each other."""
     name = event.check.partition("(")[0]
-    nodes = tuple(_question_node(unit, index, f"{name}_{index}", question) for index, question in enumerate(event.questions))
+    nodes = tuple(
+        _question_node(unit, index, f"{name}_{index}", question) for index, question in enumerate(event.questions)
+    )
     return Program(name, nodes, LiteralExpression(None), ANY, {}, sees_outer_scope=True)
 
 
@@ -92,7 +98,9 @@ def _question_node(unit: WorkItem, index: int, name: str, question: CheckQuestio
         index=index,
         name=name,
         kind=contract.kind,
-        source=AgentNode.model_construct(agent=contract.name) if contract.kind == "agent" else ToolNode.model_construct(tool=contract.name),
+        source=AgentNode.model_construct(agent=contract.name)
+        if contract.kind == "agent"
+        else ToolNode.model_construct(tool=contract.name),
         output=contract.output,
         needs=(),
         children=(),

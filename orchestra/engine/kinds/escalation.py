@@ -15,7 +15,14 @@ from orchestra.core.protocols import collect_sources
 from orchestra.engine.kinds.acceptance import evidence, output_confidence, withheld_reason
 from orchestra.engine.proposals import AskPerson, FinishNode, Proposal
 from orchestra.engine.retry import retry_policy
-from orchestra.engine.state import EscalationStep, RunState, WorkItem, require_acceptance, require_judgement, require_last_attempt
+from orchestra.engine.state import (
+    EscalationStep,
+    RunState,
+    WorkItem,
+    require_acceptance,
+    require_judgement,
+    require_last_attempt,
+)
 from orchestra.workflows.program import Acceptance
 
 MAX_TEXT, MAX_TEXTS = 4_000, 16_000
@@ -25,10 +32,14 @@ MAX_TEXT, MAX_TEXTS = 4_000, 16_000
 def on_rejected(state: RunState, unit: WorkItem, value: Any) -> Proposal | None:
     """What follows where the checks have not accepted a unit's value: the next attempt, or the end."""
     ruling, acceptance = require_judgement(unit), require_acceptance(unit)
-    if ruling.skipped_checks is not None:  # nothing is held against the value, and another one would find no more in the budget
+    if (
+        ruling.skipped_checks is not None
+    ):  # nothing is held against the value, and another one would find no more in the budget
         return _ask_or_withhold(state, unit, value, ruling.reason, ruling.score)
     # A check that crashed is no fault of the answer, and would only crash again.
-    again = unit.last_attempt is not None and not unit.tier and "retry" in acceptance.otherwise and ruling.feedback != ""
+    again = (
+        unit.last_attempt is not None and not unit.tier and "retry" in acceptance.otherwise and ruling.feedback != ""
+    )
     if again and retry_policy(unit.node, "V001").should_retry(unit.attempt, ruling.at - unit.started_at):
         state.enqueue(unit)
         return None
@@ -51,7 +62,12 @@ def on_tier_failed(state: RunState, unit: WorkItem) -> Proposal | None:
 def escalate(state: RunState, unit: WorkItem, acceptance: Acceptance) -> bool:
     """Lets the next larger model try, where there is one."""
     contract = unit.node.contract
-    if "escalate" not in acceptance.otherwise or unit.last_attempt is None or contract is None or contract.kind != "agent":
+    if (
+        "escalate" not in acceptance.otherwise
+        or unit.last_attempt is None
+        or contract is None
+        or contract.kind != "agent"
+    ):
         return False
     if unit.tier >= max(1, len(state.tiers)):
         return False
@@ -66,15 +82,23 @@ def _ask_or_withhold(state: RunState, unit: WorkItem, value: Any, reason: str, s
     if "ask" in require_acceptance(unit).otherwise:
         return ask_correction(unit, value, tiers)
     acceptance = require_acceptance(unit)
-    why, score = withheld_reason(acceptance, reason), output_confidence(unit, value) if acceptance.whole_workflow else score
-    return FinishNode(unit, AbstainedOutcome(f"{why}; {tiers}" if tiers else why, unit.path, score, require_judgement(unit).feedback))
+    why, score = (
+        withheld_reason(acceptance, reason),
+        output_confidence(unit, value) if acceptance.whole_workflow else score,
+    )
+    return FinishNode(
+        unit, AbstainedOutcome(f"{why}; {tiers}" if tiers else why, unit.path, score, require_judgement(unit).feedback)
+    )
 
 
 def tiers_text(state: RunState, unit: WorkItem) -> str:
     """Which larger models were asked, and which were passed over and why; empty where none was, or none has a name."""
     if not unit.escalations or not state.tiers:
         return ""
-    found = [f"{tier_name(state.tiers, step.tier)} {_step_text(step)}" for step in {step.tier: step for step in unit.escalations}.values()]
+    found = [
+        f"{tier_name(state.tiers, step.tier)} {_step_text(step)}"
+        for step in {step.tier: step for step in unit.escalations}.values()
+    ]
     return f"its own model, then {', '.join(found)}"
 
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, Outcome, SkippedOutcome, ValueOutcome, inherit_outcome
+from orchestra.core.outcomes import (
+    AbstainedOutcome,
+    FailedOutcome,
+    Outcome,
+    SkippedOutcome,
+    ValueOutcome,
+    inherit_outcome,
+)
 from orchestra.engine.state import WorkItem
 
 
@@ -21,4 +28,8 @@ def first_value(unit: WorkItem) -> Outcome:
 
 def verified_value(unit: WorkItem) -> Outcome:
     """What a `verify` node judges."""
-    return ValueOutcome(unit.node.value.evaluate(unit.bindings)) if unit.node.value else SkippedOutcome("nothing to judge", unit.path)
+    return (
+        ValueOutcome(unit.node.value.evaluate(unit.bindings))
+        if unit.node.value
+        else SkippedOutcome("nothing to judge", unit.path)
+    )

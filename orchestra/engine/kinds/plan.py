@@ -100,7 +100,9 @@ def begin(unit: WorkItem) -> Proposal:
 
 def first_question(unit: WorkItem, version: int = 1) -> Proposal:
     """The first question to the router; with version 0 as older engines asked it."""
-    return next_turn(unit, *start(plan_request(unit, declines=version > 0)), _with_sampling(unit, PlanDraft(None, version=version)))
+    return next_turn(
+        unit, *start(plan_request(unit, declines=version > 0)), _with_sampling(unit, PlanDraft(None, version=version))
+    )
 
 
 def on_body_done(unit: WorkItem) -> Proposal | None:
@@ -116,7 +118,11 @@ def on_body_done(unit: WorkItem) -> Proposal | None:
     answer = scope_outcome(unit.body) if unit.body is not None and not unit.body.open_nodes else None
     if answer is not None and not isinstance(answer, ValueOutcome):
         return _on_question_failed(unit, draft, answer)
-    if plan is not None and not plan.has_all_values and all(_may_replan(unit, outcome) for outcome in _failed_outcomes(plan)):
+    if (
+        plan is not None
+        and not plan.has_all_values
+        and all(_may_replan(unit, outcome) for outcome in _failed_outcomes(plan))
+    ):
         if not plan.open_nodes:
             return _replan(unit, None)
         unit.phase = Phase.IN_BODY
@@ -162,7 +168,9 @@ def _on_question_failed(unit: WorkItem, draft: PlanDraft, failure: Outcome) -> P
     """A question whose answer could not be read is asked again, or of the larger planner. Any other that came to no answer ends the node;
     of several samples it ends only its own, which has no plan and counts all the same; where none has one, the failure is what is told."""
     poor = isinstance(failure, FailedOutcome) and failure.code == NO_BUDGET
-    state = planner_state(plan_request(unit, plan_history(require_plan_progress(unit)), declines=draft.version > 0), draft)
+    state = planner_state(
+        plan_request(unit, plan_history(require_plan_progress(unit)), declines=draft.version > 0), draft
+    )
     if (other := continue_without_answer(state, failure)) is not None:
         return next_turn(unit, *other, _accepted_lines(draft))
     if not draft.sample or poor:
@@ -186,7 +194,9 @@ def program(unit: WorkItem, graph: Any, sample: int = 0) -> Program:
         if planner is not None:
             agents.setdefault(planner.name, planner)
     catalog = Catalog(agents, tools, models=planning.models, stored=True)
-    return with_sample(compile_graph(Graph.model_validate(graph, strict=False), catalog, called=planning.workflows), sample)
+    return with_sample(
+        compile_graph(Graph.model_validate(graph, strict=False), catalog, called=planning.workflows), sample
+    )
 
 
 def bindings(unit: WorkItem, body: Program) -> ScopeBindings:
@@ -236,7 +246,9 @@ def finished_values(progress: PlanProgress) -> dict[str, tuple[Any, Schema]]:
 def _carried_calls(before: PlanDraft, carried: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     """The calls of a version whose values are carried into the next one, as lines of that, with the names of their values."""
     named = {step: name for name, step in carried.items()}
-    return tuple((str(rebase_line(step, named)), named[step.name]) for step in parse_steps(before.lines) if step.name in named)
+    return tuple(
+        (str(rebase_line(step, named)), named[step.name]) for step in parse_steps(before.lines) if step.name in named
+    )
 
 
 def plan_request(unit: WorkItem, history: PlanHistory = _NO_HISTORY, *, declines: bool = True) -> PlanRequest:
@@ -246,20 +258,33 @@ def plan_request(unit: WorkItem, history: PlanHistory = _NO_HISTORY, *, declines
     if unit.plan_request is None or unit.plan_request[0] != version:
         unit.plan_request = (
             version,
-            limit_calls(build_request(unit.node, goal_of(unit), history, declines=declines), unit.node, lambda: input_values(unit)),
+            limit_calls(
+                build_request(unit.node, goal_of(unit), history, declines=declines),
+                unit.node,
+                lambda: input_values(unit),
+            ),
         )
     found: PlanRequest = unit.plan_request[1]
     return found
 
 
-def build_request(node: CompiledNode, goal: str, history: PlanHistory = _NO_HISTORY, *, declines: bool = True) -> PlanRequest:
+def build_request(
+    node: CompiledNode, goal: str, history: PlanHistory = _NO_HISTORY, *, declines: bool = True
+) -> PlanRequest:
     """What the router is asked for, at a node with this goal."""
     planning, offer = require_node_plan_settings(node), all_capabilities(node, goal, history, declines=declines)
     if planning.shortlist is not None:
         offer = shortlist(offer, goal, planning.shortlist)
     larger = planning.larger is not None
     return PlanRequest(
-        goal, offer, planning.repairs, planning.stepwise, history.failed_calls, history.carried_calls, larger, planning.prompt_tokens
+        goal,
+        offer,
+        planning.repairs,
+        planning.stepwise,
+        history.failed_calls,
+        history.carried_calls,
+        larger,
+        planning.prompt_tokens,
     )
 
 
@@ -273,20 +298,35 @@ def limit_calls(request: PlanRequest, node: CompiledNode, given: Callable[[], Ma
 
 def plan_capabilities(unit: WorkItem) -> Capabilities:
     """All that the first version of a plan may be made of."""
-    return limit_calls(PlanRequest("", all_capabilities(unit.node, goal_of(unit))), unit.node, lambda: input_values(unit)).capabilities
+    return limit_calls(
+        PlanRequest("", all_capabilities(unit.node, goal_of(unit))), unit.node, lambda: input_values(unit)
+    ).capabilities
 
 
-def all_capabilities(node: CompiledNode, goal: str, history: PlanHistory = _NO_HISTORY, *, declines: bool = True) -> Capabilities:
+def all_capabilities(
+    node: CompiledNode, goal: str, history: PlanHistory = _NO_HISTORY, *, declines: bool = True
+) -> Capabilities:
     """All that a plan may be made of, before a shortlist is drawn up."""
     planning = require_node_plan_settings(node)
-    known = {GOAL: planning.goal.schema, **{name: value.schema for name, value in planning.values.items()}, **history.value_types}
-    workflows = [replace(Capability.from_workflow(called.program), name=name) for name, called in planning.workflows.items()]
+    known = {
+        GOAL: planning.goal.schema,
+        **{name: value.schema for name, value in planning.values.items()},
+        **history.value_types,
+    }
+    workflows = [
+        replace(Capability.from_workflow(called.program), name=name) for name, called in planning.workflows.items()
+    ]
     listed: tuple[Capability | Contract, ...] = (*workflows, *planning.capabilities)
     barred = _blocked_capabilities(planning)
     skills = [one for one in listed if one.name not in history.used_effects and one.name not in barred]
     words, whole = (shorten_request(goal) if wanted else "" for wanted in (planning.copied, planning.each_part))
     offer = Capabilities.of(
-        skills, known, node.output, limits=planning.limits, request_text=words, may_decline=declines and not planning.anyway
+        skills,
+        known,
+        node.output,
+        limits=planning.limits,
+        request_text=words,
+        may_decline=declines and not planning.anyway,
     )
     said = None if planning.literals else RequestIndex(shorten_request(goal))
     offer = replace(
@@ -318,7 +358,9 @@ def cache_shape(node: CompiledNode, goal: str, label: str) -> str:
     """What a plan may be made of and by whom, as the cache tells it."""
     planning, offer = require_node_plan_settings(node), all_capabilities(node, goal)
     planners = [one.with_digest().digest for one in (planning.router, planning.larger) if one is not None]
-    if GOAL not in planning.values:  # a goal that stands in the workflow has itself for its type, and is a matter of the intent
+    if (
+        GOAL not in planning.values
+    ):  # a goal that stands in the workflow has itself for its type, and is a matter of the intent
         offer = replace(offer, inputs={**offer.inputs, GOAL: {"type": "string"}})
     return plan_cache.context_digest(offer, "/".join(planners), label, str(planning.votes))
 
@@ -340,10 +382,16 @@ def plan_history(progress: PlanProgress) -> PlanHistory:
 
 def _with_sampling(unit: WorkItem, first: PlanDraft) -> PlanDraft:
     """The beginning of a version: of the first of several samples, where the node votes."""
-    return structs.replace(first, sample=1, parallel=True) if first.version and require_plan_settings(unit).votes > 1 else first
+    return (
+        structs.replace(first, sample=1, parallel=True)
+        if first.version and require_plan_settings(unit).votes > 1
+        else first
+    )
 
 
-def next_turn(unit: WorkItem, drafting: PlannerState, wanted: PlannerAction, before: PlanDraft, won: VoteResult | None = None) -> Proposal:
+def next_turn(
+    unit: WorkItem, drafting: PlannerState, wanted: PlannerAction, before: PlanDraft, won: VoteResult | None = None
+) -> Proposal:
     """What the router's machine wants, as the fact that it will be. `before` has the lines that stood, which version this is, and of
     several samples which one, or those that were done; of a plan that has `won` these are all."""
     offer, planning = drafting.request.capabilities, require_plan_settings(unit)
@@ -398,12 +446,16 @@ def _dump_graph(graph: Graph) -> Any:
     return graph.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
 
-def enter_recalled(unit: WorkItem, plan: Plan, offer: Capabilities, run: str, saved: Usage, agreement: float | None) -> Proposal:
+def enter_recalled(
+    unit: WorkItem, plan: Plan, offer: Capabilities, run: str, saved: Usage, agreement: float | None
+) -> Proposal:
     """A plan that has served before, in a run that is named: the first version, whole from the beginning."""
     told = _dump_graph(to_workflow(plan, offer, unit.node.name))
     program(unit, told)
     lines = tuple(map(str, (*plan.steps, plan.answer)))
-    return EnterBody(unit, unit.turn + 1, PlanDraft(told, lines, version=1, agreement=agreement, reused_from=run, saved_usage=saved))
+    return EnterBody(
+        unit, unit.turn + 1, PlanDraft(told, lines, version=1, agreement=agreement, reused_from=run, saved_usage=saved)
+    )
 
 
 def elect_plan(
@@ -434,7 +486,12 @@ def _no_plan_failure(unit: WorkItem, request: PlanRequest, rejections: tuple[Rej
     if not request.failed_calls:
         return FailedOutcome("R007", f"the router gave no plan: {why}", unit.path, "orchestra explain R007")
     line, reason = request.failed_calls[-1]
-    return FailedOutcome("R008", f"{line} failed ({reason}), and the router found no other way: {why}", unit.path, "orchestra explain R008")
+    return FailedOutcome(
+        "R008",
+        f"{line} failed ({reason}), and the router found no other way: {why}",
+        unit.path,
+        "orchestra explain R008",
+    )
 
 
 # Replanning
@@ -469,11 +526,18 @@ def _replan(unit: WorkItem, outcome: Outcome | None) -> Proposal:
     named = {step: name for name, step in carried.items()}
     # The words of a failure may be those of a document or a model. Whoever may plan effects reads its code alone (DESIGN §11).
     planning = require_plan_settings(unit)
-    words = all(one.effect == "pure" for one in planning.capabilities) and not any(one.has_effects for one in planning.workflows.values())
-    failed = [(str(rebase_line(line, named)), _failure_text(ended, words=words)) for line, ended in _own_failures(progress.draft, plan)]
+    words = all(one.effect == "pure" for one in planning.capabilities) and not any(
+        one.has_effects for one in planning.workflows.values()
+    )
+    failed = [
+        (str(rebase_line(line, named)), _failure_text(ended, words=words))
+        for line, ended in _own_failures(progress.draft, plan)
+    ]
     if not failed and outcome is not None:
         failed = [(str(rebase_line(parse_line(progress.draft.lines[-1]), named)), _failure_text(outcome, words=words))]
-    acted = {_capability_name(node) for node in plan.program.nodes if node.has_effects and _was_called(plan, node.index)}
+    acted = {
+        _capability_name(node) for node in plan.program.nodes if node.has_effects and _was_called(plan, node.index)
+    }
     before = plan_history(progress)
     after = PlanHistory(
         {**before.value_types, **{name: had[step][1] for name, step in carried.items()}},
@@ -481,13 +545,19 @@ def _replan(unit: WorkItem, outcome: Outcome | None) -> Proposal:
         (*before.failed_calls, *failed),
         tuple(sorted({*before.used_effects, *acted})),
     )
-    first = PlanDraft(None, version=version, failed_calls=after.failed_calls, carried_values=carried, used_effects=after.used_effects)
+    first = PlanDraft(
+        None, version=version, failed_calls=after.failed_calls, carried_values=carried, used_effects=after.used_effects
+    )
     return next_turn(unit, *start(plan_request(unit, after)), _with_sampling(unit, first))
 
 
 def is_unconfirmed(plan: ExecutionScope | None) -> bool:
     """Whether a person was asked before the calls with effects of a plan, and did not say yes."""
-    asked = {} if plan is None else {node.name: outcome for node, outcome in zip(plan.program.nodes, plan.outcomes, strict=True)}
+    asked = (
+        {}
+        if plan is None
+        else {node.name: outcome for node, outcome in zip(plan.program.nodes, plan.outcomes, strict=True)}
+    )
     said = asked.get(CONFIRM_NODE)
     return said is not None and not (isinstance(said, ValueOutcome) and said.value == YES)
 
@@ -511,7 +581,9 @@ def _own_failures(draft: PlanDraft, plan: ExecutionScope) -> Iterator[tuple[Plan
 def _was_called(plan: ExecutionScope, index: int) -> bool:
     """Whether a step may have been called: its outcome is its own."""
     outcome = plan.outcomes[index]
-    return isinstance(outcome, ValueOutcome) or (outcome is not None and _failed_step(plan, outcome) == plan.program.nodes[index].name)
+    return isinstance(outcome, ValueOutcome) or (
+        outcome is not None and _failed_step(plan, outcome) == plan.program.nodes[index].name
+    )
 
 
 def _failed_step(plan: ExecutionScope, outcome: Outcome) -> str:
@@ -523,7 +595,13 @@ def _failure_text(outcome: Outcome, *, words: bool) -> str:
     """Why a step failed, as the router reads it: with the words of the failure, or without."""
     if isinstance(outcome, ValueOutcome):
         return ""
-    what = outcome.code if isinstance(outcome, FailedOutcome) else "withheld" if isinstance(outcome, AbstainedOutcome) else "skipped"
+    what = (
+        outcome.code
+        if isinstance(outcome, FailedOutcome)
+        else "withheld"
+        if isinstance(outcome, AbstainedOutcome)
+        else "skipped"
+    )
     why = outcome.reason_for_models if isinstance(outcome, AbstainedOutcome) else outcome.reason
     said = f"{what}: {' '.join(why.split())}" if words and why else what
     return said if len(said) <= MAX_REASON else said[: MAX_REASON - 1] + "…"

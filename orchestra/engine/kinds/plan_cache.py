@@ -51,7 +51,9 @@ def _use_cached(state: RunState, unit: WorkItem, known: Sequence[tuple[str, Any]
             if not run:
                 raise plan_cache.CachedPlanError(str(stored), is_corrupt=True)
             plan, entry = plan_cache.fit_cached_plan(stored, text, offer, shape, whole)
-            return plan_module.enter_recalled(unit, plan, offer, run, entry.cost, entry.vote.agreement if entry.vote is not None else None)
+            return plan_module.enter_recalled(
+                unit, plan, offer, run, entry.cost, entry.vote.agreement if entry.vote is not None else None
+            )
         except plan_cache.CachedPlanError as error:
             remark = plan_cache.ignored_message(error.reason) if error.is_corrupt else remark
         except OrchestraError as error:  # the compiler refuses it: with other values it was none
@@ -104,14 +106,22 @@ def plan_to_cache(state: RunState, unit: WorkItem, outcome: Outcome) -> CachedPl
     draft = progress.draft
     plan = build_plan([parse_line(line) for line in draft.lines])
     refused = plan_module.is_unconfirmed(progress.plan_scope)
-    if plan is None or draft.version > 1 or draft.reused_from or refused or not _plan_gave(require_body_scope(unit), outcome):
+    if (
+        plan is None
+        or draft.version > 1
+        or draft.reused_from
+        or refused
+        or not _plan_gave(require_body_scope(unit), outcome)
+    ):
         return None
     won = None
     if draft.agreement is not None:
         won = VoteResult(0, round(draft.agreement * len(draft.sampled_plans)), len(draft.sampled_plans))
     return CachedPlan(
         _cache_keys(unit, state.label),
-        plan_cache.build_entry(plan, plan_module.goal_of(unit), _cache_shape(unit, state.label), unit.router_usage, won),
+        plan_cache.build_entry(
+            plan, plan_module.goal_of(unit), _cache_shape(unit, state.label), unit.router_usage, won
+        ),
     )
 
 
@@ -129,7 +139,9 @@ def _plan_gave(body: ExecutionScope, outcome: ValueOutcome) -> bool:
 def _cache_keys(unit: WorkItem, label: str) -> tuple[str, ...]:
     """Under which keys a plan is kept; none where it must not be."""
     return (
-        plan_cache.cache_keys(plan_module.goal_of(unit), _cache_shape(unit, label)) if plan_module.require_plan_settings(unit).cache else ()
+        plan_cache.cache_keys(plan_module.goal_of(unit), _cache_shape(unit, label))
+        if plan_module.require_plan_settings(unit).cache
+        else ()
     )
 
 

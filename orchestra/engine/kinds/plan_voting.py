@@ -18,7 +18,15 @@ from orchestra.engine.kinds import plan
 from orchestra.engine.kinds.subworkflow import scope_outcome
 from orchestra.engine.proposals import FinishNode, Proposal
 from orchestra.engine.state import Phase, PlanSample, WorkItem
-from orchestra.router.planner import PlannerAction, PlannerQuestion, PlannerState, PlanNotFound, PlanRequest, advance, start
+from orchestra.router.planner import (
+    PlannerAction,
+    PlannerQuestion,
+    PlannerState,
+    PlanNotFound,
+    PlanRequest,
+    advance,
+    start,
+)
 
 SampleResult: TypeAlias = tuple[PlannerState, PlannerAction, Outcome | None]
 """What the router's machine makes of an answer; and what the question came to, where it came to none."""
@@ -26,7 +34,11 @@ SampleResult: TypeAlias = tuple[PlannerState, PlannerAction, Outcome | None]
 
 def is_voting(unit: WorkItem) -> bool:
     """Whether samples are being made side by side."""
-    return unit.plan_progress is not None and unit.plan_progress.draft.parallel and not plan.is_complete(unit.plan_progress.draft)
+    return (
+        unit.plan_progress is not None
+        and unit.plan_progress.draft.parallel
+        and not plan.is_complete(unit.plan_progress.draft)
+    )
 
 
 def has_pending_samples(unit: WorkItem) -> bool:
@@ -48,7 +60,9 @@ def on_body_done(unit: WorkItem) -> Proposal | None:
         if isinstance(failure, FailedOutcome) and failure.code == NO_BUDGET:
             return FinishNode(unit, failure)
         if isinstance(wanted, PlannerQuestion):
-            return plan.next_turn(unit, state, wanted, structs.replace(before, lines=progress.samples[number].draft.lines, sample=number))
+            return plan.next_turn(
+                unit, state, wanted, structs.replace(before, lines=progress.samples[number].draft.lines, sample=number)
+            )
     if len(progress.answered) < votes:
         unit.phase = Phase.IN_BODY
         return None

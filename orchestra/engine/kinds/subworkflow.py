@@ -19,7 +19,9 @@ def enter(unit: WorkItem) -> Proposal:
     node = unit.node
     if node.inputs is not None:
         node.inputs.evaluate(unit.bindings)
-    chosen = agent_choice.explain_choice(node, unit.bindings) if node.body is not None and node.body.runs_one_node else ""
+    chosen = (
+        agent_choice.explain_choice(node, unit.bindings) if node.body is not None and node.body.runs_one_node else ""
+    )
     return EnterBody(unit, 1, choice_reason=chosen)
 
 
@@ -68,13 +70,21 @@ def scope_outcome(scope: ExecutionScope) -> Outcome:
     if not given:
         return next(iter(missing.values()))
     found = {key: part.evaluate(scope.bindings) if key in given else None for key, part in parts.items()}
-    return ValueOutcome(found if listed is None else list(found.values()), *_score_and_evidence(scope, output.references))
+    return ValueOutcome(
+        found if listed is None else list(found.values()), *_score_and_evidence(scope, output.references)
+    )
 
 
 def _choice_outcome(scope: ExecutionScope) -> Outcome:
     """Of a choice: what the one node ended in that was not skipped, with its score and its evidence; a skip where all were."""
-    ended = [(node.name, outcome) for node, outcome in zip(scope.program.nodes, scope.outcomes, strict=True) if outcome is not None]
-    name, outcome = next(((name, outcome) for name, outcome in ended if not isinstance(outcome, SkippedOutcome)), ended[0])
+    ended = [
+        (node.name, outcome)
+        for node, outcome in zip(scope.program.nodes, scope.outcomes, strict=True)
+        if outcome is not None
+    ]
+    name, outcome = next(
+        ((name, outcome) for name, outcome in ended if not isinstance(outcome, SkippedOutcome)), ended[0]
+    )
     return outcome if isinstance(outcome, ValueOutcome) else inherit_outcome(outcome, name)
 
 

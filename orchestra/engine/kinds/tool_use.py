@@ -58,7 +58,12 @@ def on_body_done(unit: WorkItem) -> Proposal:
 def collect_results(unit: WorkItem, draft: PlanDraft) -> tuple[Any, ...]:
     """What the calls of a unit gave, now that another turn begins: one more where the turn before was a call whose line stands."""
     before = unit.draft
-    if unit.node.tool_use is None or before is None or len(draft.lines) < len(before.lines) or _turn_node(before) in (LINE, ANSWER):
+    if (
+        unit.node.tool_use is None
+        or before is None
+        or len(draft.lines) < len(before.lines)
+        or _turn_node(before) in (LINE, ANSWER)
+    ):
         return unit.tool_results
     outcome = scope_outcome(require_body_scope(unit))
     return (*unit.tool_results, outcome.value) if isinstance(outcome, ValueOutcome) else unit.tool_results
@@ -91,7 +96,9 @@ def bindings(unit: WorkItem, body: Program) -> ScopeBindings:
     return ScopeBindings(input={name: values[name] for name in body.inputs})
 
 
-def _on_line(unit: WorkItem, text: str, steps: tuple[PlanStep, ...], rejected: tuple[Rejection, ...], repaired: int) -> Proposal:
+def _on_line(
+    unit: WorkItem, text: str, steps: tuple[PlanStep, ...], rejected: tuple[Rejection, ...], repaired: int
+) -> Proposal:
     """What follows from a line: its call, the question for the answer, or another question."""
     offer = _capabilities(unit, steps, rejected)
     line = tool_turns.parse_next_line(text, offer, steps)
@@ -99,7 +106,9 @@ def _on_line(unit: WorkItem, text: str, steps: tuple[PlanStep, ...], rejected: t
         return _retry_line(unit, steps, (*rejected, *line), repaired)
     if line is None:
         return _enter_turn(unit, _answer_graph(unit, offer, steps), steps, rejected, repaired)
-    return _enter_turn(unit, tool_turns.step_workflow(line, offer, steps, unit.node.name), (*steps, line), rejected, repaired)
+    return _enter_turn(
+        unit, tool_turns.step_workflow(line, offer, steps, unit.node.name), (*steps, line), rejected, repaired
+    )
 
 
 def _on_call_done(
@@ -111,9 +120,15 @@ def _on_call_done(
         return _ask_line(unit, steps, (), repaired, (*unit.tool_results, outcome.value))
     skill = next((one for one in _require_tool_use(unit).reachable if one.name == step.capability), None)
     code, reason, hint = (
-        (outcome.code, outcome.reason, outcome.hint) if isinstance(outcome, FailedOutcome) else ("E010", _reason(outcome), "")
+        (outcome.code, outcome.reason, outcome.hint)
+        if isinstance(outcome, FailedOutcome)
+        else ("E010", _reason(outcome), "")
     )
-    mendable = not isinstance(outcome, FailedOutcome) or (code[0] in "TML" and code not in PERMANENT_ERRORS) or code in INPUT_ERRORS
+    mendable = (
+        not isinstance(outcome, FailedOutcome)
+        or (code[0] in "TML" and code not in PERMANENT_ERRORS)
+        or code in INPUT_ERRORS
+    )
     if skill is None or needs_permission(skill) or not mendable:
         return FinishNode(unit, outcome)
     told = Rejection(code, f"/steps/{len(steps)}", f"{step} failed: {code}: {reason}", hint)
@@ -125,7 +140,9 @@ def _reason(outcome: AbstainedOutcome | SkippedOutcome) -> str:
     return outcome.reason if isinstance(outcome, SkippedOutcome) else outcome.reason_for_models or "withheld"
 
 
-def _retry_line(unit: WorkItem, steps: tuple[PlanStep, ...], rejected: tuple[Rejection, ...], repaired: int) -> Proposal:
+def _retry_line(
+    unit: WorkItem, steps: tuple[PlanStep, ...], rejected: tuple[Rejection, ...], repaired: int
+) -> Proposal:
     """The question for a line once more, as often as the card allows."""
     tool_use = _require_tool_use(unit).settings
     if repaired < tool_use.repairs:
@@ -137,7 +154,11 @@ def _retry_line(unit: WorkItem, steps: tuple[PlanStep, ...], rejected: tuple[Rej
 
 
 def _ask_line(
-    unit: WorkItem, steps: tuple[PlanStep, ...], rejected: tuple[Rejection, ...], repaired: int, found: tuple[Any, ...] | None = None
+    unit: WorkItem,
+    steps: tuple[PlanStep, ...],
+    rejected: tuple[Rejection, ...],
+    repaired: int,
+    found: tuple[Any, ...] | None = None,
 ) -> Proposal:
     """The question for the next line."""
     values = unit.tool_results if found is None else found
@@ -157,7 +178,9 @@ def _answer_graph(unit: WorkItem, offer: Capabilities, steps: tuple[PlanStep, ..
     """The question for the answer, with the checks of the node."""
     told = tool_turns.build_prompt(offer, steps, unit.tool_results, (), _require_tool_use(unit).settings.shown)
     node = _retry_settings(unit)
-    values: dict[str, Schema] = {kits.RESULTS: _require_tool_use(unit).settings.answer_contract.input["properties"][kits.RESULTS]}
+    values: dict[str, Schema] = {
+        kits.RESULTS: _require_tool_use(unit).settings.answer_contract.input["properties"][kits.RESULTS]
+    }
     if (acceptance := unit.node.acceptance) is not None and acceptance.checks:
         node |= {"checks": acceptance.checks, "accept": acceptance.accept, "otherwise": acceptance.otherwise}
         if acceptance.combination is not None:
@@ -168,11 +191,15 @@ def _answer_graph(unit: WorkItem, offer: Capabilities, steps: tuple[PlanStep, ..
     return tool_turns.question_workflow(unit.node.name, ANSWER, _agent_name(unit), offer, told, node, **values)
 
 
-def _enter_turn(unit: WorkItem, graph: Graph, steps: tuple[PlanStep, ...], rejected: tuple[Rejection, ...], repaired: int) -> Proposal:
+def _enter_turn(
+    unit: WorkItem, graph: Graph, steps: tuple[PlanStep, ...], rejected: tuple[Rejection, ...], repaired: int
+) -> Proposal:
     told = graph.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     refused = tuple((one.code, one.path, one.reason, one.hint) for one in rejected)
     draft = PlanDraft(told, tuple(map(str, steps)), refused, repaired)
-    program(unit, draft)  # what the compiler refuses fails the node here; once it is a fact, it could only break the run
+    program(
+        unit, draft
+    )  # what the compiler refuses fails the node here; once it is a fact, it could only break the run
     return EnterBody(unit, unit.turn + 1, draft)
 
 
@@ -181,7 +208,12 @@ def _capabilities(
 ) -> Capabilities:
     """What may stand in the next line. Tools with effects only as long as the model has read nothing but the run's own inputs."""
     using, contract = _require_tool_use(unit), unit.node.contract
-    untouched = using.reads_only_inputs and not unit.scope.path and not steps and all(one.code.startswith("R") for one in rejected)
+    untouched = (
+        using.reads_only_inputs
+        and not unit.scope.path
+        and not steps
+        and all(one.code.startswith("R") for one in rejected)
+    )
     skills = [one for one in using.capabilities if untouched or not needs_permission(one)]
     schema: Schema = contract.input if contract is not None else {}
     given = _inputs(unit)
@@ -199,7 +231,9 @@ def _result_texts(unit: WorkItem, given: dict[str, Any]) -> list[dict[str, str]]
     read = collect_sources(given.get(evidence) if evidence else list(given.values()), numbered=True)
     texts = [{"text": one.text, "source": one.name} for one in read]
     for number, value in enumerate(unit.tool_results, 1):
-        found = [{"text": one.text, "source": one.name or f"s{number}"} for one in collect_sources(value, numbered=True)]
+        found = [
+            {"text": one.text, "source": one.name or f"s{number}"} for one in collect_sources(value, numbered=True)
+        ]
         texts += found or [{"text": tool_turns.format_value(value, shown), "source": f"s{number}"}]
     return texts
 

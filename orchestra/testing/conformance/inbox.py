@@ -1,5 +1,4 @@
-"""Laws of what lies beside the events: inbox messages, answers, outbox messages; and of lists, and of what is removed.
-"""
+"""Laws of what lies beside the events: inbox messages, answers, outbox messages; and of lists, and of what is removed."""
 
 from __future__ import annotations
 

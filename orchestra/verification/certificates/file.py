@@ -1,5 +1,4 @@
-"""The file `certificate.json`: a certified threshold, its guarantee, the figures that support it, and its dependencies.
-"""
+"""The file `certificate.json`: a certified threshold, its guarantee, the figures that support it, and its dependencies."""
 
 from __future__ import annotations
 

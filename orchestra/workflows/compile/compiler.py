@@ -386,7 +386,7 @@ def _warn_effects_after_failure(
         if not context.always_present.get(other, True) and context.presence_conditions.get(other) is None:
             said = f"{name!r} has effects and runs where {other!r} is withheld, and where it failed too"
             context.findings.warn(
-                f"{said}; to tell them apart: docs/language.md, A choice",
+                f"{said}; to tell them apart: docs/reference/language.md, A choice",
                 context.findings.place_of(*path, name, "when"),
             )
 
@@ -399,7 +399,8 @@ def _warn_effect_as_fallback(context: CompileContext, name: str, by: str, reader
     if soft and name not in reader.after:
         said = f"{name!r} has effects and runs whatever happens, though {by!r} has it only as what stands in"
         context.findings.warn(
-            f"{said}: give it a `when` (docs/language.md, A choice)", context.findings.place_of(*path, by, key)
+            f"{said}: give it a `when` (docs/reference/language.md, A choice)",
+            context.findings.place_of(*path, by, key),
         )
 
 

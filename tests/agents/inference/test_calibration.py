@@ -125,14 +125,22 @@ def test_a_stored_card_finds_its_calibration_again_and_tells_where_it_has_change
         ({"words": {**words(1.0), "spread": [0.0] * len(FEATURE_NAMES)}}, "not positive"),
     ],
 )
-def test_a_file_that_is_no_calibration_of_the_card_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+def test_a_file_that_is_no_calibration_of_the_card_is_refused(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
     with pytest.raises(InputError, match=said) as caught:
         card(tmp_path, **changes)
     assert caught.value.code == "A014"
 
 
 def test_wording_counts_what_its_names_say() -> None:
-    found = dict(zip(FEATURE_NAMES, wording_features("Ann was born in 1950, not here!", "Ann was born in 1952 in Rome."), strict=True))
+    found = dict(
+        zip(
+            FEATURE_NAMES,
+            wording_features("Ann was born in 1950, not here!", "Ann was born in 1952 in Rome."),
+            strict=True,
+        )
+    )
 
     assert found["numbers not found"] == found["numbers"] == 1
     assert found["claim denies"] == found["one denies, the other not"] == 1

@@ -28,7 +28,11 @@ TAGGER = CrfTagger.load(CARD)
 @pytest.mark.parametrize(
     ("text", "requested", "found"),
     [
-        ("A table for 8 people tomorrow at 9:30 PM please", [], {"people": "8 people", "date": "tomorrow", "time": "9:30 PM"}),
+        (
+            "A table for 8 people tomorrow at 9:30 PM please",
+            [],
+            {"people": "8 people", "date": "tomorrow", "time": "9:30 PM"},
+        ),
         ("My name is Marcelo Higgens", [], {"first_name": "Marcelo", "last_name": "Higgens"}),
         ("7", ["people"], {"people": "7"}),
         ("7", ["time"], {"time": "7"}),

@@ -60,7 +60,9 @@ def test_the_probabilities_sum_to_one(classifier: LinearClassifier) -> None:
 
 
 def test_the_labels_are_those_of_the_card(classifier: LinearClassifier) -> None:
-    assert sorted(map(str, classifier.config.labels)) == sorted(Card.load(FOLDER).output_schema["properties"]["intent"]["enum"])
+    assert sorted(map(str, classifier.config.labels)) == sorted(
+        Card.load(FOLDER).output_schema["properties"]["intent"]["enum"]
+    )
 
 
 def test_features_are_words_characters_and_pairs() -> None:
@@ -97,7 +99,8 @@ def test_arrays_that_are_missing_or_lie_elsewhere_are_refused(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "change", [{"format": "pickle"}, {"labels": ["a"]}, {"labels": ["a", "b"]}, {"module": "os"}, {"features": {"words": [99]}}]
+    "change",
+    [{"format": "pickle"}, {"labels": ["a"]}, {"labels": ["a", "b"]}, {"module": "os"}, {"features": {"words": [99]}}],
 )
 def test_a_layout_that_does_not_fit_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
     folder = copy(tmp_path)
@@ -117,24 +120,40 @@ def test_pickled_arrays_are_not_loaded(tmp_path: Path) -> None:
 
 def small(folder: Path, **changed: bytes | None) -> Path:
     """A classifier of two words; `changed` gives entries of its arrays other bytes, or none."""
-    arrays = {"vocabulary": np.frombuffer(b"wa\nwb", np.uint8), "idf": np.ones(2, np.float32), "weights": np.ones((2, 2), np.int8)}
+    arrays = {
+        "vocabulary": np.frombuffer(b"wa\nwb", np.uint8),
+        "idf": np.ones(2, np.float32),
+        "weights": np.ones((2, 2), np.int8),
+    }
     arrays |= {"scale": np.ones(2, np.float32), "intercept": np.zeros(2, np.float32)}
-    entries = {f"{name}.npy": plain(array) for name, array in arrays.items()} | {f"{name}.npy": data for name, data in changed.items()}
+    entries = {f"{name}.npy": plain(array) for name, array in arrays.items()} | {
+        f"{name}.npy": data for name, data in changed.items()
+    }
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in entries.items():
             if data is not None:
                 archive.writestr(name, data)
     folder.mkdir()
-    (folder / "agent.yaml").write_text("name: small\nkind: sklearn\ninput: {text: str}\noutput: {label: \"Literal['a', 'b']\"}\n")
+    (folder / "agent.yaml").write_text(
+        "name: small\nkind: sklearn\ninput: {text: str}\noutput: {label: \"Literal['a', 'b']\"}\n"
+    )
     return written(folder, made.getvalue())
 
 
 def written(folder: Path, data: bytes) -> Path:
     """The folder with these bytes for its arrays, and a layout that was written for them."""
     (folder / "linear.npz").write_bytes(data)
-    layout = {"format": "orchestra/linear-text/v1", "input": "text", "output": "label", "features": {}, "labels": ["a", "b"]}
-    (folder / FILE).write_text(json.dumps({**layout, "arrays": "linear.npz", "sha256": hashlib.sha256(data).hexdigest()}))
+    layout = {
+        "format": "orchestra/linear-text/v1",
+        "input": "text",
+        "output": "label",
+        "features": {},
+        "labels": ["a", "b"],
+    }
+    (folder / FILE).write_text(
+        json.dumps({**layout, "arrays": "linear.npz", "sha256": hashlib.sha256(data).hexdigest()})
+    )
     return folder
 
 
@@ -159,8 +178,13 @@ def header(shape: tuple[int, ...]) -> bytes:
         plain(np.array([1, np.nan], np.float32)), plain(np.array([-np.inf, 1], np.float16)), plain(np.array([1e200, 1])),
     ],
 )  # fmt: skip
-def test_what_is_no_array_of_finite_numbers_is_refused_before_there_is_room_made_for_it(tmp_path: Path, idf: bytes | None) -> None:
-    assert LinearClassifier.load(Card.load(small(tmp_path / "sound")), FILE).predict({"text": "a"}) == ({"label": "a"}, 0.5)
+def test_what_is_no_array_of_finite_numbers_is_refused_before_there_is_room_made_for_it(
+    tmp_path: Path, idf: bytes | None
+) -> None:
+    assert LinearClassifier.load(Card.load(small(tmp_path / "sound")), FILE).predict({"text": "a"}) == (
+        {"label": "a"},
+        0.5,
+    )
     assert refused(small(tmp_path / "damaged", idf=idf)).code == "A011"
 
 
@@ -204,12 +228,20 @@ def number_folder(folder: Path, **changed: Any) -> Path:
         "intercept": np.full(1, 0.5, dtype=np.float32),
         "lengths": np.zeros(4, dtype=np.float32),
     }
-    layout = {"format": "orchestra/linear-number/v1", "input": "question", "output": "need", "features": {"words": [1], "characters": []}}
+    layout = {
+        "format": "orchestra/linear-number/v1",
+        "input": "question",
+        "output": "need",
+        "features": {"words": [1], "characters": []},
+    }
     text, data = pack_arrays(
-        {**layout, "lowest": 0.0, "highest": 1.0, "arrays": "weights.npz", **changed.pop("layout", {})}, {**arrays, **changed}
+        {**layout, "lowest": 0.0, "highest": 1.0, "arrays": "weights.npz", **changed.pop("layout", {})},
+        {**arrays, **changed},
     )
     folder.mkdir(parents=True)
-    (folder / "agent.yaml").write_text("name: difficulty\nkind: sklearn\ninput: {question: str}\noutput: {need: float}\n")
+    (folder / "agent.yaml").write_text(
+        "name: difficulty\nkind: sklearn\ninput: {question: str}\noutput: {need: float}\n"
+    )
     (folder / "model.json").write_text(text)
     (folder / "weights.npz").write_bytes(data)
     return folder
@@ -224,7 +256,11 @@ def test_a_number_is_the_sum_of_what_its_features_say(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "prove", "東京", "x" * 200_000])
 def test_a_number_stays_within_what_was_seen_in_training(tmp_path: Path, text: str) -> None:
     steep = np.full(40, 3.0, dtype=np.float32)
-    assert 0 <= LinearRegressor.load(Card.load(number_folder(tmp_path / "difficulty", lengths=steep))).predict_number(text) <= 1
+    assert (
+        0
+        <= LinearRegressor.load(Card.load(number_folder(tmp_path / "difficulty", lengths=steep))).predict_number(text)
+        <= 1
+    )
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,9 @@ def test_it_is_the_product_of_the_tokens_probabilities(logprobs: list[float]) ->
 def test_nothing_is_known_where_a_token_is_missing() -> None:
     assert text_probability("yes", []) is None
     assert text_probability("yes no", [Token("yes")]) is None
-    assert text_probability("yes no", [Token("yes"), Token("no")]) == pytest.approx(0.25), "a space that a token lost is no token"
+    assert text_probability("yes no", [Token("yes"), Token("no")]) == pytest.approx(0.25), (
+        "a space that a token lost is no token"
+    )
     assert text_probability("yes", [Token("yes"), Token("<|im_end|>")]) == pytest.approx(0.25), "the end is part of it"
 
 
@@ -72,5 +74,12 @@ def test_the_probability_of_a_choice_goes_before_that_of_its_spelling() -> None:
     judge = card(record(label=LABEL, p={"type": ["number", "null"]}), computed={"p": {"probability": "yes"}})
     assert sure(judge, "yes", Token("yes", math.log(0.6), top)) == pytest.approx(0.75)
     both = card(record(why=TEXT, label=LABEL, p={"type": ["number", "null"]}), computed={"p": {"probability": "yes"}})
-    tokens = Token('{"why": "a"', math.log(0.5)), Token(', "label": "'), Token("yes", math.log(0.6), top), Token('"}', 0.0)
-    assert sure(both, '{"why": "a", "label": "yes"}', *tokens) == pytest.approx(0.5 * 0.5 * 0.6), "it is no surer than of all it wrote"
+    tokens = (
+        Token('{"why": "a"', math.log(0.5)),
+        Token(', "label": "'),
+        Token("yes", math.log(0.6), top),
+        Token('"}', 0.0),
+    )
+    assert sure(both, '{"why": "a", "label": "yes"}', *tokens) == pytest.approx(0.5 * 0.5 * 0.6), (
+        "it is no surer than of all it wrote"
+    )

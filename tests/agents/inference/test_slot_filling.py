@@ -17,7 +17,14 @@ from orchestra.agents.card import Card  # noqa: E402
 from orchestra.agents.inference.array_files import pack_arrays  # noqa: E402
 from orchestra.agents.inference.crf_tagger import decode_slots, split_words, viterbi  # noqa: E402
 from orchestra.agents.inference.encoder import Encoder  # noqa: E402
-from orchestra.agents.inference.slot_filling import FORMAT, SlotFiller, SlotFillingConfig, SlotInput, fills_slots, transition_masks  # noqa: E402
+from orchestra.agents.inference.slot_filling import (
+    FORMAT,
+    SlotFiller,
+    SlotFillingConfig,
+    SlotInput,
+    fills_slots,
+    transition_masks,
+)
 from orchestra.agents.inference.span_extraction import MAX_WINDOWS  # noqa: E402
 from orchestra.core.errors import InputError  # noqa: E402
 from orchestra.schema.types import Validator  # noqa: E402
@@ -43,7 +50,10 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
 
 def arrays(**changes: Any) -> dict[str, Any]:
     chance = np.random.default_rng(3)
-    made: dict[str, Any] = {"weight": chance.normal(size=(len(LABELS), SHAPE.hidden_size)), "bias": np.zeros(len(LABELS))}
+    made: dict[str, Any] = {
+        "weight": chance.normal(size=(len(LABELS), SHAPE.hidden_size)),
+        "bias": np.zeros(len(LABELS)),
+    }
     for name in SHAPE.linear_layers:
         taken, gives = SHAPE.layer_shape(name)
         made |= {f"down.{name}": chance.normal(size=(1, 2, taken)), f"up.{name}": np.zeros((1, gives, 2))}
@@ -82,11 +92,20 @@ def asked(text: str, *requested: str) -> dict[str, Any]:
 
 def test_a_card_whose_output_is_a_map_of_spans_fills_slots_and_no_other(tmp_path: Path) -> None:
     assert fills_slots(write(tmp_path))
-    for other in ('{slots: "dict[str, str]"}', "{label: str}", '{slots: "dict[str, Span]", sure: float}', "{slots: Span}", "str"):
+    for other in (
+        '{slots: "dict[str, str]"}',
+        "{label: str}",
+        '{slots: "dict[str, Span]", sure: float}',
+        "{slots: Span}",
+        "str",
+    ):
         assert not fills_slots(write(tmp_path, CARD.replace('{slots: "dict[str, Span]"}', other)))
 
 
-@given(st.text(max_size=60) | st.text(alphabet="a8, nineteen?\u200b", max_size=60), st.lists(st.sampled_from(["time", "first_name"])))
+@given(
+    st.text(max_size=60) | st.text(alphabet="a8, nineteen?\u200b", max_size=60),
+    st.lists(st.sampled_from(["time", "first_name"])),
+)
 def test_every_text_gets_an_output_of_the_cards_type_whose_values_stand_where_they_say(
     encoder: Encoder, tmp_path_factory: pytest.TempPathFactory, text: str, requested: list[str]
 ) -> None:
@@ -115,10 +134,13 @@ def test_a_word_without_a_token_is_outside_of_all_slots(encoder: Encoder) -> Non
 def test_what_was_asked_for_is_read_beside_the_text(encoder: Encoder) -> None:
     ready = reader(encoder)
     heads = [
-        SlotInput.from_inputs(encoder, layout(), asked("8", *names)).windows[0][1].tokens for names in ((), ("time",), ("people", "time"))
+        SlotInput.from_inputs(encoder, layout(), asked("8", *names)).windows[0][1].tokens
+        for names in ((), ("time",), ("people", "time"))
     ]
     assert [len(tokens) for tokens in heads] == [5, 6, 8]
-    told = [ready.word_logits(SlotInput.from_inputs(encoder, layout(), asked("8", name))) for name in ("time", "people")]
+    told = [
+        ready.word_logits(SlotInput.from_inputs(encoder, layout(), asked("8", name))) for name in ("time", "people")
+    ]
     assert not np.allclose(*told)
     assert ready.predict({"text": "8"}) == ready.predict(asked("8"))
     alone = reader(encoder, hint="")
@@ -174,7 +196,9 @@ def test_it_reads_as_its_arrays_say(encoder: Encoder) -> None:
     logits[0] += begins
     path, probability = viterbi(logits, follows)
     output, told = ready.predict(inputs)
-    assert output["slots"] == decode_slots(inputs["text"], split_words(inputs["text"]), [LABELS[label] for label in path])
+    assert output["slots"] == decode_slots(
+        inputs["text"], split_words(inputs["text"]), [LABELS[label] for label in path]
+    )
     assert told == pytest.approx(probability, rel=1e-4)
 
 

@@ -14,7 +14,13 @@ pytest.importorskip("tokenizers")
 
 from orchestra.agents.card import Card  # noqa: E402
 from orchestra.agents.inference.array_files import pack_arrays  # noqa: E402
-from orchestra.agents.inference.encoder import RELATIVE_BIAS, EncodedPair, Encoder, map_safetensors, relative_position_buckets  # noqa: E402
+from orchestra.agents.inference.encoder import (
+    RELATIVE_BIAS,
+    EncodedPair,
+    Encoder,
+    map_safetensors,
+    relative_position_buckets,
+)
 from orchestra.agents.inference.model_file import base_encoder  # noqa: E402
 from orchestra.agents.inference.span_extraction import (  # noqa: E402
     FORMAT,
@@ -57,13 +63,22 @@ def arrays(rank: int = 2, up: float = 0.0) -> dict[str, Any]:
 
 
 def layout(**changes: Any) -> dict[str, Any]:
-    said: dict[str, Any] = {"format": FORMAT, "question": "question", "passage": "context", "output": "answer", "tokens": 32, "overlap": 8}
+    said: dict[str, Any] = {
+        "format": FORMAT,
+        "question": "question",
+        "passage": "context",
+        "output": "answer",
+        "tokens": 32,
+        "overlap": 8,
+    }
     return said | {"base": {"licence": "CC0-1.0", "sha256": {}}, "data": [], "arrays": "spans.npz"} | changes
 
 
 def reader(encoder: Encoder, made: dict[str, Any] | None = None, **changes: Any) -> SpanExtractor:
     return SpanExtractor(
-        SpanExtractionConfig.model_validate(layout(**changes) | {"sha256": "0" * 64}), arrays() if made is None else made, encoder
+        SpanExtractionConfig.model_validate(layout(**changes) | {"sha256": "0" * 64}),
+        arrays() if made is None else made,
+        encoder,
     )
 
 
@@ -114,11 +129,15 @@ def test_an_mpnet_needs_its_distances(tmp_path: Path) -> None:
 
 
 def pair(count: int, question: int = 3) -> EncodedPair:
-    return EncodedPair([2, *[4] * question, 3, 3], list(range(10, 10 + count)), [(at * 2, at * 2 + 1) for at in range(count)], [3])
+    return EncodedPair(
+        [2, *[4] * question, 3, 3], list(range(10, 10 + count)), [(at * 2, at * 2 + 1) for at in range(count)], [3]
+    )
 
 
 @given(st.integers(0, 300), st.integers(1, 400), st.integers(0, 16))
-def test_every_token_is_in_a_window_and_neighbours_share_as_many_as_they_should(count: int, question: int, overlap: int) -> None:
+def test_every_token_is_in_a_window_and_neighbours_share_as_many_as_they_should(
+    count: int, question: int, overlap: int
+) -> None:
     found = list(split_windows(pair(count, question), 200, overlap))
     seen = [token for window in found for token in window.tokens[window.start : window.start + len(window.offsets)]]
     assert set(seen) == set(range(10, 10 + count))
@@ -139,7 +158,11 @@ def test_windows_reach_the_end_however_much_they_share_and_however_long_the_ques
 @pytest.mark.parametrize(("question", "count"), [(1, 1000), (100, 700), (400, 1000)])
 def test_long_windows_may_share_half_of_themselves_and_more(encoder: Encoder, question: int, count: int) -> None:
     layout = reader(encoder, tokens=384, overlap=200).config
-    seen = {token for one in split_windows(pair(count, question), layout.tokens, layout.overlap) for token in one.tokens[one.start : -1]}
+    seen = {
+        token
+        for one in split_windows(pair(count, question), layout.tokens, layout.overlap)
+        for token in one.tokens[one.start : -1]
+    }
     assert seen == set(range(10, 10 + count))
 
 
@@ -161,7 +184,9 @@ def chosen(encoder: Encoder, *pieces: tuple[list[float], list[float]], silence: 
     read, at = [], 0
     for first, last in pieces:
         spans = [(at + step, at + step + 1) for step in range(len(first))]
-        read.append((Window([2, *[4] * len(first)], 1, spans), np.array([[silence / 2] * 2, *zip(first, last, strict=True)])))
+        read.append(
+            (Window([2, *[4] * len(first)], 1, spans), np.array([[silence / 2] * 2, *zip(first, last, strict=True)]))
+        )
         at += len(first)
     return reader(encoder, **changes).decode(read)
 
@@ -223,7 +248,9 @@ class Chosen(SpanExtractor):
         ("कि\u200dताब है", "त", "कि\u200dताब"),
     ],
 )  # fmt: skip
-def test_an_answer_has_all_of_the_words_that_it_has_a_part_of(encoder: Encoder, passage: str, part: str, answer: str) -> None:
+def test_an_answer_has_all_of_the_words_that_it_has_a_part_of(
+    encoder: Encoder, passage: str, part: str, answer: str
+) -> None:
     made = Chosen(SpanExtractionConfig.model_validate(layout() | {"sha256": "0" * 64}), arrays(), encoder)
     made.span = (passage.index(part), passage.index(part) + len(part))
     assert made.predict({"question": "what", "context": passage}) == ({"answer": answer}, 0.5)
@@ -249,12 +276,17 @@ def test_a_card_is_loaded_and_answers_in_its_type(encoder: Encoder, tmp_path: Pa
     assert base_encoder(card).licence == "CC0-1.0"
     output, _ = SpanExtractor.load(card, encoder).predict({"question": "When?", "context": PASSAGE})
     assert Validator(card.output_schema).check(output) is None
-    other, _ = SpanExtractor.load(write(tmp_path, arrays(up=0.3)), encoder).predict({"question": "When?", "context": PASSAGE})
+    other, _ = SpanExtractor.load(write(tmp_path, arrays(up=0.3)), encoder).predict(
+        {"question": "When?", "context": PASSAGE}
+    )
     assert other != output
 
 
 def test_arrays_that_do_not_fit_are_refused(encoder: Encoder, tmp_path: Path) -> None:
-    for name, array in (("weight", np.zeros((3, SHAPE.hidden_size))), (f"up.{next(SHAPE.linear_layers)}", np.zeros((1, 5, 2)))):
+    for name, array in (
+        ("weight", np.zeros((3, SHAPE.hidden_size))),
+        (f"up.{next(SHAPE.linear_layers)}", np.zeros((1, 5, 2))),
+    ):
         with pytest.raises(InputError) as caught:
             SpanExtractor.load(write(tmp_path, arrays() | {name: array}), encoder)
         assert caught.value.code == "A011"

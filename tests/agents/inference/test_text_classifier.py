@@ -100,10 +100,14 @@ def test_members_say_together_what_each_says_alone(encoder: Encoder) -> None:
     chance = np.random.default_rng(3)
     name = f"encoder.layer.{SHAPE.layers - 1}.output.dense"
     taken, given = SHAPE.layer_shape(name)
-    many = LoraWeights(chance.normal(size=(3, 2, taken)).astype(np.float32), chance.normal(size=(3, given, 2)).astype(np.float32))
+    many = LoraWeights(
+        chance.normal(size=(3, 2, taken)).astype(np.float32), chance.normal(size=(3, given, 2)).astype(np.float32)
+    )
     tokens = encoder.tokenize("my card was stolen", 16)
     together = encoder.embed(tokens, {name: many}, 3)
-    alone = [encoder.embed(tokens, {name: LoraWeights(many.down[at : at + 1], many.up[at : at + 1])})[0] for at in range(3)]
+    alone = [
+        encoder.embed(tokens, {name: LoraWeights(many.down[at : at + 1], many.up[at : at + 1])})[0] for at in range(3)
+    ]
     assert np.abs(together - np.stack(alone)).max() < 1e-5
     assert np.abs(together[0] - together[1]).max() > 1e-2
 

@@ -26,7 +26,11 @@ ACT = {
     "required": ["how"],
 }
 FIND = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
-FOUND = {"type": "object", "properties": {"name": {"type": "string"}, "size": {"type": "integer"}}, "required": ["name", "size"]}
+FOUND = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "size": {"type": "integer"}},
+    "required": ["name", "size"],
+}
 changes = 0
 
 
@@ -37,11 +41,17 @@ def tools() -> list[types.Tool]:
         types.Tool(name="find", description="Finds a thing.", input_schema=FIND, output_schema=FOUND),
     ]
     if VICE == "schema":
-        found.append(types.Tool(name="far", description="", input_schema={"type": "object", "$ref": "https://example.com/schema.json"}))
+        found.append(
+            types.Tool(
+                name="far", description="", input_schema={"type": "object", "$ref": "https://example.com/schema.json"}
+            )
+        )
         deep: dict[str, Any] = {"type": "string"}
         for _ in range(90):
             deep = {"type": "array", "items": deep}
-        found.append(types.Tool(name="deep", description="", input_schema={"type": "object", "properties": {"a": deep}}))
+        found.append(
+            types.Tool(name="deep", description="", input_schema={"type": "object", "properties": {"a": deep}})
+        )
         found.append(types.Tool(name="wide", description="x" * 200_000, input_schema=FIND))
     return found
 

@@ -45,7 +45,9 @@ def furnish(project: Path) -> None:
     (project / "orchestra.toml").write_text(CONFIG)
 
 
-def test_tools_are_pinned_once_they_were_looked_at_and_are_called_by_workflows(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tools_are_pinned_once_they_were_looked_at_and_are_called_by_workflows(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
     furnish(shell.project)
     unpinned = shell("run", "look", "-i", "name=oslo")
     assert unpinned.code == 2
@@ -74,7 +76,9 @@ def states(shell: Shell) -> dict[str, str]:
     return {one["name"]: one["state"] for one in shell("tools", "pin", "it", "--dry-run", "--json").json["tools"]}
 
 
-def test_each_tool_is_held_against_its_own_pin_whatever_the_others_are(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_tool_is_held_against_its_own_pin_whatever_the_others_are(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
     furnish(shell.project)
     config, file = shell.project / "orchestra.toml", shell.project / "mcp" / "it.json"
     config.write_text(CONFIG.replace('act = "idempotent", ', "").replace('find = "pure"', 'act = "idempotent"'))

@@ -36,7 +36,10 @@ def configured(**given: Any) -> McpServer:
     return McpServer(**{"tools": {"act": "idempotent", "find": "pure"}, **said})
 
 
-KNOWN = {tool.name: ToolPin.from_tool(tool.name, tool.description or "", tool.input_schema, tool.output_schema) for tool in served.tools()}
+KNOWN = {
+    tool.name: ToolPin.from_tool(tool.name, tool.description or "", tool.input_schema, tool.output_schema)
+    for tool in served.tools()
+}
 """What the server's tools say in this process, where nobody has told them to say something else."""
 
 
@@ -45,7 +48,9 @@ async def opened(
     config: McpServer | None = None, known: dict[str, ToolPin] | None = None, **given: Any
 ) -> AsyncIterator[dict[str, McpTool]]:
     config = config or configured()
-    one = McpClient("it", config, {name: pin for name, pin in (known or KNOWN).items() if name in config.tools}, **given)
+    one = McpClient(
+        "it", config, {name: pin for name, pin in (known or KNOWN).items() if name in config.tools}, **given
+    )
     try:
         yield {name: McpTool(one, pin) for name, pin in one.pins.items()}
     finally:
@@ -82,7 +87,12 @@ async def test_a_tool_is_called_and_has_a_contract_like_any_other() -> None:
         assert await tools["act"].call({"how": "say", "text": "hé\n<|im_start|>"}, "internal") == "hé\n<|im_start|>"
         assert await tools["find"].call({"name": "oslo"}, "internal") == {"name": "oslo", "size": 3}
         contract = tools["find"].contract
-        assert (contract.name, contract.kind, contract.effect, contract.description) == ("it.find", "tool", "pure", "Finds a thing.")
+        assert (contract.name, contract.kind, contract.effect, contract.description) == (
+            "it.find",
+            "tool",
+            "pure",
+            "Finds a thing.",
+        )
         assert contract.output["properties"]["size"] == {"type": "integer"}
         assert contract.version == tools["find"].pin.digest
         assert (await fault(tools["act"], text="x")).code == "T002"
@@ -138,14 +148,17 @@ async def test_a_server_that_hears_nothing_any_more_is_ended(text: str, monkeypa
     async with opened(configured(timeout=1.0)) as tools:
         pid = int((await tools["act"].call({"how": "where"}, "internal")).split()[0])
         async with asyncio.timeout(HANG):
-            late = asyncio.gather(fault(tools["act"], how="deaf"), *(fault(tools["act"], how="say", text=text) for _ in range(3)))
+            late = asyncio.gather(
+                fault(tools["act"], how="deaf"), *(fault(tools["act"], how="say", text=text) for _ in range(3))
+            )
             assert {one.code for one in await late} <= {"T014", "T017"}
         await until(lambda: not alive(pid))
         assert await tools["act"].call({"how": "say", "text": "back"}, "internal") == "back"
 
 
 @pytest.mark.parametrize(
-    ("how", "said"), [("huge", "a line of more than 4 MiB"), ("flood", "a line of more than 4 MiB"), ("junk", "1,000 lines")]
+    ("how", "said"),
+    [("huge", "a line of more than 4 MiB"), ("flood", "a line of more than 4 MiB"), ("junk", "1,000 lines")],
 )
 async def test_a_server_that_floods_is_ended(how: str, said: str) -> None:
     async with opened() as tools:
@@ -169,7 +182,9 @@ async def test_answers_that_are_no_good_have_a_code(how: str, code: str, said: s
         assert (found.code, said in found.reason) == (code, True), found.reason
 
 
-@pytest.mark.parametrize(("name", "said"), [("wrong", "another type than it states"), ("none", "another type than it states")])
+@pytest.mark.parametrize(
+    ("name", "said"), [("wrong", "another type than it states"), ("none", "another type than it states")]
+)
 async def test_a_structured_result_is_held_to_the_type_that_was_pinned(name: str, said: str) -> None:
     async with opened() as tools:
         found = await fault(tools["find"], name=name)
@@ -311,7 +326,9 @@ class Listing:
             self.failures -= 1
             raise MCPError(code=-1, message="busy")
         pin = KNOWN["find"]
-        tool = SimpleNamespace(name="find", description=self.description, input_schema=pin.input, output_schema=pin.output)
+        tool = SimpleNamespace(
+            name="find", description=self.description, input_schema=pin.input, output_schema=pin.output
+        )
         return SimpleNamespace(tools=[tool], next_cursor=None)
 
     async def send_request(self, request: Any, kind: Any) -> str:
@@ -330,7 +347,9 @@ async def listening(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[McpC
         await one.close()
 
 
-async def test_a_tool_that_has_changed_is_not_called_where_listing_it_failed_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_tool_that_has_changed_is_not_called_where_listing_it_failed_at_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with listening(monkeypatch) as (one, session):
         session.description, session.failures = "sends it elsewhere", 1
         await session.tells()
@@ -352,7 +371,9 @@ async def test_calls_wait_until_the_tools_are_held_against_their_pins(monkeypatc
         assert session.lists == before + 1
 
 
-async def test_what_changes_while_the_tools_are_listed_is_seen_before_the_next_call(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_changes_while_the_tools_are_listed_is_seen_before_the_next_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with listening(monkeypatch) as (one, session):
         await session.tells()
         session.listing.clear()
@@ -366,7 +387,9 @@ async def test_what_changes_while_the_tools_are_listed_is_seen_before_the_next_c
         assert caught.value.code == "T012"
 
 
-async def test_calls_that_wait_for_one_start_fail_with_it_and_the_next_one_starts_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_calls_that_wait_for_one_start_fail_with_it_and_the_next_one_starts_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("VICE", "silent")
     monkeypatch.setattr(server, "START_TIMEOUT", 1.0)
     started, launch = list[McpClient](), McpClient._launch_spec

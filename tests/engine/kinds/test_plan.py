@@ -67,7 +67,9 @@ def test_a_list_that_a_line_states_is_gone_over_and_is_no_longer_than_the_limits
 
 
 def test_the_goal_can_be_read_by_the_plan() -> None:
-    assert planned("returns: str", "s1 = shout(text=input.request)", "return s1").outcome == ValueOutcome("MAKE IT LOUD: A B")
+    assert planned("returns: str", "s1 = shout(text=input.request)", "return s1").outcome == ValueOutcome(
+        "MAKE IT LOUD: A B"
+    )
 
 
 def test_a_wrong_line_goes_back_and_is_on_record() -> None:
@@ -102,7 +104,9 @@ def test_repairs_bound_how_often_a_line_is_asked_for_again() -> None:
 
 def test_a_router_that_fails_fails_the_plan() -> None:
     played = play(
-        WORK % "returns: str, retry: 1", {"text": "a"}, answers={"router": lambda call: CallError(code="F210", reason="the server is gone")}
+        WORK % "returns: str, retry: 1",
+        {"text": "a"},
+        answers={"router": lambda call: CallError(code="F210", reason="the server is gone")},
     )
     assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.code == "F210"
@@ -123,7 +127,9 @@ def test_the_answer_is_of_the_type_that_the_node_returns() -> None:
 
 def test_lists_and_steps_keep_to_the_limits() -> None:
     played = play(
-        WORK % 'returns: "list[str]", limits: {steps: 3, width: 2}, replans: 0', {"text": "a b c"}, answers={"router": router(*PLAN)}
+        WORK % 'returns: "list[str]", limits: {steps: 3, width: 2}, replans: 0',
+        {"text": "a b c"},
+        answers={"router": router(*PLAN)},
     )
     assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.code == "E004"
@@ -173,7 +179,10 @@ def test_a_plan_of_a_machine_that_gave_up_at_a_line_that_it_could_not_read_is_re
     silent = CallError(code="M003", reason="cut off", retryable=False)
     played = play(WORK % (told % 0), {"text": "a b"}, answers={"router": lambda call: silent})
     assert replay(program(WORK % (told % 2)), played.events).first_difference is None
-    forged = [structs.replace(one, outcome=ValueOutcome(["b"])) if isinstance(one, NodeFinished) else one for one in played.events]
+    forged = [
+        structs.replace(one, outcome=ValueOutcome(["b"])) if isinstance(one, NodeFinished) else one
+        for one in played.events
+    ]
     assert replay(program(WORK % (told % 2)), forged).first_difference is not None
 
 
@@ -194,7 +203,9 @@ def test_a_run_is_resumed_on_the_plan_that_stands() -> None:
             run = await theatre.engine.resume(compiled, whole.events[0].run)  # type: ignore[union-attr]  # the first is a RunStarted
             assert (await run.wait()).outcome == ValueOutcome(["A", "B"])
             again = [event.draft.lines for event in run.log if isinstance(event, TurnStarted) and event.draft]
-            before = [event.draft.lines for event in whole.events[:cut] if isinstance(event, TurnStarted) and event.draft]
+            before = [
+                event.draft.lines for event in whole.events[:cut] if isinstance(event, TurnStarted) and event.draft
+            ]
             assert [*before, *again] == drafted(whole)
             await theatre.engine.close()
 
@@ -256,11 +267,15 @@ def with_workflows(*texts: str) -> Catalog:
 
 def test_a_plan_calls_a_workflow_that_it_may_use_even_one_of_its_own_nodes_name() -> None:
     lines = ("s1 = loudly(text=input.text)", "s2 = count(items=s1)", "return s2")
-    played = play(CALLING % "returns: int", {"text": "a b"}, answers={"router": router(*lines)}, catalog=with_workflows(LOUDLY))
+    played = play(
+        CALLING % "returns: int", {"text": "a b"}, answers={"router": router(*lines)}, catalog=with_workflows(LOUDLY)
+    )
     assert played.outcome == ValueOutcome(2)
     assert {"loudly@1/s1/words", "loudly@1/s1/loud[1]", "loudly@1/s2"} <= set(played.outcomes)
     first = next(call for call in played.workers.calls if call.name == "router")
-    assert first.inputs["skills"].splitlines()[0] == "loudly(text: str, twice?: bool) -> list[str]: Makes every word loud."
+    assert (
+        first.inputs["skills"].splitlines()[0] == "loudly(text: str, twice?: bool) -> list[str]: Makes every word loud."
+    )
     found = replay(program(CALLING % "returns: int", with_workflows(LOUDLY)), played.events)
     assert (found.first_difference, found.reason) == (None, "")
 
@@ -268,7 +283,10 @@ def test_a_plan_calls_a_workflow_that_it_may_use_even_one_of_its_own_nodes_name(
 @pytest.mark.parametrize("line", ["s1 = split(text=input.text)", "s1 = shout(text=input.text)"])
 def test_what_a_workflow_calls_is_not_for_the_plan_that_calls_it(line: str) -> None:
     played = play(
-        CALLING % 'returns: "list[str]", repairs: 0', {"text": "a b"}, answers={"router": router(line)}, catalog=with_workflows(LOUDLY)
+        CALLING % 'returns: "list[str]", repairs: 0',
+        {"text": "a b"},
+        answers={"router": router(line)},
+        catalog=with_workflows(LOUDLY),
     )
     assert isinstance(played.outcome, FailedOutcome)
     assert f"there is no '{line[5:10]}'" in played.outcome.reason
@@ -286,16 +304,17 @@ def test_what_a_workflow_calls_is_not_for_the_plan_that_calls_it(line: str) -> N
 )
 def test_the_arguments_of_a_workflow_are_checked_as_those_of_any_skill(line: str, reason: str) -> None:
     played = play(
-        CALLING % 'returns: "list[str]", repairs: 0', {"text": "a"}, answers={"router": router(line)}, catalog=with_workflows(LOUDLY)
+        CALLING % 'returns: "list[str]", repairs: 0',
+        {"text": "a"},
+        answers={"router": router(line)},
+        catalog=with_workflows(LOUDLY),
     )
     assert isinstance(played.outcome, FailedOutcome)
     assert reason in played.outcome.reason
 
 
 def test_a_workflow_that_acts_acts_in_a_plan_that_lists_it() -> None:
-    sends = (
-        "schema: orchestra/v1\nname: sends\ninput: {text: str}\noutput: ${a}\nnodes:\n  a: {tool: send, with: {text: '${input.text}'}}\n"
-    )
+    sends = "schema: orchestra/v1\nname: sends\ninput: {text: str}\noutput: ${a}\nnodes:\n  a: {tool: send, with: {text: '${input.text}'}}\n"
     text = CALLING.replace("[loudly]", "[sends]") % "returns: str, confirm: false"
     lines = ("s1 = sends(text=input.text)", "return s1")
     played = play(text, {"text": "a b"}, answers={"router": router(*lines)}, catalog=with_workflows(sends))
@@ -305,7 +324,9 @@ def test_a_workflow_that_acts_acts_in_a_plan_that_lists_it() -> None:
 
 def test_a_run_whose_plan_calls_a_workflow_is_resumed_wherever_it_was_cut() -> None:
     lines = ("s1 = loudly(text=input.text)", "s2 = count(items=s1)", "return s2")
-    whole = play(CALLING % "returns: int", {"text": "a b"}, answers={"router": router(*lines)}, catalog=with_workflows(LOUDLY))
+    whole = play(
+        CALLING % "returns: int", {"text": "a b"}, answers={"router": router(*lines)}, catalog=with_workflows(LOUDLY)
+    )
     compiled = program(CALLING % "returns: int", with_workflows(LOUDLY))
 
     async def scene(clock: VirtualClock) -> None:

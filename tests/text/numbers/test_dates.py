@@ -30,7 +30,12 @@ def test_a_date_is_found_with_its_place(day: date, form: str, other: str) -> Non
 def test_a_day_that_does_not_exist_fails_though_the_evidence_has_it(year: int, month: int, day: int) -> None:
     exists = day <= calendar.monthrange(year, month)[1]
     name = calendar.month_name[month]
-    for text in (f"{year}-{month:02}-{day:02}", f"{day} {name} {year}", f"{name} {day}, {year}", f"{day:02}.{month:02}.{year}"):
+    for text in (
+        f"{year}-{month:02}-{day:02}",
+        f"{day} {name} {year}",
+        f"{name} {day}, {year}",
+        f"{day:02}.{month:02}.{year}",
+    ):
         said = f"on {text}"
         assert bool(find_invalid_dates(said)) is not exists
         [verdict] = verify_answer({"answer": said}, (EvidenceSource(said),), ["numbers"]).verdicts
@@ -47,9 +52,13 @@ def test_a_day_that_does_not_exist_fails_though_the_evidence_has_it(year: int, m
     ],
 )  # fmt: skip
 def test_a_month_and_a_number_that_may_count_something_are_no_false_date(text: str, says: str) -> None:
-    assert [one.outcome for one in verify_answer({"answer": text}, (EvidenceSource(text),), ["numbers"]).verdicts] == [says]
+    assert [one.outcome for one in verify_answer({"answer": text}, (EvidenceSource(text),), ["numbers"]).verdicts] == [
+        says
+    ]
 
 
-@pytest.mark.parametrize("text", ["version 31.2.1", "12-31-99", "April 2020", "31 people", "room 30, February", "2026-40-77", "0/5/2020"])
+@pytest.mark.parametrize(
+    "text", ["version 31.2.1", "12-31-99", "April 2020", "31 people", "room 30, February", "2026-40-77", "0/5/2020"]
+)
 def test_what_is_no_date_is_no_date_that_does_not_exist(text: str) -> None:
     assert find_invalid_dates(text) == []

@@ -93,7 +93,9 @@ def test_a_minus_stands_at_its_digits_and_a_dash_may_be_none(text: str, value: i
     assert (int(number.value), number.uncertain_minus) == (value, dashed)
 
 
-@pytest.mark.parametrize("text", ["10 - 20", "10-20", "10 – 20", "10–20", "10 –20", "10 − 20", "10%-20%", "10%–20%", "€10-€20"])
+@pytest.mark.parametrize(
+    "text", ["10 - 20", "10-20", "10 – 20", "10–20", "10 –20", "10 − 20", "10%-20%", "10%–20%", "€10-€20"]
+)
 def test_a_dash_between_two_numbers_is_no_minus(text: str) -> None:
     assert [number.plain for number in find_numbers(text)] == [10, 20]
 

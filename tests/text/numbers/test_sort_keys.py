@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.text.numbers.sort_keys import ABOVE, BELOW, BOUNDS, FROM, UP_TO, column_sort_keys, filter_by_limit, find_extremes
+from orchestra.text.numbers.sort_keys import (
+    ABOVE,
+    BELOW,
+    BOUNDS,
+    FROM,
+    UP_TO,
+    column_sort_keys,
+    filter_by_limit,
+    find_extremes,
+)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +44,9 @@ def test_prices_and_other_numbers_are_in_order_of_what_they_say(column: list[str
         (["2010-15", "2011–12", "No–7"], [2010, 2011, 7]),
     ],
 )
-def test_numbers_in_brackets_and_behind_a_minus_are_negative_and_behind_others_they_are_not(column: list[str], values: list[float]) -> None:
+def test_numbers_in_brackets_and_behind_a_minus_are_negative_and_behind_others_they_are_not(
+    column: list[str], values: list[float]
+) -> None:
     assert column_sort_keys(column) == values
 
 
@@ -129,13 +140,19 @@ def test_blanks_around_a_cell_make_no_difference() -> None:
     assert column_sort_keys(["  9:40\n", "10:05\u00a0 pm"]) == column_sort_keys(["9:40", "10:05 pm"]) == [580, 1325]
 
 
-@given(st.lists(st.integers(-(10**9), 10**9), min_size=1, max_size=8), st.sampled_from(["{:,}", "${:,}", "{}", "{} kg", "€ {:,}.00"]))
+@given(
+    st.lists(st.integers(-(10**9), 10**9), min_size=1, max_size=8),
+    st.sampled_from(["{:,}", "${:,}", "{}", "{} kg", "€ {:,}.00"]),
+)
 def test_formatted_numbers_are_in_their_order(numbers: list[int], form: str) -> None:
     column = [f"({form.format(-number)})" if number < 0 else form.format(number) for number in numbers]
     assert column_sort_keys(column) == numbers
 
 
-@given(st.lists(st.times(), min_size=1, max_size=8), st.sampled_from(["%H:%M", "%-H:%M", "%I:%M %p", "%-I.%M %p", "%-I:%M%p", "%Hh%M"]))
+@given(
+    st.lists(st.times(), min_size=1, max_size=8),
+    st.sampled_from(["%H:%M", "%-H:%M", "%I:%M %p", "%-I.%M %p", "%-I:%M%p", "%Hh%M"]),
+)
 def test_times_of_a_clock_are_in_their_order(times: list[datetime.time], form: str) -> None:
     assert column_sort_keys([time.strftime(form) for time in times]) == [time.hour * 60 + time.minute for time in times]
 
@@ -277,13 +294,19 @@ def test_hours_in_a_column_of_fractions_are_compared_with_minutes() -> None:
         (["-58", "(61)", "3"], "2 thousand", "001"),
     ],
 )
-def test_thousands_are_compared_with_figures_in_thousands_and_with_whole_ones(column: list[str], limit: str, wanted: str) -> None:
+def test_thousands_are_compared_with_figures_in_thousands_and_with_whole_ones(
+    column: list[str], limit: str, wanted: str
+) -> None:
     assert held(column, limit) == wanted
 
 
 def test_dates_are_compared_to_the_month_or_the_year_where_a_limit_has_no_more() -> None:
     column = ["31 December 2023", "1 January 2024", "30 June 2024"]
-    assert (held(column, "2024", FROM), held(column, "2024", ABOVE), held(column, "2023", UP_TO)) == ("011", "000", "100")
+    assert (held(column, "2024", FROM), held(column, "2024", ABOVE), held(column, "2023", UP_TO)) == (
+        "011",
+        "000",
+        "100",
+    )
     assert (held(column, "january 2024", UP_TO), held(column, "january 2024", ABOVE)) == ("110", "001")
 
 
@@ -309,7 +332,13 @@ def test_no_column_and_no_limit_make_it_stumble(column: list[str], limit: str, b
 
 
 MEANT = {
-    "the unit of the table and not that of the question": (["500", "700"], "0.6 million", ABOVE, "Sales in thousands", "01"),
+    "the unit of the table and not that of the question": (
+        ["500", "700"],
+        "0.6 million",
+        ABOVE,
+        "Sales in thousands",
+        "01",
+    ),
     "a limit that is far below figures in thousands": (["58", "90"], "2 thousand", ABOVE, "In thousands", "11"),
     "the head tells thousands": (["58", "61"], "60,000", ABOVE, "People (thousands)", "01"),
     "several millions": (["1,500,000", "2,500,000"], "2 millions", ABOVE, "", "01"),

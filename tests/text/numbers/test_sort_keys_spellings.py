@@ -56,7 +56,9 @@ def test_numbers_are_what_they_are_in_the_spelling_of_their_column(column: list[
         (["$1.2 trillion", "$900 billion", "900 Tsd."], [1.2e12, 9e11, 9e5]),
     ],
 )
-def test_letters_multiply_behind_money_and_where_the_whole_column_has_them(column: list[str], values: list[float]) -> None:
+def test_letters_multiply_behind_money_and_where_the_whole_column_has_them(
+    column: list[str], values: list[float]
+) -> None:
     assert column_sort_keys(column) == pytest.approx(values)
 
 
@@ -84,7 +86,10 @@ def test_what_more_than_the_column_tells_can_be_told() -> None:
     assert column_sort_keys(["999.000", "1.500"]) == [999, 1.5]
     assert column_sort_keys(["999.000", "1.500"], NumberFormat(decimal_comma=True)) == [999000, 1500]
     assert find_extremes(["1.500", "999"], largest=True, number_format=NumberFormat(decimal_comma=True)) == [0]
-    assert filter_by_limit(["1.500", "999"], "1200", ABOVE, number_format=NumberFormat(decimal_comma=True)) == [True, False]
+    assert filter_by_limit(["1.500", "999"], "1200", ABOVE, number_format=NumberFormat(decimal_comma=True)) == [
+        True,
+        False,
+    ]
     assert detect_format(["1.234,50", "31/12/2024"]) == NumberFormat(decimal_comma=True)
     assert detect_format(["12/31/2024", "5"]) == NumberFormat(month_first=True)
 
@@ -132,7 +137,8 @@ def test_the_latest_date_of_an_american_column_is_in_december() -> None:
 
 
 @pytest.mark.parametrize(
-    "column", [["13/13/2024"], ["2024-13-01"], ["00/10/2024"], ["10.0.2024"], ["32 May 2024"], ["45.50.2024"], ["12/32/2024"]]
+    "column",
+    [["13/13/2024"], ["2024-13-01"], ["00/10/2024"], ["10.0.2024"], ["32 May 2024"], ["45.50.2024"], ["12/32/2024"]],
 )
 def test_what_is_in_no_calendar_is_no_date(column: list[str]) -> None:
     assert filter_by_limit(column, "2 january 2024", ABOVE) is None
@@ -155,8 +161,13 @@ def test_a_limit_is_a_date_as_the_column_has_them_and_the_other_way_round(
     assert filter_by_limit(column, limit, bound) == wanted
 
 
-@given(st.lists(st.dates(datetime.date(1950, 1, 1), datetime.date(2049, 12, 31)), min_size=2, max_size=8), st.sampled_from(["/", ".", "-"]))
-def test_dates_with_the_month_first_are_in_their_order_beside_one_that_tells(dates: list[datetime.date], mark: str) -> None:
+@given(
+    st.lists(st.dates(datetime.date(1950, 1, 1), datetime.date(2049, 12, 31)), min_size=2, max_size=8),
+    st.sampled_from(["/", ".", "-"]),
+)
+def test_dates_with_the_month_first_are_in_their_order_beside_one_that_tells(
+    dates: list[datetime.date], mark: str
+) -> None:
     dates = [*dates, datetime.date(2000, 1, 31)]
     values = [value or 0.0 for value in column_sort_keys([date.strftime(f"%m{mark}%d{mark}%Y") for date in dates])]
     order = range(len(dates))

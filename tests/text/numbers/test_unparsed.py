@@ -15,7 +15,19 @@ from tests.text.numbers.spellings import SPELLINGS
 
 EVIDENCE = "The tower has 4096 rivets and was not made of wood, but of iron."
 NUMERIC = [char for char in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(char) in ("Nd", "Nl", "No")]
-PLACES = ("{}", "Completed in {}.", "18{}9", "18{}", "{}89", "x{}", "{}x", "ab{}cd", "{}{}", "塔{}年", "It grew {} percent")
+PLACES = (
+    "{}",
+    "Completed in {}.",
+    "18{}9",
+    "18{}",
+    "{}89",
+    "x{}",
+    "{}x",
+    "ab{}cd",
+    "{}{}",
+    "塔{}年",
+    "It grew {} percent",
+)
 LANGUAGES = sorted(SPELLINGS)
 
 
@@ -61,7 +73,23 @@ def test_a_numeral_that_the_evidence_has_as_it_is_written_passes() -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_number_in_words_of_another_language_does_not_pass(language: str) -> None:
     spell, sentence = SPELLINGS[language]
-    numbers = [*range(3, 21), 30, 40, 50, 60, 70, 71, 80, 81, 90, 97, 100, 1000, 1890, *Random(language).sample(range(100, 10_000), 60)]
+    numbers = [
+        *range(3, 21),
+        30,
+        40,
+        50,
+        60,
+        70,
+        71,
+        80,
+        81,
+        90,
+        97,
+        100,
+        1000,
+        1890,
+        *Random(language).sample(range(100, 10_000), 60),
+    ]
     assert passing([sentence.format(spell(number)) for number in numbers]) == []
 
 
@@ -111,11 +139,22 @@ def english_forms() -> list[str]:
         "two quadrillion lakh",
         "zillions",
     ]
-    forms += ["fourscore", "umpteen", "eighteenninety", "onehundred", "a multi-million sum", "fourty", "billions", "five crore lakhs"]
+    forms += [
+        "fourscore",
+        "umpteen",
+        "eighteenninety",
+        "onehundred",
+        "a multi-million sum",
+        "fourty",
+        "billions",
+        "five crore lakhs",
+    ]
     return forms
 
 
-@pytest.mark.parametrize("sentence", ["It has {} of them.", "{}", "Sales were {} last year", "There were {}, they said."])
+@pytest.mark.parametrize(
+    "sentence", ["It has {} of them.", "{}", "Sales were {} last year", "There were {}, they said."]
+)
 def test_vague_and_multiplied_numbers_of_english_do_not_pass(sentence: str) -> None:
     assert passing([sentence.format(form) for form in english_forms()]) == []
 
@@ -142,7 +181,8 @@ def test_a_roman_numeral_passes_only_where_the_evidence_has_its_value() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", ["in MDCCCLXXXX", "in mdcccxc", "in ⅯⅮⅭⅭⅭⅩⅭ", "in ⅯDCCCXC", "in М\u0421\u0421XC", "in M.D.C.C.C.X.C.", "Chapter Ⅳ"]
+    "answer",
+    ["in MDCCCLXXXX", "in mdcccxc", "in ⅯⅮⅭⅭⅭⅩⅭ", "in ⅯDCCCXC", "in М\u0421\u0421XC", "in M.D.C.C.C.X.C.", "Chapter Ⅳ"],
 )
 def test_other_spellings_of_roman_numerals_do_not_pass(answer: str) -> None:
     assert outcome(answer) == "unknown"
@@ -178,7 +218,16 @@ IGNORABLE = "\u00ad\u200b\u200c\u200d\u2060\ufeff\u034f\ufe0f\u180e\u200e\u2063\
 
 def test_characters_that_are_not_seen_hide_no_number() -> None:
     random = Random(8)
-    for text in ("eighteen ninety", "1890", "seventy-two", "achtzehnhundert", "MDCCCXC", "tenfold", "two hundred", "mille huit cent"):
+    for text in (
+        "eighteen ninety",
+        "1890",
+        "seventy-two",
+        "achtzehnhundert",
+        "MDCCCXC",
+        "tenfold",
+        "two hundred",
+        "mille huit cent",
+    ):
         for _ in range(40):
             chars = list(text)
             for _ in range(random.randint(1, 4)):

@@ -23,7 +23,10 @@ _WORDS_BEFORE: Final = (
     (UP_TO, rf"{_NEGATION} (?:(?:{_MORE_WORDS}|expensive) than|over|above|after|exceed(?:ing)?|past|beyond)"),
     (FROM, rf"{_NEGATION} (?:(?:{_LESS_WORDS}) than|under|below|before)"),
     (ABOVE, r"\b(?:over|above|exceed(?:s|ed|ing)?|beyond|more than|higher than)(?: \w+){1,3} limit of"),
-    (FROM, rf"\b(?:(?:{_MORE_WORDS}) than or equal to|(?:on|in|at|from) or (?:after|above|over)|equals? or exceeds?)|>=|≥"),
+    (
+        FROM,
+        rf"\b(?:(?:{_MORE_WORDS}) than or equal to|(?:on|in|at|from) or (?:after|above|over)|equals? or exceeds?)|>=|≥",
+    ),
     (UP_TO, rf"\b(?:(?:{_LESS_WORDS}) than or equal to|(?:on|in|at|by) or (?:before|below|under))|<=|≤"),
     (BELOW, rf"\b(?:(?:{_LESS_WORDS})(?: \w+)? than|under|below|before|short of|beneath)|<"),
     (
@@ -46,7 +49,9 @@ _WORDS_AFTER: Final = (
 )
 """And by words soon behind it."""
 _FILLER = r"(?:\s+(?:a|an|the|about|some|year|ages?|of|its|just|exactly|that)){0,3}\s*[$€£¥(]*\s*$"
-_PATTERNS_BEFORE: Final = tuple((bound, re.compile(f"(?:{words}){_FILLER}", re.IGNORECASE)) for bound, words in _WORDS_BEFORE)
+_PATTERNS_BEFORE: Final = tuple(
+    (bound, re.compile(f"(?:{words}){_FILLER}", re.IGNORECASE)) for bound, words in _WORDS_BEFORE
+)
 _PATTERNS_AFTER: Final = tuple(
     (bound, re.compile(rf"^(?:[%°²³]\w?)?(?:\s+[\w%°²³/€$£'’-]+){{0,2}}?[\s,(]+(?:{words})", re.IGNORECASE))
     for bound, words in _WORDS_AFTER

@@ -93,7 +93,9 @@ def column_spellings(rows: Sequence[Sequence[str]]) -> list[NumberFormat]:
 class TableEncoding:
     """What is read for one question."""
 
-    def __init__(self, encoder: Encoder, question: str, table: Sequence[Sequence[str]], paragraphs: Sequence[str], tokens: int) -> None:
+    def __init__(
+        self, encoder: Encoder, question: str, table: Sequence[Sequence[str]], paragraphs: Sequence[str], tokens: int
+    ) -> None:
         """`tokens` are those of a window at most."""
         self.question, self.table, self.paragraphs = question, table, paragraphs
         self.header_rows = count_header_rows(table)
@@ -117,7 +119,10 @@ class TableEncoding:
                 plain = " ".join(cell.split())
                 if plain:
                     self._add_location(
-                        TableLocation(plain, row, column, parse_figure(plain, points=self.spelling_of(column).decimal_comma)), plain
+                        TableLocation(
+                            plain, row, column, parse_figure(plain, points=self.spelling_of(column).decimal_comma)
+                        ),
+                        plain,
                     )
                 self.text += " | "
             self.text += "\n"

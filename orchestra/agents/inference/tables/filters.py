@@ -54,7 +54,12 @@ def choice_logits(encoding: TableEncoding, limits: Any, bounds: Any, after: int 
     for at, number in condition_choices(encoding):
         given = encoding.locations[at].question_figure
         worded = given is not None and given.bound == BOUNDS[number]
-        found.append(limits[at] + bounds[1 + number] + (WORD_BONUS if worded else 0.0) - (0.0 if at > after else IMPOSSIBLE_PENALTY))
+        found.append(
+            limits[at]
+            + bounds[1 + number]
+            + (WORD_BONUS if worded else 0.0)
+            - (0.0 if at > after else IMPOSSIBLE_PENALTY)
+        )
     return found
 
 
@@ -65,13 +70,20 @@ def matching_rows(encoding: TableEncoding, column: int, bound: str, location: in
         return None
     cells = [encoding.cell(row, column) for row in range(len(encoding.table))]
     holds = filter_by_limit(
-        cells[encoding.header_rows :], given.measure, bound, " ".join(cells[: encoding.header_rows]), encoding.spelling_of(column)
+        cells[encoding.header_rows :],
+        given.measure,
+        bound,
+        " ".join(cells[: encoding.header_rows]),
+        encoding.spelling_of(column),
     )
     return None if holds is None else (*[False] * encoding.header_rows, *holds)
 
 
 def choose_condition(
-    encoding: TableEncoding, choice_probabilities: NDArray[Any], column_probabilities: NDArray[Any], other: Condition | None = None
+    encoding: TableEncoding,
+    choice_probabilities: NDArray[Any],
+    column_probabilities: NDArray[Any],
+    other: Condition | None = None,
 ) -> tuple[Condition | None, float]:
     """Returns the most probable condition, or None, and its probability.
 

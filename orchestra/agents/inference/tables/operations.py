@@ -58,7 +58,8 @@ _LAKHS = re.compile(LAKH_GROUPED)
 _NON_CURRENCY_WORD = re.compile(r"(?<![^\W\d_])(?!(?:[A-Z]{3}|[Kk]r|Rs|Kč|zł|Ft)(?![^\W\d_]))[^\W\d_]+")
 """A word that is no currency: behind it two numbers with a blank between them are two, as in `Boeing 737 800`."""
 _CLOCK = re.compile(
-    r"(?P<hour>[01]?\d|2[0-3]|24(?=:00(?!:?\d))):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?(?: ?(?P<half>[ap])\.?m\.?)?", re.IGNORECASE
+    r"(?P<hour>[01]?\d|2[0-3]|24(?=:00(?!:?\d))):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?(?: ?(?P<half>[ap])\.?m\.?)?",
+    re.IGNORECASE,
 )
 _HOUR = re.compile(r"(?P<hour>1[0-2]|[1-9]) ?(?P<half>[ap])\.?m\.?", re.IGNORECASE)
 _LAP = re.compile(r"(?P<minutes>\d{1,6}):0?(?P<seconds>[0-5]?\d\.\d+)")
@@ -120,7 +121,9 @@ def _time_expression(text: str, *, minutes: bool) -> str | None:
     return None
 
 
-def harmonize_figures(operation: str, texts: Sequence[str], figures: Sequence[str], spelt: NumberFormat) -> list[str] | None:
+def harmonize_figures(
+    operation: str, texts: Sequence[str], figures: Sequence[str], spelt: NumberFormat
+) -> list[str] | None:
     """The figures of cells as they are computed with together, of durations of which some are in hours and some in minutes all in minutes.
 
     None where they are no such figures: what the cells are put in order by is in another proportion, as with millions beside thousands, and
@@ -135,7 +138,11 @@ def harmonize_figures(operation: str, texts: Sequence[str], figures: Sequence[st
 
 
 def _figures_agree(operation: str, figures: Sequence[str], known: Sequence[float | None]) -> bool:
-    pairs = [(_figure_value(figure), Fraction(measure)) for figure, measure in zip(figures, known, strict=True) if measure is not None]
+    pairs = [
+        (_figure_value(figure), Fraction(measure))
+        for figure, measure in zip(figures, known, strict=True)
+        if measure is not None
+    ]
     if len(pairs) < 2:
         return True
     top, unit = max(pairs, key=lambda pair: abs(pair[1]))
@@ -145,7 +152,9 @@ def _figures_agree(operation: str, figures: Sequence[str], known: Sequence[float
         worth in ((measure - 1) // _DAYS_PER_YEAR, (measure - 32) // _DAYS_PER_YEAR) for worth, measure in pairs
     ):
         return True  # years, of dates: the first days of a year are counted from its months, and some dates have no day
-    return operation in _SHIFT_INVARIANT and all(abs(worth - measure - top + unit) < Fraction(1, 10**6) for worth, measure in pairs)
+    return operation in _SHIFT_INVARIANT and all(
+        abs(worth - measure - top + unit) < Fraction(1, 10**6) for worth, measure in pairs
+    )
 
 
 def build_expression(operation: str, figures: Sequence[str]) -> str:
@@ -197,7 +206,9 @@ def sum_expression(terms: Sequence[str]) -> str:
     """The sum of terms, in brackets by `SUM_GROUP_SIZE` where there are more, and those again, for expressions nest only so deep."""
     if len(terms) <= SUM_GROUP_SIZE:
         return " + ".join(terms)
-    return sum_expression([f"({' + '.join(terms[at : at + SUM_GROUP_SIZE])})" for at in range(0, len(terms), SUM_GROUP_SIZE)])
+    return sum_expression(
+        [f"({' + '.join(terms[at : at + SUM_GROUP_SIZE])})" for at in range(0, len(terms), SUM_GROUP_SIZE)]
+    )
 
 
 def parse_expression(text: str) -> tuple[str, list[str]] | None:

@@ -38,9 +38,15 @@ _BOUND_BEFORE = re.compile(
 """Behind these words so do others."""
 _OPERATION_WORDS: Final = (
     ("discount", rf"{_FIGURE}{_WORDS_BETWEEN}(?:off|discount|reduction|rebate|cheaper|less|lower)\b"),
-    ("discount", rf"\b(?:discount of|reduc\w+ (?:of|by)|rebate of|minus|less(?! th[ae]n)|lower\w* by|cut\w* by|taking off) {_FIGURE}"),
+    (
+        "discount",
+        rf"\b(?:discount of|reduc\w+ (?:of|by)|rebate of|minus|less(?! th[ae]n)|lower\w* by|cut\w* by|taking off) {_FIGURE}",
+    ),
     ("surcharge", rf"{_FIGURE}{_WORDS_BETWEEN}(?:on top|more|extra|added|surcharge|dearer|higher)\b"),
-    ("surcharge", rf"\b(?:plus|add(?:s|ing)?|surcharge of|rais\w+ (?:of|by)|(?:go(?:es)?|went|puts?|putting) up by) {_FIGURE}"),
+    (
+        "surcharge",
+        rf"\b(?:plus|add(?:s|ing)?|surcharge of|rais\w+ (?:of|by)|(?:go(?:es)?|went|puts?|putting) up by) {_FIGURE}",
+    ),
     ("portion", rf"{_FIGURE}\s+of\b"),
 )
 _PATTERNS: Final = tuple((way, re.compile(pattern, re.IGNORECASE)) for way, pattern in _OPERATION_WORDS)
@@ -76,7 +82,11 @@ def add_percentage_logits(encoding: TableEncoding, logits: TableLogits[Any]) -> 
         rf"(?<![\w.,]){re.escape(told.figure)}{_PERCENT}", " ".join(cell for row in encoding.table for cell in row)
     ):
         return logits
-    given = [(at, location.question_figure) for at, location in enumerate(encoding.locations) if location.question_figure is not None]
+    given = [
+        (at, location.question_figure)
+        for at, location in enumerate(encoding.locations)
+        if location.question_figure is not None
+    ]
     places = [at for at, one in given if one.figure == told.figure and one.bound is None]
     if not places:
         return logits

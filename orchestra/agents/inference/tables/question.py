@@ -75,7 +75,9 @@ _SCALE_LETTERS: Final = {"k": "thousand", "m": "million", "b": "billion"}
 _SIGN = re.compile(r"^(?:[-−–]|minus )[$€£¥]?")
 _MINUEND = re.compile(r"[\d%)] *$")
 """A figure, behind which a minus is no sign."""
-_DATE_OR_TIME = re.compile(rf"\d:|-\d\d-|[./]\d+[./]|{_MONTHS}|^(?:1[5-9]|20)\d\d$|^(?:{'|'.join(WEEKDAYS)})$", re.IGNORECASE)
+_DATE_OR_TIME = re.compile(
+    rf"\d:|-\d\d-|[./]\d+[./]|{_MONTHS}|^(?:1[5-9]|20)\d\d$|^(?:{'|'.join(WEEKDAYS)})$", re.IGNORECASE
+)
 """What one may do something `by`: a time or a date, and not a percentage."""
 MAX_CHARACTERS: Final = 4_000
 """Characters of a question that are looked at."""
@@ -140,7 +142,9 @@ def _normalize_measure(text: str) -> str:
         hour = int(past[2]) if past[2].isdigit() else SMALL_NUMBERS[past[2]]
         before, minute = _CLOCKS[past[1]]
         return f"{(hour - before) or 12}:{minute}"
-    if (clock := re.match(r"(\d{1,2})(?:[:.](\d\d))? ?(?:([ap])\.?m|o['’]clock|(?=in the |at night))", text)) is not None:
+    if (
+        clock := re.match(r"(\d{1,2})(?:[:.](\d\d))? ?(?:([ap])\.?m|o['’]clock|(?=in the |at night))", text)
+    ) is not None:
         return _time_of_day(int(clock[1]), clock[2] or "00", clock[3] or "", text)
     if (both := re.fullmatch(r"(\d+) ?h[a-z]*(?: and)? (\d+) ?m[a-z]*", text)) is not None:
         return f"{int(both[1]) * 60 + int(both[2])} minutes"

@@ -49,7 +49,13 @@ from orchestra.agents.inference.tables.operations import (
     sum_expression,
 )
 from orchestra.agents.inference.tables.percentages import add_percentage_logits
-from orchestra.agents.inference.tables.row_choice import column_groups, most_probable_pair, most_probable_set, row_groups, softmax
+from orchestra.agents.inference.tables.row_choice import (
+    column_groups,
+    most_probable_pair,
+    most_probable_set,
+    row_groups,
+    softmax,
+)
 from orchestra.agents.inference.tables.scales import UNITS, UnitWeights, unit_signs
 from orchestra.agents.inference.tables.unit_prices import count_price_pairs, mixes_counts_and_prices
 from orchestra.core.errors import InputError
@@ -126,7 +132,9 @@ class TableAnswer(NamedTuple):
 class TableReader:
     """A reader of tables, ready."""
 
-    def __init__(self, config: TableReaderConfig, arrays: Mapping[str, NDArray[Any]], encoder: Encoder, card: Card) -> None:
+    def __init__(
+        self, config: TableReaderConfig, arrays: Mapping[str, NDArray[Any]], encoder: Encoder, card: Card
+    ) -> None:
         """Raises `ValueError` or `KeyError` for arrays that do not fit the encoder."""
         import numpy as np
 
@@ -136,7 +144,9 @@ class TableReader:
         self._weight, self._bias = wide["weight"], wide["bias"]
         if config.outputs != OUTPUT_NAMES:
             raise ValueError("the head has other outputs than are known: train it again, with --start")
-        if self._weight.shape != (len(OUTPUT_NAMES), encoder.shape.hidden_size) or self._bias.shape != (len(OUTPUT_NAMES),):
+        if self._weight.shape != (len(OUTPUT_NAMES), encoder.shape.hidden_size) or self._bias.shape != (
+            len(OUTPUT_NAMES),
+        ):
             raise ValueError("the head has another shape than the encoder")
 
     @classmethod
@@ -149,33 +159,42 @@ class TableReader:
         """The answer and its probability. Raises `InputError` A023 for a table and a text that are too long."""
         encoding = self.encode_inputs(inputs)
         if len(encoding.windows) > MAX_WINDOWS:
-            reason = (
-                f"{self.config.table} and {self.config.paragraphs} have about {len(encoding.chars):,} tokens, which is too long to read"
-            )
+            reason = f"{self.config.table} and {self.config.paragraphs} have about {len(encoding.chars):,} tokens, which is too long to read"
             raise InputError("A023", reason, hint="give the rows and the paragraphs that matter")
         found, scale = self.decode(encoding, self.logits(encoding))
-        return self._card.output_form.fill(answer_fields(found, scale, encoding), None), found.probability**self.config.sharpen
+        return self._card.output_form.fill(
+            answer_fields(found, scale, encoding), None
+        ), found.probability**self.config.sharpen
 
     def encode_inputs(self, inputs: Mapping[str, Any]) -> TableEncoding:
         """What is read of a call's inputs."""
         config = self.config
-        return TableEncoding(self.encoder, str(inputs[config.question]), inputs[config.table], inputs[config.paragraphs], config.tokens)
+        return TableEncoding(
+            self.encoder, str(inputs[config.question]), inputs[config.table], inputs[config.paragraphs], config.tokens
+        )
 
     def logits(self, encoding: TableEncoding) -> TableLogits[NDArray[Any]]:
         """What the head says of a sheet."""
         import numpy as np
 
-        read = np.concatenate([self.encoder.encode(window, self._adapters)[0] @ self._weight.T for window in encoding.windows])
+        read = np.concatenate(
+            [self.encoder.encode(window, self._adapters)[0] @ self._weight.T for window in encoding.windows]
+        )
         found = add_percentage_logits(encoding, table_logits(read + self._bias, encoding.pooling(), _log_sum_exp))
         if self.config.units is None:
             return found
         unit_logits = self.config.units.logits(
             unit_signs(
-                encoding.question, encoding.table[: encoding.header_rows], encoding.table[encoding.header_rows :], encoding.paragraphs
+                encoding.question,
+                encoding.table[: encoding.header_rows],
+                encoding.table[encoding.header_rows :],
+                encoding.paragraphs,
             )
         )
         rest = len(SCALES) - len(UNITS)
-        return found._replace(scales=np.concatenate([found.scales[:rest], _log_sum_exp(found.scales[rest:]) + np.array(unit_logits)]))
+        return found._replace(
+            scales=np.concatenate([found.scales[:rest], _log_sum_exp(found.scales[rest:]) + np.array(unit_logits)])
+        )
 
     def decode(self, encoding: TableEncoding, logits: TableLogits[NDArray[Any]]) -> tuple[TableAnswer, str]:
         """The likeliest way in which there is an answer that can be computed at all, with its places, and the scale."""
@@ -188,30 +207,49 @@ class TableReader:
             if _safe_log(chance) <= value:
                 break
             found = self._answer_by(OPERATIONS[int(number)], encoding, logits)
-            if found is None or _answer_figures(found, encoding) is None or not can_evaluate(_answer_expression(found, encoding)):
+            if (
+                found is None
+                or _answer_figures(found, encoding) is None
+                or not can_evaluate(_answer_expression(found, encoding))
+            ):
                 continue
             if (worth := _safe_log(chance) + self.config.regard * _safe_log(found.probability)) > value:
                 best, value = found._replace(probability=found.probability * chance * float(scales[scale])), worth
         return best, SCALES[scale] if value > -math.inf else ""
 
-    def _answer_by(self, operation: str, encoding: TableEncoding, logits: TableLogits[NDArray[Any]]) -> TableAnswer | None:
+    def _answer_by(
+        self, operation: str, encoding: TableEncoding, logits: TableLogits[NDArray[Any]]
+    ) -> TableAnswer | None:
         if operation == TEXT:
             return self._text_answer(encoding, logits)
         if operation in PAIR_OPERATIONS:
             return _best_pair(operation, encoding, logits, self.config.apart)
         conditions, probability = _choose_conditions(encoding, logits)
-        rows = _select_rows(encoding, logits.rows + (self.config.held if conditions else self.config.rows), conditions, self.config.groups)
+        rows = _select_rows(
+            encoding,
+            logits.rows + (self.config.held if conditions else self.config.rows),
+            conditions,
+            self.config.groups,
+        )
         if operation in (MOST, LEAST):
             found = _extreme_cell(operation, encoding, logits, rows)
         elif operation == RANGE:
             found = _column_range(encoding, logits, rows)
         elif operation == COUNT:
-            found = TableAnswer(operation, rows.probability, rows=rows.selected) if len(encoding.table) > encoding.header_rows else None
+            found = (
+                TableAnswer(operation, rows.probability, rows=rows.selected)
+                if len(encoding.table) > encoding.header_rows
+                else None
+            )
         elif not conditions:
             found = _location_set(operation, encoding, logits, self.config.groups)
         else:
             found = _column_cells(operation, encoding, logits, rows)
-        return None if found is None else found._replace(probability=found.probability * probability, conditions=conditions)
+        return (
+            None
+            if found is None
+            else found._replace(probability=found.probability * probability, conditions=conditions)
+        )
 
     def _text_answer(self, encoding: TableEncoding, logits: TableLogits[NDArray[Any]]) -> TableAnswer | None:
         """The likeliest words of one paragraph."""
@@ -240,11 +278,22 @@ def answer_fields(found: TableAnswer, scale: str, encoding: TableEncoding) -> di
     """The fields of the output, but the answer, which is computed."""
     said = _answer_expression(found, encoding)
     quotes = (
-        [] if said is not None else [found.text] if found.operation == TEXT else [encoding.locations[at].text for at in found.locations]
+        []
+        if said is not None
+        else [found.text]
+        if found.operation == TEXT
+        else [encoding.locations[at].text for at in found.locations]
     )
     output: dict[str, Any] = {"way": found.operation, "quotes": quotes, "expression": said, "scale": scale}
-    output |= {"cells": list(map(list, _supporting_cells(found, encoding))), "rows": list(found.rows), "column": found.column}
-    named = [{"column": one.column, "bound": one.bound, "limit": encoding.locations[one.location].text} for one in found.conditions]
+    output |= {
+        "cells": list(map(list, _supporting_cells(found, encoding))),
+        "rows": list(found.rows),
+        "column": found.column,
+    }
+    named = [
+        {"column": one.column, "bound": one.bound, "limit": encoding.locations[one.location].text}
+        for one in found.conditions
+    ]
     return output | dict(zip(("condition", "also"), [*named, None, None], strict=False))
 
 
@@ -254,7 +303,9 @@ def _answer_expression(found: TableAnswer, encoding: TableEncoding) -> str | Non
         return sum_expression(["1"] * len(found.rows)) or "0"
     if found.multiplied:
         figures = _answer_figures(found, encoding) or []
-        return sum_expression([f"{first} * {second}" for first, second in zip(figures[::2], figures[1::2], strict=True)])
+        return sum_expression(
+            [f"{first} * {second}" for first, second in zip(figures[::2], figures[1::2], strict=True)]
+        )
     if found.operation in (SUM, MEAN, RANGE, *PAIR_OPERATIONS):
         return build_expression(found.operation, _answer_figures(found, encoding) or [])
     return None
@@ -277,7 +328,11 @@ def _safe_log(chance: float) -> float:
 def _supporting_cells(found: TableAnswer, encoding: TableEncoding) -> list[tuple[int, int]]:
     """Rows and columns of the cells that an answer rests on: those that were pointed at, the one that was compared, those of conditions,
     and of each row that was counted without one the first filled one."""
-    cells = [(location.row, location.column) for location in (encoding.locations[at] for at in found.locations) if location.row >= 0]
+    cells = [
+        (location.row, location.column)
+        for location in (encoding.locations[at] for at in found.locations)
+        if location.row >= 0
+    ]
     if found.conditions:
         counted = found.rows if found.operation == COUNT else dict.fromkeys(row for row, _ in cells)
         cells += [(row, one.column) for one in found.conditions for row in counted]
@@ -287,7 +342,9 @@ def _supporting_cells(found: TableAnswer, encoding: TableEncoding) -> list[tuple
     return list(dict.fromkeys([*cells, *([found.compared_cell] if found.compared_cell else [])]))
 
 
-def _location_set(operation: str, encoding: TableEncoding, logits: TableLogits[NDArray[Any]], groups: float) -> TableAnswer | None:
+def _location_set(
+    operation: str, encoding: TableEncoding, logits: TableLogits[NDArray[Any]], groups: float
+) -> TableAnswer | None:
     """Those of the places that are likeliest together in the answer; two at least where they are summed up."""
     sums = operation in (SUM, MEAN)
     given = ((at, location) for at, location in enumerate(encoding.locations) if location.question_figure is None)
@@ -305,10 +362,16 @@ def _location_set(operation: str, encoding: TableEncoding, logits: TableLogits[N
     if not sums or not mixes_counts_and_prices(encoding, locations):
         return TableAnswer(operation, probability, locations=locations)
     both = count_price_pairs(encoding, locations) if operation == SUM else []
-    return TableAnswer(operation if len(both) > 1 else PRODUCT, probability, tuple(chain(*both)), multiplied=True) if both else None
+    return (
+        TableAnswer(operation if len(both) > 1 else PRODUCT, probability, tuple(chain(*both)), multiplied=True)
+        if both
+        else None
+    )
 
 
-def _best_pair(operation: str, encoding: TableEncoding, logits: TableLogits[NDArray[Any]], apart: float) -> TableAnswer | None:
+def _best_pair(
+    operation: str, encoding: TableEncoding, logits: TableLogits[NDArray[Any]], apart: float
+) -> TableAnswer | None:
     """The likeliest two figures."""
     import numpy as np
 
@@ -318,7 +381,9 @@ def _best_pair(operation: str, encoding: TableEncoding, logits: TableLogits[NDAr
     rows, wide = (np.array([getattr(encoding.locations[at], name) for at in fit]) for name in ("row", "column"))
     cells = (rows >= 0)[:, None] & (rows >= 0)[None, :]
     away = cells & (rows[:, None] != rows[None, :]) & (wide[:, None] != wide[None, :])
-    first, second, probability = most_probable_pair(logits.first[fit], logits.second[fit], away, apart, unordered=operation == GAP)
+    first, second, probability = most_probable_pair(
+        logits.first[fit], logits.second[fit], away, apart, unordered=operation == GAP
+    )
     return TableAnswer(operation, probability, locations=(fit[first], fit[second]))
 
 
@@ -336,7 +401,9 @@ class _SelectedRows(NamedTuple):
         return self.selected or self.candidates
 
 
-def _choose_conditions(encoding: TableEncoding, logits: TableLogits[NDArray[Any]]) -> tuple[tuple[Condition, ...], float]:
+def _choose_conditions(
+    encoding: TableEncoding, logits: TableLogits[NDArray[Any]]
+) -> tuple[tuple[Condition, ...], float]:
     """The likeliest conditions, none to two, and how probable that is."""
     import numpy as np
 
@@ -358,16 +425,22 @@ def _choose_conditions(encoding: TableEncoding, logits: TableLogits[NDArray[Any]
     return tuple(found), probability
 
 
-def _select_rows(encoding: TableEncoding, logits: NDArray[Any], conditions: Sequence[Condition], groups: float) -> _SelectedRows:
+def _select_rows(
+    encoding: TableEncoding, logits: NDArray[Any], conditions: Sequence[Condition], groups: float
+) -> _SelectedRows:
     """The rows that are likeliest to count together, of those that hold the conditions."""
-    every = tuple(row for row in range(encoding.header_rows, len(encoding.table)) if all(one.row_mask[row] for one in conditions))
+    every = tuple(
+        row for row in range(encoding.header_rows, len(encoding.table)) if all(one.row_mask[row] for one in conditions)
+    )
     place = {row: at for at, row in enumerate(every)}
     some = [inside for rows in row_groups(encoding) if (inside := [place[row] for row in rows if row in place])]
     taken, probability = most_probable_set(logits[list(every)], some, groups)
     return _SelectedRows(tuple(every[at] for at in taken), probability, every)
 
 
-def _column_cells(operation: str, encoding: TableEncoding, logits: TableLogits[NDArray[Any]], rows: _SelectedRows) -> TableAnswer | None:
+def _column_cells(
+    operation: str, encoding: TableEncoding, logits: TableLogits[NDArray[Any]], rows: _SelectedRows
+) -> TableAnswer | None:
     """The cells of the column that is asked for in rows that count."""
     import numpy as np
 
@@ -376,11 +449,15 @@ def _column_cells(operation: str, encoding: TableEncoding, logits: TableLogits[N
         here = [cells[row, int(column)] for row in rows.selected if (row, int(column)) in cells]
         locations = tuple(at for at in here if operation == CELLS or encoding.locations[at].figure is not None)
         if locations:
-            return TableAnswer(operation, float(softmax(logits.answer_columns)[column]) * rows.probability, locations, rows.selected)
+            return TableAnswer(
+                operation, float(softmax(logits.answer_columns)[column]) * rows.probability, locations, rows.selected
+            )
     return None
 
 
-def _extreme_cell(operation: str, encoding: TableEncoding, logits: TableLogits[NDArray[Any]], counted: _SelectedRows) -> TableAnswer | None:
+def _extreme_cell(
+    operation: str, encoding: TableEncoding, logits: TableLogits[NDArray[Any]], counted: _SelectedRows
+) -> TableAnswer | None:
     """The cell of the column that is asked for, in the row where the column that is compared by has its extreme among rows that count."""
     import numpy as np
 
@@ -388,19 +465,28 @@ def _extreme_cell(operation: str, encoding: TableEncoding, logits: TableLogits[N
     cells = {(location.row, location.column): at for at, location in enumerate(encoding.locations) if location.row >= 0}
     for column in np.argsort(-logits.order_columns):
         tops = find_extremes(
-            _column_texts(encoding, cells, rows, int(column)), largest=operation == MOST, number_format=encoding.spelling_of(int(column))
+            _column_texts(encoding, cells, rows, int(column)),
+            largest=operation == MOST,
+            number_format=encoding.spelling_of(int(column)),
         )
         if not tops:
             continue
         top = rows[tops[0]]
         for asked in np.argsort(-logits.answer_columns):
             if (top, int(asked)) in cells:
-                probability = float(softmax(logits.order_columns)[column] * softmax(logits.answer_columns)[asked]) * counted.probability
-                return TableAnswer(operation, probability, (cells[top, int(asked)],), rows, int(column), (top, int(column)))
+                probability = (
+                    float(softmax(logits.order_columns)[column] * softmax(logits.answer_columns)[asked])
+                    * counted.probability
+                )
+                return TableAnswer(
+                    operation, probability, (cells[top, int(asked)],), rows, int(column), (top, int(column))
+                )
     return None
 
 
-def _column_range(encoding: TableEncoding, logits: TableLogits[NDArray[Any]], counted: _SelectedRows) -> TableAnswer | None:
+def _column_range(
+    encoding: TableEncoding, logits: TableLogits[NDArray[Any]], counted: _SelectedRows
+) -> TableAnswer | None:
     """The most and the least of the column that is compared by, among rows that count, where their figures are what they are ordered by."""
     import numpy as np
 
@@ -410,17 +496,23 @@ def _column_range(encoding: TableEncoding, logits: TableLogits[NDArray[Any]], co
         ends = range_ends(_column_texts(encoding, cells, rows, int(column)), encoding.spelling_of(int(column)))
         if ends is not None:
             locations = tuple(cells[rows[at], int(column)] for at in ends)
-            return TableAnswer(RANGE, float(softmax(logits.order_columns)[column]) * counted.probability, locations, rows, int(column))
+            return TableAnswer(
+                RANGE, float(softmax(logits.order_columns)[column]) * counted.probability, locations, rows, int(column)
+            )
     return None
 
 
-def _column_texts(encoding: TableEncoding, cells: Mapping[tuple[int, int], int], rows: Sequence[int], column: int) -> list[str]:
+def _column_texts(
+    encoding: TableEncoding, cells: Mapping[tuple[int, int], int], rows: Sequence[int], column: int
+) -> list[str]:
     return [encoding.locations[cells[row, column]].text if (row, column) in cells else "" for row in rows]
 
 
 def _text_between(encoding: TableEncoding, first: int, last: int) -> str:
     start, end = encoding.chars[first], encoding.chars[last]
-    return "" if start is None or end is None else encoding.text[slice(*expand_to_words(encoding.text, start[0], end[1]))]
+    return (
+        "" if start is None or end is None else encoding.text[slice(*expand_to_words(encoding.text, start[0], end[1]))]
+    )
 
 
 def _log_sum_exp(logits: NDArray[Any]) -> NDArray[Any]:

@@ -25,7 +25,8 @@ _NON_SELECTIVE_WORDS: Final = frozenset(
 )
 """Words of questions that pick no rows, though a cell may be one of them."""
 _EXCLUSION = re.compile(
-    r"\b(?:not|but|besides|except\w*|without|exclud\w+|neither|leaving out|other than|apart from)\b|n['’]t\b", re.IGNORECASE
+    r"\b(?:not|but|besides|except\w*|without|exclud\w+|neither|leaving out|other than|apart from)\b|n['’]t\b",
+    re.IGNORECASE,
 )
 """Behind these words stands what rows are not."""
 
@@ -48,14 +49,20 @@ def row_groups(encoding: TableEncoding) -> Iterator[tuple[int, ...]]:
 
 def _has_sections(encoding: TableEncoding) -> bool:
     """Whether rows stand in sections, each below a row that has nothing but a name."""
-    bare = [row for row in encoding.table[encoding.header_rows :] if "".join(row[:1]).strip() and not "".join(row[1:]).strip()]
+    bare = [
+        row
+        for row in encoding.table[encoding.header_rows :]
+        if "".join(row[:1]).strip() and not "".join(row[1:]).strip()
+    ]
     return len(bare) > 1
 
 
 def column_groups(encoding: TableEncoding, cells: Mapping[tuple[int, int], int]) -> Iterator[tuple[int, ...]]:
     """The numbers of the cells of each column: in all rows below the head but for totals, and in those of a group of rows. `cells` has the
     number of a cell by its row and column; where a row has none in a column there is no such group."""
-    every = tuple(row for row in range(encoding.header_rows, len(encoding.table)) if not TOTAL_ROW.match(encoding.cell(row, 0)))
+    every = tuple(
+        row for row in range(encoding.header_rows, len(encoding.table)) if not TOTAL_ROW.match(encoding.cell(row, 0))
+    )
     for rows in (every, *row_groups(encoding)):
         for column in range(max(map(len, encoding.table), default=0)):
             found = tuple(cells[row, column] for row in rows if (row, column) in cells)

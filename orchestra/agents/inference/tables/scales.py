@@ -23,15 +23,18 @@ _STANDALONE_WORDS: Final = {
     "billion": r"\b(?:bn|bln)\b",
 }
 """What stands for a unit anywhere: the noughts of `12,000` and `12 000` do not, nor does the `m` of a length."""
-_CURRENCY: Final = r"(?:[$€£¥]|\b(?-i:USD|EUR|GBP|CHF|JPY|CNY|RMB|HKD|SGD|AUD|CAD|NZD|SEK|NOK|DKK|PLN|CZK|INR|KRW|ZAR|BRL))"
+_CURRENCY: Final = (
+    r"(?:[$€£¥]|\b(?-i:USD|EUR|GBP|CHF|JPY|CNY|RMB|HKD|SGD|AUD|CAD|NZD|SEK|NOK|DKK|PLN|CZK|INR|KRW|ZAR|BRL))"
+)
 
 
 def _unit_patterns(unit: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
     """What a unit is said by, and what states it for all figures, as “in millions” and “£m” do and “$5 million” does not."""
     short, alone = _CURRENCY_SUFFIXES[unit], _STANDALONE_WORDS[unit]
     said = rf"\b{unit}s?\b|{_CURRENCY} ?(?:[\d.,]+ ?)?(?:{short})\b|{alone}"
-    stated = rf"\bin (?:(?!\d|[$€£¥]\d)\S+ ){{0,3}}{unit}s?\b|\b{unit}s of\b|\({unit}s?\b|{_CURRENCY} ?(?:{unit}s?|{short})\b" + (
-        rf"|{_CURRENCY} ?000s?\b|{alone}" if unit == "thousand" else ""
+    stated = (
+        rf"\bin (?:(?!\d|[$€£¥]\d)\S+ ){{0,3}}{unit}s?\b|\b{unit}s of\b|\({unit}s?\b|{_CURRENCY} ?(?:{unit}s?|{short})\b"
+        + (rf"|{_CURRENCY} ?000s?\b|{alone}" if unit == "thousand" else "")
     )
     return re.compile(said, re.IGNORECASE), re.compile(stated, re.IGNORECASE)
 
@@ -64,7 +67,9 @@ class UnitWeights(BaseModel):
         return [score - total for score in scores]
 
 
-def unit_signs(question: str, head: Sequence[Sequence[str]], rows: Sequence[Sequence[str]], text: Sequence[str]) -> list[list[bool]]:
+def unit_signs(
+    question: str, head: Sequence[Sequence[str]], rows: Sequence[Sequence[str]], text: Sequence[str]
+) -> list[list[bool]]:
     """For each of `UNITS`, which of `UNIT_SIGNS` occur: in the question, the header rows, the other rows, and the text."""
     cells = ([cell for row in part for cell in row] for part in (head, rows))
     places = ["\n".join(" ".join(one.split()) for one in part) for part in ([question], *cells, text)]

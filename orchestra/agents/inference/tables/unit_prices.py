@@ -52,4 +52,7 @@ def _common_decimals(encoding: TableEncoding, column: int) -> int | None:
 
 def _has_years(encoding: TableEncoding, columns: Sequence[int]) -> bool:
     """Whether the figures of one of the columns are years."""
-    return any(all(figure.isdecimal() and int(figure) in _YEARS for figure in _column_figures(encoding, column)) for column in columns)
+    return any(
+        all(figure.isdecimal() and int(figure) in _YEARS for figure in _column_figures(encoding, column))
+        for column in columns
+    )

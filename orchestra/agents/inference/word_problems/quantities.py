@@ -28,7 +28,9 @@ MAX_CHARACTERS: Final = 24
 """nor what has more characters."""
 _SCALES: Final = {word: 10 ** POWER_WORDS[word] for word in ("hundred", "thousand")}
 _ORDINALS: Final = {
-    word: number for number, word in enumerate(("first", "", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth"), 1) if word
+    word: number
+    for number, word in enumerate(("first", "", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth"), 1)
+    if word
 }
 """Behind a hyphen and a ten they make a number; a `thirty-second` break has thirty seconds."""
 _MULTIPLIERS: Final = {
@@ -42,14 +44,20 @@ _MULTIPLIERS: Final = {
 _FRACTION_WORDS: Final = {
     **dict.fromkeys(("half", "halves", "halved", "halve"), 2),
     **{f"{part}{end}": number for number, part in enumerate(("third", "quarter"), 3) for end in ("", "s")},
-    **{f"{part}{end}": number for number, part in enumerate(("fifth", "sixth", "seventh", "eighth"), 5) for end in ("", "s")},
+    **{
+        f"{part}{end}": number
+        for number, part in enumerate(("fifth", "sixth", "seventh", "eighth"), 5)
+        for end in ("", "s")
+    },
     **{f"{part}{end}": number for number, part in enumerate(("ninth", "tenth"), 9) for end in ("", "s")},
 }
 _FINITE_DENOMINATORS: Final = (2, 4, 5, 8, 10, 20, 25, 50, 100)
 """What a whole number is divided by for a short decimal fraction."""
 _VULGAR_FRACTIONS: Final = {"½": (1, 2), "⅓": (1, 3), "⅔": (2, 3), "¼": (1, 4), "¾": (3, 4), "⅕": (1, 5), "⅛": (1, 8)}
 _NUMBER_WORD = "|".join(sorted((*SMALL_NUMBERS, *_SCALES), key=len, reverse=True))
-_SPELLED_NUMBER = rf"(?:{_NUMBER_WORD})(?:(?:-|\s|\sand\s)(?:{_NUMBER_WORD})\b){{0,12}}(?:(?<=ty)-(?:{'|'.join(_ORDINALS)})\b)?"
+_SPELLED_NUMBER = (
+    rf"(?:{_NUMBER_WORD})(?:(?:-|\s|\sand\s)(?:{_NUMBER_WORD})\b){{0,12}}(?:(?<=ty)-(?:{'|'.join(_ORDINALS)})\b)?"
+)
 _LARGE_SCALES: Final = {word: 10**power for word, power in SCALES.items() if power > 3 and len(word) > 3}
 """What a number may be multiplied by that stands before it: a lakh and more. Hundreds and thousands are number words."""
 _QUANTITY_WORD = "|".join(sorted((*_MULTIPLIERS, *_FRACTION_WORDS), key=len, reverse=True))
@@ -118,7 +126,10 @@ def _digit_quantities(run: str, text: str, start: int, end: int) -> Iterator[Qua
         return
     if not is_single_number(run):
         if _LIST.fullmatch(run):
-            yield from (Quantity(Fraction(one[0]), "digits", start + one.start(), start + one.end()) for one in _DIGITS.finditer(run))
+            yield from (
+                Quantity(Fraction(one[0]), "digits", start + one.start(), start + one.end())
+                for one in _DIGITS.finditer(run)
+            )
         return
     value, _ = parse_numeral(run)
     if value >= 10**MAX_DIGITS:
@@ -144,7 +155,9 @@ def _fraction_quantities(above: int, below: int, start: int, end: int) -> Iterat
 
 def _scaled_quantities(value: Fraction, kind: QuantityKind, text: str, start: int, end: int) -> Iterator[Quantity]:
     """What stands before a million, as so many."""
-    if (found := _SCALE_AFTER.match(text, end)) is not None and (many := value * _LARGE_SCALES[found["scale"].lower()]) < 10**MAX_DIGITS:
+    if (found := _SCALE_AFTER.match(text, end)) is not None and (
+        many := value * _LARGE_SCALES[found["scale"].lower()]
+    ) < 10**MAX_DIGITS:
         yield Quantity(many, kind, start, found.end())
 
 

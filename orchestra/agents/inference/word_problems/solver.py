@@ -122,7 +122,10 @@ class SolverHead:
     def single_logits(self, solver_state: SolverState) -> Any:
         """Of each quantity, that it answers as it is, (ways, quantities)."""
         get = self.arrays
-        hidden = solver_state.vectors @ get["alone"].T + (solver_state.state @ get["alone.state"].T + get["alone.bias"])[:, None]
+        hidden = (
+            solver_state.vectors @ get["alone"].T
+            + (solver_state.state @ get["alone.state"].T + get["alone.bias"])[:, None]
+        )
         return hidden.clip(0) @ get["alone.score"]
 
     def next_state(self, solver_state: SolverState, pairs: Any, operations: Any) -> SolverState:
@@ -167,7 +170,11 @@ class Term:
         if numbers > MAX_NUMBERS or (operation == "/" and right.value == 0):
             return None
         first = left.text if left.precedence >= rank else f"({left.text})"
-        second = right.text if right.precedence > rank or (right.precedence == rank and operation in "+*") else f"({right.text})"
+        second = (
+            right.text
+            if right.precedence > rank or (right.precedence == rank and operation in "+*")
+            else f"({right.text})"
+        )
         return cls(_apply_operation(left.value, operation, right.value), f"{first}{operation}{second}", rank, numbers)
 
 
@@ -240,7 +247,9 @@ class _Hypothesis:
 class WordProblemSolver:
     """A solver, ready."""
 
-    def __init__(self, config: WordProblemConfig, arrays: Mapping[str, NDArray[Any]], encoder: Encoder, card: Card) -> None:
+    def __init__(
+        self, config: WordProblemConfig, arrays: Mapping[str, NDArray[Any]], encoder: Encoder, card: Card
+    ) -> None:
         """Raises `ValueError` or `KeyError` for arrays that do not fit the encoder."""
         import numpy as np
 
@@ -287,7 +296,9 @@ class WordProblemSolver:
         for at, tokens in enumerate(encoded.token_positions):
             places[0, at, tokens] = 1 / len(tokens)
         solver_state = self._head.initial_state(hidden, places, np.array(encoded.kinds, dtype=np.int64)[None])
-        hypotheses = [_Hypothesis([*self._known, *(Term(one.value, decimal_text(one.value)) for one in encoded.quantities)], 0.0)]
+        hypotheses = [
+            _Hypothesis([*self._known, *(Term(one.value, decimal_text(one.value)) for one in encoded.quantities)], 0.0)
+        ]
         done: list[tuple[Term, float]] = []
         for step in range(MAX_STEPS):
             pairs = self._head.pair_vectors(solver_state)
@@ -296,7 +307,9 @@ class WordProblemSolver:
             taken = self._expand(hypotheses, logits, alone, done)
             if not taken:
                 break
-            rows, lefts, rights, operations = (np.array(column) for column in zip(*(one[:4] for one in taken), strict=True))
+            rows, lefts, rights, operations = (
+                np.array(column) for column in zip(*(one[:4] for one in taken), strict=True)
+            )
             solver_state = SolverState(solver_state.vectors[rows], solver_state.state[rows])
             solver_state = self._head.next_state(solver_state, pairs[rows, lefts, rights], operations)
             hypotheses = [one[4] for one in taken]
@@ -306,7 +319,11 @@ class WordProblemSolver:
         return done or [(hypotheses[0].terms[-1], 0.0)]
 
     def _expand(
-        self, hypotheses: Sequence[_Hypothesis], logits: NDArray[Any], alone: NDArray[Any], done: list[tuple[Term, float]]
+        self,
+        hypotheses: Sequence[_Hypothesis],
+        logits: NDArray[Any],
+        alone: NDArray[Any],
+        done: list[tuple[Term, float]],
     ) -> list[tuple[int, int, int, int, _Hypothesis]]:
         """The likeliest steps of all ways that are not the last; those that are go to `done`."""
         import numpy as np

@@ -76,7 +76,9 @@ def test_what_looks_like_a_bound_and_is_none(question: str, bounds: list[str | N
         ("over 1.200,50", ["1200.50"]),
     ],
 )
-def test_a_minus_is_a_sign_where_no_figure_stands_before_it_and_numbers_have_blanks(question: str, figures: list[str]) -> None:
+def test_a_minus_is_a_sign_where_no_figure_stands_before_it_and_numbers_have_blanks(
+    question: str, figures: list[str]
+) -> None:
     assert [one.figure for one in question_figures(question)] == figures
 
 
@@ -122,7 +124,9 @@ def test_of_a_very_long_question_the_first_figures_are_taken() -> None:
         ([], None),
     ],
 )
-def test_a_range_is_of_figures_that_are_what_a_column_is_ordered_by(column: list[str], ends: tuple[int, int] | None) -> None:
+def test_a_range_is_of_figures_that_are_what_a_column_is_ordered_by(
+    column: list[str], ends: tuple[int, int] | None
+) -> None:
     assert range_ends(column) == ends
 
 

@@ -22,7 +22,9 @@ FILLED = [
     (2, 1, "36", "36"), (2, 2, "-", None), (3, 0, "Grace Alan", None), (3, 1, "($ 85)", "-85"), (3, 2, "9,350", "9,350"),
 ]  # fmt: skip
 CELL = st.text("aé1|$,.(-) \n", max_size=6)
-WORDED = st.lists(st.sampled_from(["ada", "é", "7", "(7)", "1,200.5", "-3", "1-2", "$4,", "(", ".", "|"]), max_size=6).map(" ".join)
+WORDED = st.lists(
+    st.sampled_from(["ada", "é", "7", "(7)", "1,200.5", "-3", "1-2", "$4,", "(", ".", "|"]), max_size=6
+).map(" ".join)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,10 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
 def long(rows: int, columns: int = 3) -> list[list[str]]:
     """A table of figures with a head; each word of it is one token."""
     head = ["name", *(f"{number}" for number in range(10, 9 + columns))]
-    return [head, *(["ada", *(str((row * columns + column) % 100) for column in range(1, columns))] for row in range(rows))]
+    return [
+        head,
+        *(["ada", *(str((row * columns + column) % 100) for column in range(1, columns))] for row in range(rows)),
+    ]
 
 
 def told(sheet: TableEncoding, number: int) -> str:
@@ -85,7 +90,10 @@ def test_figures_of_the_question_and_of_the_text_are_places_outside_of_the_table
     asked = [("1,500", "1,500"), ("twice", "2"), ("7", "7"), ("both", "2"), ("twelve", "12")]
     text = [("12", "12"), ("1,200.5", "1,200.5"), ("$3", "3"), ("(-7)", "-7"), ("(40)", "-40")]
     assert sheet.locations[len(FILLED) :] == [
-        *(TableLocation(said, figure=figure, question_figure=QuestionFigure(said, figure, figure)) for said, figure in asked),
+        *(
+            TableLocation(said, figure=figure, question_figure=QuestionFigure(said, figure, figure))
+            for said, figure in asked
+        ),
         *(TableLocation(said, figure=figure) for said, figure in text),
     ]
 
@@ -98,7 +106,11 @@ def test_the_tokens_that_are_averaged_for_a_place_are_its_own(encoder: Encoder, 
         assert told(sheet, number) == spot.text.replace(" ", ""), spot
 
 
-@given(st.lists(st.lists(CELL, min_size=1, max_size=3), max_size=5), st.lists(WORDED, max_size=2), st.text("twice 7a", max_size=9))
+@given(
+    st.lists(st.lists(CELL, min_size=1, max_size=3), max_size=5),
+    st.lists(WORDED, max_size=2),
+    st.text("twice 7a", max_size=9),
+)
 def test_places_have_their_tokens_whatever_stands_there(
     encoder: Encoder, table: list[list[str]], paragraphs: list[str], question: str
 ) -> None:
@@ -128,10 +140,15 @@ def test_what_fits_is_read_at_once(encoder: Encoder) -> None:
 
 
 @pytest.mark.parametrize("rows", [8, 9, 10, 11, 30, 99])
-def test_a_long_table_is_read_in_windows_that_begin_with_the_question_and_the_head_and_nothing_is_lost(encoder: Encoder, rows: int) -> None:
+def test_a_long_table_is_read_in_windows_that_begin_with_the_question_and_the_head_and_nothing_is_lost(
+    encoder: Encoder, rows: int
+) -> None:
     table, question = long(rows), "who is it ?"
     sheet = TableEncoding(encoder, question, table, TEXT, 64)
-    pair, head = encoder.tokenize_pair(question, sheet.text), encoder.tokenize_pair(question, "name | 10 | 11 | \n").body
+    pair, head = (
+        encoder.tokenize_pair(question, sheet.text),
+        encoder.tokenize_pair(question, "name | 10 | 11 | \n").body,
+    )
     assert len(sheet.windows) > 1
     assert {len(window) for window in sheet.windows[:-1]} == {64}
     assert all(window[: len(pair.head) + len(head)] == [*pair.head, *head] for window in sheet.windows)
@@ -139,7 +156,9 @@ def test_a_long_table_is_read_in_windows_that_begin_with_the_question_and_the_he
     firsts = np.cumsum([0, *map(len, sheet.windows)])[:-1].tolist()
     assert sheet.pooling().starts[0, firsts] == pytest.approx(1 / len(firsts))
     marks = [sheet.chars[first : first + 64].count(None) for first in firsts]
-    assert marks == [len(pair.head) + 1, *[len(pair.head) + len(head) + 1] * (len(marks) - 1)], "no more than the head is read again"
+    assert marks == [len(pair.head) + 1, *[len(pair.head) + len(head) + 1] * (len(marks) - 1)], (
+        "no more than the head is read again"
+    )
     assert [span for span in sheet.chars if span is not None] == pair.offsets, "each token once"
     read = [token for window in sheet.windows for token in window]
     assert [token for token, span in zip(read, sheet.chars, strict=True) if span is not None] == pair.body
@@ -186,7 +205,12 @@ def test_a_frame_says_what_stands_in_a_row_and_in_a_column(encoder: Encoder) -> 
         return [set(np.flatnonzero(row).tolist()) for row in np.asarray(array)]
 
     assert places(pooling.row_label) == [{numbers[0, 0]}, {numbers[1, 0]}, {numbers[2, 1]}, {numbers[3, 0]}]
-    assert places(pooling.row_body) == [{numbers[0, 1], numbers[0, 2]}, {numbers[1, 2]}, {numbers[2, 2]}, {numbers[3, 1], numbers[3, 2]}]
+    assert places(pooling.row_body) == [
+        {numbers[0, 1], numbers[0, 2]},
+        {numbers[1, 2]},
+        {numbers[2, 2]},
+        {numbers[3, 1], numbers[3, 2]},
+    ]
     assert places(pooling.column_header) == [{numbers[0, 0]}, {numbers[0, 1]}, {numbers[0, 2]}]
     assert places(pooling.column_body) == [{numbers[1, 0], numbers[3, 0]}, {numbers[2, 1], numbers[3, 1]}, {4, 6, 9}]
     assert pooling.in_row.shape == (count, 4)
@@ -197,7 +221,9 @@ def test_a_frame_says_what_stands_in_a_row_and_in_a_column(encoder: Encoder) -> 
 
 
 @given(st.lists(st.lists(CELL, min_size=1, max_size=3), max_size=5), st.lists(WORDED, max_size=2))
-def test_rows_of_a_frame_average_or_say_nothing(encoder: Encoder, table: list[list[str]], paragraphs: list[str]) -> None:
+def test_rows_of_a_frame_average_or_say_nothing(
+    encoder: Encoder, table: list[list[str]], paragraphs: list[str]
+) -> None:
     sheet = TableEncoding(encoder, "twice ?", table, paragraphs, 64)
     pooling = sheet.pooling()
     for name in ("starts", "locations", "row_label", "row_body", "column_header", "column_body"):

@@ -25,7 +25,20 @@ from orchestra.agents.inference.tables.head import OUTPUT_INDEX, OUTPUT_NAMES, t
 from orchestra.agents.inference.tables.reader import TableReader  # noqa: E402
 from orchestra.testing.tiny_encoder import write_encoder  # noqa: E402
 from orchestra.text.numbers.sort_keys import ABOVE, BELOW, BOUNDS, FROM, UP_TO  # noqa: E402
-from tests.agents.tables import WORDS, Hand, Place, answer, arrays, share, sigmoid, spot, sure, told, way_and_scale, write  # noqa: E402
+from tests.agents.tables import (
+    WORDS,
+    Hand,
+    Place,
+    answer,
+    arrays,
+    share,
+    sigmoid,
+    spot,
+    sure,
+    told,
+    way_and_scale,
+    write,
+)
 
 TABLE = [
     ["name", "age", "books", "open"],
@@ -69,8 +82,12 @@ def nought(sheet: TableEncoding) -> list[float]:
 
 def test_a_condition_has_each_figure_of_the_question_and_each_bound(reader: TableReader) -> None:
     sheet = sheet_of(reader)
-    assert [sheet.locations[at].text for at in condition_locations(sheet)] == ["2", "36"], "and none of the table or of the text"
-    assert condition_choices(sheet) == [(at, bound) for at in (spot(sheet, "2"), spot(sheet, "36")) for bound in range(4)]
+    assert [sheet.locations[at].text for at in condition_locations(sheet)] == ["2", "36"], (
+        "and none of the table or of the text"
+    )
+    assert condition_choices(sheet) == [
+        (at, bound) for at in (spot(sheet, "2"), spot(sheet, "36")) for bound in range(4)
+    ]
     assert nought(sheet) == [0.0] * 4 + [WORD_BONUS, 0.0, 0.0, 0.0]
 
 
@@ -106,8 +123,12 @@ def test_rows_hold_a_condition_by_their_cell_and_the_head_and_short_rows_never_d
     assert (len(holds), [row for row, held in enumerate(holds) if held]) == (5, rows)
 
 
-@pytest.mark.parametrize(("question", "column"), [("over 36 ?", NAME), ("after 6pm ?", AGE), ("before 1 May ?", OPEN), ("over 36 ?", 9)])
-def test_a_figure_that_cannot_be_compared_with_a_column_bounds_nothing(reader: TableReader, question: str, column: int) -> None:
+@pytest.mark.parametrize(
+    ("question", "column"), [("over 36 ?", NAME), ("after 6pm ?", AGE), ("before 1 May ?", OPEN), ("over 36 ?", 9)]
+)
+def test_a_figure_that_cannot_be_compared_with_a_column_bounds_nothing(
+    reader: TableReader, question: str, column: int
+) -> None:
     sheet = sheet_of(reader, question)
     assert matching_rows(sheet, column, ABOVE, condition_locations(sheet)[0]) is None
 
@@ -185,7 +206,9 @@ def test_of_rows_that_hold_it_those_count_that_are_likelier_than_not(reader: Tab
     at = condition_choices(sheet).index((spot(sheet, "36"), BOUNDS.index(FROM)))
     this = share(np.array([*weighed, logits.bounds[0]]), at) * share(logits.condition_columns, AGE)
     rows = sigmoid(2.0) * sigmoid(0.5) * sigmoid(1.0)
-    assert sure(reader, sheet, hand) == pytest.approx(this * rows * way_and_scale(logits, "count")), "the other rows say nothing"
+    assert sure(reader, sheet, hand) == pytest.approx(this * rows * way_and_scale(logits, "count")), (
+        "the other rows say nothing"
+    )
 
 
 def test_that_there_is_no_condition_makes_an_answer_less_sure_the_likelier_one_is(reader: TableReader) -> None:
@@ -223,7 +246,9 @@ def test_the_extreme_is_that_of_rows_that_hold_a_condition(
     reader: TableReader, way: str, by: int, asked: int, bound: str, quote: str, rows: list[int], cells: list[list[int]]
 ) -> None:
     hand = bounded(way, bound, by={by: 3.0}, asked={asked: 3.0})
-    assert answer(reader, sheet_of(reader), hand) == told(way, [quote], rows=rows, column=by, cells=cells, condition=condition(bound))
+    assert answer(reader, sheet_of(reader), hand) == told(
+        way, [quote], rows=rows, column=by, cells=cells, condition=condition(bound)
+    )
 
 
 @pytest.mark.parametrize("way", ["most", "range"])
@@ -259,7 +284,9 @@ def test_a_range_without_a_condition_is_of_all_rows_or_of_those_that_count(reade
     every = answer(reader, sheet, Hand(["range"], by={AGE: 3.0}))
     assert every == told("range", expression="85 - 36", rows=[1, 2, 3, 4], column=AGE, cells=[[GRACE, AGE], [ADA, AGE]])
     some = answer(reader, sheet, Hand(["range"], by={AGE: 3.0}, rows={ADA: 3.0, DONALD: 2.0}))
-    assert some == told("range", expression="40 - 36", rows=[ADA, DONALD], column=AGE, cells=[[DONALD, AGE], [ADA, AGE]])
+    assert some == told(
+        "range", expression="40 - 36", rows=[ADA, DONALD], column=AGE, cells=[[DONALD, AGE], [ADA, AGE]]
+    )
     logits = Hand(["range"], by={AGE: 3.0}).logits(sheet)
     assert sure(reader, sheet, Hand(["range"], by={AGE: 3.0})) == pytest.approx(
         sigmoid(6.0) ** 4 * share(logits.order_columns, AGE) * way_and_scale(logits, "range")
@@ -276,7 +303,9 @@ def test_a_range_of_negative_figures_and_one_of_times_are_computed(reader: Table
 def test_a_column_of_words_gives_way_to_the_next_one_in_a_range(reader: TableReader) -> None:
     assert answer(reader, sheet_of(reader), Hand(["range"], by={NAME: 9.0, BOOKS: 1.0}))["expression"] == "12 - 7"
     days = sheet_of(reader, "who ?", [["name", "age"], ["Monday", "7"], ["Friday", "9"]])
-    assert answer(reader, days, Hand(["range"], by={0: 9.0, 1: 1.0}))["expression"] == "9 - 7", "a day of the week is no figure"
+    assert answer(reader, days, Hand(["range"], by={0: 9.0, 1: 1.0}))["expression"] == "9 - 7", (
+        "a day of the week is no figure"
+    )
 
 
 @pytest.mark.parametrize("table", [[], [["name", "age"]], [["name", "of"], ["ada", "grace"]]])
@@ -288,8 +317,19 @@ def test_a_table_without_figures_has_no_range(reader: TableReader, table: list[l
 @pytest.mark.parametrize(
     ("way", "asked", "rest"),
     [
-        ("cells", NAME, {"quotes": ["ada", "grace", "donald"], "cells": [[row, at] for at in (NAME, AGE) for row in (ADA, GRACE, DONALD)]}),
-        ("cells", BOOKS, {"quotes": ["12", "-", "7"], "cells": [[row, at] for at in (BOOKS, AGE) for row in (ADA, GRACE, DONALD)]}),
+        (
+            "cells",
+            NAME,
+            {
+                "quotes": ["ada", "grace", "donald"],
+                "cells": [[row, at] for at in (NAME, AGE) for row in (ADA, GRACE, DONALD)],
+            },
+        ),
+        (
+            "cells",
+            BOOKS,
+            {"quotes": ["12", "-", "7"], "cells": [[row, at] for at in (BOOKS, AGE) for row in (ADA, GRACE, DONALD)]},
+        ),
         ("sum", BOOKS, {"expression": "12 + 7", "cells": [[ADA, BOOKS], [DONALD, BOOKS], [ADA, AGE], [DONALD, AGE]]}),
         ("mean", AGE, {"expression": "(36 + 85 + 40) / 3", "cells": [[ADA, AGE], [GRACE, AGE], [DONALD, AGE]]}),
     ],
@@ -299,7 +339,9 @@ def test_cells_of_the_column_that_is_asked_for_are_those_of_rows_that_hold_a_con
 ) -> None:
     sheet, hand = sheet_of(reader), bounded(way, asked={asked: 3.0})
     assert answer(reader, sheet, hand) == told(way, rows=[ADA, GRACE, DONALD], condition=condition(), **rest)
-    none = Hand([way], rows=dict.fromkeys(range(5), 4.0), asked={asked: 3.0}, cells={(GRACE, AGE): 2.0, (ALAN, BOOKS): 1.0})
+    none = Hand(
+        [way], rows=dict.fromkeys(range(5), 4.0), asked={asked: 3.0}, cells={(GRACE, AGE): 2.0, (ALAN, BOOKS): 1.0}
+    )
     assert answer(reader, sheet, none)["cells"] == [[GRACE, AGE], [ALAN, BOOKS]], "without one they are pointed at"
 
 
@@ -309,7 +351,9 @@ def test_such_cells_are_as_sure_as_the_condition_the_rows_and_the_column_togethe
     counted = bounded("count", rows=hand.rows)
     logits = hand.logits(sheet)
     ways = way_and_scale(logits, "cells") / way_and_scale(counted.logits(sheet), "count")
-    assert sure(reader, sheet, hand) == pytest.approx(sure(reader, sheet, counted) * share(logits.answer_columns, NAME) * ways)
+    assert sure(reader, sheet, hand) == pytest.approx(
+        sure(reader, sheet, counted) * share(logits.answer_columns, NAME) * ways
+    )
 
 
 def test_one_row_is_summed_up_too_under_a_condition(reader: TableReader) -> None:
@@ -374,4 +418,6 @@ def test_a_condition_is_weighed_by_its_column_its_figure_and_the_first_marks(rea
     also = np.mean([of((row, AGE), "also.below") for row in (ADA, GRACE, DONALD)])
     assert logits.extra_columns[AGE] == pytest.approx(of((0, AGE), "also.head") + also, abs=1e-5)
     assert logits.extra_limits[spot(sheet, "36")] == pytest.approx(of("36", "also.limit"), abs=1e-5)
-    assert logits.extra_bounds == pytest.approx([read[starts, OUTPUT_INDEX[f"also.{name}"]].mean() for name in names], abs=1e-5)
+    assert logits.extra_bounds == pytest.approx(
+        [read[starts, OUTPUT_INDEX[f"also.{name}"]].mean() for name in names], abs=1e-5
+    )

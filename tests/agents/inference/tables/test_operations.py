@@ -23,8 +23,16 @@ from orchestra.agents.inference.tables.operations import (
 from orchestra.text.arithmetic import evaluate
 from orchestra.text.numbers.sort_keys import detect_format
 
-FIGURES = st.decimals(-99_999, 99_999, places=2).map(lambda number: f"{number:,.2f}") | st.integers(-9999, 9999).map(str)
-WRITTEN = {"sum": "2 + 3", "mean": "(2 + 3) / 2", "difference": "2 - 3", "change": "(2 - 3) / 3 * 100", "share": "2 / 3 * 100"}
+FIGURES = st.decimals(-99_999, 99_999, places=2).map(lambda number: f"{number:,.2f}") | st.integers(-9999, 9999).map(
+    str
+)
+WRITTEN = {
+    "sum": "2 + 3",
+    "mean": "(2 + 3) / 2",
+    "difference": "2 - 3",
+    "change": "(2 - 3) / 3 * 100",
+    "share": "2 / 3 * 100",
+}
 WRITTEN |= {"ratio": "2 / 3", "product": "2 * 3", "gap": "3 - 2"}
 WRITTEN |= {"portion": "2 * 3 / 100", "discount": "2 * (100 - 3) / 100", "surcharge": "2 * (100 + 3) / 100"}
 
@@ -50,7 +58,12 @@ def test_the_first_figure_of_a_text_is_as_an_expression_has_it(text: str, found:
 
 
 def test_points_between_thousands_can_be_told() -> None:
-    assert [parse_figure(text, points=True) for text in ("1.234", "(1.234)", "12.5", "1,234")] == ["1234", "-1234", "12.5", "1.234"]
+    assert [parse_figure(text, points=True) for text in ("1.234", "(1.234)", "12.5", "1,234")] == [
+        "1234",
+        "-1234",
+        "12.5",
+        "1.234",
+    ]
 
 
 @given(st.text(max_size=20))
@@ -106,7 +119,9 @@ def test_a_time_of_the_day_is_its_minutes(text: str, found: str) -> None:
         ("sum", ["7/1234", "12/1234"], 19),
     ],
 )
-def test_figures_are_computed_with_where_they_are_of_one_unit(way: str, texts: list[str], value: Fraction | None) -> None:
+def test_figures_are_computed_with_where_they_are_of_one_unit(
+    way: str, texts: list[str], value: Fraction | None
+) -> None:
     found = harmonize_figures(way, texts, [str(parse_figure(text)) for text in texts], detect_format(texts))
     assert (None if found is None else evaluate(build_expression(way, found))) == value
 

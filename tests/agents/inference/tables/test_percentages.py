@@ -82,8 +82,12 @@ def test_the_way_and_its_figure_are_likelier_by_what_words_tell(reader: TableRea
     plain = Hand(["cells"], cells={(1, 1): 5.0}, first={(1, 1): 4.0}, second={(2, 1): 4.0}).logits(sheet)
     told = add_percentage_logits(sheet, plain)
     asked = next(at for at, one in enumerate(sheet.locations) if one.question_figure is not None)
-    assert told.operations[OPERATIONS.index("discount")] - plain.operations[OPERATIONS.index("discount")] == pytest.approx(WORD_BONUS)
-    assert {at for at in range(len(sheet.locations)) if told.second[at] != plain.second[at]} == {asked}, "and not the cell that is 15 too"
+    assert told.operations[OPERATIONS.index("discount")] - plain.operations[
+        OPERATIONS.index("discount")
+    ] == pytest.approx(WORD_BONUS)
+    assert {at for at in range(len(sheet.locations)) if told.second[at] != plain.second[at]} == {asked}, (
+        "and not the cell that is 15 too"
+    )
     assert (sheet.locations[asked].row, spot(sheet, (2, 1)) != asked) == (-1, True)
     assert plain.second[asked] == pytest.approx(told.second[asked] - WORD_BONUS), "what was given is left as it was"
 
@@ -111,8 +115,11 @@ def test_minus_so_many_percent_is_less(reader: TableReader) -> None:
 
 def test_what_the_encoder_says_of_a_table_has_what_words_tell(reader: TableReader) -> None:
     off, without = (
-        reader.encode_inputs({"question": question, "table": TABLE, "paragraphs": []}) for question in ("with 15 % off ?", "with 15 off ?")
+        reader.encode_inputs({"question": question, "table": TABLE, "paragraphs": []})
+        for question in ("with 15 % off ?", "with 15 off ?")
     )
     ways = reader.logits(off).operations
     assert ways[OPERATIONS.index("discount")] - ways[OPERATIONS.index("surcharge")] > WORD_BONUS - 5
-    assert answer(reader, without, Hand(["product"], first={(1, 1): 4.0}, second={"15": 4.0}))["expression"] == "20 * 15"
+    assert (
+        answer(reader, without, Hand(["product"], first={(1, 1): 4.0}, second={"15": 4.0}))["expression"] == "20 * 15"
+    )

@@ -44,10 +44,19 @@ def bounds(question: str) -> list[str | None]:
             "one hundred and twenty of one thousand, half a million",
             [("one hundred and twenty", "120"), ("one thousand", "1000"), ("half a million", "0.5")],
         ),
-        ("one hundred thousand in two and a half hours", [("one hundred thousand", "100"), ("two and a half hours", "2.5")]),
-        ("60 thousand, 1.5 million and three billion", [("60 thousand", "60"), ("1.5 million", "1.5"), ("three billion", "3")]),
+        (
+            "one hundred thousand in two and a half hours",
+            [("one hundred thousand", "100"), ("two and a half hours", "2.5")],
+        ),
+        (
+            "60 thousand, 1.5 million and three billion",
+            [("60 thousand", "60"), ("1.5 million", "1.5"), ("three billion", "3")],
+        ),
         ("in 2019", [("2019", "2019")]),
-        ("1.234.567, 1.234,50 and 12\u202f345,6", [("1.234.567", "1234567"), ("1.234,50", "1234.50"), ("12\u202f345,6", "12345.6")]),
+        (
+            "1.234.567, 1.234,50 and 12\u202f345,6",
+            [("1.234.567", "1234567"), ("1.234,50", "1234.50"), ("12\u202f345,6", "12345.6")],
+        ),
         ("version 1.2.3, and 12,5 of 0,5", [("1.2", "1.2"), ("3", "3"), ("12,5", "12.5"), ("0,5", "0.5")]),
     ],
 )
@@ -57,7 +66,15 @@ def test_figures_are_found_in_order_in_words_too(question: str, figures: list[tu
 
 @pytest.mark.parametrize(
     "question",
-    ["", "   ", "Who is the tallest one?", "Someone often weighs attention", "hundreds of tenants", "the second half", "a.m."],
+    [
+        "",
+        "   ",
+        "Who is the tallest one?",
+        "Someone often weighs attention",
+        "hundreds of tenants",
+        "the second half",
+        "a.m.",
+    ],
 )
 def test_words_in_which_a_number_is_hidden_are_no_figures(question: str) -> None:
     assert question_figures(question) == []
@@ -75,7 +92,9 @@ def test_letters_behind_money_multiply_it_and_small_ones_behind_a_number_do_not(
 
 
 def test_a_figure_has_its_text_its_worth_its_measure_and_its_bound() -> None:
-    assert question_figures("More than Sixty Thousand people?") == [QuestionFigure("sixty thousand", "60", "60 thousand", ABOVE)]
+    assert question_figures("More than Sixty Thousand people?") == [
+        QuestionFigure("sixty thousand", "60", "60 thousand", ABOVE)
+    ]
     assert question_figures("a 10-minute walk") == [QuestionFigure("10-minute", "10", "10 minute")]
 
 
@@ -89,7 +108,10 @@ def test_a_figure_has_its_text_its_worth_its_measure_and_its_bound() -> None:
         ("Which have a hundred and five or more?", [("105", FROM)]),
         ("Which take at most one minute?", [("1 minute", UP_TO)]),
         ("between one hundred and fifty and two hundred", [("150", FROM), ("200", UP_TO)]),
-        ("In one minute, of one room, an hour and a million, more than a thousand", [("60 minutes", None), ("1000", ABOVE)]),
+        (
+            "In one minute, of one room, an hour and a million, more than a thousand",
+            [("60 minutes", None), ("1000", ABOVE)],
+        ),
     ],
 )
 def test_a_number_of_several_words_is_one_bound(question: str, wanted: list[tuple[str, str | None]]) -> None:
@@ -174,10 +196,19 @@ def test_a_time_behind_a_month_is_no_day_of_it() -> None:
 @pytest.mark.parametrize(
     ("question", "bound"),
     [
-        *((f"Which are {one} 90 square metres?", ABOVE) for one in ("larger than", "over", "above", "in excess of", "longer than about")),
-        *((f"Which are {one} 90 square metres?", BELOW) for one in ("smaller than", "under", "below", "cheaper than", "fewer people than")),
+        *(
+            (f"Which are {one} 90 square metres?", ABOVE)
+            for one in ("larger than", "over", "above", "in excess of", "longer than about")
+        ),
+        *(
+            (f"Which are {one} 90 square metres?", BELOW)
+            for one in ("smaller than", "under", "below", "cheaper than", "fewer people than")
+        ),
         *((f"Which have {one} 5?", FROM) for one in ("at least", "a minimum of", "min.", "no fewer than", "not under")),
-        *((f"Which have {one} 5?", UP_TO) for one in ("at most", "a maximum of", "max.", "no more than", "up to", "never above")),
+        *(
+            (f"Which have {one} 5?", UP_TO)
+            for one in ("at most", "a maximum of", "max.", "no more than", "up to", "never above")
+        ),
         ("Who is older than the age of 30?", ABOVE),
         ("Who is under the age of 18?", BELOW),
         ("Which costs more than $ 1,200?", ABOVE),
@@ -202,8 +233,14 @@ def test_words_before_a_figure_set_its_bound(question: str, bound: str) -> None:
 @pytest.mark.parametrize(
     ("question", "bound"),
     [
-        *((f"Which have 70 square metres {one}?", FROM) for one in ("or more", "and up", "or over", "at least", "upwards", "plus")),
-        *((f"Which have 70 square metres {one}?", UP_TO) for one in ("or less", "and under", "at most", "at the most", "maximum", "tops")),
+        *(
+            (f"Which have 70 square metres {one}?", FROM)
+            for one in ("or more", "and up", "or over", "at least", "upwards", "plus")
+        ),
+        *(
+            (f"Which have 70 square metres {one}?", UP_TO)
+            for one in ("or less", "and under", "at most", "at the most", "maximum", "tops")
+        ),
         ("30+ people", FROM),
         ("20 % or more", FROM),
         ("30 °C or more", FROM),
@@ -223,7 +260,14 @@ def test_words_behind_a_figure_set_its_bound(question: str, bound: str) -> None:
 
 @pytest.mark.parametrize(
     ("question", "bound"),
-    [("by 6pm", UP_TO), ("by noon", UP_TO), ("by 1 June", UP_TO), ("by 2030", UP_TO), ("by 5 percent", None), ("by 15 minutes", None)],
+    [
+        ("by 6pm", UP_TO),
+        ("by noon", UP_TO),
+        ("by 1 June", UP_TO),
+        ("by 2030", UP_TO),
+        ("by 5 percent", None),
+        ("by 15 minutes", None),
+    ],
 )
 def test_what_is_done_by_a_time_or_a_date_is_bounded_and_by_how_much_is_not(question: str, bound: str | None) -> None:
     assert bounds(f"What rises {question}?") == [bound]
@@ -264,13 +308,16 @@ def test_words_before_the_next_figure_are_not_of_this_one(question: str, wanted:
     assert bounds(question) == wanted
 
 
-@pytest.mark.parametrize("question", ["What do 3 laptops cost?", "2 tickets per person?", "Of 5 in London?", "3 surplus ones", "12 noon"])
+@pytest.mark.parametrize(
+    "question", ["What do 3 laptops cost?", "2 tickets per person?", "Of 5 in London?", "3 surplus ones", "12 noon"]
+)
 def test_the_end_of_a_word_behind_a_figure_sets_no_bound(question: str) -> None:
     assert bounds(question)[0] is None
 
 
 @pytest.mark.parametrize(
-    "question", ["isn't larger than 5", "doesn't take more than 45 minutes", "can't exceed 45", "isn’t over 5", "not exceeding 5"]
+    "question",
+    ["isn't larger than 5", "doesn't take more than 45 minutes", "can't exceed 45", "isn’t over 5", "not exceeding 5"],
 )
 def test_a_shortened_denial_turns_a_bound_over(question: str) -> None:
     assert bounds(question) == [UP_TO]
@@ -312,10 +359,14 @@ def test_hours_and_minutes_are_one_figure(question: str) -> None:
 
 
 def test_a_month_of_a_year_is_one_figure() -> None:
-    assert question_figures("Which opened after March 2024?") == [QuestionFigure("march 2024", "2024", "march 2024", ABOVE)]
+    assert question_figures("Which opened after March 2024?") == [
+        QuestionFigure("march 2024", "2024", "march 2024", ABOVE)
+    ]
 
 
-@pytest.mark.parametrize(("question", "text"), [("halls may 60 use", "60"), ("more than 10 markets", "10"), ("Junction 9", "9")])
+@pytest.mark.parametrize(
+    ("question", "text"), [("halls may 60 use", "60"), ("more than 10 markets", "10"), ("Junction 9", "9")]
+)
 def test_words_that_begin_as_a_month_does_and_days_that_there_are_not_are_no_dates(question: str, text: str) -> None:
     assert texts(question) == [text]
 
@@ -351,7 +402,9 @@ def test_twelve_noon_is_one_time() -> None:
         ("5", "Who is it?", None),
     ],
 )
-def test_a_figure_is_found_by_its_text_by_its_beginning_or_by_its_worth(said: str, question: str, at: int | None) -> None:
+def test_a_figure_is_found_by_its_text_by_its_beginning_or_by_its_worth(
+    said: str, question: str, at: int | None
+) -> None:
     assert find_figure(said, question) == at
 
 
@@ -360,7 +413,9 @@ def test_what_stands_there_goes_before_what_is_worth_as_much_and_before_what_onl
     assert find_figure("two", "2 and twenty-two") == 0
 
 
-@pytest.mark.parametrize(("said", "question"), [("6", "60 or more"), ("1", "12 or more"), ("", "12 or more"), ("2", "20 thousand")])
+@pytest.mark.parametrize(
+    ("said", "question"), [("6", "60 or more"), ("1", "12 or more"), ("", "12 or more"), ("2", "20 thousand")]
+)
 def test_half_of_a_number_is_not_it(said: str, question: str) -> None:
     assert find_figure(said, question) is None
 

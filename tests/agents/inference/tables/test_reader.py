@@ -22,14 +22,42 @@ from orchestra.agents.inference.encoder import Encoder  # noqa: E402
 from orchestra.agents.inference.tables.encoding import TableEncoding  # noqa: E402
 from orchestra.agents.inference.tables.head import OUTPUT_INDEX, OUTPUT_NAMES, table_logits  # noqa: E402
 from orchestra.agents.inference.tables.operations import OPERATIONS, SCALES  # noqa: E402
-from orchestra.agents.inference.tables.reader import MAX_WINDOWS, TableAnswer, TableReader, TableReaderConfig, answer_fields, reads_tables  # noqa: E402
+from orchestra.agents.inference.tables.reader import (
+    MAX_WINDOWS,
+    TableAnswer,
+    TableReader,
+    TableReaderConfig,
+    answer_fields,
+    reads_tables,
+)
 from orchestra.core.errors import InputError  # noqa: E402
 from orchestra.schema.types import Validator  # noqa: E402
 from orchestra.testing.tiny_encoder import SHAPE, write_encoder  # noqa: E402
 from orchestra.text.arithmetic import evaluate  # noqa: E402
-from tests.agents.tables import CARD, WORDS, Hand, Place, answer, arrays, layout, share, sigmoid, spot, sure, told, way_and_scale, write  # noqa: E402
+from tests.agents.tables import (
+    CARD,
+    WORDS,
+    Hand,
+    Place,
+    answer,
+    arrays,
+    layout,
+    share,
+    sigmoid,
+    spot,
+    sure,
+    told,
+    way_and_scale,
+    write,
+)
 
-TABLE = [["name", "age", "books"], ["ada", "36", "12"], ["grace", "85", "-"], ["alan", "", "$ 9"], ["total", "(2)", "21"]]
+TABLE = [
+    ["name", "age", "books"],
+    ["ada", "36", "12"],
+    ["grace", "85", "-"],
+    ["alan", "", "$ 9"],
+    ["total", "(2)", "21"],
+]
 TEXT = ["ada has 7 books . is it ?", "alan is 40 ."]
 QUESTION = "what is twice the difference of 5 ?"
 ADA, GRACE, ALAN, TOTAL = 1, 2, 3, 4
@@ -51,14 +79,18 @@ def reader(card: Card, encoder: Encoder) -> TableReader:
     return TableReader.load(card, encoder)
 
 
-def sheet_of(reader: TableReader, question: str = QUESTION, table: Any = TABLE, paragraphs: Sequence[str] = TEXT) -> TableEncoding:
+def sheet_of(
+    reader: TableReader, question: str = QUESTION, table: Any = TABLE, paragraphs: Sequence[str] = TEXT
+) -> TableEncoding:
     return reader.encode_inputs({"question": question, "table": table, "paragraphs": list(paragraphs)})
 
 
 def token(sheet: TableEncoding, text: str) -> int:
     """The first token of the text around the table that says this."""
     prose = sheet.prose_mask()
-    return next(at for at, span in enumerate(sheet.chars) if prose[at] and span is not None and sheet.text[slice(*span)] == text)
+    return next(
+        at for at, span in enumerate(sheet.chars) if prose[at] and span is not None and sheet.text[slice(*span)] == text
+    )
 
 
 # What is read off
@@ -71,17 +103,23 @@ def test_one_cell_is_read_off_however_unlikely_it_is(reader: TableReader) -> Non
     logits = hand.logits(sheet)
     others = sum(one.row >= 0 for one in sheet.locations) - 1
     alone, none = sigmoid(-1.0) * sigmoid(6.0) ** others, sigmoid(1.0) * sigmoid(6.0) ** others
-    assert sure(reader, sheet, hand) == pytest.approx(alone / (1 - none) * way_and_scale(logits, "cells")), "of sets of one at least"
+    assert sure(reader, sheet, hand) == pytest.approx(alone / (1 - none) * way_and_scale(logits, "cells")), (
+        "of sets of one at least"
+    )
 
 
 def test_several_cells_are_those_that_are_likelier_than_not_in_the_order_of_the_table(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     hand = Hand(["cells"], cells={(TOTAL, NAME): 3.0, (ADA, NAME): 1.0, (0, AGE): 2.0, (GRACE, NAME): -0.1})
-    assert answer(reader, sheet, hand) == told("cells", ["age", "ada", "total"], cells=[[0, AGE], [ADA, NAME], [TOTAL, NAME]])
+    assert answer(reader, sheet, hand) == told(
+        "cells", ["age", "ada", "total"], cells=[[0, AGE], [ADA, NAME], [TOTAL, NAME]]
+    )
     rest = sum(one.row >= 0 for one in sheet.locations) - 4
     chances = [*map(sigmoid, (3.0, 1.0, 2.0, 0.1)), *[sigmoid(6.0)] * rest]
     none = np.prod([*(1 - np.array(chances[:3])), *chances[3:]])
-    assert sure(reader, sheet, hand) == pytest.approx(np.prod(chances) / (1 - none) * way_and_scale(hand.logits(sheet), "cells"))
+    assert sure(reader, sheet, hand) == pytest.approx(
+        np.prod(chances) / (1 - none) * way_and_scale(hand.logits(sheet), "cells")
+    )
 
 
 def test_words_of_one_paragraph_are_read_off(reader: TableReader) -> None:
@@ -91,7 +129,10 @@ def test_words_of_one_paragraph_are_read_off(reader: TableReader) -> None:
     hand = Hand(["text"], begin={first: 4.0, inside: 9.0}, end={last: 3.0, inside: 9.0, first - 1: 8.0})
     assert answer(reader, sheet, hand) == told("text", ["has 7 books"]), "not of the table, and not before it begins"
     logits, prose = hand.logits(sheet), sheet.prose_mask()
-    begin, end = (share(one[prose], int(np.flatnonzero(prose).searchsorted(at))) for one, at in ((logits.begin, first), (logits.end, last)))
+    begin, end = (
+        share(one[prose], int(np.flatnonzero(prose).searchsorted(at)))
+        for one, at in ((logits.begin, first), (logits.end, last))
+    )
     assert sure(reader, sheet, hand) == pytest.approx(begin * end * way_and_scale(logits, "text"))
 
 
@@ -102,7 +143,9 @@ def test_words_do_not_go_on_from_one_paragraph_to_the_next(reader: TableReader) 
 
 
 def test_words_do_not_go_on_from_one_window_to_the_next(reader: TableReader) -> None:
-    sheet = sheet_of(reader, paragraphs=["the total of the books is in the rooms of grace and alan and ada and edsger . " * 2])
+    sheet = sheet_of(
+        reader, paragraphs=["the total of the books is in the rooms of grace and alan and ada and edsger . " * 2]
+    )
     prose = np.flatnonzero(sheet.prose_mask())
     [*_, last] = [at for at in prose if at < len(sheet.windows[0])]
     first = min(at for at in prose if at > last)
@@ -125,13 +168,18 @@ def test_words_are_as_many_as_they_may_be_and_no_more(reader: TableReader, card:
 
 
 @pytest.mark.parametrize(
-    ("rows", "expression"), [({}, "0"), ({GRACE: 0.1}, "1"), ({ADA: 3.0, GRACE: -0.1, TOTAL: 1.0}, "1 + 1"), ({0: 9.0, ALAN: 2.0}, "1")]
+    ("rows", "expression"),
+    [({}, "0"), ({GRACE: 0.1}, "1"), ({ADA: 3.0, GRACE: -0.1, TOTAL: 1.0}, "1 + 1"), ({0: 9.0, ALAN: 2.0}, "1")],
 )
-def test_rows_below_the_head_that_are_likelier_than_not_are_counted(reader: TableReader, rows: dict[int, float], expression: str) -> None:
+def test_rows_below_the_head_that_are_likelier_than_not_are_counted(
+    reader: TableReader, rows: dict[int, float], expression: str
+) -> None:
     sheet = sheet_of(reader)
     counted = [row for row, value in rows.items() if value > 0 and row > 0]
     hand = Hand(["count"], rows=rows)
-    assert answer(reader, sheet, hand) == told("count", expression=expression, rows=counted, cells=[[row, NAME] for row in counted])
+    assert answer(reader, sheet, hand) == told(
+        "count", expression=expression, rows=counted, cells=[[row, NAME] for row in counted]
+    )
     chances = np.prod([sigmoid(abs(rows.get(row, -6.0))) for row in range(1, 5)])
     assert sure(reader, sheet, hand) == pytest.approx(chances * way_and_scale(hand.logits(sheet), "count"))
 
@@ -156,18 +204,25 @@ def test_the_cell_of_the_row_with_the_extreme_is_read_off(
     cells = [[top, asked]] if asked == by else [[top, asked], [top, by]]
     assert answer(reader, sheet, hand) == told(way, [quote], rows=compared, column=by, cells=cells)
     logits, outs = hand.logits(sheet), 4 - len(rows)
-    chances = sigmoid(4.0) ** len(rows) * sigmoid(6.0) ** outs * share(logits.order_columns, by) * share(logits.answer_columns, asked)
+    chances = (
+        sigmoid(4.0) ** len(rows)
+        * sigmoid(6.0) ** outs
+        * share(logits.order_columns, by)
+        * share(logits.answer_columns, asked)
+    )
     assert sure(reader, sheet, hand) == pytest.approx(chances * way_and_scale(logits, way))
 
 
 def test_a_column_without_a_measure_gives_way_to_the_next_one(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     hand = Hand(["most"], rows={ADA: 4.0, GRACE: 4.0}, by={NAME: 9.0, AGE: 1.0, BOOKS: 3.0}, asked={NAME: 2.0})
-    assert answer(reader, sheet, hand) == told("most", ["ada"], rows=[ADA, GRACE], column=BOOKS, cells=[[ADA, NAME], [ADA, BOOKS]])
-    alone = Hand(["most"], rows={GRACE: 4.0}, by={NAME: 9.0, AGE: 1.0, BOOKS: 3.0}, asked={NAME: 2.0})
-    assert answer(reader, sheet, alone) == told("most", ["grace"], rows=[GRACE], column=AGE, cells=[[GRACE, NAME], [GRACE, AGE]]), (
-        "a dash has no measure either"
+    assert answer(reader, sheet, hand) == told(
+        "most", ["ada"], rows=[ADA, GRACE], column=BOOKS, cells=[[ADA, NAME], [ADA, BOOKS]]
     )
+    alone = Hand(["most"], rows={GRACE: 4.0}, by={NAME: 9.0, AGE: 1.0, BOOKS: 3.0}, asked={NAME: 2.0})
+    assert answer(reader, sheet, alone) == told(
+        "most", ["grace"], rows=[GRACE], column=AGE, cells=[[GRACE, NAME], [GRACE, AGE]]
+    ), "a dash has no measure either"
 
 
 def test_where_the_row_has_no_cell_in_the_column_that_is_asked_for_the_next_one_is_read(reader: TableReader) -> None:
@@ -196,7 +251,9 @@ def test_what_is_summed_up_are_figures_of_the_table_and_of_the_text(reader: Tabl
     cells = [[0, 1], [ALAN, 2], [TOTAL, 1]]
     said = answer(reader, sheet, Hand(["sum"], "million", cells=strong))
     assert said == told("sum", expression="20 + 9 + -2 + 7", scale="million", cells=cells)
-    assert answer(reader, sheet, Hand(["mean"], cells=strong)) == told("mean", expression="(20 + 9 + -2 + 7) / 4", cells=cells)
+    assert answer(reader, sheet, Hand(["mean"], cells=strong)) == told(
+        "mean", expression="(20 + 9 + -2 + 7) / 4", cells=cells
+    )
 
 
 def test_two_are_summed_up_at_least(reader: TableReader) -> None:
@@ -207,7 +264,9 @@ def test_two_are_summed_up_at_least(reader: TableReader) -> None:
     two = math.prod([sigmoid(2.0), sigmoid(-2.0), *[sigmoid(6.0)] * (figures - 2)])
     none = math.prod([sigmoid(-2.0), sigmoid(2.0), *[sigmoid(6.0)] * (figures - 2)])
     one = none * (math.exp(2.0) + math.exp(-2.0) + math.exp(-6.0) * (figures - 2))
-    assert sure(reader, sheet, hand) == pytest.approx(two / (1 - none - one) * way_and_scale(hand.logits(sheet), "mean")), "of two at least"
+    assert sure(reader, sheet, hand) == pytest.approx(
+        two / (1 - none - one) * way_and_scale(hand.logits(sheet), "mean")
+    ), "of two at least"
 
 
 @pytest.mark.parametrize(
@@ -237,8 +296,13 @@ def test_two_figures_are_computed_with(reader: TableReader, way: str, expression
 
 def test_figures_of_the_question_are_computed_with_in_words_too(reader: TableReader) -> None:
     sheet = sheet_of(reader)
-    assert answer(reader, sheet, Hand(["product"], first={(TOTAL, AGE): 3.0}, second={"twice": 2.0}))["expression"] == "-2 * 2"
-    assert answer(reader, sheet, Hand(["ratio"], first={"5": 3.0}, second={(ALAN, BOOKS): 2.0}))["expression"] == "5 / 9"
+    assert (
+        answer(reader, sheet, Hand(["product"], first={(TOTAL, AGE): 3.0}, second={"twice": 2.0}))["expression"]
+        == "-2 * 2"
+    )
+    assert (
+        answer(reader, sheet, Hand(["ratio"], first={"5": 3.0}, second={(ALAN, BOOKS): 2.0}))["expression"] == "5 / 9"
+    )
 
 
 # Ways that lead nowhere
@@ -271,7 +335,9 @@ WORDS_ONLY = [["name", "of"], ["ada", "grace"]]
         ("share", WORDS_ONLY, ["it is ."]),
     ],
 )
-def test_a_way_that_leads_nowhere_gives_way_to_the_next(reader: TableReader, way: str, table: Any, paragraphs: list[str]) -> None:
+def test_a_way_that_leads_nowhere_gives_way_to_the_next(
+    reader: TableReader, way: str, table: Any, paragraphs: list[str]
+) -> None:
     sheet = sheet_of(reader, "who is 5 ?", table, paragraphs)
     other = "cells" if way == "text" else "text"
     hand = Hand([way, other])
@@ -294,7 +360,10 @@ def test_without_a_table_and_without_a_text_nothing_is_found(reader: TableReader
 def test_a_place_is_weighed_by_itself_its_row_and_its_column(reader: TableReader) -> None:
     sheet = sheet_of(reader, paragraphs=[*TEXT, *["ada is 36 ."] * 3])
     read = np.random.default_rng(5).normal(size=(len(sheet.chars), len(OUTPUT_NAMES)))
-    logits, frame = table_logits(read, sheet.pooling(), lambda values: np.log(np.exp(values).sum(axis=0))), sheet.pooling()
+    logits, frame = (
+        table_logits(read, sheet.pooling(), lambda values: np.log(np.exp(values).sum(axis=0))),
+        sheet.pooling(),
+    )
 
     def mean(places: list[Place], name: str) -> float:
         return float(np.mean([frame.locations[spot(sheet, place)] @ read[:, OUTPUT_INDEX[name]] for place in places]))
@@ -312,17 +381,24 @@ def test_a_place_is_weighed_by_itself_its_row_and_its_column(reader: TableReader
         assert found[AGE] == pytest.approx(mean([(0, AGE)], f"{name}.head") + mean(below, f"{name}.below"))
     starts = np.cumsum([0, *map(len, sheet.windows)])[:-1]
     assert len(starts) > 1
-    assert logits.operations == pytest.approx([read[starts, OUTPUT_INDEX[f"way.{way}"]].mean() for way in OPERATIONS], abs=1e-6)
+    assert logits.operations == pytest.approx(
+        [read[starts, OUTPUT_INDEX[f"way.{way}"]].mean() for way in OPERATIONS], abs=1e-6
+    )
     of_scales = [read[:, OUTPUT_INDEX[f"scale.{scale}"]] for scale in SCALES]
-    assert logits.scales == pytest.approx([one[starts].mean() + np.log(np.exp(one).sum()) for one in of_scales], abs=1e-6)
+    assert logits.scales == pytest.approx(
+        [one[starts].mean() + np.log(np.exp(one).sum()) for one in of_scales], abs=1e-6
+    )
     assert logits.begin.tolist() == read[:, OUTPUT_INDEX["begin"]].tolist()
     assert logits.end.tolist() == read[:, OUTPUT_INDEX["end"]].tolist()
 
 
 @pytest.mark.parametrize(
-    ("way", "answered"), [("count", 4), ("cells", ["name"]), ("sum", 57), ("mean", 28.5), ("change", 71.42857), ("most", ["ada"])]
+    ("way", "answered"),
+    [("count", 4), ("cells", ["name"]), ("sum", 57), ("mean", 28.5), ("change", 71.42857), ("most", ["ada"])],
 )
-def test_an_answer_is_computed_where_there_is_an_expression(encoder: Encoder, tmp_path: Path, way: str, answered: Any) -> None:
+def test_an_answer_is_computed_where_there_is_an_expression(
+    encoder: Encoder, tmp_path: Path, way: str, answered: Any
+) -> None:
     made, table = arrays(), [["name", "age"], ["ada", "36"], ["alan", "21"], ["total", "-"], ["grace", ""]]
     made["weight"][:] = 0
     made["bias"][[OUTPUT_INDEX[f"way.{way}"], OUTPUT_INDEX["scale.percent"], OUTPUT_INDEX["rows.label"]]] = 20
@@ -358,14 +434,18 @@ def test_an_answer_is_of_its_type_and_its_quotes_stand_there(
 
 def test_a_card_of_tables_is_told_from_one_that_points(card: Card, tmp_path: Path) -> None:
     assert reads_tables(card)
-    without = CARD.replace("  rows: list[Index]\n", "").replace("computed:\n  answer: {value: expression, otherwise: quotes}\n", "")
+    without = CARD.replace("  rows: list[Index]\n", "").replace(
+        "computed:\n  answer: {value: expression, otherwise: quotes}\n", ""
+    )
     (tmp_path / "agent.yaml").write_text(without)
     assert not reads_tables(Card.load(tmp_path))
 
 
 def test_adapters_change_what_is_said(encoder: Encoder, tmp_path: Path) -> None:
     sheet = sheet_of(TableReader.load(write(tmp_path, arrays()), encoder))
-    plain, changed = (TableReader.load(write(tmp_path / str(up), arrays(up=up)), encoder).logits(sheet) for up in (0.0, 0.3))
+    plain, changed = (
+        TableReader.load(write(tmp_path / str(up), arrays(up=up)), encoder).logits(sheet) for up in (0.0, 0.3)
+    )
     assert np.abs(plain.cells - changed.cells).max() > 0.1
 
 
@@ -388,7 +468,9 @@ def test_arrays_that_do_not_fit_are_refused(encoder: Encoder, tmp_path: Path, ba
     assert caught.value.code == "A011"
 
 
-@pytest.mark.parametrize("change", [{"format": "orchestra/spans/v1"}, {"tokens": 63}, {"heat": 0}, {"sharpen": 0}, {"more": 1}])
+@pytest.mark.parametrize(
+    "change", [{"format": "orchestra/spans/v1"}, {"tokens": 63}, {"heat": 0}, {"sharpen": 0}, {"more": 1}]
+)
 def test_a_layout_of_another_form_is_refused(encoder: Encoder, tmp_path: Path, change: dict[str, Any]) -> None:
     with pytest.raises(InputError) as caught:
         TableReader.load(write(tmp_path, arrays(), **change), encoder)

@@ -14,7 +14,13 @@ pytest.importorskip("tokenizers")
 
 from orchestra.agents.inference.encoder import Encoder  # noqa: E402
 from orchestra.agents.inference.tables.encoding import TableEncoding  # noqa: E402
-from orchestra.agents.inference.tables.row_choice import column_groups, most_probable_pair, most_probable_set, row_groups, softmax  # noqa: E402
+from orchestra.agents.inference.tables.row_choice import (
+    column_groups,
+    most_probable_pair,
+    most_probable_set,
+    row_groups,
+    softmax,
+)
 from orchestra.testing.tiny_encoder import write_encoder  # noqa: E402
 from tests.agents.tables import WORDS, sigmoid  # noqa: E402
 
@@ -37,10 +43,14 @@ def sheet_of(encoder: Encoder, question: str, table: list[list[str]] = TABLE) ->
     return TableEncoding(encoder, question, table, [], 64)
 
 
-def weights_of(logits: list[float], groups: list[tuple[int, ...]], factor: float, at_least: int) -> dict[tuple[int, ...], float]:
+def weights_of(
+    logits: list[float], groups: list[tuple[int, ...]], factor: float, at_least: int
+) -> dict[tuple[int, ...], float]:
     """Of every set of so many at least."""
     every = chain.from_iterable(combinations(range(len(logits)), size) for size in range(at_least, len(logits) + 1))
-    alone = {one: math.prod(sigmoid(logit if at in one else -logit) for at, logit in enumerate(logits)) for one in every}
+    alone = {
+        one: math.prod(sigmoid(logit if at in one else -logit) for at, logit in enumerate(logits)) for one in every
+    }
     return {one: weight * (math.exp(factor) if one in groups else 1.0) for one, weight in alone.items()}
 
 
@@ -80,14 +90,28 @@ def test_of_a_long_table_no_chance_is_so_small_that_it_is_lost() -> None:
     assert len(taken) == 900
 
 
-@given(st.lists(st.tuples(st.floats(-6, 6), st.floats(-6, 6)), min_size=2, max_size=5), st.floats(0, 4), st.booleans(), st.data())
-def test_the_likeliest_of_all_pairs_is_found(both: list[tuple[float, float]], less: float, either: bool, data: st.DataObject) -> None:
+@given(
+    st.lists(st.tuples(st.floats(-6, 6), st.floats(-6, 6)), min_size=2, max_size=5),
+    st.floats(0, 4),
+    st.booleans(),
+    st.data(),
+)
+def test_the_likeliest_of_all_pairs_is_found(
+    both: list[tuple[float, float]], less: float, either: bool, data: st.DataObject
+) -> None:
     count = len(both)
-    apart = np.array(data.draw(st.lists(st.booleans(), min_size=count * count, max_size=count * count))).reshape(count, count)
+    apart = np.array(data.draw(st.lists(st.booleans(), min_size=count * count, max_size=count * count))).reshape(
+        count, count
+    )
     apart = apart | apart.T
     first, second = (np.array(side) for side in zip(*both, strict=True))
     one, other, sure = most_probable_pair(first, second, apart, less, unordered=either)
-    weight = {(a, b): math.exp(first[a] + second[b] - less * apart[a, b]) for a in range(count) for b in range(count) if a != b}
+    weight = {
+        (a, b): math.exp(first[a] + second[b] - less * apart[a, b])
+        for a in range(count)
+        for b in range(count)
+        if a != b
+    }
     if either:
         weight = {(a, b): one + weight[b, a] for (a, b), one in weight.items() if a < b}
     assert weight[one, other] == pytest.approx(max(weight.values()))
@@ -111,7 +135,9 @@ def test_shares_are_of_one() -> None:
         ("has all of them a total ?", [(1, 2, 4)]),
     ],
 )
-def test_rows_are_named_by_words_that_stand_in_several_of_them(encoder: Encoder, question: str, rows: list[tuple[int, ...]]) -> None:
+def test_rows_are_named_by_words_that_stand_in_several_of_them(
+    encoder: Encoder, question: str, rows: list[tuple[int, ...]]
+) -> None:
     assert [*row_groups(sheet_of(encoder, question))] == rows
 
 
@@ -126,7 +152,9 @@ def test_rows_of_one_name_in_a_table_with_sections_are_no_group(encoder: Encoder
 
 def test_columns_are_groups_as_a_whole_and_in_rows_that_are_named_where_each_row_has_a_cell(encoder: Encoder) -> None:
     sheet = sheet_of(encoder, "what is the total of ages ?")
-    fit = {(one.row, one.column): at for at, one in enumerate(sheet.locations) if one.figure is not None and one.row >= 0}
+    fit = {
+        (one.row, one.column): at for at, one in enumerate(sheet.locations) if one.figure is not None and one.row >= 0
+    }
     said = [[sheet.locations[at].text for at in cells] for cells in column_groups(sheet, fit)]
     assert said == [["4", "7", "4", "1"], ["12", "9", "3"], ["4", "7", "1"]]
 
@@ -134,7 +162,9 @@ def test_columns_are_groups_as_a_whole_and_in_rows_that_are_named_where_each_row
 def test_a_total_is_not_in_a_column_that_is_a_group(encoder: Encoder) -> None:
     table = [*TABLE, ["Total", "", "24", "16"]]
     sheet = sheet_of(encoder, "how many books ?", table)
-    fit = {(one.row, one.column): at for at, one in enumerate(sheet.locations) if one.figure is not None and one.row >= 0}
+    fit = {
+        (one.row, one.column): at for at, one in enumerate(sheet.locations) if one.figure is not None and one.row >= 0
+    }
     assert [[sheet.locations[at].text for at in cells] for cells in column_groups(sheet, fit)] == [["4", "7", "4", "1"]]
 
 

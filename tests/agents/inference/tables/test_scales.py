@@ -72,11 +72,15 @@ def test_what_is_no_unit(text: str) -> None:
 
 
 def test_cells_do_not_run_into_each_other() -> None:
-    assert unit_signs("", [["in", "millions"]], [["$", "000"]], []) == unit_signs("", [["millions"]], [["$"], ["000"]], [])
+    assert unit_signs("", [["in", "millions"]], [["$", "000"]], []) == unit_signs(
+        "", [["millions"]], [["$"], ["000"]], []
+    )
 
 
 def units(**weights: float) -> UnitWeights:
-    return UnitWeights(signs=tuple(weights.get(name.replace(".", "_"), 0.0) for name in UNIT_SIGNS), usual=(0.0, 0.5, -1.0))
+    return UnitWeights(
+        signs=tuple(weights.get(name.replace(".", "_"), 0.0) for name in UNIT_SIGNS), usual=(0.0, 0.5, -1.0)
+    )
 
 
 def test_units_are_as_probable_as_their_signs_and_how_usual_they_are() -> None:
@@ -98,7 +102,8 @@ def test_great_weights_overflow_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [{"signs": [0.0] * 7}, {"usual": [0.0] * 4}, {"signs": [math.nan] * 8}, {"signs": [1e300] * 8}, {"more": 1}]
+    "given",
+    [{"signs": [0.0] * 7}, {"usual": [0.0] * 4}, {"signs": [math.nan] * 8}, {"signs": [1e300] * 8}, {"more": 1}],
 )
 def test_weights_of_another_form_are_refused(given: dict[str, object]) -> None:
     with pytest.raises(ValidationError):

@@ -12,7 +12,12 @@ from orchestra.agents.inference.tables.reader import TableReader
 from orchestra.testing.tiny_encoder import write_encoder
 from tests.agents.tables import WORDS, Hand, Place, answer, arrays, told, write
 
-TABLE = [["name", "rooms", "$", "total"], ["ada", "3", "68.00", "2.5"], ["grace", "40", "1.20", "7.5"], ["alan", "60", "0.85", "1"]]
+TABLE = [
+    ["name", "rooms", "$", "total"],
+    ["ada", "3", "68.00", "2.5"],
+    ["grace", "40", "1.20", "7.5"],
+    ["alan", "60", "0.85", "1"],
+]
 ROOMS, PRICE, TOTAL = 1, 2, 3
 
 
@@ -22,7 +27,9 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> TableReader:
     return TableReader.load(write(tmp_path_factory.mktemp("card"), arrays()), base)
 
 
-def summed(reader: TableReader, places: list[tuple[int, int]], table: list[list[str]] = TABLE, *ways: str) -> tuple[str, str | None]:
+def summed(
+    reader: TableReader, places: list[tuple[int, int]], table: list[list[str]] = TABLE, *ways: str
+) -> tuple[str, str | None]:
     strong: dict[Place, float] = dict.fromkeys(places, 9.0)
     sheet = reader.encode_inputs({"question": "how many ?", "table": table, "paragraphs": []})
     said = answer(reader, sheet, Hand(ways or ("sum",), cells=strong))
@@ -59,7 +66,9 @@ def test_figures_of_one_kind_or_of_no_known_one_are_added_up_as_ever(
 def test_where_pairs_are_not_whole_another_way_is_taken(reader: TableReader) -> None:
     odd = [(1, ROOMS), (1, PRICE), (2, PRICE)]
     assert summed(reader, odd, TABLE, "sum", "cells") == ("cells", None)
-    assert summed(reader, [(1, ROOMS), (1, PRICE)], TABLE, "mean", "cells") == ("cells", None), "there is no mean of a count and a price"
+    assert summed(reader, [(1, ROOMS), (1, PRICE)], TABLE, "mean", "cells") == ("cells", None), (
+        "there is no mean of a count and a price"
+    )
 
 
 def test_years_are_no_counts(reader: TableReader) -> None:

@@ -29,7 +29,10 @@ from orchestra.agents.inference.word_problems.quantities import MAX_QUANTITIES, 
         ("1234567890123456 is no quantity", []),
         ("a tenth and sevenths", ["10", "0.1", "7"]),
         ("Nobody has any.", []),
-        ("three million, 2.5 billion, two hundred and fifty million", ["3", "3000000", "2.5", "2500000000", "250", "250000000"]),
+        (
+            "three million, 2.5 billion, two hundred and fifty million",
+            ["3", "3000000", "2.5", "2500000000", "250", "250000000"],
+        ),
         ("a million of 12 lakh and 5 thousand millions", ["1000000", "12", "1200000", "5", "1000", "1000000000"]),
         ("1000000000 million, millions", ["1000000000"]),
         ("the twenty-first, the one hundred and thirty-third", ["21", "133"]),
@@ -57,7 +60,11 @@ def test_of_a_long_row_those_count_that_come_first() -> None:
     ]
 
 
-@given(st.lists(st.sampled_from(["two", "twenty", "hundred", "thousand", "and", "seven", "-", "half"]), max_size=20).map(" ".join))
+@given(
+    st.lists(st.sampled_from(["two", "twenty", "hundred", "thousand", "and", "seven", "-", "half"]), max_size=20).map(
+        " ".join
+    )
+)
 def test_what_words_say_is_what_the_text_of_it_says(text: str) -> None:
     assert all(Fraction(one.text) == one.value for one in find_quantities(text))
 

@@ -63,7 +63,8 @@ def card(tmp_path_factory: pytest.TempPathFactory) -> Card:
 def arrays(seed: int, **changes: Any) -> dict[str, Any]:
     chance = np.random.default_rng(seed)
     made: dict[str, Any] = {
-        name: chance.normal(0, shape[-1] ** -0.5, shape) for name, shape in head_shapes(SHAPE.hidden_size, len(KNOWN)).items()
+        name: chance.normal(0, shape[-1] ** -0.5, shape)
+        for name, shape in head_shapes(SHAPE.hidden_size, len(KNOWN)).items()
     }
     for name in SHAPE.linear_layers:
         taken, gives = SHAPE.layer_shape(name)
@@ -102,21 +103,31 @@ def test_ways_to_one_value_count_together(encoder: Encoder, card: Card) -> None:
     assert sure == pytest.approx(0.55)
 
 
-@pytest.mark.parametrize("name", [pytest.param("sharpen", id="as it is called"), pytest.param("heat", id="as it was called before")])
-def test_a_power_makes_it_less_sure_and_changes_no_answer(encoder: Encoder, card: Card, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", [pytest.param("sharpen", id="as it is called"), pytest.param("heat", id="as it was called before")]
+)
+def test_a_power_makes_it_less_sure_and_changes_no_answer(
+    encoder: Encoder, card: Card, tmp_path: Path, name: str
+) -> None:
     first, sure = WordProblemSolver.load(card, encoder).predict({"question": TEXT})
-    second, less = WordProblemSolver.load(written(tmp_path, arrays(1), **{name: 2.0}), encoder).predict({"question": TEXT})
+    second, less = WordProblemSolver.load(written(tmp_path, arrays(1), **{name: 2.0}), encoder).predict(
+        {"question": TEXT}
+    )
     assert second == first
     assert less == pytest.approx(sure**2)
 
 
-def test_a_problem_without_numbers_is_answered_by_what_everybody_knows_and_hardly_surely(encoder: Encoder, card: Card) -> None:
+def test_a_problem_without_numbers_is_answered_by_what_everybody_knows_and_hardly_surely(
+    encoder: Encoder, card: Card
+) -> None:
     output, sure = WordProblemSolver.load(card, encoder).predict({"question": "How many pears has Ann?"})
     assert set(re.findall(r"\d+", output["expression"])) <= set(KNOWN)
     assert sure < 0.9
 
 
-def test_all_ways_together_have_a_probability_of_one(encoder: Encoder, card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_ways_together_have_a_probability_of_one(
+    encoder: Encoder, card: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where the beam is wide and there is one number, every end of the first step is found, and what goes on has the rest."""
     module = sys.modules[WordProblemSolver.__module__]
     monkeypatch.setattr(module, "BEAM_WIDTH", 10_000)
@@ -135,9 +146,15 @@ def test_all_ways_together_have_a_probability_of_one(encoder: Encoder, card: Car
     assert sum(ended) + sum(seen) == pytest.approx(1.0, abs=1e-4)
 
 
-def test_what_is_left_to_follow_may_still_change_the_answer(encoder: Encoder, card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_left_to_follow_may_still_change_the_answer(
+    encoder: Encoder, card: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The likeliest way that ended is not the likeliest value, where two others come to one."""
-    solver, fifteen, nine = WordProblemSolver.load(card, encoder), Term(Fraction(15), "12+3", 1, 2), Term(Fraction(9), "12-3", 1, 2)
+    solver, fifteen, nine = (
+        WordProblemSolver.load(card, encoder),
+        Term(Fraction(15), "12+3", 1, 2),
+        Term(Fraction(9), "12-3", 1, 2),
+    )
     ends = iter([[(fifteen, 0.30), (nine, 0.25)], [(nine, 0.28)], []])
 
     def taken(ways: Any, logits: Any, alone: Any, done: list[Any]) -> list[Any]:
@@ -207,8 +224,15 @@ def test_nothing_is_divided_by_zero() -> None:
 def test_the_head_says_the_same_in_torch(encoder: Encoder) -> None:
     torch = pytest.importorskip("torch")
     chance = np.random.default_rng(5)
-    made = {name: array.astype(np.float32) for name, array in arrays(4).items() if name in head_shapes(SHAPE.hidden_size, len(KNOWN))}
-    read, places = chance.normal(size=(2, 7, SHAPE.hidden_size)).astype(np.float32), np.zeros((2, 3, 7), dtype=np.float32)
+    made = {
+        name: array.astype(np.float32)
+        for name, array in arrays(4).items()
+        if name in head_shapes(SHAPE.hidden_size, len(KNOWN))
+    }
+    read, places = (
+        chance.normal(size=(2, 7, SHAPE.hidden_size)).astype(np.float32),
+        np.zeros((2, 3, 7), dtype=np.float32),
+    )
     places[:, [0, 1, 2], [1, 3, 4]] = 1
     kinds, operations = np.array([[0, 1, 0], [2, 0, 1]]), np.array([1, 3])
 
@@ -220,7 +244,9 @@ def test_the_head_says_the_same_in_torch(encoder: Encoder) -> None:
 
     here = said(SolverHead(made), read, places, kinds, numbers=operations)
     tensors = {name: torch.from_numpy(array) for name, array in made.items()}
-    there = said(SolverHead(tensors), *map(torch.from_numpy, (read, places, kinds)), numbers=torch.from_numpy(operations))
+    there = said(
+        SolverHead(tensors), *map(torch.from_numpy, (read, places, kinds)), numbers=torch.from_numpy(operations)
+    )
     for one, other in zip(here, there, strict=True):
         assert one.shape == tuple(other.shape)
         assert np.abs(one - other.numpy()).max() < 1e-4
