@@ -53,7 +53,7 @@ async def certify_claims(
     from orchestra.learn.certification.attempt_log import AttemptLogFile
     from orchestra.learn.certification.audit_log import refuse_refuted_rows, replace_file
     from orchestra.learn.certification.claims import read
-    from orchestra.learn.data.deduplication import fingerprint
+    from orchestra.learn.data.dataset import fingerprint
     from orchestra.verification.certificates import attempts, conformal
     from orchestra.verification.certificates.claims_file import (
         FILE_NAME,

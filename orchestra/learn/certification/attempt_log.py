@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from orchestra.core.errors import InputError, SourceLocation
-from orchestra.learn.append_only import open_locked, read, write
+from orchestra.learn.certification.append_only import open_locked, read, write
 from orchestra.schema.strict_json import canonical, digest
 from orchestra.verification.certificates import attempts
 from orchestra.verification.certificates.attempts import AttemptLog, AttemptOutcome, CertificationAttempt

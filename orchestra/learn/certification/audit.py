@@ -20,7 +20,7 @@ from orchestra.core.protocols import NO_LIMIT, Journal, RunSummary
 from orchestra.engine.replay import ReplayResult, replay
 from orchestra.journal.history import History, NodeAttempt, NodeRow
 from orchestra.learn.certification.labelled_answers import Correctness
-from orchestra.learn.data.deduplication import fingerprint
+from orchestra.learn.data.dataset import fingerprint
 from orchestra.learn.data.jsonl import JsonLinesFormat, numbered_lines
 from orchestra.learn.evaluation.evaluation import EVALUATION_PURPOSE
 from orchestra.learn.evaluation.metrics import Case

@@ -13,7 +13,7 @@ from orchestra.app.certificates import read_certificate, read_claims_certificate
 from orchestra.core.atomic_files import write_file
 from orchestra.core.errors import InputError, OrchestraError, SourceLocation
 from orchestra.core.settings import Settings
-from orchestra.learn import append_only
+from orchestra.learn.certification import append_only
 from orchestra.verification.certificates import audits
 from orchestra.verification.certificates.audits import (
     AuditedCertificate,

@@ -13,7 +13,7 @@ from typing import Any
 from orchestra.agents.card import Card
 from orchestra.core.errors import InputError
 from orchestra.core.suggestions import closest_match
-from orchestra.learn.data.deduplication import fingerprint
+from orchestra.learn.data.dataset import fingerprint
 from orchestra.learn.evaluation.rows import EvaluationRow, EvaluationSet
 from orchestra.schema.strict_json import canonical, digest
 

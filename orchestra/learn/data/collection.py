@@ -15,8 +15,7 @@ from orchestra.agents.card import Card
 from orchestra.agents.inference.linear import predicts_number
 from orchestra.core.errors import InputError
 from orchestra.core.labels import Label, is_allowed, join
-from orchestra.learn.data.dataset import DatasetRow, DatasetSource
-from orchestra.learn.data.deduplication import fingerprint
+from orchestra.learn.data.dataset import DatasetRow, DatasetSource, fingerprint
 from orchestra.learn.data.sources import ColumnMapping, group_of, read_numbered_rows
 from orchestra.learn.data.traces import AgentTrace, AnswerSource, CollectedTraces
 from orchestra.schema.strict_json import canonical, digest

@@ -7,7 +7,10 @@ that another part asks: what is alike is not tested on what was trained.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +21,6 @@ import msgspec
 from orchestra.core.atomic_files import open_private_file, write_file
 from orchestra.core.errors import InputError
 from orchestra.core.labels import Label, join
-from orchestra.learn.data.deduplication import fingerprint
 from orchestra.learn.data.jsonl import JsonLinesFormat
 from orchestra.schema.strict_json import JsonDecodingError, canonical, decode_json, digest
 
@@ -265,3 +267,114 @@ def _split_record(rows: Sequence[DatasetRow]) -> SplitRecord:
 
 def _encode_rows(rows: Iterable[DatasetRow]) -> bytes:
     return b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
+
+
+@dataclass(frozen=True, slots=True)
+class SplitShares:
+    """The shares of the groups that are held out; the rest is trained on."""
+
+    tune: float = 0.1
+    test: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Raises `InputError` N005 for shares that leave nothing to train on."""
+        if not (0 <= self.tune < 1 and 0 <= self.test < 1 and self.tune + self.test < 1):
+            raise InputError(
+                "N005",
+                f"--tune {self.tune:g} and --test {self.test:g} are no shares that leave something to train on",
+                hint="--tune 0.1 --test 0.1",
+            )
+
+
+def assign_split(group: str, shares: SplitShares, salt: str = "") -> Split:
+    """The part of a group: always the same, whatever rows come or go."""
+    place = int.from_bytes(hashlib.sha256(f"{salt}\n{group}".encode()).digest()[:8], "big") / 2**64
+    return "test" if place < shares.test else "tune" if place < shares.test + shares.tune else "train"
+
+
+def split(rows: Iterable[DatasetRow], shares: SplitShares, salt: str = "") -> dict[Split, list[DatasetRow]]:
+    """The rows by part."""
+    parts: dict[Split, list[DatasetRow]] = {"train": [], "tune": [], "test": []}
+    for row in rows:
+        parts[assign_split(row.group, shares, salt)].append(row)
+    return parts
+
+
+_PUNCTUATION = re.compile(r"(?P<sign>[-(](?=\s*\d)|(?<=\d)\)|(?<=\d)[.,](?=\d))|[^\w\s]")
+"""A sign beside digits, or something else that is neither a word's, as Python has it, nor a blank."""
+_SYMBOLS = "/*%#&@\\"
+"""Characters that Unicode calls punctuation, and that tell texts apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeduplicatedRows:
+    """Rows without duplicates, and what was left out."""
+
+    rows: list[DatasetRow]
+    exact_duplicates: int
+    """Rows that an earlier one says letter by letter."""
+    near_duplicates: int
+    """Rows that an earlier one says in another spelling."""
+    contradictions: list[tuple[DatasetRow, DatasetRow]]
+    """Rows with the inputs of an earlier one and another output, each after that one."""
+
+
+def deduplicate(rows: Iterable[DatasetRow]) -> DeduplicatedRows:
+    """The rows, each once."""
+    kept: dict[str, DatasetRow] = {}
+    same = near = 0
+    contradicting: list[tuple[DatasetRow, DatasetRow]] = []
+    for row in rows:
+        first = kept.setdefault(fingerprint(row.input), row)
+        if first is row:
+            continue
+        if _normalize(first.output) != _normalize(row.output):
+            contradicting.append((first, row))
+        elif first.input == row.input:
+            same += 1
+        else:
+            near += 1
+    return DeduplicatedRows(list(kept.values()), same, near, contradicting)
+
+
+def is_empty(value: Any) -> bool:
+    """Whether inputs have nothing that could be read: no text but blanks, no number, no element."""
+    match value:
+        case str():
+            return not value.strip()
+        case dict():
+            return all(is_empty(item) for item in value.values())
+        case list():
+            return all(is_empty(item) for item in value)
+        case _:
+            return value is None
+
+
+def fingerprint(value: Any) -> str:
+    """Equal for inputs that say the same."""
+    return digest(canonical(_normalize(value)))
+
+
+def _normalize(value: Any) -> Any:
+    """A value whose texts are lists of their words; a text without words stays as it is."""
+    match value:
+        case str():
+            return (
+                _PUNCTUATION.sub(_normalize_character, unicodedata.normalize("NFKC", value).casefold()).split() or value
+            )
+        case dict():
+            return {key: _normalize(item) for key, item in value.items()}
+        case list():
+            return [_normalize(item) for item in value]
+        case _:
+            return value
+
+
+def _normalize_character(found: re.Match[str]) -> str:
+    """What stays of a character: vowel signs and accents, which Python does not count to words, symbols, and signs beside digits."""
+    char, category = found[0], unicodedata.category(found[0])
+    if category[0] == "M":
+        return char
+    if found["sign"] or char in _SYMBOLS or category in ("Sm", "Sc", "So"):
+        return f" {char} "
+    return "" if category == "Cf" else " "

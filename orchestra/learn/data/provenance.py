@@ -17,8 +17,7 @@ from orchestra.agents.card import Card
 from orchestra.agents.card_file import KINDS_WITH_ARRAYS
 from orchestra.core.atomic_files import write_file
 from orchestra.core.errors import InputError, SourceLocation
-from orchestra.learn.data.dataset import MANIFEST_FILE, Dataset, read_manifest
-from orchestra.learn.data.deduplication import fingerprint
+from orchestra.learn.data.dataset import MANIFEST_FILE, Dataset, fingerprint, read_manifest
 from orchestra.learn.evaluation.rows import EvaluationSet
 from orchestra.learn.promotion.promotion import PROVENANCE_FILE
 from orchestra.learn.promotion.promotion import weights_digest as learnt_mark

@@ -27,7 +27,7 @@ from orchestra.learn.encoders.tuned import (
     PrototypeEncoder,
     pad_states,
 )
-from orchestra.learn.lora.divergence import check_finite
+from orchestra.learn.numerics import check_finite
 
 if TYPE_CHECKING:
     from torch import Tensor

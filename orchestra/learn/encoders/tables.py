@@ -19,7 +19,7 @@ from orchestra.agents.inference.tables.filters import FILTERABLE_OPERATIONS, cho
 from orchestra.agents.inference.tables.head import OUTPUT_NAMES, TableLogits, table_logits
 from orchestra.agents.inference.tables.operations import CELLS, MEAN, OPERATIONS, PAIR_OPERATIONS, SCALES, SUM, TEXT
 from orchestra.agents.inference.tables.reader import FORMAT, TableReader, TableReaderConfig, answer_fields, reads_tables
-from orchestra.agents.inference.tables.scales import UNITS, UnitWeights, unit_signs
+from orchestra.agents.inference.tables.scales import UNIT_SIGNS, UNITS, UnitWeights, unit_signs
 from orchestra.core.errors import InputError
 from orchestra.learn.compatibility import check_contract
 from orchestra.learn.data.dataset import DatasetRow
@@ -34,7 +34,6 @@ from orchestra.learn.encoders.training import (
     member_arrays,
 )
 from orchestra.learn.encoders.training import MIN_TUNE_ROWS as LEAST_ROWS
-from orchestra.learn.encoders.units import fit_units
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,6 +44,12 @@ if TYPE_CHECKING:
     from orchestra.learn.encoders.warm_start import WarmStart
 
 ARRAYS_FILE = "tables.npz"
+MAX_NEWTON_STEPS: Final = 50
+"""Steps of Newton's method at most; a handful will do, for the loss is convex and the weights are few."""
+L2_PENALTY: Final = 1.0
+"""What half the square of a weight counts beside the loss of a row."""
+NEWTON_TOLERANCE: Final = 1e-6
+"""A step whose largest part is less is the last."""
 EPOCHS = 3
 """Passes over the rows, where nothing is said."""
 TOKENS = 512
@@ -306,3 +311,32 @@ def _tune_settings(reader: TableReader, rows: Sequence[DatasetRow]) -> tuple[dic
         PROBABILITY_POWERS, lambda power: [(one, sure**power) for one, sure in said]
     )
     return settled, {"exact": sum(one for one, _ in said) / len(said)}
+
+
+def fit_units(rows: Sequence[tuple[Sequence[Sequence[bool]], str]]) -> UnitWeights:
+    """The weights that make the units of rows likeliest, by the signs that are seen of each: a conditional logit (McFadden 1974).
+
+    A sign counts alike for all units, so that what “in millions” tells is known of “in billions”, which few tables are in.
+    """
+    import numpy as np
+
+    if not rows:
+        return UnitWeights(signs=(0.0,) * len(UNIT_SIGNS), usual=(0.0,) * len(UNITS))
+    count = len(UNITS)
+    seen = np.array([found for found, _ in rows], dtype=float)
+    given = np.concatenate([seen, np.broadcast_to(np.eye(count), (len(rows), count, count))], axis=2)
+    right = np.eye(count)[[UNITS.index(unit) for _, unit in rows]]
+    weights = np.zeros(given.shape[2])
+    for _ in range(MAX_NEWTON_STEPS):
+        scores = given @ weights
+        powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+        chances = powers / powers.sum(axis=1, keepdims=True)
+        means = np.einsum("ru,ruk->rk", chances, given)
+        slope = np.einsum("ru,ruk->k", chances - right, given) + L2_PENALTY * weights
+        bend = np.einsum("ru,ruk,rul->kl", chances, given, given) - means.T @ means + L2_PENALTY * np.eye(len(weights))
+        step = np.linalg.solve(bend, slope)
+        weights = weights - step
+        if abs(step).max() < NEWTON_TOLERANCE:
+            break
+    found = [round(float(weight), 4) for weight in weights]
+    return UnitWeights(signs=tuple(found[: len(UNIT_SIGNS)]), usual=tuple(found[len(UNIT_SIGNS) :]))

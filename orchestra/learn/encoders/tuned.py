@@ -26,7 +26,7 @@ from orchestra.agents.inference.encoder import (
     bert_names,
     relative_position_buckets,
 )
-from orchestra.learn.data_type import pick_dtype
+from orchestra.learn.numerics import pick_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,9 +16,8 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from orchestra.learn.evaluation.benchmark_metrics import calls_match, parse_amount, scaled_answers_match
 from orchestra.learn.evaluation.cascade import apgr
-from orchestra.learn.evaluation.function_calls import calls_match
-from orchestra.learn.evaluation.tatqa import parse_amount, scaled_answers_match
 from orchestra.schema.strict_json import canonical
 
 MetricKind: TypeAlias = Literal[

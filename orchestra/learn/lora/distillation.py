@@ -19,7 +19,7 @@ from orchestra.fleet.weights.adapter_checks import CONFIG
 from orchestra.fleet.weights.adapter_checks import WEIGHTS as ADAPTER_WEIGHTS
 from orchestra.fleet.weights.safetensors import check_folder
 from orchestra.fleet.weights.weights import verify_weights
-from orchestra.learn.tensors import BatchTensors
+from orchestra.learn.lora.base_model import BatchTensors, label_logits, load_base
 from orchestra.schema.strict_json import canonical, digest
 
 if TYPE_CHECKING:
@@ -102,7 +102,6 @@ class SoftTeacher:
     @classmethod
     def load(cls, settings: DistillationSettings, device: str) -> SoftTeacher:
         """The teacher of a folder, its adapter merged into it. Raises `InputError` N122 for an adapter of another model."""
-        from orchestra.learn.lora.model import load_base
 
         model = load_base(settings.folder)
         if settings.adapter is not None:
@@ -133,12 +132,3 @@ class SoftTeacher:
         divergence = functional.kl_div(mine, wanted, reduction="sum", log_target=True) * self._temperature**2
         mixed: torch.Tensor = (1 - self._share) * labels + self._share * divergence
         return mixed
-
-
-def label_logits(model: Any, batch: BatchTensors) -> torch.Tensor:
-    """Logits where labels are asked for, and nowhere else: the head is the largest matrix of a small model."""
-    hidden = model.model(
-        input_ids=batch.tokens, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
-    ).last_hidden_state
-    scores: torch.Tensor = model.lm_head(hidden[batch.label_mask]).float()
-    return scores

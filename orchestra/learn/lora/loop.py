@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from orchestra.learn.batching import Batch, Batcher
 from orchestra.learn.lora.checkpoint import Checkpoints, TrainingPoint, TrainingState
-from orchestra.learn.lora.divergence import check_finite
 from orchestra.learn.lora.model import Learner
+from orchestra.learn.numerics import check_finite
 
 if TYPE_CHECKING:
     import torch

@@ -8,20 +8,17 @@ float32, as they are served there, which is many times as fast. Hu et al. 2021,
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from orchestra.core.errors import InputError
 from orchestra.learn.batching import Batch
-from orchestra.learn.data_type import pick_dtype
-from orchestra.learn.lora.distillation import SoftTeacher, label_logits
-from orchestra.learn.tensors import BatchTensors, batch_tensors
+from orchestra.learn.lora.base_model import BatchTensors, batch_tensors, label_logits
+from orchestra.learn.lora.distillation import SoftTeacher
+from orchestra.learn.numerics import pick_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -170,24 +167,6 @@ def _fused_lora_forward(layer: Any, inputs: torch.Tensor) -> torch.Tensor:
     own = torch.nn.functional.linear(flat, layer.base_layer.weight, layer.base_layer.bias)
     made: torch.Tensor = torch.addmm(own, flat @ down.T, up.T, alpha=scale)
     return made.reshape(*inputs.shape[:-1], -1)
-
-
-def load_base(folder: Path) -> Any:
-    """The base model of a folder of safetensors, in bfloat16. Nothing in it is run, and no network is asked."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with contextlib.redirect_stderr(io.StringIO()):
-        return AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.bfloat16, local_files_only=True, trust_remote_code=False, use_safetensors=True
-        )
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a folder of weights, with its chat template."""
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def pick_device(wanted: Device) -> str:

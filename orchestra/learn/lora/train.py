@@ -14,6 +14,7 @@ from orchestra.learn import lora_adapter
 from orchestra.learn.batching import Batcher
 from orchestra.learn.compatibility import check_contract, skill_digest
 from orchestra.learn.data.dataset import Dataset, DatasetRow
+from orchestra.learn.lora.base_model import load_base, load_tokenizer
 from orchestra.learn.lora.checkpoint import Checkpoints
 from orchestra.learn.lora.distillation import DistillationSettings, SoftTeacher, check_tokenizers
 from orchestra.learn.lora.examples import ExampleEncoder, TokenExample
@@ -23,8 +24,6 @@ from orchestra.learn.lora.model import (
     Device,
     Learner,
     check_packages,
-    load_base,
-    load_tokenizer,
     pick_device,
 )
 from orchestra.schema.strict_json import digest

@@ -1,9 +1,12 @@
-"""Arrays: a batch of packs as tensors, with a mask that keeps the ends of a pack from seeing one another."""
+"""The base model of a LoRA training: loading it, a batch of packs as tensors, and the logits of the labels."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from orchestra.learn.batching import Batch, Pack
 
@@ -74,3 +77,30 @@ def _flatten_pack(pack: Pack) -> tuple[list[int], list[int], list[int], list[int
         places += range(len(pack.prefix), len(pack.prefix) + len(end))
         parts += [number] * len(end)
     return line, places, parts, wanted
+
+
+def load_base(folder: Path) -> Any:
+    """The base model of a folder of safetensors, in bfloat16. Nothing in it is run, and no network is asked."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with contextlib.redirect_stderr(io.StringIO()):
+        return AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.bfloat16, local_files_only=True, trust_remote_code=False, use_safetensors=True
+        )
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a folder of weights, with its chat template."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def label_logits(model: Any, batch: BatchTensors) -> torch.Tensor:
+    """Logits where labels are asked for, and nowhere else: the head is the largest matrix of a small model."""
+    hidden = model.model(
+        input_ids=batch.tokens, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
+    ).last_hidden_state
+    scores: torch.Tensor = model.lm_head(hidden[batch.label_mask]).float()
+    return scores
