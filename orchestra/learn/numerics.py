@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def pick_dtype(device: str) -> torch.dtype:
-    """What is fastest on `cpu` or `cuda`: bfloat16, or float32 on a CPU that has no instructions for bfloat16."""
+    """Returns the fastest data type: bfloat16, or float32 on a CPU without instructions for bfloat16."""
     import torch
 
     return (
@@ -25,7 +25,11 @@ def pick_dtype(device: str) -> torch.dtype:
 
 
 def check_finite(loss: float, step: int) -> float:
-    """The loss of a step, before anything follows from it. Raises `InputError` N124 for one that is infinite or no number."""
+    """Returns the loss of a step if it is finite. It is called before the optimizer's step.
+
+    Raises:
+        InputError: N124 if the loss is infinite or NaN: the training has diverged.
+    """
     if not math.isfinite(loss):
         reason = f"the training has diverged: in step {step} its loss is {loss}"
         raise InputError(

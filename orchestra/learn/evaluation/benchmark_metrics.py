@@ -25,7 +25,9 @@ _NUMBER = re.compile(r"(\()?\s*(-)?\s*[$€£]?\s*(-)?\s*((?:\d[\d,]*)?\.?\d+|\d
 
 
 def parse_amount(value: Any) -> float | None:
-    """The number that a financial text is: `$1,452.4` is 1452.4, `(3.1)` is -3.1, `17.7%` is 0.177; None for none and one too large."""
+    """Returns the number of a financial text: `$1,452.4` is 1452.4, `(3.1)` is -3.1, `17.7%` is 0.177. None if the text
+    is not a number, or the number is too large for a float.
+    """
     if isinstance(value, bool):
         return None
     if isinstance(value, int | float):
@@ -44,10 +46,11 @@ def parse_amount(value: Any) -> float | None:
 def scaled_answers_match(
     wanted: Any, wanted_scale: str, given: Any, given_scale: str, normal: Callable[[str], str]
 ) -> bool:
-    """Whether two answers, each a value or a list of them, say the same with their scales.
+    """Returns whether two answers, each a value or a list of values, are equal with their scales.
 
-    Lists are compared whatever their order. A number counts rounded to two places, times its scale; one with a `%` has that for
-    a scale. Texts count in their normal form, with their scale. A bare number without a scale is also right where it is the whole product.
+    Lists are compared without order. A number is rounded to two places and multiplied by its scale; a number with a `%`
+    has that as its scale. Texts are compared in normal form, with their scale. A number without a scale is also correct
+    if it is the complete product.
     """
     if given in (None, "", []):
         return False
@@ -76,13 +79,15 @@ def _canonical_forms(answer: Any, scale: str, normal: Callable[[str], str]) -> C
 
 
 OMITTED_ARGUMENT = ""
-"""Stands among the accepted values of an argument that may be left out."""
+"""In the accepted values of an argument: the argument may be left out."""
 _IGNORED_CHARACTERS = re.compile(r"[ ,./\-_*^]")
-"""What texts may differ in."""
+"""Characters that are ignored in texts."""
 
 
 def calls_match(wanted: Any, given: Any) -> bool:
-    """Whether calls, `{"name", "arguments"}`, are those of the possible answers, one to one; where none is expected, none is given."""
+    """Returns whether calls `{"name", "arguments"}` match the possible answers one to one. If no call is expected, none
+    may be given.
+    """
     if not isinstance(wanted, list | tuple) or not isinstance(given, list | tuple) or len(wanted) != len(given):
         return False
     fits = [[at for at, call in enumerate(given) if call_matches(possible, call)] for possible in wanted]
@@ -91,7 +96,7 @@ def calls_match(wanted: Any, given: Any) -> bool:
 
 
 def call_matches(possible: Any, call: Any) -> bool:
-    """Whether a call is the one of a possible answer."""
+    """Returns whether a call matches a possible answer."""
     if not isinstance(call, Mapping) or not isinstance(possible, Mapping) or len(possible) != 1:
         return False
     (name, arguments), *_ = possible.items()
@@ -99,7 +104,7 @@ def call_matches(possible: Any, call: Any) -> bool:
 
 
 def _augment_matching(number: int, fits: Sequence[Sequence[int]], taken: dict[int, int], seen: set[int]) -> bool:
-    """Gives a possible answer a call of its own, moving others where they have another (the augmenting paths of Kuhn 1955)."""
+    """Assigns a call to a possible answer, reassigning others if needed (augmenting paths, Kuhn 1955)."""
     for at in fits[number]:
         if at not in seen:
             seen.add(at)
@@ -110,7 +115,7 @@ def _augment_matching(number: int, fits: Sequence[Sequence[int]], taken: dict[in
 
 
 def _arguments_match(accepted: Mapping[str, Any], given: Any) -> bool:
-    """Whether a record has no field that is not accepted, and each that may not be left out, with an accepted value."""
+    """Returns whether arguments have only accepted names and values, and all required ones."""
     if not isinstance(given, Mapping) or given.keys() - accepted.keys():
         return False
     for name, values in accepted.items():
@@ -141,7 +146,7 @@ def _value_matches(accepted: Any, given: Any) -> bool:
 
 
 def _clamp(value: float) -> float:
-    """A number as a float; one that is too large for it as the largest."""
+    """Returns a number as a float; a number that is too large becomes the largest float."""
     return float(max(-sys.float_info.max, min(sys.float_info.max, value)))
 
 
