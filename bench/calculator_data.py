@@ -32,8 +32,7 @@ from bench.gsm8k import Solved, asked, drawn, lasts
 from bench.written_rows import written
 from orchestra.agents.card import Card
 from orchestra.learn.compatibility import contract_digest
-from orchestra.learn.data.dataset import Dataset, DatasetRow, DatasetSource, Split
-from orchestra.learn.data.splits import SplitShares, split
+from orchestra.learn.data.dataset import Dataset, DatasetRow, DatasetSource, Split, SplitShares, split
 from orchestra.schema.strict_json import digest
 from orchestra.text.arithmetic import evaluate
 

@@ -27,8 +27,7 @@ from bench.data_sets import command_line, write
 from orchestra.agents.card import Card
 from orchestra.agents.function_calls import narrow_output
 from orchestra.learn.compatibility import contract_digest
-from orchestra.learn.data.dataset import Dataset, DatasetSource
-from orchestra.learn.data.splits import SplitShares, split
+from orchestra.learn.data.dataset import Dataset, DatasetSource, SplitShares, split
 from orchestra.schema.strict_json import digest
 from orchestra.schema.types import Validator
 

@@ -20,8 +20,7 @@ from typing import Any
 from bench.data_sets import command_line, write
 from orchestra.agents.card import Card
 from orchestra.learn.compatibility import contract_digest
-from orchestra.learn.data.dataset import Dataset, DatasetRow, DatasetSource
-from orchestra.learn.data.splits import SplitShares, split
+from orchestra.learn.data.dataset import Dataset, DatasetRow, DatasetSource, SplitShares, split
 from orchestra.schema.strict_json import digest
 
 ROOT = Path(__file__).resolve().parents[1]

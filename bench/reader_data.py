@@ -36,8 +36,7 @@ from bench.data_sets import command_line, write
 from bench.written_rows import renewed, written
 from orchestra.agents.card import Card
 from orchestra.learn.compatibility import contract_digest
-from orchestra.learn.data.dataset import Dataset, DatasetRow, DatasetSource, Split
-from orchestra.learn.data.splits import SplitShares, assign_split
+from orchestra.learn.data.dataset import Dataset, DatasetRow, DatasetSource, Split, SplitShares, assign_split
 from orchestra.schema.strict_json import digest
 from orchestra.text.keywords import content_words, find_words
 

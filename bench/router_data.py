@@ -37,8 +37,7 @@ from orchestra.app.orchestra import Orchestra
 from orchestra.app.planning import PlanOptions, capabilities_of
 from orchestra.core.settings import Settings
 from orchestra.learn.compatibility import contract_digest
-from orchestra.learn.data.dataset import Dataset, DatasetRow, DatasetSource
-from orchestra.learn.data.splits import SplitShares, split
+from orchestra.learn.data.dataset import Dataset, DatasetRow, DatasetSource, SplitShares, split
 from orchestra.router import prompt
 from orchestra.router.capabilities import Capabilities
 from orchestra.router.multi_part import find_uncovered, split_request, with_request_parts

@@ -40,8 +40,7 @@ from orchestra.agents.inference.tables.operations import (
 )
 from orchestra.agents.inference.tables.question import question_figures
 from orchestra.learn.compatibility import contract_digest
-from orchestra.learn.data.dataset import Dataset, DatasetRow, DatasetSource
-from orchestra.learn.data.splits import SplitShares, split
+from orchestra.learn.data.dataset import Dataset, DatasetRow, DatasetSource, SplitShares, split
 from orchestra.learn.encoders.table_targets import operation_of
 from orchestra.schema.strict_json import digest
 from orchestra.text.arithmetic import ArithmeticParseError, evaluate

@@ -99,8 +99,7 @@ from orchestra.agents.inference.tables.operations import (
     range_ends,
 )
 from orchestra.agents.inference.tables.question import find_figure, question_figures
-from orchestra.learn.data.dataset import DatasetRow, DatasetSource, Split
-from orchestra.learn.data.splits import SplitShares, split
+from orchestra.learn.data.dataset import DatasetRow, DatasetSource, Split, SplitShares, split
 from orchestra.schema.strict_json import digest
 from orchestra.text.arithmetic import ArithmeticParseError, evaluate
 from orchestra.text.keywords import find_words

@@ -1,5 +1,7 @@
-"""Learn: from rows of an agent's work to an adapter that does it better, by commands that a user runs on data of their own.
+"""Training, evaluation, certification and promotion of agents on a user's own data.
 
-Rows become a data set (`data.dataset`), its rows become tokens as in serving (`lora.examples`), and these train a LoRA (`lora.train`).
-PyTorch, transformers and peft are imported where they are used: the extra `learn` brings them.
+A data set (`data.dataset`) is encoded as serving encodes a call (`lora.examples`), and a LoRA is trained on it
+(`lora.train`). Agents that run in this process are trained by `encoders`, `classical`, `crf` and `linear`. `evaluation`
+measures agents, `certification` prepares certificates, and `promotion` replaces what an agent has learnt. PyTorch,
+transformers and peft are imported inside functions; the extra `learn` installs them.
 """

@@ -1,9 +1,9 @@
-"""Batches: examples packed so that a prompt's beginning is computed once for all that begin with it.
+"""Batches of examples in which a common prompt prefix is computed once.
 
-Ten questions about one passage are ten prompts with one long common beginning. A *pack* is that beginning and the ten ends after it, each
-of which sees the beginning and itself: the same numbers as ten rows of their own, for a fifth of the work. Packs of like length make a
-batch. What an epoch's batches are follows from the seed and the epoch's number alone, so that a training that was killed goes on with
-the same ones.
+Ten questions about one passage are ten prompts with one long common prefix. A *pack* is that prefix and the ten
+suffixes. Each suffix attends to the prefix and to itself: the results equal those of ten separate rows, for a fifth of
+the work. Packs of similar length form a batch. The batches of an epoch follow from the seed and the number of the epoch
+alone, so a resumed training computes the same ones.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from orchestra.learn.lora.examples import TokenExample
 
 MIN_SHARED_TOKENS = 32
-"""Tokens that prompts must have in common at their beginning to be packed: fewer are not worth a mask."""
+"""Minimal number of common prefix tokens for packing: a shorter prefix does not pay for its mask."""
 SHUFFLE_WINDOW = 64
-"""Packs among which those of like length are sought; the order of windows stays random."""
+"""Number of packs that are sorted by length together; the windows are in random order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """A beginning, and the ends of prompts that follow it, each with its label."""
+    """A common prefix and the prompt suffixes that follow it, each with its label."""
 
     prefix: tuple[int, ...]
     suffixes: tuple[TokenExample, ...]
@@ -36,19 +36,19 @@ Batch = tuple[Pack, ...]
 
 @dataclass(frozen=True, slots=True)
 class Batcher:
-    """Families of examples whose prompts begin alike, and how large a batch may be."""
+    """Groups of examples with a common prompt prefix, and the maximal size of a batch."""
 
     prefix_groups: tuple[tuple[TokenExample, ...], ...]
     max_tokens: int
-    """Tokens of a batch, padding included."""
+    """Tokens of a batch, including padding."""
 
     @classmethod
     def from_examples(cls, examples: Iterable[TokenExample], max_tokens: int) -> Batcher:
-        """The batcher of some examples."""
+        """Groups the examples by prefix."""
         return cls(tuple(_group_by_prefix(examples)), max_tokens)
 
     def epoch_batches(self, seed: int, number: int) -> list[Batch]:
-        """The batches of an epoch, in their order."""
+        """Returns the batches of an epoch in order."""
         chance = random.Random(f"{seed}:{number}")  # noqa: S311 - an order, not a secret
         packs = [pack for family in self.prefix_groups for pack in self._pack_group(family, chance)]
         chance.shuffle(packs)
@@ -61,7 +61,7 @@ class Batcher:
         return made
 
     def _pack_group(self, family: Sequence[TokenExample], chance: random.Random) -> Iterable[Pack]:
-        """A family's packs: its examples in random order, as many in each as a batch takes."""
+        """Returns the packs of a group: its examples in random order, as many in each pack as a batch holds."""
         order = list(family)
         chance.shuffle(order)
         shared = _shared_prefix_length(order)
@@ -88,7 +88,7 @@ class Batcher:
 
 
 def _group_by_prefix(examples: Iterable[TokenExample]) -> Iterable[tuple[TokenExample, ...]]:
-    """Examples by their beginnings: neighbours in the order of their tokens that share most of their prompts."""
+    """Groups examples by prefix: neighbours in token order that share most of their prompts."""
     family: list[TokenExample] = []
     for example in sorted(examples, key=lambda one: (one.prompt, one.label)):
         if family and _common_prefix_length(family[0].prompt, example.prompt) < max(
@@ -107,7 +107,9 @@ def _make_pack(examples: Sequence[TokenExample]) -> Pack:
 
 
 def _shared_prefix_length(examples: Sequence[TokenExample]) -> int:
-    """Tokens that all prompts begin with; at least one of each stays outside, for the label is read from there."""
+    """Returns the length of the common prefix. At least one token of each prompt stays outside: the label is predicted
+    from it.
+    """
     if len(examples) == 1:
         return 0
     shortest = min(len(one.prompt) for one in examples) - 1

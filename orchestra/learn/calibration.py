@@ -1,4 +1,4 @@
-"""Calibrating: what an agent's probabilities were worth on rows that it was not trained on, as a calibration for its card."""
+"""Calibration of an agent's probabilities on held-out rows, as a file beside its card."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     import numpy
 
 MIN_ROWS_PER_CHOICE = 5
-"""Rows of each choice that must have been answered, at least."""
+"""Minimal number of answered rows of each choice."""
 REGULARIZATION = 0.05
-"""The weight of the penalty that keeps the voices near one vote each, and the biases near none."""
+"""Weight of the penalty that keeps vote weights near 1 and biases near 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationRow:
-    """A row, the probabilities that the model gave to its choices, and the right one."""
+    """A row, the model's probability of each choice, and the correct choice."""
 
     inputs: Mapping[str, Any]
     probabilities: Mapping[str, float]
@@ -34,12 +34,16 @@ class CalibrationRow:
 
 
 def without_calibration(card: Card) -> Card:
-    """The card as its model alone is, without a calibration."""
+    """Returns the card without its calibration."""
     return card.with_settings(name=f"{card.name}_uncalibrated", calibration=None)
 
 
 def calibration_rows(card: Card, rows: Sequence[DatasetRow], cases: Sequence[Case]) -> list[CalibrationRow]:
-    """The answered rows. Raises `InputError` N160 for an agent whose output does not tell its choices' probabilities."""
+    """Returns the answered rows.
+
+    Raises:
+        InputError: N160 if the output of the agent has no probabilities of its choices.
+    """
     form = card.output_form
     told = {str(rule.probability): name for name, rule in form.rules.items() if rule.probability is not None}
     silent = [choice for choice in form.choices if choice not in told]
@@ -60,10 +64,14 @@ def calibration_rows(card: Card, rows: Sequence[DatasetRow], cases: Sequence[Cas
 def fit_calibration(
     card: Card, data: Dataset, held: Sequence[CalibrationRow], inputs: tuple[str, str] | None = None
 ) -> Calibration:
-    """The calibration that fits the held-back rows best, each choice with the same weight.
+    """Returns the calibration with the best likelihood on held-out rows; every choice has the same total weight.
 
-    `inputs` names the claim and the evidence whose wording votes too; the vote is fitted on the training part. Raises `InputError` N161
-    where a choice has fewer than five held-back rows.
+    Args:
+        inputs: The inputs with the claim and the evidence. If given, their wording votes too; that vote is fitted on
+        the training split.
+
+    Raises:
+        InputError: N161 if a choice has fewer than five held-out rows.
     """
     import numpy as np
     from scipy.optimize import minimize
@@ -116,12 +124,12 @@ def fit_calibration(
 
 
 def encode_calibration(calibration: Calibration) -> bytes:
-    """As the file beside the card."""
+    """Encodes the calibration file."""
     return msgspec.json.format(msgspec.json.encode(calibration)) + b"\n"
 
 
 def _fit_wording_model(card: Card, rows: Sequence[DatasetRow], inputs: tuple[str, str]) -> WordingModel:
-    """A linear model over wording: multinomial logistic regression with equal weight for each choice."""
+    """Fits a linear model over the wording: multinomial logistic regression, balanced by choice."""
     import numpy as np
     from sklearn.linear_model import LogisticRegression
 

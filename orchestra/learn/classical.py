@@ -1,4 +1,4 @@
-"""Training of agents that run in this process: taggers and linear classifiers. Seconds on one core, and the same files every time."""
+"""Training of taggers and linear classifiers: seconds on one core, deterministic files."""
 
 from __future__ import annotations
 
@@ -18,44 +18,45 @@ from orchestra.schema.strict_json import canonical
 
 ARRAYS_FILE = "weights.npz"
 THRESHOLD_SHARES = (0.1, 0.2, 0.3, 0.5)
-"""Shares of the tune part whose thresholds are told."""
+"""Shares of the tune split whose thresholds are reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShareThreshold:
-    """What of an agent's numbers lies above a threshold, on rows that it was not trained on."""
+    """A threshold on an agent's numbers, measured on held-out rows."""
 
     share: float
     threshold: float
-    """The threshold: at most that share of the numbers is larger."""
+    """At most that share of the numbers is larger."""
     mean_target: float
-    """The mean of what was expected of those; NaN where there are none."""
+    """Mean expected value of the rows above the threshold; NaN if there are none."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedModel:
-    """The files of an agent that was trained, and how many rows it was trained on."""
+    """The files of a trained agent, and the number of its training rows."""
 
     config_json: str
     arrays: bytes
     rows: int
     left_out: int = 0
-    """Rows that cannot be learnt from."""
+    """Number of rows that training cannot use."""
     shares: Sequence[ShareThreshold] = ()
-    """Of an agent that gives a number: its thresholds, by the tune part; none where that is empty."""
+    """For an agent with a number as output: thresholds from the tune split; empty if the split is empty."""
 
     def write(self, folder: Path, config_name: str = "model.json") -> None:
-        """Puts the files into a folder; what names the arrays comes after them."""
+        """Writes the files into a folder; the file that names the arrays is written last."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ARRAYS_FILE).write_bytes(self.arrays)
         (folder / config_name).write_text(self.config_json, "utf-8")
 
 
 def train(card: Card, data: Dataset) -> TrainedModel:
-    """An agent of kind `tagger` or `sklearn`, trained on the training part of a data set.
+    """Trains an agent of kind `tagger` or `sklearn` on the training split of a data set.
 
-    Raises `InputError` N103 for a data set of other types, N104 for one without rows, N105 for an agent of another kind and for labels
-    that are lists, records or fractions, N101 where a package is missing.
+    Raises:
+        InputError: N103 if the data set has other types; N104 if it has no rows; N105 if the agent has another kind, or
+        if labels are lists, records or fractions; N101 if a package is missing.
     """
     check_contract(card, data.manifest)
     rows = data.rows["train"]
@@ -120,8 +121,12 @@ def _train_linear(card: Card, rows: Sequence[DatasetRow], tune: Sequence[Dataset
 
 
 def _label_name(card: Card, value: Any) -> str:
-    """What a label is called while it is learnt: a text as it is, a number, a truth value and null by their JSON behind a NUL, so that 1
-    and "1" are two labels. Raises `InputError` N105 for what is no label."""
+    """Returns the internal name of a label: a text is kept; numbers, booleans and null are their JSON after a NUL, so 1
+    and "1" are different labels.
+
+    Raises:
+        InputError: N105 if the value cannot be a label.
+    """
     if isinstance(value, str):
         return value
     if value is None or isinstance(value, int):
@@ -135,7 +140,11 @@ def _label_name(card: Card, value: Any) -> str:
 
 
 def share_thresholds(rows: Sequence[tuple[float, float]]) -> list[ShareThreshold]:
-    """The thresholds of `THRESHOLD_SHARES` on rows, each its number and what was expected; none of no rows."""
+    """Returns the thresholds for `THRESHOLD_SHARES`; empty if there are no rows.
+
+    Args:
+        rows: Pairs of the agent's number and the expected value.
+    """
     found = []
     for share in THRESHOLD_SHARES if rows else ():
         above = threshold_for_share([number for number, _ in rows], share)

@@ -1,4 +1,4 @@
-"""What a data set and an agent must have in common, and what an adapter is trained through."""
+"""Compatibility of data sets, agents and adapters, as digests."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from orchestra.schema.strict_json import digest
 
 
 def contract_digest(card: Card) -> str:
-    """Of an agent's types of input and output, the order of fields included: a data set is for one of them."""
+    """Returns the digest of an agent's input and output types, including field order. A data set belongs to one
+    contract.
+    """
     return digest(msgspec.json.encode([card.input_schema, card.output_form.schema]))
 
 
 def skill_digest(card: Card) -> str:
-    """Of all that an agent's prompts and outputs follow from: an adapter that was trained through another skill is not this agent's."""
-    called = [card.calls] if card.calls else []  # cards of before keep theirs
+    """Returns the digest of all that determines an agent's prompts and outputs. An adapter belongs to one skill."""
+    called = [card.calls] if card.calls else []  # omitted if empty, so the digests of older cards stay valid
     return digest(
         msgspec.json.encode(
             [card.input_schema, card.output_form.schema, card.system, card.template, card.evidence, *called]
@@ -26,7 +28,11 @@ def skill_digest(card: Card) -> str:
 
 
 def check_trainable(card: Card) -> Card:
-    """The card, of an agent that can learn. Raises `InputError` N105 for an ensemble, whose members do."""
+    """Returns the card if its agent can be trained.
+
+    Raises:
+        InputError: N105 if the agent is an ensemble; its members can be trained.
+    """
     if card.kind == "ensemble":
         reason = f"{card.name} is an ensemble, and learns nothing itself: its members are {', '.join(card.members)}"
         raise InputError("N105", reason, hint=f"name one of its members, such as {card.members[0]}")
@@ -34,7 +40,11 @@ def check_trainable(card: Card) -> Card:
 
 
 def check_contract(card: Card, data: DatasetManifest) -> None:
-    """Raises `InputError` N103 for a data set that was made for other types than the agent has."""
+    """Compares a data set with an agent.
+
+    Raises:
+        InputError: N103 if the data set was made for other types than the agent has.
+    """
     if data.contract != contract_digest(card):
         reason = f"{data.name} was made for {data.agent} with other inputs or outputs than {card.name} has now"
         raise InputError("N103", reason, hint="make it again: orchestra learn data")

@@ -1,7 +1,9 @@
-"""Training of taggers: a conditional random field by CRFsuite (Okazaki 2007, https://www.chokkan.org/software/crfsuite), as plain arrays.
+"""Training of taggers: a conditional random field by CRFsuite (Okazaki 2007,
+https://www.chokkan.org/software/crfsuite), stored as plain arrays.
 
-Seconds on one core for thousands of texts. The training is L-BFGS with L1 and L2 penalties and has no chance in it: the same rows give the
-same arrays. The file that CRFsuite writes is read once, here, and thrown away: what ships is `agent.tagger`'s arrays.
+Training takes seconds on one core for thousands of texts. It is L-BFGS with L1 and L2 penalties and deterministic: the
+same rows give the same arrays. The file that CRFsuite writes is parsed once and deleted; the shipped files are arrays
+for `orchestra.agents.inference.crf_tagger`.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from orchestra.schema.strict_yaml import load_yaml
 
 ARRAYS_FILE = "weights.npz"
 WORDS_FILE = "words.yaml"
-"""A file of an agent's folder: lists of words by the name of their class."""
+"""A file in the folder of an agent: lists of words by class name."""
 
 
 class TaggedRow(Protocol):
@@ -35,7 +37,7 @@ class TaggedRow(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CrfHyperparameters:
-    """How a tagger is trained; chosen by cross-validation on the training part of Restaurant8k."""
+    """Hyperparameters of a tagger, chosen by cross-validation on the training split of Restaurant8k."""
 
     l1: float = 0.05
     l2: float = 0.05
@@ -44,19 +46,21 @@ class CrfHyperparameters:
 
 @dataclass(frozen=True, slots=True)
 class TaggerFields:
-    """Which fields of an agent a tagger reads and writes, and the classes of words that it knows."""
+    """The fields that a tagger reads and writes, and its word classes."""
 
     input: str
     output: str
     hint: str = ""
     words: Mapping[str, Sequence[str]] | None = None
-    """Words by the name of their class."""
+    """Words by class name."""
 
     @classmethod
     def from_card(cls, card: Card) -> TaggerFields:
-        """The places of a card of kind `tagger`: its first text, its first list, its output's first field; its `words.yaml`.
+        """Returns the fields of a card of kind `tagger`: the first text input, the first list input, the first output
+        field, and `words.yaml`.
 
-        Raises `InputError` N151 for a card without a text or a field, L-codes for a faulty file of words.
+        Raises:
+            InputError: N151 if the card has no text input or no output field; L-codes if `words.yaml` is invalid.
         """
         fields: Mapping[str, Any] = card.input_schema.get("properties", {})
         text = next((name for name, schema in fields.items() if schema.get("type") == "string"), None)
@@ -73,7 +77,7 @@ class TaggerFields:
 
     @property
     def word_classes(self) -> dict[str, tuple[str, ...]]:
-        """Names of classes by word."""
+        """Returns the class names of each word."""
         found: dict[str, tuple[str, ...]] = {}
         for name, words in sorted((self.words or {}).items()):
             for word in words:
@@ -83,20 +87,24 @@ class TaggerFields:
 
 @dataclass(frozen=True, slots=True)
 class TrainedTagger:
-    """A tagger as the texts of its two files, and what became of the rows."""
+    """A tagger as the contents of its two files, and the number of rows that were used."""
 
     config_json: str
     arrays: bytes
     rows: int
     left_out: int
-    """Rows whose slots begin or end inside a word."""
+    """Number of rows with a slot that begins or ends inside a word."""
     features: int
 
 
 def train(
     rows: Sequence[TaggedRow], fields: TaggerFields, hyperparameters: CrfHyperparameters = CrfHyperparameters()
 ) -> TrainedTagger:
-    """A tagger for these rows. Raises `InputError` N101 where CRFsuite is not installed, N150 where no row has a slot."""
+    """Trains a tagger.
+
+    Raises:
+        InputError: N101 if CRFsuite is not installed; N150 if no row has a slot.
+    """
     try:
         import pycrfsuite
     except ImportError as error:

@@ -1,4 +1,6 @@
-"""Linear models over n-grams, fitted: what agents of kind `sklearn` are; the classifiers are a voice in every committee."""
+"""Training of linear models over n-grams: agents of kind `sklearn`, and the linear classifier in every committee of
+encoders.
+"""
 
 from __future__ import annotations
 
@@ -26,27 +28,27 @@ from orchestra.learn.encoders.texts import LabelledText, fold_of
 
 @dataclass(frozen=True, slots=True)
 class ClassifierHyperparameters:
-    """The settings of a fit; these were the best of six on three folds of Banking77's training part."""
+    """Hyperparameters of a classifier: the best of six sets on three folds of Banking77's training split."""
 
     features: NgramFeatures = field(default_factory=lambda: NgramFeatures(words=(1, 2), characters=(2, 3, 4, 5), gap=3))
     min_frequency: int = 2
-    """Texts that a feature must occur in."""
+    """Minimal number of texts with a feature."""
     inverse_penalty: float = 20.0
-    """The inverse of the L2 penalty's."""
+    """Inverse strength of the L2 penalty (`C` of scikit-learn)."""
     max_iterations: int = 500
 
 
 SMALL_ROW_COUNT = 20
-"""Texts under which every feature is taken: they may have none in common."""
+"""With fewer texts, every feature is used: the texts may have none in common."""
 MANY_LABELS_HYPERPARAMETERS = ClassifierHyperparameters(
     NgramFeatures(words=(1, 2), characters=(3, 4, 5), gap=2), min_frequency=3
 )
-"""For sets of more than a hundred labels: a feature has a weight for each of them."""
+"""For more than a hundred labels: a feature has one weight for each label."""
 
 
 @dataclass(frozen=True, slots=True)
 class FittedClassifier:
-    """A classifier, and the two files that it is written as."""
+    """A classifier and its two files."""
 
     classifier: LinearClassifier
     config_json: str
@@ -60,8 +62,13 @@ def fit_classifier(
     arrays_file: str,
     values: Mapping[str, Any] | None = None,
 ) -> FittedClassifier:
-    """A classifier of rows, its weights as int8, scaled by label. `fields` are the input's and the output's; `arrays_file` is the name of its arrays;
-    `values` are what stands in the output for labels that are no texts."""
+    """Trains a classifier with int8 weights, scaled by label.
+
+    Args:
+        fields: The names of the input field and of the output field.
+        arrays_file: The name of the file of arrays.
+        values: The output values of labels that are not texts.
+    """
     least = hyperparameters.min_frequency if len(rows) >= SMALL_ROW_COUNT else 1
     vectorizer = TfidfVectorizer(
         analyzer=hyperparameters.features.extract, sublinear_tf=True, min_df=least, dtype=np.float32
@@ -71,7 +78,8 @@ def fit_classifier(
         C=hyperparameters.inverse_penalty, max_iter=hyperparameters.max_iterations, tol=1e-4
     ).fit(matrix, [row.label for row in rows])
     by_label, intercept = model.coef_, model.intercept_
-    if len(by_label) == 1:  # of two labels scikit-learn has the odds of the second alone; the same as a weight for each
+    # for two labels scikit-learn has only the log-odds of the second: equivalent to one weight vector for each
+    if len(by_label) == 1:
         by_label, intercept = np.concatenate([-by_label, by_label]) / 2, np.concatenate([-intercept, intercept]) / 2
     arrays = _quantize_weights(vectorizer, by_label, intercept)
     shape = {
@@ -87,21 +95,23 @@ def fit_classifier(
 
 @dataclass(frozen=True, slots=True)
 class RegressorHyperparameters:
-    """The settings of a regression, tried on five folds of the training part of RouteLLM's outcomes (`bench/routing.py`)."""
+    """Hyperparameters of a regression, compared on five folds of the training split of RouteLLM's outcomes
+    (`bench/routing.py`).
+    """
 
     features: NgramFeatures = field(default_factory=lambda: NgramFeatures(words=(1, 2), characters=(2, 3, 4)))
     min_frequency: int = 3
-    """Texts that a feature must occur in, of a thousand or more."""
+    """Minimal number of texts with a feature, for a thousand or more texts."""
     penalties: tuple[float, ...] = (1.0, 3.0, 10.0, 30.0)
-    """Of L2, of which the one is taken whose squared error on `folds` left-out parts is least."""
+    """L2 penalties to try; the one with the least squared error in cross-validation with `folds` folds is used."""
     folds: int = 3
     length_weight: float = 0.2
-    """What a step of the length counts beside a text's features, whose squares sum to 1."""
+    """Weight of the length feature relative to the features of the text, whose squares sum to 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class FittedRegressor:
-    """A regression, the two files that it is written as, and the penalty that was chosen."""
+    """A regression, its two files, and the chosen penalty."""
 
     regressor: LinearRegressor
     config_json: str
@@ -115,7 +125,12 @@ def fit_regressor(
     arrays_file: str,
     hyperparameters: RegressorHyperparameters | None = None,
 ) -> FittedRegressor:
-    """A regression of rows, which are texts with their numbers; `fields` are the input's and the output's, `arrays_file` the name of its arrays."""
+    """Trains a regression from texts to numbers.
+
+    Args:
+        fields: The names of the input field and of the output field.
+        arrays_file: The name of the file of arrays.
+    """
     hyperparameters = hyperparameters or RegressorHyperparameters()
     texts, wanted = [text for text, _ in rows], np.array([number for _, number in rows])
     least = hyperparameters.min_frequency if len(rows) >= 1000 else 2 if len(rows) >= SMALL_ROW_COUNT else 1
@@ -172,7 +187,7 @@ def _ridge(penalty: float) -> Ridge:
 def _quantize_weights(
     vectorizer: TfidfVectorizer, by_column: NDArray[Any], intercept: NDArray[Any]
 ) -> dict[str, NDArray[Any]]:
-    """The arrays of both kinds: the weights as int8, scaled by column."""
+    """Returns the arrays of both kinds of model: int8 weights, scaled by column."""
     weights = by_column.T.astype(np.float32)
     scale = np.maximum(np.abs(weights).max(axis=0), np.finfo(np.float32).tiny * 127) / 127
     return {

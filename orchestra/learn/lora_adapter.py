@@ -1,4 +1,4 @@
-"""Adapters: what a training leaves: bfloat16 safetensors, peft's configuration, and a manifest that says what it was made of."""
+"""Adapter folders: bfloat16 safetensors, the configuration for peft, and a manifest with the provenance."""
 
 from __future__ import annotations
 
@@ -33,29 +33,29 @@ ADAPTER_FILES = (WEIGHTS, CONFIG, MANIFEST_FILE, CURVE_FILE, PROVENANCE_FILE)
 
 
 class AdapterTrainingRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What an adapter is, and what it was made of."""
+    """The manifest of an adapter: its files and its provenance."""
 
     format: str = "orchestra/adapter/v1"
     agent: str
     skill: str
-    """Digest of the types and the prompt that it was trained through."""
+    """Digest of the types and the prompt that it was trained for (`compatibility.skill_digest`)."""
     sha256: str
-    """Of the weights."""
+    """Digest of the weights file."""
     base: str
     bases: tuple[str, ...]
-    """Digests of the folders of weights that it was measured on."""
+    """Digests of the folders of base weights that it was measured on."""
     rank: int
     alpha: int
     targets: str
     data: str
     """Name and digest of the data set."""
     licence: str
-    """Of the data, which the adapter inherits."""
+    """Licence of the data set; the adapter inherits it."""
     command: str
     teacher: str = ""
-    """Whose probabilities it learnt from beside the labels: name, digest, temperature and share."""
+    """The teacher of the distillation: name, digest, temperature and share; empty without one."""
     start: str = ""
-    """Digest of the adapter that it went on from; empty for one that began with the base alone."""
+    """Digest of the adapter that the training started from; empty if it started from the base alone."""
     versions: dict[str, str]
     steps: int
     seconds: float
@@ -66,16 +66,18 @@ class AdapterTrainingRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class StartingAdapter:
-    """An adapter that a training goes on from."""
+    """An existing adapter that a training starts from."""
 
     folder: Path
     digest: str
 
     @classmethod
     def from_folder(cls, folder: Path, shape: AdapterShape) -> StartingAdapter:
-        """The adapter of a folder.
+        """Reads the adapter in a folder.
 
-        Raises `InputError` N123 where there is none, or one of another shape, `FleetError` F007 for one that is not safe to load.
+        Raises:
+            InputError: N123 if the folder has no adapter, or one of another shape.
+            FleetError: F007 if the adapter is not safe to load.
         """
         if not all(os.path.isfile(folder / file) for file in (WEIGHTS, CONFIG)):
             raise InputError("N123", f"{folder} is no adapter", hint=f"a folder with {WEIGHTS} and {CONFIG}")
@@ -92,7 +94,11 @@ class StartingAdapter:
         return cls(folder, adapter_digest(folder))
 
     def load_into(self, learner: Learner) -> None:
-        """Its weights to a learner. Raises `InputError` N123 where they are of another model, or sit on other layers."""
+        """Loads the weights into a learner.
+
+        Raises:
+            InputError: N123 if the weights belong to another model or to other layers.
+        """
         from safetensors.torch import load_file
 
         weights, wanted = load_file(self.folder / WEIGHTS), learner.master_weights
@@ -109,7 +115,11 @@ def _tensor_shape(weights: Mapping[str, torch.Tensor], name: str) -> tuple[int, 
 
 
 def check_output_folder(folder: Path) -> None:
-    """Refuses a folder that has what is no trained adapter's: the new one would take its place. Raises `InputError` N107."""
+    """Checks that writing an adapter replaces nothing but an adapter.
+
+    Raises:
+        InputError: N107 if the folder has other files.
+    """
     try:
         strange = sorted(path.name for path in folder.iterdir() if path.name not in ADAPTER_FILES)
     except FileNotFoundError:
@@ -126,10 +136,11 @@ def check_output_folder(folder: Path) -> None:
 def write(
     folder: Path, weights: dict[str, torch.Tensor], settings: Any, record: AdapterTrainingRecord
 ) -> AdapterTrainingRecord:
-    """Writes an adapter's folder; the adapter that was there is replaced when the new one is whole. Gives the manifest with its digest.
+    """Writes an adapter folder atomically and returns its manifest with the digest.
 
-    Raises `InputError` N130 for an adapter of more than 10 MB, N107 for a folder with something else, `FleetError` F007 for one that the
-    fleet would not load.
+    Raises:
+        InputError: N130 if the adapter has more than 10 MB; N107 if the folder has other files.
+        FleetError: F007 if the fleet would refuse to load it.
     """
     import torch
     from safetensors.torch import save_file
@@ -143,7 +154,7 @@ def write(
         {name: value.detach().to("cpu", torch.bfloat16).contiguous() for name, value in weights.items()},
         partial / WEIGHTS,
     )
-    (partial / WEIGHTS).chmod(0o644)  # safetensors makes it the owner's alone
+    (partial / WEIGHTS).chmod(0o644)  # safetensors creates it readable by the owner only
     if (size := (partial / WEIGHTS).stat().st_size) > MAX_BYTES:
         shutil.rmtree(partial)
         raise InputError(
@@ -166,7 +177,7 @@ def write(
 
 
 def package_versions(names: Iterable[str] = ("torch", "transformers", "peft", "safetensors")) -> dict[str, str]:
-    """The versions of the packages that a result depends on, of those that are installed."""
+    """Returns the versions of the installed packages that influence the result."""
     found = {}
     for name in names:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

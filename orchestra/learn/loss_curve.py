@@ -1,4 +1,4 @@
-"""The curve of a training: loss against steps, on the rows it learnt from and on those that were held out, as one small SVG."""
+"""The loss curve of a training as a small SVG: training loss and tune loss by step."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ SERIES: tuple[tuple[str, str, Callable[[TrainingPoint], float]], ...] = (
 
 
 def render_svg(points: Sequence[TrainingPoint], best_step: int) -> str:
-    """The picture; `best_step` is the step whose weights were kept, 0 for those of the end. A loss that was not measured is NaN.
+    """Draws the curve. It needs no font and no script, and is readable on light and dark pages.
 
-    It needs no font and no script, and reads on light and dark pages.
+    Args:
+        points: Measured points; a loss that was not measured is NaN.
+        best_step: The step whose weights were kept; 0 for the last step.
     """
     most = max((point.step for point in points), default=1)
     losses = [loss for point in points for loss in (point.train, point.tune) if not math.isnan(loss)]

@@ -1,4 +1,4 @@
-"""Asking: many inputs put to one agent, so many at once, by runs of the ordinary engine."""
+"""Concurrent runs of one agent on many inputs, by the ordinary engine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orchestra.workflows.python.steps import Step
 
 
 class RunStarter(Protocol):
-    """What carries out runs: an `Orchestra`."""
+    """Starts runs: an `Orchestra`."""
 
     async def start(self, step: Step[..., Any], /, **inputs: Any) -> _StartedRun: ...
 
@@ -49,5 +49,5 @@ async def run_all(
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(given)) for given in inputs]
     except ExceptionGroup as several:
-        raise several.exceptions[0] from several  # one fault is told, not as many as were asked at once
+        raise several.exceptions[0] from several  # one error is reported, not one for each concurrent run
     return [task.result() for task in tasks]

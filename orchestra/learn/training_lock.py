@@ -1,4 +1,4 @@
-"""One process a training: two that kept checkpoints in one folder would break each other's."""
+"""One process per training: two processes would corrupt each other's checkpoints."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from orchestra.core.file_locks import lock_file
 
 @contextmanager
 def lock_training(folder: Path) -> Iterator[None]:
-    """Holds the folder of a training's checkpoints, which need not be there yet; the lock goes with the process that has it.
+    """Holds an exclusive lock on a folder of checkpoints. The folder need not exist. The lock ends with the process.
 
-    Raises `InputError` N125 where another process has it.
+    Raises:
+        InputError: N125 if another process holds the lock.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f".{folder.name}.lock").open("w") as file:

@@ -10,8 +10,7 @@ import pytest
 
 from bench.evaluate import OWN
 from bench.written_rows import PLACES, READERS, Unusable, as_test, claims, renewed, sentences, tables, written
-from orchestra.learn.data.dataset import DatasetRow
-from orchestra.learn.data.splits import SplitShares
+from orchestra.learn.data.dataset import DatasetRow, SplitShares
 from orchestra.text.arithmetic import evaluate
 
 pytestmark = pytest.mark.slow

@@ -14,10 +14,8 @@ from hypothesis import strategies as st
 
 from orchestra.agents.card import Card
 from orchestra.core.errors import InputError, InputErrors
-from orchestra.learn.data.dataset import Dataset, DatasetRow
-from orchestra.learn.data.deduplication import deduplicate, is_empty
+from orchestra.learn.data.dataset import Dataset, DatasetRow, SplitShares, assign_split, deduplicate, is_empty, split
 from orchestra.learn.data.sources import ColumnMapping, read_numbered_rows, read_source
-from orchestra.learn.data.splits import SplitShares, assign_split, split
 from tests.learn.conftest import CARD, make_card
 
 PLAIN = ColumnMapping({})

@@ -93,8 +93,8 @@ class DatasetArguments:
         """What is to be collected. Raises `InputError` for columns, shares and ages that are none."""
         from orchestra.cli.learn.data import DatasetSpec
         from orchestra.cli.timestamps import parse_age
+        from orchestra.learn.data.dataset import SplitShares
         from orchestra.learn.data.sources import ColumnMapping
-        from orchestra.learn.data.splits import SplitShares
 
         return DatasetSpec(
             self.agent,

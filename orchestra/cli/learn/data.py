@@ -23,10 +23,18 @@ from orchestra.learn.data.collection import (
     collect_from_files,
     collect_from_runs,
 )
-from orchestra.learn.data.dataset import Dataset, DatasetRow, check_overwrite, check_unique_ids
-from orchestra.learn.data.deduplication import deduplicate, fingerprint, is_empty
+from orchestra.learn.data.dataset import (
+    Dataset,
+    DatasetRow,
+    SplitShares,
+    check_overwrite,
+    check_unique_ids,
+    deduplicate,
+    fingerprint,
+    is_empty,
+    split,
+)
 from orchestra.learn.data.sources import ColumnMapping
-from orchestra.learn.data.splits import SplitShares, split
 from orchestra.learn.data.teacher import Teacher, ask_teacher, find_teacher
 from orchestra.learn.data.traces import TraceFilter, collect_traces
 from orchestra.schema.strict_json import canonical

@@ -1,1 +1,1 @@
-"""Labelled answers, attempts and audits that certificates are computed from."""
+"""Certification: labelled answers, attempts and audits, which certificates are computed from."""

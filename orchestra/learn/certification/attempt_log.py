@@ -1,4 +1,4 @@
-"""The book of attempts: the log beside a certificate, on disk. Each test stands there before anybody sees what came of it."""
+"""The log of certification attempts beside a certificate. An attempt is on disk before its result is shown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from orchestra.core.errors import InputError, SourceLocation
-from orchestra.learn.append_only import open_locked, read, write
+from orchestra.learn.certification.append_only import open_locked, read, write
 from orchestra.schema.strict_json import canonical, digest
 from orchestra.verification.certificates import attempts
 from orchestra.verification.certificates.attempts import AttemptLog, AttemptOutcome, CertificationAttempt
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _TestedRows:
-    """A test of some rows: their name, the digest of what is tested, and the terms."""
+    """A test of some rows: their name, the digest of the tested items, and the terms."""
 
     name: str
     rows: RowSet
@@ -39,15 +39,19 @@ class _TestedRows:
 
 @dataclass(frozen=True, slots=True)
 class AttemptLogFile:
-    """The log of attempts of one agent, on disk."""
+    """The attempt log of one agent, on disk."""
 
     path: Path
 
     def next_terms(
         self, rows: RowSet, terms: CertificationTerms, items: Sequence[ScoredAnswer] | None = None
     ) -> CertificationTerms:
-        """The terms of the next attempt on these rows; where the answers are there already, of the attempt that they were. Raises
-        `InputError` V025, and V006 for items that are none."""
+        """Returns the terms of the next attempt on these rows. If the same answers are recorded already, returns the
+        terms of that attempt.
+
+        Raises:
+            InputError: V025 if the log is invalid; V006 if the items are invalid.
+        """
         try:
             data = self.path.read_bytes()
         except FileNotFoundError:
@@ -59,7 +63,11 @@ class AttemptLogFile:
         return replace(terms, attempt=before.number if before is not None else log.next_number(rows))
 
     def check_writable(self) -> None:
-        """Refuses a log that nothing could be added to, before anybody is asked for answers to test. Raises `InputError` V025."""
+        """Checks that the log can be extended, before answers are computed.
+
+        Raises:
+            InputError: V025 if the log is invalid or not writable.
+        """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.open("ab").close()
@@ -74,9 +82,11 @@ class AttemptLogFile:
         terms: CertificationTerms,
         between: Callable[[], None],
     ) -> Certification:
-        """The certification of some answers, written down as an attempt on these rows, on disk when it returns.
+        """Certifies answers and records the attempt; it is on disk when the call returns. The same answers under the
+        same terms are the same attempt.
 
-        The same answers under the same terms are the attempt that they were. Raises `InputError` V025, and V006 for items that are none.
+        Raises:
+            InputError: V025 if the log is invalid; V006 if the items are invalid.
         """
 
         def made(number: int) -> tuple[Certification, AttemptOutcome]:
@@ -88,8 +98,12 @@ class AttemptLogFile:
     def record_claims_calibration(
         self, name: str, rows: RowSet, answers: Sequence[CalibrationAnswer], found: FactualityResult
     ) -> int:
-        """Which attempt on these rows a calibration of claims is, which has no delta that attempts could share; written down as above.
-        Raises `InputError` V025."""
+        """Records a calibration of claims as an attempt and returns its number. It has no delta that attempts could
+        share. It is on disk when the call returns.
+
+        Raises:
+            InputError: V025 if the log is invalid.
+        """
         tested = digest(
             canonical([[[one.id, [list(part) for part in one.parts]] for one in answers], found.alpha, found.seed])
         )
@@ -97,7 +111,7 @@ class AttemptLogFile:
         return self._record(_TestedRows(name, rows, tested, found.alpha, 0.0), lambda number: (number, came))
 
     def _record(self, test: _TestedRows, made: Callable[[int], tuple[T, AttemptOutcome]]) -> T:
-        """What comes of a test, given which attempt it is, with its line on disk."""
+        """Runs a test as an attempt of the right number and records it on disk."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open_locked(self.path) as file:
@@ -135,5 +149,5 @@ class AttemptLogFile:
 
 
 def _items_digest(items: Sequence[ScoredAnswer], terms: CertificationTerms) -> str:
-    """Of answers, their scores, and the terms that they are tested by."""
+    """Returns the digest of the answers, their scores, and the terms of the test."""
     return digest(canonical([[list(item) for item in validate(items)], terms.alpha, terms.delta, terms.seed]))

@@ -1,4 +1,6 @@
-"""Auditing: accepted outputs of a certified agent, found in the journal, drawn by a seed, and judged by a person or by what is expected."""
+"""Audits of certificates: accepted outputs from the journal, sampled by a seed, and judged by a person or by the
+expected answer.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ from orchestra.core.protocols import NO_LIMIT, Journal, RunSummary
 from orchestra.engine.replay import ReplayResult, replay
 from orchestra.journal.history import History, NodeAttempt, NodeRow
 from orchestra.learn.certification.labelled_answers import Correctness
-from orchestra.learn.data.deduplication import fingerprint
+from orchestra.learn.data.dataset import fingerprint
 from orchestra.learn.data.jsonl import JsonLinesFormat, numbered_lines
 from orchestra.learn.evaluation.evaluation import EVALUATION_PURPOSE
 from orchestra.learn.evaluation.metrics import Case
@@ -42,13 +44,13 @@ HINT = '{"run": "01m8…", "node": "reading", "verdict": "right"}, or wrong, unc
 
 @dataclass(frozen=True, slots=True)
 class AuditPeriod:
-    """Runs that began in this time; seconds since the epoch."""
+    """A time interval of run starts, in seconds since the epoch."""
 
     since: float = 0.0
     until: float = float("inf")
 
     def contains(self, run: RunSummary) -> bool:
-        """Whether a run is one of them."""
+        """Returns whether a run started in the interval."""
         return self.since <= run.started < self.until
 
 
@@ -58,16 +60,18 @@ class AcceptedOutputs:
 
     outputs: list[SampledOutput] = field(default_factory=list)
     run_count: int = 0
-    """Runs that began with the certificate."""
+    """Number of runs that started with the certificate."""
     skipped: Counter[str] = field(default_factory=Counter)
-    """Runs, and answers, that were left out, by reason."""
+    """Number of runs and answers that were left out, by reason."""
 
 
 async def find_accepted_outputs(
     project: Project, journal: Journal, certificate: AuditedCertificate, period: AuditPeriod
 ) -> AcceptedOutputs:
-    """The outputs that were accepted under a certificate, as it was made: first answers, whose promise stands in the journal, each with
-    the mark of what it is about. Of a certificate of claims those of which nothing was kept, too: its promise is about all answers."""
+    """Finds the outputs that were accepted under a certificate: first answers whose guarantee is in the journal, each
+    with the fingerprint of its input. For a certificate of claims, answers with no kept claim are included: its
+    guarantee is about all answers.
+    """
     original = certificate.original
     kind = CLAIMS if isinstance(original, ClaimsCertificate) else CERTIFICATE
     name, written, made = f"{kind}/{original.agent}", digest(original.to_bytes()), AcceptedOutputs()
@@ -104,7 +108,7 @@ async def find_accepted_outputs(
 def _certified_answers(
     history: History, certificate: AuditedCertificate
 ) -> Iterator[tuple[SampledOutput, NodeAttempt]]:
-    """The answers of a run's nodes that were accepted with the certificate's promise."""
+    """Returns the answers of a run's nodes that were accepted with the guarantee of the certificate."""
     for row in history.rows:
         for attempt in row.attempts:
             if attempt.accepted and attempt.guarantee == certificate.guarantee and attempt.name == certificate.agent:
@@ -112,7 +116,7 @@ def _certified_answers(
 
 
 def _group_input(project: Project, certificate: AuditedCertificate) -> str:
-    """The input that is one for all rows of a group of those that made a certificate; empty where its rows had no groups."""
+    """Returns the input that defines the groups of a certificate's rows; empty if they have no groups."""
     data = certificate.original.data
     if not data.grouped:
         return ""
@@ -121,22 +125,27 @@ def _group_input(project: Project, certificate: AuditedCertificate) -> str:
 
 
 def _input_fingerprint(inputs: Mapping[str, Any] | None, first: RunStarted, node: str, group: str) -> str:
-    """The mark of what an answer is about: of its input, or of what its group has in common; where today's engine does not follow the run
-    as far, of what that was given."""
+    """Returns the fingerprint of an answer: of its input, or of the shared input of its group. If replay does not reach
+    the call, the fingerprint of the output.
+    """
     if inputs is None:
         return fingerprint({"node": workflow_path(node), "inputs": first.inputs})
     return fingerprint(inputs[group]) if group in inputs else fingerprint(inputs)
 
 
 class RunPrograms:
-    """The workflows of runs, as these stored them, each compiled once."""
+    """Compiled workflows of runs, restored from their snapshots; each is compiled once."""
 
     def __init__(self, project: Project, journal: Journal) -> None:
         self._project, self._journal = project, journal
         self._cache: dict[bytes, Program] = {}
 
     async def program_of(self, first: RunStarted) -> Program:
-        """That of a run. Raises `OrchestraError` where it cannot be restored."""
+        """Returns the program of a run.
+
+        Raises:
+            OrchestraError: The snapshot cannot be restored.
+        """
         key = canonical([first.graph, dict(first.versions)])
         if key not in self._cache:
             self._cache[key] = await restore_program(self._project, self._journal, first, will_call=False)
@@ -145,7 +154,7 @@ class RunPrograms:
     async def agent_inputs(
         self, first: RunStarted, events: Sequence[Event]
     ) -> dict[tuple[str, int], Mapping[str, Any]]:
-        """What a run's agents were asked, by node and attempt, as far as today's engine follows it."""
+        """Returns the inputs of a run's agent calls by node and attempt, as far as replay reaches."""
         try:
             program = await self.program_of(first)
         except OrchestraError:
@@ -154,8 +163,9 @@ class RunPrograms:
 
 
 class WithheldAnswers:
-    """Answers of which a node that keeps parts by a certificate kept nothing. The journal has no promise of them, so the run's own workflow
-    says which nodes these are."""
+    """Answers of which a node with a claims certificate kept nothing. The journal has no guarantee for them; the run's
+    workflow identifies the nodes.
+    """
 
     def __init__(self, programs: RunPrograms, certificate: ClaimsCertificate) -> None:
         self._programs, self._certificate = programs, certificate
@@ -163,7 +173,7 @@ class WithheldAnswers:
     async def in_run(
         self, first: RunStarted, events: Sequence[Event], history: History
     ) -> list[tuple[SampledOutput, NodeAttempt]]:
-        """Those of a run."""
+        """Returns the withheld answers of a run."""
         found = [(row, attempt) for row in history.rows if (attempt := self._rejected_attempt(row)) is not None]
         if not found:
             return []
@@ -175,7 +185,7 @@ class WithheldAnswers:
         ]
 
     def _rejected_attempt(self, row: NodeRow) -> NodeAttempt | None:
-        """A row's first answer of the agent that was judged, where it was not accepted."""
+        """Returns the first answer of the judged agent in a row if it was not accepted."""
         judged = next((one for one in row.attempts if one.accepted is not None), None)
         if judged is None or judged.accepted or judged.tier or judged.name != self._certificate.agent:
             return None
@@ -183,13 +193,15 @@ class WithheldAnswers:
 
 
 class _NodeCertificates:
-    """By which certificates the values of a run's nodes were judged."""
+    """The certificates of the nodes of a run."""
 
     def __init__(self, program: Program, events: Sequence[Event]) -> None:
         self._program, self._events = program, events
 
     def digest_at(self, path: str) -> str:
-        """The digest of the certificate of a node; empty where it has none. What a plan calls stands in no workflow, but in the run."""
+        """Returns the digest of the certificate of a node; empty if it has none. Nodes of a plan are in the run and not
+        in the workflow.
+        """
         if (node := node_at(self._program, path)) is None:
             return self._replayed.certificates.get(path, "")
         certificate = node.acceptance.certificate if node.acceptance is not None else None
@@ -201,8 +213,9 @@ class _NodeCertificates:
 
 
 def node_at(program: Program, path: str) -> CompiledNode | None:
-    """The node of a program that a path in a run leads to, through elements, turns and bodies; None where it has none,
-    and for the steps of a plan."""
+    """Returns the program node at a path in a run, through elements, turns and bodies; None if there is none, and for
+    steps of a plan.
+    """
     found: CompiledNode | None = None
     inside: Program | None = program
     for name in workflow_path(path).split("/"):
@@ -213,18 +226,21 @@ def node_at(program: Program, path: str) -> CompiledNode | None:
 
 @dataclass(frozen=True, slots=True)
 class AuditSample:
-    """Outputs that are to be audited."""
+    """Outputs to audit."""
 
     outputs: Sequence[SampledOutput]
     population: int
-    """Among how many: one of each input, or group, of which none was drawn before."""
+    """Number of outputs that could be drawn: one for each input or group that was not drawn before."""
     duplicates: int
-    """How many others there were, with the input or of the group of one that was drawn or can be."""
+    """Number of further outputs with the input or group of an output in the population."""
 
 
 def draw_sample(found: AcceptedOutputs, state: AuditState, count: int, seed: int) -> AuditSample:
-    """So many outputs, one of each input, or group: a verdict on a copy would be the same bet once more. Which ones follows from the seed
-    and what they are about: each keeps its place in the order whatever else is there, so that drawing again is no second chance."""
+    """Draws outputs, at most one for each input or group: a verdict on a copy adds no independent evidence.
+
+    The order follows from the seed and the fingerprints of the inputs. It does not depend on the other outputs, so
+    drawing again gives no second chance.
+    """
     abouts = {output.key: output.input_fingerprint for output in found.outputs}
     known = {output.input_fingerprint or abouts.get(unit) for unit, output in state.sampled.items()}
     fresh = [output for output in found.outputs if output.key not in state.sampled]
@@ -238,19 +254,19 @@ def draw_sample(found: AcceptedOutputs, state: AuditState, count: int, seed: int
 
 @dataclass(frozen=True, slots=True)
 class AuditView:
-    """What somebody who audits looks at."""
+    """A sampled output as an auditor sees it."""
 
     output: SampledOutput
     inputs: Mapping[str, Any] | None
-    """None where today's engine does not follow the run as far as its call."""
+    """The agent's inputs; None if replay does not reach the call."""
     value: Any
-    """What was accepted: of an answer of which parts were dropped, the others."""
+    """The accepted value, without dropped parts."""
     dropped_parts: int = 0
-    """How many parts were."""
+    """Number of dropped parts."""
 
 
 async def view_output(project: Project, journal: Journal, output: SampledOutput) -> AuditView | None:
-    """A drawn output with what its agent was asked; None where its run is gone, or is not what was drawn."""
+    """Returns a sampled output with the inputs of its agent; None if its run is gone or has another output."""
     events = await journal.read(output.run)
     row = History.of(events).row(output.node) if events else None
     attempt = next((one for one in row.attempts if one.accepted and one.guarantee), None) if row is not None else None
@@ -270,7 +286,7 @@ async def view_output(project: Project, journal: Journal, output: SampledOutput)
 
 
 class AuditLine(msgspec.Struct, frozen=True):
-    """A line of a file of verdicts. Whatever else stands in it, such as the output that it is about, is passed over."""
+    """A line of a file of verdicts. Other keys, such as the output, are ignored."""
 
     run: str
     node: str
@@ -284,10 +300,14 @@ _LINE_FORMAT = JsonLinesFormat(AuditLine, "V021", "verdict", HINT)
 async def read_verdicts(
     path: Path, state: AuditState, journal: Journal, project: Project, correctness: Callable[[], Correctness]
 ) -> tuple[list[tuple[SampledOutput, AuditVerdict]], int]:
-    """The verdicts of a file on drawn outputs, in the order of drawing, and how many of its lines said again what is on record.
+    """Reads the verdicts on sampled outputs, in the order of sampling, and the number of lines that repeat recorded
+    verdicts.
 
-    `correctness_of` tells what is right of lines with an `expected`. Raises `InputErrors` V021 with all lines that are wrong: nothing is
-    recorded then.
+    Args:
+        correctness_of: Decides whether an output is correct, for lines with an `expected`.
+
+    Raises:
+        InputErrors: V021 with all invalid lines; nothing is recorded then.
     """
     faults, said, again = list[InputError](), dict[OutputKey, AuditVerdict](), 0
     for place, text in numbered_lines(path, _LINE_FORMAT.read_bytes(path)):

@@ -1,4 +1,4 @@
-"""The book of audits: the log beside a certificate, on disk. Each step stands there before anybody relies on it."""
+"""The log of audits beside a certificate, on disk. A step is recorded before it takes effect."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orchestra.app.certificates import read_certificate, read_claims_certificate
 from orchestra.core.atomic_files import write_file
 from orchestra.core.errors import InputError, OrchestraError, SourceLocation
 from orchestra.core.settings import Settings
-from orchestra.learn import append_only
+from orchestra.learn.certification import append_only
 from orchestra.verification.certificates import audits
 from orchestra.verification.certificates.audits import (
     AuditedCertificate,
@@ -33,24 +33,37 @@ from orchestra.verification.certificates.row_fingerprints import RowSet
 
 @dataclass(frozen=True, slots=True)
 class AuditLogFile:
-    """The log of audits of one certificate, on disk."""
+    """The audit log of one certificate, on disk."""
 
     path: Path
     certificate: AuditedCertificate
 
     def log(self) -> AuditLog:
-        """What stands in it. Raises `InputError` V020."""
+        """Reads the log.
+
+        Raises:
+            InputError: V020 if the log is invalid.
+        """
         return read_log(self.path)
 
     def audit_state(self) -> AuditState:
-        """How the watch over the certificate stands. Raises `InputError` V020."""
+        """Returns the state of the audit.
+
+        Raises:
+            InputError: V020 if the log is invalid.
+        """
         return self.log().audit_state(self.certificate)
 
     def void_certificate(self, file: Path) -> str:
-        """Writes into the certificate why audits found it broken; gives the reason, empty where the promise holds. Idempotent.
+        """Marks the certificate as void if audits refute it. Idempotent; a certificate that has replaced it meanwhile
+        is not changed.
 
-        One that has taken its place meanwhile stays as it is. Raises `InputError` V020, and V003 to V005 where what lies there now is no
-        certificate; `OrchestraError` C023 where it cannot be written.
+        Returns:
+            The reason; empty if the guarantee is not refuted.
+
+        Raises:
+            InputError: V020 if the log is invalid; V003 to V005 if the certificate is invalid.
+            OrchestraError: C023 if the certificate cannot be written.
         """
         why = self.audit_state().violation
         if why and not self.certificate.void_reason:
@@ -60,7 +73,11 @@ class AuditLogFile:
         return why
 
     def is_replaced(self, file: Path) -> bool:
-        """Whether another certificate lies there by now. Raises `InputError` V003 to V005 where what lies there is none."""
+        """Returns whether another certificate has replaced this one.
+
+        Raises:
+            InputError: V003 to V005 if the current certificate is invalid.
+        """
         if not file.exists():
             return False
         watched = self.certificate
@@ -72,7 +89,9 @@ class AuditLogFile:
     def record_sample(
         self, outputs: Sequence[SampledOutput], population: int, seed: int, period: tuple[str, str]
     ) -> AuditState:
-        """Writes down what was drawn, on disk when it returns. Outputs that somebody else drew meanwhile are his."""
+        """Records a sample; it is on disk when the call returns. Outputs that another process has sampled meanwhile are
+        left out.
+        """
 
         def lines(watch: AuditState) -> Iterator[AuditEntry]:
             known = {output.input_fingerprint for output in watch.sampled.values() if output.input_fingerprint}
@@ -89,8 +108,9 @@ class AuditLogFile:
         return self._append(lines)
 
     def record_verdicts(self, verdicts: Sequence[tuple[SampledOutput, AuditVerdict]], by: str) -> AuditState:
-        """Writes down verdicts on drawn outputs, and on withheld answers that were drawn between them, on disk when it returns. One that
-        somebody else has judged meanwhile stays as it is."""
+        """Records verdicts on sampled outputs and on withheld answers among them; they are on disk when the call
+        returns. A verdict that another process has recorded meanwhile is kept.
+        """
 
         def lines(watch: AuditState) -> Iterable[OutputAudited]:
             fresh = [(output, verdict) for output, verdict in verdicts if output.key not in watch.audits]
@@ -111,7 +131,11 @@ class AuditLogFile:
 
 
 def read_log(path: Path) -> AuditLog:
-    """What stands in a log of audits; nothing where there is none. Raises `InputError` V020."""
+    """Reads an audit log; an empty one if there is no file.
+
+    Raises:
+        InputError: V020 if the log is invalid.
+    """
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -124,8 +148,12 @@ def read_log(path: Path) -> AuditLog:
 def refuse_refuted_rows(
     settings: Settings, registry: Registry, agent: str, rows: RowSet, *, claims: bool = False
 ) -> None:
-    """Raises `InputError` V023 where audits have refuted what a certificate of the agent promised that was made on many of these rows; V020
-    where the log cannot be relied on. Rows promise nothing at another alpha or by another seed either."""
+    """Refuses rows on which audits have refuted a certificate of the agent: such rows support no guarantee, at another
+    alpha or with another seed either.
+
+    Raises:
+        InputError: V023 if many of the rows are of a refuted certificate; V020 if the log is invalid.
+    """
     file = certificates.writable_path(settings, registry, agent, CLAIMS if claims else FILE_NAME)
     path, standing = (
         file.with_name(audits.FILE_NAME),
@@ -147,7 +175,7 @@ def refuse_refuted_rows(
 
 
 def _current_certificate(file: Path | None, agent: str, *, claims: bool) -> AuditedCertificate | None:
-    """The certificate that lies there; None for none, and for what is none."""
+    """Returns the current certificate; None if it is missing or invalid."""
     try:
         return None if file is None else (read_claims_certificate if claims else read_certificate)(file, agent)
     except InputError:
@@ -155,7 +183,11 @@ def _current_certificate(file: Path | None, agent: str, *, claims: bool) -> Audi
 
 
 def replace_file(file: Path, data: bytes) -> None:
-    """Puts a file in its place, whole or not at all, whoever else does so. Raises `OrchestraError` C023 where it cannot be written."""
+    """Writes a file atomically, also against concurrent writers.
+
+    Raises:
+        OrchestraError: C023 if it cannot be written.
+    """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_file(file, data)

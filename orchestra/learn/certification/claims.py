@@ -1,4 +1,6 @@
-"""Claims that somebody has judged: recorded answers, part by part right or wrong, as what a back-off threshold is calibrated on."""
+"""Labelled claims: recorded answers whose parts are labelled correct or wrong. They calibrate the threshold of partial
+answers.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +30,12 @@ HINT = '{"id": "1", "input": {...}, "output": ..., "claims": [{"claim": "It was 
 
 
 class ClaimLabel(msgspec.Struct, frozen=True):
-    """What somebody said of a part of an answer."""
+    """The label of a part of an answer."""
 
     claim: str
     right: bool | None = None
     score: float | msgspec.UnsetType | None = msgspec.UNSET
-    """What the check said of it, in [0, 1], null where it does not pass; left out where the check is to be asked."""
+    """The check's score in [0, 1]; null if the check does not pass; left out if the check has to be run."""
 
 
 class _JudgedAnswerLine(msgspec.Struct, frozen=True):
@@ -49,7 +51,7 @@ _LINE_FORMAT = JsonLinesFormat(_JudgedAnswerLine, "V006", "judged answer", HINT)
 
 @dataclass(frozen=True, slots=True)
 class JudgedAnswer:
-    """An answer, the parts of it, and what was said of each."""
+    """An answer, its parts, and a label for each part."""
 
     id: str
     input: dict[str, Any]
@@ -58,7 +60,7 @@ class JudgedAnswer:
     parts: tuple[AnswerPart, ...]
     labels: tuple[ClaimLabel, ...]
     group: str = ""
-    """What it has in common with others, where the row says that."""
+    """The group of the row; rows of a group are not independent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +71,18 @@ class JudgedAnswerFile:
     digest: str
     rows: tuple[JudgedAnswer, ...]
     is_labelled: bool
-    """Whether they have labels; else somebody is to write them first."""
+    """Whether the rows have labels; if not, a person has to add them."""
     is_scored: bool
-    """Whether every label has its score, so that nobody need be asked."""
+    """Whether every label has a score, so no judge has to be called."""
     label: labels.Label | None = None
-    """The label of the data set that the file is a part of, where it is of one."""
+    """The confidentiality label of the data set that the file belongs to; None if it belongs to none."""
 
     def select_independent(self, card: Card, seed: int, field: str = "") -> tuple[JudgedAnswerFile, IndependentRows]:
-        """Those of one answer to each input, and of each text or other group. Raises `InputError` V026 for a `field` that is no input."""
+        """Selects one answer for each input, and for each text or other group.
+
+        Raises:
+            InputError: V026 if `field` is not an input.
+        """
         test = EvaluationSet(
             self.name, self.digest, [EvaluationRow(row.id, row.input, {}, row.group) for row in self.rows]
         )
@@ -85,7 +91,7 @@ class JudgedAnswerFile:
         return replace(self, rows=tuple(row for row in self.rows if row.id in kept)), drawn
 
     def judge_inputs(self) -> EvaluationSet:
-        """What the judge is asked: each claim of each part beside each piece of the evidence."""
+        """Returns the inputs for the judge: each claim of each part with each piece of evidence."""
         questions = [EvaluationRow(str(at), given, {}) for at, given in enumerate(self._judge_questions())]
         return EvaluationSet(self.name, self.digest, questions, label=self.label)
 
@@ -99,7 +105,7 @@ class JudgedAnswerFile:
             )
 
     def scored_answers(self, replies: Sequence[JudgeReply] = ()) -> list[CalibrationAnswer]:
-        """The answers with their scores: those of the file, or of the replies to `judge_inputs`."""
+        """Returns the answers with their scores, from the file or from the replies to `judge_inputs`."""
         line, found = iter(replies), []
         for row in self.rows:
             scores = [label.score if isinstance(label.score, float | int) else None for label in row.labels]
@@ -119,7 +125,7 @@ class JudgedAnswerFile:
         return found
 
     def label_template(self) -> Iterator[bytes]:
-        """The rows as lines in which somebody writes what is right."""
+        """Returns the rows as lines of a file to be labelled."""
         for row in self.rows:
             claims = [{"claim": part.text, "right": None} for part in row.parts]
             group = {"group": row.group} if row.group else {}
@@ -129,7 +135,11 @@ class JudgedAnswerFile:
 
 
 def read(path: Path, card: Card) -> JudgedAnswerFile:
-    """The rows of a file. Raises `InputError` V006 with the place of what is wrong."""
+    """Reads the rows of a file.
+
+    Raises:
+        InputError: V006 with the location of the error.
+    """
     data, rows, bare, known = _LINE_FORMAT.read_bytes(path), list[JudgedAnswer](), 0, set[str]()
     for place, line in _LINE_FORMAT.parse_lines(path, data):
         if line.id in known:

@@ -1,7 +1,7 @@
-"""Combining: how much each check of an agent counts, fitted to rows; by right and wrong where somebody said so. Pure.
+"""Combination of an agent's checks into one score, fitted to rows with or without labels. Pure functions.
 
-With labels: logistic regression with an L2 penalty over the log-odds of the checks' scores, and an isotonic regression over what it
-makes of rows that it has not seen (ten folds). Without: the model of Dawid and Skene over pass and not pass.
+With labels: logistic regression with an L2 penalty over the log-odds of the checks' scores, and isotonic regression of
+its out-of-fold predictions (ten folds). Without labels: the model of Dawid and Skene over pass and fail.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ if TYPE_CHECKING:
 
 PACKAGES = ("numpy", "sklearn")
 MIN_LABELLED_ROWS = 300
-"""Labelled rows that a regression takes, at the least (VERIFICATION, V4)."""
+"""Minimal number of labelled rows for a regression (VERIFICATION, V4)."""
 MIN_ROWS_PER_CLASS = 20
-"""Right ones among them, and wrong ones."""
+"""Minimal number of correct rows, and of wrong rows."""
 FOLD_COUNT = 10
 L2_PENALTY = 10.0
 """The L2 penalty on weights of standardised log-odds: half of it times their squares."""
 PASS_RATE_RANGE = (0.05, 0.95)
-"""A check that passes more seldom or more often tells the model of Dawid and Skene nothing that it could trust."""
+"""A check with a pass rate outside this range gives the model of Dawid and Skene no reliable information."""
 MIN_CHECKS = 3
-"""Checks that that model needs, for two that always differ could each be the one that is right."""
+"""Minimal number of checks for that model: of two checks that always differ, each could be the correct one."""
 MAX_ITERATIONS = 500
 NO_DEPENDENCIES = DependencyDigests("", "", "", "")
 
 
 @dataclass(frozen=True, slots=True)
 class CombinationRow:
-    """What the checks said of an answer, and whether it is right; None where nobody says so."""
+    """The verdicts and scores of the checks on an answer, and its correctness; None if unknown."""
 
     id: str
     verdicts: tuple[Verdict, ...]
@@ -59,7 +59,7 @@ class CombinationRow:
 
 @dataclass(frozen=True, slots=True)
 class ScoreRanking:
-    """What one way to make a score is worth on the rows: areas under risk by coverage and under the curve of right by wrong."""
+    """The ranking quality of a score on the rows: area under the risk-coverage curve, and area under the ROC curve."""
 
     name: str
     aurc: float
@@ -68,7 +68,7 @@ class ScoreRanking:
 
 @dataclass(frozen=True, slots=True)
 class CombinationFit:
-    """What came of it."""
+    """The result of a fit."""
 
     method: str
     bias: float
@@ -77,15 +77,19 @@ class CombinationFit:
     row_count: int
     correct_count: int
     left_out: Counter[str]
-    """Rows that nothing was fitted to, by reason."""
+    """Number of unused rows, by reason."""
     excluded_checks: dict[str, str]
-    """Checks without a voice, with the reason."""
+    """Checks without weight, with the reason."""
     score_rankings: tuple[ScoreRanking, ...]
-    """All checks, their lowest score, and all but each of them; of rows that were labelled, by scores that have not seen them."""
+    """Rankings of the combination, of the lowest score, and of the combination without each check; for labelled rows,
+    by out-of-fold scores.
+    """
 
 
 def empty_combination(agent: str, checks: Sequence[str]) -> Combination:
-    """A combination that has every check asked, and says 0.5 of whatever no check denies: what rows are collected with."""
+    """Returns a combination that runs every check and gives 0.5 to an answer that no check refutes. It is used to
+    collect rows.
+    """
     nothing = CombinationData("", "", 0, 0, 0)
     return Combination(
         agent=agent,
@@ -100,8 +104,9 @@ def empty_combination(agent: str, checks: Sequence[str]) -> Combination:
 
 
 def usable_rows(rows: Sequence[CombinationRow], checks: Sequence[str]) -> tuple[list[CombinationRow], Counter[str]]:
-    """The rows that a combination is about, and how many others there are, by reason: what a check denies, or cannot tell of, is accepted
-    at no score."""
+    """Returns the rows that a combination applies to, and the number of other rows by reason. An answer that a check
+    refutes or cannot judge is accepted at no score.
+    """
     found, left_out = list[CombinationRow](), Counter[str]()
     for row in rows:
         said = {one.check: one for one in row.verdicts}
@@ -117,7 +122,11 @@ def usable_rows(rows: Sequence[CombinationRow], checks: Sequence[str]) -> tuple[
 def fit_combination(
     rows: Sequence[CombinationRow], checks: Sequence[str], *, unlabelled: bool = False, seed: int = 0
 ) -> CombinationFit:
-    """How much each check counts. Raises `InputError` N162 for too few rows, N163 where the checks tell nothing to put together."""
+    """Fits the weight of each check.
+
+    Raises:
+        InputError: N162 if there are too few rows; N163 if the checks carry no information to combine.
+    """
     kept, left_out = usable_rows(rows, checks)
     if unlabelled:
         return _fit_dawid_skene(kept, checks, left_out, seed)
@@ -189,9 +198,10 @@ def _ordered_verdicts(row: CombinationRow, checks: Sequence[str]) -> list[Verdic
 
 
 def _cross_validated_scores(places: FloatArray, right: FloatArray, seed: int) -> FloatArray:
-    """The sum of each row's weighted log-odds, by weights that were fitted to other rows.
+    """Returns the sum of weighted log-odds of each row, with weights fitted on the other folds.
 
-    Without the intercept: it is the lower the more right answers a fold holds back, and would rank folds against each other.
+    The intercept is left out: it is lower if a fold holds back more correct answers, and would rank folds against each
+    other.
     """
     import numpy as np
 
@@ -206,7 +216,7 @@ def _cross_validated_scores(places: FloatArray, right: FloatArray, seed: int) ->
 
 
 def _fit_logistic(places: FloatArray, right: FloatArray) -> FloatArray:
-    """Weights and, last, the intercept of a logistic regression with an L2 penalty on the weights."""
+    """Returns the weights and, last, the intercept of a logistic regression with an L2 penalty on the weights."""
     import numpy as np
     from sklearn.linear_model import LogisticRegression
 
@@ -218,8 +228,10 @@ def _fit_logistic(places: FloatArray, right: FloatArray) -> FloatArray:
 def isotonic_regression(
     sums: Sequence[float] | FloatArray, right: Sequence[float] | FloatArray
 ) -> tuple[IsotonicPoint, ...]:
-    """The isotonic regression of right by sum, as points that straight lines join: pool adjacent violators (Ayer et al. 1955)."""
-    blocks: list[list[float]] = []  # the sum of places, of right ones, and how many
+    """Returns the isotonic regression of correctness on the sum, as points of a piecewise linear function: pool
+    adjacent violators (Ayer et al. 1955).
+    """
+    blocks: list[list[float]] = []  # [sum of positions, sum of correct rows, number of rows]
     for at, good in sorted(zip(map(float, sums), map(float, right), strict=True)):
         blocks.append([at, good, 1.0])
         while len(blocks) > 1 and blocks[-2][1] * blocks[-1][2] >= blocks[-1][1] * blocks[-2][2]:
@@ -231,7 +243,9 @@ def isotonic_regression(
 def _fit_dawid_skene(
     rows: Sequence[CombinationRow], checks: Sequence[str], left_out: Counter[str], seed: int
 ) -> CombinationFit:
-    """What each check is worth by how far it goes with the others: expectation and maximisation, from the majority on."""
+    """Estimates the accuracy of each check from its agreement with the others: expectation maximisation, starting from
+    the majority vote.
+    """
     import numpy as np
 
     if len(rows) < MIN_LABELLED_ROWS:
@@ -282,7 +296,9 @@ def _weighted_verdicts(row: CombinationRow, voices: Sequence[CheckWeight]) -> li
 
 
 def _estimate_accuracies(votes: FloatArray) -> tuple[float, FloatArray, FloatArray]:
-    """The share of right rows, and how often each check passes one that is right, and one that is wrong; no share is 0 or 1."""
+    """Returns the share of correct rows, and the pass rate of each check on correct and on wrong rows; no rate is 0 or
+    1.
+    """
     import numpy as np
 
     chances = votes.mean(1)
@@ -304,7 +320,9 @@ def _rank_score(name: str, scores: FloatArray, right: FloatArray) -> ScoreRankin
 
 
 def area_under_risk_coverage(scores: Sequence[float], right: Sequence[bool]) -> float:
-    """The area under risk by coverage: the risk at each score times the coverage that it adds; equal scores are accepted together."""
+    """Returns the area under the risk-coverage curve: the risk at each score times the coverage that it adds; rows with
+    equal scores are accepted together.
+    """
     ranked = sorted(zip(scores, right, strict=True), key=lambda one: -one[0])
     found, before, wrong = 0.0, 0, 0
     for number, (score, good) in enumerate(ranked, 1):

@@ -1,7 +1,7 @@
-"""Rows that are independent of each other: one of each input, and one of each group, drawn by a seed.
+"""Independent rows: one row for each input and each group, drawn by a seed.
 
-A bound for independent answers does not hold for rows that come in families: ten questions about one passage, or a row that is copied
-forty times, tell little more than one. One row of each is the way that promises nothing too much, whatever they have in common.
+A bound for independent answers does not hold for rows in families: ten questions about one passage, or forty copies of
+one row, carry little more evidence than one. Taking one row of each is valid under any dependence within a family.
 """
 
 from __future__ import annotations
@@ -13,45 +13,51 @@ from typing import Any
 from orchestra.agents.card import Card
 from orchestra.core.errors import InputError
 from orchestra.core.suggestions import closest_match
-from orchestra.learn.data.deduplication import fingerprint
+from orchestra.learn.data.dataset import fingerprint
 from orchestra.learn.evaluation.rows import EvaluationRow, EvaluationSet
 from orchestra.schema.strict_json import canonical, digest
 
 MIN_SHARED_BYTES = 40
-"""Bytes as JSON from which on rows that have a value in common are hardly so by chance."""
+"""Rows that share a value of at least this many bytes of JSON are assumed to be related."""
 MAX_REPEATED_SHARE = 0.05
-"""Up to this share of repeated ones an input counts as one that differs."""
+"""An input with at most this share of repeated values counts as distinct."""
 
 
 @dataclass(frozen=True, slots=True)
 class IndependentRows:
-    """Rows without their like."""
+    """Rows without their relatives."""
 
     test: EvaluationSet
     duplicates: int
-    """Rows that were left out for another one with the same input."""
+    """Number of rows left out because another row has the same input."""
     group_duplicates: int
-    """Rows that were left out for another one of their group."""
+    """Number of rows left out because another row has the same group."""
     group_input: str = ""
-    """The input that rows of one group have in common; empty where they say themselves of which they are."""
+    """The input that defines the groups; empty if the rows name their groups."""
     repeated_input: RepeatedInput | None = None
-    """An input that comes again and again in these rows all the same."""
+    """An input that is still repeated in these rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class RepeatedInput:
-    """An input of which rows have the same long text, list or record."""
+    """An input for which several rows have the same long text, list or record."""
 
     name: str
     distinct_values: int
-    """How many different ones there are …"""
+    """Number of distinct values."""
     rows: int
-    """… in so many rows."""
+    """Number of rows."""
 
 
 def select_independent(test: EvaluationSet, card: Card, seed: int, field: str = "") -> IndependentRows:
-    """One row of each input, and one of each group: of rows with the same value of the input `field`; without one of the same `group`, or
-    else with the same evidence, where the card names one. Raises `InputError` V026 for a field that is no input of the agent."""
+    """Selects one row for each input and each group.
+
+    The group is the value of the input `field`. Without `field` it is the `group` of the row, or else the evidence, if
+    the card names one.
+
+    Raises:
+        InputError: V026 if `field` is not an input of the agent.
+    """
     known = card.input_schema.get("properties", {})
     if field and field not in known:
         near = closest_match(field, known)
@@ -69,8 +75,9 @@ def select_independent(test: EvaluationSet, card: Card, seed: int, field: str = 
 
 
 def _find_repeated_input(rows: list[EvaluationRow], inputs: Iterable[str]) -> RepeatedInput | None:
-    """The input with the fewest different values, where these are long and fewer than the rows by more than a few. What all rows have
-    tells none of them apart."""
+    """Returns the input with the fewest distinct values, if these are long and clearly fewer than the rows. An input
+    with one value in all rows is ignored.
+    """
     found: list[RepeatedInput] = []
     for name in inputs:
         values = [
@@ -84,8 +91,9 @@ def _find_repeated_input(rows: list[EvaluationRow], inputs: Iterable[str]) -> Re
 
 
 def group_key(row: EvaluationRow, card: Card, field: str = "") -> str:
-    """What a row has in common with others: the value of its input `field`; without one its `group`, or else its evidence, where the card
-    names one. A row that says nothing of it is one by itself."""
+    """Returns the group of a row: the value of its input `field`; without it the `group` of the row, or else its
+    evidence, if the card names one. A row without any of these is its own group.
+    """
     if not field and row.group:
         return row.group
     by = field or card.evidence or ""
@@ -95,7 +103,9 @@ def group_key(row: EvaluationRow, card: Card, field: str = "") -> str:
 def _draw_one_per_key(
     rows: Iterable[EvaluationRow], key: Callable[[EvaluationRow], str], seed: int
 ) -> list[EvaluationRow]:
-    """One row of each key, in their order: drawn by their ids, so that neither order nor other rows matter."""
+    """Returns one row for each key, in order. Rows are drawn by id, so the result depends neither on the order nor on
+    other rows.
+    """
     found: dict[str, tuple[str, Any]] = {}
     every = list(rows)
     for row in every:

@@ -1,4 +1,6 @@
-"""Certifying: answers to rows whose right answer is known, as scores that are right or wrong; asked for by runs, or read from a file."""
+"""Labelled answers: rows with a known correct answer, as scores with their correctness. The answers come from runs or
+from a file.
+"""
 
 from __future__ import annotations
 
@@ -30,30 +32,38 @@ CORRECTNESS_DESCRIPTIONS: Mapping[str, str] = {
     "scaled": "the same number and scale, by TAT-QA's rule",
     "calls": "the same calls, by BFCL's rule",
 }
-"""What is right by a kind of metric."""
+"""What is correct, by kind of metric."""
 LABEL_METRIC_KINDS = frozenset({"balanced_accuracy", "macro_f1"})
-"""Figures over labels; one answer is right where its label is."""
+"""Metrics over labels; an answer is correct if its label is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Correctness:
-    """What tells right answers from wrong ones: a metric, or several that must all say so."""
+    """The criterion of correctness: a metric, or several that must all hold."""
 
     metrics: tuple[str, ...]
     is_correct: Callable[[Case], bool | None]
-    """None for a case that says nothing they could tell by."""
+    """None if the metrics are undefined for the case."""
     description: str = ""
-    """By what they tell it, in words."""
+    """The criterion in words."""
     is_excluded: Callable[[Case], bool] = lambda case: False
-    """Whether they leave a case out where figures are made. A promise leaves none out: what is accepted of such rows is accepted."""
+    """Whether the metrics leave the case out of their figures. A guarantee leaves no case out: such answers are
+    accepted too.
+    """
 
 
 def correctness_of(
     card: Card, evaluation: str = "", metric_name: str = "", questions: Sequence[EvaluationRow] = ()
 ) -> Correctness:
-    """Of an agent: the first metric of an evaluation that tells of one answer whether it is right, or the one that is wanted; without an
-    `evaluation.yaml`, those of all fields of its output, or of those that `questions` expect something of. It is about all rows, whichever
-    of them a metric leaves out of its figure. Raises `InputError` V008 where none tells that."""
+    """Returns the criterion of correctness for an agent.
+
+    It is the first metric of the evaluation that decides about single answers, or the metric that is named. Without an
+    `evaluation.yaml` it is the default metrics of all output fields for which `questions` have expectations. Filters of
+    metrics are dropped: the criterion covers all rows.
+
+    Raises:
+        InputError: V008 if no metric decides about single answers.
+    """
     measures, chosen = metric_configs_for(card, evaluation, questions)
     if metric_name and metric_name not in measures:
         near = closest_match(metric_name, measures)
@@ -93,7 +103,7 @@ def correctness_of(
 
 
 def _without_filters(measure: MetricConfig) -> MetricConfig:
-    """A measure that leaves no row out."""
+    """Returns the metric without its filters."""
     return measure.model_copy(update={"without": (), "where": {}, "where_not": {}})
 
 
@@ -102,20 +112,26 @@ def _single_answer_config(measure: MetricConfig) -> MetricConfig:
 
 
 def certified_checks(card: Card, requested: Sequence[str] = ()) -> tuple[str, ...]:
-    """The checks whose score is certified: those that are wanted, else the card's; an agent's own confidence where it has none."""
+    """Returns the checks whose score is certified: the requested ones, else those of the card, else the agent's own
+    confidence.
+    """
     return tuple(dict.fromkeys(requested)) or card.checks or (CONFIDENCE,)
 
 
 def certification_card(card: Card, checks: tuple[str, ...]) -> Card:
-    """The card as it is asked: everything that passes its checks is accepted whatever its score, and first answers are final."""
+    """Returns the card for collecting answers: every output that passes its checks is accepted at any score, and first
+    answers are final.
+    """
     return card.with_settings(checks=checks, accept=0.0, otherwise=("abstain",))
 
 
 def certification_items(test: EvaluationSet, cases: Sequence[Case], correctness: Correctness) -> list[ScoredAnswer]:
-    """What there is to certify on: a score and whether the answer is wrong, of each row.
+    """Returns the score and the error of each row, to certify on. A row without an answer is wrong, and accepted at no
+    threshold.
 
-    A row without an answer is wrong, and accepted at no threshold. Raises `InputError` V027 where there are rows that the metrics leave out
-    and that say nothing which they could tell by: such would be accepted too, and nobody knows how often wrongly.
+    Raises:
+        InputError: V027 if the criterion is undefined for rows that the metrics leave out: such answers would be
+        accepted with an unknown error rate.
     """
     found, untold = [], []
     for question, case in zip(test.rows, cases, strict=True):
@@ -143,7 +159,7 @@ _LINE_FORMAT = JsonLinesFormat(_PredictionLine, "V006", "prediction", '{"id": "1
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """Recorded answers, by the ids of their rows."""
+    """Recorded answers by row id."""
 
     name: str
     digest: str
@@ -151,7 +167,11 @@ class Predictions:
 
     @classmethod
     def read(cls, path: Path) -> Predictions:
-        """Of a file of lines `{"id", "output", "score"?, "abstained"?}`. Raises `InputError` V006 with the place of what is wrong."""
+        """Reads a file of lines `{"id", "output", "score"?, "abstained"?}`.
+
+        Raises:
+            InputError: V006 with the location of the error.
+        """
         data, found = _LINE_FORMAT.read_bytes(path), dict[str, _PredictionLine]()
         for place, one in _LINE_FORMAT.parse_lines(path, data):
             if one.id in found:
@@ -166,14 +186,21 @@ class Predictions:
         return cls(path.name, digest(data), found)
 
     def restricted_to(self, test: EvaluationSet, kept: EvaluationSet) -> Predictions:
-        """Those of the rows of a test that are kept. Raises `InputError` V006 for an answer to no row."""
+        """Returns the answers to the given rows.
+
+        Raises:
+            InputError: V006 if an answer belongs to no row.
+        """
         self.outputs_for(test)
         wanted = {question.id for question in kept.rows}
         return Predictions(self.name, self.digest, {name: one for name, one in self.answers.items() if name in wanted})
 
     def outputs_for(self, test: EvaluationSet) -> list[tuple[Any, float | None] | None]:
-        """The answers to the rows of a test, each with how sure its agent was of it; None where a row has none. Raises `InputError` V006
-        for an answer to no row."""
+        """Returns the answer to each row with the agent's confidence; None if a row has none.
+
+        Raises:
+            InputError: V006 if an answer belongs to no row.
+        """
         known = {question.id for question in test.rows}
         strange = next((name for name in self.answers if name not in known), None)
         if strange is not None:
@@ -184,7 +211,11 @@ class Predictions:
         return [None if one is None or one.abstained or one.output is None else (one.output, one.score) for one in said]
 
     def cases_for(self, card: Card, checks: tuple[str, ...], test: EvaluationSet) -> list[Case]:
-        """What the engine would have made of these answers. Raises `InputError` V006 for an answer to no row."""
+        """Returns the cases that the engine would have produced with these answers.
+
+        Raises:
+            InputError: V006 if an answer belongs to no row.
+        """
         return [
             _build_case(card, checks, question, given)
             for question, given in zip(test.rows, self.outputs_for(test), strict=True)

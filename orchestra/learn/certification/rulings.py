@@ -1,6 +1,7 @@
-"""Rulings on answers outside of a workflow, where a combination weighs the checks: what all of these say, those that ask agents too.
+"""Verdicts of all checks of a combination on answers outside of a workflow, including checks that call agents.
 
-An answer is had first, without checks; then the checks speak, and their questions go out by runs of the ordinary engine, many at once.
+The answer is produced first, without checks. Then the checks run, and their calls are concurrent runs of the ordinary
+engine.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ NOT_ASKED_REASON = "no agent was asked"
 
 
 class SamplingRunStarter(RunStarter, Protocol):
-    """What carries out runs, and samples: an `Orchestra`."""
+    """Starts runs, and runs with samples: an `Orchestra`."""
 
     def options(self, *, sample: int | None = None) -> RunStarter: ...
 
@@ -45,7 +46,7 @@ def build_situation(
     confidence: float | None,
     combination: Combination | None = None,
 ) -> VerificationRequest:
-    """What the engine would hold an answer of an agent against, on rows that name no other evidence."""
+    """Returns the situation that the engine would verify an agent's answer in, for rows without other evidence."""
     quoted = card.evidence and not (EVIDENCE_CHECKS | {TOOL}).isdisjoint(check_names(checks))
     evidence = collect_sources(inputs.get(card.evidence or "")) if quoted else ()
     return VerificationRequest(
@@ -59,12 +60,12 @@ def build_situation(
 
 
 def without_checks(card: Card) -> Card:
-    """The card as it is asked for an answer alone."""
+    """Returns the card without checks, to produce answers only."""
     return card.with_settings(checks=(), accept=None, otherwise=())
 
 
 def plain_output(card: Card, output: Mapping[str, Any]) -> Any:
-    """An output of the agent as it is, of one by fields: see `orchestra.learn.evaluation.rows.as_record`."""
+    """Returns the plain output of an agent from a record; the inverse of `evaluation.rows.as_record`."""
     return (
         output
         if card.output_schema.get("type") == "object" or "properties" in card.output_schema
@@ -81,9 +82,16 @@ async def run_checks(
     concurrency: int,
     on_run_end: Callable[[], None] = lambda: None,
 ) -> list[VerificationResult]:
-    """The rulings on answers of an agent, each with its inputs, whatever their score. A question that fails leaves its check `unknown`, and
-    so does every one where there are no `runs`. `steps` are the agents that `judges` are the contracts of. Raises `FleetError` where no
-    server can be had."""
+    """Runs all checks on answers at any score and returns the verdicts.
+
+    A failed call leaves its check `unknown`; without `runs` every check that needs a call is `unknown`.
+
+    Args:
+        steps: The agents for the contracts in `judges`.
+
+    Raises:
+        FleetError: No server is available.
+    """
     whole = [
         msgspec.structs.replace(one, accept=0.0, producer=card.contract, inputs=inputs, judges=judges)
         for one, inputs in situations
@@ -114,7 +122,7 @@ async def _ask_questions(
     concurrency: int,
     on_run_end: Callable[[], None],
 ) -> dict[int, list[JudgeReply]]:
-    """What came of the questions of each row."""
+    """Returns the results of the check calls of each row."""
     groups: dict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
     for row, asked in questions.items():
         for place, one in enumerate(asked):

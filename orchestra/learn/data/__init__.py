@@ -1,1 +1,1 @@
-"""Data sets: rows, sources, splits, traces and teachers."""
+"""Data sets: rows, sources, splits, traces, teachers, and the provenance of a training."""

@@ -1,4 +1,4 @@
-"""Gathering: rows of files and of the journal, with where they come from, and the inputs that nobody answered yet."""
+"""Collection of rows from files and from the journal, with their sources, and of inputs without an answer."""
 
 from __future__ import annotations
 
@@ -15,22 +15,21 @@ from orchestra.agents.card import Card
 from orchestra.agents.inference.linear import predicts_number
 from orchestra.core.errors import InputError
 from orchestra.core.labels import Label, is_allowed, join
-from orchestra.learn.data.dataset import DatasetRow, DatasetSource
-from orchestra.learn.data.deduplication import fingerprint
+from orchestra.learn.data.dataset import DatasetRow, DatasetSource, fingerprint
 from orchestra.learn.data.sources import ColumnMapping, group_of, read_numbered_rows
 from orchestra.learn.data.traces import AgentTrace, AnswerSource, CollectedTraces
 from orchestra.schema.strict_json import canonical, digest
 from orchestra.schema.types import Validator
 
 ANSWER_SOURCE_PRIORITY: tuple[AnswerSource, ...] = get_args(AnswerSource)
-"""Who is believed where two answers to the same inputs differ, the surest first."""
+"""Trust order for conflicting answers to the same inputs, most trusted first."""
 FAILED = "nobody's answer was accepted"
 ANSWERED_ELSEWHERE = "withheld or failed, and answered elsewhere"
 
 
 @dataclass(frozen=True, slots=True)
 class UnansweredRow:
-    """Inputs without an output, and where they may go."""
+    """Inputs without an output, and their confidentiality label."""
 
     row: DatasetRow
     label: Label = "internal"
@@ -38,16 +37,16 @@ class UnansweredRow:
 
 @dataclass(frozen=True, slots=True)
 class CollectedRows:
-    """Rows, the surest first; what a teacher could still answer; and what was left out."""
+    """Rows, most trusted first; inputs that a teacher could answer; and what was left out."""
 
     rows: Sequence[DatasetRow] = ()
     origins: Sequence[DatasetSource] = ()
     unanswered: Sequence[UnansweredRow] = ()
     left_out: Counter[str] = field(default_factory=Counter)
     locations: Mapping[str, str] = field(default_factory=dict)
-    """Where rows of files stand, by their ids: `FILE:LINE`."""
+    """Locations of rows from files by row id: `FILE:LINE`."""
     left_out_locations: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """The places of what was left out, or the ids, by reason."""
+    """Locations or ids of what was left out, by reason."""
 
     def __add__(self, other: CollectedRows) -> CollectedRows:
         return CollectedRows(
@@ -60,11 +59,11 @@ class CollectedRows:
         )
 
     def location_of(self, row: DatasetRow) -> str:
-        """Where a row stands; its id where it is of no file."""
+        """Returns the location of a row; its id if it is not from a file."""
         return self.locations.get(row.id, row.id)
 
     def exclude(self, unwanted: Callable[[DatasetRow], bool], reason: str) -> CollectedRows:
-        """The same without some rows and open inputs, which are counted and named."""
+        """Returns a copy without some rows and unanswered inputs, which are counted and located by reason."""
         out = [row for row in (*self.rows, *(one.row for one in self.unanswered)) if unwanted(row)]
         if not out:
             return self
@@ -77,7 +76,7 @@ class CollectedRows:
         )
 
     def drop_answered(self) -> CollectedRows:
-        """The same, with each of the open inputs once, and without those that a row answers."""
+        """Returns a copy with each unanswered input once, and without those that a row answers."""
         known = {fingerprint(row.input) for row in self.rows}
         once: dict[str, UnansweredRow] = {}
         for one in self.unanswered:
@@ -92,14 +91,18 @@ class CollectedRows:
         )
 
     def drop_unanswered(self) -> CollectedRows:
-        """The same without what is open, which is counted."""
+        """Returns a copy without unanswered inputs, which are counted."""
         return replace(self, unanswered=(), left_out=self.left_out + Counter({FAILED: len(self.unanswered)}))
 
 
 def collect_from_files(
     files: Iterable[Path], card: Card, columns: ColumnMapping, licence: str, *, answered: bool
 ) -> CollectedRows:
-    """The rows of files; where a teacher is to answer them, their inputs alone. Raises the errors of `read_source`."""
+    """Collects the rows of files; if a teacher is to answer them, only their inputs.
+
+    Raises:
+        InputError: As `read_source`.
+    """
     gathered, known = CollectedRows(), set[str]()
     for path in files:
         lines = read_numbered_rows(path, card, columns, answered=answered)
@@ -118,8 +121,9 @@ def collect_from_files(
 
 
 def _with_unique_ids(rows: Sequence[DatasetRow], stem: str, known: Collection[str]) -> list[DatasetRow]:
-    """Rows by ids that no other file has: where files each count from 1, with the file's name before them, and a number where another file
-    of that name was there."""
+    """Makes row ids unique across files: with the file's name as prefix if several files count from 1, and a number if
+    the name occurs twice.
+    """
     for prefix in chain(("", f"{stem}-"), (f"{stem}-{number}-" for number in count(2))):
         if not any(f"{prefix}{row.id}" in known for row in rows):
             break
@@ -127,10 +131,11 @@ def _with_unique_ids(rows: Sequence[DatasetRow], stem: str, known: Collection[st
 
 
 def collect_from_runs(found: CollectedTraces, card: Card, journal: str, licence: str, group: str) -> CollectedRows:
-    """The rows of an agent's traces: those alone that fit its types as they are now, of runs that it may see; without computed fields.
+    """Collects rows from the traces of an agent. Only rows that fit the agent's current types are taken, only from runs
+    that it may see, and without computed fields.
 
-    Raises `InputError` N008 where there is neither an answer nor an input that a teacher could be asked about, N011 for a group by
-    what is no input.
+    Raises:
+        InputError: N008 if there is neither an answer nor an input for a teacher; N011 if the group is not an input.
     """
     inputs, outputs, form = Validator(card.input_schema), Validator(card.output_form.schema), card.output_form
     left_out: Counter[str] = Counter({"after a point that today's engine does not follow": found.unreached_calls})
@@ -171,12 +176,15 @@ def collect_from_runs(found: CollectedTraces, card: Card, journal: str, licence:
 def collect_from_escalations(
     found: CollectedTraces, agent: str, card: Card, columns: ColumnMapping, journal: str, licence: str
 ) -> CollectedRows:
-    """Rows for an agent that tells how much a call of another one (`agent`) needs the larger model: 1 where that was accepted and the
-    agent's own answer was not, 0 where its own was accepted, or neither. What nothing judged, or was never asked of its own model, is
-    left out and counted.
+    """Collects rows for an agent that estimates how much a call of another agent (`agent`) needs the larger model.
 
-    Raises `InputError` N105 where the card's output is no one number, N008 where no call gives a row, N011 for an input that calls of
-    that agent do not have, and for a group by what is no input.
+    The target is 1 if the larger model's answer was accepted and the agent's own answer was not. It is 0 if the agent's
+    own answer was accepted, or neither. Calls that no check judged, and calls that the agent's own model did not
+    answer, are left out and counted.
+
+    Raises:
+        InputError: N105 if the output of the card is not one number; N008 if no call gives a row; N011 if the calls
+        have no such input, or if the group is not an input.
     """
     if not predicts_number(card):
         raise InputError("N105", f"{card.name} gives no number, which --escalated learns", hint="output: {need: float}")
@@ -218,7 +226,11 @@ def collect_from_escalations(
 
 
 def _check_columns(found: CollectedTraces, agent: str, named: Mapping[str, str]) -> None:
-    """Raises `InputError` N011 for an input that none of the calls has; one that some leave out is null in these."""
+    """Checks that at least one call has each input; an input that only some calls have is null in the others.
+
+    Raises:
+        InputError: N011 if an input occurs in no call.
+    """
     known = dict.fromkeys(name for trace in found.traces for name in trace.inputs)
     for name, column in named.items():
         if known and column not in known:
@@ -234,7 +246,7 @@ def _inputs_fit(card: Card, inputs: Validator, trace: AgentTrace) -> bool:
 def _trace_source(
     traces: Sequence[AgentTrace], by: AnswerSource, journal: str, licence: str, found: CollectedTraces
 ) -> DatasetSource:
-    """Where the rows of one kind come from; the runs' ids, and what was read to find them."""
+    """Returns the source of rows of one kind, with the ids of the runs and the filter that selected them."""
     match by:
         case "itself":
             judged = sum(trace.is_accepted for trace in traces)

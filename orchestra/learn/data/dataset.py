@@ -1,13 +1,16 @@
-"""Data sets: rows of an agent's work in three parts, with where they come from and what may be done with them.
+"""Data sets: rows of an agent's task in three splits, with their sources, licence and confidentiality label.
 
-A folder with `manifest.json` and `train.jsonl`, `tune.jsonl`, `test.jsonl`; each line is a row `{"id", "input", "output", "group"}`. The
-digest of the rows is the version. Rows of one group stand in one part, and the test part asks nothing
-that another part asks: what is alike is not tested on what was trained.
+A data set is a folder with `manifest.json` and `train.jsonl`, `tune.jsonl`, `test.jsonl`; each line is a row `{"id",
+"input", "output", "group"}`. Its version is the digest of the rows. All rows of a group are in one split, and no input
+of the test split occurs in another split, up to spelling.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +21,6 @@ import msgspec
 from orchestra.core.atomic_files import open_private_file, write_file
 from orchestra.core.errors import InputError
 from orchestra.core.labels import Label, join
-from orchestra.learn.data.deduplication import fingerprint
 from orchestra.learn.data.jsonl import JsonLinesFormat
 from orchestra.schema.strict_json import JsonDecodingError, canonical, decode_json, digest
 
@@ -28,36 +30,36 @@ MANIFEST_FILE = "manifest.json"
 
 
 class DatasetRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One piece of an agent's work: what it is given, and what it should write."""
+    """One example of an agent's task: the input and the expected output."""
 
     id: str
     input: dict[str, Any]
     output: Any
     group: str
-    """Rows with something in common, such as the passage that they ask about."""
+    """Rows of one group are related, such as questions about one passage."""
 
 
 _LINE_FORMAT = JsonLinesFormat(DatasetRow, "N001", "row", "orchestra learn data")
 
 
 class DatasetSource(msgspec.Struct, frozen=True):
-    """Where rows come from."""
+    """A source of rows."""
 
     name: str
     licence: str
     digest: str = ""
-    """Of the file that was read."""
+    """Digest of the source file."""
     description: str = ""
-    """How the rows were made of it."""
+    """How the rows were made from the source."""
     rows: int = 0
     runs: tuple[str, ...] = ()
-    """Of a journal: the runs that the rows are of."""
+    """For a journal: the ids of the runs."""
     label: Literal[Label, ""] = ""
-    """Of a journal: the strictest label of these runs."""
+    """For a journal: the strictest label of these runs."""
 
 
 class SplitRecord(msgspec.Struct, frozen=True):
-    """What a part holds."""
+    """The file of a split and its size."""
 
     rows: int
     groups: int
@@ -69,30 +71,30 @@ _FORMAT: Literal["orchestra/dataset/v2"] = "orchestra/dataset/v2"
 
 
 class _FormatOnly(msgspec.Struct):
-    """The first field of a manifest, to name the version of one that cannot be read."""
+    """The first field of a manifest, to report the format of a manifest that cannot be decoded."""
 
     format: str
 
 
 class DatasetManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a data set is."""
+    """The manifest of a data set."""
 
     format: Literal["orchestra/dataset/v2"] = _FORMAT
     name: str
     agent: str
     contract: str
-    """Digest of the agent's types of input and output."""
+    """Digest of the agent's input and output types (`compatibility.contract_digest`)."""
     digest: str
-    """Of the rows: the version."""
+    """Digest of the rows: the version."""
     licence: str
     sources: tuple[DatasetSource, ...]
     splits: dict[str, SplitRecord]
     left_out: dict[str, int] = {}
-    """Rows that were not taken, by reason."""
+    """Number of rows that were left out, by reason."""
 
     @property
     def label(self) -> Label | None:
-        """Where the rows may go: the strictest label of their sources; None where no source says one."""
+        """The strictest label of the sources; None if no source has a label."""
         labels: list[Label] = [one.label for one in self.sources if one.label]
         return join(labels) if labels else None
 
@@ -115,8 +117,12 @@ class Dataset:
         rows: Mapping[Split, Sequence[DatasetRow]],
         left_out: Mapping[str, int] | None = None,
     ) -> Dataset:
-        """A data set of these rows. Raises `InputError` N002 without a licence, N003 for a group in two parts, or for what is
-        asked in the test part and in another one, N004 for an id twice."""
+        """Builds a data set.
+
+        Raises:
+            InputError: N002 if there is no licence; N003 if a group, or an input of the test split, occurs in two
+            splits; N004 if an id occurs twice.
+        """
         if not licence.strip():
             raise InputError(
                 "N002", f"nothing says what may be done with the rows of {name}", hint="--licence 'CC BY 4.0'"
@@ -138,7 +144,7 @@ class Dataset:
         return cls(manifest, whole)
 
     def write(self, folder: Path) -> None:
-        """Writes the folder; the manifest last, so that a folder with one is whole."""
+        """Writes the folder. The manifest is written last, so a folder with a manifest is complete."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MANIFEST_FILE).unlink(missing_ok=True)
         for part in SPLITS:
@@ -148,7 +154,11 @@ class Dataset:
 
     @classmethod
     def load(cls, folder: Path) -> Dataset:
-        """The data set of a folder, its rows compared with the manifest. Raises `InputError` N001 to N004."""
+        """Loads a data set and compares its rows with the manifest.
+
+        Raises:
+            InputError: N001 to N004 if the data set is invalid.
+        """
         try:
             manifest = read_manifest(folder)
             texts = {part: (folder / f"{part}.jsonl").read_bytes() for part in SPLITS}
@@ -184,7 +194,7 @@ def read_manifest(folder: Path) -> DatasetManifest:
 
     Raises:
         OSError: The file cannot be read.
-        JsonDecodingError: The file is no manifest of a data set.
+        JsonDecodingError: The file is not a manifest of a data set.
         InputError: N001 if the manifest has another version of the format.
     """
     content = (folder / MANIFEST_FILE).read_bytes()
@@ -205,17 +215,21 @@ def dataset_label_of(file: Path) -> Label | None:
     """Returns the label of the data set that a file of rows belongs to; None if it belongs to none.
 
     Raises:
-        InputError: N001 if the manifest beside the file has an earlier format, for its label would be lost.
+        InputError: N001 if the manifest beside the file has an earlier format: its label would be lost.
     """
     try:
         manifest = read_manifest(file.parent)
-    except (OSError, JsonDecodingError):  # no manifest, or that of something else
+    except (OSError, JsonDecodingError):  # no manifest, or a manifest of another kind
         return None
     return manifest.label if file.suffix == ".jsonl" and file.stem in manifest.splits else None
 
 
 def check_overwrite(folder: Path, version: str = "") -> None:
-    """Refuses a folder where a data set of another version stands, or something else with a manifest. Raises `InputError` N016."""
+    """Checks that a folder has no data set of another version and no other manifest.
+
+    Raises:
+        InputError: N016 if writing would overwrite it.
+    """
     path = folder / MANIFEST_FILE
     if not os.path.isfile(path):
         return
@@ -249,7 +263,11 @@ def _check_rows(name: str, rows: Mapping[Split, Sequence[DatasetRow]]) -> None:
 
 
 def check_unique_ids(name: str, rows: Iterable[DatasetRow]) -> None:
-    """Refuses rows of which two have one id. Raises `InputError` N004."""
+    """Checks that row ids are unique.
+
+    Raises:
+        InputError: N004 if an id occurs twice.
+    """
     ids: set[str] = set()
     for row in rows:
         if row.id in ids:
@@ -265,3 +283,120 @@ def _split_record(rows: Sequence[DatasetRow]) -> SplitRecord:
 
 def _encode_rows(rows: Iterable[DatasetRow]) -> bytes:
     return b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
+
+
+@dataclass(frozen=True, slots=True)
+class SplitShares:
+    """Shares of the groups in the tune split and the test split; the others are in the training split."""
+
+    tune: float = 0.1
+    test: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Raises `InputError` N005 if the shares leave nothing for training."""
+        if not (0 <= self.tune < 1 and 0 <= self.test < 1 and self.tune + self.test < 1):
+            raise InputError(
+                "N005",
+                f"--tune {self.tune:g} and --test {self.test:g} are no shares that leave something to train on",
+                hint="--tune 0.1 --test 0.1",
+            )
+
+
+def assign_split(group: str, shares: SplitShares, salt: str = "") -> Split:
+    """Returns the split of a group, by a hash of its name: adding or removing rows does not change it."""
+    place = int.from_bytes(hashlib.sha256(f"{salt}\n{group}".encode()).digest()[:8], "big") / 2**64
+    return "test" if place < shares.test else "tune" if place < shares.test + shares.tune else "train"
+
+
+def split(rows: Iterable[DatasetRow], shares: SplitShares, salt: str = "") -> dict[Split, list[DatasetRow]]:
+    """Returns the rows by split."""
+    parts: dict[Split, list[DatasetRow]] = {"train": [], "tune": [], "test": []}
+    for row in rows:
+        parts[assign_split(row.group, shares, salt)].append(row)
+    return parts
+
+
+_PUNCTUATION = re.compile(r"(?P<sign>[-(](?=\s*\d)|(?<=\d)\)|(?<=\d)[.,](?=\d))|[^\w\s]")
+r"""A sign beside digits, or a character that is neither part of a word (as in Python's `\w`) nor a blank."""
+_SYMBOLS = "/*%#&@\\"
+"""Characters that Unicode classifies as punctuation but that distinguish texts."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeduplicatedRows:
+    """Rows without duplicates, and what was left out."""
+
+    rows: list[DatasetRow]
+    exact_duplicates: int
+    """Number of rows with exactly the input and output of an earlier row."""
+    near_duplicates: int
+    """Number of rows that equal an earlier row up to spelling."""
+    contradictions: list[tuple[DatasetRow, DatasetRow]]
+    """Pairs of an earlier row and a row with the same input and another output."""
+
+
+def deduplicate(rows: Iterable[DatasetRow]) -> DeduplicatedRows:
+    """Removes duplicates; the first row of each stays.
+
+    Rows are duplicates if they are equal up to case, punctuation, spacing and Unicode form. Symbols are not
+    punctuation, and neither are signs beside digits: `7 - 3` is not `7 + 3`, and `C++` is not `C#`.
+    """
+    kept: dict[str, DatasetRow] = {}
+    same = near = 0
+    contradicting: list[tuple[DatasetRow, DatasetRow]] = []
+    for row in rows:
+        first = kept.setdefault(fingerprint(row.input), row)
+        if first is row:
+            continue
+        if _normalize(first.output) != _normalize(row.output):
+            contradicting.append((first, row))
+        elif first.input == row.input:
+            same += 1
+        else:
+            near += 1
+    return DeduplicatedRows(list(kept.values()), same, near, contradicting)
+
+
+def is_empty(value: Any) -> bool:
+    """Returns whether an input has no content: only blank texts, nulls, and empty lists and records."""
+    match value:
+        case str():
+            return not value.strip()
+        case dict():
+            return all(is_empty(item) for item in value.values())
+        case list():
+            return all(is_empty(item) for item in value)
+        case _:
+            return value is None
+
+
+def fingerprint(value: Any) -> str:
+    """Returns a digest that is equal for inputs that are equal up to spelling."""
+    return digest(canonical(_normalize(value)))
+
+
+def _normalize(value: Any) -> Any:
+    """Returns a value with each text replaced by the list of its words; a text without words is kept."""
+    match value:
+        case str():
+            return (
+                _PUNCTUATION.sub(_normalize_character, unicodedata.normalize("NFKC", value).casefold()).split() or value
+            )
+        case dict():
+            return {key: _normalize(item) for key, item in value.items()}
+        case list():
+            return [_normalize(item) for item in value]
+        case _:
+            return value
+
+
+def _normalize_character(found: re.Match[str]) -> str:
+    r"""Returns the replacement of a character that is not a letter or digit. Vowel signs and accents (which `\w` does
+    not match), symbols, and signs beside digits are kept.
+    """
+    char, category = found[0], unicodedata.category(found[0])
+    if category[0] == "M":
+        return char
+    if found["sign"] or char in _SYMBOLS or category in ("Sm", "Sc", "So"):
+        return f" {char} "
+    return "" if category == "Cf" else " "

@@ -1,4 +1,4 @@
-"""Files of JSON lines that somebody wrote: each line is a value of one type, or is shown to him with its place."""
+"""JSON lines files written by users: each line is decoded as one type, and errors have a location."""
 
 from __future__ import annotations
 
@@ -17,16 +17,20 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class JsonLinesFormat(Generic[T]):
-    """What the lines of a file are, and what is said of others."""
+    """The type of the lines of a file, and the parts of its error messages."""
 
     type: type[T]
     code: str
     row_name: str
-    """One of them, as in “a line that is no row”."""
+    """The name of a row in messages, as in “a line that is no row”."""
     hint: str
 
     def read_bytes(self, path: Path) -> bytes:
-        """A file's bytes, unpacked where its name ends in `.gz`. Raises `InputError` where it cannot be read."""
+        """Returns the bytes of a file, decompressed if its name ends in `.gz`.
+
+        Raises:
+            InputError: The file cannot be read.
+        """
         try:
             data = path.read_bytes()
             return gzip.decompress(data) if path.suffix == ".gz" else data
@@ -35,11 +39,19 @@ class JsonLinesFormat(Generic[T]):
             raise InputError(self.code, f"{path} cannot be read: {reason}", hint=self.hint) from error
 
     def parse_lines(self, path: Path, data: bytes) -> Iterator[tuple[SourceLocation, T]]:
-        """The lines of a file, each with its place. Raises `InputError` for one that is none."""
+        """Yields the lines of a file with their locations.
+
+        Raises:
+            InputError: A line has another type.
+        """
         return ((place, self.parse_line(text, place)) for place, text in numbered_lines(path, data))
 
     def parse_line(self, text: bytes, place: SourceLocation) -> T:
-        """One line. Raises `InputError`."""
+        """Decodes one line.
+
+        Raises:
+            InputError: The line has another type.
+        """
         try:
             return decode_json(text, self.type)
         except JsonDecodingError as error:
@@ -49,7 +61,7 @@ class JsonLinesFormat(Generic[T]):
 
 
 def numbered_lines(path: Path, data: bytes) -> Iterator[tuple[SourceLocation, bytes]]:
-    """The lines of a file that say something, with where they stand."""
+    """Yields the lines of a file that are not blank, with their locations."""
     return (
         (SourceLocation(str(path), number, text=text.decode("utf-8", "replace")), text)
         for number, text in iter_json_lines(data)

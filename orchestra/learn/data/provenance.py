@@ -1,8 +1,9 @@
-"""What an agent has learnt from: marks of its rows, kept beside what it has learnt, so that nobody judges it by rows that it knows.
+"""Fingerprints of the rows that an agent was trained on, kept beside its weights, so that it is not evaluated on them.
 
-An agent is nearly always right on rows that it was trained on: a promise about those says nothing about others. The marks are digests of
-inputs, equal for those that say the same; no text of a row can be read in them. Of many rows those with the lowest marks are kept: they
-are a sample, and of any other rows the same sample can be taken.
+An agent is nearly always correct on its training rows: a guarantee from those does not hold for others. Fingerprints
+are digests of inputs, equal for inputs that are equal up to spelling; the texts cannot be recovered from them. Of many
+rows only those with the lowest fingerprints are kept: they are a sample, and the same sample can be taken of any other
+rows.
 """
 
 from __future__ import annotations
@@ -17,8 +18,7 @@ from orchestra.agents.card import Card
 from orchestra.agents.card_file import KINDS_WITH_ARRAYS
 from orchestra.core.atomic_files import write_file
 from orchestra.core.errors import InputError, SourceLocation
-from orchestra.learn.data.dataset import MANIFEST_FILE, Dataset, read_manifest
-from orchestra.learn.data.deduplication import fingerprint
+from orchestra.learn.data.dataset import MANIFEST_FILE, Dataset, fingerprint, read_manifest
 from orchestra.learn.evaluation.rows import EvaluationSet
 from orchestra.learn.promotion.promotion import PROVENANCE_FILE
 from orchestra.learn.promotion.promotion import weights_digest as learnt_mark
@@ -28,23 +28,27 @@ from orchestra.verification.certificates.row_fingerprints import FINGERPRINT_LEN
 TrainingSplit: TypeAlias = Literal["train", "tune"]
 TRAINING_SPLITS: tuple[TrainingSplit, ...] = ("train", "tune")
 MAX_SMALL_DOMAIN = 50
-"""Rows of a domain so small that a training knows most of it: an agent that reads one of twelve categories has no others."""
+"""Number of inputs up to which a domain is small: a training covers most of it, such as an agent that reads one of
+twelve categories.
+"""
 
 
 class TrainingProvenance(msgspec.Struct, frozen=True, kw_only=True):
-    """The record beside what an agent has learnt."""
+    """The provenance record beside the weights of an agent."""
 
     format: Literal["orchestra/learnt-from/v2"] = "orchestra/learnt-from/v2"
     weights_digest: str
-    """Digest of what came of it: a record beside something else is none."""
+    """Digest of the weights that the record describes; a record beside other weights is ignored."""
     data: str
-    """The name of the data set, and of those before it; each once."""
+    """Names of the data set and of those of earlier trainings, each once."""
     train: RowFingerprints
     tune: RowFingerprints
 
 
 def write_provenance(card: Card, data: Dataset, folder: Path, previous: TrainingProvenance | None = None) -> None:
-    """Writes the provenance record of a training into its folder, merged with that of `previous`, the training that it continues."""
+    """Writes the provenance record of a training into its folder, merged with that of `previous`, the training that it
+    continues.
+    """
     train, tune = (
         RowFingerprints.of(fingerprint(row.input)[:FINGERPRINT_LENGTH] for row in data.rows[part])
         for part in TRAINING_SPLITS
@@ -58,7 +62,11 @@ def write_provenance(card: Card, data: Dataset, folder: Path, previous: Training
 
 
 def read_provenance(card: Card, folder: Path) -> TrainingProvenance | None:
-    """The record in a folder, where it is about what lies there. Raises `InputError` N205 for one that cannot be read."""
+    """Reads the record in a folder; None if there is none for the weights in the folder.
+
+    Raises:
+        InputError: N205 if the record cannot be read.
+    """
     path = folder / PROVENANCE_FILE
     if not path.is_file():
         return None
@@ -75,11 +83,11 @@ def read_provenance(card: Card, folder: Path) -> TrainingProvenance | None:
 
 
 class TrainingOverlap(NamedTuple):
-    """Rows that an agent has learnt from, among those that it is to be judged by."""
+    """Rows of an evaluation that an agent was trained on."""
 
     message: str
     is_significant: bool
-    """Whether they are more than may be there by chance."""
+    """Whether there are more of them than chance explains."""
     hint: str
 
 
@@ -90,11 +98,17 @@ def find_training_overlap(
     parts: Sequence[TrainingSplit] = TRAINING_SPLITS,
     display_name: str = "",
 ) -> list[TrainingOverlap]:
-    """Of which rows an agent knows the answers, for each part of what it, or each of its members, has learnt from. `display_name`
-    replaces its name in messages.
+    """Finds the rows that an agent was trained on, for each of its training data sets and for each member of an
+    ensemble.
 
-    Without a record, a file beside the manifest of a data set counts whole that is the agent's and has these very rows as such a part.
-    Raises `InputError` N205 for a record that cannot be read.
+    Without a record, a file beside the manifest of the agent's data set counts completely if the manifest lists it with
+    these rows.
+
+    Args:
+        display_name: The name of the agent in messages.
+
+    Raises:
+        InputError: N205 if a record cannot be read.
     """
     found: list[TrainingOverlap] = []
     marks = fingerprints_of(test)
@@ -119,22 +133,27 @@ def find_training_overlap(
 
 
 def refuse_training_overlap(found: Sequence[TrainingOverlap]) -> None:
-    """Refuses to judge an agent by many rows that it knows. Raises `InputError` N205.
+    """Refuses to evaluate an agent on many rows that it was trained on.
 
-    Few may be there by chance; rows of one input count once. Where there are no more than `MAX_SMALL_DOMAIN` inputs, each of them twice and more, the
-    domain is so small that a training knows most of it: of these it is only told.
+    A few may occur by chance; rows with one input count once. With at most `MAX_SMALL_DOMAIN` inputs, each of them at
+    least twice, the domain is so small that a training covers most of it: then the overlap is only reported.
+
+    Raises:
+        InputError: N205 if the overlap is significant.
     """
     if (first := next((one for one in found if one.is_significant), None)) is not None:
         raise InputError("N205", first.message, hint=first.hint)
 
 
 def fingerprints_of(test: EvaluationSet) -> list[str]:
-    """The marks of the rows of a test, in their order."""
+    """Returns the fingerprints of the rows of an evaluation, in order."""
     return [fingerprint(one.input)[:FINGERPRINT_LENGTH] for one in test.rows]
 
 
 def row_set_of(test: EvaluationSet) -> RowSet:
-    """The rows of a test, as others are held against them; without marks where their domain is so small that other rows have the same."""
+    """Returns the rows of an evaluation as a set to compare with others; without fingerprints if the domain is so small
+    that unrelated rows share them.
+    """
     marks = fingerprints_of(test)
     return RowSet(frozenset({test.digest}), frozenset(() if _is_small_domain(marks) else marks))
 
@@ -144,7 +163,7 @@ def _is_small_domain(marks: Sequence[str]) -> bool:
 
 
 def _weights_folder(card: Card) -> Path | None:
-    """Where what an agent has learnt lies; None where it has learnt nothing, or what the fleet keeps."""
+    """Returns the folder of an agent's weights; None if it has none, or has an adapter of the fleet."""
     if card.folder is None:
         return None
     if card.kind in KINDS_WITH_ARRAYS:
@@ -157,14 +176,14 @@ def _weights_folder(card: Card) -> Path | None:
 def _overlap_by_manifest(
     card: Card, test: EvaluationSet, data: Path, parts: Sequence[TrainingSplit]
 ) -> Iterator[TrainingOverlap]:
-    """Of what was trained before there were records."""
+    """Returns the overlap for a training without a record, from the manifest of the data set."""
     path = data.parent / MANIFEST_FILE
     if data.is_dir() or not path.is_file():
         return
     try:
         manifest = read_manifest(data.parent)
     except JsonDecodingError:
-        return  # the manifest of something else
+        return  # a manifest of another kind
     part = next(
         (part for part in parts if part in manifest.splits and manifest.splits[part].digest == test.digest), None
     )

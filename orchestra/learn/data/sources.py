@@ -1,4 +1,4 @@
-"""Sources: rows of a file of JSON lines or CSV, as an agent's inputs and outputs; every fault with its line and column."""
+"""Source files: rows of JSON lines or CSV as an agent's inputs and outputs; every error has a line and a column."""
 
 from __future__ import annotations
 
@@ -26,45 +26,55 @@ from orchestra.schema.strict_json import StrictJsonError, canonical, digest, par
 from orchestra.schema.types import Schema, Validator, format_type, subschema, union_members
 
 MAX_ERRORS = 20
-"""Different faults of a file that are told at once."""
+"""Maximal number of different errors that are reported at once."""
 MAX_BYTES = 1 << 30
-"""Bytes of a file at most."""
+"""Maximal size of a file in bytes."""
 MISSING = object()
 ANY_VALUE = "*"
-"""All values of a field of which nothing else is said what they mean."""
+"""The key of a value mapping for all values that have no entry of their own."""
 SNIFFED_CHARACTERS = 1 << 20
-"""Characters by which it is guessed what separates cells."""
+"""Number of characters from which the separator is detected."""
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
-"""What may stand between the columns of a CSV; spreadsheets write semicolons where a comma is the decimal mark."""
+"""Allowed column separators; spreadsheets write semicolons if a comma is the decimal mark."""
 _ZIP_SIGNATURE = b"PK\x03\x04"
-"""What a spreadsheet begins with, as every archive."""
+"""The first bytes of a spreadsheet file, as of every ZIP archive."""
 _SEPARATOR_LINE = re.compile(r"sep=([,;\t])(?:\r\n|\r|\n)")
-"""A first line by which spreadsheets are told what stands between columns."""
+"""A first line that declares the separator to spreadsheets."""
 _SAME_NAME_HINT = 'JSON lines tell them apart: {"id", "input": {...}, "output": {...}}'
-"""What is to be done where an input and an output have one name: a column can be mapped to both alone."""
+"""Hint for an input and an output with the same name: a column cannot be mapped to only one of them."""
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file is called as a table is: its cells are texts, and become values by the types of the fields."""
+    """Returns whether the file name is that of a table. Cells of a table are texts, and are parsed by the types of the
+    fields.
+    """
     return path.suffix.lower() in (".csv", ".tsv")
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnMapping:
-    """Which columns of a file hold the fields of an agent; a column of JSON lines may be a path such as `expected.answers.0.text`."""
+    """The columns of a file with the fields of an agent; a column of JSON lines may be a path such as
+    `expected.answers.0.text`.
+    """
 
     columns: Mapping[str, str]
-    """By the field's name: an input's, an output's, or `output` for all of it. Of a number, `a-b` is the difference of two columns."""
+    """Columns by field name: of an input, of an output, or `output` for the complete output. For a number, `a-b` is the
+    difference of two columns.
+    """
     group: str = ""
-    """The column whose values tell what belongs together; empty for the agent's evidence, else for each input by itself."""
+    """The column with the group; empty for the agent's evidence, else each input is its own group."""
     id: str = "id"
     value_mapping: Mapping[str, Mapping[str, str]] | None = None
-    """By the field's name: what is read for values of the rows; `*` says it of all that have nothing of their own."""
+    """Replacements of values by field name; `*` applies to all values without an entry of their own."""
 
     @classmethod
     def parse(cls, given: Sequence[str], group: str = "", means: Sequence[str] = ()) -> ColumnMapping:
-        """From texts such as `text=message`, and `label:unsupported=not stated`. Raises `InputError` N011 for another form."""
+        """Parses texts such as `text=message` and `label:unsupported=not stated`.
+
+        Raises:
+            InputError: N011 if a text has another form.
+        """
         pairs = [one.partition("=") for one in given]
         for field, sign, column in pairs:
             if not (field and sign and column):
@@ -81,7 +91,7 @@ class ColumnMapping:
         return cls({field: column for field, _, column in pairs}, group, value_mapping=meant)
 
     def mapped_value(self, name: str, value: Any) -> str | None:
-        """What is read for a value of a field; None where it stays as it is."""
+        """Returns the replacement of a value of a field; None if it has none."""
         means = (self.value_mapping or {}).get(name)
         if not means or isinstance(value, Mapping | list):
             return None
@@ -90,19 +100,21 @@ class ColumnMapping:
 
 @dataclass(frozen=True, slots=True)
 class SourceLine:
-    """One record of a file, with where it stands."""
+    """One record of a file, with its location."""
 
     number: int
     text: str
     values: Mapping[str, Any]
     is_json: bool
-    """Whether the values are JSON, or texts of CSV."""
+    """Whether the values are JSON; else they are texts of CSV cells."""
 
 
 def read_source(path: Path, card: Card, columns: ColumnMapping, *, answered: bool = True) -> list[DatasetRow]:
-    """The rows of a file; where they are not `answered`, their inputs alone, and null for every output.
+    """Reads the rows of a file; if they are not `answered`, only their inputs, with null outputs.
 
-    Raises `InputError`, or `InputErrors`: N010 (unreadable), N011 (a column that is not there), N012 (a value of another type).
+    Raises:
+        InputError: N010 if the file cannot be read; N011 if a column is missing; N012 if a value has another type.
+        `InputErrors` if there are several errors.
     """
     return [row for _, row in read_numbered_rows(path, card, columns, answered=answered)]
 
@@ -128,13 +140,13 @@ def read_numbered_rows(
 
 
 class _ErrorCollector:
-    """The faults of a file: equal ones are one, at the first place, with how many rows have it."""
+    """The errors of a file. Equal errors are counted as one, with the first location and the number of rows."""
 
     def __init__(self) -> None:
         self.first_errors: dict[str, InputError] = {}
         self.row_counts: Counter[str] = Counter()
         self.other_count = 0
-        """Rows with faults that are not among the first ones."""
+        """Number of rows with errors beyond `MAX_ERRORS`."""
 
     def add(self, error: InputError) -> None:
         if error.message not in self.first_errors and len(self.first_errors) >= MAX_ERRORS:
@@ -144,7 +156,7 @@ class _ErrorCollector:
         self.row_counts[error.message] += 1
 
     def raise_all(self) -> None:
-        """Raises what there is, `InputErrors` where it is more than one."""
+        """Raises the collected errors, as `InputErrors` if there are several."""
         errors = [self._with_count(message, error) for message, error in self.first_errors.items()]
         if self.other_count:
             errors.append(
@@ -164,7 +176,7 @@ class _RowReader:
         self.path, self.card, self.columns, self.answered = path, card, columns, answered
         self.inputs: Mapping[str, Any] = card.input_schema.get("properties", {})
         self.output_schema = card.output_form.schema
-        """The type of what a row holds: what code computes is in no row."""
+        """The output type without computed fields: rows do not contain those."""
         outputs: Mapping[str, Any] = self.output_schema.get("properties", {})
         self.outputs = outputs if outputs and "output" not in columns.columns else {}
         known = {*self.inputs, *self.outputs, "output"}
@@ -177,8 +189,11 @@ class _RowReader:
         self.validators: dict[str, Validator] = {}
 
     def _find_shared_names(self) -> list[str]:
-        """The names that an input and the output have both, which JSON lines may tell apart. Raises `InputError` N011 where both were
-        mapped to one column."""
+        """Returns the names that an input and the output share; JSON lines can distinguish them.
+
+        Raises:
+            InputError: N011 if both are mapped to one column.
+        """
         named, shared = self.columns.columns, list[str]()
         read = {named.get(name, name): name for name in self.inputs}
         for field in self.outputs or ("output",):
@@ -197,7 +212,11 @@ class _RowReader:
         return shared
 
     def _check_not_shared(self, line: SourceLine) -> None:
-        """Refuses one column for an input and for the output: the agent would read what it should tell. Raises `InputError` N011."""
+        """Checks that an input and the output are not read from one column: the agent would see the answer.
+
+        Raises:
+            InputError: N011 if they are.
+        """
         for name in self.shared_names:
             sides = ("input", "output") if self.outputs else ("input",)
             if name in line.values and all(_nested_value(line, side, name) is MISSING for side in sides):
@@ -260,8 +279,10 @@ class _RowReader:
         return value
 
     def _find_column(self, line: SourceLine, name: str, inside: str) -> tuple[str, Any]:
-        """The column of a field and its value: as it was mapped, else of that name, else of that name inside `input`, or inside `output` or
-        `expected`; there first, where an input and an output share the name."""
+        """Returns the column of a field and its value: the mapped column, else the column with the field's name, else
+        that key inside `input`, `output` or `expected`. If an input and an output share the name, the nested keys come
+        first.
+        """
         if (column := self.columns.columns.get(name)) is not None:
             return column, _value_at(line.values, column)
         within = _nested_value(line, inside, name)
@@ -281,7 +302,7 @@ class _RowReader:
         return group_of(self.card, inputs, self.columns.group, line.values, self._place_of(line))
 
     def _place_of(self, line: SourceLine, value: Any = MISSING) -> SourceLocation:
-        """The place of a value in its line; of the line where it is not found as it is written."""
+        """Returns the location of a value in its line; that of the line if the value is not written literally."""
         for spelt in () if value is MISSING else (json.dumps(value, ensure_ascii=False), json.dumps(value), str(value)):
             if (at := line.text.find(spelt)) >= 0:
                 return SourceLocation(str(self.path), line.number, at + 1, line.text, len(spelt))
@@ -289,7 +310,7 @@ class _RowReader:
 
 
 def _nested_value(line: SourceLine, side: str, name: str) -> Any:
-    """What a line of JSON has of this name inside `input` or `output`, which the rows of evaluations call `expected`."""
+    """Returns the value of a key inside `input` or `output` (`expected` in rows of evaluations)."""
     if not (side and line.is_json):
         return MISSING
     found = _value_at(line.values, f"{side}.{name}")
@@ -306,8 +327,12 @@ def _leaked_answer_error(
 def group_of(
     card: Card, inputs: Mapping[str, Any], column: str, values: Mapping[str, Any], place: SourceLocation | None = None
 ) -> str:
-    """What a row belongs to: the value of a column, whatever its case and its blanks; without one, and of an empty cell, the agent's
-    evidence, else its inputs. Raises `InputError` N011."""
+    """Returns the group of a row: the value of the group column up to case and blanks; without a column, or with an
+    empty cell, the agent's evidence, else its inputs.
+
+    Raises:
+        InputError: N011 if the column is missing.
+    """
     value = _value_at(values, column) if column else None
     if value is None or (isinstance(value, str) and not value.strip()):
         return digest(canonical(inputs.get(card.evidence or "", inputs)))[:16]
@@ -364,7 +389,11 @@ def read_lines(
 
 
 def _decode(data: bytes, path: Path) -> str:
-    """The text of a file. Raises `InputError` N010 with the place of the first byte that is not UTF-8."""
+    """Decodes a file as UTF-8.
+
+    Raises:
+        InputError: N010 with the location of the first invalid byte.
+    """
     data = data.removeprefix(codecs.BOM_UTF8)
     try:
         return data.decode()
@@ -433,7 +462,7 @@ def _csv_lines(text: str, path: Path, on_header: Callable[[Sequence[str]], None]
         before = over + reader.line_num + 1
         for record in reader:
             number, before = before, over + reader.line_num + 1
-            while not lines[number - 1].strip() and number < over + reader.line_num:  # blank lines are passed over
+            while not lines[number - 1].strip() and number < over + reader.line_num:  # skip blank lines
                 number += 1
             line = lines[number - 1]
             if None in record or None in record.values():
@@ -454,8 +483,9 @@ def _csv_lines(text: str, path: Path, on_header: Callable[[Sequence[str]], None]
 
 
 def _detect_separator(text: str) -> str:
-    """Of what stands in the first line outside of quotes: that under which the next record has as many cells, a comma before others; else
-    what the first line has most of."""
+    """Returns the separator in the first line, outside of quotes, for which the next record has as many cells, a comma
+    first; else the most frequent one.
+    """
     counts, quoted = dict.fromkeys(SEPARATORS, 0), False
     for char in text:
         if char == '"':
@@ -464,7 +494,7 @@ def _detect_separator(text: str) -> str:
             break
         elif not quoted and char in counts:
             counts[char] += 1
-    with suppress(csv.Error):  # whoever reads all of it is told
+    with suppress(csv.Error):  # reading the complete file reports the error
         for one in (one for one, count in counts.items() if count):
             first = list(islice(csv.reader(io.StringIO(text[:SNIFFED_CHARACTERS]), delimiter=one), 2))
             if len(first) == 2 and len(first[0]) == len(first[1]) and all(first[0]):
@@ -473,7 +503,7 @@ def _detect_separator(text: str) -> str:
 
 
 def _value_at(values: Any, path: str) -> Any:
-    """The value at a path, or `MISSING`. A list that is empty gives null: it holds no answer."""
+    """Returns the value at a path, or `MISSING`. An empty list gives null: it holds no answer."""
     if isinstance(values, Mapping) and path in values:
         return values[path]
     here: Any = values
@@ -490,7 +520,7 @@ def _value_at(values: Any, path: str) -> Any:
 
 
 def _column_paths(values: Mapping[str, Any], unlike: str) -> list[str]:
-    """The columns of a line; of a row of evaluations, whose values stand in records, the paths to them, without those of the other side."""
+    """Returns the columns of a line; for a row of evaluations, the paths to the nested values of one side."""
     return [
         path
         for name, value in values.items()
@@ -511,7 +541,9 @@ def _leaf_paths(path: str, value: Any) -> Iterator[str]:
 
 
 def _difference(line: SourceLine, column: str) -> Any:
-    """Of a column `a-b` that is no column, a less b, where both are numbers, or true and false as 1 and 0; else `MISSING`."""
+    """Returns a - b for a column `a-b` that does not exist, if both columns are numbers (true and false count as 1 and
+    0); else `MISSING`.
+    """
     at = [at for at, char in enumerate(column) if char == "-"]
     for cut in at:
         sides = [_value_at(line.values, side.strip()) for side in (column[:cut], column[cut + 1 :])]
@@ -522,7 +554,7 @@ def _difference(line: SourceLine, column: str) -> Any:
 
 
 def parse_cell(text: str, schema: Schema) -> Any:
-    """A cell of CSV as a value of its type: texts as they are, an empty cell as null where null may stand, the rest as JSON."""
+    """Parses a CSV cell by type: texts are kept, an empty cell is null if null is allowed, others are JSON."""
     listed = (one for branch in union_members(schema) for one in branch.get("enum", ()))
     kinds = {branch.get("type") for branch in union_members(schema)} | {
         "string" for one in listed if isinstance(one, str)

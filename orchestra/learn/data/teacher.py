@@ -1,6 +1,8 @@
-"""Teaching: another agent, or another model of the fleet asked with the agent's own prompt, answers inputs; what checks accept is kept.
+"""Answers from a teacher: another agent, or another model of the fleet with the agent's own prompt. Answers that pass
+the checks are kept.
 
-Sequence-level distillation: Kim and Rush 2016, *Sequence-Level Knowledge Distillation* (https://arxiv.org/abs/1606.07947).
+Sequence-level distillation: Kim and Rush 2016, *Sequence-Level Knowledge Distillation*
+(https://arxiv.org/abs/1606.07947).
 """
 
 from __future__ import annotations
@@ -35,33 +37,35 @@ FAILED = "the teacher failed"
 UNREACHABLE_CODES = frozenset(
     {"F105", "F201", LABEL_NOT_ALLOWED, "F203", "F207", "F212", "F213", "F214", "F216", "F218", "F222", "F230", "F231"}
 )
-"""Codes of faults that the next call would meet as well."""
+"""Codes of errors that would repeat at the next call."""
 WRONG_TYPE = "the teacher's answer is of another type"
 
 
 class LabelledRunStarter(RunStarter, Protocol):
-    """What carries out runs on data of a label: an `Orchestra`."""
+    """Starts runs on data with a confidentiality label: an `Orchestra`."""
 
     def options(self, *, label: Label | None = None) -> RunStarter: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
-    """Who answers."""
+    """The source of answers."""
 
     name: str
     description: str
     """`the agent NAME`, or `the model NAME with the prompt of AGENT`."""
     digest: str
-    """Of its card, or of the agent's as it is asked of the model."""
+    """Digest of its card, or of the agent's card with the other model."""
     step: Step[..., Any]
 
 
 def find_teacher(registry: Registry, settings: Settings, card: Card, name: str) -> Teacher:
-    """The teacher of a name: an agent of the project, else a model of the fleet file.
+    """Finds a teacher by name: an agent of the project, else a model of the fleet file. An agent's answers must pass
+    its own checks and those of the student.
 
-    An agent's answers are held to its own checks and to the student's. Raises `InputError` N009 for an agent with other inputs or
-    outputs, N013 for a name that is neither, N305 for an agent that is not trained yet.
+    Raises:
+        InputError: N009 if the agent has other inputs or outputs; N013 if the name is unknown; N305 if the agent is not
+        trained yet.
     """
     agents = registry.agents
     if (contract := agents.get(name)) is not None:
@@ -98,7 +102,7 @@ def _check_same_contract(card: Card, teacher: Contract) -> None:
         card.output_form.schema
         if strip_annotations(teacher.output) == strip_annotations(card.output_form.schema)
         else card.output_schema
-    )  # who fills nothing in, too
+    )  # computed fields are left out too
     for what, mine, theirs in (("inputs", card.input_schema, teacher.input), ("output", outputs, teacher.output)):
         if strip_annotations(mine) != strip_annotations(theirs):
             reason = f"{teacher.name} has other {what} than {card.name}: {format_type(theirs, full=True)}, and {card.name} {format_type(mine, full=True)}"
@@ -107,7 +111,7 @@ def _check_same_contract(card: Card, teacher: Contract) -> None:
 
 
 def _unreachable_error(teacher: Teacher, first: Result[Any]) -> FleetError | None:
-    """Why a first call did not reach the teacher; None where it did."""
+    """Returns the error if the first call did not reach the teacher; else None."""
     outcome = first.outcome
     if isinstance(outcome, FailedOutcome) and outcome.code in UNREACHABLE_CODES:
         return FleetError(
@@ -125,10 +129,12 @@ async def ask_teacher(
     concurrency: int,
     on_run_end: Callable[[], None],
 ) -> CollectedRows:
-    """The rows that the teacher answered, and how many it did not, by reason.
+    """Returns the rows that the teacher answered, and the number of unanswered ones by reason. The first input is sent
+    alone, so an unreachable teacher costs one call.
 
-    The first input is asked alone, so that a teacher who cannot be reached costs one call. Raises `FleetError` with the fleet's code
-    where that is so, `InputError` N014 where no answer was accepted.
+    Raises:
+        FleetError: The teacher cannot be reached; with the code of the fleet.
+        InputError: N014 if no answer was accepted.
     """
     by_label: dict[Label, list[DatasetRow]] = defaultdict(list)
     for one in unanswered:

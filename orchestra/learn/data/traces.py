@@ -1,6 +1,7 @@
-"""Traces: what an agent was asked in runs that the journal has, what came of it, and who answered where it did not.
+"""Traces of an agent in recorded runs: its inputs, its outcome, and the source of the final answer.
 
-The journal holds what calls were answered, and no inputs: these follow from a run's workflow and its answers, and replay tells them.
+The journal holds the results of calls and not their inputs. The inputs follow from a run's workflow and results, by
+replay.
 """
 
 from __future__ import annotations
@@ -27,59 +28,60 @@ from orchestra.workflows.model import FirstOfNode
 from orchestra.workflows.program import CompiledNode, Program
 
 AnswerSource: TypeAlias = Literal["a person", "the larger model", "another agent", "itself", "nobody"]
-"""Who gave the answer that counted; the surest first."""
+"""The source of the final answer, most trusted first."""
 _NODE_TEMPLATE = re.compile(r"\$\{\s*([a-z][a-z0-9_]*)\s*\}")
 """A template that is the value of one node."""
 
 
 @dataclass(frozen=True, slots=True)
 class AgentTrace:
-    """One node of a run that asked the agent."""
+    """One node of a run that called the agent."""
 
     run: str
     node: str
     label: Label
-    """Of the run: where its data may go."""
+    """The confidentiality label of the run."""
     inputs: dict[str, Any]
     output: Any
     answered_by: AnswerSource
     is_accepted: bool = False
-    """Whether checks accepted the agent's own answer; False too where nothing judged it."""
+    """Whether checks accepted the agent's own answer; False too if no check judged it."""
     escalated_directly: bool = False
-    """Whether the larger model was asked without the agent's own before it."""
+    """Whether the larger model was called without a call of the agent's own model before."""
 
 
 @dataclass(frozen=True, slots=True)
 class TraceFilter:
-    """Which runs are read."""
+    """Selects the runs to read."""
 
     since: float = 0.0
-    """Those that began then or later; seconds since the epoch."""
+    """Only runs that started then or later, in seconds since the epoch."""
     workflow: str = ""
-    """Those of this workflow, or agent; empty for all."""
+    """Only runs of this workflow or agent; empty for all."""
 
     def matches(self, run: RunSummary) -> bool:
-        """Whether a run is one of them."""
+        """Returns whether a run is selected."""
         return run.started >= self.since and self.workflow in ("", run.workflow)
 
 
 @dataclass(slots=True)
 class CollectedTraces:
-    """What was found."""
+    """The result of a collection."""
 
     traces: list[AgentTrace] = field(default_factory=list)
     run_count: int = 0
-    """Runs in which the agent may have been asked."""
+    """Number of runs that may have called the agent."""
     skipped_runs: Counter[str] = field(default_factory=Counter)
-    """Runs that were not read, by reason."""
+    """Number of runs that were not read, by reason."""
     unreached_calls: int = 0
-    """Calls that come after what today's engine follows of their run."""
+    """Number of calls behind the point that replay reaches."""
 
 
 async def collect_traces(project: Project, journal: Journal, agent: str, run_filter: TraceFilter) -> CollectedTraces:
-    """The traces of an agent, of the newest run first.
+    """Collects the traces of an agent, newest run first.
 
-    Raises `InputError` N006 where the journal has no such run, N007 where none of them asked the agent.
+    Raises:
+        InputError: N006 if no run is selected; N007 if no selected run called the agent.
     """
     made, programs, seen = CollectedTraces(), dict[Any, Program](), set[str]()
     for summary in filter(run_filter.matches, await journal.list_runs(NO_LIMIT)):
@@ -101,7 +103,7 @@ async def collect_traces(project: Project, journal: Journal, agent: str, run_fil
                 programs[key] = await restore_program(project, journal, first, will_call=False)
             found, lost = traces_of_run(programs[key], events, first, agent)
         except OrchestraError:
-            made.skipped_runs["that cannot be read any more"] += 1  # `orchestra doctor` and `runs replay` say more
+            made.skipped_runs["that cannot be read any more"] += 1  # `orchestra doctor` and `runs replay` explain it
             continue
         made.traces += found
         made.unreached_calls += lost
@@ -120,14 +122,14 @@ async def collect_traces(project: Project, journal: Journal, agent: str, run_fil
 def traces_of_run(
     program: Program, events: Sequence[Event], first: RunStarted, agent: str
 ) -> tuple[list[AgentTrace], int]:
-    """The traces of one run, and the number of calls that replay does not reach."""
+    """Returns the traces of one run, and the number of calls that replay does not reach."""
     history, calls = History.of(events), defaultdict[str, dict[int, CallRequest]](dict)
     turns: set[str] = set()
     for (node, attempt), (call, _) in replay(program, events).calls.items():
         if (call.kind, call.name) == ("agent", agent):
             calls[node][attempt] = call
             if {tool_prompt.TOOLS, tool_prompt.STEPS} <= call.inputs.keys():
-                turns.add(node)  # of an agent with tools: a line, or an answer, to other inputs than its card has
+                turns.add(node)  # turns of an agent with tools have other inputs than its card
     outcomes = {row.path: row.outcome for row in history.rows}
     found: list[AgentTrace] = []
     lost = 0
@@ -136,7 +138,7 @@ def traces_of_run(
             continue
         asked = calls.get(row.path, {})
         if any(call.sample for call in asked.values()):
-            continue  # a sample of a check that asks again: its answer counts for nothing by itself
+            continue  # a sample of a check: its answer alone has no meaning
         if row.name == agent and row.kind == "call" and not asked:
             lost += 1
         elif asked and (told := _final_answer(program, row, asked, outcomes)) is not None:
@@ -161,7 +163,7 @@ def traces_of_run(
 def _final_answer(
     program: Program, row: NodeRow, calls: Mapping[int, CallRequest], outcomes: Mapping[str, Outcome | None]
 ) -> tuple[Any, AnswerSource] | None:
-    """The answer that counted, and who gave it; None while the node is under way, or where the run ended before it."""
+    """Returns the final answer and its source; None if the node has not finished, or the run ended before it."""
     outcome, last = row.outcome, row.attempts[-1]
     for output, by in _replacement_answers(program, row.path, outcomes):
         return output, by
@@ -175,14 +177,14 @@ def _final_answer(
     )
     if own and last.number in calls:
         return last.value, "the larger model" if calls[last.number].is_escalated else "itself"
-    # A value that is not the last answer is the node's fallback: the agent failed.
+    # A value that differs from the last answer is the node's fallback: the agent failed.
     return (None, "nobody") if isinstance(outcome, ValueOutcome | FailedOutcome | AbstainedOutcome) else None
 
 
 def _replacement_answers(
     program: Program, path: str, outcomes: Mapping[str, Outcome | None]
 ) -> Iterator[tuple[Any, AnswerSource]]:
-    """Answers that took a node's place: a person's who corrects its record, and what a `first_of` took for what it had not."""
+    """Returns answers that replaced the node's value: corrections by a person, and the alternatives of a `first_of`."""
     within, name = _locate_node(program, path)
     if within is None:
         return
@@ -211,7 +213,7 @@ def _replacement_answers(
 
 
 def _locate_node(program: Program, path: str) -> tuple[Program | None, str]:
-    """The program that a node stands in, and its name there; None for an element of a list, which has no place of its own."""
+    """Returns the program with a node, and the node's name in it; None for an element of a list."""
     *above, name = path.split("/")
     within: Program | None = program
     for step in above:
@@ -225,6 +227,8 @@ def _locate_node(program: Program, path: str) -> tuple[Program | None, str]:
 
 
 def _is_full_record(node: CompiledNode, value: Any) -> bool:
-    """Whether a person's answer is a record with the fields of the node's own: a correction, and no mere word about it."""
+    """Returns whether a person's answer is a record with the fields of the node's own output: a correction and not a
+    comment.
+    """
     fields = node.output.get("properties", {})
     return bool(fields) and isinstance(value, Mapping) and value.keys() == fields.keys()

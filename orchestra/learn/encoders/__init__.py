@@ -1,1 +1,1 @@
-"""Training of encoder agents: classifiers, taggers, table readers and solvers."""
+"""Training of encoder agents: classifiers, slot taggers, span readers, table readers and word-problem solvers."""

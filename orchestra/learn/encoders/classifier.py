@@ -1,7 +1,9 @@
-"""Committees, trained: labelled texts, or pairs, in, the files of a card of kind `encoder` out.
+"""Training of committees of classifiers: from labelled texts, or pairs of texts, to the files of a card of kind
+`encoder`.
 
-Each member is the base with adapters of its own and leaves out one fold of the rows. On these folds, which that member has not seen, it is
-settled what the members count and what the linear classifier counts, and how the probability of "none of the labels" is calibrated.
+Each member is the base with its own adapters and leaves out one fold of the rows. The predictions on these held-out
+folds determine the weights of the members and of the linear classifier, and the calibration of the out-of-scope
+probability.
 """
 
 from __future__ import annotations
@@ -37,38 +39,38 @@ if TYPE_CHECKING:
 
 ARRAYS_FILE, LINEAR_FILE, LINEAR_ARRAYS_FILE = "adapters.npz", "linear.json", "linear.npz"
 MAX_EPOCHS = 20
-"""Epochs of a member at most, however many minutes there are."""
+"""Maximal number of epochs of a member, for any time budget."""
 TIMED_BATCHES = 4
-"""Batches whose time says how long an epoch takes."""
+"""Number of batches that are timed to estimate the duration of an epoch."""
 EPOCHS_FILE = "epochs.json"
-"""What a budget of minutes became, beside the checkpoints: a training that goes on keeps to it."""
+"""The number of epochs that a time budget became, stored beside the checkpoints: a resumed training keeps it."""
 
 
 @dataclass(frozen=True, slots=True)
 class CommitteeSettings:
-    """How a committee is trained."""
+    """Settings of a committee."""
 
     hyperparameters: EncoderHyperparameters
     linear_hyperparameters: ClassifierHyperparameters | None
-    """Of the linear classifier; None where what is labelled are pairs."""
+    """Hyperparameters of the linear classifier; None for pairs of texts."""
     members: int = 2
     minutes: float | None = None
-    """About how long all of it may take: as many epochs as fit, instead of those of the pace."""
+    """Approximate time budget of the complete training; it determines the number of epochs."""
     tokens: int = 64
-    """Tokens of a text that are read at most."""
+    """Maximal number of tokens of a text."""
     warm_start: WarmStart | None = None
-    """What the only member goes on from; None for the base."""
+    """The weights that the only member starts from; None for the base."""
     out_of_scope_label: str = ""
-    """The label of texts that have none of the others; empty where every text has one."""
+    """The label of out-of-scope texts; empty if every text has a label."""
     out_of_scope_repeats: int = 5
-    """How often a member sees each such text of the rows in an epoch."""
+    """How often a member sees each out-of-scope text in an epoch."""
     out_of_scope_share: float = 0.15
-    """What share of texts is taken to be outside when its probability is calibrated."""
+    """The assumed share of out-of-scope texts in the calibration."""
 
 
 @dataclass(frozen=True, slots=True)
 class CommitteeRows:
-    """What is learnt from: rows of the agent's own work, and texts of another origin that help."""
+    """Training rows: rows of the agent's own task, and additional texts of other sources."""
 
     own_rows: Sequence[LabelledText]
     sources: tuple[TrainingSource, ...]
@@ -78,7 +80,7 @@ class CommitteeRows:
     def from_sources(
         cls, own: tuple[str, str, Sequence[LabelledText]], *others: tuple[str, str, Sequence[LabelledText]]
     ) -> CommitteeRows:
-        """Rows with the names and the licences of where they come from."""
+        """Builds the rows, with the names and licences of their sources."""
         sources = tuple(
             TrainingSource(name=name, licence=licence, rows=len(rows), digest=rows_digest(rows))
             for name, licence, rows in (own, *others)
@@ -88,18 +90,18 @@ class CommitteeRows:
 
 @dataclass(frozen=True, slots=True)
 class HeldOutPredictions:
-    """What the parts said of the rows that each member left out, as logarithms of probabilities (rows, labels)."""
+    """Log-probabilities of the parts on the rows that each member left out, (rows, labels)."""
 
     rows: Sequence[LabelledText]
     members: NDArray[Any]
     linear: NDArray[Any]
     targets: NDArray[Any]
-    """The numbers of the labels."""
+    """The indices of the correct labels."""
 
 
 @dataclass(frozen=True, slots=True)
 class CommitteeWeights:
-    """What the parts count, and the figures on the rows that were left out."""
+    """The weights of the parts, and the metrics on held-out rows."""
 
     member_share: float
     linear_share: float
@@ -118,9 +120,14 @@ def train_committee(
 ) -> TrainedEncoder:
     """Trains a committee.
 
-    `base` is the encoder's folder and its entry in the card; checkpoints are written to `checkpoint_folder`. `on_step` is called with
-    the member's number and its step. Raises `InputError` N141 for a card that tells no labels, N142 for a label that the card does not have, N123 for something
-    else to go on from, N140 for a checkpoint of another training.
+    Args:
+        base: The folder of the encoder and its entry in the card.
+        checkpoint_folder: The folder for checkpoints.
+        on_step: Called with the number of the member and its step.
+
+    Raises:
+        InputError: N141 if the card has no labels; N142 if a label is not in the card; N123 if the warm start does not
+        fit; N140 if a checkpoint belongs to another training.
     """
     from orchestra.learn.linear import fit_classifier
 
@@ -185,27 +192,31 @@ def train_committee(
 
 @dataclass(frozen=True, slots=True)
 class ClassifierFields:
-    """Which fields of a card are read and told."""
+    """The fields of a card that a classifier reads and writes."""
 
     text: str
     """The input."""
     paired_text: str
-    """The second input, which is read beside the first; empty where there is one."""
+    """The second input of a pair; empty for single texts."""
     output: str
     """The label."""
     out_of_scope_output: str
-    """The probability of being outside; empty where every text has one of the labels."""
+    """The out-of-scope probability; empty if every text has a label."""
 
     @classmethod
     def from_card(cls, card: Card, out_of_scope_label: str) -> ClassifierFields:
-        """Raises `InputError` N141 for a card of another form."""
+        """Returns the fields of a card.
+
+        Raises:
+            InputError: N141 if the card has other fields.
+        """
         inputs, outputs = list(card.input_schema.get("properties", {})), card.output_form.schema.get("properties", {})
         of_labels = [name for name in outputs if _enum_values(card, outputs[name])]
         numbers = [name for name in outputs if outputs[name].get("type") == "number"]
         fits = len(of_labels) == 1 and len(outputs) == 1 + len(numbers) and len(numbers) == bool(out_of_scope_label)
         fits = fits and not (
             out_of_scope_label and (card.computed or card.calibration)
-        )  # the calibration of the outside is another
+        )  # the out-of-scope label has its own calibration
         if fits and (len(inputs) == 1 or (len(inputs) == 2 and not out_of_scope_label)):
             return cls(
                 inputs[0], inputs[1] if len(inputs) == 2 else "", of_labels[0], numbers[0] if out_of_scope_label else ""
@@ -247,7 +258,7 @@ def _train_members(
     checkpoint_folder: Path,
     on_step: Callable[[int, TrainingStep], None],
 ) -> tuple[dict[str, NDArray[Any]], list[tuple[LabelledText, NDArray[Any]]]]:
-    """The arrays of all members, and of each member's left-out rows what it said."""
+    """Returns the arrays of all members, and each member's predictions on its held-out rows."""
     import numpy as np
     import torch
 
@@ -296,7 +307,7 @@ def _train_members(
 
 
 def _encode_row(reader: Encoder, row: LabelledText, settings: CommitteeSettings) -> list[int]:
-    """Of a text, or, where there is no linear classifier, of a pair."""
+    """Encodes a text; without a linear classifier, a pair."""
     return (
         reader.truncate_pair(row.text, row.paired_text, settings.tokens)
         if settings.linear_hyperparameters is None
@@ -313,7 +324,9 @@ def _epochs_within_budget(
     checkpoint_folder: Path,
     started_at: float,
 ) -> int:
-    """The epochs that fit into what is left of the minutes, by the time of some batches; the first answer stays."""
+    """Returns the number of epochs that fit into the time budget, from the time of some batches. The first result is
+    stored.
+    """
     from orchestra.learn.encoders.member import train_member
 
     assert settings.minutes is not None
@@ -345,7 +358,9 @@ def _epochs_within_budget(
 def held_out_predictions(
     held: Sequence[tuple[LabelledText, NDArray[Any]]], labels: list[str], linear: Callable[[str], NDArray[Any]] | None
 ) -> HeldOutPredictions:
-    """What members and the linear classifier said, side by side; of a classifier that is not there, that all labels are as likely."""
+    """Returns the predictions of the members and the linear classifier side by side; without a classifier, uniform
+    ones.
+    """
     import numpy as np
 
     rows, members = [row for row, _ in held], np.stack([voice for _, voice in held])
@@ -358,11 +373,11 @@ def held_out_predictions(
 
 
 SHARE_GRID = tuple(round(0.1 * step, 1) for step in range(21))
-"""What a part may count."""
+"""Candidate weights of a part."""
 
 
 def fit_shares(held: HeldOutPredictions, labels: list[str], settings: CommitteeSettings) -> CommitteeWeights:
-    """The shares with the least log loss on the rows that were left out, and the calibration of the label of those outside."""
+    """Returns the weights with the least log loss on held-out rows, and the calibration of the out-of-scope label."""
     import numpy as np
 
     def loss(shares: tuple[float, float]) -> float:
@@ -396,7 +411,7 @@ def fit_shares(held: HeldOutPredictions, labels: list[str], settings: CommitteeS
 def _fit_calibration(
     both: NDArray[Any], held: HeldOutPredictions, labels: list[str], settings: CommitteeSettings
 ) -> tuple[float, float]:
-    """Slope and bias on the log-odds of the label of those outside."""
+    """Fits slope and bias on the log-odds of the out-of-scope label."""
     import numpy as np
     from sklearn.linear_model import LogisticRegression
 

@@ -1,8 +1,8 @@
-"""Intents: an agent of kind `encoder`, trained on a user's data set: a committee of one member and a linear classifier; or, of pairs of
-texts, one member alone, all of whose blocks are tuned.
+"""Training of classifiers on a user's data set: a committee of one member and a linear classifier; for pairs of texts,
+one member with all blocks tuned.
 
-Minutes on two cores for ten thousand short texts. Committees of several members are a little better and as many times slower, to train and
-to serve; those of the package were trained by `bench/train_intents.py`.
+It takes minutes on two cores for ten thousand short texts. Committees of several members are slightly better and as
+many times slower, in training and in serving; those of the package were trained by `bench/train_intents.py`.
 """
 
 from __future__ import annotations
@@ -27,29 +27,31 @@ if TYPE_CHECKING:
 
 PACKAGES = ("torch", "safetensors", "sklearn", "tokenizers", "threadpoolctl")
 MANY_LABELS = 100
-"""Labels from which on the linear classifier gets fewer features: its weights are a number for each of them."""
+"""From this number of labels on, the linear classifier has fewer features: it has one weight for each label and
+feature.
+"""
 PAIR_EPOCHS, PAIR_TOKENS = 3, 512
-"""Passes over pairs where nothing is said, and the tokens of one that are read at most."""
+"""Default number of epochs over pairs, and the maximal number of tokens of a pair."""
 LEARNING_RATE, WARM_START_LEARNING_RATE = 5e-4, 2e-4
-"""The highest learning rate where all blocks are tuned, from the start and from what was learnt before."""
+"""Peak learning rate if all blocks are tuned, from the base and from a warm start."""
 ALL_BLOCKS = 1_000
-"""Blocks of an encoder, however many it has."""
+"""More blocks than any encoder has."""
 MIN_TEXTS_PER_LABEL = 2
-"""Texts that a label needs: one is learnt, and one is left out to settle what the parts count."""
+"""Minimal number of texts of a label: one for training and one held out for the weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierTraining(EncoderTraining):
-    """Of what tells labels."""
+    """The training of a classifier."""
 
     epochs: int | None = None
     minutes: float | None = None
     learning_rate: float | None = None
-    """The highest learning rate; None for that which fits what is learnt."""
+    """Peak learning rate; None for the default of the task."""
 
     @property
     def settings(self) -> tuple[object, ...]:
-        """What the result follows from, beside the card, the rows and the base."""
+        """Settings that determine the result, beside the card, the rows and the base."""
         return (
             self.epochs,
             self.minutes,
@@ -60,18 +62,19 @@ class ClassifierTraining(EncoderTraining):
 
     @property
     def checkpoint_path(self) -> Path:
-        """Where its checkpoint is kept: that of the only member."""
+        """The checkpoint of the only member."""
         return self.checkpoint_folder / "member-0.safetensors"
 
 
 def run(
     training: ClassifierTraining, on_step: Callable[[TrainingStep], None], *, fresh: bool = False
 ) -> TrainedEncoder:
-    """Trains, or goes on after the last checkpoint of a training that was killed.
+    """Trains, or resumes a killed training from its last checkpoint.
 
-    Raises `InputError` N103 for a data set of other types, N104 for one without rows or with one label, N141 for a card that tells no
-    labels, N123 for a start that does not fit, N143 for a label with too few texts, N144 where the number does not say which label is
-    that of texts with none of the others.
+    Raises:
+        InputError: N103 if the data set has other types; N104 if it has no rows or only one label; N141 if the card has
+        no labels; N123 if the warm start does not fit; N143 if a label has too few texts; N144 if the out-of-scope
+        number does not determine the out-of-scope label.
     """
     card, data = training.card, training.data
     check_contract(card, data.manifest)
@@ -137,7 +140,9 @@ def _text_settings(training: ClassifierTraining, rows: Sequence[LabelledText], o
 
 
 def _pair_settings(training: ClassifierTraining) -> CommitteeSettings:
-    """How pairs are learnt: what one text says of another is not in a few last blocks."""
+    """Returns the settings for pairs: all blocks are tuned, because the last blocks alone do not learn relations of two
+    texts.
+    """
     from orchestra.learn.encoders.tuned import EncoderHyperparameters
 
     rate = training.learning_rate or (LEARNING_RATE if training.start is None else WARM_START_LEARNING_RATE)
@@ -168,7 +173,7 @@ def _check_texts(rows: Sequence[LabelledText], output: str) -> None:
 
 
 def _find_out_of_scope_label(rows: Sequence[DatasetRow], output: str, number: str) -> str:
-    """The label of texts that have none of the others: those whose number is 1."""
+    """Returns the out-of-scope label: that of the texts whose number is 1."""
     found = Counter(str(row.output[output]) for row in rows if row.output[number] > 0.5)
     inside = {str(row.output[output]) for row in rows if row.output[number] <= 0.5}
     if len(found) != 1 or inside & found.keys():

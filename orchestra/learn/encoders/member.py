@@ -1,7 +1,7 @@
-"""A member of a committee, trained: epochs of length-bucketed batches, each of which follows from the seed and its own number.
+"""Training of one member: epochs of length-bucketed batches, determined by the seed and the epoch number.
 
-After each epoch, and every two minutes, a checkpoint is written (safetensors, never a pickle); a training that was killed goes on after the
-last one to the very same result on the same machine with as many threads and the same code.
+A checkpoint is written after each epoch and every two minutes (safetensors, never a pickle). A killed training resumes
+from the last one, with an identical result on the same machine with the same number of threads and the same code.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from orchestra.learn.encoders.tuned import (
     PrototypeEncoder,
     pad_states,
 )
-from orchestra.learn.lora.divergence import check_finite
+from orchestra.learn.numerics import check_finite
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,36 +35,37 @@ if TYPE_CHECKING:
     from orchestra.learn.encoders.warm_start import WarmStart
 
 BUCKET_BATCHES = 16
-"""Batches among whose texts those of like length are sought."""
+"""Number of batches whose texts are sorted by length together."""
 MAX_ATTENTION_PAIRS = 1 << 21
-"""Pairs of tokens that attention sees at once where nothing is learnt, so that long texts take no more memory than short ones: of 128 texts
-of 128 tokens."""
+"""Maximal number of token pairs of an attention call without gradients, so that long texts need no more memory than
+short ones: 128 texts of 128 tokens.
+"""
 TEXTS_PER_PROTOTYPE = 20
-"""Texts of a label whose mean is its first direction."""
+"""Number of texts of a label whose mean initialises its prototype."""
 WARMUP_SHARE, WEIGHT_DECAY, MAX_GRADIENT_NORM = 0.06, 0.01, 1.0
-"""Share of the steps in which the rate rises; weight decay of the adapters; the longest gradient."""
+"""Share of warm-up steps; weight decay of the adapters; maximal gradient norm."""
 SAVE_SECONDS = 120.0
-"""Between two checkpoints of an epoch."""
+"""Seconds between two checkpoints of an epoch."""
 LOSSES_KEY = "losses"
-"""The array of a checkpoint that has the loss of each step so far."""
+"""The array of a checkpoint with the loss of each step."""
 RANDOM_STATE_KEY = "chance"
-"""The array of a checkpoint that has the state of the generator that dropout draws from."""
+"""The array of a checkpoint with the state of the random generator of dropout."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingStep:
-    """Where a training stands, told after each step."""
+    """The progress of a training, reported after each step."""
 
     step: int
     total_steps: int
     loss: float
     seconds_left: float
-    """Seconds, by the mean of the steps that were taken since it began, or went on."""
+    """Estimated seconds left, from the mean step time of this process."""
 
 
 StepCallback: TypeAlias = Callable[[TrainingStep], None]
 TextStates: TypeAlias = "Sequence[Tensor]"
-"""Of each text, what the blocks below the tuned ones give."""
+"""For each text, the states below the tuned blocks."""
 
 
 def train_member(
@@ -77,7 +78,7 @@ def train_member(
     on_step: StepCallback,
     warm_start: WarmStart | None = None,
 ) -> PrototypeEncoder:
-    """Trains a member on the `count` labels of these texts, from `warm_start` if it is given."""
+    """Trains a member on the first `count` labels, from `warm_start` if it is given."""
     member = PrototypeEncoder(base, count, hyperparameters)
     wanted = torch.tensor(labels)
 
@@ -100,19 +101,22 @@ def train_member(
 
 @dataclass(frozen=True, slots=True)
 class EpochTrainer:
-    """Passes over rows: what they are, and where they are kept."""
+    """The rows of a training and its checkpoint."""
 
     loss: Callable[[Sequence[int]], Tensor]
-    """Of the rows of a batch."""
+    """Returns the loss of a batch of row indices."""
     batches: Callable[[int], Sequence[Sequence[int]]]
-    """Of an epoch, by its seed."""
+    """Returns the batches of an epoch for its seed."""
     plan_digest: str
-    """The digest of everything that the result follows from, but the blocks of the base that are tuned."""
+    """Digest of everything that determines the result, except the tuned blocks of the base."""
     checkpoint: Path
 
     def train(self, member: AdaptedEncoder, initialize: Callable[[], None], on_step: StepCallback) -> None:
-        """Trains a member to the end, from its last checkpoint on; `initialize` sets up one that has none. Raises `InputError` N140 for a
-        checkpoint of another training, N124 where the loss is no number."""
+        """Trains a member to the end, from its last checkpoint; `initialize` sets up a member without a checkpoint.
+
+        Raises:
+            InputError: N140 if the checkpoint belongs to another training; N124 if the loss is not finite.
+        """
         pace, optimizer = member.hyperparameters, _build_optimizer(member)
         seeds = [pace.seed * 1000 + epoch for epoch in range(pace.epochs)]
         order = [(seed, at, batch) for seed in seeds for at, batch in enumerate(self.batches(seed))]
@@ -138,7 +142,7 @@ class EpochTrainer:
     def _step(
         self, member: AdaptedEncoder, optimizer: torch.optim.AdamW, batch: Sequence[int], rate: float, done: int
     ) -> float:
-        """The loss of a batch, which the member has learnt from. Raises `InputError` N124 where it is no number."""
+        """Trains on a batch and returns its loss. Raises `InputError` N124 if the loss is not finite."""
         for group in optimizer.param_groups:
             group["lr"] = rate * group["share"]
         loss = self.loss(batch)
@@ -152,7 +156,7 @@ class EpochTrainer:
 
 @torch.no_grad()
 def embed_texts(member: PrototypeEncoder, texts: TextStates, batch_size: int = 128) -> Tensor:
-    """The vectors of texts."""
+    """Returns the embeddings of texts."""
     given = torch.zeros(len(texts), member.base.shape.hidden_size)
     left = sorted(range(len(texts)), key=lambda row: len(texts[row]))
     while left:
@@ -166,7 +170,7 @@ def embed_texts(member: PrototypeEncoder, texts: TextStates, batch_size: int = 1
 
 @torch.no_grad()
 def _initialize_prototypes(member: PrototypeEncoder, texts: TextStates, labels: Tensor, count: int) -> None:
-    """The first direction of a label: the mean of some of its texts as the base has them."""
+    """Initialises the prototype of each label with the mean embedding of some of its texts in the base."""
     rows = [row for label in range(count) for row in (labels == label).nonzero()[:TEXTS_PER_PROTOTYPE, 0].tolist()]
     vectors = functional.normalize(embed_texts(member, [texts[row] for row in rows]), dim=1)
     member.parameters["prototypes"].copy_(
@@ -175,7 +179,7 @@ def _initialize_prototypes(member: PrototypeEncoder, texts: TextStates, labels: 
 
 
 def _bucketed_batches(texts: TextStates, size: int, seed: int) -> list[list[int]]:
-    """Rows of texts of like length, in random order."""
+    """Returns batches of rows with texts of similar length, in random order."""
     chance = random.Random(seed)  # noqa: S311 - an order, not a secret
     order = list(range(len(texts)))
     chance.shuffle(order)
@@ -199,7 +203,7 @@ def _build_optimizer(member: AdaptedEncoder) -> torch.optim.AdamW:
 
 
 def _plan_digest(texts: TextStates, labels: Sequence[int], count: int, hyperparameters: EncoderHyperparameters) -> str:
-    """The digest of everything that the result follows from, but the tuned blocks of the base."""
+    """Returns the digest of everything that determines the result, except the tuned blocks of the base."""
     mark = hashlib.sha256(repr((list(labels), count, hyperparameters)).encode())
     for text in texts:
         mark.update(text.contiguous().view(torch.uint8).numpy().data)
@@ -207,7 +211,7 @@ def _plan_digest(texts: TextStates, labels: Sequence[int], count: int, hyperpara
 
 
 def read_losses(checkpoint: Path) -> list[float]:
-    """The loss of each step of a training, as its checkpoint has it; NaN for those that versions before took."""
+    """Returns the loss of each step from a checkpoint; NaN for steps of versions that did not store it."""
     from safetensors import safe_open
 
     with safe_open(checkpoint, "pt") as file:
@@ -235,7 +239,7 @@ def _save_checkpoint(
 def _restore_checkpoint(
     member: AdaptedEncoder, optimizer: torch.optim.AdamW, path: Path, plan_digest: str
 ) -> tuple[int, list[float]]:
-    """Takes up the last checkpoint; the number of steps that are done, and their losses."""
+    """Restores the last checkpoint; returns the number of completed steps and their losses."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -252,7 +256,7 @@ def _restore_checkpoint(
     with torch.no_grad():
         for name, array in member.parameters.items():
             array.copy_(arrays[f"learnt.{name}"])
-            if f"step.{name}" in arrays:  # no batch so far may have had to do with it
+            if f"step.{name}" in arrays:  # no batch so far may have used the parameter
                 optimizer.state[array] = {key: arrays[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
     torch.set_rng_state(chance)
     return steps, arrays[LOSSES_KEY].tolist() if LOSSES_KEY in arrays else [math.nan] * steps

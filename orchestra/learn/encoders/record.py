@@ -1,6 +1,7 @@
-"""Records of encoders' trainings: what is said beside the arrays of what they were made of, and the curve of their loss.
+"""Training records of encoders: provenance beside the arrays, and the loss curve.
 
-An adapter's `manifest.json` says the same of it. Here it is a file of its own, for `model.json` is read at every call.
+An adapter has the same in its `manifest.json`. For encoders it is a separate file, because `model.json` is read at
+every call.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from orchestra.learn.lora_adapter import package_versions
 from orchestra.learn.promotion.promotion import CURVE_FILE, TRAINING_FILE
 
 RECORDED_PACKAGES = ("torch", "safetensors", "tokenizers", "scikit-learn", "numpy")
-"""Packages that a result depends on."""
+"""Packages that influence the result."""
 MAX_CURVE_POINTS = 60
-"""Points of a curve at most."""
+"""Maximal number of points of a curve."""
 
 
 class LossPoint(msgspec.Struct, frozen=True):
@@ -35,35 +36,35 @@ class LossPoint(msgspec.Struct, frozen=True):
 
     step: int
     train: float
-    """Loss, the mean since the point before."""
+    """Mean loss since the previous point."""
 
 
 class EncoderTrainingRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What an encoder's arrays are, and what they were made of."""
+    """The provenance of an encoder's arrays."""
 
     format: str = "orchestra/encoder-training/v1"
     agent: str
     contract: str
     """Digest of the types that it was trained for."""
     sha256: str
-    """Of `model.json`, which has those of base and arrays: a record beside another one is none of it."""
+    """Digest of `model.json`, which has the digests of base and arrays: a record beside another file is ignored."""
     base: str
     rank: int
     targets: str
     data: str
     """Name and digest of the data set."""
     licence: str
-    """Of the data, which the arrays inherit."""
+    """Licence of the data set; the arrays inherit it."""
     command: str
     start: str
-    """Digest of the arrays that it went on from; empty for one that began with the base alone."""
+    """Digest of the arrays that the training started from; empty if it started from the base alone."""
     versions: dict[str, str]
     steps: int
     curve: tuple[LossPoint, ...]
 
 
 def write_training_record(training: EncoderTraining, folder: Path, command: str) -> EncoderTrainingRecord:
-    """Writes what a training was into the folder that it left, and the picture of its loss."""
+    """Writes the record of a training and its loss curve into the folder of its result."""
     card, manifest = training.card, training.data.manifest
     outline = EncoderSummary.model_validate_json((folder / card.data).read_bytes())
     with np.load(folder / outline.arrays) as arrays:
@@ -93,7 +94,7 @@ def write_training_record(training: EncoderTraining, folder: Path, command: str)
 
 
 def _loss_points(losses: Sequence[float]) -> list[LossPoint]:
-    """The means of equal pieces of a training; without the steps of which nobody knows the loss, that an earlier version took."""
+    """Returns the mean losses of equal parts of a training, without steps of versions that did not store their loss."""
     size = max(1, math.ceil(len(losses) / MAX_CURVE_POINTS))
     found = []
     for start in range(0, len(losses), size):

@@ -1,8 +1,8 @@
-"""Readers that find slots, trained: rows with a text and the places of its slots in, the files of a card of kind `encoder` out.
+"""Training of slot taggers: from texts with the positions of their slots to the files of a card of kind `encoder`.
 
-The base is frozen but for adapters on the linear layers of its blocks, and a head gives each word a label
-(`orchestra.agents.inference.slot_filling`). The
-loss of a text is how improbable the labels of its words are. The rows to tune on settle how sure it says that it is, and nothing else.
+The base is frozen except for adapters on the linear layers of its blocks, and a head gives each word a label
+(`orchestra.agents.inference.slot_filling`). The loss of a text is the negative log-likelihood of the labels of its
+words. The tune split determines the temperature and nothing else.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ if TYPE_CHECKING:
 
 ARRAYS_FILE = "slots.npz"
 EPOCHS = 5
-"""Passes over the rows, where nothing is said."""
+"""Default number of epochs."""
 TOKENS = 256
 """Tokens of a window."""
 BATCH_TOKENS = 1_000
-"""Tokens of a batch: texts with slots are short, and of more there would be too few steps."""
+"""Tokens of a batch: texts with slots are short, and larger batches would give too few steps."""
 HEAD_RATE = 4.0
-"""How much faster the head learns than the adapters, for it begins with nothing."""
+"""Factor of the head's learning rate relative to the adapters': the head starts from random weights."""
 
 
 @dataclass(frozen=True, slots=True)
 class SlotExample:
-    """A window of a text, the tokens at which its words begin, and the number of the label of each."""
+    """A window of a text, the first token of each of its words, and the index of each word's label."""
 
     window: Window
     positions: tuple[int, ...]
@@ -57,10 +57,11 @@ class SlotExample:
 
 
 def run(training: HeadTraining, on_step: Callable[[TrainingStep], None], *, fresh: bool = False) -> TrainedEncoder:
-    """Trains, or goes on after the last checkpoint of a training that was killed.
+    """Trains, or resumes a killed training from its last checkpoint.
 
-    Raises `InputError` N103 for a data set of other types, N104 for one without rows, N150 for one in which no row has a slot, N151 for a
-    card without a text, N140 for a checkpoint of another training.
+    Raises:
+        InputError: N103 if the data set has other types; N104 if it has no rows; N150 if no row has a slot; N151 if the
+        card has no text input; N140 if a checkpoint belongs to another training.
     """
     places = TaggerFields.from_card(training.card)
     check_contract(training.card, training.data.manifest)
@@ -77,14 +78,14 @@ def run(training: HeadTraining, on_step: Callable[[TrainingStep], None], *, fres
 
 
 def _adapt_warm_start(warm_start: WarmStart, labels: Sequence[str]) -> WarmStart:
-    """The same with the labels of these rows: those that it knows go on, and the others begin at nothing."""
+    """Returns the warm start with the labels of these rows: known labels continue, new ones start from zero."""
     return (
         warm_start if warm_start.adapters_only else replace(warm_start, outputs=warm_start.labels).with_outputs(labels)
     )
 
 
 def _slot_labels(rows: Sequence[DatasetRow], places: TaggerFields) -> list[str]:
-    """The labels of rows. Raises `InputError` N150 where no row has a slot."""
+    """Returns the labels of the rows. Raises `InputError` N150 if no row has a slot."""
     slots = sorted({name for row in rows for name in row.output[places.output]})
     if not slots:
         raise InputError(
@@ -96,7 +97,7 @@ def _slot_labels(rows: Sequence[DatasetRow], places: TaggerFields) -> list[str]:
 
 
 def slot_examples(row: DatasetRow, encoder: Encoder, config: SlotFillingConfig) -> list[SlotExample] | None:
-    """The windows of a row; None of one whose slots begin or end inside a word, and of one without words."""
+    """Returns the windows of a row; None if a slot begins or ends inside a word, or if there are no words."""
     text = SlotInput.from_inputs(encoder, config, row.input)
     labels = slot_labels(text.words, row.output[config.output])
     if labels is None:
@@ -120,7 +121,7 @@ def _train_member(
     labels: Sequence[str],
     on_step: Callable[[TrainingStep], None],
 ) -> TokenHeadEncoder:
-    """A reader that has learnt the examples."""
+    """Trains a tagger on the examples."""
     from orchestra.learn.encoders.tuned import TokenHeadEncoder
 
     member = TokenHeadEncoder(base, training.hyperparameters(base, HEAD_RATE), len(labels))
@@ -142,7 +143,7 @@ def _train_member(
 
 
 def _loss(member: TokenHeadEncoder, read: Sequence[SlotExample]) -> Tensor:
-    """How improbable the labels of a text's words are, on average over the texts."""
+    """Returns the negative log-likelihood of the labels of a text's words, averaged over the texts."""
     import torch
     from torch.nn import functional
 
@@ -157,8 +158,9 @@ def _loss(member: TokenHeadEncoder, read: Sequence[SlotExample]) -> Tensor:
 
 
 def _fit_temperature(reader: SlotFiller, rows: Sequence[DatasetRow]) -> tuple[dict[str, float], dict[str, float]]:
-    """The heat at which the probabilities that it says are likeliest, and the share of the rows to tune on whose slots are all right.
-    Nothing where there are few rows."""
+    """Returns the temperature with the best likelihood, and the share of rows of the tune split whose slots are all
+    correct; None for few rows.
+    """
     layout, read = reader.config, []
     for row in rows if len(rows) >= MIN_TUNE_ROWS else ():
         text = SlotInput.from_inputs(reader.encoder, layout, row.input)

@@ -1,9 +1,8 @@
-"""Readers that point, trained: rows with a question, a passage and words of the passage in, the files of a card of kind `encoder` out.
+"""Training of span readers: from questions, passages and quoted answers to the files of a card of kind `encoder`.
 
-The base is frozen but for adapters on the linear layers of its blocks, and a head says for each token of the passage whether
-the answer begins or ends there (`orchestra.agents.inference.span_extraction`). The rows to tune on settle how readily
-it is silent and how sure it says that
-it is; nothing else is chosen by them.
+The base is frozen except for adapters on the linear layers of its blocks, and a head scores each token of the passage
+as the first and the last token of the answer (`orchestra.agents.inference.span_extraction`). The tune split determines
+the no-answer bias and the temperature, and nothing else.
 """
 
 from __future__ import annotations
@@ -48,19 +47,21 @@ if TYPE_CHECKING:
 
 ARRAYS_FILE = "spans.npz"
 EPOCHS = 7
-"""Passes over the rows, where nothing is said."""
+"""Default number of epochs."""
 TOKENS = 384
 """Tokens of a window."""
 NO_ANSWER_BIASES = tuple(step / 4 for step in range(-16, 17))
-"""What is tried on the rows to tune on as the logit that is added to "no answer here"."""
+"""Candidate biases that are added to the no-answer logit on the tune split."""
 CONTEXT_CHARACTERS = 100
-"""Characters around an answer that tell which of its places is meant, where sentences do not."""
+"""Number of characters around an answer that select its occurrence if sentences do not."""
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s")
 
 
 @dataclass(frozen=True, slots=True)
 class SpanExample:
-    """A window of a row, and the numbers of the tokens at which the answer begins and ends; 0, the first mark, where it is not in there."""
+    """A window of a row, and the first and last token of the answer; 0, the first special token, if the answer is not
+    in the window.
+    """
 
     window: Window
     first: int = 0
@@ -69,7 +70,7 @@ class SpanExample:
 
 @dataclass(frozen=True, slots=True)
 class SpanFields:
-    """Which fields of a card are the question, the passage and the answer."""
+    """The fields of a card for question, passage and answer."""
 
     question: str
     passage: str
@@ -77,7 +78,11 @@ class SpanFields:
 
     @classmethod
     def from_card(cls, card: Card) -> SpanFields:
-        """Raises `InputError` N146 for a card of another form."""
+        """Returns the fields of a card.
+
+        Raises:
+            InputError: N146 if the card has other fields.
+        """
         inputs, outputs = card.input_schema.get("properties", {}), card.output_schema.get("properties", {})
         passage = card.evidence or ""
         if extracts_spans(card) and passage in inputs and len(inputs) == 2 and len(outputs) == 1:
@@ -87,10 +92,11 @@ class SpanFields:
 
 
 def run(training: HeadTraining, on_step: Callable[[TrainingStep], None], *, fresh: bool = False) -> TrainedEncoder:
-    """Trains, or goes on after the last checkpoint of a training that was killed.
+    """Trains, or resumes a killed training from its last checkpoint.
 
-    Raises `InputError` N103 for a data set of other types, N104 for one without rows, N146 for a card that points at nothing, N140 for a
-    checkpoint of another training.
+    Raises:
+        InputError: N103 if the data set has other types; N104 if it has no rows; N146 if the card has no quoted answer;
+        N140 if a checkpoint belongs to another training.
     """
     data, fields_of_card = training.data, SpanFields.from_card(training.card)
     check_contract(training.card, data.manifest)
@@ -125,7 +131,9 @@ def _expected_answer(row: DatasetRow, fields: SpanFields) -> str | None:
 def span_examples(
     row: DatasetRow, fields: SpanFields, encoder: Encoder, config: SpanExtractionConfig
 ) -> Iterator[SpanExample]:
-    """The windows of a row, but those that have a part of the answer only; none of a row whose answer stands nowhere."""
+    """Returns the windows of a row, without those that cut the answer; none if the answer does not occur in the
+    passage.
+    """
     question, passage, answer = (
         str(row.input[fields.question]),
         str(row.input[fields.passage]),
@@ -144,9 +152,13 @@ def span_examples(
 
 
 def locate_answer(answer: str, passage: str, question: str) -> int | None:
-    """Where an answer begins in its passage; None where it does not stand there. Of several places, those between words' ends come first
-    (`9` is not meant by `1998`), and of these the one whose sentence has most of the question's words, or whose surroundings have; the
-    earliest of equal ones. Of 73 answers of XQuAD's training part that stand at several places 59 are found so, 49 by taking the first."""
+    """Returns the position of an answer in its passage; None if it does not occur.
+
+    Of several occurrences, those at word boundaries come first (`9` is not meant by `1998`). Of these the one whose
+    sentence, or else whose surroundings, have most of the question's words is taken, and the earliest of equal ones. Of
+    the 73 answers of XQuAD's training split with several occurrences, 59 are located correctly, 49 by taking the first
+    one.
+    """
     found = find_words(answer, passage)
     if not found:
         return at if (at := passage.find(answer)) >= 0 else None
@@ -168,7 +180,7 @@ def locate_answer(answer: str, passage: str, question: str) -> int | None:
 def _train_member(
     training: HeadTraining, base: FrozenEncoder, found: Sequence[SpanExample], on_step: Callable[[TrainingStep], None]
 ) -> TokenHeadEncoder:
-    """A reader that has learnt the examples."""
+    """Trains a span reader on the examples."""
     from torch.nn import functional
 
     from orchestra.learn.encoders.tuned import TokenHeadEncoder
@@ -190,7 +202,7 @@ def _train_member(
 
 
 def _window_logits(member: TokenHeadEncoder, read: Sequence[Window]) -> Tensor:
-    """Of a batch of windows, (rows, tokens, 2); next to nothing where no answer may begin or end."""
+    """Returns the logits of a batch of windows, (rows, tokens, 2); very low where no answer may begin or end."""
     import torch
 
     from orchestra.learn.encoders.tuned import pad_tokens
@@ -206,8 +218,9 @@ def _window_logits(member: TokenHeadEncoder, read: Sequence[Window]) -> Tensor:
 def _fit_calibration(
     reader: SpanExtractor, rows: Sequence[tuple[DatasetRow, str | None]], fields: SpanFields, member: TokenHeadEncoder
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """How readily the reader is silent, so that most rows are right, and the heat at which its probabilities are likeliest; and the share
-    of rows that are right."""
+    """Returns the no-answer bias with most correct rows, the temperature with the best likelihood, and the share of
+    correct rows.
+    """
     if len(rows) < MIN_TUNE_ROWS:
         return {"silence": 0.0, "heat": 1.0}, {}
     read = []

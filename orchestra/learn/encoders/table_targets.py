@@ -1,6 +1,7 @@
-"""What a reader of tables should find for a row: where on its sheet the answer stands, and in which way it comes about.
+"""Training targets of a table reader: the cells or words of the answer in an encoded table, and the operation on them.
 
-A row says what answers, and not always where. Where several places have the same text, all are given, and one of them is to be found.
+A row has the answer, and not always its position. If several positions have the same text, all are targets, and the
+reader has to find one of them.
 """
 
 from __future__ import annotations
@@ -44,47 +45,47 @@ CellPositions: TypeAlias = AbstractSet[tuple[int, int]]
 
 @dataclass(frozen=True, slots=True)
 class TableTarget:
-    """What should be found on a sheet, by numbers. Of a set of which one will do, all are given."""
+    """The target in an encoded table, by indices. A set of alternatives contains all of them."""
 
     operation: int
     scale: int
     cells: frozenset[int] = frozenset()
-    """Places that are read off or summed up."""
+    """Cells that are read or summed."""
     equivalent_cells: frozenset[int] = frozenset()
-    """Others that say the same as one of them."""
+    """Alternatives with the same value as one of the cells."""
     first: frozenset[int] = frozenset()
     second: frozenset[int] = frozenset()
     rows: frozenset[int] = frozenset()
     answer_columns: frozenset[int] = frozenset()
     ranking_column: int | None = None
     spans: tuple[tuple[int, int], ...] = ()
-    """First and last tokens of words."""
+    """First and last tokens of quoted words."""
     condition: ConditionTarget | None = None
     second_condition: ConditionTarget | None = None
-    """A second one."""
+    """The second condition."""
     may_have_condition: bool = False
-    """Whether there may be a condition that nobody told."""
+    """Whether there may be a condition that the row does not name."""
 
     def satisfies_conditions(self, row: int) -> bool:
-        """Whether a row may count."""
+        """Returns whether a table row satisfies the conditions."""
         return all(one is None or one.row_matches[row] for one in (self.condition, self.second_condition))
 
 
 @dataclass(frozen=True, slots=True)
 class ConditionTarget:
-    """A condition that should be found."""
+    """A condition to find."""
 
     column: int
     choices: frozenset[int]
-    """Its numbers among `orchestra.agents.inference.tables.filters.choices`: a figure may stand twice."""
+    """Its indices in `orchestra.agents.inference.tables.filters.condition_choices`: a figure may occur twice."""
     location: int
-    """The place of the figure, the first one."""
+    """The first location of the figure."""
     row_matches: tuple[bool, ...]
-    """Of each row."""
+    """Whether each table row matches."""
 
 
 def operation_of(expression: str | None, quotes: Sequence[str], table: Sequence[Sequence[str]]) -> str | None:
-    """In which way an answer of figures, or of quotes, comes about where no rows are compared; None where in none of the ways."""
+    """Returns the operation for an answer of figures or quotes without conditions on rows; None if there is none."""
     if expression is not None:
         found = parse_expression(expression)
         return None if found is None else found[0]
@@ -93,7 +94,7 @@ def operation_of(expression: str | None, quotes: Sequence[str], table: Sequence[
 
 
 def build_target(output: Mapping[str, Any], encoding: TableEncoding) -> TableTarget | None:
-    """What should be found on a sheet for an output; None where it does not stand there, or in no way that there is."""
+    """Returns the target for an output; None if the answer does not occur in the table, or no operation gives it."""
     way, quotes = str(output["way"]), [str(quote) for quote in output["quotes"]]
     named = {(int(row), int(column)) for row, column in output["cells"]}
     partial_target = TableTarget(OPERATIONS.index(way), SCALES.index(output["scale"]), rows=frozenset(output["rows"]))
@@ -136,7 +137,7 @@ def build_target(output: Mapping[str, Any], encoding: TableEncoding) -> TableTar
 
 
 def _condition_target(told: Mapping[str, Any], encoding: TableEncoding) -> ConditionTarget | None:
-    """A condition on a sheet; None where its figure is not the question's, or cannot be compared with its column."""
+    """Returns a condition of a table; None if its figure is not in the question or not comparable with its column."""
     at = find_figure(str(told["limit"]), encoding.question)
     if at is None:
         return None
@@ -158,7 +159,7 @@ def _limit_measure(encoding: TableEncoding, index: int) -> str | None:
 def _column_target(
     partial: TableTarget, operation: str, output: Mapping[str, Any], encoding: TableEncoding
 ) -> TableTarget | None:
-    """The columns whose cells in the rows that count are what answers."""
+    """Returns the columns whose cells in the matching rows give the answer."""
     rows = sorted(partial.rows)
     fit = []
     for column in range(max(map(len, encoding.table), default=0)):
@@ -195,7 +196,9 @@ def _matching_cells(quote: str, encoding: TableEncoding, named: CellPositions) -
 
 
 def _may_be_answer(location: TableLocation, named: CellPositions) -> bool:
-    """Whether a place may be one of an answer's, by the cells that a row names: all may where it names none."""
+    """Returns whether a location may be part of an answer, by the cells that the row names; without named cells all
+    may.
+    """
     return not named or location.row < 0 or (location.row, location.column) in named
 
 
@@ -211,7 +214,7 @@ def _computed_target(
     if not all(lists):
         return None
     if operation in PAIR_OPERATIONS:
-        if operation in PERCENT_OPERATIONS:  # “10 percent off” is the question's, whatever cell happens to be 10
+        if operation in PERCENT_OPERATIONS:  # the 10 of “10 percent off” is the question's, even if a cell is 10
             of_question = [
                 at
                 for at in condition_locations(encoding)
@@ -225,7 +228,7 @@ def _computed_target(
 def _figure_positions(
     figure: str, encoding: TableEncoding, named: CellPositions, *, include_question: bool
 ) -> list[int]:
-    """Returns the locations of a figure: those in the table and the text, else, with `include_question`, those in the question."""
+    """Returns the locations of a figure in the table and the text, else, with `include_question`, in the question."""
     value = _figure_value(figure)
     every = [(at, spot.figure) for at, spot in enumerate(encoding.locations) if _may_be_answer(spot, named)]
     found = [at for at, said in every if said is not None and _figure_value(said) == value]
@@ -238,7 +241,9 @@ def _figure_value(figure: str) -> Fraction | None:
 
 
 def _assign_cells(partial: TableTarget, lists: Sequence[Sequence[int]], encoding: TableEncoding) -> TableTarget | None:
-    """A place for each list: of several the one whose row or column has most of the others, and most words of the question."""
+    """Returns a location for each list: of several the one whose row or column has most of the others, and most words
+    of the question.
+    """
     if not lists or not all(lists):
         return None
     known = [encoding.locations[one[0]] for one in lists if len(one) == 1]
@@ -283,7 +288,7 @@ def _extreme_target(
 
 
 def _quote_spans(quote: str, encoding: TableEncoding) -> tuple[tuple[int, int], ...]:
-    """First and last tokens of each place of the text where a quote stands."""
+    """Returns the first and last token of each occurrence of a quote in the text."""
     prose, found = encoding.prose_mask(), []
     start = encoding.text.find(quote)
     while quote and start >= 0:
@@ -299,7 +304,7 @@ def _quote_spans(quote: str, encoding: TableEncoding) -> tuple[tuple[int, int], 
 
 
 def _normalize_cell(text: str) -> str:
-    """A text as cells are compared: without case, blanks, and currencies around a figure."""
+    """Returns a text as cells are compared: without case, blanks, and currencies around a figure."""
     return " ".join(text.casefold().strip(" $€£¥").split())
 
 
@@ -308,7 +313,7 @@ def _is_same_text(text: str, quote: str) -> bool:
 
 
 def answers_match(said: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Whether an output answers as another one does, in whatever way: the same value or the same quotes, and the same scale."""
+    """Returns whether two outputs are the same answer by any operation: value or quotes, and scale."""
     if said["scale"] != wanted["scale"]:
         return False
     return bool(_comparable_answer(said) == _comparable_answer(wanted))

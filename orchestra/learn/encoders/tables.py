@@ -1,10 +1,9 @@
-"""Readers of tables, trained: rows with a question, a table, its text and what answers it in, the files of a card of kind `encoder` out.
+"""Training of table readers: from questions, tables and answers to the files of a card of kind `encoder`.
 
-The base is frozen but for adapters on the linear layers of its blocks, and a head
-(`orchestra.agents.inference.tables.reader`). A row says what answers, and
-not always where that stands: where several places have the same text, the loss asks that one of them be found (marginal likelihood), and
-says nothing against the others. The rows to tune on settle what `SEARCH_GRID` has, and how sure it says that it is; nothing else is chosen by
-them.
+The base is frozen except for adapters on the linear layers of its blocks, and has a head for tables
+(`orchestra.agents.inference.tables.reader`). A row has the answer, and not always its position: if several positions
+have the same text, the loss is the negative log of their total probability (marginal likelihood). The tune split
+determines the settings of `SEARCH_GRID` and the confidence, and nothing else.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from orchestra.agents.inference.tables.filters import FILTERABLE_OPERATIONS, cho
 from orchestra.agents.inference.tables.head import OUTPUT_NAMES, TableLogits, table_logits
 from orchestra.agents.inference.tables.operations import CELLS, MEAN, OPERATIONS, PAIR_OPERATIONS, SCALES, SUM, TEXT
 from orchestra.agents.inference.tables.reader import FORMAT, TableReader, TableReaderConfig, answer_fields, reads_tables
-from orchestra.agents.inference.tables.scales import UNITS, UnitWeights, unit_signs
+from orchestra.agents.inference.tables.scales import UNIT_SIGNS, UNITS, UnitWeights, unit_signs
 from orchestra.core.errors import InputError
 from orchestra.learn.compatibility import check_contract
 from orchestra.learn.data.dataset import DatasetRow
@@ -34,7 +33,6 @@ from orchestra.learn.encoders.training import (
     member_arrays,
 )
 from orchestra.learn.encoders.training import MIN_TUNE_ROWS as LEAST_ROWS
-from orchestra.learn.encoders.units import fit_units
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,21 +43,29 @@ if TYPE_CHECKING:
     from orchestra.learn.encoders.warm_start import WarmStart
 
 ARRAYS_FILE = "tables.npz"
+MAX_NEWTON_STEPS: Final = 50
+"""Maximal number of Newton steps; a handful suffices, because the loss is convex and the weights are few."""
+L2_PENALTY: Final = 1.0
+"""Weight of half the squared weights relative to the loss of a row."""
+NEWTON_TOLERANCE: Final = 1e-6
+"""The last step is the one whose largest component is below this."""
 EPOCHS = 3
-"""Passes over the rows, where nothing is said."""
+"""Default number of epochs."""
 TOKENS = 512
 """Tokens of a window."""
 MAX_TRAINING_WINDOWS = 4
-"""Windows of a row that is learnt from at most: longer ones take as long as ten others."""
+"""Maximal number of windows of a training row: one with more takes as long as ten others."""
 LOGIT_SHIFTS: Final = tuple(step / 2 for step in range(-6, 7))
-"""What is tried as the logit that is added to those of places, and of rows."""
+"""Candidate biases that are added to the logits of locations and rows."""
 SEARCH_GRID: Final[Mapping[str, Sequence[float]]] = {
     **dict.fromkeys(("cells", "rows", "held"), LOGIT_SHIFTS),
     "groups": range(7),
     "apart": range(5),
     "regard": (0, 0.1, 0.2, 0.3, 0.5),
 }
-"""What is settled by the rows to tune on, one after the other, and what is tried (`orchestra.agents.inference.tables.reader.TableReaderConfig`)."""
+"""Settings that the tune split determines one after the other, and their candidates
+(`orchestra.agents.inference.tables.reader.TableReaderConfig`).
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +77,11 @@ class TableExample:
 
 
 def run(training: HeadTraining, on_step: Callable[[TrainingStep], None], *, fresh: bool = False) -> TrainedEncoder:
-    """Trains, or goes on after the last checkpoint of a training that was killed.
+    """Trains, or resumes a killed training from its last checkpoint.
 
-    Raises `InputError` N103 for a data set of other types, N104 for one without rows that can be learnt from, N147 for a card of another
-    form, N140 for a checkpoint of another training.
+    Raises:
+        InputError: N103 if the data set has other types; N104 if it has no usable rows; N147 if the card has other
+        fields; N140 if a checkpoint belongs to another training.
     """
     card, rows = training.card, training.data.rows
     check_contract(card, training.data.manifest)
@@ -90,7 +97,7 @@ def run(training: HeadTraining, on_step: Callable[[TrainingStep], None], *, fres
 
 
 def _fit_units(rows: Sequence[DatasetRow], inputs: Mapping[str, str]) -> UnitWeights:
-    """What tells the unit of figures, by the rows whose answers have one."""
+    """Fits the weights of unit signs on the rows whose answers have a unit."""
     found = []
     for row in rows:
         table = row.input[inputs["table"]]
@@ -108,7 +115,11 @@ def _fit_units(rows: Sequence[DatasetRow], inputs: Mapping[str, str]) -> UnitWei
 
 
 def input_names(card: Card) -> dict[str, str]:
-    """The names of a card's inputs, by what they are. Raises `InputError` N147 for a card of another form."""
+    """Returns the names of a card's inputs by role.
+
+    Raises:
+        InputError: N147 if the card has other fields.
+    """
     inputs: Mapping[str, Any] = card.input_schema.get("properties", {})
     depths = {name: _list_depth(schema) for name, schema in inputs.items()}
     if reads_tables(card) and sorted(depths.values()) == [0, 1, 2]:
@@ -119,7 +130,7 @@ def input_names(card: Card) -> dict[str, str]:
 
 
 def _list_depth(schema: Mapping[str, Any]) -> int:
-    """How many lists a type is in."""
+    """Returns the nesting depth of lists in a type."""
     return 1 + _list_depth(schema.get("items", {})) if schema.get("type") == "array" else 0
 
 
@@ -161,7 +172,7 @@ def _train_member(
 
 
 def _head_outputs(member: TokenHeadEncoder, encodings: Sequence[TableEncoding]) -> list[Tensor]:
-    """The head's outputs of each sheet, (tokens, outputs)."""
+    """Returns the head's outputs for each table, (tokens, outputs)."""
     import torch
 
     from orchestra.learn.encoders.tuned import pad_tokens
@@ -188,12 +199,14 @@ def _log_sum(logits: Tensor) -> Tensor:
 
 
 def loss(logits: TableLogits[Tensor], example: TableExample) -> Tensor:
-    """How improbable what should be found is: the way, the scale, and the places that the way takes."""
+    """Returns the negative log-likelihood of the target: the operation, the scale, and the locations that the operation
+    takes.
+    """
     import torch
     from torch.nn import functional
 
     encoded, wanted = example.encoding, example.target
-    units = {SCALES.index(unit) for unit in UNITS}  # which of them it is, words tell better than an encoder
+    units = {SCALES.index(unit) for unit in UNITS}  # words determine the unit better than an encoder
     total = _any_of_loss(logits.operations, {wanted.operation}) + _any_of_loss(
         logits.scales, units if wanted.scale in units else {wanted.scale}
     )
@@ -227,7 +240,7 @@ def loss(logits: TableLogits[Tensor], example: TableExample) -> Tensor:
         )
         return total + each + _any_of_loss(_mask_logits(logits.cells, fit), wanted.cells | wanted.equivalent_cells)
     every = [at for at in range(encoded.header_rows, len(encoded.table)) if wanted.satisfies_conditions(at)]
-    if every:  # of rows that hold no condition nothing is wanted
+    if every:  # there is no loss for rows without a condition
         counted = torch.tensor([float(at in wanted.rows) for at in every])
         total = total + functional.binary_cross_entropy_with_logits(logits.rows[every], counted, reduction="sum") / 2
     if wanted.ranking_column is not None:
@@ -236,7 +249,7 @@ def loss(logits: TableLogits[Tensor], example: TableExample) -> Tensor:
 
 
 def _condition_loss(logits: TableLogits[Tensor], example: TableExample) -> Tensor:
-    """How improbable the conditions are that should be found: of each the figure and the bound, and the column; or that there is none."""
+    """Returns the negative log-likelihood of the conditions: figure, bound and column of each; or of their absence."""
     import torch
 
     encoded, wanted, after = example.encoding, example.target, -1
@@ -250,7 +263,7 @@ def _condition_loss(logits: TableLogits[Tensor], example: TableExample) -> Tenso
             and after >= 0
             and any(at > after and _sets_bound(encoded, at) for at in condition_locations(encoded))
         ):
-            break  # there may be a second one that nobody told
+            break  # there may be a second condition that the row does not name
         choice = torch.stack([bounds[0], *choice_logits(encoded, limits, bounds, after)])
         total = total + _any_of_loss(choice, {0} if one is None else {1 + at for at in one.choices})
         if one is None:
@@ -261,13 +274,13 @@ def _condition_loss(logits: TableLogits[Tensor], example: TableExample) -> Tenso
 
 
 def _sets_bound(encoding: TableEncoding, index: int) -> bool:
-    """Whether words around a figure of the question set a bound."""
+    """Returns whether words around a figure of the question set a bound."""
     given = encoding.locations[index].question_figure
     return given is not None and given.bound is not None
 
 
 def _any_of_loss(logits: Tensor, wanted: frozenset[int] | set[int]) -> Tensor:
-    """How improbable it is that one of these is chosen."""
+    """Returns the negative log of the total probability of some alternatives."""
     return logits.logsumexp(0) - logits[sorted(wanted)].logsumexp(0)
 
 
@@ -278,8 +291,9 @@ def _mask_logits(logits: Tensor, allowed: Sequence[bool]) -> Tensor:
 
 
 def _tune_settings(reader: TableReader, rows: Sequence[DatasetRow]) -> tuple[dict[str, float], dict[str, float]]:
-    """What of `SEARCH_GRID` most rows are right with, and the power of which the probabilities that the reader says are likeliest; and the share
-    of rows that are right. Nothing where there are few rows."""
+    """Returns the settings of `SEARCH_GRID` with most correct rows, the exponent with the best likelihood of the
+    confidence, and the share of correct rows; None for few rows.
+    """
     if len(rows) < LEAST_ROWS:
         return {}, {}
     read = [
@@ -306,3 +320,33 @@ def _tune_settings(reader: TableReader, rows: Sequence[DatasetRow]) -> tuple[dic
         PROBABILITY_POWERS, lambda power: [(one, sure**power) for one, sure in said]
     )
     return settled, {"exact": sum(one for one, _ in said) / len(said)}
+
+
+def fit_units(rows: Sequence[tuple[Sequence[Sequence[bool]], str]]) -> UnitWeights:
+    """Fits the weights of unit signs by a conditional logit (McFadden 1974).
+
+    A sign has one weight for all units, so what is learnt from “in millions” applies to “in billions”, which is rare in
+    tables.
+    """
+    import numpy as np
+
+    if not rows:
+        return UnitWeights(signs=(0.0,) * len(UNIT_SIGNS), usual=(0.0,) * len(UNITS))
+    count = len(UNITS)
+    seen = np.array([found for found, _ in rows], dtype=float)
+    given = np.concatenate([seen, np.broadcast_to(np.eye(count), (len(rows), count, count))], axis=2)
+    right = np.eye(count)[[UNITS.index(unit) for _, unit in rows]]
+    weights = np.zeros(given.shape[2])
+    for _ in range(MAX_NEWTON_STEPS):
+        scores = given @ weights
+        powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+        chances = powers / powers.sum(axis=1, keepdims=True)
+        means = np.einsum("ru,ruk->rk", chances, given)
+        slope = np.einsum("ru,ruk->k", chances - right, given) + L2_PENALTY * weights
+        bend = np.einsum("ru,ruk,rul->kl", chances, given, given) - means.T @ means + L2_PENALTY * np.eye(len(weights))
+        step = np.linalg.solve(bend, slope)
+        weights = weights - step
+        if abs(step).max() < NEWTON_TOLERANCE:
+            break
+    found = [round(float(weight), 4) for weight in weights]
+    return UnitWeights(signs=tuple(found[: len(UNIT_SIGNS)]), usual=tuple(found[len(UNIT_SIGNS) :]))

@@ -1,4 +1,4 @@
-"""Texts with their labels, and the folds that members of a committee leave out."""
+"""Labelled texts, and the folds that the members of a committee leave out."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ from dataclasses import dataclass
 from orchestra.schema.strict_json import canonical, digest
 
 FOLD_COUNT = 10
-"""Each member leaves out one of so many parts of the rows."""
+"""Number of folds; each member leaves out one."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledText:
-    """A text and the label that it should get."""
+    """A text with its label."""
 
     text: str
     label: str
     paired_text: str = ""
-    """The text that is read beside it, where what is labelled is a pair."""
+    """The second text of a pair; empty for a single text."""
 
 
 def normalize_text(text: str) -> str:
-    """A text without letter case and punctuation: what is equal so is the same text."""
+    """Returns a text without case and punctuation; texts are equal if this form is equal."""
     return " ".join(re.findall(r"\w+", text.lower()))
 
 
 def assign_folds(rows: Sequence[LabelledText], count: int = FOLD_COUNT) -> list[int]:
-    """The fold of each row: the labels are spread evenly, equal texts stand in one fold, and pairs of
-    which the first texts are equal; the order of the rows does not matter."""
+    """Returns the fold of each row. Labels are spread evenly, and rows with equal first texts are in one fold. The
+    order of the rows does not matter.
+    """
     of_label: dict[str, list[str]] = defaultdict(list)
     first: dict[str, str] = {}
     for text, label in sorted((normalize_text(row.text), row.label) for row in rows):
@@ -46,12 +47,12 @@ def assign_folds(rows: Sequence[LabelledText], count: int = FOLD_COUNT) -> list[
 
 
 def fold_of(text: str, count: int) -> int:
-    """The fold of a text that has no label; equal texts stand in one."""
+    """Returns the fold of a text without a label; equal texts are in one fold."""
     return int(_text_digest(normalize_text(text))[:8], 16) % count
 
 
 def labelled_texts_digest(rows: Sequence[LabelledText]) -> str:
-    """Names the rows, whatever their order."""
+    """Returns a digest of the rows that does not depend on their order."""
     return digest(
         canonical(sorted([row.text, row.label, *([row.paired_text] if row.paired_text else [])] for row in rows))
     )

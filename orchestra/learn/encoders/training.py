@@ -1,7 +1,7 @@
-"""Trainings of encoders: what is trained, on what, and for how long; where their checkpoints are kept, and what they leave.
+"""The training of encoders: settings, checkpoints and results.
 
-Readers with a head of their own (`spans`, `slots`, `tables`, `deduction`) differ in what an example is, in its loss and in what the rows to
-tune on settle. The rest is here.
+Encoders with their own head (`spans`, `slots`, `tables`, `word_problems`) differ in their examples, in their loss and
+in what the tune split determines. This module has what they share.
 """
 
 from __future__ import annotations
@@ -40,28 +40,30 @@ E = TypeVar("E")
 A = TypeVar("A", bound="AdaptedEncoder")
 PACKAGES = ("torch", "safetensors", "tokenizers", "threadpoolctl")
 LEARNING_RATE = 5e-4
-"""The highest learning rate of an encoder with a head of its own."""
+"""Peak learning rate of an encoder with its own head."""
 BATCH_TOKENS = 2_500
-"""Tokens of a batch, those that fill up its rows among them."""
+"""Tokens of a batch, including padding."""
 BUCKET_ROWS = 200
-"""Rows among which those of like length are sought."""
+"""Number of rows that are sorted by length together."""
 MIN_TUNE_ROWS = 30
-"""Rows to tune on from which on they settle anything."""
+"""Minimal number of tune rows to determine a setting."""
 TEMPERATURES = tuple(2 ** (step / 4) for step in range(-4, 13))
-"""What is tried as what logits are divided by."""
+"""Candidate temperatures."""
 PROBABILITY_POWERS = tuple(1 / heat for heat in TEMPERATURES)
-"""What is tried as the power of a probability."""
+"""Candidate exponents of a probability."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedEncoder:
-    """An encoder that was trained: its files, the one that names the others last, and how much it has right, by what was counted."""
+    """A trained encoder: its files (the file that names the others is last), its accuracy, and what the accuracy
+    counts.
+    """
 
     files: Mapping[str, bytes]
     metrics: Mapping[str, float]
 
     def write(self, folder: Path) -> None:
-        """Puts the files into a folder."""
+        """Writes the files into a folder."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in self.files.items():
             (folder / name).write_bytes(content)
@@ -69,21 +71,25 @@ class TrainedEncoder:
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderTraining:
-    """What is trained, and on what."""
+    """A training: what is trained, and on what."""
 
     card: Card
     data: Dataset
     base: Path
-    """The folder of the encoder that the card names."""
+    """The folder of the card's base encoder."""
     cache: Path
-    """Where checkpoints are kept."""
+    """The folder for checkpoints."""
     seed: int = 0
     start: Path | None = None
-    """The folder of an encoder that it goes on from; None for the base alone."""
+    """The folder of the encoder that the training starts from; None for the base alone."""
 
     @cached_property
     def warm_start(self) -> WarmStart | None:
-        """What it goes on from. Raises `InputError` A003, A004, A011 or N123 for what does not fit."""
+        """The weights that the training starts from.
+
+        Raises:
+            InputError: A003, A004, A011 or N123 if they do not fit.
+        """
         return (
             None
             if self.start is None
@@ -92,17 +98,17 @@ class EncoderTraining:
 
     @property
     def start_digest(self) -> str:
-        """The digest of what it goes on from; empty for the base alone."""
+        """Digest of the weights that the training starts from; empty for the base alone."""
         return self.warm_start.sha256 if self.warm_start else ""
 
     @property
     def settings(self) -> tuple[object, ...]:
-        """What the result follows from, beside the card, the rows and the base."""
+        """Settings that determine the result, beside the card, the rows and the base."""
         raise NotImplementedError
 
     @property
     def source(self) -> TrainingSource:
-        """What a card says of the rows that it is trained on: the data set, by its version."""
+        """The training source in the card: the data set by its version."""
         manifest = self.data.manifest
         return TrainingSource(
             name=manifest.name, licence=manifest.licence, rows=len(self.data.rows["train"]), digest=manifest.digest
@@ -110,12 +116,12 @@ class EncoderTraining:
 
     @property
     def checkpoint_path(self) -> Path:
-        """Where its checkpoint is kept."""
+        """The file of the checkpoint."""
         return self.checkpoint_folder / "member.safetensors"
 
     @property
     def checkpoint_folder(self) -> Path:
-        """Where its checkpoints are kept."""
+        """The folder of the checkpoints."""
         base = sorted(describe_base(self.card.model, self.base).sha256.items())
         facts = (contract_digest(self.card), self.data.manifest.digest, base, *self.settings)
         return self.cache / "learn" / self.card.name / digest(msgspec.json.encode(facts))[:12]
@@ -123,46 +129,48 @@ class EncoderTraining:
 
 @dataclass(frozen=True, slots=True)
 class TrainingExamples:
-    """Examples to learn from, by their numbers."""
+    """Training examples, by index."""
 
     loss: Callable[[Sequence[int]], Tensor]
-    """Of some of them."""
+    """Returns the loss of some examples."""
     lengths: Sequence[int]
-    """Tokens of each."""
+    """Number of tokens of each example."""
     facts: tuple[object, ...]
-    """What the result follows from, beside what the training goes on from."""
+    """Facts that determine the result, beside the warm start."""
     batch_tokens: int = BATCH_TOKENS
     """Tokens of a batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadTraining(EncoderTraining):
-    """Of an encoder with a head of its own: all of its blocks are tuned."""
+    """The training of an encoder with its own head: all blocks are tuned."""
 
     epochs: int
     learning_rate: float = LEARNING_RATE
     rank: int = 16
     tokens: int
-    """Those that are read at once."""
+    """Tokens of a window."""
 
     @property
     def settings(self) -> tuple[object, ...]:
-        """What the result follows from, beside the card, the rows and the base."""
+        """Settings that determine the result, beside the card, the rows and the base."""
         return ((self.epochs, self.learning_rate, self.rank, self.seed, self.tokens, self.start_digest),)
 
     @property
     def sources(self) -> tuple[TrainingSource, ...]:
-        """What a card says of the rows that it is trained on, and was before."""
+        """The training sources in the card, including earlier ones."""
         return (*(self.warm_start.sources if self.warm_start else ()), self.source)
 
     def base_config(self, format: str, arrays: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """What `model.json` says before anything is settled: the `fields` of its kind of agent, and what is said of all."""
+        """Returns `model.json` before any setting is determined: the common fields, and the `fields` of the kind of
+        agent.
+        """
         base = describe_base(self.card.model, self.base).model_dump()
         data = [source.model_dump() for source in self.sources]
         return {"format": format, **fields, "base": base, "tokens": self.tokens, "data": data, "arrays": arrays}
 
     def load_base(self, *, fresh: bool) -> tuple[Encoder, FrozenEncoder]:
-        """The base, to read with and to train; what an earlier training left is forgotten where it is to begin `fresh`."""
+        """Loads the base for inference and for training; `fresh` removes the checkpoints of an earlier training."""
         from orchestra.agents.inference.encoder import Encoder
         from orchestra.learn.encoders.tuned import FrozenEncoder
 
@@ -171,7 +179,11 @@ class HeadTraining(EncoderTraining):
         return Encoder.load(self.base), FrozenEncoder.load(self.base)
 
     def build_examples(self, build: Callable[[DatasetRow], E | None]) -> list[E]:
-        """What is made of the rows to train on, but of those of which nothing is. Raises `InputError` N104 where nothing is left."""
+        """Builds the examples of the training split; rows without an example are left out.
+
+        Raises:
+            InputError: N104 if no example is left.
+        """
         found = [one for row in self.data.rows["train"] if (one := build(row)) is not None]
         if not found:
             raise InputError(
@@ -182,7 +194,7 @@ class HeadTraining(EncoderTraining):
         return found
 
     def hyperparameters(self, base: FrozenEncoder, head_rate_factor: float = 1.0) -> EncoderHyperparameters:
-        """How it is trained: all blocks of the base, and its head so many times as fast."""
+        """Returns the hyperparameters: all blocks of the base are tuned, and the head's learning rate has a factor."""
         from orchestra.learn.encoders.tuned import EncoderHyperparameters
 
         return EncoderHyperparameters(
@@ -201,8 +213,11 @@ class HeadTraining(EncoderTraining):
         warm_start: WarmStart | None,
         on_step: Callable[[TrainingStep], None],
     ) -> A:
-        """Trains a member, from `warm_start` if it is given. Raises `InputError` N140 for a checkpoint of another
-        training."""
+        """Trains a member, from `warm_start` if it is given.
+
+        Raises:
+            InputError: N140 if a checkpoint belongs to another training.
+        """
         from orchestra.learn.encoders.member import EpochTrainer
 
         plan = hashlib.sha256(repr(examples.facts).encode()).hexdigest() + self.start_digest
@@ -218,7 +233,7 @@ class HeadTraining(EncoderTraining):
     def build_files(
         self, config: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], figures: Mapping[str, float]
     ) -> TrainedEncoder:
-        """What the card's folder gets."""
+        """Returns the files for the folder of the card."""
         text, content = pack_arrays(config, arrays)
         return TrainedEncoder({config["arrays"]: content, self.card.data: text.encode()}, figures)
 
@@ -242,7 +257,7 @@ def bucketed_batches(lengths: Sequence[int], seed: int, batch_tokens: int = BATC
 
 
 def member_arrays(member: AdaptedEncoder) -> dict[str, NDArray[Any]]:
-    """What a member has learnt, as a card's arrays have it."""
+    """Returns what a member has learnt, as arrays of a card."""
     import numpy as np
 
     halves = ("down.", "up.")
@@ -255,7 +270,7 @@ def member_arrays(member: AdaptedEncoder) -> dict[str, NDArray[Any]]:
 def maximize_likelihood(
     candidates: Sequence[float], predictions: Callable[[float], Iterable[tuple[bool, float]]]
 ) -> float:
-    """Returns the candidate with the highest likelihood; `predictions` gives, for each answer, correctness and probability."""
+    """Returns the candidate with the highest likelihood; `predictions` gives (correct, probability) of each answer."""
     return min(
         candidates,
         key=lambda one: -sum(math.log(max(sure if right else 1 - sure, 1e-6)) for right, sure in predictions(one)),

@@ -1,10 +1,10 @@
-"""A sentence encoder being tuned: the base frozen, a LoRA on the linear layers of its last blocks, one direction a label.
+"""A sentence encoder under training: a frozen base, a LoRA on the linear layers of its last blocks, and one prototype
+for each label.
 
-The same network as `orchestra.agents.inference.encoder`, in torch, for whole batches and with dropout. Both read the
-same file. The blocks below the
-tuned ones give the same for a text every time: they are computed once, and an epoch costs no more than the tuned ones. Products are
-computed in bfloat16 where the CPU has instructions for it; what runs beside them from block to block, and norms, in 32 bits (torch's
-autocast): in bfloat16 throughout, a reader that points learnt a good deal less.
+It is the network of `orchestra.agents.inference.encoder` in torch, for batches and with dropout; both read the same
+file. The states below the tuned blocks are constant: they are computed once, so an epoch costs no more than the tuned
+blocks. Matrix products are computed in bfloat16 if the CPU has instructions for it; residual states and norms are
+float32 (torch's autocast). In bfloat16 throughout, a span reader learnt considerably less.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ from orchestra.agents.inference.encoder import (
     bert_names,
     relative_position_buckets,
 )
-from orchestra.learn.data_type import pick_dtype
+from orchestra.learn.numerics import pick_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 INITIAL_SHARPNESS = 16.0
-"""What cosines are multiplied by at first; it is learnt."""
+"""Initial factor of cosine similarities; it is learnt."""
 ADAPTER_SCALE = 2.0
-"""What an adapter's change is multiplied by."""
+"""Factor of an adapter's output."""
 HEAD_INIT_STD = 0.02
-"""The spread of a head's first weights, as BERT has it."""
+"""Standard deviation of a head's initial weights, as in BERT."""
 LinearLayer: TypeAlias = "Callable[[Tensor, str], Tensor]"
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderHyperparameters:
-    """How a member is trained."""
+    """Hyperparameters of a member."""
 
     epochs: int = 6
     learning_rate: float = 1e-3
     head_rate_factor: float = 1.0
-    """What the rate is multiplied by for all that is no adapter."""
+    """Factor of the learning rate for all parameters that are not adapters."""
     rank: int = 32
     blocks: int = 3
-    """The last blocks of the base, which are tuned."""
+    """Number of tuned blocks, counted from the last."""
     batch_size: int = 64
     dropout: float = 0.1
     seed: int = 7
@@ -58,16 +58,21 @@ class EncoderHyperparameters:
 
 @dataclass(frozen=True, slots=True)
 class FrozenEncoder:
-    """The base's arrays, as they are computed with."""
+    """The arrays of the base as tensors."""
 
     shape: EncoderShape
     arrays: Mapping[str, Tensor]
     product_dtype: torch.dtype
-    """What products are computed in."""
+    """The data type of matrix products."""
 
     @classmethod
     def load(cls, folder: Path, product_dtype: torch.dtype | None = None) -> FrozenEncoder:
-        """The base of a folder, with products in what is fastest on this CPU. Raises `ValueError` or `KeyError` for one of another kind."""
+        """Loads the base of a folder; products are computed in the fastest data type of this CPU.
+
+        Raises:
+            ValueError: The base has another architecture.
+            KeyError: An array is missing.
+        """
         import json
 
         from safetensors.torch import load_file
@@ -86,12 +91,12 @@ class FrozenEncoder:
         )
 
     def autocast(self) -> torch.autocast:
-        """The context in which products are computed as they should be."""
+        """Returns the autocast context for matrix products."""
         return torch.autocast("cpu", self.product_dtype, enabled=self.product_dtype != torch.float32)
 
     @torch.no_grad()
     def lower_block_states(self, texts: Sequence[Sequence[int]], tuned: int, size: int = 64) -> list[Tensor]:
-        """What the blocks below the `tuned` ones give for token numbers of texts: for each, (tokens, width)."""
+        """Returns the states below the `tuned` last blocks for each text, (tokens, width)."""
         given: list[Tensor] = [torch.empty(0)] * len(texts)
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
         for start in range(0, len(order), size):
@@ -101,7 +106,7 @@ class FrozenEncoder:
             for row, hidden in zip(rows, read, strict=True):
                 given[row] = hidden[: len(texts[row])].to(
                     self.product_dtype, copy=True
-                )  # of all rows at once: in half the bytes
+                )  # for all rows at once, in half the memory
         return given
 
     def _run_blocks(self, tokens: Tensor, mask: Tensor, blocks: int) -> Tensor:
@@ -111,7 +116,7 @@ class FrozenEncoder:
         return x
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:
-        """What stands below the first block: (rows, tokens, width)."""
+        """Returns the states below the first block, (rows, tokens, width)."""
         get = self.arrays
         places = get["embeddings.position_embeddings.weight"][self.shape.first_position :][: tokens.shape[1]]
         first = get["embeddings.word_embeddings.weight"][tokens] + places
@@ -120,7 +125,9 @@ class FrozenEncoder:
         return self.layer_norm(first, "embeddings.LayerNorm")
 
     def attention_bias(self, mask: Tensor) -> Tensor:
-        """What is added to the scores of attention, (rows, heads or 1, tokens, tokens): nearness, and very little where no token is."""
+        """Returns the bias of attention scores, (rows, heads or 1, tokens, tokens): relative positions, and a very low
+        value for padding.
+        """
         rows, length = mask.shape
         hidden = torch.zeros(mask.shape).masked_fill(~mask, -1e4)[:, None, None]
         if not self.shape.relative_buckets:
@@ -131,11 +138,11 @@ class FrozenEncoder:
         return hidden + near.permute(2, 0, 1)[None]
 
     def block(self, x: Tensor, seen: Tensor, name: str, linear: LinearLayer, dropout: float) -> Tensor:
-        """One block, with the linear layers as they are given."""
+        """Computes one block with the given linear layers."""
         rows, length, _ = x.shape
         parts = (linear(x, f"{name}.attention.self.{part}") for part in ("query", "key", "value"))
         query, key, value = (part.view(rows, length, self.shape.heads, -1).transpose(1, 2) for part in parts)
-        # by products, for torch's own attention takes twice as long of numbers of 16 bits on a processor
+        # explicit products: torch's own attention takes twice as long with 16-bit numbers on a CPU
         scores = torch.matmul(query, key.transpose(2, 3)) * query.shape[-1] ** -0.5 + seen
         read = torch.matmul(scores.softmax(-1).to(value.dtype), value)
         read = linear(read.transpose(1, 2).reshape(rows, length, -1), f"{name}.attention.output.dense")
@@ -144,11 +151,11 @@ class FrozenEncoder:
         return self.layer_norm(x + feature_dropout(inner, dropout), f"{name}.output.LayerNorm")
 
     def linear(self, x: Tensor, name: str) -> Tensor:
-        """A linear layer as it is in the base."""
+        """Computes a linear layer of the base."""
         return functional.linear(x, self.arrays[f"{name}.weight"], self.arrays[f"{name}.bias"])
 
     def layer_norm(self, x: Tensor, name: str) -> Tensor:
-        """The layer norm of a name."""
+        """Computes a layer norm of the base."""
         width = (self.shape.hidden_size,)
         return functional.layer_norm(
             x, width, self.arrays[f"{name}.weight"], self.arrays[f"{name}.bias"], self.shape.epsilon
@@ -156,16 +163,17 @@ class FrozenEncoder:
 
 
 def feature_dropout(x: Tensor, share: float) -> Tensor:
-    """Some features of each row left out, the same of all its tokens (Gal, Ghahramani 2016, https://arxiv.org/abs/1512.05287): a number by
-    chance for each token and feature took a fifth of a step."""
+    """Drops features of each row, the same for all tokens of the row (Gal, Ghahramani 2016,
+    https://arxiv.org/abs/1512.05287). A random number for each token and feature took a fifth of a step.
+    """
     return x * functional.dropout(torch.ones(len(x), 1, x.shape[2]), share) if share else x
 
 
 class AdaptedEncoder:
-    """A base with adapters that are learnt, on the linear layers of its last blocks."""
+    """A base with trainable adapters on the linear layers of its last blocks."""
 
     def __init__(self, base: FrozenEncoder, hyperparameters: EncoderHyperparameters) -> None:
-        """Adapters that change nothing yet; their halves `up` are zero (LoRA, https://arxiv.org/abs/2106.09685)."""
+        """Creates adapters without effect: their `up` matrices are zero (LoRA, https://arxiv.org/abs/2106.09685)."""
         self.generator = torch.Generator().manual_seed(hyperparameters.seed)
         self.base, self.hyperparameters, self.training = base, hyperparameters, False
         self.blocks = [
@@ -181,7 +189,7 @@ class AdaptedEncoder:
                 self.parameters[f"up.{name}"] = torch.zeros(given, hyperparameters.rank).requires_grad_()
 
     def encode(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """The vectors of all tokens of a batch, from what the blocks below gave: (rows, tokens, width)."""
+        """Returns the states of all tokens, (rows, tokens, width), from the states below the tuned blocks."""
         seen, hidden = self.base.attention_bias(mask), hidden.float()
         with self.base.autocast():
             for block in self.blocks:
@@ -191,7 +199,7 @@ class AdaptedEncoder:
         return hidden.float()
 
     def arrays(self) -> dict[str, Tensor]:
-        """What was learnt, as a card's arrays say it: the factor of `up` is put into it."""
+        """Returns the learnt arrays as stored for a card: the factor of `up` is multiplied in."""
         made = {
             name: ADAPTER_SCALE * array if name.startswith("up.") else array for name, array in self.parameters.items()
         }
@@ -199,7 +207,7 @@ class AdaptedEncoder:
 
     @torch.no_grad()
     def load_arrays(self, arrays: Mapping[str, Tensor]) -> None:
-        """Takes up what was learnt, as `arrays` says it."""
+        """Loads learnt arrays in the form of `arrays`."""
         for name, array in self.parameters.items():
             array.copy_(arrays[name] / ADAPTER_SCALE if name.startswith("up.") else arrays[name])
 
@@ -209,26 +217,26 @@ class AdaptedEncoder:
 
 
 class PrototypeEncoder(AdaptedEncoder):
-    """A base with adapters, and the directions of labels."""
+    """A base with adapters and a prototype for each label."""
 
     def __init__(self, base: FrozenEncoder, labels: int, hyperparameters: EncoderHyperparameters) -> None:
-        """All directions are zero at first."""
+        """Creates prototypes of zeros."""
         super().__init__(base, hyperparameters)
         self.parameters["prototypes"] = torch.zeros(labels, base.shape.hidden_size).requires_grad_()
         self.parameters["sharpness"] = torch.tensor(math.log(INITIAL_SHARPNESS)).requires_grad_()
 
     def embed(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """The vectors of a batch: the mean of each text's tokens."""
+        """Returns the embeddings of a batch: the mean over each text's tokens."""
         weights = mask[:, :, None].float()
         return (self.encode(hidden, mask) * weights).sum(1) / weights.sum(1)
 
     def logits(self, vectors: Tensor) -> Tensor:
-        """Of the labels, from vectors of texts."""
+        """Returns the logits of the labels for embeddings."""
         cosines = functional.normalize(vectors, dim=1) @ functional.normalize(self.parameters["prototypes"], dim=1).T
         return self.parameters["sharpness"].exp() * cosines
 
     def arrays(self) -> dict[str, Tensor]:
-        """What was learnt: prototypes of length one, and the sharpness as it multiplies."""
+        """Returns the learnt arrays: prototypes of length one, and the sharpness as a factor."""
         made = super().arrays()
         return made | {
             "prototypes": functional.normalize(made["prototypes"], dim=1),
@@ -236,16 +244,17 @@ class PrototypeEncoder(AdaptedEncoder):
         }
 
     def load_arrays(self, arrays: Mapping[str, Tensor]) -> None:
-        """Takes up what was learnt, the sharpness as it multiplies."""
+        """Loads learnt arrays; the sharpness is a factor."""
         super().load_arrays({**arrays, "sharpness": arrays["sharpness"].log()})
 
 
 class TokenHeadEncoder(AdaptedEncoder):
-    """A base with adapters, and a head that gives each token some logits, such as of an answer that begins there, and of one that ends
-    there."""
+    """A base with adapters and a head that gives each token some logits, such as those of the first and the last token
+    of an answer.
+    """
 
     def __init__(self, base: FrozenEncoder, hyperparameters: EncoderHyperparameters, outputs: int = 2) -> None:
-        """A head of small random weights."""
+        """Creates a head of small random weights."""
         super().__init__(base, hyperparameters)
         self.parameters["weight"] = (
             torch.randn(outputs, base.shape.hidden_size, generator=self.generator) * HEAD_INIT_STD
@@ -253,12 +262,12 @@ class TokenHeadEncoder(AdaptedEncoder):
         self.parameters["bias"] = torch.zeros(outputs).requires_grad_()
 
     def logits(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """(rows, tokens, outputs)."""
+        """Returns the logits, (rows, tokens, outputs)."""
         return functional.linear(self.encode(hidden, mask), self.parameters["weight"], self.parameters["bias"])
 
 
 def pad_states(texts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Texts of different lengths as one array, and where they are."""
+    """Returns states of different lengths as one padded array, with its mask."""
     length = max(map(len, texts))
     hidden = torch.zeros(len(texts), length, texts[0].shape[1], dtype=texts[0].dtype)
     for row, text in enumerate(texts):
@@ -267,7 +276,7 @@ def pad_states(texts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def pad_tokens(texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Token numbers of texts of different lengths as one array, and where they are."""
+    """Returns token ids of different lengths as one padded array, with its mask."""
     length = max(map(len, texts))
     tokens = torch.tensor([[*text, *[0] * (length - len(text))] for text in texts])
     return tokens, torch.arange(length) < torch.tensor([[len(text)] for text in texts])

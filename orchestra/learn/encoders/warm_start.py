@@ -1,4 +1,4 @@
-"""Encoders that go on from what they learnt: the arrays of an agent's folder, as a training begins with them."""
+"""Warm starts: a training that starts from the arrays of an agent's folder."""
 
 from __future__ import annotations
 
@@ -19,31 +19,32 @@ if TYPE_CHECKING:
 
 
 MEMBER_ARRAY_PREFIXES = ("down.", "up.", "prototypes", "sharpness")
-"""What the names of arrays begin with that each member of a committee has one of."""
+"""Prefixes of the arrays that each member of a committee has separately."""
 
 
 @dataclass(frozen=True, slots=True)
 class WarmStart:
-    """What a training goes on from."""
+    """The weights that a training starts from."""
 
     folder: Path
     format: str
     labels: tuple[str, ...]
     arrays: Mapping[str, NDArray[Any]]
     sources: tuple[TrainingSource, ...]
-    """What it was trained on before."""
+    """The sources of earlier trainings."""
     sha256: str
-    """Of the arrays."""
+    """Digest of the arrays."""
     outputs: tuple[str, ...] = ()
-    """What the rows of its head are, where they are known."""
+    """The names of the head's outputs, if known."""
     adapters_only: bool = False
-    """Whether a training goes on from its adapters alone."""
+    """Whether only the adapters are used, with a new head."""
 
     @classmethod
     def from_folder(cls, card: Card, folder: Path, base: BaseEncoder) -> WarmStart:
-        """The encoder of a folder, as `orchestra learn train` leaves it.
+        """Reads the encoder of a folder written by `orchestra learn train`.
 
-        Raises `InputError` A003, A004 or A011 for a folder that has none, or a damaged one, N123 for one that stands on another base.
+        Raises:
+            InputError: A003, A004 or A011 if the folder has no encoder, or a damaged one; N123 if it has another base.
         """
         there = card.with_settings(name=card.name, folder=folder.resolve())
         with array_errors(there):
@@ -56,16 +57,17 @@ class WarmStart:
         return cls(folder, layout.format, layout.labels, arrays, layout.data, layout.sha256, layout.outputs)
 
     def for_format(self, format: str) -> WarmStart:
-        """The same where it is of this kind. Of another kind its adapters, which have learnt to read, for a head that begins anew."""
+        """Returns the warm start for a format: unchanged for the same format, else only its adapters."""
         if self.format == format:
             return self
         adapters = {name: array for name, array in self.arrays.items() if name.startswith(("down.", "up."))}
         return replace(self, arrays=adapters, adapters_only=True)
 
     def with_outputs(self, wanted: Sequence[str]) -> WarmStart:
-        """The same with a head of other outputs: those that it has go on, and the others begin at nothing.
+        """Returns the warm start with other outputs: known outputs continue, new ones start from zero.
 
-        Raises `InputError` N123 where it does not know the outputs of its own head.
+        Raises:
+            InputError: N123 if the outputs of its head are unknown.
         """
         import numpy as np
 
@@ -83,7 +85,11 @@ class WarmStart:
         return replace(self, arrays=arrays, outputs=tuple(wanted))
 
     def load_into(self, member: AdaptedEncoder) -> None:
-        """Its arrays to a member. Raises `InputError` N123 where they are of another kind of agent, or of other shapes."""
+        """Loads the arrays into a member.
+
+        Raises:
+            InputError: N123 if they belong to another kind of agent or have other shapes.
+        """
         import torch
 
         taken = {name: torch.as_tensor(self._single_member_array(name)).float() for name in self.arrays}
@@ -99,7 +105,7 @@ class WarmStart:
         member.load_arrays(taken)
 
     def _single_member_array(self, name: str) -> NDArray[Any]:
-        """An array of the only member; of several there is none that a training could go on from."""
+        """Returns an array of the only member; a committee of several has no single member to continue."""
         array = self.arrays[name]
         alone: NDArray[Any] = array[0] if name.startswith(MEMBER_ARRAY_PREFIXES) and len(array) == 1 else array
         return alone

@@ -1,5 +1,6 @@
-"""A solver being tuned: a base with adapters, and the head that puts quantities together
-(`orchestra.agents.inference.word_problems.solver`), in torch."""
+"""A word-problem solver under training: a base with adapters, and the solver head
+(`orchestra.agents.inference.word_problems.solver`) in torch.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ class SolverEncoder(AdaptedEncoder):
     """A base with adapters, and the arrays of the head."""
 
     def __init__(self, base: FrozenEncoder, hyperparameters: EncoderHyperparameters, constant_count: int) -> None:
-        """A head of random weights that keep lengths as they are, and of biases of zero."""
+        """Creates a head of random weights that preserve norms, and biases of zero."""
         super().__init__(base, hyperparameters)
         for name, shape in head_shapes(base.shape.hidden_size, constant_count).items():
             if name.endswith("bias"):
@@ -28,7 +29,7 @@ class SolverEncoder(AdaptedEncoder):
 
     @property
     def head(self) -> SolverHead:
-        """The head as it is now."""
+        """Returns the current head."""
         return SolverHead(self.parameters)
 
     def initial_state(self, problems: Sequence[EncodedProblem], max_quantities: int) -> SolverState:

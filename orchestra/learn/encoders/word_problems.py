@@ -1,24 +1,31 @@
-"""Solvers that deduce, trained: rows with a problem and an expression in, the files of a card of kind `encoder` out.
+"""Training of word-problem solvers: from problems with an expression to the files of a card of kind `encoder`.
 
-The base is frozen but for adapters on the linear layers of its blocks, and a head
-(`orchestra.agents.inference.word_problems.solver`). At each point of a problem
-the loss asks that one of the right steps be taken (`orchestra.learn.encoders.derivations`), and goes on with the
-likeliest of them. The rows to
-tune on settle how sure it says that it is; nothing else is chosen by them.
+The base is frozen except for adapters on the linear layers of its blocks, and has a solver head
+(`orchestra.agents.inference.word_problems.solver`). A `Derivation` gives the set of correct steps at each point of a
+problem. The loss is the negative log-likelihood of that set, and training continues with its likeliest step. The tune
+split determines the confidence of an answer and nothing else.
+
+An expression does not determine which of several equal numbers is meant, the order of independent steps, or the
+bracketing of a sum of three. So there is a set of correct steps, and a taken step rules out only the steps that it
+makes redundant.
 """
 
 from __future__ import annotations
 
+import ast
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Final
+from itertools import combinations
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from orchestra.agents.computed_fields import expression_value
 from orchestra.agents.inference.word_problems.solver import (
     FORMAT,
     IMPOSSIBLE_LOGIT,
+    MAX_NUMBERS,
+    MAX_STEPS,
     OPERATIONS,
     EncodedProblem,
     SolverState,
@@ -29,7 +36,6 @@ from orchestra.agents.inference.word_problems.solver import (
 )
 from orchestra.learn.compatibility import check_contract
 from orchestra.learn.data.dataset import DatasetRow
-from orchestra.learn.encoders.derivations import Derivation
 from orchestra.learn.encoders.training import (
     BATCH_TOKENS,
     MIN_TUNE_ROWS,
@@ -40,7 +46,7 @@ from orchestra.learn.encoders.training import (
     maximize_likelihood,
     member_arrays,
 )
-from orchestra.text.arithmetic import ArithmeticParseError
+from orchestra.text.arithmetic import MAX_LENGTH, ArithmeticParseError, evaluate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,21 +56,24 @@ if TYPE_CHECKING:
     from orchestra.learn.encoders.tuned import FrozenEncoder
     from orchestra.learn.encoders.word_problem_model import SolverEncoder
 
+_SUM, _PRODUCT = "+-", "*/"
 ARRAYS_FILE = "deduction.npz"
 EPOCHS = 3
-"""Passes over the rows, where nothing is said."""
+"""Default number of epochs."""
 TOKENS = 512
-"""Tokens of a problem."""
+"""Maximal number of tokens of a problem."""
 HEAD_RATE = 4.0
-"""How much faster the head learns than the adapters: it begins with nothing. After sixty steps the loss was 2.1, and 2.6 at their rate;
-and 1.8 from the adapters of an agent that reads figures of tables (a script that was not kept)."""
+"""Factor of the head's learning rate relative to the adapters': the head starts from random weights. After sixty steps
+the loss was 2.1, and 2.6 with the adapters' rate; and 1.8 from the adapters of an agent that reads figures of tables (a
+script that was not kept).
+"""
 COMMON_NUMBERS: Final = ("1", "2", "3", "4", "7", "10", "12", "24", "30", "52", "60", "100", "365", "1000")
-"""What everybody knows: of days and weeks, dozens, halves, per cent, metres."""
+"""Common constants that problems leave out: of days and weeks, dozens, halves, per cent, metres."""
 
 
 @dataclass(frozen=True, slots=True)
 class WordProblemExample:
-    """A problem, and the expression that answers it."""
+    """A problem and the expression of its answer."""
 
     problem: EncodedProblem
     expression: str
@@ -74,7 +83,7 @@ class WordProblemExample:
         return Derivation(self.expression, self.quantities_by_value(max_quantities))
 
     def quantities_by_value(self, max_quantities: int) -> dict[Fraction, list[int]]:
-        """Returns the indices of the quantities by value: common numbers, then up to `max_quantities` of the problem's."""
+        """Returns the quantities by value: common numbers, then up to `max_quantities` of the problem's."""
         found: dict[Fraction, list[int]] = defaultdict(list)
         for at, text in enumerate(COMMON_NUMBERS):
             found[Fraction(text)].append(at)
@@ -84,10 +93,11 @@ class WordProblemExample:
 
 
 def run(training: HeadTraining, on_step: Callable[[TrainingStep], None], *, fresh: bool = False) -> TrainedEncoder:
-    """Trains, or goes on after the last checkpoint of a training that was killed.
+    """Trains, or resumes a killed training from its last checkpoint.
 
-    Raises `InputError` N103 for a data set of other types, N104 for one without rows that can be learnt from, N140 for a checkpoint of
-    another training.
+    Raises:
+        InputError: N103 if the data set has other types; N104 if it has no usable rows; N140 if a checkpoint belongs to
+        another training.
     """
     card = training.card
     check_contract(card, training.data.manifest)
@@ -109,7 +119,7 @@ def run(training: HeadTraining, on_step: Callable[[TrainingStep], None], *, fres
 
 
 def _build_example(row: DatasetRow, encoder: Encoder, config: WordProblemConfig) -> WordProblemExample | None:
-    """None of a row whose expression cannot be derived from its text."""
+    """Returns the example of a row; None if its expression cannot be derived from its text."""
     example = WordProblemExample(encode_problem(encoder, str(row.input[config.input])), str(row.output[config.output]))
     try:
         derivation = example.derivation(len(example.problem.quantities))
@@ -128,7 +138,7 @@ def _train_member(
     found: Sequence[WordProblemExample],
     on_step: Callable[[TrainingStep], None],
 ) -> SolverEncoder:
-    """A solver that has learnt the examples."""
+    """Trains a solver on the examples."""
     from orchestra.learn.encoders.word_problem_model import SolverEncoder
 
     member = SolverEncoder(base, training.hyperparameters(base, HEAD_RATE), len(COMMON_NUMBERS))
@@ -147,7 +157,7 @@ def _train_member(
 
 
 def loss(member: SolverEncoder, examples: Sequence[WordProblemExample]) -> Tensor:
-    """How improbable the right steps are, on average over the problems."""
+    """Returns the negative log-likelihood of the correct steps, averaged over the problems."""
     import torch
 
     examples = sorted(examples, key=lambda one: -one.derivation(len(one.problem.quantities)).step_count)
@@ -177,7 +187,7 @@ def loss(member: SolverEncoder, examples: Sequence[WordProblemExample]) -> Tenso
 
 
 def _mask_unavailable(scores: Tensor, there: Tensor) -> Tensor:
-    """The logits of steps, (problems, quantities, quantities, 2 × operations), next to nothing of those that there are not."""
+    """Sets the logits of impossible steps, (problems, quantities, quantities, 2 × operations), to a very low value."""
     import torch
 
     ways = torch.from_numpy(step_mask(scores.shape[1]))
@@ -188,7 +198,7 @@ def _mask_unavailable(scores: Tensor, there: Tensor) -> Tensor:
 def _choose_steps(
     derivations: Sequence[Derivation], logits: Tensor, alone: Tensor | None, losses: list[Tensor]
 ) -> list[tuple[int, int, int, int]]:
-    """The steps that are taken, of each problem that takes one the likeliest of the right ones; their losses are appended to `losses`."""
+    """Returns the likeliest correct step of each problem that takes one; appends the losses to `losses`."""
     import torch
 
     count, kinds = logits.shape[1], logits.shape[3]
@@ -215,16 +225,174 @@ def _choose_steps(
 
 
 def _fit_confidence(solver: WordProblemSolver, rows: Sequence[DatasetRow]) -> tuple[dict[str, float], dict[str, float]]:
-    """The power of which the probabilities that it says are likeliest, and the share of the rows to tune on that are right. Nothing where
-    there are few rows."""
+    """Returns the exponent with the best likelihood of the confidence, and the share of correct rows in the tune split;
+    None for few rows.
+    """
     said: list[tuple[bool, float]] = []
     for row in rows:
         read = encode_problem(solver.encoder, str(row.input[solver.config.input]))
         if len(read.tokens) > solver.config.tokens:
-            continue  # it is refused, whoever asks
+            continue  # serving refuses it as well
         text, sure = solver.best_expression(solver.beam_search(read))
         said.append((expression_value(text) == expression_value(row.output[solver.config.output]), sure))
     if len(said) < MIN_TUNE_ROWS:
         return {}, {}
     sharpen = maximize_likelihood(PROBABILITY_POWERS, lambda power: [(one, sure**power) for one, sure in said])
     return {"sharpen": sharpen}, {"value": sum(one for one, _ in said) / len(said)}
+
+
+class DerivationStep(NamedTuple):
+    """A step that combines two quantities."""
+
+    left: int
+    right: int
+    operation: int
+    is_last: bool
+    """Whether the result is the answer."""
+
+
+@dataclass(slots=True)
+class _Term:
+    """A part of a sum or a product, added or subtracted: a number, a nested group, or the result of a step of this
+    group.
+    """
+
+    is_added: bool
+    key: str
+    quantities: tuple[int, ...] = ()
+    """The quantities with its value, once they are known."""
+
+
+@dataclass(slots=True)
+class _Group:
+    """A sum or a product: its key and its remaining parts."""
+
+    key: str
+    operators: str
+    terms: list[_Term]
+
+
+class _StepEffect(NamedTuple):
+    """The effect of a step on a group."""
+
+    group: _Group
+    first: _Term
+    second: _Term
+    is_added: bool
+
+
+class Derivation:
+    """The state of deriving an expression step by step."""
+
+    def __init__(self, expression: str, places: Mapping[Fraction, Sequence[int]]) -> None:
+        """Parses an expression.
+
+        Args:
+            places: The quantities of each value.
+
+        Raises:
+            ArithmeticParseError: The expression cannot be derived from these quantities.
+        """
+        self._groups: dict[str, _Group] = {}
+        self._quantities: dict[str, tuple[int, ...]] = {}
+        self._given_quantities = places
+        if len(expression) > MAX_LENGTH:
+            raise ArithmeticParseError(f"an expression of {len(expression)} characters")
+        tree = ast.parse(expression, mode="eval").body
+        if sum(isinstance(node, ast.Constant) for node in ast.walk(tree)) > MAX_NUMBERS:
+            raise ArithmeticParseError(f"an expression of more than {MAX_NUMBERS} numbers")
+        self._root = self._add_expression(tree)
+        self.step_count = sum(len(group.terms) - 1 for group in self._groups.values())
+        if self.step_count > MAX_STEPS:
+            raise ArithmeticParseError(f"{expression} takes more than {MAX_STEPS} steps")
+
+    @property
+    def direct_answers(self) -> tuple[int, ...]:
+        """Returns the quantities that are the answer; empty if steps are needed."""
+        return self._quantities.get(self._root, ()) if not self._groups else ()
+
+    @property
+    def is_done(self) -> bool:
+        """Returns whether the answer is derived."""
+        return self._root in self._quantities
+
+    def correct_steps(self) -> dict[DerivationStep, _StepEffect]:
+        """Returns the currently correct steps with their effects."""
+        found: dict[DerivationStep, _StepEffect] = {}
+        for group in self._groups.values():
+            for first, second in combinations(group.terms, 2):
+                for step, plus in self._combining_steps(group, first, second):
+                    found[step] = _StepEffect(group, first, second, plus)
+        return found
+
+    def apply(self, effect: _StepEffect, position: int) -> None:
+        """Applies a step whose result is the quantity `place`."""
+        group = effect.group
+        group.terms = [part for part in group.terms if part is not effect.first and part is not effect.second]
+        if group.terms:
+            group.terms.append(_Term(effect.is_added, "", (position,)))
+        else:
+            self._quantities[group.key] = (position,)
+            del self._groups[group.key]
+
+    def _combining_steps(self, group: _Group, first: _Term, second: _Term) -> Iterator[tuple[DerivationStep, bool]]:
+        """Yields the steps that combine two parts of a group, and whether the result is added."""
+        if not first.is_added and second.is_added:
+            first, second = second, first
+        sign = group.operators[0] if first.is_added == second.is_added else group.operators[1]
+        if len(group.terms) == 2 and not first.is_added:
+            return  # both are subtracted: other steps derive the result
+        operation, last = OPERATIONS.index(sign), group.key == self._root and len(group.terms) == 2
+        turned = sign != group.operators[0] and sum(part.is_added for part in group.terms) > 1
+        for left in self._quantities_of(first):
+            for right in self._quantities_of(second):
+                if sign == group.operators[0]:
+                    yield DerivationStep(min(left, right), max(left, right), operation, last), first.is_added
+                elif left != right:
+                    yield DerivationStep(left, right, operation, last), first.is_added
+                    if turned:  # `9-(5-2)` is 9 - 5 + 2: the result of 5 - 2 is subtracted
+                        yield DerivationStep(right, left, operation, False), False
+
+    def _quantities_of(self, part: _Term) -> tuple[int, ...]:
+        return part.quantities or self._quantities.get(part.key, ())
+
+    def _add_expression(self, node: ast.expr) -> str:
+        """Registers a part of the expression tree and returns its key."""
+        if isinstance(node, ast.Constant):
+            value = evaluate(ast.unparse(node))
+            found = tuple(self._given_quantities.get(value, ()))
+            if not found:
+                raise ArithmeticParseError(f"{value} is not told")
+            self._quantities[key := str(value)] = found
+            return key
+        signs = _operators(node)
+        parts = [_Term(plus, self._add_expression(part)) for plus, part in _flatten(node, signs, True)]
+        if (
+            len(parts) == 2
+            and not parts[1].is_added
+            and parts[0].key == parts[1].key
+            and len(self._quantities_of(parts[0])) < 2
+        ):
+            raise ArithmeticParseError(f"{ast.unparse(node)} is nothing, or one")
+        key = f"({signs}{''.join(sorted(f'{signs[not part.is_added]}{part.key}' for part in parts))})"
+        self._groups.setdefault(key, _Group(key, signs, parts))
+        return key
+
+
+def _operators(node: ast.expr) -> str:
+    match node:
+        case ast.BinOp(op=ast.Add() | ast.Sub()):
+            return _SUM
+        case ast.BinOp(op=ast.Mult() | ast.Div()):
+            return _PRODUCT
+        case _:
+            raise ArithmeticParseError(f"{type(node).__name__} is no step")
+
+
+def _flatten(node: ast.expr, signs: str, plus: bool) -> Iterator[tuple[bool, ast.expr]]:
+    """Returns the parts of a sum or a product, with nested ones flattened."""
+    if isinstance(node, ast.BinOp) and _operators(node) == signs:
+        yield from _flatten(node.left, signs, plus)
+        yield from _flatten(node.right, signs, plus == isinstance(node.op, ast.Add | ast.Mult))
+    else:
+        yield plus, node

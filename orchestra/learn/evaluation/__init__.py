@@ -1,1 +1,1 @@
-"""Evaluation of agents: rows, metrics, baselines and cascades."""
+"""Evaluation of agents: rows, metrics, baselines, intervals and cascades."""

@@ -1,4 +1,4 @@
-"""Floors: what anybody gets without a language model. An agent that does not beat them is not worth its electricity."""
+"""Baselines without a language model. An agent that does not beat them is not worth its cost."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 
 class BaselineRow(Protocol):
-    """A row that shows how the work is done."""
+    """An example of the task."""
 
     @property
     def input(self) -> Mapping[str, Any]: ...
@@ -21,7 +21,7 @@ class BaselineRow(Protocol):
 
 
 class MostFrequentBaseline:
-    """The most frequent output, whatever is asked."""
+    """The most frequent output, for any input."""
 
     name = "floor: the most frequent output"
 
@@ -34,7 +34,7 @@ class MostFrequentBaseline:
 
 
 class NearestRowBaseline:
-    """The output of the training row whose words are most like those asked for: cosine of TF-IDF vectors (Salton and Buckley 1988)."""
+    """The output of the most similar training row: cosine of TF-IDF vectors over words (Salton and Buckley 1988)."""
 
     name = "floor: the output of the nearest training row"
 
@@ -59,7 +59,7 @@ class NearestRowBaseline:
 
 
 class DictionaryBaseline:
-    """Of outputs that are spans of a text: every value that was seen in training, wherever it stands; the longest first."""
+    """For outputs that are spans of a text: every occurrence of a value from training, longest first."""
 
     name = "floor: values that were seen in training"
 
@@ -86,7 +86,7 @@ class DictionaryBaseline:
 
 
 def _span_fields(row: BaselineRow) -> tuple[str, str] | None:
-    """The field of a row's output that has spans, and the input that they stand in."""
+    """Returns the output field with spans, and the input field with their text."""
     for name, value in row.output.items() if isinstance(row.output, Mapping) else ():
         for span in value.values() if isinstance(value, Mapping) else ():
             if not (isinstance(span, Mapping) and {"value", "start", "end"} <= span.keys()):
@@ -100,7 +100,7 @@ def _span_fields(row: BaselineRow) -> tuple[str, str] | None:
 def fit_baselines(
     rows: Sequence[BaselineRow],
 ) -> tuple[MostFrequentBaseline | NearestRowBaseline | DictionaryBaseline, ...]:
-    """The floors of some training rows; none without rows."""
+    """Returns the baselines that fit the rows; none without rows."""
     if not rows:
         return ()
     spans = any(_span_fields(row) is not None for row in rows)
@@ -108,7 +108,7 @@ def fit_baselines(
 
 
 def _words(value: Any) -> list[str]:
-    """The words of all texts in a value, in lower case."""
+    """Returns the words of all texts in a value, in lower case."""
     match value:
         case str():
             return re.findall(r"\w+", value.lower())

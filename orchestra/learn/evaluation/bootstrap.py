@@ -1,13 +1,16 @@
-"""Intervals: how sure a figure is, found by drawing the same number of cases anew, with replacement, many times.
+"""Confidence intervals of metrics, and tests of differences, by resampling cases.
 
-The percentile bootstrap (Efron and Tibshirani 1993, *An Introduction to the Bootstrap*, chapters 13 and 16). Cases of one group, such as
-questions about one passage, are drawn together (Davison and Hinkley 1997, *Bootstrap Methods and their Application*, section 3.8). Two arms
-that answered the same cases are compared on the same draws, so that what makes a case hard for both does not count. Whether one is surely
-better is told by exchanging their answers at random (Noreen 1989, *Computer-Intensive Methods for Testing Hypotheses*), which few cases do
-not deceive; of shares the chance is exact, for it is that of a sign test (McNemar 1947).
+Intervals: the percentile bootstrap (Efron and Tibshirani 1993, *An Introduction to the Bootstrap*, chapters 13 and 16).
+Cases of one group, such as questions about one passage, are drawn together (Davison and Hinkley 1997, *Bootstrap
+Methods and their Application*, section 3.8). Two arms with answers to the same cases are compared on the same draws,
+which cancels the difficulty of the cases.
 
-Draws of a share that is near 0 or 1 tell too little: were all cases right, all draws are. There the interval is the exact one (Clopper and
-Pearson 1934); where all the cases of all groups agree, that of so many groups.
+Differences: a permutation test exchanges the answers of the two arms at random (Noreen 1989, *Computer-Intensive
+Methods for Testing Hypotheses*); it is valid for few cases. For proportions the p-value is exact, that of a sign test
+(McNemar 1947).
+
+Near 0 or 1 the bootstrap of a proportion is too narrow: if all cases are correct, all draws are. There the interval is
+exact (Clopper and Pearson 1934); if all cases of each group agree, it is that of as many groups.
 """
 
 from __future__ import annotations
@@ -25,14 +28,14 @@ from orchestra.verification.certificates.certify import confidence_interval
 T = TypeVar("T")
 RESAMPLES = 1000
 MAX_PERMUTATIONS = 20_000
-"""Exchanges of two arms at most, where so small a chance is asked for that `RESAMPLES` cannot tell it."""
+"""Maximal number of permutations, for significance levels below the resolution of `RESAMPLES`."""
 CONFIDENCE_LEVEL = 0.95
-"""The share of draws that an interval holds."""
+"""Confidence level of the intervals."""
 
 
 @dataclass(frozen=True, slots=True)
 class IntervalEstimate:
-    """A figure with the interval that it may as well have been in."""
+    """A metric's value with its confidence interval."""
 
     value: float
     low: float
@@ -46,13 +49,15 @@ class IntervalEstimate:
 
 @dataclass(frozen=True, slots=True)
 class PairedDifference:
-    """How much better one arm is than another on the same cases: what is more of a metric, or less where less is better."""
+    """The improvement of one arm over another on the same cases: higher values, or lower ones for metrics that are
+    better if lower.
+    """
 
     value: float
     low: float
     high: float
     p_value: float
-    """Of a difference as large where the two are in truth alike: near 0 where it surely is better."""
+    """Probability of a difference as large if the arms are equally good: near 0 for a significant improvement."""
 
     def __str__(self) -> str:
         return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
@@ -61,7 +66,7 @@ class PairedDifference:
 def estimate_interval(
     metric: Metric, cases: Sequence[Case], *, seed: int = 0, resamples: int = RESAMPLES
 ) -> IntervalEstimate:
-    """A metric over cases, with its interval; the same for the same seed."""
+    """Returns a metric over cases with its interval; deterministic for a seed."""
     groups = _group_values([(case.group, part) for case in cases if (part := metric.case_score(case)) is not None])
     if not groups:
         return IntervalEstimate(*(float("nan"),) * 3)
@@ -75,7 +80,7 @@ def estimate_interval(
         elif low == high:
             width = confidence_interval(0, sum(any(part[1] for part in group) for group in groups), CONFIDENCE_LEVEL)[
                 1
-            ]  # those that say anything
+            ]  # cases with a defined score
             low, high = max(0.0, low - width), min(1.0, high + width)
     return IntervalEstimate(value, low, high)
 
@@ -89,8 +94,9 @@ def paired_difference(
     resamples: int = RESAMPLES,
     level: float = 1 - CONFIDENCE_LEVEL,
 ) -> PairedDifference:
-    """How much better `new` is than `old`; the two are answers to the same cases, in one order. There are as many exchanges as tell whether
-    the chance is under `level`, up to `MAX_PERMUTATIONS`."""
+    """Returns the improvement of `new` over `old`, which answer the same cases in the same order. The number of
+    permutations, up to `MAX_PERMUTATIONS`, suffices to compare the p-value with `level`.
+    """
     groups = _group_values(
         [
             (one.group, (before, after))
@@ -110,20 +116,20 @@ def paired_difference(
     chance, found = random.Random(seed), better(all_pairs)  # noqa: S311 - draws, not secrets
     drawn = sorted(value for _ in range(resamples) if (value := better(_resample(groups, chance))) == value)
     low, high = _percentile_interval(drawn)
-    if metric.is_proportion and low == high:  # of all cases alike
+    if metric.is_proportion and low == high:  # all cases have the same score
         width = confidence_interval(0, len(groups), CONFIDENCE_LEVEL)[1] * (1 if -1 < found < 1 else 2)
         low, high = max(-1.0, low - width), min(1.0, high + width)
     if metric.is_proportion and len(groups) == len(all_pairs) and all(map(_is_binary, chain(*all_pairs))):
         gained = [change for before, after in all_pairs if (change := sign * (after[0] - before[0]))]
         return PairedDifference(found, low, high, binomial_tail(sum(change < 0 for change in gained), len(gained), 0.5))
     exchanges = min(MAX_PERMUTATIONS, max(resamples, round(20 / level)))
-    # `not <` and not `>=`: a figure that is NaN, as an AUROC of one label, says nothing, and makes nothing better
+    # `not <` instead of `>=`: a NaN, such as the AUROC of one label, is no evidence of an improvement
     alike = sum(not better(_permute(groups, chance)) < found for _ in range(exchanges))
     return PairedDifference(found, low, high, (alike + 1) / (exchanges + 1))
 
 
 def _group_values(parts: Sequence[tuple[str, T]]) -> list[list[T]]:
-    """Parts by their groups; one without is a group by itself."""
+    """Returns case scores by group; a case without a group is its own group."""
     found: dict[str | int, list[T]] = {}
     for at, (name, part) in enumerate(parts):
         found.setdefault(name or at, []).append(part)
@@ -131,7 +137,7 @@ def _group_values(parts: Sequence[tuple[str, T]]) -> list[list[T]]:
 
 
 def _permute(groups: Sequence[list[tuple[Any, Any]]], chance: random.Random) -> list[tuple[Any, Any]]:
-    """The answers of two arms to the same cases, those to each group exchanged or not."""
+    """Returns the scores of two arms with the answers to each group exchanged at random."""
     return [pair if kept else pair[::-1] for group in groups for kept in [chance.random() < 0.5] for pair in group]
 
 
@@ -140,7 +146,7 @@ def _resample(groups: Sequence[list[T]], chance: random.Random) -> list[T]:
 
 
 def _is_binary(part: Any) -> bool:
-    """Whether a part of a share is right or wrong as a whole, and counts as one."""
+    """Returns whether a case score of a proportion is either 0 of 1 or 1 of 1."""
     return part[1] == 1 and part[0] in (0, 1)
 
 

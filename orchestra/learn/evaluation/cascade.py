@@ -1,9 +1,10 @@
-"""Cascades: what a score is worth that says which calls need the larger model, and the threshold for a share of them.
+"""Evaluation of cascades: the value of a score that selects calls for the larger model, and the threshold for a share
+of calls.
 
-A call's *gain* is 1 where the larger model alone is right, -1 where the smaller alone is, else 0. The calls with the highest scores go to
-the larger model; the share of the gap between the two models that is closed so, by the share of calls, is the curve. Its area, APGR, is 0.5
-for chance; CPT(x) is the least share of calls that closes x of the gap (Ong et al. 2024, *RouteLLM*, https://arxiv.org/abs/2406.18665,
-section 3).
+The *gain* of a call is 1 if only the larger model is correct, -1 if only the smaller one is, else 0. The calls with the
+highest scores go to the larger model. The curve is the recovered share of the performance gap between the two models as
+a function of the share of these calls. Its area, APGR, is 0.5 for random scores; CPT(x) is the least share of calls
+that recovers x of the gap (Ong et al. 2024, *RouteLLM*, https://arxiv.org/abs/2406.18665, section 3).
 """
 
 from __future__ import annotations
@@ -14,13 +15,12 @@ from itertools import pairwise
 from typing import TypeAlias
 
 ScoredCall: TypeAlias = tuple[float, float]
-"""A call's score and its gain."""
+"""The score and the gain of a call."""
 
 
 def recovery_curve(calls: Sequence[ScoredCall]) -> list[tuple[float, float]]:
-    """(share of calls that go to the larger model, share of the gap that is closed), from (0, 0) on; equal scores go together.
-
-    Empty where the gap is zero: then there is nothing to close.
+    """Returns the curve from (0, 0) on: (share of calls to the larger model, recovered share of the gap). Calls with
+    equal scores form one step. Empty if the gap is zero.
     """
     total = sum(gain for _, gain in calls)
     if not total:
@@ -35,7 +35,7 @@ def recovery_curve(calls: Sequence[ScoredCall]) -> list[tuple[float, float]]:
 
 
 def apgr(calls: Sequence[ScoredCall]) -> float:
-    """The average performance gap recovered: the area under the curve, by trapezoids. NaN where there is no gap."""
+    """Returns the average performance gap recovered: the area under the curve, by trapezoids. NaN if the gap is zero."""
     points = recovery_curve(calls)
     return (
         sum((right[0] - left[0]) * (left[1] + right[1]) / 2 for left, right in pairwise(points)) if points else math.nan
@@ -43,7 +43,9 @@ def apgr(calls: Sequence[ScoredCall]) -> float:
 
 
 def cpt(calls: Sequence[ScoredCall], closed: float) -> float:
-    """The call-performance threshold: the least share of calls that closes so much of the gap, on the lines between the points."""
+    """Returns the call-performance threshold: the least share of calls that recovers the share `closed` of the gap, by
+    linear interpolation.
+    """
     for left, right in pairwise(recovery_curve(calls)):
         if right[1] >= closed:
             rise = right[1] - left[1]
@@ -52,6 +54,6 @@ def cpt(calls: Sequence[ScoredCall], closed: float) -> float:
 
 
 def threshold_for_share(scores: Sequence[float], share: float) -> float:
-    """The score above which at most this share of the scores lies: what is above it goes to the larger model."""
+    """Returns the threshold for which at most this share of the scores is higher."""
     ordered = sorted(scores, reverse=True)
     return ordered[min(len(ordered) - 1, int(share * len(ordered) + 1e-9))]

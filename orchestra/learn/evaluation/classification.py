@@ -1,4 +1,4 @@
-"""Classes: precision, recall and F1 by label, and which labels are taken for which."""
+"""Classification reports: precision, recall and F1 by label, and the most frequent confusions."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from orchestra.schema.strict_json import canonical
 from orchestra.schema.types import subschema, union_members
 
 MAX_CONFUSIONS = 10
-"""Pairs of labels that are told at most."""
+"""Maximal number of reported confusions."""
 NO_ANSWER = "(none)"
-"""What stands for an answer that was withheld, or failed."""
+"""Label for a withheld or failed answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelMetrics:
-    """How well one label is told."""
+    """The metrics of one label."""
 
     label: str
     precision: float | None
-    """Of the rows that were told it, the share that has it; None where none was."""
+    """Share of correct rows among those predicted as this label; None if there are none."""
     recall: float | None
-    """Of the rows that have it, the share that was told it; None where none has it."""
+    """Share of correct rows among those with this label; None if there are none."""
     f1: float
     support: int
-    """Rows that have it."""
+    """Number of rows with this label."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClassificationReport:
-    """The classes by name, and the most frequent confusions: (expected, told, rows)."""
+    """Metrics by label, and the most frequent confusions: (expected, predicted, rows)."""
 
     field: str
     labels: Sequence[LabelMetrics]
     confusions: Sequence[tuple[str, str, int]]
 
     def as_data(self) -> dict[str, Any]:
-        """As plain JSON."""
+        """Returns the report as plain JSON."""
         return {
             "field": self.field,
             "labels": [
@@ -64,8 +64,12 @@ class ClassificationReport:
 
 
 def label_field(card: Card) -> str:
-    """The field of an agent's output that is its label: the one whose values are listed, else the only text; `output` of one that is no
-    record. Raises `InputError` C010 where there is no such field, or several."""
+    """Returns the output field that is the label: the field with enumerated values, else the only text field; `output`
+    if the output is not a record.
+
+    Raises:
+        InputError: C010 if there is no such field, or several.
+    """
     fields: Mapping[str, Any] = card.output_schema.get("properties", {}) or {WHOLE_OUTPUT: card.output_schema}
     each = {name: union_members(subschema(card.output_schema, schema)) for name, schema in fields.items()}
     listed = [
@@ -82,7 +86,11 @@ def label_field(card: Card) -> str:
 
 
 def classification_report(card: Card, evaluation: str, cases: Sequence[Case]) -> ClassificationReport:
-    """How well an agent tells each label. Of several right labels the one counts that was told, else the first. Raises as `label_field`."""
+    """Returns the metrics by label. If several labels are correct, the predicted one counts, else the first.
+
+    Raises:
+        InputError: As `label_field`.
+    """
     field = label_field(card)
     measure = next((one for one in metric_configs_for(card, evaluation)[0].values() if one.field == field), None)
     key = measure.expected if measure is not None and measure.expected else field

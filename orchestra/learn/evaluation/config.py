@@ -1,6 +1,7 @@
-"""The file `evaluation.yaml`: how an agent's folder says what the agent is measured on, by what, and what would be good.
+"""The file `evaluation.yaml` in an agent's folder: evaluation rows, metrics and goals.
 
-It has one evaluation, or several by name under `evaluations:`. The first one, and its first metric, decides about promotions.
+It has one evaluation, or several by name under `evaluations:`. The first metric of the first evaluation decides about
+promotions.
 """
 
 from __future__ import annotations
@@ -25,24 +26,25 @@ class _Frozen(BaseModel):
 
 
 class RowSelection(_Frozen):
-    """Where the rows lie, under a folder that has one folder a set, and how many of them are asked."""
+    """The rows of an evaluation, in a folder with one folder for each set."""
 
     file: str
-    """Such as `xquad_en/dev.jsonl`: rows `{"id", "input", "expected"}`, gzip where it ends in `.gz`."""
+    """The file, such as `xquad_en/dev.jsonl`: rows `{"id", "input", "expected"}`, gzip if it ends in `.gz`."""
     train: str = ""
-    """Rows of the same form that floors are made of."""
+    """A file of the same form with training rows for the baselines."""
     where: Mapping[str, Any] = {}
-    """Only rows whose expected record has these values; a list names several."""
+    """Only rows whose expected record has these values; a list allows several."""
     sample: Annotated[int, Field(ge=0)] = 0
-    """At most so many, drawn by `seed`; 0 for all."""
+    """Maximal number of rows, sampled by `seed`; 0 for all."""
     seed: int = 0
     untuned: Annotated[int, Field(ge=0)] = 0
-    """The untuned base is asked so many of them at most, drawn by `seed`, for it is often slow and never close; 0 for all."""
+    """Maximal number of rows for the untuned base, sampled by `seed`, because it is often slow; 0 for all."""
     group: str = ""
-    """The key of a row's input that rows have in common which are not independent, such as the passage that they ask about. They are drawn
-    together for the intervals."""
+    """The input key whose value defines groups of dependent rows, such as the passage of a question. Groups are
+    resampled as a whole for the intervals.
+    """
     inputs: Mapping[str, str] = {}
-    """The agent's inputs by the keys of a row's input, where they are not called alike; what is not named is left out."""
+    """The agent's inputs by input key of the rows, if the names differ; keys without an entry are left out."""
 
     @model_validator(mode="after")
     def _check_paths(self) -> Self:
@@ -59,18 +61,18 @@ class RowSelection(_Frozen):
 
 
 class Evaluation(_Frozen):
-    """One evaluation: metrics by the names that tables give them, and goals for them."""
+    """One evaluation: metrics by display name, and their goals."""
 
     data: str = ""
-    """What the figures of the card were measured on, in words."""
+    """The data that the figures of the card were measured on, in words."""
     source: str = ""
-    """Where the set can be had, and under which licence."""
+    """The origin and the licence of the set."""
     rows: RowSelection | None = None
     metrics: Annotated[Mapping[str, MetricConfig], Field(min_length=1)]
     goals: Mapping[str, float] = {}
-    """What would be good: at least so much, or at most where less is better."""
+    """Goals: minimal values, or maximal ones for metrics that are better if lower."""
     floors: Mapping[str, Mapping[str, float]] = {}
-    """Figures of others without a language model, by who they are: they were measured elsewhere, and are not measured anew."""
+    """Published figures of baselines without a language model, by name. They are not measured again."""
 
     @model_validator(mode="after")
     def _check_metric_names(self) -> Self:
@@ -83,7 +85,7 @@ class Evaluation(_Frozen):
         return self
 
     def meets_goal(self, metric: str, value: float) -> bool:
-        """Whether a figure reaches its goal."""
+        """Returns whether a value reaches its goal."""
         goal = self.goals[metric]
         return value <= goal if is_lower_better(self.metrics[metric]) else value >= goal
 
@@ -100,9 +102,10 @@ class _MultipleEvaluationsFile(_Frozen):
 
 
 def read_evaluations(path: Path) -> dict[str, Evaluation]:
-    """The evaluations of a file, by name; a single one is called after its set, or else `rows`.
+    """Reads the evaluations of a file by name; a single one is named after its set, or else `rows`.
 
-    Raises `InputError` N201, or L-codes for what is no strict YAML.
+    Raises:
+        InputError: N201 if the file is invalid; L-codes if it is not strict YAML.
     """
     marked = load_yaml(path.read_bytes(), str(path))
     several = isinstance(marked.value, dict) and "evaluations" in marked.value
@@ -116,7 +119,11 @@ def read_evaluations(path: Path) -> dict[str, Evaluation]:
 
 
 def find_evaluation(path: Path, name: str = "") -> tuple[str, Evaluation]:
-    """An evaluation of a file and its name; the first where none is named. Raises `InputError` N204 where there is none of that name."""
+    """Returns the evaluation of a name, or the first one, with its name.
+
+    Raises:
+        InputError: N204 if there is none of that name.
+    """
     found = read_evaluations(path)
     chosen = name or next(iter(found))
     if chosen not in found:

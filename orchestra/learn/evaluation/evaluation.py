@@ -1,7 +1,7 @@
-"""Evaluation: what an agent is worth, through the served model, beside its floors, its untuned base, and a candidate for its place.
+"""Evaluation of an agent through the served model, with its baselines, its untuned base, and a candidate.
 
-All arms answer the same rows. A row that was withheld counts as one without an answer, which is right where none was expected; one that
-failed is never right.
+All arms answer the same rows. A withheld row counts as a row without an answer, which is correct if none is expected. A
+failed row is never correct.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from orchestra.learn.run_agent import RunStarter
 from orchestra.workflows.python.steps import Step
 
 ProgressCallback: TypeAlias = Callable[[str, int, int], None]
-"""Hears of progress: the arm, rows answered, rows in all."""
+"""Called with the name of the arm, the number of answered rows, and the number of all rows."""
 INCUMBENT, UNTUNED, CANDIDATE = "as it is", "its untuned base", "the candidate"
 ANSWERED = "answered"
-"""The column of the share of rows with an answer."""
+"""The column with the share of answered rows."""
 EVALUATION_PURPOSE = "evaluation"
-"""What the runs of an evaluation say that they are for: their rows are not to be learnt from."""
+"""The purpose recorded in the runs of an evaluation: their rows are excluded from training."""
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One way to answer, and its answers in the order of the questions."""
+    """A way to answer, with its answers in the order of the rows."""
 
     name: str
     cases: Sequence[Case]
@@ -46,17 +46,17 @@ class Arm:
     seconds: float = 0.0
     failed: int = 0
     reason: str = ""
-    """Of the first failure."""
+    """The reason of the first failure."""
 
     @property
     def answer_rate(self) -> float:
-        """The share of rows with an answer."""
+        """Returns the share of rows with an answer."""
         return sum(case.output is not None for case in self.cases) / max(1, len(self.cases))
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationReport:
-    """The table of an evaluation."""
+    """The results of an evaluation."""
 
     agent: str
     test: str
@@ -64,14 +64,14 @@ class EvaluationReport:
     metrics: Sequence[str]
     arms: Sequence[tuple[Arm, Sequence[IntervalEstimate]]]
     groups: int = 0
-    """Of the rows; 0 where nobody has counted them."""
+    """Number of groups of rows; 0 if not counted."""
 
     def estimates(self, arm: str) -> Mapping[str, IntervalEstimate]:
-        """The figures of an arm by the names of the metrics."""
+        """Returns the results of an arm by metric name."""
         return next(dict(zip(self.metrics, figures, strict=True)) for one, figures in self.arms if one.name == arm)
 
     def markdown(self) -> str:
-        """The table, with 95 % intervals, and how these were found."""
+        """Returns the results as a Markdown table, with 95 % intervals and their method."""
         head = ["", *self.metrics, ANSWERED, "tokens in, out a row"]
         lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
         for arm, figures in self.arms:
@@ -108,7 +108,7 @@ class EvaluationReport:
 
 
 def caption(rows: int, groups: int) -> str:
-    """How the intervals of a table were found."""
+    """Returns how the intervals of a table were computed."""
     together = f", those of each of {groups:,} groups together" if 0 < groups < rows else ""
     return f"95 % intervals: by drawing the rows anew{together}; exact (Clopper and Pearson) for shares whose draws reach 0 or 1."
 
@@ -116,13 +116,13 @@ def caption(rows: int, groups: int) -> str:
 def build_report(
     name: str, test: EvaluationSet, metrics: Sequence[Metric], arms: Sequence[Arm], seed: int = 0
 ) -> EvaluationReport:
-    """The table of some arms' answers to a test of an agent, or a workflow, of this name."""
+    """Computes the results of some arms on a test of an agent or workflow."""
     figured = [(arm, [estimate_interval(one, arm.cases, seed=seed) for one in metrics]) for arm in arms]
     return EvaluationReport(name, test.name, len(test.rows), [one.name for one in metrics], figured, test.group_count)
 
 
 def answer_rate_interval(arm: Arm, seed: int = 0) -> IntervalEstimate:
-    """The share of an arm's rows with an answer, with its interval."""
+    """Returns the share of an arm's rows with an answer, with its interval."""
     given = Metric(
         ANSWERED,
         lambda case: (float(case.output is not None), 1.0),
@@ -133,7 +133,7 @@ def answer_rate_interval(arm: Arm, seed: int = 0) -> IntervalEstimate:
 
 
 def sample_rows(test: EvaluationSet, rows: int, seed: int) -> EvaluationSet:
-    """A test of at most so many questions, drawn by the seed, in the order of the file."""
+    """Returns a sample of at most that many rows, drawn by the seed, in the order of the file."""
     if not rows or rows >= len(test.rows):
         return test
     drawn = sorted(random.Random(seed).sample(range(len(test.rows)), rows))  # noqa: S311 - a draw, not a secret
@@ -142,13 +142,17 @@ def sample_rows(test: EvaluationSet, rows: int, seed: int) -> EvaluationSet:
 
 
 def untuned_card(card: Card) -> Card:
-    """The card without its adapter, and without the calibration that goes with it."""
+    """Returns the card without its adapter and without its calibration."""
     return card.with_settings(name=f"{card.name}_untuned", adapter=None, calibration=None)
 
 
 def candidate_card(card: Card, folder: Path) -> Card:
-    """The card with the adapter, or the arrays, of a folder in place of its own; a calibration goes with the adapter
-    that it was made for. Raises `InputError` A004."""
+    """Returns the card with the adapter, or the arrays, of a candidate's folder. A calibration is dropped with the
+    adapter that it was fitted for.
+
+    Raises:
+        InputError: A004 if the folder cannot be read.
+    """
     if card.kind in KINDS_WITH_ARRAYS:
         return card.with_settings(name=f"{card.name}_candidate", folder=folder.resolve())
     return card.with_settings(
@@ -161,7 +165,7 @@ def candidate_card(card: Card, folder: Path) -> Card:
 
 
 def baseline_arms(test: EvaluationSet) -> list[Arm]:
-    """The answers of the floors."""
+    """Returns the answers of the baselines."""
     return [
         Arm(floor.name, [Case(one.expected, as_record(floor(one.input)), group=one.group) for one in test.rows])
         for floor in fit_baselines(test.reference_rows)
@@ -176,7 +180,11 @@ async def evaluate_arm(
     concurrency: int,
     on_progress: ProgressCallback = lambda *_: None,
 ) -> Arm:
-    """The answers of an agent, or of a workflow, at most so many asked at once. Raises `FleetError` where no server can be had."""
+    """Returns the answers of an agent or workflow, with a limit on concurrent runs.
+
+    Raises:
+        FleetError: No server is available.
+    """
     done, began = 0, time.monotonic()
 
     def told() -> None:

@@ -1,4 +1,4 @@
-"""Requirements: what an agent must reach, so that a command can fail where it does not; as JUnit's XML for a user's CI too."""
+"""Requirements on metrics, which make a command fail if they are not met; with a JUnit XML report for CI."""
 
 from __future__ import annotations
 
@@ -20,20 +20,24 @@ class Requirement:
 
     metric: str
     is_minimum: bool
-    """Whether the bound is from below."""
+    """Whether the bound is a lower bound."""
     bound: float
 
     def __str__(self) -> str:
         return f"{self.metric} {'>=' if self.is_minimum else '<='} {self.bound:g}"
 
     def is_met(self, figures: Mapping[str, IntervalEstimate]) -> bool:
-        """Whether figures keep it; one that is not known does not."""
+        """Returns whether the results meet the bound; an unknown value does not."""
         value = figures[self.metric].value
         return value >= self.bound if self.is_minimum else value <= self.bound
 
 
 def parse_requirement(text: str, metrics: Sequence[str]) -> Requirement:
-    """A requirement as one types it. Raises `InputError` N203."""
+    """Parses a requirement from the command line.
+
+    Raises:
+        InputError: N203 if it is invalid.
+    """
     match = _PATTERN.fullmatch(text)
     try:
         bound = float(match["bound"]) if match else None
@@ -49,7 +53,7 @@ def parse_requirement(text: str, metrics: Sequence[str]) -> Requirement:
 
 
 def _suggest_metric(wanted: str, metrics: Sequence[str]) -> str:
-    """What to require where there is no metric of this name; texts were compared by `NAME exact` before, where nobody chose a metric."""
+    """Returns a suggestion for an unknown metric. Default metrics of texts were once named `NAME exact`."""
     field = wanted.removesuffix(" exact")
     if (same := f"{field} same") in metrics and field != wanted:
         kept = f"evaluation.yaml keeps the old one: metrics: {{{wanted}: {{of: exact, field: {field}}}}}"
@@ -61,7 +65,9 @@ def _suggest_metric(wanted: str, metrics: Sequence[str]) -> str:
 def junit_report(
     agent: str, test: str, requirements: Sequence[Requirement], figures: Mapping[str, IntervalEstimate]
 ) -> bytes:
-    """The requirements as a test suite, in the format that CI services read (https://github.com/testmoapp/junitxml)."""
+    """Returns the requirements as a test suite in the format that CI services read
+    (https://github.com/testmoapp/junitxml).
+    """
     failed = sum(not one.is_met(figures) for one in requirements)
     suite = _suite(f"{agent} on {test}", len(requirements), failed, 0)
     for one in requirements:
@@ -75,7 +81,7 @@ def junit_report(
 
 
 def junit_error_report(agent: str, error: OrchestraError) -> bytes:
-    """Returns the report of an evaluation that failed. It replaces that of `junit_report`, so that no old report is left."""
+    """Returns the report of an evaluation that failed. It replaces the report of an earlier evaluation."""
     suite = _suite(agent, 1, 0, 1)
     case = ElementTree.SubElement(suite, "testcase", classname=f"orchestra.learn.{agent}", name="evaluation")
     ElementTree.SubElement(case, "error", message=f"{error.code}: {error.message}").text = str(error)

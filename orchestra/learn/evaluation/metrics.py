@@ -1,6 +1,7 @@
-"""Metrics: what an agent's outputs are worth, held against what was expected. Each is a number over cases.
+"""Metrics: the quality of an agent's outputs compared with the expected ones.
 
-A metric takes a part of each case, once, and makes its figure of the parts; so an interval is found by drawing parts anew.
+A metric computes a score of each case once, and a value from the scores, so an interval is computed by resampling
+scores.
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from orchestra.learn.evaluation.benchmark_metrics import calls_match, parse_amount, scaled_answers_match
 from orchestra.learn.evaluation.cascade import apgr
-from orchestra.learn.evaluation.function_calls import calls_match
-from orchestra.learn.evaluation.tatqa import parse_amount, scaled_answers_match
 from orchestra.schema.strict_json import canonical
 
 MetricKind: TypeAlias = Literal[
@@ -39,78 +39,79 @@ MetricKind: TypeAlias = Literal[
     "calls",
 ]
 TOLERANCE = 1e-6
-"""How far two numbers may be apart that are the same."""
+"""Maximal difference of equal numbers."""
 _FAILED = object()
-"""What stands for the label of a row that failed: no label is the same."""
+"""The label of a failed row; it equals no label."""
 WHOLE_OUTPUT = "output"
-"""The name under which an output that is no record is measured."""
+"""The name under which an output that is not a record is measured."""
 CorrectnessKind: TypeAlias = Literal["accuracy", "text", "exact", "joint", "number", "scaled", "calls"]
-"""Kinds that tell of one answer whether it is right."""
+"""Kinds that decide whether a single answer is correct."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One row and what came of it."""
+    """One row and its result."""
 
     expected: Mapping[str, Any]
     output: Mapping[str, Any] | None
-    """None where it was withheld, or failed."""
+    """None if the answer was withheld, or the run failed."""
     score: float | None = None
-    """How sure the run was that the output is right, in [0, 1]."""
+    """Confidence of the run in [0, 1]."""
     failed: bool = False
-    """Whether nothing came of it by a fault: then it is never right, not even where nothing was expected."""
+    """Whether the run failed: it is never correct, even if no answer is expected."""
     group: str = ""
-    """Cases that are not independent have the same one, such as questions about one passage; empty for one by itself."""
+    """The group of dependent cases, such as questions about one passage; empty for an independent case."""
 
 
 class MetricConfig(BaseModel):
-    """One metric as an evaluation file asks for it."""
+    """One metric in an evaluation file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     of: MetricKind
     field: str = ""
-    """The field of the output; the whole output where it is left out."""
+    """The output field; empty for the complete output."""
     expected: str = ""
-    """The key of what was expected; the field's name where it is left out, and all that was expected where both are.
-    Of `apgr` also `strong-weak`, the difference of two."""
+    """The key of the expected value; empty for the name of the field, and for the complete expected value if there is
+    no field either. For `apgr` also `strong-weak`, the difference of two keys.
+    """
     positive: str = ""
-    """Of `auroc`: the expected value whose probability the field gives; the others are negative."""
+    """For `auroc`: the expected value whose probability is the field; other values are negative."""
     without: tuple[str, ...] = Field(default=(), strict=False)
-    """Expected values whose cases are left out."""
+    """Cases with these expected values are left out."""
     where: Mapping[str, Any] = Field(default_factory=dict)
-    """Only cases whose expected record has these values; a list names several."""
+    """Only cases whose expected record has these values; a list allows several."""
     where_not: Mapping[str, Any] = Field(default_factory=dict)
-    """Not those whose expected record has one of these values."""
+    """Cases whose expected record has one of these values are left out."""
     means: Mapping[str, str] = Field(default_factory=dict)
-    """What a value of the output is called in what was expected, where the two differ."""
+    """Expected values by output value, if the names differ."""
     by: CorrectnessKind = "exact"
-    """Of `wrong`: what tells whether an answer is right."""
+    """For `wrong`: the criterion of correctness."""
     scale: str = "scale"
-    """Of `scaled`: the field, and the key, that has the scale."""
+    """For `scaled`: the output field, and the expected key, with the scale."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A figure of merit."""
+    """A metric."""
 
     name: str
     case_score: Callable[[Case], Any]
-    """What a case has to say; None for nothing."""
+    """Returns the score of a case; None to leave it out."""
     aggregate: Callable[[Sequence[Any]], float]
-    """The figure of such parts; NaN where there are none."""
+    """Returns the value of some scores; NaN without scores."""
     lower_is_better: bool = False
-    """Whether less is better."""
+    """Whether lower values are better."""
     is_proportion: bool = False
-    """Whether the figure is a share: its parts say how much is right, and of how much."""
+    """Whether the value is a proportion: the scores are (correct, total)."""
 
     def compute(self, cases: Sequence[Case]) -> float:
-        """The figure of these cases."""
+        """Returns the value over cases."""
         return self.aggregate([part for case in cases if (part := self.case_score(case)) is not None])
 
 
 def build_metric(name: str, measure: MetricConfig) -> Metric:
-    """The metric that a line of an evaluation file describes."""
+    """Builds the metric of an entry of an evaluation file."""
     read = _CaseReader(measure)
     part, figure = _METRIC_FUNCTIONS[measure.of]
 
@@ -124,12 +125,12 @@ def build_metric(name: str, measure: MetricConfig) -> Metric:
 
 
 def is_lower_better(measure: MetricConfig) -> bool:
-    """Whether a figure is the better the smaller it is."""
+    """Returns whether lower values of a metric are better."""
     return measure.of == "wrong"
 
 
 class _CaseReader:
-    """Finds the two values of a case that a measure is about."""
+    """Returns the output value and the expected value of a case."""
 
     def __init__(self, measure: MetricConfig) -> None:
         self.config, self.target_key = measure, measure.expected or measure.field
@@ -150,43 +151,48 @@ class _CaseReader:
         )
 
     def accepted_answers(self, case: Case) -> Sequence[Any]:
-        """The values that would be right: a list of them, or one. None at all: right is to give nothing."""
+        """Returns the accepted values: a list, or a single one. Empty if the correct answer is no answer."""
         wanted = self.target(case)
         return wanted if isinstance(wanted, list | tuple) else [] if _is_empty(wanted) else [wanted]
 
 
 def _field_value(record: Mapping[str, Any], key: str) -> Any:
-    """A field of a record, or all of it; of an output that is no record, what it is."""
+    """Returns a field of a record, or the complete record; the plain value of an output that is not a record."""
     if key:
         return record.get(key)
     return record[WHOLE_OUTPUT] if record.keys() == {WHOLE_OUTPUT} else record
 
 
 def matches_any(value: Any, values: Any) -> bool:
-    """Whether a value is one of several that are right, or the one that is."""
+    """Returns whether a value equals one of the accepted ones."""
     return value in values if isinstance(values, list | tuple) else bool(value == values)
 
 
 def normalize_squad(text: str) -> str:
-    """SQuAD's normal form: lower case, without punctuation and articles, single spaces (https://arxiv.org/abs/1606.05250, section 5)."""
+    """Returns SQuAD's normal form: lower case, without punctuation and articles, single spaces
+    (https://arxiv.org/abs/1606.05250, section 5).
+    """
     plain = "".join(char for char in text.lower() if char not in string.punctuation)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", plain).split())
 
 
 def normalize_answer(text: str) -> str:
-    """What is compared of a text: SQuAD's normal form; of a text of nothing but articles and punctuation, such as “A” or “+”, these."""
+    """Returns the compared form of a text: SQuAD's normal form. A text of only articles and punctuation, such as “A” or
+    “+”, is kept.
+    """
     plain = "".join(char for char in text.lower() if char not in string.punctuation)
     return normalize_squad(text) or " ".join((plain if plain.strip() else text).split())
 
 
 def normalize_spelling(text: str) -> str:
-    """What is compared of a text where nothing in it may be dropped: all but case, blanks and Unicode form (NFC, not the compatible one:
-    `10²` is not `102`)."""
+    """Returns the compared form of a text in which no word may be dropped: only case, blanks and Unicode form are
+    ignored (NFC and not NFKC: `10²` is not `102`).
+    """
     return unicodedata.normalize("NFC", " ".join(unicodedata.normalize("NFC", text).casefold().split()))
 
 
 def token_f1(gold: str, given: str) -> float:
-    """F1 of the bags of normalised tokens, in [0, 1]; 1 where both are empty."""
+    """Returns the F1 of the bags of normalised tokens, in [0, 1]; 1 if both are empty."""
     wanted, found = normalize_answer(gold).split(), normalize_answer(given).split()
     if not wanted and not found:
         return 1.0
@@ -194,7 +200,7 @@ def token_f1(gold: str, given: str) -> float:
 
 
 def _is_empty(value: Any) -> bool:
-    """Whether a value says nothing: null, a blank text, an empty list or record."""
+    """Returns whether a value is empty: null, a blank text, an empty list or record."""
     return not value.strip() if isinstance(value, str) else value is None or value in ([], (), {})
 
 
@@ -204,12 +210,12 @@ def _best_match(read: _CaseReader, case: Case, score: Callable[[str, str], float
         return float(not answers and _is_empty(given)), 1.0
     whole = (
         [read.target(case)] if isinstance(given, list | tuple) else []
-    )  # a list may be several right answers, and one value
+    )  # a list may be one value or several accepted answers
     return max(_score_pair(one, given, score) for one in (*answers, *whole)), 1.0
 
 
 def _score_pair(wanted: Any, given: Any, score: Callable[[str, str], float]) -> float:
-    """A score of two texts; what is none, and lies in no text, is right where it is the same."""
+    """Returns the score of two texts; values other than texts are compared for equality."""
     if isinstance(given, list | tuple | Mapping):
         return float(_is_equal(wanted, given))
     text = wanted.get("text") if isinstance(wanted, Mapping) else wanted
@@ -231,12 +237,12 @@ def _token_overlap(read: _CaseReader, case: Case) -> tuple[float, float]:
 
 
 def _correct_silence(read: _CaseReader, case: Case) -> tuple[float, float] | None:
-    """Of a case whose right answer is none: whether none was given."""
+    """Returns, for a case whose correct answer is no answer, whether none was given."""
     return None if read.accepted_answers(case) else (float(_is_empty(read.prediction(case))), 1.0)
 
 
 def _wrong_answer(read: _CaseReader, case: Case) -> tuple[float, float]:
-    """Whether an answer was given, and is wrong."""
+    """Returns whether an answer was given and is wrong."""
     return float(not _is_empty(read.prediction(case)) and not _METRIC_FUNCTIONS[read.config.by][0](read, case)[0]), 1.0
 
 
@@ -249,25 +255,25 @@ def _value_match(read: _CaseReader, case: Case) -> tuple[float, float]:
 
 
 def _number_match(read: _CaseReader, case: Case) -> tuple[float, float]:
-    """Whether two numbers are the same to six places, however they are written: `$1,452.40`, `(3.1)`, `72%`."""
+    """Returns whether two numbers are equal to six places, in any notation: `$1,452.40`, `(3.1)`, `72%`."""
     given, wanted = parse_amount(read.prediction(case)), parse_amount(read.target(case))
     return float(given is not None and wanted is not None and abs(given - wanted) <= TOLERANCE), 1.0
 
 
 def _scaled_match(read: _CaseReader, case: Case) -> tuple[float, float]:
-    """Whether an answer and its scale are right, by the rule of TAT-QA."""
+    """Returns whether an answer and its scale are correct, by the rule of TAT-QA."""
     key, output = read.config.scale, case.output or {}
     wanted, given = str(case.expected.get(key) or ""), str(output.get(key) or "")
     return float(scaled_answers_match(read.target(case), wanted, read.prediction(case), given, normalize_answer)), 1.0
 
 
 def _calls_match(read: _CaseReader, case: Case) -> tuple[float, float]:
-    """Whether the right functions were called, with accepted arguments, by the rule of BFCL; no answer is no call."""
+    """Returns whether the calls are correct, by the rule of BFCL; no answer means no call."""
     return float(case.output is not None and calls_match(read.target(case), read.prediction(case))), 1.0
 
 
 def _as_number(value: Any) -> float | None:
-    """The number that a value or a text is; None for what is none, or too large for a float."""
+    """Returns the number of a value or a text; None if it is not a number, or too large for a float."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -278,7 +284,7 @@ def _as_number(value: Any) -> float | None:
 
 
 def _spans(value: Any) -> set[tuple[str, Any, Any]]:
-    """The spans of a record of slots: name, start and end, in characters."""
+    """Returns the spans of a record of slots: name, start and end, in characters."""
     if not isinstance(value, Mapping):
         return set()
     return {
@@ -302,7 +308,7 @@ def _label_pair(read: _CaseReader, case: Case) -> tuple[Any, Any]:
 
 
 def _hashable(value: Any) -> Any:
-    """A value as something that can be counted: a list and a record as the bytes of their JSON."""
+    """Returns a value that can be counted: lists and records as the bytes of their JSON."""
     return canonical(value) if isinstance(value, list | tuple | Mapping) else value
 
 
@@ -313,7 +319,7 @@ def _ranking_score(read: _CaseReader, case: Case) -> tuple[float, bool]:
 
 
 def _routing_gain(read: _CaseReader, case: Case) -> tuple[float, float]:
-    """The number that was given, and the gain; a row without an answer goes to the smaller model."""
+    """Returns the predicted number and the gain; a row without an answer goes to the smaller model."""
     given = _as_number(read.prediction(case))
     more, _, less = read.target_key.partition("-")
     keys = (read.target_key, "") if read.target_key in case.expected else (more, less)
@@ -322,7 +328,7 @@ def _routing_gain(read: _CaseReader, case: Case) -> tuple[float, float]:
 
 
 def _outcome_value(value: Any) -> float:
-    """What an outcome is worth: right as 1, wrong as 0."""
+    """Returns the value of an outcome: 1 for correct, 0 for wrong."""
     return float(value) if isinstance(value, bool) else _as_number(value) or 0.0
 
 
@@ -332,7 +338,7 @@ def _ratio(parts: Sequence[tuple[float, float]]) -> float:
 
 
 def _balanced_accuracy(parts: Sequence[tuple[Any, Any]]) -> float:
-    """The mean recall over the labels that were expected."""
+    """Returns the mean recall over the expected labels."""
     right: dict[Any, list[bool]] = defaultdict(list)
     for wanted, given in parts:
         right[wanted].append(wanted == given)
@@ -340,7 +346,9 @@ def _balanced_accuracy(parts: Sequence[tuple[Any, Any]]) -> float:
 
 
 def _macro_f1(parts: Sequence[tuple[Any, Any]]) -> float:
-    """The mean F1 over the labels that were expected or given; to give none is one only where none was expected, and to fail never is."""
+    """Returns the mean F1 over the expected and predicted labels. No answer is a label only if it is expected; a
+    failure never is.
+    """
     if not parts:
         return float("nan")
     wanted, given = Counter(pair[0] for pair in parts), Counter(pair[1] for pair in parts)
@@ -350,7 +358,9 @@ def _macro_f1(parts: Sequence[tuple[Any, Any]]) -> float:
 
 
 def auroc(parts: Sequence[tuple[float, bool]]) -> float:
-    """The chance that a positive case scores higher than a negative one; ties count half (the rank sum of Mann and Whitney, 1947)."""
+    """Returns the probability that a positive case scores higher than a negative one; ties count half (the rank sum of
+    Mann and Whitney, 1947).
+    """
     ordered = sorted(parts, key=lambda part: part[0])
     positives = sum(part[1] for part in ordered)
     negatives = len(ordered) - positives

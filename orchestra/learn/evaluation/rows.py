@@ -1,4 +1,4 @@
-"""Questions: rows to test an agent on, with what is expected."""
+"""Evaluation rows: inputs with expected outputs."""
 
 from __future__ import annotations
 
@@ -23,18 +23,19 @@ from orchestra.schema.strict_json import canonical, digest
 
 
 class EvaluationRow(msgspec.Struct, frozen=True):
-    """A row to test on."""
+    """A row of an evaluation."""
 
     id: str
     input: dict[str, Any]
     expected: dict[str, Any]
     group: str = ""
-    """Rows with something in common, such as the passage that they ask about, have the same one: they are drawn together. Empty where the
-    row says nothing of it."""
+    """The group of dependent rows, such as questions about one passage; groups are resampled as a whole. Empty if
+    unknown.
+    """
 
 
 class ReferenceRow(msgspec.Struct, frozen=True):
-    """A row that shows how the work is done."""
+    """An example of the task, for baselines."""
 
     input: dict[str, Any]
     output: Any
@@ -50,28 +51,29 @@ class _EvaluationLine(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSet:
-    """What an agent is tested on."""
+    """The rows of an evaluation."""
 
     name: str
     digest: str
-    """Of the rows."""
+    """Digest of the rows."""
     rows: Sequence[EvaluationRow]
     reference_rows: Sequence[ReferenceRow] = ()
-    """Rows that floors are made of; none where the data has no training part."""
+    """Training rows for the baselines; none if the data has no training split."""
     label: Label | None = None
-    """Where the rows may go; None where nothing says it."""
+    """The confidentiality label; None if unknown."""
 
     @property
     def group_count(self) -> int:
-        """How many groups its rows are of; a row without one is one by itself."""
+        """Returns the number of groups; a row without a group is its own group."""
         return len({one.group or at for at, one in enumerate(self.rows)})
 
 
 def metrics_for(card: Card, name: str = "", questions: Sequence[EvaluationRow] = ()) -> tuple[Metric, ...]:
-    """What an agent is measured by: an evaluation of its `evaluation.yaml`, the first where none is named; or else what fits its type, of
-    fields that the questions expect something of.
+    """Returns the metrics of an agent: those of an evaluation in its `evaluation.yaml` (by name, or the first), else
+    defaults for its output type, for the fields with expected values.
 
-    Raises `InputError` N201 for a faulty file, N204 for an evaluation that is not there.
+    Raises:
+        InputError: N201 if the file is invalid; N204 if the evaluation does not exist.
     """
     return tuple(build_metric(name, measure) for name, measure in metric_configs_for(card, name, questions)[0].items())
 
@@ -79,7 +81,7 @@ def metrics_for(card: Card, name: str = "", questions: Sequence[EvaluationRow] =
 def metric_configs_for(
     card: Card, name: str = "", questions: Sequence[EvaluationRow] = ()
 ) -> tuple[Mapping[str, MetricConfig], bool]:
-    """The measures behind `metrics_for`, and whether somebody chose them: else they are what fits the output's type."""
+    """Returns the configurations of `metrics_for`, and whether they are from a file instead of defaults."""
     path = card.folder / FILE if card.folder is not None else None
     chosen = path is not None and path.is_file()
     return (
@@ -90,9 +92,10 @@ def metric_configs_for(
 
 
 def _default_metric_configs(card: Card, questions: Sequence[EvaluationRow]) -> dict[str, MetricConfig]:
-    """Measures for the fields of an output's type: texts by whether they are spelt alike and by F1, quotes by SQuAD's exact match and F1,
-    everything else by whether it is the same; so is an output that may be a record and has no fields of its own, as a whole. No probability
-    is the same as another; of fields that no question expects nothing can be said."""
+    """Returns the default metrics for the fields of an output type: equal spelling and F1 for texts, SQuAD's exact
+    match and F1 for quotes, equality for others. An output that may be a record without declared fields is compared as
+    a whole. Probabilities, and fields without expected values, have no metric.
+    """
     found: dict[str, MetricConfig] = {}
     fields: Mapping[str, Any] = card.output_schema.get("properties", {}) or {WHOLE_OUTPUT: card.output_schema}
     fields = {name: schema for name, schema in fields.items() if not _is_probability(card, name, schema)} or fields
@@ -118,7 +121,7 @@ def _default_metric_configs(card: Card, questions: Sequence[EvaluationRow]) -> d
 
 
 def _is_probability(card: Card, name: str, schema: Mapping[str, Any]) -> bool:
-    """Whether a field tells how sure something is: that of a choice, and an encoder's number beside its label."""
+    """Returns whether a field is a probability: that of a choice, or the number beside an encoder's label."""
     rule = card.output_form.rules.get(name)
     if rule is not None:
         return rule.probability is not None
@@ -127,7 +130,7 @@ def _is_probability(card: Card, name: str, schema: Mapping[str, Any]) -> bool:
 
 
 def _may_be_record(schema: Mapping[str, Any], named: Mapping[str, Any]) -> bool:
-    """Whether an object is among what a schema allows, as it is of one that says no type."""
+    """Returns whether a schema allows an object; a schema without a type does."""
     if "$ref" in schema:
         schema = named.get(str(schema["$ref"]).rpartition("/")[2], {})
     if options := schema.get("anyOf") or schema.get("oneOf"):
@@ -138,11 +141,14 @@ def _may_be_record(schema: Mapping[str, Any], named: Mapping[str, Any]) -> bool:
 def read_evaluation_set(
     path: Path, part: Split = "test", train: Path | None = None, card: Card | None = None
 ) -> EvaluationSet:
-    """What to test on: a part of a data set, or a file of rows with `expected`, or with an `output`; of `card`, a table too, whose columns
-    are its fields.
+    """Reads the rows of an evaluation: a split of a data set, a file of rows with `expected` or `output`, or, with
+    `card`, a table whose columns are the agent's fields.
 
-    `train` names rows that floors are made of; a data set brings its own. Raises `InputError` N001 for what cannot be read, N010 to N012
-    for a table, N202 where there is no row.
+    Args:
+        train: A file of training rows for the baselines; a data set has its own.
+
+    Raises:
+        InputError: N001 if a file cannot be read; N010 to N012 if a table is invalid; N202 if there is no row.
     """
     if os.path.isfile(path / MANIFEST_FILE):
         data = Dataset.load(path)
@@ -163,9 +169,10 @@ def read_evaluation_set(
 
 
 def read_selected_rows(folder: Path, rows: RowSelection) -> EvaluationSet:
-    """The rows that an evaluation file names, under a folder with one folder a set; no sample of them.
+    """Reads the rows that an evaluation file selects, from a folder with one folder for each set, without sampling.
 
-    Raises as `read_evaluation_set`, and N201 for a `group` that is no input of a row.
+    Raises:
+        InputError: As `read_evaluation_set`; N201 if the `group` is not an input of a row.
     """
     test = read_evaluation_set(folder / rows.file, train=folder / rows.train if rows.train else None)
     if rows.group:
@@ -190,7 +197,7 @@ def read_selected_rows(folder: Path, rows: RowSelection) -> EvaluationSet:
 
 
 def _group_digest(row: EvaluationRow, rows: RowSelection) -> str:
-    """What a row has in common with others. Raises `InputError` N201 where it has no such input."""
+    """Returns the group of a row as a digest. Raises `InputError` N201 if the row has no such input."""
     if rows.group not in row.input:
         raise InputError(
             "N201",
@@ -205,7 +212,7 @@ def _rename_inputs(inputs: Mapping[str, Any], names: Mapping[str, str]) -> dict[
 
 
 def as_record(output: Any) -> dict[str, Any]:
-    """An output by fields; one that has none under the name `output`."""
+    """Returns an output as a record; an output that is not a record is its field `output`."""
     return output if isinstance(output, dict) else {WHOLE_OUTPUT: output}
 
 
@@ -219,7 +226,7 @@ def _expected_record(line: _EvaluationLine, path: Path) -> dict[str, Any]:
 
 
 def _group_name(said: Any) -> str:
-    """The name of a group, which may be a number."""
+    """Returns the name of a group, which may be a number."""
     return said if isinstance(said, str) else "" if said is None else canonical(said).decode()
 
 

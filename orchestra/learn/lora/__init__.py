@@ -1,1 +1,1 @@
-"""LoRA training: examples, loop, checkpoints and distillation."""
+"""LoRA training: examples, the base model, the training loop, checkpoints and distillation."""

@@ -1,6 +1,7 @@
-"""Checkpoints: all that a training needs to go on to the very same result. Safetensors and JSON; never a pickle.
+"""Checkpoints: the complete state of a training, for an identical result after a resume. Safetensors and JSON; never a
+pickle.
 
-A checkpoint is one folder that appears under its name only when it is whole; the one before it stays until then.
+A checkpoint is a folder that is renamed into place when it is complete; the previous one stays until then.
 """
 
 from __future__ import annotations
@@ -29,32 +30,32 @@ CHECKPOINT_FOLDER = "checkpoint"
 
 
 class TrainingPoint(msgspec.Struct, frozen=True):
-    """A point of the curve that a training draws."""
+    """A point of the loss curve."""
 
     step: int
     epoch: float
     train: float
-    """Loss a label token, the mean since the point before."""
+    """Mean training loss per label token since the previous point."""
     tune: float
-    """The same on the part that is held out."""
+    """The same loss on the tune split."""
     exact: float
-    """Share of the held-out rows whose every label token is the likeliest."""
+    """Share of tune rows for which every label token has the highest probability."""
 
 
 class TrainingState(msgspec.Struct, kw_only=True):
-    """Where a training stands."""
+    """The progress of a training."""
 
     plan_digest: str
-    """Digest of everything that the result follows from: data, card, base, settings."""
+    """Digest of everything that determines the result: data, card, base, settings."""
     step: int = 0
     epoch: int = 0
     batch: int = 0
-    """Batches of the epoch that are done."""
+    """Number of completed batches of the epoch."""
     total_steps: int = 0
-    """Steps in all; 0 while a budget of minutes is not yet a number of steps."""
+    """Total number of steps; 0 until a time budget is converted into steps."""
     seconds: float = 0.0
     tokens_seen: int = 0
-    """Tokens computed."""
+    """Number of processed tokens."""
     loss_sum: float = 0.0
     loss_count: int = 0
     best_step: int = 0
@@ -64,12 +65,12 @@ class TrainingState(msgspec.Struct, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoints:
-    """The checkpoint of one training in its folder of the cache."""
+    """The checkpoint of one training, in its cache folder."""
 
     folder: Path
 
     def save(self, state: TrainingState, weights: dict[str, torch.Tensor], moments: dict[str, torch.Tensor]) -> None:
-        """Writes a checkpoint in the place of the one before; `best.safetensors` is carried over."""
+        """Replaces the checkpoint; `best.safetensors` is carried over."""
         from safetensors.torch import save_file
 
         partial = self.folder / f".{CHECKPOINT_FOLDER}.partial"
@@ -81,9 +82,10 @@ class Checkpoints:
         replace_folder(partial, self.folder / CHECKPOINT_FOLDER)
 
     def load(self, plan_digest: str) -> tuple[TrainingState, dict[str, torch.Tensor], dict[str, torch.Tensor]] | None:
-        """The last checkpoint, or None where there is none.
+        """Returns the last checkpoint; None if there is none.
 
-        Raises `InputError` N120 for one that cannot be read, and for one of another training.
+        Raises:
+            InputError: N120 if it cannot be read, or belongs to another training.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -105,7 +107,7 @@ class Checkpoints:
         return state, weights, moments
 
     def save_best(self, weights: dict[str, torch.Tensor]) -> None:
-        """Keeps the weights that were best on the held-out part so far."""
+        """Stores the weights with the best result on the tune split so far."""
         from safetensors.torch import save
 
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -114,12 +116,12 @@ class Checkpoints:
         )
 
     def load_best(self) -> dict[str, torch.Tensor]:
-        """Those weights."""
+        """Returns the stored best weights."""
         from safetensors.torch import load_file
 
         found: dict[str, torch.Tensor] = load_file(self.folder / BEST_FILE)
         return found
 
     def clear(self) -> None:
-        """Forgets the training."""
+        """Deletes the checkpoint."""
         shutil.rmtree(self.folder, ignore_errors=True)

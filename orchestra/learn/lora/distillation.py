@@ -1,8 +1,9 @@
-"""Distillation: a student learns from the probabilities that a teacher gives every token at the places of labels.
+"""Distillation: a student learns from a teacher's token probabilities at the label positions.
 
-Hinton, Vinyals and Dean 2015, *Distilling the Knowledge in a Neural Network* (https://arxiv.org/abs/1503.02531). The teacher reads the very
-tokens that the student reads, packed the same, so both must have one tokenizer. It is asked anew in every epoch: nothing of the size of a
-vocabulary is stored, and a training that goes on finds the same teacher.
+Hinton, Vinyals and Dean 2015, *Distilling the Knowledge in a Neural Network* (https://arxiv.org/abs/1503.02531). The
+teacher reads the same token ids as the student, in the same packs, so both need the same tokenizer. The teacher is
+evaluated again in every epoch: nothing of the size of a vocabulary is stored, and a resumed training has the same
+teacher.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from orchestra.fleet.weights.adapter_checks import CONFIG
 from orchestra.fleet.weights.adapter_checks import WEIGHTS as ADAPTER_WEIGHTS
 from orchestra.fleet.weights.safetensors import check_folder
 from orchestra.fleet.weights.weights import verify_weights
-from orchestra.learn.tensors import BatchTensors
+from orchestra.learn.lora.base_model import BatchTensors, label_logits, load_base
 from orchestra.schema.strict_json import canonical, digest
 
 if TYPE_CHECKING:
@@ -27,28 +28,35 @@ if TYPE_CHECKING:
 
 TOKENIZER = "tokenizer.json"
 _TOKENIZATION_PARTS = ("normalizer", "pre_tokenizer", "model", "added_tokens")
-"""The parts of a tokenizer's file that decide which tokens a text becomes; the rest pads, cuts and decodes."""
+"""The parts of a tokenizer file that determine the tokens of a text; the others concern padding, truncation and
+decoding.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class DistillationSettings:
-    """Which teacher, and how much it counts."""
+    """The teacher and its weight in the loss."""
 
     name: str
     folder: Path
-    """Of the teacher's weights."""
+    """The folder of the teacher's weights."""
     digest: str
-    """Of the weights, and of the adapter on them."""
+    """Digest of the weights, and of the adapter on them."""
     adapter: Path | None = None
     temperature: float = 2.0
     share: float = 0.5
-    """What the teacher's probabilities count; the labels count the rest."""
+    """Weight of the teacher's probabilities in the loss; the labels have the remaining weight."""
 
     @classmethod
     def from_folder(
         cls, name: str, folder: Path, adapter: Path | None, temperature: float, share: float
     ) -> DistillationSettings:
-        """The distillation from weights in a folder. Raises `InputError` N122 for a folder without them, `FleetError` F007."""
+        """Builds the settings for weights in a folder.
+
+        Raises:
+            InputError: N122 if the folder has no weights.
+            FleetError: F007 if the weights or the adapter are not safe to load.
+        """
         if not os.path.isfile(folder / "config.json"):
             raise InputError(
                 "N122",
@@ -70,19 +78,23 @@ class DistillationSettings:
 
     @property
     def plan_facts(self) -> tuple[str, float, float]:
-        """What the result follows from."""
+        """Returns the facts that determine the result."""
         return self.digest, self.temperature, self.share
 
 
 def check_tokenizers(student: Path, teacher: Path) -> None:
-    """Raises `InputError` N121 where a text becomes other tokens for the teacher than for the student."""
+    """Raises `InputError` N121 if the tokenizers of teacher and student differ."""
     if (mine := tokenizer_digest(student)) != (theirs := tokenizer_digest(teacher)):
         reason = f"the teacher in {teacher} has another tokenizer than {student}: {theirs} and {mine}"
         raise InputError("N121", reason, hint="let it answer instead: orchestra learn data --teacher NAME")
 
 
 def tokenizer_digest(folder: Path) -> str:
-    """The digest of what decides which tokens a text becomes. Raises `InputError` N121 where the folder does not say it."""
+    """Returns the digest of the parts of a tokenizer that determine the tokens of a text.
+
+    Raises:
+        InputError: N121 if the folder has no readable tokenizer.
+    """
     try:
         told = json.loads((folder / TOKENIZER).read_bytes())
         return digest(canonical({part: told.get(part) for part in _TOKENIZATION_PARTS}))
@@ -93,16 +105,19 @@ def tokenizer_digest(folder: Path) -> str:
 
 
 class SoftTeacher:
-    """A teacher's model, frozen, and the loss of a student who listens to it."""
+    """A frozen teacher model, and the student's loss with it."""
 
     def __init__(self, model: Any, temperature: float, share: float) -> None:
-        """`model` is a causal language model of transformers."""
+        """Wraps `model`, a causal language model of transformers."""
         self._model, self._temperature, self._share = model.eval().requires_grad_(False), temperature, share
 
     @classmethod
     def load(cls, settings: DistillationSettings, device: str) -> SoftTeacher:
-        """The teacher of a folder, its adapter merged into it. Raises `InputError` N122 for an adapter of another model."""
-        from orchestra.learn.lora.model import load_base
+        """Loads the teacher of a folder, with its adapter merged.
+
+        Raises:
+            InputError: N122 if the adapter belongs to another model.
+        """
 
         model = load_base(settings.folder)
         if settings.adapter is not None:
@@ -117,10 +132,11 @@ class SoftTeacher:
         return cls(model.to(device), settings.temperature, settings.share)
 
     def loss(self, logits: torch.Tensor, batch: BatchTensors) -> torch.Tensor:
-        """The sum over a batch's label tokens of the student's loss, whose scores these are (tokens, vocabulary).
+        """Returns the summed loss over a batch's label tokens for the student's `logits`, (tokens, vocabulary).
 
-        The cross-entropy of the labels, mixed with the divergence of the student from the teacher, both softened by the temperature; its
-        square keeps the gradients of both parts alike (Hinton et al., section 2). Weights padded to more tokens than there are count none.
+        It is the cross-entropy of the labels mixed with the Kullback-Leibler divergence from the teacher, both softened
+        by the temperature. The factor of its square keeps the gradients of both parts at the same scale (Hinton et al.,
+        section 2). Padding of a vocabulary is ignored.
         """
         import torch
         from torch.nn import functional
@@ -133,12 +149,3 @@ class SoftTeacher:
         divergence = functional.kl_div(mine, wanted, reduction="sum", log_target=True) * self._temperature**2
         mixed: torch.Tensor = (1 - self._share) * labels + self._share * divergence
         return mixed
-
-
-def label_logits(model: Any, batch: BatchTensors) -> torch.Tensor:
-    """Logits where labels are asked for, and nowhere else: the head is the largest matrix of a small model."""
-    hidden = model.model(
-        input_ids=batch.tokens, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
-    ).last_hidden_state
-    scores: torch.Tensor = model.lm_head(hidden[batch.label_mask]).float()
-    return scores

@@ -1,7 +1,8 @@
-"""Examples: one row of an agent's work as tokens, made by the same code that serving uses, so that the two cannot drift apart.
+"""Examples: one row of an agent's task as tokens, by the code that serving uses, so the two cannot diverge.
 
-The prompt is what `CompiledPrompt.render` gives, put through the model's own chat template. The label is the output as the decoding grammar
-spells it (`agent.grammar`): fields in the order of the type, `, ` and `: ` between the parts; then the token that ends a turn.
+The prompt is the result of `CompiledPrompt.render`, put through the model's own chat template. The label is the output
+as the decoding grammar spells it (`orchestra.agents.evidence_grammar`): fields in the order of the type, `, ` and `: `
+between the parts; then the token that ends a turn.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from orchestra.schema.types import Schema
 
 
 class ChatTokenizer(Protocol):
-    """What is needed of a tokenizer of transformers."""
+    """The required methods of a tokenizer of transformers."""
 
     eos_token_id: int
 
@@ -39,7 +40,7 @@ class ChatTokenizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TokenExample:
-    """Tokens that a model reads, and those that it should write after them."""
+    """Prompt tokens, and the label tokens that should follow."""
 
     prompt: tuple[int, ...]
     label: tuple[int, ...]
@@ -49,18 +50,22 @@ class TokenExample:
 
 
 class ExampleEncoder:
-    """Makes the examples of one card for one model."""
+    """Encodes the rows of one card for one model."""
 
     def __init__(self, card: Card, tokenizer: ChatTokenizer) -> None:
         self._card, self._tokenizer = card, tokenizer
         self._script, self._reader = CompiledPrompt(card), OutputParser(card)
 
     def encode_row(self, inputs: Mapping[str, Any], output: Any) -> TokenExample:
-        """The example of a row. Raises `InputError` N110 for an output that serving would not take from the model."""
+        """Encodes a row.
+
+        Raises:
+            InputError: N110 if serving would not accept the output from the model.
+        """
         return TokenExample(self.encode_prompt(inputs), self.encode_label(output, inputs))
 
     def encode_prompt(self, inputs: Mapping[str, Any]) -> tuple[int, ...]:
-        """The tokens that a server makes of a call with these inputs."""
+        """Returns the tokens that a server computes for a call with these inputs."""
         prompt = self._script.render(inputs, constraint="none")
         messages = [{"role": said.role, "content": said.content} for said in prompt.messages]
         text = self._tokenizer.apply_chat_template(
@@ -72,10 +77,16 @@ class ExampleEncoder:
         return tuple(self._tokenizer.encode(text, add_special_tokens=False))
 
     def encode_label(self, output: Any, inputs: Mapping[str, Any] = NO_INPUTS) -> tuple[int, ...]:
-        """The tokens that the model should write: the output, and the end of the turn; `inputs` are those that it answers.
+        """Returns the label tokens: the output and the end of the turn.
 
-        An agent that goes on from lines which stand already begins with a line break: so does the text in its row, and nothing else of it
-        is read. Raises `InputError` N110 for an output that would read back as another one.
+        An agent that continues given lines starts with a line break: so does the text in its row, and no other leading
+        whitespace is read.
+
+        Args:
+            inputs: The inputs that the output belongs to.
+
+        Raises:
+            InputError: N110 if the output would be parsed as another output.
         """
         form, card = self._card.output_form, self._card
         schema = function_calls.narrow_output(form.schema, card.calls, inputs) if card.calls and inputs else form.schema
@@ -91,14 +102,14 @@ class ExampleEncoder:
 
 
 def serialize_output(output: Any, schema: Schema) -> str:
-    """An output as the decoding grammar lets a model write it."""
+    """Returns an output in the form that the decoding grammar lets a model write."""
     if is_plain_text(schema):
         return str(output)
     return json.dumps(_order_fields(output, schema), ensure_ascii=False)
 
 
 def _order_fields(value: Any, schema: Mapping[str, Any]) -> Any:
-    """The value with the fields of its records in the order of their type."""
+    """Returns the value with the fields of its records in the order of their type."""
     if isinstance(value, Mapping):
         known: Mapping[str, Any] = _matching_branch(value, schema).get("properties", {})
         names = [name for name in known if name in value] + [name for name in value if name not in known]
@@ -110,7 +121,7 @@ def _order_fields(value: Any, schema: Mapping[str, Any]) -> Any:
 
 
 def _matching_branch(value: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The branch of a union of records that a record's constants choose."""
+    """Returns the branch of a union of records that the constants of a record select."""
     for branch in schema.get("anyOf", ()):
         fixed = {name: one["const"] for name, one in branch.get("properties", {}).items() if "const" in one}
         if fixed and all(value.get(name) == constant for name, constant in fixed.items()):

@@ -1,7 +1,7 @@
-"""The loop: batches in, a better adapter out. AdamW, warm-up and decay, early stopping, checkpoints, exact resume.
+"""The training loop: AdamW, warm-up and decay, early stopping, checkpoints, exact resume.
 
-Everything that the result follows from is in the plan or in the checkpoint; a budget of minutes becomes a number of steps once, after the
-first steps have shown how long one takes, and stays that number.
+Everything that determines the result is in the plan or in the checkpoint. A time budget is converted once into a number
+of steps, after the first steps have been timed.
 """
 
 from __future__ import annotations
@@ -14,60 +14,62 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from orchestra.learn.batching import Batch, Batcher
 from orchestra.learn.lora.checkpoint import Checkpoints, TrainingPoint, TrainingState
-from orchestra.learn.lora.divergence import check_finite
 from orchestra.learn.lora.model import Learner
+from orchestra.learn.numerics import check_finite
 
 if TYPE_CHECKING:
     import torch
 
 RateDecay: TypeAlias = Literal["linear", "cosine", "none"]
 TIMED_STEPS = 20
-"""Steps after which a budget of minutes becomes a number of steps."""
+"""Number of steps after which a time budget is converted into a number of steps."""
 MIN_RATE_SHARE = 0.02
-"""The share of the learning rate that is left at the end."""
+"""The final share of the learning rate."""
 BEST_RULE = "rows"
-"""Names the rule of `best_point`: a checkpoint that was kept by another is of another training."""
+"""The version of the rule of `best_point`: a checkpoint with another rule belongs to another training."""
 MIN_EXACT_SHARE = 0.05
-"""The share of exact rows up to which they say nothing: one row that came right early outweighs no loss. Chosen."""
+"""Below this share of exact rows their number is ignored: one row that is exact early does not outweigh a lower loss.
+Chosen.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingHyperparameters:
-    """How a training goes."""
+    """Hyperparameters of a training."""
 
     epochs: float | None = None
     minutes: float | None = None
-    """One of the two ends it."""
+    """Time budget; either it or the number of epochs ends the training."""
     learning_rate: float = 6e-4
     warmup_steps: int = 20
-    """Steps over which the learning rate rises."""
+    """Steps of the warm-up of the learning rate."""
     decay: RateDecay = "linear"
     max_gradient_norm: float = 1.0
-    """The largest norm of a gradient."""
+    """Maximal gradient norm."""
     weight_decay: float = 0.0
     seed: int = 0
     tune_every: float = 0.5
-    """Epochs between two looks at the held-out part."""
+    """Epochs between two evaluations on the tune split."""
     patience: int = 4
-    """Looks with neither a better loss nor more exact rows after which it ends."""
+    """Number of evaluations with neither a lower loss nor more exact rows that ends the training."""
     save_seconds: float = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingProgress:
-    """What a training tells whoever watches it."""
+    """Progress that is reported to the caller."""
 
     step: int
     total_steps: int
-    """0 while not known."""
+    """Total number of steps; 0 while unknown."""
     epoch: float
     loss: float
     tokens_per_second: float
-    """Tokens a second."""
+    """Tokens per second."""
     seconds_left: float
-    """Seconds; NaN while not known."""
+    """Seconds left; NaN while unknown."""
     point: TrainingPoint | None = None
-    """A look at the held-out part, where this step had one."""
+    """The evaluation on the tune split, if this step had one."""
 
 
 def train(
@@ -80,19 +82,21 @@ def train(
     on_step: Callable[[TrainingProgress], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> TrainingState:
-    """Trains, from the last checkpoint where there is one, and leaves the learner with the best weights.
+    """Trains from the last checkpoint, if there is one, and loads the best weights into the learner.
 
-    Raises `InputError` N120 for a checkpoint of another training.
+    Raises:
+        InputError: N120 if the checkpoint belongs to another training.
     """
     return _TrainingLoop(learner, batches, held, hyperparameters, plan_digest, checkpoints, on_step, clock).run()
 
 
 def best_point(points: Sequence[TrainingPoint]) -> TrainingPoint:
-    """The look whose weights are kept: that with the most exact rows, of several the last; where hardly a row is exact, that with the least
-    loss.
+    """Returns the evaluation whose weights are kept: the one with most exact rows, the last of equal ones; if hardly
+    any row is exact, the one with the least loss.
 
-    The loss alone is a poor judge of what writes texts: it rises as a model grows sure, while more of what it writes is right. In a
-    training of `caller` (2026-11-27) the look with the least loss was half way, with 0.50 of 231 other questions right; the last had 0.57.
+    The loss alone is a poor criterion for generated text: it rises as a model becomes confident, while more outputs are
+    correct. In a training of `caller` (2026-11-27) the evaluation with the least loss was half way, with 0.50 of 231
+    other questions correct; the last had 0.57.
     """
     exact = max(point.exact for point in points)
     return (
@@ -103,7 +107,7 @@ def best_point(points: Sequence[TrainingPoint]) -> TrainingPoint:
 
 
 def points_since_improvement(points: Sequence[TrainingPoint]) -> int:
-    """How many looks there are since one had less loss, or more exact rows, than all before it."""
+    """Returns the number of evaluations since the last one with a lower loss or more exact rows than all before it."""
     news = [
         number
         for number, point in enumerate(points)
@@ -195,7 +199,7 @@ class _TrainingLoop:
         state.loss_count += 1
 
     def _rate_share(self) -> float:
-        """The share of the learning rate at this step."""
+        """Returns the factor of the learning rate at a step."""
         state, course = self.state, self.hyperparameters
         rise = min(1.0, (state.step + 1) / max(1, course.warmup_steps))
         if not state.total_steps or course.decay == "none":
@@ -205,7 +209,7 @@ class _TrainingLoop:
         return rise * max(MIN_RATE_SHARE, fall)
 
     def _evaluate(self, epoch_length: int) -> TrainingPoint:
-        """Measures on the held-out part, and keeps the weights where they are better than ever."""
+        """Evaluates on the tune split, and stores the weights if they are the best so far."""
         state = self.state
         measured = [self.learner.evaluate(batch) for batch in self.held_out_batches]
         losses, counts, rows, right = (sum(column) for column in zip(*measured, strict=True))
@@ -245,7 +249,7 @@ class _TrainingLoop:
         self.checkpoints.save(self.state, dict(self.learner.master_weights), self._moments())
 
     def _moments(self) -> dict[str, torch.Tensor]:
-        """The optimizer's two moments and its count of steps, as named tensors."""
+        """Returns the optimizer's two moments and its step count as named tensors."""
         names = {id(master): name for name, master in self.learner.master_weights.items()}
         return {
             f"{names[id(master)]}/{key}": value

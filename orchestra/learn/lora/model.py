@@ -1,27 +1,23 @@
-"""The model under training: frozen base weights, a LoRA whose master weights are float32.
+"""The model under training: frozen base weights, and a LoRA with float32 master weights.
 
-The base and the copy of the LoRA that computes are bfloat16, as they are shipped; on a CPU without instructions for bfloat16 they are
-float32, as they are served there, which is many times as fast. Hu et al. 2021,
-*LoRA: Low-Rank Adaptation of Large Language Models* (https://arxiv.org/abs/2106.09685); mixed precision after Micikevicius et al. 2017
-(https://arxiv.org/abs/1710.03740).
+The base and the computing copy of the LoRA are bfloat16. On a CPU without instructions for bfloat16 they are float32,
+as in serving there, which is many times as fast. Hu et al. 2021, *LoRA: Low-Rank Adaptation of Large Language Models*
+(https://arxiv.org/abs/2106.09685); mixed precision after Micikevicius et al. 2017 (https://arxiv.org/abs/1710.03740).
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from orchestra.core.errors import InputError
 from orchestra.learn.batching import Batch
-from orchestra.learn.data_type import pick_dtype
-from orchestra.learn.lora.distillation import SoftTeacher, label_logits
-from orchestra.learn.tensors import BatchTensors, batch_tensors
+from orchestra.learn.lora.base_model import BatchTensors, batch_tensors, label_logits
+from orchestra.learn.lora.distillation import SoftTeacher
+from orchestra.learn.numerics import pick_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +28,7 @@ TARGET_LAYERS: dict[TargetLayers, tuple[str, ...]] = {
     "attention": ("q_proj", "k_proj", "v_proj", "o_proj"),
     "query-value": ("q_proj", "v_proj"),
 }
-"""Which layers get a LoRA, by the names that Llama, Qwen, Gemma, Mistral and SmolLM share."""
+"""The layers with a LoRA, by the names that Llama, Qwen, Gemma, Mistral and SmolLM share."""
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 DEVICES: tuple[Device, ...] = ("auto", "cpu", "cuda")
 PACKAGES = ("torch", "transformers", "peft", "safetensors")
@@ -40,7 +36,7 @@ PACKAGES = ("torch", "transformers", "peft", "safetensors")
 
 @dataclass(frozen=True, slots=True)
 class AdapterShape:
-    """How large an adapter is, and where it sits."""
+    """The size and the layers of an adapter."""
 
     rank: int = 16
     alpha: int = 32
@@ -48,7 +44,11 @@ class AdapterShape:
 
 
 def check_packages(packages: Sequence[str] = PACKAGES) -> None:
-    """Raises `InputError` N101 where a package that training needs is not installed."""
+    """Checks that packages for training are installed.
+
+    Raises:
+        InputError: N101 if one is missing.
+    """
     if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
         raise InputError(
             "N101",
@@ -69,12 +69,15 @@ class Learner:
         precision: torch.dtype | None = None,
         teacher: SoftTeacher | None = None,
     ) -> None:
-        """`base` is a causal language model of transformers; it is changed and belongs to the learner from now on. It computes in
-        `precision`, or in what is fastest on the device.
+        """Adds a LoRA to a base model.
 
-        With a teacher every loss is the one that it gives.
+        Args:
+            base: A causal language model of transformers. It is modified and owned by the learner.
+            teacher: If given, it computes the losses.
+            precision: The data type to compute in; the fastest of the device by default.
 
-        Raises `InputError` N102 for a model without the layers of the shape.
+        Raises:
+            InputError: N102 if the model lacks the layers of the shape.
         """
         import torch
         from peft import LoraConfig, get_peft_model
@@ -107,10 +110,10 @@ class Learner:
         self.master_weights = {
             name: torch.nn.Parameter(value.detach().float()) for name, value in self._compute_weights.items()
         }
-        """The weights that are trained, by the names that peft and vLLM know."""
+        """The trained weights, by the names of peft and vLLM."""
 
     def accumulate_gradient(self, batch: Batch) -> float:
-        """Adds the gradient of a batch's mean loss a label token to the masters; gives that loss."""
+        """Adds the gradient of a batch's mean loss per label token to the master weights; returns that loss."""
         made = batch_tensors(batch, self.device)
         loss = self._loss(label_logits(self._model, made), made) / len(made.labels)
         loss.backward()
@@ -122,7 +125,9 @@ class Learner:
         return float(loss.detach())
 
     def evaluate(self, batch: Batch) -> tuple[float, int, int, int]:
-        """The sum of losses over a batch's label tokens, their number, its examples, and those whose every token is the likeliest."""
+        """Returns the summed loss over a batch's label tokens, their number, the number of examples, and the number of
+        examples for which every label token has the highest probability.
+        """
         import torch
 
         with torch.no_grad():
@@ -135,7 +140,7 @@ class Learner:
         return float(loss), len(made.labels), len(wrong), int((wrong == 0).sum())
 
     def _loss(self, scores: torch.Tensor, made: BatchTensors) -> torch.Tensor:
-        """The sum of losses over the label tokens."""
+        """Returns the summed loss over the label tokens."""
         if self._teacher is not None:
             return self._teacher.loss(scores, made)
         import torch
@@ -144,7 +149,7 @@ class Learner:
         return loss
 
     def sync_weights(self) -> None:
-        """Rounds the masters to the copy that computes."""
+        """Copies the master weights, rounded, to the computing copy."""
         import torch
 
         with torch.no_grad():
@@ -152,7 +157,7 @@ class Learner:
                 copy.copy_(self.master_weights[name])
 
     def load_weights(self, weights: dict[str, torch.Tensor]) -> None:
-        """Takes these weights for the masters."""
+        """Replaces the master weights."""
         import torch
 
         with torch.no_grad():
@@ -162,7 +167,9 @@ class Learner:
 
 
 def _fused_lora_forward(layer: Any, inputs: torch.Tensor) -> torch.Tensor:
-    """What peft's layer computes, with the scale and the sum inside one matrix product: a quarter of the time on a CPU goes without it."""
+    """Computes peft's layer with the scale and the sum inside one matrix product; separately they take a quarter of the
+    time on a CPU.
+    """
     import torch
 
     down, up, scale = layer.lora_A["default"].weight, layer.lora_B["default"].weight, layer.scaling["default"]
@@ -172,31 +179,13 @@ def _fused_lora_forward(layer: Any, inputs: torch.Tensor) -> torch.Tensor:
     return made.reshape(*inputs.shape[:-1], -1)
 
 
-def load_base(folder: Path) -> Any:
-    """The base model of a folder of safetensors, in bfloat16. Nothing in it is run, and no network is asked."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with contextlib.redirect_stderr(io.StringIO()):
-        return AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.bfloat16, local_files_only=True, trust_remote_code=False, use_safetensors=True
-        )
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a folder of weights, with its chat template."""
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-
-
 def pick_device(wanted: Device) -> str:
-    """`cpu` or `cuda`; `auto` takes a GPU where there is one."""
+    """Returns `cpu` or `cuda`; `auto` selects a GPU if there is one."""
     import torch
 
     return wanted if wanted != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _parameter_name(name: str) -> str:
-    """peft's name of a parameter in a file: without the name of the active adapter."""
+    """Returns a parameter's name in peft's file: without the name of the active adapter."""
     return name.replace(".default.", ".")

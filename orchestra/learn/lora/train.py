@@ -1,4 +1,4 @@
-"""Training an agent: its card, a data set and a base model become an adapter."""
+"""Training of an adapter from a card, a data set and a base model."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from orchestra.learn import lora_adapter
 from orchestra.learn.batching import Batcher
 from orchestra.learn.compatibility import check_contract, skill_digest
 from orchestra.learn.data.dataset import Dataset, DatasetRow
+from orchestra.learn.lora.base_model import load_base, load_tokenizer
 from orchestra.learn.lora.checkpoint import Checkpoints
 from orchestra.learn.lora.distillation import DistillationSettings, SoftTeacher, check_tokenizers
 from orchestra.learn.lora.examples import ExampleEncoder, TokenExample
@@ -23,8 +24,6 @@ from orchestra.learn.lora.model import (
     Device,
     Learner,
     check_packages,
-    load_base,
-    load_tokenizer,
     pick_device,
 )
 from orchestra.schema.strict_json import digest
@@ -32,7 +31,7 @@ from orchestra.schema.strict_json import digest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterTraining:
-    """What is trained, on what, and how."""
+    """The inputs and settings of a training."""
 
     card: Card
     data: Dataset
@@ -41,23 +40,23 @@ class AdapterTraining:
     base_name: str
     base_digest: str
     cache: Path
-    """Where checkpoints are kept."""
+    """The folder for checkpoints."""
     shape: AdapterShape = field(default_factory=AdapterShape)
     hyperparameters: TrainingHyperparameters = field(default_factory=TrainingHyperparameters)
     batch_tokens: int = 1400
     """Tokens of a batch."""
     max_example_tokens: int = 2048
-    """Tokens of an example at most; longer ones are left out."""
+    """Maximal number of tokens of an example; longer ones are left out."""
     device: Device = "auto"
     command: str = ""
     teacher: DistillationSettings | None = None
-    """Whose probabilities are learnt beside the labels."""
+    """The teacher whose probabilities are learnt beside the labels."""
     start: lora_adapter.StartingAdapter | None = None
-    """The adapter that it goes on from; without it from the base alone."""
+    """The adapter that the training starts from; None for the base alone."""
 
     @property
     def plan_digest(self) -> str:
-        """The digest of everything that the result follows from."""
+        """Digest of everything that determines the result."""
         limits = (self.batch_tokens, self.max_example_tokens)
         facts = (
             skill_digest(self.card),
@@ -74,13 +73,13 @@ class AdapterTraining:
 
     @property
     def checkpoint_folder(self) -> Path:
-        """Where its checkpoint is kept."""
+        """The folder of the checkpoint."""
         return self.cache / "learn" / self.card.name / self.plan_digest[:12]
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedExamples:
-    """The examples of a training, and how many rows were too long for it."""
+    """The examples of a training, and the number of rows that were too long."""
 
     train: Sequence[TokenExample]
     tune: Sequence[TokenExample]
@@ -88,10 +87,11 @@ class PreparedExamples:
 
 
 def prepare_examples(training: AdapterTraining) -> PreparedExamples:
-    """The examples.
+    """Encodes the examples of a training.
 
-    Raises `InputError` N103 for a data set of another type, N104 for one without rows to train or to tune on, N121 for a teacher
-    with another tokenizer.
+    Raises:
+        InputError: N103 if the data set has other types; N104 if it has no rows for training or tuning; N121 if the
+        teacher has another tokenizer.
     """
     card, data = training.card, training.data
     if card.kind != "model":
@@ -123,7 +123,7 @@ def train_adapter(
     *,
     fresh: bool = False,
 ) -> lora_adapter.AdapterTrainingRecord:
-    """Trains, or goes on where a killed training stopped; writes the adapter to `out`."""
+    """Trains, or resumes a killed training; writes the adapter to `out`."""
     check_packages()
     kept = Checkpoints(training.checkpoint_folder)
     if fresh:

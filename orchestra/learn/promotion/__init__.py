@@ -1,1 +1,1 @@
-"""Promotion of trained candidates to the agents of a project."""
+"""Promotion: candidates, and the replacement of what an agent has learnt."""

@@ -1,4 +1,4 @@
-"""Candidates: folders that may take the place of what an agent has learnt, looked through before a row is asked."""
+"""Candidates for promotion: folders that are checked before any row is evaluated."""
 
 from __future__ import annotations
 
@@ -27,13 +27,15 @@ from orchestra.learn.promotion.promotion import MAX_BYTES, learnt_files, read_mo
 from orchestra.schema.types import Validator, subschema
 
 SLOT_FORMATS = ("orchestra/tagger/v1", TASK_FORMATS["slots"])
-"""Formats whose labels are parts of slots, and stand in no output."""
+"""Formats whose labels are parts of slots and do not occur in outputs."""
 
 
 def check_candidate(card: Card, folder: Path) -> str:
-    """Refuses a folder that has nothing to ship for an agent; gives the digest of what it has.
+    """Checks a candidate's folder and returns the digest of its weights.
 
-    Raises `InputError` N301 where files are missing or too large, and what `check_compatible` raises.
+    Raises:
+        InputError: N301 if files are missing or too large.
+        FleetError: As `check_compatible`.
     """
     for path in _candidate_files(card, folder):
         if (size := path.stat().st_size) > MAX_BYTES:
@@ -44,10 +46,11 @@ def check_candidate(card: Card, folder: Path) -> str:
 
 
 def check_compatible(card: Card, folder: Path) -> None:
-    """Refuses a folder of what an agent could not be asked with.
+    """Checks that an agent can be called with the weights of a folder.
 
-    Raises `FleetError` F007 for an adapter that could run code, F222 for one that is not what it says, `InputError` N301 where files are
-    missing, A-codes for arrays that do not fit.
+    Raises:
+        FleetError: F007 if an adapter could run code; F222 if it is not what its manifest states.
+        InputError: N301 if files are missing; A-codes if arrays do not fit.
     """
     _candidate_files(card, folder)
     if card.kind == "model":
@@ -58,10 +61,14 @@ def check_compatible(card: Card, folder: Path) -> None:
 
 
 def check_servable(card: Card, folder: Path, fleet: FleetConfig, store: ModelStore) -> list[str]:
-    """Refuses an adapter that no server of a card's model could apply. Gives what it says of itself and is not so here, and may be meant:
-    that it was trained for another agent, or on other weights under the name of the base.
+    """Checks that a server of the card's model can apply an adapter.
 
-    Raises `FleetError` F222.
+    Returns:
+        Differences between its manifest and this project that may be intended: it was trained for another agent, or on
+        other weights under the name of the base.
+
+    Raises:
+        FleetError: F222 if the adapter cannot be applied.
     """
     said, faults, others, fits = read_manifest(folder), [], [], False
     for name in fleet.servers_for(card.model):
@@ -82,7 +89,9 @@ def check_servable(card: Card, folder: Path, fleet: FleetConfig, store: ModelSto
 def _check_server(
     folder: Path, said: AdapterManifestSummary, name: str, server: Server, store: ModelStore
 ) -> list[str]:
-    """What an adapter says of the weights of a server, of this name, and is not so. Raises `FleetError` F222 where they do not fit."""
+    """Returns the differences between an adapter's manifest and the weights of a server. Raises `FleetError` F222 if
+    they do not fit.
+    """
     if said.base not in ("", server.model):
         raise mismatch_error(folder, f"it is for the base {said.base!r}, and the server {name!r} has {server.model!r}")
     if not isinstance(server, LocalServer) or (base := find_weights(server.weights, ModelStore(store.folders))) is None:
@@ -97,7 +106,7 @@ def _check_server(
 
 
 def _candidate_files(card: Card, folder: Path) -> list[Path]:
-    """The files of a candidate. Raises `InputError` N301 where one of them is missing."""
+    """Returns the files of a candidate. Raises `InputError` N301 if one is missing."""
     found = [folder / name for name in learnt_files(card, folder) or (WEIGHTS if card.kind == "model" else card.data,)]
     if (missing := next((path for path in found if not os.path.isfile(path)), None)) is not None:
         hint = f"orchestra learn train {card.name} --data DATA"
@@ -106,8 +115,9 @@ def _candidate_files(card: Card, folder: Path) -> list[Path]:
 
 
 def _check_arrays(card: Card, folder: Path) -> None:
-    """Refuses arrays of another kind of agent, of other inputs or outputs, with labels that the card does not have, and those that cannot
-    be read. Raises `InputError` A011."""
+    """Checks the arrays of a candidate. Raises `InputError` A011 if they cannot be read, belong to another kind of
+    agent, have other inputs or outputs, or have labels that the card does not have.
+    """
     layout = read_model_config(card, folder, card.data)
     wanted, inputs, outputs = (
         _expected_format(card),
@@ -129,8 +139,9 @@ def _check_arrays(card: Card, folder: Path) -> None:
 
 
 def _load_arrays(card: Card) -> None:
-    """Reads a card's arrays as they are read when it is asked; those of an encoder without it, so that their shapes are seen only then.
-    Raises `InputError` A011."""
+    """Loads a card's arrays as a call does; those of an encoder without its base, so their shapes are only compared
+    later. Raises `InputError` A011.
+    """
     match card.kind:
         case "sklearn":
             LinearRegressor.load(card) if predicts_number(card) else LinearClassifier.load(card)
@@ -150,7 +161,7 @@ def _load_arrays(card: Card) -> None:
 
 
 def _expected_format(card: Card) -> str:
-    """What the layout of a card's arrays says that they are, by what the agent gives."""
+    """Returns the format that the agent's arrays must have, by its outputs."""
     match card.kind:
         case "encoder":
             return TASK_FORMATS[encoder_task(card)]

@@ -1,10 +1,12 @@
-"""Promotion: a candidate takes the place of what an agent has learnt where it is surely better, and can be sent back by one command.
+"""Promotion: a candidate replaces what an agent has learnt if it is significantly better; one command undoes it.
 
-What an agent had before stays in the folder of adapters, by its digest; `promotions.jsonl` in the agent's folder says who
-was promoted when, and on which figures, and who was tried and not taken: the more candidates the same rows have seen, the surer the next
-one must be. Arrays are put aside under their digests, and the file that names them by these is renamed into its
-place: with that one step the agent has the new ones, and only then they take the places of the old. So one that is killed leaves the old or
-the new; who reads the old layout, and then new arrays, is told that they do not fit (A011), and reads again.
+Earlier weights stay in the store of adapters by digest. `promotions.jsonl` in the agent's folder records promotions
+with their figures, and rejected candidates: the more candidates were compared on the same rows, the stricter the test
+for the next one.
+
+Arrays are stored under their digests, and the file that names them is renamed into place: this single step makes the
+agent use the new arrays, and only then they replace the old ones. A killed promotion leaves either the old or the new
+weights. A reader that combines the old file with new arrays gets error A011 and reads again.
 """
 
 from __future__ import annotations
@@ -34,25 +36,25 @@ from orchestra.schema.strict_json import JsonDecodingError, decode_json
 from orchestra.verification.certificates.row_fingerprints import SAMPLE_SIZE, RowFingerprints, RowSet
 
 ADAPTER_FOLDER = "adapter"
-"""The folder of an agent's adapter, and the name that its card gives it."""
+"""The folder of an agent's adapter, and its name in the card."""
 LOG_FILE = "promotions.jsonl"
 TRY = "try"
-"""What a line of the log is where a candidate was judged and not taken."""
+"""The verb of a log line for a candidate that was rejected."""
 PROVENANCE_FILE = "learnt_from.json"
-"""The record of what an agent has learnt from, beside what it has learnt (`orchestra.learn.data.provenance`)."""
+"""The provenance record of an agent's training (`orchestra.learn.data.provenance`)."""
 TRAINING_FILE, CURVE_FILE = "training.json", "loss.svg"
-"""What an encoder's training was, and the picture of its loss (`orchestra.learn.encoders.record`)."""
+"""The training record of an encoder and its loss curve (`orchestra.learn.encoders.record`)."""
 RECORD_FILES = (PROVENANCE_FILE, TRAINING_FILE, CURVE_FILE)
-"""What is said beside what an agent has learnt."""
+"""Files of records beside the weights."""
 MAX_BYTES = 10_000_000
-"""Bytes of an adapter's weights at most: it is kept in version control."""
+"""Maximal size of an adapter's weights in bytes: they are kept in version control."""
 ADAPTER_KEY = "adapter"
 _ADAPTER_LINE = re.compile(r"^adapter:.*\n?", re.MULTILINE)
-"""The key of a card that names its adapter, and its line."""
+"""The line of a card that names its adapter."""
 _DIGEST_SUFFIX = r"\.[0-9a-f]{16}"
 """The suffix of an archived file (`staged_name`), and of one that is being written (`write_file`)."""
 FAMILY_ERROR_RATE = 0.05
-"""The chance that any of the candidates which are tried on the same rows is taken, where none is better: at most, however many they are."""
+"""Maximal probability that any of the candidates compared on the same rows is promoted although none is better."""
 
 
 class PromotionRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,31 +63,32 @@ class PromotionRecord(msgspec.Struct, frozen=True, kw_only=True):
     at: str
     """UTC, ISO 8601."""
     verb: str
-    """`promote`, `rollback`, or `try` for a candidate that was not taken."""
+    """`promote`, `rollback`, or `try` for a rejected candidate."""
     new_digest: str
-    """Digest of the adapter that the agent has from then on; empty for none. Of a try that of the candidate."""
+    """Digest of the new weights; empty for none. For a try, that of the candidate."""
     previous_digest: str
-    """Digest of those that it had; empty for none. Of a try what it keeps."""
+    """Digest of the previous weights; empty for none. For a try, that of the kept weights."""
     test: str = ""
     test_digest: str = ""
     fingerprints: RowFingerprints | msgspec.UnsetType = msgspec.UNSET
-    """Of the inputs of the rows, a sample: by which they are known again. Not there in lines of before."""
+    """A sample of the fingerprints of the rows, which identifies them. Missing in lines of earlier versions."""
     metric: str = ""
     figures: dict[str, float] = {}
     difference: str = ""
     p_value: float | None = None
     seed: int = 0
-    """By which answers were exchanged, and rows drawn."""
+    """Seed of the permutations and of the sample of rows."""
     tries: int = 0
-    """How many candidates these rows have seen by then, with this one; 0 where nobody counted."""
+    """Number of candidates compared on these rows so far, including this one; 0 if not counted."""
     training_overlap: tuple[str, ...] = ()
-    """What is to be said of rows of the test that either was trained on."""
+    """Remarks on evaluation rows that either arm was trained on."""
     previous_fleet_adapter: str = ""
-    """The adapter of the fleet that its card named before; empty for one in the agent's folder, and for none."""
+    """The fleet adapter that the card named before; empty if it named none, or one in the agent's folder."""
 
     def repeats(self, other: PromotionRecord) -> bool:
-        """Whether another judgement on the same rows is no other chance to be lucky: it is of the same two, and came to the same, or the
-        candidate was taken here because it was better, and not by force."""
+        """Returns whether another comparison on the same rows adds no further chance: it compares the same weights with
+        the same result, or the candidate was promoted by this comparison and not by `--force`.
+        """
         if not self.tries or (self.new_digest, self.previous_digest, self.metric) != (
             other.new_digest,
             other.previous_digest,
@@ -99,18 +102,18 @@ class PromotionRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class CandidateComparison:
-    """Whether a candidate is better than what is there."""
+    """The comparison of a candidate with the current weights."""
 
     metric: str
     differences: Sequence[tuple[str, PairedDifference]]
-    """By metric; the first one decides."""
+    """Differences by metric; the first one decides."""
     seed: int = 0
     tries: int = 1
-    """How many candidates these rows have seen, with this one."""
+    """Number of candidates compared on these rows, including this one."""
 
     @property
     def is_better(self) -> bool:
-        """Whether it surely is."""
+        """Returns whether the candidate is significantly better."""
         return self.differences[0][1].p_value < significance_level(self.tries)
 
     def __str__(self) -> str:
@@ -121,15 +124,17 @@ class CandidateComparison:
 
 
 def significance_level(tries: int) -> float:
-    """The chance under which a candidate is taken that is the so-manyth on the same rows. These sum to `FAMILY_ERROR_RATE` over however many, and so, by
-    the union bound, that any is taken which is no better has no greater chance, whatever they have in common."""
+    """Returns the significance level for the n-th candidate on the same rows. The levels sum to `FAMILY_ERROR_RATE`. By
+    the union bound this limits the probability that any candidate is promoted without being better, under any
+    dependence.
+    """
     return FAMILY_ERROR_RATE / (tries * (tries + 1))
 
 
 def compare_candidate(
     metrics: Sequence[Metric], incumbent: Arm, candidate: Arm, seed: int = 0, tries: int = 1
 ) -> CandidateComparison:
-    """A candidate's answers held against the incumbent's, case by case."""
+    """Compares a candidate's answers with the incumbent's, case by case."""
     wanted = significance_level(tries)
     return CandidateComparison(
         metrics[0].name,
@@ -148,7 +153,9 @@ def compare_candidate(
 
 
 def learnt_files(card: Card, folder: Path) -> tuple[str, ...]:
-    """The files of a folder that hold what an agent has learnt; the one that names the others comes last. None where there are none."""
+    """Returns the files of a folder with what an agent has learnt; the file that names the others is last. None if
+    there are none.
+    """
     if card.kind == "model":
         return (WEIGHTS, CONFIG)
     if not os.path.isfile(folder / card.data):
@@ -161,7 +168,11 @@ def learnt_files(card: Card, folder: Path) -> tuple[str, ...]:
 
 
 def read_model_config(card: Card, folder: Path, name: str) -> SavedModelConfig:
-    """What one of a folder's layouts says. Raises `InputError` A003 or A011."""
+    """Reads a model file of a folder.
+
+    Raises:
+        InputError: A003 or A011 if it is invalid.
+    """
     try:
         layout = decode_json((folder / name).read_bytes(), SavedModelConfig)
     except (OSError, JsonDecodingError) as error:
@@ -171,24 +182,24 @@ def read_model_config(card: Card, folder: Path, name: str) -> SavedModelConfig:
 
 
 def _check_file_name(name: str) -> str:
-    """A file's name. Raises `InputError` A003 for a path."""
+    """Returns a file name. Raises `InputError` A003 if it is a path."""
     if Path(name).name != name:
         raise InputError("A003", f"{name!r} leads out of the card's folder", hint="put the file beside agent.yaml")
     return name
 
 
 def weights_digest(card: Card, folder: Path) -> str:
-    """The digest of what an agent has learnt, as a folder has it; empty where it has nothing."""
+    """Returns the digest of the weights in a folder; empty if there are none."""
     names = learnt_files(card, folder)
     if not names or not all((folder / name).is_file() for name in names):
         return ""
     return (
         adapter_digest(folder) if card.kind == "model" else file_sha256(folder / card.data)
-    )  # which names the digest of its arrays
+    )  # it has the digest of its arrays
 
 
 class SavedModelConfig(msgspec.Struct):
-    """What of `model.json`, and of the classifier in a committee, is read here."""
+    """The parts of `model.json`, and of a committee's classifier, that are read here."""
 
     arrays: str
     linear: _LinearFile | None = None
@@ -207,16 +218,20 @@ class _LinearFile(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class AdapterStore:
-    """Where adapters of one agent are: the one in use in its folder, earlier ones on a shelf, by their digests."""
+    """The weights of one agent: the current ones in its folder, earlier ones in the store by digest."""
 
     card: Card
     folder: Path
-    """The agent's."""
+    """The agent's folder."""
     archive: Path
 
     @classmethod
     def for_agent(cls, card: Card, archive: Path) -> AdapterStore:
-        """The shelf of an agent. Raises `InputError` N302 for an agent that has no folder of its own, or one that cannot be changed."""
+        """Returns the store of an agent.
+
+        Raises:
+            InputError: N302 if the agent has no folder of its own, or the folder is not writable.
+        """
         if card.folder is None:
             raise InputError(
                 "N302",
@@ -230,25 +245,29 @@ class AdapterStore:
 
     @property
     def current_folder(self) -> Path:
-        """The folder of what it has learnt: its adapter's, or its own."""
+        """The folder of the current weights: that of its adapter, or the agent's own."""
         if self.card.kind != "model":
             return self.folder
         return self.folder / (ADAPTER_FOLDER if self.fleet_adapter else self.card.adapter or ADAPTER_FOLDER)
 
     @property
     def fleet_adapter(self) -> str:
-        """The adapter that its card names, where that is one of the fleet's; empty for one in the agent's folder, and for none."""
+        """The fleet adapter that the card names; empty if it names none, or one in the agent's folder."""
         name = self.card.adapter or ""
         own = (self.folder / name).resolve()
         return "" if own.is_dir() and own.is_relative_to(self.folder.resolve()) else name
 
     @property
     def current_digest(self) -> str:
-        """Digest of what it has learnt; empty for nothing."""
+        """The digest of the current weights; empty for none."""
         return weights_digest(self.card, self.current_folder)
 
     def promotions(self) -> list[PromotionRecord]:
-        """The promotions so far, the oldest first. Raises `InputError` N303 for a log that cannot be read."""
+        """Returns the promotions, oldest first.
+
+        Raises:
+            InputError: N303 if the log cannot be read.
+        """
         path = self.folder / LOG_FILE
         try:
             return (
@@ -260,8 +279,12 @@ class AdapterStore:
             ) from error
 
     def count_candidates(self, rows: RowSet) -> int:
-        """How many candidates have been judged on these rows, a sample of them or many of them among others; one that was judged again
-        counts once. Raises `InputError` N303 for a log that cannot be read."""
+        """Returns the number of candidates compared on these rows, on a sample of them, or on sets with many of them. A
+        repeated comparison counts once.
+
+        Raises:
+            InputError: N303 if the log cannot be read.
+        """
         return len(
             {
                 (line.new_digest, line.previous_digest, line.tries or -at)
@@ -270,27 +293,35 @@ class AdapterStore:
         )
 
     def earlier_number(self, line: PromotionRecord, rows: RowSet) -> int:
-        """Which of the candidates on these rows it was, where this is no new judgement; 0 where it is one. Raises `InputError` N303."""
+        """Returns the number of a candidate on these rows if the comparison repeats an earlier one; else 0.
+
+        Raises:
+            InputError: N303 if the log cannot be read.
+        """
         return next((one.tries for one in self._promotions_on(rows) if one.repeats(line)), 0)
 
     def _promotions_on(self, rows: RowSet) -> list[PromotionRecord]:
         return [line for line in self.promotions() if rows.overlaps((line.test_digest,), line.fingerprints)]
 
     def record_try(self, line: PromotionRecord) -> None:
-        """Writes down that a candidate was judged and not taken."""
+        """Records a rejected candidate."""
         self._append_record(line)
 
     def promote(self, candidate: Path, line: PromotionRecord) -> None:
-        """Puts what was there onto the shelf, a line into the log, and a candidate into the agent's folder: in this order, so that one that
-        is broken off can be rolled back."""
+        """Archives the current weights, adds a line to the log, and installs the candidate: in this order, so an
+        interrupted promotion can be rolled back.
+        """
         self._finish_interrupted()
         self._archive_current()
         self._append_record(line)
         self._install(candidate)
 
     def roll_back(self, at: str) -> PromotionRecord:
-        """Gives the agent back what it had before the last promotion that was not rolled back. Raises `InputError` N303 where there is
-        none."""
+        """Restores the weights before the last promotion that is not rolled back.
+
+        Raises:
+            InputError: N303 if there is none.
+        """
         log = self.promotions()
         if (undone := last_promotion(log)) is None:
             reason = (
@@ -321,8 +352,9 @@ class AdapterStore:
         return line
 
     def _archive_current(self) -> None:
-        """Copies what is in use onto the shelf: of an adapter all that its folder has. The fleet keeps adapters there too, without what is
-        said of them."""
+        """Copies the current weights to the store: for an adapter its complete folder. The fleet keeps adapters there
+        too, without records.
+        """
         if not (found := self.current_digest):
             return
         names = _with_record_files(learnt_files(self.card, self.current_folder), self.current_folder)
@@ -351,13 +383,14 @@ class AdapterStore:
         for name in _with_record_files((layout,), source):
             write_file(self.folder / name, (source / name).read_bytes())
         for name in RECORD_FILES:
-            if not (source / name).is_file():  # of what was there before, which the shelf has with it
+            if not (source / name).is_file():  # an array of the previous weights, which the store has already
                 (self.folder / name).unlink(missing_ok=True)
         self._finish_interrupted()
 
     def _finish_interrupted(self) -> None:
-        """Moves what lies aside into its place, where the layout that is there names it, and takes the rest away: what was put there by
-        somebody who was killed. Other files whose names begin so, such as an editor's, are somebody's own."""
+        """Installs staged files that the current model file names, and deletes the other staged files of a killed
+        process. Other files with similar names, such as an editor's, are kept.
+        """
         if self.card.kind == "model" or not (self.folder / self.card.data).is_file():
             return
         layout = read_model_config(self.card, self.folder, self.card.data)
@@ -377,7 +410,7 @@ class AdapterStore:
             os.replace(new, self.folder / name)
 
     def _replace_adapter_folder(self, source: Path) -> None:
-        """Puts an adapter's folder in the place of the one that is there."""
+        """Replaces the folder of an adapter."""
         place = self.current_folder
         new = place.with_name(f".{place.name}.new")
         shutil.rmtree(new, ignore_errors=True)
@@ -385,24 +418,25 @@ class AdapterStore:
         replace_folder(new, place)
 
     def _ensure_adapter_key(self) -> None:
-        """Makes the card name its adapter, where it does not yet."""
+        """Adds the adapter to the card if it is missing."""
         if self.fleet_adapter or not self.card.adapter:
             self._write_adapter_line(f"{ADAPTER_KEY}: {ADAPTER_FOLDER}\n")
 
     def _write_adapter_line(self, line: str) -> None:
-        """Puts a line in the place of the one of the card that names its adapter."""
+        """Replaces the line of the card that names its adapter."""
         path = self.folder / CARD_FILE
         text = path.read_text("utf-8")
         told = _ADAPTER_LINE.sub(line, text, count=1) if _ADAPTER_LINE.search(text) else f"{text.rstrip()}\n{line}"
         write_file(path, told.rstrip("\n").encode() + b"\n")
 
     def _remove_learnt(self, named: str) -> None:
-        """Takes the adapter away, and its line out of the card, or gives it the name that it had; arrays all of them, so that the agent is
-        not trained."""
+        """Removes the adapter, and removes or restores its line in the card; or removes all arrays, so the agent is not
+        trained.
+        """
         if self.card.kind != "model":
             for name in reversed(
                 _with_record_files(learnt_files(self.card, self.folder), self.folder)
-            ):  # first the one that names the others
+            ):  # first the file that names the others
                 (self.folder / name).unlink(missing_ok=True)
             return
         place = self.current_folder
@@ -417,8 +451,9 @@ class AdapterStore:
 
 
 def last_promotion(log: Sequence[PromotionRecord]) -> PromotionRecord | None:
-    """The last promotion that is not undone: one is undone by a rollback to what it gave up. Rollbacks of before, which brought back what
-    had just been rolled back, count as promotions."""
+    """Returns the last promotion that is not undone: a rollback to its previous weights undoes it. Earlier versions had
+    rollbacks that restored what had just been rolled back; these count as promotions.
+    """
     stack: list[PromotionRecord] = []
     for line in log:
         if line.verb == TRY:
@@ -431,7 +466,7 @@ def last_promotion(log: Sequence[PromotionRecord]) -> PromotionRecord | None:
 
 
 def _with_record_files(names: tuple[str, ...], folder: Path) -> tuple[str, ...]:
-    """Files, and before them what is said of the training, and of what was learnt from, where that is there."""
+    """Returns files, preceded by the existing records of the training and its provenance."""
     return (*(name for name in RECORD_FILES if (folder / name).is_file()), *names)
 
 
@@ -446,7 +481,7 @@ def promotion_record(
     *,
     training_overlap: tuple[str, ...] = (),
 ) -> PromotionRecord:
-    """The line of a promotion."""
+    """Builds the log line of a promotion."""
     first = judgement.differences[0][1]
     return PromotionRecord(
         at=at,

@@ -12,8 +12,7 @@ import pytest
 from orchestra.agents.card import Card
 from orchestra.core.errors import InputError
 from orchestra.learn.data import provenance
-from orchestra.learn.data.dataset import Dataset
-from orchestra.learn.data.deduplication import fingerprint
+from orchestra.learn.data.dataset import Dataset, fingerprint
 from orchestra.learn.data.provenance import TrainingSplit
 from orchestra.learn.evaluation.rows import read_evaluation_set
 from orchestra.verification.certificates import row_fingerprints

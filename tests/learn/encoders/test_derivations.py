@@ -10,7 +10,7 @@ from fractions import Fraction
 import pytest
 
 from orchestra.agents.inference.word_problems.solver import OPERATIONS, Term
-from orchestra.learn.encoders.derivations import Derivation, DerivationStep
+from orchestra.learn.encoders.word_problems import Derivation, DerivationStep
 from orchestra.text.arithmetic import ArithmeticParseError, evaluate
 
 

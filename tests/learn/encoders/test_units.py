@@ -10,8 +10,7 @@ pytest.importorskip("numpy")
 
 from orchestra.agents.inference.tables.scales import UNIT_SIGNS, UNITS, unit_signs
 from orchestra.learn.data.dataset import DatasetRow
-from orchestra.learn.encoders.tables import _fit_units
-from orchestra.learn.encoders.units import fit_units
+from orchestra.learn.encoders.tables import _fit_units, fit_units
 
 HEADS = {"thousand": "in thousands", "million": "£m", "billion": "€bn"}
 
@@ -58,7 +57,7 @@ def test_a_few_steps_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
         + [row("billion", text="in billions")] * 2
     )
     whole = fit_units(rows)
-    monkeypatch.setattr("orchestra.learn.encoders.units.MAX_STEPS", 8)
+    monkeypatch.setattr("orchestra.learn.encoders.tables.MAX_NEWTON_STEPS", 8)
     assert fit_units(rows) == whole
 
 

@@ -15,11 +15,11 @@ from orchestra.agents.card import Card
 from orchestra.core.errors import InputError
 from orchestra.fleet.weights.adapter_checks import WEIGHTS
 from orchestra.learn.batching import Batcher
+from orchestra.learn.lora.base_model import label_logits
 from orchestra.learn.lora.distillation import (
     DistillationSettings,
     SoftTeacher,
     check_tokenizers,
-    label_logits,
     tokenizer_digest,
 )
 from orchestra.learn.lora.train import AdapterTraining, prepare_examples, train_adapter
@@ -67,8 +67,8 @@ def divergence(work: AdapterTraining, adapter: Path | None, teacher: Distillatio
     from safetensors.torch import load_file
     from torch.nn import functional
 
-    from orchestra.learn.lora.model import Learner, load_base
-    from orchestra.learn.tensors import batch_tensors
+    from orchestra.learn.lora.base_model import batch_tensors, load_base
+    from orchestra.learn.lora.model import Learner
 
     student = Learner(load_base(work.base), work.shape, 0, "cpu")
     if adapter is not None:
@@ -115,7 +115,7 @@ def test_the_loss_is_that_of_hinton_vinyals_and_dean(
     import torch
     from transformers import AutoModelForCausalLM
 
-    from orchestra.learn.tensors import batch_tensors
+    from orchestra.learn.lora.base_model import batch_tensors
 
     student, teacher = (AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32) for folder in (tiny, larger))
     batch = Batcher.from_examples(prepare_examples(training(tmp_path, tiny, card)).train, 200).epoch_batches(0, 0)[0]
@@ -167,8 +167,7 @@ def test_an_adapter_of_the_teacher_is_part_of_it(tmp_path: Path, tiny: Path, car
     teacher = taught(tiny, tmp_path / "adapter")
     assert teacher.digest != taught(tiny).digest
     loaded = SoftTeacher.load(teacher, "cpu")
-    from orchestra.learn.lora.model import load_base
-    from orchestra.learn.tensors import batch_tensors
+    from orchestra.learn.lora.base_model import batch_tensors, load_base
 
     torch = pytest.importorskip("torch")
     made = batch_tensors(

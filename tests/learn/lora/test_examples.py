@@ -14,8 +14,8 @@ from orchestra.agents.evidence_grammar import chunks, evidence_grammar
 from orchestra.agents.output_parser import OutputParser, ParsedOutput
 from orchestra.agents.prompt import CompiledPrompt
 from orchestra.core.errors import InputError
+from orchestra.learn.lora.base_model import load_tokenizer
 from orchestra.learn.lora.examples import ExampleEncoder, serialize_output
-from orchestra.learn.lora.model import load_tokenizer
 from tests.agents.test_evidence_grammar import accepts
 
 PASSAGE = 'Ada Lovelace wrote "notes" in 1843.\nThey were read by few: by two, or three.'

@@ -175,9 +175,10 @@ def test_the_weights_are_those_of_the_look_with_the_most_rows_right(tmp_path: Pa
     import torch
 
     from orchestra.learn.batching import Batch, Batcher
+    from orchestra.learn.lora.base_model import load_base
     from orchestra.learn.lora.checkpoint import Checkpoints
     from orchestra.learn.lora.loop import train
-    from orchestra.learn.lora.model import Learner, load_base
+    from orchestra.learn.lora.model import Learner
 
     class Told(Learner):
         """Learns, and is told how good it is: most rows are right where the loss is greatest."""
@@ -208,9 +209,10 @@ def test_the_weights_are_those_of_the_look_with_the_most_rows_right(tmp_path: Pa
 
 def test_minutes_become_steps_once_the_pace_is_known(tmp_path: Path, tiny: Path, card: Card) -> None:
     from orchestra.learn.batching import Batcher
+    from orchestra.learn.lora.base_model import load_base
     from orchestra.learn.lora.checkpoint import Checkpoints
     from orchestra.learn.lora.loop import train
-    from orchestra.learn.lora.model import Learner, load_base
+    from orchestra.learn.lora.model import Learner
 
     work = training(tmp_path, tiny, card)
     prepared = prepare_examples(work)
@@ -258,7 +260,8 @@ def test_peft_loads_the_adapter_and_computes_the_same(tmp_path: Path, tiny: Path
     from transformers import AutoModelForCausalLM
 
     from orchestra.learn.batching import Pack
-    from orchestra.learn.lora.model import Learner, load_base
+    from orchestra.learn.lora.base_model import load_base
+    from orchestra.learn.lora.model import Learner
 
     work = training(tmp_path, tiny, card, replace(COURSE, epochs=1))
     trained(work, tmp_path / "out")

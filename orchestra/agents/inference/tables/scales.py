@@ -1,7 +1,7 @@
 """Units: whether the figures of a table are in thousands, millions or billions, by the words that say so around them.
 
 An encoder that averages over hundreds of tokens is sure that there is a unit, and guesses which: `million` and `thousand` stand in the same
-places. The words themselves tell; what each place of them counts is learnt (`orchestra.learn.encoders.units`).
+places. The words themselves tell; what each place of them counts is learnt (`orchestra.learn.encoders.tables`).
 """
 
 from __future__ import annotations

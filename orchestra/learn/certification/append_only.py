@@ -1,4 +1,4 @@
-"""Files that are only ever added to: one writer at a time, and each addition on disk when it returns."""
+"""Append-only files: one writer at a time, and every append is on disk when the call returns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orchestra.core.file_locks import lock_file
 
 @contextmanager
 def open_locked(path: Path) -> Iterator[int]:
-    """The file, open, and nobody else's as long as it is."""
+    """Opens a file for reading and writing and holds an exclusive lock on it."""
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         lock_file(file, wait=True)
@@ -29,7 +29,7 @@ def read(file: int, max_bytes: int) -> bytes:
 
 
 def write(file: int, data: bytes, offset: int) -> None:
-    """Writes `data` at `offset` and drops what was behind: an append that was cut off, on which nothing relies."""
+    """Writes `data` at `offset` and truncates the file there first: bytes behind it are from an interrupted append."""
     os.ftruncate(file, offset)
     os.lseek(file, offset, os.SEEK_SET)
     while data:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestra.learn.evaluation.function_calls import call_matches, calls_match
+from orchestra.learn.evaluation.benchmark_metrics import call_matches, calls_match
 from orchestra.learn.evaluation.metrics import Case, MetricConfig, build_metric
 
 ANSWER = {"f": {"city": ["San Francisco", "SF"], "n": [3], "unit": ["", "c"]}}

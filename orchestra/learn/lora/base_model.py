@@ -1,9 +1,12 @@
-"""Arrays: a batch of packs as tensors, with a mask that keeps the ends of a pack from seeing one another."""
+"""The base model of a LoRA training: loading it, a batch of packs as tensors, and the logits of the labels."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from orchestra.learn.batching import Batch, Pack
 
@@ -16,24 +19,24 @@ PADDING_SEGMENT = -1
 
 @dataclass(frozen=True, slots=True)
 class BatchTensors:
-    """What a model computes for a batch."""
+    """A batch as arguments of a model."""
 
     tokens: torch.Tensor
-    """Batch x length."""
+    """Token ids, (batch, length)."""
     positions: torch.Tensor
-    """Each token's place in its own prompt."""
+    """Position of each token in its own prompt, (batch, length)."""
     mask: torch.Tensor
-    """Batch x 1 x length x length: who may see whom."""
+    """Attention mask, (batch, 1, length, length)."""
     label_mask: torch.Tensor
-    """Batch x length: where the next token is a label's."""
+    """True where the next token is a label token, (batch, length)."""
     labels: torch.Tensor
-    """Those labels, in the order of `label_mask`."""
+    """Label tokens, in the order of `label_mask`."""
     example_indices: torch.Tensor
-    """For each label, the number of its example in the batch."""
+    """Index in the batch of the example of each label token."""
 
 
 def batch_tensors(batch: Batch, device: torch.device) -> BatchTensors:
-    """The tensors of a batch."""
+    """Builds the tensors of a batch on a device."""
     import torch
 
     length = max(map(len, batch))
@@ -61,9 +64,11 @@ def batch_tensors(batch: Batch, device: torch.device) -> BatchTensors:
 
 
 def _flatten_pack(pack: Pack) -> tuple[list[int], list[int], list[int], list[int]]:
-    """A pack's tokens, their positions, their segments (0 is the beginning), and where labels are asked for.
+    """Returns the tokens of a pack, their positions, their segments (0 is the prefix), and the indices before each
+    label token.
 
-    The last token of a label is predicted and never read, but it stands in the line: so every row has its own length.
+    The last label token is predicted and never read. It is included all the same, so the length of a row does not
+    depend on it.
     """
     line, places, parts = list(pack.prefix), list(range(len(pack.prefix))), [0] * len(pack.prefix)
     wanted: list[int] = []
@@ -74,3 +79,34 @@ def _flatten_pack(pack: Pack) -> tuple[list[int], list[int], list[int], list[int
         places += range(len(pack.prefix), len(pack.prefix) + len(end))
         parts += [number] * len(end)
     return line, places, parts, wanted
+
+
+def load_base(folder: Path) -> Any:
+    """Loads a base model from a folder of safetensors in bfloat16, without running code from the folder and without
+    network access.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with contextlib.redirect_stderr(io.StringIO()):
+        return AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.bfloat16, local_files_only=True, trust_remote_code=False, use_safetensors=True
+        )
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Loads the tokenizer of a folder of weights, with its chat template."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def label_logits(model: Any, batch: BatchTensors) -> torch.Tensor:
+    """Returns the logits of the label tokens, (labels, vocabulary). Only these are computed: the output layer is the
+    largest matrix of a small model.
+    """
+    hidden = model.model(
+        input_ids=batch.tokens, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
+    ).last_hidden_state
+    scores: torch.Tensor = model.lm_head(hidden[batch.label_mask]).float()
+    return scores
