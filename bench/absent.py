@@ -3,12 +3,12 @@
     python -m bench.absent [FILE] [--fleet NAME] [--router AGENT] [--page]
 
 The requests stand in `bench/absent.yaml`: `absent` is `all`, `none`, or the parts that nothing does, word for word; `served` are the kinds
-of work of the others. Each is asked, one after the other, on the real server. *Said*: the request, or the part, was refused as one that
-nothing serves (R014), before anything was answered; *said afterwards*: a step made
-nothing of it, and `ask` says so of these words; *said of all of it*: either was said of a request of which a part is served; *not said* is
-the rest. *Planned as it should be*: all values that are
+of work of the others. Each is asked, one after the other, on the real server. *Reported*: the request, or the part, was refused as one that
+nothing serves (R014), before anything was answered; *reported afterwards*: a step returned an empty value,
+and `ask` reports these words; *reported of all of it*: either was reported of a request of which a part is served; *not reported* is the
+rest. *Planned as it should be*: all values that are
 returned come from what serves that kind of work. With `--page` the table goes into docs/concepts/router.md, and below it each
-request of which it was not said, or that was refused and is served.
+request of which it was not reported, or that was refused and is served.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ SKILLS = {
 """What serves each kind of work, as a value that is returned."""
 NAMED = 60
 """Characters of a part by which a reason names it: it shows no more of a long one."""
-SAID, WHOLE, AFTERWARDS, UNSAID = "said", "said of all of it", "said afterwards", "not said"
+SAID, WHOLE, AFTERWARDS, UNSAID = "reported", "reported of all of it", "reported afterwards", "not reported"
 WHOLLY = "all of it is served"
 SERVED, OTHERWISE, REFUSED = "planned as it should be", "planned otherwise", "refused"
 HEADS = {
@@ -160,10 +160,8 @@ def table(told: Sequence[Told], stamp: str) -> str:
             f"| {head}, {counts.total()} requests | {', '.join(f'{name} {counts[name]}' for name in columns)} |"
         )
     wrong = [one for one in told if one.verdict in (UNSAID, OTHERWISE, REFUSED)]
-    shown = [f"- {one.verdict}: *{one.wanted.request.strip()}*, {_plan(one)}".replace("\n", " ") for one in wrong]
-    return (
-        f"\n`python -m bench.absent --page`, {stamp}\n\n| | |\n|---|---|\n" + "\n".join([*lines, "", *shown]) + "\n\n"
-    )
+    shown = [f"- {one.verdict}: `{one.wanted.request.strip()}`, {_plan(one)}".replace("\n", " ") for one in wrong]
+    return f"\n`python -m bench.absent --page`, {stamp}\n\n| | |\n|---|---|\n" + "\n".join([*lines, "", *shown]) + "\n\n"
 
 
 def _plan(one: Told) -> str:

@@ -94,5 +94,5 @@ def test_the_requests_are_of_kinds_that_are_known_and_their_parts_stand_in_them(
 def test_the_table_counts_all_and_lists_what_went_wrong() -> None:
     wanted = Wanted(BOTH, {}, [FLIGHT], ("sum",))
     text = table([Told(wanted, draft("", NAMED), ()), Told(wanted, draft(ON_BOTH), ())], "today")
-    assert "| a part of it is served, 2 requests | said 1, said of all of it 0, said afterwards 0, not said 1 |" in text
-    assert text.count("\n- not said: *Book me a flight") == 1
+    assert "| a part of it is served, 2 requests | reported 1, reported of all of it 0, reported afterwards 0, not reported 1 |" in text
+    assert text.count("\n- not reported: `Book me a flight") == 1
