@@ -1,8 +1,9 @@
-"""Codes of countries, currencies and languages, and the lengths of account numbers, as their lists have them: facts that are kept here, so
-that nothing need be installed or asked.
+"""Codes of countries, currencies and languages, lengths of IBANs, and check digits of IBANs and card numbers. The lists
+are part of the code, so no data needs to be installed or downloaded.
 
-ISO 3166-1 (https://www.iso.org/iso-3166-country-codes.html) and ISO 4217 (https://www.iso.org/iso-4217-currency-codes.html) as of February
-2026, ISO 639-1 (https://www.loc.gov/standards/iso639-2/), and the registry of IBANs
+ISO 3166-1 (https://www.iso.org/iso-3166-country-codes.html) and ISO 4217
+(https://www.iso.org/iso-4217-currency-codes.html) as of February 2026, ISO 639-1
+(https://www.loc.gov/standards/iso639-2/), and the IBAN registry
 (https://www.swift.com/standards/data-standards/iban-international-bank-account-number).
 """
 
@@ -26,11 +27,11 @@ _COUNTRIES = (
     "UMUMI USUSA UYURY UZUZB VAVAT VCVCT VEVEN VGVGB VIVIR VNVNM VUVUT WFWLF WSWSM YEYEM YTMYT ZAZAF ZMZMB ZWZWE"
 )
 COUNTRIES: Final = frozenset(pair[:2] for pair in _COUNTRIES.split())
-"""Of two letters (ISO 3166-1 alpha-2)."""
+"""Two-letter codes (ISO 3166-1 alpha-2)."""
 COUNTRIES_ALPHA3: Final = frozenset(pair[2:] for pair in _COUNTRIES.split())
-"""Of three letters (alpha-3)."""
+"""Three-letter codes (alpha-3)."""
 RESERVED_COUNTRIES: Final = frozenset({"AC", "CP", "DG", "EA", "EU", "EZ", "IC", "SU", "TA", "UK", "UN", "XK"})
-"""Codes that are reserved or in use, and are no countries of the list."""
+"""Codes that are reserved or in use, but not countries of the list."""
 _CURRENCIES = (
     "AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BHD BIF BMD BND BOB BOV BRL BSD BTN BWP BYN BZD CAD CDF CHE CHF CHW CLF CLP "
     "CNY COP COU CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ GYD HKD HNL HTG HUF IDR ILS "
@@ -46,7 +47,7 @@ _FORMER = (
     "PTE ROL RUR SDD SIT SKK SLL SRG STD TMM TRL VEB VEF YUM ZMK ZWD ZWL"
 )
 FORMER_CURRENCIES: Final = frozenset(_FORMER.split())
-"""Codes of before, which old documents have."""
+"""Withdrawn codes, which occur in old documents."""
 _LANGUAGES = (
     "aa ab ae af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv dz ee el en eo es et eu fa "
     "ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie ig ii ik io is it iu ja jv ka kg ki kj kk kl km kn ko "
@@ -63,7 +64,7 @@ _ACCOUNTS = (
     "SI19 SK24 SM27 SO23 ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20 YE30"
 )
 IBAN_LENGTHS: Final = {one[:2]: int(one[2:]) for one in _ACCOUNTS.split()}
-"""Characters of an IBAN, by country."""
+"""Length of an IBAN in characters, by country."""
 
 
 _IBAN = re.compile(r"[A-Z]{2}\d{2}[A-Z0-9]{11,30}", re.ASCII)
@@ -72,12 +73,14 @@ _BLANKS = re.compile(r"[\s\u00a0\u202f-]")
 
 
 def compact(text: str) -> str:
-    """A number without the blanks and hyphens that it is shown with."""
+    """Removes spaces and hyphens from a number."""
     return _BLANKS.sub("", text)
 
 
 def iban_error(text: str) -> str | None:
-    """Why a text is no IBAN; empty where it is one, None where nobody can tell, for its country has none in the registry."""
+    """Returns why a text is not an IBAN (ISO 13616); empty for a valid one, None if the registry has none for its
+    country.
+    """
     plain = compact(text).upper()
     if not _IBAN.fullmatch(plain):
         return "an IBAN has two letters, two digits and 11 to 30 letters or digits more"
@@ -91,7 +94,7 @@ def iban_error(text: str) -> str | None:
 
 
 def card_number_error(text: str) -> str:
-    """Why a text is no number of a card; empty where it is one, as far as its last digit (Luhn) tells."""
+    """Returns why a text is not a card number (ISO/IEC 7812); empty if its check digit (Luhn) is valid."""
     plain = compact(text)
     if not _CARD.fullmatch(plain):
         return "the number of a card has 12 to 19 digits"

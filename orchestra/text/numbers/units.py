@@ -1,4 +1,4 @@
-"""Units behind numbers: lengths, masses, times, speeds, volumes, data, energy; and what one of them is in another where that is exact."""
+"""Units after numbers: length, mass, time, speed, volume, data, energy; with exact conversion factors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 
 class MeasureUnit(NamedTuple):
-    """A unit: what it measures, and how many of the first unit of its kind it is. Units of two kinds are never the same."""
+    """A unit: its dimension and its factor to the first unit of the dimension. Units of two dimensions are never equal."""
 
     dimension: str
     factor: Fraction
@@ -62,20 +62,20 @@ UNIT_NAMES: Final = {
     for names, size in of.items()
     for name in names.split()
 }
-"""By name, in small letters and in the singular."""
+"""By name, in lower case and singular."""
 UNIT_SYMBOLS: Final = {
     name: MeasureUnit(kind, Fraction(size))
     for kind, of in _SYMBOLS.items()
     for names, size in of.items()
     for name in names.split()
 }
-"""By abbreviation, of which the case says something."""
+"""By symbol, which is case-sensitive."""
 POUND: Final = UNIT_NAMES["lb"]
-"""Beside `5 pounds`, which may be money."""
+"""For `5 pounds`, which may also be money."""
 METRE_LETTERS: Final = {"m": UNIT_NAMES["metre"], "mm": UNIT_NAMES["mm"]}
-"""Letters behind a number that may be units, or scales."""
+"""Letters after a number that may be units or scales."""
 _NON_UNIT_LETTERS = frozenset({"G", "H"})
-"""Letters that are units only where they are small."""
+"""Letters that are units only in lower case."""
 UNIT_PATTERN: Final = "|".join(sorted((re.escape(one) for one in UNIT_NAMES), key=len, reverse=True))
 _SYMBOL_PATTERN = "|".join(sorted(map(re.escape, UNIT_SYMBOLS), key=len, reverse=True))
 _PER_PATTERN = r"(?:\s?/\s?|\s(?:per|an?)\s)"
@@ -88,7 +88,7 @@ _UNIT = re.compile(
 
 
 def unit_at(text: str, end: int) -> MeasureUnit | None:
-    """The unit that stands behind a number which ends there; None where there is none that is known, as `kg per year` is not."""
+    """Returns the unit after a number that ends at a position; None if there is no known one, as for `kg per year`."""
     if (found := _UNIT.match(text, end)) is None:
         return None
     if found["per"]:
@@ -108,7 +108,7 @@ def unit_at(text: str, end: int) -> MeasureUnit | None:
 
 
 def _speed_unit(found: re.Match[str]) -> MeasureUnit | None:
-    """A speed by the hour, the minute or the second; no other rate is known."""
+    """Returns a speed per hour, minute or second; other rates are unknown."""
     if found["mark"] or found["power"] or found["raised"]:
         return None
     way = METRE_LETTERS["m"] if found["word"].lower() == "m" else UNIT_NAMES[found["word"].lower()]
