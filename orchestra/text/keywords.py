@@ -11,14 +11,15 @@ from typing import Final
 WORD = re.compile(r"\w+")
 STOP_WORDS = frozenset(
     WORD.findall(
-        "a an and are as at be been by did do does for from had has have how in is it its of on or that the their this to was were "
-        "what when where which who whom whose why will with"
+        "a an and are as at be been by did do does for from had has have how in is it its of on or that the their "
+        "this to was were what when where which who whom whose why will with"
     )
 )
 """Words without content of their own."""
 UNSPACED_SCRIPTS = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
-    "\u3005-\u3007\u3021-\u302f\u3031-\u303c\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # kana, Han
+    "\u3005-\u3007\u3021-\u302f\u3031-\u303c\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # kana, Han
+    "\U00020000-\U0003ffff"
 )
 """Ranges of scripts that are written without spaces, for a character class of a regular expression."""
 CASE_FOLDS: Final = str.maketrans({"ſ": "s", "ı": "i", "İ": "i"})

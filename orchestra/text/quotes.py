@@ -20,12 +20,15 @@ _WORDS: Final = (
     "nicht kein keine keiner keinen keinem keines nie niemals ohne weder "  # German
     "ne pas jamais sans aucun aucune ni non nunca jamás sin ningún ninguna tampoco "  # French, Spanish
     "senza né nessun nessuno nessuna não sem nem nenhum nenhuma "  # Italian, Portuguese
-    "niet geen nooit zonder inte ej aldrig utan ikke aldri uten uden nie bez "  # Dutch, Swedish, Danish, Norwegian, Polish
-    "не нет ни без никогда нельзя δεν μη μην όχι χωρίς ليس لا لم لن غير بدون לא אין בלי नहीं "  # Russian, Greek, Arabic, Hebrew, Hindi
+    # Dutch, Swedish, Danish, Norwegian, Polish
+    "niet geen nooit zonder inte ej aldrig utan ikke aldri uten uden nie bez "
+    # Russian, Greek, Arabic, Hebrew, Hindi
+    "не нет ни без никогда нельзя δεν μη μην όχι χωρίς ليس لا لم لن غير بدون לא אין בלי नहीं "
 )
 _FILLER_WORDS = "a|an|the|any|really|even|yet|actually|only just|at all|been|be|being|necessarily|always|entirely"
 _NEGATED = re.compile(
-    rf"(?:(?<![^\W_])(?:{'|'.join(sorted(set(_WORDS.split()), key=len, reverse=True))})|n['’]t|(?<![^\W_])(?:non|un|anti)(?=-\Z))"
+    rf"(?:(?<![^\W_])(?:{'|'.join(sorted(set(_WORDS.split()), key=len, reverse=True))})"
+    rf"|n['’]t|(?<![^\W_])(?:non|un|anti)(?=-\Z))"
     rf"(?:\s+(?:{_FILLER_WORDS}))*[\s\-\u2010\u2011\"'“”‘’«»„*_(\[]*\Z"
 )
 _CJK_NEGATION = re.compile(r"[不没沒無无未非別别勿莫]\s*\Z")
@@ -247,9 +250,10 @@ def _common_length(left: list[str], right: list[str]) -> int:
 
 _FUNCTION_WORDS = frozenset(
     WORD.findall(
-        "he she they we you i me him her us them my your our his no not but if so than then there these those been being can could would "
-        "should may might must shall about into over under after before also very such some any each all other more most one "
-        "la le les des du un une et ou der das ein eine und el los las y lo gli il di e o os het een van ett och det en og som que qui"
+        "he she they we you i me him her us them my your our his no not but if so than then there these those been "
+        "being can could would should may might must shall about into over under after before also very such some "
+        "any each all other more most one la le les des du un une et ou der das ein eine und el los las y lo gli il "
+        "di e o os het een van ett och det en og som que qui"
     )
 )
 """Words that carry as little content as stop words when a quote must support an answer."""

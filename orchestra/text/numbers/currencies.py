@@ -31,29 +31,31 @@ DEFAULT_CODES: Final = {"$": "USD", "¥": "JPY", "pound": "GBP"}
 SUBUNITS: Final = frozenset({"cent", "penny"})
 """Names of hundredths."""
 _SIGNS = {
-    "$": "$", "€": "EUR", "£": "GBP", "¥": "¥", "₹": "INR", "₽": "RUB", "₩": "KRW", "₺": "TRY", "₪": "ILS", "₴": "UAH", "₫": "VND",
-    "฿": "THB", "₦": "NGN", "₱": "PHP", "₸": "KZT", "₡": "CRC", "₲": "PYG", "₵": "GHS", "₼": "AZN", "₾": "GEL", "₭": "LAK", "₿": "BTC",
-    "us$": "USD", "a$": "AUD", "au$": "AUD", "c$": "CAD", "ca$": "CAD", "nz$": "NZD", "hk$": "HKD", "s$": "SGD", "nt$": "TWD",
-    "mx$": "MXN", "r$": "BRL", "¢": "cent", "kr": "krone", "kč": "CZK", "zł": "PLN", "rs": "rupee",
+    "$": "$", "€": "EUR", "£": "GBP", "¥": "¥", "₹": "INR", "₽": "RUB", "₩": "KRW", "₺": "TRY", "₪": "ILS", "₴": "UAH",
+    "₫": "VND", "฿": "THB", "₦": "NGN", "₱": "PHP", "₸": "KZT", "₡": "CRC", "₲": "PYG", "₵": "GHS", "₼": "AZN",
+    "₾": "GEL", "₭": "LAK", "₿": "BTC", "us$": "USD", "a$": "AUD", "au$": "AUD", "c$": "CAD", "ca$": "CAD",
+    "nz$": "NZD", "hk$": "HKD", "s$": "SGD", "nt$": "TWD", "mx$": "MXN", "r$": "BRL", "¢": "cent", "kr": "krone",
+    "kč": "CZK", "zł": "PLN", "rs": "rupee",
 }  # fmt: skip
 _CODES = (
-    "USD EUR GBP CHF JPY CNY RMB INR AUD CAD NZD HKD SGD SEK NOK DKK ISK PLN CZK HUF RON BGN KRW RUB UAH TRY ILS AED SAR QAR KWD EGP ZAR "
-    "NGN KES BRL MXN ARS CLP COP PHP THB VND IDR MYR TWD PKR BDT LKR BTC"
+    "USD EUR GBP CHF JPY CNY RMB INR AUD CAD NZD HKD SGD SEK NOK DKK ISK PLN CZK HUF RON BGN KRW RUB UAH TRY ILS AED "
+    "SAR QAR KWD EGP ZAR NGN KES BRL MXN ARS CLP COP PHP THB VND IDR MYR TWD PKR BDT LKR BTC"
 )
 CODES: Final = tuple(_CODES.split())
 """Codes that are not also words, as TOP and ALL are."""
 _NAMES = {
-    "dollar": "$", "euro": "EUR", "pound": "pound", "pounds sterling": "GBP", "pound sterling": "GBP", "quid": "GBP", "yen": "JPY",
-    "yuan": "CNY", "renminbi": "CNY", "franc": "franc", "rupee": "rupee", "ruble": "RUB", "rouble": "RUB", "peso": "peso",
-    "krona": "krone", "krone": "krone", "kronor": "krone", "kroner": "krone", "koruna": "CZK", "zloty": "PLN", "złoty": "PLN",
-    "forint": "HUF", "lira": "lira", "shekel": "ILS", "baht": "THB", "dong": "VND", "rupiah": "IDR", "ringgit": "MYR", "rand": "ZAR",
-    "dirham": "AED", "rial": "rial", "riyal": "rial", "dinar": "dinar", "naira": "NGN", "shilling": "shilling", "hryvnia": "UAH",
-    "bitcoin": "BTC", "cent": "cent", "pence": "penny", "penny": "penny",
+    "dollar": "$", "euro": "EUR", "pound": "pound", "pounds sterling": "GBP", "pound sterling": "GBP", "quid": "GBP",
+    "yen": "JPY", "yuan": "CNY", "renminbi": "CNY", "franc": "franc", "rupee": "rupee", "ruble": "RUB", "rouble": "RUB",
+    "peso": "peso", "krona": "krone", "krone": "krone", "kronor": "krone", "kroner": "krone", "koruna": "CZK",
+    "zloty": "PLN", "złoty": "PLN", "forint": "HUF", "lira": "lira", "shekel": "ILS", "baht": "THB", "dong": "VND",
+    "rupiah": "IDR", "ringgit": "MYR", "rand": "ZAR", "dirham": "AED", "rial": "rial", "riyal": "rial",
+    "dinar": "dinar", "naira": "NGN", "shilling": "shilling", "hryvnia": "UAH", "bitcoin": "BTC", "cent": "cent",
+    "pence": "penny", "penny": "penny",
 }  # fmt: skip
 _CODES_BY_COUNTRY = {
     "dollar": {
-        "us": "USD", "u.s.": "USD", "american": "USD", "australian": "AUD", "canadian": "CAD", "new zealand": "NZD", "hong kong": "HKD",
-        "singapore": "SGD", "taiwan": "TWD",
+        "us": "USD", "u.s.": "USD", "american": "USD", "australian": "AUD", "canadian": "CAD", "new zealand": "NZD",
+        "hong kong": "HKD", "singapore": "SGD", "taiwan": "TWD",
     },
     "franc": {"swiss": "CHF", "french": "FRF", "belgian": "BEF"},
     "peso": {"mexican": "MXN", "argentine": "ARS", "chilean": "CLP", "colombian": "COP", "philippine": "PHP"},

@@ -63,7 +63,8 @@ _NUMBER = re.compile(
       | (?<![\w.])\.\d+(?!\.\d)
       | \d+(?:\.\d+)?(?:{POWER_OF_TEN})?
     ))
-    (?:(?=(?:\s|-)?[^\W\d_]|\s?[^\w\s.,;:()]) (?:(?:\s|-)?(?P<scale>{SCALE_PATTERN})(?!\w)(?:\s(?P<scale2>{SCALE_PATTERN})(?!\w))?
+    (?:(?=(?:\s|-)?[^\W\d_]|\s?[^\w\s.,;:()]) (?:(?:\s|-)?(?P<scale>{SCALE_PATTERN})(?!\w)
+       (?:\s(?P<scale2>{SCALE_PATTERN})(?!\w))?
      | (?P<glued>mm|[kmb])(?!\w)
      | [^\S\n](?P<letter>(?(before)(?:mm|[kmb])(?!\w)
         |(?:(?-i:mm?|[MBK])|(?:mm|[kmb])(?=\s?(?:{currencies.SUFFIX_PATTERN})(?!\w)))(?!\w)(?!\.\s*(?-i:[A-Z])))))?
@@ -82,8 +83,9 @@ _CURRENCY_SIGN = "[\u20a0-\u20cf\u060b\u09f2\u09f3\u17db\ufdfc]"
 _UNKNOWN_CURRENCY_BEFORE = re.compile(rf"(?:(?<![^\W\d_])[A-Z]{{3}}\s?|{_CURRENCY_SIGN}\s?)\Z")
 _UNKNOWN_CURRENCY_AFTER = re.compile(rf"\s?(?:[A-Z]{{3}}(?!\w)|{_CURRENCY_SIGN})")
 _COUNTED = re.compile(
-    r" (?-i:(?![A-Z]))(?!(?:and|or|to|of|in|on|at|by|for|from|per|as|than|with|the|an?|is|was|were|are|has|had|respectively|between|up|down"
-    r"|after|before|during|over|under|while|when|which|that|but|compared|versus|vs|million|billion|thousand|und|et)\b)[^\W\d]{3,}",
+    r" (?-i:(?![A-Z]))(?!(?:and|or|to|of|in|on|at|by|for|from|per|as|than|with|the|an?|is|was|were|are|has|had|respectively"
+    r"|between|up|down|after|before|during|over|under|while|when|which|that|but|compared|versus|vs"
+    r"|million|billion|thousand|und|et)\b)[^\W\d]{3,}",
     re.IGNORECASE,
 )
 _MINUS_WORD = re.compile(r"\b(?:minus|negative)\s$", re.IGNORECASE)
@@ -269,8 +271,9 @@ def _number(match: re.Match[str], text: str, listed: re.Match[str] | None, *, mi
     if match["letter"] in ("m", "mm") and not currency:
         measure = unit_at(match.string, match.start("letter") - 1) or METRE_LETTERS[match["letter"]]
     return Number(
-        plain * scale, plain, step, currency, bool(match["percent"]), bool(match["open"] and match["close"]), text, start, begin,
-        dashed, unit, loose, measure_unit=measure, unknown_currency=strange, counts_noun=counts, other_readings=parts,
+        plain * scale, plain, step, currency, bool(match["percent"]), bool(match["open"] and match["close"]), text,
+        start, begin, dashed, unit, loose, measure_unit=measure, unknown_currency=strange, counts_noun=counts,
+        other_readings=parts,
     )  # fmt: skip
 
 

@@ -18,8 +18,9 @@ from typing import Final
 MINUS_SIGNS: Final = "-‐‑−–‒﹣－"
 """Characters that may be a minus: hyphens, dashes and the sign itself, for a character class."""
 SCALES: Final = {
-    "hundred": 2, "thousand": 3, "thousands": 3, "tsd": 3, "lakh": 5, "lakhs": 5, "mn": 6, "mln": 6, "mio": 6, "million": 6, "millions": 6,
-    "crore": 7, "crores": 7, "bn": 9, "bln": 9, "mrd": 9, "billion": 9, "billions": 9, "tn": 12, "trillion": 12, "trillions": 12,
+    "hundred": 2, "thousand": 3, "thousands": 3, "tsd": 3, "lakh": 5, "lakhs": 5, "mn": 6, "mln": 6, "mio": 6,
+    "million": 6, "millions": 6, "crore": 7, "crores": 7, "bn": 9, "bln": 9, "mrd": 9, "billion": 9, "billions": 9,
+    "tn": 12, "trillion": 12, "trillions": 12,
 }  # fmt: skip
 """Words after a number that multiply it, with their powers of ten."""
 SCALE_PATTERN: Final = "|".join(sorted(SCALES, key=len, reverse=True))

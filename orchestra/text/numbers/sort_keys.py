@@ -28,7 +28,10 @@ from orchestra.text.numbers.numerals import (
 from orchestra.text.numbers.times import MONTH_PATTERN, month_number
 
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-_DAYS: Final = "mon(?:day)?s? tue(?:s|sday|sdays)? wed(?:nesday)?s? thu(?:r|rs|rsday|rsdays)? fri(?:day)?s? sat(?:urday)?s? sun(?:day)?s?"
+_DAYS: Final = (
+    "mon(?:day)?s? tue(?:s|sday|sdays)? wed(?:nesday)?s? thu(?:r|rs|rsday|rsdays)? fri(?:day)?s? sat(?:urday)?s?"
+    " sun(?:day)?s?"
+)
 SCALE_WORDS: Final = {
     word: 10.0**power
     for word, power in SCALES.items()
@@ -80,8 +83,9 @@ _DATES = tuple(
 _NUMERIC_DATES = _DATES[-2:]
 """Dates whose first number may be the day or the month."""
 _DATE_TIME = re.compile(
-    r"(?P<date>.*?\w)(?:T|,? (?:at )?)(?P<hour>[01]?\d|2[0-4]):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d(?:\.\d{1,9})?))?"
-    r"(?: ?(?P<half>[ap])\.?m\.?)?(?: ?(?:Z|UTC|GMT))?(?: ?(?P<off>[-+])(?P<hours>\d\d):?(?P<minutes>\d\d)?)?",
+    r"(?P<date>.*?\w)(?:T|,? (?:at )?)(?P<hour>[01]?\d|2[0-4]):(?P<minute>[0-5]\d)"
+    r"(?::(?P<second>[0-5]\d(?:\.\d{1,9})?))?(?: ?(?P<half>[ap])\.?m\.?)?(?: ?(?:Z|UTC|GMT))?"
+    r"(?: ?(?P<off>[-+])(?P<hours>\d\d):?(?P<minutes>\d\d)?)?",
     re.IGNORECASE | re.ASCII,
 )
 """A date with a time of day, and the time zone offset."""

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 
 class MeasureUnit(NamedTuple):
-    """A unit: its dimension and its factor to the first unit of the dimension. Units of two dimensions are never equal."""
+    """A unit: dimension, and factor to the first unit of the dimension. Units of two dimensions are never equal."""
 
     dimension: str
     factor: Fraction
@@ -16,32 +16,33 @@ class MeasureUnit(NamedTuple):
 
 _WORDS = {
     "length": {
-        "metre meter": "1", "km kilometre kilometer": "1000", "cm centimetre centimeter": "1/100", "mm millimetre millimeter": "1/1000",
-        "foot feet ft": "381/1250", "inch inches": "127/5000", "yard yd": "1143/1250", "mile mi": "201168/125",
+        "metre meter": "1", "km kilometre kilometer": "1000", "cm centimetre centimeter": "1/100",
+        "mm millimetre millimeter": "1/1000", "foot feet ft": "381/1250", "inch inches": "127/5000",
+        "yard yd": "1143/1250", "mile mi": "201168/125",
     },
     "mass": {
         "kg kilo kilogram kilogramme": "1", "g gram gramme": "1/1000", "mg milligram": "1/1000000", "tonne": "1000",
         "lb lbs": "45359237/100000000", "ounce oz": "45359237/1600000000",
     },
     "time": {
-        "second sec secs": "1", "ms millisecond": "1/1000", "minute min mins": "60", "hour hr hrs h": "3600", "day": "86400",
-        "week": "604800", "fortnight": "1209600",
+        "second sec secs": "1", "ms millisecond": "1/1000", "minute min mins": "60", "hour hr hrs h": "3600",
+        "day": "86400", "week": "604800", "fortnight": "1209600",
     },
-    "calendar": {"month": "1", "year yr yrs": "12", "decade": "120", "century centuries": "1200", "millennium millennia": "12000"},
+    "calendar": {
+        "month": "1", "year yr yrs": "12", "decade": "120", "century centuries": "1200",
+        "millennium millennia": "12000",
+    },
     "volume": {"l litre liter": "1", "ml millilitre milliliter": "1/1000", "cl centilitre": "1/100"},
-    "gallon": {"gallon": "1"},
-    "barrel": {"barrel": "1"},
-    "acre": {"acre": "1"},
-    "area": {"hectare ha": "10000"},
+    "gallon": {"gallon": "1"}, "barrel": {"barrel": "1"}, "acre": {"acre": "1"}, "area": {"hectare ha": "10000"},
     "data": {
-        "byte": "1", "kilobyte": "1000", "megabyte": "1000000", "gigabyte": "1000000000", "terabyte": "1000000000000", "bit": "1/8",
-        "kilobit": "125", "megabit": "125000", "gigabit": "125000000",
+        "byte": "1", "kilobyte": "1000", "megabyte": "1000000", "gigabyte": "1000000000", "terabyte": "1000000000000",
+        "bit": "1/8", "kilobit": "125", "megabit": "125000", "gigabit": "125000000",
     },
 }  # fmt: skip
 _SYMBOLS: dict[str, dict[str, int | Fraction]] = {
     "data": {
-        "kB KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "PB": 10**15, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
-        "Mbit Mb": 125_000, "Gbit Gb": 125_000_000,
+        "kB KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "PB": 10**15, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30,
+        "TiB": 2**40, "Mbit Mb": 125_000, "Gbit Gb": 125_000_000,
     },
     "energy": {"kWh": 1, "MWh": 10**3, "GWh": 10**6, "TWh": 10**9},
     "power": {"W": 1, "kW": 10**3, "MW": 10**6, "GW": 10**9},

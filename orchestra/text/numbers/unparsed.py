@@ -24,22 +24,24 @@ from orchestra.text.numbers.units import unit_at
 from orchestra.text.numbers.words import ORDINALS, POWER_WORDS, SMALL_NUMBERS
 
 COMPOUNDS: Final = {
-    "de": "null eins zwei zwo drei vier fünf fuenf sechs sieben acht neun zehn elf zwölf zwoelf sech sieb zwanzig dreißig dreissig vierzig "
-    "hundert tausend milliarde billiarde dutzend anderthalb",
-    "nl": "nul twee drie vier vijf zes zeven acht negen tien elf twaalf dertien veertien twintig dertig veertig tachtig honderd duizend "
-    "miljoen miljard",
-    "sv": "noll två tre fyra fem sex sju åtta nio tio elva tolv tretton fjorton femton sexton sjutton arton nitton tjugo trettio fyrtio "
-    "hundra tusen miljon miljard",
-    "da": "nul tre fire fem seks syv sju otte åtte elleve tolv tretten fjorten femten seksten sytten atten nitten tyve tjue tredive tretti "
-    "fyrre førti halvtreds tres halvfjerds firs åtti halvfems femti seksti sytti nitti hundrede hundre tusind tusen",
-    "fi": "nolla yksi kaksi kolme neljä viisi kuusi seitsemän kahdeksan yhdeksän kymmenen toista kymmentä sata sataa tuhat tuhatta "
-    "miljoona",
-    "hu": "nulla kettő két három négy öt hat hét nyolc kilenc tíz tizen húsz huszon harminc negyven ötven hatvan hetven nyolcvan kilencven "
-    "száz ezer millió milliárd",
-    "tr": "sıfır iki üç dört beş altı yedi sekiz dokuz on yirmi otuz kırk elli altmış yetmiş seksen doksan yüz bin milyon milyar",
-    "it": "uno due tre quattro cinque sei sette otto nove dieci undici dodici tredici quattordici quindici sedici diciassette "
-    "diciotto diciannove venti vent trenta trent quaranta quarant cinquanta cinquant sessanta sessant settanta settant "
-    "ottanta ottant novanta novant cento mille mila milione milioni miliardo miliardi",
+    "de": "null eins zwei zwo drei vier fünf fuenf sechs sieben acht neun zehn elf zwölf zwoelf sech sieb zwanzig "
+    "dreißig dreissig vierzig hundert tausend milliarde billiarde dutzend anderthalb",
+    "nl": "nul twee drie vier vijf zes zeven acht negen tien elf twaalf dertien veertien twintig dertig veertig "
+    "tachtig honderd duizend miljoen miljard",
+    "sv": "noll två tre fyra fem sex sju åtta nio tio elva tolv tretton fjorton femton sexton sjutton arton nitton "
+    "tjugo trettio fyrtio hundra tusen miljon miljard",
+    "da": "nul tre fire fem seks syv sju otte åtte elleve tolv tretten fjorten femten seksten sytten atten nitten "
+    "tyve tjue tredive tretti fyrre førti halvtreds tres halvfjerds firs åtti halvfems femti seksti sytti nitti "
+    "hundrede hundre tusind tusen",
+    "fi": "nolla yksi kaksi kolme neljä viisi kuusi seitsemän kahdeksan yhdeksän kymmenen toista kymmentä sata sataa "
+    "tuhat tuhatta miljoona",
+    "hu": "nulla kettő két három négy öt hat hét nyolc kilenc tíz tizen húsz huszon harminc negyven ötven hatvan "
+    "hetven nyolcvan kilencven száz ezer millió milliárd",
+    "tr": "sıfır iki üç dört beş altı yedi sekiz dokuz on yirmi otuz kırk elli altmış yetmiş seksen doksan yüz bin "
+    "milyon milyar",
+    "it": "uno due tre quattro cinque sei sette otto nove dieci undici dodici tredici quattordici quindici sedici "
+    "diciassette diciotto diciannove venti vent trenta trent quaranta quarant cinquanta cinquant sessanta sessant "
+    "settanta settant ottanta ottant novanta novant cento mille mila milione milioni miliardo miliardi",
 }
 """Languages that join number words; each word consists of one or more of these, with `_JOINTS` and `_SUFFIXES`."""
 _JOINTS = {
@@ -53,45 +55,44 @@ _JOINTS = {
     "it": "",
 }
 _ENDINGS = {
-    "de": "(?:zig|ßig)?(?:en|n)?(?:s?t?e[rsnm]?|fach|mal)?", "nl": "(?:tien|tig)?(?:de|ste|en|voud)?", "sv": "(?:er|de|te|nde)?",
-    "da": "(?:er|de|te|nde)?", "fi": "(?:a|ä|n)?", "hu": "(?:an|en|odik|edik|adik|ödik)?", "tr": "(?:inci|ıncı|uncu|üncü|nci|ncı)?",
-    "it": "(?:esimo|esima|esimi)?",
+    "de": "(?:zig|ßig)?(?:en|n)?(?:s?t?e[rsnm]?|fach|mal)?", "nl": "(?:tien|tig)?(?:de|ste|en|voud)?",
+    "sv": "(?:er|de|te|nde)?", "da": "(?:er|de|te|nde)?", "fi": "(?:a|ä|n)?", "hu": "(?:an|en|odik|edik|adik|ödik)?",
+    "tr": "(?:inci|ıncı|uncu|üncü|nci|ncı)?", "it": "(?:esimo|esima|esimi)?",
 }  # fmt: skip
 NUMBER_WORDS: Final = (
     # French
-    "zéro deux trois quatre cinq six sept huit neuf dix onze douze treize quatorze quinze seize vingt vingts trente quarante "
-    "cinquante soixante septante huitante octante nonante cent cents mille milliard milliards deuxième troisième quatrième "
-    "cinquième sixième septième huitième neuvième dixième onzième douzième quinzième vingtième trentième centième millième douzaine "
-    "vingtaine centaine centaines millier milliers "
+    "zéro deux trois quatre cinq six sept huit neuf dix onze douze treize quatorze quinze seize vingt vingts trente "
+    "quarante cinquante soixante septante huitante octante nonante cent cents mille milliard milliards deuxième "
+    "troisième quatrième cinquième sixième septième huitième neuvième dixième onzième douzième quinzième vingtième "
+    "trentième centième millième douzaine vingtaine centaine centaines millier milliers "
     # Spanish
-    "cero dos tres cuatro cinco seis siete ocho nueve diez once doce trece catorce quince dieciséis dieciseis diecisiete dieciocho "
-    "diecinueve veinte veintiuno veintiún veintidós veintitrés veinticuatro veinticinco veintiséis veintisiete veintiocho "
-    "veintinueve treinta cuarenta cincuenta sesenta setenta ochenta noventa cien ciento cientos doscientos trescientos "
-    "cuatrocientos quinientos seiscientos setecientos ochocientos novecientos doscientas trescientas cuatrocientas quinientas "
-    "seiscientas setecientas ochocientas novecientas mil millón millon millones docena docenas tercero cuarto quinto séptimo octavo "
-    "noveno décimo "
+    "cero dos tres cuatro cinco seis siete ocho nueve diez once doce trece catorce quince dieciséis dieciseis "
+    "diecisiete dieciocho diecinueve veinte veintiuno veintiún veintidós veintitrés veinticuatro veinticinco "
+    "veintiséis veintisiete veintiocho veintinueve treinta cuarenta cincuenta sesenta setenta ochenta noventa cien "
+    "ciento cientos doscientos trescientos cuatrocientos quinientos seiscientos setecientos ochocientos novecientos "
+    "doscientas trescientas cuatrocientas quinientas seiscientas setecientas ochocientas novecientas mil millón millon "
+    "millones docena docenas tercero cuarto quinto séptimo octavo noveno décimo "
     # Portuguese
-    "dois duas três quatro oito sete dez treze catorze quatorze dezesseis dezasseis dezessete dezassete dezoito dezenove dezanove vinte "
-    "trinta quarenta cinquenta sessenta oitenta cem duzentos trezentos quatrocentos quinhentos seiscentos setecentos oitocentos novecentos "
-    "duzentas trezentas quatrocentas quinhentas milhão milhões milhares "
+    "dois duas três quatro oito sete dez treze catorze quatorze dezesseis dezasseis dezessete dezassete dezoito "
+    "dezenove dezanove vinte trinta quarenta cinquenta sessenta oitenta cem duzentos trezentos quatrocentos quinhentos "
+    "seiscentos setecentos oitocentos novecentos duzentas trezentas quatrocentas quinhentas milhão milhões milhares "
     "bilhão bilhões dúzia dúzias "
     # Romanian
-    "doi două trei patru cinci șase şase sase șapte şapte sapte opt nouă zece unsprezece doisprezece treisprezece paisprezece "
-    "cincisprezece șaisprezece șaptesprezece optsprezece nouăsprezece douăzeci treizeci patruzeci cincizeci șaizeci șaptezeci "
-    "optzeci nouăzeci sută sute milion milioane "
+    "doi două trei patru cinci șase şase sase șapte şapte sapte opt nouă zece unsprezece doisprezece treisprezece "
+    "paisprezece cincisprezece șaisprezece șaptesprezece optsprezece nouăsprezece douăzeci treizeci patruzeci "
+    "cincizeci șaizeci șaptezeci optzeci nouăzeci sută sute milion milioane "
     # Polish
-    "jeden jedna dwa dwie trzy cztery pięć sześć siedem osiem dziewięć dziesięć jedenaście dwanaście trzynaście czternaście piętnaście "
-    "szesnaście siedemnaście osiemnaście dziewiętnaście dwadzieścia trzydzieści czterdzieści pięćdziesiąt sześćdziesiąt siedemdziesiąt "
-    "osiemdziesiąt dziewięćdziesiąt sto dwieście trzysta czterysta pięćset sześćset siedemset osiemset dziewięćset tysiąc tysiące tysięcy "
-    "miliony milionów "
+    "jeden jedna dwa dwie trzy cztery pięć sześć siedem osiem dziewięć dziesięć jedenaście dwanaście trzynaście "
+    "czternaście piętnaście szesnaście siedemnaście osiemnaście dziewiętnaście dwadzieścia trzydzieści czterdzieści "
+    "pięćdziesiąt sześćdziesiąt siedemdziesiąt osiemdziesiąt dziewięćdziesiąt sto dwieście trzysta czterysta pięćset "
+    "sześćset siedemset osiemset dziewięćset tysiąc tysiące tysięcy miliony milionów "
     # Czech
-    "nula dva dvě tři čtyři pět šest sedm osm devět deset jedenáct dvanáct třináct čtrnáct patnáct šestnáct sedmnáct osmnáct devatenáct "
-    "dvacet třicet čtyřicet padesát šedesát sedmdesát osmdesát devadesát stě tisíc tisíce "
+    "nula dva dvě tři čtyři pět šest sedm osm devět deset jedenáct dvanáct třináct čtrnáct patnáct šestnáct sedmnáct "
+    "osmnáct devatenáct dvacet třicet čtyřicet padesát šedesát sedmdesát osmdesát devadesát stě tisíc tisíce "
     # Indonesian, Latin, Vietnamese, Swahili
     "satu dua tiga empat lima enam tujuh delapan sembilan sepuluh sebelas belas puluh seratus ratus seribu ribu juta "
-    "quattuor quinque septem octo novem decem undecim duodecim viginti triginta quadraginta quinquaginta centum ducenti quingenti "
-    "một bốn năm sáu bảy tám chín mười trăm nghìn triệu "
-    "mbili tatu nne tano sita nane tisa kumi elfu "
+    "quattuor quinque septem octo novem decem undecim duodecim viginti triginta quadraginta quinquaginta centum "
+    "ducenti quingenti một bốn năm sáu bảy tám chín mười trăm nghìn triệu mbili tatu nne tano sita nane tisa kumi elfu "
     # Danish and Norwegian numbers that are too short to be part of a compound
     "milliard milliarder"
 )
@@ -112,33 +113,32 @@ _ENGLISH_FUNCTION_WORDS: Final = frozenset(
 )
 _OTHER_FUNCTION_WORDS: Final = frozenset(
     WORD.findall(
-        "der das und ist eine wurde jahre les est une dans ans el una fue es años il della dei nel che sono anni foi em anos het een jaar "
-        "är och det og år ve yıl az és"
+        "der das und ist eine wurde jahre les est une dans ans el una fue es años il della dei nel che sono anni foi "
+        "em anos het een jaar är och det og år ve yıl az és"
     )
 )
 _CYRILLIC_EXACT = frozenset(
     WORD.findall(
-        "ноль нуль один одна одно одного два две двух дві три трёх трех трьох сто ста пять шесть семь восемь шість сім вісім оба обе"
+        "ноль нуль один одна одно одного два две двух дві три трёх трех трьох сто ста пять шесть семь восемь шість "
+        "сім вісім оба обе"
     )
 )
 _CYRILLIC = re.compile(
-    "(?:двое|трое|четыр|чотир|четвер|пятер|пятнадц|пятидес|пятьдес|пятьс|пятис|шестнадц|шестьдес|шестис|шестьс|семнадц|семьдес|семьс|"
-    "восемнадц|восьми|восемьдес|восемьс|девять|девяти|девятн|девяно|девят|десять|десяти|десят|одиннадц|двенадц|двaнадц|тринадц|четырнадц|"
-    "двадц|тридц|сорок|двести|двухс|триста|трехс|трёхс|тысяч|тисяч|миллион|мільйон|миллиард|мільярд|перв|втор|трет|шест|седьм|восьм|"
-    "одинадц|дванадц|чотирнадц|сімнадц|вісімнадц|дев.?ять|двісті|сотн|сотен|дюжин|вдвое|втрое|девет|седем|осем|десет|хиляд|стотин)"
+    ""
+    "(?:двое|трое|четыр|чотир|четвер|пятер|пятнадц|пятидес|пятьдес|пятьс|пятис|шестнадц|шестьдес|шестис|шестьс|семнадц|семьдес|семьс|восемнадц|восьми|восемьдес|восемьс|девять|девяти|девятн|девяно|девят|десять|десяти|десят|одиннадц|двенадц|двaнадц|тринадц|четырнадц|двадц|тридц|сорок|двести|двухс|триста|трехс|трёхс|тысяч|тисяч|миллион|мільйон|миллиард|мільярд|перв|втор|трет|шест|седьм|восьм|одинадц|дванадц|чотирнадц|сімнадц|вісімнадц|дев.?ять|двісті|сотн|сотен|дюжин|вдвое|втрое|девет|седем|осем|десет|хиляд|стотин)"
 )
 _GREEK = re.compile(
-    "(?:μηδεν|δυο|τρια|τρεις|τεσσερ|πεντε|εξι|επτα|εφτα|οκτω|οχτω|εννεα|εννια|δεκα|ενδεκα|εντεκα|δωδεκα|εικοσι|τριαντα|σαραντα|πενηντα|"
-    "εξηντα|εβδομηντα|ογδοντα|ενενηντα|εκατο|διακοσι|τριακοσι|τετρακοσι|πεντακοσι|εξακοσι|επτακοσι|εφτακοσι|οκτακοσι|οχτακοσι|εννιακοσι|"
+    ""
+    "(?:μηδεν|δυο|τρια|τρεις|τεσσερ|πεντε|εξι|επτα|εφτα|οκτω|οχτω|εννεα|εννια|δεκα|ενδεκα|εντεκα|δωδεκα|εικοσι|τριαντα|σαραντα|πενηντα|εξηντα|εβδομηντα|ογδοντα|ενενηντα|εκατο|διακοσι|τριακοσι|τετρακοσι|πεντακοσι|εξακοσι|επτακοσι|εφτακοσι|οκτακοσι|οχτακοσι|εννιακοσι|"
     "χιλι|εκατομμυρι|δισεκατομμυρι)|.*\u0374"
 )
 _ARABIC = re.compile(
-    "(?:و|ب|ل|ف|ك|ال)*(?:صفر|واحد|واحدة|اثن|إثن|اثنا|اثنان|اثنين|ثلاث|أربع|اربع|خمس|ستة|ست|ستون|ستين|سبع|ثمان|تسع|عشر|عشرة|عشرون|عشرين|"
-    "مائة|مئة|مائت|مئت|ألف|الف|آلاف|ألفين|ألفان|مليون|ملايين|مليار)(?:ة|ون|ين|ان|ا|ائة|مائة|مئة)?"
+    ""
+    "(?:و|ب|ل|ف|ك|ال)*(?:صفر|واحد|واحدة|اثن|إثن|اثنا|اثنان|اثنين|ثلاث|أربع|اربع|خمس|ستة|ست|ستون|ستين|سبع|ثمان|تسع|عشر|عشرة|عشرون|عشرين|مائة|مئة|مائت|مئت|ألف|الف|آلاف|ألفين|ألفان|مليون|ملايين|مليار)(?:ة|ون|ين|ان|ا|ائة|مائة|مئة)?"
 )
 _HEBREW = re.compile(
-    "(?:ו|ב|ל|מ|ה|ש|כ)*(?:אפס|אחת|אחד|שתיים|שניים|שתי|שני|שלוש|שלושה|ארבע|ארבעה|חמש|חמישה|שש|שישה|שבע|שבעה|שמונה|תשע|תשעה|עשר|עשרה|עשרים|"
-    "שלושים|ארבעים|חמישים|שישים|שבעים|שמונים|תשעים|מאה|מאות|מאתיים|אלף|אלפים|אלפיים|מיליון|מיליארד)"
+    ""
+    "(?:ו|ב|ל|מ|ה|ש|כ)*(?:אפס|אחת|אחד|שתיים|שניים|שתי|שני|שלוש|שלושה|ארבע|ארבעה|חמש|חמישה|שש|שישה|שבע|שבעה|שמונה|תשע|תשעה|עשר|עשרה|עשרים|שלושים|ארבעים|חמישים|שישים|שבעים|שמונים|תשעים|מאה|מאות|מאתיים|אלף|אלפים|אלפיים|מיליון|מיליארד)"
 )
 _KOREAN = re.compile(
     "(?:제|약)?[영공일이삼사오육륙칠팔구십백천만억조]{2,}(?:년|월|일|명|개|원|번|회|도|층|살|세|시|분|초|킬로|미터)?.{0,3}"
@@ -277,8 +277,8 @@ _ROMAN_LETTERS = re.compile(r"[IVXLCDM]{4,}")
 _SPACED_ROMAN = re.compile(r"(?<!\w)(?:[IVXLCDM]\.\s?){2,}[IVXLCDM](?!\w)")
 _NO_ROMAN = frozenset(
     WORD.findall(
-        "mix dix mild mill dill ill mid dim did lid vim civil civic mimic vivid livid cli di li vi mi xi ci md ml mm cm cd cl dl dm cc "
-        "mc mv dc cv lm"
+        "mix dix mild mill dill ill mid dim did lid vim civil civic mimic vivid livid cli di li vi mi xi ci md ml mm "
+        "cm cd cl dl dm cc mc mv dc cv lm"
     )
 )
 """Words, names and units in lower case that only look like Roman numerals."""
@@ -297,15 +297,16 @@ _MULTIPLES = {
     **dict.fromkeys(("twice", "double", "doubled", "doubles", "doubling"), 2),
     **dict.fromkeys(("thrice", "triple", "tripled", "triples", "tripling", "treble", "trebled"), 3),
     **dict.fromkeys(("quadruple", "quadrupled", "quadruples", "quadrupling"), 4),
-    **dict.fromkeys(("quintuple", "quintupled"), 5), **dict.fromkeys(("sextuple", "sextupled"), 6), "septuple": 7, "octuple": 8,
-    "nil": 0, "nought": 0, "naught": 0,
+    **dict.fromkeys(("quintuple", "quintupled"), 5), **dict.fromkeys(("sextuple", "sextupled"), 6), "septuple": 7,
+    "octuple": 8, "nil": 0, "nought": 0, "naught": 0,
 }  # fmt: skip
 _HALVES = frozenset(("halved", "halves", "halving"))
 _VAGUE_WORDS = frozenset(
     WORD.findall(
-        "dozen dozens scores tens umpteen zillion zillions gazillion myriad myriads quadrillion quadrillions quintillion sextillion "
-        "septillion octillion nonillion decillion googol lakh lakhs crore crores fourscore threescore billionth trillionth quadrillionth "
-        "eleventy fourty fivety ninty ninteen fourteeen fiveteen twelth eigth nineth sixtey fourtieth milliard billiard"
+        "dozen dozens scores tens umpteen zillion zillions gazillion myriad myriads quadrillion quadrillions "
+        "quintillion sextillion septillion octillion nonillion decillion googol lakh lakhs crore crores fourscore "
+        "threescore billionth trillionth quadrillionth eleventy fourty fivety ninty ninteen fourteeen fiveteen "
+        "twelth eigth nineth sixtey fourtieth milliard billiard"
     )
 ) | {name for power in POWER_WORDS for name in (power, f"{power}s")}
 _DECADES = {f"{ten[:-1]}ies": value for ten, value in SMALL_NUMBERS.items() if value >= 20}
@@ -473,7 +474,7 @@ _HAN_POWERS = {
 
 
 def _han_value(text: str) -> Fraction | None:
-    """Returns the value of a Chinese or Japanese numeral: positional, `一八八九`, or with powers of ten, `千八百八十九`."""
+    """Returns the value of a Chinese or Japanese numeral: by place (`一八八九`) or with powers (`千八百八十九`)."""
     if all(char in _HAN_DIGITS for char in text):
         return Fraction(int("".join(str(_HAN_DIGITS[char]) for char in text)))
     total = group = 0

@@ -15,8 +15,8 @@ from orchestra.text.keywords import CASE_FOLDS
 from orchestra.text.numbers.units import UNIT_PATTERN
 
 UNIT_WORDS: Final = (
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen",
-    "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
 )  # fmt: skip
 TENS_WORDS: Final = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 SMALL_NUMBERS: Final = {name: value for value, name in enumerate(UNIT_WORDS)} | {
@@ -29,7 +29,10 @@ _POWER = "|".join(POWER_WORDS)
 _WORD = rf"(?:{'|'.join(sorted((*SMALL_NUMBERS, *POWER_WORDS), key=len, reverse=True))})\b"
 NUMBER_WORDS_PATTERN: Final = rf"{_WORD}(?:[\s-](?:and[\s-])?{_WORD})*"
 """A sequence of number words, as a pattern; `find_written_numbers` splits it into numbers."""
-_SMALL = rf"(?:(?P<tens>{'|'.join(TENS_WORDS)})(?:[\s-](?P<unit>{'|'.join(UNIT_WORDS[1:10])}))?|(?P<word>{'|'.join(reversed(UNIT_WORDS))}))\b"
+_SMALL = (
+    rf"(?:(?P<tens>{'|'.join(TENS_WORDS)})(?:[\s-](?P<unit>{'|'.join(UNIT_WORDS[1:10])}))?"
+    rf"|(?P<word>{'|'.join(reversed(UNIT_WORDS))}))\b"
+)
 _START = re.compile(
     rf"\b(?:(?P<one>an?)(?=[\s-](?:{_POWER})\b)|(?P<part>half|quarter|an?[\s-](?:half|quarter))\b|{_SMALL})",
     re.IGNORECASE,
@@ -136,8 +139,8 @@ def _parse_scale(text: str, end: int) -> tuple[int, int]:
 
 
 _IRREGULAR_ORDINALS: Final = {
-    "first": 1, "second": 2, "third": 3, "fifth": 5, "eighth": 8, "ninth": 9, "twelfth": 12, "hundredth": 100, "thousandth": 1000,
-    "millionth": 10**6,
+    "first": 1, "second": 2, "third": 3, "fifth": 5, "eighth": 8, "ninth": 9, "twelfth": 12, "hundredth": 100,
+    "thousandth": 1000, "millionth": 10**6,
 }  # fmt: skip
 _UNIT_ORDINALS = {
     f"{name}th": SMALL_NUMBERS[name] for name in UNIT_WORDS[4:] if name not in ("five", "eight", "nine", "twelve")
@@ -185,9 +188,9 @@ NON_NUMBER_PATTERN: Final = re.compile(
 )
 """Phrases whose words count nothing."""
 _HINTS = {
-    "both": 2, "pair": 2, "pairs": 2, "couple": 2, "twice": 2, "double": 2, "doubled": 2, "dual": 2, "twin": 2, "twins": 2, "duo": 2,
-    "once": 1, "single": 1, "sole": 1, "thrice": 3, "triple": 3, "tripled": 3, "treble": 3, "trio": 3, "triplets": 3, "trilogy": 3,
-    "quadruple": 4, "quadrupled": 4, "quartet": 4, "quintet": 5, "sextet": 6,
+    "both": 2, "pair": 2, "pairs": 2, "couple": 2, "twice": 2, "double": 2, "doubled": 2, "dual": 2, "twin": 2,
+    "twins": 2, "duo": 2, "once": 1, "single": 1, "sole": 1, "thrice": 3, "triple": 3, "tripled": 3, "treble": 3,
+    "trio": 3, "triplets": 3, "trilogy": 3, "quadruple": 4, "quadrupled": 4, "quartet": 4, "quintet": 5, "sextet": 6,
 }  # fmt: skip
 _QUARTER = re.compile(r"\bQ(?P<number>[1-4])\b")
 _HINT = re.compile(rf"\b(?=[bcdopqst])(?:{'|'.join(_HINTS)})\b", re.IGNORECASE)
