@@ -83,7 +83,8 @@ _CURRENCY_SIGN = "[\u20a0-\u20cf\u060b\u09f2\u09f3\u17db\ufdfc]"
 _UNKNOWN_CURRENCY_BEFORE = re.compile(rf"(?:(?<![^\W\d_])[A-Z]{{3}}\s?|{_CURRENCY_SIGN}\s?)\Z")
 _UNKNOWN_CURRENCY_AFTER = re.compile(rf"\s?(?:[A-Z]{{3}}(?!\w)|{_CURRENCY_SIGN})")
 _COUNTED = re.compile(
-    r" (?-i:(?![A-Z]))(?!(?:and|or|to|of|in|on|at|by|for|from|per|as|than|with|the|an?|is|was|were|are|has|had|respectively"
+    r" (?-i:(?![A-Z]))(?!(?:and|or|to|of|in|on|at|by|for|from|per|as|than|with|the|an?|is|was|were"
+    r"|are|has|had|respectively"
     r"|between|up|down|after|before"
     r"|during|over|under|while|when|which|that|but|compared|versus|vs"
     r"|million|billion|thousand|und|et)\b)[^\W\d]{3,}",
