@@ -6,6 +6,20 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
+__all__ = [
+    "Durability",
+    "costs",
+    "errors",
+    "hash_chain",
+    "history",
+    "memory",
+    "postgres",
+    "scan",
+    "sqlite",
+    "summary",
+    "usage",
+]
+
 Durability: TypeAlias = Literal["strict", "group", "off"]
 """When a commit is durable: `strict` and `group` wait for the disk, `off` does not."""
 

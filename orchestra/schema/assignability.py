@@ -29,9 +29,9 @@ MAX_STEPS = 20_000
 """Maximum number of pairs of types that are compared; beyond it the result is "cannot be proved"."""
 
 _SUPPORTED_KEYWORDS = ANNOTATION_KEYWORDS | {
-    "type", "enum", "const", "anyOf", "oneOf", "allOf", "$ref", "properties", "required", "additionalProperties", "items",
-    "prefixItems", "minItems", "maxItems", "uniqueItems", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum",
-    "multipleOf", "minLength", "maxLength", "pattern", "format",
+    "type", "enum", "const", "anyOf", "oneOf", "allOf", "$ref", "properties", "required", "additionalProperties",
+    "items", "prefixItems", "minItems", "maxItems", "uniqueItems", "minimum", "maximum", "exclusiveMinimum",
+    "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "pattern", "format",
 }  # fmt: skip
 _QUOTE = "quote"
 

@@ -1,8 +1,8 @@
-"""Recomputation: arithmetic done again, exactly, over fractions. Nothing is ever evaluated as Python.
+"""Exact recomputation of arithmetic over fractions. Text is never executed as Python.
 
-A text is parsed to Python's syntax tree, and the tree is walked by a closed `match`: numbers, `+ - * / // % **`, brackets, and
-the functions `abs min max sum mean round`, which rounds a half away from nought. Everything else is refused, and so is a comma of which
-nobody can tell whether it parts thousands or arguments, as in `max(100,200, 300)`.
+An expression is parsed into Python's syntax tree, which is evaluated by a closed `match`: numbers, `+ - * / // % **`,
+brackets, and the functions `abs min max sum mean round`, which rounds half away from zero. Everything else is refused,
+as is a comma that may separate thousands or arguments, as in `max(100,200, 300)`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from math import floor
 from orchestra.text.numbers.numerals import MINUS_SIGNS, to_ascii_digits
 
 MAX_LENGTH = 1_000
-"""Characters of an expression, but of a sum."""
+"""Maximum length of an expression in characters, except for sums."""
 MAX_SUM = 100_000
-"""Characters of a sum or a mean of figures: of all that a table has which can be read at once, and more."""
+"""Maximum length of a sum or a mean of figures in characters; more than a readable table has."""
 MAX_DEPTH = 64
 MAX_BITS = 4_096
 MAX_EXPONENT = 256
@@ -32,24 +32,26 @@ _OPERATOR_SIGNS = str.maketrans(
 
 
 class ArithmeticParseError(ValueError):
-    """A text that is no arithmetic, or too large a piece of it; `args[0]` says why."""
+    """A text that is not an arithmetic expression, or is too large; `args[0]` is the reason."""
 
 
 _NUMBER = r"-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)"
 _SUM = re.compile(rf"\(*{_NUMBER}(?:\)* [+*] \(*{_NUMBER})*\)*(?: / \d+)?", re.ASCII)
-"""A sum of figures, in groups or not, and a mean; times of the day are minutes in brackets. Nothing in it nests but brackets."""
+"""A sum of figures, grouped or not, or a mean; times of the day are minutes in brackets. Only brackets nest."""
 
 
 def evaluate(expression: str) -> Fraction:
-    """The exact value of an expression such as `(1,200 - 900) / 900` or `12% * $50`; raises `ArithmeticParseError`."""
+    """Returns the exact value of an expression such as `(1,200 - 900) / 900` or `12% * $50`. Raises
+    `ArithmeticParseError`.
+    """
     tree, lines = _parse(expression)
     return _evaluate(tree, lines, 0)
 
 
 def possible_values(expression: str) -> tuple[Fraction, ...]:
-    """The values that an answer may give to an expression, that of `evaluate` first; raises `ArithmeticParseError`.
+    """Returns the values that are accepted for an expression, that of `evaluate` first. Raises `ArithmeticParseError`.
 
-    Where a `round` meets a half, people round it away from nought, and Python to the even neighbour.
+    At a half, `round` may round away from zero, as people do, or to the even neighbour, as Python does.
     """
     tree, lines = _parse(expression)
     first = _evaluate(tree, lines, 0)
@@ -60,13 +62,13 @@ def possible_values(expression: str) -> tuple[Fraction, ...]:
 
 
 def operands(expression: str) -> list[Fraction]:
-    """The numbers that stand in an expression; raises `ArithmeticParseError`."""
+    """Returns the numbers in an expression. Raises `ArithmeticParseError`."""
     tree, lines = _parse(expression)
     return [_constant(node, lines) for node in ast.walk(tree) if isinstance(node, ast.Constant)]
 
 
 def _parse(expression: str) -> tuple[ast.expr, list[bytes]]:
-    """The tree of an expression, and the lines that its places are in."""
+    """Returns the syntax tree of an expression, and the lines that its positions refer to."""
     text = _normalize(expression)
     try:
         tree = ast.parse(text, mode="eval")
@@ -76,14 +78,15 @@ def _parse(expression: str) -> tuple[ast.expr, list[bytes]]:
 
 
 def _normalize(expression: str) -> str:
-    """The expression in Python's spelling: signs, thousands, currencies and per cent are rewritten."""
+    """Converts an expression to Python's syntax: signs, thousands, currencies and per cent."""
     length = len(expression)
     if length > MAX_LENGTH and (length > MAX_SUM or _SUM.fullmatch(expression) is None):
         raise ArithmeticParseError(f"an expression of {length} characters; at most {MAX_LENGTH}")
     text = to_ascii_digits(expression.strip()).translate(_OPERATOR_SIGNS).replace("^", "**")
-    if not re.search(r"[A-Za-z]", text):  # where there is no function, a comma between digits groups thousands
+    if not re.search(r"[A-Za-z]", text):  # without a function, a comma between digits separates thousands
         text = re.sub(r"(?<![\d.])(\d{1,3})((?:,\d{3})+)(?![\d,])", _ungroup, text)
-    elif re.search(r",\s", text):  # and where arguments have a blank between them, one without it does
+    # if arguments are separated by a comma and a space, a comma without a space separates thousands
+    elif re.search(r",\s", text):
         text = re.sub(
             r"(?<![\w.,])(?P<money>[$€£¥₹]\s*)?(?P<first>\d{1,3})(?P<rest>(?:,\d{3})+)(?!\d|,\d)",
             _ungroup_argument,
@@ -101,7 +104,9 @@ def _ungroup(found: re.Match[str]) -> str:
 
 
 def _ungroup_argument(found: re.Match[str]) -> str:
-    """A number with thousands among the arguments of a function. `1,200` and `100,000` are ones; `100,200` may be two arguments."""
+    """Converts a number with thousands among the arguments of a function. `1,200` and `100,000` are numbers; `100,200`
+    may be two arguments.
+    """
     if len(found["first"]) == 3 and not found["money"] and ",0" not in found["rest"]:
         plain, apart = _ungroup(found), found[0].replace(",", ", ")
         raise ArithmeticParseError(f"{found[0]} may be one number or several: write {plain}, or {apart}")
@@ -109,7 +114,7 @@ def _ungroup_argument(found: re.Match[str]) -> str:
 
 
 def _depth(text: str) -> int:
-    """How many brackets are open at once, at most."""
+    """Returns the maximum nesting of brackets."""
     return max(accumulate(1 if sign == "(" else -1 for sign in text if sign in "()"), default=0)
 
 
@@ -132,11 +137,11 @@ def _evaluate(node: ast.expr, lines: list[bytes], depth: int) -> Fraction:
 
 
 def _constant(node: ast.Constant, lines: list[bytes]) -> Fraction:
-    """The number as it was written: read from the text, for a float would have lost digits."""
+    """Returns the number as written; a float would lose digits."""
     if isinstance(node.value, bool | complex | str | bytes) or node.value is None or node.value is ...:
         raise ArithmeticParseError(f"{str(node.value)[:40]!r} is not a number")
     written = lines[node.lineno - 1][node.col_offset : node.end_col_offset].decode()
-    if re.fullmatch(r"0[\d_]+", written):  # of `max(1,000,2,000)`, which has no argument of nought
+    if re.fullmatch(r"0[\d_]+", written):  # in `max(1,000,2,000)`, which has no argument 0
         raise ArithmeticParseError(f"{written[:40]} is not a separate number: write thousands without a comma")
     try:
         number = Decimal(written)
@@ -186,7 +191,7 @@ def _check_size(number: Fraction) -> Fraction:
 
 
 def _round_half_away(arguments: Sequence[Fraction]) -> Fraction:
-    """A number to so many places, a half away from nought."""
+    """Rounds to a number of places, half away from zero."""
     number, unit = _rounding_unit(arguments)
     size = floor(abs(number) / unit + Fraction(1, 2)) * unit
     return size if number >= 0 else -size
@@ -198,7 +203,7 @@ def _round_half_even(arguments: Sequence[Fraction]) -> Fraction:
 
 
 def _rounding_unit(arguments: Sequence[Fraction]) -> tuple[Fraction, Fraction]:
-    """What is rounded, and the unit of its last place."""
+    """Returns the argument of `round`, and the unit of its last place."""
     number, places = arguments[0], arguments[1] if len(arguments) > 1 else Fraction(0)
     if abs(places) > 40 or places.denominator != 1 or len(arguments) > 2:
         raise ArithmeticParseError("round takes a number and a whole number of at most 40 places")
@@ -212,7 +217,7 @@ def _absolute(arguments: Sequence[Fraction]) -> Fraction:
 
 
 _ROUND_HALF_EVEN = "round to even"
-"""The name of a function that no expression can have."""
+"""A function name that cannot occur in an expression."""
 _FUNCTIONS: dict[str, Callable[[Sequence[Fraction]], Fraction]] = {
     "abs": _absolute,
     "min": min,
@@ -225,7 +230,7 @@ _FUNCTIONS: dict[str, Callable[[Sequence[Fraction]], Fraction]] = {
 
 
 def format_fraction(value: Fraction) -> str:
-    """A value to twelve digits, as `%.12g` writes it, however large it is."""
+    """Formats a value with twelve digits, like `%.12g`, for any size."""
     try:
         return f"{float(value):.12g}"
     except OverflowError:
@@ -233,5 +238,7 @@ def format_fraction(value: Fraction) -> str:
 
 
 def is_close(shown: Fraction, step: Fraction, exact: Fraction) -> bool:
-    """Whether a shown number is an exact one as far as it is shown: within half a unit (`step`) of its last place."""
+    """Returns whether a displayed number equals an exact one within its precision: half a unit (`step`) of its last
+    place.
+    """
     return abs(shown - exact) <= step / 2

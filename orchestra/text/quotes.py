@@ -1,7 +1,7 @@
-"""Quotes: where a text stands in a source, whatever its case, its spacing and its Unicode form.
+"""Quotes: the position of a text in a source, regardless of case, spacing and Unicode form, and negations before it.
 
-Two texts are the same here if their foldings are: NFKC, casefold, NFKC again (Unicode 16, section 3.13, `NFKC_Casefold`
-without its removal of ignorable characters), runs of white space as one space, none at the ends.
+Two texts are equal if their foldings are equal: NFKC, casefold, NFKC again (Unicode 16, section 3.13, `NFKC_Casefold`
+without the removal of ignorable characters), white space collapsed to one space and stripped.
 """
 
 from __future__ import annotations
@@ -20,47 +20,52 @@ _WORDS: Final = (
     "nicht kein keine keiner keinen keinem keines nie niemals ohne weder "  # German
     "ne pas jamais sans aucun aucune ni non nunca jamás sin ningún ninguna tampoco "  # French, Spanish
     "senza né nessun nessuno nessuna não sem nem nenhum nenhuma "  # Italian, Portuguese
-    "niet geen nooit zonder inte ej aldrig utan ikke aldri uten uden nie bez "  # Dutch, Swedish, Danish, Norwegian, Polish
-    "не нет ни без никогда нельзя δεν μη μην όχι χωρίς ليس لا لم لن غير بدون לא אין בלי नहीं "  # Russian, Greek, Arabic, Hebrew, Hindi
+    # Dutch, Swedish, Danish, Norwegian, Polish
+    "niet geen nooit zonder inte ej aldrig utan ikke aldri uten uden nie bez "
+    # Russian, Greek, Arabic, Hebrew, Hindi
+    "не нет ни без никогда нельзя δεν μη μην όχι χωρίς ليس لا لم لن غير بدون לא אין בלי नहीं "
 )
 _FILLER_WORDS = "a|an|the|any|really|even|yet|actually|only just|at all|been|be|being|necessarily|always|entirely"
 _NEGATED = re.compile(
-    rf"(?:(?<![^\W_])(?:{'|'.join(sorted(set(_WORDS.split()), key=len, reverse=True))})|n['’]t|(?<![^\W_])(?:non|un|anti)(?=-\Z))"
+    rf"(?:(?<![^\W_])(?:{'|'.join(sorted(set(_WORDS.split()), key=len, reverse=True))})"
+    rf"|n['’]t|(?<![^\W_])(?:non|un|anti)(?=-\Z))"
     rf"(?:\s+(?:{_FILLER_WORDS}))*[\s\-\u2010\u2011\"'“”‘’«»„*_(\[]*\Z"
 )
 _CJK_NEGATION = re.compile(r"[不没沒無无未非別别勿莫]\s*\Z")
-"""Characters of Chinese and Japanese that negate what follows them without a blank."""
+"""Characters of Chinese and Japanese that negate the text after them without a space."""
 _BEFORE = 60
-"""Characters before a place that are looked at."""
+"""Characters before a position that are examined."""
 
 
 def is_negated(text: str, start: int) -> bool:
-    """Whether what begins at a place of a text stands directly behind a negation: `made of wood` in `not made of wood`."""
+    """Returns whether the text at a position directly follows a negation: `made of wood` in `not made of wood`."""
     before = unicodedata.normalize("NFKC", text[max(0, start - _BEFORE) : start]).casefold()
     before = "".join(char for char in before if unicodedata.category(char) != "Cf")
     return _NEGATED.search(before) is not None or _CJK_NEGATION.search(before) is not None
 
 
 def is_cut_negation(text: str, end: int) -> bool:
-    """Whether a text that ends at a place has lost the rest of a negation: `He can` of `He can't`."""
+    """Returns whether a text that ends at a position lacks the rest of a negation: `He can` of `He can't`."""
     return re.match(r"n?['’]t(?![^\W_])", text[end : end + 4], re.IGNORECASE) is not None
 
 
 NEAR_THRESHOLD = 0.95
-"""Share of a quote's words, in order, that make it a near match (VERIFICATION, V0)."""
+"""Share of a quote's words, in order, for a near match (VERIFICATION, V0)."""
 MAX_MARKS = 64
-"""Characters that are folded together at most: twice what a letter has of marks in stream-safe text (UAX #15, section 13)."""
+"""Maximum number of characters that are folded together: twice the marks of a letter in stream-safe text (UAX #15,
+section 13).
+"""
 _SPACE = re.compile(r"\s")
 _DOUBLE_SPACE = re.compile(r"\s\s")
 MAX_WORK = 4_000_000
-"""Cells of the word comparison that are filled at most; beyond it no near match is looked for."""
+"""Maximum number of cells of the word comparison; beyond it no near match is searched."""
 MAX_TRIES = 100
-"""Places of a quote that are tried, however long it is; of a short one as many as `MAX_WORK` allows."""
+"""Minimum number of positions that are tried for a long quote; for a short one, `MAX_WORK` allows more."""
 
 
 @dataclass(frozen=True, slots=True)
 class QuoteSpan:
-    """Where a quote stands: `sources[source].text[start:end]`, in characters."""
+    """Position of a quote: `sources[source].text[start:end]`, in characters."""
 
     source: int
     start: int
@@ -69,7 +74,7 @@ class QuoteSpan:
 
 @dataclass(frozen=True, slots=True)
 class FoldedText:
-    """A folded text; `starts[i]` and `ends[i]` say which characters of the original became its character `i`."""
+    """A folded text; `starts[i]` and `ends[i]` are the span of the original for its character `i`."""
 
     text: str
     starts: Sequence[int]
@@ -77,30 +82,30 @@ class FoldedText:
 
 
 BoundaryCheck: TypeAlias = Callable[[str, int, int], bool]
-"""Whether a quote may stand between two places of a text."""
+"""Returns whether a quote may be at a span of a text."""
 
 
 def accept_any(text: str, start: int, end: int) -> bool:
-    """A quote may stand at every place."""
+    """Accepts every span."""
     return True
 
 
 def is_word_aligned(text: str, start: int, end: int) -> bool:
-    """Whether a part of a text begins and ends where words and numbers do: `5 %` is no such part of `15 %`."""
+    """Returns whether a span begins and ends at word and number boundaries: `5 %` in `15 %` does not."""
     return not (is_inside_word(text, start) or is_inside_word(text, end))
 
 
 def is_affirmed(text: str, start: int, end: int) -> bool:
-    """The same, and it is not cut from a negation: `made of wood` is not affirmed in `not made of wood`."""
+    """Like `is_word_aligned`, and the span does not follow a negation: `made of wood` in `not made of wood` does."""
     return is_word_aligned(text, start, end) and not (is_negated(text, start) or is_cut_negation(text, end))
 
 
 def find_quote(
     quote: str, sources: tuple[EvidenceSource, ...], *, whole: bool = False, affirmed: bool = False
 ) -> QuoteSpan | None:
-    """The first place where a quote stands: letter by letter where there is one, else in its folded form.
+    """Returns the first position of a quote: an exact match if there is one, else a match of the folded texts.
 
-    With `whole` it is cut out of no word and no number, and with `affirmed` not from a negation either.
+    `whole` excludes parts of words and numbers; `affirmed` also excludes text after a negation.
     """
     fits = is_affirmed if affirmed else is_word_aligned if whole else accept_any
     trimmed = quote.strip()
@@ -119,7 +124,9 @@ def find_quote(
 
 
 def _occurrences(wanted: str, text: str) -> Iterator[int]:
-    """Where a text stands in another. Only so many places are tried of a long one, which may stand half in all of them."""
+    """Yields the positions of a text in another one. For a long text the number of tries is limited, because it may
+    match partly everywhere.
+    """
     at = text.find(wanted)
     for _ in range(max(MAX_TRIES, MAX_WORK // len(wanted))):
         if at < 0:
@@ -129,7 +136,9 @@ def _occurrences(wanted: str, text: str) -> Iterator[int]:
 
 
 def _find_exact(wanted: str, text: str, fits: BoundaryCheck) -> int:
-    """Where a text stands in another, and is not followed by a mark that would make its last letter another one; -1 for nowhere."""
+    """Returns the position of a text in another one that is not followed by a combining mark for its last letter; -1 if
+    there is none.
+    """
     for at in _occurrences(wanted, text):
         end = at + len(wanted)
         if not fits(text, at, end):
@@ -145,14 +154,14 @@ def _find_folded(wanted: str, folded: FoldedText, text: str, fits: BoundaryCheck
         start, end = folded.starts[at], folded.ends[at + len(wanted) - 1]
         if not fits(text, start, end):
             continue
-        if fold(text[start:end]).text.strip(" ") == wanted:  # not so in the midst of a ligature
+        if fold(text[start:end]).text.strip(" ") == wanted:  # false inside a ligature
             return start, end
     return None
 
 
 def fold(text: str) -> FoldedText:
-    """A text's folding, with the way back."""
-    if text.isascii() and _DOUBLE_SPACE.search(text) is None:  # letter for letter, as most texts of a megabyte are
+    """Folds a text, with a mapping to the original."""
+    if text.isascii() and _DOUBLE_SPACE.search(text) is None:  # character by character, as most large texts
         return FoldedText(_SPACE.sub(" ", text.lower()), range(len(text)), range(1, len(text) + 1))
     out: list[str] = []
     starts: list[int] = []
@@ -179,13 +188,13 @@ def _fold_segment(segment: str) -> str:
 
 
 def _segments(text: str) -> Iterator[tuple[int, int]]:
-    """Pieces that normalise alone as they do together: a character with what composes or reorders with it."""
+    """Yields pieces that normalize separately: a character with all that composes or reorders with it."""
     if text.isascii():
         yield from ((index, index + 1) for index in range(len(text)))
         return
     start = 0
     for index in range(1, len(text)):
-        # Only so much of the text is looked at, for marks without end would be sorted, and copied, again and again.
+        # Only a limited part of the text is examined, because endless marks would be sorted and copied again and again.
         if text[index].isascii() or index - start >= MAX_MARKS or not _composes(text[start:index], text[index]):
             yield start, index
             start = index
@@ -204,9 +213,11 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 
 
 def match_ratio(quote: str, sources: tuple[EvidenceSource, ...]) -> float:
-    """Returns the share of a quote's words that occur, in their order, in one window of a source 1.5 times as long: 0 to 1.
+    """Returns the share of a quote's words that occur, in their order, in one window of a source 1.5 times as long: 0
+    to 1.
 
-    Word-level longest common subsequence over windows; 0 if it cannot reach `NEAR_THRESHOLD`, or if the comparison would be too large.
+    Word-level longest common subsequence over windows; 0 if it cannot reach `NEAR_THRESHOLD`, or if the comparison
+    would be too large.
     """
     wanted = _WORD.findall(fold(quote).text)
     if not wanted:
@@ -222,13 +233,13 @@ def match_ratio(quote: str, sources: tuple[EvidenceSource, ...]) -> float:
             window = words[at : at + width]
             if sum(word in common for word in window) >= max(
                 best + 1, NEAR_THRESHOLD * len(wanted)
-            ):  # an upper bound that saves most of the work
+            ):  # a cheap upper bound
                 best = max(best, _common_length(wanted, window))
     return best / len(wanted)
 
 
 def _common_length(left: list[str], right: list[str]) -> int:
-    """Length of the longest common subsequence."""
+    """Returns the length of the longest common subsequence."""
     row = [0] * (len(right) + 1)
     for a in left:
         diagonal = 0
@@ -239,19 +250,21 @@ def _common_length(left: list[str], right: list[str]) -> int:
 
 _FUNCTION_WORDS = frozenset(
     WORD.findall(
-        "he she they we you i me him her us them my your our his no not but if so than then there these those been being can could would "
-        "should may might must shall about into over under after before also very such some any each all other more most one "
-        "la le les des du un une et ou der das ein eine und el los las y lo gli il di e o os het een van ett och det en og som que qui"
+        "he she they we you i me him her us them my your our his no not but if so than then there these those been "
+        "being can could would should may might must shall about into over under after before also very such some "
+        "any each all other more most one la le les des du un une et ou der das ein eine und el los las y lo gli il "
+        "di e o os het een van ett och det en og som que qui"
     )
 )
-"""Words that carry no more than the stop words do, where a quote is to bear out what stands beside it."""
+"""Words that carry as little content as stop words when a quote must support an answer."""
 _MEANINGFUL = re.compile(f"\\d|[^\\W\\d_]{{2,}}|[{UNSPACED_SCRIPTS}]")
 
 
 def is_informative(quote: str, answers: Sequence[str]) -> bool:
-    """Whether a quote has a word that can bear out an answer beside it, or is the answer itself and more than a stop word.
+    """Returns whether a quote has a word that can support an answer, or is the answer itself and more than a stop word.
 
-    `answers` are the texts beside it; where there are none, the quote is the answer. A name in capitals, such as `The Who`, is an answer.
+    `answers` are the texts next to it; if there are none, the quote is the answer. A name in capitals, such as `The
+    Who`, is an answer.
     """
     words = content_words(quote)
     if any(_MEANINGFUL.search(word) for word in words - _FUNCTION_WORDS):
@@ -263,7 +276,9 @@ def is_informative(quote: str, answers: Sequence[str]) -> bool:
 
 
 def _is_name(quote: str) -> bool:
-    """Whether stop words are written as a name: all with capitals, and more than one letter or word in all: `WHO`, `The Who`."""
+    """Returns whether stop words are written as a name: all capitalized, with more than one letter or word in total:
+    `WHO`, `The Who`.
+    """
     words = WORD.findall(quote)
     if len(words) == 1:
         return len(words[0]) > 1 and words[0].isupper()

@@ -76,4 +76,4 @@ def test_events_of_version_1_are_refused_with_a_clear_error() -> None:
                 refused.append(error)
     assert {error.code for error in refused} == {"J021"}
     assert "`settled`" in refused[0].message
-    assert "read an older run with the version that wrote it" in refused[0].hint
+    assert "or use that version" in refused[0].hint

@@ -1,1 +1,3 @@
-"""The journal in a Postgres database."""
+"""The journal in a Postgres database. Its modules need asyncpg."""
+
+__all__ = ["connections", "errors", "journal"]

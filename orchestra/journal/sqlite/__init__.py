@@ -1,1 +1,3 @@
 """The journal in an SQLite file."""
+
+__all__ = ["commit_loss", "journal", "queries"]

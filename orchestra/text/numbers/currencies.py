@@ -1,6 +1,7 @@
-"""Currencies as texts write them: `$`, `A$`, `CAD`, `Swiss francs`, `kr`; and whether two of them may be one.
+"""Currencies in text: `$`, `A$`, `CAD`, `Swiss francs`, `kr`; and whether two of them may be the same.
 
-A name is the code of ISO 4217, or, where several countries write the same, a word of which `CANDIDATE_CODES` says what it may stand for.
+A currency is represented by its ISO 4217 code. A name that several countries use is represented by a word;
+`CANDIDATE_CODES` has its candidates.
 """
 
 from __future__ import annotations
@@ -24,35 +25,37 @@ CANDIDATE_CODES: Final[Mapping[str, tuple[str, ...]]] = {
     "pound": ("GBP", "EGP", "LBP", "SYP"),
     "penny": ("GBP",),
 }
-"""What a name may stand for that is of several currencies, or of a part of one."""
+"""Candidates for names that are used by several currencies, or for subunits."""
 DEFAULT_CODES: Final = {"$": "USD", "¥": "JPY", "pound": "GBP"}
-"""What such a name stands for where nothing else is said; of another one it is not known."""
+"""Default meaning of ambiguous names; other ambiguous names have none."""
 SUBUNITS: Final = frozenset({"cent", "penny"})
 """Names of hundredths."""
 _SIGNS = {
-    "$": "$", "€": "EUR", "£": "GBP", "¥": "¥", "₹": "INR", "₽": "RUB", "₩": "KRW", "₺": "TRY", "₪": "ILS", "₴": "UAH", "₫": "VND",
-    "฿": "THB", "₦": "NGN", "₱": "PHP", "₸": "KZT", "₡": "CRC", "₲": "PYG", "₵": "GHS", "₼": "AZN", "₾": "GEL", "₭": "LAK", "₿": "BTC",
-    "us$": "USD", "a$": "AUD", "au$": "AUD", "c$": "CAD", "ca$": "CAD", "nz$": "NZD", "hk$": "HKD", "s$": "SGD", "nt$": "TWD",
-    "mx$": "MXN", "r$": "BRL", "¢": "cent", "kr": "krone", "kč": "CZK", "zł": "PLN", "rs": "rupee",
+    "$": "$", "€": "EUR", "£": "GBP", "¥": "¥", "₹": "INR", "₽": "RUB", "₩": "KRW", "₺": "TRY", "₪": "ILS", "₴": "UAH",
+    "₫": "VND", "฿": "THB", "₦": "NGN", "₱": "PHP", "₸": "KZT", "₡": "CRC", "₲": "PYG", "₵": "GHS", "₼": "AZN",
+    "₾": "GEL", "₭": "LAK", "₿": "BTC", "us$": "USD", "a$": "AUD", "au$": "AUD", "c$": "CAD", "ca$": "CAD",
+    "nz$": "NZD", "hk$": "HKD", "s$": "SGD", "nt$": "TWD", "mx$": "MXN", "r$": "BRL", "¢": "cent", "kr": "krone",
+    "kč": "CZK", "zł": "PLN", "rs": "rupee",
 }  # fmt: skip
 _CODES = (
-    "USD EUR GBP CHF JPY CNY RMB INR AUD CAD NZD HKD SGD SEK NOK DKK ISK PLN CZK HUF RON BGN KRW RUB UAH TRY ILS AED SAR QAR KWD EGP ZAR "
-    "NGN KES BRL MXN ARS CLP COP PHP THB VND IDR MYR TWD PKR BDT LKR BTC"
+    "USD EUR GBP CHF JPY CNY RMB INR AUD CAD NZD HKD SGD SEK NOK DKK ISK PLN CZK HUF RON BGN KRW RUB UAH TRY ILS AED "
+    "SAR QAR KWD EGP ZAR NGN KES BRL MXN ARS CLP COP PHP THB VND IDR MYR TWD PKR BDT LKR BTC"
 )
 CODES: Final = tuple(_CODES.split())
-"""Codes that are no words as well, as TOP and ALL are."""
+"""Codes that are not also words, as TOP and ALL are."""
 _NAMES = {
-    "dollar": "$", "euro": "EUR", "pound": "pound", "pounds sterling": "GBP", "pound sterling": "GBP", "quid": "GBP", "yen": "JPY",
-    "yuan": "CNY", "renminbi": "CNY", "franc": "franc", "rupee": "rupee", "ruble": "RUB", "rouble": "RUB", "peso": "peso",
-    "krona": "krone", "krone": "krone", "kronor": "krone", "kroner": "krone", "koruna": "CZK", "zloty": "PLN", "złoty": "PLN",
-    "forint": "HUF", "lira": "lira", "shekel": "ILS", "baht": "THB", "dong": "VND", "rupiah": "IDR", "ringgit": "MYR", "rand": "ZAR",
-    "dirham": "AED", "rial": "rial", "riyal": "rial", "dinar": "dinar", "naira": "NGN", "shilling": "shilling", "hryvnia": "UAH",
-    "bitcoin": "BTC", "cent": "cent", "pence": "penny", "penny": "penny",
+    "dollar": "$", "euro": "EUR", "pound": "pound", "pounds sterling": "GBP", "pound sterling": "GBP", "quid": "GBP",
+    "yen": "JPY", "yuan": "CNY", "renminbi": "CNY", "franc": "franc", "rupee": "rupee", "ruble": "RUB", "rouble": "RUB",
+    "peso": "peso", "krona": "krone", "krone": "krone", "kronor": "krone", "kroner": "krone", "koruna": "CZK",
+    "zloty": "PLN", "złoty": "PLN", "forint": "HUF", "lira": "lira", "shekel": "ILS", "baht": "THB", "dong": "VND",
+    "rupiah": "IDR", "ringgit": "MYR", "rand": "ZAR", "dirham": "AED", "rial": "rial", "riyal": "rial",
+    "dinar": "dinar", "naira": "NGN", "shilling": "shilling", "hryvnia": "UAH", "bitcoin": "BTC", "cent": "cent",
+    "pence": "penny", "penny": "penny",
 }  # fmt: skip
 _CODES_BY_COUNTRY = {
     "dollar": {
-        "us": "USD", "u.s.": "USD", "american": "USD", "australian": "AUD", "canadian": "CAD", "new zealand": "NZD", "hong kong": "HKD",
-        "singapore": "SGD", "taiwan": "TWD",
+        "us": "USD", "u.s.": "USD", "american": "USD", "australian": "AUD", "canadian": "CAD", "new zealand": "NZD",
+        "hong kong": "HKD", "singapore": "SGD", "taiwan": "TWD",
     },
     "franc": {"swiss": "CHF", "french": "FRF", "belgian": "BEF"},
     "peso": {"mexican": "MXN", "argentine": "ARS", "chilean": "CLP", "colombian": "COP", "philippine": "PHP"},
@@ -70,16 +73,16 @@ _SIGN = r"(?:(?<![^\W\d_])(?:US|AU|CA|NZ|HK|MX|NT|[ACRS]))?\$|[€£¥₹₽₩�
 PREFIX_PATTERN: Final = (
     rf"{_SIGN}|(?<![^\W\d_])(?:usd|eur|gbp|chf|jpy|inr|cny|rmb|(?-i:{'|'.join(CODES)}|[Rr]s\.?|[Kk]r\.?))"
 )
-"""A currency before a number, as a pattern without case;"""
+"""A currency before a number, as a case-insensitive pattern."""
 SUFFIX_PATTERN: Final = (
     rf"{_SIGN}|¢|(?:{'|'.join(CODES)})(?!\w)|(?-i:[Kk]r|Kč|zł)(?!\w)|(?:(?:{_ADJECTIVE})\s)?(?:{_NAME})(?:e?s)?(?!\w)"
     r"|(?:south\s)?korean\swon(?!\w)"
 )
-"""and one behind it."""
+"""A currency after a number, as a case-insensitive pattern."""
 
 
 def currency_code(text: str) -> str:
-    """The name of a currency that a pattern has found; empty where there is none."""
+    """Returns the code or name of a currency that a pattern has matched; empty if it is unknown."""
     plain = " ".join(text.lower().split()).rstrip(".")
     if plain in _SIGNS:
         return _SIGNS[plain]
@@ -98,13 +101,11 @@ def _country_code(adjective: str, name: str) -> str:
 
 
 def are_different(answer: str, evidence: str) -> bool | None:
-    """Whether a currency of an answer is another one than that of the evidence; None where nobody can tell."""
+    """Returns whether the currency of an answer differs from that of the evidence; None if it is unknown."""
     if answer == evidence or DEFAULT_CODES.get(answer) == evidence or DEFAULT_CODES.get(evidence) == answer:
         return False
     mine, theirs = CANDIDATE_CODES.get(answer, (answer,)), CANDIDATE_CODES.get(evidence, (evidence,))
     if not set(mine) & {*theirs, evidence} and answer not in theirs:
         return True
-    less = (
-        answer if evidence in mine else evidence if answer in theirs else ""
-    )  # of which of them the name is of several
+    less = answer if evidence in mine else evidence if answer in theirs else ""  # the name that is ambiguous
     return False if less and less not in DEFAULT_CODES and less not in SUBUNITS else None

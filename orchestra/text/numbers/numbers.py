@@ -1,10 +1,9 @@
-"""Numbers and dates as texts write them: thousands, decimals, %, k/m/bn, currencies, small number words, calendar dates.
+"""Numbers and dates in text: thousands, decimals, %, k/m/bn, currencies, small number words, calendar dates.
 
-Figures are those of `orchestra.text.numbers.numerals`. Thousands and decimals are read as English writes them where
-it is not plain that they are
-not: `1.234` is a decimal, `1.234,56` and `1.234.567` are not. A comma as in `12,5` is a decimal one where nothing else stands in the text,
-and beside a unit or a currency; elsewhere it parts two numbers. What is no quantity, such as a version, an address or a very long row of
-digits, is compared as it stands.
+Figures are parsed by `orchestra.text.numbers.numerals`. Thousands and decimals are read in the English way unless the
+figure shows another one: `1.234` is a decimal, `1.234,56` and `1.234.567` are not. The comma of `12,5` is a decimal
+comma if the text has nothing else, and next to a unit or a currency; elsewhere it separates two numbers. Identifiers,
+such as versions, addresses and very long rows of digits, are compared as strings.
 """
 
 from __future__ import annotations
@@ -41,12 +40,12 @@ from orchestra.text.numbers.units import METRE_LETTERS, POUND, MeasureUnit, unit
 from orchestra.text.numbers.words import find_written_numbers
 
 MAX_DIGITS = 40
-"""Longer runs of digits are identifiers, compared as they stand."""
+"""Longer runs of digits are identifiers, compared as strings."""
 
 _DASHES = frozenset("–‒")
-"""What is a dash rather than a minus; and yet texts write `–5 °C`."""
+"""Dashes that are usually not minus signs, although some texts write `–5 °C`."""
 _ENDS_IN_UNIT = r"(?=[^\S\n]?[a-z])(?![^\S\n](?:and|or|to|und|oder|bis|et|ou|y|o|e)\b)"
-"""A word behind a figure, which joins no other one to it."""
+"""A word after a figure that does not join it to another figure."""
 _NUMBER = re.compile(
     rf"""(?P<alone>\A)?(?:(?<!\w)|(?<=[{UNSPACED_SCRIPTS}\uac00-\ud7a3])|(?<=\dx)|(?<=\dT)(?=\d\d:)|(?<=\dh)(?=[0-5]\d(?!\w)))
     (?P<open>\(\s?)?
@@ -64,7 +63,8 @@ _NUMBER = re.compile(
       | (?<![\w.])\.\d+(?!\.\d)
       | \d+(?:\.\d+)?(?:{POWER_OF_TEN})?
     ))
-    (?:(?=(?:\s|-)?[^\W\d_]|\s?[^\w\s.,;:()]) (?:(?:\s|-)?(?P<scale>{SCALE_PATTERN})(?!\w)(?:\s(?P<scale2>{SCALE_PATTERN})(?!\w))?
+    (?:(?=(?:\s|-)?[^\W\d_]|\s?[^\w\s.,;:()]) (?:(?:\s|-)?(?P<scale>{SCALE_PATTERN})(?!\w)
+       (?:\s(?P<scale2>{SCALE_PATTERN})(?!\w))?
      | (?P<glued>mm|[kmb])(?!\w)
      | [^\S\n](?P<letter>(?(before)(?:mm|[kmb])(?!\w)
         |(?:(?-i:mm?|[MBK])|(?:mm|[kmb])(?=\s?(?:{currencies.SUFFIX_PATTERN})(?!\w)))(?!\w)(?!\.\s*(?-i:[A-Z])))))?
@@ -78,17 +78,20 @@ _NUMBER = re.compile(
 _FOLLOWING_UNIT = re.compile(
     r"\s?/\s?\w+|[^\S\n]?-?[^\W\d][\w./²³]*(?:(?!\s(?:per|an?)\s)[\s-][^\W\d]\w*[²³]?)?(?:\s(?:per|an?|/)\s\w+)?|[^\S\n]?[^\w\s]"
 )
-"""What stands behind a number, as far as it says what that is a number of."""
+"""Text after a number that shows what it counts or measures."""
 _CURRENCY_SIGN = "[\u20a0-\u20cf\u060b\u09f2\u09f3\u17db\ufdfc]"
 _UNKNOWN_CURRENCY_BEFORE = re.compile(rf"(?:(?<![^\W\d_])[A-Z]{{3}}\s?|{_CURRENCY_SIGN}\s?)\Z")
 _UNKNOWN_CURRENCY_AFTER = re.compile(rf"\s?(?:[A-Z]{{3}}(?!\w)|{_CURRENCY_SIGN})")
 _COUNTED = re.compile(
-    r" (?-i:(?![A-Z]))(?!(?:and|or|to|of|in|on|at|by|for|from|per|as|than|with|the|an?|is|was|were|are|has|had|respectively|between|up|down"
-    r"|after|before|during|over|under|while|when|which|that|but|compared|versus|vs|million|billion|thousand|und|et)\b)[^\W\d]{3,}",
+    r" (?-i:(?![A-Z]))(?!(?:and|or|to|of|in|on|at|by|for|from|per|as|than|with|the|an?|is|was|were"
+    r"|are|has|had|respectively"
+    r"|between|up|down|after|before"
+    r"|during|over|under|while|when|which|that|but|compared|versus|vs"
+    r"|million|billion|thousand|und|et)\b)[^\W\d]{3,}",
     re.IGNORECASE,
 )
 _MINUS_WORD = re.compile(r"\b(?:minus|negative)\s$", re.IGNORECASE)
-"""Before a number that may be less than nothing, or taken off another one."""
+"""Before a number that is negative, or subtracted from another one."""
 _AMBIGUOUS_COMMA = re.compile(rf"(?<!\d,)(?:{DECIMAL_COMMA}|{LAKH_GROUPED})")
 _DOTTED_DATE = re.compile(r"\d{1,2}\.\d{1,2}\.\d{4}|\d{4}\.\d{2}\.\d{2}")
 _ENDS_A_NUMBER = frozenset("%‰°€£$¥₹)]")
@@ -103,58 +106,60 @@ _DATES = tuple(
     )
 )
 _DATE_CONTEXT = re.compile(r"\b(?:on|dated?|due|until|till|by|since|from|before|after):?\s\Z", re.IGNORECASE)
-"""Before a date;"""
+"""Before a date."""
 _MONTH_CONTEXT = re.compile(r"\b(?:in|during|throughout)\s\Z", re.IGNORECASE)
-"""and before a month."""
+"""Before a month."""
 _NUMBER_CONTINUES = re.compile(r"[.,]\d|\s?[%‰€£¥₹$°]")
 _AFTER_DATE = re.compile(rf"\s(?P<word>[^\W\d_])|[,;]?\s(?:and\s)?(?:(?:{MONTH_PATTERN})\.?\s)?\d", re.IGNORECASE)
-"""Behind a month and a number that may be no day of it: what it counts, or the next of a list."""
+"""After a month and a number that may not be a day: what the number counts, or the next item of a list."""
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number in a text. `value` has its scale and its per cent in it; `plain` is what the digits alone say."""
+    """A number in a text. `value` includes its scale and per cent; `plain` is the value of the digits alone."""
 
     value: Fraction
     plain: Fraction
     step: Fraction
-    """One unit in the last shown place, scaled as the value is."""
+    """One unit in the last displayed place, scaled like the value."""
     currency: str = ""
     percent: bool = False
     bracketed: bool = False
-    """Written `(3.1)`: a negative number in accounts, an aside in prose."""
+    """Written as `(3.1)`: a negative number in accounts, an aside in prose."""
     text: str = ""
     start: int = 0
-    """Where its digits begin; `begin` is where `text` does."""
+    """Start of its digits; `begin` is the start of `text`."""
     begin: int = 0
     uncertain_minus: bool = False
-    """A dash stands before it of which nobody knows whether it is a minus, or the word: `- 3 chairs`, `2010 - 2015`, `–5`, `minus 5`."""
+    """Whether an ambiguous dash or the word is before it: `- 3 chairs`, `2010 - 2015`, `–5`, `minus 5`."""
     unit_letter: str = ""
-    """A letter behind it that is a scale or a unit: `5m`, `324 m`. Beside a currency it is a scale."""
+    """A letter after it that is a scale or a unit: `5m`, `324 m`. Next to a currency it is a scale."""
     uncertain_scale: bool = False
-    """Whether its value has the scale of such a letter, and may yet be what the digits alone say."""
+    """Whether its value includes the scale of such a letter, but may be that of the digits alone."""
     identifier: str = ""
-    """What is compared as it stands, such as `3.11.9`; its value is one that no decimal has."""
+    """A string that is compared as it is, such as `3.11.9`; its value is one that no decimal has."""
     measure_unit: MeasureUnit | None = None
-    """The unit behind it, where that is known."""
+    """The unit after it, if it is known."""
     unknown_currency: str = ""
-    """Three capitals or the sign beside it, which may be a currency that is not known here."""
+    """Three capitals or a sign next to it that may be an unknown currency."""
     counts_noun: bool = False
-    """Whether a word follows that is no unit, no currency and no small word: `10 items`."""
+    """Whether a word follows that is not a unit, a currency or a function word: `10 items`."""
     is_uncertain: bool = False
-    """Whether it stands in words that may be no number: `one`, `the first`, `the two`."""
+    """Whether its words may not be a number: `one`, `the first`, `the two`."""
     alternative: Fraction | None = None
-    """What else it is where the words may be read in two ways: the `a third` of `a third man`."""
+    """The other reading of ambiguous words, such as the `a third` of `a third man`."""
     has_percent_header: bool = False
-    """Whether `(%)` stands right before it, as at the head of a column: what stands behind it may be the next one's head."""
+    """Whether `(%)` is directly before it, as in a table header; the text after it may then belong to the next column.
+    """
     other_readings: tuple[Fraction, ...] = ()
-    """What else its digits may say: the two numbers of `3,5 of` and of `737 800`, the one that `3,5` is for others, the thousands of
-    `1.234`, and the beginnings of a name."""
+    """Other readings of its digits: two numbers for `3,5 of` and `737 800`, a decimal for `3,5`, thousands for `1.234`,
+    and the beginnings of identifiers.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class CalendarDate:
-    """A date in a text, as far as it is written; `other` is the second reading of `3/4/2026`."""
+    """A date in a text, possibly partial; `other` is the second reading of `3/4/2026`."""
 
     year: int | None
     month: int
@@ -164,7 +169,7 @@ class CalendarDate:
     alternative: tuple[int, int] | None = None
 
     def matches(self, written: CalendarDate) -> bool:
-        """Whether another date says this one at least as exactly."""
+        """Returns whether another date states this one at least as exactly."""
         for month, day in filter(None, ((written.month, written.day), written.alternative)):
             for mine in filter(None, ((self.month, self.day), self.alternative)):
                 if mine[0] == month and mine[1] in (None, day) and self.year in (None, written.year):
@@ -173,7 +178,7 @@ class CalendarDate:
 
 
 def find_numbers(text: str, *, words: bool = False) -> list[Number]:
-    """The numbers of a text in their order; with `words`, written-out ones such as `twenty-one` too."""
+    """Returns the numbers of a text in order; with `words` also written-out ones such as `twenty-one`."""
     found = [number if number.start == start else move_number(number, start) for number, start in find_figures(text)]
     if words:
         found += (
@@ -184,7 +189,7 @@ def find_numbers(text: str, *, words: bool = False) -> list[Number]:
 
 
 def find_figures(text: str) -> Iterator[tuple[Number, int]]:
-    """The numbers of a text that have digits, each with where these begin; of those that are written alike it is the first one."""
+    """Yields the numbers with digits and the start of their digits; of equal spellings only the first."""
     known: dict[tuple[str, bool, bool, str, str, str, bool], Number] = {}
     plain = to_ascii_digits(text)
     for match in _NUMBER.finditer(plain):
@@ -208,12 +213,12 @@ def find_figures(text: str) -> Iterator[tuple[Number, int]]:
 
 
 def move_number(number: Number, start: int) -> Number:
-    """A number in another place."""
+    """Returns a number at another position."""
     return replace(number, start=start, begin=number.begin + start - number.start)
 
 
 def _date_parts(match: re.Match[str]) -> Iterator[Number]:
-    """The day, the month and the year of a date with stops, as of one with strokes."""
+    """Returns day, month and year of a date with points or slashes."""
     for part in re.finditer(r"\d+", match["name"]):
         start = match.start("name") + part.start()
         yield Number(
@@ -222,9 +227,10 @@ def _date_parts(match: re.Match[str]) -> Iterator[Number]:
 
 
 def _sign(match: re.Match[str]) -> tuple[bool, bool]:
-    """Whether a number has a minus, and whether that is unsure.
+    """Returns whether a number is negative, and whether that is uncertain.
 
-    A minus stands at its digits. A dash is between two numbers, or before a blank: a bullet, an aside, a range.
+    A minus is directly before the digits. A dash is between two numbers, or before a space: a bullet, an aside, a
+    range.
     """
     if match["sign2"]:
         return True, False
@@ -245,7 +251,9 @@ def _sign(match: re.Match[str]) -> tuple[bool, bool]:
 
 
 def _number(match: re.Match[str], text: str, listed: re.Match[str] | None, *, minus: bool, dashed: bool) -> Number:
-    """A number; `listed` is what it and the one behind it are if the comma between them is a decimal one, or one of thousands."""
+    """Returns a number. `listed` are the readings of it and the next one, depending on whether the comma between them
+    is a decimal comma.
+    """
     begin, start, digits = match.start(), match.start("digits"), match["digits"]
     if match["name"] or sum(map(str.isdigit, digits)) > MAX_DIGITS:
         return _identifier(digits, text, start, begin)
@@ -265,13 +273,16 @@ def _number(match: re.Match[str], text: str, listed: re.Match[str] | None, *, mi
     if match["letter"] in ("m", "mm") and not currency:
         measure = unit_at(match.string, match.start("letter") - 1) or METRE_LETTERS[match["letter"]]
     return Number(
-        plain * scale, plain, step, currency, bool(match["percent"]), bool(match["open"] and match["close"]), text, start, begin,
-        dashed, unit, loose, measure_unit=measure, unknown_currency=strange, counts_noun=counts, other_readings=parts,
+        plain * scale, plain, step, currency, bool(match["percent"]), bool(match["open"] and match["close"]), text,
+        start, begin, dashed, unit, loose, measure_unit=measure, unknown_currency=strange, counts_noun=counts,
+        other_readings=parts,
     )  # fmt: skip
 
 
 def number_context(text: str, begin: int, end: int) -> tuple[MeasureUnit | None, str, bool]:
-    """What stands beside a number without a currency: its unit; what may be a currency that nobody knows; whether it counts something."""
+    """Examines the text next to a number without a currency: its unit, a possible unknown currency, and whether it
+    counts something.
+    """
     measure = unit_at(text, end)
     before, behind = (
         _UNKNOWN_CURRENCY_BEFORE.search(text, max(0, begin - 5), begin),
@@ -284,7 +295,7 @@ def number_context(text: str, begin: int, end: int) -> tuple[MeasureUnit | None,
 
 
 def _other_readings(match: re.Match[str], plain: Fraction, *, sure: bool) -> tuple[Fraction, ...]:
-    """What else the digits of a number may say."""
+    """Returns other readings of a number's digits."""
     digits = match["digits"]
     if match["comma"]:
         return () if sure else tuple(parse_numeral(part)[0] for part in digits.split(","))
@@ -295,7 +306,7 @@ def _other_readings(match: re.Match[str], plain: Fraction, *, sure: bool) -> tup
 
 
 def _scale(match: re.Match[str], currency: str) -> tuple[Fraction, str, bool]:
-    """The scale behind the digits; the letter that is one, or a unit; and whether nobody knows which."""
+    """Returns the scale after the digits, a letter that is a scale or a unit, and whether that is uncertain."""
     if match["scale"]:
         return (
             Fraction(10) ** (SCALES[match["scale"].lower()] + SCALES.get((match["scale2"] or "").lower(), 0)),
@@ -310,7 +321,9 @@ def _scale(match: re.Match[str], currency: str) -> tuple[Fraction, str, bool]:
 
 
 def _identifier(digits: str, text: str, start: int, begin: int) -> Number:
-    """What is compared as it stands. Its value is a third of a whole number, which no decimal is."""
+    """Returns an identifier, which is compared as a string. Its value is a third of an integer, which no decimal
+    equals.
+    """
     value = Fraction(3 * int(hashlib.sha256(digits.encode()).hexdigest(), 16) + 1, 3)
     head = digits[: MAX_DIGITS + 1].split(".")
     parts = (Fraction(int(head[0])), Fraction(Decimal(".".join(head[:2])))) if len(head) > 2 else ()
@@ -320,7 +333,7 @@ def _identifier(digits: str, text: str, start: int, begin: int) -> Number:
 
 
 def from_json_number(value: int | float) -> Number:
-    """A finite JSON number as it is written: 134.9 has one decimal place, 135.0 none; no digit of an integer is rounded away.
+    """Returns a finite JSON number as it is written: 134.9 has one decimal place, 135.0 none; integers keep all digits.
 
     Raises `ValueError` for an integer of thousands of digits.
     """
@@ -337,7 +350,7 @@ def from_json_number(value: int | float) -> Number:
 
 
 def find_dates(text: str) -> list[CalendarDate]:
-    """The calendar dates of a text that exist, in their order."""
+    """Returns the valid calendar dates of a text in order."""
     found: list[CalendarDate] = []
     taken = bytearray(len(text))
     for pattern in _DATES:
@@ -352,10 +365,10 @@ def find_dates(text: str) -> list[CalendarDate]:
 
 
 def find_invalid_dates(text: str, *, is_date: bool = False) -> list[tuple[str, bool]]:
-    """What a text writes as a date and is none, and whether it surely is meant as one: 30 February, 2026-02-30, 31 June.
+    """Yields invalid dates, such as 30 February, 2026-02-30 and 31 June, and whether each is certainly meant as a date.
 
-    A month beyond the twelfth is no date, and nothing is said of it; nor of `2024.02.30`, which may be a version, but behind such words as
-    `on`, or where the whole text should be a date (`dated`).
+    A month beyond 12 is not a date and is skipped. So is `2024.02.30`, which may be a version, except after words such
+    as `on`, or if the whole text should be a date (`dated`).
     """
     every = [
         match
@@ -368,7 +381,9 @@ def find_invalid_dates(text: str, *, is_date: bool = False) -> list[tuple[str, b
 
 
 def _is_meant_as_date(match: re.Match[str], *, dated: bool) -> bool | None:
-    """Whether a date is meant; None where a number of something else is, as in `in June 31 people died` and `Feb 30%`."""
+    """Returns whether a date is meant; None if the number belongs to something else, as in `in June 31 people died` and
+    `Feb 30%`.
+    """
     text, parts = match.string, match.groupdict()
     if parts.get("y"):
         return (
@@ -428,10 +443,10 @@ def _date_exists(year: int | None, month: int, day: int) -> bool:
 
 
 def same_number(answer: Number, evidence: Number) -> bool:
-    """Whether two numbers say the same: equal with scale and per cent, or equal digits where one leaves out the `%`.
+    """Returns whether two numbers are equal: with scale and per cent, or by digits if one of them omits the `%`.
 
-    Currencies, units and per cent clash only where both are written: `$5` is no `5 euros`, and `5 km` are `5,000 metres`. The `m` of `5m`
-    in the evidence is a million, or a metre.
+    Currencies, units and per cent only conflict if both are written: `$5` is not `5 euros`, and `5 km` are `5,000
+    metres`. The `m` of `5m` in the evidence may be a million or a metre.
     """
     if answer.measure_unit and evidence.measure_unit and not (answer.unit_letter and evidence.unit_letter):
         equal = answer.value * answer.measure_unit.factor == evidence.value * evidence.measure_unit.factor
@@ -447,7 +462,7 @@ def same_number(answer: Number, evidence: Number) -> bool:
         )
     if differ_in_kind(answer, evidence) is not False:
         return False
-    if answer.unit_letter and evidence.unit_letter:  # `324m` and `324 m`, but not `5 m` and `5 mm`
+    if answer.unit_letter and evidence.unit_letter:  # `324m` equals `324 m`, but `5 m` does not equal `5 mm`
         return answer.unit_letter == evidence.unit_letter and answer.plain == evidence.plain
     if answer.value == evidence.value or (
         (answer.bracketed or evidence.bracketed) and abs(answer.value) == abs(evidence.value)
@@ -464,18 +479,19 @@ def same_number(answer: Number, evidence: Number) -> bool:
 
 
 def _is_unscaled(number: Number) -> bool:
-    """Whether a number has no scale but per cent, or hundredths of one."""
+    """Returns whether a number has no scale except per cent, or hundredths."""
     return number.value in (number.plain, number.plain / 100, number.plain / 10_000)
 
 
 def _whole_units(number: Number) -> Fraction:
-    """A sum of money in whole units."""
+    """Returns an amount of money in whole units."""
     return number.value / 100 if number.currency in currencies.SUBUNITS else number.value
 
 
 def differ_in_kind(answer: Number, evidence: Number) -> bool | None:
-    """Whether two numbers are of different things, whatever they are worth: of two currencies, of metres and feet, of per cent and of
-    kilograms; None where nobody can tell. What one of them leaves open is no difference."""
+    """Returns whether two numbers measure different things regardless of their values: two currencies, metres and feet,
+    per cent and kilograms; None if it is unknown. Missing information is not a difference.
+    """
     if answer.currency and evidence.currency:
         return currencies.are_different(answer.currency, evidence.currency)
     if answer.percent and evidence.has_percent_header:

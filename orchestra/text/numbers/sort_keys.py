@@ -1,7 +1,7 @@
-"""Measures: what the cells of a column are put in order by, such as sums of money, times of a day, durations, dates and versions.
+"""Sort keys of table cells: amounts of money, times of day, durations, dates, versions.
 
-A column is measured as one: what stands in it says whether `9.40` is a price or a time, `1.234` more than a thousand and `1/2/2024` in
-January, and the unit of most cells is that of all.
+A column is read as a whole: its cells decide whether `9.40` is a price or a time, whether `1.234` is more than a
+thousand, whether `1/2/2024` is in January, and which unit applies to all cells.
 """
 
 from __future__ import annotations
@@ -28,21 +28,24 @@ from orchestra.text.numbers.numerals import (
 from orchestra.text.numbers.times import MONTH_PATTERN, month_number
 
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-_DAYS: Final = "mon(?:day)?s? tue(?:s|sday|sdays)? wed(?:nesday)?s? thu(?:r|rs|rsday|rsdays)? fri(?:day)?s? sat(?:urday)?s? sun(?:day)?s?"
+_DAYS: Final = (
+    "mon(?:day)?s? tue(?:s|sday|sdays)? wed(?:nesday)?s? thu(?:r|rs|rsday|rsdays)? fri(?:day)?s? sat(?:urday)?s?"
+    " sun(?:day)?s?"
+)
 SCALE_WORDS: Final = {
     word: 10.0**power
     for word, power in SCALES.items()
     if word not in ("hundred", "lakh", "crore", "tn") and word[-1] != "s"
 }
-"""Words in the head of a column or in a limit that multiply its numbers: not those that are names of other things as well."""
+"""Words in a header or in a limit that multiply numbers, without words that are also names."""
 ABOVE, FROM, BELOW, UP_TO = "above", "from", "below", "upto"
 BOUNDS: Final = (ABOVE, FROM, BELOW, UP_TO)
-"""What a limit may be: `from` and `upto` are with it, `above` and `below` without."""
+"""Kinds of limits: `from` and `upto` include the limit, `above` and `below` exclude it."""
 _CellReader: TypeAlias = Callable[[str], float | None]
 MAX_POWER = 256
-"""Powers of ten that are measured are below it."""
+"""Powers of ten must be below this."""
 MIN_SHARE = 0.5
-"""Of a column's texts that a kind of measure must read."""
+"""Minimum share of a column's texts that a kind of measure must be able to read."""
 
 _MONTH = rf"(?P<month>{MONTH_PATTERN})\b\.?"
 _CLOCK = re.compile(
@@ -69,7 +72,7 @@ _DATES = tuple(
         rf"{_MONTH}(?:[-–/]| ?['’])(?P<year>\d{{4}}|\d\d)",
         rf"(?P<day>\d{{1,2}})[-–/]{_MONTH}(?:[-–/](?P<year>\d{{4}}|\d\d))?",
         r"(?P<year>\d{4})(?P<mark>[-/.])(?P<number>\d{1,2})(?P=mark)(?P<day>\d{1,2})",
-        r"(?P<number>0?[1-9]|1[0-2])/(?P<year>(?:19|20)\d\d)",  # `7/1234` is a share
+        r"(?P<number>0?[1-9]|1[0-2])/(?P<year>(?:19|20)\d\d)",  # `7/1234` is a fraction
         rf"(?:q(?P<quarter>[1-4])|h(?P<half>[12])),? {_YEAR}",
         rf"(?:(?P<quarter>[1-4])q|(?P<half>[12])h),? ?{_YEAR}",
         rf"{_YEAR}[ -]?(?:q(?P<quarter>[1-4])|h(?P<half>[12]))",
@@ -78,28 +81,29 @@ _DATES = tuple(
     )
 )
 _NUMERIC_DATES = _DATES[-2:]
-"""Dates of which the first number may be the day or the month."""
+"""Dates whose first number may be the day or the month."""
 _DATE_TIME = re.compile(
-    r"(?P<date>.*?\w)(?:T|,? (?:at )?)(?P<hour>[01]?\d|2[0-4]):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d(?:\.\d{1,9})?))?"
-    r"(?: ?(?P<half>[ap])\.?m\.?)?(?: ?(?:Z|UTC|GMT))?(?: ?(?P<off>[-+])(?P<hours>\d\d):?(?P<minutes>\d\d)?)?",
+    r"(?P<date>.*?\w)(?:T|,? (?:at )?)(?P<hour>[01]?\d|2[0-4]):(?P<minute>[0-5]\d)"
+    r"(?::(?P<second>[0-5]\d(?:\.\d{1,9})?))?(?: ?(?P<half>[ap])\.?m\.?)?(?: ?(?:Z|UTC|GMT))?"
+    r"(?: ?(?P<off>[-+])(?P<hours>\d\d):?(?P<minutes>\d\d)?)?",
     re.IGNORECASE | re.ASCII,
 )
-"""A date with a time of the day, and how far its clock is from that of Greenwich."""
+"""A date with a time of day, and the time zone offset."""
 _DATE_IN_TEXT = re.compile(
     rf"(?<![\w.,/-])(?:\d{{4}}([-/.])\d{{1,2}}\1\d{{1,2}}|\d{{1,2}}([-/.])\d{{1,2}}\2\d{{4}}"
     rf"|\d{{1,2}}(?:st|nd|rd|th)?\.? (?:{MONTH_PATTERN})\.?,? \d{{4}}"
     rf"|(?:{MONTH_PATTERN})\.? \d{{1,2}}(?:st|nd|rd|th)?,? \d{{4}})(?![\d/-])",
     re.IGNORECASE | re.ASCII,
 )
-"""A date among words, whose first digits are no number."""
+"""A date among words, whose first digits are not a number."""
 _DAY = re.compile("(" + _DAYS.replace(" ", "|") + r")\b.*", re.IGNORECASE)
 _NUMBER = re.compile(rf"(?P<parts>\d{{1,6}}['’′]\d{{1,2}}(?!\d))|(?P<digits>{NUMERAL})")
-"""A number; minutes and seconds, such as `4'35`, are in the order of their digits."""
+"""A number; minutes and seconds, such as `4'35`, sort by their digits."""
 _PRICE, _PRICED = (
     re.compile(rf"{CURRENCY_PATTERN}[\s(]*[{MINUS_SIGNS}]?\s*$"),
     re.compile(rf"\s?(?:mm|[kmbKMB])\s?{CURRENCY_PATTERN}"),
 )
-"""What stands before a sum of money, and behind one with a letter."""
+"""Text before an amount of money, and after one with a letter."""
 _SCALE_LETTER = re.compile(
     rf"(?P<letter>mm|[kmb])(?:(?![\w²³/])|(?={CURRENCY_PATTERN}))|\s(?P<apart>mm|[kmb])\s?{CURRENCY_PATTERN}?[\s+).]*$",
     re.IGNORECASE,
@@ -108,41 +112,43 @@ _SCALE_WORD = re.compile(
     rf"[\s)+$€£¥]*(?:(?<=\d)-)?(?P<scale>{SCALE_PATTERN})(?!\w)(?:\s(?P<more>{SCALE_PATTERN})(?!\w))?", re.IGNORECASE
 )
 _NUMBER_WITH_LETTER = re.compile(rf"[{MINUS_SIGNS}+~<>≈(]?\s?{NUMERAL}(?P<letter>[kKMB]?)\+?\)?")
-"""A number and perhaps such a letter, and nothing else; a small `m` is a metre."""
+"""Only a number, optionally with such a letter; a small `m` is a metre."""
 _VERSION = re.compile(r"v?(\d{1,3}(?:\.\d{1,3}){0,3})", re.IGNORECASE)
 _HOURS, _MINUTES = (
     re.compile(r"\b(?:h|hrs?|hours?)\b", re.IGNORECASE),
     re.compile(r"\b(?:min|mins|minutes?)\b", re.IGNORECASE),
 )
-"""Units of durations in the head of a column."""
+"""Units of durations in a column's header."""
 
 
 class NumberFormat(NamedTuple):
-    """How the numbers and the dates of a column are written, where one alone leaves it open."""
+    """Format of the numbers and dates of a column, for ambiguous ones."""
 
     decimal_comma: bool = False
-    """Whether points stand between thousands, and a comma is the decimal one."""
+    """Whether points separate thousands and the comma is a decimal comma."""
     month_first: bool = False
 
 
 def detect_format(texts: Sequence[str], *, is_other_column: bool = False) -> NumberFormat:
-    """How texts are written, as those tell that leave nothing open; as an English book has it where none does. `sure` is asked of the texts
-    of other columns than that which is read."""
+    """Returns the format that the unambiguous texts show; the English format if there are none. `sure` is used for
+    texts of other columns.
+    """
     dates = [found for text in texts for form in _NUMERIC_DATES if (found := form.fullmatch(text.strip())) is not None]
     month_first = any(int(one["second"]) > 12 for one in dates) and all(int(one["first"]) <= 12 for one in dates)
     return NumberFormat(uses_decimal_comma(texts, sure=is_other_column), month_first)
 
 
 def column_sort_keys(column: Sequence[str], number_format: NumberFormat | None = None) -> list[float | None]:
-    """What each text of a column is put in order by, None for one that has no measure. All None where no kind reads half of them.
+    """Returns the sort key of each text of a column, None for a text without one. All are None if no kind of measure
+    reads half of them.
 
-    `number_format` is how it is written, where more than these texts tell that.
+    `number_format` is the format if more than these texts determine it.
     """
     return _read_column(column, number_format or detect_format(column))[1]
 
 
 def _read_column(column: Sequence[str], number_format: NumberFormat) -> tuple[_CellReader | None, list[float | None]]:
-    """How a column is measured, and the measures."""
+    """Returns the kind of measure of a column, and its sort keys."""
     texts = [" ".join(to_ascii_digits(text).split()) for text in column]
     filled = [text for text in texts if any(letter.isalnum() for letter in text)]
     readers: dict[_CellReader, _CellReader] = {kind: kind for kind in (_clock, _date, _lap, _duration, _day)}
@@ -162,10 +168,11 @@ def _read_column(column: Sequence[str], number_format: NumberFormat) -> tuple[_C
 def filter_by_limit(
     column: Sequence[str], limit: str, bound: str, head: str = "", number_format: NumberFormat | None = None
 ) -> list[bool] | None:
-    """Which texts of a column are on the right side of a limit; one that has no measure is not.
+    """Returns which texts of a column satisfy a limit; a text without a sort key does not.
 
-    `bound` is one of `BOUNDS`; `head` is the column's header, which may contain a unit (`Duration (min)`); `number_format` is as for
-    `column_sort_keys`. None if the limit is not of the column's kind, such as a time of day with prices.
+    `bound` is one of `BOUNDS`; `head` is the column's header, which may contain a unit (`Duration (min)`);
+    `number_format` is as for `column_sort_keys`. None if the limit is not of the column's kind, such as a time of day
+    with prices.
     """
     column = [to_ascii_digits(one) for one in column]
     kind, read = _read_column(column, number_format := number_format or detect_format(column))
@@ -175,7 +182,7 @@ def filter_by_limit(
     if kind is _date:
         found = _date_limit(column, text, number_format)
     else:
-        late = text == "midnight" and bound in (BELOW, UP_TO)  # the end of the day, and not its beginning
+        late = text == "midnight" and bound in (BELOW, UP_TO)  # the end of the day, not its beginning
         edge = (
             _number_limit(column, text, head, number_format)
             if kind is _number
@@ -190,12 +197,12 @@ def filter_by_limit(
 
 
 def _limit(kind: _CellReader, column: Sequence[str], limit: str) -> float | None:
-    """What a limit is among times, durations, laps, versions and days of the week; None where it is none."""
+    """Returns the value of a limit for times, durations, laps, versions and weekdays; None if it is none of these."""
     if (clock := re.fullmatch(r"(\d{1,2})(?:\.([0-5]\d))?", limit)) is not None and kind is _clock:
         hour = int(clock[1])
         late = 0 < hour < 12 and all(
             value is None or value >= 720 for value in map(kind, column)
-        )  # “after 5” of an afternoon
+        )  # “after 5” in the afternoon
         return (hour + 12 * late) * 60.0 + int(clock[2] or 0) if hour <= 24 else None
     if kind is _duration:
         if (minutes := _minutes_of(limit)) is not None:
@@ -206,7 +213,7 @@ def _limit(kind: _CellReader, column: Sequence[str], limit: str) -> float | None
 
 
 def _number_limit(column: Sequence[str], limit: str, head: str, number_format: NumberFormat) -> float | None:
-    """What a limit is among numbers; None where it is none, as a time of the day."""
+    """Returns the value of a numeric limit; None if it is not numeric, such as a time of day."""
     if _clock(limit) is not None or _date(limit) is not None:
         return None
     lettered = _has_scale_letters(column)
@@ -220,35 +227,33 @@ def _number_limit(column: Sequence[str], limit: str, head: str, number_format: N
         return minutes / 60 if hours else minutes
     edge = _number(
         limit, points=number_format.decimal_comma and "," not in limit
-    )  # an English question has commas between thousands, to any table
+    )  # an English question uses commas between thousands for any table
     stated, great = _scale_factor(head), _scale_factor(limit)
     if edge is None or not known:
         return edge
     units = {_multiplier(one, found, lettered=lettered) for one in column if (found := _NUMBER.search(one)) is not None}
-    if (
-        units != {1.0} or _scale_factor("\n".join(column)) > 1
-    ):  # the cells say their unit, and “over 5” of millions leaves it out
+    if units != {1.0} or _scale_factor("\n".join(column)) > 1:  # the cells have a unit, and “over 5” omits it
         bare = len(units) == 1 and not re.search("[a-z]", limit)
         return edge * min(units) if bare and edge * 10 < min(known) <= edge * min(units) * 10 else edge
     if stated > 1 and great > 1:
         return edge / stated
     if edge <= max(known):
         return edge
-    for unit in (stated, great):  # “60 thousand” of figures in thousands, where nothing is as much
+    for unit in (stated, great):  # “60 thousand” for figures in thousands, if no value is that large
         if unit > 1 and min(known) / 10 <= edge / unit <= max(known) * 10:
             return edge / unit
     return edge
 
 
 def _scale_factor(text: str) -> float:
-    """How much a unit in a text multiplies by, 1 without one."""
+    """Returns the factor of a unit in a text, 1 without one."""
     return next(
         (by for word, by in SCALE_WORDS.items() if re.search(rf"(?<![a-z]){word}s?\b", text, re.IGNORECASE)), 1.0
     )
 
 
 def _minutes_of(text: str) -> float | None:
-    """The minutes of a duration with a unit, as “1.5 hours”."""
+    """Returns the minutes of a duration with a unit, such as “1.5 hours”."""
     if (found := re.fullmatch(r"(\d[\d,]{0,9}(?:\.\d{1,9})?) ?(h(?:(?:ou)?rs?)?|min(?:ute)?s?)", text)) is not None:
         return float(found[1].replace(",", "")) * (60 if found[2].startswith("h") else 1)
     return _duration(text)
@@ -257,7 +262,7 @@ def _minutes_of(text: str) -> float | None:
 def _date_limit(
     column: Sequence[str], limit: str, number_format: NumberFormat
 ) -> tuple[list[float | None], float] | None:
-    """The dates of a column and a limit, both to the day, month or year that the limit has."""
+    """Returns the dates of a column and a limit, both reduced to the precision of the limit."""
     month_first = number_format.month_first or detect_format([*column, limit]).month_first
     if _split_time(limit)[1] is not None and (exact := _date(limit, month_first=month_first)) is not None:
         return [_date(" ".join(one.split()), month_first=month_first) for one in column], exact
@@ -277,7 +282,7 @@ def _date_limit(
 
 
 def find_extremes(column: Sequence[str], *, largest: bool, number_format: NumberFormat | None = None) -> list[int]:
-    """Where in a column the largest measure stands, or the smallest; several where they are equal, none where nothing has a measure."""
+    """Returns the indices of the largest or smallest measure: several if they are equal, none without measures."""
     known = [
         (value if largest else -value, at)
         for at, value in enumerate(column_sort_keys(column, number_format))
@@ -291,7 +296,7 @@ def _clock(text: str) -> float | None:
     found = _CLOCK.fullmatch(text)
     if found is not None:
         if not (":" in text or found["half"]):
-            return None  # a number, which is in the same order, or a duration
+            return None  # a number, which has the same order, or a duration
         return _minutes(int(found["hour"]), int(found["minute"]), found["half"]) + int(found["second"] or 0) / 60
     if (found := _HOUR.fullmatch(text)) is None:
         return None
@@ -309,14 +314,16 @@ def _minutes(hour: int, minute: int, half: str | None) -> float:
 
 
 def _date(text: str, *, month_first: bool = False) -> float | None:
-    """Days of a calendar in which every month has 31; the time of the day is a part of one."""
+    """Returns days in a calendar in which every month has 31; the time of day is the fraction."""
     day, minutes = _split_time(text)
     found = _calendar_date(day, month_first=month_first)
     return None if found is None else found[0] * 372.0 + found[1] * 31.0 + found[2] + (minutes or 0.0) / 1440
 
 
 def _split_time(text: str) -> tuple[str, float | None]:
-    """A text without the time of the day at its end, and that time in minutes, at Greenwich where it says how far from there it is."""
+    """Splits a text into the part before a time of day at its end, and that time in minutes, in UTC if it has an
+    offset.
+    """
     if (found := _DATE_TIME.fullmatch(text)) is None:
         return text, None
     minutes = _minutes(int(found["hour"]), int(found["minute"]), found["half"]) + float(found["second"] or 0) / 60
@@ -325,7 +332,7 @@ def _split_time(text: str) -> tuple[str, float | None]:
 
 
 def _calendar_date(text: str, *, month_first: bool = False) -> tuple[int, int, int] | None:
-    """Year, month and day of a date, 0 for what it leaves out; None for what is in no calendar."""
+    """Returns year, month and day, 0 for missing parts; None for an invalid date."""
     for form in _DATES:
         if (found := form.fullmatch(text)) is None:
             continue
@@ -353,15 +360,15 @@ def _lap(text: str) -> float | None:
 
 
 def duration_parts(text: str) -> tuple[str, str] | None:
-    """The digits of a duration's hours and of its minutes, one of which may be empty; None for what is none."""
+    """Returns the digits of a duration's hours and minutes, one of which may be empty; None if it is not a duration."""
     found = _DURATION.fullmatch(text)
     if found is None or not (found["hours"] or (found["minutes"] and not text.isdigit() and not text.endswith("M"))):
-        return None  # of `5M` there are millions
+        return None  # `5M` means millions
     return (found["hours"] or "").replace(",", "."), found["minutes"] or ""
 
 
 def _duration(text: str, *, shares: bool = False) -> float | None:
-    """The minutes of a duration; with `shares` of `1.5 h` too, which is a number where nothing stands in minutes."""
+    """Returns the minutes of a duration. `shares` includes `1.5 h`, which is a number if no cell has minutes."""
     found = duration_parts(text)
     if found is None or ("." in found[0] and not shares):
         return None
@@ -374,7 +381,7 @@ def _day(text: str) -> float | None:
 
 
 def _version(text: str) -> float | None:
-    """A version or an address: `3.9` is before `3.10.1`."""
+    """Returns the parts of a version or an address: `3.9` is before `3.10.1`."""
     found = _VERSION.fullmatch(text)
     if found is None:
         return None
@@ -383,11 +390,11 @@ def _version(text: str) -> float | None:
 
 
 def _number(text: str, *, points: bool = False, lettered: bool = False) -> float | None:
-    """What a number says; None for a list of several, such as `1,2,3`, for a version and for a date among words."""
+    """Returns the value of a number; None for a list such as `1,2,3`, for a version, and for a date among words."""
     found = _NUMBER.search(text)
     if found is None or any(date.start() <= found.start() < date.end() for date in _DATE_IN_TEXT.finditer(text)):
         return None
-    if found["parts"]:  # feet and inches too: those under ten come before
+    if found["parts"]:  # also feet and inches: those under ten come first
         first, second = re.split(r"['’′]", found[0])
         value = int(first) * 100.0 + int(second)
     elif (
@@ -402,7 +409,7 @@ def _number(text: str, *, points: bool = False, lettered: bool = False) -> float
 
 
 def _multiplier(text: str, found: re.Match[str], *, lettered: bool) -> float:
-    """What the word or the letter behind a number multiplies it by."""
+    """Returns the factor of the word or letter after a number."""
     rest = text[found.end() :]
     letter = _SCALE_LETTER.match(rest)
     if letter is not None and (
@@ -418,7 +425,9 @@ def _multiplier(text: str, found: re.Match[str], *, lettered: bool) -> float:
 
 
 def _has_scale_letters(column: Sequence[str]) -> bool:
-    """Whether letters glued to the numbers of a column multiply them: all have one, or those that have none stand beside thousands."""
+    """Returns whether letters directly after the numbers of a column multiply them: all have one, or the others have
+    thousands.
+    """
     numbers = [text for text in column if _NUMBER.search(text)]
     found = [one for text in numbers if (one := _NUMBER_WITH_LETTER.fullmatch(text.strip())) is not None]
     letters = {one["letter"].lower() for one in found}

@@ -1,7 +1,8 @@
-"""Times of the day as texts write them: `17:45`, `5:45 pm`, `6.30 p.m.`, `5 pm`, `T10:00:00Z`. Each is one value, and no two numbers.
+"""Times of day in text: `17:45`, `5:45 pm`, `6.30 p.m.`, `5 pm`, `T10:00:00Z`. Each is one value, not two numbers. Also
+names of months.
 
-What is written like one and is none, as the verse 3:16 or the score 2:10, is compared by what it shows, and stands for no time of
-another face. Zones are passed over.
+A text of the same form that is not a time, such as the verse 3:16 or the score 2:10, is compared by its digits, and
+never equals a time with other digits. Time zones are ignored.
 """
 
 from __future__ import annotations
@@ -15,19 +16,19 @@ from orchestra.text.numbers.numerals import to_ascii_digits
 
 _SHORT: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 MONTH_PATTERN: Final = (
-    "jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sep(?:t(?:ember)?)?|oct(?:ober)?|nov(?:ember)?"
-    "|dec(?:ember)?"
+    "jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sep(?:t(?:ember)?)?|oct(?:ober)?"
+    "|nov(?:ember)?|dec(?:ember)?"
 )
-"""As a pattern."""
+"""English names of months, short and long, as a pattern."""
 
 
 def month_number(name: str) -> int:
-    """The month, from 1, that a text which fits the pattern names."""
+    """Returns the number of a month, from 1, for a text that matches the pattern."""
     return _SHORT.index(name[:3].translate(CASE_FOLDS).lower()) + 1
 
 
 ClockFormat: TypeAlias = Literal["am", "pm", "24", ""]
-"""Of twelve hours, of 24, or one that does not say: `5:45`."""
+"""12-hour, 24-hour, or unspecified as in `5:45`."""
 
 _TIME = re.compile(
     r"""(?:(?P<iso>(?<=\dT))|(?<![\d+])(?<!\d[:.]))
@@ -44,43 +45,43 @@ _TIME_CONTEXT = re.compile(
     r"[^\S\n]+)$",
     re.IGNORECASE,
 )
-"""What stands before a time of the day, rather than before a score, a ratio or a duration."""
+"""Text before a time of day, rather than before a score, a ratio or a duration."""
 _CONJUNCTION = re.compile(r"[^\S\n]*(?:to|and|or|und|bis|[-–—,/])[^\S\n]*", re.IGNORECASE)
-"""What stands between two of them."""
+"""Text between two times."""
 _BEFORE = 24
-"""Characters before a time that are looked at."""
+"""Characters before a time that are examined."""
 MAX_SECOND_DIGITS = 9
-"""Digits of a second, at most, that a time with fewer of them is compared with."""
+"""Maximum digits of a fraction of a second for comparison with less exact times."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimeOfDay:
-    """A time of the day in a text, as far as it is written."""
+    """A time of day in a text, possibly partial."""
 
     hour: int
-    """As it is written."""
+    """As written."""
     minute: int | None = None
     second: str = ""
-    """Its digits, where it has some, without noughts at the end of a part of a second."""
+    """Its digits, if any, without trailing zeros of a fraction."""
     clock_format: ClockFormat = ""
     text: str = ""
     start: int = 0
     is_certain: bool = True
-    """Whether what stands before it says that it is a time of the day, and no score, ratio or duration."""
+    """Whether the text before it shows that it is a time of day, not a score, ratio or duration."""
 
     @property
     def end(self) -> int:
-        """Where its text ends."""
+        """End of its text."""
         return self.start + len(self.text)
 
     @property
     def clock_face(self) -> tuple[int, int]:
-        """What the hands of a clock show."""
+        """The time on a 12-hour clock face."""
         return self.hour % 12, self.minute or 0
 
     @property
     def hour_of_day(self) -> int | None:
-        """The hour from 0 to 23; None where nobody knows which half of the day is meant."""
+        """The hour from 0 to 23; None if am or pm is unknown."""
         match self.clock_format:
             case "":
                 return None
@@ -91,12 +92,12 @@ class TimeOfDay:
 
     @property
     def exact_second(self) -> str:
-        """Its second, as it is written at least: of `17:00` and `5 pm` that is the whole minute."""
+        """The second as far as it is written; `17:00` and `5 pm` mean the full minute."""
         return self.second or "00"
 
     @property
     def coarser_seconds(self) -> list[str]:
-        """The seconds of times that say this one less exactly, and its own."""
+        """The seconds of less exact statements of this time, and its own."""
         whole, _, part = self.exact_second.partition(".")
         return [
             "",
@@ -106,7 +107,9 @@ class TimeOfDay:
         ]
 
     def matches(self, written: TimeOfDay) -> bool:
-        """Whether another time says this one at least as exactly: `5:45 pm` says 17:45 and 5:45, which say no `5:45 am`."""
+        """Returns whether another time states this one at least as exactly: `5:45 pm` states 17:45 and 5:45, which do
+        not state `5:45 am`.
+        """
         if not self._same_face(written):
             return False
         mine, theirs = self.hour_of_day, written.hour_of_day
@@ -115,16 +118,16 @@ class TimeOfDay:
         if mine is not None and theirs is not None:
             return mine == theirs
         if theirs is not None and self.minute is not None and written.minute is None and self.hour != theirs:
-            return False  # `10:00` may be in the morning, and `10 pm` is not
+            return False  # `10:00` may be in the morning, `10 pm` is not
         return self.hour == written.hour and not (theirs is None and self.has_meridiem)
 
     @property
     def has_meridiem(self) -> bool:
-        """Whether it is said to be of a half of the day."""
+        """Whether it has am or pm."""
         return self.clock_format in ("am", "pm")
 
     def may_match(self, written: TimeOfDay) -> bool:
-        """Whether another time may be this one: one of the two does not say which half of the day is meant, or whether it is a time."""
+        """Returns whether another time may be this one: one of them lacks am or pm, or may not be a time."""
         mine, theirs = self.hour_of_day, written.hour_of_day
         return self._same_face(written) and (None in (mine, theirs) or mine == theirs)
 
@@ -133,7 +136,7 @@ class TimeOfDay:
 
 
 def find_times(text: str) -> list[TimeOfDay]:
-    """The times of the day of a text, in their order."""
+    """Returns the times of day in a text, in order."""
     plain = to_ascii_digits(text)
     found: list[TimeOfDay] = []
     for match in _TIME.finditer(plain):

@@ -1,4 +1,4 @@
-"""Units behind numbers: lengths, masses, times, speeds, volumes, data, energy; and what one of them is in another where that is exact."""
+"""Units after numbers: length, mass, time, speed, volume, data, energy; with exact conversion factors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 
 class MeasureUnit(NamedTuple):
-    """A unit: what it measures, and how many of the first unit of its kind it is. Units of two kinds are never the same."""
+    """A unit: dimension, and factor to the first unit of the dimension. Units of two dimensions are never equal."""
 
     dimension: str
     factor: Fraction
@@ -16,32 +16,33 @@ class MeasureUnit(NamedTuple):
 
 _WORDS = {
     "length": {
-        "metre meter": "1", "km kilometre kilometer": "1000", "cm centimetre centimeter": "1/100", "mm millimetre millimeter": "1/1000",
-        "foot feet ft": "381/1250", "inch inches": "127/5000", "yard yd": "1143/1250", "mile mi": "201168/125",
+        "metre meter": "1", "km kilometre kilometer": "1000", "cm centimetre centimeter": "1/100",
+        "mm millimetre millimeter": "1/1000", "foot feet ft": "381/1250", "inch inches": "127/5000",
+        "yard yd": "1143/1250", "mile mi": "201168/125",
     },
     "mass": {
         "kg kilo kilogram kilogramme": "1", "g gram gramme": "1/1000", "mg milligram": "1/1000000", "tonne": "1000",
         "lb lbs": "45359237/100000000", "ounce oz": "45359237/1600000000",
     },
     "time": {
-        "second sec secs": "1", "ms millisecond": "1/1000", "minute min mins": "60", "hour hr hrs h": "3600", "day": "86400",
-        "week": "604800", "fortnight": "1209600",
+        "second sec secs": "1", "ms millisecond": "1/1000", "minute min mins": "60", "hour hr hrs h": "3600",
+        "day": "86400", "week": "604800", "fortnight": "1209600",
     },
-    "calendar": {"month": "1", "year yr yrs": "12", "decade": "120", "century centuries": "1200", "millennium millennia": "12000"},
+    "calendar": {
+        "month": "1", "year yr yrs": "12", "decade": "120", "century centuries": "1200",
+        "millennium millennia": "12000",
+    },
     "volume": {"l litre liter": "1", "ml millilitre milliliter": "1/1000", "cl centilitre": "1/100"},
-    "gallon": {"gallon": "1"},
-    "barrel": {"barrel": "1"},
-    "acre": {"acre": "1"},
-    "area": {"hectare ha": "10000"},
+    "gallon": {"gallon": "1"}, "barrel": {"barrel": "1"}, "acre": {"acre": "1"}, "area": {"hectare ha": "10000"},
     "data": {
-        "byte": "1", "kilobyte": "1000", "megabyte": "1000000", "gigabyte": "1000000000", "terabyte": "1000000000000", "bit": "1/8",
-        "kilobit": "125", "megabit": "125000", "gigabit": "125000000",
+        "byte": "1", "kilobyte": "1000", "megabyte": "1000000", "gigabyte": "1000000000", "terabyte": "1000000000000",
+        "bit": "1/8", "kilobit": "125", "megabit": "125000", "gigabit": "125000000",
     },
 }  # fmt: skip
 _SYMBOLS: dict[str, dict[str, int | Fraction]] = {
     "data": {
-        "kB KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "PB": 10**15, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
-        "Mbit Mb": 125_000, "Gbit Gb": 125_000_000,
+        "kB KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "PB": 10**15, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30,
+        "TiB": 2**40, "Mbit Mb": 125_000, "Gbit Gb": 125_000_000,
     },
     "energy": {"kWh": 1, "MWh": 10**3, "GWh": 10**6, "TWh": 10**9},
     "power": {"W": 1, "kW": 10**3, "MW": 10**6, "GW": 10**9},
@@ -62,20 +63,20 @@ UNIT_NAMES: Final = {
     for names, size in of.items()
     for name in names.split()
 }
-"""By name, in small letters and in the singular."""
+"""By name, in lower case and singular."""
 UNIT_SYMBOLS: Final = {
     name: MeasureUnit(kind, Fraction(size))
     for kind, of in _SYMBOLS.items()
     for names, size in of.items()
     for name in names.split()
 }
-"""By abbreviation, of which the case says something."""
+"""By symbol, which is case-sensitive."""
 POUND: Final = UNIT_NAMES["lb"]
-"""Beside `5 pounds`, which may be money."""
+"""For `5 pounds`, which may also be money."""
 METRE_LETTERS: Final = {"m": UNIT_NAMES["metre"], "mm": UNIT_NAMES["mm"]}
-"""Letters behind a number that may be units, or scales."""
+"""Letters after a number that may be units or scales."""
 _NON_UNIT_LETTERS = frozenset({"G", "H"})
-"""Letters that are units only where they are small."""
+"""Letters that are units only in lower case."""
 UNIT_PATTERN: Final = "|".join(sorted((re.escape(one) for one in UNIT_NAMES), key=len, reverse=True))
 _SYMBOL_PATTERN = "|".join(sorted(map(re.escape, UNIT_SYMBOLS), key=len, reverse=True))
 _PER_PATTERN = r"(?:\s?/\s?|\s(?:per|an?)\s)"
@@ -88,7 +89,7 @@ _UNIT = re.compile(
 
 
 def unit_at(text: str, end: int) -> MeasureUnit | None:
-    """The unit that stands behind a number which ends there; None where there is none that is known, as `kg per year` is not."""
+    """Returns the unit after a number that ends at a position; None if there is no known one, as for `kg per year`."""
     if (found := _UNIT.match(text, end)) is None:
         return None
     if found["per"]:
@@ -108,7 +109,7 @@ def unit_at(text: str, end: int) -> MeasureUnit | None:
 
 
 def _speed_unit(found: re.Match[str]) -> MeasureUnit | None:
-    """A speed by the hour, the minute or the second; no other rate is known."""
+    """Returns a speed per hour, minute or second; other rates are unknown."""
     if found["mark"] or found["power"] or found["raised"]:
         return None
     way = METRE_LETTERS["m"] if found["word"].lower() == "m" else UNIT_NAMES[found["word"].lower()]

@@ -1,7 +1,13 @@
-"""Numerals that the grammar of numbers does not read: of other scripts and languages, Roman, raised, vague, disguised.
+"""Numerals that the grammar of numbers does not parse: other scripts and languages, Roman, superscript, vague,
+disguised.
 
-A check that looks up the numbers of an answer sees none of these. It cannot tell whether the evidence has them, unless they stand there as
-they are written, or unless their value is plain and stands there.
+A check that looks up the numbers of an answer does not see these. For an answer with one of them it is unknown whether
+the evidence supports it, unless the evidence has the same text, or its value if that is unambiguous.
+
+The second part lists number words of other languages, which are recognized but not evaluated. Languages: German, Dutch,
+Swedish, Danish, Norwegian, Finnish, Hungarian, Turkish, Italian, French, Spanish, Portuguese, Romanian, Polish, Czech,
+Indonesian, Latin, Vietnamese, Swahili, Russian, Ukrainian, Greek, Arabic, Hebrew, Chinese, Japanese, Korean. Words of
+other scripts cannot be recognized.
 """
 
 from __future__ import annotations
@@ -18,24 +24,26 @@ from orchestra.text.numbers.units import unit_at
 from orchestra.text.numbers.words import ORDINALS, POWER_WORDS, SMALL_NUMBERS
 
 COMPOUNDS: Final = {
-    "de": "null eins zwei zwo drei vier fünf fuenf sechs sieben acht neun zehn elf zwölf zwoelf sech sieb zwanzig dreißig dreissig vierzig "
-    "hundert tausend milliarde billiarde dutzend anderthalb",
-    "nl": "nul twee drie vier vijf zes zeven acht negen tien elf twaalf dertien veertien twintig dertig veertig tachtig honderd duizend "
-    "miljoen miljard",
-    "sv": "noll två tre fyra fem sex sju åtta nio tio elva tolv tretton fjorton femton sexton sjutton arton nitton tjugo trettio fyrtio "
-    "hundra tusen miljon miljard",
-    "da": "nul tre fire fem seks syv sju otte åtte elleve tolv tretten fjorten femten seksten sytten atten nitten tyve tjue tredive tretti "
-    "fyrre førti halvtreds tres halvfjerds firs åtti halvfems femti seksti sytti nitti hundrede hundre tusind tusen",
-    "fi": "nolla yksi kaksi kolme neljä viisi kuusi seitsemän kahdeksan yhdeksän kymmenen toista kymmentä sata sataa tuhat tuhatta "
-    "miljoona",
-    "hu": "nulla kettő két három négy öt hat hét nyolc kilenc tíz tizen húsz huszon harminc negyven ötven hatvan hetven nyolcvan kilencven "
-    "száz ezer millió milliárd",
-    "tr": "sıfır iki üç dört beş altı yedi sekiz dokuz on yirmi otuz kırk elli altmış yetmiş seksen doksan yüz bin milyon milyar",
-    "it": "uno due tre quattro cinque sei sette otto nove dieci undici dodici tredici quattordici quindici sedici diciassette "
-    "diciotto diciannove venti vent trenta trent quaranta quarant cinquanta cinquant sessanta sessant settanta settant "
-    "ottanta ottant novanta novant cento mille mila milione milioni miliardo miliardi",
+    "de": "null eins zwei zwo drei vier fünf fuenf sechs sieben acht neun zehn elf zwölf zwoelf sech sieb zwanzig "
+    "dreißig dreissig vierzig hundert tausend milliarde billiarde dutzend anderthalb",
+    "nl": "nul twee drie vier vijf zes zeven acht negen tien elf twaalf dertien veertien twintig dertig veertig "
+    "tachtig honderd duizend miljoen miljard",
+    "sv": "noll två tre fyra fem sex sju åtta nio tio elva tolv tretton fjorton femton sexton sjutton arton nitton "
+    "tjugo trettio fyrtio hundra tusen miljon miljard",
+    "da": "nul tre fire fem seks syv sju otte åtte elleve tolv tretten fjorten femten seksten sytten atten nitten "
+    "tyve tjue tredive tretti fyrre førti halvtreds tres halvfjerds firs åtti halvfems femti seksti sytti nitti "
+    "hundrede hundre tusind tusen",
+    "fi": "nolla yksi kaksi kolme neljä viisi kuusi seitsemän kahdeksan yhdeksän kymmenen toista kymmentä sata sataa "
+    "tuhat tuhatta miljoona",
+    "hu": "nulla kettő két három négy öt hat hét nyolc kilenc tíz tizen húsz huszon harminc negyven ötven hatvan "
+    "hetven nyolcvan kilencven száz ezer millió milliárd",
+    "tr": "sıfır iki üç dört beş altı yedi sekiz dokuz on yirmi otuz kırk elli altmış yetmiş seksen doksan yüz bin "
+    "milyon milyar",
+    "it": "uno due tre quattro cinque sei sette otto nove dieci undici dodici tredici quattordici quindici sedici "
+    "diciassette diciotto diciannove venti vent trenta trent quaranta quarant cinquanta cinquant sessanta sessant "
+    "settanta settant ottanta ottant novanta novant cento mille mila milione milioni miliardo miliardi",
 }
-"""Languages that write number words together; each word is one or more of these, with what `_JOINTS` and `_SUFFIXES` have."""
+"""Languages that join number words; each word consists of one or more of these, with `_JOINTS` and `_SUFFIXES`."""
 _JOINTS = {
     "de": "und|ein",
     "nl": "en|ën|een",
@@ -47,90 +55,90 @@ _JOINTS = {
     "it": "",
 }
 _ENDINGS = {
-    "de": "(?:zig|ßig)?(?:en|n)?(?:s?t?e[rsnm]?|fach|mal)?", "nl": "(?:tien|tig)?(?:de|ste|en|voud)?", "sv": "(?:er|de|te|nde)?",
-    "da": "(?:er|de|te|nde)?", "fi": "(?:a|ä|n)?", "hu": "(?:an|en|odik|edik|adik|ödik)?", "tr": "(?:inci|ıncı|uncu|üncü|nci|ncı)?",
-    "it": "(?:esimo|esima|esimi)?",
+    "de": "(?:zig|ßig)?(?:en|n)?(?:s?t?e[rsnm]?|fach|mal)?", "nl": "(?:tien|tig)?(?:de|ste|en|voud)?",
+    "sv": "(?:er|de|te|nde)?", "da": "(?:er|de|te|nde)?", "fi": "(?:a|ä|n)?", "hu": "(?:an|en|odik|edik|adik|ödik)?",
+    "tr": "(?:inci|ıncı|uncu|üncü|nci|ncı)?", "it": "(?:esimo|esima|esimi)?",
 }  # fmt: skip
 NUMBER_WORDS: Final = (
     # French
-    "zéro deux trois quatre cinq six sept huit neuf dix onze douze treize quatorze quinze seize vingt vingts trente quarante "
-    "cinquante soixante septante huitante octante nonante cent cents mille milliard milliards deuxième troisième quatrième "
-    "cinquième sixième septième huitième neuvième dixième onzième douzième quinzième vingtième trentième centième millième douzaine "
-    "vingtaine centaine centaines millier milliers "
+    "zéro deux trois quatre cinq six sept huit neuf dix onze douze treize quatorze quinze seize vingt vingts trente "
+    "quarante cinquante soixante septante huitante octante nonante cent cents mille milliard milliards deuxième "
+    "troisième quatrième cinquième sixième septième huitième neuvième dixième onzième douzième quinzième vingtième "
+    "trentième centième millième douzaine vingtaine centaine centaines millier milliers "
     # Spanish
-    "cero dos tres cuatro cinco seis siete ocho nueve diez once doce trece catorce quince dieciséis dieciseis diecisiete dieciocho "
-    "diecinueve veinte veintiuno veintiún veintidós veintitrés veinticuatro veinticinco veintiséis veintisiete veintiocho "
-    "veintinueve treinta cuarenta cincuenta sesenta setenta ochenta noventa cien ciento cientos doscientos trescientos "
-    "cuatrocientos quinientos seiscientos setecientos ochocientos novecientos doscientas trescientas cuatrocientas quinientas "
-    "seiscientas setecientas ochocientas novecientas mil millón millon millones docena docenas tercero cuarto quinto séptimo octavo "
-    "noveno décimo "
+    "cero dos tres cuatro cinco seis siete ocho nueve diez once doce trece catorce quince dieciséis dieciseis "
+    "diecisiete dieciocho diecinueve veinte veintiuno veintiún veintidós veintitrés veinticuatro veinticinco "
+    "veintiséis veintisiete veintiocho veintinueve treinta cuarenta cincuenta sesenta setenta ochenta noventa cien "
+    "ciento cientos doscientos trescientos cuatrocientos quinientos seiscientos setecientos ochocientos novecientos "
+    "doscientas trescientas cuatrocientas quinientas seiscientas setecientas ochocientas novecientas mil millón millon "
+    "millones docena docenas tercero cuarto quinto séptimo octavo noveno décimo "
     # Portuguese
-    "dois duas três quatro oito sete dez treze catorze quatorze dezesseis dezasseis dezessete dezassete dezoito dezenove dezanove vinte "
-    "trinta quarenta cinquenta sessenta oitenta cem duzentos trezentos quatrocentos quinhentos seiscentos setecentos oitocentos novecentos "
-    "duzentas trezentas quatrocentas quinhentas milhão milhões milhares "
+    "dois duas três quatro oito sete dez treze catorze quatorze dezesseis dezasseis dezessete dezassete dezoito "
+    "dezenove dezanove vinte trinta quarenta cinquenta sessenta oitenta cem duzentos trezentos quatrocentos quinhentos "
+    "seiscentos setecentos oitocentos novecentos duzentas trezentas quatrocentas quinhentas milhão milhões milhares "
     "bilhão bilhões dúzia dúzias "
     # Romanian
-    "doi două trei patru cinci șase şase sase șapte şapte sapte opt nouă zece unsprezece doisprezece treisprezece paisprezece "
-    "cincisprezece șaisprezece șaptesprezece optsprezece nouăsprezece douăzeci treizeci patruzeci cincizeci șaizeci șaptezeci "
-    "optzeci nouăzeci sută sute milion milioane "
+    "doi două trei patru cinci șase şase sase șapte şapte sapte opt nouă zece unsprezece doisprezece treisprezece "
+    "paisprezece cincisprezece șaisprezece șaptesprezece optsprezece nouăsprezece douăzeci treizeci patruzeci "
+    "cincizeci șaizeci șaptezeci optzeci nouăzeci sută sute milion milioane "
     # Polish
-    "jeden jedna dwa dwie trzy cztery pięć sześć siedem osiem dziewięć dziesięć jedenaście dwanaście trzynaście czternaście piętnaście "
-    "szesnaście siedemnaście osiemnaście dziewiętnaście dwadzieścia trzydzieści czterdzieści pięćdziesiąt sześćdziesiąt siedemdziesiąt "
-    "osiemdziesiąt dziewięćdziesiąt sto dwieście trzysta czterysta pięćset sześćset siedemset osiemset dziewięćset tysiąc tysiące tysięcy "
-    "miliony milionów "
+    "jeden jedna dwa dwie trzy cztery pięć sześć siedem osiem dziewięć dziesięć jedenaście dwanaście trzynaście "
+    "czternaście piętnaście szesnaście siedemnaście osiemnaście dziewiętnaście dwadzieścia trzydzieści czterdzieści "
+    "pięćdziesiąt sześćdziesiąt siedemdziesiąt osiemdziesiąt dziewięćdziesiąt sto dwieście trzysta czterysta pięćset "
+    "sześćset siedemset osiemset dziewięćset tysiąc tysiące tysięcy miliony milionów "
     # Czech
-    "nula dva dvě tři čtyři pět šest sedm osm devět deset jedenáct dvanáct třináct čtrnáct patnáct šestnáct sedmnáct osmnáct devatenáct "
-    "dvacet třicet čtyřicet padesát šedesát sedmdesát osmdesát devadesát stě tisíc tisíce "
+    "nula dva dvě tři čtyři pět šest sedm osm devět deset jedenáct dvanáct třináct čtrnáct patnáct šestnáct sedmnáct "
+    "osmnáct devatenáct dvacet třicet čtyřicet padesát šedesát sedmdesát osmdesát devadesát stě tisíc tisíce "
     # Indonesian, Latin, Vietnamese, Swahili
     "satu dua tiga empat lima enam tujuh delapan sembilan sepuluh sebelas belas puluh seratus ratus seribu ribu juta "
-    "quattuor quinque septem octo novem decem undecim duodecim viginti triginta quadraginta quinquaginta centum ducenti quingenti "
-    "một bốn năm sáu bảy tám chín mười trăm nghìn triệu "
-    "mbili tatu nne tano sita nane tisa kumi elfu "
+    "quattuor quinque septem octo novem decem undecim duodecim viginti triginta quadraginta quinquaginta centum "
+    "ducenti quingenti một bốn năm sáu bảy tám chín mười trăm nghìn triệu mbili tatu nne tano sita nane tisa kumi elfu "
     # Danish and Norwegian numbers that are too short to be part of a compound
     "milliard milliarder"
 )
 HOMOGRAPHS: Final = frozenset(
     WORD.findall("elf otto uno duo lima mila trent sita sata quince tio vent dos opt dua nove tano")
 )
-"""Those that are words or names in English too. They count in a text without English function words."""
+"""Number words that are also words or names in English. They count in a text without English function words."""
 WEAK_NUMBER_WORDS: Final = frozenset(
     WORD.findall("on bin hat fire to ni ti en et hai ba due six once cent cents sex mil seize sept null doi fem doze")
 )
-"""Those that are frequent words in English. They count beside another number word, and in a text with function words of other languages."""
+"""Number words that are also frequent words in English. They count next to another number word, and in a text with
+function words of other languages.
+"""
 CONJUNCTIONS: Final = frozenset(WORD.findall("und en och og et y e i и та και"))
-"""What joins the words of one number."""
+"""Conjunctions between the words of one number."""
 _ENGLISH_FUNCTION_WORDS: Final = frozenset(
     WORD.findall("the and with from that this which they been were are its their")
 )
 _OTHER_FUNCTION_WORDS: Final = frozenset(
     WORD.findall(
-        "der das und ist eine wurde jahre les est une dans ans el una fue es años il della dei nel che sono anni foi em anos het een jaar "
-        "är och det og år ve yıl az és"
+        "der das und ist eine wurde jahre les est une dans ans el una fue es años il della dei nel che sono anni foi "
+        "em anos het een jaar är och det og år ve yıl az és"
     )
 )
 _CYRILLIC_EXACT = frozenset(
     WORD.findall(
-        "ноль нуль один одна одно одного два две двух дві три трёх трех трьох сто ста пять шесть семь восемь шість сім вісім оба обе"
+        "ноль нуль один одна одно одного два две двух дві три трёх трех трьох сто ста пять шесть семь восемь шість "
+        "сім вісім оба обе"
     )
 )
 _CYRILLIC = re.compile(
-    "(?:двое|трое|четыр|чотир|четвер|пятер|пятнадц|пятидес|пятьдес|пятьс|пятис|шестнадц|шестьдес|шестис|шестьс|семнадц|семьдес|семьс|"
-    "восемнадц|восьми|восемьдес|восемьс|девять|девяти|девятн|девяно|девят|десять|десяти|десят|одиннадц|двенадц|двaнадц|тринадц|четырнадц|"
-    "двадц|тридц|сорок|двести|двухс|триста|трехс|трёхс|тысяч|тисяч|миллион|мільйон|миллиард|мільярд|перв|втор|трет|шест|седьм|восьм|"
-    "одинадц|дванадц|чотирнадц|сімнадц|вісімнадц|дев.?ять|двісті|сотн|сотен|дюжин|вдвое|втрое|девет|седем|осем|десет|хиляд|стотин)"
+    ""
+    "(?:двое|трое|четыр|чотир|четвер|пятер|пятнадц|пятидес|пятьдес|пятьс|пятис|шестнадц|шестьдес|шестис|шестьс|семнадц|семьдес|семьс|восемнадц|восьми|восемьдес|восемьс|девять|девяти|девятн|девяно|девят|десять|десяти|десят|одиннадц|двенадц|двaнадц|тринадц|четырнадц|двадц|тридц|сорок|двести|двухс|триста|трехс|трёхс|тысяч|тисяч|миллион|мільйон|миллиард|мільярд|перв|втор|трет|шест|седьм|восьм|одинадц|дванадц|чотирнадц|сімнадц|вісімнадц|дев.?ять|двісті|сотн|сотен|дюжин|вдвое|втрое|девет|седем|осем|десет|хиляд|стотин)"
 )
 _GREEK = re.compile(
-    "(?:μηδεν|δυο|τρια|τρεις|τεσσερ|πεντε|εξι|επτα|εφτα|οκτω|οχτω|εννεα|εννια|δεκα|ενδεκα|εντεκα|δωδεκα|εικοσι|τριαντα|σαραντα|πενηντα|"
-    "εξηντα|εβδομηντα|ογδοντα|ενενηντα|εκατο|διακοσι|τριακοσι|τετρακοσι|πεντακοσι|εξακοσι|επτακοσι|εφτακοσι|οκτακοσι|οχτακοσι|εννιακοσι|"
+    ""
+    "(?:μηδεν|δυο|τρια|τρεις|τεσσερ|πεντε|εξι|επτα|εφτα|οκτω|οχτω|εννεα|εννια|δεκα|ενδεκα|εντεκα|δωδεκα|εικοσι|τριαντα|σαραντα|πενηντα|εξηντα|εβδομηντα|ογδοντα|ενενηντα|εκατο|διακοσι|τριακοσι|τετρακοσι|πεντακοσι|εξακοσι|επτακοσι|εφτακοσι|οκτακοσι|οχτακοσι|εννιακοσι|"
     "χιλι|εκατομμυρι|δισεκατομμυρι)|.*\u0374"
 )
 _ARABIC = re.compile(
-    "(?:و|ب|ل|ف|ك|ال)*(?:صفر|واحد|واحدة|اثن|إثن|اثنا|اثنان|اثنين|ثلاث|أربع|اربع|خمس|ستة|ست|ستون|ستين|سبع|ثمان|تسع|عشر|عشرة|عشرون|عشرين|"
-    "مائة|مئة|مائت|مئت|ألف|الف|آلاف|ألفين|ألفان|مليون|ملايين|مليار)(?:ة|ون|ين|ان|ا|ائة|مائة|مئة)?"
+    ""
+    "(?:و|ب|ل|ف|ك|ال)*(?:صفر|واحد|واحدة|اثن|إثن|اثنا|اثنان|اثنين|ثلاث|أربع|اربع|خمس|ستة|ست|ستون|ستين|سبع|ثمان|تسع|عشر|عشرة|عشرون|عشرين|مائة|مئة|مائت|مئت|ألف|الف|آلاف|ألفين|ألفان|مليون|ملايين|مليار)(?:ة|ون|ين|ان|ا|ائة|مائة|مئة)?"
 )
 _HEBREW = re.compile(
-    "(?:ו|ב|ל|מ|ה|ש|כ)*(?:אפס|אחת|אחד|שתיים|שניים|שתי|שני|שלוש|שלושה|ארבע|ארבעה|חמש|חמישה|שש|שישה|שבע|שבעה|שמונה|תשע|תשעה|עשר|עשרה|עשרים|"
-    "שלושים|ארבעים|חמישים|שישים|שבעים|שמונים|תשעים|מאה|מאות|מאתיים|אלף|אלפים|אלפיים|מיליון|מיליארד)"
+    ""
+    "(?:ו|ב|ל|מ|ה|ש|כ)*(?:אפס|אחת|אחד|שתיים|שניים|שתי|שני|שלוש|שלושה|ארבע|ארבעה|חמש|חמישה|שש|שישה|שבע|שבעה|שמונה|תשע|תשעה|עשר|עשרה|עשרים|שלושים|ארבעים|חמישים|שישים|שבעים|שמונים|תשעים|מאה|מאות|מאתיים|אלף|אלפים|אלפיים|מיליון|מיליארד)"
 )
 _KOREAN = re.compile(
     "(?:제|약)?[영공일이삼사오육륙칠팔구십백천만억조]{2,}(?:년|월|일|명|개|원|번|회|도|층|살|세|시|분|초|킬로|미터)?.{0,3}"
@@ -142,11 +150,11 @@ _KANA = re.compile(
     "ひとつ|ふたつ|みっつ|よっつ|いつつ|むっつ|ななつ|やっつ|ここのつ|[ひびぴ]ゃく|じゅう|きゅう|せんきゅう|はっせん"
 )
 HAN_NUMERALS: Final = "〇零一二三四五六七八九十百千万萬億亿兆两兩壹弐貳贰参參叁肆伍陸陆柒捌玖拾佰仟廿卅〡-〩〸-〺"
-"""Characters of Chinese and Japanese numerals, for a class of a regular expression."""
+"""Characters of Chinese and Japanese numerals, for a character class."""
 _KNOWN_SCRIPTS = frozenset(
     WORD.findall("LATIN CYRILLIC GREEK ARABIC HEBREW HANGUL CJK HIRAGANA KATAKANA IDEOGRAPHIC MODIFIER")
 )
-"""Scripts of which number words are recognised here, and letters of no script."""
+"""Scripts with recognized number words, and letters of no script."""
 _LOOKALIKE_LETTERS = str.maketrans(
     "аеорсухіјѕһԁԛԝѵӏкмтвнгүҽАВЕКМНОРСТУХІЈЅԌԚԜѴӀοαρτυνικχωεϝϲΑΒΕΖΗΙΚΜΝΟΡΤΥΧսոօցհաԼՕꓲꓦꓫꓡꓚꓓꓟɑɡı",
     "aeopcyxijshdqwvlkmtbhryeABEKMHOPCTYXIJSGQWVIoaptuvikxwefcABEZHIKMNOPTYXunoghwLOIVXLCDMagi",
@@ -168,17 +176,17 @@ _NUMBER_WORDS = frozenset(WORD.findall(NUMBER_WORDS))
 
 
 def is_english(tokens: Sequence[str]) -> bool:
-    """Whether a text has a word that English uses and no other language here does."""
+    """Returns whether a text has a word that is English and belongs to no other language of this module."""
     return not _ENGLISH_FUNCTION_WORDS.isdisjoint(tokens)
 
 
 def is_of_other_language(tokens: Sequence[str]) -> bool:
-    """Whether a text has a function word of another language, and none of English."""
+    """Returns whether a text has a function word of another language, and none of English."""
     return not _OTHER_FUNCTION_WORDS.isdisjoint(tokens) and not is_english(tokens)
 
 
 def is_number_word(token: str) -> bool:
-    """Whether a word, case folded, is a number word of a language other than English."""
+    """Returns whether a case-folded word is a number word of a language other than English."""
     if token in _NUMBER_WORDS or token in WEAK_NUMBER_WORDS:
         return True
     if token.isascii() or script(token[0]) == "LATIN":
@@ -195,31 +203,31 @@ def is_number_word(token: str) -> bool:
 
 
 def script(char: str) -> str:
-    """The script of a letter, as the name of its character has it."""
+    """Returns the script of a letter, from its Unicode name."""
     return unicodedata.name(char, "UNKNOWN").split(" ")[0].split("-")[0]
 
 
 def is_of_unknown_script(token: str) -> bool:
-    """Whether a word has letters of a script of which no number word is recognised."""
+    """Returns whether a word has letters of a script without recognized number words."""
     return not token.isascii() and any(
         script(char) not in _KNOWN_SCRIPTS for char in token if char.isalpha() and not char.isascii()
     )
 
 
 def to_latin(token: str) -> str:
-    """A word with the letters of other scripts that look like Latin ones replaced by these."""
+    """Replaces letters of other scripts that look like Latin ones."""
     return token if token.isascii() else token.translate(_LOOKALIKE_LETTERS)
 
 
 def has_mixed_scripts(token: str) -> bool:
-    """Whether a word has letters of two scripts that look alike, and one of them looks like a Latin one."""
+    """Returns whether a word has letters of two scripts that look alike, and one of them looks like a Latin one."""
     if token.isascii() or to_latin(token) == token:
         return False
     return len({script(char) for char in token if char.isalpha()} & _LOOKALIKE_SCRIPTS) > 1
 
 
 def strip_accents(text: str) -> str:
-    """A text without the marks on its letters."""
+    """Removes combining marks from a text."""
     return "".join(char for char in unicodedata.normalize("NFD", text) if not unicodedata.combining(char))
 
 
@@ -227,13 +235,13 @@ _IGNORABLE = re.compile(
     "[\u0000-\u0008\u000e-\u001b\u007f\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202c"
     "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-"""Characters that are not seen in a text, and may stand inside a word or a number."""
+"""Invisible characters, which may be inside a word or a number."""
 _REVERSED = re.compile("[\u202d\u202e]")
-"""Characters that show digits in another order than the text has them."""
+"""Characters that display digits in another order."""
 _TOKEN = re.compile(f"[{UNSPACED_SCRIPTS}]+|[^\\W_{UNSPACED_SCRIPTS}]+")
 _HAN = re.compile(f"[{HAN_NUMERALS}]+")
 _RAISED_UNIT = re.compile(r"(?<![^\W\d_])(?:[kcdmnµμ]?m|ft|in|mi|yd|sq|s|h)[²³](?!\w)", re.IGNORECASE)
-"""A unit of an area, of a volume, or per square second."""
+"""A unit of area or volume, or per square second."""
 _SUFFIXES = frozenset(
     (
         "s",
@@ -259,7 +267,7 @@ _SUFFIXES = frozenset(
         "tn",
     )
 )
-"""Letters behind digits that are no digits themselves. Others, such as the `O` of `189O`, may stand in the place of one."""
+"""Letters after digits that are not digits. Others, such as the `O` of `189O`, may replace a digit."""
 _LOOKALIKE = frozenset("lIoO")
 _LETTERS_FOR_DIGITS = re.compile("(?=.*O)(?=.*[lI])[lIO]+")
 _QUARTER = re.compile(r"Q([1-4])")
@@ -269,63 +277,64 @@ _ROMAN_LETTERS = re.compile(r"[IVXLCDM]{4,}")
 _SPACED_ROMAN = re.compile(r"(?<!\w)(?:[IVXLCDM]\.\s?){2,}[IVXLCDM](?!\w)")
 _NO_ROMAN = frozenset(
     WORD.findall(
-        "mix dix mild mill dill ill mid dim did lid vim civil civic mimic vivid livid cli di li vi mi xi ci md ml mm cm cd cl dl dm cc "
-        "mc mv dc cv lm"
+        "mix dix mild mill dill ill mid dim did lid vim civil civic mimic vivid livid cli di li vi mi xi ci md ml mm "
+        "cm cd cl dl dm cc mc mv dc cv lm"
     )
 )
-"""Words, names and units of small letters that only look like Roman numerals."""
+"""Words, names and units in lower case that only look like Roman numerals."""
 _ROMAN_CONTEXT = re.compile(
     r"(?:\b(?:chapter|part|section|volume|book|act|scene|phase|type|stage|grade|class|level|article|appendix|title|group|mark|war)"
     r"|(?<![.!?]\s)(?<!\A)\b[A-Z][^\W\d_]{2,})\s\Z"
 )
-"""What stands before a Roman numeral of one letter."""
+"""Text before a Roman numeral of one letter."""
 _NUMBER = rf"(?:{'|'.join(sorted((*SMALL_NUMBERS, *POWER_WORDS), key=len, reverse=True))})"
 _JOINED_WORDS = re.compile(
     rf"(?!ones)(?P<one>{_NUMBER})(?:fold|some|somes|something|ish|odd|s|es)|(?:{_NUMBER}|and){{2,}}(?:fold|some|something|ish|odd|s)?|"
     rf"(?:dozen|score|hundred|thousand|million)fold"
 )
-"""Number words that are written as one, and what is made of one."""
+"""Number words that are written as one word, and words derived from one."""
 _MULTIPLES = {
     **dict.fromkeys(("twice", "double", "doubled", "doubles", "doubling"), 2),
     **dict.fromkeys(("thrice", "triple", "tripled", "triples", "tripling", "treble", "trebled"), 3),
     **dict.fromkeys(("quadruple", "quadrupled", "quadruples", "quadrupling"), 4),
-    **dict.fromkeys(("quintuple", "quintupled"), 5), **dict.fromkeys(("sextuple", "sextupled"), 6), "septuple": 7, "octuple": 8,
-    "nil": 0, "nought": 0, "naught": 0,
+    **dict.fromkeys(("quintuple", "quintupled"), 5), **dict.fromkeys(("sextuple", "sextupled"), 6), "septuple": 7,
+    "octuple": 8, "nil": 0, "nought": 0, "naught": 0,
 }  # fmt: skip
 _HALVES = frozenset(("halved", "halves", "halving"))
 _VAGUE_WORDS = frozenset(
     WORD.findall(
-        "dozen dozens scores tens umpteen zillion zillions gazillion myriad myriads quadrillion quadrillions quintillion sextillion "
-        "septillion octillion nonillion decillion googol lakh lakhs crore crores fourscore threescore billionth trillionth quadrillionth "
-        "eleventy fourty fivety ninty ninteen fourteeen fiveteen twelth eigth nineth sixtey fourtieth milliard billiard"
+        "dozen dozens scores tens umpteen zillion zillions gazillion myriad myriads quadrillion quadrillions "
+        "quintillion sextillion septillion octillion nonillion decillion googol lakh lakhs crore crores fourscore "
+        "threescore billionth trillionth quadrillionth eleventy fourty fivety ninty ninteen fourteeen fiveteen "
+        "twelth eigth nineth sixtey fourtieth milliard billiard"
     )
 ) | {name for power in POWER_WORDS for name in (power, f"{power}s")}
 _DECADES = {f"{ten[:-1]}ies": value for ten, value in SMALL_NUMBERS.items() if value >= 20}
 _QUANTITY_WORDS = frozenset(("couple", "few", "several", "many", "some", "multi", "half"))
-"""What says how many of a power of ten, and not exactly."""
+"""Words for an inexact multiple of a power of ten."""
 _MAY_JOIN = re.compile(r"[\s\-\u2010\u2011'\u2019]*\Z")
 
 
 class UnparsedNumeral(NamedTuple):
-    """A numeral that is not read, where it stands, and what it is worth where that is plain."""
+    """A numeral that is not parsed, its position, and its values if they are unambiguous."""
 
     text: str
     start: int
     end: int
     values: tuple[Fraction, ...] = ()
     is_literal: bool = False
-    """Whether only the very same characters in the evidence say the same."""
+    """Whether only the same characters in the evidence support it."""
     is_part: bool = False
-    """Whether it may be a part of a longer numeral in the evidence, as `mille` is of `mille huit cent`."""
+    """Whether it may be a part of a longer numeral in the evidence, as `mille` in `mille huit cent`."""
 
 
 def strip_ignorable(text: str) -> str:
-    """A text without the characters in it that are not seen."""
+    """Removes invisible characters from a text."""
     return _IGNORABLE.sub("", text)
 
 
 def find_unparsed(text: str, parsed_spans: Iterable[tuple[int, int]]) -> Iterator[UnparsedNumeral]:
-    """The numerals of a text without ignorable characters that are not among those that were `parsed_spans`, in no order."""
+    """Returns the numerals outside of `parsed_spans` of a text without invisible characters, in no particular order."""
     if match := _REVERSED.search(text):
         yield UnparsedNumeral(text, match.start(), match.end(), is_literal=True)
     known = _ParsedText(to_ascii_digits(text), parsed_spans)
@@ -360,7 +369,7 @@ def find_unparsed(text: str, parsed_spans: Iterable[tuple[int, int]]) -> Iterato
 
 
 class _ParsedText:
-    """A text, and which characters of it were read."""
+    """A text, and which of its characters were parsed."""
 
     def __init__(self, text: str, parsed_spans: Iterable[tuple[int, int]]) -> None:
         self.text = text
@@ -374,7 +383,7 @@ class _ParsedText:
         return 0 not in self.is_parsed[start:end]
 
     def special_numerals(self, text: str) -> Iterator[UnparsedNumeral]:
-        """Digits that have a mark on them, and numerals that are no letters."""
+        """Yields digits with a combining mark, and numeric characters that are not letters."""
         if text.isascii():
             return
         for at, char in enumerate(text):
@@ -390,7 +399,7 @@ class _ParsedText:
 
 
 def _digit_token(known: _ParsedText, token: str, start: int, end: int) -> UnparsedNumeral | None:
-    """A token with a numeric character, where it is more than a number that was read with its unit."""
+    """Returns a token with a numeric character, if it is more than a parsed number with its unit."""
     uncovered = [at for at in range(start, end) if not known.is_parsed[at]]
     if any(known.text[at].isnumeric() for at in uncovered):
         if match := _QUARTER.fullmatch(token):
@@ -407,7 +416,7 @@ def _digit_token(known: _ParsedText, token: str, start: int, end: int) -> Unpars
 
 
 def _character_value(token: str) -> tuple[Fraction, ...]:
-    """What numeric characters without letters say: `①`, `¹⁸⁸⁹`, `Ⅳ`, `½`."""
+    """Returns the value of numeric characters without letters: `①`, `¹⁸⁸⁹`, `Ⅳ`, `½`."""
     digits = [unicodedata.digit(char, None) for char in token]
     if all(digit is not None for digit in digits):
         return (Fraction(int("".join(map(str, digits)))),)
@@ -419,7 +428,7 @@ def _character_value(token: str) -> tuple[Fraction, ...]:
 
 
 def _roman_values(text: str, token: str, start: int, end: int) -> tuple[Fraction, ...] | None:
-    """The values of a Roman numeral; None for what is none."""
+    """Returns the values of a Roman numeral; None if it is none."""
     shown = to_latin(unicodedata.normalize("NFKC", token))
     if not shown.isascii():
         return None
@@ -436,14 +445,16 @@ def _roman_values(text: str, token: str, start: int, end: int) -> tuple[Fraction
 
 
 def _has_roman_context(text: str, start: int, end: int) -> bool:
-    """Whether a letter stands behind a name or such a word as `chapter`, and is no initial: `Chapter V`, `Louis X`."""
+    """Returns whether a letter follows a name or a word such as `chapter`, and is not an initial: `Chapter V`, `Louis
+    X`.
+    """
     if text[end : end + 1] == "." and text[end + 1 : end + 3].strip()[:1].isalpha():
         return False
     return _ROMAN_CONTEXT.search(text, max(0, start - 40), start) is not None
 
 
 def _roman_value(upper: str) -> Fraction | None:
-    """What a Roman numeral is worth, also of one that repeats a letter too often; None for other letters."""
+    """Returns the value of a Roman numeral, also with too many repeated letters; None for other letters."""
     if _ADDITIVE.fullmatch(upper) is None:
         return None
     values = [_ROMAN[char] for char in upper]
@@ -463,7 +474,7 @@ _HAN_POWERS = {
 
 
 def _han_value(text: str) -> Fraction | None:
-    """What a Chinese or Japanese numeral is worth: by place, `一八八九`, or with powers of ten, `千八百八十九`."""
+    """Returns the value of a Chinese or Japanese numeral: by place (`一八八九`) or with powers (`千八百八十九`)."""
     if all(char in _HAN_DIGITS for char in text):
         return Fraction(int("".join(str(_HAN_DIGITS[char]) for char in text)))
     total = group = 0
@@ -490,16 +501,16 @@ class _Word(NamedTuple):
     is_numeral: bool = False
     values: tuple[Fraction, ...] = ()
     is_weak: bool = False
-    """Whether it counts only beside another numeral."""
+    """Whether it only counts next to another numeral."""
     is_joint: bool = False
-    """Whether it may join two numerals, or say how many of one: `und`, `several`."""
+    """Whether it may join two numerals or quantify one: `und`, `several`."""
     is_parsed: bool = False
     is_complete: bool = False
-    """Whether it is no part of a longer numeral."""
+    """Whether it is never part of a longer numeral."""
 
 
 class _Language(NamedTuple):
-    """What the function words of a text say of its language."""
+    """The language of a text as shown by its function words."""
 
     english: bool
     other: bool
@@ -508,7 +519,7 @@ class _Language(NamedTuple):
 def _classify_word(text: str, token: str, start: int, end: int, language: _Language) -> _Word:
     folded = unicodedata.normalize("NFKC", token).casefold()
     if to_latin(folded) != token.casefold() and _is_english_numeral(to_latin(folded)):
-        return _Word(start, end, is_numeral=True)  # in disguise
+        return _Word(start, end, is_numeral=True)  # a disguised numeral
     if _LETTERS_FOR_DIGITS.fullmatch(token):
         return _Word(start, end, is_numeral=True, is_complete=True)
     if (values := _english_values(text, folded, end)) is not None:
@@ -536,7 +547,7 @@ def _is_english_numeral(word: str) -> bool:
 
 
 def _english_values(text: str, word: str, end: int) -> tuple[Fraction, ...] | None:
-    """The values of an English numeral that is not read as a number; None for another word."""
+    """Returns the values of an English numeral that is not parsed as a number; None for another word."""
     if word == "scores" and not text[end : end + 4].lower().startswith(" of "):
         return None
     if word in _VAGUE_WORDS:
@@ -553,7 +564,7 @@ def _english_values(text: str, word: str, end: int) -> tuple[Fraction, ...] | No
 
 
 def _merge_runs(text: str, words: Sequence[_Word]) -> Iterator[UnparsedNumeral]:
-    """Numerals that stand side by side, as one."""
+    """Merges adjacent numerals."""
     at = 0
     while at < len(words):
         if not (words[at].is_numeral and not words[at].is_weak):
@@ -591,14 +602,14 @@ def _is_beside(text: str, words: Sequence[_Word], left: int, right: int) -> bool
 
 
 class TextWords:
-    """The words of some texts, in which a numeral is looked for as it is written."""
+    """The words of some texts, for looking up numerals as they are written."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self.texts = texts
         self._joined: str | None = None
 
     def contains(self, numeral: UnparsedNumeral) -> bool:
-        """Whether a numeral stands in the texts as it is written, and is no part of a longer one."""
+        """Returns whether the texts contain a numeral as written, and not as part of a longer one."""
         if numeral.is_literal:
             return any(self._contains_literal(numeral.text, text) for text in self.texts)
         words = " ".join(_normalized_tokens(numeral.text))
@@ -632,17 +643,19 @@ class TextWords:
 
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉µ", "0123456789μ")
 _LETTER_DIGIT_BOUNDARY = re.compile(r"(?<=[^\W\d_])(?=\d)")
-"""Between the letters and the digits of a name: `HIV1` is `HIV-1`."""
+"""Between letters and digits of a name: `HIV1` equals `HIV-1`."""
 
 
 def _normalized_tokens(text: str) -> list[str]:
-    """The words of a text as they are compared: case folded, small figures below the line as others, without stops in abbreviations."""
+    """Returns the words of a text for comparison: case folded, with normal figures for subscripts, without points in
+    abbreviations.
+    """
     folded = unicodedata.normalize("NFC", strip_ignorable(to_ascii_digits(text))).translate(_SUBSCRIPTS).casefold()
     return _TOKEN.findall(re.sub(r"(?<![^\W\d_])([^\W\d_])\.(?=[^\W\d_](?:\W|\Z))", r"\1", folded))
 
 
 def _is_numeral_word(word: str) -> bool:
-    """Whether a word beside a numeral makes it a longer one."""
+    """Returns whether a word next to a numeral makes it a longer one."""
     if not word or word in WEAK_NUMBER_WORDS or word in HOMOGRAPHS:
         return False
     return word[0].isdigit() or _is_english_numeral(word) or is_number_word(word)

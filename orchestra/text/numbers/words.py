@@ -1,4 +1,8 @@
-"""Numbers that a text writes in words: `twenty-one`, `a hundred and five`, `two million three hundred thousand`, `half a million`."""
+"""Numbers in words, such as `twenty-one`, `a hundred and five`, `two million three hundred thousand` and `half a
+million`, and phrases with numbers, such as `two thirds`, `the seventh`, `half a dozen` and `1/2`.
+
+A phrase states a number, or supports one: `both` and `twice` support a two, and `Louis XIV` a fourteenth.
+"""
 
 from __future__ import annotations
 
@@ -11,27 +15,30 @@ from orchestra.text.keywords import CASE_FOLDS
 from orchestra.text.numbers.units import UNIT_PATTERN
 
 UNIT_WORDS: Final = (
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen",
-    "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
 )  # fmt: skip
 TENS_WORDS: Final = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 SMALL_NUMBERS: Final = {name: value for value, name in enumerate(UNIT_WORDS)} | {
     name: 10 * value for value, name in enumerate(TENS_WORDS, 2)
 }
-"""Words for what is less than a hundred."""
+"""Words for numbers below a hundred."""
 POWER_WORDS: Final = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-"""Words that multiply, and by what power of ten."""
+"""Words that multiply, with their powers of ten."""
 _POWER = "|".join(POWER_WORDS)
 _WORD = rf"(?:{'|'.join(sorted((*SMALL_NUMBERS, *POWER_WORDS), key=len, reverse=True))})\b"
 NUMBER_WORDS_PATTERN: Final = rf"{_WORD}(?:[\s-](?:and[\s-])?{_WORD})*"
-"""A row of number words, as a pattern; `find_written_numbers` says how many numbers it is."""
-_SMALL = rf"(?:(?P<tens>{'|'.join(TENS_WORDS)})(?:[\s-](?P<unit>{'|'.join(UNIT_WORDS[1:10])}))?|(?P<word>{'|'.join(reversed(UNIT_WORDS))}))\b"
+"""A sequence of number words, as a pattern; `find_written_numbers` splits it into numbers."""
+_SMALL = (
+    rf"(?:(?P<tens>{'|'.join(TENS_WORDS)})(?:[\s-](?P<unit>{'|'.join(UNIT_WORDS[1:10])}))?"
+    rf"|(?P<word>{'|'.join(reversed(UNIT_WORDS))}))\b"
+)
 _START = re.compile(
     rf"\b(?:(?P<one>an?)(?=[\s-](?:{_POWER})\b)|(?P<part>half|quarter|an?[\s-](?:half|quarter))\b|{_SMALL})",
     re.IGNORECASE,
 )
 _NEXT = re.compile(rf"[\s-](?P<and>and[\s-])?{_SMALL}", re.IGNORECASE)
-"""What may follow `two hundred` or `two million`: `and five`, `three hundred`."""
+"""Continuations of `two hundred` or `two million`: `and five`, `three hundred`."""
 _HUNDREDS = re.compile(r"[\s-]hundred\b", re.IGNORECASE)
 _SCALE = re.compile(r"[\s-](thousand|million|billion|trillion)s?\b", re.IGNORECASE)
 _HALF = re.compile(r"[\s-]and[\s-]a[\s-]half\b", re.IGNORECASE)
@@ -41,16 +48,16 @@ _PART = re.compile(
     re.IGNORECASE,
 )
 _FRACTION_OF = re.compile(r"(?:ths?|thirds?|quarters?|hal(?:f|ves))\s+of\s+$", re.IGNORECASE)
-"""Before `a million`: a share of it, which is another number."""
+"""Before `a million`: a fraction of it, which is another number."""
 _BETWEEN = re.compile(r"\bbetween\s(?:about\s|around\s|roughly\s|some\s)?$", re.IGNORECASE)
 _OTHER_END = re.compile(r"\s(?:and|to)\s", re.IGNORECASE)
 _HYPHENS = str.maketrans("\u2010\u2011", "--") | CASE_FOLDS
 _BEFORE = 24
-"""Characters before a number that are looked at."""
+"""Characters before a number that are examined."""
 
 
 class WrittenNumber(NamedTuple):
-    """A number in words, and its place in the text; `plain` and `step` are those of `orchestra.text.numbers.numbers.Number`."""
+    """A number in words and its position; `plain` and `step` are as in `orchestra.text.numbers.numbers.Number`."""
 
     value: Fraction
     plain: Fraction
@@ -60,7 +67,7 @@ class WrittenNumber(NamedTuple):
 
 
 def find_written_numbers(text: str) -> Iterator[WrittenNumber]:
-    """The numbers of a text that stand there in words, in their order."""
+    """Yields the written-out numbers of a text in order."""
     text = text.translate(_HYPHENS)
     after = 0
     for match in _START.finditer(text):
@@ -78,7 +85,7 @@ def find_written_numbers(text: str) -> Iterator[WrittenNumber]:
 
 
 def _fraction_of_power(text: str, start: int) -> WrittenNumber | None:
-    """Half a million, three quarters of a million."""
+    """Parses half a million, three quarters of a million."""
     if (match := _PART.match(text, start)) is None:
         return None
     share = Fraction(1, 2) if match["half"] else Fraction(1, 4) if match["quarter"] else Fraction(3, 4)
@@ -87,7 +94,7 @@ def _fraction_of_power(text: str, start: int) -> WrittenNumber | None:
 
 
 def _compose(text: str, match: re.Match[str], *, joined: bool) -> WrittenNumber:
-    """A number from its first word on. Where it is not `joined`, an `and` parts two numbers, as behind `between`."""
+    """Parses a number from its first word. Without `joined`, an `and` separates two numbers, as after `between`."""
     group, end = _parse_group(text, match, joined=joined)
     power, end = _parse_scale(text, end)
     total, plain, step = group * 10**power, group, Fraction(10**power)
@@ -104,7 +111,7 @@ def _compose(text: str, match: re.Match[str], *, joined: bool) -> WrittenNumber:
 
 
 def _parse_group(text: str, match: re.Match[str], *, joined: bool) -> tuple[Fraction, int]:
-    """A number under a thousand, or of so many hundreds, and where it ends."""
+    """Parses a number below a thousand, or a number of hundreds, and returns its end."""
     value, end = _small_value(match), match.end()
     if hundreds := _HUNDREDS.match(text, end):
         value, end = value * 100, hundreds.end()
@@ -118,13 +125,13 @@ def _parse_group(text: str, match: re.Match[str], *, joined: bool) -> tuple[Frac
 
 
 def _small_value(match: re.Match[str]) -> int:
-    """A number under a hundred."""
+    """Returns a number below a hundred."""
     words = [word.lower() for word in (match["tens"], match["unit"], match["word"]) if word]
     return sum(SMALL_NUMBERS[word] for word in words) if words else 1
 
 
 def _parse_scale(text: str, end: int) -> tuple[int, int]:
-    """The power of ten that follows, and where it ends."""
+    """Returns the power of ten that follows, and its end."""
     power = 0
     while match := _SCALE.match(text, end):  # a thousand million
         power, end = power + POWER_WORDS[match[1].lower()], match.end()
@@ -132,8 +139,8 @@ def _parse_scale(text: str, end: int) -> tuple[int, int]:
 
 
 _IRREGULAR_ORDINALS: Final = {
-    "first": 1, "second": 2, "third": 3, "fifth": 5, "eighth": 8, "ninth": 9, "twelfth": 12, "hundredth": 100, "thousandth": 1000,
-    "millionth": 10**6,
+    "first": 1, "second": 2, "third": 3, "fifth": 5, "eighth": 8, "ninth": 9, "twelfth": 12, "hundredth": 100,
+    "thousandth": 1000, "millionth": 10**6,
 }  # fmt: skip
 _UNIT_ORDINALS = {
     f"{name}th": SMALL_NUMBERS[name] for name in UNIT_WORDS[4:] if name not in ("five", "eight", "nine", "twelve")
@@ -144,7 +151,7 @@ ORDINALS: Final = {
     **_TENS_ORDINALS,
     **{f"{ten}-{one}": SMALL_NUMBERS[ten] + at for ten in TENS_WORDS for one, at in _UNIT_ORDINALS.items() if at < 10},
 }
-"""By word, up to the ninety-ninth, with those of powers of ten."""
+"""By word, up to the ninety-ninth, and those of powers of ten."""
 _DENOMINATORS = {
     **{name: at for name, at in ORDINALS.items() if at > 2 and "-" not in name},
     "quarter": 4,
@@ -165,11 +172,11 @@ _SLASH_FRACTION = re.compile(
     r"(?<![\w/.,-])(?:(?P<whole>\d{1,4})[ -])?(?P<over>\d{1,4})(?P<slash>[/⁄])(?P<under>[1-9]\d{0,3})(?![\w/]|[.,-]\d)"
 )
 _CLOCK = re.compile(r"\s(?:past|to|after|before)\b|-", re.IGNORECASE)
-"""Behind `half` and `a quarter`: a time of the day, or a word that begins so."""
+"""After `half` and `a quarter`: a time of day, or a compound word."""
 _WHICH = re.compile(
     r"\b(?:first|second|other|latter|former|better|the|this|that|each|either|top|bottom)\s$", re.IGNORECASE
 )
-"""Before `half`: one of two, and no number."""
+"""Before `half`: one of two, which is not a number."""
 _PHRASE_CONTEXT = 12
 NON_NUMBER_PATTERN: Final = re.compile(
     r"\b(?:no[\s-]one(?!-)|one\sanother|one\sby\sone|one['’]s|(?:every|any|each|the|this|that|which|only)\sone(?!\s[a-z])|some\sone"
@@ -181,9 +188,9 @@ NON_NUMBER_PATTERN: Final = re.compile(
 )
 """Phrases whose words count nothing."""
 _HINTS = {
-    "both": 2, "pair": 2, "pairs": 2, "couple": 2, "twice": 2, "double": 2, "doubled": 2, "dual": 2, "twin": 2, "twins": 2, "duo": 2,
-    "once": 1, "single": 1, "sole": 1, "thrice": 3, "triple": 3, "tripled": 3, "treble": 3, "trio": 3, "triplets": 3, "trilogy": 3,
-    "quadruple": 4, "quadrupled": 4, "quartet": 4, "quintet": 5, "sextet": 6,
+    "both": 2, "pair": 2, "pairs": 2, "couple": 2, "twice": 2, "double": 2, "doubled": 2, "dual": 2, "twin": 2,
+    "twins": 2, "duo": 2, "once": 1, "single": 1, "sole": 1, "thrice": 3, "triple": 3, "tripled": 3, "treble": 3,
+    "trio": 3, "triplets": 3, "trilogy": 3, "quadruple": 4, "quadrupled": 4, "quartet": 4, "quintet": 5, "sextet": 6,
 }  # fmt: skip
 _QUARTER = re.compile(r"\bQ(?P<number>[1-4])\b")
 _HINT = re.compile(rf"\b(?=[bcdopqst])(?:{'|'.join(_HINTS)})\b", re.IGNORECASE)
@@ -193,19 +200,21 @@ _ROMAN_UNITS = ("", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX")
 
 
 class NumberPhrase(NamedTuple):
-    """A number that a phrase says, and its place; `other` is what else it may be, as the `a third` of `a third man`."""
+    """A number stated by a phrase, and its position; `other` is the other reading, such as the `a third` of `a third
+    man`.
+    """
 
     value: Fraction
     start: int
     end: int
     alternative: Fraction | None = None
     is_uncertain: bool = False
-    """Whether it may be no number at all."""
+    """Whether it may not be a number."""
     ordinal: bool = False
 
 
 def find_phrases(text: str) -> Iterator[NumberPhrase]:
-    """The shares, ordinals and dozens of a text, as far as they are words, and then those with a stroke."""
+    """Yields the fractions, ordinals and dozens of a text in words, then fractions with a slash."""
     text = text.translate(_HYPHENS)
     for match in _PHRASE.finditer(text):
         if (found := _phrase(match)) is not None:
@@ -250,14 +259,16 @@ def _phrase(match: re.Match[str]) -> NumberPhrase | None:
 
 
 def find_unit_articles(text: str) -> Iterator[tuple[NumberPhrase, int]]:
-    """Articles before a unit, and where that ends: `an hour` is one."""
+    """Yields articles before a unit, and their ends: `an hour` is one hour."""
     return (
         (NumberPhrase(Fraction(1), match.start(), match.end("article")), match.end()) for match in _ONE.finditer(text)
     )
 
 
 def find_hints(text: str) -> Iterator[NumberPhrase]:
-    """What bears out a number in words though it says none: `both`, `twice`, and Roman numerals behind a name; `Q4` a fourth quarter."""
+    """Yields words that support a number without stating it: `both`, `twice`, Roman numerals after a name; `Q4`
+    supports a fourth quarter.
+    """
     for match in _HINT.finditer(text):
         yield NumberPhrase(Fraction(_HINTS[match[0].lower()]), *match.span())
     for match in _ROMAN.finditer(text):
