@@ -140,8 +140,7 @@ def _introduces_list(before: str) -> bool:
 
 
 def with_request_parts(capabilities: Capabilities, text: str) -> Capabilities:
-    """Returns capabilities whose plans need a step for each part of this request. Unchanged if an output type is given.
-    """
+    """Returns capabilities whose plans need a step for each part of this request. Unchanged if an output type is given."""
     several = None if capabilities.output_type else split_request(text)
     if several is None:
         return capabilities

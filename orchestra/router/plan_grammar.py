@@ -126,7 +126,7 @@ def step_grammar(capabilities: Capabilities, steps: Sequence[PlanStep] = (), *, 
                 )
             )
     if not choices:
-        raise NoValidStepError("no skill of the offer can be called with the values at hand")
+        raise NoValidStepError("no capability can be called with the available values")
     if capabilities.may_decline and not steps:
         choices.append(grammar_literal(str(PlanAnswer(()))))
     begin = grammar_literal("\n") + " " if steps and not step_started else ""
@@ -161,7 +161,7 @@ def plan_grammar(capabilities: Capabilities) -> str:
             last = PossiblePlanScope(capabilities, [*before, f"s{number}"])
             choices.append(f"{here} {grammar_literal(chr(10))} {writer.answer(_answer_references(capabilities, last))}")
         if not choices:
-            raise NoValidStepError("no skill of the offer can be called with the values at hand")
+            raise NoValidStepError("no capability can be called with the available values")
         if capabilities.may_decline and not before:
             choices.append(grammar_literal(str(PlanAnswer(()))))
         rest = writer.rule(" | ".join(choices))
@@ -216,8 +216,7 @@ class _GrammarWriter:
         return [*(rule for _, rule in self.call_rules(scope, chosen, demands)), *self.bracket_rules(over)]
 
     def step_end(self, answers: Sequence[PlanReference], name: str, capability: str, each: bool, more: bool) -> str:
-        """The text after a step with this name: the answer from it or earlier steps, or another step if `more` is set.
-        """
+        """The text after a step with this name: the answer from it or earlier steps, or another step if `more` is set."""
         kind = PlanScope(self.offer, [PlanStep(name, capability, each=PlanReference(ELEMENT) if each else None)]).steps[
             name
         ]
@@ -289,8 +288,7 @@ class _GrammarWriter:
     def map_call_rules(
         self, scope: PlanScope, skills: Iterable[str], demands: Sequence[ValueRule] = ()
     ) -> list[tuple[str, str]]:
-        """One rule per capability for a call for each element, inside its bracket, over an available or a stated list.
-        """
+        """One rule per capability for a call for each element, inside its bracket, over an available or a stated list."""
         chosen = list(skills)
         found: dict[str, list[str]] = {}
         for capability, body in (

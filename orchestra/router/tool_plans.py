@@ -325,8 +325,7 @@ def _node(line: PlanStep, known: Mapping[str, RequestTool], style: PlanStyle | N
 def format_graph(
     nodes: Sequence[Mapping[str, Any]], edges: Sequence[Sequence[int]], tools: Sequence[RequestTool]
 ) -> str:
-    """Formats a graph, whose edges lead from earlier to later nodes, in plan notation: the training target of a model.
-    """
+    """Formats a graph, whose edges lead from earlier to later nodes, in plan notation: the training target of a model."""
     written = {one.name: one.plan_name for one in tools}
     found = []
     for at, node in enumerate(nodes):

@@ -44,9 +44,7 @@ def count_votes(plans: Sequence[Plan | None]) -> VoteResult | None:
     counts = Counter(found for found in digests if found is not None)
     if not counts:
         return None
-    won, votes = max(
-        counts.items(), key=lambda item: item[1]
-    )  # the first of equals: a counter keeps insertion order
+    won, votes = max(counts.items(), key=lambda item: item[1])  # the first of equals: a counter keeps insertion order
     return VoteResult(digests.index(won), votes, len(plans))
 
 

@@ -147,8 +147,7 @@ class EvidenceIndex:
         )
 
     def number_doubt(self, number: Number) -> str:
-        """Why it is undetermined whether a number that was not found is in the evidence; empty if it certainly is not.
-        """
+        """Why it is undetermined whether a number that was not found is in the evidence; empty if it certainly is not."""
         others = [
             self.numbers[at][0]
             for at in self._by_value.get(number.plain, ())

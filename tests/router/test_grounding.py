@@ -82,7 +82,7 @@ def test_one_of_several_values_is_enough_and_the_question_is_none_of_them() -> N
     (fault,) = validate_line(parse_line("s1 = calculator(question=input.question)"), given, [])
     assert (
         str(fault)
-        == "/steps/1: it reads nothing of what was brought along; the first step reads one of input.text, input.documents"
+        == "/steps/1: it reads none of the required inputs; the first step must read one of input.text, input.documents"
     )
 
 
@@ -183,7 +183,7 @@ def test_a_list_in_an_element_and_one_of_its_own_are_read_together() -> None:
 def test_it_is_said_that_a_table_is_read_as_a_whole() -> None:
     given = brought(SUM, CELLS, LOOK, values={"question": STR, "table": ROWS}, grounds=("table",))
     (fault,) = validate_line(parse_line("s1 = [cells(row=x, cell=x[0]) for x in input.table]"), given, [])
-    assert fault.hint == "give a skill all of input.table, not row by row"
+    assert fault.hint == "pass all of input.table to a capability, not row by row"
 
 
 def test_a_table_is_no_ground_where_nobody_can_be_given_it() -> None:

@@ -173,6 +173,6 @@ def test_a_skill_that_the_shortlist_leaves_out_is_there_all_the_same() -> None:
     ]
     assert [one.reason for one in said] == [
         "tool_4 is not on the shortlist",
-        "cite needs a value that is not at hand, and that nothing on offer gives",
+        "cite needs a value that is not available, and that no capability produces",
         "there is no 'tool_9'",
     ]

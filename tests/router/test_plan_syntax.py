@@ -61,13 +61,13 @@ def test_any_text_is_a_line_or_says_where_it_is_none(text: str) -> None:
     [
         ("", "a step begins with its name: s1 = …", 1),
         ("search(query=1)", "a step begins with its name: s1 = …", 1),
-        ("s1 = ", "here stands the name of an agent or a tool", 6),
-        ("s1 = search(query=input.question", "here stands ','", 33),
-        ("s1 = search(query=input.question) # so", "nothing more follows on a line", 35),
+        ("s1 = ", "expected the name of an agent or a tool", 6),
+        ("s1 = search(query=input.question", "expected ','", 33),
+        ("s1 = search(query=input.question) # so", "unexpected text at the end of the line", 35),
         ("s1 = search(query=1, query=2)", "the argument query is given twice", 27),
         ('s1 = search(query="abc)', "the text or the list that begins here does not end", 19),
-        ("s1 = search(query='abc')", "here stands a value: input.NAME, a step such as s1, or JSON", 19),
-        ("s1 = [reader(text=x) for y in s0]", "here stands 'x'", 26),
+        ("s1 = search(query='abc')", "expected a value: input.NAME, a step such as s1, or JSON", 19),
+        ("s1 = [reader(text=x) for y in s0]", "expected 'x'", 26),
         ("s1 = search(query=[1, 2,])", "no JSON", 19),
     ],
 )

@@ -95,7 +95,7 @@ def test_it_may_not_say_so_after_a_step_or_where_it_was_not_asked_to() -> None:
         said = (
             "returns the value of one; return s1"
             if state.steps
-            else "/answer: nothing is no answer here: plan what can be done; s1 = "
+            else "/answer: `return nothing` is not allowed here: plan what can be done; s1 = "
         )
         _, wanted = advance(state, "return nothing")
         assert isinstance(wanted, PlannerQuestion)
@@ -179,7 +179,7 @@ def test_a_request_that_nothing_can_serve_says_what_is_wanted_and_at_hand() -> N
     _, wanted = start(PlanRequest("Where?", offer(CITE, values={"question": {"type": "string"}})))
     assert isinstance(wanted, PlanNotFound)
     assert wanted.rejections[0].code == "R006"
-    assert wanted.rejections[0].hint == "wanted is anything, at hand question"
+    assert wanted.rejections[0].hint == "wanted: anything; available: question"
 
 
 def test_steps_are_used_up() -> None:

@@ -52,7 +52,7 @@ def test_a_list_that_is_stated_is_read_and_written_the_same() -> None:
 @pytest.mark.parametrize(
     ("text", "reason", "column"),
     [
-        ('s1 = [a(b=x) for x in ["c", "d"]', "here stands ']'", 33),
+        ('s1 = [a(b=x) for x in ["c", "d"]', "expected ']'", 33),
         ('s1 = [a(b=x) for x in ["c", "d"', "the text or the list that begins here does not end", 23),
         ("s1 = [a(b=x) for x in [1, 2,]]", "no JSON", 23),
         ('s1 = [a(b=x) for x in "cd"]', "here stands a value", 23),

@@ -57,7 +57,7 @@ def test_whoever_returns_is_asked_for_the_answer(text: str) -> None:
     ("text", "said"),
     [
         ("", "the line is empty"),
-        (FIRST, "this line stands already"),
+        (FIRST, "this line was already written"),
         ("returned", "a step begins with its name"),
         ("s2 = searhc(query=input.question)", "there is no 'searhc'"),
         ("s2 = search(query=s3)", "search needs documents"),

@@ -56,7 +56,7 @@ def test_an_answer_that_abstains_is_accepted() -> None:
     [
         ({"answer": "x", "quote": None}, "answer is 'x', without a quote"),
         ({"answer": "x", "quote": ""}, "a quote is empty"),
-        ({"answer": "x", "quote": "Scottish chemists"}, "'Scottish chemists' does not stand in the evidence"),
+        ({"answer": "x", "quote": "Scottish chemists"}, "'Scottish chemists' does not occur in the evidence"),
     ],
 )
 def test_an_answer_without_support_is_not_accepted(value: Any, reason: str) -> None:
@@ -133,7 +133,7 @@ def test_a_choice_beside_an_expression_needs_no_quote() -> None:
     summed = {"expression": "(54 - 48) / 48 * 100", "quotes": [], "scale": "percent", "answer": 12.5}
     assert rule(summed, "quote", schema=schema).accepted
     made_up = rule({**summed, "quotes": ["scottish engineers"]}, "quote", schema=schema)
-    assert made_up.reason == "quote: 'scottish engineers' does not stand in the evidence"
+    assert made_up.reason == "quote: 'scottish engineers' does not occur in the evidence"
     free = {**schema, "$defs": {"Scale": {"type": "string"}}}
     assert rule(summed, "quote", schema=free).reason == "quote: scale is 'percent', without a quote"
 

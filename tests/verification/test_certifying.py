@@ -262,7 +262,7 @@ def test_a_constant_score_accepts_all_or_nothing(score: float) -> None:
         (
             [ScoredAnswer(f"{at}", at / 2000, True) for at in range(2000)],
             Infeasible,
-            "of the 1,000 surest of 1,000 answers 1,000 are wrong, 100 %",
+            "of the 1,000 highest-scoring of 1,000 answers 1,000 are wrong, 100 %",
         ),
         (
             [ScoredAnswer(f"{at}", None, False) for at in range(2000)],
@@ -282,12 +282,12 @@ def test_a_constant_score_accepts_all_or_nothing(score: float) -> None:
         (
             [ScoredAnswer(f"{at}", 1.0, False) for at in range(100)],
             InsufficientData,
-            "of the 50 surest of 50 answers 0 are wrong",
+            "of the 50 highest-scoring of 50 answers 0 are wrong",
         ),
         (
             [ScoredAnswer(f"{at}", at / 50, True) for at in range(50)],
             InsufficientData,
-            "of the 25 surest of 25 answers 25 are wrong",
+            "of the 25 highest-scoring of 25 answers 25 are wrong",
         ),
         ([ScoredAnswer("only", 1.0, False)], InsufficientData, "of 0 answers none passes its checks"),
     ],

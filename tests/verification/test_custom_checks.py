@@ -81,12 +81,12 @@ def counted(value: int) -> int:
         (named, str, {}, ""),
         (named, str, {"evidence": str}, "evidence: expected list[str], got str"),
         (joined, str, {"amount": float}, ""),
-        (joined, str, {}, "it wants 'amount', and there is no such input here"),
+        (joined, str, {}, "it requires 'amount', which is no input here"),
         (joined, str, None, ""),
-        (nothing, str, {}, "no parameter of it must be given"),
-        (backwards, str, {}, "is called 'evidence'"),
-        (strange, str, {}, "it takes the texts as `str` or `list[str]`"),
-        (wordy, str, {}, "it returns str, and a check is told a bool"),
+        (nothing, str, {}, "it has no required parameter"),
+        (backwards, str, {}, "is named 'evidence'"),
+        (strange, str, {}, "the evidence is passed as `str` or `list[str]`"),
+        (wordy, str, {}, "it returns str, not a bool"),
         (sure, str, {}, ""),
         (counted, int, {}, ""),
     ],
@@ -104,7 +104,7 @@ def test_which_tools_can_judge_which_values(function: Any, output: Any, inputs: 
     ("effect", "good"), [("pure", True), ("idempotent", True), ("transactional", False), ("once", False)]
 )
 def test_a_tool_that_acts_is_asked_by_no_check(effect: str, good: bool) -> None:
-    assert ("may be asked more than once" in signature_error(contract(short, effect))) is not good
+    assert ("may call it more than once" in signature_error(contract(short, effect))) is not good
 
 
 def test_a_tool_is_given_the_value_first_and_the_rest_by_name() -> None:
@@ -117,7 +117,7 @@ def test_a_tool_is_given_the_value_first_and_the_rest_by_name() -> None:
     assert inputs(named, "iron", {}) == {"value": "iron", "evidence": ["One.", "Two."]}
     assert inputs(named, "iron", {"evidence": ["own"]}) == {"value": "iron", "evidence": ["own"]}
     assert inputs(joined, "iron", {"amount": 1.5}) == {"value": "iron", "evidence": "One.\n\nTwo.", "amount": 1.5}
-    assert inputs(joined, "iron", {}) == ("unknown", "joined wants the input 'amount', and there is none")
+    assert inputs(joined, "iron", {}) == ("unknown", "joined requires the input 'amount', which is missing")
     assert inputs(short, None, {}) == ("pass", "there is no answer"), "nothing was said that could be wrong"
     assert inputs(joined, None, {"amount": 1.5})["value"] is None, "it takes null, and so it is asked"
     assert inputs(nothing, "iron", {}) == ("unknown", "nothing has no parameter for the value")
@@ -127,24 +127,24 @@ def test_a_tool_is_given_the_value_first_and_the_rest_by_name() -> None:
     ("value", "outcome", "score", "reason"),
     [
         (True, "pass", 1.0, ""),
-        (False, "fail", 0.0, "it says no"),
+        (False, "fail", 0.0, "it returned False"),
         (0.5, "pass", 0.5, ""),
         (1, "pass", 1.0, ""),
         (0.49, "fail", 0.0, "a score of 0.49 is under 0.5"),
         (1.2, "unknown", 0.5, "a score of 1.2 is not in [0, 1]"),
         (float("nan"), "unknown", 0.5, "a score of nan is not in [0, 1]"),
         (None, "unknown", 0.5, "it cannot tell"),
-        ("yes", "unknown", 0.5, "it said neither yes nor no, but a str"),
-        ([True], "unknown", 0.5, "it said neither yes nor no, but a list"),
+        ("yes", "unknown", 0.5, "it returned no verdict, but a str"),
+        ([True], "unknown", 0.5, "it returned no verdict, but a list"),
         ({"passed": True}, "pass", 1.0, ""),
         ({"passed": True, "score": 0.7, "reason": "so"}, "pass", 0.7, "so"),
         ({"passed": False, "score": 0.9, "reason": "too long"}, "fail", 0.0, "too long"),
-        ({"passed": False, "reason": ""}, "fail", 0.0, "it says no"),
+        ({"passed": False, "reason": ""}, "fail", 0.0, "it returned False"),
         ({"passed": None, "reason": "no list of names"}, "unknown", 0.5, "no list of names"),
         ({"passed": True, "score": 7}, "unknown", 0.5, "a score of 7 is not in [0, 1]"),
         ({"passed": True, "score": True}, "pass", 1.0, ""),
-        ({"passed": "yes"}, "unknown", 0.5, "it said neither yes nor no, but a dict"),
-        ({"good": True}, "unknown", 0.5, "it said neither yes nor no, but a dict"),
+        ({"passed": "yes"}, "unknown", 0.5, "it returned no verdict, but a dict"),
+        ({"good": True}, "unknown", 0.5, "it returned no verdict, but a dict"),
     ],
 )
 def test_what_a_tool_says_as_a_verdict(value: Any, outcome: str, score: float, reason: str) -> None:
@@ -153,7 +153,7 @@ def test_what_a_tool_says_as_a_verdict(value: Any, outcome: str, score: float, r
 
 def test_a_tool_that_did_not_answer_leaves_it_open() -> None:
     assert judge_replies([JudgeReply(error="T003 it raised")]) == Verdict("tool", "unknown", 0.5, "T003 it raised")
-    assert judge_replies([]) == Verdict("tool", "unknown", 0.5, "nobody answered")
+    assert judge_replies([]) == Verdict("tool", "unknown", 0.5, "no reply")
     assert len(judge_replies([JudgeReply({"passed": False, "reason": "x" * 10_000})]).reason) == 300
 
 

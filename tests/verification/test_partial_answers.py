@@ -183,9 +183,7 @@ def test_an_element_is_as_probable_as_its_weakest_claim() -> None:
 
 def test_a_part_below_what_is_asked_is_dropped_though_it_is_likely() -> None:
     ruling = backed(["a", "b"], TEXTS, 0.9, 0.7, accept=0.8)
-    assert [(one.text, one.reason) for one in of(ruling).dropped] == [
-        ("b", "it is supported to 0.700, and 0.800 is asked")
-    ]
+    assert [(one.text, one.reason) for one in of(ruling).dropped] == [("b", "its support is 0.700, below 0.800")]
     assert backed(["a", "b"], TEXTS, 0.9, 0.8, accept=0.8).score == 0.8
 
 
@@ -197,7 +195,7 @@ def test_what_is_contradicted_or_not_known_is_never_kept() -> None:
 def test_an_answer_of_which_nothing_is_left_is_withheld() -> None:
     ruling = backed(["a", "b"], TEXTS, 0.1, 0.3)
     assert not ruling.accepted
-    assert "none of 2 parts is borne out; of the best one: the evidence does not state 'b'" in ruling.reason
+    assert "none of 2 parts is supported; the best one: the evidence does not state 'b'" in ruling.reason
     silent = backed(["a", "b"], TEXTS, JudgeReply(error="gone"), JudgeReply(error="gone"))
     assert (silent.accepted, of(silent).outcome) == (False, "unknown")
 
@@ -207,7 +205,7 @@ def test_what_is_left_must_be_of_its_type() -> None:
     assert left({"a": "x", "b": "y"}, backed({"a": "x", "b": "y"}, both, 0.9, 0.1)) == {"a": "x", "b": None}
     ruling = backed({"a": "x", "b": "y"}, both, 0.1, 0.9)
     assert not ruling.accepted
-    assert "what is left is not of its type: a: expected str" in ruling.reason
+    assert "the rest is not of its type: a: expected str" in ruling.reason
     assert not backed(["a", "b"], {**TEXTS, "minItems": 2}, 0.1, 0.9).accepted
 
 

@@ -121,7 +121,7 @@ class ClaimsCertificate(VoidableCertificate, frozen=True, kw_only=True, forbid_u
             "calibrated": {"accepted": seen.answers, "wrong": seen.violations},
             "held_out": {"accepted": held_out.answers, "wrong": held_out.violations, "interval": [self.low, self.high]},
             "data": {"name": data.name, "digest": data.digest},
-            "metrics": [f"each part, as somebody judged it; {self.check} by {self.judge} scores it"],
+            "metrics": [f"the label of each part, by a person; {self.check} by {self.judge} scores it"],
             "created_at": self.created_at,
             "assumed": ASSUMPTION,
             "certificate": self.digest,
@@ -152,11 +152,9 @@ class ClaimsCertificate(VoidableCertificate, frozen=True, kw_only=True, forbid_u
         """Returns why the figures do not support the guarantee; empty if they do."""
         seen = self.calibrated
         if not (seen.kept <= seen.parts and seen.violations <= seen.answers == self.data.calibration):
-            return "its counts do not fit together"
+            return "its counts are inconsistent"
         if seen.answers - seen.violations < quantile_rank(seen.answers, self.alpha):
-            return (
-                f"{seen.violations} of {seen.answers} answers with something wrong kept do not carry what it promises"
-            )
+            return f"{seen.violations} of {seen.answers} answers with something wrong kept do not support its guarantee"
         return ""
 
 

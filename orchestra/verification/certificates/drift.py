@@ -100,7 +100,7 @@ class DriftMonitor:
             return "not audited"
         if self.is_violated:
             return "refuted"
-        return "not refuted yet; the audits speak against it" if self.evidence > 1 else "not refuted"
+        return "not refuted yet, but the audits point to a violation" if self.evidence > 1 else "not refuted"
 
     @property
     def summary(self) -> str:

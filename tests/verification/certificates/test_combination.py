@@ -117,7 +117,7 @@ def test_it_promises_nothing_and_so_cannot_be_voided() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"weights": (CheckWeight("numbers", weight=1.0),)}, "none of its own"),
+        ({"weights": (CheckWeight("numbers", weight=1.0),)}, "not its own"),
         ({"isotonic_points": (IsotonicPoint(0.0, 0.5), IsotonicPoint(1.0, 0.4))}, "do not rise"),
         ({"isotonic_points": (IsotonicPoint(1.0, 0.4), IsotonicPoint(0.0, 0.5))}, "do not rise"),
         ({"isotonic_points": (IsotonicPoint(0.0, 0.5), IsotonicPoint(1.0, 1.4))}, "do not rise"),

@@ -97,7 +97,7 @@ def test_the_fewest_answers_that_carry_a_promise(alpha: float, count: int) -> No
 def test_too_few_answers_are_refused_with_how_many_are_needed() -> None:
     found = calibrate(drawn(random.Random(1), 12), 0.1)
     assert found.threshold is None
-    assert found.reason == "8 answers calibrate, and 9 are needed at the least"
+    assert found.reason == "8 answers are for calibration, and at least 9 are needed"
     assert calibrate(drawn(random.Random(1), 13), 0.1).reason != found.reason
 
 
@@ -111,7 +111,7 @@ def test_where_wrong_parts_score_highest_there_is_no_certificate() -> None:
     found = calibrate(rows, 0.1)
     assert (found.threshold, found.reason) == (
         None,
-        "the wrong parts score as high as the right ones do, and nothing would be kept",
+        "the wrong parts score as high as the right ones, so nothing would be kept",
     )
 
 

@@ -143,7 +143,7 @@ def test_a_promise_is_never_said_to_hold() -> None:
     for wrong in (True, False, False):
         drift = drift.with_audit(wrong=wrong)
     assert 1 < drift.evidence < drift.evidence_limit
-    assert drift.status == "not refuted yet; the audits speak against it"
+    assert drift.status == "not refuted yet, but the audits point to a violation"
     for _ in range(5):
         drift = drift.with_audit(wrong=True)
     assert drift.status == "refuted"

@@ -86,7 +86,7 @@ def test_figures_that_do_not_carry_the_promise_are_refused(change: dict[str, Any
 
     error = refused(changed(weaken))
     assert error.code == "V003"
-    assert "do not carry" in error.message
+    assert "do not support" in error.message
 
 
 @pytest.mark.parametrize(
