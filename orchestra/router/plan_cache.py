@@ -86,7 +86,7 @@ class CachedPlanError(ValueError):
 
 
 def context_digest(capabilities: Capabilities, router: str, *more: str) -> str:
-    """Digest of what a plan may use and of its planner. `more` has further values that separate plans, such as a label."""
+    """Digest of what a plan may use and of its planner. `more` separates plans further, such as by label."""
     keys = sorted(
         (_capability_key(capability) for capability in capabilities.by_name.values()), key=lambda key: str(key[0])
     )

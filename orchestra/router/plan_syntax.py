@@ -80,7 +80,8 @@ class PlanStep:
     """Steps that it waits for without reading them."""
 
     def __str__(self) -> str:
-        call = f"{self.capability}({', '.join([*self.after, *(f'{name}={value}' for name, value in self.arguments.items())])})"
+        arguments = [*self.after, *(f"{name}={value}" for name, value in self.arguments.items())]
+        call = f"{self.capability}({', '.join(arguments)})"
         return f"{self.name} = [{call} for {ELEMENT} in {self.each}]" if self.each else f"{self.name} = {call}"
 
     @property
@@ -133,7 +134,7 @@ def parse_steps(lines: Iterable[str]) -> tuple[PlanStep, ...]:
 
 
 def split_lines(text: str) -> list[str]:
-    """Splits a text into lines. Characters that JSON strings may contain literally, such as U+2028, do not end a line."""
+    """Splits a text into lines. Characters that JSON strings may contain, such as U+2028, do not end a line."""
     return _LINE_ENDS.split(text)
 
 

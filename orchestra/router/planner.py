@@ -309,7 +309,8 @@ def _ask(state: PlannerState, *, step_started: bool = False) -> tuple[PlannerSta
             if len(state.steps) < capabilities.limits.steps
             else "the step limit is reached, and no step gives the wanted output"
         )
-        wanted = f"wanted: {prompt.type_text(capabilities.output_type)}; available: {', '.join(capabilities.inputs) or 'nothing'}"
+        available = ", ".join(capabilities.inputs) or "nothing"
+        wanted = f"wanted: {prompt.type_text(capabilities.output_type)}; available: {available}"
         wanted += "".join(f"; {name} {why}" for name, (code, why) in capabilities.excluded.items() if code == "R021")
         fault = Rejection("R006", f"/steps/{len(state.steps) + 1}", reason, wanted)
         return state, PlanNotFound(

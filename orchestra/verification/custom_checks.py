@@ -58,7 +58,7 @@ MAX_REASON = 300
 
 
 def producer_inputs(producer: Contract, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the inputs of a value: those of its producer with defaults, without the fields that a tool loop injects."""
+    """Returns the inputs of a value: those of its producer with defaults, without those that a tool loop injects."""
     added = injected_names(producer.input)
     return {name: value for name, value in {**producer.defaults, **given}.items() if name not in added}
 

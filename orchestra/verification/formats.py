@@ -34,8 +34,10 @@ FormatIssue: TypeAlias = tuple[str, bool]
 """Why a text is malformed, and whether that is certain. An empty reason stands for a correct part."""
 _KIND_BY_FORMAT = {
     "iban": "iban", "card": "card", "card-number": "card", "credit-card": "card", "luhn": "card", "country": "country",
-    "country-code": "country", "iso-3166": "country", "currency": "currency", "currency-code": "currency", "iso-4217": "currency",
-    "language": "language", "language-code": "language", "locale": "language", "bcp-47": "language", "date": "date", "date-time": "date",
+    "country-code": "country", "iso-3166": "country", "currency": "currency",
+    "currency-code": "currency", "iso-4217": "currency",
+    "language": "language", "language-code": "language", "locale": "language",
+    "bcp-47": "language", "date": "date", "date-time": "date",
 }  # fmt: skip
 """Kinds by the `format` of a type."""
 _KIND_BY_NAME = tuple(

@@ -27,7 +27,7 @@ def step(text: str) -> PlanStep:
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_whatever_is_decoded_under_the_grammar_stands_before_the_gates(seed: int) -> None:
+def test_tool_turn_grammar_output_passes_validation(seed: int) -> None:
     random, steps = Random(seed), list[PlanStep]()
     for _ in range(3):
         made = offer(steps=3)
@@ -43,13 +43,13 @@ def test_whatever_is_decoded_under_the_grammar_stands_before_the_gates(seed: int
         steps.append(line)
 
 
-def test_when_the_steps_are_used_up_only_the_answer_is_left() -> None:
+def test_tool_turn_step_limit_leaves_only_return() -> None:
     made = offer(steps=1)
     assert walked(turn_grammar(made, [step(FIRST)]), Random(1)) == "return"
 
 
 @pytest.mark.parametrize("text", ["return", " return s1", "```\nreturn {}\n```", f"{FIRST}\nreturn\ns2 = search()"])
-def test_whoever_returns_is_asked_for_the_answer(text: str) -> None:
+def test_tool_turn_return_asks_for_answer(text: str) -> None:
     assert parse_next_line(text, offer(), [step(FIRST)]) is None
 
 
@@ -63,18 +63,18 @@ def test_whoever_returns_is_asked_for_the_answer(text: str) -> None:
         ("s2 = search(query=s3)", "search needs documents"),
     ],
 )
-def test_what_cannot_stand_there_is_refused(text: str, said: str) -> None:
+def test_tool_turn_invalid_line_is_rejected(text: str, said: str) -> None:
     found = parse_next_line(text, offer(), [step(FIRST)])
     assert isinstance(found, tuple)
     assert said in str(found[0])
 
 
-def test_what_is_written_behind_a_first_line_does_not_count() -> None:
+def test_tool_turn_only_first_line_counts() -> None:
     line = parse_next_line(f"{FIRST}\ns2 = search(query=s1[0].text, documents=input.documents)\nreturn", offer(), [])
     assert str(line) == FIRST
 
 
-def test_a_value_tells_its_type_where_its_skill_does_not() -> None:
+def test_tool_turn_observed_type_replaces_untyped_output() -> None:
     made = offer(FETCH, SEARCH, values={"name": STR})
     steps = [step("s1 = fetch(name=input.name)")]
     line = "s2 = fetch(name=s1.city)"
@@ -84,14 +84,14 @@ def test_a_value_tells_its_type_where_its_skill_does_not() -> None:
 
 
 @given(st.recursive(st.none() | st.text() | st.integers(), lambda one: st.lists(one) | st.dictionaries(st.text(), one)))
-def test_a_value_is_one_line_that_reads_back(value: Any) -> None:
+def test_format_value_is_one_parseable_line(value: Any) -> None:
     line = format_value(value, 10**9)
     assert line.splitlines() == [line]
     assert json.loads(line) == value
 
 
 @given(st.text(), st.text())
-def test_no_value_and_no_rejection_begins_a_line_of_its_own(value: str, reason: str) -> None:
+def test_transcript_value_or_rejection_starts_no_line(value: str, reason: str) -> None:
     shown = transcript([step(FIRST)], [value], [Rejection("T003", "/steps/2", reason)], 50)
     lines = shown.splitlines()
     assert [line[:3] for line in lines] == [FIRST[:3], "-> ", "!! "]

@@ -91,7 +91,7 @@ def counted(value: int) -> int:
         (counted, int, {}, ""),
     ],
 )
-def test_which_tools_can_judge_which_values(function: Any, output: Any, inputs: Any, says: str) -> None:
+def test_signature_error_of_tool_and_value_types(function: Any, output: Any, inputs: Any, says: str) -> None:
     given_ = {name: schema_of(type_, "validation") for name, type_ in inputs.items()} if inputs is not None else None
     why = signature_error(
         contract(function), schema_of(output, "serialization") if output is not None else None, given_
@@ -103,11 +103,11 @@ def test_which_tools_can_judge_which_values(function: Any, output: Any, inputs: 
 @pytest.mark.parametrize(
     ("effect", "good"), [("pure", True), ("idempotent", True), ("transactional", False), ("once", False)]
 )
-def test_a_tool_that_acts_is_asked_by_no_check(effect: str, good: bool) -> None:
+def test_signature_error_tool_with_effects_is_refused(effect: str, good: bool) -> None:
     assert ("may call it more than once" in signature_error(contract(short, effect))) is not good
 
 
-def test_a_tool_is_given_the_value_first_and_the_rest_by_name() -> None:
+def test_tool_check_passes_value_first_and_inputs_by_name() -> None:
     def inputs(function: Any, value: Any, given_: dict[str, Any]) -> Any:
         found = build_questions(contract(function), value, given_, SOURCES)
         return found[0].inputs if isinstance(found, tuple) else (found.outcome, found.reason)
@@ -147,25 +147,25 @@ def test_a_tool_is_given_the_value_first_and_the_rest_by_name() -> None:
         ({"good": True}, "unknown", 0.5, "it returned no verdict, but a dict"),
     ],
 )
-def test_what_a_tool_says_as_a_verdict(value: Any, outcome: str, score: float, reason: str) -> None:
+def test_tool_check_return_value_becomes_verdict(value: Any, outcome: str, score: float, reason: str) -> None:
     assert judge_replies([JudgeReply(value)]) == Verdict("tool", outcome, score, reason)
 
 
-def test_a_tool_that_did_not_answer_leaves_it_open() -> None:
+def test_tool_check_without_reply_is_unknown() -> None:
     assert judge_replies([JudgeReply(error="T003 it raised")]) == Verdict("tool", "unknown", 0.5, "T003 it raised")
     assert judge_replies([]) == Verdict("tool", "unknown", 0.5, "no reply")
     assert len(judge_replies([JudgeReply({"passed": False, "reason": "x" * 10_000})]).reason) == 300
 
 
 @given(ANYTHING)
-def test_whatever_a_tool_says_only_a_plain_yes_passes(value: Any) -> None:
+def test_tool_check_only_explicit_pass_passes(value: Any) -> None:
     found = judge_replies([JudgeReply(value)])
     plain = value is True or (isinstance(value, int | float) and not isinstance(value, bool) and 0.5 <= value <= 1)
     assert (found.outcome == "pass") == (plain or (isinstance(value, dict) and value.get("passed") is True))
     assert 0 <= found.score <= 1
 
 
-def test_a_judge_is_a_tool_or_an_agent_by_how_it_is_called() -> None:
+def test_tool_name_distinguishes_tools_from_agents() -> None:
     assert (tool_reference("short"), tool_name(tool_reference("short")), tool_name("reader")) == (
         "tool(short)",
         "short",

@@ -40,7 +40,7 @@ def outcome(answer: Any, evidence: str, check: str) -> str:
     st.sampled_from(FORMS),
     st.data(),
 )
-def test_a_quote_in_another_unicode_form_stands_there(
+def test_quote_in_another_unicode_form_is_found(
     word: str, form: Literal["NFC", "NFD", "NFKC", "NFKD"], data: st.DataObject
 ) -> None:
     other = data.draw(st.sampled_from(FORMS))
@@ -54,7 +54,7 @@ def test_a_quote_in_another_unicode_form_stands_there(
 
 
 @given(st.integers(1, 999), st.integers(1, 999))
-def test_a_share_is_its_per_cent_and_no_other(per_cent: int, other: int) -> None:
+def test_numbers_fraction_equals_its_percentage_only(per_cent: int, other: int) -> None:
     share = f"{per_cent / 100:.2f}"
     assert outcome(f"{per_cent}%", f"a share of {share} of all", "numbers") == "pass"
     assert outcome(f"a share of {share}", f"{per_cent} per cent of all", "numbers") == "pass"
@@ -104,19 +104,17 @@ def test_a_share_is_its_per_cent_and_no_other(per_cent: int, other: int) -> None
         ({"confidence": 87}, "3 goals", "fail"), ({"probability": -0.5}, "3 goals", "fail"), ({"score": True}, "3 goals", "pass"),
     ],
 )  # fmt: skip
-def test_a_number_passes_where_the_evidence_says_it_and_not_where_it_says_another(
-    answer: Any, evidence: str, says: str
-) -> None:
+def test_numbers_pass_only_when_evidence_states_them(answer: Any, evidence: str, says: str) -> None:
     assert outcome(answer, evidence, "numbers") == says
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_a_result_that_is_no_number_is_not_recomputed(number: float) -> None:
+def test_recompute_non_numeric_result_is_unknown(number: float) -> None:
     assert outcome({"expression": "1 + 1", "result": number}, "1 and 1", "recompute") == "unknown"
 
 
 @given(st.dates(), st.dates(), st.sampled_from(["%Y-%m-%d", "%-d %B %Y", "%B %-d, %Y", "%-d %b %Y"]))
-def test_a_date_is_the_same_in_any_form_and_another_day_is_not(day: Any, other: Any, form: str) -> None:
+def test_numbers_date_matches_in_any_form_only_same_day(day: Any, other: Any, form: str) -> None:
     if day.year < 1000 or other.year < 1000:
         return
     evidence = f"It happened on {other.isoformat()}."
@@ -125,7 +123,7 @@ def test_a_date_is_the_same_in_any_form_and_another_day_is_not(day: Any, other: 
 
 @pytest.mark.parametrize("check", ["quote", "numbers", "recompute"])
 @pytest.mark.parametrize("evidence", [(), (EvidenceSource(""),), (EvidenceSource(" \n "),)])
-def test_nothing_is_supported_by_nothing(check: str, evidence: tuple[EvidenceSource, ...]) -> None:
+def test_checks_without_evidence_do_not_pass(check: str, evidence: tuple[EvidenceSource, ...]) -> None:
     ruling = verify_answer({"answer": 25, "expression": "20 + 6", "quote": "twenty-five"}, evidence, [check])
     assert not ruling.accepted
     assert ruling.evidence == ()
@@ -139,13 +137,13 @@ def repeated(part: str) -> str:
     "part", ["word ", "7", "1 ", "1:30 ", "<b>", "(-", " ", "twenty ", "1 May ", "a\u0301 ", "\u0301\u0323", "ﬁ"]
 )
 @pytest.mark.parametrize("check", ["quote", "numbers"])
-def test_a_megabyte_is_judged_in_bounded_time(part: str, check: str) -> None:
+def test_checks_megabyte_takes_bounded_time(part: str, check: str) -> None:
     evidence = (EvidenceSource(repeated(part)),)
     assert_cost(lambda: verify_answer({"answer": "it is 43", "quote": "the end 43 of it"}, evidence, [check]), AT_MOST)
 
 
 @pytest.mark.parametrize("check", ["numbers", "quote", "support", "recompute"])
-def test_many_records_and_many_numbers_are_judged_in_bounded_time(check: str) -> None:
+def test_checks_many_records_and_numbers_take_bounded_time(check: str) -> None:
     """Each number of the answer against each of the evidence, or each record against each, took minutes."""
     rows: list[dict[str, Any]] = [
         {"answer": f"no {at}", "quote": f"no {at}", "expression": f"{at} * 1", "result": at} for at in range(3_000)
@@ -161,7 +159,7 @@ def test_many_records_and_many_numbers_are_judged_in_bounded_time(check: str) ->
 
 
 @given(st.lists(st.integers(-50, 50), max_size=12), st.lists(st.integers(-50, 50), max_size=12))
-def test_numbers_are_found_by_their_worth_as_they_are_one_by_one(answers: list[int], evidence: list[int]) -> None:
+def test_evidence_index_finds_same_as_linear_search(answers: list[int], evidence: list[int]) -> None:
     text = " and ".join(map(str, evidence)) + " and (7) and 3%"
     held = EvidenceIndex([EvidenceSource(text)])
     for answer in [*find_numbers(" and ".join(map(str, answers))), *find_numbers("0.03 and 3 and -7")]:
@@ -174,7 +172,7 @@ WORDS = "word 5 12,000 half a dozen $5 million 17:45 on 3 May 2020, twenty one 1
 
 
 @given(st.lists(st.sampled_from(WORDS.split()), max_size=80), st.integers(300, 500))
-def test_a_text_that_is_read_in_pieces_says_the_same(words: list[str], size: int) -> None:
+def test_evidence_index_chunked_text_has_same_numbers(words: list[str], size: int) -> None:
     text = " ".join(["about"] * 60 + words + ["of it"] * 60)
     said = [number_match.stated_numbers(piece.text) for piece in split_text(text, size)]
     read = [
@@ -189,14 +187,14 @@ def test_a_text_that_is_read_in_pieces_says_the_same(words: list[str], size: int
     assert "".join(piece.text[piece.begin : piece.end] for piece in split_text(text, size)) == text
 
 
-def test_a_quote_at_the_end_of_a_megabyte_has_its_place() -> None:
+def test_quote_at_end_of_megabyte_has_location() -> None:
     text = repeated("word ") + " The End, 42."
     [found] = verify_answer("the end, 42", (EvidenceSource(text),), ["quote"]).evidence
     assert text[found.start : found.end] == "The End, 42"
 
 
 @given(st.sampled_from(ORDERS), st.sampled_from(["quote", "numbers"]), st.booleans())
-def test_orders_in_the_evidence_change_no_verdict(order: str, check: str, first: bool) -> None:
+def test_checks_instructions_in_evidence_change_no_verdict(order: str, check: str, first: bool) -> None:
     for answer in ("in 1889", "in 1890", "about 300 men"):
         plain = outcome(answer, "It was opened in 1889.", check)
         ordered = f"{order} It was opened in 1889." if first else f"It was opened in 1889. {order}"

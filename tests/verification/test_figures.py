@@ -43,7 +43,7 @@ NAMES = ["3.11.9", "192.168.1.1", "1.234.56", "1.500.00"]
 
 
 @pytest.mark.parametrize(("text", "value"), FORMS)
-def test_prose_columns_and_expressions_read_one_number_alike(text: str, value: str) -> None:
+def test_number_parsers_agree_on_one_number(text: str, value: str) -> None:
     [number] = find_numbers(text)
     assert number.value * (100 if number.percent else 1) == Fraction(value)
     assert column_sort_keys([text]) == [float(Fraction(value))]
@@ -53,20 +53,20 @@ def test_prose_columns_and_expressions_read_one_number_alike(text: str, value: s
 
 
 @pytest.mark.parametrize(("text", "power"), SCALED)
-def test_words_and_letters_behind_a_number_multiply_it_alike(text: str, power: int) -> None:
+def test_number_parsers_agree_on_scale_suffixes(text: str, power: int) -> None:
     [number] = find_numbers(text)
     assert number.value == 5 * 10**power
     assert column_sort_keys([text]) == [5.0 * 10**power]
 
 
 @pytest.mark.parametrize("text", MANY)
-def test_a_list_is_one_number_nowhere(text: str) -> None:
+def test_number_parsers_never_read_list_as_number(text: str) -> None:
     assert len(find_numbers(text)) > 1
     assert column_sort_keys([text]) == [None]
 
 
 @pytest.mark.parametrize("text", NAMES)
-def test_a_version_is_a_number_nowhere(text: str) -> None:
+def test_number_parsers_never_read_version_as_number(text: str) -> None:
     assert find_numbers(text)[0].identifier == text
     assert parse_figure(text) is None
     assert column_sort_keys([text, "12", "13"])[0] is None or column_sort_keys([text]) == column_sort_keys([f"v{text}"])
@@ -78,7 +78,7 @@ def test_a_version_is_a_number_nowhere(text: str) -> None:
         max_size=6,
     )
 )
-def test_whatever_is_put_together_is_one_number_for_all_or_for_none(parts: list[str]) -> None:
+def test_number_parsers_agree_on_random_texts(parts: list[str]) -> None:
     text = "".join(parts)
     if re.fullmatch(NUMERAL, text) is None:
         return
@@ -96,7 +96,7 @@ def test_whatever_is_put_together_is_one_number_for_all_or_for_none(parts: list[
 
 
 @given(st.text(max_size=30) | st.text(st.sampled_from("１٣５，．٫٬％－a1,."), max_size=12))
-def test_an_even_text_has_all_in_its_place(text: str) -> None:
+def test_normalized_text_keeps_positions(text: str) -> None:
     plain = to_ascii_digits(text)
     assert len(plain) == len(text)
     assert to_ascii_digits(plain) == plain
@@ -127,21 +127,19 @@ def test_an_even_text_has_all_in_its_place(text: str) -> None:
         ({"expression": "1234567 - 998000", "answer": 236567}, ["1.234.567", "999.000"], "fail"),
     ],
 )  # fmt: skip
-def test_evidence_is_read_as_the_figures_of_an_answer_are(answer: Any, evidence: str | list[str], says: str) -> None:
+def test_numbers_evidence_is_parsed_like_the_answer(answer: Any, evidence: str | list[str], says: str) -> None:
     sources = tuple(map(EvidenceSource, [evidence] if isinstance(evidence, str) else evidence))
     [verdict] = verify_answer(answer, sources, ["numbers"]).verdicts
     assert verdict.outcome == says
 
 
-def test_the_cells_of_a_column_with_points_are_found_by_what_it_says() -> None:
+def test_numbers_column_with_points_matches_by_value() -> None:
     table = [["", "2019"], ["Linz", "1.234.567"], ["Graz", "999.000"]]
     assert [cell.text for cell in cells("", table, "1234567 - 999000")] == ["1.234.567", "999.000"]
 
 
 @given(PER_CENT, st.sampled_from(["Years", "km", "kg", "Hours", "items", ""]), st.sampled_from([" ", "  ", "\t", "\n"]))
-def test_behind_the_head_of_a_column_a_number_may_be_per_cent_and_what_follows_the_next_head(
-    shown: str, behind: str, between: str
-) -> None:
+def test_numbers_after_column_header_may_be_percentages(shown: str, behind: str, between: str) -> None:
     evidence = (EvidenceSource(f"Rate (%){between}{shown} {behind} 7".replace("  7", " 7")),)
     assert verify_answer(f"{shown}%", evidence, ("numbers",)).accepted
     assert verify_answer(f"{shown} {behind}".strip(), evidence, ("numbers",)).accepted, "and may be what it was"
@@ -149,5 +147,5 @@ def test_behind_the_head_of_a_column_a_number_may_be_per_cent_and_what_follows_t
 
 
 @pytest.mark.parametrize("money", ["$500", "€ 500", "US$500"])
-def test_a_sum_of_money_behind_the_head_of_a_column_is_not_per_cent(money: str) -> None:
+def test_numbers_money_after_column_header_is_no_percentage(money: str) -> None:
     assert not verify_answer("500%", (EvidenceSource(f"Growth (%)  {money}"),), ("numbers",)).accepted

@@ -50,7 +50,7 @@ def shown(text: str) -> str:
 
 
 @given(st.sampled_from(sorted(IBAN_LENGTHS)), INNER, st.data())
-def test_an_account_is_told_from_one_with_a_slip(country: str, inner: str, data: st.DataObject) -> None:
+def test_format_iban_with_typo_fails(country: str, inner: str, data: st.DataObject) -> None:
     right = account(country, inner)
     assert iban_error(right) == ""
     assert (
@@ -70,7 +70,7 @@ def test_an_account_is_told_from_one_with_a_slip(country: str, inner: str, data:
 
 
 @given(st.integers(10**10, 10**18 - 1), st.data())
-def test_a_card_is_told_from_one_with_a_slip(number: int, data: st.DataObject) -> None:
+def test_format_card_with_typo_fails(number: int, data: st.DataObject) -> None:
     right = card(str(number))
     assert outcome({"card_number": right}) == outcome({"card_number": int(right)}) == "pass"
     at = data.draw(st.integers(0, len(right) - 1))
@@ -79,7 +79,7 @@ def test_a_card_is_told_from_one_with_a_slip(number: int, data: st.DataObject) -
 
 
 @given(st.integers(1000, 2999), st.integers(0, 99), st.integers(0, 99))
-def test_a_date_is_one_that_exists(year: int, month: int, day: int) -> None:
+def test_format_date_must_exist(year: int, month: int, day: int) -> None:
     try:
         exists = date(year, month, day) is not None
     except ValueError:
@@ -88,7 +88,7 @@ def test_a_date_is_one_that_exists(year: int, month: int, day: int) -> None:
 
 
 @given(st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ", min_size=2, max_size=3))
-def test_a_code_is_one_of_its_list(code: str) -> None:
+def test_format_code_must_be_listed(code: str) -> None:
     country = "pass" if code in COUNTRIES | COUNTRIES_ALPHA3 else "unknown" if code in RESERVED_COUNTRIES else "fail"
     assert outcome({"country_code": code}) == country
     currency = "pass" if code in CURRENCIES else "unknown" if code in FORMER_CURRENCIES else "fail"
@@ -97,7 +97,7 @@ def test_a_code_is_one_of_its_list(code: str) -> None:
         assert outcome({"language_code": code.lower()}) == ("pass" if code.lower() in LANGUAGES else "fail")
 
 
-def test_the_lists_are_whole() -> None:
+def test_format_code_lists_are_complete() -> None:
     assert (len(COUNTRIES), len(COUNTRIES_ALPHA3), len(CURRENCIES), len(LANGUAGES)) == (249, 249, 178, 184)
     assert not CURRENCIES & FORMER_CURRENCIES
     assert set(IBAN_LENGTHS) <= COUNTRIES | RESERVED_COUNTRIES
@@ -141,7 +141,7 @@ def test_the_lists_are_whole() -> None:
         ({"notes": "version 2024.02.30"}, "pass"), ({"due_date": "2024.02.30"}, "fail"), ("in June 31 people died", "pass"),
     ],
 )  # fmt: skip
-def test_fields_are_looked_at_by_their_names_and_texts_by_what_stands_in_them(answer: Any, says: str) -> None:
+def test_format_checks_fields_by_name_and_texts_by_content(answer: Any, says: str) -> None:
     assert outcome(answer) == says
 
 
@@ -150,7 +150,7 @@ def test_fields_are_looked_at_by_their_names_and_texts_by_what_stands_in_them(an
     [("iban", "DE89370400440532013000", "x"), ("card", "4111111111111111", "1"), ("country", "DE", "Germany"), ("currency", "EUR", "€"),
      ("language", "en-US", "English"), ("date", "2024-02-29", "2024-02-30"), ("date-time", "2024-02-29T10:00:00", "2024-02-30T10:00:00")],
 )  # fmt: skip
-def test_a_format_of_the_type_says_what_a_field_is(form: str, good: str, bad: str) -> None:
+def test_format_keyword_of_type_determines_kind(form: str, good: str, bad: str) -> None:
     schema = {"type": "object", "properties": {"it": {"type": "string", "format": form}}}
     assert check_format({"it": good}, schema, ()).outcome == "pass"
     verdict = check_format({"it": bad}, schema, ())
@@ -163,7 +163,7 @@ def test_a_format_of_the_type_says_what_a_field_is(form: str, good: str, bad: st
     st.data(),
     st.sampled_from([", ", ",", "; ", "/", " / ", " and ", " | "]),
 )
-def test_several_codes_in_one_text_are_looked_at_one_by_one(
+def test_format_several_codes_are_checked_separately(
     field: tuple[str, frozenset[str]], data: st.DataObject, between: str
 ) -> None:
     name, codes = field
@@ -176,14 +176,14 @@ def test_several_codes_in_one_text_are_looked_at_one_by_one(
 
 
 @given(st.integers(0, 9999), st.sampled_from(["{}", "ending in {}", "({})", "Visa {}"]))
-def test_four_digits_may_be_the_last_of_a_card_where_its_name_alone_says_what_it_is(digits: int, shape: str) -> None:
+def test_format_four_digits_in_named_card_field_are_unknown(digits: int, shape: str) -> None:
     text = shape.format(f"{digits:04}")
     assert outcome({"card_number": text}) == "unknown"
     schema = {"type": "object", "properties": {"it": {"type": "string", "format": "card"}}}
     assert check_format({"it": text}, schema, ()).outcome == "fail"
 
 
-def test_quotes_expressions_and_choices_are_passed_over() -> None:
+def test_format_skips_quotes_expressions_and_enums() -> None:
     schema = {
         "type": "object",
         "properties": {"q": {"type": "string", "format": "quote"}, "country": {"enum": ["DX"]}, "expression": TEXT},
@@ -202,6 +202,6 @@ def paid(text: str) -> str:
     return accepted(account_of(text=text), checks=format_ & numbers, against=text)
 
 
-def test_it_is_a_word_in_python() -> None:
+def test_format_name_is_exported() -> None:
     assert next(iter(paid.graph.nodes.values())).checks == ("format", "numbers")
     assert "checks=format_ & numbers" in to_python(paid.graph)

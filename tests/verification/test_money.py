@@ -55,12 +55,12 @@ def outcome(answer: Any, evidence: str, check: str = "numbers") -> str:
         ("a five-second pause", "5 seconds", "pass"), ("5 seconds", "a five-second pause", "pass"),
     ],
 )  # fmt: skip
-def test_a_number_of_another_thing_does_not_pass(answer: Any, evidence: str, says: str) -> None:
+def test_numbers_of_another_unit_do_not_pass(answer: Any, evidence: str, says: str) -> None:
     assert outcome(answer, evidence) == says
 
 
 @given(CODE, CODE, st.integers(1, 10**6))
-def test_a_sum_in_another_currency_fails_and_in_the_same_passes(code: str, other: str, number: int) -> None:
+def test_recompute_other_currency_fails_and_same_passes(code: str, other: str, number: int) -> None:
     said = "pass" if currency_code(code) == currency_code(other) else "fail"
     assert outcome(f"It cost {code} {number}.", f"It cost {number} {other}.") == said
 
@@ -69,13 +69,13 @@ def test_a_sum_in_another_currency_fails_and_in_the_same_passes(code: str, other
     CODE | st.sampled_from(["$", "¥", "krone", "peso", "cent"]),
     CODE | st.sampled_from(["$", "franc", "rupee", "penny"]),
 )
-def test_currencies_that_surely_differ_do_so_in_both_directions(one: str, other: str) -> None:
+def test_currency_difference_is_symmetric(one: str, other: str) -> None:
     assert are_different(one, one) is False
     assert (are_different(one, other) is True) == (are_different(other, one) is True)
 
 
 @given(UNIT, UNIT, st.integers(2, 10**4))
-def test_units_are_converted_where_that_is_exact_and_others_do_not_pass(name: str, other: str, number: int) -> None:
+def test_units_convert_only_exactly(name: str, other: str, number: int) -> None:
     one, two = UNIT_NAMES[name], UNIT_NAMES[other]
     there = number * one.factor / two.factor
     if one.dimension != two.dimension:
@@ -86,7 +86,7 @@ def test_units_are_converted_where_that_is_exact_and_others_do_not_pass(name: st
         assert outcome(f"It has {number} {name}.", f"It has {number} {other}.") == "fail"
 
 
-def test_a_square_foot_is_a_foot_times_a_foot() -> None:
+def test_units_square_foot_is_foot_squared() -> None:
     foot, square = UNIT_NAMES["foot"], unit_at("5 square feet", 1)
     assert square is not None
     assert (square.dimension, square.factor) == ("area", foot.factor**2)
@@ -102,5 +102,5 @@ def test_a_square_foot_is_a_foot_times_a_foot() -> None:
         ("$2+$3", "A$5", "unknown"), ("$2+$3", "five euros", "fail"), ("$2*€1.5/$2", "€1.5", "pass"), ("€2+€3", "$6", "fail"),
     ],
 )  # fmt: skip
-def test_a_result_is_in_the_currency_of_its_expression(expression: str, answer: Any, says: str) -> None:
+def test_recompute_result_needs_currency_of_expression(expression: str, answer: Any, says: str) -> None:
     assert outcome({"expression": expression, "answer": answer}, "", "recompute") == says

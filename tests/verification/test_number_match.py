@@ -71,7 +71,7 @@ def ending(number: int) -> str:
 
 
 @given(st.integers(0, 999_999), st.integers(0, 999_999) | st.integers(0, 40))
-def test_numbers_in_words_and_in_digits_are_the_same_and_others_are_not(number: int, other: int) -> None:
+def test_numbers_in_words_match_only_same_digits(number: int, other: int) -> None:
     assert [one.value for one in find_numbers(spelled(number), words=True)] == [number]
     for answer in (f"there were {number} men", f"there were {spelled(number)} men"):
         for evidence in (f"They were {other}.", f"They were {spelled(other)}."):
@@ -83,7 +83,7 @@ def test_numbers_in_words_and_in_digits_are_the_same_and_others_are_not(number: 
 
 
 @pytest.mark.parametrize("number", range(41))
-def test_every_small_number_is_told_from_every_other(number: int) -> None:
+def test_numbers_small_ones_are_distinct(number: int) -> None:
     for other in range(41):
         answer, evidence = f"It ran for {spelled(number)} years.", f"It ran for {spelled(other)} years."
         assert outcome(answer, evidence) == ("pass" if number == other else "fail"), (answer, evidence)
@@ -91,7 +91,7 @@ def test_every_small_number_is_told_from_every_other(number: int) -> None:
 
 
 @given(st.integers(1, 999), st.integers(1, 999) | st.integers(1, 40))
-def test_ordinals_in_words_and_in_digits_are_the_same_and_others_are_not(number: int, other: int) -> None:
+def test_ordinals_in_words_match_only_same_digits(number: int, other: int) -> None:
     assert [one.value for one in stated_numbers(f"the {placed(number)} edition")] == [number]
     for answer in (f"the {placed(number)} edition", f"the {ending(number)} edition"):
         for evidence in (f"It is the {placed(other)}.", f"It is the {ending(other)}."):
@@ -103,9 +103,7 @@ def test_ordinals_in_words_and_in_digits_are_the_same_and_others_are_not(number:
 
 
 @given(st.sampled_from(sorted(PARTS)), st.integers(1, 19), st.sampled_from(sorted(PARTS)), st.integers(1, 19))
-def test_shares_in_words_in_digits_and_in_per_cent_are_the_same_and_others_are_not(
-    under: int, over: int, other: int, many: int
-) -> None:
+def test_fractions_match_same_words_digits_and_percentages_only(under: int, over: int, other: int, many: int) -> None:
     mine, theirs = Fraction(over, under), Fraction(many, other)
     said = [f"{UNITS[over]} {PARTS[under].replace('half', 'halve') + 's' if over > 1 else PARTS[under]} of them"]
     if over == 1:
@@ -121,7 +119,7 @@ def test_shares_in_words_in_digits_and_in_per_cent_are_the_same_and_others_are_n
 
 
 @given(st.integers(2, 19), st.integers(2, 19))
-def test_dozens_are_twelves(number: int, other: int) -> None:
+def test_numbers_dozen_is_twelve(number: int, other: int) -> None:
     assert outcome(f"{UNITS[number]} dozen eggs", f"{12 * other} eggs") == ("pass" if number == other else "fail")
     assert outcome(f"{12 * number} eggs", f"{UNITS[other]} dozen eggs") == ("pass" if number == other else "fail")
 
@@ -151,10 +149,10 @@ def test_dozens_are_twelves(number: int, other: int) -> None:
         ("the other half of it", "the rest", "pass"), ("half-hearted", "it", "pass"),
     ],
 )  # fmt: skip
-def test_words_are_looked_up_where_they_are_numbers(answer: str, evidence: str, says: str) -> None:
+def test_numbers_words_are_looked_up_when_numeric(answer: str, evidence: str, says: str) -> None:
     assert outcome(answer, evidence) == says
 
 
-def test_no_words_of_a_list_of_choices_are_looked_up() -> None:
+def test_numbers_words_of_enum_are_not_looked_up() -> None:
     schema = {"type": "object", "properties": {"side": {"enum": ["the second", "two sides"]}}}
     assert check_numbers({"side": "two sides"}, schema, ()).outcome == "pass"

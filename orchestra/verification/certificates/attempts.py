@@ -44,7 +44,7 @@ class CertificationAttempt(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
 
 @dataclass(frozen=True, slots=True)
 class AttemptLog:
-    """The lines of a log, and their size in bytes. A last line without a line end is a torn write and is not counted."""
+    """The lines of a log, and their size in bytes. A last line without a line end (a torn write) is ignored."""
 
     lines: tuple[CertificationAttempt, ...] = ()
     size: int = 0

@@ -146,7 +146,7 @@ class AuditState:
 
 @dataclass(frozen=True, slots=True)
 class AuditLog:
-    """The lines of a log, and their size in bytes. A last line without a line end is a torn write and is not counted."""
+    """The lines of a log, and their size in bytes. A last line without a line end (a torn write) is ignored."""
 
     entries: tuple[AuditEntry, ...] = ()
     size: int = 0

@@ -104,7 +104,8 @@ class ClaimsCertificate(VoidableCertificate, frozen=True, kw_only=True, forbid_u
         share = self.calibrated.kept / self.calibrated.parts if self.calibrated.parts else 0.0
         again = f"; attempt {self.attempt:,} on its answers" if self.attempt else ""
         right = format_percent(1 - self.alpha)
-        return f"all that is kept is right in at least {right} of answers; keeps {format_percent(share)} of their parts{again}"
+        kept = f"keeps {format_percent(share)} of their parts"
+        return f"all that is kept is right in at least {right} of answers; {kept}{again}"
 
     @property
     def summary(self) -> dict[str, Any]:

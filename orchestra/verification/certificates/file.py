@@ -1,4 +1,4 @@
-"""The file `certificate.json`: a certified threshold, its guarantee, the figures that support it, and its dependencies."""
+"""The file `certificate.json`: a certified threshold, its guarantee, its figures and its dependencies."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ WORKFLOW_SCORE = "the lowest confidence of the nodes that the output depends on"
 COMBINED_SCORE = "the scores of the node's checks, combined by the agent's combination"
 """The same for a node with `score: combined`."""
 
-ASSUMPTION = "the rows and future inputs are exchangeable (drawn independently from one distribution); these figures cannot show a violation"
+ASSUMPTION = (
+    "the rows and future inputs are exchangeable (drawn independently from one distribution); "
+    "these figures cannot show a violation"
+)
 """Assumption of every guarantee."""
 
 Proportion = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -169,7 +172,8 @@ class Certificate(VoidableCertificate, frozen=True, kw_only=True, forbid_unknown
     @property
     def guarantee(self) -> str:
         """The guarantee in one line."""
-        promise = f"at most {format_percent(self.alpha)} of what is accepted is wrong, with {format_percent(1 - self.delta)} confidence"
+        confidence = f"with {format_percent(1 - self.delta)} confidence"
+        promise = f"at most {format_percent(self.alpha)} of what is accepted is wrong, {confidence}"
         once = (
             "; each group counts once"
             if self.data.grouped

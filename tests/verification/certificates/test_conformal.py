@@ -45,9 +45,7 @@ def drawn(chance: random.Random, count: int, places: int = 17, wrong: float = 0.
 
 @pytest.mark.parametrize("alpha", [0.1, 0.2])
 @pytest.mark.parametrize(("count", "places"), [(9, 17), (60, 17), (60, 1)])
-def test_all_that_is_kept_is_right_in_at_least_the_promised_share_of_answers(
-    alpha: float, count: int, places: int
-) -> None:
+def test_conformal_guarantee_holds_over_draws(alpha: float, count: int, places: int) -> None:
     """Over 2,000 draws of the answers that calibrate and of those that come after. The bound below is exact; chance gets three
     standard errors."""
     chance = random.Random(f"{alpha} {count} {places}")
@@ -66,7 +64,7 @@ def test_all_that_is_kept_is_right_in_at_least_the_promised_share_of_answers(
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.2])
-def test_resplits_of_one_set_keep_the_promise_on_average(alpha: float) -> None:
+def test_conformal_resplits_keep_guarantee_on_average(alpha: float) -> None:
     rows = drawn(random.Random(7), 400)
     found = calibrate(rows, alpha, rounds=ROUNDS)
     assert found.resplits is not None
@@ -76,7 +74,7 @@ def test_resplits_of_one_set_keep_the_promise_on_average(alpha: float) -> None:
     assert calibrate(reversed(rows), alpha, rounds=3) == calibrate(rows, alpha, rounds=3)  # not by the order of a file
 
 
-def test_a_score_that_ties_with_tau_is_dropped() -> None:
+def test_conformal_score_equal_to_tau_is_dropped() -> None:
     rows = [
         CalibrationAnswer(f"{at}", (ScoredPart(0.5, True), ScoredPart(0.5, False), ScoredPart(0.9, False)))
         for at in range(30)
@@ -88,13 +86,13 @@ def test_a_score_that_ties_with_tau_is_dropped() -> None:
 
 
 @pytest.mark.parametrize(("alpha", "count"), [(0.5, 1), (0.2, 4), (0.1, 9), (0.05, 19), (0.01, 99), (0.3, 3)])
-def test_the_fewest_answers_that_carry_a_promise(alpha: float, count: int) -> None:
+def test_conformal_min_answers(alpha: float, count: int) -> None:
     assert min_answers(alpha) == count
     assert risk_quantile([0.1] * count, alpha) == 0.1
     assert risk_quantile([0.1] * (count - 1), alpha) is None
 
 
-def test_too_few_answers_are_refused_with_how_many_are_needed() -> None:
+def test_conformal_too_few_answers_state_minimum() -> None:
     found = calibrate(drawn(random.Random(1), 12), 0.1)
     assert found.threshold is None
     assert found.reason == "8 answers are for calibration, and at least 9 are needed"
@@ -102,11 +100,11 @@ def test_too_few_answers_are_refused_with_how_many_are_needed() -> None:
 
 
 @given(st.integers(1, 5_000), st.integers(1, 50))
-def test_the_rank_is_exact(answers: int, percents: int) -> None:
+def test_quantile_rank_is_exact(answers: int, percents: int) -> None:
     assert quantile_rank(answers, percents / 100) == math.ceil((answers + 1) * (1 - Fraction(percents, 100)))
 
 
-def test_where_wrong_parts_score_highest_there_is_no_certificate() -> None:
+def test_conformal_highest_scores_wrong_has_no_threshold() -> None:
     rows = [CalibrationAnswer(f"{at}", (ScoredPart(1.0, True), ScoredPart(0.9, False))) for at in range(30)]
     found = calibrate(rows, 0.1)
     assert (found.threshold, found.reason) == (
@@ -115,7 +113,7 @@ def test_where_wrong_parts_score_highest_there_is_no_certificate() -> None:
     )
 
 
-def test_without_anything_wrong_everything_above_the_floor_is_kept() -> None:
+def test_conformal_without_errors_keeps_all_above_floor() -> None:
     rows = [
         CalibrationAnswer(f"{at}", (ScoredPart(0.4, False), ScoredPart(0.6, False), ScoredPart(None, True)))
         for at in range(30)
@@ -136,7 +134,7 @@ def test_without_anything_wrong_everything_above_the_floor_is_kept() -> None:
         ([CalibrationAnswer("1", ())], 0.6),
     ],
 )
-def test_what_is_no_answer_is_refused(rows: list[CalibrationAnswer], alpha: float) -> None:
+def test_conformal_invalid_answer_is_refused(rows: list[CalibrationAnswer], alpha: float) -> None:
     with pytest.raises(InputError) as caught:
         calibrate(rows, alpha)
     assert caught.value.code == "V006"
