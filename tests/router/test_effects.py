@@ -1,4 +1,4 @@
-"""What a request allows a plan to do: sentences that ask for an effect, constants that occur in it, and how often it asks."""
+"""Effects that a request allows: sentences that ask for one, constants that occur in it, and the number of calls."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from orchestra.router.validation import validate_line
 from tests.agents.test_evidence_grammar import accepts
 from tests.engine.attacks import ASKS, NAMES, NOTHING, NUMBERS, TWICE, WORDS
 from tests.engine.stage import record, tool
-from tests.router.house import walked
+from tests.router.sample_capabilities import walked
 
 TEXT: dict[str, Any] = {"type": "string"}
 NUMBER: dict[str, Any] = {"type": "number"}
@@ -45,7 +45,7 @@ def offer(request: str, *tools: Any, literals: bool = False, confirm: bool = Fal
 
 
 def codes(request: str, *lines: str, tools: tuple[Any, ...] = (), literals: bool = False) -> list[str]:
-    """What the gates say of the last of these lines."""
+    """Error codes of the last of these lines."""
     steps = parse_steps(lines)
     return [fault.code for fault in validate_line(steps[-1], offer(request, *tools, literals=literals), steps[:-1])]
 
@@ -54,7 +54,7 @@ PAID = 's1 = pay(to="Bob", amount=5)'
 
 
 ASKING = ("Pay {a} what", "Pay {n}", "Pay {a} -", "Pay {a} between")
-"""Beginnings of requests that ask for an effect without saying enough for it."""
+"""Beginnings of requests that ask for an effect without enough detail."""
 
 
 @pytest.mark.parametrize("text", [one for one in NOTHING if not one.startswith(ASKING)])
@@ -103,7 +103,7 @@ WORTH: dict[str, Fraction] = {
     "{} million": Fraction(10**6),
     "{} cents": Fraction(1, 100),
 }
-"""By how a number is written, how often its digits it is worth; of other forms its value is not certain."""
+"""Factor of a number's digits by its notation. In other notations its value is uncertain."""
 UNCERTAIN = ("{} dozen", "- {}", "minus {}", "0{}", "{}-9", "{}/9", "{}:30", "({})", "1.{}34")
 
 
@@ -139,14 +139,16 @@ def test_effects_text_occurs_as_whole_words(around: str, value: str) -> None:
         ("Pay Bob 5 euros and Ann 7 euros.", ['s2 = pay(to="Ann", amount=7)'], True),
         ("Pay Bob 5 euros. Pay Ann 7 euros.", ['s2 = pay(to="Ann", amount=7)'], True),
         ("Pay Bob 5 euros. Pay Bob 5 euros.", ['s2 = pay(s1, to="Bob", amount=5)'], True),
-        ("Pay Bob 5 euros, Ann 7 euros and Carl 9 euros.", ['s2 = pay(to="Ann", amount=7)', 's3 = pay(to="Carl", amount=9)'], True),
+        ("Pay Bob 5 euros, Ann 7 euros and Carl 9 euros.",
+        ['s2 = pay(to="Ann", amount=7)', 's3 = pay(to="Carl", amount=9)'], True),
         ("Pay Bob 5 euros", ['s2 = pay(s1, to="Bob", amount=5)'], False),
         ("Pay Bob 5 euros and Ann 7 euros.", ['s2 = pay(to="Bob", amount=7)'], False),
         ("Pay Bob 5 euros; Ann has 7 cats.", ['s2 = pay(to="Ann", amount=7)'], False),
         ("Pay Bob 5 euros. Ann owes me 7.", ['s2 = pay(to="Ann", amount=7)'], False),
         ("Pay Bob 5 euros and Ann and Carl 9 euros.", ['s2 = pay(to="Ann", amount=9)'], False),
         ("pay Bob 5 and book 7", ['s2 = pay(to="book", amount=7)'], False),
-        ("Pay Bob 5 euros and Ann 7 euros.", ['s2 = pay(to="Ann", amount=7)', 's3 = pay(s2, to="Ann", amount=7)'], False),
+        ("Pay Bob 5 euros and Ann 7 euros.", ['s2 = pay(to="Ann", amount=7)', 's3 = pay(s2, to="Ann", amount=7)'],
+        False),
         ("Pay Bob 5 euros and Ann 7 euros.", ["s2 = [pay(to=x, amount=7) for x in input.people]"], False),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible model can be the router: no grammar holds it there, so the gates and the repairs do."""
+"""An OpenAI-compatible model as planner: without a grammar, validation and repairs keep the plan correct."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ output: str
 grammar: grammar
 model: hosted
 """
-PROMPT = "<!-- system -->\nPlan.\n<!-- user -->\n{{ skills }}\n{{ values }}\nRequest: {{ request }}\n<!-- assistant -->\n{{ plan }}\n"
+PROMPT = (
+    "<!-- system -->\nPlan.\n<!-- user -->\n{{ skills }}\n{{ values }}\n"
+    "Request: {{ request }}\n<!-- assistant -->\n{{ plan }}\n"
+)
 DOCUMENTS = [{"source": "tower.txt", "text": "The tower was opened in 1889."}]
 PLAN = [
     "s1 = search(query=input.request, documents=input.documents)",
@@ -49,7 +52,7 @@ async def planned(
     wish: PlanOptions | None = None,
     **behaviour: Any,
 ) -> tuple[PlanResult, list[SimulatedRequest]]:
-    """A plan by a simulated provider, and what it was sent."""
+    """A plan by a simulated provider, and the requests it received."""
     card = folder / "agents" / "hosted"
     card.mkdir(parents=True)
     (card / "agent.yaml").write_text(CARD)

@@ -1,4 +1,4 @@
-"""A first step reads something of what was brought along, where some skill can: the grammar and the gates say the same."""
+"""Grounding: the first step reads a required input if some capability can; grammar and validation agree."""
 
 from __future__ import annotations
 
@@ -17,7 +17,18 @@ from orchestra.router.planner import PlanFound, PlannerQuestion, PlanRequest, ad
 from orchestra.router.shortlist import shortlist
 from orchestra.router.validation import validate_line
 from tests.agents.test_evidence_grammar import accepts
-from tests.router.house import COMPARE, DOCUMENTS, READER, SEARCH, STR, SUM, contract, offer, record, walked
+from tests.router.sample_capabilities import (
+    COMPARE,
+    DOCUMENTS,
+    READER,
+    SEARCH,
+    STR,
+    SUM,
+    contract,
+    offer,
+    record,
+    walked,
+)
 
 TEXT = {"question": STR, "text": STR}
 
@@ -33,7 +44,7 @@ def test_grounding_random_plan_reads_required_input_first(seed: int, stepwise: b
     state, wanted = start(PlanRequest("", given, repairs=0, stepwise=stepwise))
     for _ in range(20):
         if not isinstance(wanted, PlannerQuestion):
-            assert isinstance(wanted, PlanFound) or not stepwise  # at once nobody knows the types of steps yet
+            assert isinstance(wanted, PlanFound) or not stepwise  # in one-shot mode the types of steps are unknown
             steps = wanted.plan.steps if isinstance(wanted, PlanFound) else wanted.steps
             assert any(one.path[:1] == ("documents",) for one in steps[0].references)
             return
@@ -48,7 +59,7 @@ def test_grounding_random_plan_reads_required_input_first(seed: int, stepwise: b
     ("line", "good"),
     [
         ("s1 = search(query=input.question, documents=input.documents)", True),
-        ("s1 = reader(question=input.question, context=input.documents[0].text)", False),  # one of them is too little
+        ("s1 = reader(question=input.question, context=input.documents[0].text)", False),  # one of them is not enough
         ("s1 = [reader(question=input.question, context=x.text) for x in input.documents]", True),
         ('s1 = [search(query=x, documents=input.documents) for x in ["a", "b"]]', True),
         ("s1 = calculator(question=input.question)", False),
@@ -89,7 +100,7 @@ def test_grounding_one_of_several_inputs_suffices() -> None:
 @pytest.mark.parametrize(
     "given",
     [
-        brought(COMPARE),  # nobody takes documents, nor texts
+        brought(COMPARE),  # no capability takes documents or texts
         brought(
             contract("reading", "agent", {"documents": DOCUMENTS, "sums": {"type": "array", "items": DOCUMENTS}}, STR),
             COMPARE,
@@ -121,11 +132,11 @@ LOOK = contract("look", "agent", {"question": STR, "table": ROWS}, STR)
         (
             "s1 = [calculator(question=x[0]) for x in input.table]",
             False,
-        ),  # the rows of a table are nothing of their own
+        ),  # the rows of a table do not count
         ('s1 = [cells(row=x, cell="a") for x in input.table]', False),
         ("s1 = [pair(first=x[0], second=input.question) for x in input.table]", False),
         ("s1 = [pair(first=x[0], second=input.text) for x in input.table]", True),  # it reads the text
-        ('s1 = [pair(first=x, second="a") for x in input.names]', False),  # nobody brought them along
+        ('s1 = [pair(first=x, second="a") for x in input.names]', False),  # not a required input
     ],
 )
 def test_grounding_iterating_table_rows_does_not_read_it(line: str, good: bool) -> None:
@@ -141,7 +152,7 @@ def test_grounding_iterating_table_rows_does_not_read_it(line: str, good: bool) 
     ("line", "good"),
     [
         ("s1 = [calculator(question=x.name) for x in input.sheets]", True),
-        ("s1 = [calculator(question=x.notes[0]) for x in input.sheets]", False),  # one element of a list is too little
+        ("s1 = [calculator(question=x.notes[0]) for x in input.sheets]", False),  # one element of a list is not enough
         ("s1 = [pair(first=x.notes[0], second=x.name) for x in input.sheets]", True),
     ],
 )

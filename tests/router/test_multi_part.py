@@ -1,4 +1,4 @@
-"""Laws of requests that want several things: what their parts are, and that none of them is passed over in silence."""
+"""Requests with several parts: how they are split, and that no part is dropped silently."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from orchestra.router.planner import (
 )
 from orchestra.router.validation import PART_NOT_COVERED, validate_line
 from orchestra.router.voting import VoteResult
-from tests.router.house import STR, SUM, contract
+from tests.router.sample_capabilities import STR, SUM, contract
 from tests.unsafe_reference import assert_cost
 
 DESK = contract("support_desk", "agent", {"message": STR}, STR, says="Sorts a message.")
@@ -181,7 +181,7 @@ def test_multi_part_value_for_each_part_is_accepted(lines: tuple[str, ...]) -> N
 def test_multi_part_uncovered_part_is_named(lines: tuple[str, ...], said: str) -> None:
     *steps, answer = map(parse_line, lines)
     found = validate_line(answer, offer(), [one for one in steps if isinstance(one, PlanStep)])
-    if not said:  # what is reckoned from a part is for that part
+    if not said:  # a computation that continues a part belongs to that part
         said = f'nothing serves "{FLIGHT}"; write a step for each part'
     assert [(one.code, str(one)) for one in found] == [(PART_NOT_COVERED, f"/steps: {said}")]
 
@@ -348,7 +348,7 @@ def test_multi_part_whole_request_step_is_followed_by_another(skill: str) -> Non
     assert "return" not in wanted.inputs["grammar"].split("start:")[1].splitlines()[0]
     _, wanted = advance(state, f'2 = calculator(question="{PENS}")\nreturn s1, s2')
     assert isinstance(wanted, PlanFound)
-    _, wanted = advance(state, "return s1")  # nobody held it to another step
+    _, wanted = advance(state, "return s1")  # without a grammar that demands another step
     assert isinstance(wanted, PlanFound)
     assert find_uncovered(offer().request_parts, wanted.plan.steps, wanted.plan.answer) is not None
 
@@ -390,7 +390,7 @@ def test_multi_part_unserved_part_needs_partial_option() -> None:
 
 
 def test_multi_part_computing_words_without_number_is_rejected() -> None:
-    """Where a step is demanded for each part, a small planner gave a flight to the calculator, which computed 10."""
+    """When a step was demanded for each part, a small planner gave a flight to the calculator, which computed 10."""
     state, wanted = planned(
         "s1 = support_desk(message=input.request)", "return s1", f's2 = calculator(question="{FLIGHT}")', repairs=2
     )
@@ -402,7 +402,7 @@ def test_multi_part_computing_words_without_number_is_rejected() -> None:
     alone = Capabilities.of([DESK, SUM], {"request": STR}, request_text=BOTH)
     assert not validate_line(
         PlanStep("s1", "calculator", {"question": PlanLiteral(FLIGHT)}), alone, []
-    )  # as before, where parts are not looked at
+    )  # unchanged without request parts
     half = "How much is half a dozen eggs? Also: when was it?"
     assert not validate_line(
         PlanStep("s1", "calculator", {"question": PlanLiteral("How much is half a dozen eggs?")}), offer(half), []
@@ -415,6 +415,6 @@ def test_plan_cache_computing_words_without_number_is_miss() -> None:
         assert made is not None
         return fit_cached_plan(build_entry(made, BOTH, "shape", NO_USAGE), BOTH, offer(), "shape")[0]
 
-    assert again(ON_PENS, "return s1").steps  # with what it leaves out, which was taken
+    assert again(ON_PENS, "return s1").steps  # with the parts it leaves out, as accepted
     with pytest.raises(CachedPlanError, match="has no number"):
         again(f's1 = calculator(question="{FLIGHT}")', f's2 = calculator(question="{PENS}")', "return s1, s2")

@@ -1,4 +1,4 @@
-"""Plans as workflows: what a step becomes, what is left out, and that constants stay constants."""
+"""Plans as workflows: nodes of steps, unused steps, and constants."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from orchestra.router.shortlist import shortlist
 from orchestra.router.validation import validate_line
 from orchestra.workflows.yaml.reader import read
 from orchestra.workflows.yaml.writer import write
-from tests.router.house import ALL, CITE, COMPARE, READER, SEARCH, STR, SUM, contract, offer
+from tests.router.sample_capabilities import ALL, CITE, COMPARE, READER, SEARCH, STR, SUM, contract, offer
 
 
 def planned(text: str) -> Plan:

@@ -1,4 +1,4 @@
-"""The plan cache: what is one intent, what is filled anew, and everything that must be a miss."""
+"""The plan cache: equal intents, replaced constants, and misses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from orchestra.router.plan import Plan, build_plan
 from orchestra.router.plan_cache import CachedPlanError, build_entry, cache_keys, context_digest, fit_cached_plan
 from orchestra.router.plan_syntax import parse_plan
 from orchestra.router.prompt import MAX_REQUEST_LENGTH
-from tests.router.house import ALL, COMPARE, DOCUMENTS, READER, SEARCH, STR, SUM, contract, offer, record
+from tests.router.sample_capabilities import ALL, COMPARE, DOCUMENTS, READER, SEARCH, STR, SUM, contract, offer, record
 
 VALUES = {"request": STR, "documents": DOCUMENTS}
 OFFER = offer(*ALL, values=VALUES)
@@ -31,7 +31,7 @@ def plan(text: str) -> Plan:
 
 
 def fitted(lines: str, old: str, new: str, given: Capabilities = OFFER) -> str:
-    """The plan that was stored for an old request, as a new one gets it. Raises `CachedPlanError`."""
+    """The stored plan of an old request, adapted to a new one. Raises `CachedPlanError`."""
     of = context_digest(given, "router")
     met = set(cache_keys(old, of)) & set(cache_keys(new, of))
     if not met:
@@ -88,7 +88,8 @@ def test_intent_other_words_or_signs_differ(old: str, new: str) -> None:
          's1 = search(query="on 14 July 1789", documents=input.documents)\nreturn s1'),
         ('s1 = compare(first=5.5, second=3, how="more")\nreturn s1', "Is 5.5 more than 3?", "Is 2.25 more than 7?",
          's1 = compare(first=2.25, second=7, how="more")\nreturn s1'),
-        ('s1 = [search(query=x, documents=input.documents) for x in ["iron", "tin"]]\nreturn s1', 'find "iron" and "tin"',
+        ('s1 = [search(query=x, documents=input.documents) for x in ["iron", "tin"]]\nreturn s1',
+        'find "iron" and "tin"',
          'find "steel" and "gold"',
          's1 = [search(query=x, documents=input.documents) for x in ["steel", "gold"]]\nreturn s1'),
         ('s1 = [compare(first=x, second=3, how="more") for x in [5.5, 7]]\nreturn s1', "Is 5.5 more than 3, or 7?",
@@ -97,7 +98,8 @@ def test_intent_other_words_or_signs_differ(old: str, new: str) -> None:
         ('s1 = [compare(first=5, second=3, how=x) for x in ["more", "less"]]\nreturn s1', "Is 5 more or less than 3?",
          "IS 5 MORE OR LESS THAN 3?",
          's1 = [compare(first=5, second=3, how=x) for x in ["more", "less"]]\nreturn s1'),
-        ("s1 = calculator(question=input.request)\nreturn s1", "What are 3 apples at 12 dollars?", "What are 8 apples at 15 dollars?",
+        ("s1 = calculator(question=input.request)\nreturn s1", "What are 3 apples at 12 dollars?",
+        "What are 8 apples at 15 dollars?",
          "s1 = calculator(question=input.request)\nreturn s1"),
         ('s1 = search(query="Iron", documents=input.documents)\nreturn s1', "about Iron please", "About IRON, please",
          's1 = search(query="IRON", documents=input.documents)\nreturn s1'),
@@ -118,19 +120,24 @@ TOP = 's1 = search(query="iron", documents=input.documents, top=%d)\nreturn s1'
         (TOP % 2, "2 passages on iron of 2 pages", "3 passages on iron of 4 pages", "more than once"),
         (TOP % 14, "2 weeks of iron", "3 weeks of iron", "may follow from one that changed"),
         (TOP % 5, "passages on iron from 1889", "passages on iron from 1890", "may follow from one that changed"),
-        ('s1 = search(query="iron", documents=input.documents)\nreturn s1', "iron in 1889", "iron in 1890", "does not carry '1889'"),
+        ('s1 = search(query="iron", documents=input.documents)\nreturn s1', "iron in 1889", "iron in 1890",
+        "does not contain '1889'"),
         (READ, "Who founded Apple?", "Who founded Siemens?", "does not carry 'Apple'"),
-        (READ.replace("return s1", "return s1[1]"), "passage 2 of these", "passage 3 of these", "how the plan is built"),
-        ('s1 = [reader(question=x, context=input.request) for x in ["iron", "tin"]]\nreturn s1', "the 2 of them, iron and tin",
-         "the 3 of them, iron and tin", "how the plan is built"),
-        ('s1 = [search(query=x, documents=input.documents) for x in ["iron", "tin"]]\nreturn s1', 'find "iron" and "tin" in 1889',
-         'find "iron" and "tin" in 1890', "does not carry '1889'"),
+        (READ.replace("return s1", "return s1[1]"), "passage 2 of these", "passage 3 of these",
+        "the structure of the plan"),
+        ('s1 = [reader(question=x, context=input.request) for x in ["iron", "tin"]]\nreturn s1',
+        "the 2 of them, iron and tin",
+         "the 3 of them, iron and tin", "the structure of the plan"),
+        ('s1 = [search(query=x, documents=input.documents) for x in ["iron", "tin"]]\nreturn s1',
+        'find "iron" and "tin" in 1889',
+         'find "iron" and "tin" in 1890', "does not contain '1889'"),
         ('s1 = search(query="ron wor", documents=input.documents)\nreturn s1', 'find "iron works" and "iron works"',
          'find "steel" and "tin"',
-         "part of what changed"),
+         "part of a changed text"),
         ('s1 = search(query="Hund", documents=input.documents)\nreturn s1', 'translate "dog"', 'translate "cat"',
-         "may follow from what changed"),
-        ('s1 = search(query="a", documents=input.documents)\nreturn s1', 'of "a" and of "a"', 'of "b" and of "c"', "more than once"),
+         "may depend on a change"),
+        ('s1 = search(query="a", documents=input.documents)\nreturn s1', 'of "a" and of "a"', 'of "b" and of "c"',
+        "more than once"),
     ],
 )  # fmt: skip
 def test_plan_cache_uncertain_constant_is_miss(lines: str, old: str, new: str, why: str) -> None:

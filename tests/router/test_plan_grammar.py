@@ -1,4 +1,4 @@
-"""The grammar of the next step: what it lets through the gates take too, and what the gates refuse it does not let through."""
+"""The grammar of the next step agrees with validation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from orchestra.schema.builtin_models import Document
 from orchestra.schema.types import schema_of
 from orchestra.workflows.compile.compiler import compile_graph
 from tests.agents.test_evidence_grammar import accepts
-from tests.router.house import ALL, CITE, COMPARE, READER, SEARCH, STR, SUM, contract, offer, walked
+from tests.router.sample_capabilities import ALL, CITE, COMPARE, READER, SEARCH, STR, SUM, contract, offer, walked
 
 CATALOG = Catalog(
     models=project_models(),
@@ -113,20 +113,20 @@ def test_step_grammar_allowed_lines(line: str) -> None:
 @pytest.mark.parametrize(
     ("line", "codes"),
     [
-        ("s3 = delete_all()", ["R002"]),  # a phantom
+        ("s3 = delete_all()", ["R002"]),  # an unknown name
         ("s3 = reader(question=input.question, context=s3.text)", ["R004"]),  # a cycle
         ("s3 = reader(question=input.question, context=s4[0].text)", ["R004"]),  # a later step
-        ("s3 = reader(question=input.question, context=s1)", ["R005"]),  # a list where a text is wanted
-        ("s3 = reader(question=input.question, context=s2[0].answer)", ["R005"]),  # what may be null
+        ("s3 = reader(question=input.question, context=s1)", ["R005"]),  # a list instead of a text
+        ("s3 = reader(question=input.question, context=s2[0].answer)", ["R005"]),  # a nullable value
         ("s3 = reader(question=input.question)", ["R003"]),
         ("s3 = reader(question=input.question, context=s1[0].text, style=1)", ["R003"]),
         ("s3 = reader(question=input.question, context=input.secret)", ["R004"]),
-        ("s3 = cite(question=input.question, readings=[], passages=s1)", ["R005"]),  # no plan makes up records
+        ("s3 = cite(question=input.question, readings=[], passages=s1)", ["R005"]),  # a plan cannot state records
         ('s3 = search(query="a", documents=[{"source": "a", "text": "b"}])', ["R005"]),
         ("s3 = [reader(question=input.question, context=input.question) for x in s1]", ["R003"]),
         ("s3 = [reader(question=input.question, context=x.text) for x in input.question]", ["R005"]),
         ('s3 = compare(first=1, second=2, how="most")', ["R005"]),
-        ("s4 = calculator(question=input.question)", ["R001"]),  # a number that is left out
+        ("s4 = calculator(question=input.question)", ["R001"]),  # a step number that is skipped
         ("return input.question", ["R004"]),
         ("return s3", ["R004"]),
     ],
@@ -291,7 +291,7 @@ def test_step_grammar_list_texts_are_short_substrings() -> None:
     grammar = step_grammar(given)
     for text, good in (
         ('["Where", "is it"]', True),
-        ('["Here"]', False),  # no piece of it
+        ('["Here"]', False),  # not part of it
         (f'["{word}"]', False),  # too long
         (json.dumps(["is"] * MAX_ITEMS), True),
         (json.dumps(["is"] * (MAX_ITEMS + 1)), False),
@@ -324,7 +324,7 @@ def test_step_grammar_table_cannot_be_stated() -> None:
         ("row_or_table=[]", "", ""),
         ('sizes_or_kinds=["small"]', "", ""),
         ('sizes_or_kinds=["Where"]', "", ""),
-        ('sizes_or_kinds=["small", "Here"]', "R012", "is not part of the request"),  # of neither type's own words
+        ('sizes_or_kinds=["small", "Here"]', "R012", "is not part of the request"),  # an enum value of neither type
     ],
 )
 def test_step_grammar_union_allows_statable_members(argument: str, code: str, says: str) -> None:

@@ -1,4 +1,4 @@
-"""The notation: what is written reads back the same, and what is no line of a plan says why, with its column."""
+"""The plan notation: round trips, and syntax errors with their columns."""
 
 from __future__ import annotations
 

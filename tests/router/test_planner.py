@@ -1,4 +1,4 @@
-"""The router's machine: line by line or at once, what is refused goes back, and it always comes to an end."""
+"""The planner state machine: stepwise and one-shot mode, repairs, and termination."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from orchestra.router.planner import (
 from orchestra.router.prompt import DEFAULT_REQUEST_TOKENS, MAX_REQUEST_LENGTH, estimate_tokens
 from orchestra.router.tool_turns import parse_next_line
 from tests.agents.test_evidence_grammar import accepts
-from tests.router.house import CITE, STR, SUM, contract, offer, walked
+from tests.router.sample_capabilities import CITE, STR, SUM, contract, offer, walked
 
 PLAN = (
     "s1 = search(query=input.question, documents=input.documents)",
@@ -35,7 +35,7 @@ def request(*, repairs: int = 1, stepwise: bool = True, text: str = "Where?", st
 
 
 def talk(wish: PlanRequest, *replies: str) -> tuple[PlannerState, PlannerAction]:
-    """What the machine wants after these replies."""
+    """The action after these replies."""
     state, wanted = start(wish)
     for reply in replies:
         assert isinstance(wanted, PlannerQuestion)
@@ -128,7 +128,8 @@ def test_planner_wrong_line_is_returned_and_earlier_kept() -> None:
     assert isinstance(wanted, PlannerQuestion)
     assert wanted.inputs["plan"] == PLAN[0]
     assert wanted.feedback == (
-        "/steps/2/with/context: expected str, got list[Passage]; did you mean s1[0].source or s1[0].text or input.question?",
+        "/steps/2/with/context: expected str, got list[Passage]; "
+        "did you mean s1[0].source or s1[0].text or input.question?",
     )
     state, wanted = advance(state, PLAN[1])
     assert isinstance(wanted, PlannerQuestion)

@@ -1,4 +1,4 @@
-"""Lists that a plan states to go over: several like calls in one line, from the notation to the workflow that they are."""
+"""Stated lists to iterate over: several similar calls in one line, from the notation to the workflow."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from orchestra.workflows.model import PlanLimits
 from orchestra.workflows.yaml.reader import read as read_file
 from orchestra.workflows.yaml.writer import write
 from tests.agents.test_evidence_grammar import accepts
-from tests.router.house import ALL, DOCUMENTS, STR, contract, offer, walked
+from tests.router.sample_capabilities import ALL, DOCUMENTS, STR, contract, offer, walked
 from tests.router.test_plan_grammar import CATALOG, steps
 
 READINGS = 's1 = [reader(question=x, context=input.question) for x in ["Where is it?", "How high is it?"]]'
@@ -34,7 +34,7 @@ DATE = contract("on", "tool", {"day": {"type": "string", "format": "date"}}, STR
 
 
 def narrow(width: int, words: str = "", steps: int = 6) -> Capabilities:
-    """All skills, for lists of at most so many elements."""
+    """All capabilities, for lists of at most this many elements."""
     made = offer(*ALL, TAG, DATE, words=words)
     return Capabilities(
         made.by_name, made.inputs, made.output_type, PlanLimits(steps=steps, width=width), made.request_text
@@ -55,8 +55,8 @@ def test_stated_list_round_trips() -> None:
         ('s1 = [a(b=x) for x in ["c", "d"]', "expected ']'", 33),
         ('s1 = [a(b=x) for x in ["c", "d"', "the text or the list that begins here does not end", 23),
         ("s1 = [a(b=x) for x in [1, 2,]]", "no JSON", 23),
-        ('s1 = [a(b=x) for x in "cd"]', "here stands a value", 23),
-        ('s1 = [a(b=x) for x in {"c": 1}]', "here stands a value", 23),
+        ('s1 = [a(b=x) for x in "cd"]', "expected a value", 23),
+        ('s1 = [a(b=x) for x in {"c": 1}]', "expected a value", 23),
     ],
 )
 def test_stated_list_invalid_states_column(text: str, reason: str, column: int) -> None:
@@ -74,8 +74,8 @@ def test_stated_list_invalid_states_column(text: str, reason: str, column: int) 
         ('s1 = [compare(first=x, second=x, how="more") for x in [2, 3.5]]', []),
         ('s1 = [compare(first=2, second=1, how=x) for x in ["more", "less"]]', []),
         ('s1 = [on(day=x) for x in ["2020-01-31", "2021-12-01"]]', []),
-        ('s1 = [calculator(question=x) for x in ["more", "less"]]', []),  # they stand in the request too
-        ('s1 = [calculator(question=x) for x in ["Where", "Here"]]', ["R012"]),  # no piece of it
+        ('s1 = [calculator(question=x) for x in ["more", "less"]]', []),  # they occur in the request as well
+        ('s1 = [calculator(question=x) for x in ["Where", "Here"]]', ["R012"]),  # not part of it
         ('s1 = [calculator(question=x) for x in ["Here", "There"]]', ["R012", "R012"]),
         ('s1 = [calculator(question=x) for x in ["Where", 2]]', ["R005"]),
         ('s1 = [compare(first=x, second=1, how="more") for x in ["Where", "is"]]', ["R005", "R005"]),
@@ -135,7 +135,8 @@ def test_stated_list_inexpressible_is_refused() -> None:
             's1 = [compare(first=x, second=1, how="more") for x in [2, 3]]',
             's1 = [compare(first=2, second=1, how=x) for x in ["less", "more"]]',
         ),
-        ("s1 = [tag(text=x, tags=[]) for x in [\"it\", \"is\"]]", "s1 = [tag(text=x, tags=[]) for x in [\"is\", \"it\"]]"),
+        ("s1 = [tag(text=x, tags=[]) for x in [\"it\", \"is\"]]",
+        "s1 = [tag(text=x, tags=[]) for x in [\"is\", \"it\"]]"),
     ],
 )  # fmt: skip
 def test_stated_list_earlier_call_is_not_repeated(again: str, otherwise: str) -> None:
@@ -148,7 +149,7 @@ def test_stated_list_earlier_call_is_not_repeated(again: str, otherwise: str) ->
 
 
 def test_stated_list_element_types_are_kept_apart() -> None:
-    """`x` of numbers stands in `first`; so it must not slip in there where the list is one of choices."""
+    """`x` is a number in `first`, so it must not be passed there if the list is of enum values."""
     offered, taken = narrow(4, WORDS), steps('s1 = [compare(first=x, second=1, how="more") for x in [2, 3]]')
     line = 's2 = [compare(first=x, second=1, how=x) for x in ["more", "less"]]'
     assert validate_line(parse_line(line), offered, taken)

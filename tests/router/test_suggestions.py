@@ -1,4 +1,4 @@
-"""Laws of nearness: which of all skills comes nearest to a request that nothing serves."""
+"""Suggestions: the capability closest to a request that no plan serves."""
 
 from __future__ import annotations
 

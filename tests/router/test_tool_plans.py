@@ -1,4 +1,4 @@
-"""Plans over tools that a request brings: what is told of them, what may be written, and which graph it is."""
+"""Plans over the tools of a request: the prompt, the grammar, and the graph."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from orchestra.router.tool_plans import (
 )
 from orchestra.testing import SimulatedOrchestra
 from tests.agents.test_evidence_grammar import accepts
-from tests.router.house import walked
+from tests.router.sample_capabilities import walked
 
 TOOLS: list[Any] = [
     {

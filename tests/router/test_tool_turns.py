@@ -1,4 +1,4 @@
-"""Turns of an agent with tools: what a model may write next, what is made of it, and what it is shown."""
+"""Turns of an agent with tools: allowed lines, their results, and the prompt."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from orchestra.router.plan_grammar import turn_grammar
 from orchestra.router.plan_syntax import PlanStep, parse_line
 from orchestra.router.tool_turns import format_value, parse_next_line, transcript, with_observed_types
 from orchestra.router.validation import Rejection, validate_line
-from tests.router.house import SEARCH, STR, contract, offer, walked
+from tests.router.sample_capabilities import SEARCH, STR, contract, offer, walked
 
 FETCH = contract("fetch", "tool", {"name": STR}, {})
 FIRST = "s1 = search(query=input.question, documents=input.documents)"
@@ -36,7 +36,7 @@ def test_tool_turn_grammar_output_passes_validation(seed: int) -> None:
         line = parse_next_line(text, made, steps)
         if line is None:
             return
-        if isinstance(line, tuple):  # a call may be made twice, and that is all that a grammar cannot see
+        if isinstance(line, tuple):  # a repeated call, which a grammar cannot exclude
             assert {(one.code, "the same call" in one.reason) for one in line} == {("R001", True)}
             return
         assert validate_line(line, made, steps) == []

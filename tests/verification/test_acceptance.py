@@ -1,4 +1,4 @@
-"""What the checks of V0 say together, and when a value is accepted."""
+"""Combined results of the V0 checks, and acceptance."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_quote_each_list_item_needs_its_own() -> None:
 
 
 def test_quote_enum_beside_expression_needs_none() -> None:
-    """The scale of a sum stands nowhere in a table; `numbers` and `recompute` judge the sum."""
+    """The scale of a sum does not occur in a table; `numbers` and `recompute` judge the sum."""
     schema = {
         "type": "object",
         "properties": {
@@ -153,7 +153,8 @@ def test_support_list_of_quotes_counts() -> None:
 @pytest.mark.parametrize(
     ("answer", "outcome"),
     [
-        ("in 1891", "pass"), ("5,000,000 litres", "pass"), ("12.5 percent", "pass"), ("1200 dollars", "pass"), ("nobody knows", "pass"),
+        ("in 1891", "pass"), ("5,000,000 litres", "pass"), ("12.5 percent", "pass"), ("1200 dollars", "pass"),
+        ("nobody knows", "pass"),
         ("in 1892", "fail"), ("13%", "fail"), ("5 litres", "unknown"), ("1,200 euros", "fail"),
     ],
 )  # fmt: skip
@@ -192,7 +193,8 @@ def test_numbers_date_in_another_form_matches() -> None:
 @pytest.mark.parametrize(
     ("expression", "result", "outcome"),
     [
-        ("1,200 / 12.5%", 9600, "pass"), ("(1891 - 5) / 3", 628.67, "pass"), ("(1891 - 5) / 3", 628.66, "fail"), ("1891 * 2", 3783, "fail"),
+        ("1,200 / 12.5%", 9600, "pass"), ("(1891 - 5) / 3", 628.67, "pass"), ("(1891 - 5) / 3", 628.66, "fail"),
+        ("1891 * 2", 3783, "fail"),
         ("exit()", 1, "fail"), ("1 / 0", 1, "fail"), ("9**256 * 9**256", 1, "fail"),
         ("round(2.5)", 3, "pass"), ("round(2.5)", 2, "pass"), ("round(2.5)", 2.5, "fail"),
     ],

@@ -1,4 +1,4 @@
-"""A certified threshold keeps its promise; the one that is picked by looking does not."""
+"""Certification: a certified threshold keeps its guarantee; a naive threshold does not."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ITEMS = st.lists(st.tuples(SCORES, st.booleans()), min_size=1, max_size=200).map
 
 
 def drawn(count: int, seed: int, *, power: int = 3) -> list[ScoredAnswer]:
-    """Answers whose score is uniform in [0, 1], and which are wrong with probability 0.6 · (1 - score) ** power."""
+    """Answers with uniform scores in [0, 1] that are wrong with probability 0.6 · (1 - score) ** power."""
     source = random.Random(seed)
     scores = [source.random() for _ in range(count)]
     return [
@@ -53,7 +53,7 @@ def drawn(count: int, seed: int, *, power: int = 3) -> list[ScoredAnswer]:
 
 
 def risk(threshold: float, *, power: int) -> float:
-    """The share of wrong ones among answers of at least this score: the mean of the probabilities there."""
+    """Share of wrong answers with at least this score: the mean of the probabilities there."""
     return 0.6 * (1 - threshold) ** power / (power + 1)
 
 
@@ -170,7 +170,7 @@ def test_certify_any_rows_is_deterministic(items: list[ScoredAnswer], seed: int)
 
 @given(st.lists(st.booleans(), min_size=1, max_size=50), st.floats(0.01, 0.5))
 def test_feasibility_bound_holds_for_every_threshold(wrong: list[bool], alpha: float) -> None:
-    """Not even one that knows which answers are right, unless it breaks the promise."""
+    """Holds even for a threshold that knows which answers are right, unless it violates the guarantee."""
     knowing = [ScoredAnswer(f"{at}", float(not one), one) for at, one in enumerate(wrong)]
     bound = feasibility_bound(knowing, alpha)
     assert bound.base_error == sum(wrong) / len(wrong)
@@ -199,7 +199,7 @@ def test_guarantee_holds_where_naive_threshold_fails() -> None:
 
 
 def test_certify_risk_just_above_alpha_is_rarely_certified() -> None:
-    """The worst case: risk is a little above alpha whatever the score says, so each certificate is a broken promise."""
+    """The worst case: the risk is slightly above alpha for any score, so each certificate is a false guarantee."""
     broken = 0
     for seed in range(400):
         source = random.Random(seed)

@@ -1,4 +1,4 @@
-"""The allotment: a limited budget for checks goes to the values with the greatest doubt times influence for each token."""
+"""Check budget: a limited budget goes to the values with the highest doubt times influence per token."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def stake(doubt: float, influence: float = 1.0, cost: int = 100) -> CheckPriorit
 
 
 def after(*doubts: float, limit: int = 1_000, spent: int = 0) -> CheckBudget:
-    """An allotment that has met values with these doubts, whose checks cost 100 tokens each."""
+    """A budget after values with these doubts, whose checks cost 100 tokens each."""
     found = CheckBudget(limit, spent=spent)
     for doubt in doubts:
         found.record(stake(doubt), first=True)
@@ -29,7 +29,7 @@ def test_budget_check_that_fits_is_admitted_without_upcoming() -> None:
 
 def test_budget_low_doubt_yields_to_expected_high_doubt() -> None:
     known = after(*(number / 20 for number in range(20)), limit=1_000)
-    coming = [UpcomingValues(1.0, 18)]  # 2,000 tokens' worth of checks, and half of them fit
+    coming = [UpcomingValues(1.0, 18)]  # checks of 2,000 tokens, of which half fit
     assert known.fits(stake(0.8), coming)
     assert not known.fits(stake(0.2), coming)
 

@@ -1,4 +1,4 @@
-"""Rules: checks put together, as text and as values, and what they say together."""
+"""Check expressions: parsing, printing and evaluation."""
 
 from __future__ import annotations
 

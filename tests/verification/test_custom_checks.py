@@ -1,4 +1,4 @@
-"""Checks of one's own: which tools can be asked, what they are given, and what their answers mean."""
+"""User-defined checks: which tools are allowed, their arguments, and the meaning of their results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""V1: which texts claim something, how evidence is cut, and what probabilities come to."""
+"""V1: claims of values, evidence chunks, and verdicts from probabilities."""
 
 from __future__ import annotations
 
@@ -74,7 +74,8 @@ def test_claims_of_answer_with_citations_are_its_text() -> None:
 @pytest.mark.parametrize(
     ("schema", "may"),
     [
-        (READING, True), (TEXT, True), ({}, True), (QUOTE, True), ({"enum": ["a", "b"]}, False), ({"type": "integer"}, False),
+        (READING, True), (TEXT, True), ({}, True), (QUOTE, True), ({"enum": ["a", "b"]}, False),
+        ({"type": "integer"}, False),
         ({"type": "object", "properties": {"answer": QUOTE}}, False), ({"type": "array", "items": TEXT}, True),
         ({"type": "object", "properties": {"inner": {"$ref": "#/$defs/R"}}, "$defs": {"R": READING}}, True),
         (LINKED, False),
@@ -105,7 +106,7 @@ def test_split_evidence_short_text_is_one_chunk() -> None:
 
 
 def rule(supported: list[Any], refuted: list[Any] | None = None, *, fault: str = "") -> Verdict:
-    """The verdict on one claim beside as many pieces as there are probabilities."""
+    """The verdict on one claim with one chunk per probability."""
     sources = [EvidenceSource(f"Source number {index}.", f"s{index}") for index in range(len(supported))]
     replies = [said(one, two) for one, two in zip(supported, refuted or [0.0] * len(supported), strict=True)]
     if fault:
@@ -123,7 +124,8 @@ def test_entailment_best_supporting_chunk_counts() -> None:
     ("supported", "refuted", "outcome"),
     [
         ([0.5], [0.5], "pass"), ([0.49], [0.0], "fail"), ([0.9, 0.1], [0.0, 0.51], "fail"), ([None], [None], "unknown"),
-        ([0.9, None], [0.0, None], "unknown"), ([True], [0.0], "unknown"), ([-0.1], [0.0], "unknown"), (["0.9"], [0.0], "unknown"),
+        ([0.9, None], [0.0, None], "unknown"), ([True], [0.0], "unknown"), ([-0.1], [0.0], "unknown"),
+        (["0.9"], [0.0], "unknown"),
         ([float("nan")], [0.0], "unknown"), ([0.9], [0.2], "unknown"), ([0.1, None], [0.9, None], "fail"),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The check `format`: what has check digits, is a code or a date says of itself whether it is right."""
+"""The check `format`: check digits, codes and dates."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def outcome(answer: Any) -> str:
 
 
 def account(country: str, inner: str) -> str:
-    """An IBAN with the right check digits."""
+    """An IBAN with correct check digits."""
     body = inner[: IBAN_LENGTHS[country] - 4]
     digits = "".join(str(int(char, 36)) for char in f"{body}{country}00")
     return f"{country}{98 - int(digits) % 97:02}{body}"
 
 
 def card(digits: str) -> str:
-    """The number of a card with the right last digit."""
+    """A card number with a correct last digit."""
     return next(f"{digits}{last}" for last in range(10) if not card_number_error(f"{digits}{last}"))
 
 
@@ -64,7 +64,7 @@ def test_format_iban_with_typo_fails(country: str, inner: str, data: st.DataObje
         st.sampled_from([one for one in "0123456789" if one != right[at]] if right[at].isdigit() else "0123456789")
     )
     slip = right[:at] + other + right[at + 1 :]
-    if right[at].isdigit():  # ISO 7064 finds each of these
+    if right[at].isdigit():  # ISO 7064 detects each of these
         assert outcome({"iban": slip}) == outcome(f"Pay to {slip}.") == "fail"
         assert outcome({"iban": right[:at] + right[at + 1 :]}) == "fail"
 
@@ -109,8 +109,10 @@ def test_format_code_lists_are_complete() -> None:
     [
         ({"answer": "2024-02-30"}, "fail"), ("on 30 February 2024", "fail"), ("on 29 February 2024", "pass"),
         ({"due_date": "spring"}, "pass"),
-        ({"due_date": "2024-13-05"}, "fail"), ({"dates": ["2024-12-05", "2024-13-05"]}, "fail"), ("card 4111 1111 1111 1111", "pass"),
-        ("card 4111 1111 1111 1112", "unknown"), ("the order 9111 1111 1111 1112", "pass"), ("4111111111111112", "pass"),
+        ({"due_date": "2024-13-05"}, "fail"), ({"dates": ["2024-12-05", "2024-13-05"]}, "fail"),
+        ("card 4111 1111 1111 1111", "pass"),
+        ("card 4111 1111 1111 1112", "unknown"), ("the order 9111 1111 1111 1112", "pass"),
+        ("4111111111111112", "pass"),
         ("Pay to DE89 3704 0044 0532 0130 0.", "unknown"), ("part XX12 3456 7890 1234 5678", "pass"),
         ({"iban": "XX12 3456 7890 1234"}, "unknown"),
         ({"iban": "my account"}, "fail"), ({"debtorIban": "DE89370400440532013001"}, "fail"),
@@ -124,21 +126,29 @@ def test_format_code_lists_are_complete() -> None:
         ({"language_code": "xx"}, "fail"),
         ({"locale": "en_XQ"}, "fail"),
         ({"language": "Go"}, "pass"), ("", "pass"), (7, "pass"),
-        # what is four other numbers
-        ("Fiscal years 2019 2020 2021 2022", "pass"), ({"years": "2019-2020-2021-2022"}, "pass"), ("5012 3044 2210 4411 units", "unknown"),
-        # what is neither account nor card, or not shown whole
-        ({"iban_holder": "Max Muster"}, "pass"), ({"iban_bank": "Deutsche Bank"}, "pass"), ({"iban_valid": "yes"}, "pass"),
-        ({"iban_number": "DE89370400440532013001"}, "fail"), ({"id_card_number": "L01X00T47"}, "pass"), ({"pan": "ABCPE1234F"}, "pass"),
-        ({"insurance_card_no": "A123456789"}, "pass"), ({"loyalty_card_number": "123456"}, "pass"), ({"credit_card": "Visa"}, "pass"),
-        ({"credit_card": "4111111111111112"}, "fail"), ({"debit_card_no": "4111111111111112"}, "fail"), ({"cardNumber": "none"}, "fail"),
+        # four separate numbers
+        ("Fiscal years 2019 2020 2021 2022", "pass"), ({"years": "2019-2020-2021-2022"}, "pass"),
+        ("5012 3044 2210 4411 units", "unknown"),
+        # neither an account nor a card, or not shown in full
+        ({"iban_holder": "Max Muster"}, "pass"), ({"iban_bank": "Deutsche Bank"}, "pass"),
+        ({"iban_valid": "yes"}, "pass"),
+        ({"iban_number": "DE89370400440532013001"}, "fail"), ({"id_card_number": "L01X00T47"}, "pass"),
+        ({"pan": "ABCPE1234F"}, "pass"),
+        ({"insurance_card_no": "A123456789"}, "pass"), ({"loyalty_card_number": "123456"}, "pass"),
+        ({"credit_card": "Visa"}, "pass"),
+        ({"credit_card": "4111111111111112"}, "fail"), ({"debit_card_no": "4111111111111112"}, "fail"),
+        ({"cardNumber": "none"}, "fail"),
         ({"card_number": "**** **** **** 1234"}, "unknown"), ({"card_number": "XXXX-XXXX-XXXX-1111"}, "unknown"),
         ({"iban": "DE89 **** **** **** 3000 00"}, "unknown"), ({"iban": "DE89 … 00"}, "unknown"),
         # names in use that no list has
         ({"country": "UAE"}, "unknown"), ({"currency": "RMB"}, "unknown"), ({"country_code": "UAE"}, "fail"),
         ({"country_code": "+49"}, "pass"), ({"language_code": "es-419"}, "pass"), ({"language_code": "zh-yue"}, "pass"),
-        ({"language_code": "zh-Hant-TW"}, "pass"), ({"language_code": "de-CH-1996"}, "pass"), ({"locale": "en_US.UTF-8"}, "pass"),
-        ({"language_code": "de-u-co-phonebk"}, "pass"), ({"programming_language": "js"}, "pass"), ({"target_language": "xx"}, "unknown"),
-        ({"notes": "version 2024.02.30"}, "pass"), ({"due_date": "2024.02.30"}, "fail"), ("in June 31 people died", "pass"),
+        ({"language_code": "zh-Hant-TW"}, "pass"), ({"language_code": "de-CH-1996"}, "pass"),
+        ({"locale": "en_US.UTF-8"}, "pass"),
+        ({"language_code": "de-u-co-phonebk"}, "pass"), ({"programming_language": "js"}, "pass"),
+        ({"target_language": "xx"}, "unknown"),
+        ({"notes": "version 2024.02.30"}, "pass"), ({"due_date": "2024.02.30"}, "fail"),
+        ("in June 31 people died", "pass"),
     ],
 )  # fmt: skip
 def test_format_checks_fields_by_name_and_texts_by_content(answer: Any, says: str) -> None:
@@ -147,8 +157,10 @@ def test_format_checks_fields_by_name_and_texts_by_content(answer: Any, says: st
 
 @pytest.mark.parametrize(
     ("form", "good", "bad"),
-    [("iban", "DE89370400440532013000", "x"), ("card", "4111111111111111", "1"), ("country", "DE", "Germany"), ("currency", "EUR", "€"),
-     ("language", "en-US", "English"), ("date", "2024-02-29", "2024-02-30"), ("date-time", "2024-02-29T10:00:00", "2024-02-30T10:00:00")],
+    [("iban", "DE89370400440532013000", "x"), ("card", "4111111111111111", "1"), ("country", "DE", "Germany"),
+     ("currency", "EUR", "€"),
+     ("language", "en-US", "English"), ("date", "2024-02-29", "2024-02-30"),
+     ("date-time", "2024-02-29T10:00:00", "2024-02-30T10:00:00")],
 )  # fmt: skip
 def test_format_keyword_of_type_determines_kind(form: str, good: str, bad: str) -> None:
     schema = {"type": "object", "properties": {"it": {"type": "string", "format": form}}}
@@ -193,7 +205,7 @@ def test_format_skips_quotes_expressions_and_enums() -> None:
 
 @agent(prompt="The account of {{ text }}")
 def account_of(text: str) -> str:
-    """An account."""
+    """Returns an account."""
     return answered_by_model()
 
 

@@ -1,4 +1,4 @@
-"""Back-off: what the parts of an answer are, the answer without some of them, and the verdict on what is left."""
+"""Back-off: parts of an answer, the answer without some of them, and the verdict on the rest."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def backed(
     accept: float = 0.5,
     checks: tuple[str, ...] = ("entailment",),
 ) -> VerificationResult:
-    """The ruling where the judge gives the claims these probabilities, in their order."""
+    """The result if the judge returns these probabilities for the claims, in order."""
     situation = VerificationRequest(
         value=value,
         schema=schema,
@@ -151,7 +151,7 @@ def test_remove_parts_keeps_exactly_the_other_parts(value: Any, data: st.DataObj
     assert remove_parts(value, []).value == value
 
 
-# The verdict
+# Verdict
 
 
 def test_back_off_drops_unsupported_and_accepts_rest() -> None:

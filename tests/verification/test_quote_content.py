@@ -1,4 +1,4 @@
-"""What a quote must have to pass: words that carry meaning, and no negation cut off before it."""
+"""What a quote needs to pass: content words, and no negation cut off before it."""
 
 from __future__ import annotations
 
@@ -50,9 +50,11 @@ FILLERS = [
     "der",
 ]
 NEGATIONS = [
-    "not ", "NOT ", "never ", "no ", "without ", "isn't ", "can't ", "wasn’t ", "cannot ", "neither ", "nor ", "not really ",
+    "not ", "NOT ", "never ", "no ", "without ", "isn't ", "can't ", "wasn’t ", "cannot ", "neither ", "nor ",
+    "not really ",
     "not a ", "not\n",
-    "not\u200b ", "not “", "not (", "not *", "non-", "nicht ", "kein ", "keine ", "pas ", "sans ", "no ", "nunca ", "sin ",
+    "not\u200b ", "not “", "not (", "not *", "non-", "nicht ", "kein ", "keine ", "pas ", "sans ", "no ", "nunca ",
+    "sin ",
     "non ", "não ", "niet ",
     "не ", "без ", "不", "没", "未",
 ]  # fmt: skip

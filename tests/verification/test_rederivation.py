@@ -1,4 +1,4 @@
-"""V2 and V3: answers that say the same, another agent's, and samples."""
+"""V2 and V3: equivalent answers, rederivation by another agent, and agreement of samples."""
 
 from __future__ import annotations
 
@@ -32,16 +32,22 @@ JSON = st.recursive(
 @pytest.mark.parametrize(
     ("left", "right", "alike"),
     [
-        ("1,200 dollars", "$1200", True), ("The Eiffel Tower", "eiffel  tower.", True), ("8 February 2007", "2007-02-08", True),
+        ("1,200 dollars", "$1200", True), ("The Eiffel Tower", "eiffel  tower.", True),
+        ("8 February 2007", "2007-02-08", True),
         ("February 2007", "2007-02-08", False), ("four", "4", True), ("-5", "5", False), ("1.5", "15", False),
         ("2 million", "2,000,000", True),
-        (1889, "in 1889", True), (1889, "1889 or 1890", False), (1889.0, 1889, True), (True, 1, False), (None, "", False),
-        (["a", "B"], ["b", "A", "a"], True), (["a"], ["a", "b"], False), ({"x": "1"}, {"x": 1}, True), ({"x": 1}, {"y": 1}, False),
-        ("10 - 20", "10-20", True), ("3 m", "3 million", False), ("324m", "324 m", True), (324, "324m", True), ("5m", "5 million", True),
-        ("Apartment 12 B", "Apartment 12", False), ("one thousand two hundred", "1200", True), ("3.11.7", "3.11.9", False),
+        (1889, "in 1889", True), (1889, "1889 or 1890", False), (1889.0, 1889, True), (True, 1, False),
+        (None, "", False),
+        (["a", "B"], ["b", "A", "a"], True), (["a"], ["a", "b"], False), ({"x": "1"}, {"x": 1}, True),
+        ({"x": 1}, {"y": 1}, False),
+        ("10 - 20", "10-20", True), ("3 m", "3 million", False), ("324m", "324 m", True), (324, "324m", True),
+        ("5m", "5 million", True),
+        ("Apartment 12 B", "Apartment 12", False), ("one thousand two hundred", "1200", True),
+        ("3.11.7", "3.11.9", False),
         (float("nan"), "5", False), (float("inf"), "5", False), (float("nan"), float("nan"), True),
         (12345678901234567890123456789012, "12345678901234567890123456789012", True),
-        ("not in Paris", "in Paris", False), ("!", "?", False), ("Straße", "STRASSE", True), ("12%", "12 per cent", True),
+        ("not in Paris", "in Paris", False), ("!", "?", False), ("Straße", "STRASSE", True),
+        ("12%", "12 per cent", True),
     ],
 )  # fmt: skip
 def test_is_equivalent_by_number_date_set_or_text(left: Any, right: Any, alike: bool) -> None:
@@ -85,8 +91,10 @@ def test_answer_content_leaves_out_probabilities(name: str) -> None:
 @pytest.mark.parametrize(
     ("reply", "outcome"),
     [
-        (JudgeReply("1889"), "pass"), (JudgeReply({"answer": "1889", "quote": "q"}), "pass"), (JudgeReply("1890"), "fail"),
-        (JudgeReply(None), "unknown"), (JudgeReply(error="E006 late"), "unknown"), (JudgeReply({"a": 1, "b": 2}), "unknown"),
+        (JudgeReply("1889"), "pass"), (JudgeReply({"answer": "1889", "quote": "q"}), "pass"),
+        (JudgeReply("1890"), "fail"),
+        (JudgeReply(None), "unknown"), (JudgeReply(error="E006 late"), "unknown"),
+        (JudgeReply({"a": 1, "b": 2}), "unknown"),
     ],
 )  # fmt: skip
 def test_rederive_other_answer_fails_and_abstention_is_unknown(reply: JudgeReply, outcome: str) -> None:

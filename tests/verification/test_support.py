@@ -1,4 +1,4 @@
-"""The check `support`: an answer in the words of its quote."""
+"""The check `support`: answers in the words of their quotes."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from orchestra.tools import BUILTIN_TOOLS
 from orchestra.workflows.yaml.reader import read
 from tests.cli.shell import Shell
 from tests.cli.stage import Simulated
-from tests.router.house import walked
+from tests.router.sample_capabilities import walked
 
 pytestmark = pytest.mark.slow
 

@@ -1,4 +1,4 @@
-"""Tests of the same rows have delta together: however often somebody tries, hardly anybody ends with a broken certificate."""
+"""Attempts: tests of the same rows share delta, so repeated attempts rarely yield a false certificate."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from orchestra.verification.certificates.row_fingerprints import (
 )
 
 RISK = 0.051
-"""A hair above alpha, whatever the score says: every certificate is a broken one."""
+"""Slightly above alpha for any score: every certificate is false."""
 TRIES = 10
 ROUNDS = 400
 PLACE = SourceLocation("attempts.jsonl", 1)
@@ -101,7 +101,7 @@ def test_delta_shares_sum_to_one_and_first_is_largest() -> None:
 
 
 def test_infeasible_only_when_rows_reject_alpha_beyond_chance() -> None:
-    """A true risk of 4.5 % keeps a promise of 5 %: with rows enough it would be certified."""
+    """A true risk of 4.5 % satisfies a guarantee of 5 %: with enough rows it would be certified."""
     called = [certify(drawn_at(0.045, seed), CertificationTerms(), rounds=0).outcome for seed in range(200)]
     assert sum(isinstance(one, Infeasible) for one in called) <= 4
     assert isinstance(certify(drawn_at(0.15, 1), CertificationTerms(), rounds=0).outcome, Infeasible)

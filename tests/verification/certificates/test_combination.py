@@ -1,4 +1,6 @@
-"""A combination: one score of what several checks say, as a file; and what keeps a value from being accepted whatever it says."""
+"""Combination: one score from several checks, its file, and verdicts that prevent acceptance regardless of the
+score.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,7 @@ def combination(**more: Any) -> Combination:
 
 
 def said(confidence: float = 0.5, entailment: float = 0.5, but: tuple[str, str] = ("", "")) -> list[Verdict]:
-    """Verdicts of the three checks, but one with another outcome; those that ask agents fail below 0.5."""
+    """Verdicts of the three checks, one of them with another outcome. Model checks fail below 0.5."""
     soft = PASS if entailment >= 0.5 else FAIL
     found = [
         Verdict("quote", PASS, 1.0),

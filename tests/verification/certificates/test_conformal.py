@@ -1,4 +1,4 @@
-"""Conformal factuality: the promise kept on answers that are drawn anew 2,000 times, ties, and too few answers."""
+"""Conformal factuality: the guarantee over 2,000 draws of answers, ties, and too few answers."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ ROUNDS = 2_000
 
 
 def drawn(chance: random.Random, count: int, places: int = 17, wrong: float = 0.3) -> list[CalibrationAnswer]:
-    """Answers of 1 to 8 parts whose scores say something about what is wrong; few `places` make many ties."""
+    """Answers of 1 to 8 parts with informative scores. Few decimal `places` make many ties."""
     found = []
     for at in range(count):
         share = min(
             0.9, chance.random() * 2 * wrong
-        )  # some answers are wrong all over: parts of one answer are not independent
+        )  # some answers are entirely wrong: parts of one answer are not independent
         parts = []
         for _ in range(chance.randint(1, 8)):
             false = chance.random() < share
@@ -46,8 +46,10 @@ def drawn(chance: random.Random, count: int, places: int = 17, wrong: float = 0.
 @pytest.mark.parametrize("alpha", [0.1, 0.2])
 @pytest.mark.parametrize(("count", "places"), [(9, 17), (60, 17), (60, 1)])
 def test_conformal_guarantee_holds_over_draws(alpha: float, count: int, places: int) -> None:
-    """Over 2,000 draws of the answers that calibrate and of those that come after. The bound below is exact; chance gets three
-    standard errors."""
+    """Over 2,000 draws of calibration answers and further answers. The bound below is exact, with three standard errors
+    of
+    tolerance.
+    """
     chance = random.Random(f"{alpha} {count} {places}")
     broken = answers = 0
     for _ in range(ROUNDS):
@@ -57,9 +59,7 @@ def test_conformal_guarantee_holds_over_draws(alpha: float, count: int, places: 
         broken, answers = broken + found.violations, answers + found.answers
     share, error = broken / answers, 3 * math.sqrt(alpha * (1 - alpha) / answers)
     assert share <= alpha + error
-    if (
-        places > 2
-    ):  # without ties it is not below alpha - 1 / (n + 1) either: what is dropped beyond need would be a fault too
+    if places > 2:  # without ties it is also at least alpha - 1 / (n + 1): dropping too much would be a defect
         assert share >= alpha - 1 / (count + 1) - error
 
 
@@ -71,7 +71,8 @@ def test_conformal_resplits_keep_guarantee_on_average(alpha: float) -> None:
     assert found.resplits.rounds == ROUNDS
     assert found.resplits.violation_rate <= alpha + 0.005
     assert 0.2 < found.resplits.kept_share < 1
-    assert calibrate(reversed(rows), alpha, rounds=3) == calibrate(rows, alpha, rounds=3)  # not by the order of a file
+    # independent of the order of a file
+    assert calibrate(reversed(rows), alpha, rounds=3) == calibrate(rows, alpha, rounds=3)
 
 
 def test_conformal_score_equal_to_tau_is_dropped() -> None:

@@ -1,4 +1,4 @@
-"""Drift: false alarms stay under delta, real drifts are found, and the log of audits cannot be changed unseen."""
+"""Drift: false alarms stay below delta, real drifts are detected, and changes of the audit log are detected."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ WATCHES = 500
 
 
 def watched(rate: float, audits: int, seed: int, alpha: float = 0.05, delta: float = 0.05) -> int | None:
-    """After how many audits of answers that are wrong so often an alarm comes; None where none does."""
+    """Number of audits until an alarm at this error rate; None without an alarm."""
     drawn, drift = random.Random(seed), DriftMonitor.of(alpha, delta)
     for number in range(1, audits + 1):
         drift = drift.with_audit(wrong=drawn.random() < rate)
@@ -50,7 +50,7 @@ def watched(rate: float, audits: int, seed: int, alpha: float = 0.05, delta: flo
 
 
 def test_drift_false_alarms_stay_below_delta() -> None:
-    alarmed = sum(watched(0.05, 600, seed) is not None for seed in range(400))  # at the very edge of the promise
+    alarmed = sum(watched(0.05, 600, seed) is not None for seed in range(400))  # exactly at the promised rate
     assert 0 < alarmed <= 0.05 * 400
 
 
@@ -125,7 +125,7 @@ def test_working_alpha_never_exceeds_promised_alpha() -> None:
     for _ in range(7000):
         drift = drift.with_audit(wrong=drawn.random() < 0.02)
         assert drift.alpha <= 0.05
-    assert drift.alpha > 0.03  # and is at rest there while the promise is kept
+    assert drift.alpha > 0.03  # and stays there while the guarantee holds
 
 
 def test_working_alpha_many_errors_falls_to_zero() -> None:
@@ -149,7 +149,7 @@ def test_drift_status_never_claims_guarantee_holds() -> None:
     assert drift.status == "refuted"
 
 
-# Certificates of claims: the rate of their own threshold may be above what is promised
+# Certificates of claims: the rate of a single threshold may exceed the promised one
 
 
 @pytest.mark.parametrize(("answers", "alpha"), [(20, 0.1), (140, 0.2), (220, 0.05)])
@@ -158,7 +158,7 @@ def test_drift_claims_false_alarms_stay_below_delta(answers: int, alpha: float) 
     for _ in range(400):
         rate = drawn.betavariate(
             broken + 1, answers - broken
-        )  # of a threshold at the k-th smallest risk, where no two are the same
+        )  # for a threshold at the k-th smallest risk, without ties
         drift = DriftMonitor.of_claims(alpha, answers, broken)
         for _ in range(400):
             drift = drift.with_audit(wrong=drawn.random() < rate)
@@ -171,7 +171,7 @@ def test_drift_claims_false_alarms_stay_below_delta(answers: int, alpha: float) 
         )
         / 100
     )
-    assert naive > DEFAULT_DELTA  # bets against what is promised would alarm too often
+    assert naive > DEFAULT_DELTA  # bets against the promised rate would raise too many alarms
 
 
 def test_claims_bound_is_beta_quantile() -> None:
@@ -205,7 +205,7 @@ def drawn(count: int) -> OutputsSampled:
 
 
 def logged(said: str) -> bytes:
-    """A log with an audit of each letter: r, w, u."""
+    """A log with an audit per letter: r, w, u."""
     words = {"r": "right", "w": "wrong", "u": "unclear"}
     log = AuditLog().with_digests([drawn(len(said))])
     watch = AuditLog(tuple(log)).audit_state(certified())

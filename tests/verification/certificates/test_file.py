@@ -1,4 +1,6 @@
-"""The file of a certificate: read back the same, refused where it is broken, changed, or does not carry its promise."""
+"""The certificate file: it round-trips, and is refused if it is malformed, edited, or does not support its
+guarantee.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ def refused(data: bytes) -> InputError:
 
 
 def changed(change: Callable[[dict[str, Any]], None], *, sealed: bool = True) -> bytes:
-    """The file with a change; `sealed` with a digest that fits it."""
+    """The file after a change. With `sealed`, its digest is recomputed."""
     data = json.loads(MADE.to_bytes())
     change(data)
     if sealed:
@@ -45,7 +47,7 @@ def test_certificate_round_trips() -> None:
 
 
 def test_certificate_voided_keeps_key_order_and_original() -> None:
-    # journals keep the digest of the file's bytes
+    # journals store the digest of the file's bytes
     void = MADE.mark_void("4 of 20 were wrong")
     keys, more = (list(json.loads(one.to_bytes())) for one in (MADE, void))
     assert (keys[:3], keys[-1]) == (["format", "kind", "agent"], "digest")
@@ -158,7 +160,7 @@ SCHEMA = {
 def test_certification_score_decides_acceptance(
     value: Any, confidence: float | None, checks: list[str], threshold: float
 ) -> None:
-    """Whatever the threshold: an answer is accepted at it where its certified score reaches it, and never where a check fails."""
+    """An answer is accepted at a threshold exactly if its certified score reaches it, and never if a check fails."""
     situation = VerificationRequest(value=value, schema=SCHEMA, checks=tuple(checks), confidence=confidence)
     score = certification_score(situation)
     ruling = verify_without_models(msgspec.structs.replace(situation, accept=threshold))
