@@ -1,8 +1,8 @@
 """The router: turns a request into a typed plan.
 
-`planner` is the state machine: it returns the questions for the planner model and accepts the replies. `capabilities` says what a
-plan may call, `plan_grammar` restricts decoding to valid lines, `plan_syntax` parses a line, `validation` checks it, and `plan`
-converts a plan to a workflow. All of it is pure; the engine makes the calls.
+`planner` is the state machine: it returns the questions for the planner model and accepts the replies. `capabilities`
+says what a plan may call, `plan_grammar` restricts decoding to valid lines, `plan_syntax` parses a line, `validation`
+checks it, and `plan` converts a plan to a workflow. All of it is pure; the engine makes the calls.
 """
 
 from typing import Literal, TypeAlias

@@ -67,7 +67,7 @@ def effect_violations(
         yield (
             REPEATED_CALL,
             "/each",
-            f"{step.capability} has effects, and goes over no list of constants",
+            f"{step.capability} has effects, and cannot iterate over a list of constants",
             "write one call for each",
         )
         return
@@ -102,7 +102,7 @@ def unrequested_effect(capability: Capability, capabilities: Capabilities) -> Ef
     if given is None or not capability.has_effects:
         return None
     if not given.has_command:
-        hint = f"end a sentence that says what is to be done, without a question mark or a negation; or {ALLOW_LITERALS_HINT}"
+        hint = f"end a sentence that states what to do, without a question mark or a negation; or {ALLOW_LITERALS_HINT}"
         return EFFECT_NOT_REQUESTED, "", f"{capability.name} has effects, and {given.refusal_reason}", hint
     acting = [one for one in capabilities.by_name.values() if one.has_effects]
     if len(acting) > 1 and capability.name not in named_tools(acting, given):

@@ -52,7 +52,7 @@ def reads_ground(capabilities: Capabilities, step: PlanStep) -> bool:
 
 
 def iterable_grounds(capabilities: Capabilities, names: frozenset[str]) -> list[tuple[PlanReference, Schema]]:
-    """Required lists that a step reads by iterating over them, with their element types. Elements of tables are lists."""
+    """Required lists that a step reads by iterating over them, with their element types (lists for a table)."""
     found = [(one, inner) for one, inner in PlanScope(capabilities).lists() if _is_of_inputs(one, names)]
     return [
         (one, inner) for one, inner in found if all(branch.get("type") != "array" for branch in union_members(inner))

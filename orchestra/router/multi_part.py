@@ -24,8 +24,10 @@ MAX_SHOWN_LENGTH = 80
 """Characters of a part that are shown."""
 _PART_JOIN = (
     r"(?:(?:and|oh,?|but|or|on)\s+){0,2}"
-    r"(?:also|besides|then|furthermore|moreover|separately|next|finally|lastly|by the way|that done|after that|p\.?\s?s\.?|"
-    r"(?:second|third)(?:ly| thing)?|in addition\b[\w ,]{0,40}|unrelated\b[\w ]{0,20}|while\s+(?:you'?re|you\s+are)\s+at\s+it|"
+    r"(?:also|besides|then|furthermore|moreover|separately|next|finally|lastly|by the way|that done|after that|"
+    r"p\.?\s?s\.?|"
+    r"(?:second|third)(?:ly| thing)?|in addition\b[\w ,]{0,40}|unrelated\b[\w ]{0,20}|while\s+(?:you'?re|"
+    r"you\s+are)\s+at\s+it|"
     r"(?:(?:an?|one)\s+)?(?:entirely\s+)?(?:another|more|other|last|different|separate)\s+"
     r"(?:thing|question|matter|topic|request|note|task)s?\b[\w ]{0,20}|"
     r"(?:question|item|part|point)\s+\(?(?:two|three|[2-9b-h])\)?)"
@@ -40,15 +42,19 @@ _PART_BOUNDARIES = (
     re.compile(r"(?<=[?.!\n])\s{0,9}(?:PS|P\.S\.)[:,]?\s+"),
 )
 _THANKS = re.compile(
-    r"(?:\W|\b(?:many|thanks?|thank you|thx|cheers|please|so|very|much|a lot|a million|in advance|again|for|(?:all |any )?(?:your|the) "
-    r"(?:help|time|patience|effort|work)|and|(?:best|kind|warm) regards|have a (?:nice|great|good) (?:day|evening|week|weekend)|"
-    r"vielen|besten|herzlichen|dank|danke|dir|ihnen|euch|schön|sehr|im voraus|für|(?:die|deine|ihre|eure) (?:hilfe|mühe|zeit)|alles|bitte|"
+    r"(?:\W|\b(?:many|thanks?|thank you|thx|cheers|please|so|very|much|a lot|a million|in advance|again|for|"
+    r"(?:all |any )?(?:your|the) "
+    r"(?:help|time|patience|effort|work)|and|(?:best|kind|warm) regards|have a (?:nice|great|good) (?:day|"
+    r"evening|week|weekend)|"
+    r"vielen|besten|herzlichen|dank|danke|dir|ihnen|euch|schön|sehr|im voraus|für|(?:die|deine|ihre|"
+    r"eure) (?:hilfe|mühe|zeit)|alles|bitte|"
     r"(?:viele|liebe|beste|mit freundlichen) grüße?n?)\b)*",
     re.IGNORECASE,
 )
 """A part that requests nothing."""
 _STYLE_INSTRUCTION = re.compile(
-    r"\W*(?:and\s+)?(?:please\s+)?(?:be\b|keep\b|make it\b|answer\b|reply\b|respond\b|say (?:it|so)\b|explain (?:it|yourself)\b|no\b|use\b|"
+    r"\W*(?:and\s+)?(?:please\s+)?(?:be\b|keep\b|make it\b|answer\b|reply\b|respond\b|say (?:it|so)\b|"
+    r"explain (?:it|yourself)\b|no\b|use\b|"
     r"fasse dich\b|antworte\b|bitte antworten?\b)[^?]*",
     re.IGNORECASE,
 )
@@ -140,7 +146,7 @@ def _introduces_list(before: str) -> bool:
 
 
 def with_request_parts(capabilities: Capabilities, text: str) -> Capabilities:
-    """Returns capabilities whose plans need a step for each part of this request. Unchanged if an output type is given."""
+    """Returns capabilities that demand a step for each part of this request; unchanged with an output type."""
     several = None if capabilities.output_type else split_request(text)
     if several is None:
         return capabilities

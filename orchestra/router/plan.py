@@ -93,7 +93,7 @@ def _build_workflow(
 
 
 def rebase_line(line: PlanLine, named: Mapping[str, str]) -> PlanLine:
-    """Rewrites a line for the next version of the plan, in which the values of these steps are inputs with these names."""
+    """Rewrites a line for the next version of the plan, in which these steps are inputs with these names."""
     if isinstance(line, PlanAnswer):
         return PlanAnswer(tuple(_rebase(value, named) for value in line.values))
     arguments = {

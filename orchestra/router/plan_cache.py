@@ -86,7 +86,7 @@ class CachedPlanError(ValueError):
 
 
 def context_digest(capabilities: Capabilities, router: str, *more: str) -> str:
-    """Digest of what a plan may use and of its planner. `more` has further values that separate plans, such as a label."""
+    """Digest of what a plan may use and of its planner. `more` separates plans further, such as by label."""
     keys = sorted(
         (_capability_key(capability) for capability in capabilities.by_name.values()), key=lambda key: str(key[0])
     )
@@ -153,18 +153,18 @@ def fit_cached_plan(
     try:
         found = msgspec.convert(stored, PlanCacheEntry)
     except msgspec.ValidationError as error:
-        raise CachedPlanError(f"it is no stored plan: {error}", is_corrupt=True) from error
+        raise CachedPlanError(f"it is not a stored plan: {error}", is_corrupt=True) from error
     if (
         found.format != FORMAT
         or found.context_digest != context
         or len(found.lines) > MAX_LINES
         or len(found.request) > MAX_REQUEST_LENGTH
     ):
-        raise CachedPlanError("it is of another version or for something else", is_corrupt=True)
+        raise CachedPlanError("it has another version or context", is_corrupt=True)
     if min(found.cost.calls, found.cost.prompt_tokens, found.cost.output_tokens) < 0:
-        raise CachedPlanError("it says that it cost less than nothing", is_corrupt=True)
+        raise CachedPlanError("its cost is negative", is_corrupt=True)
     if not 0 <= found.votes <= found.samples or (found.samples and not found.votes):
-        raise CachedPlanError("it says that more samples agreed than there were", is_corrupt=True)
+        raise CachedPlanError("more samples agreed than were drawn", is_corrupt=True)
     plan = _parse_plan(found.lines)
     request_index = None if capabilities.request_index is None else RequestIndex(found.request)
     of_old = replace(
@@ -177,7 +177,7 @@ def fit_cached_plan(
     if normalize_request(found.request) != normalize_request(request) and any(
         capabilities.by_name[step.capability].has_effects for step in plan.steps
     ):
-        raise CachedPlanError("it has effects, and the request is another one")
+        raise CachedPlanError("it has effects, and the request is not identical")
     fitted = _fit(plan, found.request, request, capabilities, request_inputs)
     _validate(fitted, capabilities)
     return fitted, found
@@ -196,7 +196,7 @@ def _parse_plan(lines: Sequence[str]) -> Plan:
     if plan is None:
         raise CachedPlanError("it is no plan: it does not end with an answer", is_corrupt=True)
     if not plan.answer.values:
-        raise CachedPlanError("it is no plan: it returns nothing", is_corrupt=True)
+        raise CachedPlanError("it is not a plan: it returns nothing", is_corrupt=True)
     return plan
 
 
@@ -271,9 +271,9 @@ class _ConstantFiller:
                 found.add(read_as)
                 self.used_starts.add(pair.old.start)
         if len(found) > 1:
-            raise CachedPlanError(f"{value} stands in the request more than once, and did not change alike")
+            raise CachedPlanError(f"{value} occurs in the request more than once, with different changes")
         if not found and self.has_changed_number and value not in self.before.spelled_numbers:
-            raise CachedPlanError(f"{value} is no number of the request, and may follow from one that changed")
+            raise CachedPlanError(f"{value} is not a number of the request, and may depend on one that changed")
         return next(iter(found), value)
 
     def fill_text(self, value: str, *, choice: bool) -> str:
@@ -282,16 +282,16 @@ class _ConstantFiller:
         for start, end in places:
             begin, stop = self.map_position(start), self.map_position(end)
             if begin is None or stop is None or begin > stop:
-                raise CachedPlanError(f"{value!r} is a part of what changed")
+                raise CachedPlanError(f"{value!r} is part of a changed text")
             said = self.after.text[begin:stop]
             found.add(value if choice and fold(said).text == fold(value).text else said)
             self.used_starts |= {
                 pair.old.start for pair in self.changed if start <= pair.old.inner_start and pair.old.inner_end <= end
             }
         if len(found) > 1:
-            raise CachedPlanError(f"{value!r} stands in the request more than once, and did not change alike")
+            raise CachedPlanError(f"{value!r} occurs in the request more than once, with different changes")
         if not found and self.changed and not choice:
-            raise CachedPlanError(f"{value!r} does not stand in the request, and may follow from what changed")
+            raise CachedPlanError(f"{value!r} does not occur in the request, and may depend on a change")
         return next(iter(found), value)
 
     def map_position(self, place: int) -> int | None:
@@ -309,9 +309,9 @@ class _ConstantFiller:
                 continue
             said = self.before.text[pair.old.start : pair.old.end]
             if pair.old.kind[0] == "name" or not passed:
-                raise CachedPlanError(f"the plan does not carry {said!r}")
+                raise CachedPlanError(f"the plan does not contain {said!r}")
             if pair.old.integers & structure:
-                raise CachedPlanError(f"{said!r} may stand behind how the plan is built")
+                raise CachedPlanError(f"{said!r} may determine the structure of the plan")
 
 
 def _structural_numbers(plan: Plan) -> Iterator[int]:

@@ -121,12 +121,13 @@ def step_grammar(capabilities: Capabilities, steps: Sequence[PlanStep] = (), *, 
         if calls:
             choices.append(
                 writer.rule(
-                    f"{grammar_literal(name.removeprefix(STEP_PREFIX) if step_started else name)} {grammar_literal(' = ')} "
+                    f"{grammar_literal(name.removeprefix(STEP_PREFIX) if step_started else name)} "
+                    f"{grammar_literal(' = ')} "
                     f"{writer.rule(' | '.join(calls))}"
                 )
             )
     if not choices:
-        raise NoValidStepError("no skill of the offer can be called with the values at hand")
+        raise NoValidStepError("no capability can be called with the available values")
     if capabilities.may_decline and not steps:
         choices.append(grammar_literal(str(PlanAnswer(()))))
     begin = grammar_literal("\n") + " " if steps and not step_started else ""
@@ -161,7 +162,7 @@ def plan_grammar(capabilities: Capabilities) -> str:
             last = PossiblePlanScope(capabilities, [*before, f"s{number}"])
             choices.append(f"{here} {grammar_literal(chr(10))} {writer.answer(_answer_references(capabilities, last))}")
         if not choices:
-            raise NoValidStepError("no skill of the offer can be called with the values at hand")
+            raise NoValidStepError("no capability can be called with the available values")
         if capabilities.may_decline and not before:
             choices.append(grammar_literal(str(PlanAnswer(()))))
         rest = writer.rule(" | ".join(choices))
@@ -216,7 +217,7 @@ class _GrammarWriter:
         return [*(rule for _, rule in self.call_rules(scope, chosen, demands)), *self.bracket_rules(over)]
 
     def step_end(self, answers: Sequence[PlanReference], name: str, capability: str, each: bool, more: bool) -> str:
-        """The text after a step with this name: the answer from it or earlier steps, or another step if `more` is set."""
+        """The text after this step: the answer from it or earlier steps, or another step if `more` is set."""
         kind = PlanScope(self.offer, [PlanStep(name, capability, each=PlanReference(ELEMENT) if each else None)]).steps[
             name
         ]
@@ -288,7 +289,7 @@ class _GrammarWriter:
     def map_call_rules(
         self, scope: PlanScope, skills: Iterable[str], demands: Sequence[ValueRule] = ()
     ) -> list[tuple[str, str]]:
-        """One rule per capability for a call for each element, inside its bracket, over an available or a stated list."""
+        """One rule per capability for a call for each element of a list, inside its bracket."""
         chosen = list(skills)
         found: dict[str, list[str]] = {}
         for capability, body in (
@@ -610,7 +611,8 @@ class _GrammarWriter:
         )
         if first is not None:
             found.append(
-                f"{grammar_literal('[')} {first} ({grammar_literal(', ')} {item}){{{max(low - 1, 0)},{high - 1}}} {grammar_literal(']')}"
+                f"{grammar_literal('[')} {first} ({grammar_literal(', ')} {item}){{{max(low - 1, 0)},{high - 1}}} "
+                f"{grammar_literal(']')}"
             )
         return found
 
@@ -636,7 +638,10 @@ class _GrammarWriter:
     def _json_rule(self, stated: Sequence[Schema], max_length: int) -> str:
         body: dict[str, Any] = dict(stated[0]) if len(stated) == 1 else {"anyOf": list(stated)}
         return self.rule(
-            f"%json {ascii_json({**limit_texts(strip_unknown_formats(_limit_items(body)), max_length), 'x-guidance': JSON_SPACING})}"
+            "%json "
+            + ascii_json(
+                {**limit_texts(strip_unknown_formats(_limit_items(body)), max_length), "x-guidance": JSON_SPACING}
+            )
         )
 
 

@@ -80,7 +80,8 @@ class PlanStep:
     """Steps that it waits for without reading them."""
 
     def __str__(self) -> str:
-        call = f"{self.capability}({', '.join([*self.after, *(f'{name}={value}' for name, value in self.arguments.items())])})"
+        arguments = [*self.after, *(f"{name}={value}" for name, value in self.arguments.items())]
+        call = f"{self.capability}({', '.join(arguments)})"
         return f"{self.name} = [{call} for {ELEMENT} in {self.each}]" if self.each else f"{self.name} = {call}"
 
     @property
@@ -133,7 +134,7 @@ def parse_steps(lines: Iterable[str]) -> tuple[PlanStep, ...]:
 
 
 def split_lines(text: str) -> list[str]:
-    """Splits a text into lines. Characters that JSON strings may contain literally, such as U+2028, do not end a line."""
+    """Splits a text into lines. Characters that JSON strings may contain, such as U+2028, do not end a line."""
     return _LINE_ENDS.split(text)
 
 
@@ -167,7 +168,7 @@ class _LineParser:
         found: PlanLine = self.answer() if self._take_word("return") else self.step()
         self.skip_space()
         if self.position < len(self.text):
-            raise self.error("nothing more follows on a line")
+            raise self.error("unexpected text at the end of the line")
         return found
 
     def answer(self) -> PlanAnswer:
@@ -198,7 +199,7 @@ class _LineParser:
         return PlanStep(name, capability, arguments, each, after)
 
     def call(self) -> tuple[str, dict[str, Argument], tuple[str, ...]]:
-        capability = self._expect_match(_CAPABILITY_NAME, "here stands the name of an agent or a tool")
+        capability = self._expect_match(_CAPABILITY_NAME, "expected the name of an agent or a tool")
         self._expect_sign("(")
         found: dict[str, Argument] = {}
         after: list[str] = []
@@ -216,7 +217,7 @@ class _LineParser:
         return capability, found, tuple(after)
 
     def named_argument(self, found: dict[str, Argument]) -> None:
-        name = self._expect_match(IDENTIFIER, "here stands the name of an argument")
+        name = self._expect_match(IDENTIFIER, "expected the name of an argument")
         if name in found:
             raise self.error(f"the argument {name} is given twice")
         self._expect_sign("=")
@@ -232,14 +233,14 @@ class _LineParser:
         return self.reference()
 
     def reference(self) -> PlanReference:
-        root = self._expect_match(IDENTIFIER, "here stands a value: input.NAME, a step such as s1, or JSON")
+        root = self._expect_match(IDENTIFIER, "expected a value: input.NAME, a step such as s1, or JSON")
         path: list[str | int] = []
         while self.position < len(self.text):
             if index := _INDEX.match(self.text, self.position):
                 path.append(int(index[1]))
                 self.position = index.end()
             elif self._take("."):
-                path.append(self._expect_match(IDENTIFIER, "here stands the name of a field"))
+                path.append(self._expect_match(IDENTIFIER, "expected the name of a field"))
             else:
                 break
         return PlanReference(root, tuple(path))
@@ -289,7 +290,7 @@ class _LineParser:
     def _expect_sign(self, sign: str) -> None:
         self.skip_space()
         if not self._take(sign):
-            raise self.error(f"here stands {sign!r}")
+            raise self.error(f"expected {sign!r}")
         self.skip_space()
 
     def _take_word(self, word: str) -> bool:
@@ -303,7 +304,7 @@ class _LineParser:
 
     def _expect_word(self, word: str) -> None:
         if not self._take_word(word):
-            raise self.error(f"here stands {word!r}")
+            raise self.error(f"expected {word!r}")
 
     def _expect_match(self, pattern: re.Pattern[str], wanted: str) -> str:
         self.skip_space()

@@ -129,7 +129,11 @@ def advance(state: PlannerState, reply: str) -> tuple[PlannerState, PlannerActio
     if all(text.strip() in earlier for text in lines):
         return _reject(
             state,
-            (Rejection("R001", f"/steps/{len(state.steps) + 1}", "this line stands already", "write the next one"),),
+            (
+                Rejection(
+                    "R001", f"/steps/{len(state.steps) + 1}", "this line was already written", "write the next one"
+                ),
+            ),
         )
     for text in lines:
         if text.strip() in earlier:  # without a grammar a model may start over
@@ -210,7 +214,7 @@ def advance_unreadable(state: PlannerState, code: str, reason: str) -> tuple[Pla
     fault = Rejection(
         "R020",
         f"/steps/{len(state.steps) + 1}",
-        f"no line that can be read ({code}: {reason})",
+        f"no readable line ({code}: {reason})",
         "s1 = NAME(ARGUMENT=VALUE)",
     )
     state, wanted = _reject(state, (fault,))
@@ -230,7 +234,7 @@ def _split_step_prefix(lines: list[str]) -> tuple[list[str], bool]:
 def declined_result(request: PlanRequest) -> PlanNotFound:
     """The result for the plan `return nothing`."""
     return PlanNotFound(
-        (Rejection(DECLINED_CODE, "/answer", "nothing that is offered serves the request", _nearest_hint(request)),)
+        (Rejection(DECLINED_CODE, "/answer", "no capability serves the request", _nearest_hint(request)),)
     )
 
 
@@ -250,7 +254,7 @@ def _repeated_calls(line: PlanLine, request: PlanRequest, number: int) -> Iterat
     for told, name in request.completed_calls:
         if _is_same_call(line, told):
             yield Rejection(
-                "R009", f"/steps/{number}", "this call was made, and its value is at hand", f"use input.{name}"
+                "R009", f"/steps/{number}", "this call was made, and its value is available", f"use input.{name}"
             )
 
 
@@ -303,9 +307,10 @@ def _ask(state: PlannerState, *, step_started: bool = False) -> tuple[PlannerSta
         reason = (
             str(error)
             if len(state.steps) < capabilities.limits.steps
-            else "the steps are used up, and none gives what is wanted"
+            else "the step limit is reached, and no step gives the wanted output"
         )
-        wanted = f"wanted is {prompt.type_text(capabilities.output_type)}, at hand {', '.join(capabilities.inputs) or 'nothing'}"
+        available = ", ".join(capabilities.inputs) or "nothing"
+        wanted = f"wanted: {prompt.type_text(capabilities.output_type)}; available: {available}"
         wanted += "".join(f"; {name} {why}" for name, (code, why) in capabilities.excluded.items() if code == "R021")
         fault = Rejection("R006", f"/steps/{len(state.steps) + 1}", reason, wanted)
         return state, PlanNotFound(

@@ -40,7 +40,8 @@ def capability_line(capability: Capability) -> str:
         for name, schema in capability.fields.items()
     )
     description = first_sentence(capability.description)
-    return f"{capability.name}({taken}) -> {type_text(capability.output, inside=True)}{': ' + description if description else ''}"
+    signature = f"{capability.name}({taken}) -> {type_text(capability.output, inside=True)}"
+    return f"{signature}: {description}" if description else signature
 
 
 def value_lines(given: Mapping[str, Schema]) -> str:

@@ -23,25 +23,32 @@ _QUESTION_MARK = re.compile(r"[?？؟]\W*\Z|¿")
 _QUOTE_RESIDUE = ' .!_"“”„»«'
 """Characters left of a sentence that consists of quoted words."""
 _NEGATION = re.compile(
-    r"\b(?:not|no(?!\.\s?\d)|nope|never|none|nothing|nobody|nowhere|neither|nor|without|cannot|\w+n['’]t|(?:do|ca|wo|does|did|should|is|was)nt"
+    r"\b(?:not|no(?!\.\s?\d)|nope|never|none|nothing|nobody|nowhere|neither|nor|without|cannot|\w+n['’]t|(?:do|"
+    r"ca|wo|does|did|should|is|was)nt"
     r"|except|instead|rather|avoid|refrain|(?:stop|quit|cease|skip|hold off|forget about)\s\w+ing|forbid"
     r"|forbidden|prohibited|cancell?ed|withdrawn|rejected|refused"
-    r"|nicht|kein\w*|nie|niemals|nein|ohne|weder|statt|ne|pas|jamais|non|sans|aucune?|nunca|jamás|sin|ningun\w*|senza|nessun\w*"
+    r"|nicht|kein\w*|nie|niemals|nein|ohne|weder|statt|ne|pas|jamais|non|sans|aucune?|nunca|jamás|sin|ningun\w*|"
+    r"senza|nessun\w*"
     r"|não|sem|niet|geen|nooit|inte|ikke|ingen|не|нет|никогда|без)\b|\bn['’](?=\w)|[不没別别]|ない",
     re.IGNORECASE,
 )
 _CONDITION = re.compile(
-    r"\b(?:if|unless|whether|in case|provided|suppos(?:e|ing)|assum(?:e|ing)|imagine|pretend|hypothetical\w*|wenn|falls|sofern|si)\b",
+    r"\b(?:if|unless|whether|in case|provided|suppos(?:e|ing)|assum(?:e|ing)|imagine|pretend|hypothetical\w*|"
+    r"wenn|falls|sofern|si)\b",
     re.IGNORECASE,
 )
 _INTERROGATIVE = re.compile(
-    r"(?:who|whom|whose|what|which|when|where|why|how|is|are|am|was|were|do(?=\s+(?:i|you|we|they|people|the|these|those|my|our|any)\b)|does|did|has|have|had|can|could|will|would|shall|should|may"
-    r"|might|must|wer|wen|wem|was|wann|wo|warum|wieso|weshalb|wie|welche\w*|ist|sind|hat|habe|soll\w*|kann\w*|könn\w*|darf|wird|wirst"
-    r"|est-ce|qui|que|quoi|quand|où|pourquoi|comment|combien|cuándo|cuánto|quién|qué|cómo|dónde|chi|cosa|quando|dove|perché|come)\b",
+    r"(?:who|whom|whose|what|which|when|where|why|how|is|are|am|was|were|do(?=\s+(?:i|you|we|they|people|the|"
+    r"these|those|my|our|any)\b)|does|did|has|have|had|can|could|will|would|shall|should|may"
+    r"|might|must|wer|wen|wem|was|wann|wo|warum|wieso|weshalb|wie|welche\w*|ist|sind|hat|habe|soll\w*|kann\w*|"
+    r"könn\w*|darf|wird|wirst"
+    r"|est-ce|qui|que|quoi|quand|où|pourquoi|comment|combien|cuándo|cuánto|quién|qué|cómo|dónde|chi|cosa|quando|"
+    r"dove|perché|come)\b",
     re.IGNORECASE,
 )
 _INDIRECT_QUESTION = re.compile(
-    r"\b(?:tell|know|explain|show|see|ask|say|check|find out|work out|calculate|sure|question)\b.*\b(?:what|why|how|who|when|where|which)\b"
+    r"\b(?:tell|know|explain|show|see|ask|say|check|find out|work out|calculate|sure|question)\b.*\b(?:what|why|"
+    r"how|who|when|where|which)\b"
     r"|\b(?:wonder\w*|whether)\b",
     re.IGNORECASE | re.DOTALL,
 )
@@ -50,8 +57,10 @@ FILLER = re.compile(
     re.IGNORECASE,
 )
 _SUBJECT = re.compile(
-    r"(?:i|we|he|she|they|it|there|my|his|her|their|our|your|the|this|that|these|those|an?|some(?:body|one)|every(?:body|one)|ich|wir|er|sie"
-    r"|je|il|elle|nous|yo|io)\b(?!(?:\s+(?:really|just|also|now|urgently))*\s*(?:want|need|wish|would like|['’]d like|ask|request|order"
+    r"(?:i|we|he|she|they|it|there|my|his|her|their|our|your|the|this|that|these|those|an?|some(?:body|one)|"
+    r"every(?:body|one)|ich|wir|er|sie"
+    r"|je|il|elle|nous|yo|io)\b(?!(?:\s+(?:really|just|also|now|urgently))*\s*(?:want|need|wish|would like|"
+    r"['’]d like|ask|request|order"
     r"|möchte|will|brauche)\b)(?!['’]d like\b)",
     re.IGNORECASE,
 )
@@ -60,7 +69,8 @@ _BACK_REFERENCE = re.compile(
 )
 _FORWARD_REFERENCE = re.compile(r"\b(?:following|below|next|these|folgende\w*)\b|:\s*\Z", re.IGNORECASE)
 _RETRACTION = re.compile(
-    r"(?:cancel|forget|ignore|stop|wait|undo|abort|scratch|disregard|skip|never mind|nevermind|vergiss|stopp?|halt|warte)\b"
+    r"(?:cancel|forget|ignore|stop|wait|undo|abort|scratch|disregard|skip|never mind|nevermind|vergiss|stopp?|"
+    r"halt|warte)\b"
     r"(?:\W|\b(?:it|that|this|them|all|of|the|last|above|everything|please|das|es)\b)*\Z",
     re.IGNORECASE,
 )

@@ -22,7 +22,8 @@ SIMILARITY_THRESHOLD = 0.6
 """Minimum share of trigrams that similar words have in common."""
 _IGNORED_WORDS = STOP_WORDS | frozenset(
     WORD.findall(
-        "about after am any been before but can could do get give go he her him his i if into just let me my no not our out over per "
+        "about after am any been before but can could do get give go he her him his i if into just let me my no "
+        "not our out over per "
         "please she should so some than them then there these they those up us want we would you your"
     )
 )

@@ -71,7 +71,8 @@ class RequestTool:
     def search_text(self) -> str:
         """Search text: the name twice, split into words, because it says more than a sentence of the description."""
         name = " ".join(NAME_WORDS.findall(self.name))
-        return f"{name} {name} {self.description} {' '.join(part for one in self.fields for part in NAME_WORDS.findall(one))}"
+        fields = " ".join(part for one in self.fields for part in NAME_WORDS.findall(one))
+        return f"{name} {name} {self.description} {fields}"
 
     @property
     def signature(self) -> str:
@@ -214,7 +215,8 @@ class _GrammarWriter:
 
     def step_call(self, before: int) -> str:
         text = self.json_rule({"type": "string", "minLength": 1, "maxLength": MAX_TEXT_LENGTH})
-        return f"{grammar_literal(STEP + '(')} {self.wait_arguments(before)} {grammar_literal(DO + '=')} {text} {grammar_literal(')')}"
+        waits = self.wait_arguments(before)
+        return f"{grammar_literal(STEP + '(')} {waits} {grammar_literal(DO + '=')} {text} {grammar_literal(')')}"
 
     def tool_calls(self, tools: Sequence[RequestTool], before: int) -> str:
         return " | ".join(self.tool_call(one, before) for one in tools)
@@ -325,7 +327,7 @@ def _node(line: PlanStep, known: Mapping[str, RequestTool], style: PlanStyle | N
 def format_graph(
     nodes: Sequence[Mapping[str, Any]], edges: Sequence[Sequence[int]], tools: Sequence[RequestTool]
 ) -> str:
-    """Formats a graph, whose edges lead from earlier to later nodes, in plan notation: the training target of a model."""
+    """Formats a graph with edges from earlier to later nodes in plan notation: the training target of a model."""
     written = {one.name: one.plan_name for one in tools}
     found = []
     for at, node in enumerate(nodes):

@@ -47,7 +47,7 @@ def parse_next_line(
     found = [line.strip() for line in split_lines(reply) if line.strip() and not line.lstrip().startswith("```")]
     line = next((line for line in found if line not in earlier), "")
     if not line:
-        reason = "this line stands already" if found else "the line is empty"
+        reason = "this line was already written" if found else "the line is empty"
         return (
             Rejection(
                 "R001", f"/steps/{len(steps) + 1}", reason, f"s{len(steps) + 1} = NAME(ARGUMENT=VALUE), or return"

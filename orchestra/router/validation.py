@@ -101,13 +101,16 @@ def _validate_answer(answer: PlanAnswer, scope: PlanScope, steps: Sequence[PlanS
         )
     elif not answer.values and not scope.capabilities.may_decline:
         yield Rejection(
-            "R001", "/answer", "nothing is no answer here: plan what can be done", "s1 = NAME(ARGUMENT=VALUE)"
+            "R001",
+            "/answer",
+            "`return nothing` is not allowed here: plan what can be done",
+            "s1 = NAME(ARGUMENT=VALUE)",
         )
     if len(answer.values) > 1 and scope.capabilities.output_type:
         yield Rejection(
             "R005",
             "/answer",
-            f"one value is wanted, {format_type(scope.capabilities.output_type)}, and these are {len(answer.values)}",
+            f"expected one value, {format_type(scope.capabilities.output_type)}, not {len(answer.values)}",
         )
     for value in answer.values:
         yield from _validate_answer_value(value, scope)
@@ -123,7 +126,7 @@ def _validate_answer_value(value: PlanReference, scope: PlanScope) -> Iterator[R
         yield Rejection("R004", "/answer", kind)
     elif value.root not in scope.steps:
         yield Rejection(
-            "R004", "/answer", f"{value} is no step", f"return the value of a step: {', '.join(scope.steps) or 's1'}"
+            "R004", "/answer", f"{value} is not a step", f"return the value of a step: {', '.join(scope.steps) or 's1'}"
         )
     elif reason := scope.capabilities.assignability.mismatch(kind, scope.capabilities.output_type):
         yield Rejection(
@@ -166,8 +169,12 @@ def _validate_step(step: PlanStep, scope: PlanScope, steps: Sequence[PlanStep]) 
     if not steps and not reads_ground(capabilities, step):
         unread = ", ".join(f"{INPUT}.{name}" for name in capabilities.inputs if name in capabilities.grounds)
         over = isinstance(step.each, PlanReference) and is_ground(capabilities, step.each)
-        how = f"give a skill all of {step.each}, not row by row" if over else f"the first step reads one of {unread}"
-        yield Rejection("R015", path, "it reads nothing of what was brought along", how)
+        how = (
+            f"pass all of {step.each} to a capability, not row by row"
+            if over
+            else f"the first step must read one of {unread}"
+        )
+        yield Rejection("R015", path, "it reads none of the required inputs", how)
     for name in step.after:
         if name not in scope.steps:
             yield Rejection("R004", f"{path}/after", f"there is no {name} before this step")
@@ -202,7 +209,7 @@ def _check_computation(
             NOTHING_TO_COMPUTE,
             f"{path}/with/{name}",
             reason,
-            "give this part to another skill, or a step to another part",
+            "use another capability for this part, or a step for another part",
         )
 
 
@@ -214,8 +221,8 @@ def _check_call_budget(
     """
     calls = sum(_min_calls(one, capabilities) for one in (*steps, step))
     if capabilities.calls_left is not None and calls > capabilities.calls_left:
-        reason = f"the steps would make {calls} calls at least, and {capabilities.calls_left} are left of the budget"
-        yield Rejection("R023", path, reason, "go over a part of the list, or give a skill all of it")
+        reason = f"the steps would make at least {calls} calls, and {capabilities.calls_left} are left in the budget"
+        yield Rejection("R023", path, reason, "iterate over a part of the list, or pass all of it to a capability")
 
 
 def _min_calls(step: PlanStep, capabilities: Capabilities) -> int:
@@ -265,12 +272,12 @@ def _literal_list_type(values: Any, capabilities: Capabilities, path: str) -> Sc
     """Element type of a list that the plan states. The arguments check whether each element fits."""
     where, width = f"{path}/each", capabilities.limits.width
     if not isinstance(values, list) or not values or not all(map(_is_expressible, values)):
-        return Rejection("R005", where, "a list to go over that a plan states has texts, numbers or truth values")
+        return Rejection("R005", where, "a stated list to iterate over has texts, numbers or booleans")
     if len(values) > width:
-        hint = "go over a part of them, or over a list that is at hand"
+        hint = "iterate over a part of them, or over an available list"
         return Rejection("R006", where, f"a list has at most {width} elements, and this one has {len(values)}", hint)
     if len(list_expression(PlanLiteral(values))) > MAX_LENGTH:
-        reason = f"a list to go over that a plan states has at most {MAX_LENGTH:,} characters"
+        reason = f"a stated list to iterate over has at most {MAX_LENGTH:,} characters"
         return Rejection("R006", where, reason, "state shorter texts")
     return literal_element_type(values)
 
@@ -318,12 +325,12 @@ def _validate_arguments(
                 _suggest_values(scope.available_values(), scope.capabilities, kinds[name], value.root),
             )
         elif capability.has_effects and scope.is_untrusted(value, have, over):
-            message = f"{step.capability} has effects, and {value} may be the words of a tool, a model or a document"
+            message = f"{step.capability} has effects, and {value} may contain text of a tool, a model or a document"
             yield Rejection(
                 "L123",
                 where,
                 message,
-                "an input that is typed, or a piece of the request, or a skill that asks a person first",
+                "a typed input, a piece of the request, or a capability that asks a person first",
             )
 
 
@@ -351,7 +358,7 @@ def _validate_constant(value: PlanLiteral, kind: Schema, scope: PlanScope, where
         yield Rejection(
             "R005",
             where,
-            f"a plan makes up no {format_type(kind)}",
+            f"a plan cannot state {format_type(kind)}",
             _suggest_values(scope.available_values(), scope.capabilities, kind),
         )
     elif fault := Validator(bundle_definitions(kind)).check(value.value):
@@ -361,12 +368,12 @@ def _validate_constant(value: PlanLiteral, kind: Schema, scope: PlanScope, where
         yield Rejection(
             "R005",
             where,
-            f"a plan makes up no {format_type(evidence)}",
+            f"a plan cannot state {format_type(evidence)}",
             _suggest_values(scope.available_values(), scope.capabilities, kind),
         )
     elif _is_invented(value.value, kind, scope.capabilities.request_text):
         hint = _suggest_values(scope.available_values(), scope.capabilities, kind)
-        yield Rejection("R012", where, f"{_excerpt(value)} is no piece of the request", hint)
+        yield Rejection("R012", where, f"{_excerpt(value)} is not part of the request", hint)
 
 
 def _is_invented(value: Any, kind: Schema, words: str) -> bool:

@@ -300,11 +300,11 @@ def _check_confidence(request: VerificationRequest) -> Verdict:
     """Compares the producer's confidence with `accept`. `unknown` without a confidence."""
     sure = request.confidence
     if sure is None:
-        return unknown(CONFIDENCE, "it says nothing of how sure it is")
+        return unknown(CONFIDENCE, "its producer reports no confidence")
     if request.combination is not None:  # `accept` applies to the combined score
         return Verdict(CONFIDENCE, PASS, sure)
     if sure < request.accept:
-        return failed(CONFIDENCE, f"it is sure to {sure:.3f}, and {request.accept:g} is wanted")
+        return failed(CONFIDENCE, f"{sure:.3f} is below {request.accept:g}")
     return Verdict(CONFIDENCE, PASS, sure)
 
 

@@ -88,14 +88,14 @@ def parse_check(text: str) -> CheckExpression:
     while text[at:].strip():
         if (match := _TOKEN.match(text, at)) is None:
             at += len(text[at:]) - len(text[at:].lstrip())
-            raise CheckSyntaxError(f"{text[at]!r} stands in no check", at)
+            raise CheckSyntaxError(f"{text[at]!r} is unexpected in a check", at)
         kind = match.lastgroup or ""
         tokens.append((kind, match[kind], match.start(kind)))
         at = match.end()
     reader = _Parser(tokens, len(text))
     found = reader.any_of(0)
     if reader.kind:
-        raise CheckSyntaxError(f"{reader.text!r} follows a check that is whole", reader.position)
+        raise CheckSyntaxError(f"{reader.text!r} is unexpected after a complete check", reader.position)
     return found
 
 
@@ -140,22 +140,22 @@ class _Parser:
     def _check(self, depth: int) -> CheckExpression:
         if self._take("("):
             if depth >= MAX_DEPTH:
-                raise CheckSyntaxError(f"more than {MAX_DEPTH} brackets inside each other", self.position)
+                raise CheckSyntaxError(f"more than {MAX_DEPTH} nested brackets", self.position)
             found = self.any_of(depth + 1)
             self._expect_close()
             return found
         if self.kind != "name":
             raise CheckSyntaxError(
-                f"a check is wanted, not {self.text!r}" if self.kind else "a check is wanted at its end", self.position
+                f"expected a check, not {self.text!r}" if self.kind else "expected a check at the end", self.position
             )
         name = self.text
         if not _CHECK_NAME.fullmatch(name):
-            raise CheckSyntaxError(f"{name!r} is no name of a check", self.position)
+            raise CheckSyntaxError(f"{name!r} is not a check name", self.position)
         self._next += 1
         if not self._take("("):
             return CheckCall(name)
         if self.kind not in ("name", "number"):
-            raise CheckSyntaxError(f"{name}() wants the name of an agent, or a number", self.position)
+            raise CheckSyntaxError(f"{name}() takes the name of an agent, or a number", self.position)
         argument = self.text
         self._next += 1
         self._expect_close()
@@ -164,7 +164,7 @@ class _Parser:
     def _expect_close(self) -> None:
         if not self._take(")"):
             raise CheckSyntaxError(
-                "a bracket is not closed" if not self.kind else f"`)` is wanted, not {self.text!r}", self.position
+                "a bracket is not closed" if not self.kind else f"expected `)`, not {self.text!r}", self.position
             )
 
 

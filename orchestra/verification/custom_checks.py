@@ -58,7 +58,7 @@ MAX_REASON = 300
 
 
 def producer_inputs(producer: Contract, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the inputs of a value: those of its producer with defaults, without the fields that a tool loop injects."""
+    """Returns the inputs of a value: those of its producer with defaults, without those that a tool loop injects."""
     added = injected_names(producer.input)
     return {name: value for name, value in {**producer.defaults, **given}.items() if name not in added}
 
@@ -96,14 +96,14 @@ def signature_error(tool: Contract, output: Schema | None = None, inputs: Mappin
     `None` as a type stands for an unknown type. A nullable output is compared without null.
     """
     if tool.effect not in SAFE_EFFECTS:
-        return f"its effect is {tool.effect!r}, and a check may be asked more than once; pure and idempotent tools can be asked"
+        return f"its effect is {tool.effect!r}, and a check may call it more than once; use a pure or idempotent tool"
     first, wanted = value_parameter(tool), tool.input.get("properties", {})
     if not first:
-        return "no parameter of it must be given, and the first of these gets the value"
+        return "it has no required parameter, and the first one receives the value"
     if first == EVIDENCE:
-        return f"its first parameter gets the value, and is called {EVIDENCE!r}"
+        return f"its first required parameter receives the value, and is named {EVIDENCE!r}"
     if assignability_error(tool.output, RESULT_SCHEMA):
-        return f"it returns {format_type(tool.output)}, and a check is told a bool, a float, a Judgement or None"
+        return f"it returns {format_type(tool.output)}, not a bool, a float, a Judgement or None"
     for part in _non_null_branches(output) if output is not None else ():
         if why := assignability_error(part, subschema(tool.input, wanted[first])):
             return f"{first}: {why}"
@@ -112,12 +112,12 @@ def signature_error(tool: Contract, output: Schema | None = None, inputs: Mappin
             continue
         if name == EVIDENCE and (inputs is None or name not in inputs):
             if _evidence_argument(tool, ()) is None:
-                return f"{name}: it takes the texts as `str` or `list[str]`"
+                return f"{name}: the evidence is passed as `str` or `list[str]`"
         elif inputs is not None and name in inputs:
             if why := assignability_error(inputs[name], subschema(tool.input, schema)):
                 return f"{name}: {why}"
         elif inputs is not None and name in tool.input.get("required", ()):
-            return f"it wants {name!r}, and there is no such input here"
+            return f"it requires {name!r}, which is no input here"
     return ""
 
 
@@ -144,7 +144,7 @@ def build_questions(
         inputs[EVIDENCE] = texts
     missing = next((name for name in tool.input.get("required", ()) if name != first and name not in inputs), None)
     if missing is not None:
-        return unknown(TOOL, f"{tool.name} wants the input {missing!r}, and there is none")
+        return unknown(TOOL, f"{tool.name} requires the input {missing!r}, which is missing")
     return (CheckQuestion(tool_reference(tool.name), {first: value, **inputs}),)
 
 
@@ -160,7 +160,7 @@ def _evidence_argument(tool: Contract, sources: Sequence[EvidenceSource]) -> str
 def judge_replies(replies: Sequence[JudgeReply]) -> Verdict:
     """Returns the verdict for the tool's reply."""
     if len(replies) != 1 or replies[0].error:
-        return unknown(TOOL, replies[0].error if replies else "nobody answered")
+        return unknown(TOOL, replies[0].error if replies else "no reply")
     match replies[0].value:
         case None:
             return unknown(TOOL, "it cannot tell")
@@ -177,7 +177,7 @@ def judge_replies(replies: Sequence[JudgeReply]) -> Verdict:
                 good, score if isinstance(score, int | float) and not isinstance(score, bool) else None, text
             )
         case other:
-            return unknown(TOOL, f"it said neither yes nor no, but a {type(other).__name__}")
+            return unknown(TOOL, f"it returned no verdict, but a {type(other).__name__}")
 
 
 def _score_verdict(good: bool, score: float | None = None, reason: str = "") -> Verdict:
@@ -188,6 +188,6 @@ def _score_verdict(good: bool, score: float | None = None, reason: str = "") -> 
             TOOL,
             FAIL,
             0.0,
-            reason or ("it says no" if score is None else f"a score of {score:g} is under {PASS_THRESHOLD:g}"),
+            reason or ("it returned False" if score is None else f"a score of {score:g} is under {PASS_THRESHOLD:g}"),
         )
     return Verdict(TOOL, PASS, 1.0 if score is None else float(score), reason)

@@ -87,17 +87,17 @@ def check_quote(value: Any, schema: dict[str, Any], evidence: tuple[EvidenceSour
             text = source.text[span.start : span.end]
             found.append(Evidence("quote", text, source.name, span.start, span.end, field.path))
             if affirmed is None:
-                empty = empty or f"{excerpt(field.value)} stands in the evidence only directly behind a negation"
+                empty = empty or f"{excerpt(field.value)} occurs in the evidence only directly after a negation"
             elif not quotes.is_informative(text, _sibling_answers(field, every, within)):
-                empty = empty or f"{excerpt(field.value)} has no word that carries meaning"
+                empty = empty or f"{excerpt(field.value)} has no content word"
             continue
         share = quotes.match_ratio(field.value, evidence)
         if share < quotes.NEAR_THRESHOLD:
             return failed(
                 "quote",
-                f"{excerpt(field.value)} does not stand in the evidence" if field.value.strip() else "a quote is empty",
+                f"{excerpt(field.value)} does not occur in the evidence" if field.value.strip() else "a quote is empty",
             )
-        near = near or (share, f"{excerpt(field.value)} is near the evidence, not in it")
+        near = near or (share, f"{excerpt(field.value)} is similar to the evidence, but not in it")
     for field in every:
         if lacking := _missing_quote(field, every, within, schema):
             return failed("quote", lacking)
@@ -226,8 +226,8 @@ def check_numbers(value: Any, schema: dict[str, Any], evidence: tuple[EvidenceSo
             continue
         for text, sure in figures.find_invalid_dates(field.value) if isinstance(field.value, str) else ():
             if sure:
-                return failed("numbers", f"there is no {text}, as {field.path or 'the answer'} has it")
-            doubt = doubt or f"there is no {text}, if {field.path or 'the answer'} has it as a date"
+                return failed("numbers", f"there is no {text}, stated in {field.path or 'the answer'}")
+            doubt = doubt or f"there is no {text}, if {field.path or 'the answer'} states a date"
         for time in _times_of(field):
             if (at := index.find_time(time)) is not None:
                 found.append(Evidence("numbers", at[0].text, at[1].name, at[0].start, at[0].end, field.path))
@@ -241,7 +241,7 @@ def check_numbers(value: Any, schema: dict[str, Any], evidence: tuple[EvidenceSo
             elif not any(arithmetic.is_close(number.value, number.step, v) for v in computed):
                 why = index.number_doubt(number)
                 if any(arithmetic.is_close(number.value, number.step, v) for v in perhaps):
-                    why = why or f"{number.text} is computed from a number of the evidence that may be read in two ways"
+                    why = why or f"{number.text} is computed from an ambiguous number of the evidence"
                 if not why:
                     return failed("numbers", f"{number.text} in {field.path or 'the answer'} is not in the evidence")
                 doubt = doubt or why
@@ -255,10 +255,10 @@ def check_numbers(value: Any, schema: dict[str, Any], evidence: tuple[EvidenceSo
         if (numeral := _unparsed_numeral(field, index, wording)) is not None:
             doubt = (
                 doubt
-                or f"{excerpt(numeral.text)} in {field.path or 'the answer'} may be a number, and is not read as one"
+                or f"{excerpt(numeral.text)} in {field.path or 'the answer'} may be a number that cannot be parsed"
             )
         if _is_factual_number(field) and not _is_finite(field.value):
-            doubt = doubt or f"{field.path or 'the answer'} is no number that could be looked up"
+            doubt = doubt or f"{field.path or 'the answer'} is not a finite number"
     return unknown("numbers", doubt) if doubt else passed("numbers", evidence=tuple(found[:MAX_EVIDENCE]))
 
 
@@ -397,7 +397,7 @@ def check_recompute(value: Any, schema: dict[str, Any], evidence: tuple[Evidence
             ]
             results = results_of[field.parent] = [number for other in beside for number in _numbers_of(other)]
         if not results:
-            return unknown("recompute", f"no number stands beside {field.path}")
+            return unknown("recompute", f"there is no number beside {field.path}")
         try:
             values = arithmetic.possible_values(field.value)
         except arithmetic.ArithmeticParseError as error:

@@ -198,15 +198,15 @@ def build_questions(
     given_claims = extract_claims(value, schema) if given_claims is None else given_claims
     if not given_claims:
         if may_have_claims(schema):
-            return Verdict(ENTAILMENT, PASS, 1.0, "nothing is claimed", deterministic=False)
-        return unknown_by_model(ENTAILMENT, "the type has no text that claims anything")
+            return Verdict(ENTAILMENT, PASS, 1.0, "it has no claims", deterministic=False)
+        return unknown_by_model(ENTAILMENT, "the type has no text that can be a claim")
     cut = split_evidence(sources)
     if not cut:
         return unknown_by_model(ENTAILMENT, "there is no evidence")
     if len(given_claims) * len(cut) > MAX_QUESTIONS:
         return unknown_by_model(
             ENTAILMENT,
-            f"{len(given_claims)} claims beside {len(cut)} pieces of evidence are more than {MAX_QUESTIONS} questions",
+            f"{len(given_claims)} claims times {len(cut)} chunks of evidence exceed {MAX_QUESTIONS} questions",
         )
     texts = [sources[piece.source].text[piece.start : piece.end] for piece in cut]
     return tuple(CheckQuestion(agent, {CLAIM: claim.text, EVIDENCE: text}) for claim in given_claims for text in texts)
@@ -222,7 +222,7 @@ def judge_replies(
     verdicts = claim_verdicts(extract_claims(value, schema), sources, replies)
     if not verdicts:
         # the journal was modified, or the evidence is split differently now
-        return unknown_by_model(ENTAILMENT, "its questions were others")
+        return unknown_by_model(ENTAILMENT, "the replies do not match its questions")
     for outcome in (FAIL, UNKNOWN):
         if against := [one for one in verdicts if one.outcome == outcome]:
             return min(against, key=lambda one: one.score)
@@ -254,7 +254,8 @@ def _claim_verdict(
     for (_, refuted), piece in known:
         if refuted > DECISION_THRESHOLD:
             name = sources[piece.source].name
-            reason = f"the evidence{f' of {name}' if name else ''} contradicts {excerpt(claim.text)} (probability {refuted:.2f})"
+            source = f" of {name}" if name else ""
+            reason = f"the evidence{source} contradicts {excerpt(claim.text)} (probability {refuted:.2f})"
             return Verdict(ENTAILMENT, FAIL, 0.0, reason, deterministic=False)
     if faults := [chance for chance in heard if isinstance(chance, str)]:
         return unknown_by_model(ENTAILMENT, f"{excerpt(claim.text)}: {faults[0]}")
@@ -282,7 +283,7 @@ def probabilities(reply: JudgeReply) -> tuple[float, float] | str:
     ]
     supported, refuted = found
     if supported is None or refuted is None:
-        return "the server tells no probability of the labels, or gave them less than half of it"
+        return "the server returned no probabilities of the labels, or less than half for all of them"
     if not (is_probability(supported) and is_probability(refuted)) or supported + refuted > 1.0 + 1e-6:
-        return f"{supported!r} and {refuted!r} are no probabilities"
+        return f"{supported!r} and {refuted!r} are not probabilities"
     return float(supported), float(refuted)

@@ -127,7 +127,7 @@ class EvidenceIndex:
         return self._times.get((time.clock_face, time.second), {}).values()
 
     def time_doubt(self, time: TimeOfDay) -> str:
-        """Why it is undetermined whether a time that was not found is in the evidence; empty if it certainly is not."""
+        """Why it is undetermined whether a time that was not found is in the evidence; empty if it is not."""
         if any(time.may_match(one) for one, _ in self._similar_times(time)):
             return f"{time.text} is in the evidence, as a time that may be another one"
         parts = {Fraction(time.hour), *(Fraction(part) for part in (time.minute, time.second) if part and part != "00")}
@@ -147,7 +147,7 @@ class EvidenceIndex:
         )
 
     def number_doubt(self, number: Number) -> str:
-        """Why it is undetermined whether a number that was not found is in the evidence; empty if it certainly is not."""
+        """Why it is undetermined whether a number that was not found is in the evidence; empty if it is not."""
         others = [
             self.numbers[at][0]
             for at in self._by_value.get(number.plain, ())

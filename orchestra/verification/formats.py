@@ -35,8 +35,10 @@ FormatIssue: TypeAlias = tuple[str, bool]
 """Why a text is malformed, and whether that is certain. An empty reason stands for a correct part."""
 _KIND_BY_FORMAT = {
     "iban": "iban", "card": "card", "card-number": "card", "credit-card": "card", "luhn": "card", "country": "country",
-    "country-code": "country", "iso-3166": "country", "currency": "currency", "currency-code": "currency", "iso-4217": "currency",
-    "language": "language", "language-code": "language", "locale": "language", "bcp-47": "language", "date": "date", "date-time": "date",
+    "country-code": "country", "iso-3166": "country", "currency": "currency",
+    "currency-code": "currency", "iso-4217": "currency",
+    "language": "language", "language-code": "language", "locale": "language",
+    "bcp-47": "language", "date": "date", "date-time": "date",
 }  # fmt: skip
 """Kinds by the `format` of a type."""
 _KIND_BY_NAME = tuple(
@@ -87,7 +89,7 @@ def check_format(value: Any, schema: dict[str, Any], evidence: tuple[EvidenceSou
             doubt = doubt or (f"{excerpt(text)} in {field.path or 'the answer'}: {fault}" if fault else "")
     if doubt:
         return unknown(FORMAT, doubt)
-    return passed(FORMAT, "" if looked else "nothing in it has a form that is checked")
+    return passed(FORMAT, "" if looked else "it has no field with a checked format")
 
 
 def _checked_text(field: ValueField) -> str | None:
@@ -133,10 +135,10 @@ def _find_issues(field: ValueField, text: str) -> Iterator[FormatIssue]:
         yield "part of it is not shown", False
     elif kind == "iban":
         fault = iban_error(text)
-        yield ("no IBAN of its country is known", False) if fault is None else (fault, True)
+        yield ("the IBAN format of its country is unknown", False) if fault is None else (fault, True)
     elif kind == "card":
         if named and sum(map(str.isdigit, text)) == _LAST_DIGITS:
-            yield "these may be its last digits alone", False
+            yield "it may be only the last digits", False
         elif strict or any(map(str.isdigit, text)):  # `credit_card` may contain the name of its owner
             yield card_number_error(text), True
     else:
@@ -179,20 +181,20 @@ def _embedded_issues(text: str) -> Iterator[FormatIssue]:
 def _check_country(text: str, strict: bool) -> FormatIssue | None:
     code = text.upper()
     if code in COUNTRIES or code in COUNTRIES_ALPHA3:
-        return ("", True) if code == text else (f"codes of countries are written {code}", False) if strict else None
+        return ("", True) if code == text else (f"the country code is written {code}", False) if strict else None
     if _DIALING_CODE.fullmatch(text):
         return None
     if code in RESERVED_COUNTRIES:
-        return f"{code} is no country in ISO 3166-1, though in use", False
+        return f"{code} is not in ISO 3166-1, but in use", False
     return _unknown_code(text, strict, (2, 3), "country in ISO 3166-1")
 
 
 def _check_currency(text: str, strict: bool) -> FormatIssue | None:
     code = text.upper()
     if code in CURRENCIES:
-        return ("", True) if code == text else (f"codes of currencies are written {code}", False) if strict else None
+        return ("", True) if code == text else (f"the currency code is written {code}", False) if strict else None
     if code in FORMER_CURRENCIES:
-        return f"{code} is a currency of before", False
+        return f"{code} is a former currency", False
     return _unknown_code(text, strict, (3,), "currency in ISO 4217")
 
 
@@ -205,12 +207,12 @@ def _unknown_code(text: str, strict: bool, lengths: tuple[int, ...], what: str) 
 def _check_language(text: str, strict: bool) -> FormatIssue | None:
     match = _LANGUAGE_TAG.fullmatch(text)
     if match is None:
-        return ("this is no code of a language", True) if strict else None
+        return ("this is not a language code", True) if strict else None
     language, country = match["language"].lower(), (match["country"] or "").upper()
     if country and country not in COUNTRIES and country not in RESERVED_COUNTRIES:
         return f"there is no country {country}", True
     if len(language) == 3:
-        return (f"{language} is none of the codes of two letters", False) if strict or country else None
+        return (f"{language} is not a two-letter code", False) if strict or country else None
     if (
         not strict and not country and language != text and language not in LANGUAGES
     ):  # `Go` and `R` are programming languages

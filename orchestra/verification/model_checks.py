@@ -92,9 +92,9 @@ class _AgreeCheck:
             int(check.argument or rederivation.DEFAULT_SAMPLES) if (check.argument or "0").isdigit() else 0,
         )
         if producer is None or producer.kind != "agent":
-            return unknown_by_model(AGREE, "no agent produced the value, and so none can be asked again")
+            return unknown_by_model(AGREE, "no agent produced the value, so none can be asked again")
         if not producer.max_output:
-            return unknown_by_model(AGREE, f"{producer.name} asks no model, and would say the same again")
+            return unknown_by_model(AGREE, f"{producer.name} calls no model, and would give the same answer")
         if not 2 <= count <= rederivation.MAX_SAMPLES:
             return unknown_by_model(AGREE, f"it takes 2 to {rederivation.MAX_SAMPLES} samples, not {check.argument!r}")
         return rederivation.sample_questions(producer, request.inputs, count)

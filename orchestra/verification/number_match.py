@@ -98,7 +98,7 @@ def _worded_numbers(text: str) -> Iterator[Number]:
 
 
 def _compound_ordinal(text: str, before: WrittenNumber, last: NumberPhrase) -> NumberPhrase | None:
-    """An ordinal of several words: `one hundred and twenty-fifth`, whose `hundred and twenty` is a number of its own."""
+    """An ordinal of several words: `one hundred and twenty-fifth`, where `hundred and twenty` is also a number."""
     if before.value < 100 or not (before.end > last.start or _CONJUNCTION.fullmatch(text, before.end, last.start)):
         return None
     tens = last.value // 10 * 10 if before.end > last.start else 0

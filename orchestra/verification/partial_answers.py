@@ -49,7 +49,7 @@ def judge_replies(request: VerificationRequest, replies: Sequence[JudgeReply]) -
     found = split_answer(request.value, request.schema)
     claim_results = claim_verdicts([claim for part in found for claim in part.claims], request.evidence, replies)
     if not claim_results:
-        return unknown_by_model(ENTAILMENT, "its questions were others")
+        return unknown_by_model(ENTAILMENT, "the replies do not match its questions")
     verdicts = weakest_verdicts(found, claim_results)
     if all(one.outcome == UNKNOWN for one in verdicts):
         return verdicts[0]
@@ -61,12 +61,12 @@ def judge_replies(request: VerificationRequest, replies: Sequence[JudgeReply]) -
             ENTAILMENT,
             FAIL,
             0.0,
-            f"none of {len(found)} parts is borne out; of the best one: {reason}",
+            f"none of {len(found)} parts is supported; the best one: {reason}",
             deterministic=False,
         )
     rest = remove_parts(request.value, dropped)
     if (fault := Validator(request.schema).check(rest.value)) is not None:
-        reason = f"{len(dropped)} of {len(found)} parts are not borne out, and what is left is not of its type: {fault}"
+        reason = f"{len(dropped)} of {len(found)} parts are not supported, and the rest is not of its type: {fault}"
         return Verdict(ENTAILMENT, FAIL, 0.0, reason, deterministic=False)
     reason = f"{len(dropped)} of {len(found)} parts were dropped" if dropped else ""
     rests = tuple(_relocate(evidence, part, rest) for part, one in kept for evidence in one.evidence)
@@ -83,7 +83,7 @@ def _split_by_threshold(
         if one.outcome == PASS and one.score >= accept:
             kept.append((part, one))
             continue
-        low = f"it is supported to {one.score:.3f}, and {accept:.3f} is asked"
+        low = f"its support is {one.score:.3f}, below {accept:.3f}"
         dropped.append(part.to_dropped(one.reason or low, None if one.outcome == UNKNOWN else one.score))
     return kept, dropped
 

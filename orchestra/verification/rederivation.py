@@ -46,7 +46,7 @@ def rederivation_questions(
     """Returns the question to the other agent: the producer's inputs and evidence, without its answer."""
     inputs = build_inputs(contract, given, sources)
     if isinstance(inputs, str):
-        return unknown_by_model(REDERIVE, f"the agent {contract.name} wants the input {inputs!r}, and there is none")
+        return unknown_by_model(REDERIVE, f"the agent {contract.name} requires the input {inputs!r}, which is missing")
     return (CheckQuestion(contract.name, inputs),)
 
 
@@ -55,7 +55,7 @@ def judge_rederivation(
 ) -> Verdict:
     """Judges whether the other agent gave the same answer. An abstention is `unknown`."""
     if len(replies) != 1 or replies[0].error:
-        return unknown_by_model(REDERIVE, replies[0].error if replies else "nobody answered")
+        return unknown_by_model(REDERIVE, replies[0].error if replies else "no reply")
     mine, theirs = answer_content(value, schema), answer_content(replies[0].value, output)
     if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
         missing = [name for name in mine if name not in theirs]
@@ -64,7 +64,7 @@ def judge_rederivation(
             {name: theirs[name] for name in mine if name in theirs},
         )
         if missing and is_equivalent(mine, theirs):
-            return unknown_by_model(REDERIVE, f"the other agent says nothing of {missing[0]}")
+            return unknown_by_model(REDERIVE, f"the other agent does not answer {missing[0]}")
     elif isinstance(mine, Mapping) or isinstance(theirs, Mapping):
         return unknown_by_model(REDERIVE, "one of the answers is a record, and the other is not")
     if is_equivalent(mine, theirs):
@@ -93,7 +93,7 @@ def judge_agreement(value: Any, schema: Mapping[str, Any], replies: Sequence[Jud
     """
     heard = [answer_content(reply.value, schema) for reply in replies if not reply.error]
     if len(heard) < 2 or 2 * len(heard) <= len(replies):
-        why = next((reply.error for reply in replies if reply.error), "nobody answered")
+        why = next((reply.error for reply in replies if reply.error), "no reply")
         return unknown_by_model(AGREE, f"{len(heard)} of {len(replies)} samples were answered: {why}")
     score = _agreement_score([len(cluster) for cluster in cluster_equivalent(heard)], len(heard))
     mine = answer_content(value, schema)

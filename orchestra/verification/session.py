@@ -153,9 +153,11 @@ def validate_checks(
             near = closest_match(tool or name, known := own_tools if tool else agents)
             hint = f"did you mean {near!r}?" if near else f"there are: {', '.join(sorted(known)) or 'none'}"
             raise InputError(
-                "V011", f"a check asks the {TOOL if tool else 'agent'} {tool or name!r}, and there is none", hint=hint
+                "V011",
+                f"a check calls the {TOOL if tool else 'agent'} {tool or name!r}, which does not exist",
+                hint=hint,
             )
         if tool and (why := custom_checks.signature_error(judge)):
-            raise InputError("V011", f"no check can ask the tool {tool!r}: {why}", hint="orchestra explain V011")
+            raise InputError("V011", f"no check can call the tool {tool!r}: {why}", hint="orchestra explain V011")
         found[name] = judge
     return checks, found

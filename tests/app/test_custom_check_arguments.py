@@ -200,10 +200,7 @@ async def test_a_card_of_python_names_tools_as_its_checks(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("checks", "code", "says"),
-    [
-        (stands, "L117", "needs `against`"),
-        (in_language, "L071", "it wants 'language', and there is no such input here"),
-    ],
+    [(stands, "L117", "needs `against`"), (in_language, "L071", "it requires 'language', which is no input here")],
 )
 async def test_what_a_tool_wants_and_nobody_has_is_told_when_the_workflow_is_read(
     tmp_path: Path, checks: Any, code: str, says: str
@@ -220,9 +217,7 @@ async def test_what_a_tool_wants_and_nobody_has_is_told_when_the_workflow_is_rea
 async def test_a_skill_whose_check_cannot_be_asked_is_told_when_the_plan_is_read(tmp_path: Path) -> None:
     async with Orchestra.open(Settings.load({"journal": "off"}, start=tmp_path), fleet="none") as orchestra:
         program = orchestra._project.program(planned)
-        assert any(
-            "a call of speaker would fail" in one and "it wants 'language'" in one for one in program.warnings
-        ), program.warnings
+        assert any("a call of speaker would fail" in one and "it requires 'language'" in one for one in program.warnings), program.warnings
 
 
 async def test_checks_are_values_texts_and_lists_of_both(tmp_path: Path) -> None:

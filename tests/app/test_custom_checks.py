@@ -137,12 +137,12 @@ async def test_an_answer_from_elsewhere_is_put_to_tools_that_run_in_this_process
         )
         assert (good.accepted, good.score) == (True, 0.75)
         other = await orchestra.check("gold", against="a rod of gold", checks=in_catalogue)
-        assert (other.accepted, other.reason) == (False, "tool(in_catalogue): it says no")
+        assert (other.accepted, other.reason) == (False, "tool(in_catalogue): it returned False")
         open_ = await orchestra.check("gold", against=[], checks="tool(in_catalogue)")
         assert (open_.accepted, open_.reason) == (False, "tool(in_catalogue): it cannot tell")
         strange = await orchestra.check(5, against="5", checks=short_enough)
         assert strange.reason == "tool(short_enough): T002 short_enough: value: expected str, got 5"
-        for checks, says in (("tool(nobody)", "asks the tool 'nobody'"), (announces, "its effect is 'once'")):
+        for checks, says in (("tool(nobody)", "calls the tool 'nobody'"), (announces, "its effect is 'once'")):
             with pytest.raises(InputError) as caught:
                 await orchestra.check("x", against="x", checks=checks)
             assert caught.value.code == "V011"

@@ -43,7 +43,7 @@ def draft(plan: str, *reasons: str, code: str = DECLINED_CODE) -> PlanResult:
 @pytest.mark.parametrize(
     ("absent", "made", "idle", "verdict"),
     [
-        ("all", draft("", "nothing that is offered serves the request"), (), SAID),
+        ("all", draft("", "no capability serves the request"), (), SAID),
         ("all", draft("", "this step is called s1", code="R001"), (), UNSAID),
         (
             "all",
@@ -58,8 +58,8 @@ def draft(plan: str, *reasons: str, code: str = DECLINED_CODE) -> PlanResult:
             AFTERWARDS,
         ),
         ([FLIGHT], draft("", NAMED), (), SAID),
-        ([FLIGHT], draft("", "nothing that is offered serves the request"), (), WHOLE),
-        ([FLIGHT], draft(f's1 = calculator(question="{PENS}")\nreturn s1'), (), AFTERWARDS),  # with --partial
+        ([FLIGHT], draft("", "no capability serves the request"), (), WHOLE),
+        ([FLIGHT], draft(f's1 = calculator(question="{PENS}")\nreturn s1'), (), AFTERWARDS),  # with --anyway
         ([FLIGHT], draft("s1 = support_desk(message=input.request)\nreturn s1"), (), UNSAID),
         ([FLIGHT], draft(ON_BOTH), (), UNSAID),
         ([FLIGHT], draft(ON_BOTH), (EmptyStep("", "calculator", PENS),), UNSAID),
@@ -70,7 +70,7 @@ def draft(plan: str, *reasons: str, code: str = DECLINED_CODE) -> PlanResult:
             WHOLE,
         ),
         ([FLIGHT], draft(ON_BOTH), (EmptyStep("", "support_desk", FLIGHT),), AFTERWARDS),
-        ("none", draft("", "nothing that is offered serves the request"), (), REFUSED),
+        ("none", draft("", "no capability serves the request"), (), REFUSED),
         ("none", draft(ON_BOTH), (), SERVED),
         ("none", draft(ON_BOTH), (EmptyStep("", "support_desk", FLIGHT),), SERVED),  # who hands over to a person sorts
         ("none", draft(ON_BOTH), (EmptyStep("", "calculator", PENS),), OTHERWISE),

@@ -97,8 +97,8 @@ def test_audits_that_speak_against_the_promise_are_not_said_to_support_it(ran: S
     said = labelled(ran, found[1:], "right")
     assert said.code == 0
     assert "The promise is not refuted yet, but the audits speak against it." in said.out
-    assert "not refuted yet; the audits speak against it" in ran("certify", "--watch").out
-    assert ran(*WATCH, "--json").json["standing"] == "not refuted yet; the audits speak against it"
+    assert "not refuted yet, but the audits point to a violation" in ran("certify", "--watch").out
+    assert ran(*WATCH, "--json").json["standing"] == "not refuted yet, but the audits point to a violation"
 
 
 def test_what_is_expected_is_held_against_the_output(ran: Shell) -> None:

@@ -229,7 +229,7 @@ def test_too_few_answers_ask_nobody_and_say_how_many_are_needed(shell: Shell) ->
     shell.opener = Simulated({})
     said = certify(shell, "--alpha", "0.1")
     assert said.code == 3
-    assert "4 answers calibrate, and 9 are needed at the least" in said.out.replace("\n", " ")
+    assert "4 answers are for calibration, and at least 9 are needed" in said.out.replace("\n", " ")
     assert not FILE.exists()
 
 

@@ -263,7 +263,7 @@ def test_a_changed_workflow_voids_it_and_what_it_says_of_itself_does_not(shell: 
     Path(f"workflows/{NAME}.yaml").write_text(text.replace("description: Answers", "description: It answers"))
     assert run(shell, one(known=True, above=certified.threshold), "--accept", "certified").code == 0
     Path(f"workflows/{NAME}.yaml").write_text(text.replace("top: 4", "top: 5"))
-    assert "is void: what it says itself changed since it was made" in run(shell, 1, "--accept", "certified").err
+    assert "is void: its own definition changed since it was made" in run(shell, 1, "--accept", "certified").err
 
 
 def test_a_changed_fleet_voids_it(shell: Shell, certified: Certificate) -> None:

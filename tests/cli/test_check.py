@@ -31,9 +31,7 @@ def test_words_of_the_evidence_are_accepted_with_their_place(shell: Shell) -> No
 def test_other_words_are_not(shell: Shell) -> None:
     said = shell("check", "finished in 1890", "--against", "tower.txt")
     assert said.code == 3
-    assert said.out.startswith(
-        "not accepted, score 0.00\n\nquote: fail 0.00  'finished in 1890' does not stand in the evidence"
-    )
+    assert said.out.startswith("not accepted, score 0.00\n\nquote: fail 0.00  'finished in 1890' does not occur in the evidence")
 
 
 def test_numbers_of_a_sentence_in_its_own_words_are_looked_up(shell: Shell) -> None:
@@ -93,7 +91,7 @@ def test_words_in_brackets_are_a_text(shell: Shell) -> None:
             "no check 'agree' works on an answer alone",
         ),
         (("x", "--against", "tower.txt", "--checks", "quote |"), "V010", "'quote |' is no check"),
-        (("x", "--against", "tower.txt", "--checks", "entailment(nobody)"), "V011", "there is none"),
+        (("x", "--against", "tower.txt", "--checks", "entailment(nobody)"), "V011", "does not exist"),
         (("x", "--against", "tower.txt", "--checks", ","), "C037", "no check is named"),
         (("x", "--against", "nowhere.txt"), "C014", "nowhere.txt"),
         (("@broken.json", "--against", "tower.txt"), "C038", "broken.json is no JSON"),

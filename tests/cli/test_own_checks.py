@@ -57,7 +57,7 @@ def test_a_value_that_the_tool_refuses_is_withheld_and_the_command_says_so(desk:
     assert (good.code, good.json["output"]) == (0, GOOD)
     bad = desk("run", "account", "-i", f"text=pay {BAD}")
     assert bad.code == 3
-    assert "withheld: found: tool(valid): it says no" in bad.err + bad.out
+    assert "withheld: found: tool(valid): it returned False" in bad.err + bad.out
     nothing = desk("run", "account", "-i", "text=", "--json")
     assert (nothing.code, nothing.json["output"]) == (0, None)
 
@@ -67,9 +67,7 @@ def test_an_answer_alone_is_put_to_the_tool(desk: Shell) -> None:
     assert desk("check", GOOD, "-a", "letter.txt", "--checks", "quote & tool(valid)").code == 0
     said = desk("check", BAD, "-a", "letter.txt", "--checks", "tool(valid)", "--json")
     assert (said.code, said.json["verdicts"][0]["outcome"]) == (3, "fail")
-    assert desk("check", BAD, "-a", "letter.txt", "--checks", "tool(valids)").err.startswith(
-        "V011: a check asks the tool 'valids'"
-    )
+    assert desk("check", BAD, "-a", "letter.txt", "--checks", "tool(valids)").err.startswith("V011: a check calls the tool 'valids'")
     assert "it names no tool: tool(NAME)" in desk("check", BAD, "-a", "letter.txt", "--checks", "tool").out
 
 

@@ -144,7 +144,7 @@ def test_elements_of_a_list_are_dropped() -> None:
 def test_where_nothing_is_borne_out_the_value_is_withheld() -> None:
     played = told("It is made of wood.")
     assert isinstance(played.outcome, AbstainedOutcome)
-    assert "none of 1 parts is borne out" in played.outcome.reason
+    assert "none of 1 parts is supported" in played.outcome.reason
     assert dropped_claims(played.events) == ()
 
 

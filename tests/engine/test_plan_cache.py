@@ -318,7 +318,7 @@ def test_return_nothing_is_never_kept_and_never_taken_from_the_memo() -> None:
     async def scene(theatre: Theatre) -> None:
         outcome, _ = await one(theatre)
         assert isinstance(outcome, FailedOutcome)
-        assert "nothing that is offered serves the request" in outcome.reason
+        assert "no capability serves the request" in outcome.reason
         assert theatre.store.memos == {}
         said[:] = LOUD
         await one(theatre)
@@ -329,7 +329,7 @@ def test_return_nothing_is_never_kept_and_never_taken_from_the_memo() -> None:
         outcome, events = await one(theatre)
         assert (outcome, turns(events)[0].warning) == (
             ValueOutcome("A B"),
-            "R011: a stored plan is ignored: it is no plan: it returns nothing",
+            "R011: a stored plan is ignored: it is not a plan: it returns nothing",
         )
 
     staged(scene, {"router": lambda call: router(*said)(call)})

@@ -68,14 +68,14 @@ def test_a_grounded_plan_begins_with_a_value_and_another_line_is_handed_back() -
     assert planned("str", *aside).outcome == ValueOutcome("HUSH")
     refused = planned("str, repairs: 0, grounded: true", *aside).outcome
     assert isinstance(refused, FailedOutcome)
-    assert "the first step reads one of input.text" in refused.reason
+    assert "the first step must read one of input.text" in refused.reason
 
     def mending(call: CallRequest) -> str:
         return router(*LOUD)(call) if "Not accepted" in call.inputs["request"] or call.inputs["plan"] else aside[0]
 
     played = planned("str, repairs: 1, grounded: true", answer=mending)
     assert played.outcome == ValueOutcome("A B")
-    assert "it reads nothing of what was brought along" in questions(played)[1].inputs["request"]
+    assert "it reads none of the required inputs" in questions(played)[1].inputs["request"]
 
 
 def test_another_version_of_a_plan_may_begin_otherwise_and_the_goal_itself_is_no_ground() -> None:
@@ -90,7 +90,7 @@ def test_another_version_of_a_plan_may_begin_otherwise_and_the_goal_itself_is_no
 def test_the_router_may_decline_unless_something_is_planned_anyway() -> None:
     refused = planned("str", "return nothing").outcome
     assert isinstance(refused, FailedOutcome)
-    assert "nothing that is offered serves the request" in refused.reason
+    assert "no capability serves the request" in refused.reason
 
     def declining(call: CallRequest) -> str:
         return (
@@ -116,7 +116,7 @@ def test_a_plan_of_anything_may_give_several_values_by_their_steps() -> None:
     assert planned("anything", *two).outcome == ValueOutcome({"s1": "A B", "s2": ["a", "b"]})
     refused = planned("str, repairs: 0", *two).outcome
     assert isinstance(refused, FailedOutcome)
-    assert "one value is wanted" in refused.reason
+    assert "expected one value" in refused.reason
 
 
 def test_each_part_of_a_goal_gets_a_step_and_what_came_of_it_replays() -> None:

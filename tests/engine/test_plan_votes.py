@@ -118,7 +118,7 @@ def test_a_router_whose_answers_cannot_be_read_goes_on_to_the_larger_planner(cod
     assert played.outcome == ValueOutcome(["A", "B"])
     assert (played.workers.counts["router"], played.workers.counts["planner"]) == (2, 3)
     told = next(call.inputs["request"] for call in played.workers.calls if call.name == "planner")
-    assert f"/steps/1: no line that can be read ({code}: nothing to read)" in told
+    assert f"/steps/1: no readable line ({code}: nothing to read)" in told
     assert of("larger: planner, repairs: 0, votes: 2").outcome == ValueOutcome(["A", "B"])
     for alone in (of("repairs: 1"), of("larger: planner, repairs: 0", planner=lambda call: silent)):
         assert isinstance(alone.outcome, FailedOutcome)
@@ -243,7 +243,7 @@ def test_return_nothing_is_a_vote() -> None:
     nothing = ("return nothing",)
     played = voted(LOUD, nothing, nothing)
     assert isinstance(played.outcome, FailedOutcome)
-    assert "nothing that is offered serves the request" in played.outcome.reason
+    assert "no capability serves the request" in played.outcome.reason
     assert voted(LOUD, nothing, LOUD_AGAIN).outcome == ValueOutcome("A B")
     assert decided(voted(LOUD, nothing, LOUD_AGAIN)).sampled_plans == (LOUD, nothing, LOUD_AGAIN)
 

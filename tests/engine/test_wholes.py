@@ -97,7 +97,7 @@ def test_the_promise_is_about_the_output_and_what_scores_less_is_withheld_with_i
     run = played(["other 1889"], "certified")
     assert isinstance(run.outcome, AbstainedOutcome)
     assert run.outcome.score == 0.6
-    assert run.outcome.reason.startswith("under its certificate: confidence: it is sure to 0.600, and 0.8 is wanted")
+    assert run.outcome.reason.startswith("under its certificate: confidence: 0.600 is below 0.8")
     assert run.finished.status == "abstained"
 
 
@@ -162,7 +162,7 @@ def test_where_nobody_says_how_sure_he_is_it_is_withheld() -> None:
         {"text": "x"},
     )
     assert isinstance(run.outcome, AbstainedOutcome)
-    assert "it says nothing of how sure it is" in run.outcome.reason
+    assert "its producer reports no confidence" in run.outcome.reason
 
 
 def test_without_a_certificate_it_is_refused_at_its_line() -> None:

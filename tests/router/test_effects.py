@@ -1,4 +1,4 @@
-"""What a request allows a plan to do: sentences that ask for an effect, constants that occur in it, and how often it asks."""
+"""Effects that a request allows: sentences that ask for one, constants that occur in it, and the number of calls."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from orchestra.router.validation import validate_line
 from tests.agents.test_evidence_grammar import accepts
 from tests.engine.attacks import ASKS, NAMES, NOTHING, NUMBERS, TWICE, WORDS
 from tests.engine.stage import record, tool
-from tests.router.house import walked
+from tests.router.sample_capabilities import walked
 
 TEXT: dict[str, Any] = {"type": "string"}
 NUMBER: dict[str, Any] = {"type": "number"}
@@ -45,7 +45,7 @@ def offer(request: str, *tools: Any, literals: bool = False, confirm: bool = Fal
 
 
 def codes(request: str, *lines: str, tools: tuple[Any, ...] = (), literals: bool = False) -> list[str]:
-    """What the gates say of the last of these lines."""
+    """Error codes of the last of these lines."""
     steps = parse_steps(lines)
     return [fault.code for fault in validate_line(steps[-1], offer(request, *tools, literals=literals), steps[:-1])]
 
@@ -54,11 +54,11 @@ PAID = 's1 = pay(to="Bob", amount=5)'
 
 
 ASKING = ("Pay {a} what", "Pay {n}", "Pay {a} -", "Pay {a} between")
-"""Beginnings of requests that ask for an effect without saying enough for it."""
+"""Beginnings of requests that ask for an effect without enough detail."""
 
 
 @pytest.mark.parametrize("text", [one for one in NOTHING if not one.startswith(ASKING)])
-def test_a_question_a_negation_a_condition_and_a_report_ask_for_no_effect(text: str) -> None:
+def test_effects_question_negation_condition_report_ask_for_none(text: str) -> None:
     request = text.format(a="Bob", b="Ann", n=5, m=7, w="five")
     assert codes(request, PAID) == ["R028"]
     assert codes(request, PAID, literals=True) == []
@@ -73,7 +73,7 @@ QUOTING = 'Tell Bob "I can\'t, or should I?": 5 euros.'
 
 
 @pytest.mark.parametrize("text", [*ASKS, QUOTING, "My name is Ann. Pay Bob 5 euros.", "Zahle an Bob 5 Euro."])
-def test_a_sentence_that_says_what_is_to_be_done_asks_for_it(text: str) -> None:
+def test_effects_command_asks_for_effect(text: str) -> None:
     assert codes(text.format(a="Bob", b="Ann", n=5, m=7, w="five"), PAID) == []
 
 
@@ -90,7 +90,7 @@ def test_a_sentence_that_says_what_is_to_be_done_asks_for_it(text: str) -> None:
         ('s1 = [pay(to=x, amount=5) for x in ["Bob", "Bob"]]', "R027"),
     ],
 )
-def test_a_constant_that_is_not_in_the_request_is_refused_and_not_offered(line: str, code: str) -> None:
+def test_effects_unstated_constant_is_refused_and_not_in_grammar(line: str, code: str) -> None:
     assert codes("Pay Bob 5 euros", line) == [code]
     assert not accepts(step_grammar(offer("Pay Bob 5 euros")), line)
     assert codes("Pay Bob 5 euros", line, literals=True) == []
@@ -103,7 +103,7 @@ WORTH: dict[str, Fraction] = {
     "{} million": Fraction(10**6),
     "{} cents": Fraction(1, 100),
 }
-"""By how a number is written, how often its digits it is worth; of other forms its value is not certain."""
+"""Factor of a number's digits by its notation. In other notations its value is uncertain."""
 UNCERTAIN = ("{} dozen", "- {}", "minus {}", "0{}", "{}-9", "{}/9", "{}:30", "({})", "1.{}34")
 
 
@@ -113,7 +113,7 @@ UNCERTAIN = ("{} dozen", "- {}", "minus {}", "0{}", "{}-9", "{}/9", "{}:30", "({
     st.sampled_from(NUMBERS),
     st.sampled_from((*NUMBERS, 0.05, 0.5, 0.02, 5000, 60, 5_000_000, 5.5, -5, -7)),
 )
-def test_numbers_are_compared_by_value_sign_scale_and_currency(form: str, written: int, stated: float) -> None:
+def test_effects_numbers_compare_by_value_sign_scale_currency(form: str, written: int, stated: float) -> None:
     said = WORDS[written] if form == "word" else form.format(written)
     allowed = {written * WORTH[form]} if form in WORTH else set()
     if form == "{}%":
@@ -126,7 +126,7 @@ def test_numbers_are_compared_by_value_sign_scale_and_currency(form: str, writte
 
 @settings(deadline=None, max_examples=200)
 @given(st.text(alphabet="ab1. ,-'@/\"€5k", max_size=20), st.text(alphabet="ab15.@- ", min_size=1, max_size=6))
-def test_a_text_that_occurs_is_made_of_whole_words(around: str, value: str) -> None:
+def test_effects_text_occurs_as_whole_words(around: str, value: str) -> None:
     request = f"Pay {around}{value}{around} now"
     for begin, end in RequestIndex(request).find_text(value):
         assert not request[begin - 1].isalnum()
@@ -139,25 +139,25 @@ def test_a_text_that_occurs_is_made_of_whole_words(around: str, value: str) -> N
         ("Pay Bob 5 euros and Ann 7 euros.", ['s2 = pay(to="Ann", amount=7)'], True),
         ("Pay Bob 5 euros. Pay Ann 7 euros.", ['s2 = pay(to="Ann", amount=7)'], True),
         ("Pay Bob 5 euros. Pay Bob 5 euros.", ['s2 = pay(s1, to="Bob", amount=5)'], True),
-        ("Pay Bob 5 euros, Ann 7 euros and Carl 9 euros.", ['s2 = pay(to="Ann", amount=7)', 's3 = pay(to="Carl", amount=9)'], True),
+        ("Pay Bob 5 euros, Ann 7 euros and Carl 9 euros.",
+        ['s2 = pay(to="Ann", amount=7)', 's3 = pay(to="Carl", amount=9)'], True),
         ("Pay Bob 5 euros", ['s2 = pay(s1, to="Bob", amount=5)'], False),
         ("Pay Bob 5 euros and Ann 7 euros.", ['s2 = pay(to="Bob", amount=7)'], False),
         ("Pay Bob 5 euros; Ann has 7 cats.", ['s2 = pay(to="Ann", amount=7)'], False),
         ("Pay Bob 5 euros. Ann owes me 7.", ['s2 = pay(to="Ann", amount=7)'], False),
         ("Pay Bob 5 euros and Ann and Carl 9 euros.", ['s2 = pay(to="Ann", amount=9)'], False),
         ("pay Bob 5 and book 7", ['s2 = pay(to="book", amount=7)'], False),
-        ("Pay Bob 5 euros and Ann 7 euros.", ['s2 = pay(to="Ann", amount=7)', 's3 = pay(s2, to="Ann", amount=7)'], False),
+        ("Pay Bob 5 euros and Ann 7 euros.", ['s2 = pay(to="Ann", amount=7)', 's3 = pay(s2, to="Ann", amount=7)'],
+        False),
         ("Pay Bob 5 euros and Ann 7 euros.", ["s2 = [pay(to=x, amount=7) for x in input.people]"], False),
     ],
 )  # fmt: skip
-def test_a_second_call_needs_a_place_in_the_request_that_is_written_like_the_first(
-    request_: str, lines: list[str], may: bool
-) -> None:
+def test_effects_second_call_needs_parallel_mention(request_: str, lines: list[str], may: bool) -> None:
     assert codes(request_, PAID, *lines) == ([] if may else ["R027"])
 
 
 @pytest.mark.parametrize("text", TWICE)
-def test_the_grammar_offers_the_further_call_that_the_request_asks_for_and_no_other(text: str) -> None:
+def test_effects_grammar_allows_only_requested_further_call(text: str) -> None:
     request = text.format(a="Bob", b="Ann", n=5, m=7)
     steps = parse_steps([PAID])
     assert [str(one) for one in further_calls(steps, offer(request).by_name["pay"], RequestIndex(request))] == [
@@ -169,7 +169,7 @@ def test_the_grammar_offers_the_further_call_that_the_request_asks_for_and_no_ot
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_what_the_grammar_offers_the_gates_accept(seed: int) -> None:
+def test_effects_grammar_output_passes_validation(seed: int) -> None:
     chance = Random(seed)
     for _ in range(8):
         (a, b), (n, m) = chance.sample(NAMES, 2), chance.sample(NUMBERS, 2)
@@ -196,7 +196,7 @@ def test_what_the_grammar_offers_the_gates_accept(seed: int) -> None:
         ("Book it on 3/4/2026.", 's1 = book(day="2026-04-03")', ["R026"]),
     ],
 )
-def test_choices_lists_and_dates(request_: str, line: str, found: list[str]) -> None:
+def test_effects_enums_lists_and_dates(request_: str, line: str, found: list[str]) -> None:
     name = line.split(" = ")[1].partition("(")[0]
     tools = (LOUD, *(one for one in (ALARM, MAIL, BOOK) if one.name == name))
     assert codes(request_, line, tools=tools) == found
@@ -207,13 +207,13 @@ def test_choices_lists_and_dates(request_: str, line: str, found: list[str]) -> 
     ("request_", "found"),
     [("Pay Bob 5 euros", []), ("Email Bob the 5 euros", ["R029"]), ("Give Bob 5 euros", ["R029"])],
 )
-def test_of_several_tools_with_effects_the_request_names_the_one(request_: str, found: list[str]) -> None:
+def test_effects_several_tools_request_must_name_one(request_: str, found: list[str]) -> None:
     assert codes(request_, PAID, tools=(PAY, EMAIL)) == found
     assert codes(request_, PAID, tools=(PAY,)) == []
 
 
 @pytest.mark.parametrize("request_", ["Pay Bob 5 euros", "  Pay   Bob 5\neuros "])
-def test_a_plan_with_effects_serves_the_identical_request(request_: str) -> None:
+def test_plan_cache_with_effects_serves_identical_request(request_: str) -> None:
     assert str(_recalled(request_)) == f"{PAID}\nreturn s1"
 
 
@@ -229,7 +229,7 @@ OTHERS = (
 
 @pytest.mark.parametrize("request_", [*OTHERS, "Pay Bob -5 euros"])
 @pytest.mark.parametrize("literals", [True, False])
-def test_a_plan_with_effects_serves_no_other_request(request_: str, literals: bool) -> None:
+def test_plan_cache_with_effects_serves_no_other_request(request_: str, literals: bool) -> None:
     with pytest.raises(CachedPlanError):
         _recalled(request_, literals=literals)
 
@@ -241,7 +241,7 @@ def _recalled(request: str, *, literals: bool = False) -> Any:
     return fit_cached_plan(build_entry(made, "Pay Bob 5 euros", of, Usage()), request, given_, of)[0]
 
 
-def test_a_plan_with_effects_has_a_question_before_them_and_another_plan_has_none() -> None:
+def test_plan_with_effects_asks_for_confirmation() -> None:
     request = "Pay Bob 5 euros and Ann 7 euros."
     first, each = 's1 = loud(text="Bob")', "s3 = [pay(to=x, amount=7) for x in input.people]"
     made = build_plan(parse_plan("\n".join([first, 's2 = pay(to="Bob", amount=5)', each, "return s1, s2, s3"])))
@@ -256,19 +256,19 @@ def test_a_plan_with_effects_has_a_question_before_them_and_another_plan_has_non
     assert CONFIRM_NODE not in to_workflow(pure, offer(request, confirm=True), "plan").nodes
 
 
-def test_the_grammar_of_a_whole_plan_has_the_constants_of_the_request_alone() -> None:
+def test_plan_grammar_effects_only_constants_of_request() -> None:
     grammar = plan_grammar(offer("Pay Bob 5 euros", PAY))
     assert accepts(grammar, f"{PAID}\nreturn s1")
     assert not accepts(grammar, 's1 = pay(to="Bob", amount=50)\nreturn s1')
 
 
 @pytest.mark.parametrize("text", ["on 12 May 2026", "on  12  May\n2026", 'for "12 or 2026 apples"'])
-def test_numbers_of_dates_and_of_quoted_words_are_no_amounts(text: str) -> None:
+def test_effects_numbers_in_dates_and_quotes_are_no_amounts(text: str) -> None:
     found = RequestIndex(f"Pay Bob  5 euros {text}")
     assert [value for value in (5, 12, 2026) if found.find_number(Fraction(value))] == [5]
 
 
-def test_words_in_quotation_marks_are_content_unless_they_are_all_of_the_request() -> None:
+def test_sentences_quoted_words_are_content_except_whole_request() -> None:
     assert [one.mood for one in split_sentences('Tell Bob "do not come".')] == [Mood.COMMAND]
     assert [one.mood for one in split_sentences('"Do not pay Bob."')] == [Mood.NEGATION]
     assert [one.mood for one in split_sentences('"Not" "Bob"')] == [Mood.STATEMENT]

@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible model can be the router: no grammar holds it there, so the gates and the repairs do."""
+"""An OpenAI-compatible model as planner: without a grammar, validation and repairs keep the plan correct."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ output: str
 grammar: grammar
 model: hosted
 """
-PROMPT = "<!-- system -->\nPlan.\n<!-- user -->\n{{ skills }}\n{{ values }}\nRequest: {{ request }}\n<!-- assistant -->\n{{ plan }}\n"
+PROMPT = (
+    "<!-- system -->\nPlan.\n<!-- user -->\n{{ skills }}\n{{ values }}\n"
+    "Request: {{ request }}\n<!-- assistant -->\n{{ plan }}\n"
+)
 DOCUMENTS = [{"source": "tower.txt", "text": "The tower was opened in 1889."}]
 PLAN = [
     "s1 = search(query=input.request, documents=input.documents)",
@@ -49,7 +52,7 @@ async def planned(
     wish: PlanOptions | None = None,
     **behaviour: Any,
 ) -> tuple[PlanResult, list[SimulatedRequest]]:
-    """A plan by a simulated provider, and what it was sent."""
+    """A plan by a simulated provider, and the requests it received."""
     card = folder / "agents" / "hosted"
     card.mkdir(parents=True)
     (card / "agent.yaml").write_text(CARD)
@@ -71,7 +74,7 @@ def said(request: SimulatedRequest) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("dialect", ["openai", "ollama", "llamacpp"])
-async def test_a_model_that_writes_all_at_once_in_a_fence_is_taken_at_its_word(tmp_path: Path, dialect: str) -> None:
+async def test_endpoint_one_shot_in_code_fence_is_parsed(tmp_path: Path, dialect: str) -> None:
     draft, requests = await planned(tmp_path, lambda request: FENCED, dialect=dialect)
     assert str(draft.plan).splitlines() == WHOLE
     assert (draft.question_count, draft.repairs) == (1, 0)
@@ -80,7 +83,7 @@ async def test_a_model_that_writes_all_at_once_in_a_fence_is_taken_at_its_word(t
     assert "%llguidance" not in json.dumps(body)
 
 
-async def test_line_by_line_a_model_goes_on_from_what_stands(tmp_path: Path) -> None:
+async def test_endpoint_stepwise_continues_from_accepted_lines(tmp_path: Path) -> None:
     def answer(request: SimulatedRequest) -> str:
         stand = said(request)[-1]["content"].splitlines() if said(request)[-1]["role"] == "assistant" else []
         return WHOLE[len(stand)]
@@ -90,7 +93,7 @@ async def test_line_by_line_a_model_goes_on_from_what_stands(tmp_path: Path) -> 
     assert [said(request)[-1]["role"] for request in requests] == ["user", "assistant", "assistant"]
 
 
-async def test_what_is_wrong_goes_back_with_the_reason_and_is_mended(tmp_path: Path) -> None:
+async def test_endpoint_wrong_line_is_repaired_with_reason(tmp_path: Path) -> None:
     wrong = iter(["I would search first.", "s1 = serch(query=input.request)", FENCED])
     draft, requests = await planned(tmp_path, lambda request: next(wrong))
     assert str(draft.plan).splitlines() == WHOLE
@@ -99,7 +102,7 @@ async def test_what_is_wrong_goes_back_with_the_reason_and_is_mended(tmp_path: P
     assert "there is no 'serch'; did you mean search?" in asked_last
 
 
-async def test_a_text_that_it_makes_up_goes_back_too(tmp_path: Path) -> None:
+async def test_endpoint_invented_text_is_rejected(tmp_path: Path) -> None:
     made_up = [PLAN[0].replace("input.request", '"send me all"'), PLAN[0].replace("input.request", '"the tower"')]
     lines = iter([*made_up, "return s1"])
     draft, _ = await planned(tmp_path, lambda request: next(lines))
@@ -107,19 +110,19 @@ async def test_a_text_that_it_makes_up_goes_back_too(tmp_path: Path) -> None:
     assert draft.repairs == 1
 
 
-async def test_it_comes_to_an_end_with_its_reasons(tmp_path: Path) -> None:
+async def test_endpoint_without_plan_ends_with_reasons(tmp_path: Path) -> None:
     draft, requests = await planned(tmp_path, lambda request: "As a language model I cannot plan.")
     assert draft.plan is None
     assert [rejection.code for rejection in draft.rejections] == ["R001", "R001", "R001"]
     assert len(requests) == 3
 
 
-async def test_a_provider_that_is_busy_is_asked_again_by_the_fleet(tmp_path: Path) -> None:
+async def test_endpoint_busy_provider_is_retried(tmp_path: Path) -> None:
     draft, _ = await planned(tmp_path, lambda request: FENCED, faults=first_faults("unavailable"))
     assert draft.plan is not None
 
 
-async def test_samples_of_a_vote_have_a_temperature_and_seeds_of_their_own(tmp_path: Path) -> None:
+async def test_endpoint_vote_samples_have_temperature_and_seeds(tmp_path: Path) -> None:
     wish = PlanOptions(("search", "reader"), router="hosted", limits=PlanLimits(steps=4), votes=3)
     draft, requests = await planned(tmp_path, lambda request: FENCED, wish=wish)
     assert draft.vote is not None

@@ -1,4 +1,4 @@
-"""A first step reads something of what was brought along, where some skill can: the grammar and the gates say the same."""
+"""Grounding: the first step reads a required input if some capability can; grammar and validation agree."""
 
 from __future__ import annotations
 
@@ -17,7 +17,18 @@ from orchestra.router.planner import PlanFound, PlannerQuestion, PlanRequest, ad
 from orchestra.router.shortlist import shortlist
 from orchestra.router.validation import validate_line
 from tests.agents.test_evidence_grammar import accepts
-from tests.router.house import COMPARE, DOCUMENTS, READER, SEARCH, STR, SUM, contract, offer, record, walked
+from tests.router.sample_capabilities import (
+    COMPARE,
+    DOCUMENTS,
+    READER,
+    SEARCH,
+    STR,
+    SUM,
+    contract,
+    offer,
+    record,
+    walked,
+)
 
 TEXT = {"question": STR, "text": STR}
 
@@ -28,12 +39,12 @@ def brought(*skills: Contract, grounds: tuple[str, ...] = ("documents",), **more
 
 @pytest.mark.parametrize("stepwise", [True, False])
 @pytest.mark.parametrize("seed", range(12))
-def test_a_plan_that_is_drawn_begins_with_what_was_brought_along(seed: int, stepwise: bool) -> None:
+def test_grounding_random_plan_reads_required_input_first(seed: int, stepwise: bool) -> None:
     random, given = Random(seed), brought()
     state, wanted = start(PlanRequest("", given, repairs=0, stepwise=stepwise))
     for _ in range(20):
         if not isinstance(wanted, PlannerQuestion):
-            assert isinstance(wanted, PlanFound) or not stepwise  # at once nobody knows the types of steps yet
+            assert isinstance(wanted, PlanFound) or not stepwise  # in one-shot mode the types of steps are unknown
             steps = wanted.plan.steps if isinstance(wanted, PlanFound) else wanted.steps
             assert any(one.path[:1] == ("documents",) for one in steps[0].references)
             return
@@ -48,7 +59,7 @@ def test_a_plan_that_is_drawn_begins_with_what_was_brought_along(seed: int, step
     ("line", "good"),
     [
         ("s1 = search(query=input.question, documents=input.documents)", True),
-        ("s1 = reader(question=input.question, context=input.documents[0].text)", False),  # one of them is too little
+        ("s1 = reader(question=input.question, context=input.documents[0].text)", False),  # one of them is not enough
         ("s1 = [reader(question=input.question, context=x.text) for x in input.documents]", True),
         ('s1 = [search(query=x, documents=input.documents) for x in ["a", "b"]]', True),
         ("s1 = calculator(question=input.question)", False),
@@ -57,7 +68,7 @@ def test_a_plan_that_is_drawn_begins_with_what_was_brought_along(seed: int, step
         ('s1 = compare(first=1, second=2, how="more")', False),
     ],
 )
-def test_grammar_and_gates_agree_on_a_first_step(line: str, good: bool) -> None:
+def test_grounding_grammar_and_validation_agree_on_first_step(line: str, good: bool) -> None:
     given = brought()
     assert accepts(step_grammar(given), line) is good
     assert accepts(plan_grammar(given), f"{line}\nreturn s1") is good
@@ -65,7 +76,7 @@ def test_grammar_and_gates_agree_on_a_first_step(line: str, good: bool) -> None:
     assert accepts(step_grammar(offer()), line)
 
 
-def test_any_other_step_reads_what_it_likes() -> None:
+def test_grounding_later_steps_are_not_restricted() -> None:
     first = parse_line("s1 = search(query=input.question, documents=input.documents)")
     assert isinstance(first, PlanStep)
     line = "s2 = calculator(question=input.question)"
@@ -74,7 +85,7 @@ def test_any_other_step_reads_what_it_likes() -> None:
     assert accepts(plan_grammar(brought()), f"{first}\n{line}\nreturn s2")
 
 
-def test_one_of_several_values_is_enough_and_the_question_is_none_of_them() -> None:
+def test_grounding_one_of_several_inputs_suffices() -> None:
     given = brought(READER, SUM, values=TEXT | {"documents": DOCUMENTS}, grounds=("text", "documents"))
     assert accepts(step_grammar(given), "s1 = calculator(question=input.text)")
     assert accepts(step_grammar(given), "s1 = reader(question=input.question, context=input.text)")
@@ -82,14 +93,14 @@ def test_one_of_several_values_is_enough_and_the_question_is_none_of_them() -> N
     (fault,) = validate_line(parse_line("s1 = calculator(question=input.question)"), given, [])
     assert (
         str(fault)
-        == "/steps/1: it reads nothing of what was brought along; the first step reads one of input.text, input.documents"
+        == "/steps/1: it reads none of the required inputs; the first step must read one of input.text, input.documents"
     )
 
 
 @pytest.mark.parametrize(
     "given",
     [
-        brought(COMPARE),  # nobody takes documents, nor texts
+        brought(COMPARE),  # no capability takes documents or texts
         brought(
             contract("reading", "agent", {"documents": DOCUMENTS, "sums": {"type": "array", "items": DOCUMENTS}}, STR),
             COMPARE,
@@ -97,12 +108,12 @@ def test_one_of_several_values_is_enough_and_the_question_is_none_of_them() -> N
         brought(COMPARE, grounds=()),
     ],
 )
-def test_where_no_skill_can_read_it_at_once_nothing_is_demanded(given: Capabilities) -> None:
+def test_grounding_unreadable_input_is_not_required(given: Capabilities) -> None:
     assert given.grounds == frozenset()
     assert accepts(step_grammar(given), 's1 = compare(first=1, second=2, how="more")')
 
 
-def test_a_list_counts_where_only_its_elements_can_be_read() -> None:
+def test_grounding_list_counts_when_elements_are_readable() -> None:
     assert brought(READER).grounds == {"documents"}
     each = contract("sizes", "tool", {"document": {**DOCUMENTS["items"], "$defs": DOCUMENTS["$defs"]}}, STR)
     assert brought(each).grounds == {"documents"}
@@ -121,14 +132,14 @@ LOOK = contract("look", "agent", {"question": STR, "table": ROWS}, STR)
         (
             "s1 = [calculator(question=x[0]) for x in input.table]",
             False,
-        ),  # the rows of a table are nothing of their own
+        ),  # the rows of a table do not count
         ('s1 = [cells(row=x, cell="a") for x in input.table]', False),
         ("s1 = [pair(first=x[0], second=input.question) for x in input.table]", False),
         ("s1 = [pair(first=x[0], second=input.text) for x in input.table]", True),  # it reads the text
-        ('s1 = [pair(first=x, second="a") for x in input.names]', False),  # nobody brought them along
+        ('s1 = [pair(first=x, second="a") for x in input.names]', False),  # not a required input
     ],
 )
-def test_who_goes_over_the_rows_of_a_table_has_not_read_it(line: str, good: bool) -> None:
+def test_grounding_iterating_table_rows_does_not_read_it(line: str, good: bool) -> None:
     values = {"question": STR, "table": ROWS, "text": STR, "names": {"type": "array", "items": STR}}
     given = brought(SUM, PAIR, CELLS, LOOK, values=values, grounds=("table", "text"))
     assert given.grounds == {"table", "text"}
@@ -141,11 +152,11 @@ def test_who_goes_over_the_rows_of_a_table_has_not_read_it(line: str, good: bool
     ("line", "good"),
     [
         ("s1 = [calculator(question=x.name) for x in input.sheets]", True),
-        ("s1 = [calculator(question=x.notes[0]) for x in input.sheets]", False),  # one element of a list is too little
+        ("s1 = [calculator(question=x.notes[0]) for x in input.sheets]", False),  # one element of a list is not enough
         ("s1 = [pair(first=x.notes[0], second=x.name) for x in input.sheets]", True),
     ],
 )
-def test_of_the_elements_of_a_list_one_of_a_list_in_them_is_too_little(line: str, good: bool) -> None:
+def test_grounding_single_nested_element_is_not_enough(line: str, good: bool) -> None:
     sheets: dict[str, Any] = {
         "type": "array",
         "items": record({"name": STR, "notes": {"type": "array", "items": STR, "minItems": 1}}),
@@ -156,7 +167,7 @@ def test_of_the_elements_of_a_list_one_of_a_list_in_them_is_too_little(line: str
     assert [fault.code for fault in validate_line(parse_line(line), given, [])] == ([] if good else ["R015"])
 
 
-def test_a_list_of_which_nothing_whole_can_be_given_is_no_ground() -> None:
+def test_grounding_list_without_whole_argument_is_not_required() -> None:
     note = record({"name": STR})
     sheets: dict[str, Any] = {
         "type": "array",
@@ -168,7 +179,7 @@ def test_a_list_of_which_nothing_whole_can_be_given_is_no_ground() -> None:
     )
 
 
-def test_a_list_in_an_element_and_one_of_its_own_are_read_together() -> None:
+def test_grounding_nested_list_reads_both() -> None:
     mark = record({"name": STR})
     notes = {"type": "array", "items": record({"mark": mark}), "minItems": 1}
     two = contract("two", "tool", {"all": notes, "first": mark}, STR)
@@ -180,26 +191,26 @@ def test_a_list_in_an_element_and_one_of_its_own_are_read_together() -> None:
     assert validate_line(parse_line(line), given, []) == []
 
 
-def test_it_is_said_that_a_table_is_read_as_a_whole() -> None:
+def test_grounding_hint_says_to_pass_whole_table() -> None:
     given = brought(SUM, CELLS, LOOK, values={"question": STR, "table": ROWS}, grounds=("table",))
     (fault,) = validate_line(parse_line("s1 = [cells(row=x, cell=x[0]) for x in input.table]"), given, [])
-    assert fault.hint == "give a skill all of input.table, not row by row"
+    assert fault.hint == "pass all of input.table to a capability, not row by row"
 
 
-def test_a_table_is_no_ground_where_nobody_can_be_given_it() -> None:
+def test_grounding_table_without_reader_is_not_required() -> None:
     assert brought(SUM, PAIR, CELLS, values={"question": STR, "table": ROWS}, grounds=("table",)).grounds == frozenset()
 
 
-def test_a_plan_that_served_without_the_rule_is_not_recalled_under_it() -> None:
+def test_grounding_separates_plan_cache_contexts() -> None:
     assert plan_cache.context_digest(brought(SEARCH), "router") != plan_cache.context_digest(offer(SEARCH), "router")
 
 
-def test_a_line_that_names_no_input_is_refused_like_any_other() -> None:
+def test_grounding_line_without_input_is_refused() -> None:
     faults = validate_line(parse_line("s1 = calculator(question=input)"), brought(), [])
     assert [fault.code for fault in faults] == ["R015", "R004"]
 
 
-def test_a_list_that_nobody_brought_along_is_not_enough() -> None:
+def test_grounding_other_list_is_not_enough() -> None:
     texts = {"type": "array", "items": STR}
     given = brought(SUM, READER, values=TEXT | {"texts": texts}, grounds=("text",))
     line = "s1 = [calculator(question=x) for x in input.texts]"
@@ -210,7 +221,7 @@ def test_a_list_that_nobody_brought_along_is_not_enough() -> None:
     assert validate_line(parse_line(both), given, []) == []
 
 
-def test_a_field_of_a_record_is_enough_and_so_is_a_list_in_it() -> None:
+def test_grounding_record_field_or_its_list_suffices() -> None:
     report = record({"title": STR, "rows": {"type": "array", "items": record({"name": STR})}})
     given = brought(SUM, values={"question": STR, "report": report}, grounds=("report",))
     for line in (
@@ -221,7 +232,7 @@ def test_a_field_of_a_record_is_enough_and_so_is_a_list_in_it() -> None:
         assert validate_line(parse_line(line), given, []) == []
 
 
-def test_of_a_plan_of_one_step_nothing_is_demanded_that_does_not_bring_the_answer_about() -> None:
+def test_grounding_one_step_plan_requires_only_answering_reads() -> None:
     truth = {"type": "boolean"}
     assert brought(SEARCH, COMPARE, steps=2, returns=truth).grounds == {"documents"}
     given = brought(SEARCH, COMPARE, steps=1, returns=truth)
@@ -231,7 +242,7 @@ def test_of_a_plan_of_one_step_nothing_is_demanded_that_does_not_bring_the_answe
         step_grammar(brought(SEARCH, steps=1, returns=truth))
 
 
-def test_a_shortlist_keeps_somebody_who_can_read_what_was_brought_along() -> None:
+def test_shortlist_keeps_reader_of_required_input() -> None:
     sums = [
         contract(f"calc{number}", "agent", {"question": STR}, STR, says="Computes a sum of numbers.")
         for number in range(6)

@@ -1,4 +1,4 @@
-"""Laws of requests that want several things: what their parts are, and that none of them is passed over in silence."""
+"""Requests with several parts: how they are split, and that no part is dropped silently."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from orchestra.router.planner import (
 )
 from orchestra.router.validation import PART_NOT_COVERED, validate_line
 from orchestra.router.voting import VoteResult
-from tests.router.house import STR, SUM, contract
+from tests.router.sample_capabilities import STR, SUM, contract
 from tests.unsafe_reference import assert_cost
 
 DESK = contract("support_desk", "agent", {"message": STR}, STR, says="Sorts a message.")
@@ -77,7 +77,7 @@ def planned(*replies: str, declines: bool = True, repairs: int = 1) -> tuple[Pla
         ("Sum it up.\n\nPS: When was it built?", ["Sum it up.", "When was it built?"]),
     ],
 )
-def test_a_request_is_cut_where_words_join_its_parts(text: str, parts: list[str]) -> None:
+def test_split_request_at_joining_phrases(text: str, parts: list[str]) -> None:
     assert list(split_request(text) or ()) == parts
 
 
@@ -107,7 +107,7 @@ def test_a_request_is_cut_where_words_join_its_parts(text: str, parts: list[str]
         "",
     ],
 )
-def test_what_is_told_in_several_sentences_is_one_thing(text: str) -> None:
+def test_split_request_several_sentences_are_one_part(text: str) -> None:
     assert split_request(text) is None
 
 
@@ -125,7 +125,7 @@ def test_what_is_told_in_several_sentences_is_one_thing(text: str) -> None:
         "? Also, " + "thanks " * 1100 + "x",
     ],
 )
-def test_parts_are_found_in_time(text: str) -> None:
+def test_split_request_takes_bounded_time(text: str) -> None:
     assert_cost(lambda: split_request(text), at_most=100)
 
 
@@ -145,7 +145,7 @@ def test_parts_are_found_in_time(text: str) -> None:
         (f's1 = support_desk(message="{BOTH}")', "return s1"),
     ],
 )
-def test_a_plan_with_a_value_for_each_part_stands(lines: tuple[str, ...]) -> None:
+def test_multi_part_value_for_each_part_is_accepted(lines: tuple[str, ...]) -> None:
     *steps, answer = map(parse_line, lines)
     assert not validate_line(answer, offer(), [one for one in steps if isinstance(one, PlanStep)])
 
@@ -178,10 +178,10 @@ def test_a_plan_with_a_value_for_each_part_stands(lines: tuple[str, ...]) -> Non
         ((ON_PENS, "s2 = calculator(question=s1.expression)", "return s1, s2"), ""),
     ],
 )
-def test_a_part_that_no_value_is_for_is_named(lines: tuple[str, ...], said: str) -> None:
+def test_multi_part_uncovered_part_is_named(lines: tuple[str, ...], said: str) -> None:
     *steps, answer = map(parse_line, lines)
     found = validate_line(answer, offer(), [one for one in steps if isinstance(one, PlanStep)])
-    if not said:  # what is reckoned from a part is for that part
+    if not said:  # a computation that continues a part belongs to that part
         said = f'nothing serves "{FLIGHT}"; write a step for each part'
     assert [(one.code, str(one)) for one in found] == [(PART_NOT_COVERED, f"/steps: {said}")]
 
@@ -203,9 +203,7 @@ def test_a_part_that_no_value_is_for_is_named(lines: tuple[str, ...], said: str)
         ("Read the mail. Then: reckon it.", ("s1 = support_desk(message=input.mail)", "s2 = calculator(question=s1)")),
     ],
 )
-def test_a_part_that_goes_on_from_another_is_served_by_a_step_that_reads_a_step(
-    text: str, lines: tuple[str, ...]
-) -> None:
+def test_multi_part_follow_up_is_served_by_dependent_step(text: str, lines: tuple[str, ...]) -> None:
     steps = [one for one in map(parse_line, lines) if isinstance(one, PlanStep)]
     several = split_request(text)
     assert several is not None
@@ -213,7 +211,7 @@ def test_a_part_that_goes_on_from_another_is_served_by_a_step_that_reads_a_step(
     assert find_uncovered(several, steps[:1], PlanAnswer((PlanReference("s1"),))) is not None
 
 
-def test_where_one_value_is_wanted_or_nothing_is_said_of_parts_nothing_is_demanded() -> None:
+def test_multi_part_with_output_type_has_no_demand() -> None:
     one = Capabilities.of([DESK, SUM], {"request": STR}, STR)
     assert with_request_parts(one, BOTH).request_parts is None
     assert find_uncovered(None, (), PlanAnswer(())) is None
@@ -245,7 +243,7 @@ LAMPS = "What do 3 lamps at 20 each cost?"
         ),
     ],
 )
-def test_what_computes_is_for_no_part_without_a_number(lines: tuple[str, ...], said: str) -> None:
+def test_multi_part_computing_step_needs_number(lines: tuple[str, ...], said: str) -> None:
     *steps, answer = map(parse_line, lines)
     (found,) = validate_line(
         answer, offer(f"{BOTH} Then: {LAMPS}"), [one for one in steps if isinstance(one, PlanStep)]
@@ -254,7 +252,7 @@ def test_what_computes_is_for_no_part_without_a_number(lines: tuple[str, ...], s
 
 
 @pytest.mark.parametrize("given", ["input.request", '"What do 3 lamps at 20 euros cost? Then: convert it to cents."'])
-def test_what_goes_on_from_a_sum_is_for_what_computes_all_of_it(given: str) -> None:
+def test_multi_part_follow_up_computation_belongs_to_its_step(given: str) -> None:
     text = "What do 3 lamps at 20 euros cost? Then: convert it to cents."
     assert not validate_line(
         parse_line("return s1"), offer(text), [PlanStep("s1", "calculator", read_arguments(given))]
@@ -291,7 +289,7 @@ def test_what_goes_on_from_a_sum_is_for_what_computes_all_of_it(given: str) -> N
         ),
     ],
 )
-def test_what_computes_does_nothing_about_what_refers_to_no_sum(text: str, lines: tuple[str, ...], left: str) -> None:
+def test_multi_part_computing_step_ignores_non_numeric_reference(text: str, lines: tuple[str, ...], left: str) -> None:
     steps = [parse_line(f"s{number} = {line}") for number, line in enumerate(lines, 1)]
     answer = parse_line(f"return {', '.join(f's{number}' for number in range(1, len(lines) + 1))}")
     (found,) = validate_line(answer, offer(text), [one for one in steps if isinstance(one, PlanStep)])
@@ -299,7 +297,7 @@ def test_what_computes_does_nothing_about_what_refers_to_no_sum(text: str, lines
     assert left in found.reason
 
 
-def test_an_answer_without_a_step_is_no_plan_that_leaves_something_out() -> None:
+def test_multi_part_answer_without_step_is_not_partial() -> None:
     _, wanted = planned("return s1", "return s1")
     assert isinstance(wanted, PlanNotFound)
     assert not wanted.is_declined
@@ -311,7 +309,7 @@ def read_arguments(given: str) -> Mapping[str, Any]:
     return line.arguments
 
 
-def test_a_part_that_had_a_sum_by_all_of_the_request_is_not_given_to_another() -> None:
+def test_multi_part_whole_request_sum_is_counted_once() -> None:
     several = offer().request_parts
     assert several is not None
     whole = parse_line("s1 = calculator(question=input.request)")
@@ -320,7 +318,7 @@ def test_a_part_that_had_a_sum_by_all_of_the_request_is_not_given_to_another() -
     assert next_numeric_part(several, [whole]) == ""
 
 
-def test_what_is_left_out_ends_the_planning_whatever_came_of_the_repairs() -> None:
+def test_multi_part_uncovered_after_repairs_ends_planning() -> None:
     state, wanted = start(PlanRequest(BOTH, offer(), 1))
     state, wanted = advance(state, "s1 = calculator(question=input.request)\nreturn s1")
     assert isinstance(wanted, PlannerQuestion)
@@ -330,7 +328,7 @@ def test_what_is_left_out_ends_the_planning_whatever_came_of_the_repairs() -> No
     assert wanted.rejections[0].reason == f'nothing serves "{FLIGHT}"'
 
 
-def test_what_computes_may_be_for_any_of_several_parts_with_a_number() -> None:
+def test_multi_part_computing_whole_request_serves_any_numeric_part() -> None:
     text = f"{PENS} Also: What do 3 lamps at 20 each cost?"
     *steps, answer = map(parse_line, ("s1 = calculator(question=input.request)", "return s1"))
     (found,) = validate_line(answer, offer(text), [one for one in steps if isinstance(one, PlanStep)])
@@ -338,7 +336,7 @@ def test_what_computes_may_be_for_any_of_several_parts_with_a_number() -> None:
 
 
 @pytest.mark.parametrize("skill", ["support_desk(message", "calculator(question"])
-def test_a_step_that_had_all_of_the_request_is_followed_by_another(skill: str) -> None:
+def test_multi_part_whole_request_step_is_followed_by_another(skill: str) -> None:
     state, wanted = planned(f"s1 = {skill}=input.request)\nreturn s1")
     assert isinstance(wanted, PlannerQuestion)
     if skill.startswith("calculator"):
@@ -350,7 +348,7 @@ def test_a_step_that_had_all_of_the_request_is_followed_by_another(skill: str) -
     assert "return" not in wanted.inputs["grammar"].split("start:")[1].splitlines()[0]
     _, wanted = advance(state, f'2 = calculator(question="{PENS}")\nreturn s1, s2')
     assert isinstance(wanted, PlanFound)
-    _, wanted = advance(state, "return s1")  # nobody held it to another step
+    _, wanted = advance(state, "return s1")  # without a grammar that demands another step
     assert isinstance(wanted, PlanFound)
     assert find_uncovered(offer().request_parts, wanted.plan.steps, wanted.plan.answer) is not None
 
@@ -358,7 +356,7 @@ def test_a_step_that_had_all_of_the_request_is_followed_by_another(skill: str) -
 @pytest.mark.parametrize(
     "wrong", ["2 = support_desk(message=input.request)", '2 = calculator(question="of its own")', "nonsense"]
 )
-def test_a_plan_that_would_have_stood_is_not_lost_to_a_further_step_that_is_refused(wrong: str) -> None:
+def test_multi_part_rejected_extra_step_keeps_plan(wrong: str) -> None:
     state, wanted = planned("s1 = support_desk(message=input.request)\nreturn s1", wrong, repairs=2)
     assert isinstance(wanted, PlannerQuestion)
     for went_on in (advance(state, wrong), advance_unreadable(state, "M003", "cut off")):
@@ -376,7 +374,7 @@ def test_a_plan_that_would_have_stood_is_not_lost_to_a_further_step_that_is_refu
     assert isinstance(wanted, PlanFound)
 
 
-def test_a_part_that_nothing_serves_leaves_no_plan_unless_what_can_be_done_is_wanted() -> None:
+def test_multi_part_unserved_part_needs_partial_option() -> None:
     lines = (f"{ON_PENS}\nreturn s1", "return s1")
     _, wanted = planned(*lines)
     assert isinstance(wanted, PlanNotFound)
@@ -391,8 +389,8 @@ def test_a_part_that_nothing_serves_leaves_no_plan_unless_what_can_be_done_is_wa
     assert isinstance(planned(lines[0], repairs=0)[1], PlanNotFound)
 
 
-def test_a_part_without_a_number_is_nothing_to_compute() -> None:
-    """Where a step is demanded for each part, a small planner gave a flight to the calculator, which computed 10."""
+def test_multi_part_computing_words_without_number_is_rejected() -> None:
+    """When a step was demanded for each part, a small planner gave a flight to the calculator, which computed 10."""
     state, wanted = planned(
         "s1 = support_desk(message=input.request)", "return s1", f's2 = calculator(question="{FLIGHT}")', repairs=2
     )
@@ -404,19 +402,19 @@ def test_a_part_without_a_number_is_nothing_to_compute() -> None:
     alone = Capabilities.of([DESK, SUM], {"request": STR}, request_text=BOTH)
     assert not validate_line(
         PlanStep("s1", "calculator", {"question": PlanLiteral(FLIGHT)}), alone, []
-    )  # as before, where parts are not looked at
+    )  # unchanged without request parts
     half = "How much is half a dozen eggs? Also: when was it?"
     assert not validate_line(
         PlanStep("s1", "calculator", {"question": PlanLiteral("How much is half a dozen eggs?")}), offer(half), []
     )
 
 
-def test_a_plan_that_has_served_is_not_taken_where_what_computes_is_given_words_without_a_number() -> None:
+def test_plan_cache_computing_words_without_number_is_miss() -> None:
     def again(*lines: str) -> Plan:
         made = build_plan([parse_line(line) for line in lines])
         assert made is not None
         return fit_cached_plan(build_entry(made, BOTH, "shape", NO_USAGE), BOTH, offer(), "shape")[0]
 
-    assert again(ON_PENS, "return s1").steps  # with what it leaves out, which was taken
+    assert again(ON_PENS, "return s1").steps  # with the parts it leaves out, as accepted
     with pytest.raises(CachedPlanError, match="has no number"):
         again(f's1 = calculator(question="{FLIGHT}")', f's2 = calculator(question="{PENS}")', "return s1, s2")

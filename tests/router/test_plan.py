@@ -1,4 +1,4 @@
-"""Plans as workflows: what a step becomes, what is left out, and that constants stay constants."""
+"""Plans as workflows: nodes of steps, unused steps, and constants."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from orchestra.router.shortlist import shortlist
 from orchestra.router.validation import validate_line
 from orchestra.workflows.yaml.reader import read
 from orchestra.workflows.yaml.writer import write
-from tests.router.house import ALL, CITE, COMPARE, READER, SEARCH, STR, SUM, contract, offer
+from tests.router.sample_capabilities import ALL, CITE, COMPARE, READER, SEARCH, STR, SUM, contract, offer
 
 
 def planned(text: str) -> Plan:
@@ -19,7 +19,7 @@ def planned(text: str) -> Plan:
     return found
 
 
-def test_a_plan_is_a_workflow_that_can_be_saved_and_read() -> None:
+def test_to_workflow_can_be_saved_and_read() -> None:
     plan = planned(
         "s1 = search(query=input.question, documents=input.documents, top=3)\n"
         "s2 = [reader(question=input.question, context=x.text) for x in s1]\n"
@@ -37,7 +37,7 @@ def test_a_plan_is_a_workflow_that_can_be_saved_and_read() -> None:
     assert graph.output == "${s3}"
 
 
-def test_steps_that_the_answer_does_not_rest_on_are_left_out() -> None:
+def test_to_workflow_leaves_out_unused_steps() -> None:
     plan = planned(
         's1 = calculator(question=input.question)\ns2 = calculator(question="2+2")\n'
         's3 = compare(first=s1.answer, second=1, how="more")\nreturn s3'
@@ -46,7 +46,7 @@ def test_steps_that_the_answer_does_not_rest_on_are_left_out() -> None:
     assert set(to_workflow(plan, offer(), "sums").nodes) == {"s1", "s3"}
 
 
-def test_several_values_are_a_record() -> None:
+def test_to_workflow_several_values_are_a_record() -> None:
     plan = planned(
         "s1 = calculator(question=input.question)\ns2 = search(query=input.question, documents=input.documents)\n"
         "return s1.answer, s2[0].text"
@@ -54,19 +54,19 @@ def test_several_values_are_a_record() -> None:
     assert to_workflow(plan, offer(), "both").output == {"s1_answer": "${s1.answer}", "s2_0_text": "${s2[0].text}"}
 
 
-def test_what_looks_like_a_reference_in_a_constant_is_none() -> None:
+def test_to_workflow_reference_in_constant_is_escaped() -> None:
     plan = planned('s1 = calculator(question="${input.documents}")\nreturn s1')
     (node,) = to_workflow(plan, offer(), "tricky").nodes.values()
     assert node.model_dump(by_alias=True)["with"] == {"question": "$${input.documents}"}
 
 
-def test_a_step_that_only_waits() -> None:
+def test_to_workflow_step_that_only_waits() -> None:
     plan = planned("s1 = calculator(question=input.question)\ns2 = calculator(s1, question=input.question)\nreturn s2")
     assert to_workflow(plan, offer(), "waits").nodes["s2"].after == ("s1",)
     assert [step.name for step in plan.used_steps] == ["s1", "s2"]
 
 
-def test_a_value_of_a_type_without_a_name_gets_one() -> None:
+def test_declare_inputs_unnamed_type_gets_name() -> None:
     value = {"total": 3, "lines": [{"text": "a"}]}
     given = Capabilities.of(
         [contract("pay", "tool", {"invoice": infer_schema(value)}, {"type": "string"})],
@@ -77,7 +77,7 @@ def test_a_value_of_a_type_without_a_name_gets_one() -> None:
     assert read(write(graph), "pays.yaml").graph == graph
 
 
-def test_types_that_are_declared_hide_neither_each_other_nor_a_model() -> None:
+def test_declare_inputs_types_do_not_collide() -> None:
     one, other = (infer_schema({"a": value}) for value in ("text", 3))
     inputs, types = declare_inputs(
         {"a_b": one, "a__b": other, "document": one, "documents": SEARCH.input["properties"]["documents"]}
@@ -91,7 +91,7 @@ def test_types_that_are_declared_hide_neither_each_other_nor_a_model() -> None:
     assert types == {"AB": one, "AB_": other, "Document_": one}
 
 
-def test_types_that_are_declared_keep_their_names_where_nothing_is_hidden() -> None:
+def test_declare_inputs_types_keep_names_without_collision() -> None:
     record, labels = (
         infer_schema({"a": "text"}),
         {"type": "string", "enum": ["Invoice", 'the "Invoice"', "it's Invoice"]},
@@ -105,13 +105,13 @@ def test_types_that_are_declared_keep_their_names_where_nothing_is_hidden() -> N
     assert types == {"Invoice": record, "AB": record}
 
 
-def test_lines_without_an_answer_are_no_plan() -> None:
+def test_build_plan_without_answer_is_none() -> None:
     assert build_plan([]) is None
     assert build_plan([PlanStep("s1", "a")]) is None
     assert build_plan([PlanAnswer(()), PlanAnswer(())]) is None
 
 
-def test_the_types_of_values() -> None:
+def test_infer_schema_of_values() -> None:
     assert infer_schema([["a", "b"], ["c"]]) == {
         "type": "array",
         "items": {"type": "array", "items": {"type": "string"}},
@@ -124,7 +124,7 @@ def test_the_types_of_values() -> None:
     )
 
 
-def test_a_shortlist_has_what_the_request_names_and_what_that_needs() -> None:
+def test_shortlist_has_named_capabilities_and_their_suppliers() -> None:
     others = [
         contract(
             f"weather_{n}", "tool", {"city": {"type": "string"}}, {"type": "string"}, says="The weather of a city."
@@ -138,13 +138,13 @@ def test_a_shortlist_has_what_the_request_names_and_what_that_needs() -> None:
     assert shortlist(given, "nothing alike", most=100).by_name == given.by_name
 
 
-def test_what_no_plan_can_call_is_not_on_the_list() -> None:
+def test_shortlist_leaves_out_uncallable_capabilities() -> None:
     given = Capabilities.of([CITE, SUM, COMPARE, SEARCH], {"question": {"type": "string"}})
     assert list(shortlist(given, "Where?").by_name) == ["calculator", "compare"]
     assert "cite" in shortlist(Capabilities.of(ALL, offer().inputs), "Where?").by_name
 
 
-def test_where_the_request_tells_nothing_the_projects_tools_and_other_skills_are_taken_in_turn() -> None:
+def test_shortlist_ties_alternate_project_tools_and_others() -> None:
     agents = [contract(f"agent_{n}", "agent", {"text": STR}, STR, says="Helps.") for n in range(20)]
     tools = [contract(f"tool_{n}", "tool", {"text": STR}, STR, says="Helps.") for n in range(3)]
     given = Capabilities.of([*agents, *tools], {"text": STR})
@@ -158,13 +158,13 @@ def test_where_the_request_tells_nothing_the_projects_tools_and_other_skills_are
     ]
 
 
-def test_where_the_request_tells_nothing_what_came_with_the_package_is_taken_as_listed() -> None:
+def test_shortlist_ties_of_package_keep_list_order() -> None:
     listed = [contract(f"agent_{n}", "agent", {"text": STR}, STR, says="Helps.") for n in range(5)] + [SEARCH, CITE]
     given = Capabilities.of(listed, {"text": STR})
     assert list(shortlist(given, "loud", most=3).by_name) == ["agent_0", "agent_1", "agent_2"]
 
 
-def test_a_skill_that_the_shortlist_leaves_out_is_there_all_the_same() -> None:
+def test_shortlist_excluded_capability_is_reported() -> None:
     others = [contract(f"tool_{n}", "tool", {"text": STR}, STR) for n in range(5)]
     given = shortlist(Capabilities.of([*others, CITE], {"text": STR}), "loud", most=2)
     said = [
@@ -173,6 +173,6 @@ def test_a_skill_that_the_shortlist_leaves_out_is_there_all_the_same() -> None:
     ]
     assert [one.reason for one in said] == [
         "tool_4 is not on the shortlist",
-        "cite needs a value that is not at hand, and that nothing on offer gives",
+        "cite needs a value that is not available, and that no capability produces",
         "there is no 'tool_9'",
     ]

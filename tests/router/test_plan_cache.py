@@ -1,4 +1,4 @@
-"""The plan cache: what is one intent, what is filled anew, and everything that must be a miss."""
+"""The plan cache: equal intents, replaced constants, and misses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from orchestra.router.plan import Plan, build_plan
 from orchestra.router.plan_cache import CachedPlanError, build_entry, cache_keys, context_digest, fit_cached_plan
 from orchestra.router.plan_syntax import parse_plan
 from orchestra.router.prompt import MAX_REQUEST_LENGTH
-from tests.router.house import ALL, COMPARE, DOCUMENTS, READER, SEARCH, STR, SUM, contract, offer, record
+from tests.router.sample_capabilities import ALL, COMPARE, DOCUMENTS, READER, SEARCH, STR, SUM, contract, offer, record
 
 VALUES = {"request": STR, "documents": DOCUMENTS}
 OFFER = offer(*ALL, values=VALUES)
@@ -31,7 +31,7 @@ def plan(text: str) -> Plan:
 
 
 def fitted(lines: str, old: str, new: str, given: Capabilities = OFFER) -> str:
-    """The plan that was stored for an old request, as a new one gets it. Raises `CachedPlanError`."""
+    """The stored plan of an old request, adapted to a new one. Raises `CachedPlanError`."""
     of = context_digest(given, "router")
     met = set(cache_keys(old, of)) & set(cache_keys(new, of))
     if not met:
@@ -53,7 +53,7 @@ READ = "s1 = search(query=input.request, documents=input.documents)\nreturn s1"
         ("ｔｏｗｅｒ", "tower"),
     ],
 )
-def test_case_space_punctuation_and_unicode_form_make_no_other_intent(old: str, new: str) -> None:
+def test_intent_ignores_case_space_punctuation_unicode(old: str, new: str) -> None:
     assert fitted(READ, old, new) == READ
 
 
@@ -69,7 +69,7 @@ def test_case_space_punctuation_and_unicode_form_make_no_other_intent(old: str, 
         ("learn C#", "learn C"),
     ],
 )
-def test_other_words_or_signs_are_another_intent(old: str, new: str) -> None:
+def test_intent_other_words_or_signs_differ(old: str, new: str) -> None:
     with pytest.raises(CachedPlanError):
         fitted(READ, old, new)
 
@@ -88,7 +88,8 @@ def test_other_words_or_signs_are_another_intent(old: str, new: str) -> None:
          's1 = search(query="on 14 July 1789", documents=input.documents)\nreturn s1'),
         ('s1 = compare(first=5.5, second=3, how="more")\nreturn s1', "Is 5.5 more than 3?", "Is 2.25 more than 7?",
          's1 = compare(first=2.25, second=7, how="more")\nreturn s1'),
-        ('s1 = [search(query=x, documents=input.documents) for x in ["iron", "tin"]]\nreturn s1', 'find "iron" and "tin"',
+        ('s1 = [search(query=x, documents=input.documents) for x in ["iron", "tin"]]\nreturn s1',
+        'find "iron" and "tin"',
          'find "steel" and "gold"',
          's1 = [search(query=x, documents=input.documents) for x in ["steel", "gold"]]\nreturn s1'),
         ('s1 = [compare(first=x, second=3, how="more") for x in [5.5, 7]]\nreturn s1', "Is 5.5 more than 3, or 7?",
@@ -97,7 +98,8 @@ def test_other_words_or_signs_are_another_intent(old: str, new: str) -> None:
         ('s1 = [compare(first=5, second=3, how=x) for x in ["more", "less"]]\nreturn s1', "Is 5 more or less than 3?",
          "IS 5 MORE OR LESS THAN 3?",
          's1 = [compare(first=5, second=3, how=x) for x in ["more", "less"]]\nreturn s1'),
-        ("s1 = calculator(question=input.request)\nreturn s1", "What are 3 apples at 12 dollars?", "What are 8 apples at 15 dollars?",
+        ("s1 = calculator(question=input.request)\nreturn s1", "What are 3 apples at 12 dollars?",
+        "What are 8 apples at 15 dollars?",
          "s1 = calculator(question=input.request)\nreturn s1"),
         ('s1 = search(query="Iron", documents=input.documents)\nreturn s1', "about Iron please", "About IRON, please",
          's1 = search(query="IRON", documents=input.documents)\nreturn s1'),
@@ -105,7 +107,7 @@ def test_other_words_or_signs_are_another_intent(old: str, new: str) -> None:
          's1 = search(query="a \\"x\\\\y\\" c", documents=input.documents)\nreturn s1'),
     ],
 )  # fmt: skip
-def test_constants_are_filled_anew_from_the_same_places(lines: str, old: str, new: str, expected: str) -> None:
+def test_plan_cache_constants_are_taken_from_same_positions(lines: str, old: str, new: str, expected: str) -> None:
     assert fitted(lines, old, new) == expected
 
 
@@ -118,47 +120,52 @@ TOP = 's1 = search(query="iron", documents=input.documents, top=%d)\nreturn s1'
         (TOP % 2, "2 passages on iron of 2 pages", "3 passages on iron of 4 pages", "more than once"),
         (TOP % 14, "2 weeks of iron", "3 weeks of iron", "may follow from one that changed"),
         (TOP % 5, "passages on iron from 1889", "passages on iron from 1890", "may follow from one that changed"),
-        ('s1 = search(query="iron", documents=input.documents)\nreturn s1', "iron in 1889", "iron in 1890", "does not carry '1889'"),
+        ('s1 = search(query="iron", documents=input.documents)\nreturn s1', "iron in 1889", "iron in 1890",
+        "does not contain '1889'"),
         (READ, "Who founded Apple?", "Who founded Siemens?", "does not carry 'Apple'"),
-        (READ.replace("return s1", "return s1[1]"), "passage 2 of these", "passage 3 of these", "how the plan is built"),
-        ('s1 = [reader(question=x, context=input.request) for x in ["iron", "tin"]]\nreturn s1', "the 2 of them, iron and tin",
-         "the 3 of them, iron and tin", "how the plan is built"),
-        ('s1 = [search(query=x, documents=input.documents) for x in ["iron", "tin"]]\nreturn s1', 'find "iron" and "tin" in 1889',
-         'find "iron" and "tin" in 1890', "does not carry '1889'"),
+        (READ.replace("return s1", "return s1[1]"), "passage 2 of these", "passage 3 of these",
+        "the structure of the plan"),
+        ('s1 = [reader(question=x, context=input.request) for x in ["iron", "tin"]]\nreturn s1',
+        "the 2 of them, iron and tin",
+         "the 3 of them, iron and tin", "the structure of the plan"),
+        ('s1 = [search(query=x, documents=input.documents) for x in ["iron", "tin"]]\nreturn s1',
+        'find "iron" and "tin" in 1889',
+         'find "iron" and "tin" in 1890', "does not contain '1889'"),
         ('s1 = search(query="ron wor", documents=input.documents)\nreturn s1', 'find "iron works" and "iron works"',
          'find "steel" and "tin"',
-         "part of what changed"),
+         "part of a changed text"),
         ('s1 = search(query="Hund", documents=input.documents)\nreturn s1', 'translate "dog"', 'translate "cat"',
-         "may follow from what changed"),
-        ('s1 = search(query="a", documents=input.documents)\nreturn s1', 'of "a" and of "a"', 'of "b" and of "c"', "more than once"),
+         "may depend on a change"),
+        ('s1 = search(query="a", documents=input.documents)\nreturn s1', 'of "a" and of "a"', 'of "b" and of "c"',
+        "more than once"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_filled_for_certain_is_a_miss(lines: str, old: str, new: str, why: str) -> None:
+def test_plan_cache_uncertain_constant_is_miss(lines: str, old: str, new: str, why: str) -> None:
     with pytest.raises(CachedPlanError, match=why) as caught:
         fitted(lines, old, new)
     assert not caught.value.is_corrupt
 
 
-def test_texts_that_are_pieces_of_the_request_are_pieces_of_the_new_one() -> None:
+def test_plan_cache_texts_are_substrings_of_new_request() -> None:
     lines, old, new = 's1 = search(query="%s", documents=input.documents)\nreturn s1', 'find "iron"', "find 'steel'"
     given = [offer(*ALL, values=VALUES, words=words) for words in (old, new)]
     assert len({context_digest(one, "router") for one in given}) == 1
     assert fitted(lines % "iron", old, new, given[1]) == lines % "steel"
-    with pytest.raises(CachedPlanError, match="no piece of the request") as caught:
+    with pytest.raises(CachedPlanError, match="is not part of the request") as caught:
         fitted(lines % "tin", old, old, given[0])
     assert caught.value.is_corrupt
 
 
-def test_what_is_found_twice_and_changed_alike_is_certain() -> None:
+def test_plan_cache_two_equal_changes_are_certain() -> None:
     assert fitted(TOP % 2, "2 iron and 2 iron", "3 iron and 3 iron") == TOP % 3
 
 
-def test_a_number_that_is_made_up_stays_where_only_a_text_changed() -> None:
+def test_plan_cache_invented_number_stays_when_text_changed() -> None:
     old, new = 'find "iron"', 'find "steel"'
     assert fitted(TOP % 5, old, new) == (TOP % 5).replace("iron", "steel")
 
 
-def test_the_filled_plan_passes_the_gates_again() -> None:
+def test_plan_cache_result_is_validated_again() -> None:
     with pytest.raises(CachedPlanError, match="expected int"):
         fitted(TOP % 3, "3 of iron", "3.5 of iron")
     choice = 's1 = compare(first=1, second=2, how="more")\nreturn s1'
@@ -178,11 +185,11 @@ def test_the_filled_plan_passes_the_gates_again() -> None:
         offer(SEARCH, READER, contract("cite", "tool", {}, STR), SUM, COMPARE, values=VALUES),
     ],
 )
-def test_another_shape_has_other_keys(other: Capabilities) -> None:
+def test_plan_cache_other_context_has_other_keys(other: Capabilities) -> None:
     assert not set(cache_keys("a", SHAPE)) & set(cache_keys("a", context_digest(other, "router")))
 
 
-def test_another_router_label_or_digest_is_another_shape_and_the_order_of_skills_is_none() -> None:
+def test_context_digest_covers_router_label_digest_not_order() -> None:
     assert context_digest(OFFER, "another") != SHAPE
     assert context_digest(OFFER, "router", "restricted") != SHAPE
     assert context_digest(offer(*reversed(ALL), values=VALUES), "router") == SHAPE
@@ -217,7 +224,7 @@ STORED = build_entry(plan(READ), "find it", SHAPE, COST)
         {"votes": -1, "samples": 0},
     ],
 )
-def test_what_is_corrupt_or_foreign_is_none_of_ours(change: dict[str, Any]) -> None:
+def test_plan_cache_corrupt_or_foreign_entry_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(CachedPlanError) as caught:
         fit_cached_plan({**STORED, **change}, "find it", OFFER, SHAPE)
     assert caught.value.is_corrupt
@@ -229,13 +236,13 @@ def test_what_is_corrupt_or_foreign_is_none_of_ours(change: dict[str, Any]) -> N
         lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     )
 )
-def test_no_stored_value_does_anything_but_miss(stored: Any) -> None:
+def test_plan_cache_any_stored_value_is_hit_or_miss(stored: Any) -> None:
     with pytest.raises(CachedPlanError):
         fit_cached_plan(stored, "find it", OFFER, SHAPE)
 
 
 @given(st.text(max_size=200))
-def test_any_request_is_cut_into_pieces_that_stand_in_it_in_order(request: str) -> None:
+def test_intent_tokens_of_any_request_are_ordered_spans(request: str) -> None:
     intent = Intent.of(request)
     for pieces in (intent.word_tokens, intent.named_tokens):
         at = 0
@@ -245,15 +252,15 @@ def test_any_request_is_cut_into_pieces_that_stand_in_it_in_order(request: str) 
 
 
 @given(st.text(max_size=120))
-def test_a_request_has_the_same_intent_as_itself_and_gets_its_plan_back(request: str) -> None:
+def test_plan_cache_same_request_returns_its_plan(request: str) -> None:
     assert fitted(READ, request, request) == READ
 
 
-def test_a_request_that_the_router_does_not_see_whole_is_not_kept() -> None:
+def test_plan_cache_truncated_request_is_not_stored() -> None:
     assert cache_keys("a" * (MAX_REQUEST_LENGTH + 1), SHAPE) == ()
 
 
-def test_a_record_in_a_stored_plan_is_refused_by_the_gates() -> None:
+def test_plan_cache_stored_record_is_refused() -> None:
     free = offer(contract("take", "tool", {"it": record({"a": STR})}, STR), values=VALUES)
     with pytest.raises(CachedPlanError, match="makes up no"):
         fitted('s1 = take(it={"a": "b"})\nreturn s1', "b", "b", free)

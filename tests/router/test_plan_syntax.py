@@ -1,4 +1,4 @@
-"""The notation: what is written reads back the same, and what is no line of a plan says why, with its column."""
+"""The plan notation: round trips, and syntax errors with their columns."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ LINES = st.builds(
 
 
 @given(LINES)
-def test_what_is_written_reads_back_the_same(line: PlanStep | PlanAnswer) -> None:
+def test_parse_line_printed_line_round_trips(line: PlanStep | PlanAnswer) -> None:
     assert parse_line(str(line)) == line
 
 
 @given(st.text(max_size=60))
-def test_any_text_is_a_line_or_says_where_it_is_none(text: str) -> None:
+def test_parse_line_any_text_parses_or_has_column(text: str) -> None:
     try:
         line = parse_line(text)
     except PlanSyntaxError as error:
@@ -61,31 +61,31 @@ def test_any_text_is_a_line_or_says_where_it_is_none(text: str) -> None:
     [
         ("", "a step begins with its name: s1 = …", 1),
         ("search(query=1)", "a step begins with its name: s1 = …", 1),
-        ("s1 = ", "here stands the name of an agent or a tool", 6),
-        ("s1 = search(query=input.question", "here stands ','", 33),
-        ("s1 = search(query=input.question) # so", "nothing more follows on a line", 35),
+        ("s1 = ", "expected the name of an agent or a tool", 6),
+        ("s1 = search(query=input.question", "expected ','", 33),
+        ("s1 = search(query=input.question) # so", "unexpected text at the end of the line", 35),
         ("s1 = search(query=1, query=2)", "the argument query is given twice", 27),
         ('s1 = search(query="abc)', "the text or the list that begins here does not end", 19),
-        ("s1 = search(query='abc')", "here stands a value: input.NAME, a step such as s1, or JSON", 19),
-        ("s1 = [reader(text=x) for y in s0]", "here stands 'x'", 26),
+        ("s1 = search(query='abc')", "expected a value: input.NAME, a step such as s1, or JSON", 19),
+        ("s1 = [reader(text=x) for y in s0]", "expected 'x'", 26),
         ("s1 = search(query=[1, 2,])", "no JSON", 19),
     ],
 )
-def test_a_line_that_is_none_says_what_should_stand_where(text: str, reason: str, column: int) -> None:
+def test_parse_line_invalid_states_expected_and_column(text: str, reason: str, column: int) -> None:
     with pytest.raises(PlanSyntaxError) as caught:
         parse_line(text)
     assert caught.value.reason.startswith(reason)
     assert caught.value.column == column
 
 
-def test_a_plan_is_read_out_of_a_fence_and_says_the_line_of_a_fault() -> None:
+def test_parse_plan_in_code_fence_states_line_of_error() -> None:
     text = "```python\ns1 = search(query=input.question)\n\nreturn s1\n```"
     assert [str(line) for line in parse_plan(text)] == ["s1 = search(query=input.question)", "return s1"]
     with pytest.raises(PlanSyntaxError, match="line 2: "):
         parse_plan("s1 = search()\nthen I would read it")
 
 
-def test_deep_nesting_and_long_lines_are_refused() -> None:
+def test_parse_line_deep_nesting_and_long_lines_are_refused() -> None:
     with pytest.raises(PlanSyntaxError, match="no JSON"):
         parse_line(f"s1 = a(b={'[' * 500}{']' * 500})")
     with pytest.raises(PlanSyntaxError, match="at most 8,000 characters"):

@@ -1,4 +1,4 @@
-"""The router's machine: line by line or at once, what is refused goes back, and it always comes to an end."""
+"""The planner state machine: stepwise and one-shot mode, repairs, and termination."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from orchestra.router.planner import (
 from orchestra.router.prompt import DEFAULT_REQUEST_TOKENS, MAX_REQUEST_LENGTH, estimate_tokens
 from orchestra.router.tool_turns import parse_next_line
 from tests.agents.test_evidence_grammar import accepts
-from tests.router.house import CITE, STR, SUM, contract, offer, walked
+from tests.router.sample_capabilities import CITE, STR, SUM, contract, offer, walked
 
 PLAN = (
     "s1 = search(query=input.question, documents=input.documents)",
@@ -35,7 +35,7 @@ def request(*, repairs: int = 1, stepwise: bool = True, text: str = "Where?", st
 
 
 def talk(wish: PlanRequest, *replies: str) -> tuple[PlannerState, PlannerAction]:
-    """What the machine wants after these replies."""
+    """The action after these replies."""
     state, wanted = start(wish)
     for reply in replies:
         assert isinstance(wanted, PlannerQuestion)
@@ -43,7 +43,7 @@ def talk(wish: PlanRequest, *replies: str) -> tuple[PlannerState, PlannerAction]
     return state, wanted
 
 
-def test_line_by_line_each_line_is_forced_from_then_on() -> None:
+def test_planner_stepwise_forces_accepted_lines() -> None:
     state, wanted = start(request())
     for number, line in enumerate(PLAN):
         assert isinstance(wanted, PlannerQuestion)
@@ -55,7 +55,7 @@ def test_line_by_line_each_line_is_forced_from_then_on() -> None:
     assert wanted.repair_count == 0
 
 
-def test_the_answer_stands_behind_the_last_step_and_another_step_is_begun_there() -> None:
+def test_planner_reply_ends_with_answer_or_next_prefix() -> None:
     state, wanted = start(request())
     replies = [f"{PLAN[0]}\ns", f"{PLAN[1][1:]}\n{PLAN[2]}"]
     for number, reply in enumerate(replies):
@@ -67,7 +67,7 @@ def test_the_answer_stands_behind_the_last_step_and_another_step_is_begun_there(
     assert str(wanted.plan) == "\n".join(PLAN)
 
 
-def test_where_no_other_step_can_be_the_answer_is_asked_for_though_one_was_begun() -> None:
+def test_planner_without_next_step_asks_for_answer() -> None:
     _, wanted = talk(PlanRequest("When?", offer(contract("now", "tool", {}, STR))), "s1 = now()\ns")
     assert isinstance(wanted, PlannerQuestion)
     assert wanted.inputs["plan"] == "s1 = now()"
@@ -79,7 +79,7 @@ def declining() -> PlanRequest:
 
 
 @pytest.mark.parametrize("stepwise", [True, False])
-def test_a_router_may_say_that_nothing_serves_the_request(stepwise: bool) -> None:
+def test_planner_may_decline(stepwise: bool) -> None:
     state, wanted = start(replace(declining(), stepwise=stepwise))
     assert isinstance(wanted, PlannerQuestion)
     assert accepts(wanted.inputs["grammar"], "return nothing")
@@ -88,47 +88,48 @@ def test_a_router_may_say_that_nothing_serves_the_request(stepwise: bool) -> Non
     assert [one.code for one in wanted.rejections] == ["R014"]
 
 
-def test_it_may_not_say_so_after_a_step_or_where_it_was_not_asked_to() -> None:
+def test_planner_may_not_decline_after_step_or_without_option() -> None:
     for state, wanted in (talk(declining(), PLAN[0]), start(request())):
         assert isinstance(wanted, PlannerQuestion)
         assert not any(accepts(wanted.inputs["grammar"], begin + "return nothing") for begin in ("", "\n"))
         said = (
             "returns the value of one; return s1"
             if state.steps
-            else "/answer: nothing is no answer here: plan what can be done; s1 = "
+            else "/answer: `return nothing` is not allowed here: plan what can be done; s1 = "
         )
         _, wanted = advance(state, "return nothing")
         assert isinstance(wanted, PlannerQuestion)
         assert said in wanted.inputs["request"]
 
 
-def test_at_once_is_one_question() -> None:
+def test_planner_one_shot_is_one_question() -> None:
     _, wanted = talk(request(stepwise=False), "\n".join(PLAN))
     assert isinstance(wanted, PlanFound)
 
 
-def test_a_model_that_writes_more_than_it_was_asked_for_is_taken_at_its_word() -> None:
+def test_planner_extra_lines_are_used() -> None:
     _, wanted = talk(request(), "```\n" + "\n".join(PLAN) + "\n```\n")
     assert isinstance(wanted, PlanFound)
 
 
-def test_lines_that_stand_already_may_be_said_again() -> None:
+def test_planner_repeated_accepted_lines_are_ignored() -> None:
     _, wanted = talk(request(), PLAN[0], "\n".join(PLAN[:2]), PLAN[2])
     assert isinstance(wanted, PlanFound)
 
 
-def test_saying_nothing_new_comes_to_an_end() -> None:
+def test_planner_only_repeated_lines_ends() -> None:
     _, wanted = talk(request(), PLAN[0], PLAN[0], PLAN[0])
     assert isinstance(wanted, PlanNotFound)
-    assert "stands already" in str(wanted.rejections[-1])
+    assert "already written" in str(wanted.rejections[-1])
 
 
-def test_a_wrong_line_goes_back_with_its_rejection_and_those_before_it_stay() -> None:
+def test_planner_wrong_line_is_returned_and_earlier_kept() -> None:
     state, wanted = talk(request(), PLAN[0], "s2 = reader(question=input.question, context=s1)")
     assert isinstance(wanted, PlannerQuestion)
     assert wanted.inputs["plan"] == PLAN[0]
     assert wanted.feedback == (
-        "/steps/2/with/context: expected str, got list[Passage]; did you mean s1[0].source or s1[0].text or input.question?",
+        "/steps/2/with/context: expected str, got list[Passage]; "
+        "did you mean s1[0].source or s1[0].text or input.question?",
     )
     state, wanted = advance(state, PLAN[1])
     assert isinstance(wanted, PlannerQuestion)
@@ -138,14 +139,14 @@ def test_a_wrong_line_goes_back_with_its_rejection_and_those_before_it_stay() ->
     assert wanted.repair_count == 1
 
 
-def test_at_once_the_good_beginning_is_kept_and_the_rest_asked_for_line_by_line() -> None:
+def test_planner_one_shot_error_continues_stepwise() -> None:
     _, wanted = talk(request(stepwise=False), f"{PLAN[0]}\ns2 = delete_all()\nreturn s2")
     assert isinstance(wanted, PlannerQuestion)
     assert wanted.inputs["plan"] == PLAN[0]
     assert "delete_all" in wanted.feedback[0]
 
 
-def test_repairs_come_to_an_end() -> None:
+def test_planner_repairs_are_limited() -> None:
     _, wanted = talk(request(repairs=2), "no", "never", "stop asking")
     assert isinstance(wanted, PlanNotFound)
     assert [rejection.code for rejection in wanted.rejections] == ["R001", "R001", "R001"]
@@ -153,7 +154,7 @@ def test_repairs_come_to_an_end() -> None:
 
 @pytest.mark.parametrize("sign", ["\x85", "\u2028", "\u2029"])
 @pytest.mark.parametrize("stepwise", [True, False])
-def test_what_json_lets_stand_in_a_text_ends_no_line(sign: str, stepwise: bool) -> None:
+def test_split_lines_json_separators_end_no_line(sign: str, stepwise: bool) -> None:
     asked = f"who{sign}is it"
     line = f's1 = calculator(question="{asked}")'
     wish = PlanRequest(asked, offer(words=asked), repairs=0, stepwise=stepwise)
@@ -164,25 +165,25 @@ def test_what_json_lets_stand_in_a_text_ends_no_line(sign: str, stepwise: bool) 
     assert str(parse_next_line(f"{line}\nreturn", wish.capabilities, [])) == line
 
 
-def test_an_empty_reply_is_a_wrong_line() -> None:
+def test_planner_empty_reply_is_rejected() -> None:
     _, wanted = talk(request(repairs=0), "  \n")
     assert isinstance(wanted, PlanNotFound)
 
 
-def test_the_same_call_twice_is_refused() -> None:
+def test_planner_repeated_call_is_rejected() -> None:
     _, wanted = talk(request(), PLAN[0], PLAN[0].replace("s1", "s2"))
     assert isinstance(wanted, PlannerQuestion)
     assert wanted.feedback == ("/steps/2: it is the same call as s1; use s1",)
 
 
-def test_a_request_that_nothing_can_serve_says_what_is_wanted_and_at_hand() -> None:
+def test_planner_unservable_request_states_wanted_and_available() -> None:
     _, wanted = start(PlanRequest("Where?", offer(CITE, values={"question": {"type": "string"}})))
     assert isinstance(wanted, PlanNotFound)
     assert wanted.rejections[0].code == "R006"
-    assert wanted.rejections[0].hint == "wanted is anything, at hand question"
+    assert wanted.rejections[0].hint == "wanted: anything; available: question"
 
 
-def test_steps_are_used_up() -> None:
+def test_planner_step_limit_ends_planning() -> None:
     given = offer(SUM, values={"question": {"type": "string"}}, returns={"type": "boolean"}, steps=2)
     _, wanted = start(PlanRequest("Where?", given))
     assert isinstance(wanted, PlannerQuestion)
@@ -190,7 +191,7 @@ def test_steps_are_used_up() -> None:
     assert isinstance(wanted, PlanNotFound)
 
 
-def test_a_long_request_is_shown_by_its_beginning_and_its_end() -> None:
+def test_planner_long_request_shows_beginning_and_end() -> None:
     _, wanted = start(request(text="a" * 50_000 + "b" * 50_000))
     assert isinstance(wanted, PlannerQuestion)
     assert len(wanted.inputs["request"]) < MAX_REQUEST_LENGTH + 20
@@ -202,7 +203,7 @@ def test_a_long_request_is_shown_by_its_beginning_and_its_end() -> None:
     "text", ["塔" * 4_000, "塔在哪里。" * 2_000, "#!%&" * 25_000, "🙂" * 5_000, "Where is it? " * 5_000]
 )
 @pytest.mark.parametrize("room", [0, 1_500, 7_000])
-def test_a_request_is_cut_to_what_its_planner_has_room_for(text: str, room: int) -> None:
+def test_planner_request_is_truncated_to_token_budget(text: str, room: int) -> None:
     _, wanted = start(replace(request(text=text), token_budget=room))
     assert isinstance(wanted, PlannerQuestion)
     shown = wanted.inputs["request"]
@@ -216,14 +217,14 @@ def test_a_request_is_cut_to_what_its_planner_has_room_for(text: str, room: int)
     )
 
 
-def test_a_request_in_words_is_shown_as_long_as_before() -> None:
+def test_planner_plain_request_is_not_truncated() -> None:
     _, wanted = start(replace(request(text="Where is it " * 600), token_budget=7_000))
     assert isinstance(wanted, PlannerQuestion)
     assert "[…]" not in wanted.inputs["request"]
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_model_that_knows_nothing_ends_with_a_plan(seed: int) -> None:
+def test_planner_random_model_ends_with_plan(seed: int) -> None:
     random = Random(seed)
     state, wanted = start(request(repairs=0, steps=4))
     for _ in range(10):
@@ -246,7 +247,7 @@ def test_a_model_that_knows_nothing_ends_with_a_plan(seed: int) -> None:
     ],
 )
 @pytest.mark.parametrize("of", ["failed", "made"])
-def test_a_call_of_before_is_not_made_again_in_whatever_order_its_arguments_stand(of: str, line: str) -> None:
+def test_planner_failed_call_in_any_argument_order_is_rejected(of: str, line: str) -> None:
     call = ((PLAN[0], "gone"),)
     wish = replace(request(), failed_calls=call) if of == "failed" else replace(request(), completed_calls=call)
     state, _ = talk(wish, line)

@@ -1,4 +1,4 @@
-"""Lists that a plan states to go over: several like calls in one line, from the notation to the workflow that they are."""
+"""Stated lists to iterate over: several similar calls in one line, from the notation to the workflow."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from orchestra.workflows.model import PlanLimits
 from orchestra.workflows.yaml.reader import read as read_file
 from orchestra.workflows.yaml.writer import write
 from tests.agents.test_evidence_grammar import accepts
-from tests.router.house import ALL, DOCUMENTS, STR, contract, offer, walked
+from tests.router.sample_capabilities import ALL, DOCUMENTS, STR, contract, offer, walked
 from tests.router.test_plan_grammar import CATALOG, steps
 
 READINGS = 's1 = [reader(question=x, context=input.question) for x in ["Where is it?", "How high is it?"]]'
@@ -34,14 +34,14 @@ DATE = contract("on", "tool", {"day": {"type": "string", "format": "date"}}, STR
 
 
 def narrow(width: int, words: str = "", steps: int = 6) -> Capabilities:
-    """All skills, for lists of at most so many elements."""
+    """All capabilities, for lists of at most this many elements."""
     made = offer(*ALL, TAG, DATE, words=words)
     return Capabilities(
         made.by_name, made.inputs, made.output_type, PlanLimits(steps=steps, width=width), made.request_text
     )
 
 
-def test_a_list_that_is_stated_is_read_and_written_the_same() -> None:
+def test_stated_list_round_trips() -> None:
     line = parse_line(READINGS)
     assert isinstance(line, PlanStep)
     assert line.each == PlanLiteral(["Where is it?", "How high is it?"])
@@ -52,14 +52,14 @@ def test_a_list_that_is_stated_is_read_and_written_the_same() -> None:
 @pytest.mark.parametrize(
     ("text", "reason", "column"),
     [
-        ('s1 = [a(b=x) for x in ["c", "d"]', "here stands ']'", 33),
+        ('s1 = [a(b=x) for x in ["c", "d"]', "expected ']'", 33),
         ('s1 = [a(b=x) for x in ["c", "d"', "the text or the list that begins here does not end", 23),
         ("s1 = [a(b=x) for x in [1, 2,]]", "no JSON", 23),
-        ('s1 = [a(b=x) for x in "cd"]', "here stands a value", 23),
-        ('s1 = [a(b=x) for x in {"c": 1}]', "here stands a value", 23),
+        ('s1 = [a(b=x) for x in "cd"]', "expected a value", 23),
+        ('s1 = [a(b=x) for x in {"c": 1}]', "expected a value", 23),
     ],
 )
-def test_what_is_no_list_says_where(text: str, reason: str, column: int) -> None:
+def test_stated_list_invalid_states_column(text: str, reason: str, column: int) -> None:
     with pytest.raises(PlanSyntaxError) as caught:
         parse_line(text)
     assert caught.value.reason.startswith(reason)
@@ -74,8 +74,8 @@ def test_what_is_no_list_says_where(text: str, reason: str, column: int) -> None
         ('s1 = [compare(first=x, second=x, how="more") for x in [2, 3.5]]', []),
         ('s1 = [compare(first=2, second=1, how=x) for x in ["more", "less"]]', []),
         ('s1 = [on(day=x) for x in ["2020-01-31", "2021-12-01"]]', []),
-        ('s1 = [calculator(question=x) for x in ["more", "less"]]', []),  # they stand in the request too
-        ('s1 = [calculator(question=x) for x in ["Where", "Here"]]', ["R012"]),  # no piece of it
+        ('s1 = [calculator(question=x) for x in ["more", "less"]]', []),  # they occur in the request as well
+        ('s1 = [calculator(question=x) for x in ["Where", "Here"]]', ["R012"]),  # not part of it
         ('s1 = [calculator(question=x) for x in ["Here", "There"]]', ["R012", "R012"]),
         ('s1 = [calculator(question=x) for x in ["Where", 2]]', ["R005"]),
         ('s1 = [compare(first=x, second=1, how="more") for x in ["Where", "is"]]', ["R005", "R005"]),
@@ -92,13 +92,13 @@ def test_what_is_no_list_says_where(text: str, reason: str, column: int) -> None
         (f"s1 = [compare(first=x, second=1, how=\"more\") for x in [1, {2**53 + 1}]]", ["R005"]),
     ],
 )  # fmt: skip
-def test_the_grammar_lets_through_what_the_gates_take(line: str, codes: list[str]) -> None:
+def test_stated_list_grammar_and_validation_agree(line: str, codes: list[str]) -> None:
     offered = narrow(4, WORDS)
     assert [one.code for one in validate_line(parse_line(line), offered, [])] == codes
     assert accepts(step_grammar(offered), line) is (not codes)
 
 
-def test_a_list_has_as_many_elements_as_the_limits_say_and_a_line_as_many_characters() -> None:
+def test_stated_list_respects_width_and_line_limits() -> None:
     for width in (1, 2, 4, 20):
         grammar = step_grammar(narrow(width, words=WORDS))
         for count in (1, 2, 4, MAX_ITEMS, MAX_ITEMS + 1):
@@ -111,7 +111,7 @@ def test_a_list_has_as_many_elements_as_the_limits_say_and_a_line_as_many_charac
             assert accepts(grammar, f's1 = [calculator(question=x) for x in ["{"a" * count}", "b"]]') is (count <= most)
 
 
-def test_a_list_that_no_expression_holds_is_refused() -> None:
+def test_stated_list_inexpressible_is_refused() -> None:
     fits, longer = (
         parse_line(f's1 = [calculator(question=x) for x in ["{"a" * size}"]]')
         for size in (MAX_LENGTH - 7, MAX_LENGTH - 6)
@@ -135,10 +135,11 @@ def test_a_list_that_no_expression_holds_is_refused() -> None:
             's1 = [compare(first=x, second=1, how="more") for x in [2, 3]]',
             's1 = [compare(first=2, second=1, how=x) for x in ["less", "more"]]',
         ),
-        ("s1 = [tag(text=x, tags=[]) for x in [\"it\", \"is\"]]", "s1 = [tag(text=x, tags=[]) for x in [\"is\", \"it\"]]"),
+        ("s1 = [tag(text=x, tags=[]) for x in [\"it\", \"is\"]]",
+        "s1 = [tag(text=x, tags=[]) for x in [\"is\", \"it\"]]"),
     ],
 )  # fmt: skip
-def test_a_list_of_calls_that_stands_is_not_written_again(again: str, otherwise: str) -> None:
+def test_stated_list_earlier_call_is_not_repeated(again: str, otherwise: str) -> None:
     offered, taken = narrow(4, WORDS), steps(again)
     grammar = step_grammar(offered, taken)
     for line, good in ((again, False), (otherwise, True)):
@@ -147,8 +148,8 @@ def test_a_list_of_calls_that_stands_is_not_written_again(again: str, otherwise:
         assert accepts(grammar, f"\n{line}") is good, line
 
 
-def test_what_an_earlier_list_gave_to_one_argument_another_sort_of_list_does_not() -> None:
-    """`x` of numbers stands in `first`; so it must not slip in there where the list is one of choices."""
+def test_stated_list_element_types_are_kept_apart() -> None:
+    """`x` is a number in `first`, so it must not be passed there if the list is of enum values."""
     offered, taken = narrow(4, WORDS), steps('s1 = [compare(first=x, second=1, how="more") for x in [2, 3]]')
     line = 's2 = [compare(first=x, second=1, how=x) for x in ["more", "less"]]'
     assert validate_line(parse_line(line), offered, taken)
@@ -160,7 +161,7 @@ def program(line: Any, offered: Capabilities, answer: str = "s1") -> Any:
 
 
 @pytest.mark.parametrize("words", ["", WORDS])
-def test_lists_that_are_drawn_pass_the_gates_and_compile(words: str) -> None:
+def test_stated_list_random_plan_is_valid_and_compiles(words: str) -> None:
     offered, found = offer(words=words), 0
     for seed in range(150):
         text = walked(step_grammar(offered), Random(seed))
@@ -174,7 +175,7 @@ def test_lists_that_are_drawn_pass_the_gates_and_compile(words: str) -> None:
     assert found >= 5
 
 
-def test_a_whole_plan_may_go_over_a_list_that_it_states() -> None:
+def test_plan_grammar_accepts_stated_list() -> None:
     text = f"{READINGS}\ns2 = cite(question=input.question, readings=s1, passages=s1)\nreturn s2"
     assert accepts(plan_grammar(offer()), text.replace(", passages=s1", "")) is False  # cite needs passages
     assert accepts(plan_grammar(offer()), f"{READINGS}\nreturn s1")
@@ -203,7 +204,7 @@ ANYTHING: Schema = {"anyOf": [STR, {"type": "number"}, {"type": "boolean"}]}
 
 
 @given(st.lists(TEXTS, min_size=1, max_size=4) | st.lists(NUMBERS | st.booleans() | TEXTS, min_size=1, max_size=4))
-def test_a_list_is_a_list_in_the_workflow_and_in_its_file_whatever_stands_in_it(values: list[Any]) -> None:
+def test_stated_list_any_content_survives_workflow_file(values: list[Any]) -> None:
     anything = contract("anything", "tool", {"of": ANYTHING}, STR)
     offered = Capabilities.of([anything], {})
     line = PlanStep("s1", "anything", {"of": PlanReference("x")}, PlanLiteral(values))
@@ -217,7 +218,7 @@ def test_a_list_is_a_list_in_the_workflow_and_in_its_file_whatever_stands_in_it(
     assert node.each.evaluate({}) == values
 
 
-def test_the_file_of_such_a_plan() -> None:
+def test_stated_list_workflow_file() -> None:
     graph = to_workflow(Plan((parse_line(READINGS),), PlanAnswer((PlanReference("s1"),))), offer(), "listed")  # type: ignore[arg-type]
     assert 'each: ${["Where is it?", "How high is it?"]}' in write(graph).replace("'", "")
     node = graph.nodes["s1"].model_dump(by_alias=True, exclude_defaults=True)
@@ -225,13 +226,13 @@ def test_the_file_of_such_a_plan() -> None:
     assert graph.output == "${s1.values}"
 
 
-def test_what_is_counted_beforehand_is_the_length_of_the_list() -> None:
+def test_stated_list_length_counts_for_budget() -> None:
     (node,) = program(parse_line(READINGS), offer()).nodes
     assert node.limit == 8
     assert [row.elements for row in compute_bounds(program(parse_line(READINGS), offer()), {}, {})] == [2]
 
 
-def test_the_next_version_of_a_plan_and_the_turn_of_an_agent_go_over_the_same_list() -> None:
+def test_stated_list_survives_revision_and_tool_turn() -> None:
     line = parse_line(READINGS)
     assert isinstance(line, PlanStep)
     assert str(rebase_line(line, {"s9": "s9"})) == READINGS

@@ -1,4 +1,4 @@
-"""Laws of nearness: which of all skills comes nearest to a request that nothing serves."""
+"""Suggestions: the capability closest to a request that no plan serves."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SKILLS = [
         ("What stands in the table?", "table_reader"),
     ],
 )
-def test_what_shares_the_words_that_carry_meaning_is_near(request_: str, name: str) -> None:
+def test_nearest_shares_content_words(request_: str, name: str) -> None:
     found = nearest(SKILLS, request_)
     assert found is not None
     assert found.name == name
@@ -49,15 +49,15 @@ def test_what_shares_the_words_that_carry_meaning_is_near(request_: str, name: s
         "?",
     ],
 )
-def test_stray_words_and_names_of_arguments_bring_nothing_near(request_: str) -> None:
+def test_nearest_ignores_stray_words_and_argument_names(request_: str) -> None:
     assert nearest(SKILLS, request_) is None
 
 
-def test_where_there_is_nothing_nothing_is_near() -> None:
+def test_nearest_without_capabilities_is_none() -> None:
     assert nearest([], "Delete all data") is None
 
 
-def test_the_nearest_to_a_long_request_is_found_in_time() -> None:
+def test_nearest_long_request_takes_bounded_time() -> None:
     def word(number: int) -> str:
         return "".join(chr(97 + number // 26**at % 26) for at in range(4)) + "ing"
 

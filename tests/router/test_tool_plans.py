@@ -1,4 +1,4 @@
-"""Plans over tools that a request brings: what is told of them, what may be written, and which graph it is."""
+"""Plans over the tools of a request: the prompt, the grammar, and the graph."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from orchestra.router.tool_plans import (
 )
 from orchestra.testing import SimulatedOrchestra
 from tests.agents.test_evidence_grammar import accepts
-from tests.router.house import walked
+from tests.router.sample_capabilities import walked
 
 TOOLS: list[Any] = [
     {
@@ -46,7 +46,7 @@ TOOLS: list[Any] = [
 KNOWN = parse_tools(TOOLS)
 
 
-def test_tools_are_declared_in_several_ways() -> None:
+def test_parse_tools_accepts_several_declarations() -> None:
     flight, book, mail, alarm = KNOWN
     assert (list(flight.fields), list(flight.required)) == (["city", "day"], ["city"])
     assert book.fields == {"what": {"type": "string"}, "seats": {"type": "integer"}}
@@ -54,7 +54,7 @@ def test_tools_are_declared_in_several_ways() -> None:
     assert (alarm.name, alarm.plan_name, alarm.description) == ("alarm", "alarm", "")
 
 
-def test_a_parameter_may_be_called_properties() -> None:
+def test_parse_tools_parameter_named_properties() -> None:
     (one,) = parse_tools(
         [
             {
@@ -66,25 +66,25 @@ def test_a_parameter_may_be_called_properties() -> None:
     assert list(one.fields) == ["type", "properties"]
 
 
-def test_parameters_may_be_told_in_words() -> None:
+def test_parse_tools_parameters_as_descriptions() -> None:
     (one,) = parse_tools(
         [{"name": "draw", "parameters": {"id": "Required. string. The id.", "size": "integer. How large."}}]
     )
     assert one.signature == "draw(id, size?)"
 
 
-def test_names_that_would_be_written_alike_are_not() -> None:
+def test_parse_tools_similar_names_stay_unique() -> None:
     assert [one.plan_name for one in parse_tools(["a b", "a_b", "a-b"])] == ["a_b", "a_b_2", "a-b"]
 
 
 @pytest.mark.parametrize("tools", [["alarm", "alarm"], [{"description": "no name"}], [3], [None], [""]])
-def test_tools_that_cannot_be_told_apart_are_refused(tools: list[Any]) -> None:
+def test_parse_tools_duplicate_names_are_refused(tools: list[Any]) -> None:
     with pytest.raises(InputError) as refused:
         parse_tools(tools)
     assert refused.value.code == "A016"
 
 
-def test_what_shares_words_with_the_task_is_told_first_and_as_much_as_there_is_room_for() -> None:
+def test_tool_shortlist_is_ranked_and_fits_prompt() -> None:
     many = parse_tools([f"tool_{number}" for number in range(400)] + TOOLS)
     found = shortlist("Find a flight to Rome, and set the alarm", many)
     assert {one.name for one in found[:2]} == {"findFlight", "alarm"}
@@ -93,19 +93,19 @@ def test_what_shares_words_with_the_task_is_told_first_and_as_much_as_there_is_r
     )
 
 
-def test_however_long_they_are_some_are_told() -> None:
+def test_tool_shortlist_long_tools_has_minimum_size() -> None:
     long = parse_tools([{"name": f"tool_{number}_{'x' * 400}"} for number in range(9)])
     assert len(shortlist("a task", long)) == MIN_SHORTLIST
 
 
-def test_a_description_is_told_where_it_has_more_to_do_with_the_task_than_the_name() -> None:
+def test_describe_tools_adds_relevant_descriptions() -> None:
     assert (
         describe_tools("What are the prices?", KNOWN[:2])
         == "findFlight(city, day?: int): Flights to a city, with their prices.\nbook(what?, seats?: int)"
     )
 
 
-def test_tables_are_told_as_far_as_there_is_room() -> None:
+def test_describe_tools_tables_fit_prompt() -> None:
     text = describe_tools("How many?", [], {"pets": ["id", "kind"], "b" * MAX_PROMPT_LENGTH: ["id"], "later": []})
     assert text == "table pets(id, kind)"
 
@@ -120,7 +120,7 @@ def test_tables_are_told_as_far_as_there_is_room() -> None:
         "s1 = book()",
     ],
 )
-def test_a_plan_of_calls_can_be_written_and_read(plan: str) -> None:
+def test_tool_plan_of_calls_is_accepted_and_parsed(plan: str) -> None:
     assert accepts(build_grammar(KNOWN), plan)
     assert accepts(build_grammar(KNOWN, "calls"), plan)
     assert not accepts(build_grammar(KNOWN, "steps"), plan)
@@ -144,7 +144,7 @@ def test_a_plan_of_calls_can_be_written_and_read(plan: str) -> None:
         ("\n".join(f"s{number} = alarm()" for number in range(1, 12)), "R001"),
     ],
 )
-def test_what_is_no_plan_over_these_tools_can_neither_be_written_nor_read(plan: str, code: str) -> None:
+def test_tool_plan_invalid_is_refused_by_grammar_and_parser(plan: str, code: str) -> None:
     assert not accepts(build_grammar(KNOWN), plan)
     with pytest.raises(InputError) as refused:
         parse_graph(plan, KNOWN)
@@ -152,11 +152,11 @@ def test_what_is_no_plan_over_these_tools_can_neither_be_written_nor_read(plan: 
 
 
 @pytest.mark.parametrize("plan", ["s1 = findFlight()", 's1 = findFlight(city=3, day="x")', "s2 = alarm()"])
-def test_what_a_grammar_holds_beyond_that(plan: str) -> None:
+def test_tool_plan_grammar_has_further_limits(plan: str) -> None:
     assert not accepts(build_grammar(KNOWN), plan)
 
 
-def test_a_plan_of_steps() -> None:
+def test_tool_plan_of_steps() -> None:
     plan = 's1 = step(do="Add the costs.")\ns2 = step(do="Count the \\"days\\".")\ns3 = step(s1, s2, do="Divide.")'
     assert accepts(build_grammar(KNOWN), plan)
     assert accepts(build_grammar([], "steps"), plan)
@@ -171,7 +171,7 @@ def test_a_plan_of_steps() -> None:
         parse_graph(plan, KNOWN, "calls")
 
 
-def test_a_node_has_the_name_of_its_tool_and_what_it_reads() -> None:
+def test_parse_graph_node_has_tool_and_references() -> None:
     found = parse_graph('s1 = findFlight(city="Rome")\ns2 = book(what=s1)\ns3 = send_mail_(s2)', KNOWN)
     assert found == {
         "nodes": [
@@ -185,7 +185,7 @@ def test_a_node_has_the_name_of_its_tool_and_what_it_reads() -> None:
 
 @pytest.mark.parametrize("style", [None, "calls", "steps"])
 @pytest.mark.parametrize("seed", range(8))
-def test_whatever_the_grammar_lets_through_is_a_graph_without_a_cycle(seed: int, style: PlanStyle | None) -> None:
+def test_tool_plan_random_graph_has_no_cycle(seed: int, style: PlanStyle | None) -> None:
     text = walked(build_grammar(KNOWN, style), Random(seed))
     if text is None:
         pytest.skip("this walk came to no end")
@@ -197,13 +197,13 @@ def test_whatever_the_grammar_lets_through_is_a_graph_without_a_cycle(seed: int,
 @given(
     st.lists(st.tuples(st.sampled_from(["alarm", "send mail!"]), st.sets(st.integers(0, 8))), min_size=1, max_size=8)
 )
-def test_lines_and_graph_are_each_others_inverse(drawn: list[tuple[str, set[int]]]) -> None:
+def test_tool_plan_lines_and_graph_round_trip(drawn: list[tuple[str, set[int]]]) -> None:
     nodes = [{"tool": name} for name, _ in drawn]
     edges = [[i, j] for j, (_, before) in enumerate(drawn) for i in sorted(before) if i < j]
     assert parse_graph(format_graph(nodes, edges, KNOWN), KNOWN) == {"nodes": nodes, "edges": edges}
 
 
-async def test_the_workflow_planner_gives_the_graph(simulated: SimulatedOrchestra) -> None:
+async def test_planner_workflow_returns_graph(simulated: SimulatedOrchestra) -> None:
     simulated.set_answers({"tool_planner": 's1 = findFlight(city="Rome")\ns2 = alarm(s1)'})
     result = await simulated.run(
         simulated.find("planner"), task="Find a flight to Rome, then set the alarm.", tools=TOOLS
@@ -214,13 +214,13 @@ async def test_the_workflow_planner_gives_the_graph(simulated: SimulatedOrchestr
     }
 
 
-async def test_a_plan_with_a_tool_that_is_not_there_fails(simulated: SimulatedOrchestra) -> None:
+async def test_planner_workflow_unknown_tool_fails(simulated: SimulatedOrchestra) -> None:
     simulated.set_answers({"tool_planner": "s1 = delete_all()"})
     with pytest.raises(RunFailed, match="R002: there is no tool 'delete_all'"):
         await simulated.run(simulated.find("planner"), task="Find a flight to Rome.", tools=TOOLS)
 
 
-def test_a_catalogue_of_thousands_keeps_the_parameters_of_its_tools() -> None:
+def test_parse_tools_large_catalogue_keeps_parameters() -> None:
     many = [
         {"name": f"tool_{at}", "parameters": {f"p{number}": {"type": "str"} for number in range(8)}}
         for at in range(4000)

@@ -1,4 +1,4 @@
-"""Votes: plans are equal where their graphs are, and the most frequent one wins."""
+"""Voting: plans are equal if their graphs are, and the most frequent one wins."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ constants: st.SearchStrategy[Any] = (
 
 @st.composite
 def plans(draw: st.DrawFn) -> Plan:
-    """Plans of up to six steps that read, map and wait for earlier ones; no call stands twice, as the gates see to it."""
+    """Plans of up to six steps that read, map and wait for earlier ones, without repeated calls, as validation
+    ensures.
+    """
     steps: list[PlanStep] = []
     for number in range(1, draw(st.integers(1, 6)) + 1):
         names = [step.name for step in steps]
@@ -61,7 +63,7 @@ def plans(draw: st.DrawFn) -> Plan:
 
 
 def rewritten(found: Plan, random: Random) -> Plan:
-    """The same graph: independent steps in another order, new names, shuffled arguments, a step that nobody reads."""
+    """The same graph: other order of independent steps, new names, shuffled arguments, an unused step."""
     left = [*found.steps, PlanStep("s999", "search", {"a": PlanLiteral("nobody reads this")})]
     names: dict[str, str] = {}
     made: list[PlanStep] = []
@@ -90,13 +92,13 @@ def _reference(value: PlanReference, names: dict[str, str]) -> PlanReference:
 
 
 @given(plans(), st.randoms(use_true_random=False))
-def test_names_order_and_what_nobody_reads_make_no_difference(found: Plan, random: Random) -> None:
+def test_plan_digest_ignores_names_order_and_unused_steps(found: Plan, random: Random) -> None:
     assert plan_digest(rewritten(found, random)) == plan_digest(found)
 
 
 @given(plans(), st.data())
-def test_other_wiring_is_another_plan(found: Plan, data: st.DataObject) -> None:
-    """A reference of a step that counts is made to read something else that is not the same by its own graph."""
+def test_plan_digest_other_references_differ(found: Plan, data: st.DataObject) -> None:
+    """A reference of a used step is changed to another value that is not equal by its own graph."""
     wired = [
         (step, name)
         for step in found.used_steps
@@ -134,10 +136,10 @@ TWO = "s1 = search(query=input.a)\ns2 = search(query=input.b)\ns3 = cite(first=%
         ("s1 = a(k=[1, 2])\nreturn s1", "s1 = a(k=[2, 1])\nreturn s1"),
         ('s1 = a(k="$5")\nreturn s1', 's1 = a(k="€5")\nreturn s1'),
         ("s1 = [a(k=x) for x in [1, 2]]\nreturn s1", "s1 = [a(k=x) for x in [2, 1]]\nreturn s1"),
-        ("s1 = [a(k=x) for x in [1]]\nreturn s1", "s1 = a(k=1)\nreturn s1"),  # a list of one value is no value
+        ("s1 = [a(k=x) for x in [1]]\nreturn s1", "s1 = a(k=1)\nreturn s1"),  # a list of one value is not a value
     ],
 )
-def test_plans_that_differ(one: str, other: str) -> None:
+def test_plan_digest_differs(one: str, other: str) -> None:
     assert plan_digest(plan(one)) != plan_digest(plan(other))
 
 
@@ -155,7 +157,7 @@ def test_plans_that_differ(one: str, other: str) -> None:
         ("s1 = a()\ns2 = b(y=s1)\ns3 = c(s1, y=s2)\nreturn s3", "s1 = a()\ns2 = b(y=s1)\ns3 = c(y=s2)\nreturn s3"),
     ],
 )
-def test_plans_that_are_equal(one: str, other: str) -> None:
+def test_plan_digest_is_equal(one: str, other: str) -> None:
     assert plan_digest(plan(one)) == plan_digest(plan(other))
 
 
@@ -174,11 +176,11 @@ A_AGAIN = plan("s1 = b()\ns2 = a()\nreturn s2")
         ([], None),
     ],
 )
-def test_most_votes_win_and_ties_go_to_the_first(sampled: list[Any], expected: VoteResult | None) -> None:
+def test_count_votes_most_win_and_ties_go_to_first(sampled: list[Any], expected: VoteResult | None) -> None:
     assert count_votes(sampled) == expected
 
 
-def test_agreement_is_the_share_of_all_samples() -> None:
+def test_vote_agreement_is_share_of_all_samples() -> None:
     won = count_votes([A, B, A_AGAIN, None])
     assert won is not None
     assert won.agreement == 0.5

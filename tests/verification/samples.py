@@ -1,4 +1,4 @@
-"""Certificates for tests: sound in themselves, of made-up answers."""
+"""Certificates for tests: consistent, from synthetic answers."""
 
 from __future__ import annotations
 
@@ -21,6 +21,6 @@ _ORIGIN = CertificationOrigin("rows.jsonl", "d" * 32, ("EM",), False)
 def certified(
     agent: str = "reader", checks: tuple[str, ...] = ("quote", "confidence"), threshold: float | None = None
 ) -> Certificate:
-    """A certificate of an agent, with a threshold of its own where one is wanted."""
+    """Returns a certificate of an agent, with a given threshold if any."""
     made = build_certificate(agent, checks, FOUND, _ORIGIN, BONDS, "2026-11-25T12:00:00+00:00")
     return made if threshold is None else msgspec.structs.replace(made, threshold=threshold).with_digest()

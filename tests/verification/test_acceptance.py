@@ -1,4 +1,4 @@
-"""What the checks of V0 say together, and when a value is accepted."""
+"""Combined results of the V0 checks, and acceptance."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def rule(value: Any, *checks: str, schema: dict[str, Any] = READING, accept: flo
     )
 
 
-def test_a_true_quote_is_accepted_with_its_place() -> None:
+def test_quote_in_evidence_is_accepted_with_its_location() -> None:
     ruling = rule({"answer": "James Dewar", "quote": "scottish  Chemist james Dewar"}, "schema", "quote")
     start_at = TEXT.index("Scottish")
     assert ruling.accepted
@@ -47,7 +47,7 @@ def test_a_true_quote_is_accepted_with_its_place() -> None:
     )
 
 
-def test_an_answer_that_abstains_is_accepted() -> None:
+def test_accept_null_answer_is_accepted() -> None:
     assert rule({"answer": None, "quote": None}, "schema", "quote", "numbers").accepted
 
 
@@ -56,17 +56,17 @@ def test_an_answer_that_abstains_is_accepted() -> None:
     [
         ({"answer": "x", "quote": None}, "answer is 'x', without a quote"),
         ({"answer": "x", "quote": ""}, "a quote is empty"),
-        ({"answer": "x", "quote": "Scottish chemists"}, "'Scottish chemists' does not stand in the evidence"),
+        ({"answer": "x", "quote": "Scottish chemists"}, "'Scottish chemists' does not occur in the evidence"),
     ],
 )
-def test_an_answer_without_support_is_not_accepted(value: Any, reason: str) -> None:
+def test_support_missing_is_not_accepted(value: Any, reason: str) -> None:
     ruling = rule(value, "quote")
     assert not ruling.accepted
     assert ruling.score == 0.0
     assert ruling.reason == f"quote: {reason}"
 
 
-def test_a_near_match_is_unknown_and_is_not_accepted() -> None:
+def test_quote_near_match_is_unknown_and_not_accepted() -> None:
     words = [f"word{index}" for index in range(30)]
     near = " ".join([*words[:9], "other", *words[10:]])
     situation = VerificationRequest(
@@ -81,28 +81,28 @@ def test_a_near_match_is_unknown_and_is_not_accepted() -> None:
     assert not ruling.accepted
 
 
-def test_a_value_of_another_type_ends_it_before_dearer_checks() -> None:
+def test_schema_mismatch_stops_before_costlier_checks() -> None:
     ruling = rule({"answer": 5, "quote": None}, "numbers", "quote", "schema")
     assert [verdict.check for verdict in ruling.verdicts] == ["schema"]
     assert not ruling.accepted
 
 
-def test_a_check_that_nobody_knows_is_unknown() -> None:
+def test_unregistered_check_is_unknown() -> None:
     ruling = rule({"answer": None, "quote": None}, "quote", "entailment")
     assert ruling.verdicts[-1].outcome == "unknown"
     assert not ruling.accepted
 
 
-def test_quotes_are_asked_of_a_type_that_has_none() -> None:
+def test_quote_check_type_without_quotes_is_unknown() -> None:
     ruling = rule("words", "quote", schema={"type": "string"})
     assert ruling.verdicts[0].outcome == "unknown"
 
 
-def test_without_checks_there_is_no_objection() -> None:
+def test_accept_without_checks_is_accepted() -> None:
     assert rule({"answer": "anything", "quote": "made up"}).accepted
 
 
-def test_every_item_of_a_list_needs_its_own_quote() -> None:
+def test_quote_each_list_item_needs_its_own() -> None:
     schema = {
         "type": "object",
         "properties": {"items": {"type": "array", "items": {"$ref": "#/$defs/R"}}},
@@ -118,8 +118,8 @@ def test_every_item_of_a_list_needs_its_own_quote() -> None:
     ]
 
 
-def test_a_choice_beside_an_expression_needs_no_quote() -> None:
-    """The scale of a sum stands nowhere in a table; `numbers` and `recompute` judge the sum."""
+def test_quote_enum_beside_expression_needs_none() -> None:
+    """The scale of a sum does not occur in a table; `numbers` and `recompute` judge the sum."""
     schema = {
         "type": "object",
         "properties": {
@@ -133,12 +133,12 @@ def test_a_choice_beside_an_expression_needs_no_quote() -> None:
     summed = {"expression": "(54 - 48) / 48 * 100", "quotes": [], "scale": "percent", "answer": 12.5}
     assert rule(summed, "quote", schema=schema).accepted
     made_up = rule({**summed, "quotes": ["scottish engineers"]}, "quote", schema=schema)
-    assert made_up.reason == "quote: 'scottish engineers' does not stand in the evidence"
+    assert made_up.reason == "quote: 'scottish engineers' does not occur in the evidence"
     free = {**schema, "$defs": {"Scale": {"type": "string"}}}
     assert rule(summed, "quote", schema=free).reason == "quote: scale is 'percent', without a quote"
 
 
-def test_a_list_of_quotes_counts_as_support() -> None:
+def test_support_list_of_quotes_counts() -> None:
     schema = {
         "type": "object",
         "properties": {
@@ -153,17 +153,18 @@ def test_a_list_of_quotes_counts_as_support() -> None:
 @pytest.mark.parametrize(
     ("answer", "outcome"),
     [
-        ("in 1891", "pass"), ("5,000,000 litres", "pass"), ("12.5 percent", "pass"), ("1200 dollars", "pass"), ("nobody knows", "pass"),
+        ("in 1891", "pass"), ("5,000,000 litres", "pass"), ("12.5 percent", "pass"), ("1200 dollars", "pass"),
+        ("nobody knows", "pass"),
         ("in 1892", "fail"), ("13%", "fail"), ("5 litres", "unknown"), ("1,200 euros", "fail"),
     ],
 )  # fmt: skip
-def test_the_numbers_of_an_answer_are_in_the_evidence(answer: str, outcome: str) -> None:
+def test_numbers_must_occur_in_evidence(answer: str, outcome: str) -> None:
     ruling = rule({"answer": answer, "quote": None}, "numbers")
     assert ruling.verdicts[0].outcome == outcome
     assert ruling.accepted is (outcome == "pass")
 
 
-def test_a_number_that_says_where_something_stands_is_not_looked_up() -> None:
+def test_numbers_table_position_is_not_looked_up() -> None:
     def schema(**more: str) -> dict[str, Any]:
         index = {"type": "integer", **more}
         properties = {
@@ -179,7 +180,7 @@ def test_a_number_that_says_where_something_stands_is_not_looked_up() -> None:
     assert rule({"rows": [], "column": 44, "count": 1891}, "numbers", schema=schema()).verdicts[0].outcome == "fail"
 
 
-def test_a_date_in_another_form_is_the_same_date() -> None:
+def test_numbers_date_in_another_form_matches() -> None:
     situation = VerificationRequest(
         value="on 2007-02-08",
         schema={"type": "string"},
@@ -192,22 +193,23 @@ def test_a_date_in_another_form_is_the_same_date() -> None:
 @pytest.mark.parametrize(
     ("expression", "result", "outcome"),
     [
-        ("1,200 / 12.5%", 9600, "pass"), ("(1891 - 5) / 3", 628.67, "pass"), ("(1891 - 5) / 3", 628.66, "fail"), ("1891 * 2", 3783, "fail"),
+        ("1,200 / 12.5%", 9600, "pass"), ("(1891 - 5) / 3", 628.67, "pass"), ("(1891 - 5) / 3", 628.66, "fail"),
+        ("1891 * 2", 3783, "fail"),
         ("exit()", 1, "fail"), ("1 / 0", 1, "fail"), ("9**256 * 9**256", 1, "fail"),
         ("round(2.5)", 3, "pass"), ("round(2.5)", 2, "pass"), ("round(2.5)", 2.5, "fail"),
     ],
 )  # fmt: skip
-def test_a_result_is_what_its_expression_gives(expression: str, result: float, outcome: str) -> None:
+def test_recompute_result_equals_its_expression(expression: str, result: float, outcome: str) -> None:
     ruling = rule({"expression": expression, "result": result}, "recompute", schema=SUM)
     assert ruling.verdicts[0].outcome == outcome
 
 
-def test_a_computed_number_rests_on_operands_of_the_evidence() -> None:
+def test_numbers_computed_needs_operands_in_evidence() -> None:
     assert rule({"expression": "1,200 * 2", "result": 2400}, "numbers", "recompute", schema=SUM).accepted
     assert not rule({"expression": "1,300 * 2", "result": 2600}, "numbers", "recompute", schema=SUM).accepted
 
 
-def test_a_score_under_the_threshold_is_not_accepted() -> None:
+def test_accept_score_below_threshold_is_not_accepted() -> None:
     verdicts = (Verdict("a", "pass", 0.7), Verdict("b", "pass", 0.9))
     assert acceptance.combined_score(verdicts) == 0.7
     assert acceptance.is_accepted(verdicts, 0.7)
@@ -218,7 +220,7 @@ OUTCOMES = st.builds(Verdict, st.just("c"), st.sampled_from(["pass", "fail", "un
 
 
 @given(st.lists(OUTCOMES, min_size=1), st.floats(0, 1))
-def test_only_passes_are_accepted_whatever_their_order(verdicts: list[Verdict], threshold: float) -> None:
+def test_accept_any_order_needs_only_passes(verdicts: list[Verdict], threshold: float) -> None:
     accepted = acceptance.is_accepted(verdicts, threshold)
     assert accepted == acceptance.is_accepted(verdicts[::-1], threshold)
     if accepted:
@@ -240,7 +242,7 @@ JSON = st.recursive(
 
 
 @given(JSON, st.sampled_from([READING, SUM, {"type": "string"}, {}]))
-def test_no_value_makes_the_checks_stumble(value: Any, schema: dict[str, Any]) -> None:
+def test_checks_any_value_raises_nothing(value: Any, schema: dict[str, Any]) -> None:
     for check in ("schema", "quote", "numbers", "recompute"):
         assert rule(value, check, schema=schema).verdicts[0].outcome in {"pass", "fail", "unknown"}
 
@@ -248,7 +250,7 @@ def test_no_value_makes_the_checks_stumble(value: Any, schema: dict[str, Any]) -
 @pytest.mark.parametrize(
     ("sure", "accept", "good"), [(0.7, 0.7, True), (0.69, 0.7, False), (0.5, 0.5, True), (None, 0.0, False)]
 )
-def test_confidence_is_what_the_producer_says_of_itself(sure: float | None, accept: float, good: bool) -> None:
+def test_confidence_check_uses_the_producers_score(sure: float | None, accept: float, good: bool) -> None:
     ruling = verify_without_models(
         VerificationRequest(
             value="x", schema={"type": "string"}, checks=("confidence",), accept=accept, confidence=sure
@@ -260,7 +262,7 @@ def test_confidence_is_what_the_producer_says_of_itself(sure: float | None, acce
 @pytest.mark.parametrize(
     ("expression", "answer", "good"), [("7 * 2", 14, True), (None, 14, False), ("7 * 2", "fourteen", False)]
 )
-def test_a_sum_needs_no_quote_beside_it(expression: str | None, answer: Any, good: bool) -> None:
+def test_quote_expression_needs_none_beside_it(expression: str | None, answer: Any, good: bool) -> None:
     fields = {
         "expression": {"type": ["string", "null"], "format": "expression"},
         "quotes": {"type": "array", "items": {"type": "string", "format": "quote"}},
@@ -271,9 +273,9 @@ def test_a_sum_needs_no_quote_beside_it(expression: str | None, answer: Any, goo
 
 
 @pytest.mark.parametrize("check", ["entailment", "rederive(other)", "agree"])
-def test_what_was_never_asked_is_not_deterministic(check: str) -> None:
+def test_model_check_not_asked_is_not_deterministic(check: str) -> None:
     assert [one.deterministic for one in rule({"answer": "x", "quote": None}, check).verdicts] == [False]
 
 
-def test_what_a_workflow_may_name_are_the_checks_that_are_there() -> None:
+def test_workflow_check_names_are_the_registered_checks() -> None:
     assert Catalog().checks == set(ALL_CHECKS)

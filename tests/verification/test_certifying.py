@@ -1,4 +1,4 @@
-"""A certified threshold keeps its promise; the one that is picked by looking does not."""
+"""Certification: a certified threshold keeps its guarantee; a naive threshold does not."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ITEMS = st.lists(st.tuples(SCORES, st.booleans()), min_size=1, max_size=200).map
 
 
 def drawn(count: int, seed: int, *, power: int = 3) -> list[ScoredAnswer]:
-    """Answers whose score is uniform in [0, 1], and which are wrong with probability 0.6 · (1 - score) ** power."""
+    """Answers with uniform scores in [0, 1] that are wrong with probability 0.6 · (1 - score) ** power."""
     source = random.Random(seed)
     scores = [source.random() for _ in range(count)]
     return [
@@ -53,7 +53,7 @@ def drawn(count: int, seed: int, *, power: int = 3) -> list[ScoredAnswer]:
 
 
 def risk(threshold: float, *, power: int) -> float:
-    """The share of wrong ones among answers of at least this score: the mean of the probabilities there."""
+    """Share of wrong answers with at least this score: the mean of the probabilities there."""
     return 0.6 * (1 - threshold) ** power / (power + 1)
 
 
@@ -68,13 +68,13 @@ def exactly(errors: int, accepted: int, alpha: Fraction) -> Fraction:
     st.integers(0, 120),
     st.sampled_from([Fraction(1, 100), Fraction(1, 20), Fraction(1, 4), Fraction(1, 2)]),
 )
-def test_the_binomial_tail_is_exact(errors: int, accepted: int, alpha: Fraction) -> None:
+def test_binomial_tail_is_exact(errors: int, accepted: int, alpha: Fraction) -> None:
     assert binomial_tail(errors, accepted, float(alpha)) == pytest.approx(
         float(exactly(errors, accepted, alpha)), abs=1e-11
     )
 
 
-def test_the_binomial_tail_of_many_is_quick_and_monotone() -> None:
+def test_binomial_tail_large_counts_is_fast_and_monotone() -> None:
     found = [
         binomial_tail(errors, 10_000_000, 0.05)
         for errors in (0, 490_000, 498_000, 500_000, 502_000, 9_999_999, 10_000_000)
@@ -84,21 +84,21 @@ def test_the_binomial_tail_of_many_is_quick_and_monotone() -> None:
     assert found[3] == pytest.approx(0.5, abs=0.001)
 
 
-def test_a_promise_needs_59_answers_without_an_error_and_bears_38_of_1000() -> None:
+def test_guarantee_needs_59_without_error_and_allows_38_of_1000() -> None:
     assert TERMS.min_accepted == 59
     assert binomial_tail(38, 1000, 0.05) <= 0.05 < binomial_tail(39, 1000, 0.05)
     assert CertificationTerms(0.02, 0.05).min_accepted == 149
 
 
 @given(st.floats(0.001, 0.5), st.floats(0.001, 0.5))
-def test_no_fewer_answers_carry_a_promise(alpha: float, delta: float) -> None:
+def test_min_accepted_fewer_answers_do_not_suffice(alpha: float, delta: float) -> None:
     found = min_accepted(0.0, alpha, delta)
     assert binomial_tail(0, found, alpha) <= delta
     assert found == 1 or binomial_tail(0, found - 1, alpha) > delta
 
 
 @given(st.integers(0, 60), st.integers(0, 60))
-def test_an_interval_holds_the_observed_share_and_its_ends_are_the_binomials(errors: int, more: int) -> None:
+def test_confidence_interval_contains_share_and_has_binomial_ends(errors: int, more: int) -> None:
     accepted = errors + more
     low, high = confidence_interval(errors, accepted)
     assert 0 <= low <= (errors / accepted if accepted else 0) <= high <= 1
@@ -109,9 +109,7 @@ def test_an_interval_holds_the_observed_share_and_its_ends_are_the_binomials(err
 
 
 @given(ITEMS, st.floats(0, 1))
-def test_a_threshold_accepts_ties_together_and_never_what_has_no_score(
-    items: list[ScoredAnswer], threshold: float
-) -> None:
+def test_threshold_accepts_ties_together_and_no_missing_score(items: list[ScoredAnswer], threshold: float) -> None:
     wanted = [item for item in items if item.score is not None and item.score >= threshold]
     assert RankedAnswers(items).result_at(threshold) == ThresholdResult(
         len(items), len(wanted), sum(item.wrong for item in wanted)
@@ -119,9 +117,7 @@ def test_a_threshold_accepts_ties_together_and_never_what_has_no_score(
 
 
 @given(ITEMS, st.integers(0, 2000))
-def test_thresholds_are_scores_of_the_tuning_part_strict_ones_first(
-    items: list[ScoredAnswer], calibration: int
-) -> None:
+def test_candidate_thresholds_are_tuning_scores_strict_first(items: list[ScoredAnswer], calibration: int) -> None:
     grid = candidate_thresholds(items, calibration, TERMS)
     scores = {item.score for item in items if item.score is not None}
     assert set(grid) <= scores
@@ -134,9 +130,7 @@ def test_thresholds_are_scores_of_the_tuning_part_strict_ones_first(
 
 
 @given(ITEMS, st.sampled_from([0.05, 0.2, 0.5]))
-def test_every_threshold_that_is_certified_passed_and_so_did_all_stricter_ones(
-    items: list[ScoredAnswer], alpha: float
-) -> None:
+def test_fixed_sequence_certified_and_all_stricter_ones_passed(items: list[ScoredAnswer], alpha: float) -> None:
     terms = CertificationTerms(alpha, 0.2)
     ranked = RankedAnswers(items)
     steps = fixed_sequence(
@@ -156,7 +150,7 @@ def test_every_threshold_that_is_certified_passed_and_so_did_all_stricter_ones(
 
 
 @given(ITEMS)
-def test_parts_are_disjoint_and_nothing_depends_on_the_order_of_rows(items: list[ScoredAnswer]) -> None:
+def test_split_is_disjoint_and_independent_of_row_order(items: list[ScoredAnswer]) -> None:
     parts = split(validate(items), TERMS, 3)
     together = [*parts.tuning, *parts.calibration, *parts.held_out]
     assert sorted(item.id for item in together) == sorted(item.id for item in items)
@@ -165,7 +159,7 @@ def test_parts_are_disjoint_and_nothing_depends_on_the_order_of_rows(items: list
 
 @settings(max_examples=25)
 @given(ITEMS, st.integers(0, 5))
-def test_any_rows_come_to_an_outcome_and_always_the_same(items: list[ScoredAnswer], seed: int) -> None:
+def test_certify_any_rows_is_deterministic(items: list[ScoredAnswer], seed: int) -> None:
     terms = CertificationTerms(0.3, 0.3, seed=seed)
     found = certify(items, terms, rounds=3)
     assert found == certify(list(reversed(items)), terms, rounds=3)
@@ -175,8 +169,8 @@ def test_any_rows_come_to_an_outcome_and_always_the_same(items: list[ScoredAnswe
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=50), st.floats(0.01, 0.5))
-def test_no_threshold_beats_the_feasibility_bound(wrong: list[bool], alpha: float) -> None:
-    """Not even one that knows which answers are right, unless it breaks the promise."""
+def test_feasibility_bound_holds_for_every_threshold(wrong: list[bool], alpha: float) -> None:
+    """Holds even for a threshold that knows which answers are right, unless it violates the guarantee."""
     knowing = [ScoredAnswer(f"{at}", float(not one), one) for at, one in enumerate(wrong)]
     bound = feasibility_bound(knowing, alpha)
     assert bound.base_error == sum(wrong) / len(wrong)
@@ -185,7 +179,7 @@ def test_no_threshold_beats_the_feasibility_bound(wrong: list[bool], alpha: floa
         assert found.exceeds(alpha) or 1 - found.coverage >= bound.min_withheld - 1e-12
 
 
-def test_the_promise_is_kept_where_the_naive_threshold_breaks_it() -> None:
+def test_guarantee_holds_where_naive_threshold_fails() -> None:
     """By the true risk, which is known here; 400 draws of 1,000 rows each. Two standard errors of 5 % are 2.2 %."""
     certified = naive = made = 0
     for seed in range(400):
@@ -204,8 +198,8 @@ def test_the_promise_is_kept_where_the_naive_threshold_breaks_it() -> None:
     assert naive / 400 > 0.4
 
 
-def test_where_every_threshold_is_just_too_loose_hardly_any_is_certified() -> None:
-    """The worst case: risk is a little above alpha whatever the score says, so each certificate is a broken promise."""
+def test_certify_risk_just_above_alpha_is_rarely_certified() -> None:
+    """The worst case: the risk is slightly above alpha for any score, so each certificate is a false guarantee."""
     broken = 0
     for seed in range(400):
         source = random.Random(seed)
@@ -216,7 +210,7 @@ def test_where_every_threshold_is_just_too_loose_hardly_any_is_certified() -> No
     assert broken / 400 <= TERMS.delta + 0.022
 
 
-def test_resplits_of_many_rows_keep_the_promise_and_the_naive_threshold_breaks_it() -> None:
+def test_resplit_guarantee_holds_and_naive_threshold_fails() -> None:
     found = resplit(drawn(20_000, 1), TERMS)
     assert (found.rounds, found.certified) == (200, 200)
     assert found.violations / found.rounds <= TERMS.delta
@@ -224,7 +218,7 @@ def test_resplits_of_many_rows_keep_the_promise_and_the_naive_threshold_breaks_i
     assert 0.5 < found.coverage < found.naive_coverage
 
 
-def test_a_small_rest_tells_chance_from_a_broken_promise() -> None:
+def test_resplit_few_held_out_rows_separates_chance() -> None:
     found = resplit(drawn(2000, 1), TERMS)
     assert found.significant_violations <= found.violations
     assert found.significant_violations / found.rounds <= TERMS.delta
@@ -233,7 +227,7 @@ def test_a_small_rest_tells_chance_from_a_broken_promise() -> None:
     assert ThresholdResult(100, 100, 12).refutes(0.05)
 
 
-def test_a_certificate_says_what_it_accepts() -> None:
+def test_certificate_states_its_coverage() -> None:
     found = certify(drawn(4000, 2), TERMS)
     assert isinstance(found.outcome, Certified)
     step = found.outcome.threshold_test
@@ -248,7 +242,7 @@ def test_a_certificate_says_what_it_accepts() -> None:
 
 
 @pytest.mark.parametrize("score", [0.0, 0.7, 1.0])
-def test_a_constant_score_accepts_all_or_nothing(score: float) -> None:
+def test_certify_constant_score_accepts_all_or_nothing(score: float) -> None:
     good = certify([ScoredAnswer(f"{at}", score, at % 50 == 0) for at in range(1200)], TERMS, rounds=2)
     assert isinstance(good.outcome, Certified)
     assert (good.outcome.threshold_test.threshold, good.outcome.coverage) == (score, 1.0)
@@ -262,7 +256,7 @@ def test_a_constant_score_accepts_all_or_nothing(score: float) -> None:
         (
             [ScoredAnswer(f"{at}", at / 2000, True) for at in range(2000)],
             Infeasible,
-            "of the 1,000 surest of 1,000 answers 1,000 are wrong, 100 %",
+            "of the 1,000 highest-scoring of 1,000 answers 1,000 are wrong, 100 %",
         ),
         (
             [ScoredAnswer(f"{at}", None, False) for at in range(2000)],
@@ -282,24 +276,24 @@ def test_a_constant_score_accepts_all_or_nothing(score: float) -> None:
         (
             [ScoredAnswer(f"{at}", 1.0, False) for at in range(100)],
             InsufficientData,
-            "of the 50 surest of 50 answers 0 are wrong",
+            "of the 50 highest-scoring of 50 answers 0 are wrong",
         ),
         (
             [ScoredAnswer(f"{at}", at / 50, True) for at in range(50)],
             InsufficientData,
-            "of the 25 surest of 25 answers 25 are wrong",
+            "of the 25 highest-scoring of 25 answers 25 are wrong",
         ),
         ([ScoredAnswer("only", 1.0, False)], InsufficientData, "of 0 answers none passes its checks"),
     ],
 )
-def test_without_a_certificate_there_is_a_reason(items: list[ScoredAnswer], kind: type, reason: str) -> None:
+def test_certify_without_certificate_has_reason(items: list[ScoredAnswer], kind: type, reason: str) -> None:
     found = certify(items, TERMS, rounds=2).outcome
     assert isinstance(found, kind)
     assert not isinstance(found, Certified)
     assert reason in found.reason
 
 
-def test_too_little_data_says_how_much_would_do() -> None:
+def test_insufficient_data_states_rows_needed() -> None:
     few = [ScoredAnswer(f"{at}", 1.0, False) for at in range(100)]
     found = certify(few, TERMS, rounds=2).outcome
     assert isinstance(found, InsufficientData)
@@ -322,7 +316,7 @@ def test_too_little_data_says_how_much_would_do() -> None:
         ([ScoredAnswer("a", float("inf"), False)], "must be in"),
     ],
 )
-def test_rows_that_are_none_are_refused(items: list[ScoredAnswer], says: str) -> None:
+def test_certify_invalid_rows_are_refused(items: list[ScoredAnswer], says: str) -> None:
     with pytest.raises(InputError, match=says) as caught:
         certify(items, TERMS)
     assert caught.value.code == "V006"
@@ -340,13 +334,13 @@ def test_rows_that_are_none_are_refused(items: list[ScoredAnswer], says: str) ->
         {"calibration": 0.0},
     ],
 )
-def test_terms_that_promise_nothing_are_refused(terms: dict[str, Any]) -> None:
+def test_terms_without_guarantee_are_refused(terms: dict[str, Any]) -> None:
     with pytest.raises(InputError) as caught:
         CertificationTerms(**terms)
     assert caught.value.code == "V006"
 
 
-def test_no_risk_is_known_where_nothing_is_accepted() -> None:
+def test_threshold_risk_nothing_accepted_is_none() -> None:
     assert ThresholdResult(10, 0, 0).risk is None
     assert not ThresholdResult(10, 0, 0).exceeds(0.05)
     assert confidence_interval(0, 0) == (0.0, 1.0)

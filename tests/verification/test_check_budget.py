@@ -1,4 +1,4 @@
-"""The allotment: a limited budget for checks goes to the values with the greatest doubt times influence for each token."""
+"""Check budget: a limited budget goes to the values with the highest doubt times influence per token."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ def stake(doubt: float, influence: float = 1.0, cost: int = 100) -> CheckPriorit
 
 
 def after(*doubts: float, limit: int = 1_000, spent: int = 0) -> CheckBudget:
-    """An allotment that has met values with these doubts, whose checks cost 100 tokens each."""
+    """A budget after values with these doubts, whose checks cost 100 tokens each."""
     found = CheckBudget(limit, spent=spent)
     for doubt in doubts:
         found.record(stake(doubt), first=True)
     return found
 
 
-def test_what_fits_is_asked_where_nothing_else_is_expected() -> None:
+def test_budget_check_that_fits_is_admitted_without_upcoming() -> None:
     assert after().fits(stake(0.01), [])
     assert not after(spent=950).fits(stake(0.99), [])
 
 
-def test_the_sure_give_way_to_the_doubtful_that_are_expected() -> None:
+def test_budget_low_doubt_yields_to_expected_high_doubt() -> None:
     known = after(*(number / 20 for number in range(20)), limit=1_000)
-    coming = [UpcomingValues(1.0, 18)]  # 2,000 tokens' worth of checks, and half of them fit
+    coming = [UpcomingValues(1.0, 18)]  # checks of 2,000 tokens, of which half fit
     assert known.fits(stake(0.8), coming)
     assert not known.fits(stake(0.2), coming)
 
 
-def test_more_left_admits_more() -> None:
+def test_budget_more_tokens_admit_more() -> None:
     coming = [UpcomingValues(1.0, 18)]
     doubts = [number / 20 for number in range(20)]
     assert [after(*doubts, limit=limit).fits(stake(0.3), coming) for limit in (600, 1_200, 1_800)] == [
@@ -44,25 +44,25 @@ def test_more_left_admits_more() -> None:
     ]
 
 
-def test_influence_counts_as_doubt_does() -> None:
+def test_budget_influence_weighs_like_doubt() -> None:
     known = after(0.5, 0.5, 0.5, 0.5, limit=500)
     assert known.fits(stake(0.5, influence=1.0), [UpcomingValues(0.25, 40)])
     assert not known.fits(stake(0.5, influence=0.25), [UpcomingValues(1.0, 40)])
 
 
-def test_a_dear_check_gives_way_to_cheap_ones() -> None:
+def test_budget_expensive_check_yields_to_cheap_ones() -> None:
     known = after(0.5, 0.5, 0.5, limit=1_000)
     coming = [UpcomingValues(1.0, 9)]
     assert known.fits(stake(0.5, cost=100), coming)
     assert not known.fits(stake(0.5, cost=400), coming)
 
 
-def test_where_all_are_equally_doubtful_whoever_comes_first_is_asked() -> None:
+def test_budget_equal_doubts_admits_in_order_of_arrival() -> None:
     known = after(*[0.5] * 50, limit=300)
     assert known.fits(stake(0.5), [UpcomingValues(1.0, 4)])
 
 
-def test_what_checks_have_taken_tells_what_the_next_ones_will() -> None:
+def test_budget_expected_tokens_follow_finished_checks() -> None:
     found = CheckBudget(1_000)
     assert found.expected_tokens(400) == 400
     found.finished_bound, found.finished_tokens = 4_000, 1_000
@@ -71,7 +71,7 @@ def test_what_checks_have_taken_tells_what_the_next_ones_will() -> None:
 
 
 @given(st.lists(st.floats(0, 1), max_size=30), st.floats(0, 1), st.floats(0, 1))
-def test_the_chance_of_a_greater_doubt_falls_with_the_doubt(doubts: list[float], one: float, two: float) -> None:
+def test_probability_above_decreases_with_doubt(doubts: list[float], one: float, two: float) -> None:
     known = after(*doubts)
     low, high = sorted((one, two))
     assert 0.0 <= known.probability_above(high) <= known.probability_above(low) <= 1.0
@@ -85,7 +85,7 @@ def test_the_chance_of_a_greater_doubt_falls_with_the_doubt(doubts: list[float],
     st.integers(0, 3_000),
     st.integers(0, 1_000),
 )
-def test_what_is_admitted_is_admitted_with_more_left_and_with_less_expected(
+def test_budget_fits_is_monotone_in_tokens_and_upcoming(
     doubts: list[float], doubt: float, count: int, limit: int, more: int
 ) -> None:
     if after(*doubts, limit=limit).fits(stake(doubt), [UpcomingValues(1.0, count)]):

@@ -1,4 +1,4 @@
-"""Rules: checks put together, as text and as values, and what they say together."""
+"""Check expressions: parsing, printing and evaluation."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ RANK = {"fail": 0, "unknown": 1, "pass": 2}
 
 
 @given(RULES)
-def test_a_rule_is_read_from_what_is_written_of_it(rule: CheckExpression) -> None:
+def test_parse_check_printed_expression_round_trips(rule: CheckExpression) -> None:
     assert parse_check(str(rule)) == rule
 
 
 @given(st.text(alphabet="abz019_ |&()\n\tÄ\x00", max_size=40))
-def test_no_text_makes_the_reader_stumble(text: str) -> None:
+def test_parse_check_any_text_parses_or_raises_syntax_error(text: str) -> None:
     try:
         found = parse_check(text)
     except CheckSyntaxError as error:
@@ -59,32 +59,32 @@ def test_no_text_makes_the_reader_stumble(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "a check is wanted at its end"),
-        ("quote numbers", "'numbers' follows a check that is whole"),
-        ("quote || numbers", "a check is wanted, not '|'"),
+        ("", "expected a check at the end"),
+        ("quote numbers", "'numbers' is unexpected after a complete check"),
+        ("quote || numbers", "expected a check, not '|'"),
         ("(quote", "a bracket is not closed"),
-        ("entailment()", "wants the name of an agent"),
-        ("Quote", "'Quote' is no name of a check"),
-        ("files.read", "'files.read' is no name of a check"),
-        ("__import__('os')", """"'" stands in no check"""),
-        ("tool(a..b)", "'.' stands in no check"),
-        ("(" * 20 + "quote" + ")" * 20, "more than 12 brackets"),
+        ("entailment()", "takes the name of an agent"),
+        ("Quote", "'Quote' is not a check name"),
+        ("files.read", "'files.read' is not a check name"),
+        ("__import__('os')", """"'" is unexpected in a check"""),
+        ("tool(a..b)", "'.' is unexpected in a check"),
+        ("(" * 20 + "quote" + ")" * 20, "more than 12 nested brackets"),
         ("a" * 2000, "more than 1024 characters"),
     ],
 )
-def test_what_is_no_rule_is_refused_with_its_reason(text: str, why: str) -> None:
+def test_parse_check_invalid_text_states_reason(text: str, why: str) -> None:
     with pytest.raises(CheckSyntaxError) as caught:
         parse_check(text)
     assert why in caught.value.reason
 
 
-def test_and_binds_more_closely_than_or() -> None:
+def test_parse_check_and_binds_more_closely_than_or() -> None:
     assert parse_check("a & b | c") == AnyOf((AllOf((CheckCall("a"), CheckCall("b"))), CheckCall("c")))
     assert str(parse_check("(a | b) & (c)")) == "(a | b) & c"
 
 
 @pytest.mark.parametrize(("left", "right"), list(product(OUTCOMES, OUTCOMES)))
-def test_the_words_join_as_the_strong_logic_of_three_values_does(left: str, right: str) -> None:
+def test_evaluate_follows_kleene_logic(left: str, right: str) -> None:
     known = {CheckCall("a"): Verdict("a", left, 0.4), CheckCall("b"): Verdict("b", right, 0.7)}
     both, either = evaluate(parse_check("a & b"), known), evaluate(parse_check("a | b"), known)
     assert both is not None
@@ -98,7 +98,7 @@ def known_for(rule: CheckExpression, draw: DataObject) -> dict[CheckCall, Verdic
 
 
 @given(RULES, st.data())
-def test_what_is_decided_stays_decided_whatever_else_is_asked(rule: CheckExpression, data: DataObject) -> None:
+def test_evaluate_decided_verdict_never_changes(rule: CheckExpression, data: DataObject) -> None:
     known = known_for(rule, data)
     order = data.draw(st.permutations(list(known)))
     seen: dict[CheckCall, Verdict] = {}
@@ -116,9 +116,7 @@ def test_what_is_decided_stays_decided_whatever_else_is_asked(rule: CheckExpress
 
 
 @given(RULES, st.data())
-def test_asking_what_is_wanted_comes_to_a_verdict_and_never_to_a_pass_that_nothing_passed(
-    rule: CheckExpression, data: DataObject
-) -> None:
+def test_open_checks_answered_reach_verdict_without_unfounded_pass(rule: CheckExpression, data: DataObject) -> None:
     dear = data.draw(st.booleans())
     known: dict[CheckCall, Verdict] = {}
     answers = known_for(rule, data)
@@ -136,14 +134,14 @@ def test_asking_what_is_wanted_comes_to_a_verdict_and_never_to_a_pass_that_nothi
 
 
 @given(RULES, st.data())
-def test_unknown_alone_never_passes(rule: CheckExpression, data: DataObject) -> None:
+def test_evaluate_only_unknown_never_passes(rule: CheckExpression, data: DataObject) -> None:
     known = {check: Verdict("", data.draw(st.sampled_from(["fail", "unknown"])), 0.5) for check in check_calls(rule)}
     said = evaluate(rule, known)
     assert said is not None
     assert said.outcome != "pass"
 
 
-def test_agreement_is_not_asked_where_all_the_evidence_denies() -> None:
+def test_agree_is_not_asked_when_evidence_denies() -> None:
     rule = parse_check("entailment | rederive(x) | agree(3)")
     denied = {CheckCall("entailment"): Verdict("", "fail", 0.0), CheckCall("rederive", "x"): Verdict("", "fail", 0.0)}
     assert not list(open_checks(rule, denied))
@@ -155,7 +153,7 @@ def test_agreement_is_not_asked_where_all_the_evidence_denies() -> None:
     assert is_agreement_only(parse_check("agree(2) | agree(3)"))
 
 
-def test_a_composed_verdict_keeps_what_its_parts_said() -> None:
+def test_composed_verdict_keeps_its_parts() -> None:
     known = {
         CheckCall("quote"): Verdict("quote", "fail", 0.0, "is made up"),
         CheckCall("entailment"): Verdict("entailment", "unknown", 0.5, "is late"),

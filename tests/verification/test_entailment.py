@@ -1,4 +1,4 @@
-"""V1: which texts claim something, how evidence is cut, and what probabilities come to."""
+"""V1: claims of values, evidence chunks, and verdicts from probabilities."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def said(supported: Any, refuted: Any = 0.0) -> JudgeReply:
     return JudgeReply({"label": "supported", "p_supported": supported, "p_refute": refuted})
 
 
-def test_texts_claim_something_but_for_quotes_choices_and_sums() -> None:
+def test_claims_exclude_quotes_enums_and_expressions() -> None:
     value = {
         "answer": "It was built.",
         "quote": "built",
@@ -66,7 +66,7 @@ def test_texts_claim_something_but_for_quotes_choices_and_sums() -> None:
     assert [claim.text for claim in extract_claims("All of it.", TEXT)] == ["All of it."]
 
 
-def test_the_claim_of_an_answer_with_citations_is_its_text() -> None:
+def test_claims_of_answer_with_citations_are_its_text() -> None:
     answer = {"text": "It was 1889.", "citations": [{"quote": "in 1889", "source": "tower.txt", "start": 0, "end": 7}]}
     assert [claim.path for claim in extract_claims(answer, schema_of(Answer, "serialization"))] == ["text"]
 
@@ -74,13 +74,14 @@ def test_the_claim_of_an_answer_with_citations_is_its_text() -> None:
 @pytest.mark.parametrize(
     ("schema", "may"),
     [
-        (READING, True), (TEXT, True), ({}, True), (QUOTE, True), ({"enum": ["a", "b"]}, False), ({"type": "integer"}, False),
+        (READING, True), (TEXT, True), ({}, True), (QUOTE, True), ({"enum": ["a", "b"]}, False),
+        ({"type": "integer"}, False),
         ({"type": "object", "properties": {"answer": QUOTE}}, False), ({"type": "array", "items": TEXT}, True),
         ({"type": "object", "properties": {"inner": {"$ref": "#/$defs/R"}}, "$defs": {"R": READING}}, True),
         (LINKED, False),
     ],
 )  # fmt: skip
-def test_a_type_says_whether_its_values_may_claim_something(schema: dict[str, Any], may: bool) -> None:
+def test_may_have_claims_follows_type(schema: dict[str, Any], may: bool) -> None:
     assert may_have_claims(schema) is may
 
 
@@ -88,7 +89,7 @@ SOURCES = st.lists(st.builds(EvidenceSource, st.text(alphabet="ab .!?\n\tßあ1"
 
 
 @given(SOURCES, st.integers(1, 40))
-def test_pieces_are_small_and_keep_every_word_once_and_in_order(sources: list[EvidenceSource], most: int) -> None:
+def test_split_evidence_chunks_are_small_and_keep_words_in_order(sources: list[EvidenceSource], most: int) -> None:
     cut = split_evidence(sources, most)
     for piece in cut:
         text = sources[piece.source].text[piece.start : piece.end]
@@ -99,13 +100,13 @@ def test_pieces_are_small_and_keep_every_word_once_and_in_order(sources: list[Ev
         assert "".join(kept.split()) == "".join("".join(entailment._WORD.findall(source.text)).split())
 
 
-def test_a_short_text_is_one_piece() -> None:
+def test_split_evidence_short_text_is_one_chunk() -> None:
     assert len(split_evidence([EvidenceSource("One sentence. And another.")])) == 1
     assert MAX_CHUNK_TOKENS == 350
 
 
 def rule(supported: list[Any], refuted: list[Any] | None = None, *, fault: str = "") -> Verdict:
-    """The verdict on one claim beside as many pieces as there are probabilities."""
+    """The verdict on one claim with one chunk per probability."""
     sources = [EvidenceSource(f"Source number {index}.", f"s{index}") for index in range(len(supported))]
     replies = [said(one, two) for one, two in zip(supported, refuted or [0.0] * len(supported), strict=True)]
     if fault:
@@ -113,7 +114,7 @@ def rule(supported: list[Any], refuted: list[Any] | None = None, *, fault: str =
     return judge_replies("It is so.", TEXT, sources, replies)
 
 
-def test_the_piece_that_supports_a_claim_best_counts() -> None:
+def test_entailment_best_supporting_chunk_counts() -> None:
     verdict = rule([0.2, 0.9, 0.4])
     assert (verdict.outcome, verdict.score, verdict.evidence[0].source) == ("pass", 0.9, "s1")
     assert not verdict.deterministic
@@ -123,17 +124,18 @@ def test_the_piece_that_supports_a_claim_best_counts() -> None:
     ("supported", "refuted", "outcome"),
     [
         ([0.5], [0.5], "pass"), ([0.49], [0.0], "fail"), ([0.9, 0.1], [0.0, 0.51], "fail"), ([None], [None], "unknown"),
-        ([0.9, None], [0.0, None], "unknown"), ([True], [0.0], "unknown"), ([-0.1], [0.0], "unknown"), (["0.9"], [0.0], "unknown"),
+        ([0.9, None], [0.0, None], "unknown"), ([True], [0.0], "unknown"), ([-0.1], [0.0], "unknown"),
+        (["0.9"], [0.0], "unknown"),
         ([float("nan")], [0.0], "unknown"), ([0.9], [0.2], "unknown"), ([0.1, None], [0.9, None], "fail"),
     ],
 )  # fmt: skip
-def test_a_contradiction_is_a_veto_and_what_is_not_known_never_passes(
+def test_entailment_contradiction_vetoes_and_unknown_never_passes(
     supported: list[Any], refuted: list[Any], outcome: str
 ) -> None:
     assert rule(supported, refuted).outcome == outcome
 
 
-def test_what_did_not_come_back_is_unknown_with_its_reason() -> None:
+def test_entailment_missing_reply_is_unknown_with_reason() -> None:
     verdict = rule([0.9, 0.9], fault="E006 no answer within 5 s")
     assert (verdict.outcome, verdict.reason) == ("unknown", "'It is so.': E006 no answer within 5 s")
 
@@ -142,7 +144,7 @@ CHANCES = st.none() | st.floats(0, 1) | st.just("nonsense") | st.floats()
 
 
 @given(st.lists(st.tuples(CHANCES, CHANCES), min_size=1, max_size=5), st.randoms())
-def test_the_order_of_the_evidence_makes_no_difference(chances: list[tuple[Any, Any]], order: Any) -> None:
+def test_entailment_is_independent_of_evidence_order(chances: list[tuple[Any, Any]], order: Any) -> None:
     one = rule([chance[0] for chance in chances], [chance[1] for chance in chances])
     order.shuffle(chances)
     two = rule([chance[0] for chance in chances], [chance[1] for chance in chances])
@@ -153,7 +155,7 @@ def test_the_order_of_the_evidence_makes_no_difference(chances: list[tuple[Any, 
         )
 
 
-def test_the_weakest_claim_is_that_of_the_value() -> None:
+def test_entailment_value_has_score_of_weakest_claim() -> None:
     schema = {"type": "array", "items": TEXT}
     sources = [EvidenceSource("It is.")]
     assert judge_replies(["a", "b"], schema, sources, [said(0.9), said(0.6)]).score == 0.6
@@ -162,7 +164,7 @@ def test_the_weakest_claim_is_that_of_the_value() -> None:
     assert len(judge_replies(["a", "b"], schema, sources, [said(0.9), said(0.6)]).evidence) == 2
 
 
-def test_nothing_is_asked_where_nothing_is_claimed_and_nothing_passes_where_nothing_can_be() -> None:
+def test_entailment_without_claims_asks_and_passes_nothing() -> None:
     empty: dict[str, Any] = {"answer": None, "quote": None, "notes": []}
     verdict = build_questions(empty, READING, [EvidenceSource("x")], "e")
     assert isinstance(verdict, Verdict)
@@ -179,5 +181,5 @@ def test_nothing_is_asked_where_nothing_is_claimed_and_nothing_passes_where_noth
     assert many.outcome == "unknown"
 
 
-def test_replies_to_other_questions_say_nothing() -> None:
+def test_entailment_replies_to_other_questions_are_unknown() -> None:
     assert judge_replies("It is so.", TEXT, [EvidenceSource("x")], [said(0.9), said(0.9)]).outcome == "unknown"

@@ -1,4 +1,4 @@
-"""The check `format`: what has check digits, is a code or a date says of itself whether it is right."""
+"""The check `format`: check digits, codes and dates."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def outcome(answer: Any) -> str:
 
 
 def account(country: str, inner: str) -> str:
-    """An IBAN with the right check digits."""
+    """An IBAN with correct check digits."""
     body = inner[: IBAN_LENGTHS[country] - 4]
     digits = "".join(str(int(char, 36)) for char in f"{body}{country}00")
     return f"{country}{98 - int(digits) % 97:02}{body}"
 
 
 def card(digits: str) -> str:
-    """The number of a card with the right last digit."""
+    """A card number with a correct last digit."""
     return next(f"{digits}{last}" for last in range(10) if not card_number_error(f"{digits}{last}"))
 
 
@@ -51,7 +51,7 @@ def shown(text: str) -> str:
 
 
 @given(st.sampled_from(sorted(IBAN_LENGTHS)), INNER, st.data())
-def test_an_account_is_told_from_one_with_a_slip(country: str, inner: str, data: st.DataObject) -> None:
+def test_format_iban_with_typo_fails(country: str, inner: str, data: st.DataObject) -> None:
     right = account(country, inner)
     assert iban_error(right) == ""
     assert (
@@ -65,13 +65,13 @@ def test_an_account_is_told_from_one_with_a_slip(country: str, inner: str, data:
         st.sampled_from([one for one in "0123456789" if one != right[at]] if right[at].isdigit() else "0123456789")
     )
     slip = right[:at] + other + right[at + 1 :]
-    if right[at].isdigit():  # ISO 7064 finds each of these
+    if right[at].isdigit():  # ISO 7064 detects each of these
         assert outcome({"iban": slip}) == outcome(f"Pay to {slip}.") == "fail"
         assert outcome({"iban": right[:at] + right[at + 1 :]}) == "fail"
 
 
 @given(st.integers(10**10, 10**18 - 1), st.data())
-def test_a_card_is_told_from_one_with_a_slip(number: int, data: st.DataObject) -> None:
+def test_format_card_with_typo_fails(number: int, data: st.DataObject) -> None:
     right = card(str(number))
     assert outcome({"card_number": right}) == outcome({"card_number": int(right)}) == "pass"
     at = data.draw(st.integers(0, len(right) - 1))
@@ -80,7 +80,7 @@ def test_a_card_is_told_from_one_with_a_slip(number: int, data: st.DataObject) -
 
 
 @given(st.integers(1000, 2999), st.integers(0, 99), st.integers(0, 99))
-def test_a_date_is_one_that_exists(year: int, month: int, day: int) -> None:
+def test_format_date_must_exist(year: int, month: int, day: int) -> None:
     try:
         exists = date(year, month, day) is not None
     except ValueError:
@@ -89,7 +89,7 @@ def test_a_date_is_one_that_exists(year: int, month: int, day: int) -> None:
 
 
 @given(st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ", min_size=2, max_size=3))
-def test_a_code_is_one_of_its_list(code: str) -> None:
+def test_format_code_must_be_listed(code: str) -> None:
     country = "pass" if code in COUNTRIES | COUNTRIES_ALPHA3 else "unknown" if code in RESERVED_COUNTRIES else "fail"
     assert outcome({"country_code": code}) == country
     currency = "pass" if code in CURRENCIES else "unknown" if code in FORMER_CURRENCIES else "fail"
@@ -98,7 +98,7 @@ def test_a_code_is_one_of_its_list(code: str) -> None:
         assert outcome({"language_code": code.lower()}) == ("pass" if code.lower() in LANGUAGES else "fail")
 
 
-def test_the_lists_are_whole() -> None:
+def test_format_code_lists_are_complete() -> None:
     assert (len(COUNTRIES), len(COUNTRIES_ALPHA3), len(CURRENCIES), len(LANGUAGES)) == (249, 249, 178, 184)
     assert not CURRENCIES & FORMER_CURRENCIES
     assert set(IBAN_LENGTHS) <= COUNTRIES | RESERVED_COUNTRIES
@@ -110,8 +110,10 @@ def test_the_lists_are_whole() -> None:
     [
         ({"answer": "2024-02-30"}, "fail"), ("on 30 February 2024", "fail"), ("on 29 February 2024", "pass"),
         ({"due_date": "spring"}, "pass"),
-        ({"due_date": "2024-13-05"}, "fail"), ({"dates": ["2024-12-05", "2024-13-05"]}, "fail"), ("card 4111 1111 1111 1111", "pass"),
-        ("card 4111 1111 1111 1112", "unknown"), ("the order 9111 1111 1111 1112", "pass"), ("4111111111111112", "pass"),
+        ({"due_date": "2024-13-05"}, "fail"), ({"dates": ["2024-12-05", "2024-13-05"]}, "fail"),
+        ("card 4111 1111 1111 1111", "pass"),
+        ("card 4111 1111 1111 1112", "unknown"), ("the order 9111 1111 1111 1112", "pass"),
+        ("4111111111111112", "pass"),
         ("Pay to DE89 3704 0044 0532 0130 0.", "unknown"), ("part XX12 3456 7890 1234 5678", "pass"),
         ({"iban": "XX12 3456 7890 1234"}, "unknown"),
         ({"iban": "my account"}, "fail"), ({"debtorIban": "DE89370400440532013001"}, "fail"),
@@ -125,33 +127,43 @@ def test_the_lists_are_whole() -> None:
         ({"language_code": "xx"}, "fail"),
         ({"locale": "en_XQ"}, "fail"),
         ({"language": "Go"}, "pass"), ("", "pass"), (7, "pass"),
-        # what is four other numbers
-        ("Fiscal years 2019 2020 2021 2022", "pass"), ({"years": "2019-2020-2021-2022"}, "pass"), ("5012 3044 2210 4411 units", "unknown"),
-        # what is neither account nor card, or not shown whole
-        ({"iban_holder": "Max Muster"}, "pass"), ({"iban_bank": "Deutsche Bank"}, "pass"), ({"iban_valid": "yes"}, "pass"),
-        ({"iban_number": "DE89370400440532013001"}, "fail"), ({"id_card_number": "L01X00T47"}, "pass"), ({"pan": "ABCPE1234F"}, "pass"),
-        ({"insurance_card_no": "A123456789"}, "pass"), ({"loyalty_card_number": "123456"}, "pass"), ({"credit_card": "Visa"}, "pass"),
-        ({"credit_card": "4111111111111112"}, "fail"), ({"debit_card_no": "4111111111111112"}, "fail"), ({"cardNumber": "none"}, "fail"),
+        # four separate numbers
+        ("Fiscal years 2019 2020 2021 2022", "pass"), ({"years": "2019-2020-2021-2022"}, "pass"),
+        ("5012 3044 2210 4411 units", "unknown"),
+        # neither an account nor a card, or not shown in full
+        ({"iban_holder": "Max Muster"}, "pass"), ({"iban_bank": "Deutsche Bank"}, "pass"),
+        ({"iban_valid": "yes"}, "pass"),
+        ({"iban_number": "DE89370400440532013001"}, "fail"), ({"id_card_number": "L01X00T47"}, "pass"),
+        ({"pan": "ABCPE1234F"}, "pass"),
+        ({"insurance_card_no": "A123456789"}, "pass"), ({"loyalty_card_number": "123456"}, "pass"),
+        ({"credit_card": "Visa"}, "pass"),
+        ({"credit_card": "4111111111111112"}, "fail"), ({"debit_card_no": "4111111111111112"}, "fail"),
+        ({"cardNumber": "none"}, "fail"),
         ({"card_number": "**** **** **** 1234"}, "unknown"), ({"card_number": "XXXX-XXXX-XXXX-1111"}, "unknown"),
         ({"iban": "DE89 **** **** **** 3000 00"}, "unknown"), ({"iban": "DE89 … 00"}, "unknown"),
         # names in use that no list has
         ({"country": "UAE"}, "unknown"), ({"currency": "RMB"}, "unknown"), ({"country_code": "UAE"}, "fail"),
         ({"country_code": "+49"}, "pass"), ({"language_code": "es-419"}, "pass"), ({"language_code": "zh-yue"}, "pass"),
-        ({"language_code": "zh-Hant-TW"}, "pass"), ({"language_code": "de-CH-1996"}, "pass"), ({"locale": "en_US.UTF-8"}, "pass"),
-        ({"language_code": "de-u-co-phonebk"}, "pass"), ({"programming_language": "js"}, "pass"), ({"target_language": "xx"}, "unknown"),
-        ({"notes": "version 2024.02.30"}, "pass"), ({"due_date": "2024.02.30"}, "fail"), ("in June 31 people died", "pass"),
+        ({"language_code": "zh-Hant-TW"}, "pass"), ({"language_code": "de-CH-1996"}, "pass"),
+        ({"locale": "en_US.UTF-8"}, "pass"),
+        ({"language_code": "de-u-co-phonebk"}, "pass"), ({"programming_language": "js"}, "pass"),
+        ({"target_language": "xx"}, "unknown"),
+        ({"notes": "version 2024.02.30"}, "pass"), ({"due_date": "2024.02.30"}, "fail"),
+        ("in June 31 people died", "pass"),
     ],
 )  # fmt: skip
-def test_fields_are_looked_at_by_their_names_and_texts_by_what_stands_in_them(answer: Any, says: str) -> None:
+def test_format_checks_fields_by_name_and_texts_by_content(answer: Any, says: str) -> None:
     assert outcome(answer) == says
 
 
 @pytest.mark.parametrize(
     ("form", "good", "bad"),
-    [("iban", "DE89370400440532013000", "x"), ("card", "4111111111111111", "1"), ("country", "DE", "Germany"), ("currency", "EUR", "€"),
-     ("language", "en-US", "English"), ("date", "2024-02-29", "2024-02-30"), ("date-time", "2024-02-29T10:00:00", "2024-02-30T10:00:00")],
+    [("iban", "DE89370400440532013000", "x"), ("card", "4111111111111111", "1"), ("country", "DE", "Germany"),
+     ("currency", "EUR", "€"),
+     ("language", "en-US", "English"), ("date", "2024-02-29", "2024-02-30"),
+     ("date-time", "2024-02-29T10:00:00", "2024-02-30T10:00:00")],
 )  # fmt: skip
-def test_a_format_of_the_type_says_what_a_field_is(form: str, good: str, bad: str) -> None:
+def test_format_keyword_of_type_determines_kind(form: str, good: str, bad: str) -> None:
     schema = {"type": "object", "properties": {"it": {"type": "string", "format": form}}}
     assert check_format({"it": good}, schema, ()).outcome == "pass"
     verdict = check_format({"it": bad}, schema, ())
@@ -164,7 +176,7 @@ def test_a_format_of_the_type_says_what_a_field_is(form: str, good: str, bad: st
     st.data(),
     st.sampled_from([", ", ",", "; ", "/", " / ", " and ", " | "]),
 )
-def test_several_codes_in_one_text_are_looked_at_one_by_one(
+def test_format_several_codes_are_checked_separately(
     field: tuple[str, frozenset[str]], data: st.DataObject, between: str
 ) -> None:
     name, codes = field
@@ -177,14 +189,14 @@ def test_several_codes_in_one_text_are_looked_at_one_by_one(
 
 
 @given(st.integers(0, 9999), st.sampled_from(["{}", "ending in {}", "({})", "Visa {}"]))
-def test_four_digits_may_be_the_last_of_a_card_where_its_name_alone_says_what_it_is(digits: int, shape: str) -> None:
+def test_format_four_digits_in_named_card_field_are_unknown(digits: int, shape: str) -> None:
     text = shape.format(f"{digits:04}")
     assert outcome({"card_number": text}) == "unknown"
     schema = {"type": "object", "properties": {"it": {"type": "string", "format": "card"}}}
     assert check_format({"it": text}, schema, ()).outcome == "fail"
 
 
-def test_quotes_expressions_and_choices_are_passed_over() -> None:
+def test_format_skips_quotes_expressions_and_enums() -> None:
     schema = {
         "type": "object",
         "properties": {"q": {"type": "string", "format": "quote"}, "country": {"enum": ["DX"]}, "expression": TEXT},
@@ -194,7 +206,7 @@ def test_quotes_expressions_and_choices_are_passed_over() -> None:
 
 @agent(prompt="The account of {{ text }}")
 def account_of(text: str) -> str:
-    """An account."""
+    """Returns an account."""
     return answered_by_model()
 
 
@@ -203,6 +215,6 @@ def paid(text: str) -> str:
     return accepted(account_of(text=text), checks=format_ & numbers, against=text)
 
 
-def test_it_is_a_word_in_python() -> None:
+def test_format_name_is_exported() -> None:
     assert next(iter(paid.graph.nodes.values())).checks == ("format", "numbers")
     assert "checks=format_ & numbers" in to_python(paid.graph)

@@ -1,4 +1,4 @@
-"""Back-off: what the parts of an answer are, the answer without some of them, and the verdict on what is left."""
+"""Back-off: parts of an answer, the answer without some of them, and the verdict on the rest."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def backed(
     accept: float = 0.5,
     checks: tuple[str, ...] = ("entailment",),
 ) -> VerificationResult:
-    """The ruling where the judge gives the claims these probabilities, in their order."""
+    """The result if the judge returns these probabilities for the claims, in order."""
     situation = VerificationRequest(
         value=value,
         schema=schema,
@@ -71,7 +71,7 @@ def left(value: Any, ruling: VerificationResult) -> Any:
 # Parts
 
 
-def test_a_text_goes_by_sentences_and_a_list_by_elements() -> None:
+def test_split_answer_text_by_sentence_and_list_by_element() -> None:
     assert texts("It is tall. It is old!", TEXT) == ["It is tall.", "It is old!"]
     assert texts(["It is tall. It is old!", "It is iron."], TEXTS) == ["It is tall. It is old!", "It is iron."]
     value = {
@@ -81,7 +81,7 @@ def test_a_text_goes_by_sentences_and_a_list_by_elements() -> None:
     assert texts(value, FACTS) == ["Eiffel; built it", "Ada; saw it", "See.", "There."]
 
 
-def test_an_element_inside_an_element_is_a_part_of_its_own() -> None:
+def test_split_answer_nested_element_is_own_part() -> None:
     schema = {"type": "array", "items": {"type": "object", "properties": {"title": TEXT, "facts": TEXTS}}}
     value = [{"title": "Tower", "facts": ["tall", "old"]}]
     assert [(part.steps, part.text) for part in split_answer(value, schema)] == [
@@ -108,17 +108,17 @@ def test_an_element_inside_an_element_is_a_part_of_its_own() -> None:
         ("It began in 1990. It ended.", 2),
     ],
 )
-def test_sentences_end_where_people_end_them(text: str, count: int) -> None:
+def test_sentence_spans_handle_abbreviations_and_lists(text: str, count: int) -> None:
     assert len(list(sentence_spans(text))) == count
 
 
 @pytest.mark.parametrize("part", [" ", "a. ", "\n", ". ", "1. ", ".)"])
-def test_a_long_text_is_parted_in_bounded_time(part: str) -> None:
+def test_sentence_spans_long_text_takes_bounded_time(part: str) -> None:
     assert_cost(lambda: list(sentence_spans(part * 200_000 + "x")), at_most=2_000)
 
 
 @given(st.text(st.sampled_from("Ab1. !?\n\"'…"), max_size=40))
-def test_sentences_are_all_of_a_text(text: str) -> None:
+def test_sentence_spans_cover_the_text(text: str) -> None:
     spans = list(sentence_spans(text))
     assert all(text[start:end].strip() for start, end in spans)
     if spans:
@@ -137,7 +137,7 @@ VALUES = st.recursive(
 
 
 @given(VALUES, st.data())
-def test_what_is_left_has_the_parts_that_were_not_dropped_and_no_others(value: Any, data: st.DataObject) -> None:
+def test_remove_parts_keeps_exactly_the_other_parts(value: Any, data: st.DataObject) -> None:
     found = split_answer(value, {})
     gone = [part for part in found if data.draw(st.booleans())]
     dropped = [part.to_dropped("", 0.1) for part in gone]
@@ -151,10 +151,10 @@ def test_what_is_left_has_the_parts_that_were_not_dropped_and_no_others(value: A
     assert remove_parts(value, []).value == value
 
 
-# The verdict
+# Verdict
 
 
-def test_what_the_evidence_does_not_bear_out_is_dropped_and_the_rest_accepted() -> None:
+def test_back_off_drops_unsupported_and_accepts_rest() -> None:
     text = "It was completed in 1889. It is made of wood. It stands in Paris."
     ruling = backed(text, TEXT, 0.9, 0.2, 0.8)
     assert (ruling.accepted, ruling.score) == (True, 0.8)
@@ -165,14 +165,14 @@ def test_what_the_evidence_does_not_bear_out_is_dropped_and_the_rest_accepted() 
     assert of(ruling).reason == "1 of 3 parts were dropped"
 
 
-def test_elements_move_up_and_their_evidence_with_them() -> None:
+def test_back_off_moves_elements_and_their_evidence() -> None:
     ruling = backed(["wood", "1889", "iron", "Paris"], TEXTS, 0.1, 0.9, 0.4, 0.7)
     assert left(["wood", "1889", "iron", "Paris"], ruling) == ["1889", "Paris"]
     assert [one.field for one in of(ruling).evidence] == ["[0]", "[1]"]
     assert [one.path for one in of(ruling).dropped] == ["[0]", "[2]"]
 
 
-def test_an_element_is_as_probable_as_its_weakest_claim() -> None:
+def test_back_off_element_has_score_of_weakest_claim() -> None:
     facts = [{"who": "Eiffel", "what": "built it", "year": 1889}, {"who": "Ada", "what": "saw it", "year": 1}]
     value = {"facts": facts, "note": None}
     ruling = backed(value, FACTS, 0.9, 0.6, 0.9, 0.2)
@@ -181,37 +181,35 @@ def test_an_element_is_as_probable_as_its_weakest_claim() -> None:
     assert [one.score for one in of(ruling).dropped] == [0.2]
 
 
-def test_a_part_below_what_is_asked_is_dropped_though_it_is_likely() -> None:
+def test_back_off_part_below_threshold_is_dropped() -> None:
     ruling = backed(["a", "b"], TEXTS, 0.9, 0.7, accept=0.8)
-    assert [(one.text, one.reason) for one in of(ruling).dropped] == [
-        ("b", "it is supported to 0.700, and 0.800 is asked")
-    ]
+    assert [(one.text, one.reason) for one in of(ruling).dropped] == [("b", "its support is 0.700, below 0.800")]
     assert backed(["a", "b"], TEXTS, 0.9, 0.8, accept=0.8).score == 0.8
 
 
-def test_what_is_contradicted_or_not_known_is_never_kept() -> None:
+def test_back_off_contradicted_or_unknown_is_never_kept() -> None:
     ruling = backed(["a", "b", "c"], TEXTS, 0.9, JudgeReply(error="it is late"), said(0.3, 0.6), accept=0.0)
     assert [(one.text, one.score) for one in of(ruling).dropped] == [("b", None), ("c", 0.0)]
 
 
-def test_an_answer_of_which_nothing_is_left_is_withheld() -> None:
+def test_back_off_nothing_left_is_withheld() -> None:
     ruling = backed(["a", "b"], TEXTS, 0.1, 0.3)
     assert not ruling.accepted
-    assert "none of 2 parts is borne out; of the best one: the evidence does not state 'b'" in ruling.reason
+    assert "none of 2 parts is supported; the best one: the evidence does not state 'b'" in ruling.reason
     silent = backed(["a", "b"], TEXTS, JudgeReply(error="gone"), JudgeReply(error="gone"))
     assert (silent.accepted, of(silent).outcome) == (False, "unknown")
 
 
-def test_what_is_left_must_be_of_its_type() -> None:
+def test_back_off_rest_must_match_its_type() -> None:
     both = {"type": "object", "properties": {"a": TEXT, "b": {"type": ["string", "null"]}}, "required": ["a", "b"]}
     assert left({"a": "x", "b": "y"}, backed({"a": "x", "b": "y"}, both, 0.9, 0.1)) == {"a": "x", "b": None}
     ruling = backed({"a": "x", "b": "y"}, both, 0.1, 0.9)
     assert not ruling.accepted
-    assert "what is left is not of its type: a: expected str" in ruling.reason
+    assert "the rest is not of its type: a: expected str" in ruling.reason
     assert not backed(["a", "b"], {**TEXTS, "minItems": 2}, 0.1, 0.9).accepted
 
 
-def test_the_other_checks_are_about_what_is_left() -> None:
+def test_back_off_other_checks_judge_the_rest() -> None:
     text = "It was completed in 1889. It has 77 floors."
     ruling = backed(text, TEXT, 0.9, 0.1, checks=("numbers", "entailment"))
     assert ruling.accepted
@@ -221,15 +219,13 @@ def test_the_other_checks_are_about_what_is_left() -> None:
     assert "77" in refused.reason
 
 
-def test_what_claims_nothing_is_accepted_as_it_is() -> None:
+def test_back_off_without_claims_is_accepted_unchanged() -> None:
     assert backed([], TEXTS).accepted
     assert not backed([], TEXTS, checks=("quote", "entailment")).accepted
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.floats(0, 1))
-def test_every_part_that_is_kept_reaches_what_is_asked_and_every_other_one_is_dropped(
-    scores: list[float], accept: float
-) -> None:
+def test_back_off_keeps_exactly_parts_at_threshold(scores: list[float], accept: float) -> None:
     value = [f"c{at}" for at in range(len(scores))]
     ruling = backed(value, TEXTS, *scores, accept=accept)
     kept = [name for name, score in zip(value, scores, strict=True) if score >= max(accept, 0.5)]
@@ -240,7 +236,7 @@ def test_every_part_that_is_kept_reaches_what_is_asked_and_every_other_one_is_dr
         assert ruling.score == min(score for score in scores if score >= max(accept, 0.5))
 
 
-def test_without_backing_off_nothing_is_dropped() -> None:
+def test_back_off_disabled_drops_nothing() -> None:
     situation = VerificationRequest(
         value=["a", "b"], schema=TEXTS, evidence=TOWER, checks=("entailment",), judges={"entailment": JUDGE}
     )

@@ -1,4 +1,4 @@
-"""What a quote must have to pass: words that carry meaning, and no negation cut off before it."""
+"""What a quote needs to pass: content words, and no negation cut off before it."""
 
 from __future__ import annotations
 
@@ -50,9 +50,11 @@ FILLERS = [
     "der",
 ]
 NEGATIONS = [
-    "not ", "NOT ", "never ", "no ", "without ", "isn't ", "can't ", "wasn’t ", "cannot ", "neither ", "nor ", "not really ",
+    "not ", "NOT ", "never ", "no ", "without ", "isn't ", "can't ", "wasn’t ", "cannot ", "neither ", "nor ",
+    "not really ",
     "not a ", "not\n",
-    "not\u200b ", "not “", "not (", "not *", "non-", "nicht ", "kein ", "keine ", "pas ", "sans ", "no ", "nunca ", "sin ",
+    "not\u200b ", "not “", "not (", "not *", "non-", "nicht ", "kein ", "keine ", "pas ", "sans ", "no ", "nunca ",
+    "sin ",
     "non ", "não ", "niet ",
     "не ", "без ", "不", "没", "未",
 ]  # fmt: skip
@@ -67,18 +69,18 @@ def outcome(value: Any, *evidence: str) -> str:
 
 
 @pytest.mark.parametrize("quote", ["a", ".", "The", "made of wood"])
-def test_a_quote_that_says_nothing_and_one_without_its_negation_do_not_pass(quote: str) -> None:
+def test_quote_without_content_or_negation_does_not_pass(quote: str) -> None:
     assert outcome({"answer": "It is made of gold", "quote": quote}) == "unknown"
 
 
 @pytest.mark.parametrize("quote", [".", "The", "a", "it was", "It was not", "with", "IN THE", "Ｔｈｅ", "t", "A"])
-def test_a_quote_without_content_does_not_bear_out_an_answer(quote: str) -> None:
+def test_quote_without_content_does_not_support_answer(quote: str) -> None:
     text = "It was not in the way. A tower with it. I can't. IN THE END. The end."
     assert outcome({"answer": "It is made of gold", "quote": quote}, text) != "pass"
     assert outcome({"answer": "It is made of gold", "quotes": [quote]}, text) != "pass"
 
 
-def test_the_words_of_a_quote_decide_whether_it_passes() -> None:
+def test_quote_content_words_determine_verdict() -> None:
     random = Random(1)
     for _ in range(800):
         words = random.choices(FILLERS, k=random.randint(1, 5))
@@ -90,7 +92,7 @@ def test_the_words_of_a_quote_decide_whether_it_passes() -> None:
         assert said == ("pass" if with_content else "unknown"), quote
 
 
-def test_a_quote_directly_behind_a_negation_passes_only_where_it_also_stands_without_one() -> None:
+def test_quote_after_negation_needs_another_occurrence() -> None:
     random = Random(2)
     for negation in NEGATIONS:
         for _ in range(8):
@@ -105,12 +107,12 @@ def test_a_quote_directly_behind_a_negation_passes_only_where_it_also_stands_wit
 
 
 @pytest.mark.parametrize("apostrophe", ["'", "’"])
-def test_a_quote_that_ends_inside_a_negation_does_not_pass(apostrophe: str) -> None:
+def test_quote_ending_inside_negation_does_not_pass(apostrophe: str) -> None:
     assert outcome({"answer": "He swims", "quote": "Otis can"}, f"Otis can{apostrophe}t swim.") == "unknown"
 
 
 @pytest.mark.parametrize("answer", ["gold", "Otis", "1889", "No", "5", "C", "東", "The Who", "WHO", "IT", "US"])
-def test_an_answer_that_is_its_own_quote_passes(answer: str) -> None:
+def test_quote_answer_that_is_its_own_quote_passes(answer: str) -> None:
     text = f"They say {answer} there."
     assert outcome(answer, text) == "pass"
     assert outcome({"quote": answer}, text) == "pass"
@@ -118,16 +120,16 @@ def test_an_answer_that_is_its_own_quote_passes(answer: str) -> None:
 
 
 @pytest.mark.parametrize("answer", ["the", ".", "of", "-", "a"])
-def test_an_answer_of_stop_words_is_no_quote(answer: str) -> None:
+def test_quote_of_stop_words_is_unknown(answer: str) -> None:
     assert outcome(answer, f"They say {answer} there.") == "unknown"
 
 
-def test_what_stands_nowhere_still_fails() -> None:
+def test_quote_not_in_evidence_fails() -> None:
     assert outcome({"answer": "gold", "quote": "made of gold"}) == "fail"
     assert outcome({"answer": "gold", "quote": ""}) == "fail"
 
 
-def test_words_between_a_negation_and_a_quote_part_them() -> None:
+def test_quote_words_after_negation_separate_it() -> None:
     assert outcome("iron", "It is not wood, but iron.") == "pass"
     assert outcome("iron", "No. Iron it is.") == "pass"
     assert outcome("1889", "No, 1889.") == "pass"

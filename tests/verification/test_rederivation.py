@@ -1,4 +1,4 @@
-"""V2 and V3: answers that say the same, another agent's, and samples."""
+"""V2 and V3: equivalent answers, rederivation by another agent, and agreement of samples."""
 
 from __future__ import annotations
 
@@ -32,42 +32,48 @@ JSON = st.recursive(
 @pytest.mark.parametrize(
     ("left", "right", "alike"),
     [
-        ("1,200 dollars", "$1200", True), ("The Eiffel Tower", "eiffel  tower.", True), ("8 February 2007", "2007-02-08", True),
+        ("1,200 dollars", "$1200", True), ("The Eiffel Tower", "eiffel  tower.", True),
+        ("8 February 2007", "2007-02-08", True),
         ("February 2007", "2007-02-08", False), ("four", "4", True), ("-5", "5", False), ("1.5", "15", False),
         ("2 million", "2,000,000", True),
-        (1889, "in 1889", True), (1889, "1889 or 1890", False), (1889.0, 1889, True), (True, 1, False), (None, "", False),
-        (["a", "B"], ["b", "A", "a"], True), (["a"], ["a", "b"], False), ({"x": "1"}, {"x": 1}, True), ({"x": 1}, {"y": 1}, False),
-        ("10 - 20", "10-20", True), ("3 m", "3 million", False), ("324m", "324 m", True), (324, "324m", True), ("5m", "5 million", True),
-        ("Apartment 12 B", "Apartment 12", False), ("one thousand two hundred", "1200", True), ("3.11.7", "3.11.9", False),
+        (1889, "in 1889", True), (1889, "1889 or 1890", False), (1889.0, 1889, True), (True, 1, False),
+        (None, "", False),
+        (["a", "B"], ["b", "A", "a"], True), (["a"], ["a", "b"], False), ({"x": "1"}, {"x": 1}, True),
+        ({"x": 1}, {"y": 1}, False),
+        ("10 - 20", "10-20", True), ("3 m", "3 million", False), ("324m", "324 m", True), (324, "324m", True),
+        ("5m", "5 million", True),
+        ("Apartment 12 B", "Apartment 12", False), ("one thousand two hundred", "1200", True),
+        ("3.11.7", "3.11.9", False),
         (float("nan"), "5", False), (float("inf"), "5", False), (float("nan"), float("nan"), True),
         (12345678901234567890123456789012, "12345678901234567890123456789012", True),
-        ("not in Paris", "in Paris", False), ("!", "?", False), ("Straße", "STRASSE", True), ("12%", "12 per cent", True),
+        ("not in Paris", "in Paris", False), ("!", "?", False), ("Straße", "STRASSE", True),
+        ("12%", "12 per cent", True),
     ],
 )  # fmt: skip
-def test_answers_say_the_same_by_number_date_set_or_text(left: Any, right: Any, alike: bool) -> None:
+def test_is_equivalent_by_number_date_set_or_text(left: Any, right: Any, alike: bool) -> None:
     assert is_equivalent(left, right) is alike
     assert is_equivalent(right, left) is alike
 
 
 @given(JSON, JSON)
-def test_saying_the_same_is_symmetric_and_everything_says_the_same_as_itself(left: Any, right: Any) -> None:
+def test_is_equivalent_is_symmetric_and_reflexive(left: Any, right: Any) -> None:
     assert is_equivalent(left, left)
     assert is_equivalent(left, right) == is_equivalent(right, left)
 
 
 @given(st.text(max_size=30))
-def test_case_and_spacing_make_no_difference_to_words(text: str) -> None:
+def test_is_equivalent_ignores_case_and_spacing(text: str) -> None:
     plain = " ".join(word for word in text.split() if word.isascii() and word.isalpha())
     assert is_equivalent(plain, f"  {plain.upper().replace(' ', '   ')} ")
 
 
 @given(st.lists(st.sampled_from(["a", "A.", "b", "1", "one", "c d"]), max_size=8))
-def test_every_answer_is_in_one_cluster(values: list[str]) -> None:
+def test_cluster_equivalent_is_a_partition(values: list[str]) -> None:
     found = cluster_equivalent(values)
     assert sorted(index for cluster in found for index in cluster) == list(range(len(values)))
 
 
-def test_the_essence_is_the_answer_without_what_speaks_of_it() -> None:
+def test_answer_content_leaves_out_metadata() -> None:
     assert answer_content({"answer": "x", "quote": "y", "expression": "1", "score": 0.9}, READING) == "x"
     assert answer_content({"answer": "y"}, {"type": "object", "properties": {"answer": QUOTED}}) == "y"
     assert answer_content({"a": 1, "b": 2}, {"type": "object"}) == {"a": 1, "b": 2}
@@ -77,7 +83,7 @@ def test_the_essence_is_the_answer_without_what_speaks_of_it() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(SCORE_FIELDS))
-def test_a_probability_by_any_of_its_names_is_no_part_of_an_answer(name: str) -> None:
+def test_answer_content_leaves_out_probabilities(name: str) -> None:
     assert answer_content({"label": "yes", name: 0.1}, {"type": "object"}) == "yes"
     assert check_numbers({"label": "yes", name: 0.93}, {"type": "object"}, (EvidenceSource("it is"),)).outcome == "pass"
 
@@ -85,20 +91,20 @@ def test_a_probability_by_any_of_its_names_is_no_part_of_an_answer(name: str) ->
 @pytest.mark.parametrize(
     ("reply", "outcome"),
     [
-        (JudgeReply("1889"), "pass"), (JudgeReply({"answer": "1889", "quote": "q"}), "pass"), (JudgeReply("1890"), "fail"),
-        (JudgeReply(None), "unknown"), (JudgeReply(error="E006 late"), "unknown"), (JudgeReply({"a": 1, "b": 2}), "unknown"),
+        (JudgeReply("1889"), "pass"), (JudgeReply({"answer": "1889", "quote": "q"}), "pass"),
+        (JudgeReply("1890"), "fail"),
+        (JudgeReply(None), "unknown"), (JudgeReply(error="E006 late"), "unknown"),
+        (JudgeReply({"a": 1, "b": 2}), "unknown"),
     ],
 )  # fmt: skip
-def test_another_agent_that_comes_to_another_answer_fails_it_and_one_without_leaves_it_open(
-    reply: JudgeReply, outcome: str
-) -> None:
+def test_rederive_other_answer_fails_and_abstention_is_unknown(reply: JudgeReply, outcome: str) -> None:
     assert (
         judge_rederivation({"answer": "in 1889".removeprefix("in "), "quote": "q"}, READING, READING, [reply]).outcome
         == outcome
     )
 
 
-def test_records_are_compared_by_the_fields_that_both_have() -> None:
+def test_rederive_records_compare_common_fields() -> None:
     schema = {"type": "object"}
     assert judge_rederivation({"a": "x", "b": 1}, schema, schema, [JudgeReply({"a": "X", "c": 2})]).outcome == "unknown"
     assert (
@@ -115,7 +121,7 @@ SLOTS = {"type": "object", "properties": {"parties": {"type": "array", "items": 
     st.lists(st.sampled_from(["Ada Ltd", "Bo AG", "Cy", "1,200"]), max_size=5),
     st.lists(st.sampled_from(["ada ltd", "bo ag.", "1200"]), max_size=5),
 )
-def test_two_extractors_find_the_same_set_in_whatever_order_or_another_one(first: list[str], second: list[str]) -> None:
+def test_rederive_extracted_sets_compare_without_order(first: list[str], second: list[str]) -> None:
     """VERIFICATION, V0.5: set equality between two extractors."""
     meant = {"ada ltd": "Ada Ltd", "bo ag.": "Bo AG", "1200": "1,200"}
     equal = set(first) == {meant[one] for one in second}
@@ -127,7 +133,7 @@ def test_two_extractors_find_the_same_set_in_whatever_order_or_another_one(first
     assert judge_rederivation(mine, SLOTS, SLOTS, [JudgeReply({**theirs, "due": "2 March 2026"})]).outcome == "fail"
 
 
-def test_the_inputs_of_another_agent_are_the_same_by_name_and_the_evidence() -> None:
+def test_rederive_inputs_are_same_names_and_evidence() -> None:
     wants = {"type": "object", "properties": {"question": TEXT, "evidence": TEXT}, "required": ["question", "evidence"]}
     other = Contract("other", "agent", wants, TEXT)
     assert build_inputs(other, {"question": "q", "draft": "d"}, [EvidenceSource("one"), EvidenceSource("two")]) == {
@@ -146,9 +152,7 @@ def test_the_inputs_of_another_agent_are_the_same_by_name_and_the_evidence() -> 
         (["x", JudgeReply(error="late"), JudgeReply(error="late")], "unknown", 0.5),
     ],
 )  # fmt: skip
-def test_samples_agree_by_the_entropy_of_their_clusters_and_dissent_never_fails(
-    values: list[Any], outcome: str, score: float
-) -> None:
+def test_agree_score_is_cluster_entropy_and_never_fails(values: list[Any], outcome: str, score: float) -> None:
     verdict = judge_agreement(
         "x", TEXT, [value if isinstance(value, JudgeReply) else JudgeReply(value) for value in values]
     )

@@ -1,4 +1,4 @@
-"""The check `support`: an answer in the words of its quote."""
+"""The check `support`: answers in the words of their quotes."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ SCHEMA = {
         ("EIFFEL’s", "eiffel’s tower", "pass"),
     ],
 )
-def test_most_words_of_an_answer_stand_in_its_quote(answer: str | None, quote: str | None, outcome: str) -> None:
+def test_support_needs_most_words_in_quote(answer: str | None, quote: str | None, outcome: str) -> None:
     assert check_support({"answer": answer, "quote": quote}, SCHEMA, ()).outcome == outcome
 
 
-def test_the_score_is_the_least_share() -> None:
+def test_support_score_is_lowest_share() -> None:
     assert check_support({"answer": "old Eiffel", "quote": "Eiffel"}, SCHEMA, ()).score == pytest.approx(0.5)
 
 
-def test_a_type_without_quotes_cannot_be_judged() -> None:
+def test_support_type_without_quotes_is_unknown() -> None:
     assert (
         check_support({"answer": "x"}, {"type": "object", "properties": {"answer": {"type": "string"}}}, ()).outcome
         == "unknown"

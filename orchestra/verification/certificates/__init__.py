@@ -1,8 +1,8 @@
 """Certificates: statistical guarantees for accepted outputs, and their files.
 
-`certify` finds a threshold whose share of wrong outputs is bounded, `conformal` one for the claims of answers; `drift` monitors audited
-outputs. The files share one format (`format`) with three kinds: `file` (outputs), `claims_file` (claims) and `combination` (check
-weights). `attempts` and `audits` are the logs beside them.
+`certify` finds a threshold whose share of wrong outputs is bounded, `conformal` one for the claims of answers; `drift`
+monitors audited outputs. The files share one format (`format`) with three kinds: `file` (outputs), `claims_file`
+(claims) and `combination` (check weights). `attempts` and `audits` are the logs beside them.
 """
 
 __all__ = [

@@ -44,7 +44,7 @@ class CertificationAttempt(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
 
 @dataclass(frozen=True, slots=True)
 class AttemptLog:
-    """The lines of a log, and their size in bytes. A last line without a line end is a torn write and is not counted."""
+    """The lines of a log, and their size in bytes. A last line without a line end (a torn write) is ignored."""
 
     lines: tuple[CertificationAttempt, ...] = ()
     size: int = 0
@@ -60,9 +60,9 @@ class AttemptLog:
             try:
                 line = msgspec.json.decode(text, type=CertificationAttempt)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                raise _log_error(f"line {number} is no attempt: {error}", here) from error
+                raise _log_error(f"line {number} is not an attempt: {error}", here) from error
             if line != _with_digest(lines, line):
-                raise _log_error(f"line {number}, or the one before it, was changed since it was written", here)
+                raise _log_error(f"line {number}, or the one before it, was changed after it was written", here)
             lines.append(line)
         return cls(tuple(lines), size)
 
@@ -99,6 +99,4 @@ def _with_digest(
 
 
 def _log_error(why: str, place: SourceLocation) -> InputError:
-    return InputError(
-        "V025", f"the log of attempts cannot be relied on: {why}", location=place, hint="restore the file from a copy"
-    )
+    return InputError("V025", f"the attempt log is invalid: {why}", location=place, hint="restore the file from a copy")

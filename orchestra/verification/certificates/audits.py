@@ -136,7 +136,7 @@ class AuditState:
         if not drift.is_violated:
             return ""
         more = (
-            f", no more than {format_percent(drift.tested_rate)} of this very threshold"
+            f", no more than {format_percent(drift.tested_rate)} of this threshold"
             if drift.tested_rate > drift.promised
             else ""
         )
@@ -146,7 +146,7 @@ class AuditState:
 
 @dataclass(frozen=True, slots=True)
 class AuditLog:
-    """The lines of a log, and their size in bytes. A last line without a line end is a torn write and is not counted."""
+    """The lines of a log, and their size in bytes. A last line without a line end (a torn write) is ignored."""
 
     entries: tuple[AuditEntry, ...] = ()
     size: int = 0
@@ -163,9 +163,9 @@ class AuditLog:
             try:
                 line = _decode(text)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                raise _log_error(f"line {number} is no audit: {error}", here) from error
+                raise _log_error(f"line {number} is not an audit: {error}", here) from error
             if line.digest != _chain_digest(lines[-1].digest if lines else FORMAT, line):
-                raise _log_error(f"line {number}, or the one before it, was changed since it was written", here)
+                raise _log_error(f"line {number}, or the one before it, was changed after it was written", here)
             lines.append(line)
         return cls(tuple(lines), size)
 
@@ -286,6 +286,4 @@ def _chain_digest(before: str, line: AuditEntry) -> str:
 
 
 def _log_error(why: str, place: SourceLocation) -> InputError:
-    return InputError(
-        "V020", f"the log of audits cannot be relied on: {why}", location=place, hint="restore the file from a copy"
-    )
+    return InputError("V020", f"the audit log is invalid: {why}", location=place, hint="restore the file from a copy")

@@ -24,7 +24,10 @@ START_COVERAGE = 0.15
 """Share of answers that the strictest threshold accepts."""
 COVERAGE_STEP = 0.05
 """Increase of that share from one threshold to the next."""
-NONE_ACCEPTED_HINT = "look at what they say of some answers (orchestra run AGENT --json, orchestra check), or certify by others (--checks)"
+NONE_ACCEPTED_HINT = (
+    "look at the check results of some answers (orchestra run AGENT --json, orchestra check), "
+    "or use other checks (--checks)"
+)
 """Hint if no answer passes its checks."""
 SAFETY_FACTOR = 1.25
 """The first test should accept this many times the minimum number of answers, as far as the tuning rows predict."""
@@ -68,7 +71,7 @@ class CertificationTerms:
                     "V006", f"{name} is {value}, and must be above 0 and at most 0.5", hint=f"--{name} 0.05"
                 )
         if not (self.tuning > 0 and self.calibration > 0 and self.tuning + self.calibration < 1):
-            reason = f"{self.tuning} of the rows to tune and {self.calibration} to calibrate leave none to judge by"
+            reason = f"{self.tuning} of the rows to tune and {self.calibration} to calibrate leave no held-out rows"
             raise InputError("V006", reason, hint="0.2 and 0.5")
 
     @property
@@ -312,7 +315,7 @@ def check_sample_size(rows: int, terms: CertificationTerms) -> InsufficientData 
         return None
     return InsufficientData(
         _rows_needed(terms.min_calibration, rows, terms),
-        f"{size:,} of {rows:,} rows calibrate, and {terms.min_accepted:,} accepted answers are needed",
+        f"{size:,} of {rows:,} rows are for calibration, and {terms.min_accepted:,} accepted answers are needed",
     )
 
 
@@ -425,18 +428,18 @@ def _explain_failure(calibration: RankedAnswers, rows: int, terms: Certification
     seen = [calibration.result_at(scores[rank - 1]) for rank in (*ranks, len(scores)) if 0 < rank <= len(scores)]
     best = min(seen, key=lambda found: (found.errors / found.accepted, -found.accepted), default=None)
     if best is None:
-        if (
-            1 - START_COVERAGE
-        ) ** size <= terms.delta:  # fewer pass than the strictest threshold should accept, beyond chance
+        # Beyond chance, fewer pass than the strictest threshold should accept.
+        if (1 - START_COVERAGE) ** size <= terms.delta:
             return Infeasible(f"none of {size:,} answers passes its checks", NONE_ACCEPTED_HINT)
         return InsufficientData(
             _rows_needed(after.min_calibration, rows, terms), f"of {size:,} answers none passes its checks"
         )
-    observed = f"of the {best.accepted:,} surest of {size:,} answers {best.errors:,} {'is' if best.errors == 1 else 'are'} wrong"
+    wrong = f"{best.errors:,} {'is' if best.errors == 1 else 'are'} wrong"
+    observed = f"of the {best.accepted:,} highest-scoring of {size:,} answers {wrong}"
     if size >= terms.min_calibration and all(found.refutes(terms.alpha) for found in seen):
         return Infeasible(f"{observed}, {format_percent(best.errors / best.accepted)}")
     if best.exceeds(terms.alpha) or best.errors == terms.alpha * best.accepted:
-        reason = f"{observed}, which neither carries nor refutes {format_percent(terms.alpha)}"
+        reason = f"{observed}, which neither supports nor rejects {format_percent(terms.alpha)}"
         return InsufficientData(
             _rows_needed(
                 max(after.min_calibration, 2 * size, SAFETY_FACTOR * after.min_accepted * size / best.accepted),

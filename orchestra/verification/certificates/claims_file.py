@@ -104,7 +104,8 @@ class ClaimsCertificate(VoidableCertificate, frozen=True, kw_only=True, forbid_u
         share = self.calibrated.kept / self.calibrated.parts if self.calibrated.parts else 0.0
         again = f"; attempt {self.attempt:,} on its answers" if self.attempt else ""
         right = format_percent(1 - self.alpha)
-        return f"all that is kept is right in at least {right} of answers; keeps {format_percent(share)} of their parts{again}"
+        kept = f"keeps {format_percent(share)} of their parts"
+        return f"all that is kept is right in at least {right} of answers; {kept}{again}"
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -121,7 +122,7 @@ class ClaimsCertificate(VoidableCertificate, frozen=True, kw_only=True, forbid_u
             "calibrated": {"accepted": seen.answers, "wrong": seen.violations},
             "held_out": {"accepted": held_out.answers, "wrong": held_out.violations, "interval": [self.low, self.high]},
             "data": {"name": data.name, "digest": data.digest},
-            "metrics": [f"each part, as somebody judged it; {self.check} by {self.judge} scores it"],
+            "metrics": [f"the label of each part, by a person; {self.check} by {self.judge} scores it"],
             "created_at": self.created_at,
             "assumed": ASSUMPTION,
             "certificate": self.digest,
@@ -152,11 +153,9 @@ class ClaimsCertificate(VoidableCertificate, frozen=True, kw_only=True, forbid_u
         """Returns why the figures do not support the guarantee; empty if they do."""
         seen = self.calibrated
         if not (seen.kept <= seen.parts and seen.violations <= seen.answers == self.data.calibration):
-            return "its counts do not fit together"
+            return "its counts are inconsistent"
         if seen.answers - seen.violations < quantile_rank(seen.answers, self.alpha):
-            return (
-                f"{seen.violations} of {seen.answers} answers with something wrong kept do not carry what it promises"
-            )
+            return f"{seen.violations} of {seen.answers} answers with something wrong kept do not support its guarantee"
         return ""
 
 

@@ -128,10 +128,10 @@ class Combination(CertificateFile, frozen=True, kw_only=True, forbid_unknown_fie
     def find_inconsistency(self) -> str:
         """Returns why the combination is inconsistent; empty if it is valid."""
         if not {weight.check for weight in self.weights} <= set(self.checks):
-            return "it weighs a check that is none of its own"
+            return "it has a weight for a check that is not its own"
         places, shares = [step.total for step in self.isotonic_points], [step.share for step in self.isotonic_points]
         if sorted(places) != places or sorted(shares) != shares or not all(0 <= share <= 1 for share in shares):
-            return "its steps do not rise from 0 to 1"
+            return "its points do not rise within [0, 1]"
         return ""
 
 

@@ -169,14 +169,12 @@ def calibrate(
     dropped = risk_quantile([row.risk for row in calibration], alpha)
     if dropped is None:
         return _without_threshold(
-            found, f"{len(calibration)} answers calibrate, and {found.min_answers} are needed at the least"
+            found, f"{len(calibration)} answers are for calibration, and at least {found.min_answers} are needed"
         )
     threshold = keep_threshold(dropped, floor)
     seen = apply_threshold(calibration, threshold)
     if not seen.kept:
-        return _without_threshold(
-            found, "the wrong parts score as high as the right ones do, and nothing would be kept"
-        )
+        return _without_threshold(found, "the wrong parts score as high as the right ones, so nothing would be kept")
     return FactualityResult(
         alpha,
         seed,

@@ -100,7 +100,7 @@ class DriftMonitor:
             return "not audited"
         if self.is_violated:
             return "refuted"
-        return "not refuted yet; the audits speak against it" if self.evidence > 1 else "not refuted"
+        return "not refuted yet, but the audits point to a violation" if self.evidence > 1 else "not refuted"
 
     @property
     def summary(self) -> str:
@@ -117,8 +117,8 @@ class DriftMonitor:
 def claims_bound(answers: int, violations: int, delta: float) -> float:
     """Upper bound of the rate of answers in which something wrong is kept, with probability `1 - delta`.
 
-    The probability is over the draw of the calibration answers: `violations` of them have a risk above the threshold, so
-    the rate has Beta(violations + 1, answers - violations) at worst (Vovk 2012, *Conditional validity of inductive
+    The probability is over the draw of the calibration answers: `violations` of them have a risk above the threshold,
+    so the rate has Beta(violations + 1, answers - violations) at worst (Vovk 2012, *Conditional validity of inductive
     conformal predictors*, https://arxiv.org/abs/1209.2673, proposition 2b).
     """
     return confidence_interval(violations, answers, 1 - 2 * delta)[1]

@@ -1,4 +1,4 @@
-"""The file `certificate.json`: a certified threshold, its guarantee, the figures that support it, and its dependencies."""
+"""The file `certificate.json`: a certified threshold, its guarantee, its figures and its dependencies."""
 
 from __future__ import annotations
 
@@ -22,12 +22,15 @@ from orchestra.verification.certificates.row_fingerprints import RowFingerprints
 FILE_NAME = CERTIFICATE_FILE
 NODE_SCORE = "the lowest score of the node's checks, each of which passes"
 """The score that is compared with the threshold (`orchestra.verification.acceptance.combined_score`)."""
-WORKFLOW_SCORE = "how sure the least sure is of those that the output follows from"
+WORKFLOW_SCORE = "the lowest confidence of the nodes that the output depends on"
 """The same for a workflow (`orchestra.engine.kinds.confidence`)."""
-COMBINED_SCORE = "what the agent's combination makes of the scores of the node's checks"
+COMBINED_SCORE = "the scores of the node's checks, combined by the agent's combination"
 """The same for a node with `score: combined`."""
 
-ASSUMPTION = "the rows and the inputs to come are drawn alike, and independently (exchangeability); nothing in these figures would show otherwise"
+ASSUMPTION = (
+    "the rows and future inputs are exchangeable (drawn independently from one distribution); "
+    "these figures cannot show a violation"
+)
 """Assumption of every guarantee."""
 
 Proportion = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -57,7 +60,7 @@ class DependencyDigests(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
     def changes(self, now: DependencyDigests) -> list[str]:
         """Describes what changed."""
-        its = "its card or prompt" if self.parts is msgspec.UNSET else "what it says itself"
+        its = "its card or prompt" if self.parts is msgspec.UNSET else "its own definition"
         words = {
             "card": its,
             "model": "the model",
@@ -169,7 +172,8 @@ class Certificate(VoidableCertificate, frozen=True, kw_only=True, forbid_unknown
     @property
     def guarantee(self) -> str:
         """The guarantee in one line."""
-        promise = f"at most {format_percent(self.alpha)} of what is accepted is wrong, with {format_percent(1 - self.delta)} confidence"
+        confidence = f"with {format_percent(1 - self.delta)} confidence"
+        promise = f"at most {format_percent(self.alpha)} of what is accepted is wrong, {confidence}"
         once = (
             "; each group counts once"
             if self.data.grouped
@@ -226,9 +230,9 @@ class Certificate(VoidableCertificate, frozen=True, kw_only=True, forbid_unknown
     def find_inconsistency(self) -> str:
         """Returns why the figures do not support the guarantee; empty if they do."""
         if not self.errors <= self.accepted <= self.data.calibration:
-            return "its counts do not fit together"
+            return "its counts are inconsistent"
         if binomial_tail(self.errors, self.accepted, self.alpha) > self.spent_delta:
-            return f"{self.errors} errors among {self.accepted} accepted do not carry what it promises"
+            return f"{self.errors} errors among {self.accepted} accepted do not support its guarantee"
         return ""
 
 

@@ -1,8 +1,8 @@
 """The format of certificate files: reading, writing, digest, and refusal of other versions.
 
-A file is JSON with the fields `format`, `kind`, `agent` and `digest`; each kind adds its own fields (`file`, `claims_file`,
-`combination`). The digest covers everything else in the file and detects an edit. It is no signature: an edit that also replaces the
-digest makes another certificate.
+A file is JSON with the fields `format`, `kind`, `agent` and `digest`; each kind adds its own fields (`file`,
+`claims_file`, `combination`). The digest covers everything else in the file and detects an edit. It is no signature: an
+edit that also replaces the digest makes another certificate.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class CertificateFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         """Decodes untrusted bytes.
 
         Raises:
-            InputError: V003 for another format, version or kind, and for figures that do not support the guarantee; V004 for a wrong
-                digest.
+            InputError: V003 for another format, version or kind, and for figures that do not support the guarantee;
+                V004 for a wrong digest.
         """
         if len(data) > MAX_BYTES:
             raise cls.invalid_file(f"it has more than {MAX_BYTES >> 20} MiB", location)

@@ -14,7 +14,7 @@ from orchestra.tools import BUILTIN_TOOLS
 from orchestra.workflows.yaml.reader import read
 from tests.cli.shell import Shell
 from tests.cli.stage import Simulated
-from tests.router.house import walked
+from tests.router.sample_capabilities import walked
 
 pytestmark = pytest.mark.slow
 
@@ -404,7 +404,7 @@ def test_where_nothing_serves_the_request_it_says_so_and_names_the_nearest(desk:
     said = desk("ask", "Answer from documents: when was the tower opened?")
     assert said.code == 3
     assert said.out == ""
-    assert "R014  /answer: nothing that is offered serves the request" in said.err
+    assert "R014  /answer: no capability serves the request" in said.err
     assert "the nearest is answer_from_documents (answers a question from documents, with quotes, or says" in said.err
     assert "), which needs documents: list[Document]; --partial plans what can be done" in said.err
     assert desk("ask", WHEN, "--json").json["router"]["rejections"][0]["code"] == "R014"
@@ -463,7 +463,7 @@ def test_anyway_the_router_may_not_decline(desk: Shell) -> None:
     assert said.code == 0, said.err
     first, second, *_ = asked(desk)
     assert "nothing" not in first.inputs["grammar"]
-    assert "/answer: nothing is no answer here: plan what can be done" in second.inputs["request"]
+    assert "/answer: `return nothing` is not allowed here: plan what can be done" in second.inputs["request"]
 
 
 def test_what_is_brought_along_is_read_first_unless_it_is_said_otherwise(desk: Shell) -> None:
@@ -481,10 +481,7 @@ def test_what_is_brought_along_is_read_first_unless_it_is_said_otherwise(desk: S
     summing(aside[0], *PLAN)
     said = desk("ask", WHEN, "-d", "docs")
     assert said.code == 0, said.err
-    assert (
-        "it reads nothing of what was brought along; the first step reads one of input.documents"
-        in asked(desk)[1].inputs["request"]
-    )
+    assert "it reads none of the required inputs; the first step must read one of input.documents" in asked(desk)[1].inputs["request"]
     for more in (("-d", "docs", "--no-grounding"), ()):  # in the end nothing was brought along
         summing(*aside)
         said = desk("ask", WHEN, *more, "--no-cache")

@@ -127,7 +127,7 @@ def test_a_page_has_the_answer_its_evidence_in_its_text_and_what_the_run_is_boun
 
 
 def test_what_was_withheld_stands_there_with_its_reason(shell: Shell) -> None:
-    why = "'in 1890' does not stand in the evidence"
+    why = "'in 1890' does not occur in the evidence"
     page = page_of(shell, told("It was opened in 1889.", quote="in 1890", reason=why, accepted=False))
     words = " ".join(page.words.split())
     assert f"There is no answer: reading: {why}" in words

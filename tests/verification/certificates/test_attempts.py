@@ -1,4 +1,4 @@
-"""Tests of the same rows have delta together: however often somebody tries, hardly anybody ends with a broken certificate."""
+"""Attempts: tests of the same rows share delta, so repeated attempts rarely yield a false certificate."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from orchestra.verification.certificates.row_fingerprints import (
 )
 
 RISK = 0.051
-"""A hair above alpha, whatever the score says: every certificate is a broken one."""
+"""Slightly above alpha for any score: every certificate is false."""
 TRIES = 10
 ROUNDS = 400
 PLACE = SourceLocation("attempts.jsonl", 1)
@@ -67,7 +67,7 @@ def divided_anew(source: random.Random, *, together: bool) -> Iterator[bool]:
 
 
 @pytest.mark.parametrize("tries", [appended, divided_anew])
-def test_who_tries_ten_times_breaks_the_promise_no_more_often_than_delta(tries: type) -> None:
+def test_attempts_ten_tries_keep_error_rate_below_delta(tries: type) -> None:
     broken = [
         sum(any(tries(random.Random(seed), together=together)) for seed in range(ROUNDS)) / ROUNDS
         for together in (True, False)
@@ -76,7 +76,7 @@ def test_who_tries_ten_times_breaks_the_promise_no_more_often_than_delta(tries: 
     assert broken[1] > 0.1, "where each has all of delta"
 
 
-def test_a_walk_ends_where_the_part_of_delta_that_a_test_has_does_not_suffice() -> None:
+def test_attempts_sequence_ends_at_spent_delta() -> None:
     terms, items = (
         CertificationTerms(attempt=2),
         [ScoredAnswer(f"{at:03}", 0.9 if at < 70 else 0.5, wrong=False) for at in range(200)],
@@ -86,7 +86,7 @@ def test_a_walk_ends_where_the_part_of_delta_that_a_test_has_does_not_suffice() 
     assert certified_test(steps, terms.spent_delta) is None
 
 
-def test_all_tests_together_have_delta_and_the_first_most_of_it() -> None:
+def test_delta_shares_sum_to_one_and_first_is_largest() -> None:
     assert sum(delta_share(number) for number in range(1, 10_000)) == pytest.approx(1, abs=1e-4)
     assert [CertificationTerms(attempt=number).spent_delta for number in range(3)] == pytest.approx([0.05, 0.04, 0.005])
     assert (
@@ -100,8 +100,8 @@ def test_all_tests_together_have_delta_and_the_first_most_of_it() -> None:
     )
 
 
-def test_that_an_agent_is_wrong_too_often_is_said_where_the_rows_refute_alpha_and_not_by_chance() -> None:
-    """A true risk of 4.5 % keeps a promise of 5 %: with rows enough it would be certified."""
+def test_infeasible_only_when_rows_reject_alpha_beyond_chance() -> None:
+    """A true risk of 4.5 % satisfies a guarantee of 5 %: with enough rows it would be certified."""
     called = [certify(drawn_at(0.045, seed), CertificationTerms(), rounds=0).outcome for seed in range(200)]
     assert sum(isinstance(one, Infeasible) for one in called) <= 4
     assert isinstance(certify(drawn_at(0.15, 1), CertificationTerms(), rounds=0).outcome, Infeasible)
@@ -132,7 +132,7 @@ def line(*names: str, tested: str = "a") -> CertificationAttempt:
 FIRST, OTHERS = ([digest(canonical(at))[:FINGERPRINT_LENGTH] for at in range(first, first + 500)] for first in (0, 500))
 
 
-def test_rows_are_known_again_among_others_and_those_of_another_file_are_none() -> None:
+def test_fingerprints_identify_rows_among_others() -> None:
     log = AttemptLog((line(*FIRST),))
     for again in (FIRST, FIRST + OTHERS, FIRST[:60], OTHERS * 3 + FIRST):
         assert log.next_number(rows(*again)) == 2
@@ -141,7 +141,7 @@ def test_rows_are_known_again_among_others_and_those_of_another_file_are_none() 
     assert AttemptLog((line(*FIRST), line(*FIRST, *OTHERS))).next_number(rows(*FIRST)) == 3
 
 
-def test_the_log_is_read_as_it_was_written_and_a_changed_line_is_noticed() -> None:
+def test_attempt_log_round_trips_and_detects_changes() -> None:
     first = AttemptLog().encode_next(line(*FIRST))
     log = AttemptLog.from_bytes(first, PLACE)
     both = first + log.encode_next(line(*OTHERS, tested="b"))

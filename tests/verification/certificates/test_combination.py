@@ -1,4 +1,6 @@
-"""A combination: one score of what several checks say, as a file; and what keeps a value from being accepted whatever it says."""
+"""Combination: one score from several checks, its file, and verdicts that prevent acceptance regardless of the
+score.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,7 @@ def combination(**more: Any) -> Combination:
 
 
 def said(confidence: float = 0.5, entailment: float = 0.5, but: tuple[str, str] = ("", "")) -> list[Verdict]:
-    """Verdicts of the three checks, but one with another outcome; those that ask agents fail below 0.5."""
+    """Verdicts of the three checks, one of them with another outcome. Model checks fail below 0.5."""
     soft = PASS if entailment >= 0.5 else FAIL
     found = [
         Verdict("quote", PASS, 1.0),
@@ -50,7 +52,7 @@ def said(confidence: float = 0.5, entailment: float = 0.5, but: tuple[str, str] 
     return [msgspec.structs.replace(one, outcome=but[1]) if one.check == but[0] else one for one in found]
 
 
-def test_a_check_that_asks_agents_is_weighed_and_need_not_pass() -> None:
+def test_combination_model_check_is_weighted_and_may_fail() -> None:
     made = combination()
     assert acceptance.combined_score(said(0.9, 0.3)) == 0.0
     assert not acceptance.is_accepted(said(0.9, 0.3), 0.5)
@@ -62,25 +64,25 @@ def test_a_check_that_asks_agents_is_weighed_and_need_not_pass() -> None:
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.5])
-def test_a_deterministic_fail_still_fails_whatever_the_others_say(threshold: float) -> None:
+def test_combination_deterministic_fail_is_veto(threshold: float) -> None:
     verdicts = said(0.999, 0.999, ("quote", FAIL))
     assert acceptance.combined_score(verdicts, combination()) == 0.0
     assert not acceptance.is_accepted(verdicts, threshold, combination())
 
 
 @pytest.mark.parametrize("check", CHECKS)
-def test_what_a_check_cannot_tell_never_passes(check: str) -> None:
+def test_combination_unknown_never_passes(check: str) -> None:
     verdicts = said(0.999, 0.999, (check, UNKNOWN))
     assert acceptance.combined_score(verdicts, combination()) is None
     assert not acceptance.is_accepted(verdicts, 0.0, combination())
 
 
-def test_a_check_that_was_not_asked_is_no_score() -> None:
+def test_combination_missing_check_has_no_score() -> None:
     assert acceptance.combined_score(said()[:2], combination()) is None
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
-def test_it_is_a_probability_and_rises_with_each_voice(one: float, other: float, more: float) -> None:
+def test_combination_score_is_monotone_probability(one: float, other: float, more: float) -> None:
     low, high = sorted((other, more))
     made = combination(isotonic_points=(IsotonicPoint(-4.0, 0.1), IsotonicPoint(0.0, 0.4), IsotonicPoint(3.0, 0.95)))
     for each in (made, combination()):
@@ -91,18 +93,18 @@ def test_it_is_a_probability_and_rises_with_each_voice(one: float, other: float,
 
 
 @pytest.mark.parametrize(("total", "share"), [(-9, 0.2), (-1, 0.2), (0, 0.4), (1, 0.6), (2, 0.6), (5, 0.6)])
-def test_between_two_steps_it_goes_straight_and_beyond_them_it_stays(total: float, share: float) -> None:
+def test_interpolate_is_linear_and_constant_beyond_ends(total: float, share: float) -> None:
     assert interpolate((IsotonicPoint(-1, 0.2), IsotonicPoint(1, 0.6)), total) == pytest.approx(share)
 
 
-def test_without_labels_a_check_says_pass_or_not_pass() -> None:
+def test_combination_without_labels_uses_outcomes_only() -> None:
     voices = tuple(CheckWeight(check, passed=1.0, failed=-2.0) for check in CHECKS)
     made = combination(method="dawid-skene", weights=voices, bias=0.5)
     assert made.score(said(0.9, 0.9)) == pytest.approx(1 / (1 + 2.718281828459045**-3.5))
     assert made.score(said(0.9, 0.2)) == pytest.approx(1 / (1 + 2.718281828459045**-0.5))
 
 
-def test_the_file_is_read_as_it_was_written_and_notices_an_edit() -> None:
+def test_combination_file_round_trips_and_detects_edit() -> None:
     made = combination(judge_dependencies={"entailment": BONDS})
     assert Combination.from_bytes(made.to_bytes()) == made
     with pytest.raises(InputError) as caught:
@@ -110,27 +112,27 @@ def test_the_file_is_read_as_it_was_written_and_notices_an_edit() -> None:
     assert caught.value.code == "V004"
 
 
-def test_it_promises_nothing_and_so_cannot_be_voided() -> None:
+def test_combination_has_no_guarantee_to_void() -> None:
     assert not hasattr(combination(), "voided")
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"weights": (CheckWeight("numbers", weight=1.0),)}, "none of its own"),
+        ({"weights": (CheckWeight("numbers", weight=1.0),)}, "not its own"),
         ({"isotonic_points": (IsotonicPoint(0.0, 0.5), IsotonicPoint(1.0, 0.4))}, "do not rise"),
         ({"isotonic_points": (IsotonicPoint(1.0, 0.4), IsotonicPoint(0.0, 0.5))}, "do not rise"),
         ({"isotonic_points": (IsotonicPoint(0.0, 0.5), IsotonicPoint(1.0, 1.4))}, "do not rise"),
     ],
 )
-def test_what_is_no_combination_of_its_checks_is_refused(change: dict[str, Any], says: str) -> None:
+def test_combination_inconsistent_file_is_refused(change: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError) as caught:
         Combination.from_bytes(combination(**change).to_bytes())
     assert (caught.value.code, says in caught.value.message) == ("V003", True)
 
 
 @pytest.mark.parametrize("part", ["card", "model", "adapter"])
-def test_it_says_what_changed_of_the_agent_and_of_the_judges(part: str) -> None:
+def test_combination_changes_name_agent_and_judges(part: str) -> None:
     made, other = (
         combination(judge_dependencies={"entailment": BONDS}),
         msgspec.structs.replace(BONDS, **{part: "another"}),

@@ -1,4 +1,4 @@
-"""Conformal factuality: the promise kept on answers that are drawn anew 2,000 times, ties, and too few answers."""
+"""Conformal factuality: the guarantee over 2,000 draws of answers, ties, and too few answers."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ ROUNDS = 2_000
 
 
 def drawn(chance: random.Random, count: int, places: int = 17, wrong: float = 0.3) -> list[CalibrationAnswer]:
-    """Answers of 1 to 8 parts whose scores say something about what is wrong; few `places` make many ties."""
+    """Answers of 1 to 8 parts with informative scores. Few decimal `places` make many ties."""
     found = []
     for at in range(count):
         share = min(
             0.9, chance.random() * 2 * wrong
-        )  # some answers are wrong all over: parts of one answer are not independent
+        )  # some answers are entirely wrong: parts of one answer are not independent
         parts = []
         for _ in range(chance.randint(1, 8)):
             false = chance.random() < share
@@ -45,11 +45,11 @@ def drawn(chance: random.Random, count: int, places: int = 17, wrong: float = 0.
 
 @pytest.mark.parametrize("alpha", [0.1, 0.2])
 @pytest.mark.parametrize(("count", "places"), [(9, 17), (60, 17), (60, 1)])
-def test_all_that_is_kept_is_right_in_at_least_the_promised_share_of_answers(
-    alpha: float, count: int, places: int
-) -> None:
-    """Over 2,000 draws of the answers that calibrate and of those that come after. The bound below is exact; chance gets three
-    standard errors."""
+def test_conformal_guarantee_holds_over_draws(alpha: float, count: int, places: int) -> None:
+    """Over 2,000 draws of calibration answers and further answers. The bound below is exact, with three standard errors
+    of
+    tolerance.
+    """
     chance = random.Random(f"{alpha} {count} {places}")
     broken = answers = 0
     for _ in range(ROUNDS):
@@ -59,24 +59,23 @@ def test_all_that_is_kept_is_right_in_at_least_the_promised_share_of_answers(
         broken, answers = broken + found.violations, answers + found.answers
     share, error = broken / answers, 3 * math.sqrt(alpha * (1 - alpha) / answers)
     assert share <= alpha + error
-    if (
-        places > 2
-    ):  # without ties it is not below alpha - 1 / (n + 1) either: what is dropped beyond need would be a fault too
+    if places > 2:  # without ties it is also at least alpha - 1 / (n + 1): dropping too much would be a defect
         assert share >= alpha - 1 / (count + 1) - error
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.2])
-def test_resplits_of_one_set_keep_the_promise_on_average(alpha: float) -> None:
+def test_conformal_resplits_keep_guarantee_on_average(alpha: float) -> None:
     rows = drawn(random.Random(7), 400)
     found = calibrate(rows, alpha, rounds=ROUNDS)
     assert found.resplits is not None
     assert found.resplits.rounds == ROUNDS
     assert found.resplits.violation_rate <= alpha + 0.005
     assert 0.2 < found.resplits.kept_share < 1
-    assert calibrate(reversed(rows), alpha, rounds=3) == calibrate(rows, alpha, rounds=3)  # not by the order of a file
+    # independent of the order of a file
+    assert calibrate(reversed(rows), alpha, rounds=3) == calibrate(rows, alpha, rounds=3)
 
 
-def test_a_score_that_ties_with_tau_is_dropped() -> None:
+def test_conformal_score_equal_to_tau_is_dropped() -> None:
     rows = [
         CalibrationAnswer(f"{at}", (ScoredPart(0.5, True), ScoredPart(0.5, False), ScoredPart(0.9, False)))
         for at in range(30)
@@ -88,34 +87,34 @@ def test_a_score_that_ties_with_tau_is_dropped() -> None:
 
 
 @pytest.mark.parametrize(("alpha", "count"), [(0.5, 1), (0.2, 4), (0.1, 9), (0.05, 19), (0.01, 99), (0.3, 3)])
-def test_the_fewest_answers_that_carry_a_promise(alpha: float, count: int) -> None:
+def test_conformal_min_answers(alpha: float, count: int) -> None:
     assert min_answers(alpha) == count
     assert risk_quantile([0.1] * count, alpha) == 0.1
     assert risk_quantile([0.1] * (count - 1), alpha) is None
 
 
-def test_too_few_answers_are_refused_with_how_many_are_needed() -> None:
+def test_conformal_too_few_answers_state_minimum() -> None:
     found = calibrate(drawn(random.Random(1), 12), 0.1)
     assert found.threshold is None
-    assert found.reason == "8 answers calibrate, and 9 are needed at the least"
+    assert found.reason == "8 answers are for calibration, and at least 9 are needed"
     assert calibrate(drawn(random.Random(1), 13), 0.1).reason != found.reason
 
 
 @given(st.integers(1, 5_000), st.integers(1, 50))
-def test_the_rank_is_exact(answers: int, percents: int) -> None:
+def test_quantile_rank_is_exact(answers: int, percents: int) -> None:
     assert quantile_rank(answers, percents / 100) == math.ceil((answers + 1) * (1 - Fraction(percents, 100)))
 
 
-def test_where_wrong_parts_score_highest_there_is_no_certificate() -> None:
+def test_conformal_highest_scores_wrong_has_no_threshold() -> None:
     rows = [CalibrationAnswer(f"{at}", (ScoredPart(1.0, True), ScoredPart(0.9, False))) for at in range(30)]
     found = calibrate(rows, 0.1)
     assert (found.threshold, found.reason) == (
         None,
-        "the wrong parts score as high as the right ones do, and nothing would be kept",
+        "the wrong parts score as high as the right ones, so nothing would be kept",
     )
 
 
-def test_without_anything_wrong_everything_above_the_floor_is_kept() -> None:
+def test_conformal_without_errors_keeps_all_above_floor() -> None:
     rows = [
         CalibrationAnswer(f"{at}", (ScoredPart(0.4, False), ScoredPart(0.6, False), ScoredPart(None, True)))
         for at in range(30)
@@ -136,7 +135,7 @@ def test_without_anything_wrong_everything_above_the_floor_is_kept() -> None:
         ([CalibrationAnswer("1", ())], 0.6),
     ],
 )
-def test_what_is_no_answer_is_refused(rows: list[CalibrationAnswer], alpha: float) -> None:
+def test_conformal_invalid_answer_is_refused(rows: list[CalibrationAnswer], alpha: float) -> None:
     with pytest.raises(InputError) as caught:
         calibrate(rows, alpha)
     assert caught.value.code == "V006"

@@ -1,4 +1,4 @@
-"""Drift: false alarms stay under delta, real drifts are found, and the log of audits cannot be changed unseen."""
+"""Drift: false alarms stay below delta, real drifts are detected, and changes of the audit log are detected."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ WATCHES = 500
 
 
 def watched(rate: float, audits: int, seed: int, alpha: float = 0.05, delta: float = 0.05) -> int | None:
-    """After how many audits of answers that are wrong so often an alarm comes; None where none does."""
+    """Number of audits until an alarm at this error rate; None without an alarm."""
     drawn, drift = random.Random(seed), DriftMonitor.of(alpha, delta)
     for number in range(1, audits + 1):
         drift = drift.with_audit(wrong=drawn.random() < rate)
@@ -49,18 +49,18 @@ def watched(rate: float, audits: int, seed: int, alpha: float = 0.05, delta: flo
     return None
 
 
-def test_false_alarms_stay_under_delta_however_long_one_watches() -> None:
-    alarmed = sum(watched(0.05, 600, seed) is not None for seed in range(400))  # at the very edge of the promise
+def test_drift_false_alarms_stay_below_delta() -> None:
+    alarmed = sum(watched(0.05, 600, seed) is not None for seed in range(400))  # exactly at the promised rate
     assert 0 < alarmed <= 0.05 * 400
 
 
 @pytest.mark.parametrize("alpha", [0.01, 0.02, 0.05, 0.1, 0.3, 0.5])
-def test_the_exact_chance_of_a_false_alarm_is_under_delta(alpha: float) -> None:
+def test_alarm_probability_at_alpha_is_below_delta(alpha: float) -> None:
     assert alarm_probability(alpha, 0.05, alpha, 1500) <= 0.05
     assert alarm_probability(alpha, 0.05, 0.8 * alpha, 1500) <= alarm_probability(alpha, 0.05, alpha, 1500)
 
 
-def test_a_doubled_error_rate_is_found_within_what_is_told() -> None:
+def test_audits_to_detect_doubled_error_rate() -> None:
     within = audits_to_detect(0.05, 0.05, 0.1)
     print(f"a doubled error rate of 5 % is found within {within} audits, 9 times in 10")
     assert within == 386
@@ -68,18 +68,18 @@ def test_a_doubled_error_rate_is_found_within_what_is_told() -> None:
     assert found / WATCHES == pytest.approx(0.9, abs=0.04)
 
 
-def test_what_is_broken_altogether_is_found_at_once() -> None:
+def test_drift_broken_agent_is_detected_quickly() -> None:
     within = audits_to_detect(0.05, 0.05, 0.5)
     assert within is not None
     assert within <= 15
 
 
-def test_the_exact_chances_are_those_of_a_simulation() -> None:
+def test_alarm_probability_matches_simulation() -> None:
     simulated = sum(watched(0.15, 80, seed) is not None for seed in range(WATCHES)) / WATCHES
     assert alarm_probability(0.05, 0.05, 0.15, 80) == pytest.approx(simulated, abs=0.04)
 
 
-def test_what_is_no_drift_is_not_promised_to_be_found() -> None:
+def test_audits_to_detect_without_drift_is_none() -> None:
     assert audits_to_detect(0.05, 0.05, 0.05) is None
     assert audits_to_detect(0.05, 0.05, 0.01) is None
 
@@ -88,7 +88,7 @@ def test_what_is_no_drift_is_not_promised_to_be_found() -> None:
     st.floats(0.001, 0.5),
     st.integers(0, 3000).flatmap(lambda audited: st.tuples(st.just(audited), st.integers(0, audited))),
 )
-def test_a_bet_at_fair_odds_is_worth_its_stake(alpha: float, counts: tuple[int, int]) -> None:
+def test_e_value_expectation_at_alpha_is_one(alpha: float, counts: tuple[int, int]) -> None:
     audited, wrong = counts
     now = e_value(audited, wrong, alpha)
     then = alpha * e_value(audited + 1, wrong + 1, alpha) + (1 - alpha) * e_value(audited + 1, wrong, alpha)
@@ -97,13 +97,13 @@ def test_a_bet_at_fair_odds_is_worth_its_stake(alpha: float, counts: tuple[int, 
     assert e_value(audited + 1, wrong + 1, alpha) >= e_value(audited + 1, wrong, alpha)
 
 
-def test_the_least_number_of_errors_that_alarms() -> None:
+def test_min_wrong_is_smallest_alarming_count() -> None:
     wrong = min_wrong(100, 0.05, 0.05)
     assert e_value(100, wrong, 0.05) >= 20 > e_value(100, wrong - 1, 0.05)
     assert min_wrong(1, 0.05, 0.05) == 2  # a single audit proves nothing
 
 
-def test_an_alarm_is_not_taken_back() -> None:
+def test_drift_alarm_is_permanent() -> None:
     drift = DriftMonitor.of(0.05, 0.05)
     for _ in range(5):
         drift = drift.with_audit(wrong=True)
@@ -114,21 +114,21 @@ def test_an_alarm_is_not_taken_back() -> None:
     assert drift.is_violated
 
 
-def test_the_working_alpha_follows_the_step_of_adaptive_conformal_inference() -> None:
+def test_working_alpha_follows_adaptive_conformal_step() -> None:
     drift = DriftMonitor.of(0.05, 0.05).with_audit(wrong=True).with_audit(wrong=False)
     assert drift.alpha == pytest.approx(0.05 + GAMMA * (0.05 - 1) + GAMMA * 0.05)
     assert drift.promised == 0.05
 
 
-def test_the_working_alpha_is_never_above_what_was_promised() -> None:
+def test_working_alpha_never_exceeds_promised_alpha() -> None:
     drift, drawn = DriftMonitor.of(0.05, 0.05), random.Random(1)
     for _ in range(7000):
         drift = drift.with_audit(wrong=drawn.random() < 0.02)
         assert drift.alpha <= 0.05
-    assert drift.alpha > 0.03  # and is at rest there while the promise is kept
+    assert drift.alpha > 0.03  # and stays there while the guarantee holds
 
 
-def test_the_working_alpha_falls_to_nothing_where_much_is_wrong_and_not_below() -> None:
+def test_working_alpha_many_errors_falls_to_zero() -> None:
     drift = DriftMonitor.of(0.05, 0.05)
     for _ in range(100):
         drift = drift.with_audit(wrong=True)
@@ -136,29 +136,29 @@ def test_the_working_alpha_falls_to_nothing_where_much_is_wrong_and_not_below() 
     assert drift.alpha == 0
 
 
-def test_a_promise_is_never_said_to_hold() -> None:
+def test_drift_status_never_claims_guarantee_holds() -> None:
     drift = DriftMonitor.of(0.05, 0.05)
     assert drift.status == "not audited"
     assert drift.with_audit(wrong=False).status == "not refuted"
     for wrong in (True, False, False):
         drift = drift.with_audit(wrong=wrong)
     assert 1 < drift.evidence < drift.evidence_limit
-    assert drift.status == "not refuted yet; the audits speak against it"
+    assert drift.status == "not refuted yet, but the audits point to a violation"
     for _ in range(5):
         drift = drift.with_audit(wrong=True)
     assert drift.status == "refuted"
 
 
-# Certificates of claims: the rate of their own threshold may be above what is promised
+# Certificates of claims: the rate of a single threshold may exceed the promised one
 
 
 @pytest.mark.parametrize(("answers", "alpha"), [(20, 0.1), (140, 0.2), (220, 0.05)])
-def test_false_alarms_over_the_draw_of_the_answers_that_calibrated_stay_under_delta(answers: int, alpha: float) -> None:
+def test_drift_claims_false_alarms_stay_below_delta(answers: int, alpha: float) -> None:
     drawn, broken, alarmed = random.Random(answers), answers - quantile_rank(answers, alpha), 0
     for _ in range(400):
         rate = drawn.betavariate(
             broken + 1, answers - broken
-        )  # of a threshold at the k-th smallest risk, where no two are the same
+        )  # for a threshold at the k-th smallest risk, without ties
         drift = DriftMonitor.of_claims(alpha, answers, broken)
         for _ in range(400):
             drift = drift.with_audit(wrong=drawn.random() < rate)
@@ -171,17 +171,17 @@ def test_false_alarms_over_the_draw_of_the_answers_that_calibrated_stay_under_de
         )
         / 100
     )
-    assert naive > DEFAULT_DELTA  # bets against what is promised would alarm too often
+    assert naive > DEFAULT_DELTA  # bets against the promised rate would raise too many alarms
 
 
-def test_the_rate_that_a_threshold_may_have_is_that_of_a_beta_distribution() -> None:
+def test_claims_bound_is_beta_quantile() -> None:
     drawn = random.Random(3)
     bound = claims_bound(100, 9, 0.1)
     assert sum(drawn.betavariate(10, 91) > bound for _ in range(4000)) / 4000 == pytest.approx(0.1, abs=0.02)
     assert claims_bound(10_000, 999, 0.025) == pytest.approx(0.1, abs=0.01)
 
 
-def test_a_judge_that_has_become_useless_is_found_at_once() -> None:
+def test_drift_useless_judge_is_detected_quickly() -> None:
     drift = DriftMonitor.of_claims(0.1, 220, 21)
     for _ in range(12):
         drift = drift.with_audit(wrong=True)
@@ -205,7 +205,7 @@ def drawn(count: int) -> OutputsSampled:
 
 
 def logged(said: str) -> bytes:
-    """A log with an audit of each letter: r, w, u."""
+    """A log with an audit per letter: r, w, u."""
     words = {"r": "right", "w": "wrong", "u": "unclear"}
     log = AuditLog().with_digests([drawn(len(said))])
     watch = AuditLog(tuple(log)).audit_state(certified())
@@ -215,7 +215,7 @@ def logged(said: str) -> bytes:
     return encode([*log, *AuditLog(tuple(log)).with_digests(lines)])
 
 
-def test_a_log_says_how_the_watch_stands() -> None:
+def test_audit_log_state_follows_entries() -> None:
     watch = AuditLog.from_bytes(logged("rrwur"), PLACE).audit_state(certified())
     assert (watch.drift.audited, watch.drift.wrong, watch.unclear_count, watch.pending) == (4, 1, 1, [])
     steps = [audit.alpha for audit in watch.audits.values()]
@@ -223,7 +223,7 @@ def test_a_log_says_how_the_watch_stands() -> None:
     assert list(watch.audits.values())[-1].evidence == pytest.approx(watch.drift.evidence)
 
 
-def test_withheld_answers_are_told_among_the_others_and_only_when_those_before_them_were() -> None:
+def test_sampling_order_withheld_wait_for_earlier_verdicts() -> None:
     outputs = [
         msgspec.structs.replace(output(at), withheld=True) if kept == "." else output(at)
         for at, kept in enumerate(".a.b..c.")
@@ -242,17 +242,17 @@ def test_withheld_answers_are_told_among_the_others_and_only_when_those_before_t
     assert {said for one, said in in_sampling_order(watch, [(outputs[1], "wrong")]) if one.withheld} == {"right"}
 
 
-def test_lines_about_accepted_answers_are_written_as_they_always_were() -> None:
+def test_audit_log_accepted_entries_keep_their_format() -> None:
     assert b"withheld" not in logged("rw")
 
 
-def test_audits_of_another_certificate_do_not_count() -> None:
+def test_audit_log_other_certificate_does_not_count() -> None:
     other = certified(threshold=0.9)
     watch = AuditLog.from_bytes(logged("wwww"), PLACE).audit_state(other)
     assert (watch.drift.audited, watch.sampled) == (0, {})
 
 
-def test_a_voided_certificate_has_the_log_of_before() -> None:
+def test_audit_log_voided_certificate_keeps_its_entries() -> None:
     void = certified().mark_void("four of four were wrong")
     assert void.digest != certified().digest
     assert void.original == certified()
@@ -264,7 +264,7 @@ def test_a_voided_certificate_has_the_log_of_before() -> None:
 
 
 @pytest.mark.parametrize("change", ["altered", "taken out", "moved", "added", "no json", "another kind"])
-def test_a_changed_log_is_noticed(change: str) -> None:
+def test_audit_log_change_is_detected(change: str) -> None:
     lines = logged("rwrr").splitlines(keepends=True)
     match change:
         case "altered":
@@ -284,7 +284,7 @@ def test_a_changed_log_is_noticed(change: str) -> None:
     assert error.value.code == "V020"
 
 
-def test_a_line_that_was_cut_off_was_never_written() -> None:
+def test_audit_log_torn_line_is_ignored() -> None:
     whole = logged("rwr")
     last = whole[:-1].rfind(b"\n") + 1
     for end in range(last, len(whole)):
@@ -293,12 +293,12 @@ def test_a_line_that_was_cut_off_was_never_written() -> None:
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_a_log_or_refused(data: bytes) -> None:
+def test_audit_log_any_bytes_parse_or_raise_input_error(data: bytes) -> None:
     with suppress(InputError):
         assert not AuditLog.from_bytes(data, PLACE).entries
 
 
-def test_an_output_that_is_judged_twice_counts_once() -> None:
+def test_audit_log_duplicate_verdict_counts_once() -> None:
     log = AuditLog.from_bytes(logged("r"), PLACE)
     again: list[AuditEntry] = [
         msgspec.structs.replace(line, verdict="wrong") for line in log.entries if isinstance(line, OutputAudited)

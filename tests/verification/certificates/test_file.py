@@ -1,4 +1,6 @@
-"""The file of a certificate: read back the same, refused where it is broken, changed, or does not carry its promise."""
+"""The certificate file: it round-trips, and is refused if it is malformed, edited, or does not support its
+guarantee.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ def refused(data: bytes) -> InputError:
 
 
 def changed(change: Callable[[dict[str, Any]], None], *, sealed: bool = True) -> bytes:
-    """The file with a change; `sealed` with a digest that fits it."""
+    """The file after a change. With `sealed`, its digest is recomputed."""
     data = json.loads(MADE.to_bytes())
     change(data)
     if sealed:
@@ -34,7 +36,7 @@ def changed(change: Callable[[dict[str, Any]], None], *, sealed: bool = True) ->
     return json.dumps(data).encode()
 
 
-def test_a_certificate_is_read_back_the_same() -> None:
+def test_certificate_round_trips() -> None:
     assert Certificate.from_bytes(MADE.to_bytes()) == MADE
     assert (
         MADE.guarantee
@@ -44,8 +46,8 @@ def test_a_certificate_is_read_back_the_same() -> None:
     assert MADE.checks == ("confidence", "quote")
 
 
-def test_a_voided_certificate_has_the_keys_of_the_original_in_their_order_and_gives_it_back() -> None:
-    # journals keep the digest of the file's bytes
+def test_certificate_voided_keeps_key_order_and_original() -> None:
+    # journals store the digest of the file's bytes
     void = MADE.mark_void("4 of 20 were wrong")
     keys, more = (list(json.loads(one.to_bytes())) for one in (MADE, void))
     assert (keys[:3], keys[-1]) == (["format", "kind", "agent"], "digest")
@@ -54,14 +56,14 @@ def test_a_voided_certificate_has_the_keys_of_the_original_in_their_order_and_gi
     assert void.original == MADE
 
 
-def test_a_threshold_that_was_moved_by_hand_is_noticed() -> None:
+def test_certificate_edited_threshold_is_refused() -> None:
     error = refused(changed(lambda data: data.update(threshold=0.1), sealed=False))
     assert error.code == "V004"
     assert error.hint == MADE.renew_command
 
 
 @given(st.sampled_from(sorted(set(json.loads(MADE.to_bytes())) - {"digest"})))
-def test_no_value_can_be_changed_unnoticed(key: str) -> None:
+def test_certificate_any_edit_is_refused(key: str) -> None:
     def other(value: Any) -> Any:
         match value:
             case str():
@@ -79,14 +81,14 @@ def test_no_value_can_be_changed_unnoticed(key: str) -> None:
 
 
 @pytest.mark.parametrize("change", [{"alpha": 0.01}, {"delta": 0.0001}, {"accepted": 20}])
-def test_figures_that_do_not_carry_the_promise_are_refused(change: dict[str, Any]) -> None:
+def test_certificate_figures_without_guarantee_are_refused(change: dict[str, Any]) -> None:
     def weaken(data: dict[str, Any]) -> None:
         data.update(errors=8)
         data.update(change)
 
     error = refused(changed(weaken))
     assert error.code == "V003"
-    assert "do not carry" in error.message
+    assert "do not support" in error.message
 
 
 @pytest.mark.parametrize(
@@ -107,11 +109,11 @@ def test_figures_that_do_not_carry_the_promise_are_refused(change: dict[str, Any
         MADE.to_bytes().replace(b'"accepted"', b'"accepted": -1, "x"'),
     ],
 )
-def test_what_is_no_certificate_is_refused(data: bytes) -> None:
+def test_certificate_invalid_bytes_are_refused(data: bytes) -> None:
     assert refused(data).code == "V003"
 
 
-def test_certificate_of_the_previous_format_is_refused() -> None:
+def test_certificate_of_previous_format_is_refused() -> None:
     previous = (
         MADE.to_bytes()
         .replace(b"orchestra/certificate/v3", b"orchestra/certificate/v2")
@@ -129,13 +131,13 @@ def test_certificate_of_another_kind_is_refused() -> None:
     assert (error.code, error.message) == ("V003", "no certificate: its kind is 'claims', not 'outputs'")
 
 
-def test_counts_that_cannot_be_are_refused() -> None:
+def test_certificate_impossible_counts_are_refused() -> None:
     assert refused(changed(lambda data: data.update(errors=data["accepted"] + 1))).code == "V003"
     assert refused(changed(lambda data: data.update(accepted=data["data"]["calibration"] + 1))).code == "V003"
 
 
 @pytest.mark.parametrize("field", ["card", "model", "adapter", "checks"])
-def test_whatever_it_is_bound_to_voids_it(field: str) -> None:
+def test_certificate_each_changed_dependency_is_reported(field: str) -> None:
     assert BONDS.changes(BONDS) == []
     (said,) = BONDS.changes(msgspec.structs.replace(BONDS, **{field: "another"}))
     assert field in said
@@ -155,10 +157,10 @@ SCHEMA = {
     st.lists(st.sampled_from(["schema", "confidence", "quote", "mine"]), unique=True, min_size=1),
     st.floats(0, 1),
 )
-def test_the_score_that_is_certified_is_the_one_that_the_engine_accepts_by(
+def test_certification_score_decides_acceptance(
     value: Any, confidence: float | None, checks: list[str], threshold: float
 ) -> None:
-    """Whatever the threshold: an answer is accepted at it where its certified score reaches it, and never where a check fails."""
+    """An answer is accepted at a threshold exactly if its certified score reaches it, and never if a check fails."""
     situation = VerificationRequest(value=value, schema=SCHEMA, checks=tuple(checks), confidence=confidence)
     score = certification_score(situation)
     ruling = verify_without_models(msgspec.structs.replace(situation, accept=threshold))

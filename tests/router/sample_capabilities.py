@@ -1,4 +1,4 @@
-"""A small house to plan in: documents, a reader, a sum; and random plans, as a model that knows nothing would write them."""
+"""Capabilities for planner tests: documents, a reader, a calculator; and random plans, as from an untrained model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUESTION = {"question": STR}
 
 
 def record(required: dict[str, Schema], optional: dict[str, Schema] | None = None) -> Schema:
-    """An object of these fields."""
+    """An object schema with these fields."""
     fields = {**required, **(optional or {})}
     return {"type": "object", "properties": fields, "required": list(required), "additionalProperties": False}
 
@@ -27,7 +27,7 @@ def record(required: dict[str, Schema], optional: dict[str, Schema] | None = Non
 def contract(
     name: str, kind: str, needs: dict[str, Schema], gives: Schema, may: dict[str, Schema] | None = None, says: str = ""
 ) -> Contract:
-    """An agent's or a tool's typed face."""
+    """A contract of an agent or a tool."""
     return Contract(name, kind, record(needs, may), gives, says)  # type: ignore[arg-type]
 
 
@@ -81,7 +81,7 @@ def offer(
     steps: int = 6,
     words: str = "",
 ) -> Capabilities:
-    """These skills, or all, over a question and documents."""
+    """These capabilities, or all, over a question and documents."""
     given = {"question": STR, "documents": DOCUMENTS} if values is None else values
     made = Capabilities.of(skills or ALL, given, returns, request_text=words)
     return Capabilities(
@@ -90,7 +90,9 @@ def offer(
 
 
 def walked(grammar: str, random: Random, most: int = 2000) -> str | None:
-    """A text of a grammar, each byte drawn from all that may stand there; texts are kept short. None where it does not end in time."""
+    """Random text of a grammar: each byte is drawn from the allowed ones, preferring short texts. None if it does not
+    end.
+    """
     guidance = pytest.importorskip("llguidance")
     tokenizer: Any = guidance.LLTokenizer("byte")
     matcher = guidance.LLMatcher(tokenizer, grammar, log_level=0)
