@@ -82,7 +82,7 @@ async def test_who_is_left_alone_says_what_was_wrong_the_last_time() -> None:
         result = await ModelClient(sender).chat("s0", CHAT, seconds=0.5)
     assert isinstance(result, RequestError)
     assert result.code == "F218"
-    assert result.reason.endswith("; the last time: the server failed (HTTP 500: boom)")
+    assert result.reason.endswith("; the last error: the server failed (HTTP 500: boom)")
 
 
 async def test_a_call_of_two_servers_of_which_none_is_there_ends_within_seconds() -> None:
@@ -112,7 +112,7 @@ async def test_one_that_starts_later_than_the_program_is_waited_for_where_its_en
         assert isinstance(done, CallResult)
         assert 5 < fleet._clock.monotonic() < 12
         (await listening[0]).close()
-    assert told == [f"s0 at {url}/v1 is not there yet: waiting for at most 300 s"]
+    assert told == [f"s0 at {url}/v1 does not answer yet: waiting for at most 300 s"]
 
 
 async def test_one_that_does_not_come_in_its_time_is_waited_for_once() -> None:

@@ -139,8 +139,8 @@ def test_addresses_with_credentials_queries_or_other_schemes_are_refused(url: st
         ("127.0.0.1:99999", "Port out of range"),
         ("127.0.0.1:0", "Port out of range"),
         ("127.0.0.1:http", "Port could not be cast"),
-        ("x" * 70, "is no name of a host"),
-        ("a..b", "is no name of a host"),
+        ("x" * 70, "is not a host name"),
+        ("a..b", "is not a host name"),
     ],
 )
 def test_addresses_to_which_nobody_can_connect_are_refused(host: str, says: str) -> None:

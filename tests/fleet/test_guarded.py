@@ -308,7 +308,7 @@ async def test_nothing_is_sent_to_a_program_of_another_user(monkeypatch: pytest.
         assert not isinstance(await ask(False), RequestError), "others' endpoints are others' programs"
     assert isinstance(fault, RequestError)
     assert (fault.code, fault.reached_model, fault.unreachable) == ("F203", False, True)
-    assert "another user's program listens there" in fault.reason
+    assert "another user's process listens there" in fault.reason
 
 
 STRANGER = """

@@ -62,7 +62,7 @@ async def test_an_endpoint_that_may_start_later_is_waited_for_within_the_time_of
         ServerReadiness(endpoints("http://127.0.0.1:1", starts_within=300), bring_up),
         replace(CHOICE, servers=("s0",)),
     )
-    with pytest.raises(FleetError, match=r"s0 was still starting when the 0.01 s of the call were over") as caught:
+    with pytest.raises(FleetError, match=r"s0 was still starting when the call's timeout of 0.01 s ended") as caught:
         await readiness.wait_for_servers(call(timeout=0.01), far)
     assert (caught.value.code, caught.value.hint) == ("F203", "raise the node's `timeout`, or: orchestra fleet status")
     may.set()

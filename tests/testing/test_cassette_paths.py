@@ -55,5 +55,5 @@ def test_who_has_a_cassette_of_the_former_name_only_is_told_how_to_keep_it(
     assert "cassettes/test_m/test_x.a-b.jsonl may be this test's" in error.why
     assert (
         error.hint
-        == f"record it; or, if it is this test's alone: mv cassettes/test_m/test_x.a-b.jsonl {path.relative_to(tmp_path)}"
+        == f"record it; or, if it is this test's only: mv cassettes/test_m/test_x.a-b.jsonl {path.relative_to(tmp_path)}"
     )

@@ -135,7 +135,7 @@ def test_a_number_of_seeds_that_is_none_ends_the_test(
     pytester.makepyfile(f"import pytest\n\n@pytest.mark.seeds{said}\nasync def test_never(simulated):\n    pass\n")
     result = run()
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines([f"C036: seeds{shown} is not a number of seeds"])
+    result.stdout.fnmatch_lines([f"C036: seeds{shown} is not a valid number of seeds"])
 
 
 @pytest.mark.parametrize("mode", ["strict", "auto"])
@@ -204,7 +204,7 @@ async def test_answered(simulated):
     )
     result = run()
     result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines(["C035: the test has no answer for the tool 'send'; it answers for nobody"])
+    result.stdout.fnmatch_lines(["C035: the test has no answer for the tool 'send'; it has no answers"])
 
 
 def test_a_misspelt_answer_and_one_of_another_type_are_told_of_the_test(pytester: pytest.Pytester, run: Pytest) -> None:
@@ -224,9 +224,9 @@ async def test_mistyped(simulated):
     result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines(
         [
-            "*did you mean simulated.answers({'send': …}), where it says 'sned'?",
+            "*did you mean simulated.answers({'send': …}), instead of 'sned'?",
             "*E009: *the simulated answer for send is of another type: *",
-            "*send gives str: mend the test's answer*",
+            "*send gives str: correct the test's answer*",
         ]
     )
 
@@ -235,7 +235,7 @@ def test_a_plain_test_is_told_to_be_async(pytester: pytest.Pytester, run: Pytest
     pytester.makepyfile("def test_plain(simulated): pass\n\nasync def test_both(simulated, cassette): pass")
     result = run()
     result.assert_outcomes(errors=1, failed=1)
-    result.stdout.fnmatch_lines(["C036: test_plain cannot be run in simulation", "C036: test_both takes both*"])
+    result.stdout.fnmatch_lines(["C036: test_plain cannot be run in simulation", "C036: test_both uses both*"])
 
 
 def test_somebody_elses_fixture_of_the_same_name_is_theirs(pytester: pytest.Pytester, run: Pytest) -> None:
@@ -293,7 +293,7 @@ def test_another_prompt_fails_and_a_renamed_node_does_not(pytester: pytest.Pytes
     (pytester.path / "asking.py").write_text(PAGE["asking.py"].replace("a few words", "one word"), "utf-8")
     result = run()
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*the prompt or the output type of 'finder' has changed since then"])
+    result.stdout.fnmatch_lines(["*the prompt or the output type of 'finder' has changed since"])
 
 
 def test_restricted_data_is_recorded_only_where_the_test_says_so(pytester: pytest.Pytester, run: Pytest) -> None:
@@ -325,7 +325,7 @@ def test_a_recording_that_ends_early_leaves_the_cassette_as_it_was(
     (pytester.path / "test_model.py").write_text(text.replace("When was it completed?", "Which year?"), "utf-8")
     result = run("--record")
     result.stdout.fnmatch_lines(
-        ["cassettes/test_model/test_the_model_finds_the_year.jsonl is as it was: its test did not pass"]
+        ["cassettes/test_model/test_the_model_finds_the_year.jsonl is unchanged: its test did not pass"]
     )
     assert path.read_bytes() == before
     path.unlink()

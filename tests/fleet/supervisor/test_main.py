@@ -414,7 +414,7 @@ async def test_a_short_way_through_a_shared_folder_is_the_users_own(
     else:
         monkeypatch.setattr(os, "getuid", lambda: shared.stat().st_uid + 1)
         (tmp_path / f"orchestra-{os.getuid()}").symlink_to(shared)
-    with pytest.raises(FleetError, match="belongs to someone else"):
+    with pytest.raises(FleetError, match="belongs to another user"):
         folders.runtime_folder("0" * 16)
 
 

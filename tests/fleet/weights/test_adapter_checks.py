@@ -78,7 +78,7 @@ def test_those_of_the_package_fit(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        ({"peft_type": "IA3"}, "of the kind IA3"),
+        ({"peft_type": "IA3"}, "its type is IA3"),
         ({"use_dora": True}, "use_dora"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"bias": "all"}, "a bias"),
@@ -96,7 +96,7 @@ def test_what_vllm_would_not_apply_as_it_was_trained_is_refused(
 @pytest.mark.parametrize(
     ("said", "told"),
     [
-        ({"sha256": "0" * 64}, "its weights are not those that its manifest.json is of"),
+        ({"sha256": "0" * 64}, "its weights differ from its manifest.json"),
         ({"rank": 16}, "its manifest.json says rank 16, and its adapter_config.json 4"),
         ({"base": 5}, "its manifest.json cannot be read"),
         ([], "its manifest.json cannot be read"),
@@ -109,9 +109,9 @@ def test_one_that_is_not_what_its_manifest_says_is_refused(tmp_path: Path, said:
 def test_tensors_that_are_no_part_of_a_lora_are_refused(tmp_path: Path) -> None:
     path, name = lora(tmp_path) / "adapter_model.safetensors", PLACE.format(layer=0, name="q_proj", part="lora_A")
     path.write_bytes(tensors({name.replace("lora_A.weight", "lora_magnitude_vector"): (1, 8)}))
-    assert "lora_magnitude_vector is no part of a LoRA" in refused(check_adapter, tmp_path)
+    assert "lora_magnitude_vector is not part of a LoRA" in refused(check_adapter, tmp_path)
     path.write_bytes(tensors({name: (4, 8)}))
-    assert "it has one half only" in refused(check_adapter, tmp_path)
+    assert "has one of two matrices" in refused(check_adapter, tmp_path)
 
 
 @pytest.mark.parametrize(
