@@ -1,12 +1,12 @@
 """The pytest plugin: tests of workflows in virtual time, with many seeds, and with recorded replies.
 
     @pytest.mark.seeds(100)
-    async def test_answers(simulated: Simulated) -> None:
+    async def test_answers(simulated: SimulatedOrchestra) -> None:
         simulated.set_answers({"reader": {"answer": "1889"}})
         result = await simulated.run(my_workflow, question="…")
         assert result.output.text == "1889"
 
-    async def test_answers_of_the_model(cassette: Taped) -> None:       # pytest --record once, replayed afterwards
+    async def test_answers_of_the_model(cassette: CassetteOrchestra) -> None:       # pytest --record once, replayed afterwards
         result = await cassette.run(my_workflow, question="…")
 
 pytest loads it if Orchestra is installed, so it imports nothing until a test uses it.

@@ -40,7 +40,7 @@ async def done(fleet: Fleet) -> list[str | None]:
 
 
 @pytest.mark.parametrize(("short_timeout", "told"), [(0.1, 2), (5.0, 0)])
-async def test_a_server_that_hangs_is_known_by_the_timeouts_of_nodes_that_had_some_time(
+async def test_hanging_server_is_detected_by_long_timeouts(
     short_timeout: float, told: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "SHORT_TIMEOUT", short_timeout)
@@ -57,7 +57,7 @@ async def test_a_server_that_hangs_is_known_by_the_timeouts_of_nodes_that_had_so
     assert suspected == ["s0"] * told
 
 
-async def test_a_server_that_starts_for_too_long_is_told_of(
+async def test_slow_start_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def ready(*_: object) -> None:

@@ -99,7 +99,7 @@ async def heard(url: str) -> dict[str, Any]:
         return found
 
 
-async def test_every_request_of_ours_carries_the_key(faked: Any, config: FleetConfig) -> None:
+async def test_requests_to_own_servers_have_key(faked: Any, config: FleetConfig) -> None:
     async with faked(config) as fleet:
         assert isinstance(await only(fleet, call("writer")), CallResult)
         assert isinstance(await only(fleet, call("adapted")), CallResult)
@@ -123,7 +123,7 @@ async def test_every_request_of_ours_carries_the_key(faked: Any, config: FleetCo
         assert (server.state, server.supervisor_report["version"]) == ("ready", {"version": "0.0-fake"})
 
 
-async def test_whoever_has_no_key_is_refused(
+async def test_request_without_key_is_refused(
     folders: Folders, supervisions: list[FakeSupervision], config: FleetConfig
 ) -> None:
     supervision, status = await started(config, folders, supervisions)
@@ -147,7 +147,7 @@ def started_with(pid: int | None) -> str:
     return Path(f"/proc/{pid}/cmdline").read_text()
 
 
-async def test_another_process_of_the_user_has_the_key_and_nothing_else_shows_it(
+async def test_key_is_shared_with_user_and_not_shown(
     folders: Folders, supervisions: list[FakeSupervision], config: FleetConfig, tmp_path: Path
 ) -> None:
     supervision, status = await started(config, folders, supervisions)
@@ -172,7 +172,7 @@ async def test_another_process_of_the_user_has_the_key_and_nothing_else_shows_it
     assert stat.S_IMODE((meeting / SOCKET_FILE).stat().st_mode) == 0o600
 
 
-async def test_a_server_that_is_started_again_wants_the_same_key_and_another_supervisors_another(
+async def test_key_survives_restart_of_server_only(
     folders: Folders, supervisions: list[FakeSupervision], config: FleetConfig
 ) -> None:
     supervision, status = await started(config, folders, supervisions)
@@ -194,7 +194,7 @@ async def test_a_server_that_is_started_again_wants_the_same_key_and_another_sup
     assert await supervision.key() not in ("", key)
 
 
-async def test_another_supervisors_server_on_the_same_port_is_asked_with_its_own_key(
+async def test_key_of_new_supervisor_on_same_port_is_used(
     faked: Any, folders: Folders, supervisions: list[FakeSupervision], config: FleetConfig
 ) -> None:
     local = config.local_servers["m"].model_copy(update={"port": vllm_launch.choose_port(None)})
@@ -243,9 +243,7 @@ async def older(config: FleetConfig, folders: Folders, url: str, *keys: str) -> 
         yield asked
 
 
-async def test_a_fleet_that_an_earlier_version_started_is_used_without_a_key(
-    faked: Any, folders: Folders, config: FleetConfig
-) -> None:
+async def test_fleet_of_earlier_version_needs_no_key(faked: Any, folders: Folders, config: FleetConfig) -> None:
     async with (
         raw_server(says("hi")) as server,
         older(config, folders, server.url) as asked,
@@ -259,9 +257,7 @@ async def test_a_fleet_that_an_earlier_version_started_is_used_without_a_key(
     assert not any(b"key" in line for line in asked)
 
 
-async def test_a_supervisor_that_ends_between_two_questions_is_asked_again(
-    faked: Any, folders: Folders, config: FleetConfig
-) -> None:
+async def test_supervisor_ending_between_requests_is_retried(faked: Any, folders: Folders, config: FleetConfig) -> None:
     key = "k3y-of-the-fleet"
     async with (
         raw_server(says("hi")) as server,
@@ -273,7 +269,7 @@ async def test_a_supervisor_that_ends_between_two_questions_is_asked_again(
     assert all(f"Authorization: Bearer {key}\r\n" in visit.head for visit in server.visits)
 
 
-async def test_an_earlier_version_is_told_why_it_is_refused(folders: Folders) -> None:
+async def test_earlier_version_gets_reason_of_refusal(folders: Folders) -> None:
     async def refuse(visit: Any) -> None:
         await visit.answer(
             json.dumps({"error": {"message": UNAUTHORIZED_MESSAGE, "code": 401}}).encode(), "401 Unauthorized"
@@ -287,7 +283,7 @@ async def test_an_earlier_version_is_told_why_it_is_refused(folders: Folders) ->
     assert UNAUTHORIZED_MESSAGE in fault.reason, "nothing of it is cut off"
 
 
-async def test_nothing_is_sent_to_a_program_of_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_port_of_another_user_gets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(port_owner, "ROOT_UID", -1)
     user = os.getuid()
     if not sys.platform.startswith("linux"):
@@ -326,7 +322,7 @@ taken.recv(1)
 
 @pytest.mark.skipif(os.getuid() != 0 or sys.platform != "linux", reason="only root can become somebody else")
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::"])
-def test_who_listens_is_known_and_who_took_a_connection_too(address: str) -> None:
+def test_port_owner_of_listener_and_connection(address: str) -> None:
     stranger = subprocess.Popen([sys.executable, "-c", STRANGER, address], stdout=subprocess.PIPE)
     try:
         assert stranger.stdout is not None
@@ -344,9 +340,7 @@ def test_who_listens_is_known_and_who_took_a_connection_too(address: str) -> Non
     assert port_owner.is_own_port(port)
 
 
-async def test_the_keeper_takes_nobody_elses_health_for_its_servers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_supervisor_ignores_health_of_foreign_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keeper = ServerSupervisor(
         "m", local_config("m").local_servers["m"], lambda *_: ProcessSpec((), {}), tmp_path, Timing(), asyncio.Lock()
     )
@@ -364,9 +358,7 @@ async def test_the_keeper_takes_nobody_elses_health_for_its_servers(
     assert ["authorization" in visit.head.lower() for visit in server.visits] == [False, True, True]
 
 
-def test_a_server_is_started_behind_the_lock_and_its_key_is_on_no_command_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_launch_has_middleware_and_no_key_argument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY_VARIABLE, "the-users-own-key-1")
     for device in ("cpu", "gpu"):
         server = local_config("m", device=device).local_servers["m"]

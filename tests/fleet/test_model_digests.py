@@ -19,7 +19,7 @@ NAMED = "b8949a402b56c29460c07f0144dd7144"
 """What servers and data sets call it by."""
 
 
-def test_an_adapter_that_nobody_changed_has_the_marks_of_before(tmp_path: Path) -> None:
+def test_unchanged_adapter_keeps_stored_digests(tmp_path: Path) -> None:
     (tmp_path / WEIGHTS).write_bytes(bytes(64))
     (tmp_path / CONFIG).write_text('{"r": 4}')
     server = local_config("m", max_loras=1, adapters={"skill": str(tmp_path)}).local_servers["m"]

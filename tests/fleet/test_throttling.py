@@ -27,7 +27,7 @@ def seeds(few: int = FEW) -> list[Any]:
 
 
 @pytest.mark.parametrize("seed", seeds())
-def test_rejections_unrelated_to_load_leave_seven_tenths_of_the_throughput(seed: int) -> None:
+def test_random_rejections_keep_70_percent_throughput(seed: int) -> None:
     chance = Random(f"unrelated {seed}")
     settings: dict[str, Any] = {
         "rejection": chance.choice((0.0, 0.01, 0.05)),
@@ -44,7 +44,7 @@ def test_rejections_unrelated_to_load_leave_seven_tenths_of_the_throughput(seed:
 
 
 @pytest.mark.parametrize("seed", seeds())
-def test_an_overloaded_server_gives_nine_tenths_of_its_capacity_and_is_sent_little_more(seed: int) -> None:
+def test_overload_keeps_90_percent_of_capacity(seed: int) -> None:
     chance = Random(f"overload {seed}")
     slots = int(2 ** chance.uniform(0, 6))
     settings: dict[str, Any] = {
@@ -66,7 +66,7 @@ def test_an_overloaded_server_gives_nine_tenths_of_its_capacity_and_is_sent_litt
 
 
 @pytest.mark.parametrize("seed", seeds(8))
-def test_the_wait_for_a_place_is_not_the_time_of_a_request(seed: int) -> None:
+def test_queue_time_is_not_request_time(seed: int) -> None:
     chance = Random(f"queue {seed}")
     places, clients = chance.randint(1, 4), chance.randint(20, 60)
 
@@ -77,7 +77,7 @@ def test_the_wait_for_a_place_is_not_the_time_of_a_request(seed: int) -> None:
     run_simulated(main, seed)
 
 
-def test_the_timeout_of_a_caller_bounds_its_wait_for_a_place_too() -> None:
+def test_call_timeout_bounds_queue_time() -> None:
     async def main(clock: VirtualClock) -> list[HttpResponse | RequestError]:
         send = sender(clock, Server(), in_flight=1)
         sent = await asyncio.gather(*(send.send("s0", HttpRequest("/v1/x", b""), seconds=0.3) for _ in range(20)))
@@ -90,7 +90,7 @@ def test_the_timeout_of_a_caller_bounds_its_wait_for_a_place_too() -> None:
 
 
 @pytest.mark.parametrize("seed", seeds(20))
-def test_a_rejection_delays_its_own_request_and_several_in_a_row_delay_all(seed: int) -> None:
+def test_rejections_in_a_row_pause_all_requests(seed: int) -> None:
     chance = Random(f"pauses {seed}")
     share, asked = chance.choice((0.1, 0.3, 0.6)), chance.choice((0.513, 1.037, 3.071))
     script = [chance.random() < share for _ in range(60)]
@@ -121,7 +121,7 @@ def test_a_rejection_delays_its_own_request_and_several_in_a_row_delay_all(seed:
             in_a_row, held = 0, 0.0
 
 
-def test_an_answer_ends_the_hold_of_a_server() -> None:
+def test_answer_ends_pause_of_server() -> None:
     async def main(clock: VirtualClock) -> tuple[float, Server]:
         server = Server(latency=0.4, retry_after=20.0, script=[False, True, True, True])
         send = sender(clock, server)
@@ -144,7 +144,7 @@ def test_an_answer_ends_the_hold_of_a_server() -> None:
 
 
 @pytest.mark.parametrize("asked", [None, 1.0, 20.0])
-def test_requests_in_line_before_a_server_that_stays_busy_end_too(asked: float | None) -> None:
+def test_queued_requests_end_if_server_stays_busy(asked: float | None) -> None:
     async def main(clock: VirtualClock) -> tuple[float, list[Any], Server]:
         server = Server(unrelated=1.0, rejection=0.01, retry_after=asked)
         send = sender(clock, server)
@@ -159,7 +159,7 @@ def test_requests_in_line_before_a_server_that_stays_busy_end_too(asked: float |
     assert server.visits < 1_500, "it was not sent all of them again and again"
 
 
-def test_requests_in_line_before_a_server_that_hangs_are_not_sent_to_it_one_after_the_other() -> None:
+def test_queued_requests_are_not_sent_to_hanging_server() -> None:
     async def main(clock: VirtualClock) -> tuple[float, set[str], Server]:
         server = Server(latency=1e6)
         send = sender(clock, server, in_flight=8, request_seconds=60)

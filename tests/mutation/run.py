@@ -63,12 +63,21 @@ def copied() -> Iterator[Path]:
 def run_tests(folder: Path, tests: Sequence[str]) -> int | None:
     """The exit code of pytest in a copy; None where it hangs."""
     with tempfile.TemporaryDirectory(prefix="mutants-") as home:
-        own = {f"XDG_{name}_HOME": home for name in ("STATE", "CONFIG")} | {"XDG_RUNTIME_DIR": home, "PYTHONDONTWRITEBYTECODE": "1"}
+        own = {f"XDG_{name}_HOME": home for name in ("STATE", "CONFIG")} | {
+            "XDG_RUNTIME_DIR": home,
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
         environ = {**os.environ, **own, "PYTHONPATH": str(folder), "CI": "true"}
         command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *tests]
         with (Path(home) / "output").open("wb") as output:
             process = subprocess.Popen(
-                command, cwd=folder, env=environ, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                command,
+                cwd=folder,
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
             try:
                 return process.wait(LIMIT)
@@ -128,7 +137,10 @@ def judge_all(mutants: Sequence[Mutant], jobs: int) -> int:
 
         with ThreadPoolExecutor(jobs) as pool:
             names = sorted({mutant.test.partition("::")[0] for mutant in mutants})
-            parts = [[one for one in mutants if names.index(one.test.partition("::")[0]) % jobs == number] for number in range(jobs)]
+            parts = [
+                [one for one in mutants if names.index(one.test.partition("::")[0]) % jobs == number]
+                for number in range(jobs)
+            ]
             broken = [test for found in pool.map(checked, parts) for test in found]
             for test in broken:
                 print(f"FAILS WITHOUT A MUTANT  {test}", flush=True)

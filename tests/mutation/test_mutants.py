@@ -15,11 +15,15 @@ MUTANTS = [pytest.param(mutant, id=f"{file.stem}: {mutant.name}") for file in FI
 
 def functions(file: Path) -> set[str]:
     """The names of a file's tests."""
-    return {node.name for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    return {
+        node.name
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
-def test_a_mutant_changes_the_source_once_and_its_test_exists(mutant: Mutant) -> None:
+def test_mutant_changes_source_once_and_has_test(mutant: Mutant) -> None:
     assert patched(mutant) != (ROOT / mutant.file).read_text()
     assert mutant.test
     for test in mutant.test.split():
@@ -28,7 +32,7 @@ def test_a_mutant_changes_the_source_once_and_its_test_exists(mutant: Mutant) ->
         assert not name or name.partition("[")[0] in functions(ROOT / file), test
 
 
-def test_no_two_mutants_of_a_file_have_one_name() -> None:
+def test_mutant_names_are_unique_per_file() -> None:
     names = [param.id for param in MUTANTS]
     assert len(names) == len(set(names)) > 100
 
@@ -41,7 +45,7 @@ def mutant(old: str = "2 * number", new: str = "3 * number", test: str = "test_m
     return Mutant("another factor", "module.py", old, new, test)
 
 
-def test_a_mutant_is_caught_survives_or_is_not_judged(tmp_path: Path) -> None:
+def test_mutant_result_is_caught_survived_or_unjudged(tmp_path: Path) -> None:
     (tmp_path / "module.py").write_text(MODULE)
     (tmp_path / "test_module.py").write_text(TEST)
     assert judge(mutant(), tmp_path).result == "caught"
@@ -51,9 +55,12 @@ def test_a_mutant_is_caught_survives_or_is_not_judged(tmp_path: Path) -> None:
     assert (tmp_path / "module.py").read_text() == MODULE
 
 
-def test_a_test_that_fails_without_a_mutant_is_reported(tmp_path: Path) -> None:
+def test_mutant_failing_baseline_is_reported(tmp_path: Path) -> None:
     (tmp_path / "module.py").write_text(MODULE.replace("2", "3"))
     (tmp_path / "test_module.py").write_text(TEST)
     each = [mutant(test=f"test_module.py::{name}") for name in ("test_double", "test_zero")]
     assert unsound(each, tmp_path) == ["test_module.py::test_double"]
-    assert (run_tests(tmp_path, ["test_module.py::test_zero"]), run_tests(tmp_path, ["test_module.py"])) == (PASSED, FAILED)
+    assert (run_tests(tmp_path, ["test_module.py::test_zero"]), run_tests(tmp_path, ["test_module.py"])) == (
+        PASSED,
+        FAILED,
+    )

@@ -40,7 +40,10 @@ def laptop() -> Iterator[FleetConfig]:
     async def bring_up() -> bool:
         there = await supervision.notify(HeartbeatRequest())
         vllm_launch.vllm_version()
-        for wanted in (*(server.weights for server in described.local_servers.values()), *KNOWN_ENCODERS.values()):  # the encoders too
+        for wanted in (
+            *(server.weights for server in described.local_servers.values()),
+            *KNOWN_ENCODERS.values(),
+        ):  # the encoders too
             await weights.ensure_weights(wanted, weights.ModelStore.from_environment(), report)
         await supervision.start()
         await supervision.wait_until_ready(report)

@@ -32,7 +32,9 @@ matrix instructions, whichever way products are computed. Another adapter than a
 STRONG = 0.1
 """How strong the adapters' noise is: at half of it two of them may begin alike."""
 QUESTION = "Who built the lighthouse at the harbour, and when was it finished?"
-SENTENCE = "The harbour of the town lies to the north of the old bridge, and the boats come in before the sun goes down. "
+SENTENCE = (
+    "The harbour of the town lies to the north of the old bridge, and the boats come in before the sun goes down. "
+)
 
 Names: TypeAlias = dict[str, str]
 
@@ -94,18 +96,25 @@ async def alone(fleet: Fleet, names: Sequence[str], prompt: str = QUESTION) -> d
     return {name: await ask(fleet, name, prompt) for name in names}
 
 
-async def test_with_every_slot_in_use_each_answers_as_it_does_alone(fleet: Fleet, names: list[str]) -> None:
+async def test_adapters_all_slots_answer_as_alone(fleet: Fleet, names: list[str]) -> None:
     wanted = await alone(fleet, names)
     texts = {done.text for done in wanted.values()}
     assert len(texts) == len(names), "the adapters are strong enough to tell them apart"
     assert not any(same(wanted[one], wanted[other]) for one in names for other in names if one != other)
-    mixes = [names * 3, [names[0], names[-1]] * 4, names[1:] * 2, [names[0]] * 8, [names[-1]] * 8, [*[names[0]] * 7, names[2]]]
+    mixes = [
+        names * 3,
+        [names[0], names[-1]] * 4,
+        names[1:] * 2,
+        [names[0]] * 8,
+        [names[-1]] * 8,
+        [*[names[0]] * 7, names[2]],
+    ]
     for mix in mixes:
         found = await asyncio.gather(*(ask(fleet, name) for name in mix))
         assert [name for name, done in zip(mix, found, strict=True) if not same(done, wanted[name])] == []
 
 
-async def test_prompts_that_are_read_while_others_write_get_their_own_adapter(fleet: Fleet, names: list[str]) -> None:
+async def test_adapters_prefill_beside_decode_is_correct(fleet: Fleet, names: list[str]) -> None:
     """Long prompts, twice: the second time their beginning comes from the prefix cache, which knows whose it is."""
     prompt = SENTENCE * 12 + QUESTION
     short, long = await alone(fleet, names), await alone(fleet, names, prompt)
@@ -119,7 +128,9 @@ async def test_prompts_that_are_read_while_others_write_get_their_own_adapter(fl
     assert any(done.usage.cached_tokens for done in read)
 
 
-async def test_loading_an_adapter_loses_no_request_that_runs(fleet: Fleet, names: list[str], laptop: FleetConfig, tmp_path: Path) -> None:
+async def test_adapter_loading_keeps_running_requests(
+    fleet: Fleet, names: list[str], laptop: FleetConfig, tmp_path: Path
+) -> None:
     """One more than there are slots, so that it also takes another's place."""
     model = weights.find_weights(laptop.local_servers[SERVER].weights, weights.ModelStore.from_environment())
     assert model
@@ -138,7 +149,7 @@ async def test_loading_an_adapter_loses_no_request_that_runs(fleet: Fleet, names
     assert same(among, again)
 
 
-async def test_the_servers_log_says_that_the_plugin_and_the_kernel_are_there(fleet: Fleet, names: list[str]) -> None:
+async def test_server_log_confirms_plugin_and_kernel(fleet: Fleet, names: list[str]) -> None:
     (server,) = (await fleet.status())["servers"]
     text = await asyncio.to_thread(Path(server["log"]).read_text, "utf-8", "replace")
     assert "orchestra: adapters by groups" in text

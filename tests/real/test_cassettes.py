@@ -46,7 +46,7 @@ def said(project: Path, environment: dict[str, str], *flags: str) -> str:
     return next(line for line in done.stdout.splitlines() if "said:" in line)
 
 
-def test_a_cassette_is_recorded_from_vllm_and_played_without_it(laptop: FleetConfig, tmp_path: Path) -> None:
+def test_cassette_recorded_from_vllm_is_replayed(laptop: FleetConfig, tmp_path: Path) -> None:
     project, nowhere = tmp_path / "project", tmp_path / "nowhere"
     project.mkdir()
     nowhere.mkdir(mode=0o700)

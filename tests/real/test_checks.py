@@ -11,7 +11,18 @@ import pytest
 from pydantic import BaseModel
 
 from bench.scoring import Ways, document, judge
-from orchestra import Orchestra, Reading, abstain, accepted, agent, agree, answered_by_model, rederive, require, workflow
+from orchestra import (
+    Orchestra,
+    Reading,
+    abstain,
+    accepted,
+    agent,
+    agree,
+    answered_by_model,
+    rederive,
+    require,
+    workflow,
+)
 from orchestra.app.result import Result
 from orchestra.core.events import AttemptFinished, ChecksStarted, Event, OutputJudged, Verdict
 from orchestra.fleet.config import FleetConfig
@@ -21,7 +32,9 @@ from orchestra.workflows.yaml.reader import read
 from tests.real.test_workflows import opened
 
 pytestmark = pytest.mark.real
-TOWER = "The iron tower beside the river was completed in 1889, and it was the tallest building of the world until 1930."
+TOWER = (
+    "The iron tower beside the river was completed in 1889, and it was the tallest building of the world until 1930."
+)
 STATED = """
 schema: orchestra/v1
 name: stated
@@ -48,12 +61,18 @@ def second(question: str, context: str) -> str:
 
 @workflow()
 def derived_again(question: str, context: str) -> Reading:
-    return require(accepted(reader(question=question, context=context), checks=rederive(second), against=context, otherwise=[abstain]))
+    return require(
+        accepted(
+            reader(question=question, context=context), checks=rederive(second), against=context, otherwise=[abstain]
+        )
+    )
 
 
 @workflow()
 def drawn_again(question: str, context: str) -> Reading:
-    return require(accepted(reader(question=question, context=context), checks=agree(3), against=context, otherwise=[abstain]))
+    return require(
+        accepted(reader(question=question, context=context), checks=agree(3), against=context, otherwise=[abstain])
+    )
 
 
 def verdict(events: Sequence[Event]) -> Verdict:
@@ -74,7 +93,7 @@ async def told(orchestra: Orchestra, step: Step[..., Any], **inputs: Any) -> tup
     return result, list(await orchestra.journal.read(result.run))
 
 
-async def test_a_claim_is_judged_by_the_shipped_agent(laptop: FleetConfig, tmp_path: Path) -> None:
+async def test_claim_check_uses_packaged_agent(laptop: FleetConfig, tmp_path: Path) -> None:
     stated = Workflow.from_graph(read(STATED, "stated.yaml").graph)
     said = {}
     async with opened(laptop, tmp_path) as orchestra:
@@ -89,8 +108,10 @@ async def test_a_claim_is_judged_by_the_shipped_agent(laptop: FleetConfig, tmp_p
     assert true[1].score > 0.5 > false[1].score
 
 
-@pytest.mark.parametrize(("step", "name", "count"), [(derived_again, "second", 1), (drawn_again, "generative_reader", 3)])
-async def test_another_agent_and_the_same_one_answer_again(
+@pytest.mark.parametrize(
+    ("step", "name", "count"), [(derived_again, "second", 1), (drawn_again, "generative_reader", 3)]
+)
+async def test_agreement_and_consistency_checks(
     laptop: FleetConfig, step: Step[..., Any], name: str, count: int, tmp_path: Path
 ) -> None:
     async with opened(laptop, tmp_path) as orchestra:
@@ -114,7 +135,7 @@ nodes:
 """
 
 
-async def test_sentences_that_the_evidence_does_not_bear_out_are_dropped(laptop: FleetConfig, tmp_path: Path) -> None:
+async def test_unsupported_sentences_are_dropped(laptop: FleetConfig, tmp_path: Path) -> None:
     flow = Workflow.from_graph(read(BACKED, "backed.yaml").graph)
     statement = "The tower was completed in 1889. The tower was painted by four thousand elephants. It was the tallest building until 1930."
     async with opened(laptop, tmp_path) as orchestra:
@@ -124,7 +145,7 @@ async def test_sentences_that_the_evidence_does_not_bear_out_are_dropped(laptop:
     assert result.unsupported[-1:] == result.dropped
 
 
-async def test_one_token_tells_what_the_whole_label_did(laptop: FleetConfig) -> None:
+async def test_label_is_decided_by_one_token(laptop: FleetConfig) -> None:
     """20 claims beside one document, cut after the first token and written to their end: the same labels, and probabilities within the
     noise of bfloat16 in batches of other sizes, which `python -m bench.scoring` puts at 0.03."""
     chance = random.Random(5)

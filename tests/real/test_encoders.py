@@ -29,16 +29,22 @@ async def asked(orchestra: Orchestra, agent: str, *texts: str) -> list[Mapping[s
     return [(await orchestra.run(orchestra.find(agent), text=text)).output for text in texts]
 
 
-async def test_messages_to_a_bank_get_their_intent(orchestra: Orchestra) -> None:
+async def test_banking_messages_get_intents(orchestra: Orchestra) -> None:
     texts = ("Someone stole my card!", "How long until my new card arrives?", "I was charged twice for one coffee")
     said = await asked(orchestra, "banking_intent", *texts)
     assert [output["intent"] for output in said] == ["lost_or_stolen_card", "card_arrival", "transaction_charged_twice"]
 
 
-async def test_an_assistant_knows_what_it_is_not_for(orchestra: Orchestra) -> None:
-    inside = await asked(orchestra, "assistant_intent", "wake me up at six tomorrow", "how much money do i have in my checking account")
+async def test_assistant_detects_out_of_scope(orchestra: Orchestra) -> None:
+    inside = await asked(
+        orchestra, "assistant_intent", "wake me up at six tomorrow", "how much money do i have in my checking account"
+    )
     outside = await asked(
-        orchestra, "assistant_intent", "who painted the night watch", "why is the sky blue", "which team won the cup in 1974"
+        orchestra,
+        "assistant_intent",
+        "who painted the night watch",
+        "why is the sky blue",
+        "which team won the cup in 1974",
     )
     assert [output["intent"] for output in inside] == ["alarm", "balance"]
     assert max(output["p_oos"] for output in inside) < 0.5 < min(output["p_oos"] for output in outside)

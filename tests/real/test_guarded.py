@@ -17,8 +17,14 @@ from orchestra.fleet.supervisor.messages import SupervisorReport
 
 pytestmark = pytest.mark.real
 
-UNLISTED = [("GET", path) for path in ("/metrics", "/metrics/", "/docs", "/redoc", "/openapi.json", "/nowhere", "//health", "/health/x")]
-UNLISTED += [("POST", path) for path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/health", "/tokenize", "/invocations")]
+UNLISTED = [
+    ("GET", path)
+    for path in ("/metrics", "/metrics/", "/docs", "/redoc", "/openapi.json", "/nowhere", "//health", "/health/x")
+]
+UNLISTED += [
+    ("POST", path)
+    for path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/health", "/tokenize", "/invocations")
+]
 UNLISTED += [("OPTIONS", "/v1/models"), ("HEAD", "/metrics")]
 ROUTE = re.compile(r"Route: (\S+), Methods: ([A-Z, ]+)$", re.MULTILINE)
 
@@ -43,18 +49,24 @@ async def routes(session: aiohttp.ClientSession, url: str, key: str, log: str) -
     return found
 
 
-async def test_no_route_of_the_server_answers_without_the_key(laptop: FleetConfig) -> None:
+async def test_all_routes_require_key(laptop: FleetConfig) -> None:
     status, key = await running(laptop)
     url = str(status.servers[0].url)
     async with aiohttp.ClientSession() as session:
         served = await routes(session, url, key, read(status.servers[0].log))
-        assert {("POST", "/v1/chat/completions"), ("POST", "/generative_scoring"), ("POST", "/v1/load_lora_adapter")} <= served
+        assert {
+            ("POST", "/v1/chat/completions"),
+            ("POST", "/generative_scoring"),
+            ("POST", "/v1/load_lora_adapter"),
+        } <= served
         answered = []
         for method, path in sorted({*served, *UNLISTED} - {("GET", "/health")}):
             for headers in ({}, auth_headers("x" * len(key))):
                 body = {"lora_name": "x", "lora_path": "/"} if method in ("POST", "PUT", "PATCH") else None
                 place = re.sub(r"{[^}]*}", "x", path)
-                async with session.request(method, url + place, headers=headers, json=body, allow_redirects=False) as answer:
+                async with session.request(
+                    method, url + place, headers=headers, json=body, allow_redirects=False
+                ) as answer:
                     if answer.status != 401:
                         answered.append((method, path, answer.status, (await answer.read())[:200]))
         assert answered == []
@@ -66,11 +78,17 @@ async def test_no_route_of_the_server_answers_without_the_key(laptop: FleetConfi
     print(f"{len(served)} routes")
 
 
-async def test_with_the_key_it_answers_and_the_log_does_not_have_it(laptop: FleetConfig) -> None:
+async def test_key_is_accepted_and_not_logged(laptop: FleetConfig) -> None:
     status, key = await running(laptop)
     server = status.servers[0]
     chat = {"model": server.model, "messages": [{"role": "user", "content": "Hi."}], "max_tokens": 2}
-    asked: dict[str, Any] = {"/v1/models": None, "/metrics": None, "/version": None, "/v1/chat/completions": chat, "/tokenize": chat}
+    asked: dict[str, Any] = {
+        "/v1/models": None,
+        "/metrics": None,
+        "/version": None,
+        "/v1/chat/completions": chat,
+        "/tokenize": chat,
+    }
     async with aiohttp.ClientSession(headers=auth_headers(key)) as session:
         for path, body in asked.items():
             async with session.request("GET" if body is None else "POST", f"{server.url}{path}", json=body) as answer:

@@ -41,7 +41,7 @@ def listening(group: int) -> Iterator[tuple[str, int]]:
             yield socket.inet_ntoa(bytes.fromhex(address)[::-1]), int(port, 16)
 
 
-async def test_only_the_port_of_the_api_takes_connections(laptop: FleetConfig) -> None:
+async def test_only_api_port_accepts_connections(laptop: FleetConfig) -> None:
     status = await SupervisorClient(laptop, Folders.from_environment()).status()
     assert status is not None
     for server in status.servers:

@@ -43,7 +43,7 @@ async def other(laptop: FleetConfig, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
         await SupervisorClient(described, Folders.from_environment()).stop()
 
 
-async def test_the_other_precision_serves_adapters_as_each_answers_alone(other: Fleet, tmp_path: Path) -> None:
+async def test_other_precision_adapters_answer_as_alone(other: Fleet, tmp_path: Path) -> None:
     (server,) = (await other.status())["servers"]
     precision = server["precision"]
     assert precision in ("int8", "bfloat16")

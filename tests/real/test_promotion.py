@@ -37,7 +37,12 @@ adapter: adapter
 def noise(folder: Path, model: Path, base: str, seed: int) -> Path:
     """A small adapter, with the manifest of one that was trained."""
     made = write_noise_adapter(folder, model, seed, rank=8, layers=("q_proj",))
-    said = {"base": base, "bases": [weights.quick_digest(model)], "sha256": file_sha256(made / "adapter_model.safetensors"), "rank": 8}
+    said = {
+        "base": base,
+        "bases": [weights.quick_digest(model)],
+        "sha256": file_sha256(made / "adapter_model.safetensors"),
+        "rank": 8,
+    }
     (made / "manifest.json").write_text(json.dumps(said))
     return made
 
@@ -50,7 +55,7 @@ async def asked(orchestra: Orchestra, text: str) -> str:
     return attempt.model
 
 
-async def test_an_adapter_is_promoted_and_sent_back_while_requests_run_and_none_is_lost(laptop: FleetConfig, tmp_path: Path) -> None:
+async def test_promotion_and_rollback_lose_no_request(laptop: FleetConfig, tmp_path: Path) -> None:
     model, base = (
         weights.find_weights(laptop.local_servers[SERVER].weights, weights.ModelStore.from_environment()),
         laptop.local_servers[SERVER].model,
@@ -95,7 +100,7 @@ async def test_an_adapter_is_promoted_and_sent_back_while_requests_run_and_none_
     assert log == ["promote", "rollback"]
 
 
-async def test_one_of_the_shapes_of_another_base_never_answers(laptop: FleetConfig, tmp_path: Path) -> None:
+async def test_adapter_of_wrong_shapes_never_answers(laptop: FleetConfig, tmp_path: Path) -> None:
     """vLLM would load it, and answer."""
     model = weights.find_weights(laptop.local_servers[SERVER].weights, weights.ModelStore.from_environment())
     assert model

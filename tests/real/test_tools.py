@@ -37,8 +37,10 @@ def guide(question: str) -> Height:
     return answered_by_model()
 
 
-@pytest.mark.parametrize("question", ["How high is the Eiffel Tower?", "Which tower is higher, the Eiffel Tower or the Tokyo Tower?"])
-async def test_an_agent_with_a_tool_ends_within_its_bounds_with_a_typed_outcome(laptop: FleetConfig, question: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "question", ["How high is the Eiffel Tower?", "Which tower is higher, the Eiffel Tower or the Tokyo Tower?"]
+)
+async def test_tool_agent_ends_within_limits(laptop: FleetConfig, question: str, tmp_path: Path) -> None:
     settings = Settings.load({"fleet": laptop.name, "journal": str(tmp_path / "journal.db")}, start=tmp_path)
     async with Orchestra.open(settings, fleet="adopt") as orchestra:
         run = await orchestra.start(guide, question=question)

@@ -33,7 +33,7 @@ GIVEN = {
 PROMPT = "Passage: {{ context }}\nWhich year, if the passage says one: {{ question }}\n"
 
 
-async def test_only_what_changed_is_asked_again_and_nothing_is_recorded(laptop: FleetConfig, tmp_path: Path) -> None:
+async def test_whatif_reruns_changed_calls_only(laptop: FleetConfig, tmp_path: Path) -> None:
     (tmp_path / "orchestra.toml").touch()
     (tmp_path / "workflows").mkdir()
     (tmp_path / "workflows" / "read_and_judge.yaml").write_text(READ)
@@ -44,10 +44,21 @@ async def test_only_what_changed_is_asked_again_and_nothing_is_recorded(laptop: 
         registry = orchestra.registry
 
         nothing = await orchestra.whatif(run)
-        assert (nothing.verdict, nothing.new_calls, nothing.recalled_calls, nothing.new_usage.calls) == ("same", 0, 3, 0)
+        assert (nothing.verdict, nothing.new_calls, nothing.recalled_calls, nothing.new_usage.calls) == (
+            "same",
+            0,
+            3,
+            0,
+        )
 
-        again = await orchestra.whatif(run, {"generative_reader": parse_variant(registry, "generative_reader").replacement})
-        assert (again.verdict, again.new_calls, again.recalled_calls) == ("same", 1, 2)  # greedy, so the same agent says the same
+        again = await orchestra.whatif(
+            run, {"generative_reader": parse_variant(registry, "generative_reader").replacement}
+        )
+        assert (again.verdict, again.new_calls, again.recalled_calls) == (
+            "same",
+            1,
+            2,
+        )  # greedy, so the same agent says the same
 
         other = parse_variant(registry, f"generative_reader@{tmp_path / 'other.md'}").replacement
         found = await orchestra.whatif(run, {"generative_reader": other})

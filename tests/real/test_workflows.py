@@ -57,7 +57,7 @@ async def eventually(orchestra: Orchestra, busy: int) -> None:
             await asyncio.sleep(0.1)
 
 
-async def test_every_accepted_quote_stands_in_its_document(
+async def test_accepted_quotes_are_in_document(
     laptop: FleetConfig, documents: list[Document], question: str, tmp_path: Path
 ) -> None:
     async with opened(laptop, tmp_path) as orchestra:
@@ -70,12 +70,17 @@ async def test_every_accepted_quote_stands_in_its_document(
     assert result.usage.output_tokens > 0
 
 
-async def test_the_journal_has_the_exact_bytes_that_were_exchanged(laptop: FleetConfig, question: str, tmp_path: Path) -> None:
+async def test_journal_has_exact_bytes(laptop: FleetConfig, question: str, tmp_path: Path) -> None:
     async with opened(laptop, tmp_path) as orchestra:
-        run = await orchestra.start(orchestra.find("generative_reader"), question=question, context="The tower was completed in 1889.")
+        run = await orchestra.start(
+            orchestra.find("generative_reader"), question=question, context="The tower was completed in 1889."
+        )
         await run.wait()
         (attempt, *_) = [event for event in await orchestra.journal.read(run.id) if isinstance(event, AttemptFinished)]
-        sent, received = await orchestra.journal.get_blob(attempt.sent), await orchestra.journal.get_blob(attempt.received)
+        sent, received = (
+            await orchestra.journal.get_blob(attempt.sent),
+            await orchestra.journal.get_blob(attempt.received),
+        )
     assert sent is not None
     assert received is not None
     asked, answered = json.loads(sent), json.loads(received)
@@ -83,11 +88,13 @@ async def test_the_journal_has_the_exact_bytes_that_were_exchanged(laptop: Fleet
     assert answered["usage"]["completion_tokens"] == attempt.usage.output_tokens
 
 
-async def test_two_readers_of_different_kinds_answer_together(laptop: FleetConfig, tmp_path: Path) -> None:
+async def test_two_reader_kinds_answer_together(laptop: FleetConfig, tmp_path: Path) -> None:
     pytest.importorskip("tokenizers")
     async with opened(laptop, tmp_path) as orchestra:
         both = Agent.from_card(orchestra.registry.card("reader").with_settings(enough=None))
-        run = await orchestra.start(both, question="When was the tower completed?", context="The tower was completed in 1889.")
+        run = await orchestra.start(
+            both, question="When was the tower completed?", context="The tower was completed in 1889."
+        )
         result = await run.wait()
         (attempt,) = [event for event in await orchestra.journal.read(run.id) if isinstance(event, AttemptFinished)]
         said = json.loads(await orchestra.journal.get_blob(attempt.received) or b"{}")
@@ -101,16 +108,20 @@ async def test_two_readers_of_different_kinds_answer_together(laptop: FleetConfi
     assert attempt.usage.output_tokens == said["generative_reader"]["received"]["usage"]["completion_tokens"]
 
 
-async def test_what_a_model_writes_is_read_while_it_writes_and_costs_the_same(laptop: FleetConfig, tmp_path: Path) -> None:
+async def test_streamed_text_costs_the_same(laptop: FleetConfig, tmp_path: Path) -> None:
     async with opened(laptop, tmp_path) as orchestra:
-        await orchestra.run(counting, most=20)  # what is read from the prefix cache rounds otherwise than what is computed: two tokens tie
+        await orchestra.run(
+            counting, most=20
+        )  # what is read from the prefix cache rounds otherwise than what is computed: two tokens tie
         run = await orchestra.options(live=True).start(counting, most=20)
         pieces = [(piece, time.time()) async for piece in run.text()]
         live, plain = await run, await orchestra.run(counting, most=20)
         (attempt,) = [event for event in await orchestra.journal.read(run.id) if isinstance(event, AttemptFinished)]
         sent = await orchestra.journal.get_blob(attempt.sent)
     texts = [piece.text for piece, _ in pieces]
-    assert "".join(texts).strip() == str(live.output).strip() == str(plain.output).strip(), "the card draws nothing by chance"
+    assert "".join(texts).strip() == str(live.output).strip() == str(plain.output).strip(), (
+        "the card draws nothing by chance"
+    )
     assert len(pieces) > 10
     assert pieces[0][1] < attempt.at, "the first one came long before the answer was whole"
     assert [piece.start for piece, _ in pieces] == [sum(map(len, texts[:number])) for number in range(len(texts))]
@@ -119,7 +130,7 @@ async def test_what_a_model_writes_is_read_while_it_writes_and_costs_the_same(la
     assert json.loads(sent)["stream"] is True
 
 
-async def test_cancelling_a_run_stops_the_server_working_on_it(laptop: FleetConfig, tmp_path: Path) -> None:
+async def test_cancelled_run_frees_server(laptop: FleetConfig, tmp_path: Path) -> None:
     async with opened(laptop, tmp_path) as orchestra:
         run = await orchestra.start(counting, most=5000)
         await eventually(orchestra, busy=1)
@@ -129,7 +140,7 @@ async def test_cancelling_a_run_stops_the_server_working_on_it(laptop: FleetConf
         await eventually(orchestra, busy=0)
 
 
-async def test_a_run_goes_on_after_its_server_was_killed_and_came_back(laptop: FleetConfig, tmp_path: Path) -> None:
+async def test_run_continues_after_server_restart(laptop: FleetConfig, tmp_path: Path) -> None:
     async with opened(laptop, tmp_path) as orchestra:
         run = await orchestra.start(counting, most=5000)
         await eventually(orchestra, busy=1)
@@ -141,11 +152,13 @@ async def test_a_run_goes_on_after_its_server_was_killed_and_came_back(laptop: F
     assert result.status == "done"
     assert [event.error for event in events if isinstance(event, AttemptFinished)] == ["F206", ""]
     assert len([event for event in events if isinstance(event, AttemptStarted)]) == 2
-    restarts, pids = zip(*((one.supervisor_report["restarts"], one.supervisor_report["pid"]) for one in (before, after)), strict=True)
+    restarts, pids = zip(
+        *((one.supervisor_report["restarts"], one.supervisor_report["pid"]) for one in (before, after)), strict=True
+    )
     assert (restarts[1], pids[0] != pids[1]) == (restarts[0] + 1, True)
 
 
-async def test_edit_one_prompt_and_only_the_reader_is_asked_again(
+async def test_fork_changed_prompt_reruns_reader_only(
     laptop: FleetConfig, documents: list[Document], question: str, tmp_path: Path
 ) -> None:
     shutil.copytree(AGENTS / "generative_reader", tmp_path / "agents" / "generative_reader")
@@ -155,7 +168,11 @@ async def test_edit_one_prompt_and_only_the_reader_is_asked_again(
         same = await orchestra.fork(first.run)
         assert (await same.run).value == first.value
         assert same.changes == ()
-        assert all(event.reused_from for event in await orchestra.journal.read(same.run.id) if isinstance(event, AttemptFinished))
+        assert all(
+            event.reused_from
+            for event in await orchestra.journal.read(same.run.id)
+            if isinstance(event, AttemptFinished)
+        )
     prompt = tmp_path / "agents" / "generative_reader" / "prompt.md"
     prompt.write_text("Read with care.\n" + prompt.read_text("utf-8"), "utf-8")
     async with opened(laptop, tmp_path) as orchestra:
@@ -168,7 +185,7 @@ async def test_edit_one_prompt_and_only_the_reader_is_asked_again(
         assert not any(event.reused_from for event in ends if event.node.startswith("readings["))
 
 
-async def test_the_memo_spares_the_model_what_was_accepted(laptop: FleetConfig, tmp_path: Path) -> None:
+async def test_memo_avoids_accepted_calls(laptop: FleetConfig, tmp_path: Path) -> None:
     async with opened(laptop, tmp_path) as orchestra:
         remembering = orchestra.options(memo=True)
         first = await remembering.run(counting, most=3)

@@ -49,8 +49,23 @@ def judge(mutant: Mutant | None, steps: Sequence[int] = STEPS, seed: int = 0) ->
             (Path(folder) / mutant.file).write_text(patched(mutant, Path(folder)))
         before = 0
         for runs in steps:
-            command = [sys.executable, "-m", "tests.simulation.lab.simulate", "--seed", str(seed + before), "--runs", str(runs - before)]
-            done = subprocess.run([*command, "--jobs", "1", "--stop"], cwd=folder, capture_output=True, text=True, check=False, timeout=900)
+            command = [
+                sys.executable,
+                "-m",
+                "tests.simulation.lab.simulate",
+                "--seed",
+                str(seed + before),
+                "--runs",
+                str(runs - before),
+            ]
+            done = subprocess.run(
+                [*command, "--jobs", "1", "--stop"],
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=900,
+            )
             before = runs
             if done.returncode:
                 return Verdict(mutant or SOUND, runs, _finding(done), time.perf_counter() - began)
@@ -68,7 +83,9 @@ def _finding(done: subprocess.CompletedProcess[str]) -> str:
 
 def main() -> int:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m tests.simulation.mutants", description="faults that the simulation must find")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.simulation.mutants", description="faults that the simulation must find"
+    )
     parser.add_argument("name", nargs="*", help="only those whose name has these words")
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()

@@ -42,33 +42,40 @@ SEED = 700_000
 
 
 @pytest.mark.parametrize("part", range(5))
-def test_every_invariant_holds_of_runs_that_meet_crashes_and_faults(part: int) -> None:
+def test_invariants_hold_under_crashes_and_faults(part: int) -> None:
     start = SEED + part * 100
     tally = simulate(range(start, start + 100))
-    assert [f"{found}: python -m tests.simulation.lab.simulate --seed {seed} --runs 1 -v" for seed, found in tally.violations] == []
+    assert [
+        f"{found}: python -m tests.simulation.lab.simulate --seed {seed} --runs 1 -v"
+        for seed, found in tally.violations
+    ] == []
 
 
-def test_a_seed_gives_the_same_run_again() -> None:
-    assert [digest(_trial(seed)) for seed in range(SEED, SEED + 20)] == [digest(_trial(seed)) for seed in range(SEED, SEED + 20)]
+def test_seed_repeats_run() -> None:
+    assert [digest(_trial(seed)) for seed in range(SEED, SEED + 20)] == [
+        digest(_trial(seed)) for seed in range(SEED, SEED + 20)
+    ]
 
 
-def test_a_seed_gives_the_same_run_in_another_process() -> None:
+def test_seed_repeats_run_in_another_process() -> None:
     """Whatever order sets have there: a grammar that was spelt in that order made resumed runs ask otherwise."""
     code = "from tests.simulation.test_simulation import _trial, digest; print([digest(_trial(seed)) for seed in (1280, 1281, 1283)])"
     said = {
-        subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": salt}, capture_output=True, check=True).stdout
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": salt}, capture_output=True, check=True
+        ).stdout
         for salt in ("1", "2")
     }
     assert len(said) == 1
     assert b"[" in said.pop()
 
 
-def test_a_run_executes_fifteen_nodes_or_more_in_the_middle() -> None:
+def test_runs_execute_fifteen_nodes_in_median() -> None:
     nodes = sorted(node_count(_trial(seed)) for seed in range(SEED, SEED + 240, 4))
     assert nodes[len(nodes) // 2] >= 13  # of few runs; `make simulate` shows the median of all
 
 
-def test_every_kind_and_modifier_is_in_many_workflows() -> None:
+def test_all_kinds_and_modifiers_are_covered() -> None:
     drawn = [random_workflow(number) for number in range(300)]
     features = {feature for one in drawn for feature in one.features} - RARE_FEATURES
     few = {feature for feature in features if sum(feature in one.features for one in drawn) < 0.05 * len(drawn)}
@@ -76,23 +83,39 @@ def test_every_kind_and_modifier_is_in_many_workflows() -> None:
     assert len(features) > 30
 
 
-def test_forks_and_deletions_are_in_many_runs() -> None:
+def test_forks_and_deletions_are_covered() -> None:
     tally = simulate(range(SEED, SEED + 400))
-    kinds = ("fork of a run that was done", "fork of a run that was failed", "fork of a run that was cut off", "fork, answers recalled")
-    deletions = ("deleted, the parent", "deleted, a neighbour", "deleted, the younger", "not deleted: under way", "not deleted: messages")
-    assert {name: tally.features[f"fault {name}"] for name in (*kinds, *deletions) if tally.features[f"fault {name}"] < 3} == {}
+    kinds = (
+        "fork of a run that was done",
+        "fork of a run that was failed",
+        "fork of a run that was cut off",
+        "fork, answers recalled",
+    )
+    deletions = (
+        "deleted, the parent",
+        "deleted, a neighbour",
+        "deleted, the younger",
+        "not deleted: under way",
+        "not deleted: messages",
+    )
+    assert {
+        name: tally.features[f"fault {name}"] for name in (*kinds, *deletions) if tally.features[f"fault {name}"] < 3
+    } == {}
     assert min(tally.features["has a parent"], tally.features["has a neighbour"]) >= 20
 
 
-def test_a_run_that_fails_is_told_with_the_line_that_repeats_it(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("tests.simulation.lab.simulate.findings", lambda trial: ["I0 made up"] if trial.plan.seed == SEED + 3 else [])
+def test_failed_run_prints_repeat_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(
+        "tests.simulation.lab.simulate.findings", lambda trial: ["I0 made up"] if trial.plan.seed == SEED + 3 else []
+    )
     assert main(["--seed", str(SEED), "--runs", "6", "--jobs", "1"]) == 1
-    assert f"I0 made up\n  python -m tests.simulation.lab.simulate --seed {SEED + 3} --runs 1 -v\n" in capsys.readouterr().out
+    assert (
+        f"I0 made up\n  python -m tests.simulation.lab.simulate --seed {SEED + 3} --runs 1 -v\n"
+        in capsys.readouterr().out
+    )
 
 
-def test_what_dead_processes_leave_behind_is_thrown_away_without_a_word() -> None:
+def test_leftovers_of_dead_processes_are_silent() -> None:
     gc.collect()
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
@@ -101,36 +124,51 @@ def test_what_dead_processes_leave_behind_is_thrown_away_without_a_word() -> Non
     assert said == []
 
 
-def test_its_processes_end_in_order_and_nothing_of_theirs_is_told_as_leaked() -> None:
+def test_processes_end_without_leak_warnings() -> None:
     """In the run of the seed 208 an index is made, with a progress bar of tqdm, which has a semaphore."""
     code = "from orchestra.testing import simulate as s; s.PART = 1; s.main(['--seed', '207', '--runs', '2', '--jobs', '2'])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=120).stderr == b""
 
 
-def test_the_auditor_finds_an_answer_that_the_parent_never_got() -> None:
+def test_auditor_detects_answer_missing_in_parent() -> None:
     trial = next(found for seed in range(SEED, SEED + 200) if (found := _trial(seed)).forked and _recalled(found))
     assert trial.earlier is not None
     first = _recalled(trial)[0]
-    parent = [msgspec.structs.replace(event, value="another") if _same_answer(event, first) else event for event in trial.earlier.events]
+    parent = [
+        msgspec.structs.replace(event, value="another") if _same_answer(event, first) else event
+        for event in trial.earlier.events
+    ]
     relative = RelatedRun(trial.earlier.run, trial.workflow.program, parent)
     said = audit(
-        AuditCase(trial.workflow.program, trial.events, related_run=relative, cancelled=trial.cancelled, left_waiting=trial.left_waiting)
+        AuditCase(
+            trial.workflow.program,
+            trial.events,
+            related_run=relative,
+            cancelled=trial.cancelled,
+            left_waiting=trial.left_waiting,
+        )
     )
     assert any("was not given to that call" in found for found in said)
-    strangers = audit(AuditCase(trial.workflow.program, trial.events, cancelled=trial.cancelled, left_waiting=trial.left_waiting))
+    strangers = audit(
+        AuditCase(trial.workflow.program, trial.events, cancelled=trial.cancelled, left_waiting=trial.left_waiting)
+    )
     assert any("the answer of a stranger" in found for found in strangers)
 
 
 def _recalled(trial: Trial) -> list[AttemptFinished]:
     events = [event for event in trial.events if isinstance(event, AttemptFinished)]
-    return [event for event in events if trial.earlier is not None and event.reused_from == trial.earlier.run and not event.memo_key]
+    return [
+        event
+        for event in events
+        if trial.earlier is not None and event.reused_from == trial.earlier.run and not event.memo_key
+    ]
 
 
 def _same_answer(event: Event, other: AttemptFinished) -> bool:
     return isinstance(event, AttemptFinished) and event.value == other.value
 
 
-def test_the_auditor_finds_an_event_that_is_missing() -> None:
+def test_auditor_detects_missing_event() -> None:
     trial = _calm(SEED)
     assert findings(trial) == []
     for gone in range(1, len(trial.events) - 1):
@@ -147,7 +185,7 @@ def _calm(seed: int) -> Trial:
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-def test_a_mutant_is_a_change_of_the_source_of_today(mutant: Mutant) -> None:
+def test_simulation_mutants_apply_to_source(mutant: Mutant) -> None:
     assert patched(mutant) != ""
 
 
@@ -156,6 +194,6 @@ QUICK = ("a plan begins without what it was given", "an element lost", "an effec
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
-def test_the_simulation_finds_a_mutant(name: str) -> None:
+def test_simulation_detects_mutant(name: str) -> None:
     (mutant,) = [mutant for mutant in MUTANTS if mutant.name == name]
     assert judge(mutant, steps=(100, 400)).found != ""

@@ -13,7 +13,7 @@ from tests.simulation.lab.catalog import catalog
 from tests.simulation.lab.fake_router import plan_line
 
 
-def test_some_lines_go_over_a_list_that_they_state_and_those_that_are_too_long_are_refused() -> None:
+def test_routing_lines_over_stated_lists() -> None:
     tools = catalog().tools
     values = {"request": {"type": "string"}, "text": {"type": "string"}}
     goal = "go on and on"

@@ -19,7 +19,8 @@ PUBLIC_PATH = "/health"
 MIDDLEWARE = f"{__name__}.KeyAuthMiddleware"
 UNAUTHORIZED_MESSAGE = (
     "this server requires the key of its fleet, which `orchestra fleet key` prints; "
-    "an Orchestra older than the one that started it sends no key: update it, or stop the fleet and start it with the older one"
+    "an Orchestra older than the one that started it sends no key: "
+    "update it, or stop the fleet and start it with the older one"
 )
 
 AsgiMessage: TypeAlias = MutableMapping[str, Any]

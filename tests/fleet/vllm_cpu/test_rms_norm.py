@@ -64,6 +64,6 @@ print("alike")
 """
 
 
-def test_norms_by_the_kernel_are_as_vllms_own_and_where_it_does_not_fit_they_are_vllms_own() -> None:
+def test_rms_norm_kernel_equals_vllm() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=300)
     assert done.stdout.endswith("alike\n"), done.stderr[-3000:]

@@ -71,7 +71,7 @@ def proposed(drafter: Any, counts: Any, tokens: Any, written: Sequence[int], mos
     return ["".join(map(chr, one)) for one in drafter.propose(most, lists, counts, tokens)]
 
 
-def test_guesses_come_from_the_request_and_from_habits_and_none_for_those_that_draw_or_wait() -> None:
+def test_drafts_come_from_request_and_cache() -> None:
     one, counts, tokens = drafter(
         ["the Seine is the S", "the Seine is the S", "the Seine is the S", "new", "the Seine is the S"],
         [1] * 5,
@@ -85,21 +85,21 @@ def test_guesses_come_from_the_request_and_from_habits_and_none_for_those_that_d
     assert proposed(one, counts, tokens, [1, 1, 0, 1, 1]) == ["eine", "", "", "est", ""]
 
 
-def test_how_soon_an_answer_comes_tells_no_tenant_what_another_wrote() -> None:
+def test_drafts_do_not_cross_tenants() -> None:
     one, counts, tokens = drafter(["new"] * 4, [1, 1, 1, 2], tenants=["a", "b", None, "a"])
     for _ in range(2):
         one._ngram_cache.learn((1, "a"), ids("newest"), 3)
     assert proposed(one, counts, tokens, [1, 1, 1, 1]) == ["est", "", "", ""]
 
 
-def test_guesses_end_where_a_request_may_not_be_longer() -> None:
+def test_drafts_end_at_maximum_length() -> None:
     text = ("abcdefgh" * 8)[:62]
     one, counts, tokens = drafter([text, text + "gh"], [0, 0])
     assert proposed(one, counts, tokens, [1, 1]) == ["gh", ""]
 
 
 @pytest.mark.parametrize(("requests", "guesses"), [(1, "eine"), (8, "eine"), (9, "")])
-def test_where_many_requests_run_none_is_guessed(requests: int, guesses: str) -> None:
+def test_drafts_are_off_with_many_requests(requests: int, guesses: str) -> None:
     one, counts, tokens = drafter(["the Seine is the S"] * requests, [1] * requests)
     assert proposed(one, counts, tokens, [1] * requests) == [guesses] * requests
     for _ in range(2):
@@ -107,7 +107,7 @@ def test_where_many_requests_run_none_is_guessed(requests: int, guesses: str) ->
     assert proposed(one, counts, tokens, [1] * requests) == [guesses] * requests
 
 
-def test_a_request_that_is_nearly_as_long_as_it_may_be_takes_no_guesses_from_others() -> None:
+def test_drafts_near_maximum_length_keep_those_of_others() -> None:
     """vLLM's runner then asks no drafter, and guesses zeros for all, for those too that draw by chance."""
     from orchestra.fleet.vllm_cpu.speculation import GuardedRejectionSampler, install
 
@@ -129,7 +129,7 @@ def test_a_request_that_is_nearly_as_long_as_it_may_be_takes_no_guesses_from_oth
     assert other.drafter == "another way to guess"
 
 
-def test_the_first_request_does_not_wait_for_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drafter_is_compiled_before_first_request(monkeypatch: pytest.MonkeyPatch) -> None:
     from numba import njit
     from vllm.v1.spec_decode import ngram_proposer
 
@@ -141,7 +141,7 @@ def test_the_first_request_does_not_wait_for_a_compiler(monkeypatch: pytest.Monk
     assert compiled == fresh.signatures != []
 
 
-def test_a_step_in_which_something_is_scored_takes_no_guesses() -> None:
+def test_drafts_are_rejected_in_scoring_step() -> None:
     import torch
     from vllm.v1.sample.rejection_sampler import RejectionSampler
 

@@ -71,7 +71,7 @@ def refused(call: Any, *given: Path) -> str:
 
 
 @pytest.mark.parametrize("folder", TUNED, ids=lambda folder: folder.parent.name)
-def test_those_of_the_package_fit(folder: Path) -> None:
+def test_packaged_adapters_fit(folder: Path) -> None:
     assert check_adapter(folder).base == "smollm2-135m-instruct"
 
 
@@ -86,9 +86,7 @@ def test_those_of_the_package_fit(folder: Path) -> None:
         ({"r": 64}, "has rank 4 and 4, and its adapter_config.json says 64"),
     ],
 )
-def test_what_vllm_would_not_apply_as_it_was_trained_is_refused(
-    tmp_path: Path, more: Mapping[str, Any], told: str
-) -> None:
+def test_adapter_unsupported_by_vllm_is_refused(tmp_path: Path, more: Mapping[str, Any], told: str) -> None:
     check_adapter(lora(tmp_path))
     assert told in refused(check_adapter, lora(tmp_path, more=more))
 
@@ -102,11 +100,11 @@ def test_what_vllm_would_not_apply_as_it_was_trained_is_refused(
         ([], "its manifest.json cannot be read"),
     ],
 )
-def test_one_that_is_not_what_its_manifest_says_is_refused(tmp_path: Path, said: object, told: str) -> None:
+def test_adapter_contradicting_manifest_is_refused(tmp_path: Path, said: object, told: str) -> None:
     assert told in refused(check_adapter, lora(tmp_path, said=said))
 
 
-def test_tensors_that_are_no_part_of_a_lora_are_refused(tmp_path: Path) -> None:
+def test_adapter_foreign_tensors_are_refused(tmp_path: Path) -> None:
     path, name = lora(tmp_path) / "adapter_model.safetensors", PLACE.format(layer=0, name="q_proj", part="lora_A")
     path.write_bytes(tensors({name.replace("lora_A.weight", "lora_magnitude_vector"): (1, 8)}))
     assert "lora_magnitude_vector is not part of a LoRA" in refused(check_adapter, tmp_path)
@@ -124,7 +122,7 @@ def test_tensors_that_are_no_part_of_a_lora_are_refused(tmp_path: Path) -> None:
         ({"model_type": "unheard_of", "hidden_size": 12}, "the base 12 there"),
     ],
 )
-def test_one_of_the_shapes_of_another_base_is_refused(tmp_path: Path, config: Mapping[str, Any], told: str) -> None:
+def test_adapter_shapes_of_another_base_are_refused(tmp_path: Path, config: Mapping[str, Any], told: str) -> None:
     folder = lora(tmp_path / "adapter")
     check_base(folder, base(tmp_path / "base"))
     assert told in refused(check_base, folder, base(tmp_path / "base", **config))
@@ -134,17 +132,17 @@ def test_one_of_the_shapes_of_another_base_is_refused(tmp_path: Path, config: Ma
     "config",
     [{"model_type": "unheard_of", "num_key_value_heads": 1}, {"num_attention_heads": [4, 8]}, {"hidden_size": None}],
 )
-def test_of_a_base_of_which_nothing_is_known_nothing_is_asked(tmp_path: Path, config: Mapping[str, Any]) -> None:
+def test_adapter_unknown_base_is_not_checked(tmp_path: Path, config: Mapping[str, Any]) -> None:
     check_base(lora(tmp_path / "adapter"), base(tmp_path / "base", **config))
     check_base(tmp_path / "adapter", tmp_path / "nowhere")
 
 
-def test_the_widths_of_the_layers() -> None:
+def test_layer_widths() -> None:
     assert layer_widths(SMALL)["k_proj"] == (8, 4)
     assert layer_widths({**SMALL, "head_dim": 3})["o_proj"] == (12, 8)
 
 
-def test_one_of_other_shapes_is_not_given_to_a_server(tmp_path: Path) -> None:
+def test_adapter_wrong_shapes_is_not_sent_to_server(tmp_path: Path) -> None:
     """That the fleet file names itself, and of whose base nothing is said."""
     weights = {"licence": "none", "sources": [{"folder": str(base(tmp_path / "base", hidden_size=12, head_dim=2))}]}
     said = {

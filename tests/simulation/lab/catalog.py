@@ -17,7 +17,13 @@ TEXTS: Schema = {"type": "array", "items": TEXT}
 
 
 def _record(**fields: Schema) -> Schema:
-    return {"type": "object", "title": "Record", "properties": fields, "required": list(fields), "additionalProperties": False}
+    return {
+        "type": "object",
+        "title": "Record",
+        "properties": fields,
+        "required": list(fields),
+        "additionalProperties": False,
+    }
 
 
 READING: Schema = {
@@ -30,7 +36,9 @@ READING: Schema = {
 
 
 _PROBABILITY: Schema = {"anyOf": [{"type": "number"}, {"type": "null"}]}
-VERIFIER_OUTPUT = _record(label={"enum": ["supported", "contradicted", "not stated"]}, p_supported=_PROBABILITY, p_refute=_PROBABILITY)
+VERIFIER_OUTPUT = _record(
+    label={"enum": ["supported", "contradicted", "not stated"]}, p_supported=_PROBABILITY, p_refute=_PROBABILITY
+)
 
 
 def _agent(name: str, inputs: Schema, output: Schema, label: Label = "restricted") -> Contract:
@@ -47,8 +55,15 @@ COMBINED_CHECKS = ("quote", "confidence", "entailment", "rederive(second)")
 
 def _combination(agent: str) -> Combination:
     """One that weighs two scores, and whether another agent agrees, by steps."""
-    weights = (CheckWeight("confidence", 0.7), CheckWeight("entailment", 1.3), CheckWeight("rederive(second)", passed=0.8, failed=-0.8))
-    nothing, steps = DependencyDigests("", "", "", ""), (IsotonicPoint(-3.0, 0.1), IsotonicPoint(0.0, 0.45), IsotonicPoint(2.5, 0.9))
+    weights = (
+        CheckWeight("confidence", 0.7),
+        CheckWeight("entailment", 1.3),
+        CheckWeight("rederive(second)", passed=0.8, failed=-0.8),
+    )
+    nothing, steps = (
+        DependencyDigests("", "", "", ""),
+        (IsotonicPoint(-3.0, 0.1), IsotonicPoint(0.0, 0.45), IsotonicPoint(2.5, 0.9)),
+    )
     told: dict[str, Any] = {
         "checks": tuple(sorted(COMBINED_CHECKS)),
         "bias": 0.3,

@@ -234,7 +234,9 @@ class CrashingJournal:
             self.lost_events += len(self._queue)
             self._queue.clear()
             code = STORE_FAULT_CODES[self.faults.fault]
-            self._store_error = JournalError(code, f"the store is {self.faults.fault} (simulated)", hint="wait, then resume the run")
+            self._store_error = JournalError(
+                code, f"the store is {self.faults.fault} (simulated)", hint="wait, then resume the run"
+            )
             return
         self._write(len(self._queue))
 

@@ -8,7 +8,13 @@ from collections.abc import Mapping, Sequence
 from orchestra.router.plan_syntax import PlanStep, parse_line, split_lines
 
 TEXT, TEXTS, NUMBER = "str", "list[str]", "int"
-_WRONG_LINES = ("I would shout it", "s{next} = splat(text=input.text)", "s{next} = shout(text=17)", "return input.text", "return nothing")
+_WRONG_LINES = (
+    "I would shout it",
+    "s{next} = splat(text=input.text)",
+    "s{next} = shout(text=17)",
+    "return input.text",
+    "return nothing",
+)
 """Lines that are refused; the last one not where nothing stands yet, and the plan may be declined."""
 _OUTPUT_TYPES = {"split": TEXTS, "count": NUMBER}
 """What a skill gives that does not give a text."""
@@ -32,7 +38,9 @@ def _next_line(inputs: Mapping[str, str], entropy: bytes, wrong: float) -> str:
     skills = [told.partition("(")[0] for told in _non_empty_lines(inputs["skills"])]
     steps = [step for step in map(parse_line, _non_empty_lines(inputs["plan"])) if isinstance(step, PlanStep)]
     at_hand = [tuple(told.split(": ", 1)) for told in _non_empty_lines(inputs["values"])]
-    known = [(name, kind) for name, kind in at_hand if kind in (TEXT, TEXTS)] + [(step.name, _step_type(step)) for step in steps]
+    known = [(name, kind) for name, kind in at_hand if kind in (TEXT, TEXTS)] + [
+        (step.name, _step_type(step)) for step in steps
+    ]
     if entropy[0] < 256 * wrong:
         return _WRONG_LINES[entropy[1] % len(_WRONG_LINES)].format(next=len(steps) + 1)
     made = [step.name for step in steps if _step_type(step) == TEXT]

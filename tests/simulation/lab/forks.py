@@ -32,11 +32,18 @@ class RelatedRun:
     """The calls that the world saw of it: answers may be remembered of a process whose events are lost."""
 
 
-def check_descent(recorded: RunRecord, oracle: Oracle, relative: RelatedRun | None, seen: Sequence[ObservedCall]) -> list[str]:
+def check_descent(
+    recorded: RunRecord, oracle: Oracle, relative: RelatedRun | None, seen: Sequence[ObservedCall]
+) -> list[str]:
     """I2: no call for what the parent was answered; I5: nothing is recalled that nobody was answered; I9: a fork keeps the label."""
-    recalled = [event for event in recorded.attempts.values() if event.reused_from and event.reused_from != recorded.run]
+    recalled = [
+        event for event in recorded.attempts.values() if event.reused_from and event.reused_from != recorded.run
+    ]
     if relative is None:
-        return [f"I5 attempt {event.attempt} of {event.node} has the answer of a stranger, {event.reused_from}" for event in recalled]
+        return [
+            f"I5 attempt {event.attempt} of {event.node} has the answer of a stranger, {event.reused_from}"
+            for event in recalled
+        ]
     older = RunRecord.from_events(relative.events)
     known = _answers_by_call(older, Oracle(relative.program, older).evaluate(), pure=relative.forked)
     given = {canonical(event.value) for event in older.attempts.values() if event.memo_key and not event.error}
@@ -46,7 +53,9 @@ def check_descent(recorded: RunRecord, oracle: Oracle, relative: RelatedRun | No
         call = oracle.calls.get((event.node, event.attempt))
         values = [one.value for one in known.get(_call_identity(call), ())] if call is not None else []
         if event.value not in values and not (event.memo_key and canonical(event.value) in given):
-            found.append(f"I5 attempt {event.attempt} of {event.node} has an answer that {relative.run} was not given to that call")
+            found.append(
+                f"I5 attempt {event.attempt} of {event.node} has an answer that {relative.run} was not given to that call"
+            )
     first = recorded.events[0]
     if relative.forked and relative.events and isinstance(first, RunStarted):
         if first.parent and not is_allowed(older.label, first.label):
@@ -56,7 +65,9 @@ def check_descent(recorded: RunRecord, oracle: Oracle, relative: RelatedRun | No
         for one in seen:
             heard = min(relative.informed_processes.get(one.process, 0), followed)
             if first.parent and any(event.seq <= heard for event in known.get(_call_identity(one.call), ())):
-                found.append(f"I2 attempt {one.call.attempt} of {one.call.node} was made though the parent was answered")
+                found.append(
+                    f"I2 attempt {one.call.attempt} of {one.call.node} was made though the parent was answered"
+                )
     return found
 
 
@@ -77,5 +88,14 @@ def _call_identity(call: CallRequest | None) -> bytes:
     """What makes two calls the same; empty for none."""
     if call is None:
         return b""
-    said: list[Any] = [call.name, call.version, call.inputs, call.evidence, call.feedback, call.tier, call.label, call.sample]
+    said: list[Any] = [
+        call.name,
+        call.version,
+        call.inputs,
+        call.evidence,
+        call.feedback,
+        call.tier,
+        call.label,
+        call.sample,
+    ]
     return canonical(said)

@@ -135,7 +135,9 @@ def _check_end(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[str
     if not isinstance(last, RunFinished):
         if not case.left_waiting:
             return [f"I1 the run neither ended nor waits for a person; its last event is {type(last).__name__}"]
-        open_questions = {event.node for event in case.events if isinstance(event, QuestionAsked)} - set(recorded.outcomes)
+        open_questions = {event.node for event in case.events if isinstance(event, QuestionAsked)} - set(
+            recorded.outcomes
+        )
         return [] if open_questions else ["I1 the run waits, and nobody is asked"]
     if last.status == "cancelled":
         asked = any(isinstance(event, CancelRequested) for event in case.events)
@@ -151,7 +153,9 @@ def _check_end(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[str
     if oracle.outcome is None:
         return [*found, "I5 the run ended, and some of its nodes did not"]
     if last.status != oracle.status or not same_outcome(last.outcome, oracle.outcome):
-        found.append(f"I5 the run ended {last.status} in {last.outcome}; it must have ended {oracle.status} in {oracle.outcome}")
+        found.append(
+            f"I5 the run ended {last.status} in {last.outcome}; it must have ended {oracle.status} in {oracle.outcome}"
+        )
     used = sum(event.usage.calls for event in case.events if isinstance(event, AttemptFinished))
     if last.usage.calls != used:
         found.append(f"I6 the run says {last.usage.calls} calls, and has {used} on record")
@@ -160,7 +164,12 @@ def _check_end(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[str
 
 def _ended_for_time(last: Event) -> bool:
     """Whether a run ended because its seconds were over."""
-    return isinstance(last, RunFinished) and last.status == "budget" and isinstance(last.outcome, FailedOutcome) and not last.outcome.origin
+    return (
+        isinstance(last, RunFinished)
+        and last.status == "budget"
+        and isinstance(last.outcome, FailedOutcome)
+        and not last.outcome.origin
+    )
 
 
 def _is_within(path: str, units: set[str]) -> bool:
@@ -169,7 +178,9 @@ def _is_within(path: str, units: set[str]) -> bool:
 
 def _check_places(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[str]:
     """I5: nothing is on record that the workflow does not have, and no attempt that nobody needed."""
-    found = [f"I5 {path} is on record, and the run cannot have it" for path in recorded.starts if path not in oracle.places]
+    found = [
+        f"I5 {path} is on record, and the run cannot have it" for path in recorded.starts if path not in oracle.places
+    ]
     for (path, number), event in recorded.attempts.items():
         if (path, number) not in oracle.calls and path in oracle.places:
             found.append(f"I5 attempt {number} of {path} is one too many ({event.error or 'with a value'})")
@@ -240,7 +251,9 @@ def _check_short_lists(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> 
     for owner in oracle.short_lists & recorded.ends.keys():
         end, outcomes = recorded.ends[owner], dict.fromkeys(range(recorded.counts[owner]))
         elements = sorted(
-            (one.seq, path) for path, one in recorded.ends.items() if path in oracle.places and oracle.places[path].owner == owner
+            (one.seq, path)
+            for path, one in recorded.ends.items()
+            if path in oracle.places and oracle.places[path].owner == owner
         )
         lost = end
         for number, (seq, path) in enumerate(elements):
@@ -280,10 +293,14 @@ def _check_budgets(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list
                 under_way[event.node] = event.reserved
                 held = sum(under_way.values())
                 if budget.tokens is not None and spent - excess + held > budget.tokens:
-                    found.append(f"I6 {spent} tokens spent ({excess} beyond bounds), {held} under way, of {budget.tokens} in {scope!r}")
+                    found.append(
+                        f"I6 {spent} tokens spent ({excess} beyond bounds), {held} under way, of {budget.tokens} in {scope!r}"
+                    )
                 if budget.calls is not None and calls + len(under_way) > budget.calls:
                     found.append(f"I6 {calls} calls made and {len(under_way)} under way of {budget.calls} in {scope!r}")
-            elif isinstance(event, AttemptFinished) and event.node.startswith(scope) and _asks_model(oracle, event.node):
+            elif (
+                isinstance(event, AttemptFinished) and event.node.startswith(scope) and _asks_model(oracle, event.node)
+            ):
                 reserved = under_way.pop(event.node, 0)
                 cost = max(0, event.usage.prompt_tokens) + max(0, event.usage.output_tokens)
                 if not (cost or event.error or event.reused_from):
@@ -315,7 +332,9 @@ def _check_verification_budget(case: AuditCase, recorded: RunRecord, oracle: Ora
                 held = sum(bound for bound, _ in open_.values())
                 if spent + held + event.priority.max_tokens > budget.check_tokens:
                     more = event.priority.max_tokens
-                    found.append(f"I6 checks have spent {spent}, {held} are reserved and {more} more, of {budget.check_tokens}")
+                    found.append(
+                        f"I6 checks have spent {spent}, {held} are reserved and {more} more, of {budget.check_tokens}"
+                    )
                 open_[f"{event.node}?{event.round}"] = (event.priority.max_tokens, len(event.questions))
             case ChecksStarted():
                 found.append(f"I6 {event.node} asked without the budget for checks")
@@ -396,7 +415,10 @@ def _check_times(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[s
     for event in case.events:
         if isinstance(event, RetryPlanned):
             due[event.node, event.attempt] = event.due
-        elif isinstance(event, AttemptStarted | AttemptFinished) and event.at < due.get((event.node, event.attempt), 0.0) - TIME_TOLERANCE:
+        elif (
+            isinstance(event, AttemptStarted | AttemptFinished)
+            and event.at < due.get((event.node, event.attempt), 0.0) - TIME_TOLERANCE
+        ):
             found.append(f"I5 attempt {event.attempt} of {event.node} came before its time")
     budget = case.program.budget
     last = case.events[-1]
@@ -411,7 +433,9 @@ def _check_times(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[s
 
 def _time_limit(node: CompiledNode) -> float | None:
     """How long a unit may take that has a body or asks a person: by its `timeout`, and by the budget of the workflow that it calls."""
-    stated = [limit for limit in (node.timeout, node.body.time_limit if node.body is not None else None) if limit is not None]
+    stated = [
+        limit for limit in (node.timeout, node.body.time_limit if node.body is not None else None) if limit is not None
+    ]
     return min(stated, default=None)
 
 
@@ -444,7 +468,11 @@ def _check_answers(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list
                     if event.value is not None or question.kind == "effect" or event.call_happened or event.by == "bob":
                         found.append(f"I5 {event.node} took {event.decline_reason!r} for an answer")
                 elif event.call_happened:
-                    fault = "no call" if question.result_schema is None else Validator(question.result_schema).check(event.value)
+                    fault = (
+                        "no call"
+                        if question.result_schema is None
+                        else Validator(question.result_schema).check(event.value)
+                    )
                     if fault or event.by == "bob":
                         found.append(f"I5 {event.node} is said to have given {event.value!r}: {fault or 'by bob'}")
                 elif question.options and event.value not in question.options:
@@ -473,20 +501,43 @@ def _check_replay(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[
     if found.first_difference is None:
         return []
     place = oracle.places.get(getattr(found.first_difference, "node", ""))
-    if place is not None and place.has_budget and isinstance(found.first_difference, AttemptStarted | AttemptFinished | NodeFinished):
+    if (
+        place is not None
+        and place.has_budget
+        and isinstance(found.first_difference, AttemptStarted | AttemptFinished | NodeFinished)
+    ):
         return []  # how many calls were under way when this was decided is not on record, and a budget depends on it
-    known = case.clock_jumped and isinstance(found.first_difference, NodeFinished) and found.first_difference.node in oracle.timed_out
-    return [] if known else [f"I5 replay: at event {found.first_difference.seq} ({type(found.first_difference).__name__}) {found.reason}"]
+    known = (
+        case.clock_jumped
+        and isinstance(found.first_difference, NodeFinished)
+        and found.first_difference.node in oracle.timed_out
+    )
+    return (
+        []
+        if known
+        else [
+            f"I5 replay: at event {found.first_difference.seq} ({type(found.first_difference).__name__}) {found.reason}"
+        ]
+    )
 
 
-def _check_without_faults(case: AuditCase, recorded: RunRecord, oracle: Oracle, quiet: Callable[[], FaultlessAnswers]) -> list[str]:
+def _check_without_faults(
+    case: AuditCase, recorded: RunRecord, oracle: Oracle, quiet: Callable[[], FaultlessAnswers]
+) -> list[str]:
     """I5: a run that rode out all of its faults ends as one that met none."""
     last = case.events[-1]
-    if not isinstance(last, RunFinished) or last.status not in ("done", "abstained") or oracle.timed_out or oracle.budget_failures:
+    if (
+        not isinstance(last, RunFinished)
+        or last.status not in ("done", "abstained")
+        or oracle.timed_out
+        or oracle.budget_failures
+    ):
         return []
     for (path, _), event in recorded.attempts.items():
         # A fault that used up an attempt may leave one too few for the checks, and a call that failed for good has no value.
-        if event.error and (not isinstance(recorded.outcomes.get(path), ValueOutcome) or oracle.places[path].node.fallback is not None):
+        if event.error and (
+            not isinstance(recorded.outcomes.get(path), ValueOutcome) or oracle.places[path].node.fallback is not None
+        ):
             return []
         if event.error and oracle.places[path].node.acceptance is not None:
             return []
@@ -506,7 +557,9 @@ def _check_without_faults(case: AuditCase, recorded: RunRecord, oracle: Oracle, 
         return []  # which values the budget for checks had nothing for depends on the order in which they came
     if any(turn.draft is not None and turn.draft.reused_from for turns in recorded.turns.values() for turn in turns):
         return []  # a plan that served another request with other words in it need not be the one that the router would write now
-    if any(place.node.acceptance is not None and place.node.acceptance.whole_workflow for place in oracle.places.values()):
+    if any(
+        place.node.acceptance is not None and place.node.acceptance.whole_workflow for place in oracle.places.values()
+    ):
         return []  # how sure a workflow is as a whole the oracle takes from the record, and a calm run has none
     calm = Oracle(case.program, quiet()).evaluate()
     if calm.status == last.status and same_outcome(calm.outcome, last.outcome):

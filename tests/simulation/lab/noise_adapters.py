@@ -11,7 +11,13 @@ from orchestra.fleet.weights.adapter_checks import LINEAR_LAYERS, layer_widths
 
 
 def write_noise_adapter(
-    folder: Path, model: Path, seed: int, *, rank: int = 8, strength: float = 0.05, layers: Sequence[str] = LINEAR_LAYERS
+    folder: Path,
+    model: Path,
+    seed: int,
+    *,
+    rank: int = 8,
+    strength: float = 0.05,
+    layers: Sequence[str] = LINEAR_LAYERS,
 ) -> Path:
     """Writes an adapter for the model in a folder, as peft's `save_pretrained` does, and gives its folder.
 

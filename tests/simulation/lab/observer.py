@@ -44,10 +44,14 @@ def check_calls(recorded: RunRecord, oracle: Oracle, seen: Sequence[ObservedCall
         call = one.call
         ended = recorded.ends.get(call.node)
         if ended is not None and one.durable >= ended.seq and not one.stale:
-            found.append(f"I2 attempt {call.attempt} of {call.node} was made though its end, event {ended.seq}, was on disk")
+            found.append(
+                f"I2 attempt {call.attempt} of {call.node} was made though its end, event {ended.seq}, was on disk"
+            )
         attempt = recorded.attempts.get((call.node, call.attempt))
         if attempt is not None and one.durable >= attempt.seq and not one.stale:
-            found.append(f"I2 attempt {call.attempt} of {call.node} was made again though its end, event {attempt.seq}, was on disk")
+            found.append(
+                f"I2 attempt {call.attempt} of {call.node} was made again though its end, event {attempt.seq}, was on disk"
+            )
         if call.label != recorded.label:
             found.append(f"I9 a call for {call.node} said {call.label}; the run is {recorded.label}")
         if call.idempotency_key != f"{recorded.run}/{call.node}":
@@ -60,7 +64,9 @@ def check_calls(recorded: RunRecord, oracle: Oracle, seen: Sequence[ObservedCall
         contract = oracle.places[path].node.contract
         acts = contract is not None and contract.effect != "pure"
         if not (all(fits) if acts else any(fits)):
-            found.append(f"I5 attempt {number} of {path} was made with other inputs, feedback or tier than its answers give")
+            found.append(
+                f"I5 attempt {number} of {path} was made with other inputs, feedback or tier than its answers give"
+            )
     return found
 
 
@@ -79,7 +85,9 @@ def check_answers(recorded: RunRecord, oracle: Oracle, seen: Sequence[ObservedCa
         if event.reused_from or event.error in (TIMED_OUT, "E007", *UNSEEN_CODES):
             continue
         if not any(_is_same_reply(one, event) for one in replies.get(key, ())):
-            found.append(f"I5 attempt {key[1]} of {key[0]} has an end on record that nobody gave: {event.error or event.value!r}")
+            found.append(
+                f"I5 attempt {key[1]} of {key[0]} has an end on record that nobody gave: {event.error or event.value!r}"
+            )
     return found
 
 
@@ -140,10 +148,16 @@ def check_outbox(recorded: RunRecord, oracle: Oracle, messages: Sequence[OutboxM
         if contract is None or contract.effect != "transactional":
             continue
         if (count := sent.pop(path, 0)) != (path in given):
-            found.append(f"I3 {path} {'gave a value' if path in given else 'gave none'}, and the outbox has {count} messages of it")
+            found.append(
+                f"I3 {path} {'gave a value' if path in given else 'gave none'}, and the outbox has {count} messages of it"
+            )
     found += [f"I3 the outbox has a message of {path}, which sent none" for path in sent]
     values = [(event.node, event.value) for event in recorded.attempts.values() if event.outbox]
-    return found + [f"I3 the message of {one.node} is not what the tool gave" for one in messages if (one.node, one.value) not in values]
+    return found + [
+        f"I3 the message of {one.node} is not what the tool gave"
+        for one in messages
+        if (one.node, one.value) not in values
+    ]
 
 
 def check_memo(recorded: RunRecord, memo: Mapping[str, tuple[str, Any]]) -> list[str]:
@@ -157,7 +171,11 @@ def check_memo(recorded: RunRecord, memo: Mapping[str, tuple[str, Any]]) -> list
         if run != recorded.run or key not in by_key:
             continue  # answers of a process whose events are lost were accepted all the same: only what is on record can be held against it
         good = [event for event in by_key[key] if event.value == value and not event.error]
-        if good and not any(event.final or _was_accepted(recorded, event) for event in good) and not _is_unjudged(recorded, good):
+        if (
+            good
+            and not any(event.final or _was_accepted(recorded, event) for event in good)
+            and not _is_unjudged(recorded, good)
+        ):
             found.append(f"I8 an answer of {good[0].node} is remembered, and was not accepted")
     return found
 

@@ -18,7 +18,14 @@ from typing import Any
 
 from orchestra.core.errors import OrchestraError
 from orchestra.core.events import AttemptFinished, ChecksStarted
-from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, Outcome, SkippedOutcome, ValueOutcome, inherit_outcome
+from orchestra.core.outcomes import (
+    AbstainedOutcome,
+    FailedOutcome,
+    Outcome,
+    SkippedOutcome,
+    ValueOutcome,
+    inherit_outcome,
+)
 from orchestra.core.protocols import CallRequest, EvidenceSource, collect_sources
 from orchestra.engine.kinds import checks
 from orchestra.engine.state import ExecutionScope, ScopeBindings, WorkItem
@@ -111,9 +118,12 @@ class Oracle:
         if all(outcome is not None for outcome in outcomes):
             lost = self._unread_failure(outcomes)
             self.outcome = lost if lost is not None else program_outcome(self.program, outcomes, bindings)
-            self.status = {ValueOutcome: "done", SkippedOutcome: "abstained", AbstainedOutcome: "abstained", FailedOutcome: "failed"}[
-                type(self.outcome)
-            ]
+            self.status = {
+                ValueOutcome: "done",
+                SkippedOutcome: "abstained",
+                AbstainedOutcome: "abstained",
+                FailedOutcome: "failed",
+            }[type(self.outcome)]
             if isinstance(self.outcome, FailedOutcome) and self.outcome.code == NO_BUDGET:
                 self.status = "budget"
         return self
@@ -145,7 +155,13 @@ class Oracle:
         return outcomes, bindings
 
     def _node(
-        self, scope: str, program: Program, node: CompiledNode, outcomes: list[Outcome | None], bindings: dict[str, Any], has_budget: bool
+        self,
+        scope: str,
+        program: Program,
+        node: CompiledNode,
+        outcomes: list[Outcome | None],
+        bindings: dict[str, Any],
+        has_budget: bool,
     ) -> Outcome | None:
         path = scope + node.name
         if any(outcomes[need] is None for need in node.needs):
@@ -162,7 +178,9 @@ class Oracle:
             return self._check_outcome(path, node, bindings, kept)
         for need in node.needs:
             outcome = outcomes[need]
-            tolerated = need in node.soft_needs and not (isinstance(outcome, FailedOutcome) and outcome.code == UNFIT_VALUE)
+            tolerated = need in node.soft_needs and not (
+                isinstance(outcome, FailedOutcome) and outcome.code == UNFIT_VALUE
+            )
             if not tolerated and not isinstance(outcome, ValueOutcome) and outcome is not None:
                 return self._check_outcome(path, node, bindings, inherit_outcome(outcome, program.nodes[need].name))
         elements = node.each is not None and node.when is not None and node.variable in node.when.references
@@ -208,7 +226,9 @@ class Oracle:
             return inherit_outcome(failures[0], path)
         return ValueOutcome([outcome.value for outcome in found if isinstance(outcome, ValueOutcome)])
 
-    def _check_outcome(self, path: str, node: CompiledNode, bindings: Mapping[str, Any], wanted: Outcome | None) -> Outcome | None:
+    def _check_outcome(
+        self, path: str, node: CompiledNode, bindings: Mapping[str, Any], wanted: Outcome | None
+    ) -> Outcome | None:
         """What a unit must end in, held against what it did end in."""
         spread = node.each is not None and self.places[path].owner == ""
         itself = wanted
@@ -233,7 +253,9 @@ class Oracle:
 
     def _is_excused(self, path: str, node: CompiledNode, bindings: Mapping[str, Any], had: Outcome) -> bool:
         """Whether time or money explain an outcome."""
-        if self._has_timeout(node) and same_outcome(had, apply_fallback(node, path, bindings, FailedOutcome(TIMED_OUT, "", path))):
+        if self._has_timeout(node) and same_outcome(
+            had, apply_fallback(node, path, bindings, FailedOutcome(TIMED_OUT, "", path))
+        ):
             self.timed_out.add(path)
             return True
         spent = same_outcome(had, apply_fallback(node, path, bindings, FailedOutcome(NO_BUDGET, "", path)))
@@ -261,7 +283,10 @@ class Oracle:
                 return self._verified(path, node, bindings, first_arm_outcome(node, bindings, outcomes, program))
             case "verify":
                 return self._verified(
-                    path, node, bindings, ValueOutcome(node.value.evaluate(bindings)) if node.value else SkippedOutcome("", path)
+                    path,
+                    node,
+                    bindings,
+                    ValueOutcome(node.value.evaluate(bindings)) if node.value else SkippedOutcome("", path),
                 )
             case "ask":
                 question = str(node.value.evaluate(bindings)) if node.value is not None else ""
@@ -284,7 +309,9 @@ class Oracle:
             case "loop":
                 return self._verified(path, node, bindings, self._loop(path, node, bindings, has_budget))
             case "plan":
-                return self._verified(path, node, bindings, PlanOracle(self, path, node, bindings, has_budget=has_budget).outcome())
+                return self._verified(
+                    path, node, bindings, PlanOracle(self, path, node, bindings, has_budget=has_budget).outcome()
+                )
             case kind:
                 return FailedOutcome("E002", f"no kind {kind}", path)
 
@@ -300,7 +327,9 @@ class Oracle:
             self._check_agent_choice(path, node, bindings, outcomes)
         return None if any(outcome is None for outcome in outcomes) else program_outcome(body, outcomes, inner)
 
-    def _check_agent_choice(self, path: str, node: CompiledNode, bindings: dict[str, Any], outcomes: Sequence[Outcome | None]) -> None:
+    def _check_agent_choice(
+        self, path: str, node: CompiledNode, bindings: dict[str, Any], outcomes: Sequence[Outcome | None]
+    ) -> None:
         """Holds a choice of agents against the table that its file has."""
         agent = chosen_agent(node, bindings)
         for one, outcome in zip(node.body.nodes if node.body is not None else (), outcomes, strict=True):
@@ -317,7 +346,9 @@ class Oracle:
         assert node.until is not None, "a loop has an end"
         previous: Any = None
         for turn in range(1, node.at_most + 1):
-            outcomes, inner = self.scope(f"{path}#{turn}/", body, {**bindings, "turn": turn, "previous": previous}, has_budget=has_budget)
+            outcomes, inner = self.scope(
+                f"{path}#{turn}/", body, {**bindings, "turn": turn, "previous": previous}, has_budget=has_budget
+            )
             if any(outcome is None for outcome in outcomes):
                 return None
             found = program_outcome(body, outcomes, inner)
@@ -368,7 +399,9 @@ class Oracle:
                 if not (hope and self._may_retry(node, path, number, found.error, found.at)):
                     if tier and refused is not None:
                         if found.error == "F220" or not self._can_escalate(node, tier):
-                            return self._rejected_outcome(path, node, refused, refused.score if self.source.tiers else None)
+                            return self._rejected_outcome(
+                                path, node, refused, refused.score if self.source.tiers else None
+                            )
                         tier += 1
                     elif tier and found.error in ("F202", "F220"):
                         tier = 0  # there is no larger model for it: its own is asked
@@ -406,15 +439,21 @@ class Oracle:
         escalates = node.acceptance is not None and "escalate" in node.acceptance.otherwise and node.kind == "agent"
         return escalates and tier < (len(self.source.tiers) or 1)
 
-    def _rejected_outcome(self, path: str, node: CompiledNode, refused: RejectedValue, score: float | None) -> Outcome | None:
+    def _rejected_outcome(
+        self, path: str, node: CompiledNode, refused: RejectedValue, score: float | None
+    ) -> Outcome | None:
         """What becomes of a value that no model mends: a person gives another, or it is withheld."""
         if node.acceptance is None or "ask" not in node.acceptance.otherwise:
             return AbstainedOutcome("", path, score)
         if self.recorded is not None:
             asked = [one for one in self.recorded.asked.get(path, ()) if one.kind == "acceptance"]
             shown = [one.withheld for one in asked if one.withheld is not None]
-            if len(asked) > 1 or any((one.value, one.verdicts) != (refused.value, refused.ruling.verdicts) for one in shown):
-                self.objections.append(f"I8 a person was shown something else than the last value of {path}, or more than once")
+            if len(asked) > 1 or any(
+                (one.value, one.verdicts) != (refused.value, refused.ruling.verdicts) for one in shown
+            ):
+                self.objections.append(
+                    f"I8 a person was shown something else than the last value of {path}, or more than once"
+                )
         answer = self.source.correction(path, node)
         if answer is not None and answer.decline_reason:
             return AbstainedOutcome("", path, refused.ruling.score)  # as if no person had been asked
@@ -435,7 +474,9 @@ class Oracle:
         start = begun.at - (begun.usage.seconds if isinstance(begun, AttemptFinished) else 0.0)
         return at - start - self.recorded.unattended_seconds(begun, at) < within
 
-    def _verified(self, path: str, node: CompiledNode, bindings: dict[str, Any], found: Outcome | None, number: int = 0) -> Outcome | None:
+    def _verified(
+        self, path: str, node: CompiledNode, bindings: dict[str, Any], found: Outcome | None, number: int = 0
+    ) -> Outcome | None:
         rules = node.acceptance
         if rules is None or not rules.checks or not isinstance(found, ValueOutcome):
             return found
@@ -493,9 +534,13 @@ class Oracle:
                 if self.recorded.outcome(path) is not None and not self._has_timeout(node):
                     self.objections.append(f"I8 attempt {number} of {path} was not judged")
             elif (said.accepted, said.verdicts) != (ruling.accepted, ruling.verdicts):
-                self.objections.append(f"I8 the checks on attempt {number} of {path} say otherwise: accepted is {ruling.accepted}")
+                self.objections.append(
+                    f"I8 the checks on attempt {number} of {path} say otherwise: accepted is {ruling.accepted}"
+                )
             elif rules.combination is not None and not matches_combination(said, rules.combination, rules.accept):
-                self.objections.append(f"I8 attempt {number} of {path} has another score than its checks come to: {said.score}")
+                self.objections.append(
+                    f"I8 attempt {number} of {path} has another score than its checks come to: {said.score}"
+                )
         return ruling
 
     def _unasked_reason(self, path: str, number: int) -> str:
@@ -526,7 +571,9 @@ class Oracle:
                 self.objections.append(f"I8 the {turn}. questions of {path} must have been others")
         event = ChecksStarted(seq=0, at=0.0, node=path, attempt=number, round=turn, **facts)
         within = WorkItem(path, ExecutionScope("", self.program, ScopeBindings(), None, None), node, ScopeBindings())
-        outcomes, _ = self.scope(f"{path}?{turn}/", checks.program(within, event), bindings, has_budget=self.places[path].has_budget)
+        outcomes, _ = self.scope(
+            f"{path}?{turn}/", checks.program(within, event), bindings, has_budget=self.places[path].has_budget
+        )
         if any(outcome is None for outcome in outcomes):
             return None
         return [checks.to_reply(outcome) for outcome in outcomes]

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from orchestra.core.errors import OrchestraError
 from orchestra.core.events import OutputJudged, Verdict
-from orchestra.core.outcomes import AbstainedOutcome, Evidence, FailedOutcome, Outcome, SkippedOutcome, ValueOutcome, inherit_outcome
+from orchestra.core.outcomes import (
+    AbstainedOutcome,
+    Evidence,
+    FailedOutcome,
+    Outcome,
+    SkippedOutcome,
+    ValueOutcome,
+    inherit_outcome,
+)
 from orchestra.core.protocols import EvidenceSource, collect_sources
 from orchestra.schema.content import has_content
 from orchestra.schema.strict_json import canonical, digest
@@ -98,17 +106,24 @@ def combined_score(combination: Combination, verdicts: Sequence[Verdict]) -> flo
     for voice in combination.weights:
         one = said[voice.check]
         chance = min(1 - 1e-6, max(1e-6, one.score))
-        total += voice.weight * (math.log(chance) - math.log(1 - chance)) + (voice.passed if one.outcome == "pass" else voice.failed)
+        total += voice.weight * (math.log(chance) - math.log(1 - chance)) + (
+            voice.passed if one.outcome == "pass" else voice.failed
+        )
     if not combination.isotonic_points:
         return 1 / (1 + math.exp(-total))
     above = next(
-        (number for number, step in enumerate(combination.isotonic_points) if step.total > total), len(combination.isotonic_points)
+        (number for number, step in enumerate(combination.isotonic_points) if step.total > total),
+        len(combination.isotonic_points),
     )
     low, high = (
         combination.isotonic_points[max(0, above - 1)],
         combination.isotonic_points[min(above, len(combination.isotonic_points) - 1)],
     )
-    return low.share if high.total <= low.total else low.share + (total - low.total) / (high.total - low.total) * (high.share - low.share)
+    return (
+        low.share
+        if high.total <= low.total
+        else low.share + (total - low.total) / (high.total - low.total) * (high.share - low.share)
+    )
 
 
 def matches_combination(said: OutputJudged, combination: Combination, accept: float) -> bool:
@@ -140,7 +155,12 @@ def evidence_of(node: CompiledNode, bindings: Mapping[str, Any]) -> tuple[Eviden
 def apply_fallback(node: CompiledNode, path: str, bindings: Mapping[str, Any], found: Outcome | None) -> Outcome | None:
     """What a unit ends in, or its fallback."""
     fallback = node.fallback
-    if fallback is None or found is None or isinstance(found, ValueOutcome) or any(name not in bindings for name in fallback.references):
+    if (
+        fallback is None
+        or found is None
+        or isinstance(found, ValueOutcome)
+        or any(name not in bindings for name in fallback.references)
+    ):
         return found
     if isinstance(found, FailedOutcome) and found.code == UNFIT_VALUE:
         return found
@@ -167,14 +187,20 @@ def first_arm_outcome(
 def program_outcome(program: Program, outcomes: Sequence[Outcome | None], bindings: Mapping[str, Any]) -> Outcome:
     """What a body or a workflow gives: its output; where a part is no value, the failure; else what is left of a mapping."""
     if program.runs_one_node:
-        ran = [(node.name, outcome) for node in program.nodes if not isinstance(outcome := outcomes[node.index], SkippedOutcome)]
+        ran = [
+            (node.name, outcome)
+            for node in program.nodes
+            if not isinstance(outcome := outcomes[node.index], SkippedOutcome)
+        ]
         name, only = ran[0] if ran else (program.nodes[0].name, outcomes[0])
         assert only is not None, "a scope is at its end"
         return only if isinstance(only, ValueOutcome) else inherit_outcome(only, name)
     read = [(node.name, outcomes[node.index]) for node in program.nodes if node.name in program.output.references]
     values = [outcome for _, outcome in read if isinstance(outcome, ValueOutcome)]
     absent = {
-        name: inherit_outcome(outcome, name) for name, outcome in read if outcome is not None and not isinstance(outcome, ValueOutcome)
+        name: inherit_outcome(outcome, name)
+        for name, outcome in read
+        if outcome is not None and not isinstance(outcome, ValueOutcome)
     }
     score = min((value.score for value in values if value.score is not None), default=None)
     evidence: tuple[Evidence, ...] = tuple(one for value in values for one in value.evidence)
@@ -187,7 +213,9 @@ def program_outcome(program: Program, outcomes: Sequence[Outcome | None], bindin
     kept = {key for key, part in parts.items() if part.references.isdisjoint(absent)} if parts is not None else set()
     if parts is None or not kept:
         return next(iter(absent.values()))
-    return ValueOutcome({key: part.evaluate(bindings) if key in kept else None for key, part in parts.items()}, score, evidence)
+    return ValueOutcome(
+        {key: part.evaluate(bindings) if key in kept else None for key, part in parts.items()}, score, evidence
+    )
 
 
 def question_digest(node: CompiledNode, question: str) -> str:

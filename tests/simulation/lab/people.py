@@ -16,12 +16,17 @@ def values_given(seed: int, program: Program) -> dict[str, Override]:
         return {}
     texts = [node for node in program.nodes if node.output == {"type": "string"}]
     found: dict[str, Any] = {
-        node.name: f"given {node.name}" for node in texts if node.each is None and seeded_random(seed, "given", node.name) < 0.3
+        node.name: f"given {node.name}"
+        for node in texts
+        if node.each is None and seeded_random(seed, "given", node.name) < 0.3
     }
     lists = [node.name for node in texts if node.at_least == "all" and seeded_random(seed, "given", node.name) < 0.6]
     found |= {name: ["given"] * int(seeded_random(seed, "given", name, "length") * 4) for name in lists}
     whole = seeded_random(seed, "given", "whole") < 0.7  # else an older version began the run, and took any number
-    return {name: Override(value, OverrideSource("ann"), requires_all=whole and name in lists) for name, value in found.items()}
+    return {
+        name: Override(value, OverrideSource("ann"), requires_all=whole and name in lists)
+        for name, value in found.items()
+    }
 
 
 def decline_reason(seed: int, node: str, question: str) -> str:

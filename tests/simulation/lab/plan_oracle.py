@@ -72,11 +72,22 @@ class EvaluatedSteps:
 class PlanOracle:
     """One `plan` node of a run, gone through from its first question on."""
 
-    def __init__(self, oracle: Oracle, path: str, node: CompiledNode, bindings: Mapping[str, Any], *, has_budget: bool) -> None:
+    def __init__(
+        self, oracle: Oracle, path: str, node: CompiledNode, bindings: Mapping[str, Any], *, has_budget: bool
+    ) -> None:
         assert node.plan_settings is not None, "the node of a plan has what it plans with"
-        self.oracle, self.path, self.node, self.planning, self.has_budget = oracle, path, node, node.plan_settings, has_budget
+        self.oracle, self.path, self.node, self.planning, self.has_budget = (
+            oracle,
+            path,
+            node,
+            node.plan_settings,
+            has_budget,
+        )
         self.goal = node.plan_settings.goal.evaluate(bindings)
-        self.given = {"request": self.goal, **{name: one.evaluate(bindings) for name, one in node.plan_settings.values.items()}}
+        self.given = {
+            "request": self.goal,
+            **{name: one.evaluate(bindings) for name, one in node.plan_settings.values.items()},
+        }
         known = {name: one.schema for name, one in node.plan_settings.values.items()}
         self.types: dict[str, Schema] = {"request": node.plan_settings.goal.schema, **known}
         recorded = oracle.recorded
@@ -135,7 +146,9 @@ class PlanOracle:
         names = [one.name for one in program.nodes]
         self._drop_unneeded(run, set(names))
         ended = [run.outcomes[name] for name in names]
-        return None if any(one is None for one in ended) else self.oracle.result(program, ended, run.bindings, self.path)
+        return (
+            None if any(one is None for one in ended) else self.oracle.result(program, ended, run.bindings, self.path)
+        )
 
     # The record
 
@@ -175,7 +188,9 @@ class PlanOracle:
             return False
         lines = steps if isinstance(wanted, PlannerQuestion) else (*wanted.plan.steps, wanted.plan.answer)
         if drafted.lines != tuple(map(str, lines)):
-            self.oracle.objections.append(f"I5 turn {self.turn} of {self.path} has other lines than its router's answers make")
+            self.oracle.objections.append(
+                f"I5 turn {self.turn} of {self.path} has other lines than its router's answers make"
+            )
         return True
 
     def _outcome_without_record(self, steps: Sequence[PlanStep]) -> Outcome | None:
@@ -197,14 +212,21 @@ class PlanOracle:
         self._drop_unneeded(run, set())
         recorded = self.oracle.recorded
         had = recorded.outcome(self.path) if recorded is not None else None
-        late = isinstance(had, FailedOutcome) and had.code == "R008" and bool(run.failures) and self._may_replan(run.failures)
+        late = (
+            isinstance(had, FailedOutcome)
+            and had.code == "R008"
+            and bool(run.failures)
+            and self._may_replan(run.failures)
+        )
         return FailedOutcome("R008" if self.carried.failed or late else "R007", "", self.path)
 
     def _start_version(self, before: EvaluatedSteps, steps: Sequence[PlanStep], *, complete: bool) -> bool:
         """Another version begins: whether it may, and with what it has from the one that is given up."""
         drafted = self.plan_event()
         if drafted is None or drafted.version != self.version + 1:
-            self.oracle.objections.append(f"I5 turn {self.turn} of {self.path} is of another version than {self.version + 1}")
+            self.oracle.objections.append(
+                f"I5 turn {self.turn} of {self.path} is of another version than {self.version + 1}"
+            )
             return False
         if not complete and not (before.failures and self._may_replan(before.failures) and self.planning.streaming):
             self.oracle.objections.append(f"I5 version {drafted.version} of {self.path} begins, and nothing had failed")
@@ -216,7 +238,9 @@ class PlanOracle:
         scope = f"{self.path}@{self.version}/"
         values = {name: one.value for name, one in before.outcomes.items() if isinstance(one, ValueOutcome)}
         if set(drafted.carried_values.values()) != values.keys():
-            self.oracle.objections.append(f"I5 version {drafted.version} of {self.path} has not what the one before had finished")
+            self.oracle.objections.append(
+                f"I5 version {drafted.version} of {self.path} has not what the one before had finished"
+            )
         begun = self.oracle.recorded.starts if self.oracle.recorded is not None else {}
         acted = {
             node.contract.name
@@ -224,10 +248,16 @@ class PlanOracle:
             if node.contract is not None and node.contract.effect != "pure" and self._was_called(scope + name, begun)
         }
         if not acted <= set(drafted.used_effects):
-            self.oracle.objections.append(f"I3 version {drafted.version} of {self.path} may call again what acted: {sorted(acted)}")
+            self.oracle.objections.append(
+                f"I3 version {drafted.version} of {self.path} may call again what acted: {sorted(acted)}"
+            )
         named = {step: name for name, step in drafted.carried_values.items()}
         made = tuple((str(rebase_line(step, named)), named[step.name]) for step in steps if step.name in named)
-        fresh = {name: (values[step], _result_type(before.nodes[step])) for name, step in drafted.carried_values.items() if step in values}
+        fresh = {
+            name: (values[step], _result_type(before.nodes[step]))
+            for name, step in drafted.carried_values.items()
+            if step in values
+        }
         self.carried = CarriedValues(
             {**self.carried.values, **fresh}, (*self.carried.made, *made), drafted.failed_calls, drafted.used_effects
         )
@@ -235,7 +265,11 @@ class PlanOracle:
 
     def _was_called(self, path: str, begun: Mapping[str, Any]) -> bool:
         recorded = self.oracle.recorded
-        return path in begun and recorded is not None and any(node == path or node.startswith(f"{path}[") for node, _ in recorded.attempts)
+        return (
+            path in begun
+            and recorded is not None
+            and any(node == path or node.startswith(f"{path}[") for node, _ in recorded.attempts)
+        )
 
     def _may_replan(self, outcomes: Sequence[Outcome]) -> bool:
         poor = any(isinstance(one, FailedOutcome) and one.code == NO_BUDGET for one in outcomes)
@@ -248,7 +282,12 @@ class PlanOracle:
         if planning.shortlist is not None:
             offer = shortlist(offer, goal, planning.shortlist)
         return PlanRequest(
-            goal, offer, planning.repairs, planning.stepwise, failed_calls=self.carried.failed, completed_calls=self.carried.made
+            goal,
+            offer,
+            planning.repairs,
+            planning.stepwise,
+            failed_calls=self.carried.failed,
+            completed_calls=self.carried.made,
         )
 
     def _capabilities(self) -> Capabilities:
@@ -256,14 +295,17 @@ class PlanOracle:
         skills = [one for one in self.planning.capabilities if one.name not in self.carried.acted]
         words = shorten_request(str(self.goal)) if self.planning.copied else ""
         declines = not self.planning.anyway
-        offer = Capabilities.of(skills, known, self.node.output, limits=self.planning.limits, request_text=words, may_decline=declines)
+        offer = Capabilities.of(
+            skills, known, self.node.output, limits=self.planning.limits, request_text=words, may_decline=declines
+        )
         said = None if self.planning.literals else RequestIndex(shorten_request(str(self.goal)))
         derived = frozenset((*self.carried.values, *self.planning.hearsay))
         offer = replace(offer, untrusted_inputs=derived, request_index=said, confirm_effects=self.planning.confirm)
         if self.version > 1:
             return offer
         return with_request_parts(
-            grounded(offer, self.planning.grounding_values), shorten_request(str(self.goal)) if self.planning.each_part else ""
+            grounded(offer, self.planning.grounding_values),
+            shorten_request(str(self.goal)) if self.planning.each_part else "",
         )
 
     def _compile(self, graph: Graph) -> Program:
@@ -272,8 +314,12 @@ class PlanOracle:
     def router_answer(self, inputs: Mapping[str, str], sample: int = 0) -> Outcome | None:
         """What the router answered to a question, of one of several samples."""
         router = self.planning.router
-        program = with_sample(self._compile(question_workflow(router.name if router is not None else "", inputs)), sample)
-        outcomes, inner = self.oracle.scope(f"{self.path}#{self.turn}/", program, {"input": {}}, has_budget=self.has_budget)
+        program = with_sample(
+            self._compile(question_workflow(router.name if router is not None else "", inputs)), sample
+        )
+        outcomes, inner = self.oracle.scope(
+            f"{self.path}#{self.turn}/", program, {"input": {}}, has_budget=self.has_budget
+        )
         return None if any(one is None for one in outcomes) else self.oracle.result(program, outcomes, inner, self.path)
 
     def _evaluate_steps(self, steps: Sequence[PlanStep]) -> EvaluatedSteps:
@@ -286,19 +332,31 @@ class PlanOracle:
         around = {"input": {name: given[name] for name in program.inputs}}
         outcomes, inner = self.oracle.scope(f"{self.path}@{self.version}/", program, around, has_budget=self.has_budget)
         run = EvaluatedSteps(
-            {node.name: outcomes[node.index] for node in program.nodes}, {node.name: node for node in program.nodes}, inner
+            {node.name: outcomes[node.index] for node in program.nodes},
+            {node.name: node for node in program.nodes},
+            inner,
         )
         self._set_earliest_starts(run)
         return run
 
     def _check_first_step(self, step: PlanStep) -> None:
         """The first step reads what it is to read: all plans here have a tool that takes any text."""
-        texts = [name for name in self.planning.grounding_values if self.planning.values[name].schema == {"type": "string"}]
-        named = [value for value in (*step.arguments.values(), step.each) if isinstance(value, PlanReference) and "[" not in str(value)]
-        mine = [one for one in named if one.root == "input" and one.path and one.path[0] in self.planning.grounding_values]
+        texts = [
+            name for name in self.planning.grounding_values if self.planning.values[name].schema == {"type": "string"}
+        ]
+        named = [
+            value
+            for value in (*step.arguments.values(), step.each)
+            if isinstance(value, PlanReference) and "[" not in str(value)
+        ]
+        mine = [
+            one for one in named if one.root == "input" and one.path and one.path[0] in self.planning.grounding_values
+        ]
         over = step.each in mine and any(one.root == "x" for one in named)
         if self.version == 1 and texts and not over and all(one is step.each for one in mine):
-            self.oracle.objections.append(f"I5 the plan of {self.path} begins with {step}, and was to read one of {', '.join(texts)}")
+            self.oracle.objections.append(
+                f"I5 the plan of {self.path} begins with {step}, and was to read one of {', '.join(texts)}"
+            )
 
     def _drop_unneeded(self, run: EvaluatedSteps, used: set[str]) -> None:
         """Nobody waits for the steps that are not used."""
@@ -361,9 +419,14 @@ class VoteOracle:
         chosen = None if won is None else plans[won.winner]
         if won is None or chosen is None or not chosen.answer.values:
             return PlanNotFound(())
-        drafted, told = self.reading.plan_event(), tuple(() if one is None else tuple(map(str, (*one.steps, one.answer))) for one in plans)
+        drafted, told = (
+            self.reading.plan_event(),
+            tuple(() if one is None else tuple(map(str, (*one.steps, one.answer))) for one in plans),
+        )
         if drafted is not None and (drafted.sampled_plans, drafted.agreement) != (told, won.agreement):
-            self.reading.oracle.objections.append(f"I5 {self.reading.path} has counted other votes than its samples have")
+            self.reading.oracle.objections.append(
+                f"I5 {self.reading.path} has counted other votes than its samples have"
+            )
         return PlanFound(chosen)
 
     def _next_wanted(self, number: int) -> PlannerAction | None:
@@ -375,14 +438,23 @@ class VoteOracle:
         """A turn on record: the next question of a sample, and no other one."""
         number, wanted = drafted.sample, self._next_wanted(drafted.sample)
         lines = tuple(map(str, self.states[number][0].steps))
-        if not isinstance(wanted, PlannerQuestion) or drafted.lines != lines or number > self.votes or not drafted.parallel:
-            self.reading.oracle.objections.append(f"I5 turn {self.reading.turn} of {self.reading.path} is no question of sample {number}")
+        if (
+            not isinstance(wanted, PlannerQuestion)
+            or drafted.lines != lines
+            or number > self.votes
+            or not drafted.parallel
+        ):
+            self.reading.oracle.objections.append(
+                f"I5 turn {self.reading.turn} of {self.reading.path} is no question of sample {number}"
+            )
         self._take_turn(number)
 
     def _take_turn(self, number: int) -> None:
         state, wanted = self.states[number]
         reading = self.reading
-        reading.oracle.dropped.add(f"{reading.path}#{reading.turn}/line")  # nobody waits for it where the node ends before
+        reading.oracle.dropped.add(
+            f"{reading.path}#{reading.turn}/line"
+        )  # nobody waits for it where the node ends before
         answer = reading.router_answer(wanted.inputs, number) if isinstance(wanted, PlannerQuestion) else None
         reading.turn += 1
         if isinstance(answer, ValueOutcome):

@@ -56,8 +56,12 @@ def random_workflow(number: int) -> RandomWorkflow:
     """The workflow of a number. Raises what the compiler raises where no draft of many compiles, which would be a fault of this module."""
     refusals: list[InputError | InputErrors] = []
     for draft in range(40):
-        lines = [f"{number}/{draft}{part}" for part in ("", "/checks", "/parts", "/choices", "/grounds", "/wants", "/wholes")]
-        *chances, judging = map(Random, lines)  # each apart from the rest: a workflow stays the same but for what it is of
+        lines = [
+            f"{number}/{draft}{part}" for part in ("", "/checks", "/parts", "/choices", "/grounds", "/wants", "/wholes")
+        ]
+        *chances, judging = map(
+            Random, lines
+        )  # each apart from the rest: a workflow stays the same but for what it is of
         author = _WorkflowGenerator(*chances)
         graph = author.workflow(f"w{number}")
         if judging.randrange(WHOLE_EVERY) == 0:
@@ -121,7 +125,8 @@ class _WorkflowGenerator:
 
     def words(self, most: int) -> str:
         return " ".join(
-            self.random.choice(("iron", "tower", "of", "1889", "a", "bridge", "light")) for _ in range(self.random.randint(1, most))
+            self.random.choice(("iron", "tower", "of", "1889", "a", "bridge", "light"))
+            for _ in range(self.random.randint(1, most))
         )
 
     def name(self) -> str:
@@ -172,14 +177,21 @@ class _WorkflowGenerator:
                 whole["label"] = self.random.choice(("public", "internal", "restricted"))
                 self.features[f"label {whole['label']}"] += 1
             if self.likely(0.3):
-                whole["defaults"] = {"timeout": self.random.choice((20.0, 60.0)), "retry": {"attempts": 3, "wait": [0.5, 4.0]}}
+                whole["defaults"] = {
+                    "timeout": self.random.choice((20.0, 60.0)),
+                    "retry": {"attempts": 3, "wait": [0.5, 4.0]},
+                }
                 self.features["defaults"] += 1
         return whole
 
     def budget(self, *, small: bool) -> dict[str, Any]:
         limits: dict[str, Any] = {}
         where = "nested budget" if small else "budget"
-        for key, tight, wide in (("tokens", 120 if small else 200, 4_000), ("calls", 3 if small else 4, 60), ("seconds", 30.0, 900.0)):
+        for key, tight, wide in (
+            ("tokens", 120 if small else 200, 4_000),
+            ("calls", 3 if small else 4, 60),
+            ("seconds", 30.0, 900.0),
+        ):
             if self.likely(0.5):
                 limits[key] = self.random.choice((tight, tight, wide) if small else (tight, wide, wide))
                 self.features[f"{where} {key}"] += 1
@@ -233,7 +245,11 @@ class _WorkflowGenerator:
         if spread:
             self.number += 1
             variable = f"e{self.number}"
-            inside = _BodyScope([*scope.references, (variable, "text"), (variable, "text"), (variable, "text")], scope.names, scope.depth)
+            inside = _BodyScope(
+                [*scope.references, (variable, "text"), (variable, "text"), (variable, "text")],
+                scope.names,
+                scope.depth,
+            )
         node, kind = self.random_node(inside)
         self.features[self.node_kind(node)] += 1
         if spread:
@@ -295,13 +311,17 @@ class _WorkflowGenerator:
         if self.back_off_random.random() < 0.15:
             return self.combined(scope), "reading"
         node = {"agent": "reader", "with": {"question": self.words(3), "context": self.text(scope)}}
-        return node | (self.random_checks(scope, against=node["with"]["context"]) if self.likely(0.7) else {}), "reading"  # type: ignore[index]
+        return node | (
+            self.random_checks(scope, against=node["with"]["context"]) if self.likely(0.7) else {}
+        ), "reading"  # type: ignore[index]
 
     def choice(self, scope: _BodyScope) -> dict[str, Any]:
         """One agent of several, by a label of any type."""
         text = self.choice_random.choice([path for path, kind in scope.references if kind == "text"][-4:])
         flags = [path for path, kind in scope.references if kind == "flag"]
-        by, labels = self.choice_random.choice(((f"${{{text}}}", ["iron", "a", "of"]), (f"${{size({text}) > 8}}", ["true", "false"])))
+        by, labels = self.choice_random.choice(
+            ((f"${{{text}}}", ["iron", "a", "of"]), (f"${{size({text}) > 8}}", ["true", "false"]))
+        )
         if flags and self.choice_random.random() < 0.6:
             by, labels = f"${{{self.choice_random.choice(flags)}}}", ["yes", "no"]
         agents = ["writer", "guest", self.choice_random.choice(("writer", "guest"))]
@@ -327,8 +347,16 @@ class _WorkflowGenerator:
     def combined(self, scope: _BodyScope) -> dict[str, Any]:
         """An answer that is accepted by what its checks say together."""
         context = self.text(scope)
-        node: dict[str, Any] = {"agent": "reader", "with": {"question": self.words(3), "context": context}, "against": context}
-        node |= {"checks": list(COMBINED_CHECKS), "score": "combined", "accept": self.back_off_random.choice((0.2, 0.4, 0.6))}
+        node: dict[str, Any] = {
+            "agent": "reader",
+            "with": {"question": self.words(3), "context": context},
+            "against": context,
+        }
+        node |= {
+            "checks": list(COMBINED_CHECKS),
+            "score": "combined",
+            "accept": self.back_off_random.choice((0.2, 0.4, 0.6)),
+        }
         if self.back_off_random.random() < 0.6:
             node["otherwise"] = self.back_off_random.choice((["retry", "abstain"], ["escalate"], ["ask"], ["abstain"]))
         self.features["score combined"] += 1
@@ -337,7 +365,9 @@ class _WorkflowGenerator:
     def random_checks(self, scope: _BodyScope, *, against: str = "", escalate: bool = True) -> dict[str, Any]:
         found: dict[str, Any] = {"checks": self.random.choice((["quote"], ["schema", "quote"], ["quote", "support"]))}
         if self.check_random.random() < 0.5:
-            again = ["rederive(second)", "quote | agree(2)", "entailment | rederive(second) | agree(3)"] if escalate else []
+            again = (
+                ["rederive(second)", "quote | agree(2)", "entailment | rederive(second) | agree(3)"] if escalate else []
+            )
             plain = ["entailment", "quote | entailment", "quote & entailment", "tool(fair)", "tool(fair) | entailment"]
             found["checks"] = [*found["checks"], self.check_random.choice([*plain, *again])]
             self.features["checks that ask agents"] += 1
@@ -348,7 +378,9 @@ class _WorkflowGenerator:
             found["accept"] = self.random.choice((0.2, 0.5, 0.9))
             self.features["accept"] += 1
         if escalate and self.likely(0.8):
-            found["otherwise"] = self.random.choice((["retry"], ["retry", "escalate", "abstain"], ["escalate"], ["retry", "abstain"]))
+            found["otherwise"] = self.random.choice(
+                (["retry"], ["retry", "escalate", "abstain"], ["escalate"], ["retry", "abstain"])
+            )
             self.features["otherwise"] += 1
             self.features["escalate"] += "escalate" in found["otherwise"]
         if self.check_random.random() < 0.3:
@@ -406,15 +438,25 @@ class _WorkflowGenerator:
         first = self.name()
         inner.names.append(first)
         inner.references.append((first, "text"))
-        nodes = {first: {"tool": "grow", "with": {"text": "${previous}"}}, **self.nodes(inner, self.random.randint(0, 2))}
+        nodes = {
+            first: {"tool": "grow", "with": {"text": "${previous}"}},
+            **self.nodes(inner, self.random.randint(0, 2)),
+        }
         most = self.random.randint(1, 5)
-        until = self.random.choice((f"${{turn >= {self.random.randint(1, 4)}}}", f"${{size({first}) > {self.random.randint(2, 6)}}}"))
+        until = self.random.choice(
+            (f"${{turn >= {self.random.randint(1, 4)}}}", f"${{size({first}) > {self.random.randint(2, 6)}}}")
+        )
         return {"nodes": nodes, "output": self.output(inner, single=True), "until": until, "at_most": most}
 
     def plan(self, scope: _BodyScope) -> dict[str, Any]:
         acting = [name for name in EFFECTS if self.likely(0.2)]
         tools = ["shout", *(name for name in ("split", "join", "count") if self.likely(0.6)), *acting]
-        node: dict[str, Any] = {"plan": self.text(scope), "with": {"text": self.text(scope)}, "tools": tools, "returns": "str"}
+        node: dict[str, Any] = {
+            "plan": self.text(scope),
+            "with": {"text": self.text(scope)},
+            "tools": tools,
+            "returns": "str",
+        }
         if self.likely(0.7):
             node["agents"] = [self.random.choice(("writer", "guest"))]
         node["limits"] = {"steps": self.random.randint(2, 5), "width": self.random.choice((1, 2, 4))}
@@ -449,7 +491,9 @@ class _WorkflowGenerator:
             self.features["after"] += 1
         if "agent" in node and self.check_random.random() < 0.25:
             seen = [path for path, of in scope.references if of == "text"]
-            node["escalate"] = f"${{size({variable or self.check_random.choice(seen)}) > {self.check_random.choice((2, 8, 20))}}}"
+            node["escalate"] = (
+                f"${{size({variable or self.check_random.choice(seen)}) > {self.check_random.choice((2, 8, 20))}}}"
+            )
             self.features["larger at once"] += 1
         calls = "agent" in node or "tool" in node
         if calls and self.likely(0.35):
@@ -463,7 +507,12 @@ class _WorkflowGenerator:
             node["timeout"] = self.random.choice((5.0, 30.0, 300.0))
             self.features["timeout"] += 1
         if self.likely(0.3):
-            fallback: dict[ValueKind, Any] = {"text": "fallen back", "number": 7, "texts": ["fallen", "back"], "flag": "no"}
+            fallback: dict[ValueKind, Any] = {
+                "text": "fallen back",
+                "number": 7,
+                "texts": ["fallen", "back"],
+                "flag": "no",
+            }
             if (value := fallback.get(kind)) is not None and "options" not in node:
                 node["fallback"] = f"${{{self.pick(scope, 'text')}}}" if kind == "text" and self.likely(0.4) else value
                 self.features["fallback"] += 1

@@ -114,7 +114,10 @@ def _runs(trial: Trial) -> tuple[Trial, ...]:
 
 def node_count(trial: Trial) -> int:
     """Nodes that ended, those of each element and turn counted for themselves."""
-    return sum(isinstance(event, NodeFinished) or (isinstance(event, AttemptFinished) and event.final) for event in trial.events)
+    return sum(
+        isinstance(event, NodeFinished) or (isinstance(event, AttemptFinished) and event.final)
+        for event in trial.events
+    )
 
 
 def _count(tally: SimulationTotals, trial: Trial) -> None:
@@ -142,7 +145,9 @@ def _final_status(trial: Trial) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m tests.simulation.lab.simulate", description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.simulation.lab.simulate", description=__doc__.splitlines()[0] if __doc__ else ""
+    )
     parser.add_argument("--runs", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0, help="of the first run; the others follow")
     parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count())
@@ -165,7 +170,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parts(seed: int, runs: int, jobs: int) -> Iterator[SimulationTotals]:
-    parts = [range(start, min(start + SEEDS_PER_PART, seed + runs)) for start in range(seed, seed + runs, SEEDS_PER_PART)]
+    parts = [
+        range(start, min(start + SEEDS_PER_PART, seed + runs)) for start in range(seed, seed + runs, SEEDS_PER_PART)
+    ]
     if jobs < 2 or len(parts) == 1:
         yield from map(simulate, parts)
         return
@@ -179,7 +186,11 @@ def _parts(seed: int, runs: int, jobs: int) -> Iterator[SimulationTotals]:
 def _report(tally: SimulationTotals, seconds: float, *, all_of: bool) -> Iterator[str]:
     shares = {name: count / max(1, tally.runs) for name, count in sorted(tally.features.items())}
     for heading, least in (("has", 0.05), ("fault", 0.01), ("ends", 0.0)):
-        rows = [(name.removeprefix(f"{heading} "), share) for name, share in shares.items() if name.startswith(f"{heading} ")]
+        rows = [
+            (name.removeprefix(f"{heading} "), share)
+            for name, share in shares.items()
+            if name.startswith(f"{heading} ")
+        ]
         yield f"runs that {'have met' if heading == 'fault' else 'have' if heading == 'has' else 'ended'}:"
         for name, share in sorted(rows, key=lambda row: -row[1]):
             few = "   FEW" if all_of and share < least and name not in RARE_FEATURES else ""

@@ -34,7 +34,15 @@ from tests.simulation.lab.crashes import (
 )
 from tests.simulation.lab.people import decline_reason, person_answer, values_given
 from tests.simulation.lab.random_workflows import RandomWorkflow
-from tests.simulation.lab.storms import CHUNK_TEXT, CallLog, FaultPlan, FaultyWorkers, ProcessLife, UnaryFaultyWorkers, seeded_random
+from tests.simulation.lab.storms import (
+    CHUNK_TEXT,
+    CallLog,
+    FaultPlan,
+    FaultyWorkers,
+    ProcessLife,
+    UnaryFaultyWorkers,
+    seeded_random,
+)
 
 MESSAGE_DEADLINE = 65.0
 """Seconds within which an inbox message reaches a run that somebody has in hand, in whatever weather."""
@@ -161,10 +169,14 @@ class TrialRunner:
                     if fate in (ENDED, WAITING):
                         break
                     if calm is not None and number >= calm and self.fenced_processes:
-                        trial.process_ends.append(await self.fenced_processes.pop()[1])  # who lives on may hold the lease rightly
+                        trial.process_ends.append(
+                            await self.fenced_processes.pop()[1]
+                        )  # who lives on may hold the lease rightly
                 else:
                     if calm is not None:
-                        trial.violations.append(f"I1 the last process did not bring the run to an end: {trial.process_ends}")
+                        trial.violations.append(
+                            f"I1 the last process did not bring the run to an end: {trial.process_ends}"
+                        )
                 for process, task in self.fenced_processes:
                     if trial.left_waiting:
                         process.kill()  # it follows a run that goes on some other day
@@ -203,7 +215,9 @@ class TrialRunner:
         if not process.alive:
             self.trial.log.count_fault("crash in recovery" if number else "crash")
             if process.steps >= MAX_STEPS:
-                self.trial.violations.append("I1 the engine turns on the spot: it does things without end, and no time passes")
+                self.trial.violations.append(
+                    "I1 the engine turns on the spot: it does things without end, and no time passes"
+                )
             self._report_leftovers(await process.cancel_tasks())
             return CRASHED if process.steps < MAX_STEPS else ENDED
         return await work
@@ -231,7 +245,9 @@ class TrialRunner:
         journal = CrashingJournal(trial.store, process, self.clock, chance, life.store_faults, self._committed)
         made = UnaryFaultyWorkers if storm.unary else FaultyWorkers
         workers = made(storm, trial.log, process, self.clock, lambda: self._position(journal))
-        engine = Engine(self.clock, journal, workers, concurrency=storm.concurrency, observe=lambda run, event: _count_step(process))
+        engine = Engine(
+            self.clock, journal, workers, concurrency=storm.concurrency, observe=lambda run, event: _count_step(process)
+        )
         fate = BROKEN
         helpers: list[asyncio.Task[Any]] = []
         try:
@@ -239,13 +255,16 @@ class TrialRunner:
             if run is None:
                 return ENDED
             for after, pause, most in storm.subscribers:
-                helpers.append(asyncio.create_task(self._subscribe(run, journal, process, after, pause, most), name="reader"))
+                helpers.append(
+                    asyncio.create_task(self._subscribe(run, journal, process, after, pause, most), name="reader")
+                )
             if run.text_stream is not None:
                 helpers.append(asyncio.create_task(self._read_live(run, run.text_stream), name="reader"))
             if storm.cancel is not None and storm.cancel[1] == "handle":
                 helpers.append(
                     asyncio.create_task(
-                        self._cancel_by_handle(run, storm.cancel[0], fenced=life.fenced_after is not None), name="canceller"
+                        self._cancel_by_handle(run, storm.cancel[0], fenced=life.fenced_after is not None),
+                        name="canceller",
                     )
                 )
             if life.closed_after is not None:
@@ -267,17 +286,25 @@ class TrialRunner:
             if (kind == "fault" and journal.fault_count) or (
                 kind == "late_mail" and life.store_faults.message_delay and journal.message_notices
             ):
-                trial.log.count_fault(f"store {life.store_faults.fault}" if kind == "fault" else "messages late and twice")
+                trial.log.count_fault(
+                    f"store {life.store_faults.fault}" if kind == "fault" else "messages late and twice"
+                )
         return fate
 
-    async def _start_or_resume(self, engine: Engine, process: SimulatedProcess, workers: FaultyWorkers) -> Execution | None:
+    async def _start_or_resume(
+        self, engine: Engine, process: SimulatedProcess, workers: FaultyWorkers
+    ) -> Execution | None:
         trial = self.trial
         program = trial.workflow.program
         try:
             if trial.run in trial.store.logs:
                 heir, _ = await self._fork_workers(engine, process, workers)
                 return await engine.resume(
-                    program, trial.run, by=f"process {process.number}", workers=heir, stream_text=self._has_live_reader(process)
+                    program,
+                    trial.run,
+                    by=f"process {process.number}",
+                    workers=heir,
+                    stream_text=self._has_live_reader(process),
                 )
         except JournalError as error:
             if error.code == "J006":
@@ -318,14 +345,21 @@ class TrialRunner:
         begun = events[0]
         assert isinstance(begun, RunStarted), "a run begins so"
         trial.informed_processes[process.number] = len(events)
-        return RecallingWorkers(workers, elder.run, reusable_answers(elder.workflow.program, events)), fork_label(begun, trial.label)
+        return RecallingWorkers(workers, elder.run, reusable_answers(elder.workflow.program, events)), fork_label(
+            begun, trial.label
+        )
 
     async def _wait_for_end(self, run: Execution, life: ProcessLife) -> str:
         finished = await run.wait_until_blocked()
         if finished is None and self.plan.habit == "nobody" and life.closed_after is None:
             self.trial.log.count_fault("nobody answers")
             await self.clock.sleep(1_000.0)
-            if life.fenced_after is None and run.finished is None and run.questions and seeded_random(self.plan.seed, "give up") < 0.5:
+            if (
+                life.fenced_after is None
+                and run.finished is None
+                and run.questions
+                and seeded_random(self.plan.seed, "give up") < 0.5
+            ):
                 self.trial.left_waiting = True
                 return WAITING
             if run.finished is None:
@@ -336,7 +370,9 @@ class TrialRunner:
             self.trial.violations.append("I1 a run said that it had ended before its last event was on disk")
         return ENDED
 
-    def _classify_error(self, error: OrchestraError, process: SimulatedProcess, journal: CrashingJournal, life: ProcessLife) -> str:
+    def _classify_error(
+        self, error: OrchestraError, process: SimulatedProcess, journal: CrashingJournal, life: ProcessLife
+    ) -> str:
         """Whether the storm explains an error."""
         struck = {STORE_FAULT_CODES[life.store_faults.fault]} if journal.fault_count else set()
         if life.closed_after is not None:
@@ -356,7 +392,9 @@ class TrialRunner:
                 break
             await asyncio.sleep(0)
         else:
-            self.trial.violations.append(f"I10 tasks left after close: {sorted(task.get_coro().__qualname__ for task in left)}")  # type: ignore[union-attr]  # tasks are made of coroutines
+            self.trial.violations.append(
+                f"I10 tasks left after close: {sorted(task.get_coro().__qualname__ for task in left)}"
+            )  # type: ignore[union-attr]  # tasks are made of coroutines
         if workers.in_flight:
             self.trial.violations.append(f"I10 {workers.in_flight} calls left in flight after close")
 
@@ -398,7 +436,9 @@ class TrialRunner:
                 key = piece.node, piece.attempt
                 text = heard[key] = ("" if piece.start == 0 else heard.get(key, "")) + piece.text
                 if not CHUNK_TEXT.startswith(text) or piece.start + len(piece.text) != len(text):
-                    self.trial.violations.append(f"I7 a live reader of {piece.node} got {piece.text!r} after {piece.start} characters")
+                    self.trial.violations.append(
+                        f"I7 a live reader of {piece.node} got {piece.text!r} after {piece.start} characters"
+                    )
 
     async def _jump_clock(self, when: float, seconds: float) -> None:
         await self.clock.sleep(when)
@@ -495,7 +535,13 @@ class TrialRunner:
                     self.trial.log.count_fault("answer twice")
             case "clumsy":
                 await self._send(
-                    InboxMessage(kind="answer", node=asked.node, value={"no": ["sense"]}, question_digest=asked.question_digest, by="bob")
+                    InboxMessage(
+                        kind="answer",
+                        node=asked.node,
+                        value={"no": ["sense"]},
+                        question_digest=asked.question_digest,
+                        by="bob",
+                    )
                 )
                 self.trial.log.count_fault("answer of a wrong type")
                 if asked.kind == "effect":
@@ -511,7 +557,11 @@ class TrialRunner:
                     )
                     await self._send(
                         InboxMessage(
-                            kind="answer", node=asked.node, question_digest=asked.question_digest, by="bob", decline_reason="nobody knows"
+                            kind="answer",
+                            node=asked.node,
+                            question_digest=asked.question_digest,
+                            by="bob",
+                            decline_reason="nobody knows",
                         )
                     )
                     self.trial.log.count_fault("declines where somebody must say")
@@ -519,9 +569,15 @@ class TrialRunner:
                     if await self._send(again):
                         self.trial.log.count_fault("answer to the same question before")
                 await self.clock.sleep(seeded_random(self.plan.seed, "delay", asked.node) * 2)
-                if await self._send(InboxMessage(kind="answer", node=asked.node, value=value, question_digest="stale", by="bob")):
+                if await self._send(
+                    InboxMessage(kind="answer", node=asked.node, value=value, question_digest="stale", by="bob")
+                ):
                     self.trial.log.count_fault("answer to a stale question")
-                if await self._send(InboxMessage(kind="answer", node="n999", value=value, question_digest=asked.question_digest, by="bob")):
+                if await self._send(
+                    InboxMessage(
+                        kind="answer", node="n999", value=value, question_digest=asked.question_digest, by="bob"
+                    )
+                ):
                     self.trial.log.count_fault("answer to nobody's question")
                 await self.clock.sleep(seeded_random(self.plan.seed, "more", asked.node) * 5)
                 await self._send(right)

@@ -96,7 +96,8 @@ class EarlierRun:
             fault_rates=dict.fromkeys(WORKER_FAULTS, 0.016) if chance.random() < 0.5 else {},
             life=life,
             deletion_times=tuple(
-                chance.choice((0.0, chance.uniform(0, 4), chance.uniform(0, 60))) for _ in range(chance.choice((0, 1, 2, 3)))
+                chance.choice((0.0, chance.uniform(0, 4), chance.uniform(0, 60)))
+                for _ in range(chance.choice((0, 1, 2, 3)))
             ),
             deletes_later_run=chance.random() < 0.3,
         )
@@ -139,8 +140,13 @@ class FaultPlan:
             chances = {chance.choice(WORKER_FAULTS): chance.choice((0.2, 0.6)) for _ in range(2)}
             chances = {name: min(share, 0.49) for name, share in chances.items()}
         lives = tuple(_random_life(chance, number) for number in range(chance.choice((0, 1, 1, 1, 2, 2, 3))))
-        cancel = (chance.choice((0.0, chance.uniform(0, 3), chance.uniform(0, 60))), chance.choice(("handle", "message")))
-        jumps = [(chance.uniform(0, 20), chance.choice((3_600.0, -3_600.0, 40.0, -5.0))) for _ in range(chance.randint(1, 2))]
+        cancel = (
+            chance.choice((0.0, chance.uniform(0, 3), chance.uniform(0, 60))),
+            chance.choice(("handle", "message")),
+        )
+        jumps = [
+            (chance.uniform(0, 20), chance.choice((3_600.0, -3_600.0, 40.0, -5.0))) for _ in range(chance.randint(1, 2))
+        ]
         readers = [
             (chance.choice((0, 0, 3)), chance.choice((0.0, 0.0, 0.5, 4.0)), chance.choice((0, 0, 2, 9)))
             for _ in range(chance.randint(1, 3))
@@ -168,11 +174,21 @@ class FaultPlan:
 
     def without_faults(self) -> FaultPlan:
         """The same run without anything that goes wrong."""
-        return replace(self, fault_rates={}, lives=(), cancel=None, clock_jumps=(), subscribers=(), habit="prompt", earlier=None)
+        return replace(
+            self, fault_rates={}, lives=(), cancel=None, clock_jumps=(), subscribers=(), habit="prompt", earlier=None
+        )
 
     def for_earlier_run(self, elder: EarlierRun) -> FaultPlan:
         """The storm of the elder run."""
-        return replace(self, fault_rates=elder.fault_rates, lives=(elder.life,), cancel=None, clock_jumps=(), subscribers=(), earlier=None)
+        return replace(
+            self,
+            fault_rates=elder.fault_rates,
+            lives=(elder.life,),
+            cancel=None,
+            clock_jumps=(),
+            subscribers=(),
+            earlier=None,
+        )
 
 
 def _random_life(chance: Random, number: int) -> ProcessLife:
@@ -197,7 +213,13 @@ def refusal_code(seed: int, call: CallRequest) -> str:
     if not call.tier:
         return ""
     share = seeded_random(seed, f"larger {call.tier}" if call.tier > 1 else "larger", call.name, canonical(call.inputs))
-    return "" if share >= NO_LARGER_MODEL_SHARE else "F202" if call.tier > 1 or share < NO_LARGER_MODEL_SHARE / 2 else "F220"
+    return (
+        ""
+        if share >= NO_LARGER_MODEL_SHARE
+        else "F202"
+        if call.tier > 1 or share < NO_LARGER_MODEL_SHARE / 2
+        else "F220"
+    )
 
 
 def simulated_answer(seed: int, call: CallRequest) -> Any:
@@ -275,7 +297,12 @@ class FaultyWorkers:
     """The `Workers` of one process. `position` says how many events are on disk, and whether the lease is lost."""
 
     def __init__(
-        self, plan: FaultPlan, log: CallLog, process: SimulatedProcess, clock: Clock, position: Callable[[], tuple[int, bool]]
+        self,
+        plan: FaultPlan,
+        log: CallLog,
+        process: SimulatedProcess,
+        clock: Clock,
+        position: Callable[[], tuple[int, bool]],
     ) -> None:
         self._plan, self._log, self._process, self._clock = plan, log, process, clock
         self._position = position
@@ -359,10 +386,15 @@ class FaultyWorkers:
                 yield CallError(code="T003", reason="it raised ValueError (simulated)", retryable=True, permanent=True)
             case "cut":
                 yield CallError(
-                    code="F206", reason="the stream ended in the middle (simulated)", retryable=True, usage=self._usage(call, 3)
+                    code="F206",
+                    reason="the stream ended in the middle (simulated)",
+                    retryable=True,
+                    usage=self._usage(call, 3),
                 )
             case "invalid":
-                yield CallError(code="M001", reason="the output is not JSON (simulated)", retryable=True, usage=self._usage(call, 9))
+                yield CallError(
+                    code="M001", reason="the output is not JSON (simulated)", retryable=True, usage=self._usage(call, 9)
+                )
             case "wrong_type":
                 yield CallResult(value={"unexpected": [True]}, usage=self._usage(call, 9))
             case _:
@@ -381,22 +413,35 @@ class FaultyWorkers:
                 usage = Usage(prompt_tokens=50_000, output_tokens=5_000, calls=1)
             case _:
                 pass
-        return CallResult(value=value, usage=usage, server="simulated", model="simulated", sent=canonical(call.inputs), received=received)
+        return CallResult(
+            value=value,
+            usage=usage,
+            server="simulated",
+            model="simulated",
+            sent=canonical(call.inputs),
+            received=received,
+        )
 
     @staticmethod
     def _usage(call: CallRequest, output: int) -> Usage:
         if call.kind == "tool":
             return Usage()
-        return Usage(prompt_tokens=prompt_tokens(call), output_tokens=min(output, call.max_output or MAX_OUTPUT), calls=1)
+        return Usage(
+            prompt_tokens=prompt_tokens(call), output_tokens=min(output, call.max_output or MAX_OUTPUT), calls=1
+        )
 
     def estimate(self, call: CallRequest) -> CallEstimate:
         """A bound above the exact count, and a memo key where the storm has memos."""
         if call.kind == "tool":
             return CallEstimate(
-                memo_key=memo_key(call) if self._plan.memo and call.name in ("split", "shout", "count", "join", "grow") else ""
+                memo_key=memo_key(call)
+                if self._plan.memo and call.name in ("split", "shout", "count", "join", "grow")
+                else ""
             )
         key = memo_key(call) if self._plan.memo else ""
-        return CallEstimate(prompt_tokens=prompt_tokens(call) * 2 + PROMPT_OVERHEAD, max_output=MAX_OUTPUT, min_output=4, memo_key=key)
+        return CallEstimate(
+            prompt_tokens=prompt_tokens(call) * 2 + PROMPT_OVERHEAD, max_output=MAX_OUTPUT, min_output=4, memo_key=key
+        )
 
     async def count_tokens(self, call: CallRequest) -> int | None:
         """The exact count, some of the time."""

@@ -54,7 +54,9 @@ class _RunPair:
         self.trial, self.plan, self.clock = trial, plan, clock
         drawn, label = trial.workflow, join((plan.label, trial.workflow.program.label))
         inputs = {"text": plan.text} if plan.text else drawn.inputs
-        self.earlier = Trial(drawn, trial.plan.for_earlier_run(plan), f"e{trial.plan.seed}", trial.store, inputs=inputs, label=label)
+        self.earlier = Trial(
+            drawn, trial.plan.for_earlier_run(plan), f"e{trial.plan.seed}", trial.store, inputs=inputs, label=label
+        )
         self.journal = MemoryJournal(trial.store)
 
     async def run(self) -> None:
@@ -109,7 +111,11 @@ class _RunPair:
         await self.journal.delete(run)
         of.deleted_events = events
         ledger.count_fault(
-            "deleted, the younger" if of is self.trial else "deleted, the parent" if self.trial.forked else "deleted, a neighbour"
+            "deleted, the younger"
+            if of is self.trial
+            else "deleted, the parent"
+            if self.trial.forked
+            else "deleted, a neighbour"
         )
         if run in store.logs or any(giver == run for giver, _ in store.memos.values()):
             self.trial.violations.append("I7 a run was deleted, and something of it is left")
@@ -130,7 +136,9 @@ def _findings(trial: Trial, other: Trial | None) -> list[str]:
     def quiet() -> FaultlessAnswers:
         def say(path: str, node: CompiledNode, question: str) -> tuple[Any, str]:
             options = node.source.options if isinstance(node.source, AskNode) else ()
-            return person_answer(storm.seed, path, question, options, node.output), decline_reason(storm.seed, path, question)
+            return person_answer(storm.seed, path, question, options, node.output), decline_reason(
+                storm.seed, path, question
+            )
 
         return FaultlessAnswers(
             trial.inputs,
@@ -147,7 +155,9 @@ def _findings(trial: Trial, other: Trial | None) -> list[str]:
     if any(read.undurable for read in trial.subscriptions):
         found.append("I7 a subscriber saw events that were not on disk")
     store = trial.store
-    left = [message for message in store.messages.values() if message.run == trial.run and message not in trial.delivered]
+    left = [
+        message for message in store.messages.values() if message.run == trial.run and message not in trial.delivered
+    ]
     case = AuditCase(
         program=drawn.program,
         events=trial.events,
@@ -162,7 +172,9 @@ def _findings(trial: Trial, other: Trial | None) -> list[str]:
         faultless_answers=quiet,
         related_run=None
         if other is None
-        else RelatedRun(other.run, drawn.program, other.events, trial.may_fork, trial.informed_processes, other.log.calls),
+        else RelatedRun(
+            other.run, drawn.program, other.events, trial.may_fork, trial.informed_processes, other.log.calls
+        ),
     )
     return found + (audit(case) if not found else [])
 
@@ -174,4 +186,6 @@ def _blob_findings(trial: Trial) -> list[str]:
     found = [f"I7 blob {name} is lost" for name in sorted(wanted - store.blobs.keys())]
     gone = [one for one in (trial, trial.earlier) if one is not None and one.deleted_events is not None]
     orphans = {name for one in gone for name in blob_digests(one.deleted_events or ())} - wanted
-    return found + [f"I7 blob {name} is left of a run that was deleted" for name in sorted(orphans & store.blobs.keys())]
+    return found + [
+        f"I7 blob {name} is left of a run that was deleted" for name in sorted(orphans & store.blobs.keys())
+    ]
