@@ -1,6 +1,6 @@
-"""A server that behaves like vLLM from outside, as far as a supervisor sees it; run by its path, standard library only.
+"""A server that behaves like vLLM for a supervisor. It is run by its path, and uses the standard library only.
 
-`POST /test/die`, `/test/freeze` (no more answers), `/test/hang` (healthy, but at work without an end) make it misbehave.
+`POST /test/die`, `/test/freeze` (no more answers) and `/test/hang` (healthy, but requests never end) make it misbehave.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Handler(BaseHTTPRequestHandler):
         ):
             return True
         refused.append(self.path)
-        self.close_connection = True  # its body is not read
+        self.close_connection = True  # the body is not read
         self.answer({"error": {"message": "this server wants the key of its fleet"}}, 401)
         return False
 

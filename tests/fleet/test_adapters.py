@@ -1,4 +1,6 @@
-"""An adapter goes with its base: elsewhere the agent is refused, or asked by its prompt alone where its card says so."""
+"""Adapters and their base models: on another base an agent is refused, or uses its prompt alone if its card allows
+that.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ ASKED = CallRequest(run="r", node="n", attempt=1, kind="agent", name="finder", i
 
 
 def tuned(tmp_path: Path, manifest: str | None, more: str = "") -> Card:
-    """A card with an adapter that this manifest tells of."""
+    """Returns a card with an adapter that has this manifest."""
     (tmp_path / "adapter").mkdir()
     (tmp_path / "agent.yaml").write_text(AGENT + more)
     (tmp_path / "prompt.md").write_text("{{ text }}")

@@ -1,4 +1,4 @@
-"""A server that is not there, or is busy for good: nobody waits for ever, and everybody is told what is wrong."""
+"""Servers that are down or busy for long: waits are bounded, and the reason is reported."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .test_sender import CHAT, answers, in_turn
 
 
 def nobody(host: str = "127.0.0.1") -> str:
-    """An address where nobody listens."""
+    """Returns an address on which no process listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return f"http://{host}:{free.getsockname()[1]}"
@@ -29,7 +29,7 @@ def nobody(host: str = "127.0.0.1") -> str:
 async def test_endpoint_never_answered_fails_within_seconds() -> None:
     url = nobody()
     async with sending(endpoints(url)) as (sender, clock):
-        for _attempt in range(3):  # as the engine makes them
+        for _attempt in range(3):  # attempts as the engine makes them
             result = await ModelClient(sender).chat("s0", CHAT, seconds=600)
             assert isinstance(result, RequestError)
             assert (result.code, result.hint, result.retryable) == ("F203", "orchestra doctor", True)
@@ -130,7 +130,7 @@ BUSY = answers(b'{"error": {"message": "slow down"}}', "429 Too Many Requests", 
 async def test_endpoint_busy_forever_fails_calls_with_progress() -> None:
     told: list[Progress] = []
     async with raw_server(BUSY) as server, sending(endpoints(server.url), told.append) as (sender, clock):
-        for _attempt in range(3):  # as the engine makes them
+        for _attempt in range(3):  # attempts as the engine makes them
             result = await ModelClient(sender).chat("s0", CHAT, seconds=600)
             assert isinstance(result, RequestError)
             assert (result.code, result.retryable) == ("F204", True)

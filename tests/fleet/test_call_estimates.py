@@ -1,4 +1,4 @@
-"""The call estimator: bounds that hold, and keys that say all that an answer depends on and nothing else."""
+"""The call estimator: valid bounds, and memo keys that contain all that an answer depends on and nothing else."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def test_memo_key_adapter_by_its_weights(tmp_path: Path) -> None:
 
 
 def replaced(file: Path, content: bytes) -> None:
-    """As a promotion does it: a new file in the place of the old one."""
+    """Replaces a file by a new one, as a promotion does."""
     file.with_name("new").write_bytes(content)
     os.replace(file.with_name("new"), file)
 

@@ -1,4 +1,4 @@
-"""The gate lets in so many and no more, by priority; the breaker leaves a failing server alone."""
+"""The concurrency gate with its limit and priorities, and the circuit breaker."""
 
 from __future__ import annotations
 

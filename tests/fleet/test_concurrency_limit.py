@@ -1,4 +1,4 @@
-"""The limit of requests at once: between one and the most, lower by overload alone, once per round trip, and up again."""
+"""The adaptive limit: its range, its decrease by overload only, once per round trip, and its growth."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from orchestra.fleet.concurrency import PLATEAU, AdaptiveLimit, InFlightRequest,
 
 
 def batch(limit: AdaptiveLimit, outcomes: list[RequestOutcome]) -> None:
-    """Requests that are sent together, and end in this way."""
+    """Sends requests together, and ends them with this outcome."""
     flights = [limit.record_sent(at + 1) for at in range(len(outcomes))]
     for flight, outcome in zip(flights, outcomes, strict=True):
         limit.record_finished(flight, outcome)
 
 
 def rounds(limit: AdaptiveLimit, number: int, capacity: int = 1 << 20) -> None:
-    """So many round trips of a server that is kept full, and rejects what exceeds its capacity."""
+    """Simulates round trips of a saturated server that rejects requests above its capacity."""
     flights: deque[InFlightRequest] = deque()
     for _ in range(number * limit.limit):
         while len(flights) < limit.limit:

@@ -1,4 +1,4 @@
-"""A fleet file says what a fleet is; what it says wrongly is refused at its place."""
+"""Fleet files: valid configurations, and errors with their locations."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ models: {base: far}
 
 
 def parsed(text: str) -> Endpoint:
-    """The endpoint of a fleet that has one."""
+    """Returns the endpoint of a fleet with one endpoint."""
     (server,) = parse_config(text, "fleet.yaml").servers.values()
     assert isinstance(server, Endpoint)
     return server

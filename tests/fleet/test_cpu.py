@@ -1,4 +1,4 @@
-"""Which data type a machine gets, and how many threads compute a step."""
+"""The default data type of a machine, and the number of threads of a step."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_server_digest_includes_dtype(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 class Machine:
-    """Clocks of a machine with two cores, of which other programs want `busy`."""
+    """Clocks of a machine with two cores, of which other programs use `busy`."""
 
     def __init__(self) -> None:
         self.now = self.waited = self.idle = 0.0

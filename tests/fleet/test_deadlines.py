@@ -1,4 +1,4 @@
-"""The time of a node is up: the fleet notices before the engine stops waiting, so that a server that hangs is known."""
+"""Timeouts of nodes: the fleet's timeout ends before the engine's, so that a hanging server is detected."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ nodes:
 
 
 async def done(fleet: Fleet) -> list[str | None]:
-    """Runs the workflow; gives how each attempt ended."""
+    """Runs the workflow, and returns the result of each attempt."""
     engine = Engine(SystemClock(), MemoryJournal(), fleet)
     program = compile_graph(read(WAITING, "waiting.yaml").graph, Catalog(agents={"writer": WRITER.contract}))
     run = engine.start(program, {"text": "hard"}, graph="0" * 32)

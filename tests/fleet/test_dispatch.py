@@ -1,4 +1,4 @@
-"""Calls to agents become requests to the best server, and their answers values of the card's type; no fault is raised."""
+"""Dispatch: calls to agents become requests to the best server, responses become typed values, and errors are values."""
 
 from __future__ import annotations
 
@@ -117,7 +117,9 @@ async def test_function_calls_use_functions_of_the_call() -> None:
 
 
 def weighed(folder: Path, adapter: str | None) -> Card:
-    """A card with probabilities, whose calibration turns every answer to `no`; its adapter is of a base that no server here has."""
+    """Returns a card with probabilities. Its calibration turns every answer to `no`; no server here has the base of its
+    adapter.
+    """
     (folder / "adapter").mkdir(exist_ok=True)
     (folder / "adapter" / "manifest.json").write_text('{"base": "other", "sha256": "aa"}', "utf-8")
     (folder / "prompt.md").write_text("{{ question }}", "utf-8")
@@ -366,7 +368,7 @@ async def test_call_escalated_respects_label(label: Label, answer: str, visits: 
 
 @pytest.mark.parametrize(("label", "answer", "visits"), [("public", "large", (1, 0)), ("internal", "largest", (0, 1))])
 async def test_escalation_skips_forbidden_endpoint(label: Label, answer: str, visits: tuple[int, int]) -> None:
-    """Small, then one that only public data may go to, then one that may see more; what is not accepted climbs."""
+    """Three models: a small one, one for public data only, and one for more data. A rejected answer is escalated."""
     text = ROUTED.replace(
         ", escalate: \"${input.text == 'hard'}\"", ", checks: [numbers], against: none, otherwise: [escalate]"
     )
@@ -558,4 +560,4 @@ async def test_count_tokens_is_within_estimate() -> None:
             assert 0 < counted <= fleet.estimate(asked).prompt_tokens
 
 
-# With the supervisor, and small scripts in the place of vLLM.
+# With the supervisor, and small scripts instead of vLLM.

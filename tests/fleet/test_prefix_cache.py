@@ -1,4 +1,4 @@
-"""What prompts have in common, and what a cache that forgets still holds of them."""
+"""Shared prefixes of prompts, and the estimate of a cache with eviction."""
 
 from __future__ import annotations
 

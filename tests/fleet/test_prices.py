@@ -1,4 +1,4 @@
-"""Whoever answers is paid, also for what cannot be used: refusals say what they have cost, so that budgets hold."""
+"""Costs of failed calls: unusable responses are billed, so errors have a usage, and budgets hold."""
 
 from __future__ import annotations
 

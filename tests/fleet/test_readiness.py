@@ -1,4 +1,4 @@
-"""Servers are brought up once, for the calls that want them, within the time of each call."""
+"""Servers start once, for the calls that need them, within the timeout of each call."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BOTH = replace(CHOICE, servers=("m", "far"))
 
 
 def with_another() -> FleetConfig:
-    """A fleet of a server of its own, and of an endpoint for the same model."""
+    """Returns a fleet of a local server and an endpoint for the same model."""
     config = local_config("m")
     return config.model_copy(
         update={"servers": {**config.servers, "far": endpoints("http://127.0.0.1:1").servers["s0"]}}

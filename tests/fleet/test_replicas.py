@@ -1,4 +1,4 @@
-"""Several servers of one model: none that is busy, away or wrong itself keeps a call from the others."""
+"""Several servers of one model: a busy, unavailable or misconfigured server does not block the others."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ async def test_invalid_request_is_not_sent_to_others() -> None:
 async def ours(
     url: Callable[[float], str], monkeypatch: pytest.MonkeyPatch, patience: float = 300.0
 ) -> AsyncIterator[Fleet]:
-    """A fleet of two local servers that were up: `a` restarts for ever, `b` listens where `url` says by the clock, or not yet."""
+    """Opens a fleet of two local servers: `a` restarts for ever; `b` listens where `url` says by the clock, or not yet."""
     config = local_config("a", "b")
     async with opened(config.model_copy(update={"models": {"base": ("a", "b")}, "patience": patience})) as fleet:
         await fleet.wait_until_ready()

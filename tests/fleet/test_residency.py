@@ -1,4 +1,4 @@
-"""Adapters of a server that moves while one is being loaded."""
+"""Adapters of a server that restarts while one is being loaded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def test_server_restart_during_adapter_load_keeps_call(faked: Any, folders
     async with faked(config, {"writer": card}) as fleet:
 
         async def moving() -> None:
-            while True:  # as if its address were another one, at each moment of the load
+            while True:  # the address changes at each moment of the load
                 fleet._adapters.forget("m")
                 await asyncio.sleep(0)
 

@@ -1,4 +1,4 @@
-"""The line in front of a server: runs one after the other, prompts that begin alike together, and nobody waits for ever."""
+"""The queue of a server: runs one after the other, shared prompts together, and no starvation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from orchestra.fleet.scheduling import (
 from .batching import Ask, Program, run
 
 CACHE = 40
-"""Blocks of the servers of these tests."""
+"""Cache blocks of the servers of these tests."""
 IN_USE = CACHE // CACHE_SHARE
 
 
@@ -42,14 +42,14 @@ def doc(name: int, blocks: int = 8) -> tuple[int, ...]:
 
 
 def busy(line: ProgramScheduler) -> list[QueueRequest]:
-    """Requests of one run that have a document, and are with the server: any other document is too much."""
+    """Admits requests of one run with a document. Any other document exceeds the cache."""
     turns = [QueueRequest("a", prefix=doc(1))] * MIN_CONCURRENT
     assert all(line.try_enter(turn) for turn in turns)
     return turns
 
 
 def drained(line: Scheduler) -> list[str]:
-    """The runs of those in line, one after the other: each is over before the next goes in."""
+    """Returns the runs of the queue in order; each request ends before the next is admitted."""
     found = []
     while (ticket := line.dequeue()) is not None:
         found.append(ticket.request.run)
@@ -284,13 +284,13 @@ async def test_gate_request_cancelled_before_admission_takes_no_slot() -> None:
     other = asyncio.create_task(gate.enter(QueueRequest("c")))
     await asyncio.sleep(0)
     gone.cancel()
-    gate.leave(inside, "success")  # before the cancelled one has had its turn of the loop
+    gate.leave(inside, "success")  # before the task of the cancelled request runs
     await asyncio.wait_for(other, 60)
     assert (gate.in_flight, gate.waiting) == (1, 0)
 
 
 def workload(kind: str, runs: int, *, seed: int = 1, apart: float = 0.0) -> list[Program]:
-    """Programs like those of users: long documents that are come back to, documents that many ask about, or short prompts."""
+    """Typical programs: long documents that are used repeatedly, documents that many programs use, or short prompts."""
     chance, found, at = random.Random(seed), list[Program](), 0.0
     for number in range(runs):
         at += chance.expovariate(1 / apart) if apart else 0.0

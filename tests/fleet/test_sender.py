@@ -1,4 +1,4 @@
-"""Every fault of an endpoint becomes a value; only what no model saw is sent again; data goes nowhere beyond its label."""
+"""The sender: errors are values, only unseen requests are resent, and labels are enforced."""
 
 from __future__ import annotations
 

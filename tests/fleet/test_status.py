@@ -1,4 +1,4 @@
-"""What is known of servers, and whether they can serve: by what was heard, or by a question to each endpoint."""
+"""The status of servers, from past requests or from a probe of each endpoint."""
 
 from __future__ import annotations
 

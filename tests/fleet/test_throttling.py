@@ -1,4 +1,6 @@
-"""Requests that a server rejects, in virtual time: chance costs little, overload is answered by sending less, and waiting is no request."""
+"""Rejected requests in virtual time: random rejections cost little, overload reduces the rate, and queue time is no
+request time.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,11 @@ from tests.sizes import sample_size
 from .throttling import Server, closed_loop, open_loop, sender
 
 FEW, MANY = 3, 100
-"""Cases in each test, of the quick suite and of the slow one."""
+"""Cases per test in the quick suite and in the slow one."""
 
 
 def seeds(few: int = FEW) -> list[Any]:
-    """Numbers of cases: a few, and many that are slow."""
+    """Returns the numbers of cases: a few, and many that are marked slow."""
     return [*range(few), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(few, sample_size(MANY, 4)))]
 
 
@@ -72,7 +74,7 @@ def test_queue_time_is_not_request_time(seed: int) -> None:
 
     async def main(clock: VirtualClock) -> float:
         send = sender(clock, Server(seed=seed), in_flight=places, request_seconds=0.1)
-        return await closed_loop(send, clients, clients)  # it asserts that each is answered
+        return await closed_loop(send, clients, clients)  # it asserts that each request is answered
 
     run_simulated(main, seed)
 
@@ -116,7 +118,7 @@ def test_rejections_in_a_row_pause_all_requests(seed: int) -> None:
             in_a_row, again[run] = in_a_row + 1, at + asked
             if in_a_row >= REJECTION_THRESHOLD:
                 held = at + asked
-                holds.append((at, at + 8.0))  # the pause may be longer than what was asked for, where they go on
+                holds.append((at, at + 8.0))  # the pause may be longer than requested, and requests continue then
         else:
             in_a_row, held = 0, 0.0
 

@@ -1,4 +1,4 @@
-"""Each mutant can be applied to the source as it is, and names a test that exists. `make mutants` runs them."""
+"""Each mutant can be applied to the current source, and names an existing test. `make mutants` runs them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MUTANTS = [pytest.param(mutant, id=f"{file.stem}: {mutant.name}") for file in FI
 
 
 def functions(file: Path) -> set[str]:
-    """The names of a file's tests."""
+    """Returns the names of a file's tests."""
     return {
         node.name
         for node in ast.walk(ast.parse(file.read_text()))

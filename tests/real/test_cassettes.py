@@ -15,7 +15,7 @@ pytestmark = pytest.mark.real
 
 TEST = '''
 from orchestra import agent, answered_by_model, workflow
-from orchestra.testing import Taped
+from orchestra.testing import CassetteOrchestra
 
 
 @agent(prompt="Write one short sentence about {{ topic }}.", max_output=24)
@@ -31,7 +31,7 @@ def two(topic: str) -> dict[str, str]:
     return {"first": first, "second": second}
 
 
-async def test_what_the_model_says(cassette: Taped) -> None:
+async def test_sentences_of_the_model(cassette: CassetteOrchestra) -> None:
     result = await cassette.run(two, topic="the sea")
     print("said:", result.value)
     assert result.usage.output_tokens > 0

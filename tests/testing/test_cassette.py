@@ -1,4 +1,4 @@
-"""Cassettes: what goes in comes out, what is asked otherwise is named, and no file can do harm."""
+"""Cassettes: recording and replay, errors of unknown calls, and hostile files."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def replies(workers: Any, asked: CallRequest) -> list[CallReply]:
 
 
 class Answering:
-    """Workers that answer each call with the same replies, and measure it."""
+    """Workers that give each call the same replies and the same estimate."""
 
     def __init__(self, *given: CallReply) -> None:
         self.given, self.asked = given, 0

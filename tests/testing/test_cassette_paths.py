@@ -1,4 +1,4 @@
-"""Where cassettes lie: each test has its own, and those that lie there already are found."""
+"""Paths of cassettes: each test has its own, and cassettes of earlier versions are found."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ async def test_workers_missing_answer_is_named() -> None:
 
 @tool(effect="pure")
 def shout(text: str) -> str:
-    """Says it louder."""
+    """Returns the text in capitals."""
     if not text:
         raise ValueError("nothing to say")
     return text.upper()
@@ -82,7 +82,7 @@ def shout(text: str) -> str:
 
 @tool(effect="keyed")
 async def post(text: str, *, idempotency_key: str = "") -> str:
-    """Says under which key it was asked."""
+    """Returns its idempotency key."""
     return f"{text} {idempotency_key}"
 
 
@@ -171,7 +171,7 @@ async def test_workers_faults_end_after_attempts() -> None:
 
 
 def story(seed: int, order: int, stagger: float) -> dict[str, tuple[Any, ...]]:
-    """What each of many calls gets, under some order of events."""
+    """Returns the results of many calls under one order of events."""
 
     async def scene(clock: VirtualClock) -> dict[str, tuple[Any, ...]]:
         faults = Faults(refused=0.2, stall=0.1, invalid=0.1, slow=0.2)

@@ -1,4 +1,4 @@
-"""The pytest plugin, as a user meets it: the pages' example in a folder of its own, in a pytest of its own."""
+"""The pytest plugin as a user runs it: the documented example in a folder of its own, in a separate pytest process."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ PAGE = {
     for block in blocks(ROOT / "docs" / "testing.md")
     if block.mark == "pytest"
 }
-"""The files of the page, by the name in their first line."""
+"""The files of the documentation page, by the name in their first line."""
 INSTALLED = bool(entry_points(group="pytest11", name="orchestra"))
-"""Whether this environment was installed since the entry point is there; else tests name the plugin."""
+"""Whether the installed package has the entry point; else the tests name the plugin."""
 
 Pytest = Callable[..., pytest.RunResult]
 
 
 @pytest.fixture
 def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Pytest:
-    """Runs pytest in the test's folder, in a process of its own; pytest-asyncio is strict unless told otherwise."""
+    """Runs pytest in the test's folder, in a separate process. pytest-asyncio is in strict mode by default."""
     for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, str(pytester.path / "home"))
     pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
@@ -94,7 +94,7 @@ async def test_seeds(simulated):
     )
     result = run()
     result.assert_outcomes(failed=1)
-    # In CI pytest repeats whole messages in its summary, without the E.
+    # In CI pytest repeats complete messages in its summary, without the E.
     lines = [line for line in result.outlines if "reproduce" in line and line.startswith("E")]
     command = re.fullmatch(r"E +reproduce: pytest (\S+ --seed 17)", lines[0])
     assert command is not None

@@ -1,4 +1,4 @@
-"""The router by rule: what it writes of lists is what a plan may state, or what the gates must refuse."""
+"""The rule-based router: its lines over lists are valid plans, or the validation refuses them."""
 
 from __future__ import annotations
 

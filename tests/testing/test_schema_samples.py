@@ -1,4 +1,4 @@
-"""Instances of JSON Schemas."""
+"""Random values of JSON Schemas."""
 
 from __future__ import annotations
 

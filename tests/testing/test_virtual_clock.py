@@ -1,4 +1,4 @@
-"""Virtual time and the system's clock."""
+"""Virtual time and the system clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections are used again only after a whole answer that was asked for; every spelling of an answer's end is understood."""
+"""HTTP connections: reuse after a complete response only, and all ways in which a response can end."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def asked(
 
 
 async def over(server: RawServer) -> bool:
-    """Waits until the server's first connection has ended, however."""
+    """Waits until the server's first connection has ended."""
     return bool((await asyncio.wait([asyncio.ensure_future(server.writers[0].wait_closed())], timeout=60))[0])
 
 
@@ -152,7 +152,7 @@ STREAM = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nover\r\n"
 
 
 async def streamed(server: RawServer, times: int = 1) -> list[HttpResponse | RequestError]:
-    """What is read of streams that are over where they say so."""
+    """Returns the bodies of streams that end before their connection does."""
     request = HttpRequest("/v1/x", b"{}", stream=True)
     async with HttpClient(FleetLimits()) as client:
         return [
@@ -208,7 +208,7 @@ async def test_stream_data_after_end_extends_wait() -> None:
 
 
 class Silent(asyncio.Transport):
-    """Takes what is written, and is aborted."""
+    """A transport that ignores writes and can be aborted."""
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         pass

@@ -1,4 +1,4 @@
-"""Requests in each server's dialect; answers read strictly, in whatever pieces they come."""
+"""Requests in each server's dialect, and strict parsing of responses in any chunks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lock before a server: what passes, and what does not."""
+"""The authentication of local servers: which requests pass."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ THE_KEY = "k3y-of-the-fleet-and-no-other"
 
 
 async def passed(scope: dict[str, Any]) -> tuple[bool, list[Any]]:
-    """Whether a scope comes to the application, and what is answered where it does not."""
+    """Returns whether the application was called, and the response if it was not."""
     came: list[Any] = []
     sent: list[Any] = []
 

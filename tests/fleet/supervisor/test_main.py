@@ -1,4 +1,4 @@
-"""The supervisor with small scripts in the place of vLLM: there is one, it keeps its servers, and it leaves nothing behind."""
+"""The supervisor with small scripts instead of vLLM: there is one, it manages its servers, and no process remains."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def started(
 
 
 async def until(supervision: SupervisorClient, wanted: Any) -> ServerReport:
-    """The first status of the first server that is as wanted."""
+    """Returns the first status whose first server is as wanted."""
 
     async def look() -> ServerReport | None:
         status = await supervision.status()
@@ -66,7 +66,7 @@ async def until(supervision: SupervisorClient, wanted: Any) -> ServerReport:
 
 
 def pid_of(status: SupervisorReport) -> int:
-    """The process of the first server, which runs."""
+    """Returns the process id of the first server."""
     pid = status.servers[0].pid
     assert pid is not None
     return pid
@@ -79,7 +79,7 @@ async def post(url: str, path: str) -> None:
 
 
 async def gone(pid: int, seconds: float = 10) -> None:
-    """Waits until a process is no more (or a zombie that only its parent can bury)."""
+    """Waits until a process has ended (or is a zombie of its parent)."""
 
     async def look() -> bool:
         found = child_process._read_stat(pid)
@@ -340,7 +340,7 @@ async def test_supervisor_invalid_request_is_ignored(folders: Folders, supervisi
 
 
 async def test_client_invalid_response_is_coded_error(folders: Folders) -> None:
-    """As of an Orchestra of another day, or another program at this socket."""
+    """The peer is another version of Orchestra, or another program at this socket."""
     supervision = SupervisorClient(local_config("m"), folders)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -387,7 +387,7 @@ async def test_socket_long_path_is_shortened(tmp_path: Path, monkeypatch: pytest
 
 
 async def test_socket_shared_folder_link_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever owns the folder in $TMPDIR can put another one in the place of what is in it."""
+    """The owner of the folder in $TMPDIR could replace its contents."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     folders = Folders.from_environment({"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / ("x" * 120))})
     shared = tmp_path / f"orchestra-{os.getuid()}"

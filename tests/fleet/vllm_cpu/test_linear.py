@@ -10,7 +10,9 @@ import pytest
 pytestmark = [pytest.mark.real, pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")]
 
 ERROR_OF_8_BITS = 0.03
-"""Of a product's norm, for numbers drawn from a normal distribution: weights are rounded to 129 values, activations to 255."""
+"""Relative to the norm of a product of normally distributed numbers: weights are rounded to 129 values, activations to
+255.
+"""
 
 
 def numbers(*shape: int, seed: int = 0) -> Any:
@@ -53,7 +55,7 @@ def test_int8_token_is_independent_of_batch() -> None:
 
 
 def test_int8_largest_values_do_not_overflow() -> None:
-    """Two products of a full weight and a full activation are added in 16 bits on a CPU with AVX2."""
+    """A CPU with AVX2 adds two products of a full weight and a full activation in 16 bits."""
     import torch
 
     from orchestra.fleet.vllm_cpu.linear import int8_product

@@ -1,6 +1,6 @@
-"""The product of adapters on a CPU, compared with the plain one; with vLLM's own module for CPUs, and without a server.
+"""LoRA products on a CPU, compared with the plain product, with vLLM's own module for CPUs, and without a server.
 
-torch and vllm are imported where they are used: importing them costs seconds, which runs without these tests should not pay.
+torch and vllm are imported where they are used, because their import costs seconds.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ pytestmark = pytest.mark.real
 
 ROOT = Path(__file__).resolve().parents[3]
 FEW = 512
-"""As in the product; the mixes reach to both sides of it."""
+"""The limit of the module; the batches are on both sides of it."""
 SLOTS, RANK, WIDTH = 3, 16, 64
 SLICES = (64, 32, 32)
 RANKS = (16, 8, 6)
-"""Of the adapter in each slot; the rest of a slot is zeros, as vLLM leaves it."""
+"""Rank of the adapter in each slot. The rest of a slot is zeros, as in vLLM."""
 
 
 def adapters(slices: Sequence[int] = SLICES, seed: int = 1) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Stacked adapters as vLLM holds them, every slot in use."""
+    """Returns stacked adapters in vLLM's layout, with every slot in use."""
     import torch
 
     chance = torch.Generator().manual_seed(seed)
@@ -42,7 +42,7 @@ def adapters(slices: Sequence[int] = SLICES, seed: int = 1) -> tuple[tuple[Any, 
 
 
 def plain(y: Any, x: Any, down: Sequence[Any], up: Sequence[Any], slots: Sequence[int]) -> Any:
-    """Row by row in float32: what every mix must come to."""
+    """Returns the expected result, computed row by row in float32."""
     import torch
 
     rows = y.float().clone()
@@ -57,7 +57,7 @@ def plain(y: Any, x: Any, down: Sequence[Any], up: Sequence[Any], slots: Sequenc
 def wrapper(
     tokens: Sequence[int], requests: Sequence[int] | None = None, layout: Sequence[int | None] = (7, 8, 9)
 ) -> Any:
-    """A product told of a batch: the slot of each token and of each request, -1 for none."""
+    """Returns a product with a batch: the slot of each token and of each request, -1 for none."""
     import torch
 
     from orchestra.fleet.vllm_cpu.lora_product import GroupedLora
@@ -83,7 +83,7 @@ def rows(count: int, width: int, seed: int = 0) -> Any:
 
 
 def near(found: Any, wanted: Any) -> None:
-    """Within what bfloat16 rounds away: 8 bits of each of three roundings."""
+    """Whether two results differ only by rounding to bfloat16: 8 bits in each of three roundings."""
     import torch
 
     torch.testing.assert_close(found.float(), wanted, rtol=2**-7, atol=2**-5)
@@ -163,7 +163,7 @@ def test_lora_kernel_sums_in_float32_and_rounds_once(rank: int, width: int, dtyp
     ],
 )
 def test_lora_kernel_is_used_if_faster(slots: list[int], by_kernel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A core each: with two threads half as many tokens are few."""
+    """The limit is per thread: with two threads half as many tokens use the kernel."""
     import torch
 
     from orchestra.fleet.vllm_cpu.lora_kernel import FlatAdapters
@@ -189,7 +189,7 @@ def test_lora_single_slot_affects_its_rows_only() -> None:
 
 
 def test_lora_vllm_product_has_known_fault() -> None:
-    """So that the day vLLM mends it is seen."""
+    """It shows when vLLM has corrected the fault."""
     import torch
     from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 

@@ -1,4 +1,4 @@
-"""Habits: what is guessed from what was written before. Tokens are letters here."""
+"""The n-gram cache: proposals from earlier text. Tokens are letters here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def ids(text: str) -> list[int]:
 
 
 def habits(*texts: str, most: int = 1000) -> NgramCache:
-    """What was written by its owner, each text token by token."""
+    """Returns a cache that has learnt these texts of their owners, token by token."""
     known = NgramCache(most)
     for text in texts:
         for end in range(1, len(text) + 1):

@@ -1,4 +1,4 @@
-"""Norms by vLLM's kernel, compared with vLLM's own operations; without a server, in a process of their own, for they change vLLM."""
+"""Norms by vLLM's kernel, compared with vLLM's own operations. They change vLLM, so they run in a process of their own."""
 
 from __future__ import annotations
 

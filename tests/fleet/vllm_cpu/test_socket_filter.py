@@ -1,4 +1,4 @@
-"""Listening sockets that refuse: nobody connects to them, and others stay as they are."""
+"""Filtered listening sockets: connections fail, and other sockets are not changed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def listening(stack: ExitStack, family: int = socket.AF_INET) -> socket.socket:
 
 
 def connects(to: socket.socket) -> bool:
-    """Whether a connection is made. A packet that is dropped is not answered, on the loopback neither soon nor later."""
+    """Returns whether a connection succeeds. A dropped packet is never answered, also on the loopback."""
     with socket.socket(to.family, socket.SOCK_STREAM) as caller:
         caller.settimeout(0.05)
         try:
@@ -70,7 +70,7 @@ def test_drop_filter_affects_listening_tcp_only(kinds: list[str]) -> None:
                     case _:
                         listening(stack).close()
         assert not any(map(connects, made))
-        for one in others:  # a socket that listens later, as that of an HTTP server does, is not one of them
+        for one in others:  # a socket that listens later, like that of an HTTP server, is not filtered
             one.listen(1)
         assert all(map(connects, (before, *others)))
 

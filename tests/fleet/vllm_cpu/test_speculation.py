@@ -1,4 +1,4 @@
-"""Guesses of what a request writes next, and which of them stand; with vLLM's own classes, without a server. Tokens are letters."""
+"""Draft tokens and their acceptance, with vLLM's own classes, without a server. Tokens are letters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-# vLLM's, to numba
+# vLLM passes such a type to numba
 pytestmark = [
     pytest.mark.real,
     pytest.mark.filterwarnings(r"ignore:\s*Encountered the use of a type that is scheduled for deprecation"),
@@ -16,7 +16,7 @@ pytestmark = [
 ]
 
 LONGEST = 64
-"""Tokens of a request, at most."""
+"""Maximum length of a request in tokens."""
 OWNER = 1, ""
 
 
@@ -39,7 +39,7 @@ def drafter(
     scored: Sequence[int] = (),
     tenants: Sequence[str | None] = (),
 ) -> tuple[Any, Any, Any]:
-    """A drafter whose batch has these requests, the number of their tokens, and the tokens."""
+    """Returns a drafter whose batch has these requests, their lengths, and their tokens."""
     import numpy as np
 
     from orchestra.fleet.vllm_cpu.speculation import NgramDrafter
@@ -66,7 +66,7 @@ def drafter(
 
 
 def proposed(drafter: Any, counts: Any, tokens: Any, written: Sequence[int], most: int = 4) -> list[str]:
-    """The guesses, where so many tokens of each request are of this step."""
+    """Returns the drafts, if this number of tokens of each request is from this step."""
     lists = [tokens[row, counts[row] - new : counts[row]].tolist() for row, new in enumerate(written)]
     return ["".join(map(chr, one)) for one in drafter.propose(most, lists, counts, tokens)]
 
@@ -108,7 +108,7 @@ def test_drafts_are_off_with_many_requests(requests: int, guesses: str) -> None:
 
 
 def test_drafts_near_maximum_length_keep_those_of_others() -> None:
-    """vLLM's runner then asks no drafter, and guesses zeros for all, for those too that draw by chance."""
+    """vLLM's runner then calls no drafter, and drafts zeros for all requests, also for sampled ones."""
     from orchestra.fleet.vllm_cpu.speculation import GuardedRejectionSampler, install
 
     one, _, _ = drafter(["a"], [1])
@@ -159,7 +159,7 @@ def test_drafts_are_rejected_in_scoring_step() -> None:
     judge = GuardedRejectionSampler(Sampler())
     assert isinstance(judge, RejectionSampler)
     scored = SimpleNamespace(logprob_token_ids={1: [5, 6]})
-    # two guesses, none, and one
+    # two drafts, none, and one
     metadata = SimpleNamespace(cu_num_sampled_tokens=torch.tensor([3, 4, 6], dtype=torch.int32))
     assert judge(metadata, None, torch.arange(6.0)[:, None].repeat(1, 9), scored) == "sampled"
     assert asked == [([0.0, 3.0, 4.0], scored)]

@@ -1,4 +1,4 @@
-"""An adapter that is not what it says, or is for another base, is refused before a server sees it."""
+"""An adapter that contradicts its manifest, or is for another base, is refused before a server gets it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PLACE = "base_model.model.model.layers.{layer}.self_attn.{name}.{part}.weight"
 
 
 def tensors(shapes: Mapping[str, tuple[int, ...]]) -> bytes:
-    """A safetensors file of zeros."""
+    """Writes a safetensors file of zeros."""
     header, size = {}, 0
     for name, shape in shapes.items():
         end = size + 2 * shape[0] * shape[1]
@@ -44,7 +44,7 @@ def tensors(shapes: Mapping[str, tuple[int, ...]]) -> bytes:
 def lora(
     folder: Path, *, rank: int = 4, hidden: int = 8, layer: int = 1, more: Mapping[str, Any] = {}, said: object = None
 ) -> Path:
-    """An adapter on two layers of one block."""
+    """Writes an adapter of two layers of one block."""
     folder.mkdir(parents=True, exist_ok=True)
     sides = {"q_proj": (hidden, hidden), "k_proj": (hidden, hidden // 2)}
     shapes = {PLACE.format(layer=layer, name=name, part="lora_A"): (rank, wide) for name, (wide, _) in sides.items()}
@@ -143,7 +143,7 @@ def test_layer_widths() -> None:
 
 
 def test_adapter_wrong_shapes_is_not_sent_to_server(tmp_path: Path) -> None:
-    """That the fleet file names itself, and of whose base nothing is said."""
+    """An adapter of the fleet file, without a stated base."""
     weights = {"licence": "none", "sources": [{"folder": str(base(tmp_path / "base", hidden_size=12, head_dim=2))}]}
     said = {
         "model": "m",

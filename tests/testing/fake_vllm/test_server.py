@@ -1,4 +1,4 @@
-"""The simulated vLLM, over real sockets of this machine."""
+"""The simulated vLLM over real sockets of this machine."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def served(model: str = "smol", **behaviour: Any) -> AsyncIterator[tuple[C
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Lets the loop turn until the sockets have done their part; a minute at most."""
+    """Runs the loop until the sockets are done; a minute at most."""
     async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110  # what is awaited has no event of its own
             await asyncio.sleep(0.001)
