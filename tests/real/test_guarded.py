@@ -1,4 +1,4 @@
-"""Nobody gets anything of the real vLLM without the fleet's key, whatever it serves."""
+"""The real vLLM answers no request without the fleet's key, on all of its routes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def running(laptop: FleetConfig) -> tuple[SupervisorReport, str]:
 
 
 async def routes(session: aiohttp.ClientSession, url: str, key: str, log: str) -> set[tuple[str, str]]:
-    """What the server says that it serves, and what its log says."""
+    """Returns the routes that the server lists, and its log."""
     async with session.get(f"{url}/openapi.json", headers=auth_headers(key)) as answer:
         assert answer.status == 200
         listed: dict[str, Any] = (await answer.json())["paths"]

@@ -1,4 +1,4 @@
-"""A running vLLM: nobody can connect to its ports but to the one of its API, and all of them are of the loopback."""
+"""The ports of a running vLLM: only the port of the API accepts connections, and all are on the loopback."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from orchestra.fleet.supervisor.folders import Folders
 
 pytestmark = pytest.mark.real
 LISTENS = "0A"
-"""How /proc/net/tcp says that a socket listens."""
+"""The state of a listening socket in /proc/net/tcp."""
 
 
 def inodes(group: int) -> set[str]:
-    """The sockets of a group of processes."""
+    """Returns the sockets of a group of processes."""
     found = set()
     for pid in child_process._group_members(group):
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
@@ -32,7 +32,7 @@ def inodes(group: int) -> set[str]:
 
 
 def listening(group: int) -> Iterator[tuple[str, int]]:
-    """The addresses at which a group of processes listens."""
+    """Returns the addresses on which a group of processes listens."""
     owned = inodes(group)
     for line in Path("/proc/net/tcp").read_text("ascii").splitlines()[1:]:
         fields = line.split()

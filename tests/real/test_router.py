@@ -1,4 +1,4 @@
-"""The router on the real server: an untuned model, held by a grammar at every line, writes plans that are well-formed."""
+"""The router on the real server: an untuned model, constrained by a grammar on every line, writes well-formed plans."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SKILLS = ("search", "reader", "calculator", "entailment")
 
 
 def wild(folder: Path) -> Path:
-    """A project whose agent `wild` is the shipped router at temperature 1, as far from the likeliest as sampling goes."""
+    """A project whose agent `wild` is the packaged router with temperature 1."""
     home = folder / "agents" / "wild"
     home.mkdir(parents=True)
     shutil.copy(ROUTER / "prompt.md", home)
@@ -60,7 +60,7 @@ async def test_plans_of_untuned_model_are_valid_graphs(laptop: FleetConfig, tmp_
         lines: list[Any] = [*draft.plan.steps, draft.plan.answer] if draft.plan is not None else []
         for number, line in enumerate(lines):
             assert validate_line(line, draft.capabilities, lines[:number]) == []
-        # Line by line nothing can be wrong but that a call is made twice, a line is cut off, or the steps are used up.
+        # With a grammar per line, the only possible errors are a repeated call, a truncated line, or too many steps.
         assert {one.code for one in draft.rejections} <= (
             {"R001", "R006"} if stepwise else {"R001", "R003", "R004", "R005", "R006"}
         )

@@ -1,4 +1,4 @@
-"""Whole runs on the real fleet, through `Orchestra`: what a user sees of answers, quotes, journals, cancellation and restarts."""
+"""Complete runs on the real fleet through `Orchestra`: answers, quotes, journals, cancellation and restarts."""
 
 from __future__ import annotations
 
@@ -110,9 +110,8 @@ async def test_two_reader_kinds_answer_together(laptop: FleetConfig, tmp_path: P
 
 async def test_streamed_text_costs_the_same(laptop: FleetConfig, tmp_path: Path) -> None:
     async with opened(laptop, tmp_path) as orchestra:
-        await orchestra.run(
-            counting, most=20
-        )  # what is read from the prefix cache rounds otherwise than what is computed: two tokens tie
+        # cached prompts round differently from computed ones, so two tokens may tie
+        await orchestra.run(counting, most=20)
         run = await orchestra.options(live=True).start(counting, most=20)
         pieces = [(piece, time.time()) async for piece in run.text()]
         live, plain = await run, await orchestra.run(counting, most=20)

@@ -1,4 +1,4 @@
-"""Simulation: random workflows in random storms end as they must, and a fault in the engine is found out."""
+"""Simulation: random workflows under random faults end as required, and faults of the engine are detected."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.simulation.mutants import MUTANTS, judge
 
 pytestmark = [
     pytest.mark.slow,
-    # A process that dies leaves coroutines behind that never began.
+    # A process that dies leaves coroutines that never started.
     pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
@@ -32,13 +32,13 @@ pytestmark = [
 
 @pytest.fixture(scope="module", autouse=True)
 def _tidy() -> Iterator[None]:
-    """What dead processes left behind is thrown away here, where nobody minds, and not under another test."""
+    """Discards what dead processes left behind here, and not during another test."""
     yield
     gc.collect()
 
 
 SEED = 700_000
-"""Other seeds than those of `make simulate`."""
+"""Seeds other than those of `make simulate`."""
 
 
 @pytest.mark.parametrize("part", range(5))
@@ -58,7 +58,9 @@ def test_seed_repeats_run() -> None:
 
 
 def test_seed_repeats_run_in_another_process() -> None:
-    """Whatever order sets have there: a grammar that was spelt in that order made resumed runs ask otherwise."""
+    """The order of sets differs there: a grammar that was written in that order made resumed runs send other
+    prompts.
+    """
     code = "from tests.simulation.test_simulation import _trial, digest; print([digest(_trial(seed)) for seed in (1280, 1281, 1283)])"
     said = {
         subprocess.run(
@@ -125,7 +127,7 @@ def test_leftovers_of_dead_processes_are_silent() -> None:
 
 
 def test_processes_end_without_leak_warnings() -> None:
-    """In the run of the seed 208 an index is made, with a progress bar of tqdm, which has a semaphore."""
+    """The run of seed 208 builds an index with a progress bar of tqdm, which has a semaphore."""
     code = "from orchestra.testing import simulate as s; s.PART = 1; s.main(['--seed', '207', '--runs', '2', '--jobs', '2'])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=120).stderr == b""
 

@@ -1,4 +1,4 @@
-"""What the world saw of a run, held against what the run says of itself: calls, their answers, effects, messages, the memo."""
+"""Compares the observations of the outside world (calls, answers, effects, messages, memo) with the record of a run."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from tests.simulation.lab.oracle import TIMED_OUT, Oracle
 
 @dataclass(slots=True)
 class ObservedCall:
-    """One call as the outside world saw it; `durable` events were on disk when it came, and `stale` says that the caller's lease was
-    lost by then."""
+    """A call as the outside world saw it. `durable` events were on disk at that time; `stale` means that the caller had
+    lost its lease.
+    """
 
     call: CallRequest
     durable: int
@@ -26,17 +27,18 @@ class ObservedCall:
     fault: str = ""
     process: int = 0
     cancelled: bool = False
-    """Whether the caller went away."""
+    """Whether the caller cancelled it."""
 
 
 UNSEEN_CODES = ("F202", "F220")
-"""Refusals of calls that nobody saw: data that may not go there, and no larger model."""
+"""Refusals of calls that no worker saw: a forbidden label, and no larger model."""
 
 
 def check_calls(recorded: RunRecord, oracle: Oracle, seen: Sequence[ObservedCall]) -> list[str]:
-    """I2, I5, I9: each call is one that the run may make, for a unit without an outcome, under the run's label and key.
+    """I2, I5, I9: each call is allowed, for a unit without an outcome, with the run's label and key.
 
-    A pure call may go out before what it rests on is on disk, and a crash may lose that; an effect waits for the disk.
+    A pure call may be sent before its dependencies are on disk, and a crash may lose these. An effect waits for the
+    disk.
     """
     found: list[str] = []
     wanted: dict[tuple[str, int], list[bool]] = {}
@@ -58,7 +60,7 @@ def check_calls(recorded: RunRecord, oracle: Oracle, seen: Sequence[ObservedCall
             found.append(f"I3 a call for {call.node} had the key {call.idempotency_key}")
         known = oracle.calls.get((call.node, call.attempt))
         if known is None or attempt is None or attempt.reused_from or attempt.error in UNSEEN_CODES:
-            continue  # a process that died, or was fenced, may have known answers that nobody else ever will; a memo needs no call
+            continue  # a dead or fenced process may have known answers that are lost; a memo needs no call
         wanted.setdefault((call.node, call.attempt), []).append(_is_same_request(call, known))
     for (path, number), fits in wanted.items():
         contract = oracle.places[path].node.contract
@@ -76,7 +78,7 @@ def _is_same_request(call: CallRequest, known: CallRequest) -> bool:
 
 
 def check_answers(recorded: RunRecord, oracle: Oracle, seen: Sequence[ObservedCall]) -> list[str]:
-    """I5: what is on record is what was answered."""
+    """I5: recorded answers were given."""
     replies: dict[tuple[str, int], list[ObservedCall]] = {}
     for one in seen:
         replies.setdefault((one.call.node, one.call.attempt), []).append(one)
@@ -102,7 +104,9 @@ def _is_same_reply(one: ObservedCall, event: AttemptFinished) -> bool:
 
 
 def check_effects(recorded: RunRecord, oracle: Oracle, seen: Sequence[ObservedCall]) -> list[str]:
-    """I3: a call with an effect is on disk before it is made; one that must happen once is made once, or as often as a person says."""
+    """I3: a call with an effect is on disk before it is made. A `once` call is made once, or as often as a person
+    allowed.
+    """
     found: list[str] = []
     starts: dict[str, list[int]] = {}
     again: Counter[str] = Counter()
@@ -139,7 +143,7 @@ def _effect_tools(program: Program) -> Iterable[str]:
 
 
 def check_outbox(recorded: RunRecord, oracle: Oracle, messages: Sequence[OutboxMessage]) -> list[str]:
-    """I3: one message for each call of a `transactional` tool that gave a value, and no other."""
+    """I3: one message for each successful call of a `transactional` tool, and no other."""
     found: list[str] = []
     sent = Counter(message.node for message in messages)
     given = {event.node for event in recorded.attempts.values() if not event.error}
@@ -161,7 +165,7 @@ def check_outbox(recorded: RunRecord, oracle: Oracle, messages: Sequence[OutboxM
 
 
 def check_memo(recorded: RunRecord, memo: Mapping[str, tuple[str, Any]]) -> list[str]:
-    """I8: what is remembered was accepted."""
+    """I8: memo values were accepted."""
     found: list[str] = []
     by_key: dict[str, list[AttemptFinished]] = {}
     for event in recorded.attempts.values():
@@ -169,7 +173,8 @@ def check_memo(recorded: RunRecord, memo: Mapping[str, tuple[str, Any]]) -> list
             by_key.setdefault(event.memo_key, []).append(event)
     for key, (run, value) in memo.items():
         if run != recorded.run or key not in by_key:
-            continue  # answers of a process whose events are lost were accepted all the same: only what is on record can be held against it
+            # answers of a process whose events are lost were accepted too, so only recorded ones can be checked
+            continue
         good = [event for event in by_key[key] if event.value == value and not event.error]
         if (
             good
