@@ -59,9 +59,10 @@ class Handler(BaseHTTPRequestHandler):
                 self.answer({"version": "0.0-fake"})
             case "/metrics":
                 busy = int(hanging.is_set()) + running
-                told = 'vllm:cache_config_info{block_size="128",engine="0",kv_cache_size_tokens="46592"} 1.0\n'
+                cache = 'vllm:cache_config_info{block_size="128",engine="0",kv_cache_size_tokens="46592"} 1.0\n'
                 self.answer(
-                    f'{told}vllm:num_requests_running{{engine="0"}} {busy}\nvllm:generation_tokens_total{{engine="0"}} 7\n'
+                    f'{cache}vllm:num_requests_running{{engine="0"}} {busy}\n'
+                    'vllm:generation_tokens_total{engine="0"} 7\n'
                 )
             case "/v1/models":
                 self.answer({"data": [{"id": name} for name in [MODEL, *adapters]]})

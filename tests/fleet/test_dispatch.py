@@ -1,4 +1,6 @@
-"""Dispatch: calls to agents become requests to the best server, responses become typed values, and errors are values."""
+"""Dispatch: calls to agents become requests to the best server, responses become typed values, and errors
+are values.
+"""
 
 from __future__ import annotations
 
@@ -124,7 +126,8 @@ def weighed(folder: Path, adapter: str | None) -> Card:
     (folder / "adapter" / "manifest.json").write_text('{"base": "other", "sha256": "aa"}', "utf-8")
     (folder / "prompt.md").write_text("{{ question }}", "utf-8")
     (folder / "agent.yaml").write_text(
-        """{name: judge, input: {question: str}, output: {label: "Literal['yes', 'no']", p: float | null}, calibration: c.json,
+        """{name: judge, input: {question: str}, output: {label: "Literal['yes', 'no']", p: float | null},
+            calibration: c.json,
             elsewhere: prompt, computed: {p: {probability: 'yes'}}}""",
         "utf-8",
     )
@@ -167,7 +170,8 @@ async def test_call_logprobs_and_calibration_of_adapter(
 async def test_call_choice_stops_after_deciding_token(tmp_path: Path, choices: tuple[str, str], most: int) -> None:
     (tmp_path / "prompt.md").write_text("{{ question }}", "utf-8")
     (tmp_path / "agent.yaml").write_text(
-        f"""{{name: judge, input: {{question: str}}, output: {{label: "Literal{list(choices)}", p: float | null}}, max_output: 8,
+        f"""{{name: judge, input: {{question: str}}, output: {{label: "Literal{list(choices)}", p: float | null}},
+            max_output: 8,
             computed: {{p: {{probability: '{choices[0]}'}}}}}}""",
         "utf-8",
     )
@@ -397,7 +401,8 @@ async def test_escalation_skips_forbidden_endpoint(label: Label, answer: str, vi
     ("escalate", "said"), [("[big, base]", ""), ("[big, bgi]", "did you mean 'big'"), ("[big, big]", "twice")]
 )
 def test_escalate_lists_known_models(escalate: str, said: str) -> None:
-    text = "schema: orchestra/fleet/v1\nname: f\nservers: {s: {endpoint: 'http://127.0.0.1:9/v1', model: m}}\nmodels: {base: s, big: s}\n"
+    text = "schema: orchestra/fleet/v1\nname: f\nservers: {s: {endpoint: 'http://127.0.0.1:9/v1', model: m}}\n"
+    text += "models: {base: s, big: s}\n"
     if not said:
         assert parse_config(f"{text}escalate: {escalate}\n", "f.yaml").tiers == ("big", "base")
         return

@@ -33,7 +33,8 @@ async def test_call_streams_only_if_requested() -> None:
 async def test_streamed_choice_costs_no_extra_token(tmp_path: Path) -> None:
     (tmp_path / "prompt.md").write_text("{{ question }}", "utf-8")
     (tmp_path / "agent.yaml").write_text(
-        """{name: judge, input: {question: str}, output: {label: "Literal['yes', 'no']", p: float | null}, max_output: 8,
+        """{name: judge, input: {question: str}, output: {label: "Literal['yes', 'no']", p: float | null},
+            max_output: 8,
             computed: {p: {probability: 'yes'}}}""",
         "utf-8",
     )

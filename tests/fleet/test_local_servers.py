@@ -408,7 +408,8 @@ def environment_with(folder: Path, vllm: str, plugin: bool) -> Path:
         (place / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n")
     if plugin:
         (place / "entry_points.txt").write_text(
-            f"[{plugin_module.ENTRY_POINT_GROUP}]\n{plugin_module.PLUGIN_NAME} = orchestra.fleet.vllm_cpu.plugin:register\n"
+            f"[{plugin_module.ENTRY_POINT_GROUP}]\n"
+            f"{plugin_module.PLUGIN_NAME} = orchestra.fleet.vllm_cpu.plugin:register\n"
         )
     return folder
 

@@ -1,4 +1,6 @@
-"""Runs on a fleet whose endpoint fails one request in seven, in many ways, with default settings and in virtual time."""
+"""Runs on a fleet whose endpoint fails one request in seven, in many ways, with default settings and in
+virtual time.
+"""
 
 from __future__ import annotations
 

@@ -148,7 +148,9 @@ async def test_invalid_request_is_not_sent_to_others() -> None:
 async def ours(
     url: Callable[[float], str], monkeypatch: pytest.MonkeyPatch, patience: float = 300.0
 ) -> AsyncIterator[Fleet]:
-    """Opens a fleet of two local servers: `a` restarts for ever; `b` listens where `url` says by the clock, or not yet."""
+    """Opens a fleet of two local servers: `a` restarts for ever; `b` listens where `url` says by the clock,
+    or not yet.
+    """
     config = local_config("a", "b")
     async with opened(config.model_copy(update={"models": {"base": ("a", "b")}, "patience": patience})) as fleet:
         await fleet.wait_until_ready()

@@ -1,4 +1,7 @@
-"""A server in virtual time with a capacity. It rejects requests because it is full, or for reasons unrelated to load."""
+"""A server in virtual time with a capacity.
+
+It rejects requests because it is full, or for reasons unrelated to load.
+"""
 
 from __future__ import annotations
 

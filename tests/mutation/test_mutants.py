@@ -38,7 +38,16 @@ def test_mutant_names_are_unique_per_file() -> None:
 
 
 MODULE = "def double(number):\n    return 2 * number\n"
-TEST = "from module import double\n\n\ndef test_double():\n    assert double(3) == 6\n\n\ndef test_zero():\n    assert double(0) == 0\n"
+TEST = """from module import double
+
+
+def test_double():
+    assert double(3) == 6
+
+
+def test_zero():
+    assert double(0) == 0
+"""
 
 
 def mutant(old: str = "2 * number", new: str = "3 * number", test: str = "test_module.py") -> Mutant:

@@ -139,7 +139,8 @@ nodes:
 
 async def test_unsupported_sentences_are_dropped(laptop: FleetConfig, tmp_path: Path) -> None:
     flow = Workflow.from_graph(read(BACKED, "backed.yaml").graph)
-    statement = "The tower was completed in 1889. The tower was painted by four thousand elephants. It was the tallest building until 1930."
+    statement = "The tower was completed in 1889. The tower was painted by four thousand elephants. "
+    statement += "It was the tallest building until 1930."
     async with opened(laptop, tmp_path) as orchestra:
         result = await orchestra.run(flow, statement=statement, text=TOWER)
     assert result.output == "The tower was completed in 1889. It was the tallest building until 1930."

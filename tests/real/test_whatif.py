@@ -29,7 +29,8 @@ nodes:
 """
 GIVEN = {
     "question": "When was the tower completed?",
-    "text": "The iron tower beside the river was completed in 1889, and it was the tallest building of the world until 1930.",
+    "text": "The iron tower beside the river was completed in 1889, "
+    "and it was the tallest building of the world until 1930.",
     "statement": "The tower was completed in 1889.",
 }
 PROMPT = "Passage: {{ context }}\nWhich year, if the passage says one: {{ question }}\n"

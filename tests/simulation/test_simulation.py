@@ -61,7 +61,8 @@ def test_seed_repeats_run_in_another_process() -> None:
     """The order of sets differs there: a grammar that was written in that order made resumed runs send other
     prompts.
     """
-    code = "from tests.simulation.test_simulation import _trial, digest; print([digest(_trial(seed)) for seed in (1280, 1281, 1283)])"
+    code = "from tests.simulation.test_simulation import _trial, digest; "
+    code += "print([digest(_trial(seed)) for seed in (1280, 1281, 1283)])"
     said = {
         subprocess.run(
             [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": salt}, capture_output=True, check=True
@@ -128,7 +129,8 @@ def test_leftovers_of_dead_processes_are_silent() -> None:
 
 def test_processes_end_without_leak_warnings() -> None:
     """The run of seed 208 builds an index with a progress bar of tqdm, which has a semaphore."""
-    code = "from orchestra.testing import simulate as s; s.PART = 1; s.main(['--seed', '207', '--runs', '2', '--jobs', '2'])"
+    code = "from tests.simulation.lab import simulate as s; s.SEEDS_PER_PART = 1; "
+    code += "s.main(['--seed', '207', '--runs', '2', '--jobs', '2'])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=120).stderr == b""
 
 
@@ -150,7 +152,7 @@ def test_auditor_detects_answer_missing_in_parent() -> None:
             left_waiting=trial.left_waiting,
         )
     )
-    assert any("was not given to that call" in found for found in said)
+    assert any("did not get for that call" in found for found in said)
     strangers = audit(
         AuditCase(trial.workflow.program, trial.events, cancelled=trial.cancelled, left_waiting=trial.left_waiting)
     )

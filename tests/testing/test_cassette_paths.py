@@ -51,7 +51,5 @@ def test_cassette_former_path_has_move_hint(tmp_path: Path, monkeypatch: pytest.
     former.touch()
     error = missing_cassette_error(path, "record it", former)
     assert "cassettes/test_m/test_x.a-b.jsonl may be this test's" in error.why
-    assert (
-        error.hint
-        == f"record it; or, if it is this test's only: mv cassettes/test_m/test_x.a-b.jsonl {path.relative_to(tmp_path)}"
-    )
+    move = f"mv cassettes/test_m/test_x.a-b.jsonl {path.relative_to(tmp_path)}"
+    assert error.hint == f"record it; or, if it is this test's only: {move}"

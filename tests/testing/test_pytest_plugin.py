@@ -371,6 +371,7 @@ def test_plugin_example_project_passes(pytester: pytest.Pytester, run: Pytest) -
 
 
 def test_plugin_unused_loads_nothing() -> None:
-    script = "import pytest, sys, orchestra.testing.pytest_plugin; print(*sorted(name for name in sys.modules if name.startswith('orchestra')))"
+    script = "import pytest, sys, orchestra.testing.pytest_plugin; "
+    script += "print(*sorted(name for name in sys.modules if name.startswith('orchestra')))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["orchestra", "orchestra.testing", "orchestra.testing.pytest_plugin"]

@@ -1,4 +1,7 @@
-"""Norms by vLLM's kernel, compared with vLLM's own operations. They change vLLM, so they run in a process of their own."""
+"""Norms by vLLM's kernel, compared with vLLM's own operations.
+
+They change vLLM, so they run in a process of their own.
+"""
 
 from __future__ import annotations
 

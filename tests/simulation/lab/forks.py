@@ -45,7 +45,7 @@ def check_descent(
     ]
     if relative is None:
         return [
-            f"I5 attempt {event.attempt} of {event.node} has the answer of a stranger, {event.reused_from}"
+            f"I5 attempt {event.attempt} of {event.node} has the answer of an unrelated run, {event.reused_from}"
             for event in recalled
         ]
     older = RunRecord.from_events(relative.events)
@@ -58,19 +58,20 @@ def check_descent(
         values = [one.value for one in known.get(_call_identity(call), ())] if call is not None else []
         if event.value not in values and not (event.memo_key and canonical(event.value) in given):
             found.append(
-                f"I5 attempt {event.attempt} of {event.node} has an answer that {relative.run} was not given to that call"
+                f"I5 attempt {event.attempt} of {event.node} has an answer "
+                f"that {relative.run} did not get for that call"
             )
     first = recorded.events[0]
     if relative.forked and relative.events and isinstance(first, RunStarted):
         if first.parent and not is_allowed(older.label, first.label):
-            found.append(f"I9 a fork of a run that is {older.label} says {first.label}")
+            found.append(f"I9 a fork of a run with label {older.label} has label {first.label}")
         # The current engine cannot derive answers that depended on the rest of a budget, so no run can take them over.
         followed = replay(relative.program, relative.events).event_count if first.parent else 0
         for one in seen:
             heard = min(relative.informed_processes.get(one.process, 0), followed)
             if first.parent and any(event.seq <= heard for event in known.get(_call_identity(one.call), ())):
                 found.append(
-                    f"I2 attempt {one.call.attempt} of {one.call.node} was made though the parent was answered"
+                    f"I2 attempt {one.call.attempt} of {one.call.node} was made although the parent had the answer"
                 )
     return found
 

@@ -124,10 +124,10 @@ def _check_log(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[str
         found.append("I7 events after the end")
     epochs = [event.epoch for event in events if isinstance(event, RunResumed)]
     if epochs != sorted(set(epochs)) or (epochs and epochs[0] < 2):
-        found.append(f"I7 the epochs of a run grow, and do not: {epochs}")
+        found.append(f"I7 the epochs of a run do not increase: {epochs}")
     for after, seen in case.subscriptions:
         if list(seen) != list(events[after : after + len(seen)]):
-            found.append(f"I7 a subscriber after {after} saw something else than the journal has")
+            found.append(f"I7 a subscriber after {after} received other events than the journal has")
     return found
 
 
@@ -140,27 +140,25 @@ def _check_end(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[str
         open_questions = {event.node for event in case.events if isinstance(event, QuestionAsked)} - set(
             recorded.outcomes
         )
-        return [] if open_questions else ["I1 the run waits, and nobody is asked"]
+        return [] if open_questions else ["I1 the run waits without a question"]
     if last.status == "cancelled":
         asked = any(isinstance(event, CancelRequested) for event in case.events)
-        return [] if asked and case.cancelled else ["I5 cancelled, and nobody wanted it"]
+        return [] if asked and case.cancelled else ["I5 cancelled without a request"]
     budget = case.program.budget
     if not case.clock_jumped and any(last.at > heard for heard in case.cancel_times):
-        return [f"I1 the run was to end, and went on until it was {last.status}"]
+        return [f"I1 the run was to be cancelled, and ended as {last.status}"]
     if _ended_for_time(last) and budget is not None and budget.seconds is not None:
         return []
     spared = oracle.timed_out | oracle.dropped | oracle.short_lists
     untold = [path for path in oracle.missing_outcomes if path not in oracle.dropped and not _is_within(path, spared)]
-    found = [f"I5 {path} has no outcome, though its answers tell it" for path in untold]
+    found = [f"I5 {path} has no outcome, although its answers determine it" for path in untold]
     if oracle.outcome is None:
         return [*found, "I5 the run ended, and some of its nodes did not"]
     if last.status != oracle.status or not same_outcome(last.outcome, oracle.outcome):
-        found.append(
-            f"I5 the run ended {last.status} in {last.outcome}; it must have ended {oracle.status} in {oracle.outcome}"
-        )
+        found.append(f"I5 the run ended {last.status} in {last.outcome}; expected {oracle.status} in {oracle.outcome}")
     used = sum(event.usage.calls for event in case.events if isinstance(event, AttemptFinished))
     if last.usage.calls != used:
-        found.append(f"I6 the run says {last.usage.calls} calls, and has {used} on record")
+        found.append(f"I6 the run reports {last.usage.calls} calls, and {used} are recorded")
     return found
 
 
@@ -181,11 +179,11 @@ def _is_within(path: str, units: set[str]) -> bool:
 def _check_places(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[str]:
     """I5: no recorded unit is unknown to the workflow, and no attempt is unnecessary."""
     found = [
-        f"I5 {path} is on record, and the run cannot have it" for path in recorded.starts if path not in oracle.places
+        f"I5 {path} is recorded, and the run cannot have it" for path in recorded.starts if path not in oracle.places
     ]
     for (path, number), event in recorded.attempts.items():
         if (path, number) not in oracle.calls and path in oracle.places:
-            found.append(f"I5 attempt {number} of {path} is one too many ({event.error or 'with a value'})")
+            found.append(f"I5 attempt {number} of {path} is unnecessary ({event.error or 'with a value'})")
     return found
 
 
@@ -203,13 +201,13 @@ def _check_order(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[s
         if path in oracle.earliest_starts or place.owner in oracle.earliest_starts:
             after = oracle.earliest_starts[place.owner if place.owner in oracle.earliest_starts else path]
             if after is None or begun.seq <= after:
-                found.append(f"I4 {path} began at {begun.seq}, and its plan lets it after {after}")
+                found.append(f"I4 {path} began at {begun.seq}, and its plan allows it after {after}")
         elif place.scope:
             owner, turn = place.scope[:-1], 1
             if "?" in owner.rpartition("/")[2]:
                 asked = _checks_event(recorded, owner)
                 if asked is None or asked.seq >= begun.seq:
-                    found.append(f"I4 {path} began at {begun.seq}, before a check had asked it")
+                    found.append(f"I4 {path} began at {begun.seq}, before a check requested it")
                 continue
             if "#" in (name := owner.rpartition("/")[2]):
                 owner, turn = owner[: len(owner) - len(name)] + name.partition("#")[0], int(name.partition("#")[2])
@@ -242,7 +240,7 @@ def _check_concurrency(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> 
         for _, step in sorted(steps):
             under_way += step
             if under_way > most:
-                found.append(f"I4 {under_way} elements of {owner} are under way, and {most} may be")
+                found.append(f"I4 {under_way} elements of {owner} run, and at most {most} may")
                 break
     return found
 
@@ -299,10 +297,13 @@ def _check_budgets(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list
                 held = sum(under_way.values())
                 if budget.tokens is not None and spent - excess + held > budget.tokens:
                     found.append(
-                        f"I6 {spent} tokens spent ({excess} beyond bounds), {held} under way, of {budget.tokens} in {scope!r}"
+                        f"I6 {spent} tokens spent ({excess} beyond bounds), "
+                        f"{held} in flight, of {budget.tokens} in {scope!r}"
                     )
                 if budget.calls is not None and calls + len(under_way) > budget.calls:
-                    found.append(f"I6 {calls} calls made and {len(under_way)} under way of {budget.calls} in {scope!r}")
+                    found.append(
+                        f"I6 {calls} calls made and {len(under_way)} in flight, of {budget.calls} in {scope!r}"
+                    )
             elif (
                 isinstance(event, AttemptFinished) and event.node.startswith(scope) and _asks_model(oracle, event.node)
             ):
@@ -342,7 +343,7 @@ def _check_verification_budget(case: AuditCase, recorded: RunRecord, oracle: Ora
                     )
                 open_[f"{event.node}?{event.round}"] = (event.priority.max_tokens, len(event.questions))
             case ChecksStarted():
-                found.append(f"I6 {event.node} asked without the budget for checks")
+                found.append(f"I6 {event.node} called agents above the check budget")
             case AttemptFinished() if (scope := event.node.rpartition("/")[0]) in scopes:
                 used = max(0, event.usage.prompt_tokens) + max(0, event.usage.output_tokens)
                 bound, questions = scopes[scope]
@@ -403,19 +404,19 @@ def _check_times(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[s
         limit = _time_limit(oracle.places[path].node)
         begun: Sequence[Event] = recorded.turns[path] if path in recorded.turns else recorded.asked.get(path, ())
         if limit is None or not begun or recorded.ends[path].at < begun[0].at + limit - TIME_TOLERANCE:
-            found.append(f"I5 the time of {path} was not up")
+            found.append(f"I5 the timeout of {path} was too early")
     for path, ended in recorded.ends.items():
         place = oracle.places.get(path)
         limit = _time_limit(place.node) if place is not None else None
         if limit is not None and path in recorded.turns:
             active = _active_seconds(case.events, recorded.turns[path][0], ended)
             if active > limit + 1.0:
-                found.append(f"I5 {path} was under way for {active:.1f} s of {limit:g}")
+                found.append(f"I5 {path} was active for {active:.1f} s of {limit:g}")
     for asked in (one for questions in recorded.asked.values() for one in questions if one.kind == "answer"):
         place = oracle.places.get(asked.node)
         limit = place.node.timeout if place is not None else None
         if limit is not None and not 0 < asked.due <= asked.at + limit + TIME_TOLERANCE:
-            found.append(f"I5 {asked.node} has {limit:g} s for an answer, and says that it has until {asked.due}")
+            found.append(f"I5 {asked.node} has {limit:g} s for an answer, and its deadline is {asked.due}")
     due: dict[tuple[str, int], float] = {}
     for event in case.events:
         if isinstance(event, RetryPlanned):
@@ -424,15 +425,15 @@ def _check_times(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[s
             isinstance(event, AttemptStarted | AttemptFinished)
             and event.at < due.get((event.node, event.attempt), 0.0) - TIME_TOLERANCE
         ):
-            found.append(f"I5 attempt {event.attempt} of {event.node} came before its time")
+            found.append(f"I5 attempt {event.attempt} of {event.node} was too early")
     budget = case.program.budget
     last = case.events[-1]
     if budget is not None and budget.seconds is not None:
         active = _active_seconds(case.events, case.events[0], last)
         if active > budget.seconds + TIME_TOLERANCE:
-            found.append(f"I6 under way for {active:.3f} s of {budget.seconds:g}")
+            found.append(f"I6 active for {active:.3f} s of {budget.seconds:g}")
         if _ended_for_time(last) and active < budget.seconds - TIME_TOLERANCE:
-            found.append(f"I6 ended for time after {active:.3f} s of {budget.seconds:g}")
+            found.append(f"I6 ended by its time budget after {active:.3f} s of {budget.seconds:g}")
     return found
 
 
@@ -470,10 +471,10 @@ def _check_answers(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list
             case QuestionAnswered():
                 question = asked.pop(event.node, None)
                 if question is None:
-                    found.append(f"I5 {event.node} was answered at {event.seq}, and not asked")
+                    found.append(f"I5 {event.node} was answered at {event.seq} without a question")
                 elif event.decline_reason:
                     if event.value is not None or question.kind == "effect" or event.call_happened or event.by == "bob":
-                        found.append(f"I5 {event.node} took {event.decline_reason!r} for an answer")
+                        found.append(f"I5 {event.node} accepted {event.decline_reason!r} as an answer")
                 elif event.call_happened:
                     fault = (
                         "no call"
@@ -481,20 +482,22 @@ def _check_answers(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list
                         else Validator(question.result_schema).check(event.value)
                     )
                     if fault or event.by == "bob":
-                        found.append(f"I5 {event.node} is said to have given {event.value!r}: {fault or 'by bob'}")
+                        found.append(
+                            f"I5 {event.node} is reported to have returned {event.value!r}: {fault or 'by bob'}"
+                        )
                 elif question.options and event.value not in question.options:
-                    found.append(f"I5 {event.node} has options, and {event.value!r} is none")
+                    found.append(f"I5 {event.node} has options, and {event.value!r} is not one")
                 elif question.schema.get("type") == "integer" and type(event.value) is not int:
                     found.append(f"I5 {event.node} asks for a number, and got {event.value!r}")
                 elif question.schema.get("type") == "string" and type(event.value) is not str:
                     found.append(f"I5 {event.node} asks for a text, and got {event.value!r}")
                 elif event.by == "bob":
-                    found.append(f"I5 {event.node} took an answer to another question")
+                    found.append(f"I5 {event.node} accepted an answer to another question")
             case _:
                 pass
         if isinstance(event, QuestionAnswered | InboxMessageRejected | CancelRequested) and event.message_number:
             if event.message_number <= last_message:
-                found.append(f"I3 message {event.message_number} was opened twice, or late")
+                found.append(f"I3 message {event.message_number} was read twice, or late")
             last_message = event.message_number
     return found
 
@@ -573,4 +576,6 @@ def _check_without_faults(
     calm = Oracle(case.program, quiet()).evaluate()
     if calm.status == last.status and same_outcome(calm.outcome, last.outcome):
         return []
-    return [f"I5 the run rode out its faults and ended in {last.outcome}; without them it ends in {calm.outcome}"]
+    return [
+        f"I5 the run recovered from its faults and ended in {last.outcome}; without faults it ends in {calm.outcome}"
+    ]

@@ -47,15 +47,16 @@ def check_calls(recorded: RunRecord, oracle: Oracle, seen: Sequence[ObservedCall
         ended = recorded.ends.get(call.node)
         if ended is not None and one.durable >= ended.seq and not one.stale:
             found.append(
-                f"I2 attempt {call.attempt} of {call.node} was made though its end, event {ended.seq}, was on disk"
+                f"I2 attempt {call.attempt} of {call.node} was made although its end, event {ended.seq}, was on disk"
             )
         attempt = recorded.attempts.get((call.node, call.attempt))
         if attempt is not None and one.durable >= attempt.seq and not one.stale:
             found.append(
-                f"I2 attempt {call.attempt} of {call.node} was made again though its end, event {attempt.seq}, was on disk"
+                f"I2 attempt {call.attempt} of {call.node} was repeated "
+                f"although its end, event {attempt.seq}, was on disk"
             )
         if call.label != recorded.label:
-            found.append(f"I9 a call for {call.node} said {call.label}; the run is {recorded.label}")
+            found.append(f"I9 a call for {call.node} had label {call.label}; the run has {recorded.label}")
         if call.idempotency_key != f"{recorded.run}/{call.node}":
             found.append(f"I3 a call for {call.node} had the key {call.idempotency_key}")
         known = oracle.calls.get((call.node, call.attempt))
@@ -66,9 +67,7 @@ def check_calls(recorded: RunRecord, oracle: Oracle, seen: Sequence[ObservedCall
         contract = oracle.places[path].node.contract
         acts = contract is not None and contract.effect != "pure"
         if not (all(fits) if acts else any(fits)):
-            found.append(
-                f"I5 attempt {number} of {path} was made with other inputs, feedback or tier than its answers give"
-            )
+            found.append(f"I5 attempt {number} of {path} was made with wrong inputs, feedback or tier")
     return found
 
 
@@ -88,7 +87,8 @@ def check_answers(recorded: RunRecord, oracle: Oracle, seen: Sequence[ObservedCa
             continue
         if not any(_is_same_reply(one, event) for one in replies.get(key, ())):
             found.append(
-                f"I5 attempt {key[1]} of {key[0]} has an end on record that nobody gave: {event.error or event.value!r}"
+                f"I5 attempt {key[1]} of {key[0]} has a recorded end that no worker returned: "
+                f"{event.error or event.value!r}"
             )
     return found
 
@@ -122,13 +122,13 @@ def check_effects(recorded: RunRecord, oracle: Oracle, seen: Sequence[ObservedCa
         contract = place.node.contract if place is not None else None
         if one.call.kind != "tool" or contract is None or contract.effect == "pure":
             if place is None and one.call.name in acting:
-                found.append(f"I3 {one.call.node} acted, and the run knows nothing of it")
+                found.append(f"I3 {one.call.node} had an effect that the run does not record")
             continue
         made[one.call.node] += 1
         if sum(seq <= one.durable for seq in starts.get(one.call.node, ())) < made[one.call.node]:
             found.append(f"I3 call {made[one.call.node]} of {one.call.node} was made before its start was on disk")
         if contract.effect == "once" and made[one.call.node] > 1 + again[one.call.node]:
-            found.append(f"I3 {one.call.node} must happen once, and was called {made[one.call.node]} times")
+            found.append(f"I3 {one.call.node} must be called once, and was called {made[one.call.node]} times")
     return found
 
 
@@ -153,12 +153,13 @@ def check_outbox(recorded: RunRecord, oracle: Oracle, messages: Sequence[OutboxM
             continue
         if (count := sent.pop(path, 0)) != (path in given):
             found.append(
-                f"I3 {path} {'gave a value' if path in given else 'gave none'}, and the outbox has {count} messages of it"
+                f"I3 {path} {'gave a value' if path in given else 'gave none'}, "
+                f"and the outbox has {count} messages of it"
             )
     found += [f"I3 the outbox has a message of {path}, which sent none" for path in sent]
     values = [(event.node, event.value) for event in recorded.attempts.values() if event.outbox]
     return found + [
-        f"I3 the message of {one.node} is not what the tool gave"
+        f"I3 the message of {one.node} is not what the tool returned"
         for one in messages
         if (one.node, one.value) not in values
     ]
@@ -181,7 +182,7 @@ def check_memo(recorded: RunRecord, memo: Mapping[str, tuple[str, Any]]) -> list
             and not any(event.final or _was_accepted(recorded, event) for event in good)
             and not _is_unjudged(recorded, good)
         ):
-            found.append(f"I8 an answer of {good[0].node} is remembered, and was not accepted")
+            found.append(f"I8 an answer of {good[0].node} is in the memo, and was not accepted")
     return found
 
 

@@ -5,6 +5,7 @@ program and the checks,
 so the errors of the two are independent.
 
     oracle = Oracle(program, RunRecord.from_events(events)).evaluate()
+    oracle.objections         # contradictions between the record and its own answers
     oracle.outcome            # the required outcome of the run, as far as the record determines it
 
 Without a record, `Oracle(program, FaultlessAnswers(...))` gives the outcome of a run without faults.
@@ -168,7 +169,7 @@ class Oracle:
         path = scope + node.name
         if any(outcomes[need] is None for need in node.needs):
             if self.source.outcome(path) is not None:
-                self.objections.append(f"I4 {path} has an outcome, and what it needs has none")
+                self.objections.append(f"I4 {path} has an outcome before its dependencies")
             return None
         self.places[path] = ItemPlace(scope, node, has_budget=has_budget)
         if (said := self.source.given.get(path)) is not None and not said.question_digest:
@@ -205,7 +206,9 @@ class Oracle:
         if isinstance(node.at_least, int) and len(items) < node.at_least:
             return FailedOutcome(TOO_FEW, "", path)
         if self.recorded is not None and self.recorded.counts.get(path, len(items)) != len(items):
-            self.objections.append(f"I5 {path} has {len(items)} elements, and {self.recorded.counts[path]} on record")
+            self.objections.append(
+                f"I5 {path} has {len(items)} elements, and {self.recorded.counts[path]} are recorded"
+            )
         found: list[Outcome | None] = []
         for index, item in enumerate(items):
             inner, own = f"{path}[{index}]", {**bindings, node.variable: item}
@@ -246,11 +249,11 @@ class Oracle:
             instead = getattr(self.recorded.ends.get(path), "original_outcome", None)
             excused = isinstance(instead, FailedOutcome) and instead.code in (TIMED_OUT, NO_BUDGET)
             if instead is not None and not excused and not same_outcome(instead, itself):
-                self.objections.append(f"I5 {path} has its fallback for {instead}, and must have come to {itself}")
+                self.objections.append(f"I5 {path} has its fallback for {instead}, expected {itself}")
             return had
         if not spread and self._is_excused(path, node, bindings, had):
             return had
-        self.objections.append(f"I5 {path} ended in {had}, and must have ended in {wanted}")
+        self.objections.append(f"I5 {path} ended in {had}, expected {wanted}")
         return had
 
     def _is_excused(self, path: str, node: CompiledNode, bindings: Mapping[str, Any], had: Outcome) -> bool:
@@ -340,7 +343,7 @@ class Oracle:
                 self.objections.append(f"I5 {path} is for {agent}, and {one.name} ended in {outcome}")
         for begun in self.recorded.turns.get(path, ()) if self.recorded is not None else ():
             if not begun.choice_reason.startswith(f"{agent}, for "):
-                self.objections.append(f"I5 {path} is for {agent}, and says {begun.choice_reason!r}")
+                self.objections.append(f"I5 {path} is for {agent}, and states {begun.choice_reason!r}")
 
     def _loop(self, path: str, node: CompiledNode, bindings: dict[str, Any], has_budget: bool) -> Outcome | None:
         body = node.body
@@ -453,9 +456,7 @@ class Oracle:
             if len(asked) > 1 or any(
                 (one.value, one.verdicts) != (refused.value, refused.ruling.verdicts) for one in shown
             ):
-                self.objections.append(
-                    f"I8 a person was shown something else than the last value of {path}, or more than once"
-                )
+                self.objections.append(f"I8 a person was not shown the last value of {path}, or more than once")
         answer = self.source.correction(path, node)
         if answer is not None and answer.decline_reason:
             return AbstainedOutcome("", path, refused.ruling.score)  # as if no person had been asked
@@ -537,12 +538,10 @@ class Oracle:
                     self.objections.append(f"I8 attempt {number} of {path} was not judged")
             elif (said.accepted, said.verdicts) != (ruling.accepted, ruling.verdicts):
                 self.objections.append(
-                    f"I8 the checks on attempt {number} of {path} say otherwise: accepted is {ruling.accepted}"
+                    f"I8 the checks on attempt {number} of {path} give another ruling: accepted is {ruling.accepted}"
                 )
             elif rules.combination is not None and not matches_combination(said, rules.combination, rules.accept):
-                self.objections.append(
-                    f"I8 attempt {number} of {path} has another score than its checks come to: {said.score}"
-                )
+                self.objections.append(f"I8 attempt {number} of {path} has another score than its checks: {said.score}")
         return ruling
 
     def _unasked_reason(self, path: str, number: int) -> str:
@@ -558,7 +557,7 @@ class Oracle:
         ):
             return ""
         if self.program.budget is None or self.program.budget.check_tokens is None:
-            self.objections.append(f"I6 {path} was not checked for want of a budget that nobody stated")
+            self.objections.append(f"I6 {path} was not checked because of a budget that does not exist")
         return said.skipped_checks.skip_reason
 
     def _replies(
@@ -572,7 +571,7 @@ class Oracle:
             if said is None:
                 return None  # the run ended or timed out before; otherwise its recorded end is wrong
             if (said.check, said.questions, said.verdicts) != tuple(facts.values()):
-                self.objections.append(f"I8 the {turn}. questions of {path} must have been others")
+                self.objections.append(f"I8 the {turn}. questions of {path} are wrong")
         event = ChecksStarted(seq=0, at=0.0, node=path, attempt=number, round=turn, **facts)
         within = WorkItem(path, ExecutionScope("", self.program, ScopeBindings(), None, None), node, ScopeBindings())
         outcomes, _ = self.scope(

@@ -171,7 +171,7 @@ class PlanOracle:
             for fault in validate_line(line, replace(self._capabilities(), request_parts=None), steps[:number])
         ]
         if found is None or not found.answer.values or faults or not self.planning.cache:
-            self.oracle.objections.append(f"I5 {self.path} begins with a stored plan that it may not have")
+            self.oracle.objections.append(f"I5 {self.path} starts with a stored plan that is not allowed")
             return None
         return found
 
@@ -230,7 +230,7 @@ class PlanOracle:
             )
             return False
         if not complete and not (before.failures and self._may_replan(before.failures) and self.planning.streaming):
-            self.oracle.objections.append(f"I5 version {drafted.version} of {self.path} begins, and nothing had failed")
+            self.oracle.objections.append(f"I5 version {drafted.version} of {self.path} starts without a failure")
         self._drop_unneeded(before, set())
         self._carry_over(before, drafted, steps)
         return True
@@ -240,7 +240,7 @@ class PlanOracle:
         values = {name: one.value for name, one in before.outcomes.items() if isinstance(one, ValueOutcome)}
         if set(drafted.carried_values.values()) != values.keys():
             self.oracle.objections.append(
-                f"I5 version {drafted.version} of {self.path} has not what the one before had finished"
+                f"I5 version {drafted.version} of {self.path} does not have the finished values of the one before"
             )
         begun = self.oracle.recorded.starts if self.oracle.recorded is not None else {}
         acted = {
@@ -250,7 +250,7 @@ class PlanOracle:
         }
         if not acted <= set(drafted.used_effects):
             self.oracle.objections.append(
-                f"I3 version {drafted.version} of {self.path} may call again what acted: {sorted(acted)}"
+                f"I3 version {drafted.version} of {self.path} may repeat effects: {sorted(acted)}"
             )
         named = {step: name for name, step in drafted.carried_values.items()}
         made = tuple((str(rebase_line(step, named)), named[step.name]) for step in steps if step.name in named)
@@ -356,7 +356,7 @@ class PlanOracle:
         over = step.each in mine and any(one.root == "x" for one in named)
         if self.version == 1 and texts and not over and all(one is step.each for one in mine):
             self.oracle.objections.append(
-                f"I5 the plan of {self.path} begins with {step}, and was to read one of {', '.join(texts)}"
+                f"I5 the plan of {self.path} starts with {step}, and must read one of {', '.join(texts)}"
             )
 
     def _drop_unneeded(self, run: EvaluatedSteps, used: set[str]) -> None:
@@ -451,7 +451,7 @@ class VoteOracle:
             or not drafted.parallel
         ):
             self.reading.oracle.objections.append(
-                f"I5 turn {self.reading.turn} of {self.reading.path} is no question of sample {number}"
+                f"I5 turn {self.reading.turn} of {self.reading.path} is not a question of sample {number}"
             )
         self._take_turn(number)
 

@@ -174,9 +174,7 @@ class TrialRunner:
                         trial.process_ends.append(await self.fenced_processes.pop()[1])
                 else:
                     if calm is not None:
-                        trial.violations.append(
-                            f"I1 the last process did not bring the run to an end: {trial.process_ends}"
-                        )
+                        trial.violations.append(f"I1 the last process did not end the run: {trial.process_ends}")
                 for process, task in self.fenced_processes:
                     if trial.left_waiting:
                         process.kill()  # it follows a run that continues another day
@@ -215,9 +213,7 @@ class TrialRunner:
         if not process.alive:
             self.trial.log.count_fault("crash in recovery" if number else "crash")
             if process.steps >= MAX_STEPS:
-                self.trial.violations.append(
-                    "I1 the engine turns on the spot: it does things without end, and no time passes"
-                )
+                self.trial.violations.append("I1 the engine is in an endless loop: many steps, and no time passes")
             self._report_leftovers(await process.cancel_tasks())
             return CRASHED if process.steps < MAX_STEPS else ENDED
         return await work
@@ -367,7 +363,7 @@ class TrialRunner:
         if finished is None:
             finished = await run.wait()
         if not self.trial.events or finished != self.trial.events[-1]:
-            self.trial.violations.append("I1 a run said that it had ended before its last event was on disk")
+            self.trial.violations.append("I1 a run reported its end before its last event was on disk")
         return ENDED
 
     def _classify_error(
@@ -380,7 +376,7 @@ class TrialRunner:
         if "lease lost" in self.trial.log.fault_counts:
             struck |= {"J005", "J022", "J006"}
         if error.code not in struck and process.alive:
-            self.trial.violations.append(f"I1 process {process.number} broke: {error.code} {error.message}")
+            self.trial.violations.append(f"I1 process {process.number} failed: {error.code} {error.message}")
         return CLOSED if error.code == "E017" else BROKEN
 
     async def _check_leftovers(self, process: SimulatedProcess, workers: FaultyWorkers) -> None:
@@ -420,7 +416,7 @@ class TrialRunner:
                     await self.clock.sleep(pause)
         except OrchestraError as error:
             if error.code not in ("E017", "J002", "J003", "J005", "J006", "J022", *STORE_FAULT_CODES.values()):
-                self.trial.violations.append(f"I7 a subscriber broke: {error.code} {error.message}")
+                self.trial.violations.append(f"I7 a subscriber failed: {error.code} {error.message}")
         finally:
             await stream.aclose()
 

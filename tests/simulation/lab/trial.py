@@ -91,7 +91,7 @@ class _RunPair:
         except JournalError as error:
             self.trial.log.count_fault(f"not deleted: {'under way' if error.code == 'J022' else error.code}")
         else:
-            self.trial.violations.append("I1 a run under way was deleted")
+            self.trial.violations.append("I1 an active run was deleted")
 
     async def _delete(self, of: Trial) -> None:
         """Deletes an ended run, after its messages were delivered, which is required."""
@@ -119,7 +119,7 @@ class _RunPair:
             else "deleted, a neighbour"
         )
         if run in store.logs or any(giver == run for giver, _ in store.memos.values()):
-            self.trial.violations.append("I7 a run was deleted, and something of it is left")
+            self.trial.violations.append("I7 a run was deleted, and parts of it remain")
 
 
 def findings(trial: Trial) -> list[str]:
@@ -154,7 +154,7 @@ def _findings(trial: Trial, other: Trial | None) -> list[str]:
 
     found = list(trial.violations)
     if any(read.undurable for read in trial.subscriptions):
-        found.append("I7 a subscriber saw events that were not on disk")
+        found.append("I7 a subscriber received events that were not on disk")
     store = trial.store
     left = [
         message for message in store.messages.values() if message.run == trial.run and message not in trial.delivered
@@ -187,6 +187,4 @@ def _blob_findings(trial: Trial) -> list[str]:
     found = [f"I7 blob {name} is lost" for name in sorted(wanted - store.blobs.keys())]
     gone = [one for one in (trial, trial.earlier) if one is not None and one.deleted_events is not None]
     orphans = {name for one in gone for name in blob_digests(one.deleted_events or ())} - wanted
-    return found + [
-        f"I7 blob {name} is left of a run that was deleted" for name in sorted(orphans & store.blobs.keys())
-    ]
+    return found + [f"I7 blob {name} remains of a deleted run" for name in sorted(orphans & store.blobs.keys())]
