@@ -55,8 +55,9 @@ class AdapterBases:
         if card.adapter is None or card.folder is None or card.elsewhere == "prompt":
             return None
         base = self._base(card.folder / card.adapter / MANIFEST)
-        reason = f"the adapter {card.adapter!r} of {card.name!r} is for the base {base!r}, and the server {name!r} has {server.model!r}"
-        hint = "train it on this base; or `elsewhere: prompt` in agent.yaml: its prompt alone is asked there"
+        reason = f"the adapter {card.adapter!r} of {card.name!r} is for the base {base!r}, "
+        reason += f"and the server {name!r} has {server.model!r}"
+        hint = "train it on this base; or `elsewhere: prompt` in agent.yaml: then only its prompt is used there"
         return RequestError.not_reached("F222", reason, hint)
 
     def _base(self, manifest: Path) -> str:

@@ -34,5 +34,5 @@ def resolve_card(call: CallRequest, cards: Mapping[str, Card], cards_by_digest: 
         return older
     if card is None:
         return None
-    reason = f"the agent {call.name!r} is not the one that the run began with, and that one is not at hand"
+    reason = f"the agent {call.name!r} is not the one that the run began with, and that version is not available"
     raise InputError("F221", reason, hint="orchestra runs fork")

@@ -385,7 +385,7 @@ class Endpoint(FleetModel):
         try:
             parts.hostname.encode("idna")
         except UnicodeError as error:
-            raise ValueError(f"{parts.hostname[:100]!r} is no name of a host: {error}") from error
+            raise ValueError(f"{parts.hostname[:100]!r} is not a host name: {error}") from error
         return url.rstrip("/")
 
     @model_validator(mode="after")
@@ -397,7 +397,8 @@ class Endpoint(FleetModel):
             and not (self.insecure_http or parts.hostname in ("127.0.0.1", "::1", "localhost"))
         ):
             raise ValueError(
-                "an API key must not travel over plain http; write https://, or insecure_http: true on a trusted network"
+                "an API key must not be sent over plain http; "
+                "write https://, or insecure_http: true on a trusted network"
             )
         return self
 
@@ -453,13 +454,12 @@ class FleetConfig(FleetModel):
         for model, names in self.models.items():
             for number, name in enumerate((names,) if isinstance(names, str) else names):
                 if name not in self.servers:
-                    said = (
-                        f"models.{model} names the server {name!r}, which is not there{suggestion(name, self.servers)}"
-                    )
-                    raise unknown_name_error(said, "models", model, number)
+                    near = suggestion(name, self.servers)
+                    message = f"models.{model} names the server {name!r}, which does not exist{near}"
+                    raise unknown_name_error(message, "models", model, number)
         for number, model in enumerate(self.tiers):
             if model not in self.models:
-                said = f"escalate names the model {model!r}, which is not there{suggestion(model, self.models)}"
+                said = f"escalate names the model {model!r}, which does not exist{suggestion(model, self.models)}"
                 raise unknown_name_error(said, "escalate", number)
             if model in self.tiers[:number]:
                 raise unknown_name_error(f"escalate names the model {model!r} twice", "escalate", number)

@@ -67,9 +67,7 @@ def _to_input_error(
     else:
         message = f"{key}: {fault['msg'].removeprefix('Value error, ')}"
         if path and path[-1] == "api_key":
-            hint = (
-                "write api_key: env:NAME or api_key: file:PATH; a secret itself never stands in a file of configuration"
-            )
+            hint = "write api_key: env:NAME or api_key: file:PATH; a configuration file never contains a secret"
     return InputError(
         "F100", message, location=marked.location(path, key=fault["type"] == "extra_forbidden"), hint=hint
     )

@@ -89,7 +89,7 @@ class Cpu:
         """The names of the vector instructions, for messages."""
         return (
             ", ".join(name for flag, name in INSTRUCTIONS.items() if flag in self.flags)
-            or "no vector instructions known here"
+            or "no known vector instructions"
         )
 
 

@@ -232,7 +232,7 @@ class LocalWorkers:
                 encoder = await self._encoders.encoder(card.model, base_encoder(card))
                 return await asyncio.to_thread(_encoder_loader(card), card, encoder)
             case "model" | "ensemble" | "python":
-                raise InputError("F201", f"{card.name} is no agent of this process", hint="ask the fleet")
+                raise InputError("F201", f"{card.name} is not an agent of this process", hint="ask the fleet")
 
 
 def _encoder_loader(card: Card) -> Callable[[Card, Encoder], Predictor]:
@@ -282,7 +282,8 @@ def _to_result(value: Any, began: float, confidence: float | None = None, model:
 
 def _changed_error(call: CallRequest, kind: str) -> InputError:
     """Returns T009: code is not stored with a run, so a run that started with other code is refused."""
-    reason = f"the {kind} {call.name!r} is not the one that the run began with: its types, its effect or its version have changed"
+    reason = f"the {kind} {call.name!r} is not the one that the run began with: "
+    reason += "its types, its effect or its version have changed"
     return InputError("T009", reason, hint="orchestra runs fork")
 
 

@@ -126,5 +126,5 @@ class ServerReadiness:
 def _timeout_error(name: str, ours: bool, seconds: float) -> FleetError:
     """Returns the error of a call whose timeout ended before the server was up."""
     code, verb = ("F216", "start") if ours else ("F203", "status")
-    reason = f"{name} was still starting when the {seconds:g} s of the call were over"
+    reason = f"{name} was still starting when the call's timeout of {seconds:g} s ended"
     return FleetError(code, reason, hint=f"raise the node's `timeout`, or: orchestra fleet {verb}")

@@ -47,7 +47,7 @@ def read_secret(reference: str, environment: Mapping[str, str] = os.environ) -> 
     if not found.isprintable():
         raise FleetError(
             "F105",
-            f"the secret {reference} is no key: it has several lines, or control characters",
+            f"the secret {reference} is not a key: it has several lines, or control characters",
             hint=f"look at {name}",
         )
     return found

@@ -282,7 +282,7 @@ class Sender:
                 told = True
                 self._progress(
                     Progress(
-                        "wait", f"{server} at {target.endpoint} is not there yet: waiting for at most {seconds:g} s"
+                        "wait", f"{server} at {target.endpoint} does not answer yet: waiting for at most {seconds:g} s"
                     )
                 )
             await self._clock.sleep(min(PROBE_INTERVAL, left))
@@ -392,7 +392,7 @@ class Sender:
         if permit is None:
             hint = "raise the node's `timeout`, or `limits: {in_flight: N}` of the fleet file"
             fault = RequestError.not_reached(
-                "F204", f"{server} had no room in time", hint, retryable=True, sent=request.body or b""
+                "F204", f"{server} had no capacity before the timeout", hint, retryable=True, sent=request.body or b""
             )
             return self._record_result(server_state, fault)
         result: HttpResponse | RequestError | None = None
@@ -541,8 +541,8 @@ def _breaker_open_error(server: str, server_state: ServerState, pause: float, se
         and not server_state.has_answered
     ):
         return replace(server_state.breaker_error, retry_after=pause, sent=sent, received=b"")
-    why = f"; the last time: {server_state.breaker_error.reason}" if server_state.breaker_error is not None else ""
-    reason = f"{server} failed {server_state.failures} times in a row and is left alone for {pause:.0f} s{why}"
+    why = f"; the last error: {server_state.breaker_error.reason}" if server_state.breaker_error is not None else ""
+    reason = f"{server} failed {server_state.failures} times in a row; no requests for {pause:.0f} s{why}"
     return RequestError("F218", reason, "orchestra fleet status", reached_model=False, retry_after=pause, sent=sent)
 
 

@@ -37,7 +37,7 @@ def choose_servers(config: FleetConfig, call: CallRequest, card: Card) -> Server
         if call.tier > len(tiers):
             hint = "write `escalate: NAME` into the fleet file, with a larger model under `models:`"
             return RequestError.not_reached(
-                "F220", f"the fleet {config.name!r} has no {'still ' if tiers else ''}larger model", hint
+                "F220", f"the fleet {config.name!r} has no {'even ' if tiers else ''}larger model", hint
             )
         # An adapter belongs to the base model that it was trained on.
         card = card.model_copy(update={"model": tiers[call.tier - 1], "adapter": None})

@@ -1,4 +1,4 @@
-"""Test your own workflow without a model: simulated workers, a simulated vLLM server, virtual time.
+"""Tests of your own workflows without a model: simulated workers, a simulated vLLM server, virtual time.
 
     def test_answers_with_a_quote() -> None:
         async def scenario(clock: VirtualClock) -> None:
@@ -8,13 +8,13 @@
         for seed in range(100):
             run_simulated(scenario, seed=seed)
 
-`SimulatedWorkers` stand where fleet and tools stand; `SimulatedServer` stands where a vLLM server stands, for tests of
-what
-speaks HTTP. Everything is seeded: the same seed gives the same run, and a failing seed prints how to repeat it.
+`SimulatedWorkers` replace the fleet and the tools. `SimulatedServer` replaces a vLLM server, for tests of HTTP clients.
+Everything is
+seeded: the same seed gives the same run, and a failing seed prints the command that repeats it.
 
-With pytest there is less to write: the fixtures `simulated` and `cassette` of `orchestra.testing.pytest_plugin`
-(docs/how-to/testing.md). Names are
-loaded at first use, because pytest imports this package at its start wherever Orchestra is installed.
+With pytest, use the fixtures `simulated` and `cassette` of `orchestra.testing.pytest_plugin` (docs/testing.md). Names
+are loaded on first
+use, because pytest imports this package at every start if Orchestra is installed.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _EXPORTS = {
     "simulation": "CassetteOrchestra SimulatedOrchestra",
     "fake_workers": "CallError CallResult Faults SimulatedWorkers answer_sequence from_schemas",
 }
-"""The modules that the names come from."""
+"""Module to the names that it exports."""
 
 
 def __getattr__(name: str) -> Any:

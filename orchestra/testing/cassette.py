@@ -1,15 +1,15 @@
-"""Cassettes: what workers answered once, in a file that a person can read, and that stands in for them afterwards.
+"""Cassettes: recorded replies of workers in a readable file, for replay in tests.
 
-    workers = Recorder(real, Path("cassettes/test_answers.jsonl"))      # passes calls on, and keeps what comes back
+    workers = Recorder(real, Path("cassettes/test_answers.jsonl"))      # forwards calls and records the replies
     ...                                                                 # run the workflow with these workers
     workers.save()
-    workers = Player(Path("cassettes/test_answers.jsonl"))              # answers from the file; nobody else is asked
+    workers = Player(Path("cassettes/test_answers.jsonl"))              # replies from the file, calls nothing
 
-A call is found by what it says (agent or tool, inputs, evidence, feedback, attempt, whether it is escalated, which of
-several samples),
-never by node names or run ids: renaming a node leaves its cassette as it is. Both gather in `faults` what a test must
-not pass over; who
-runs the test raises them, because a workflow may survive the refusal that the engine sees.
+A call is identified by its content (agent or tool, inputs, evidence, feedback, attempt, escalation, sample), never by
+node names or run
+ids: a renamed node keeps its cassette. Both classes collect in `faults` the errors that a test must report. The test
+runner raises them,
+because a workflow may survive the error that the engine sees.
 """
 
 from __future__ import annotations
@@ -54,15 +54,18 @@ from orchestra.testing.cassette_file import (
 )
 
 MAX_LINES = 5
-"""Differences that are shown at most."""
+"""Differences shown at most."""
 MAX_WIDTH = 60
-"""Characters that are shown of each side of a difference."""
+"""Characters shown of each side of a difference."""
 _MAX_COMPARED = 2_000
-"""Characters of a call that likeness looks at: `SequenceMatcher` takes quadratic time."""
+"""Characters of a call that are compared: `SequenceMatcher` takes quadratic time."""
 
 
 def similarity(one: Any, other: Any) -> float:
-    """How alike two JSON values are, in [0, 1]: equal parts count first, then the texts."""
+    """Returns the similarity of two JSON values in [0, 1]: the mean of the share of equal parts and the similarity of
+    the
+    texts.
+    """
     parts = dict(_leaves(one)), dict(_leaves(other))
     paths = parts[0].keys() | parts[1].keys()
     same: float = sum(parts[0].get(path, _MISSING) == parts[1].get(path, _MISSING) for path in paths) / max(
@@ -74,7 +77,7 @@ def similarity(one: Any, other: Any) -> float:
 
 
 def differences(recorded: Any, now: Any) -> list[str]:
-    """One line for each part that differs: where it is, what was recorded, what is asked now."""
+    """Returns one line per difference: its path, the recorded value, the current value."""
     before, after = dict(_leaves(recorded)), dict(_leaves(now))
     paths = [*after, *(path for path in before if path not in after)]
     lines = []
@@ -91,7 +94,7 @@ _MISSING = object()
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of a JSON value that are no containers, and empty ones, with their paths."""
+    """Yields the scalars and empty containers of a JSON value, with their paths."""
     match value:
         case dict() if value:
             for key, part in value.items():
@@ -118,7 +121,7 @@ def _describe_change(old: Any, new: Any) -> str:
 
 
 def _shorten(value: Any, start: int) -> str:
-    """A value in one short line, beginning near the place where it differs."""
+    """Returns a value as one short line that starts near the difference."""
     text = value if isinstance(value, str) else canonical(value).decode()
     part = text[start : start + MAX_WIDTH]
     cut = ("…" if start else "") + part + ("…" if start + MAX_WIDTH < len(text) else "")
@@ -128,13 +131,11 @@ def _shorten(value: Any, start: int) -> str:
 __all__ = ["CassetteError", "Player", "PromptDigest", "Recorder"]
 
 PromptDigest: TypeAlias = Callable[[CallRequest], str]
-"""Gives a digest of what an agent is asked with beside the call's inputs: its prompt and its output type; empty where
-unknown.
-"""
+"""Returns a digest of an agent's prompt and output type, which are not in the call's inputs; empty if unknown."""
 
 
 class Recorder:
-    """An implementation of `Workers`: passes calls on, and keeps each with its reply until `save` writes them."""
+    """An implementation of `Workers` that forwards calls and records each with its reply. `save` writes the file."""
 
     def __init__(
         self,
@@ -145,8 +146,14 @@ class Recorder:
         prompt_digest: PromptDigest | None = None,
         clock: Clock | None = None,
     ) -> None:
-        """`label` is the strictest label that may stand in the file: `restricted` data is recorded only where it says
-        so.
+        """Creates a recorder.
+
+        Args:
+            workers: The workers that are recorded.
+            path: The file.
+            label: The highest label of recorded data: `restricted` data is recorded only if it is `restricted`.
+            prompt_digest: Returns the prompt digest of a call.
+            clock: Measures the durations.
         """
         self.path = path
         self.errors: list[OrchestraError] = []
@@ -159,16 +166,14 @@ class Recorder:
 
     @property
     def entries(self) -> list[CassetteEntry]:
-        """What was kept, in the order in which the calls began: so calls that say the same get their own answers when
-        they
-        are replayed.
-        """
+        """The records in the order of the start of the calls, so that equal calls get their own replies in replay."""
         return [self._entries[number] for number in sorted(self._entries)]
 
     async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
-        """Passes a call on. What was closed before its reply is kept as cancelled; data of a stricter label gets C032,
-        and
-        no worker.
+        """Forwards a call. A call that is closed before its reply is recorded as cancelled. Data with a higher label
+        gets
+        C032 and is not
+        forwarded.
         """
         if not is_allowed(call.label, self._label):
             self.errors.append(_label_error(call))
@@ -192,23 +197,24 @@ class Recorder:
             raise
 
     def estimate(self, call: CallRequest) -> CallEstimate:
-        """What the workers say, kept with the call."""
+        """Returns the workers' estimate, and records it with the call."""
         found = self._workers.estimate(call)
         if found != NO_ESTIMATE:
             self._estimates[_identity_digest(call_identity(call))] = CassetteEstimate(**msgspec.structs.asdict(found))
         return found
 
     async def count_tokens(self, call: CallRequest) -> int | None:
-        """What the workers say, kept with the call."""
+        """Returns the workers' count, and records it with the call."""
         found = await self._workers.count_tokens(call)
         if found is not None:
             self._token_counts[_identity_digest(call_identity(call))] = found
         return found
 
     def save(self) -> None:
-        """Writes the file, whole or not at all.
+        """Writes the file atomically.
 
-        Raises `CassetteError` C031 for what could not be read back, C033 where it cannot be written.
+        Raises:
+            CassetteError: C031, a record could not be read back; C033, the file cannot be written.
         """
         entries = []
         for entry in self.entries:
@@ -225,7 +231,9 @@ class Recorder:
         except OSError as error:
             beside.unlink(missing_ok=True)
             raise CassetteError(
-                "C033", f"{self.path} cannot be written: {error.strerror or error}", hint="see the folder's rights"
+                "C033",
+                f"{self.path} cannot be written: {error.strerror or error}",
+                hint="check the permissions of the folder",
             ) from error
 
     def _entry(
@@ -268,19 +276,24 @@ class Recorder:
 
 
 class Player:
-    """An implementation of `Workers` that answers from a cassette.
+    """An implementation of `Workers` that replies from a cassette.
 
-    Calls that say the same get the recorded answers in turn, the last one again and again. A call that was never
-    recorded, or
-    whose agent has another prompt now, is refused (C034) and stands in `faults`.
+    Equal calls get the recorded replies in order; the last one is repeated. A call that was not recorded, or whose
+    agent has another prompt
+    now, is refused (C034) and added to `faults`.
     """
 
     def __init__(
         self, path: Path, *, clock: Clock | None = None, prompt_digest: PromptDigest | None = None, hint: str = ""
     ) -> None:
-        """With a `clock` a reply takes as long as it took; without one it is there at once. Raises `CassetteError` C030
-        or
-        C031.
+        """Reads a cassette.
+
+        Args:
+            path: The file.
+            clock: If given, a reply takes as long as when it was recorded; else there is no delay.
+
+        Raises:
+            CassetteError: C030 or C031.
         """
         self.path = path
         self.errors: list[OrchestraError] = []
@@ -294,7 +307,7 @@ class Player:
         self._has_samples = any(entry.sample for entry in self._entries)
 
     async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
-        """The recorded reply of a call; what was cancelled then waits until it is cancelled again."""
+        """Returns the recorded reply of a call. A recorded cancellation waits until it is cancelled again."""
         key = self._key(call)
         known = self._entries_by_key.get(key)
         if known is None or self._prompt_changed(call, known[0]):
@@ -314,20 +327,19 @@ class Player:
             yield reply
 
     def estimate(self, call: CallRequest) -> CallEstimate:
-        """What the workers said when the call was recorded."""
+        """Returns the recorded estimate of the call."""
         known = self._entries_by_key.get(self._key(call))
         cost = known[0].cost if known else None
         return NO_ESTIMATE if cost is None else CallEstimate(**msgspec.structs.asdict(cost))
 
     async def count_tokens(self, call: CallRequest) -> int | None:
-        """What the workers said when the call was recorded."""
+        """Returns the recorded count of the call."""
         known = self._entries_by_key.get(self._key(call))
         return known[0].tokens if known else None
 
     def _key(self, call: CallRequest) -> str:
-        """Where a call is found. A cassette without samples may be of a time when they were not written down: there it
-        is
-        found without.
+        """Returns the key of a call. A cassette of an earlier version has no samples, so the key is tried without the
+        sample.
         """
         said = call_identity(call)
         return _identity_digest(said if self._has_samples else {**said, "sample": 0})
@@ -340,7 +352,7 @@ class Player:
         return CassetteError(
             "C034",
             f"{self.path.name} was recorded with another {call.name}",
-            why=f"the prompt or the output type of {call.name!r} has changed since then",
+            why=f"the prompt or the output type of {call.name!r} has changed since",
             hint=self._hint,
         )
 
@@ -356,7 +368,7 @@ class Player:
             names = sorted({entry.name for entry in self._entries})
             why = f"it has calls of {', '.join(names)} only" if names else "it has no calls at all"
         return CassetteError(
-            "C034", f"{self.path.name} has no answer to this call of {call.name}", why=why, hint=self._hint
+            "C034", f"{self.path.name} has no reply for this call of {call.name}", why=why, hint=self._hint
         )
 
 
@@ -365,7 +377,7 @@ def _identity_digest(said: dict[str, Any]) -> str:
 
 
 def _bytes_field(name: str, data: bytes) -> dict[str, str]:
-    """Bytes as a field of a line: as text where they are UTF-8."""
+    """Returns bytes as a field of a record: as text if they are UTF-8."""
     try:
         return {name: data.decode("utf-8")}
     except UnicodeDecodeError:
@@ -375,7 +387,7 @@ def _bytes_field(name: str, data: bytes) -> dict[str, str]:
 def _label_error(call: CallRequest) -> CassetteError:
     return CassetteError(
         "C032",
-        f"the inputs of {call.name} are labelled {call.label!r}, and a cassette is a file that others read",
+        f"the inputs of {call.name} are labelled {call.label!r}, and others can read a cassette",
         hint="test with invented data; or allow it: @pytest.mark.cassette(label='restricted')",
     )
 

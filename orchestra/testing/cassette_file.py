@@ -1,6 +1,6 @@
-"""The file of a cassette: a line that names the format, then one line of JSON for each call and what came back.
+"""The file format of cassettes: a line with the format's name, then one line of JSON per call and reply.
 
-A file is data: read strictly, within limits, nothing executed.
+A file is untrusted data: parsed strictly, within limits, and nothing is executed.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from orchestra.schema.strict_json import MAX_BYTES, StrictJsonError, canonical, 
 
 FORMAT = "orchestra/cassette/v2"
 MAX_FILE_BYTES = 64 << 20
-"""Bytes of a cassette at most. A line has at most 1 MiB (`parse_untrusted`)."""
+"""Size limit of a cassette. A line has at most 1 MiB (`parse_untrusted`)."""
 MAX_CALLS = 10_000
 RECORD_COMMAND = "pytest --record"
-"""What a person types to record."""
+"""The command that records."""
 
 _Seconds: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 _Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 
 
 class CassetteError(OrchestraError):
-    """A cassette that is not there, cannot be read, or does not have what is asked of it."""
+    """A cassette is missing, unreadable, or has no matching record."""
 
 
 class CassetteSource(EvidenceSource, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """A source, read strictly."""
+    """A source of evidence, parsed strictly."""
 
 
 class CassetteEstimate(CallEstimate, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """A measure, read strictly."""
+    """An estimate, parsed strictly."""
 
 
 class CassetteCallError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Why there was no value."""
+    """The error of a call."""
 
     code: str
     reason: str
@@ -53,7 +53,7 @@ class CassetteCallError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
 
 
 class CassetteEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """One line of a cassette: a call, and what came back."""
+    """One line of a cassette: a call and its reply."""
 
     agent: str = ""
     tool: str = ""
@@ -62,17 +62,17 @@ class CassetteEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     feedback: tuple[str, ...] = ()
     escalate: bool = False
     tier: Annotated[int, msgspec.Meta(ge=0, le=8)] = 0
-    """Which of several larger models, where it was not the first."""
+    """The index of the larger model, if there are several."""
     attempt: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1
     sample: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
-    """Which of several samples, where several were drawn."""
+    """The index of the sample, if there are several."""
     label: Label = "internal"
     prompt: str = ""
-    """A digest of what the agent was asked with beside the inputs."""
+    """A digest of the agent's prompt and output type."""
     value: Any = msgspec.UNSET
     refused: CassetteCallError | None = None
     cancelled: bool = False
-    """Nothing came before the caller went away: a timeout, or a race that another branch won."""
+    """The caller stopped waiting before a reply: a timeout, or another branch of a race was first."""
     seconds: _Seconds = 0.0
     confidence: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     usage: Usage = NO_USAGE
@@ -83,12 +83,12 @@ class CassetteEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     sent: str = ""
     received: str = ""
     sent_base64: str = ""
-    """The bytes, where they are no UTF-8 text."""
+    """The bytes, if they are not UTF-8 text."""
     received_base64: str = ""
     cost: CassetteEstimate | None = None
-    """What `estimate` gave."""
+    """The recorded `estimate`."""
     tokens: _Count | None = None
-    """What `count_tokens` gave."""
+    """The recorded `count_tokens`."""
 
     def __post_init__(self) -> None:
         if bool(self.agent) == bool(self.tool):
@@ -100,16 +100,16 @@ class CassetteEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     @property
     def kind(self) -> Literal["agent", "tool"]:
-        """Who was asked."""
+        """The kind of the callee."""
         return "agent" if self.agent else "tool"
 
     @property
     def name(self) -> str:
-        """The agent or the tool."""
+        """The name of the agent or tool."""
         return self.agent or self.tool
 
     def identity(self) -> dict[str, Any]:
-        """What the call says: the parts by which it is found again."""
+        """The parts of the call that identify it."""
         evidence = [[source.name, source.text] for source in self.evidence]
         tier = self.tier or int(self.escalate)
         return _identity(self.kind, self.name, self.inputs, evidence, self.feedback, tier, self.attempt) | {
@@ -117,7 +117,7 @@ class CassetteEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         }
 
     def to_reply(self) -> CallResult | CallError | None:
-        """What came back; None where the caller did not wait for it."""
+        """Returns the recorded reply; None for a cancelled call."""
         facts: dict[str, Any] = {
             "usage": self.usage,
             "server": self.server,
@@ -159,16 +159,19 @@ def _identity(
 
 
 def call_identity(call: CallRequest) -> dict[str, Any]:
-    """What a call says, without node, run, budget and label: calls that say the same get the same recorded answers."""
+    """Returns the identity of a call, without node, run, budget and label. Calls with the same identity get the same
+    recorded replies.
+    """
     evidence = [[source.name, source.text] for source in call.evidence]
     said = _identity(call.kind, call.name, call.inputs, evidence, call.feedback, call.tier, call.attempt)
     return said | {"sample": call.sample}
 
 
 def read_cassette(path: Path) -> list[CassetteEntry]:
-    """The entries of a cassette. Raises `CassetteError` C030 where there is none, C031 for one that is not as
-    `Recorder`
-    writes it.
+    """Returns the records of a cassette.
+
+    Raises:
+        CassetteError: C030, the file is missing; C031, it is invalid.
     """
     try:
         with path.open("rb") as file:
@@ -183,20 +186,20 @@ def read_cassette(path: Path) -> list[CassetteEntry]:
 
 
 def missing_cassette_error(path: Path, hint: str = "", former_path: Path | None = None) -> CassetteError:
-    """The error of a cassette that is not there; `former_path` is where it lay in earlier versions, should it be there."""
+    """Returns the error of a missing cassette. `former_path` is its path in earlier versions, if it exists there."""
     hint = hint or f"record it: {RECORD_COMMAND}"
     if former_path is None or former_path == path or not former_path.exists():
         return CassetteError("C030", f"there is no cassette {_relative_path(path)}", hint=hint)
     why = (
-        f"{_relative_path(former_path)} may be this test's, or another's whose name differs in a few signs: "
-        "earlier versions gave them one file"
+        f"{_relative_path(former_path)} may be this test's, or that of a test with a similar name: "
+        "earlier versions used one file for both"
     )
     move = f"mv {shlex.quote(str(_relative_path(former_path)))} {shlex.quote(str(_relative_path(path)))}"
     return CassetteError(
         "C030",
         f"there is no cassette {_relative_path(path)}",
         why=why,
-        hint=f"{hint}; or, if it is this test's alone: {move}",
+        hint=f"{hint}; or, if it is this test's only: {move}",
     )
 
 
@@ -205,7 +208,7 @@ def _relative_path(path: Path) -> Path:
 
 
 def parse_cassette(data: bytes, name: str = "a cassette") -> list[CassetteEntry]:
-    """The entries of a cassette's bytes. Raises `CassetteError` C031 with the line that is wrong."""
+    """Returns the records of a cassette's bytes. Raises `CassetteError` C031 with the number of the invalid line."""
     if len(data) > MAX_FILE_BYTES:
         raise CassetteError(
             "C031", f"{name} has more than {MAX_FILE_BYTES >> 20} MiB", hint="split the test; one test has one cassette"
@@ -214,7 +217,7 @@ def parse_cassette(data: bytes, name: str = "a cassette") -> list[CassetteEntry]
         lines = data.decode("utf-8").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise CassetteError(
-            "C031", f"{name} is no UTF-8 text: {error.reason}", hint=f"record it again: {RECORD_COMMAND}"
+            "C031", f"{name} is not UTF-8 text: {error.reason}", hint=f"record it again: {RECORD_COMMAND}"
         ) from error
     if len(lines) > MAX_CALLS + 1:
         raise CassetteError(
@@ -241,9 +244,11 @@ def _line_error(name: str, number: int, line: str, reason: str) -> CassetteError
 
 
 def encode_cassette(entries: Iterable[CassetteEntry]) -> bytes:
-    """The bytes of a cassette: in the order of what the calls say, so that recording again changes only what is new.
+    """Returns the bytes of a cassette. Records are sorted by identity, so that recording again changes new records
+    only.
 
-    Raises `CassetteError` C031 for a call that would not be read back.
+    Raises:
+        CassetteError: C031, a record could not be read back.
     """
     ordered = sorted(entries, key=lambda entry: (entry.kind, entry.name, canonical(entry.identity())))
     lines = [msgspec.json.encode({"cassette": FORMAT}), *(_encode_entry(entry) for entry in ordered)]
@@ -253,7 +258,9 @@ def encode_cassette(entries: Iterable[CassetteEntry]) -> bytes:
 
 
 def _encode_entry(entry: CassetteEntry) -> bytes:
-    """One line; without the request's bytes where they would make it too long, for the inputs say the same."""
+    """Returns one line. The request's bytes are left out if the line would be too long, because the inputs contain the
+    same.
+    """
     line = msgspec.json.encode(entry)
     if len(line) <= MAX_BYTES or not (entry.sent or entry.sent_base64):
         return line

@@ -1,12 +1,13 @@
-"""Simulated workers: test your own workflow without a model.
+"""Simulated workers for tests of your own workflows without a model.
 
     workers = SimulatedWorkers({"reader": {"answer": "1889"}, "search": search_by_hand})
     workers = SimulatedWorkers(lambda call: call.inputs["question"].upper())
     workers = SimulatedWorkers({"reader": {"answer": "1889"}}, tools=[search, cite])
     workers = SimulatedWorkers(catalog, seed=7, latency=(0.1, 2.0), faults=Faults(refused=0.1, stall=0.05))
 
-They implement the protocol `Workers` of the engine. What a call gets (value, latency, fault) depends on the seed and on
-the call alone, never on the order in which calls arrive: one seed, one story.
+They implement the engine's protocol `Workers`. The value, latency and fault of a call depend on the seed and the call
+only, never on the
+order of calls.
 """
 
 from __future__ import annotations
@@ -42,36 +43,38 @@ from orchestra.testing.schema_samples import make_instance
 from orchestra.workflows.python.steps import Tool
 
 AnswerFunction: TypeAlias = Callable[[CallRequest], Any]
-"""Gives a call's value, or a `CallResult` or `CallError` to be passed on as it is; or an awaitable of one of these."""
+"""Returns a call's value, or a `CallResult` or `CallError` that is passed on; or an awaitable of one of these."""
 AnswerSource: TypeAlias = AnswerFunction | Mapping[str, Any] | Catalog
-"""Who answers: one function for all; a table from agent and tool names to functions or plain values; or a catalog,
-whose
-contracts' output schemas are filled at random.
+"""The source of answers: a function for all calls; a table from agent and tool names to functions or values; or a
+catalog,
+whose output
+schemas are filled with random values.
 """
 Latency: TypeAlias = float | tuple[float, float] | Callable[[CallRequest, Random], float]
-"""Seconds that a call takes: always the same, uniform between two, or a function of the call and its own chance."""
+"""Seconds that a call takes: constant, uniform between two bounds, or a function of the call and its random generator.
+"""
 
 _FOREVER = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """How likely each fault is, in [0, 1]; together at most 1. At most one fault hits an attempt."""
+    """The probability of each fault, in [0, 1]; together at most 1. An attempt has at most one fault."""
 
     refused: float = 0.0
-    """The server refuses at once; another attempt may help (F-code, retryable)."""
+    """The server refuses at once (F code, retryable)."""
     broken: float = 0.0
-    """The call fails for good (F-code, not retryable)."""
+    """The call fails permanently (F code, not retryable)."""
     stall: float = 0.0
-    """Nothing comes until the call's timeout (F-code, retryable), or for a day where it has none."""
+    """No reply until the call's timeout (F code, retryable), or for a day without a timeout."""
     invalid: float = 0.0
-    """The model wrote no value of the type: an M-code refusal with the raw text, retryable."""
+    """The model's text is not of the type: an M code with the raw text, retryable."""
     wrong_type: float = 0.0
-    """A worker that breaks its promise: `CallResult` with a value of another type."""
+    """A worker violates the protocol: `CallResult` with a value of another type."""
     slow: float = 0.0
-    """Chunks trickle in over ten times the latency, then the value."""
+    """Chunks arrive over ten times the latency, then the value."""
     attempts: int | None = None
-    """Faults hit only attempts up to this one, so that retries succeed in the end; None for all."""
+    """Faults affect attempts up to this number, so that retries succeed finally; None means all."""
 
     def __post_init__(self) -> None:
         chances = [getattr(self, name) for name in FAULT_KINDS]
@@ -79,7 +82,7 @@ class Faults:
             raise ValueError(f"probabilities must lie in [0, 1] and sum to at most 1, not {chances}")
 
     def draw(self, call: CallRequest, random: Random) -> str:
-        """The name of the fault that hits this attempt, or an empty text."""
+        """Returns the name of the fault of this attempt, or an empty string."""
         left = random.random()
         if self.attempts is not None and call.attempt > self.attempts:
             return ""
@@ -95,7 +98,7 @@ NO_FAULTS = Faults()
 
 
 def from_schemas(catalog: Catalog, seed: int = 0) -> AnswerFunction:
-    """Answers each call with a seeded random value of its contract's output; quotes come from the call's own evidence."""
+    """Returns answers with seeded random values of each contract's output. Quotes come from the call's evidence."""
 
     def answer(call: CallRequest) -> Any:
         contracts: Mapping[str, Contract] = catalog.agents if call.kind == "agent" else catalog.tools
@@ -108,12 +111,13 @@ def from_schemas(catalog: Catalog, seed: int = 0) -> AnswerFunction:
 
 
 def answer_sequence(*answers: Any) -> AnswerFunction:
-    """Answers a node's first attempt with the first value or reply, the second with the second, and so on; the last one
-    stays.
+    """Returns answers that give a node's first attempt the first value or reply, the second the second, and so on; the
+    last one is repeated.
 
-    A reply is a `CallResult`, or a `CallError` for a call that fails.
-    Each turn of a loop, and each element of a list, is a node of its own, and begins with the first
-    value. To give the values one after the other to all nodes, pass `lambda call: next(values)` of an iterator.
+    A reply is a `CallResult` or, for a failing call, a `CallError`. Each iteration of a loop and each element of a list
+    is a node of its own
+    and starts with the first value. To give the values to all nodes in order, pass `lambda call: next(values)` of an
+    iterator.
     """
 
     def answer(call: CallRequest) -> Any:
@@ -124,16 +128,20 @@ def answer_sequence(*answers: Any) -> AnswerFunction:
 
 
 def attempt_random(seed: int, call: CallRequest, purpose: str) -> Random:
-    """The chance of one attempt: the same for the same seed, node, attempt and inputs, whatever else happens."""
+    """Returns the random generator of an attempt. It depends on seed, node, attempt and inputs only."""
     return Random(f"{seed}|{purpose}|{call.name}|{call.node}|{call.attempt}|{canonical(call.inputs).decode()}")  # noqa: S311  # not a secret
 
 
 class SimulatedWorkers:
-    """An implementation of `Workers` that follows a script.
+    """An implementation of `Workers` with scripted replies.
 
-    `calls` are all calls in order of arrival, `counts` their number by agent or tool, `in_flight` those that run now,
-    `max_in_flight` how many ran at once at most, `cancelled` those whose caller went away, `fault_counts` how often
-    each fault hit.
+    Attributes:
+        calls: All calls in order of arrival.
+        counts: The number of calls by agent or tool.
+        in_flight: The calls that run now.
+        max_in_flight: The highest number of concurrent calls.
+        cancelled: The calls whose caller stopped waiting.
+        fault_counts: The number of each fault.
     """
 
     def __init__(
@@ -147,10 +155,16 @@ class SimulatedWorkers:
         chunks: int = 0,
         tools: Iterable[Tool[..., Any]] = (),
     ) -> None:
-        """`chunks` is the number of pieces in which an agent's text arrives before its value. `tools` run as they are,
-        on
-        the loop itself,
-        where a table says nothing of them.
+        """Creates the workers.
+
+        Args:
+            answers: The source of answers.
+            seed: The seed of values, latencies and faults.
+            latency: The seconds that a call takes.
+            faults: The probabilities of faults.
+            clock: The clock.
+            chunks: The number of chunks of an agent's text before its value.
+            tools: Tools that run unchanged on the event loop if `answers` is a table without them.
         """
         self._answer_function = _make_answer_function(
             answers, seed, {tool.name: ToolFunction(tool.contract, tool.function) for tool in tools}
@@ -165,7 +179,7 @@ class SimulatedWorkers:
         self.max_in_flight = 0
 
     async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
-        """Does one call; closing the iterator early, or cancelling who reads it, is recorded in `cancelled`."""
+        """Runs a call. If its caller stops reading or is cancelled, the call is added to `cancelled`."""
         number = len(self.calls)
         self.calls.append(call)
         self.counts[call.name] += 1
@@ -184,11 +198,11 @@ class SimulatedWorkers:
                 self.cancelled.append(call)
 
     def estimate(self, call: CallRequest) -> CallEstimate:
-        """What a call may cost, and its memo key."""
+        """Returns the scripted estimate of a call."""
         return NO_ESTIMATE
 
     async def count_tokens(self, call: CallRequest) -> int | None:
-        """The tokens of a call's prompt."""
+        """Returns the tokens of a call's prompt."""
         return None
 
     async def _replies(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
@@ -257,17 +271,15 @@ def _make_answer_function(answers: AnswerSource, seed: int, tools: Mapping[str, 
 def _missing_answer_error(call: CallRequest, known: Iterable[str]) -> InputError:
     near = closest_match(call.name, known)
     hint = f"SimulatedWorkers({{{call.name!r}: …}})" + (
-        f", or let it run as it is: tools=[{call.name}]" if call.kind == "tool" else ""
+        f", or run it unchanged: tools=[{call.name}]" if call.kind == "tool" else ""
     )
     hint = f"did you mean {near!r}? {hint}" if near else hint
-    said = (
-        f"the script has no answer for the {call.kind} {call.name!r}; it knows {', '.join(sorted(known)) or 'nobody'}"
-    )
+    said = f"the script has no answer for the {call.kind} {call.name!r}; it has {', '.join(sorted(known)) or 'none'}"
     return InputError("C035", said, hint=hint)
 
 
 async def run_inline(tool: ToolFunction, call: CallRequest) -> Any:
-    """What a tool gives, computed on the loop itself: there are no threads in virtual time."""
+    """Runs a tool on the event loop: there are no threads in virtual time."""
     within = CURRENT_LABEL.set(call.label)
     try:
         if tool.is_async:
@@ -297,7 +309,7 @@ async def run_inline(tool: ToolFunction, call: CallRequest) -> Any:
 
 
 def refused_error(call: CallRequest) -> CallError:
-    """What the fleet says of a server that takes no requests."""
+    """Returns the fleet's error for a server that refuses requests."""
     return CallError(
         code="F203",
         reason=f"{call.name}: the server refused the connection (simulated)",
@@ -307,14 +319,14 @@ def refused_error(call: CallRequest) -> CallError:
 
 
 def broken_error(call: CallRequest) -> CallError:
-    """What the fleet says of a request that no attempt can mend."""
+    """Returns the fleet's error for a request that no retry can correct."""
     return CallError(
         code="F212", reason=f"{call.name}: the server does not know the model (simulated)", server="simulated"
     )
 
 
 def stalled_error(call: CallRequest) -> CallError:
-    """What the fleet says when the time is up."""
+    """Returns the fleet's error for a timeout."""
     return CallError(
         code="F205",
         reason=f"{call.name}: no answer within {call.timeout or _FOREVER:g} s (simulated)",

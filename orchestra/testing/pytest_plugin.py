@@ -1,15 +1,15 @@
-"""The pytest plugin: tests of your workflows in virtual time, under many seeds, and with recorded answers.
+"""The pytest plugin: tests of workflows in virtual time, with many seeds, and with recorded replies.
 
     @pytest.mark.seeds(100)
-    async def test_answers(simulated: Simulated) -> None:
+    async def test_answers(simulated: SimulatedOrchestra) -> None:
         simulated.set_answers({"reader": {"answer": "1889"}})
         result = await simulated.run(my_workflow, question="…")
         assert result.output.text == "1889"
 
-    async def test_answers_of_the_model(cassette: Taped) -> None:       # pytest --record once, replayed ever after
+    async def test_answers_of_the_model(cassette: CassetteOrchestra) -> None:       # pytest --record once, replayed afterwards
         result = await cassette.run(my_workflow, question="…")
 
-Loaded by pytest wherever Orchestra is installed, so it imports nothing until a test uses it.
+pytest loads it if Orchestra is installed, so it imports nothing until a test uses it.
 """
 
 from __future__ import annotations
@@ -33,44 +33,42 @@ _RECORDED = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options of this plugin."""
+    """Adds the options of this plugin."""
     group = parser.getgroup("orchestra", "tests of Orchestra's workflows")
     group.addoption(
         "--seed",
         type=int,
         dest="orchestra_seed",
         metavar="N",
-        help="run tests with `simulated` or `cassette` under this seed",
+        help="run tests with `simulated` or `cassette` with this seed",
     )
     mode: dict[str, Any] = {"action": "store_const", "dest": "orchestra_mode"}
     group.addoption(
         "--record",
         const="record",
-        help="ask the real fleet and write the cassettes of tests with `cassette` anew",
+        help="call the real fleet and rewrite the cassettes of tests with `cassette`",
         **mode,
     )
     group.addoption(
         "--replay",
         const="replay",
-        help="answer from cassettes only (the default); takes back an earlier --record",
+        help="reply from cassettes only (the default); overrides an earlier --record",
         **mode,
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The marks of this plugin."""
+    """Registers the markers of this plugin."""
     config.stash[_RECORDED] = []
     config.addinivalue_line(
-        "markers", "seeds(count): run a test with `simulated` or `cassette` under the seeds 0 to count - 1"
+        "markers", "seeds(count): run a test with `simulated` or `cassette` with the seeds 0 to count - 1"
     )
-    config.addinivalue_line(
-        "markers", "cassette(label='internal'): the strictest label of data that may stand in the test's cassette"
-    )
+    config.addinivalue_line("markers", "cassette(label='internal'): the highest label of data in the test's cassette")
 
 
 @pytest.fixture
 def simulated(request: pytest.FixtureRequest) -> SimulatedOrchestra:
-    """A stage whose agents and tools do what the test says, in virtual time; the test is an `async def`."""
+    """An `Orchestra` whose agents and tools give scripted replies, in virtual time. The test is an `async def`."""
     _require_async_test(request.node)
     from orchestra.testing.simulation import SimulatedOrchestra
 
@@ -79,13 +77,13 @@ def simulated(request: pytest.FixtureRequest) -> SimulatedOrchestra:
 
 @pytest.fixture
 def real_workers() -> Any:
-    """Whom `--record` asks: None for the project's own fleet and tools. Override it to record other workers."""
+    """The workers for `--record`; None means the project's own fleet and tools. Override it to record other workers."""
     return None
 
 
 @pytest.fixture
 def cassette(request: pytest.FixtureRequest) -> CassetteOrchestra:
-    """A stage with recorded answers of the project's real workers; the test is an `async def`."""
+    """An `Orchestra` with recorded replies of the project's real workers. The test is an `async def`."""
     _require_async_test(request.node)
     from orchestra.core.settings import Settings
     from orchestra.testing.simulation import CassetteMode, CassetteOrchestra
@@ -104,10 +102,12 @@ def cassette(request: pytest.FixtureRequest) -> CassetteOrchestra:
 
 
 def cassette_path(item: pytest.Item) -> Path:
-    """Where a test's cassette lies: `cassettes/MODULE/TEST.jsonl` beside the test, with the class before the test's
-    name.
+    """Returns the path of a test's cassette: `cassettes/MODULE/TEST.jsonl` beside the test. A class name is put before
+    the
+    test's name.
 
-    Where signs of the name are not those of a file's, a digest of it tells tests apart that look alike without them.
+    If characters of the name are not allowed in file names, a digest keeps tests apart whose names are equal without
+    them.
     """
     said = f"{_class_prefix(item)}{item.name}"
     test, bracket, case = said.partition("[")
@@ -121,7 +121,7 @@ def cassette_path(item: pytest.Item) -> Path:
 
 
 def former_path(item: pytest.Item) -> Path:
-    """Where a test's cassette lay before names with other signs had a digest."""
+    """Returns the path of a test's cassette before such names got a digest."""
     return _cassette_file(
         item, _UNSAFE_CHARACTERS.sub("-", f"{_class_prefix(item)}{item.name}".replace("[", ".").removesuffix("]"))
     )
@@ -144,10 +144,7 @@ def _cassette_file(item: pytest.Item, name: str) -> Path:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_pycollect_makeitem(collector: Any, name: str, obj: object) -> Generator[None, Any, Any]:
-    """Takes over the async tests that use a fixture of this plugin; outermost, so that other plugins for async tests
-    had
-    their turn.
-    """
+    """Collects async tests that use a fixture of this plugin. It runs after other plugins for async tests."""
     found = yield
     if isinstance(found, list):
         return [_wrap_item(one) for one in found]
@@ -176,8 +173,9 @@ def _wrap_item(item: Any) -> Any:
 
 
 def _uses_own_fixture(item: pytest.Function) -> bool:
-    """Whether a test uses a fixture of this plugin: the name alone may be somebody else's, or of one that is made from
-    ours.
+    """Whether a test uses a fixture of this plugin. A fixture with the same name may be another one, or one that
+    depends
+    on ours.
     """
     known = item._fixtureinfo.name2fixturedefs
     for name in FIXTURES:
@@ -190,12 +188,12 @@ def _uses_own_fixture(item: pytest.Function) -> bool:
 
 
 class SimulatedTest(pytest.Function):
-    """An async test that runs in a loop of this plugin: in virtual time, once for each seed, or in real time where it
-    records.
+    """An async test in an event loop of this plugin: in virtual time, once per seed; or in real time when
+    it records.
     """
 
     def runtest(self) -> None:
-        """The test, until a seed fails."""
+        """Runs the test until a seed fails."""
         __tracebackhide__ = True
         from orchestra.testing.simulation import CassetteOrchestra, SimulatedOrchestra
 
@@ -207,8 +205,8 @@ class SimulatedTest(pytest.Function):
         if len(stages) != 1:
             from orchestra.core.errors import InputError
 
-            hint = "take `simulated` for answers that the test makes up, `cassette` for recorded ones"
-            raise InputError("C036", f"{self.name} takes both `simulated` and `cassette`", hint=hint)
+            hint = "use `simulated` for scripted replies, `cassette` for recorded ones"
+            raise InputError("C036", f"{self.name} uses both `simulated` and `cassette`", hint=hint)
         stage = stages[0]
         if isinstance(stage, CassetteOrchestra) and stage.mode == "record":
             self._record(stage)
@@ -244,7 +242,7 @@ class SimulatedTest(pytest.Function):
             raise
 
     def _record(self, stage: CassetteOrchestra) -> None:
-        """The test with its real workers; their answers are kept once it has passed."""
+        """Runs the test with its real workers. The replies are saved if it passes."""
         __tracebackhide__ = True
         import asyncio
 
@@ -263,12 +261,11 @@ class SimulatedTest(pytest.Function):
         try:
             asyncio.run(scenario())
         except BaseException as error:
-            # What came back may be a part of what the test asks for: it must not take the place of a cassette that is
-            # whole.
+            # A failed test may have made only part of its calls, so its replies must not replace a complete cassette.
             kept = isinstance(error, AssertionError) and self.get_closest_marker("xfail") is not None
             if not kept and not isinstance(error, pytest.skip.Exception):
                 said.append(
-                    f"{where} {'is as it was' if stage.path.exists() else 'was not written'}: its test did not pass"
+                    f"{where} {'is unchanged' if stage.path.exists() else 'was not written'}: its test did not pass"
                 )
             raise
         finally:
@@ -276,7 +273,7 @@ class SimulatedTest(pytest.Function):
                 said.append(f"{where} ({calls} call{'s' if calls > 1 else ''})")
 
     async def _test(self, stage: SimulatedOrchestra | CassetteOrchestra) -> None:
-        """The test function; a fault of the stage comes before whatever the test made of it."""
+        """Runs the test function. An error of the fixture takes precedence over the test's result."""
         __tracebackhide__ = True
         try:
             await self.obj(**{name: self.funcargs[name] for name in self._fixtureinfo.argnames})
@@ -288,7 +285,10 @@ class SimulatedTest(pytest.Function):
             raise stage.errors[0]
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """The report of a failure; of a stage's fault its own words, for the place where it came up says nothing."""
+        """Returns the report of a failure.
+
+        An error of the fixture is shown without a traceback, which would not help.
+        """
         from orchestra.core.errors import OrchestraError
 
         error = excinfo.value
@@ -301,7 +301,9 @@ class SimulatedTest(pytest.Function):
 
 
 def _seed_count(mark: pytest.Mark) -> int:
-    """The seeds that a mark wants. Raises `InputError` C036 for none at all: a test that never ran would have passed."""
+    """Returns the number of seeds of a marker. Raises `InputError` C036 for zero, because a test that never runs would
+    pass.
+    """
     match mark.args, mark.kwargs:
         case [(int(count),), {**rest}] if count >= 1 and not isinstance(count, bool) and not rest:
             return count
@@ -309,12 +311,14 @@ def _seed_count(mark: pytest.Mark) -> int:
 
     given = ", ".join([*map(repr, mark.args), *(f"{name}={value!r}" for name, value in mark.kwargs.items())])
     raise InputError(
-        "C036", f"seeds({given}) is not a number of seeds", hint="one whole number from 1 on: @pytest.mark.seeds(100)"
+        "C036",
+        f"seeds({given}) is not a valid number of seeds",
+        hint="one integer of at least 1: @pytest.mark.seeds(100)",
     )
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Which cassettes were written, and which were to be and were not."""
+    """Reports the cassettes that were written, and those that were not although requested."""
     if recorded := config.stash.get(_RECORDED, []):
         terminalreporter.section("recorded", sep="-")
         for line in recorded:
@@ -322,7 +326,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 def _require_async_test(item: pytest.Item) -> None:
-    """Ends the test where it is no coroutine function."""
+    """Fails the test if it is not a coroutine function."""
     if not isinstance(item, SimulatedTest):
         from orchestra.core.errors import InputError
 
@@ -331,7 +335,7 @@ def _require_async_test(item: pytest.Item) -> None:
 
 
 def _isolated_settings(item: pytest.Item) -> Any:
-    """The settings of the test's project alone: neither the user's files nor the environment change what a test does."""
+    """Returns the settings of the test's project, without the user's files and the environment."""
     from orchestra.core.settings import Settings
 
     nowhere = str(item.path.parent / "cassettes" / ".none")
@@ -341,7 +345,7 @@ def _isolated_settings(item: pytest.Item) -> Any:
 
 
 def _pytest_command(item: pytest.Item) -> str:
-    """What runs one test, from the folder where pytest was started."""
+    """Returns the command that runs one test, from the folder where pytest was started."""
     _, parts, rest = item.nodeid.partition("::")
     path = os.path.relpath(item.path, item.config.invocation_params.dir)
     return f"pytest {shlex.quote(path + parts + rest)}"

@@ -1,4 +1,4 @@
-"""Instances: a seeded random value of a JSON Schema, as a model that knows nothing but the type would write it."""
+"""Seeded random values of a JSON Schema."""
 
 from __future__ import annotations
 
@@ -42,15 +42,17 @@ _MAX_STEPS = 1_000_000
 
 
 class InstanceError(ValueError):
-    """A schema of which this module cannot make a value; give the simulation a function instead."""
+    """The schema is not supported. Give the simulation a function instead."""
 
 
 def make_instance(schema: Schema | bool, random: Random, sources: Sequence[str] = ()) -> Any:
-    """A value of the schema. Strings of format `quote` are substrings of one of `sources`, cut at words.
+    """Returns a random value of the schema. Strings of format `quote` are substrings of one of `sources`, cut at words.
 
-    Knows `$ref` into the schema itself, `const`, `enum`, `anyOf`, `oneOf`, `allOf`, the types with their bounds, and
-    simple
-    patterns. Raises `InstanceError` for what it does not know.
+    Supports `$ref` within the schema, `const`, `enum`, `anyOf`, `oneOf`, `allOf`, the types with their bounds, and
+    simple patterns.
+
+    Raises:
+        InstanceError: The schema is not supported.
     """
     return _InstanceMaker(schema if isinstance(schema, dict) else {}, random, sources).make(schema, 0)
 
@@ -61,7 +63,9 @@ class _InstanceMaker:
 
     def make(self, schema: Schema | bool, depth: int) -> Any:
         if schema is False or depth > 64:
-            raise InstanceError("nothing satisfies the schema" if schema is False else "the schema never ends")
+            raise InstanceError(
+                "no value satisfies the schema" if schema is False else "the schema has no finite value"
+            )
         if schema is True:
             return self.random.choice(_WORDS)
         if "$ref" in schema:
@@ -194,7 +198,7 @@ class _InstanceMaker:
         return merged
 
     def _terminating_arms(self, arms: Sequence[Schema], depth: int) -> Sequence[Schema]:
-        """The arms that end soon, once deep enough: a recursive type must come to an end."""
+        """Returns the arms that end soon, if the depth is high: a value of a recursive type must be finite."""
         if depth < _MAX_DEPTH:
             return arms
         return [arm for arm in arms if "$ref" not in arm and arm.get("type") not in ("object", "array")] or arms
@@ -232,11 +236,11 @@ def _matching_text(pattern: str, low: int, high: int) -> str:
         for text in (guess, guess * max(1, low)):
             if low <= len(text) <= high and matches(text):
                 return text
-    raise InstanceError(f"cannot guess a text for the pattern {pattern!r}")
+    raise InstanceError(f"cannot generate a text for the pattern {pattern!r}")
 
 
 def sample_quote(source: str, random: Random, at_most: int = 1 << 20) -> str:
-    """A few words that stand in the source, one after another."""
+    """Returns a few consecutive words of the source."""
     words = list(re.finditer(r"\S+", source))
     first = random.randrange(len(words))
     last = min(len(words), first + random.randint(1, 8))

@@ -1,7 +1,8 @@
-"""Stages for tests of workflows: an open `Orchestra` with test implementations of its protocols.
+"""`Orchestra` objects for tests of workflows, with test implementations of its protocols.
 
-`SimulatedOrchestra` has workers that do what the test says; `CassetteOrchestra` has real ones, recorded or replayed.
-The pytest plugin makes them; without pytest:
+`SimulatedOrchestra` has scripted workers; `CassetteOrchestra` has real ones, recorded or replayed. The pytest plugin
+creates them.
+Without pytest:
 
     async def scenario(clock: VirtualClock) -> None:
         simulated = SimulatedOrchestra(Settings())
@@ -55,30 +56,30 @@ CassetteMode: TypeAlias = Literal["record", "replay"]
 
 
 class _OrchestraHarness:
-    """What both stages have: while it is opened, an `Orchestra`, its clock and its journal."""
+    """The common part: while it is open, an `Orchestra`, its clock and its journal."""
 
     clock: Clock
-    """The test's time: `await simulated.clock.sleep(3600)` takes no time at all."""
+    """The test's clock: `await simulated.clock.sleep(3600)` returns at once."""
     journal: MemoryJournal
-    """What happened in the runs of this test."""
+    """The events of this test's runs."""
     orchestra: Orchestra
-    """The `Orchestra` itself, for what `run`, `start` and `find` do not do."""
+    """The `Orchestra`, for methods other than `run`, `start` and `find`."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.seed = 0
-        """What chance, faults and the order of events are made of."""
+        """The seed of random values, faults and the order of events."""
 
     def find(self, name: str, /) -> Step[..., Any]:
-        """A workflow, an agent or a tool of the project by name, or a workflow file by path."""
+        """Returns a workflow, an agent or a tool of the project by name, or a workflow file by path."""
         return self.orchestra.find(name)
 
     async def run(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Result[R]:
-        """Runs a workflow, an agent or a tool to its end, as `Orchestra.run` does."""
+        """Runs a workflow, an agent or a tool to its end, like `Orchestra.run`."""
         return await self.orchestra.run(step, *args, **inputs)
 
     async def start(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Run[R]:
-        """Begins a run, as `Orchestra.start` does."""
+        """Starts a run, like `Orchestra.start`."""
         return await self.orchestra.start(step, *args, **inputs)
 
     @asynccontextmanager
@@ -93,15 +94,17 @@ SimulatedAnswers: TypeAlias = AnswerFunction | Mapping[str, Any]
 
 
 class SimulatedOrchestra(_OrchestraHarness):
-    """A stage whose agents and tools do what the test says. Pure tools that it says nothing of run as they are."""
+    """An `Orchestra` with scripted replies of agents and tools. Pure tools without a script run unchanged."""
 
     workers: SimulatedWorkers
-    """What was asked: `workers.calls`, `workers.counts["reader"]`, `workers.max_in_flight`, `workers.cancelled`."""
+    """The workers with their records: `workers.calls`, `workers.counts["reader"]`, `workers.max_in_flight`,
+    `workers.cancelled`.
+    """
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.errors: list[OrchestraError] = []
-        """What the test must not pass over: calls that the script has no answer for."""
+        """Errors that fail the test: calls without a scripted answer."""
         self._answers: dict[str, Any] = {}
         self._answer_function: AnswerFunction | None = None
         self._latency: Latency = 0.0
@@ -110,11 +113,11 @@ class SimulatedOrchestra(_OrchestraHarness):
     def set_answers(
         self, answers: SimulatedAnswers, *, latency: Latency | None = None, faults: Faults | None = None
     ) -> None:
-        """Says what agents and tools answer, how long they take, and which faults hit them.
+        """Sets the answers, the latency and the faults of agents and tools.
 
-        A table is added to what was said before; a function takes the place of everything. Values may be JSON, pydantic
-        models,
-        `CallResult` or `CallError`. Valid for this seed of the test, or for all of them where a fixture says it.
+        A table is merged with earlier ones; a function replaces everything. Values may be JSON, pydantic models,
+        `CallResult` or `CallError`. They
+        are valid for this seed of the test, or for all seeds if a fixture sets them.
         """
         if isinstance(answers, Mapping):
             self._answers = {**self._answers, **answers}
@@ -124,13 +127,15 @@ class SimulatedOrchestra(_OrchestraHarness):
         self._fault_rates = self._fault_rates if faults is None else faults
 
     def set_random_answers(self, *, latency: Latency | None = None, faults: Faults | None = None) -> None:
-        """Seeded random values of each agent's and tool's own output type; what `set_answers` says of one still holds."""
+        """Answers with seeded random values of each agent's and tool's output type. Answers of `set_answers` take
+        precedence.
+        """
         self._answer_function = lambda call: from_schemas(self.orchestra.registry.catalog(), self.seed)(call)
         self.set_answers({}, latency=latency, faults=faults)
 
     @asynccontextmanager
     async def open(self, clock: VirtualClock, seed: int = 0) -> AsyncIterator[None]:
-        """The stage under one seed; afterwards it says again what it said before."""
+        """Opens it with one seed. Afterwards the earlier script is restored."""
         said = self._answers, self._answer_function, self._latency, self._fault_rates
         self.errors = []
         self.workers = SimulatedWorkers(
@@ -162,9 +167,9 @@ class SimulatedOrchestra(_OrchestraHarness):
         return found if isinstance(found, CallResult | CallError) else self._checked_answer(call, to_jsonable(found))
 
     def _checked_answer(self, call: CallRequest, value: Any) -> Any:
-        """An answer of the test; E009 where it is not of the type of who is asked, so that nobody looks for the fault
-        in a
-        worker.
+        """Returns an answer of the test. Raises E009 if it is not of the callee's type, so that the error is not
+        searched
+        in a worker.
         """
         registry = self.orchestra.registry
         tool = registry.tools.get(call.name) if call.kind == "tool" else None
@@ -174,12 +179,14 @@ class SimulatedOrchestra(_OrchestraHarness):
             or contract.tool_use is not None
             or (call.version and contract.digest and call.version != contract.digest)
         ):
-            return value  # an agent with tools is asked in ways that have types of their own
+            return value  # an agent with tools is called with types of its own
         if (fault := Validator(contract.output).check(value)) is None:
             return value
         reason = f"the simulated answer for {call.name} is of another type: {fault}"
         return CallError(
-            code="E009", reason=reason, hint=f"{call.name} gives {format_type(contract.output)}: mend the test's answer"
+            code="E009",
+            reason=reason,
+            hint=f"{call.name} gives {format_type(contract.output)}: correct the test's answer",
         )
 
     def _seconds(self, call: CallRequest, random: Random) -> float:
@@ -192,12 +199,12 @@ class SimulatedOrchestra(_OrchestraHarness):
                 return function(call, random)
 
     def draw_fault(self, call: CallRequest, random: Random) -> str:
-        """The fault that hits an attempt, as the test says at the moment."""
+        """Returns the fault of an attempt, according to the current script."""
         return self._fault_rates.draw(call, random)
 
 
 class _CurrentFaults(Faults):
-    """The faults that a stage says at the moment of a call."""
+    """The current faults of a simulation at the time of a call."""
 
     __slots__ = ("_stage",)
 
@@ -211,15 +218,17 @@ class _CurrentFaults(Faults):
 
 
 def _missing_answer_error(call: CallRequest, table: Mapping[str, Any]) -> InputError:
-    known = f"it answers for {', '.join(sorted(table))}" if table else "it answers for nobody"
+    known = f"it has answers for {', '.join(sorted(table))}" if table else "it has no answers"
     near = closest_match(call.name, table)
     hint = f"simulated.set_answers({{{call.name!r}: …}})"
-    hint = f"did you mean {hint}, where it says {near!r}?" if near else f"{hint}, or simulated.set_random_answers()"
+    hint = f"did you mean {hint}, instead of {near!r}?" if near else f"{hint}, or simulated.set_random_answers()"
     return InputError("C035", f"the test has no answer for the {call.kind} {call.name!r}; {known}", hint=hint)
 
 
 class CassetteOrchestra(_OrchestraHarness):
-    """A stage with the project's real workers: recorded once (`--record`), and replayed in virtual time ever after."""
+    """An `Orchestra` with the project's real workers: recorded once (`--record`), and replayed in virtual time
+    afterwards.
+    """
 
     def __init__(
         self,
@@ -230,26 +239,27 @@ class CassetteOrchestra(_OrchestraHarness):
         label: Label = "internal",
         real_workers: Workers | None = None,
     ) -> None:
-        """`real_workers` are the workers that are recorded; the fleet and the tools of the project where it is None."""
+        """`real_workers` are recorded; None means the fleet and the tools of the project."""
         super().__init__(settings)
         self.path, self.mode = path, mode
         self.record_command = ""
         """The command that records the test."""
         self.former_path: Path | None = None
-        """Where its cassette lay in earlier versions of Orchestra: who has only that one is told so."""
+        """The path of its cassette in earlier versions of Orchestra, for the error message."""
         self._label, self._real_workers = label, real_workers
         self._workers: Recorder | Player | None = None
         self._project_workers: ProjectWorkers | None = None
 
     @property
     def errors(self) -> list[OrchestraError]:
-        """What the test must not pass over: calls that were not recorded, or must not be."""
+        """Errors that fail the test: calls that were not recorded, or may not be."""
         return self._workers.errors if self._workers is not None else []
 
     @asynccontextmanager
     async def open(self, clock: VirtualClock | None = None, seed: int = 0) -> AsyncIterator[None]:
-        """The stage under one seed; in real time where it records. Raises `CassetteError` where there is nothing to
-        replay.
+        """Opens it with one seed; in real time when it records.
+
+        Raises `CassetteError` if there is nothing to replay.
         """
         if self.mode == "replay":
             if not self.path.exists():
@@ -277,8 +287,7 @@ class CassetteOrchestra(_OrchestraHarness):
             yield
 
     def save(self) -> int:
-        """Writes the cassette, where one was recorded, and gives the number of its calls. Raises `CassetteError` C031
-        or
+        """Writes the cassette, if one was recorded, and returns the number of its calls. Raises `CassetteError` C031 or
         C033.
         """
         if not isinstance(self._workers, Recorder):
@@ -287,43 +296,43 @@ class CassetteOrchestra(_OrchestraHarness):
         return len(self._workers.entries)
 
     async def start(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Run[R]:
-        """Begins a run, once the servers that it will ask are up."""
+        """Starts a run, after the servers that it needs are up."""
         if self._project_workers is not None:
             await self._project_workers.prepare(self.orchestra.program(step))
         return await self.orchestra.start(step, *args, **inputs)
 
     async def run(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Result[R]:
-        """Runs a workflow, an agent or a tool to its end, as `Orchestra.run` does."""
+        """Runs a workflow, an agent or a tool to its end, like `Orchestra.run`."""
         if self._project_workers is not None:
             await self._project_workers.prepare(self.orchestra.program(step))
         return await self.orchestra.run(step, *args, **inputs)
 
     def _prompt_digest(self, call: CallRequest) -> str:
-        """A digest of an agent's prompt and output type."""
+        """Returns a digest of an agent's prompt and output type."""
         card = self.orchestra.registry.cards.get(call.name) if call.kind == "agent" else None
         return digest(canonical([card.template, card.output_schema])) if card is not None else ""
 
 
 class _DeferredWorkers:
-    """Workers that are opened after the `Orchestra` that asks them."""
+    """Workers that are opened after the `Orchestra` that uses them."""
 
     workers: Workers | None = None
 
     def _opened_workers(self) -> Workers:
         if self.workers is None:
-            raise RuntimeError("a call came before the workers were there")
+            raise RuntimeError("a call came before the workers were open")
         return self.workers
 
     async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
-        """Passes a call on."""
+        """Forwards a call."""
         async with aclosing(self._opened_workers().run(call)) as replies:
             async for reply in replies:
                 yield reply
 
     def estimate(self, call: CallRequest) -> CallEstimate:
-        """What the workers say."""
+        """Returns the workers' estimate."""
         return self._opened_workers().estimate(call)
 
     async def count_tokens(self, call: CallRequest) -> int | None:
-        """What the workers say."""
+        """Returns the workers' count."""
         return await self._opened_workers().count_tokens(call)

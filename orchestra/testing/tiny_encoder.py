@@ -1,4 +1,4 @@
-"""A tiny sentence encoder with random weights: the files of a real one, for tests that may not fetch anything."""
+"""A tiny sentence encoder with random weights, in the files of a real one, for tests without downloads."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 SHAPE = EncoderShape(layers=2, heads=2, hidden_size=16, intermediate_size=24, epsilon=1e-12)
 POSITIONS = 64
 BUCKETS = 32
-"""Distances that an MPNet tells apart; transformers knows no other number."""
+"""Position buckets of MPNet. transformers supports no other number."""
 
 
 def write_encoder(
     folder: Path, words: Iterable[str], seed: int = 7, *, kind: Literal["bert", "mpnet"] = "bert"
 ) -> Path:
-    """Makes a folder with a tiny encoder that knows these words, and gives the folder."""
+    """Writes a folder with a tiny encoder that knows these words, and returns the folder."""
     import numpy as np
 
     made = np.random.default_rng(seed)
@@ -75,14 +75,14 @@ def write_encoder(
 
 
 def _mpnet_name(name: str) -> str:
-    """What MPNet calls an array."""
+    """Returns MPNet's name of an array."""
     for theirs, ours in MPNET_NAMES:
         name = name.replace(ours, theirs)
     return name
 
 
 def _safetensors(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """A file of arrays (https://github.com/huggingface/safetensors#format)."""
+    """Returns the bytes of a safetensors file (https://github.com/huggingface/safetensors#format)."""
     header, data = dict[str, Any](), b""
     for name, array in sorted(arrays.items()):
         header[name] = {

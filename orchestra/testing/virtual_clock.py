@@ -1,4 +1,4 @@
-"""Virtual time: an event loop in which a day takes a millisecond, and every seed is another order of events.
+"""Virtual time: an event loop without waiting, with a seeded order of events.
 
 Test a workflow's timeouts, retries and races without waiting:
 
@@ -10,8 +10,9 @@ Test a workflow's timeouts, retries and races without waiting:
         for seed in range(100):
             run_simulated(scenario, seed=seed)
 
-The same seed gives the same run, to the last event. There are no sockets, files or threads in such a loop: what needs
-them stands behind a protocol (`SimulatedWorkers`, `MemoryJournal`).
+The same seed gives the same run, to the last event. Such a loop has no sockets, files or threads. Code that needs them
+is behind a
+protocol (`SimulatedWorkers`, `MemoryJournal`).
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 EPOCH = 1_767_225_600.0
-"""Wall-clock time at which every simulation begins: 2026-01-01T00:00:00Z."""
+"""Wall-clock time at the start of every simulation: 2026-01-01T00:00:00Z."""
 HOLD_BACK_SHARES = (0.1, 0.5, 0.9)
-"""How often some of what is ready waits for one more turn of the loop, so that short and long ways of tasks overtake
-each
-other. A seed has one of these habits: some seeds are nearly fair, some let one task run far ahead.
+"""Shares of the ready callbacks that wait for one more turn of the loop, so that long and short tasks overtake each
+other.
+A seed uses one
+share: some seeds are nearly fair, some let one task run far ahead.
 """
 
 
@@ -43,11 +45,11 @@ class Deadlock(RuntimeError):
 
 
 class TaskLeak(RuntimeError):
-    """Tasks that the simulated function left behind when it ended."""
+    """The simulated function ended and left tasks running."""
 
 
 class _VirtualSelector:
-    """Stands where a loop has its selector: instead of waiting for sockets, time jumps to the next timer."""
+    """Replaces a loop's selector: instead of waiting for sockets, it advances time to the next timer."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -60,9 +62,10 @@ class _VirtualSelector:
 
 
 class VirtualLoop(base_events.BaseEventLoop):
-    """An asyncio loop with virtual time and a seeded order of whatever is ready.
+    """An asyncio loop with virtual time and a seeded order of ready callbacks.
 
-    Leans on two inner names of CPython's `BaseEventLoop` (`_selector`, `_ready`), the same from 3.11 to 3.14.
+    It uses two internal names of CPython's `BaseEventLoop` (`_selector`, `_ready`), which are the same from 3.11 to
+    3.14.
     """
 
     _ready: deque[asyncio.Handle]
@@ -75,7 +78,7 @@ class VirtualLoop(base_events.BaseEventLoop):
         self._clock_resolution = 1e-9
 
     def time(self) -> float:
-        """Virtual seconds since the loop was made."""
+        """Returns the virtual seconds since the loop was created."""
         return self._selector.now
 
     def _run_once(self) -> None:
@@ -92,18 +95,18 @@ class VirtualLoop(base_events.BaseEventLoop):
         ready.extend(held)
 
     def _process_events(self, event_list: list[object]) -> None:
-        """There are no sockets, so there is nothing to do."""
+        """Does nothing: there are no sockets."""
 
     def _write_to_self(self) -> None:
-        """Only other threads need waking, and there are none."""
+        """Does nothing: it wakes the loop for other threads, and there are none."""
 
     def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
-        """Refuses: a thread would run in real time, and the order of events would differ each time."""
-        raise RuntimeError("no threads in virtual time: put what blocks behind a protocol and simulate the protocol")
+        """Raises an error: a thread would run in real time, so the order of events would not be reproducible."""
+        raise RuntimeError("no threads in virtual time: put blocking code behind a protocol and simulate the protocol")
 
 
 class VirtualClock:
-    """An implementation of `Clock` for simulations. `loop` gives its time; `seed` its chance and its ids."""
+    """An implementation of `Clock` for simulations, with the loop's time, and seeded random numbers and ids."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seed: int = 0) -> None:
         self._loop = loop
@@ -112,41 +115,46 @@ class VirtualClock:
         self._offset = EPOCH
 
     def now(self) -> float:
-        """Wall-clock seconds since the epoch; `jump` moves it."""
+        """Returns wall-clock seconds since the epoch. `jump` changes them."""
         return self._offset + self._loop.time()
 
     def monotonic(self) -> float:
-        """Virtual seconds, which never jump."""
+        """Returns virtual seconds, which never jump."""
         return self._loop.time()
 
     async def sleep(self, seconds: float) -> None:
-        """Lets virtual time pass; zero yields once."""
+        """Advances virtual time. Zero yields once."""
         await asyncio.sleep(seconds)
 
     async def run_in_thread(self, task: Callable[[], T]) -> T:
-        """What a pure task gives, here: it takes no virtual time, and others have their turn first."""
+        """Runs a pure function here. It takes no virtual time, and other tasks run first."""
         await asyncio.sleep(0)
         return task()
 
     def random(self) -> float:
-        """The next number in [0, 1) of this seed."""
+        """Returns the next number in [0, 1) of this seed."""
         return self._random.random()
 
     def new_id(self) -> str:
-        """The next id of this seed."""
+        """Returns the next id of this seed."""
         return self._ids.new(self.now())
 
     def jump(self, seconds: float) -> None:
-        """Sets the wall clock forward or back, as an administrator or NTP would; sleeps and `monotonic` do not notice."""
+        """Sets the wall clock forward or back, like an administrator or NTP.
+
+        It does not affect sleeps and `monotonic`.
+        """
         self._offset += seconds
 
 
 def run_simulated(main: Callable[[VirtualClock], Coroutine[Any, Any, T]], seed: int = 0) -> T:
-    """What `main(clock)` returns, run in virtual time under this seed's order of events.
+    """Runs `main(clock)` in virtual time with this seed's order of events, and returns its result.
 
-    Raises what `main` raises, with a line that says how to repeat it; `Deadlock` where every task waits for another,
-    and
-    `TaskLeak` where `main` returned but left tasks running.
+    An exception of `main` gets a note that says how to repeat the run.
+
+    Raises:
+        Deadlock: Every task waits for another.
+        TaskLeak: `main` returned and left tasks running.
     """
     loop = VirtualLoop(seed)
     try:
@@ -167,7 +175,7 @@ def _other_tasks() -> set[asyncio.Task[Any]]:
 
 
 async def _unfinished_tasks() -> list[str]:
-    """The names of tasks that do not end by themselves within a few turns of the loop."""
+    """Returns the names of tasks that do not end within a few turns of the loop."""
     for _ in range(32):
         if not _other_tasks():
             return []

@@ -1,7 +1,8 @@
-"""A model of a vLLM server under load: continuous batching, chunked prefill, a prefix cache that forgets what was used least recently.
+"""A model of a vLLM server under load: continuous batching, chunked prefill, a prefix cache with LRU eviction.
 
-The times are those of `configs/laptop.yaml` on two cores: about 930 tokens of prompt a second, 44 tokens of output a second alone and
-280 in a batch of 16, less with long prompts. Deterministic: it shows what an order is worth, without a server.
+The times are those of `configs/laptop.yaml` on two cores: about 930 tokens of prompt a second, 44 tokens of output a
+second alone and
+280 in a batch of 16, less with long prompts. It is deterministic, and compares scheduling orders without a server.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ BUDGET = 2048
 """Tokens of one step (`max_num_batched_tokens`)."""
 BLOCKS = 364
 STEP, PREFILL, DECODE, ATTEND = 0.018, 0.00107, 0.0022, 4.5e-6
-"""Seconds of a step, of a token of a prompt, of a token of output, and of each token before it."""
+"""Seconds of a step, of a prompt token, of an output token, and of each token before it."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,13 @@ class Ask:
 
     prefix: Prefix
     tokens: int
-    """Of its prompt."""
+    """Tokens of the prompt."""
     output: int
 
 
 @dataclass(frozen=True)
 class Program:
-    """Calls in stages: those of one stage go out at once, when those of the stage before are back."""
+    """Calls in stages. The calls of a stage are sent together when those of the stage before have returned."""
 
     stages: tuple[tuple[Ask, ...], ...]
     arrives: float = 0.0
@@ -39,7 +40,7 @@ class Program:
 
 @dataclass(eq=False)
 class Going:
-    """A request that is with the server."""
+    """A request in flight."""
 
     program: int
     turn: QueueRequest
@@ -50,7 +51,7 @@ class Going:
 
 @dataclass
 class Server:
-    """One server, in time of its own."""
+    """One server with its own time."""
 
     now: float = 0.0
     hits: int = 0
@@ -60,7 +61,7 @@ class Server:
     idle: OrderedDict[int, None] = field(default_factory=OrderedDict)
 
     def step(self) -> list[Going]:
-        """One forward pass, and the requests that are done after it."""
+        """Runs one forward pass, and returns the requests that finished."""
         budget, seconds = BUDGET, STEP
         for going in self.running:
             if going.prefill:
@@ -114,7 +115,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How it went: the time of all, and of each program."""
+    """The total time, and the time of each program."""
 
     seconds: float
     latencies: list[float]
@@ -126,7 +127,7 @@ class Outcome:
 
 
 def run(order: Scheduler, programs: list[Program], limit: int = 64) -> Outcome:
-    """All programs, through a line of this order, at most `limit` requests at once."""
+    """Runs all programs through a scheduler, with at most `limit` requests in flight."""
     server, line, inside = Server(), dict[Ticket, Going](), 0
     stage, left, ends = [0] * len(programs), [0] * len(programs), [0.0] * len(programs)
     coming = sorted(range(len(programs)), key=lambda index: programs[index].arrives)

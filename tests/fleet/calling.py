@@ -1,4 +1,4 @@
-"""Two agents, calls to them, and fleets without local servers to ask."""
+"""Two agents, calls to them, and fleets of endpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers that misbehave on purpose, a clock that does not make anybody wait, and a fleet whose vLLM is a small script."""
+"""Fixtures: raw servers with scripted faults, a clock without waiting, and fleets whose vLLM is a small script."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Play: TypeAlias = Callable[["Visit"], Awaitable[object]]
 
 @dataclass
 class Visit:
-    """One request, as a server sees it."""
+    """One request, as a server receives it."""
 
     head: str
     body: bytes
@@ -53,7 +53,7 @@ class Visit:
 
 @dataclass
 class RawServer:
-    """Does what its play says, byte for byte, and remembers who came."""
+    """Runs a scripted function on each connection, and records the requests."""
 
     play: Play
     visits: list[Visit] = field(default_factory=list)
@@ -103,7 +103,7 @@ def chat_answer(text: str, model: str = "m", **more: Any) -> bytes:
 
 
 async def eventually(wanted: Callable[[], Awaitable[Any]], seconds: float = 60) -> Any:
-    """The first true thing that `wanted` gives."""
+    """Waits until `wanted` returns a true value, and returns it."""
     async with asyncio.timeout(seconds):
         while True:
             if found := await wanted():
@@ -115,7 +115,7 @@ T = TypeVar("T")
 
 
 class HurriedClock:
-    """A clock whose sleeps take no time but are counted."""
+    """A clock whose sleeps return at once and are recorded."""
 
     def __init__(self) -> None:
         self.slept: list[float] = []
@@ -141,7 +141,7 @@ class HurriedClock:
 
 
 class NoAddresses:
-    """For fleets of endpoints only."""
+    """Addresses of a fleet without local servers."""
 
     async def url(self, server: str, seconds: float) -> str | RequestError:
         raise AssertionError("endpoints have their address in the configuration")
@@ -154,7 +154,7 @@ class NoAddresses:
 
 
 def endpoints(*urls: str, limits: FleetLimits | None = None, **settings: Any) -> FleetConfig:
-    """A fleet of endpoints `s0`, `s1`, … that all serve the model `base`."""
+    """Returns a fleet of endpoints `s0`, `s1`, … that all serve the model `base`."""
     given = {"dialect": "vllm", "label": "restricted", "model": "m"} | settings
     servers: dict[str, Server] = {f"s{i}": Endpoint(endpoint=url + "/v1", **given) for i, url in enumerate(urls)}
     return FleetConfig(
@@ -179,14 +179,14 @@ FAKE = (sys.executable, str(Path(__file__).with_name("fake_supervisor.py")))
 
 
 class FakeSupervision(SupervisorClient):
-    """Starts the supervisor whose servers are small scripts."""
+    """Starts a supervisor whose servers are small scripts."""
 
     async def start(self, command: Any = None) -> None:
         await super().start(FAKE)
 
 
 def local_config(*models: str, idle_stop: float = 60.0, **server: Any) -> FleetConfig:
-    """A fleet of local servers, one a model, named like the model."""
+    """Returns a fleet of local servers, one per model, named like the model."""
     weights = {"licence": "none", "sources": [{"folder": "/nowhere"}]}
     servers = {model: {"model": model, "max_model_len": 512, "weights": weights} | server for model in models}
     text = {
@@ -201,7 +201,7 @@ def local_config(*models: str, idle_stop: float = 60.0, **server: Any) -> FleetC
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folders:
-    """XDG folders of the test's own, also for its child processes."""
+    """Sets XDG folders of the test, also for its child processes."""
     for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()[4:-5]))
     return Folders.from_environment(os.environ)
@@ -209,7 +209,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folders:
 
 @pytest.fixture
 def supervisions(folders: Folders) -> Iterator[list[FakeSupervision]]:
-    """Put supervisions here, and their supervisors end with the test."""
+    """A list of supervisions. Their supervisors are stopped after the test."""
     made: list[FakeSupervision] = []
     yield made
 
@@ -222,7 +222,7 @@ def supervisions(folders: Folders) -> Iterator[list[FakeSupervision]]:
 
 @pytest.fixture
 def faked(folders: Folders, supervisions: list[FakeSupervision], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Opens fleets whose supervisor keeps scripts."""
+    """Opens fleets whose supervisor runs scripts."""
 
     def make(config: FleetConfig, model_folders: Folders) -> FakeSupervision:
         supervisions.append(FakeSupervision(config, model_folders))

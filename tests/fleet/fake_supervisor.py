@@ -1,4 +1,4 @@
-"""The real supervisor, with short times and `fake_vllm.py` in the place of vLLM; run by its path, as the real one is started."""
+"""The real supervisor with short times and `fake_vllm.py` instead of vLLM. It is run by its path, like the real one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TIMING = Timing(
 
 
 def launcher(server: LocalServer, port: int) -> ProcessSpec:
-    """A server whose model is named `stock` needs a slot that stays free."""
+    """Reports a spare slot for the server of the model `stock`."""
     command, environment = (sys.executable, "-I", SERVER, server.model, str(port)), {"PATH": os.environ.get("PATH", "")}
     folder = weights.find_weights(server.weights, weights.ModelStore())
     return ProcessSpec(

@@ -1,6 +1,6 @@
-"""A server that behaves like vLLM from outside, as far as a supervisor sees it; run by its path, standard library only.
+"""A server that behaves like vLLM for a supervisor. It is run by its path, and uses the standard library only.
 
-`POST /test/die`, `/test/freeze` (no more answers), `/test/hang` (healthy, but at work without an end) make it misbehave.
+`POST /test/die`, `/test/freeze` (no more answers) and `/test/hang` (healthy, but requests never end) make it misbehave.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Handler(BaseHTTPRequestHandler):
         ):
             return True
         refused.append(self.path)
-        self.close_connection = True  # its body is not read
+        self.close_connection = True  # the body is not read
         self.answer({"error": {"message": "this server wants the key of its fleet"}}, 401)
         return False
 
@@ -59,9 +59,10 @@ class Handler(BaseHTTPRequestHandler):
                 self.answer({"version": "0.0-fake"})
             case "/metrics":
                 busy = int(hanging.is_set()) + running
-                told = 'vllm:cache_config_info{block_size="128",engine="0",kv_cache_size_tokens="46592"} 1.0\n'
+                cache = 'vllm:cache_config_info{block_size="128",engine="0",kv_cache_size_tokens="46592"} 1.0\n'
                 self.answer(
-                    f'{told}vllm:num_requests_running{{engine="0"}} {busy}\nvllm:generation_tokens_total{{engine="0"}} 7\n'
+                    f'{cache}vllm:num_requests_running{{engine="0"}} {busy}\n'
+                    'vllm:generation_tokens_total{engine="0"} 7\n'
                 )
             case "/v1/models":
                 self.answer({"data": [{"id": name} for name in [MODEL, *adapters]]})

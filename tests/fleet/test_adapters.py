@@ -1,4 +1,6 @@
-"""An adapter goes with its base: elsewhere the agent is refused, or asked by its prompt alone where its card says so."""
+"""Adapters and their base models: on another base an agent is refused, or uses its prompt alone if its card allows
+that.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ ASKED = CallRequest(run="r", node="n", attempt=1, kind="agent", name="finder", i
 
 
 def tuned(tmp_path: Path, manifest: str | None, more: str = "") -> Card:
-    """A card with an adapter that this manifest tells of."""
+    """Returns a card with an adapter that has this manifest."""
     (tmp_path / "adapter").mkdir()
     (tmp_path / "agent.yaml").write_text(AGENT + more)
     (tmp_path / "prompt.md").write_text("{{ text }}")
@@ -36,12 +38,12 @@ def tuned(tmp_path: Path, manifest: str | None, more: str = "") -> Card:
     ("manifest", "adapted"),
     [('{"base": "m", "rank": 4}', True), ('{"base": "another"}', False), (None, True), ("{}", True), ("no json", True)],
 )
-def test_an_adapter_of_another_base_is_not_asked_for(tmp_path: Path, manifest: str | None, adapted: bool) -> None:
+def test_adapter_of_another_base_is_not_used(tmp_path: Path, manifest: str | None, adapted: bool) -> None:
     server = Endpoint(endpoint="http://127.0.0.1:9/v1", model="m")
     assert AdapterBases().uses_adapter(tuned(tmp_path, manifest), server) is adapted
 
 
-def test_a_card_without_an_adapter_has_none_to_ask_for() -> None:
+def test_adapter_missing_in_card_is_not_used() -> None:
     card = Card.declare("finder", input={"properties": {"text": {}}}, output={"type": "string"}, prompt="{{ text }}")
     server = Endpoint(endpoint="http://127.0.0.1:9/v1", model="m")
     assert not AdapterBases().uses_adapter(card, server)
@@ -49,14 +51,14 @@ def test_a_card_without_an_adapter_has_none_to_ask_for() -> None:
 
 
 @pytest.mark.parametrize(("base", "more", "asked"), [("another", "elsewhere: prompt\n", "m"), ("m", "", "adapter")])
-async def test_the_model_that_a_request_names(tmp_path: Path, base: str, more: str, asked: str) -> None:
+async def test_request_model_name_by_adapter(tmp_path: Path, base: str, more: str, asked: str) -> None:
     card = tuned(tmp_path, json.dumps({"base": base}), more)
     async with raw_server(says("x", asked)) as server, opened(endpoints(server.url), {"finder": card}) as fleet:
         await only(fleet, ASKED)
     assert [json.loads(visit.body)["model"] for visit in server.visits] == [asked]
 
 
-async def test_the_base_does_not_answer_in_the_place_of_an_adapter_for_another_one(tmp_path: Path) -> None:
+async def test_adapter_base_mismatch_is_refused(tmp_path: Path) -> None:
     card = tuned(tmp_path, '{"base": "another"}')
     async with raw_server(says("x", "m")) as server, opened(endpoints(server.url), {"finder": card}) as fleet:
         refused = await only(fleet, ASKED)
@@ -74,7 +76,7 @@ async def test_the_base_does_not_answer_in_the_place_of_an_adapter_for_another_o
     )
 
 
-async def test_of_two_servers_of_a_model_the_one_with_its_base_answers(tmp_path: Path) -> None:
+async def test_adapter_prefers_server_with_its_base(tmp_path: Path) -> None:
     card = tuned(tmp_path, '{"base": "m1"}')
     async with raw_server(says("x", "m0")) as first, raw_server(says("x", "adapter")) as second:
         config = endpoints(first.url, second.url)
@@ -88,7 +90,7 @@ async def test_of_two_servers_of_a_model_the_one_with_its_base_answers(tmp_path:
     assert (len(first.visits), len(second.visits)) == (0, 3)
 
 
-def test_a_run_from_before_the_key_asks_the_prompt_of_a_packaged_agent_as_it_did(tmp_path: Path) -> None:
+def test_old_card_without_elsewhere_key_uses_prompt(tmp_path: Path) -> None:
     project = Project.load(Settings.load({}, start=tmp_path, environ={}))
     today = project.registry.cards["generative_reader"]
     before = today.model_copy(update={"elsewhere": None})

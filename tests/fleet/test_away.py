@@ -1,4 +1,4 @@
-"""A server that is not there, or is busy for good: nobody waits for ever, and everybody is told what is wrong."""
+"""Servers that are down or busy for long: waits are bounded, and the reason is reported."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from .test_sender import CHAT, answers, in_turn
 
 
 def nobody(host: str = "127.0.0.1") -> str:
-    """An address where nobody listens."""
+    """Returns an address on which no process listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return f"http://{host}:{free.getsockname()[1]}"
 
 
-async def test_one_that_has_never_answered_is_given_up_within_seconds_with_its_address_and_the_cause() -> None:
+async def test_endpoint_never_answered_fails_within_seconds() -> None:
     url = nobody()
     async with sending(endpoints(url)) as (sender, clock):
-        for _attempt in range(3):  # as the engine makes them
+        for _attempt in range(3):  # attempts as the engine makes them
             result = await ModelClient(sender).chat("s0", CHAT, seconds=600)
             assert isinstance(result, RequestError)
             assert (result.code, result.hint, result.retryable) == ("F203", "orchestra doctor", True)
@@ -37,7 +37,7 @@ async def test_one_that_has_never_answered_is_given_up_within_seconds_with_its_a
     assert sum(clock.slept) < 3
 
 
-async def test_a_name_with_several_addresses_has_the_systems_word_too() -> None:
+async def test_endpoint_several_addresses_reports_system_reason() -> None:
     async with sending(endpoints(nobody("localhost"))) as (sender, _):
         result = await ModelClient(sender).chat("s0", CHAT, seconds=600)
     assert isinstance(result, RequestError)
@@ -45,14 +45,14 @@ async def test_a_name_with_several_addresses_has_the_systems_word_too() -> None:
     assert "Errno" not in result.reason
 
 
-async def test_many_requests_at_once_all_learn_soon_that_nobody_is_there() -> None:
+async def test_endpoint_absent_fails_all_requests_soon() -> None:
     async with sending(endpoints(nobody())) as (sender, clock):
         results = await asyncio.gather(*(ModelClient(sender).chat("s0", CHAT, seconds=600) for _ in range(12)))
         assert sum(clock.slept) < 20, "of all twelve together"
     assert {result.code for result in results if isinstance(result, RequestError)} == {"F203"}
 
 
-async def test_one_that_has_answered_before_is_waited_for_as_long_as_ever() -> None:
+async def test_endpoint_answered_before_gets_long_wait() -> None:
     async with raw_server(answers(chat_answer("yes"))) as server, sending(endpoints(server.url)) as (sender, clock):
         assert isinstance(await ModelClient(sender).chat("s0", CHAT, seconds=600), Completion)
         await asyncio.sleep(0)
@@ -63,7 +63,7 @@ async def test_one_that_has_answered_before_is_waited_for_as_long_as_ever() -> N
     assert "cannot be reached: Connection refused" in result.reason
 
 
-async def test_one_that_comes_up_later_is_asked() -> None:
+async def test_endpoint_up_later_is_used() -> None:
     url = nobody()
     async with sending(endpoints(url)) as (sender, clock):
         for _attempt in range(3):
@@ -74,7 +74,7 @@ async def test_one_that_comes_up_later_is_asked() -> None:
             assert isinstance(await ModelClient(sender).chat("s0", CHAT, seconds=600), Completion)
 
 
-async def test_who_is_left_alone_says_what_was_wrong_the_last_time() -> None:
+async def test_breaker_open_error_has_last_reason() -> None:
     play = in_turn(answers(b'{"error": {"message": "boom"}}', "500 Oops"))
     async with raw_server(play) as server, sending(endpoints(server.url)) as (sender, _):
         for _ in range(5):
@@ -82,10 +82,10 @@ async def test_who_is_left_alone_says_what_was_wrong_the_last_time() -> None:
         result = await ModelClient(sender).chat("s0", CHAT, seconds=0.5)
     assert isinstance(result, RequestError)
     assert result.code == "F218"
-    assert result.reason.endswith("; the last time: the server failed (HTTP 500: boom)")
+    assert result.reason.endswith("; the last error: the server failed (HTTP 500: boom)")
 
 
-async def test_a_call_of_two_servers_of_which_none_is_there_ends_within_seconds() -> None:
+async def test_call_two_absent_servers_fails_within_seconds() -> None:
     async with opened(endpoints(nobody(), nobody())) as fleet:
         refused = await only(fleet, call("writer"))
         assert fleet._clock.monotonic() < 10
@@ -93,7 +93,7 @@ async def test_a_call_of_two_servers_of_which_none_is_there_ends_within_seconds(
     assert refused.code == "F203"
 
 
-async def test_one_that_starts_later_than_the_program_is_waited_for_where_its_entry_says_so() -> None:
+async def test_endpoint_starts_within_is_awaited() -> None:
     url, told, listening = nobody(), [], []
     play = in_turn(
         answers(b"", "502 Bad Gateway"),
@@ -112,10 +112,10 @@ async def test_one_that_starts_later_than_the_program_is_waited_for_where_its_en
         assert isinstance(done, CallResult)
         assert 5 < fleet._clock.monotonic() < 12
         (await listening[0]).close()
-    assert told == [f"s0 at {url}/v1 is not there yet: waiting for at most 300 s"]
+    assert told == [f"s0 at {url}/v1 does not answer yet: waiting for at most 300 s"]
 
 
-async def test_one_that_does_not_come_in_its_time_is_waited_for_once() -> None:
+async def test_endpoint_starts_within_expired_is_awaited_once() -> None:
     async with opened(endpoints(nobody(), starts_within=300)) as fleet:
         for _call in range(2):
             refused = await only(fleet, call("writer"))
@@ -127,10 +127,10 @@ async def test_one_that_does_not_come_in_its_time_is_waited_for_once() -> None:
 BUSY = answers(b'{"error": {"message": "slow down"}}', "429 Too Many Requests", "Retry-After: 1")
 
 
-async def test_one_that_is_busy_for_good_ends_the_calls_and_says_so_on_the_way() -> None:
+async def test_endpoint_busy_forever_fails_calls_with_progress() -> None:
     told: list[Progress] = []
     async with raw_server(BUSY) as server, sending(endpoints(server.url), told.append) as (sender, clock):
-        for _attempt in range(3):  # as the engine makes them
+        for _attempt in range(3):  # attempts as the engine makes them
             result = await ModelClient(sender).chat("s0", CHAT, seconds=600)
             assert isinstance(result, RequestError)
             assert (result.code, result.retryable) == ("F204", True)
@@ -138,7 +138,7 @@ async def test_one_that_is_busy_for_good_ends_the_calls_and_says_so_on_the_way()
     assert [progress.message for progress in told] == ["s0: the server is too busy (HTTP 429: slow down); trying again"]
 
 
-async def test_the_wait_is_told_after_some_seconds() -> None:
+async def test_endpoint_wait_is_reported() -> None:
     told: list[float] = []
     play = in_turn(BUSY, BUSY, BUSY, answers(chat_answer("yes")), *[BUSY] * 8, answers(chat_answer("yes")))
     async with (
@@ -153,7 +153,7 @@ async def test_the_wait_is_told_after_some_seconds() -> None:
     assert 2 < told[0] - began < 6
 
 
-async def test_one_that_answers_others_in_between_is_waited_for() -> None:
+async def test_endpoint_answering_others_is_awaited() -> None:
     play = in_turn(*[BUSY, BUSY, BUSY, answers(chat_answer("yes"))] * 40)
     async with raw_server(play) as server, sending(endpoints(server.url)) as (sender, clock):
         for _ in range(40):
@@ -161,7 +161,7 @@ async def test_one_that_answers_others_in_between_is_waited_for() -> None:
     assert sum(clock.slept) > 100
 
 
-async def test_what_was_said_long_ago_is_not_held_against_a_server() -> None:
+async def test_endpoint_old_failures_are_forgotten() -> None:
     async with raw_server(BUSY) as server, sending(endpoints(server.url)) as (sender, clock):
         await ModelClient(sender).chat("s0", CHAT, seconds=600)
         await clock.sleep(3600)
@@ -170,7 +170,7 @@ async def test_what_was_said_long_ago_is_not_held_against_a_server() -> None:
     assert len(server.visits) > before + 10
 
 
-async def test_a_pause_that_may_be_asked_for_is_kept_though_it_is_longer() -> None:
+async def test_endpoint_retry_after_longer_than_limit_is_kept() -> None:
     limits = FleetLimits(retry_after_seconds=300)
     play = in_turn(answers(b"", "503 Busy", "Retry-After: 200"), answers(chat_answer("yes")))
     async with raw_server(play) as server, sending(endpoints(server.url, limits=limits)) as (sender, clock):
@@ -178,7 +178,7 @@ async def test_a_pause_that_may_be_asked_for_is_kept_though_it_is_longer() -> No
     assert clock.slept == [200]
 
 
-async def test_where_all_servers_of_a_call_are_busy_for_good_it_ends() -> None:
+async def test_call_all_servers_busy_forever_fails() -> None:
     async with raw_server(BUSY) as one, raw_server(BUSY) as two, opened(endpoints(one.url, two.url)) as fleet:
         refused = await only(fleet, call("writer"))
         assert fleet._clock.monotonic() < 150
@@ -187,7 +187,7 @@ async def test_where_all_servers_of_a_call_are_busy_for_good_it_ends() -> None:
 
 
 @pytest.mark.parametrize("said", ["429 Too Many Requests", "500 Internal Server Error", "404 Not Found"])
-async def test_one_that_is_there_is_not_waited_for_whatever_it_thinks_of_the_question(said: str) -> None:
+async def test_endpoint_any_answer_ends_wait(said: str) -> None:
     async def play(visit: Visit) -> None:
         await (visit.answer(b"", said) if visit.head.startswith("GET") else visit.answer(chat_answer("yes")))
 

@@ -1,4 +1,4 @@
-"""The call estimator: bounds that hold, and keys that say all that an answer depends on and nothing else."""
+"""The call estimator: valid bounds, and memo keys that contain all that an answer depends on and nothing else."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ def reader(**settings: Any) -> Card:
 
 
 @given(st.lists(st.text(max_size=40)))
-def test_the_bound_is_no_less_than_the_bytes_of_any_spelling(texts: list[str]) -> None:
+def test_prompt_bound_covers_any_normalization(texts: list[str]) -> None:
     most = max_prompt_tokens([ChatMessage("user", text) for text in texts], 0)
     assert most >= sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
     assert most >= sum(len(unicodedata.normalize("NFC", text).encode("utf-8", "surrogatepass")) for text in texts)
 
 
-def test_the_bound_covers_instructions_inputs_and_feedback() -> None:
+def test_prompt_bound_covers_all_parts() -> None:
     short, long, again = (
         estimator().estimate(one).prompt_tokens
         for one in (call(), call(inputs={"text": "é" * 100}), call(feedback=("no",)))
@@ -70,7 +70,7 @@ def test_the_bound_covers_instructions_inputs_and_feedback() -> None:
     assert again > short
 
 
-def test_a_chat_template_with_a_prompt_of_its_own_is_counted() -> None:
+def test_prompt_bound_includes_template_tokens() -> None:
     usual, talkative = (
         estimator(endpoints("http://127.0.0.1:1", template_tokens=tokens)).estimate(call()) for tokens in (96, 400)
     )
@@ -78,12 +78,12 @@ def test_a_chat_template_with_a_prompt_of_its_own_is_counted() -> None:
 
 
 @pytest.mark.parametrize(("asked", "most", "least"), [(None, 64, 9), (20, 20, 9), (5, 5, 5), (1000, 64, 9)])
-def test_the_output_is_bounded_by_the_card_and_the_call(asked: int | None, most: int, least: int) -> None:
+def test_output_bound_of_card_and_call(asked: int | None, most: int, least: int) -> None:
     measure = estimator().estimate(call(max_output=asked))
     assert (measure.max_output, measure.min_output) == (most, least)
 
 
-def test_what_no_model_is_asked_for_is_not_measured() -> None:
+def test_estimate_without_model_is_empty() -> None:
     broken = Card.declare("broken", input=TEXT, output={"type": "string"}, prompt="{{ text.no.such }}")
     code = reader().model_copy(update={"name": "code", "kind": "python"})
     asked = [call(name="nobody"), call(version="0" * 32), call(name="broken"), call(name="code")]
@@ -94,7 +94,7 @@ SAME = [{"node": "m"}, {"run": "s"}, {"attempt": 2}, {"priority": 3}, {"max_outp
 
 
 @pytest.mark.parametrize("changed", SAME)
-def test_the_key_does_not_depend_on_where_a_call_stands(changed: dict[str, Any]) -> None:
+def test_fleet_memo_key_ignores_node_and_run(changed: dict[str, Any]) -> None:
     assert estimator().estimate(call(**changed)).memo_key == estimator().estimate(call()).memo_key != ""
 
 
@@ -108,7 +108,7 @@ def test_the_key_does_not_depend_on_where_a_call_stands(changed: dict[str, Any])
         {"sample": 1},
     ],
 )
-def test_the_key_depends_on_what_is_asked(changed: dict[str, Any]) -> None:
+def test_fleet_memo_key_depends_on_content(changed: dict[str, Any]) -> None:
     assert estimator().estimate(call(**changed)).memo_key not in ("", estimator().estimate(call()).memo_key)
 
 
@@ -125,11 +125,11 @@ def test_the_key_depends_on_what_is_asked(changed: dict[str, Any]) -> None:
         estimator(REMOTE, reader(sampling={"temperature": 0.5, "seed": 1})),
     ],
 )
-def test_the_key_depends_on_who_is_asked(other: CallEstimator) -> None:
+def test_fleet_memo_key_depends_on_callee(other: CallEstimator) -> None:
     assert other.estimate(call()).memo_key not in ("", estimator().estimate(call()).memo_key)
 
 
-def test_the_larger_model_has_keys_of_its_own() -> None:
+def test_memo_key_escalated_differs() -> None:
     config = endpoints("http://127.0.0.1:1", "http://127.0.0.1:2", revision="1")
     config = config.model_copy(update={"models": {"base": "s0", "big": "s1"}, "escalate": "big"})
     memos = {estimator(config).estimate(call(tier=tier)).memo_key for tier in (0, 1, 2)}
@@ -148,7 +148,7 @@ def test_the_larger_model_has_keys_of_its_own() -> None:
     ],
     ids=["no revision", "no seed", "no model", "no larger model", "no JSON", "no clearance"],
 )
-def test_what_may_be_answered_otherwise_is_never_remembered(unsure: CallEstimator, asked: CallRequest) -> None:
+def test_memo_key_random_answer_has_none(unsure: CallEstimator, asked: CallRequest) -> None:
     assert unsure.estimate(asked).memo_key == ""
 
 
@@ -167,7 +167,7 @@ def local(folder: Path, tmp_path: Path, **server: Any) -> CallEstimator:
     )
 
 
-def test_weights_that_change_change_the_key(tmp_path: Path) -> None:
+def test_memo_key_changed_weights_differ(tmp_path: Path) -> None:
     first = local(weights(tmp_path / "w"), tmp_path).estimate(call()).memo_key
     same = local(tmp_path / "w", tmp_path).estimate(call()).memo_key
     other = local(weights(tmp_path / "w", b"{} "), tmp_path).estimate(call()).memo_key
@@ -175,7 +175,7 @@ def test_weights_that_change_change_the_key(tmp_path: Path) -> None:
     assert other not in ("", first)
 
 
-def test_how_weights_are_served_is_part_of_the_key(tmp_path: Path) -> None:
+def test_memo_key_serving_settings_differ(tmp_path: Path) -> None:
     folder = weights(tmp_path / "w")
     servers = [
         local(folder, tmp_path, **more) for more in ({}, {"dtype": "float16"}, {"device": "cpu"}, {"port": 5000})
@@ -185,14 +185,14 @@ def test_how_weights_are_served_is_part_of_the_key(tmp_path: Path) -> None:
     assert memos[0] == memos[3]
 
 
-def test_weights_that_are_not_here_have_no_key_until_they_are(tmp_path: Path) -> None:
+def test_memo_key_missing_weights_has_none(tmp_path: Path) -> None:
     one = local(tmp_path / "w", tmp_path)
     assert one.estimate(call()).memo_key == ""
     weights(tmp_path / "w")
     assert one.estimate(call()).memo_key != ""
 
 
-def test_an_adapter_is_known_by_its_weights(tmp_path: Path) -> None:
+def test_memo_key_adapter_by_its_weights(tmp_path: Path) -> None:
     memos = set()
     for content in (b"a", b"b", b"a"):
         folder = tmp_path / "skill"
@@ -214,13 +214,13 @@ def test_an_adapter_is_known_by_its_weights(tmp_path: Path) -> None:
 
 
 def replaced(file: Path, content: bytes) -> None:
-    """As a promotion does it: a new file in the place of the old one."""
+    """Replaces a file by a new one, as a promotion does."""
     file.with_name("new").write_bytes(content)
     os.replace(file.with_name("new"), file)
 
 
 @pytest.mark.parametrize("file", ["adapter_model.safetensors", "adapter_config.json"])
-def test_an_adapter_that_is_replaced_while_the_process_runs_has_another_key(file: str, tmp_path: Path) -> None:
+def test_memo_key_replaced_adapter_differs(file: str, tmp_path: Path) -> None:
     folder = tmp_path / "skill"
     folder.mkdir()
     for name in ("adapter_model.safetensors", "adapter_config.json"):
@@ -238,6 +238,6 @@ def test_an_adapter_that_is_replaced_while_the_process_runs_has_another_key(file
     assert one.estimate(call()).memo_key == before
 
 
-def test_a_run_of_an_earlier_card_is_measured_by_it() -> None:
+def test_estimate_old_card_version_is_used() -> None:
     older = reader(max_output=7)
     assert estimator(cards_by_digest={older.digest: older}).estimate(call(version=older.digest)).max_output == 7

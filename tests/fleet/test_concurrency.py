@@ -1,4 +1,4 @@
-"""The gate lets in so many and no more, by priority; the breaker leaves a failing server alone."""
+"""The concurrency gate with its limit and priorities, and the circuit breaker."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from orchestra.fleet.concurrency import AdaptiveLimit, CircuitBreaker, Concurren
 from orchestra.fleet.scheduling import QueueRequest
 
 
-async def test_the_gate_never_lets_in_more_than_its_limit() -> None:
+async def test_gate_never_exceeds_limit() -> None:
     gate, most = ConcurrencyGate(AdaptiveLimit(3)), 0
 
     async def visit() -> None:
@@ -22,7 +22,7 @@ async def test_the_gate_never_lets_in_more_than_its_limit() -> None:
     assert (most, gate.in_flight) == (3, 0)
 
 
-async def test_who_waits_goes_in_by_priority_then_by_order() -> None:
+async def test_gate_admits_by_priority_then_order() -> None:
     gate, order = ConcurrencyGate(AdaptiveLimit(1)), list[str]()
     first = await gate.enter()
 
@@ -40,7 +40,7 @@ async def test_who_waits_goes_in_by_priority_then_by_order() -> None:
     assert order == ["first", "late", "later"]
 
 
-async def test_a_cancelled_visitor_leaves_no_hole() -> None:
+async def test_gate_cancelled_waiter_is_skipped() -> None:
     gate = ConcurrencyGate(AdaptiveLimit(1))
     first = await gate.enter()
     waiting = asyncio.create_task(gate.enter())
@@ -52,7 +52,7 @@ async def test_a_cancelled_visitor_leaves_no_hole() -> None:
     assert gate.in_flight == 1
 
 
-async def test_a_visitor_cancelled_in_the_moment_of_entry_gives_its_place_back() -> None:
+async def test_gate_cancelled_at_entry_returns_permit() -> None:
     gate = ConcurrencyGate(AdaptiveLimit(1))
     first = await gate.enter()
     waiting = asyncio.create_task(gate.enter())
@@ -63,7 +63,7 @@ async def test_a_visitor_cancelled_in_the_moment_of_entry_gives_its_place_back()
     assert gate.in_flight == 0
 
 
-async def test_a_held_gate_lets_nobody_in_until_it_is_released() -> None:
+async def test_gate_paused_admits_none_until_resumed() -> None:
     gate = ConcurrencyGate(AdaptiveLimit(2))
     gate.pause()
     assert gate.try_enter() is None
@@ -77,7 +77,7 @@ async def test_a_held_gate_lets_nobody_in_until_it_is_released() -> None:
     await asyncio.wait_for(waiting[2], 60)
 
 
-def test_the_breaker_opens_after_failures_in_a_row_and_lets_one_through_after_its_pause() -> None:
+def test_breaker_opens_then_admits_one_trial() -> None:
     breaker = CircuitBreaker(threshold=3, initial_pause=2)
     for _ in range(3):
         assert breaker.acquire(0) == 0
@@ -89,7 +89,7 @@ def test_the_breaker_opens_after_failures_in_a_row_and_lets_one_through_after_it
     assert breaker.acquire(2) == 0
 
 
-def test_pauses_double_while_the_server_stays_away() -> None:
+def test_breaker_failed_trials_double_pause() -> None:
     breaker, now, pauses = CircuitBreaker(threshold=1, initial_pause=1, max_pause=5), 0.0, []
     for _ in range(5):
         assert breaker.acquire(now) == 0
@@ -99,7 +99,7 @@ def test_pauses_double_while_the_server_stays_away() -> None:
     assert pauses == [1, 2, 4, 5, 5]
 
 
-def test_what_was_under_way_when_the_breaker_opened_makes_no_pause_longer() -> None:
+def test_breaker_late_failures_keep_pause() -> None:
     breaker = CircuitBreaker(threshold=5, initial_pause=1)
     for _ in range(16):
         breaker.record_failure(0, trial=False)
@@ -111,7 +111,7 @@ def test_what_was_under_way_when_the_breaker_opened_makes_no_pause_longer() -> N
     assert breaker.acquire(1) == 2
 
 
-def test_to_ask_for_the_pause_takes_no_permission() -> None:
+def test_breaker_remaining_pause_takes_no_permission() -> None:
     breaker = CircuitBreaker(threshold=1, initial_pause=1)
     breaker.record_failure(0)
     assert [breaker.remaining_pause(0.25), breaker.remaining_pause(1), breaker.remaining_pause(1)] == [0.75, 0, 0]
@@ -119,7 +119,7 @@ def test_to_ask_for_the_pause_takes_no_permission() -> None:
     assert breaker.remaining_pause(1) > 0, "one at a time"
 
 
-def test_a_cancelled_trial_lets_the_next_one_try() -> None:
+def test_breaker_cancelled_trial_allows_next() -> None:
     breaker = CircuitBreaker(threshold=1, initial_pause=1)
     breaker.record_failure(0)
     assert breaker.acquire(1) == 0

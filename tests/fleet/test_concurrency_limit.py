@@ -1,4 +1,4 @@
-"""The limit of requests at once: between one and the most, lower by overload alone, once per round trip, and up again."""
+"""The adaptive limit: its range, its decrease by overload only, once per round trip, and its growth."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from orchestra.fleet.concurrency import PLATEAU, AdaptiveLimit, InFlightRequest,
 
 
 def batch(limit: AdaptiveLimit, outcomes: list[RequestOutcome]) -> None:
-    """Requests that are sent together, and end in this way."""
+    """Sends requests together, and ends them with this outcome."""
     flights = [limit.record_sent(at + 1) for at in range(len(outcomes))]
     for flight, outcome in zip(flights, outcomes, strict=True):
         limit.record_finished(flight, outcome)
 
 
 def rounds(limit: AdaptiveLimit, number: int, capacity: int = 1 << 20) -> None:
-    """So many round trips of a server that is kept full, and rejects what exceeds its capacity."""
+    """Simulates round trips of a saturated server that rejects requests above its capacity."""
     flights: deque[InFlightRequest] = deque()
     for _ in range(number * limit.limit):
         while len(flights) < limit.limit:
@@ -36,7 +36,7 @@ def rounds(limit: AdaptiveLimit, number: int, capacity: int = 1 << 20) -> None:
     most=st.integers(1, 64),
     events=st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["success", "rejected", "ignored"]))),
 )
-def test_the_limit_stays_between_one_and_the_most(most: int, events: list[tuple[int, RequestOutcome]]) -> None:
+def test_limit_stays_between_one_and_maximum(most: int, events: list[tuple[int, RequestOutcome]]) -> None:
     limit, flights = AdaptiveLimit(most), deque[InFlightRequest]()
     for sent, outcome in events:
         flights.extend(limit.record_sent(len(flights) + 1) for _ in range(sent))
@@ -46,16 +46,14 @@ def test_the_limit_stays_between_one_and_the_most(most: int, events: list[tuple[
 
 
 @given(most=st.integers(8, 64), rejected=st.integers(0, 64))
-def test_a_flight_decreases_the_limit_once_and_only_if_more_than_a_quarter_is_rejected(
-    most: int, rejected: int
-) -> None:
+def test_limit_overloaded_round_decreases_once(most: int, rejected: int) -> None:
     limit, rejected = AdaptiveLimit(most), min(rejected, most)
     outcomes: list[RequestOutcome] = ["rejected"] * rejected
     batch(limit, outcomes + ["success"] * (most - rejected))
     assert limit.limit == (most if rejected <= 2 + most / 4 else int(0.7 * most))
 
 
-def test_rejections_of_what_was_sent_before_a_decrease_are_not_counted_again() -> None:
+def test_limit_rejections_before_decrease_are_ignored() -> None:
     limit = AdaptiveLimit(64)
     early = [limit.record_sent(at + 1) for at in range(64)]
     batch(limit, ["rejected"] * 40)
@@ -65,14 +63,14 @@ def test_rejections_of_what_was_sent_before_a_decrease_are_not_counted_again() -
     assert limit.limit == lower
 
 
-def test_requests_that_say_nothing_about_load_change_nothing() -> None:
+def test_limit_ignored_outcomes_change_nothing() -> None:
     limit = AdaptiveLimit(16)
     batch(limit, ["ignored"] * 16)
     assert limit.limit == 16
 
 
 @pytest.mark.parametrize("capacity", [1, 2, 5, 12, 30, 50])
-def test_the_limit_stays_at_the_capacity_that_is_known(capacity: int) -> None:
+def test_limit_stays_at_known_capacity(capacity: int) -> None:
     limit = AdaptiveLimit(64)
     rounds(limit, 60, capacity)
     seen = set[int]()
@@ -83,7 +81,7 @@ def test_the_limit_stays_at_the_capacity_that_is_known(capacity: int) -> None:
     assert max(seen) <= capacity + 8
 
 
-def test_the_limit_is_at_the_top_again_soon_after_an_overload() -> None:
+def test_limit_recovers_soon_after_overload() -> None:
     limit = AdaptiveLimit(64)
     rounds(limit, 60, 4)
     assert limit.limit <= 8
@@ -91,7 +89,7 @@ def test_the_limit_is_at_the_top_again_soon_after_an_overload() -> None:
     assert limit.limit == 64
 
 
-def test_a_limit_that_is_not_reached_does_not_grow() -> None:
+def test_limit_not_reached_does_not_grow() -> None:
     limit = AdaptiveLimit(64)
     batch(limit, ["rejected"] * 64)
     lower = limit.limit

@@ -1,4 +1,4 @@
-"""A fleet file says what a fleet is; what it says wrongly is refused at its place."""
+"""Fleet files: valid configurations, and errors with their locations."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ models: {base: far}
 
 
 def parsed(text: str) -> Endpoint:
-    """The endpoint of a fleet that has one."""
+    """Returns the endpoint of a fleet with one endpoint."""
     (server,) = parse_config(text, "fleet.yaml").servers.values()
     assert isinstance(server, Endpoint)
     return server
@@ -47,26 +47,26 @@ def faults(text: str) -> list[InputError]:
 
 
 @pytest.mark.parametrize("name", ["laptop", "endpoint", "gpu-24g", "gpu-80g"])
-def test_packaged_fleets_are_valid(name: str) -> None:
+def test_config_packaged_fleets_are_valid(name: str) -> None:
     config = read_config(CONFIGS / f"{name}.yaml")
     assert config.servers_for("base")
 
 
-def test_the_large_fleet_has_four_families_within_one_gpu() -> None:
+def test_config_large_fleet_fits_one_gpu() -> None:
     servers = read_config(CONFIGS / "gpu-80g.yaml").local_servers.values()
     assert {server.model.split("/")[0] for server in servers} == {"Qwen", "google", "meta-llama", "microsoft"}
     assert all(server.max_loras for server in servers)
     assert sum(server.gpu_memory_utilization or 1 for server in servers) < 0.95
 
 
-def test_the_laptop_fleet_pins_its_weights_and_has_slots() -> None:
+def test_config_laptop_fleet_pins_weights_and_has_slots() -> None:
     server = read_config(CONFIGS / "laptop.yaml").local_servers["smol"]
     assert server.weights.licence == "Apache-2.0"
     assert server.weights.sources[0].model_dump()["sha256"]
     assert server.max_loras > 1
 
 
-def test_an_unknown_key_is_shown_where_it_stands_with_the_nearest_one() -> None:
+def test_config_unknown_key_has_location_and_suggestion() -> None:
     (fault,) = faults(LOCAL.replace("max_model_len", "max_modellen: 4\n    max_model_len"))
     assert fault.code == "F100"
     assert fault.location is not None
@@ -86,17 +86,17 @@ def test_an_unknown_key_is_shown_where_it_stands_with_the_nearest_one() -> None:
         ("member: model.gguf", "under `weights:`, at a local server"),
     ],
 )
-def test_a_key_that_stands_elsewhere_is_told_where(line: str, place: str) -> None:
+def test_config_misplaced_key_has_hint(line: str, place: str) -> None:
     (fault,) = faults(LOCAL.replace("device: cpu", line))
     assert (fault.code, fault.hint) == ("F100", f"`{line.split(':')[0]}:` stands {place}")
 
 
-def test_all_faults_of_a_file_are_told_at_once() -> None:
+def test_config_reports_all_errors() -> None:
     found = faults(LOCAL.replace("1024", "-3").replace("device: cpu", "device: tpu"))
     assert {fault.message.split(":")[0] for fault in found} == {"servers.one.max_model_len", "servers.one.device"}
 
 
-def test_a_model_on_a_server_that_is_not_there_names_the_nearest() -> None:
+def test_config_unknown_server_has_suggestion() -> None:
     (fault,) = faults(LOCAL.replace("base: one", "base: ona"))
     assert "did you mean 'one'?" in fault.message
     assert fault.message.startswith("models.base names the server 'ona'")
@@ -104,7 +104,7 @@ def test_a_model_on_a_server_that_is_not_there_names_the_nearest() -> None:
     assert fault.location.text[fault.location.column - 1 :].startswith("ona")
 
 
-def test_a_larger_model_that_is_not_there_is_told_where_it_is_named() -> None:
+def test_config_unknown_escalation_has_location() -> None:
     for line, named in (("escalate: bsae", "bsae"), ("escalate: [base, base]", "base]")):
         (fault,) = faults(LOCAL + line + "\n")
         assert fault.message.startswith("escalate names the model")
@@ -119,7 +119,7 @@ def test_a_larger_model_that_is_not_there_is_told_where_it_is_named() -> None:
         ("api_key: ''", "env:NAME"),
     ],
 )
-def test_a_secret_itself_is_refused_and_not_repeated(line: str, word: str) -> None:
+def test_config_literal_secret_is_refused_and_hidden(line: str, word: str) -> None:
     (fault,) = faults(REMOTE.replace("model: m}", f"model: m, {line}}}"))
     assert word in fault.hint
     assert "sk-1234" not in fault.message
@@ -129,7 +129,7 @@ def test_a_secret_itself_is_refused_and_not_repeated(line: str, word: str) -> No
     "url",
     ["https://user:pass@example.com/v1", "https://example.com/v1?key=1", "ftp://example.com", "file:///etc/passwd"],
 )
-def test_addresses_with_credentials_queries_or_other_schemes_are_refused(url: str) -> None:
+def test_config_invalid_address_parts_are_refused(url: str) -> None:
     assert faults(REMOTE.replace("https://example.com/v1", url))
 
 
@@ -139,17 +139,17 @@ def test_addresses_with_credentials_queries_or_other_schemes_are_refused(url: st
         ("127.0.0.1:99999", "Port out of range"),
         ("127.0.0.1:0", "Port out of range"),
         ("127.0.0.1:http", "Port could not be cast"),
-        ("x" * 70, "is no name of a host"),
-        ("a..b", "is no name of a host"),
+        ("x" * 70, "is not a host name"),
+        ("a..b", "is not a host name"),
     ],
 )
-def test_addresses_to_which_nobody_can_connect_are_refused(host: str, says: str) -> None:
+def test_config_impossible_addresses_are_refused(host: str, says: str) -> None:
     (fault,) = faults(REMOTE.replace("example.com", host))
     assert (fault.code, says in fault.message) == ("F100", True)
 
 
 @pytest.mark.parametrize("host", ["[::1]:80", "münchen.example", "my_server:8000"])
-def test_addresses_of_any_kind_of_host_are_taken(host: str) -> None:
+def test_config_all_host_kinds_are_accepted(host: str) -> None:
     assert parse_config(REMOTE.replace("example.com", host), "fleet.yaml")
 
 
@@ -169,9 +169,7 @@ OWN_HOSTS = st.sampled_from(["127.0.0.1", "localhost", "[::1]"])
     st.booleans(),
     st.sampled_from([None, False, True]),
 )
-def test_a_key_travels_over_plain_http_only_where_the_server_says_so(
-    host: str, scheme: str, key: bool, insecure: bool | None
-) -> None:
+def test_config_key_over_http_needs_insecure_http(host: str, scheme: str, key: bool, insecure: bool | None) -> None:
     said = (
         "m"
         + (", api_key: env:KEY" if key else "")
@@ -190,7 +188,7 @@ def test_a_key_travels_over_plain_http_only_where_the_server_says_so(
         assert parsed(text).insecure_http is bool(insecure)
 
 
-def test_an_endpoint_is_external_and_public_unless_it_says_otherwise() -> None:
+def test_config_endpoint_defaults_external_and_public() -> None:
     far = parse_config(REMOTE, "fleet.yaml").servers["far"]
     assert isinstance(far, Endpoint)
     assert (far.external, far.label) == (True, "public")
@@ -198,7 +196,7 @@ def test_an_endpoint_is_external_and_public_unless_it_says_otherwise() -> None:
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
 @pytest.mark.parametrize(("slots", "fits"), [(0, False), (1, True)])
-def test_a_server_needs_a_slot_for_each_of_its_adapters(device: str, slots: int, fits: bool) -> None:
+def test_config_server_needs_slot_per_adapter(device: str, slots: int, fits: bool) -> None:
     text = LOCAL.replace(
         "device: cpu", f"device: {device}\n    max_loras: {slots}\n    adapters: {{reader: adapters/reader}}"
     )
@@ -208,13 +206,13 @@ def test_a_server_needs_a_slot_for_each_of_its_adapters(device: str, slots: int,
         assert "max_loras" in faults(text)[0].message
 
 
-def test_folders_are_seen_from_the_file(tmp_path: Path) -> None:
+def test_config_folders_are_relative_to_file(tmp_path: Path) -> None:
     server = parse_config(LOCAL, str(tmp_path / "fleet.yaml")).servers["one"]
     assert isinstance(server, LocalServer)
     assert server.weights.sources[0].model_dump() == {"folder": str(tmp_path / "models" / "m")}
 
 
-def test_fleets_that_ask_for_the_same_processes_share_a_digest() -> None:
+def test_config_same_processes_share_digest() -> None:
     base = parse_config(LOCAL, "fleet.yaml").digest
     relabelled = LOCAL.replace("device: cpu", "device: cpu\n    label: internal").replace(
         "base: one", "base: one, small: one"
@@ -224,25 +222,25 @@ def test_fleets_that_ask_for_the_same_processes_share_a_digest() -> None:
 
 
 @pytest.mark.parametrize(("written", "first"), [("", 900.0), ("patience: 300\n", 300.0), ("patience: 5\n", 5.0)])
-def test_a_first_start_may_take_longer_unless_the_file_says_otherwise(written: str, first: float) -> None:
+def test_config_first_start_patience_default(written: str, first: float) -> None:
     assert parse_config(LOCAL + written, "fleet.yaml").first_start_patience == first
 
 
-def test_secrets_are_read_from_where_the_reference_points(tmp_path: Path) -> None:
+def test_secret_is_read_from_its_reference(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("from-a-file\n")
     assert read_secret("env:KEY", {"KEY": " from-the-environment "}) == "from-the-environment"
     assert read_secret(f"file:{tmp_path / 'key'}") == "from-a-file"
 
 
 @pytest.mark.parametrize("reference", ["env:NOT_SET", "file:/nowhere/key"])
-def test_a_secret_that_is_not_there_is_a_coded_error(reference: str) -> None:
+def test_secret_missing_is_coded_error(reference: str) -> None:
     with pytest.raises(FleetError) as caught:
         read_secret(reference, {})
     assert caught.value.code == "F105"
 
 
 @pytest.mark.parametrize("content", ["one\ntwo\n", "one\x00two"])
-def test_a_secret_that_cannot_be_sent_is_a_coded_error_and_not_repeated(content: str, tmp_path: Path) -> None:
+def test_secret_not_sendable_is_coded_error_and_hidden(content: str, tmp_path: Path) -> None:
     (tmp_path / "key").write_text(content)
     with pytest.raises(FleetError) as caught:
         read_secret(f"file:{tmp_path / 'key'}")
@@ -250,7 +248,7 @@ def test_a_secret_that_cannot_be_sent_is_a_coded_error_and_not_repeated(content:
     assert "two" not in str(caught.value)
 
 
-def test_a_file_that_cannot_be_read_is_a_coded_error(tmp_path: Path) -> None:
+def test_fleet_file_unreadable_is_coded_error(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         read_config(tmp_path / "none.yaml")
     assert caught.value.code == "F100"

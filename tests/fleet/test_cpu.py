@@ -1,4 +1,4 @@
-"""Which data type a machine gets, and how many threads compute a step."""
+"""The default data type of a machine, and the number of threads of a step."""
 
 from __future__ import annotations
 
@@ -61,19 +61,17 @@ def local(**more: Any) -> LocalServer:
         ("", "flags", "", "float32"),
     ],
 )
-def test_the_data_type_follows_the_instructions_of_the_cpu(
-    flags: str, key: str, limit: str, dtype: str, tmp_path: Path
-) -> None:
+def test_dtype_follows_cpu_instructions(flags: str, key: str, limit: str, dtype: str, tmp_path: Path) -> None:
     found = cpu.read_cpu(cpuinfo(tmp_path, flags, key), {cpu.ISA_VARIABLE: limit})
     assert (found.model, cpu.choose_dtype(found)) == ("A CPU", dtype)
 
 
-def test_a_system_without_cpuinfo_computes_in_float32(tmp_path: Path) -> None:
+def test_dtype_without_cpuinfo_is_float32(tmp_path: Path) -> None:
     assert cpu.choose_dtype(cpu.read_cpu(tmp_path / "absent", {})) == "float32"
 
 
 @given(st.booleans(), st.floats(0.1, 1e4), st.floats(0.1, 1e4))
-def test_timed_products_decide_where_they_are_clear(native: bool, bfloat16: float, float32: float) -> None:
+def test_dtype_clear_timings_decide(native: bool, bfloat16: float, float32: float) -> None:
     machine = Cpu("", frozenset({"amx_bf16"} if native else ()), 2)
     chosen = cpu.choose_dtype(machine, MatmulSpeeds(bfloat16, float32))
     if bfloat16 >= cpu.OVERRIDE_RATIO * float32:
@@ -97,7 +95,7 @@ def test_timed_products_decide_where_they_are_clear(native: bool, bfloat16: floa
         (ZEN_3, {"quantization": "auto", "device": "gpu"}, "auto", None),
     ],
 )
-def test_auto_is_8_bits_only_on_a_cpu_with_avx2_and_without_bfloat16(
+def test_auto_quantization_needs_avx2_without_bfloat16(
     flags: str,
     given: dict[str, Any],
     dtype: str,
@@ -111,9 +109,7 @@ def test_auto_is_8_bits_only_on_a_cpu_with_avx2_and_without_bfloat16(
     assert (found.dtype, found.quantization) == (dtype, quantization)
 
 
-def test_speeds_are_measured_once_and_a_damaged_file_counts_as_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_speeds_are_cached_and_damaged_file_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
     def run(*_: Any, **__: Any) -> Any:
@@ -129,9 +125,7 @@ def test_speeds_are_measured_once_and_a_damaged_file_counts_as_none(
     assert cpu.ensure_speeds(tmp_path) == MatmulSpeeds(10.0, 40.0)
 
 
-def test_what_a_machine_computes_in_is_part_of_the_digest_of_its_models(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_server_digest_includes_dtype(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ModelDigests, "_weights_digest", lambda *_: "the same files")
     monkeypatch.delenv(cpu.ISA_VARIABLE, raising=False)
     found = set()
@@ -142,7 +136,7 @@ def test_what_a_machine_computes_in_is_part_of_the_digest_of_its_models(
 
 
 class Machine:
-    """Clocks of a machine with two cores, of which other programs want `busy`."""
+    """Clocks of a machine with two cores, of which other programs use `busy`."""
 
     def __init__(self) -> None:
         self.now = self.waited = self.idle = 0.0
@@ -158,7 +152,7 @@ class Machine:
         return policy.update(start, self.read())
 
 
-def test_one_thread_computes_while_another_program_wants_the_core_and_all_compute_afterwards() -> None:
+def test_thread_policy_contended_core_uses_one_thread() -> None:
     machine, policy = Machine(), ThreadPolicy(2)
     assert [machine.step(policy, 0) for _ in range(50)] == [2] * 50
     assert machine.step(policy, 1) == 1, "after a single step"
@@ -168,7 +162,7 @@ def test_one_thread_computes_while_another_program_wants_the_core_and_all_comput
     assert back.index(2) * 0.05 < 2 * MIN_PAUSE + 0.5
 
 
-def test_drops_that_follow_each_other_make_the_pauses_longer() -> None:
+def test_thread_policy_repeated_drops_lengthen_pause() -> None:
     machine, policy = Machine(), ThreadPolicy(2)
     lengths = []
     for _ in range(4):
@@ -182,7 +176,7 @@ def test_drops_that_follow_each_other_make_the_pauses_longer() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0.001, 1.0)), max_size=200), st.integers(2, 8))
-def test_a_step_that_waited_for_cores_is_followed_by_one_thread(steps: list[tuple[float, float]], most: int) -> None:
+def test_thread_policy_waiting_step_drops_to_one(steps: list[tuple[float, float]], most: int) -> None:
     machine, policy = Machine(), ThreadPolicy(most)
     for share, seconds in steps:
         before, start = policy.threads, machine.read()
@@ -197,14 +191,14 @@ def test_a_step_that_waited_for_cores_is_followed_by_one_thread(steps: list[tupl
             assert threads == most
 
 
-def test_the_clocks_of_linux_never_go_back() -> None:
+def test_read_clocks_never_go_back() -> None:
     first, second = read_clocks(), read_clocks()
     assert second.now > first.now
     assert second.waited >= first.waited
     assert second.idle >= first.idle
 
 
-def test_a_system_without_scheduler_statistics_is_recognised(tmp_path: Path) -> None:
+def test_scheduler_statistics_missing_is_detected(tmp_path: Path) -> None:
     assert not has_scheduler_statistics(tmp_path)
     (tmp_path / "schedstat").write_text("1 2 3")
     assert has_scheduler_statistics(tmp_path)

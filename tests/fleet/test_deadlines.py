@@ -1,4 +1,4 @@
-"""The time of a node is up: the fleet notices before the engine stops waiting, so that a server that hangs is known."""
+"""Timeouts of nodes: the fleet's timeout ends before the engine's, so that a hanging server is detected."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ nodes:
 
 
 async def done(fleet: Fleet) -> list[str | None]:
-    """Runs the workflow; gives how each attempt ended."""
+    """Runs the workflow, and returns the result of each attempt."""
     engine = Engine(SystemClock(), MemoryJournal(), fleet)
     program = compile_graph(read(WAITING, "waiting.yaml").graph, Catalog(agents={"writer": WRITER.contract}))
     run = engine.start(program, RunRequest(inputs={"text": "hard"}, graph="0" * 32))
@@ -41,7 +41,7 @@ async def done(fleet: Fleet) -> list[str | None]:
 
 
 @pytest.mark.parametrize(("short_timeout", "told"), [(0.1, 2), (5.0, 0)])
-async def test_a_server_that_hangs_is_known_by_the_timeouts_of_nodes_that_had_some_time(
+async def test_hanging_server_is_detected_by_long_timeouts(
     short_timeout: float, told: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "SHORT_TIMEOUT", short_timeout)
@@ -58,7 +58,7 @@ async def test_a_server_that_hangs_is_known_by_the_timeouts_of_nodes_that_had_so
     assert suspected == ["s0"] * told
 
 
-async def test_a_server_that_starts_for_too_long_is_told_of(
+async def test_slow_start_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def ready(*_: object) -> None:

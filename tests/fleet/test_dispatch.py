@@ -1,4 +1,6 @@
-"""Calls to agents become requests to the best server, and their answers values of the card's type; no fault is raised."""
+"""Dispatch: calls to agents become requests to the best server, responses become typed values, and errors
+are values.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,7 @@ nodes:
 """
 
 
-async def test_a_call_becomes_a_value_of_the_cards_type_with_its_cost_and_its_bytes() -> None:
+async def test_call_returns_typed_value_cost_and_bytes() -> None:
     async with raw_server(says('{"answer": "yes"}')) as server, opened(endpoints(server.url)) as fleet:
         done = await only(fleet, call())
     assert isinstance(done, CallResult)
@@ -57,7 +59,7 @@ async def test_a_call_becomes_a_value_of_the_cards_type_with_its_cost_and_its_by
     assert json.loads(done.sent)["structured_outputs"]["json"]["required"] == ["answer"]
 
 
-async def test_a_beginning_is_gone_on_with_under_the_grammar_that_comes_along() -> None:
+async def test_call_prefix_is_continued_under_grammar() -> None:
     given = {"type": "object", "properties": {name: {"type": "string"} for name in ("text", "begun", "rules")}}
     prompt = "{{ text }}\n<!-- assistant -->\n{{ begun }}"
     drafter = Card.declare("drafter", input=given, output={"type": "string"}, prompt=prompt, grammar="rules")
@@ -76,7 +78,7 @@ async def test_a_beginning_is_gone_on_with_under_the_grammar_that_comes_along() 
     assert "continue_final_message" not in second
 
 
-async def test_samples_are_drawn_by_chance_each_with_a_seed_of_its_own() -> None:
+async def test_samples_have_temperature_and_own_seeds() -> None:
     async with raw_server(says('{"answer": "yes"}')) as server, opened(endpoints(server.url)) as fleet:
         for sample in (0, 1, 2):
             await only(fleet, call(sample=sample))
@@ -85,7 +87,7 @@ async def test_samples_are_drawn_by_chance_each_with_a_seed_of_its_own() -> None
 
 
 @pytest.mark.parametrize("text", ["no json", '{"answer": 5}', '{"answer": "a", "answer": "b"}', ""])
-async def test_a_text_of_another_type_is_refused_and_may_be_asked_again(text: str) -> None:
+async def test_call_wrong_type_is_retryable_error(text: str) -> None:
     async with raw_server(says(text)) as server, opened(endpoints(server.url)) as fleet:
         refused = await only(fleet, call())
     assert isinstance(refused, CallError)
@@ -95,7 +97,7 @@ async def test_a_text_of_another_type_is_refused_and_may_be_asked_again(text: st
     assert refused.received == chat_answer(text)
 
 
-async def test_calls_are_held_to_the_functions_of_their_own_call() -> None:
+async def test_function_calls_use_functions_of_the_call() -> None:
     call_type = {"type": "object", "properties": {"name": {"type": "string"}, "arguments": {"type": "object"}}}
     output = {"type": "object", "properties": {"calls": {"type": "array", "items": call_type}}, "required": ["calls"]}
     inputs = {"type": "object", "properties": {"functions": {"type": "array"}}, "required": ["functions"]}
@@ -118,12 +120,15 @@ async def test_calls_are_held_to_the_functions_of_their_own_call() -> None:
 
 
 def weighed(folder: Path, adapter: str | None) -> Card:
-    """A card with probabilities, whose calibration turns every answer to `no`; its adapter is of a base that no server here has."""
+    """Returns a card with probabilities. Its calibration turns every answer to `no`; no server here has the base of its
+    adapter.
+    """
     (folder / "adapter").mkdir(exist_ok=True)
     (folder / "adapter" / "manifest.json").write_text('{"base": "other", "sha256": "aa"}', "utf-8")
     (folder / "prompt.md").write_text("{{ question }}", "utf-8")
     (folder / "agent.yaml").write_text(
-        """{name: judge, input: {question: str}, output: {label: "Literal['yes', 'no']", p: float | null}, calibration: c.json,
+        """{name: judge, input: {question: str}, output: {label: "Literal['yes', 'no']", p: float | null},
+            calibration: c.json,
             elsewhere: prompt, computed: {p: {probability: 'yes'}}}""",
         "utf-8",
     )
@@ -138,7 +143,7 @@ def weighed(folder: Path, adapter: str | None) -> Card:
 
 
 @pytest.mark.parametrize(("adapter", "label", "sure"), [(None, "no", 0.0005), ("adapter", "yes", 0.8)])
-async def test_probabilities_are_asked_for_and_a_calibration_goes_with_its_adapter(
+async def test_call_logprobs_and_calibration_of_adapter(
     tmp_path: Path, adapter: str | None, label: str, sure: float
 ) -> None:
     said = json.loads(chat_answer("yes"))
@@ -163,12 +168,11 @@ async def test_probabilities_are_asked_for_and_a_calibration_goes_with_its_adapt
 
 
 @pytest.mark.parametrize(("choices", "most"), [(("yes", "no"), 1), (("no", "not stated"), 8)])
-async def test_a_choice_that_its_first_token_tells_is_not_written_to_its_end(
-    tmp_path: Path, choices: tuple[str, str], most: int
-) -> None:
+async def test_call_choice_stops_after_deciding_token(tmp_path: Path, choices: tuple[str, str], most: int) -> None:
     (tmp_path / "prompt.md").write_text("{{ question }}", "utf-8")
     (tmp_path / "agent.yaml").write_text(
-        f"""{{name: judge, input: {{question: str}}, output: {{label: "Literal{list(choices)}", p: float | null}}, max_output: 8,
+        f"""{{name: judge, input: {{question: str}}, output: {{label: "Literal{list(choices)}", p: float | null}},
+            max_output: 8,
             computed: {{p: {{probability: '{choices[0]}'}}}}}}""",
         "utf-8",
     )
@@ -191,7 +195,7 @@ async def test_a_choice_that_its_first_token_tells_is_not_written_to_its_end(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_vllm_is_asked_how_probable_an_answer_is_but_not_free_prose(stream: bool) -> None:
+async def test_call_logprobs_not_requested_for_prose(stream: bool) -> None:
     async with SimulatedServer("m", answer=lambda request: '{"answer": "yes"}') as server:
         async with opened(endpoints(server.url), stream=stream) as fleet:
             read, written = [(await replies(fleet, call(name)))[-1] for name in ("reader", "writer")]
@@ -217,14 +221,14 @@ async def test_vllm_is_asked_how_probable_an_answer_is_but_not_free_prose(stream
     assert (written.confidence, elsewhere.confidence) == (None, None)
 
 
-async def test_the_call_bounds_the_output_and_never_raises_the_cards_limit() -> None:
+async def test_call_max_output_never_exceeds_card() -> None:
     async with raw_server(says("x")) as server, opened(endpoints(server.url)) as fleet:
         for most in (None, 7, 100_000):
             await only(fleet, call("writer", max_output=most))
     assert [json.loads(visit.body)["max_tokens"] for visit in server.visits] == [256, 7, 256]
 
 
-async def test_chunks_come_before_the_value_where_a_stream_is_wanted() -> None:
+async def test_run_stream_yields_chunks_before_value() -> None:
     rows = [{"model": "m", "choices": [{"delta": {"content": text}}]} for text in ("hel", "lo")]
     rows.append({"model": "m", "choices": [{"delta": {}, "finish_reason": "stop"}]})
     body = b"".join(b"data: " + json.dumps(row).encode() + b"\n\n" for row in rows) + b"data: [DONE]\n\n"
@@ -239,7 +243,7 @@ async def test_chunks_come_before_the_value_where_a_stream_is_wanted() -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_closing_the_iterator_closes_the_connection(stream: bool) -> None:
+async def test_run_closed_iterator_closes_connection(stream: bool) -> None:
     came, closed = asyncio.Event(), asyncio.Event()
 
     async def play(visit: Visit) -> None:
@@ -264,7 +268,7 @@ async def test_closing_the_iterator_closes_the_connection(stream: bool) -> None:
         await asyncio.wait_for(closed.wait(), 60)
 
 
-async def test_an_agent_that_is_not_there_names_the_nearest() -> None:
+async def test_call_unknown_agent_has_suggestion() -> None:
     async with opened(endpoints("http://127.0.0.1:1")) as fleet:
         refused = await only(fleet, call("raeder"))
     assert isinstance(refused, CallError)
@@ -272,7 +276,7 @@ async def test_an_agent_that_is_not_there_names_the_nearest() -> None:
     assert "did you mean 'reader'?" in refused.reason
 
 
-async def test_a_model_that_the_fleet_has_not_says_what_to_add() -> None:
+async def test_call_unknown_model_has_hint() -> None:
     card = Card.declare("reader", input=TEXT, output=ANSWER, prompt="{{ text }}", model="bas")
     async with opened(endpoints("http://127.0.0.1:1"), {"reader": card}) as fleet:
         refused = await only(fleet, call())
@@ -281,7 +285,7 @@ async def test_a_model_that_the_fleet_has_not_says_what_to_add() -> None:
     assert "did you mean 'base'?" in refused.hint
 
 
-async def test_data_goes_to_the_server_that_is_cleared_for_it() -> None:
+async def test_call_label_selects_cleared_server() -> None:
     async with raw_server(says("far")) as far, raw_server(says("near")) as near:
         config = endpoints(far.url, near.url)
         servers = {"s0": config.servers["s0"].model_copy(update={"label": "public"}), "s1": config.servers["s1"]}
@@ -293,7 +297,7 @@ async def test_data_goes_to_the_server_that_is_cleared_for_it() -> None:
 
 
 @pytest.mark.parametrize(("card_label", "server_label"), [("restricted", "internal"), ("internal", "restricted")])
-async def test_where_nobody_is_cleared_nothing_is_sent(card_label: str, server_label: str) -> None:
+async def test_call_no_cleared_server_sends_nothing(card_label: str, server_label: str) -> None:
     card = Card.declare("reader", input=TEXT, output=ANSWER, prompt="{{ text }}", label=card_label)
     async with (
         raw_server(says("x")) as server,
@@ -304,7 +308,7 @@ async def test_where_nobody_is_cleared_nothing_is_sent(card_label: str, server_l
     assert (refused.code, refused.retryable, server.visits) == ("F202", False, [])
 
 
-async def test_what_no_model_saw_goes_to_the_next_server() -> None:
+async def test_call_unseen_request_goes_to_next_server() -> None:
     async with raw_server(says("x")) as gone:
         pass
     async with raw_server(says("here")) as here, opened(endpoints(gone.url, here.url)) as fleet:
@@ -313,7 +317,7 @@ async def test_what_no_model_saw_goes_to_the_next_server() -> None:
     assert (done.value, done.server) == ("here", "s1")
 
 
-async def test_what_a_model_may_have_seen_does_not() -> None:
+async def test_call_seen_request_is_not_resent() -> None:
     oops = raw_server(lambda visit: visit.answer(b"", "500 Oops"))
     async with oops as one, raw_server(says("here")) as two, opened(endpoints(one.url, two.url)) as fleet:
         refused = await only(fleet, call("writer"))
@@ -321,7 +325,7 @@ async def test_what_a_model_may_have_seen_does_not() -> None:
     assert (refused.code, refused.retryable, two.visits) == ("F208", True, [])
 
 
-async def test_calls_spread_over_servers_by_what_they_have_to_do() -> None:
+async def test_calls_spread_by_server_load() -> None:
     release = asyncio.Event()
 
     async def slow(visit: Visit) -> None:
@@ -340,7 +344,7 @@ async def test_calls_spread_over_servers_by_what_they_have_to_do() -> None:
     assert (len(one.visits), len(two.visits)) == (3, 3)
 
 
-async def test_an_escalated_call_asks_the_larger_model() -> None:
+async def test_call_escalated_uses_larger_model() -> None:
     async with raw_server(says("small")) as small, raw_server(says("large")) as large:
         config = endpoints(small.url, large.url).model_copy(
             update={"models": {"base": "s0", "big": "s1"}, "escalate": "big"}
@@ -351,9 +355,7 @@ async def test_an_escalated_call_asks_the_larger_model() -> None:
 
 
 @pytest.mark.parametrize(("label", "answer", "visits"), [("public", "large", (0, 1)), ("internal", "small", (1, 0))])
-async def test_a_choice_of_the_larger_model_sends_nothing_to_a_server_that_the_label_forbids(
-    label: Label, answer: str, visits: tuple[int, int]
-) -> None:
+async def test_call_escalated_respects_label(label: Label, answer: str, visits: tuple[int, int]) -> None:
     graph = read(ROUTED, "routed.yaml").graph
     async with raw_server(says("small")) as small, raw_server(says("large")) as large:
         config = endpoints(small.url, large.url).model_copy(
@@ -372,10 +374,8 @@ async def test_a_choice_of_the_larger_model_sends_nothing_to_a_server_that_the_l
 
 
 @pytest.mark.parametrize(("label", "answer", "visits"), [("public", "large", (1, 0)), ("internal", "largest", (0, 1))])
-async def test_a_climb_passes_over_an_endpoint_that_the_label_forbids(
-    label: Label, answer: str, visits: tuple[int, int]
-) -> None:
-    """Small, then one that only public data may go to, then one that may see more; what is not accepted climbs."""
+async def test_escalation_skips_forbidden_endpoint(label: Label, answer: str, visits: tuple[int, int]) -> None:
+    """Three models: a small one, one for public data only, and one for more data. A rejected answer is escalated."""
     text = ROUTED.replace(
         ", escalate: \"${input.text == 'hard'}\"", ", checks: [numbers], against: none, otherwise: [escalate]"
     )
@@ -405,8 +405,9 @@ async def test_a_climb_passes_over_an_endpoint_that_the_label_forbids(
 @pytest.mark.parametrize(
     ("escalate", "said"), [("[big, base]", ""), ("[big, bgi]", "did you mean 'big'"), ("[big, big]", "twice")]
 )
-def test_larger_models_are_a_list_of_models_that_are_there(escalate: str, said: str) -> None:
-    text = "schema: orchestra/fleet/v1\nname: f\nservers: {s: {endpoint: 'http://127.0.0.1:9/v1', model: m}}\nmodels: {base: s, big: s}\n"
+def test_escalate_lists_known_models(escalate: str, said: str) -> None:
+    text = "schema: orchestra/fleet/v1\nname: f\nservers: {s: {endpoint: 'http://127.0.0.1:9/v1', model: m}}\n"
+    text += "models: {base: s, big: s}\n"
     if not said:
         assert parse_config(f"{text}escalate: {escalate}\n", "f.yaml").tiers == ("big", "base")
         return
@@ -415,14 +416,14 @@ def test_larger_models_are_a_list_of_models_that_are_there(escalate: str, said: 
     assert said in str(caught.value.errors[0])
 
 
-async def test_a_fleet_without_a_larger_model_says_so() -> None:
+async def test_call_without_larger_model_is_coded_error() -> None:
     async with opened(endpoints("http://127.0.0.1:1")) as fleet:
         refused = await only(fleet, call("writer", tier=1))
     assert isinstance(refused, CallError)
     assert (refused.code, refused.retryable) == ("F220", False)
 
 
-async def test_a_salt_of_the_tenant_goes_to_vllm_only() -> None:
+async def test_tenant_salt_is_sent_to_vllm_only() -> None:
     async with raw_server(says("x")) as server:
         for dialect in ("vllm", "ollama"):
             async with opened(endpoints(server.url, dialect=dialect), tenant="acme") as fleet:
@@ -437,7 +438,7 @@ async def test_a_salt_of_the_tenant_goes_to_vllm_only() -> None:
 @pytest.mark.parametrize(
     ("order", "expected"), [("programs", ["a1", "a2", "b1", "c1"]), ("fifo", ["a1", "b1", "c1", "a2"])]
 )
-async def test_where_requests_wait_runs_are_asked_one_after_the_other(order: str, expected: list[str]) -> None:
+async def test_waiting_requests_run_by_run(order: str, expected: list[str]) -> None:
     came, go = asyncio.Event(), asyncio.Event()
 
     async def play(visit: Visit) -> None:
@@ -461,7 +462,7 @@ async def test_where_requests_wait_runs_are_asked_one_after_the_other(order: str
     ] == expected
 
 
-async def test_a_prompt_goes_to_the_server_that_has_seen_its_beginning() -> None:
+async def test_call_prefers_server_with_cached_prefix() -> None:
     async with (
         raw_server(says("x")) as first,
         raw_server(says("x")) as second,
@@ -477,7 +478,7 @@ async def test_a_prompt_goes_to_the_server_that_has_seen_its_beginning() -> None
     assert seen == [["a", "a"], ["b", "b", "b"]]
 
 
-async def test_prompts_of_other_tenants_and_adapters_have_nothing_in_common() -> None:
+async def test_prefixes_of_tenants_and_adapters_differ() -> None:
     found = set()
     for tenant in ("", "acme"):
         async with opened(endpoints("http://127.0.0.1:1"), tenant=tenant) as fleet:
@@ -487,20 +488,20 @@ async def test_prompts_of_other_tenants_and_adapters_have_nothing_in_common() ->
     assert len(found) == 4
 
 
-async def test_feedback_reaches_the_prompt() -> None:
+async def test_call_feedback_reaches_prompt() -> None:
     async with raw_server(says("x")) as server, opened(endpoints(server.url)) as fleet:
         await only(fleet, call("writer", feedback=("the quote is not in the text",)))
     assert "the quote is not in the text" in json.loads(server.visits[0].body)["messages"][-1]["content"]
 
 
-async def test_local_servers_are_not_started_where_the_mode_says_none(folders: Folders) -> None:
+async def test_mode_none_starts_no_local_server(folders: Folders) -> None:
     async with opened(local_config("m")) as fleet:
         refused = await only(fleet, call())
     assert isinstance(refused, CallError)
     assert (refused.code, refused.hint) == ("F216", "orchestra fleet start")
 
 
-async def test_a_call_asks_the_card_that_its_run_began_with() -> None:
+async def test_call_uses_card_version_of_run() -> None:
     older = Card.declare("writer", input=TEXT, output={"type": "string"}, prompt="Once: {{ text }}")
     async with raw_server(says("x")) as server, opened(endpoints(server.url), kept={older.digest: older}) as fleet:
         for version in (older.digest, WRITER.digest, ""):
@@ -509,7 +510,7 @@ async def test_a_call_asks_the_card_that_its_run_began_with() -> None:
     assert [prompt.partition(":")[0] for prompt in prompts] == ["Once", "Say", "Say"]
 
 
-async def test_a_card_that_is_made_known_after_the_fleet_was_opened_is_asked() -> None:
+async def test_call_card_added_after_open_is_used() -> None:
     older = Card.declare("writer", input=TEXT, output={"type": "string"}, prompt="Once: {{ text }}")
     kept: dict[str, Card] = {}
     async with raw_server(says("x")) as server, opened(endpoints(server.url), kept=kept) as fleet:
@@ -518,7 +519,7 @@ async def test_a_card_that_is_made_known_after_the_fleet_was_opened_is_asked() -
     assert json.loads(server.visits[0].body)["messages"][0]["content"].startswith("Once: ")
 
 
-async def test_a_version_that_nobody_has_is_refused() -> None:
+async def test_call_unknown_version_is_refused() -> None:
     async with raw_server(says("x")) as server, opened(endpoints(server.url)) as fleet:
         refused = await only(fleet, call("writer", version="0" * 32))
     assert isinstance(refused, CallError)
@@ -529,7 +530,7 @@ def tokens(*found: int) -> Callable[[Visit], Awaitable[None]]:
     return lambda visit: visit.answer(json.dumps({"count": len(found), "max_model_len": 9, "tokens": found}).encode())
 
 
-async def test_the_server_counts_the_chat_that_it_would_get() -> None:
+async def test_count_tokens_counts_sent_chat() -> None:
     async with raw_server(tokens(1, 2, 3)) as server, opened(endpoints(server.url)) as fleet:
         assert await fleet.count_tokens(call("writer", feedback=("no",))) == 3
         await only(fleet, call("writer", feedback=("no",)))
@@ -548,19 +549,19 @@ async def test_the_server_counts_the_chat_that_it_would_get() -> None:
     ],
     ids=["no agent", "no such version", "no clearance", "no vLLM"],
 )
-async def test_what_no_server_may_or_can_count_is_not_sent(server: dict[str, Any], what: CallRequest) -> None:
+async def test_count_tokens_forbidden_is_not_sent(server: dict[str, Any], what: CallRequest) -> None:
     async with raw_server(tokens(1)) as raw, opened(endpoints(raw.url, **server)) as fleet:
         assert await fleet.count_tokens(what) is None
     assert raw.visits == []
 
 
 @pytest.mark.parametrize("answer", [b"", b"no json", b'{"count": 2, "tokens": [1]}', b'{"count": "2"}'])
-async def test_a_server_that_cannot_count_counts_nothing(answer: bytes) -> None:
+async def test_count_tokens_unsupported_returns_none(answer: bytes) -> None:
     async with raw_server(lambda visit: visit.answer(answer)) as server, opened(endpoints(server.url)) as fleet:
         assert await fleet.count_tokens(call("writer")) is None
 
 
-async def test_what_is_counted_is_no_more_than_what_was_measured() -> None:
+async def test_count_tokens_is_within_estimate() -> None:
     async with SimulatedServer("m") as server, opened(endpoints(server.url)) as fleet:
         for text in ("", "hello, world", "é" * 50, "1 2 3 " * 40):
             asked = call("writer", inputs={"text": text})
@@ -569,4 +570,4 @@ async def test_what_is_counted_is_no_more_than_what_was_measured() -> None:
             assert 0 < counted <= fleet.estimate(asked).prompt_tokens
 
 
-# With the supervisor, and small scripts in the place of vLLM.
+# With the supervisor, and small scripts instead of vLLM.

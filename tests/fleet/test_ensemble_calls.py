@@ -1,4 +1,4 @@
-"""Calls to ensembles, as they are recorded: for the engine one call, with what all of the members took."""
+"""Calls to ensembles: one call for the engine, with the usage of all members."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ BOTH = "name: both\nkind: ensemble\nmembers: [first, second]\ninput: {text: str}
 
 
 @pytest.mark.parametrize(("server", "all_of_them"), [("far", "near+far"), ("near", "near"), ("", "near")])
-async def test_what_a_failed_call_took_is_that_of_all_servers_that_were_asked(
-    tmp_path: Path, server: str, all_of_them: str
-) -> None:
+async def test_ensemble_failure_usage_covers_all_servers(tmp_path: Path, server: str, all_of_them: str) -> None:
     for name in ("first", "second", "both"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "agent.yaml").write_text(BOTH if name == "both" else MEMBER.format(name))

@@ -1,4 +1,4 @@
-"""The fleet's own servers want a key: what of ours sends it, who can have it, and where it does not stand."""
+"""The key of local servers: which requests have it, who can read it, and where it must not appear."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def config(folders: Folders) -> FleetConfig:
-    """A local fleet of one server that can have adapters."""
+    """Returns a local fleet of one server with adapter slots."""
     folder = folders.cache / "weights"
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
@@ -59,7 +59,7 @@ def config(folders: Folders) -> FleetConfig:
 def faked(
     folders: Folders, supervisions: list[FakeSupervision], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., contextlib.AbstractAsyncContextManager[Fleet]]:
-    """Opens fleets whose supervisor keeps scripts, which want the key."""
+    """Opens fleets whose supervisor runs scripts that require the key."""
 
     def make(config: FleetConfig, model_folders: Folders) -> FakeSupervision:
         supervisions.append(FakeSupervision(config, model_folders))
@@ -93,13 +93,13 @@ async def told(url: str, path: str, **headers: str) -> tuple[int, str]:
 
 
 async def heard(url: str) -> dict[str, Any]:
-    """What the script has refused, and what it was asked to go on with."""
+    """Returns the requests that the script refused and those that it accepted."""
     async with aiohttp.ClientSession() as session, session.post(url + "/test/refused", json={}) as answer:
         found: dict[str, Any] = await answer.json(content_type=None)
         return found
 
 
-async def test_every_request_of_ours_carries_the_key(faked: Any, config: FleetConfig) -> None:
+async def test_requests_to_own_servers_have_key(faked: Any, config: FleetConfig) -> None:
     async with faked(config) as fleet:
         assert isinstance(await only(fleet, call("writer")), CallResult)
         assert isinstance(await only(fleet, call("adapted")), CallResult)
@@ -123,7 +123,7 @@ async def test_every_request_of_ours_carries_the_key(faked: Any, config: FleetCo
         assert (server.state, server.supervisor_report["version"]) == ("ready", {"version": "0.0-fake"})
 
 
-async def test_whoever_has_no_key_is_refused(
+async def test_request_without_key_is_refused(
     folders: Folders, supervisions: list[FakeSupervision], config: FleetConfig
 ) -> None:
     supervision, status = await started(config, folders, supervisions)
@@ -135,19 +135,19 @@ async def test_whoever_has_no_key_is_refused(
 
 
 def orchestra(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """A command in a process of its own."""
+    """Runs a command in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "orchestra.cli", *arguments], capture_output=True, text=True, check=False, timeout=60
     )
 
 
 def started_with(pid: int | None) -> str:
-    """A process's command line, which all may read, once its environment is known to be its owner's."""
+    """Returns a process's command line, which all users can read, after it has set its environment."""
     assert stat.S_IMODE(Path(f"/proc/{pid}/environ").stat().st_mode) == 0o400
     return Path(f"/proc/{pid}/cmdline").read_text()
 
 
-async def test_another_process_of_the_user_has_the_key_and_nothing_else_shows_it(
+async def test_key_is_shared_with_user_and_not_shown(
     folders: Folders, supervisions: list[FakeSupervision], config: FleetConfig, tmp_path: Path
 ) -> None:
     supervision, status = await started(config, folders, supervisions)
@@ -172,7 +172,7 @@ async def test_another_process_of_the_user_has_the_key_and_nothing_else_shows_it
     assert stat.S_IMODE((meeting / SOCKET_FILE).stat().st_mode) == 0o600
 
 
-async def test_a_server_that_is_started_again_wants_the_same_key_and_another_supervisors_another(
+async def test_key_survives_restart_of_server_only(
     folders: Folders, supervisions: list[FakeSupervision], config: FleetConfig
 ) -> None:
     supervision, status = await started(config, folders, supervisions)
@@ -194,7 +194,7 @@ async def test_a_server_that_is_started_again_wants_the_same_key_and_another_sup
     assert await supervision.key() not in ("", key)
 
 
-async def test_another_supervisors_server_on_the_same_port_is_asked_with_its_own_key(
+async def test_key_of_new_supervisor_on_same_port_is_used(
     faked: Any, folders: Folders, supervisions: list[FakeSupervision], config: FleetConfig
 ) -> None:
     local = config.local_servers["m"].model_copy(update={"port": vllm_launch.choose_port(None)})
@@ -211,8 +211,11 @@ async def test_another_supervisors_server_on_the_same_port_is_asked_with_its_own
 
 @contextlib.asynccontextmanager
 async def older(config: FleetConfig, folders: Folders, url: str, *keys: str) -> AsyncIterator[list[bytes]]:
-    """A supervisor of an earlier version: it tells nothing of keys, and goes away from whoever asks. With `keys` one of now, which tells
-    these, each once; an empty one has it go away."""
+    """Starts a supervisor of an earlier version: it does not know keys, and disconnects. With `keys` it is a current
+    one
+    that returns these in
+    order; for an empty one it disconnects.
+    """
     asked: list[bytes] = []
     left = list(keys)
     server = {"name": "m", "phase": "ready", "model": "m", "url": url}
@@ -243,9 +246,7 @@ async def older(config: FleetConfig, folders: Folders, url: str, *keys: str) -> 
         yield asked
 
 
-async def test_a_fleet_that_an_earlier_version_started_is_used_without_a_key(
-    faked: Any, folders: Folders, config: FleetConfig
-) -> None:
+async def test_fleet_of_earlier_version_needs_no_key(faked: Any, folders: Folders, config: FleetConfig) -> None:
     async with (
         raw_server(says("hi")) as server,
         older(config, folders, server.url) as asked,
@@ -259,9 +260,7 @@ async def test_a_fleet_that_an_earlier_version_started_is_used_without_a_key(
     assert not any(b"key" in line for line in asked)
 
 
-async def test_a_supervisor_that_ends_between_two_questions_is_asked_again(
-    faked: Any, folders: Folders, config: FleetConfig
-) -> None:
+async def test_supervisor_ending_between_requests_is_retried(faked: Any, folders: Folders, config: FleetConfig) -> None:
     key = "k3y-of-the-fleet"
     async with (
         raw_server(says("hi")) as server,
@@ -273,7 +272,7 @@ async def test_a_supervisor_that_ends_between_two_questions_is_asked_again(
     assert all(f"Authorization: Bearer {key}\r\n" in visit.head for visit in server.visits)
 
 
-async def test_an_earlier_version_is_told_why_it_is_refused(folders: Folders) -> None:
+async def test_earlier_version_gets_reason_of_refusal(folders: Folders) -> None:
     async def refuse(visit: Any) -> None:
         await visit.answer(
             json.dumps({"error": {"message": UNAUTHORIZED_MESSAGE, "code": 401}}).encode(), "401 Unauthorized"
@@ -287,7 +286,7 @@ async def test_an_earlier_version_is_told_why_it_is_refused(folders: Folders) ->
     assert UNAUTHORIZED_MESSAGE in fault.reason, "nothing of it is cut off"
 
 
-async def test_nothing_is_sent_to_a_program_of_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_port_of_another_user_gets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(port_owner, "ROOT_UID", -1)
     user = os.getuid()
     if not sys.platform.startswith("linux"):
@@ -308,7 +307,7 @@ async def test_nothing_is_sent_to_a_program_of_another_user(monkeypatch: pytest.
         assert not isinstance(await ask(False), RequestError), "others' endpoints are others' programs"
     assert isinstance(fault, RequestError)
     assert (fault.code, fault.reached_model, fault.unreachable) == ("F203", False, True)
-    assert "another user's program listens there" in fault.reason
+    assert "another user's process listens there" in fault.reason
 
 
 STRANGER = """
@@ -326,7 +325,7 @@ taken.recv(1)
 
 @pytest.mark.skipif(os.getuid() != 0 or sys.platform != "linux", reason="only root can become somebody else")
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::"])
-def test_who_listens_is_known_and_who_took_a_connection_too(address: str) -> None:
+def test_port_owner_of_listener_and_connection(address: str) -> None:
     stranger = subprocess.Popen([sys.executable, "-c", STRANGER, address], stdout=subprocess.PIPE)
     try:
         assert stranger.stdout is not None
@@ -344,9 +343,7 @@ def test_who_listens_is_known_and_who_took_a_connection_too(address: str) -> Non
     assert port_owner.is_own_port(port)
 
 
-async def test_the_keeper_takes_nobody_elses_health_for_its_servers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_supervisor_ignores_health_of_foreign_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keeper = ServerSupervisor(
         "m", local_config("m").local_servers["m"], lambda *_: ProcessSpec((), {}), tmp_path, Timing(), asyncio.Lock()
     )
@@ -364,9 +361,7 @@ async def test_the_keeper_takes_nobody_elses_health_for_its_servers(
     assert ["authorization" in visit.head.lower() for visit in server.visits] == [False, True, True]
 
 
-def test_a_server_is_started_behind_the_lock_and_its_key_is_on_no_command_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_launch_has_middleware_and_no_key_argument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY_VARIABLE, "the-users-own-key-1")
     for device in ("cpu", "gpu"):
         server = local_config("m", device=device).local_servers["m"]

@@ -1,4 +1,4 @@
-"""A key that a server says again stands in no answer, error or live text."""
+"""Redaction: a key that a server repeats is in no response, error or streamed text."""
 
 from __future__ import annotations
 
@@ -27,9 +27,7 @@ def answers(body: bytes, status: str = "200 OK") -> Callable[[Visit], Any]:
 
 @pytest.mark.parametrize("status", ["401 Unauthorized", "400 Bad Request", "302 Found"])
 @pytest.mark.parametrize("spelt", ["canary/123456789", "canary\\/123456789", "\\u0063anary/123456789"])
-async def test_a_key_that_an_error_says_again_is_hidden(
-    status: str, spelt: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_key_in_error_is_redacted(status: str, spelt: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_KEY", "canary/123456789")
     said = f'{{"error": {{"message": "{"." * 290}Incorrect key: {spelt}"}}}}'
     async with (
@@ -43,7 +41,7 @@ async def test_a_key_that_an_error_says_again_is_hidden(
     assert b"canary" not in result.received
 
 
-async def test_a_key_in_pieces_of_a_stream_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_key_split_in_stream_is_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_KEY", "canary/123456789")
     pieces = ["it is can", "ary/123", "456789, ca", "n it"]
     lines = [{"model": "m", "choices": [{"delta": {"content": piece}}]} for piece in pieces]
@@ -62,7 +60,7 @@ async def test_a_key_in_pieces_of_a_stream_is_hidden(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("ends", [True, False])
 @pytest.mark.parametrize("field", ["content", "reasoning_content", "reasoning"])
-async def test_a_key_in_pieces_is_not_in_what_is_kept(field: str, ends: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_key_split_drops_stored_bytes(field: str, ends: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_KEY", "canary/123456789")
     lines: list[Any] = [
         {"model": "m", "choices": [{"delta": {field: piece}}]} for piece in ("can", "ary/123", "456789.")
@@ -79,7 +77,7 @@ async def test_a_key_in_pieces_is_not_in_what_is_kept(field: str, ends: bool, mo
     assert result.received == b""
 
 
-async def test_a_key_in_the_tokens_of_an_answer_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_key_in_token_list_drops_stored_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_KEY", "canary/123456789")
     tokens = [{"token": text, "logprob": -0.1} for text in ("it is ", "canary", "/123", "456789")]
     message = {"role": "assistant", "content": "it is canary/123456789"}
@@ -95,7 +93,7 @@ async def test_a_key_in_the_tokens_of_an_answer_is_not_kept(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(("size", "beside"), [(100, False), (LARGE_RESPONSE_BYTES, True)])
-async def test_a_long_answer_is_looked_through_for_the_key_beside_the_loop(
+async def test_key_search_of_long_response_uses_thread(
     size: int, beside: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: list[threading.Thread] = []
@@ -126,7 +124,7 @@ async def test_a_long_answer_is_looked_through_for_the_key_beside_the_loop(
         r"sk+a/b=c\u003cd>&\"\u00e9😀12345",
     ],
 )
-def test_a_key_is_hidden_however_json_writes_it(spelt: str) -> None:
+def test_key_escaped_in_json_is_redacted(spelt: str) -> None:
     said = '{"error": "bad\\n%s"}'
     assert json.loads(said % spelt)["error"] == 'bad\nsk+a/b=c<d>&"é😀12345'
     assert redact_bytes((said % spelt).encode(), 'sk+a/b=c<d>&"é😀12345').decode() == said % "[the key]"
@@ -135,7 +133,7 @@ def test_a_key_is_hidden_however_json_writes_it(spelt: str) -> None:
 @pytest.mark.parametrize(
     "word", ["ollama", "not-required", "no-key-needed", "dummy-api-key", "token-abc123", "sk-no-key-required"]
 )
-async def test_a_word_that_stands_for_no_key_is_no_secret(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_key_placeholder_word_is_not_redacted(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_KEY", word)
     body = chat_answer(f"Status: {word}.")
     async with (
@@ -150,5 +148,5 @@ async def test_a_word_that_stands_for_no_key_is_no_secret(word: str, monkeypatch
 @pytest.mark.parametrize(
     "key", ["sk-proj-Ab3dEf6hIj9lMn2p", "hf_QwErTyUiOpAsDfGhJkLzXc", "5f3a91c07be24d18", "gsk_a1b2c3d4e5f6g7h8"]
 )
-def test_keys_of_providers_are_hidden(key: str) -> None:
+def test_key_of_provider_is_redacted(key: str) -> None:
     assert key_in_headers(auth_headers(key)) == key

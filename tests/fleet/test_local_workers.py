@@ -1,4 +1,4 @@
-"""Tools and agents without a server: their values, their faults, their labels."""
+"""Tools and agents without a server: values, errors and labels."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def whisper(text: str) -> str:
 
 
 def logged(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A decorator as most are: plain, with the name and the types of what it wraps."""
+    """A typical decorator: it keeps the name and the types of the wrapped function."""
 
     @functools.wraps(function)
     def logging(*args: Any, **kwargs: Any) -> Any:
@@ -96,7 +96,7 @@ async def run(name: str, inputs: dict[str, Any], **more: Any) -> CallResult | Ca
         ("first", {"documents": [{"source": "a", "text": "b"}]}, {"source": "a", "text": "b"}),
     ],
 )
-async def test_a_tool_gets_its_own_types_and_gives_json(name: str, inputs: dict[str, Any], value: Any) -> None:
+async def test_tool_gets_typed_inputs_and_returns_json(name: str, inputs: dict[str, Any], value: Any) -> None:
     done = await run(name, inputs)
     assert isinstance(done, CallResult)
     assert (done.value, done.usage.calls, done.server) == (value, 1, "local")
@@ -112,9 +112,7 @@ async def test_a_tool_gets_its_own_types_and_gives_json(name: str, inputs: dict[
         ("shuot", {"text": "x"}, "T005", False),
     ],
 )
-async def test_what_a_tool_does_wrong_is_a_refusal(
-    name: str, inputs: dict[str, Any], code: str, retryable: bool
-) -> None:
+async def test_tool_failure_is_call_error(name: str, inputs: dict[str, Any], code: str, retryable: bool) -> None:
     refused = await run(name, inputs)
     assert isinstance(refused, CallError)
     assert (refused.code, refused.retryable) == (code, retryable)
@@ -134,7 +132,7 @@ async def test_what_a_tool_does_wrong_is_a_refusal(
         (type("TheirError", (Exception,), {})(), False),
     ],
 )
-async def test_what_another_attempt_would_meet_again_is_told_apart(error: Exception, lasting: bool) -> None:
+async def test_tool_permanent_errors_are_not_retryable(error: Exception, lasting: bool) -> None:
     def broken(text: str) -> str:
         raise error
 
@@ -145,19 +143,19 @@ async def test_what_another_attempt_would_meet_again_is_told_apart(error: Except
     assert (refused.code, refused.retryable, refused.permanent) == ("T003", True, lasting)
 
 
-async def test_the_users_own_exception_is_named() -> None:
+async def test_tool_exception_of_user_is_named() -> None:
     refused = await run("shout", {"text": "boom"})
     assert isinstance(refused, CallError)
     assert "RuntimeError: out of breath" in refused.reason
 
 
-async def test_a_tool_that_takes_too_long_is_given_up() -> None:
+async def test_tool_timeout_is_error() -> None:
     refused = await run("whisper", {"text": "long"}, timeout=0.05)
     assert isinstance(refused, CallError)
     assert (refused.code, refused.retryable) == ("T007", True)
 
 
-async def test_an_agent_of_code_sees_no_data_beyond_its_label() -> None:
+async def test_python_agent_label_is_enforced() -> None:
     done = await run("adder", {"left": 1, "right": 2}, kind="agent")
     refused = await run("adder", {"left": 1, "right": 2}, kind="agent", label="restricted")
     assert isinstance(done, CallResult)
@@ -166,7 +164,7 @@ async def test_an_agent_of_code_sees_no_data_beyond_its_label() -> None:
     assert refused.code == "F202"
 
 
-async def test_an_agent_that_asks_a_model_does_not_run_here() -> None:
+async def test_model_agent_is_not_run_locally() -> None:
     text = {"type": "object", "properties": {}, "required": []}
     card = Card.declare("reader", input=text, output={"type": "string"}, prompt="hi")
     known = Known(Registry().with_cards([card]))
@@ -212,13 +210,13 @@ async def only(local: LocalWorkers, call: CallRequest) -> CallResult | CallError
     return reply
 
 
-async def test_every_attempt_of_a_keyed_tool_gets_the_key_of_its_node() -> None:
+async def test_keyed_tool_gets_same_key_each_attempt() -> None:
     local = known(CHARGE)
     given = [await only(local, asked("charge", inputs={"cents": 1}, attempt=n)) for n in (1, 2)]
     assert [done.value for done in given if isinstance(done, CallResult)] == ["r/n", "r/n"]
 
 
-async def test_a_tool_of_another_version_is_refused() -> None:
+async def test_tool_changed_version_is_refused() -> None:
     done = await only(known(DOUBLE), asked("double", version=DOUBLE.contract.digest))
     newer = ToolFunction.from_function(double, effect="pure", version="2")
     refused = await only(known(newer), asked("double", version=DOUBLE.contract.digest))
@@ -227,13 +225,13 @@ async def test_a_tool_of_another_version_is_refused() -> None:
     assert (refused.code, refused.hint, refused.retryable) == ("T009", "orchestra runs fork", False)
 
 
-async def test_an_agent_that_nobody_has_any_longer_is_refused() -> None:
+async def test_python_agent_unknown_version_is_refused() -> None:
     refused = await only(known(), asked("banking_intent", kind="agent", version="0" * 32, inputs={"text": "hi"}))
     assert isinstance(refused, CallError)
     assert (refused.code, refused.hint) == ("F221", "orchestra runs fork")
 
 
-async def test_an_agent_of_an_earlier_version_is_used_where_it_is_kept() -> None:
+async def test_agent_stored_earlier_version_is_used() -> None:
     older = CLASSICAL.model_copy(update={"digest": "0" * 32})
     local = LocalWorkers(Known(Registry().with_cards([CLASSICAL])), {older.digest: older})
     done = await only(
@@ -243,22 +241,23 @@ async def test_an_agent_of_an_earlier_version_is_used_where_it_is_kept() -> None
     assert done.model == older.digest
 
 
-def test_only_pure_code_with_a_version_is_remembered() -> None:
+def test_memo_key_only_for_versioned_pure_code() -> None:
     local = known(DOUBLE, CHARGE, UNVERSIONED)
     memos = [local.estimate(asked(name)).memo_key for name in ("double", "charge", "unversioned", "nobody")]
     assert [bool(memo) for memo in memos] == [True, False, False, False]
 
 
-def test_a_classical_agent_is_remembered_by_its_card() -> None:
+def test_memo_key_of_classical_agent_is_by_card() -> None:
     local = known()
     asking = asked("banking_intent", kind="agent", inputs={"text": "hi"})
     assert local.estimate(asking).memo_key
     assert not local.estimate(msgspec.structs.replace(asking, version="0" * 32)).memo_key
 
 
-async def test_a_trained_agent_that_says_no_number_does_not_say_how_sure_it_is(tmp_path: Path) -> None:
+async def test_trained_agent_nan_has_no_confidence(tmp_path: Path) -> None:
     numpy = pytest.importorskip("numpy")
-    one, steep = numpy.ones(1, numpy.float32), numpy.full(2, 3e38, numpy.float32)  # finite, and their products are not
+    # both are finite, and their product is not
+    one, steep = numpy.ones(1, numpy.float32), numpy.full(2, 3e38, numpy.float32)
     arrays = {
         "vocabulary": numpy.frombuffer(b"wa", numpy.uint8),
         "idf": one,
@@ -282,18 +281,18 @@ async def test_a_trained_agent_that_says_no_number_does_not_say_how_sure_it_is(t
 @pytest.mark.parametrize(
     "changed", [{"node": "other"}, {"run": "other"}, {"attempt": 2}, {"priority": 3}, {"timeout": 1.0}]
 )
-def test_a_memo_key_does_not_depend_on_where_a_call_stands(changed: dict[str, Any]) -> None:
+def test_local_memo_key_ignores_node_and_run(changed: dict[str, Any]) -> None:
     local = known(DOUBLE)
     assert local.estimate(asked("double", **changed)) == local.estimate(asked("double"))
 
 
 @pytest.mark.parametrize("changed", [{"inputs": {"number": 2}}, {"label": "public"}])
-def test_a_memo_key_depends_on_what_is_asked(changed: dict[str, Any]) -> None:
+def test_local_memo_key_depends_on_content(changed: dict[str, Any]) -> None:
     local = known(DOUBLE)
     assert local.estimate(asked("double", **changed)).memo_key != local.estimate(asked("double")).memo_key
 
 
-def test_tenants_and_versions_share_nothing() -> None:
+def test_local_memo_key_separates_tenants_and_versions() -> None:
     newer = ToolFunction.from_function(double, effect="pure", version="2")
     registry = Known(Registry().with_tools([DOUBLE]))
     memos = [

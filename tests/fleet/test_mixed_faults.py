@@ -1,4 +1,6 @@
-"""Runs of the engine on a fleet whose endpoint fails one request in seven, in many ways, with default settings and in virtual time."""
+"""Runs on a fleet whose endpoint fails one request in seven, in many ways, with default settings and in
+virtual time.
+"""
 
 from __future__ import annotations
 
@@ -101,9 +103,7 @@ def opened(clock: VirtualClock, **limits: Any) -> AbstractAsyncContextManager[Fl
 @pytest.mark.parametrize(
     "seed", [*range(2), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, sample_size(30)))]
 )
-def test_nineteen_of_twenty_runs_finish_though_one_request_in_seven_fails(
-    seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mixed_faults_19_of_20_runs_finish(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     chance, runs = Random(f"mixed {seed}"), 100
 
     def play() -> bytes | RequestError | None:
@@ -123,9 +123,7 @@ def test_nineteen_of_twenty_runs_finish_though_one_request_in_seven_fails(
 
 
 @pytest.mark.parametrize(("timeout", "answered"), [(None, 40), (1.0, 17)])
-def test_a_call_waits_for_its_place_for_as_long_as_its_node_lets_it(
-    timeout: float | None, answered: int, monkeypatch: Any
-) -> None:
+def test_call_queue_wait_ends_at_node_timeout(timeout: float | None, answered: int, monkeypatch: Any) -> None:
     async def main(clock: VirtualClock) -> list[CallResult | CallError]:
         async with opened(clock, in_flight=1, request_seconds=0.2) as fleet:
             return list(
@@ -139,9 +137,7 @@ def test_a_call_waits_for_its_place_for_as_long_as_its_node_lets_it(
 
 
 @pytest.mark.parametrize("before", [False, True])
-def test_a_redirect_is_worth_another_attempt_only_of_an_endpoint_that_has_answered(
-    before: bool, monkeypatch: Any
-) -> None:
+def test_redirect_retryable_only_after_an_answer(before: bool, monkeypatch: Any) -> None:
     plays = [chat_answer("yes")] * before + [rejected(302, location="http://127.0.0.1:1/")]
 
     async def main(clock: VirtualClock) -> CallResult | CallError:

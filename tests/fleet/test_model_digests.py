@@ -1,4 +1,4 @@
-"""Marks of what stands behind a model's name: those of before, as long as it is the same."""
+"""Digests of models: the stored form stays the same for the same files."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .calling import ANSWER, TEXT
 from .conftest import local_config
 
 KEPT = "625617a432f5820520484afe4037adff"
-"""In memos and certificates of the adapter below."""
+"""The digest in memos and certificates of the adapter below."""
 NAMED = "b8949a402b56c29460c07f0144dd7144"
-"""What servers and data sets call it by."""
+"""The digest in names on servers and in data sets."""
 
 
-def test_an_adapter_that_nobody_changed_has_the_marks_of_before(tmp_path: Path) -> None:
+def test_unchanged_adapter_keeps_stored_digests(tmp_path: Path) -> None:
     (tmp_path / WEIGHTS).write_bytes(bytes(64))
     (tmp_path / CONFIG).write_text('{"r": 4}')
     server = local_config("m", max_loras=1, adapters={"skill": str(tmp_path)}).local_servers["m"]

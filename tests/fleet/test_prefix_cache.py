@@ -1,4 +1,4 @@
-"""What prompts have in common, and what a cache that forgets still holds of them."""
+"""Shared prefixes of prompts, and the estimate of a cache with eviction."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def said(*texts: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text} for text in texts]
 
 
-def test_prompts_share_the_blocks_before_the_first_difference() -> None:
+def test_prefixes_share_blocks_before_difference() -> None:
     document = "".join(chr(97 + number % 26) * 100 for number in range(40))
     one, two = prefix_hashes(said(document + "Why?"), ""), prefix_hashes(said(document + "Where?"), "")
     assert len(one) == 4000 // BLOCK_CHARACTERS
@@ -23,7 +23,7 @@ def test_prompts_share_the_blocks_before_the_first_difference() -> None:
     ]
 
 
-def test_what_stands_before_a_block_is_part_of_it() -> None:
+def test_prefix_block_includes_preceding_text() -> None:
     block = BLOCK_CHARACTERS * "x"
     chats = [
         (said(block), ""),
@@ -36,11 +36,11 @@ def test_what_stands_before_a_block_is_part_of_it() -> None:
     assert len(set(found)) == len(found)
 
 
-def test_a_short_prompt_has_no_block() -> None:
+def test_prefix_short_prompt_has_no_block() -> None:
     assert prefix_hashes(said("Tell me a story.", (BLOCK_CHARACTERS - 1) * "x"), "") == ()
 
 
-def test_what_was_used_last_is_remembered_and_the_end_is_forgotten_first() -> None:
+def test_prefix_cache_evicts_oldest_and_ends_first() -> None:
     cache = PrefixCache(capacity=6)
     for begins in ((1, 2, 3), (1, 2, 4), (7, 8)):
         cache.acquire(begins)
@@ -66,9 +66,7 @@ Begins = st.builds(
 
 
 @given(st.lists(st.tuples(st.booleans(), Begins), max_size=80), st.integers(1, 12))
-def test_the_cache_holds_what_is_in_use_and_whole_beginnings(
-    steps: list[tuple[bool, tuple[int, ...]]], room: int
-) -> None:
+def test_prefix_cache_keeps_used_blocks_and_prefixes(steps: list[tuple[bool, tuple[int, ...]]], room: int) -> None:
     cache, inside = PrefixCache(room), list[tuple[int, ...]]()
     for goes, begins in steps:
         if goes or not inside:

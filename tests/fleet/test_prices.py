@@ -1,4 +1,4 @@
-"""Whoever answers is paid, also for what cannot be used: refusals say what they have cost, so that budgets hold."""
+"""Costs of failed calls: unusable responses are billed, so errors have a usage, and budgets hold."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ UNUSABLE = {
 
 @pytest.mark.parametrize("name", UNUSABLE)
 @pytest.mark.parametrize("stream", [False, True])
-async def test_an_answer_that_cannot_be_used_is_paid_for(name: str, stream: bool) -> None:
+async def test_unusable_response_is_billed(name: str, stream: bool) -> None:
     body, code = UNUSABLE[name]
     async with (
         raw_server(lambda visit: visit.answer(body)) as server,
@@ -65,7 +65,7 @@ STREAMS = {
 
 
 @pytest.mark.parametrize("name", STREAMS)
-async def test_a_stream_that_cannot_be_used_is_paid_for_as_far_as_the_server_had_counted(name: str) -> None:
+async def test_unusable_stream_is_billed_as_reported(name: str) -> None:
     body, code = STREAMS[name]
     async with (
         raw_server(lambda visit: visit.answer(body)) as server,
@@ -77,7 +77,7 @@ async def test_a_stream_that_cannot_be_used_is_paid_for_as_far_as_the_server_had
     assert refused.usage.money == pytest.approx(4.5)
 
 
-async def test_a_stream_that_stalls_after_it_was_counted_is_paid_for() -> None:
+async def test_stalled_stream_is_billed_as_reported() -> None:
     async def stall(visit: Visit) -> None:
         await visit.say(b"HTTP/1.1 200 OK\r\n\r\n", events({"choices": [], "usage": COUNTS}))
         await visit.gone()
@@ -100,9 +100,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 @pytest.mark.parametrize("price", [PRICE, None])
-async def test_an_answer_that_broke_off_has_cost_what_was_reserved_with_a_price_or_without(
-    name: str, price: Any
-) -> None:
+async def test_broken_response_costs_reserved_amount(name: str, price: Any) -> None:
     said, code = BROKEN[name]
 
     async def play(visit: Visit) -> None:
@@ -125,7 +123,7 @@ async def test_an_answer_that_broke_off_has_cost_what_was_reserved_with_a_price_
     assert refused.usage.money == (pytest.approx((tokens[0] * 100 + tokens[1] * 1000) / 1e6) if price else 0)
 
 
-async def test_what_reached_nobody_has_cost_nothing() -> None:
+async def test_unsent_request_costs_nothing() -> None:
     found: list[CallError] = []
     async with raw_server(lambda visit: visit.gone()) as gone:
         pass
@@ -139,7 +137,7 @@ async def test_what_reached_nobody_has_cost_nothing() -> None:
     assert [refused.usage.money for refused in found] == [0.0, 0.0]
 
 
-async def test_what_says_nothing_of_its_cost_and_what_was_not_sent_cost_no_tokens() -> None:
+async def test_refused_or_unsent_request_costs_no_tokens() -> None:
     async with (
         raw_server(lambda visit: visit.answer(b"", "500 Oops")) as server,
         opened(endpoints(server.url, price=PRICE)) as fleet,

@@ -1,4 +1,4 @@
-"""Servers are brought up once, for the calls that want them, within the time of each call."""
+"""Servers start once, for the calls that need them, within the timeout of each call."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .conftest import endpoints, local_config
 CHOICE = ServerChoice(Card.declare("writer", input=TEXT, output={"type": "string"}, prompt="{{ text }}"), ("m",))
 
 
-async def test_what_a_start_took_is_no_longer_the_calls() -> None:
+async def test_start_time_is_subtracted_from_call() -> None:
     readiness = ServerReadiness(local_config("m"), lambda _: asyncio.sleep(0.05))
     first, _ = await readiness.wait_for_servers(call(timeout=20.0), CHOICE)
     second, _ = await readiness.wait_for_servers(call(timeout=20.0), CHOICE)
@@ -32,14 +32,14 @@ BOTH = replace(CHOICE, servers=("m", "far"))
 
 
 def with_another() -> FleetConfig:
-    """A fleet of a server of its own, and of an endpoint for the same model."""
+    """Returns a fleet of a local server and an endpoint for the same model."""
     config = local_config("m")
     return config.model_copy(
         update={"servers": {**config.servers, "far": endpoints("http://127.0.0.1:1").servers["s0"]}}
     )
 
 
-async def test_who_is_up_is_asked_while_another_one_starts() -> None:
+async def test_ready_server_is_used_while_other_starts() -> None:
     may = asyncio.Event()
 
     async def bring_up(name: str) -> None:
@@ -52,7 +52,7 @@ async def test_who_is_up_is_asked_while_another_one_starts() -> None:
     assert (await readiness.wait_for_servers(call(timeout=30.0), BOTH))[1].servers == ("m", "far")
 
 
-async def test_an_endpoint_that_may_start_later_is_waited_for_within_the_time_of_a_call() -> None:
+async def test_starting_endpoint_wait_is_within_timeout() -> None:
     may = asyncio.Event()
 
     async def bring_up(name: str) -> None:
@@ -62,14 +62,14 @@ async def test_an_endpoint_that_may_start_later_is_waited_for_within_the_time_of
         ServerReadiness(endpoints("http://127.0.0.1:1", starts_within=300), bring_up),
         replace(CHOICE, servers=("s0",)),
     )
-    with pytest.raises(FleetError, match=r"s0 was still starting when the 0.01 s of the call were over") as caught:
+    with pytest.raises(FleetError, match=r"s0 was still starting when the call's timeout of 0.01 s ended") as caught:
         await readiness.wait_for_servers(call(timeout=0.01), far)
     assert (caught.value.code, caught.value.hint) == ("F203", "raise the node's `timeout`, or: orchestra fleet status")
     may.set()
     assert await readiness.wait_for_servers(call(), far) == (call(), far)
 
 
-async def test_what_did_not_come_up_is_tried_again_after_a_while_and_nobody_waits_for_it(
+async def test_failed_start_is_retried_in_background(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     begun = []
@@ -90,7 +90,7 @@ async def test_what_did_not_come_up_is_tried_again_after_a_while_and_nobody_wait
     assert [await ask(), await ask(), begun] == [("far",), ("m", "far"), ["m", "m"]]
 
 
-async def test_where_none_comes_up_the_first_says_why_and_the_next_call_tries_again() -> None:
+async def test_all_starts_fail_first_error_then_retry() -> None:
     begun = []
 
     async def bring_up(name: str) -> None:
@@ -104,7 +104,7 @@ async def test_where_none_comes_up_the_first_says_why_and_the_next_call_tries_ag
         assert begun == ["m", "n"] * times
 
 
-async def test_a_start_goes_on_without_those_whose_time_is_over_and_is_begun_once() -> None:
+async def test_start_continues_after_timeouts_and_runs_once() -> None:
     begun, may = [], asyncio.Event()
 
     async def bring_up(name: str) -> None:

@@ -1,4 +1,4 @@
-"""Several servers of one model: none that is busy, away or wrong itself keeps a call from the others."""
+"""Several servers of one model: a busy, unavailable or misconfigured server does not block the others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def busy(*headers: str) -> Callable[[Visit], Awaitable[None]]:
     return refuses("503 Busy", *headers)
 
 
-async def test_a_busy_server_is_asked_once_before_another_one_answers() -> None:
+async def test_busy_server_is_tried_once_then_next() -> None:
     async with raw_server(busy()) as one, raw_server(says("here")) as two, opened(endpoints(one.url, two.url)) as fleet:
         done = await only(fleet, call("writer"))
         slept = fleet._clock.monotonic()
@@ -32,7 +32,7 @@ async def test_a_busy_server_is_asked_once_before_another_one_answers() -> None:
     assert (done.server, len(one.visits), slept) == ("s1", 1, 0.0), "nobody waited for the busy one"
 
 
-async def test_a_server_that_was_busy_three_times_in_a_row_is_not_the_first_for_a_while() -> None:
+async def test_server_busy_three_times_loses_precedence() -> None:
     async with (
         raw_server(busy("Retry-After: 20")) as one,
         raw_server(says("here")) as two,
@@ -46,14 +46,14 @@ async def test_a_server_that_was_busy_three_times_in_a_row_is_not_the_first_for_
     assert (len(one.visits), len(two.visits)) == (4, 7)
 
 
-async def test_one_rejection_moves_no_other_call_to_another_server() -> None:
+async def test_single_rejection_affects_its_call_only() -> None:
     play = in_turn(busy("Retry-After: 20"), says("here"))
     async with raw_server(play) as one, raw_server(says("there")) as two, opened(endpoints(one.url, two.url)) as fleet:
         done = [await only(fleet, call("writer")) for _ in range(4)]
     assert [one.server for one in done] == ["s1", "s0", "s0", "s0"]
 
 
-async def test_one_that_stays_busy_without_a_word_is_tried_less_and_less() -> None:
+async def test_busy_server_is_tried_with_backoff() -> None:
     async with raw_server(busy()) as one, raw_server(says("here")) as two, opened(endpoints(one.url, two.url)) as fleet:
         for _ in range(40):
             await only(fleet, call("writer"))
@@ -62,7 +62,7 @@ async def test_one_that_stays_busy_without_a_word_is_tried_less_and_less() -> No
     assert len(two.visits) == 40
 
 
-async def test_where_all_are_busy_each_is_asked_when_it_said() -> None:
+async def test_all_busy_each_is_retried_at_retry_after() -> None:
     asked: list[tuple[str, float]] = []
 
     def play(name: str, after: int, times: int) -> Callable[[Visit], Awaitable[None]]:
@@ -86,7 +86,7 @@ async def test_where_all_are_busy_each_is_asked_when_it_said() -> None:
     assert done.usage.resends == 3
 
 
-async def test_a_busy_server_is_waited_for_where_the_other_is_away() -> None:
+async def test_busy_server_is_awaited_if_other_is_down() -> None:
     visits = 0
 
     async def play(visit: Visit) -> None:
@@ -102,7 +102,7 @@ async def test_a_busy_server_is_waited_for_where_the_other_is_away() -> None:
     assert done.server == "s0"
 
 
-async def test_where_all_stay_busy_the_call_ends_in_time_and_may_be_tried_again() -> None:
+async def test_all_busy_call_ends_retryable_in_time() -> None:
     wrong = raw_server(refuses("404 Not Found"))
     async with raw_server(busy()) as one, wrong as two, opened(endpoints(one.url, two.url)) as fleet:
         refused = await only(fleet, call("writer", timeout=20))
@@ -115,7 +115,7 @@ async def test_where_all_stay_busy_the_call_ends_in_time_and_may_be_tried_again(
 
 
 @pytest.mark.parametrize("status", ["401 Unauthorized", "404 Not Found", "302 Found"])
-async def test_a_server_that_is_wrong_itself_leaves_the_call_to_the_next(status: str) -> None:
+async def test_misconfigured_server_is_skipped(status: str) -> None:
     async with (
         raw_server(refuses(status)) as one,
         raw_server(says("here")) as two,
@@ -127,7 +127,7 @@ async def test_a_server_that_is_wrong_itself_leaves_the_call_to_the_next(status:
 
 
 @pytest.mark.parametrize(("status", "code"), [("401 Unauthorized", "F214"), ("404 Not Found", "F212")])
-async def test_where_all_are_wrong_each_is_asked_once(status: str, code: str) -> None:
+async def test_all_misconfigured_each_is_tried_once(status: str, code: str) -> None:
     wrong = raw_server(refuses(status))
     async with wrong as one, raw_server(one.play) as two, opened(endpoints(one.url, two.url)) as fleet:
         refused = await only(fleet, call("writer"))
@@ -136,7 +136,7 @@ async def test_where_all_are_wrong_each_is_asked_once(status: str, code: str) ->
     assert (len(one.visits), len(two.visits)) == (1, 1)
 
 
-async def test_a_request_that_is_wrong_goes_to_no_other_server() -> None:
+async def test_invalid_request_is_not_sent_to_others() -> None:
     wrong = raw_server(refuses("400 Bad Request"))
     async with wrong as one, raw_server(says("x")) as two, opened(endpoints(one.url, two.url)) as fleet:
         refused = await only(fleet, call("writer"))
@@ -148,7 +148,9 @@ async def test_a_request_that_is_wrong_goes_to_no_other_server() -> None:
 async def ours(
     url: Callable[[float], str], monkeypatch: pytest.MonkeyPatch, patience: float = 300.0
 ) -> AsyncIterator[Fleet]:
-    """A fleet of two local servers that were up: `a` restarts for ever, `b` listens where `url` says by the clock, or not yet."""
+    """Opens a fleet of two local servers: `a` restarts for ever; `b` listens where `url` says by the clock,
+    or not yet.
+    """
     config = local_config("a", "b")
     async with opened(config.model_copy(update={"models": {"base": ("a", "b")}, "patience": patience})) as fleet:
         await fleet.wait_until_ready()
@@ -166,7 +168,7 @@ async def ours(
         yield fleet
 
 
-async def test_one_of_ours_that_restarts_keeps_no_call_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_restarting_local_server_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     async with raw_server(says("here", "b")) as two, ours(lambda now: two.url, monkeypatch) as fleet:
         done = [await only(fleet, call("writer", timeout=30)) for _ in range(8)]
         assert fleet._clock.monotonic() == 0.0, "nobody waited"
@@ -174,7 +176,7 @@ async def test_one_of_ours_that_restarts_keeps_no_call_from_the_others(monkeypat
     assert [one.server for one in done] == ["b"] * 8
 
 
-async def test_where_all_of_ours_restart_the_first_that_is_back_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_all_restarting_first_ready_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     async with (
         raw_server(says("here", "b")) as two,
         ours(lambda now: two.url if now > 12 else "", monkeypatch) as fleet,
@@ -185,7 +187,7 @@ async def test_where_all_of_ours_restart_the_first_that_is_back_is_asked(monkeyp
 
 
 @pytest.mark.parametrize(("patience", "timeout"), [(300.0, 20.0), (20.0, None)])
-async def test_where_all_of_ours_stay_away_the_call_ends_by_its_time_or_the_fleets_patience(
+async def test_all_down_call_ends_by_timeout_or_patience(
     patience: float, timeout: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with ours(lambda now: "", monkeypatch, patience) as fleet:

@@ -1,4 +1,4 @@
-"""Adapters of a server that moves while one is being loaded."""
+"""Adapters of a server that restarts while one is being loaded."""
 
 from __future__ import annotations
 
@@ -14,15 +14,13 @@ from .calling import TEXT, call, only
 from .test_local_servers import adapter, kept
 
 
-async def test_a_server_that_moves_while_an_adapter_is_loaded_ends_no_call(
-    faked: Any, folders: Folders, tmp_path: Path
-) -> None:
+async def test_server_restart_during_adapter_load_keeps_call(faked: Any, folders: Folders, tmp_path: Path) -> None:
     config = kept(folders, device="cpu", max_loras=2, adapters={"skill": str(adapter(tmp_path / "skill"))})
     card = Card.declare("writer", input=TEXT, output={"type": "string"}, prompt="{{ text }}", adapter="skill")
     async with faked(config, {"writer": card}) as fleet:
 
         async def moving() -> None:
-            while True:  # as if its address were another one, at each moment of the load
+            while True:  # the address changes at each moment of the load
                 fleet._adapters.forget("m")
                 await asyncio.sleep(0)
 

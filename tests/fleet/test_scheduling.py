@@ -1,4 +1,4 @@
-"""The line in front of a server: runs one after the other, prompts that begin alike together, and nobody waits for ever."""
+"""The queue of a server: runs one after the other, shared prompts together, and no starvation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from orchestra.fleet.scheduling import (
 from .batching import Ask, Program, run
 
 CACHE = 40
-"""Blocks of the servers of these tests."""
+"""Cache blocks of the servers of these tests."""
 IN_USE = CACHE // CACHE_SHARE
 
 
@@ -42,14 +42,14 @@ def doc(name: int, blocks: int = 8) -> tuple[int, ...]:
 
 
 def busy(line: ProgramScheduler) -> list[QueueRequest]:
-    """Requests of one run that have a document, and are with the server: any other document is too much."""
+    """Admits requests of one run with a document. Any other document exceeds the cache."""
     turns = [QueueRequest("a", prefix=doc(1))] * MIN_CONCURRENT
     assert all(line.try_enter(turn) for turn in turns)
     return turns
 
 
 def drained(line: Scheduler) -> list[str]:
-    """The runs of those in line, one after the other: each is over before the next goes in."""
+    """Returns the runs of the queue in order; each request ends before the next is admitted."""
     found = []
     while (ticket := line.dequeue()) is not None:
         found.append(ticket.request.run)
@@ -57,14 +57,14 @@ def drained(line: Scheduler) -> list[str]:
     return found
 
 
-def test_fifo_goes_by_priority_then_by_order() -> None:
+def test_fifo_orders_by_priority_then_arrival() -> None:
     line = FifoScheduler()
     for name, priority in (("a", 1), ("b", 0), ("c", 1)):
         line.enqueue(QueueRequest(name, priority))
     assert (line.waiting, drained(line), line.waiting) == (3, ["b", "a", "c"], 0)
 
 
-def test_runs_go_one_after_the_other() -> None:
+def test_programs_runs_go_one_after_the_other() -> None:
     line = programs()
     for _ in range(3):
         for name in "abc":
@@ -72,7 +72,7 @@ def test_runs_go_one_after_the_other() -> None:
     assert drained(line) == ["a", "a", "a", "b", "b", "b", "c", "c", "c"]
 
 
-def test_a_run_that_has_begun_goes_before_those_that_have_not() -> None:
+def test_programs_started_run_goes_first() -> None:
     line = programs()
     assert line.try_enter(QueueRequest("a"))
     for name in ("b", "c", "a"):
@@ -80,7 +80,7 @@ def test_a_run_that_has_begun_goes_before_those_that_have_not() -> None:
     assert drained(line) == ["a", "b", "c"]
 
 
-def test_of_one_run_the_urgent_goes_first() -> None:
+def test_programs_priority_within_run() -> None:
     line = programs()
     for priority in (2, 0, 1):
         line.enqueue(QueueRequest("a", priority))
@@ -88,14 +88,14 @@ def test_of_one_run_the_urgent_goes_first() -> None:
     assert order == [0, 1, 2]
 
 
-def test_what_belongs_to_no_run_goes_first() -> None:
+def test_programs_request_without_run_goes_first() -> None:
     line = programs()
     for name in ("a", "", "b", ""):
         line.enqueue(QueueRequest(name))
     assert drained(line) == ["", "", "a", "b"]
 
 
-def test_a_prompt_that_the_server_remembers_goes_before_older_ones() -> None:
+def test_programs_cached_prompt_goes_before_older_run() -> None:
     line = programs()
     assert line.try_enter(QueueRequest("a", prefix=doc(1)))
     line.enqueue(QueueRequest("b", prefix=doc(2)))
@@ -104,7 +104,7 @@ def test_a_prompt_that_the_server_remembers_goes_before_older_ones() -> None:
     assert drained(line) == ["c", "b"]
 
 
-def test_prompts_that_would_push_out_the_rest_wait_and_those_that_share_what_is_there_do_not() -> None:
+def test_programs_evicting_prompts_wait_shared_do_not() -> None:
     line = programs()
     inside = busy(line)
     assert not line.try_enter(QueueRequest("b", prefix=doc(2))), f"{IN_USE} blocks may be in use, and 16 would be"
@@ -120,22 +120,22 @@ def test_prompts_that_would_push_out_the_rest_wait_and_those_that_share_what_is_
     assert line.dequeue() is not None, "so few are left that one more is no harm"
 
 
-def test_a_few_go_in_also_where_their_prompts_are_large_for_the_cache_but_not_more_than_it_holds() -> None:
+def test_programs_min_concurrency_within_cache() -> None:
     line = programs()
     assert [line.try_enter(QueueRequest(str(name), prefix=doc(name, 15))) for name in range(3)] == [True, True, False]
 
 
-def test_a_prompt_larger_than_the_cache_goes_in_alone() -> None:
+def test_programs_prompt_above_cache_goes_alone() -> None:
     line = programs()
     assert line.try_enter(QueueRequest("a", prefix=doc(1, 2 * CACHE)))
 
 
-def test_without_a_word_of_the_server_nothing_is_held_back() -> None:
+def test_programs_unknown_cache_size_holds_nothing() -> None:
     line = ProgramScheduler()
     assert all(line.try_enter(QueueRequest(str(name), prefix=doc(name, 100))) for name in range(50))
 
 
-def test_a_large_run_does_not_keep_small_ones_waiting() -> None:
+def test_programs_large_run_does_not_block_small_ones() -> None:
     line = programs()
     for _ in range(4 * IN_USE):
         line.enqueue(QueueRequest("large"))
@@ -146,7 +146,7 @@ def test_a_large_run_does_not_keep_small_ones_waiting() -> None:
     assert drained(line)[:2] == ["small", "smaller"]
 
 
-def test_the_oldest_run_is_passed_over_so_many_times_in_a_row_and_no_more() -> None:
+def test_programs_oldest_run_passed_limited_times() -> None:
     line = programs()
     assert line.try_enter(QueueRequest("a", prefix=doc(1)))
     line.enqueue(QueueRequest("cold", prefix=doc(2)))
@@ -156,7 +156,7 @@ def test_the_oldest_run_is_passed_over_so_many_times_in_a_row_and_no_more() -> N
     assert drained(line).index("cold") == MAX_PASSES
 
 
-def test_who_was_passed_over_too_often_is_waited_for() -> None:
+def test_programs_oldest_run_is_awaited_finally() -> None:
     line = programs()
     inside = busy(line)
     line.enqueue(QueueRequest("cold", prefix=doc(2)))
@@ -170,7 +170,7 @@ def test_who_was_passed_over_too_often_is_waited_for() -> None:
     assert (found.request.run, len(inside)) == ("cold", MIN_CONCURRENT - 1)
 
 
-def test_who_leaves_the_line_is_not_called() -> None:
+def test_programs_cancelled_ticket_is_skipped() -> None:
     line = programs()
     tickets = [line.enqueue(QueueRequest(name)) for name in "aabbc"]
     for index in (0, 2, 3):
@@ -178,7 +178,7 @@ def test_who_leaves_the_line_is_not_called() -> None:
     assert (line.waiting, drained(line), line.waiting) == (2, ["a", "c"], 0)
 
 
-def test_runs_of_long_ago_are_forgotten() -> None:
+def test_programs_old_runs_are_forgotten() -> None:
     line = ProgramScheduler()
     for name in range(2 * MAX_RUNS):
         assert line.try_enter(QueueRequest(str(name)))
@@ -195,9 +195,7 @@ Step = st.tuples(
 
 
 @given(st.sampled_from(["programs", "fifo"]), st.lists(Step, max_size=120))
-def test_everybody_goes_in_once_and_the_server_never_idles_while_somebody_waits(
-    kind: str, steps: list[tuple[str, int, int, int]]
-) -> None:
+def test_programs_each_admitted_once_without_idling(kind: str, steps: list[tuple[str, int, int, int]]) -> None:
     line = make_scheduler("programs" if kind == "programs" else "fifo")
     line.set_cache_size(CACHE * BLOCK_TOKENS)
     waiting, inside, passed = list[Ticket](), list[QueueRequest](), 0
@@ -237,7 +235,7 @@ def test_everybody_goes_in_once_and_the_server_never_idles_while_somebody_waits(
     st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3), st.integers(0, 12)), min_size=1, max_size=60),
     st.integers(1, 8),
 )
-def test_the_cache_is_not_overrun(asked: list[tuple[int, int, int]], limit: int) -> None:
+def test_programs_cache_share_is_respected(asked: list[tuple[int, int, int]], limit: int) -> None:
     line, inside = programs(), list[QueueRequest]()
     for name, document, blocks in asked:
         line.enqueue(QueueRequest(f"run {name}", prefix=doc(document, blocks)))
@@ -251,7 +249,7 @@ def test_the_cache_is_not_overrun(asked: list[tuple[int, int, int]], limit: int)
         line.finish(inside.pop(0))
 
 
-async def test_who_shares_its_prompt_goes_in_while_others_wait() -> None:
+async def test_gate_shared_prompt_is_admitted_while_others_wait() -> None:
     gate = ConcurrencyGate(AdaptiveLimit(8), programs())
     inside = [await gate.enter(QueueRequest("a", prefix=doc(1))) for _ in range(MIN_CONCURRENT)]
     cold = asyncio.create_task(gate.enter(QueueRequest("b", prefix=doc(2))))
@@ -263,7 +261,7 @@ async def test_who_shares_its_prompt_goes_in_while_others_wait() -> None:
     await asyncio.wait_for(cold, 60)
 
 
-async def test_a_cancelled_visitor_that_was_waited_for_lets_the_others_in() -> None:
+async def test_gate_cancelled_awaited_request_admits_others() -> None:
     gate = ConcurrencyGate(AdaptiveLimit(4 * MAX_PASSES), programs())
     for _ in range(MIN_CONCURRENT):
         await gate.enter(QueueRequest("a", prefix=doc(1)))
@@ -279,20 +277,20 @@ async def test_a_cancelled_visitor_that_was_waited_for_lets_the_others_in() -> N
     assert (gate.in_flight, gate.waiting) == (MIN_CONCURRENT + MAX_PASSES + 1, 0)
 
 
-async def test_a_visitor_called_after_it_was_cancelled_takes_no_place() -> None:
+async def test_gate_request_cancelled_before_admission_takes_no_slot() -> None:
     gate = ConcurrencyGate(AdaptiveLimit(1), programs())
     inside = await gate.enter(QueueRequest("a"))
     gone = asyncio.create_task(gate.enter(QueueRequest("b")))
     other = asyncio.create_task(gate.enter(QueueRequest("c")))
     await asyncio.sleep(0)
     gone.cancel()
-    gate.leave(inside, "success")  # before the cancelled one has had its turn of the loop
+    gate.leave(inside, "success")  # before the task of the cancelled request runs
     await asyncio.wait_for(other, 60)
     assert (gate.in_flight, gate.waiting) == (1, 0)
 
 
 def workload(kind: str, runs: int, *, seed: int = 1, apart: float = 0.0) -> list[Program]:
-    """Programs like those of users: long documents that are come back to, documents that many ask about, or short prompts."""
+    """Typical programs: long documents that are used repeatedly, documents that many programs use, or short prompts."""
     chance, found, at = random.Random(seed), list[Program](), 0.0
     for number in range(runs):
         at += chance.expovariate(1 / apart) if apart else 0.0
@@ -318,7 +316,7 @@ def workload(kind: str, runs: int, *, seed: int = 1, apart: float = 0.0) -> list
 
 
 @pytest.mark.parametrize(("kind", "runs", "gain"), [("checked", 32, 1.4), ("chain", 32, 2.2), ("one", 128, 1.4)])
-def test_programs_that_come_back_to_their_documents_get_more_done(kind: str, runs: int, gain: float) -> None:
+def test_programs_returning_prompts_raise_throughput(kind: str, runs: int, gain: float) -> None:
     asked = workload(kind, runs)
     fifo, ours = run(FifoScheduler(), asked), run(ProgramScheduler(), asked)
     assert fifo.seconds / ours.seconds >= gain
@@ -328,7 +326,7 @@ def test_programs_that_come_back_to_their_documents_get_more_done(kind: str, run
 
 @pytest.mark.parametrize("kind", ["map", "short"])
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_where_nothing_is_to_be_gained_little_is_lost_and_programs_finish_sooner(kind: str, seed: int) -> None:
+def test_programs_without_sharing_lose_little(kind: str, seed: int) -> None:
     asked = workload(kind, 40, seed=seed)
     fifo, ours = run(FifoScheduler(), asked), run(ProgramScheduler(), asked)
     assert ours.seconds <= 1.03 * fifo.seconds
@@ -337,7 +335,7 @@ def test_where_nothing_is_to_be_gained_little_is_lost_and_programs_finish_sooner
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_programs_that_come_by_and_by_are_done_sooner(seed: int) -> None:
+def test_programs_staggered_runs_finish_sooner(seed: int) -> None:
     asked = workload("checked", 64, seed=seed, apart=4.0)
     fifo, ours = run(FifoScheduler(), asked), run(ProgramScheduler(), asked)
     assert ours.p95 <= fifo.p95

@@ -1,4 +1,4 @@
-"""Every fault of an endpoint becomes a value; only what no model saw is sent again; data goes nowhere beyond its label."""
+"""The sender: errors are values, only unseen requests are resent, and labels are enforced."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ FAULTS: dict[str, tuple[Callable[[Visit], Any], str, bool]] = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-async def test_each_fault_is_a_value_with_its_code(name: str) -> None:
+async def test_send_each_fault_has_its_code(name: str) -> None:
     play, code, seen = FAULTS[name]
     async with raw_server(play) as server:
         result = await chat(server, limits=FleetLimits(response_bytes=1 << 16))
@@ -82,7 +82,7 @@ async def test_each_fault_is_a_value_with_its_code(name: str) -> None:
     assert len(server.visits) == 1, "nothing that a model may have seen, or that stays wrong, is sent again"
 
 
-async def test_what_was_received_before_a_break_is_kept() -> None:
+async def test_send_broken_response_keeps_received_bytes() -> None:
     async with raw_server(
         lambda visit: cut(visit, after=b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\nhalf")
     ) as server:
@@ -91,7 +91,7 @@ async def test_what_was_received_before_a_break_is_kept() -> None:
     assert result.received == b"half"
 
 
-async def test_an_answer_keeps_the_exact_bytes_of_both_ways() -> None:
+async def test_send_keeps_exact_bytes() -> None:
     async with raw_server(answers(chat_answer("yes"))) as server:
         result = await chat(server)
     assert isinstance(result, Completion)
@@ -99,7 +99,7 @@ async def test_an_answer_keeps_the_exact_bytes_of_both_ways() -> None:
     assert result.received == chat_answer("yes")
 
 
-async def test_nobody_listens() -> None:
+async def test_send_connection_refused() -> None:
     async with raw_server(answers(b"")) as server:
         pass
     async with sending(endpoints(server.url)) as (sender, clock):
@@ -109,14 +109,14 @@ async def test_nobody_listens() -> None:
     assert 3 <= len(clock.slept) <= 20, "it was tried again, and not for ever"
 
 
-async def test_a_name_that_is_not_known() -> None:
+async def test_send_unknown_host() -> None:
     async with sending(endpoints("http://no-such-host.invalid")) as (sender, _):
         result = await ModelClient(sender).chat("s0", CHAT, seconds=600)
     assert isinstance(result, RequestError)
     assert result.code == "F203"
 
 
-async def test_tls_against_a_plain_server() -> None:
+async def test_send_tls_to_plain_server() -> None:
     async def plain(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         writer.close()
@@ -129,7 +129,7 @@ async def test_tls_against_a_plain_server() -> None:
     assert (result.code, result.retryable, clock.slept) == ("F203", False, [])
 
 
-async def test_a_handshake_that_never_ends_counts_as_not_reached() -> None:
+async def test_send_endless_handshake_is_not_reached() -> None:
     async with raw_server(answers(b"")) as server:
         config = endpoints(server.url.replace("http", "https"), limits=FleetLimits(connect_seconds=0.05))
         async with sending(config) as (sender, _):
@@ -138,7 +138,7 @@ async def test_a_handshake_that_never_ends_counts_as_not_reached() -> None:
     assert (result.code, result.reached_model) == ("F203", False)
 
 
-async def test_busy_is_sent_again_after_what_the_server_asks_for_and_counted() -> None:
+async def test_send_busy_is_resent_after_retry_after() -> None:
     play = in_turn(
         answers(b"", "429 Too Many Requests", "Retry-After: 7"), answers(b"", "503 Busy"), answers(chat_answer("yes"))
     )
@@ -151,7 +151,7 @@ async def test_busy_is_sent_again_after_what_the_server_asks_for_and_counted() -
 
 
 @pytest.mark.parametrize("form", ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y"])
-async def test_a_date_after_which_to_ask_again_is_obeyed(form: str) -> None:
+async def test_send_retry_after_date_is_obeyed(form: str) -> None:
     after = time.strftime(form, time.gmtime(time.time() + 20))
     play = in_turn(answers(b"", "503 Busy", f"Retry-After: {after}"), answers(chat_answer("yes")))
     async with raw_server(play) as server, sending(endpoints(server.url)) as (sender, clock):
@@ -161,7 +161,7 @@ async def test_a_date_after_which_to_ask_again_is_obeyed(form: str) -> None:
 
 
 @pytest.mark.parametrize("after", ["0", "-1"])
-async def test_a_server_that_asks_for_no_pause_is_not_asked_without_one(after: str) -> None:
+async def test_send_retry_after_zero_still_pauses(after: str) -> None:
     busy = answers(b"", "429 Too Many Requests", f"Retry-After: {after}")
     async with raw_server(busy) as server, sending(endpoints(server.url)) as (sender, clock):
         async with asyncio.timeout(60):
@@ -173,7 +173,7 @@ async def test_a_server_that_asks_for_no_pause_is_not_asked_without_one(after: s
 
 
 @pytest.mark.parametrize("after", ["100000", "99999999999999999999999", "Fri, 31 Dec 2199 23:59:59 GMT"])
-async def test_an_absurd_retry_after_is_not_obeyed(after: str) -> None:
+async def test_send_huge_retry_after_is_not_obeyed(after: str) -> None:
     async with (
         raw_server(answers(b"", "429 Too Many Requests", f"Retry-After: {after}")) as server,
         sending(endpoints(server.url)) as (sender, clock),
@@ -186,13 +186,13 @@ async def test_an_absurd_retry_after_is_not_obeyed(after: str) -> None:
 @pytest.mark.parametrize(
     "after", ["soon", "-5", "7.5", "\N{SUPERSCRIPT TWO}", "Fri, 99 Foo", "Sun Nov  6 08:49:37 1994"]
 )
-async def test_a_retry_after_that_says_nothing_is_passed_over(after: str) -> None:
+async def test_send_invalid_retry_after_is_ignored(after: str) -> None:
     play = in_turn(answers(b"", "429 Too Many Requests", f"Retry-After: {after}"), answers(chat_answer("yes")))
     async with raw_server(play) as server:
         assert isinstance(await chat(server), Completion)
 
 
-async def test_resends_end_with_the_deadline() -> None:
+async def test_send_resends_end_at_deadline() -> None:
     async with raw_server(answers(b"", "503 Busy")) as server, sending(endpoints(server.url)) as (sender, clock):
         result = await ModelClient(sender).chat("s0", CHAT, seconds=20)
     assert isinstance(result, RequestError)
@@ -201,14 +201,14 @@ async def test_resends_end_with_the_deadline() -> None:
     assert f"sent {len(server.visits)} times" in result.reason
 
 
-async def test_an_answer_that_does_not_come_ends_at_the_deadline() -> None:
+async def test_send_no_response_ends_at_deadline() -> None:
     async with raw_server(lambda visit: visit.gone()) as server, sending(endpoints(server.url)) as (sender, _):
         result = await ModelClient(sender).chat("s0", CHAT, seconds=0.05)
     assert isinstance(result, RequestError)
     assert (result.code, result.retryable) == ("F205", True)
 
 
-async def test_a_stream_that_falls_silent_is_given_up() -> None:
+async def test_send_silent_stream_is_error() -> None:
     async def stall(visit: Visit) -> None:
         await visit.say(b"HTTP/1.1 200 OK\r\n\r\ndata: ")
         await visit.gone()
@@ -220,7 +220,7 @@ async def test_a_stream_that_falls_silent_is_given_up() -> None:
     assert result.code == "F205"
 
 
-async def test_a_stream_gives_its_texts_as_they_come() -> None:
+async def test_send_stream_passes_text_at_once() -> None:
     rows = [{"model": "m", "choices": [{"delta": {"content": text}}]} for text in ("a", "b")]
     rows.append({"model": "m", "choices": [{"delta": {}, "finish_reason": "stop"}]})
     lines = [b"data: " + json.dumps(row).encode() + b"\n\n" for row in rows]
@@ -243,7 +243,7 @@ async def test_a_stream_gives_its_texts_as_they_come() -> None:
     assert (texts, result.text) == (["a", "b"], "ab")
 
 
-async def test_a_stream_ends_with_its_done_where_a_proxy_keeps_the_connection_open() -> None:
+async def test_send_stream_ends_at_done_behind_proxy() -> None:
     row = {"model": "m", "choices": [{"delta": {"content": "whole"}, "finish_reason": "stop"}]}
 
     async def play(visit: Visit) -> None:
@@ -261,7 +261,7 @@ ENDED = {"model": "m", "choices": [{"delta": {"content": "whole"}, "finish_reaso
 
 @pytest.mark.parametrize("more", [b"", b": ping\n\n", b'data: {"model": "m", "usage": {"prompt_tok'])
 @pytest.mark.parametrize("closes", [False, True])
-async def test_a_stream_whose_model_has_ended_is_whole_without_done(more: bytes, closes: bool) -> None:
+async def test_send_stream_finished_without_done_is_complete(more: bytes, closes: bool) -> None:
     async def play(visit: Visit) -> None:
         said = b"data: " + json.dumps(ENDED).encode() + b"\n\n" + more
         await visit.say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (len(said), said))
@@ -276,7 +276,7 @@ async def test_a_stream_whose_model_has_ended_is_whole_without_done(more: bytes,
     assert (result.text, result.usage_is_exact) == ("whole", False)
 
 
-async def test_a_server_that_fails_after_its_model_has_ended_has_failed() -> None:
+async def test_send_error_after_finish_is_error() -> None:
     async def play(visit: Visit) -> None:
         await visit.say(b"HTTP/1.1 200 OK\r\n\r\ndata: ", json.dumps(ENDED).encode(), b'\n\ndata: {"error": "no"}\n\n')
         await visit.gone()
@@ -287,7 +287,7 @@ async def test_a_server_that_fails_after_its_model_has_ended_has_failed() -> Non
     assert result.code == "F208"
 
 
-async def test_a_huge_line_ends_the_stream_before_it_is_whole() -> None:
+async def test_send_huge_line_ends_stream_early() -> None:
     async def play(visit: Visit) -> None:
         await visit.say(b"HTTP/1.1 200 OK\r\n\r\ndata: ", *[b"x" * 100_000] * 100)
 
@@ -298,7 +298,7 @@ async def test_a_huge_line_ends_the_stream_before_it_is_whole() -> None:
     assert len(result.received) < 3 << 20
 
 
-async def test_cancelling_closes_the_connection_so_that_the_server_can_stop() -> None:
+async def test_send_cancelled_closes_connection() -> None:
     came, closed = asyncio.Event(), asyncio.Event()
 
     async def play(visit: Visit) -> None:
@@ -320,7 +320,7 @@ async def test_cancelling_closes_the_connection_so_that_the_server_can_stop() ->
     ("label", "ceiling", "goes"),
     [("restricted", "internal", False), ("internal", "public", False), ("internal", "internal", True)],
 )
-async def test_data_goes_nowhere_beyond_its_label(label: Any, ceiling: str, goes: bool) -> None:
+async def test_send_label_is_enforced(label: Any, ceiling: str, goes: bool) -> None:
     async with (
         raw_server(answers(chat_answer("yes"))) as server,
         sending(endpoints(server.url, label=ceiling)) as (sender, _),
@@ -337,7 +337,7 @@ async def test_data_goes_nowhere_beyond_its_label(label: Any, ceiling: str, goes
         assert server.visits == [], "asserted on the server's side: nobody came"
 
 
-async def test_the_key_is_read_when_it_is_sent_and_appears_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_send_key_is_read_late_and_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_KEY", "canary-1234")
     async with raw_server(answers(b"canary?", "400 Bad Request")) as server:
         result = await chat(server, api_key="env:SOME_KEY")
@@ -358,7 +358,7 @@ async def test_the_key_is_read_when_it_is_sent_and_appears_nowhere_else(monkeypa
         ("llamacpp", "/proxy/v1", "/proxy/v1/chat/completions"),
     ],
 )
-async def test_an_address_with_a_path_of_its_own_is_used_as_it_is_written(dialect: Any, path: str, asked: str) -> None:
+async def test_send_address_with_path_is_unchanged(dialect: Any, path: str, asked: str) -> None:
     async with raw_server(answers(chat_answer("yes"))) as server:
         far = Endpoint(endpoint=server.url + path, model="m", label="restricted", dialect=dialect)
         config = endpoints(server.url).model_copy(update={"servers": {"s0": far}})
@@ -369,7 +369,7 @@ async def test_an_address_with_a_path_of_its_own_is_used_as_it_is_written(dialec
 
 
 @pytest.mark.parametrize(("path", "told"), [("/proxy", True), ("", False)])
-async def test_who_is_not_found_under_a_path_of_its_own_is_told_of_the_other_one(path: str, told: bool) -> None:
+async def test_send_404_with_own_path_has_v1_hint(path: str, told: bool) -> None:
     async with raw_server(answers(b"", "404 Not Found")) as server:
         far = Endpoint(endpoint=server.url + path, model="m", label="restricted")
         async with sending(endpoints(server.url).model_copy(update={"servers": {"s0": far}})) as (sender, _):
@@ -378,14 +378,14 @@ async def test_who_is_not_found_under_a_path_of_its_own_is_told_of_the_other_one
     assert (result.code, f"write {server.url}/proxy/v1 under" in result.hint) == ("F212", told)
 
 
-async def test_a_key_that_is_not_there_sends_nothing() -> None:
+async def test_send_missing_key_sends_nothing() -> None:
     async with raw_server(answers(b"")) as server:
         result = await chat(server, api_key="env:NOT_SET_ANYWHERE")
     assert isinstance(result, RequestError)
     assert (result.code, server.visits) == ("F105", [])
 
 
-async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_send_ignores_proxy_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     monkeypatch.delenv("no_proxy", raising=False)
@@ -393,7 +393,7 @@ async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.Monke
         assert isinstance(await chat(server), Completion)
 
 
-async def test_a_failing_server_is_left_alone_and_asked_again_later() -> None:
+async def test_send_failing_server_pauses_then_retries() -> None:
     play = in_turn(*[answers(b"", "500 Oops")] * 5, answers(chat_answer("yes")))
     async with raw_server(play) as server, sending(endpoints(server.url)) as (sender, clock):
         for _ in range(5):
@@ -404,7 +404,7 @@ async def test_a_failing_server_is_left_alone_and_asked_again_later() -> None:
     assert clock.slept == [1.0], "it waited until the server might answer again"
 
 
-async def test_a_burst_of_failures_leaves_a_server_alone_for_a_second_only() -> None:
+async def test_send_failure_burst_pauses_one_second() -> None:
     visits = 0
     together = asyncio.Event()
 
@@ -428,7 +428,7 @@ async def test_a_burst_of_failures_leaves_a_server_alone_for_a_second_only() -> 
 
 
 @pytest.mark.parametrize(("short_timeout", "state"), [(connection.SHORT_TIMEOUT, "closed"), (-math.inf, "open")])
-async def test_who_has_no_time_says_nothing_of_a_server_and_who_waited_in_vain_does(
+async def test_send_short_timeout_is_no_evidence(
     monkeypatch: pytest.MonkeyPatch, short_timeout: float, state: str
 ) -> None:
     monkeypatch.setattr(connection, "SHORT_TIMEOUT", short_timeout)
@@ -437,7 +437,7 @@ async def test_who_has_no_time_says_nothing_of_a_server_and_who_waited_in_vain_d
         assert sender.states["s0"].breaker.state == state
 
 
-async def test_a_probe_that_ends_in_an_error_of_our_own_does_not_keep_others_from_asking(
+async def test_send_failed_trial_of_ours_frees_breaker(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     play = in_turn(*[answers(b"", "500 Oops")] * 5, answers(chat_answer("yes")))
@@ -451,7 +451,7 @@ async def test_a_probe_that_ends_in_an_error_of_our_own_does_not_keep_others_fro
         assert isinstance(await ModelClient(sender).chat("s0", CHAT, seconds=60), Completion)
 
 
-async def test_no_more_requests_than_the_limit_are_on_the_way() -> None:
+async def test_send_in_flight_limit_is_kept() -> None:
     inside = most = 0
 
     async def play(visit: Visit) -> None:
@@ -471,7 +471,7 @@ async def test_no_more_requests_than_the_limit_are_on_the_way() -> None:
     assert most == 3
 
 
-async def test_an_unknown_server_is_a_fault() -> None:
+async def test_send_unknown_server_is_error() -> None:
     from orchestra.fleet.http.client import HttpRequest
 
     async with sending(endpoints("http://127.0.0.1:1")) as (sender, _):
@@ -481,7 +481,7 @@ async def test_an_unknown_server_is_a_fault() -> None:
 
 
 @pytest.mark.parametrize("end", [b"data: [DONE]\n\n", b""])
-async def test_pings_behind_a_stream_that_is_over_put_nothing_off(end: bytes) -> None:
+async def test_send_pings_after_end_do_not_delay(end: bytes) -> None:
     said = {"id": "x", "model": "m", "choices": [{"index": 0, "finish_reason": "stop", "delta": {"content": "yes"}}]}
 
     async def pings(visit: Visit) -> None:

@@ -1,4 +1,4 @@
-"""What is known of servers, and whether they can serve: by what was heard, or by a question to each endpoint."""
+"""The status of servers, from past requests or from a probe of each endpoint."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def asked(server: RawServer) -> list[str]:
     return [visit.head.split()[1] for visit in server.visits]
 
 
-async def test_an_endpoint_that_answers_is_ready_and_one_that_nobody_asked_may_be() -> None:
+async def test_status_answered_is_ready_else_unknown() -> None:
     async with raw_server(says('{"answer": "yes"}')) as server, opened(endpoints(server.url)) as fleet:
         before = await known(fleet)
         await only(fleet, call())
@@ -43,7 +43,7 @@ async def test_an_endpoint_that_answers_is_ready_and_one_that_nobody_asked_may_b
     assert (after.kind, after.model, after.address, after.breaker) == ("endpoint", "m", server.url + "/v1", "closed")
 
 
-async def test_what_it_is_written_with_comes_from_the_package() -> None:
+async def test_status_types_are_exported() -> None:
     assert {"FleetStatus", "ServerStatus"} <= set(orchestra.__all__)
     async with opened(endpoints(NOBODY)) as fleet:
         status = await fleet.health()
@@ -51,7 +51,7 @@ async def test_what_it_is_written_with_comes_from_the_package() -> None:
     assert [type(server) for server in status.servers] == [ServerStatus]
 
 
-async def test_a_fault_stands_against_an_endpoint_until_it_answers_or_is_long_ago() -> None:
+async def test_status_error_counts_until_answer_or_expiry() -> None:
     async with opened(endpoints(NOBODY)) as fleet:
         await only(fleet, call())
         status = await fleet.health()
@@ -64,14 +64,14 @@ async def test_a_fault_stands_against_an_endpoint_until_it_answers_or_is_long_ag
     assert (forgotten.state, forgotten.error, forgotten.can_serve) == ("unknown", "F203", True)
 
 
-async def test_one_server_of_a_model_is_enough() -> None:
+async def test_status_one_server_per_model_suffices() -> None:
     async with raw_server(says('{"answer": "yes"}')) as server, opened(endpoints(NOBODY, server.url)) as fleet:
         status = await fleet.health(probe=True)
     assert [one.can_serve for one in status.servers] == [False, True]
     assert status.can_serve
 
 
-async def test_one_failure_of_a_server_is_none_for_good_and_several_open_its_breaker() -> None:
+async def test_status_several_failures_open_breaker() -> None:
     async def fail(visit: Visit) -> None:
         await visit.answer(b"oops", "500 Internal Server Error")
 
@@ -85,7 +85,7 @@ async def test_one_failure_of_a_server_is_none_for_good_and_several_open_its_bre
     assert (often.error, often.breaker, often.state, often.can_serve) == ("F208", "open", "failed", False)
 
 
-async def test_a_key_that_is_not_there_is_known_before_anybody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_status_missing_key_is_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("THE_KEY", raising=False)
     async with (
         raw_server(says('{"answer": "yes"}')) as server,
@@ -109,7 +109,7 @@ async def test_a_key_that_is_not_there_is_known_before_anybody_asks(monkeypatch:
         ("500 Internal Server Error", "F208", False),
     ],
 )
-async def test_a_probe_asks_for_the_models_and_spends_nothing(
+async def test_status_probe_lists_models_only(
     status: str, error: str, able: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("THE_KEY", "k")
@@ -125,7 +125,7 @@ async def test_a_probe_asks_for_the_models_and_spends_nothing(
     assert "Authorization: Bearer k" in server.visits[0].head
 
 
-async def test_a_probe_hears_of_an_endpoint_that_is_back() -> None:
+async def test_status_probe_detects_recovery() -> None:
     gone = True
 
     async def play(visit: Visit) -> None:
@@ -141,7 +141,7 @@ async def test_a_probe_hears_of_an_endpoint_that_is_back() -> None:
 @pytest.mark.parametrize(
     ("mode", "state", "able"), [("start", "idle", True), ("adopt", "stopped", False), ("none", "stopped", False)]
 )
-async def test_a_local_server_that_does_not_run_can_serve_where_the_first_call_starts_it(
+async def test_status_idle_local_server_can_serve(
     mode: Any, state: str, able: bool, folders: object, tmp_path: Path
 ) -> None:
     async with Fleet.open(local_config("m"), cards=CARDS, mode=mode) as fleet:
@@ -149,7 +149,7 @@ async def test_a_local_server_that_does_not_run_can_serve_where_the_first_call_s
     assert (status.running, status.servers[0].state, status.can_serve) == (False, state, able)
 
 
-def test_the_codes_that_mean_something_here_are_codes() -> None:
+def test_error_policies_have_known_codes() -> None:
     assert ERROR_POLICIES.keys() <= load_explanations().keys()
     assert all(error_policy(code) != error_policy("M001") for code in ERROR_POLICIES), (
         "what has no traits need not stand there"

@@ -1,4 +1,6 @@
-"""Requests that a server rejects, in virtual time: chance costs little, overload is answered by sending less, and waiting is no request."""
+"""Rejected requests in virtual time: random rejections cost little, overload reduces the rate, and queue time is no
+request time.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +20,16 @@ from tests.sizes import sample_size
 from .throttling import Server, closed_loop, open_loop, sender
 
 FEW, MANY = 3, 100
-"""Cases in each test, of the quick suite and of the slow one."""
+"""Cases per test in the quick suite and in the slow one."""
 
 
 def seeds(few: int = FEW) -> list[Any]:
-    """Numbers of cases: a few, and many that are slow."""
+    """Returns the numbers of cases: a few, and many that are marked slow."""
     return [*range(few), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(few, sample_size(MANY, 4)))]
 
 
 @pytest.mark.parametrize("seed", seeds())
-def test_rejections_unrelated_to_load_leave_seven_tenths_of_the_throughput(seed: int) -> None:
+def test_random_rejections_keep_70_percent_throughput(seed: int) -> None:
     chance = Random(f"unrelated {seed}")
     settings: dict[str, Any] = {
         "rejection": chance.choice((0.0, 0.01, 0.05)),
@@ -44,7 +46,7 @@ def test_rejections_unrelated_to_load_leave_seven_tenths_of_the_throughput(seed:
 
 
 @pytest.mark.parametrize("seed", seeds())
-def test_an_overloaded_server_gives_nine_tenths_of_its_capacity_and_is_sent_little_more(seed: int) -> None:
+def test_overload_keeps_90_percent_of_capacity(seed: int) -> None:
     chance = Random(f"overload {seed}")
     slots = int(2 ** chance.uniform(0, 6))
     settings: dict[str, Any] = {
@@ -66,18 +68,18 @@ def test_an_overloaded_server_gives_nine_tenths_of_its_capacity_and_is_sent_litt
 
 
 @pytest.mark.parametrize("seed", seeds(8))
-def test_the_wait_for_a_place_is_not_the_time_of_a_request(seed: int) -> None:
+def test_queue_time_is_not_request_time(seed: int) -> None:
     chance = Random(f"queue {seed}")
     places, clients = chance.randint(1, 4), chance.randint(20, 60)
 
     async def main(clock: VirtualClock) -> float:
         send = sender(clock, Server(seed=seed), in_flight=places, request_seconds=0.1)
-        return await closed_loop(send, clients, clients)  # it asserts that each is answered
+        return await closed_loop(send, clients, clients)  # it asserts that each request is answered
 
     run_simulated(main, seed)
 
 
-def test_the_timeout_of_a_caller_bounds_its_wait_for_a_place_too() -> None:
+def test_call_timeout_bounds_queue_time() -> None:
     async def main(clock: VirtualClock) -> list[HttpResponse | RequestError]:
         send = sender(clock, Server(), in_flight=1)
         sent = await asyncio.gather(*(send.send("s0", HttpRequest("/v1/x", b""), seconds=0.3) for _ in range(20)))
@@ -90,7 +92,7 @@ def test_the_timeout_of_a_caller_bounds_its_wait_for_a_place_too() -> None:
 
 
 @pytest.mark.parametrize("seed", seeds(20))
-def test_a_rejection_delays_its_own_request_and_several_in_a_row_delay_all(seed: int) -> None:
+def test_rejections_in_a_row_pause_all_requests(seed: int) -> None:
     chance = Random(f"pauses {seed}")
     share, asked = chance.choice((0.1, 0.3, 0.6)), chance.choice((0.513, 1.037, 3.071))
     script = [chance.random() < share for _ in range(60)]
@@ -116,12 +118,12 @@ def test_a_rejection_delays_its_own_request_and_several_in_a_row_delay_all(seed:
             in_a_row, again[run] = in_a_row + 1, at + asked
             if in_a_row >= REJECTION_THRESHOLD:
                 held = at + asked
-                holds.append((at, at + 8.0))  # the pause may be longer than what was asked for, where they go on
+                holds.append((at, at + 8.0))  # the pause may be longer than requested, and requests continue then
         else:
             in_a_row, held = 0, 0.0
 
 
-def test_an_answer_ends_the_hold_of_a_server() -> None:
+def test_answer_ends_pause_of_server() -> None:
     async def main(clock: VirtualClock) -> tuple[float, Server]:
         server = Server(latency=0.4, retry_after=20.0, script=[False, True, True, True])
         send = sender(clock, server)
@@ -144,7 +146,7 @@ def test_an_answer_ends_the_hold_of_a_server() -> None:
 
 
 @pytest.mark.parametrize("asked", [None, 1.0, 20.0])
-def test_requests_in_line_before_a_server_that_stays_busy_end_too(asked: float | None) -> None:
+def test_queued_requests_end_if_server_stays_busy(asked: float | None) -> None:
     async def main(clock: VirtualClock) -> tuple[float, list[Any], Server]:
         server = Server(unrelated=1.0, rejection=0.01, retry_after=asked)
         send = sender(clock, server)
@@ -159,7 +161,7 @@ def test_requests_in_line_before_a_server_that_stays_busy_end_too(asked: float |
     assert server.visits < 1_500, "it was not sent all of them again and again"
 
 
-def test_requests_in_line_before_a_server_that_hangs_are_not_sent_to_it_one_after_the_other() -> None:
+def test_queued_requests_are_not_sent_to_hanging_server() -> None:
     async def main(clock: VirtualClock) -> tuple[float, set[str], Server]:
         server = Server(latency=1e6)
         send = sender(clock, server, in_flight=8, request_seconds=60)

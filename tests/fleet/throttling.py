@@ -1,4 +1,7 @@
-"""A server in virtual time that has a capacity, and rejects requests: because it is full, or for reasons unrelated to load."""
+"""A server in virtual time with a capacity.
+
+It rejects requests because it is full, or for reasons unrelated to load.
+"""
 
 from __future__ import annotations
 
@@ -21,30 +24,30 @@ from .conftest import NoAddresses, endpoints
 
 @dataclass
 class Server:
-    """What a simulated server does."""
+    """The behaviour of a simulated server."""
 
     seed: int = 0
     latency: float = 0.05
-    """Seconds of an answer; each takes between half and one and a half of it."""
+    """Seconds of a response; each takes 0.5 to 1.5 times as long."""
     rejection: float = 0.0
     """Seconds of a rejection."""
     slots: int = 1 << 20
-    """Requests at once; more are rejected."""
+    """Requests at once. More are rejected."""
     rate: float = 0.0
-    """Requests a second, where it is limited: a token bucket that holds `burst` of them."""
+    """Requests per second, if limited, by a token bucket with a capacity of `burst`."""
     burst: float = 10.0
     unrelated: float = 0.0
     """The share of requests that is rejected for reasons unrelated to load."""
     retry_after: float | None = None
     script: Sequence[bool] = ()
-    """Which of the first requests are rejected."""
+    """Whether each of the first requests is rejected."""
 
     inside: int = 0
     answered: int = 0
     rejected: int = 0
     visits: int = 0
     happened: list[tuple[float, str, str]] = field(default_factory=list)
-    """When a request was `sent`, `rejected` or `answered`, and of which run."""
+    """The time, the kind (`sent`, `rejected` or `answered`) and the run of each event."""
     _tokens: float = 0.0
     _filled: float = 0.0
 
@@ -87,7 +90,7 @@ class Server:
 
 
 class SimulatedWire(HttpClient):
-    """Reaches the simulated servers by their addresses."""
+    """Connects to the simulated servers by their addresses."""
 
     def __init__(self, servers: Mapping[str, Server]) -> None:
         super().__init__(FleetLimits())
@@ -100,15 +103,18 @@ class SimulatedWire(HttpClient):
 def sender(
     clock: VirtualClock, *servers: Server, limit: Callable[[int], ConcurrencyLimit] = AdaptiveLimit, **limits: Any
 ) -> Sender:
-    """A sender to these servers, `s0` and so on."""
+    """Returns a sender for these servers, named `s0` and so on."""
     roots = {f"http://s{number}": server for number, server in enumerate(servers)}
     config: FleetConfig = endpoints(*roots, limits=FleetLimits(**limits))
     return Sender(config, SimulatedWire(roots), NoAddresses(), clock, concurrency=limit)
 
 
 async def closed_loop(send: Sender, clients: int, requests: int) -> float:
-    """Requests a second of so many clients that each wait for their answer, until nine tenths are answered; the last ones wait for pauses
-    of their own."""
+    """Returns the requests per second of clients that each wait for their answer, until nine tenths are answered. The
+    last
+    ones wait for their
+    own pauses.
+    """
     clock, left, ends = send._clock, iter(range(requests)), list[float]()
     began = clock.monotonic()
 
@@ -124,7 +130,7 @@ async def closed_loop(send: Sender, clients: int, requests: int) -> float:
 
 
 async def open_loop(send: Sender, rate: float, seconds: float) -> None:
-    """Sends so many requests a second, whether they are answered or not; what is not answered in the end is cancelled."""
+    """Sends requests at a fixed rate. Unanswered ones are cancelled at the end."""
     clock, tasks = send._clock, list[asyncio.Task[Any]]()
     end = clock.monotonic() + seconds
     while clock.monotonic() < end:

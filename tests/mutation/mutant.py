@@ -1,4 +1,4 @@
-"""Mutants: faults that are put into a copy of the source text. Lists of them are TOML files."""
+"""Mutants: faults that are inserted into a copy of the source. TOML files list them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Mutant:
     """A fault.
 
     Attributes:
-        name: What is wrong with it.
+        name: What is wrong.
         file: The file, relative to the repository.
         old: The text that is replaced. It occurs once.
-        new: The text in its place.
-        test: The tests that fail with it, as arguments of pytest. Empty where the simulation finds it.
+        new: The replacement.
+        test: The tests that fail with it, as arguments of pytest. Empty if the simulation finds it.
     """
 
     name: str
@@ -29,15 +29,15 @@ class Mutant:
 
 
 def load(path: Path) -> tuple[Mutant, ...]:
-    """The mutants of a TOML file."""
+    """Returns the mutants of a TOML file."""
     return tuple(Mutant(**entry) for entry in tomllib.loads(path.read_text())["mutant"])
 
 
 def patched(mutant: Mutant, folder: Path = ROOT) -> str:
-    """The file's text with the fault in it.
+    """Returns the file's text with the fault.
 
     Raises:
-        LookupError: The text to replace does not occur once: the source has changed.
+        LookupError: The text to replace does not occur exactly once, because the source has changed.
     """
     text = (folder / mutant.file).read_text()
     if text.count(mutant.old) != 1:

@@ -1,11 +1,12 @@
 """Runs the mutants of this folder: with each of them, its test must fail.
 
     python -m tests.mutation.run                      # all of them, with a table
-    python -m tests.mutation.run "lost commit" tags   # those whose name or file has one of these texts
+    python -m tests.mutation.run "lost commit" tags   # those whose name or file contains one of these texts
     python -m tests.mutation.run --jobs 4
 
-Each job works in a copy of the repository. At first the tests run without a mutant, and must pass. Exits with 1 where a test failed then,
-a mutant survived, or one could not be applied.
+Each job works in a copy of the repository. First the tests run without a mutant, and must pass. Exits with 1 if a test
+failed then, a
+mutant survived, or one could not be applied.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ from tests.mutation.mutant import ROOT, Mutant, load, patched
 
 FILES = sorted(Path(__file__).parent.glob("*.toml"))
 LIMIT = 300.0
-"""Seconds that the test of a mutant may take; a mutant that makes it hang is caught too."""
+"""Timeout of a mutant's test in seconds. A mutant that makes it hang is caught too."""
 LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "site", "dist", "build", "shared")
 PASSED, FAILED = 0, 1
-"""Exit codes of pytest; others say that the test was not run."""
+"""Exit codes of pytest. Others mean that the test was not run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a mutant: `caught`, `hangs`, `SURVIVES`, or why it could not be judged."""
+    """The result of a mutant: `caught`, `hangs`, `SURVIVES`, or why it could not be judged."""
 
     mutant: Mutant
     result: str
@@ -51,7 +52,9 @@ class Verdict:
 
 @contextmanager
 def copied() -> Iterator[Path]:
-    """A copy of the repository. Its compiled files are valid for their content, for several mutants are written in one second."""
+    """Copies the repository. Its compiled files are validated by content, because several mutants are written in one
+    second.
+    """
     with tempfile.TemporaryDirectory(prefix="mutants-") as made:
         folder = Path(made) / "copy"
         shutil.copytree(ROOT, folder, ignore=LEFT_OUT, symlinks=True)
@@ -61,7 +64,7 @@ def copied() -> Iterator[Path]:
 
 
 def run_tests(folder: Path, tests: Sequence[str]) -> int | None:
-    """The exit code of pytest in a copy; None where it hangs."""
+    """Returns the exit code of pytest in a copy; None if it hangs."""
     with tempfile.TemporaryDirectory(prefix="mutants-") as home:
         own = {f"XDG_{name}_HOME": home for name in ("STATE", "CONFIG")} | {
             "XDG_RUNTIME_DIR": home,
@@ -91,7 +94,7 @@ def run_tests(folder: Path, tests: Sequence[str]) -> int | None:
 
 
 def judge(mutant: Mutant, folder: Path) -> Verdict:
-    """Runs the test of a mutant in a copy, which is as before afterwards."""
+    """Runs the test of a mutant in a copy, and restores the copy."""
     began, file = time.monotonic(), folder / mutant.file
     before = file.read_text()
     try:
@@ -106,7 +109,7 @@ def judge(mutant: Mutant, folder: Path) -> Verdict:
 
 
 def unsound(mutants: Sequence[Mutant], folder: Path) -> list[str]:
-    """The tests that do not pass without a mutant. The tests of one file run together, and alone where they fail."""
+    """Returns the tests that fail without a mutant. The tests of one file run together, and each alone if they fail."""
     files: dict[str, list[str]] = {}
     for test in sorted({test for mutant in mutants for test in mutant.test.split()}):
         files.setdefault(test.partition("::")[0], []).append(test)
@@ -115,7 +118,7 @@ def unsound(mutants: Sequence[Mutant], folder: Path) -> list[str]:
 
 
 def judge_all(mutants: Sequence[Mutant], jobs: int) -> int:
-    """Prints the table, and gives the exit code."""
+    """Prints the table, and returns the exit code."""
     with ExitStack() as stack:
         folders = SimpleQueue[Path]()
         for _ in range(jobs):
@@ -155,7 +158,7 @@ def judge_all(mutants: Sequence[Mutant], jobs: int) -> int:
 
 
 def main() -> int:
-    """The command."""
+    """Runs the command."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutation.run", description="faults that tests must find")
     parser.add_argument("name", nargs="*", help="only those whose name or file has one of these texts")
     parser.add_argument("--jobs", type=int, default=2)

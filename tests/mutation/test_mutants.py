@@ -1,4 +1,4 @@
-"""Each mutant can be applied to the source as it is, and names a test that exists. `make mutants` runs them."""
+"""Each mutant can be applied to the current source, and names an existing test. `make mutants` runs them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MUTANTS = [pytest.param(mutant, id=f"{file.stem}: {mutant.name}") for file in FI
 
 
 def functions(file: Path) -> set[str]:
-    """The names of a file's tests."""
+    """Returns the names of a file's tests."""
     return {
         node.name
         for node in ast.walk(ast.parse(file.read_text()))
@@ -23,7 +23,7 @@ def functions(file: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
-def test_a_mutant_changes_the_source_once_and_its_test_exists(mutant: Mutant) -> None:
+def test_mutant_changes_source_once_and_has_test(mutant: Mutant) -> None:
     assert patched(mutant) != (ROOT / mutant.file).read_text()
     assert mutant.test
     for test in mutant.test.split():
@@ -32,20 +32,29 @@ def test_a_mutant_changes_the_source_once_and_its_test_exists(mutant: Mutant) ->
         assert not name or name.partition("[")[0] in functions(ROOT / file), test
 
 
-def test_no_two_mutants_of_a_file_have_one_name() -> None:
+def test_mutant_names_are_unique_per_file() -> None:
     names = [param.id for param in MUTANTS]
     assert len(names) == len(set(names)) > 100
 
 
 MODULE = "def double(number):\n    return 2 * number\n"
-TEST = "from module import double\n\n\ndef test_double():\n    assert double(3) == 6\n\n\ndef test_zero():\n    assert double(0) == 0\n"
+TEST = """from module import double
+
+
+def test_double():
+    assert double(3) == 6
+
+
+def test_zero():
+    assert double(0) == 0
+"""
 
 
 def mutant(old: str = "2 * number", new: str = "3 * number", test: str = "test_module.py") -> Mutant:
     return Mutant("another factor", "module.py", old, new, test)
 
 
-def test_a_mutant_is_caught_survives_or_is_not_judged(tmp_path: Path) -> None:
+def test_mutant_result_is_caught_survived_or_unjudged(tmp_path: Path) -> None:
     (tmp_path / "module.py").write_text(MODULE)
     (tmp_path / "test_module.py").write_text(TEST)
     assert judge(mutant(), tmp_path).result == "caught"
@@ -55,7 +64,7 @@ def test_a_mutant_is_caught_survives_or_is_not_judged(tmp_path: Path) -> None:
     assert (tmp_path / "module.py").read_text() == MODULE
 
 
-def test_a_test_that_fails_without_a_mutant_is_reported(tmp_path: Path) -> None:
+def test_mutant_failing_baseline_is_reported(tmp_path: Path) -> None:
     (tmp_path / "module.py").write_text(MODULE.replace("2", "3"))
     (tmp_path / "test_module.py").write_text(TEST)
     each = [mutant(test=f"test_module.py::{name}") for name in ("test_double", "test_zero")]

@@ -1,6 +1,7 @@
-"""The real fleet: vLLM on the CPU with SmolLM2-135M, as `configs/laptop.yaml` says. One server for all tests.
+"""The real fleet: vLLM on the CPU with SmolLM2-135M, as configured in `configs/laptop.yaml`. All tests share one
+server.
 
-A fleet that runs already is adopted and left running; one that the tests start, they stop.
+A running fleet is used and left running. A fleet that the tests start is stopped afterwards.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ LAPTOP = Path(__file__).resolve().parents[2] / "configs" / "laptop.yaml"
 
 @pytest.fixture(scope="session")
 def laptop() -> Iterator[FleetConfig]:
-    """The fleet's description; its server is healthy."""
+    """The configuration of the fleet; its server is healthy."""
     described = config.read_config(LAPTOP)
     supervision = SupervisorClient(described, Folders.from_environment())
     said: set[str] = set()
@@ -40,10 +41,11 @@ def laptop() -> Iterator[FleetConfig]:
     async def bring_up() -> bool:
         there = await supervision.notify(HeartbeatRequest())
         vllm_launch.vllm_version()
+        # the encoders too
         for wanted in (
             *(server.weights for server in described.local_servers.values()),
             *KNOWN_ENCODERS.values(),
-        ):  # the encoders too
+        ):
             await weights.ensure_weights(wanted, weights.ModelStore.from_environment(), report)
         await supervision.start()
         await supervision.wait_until_ready(report)

@@ -1,7 +1,8 @@
-"""Adapters on the real vLLM: in every mix each answers as it does alone, with every slot in use.
+"""Adapters on the real vLLM: in all mixtures each answers as it does alone, with every slot in use.
 
-Decoding on a CPU is the same to the bit only for the same batch, so texts are compared by the log-probabilities of the five likeliest
-tokens at each place, up to where two texts part.
+Decoding on a CPU is bit-identical only for the same batch. So texts are compared by the log-probabilities of the five
+most likely tokens at
+each position, up to the first difference of the texts.
 """
 
 from __future__ import annotations
@@ -26,11 +27,15 @@ pytestmark = pytest.mark.real
 
 SERVER = "smol"
 NEAR = 0.5
-"""Nats that log-probabilities may move with the batch, on average over the tokens that both answers found likely, up to where they part;
-and half of what two tokens may differ by where they do. Single ones move by 0.75, three steps of a logit in bfloat16, on a machine with
-matrix instructions, whichever way products are computed. Another adapter than a request's own moves them all."""
+"""Tolerance in nats of log-probabilities between batches: the mean over tokens that are likely in both texts, up to
+their
+first difference,
+and half of the difference of two tokens there. Single values move by 0.75, three steps of a logit in bfloat16, on a
+machine with matrix
+instructions, for all ways of computing products. A wrong adapter moves all of them.
+"""
 STRONG = 0.1
-"""How strong the adapters' noise is: at half of it two of them may begin alike."""
+"""The strength of the adapters' noise. With half of it two adapters may start with the same text."""
 QUESTION = "Who built the lighthouse at the harbour, and when was it finished?"
 SENTENCE = (
     "The harbour of the town lies to the north of the old bridge, and the boats come in before the sun goes down. "
@@ -48,7 +53,9 @@ async def fleet(laptop: FleetConfig) -> AsyncIterator[Fleet]:
 
 @pytest.fixture
 async def names(fleet: Fleet, laptop: FleetConfig, tmp_path: Path) -> AsyncIterator[list[str]]:
-    """The base model, and as many adapters as the server has slots: of ranks 16 and 8 in turn, on all linear layers."""
+    """The base model, and as many adapters as the server has slots: ranks 16 and 8 alternately, on all linear
+    layers.
+    """
     model = weights.find_weights(laptop.local_servers[SERVER].weights, weights.ModelStore.from_environment())
     assert model
     stamp = random.randrange(1 << 30)
@@ -73,12 +80,12 @@ async def ask(fleet: Fleet, model: str, prompt: str = QUESTION, tokens: int = 24
 
 
 def same(found: Completion, wanted: Completion) -> bool:
-    """Whether two texts are one, but for the noise of batches: up to where they part, both found the same tokens as likely."""
+    """Whether two texts are equal except for batch noise: the same tokens are likely up to their first difference."""
     moved: list[float] = []
     for mine, other in zip(found.tokens, wanted.tokens, strict=True):
         here, there = dict(mine.top), dict(other.top)
         moved += [abs(here[token] - there[token]) for token in here.keys() & there.keys()]
-        if mine.text != other.text:  # a tie may fall the other way; from there on they are different texts
+        if mine.text != other.text:  # a tie may be decided differently; the texts differ from there on
             return _near(moved) and _tied(there, mine.text, other.text) and _tied(here, mine.text, other.text)
     return _near(moved)
 
@@ -88,7 +95,7 @@ def _near(moved: Sequence[float]) -> bool:
 
 
 def _tied(likely: Mapping[str, float], one: str, other: str) -> bool:
-    """Whether two tokens are about as likely."""
+    """Whether two tokens are about equally likely."""
     return one in likely and other in likely and abs(likely[one] - likely[other]) <= 2 * NEAR
 
 
@@ -96,7 +103,7 @@ async def alone(fleet: Fleet, names: Sequence[str], prompt: str = QUESTION) -> d
     return {name: await ask(fleet, name, prompt) for name in names}
 
 
-async def test_with_every_slot_in_use_each_answers_as_it_does_alone(fleet: Fleet, names: list[str]) -> None:
+async def test_adapters_all_slots_answer_as_alone(fleet: Fleet, names: list[str]) -> None:
     wanted = await alone(fleet, names)
     texts = {done.text for done in wanted.values()}
     assert len(texts) == len(names), "the adapters are strong enough to tell them apart"
@@ -114,8 +121,8 @@ async def test_with_every_slot_in_use_each_answers_as_it_does_alone(fleet: Fleet
         assert [name for name, done in zip(mix, found, strict=True) if not same(done, wanted[name])] == []
 
 
-async def test_prompts_that_are_read_while_others_write_get_their_own_adapter(fleet: Fleet, names: list[str]) -> None:
-    """Long prompts, twice: the second time their beginning comes from the prefix cache, which knows whose it is."""
+async def test_adapters_prefill_beside_decode_is_correct(fleet: Fleet, names: list[str]) -> None:
+    """Long prompts, twice: the second time their prefix comes from the cache, which separates adapters."""
     prompt = SENTENCE * 12 + QUESTION
     short, long = await alone(fleet, names), await alone(fleet, names, prompt)
     for _ in range(2):
@@ -128,10 +135,10 @@ async def test_prompts_that_are_read_while_others_write_get_their_own_adapter(fl
     assert any(done.usage.cached_tokens for done in read)
 
 
-async def test_loading_an_adapter_loses_no_request_that_runs(
+async def test_adapter_loading_keeps_running_requests(
     fleet: Fleet, names: list[str], laptop: FleetConfig, tmp_path: Path
 ) -> None:
-    """One more than there are slots, so that it also takes another's place."""
+    """One more than the slots, so that it also replaces another."""
     model = weights.find_weights(laptop.local_servers[SERVER].weights, weights.ModelStore.from_environment())
     assert model
     late = f"late{random.randrange(1 << 30)}"
@@ -149,7 +156,7 @@ async def test_loading_an_adapter_loses_no_request_that_runs(
     assert same(among, again)
 
 
-async def test_the_servers_log_says_that_the_plugin_and_the_kernel_are_there(fleet: Fleet, names: list[str]) -> None:
+async def test_server_log_confirms_plugin_and_kernel(fleet: Fleet, names: list[str]) -> None:
     (server,) = (await fleet.status())["servers"]
     text = await asyncio.to_thread(Path(server["log"]).read_text, "utf-8", "replace")
     assert "orchestra: adapters by groups" in text

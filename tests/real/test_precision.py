@@ -1,6 +1,6 @@
-"""The data type that this machine does not choose: AVX2 alone where the CPU has bfloat16, and bfloat16 where it has not.
+"""The data type that is not this machine's default: AVX2 only if the CPU has bfloat16, else bfloat16.
 
-`test_adapters.py` asks the server as this machine has it; so both ways to compute are tested on every machine.
+`test_adapters.py` tests the default, so both are tested on every machine.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ADAPTERS = 3
 
 @pytest.fixture
 async def other(laptop: FleetConfig, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Fleet]:
-    """A fleet beside the laptop's, which computes the other way; ended at the end."""
+    """A second fleet with the other data type. It is stopped at the end."""
     server = laptop.local_servers[SERVER]
     if cpu.read_cpu().native_bfloat16:
         monkeypatch.setenv(cpu.ISA_VARIABLE, "AVX2")
@@ -43,7 +43,7 @@ async def other(laptop: FleetConfig, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
         await SupervisorClient(described, Folders.from_environment()).stop()
 
 
-async def test_the_other_precision_serves_adapters_as_each_answers_alone(other: Fleet, tmp_path: Path) -> None:
+async def test_other_precision_adapters_answer_as_alone(other: Fleet, tmp_path: Path) -> None:
     (server,) = (await other.status())["servers"]
     precision = server["precision"]
     assert precision in ("int8", "bfloat16")

@@ -1,4 +1,6 @@
-"""Promotion on the real fleet: an adapter of noise takes another's place while requests run, and goes back; none of them is lost."""
+"""Promotion on the real fleet: a noise adapter replaces another while requests run, and is rolled back; no request is
+lost.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ adapter: adapter
 
 
 def noise(folder: Path, model: Path, base: str, seed: int) -> Path:
-    """A small adapter, with the manifest of one that was trained."""
+    """A small adapter with the manifest of a trained one."""
     made = write_noise_adapter(folder, model, seed, rank=8, layers=("q_proj",))
     said = {
         "base": base,
@@ -48,16 +50,16 @@ def noise(folder: Path, model: Path, base: str, seed: int) -> Path:
 
 
 async def asked(orchestra: Orchestra, text: str) -> str:
-    """The name of the adapter that has answered, without its digest's end. Raises where nobody has."""
+    """Returns the name of the adapter that answered, without the end of its digest. Raises an error if the call
+    failed.
+    """
     result = await orchestra.run(orchestra.find("chooser"), text=text)
     assert result.status == "done", result
     (attempt,) = [event for event in await orchestra.journal.read(result.run) if isinstance(event, AttemptFinished)]
     return attempt.model
 
 
-async def test_an_adapter_is_promoted_and_sent_back_while_requests_run_and_none_is_lost(
-    laptop: FleetConfig, tmp_path: Path
-) -> None:
+async def test_promotion_and_rollback_lose_no_request(laptop: FleetConfig, tmp_path: Path) -> None:
     model, base = (
         weights.find_weights(laptop.local_servers[SERVER].weights, weights.ModelStore.from_environment()),
         laptop.local_servers[SERVER].model,
@@ -102,7 +104,7 @@ async def test_an_adapter_is_promoted_and_sent_back_while_requests_run_and_none_
     assert log == ["promote", "rollback"]
 
 
-async def test_one_of_the_shapes_of_another_base_never_answers(laptop: FleetConfig, tmp_path: Path) -> None:
+async def test_adapter_of_wrong_shapes_never_answers(laptop: FleetConfig, tmp_path: Path) -> None:
     """vLLM would load it, and answer."""
     model = weights.find_weights(laptop.local_servers[SERVER].weights, weights.ModelStore.from_environment())
     assert model

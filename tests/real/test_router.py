@@ -1,4 +1,4 @@
-"""The router on the real server: an untuned model, held by a grammar at every line, writes plans that are well-formed."""
+"""The router on the real server: an untuned model, constrained by a grammar on every line, writes well-formed plans."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SKILLS = ("search", "reader", "calculator", "entailment")
 
 
 def wild(folder: Path) -> Path:
-    """A project whose agent `wild` is the shipped router at temperature 1, as far from the likeliest as sampling goes."""
+    """A project whose agent `wild` is the packaged router with temperature 1."""
     home = folder / "agents" / "wild"
     home.mkdir(parents=True)
     shutil.copy(ROUTER / "prompt.md", home)
@@ -47,9 +47,7 @@ def wild(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("stepwise", [True, False])
-async def test_plans_of_an_untuned_model_name_no_phantom_and_have_no_cycle(
-    laptop: FleetConfig, tmp_path: Path, stepwise: bool
-) -> None:
+async def test_plans_of_untuned_model_are_valid_graphs(laptop: FleetConfig, tmp_path: Path, stepwise: bool) -> None:
     settings = Settings.load({"fleet": laptop.name, "journal": str(tmp_path / "journal.db")}, start=wild(tmp_path))
     wish = PlanOptions(SKILLS, router="wild", limits=PlanLimits(steps=3, width=8), stepwise=stepwise)
     made: list[PlanResult] = []
@@ -62,16 +60,14 @@ async def test_plans_of_an_untuned_model_name_no_phantom_and_have_no_cycle(
         lines: list[Any] = [*draft.plan.steps, draft.plan.answer] if draft.plan is not None else []
         for number, line in enumerate(lines):
             assert validate_line(line, draft.capabilities, lines[:number]) == []
-        # Line by line nothing can be wrong but that a call is made twice, a line is cut off, or the steps are used up.
+        # With a grammar per line, the only possible errors are a repeated call, a truncated line, or too many steps.
         assert {one.code for one in draft.rejections} <= (
             {"R001", "R006"} if stepwise else {"R001", "R003", "R004", "R005", "R006"}
         )
     assert any(draft.plan is not None for draft in made)
 
 
-async def test_a_request_is_one_run_whose_steps_start_while_its_plan_is_written(
-    laptop: FleetConfig, tmp_path: Path
-) -> None:
+async def test_request_steps_start_during_planning(laptop: FleetConfig, tmp_path: Path) -> None:
     settings = Settings.load({"fleet": laptop.name, "journal": str(tmp_path / "journal.db")}, start=tmp_path)
     request = "Who do gurus control? Also: A box holds 12 pens. How many pens are in 5 boxes?"
     given = {"documents": [{"source": file.name, "text": file.read_text("utf-8")} for file in EXAMPLES.glob("*.txt")]}

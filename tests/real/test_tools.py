@@ -1,4 +1,6 @@
-"""An agent with tools on the real vLLM: the base, held by the grammar of its lines, comes to a typed end in its bounds."""
+"""An agent with tools on the real vLLM: the base model, constrained by the grammar, reaches a typed end within its
+limits.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ class Height(BaseModel):
 
 @tool(effect="pure")
 def height_of(tower: str) -> int:
-    """Gives the height of a tower in metres; 0 for one that is not known."""
+    """Returns the height of a tower in metres; 0 for an unknown one."""
     return HEIGHTS.get(tower, 0)
 
 
@@ -40,9 +42,7 @@ def guide(question: str) -> Height:
 @pytest.mark.parametrize(
     "question", ["How high is the Eiffel Tower?", "Which tower is higher, the Eiffel Tower or the Tokyo Tower?"]
 )
-async def test_an_agent_with_a_tool_ends_within_its_bounds_with_a_typed_outcome(
-    laptop: FleetConfig, question: str, tmp_path: Path
-) -> None:
+async def test_tool_agent_ends_within_limits(laptop: FleetConfig, question: str, tmp_path: Path) -> None:
     settings = Settings.load({"fleet": laptop.name, "journal": str(tmp_path / "journal.db")}, start=tmp_path)
     async with Orchestra.open(settings, fleet="adopt") as orchestra:
         run = await orchestra.start(guide, question=question)
@@ -53,7 +53,7 @@ async def test_an_agent_with_a_tool_ends_within_its_bounds_with_a_typed_outcome(
     asked = [event for event in ended if event.server and not event.error]
     used = [event for event in ended if not event.server and not event.error]
     assert len(used) <= LIMITS.steps * LIMITS.width
-    assert 1 <= len(asked) <= LIMITS.steps + LIMITS.repairs + 2  # lines, those that were handed back, and the answer
+    assert 1 <= len(asked) <= LIMITS.steps + LIMITS.repairs + 2  # lines, rejected lines, and the answer
     assert (found.first_difference, found.reason) == (None, "")
     match result.outcome:
         case ValueOutcome(value):

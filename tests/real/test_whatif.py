@@ -1,4 +1,6 @@
-"""What if, on the real fleet: a recorded run gone through again with another prompt for the shipped reader; only what changed is asked."""
+"""What-if on the real fleet: a recorded run is evaluated with another prompt of the packaged reader; only changed calls
+are made.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +29,14 @@ nodes:
 """
 GIVEN = {
     "question": "When was the tower completed?",
-    "text": "The iron tower beside the river was completed in 1889, and it was the tallest building of the world until 1930.",
+    "text": "The iron tower beside the river was completed in 1889, "
+    "and it was the tallest building of the world until 1930.",
     "statement": "The tower was completed in 1889.",
 }
 PROMPT = "Passage: {{ context }}\nWhich year, if the passage says one: {{ question }}\n"
 
 
-async def test_only_what_changed_is_asked_again_and_nothing_is_recorded(laptop: FleetConfig, tmp_path: Path) -> None:
+async def test_whatif_reruns_changed_calls_only(laptop: FleetConfig, tmp_path: Path) -> None:
     (tmp_path / "orchestra.toml").touch()
     (tmp_path / "workflows").mkdir()
     (tmp_path / "workflows" / "read_and_judge.yaml").write_text(READ)
@@ -54,11 +57,12 @@ async def test_only_what_changed_is_asked_again_and_nothing_is_recorded(laptop: 
         again = await orchestra.whatif(
             run, {"generative_reader": parse_variant(registry, "generative_reader").replacement}
         )
+        # greedy, so the same agent gives the same answer
         assert (again.verdict, again.new_calls, again.recalled_calls) == (
             "same",
             1,
             2,
-        )  # greedy, so the same agent says the same
+        )
 
         other = parse_variant(registry, f"generative_reader@{tmp_path / 'other.md'}").replacement
         found = await orchestra.whatif(run, {"generative_reader": other})
@@ -67,7 +71,8 @@ async def test_only_what_changed_is_asked_again_and_nothing_is_recorded(laptop: 
         assert isinstance(found.before.outcome, ValueOutcome)
         assert isinstance(found.after.outcome, ValueOutcome)
         before, after = found.before.outcome.value, found.after.outcome.value
-        # The reader once, with the other prompt; and what rests on its answer only where there is one, and another one.
+        # One call of the reader with the other prompt, and calls that depend on its answer only if that answer has
+        # changed.
         rests = 0 if after["reading"] is None else 1
         kept = before["reading"] == after["reading"]
         assert (found.new_calls, found.recalled_calls) == (1 + rests * (not kept), 1 + rests * kept)

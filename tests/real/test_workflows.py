@@ -1,4 +1,4 @@
-"""Whole runs on the real fleet, through `Orchestra`: what a user sees of answers, quotes, journals, cancellation and restarts."""
+"""Complete runs on the real fleet through `Orchestra`: answers, quotes, journals, cancellation and restarts."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def eventually(orchestra: Orchestra, busy: int) -> None:
             await asyncio.sleep(0.1)
 
 
-async def test_every_accepted_quote_stands_in_its_document(
+async def test_accepted_quotes_are_in_document(
     laptop: FleetConfig, documents: list[Document], question: str, tmp_path: Path
 ) -> None:
     async with opened(laptop, tmp_path) as orchestra:
@@ -70,9 +70,7 @@ async def test_every_accepted_quote_stands_in_its_document(
     assert result.usage.output_tokens > 0
 
 
-async def test_the_journal_has_the_exact_bytes_that_were_exchanged(
-    laptop: FleetConfig, question: str, tmp_path: Path
-) -> None:
+async def test_journal_has_exact_bytes(laptop: FleetConfig, question: str, tmp_path: Path) -> None:
     async with opened(laptop, tmp_path) as orchestra:
         run = await orchestra.start(
             orchestra.find("generative_reader"), question=question, context="The tower was completed in 1889."
@@ -90,7 +88,7 @@ async def test_the_journal_has_the_exact_bytes_that_were_exchanged(
     assert answered["usage"]["completion_tokens"] == attempt.usage.output_tokens
 
 
-async def test_two_readers_of_different_kinds_answer_together(laptop: FleetConfig, tmp_path: Path) -> None:
+async def test_two_reader_kinds_answer_together(laptop: FleetConfig, tmp_path: Path) -> None:
     pytest.importorskip("tokenizers")
     async with opened(laptop, tmp_path) as orchestra:
         both = Agent.from_card(orchestra.registry.card("reader").with_settings(enough=None))
@@ -110,13 +108,10 @@ async def test_two_readers_of_different_kinds_answer_together(laptop: FleetConfi
     assert attempt.usage.output_tokens == said["generative_reader"]["received"]["usage"]["completion_tokens"]
 
 
-async def test_what_a_model_writes_is_read_while_it_writes_and_costs_the_same(
-    laptop: FleetConfig, tmp_path: Path
-) -> None:
+async def test_streamed_text_costs_the_same(laptop: FleetConfig, tmp_path: Path) -> None:
     async with opened(laptop, tmp_path) as orchestra:
-        await orchestra.run(
-            counting, most=20
-        )  # what is read from the prefix cache rounds otherwise than what is computed: two tokens tie
+        # cached prompts round differently from computed ones, so two tokens may tie
+        await orchestra.run(counting, most=20)
         run = await orchestra.options(live=True).start(counting, most=20)
         pieces = [(piece, time.time()) async for piece in run.text()]
         live, plain = await run, await orchestra.run(counting, most=20)
@@ -134,7 +129,7 @@ async def test_what_a_model_writes_is_read_while_it_writes_and_costs_the_same(
     assert json.loads(sent)["stream"] is True
 
 
-async def test_cancelling_a_run_stops_the_server_working_on_it(laptop: FleetConfig, tmp_path: Path) -> None:
+async def test_cancelled_run_frees_server(laptop: FleetConfig, tmp_path: Path) -> None:
     async with opened(laptop, tmp_path) as orchestra:
         run = await orchestra.start(counting, most=5000)
         await eventually(orchestra, busy=1)
@@ -144,7 +139,7 @@ async def test_cancelling_a_run_stops_the_server_working_on_it(laptop: FleetConf
         await eventually(orchestra, busy=0)
 
 
-async def test_a_run_goes_on_after_its_server_was_killed_and_came_back(laptop: FleetConfig, tmp_path: Path) -> None:
+async def test_run_continues_after_server_restart(laptop: FleetConfig, tmp_path: Path) -> None:
     async with opened(laptop, tmp_path) as orchestra:
         run = await orchestra.start(counting, most=5000)
         await eventually(orchestra, busy=1)
@@ -162,7 +157,7 @@ async def test_a_run_goes_on_after_its_server_was_killed_and_came_back(laptop: F
     assert (restarts[1], pids[0] != pids[1]) == (restarts[0] + 1, True)
 
 
-async def test_edit_one_prompt_and_only_the_reader_is_asked_again(
+async def test_fork_changed_prompt_reruns_reader_only(
     laptop: FleetConfig, documents: list[Document], question: str, tmp_path: Path
 ) -> None:
     shutil.copytree(AGENTS / "generative_reader", tmp_path / "agents" / "generative_reader")
@@ -189,7 +184,7 @@ async def test_edit_one_prompt_and_only_the_reader_is_asked_again(
         assert not any(event.reused_from for event in ends if event.node.startswith("readings["))
 
 
-async def test_the_memo_spares_the_model_what_was_accepted(laptop: FleetConfig, tmp_path: Path) -> None:
+async def test_memo_avoids_accepted_calls(laptop: FleetConfig, tmp_path: Path) -> None:
     async with opened(laptop, tmp_path) as orchestra:
         remembering = orchestra.options(memo=True)
         first = await remembering.run(counting, most=3)

@@ -1,9 +1,9 @@
-"""Mutants: the engine and its journal with one fault each. A simulation that does not find them shows nothing.
+"""Mutants: the engine and its journal with one fault each. They show that the simulation detects faults.
 
-    python -m tests.simulation.mutants               # all of them, with a table
-    python -m tests.simulation.mutants "lost cancel" # those whose name has these words
+    python -m tests.simulation.mutants                  # all of them, with a table
+    python -m tests.simulation.mutants "lost cancel"    # those whose name contains these words
 
-Each is a change of the source text, made in a copy of the package, and run in a process of its own until the first violation.
+Each is a change of the source text in a copy of the package, run in a process of its own until the first violation.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from pathlib import Path
 from tests.mutation.mutant import ROOT, Mutant, load, patched
 
 RUNS = 2_400
-"""Runs within which a mutant must be found."""
+"""Runs within which a mutant must be detected."""
 STEPS = (120, 600, RUNS)
-"""A mutant is run with a few seeds first, and with more where those do not find it."""
+"""A mutant is run with a few seeds first, and with more if these do not detect it."""
 
 
 MUTANTS = load(Path(__file__).with_name("mutants.toml"))
@@ -32,7 +32,7 @@ MUTANTS = load(Path(__file__).with_name("mutants.toml"))
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a mutant was found, after how many runs, and by what."""
+    """Whether a mutant was detected, after how many runs, and by which violation."""
 
     mutant: Mutant
     runs: int
@@ -41,7 +41,7 @@ class Verdict:
 
 
 def judge(mutant: Mutant | None, steps: Sequence[int] = STEPS, seed: int = 0) -> Verdict:
-    """Runs a simulation of a mutant; of the sound package where it is None."""
+    """Runs the simulation of a mutant; of the correct package if it is None."""
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(ROOT / "orchestra", Path(folder) / "orchestra", ignore=shutil.ignore_patterns("__pycache__"))
@@ -82,7 +82,7 @@ def _finding(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def main() -> int:
-    """The command."""
+    """Runs the command."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.simulation.mutants", description="faults that the simulation must find"
     )

@@ -1,4 +1,4 @@
-"""Simulation: random workflows in random storms end as they must, and a fault in the engine is found out."""
+"""Simulation: random workflows under random faults end as required, and faults of the engine are detected."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.simulation.mutants import MUTANTS, judge
 
 pytestmark = [
     pytest.mark.slow,
-    # A process that dies leaves coroutines behind that never began.
+    # A process that dies leaves coroutines that never started.
     pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
@@ -32,17 +32,17 @@ pytestmark = [
 
 @pytest.fixture(scope="module", autouse=True)
 def _tidy() -> Iterator[None]:
-    """What dead processes left behind is thrown away here, where nobody minds, and not under another test."""
+    """Discards what dead processes left behind here, and not during another test."""
     yield
     gc.collect()
 
 
 SEED = 700_000
-"""Other seeds than those of `make simulate`."""
+"""Seeds other than those of `make simulate`."""
 
 
 @pytest.mark.parametrize("part", range(5))
-def test_every_invariant_holds_of_runs_that_meet_crashes_and_faults(part: int) -> None:
+def test_invariants_hold_under_crashes_and_faults(part: int) -> None:
     start = SEED + part * 100
     tally = simulate(range(start, start + 100))
     assert [
@@ -51,15 +51,18 @@ def test_every_invariant_holds_of_runs_that_meet_crashes_and_faults(part: int) -
     ] == []
 
 
-def test_a_seed_gives_the_same_run_again() -> None:
+def test_seed_repeats_run() -> None:
     assert [digest(_trial(seed)) for seed in range(SEED, SEED + 20)] == [
         digest(_trial(seed)) for seed in range(SEED, SEED + 20)
     ]
 
 
-def test_a_seed_gives_the_same_run_in_another_process() -> None:
-    """Whatever order sets have there: a grammar that was spelt in that order made resumed runs ask otherwise."""
-    code = "from tests.simulation.test_simulation import _trial, digest; print([digest(_trial(seed)) for seed in (1280, 1281, 1283)])"
+def test_seed_repeats_run_in_another_process() -> None:
+    """The order of sets differs there: a grammar that was written in that order made resumed runs send other
+    prompts.
+    """
+    code = "from tests.simulation.test_simulation import _trial, digest; "
+    code += "print([digest(_trial(seed)) for seed in (1280, 1281, 1283)])"
     said = {
         subprocess.run(
             [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": salt}, capture_output=True, check=True
@@ -70,12 +73,12 @@ def test_a_seed_gives_the_same_run_in_another_process() -> None:
     assert b"[" in said.pop()
 
 
-def test_a_run_executes_fifteen_nodes_or_more_in_the_middle() -> None:
+def test_runs_execute_fifteen_nodes_in_median() -> None:
     nodes = sorted(node_count(_trial(seed)) for seed in range(SEED, SEED + 240, 4))
     assert nodes[len(nodes) // 2] >= 13  # of few runs; `make simulate` shows the median of all
 
 
-def test_every_kind_and_modifier_is_in_many_workflows() -> None:
+def test_all_kinds_and_modifiers_are_covered() -> None:
     drawn = [random_workflow(number) for number in range(300)]
     features = {feature for one in drawn for feature in one.features} - RARE_FEATURES
     few = {feature for feature in features if sum(feature in one.features for one in drawn) < 0.05 * len(drawn)}
@@ -83,7 +86,7 @@ def test_every_kind_and_modifier_is_in_many_workflows() -> None:
     assert len(features) > 30
 
 
-def test_forks_and_deletions_are_in_many_runs() -> None:
+def test_forks_and_deletions_are_covered() -> None:
     tally = simulate(range(SEED, SEED + 400))
     kinds = (
         "fork of a run that was done",
@@ -104,9 +107,7 @@ def test_forks_and_deletions_are_in_many_runs() -> None:
     assert min(tally.features["has a parent"], tally.features["has a neighbour"]) >= 20
 
 
-def test_a_run_that_fails_is_told_with_the_line_that_repeats_it(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_failed_run_prints_repeat_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(
         "tests.simulation.lab.simulate.findings", lambda trial: ["I0 made up"] if trial.plan.seed == SEED + 3 else []
     )
@@ -117,7 +118,7 @@ def test_a_run_that_fails_is_told_with_the_line_that_repeats_it(
     )
 
 
-def test_what_dead_processes_leave_behind_is_thrown_away_without_a_word() -> None:
+def test_leftovers_of_dead_processes_are_silent() -> None:
     gc.collect()
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
@@ -126,13 +127,14 @@ def test_what_dead_processes_leave_behind_is_thrown_away_without_a_word() -> Non
     assert said == []
 
 
-def test_its_processes_end_in_order_and_nothing_of_theirs_is_told_as_leaked() -> None:
-    """In the run of the seed 208 an index is made, with a progress bar of tqdm, which has a semaphore."""
-    code = "from orchestra.testing import simulate as s; s.PART = 1; s.main(['--seed', '207', '--runs', '2', '--jobs', '2'])"
+def test_processes_end_without_leak_warnings() -> None:
+    """The run of seed 208 builds an index with a progress bar of tqdm, which has a semaphore."""
+    code = "from tests.simulation.lab import simulate as s; s.SEEDS_PER_PART = 1; "
+    code += "s.main(['--seed', '207', '--runs', '2', '--jobs', '2'])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=120).stderr == b""
 
 
-def test_the_auditor_finds_an_answer_that_the_parent_never_got() -> None:
+def test_auditor_detects_answer_missing_in_parent() -> None:
     trial = next(found for seed in range(SEED, SEED + 200) if (found := _trial(seed)).forked and _recalled(found))
     assert trial.earlier is not None
     first = _recalled(trial)[0]
@@ -150,7 +152,7 @@ def test_the_auditor_finds_an_answer_that_the_parent_never_got() -> None:
             left_waiting=trial.left_waiting,
         )
     )
-    assert any("was not given to that call" in found for found in said)
+    assert any("did not get for that call" in found for found in said)
     strangers = audit(
         AuditCase(trial.workflow.program, trial.events, cancelled=trial.cancelled, left_waiting=trial.left_waiting)
     )
@@ -170,7 +172,7 @@ def _same_answer(event: Event, other: AttemptFinished) -> bool:
     return isinstance(event, AttemptFinished) and event.value == other.value
 
 
-def test_the_auditor_finds_an_event_that_is_missing() -> None:
+def test_auditor_detects_missing_event() -> None:
     trial = _calm(SEED)
     assert findings(trial) == []
     for gone in range(1, len(trial.events) - 1):
@@ -187,7 +189,7 @@ def _calm(seed: int) -> Trial:
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-def test_a_mutant_is_a_change_of_the_source_of_today(mutant: Mutant) -> None:
+def test_simulation_mutants_apply_to_source(mutant: Mutant) -> None:
     assert patched(mutant) != ""
 
 
@@ -196,6 +198,6 @@ QUICK = ("a plan begins without what it was given", "an element lost", "an effec
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
-def test_the_simulation_finds_a_mutant(name: str) -> None:
+def test_simulation_detects_mutant(name: str) -> None:
     (mutant,) = [mutant for mutant in MUTANTS if mutant.name == name]
     assert judge(mutant, steps=(100, 400)).found != ""

@@ -1,4 +1,4 @@
-"""Cassettes: what goes in comes out, what is asked otherwise is named, and no file can do harm."""
+"""Cassettes: recording and replay, errors of unknown calls, and hostile files."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def replies(workers: Any, asked: CallRequest) -> list[CallReply]:
 
 
 class Answering:
-    """Workers that answer each call with the same replies, and measure it."""
+    """Workers that give each call the same replies and the same estimate."""
 
     def __init__(self, *given: CallReply) -> None:
         self.given, self.asked = given, 0
@@ -96,13 +96,13 @@ REFUSED = CallError(code="F203", reason="no", hint="try", retryable=True, server
 
 
 @pytest.mark.parametrize("reply", [DONE, REFUSED, CallResult(value=None)], ids=["done", "refused", "nothing"])
-def test_a_reply_comes_back_to_the_byte(reply: CallReply, tmp_path: Path) -> None:
+def test_cassette_reply_is_replayed_exactly(reply: CallReply, tmp_path: Path) -> None:
     path = tmp_path / "new" / "c.jsonl"
     recorded(path, Answering(Chunk("a"), Chunk("b"), reply), call())
     assert played(Player(path), call()) == [[Chunk("ab"), reply]]
 
 
-def test_measure_and_count_come_back(tmp_path: Path) -> None:
+def test_cassette_estimate_and_count_are_replayed(tmp_path: Path) -> None:
     recorded(tmp_path / "c", Answering(DONE), call())
     player = Player(tmp_path / "c")
     assert player.estimate(call()) == Answering().estimate(call())
@@ -110,7 +110,7 @@ def test_measure_and_count_come_back(tmp_path: Path) -> None:
     assert asyncio.run(player.count_tokens(call(inputs={}))) is None
 
 
-def test_a_call_is_found_whatever_its_node_and_its_run(tmp_path: Path) -> None:
+def test_cassette_ignores_node_and_run(tmp_path: Path) -> None:
     recorded(tmp_path / "c", Answering(DONE), call())
     assert played(Player(tmp_path / "c"), call(node="other[3]", run="r2", timeout=9.0, priority=3)) == [[DONE]]
 
@@ -129,9 +129,7 @@ def test_a_call_is_found_whatever_its_node_and_its_run(tmp_path: Path) -> None:
     ],
     ids=lambda changed: next(iter(changed)),
 )
-def test_a_call_that_says_something_else_is_refused_and_kept_as_a_fault(
-    changed: dict[str, Any], tmp_path: Path
-) -> None:
+def test_cassette_unknown_call_is_refused_and_collected(changed: dict[str, Any], tmp_path: Path) -> None:
     recorded(tmp_path / "c", Answering(DONE), call())
     player = Player(tmp_path / "c")
     ((reply,),) = played(player, call(**changed))
@@ -140,7 +138,7 @@ def test_a_call_that_says_something_else_is_refused_and_kept_as_a_fault(
     assert [fault.code for fault in player.errors] == ["C034"]
 
 
-def test_the_nearest_call_is_the_one_whose_difference_is_shown(tmp_path: Path) -> None:
+def test_cassette_error_shows_nearest_call(tmp_path: Path) -> None:
     far = call(inputs={"question": "Quite another thing altogether", "top": 9})
     recorded(tmp_path / "c", Answering(DONE), far, call(inputs={"question": "When was it built?", "top": 1}))
     player = Player(tmp_path / "c")
@@ -149,14 +147,14 @@ def test_the_nearest_call_is_the_one_whose_difference_is_shown(tmp_path: Path) -
     assert "top" not in player.errors[0].why
 
 
-def test_calls_that_say_the_same_are_answered_in_turn(tmp_path: Path) -> None:
+def test_cassette_equal_calls_are_replayed_in_order(tmp_path: Path) -> None:
     numbers = iter(range(9))
     recorded(tmp_path / "c", SimulatedWorkers(lambda _: next(numbers)), call(), call())
     found = played(Player(tmp_path / "c"), call(), call(), call())
     assert [reply.value for (reply,) in found if isinstance(reply, CallResult)] == [0, 1, 1]
 
 
-def test_calls_that_say_the_same_and_overlap_get_their_own_answers(tmp_path: Path) -> None:
+def test_cassette_overlapping_equal_calls_keep_replies(tmp_path: Path) -> None:
     def latency(asked: CallRequest, _: Random) -> float:
         return 3.0 if asked.node == "n[0]" else 1.0
 
@@ -176,7 +174,7 @@ def test_calls_that_say_the_same_and_overlap_get_their_own_answers(tmp_path: Pat
     assert run_simulated(lambda clock: both(Player(tmp_path / "c", clock=clock))) == found
 
 
-def test_samples_are_told_apart(tmp_path: Path) -> None:
+def test_cassette_samples_are_distinct(tmp_path: Path) -> None:
     workers = SimulatedWorkers(lambda asked: asked.sample)
     samples = [call(sample=number) for number in (3, 1, 2)]
     recorded(tmp_path / "c", workers, *samples)
@@ -186,7 +184,7 @@ def test_samples_are_told_apart(tmp_path: Path) -> None:
     assert isinstance(other, CallError)
 
 
-def test_a_cassette_in_which_samples_were_not_written_down_is_read_as_ever(tmp_path: Path) -> None:
+def test_cassette_without_samples_is_readable(tmp_path: Path) -> None:
     numbers = iter(range(9))
     recorded(tmp_path / "c", SimulatedWorkers(lambda _: next(numbers)), call(), call())
     player = Player(tmp_path / "c")
@@ -195,7 +193,7 @@ def test_a_cassette_in_which_samples_were_not_written_down_is_read_as_ever(tmp_p
     assert player.estimate(call(sample=1)) == player.estimate(call())
 
 
-def test_a_reply_takes_as_long_as_it_took(tmp_path: Path) -> None:
+def test_cassette_replay_takes_recorded_time(tmp_path: Path) -> None:
     async def record(clock: VirtualClock) -> None:
         recorder = Recorder(SimulatedWorkers({"reader": 1}, clock=clock, latency=90.0), tmp_path / "c", clock=clock)
         await replies(recorder, call())
@@ -209,7 +207,7 @@ def test_a_reply_takes_as_long_as_it_took(tmp_path: Path) -> None:
     assert run_simulated(replay) == 90.0
 
 
-def test_a_call_that_was_given_up_is_given_up_again(tmp_path: Path) -> None:
+def test_cassette_cancelled_call_is_cancelled_again(tmp_path: Path) -> None:
     async def given_up(workers: Any) -> bool:
         try:
             async with asyncio.timeout(5):
@@ -228,7 +226,7 @@ def test_a_call_that_was_given_up_is_given_up_again(tmp_path: Path) -> None:
     assert run_simulated(lambda clock: given_up(Player(tmp_path / "c", clock=clock)))
 
 
-def test_restricted_data_reaches_neither_worker_nor_file(tmp_path: Path) -> None:
+def test_cassette_restricted_data_is_not_recorded(tmp_path: Path) -> None:
     workers = Answering(DONE)
     recorder = recorded(tmp_path / "c", workers, call(label="restricted"))
     assert (workers.asked, read_cassette(tmp_path / "c"), recorder.errors[0].code) == (0, [], "C032")
@@ -236,14 +234,14 @@ def test_restricted_data_reaches_neither_worker_nor_file(tmp_path: Path) -> None
     assert len(read_cassette(tmp_path / "c")) == 1
 
 
-def test_the_file_does_not_depend_on_the_order_of_calls(tmp_path: Path) -> None:
+def test_cassette_file_is_independent_of_order(tmp_path: Path) -> None:
     calls = [call(name, inputs={"n": n}) for name in ("b", "a") for n in (2, 1)]
     recorded(tmp_path / "one", Answering(DONE), *calls)
     recorded(tmp_path / "other", Answering(DONE), *reversed(calls))
     assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
 
 
-def test_a_request_that_is_too_long_for_a_line_is_left_out_and_a_value_that_is_too_long_is_an_error(
+def test_cassette_long_request_is_omitted_long_value_fails(
     tmp_path: Path,
 ) -> None:
     recorded(tmp_path / "c", Answering(msgspec.structs.replace(DONE, sent=b"x" * (1 << 20))), call())
@@ -254,7 +252,7 @@ def test_a_request_that_is_too_long_for_a_line_is_left_out_and_a_value_that_is_t
     assert len(read_cassette(tmp_path / "c")) == 1
 
 
-def test_a_cassette_that_is_not_there_says_how_to_make_one(tmp_path: Path) -> None:
+def test_cassette_missing_has_hint(tmp_path: Path) -> None:
     with pytest.raises(CassetteError, match="there is no cassette") as raised:
         Player(tmp_path / "none.jsonl")
     assert (raised.value.code, raised.value.hint) == ("C030", "record it: pytest --record")
@@ -282,13 +280,13 @@ def test_a_cassette_that_is_not_there_says_how_to_make_one(tmp_path: Path) -> No
     ],
     ids=lambda line: line[:60].decode(errors="replace"),
 )
-def test_a_line_that_no_recorder_writes_is_refused(line: bytes) -> None:
+def test_cassette_invalid_line_is_refused(line: bytes) -> None:
     with pytest.raises(CassetteError) as raised:
         parse_cassette(HEAD + line + b"\n")
     assert raised.value.code == "C031"
 
 
-def test_a_file_of_another_format_or_of_too_many_lines_is_refused() -> None:
+def test_cassette_wrong_format_or_size_is_refused() -> None:
     for data in (b"", b'{"cassette":"orchestra/cassette/v1"}\n', HEAD + b"{}\n" * (MAX_CALLS + 1)):
         with pytest.raises(CassetteError):
             parse_cassette(data)
@@ -317,14 +315,14 @@ ENTRIES = st.builds(
 
 
 @given(st.lists(ENTRIES, max_size=4))
-def test_what_is_written_is_read_back_and_written_alike(entries: list[CassetteEntry]) -> None:
+def test_cassette_file_round_trips(entries: list[CassetteEntry]) -> None:
     data = encode_cassette(entries)
     assert encode_cassette(parse_cassette(data)) == data
     assert len(parse_cassette(data)) == len(entries)
 
 
 @given(st.lists(ENTRIES, min_size=1, max_size=2), st.data())
-def test_a_damaged_file_is_read_or_refused_and_nothing_else(entries: list[CassetteEntry], data: st.DataObject) -> None:
+def test_cassette_damaged_file_is_read_or_refused(entries: list[CassetteEntry], data: st.DataObject) -> None:
     whole = bytearray(encode_cassette(entries))
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(whole)))
@@ -337,6 +335,6 @@ def test_a_damaged_file_is_read_or_refused_and_nothing_else(entries: list[Casset
 
 
 @given(st.binary(max_size=200))
-def test_noise_is_refused(noise: bytes) -> None:
+def test_cassette_random_bytes_are_refused(noise: bytes) -> None:
     with pytest.raises(CassetteError):
         parse_cassette(noise)

@@ -1,4 +1,4 @@
-"""Where cassettes lie: each test has its own, and those that lie there already are found."""
+"""Paths of cassettes: each test has its own, and cassettes of earlier versions are found."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def named(name: str, path: Path = Path("/t/test_m.py")) -> Any:
 
 
 @pytest.mark.parametrize("pair", ["<= >=", "What? What!", "a/b a:b", "a[b a.b", "[ .", "x]] x"], ids=range(6))
-def test_cases_that_differ_in_signs_that_no_file_s_name_has_are_told_apart(pair: str) -> None:
+def test_cassette_path_unsafe_characters_are_distinct(pair: str) -> None:
     for long in ("", "y" * 200):
         one, other = (cassette_path(named(f"test_x[{case}{long}]")).name for case in pair.split())
         assert one != other
@@ -33,18 +33,16 @@ def test_cases_that_differ_in_signs_that_no_file_s_name_has_are_told_apart(pair:
         ("test_ü", "test_ü"),
     ],
 )
-def test_a_name_that_is_one_of_a_file_stays(name: str, file: str) -> None:
+def test_cassette_path_safe_name_is_unchanged(name: str, file: str) -> None:
     assert cassette_path(named(name)) == former_path(named(name)) == Path(f"/t/cassettes/test_m/{file}.jsonl")
 
 
-def test_a_name_with_other_signs_has_a_digest_and_its_former_name_is_known() -> None:
+def test_cassette_path_unsafe_name_has_digest() -> None:
     assert cassette_path(named("test_x[<=]")).name == "test_x.-=-72fed960.jsonl"
     assert former_path(named("test_x[<=]")).name == "test_x.-=.jsonl"
 
 
-def test_who_has_a_cassette_of_the_former_name_only_is_told_how_to_keep_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cassette_former_path_has_move_hint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     item = named("test_x[a b]", tmp_path / "test_m.py")
     path, former = cassette_path(item), former_path(item)
@@ -53,7 +51,5 @@ def test_who_has_a_cassette_of_the_former_name_only_is_told_how_to_keep_it(
     former.touch()
     error = missing_cassette_error(path, "record it", former)
     assert "cassettes/test_m/test_x.a-b.jsonl may be this test's" in error.why
-    assert (
-        error.hint
-        == f"record it; or, if it is this test's alone: mv cassettes/test_m/test_x.a-b.jsonl {path.relative_to(tmp_path)}"
-    )
+    move = f"mv cassettes/test_m/test_x.a-b.jsonl {path.relative_to(tmp_path)}"
+    assert error.hint == f"record it; or, if it is this test's only: {move}"

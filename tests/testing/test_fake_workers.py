@@ -39,7 +39,7 @@ async def value(workers: SimulatedWorkers, call: CallRequest) -> Any:
     return reply.value
 
 
-async def test_answers_by_function_by_table_and_in_turn() -> None:
+async def test_workers_answers_by_function_table_and_sequence() -> None:
     assert await value(SimulatedWorkers(lambda call: call.inputs["text"].upper()), ask()) == "HELLO"
     table = SimulatedWorkers(
         {
@@ -54,7 +54,7 @@ async def test_answers_by_function_by_table_and_in_turn() -> None:
     assert table.counts == {"reader": 1, "loud": 1, "again": 3}
 
 
-async def test_an_answer_may_be_awaited_or_be_a_reply_of_its_own() -> None:
+async def test_workers_answer_may_be_awaitable_or_reply() -> None:
     async def slowly(call: CallRequest) -> str:
         await asyncio.sleep(0)
         return "done"
@@ -64,7 +64,7 @@ async def test_an_answer_may_be_awaited_or_be_a_reply_of_its_own() -> None:
     assert await replies(SimulatedWorkers(lambda call: refusal), ask()) == [refusal]
 
 
-async def test_an_answer_that_is_missing_says_which() -> None:
+async def test_workers_missing_answer_is_named() -> None:
     with pytest.raises(InputError, match=r"'reader'.*writer") as caught:
         await replies(SimulatedWorkers({"writer": "x"}), ask())
     assert (caught.value.code, caught.value.hint) == ("C035", "SimulatedWorkers({'reader': …})")
@@ -74,7 +74,7 @@ async def test_an_answer_that_is_missing_says_which() -> None:
 
 @tool(effect="pure")
 def shout(text: str) -> str:
-    """Says it louder."""
+    """Returns the text in capitals."""
     if not text:
         raise ValueError("nothing to say")
     return text.upper()
@@ -82,11 +82,11 @@ def shout(text: str) -> str:
 
 @tool(effect="keyed")
 async def post(text: str, *, idempotency_key: str = "") -> str:
-    """Says under which key it was asked."""
+    """Returns its idempotency key."""
     return f"{text} {idempotency_key}"
 
 
-async def test_tools_run_as_they_are_where_that_is_said() -> None:
+async def test_workers_listed_tools_run_unchanged() -> None:
     workers = SimulatedWorkers({"reader": "read"}, tools=[shout, post])
     assert await value(workers, ask("shout", kind="tool")) == "HELLO"
     call = ask("post", kind="tool")
@@ -101,7 +101,7 @@ async def test_tools_run_as_they_are_where_that_is_said() -> None:
     assert (refusal.code, refusal.permanent) == ("T003", True)
 
 
-async def test_a_catalogs_contracts_are_filled_with_quotes_from_the_evidence() -> None:
+async def test_workers_catalog_values_quote_evidence() -> None:
     output = {"type": "object", "properties": {"quote": {"type": "string", "format": "quote"}}, "required": ["quote"]}
     catalog = Catalog(agents={"reader": Contract("reader", "agent", {}, output)})
     call = ask(evidence=(EvidenceSource("completed in 1889 by the company"),))
@@ -111,14 +111,14 @@ async def test_a_catalogs_contracts_are_filled_with_quotes_from_the_evidence() -
     assert await value(SimulatedWorkers(from_schemas(catalog, 5)), call) == {"quote": quote}
 
 
-async def test_only_agents_spend_tokens() -> None:
+async def test_workers_only_agents_use_tokens() -> None:
     workers = SimulatedWorkers(lambda call: "x" * 40)
     agent, tool = only(await replies(workers, ask())), only(await replies(workers, ask(kind="tool")))
     assert (agent.usage.output_tokens, agent.usage.calls) == (11, 1)
     assert (tool.usage.output_tokens, tool.usage.calls) == (0, 0)
 
 
-async def test_texts_come_in_pieces_where_that_is_wished() -> None:
+async def test_workers_chunks_precede_value() -> None:
     *chunks, last = await replies(SimulatedWorkers(lambda call: "abcdefghij", chunks=3), ask())
     assert "".join(chunk.text for chunk in chunks if isinstance(chunk, Chunk)) == "abcdefghij"
     assert len(chunks) == 3
@@ -134,9 +134,7 @@ async def test_texts_come_in_pieces_where_that_is_wished() -> None:
         ("invalid", "M001", True, 2),
     ],
 )
-def test_each_fault_refuses_with_its_code_after_its_time(
-    fault: str, code: str, retryable: bool, seconds: float
-) -> None:
+def test_workers_faults_have_code_and_delay(fault: str, code: str, retryable: bool, seconds: float) -> None:
     async def scene(clock: VirtualClock) -> tuple[CallReply, float]:
         workers = SimulatedWorkers(lambda call: "x", clock=clock, latency=2.0, faults=faults_of({fault: 1.0}))
         found = await replies(workers, ask(timeout=30.0))
@@ -148,7 +146,7 @@ def test_each_fault_refuses_with_its_code_after_its_time(
     assert (reply.code, reply.retryable, spent) == (code, retryable, seconds)
 
 
-async def test_a_wrong_type_is_another_type() -> None:
+async def test_workers_fault_wrong_type() -> None:
     workers = SimulatedWorkers(
         {"reader": "text", "count": 3, "row": {"a": 1}, "list": [1], "none": None}, faults=Faults(wrong_type=1.0)
     )
@@ -156,7 +154,7 @@ async def test_a_wrong_type_is_another_type() -> None:
         assert not isinstance(await value(workers, ask(name)), right)
 
 
-def test_slow_answers_trickle_and_are_right() -> None:
+def test_workers_fault_slow() -> None:
     async def scene(clock: VirtualClock) -> tuple[list[CallReply], float]:
         workers = SimulatedWorkers(lambda call: "abcdefgh", clock=clock, latency=1.0, faults=Faults(slow=1.0))
         return await replies(workers, ask()), clock.monotonic()
@@ -166,14 +164,14 @@ def test_slow_answers_trickle_and_are_right() -> None:
     assert [type(reply) for reply in found] == [Chunk] * 4 + [CallResult]
 
 
-async def test_faults_end_where_they_are_told_to() -> None:
+async def test_workers_faults_end_after_attempts() -> None:
     workers = SimulatedWorkers(lambda call: "x", faults=Faults(refused=1.0, attempts=2))
     kinds = [type(only(await replies(workers, ask(attempt=attempt)))) for attempt in (1, 2, 3)]
     assert kinds == [CallError, CallError, CallResult]
 
 
 def story(seed: int, order: int, stagger: float) -> dict[str, tuple[Any, ...]]:
-    """What each of many calls gets, under some order of events."""
+    """Returns the results of many calls under one order of events."""
 
     async def scene(clock: VirtualClock) -> dict[str, tuple[Any, ...]]:
         faults = Faults(refused=0.2, stall=0.1, invalid=0.1, slow=0.2)
@@ -194,13 +192,13 @@ def story(seed: int, order: int, stagger: float) -> dict[str, tuple[Any, ...]]:
     return run_simulated(scene, order)
 
 
-def test_what_a_call_gets_depends_on_the_seed_and_not_on_the_order() -> None:
+def test_workers_results_follow_seed_not_order() -> None:
     assert story(1, 1, 0.0) == story(1, 2, 0.5)
     assert story(1, 1, 0.0) != story(2, 1, 0.0)
     assert len({kind for kind, *_ in story(1, 1, 0.0).values()}) == 2
 
 
-def test_calls_whose_caller_goes_away_are_recorded() -> None:
+def test_workers_cancelled_calls_are_recorded() -> None:
     async def scene(clock: VirtualClock) -> None:
         workers = SimulatedWorkers(lambda call: "abcdefgh", clock=clock, latency=10.0, chunks=4)
         task = asyncio.create_task(replies(workers, ask(node="cancelled")))
@@ -221,13 +219,13 @@ def test_calls_whose_caller_goes_away_are_recorded() -> None:
     run_simulated(scene)
 
 
-def test_probabilities_must_make_sense() -> None:
+def test_workers_invalid_probabilities_are_refused() -> None:
     for wrong in ({"refused": -0.1}, {"refused": 0.6, "stall": 0.6}):
         with pytest.raises(ValueError, match="probabilities"):
             faults_of(wrong)
 
 
-def test_what_the_docs_speak_of_is_where_they_say() -> None:
+def test_testing_documented_names_exist() -> None:
     from orchestra import testing
 
     assert (testing.CallResult, testing.CallError) == (CallResult, CallError)

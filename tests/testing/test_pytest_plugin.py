@@ -1,4 +1,4 @@
-"""The pytest plugin, as a user meets it: the pages' example in a folder of its own, in a pytest of its own."""
+"""The pytest plugin as a user runs it: the documented example in a folder of its own, in a separate pytest process."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ PAGE = {
     for block in blocks(ROOT / "docs" / "how-to" / "testing.md")
     if block.mark == "pytest"
 }
-"""The files of the page, by the name in their first line."""
+"""The files of the documentation page, by the name in their first line."""
 INSTALLED = bool(entry_points(group="pytest11", name="orchestra"))
-"""Whether this environment was installed since the entry point is there; else tests name the plugin."""
+"""Whether the installed package has the entry point; else the tests name the plugin."""
 
 Pytest = Callable[..., pytest.RunResult]
 
 
 @pytest.fixture
 def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Pytest:
-    """Runs pytest in the test's folder, in a process of its own; pytest-asyncio is strict unless told otherwise."""
+    """Runs pytest in the test's folder, in a separate process. pytest-asyncio is in strict mode by default."""
     for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, str(pytester.path / "home"))
     pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
@@ -49,12 +49,12 @@ def page(pytester: pytest.Pytester, *names: str) -> None:
         (pytester.path / name).write_text(PAGE[name], "utf-8")
 
 
-def test_the_example_of_the_page_passes_under_all_its_seeds(pytester: pytest.Pytester, run: Pytest) -> None:
+def test_plugin_documented_example_passes(pytester: pytest.Pytester, run: Pytest) -> None:
     page(pytester, "asking.py", "test_asking.py")
     run().assert_outcomes(passed=3)
 
 
-def test_the_service_of_the_page_is_tested_over_http(pytester: pytest.Pytester, run: Pytest) -> None:
+def test_plugin_documented_service_example_passes(pytester: pytest.Pytester, run: Pytest) -> None:
     page(pytester, "service.py", "test_service.py")
     run().assert_outcomes(passed=3)
 
@@ -82,7 +82,7 @@ def sent(text: str) -> str:
 """
 
 
-def test_a_failing_seed_prints_one_line_that_repeats_it(pytester: pytest.Pytester, run: Pytest) -> None:
+def test_plugin_failing_seed_prints_repeat_command(pytester: pytest.Pytester, run: Pytest) -> None:
     pytester.makepyfile(
         SHORT
         + """
@@ -94,7 +94,7 @@ async def test_seeds(simulated):
     )
     result = run()
     result.assert_outcomes(failed=1)
-    # In CI pytest repeats whole messages in its summary, without the E.
+    # In CI pytest repeats complete messages in its summary, without the E.
     lines = [line for line in result.outlines if "reproduce" in line and line.startswith("E")]
     command = re.fullmatch(r"E +reproduce: pytest (\S+ --seed 17)", lines[0])
     assert command is not None
@@ -103,7 +103,7 @@ async def test_seeds(simulated):
     run(*command[1].replace("17", "3").split()).assert_outcomes(passed=1)
 
 
-def test_one_seed_is_one_story(pytester: pytest.Pytester, run: Pytest) -> None:
+def test_plugin_seed_is_reproducible(pytester: pytest.Pytester, run: Pytest) -> None:
     pytester.makepyfile(
         SHORT
         + """
@@ -129,17 +129,15 @@ async def test_story(simulated):
     ("said", "shown"),
     [("(0)", "(0)"), ("()", "()"), ("", "()"), ("(2, 5)", "(2, 5)"), ("(True)", "(True)"), ("(n=3)", "(n=3)")],
 )
-def test_a_number_of_seeds_that_is_none_ends_the_test(
-    said: str, shown: str, pytester: pytest.Pytester, run: Pytest
-) -> None:
+def test_plugin_invalid_seed_count_fails_test(said: str, shown: str, pytester: pytest.Pytester, run: Pytest) -> None:
     pytester.makepyfile(f"import pytest\n\n@pytest.mark.seeds{said}\nasync def test_never(simulated):\n    pass\n")
     result = run()
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines([f"C036: seeds{shown} is not a number of seeds"])
+    result.stdout.fnmatch_lines([f"C036: seeds{shown} is not a valid number of seeds"])
 
 
 @pytest.mark.parametrize("mode", ["strict", "auto"])
-def test_tests_of_pytest_asyncio_stand_beside(mode: str, pytester: pytest.Pytester, run: Pytest) -> None:
+def test_plugin_coexists_with_pytest_asyncio(mode: str, pytester: pytest.Pytester, run: Pytest) -> None:
     pytester.makepyfile(
         SHORT
         + """
@@ -169,15 +167,13 @@ class TestInAClass:
     run(f"--asyncio-mode={mode}").assert_outcomes(passed=4)
 
 
-def test_what_a_fixture_answers_holds_for_every_seed_and_what_a_test_answers_for_its_own(
-    pytester: pytest.Pytester, run: Pytest
-) -> None:
+def test_plugin_fixture_answers_apply_to_all_seeds(pytester: pytest.Pytester, run: Pytest) -> None:
     pytester.makepyfile(
         SHORT
         + """
 @pytest.fixture
 def answering(simulated):
-    simulated.answers({"first": "of the fixture"})
+    simulated.set_answers({"first": "of the fixture"})
     return simulated
 
 @pytest.mark.seeds(3)
@@ -190,7 +186,7 @@ async def test_seeds(answering):
     run().assert_outcomes(passed=1)
 
 
-def test_a_tool_with_effects_is_never_called_by_itself(pytester: pytest.Pytester, run: Pytest) -> None:
+def test_plugin_tool_with_effects_needs_answer(pytester: pytest.Pytester, run: Pytest) -> None:
     pytester.makepyfile(
         SHORT
         + """
@@ -198,25 +194,25 @@ async def test_unanswered(simulated):
     await (await simulated.start(sent, text="a b")).wait()
 
 async def test_answered(simulated):
-    simulated.answers({"send": "done"})
+    simulated.set_answers({"send": "done"})
     assert (await simulated.run(sent, text="a b")).output == "done"
 """
     )
     result = run()
     result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines(["C035: the test has no answer for the tool 'send'; it answers for nobody"])
+    result.stdout.fnmatch_lines(["C035: the test has no answer for the tool 'send'; it has no answers"])
 
 
-def test_a_misspelt_answer_and_one_of_another_type_are_told_of_the_test(pytester: pytest.Pytester, run: Pytest) -> None:
+def test_plugin_invalid_answers_are_reported(pytester: pytest.Pytester, run: Pytest) -> None:
     pytester.makepyfile(
         SHORT
         + """
 async def test_misspelt(simulated):
-    simulated.answers({"sned": "done"})
+    simulated.set_answers({"sned": "done"})
     await (await simulated.start(sent, text="a b")).wait()
 
 async def test_mistyped(simulated):
-    simulated.answers({"send": 7})
+    simulated.set_answers({"send": 7})
     await simulated.run(sent, text="a b")
 """
     )
@@ -224,21 +220,21 @@ async def test_mistyped(simulated):
     result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines(
         [
-            "*did you mean simulated.answers({'send': …}), where it says 'sned'?",
+            "*did you mean simulated.set_answers({'send': …}), instead of 'sned'?",
             "*E009: *the simulated answer for send is of another type: *",
-            "*send gives str: mend the test's answer*",
+            "*send gives str: correct the test's answer*",
         ]
     )
 
 
-def test_a_plain_test_is_told_to_be_async(pytester: pytest.Pytester, run: Pytest) -> None:
+def test_plugin_sync_test_is_refused(pytester: pytest.Pytester, run: Pytest) -> None:
     pytester.makepyfile("def test_plain(simulated): pass\n\nasync def test_both(simulated, cassette): pass")
     result = run()
     result.assert_outcomes(errors=1, failed=1)
-    result.stdout.fnmatch_lines(["C036: test_plain cannot be run in simulation", "C036: test_both takes both*"])
+    result.stdout.fnmatch_lines(["C036: test_plain cannot be run in simulation", "C036: test_both uses both*"])
 
 
-def test_somebody_elses_fixture_of_the_same_name_is_theirs(pytester: pytest.Pytester, run: Pytest) -> None:
+def test_plugin_foreign_fixture_is_ignored(pytester: pytest.Pytester, run: Pytest) -> None:
     pytester.makeconftest("import pytest\n\n@pytest.fixture\ndef cassette():\n    return 'theirs'")
     pytester.makepyfile(
         "import pytest\n\ndef test_plain(cassette):\n    assert cassette == 'theirs'\n\n"
@@ -247,7 +243,7 @@ def test_somebody_elses_fixture_of_the_same_name_is_theirs(pytester: pytest.Pyte
     run().assert_outcomes(passed=2)
 
 
-def test_a_test_is_recorded_once_and_then_needs_nobody(pytester: pytest.Pytester, run: Pytest) -> None:
+def test_plugin_recorded_test_replays_without_workers(pytester: pytest.Pytester, run: Pytest) -> None:
     page(pytester, "asking.py", "test_model.py", "conftest.py")
     result = run()
     result.assert_outcomes(failed=1)
@@ -273,7 +269,7 @@ def recorded(pytester: pytest.Pytester, run: Pytest) -> None:
     run("--record").assert_outcomes(passed=1)
 
 
-def test_another_question_fails_with_what_is_different(pytester: pytest.Pytester, run: Pytest) -> None:
+def test_plugin_changed_input_fails_with_difference(pytester: pytest.Pytester, run: Pytest) -> None:
     recorded(pytester, run)
     page_text = PAGE["test_model.py"].replace("When was it completed?", "Which year?")
     (pytester.path / "test_model.py").write_text(page_text, "utf-8")
@@ -286,7 +282,7 @@ def test_another_question_fails_with_what_is_different(pytester: pytest.Pytester
     assert "reproduce" not in str(result.stdout)
 
 
-def test_another_prompt_fails_and_a_renamed_node_does_not(pytester: pytest.Pytester, run: Pytest) -> None:
+def test_plugin_changed_prompt_fails_renamed_node_passes(pytester: pytest.Pytester, run: Pytest) -> None:
     recorded(pytester, run)
     renamed = PAGE["asking.py"].replace("found", "another_name")
     assert renamed != PAGE["asking.py"]
@@ -295,10 +291,10 @@ def test_another_prompt_fails_and_a_renamed_node_does_not(pytester: pytest.Pytes
     (pytester.path / "asking.py").write_text(PAGE["asking.py"].replace("a few words", "one word"), "utf-8")
     result = run()
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*the prompt or the output type of 'finder' has changed since then"])
+    result.stdout.fnmatch_lines(["*the prompt or the output type of 'finder' has changed since"])
 
 
-def test_restricted_data_is_recorded_only_where_the_test_says_so(pytester: pytest.Pytester, run: Pytest) -> None:
+def test_plugin_restricted_data_needs_marker(pytester: pytest.Pytester, run: Pytest) -> None:
     page(pytester, "asking.py", "conftest.py")
     text = PAGE["test_model.py"].replace(
         "await cassette.run(", 'await cassette.orchestra.options(label="restricted").run('
@@ -317,9 +313,7 @@ def test_restricted_data_is_recorded_only_where_the_test_says_so(pytester: pytes
 
 
 @pytest.mark.parametrize("ends", ["KeyboardInterrupt", "AssertionError('not that')"])
-def test_a_recording_that_ends_early_leaves_the_cassette_as_it_was(
-    ends: str, pytester: pytest.Pytester, run: Pytest
-) -> None:
+def test_plugin_failed_recording_keeps_cassette(ends: str, pytester: pytest.Pytester, run: Pytest) -> None:
     recorded(pytester, run)
     path = pytester.path / "cassettes" / "test_model" / "test_the_model_finds_the_year.jsonl"
     before = path.read_bytes()
@@ -327,7 +321,7 @@ def test_a_recording_that_ends_early_leaves_the_cassette_as_it_was(
     (pytester.path / "test_model.py").write_text(text.replace("When was it completed?", "Which year?"), "utf-8")
     result = run("--record")
     result.stdout.fnmatch_lines(
-        ["cassettes/test_model/test_the_model_finds_the_year.jsonl is as it was: its test did not pass"]
+        ["cassettes/test_model/test_the_model_finds_the_year.jsonl is unchanged: its test did not pass"]
     )
     assert path.read_bytes() == before
     path.unlink()
@@ -335,7 +329,7 @@ def test_a_recording_that_ends_early_leaves_the_cassette_as_it_was(
     assert not path.exists()
 
 
-def test_a_test_that_is_expected_to_fail_has_a_cassette_all_the_same(pytester: pytest.Pytester, run: Pytest) -> None:
+def test_plugin_xfail_test_writes_cassette(pytester: pytest.Pytester, run: Pytest) -> None:
     recorded(pytester, run)
     path = pytester.path / "cassettes" / "test_model" / "test_the_model_finds_the_year.jsonl"
     path.unlink()
@@ -366,19 +360,20 @@ async def test_sent(cassette):
 """
 
 
-def test_the_projects_own_tools_are_called_while_recording_only(pytester: pytest.Pytester, run: Pytest) -> None:
+def test_plugin_project_tools_run_only_in_recording(pytester: pytest.Pytester, run: Pytest) -> None:
     pytester.makepyfile(TOOLS)
     for arguments in (("--record",), (), ()):
         run(*arguments).assert_outcomes(passed=1)
     assert (pytester.path / "sent.txt").read_text() == "hello"
 
 
-def test_the_example_project_passes(pytester: pytest.Pytester, run: Pytest) -> None:
+def test_plugin_example_project_passes(pytester: pytest.Pytester, run: Pytest) -> None:
     shutil.copytree(EXAMPLE, pytester.path / "example", ignore=shutil.ignore_patterns("__pycache__", ".pytest_cache"))
     run("example").assert_outcomes(passed=4)
 
 
-def test_pytest_loads_nothing_of_orchestra_for_tests_that_do_not_use_it() -> None:
-    script = "import pytest, sys, orchestra.testing.pytest_plugin; print(*sorted(name for name in sys.modules if name.startswith('orchestra')))"
+def test_plugin_unused_loads_nothing() -> None:
+    script = "import pytest, sys, orchestra.testing.pytest_plugin; "
+    script += "print(*sorted(name for name in sys.modules if name.startswith('orchestra')))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["orchestra", "orchestra.testing", "orchestra.testing.pytest_plugin"]

@@ -1,4 +1,4 @@
-"""The router by rule: what it writes of lists is what a plan may state, or what the gates must refuse."""
+"""The rule-based router: its lines over lists are valid plans, or the validation refuses them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.simulation.lab.catalog import catalog
 from tests.simulation.lab.fake_router import plan_line
 
 
-def test_some_lines_go_over_a_list_that_they_state_and_those_that_are_too_long_are_refused() -> None:
+def test_routing_lines_over_stated_lists() -> None:
     tools = catalog().tools
     values = {"request": {"type": "string"}, "text": {"type": "string"}}
     goal = "go on and on"

@@ -1,4 +1,4 @@
-"""Instances of JSON Schemas."""
+"""Random values of JSON Schemas."""
 
 from __future__ import annotations
 
@@ -55,17 +55,17 @@ SCHEMAS: list[dict[str, Any]] = [
 
 
 @given(st.sampled_from(SCHEMAS), st.integers(0, 10_000))
-def test_an_instance_is_of_its_schema(schema: dict[str, Any], seed: int) -> None:
+def test_sample_is_valid_for_schema(schema: dict[str, Any], seed: int) -> None:
     assert Validator(schema).check(make_instance(schema, Random(seed))) is None
 
 
 @given(st.sampled_from(SCHEMAS), st.integers(0, 10_000))
-def test_a_seed_gives_one_instance(schema: dict[str, Any], seed: int) -> None:
+def test_sample_seed_is_reproducible(schema: dict[str, Any], seed: int) -> None:
     assert make_instance(schema, Random(seed)) == make_instance(schema, Random(seed))
 
 
 @given(st.text(min_size=1).filter(str.strip), st.integers())
-def test_a_quote_stands_in_its_source(source: str, seed: int) -> None:
+def test_sample_quote_is_in_source(source: str, seed: int) -> None:
     quote = make_instance({"type": "string", "format": "quote"}, Random(seed), ["", source])
     assert quote
     assert quote in source
@@ -75,6 +75,6 @@ def test_a_quote_stands_in_its_source(source: str, seed: int) -> None:
     "schema",
     [{"$ref": "https://example.org/x"}, {"type": "string", "pattern": "^(foo){7}$"}, {"allOf": [{"type": "colour"}]}],
 )
-def test_what_it_cannot_make_it_refuses(schema: dict[str, Any]) -> None:
+def test_sample_unsupported_schema_is_refused(schema: dict[str, Any]) -> None:
     with pytest.raises(InstanceError):
         make_instance(schema, Random(0))

@@ -1,4 +1,4 @@
-"""Virtual time and the system's clock."""
+"""Virtual time and the system clock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orchestra.testing import Deadlock, TaskLeak, VirtualClock, run_simulated
 from tests.unsafe_reference import assert_cost
 
 
-def test_a_day_passes_at_once() -> None:
+def test_virtual_time_day_passes_at_once() -> None:
     async def scene(clock: VirtualClock) -> tuple[float, float]:
         before, wall = clock.monotonic(), clock.now()
         await clock.sleep(86_400)
@@ -36,14 +36,14 @@ async def racing(clock: VirtualClock) -> tuple[str, ...]:
     return tuple(order)
 
 
-def test_a_seed_is_an_order_and_other_seeds_are_other_orders() -> None:
+def test_virtual_loop_seed_decides_order() -> None:
     assert [run_simulated(racing, seed) for seed in range(20)] == [run_simulated(racing, seed) for seed in range(20)]
     orders = {run_simulated(racing, seed) for seed in range(300)}
     assert len(orders) >= 10
     assert any(order.index("c") < order.index("a") for order in orders), "a long way never overtook a short one"
 
 
-def test_timers_ring_in_their_order_whatever_the_seed() -> None:
+def test_virtual_loop_timers_keep_order() -> None:
     async def scene(clock: VirtualClock) -> list[float]:
         rung: list[float] = []
 
@@ -59,7 +59,7 @@ def test_timers_ring_in_their_order_whatever_the_seed() -> None:
     assert {tuple(run_simulated(scene, seed)) for seed in range(30)} == {(1e-6, 1.0, 2.0, 3.0)}
 
 
-def test_timeouts_work() -> None:
+def test_virtual_time_timeouts_work() -> None:
     async def scene(clock: VirtualClock) -> float:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(30):
@@ -69,7 +69,7 @@ def test_timeouts_work() -> None:
     assert run_simulated(scene) == 30
 
 
-def test_a_deadlock_is_told_with_its_seed() -> None:
+def test_virtual_loop_deadlock_reports_seed() -> None:
     async def scene(clock: VirtualClock) -> None:
         await asyncio.Event().wait()
 
@@ -78,7 +78,7 @@ def test_a_deadlock_is_told_with_its_seed() -> None:
     assert "seed=41" in caught.value.__notes__[0]
 
 
-def test_tasks_that_are_left_behind_are_told() -> None:
+def test_virtual_loop_task_leak_is_reported() -> None:
     async def scene(clock: VirtualClock) -> None:
         scene.task = asyncio.create_task(clock.sleep(5), name="forgotten")  # type: ignore[attr-defined]  # keeps it alive
 
@@ -86,7 +86,7 @@ def test_tasks_that_are_left_behind_are_told() -> None:
         run_simulated(scene)
 
 
-def test_tasks_that_end_by_themselves_are_no_leak() -> None:
+def test_virtual_loop_ending_tasks_are_no_leak() -> None:
     async def scene(clock: VirtualClock) -> None:
         task = asyncio.create_task(clock.sleep(5))
         await clock.sleep(0)
@@ -95,7 +95,7 @@ def test_tasks_that_end_by_themselves_are_no_leak() -> None:
     run_simulated(scene)
 
 
-def test_threads_are_refused() -> None:
+def test_virtual_loop_threads_are_refused() -> None:
     async def scene(clock: VirtualClock) -> None:
         await asyncio.to_thread(print)
 
@@ -103,7 +103,7 @@ def test_threads_are_refused() -> None:
         run_simulated(scene)
 
 
-def test_the_wall_clock_may_jump_while_sleeps_do_not_notice() -> None:
+def test_virtual_clock_jump_keeps_sleeps() -> None:
     async def scene(clock: VirtualClock) -> tuple[float, float]:
         wall, before = clock.now(), clock.monotonic()
         clock.jump(-500)
@@ -113,21 +113,21 @@ def test_the_wall_clock_may_jump_while_sleeps_do_not_notice() -> None:
     assert run_simulated(scene) == (-490, 10)
 
 
-def test_chance_and_ids_come_from_the_seed() -> None:
+def test_virtual_clock_random_and_ids_follow_seed() -> None:
     async def scene(clock: VirtualClock) -> tuple[float, str]:
         return clock.random(), clock.new_id()
 
     assert run_simulated(scene, 1) == run_simulated(scene, 1) != run_simulated(scene, 2)
 
 
-def test_ids_grow_with_time_and_also_when_it_stands_still_or_runs_back() -> None:
+def test_clock_ids_increase_even_if_time_does_not() -> None:
     ids = RunIdGenerator(lambda bits: 0)
     made = [ids.new(now) for now in (1.0, 1.0, 2.0, 1.5, 2.001)]
     assert made == sorted(set(made))
     assert all(len(one) == 20 and set(one) <= set(ALPHABET) for one in made)
 
 
-async def test_the_system_clock_is_the_systems() -> None:
+async def test_system_clock_uses_system_time() -> None:
     clock = SystemClock()
     wall, before = clock.now(), clock.monotonic()
     await clock.sleep(0)

@@ -101,7 +101,7 @@ class ConnectionPool:
         lines += [f"{name}: {value}" for name, value in headers.items()]
         lines += [] if request.body is None else ["Content-Type: application/json"]
         if any(char in line for line in lines for char in "\r\n\0"):
-            raise ValueError("a header has a line break in it")
+            raise ValueError("a header contains a line break")
         return "\r\n".join([*lines, ""]).encode()
 
 
@@ -178,7 +178,7 @@ class HttpClient:
                 return replace(found, sent=sent)
             if own_server and not port_owner.is_own_port(place.port, found.port):
                 found.abort()
-                return replace(_unreachable_error(root, "another user's program listens there", lost=True), sent=sent)
+                return replace(_unreachable_error(root, "another user's process listens there", lost=True), sent=sent)
             connection, seconds = found, seconds - (self._loop.time() - began)
         most = self.limits.response_bytes
         try:
@@ -224,7 +224,7 @@ class HttpClient:
         except ssl.SSLError as error:
             return replace(_unreachable_error(root, f"TLS failed: {error}", lost=False), retryable=False)
         except socket.gaierror as error:
-            return _unreachable_error(root, f"its name is not known: {error}", lost=False)
+            return _unreachable_error(root, f"its host name cannot be resolved: {error}", lost=False)
         except OSError as error:
             if limit.expired() and seconds < most:
                 return replace(timeout_error(seconds), reached_model=False)
@@ -293,7 +293,7 @@ def _status_error(status: int, headers: Mapping[str, str], body: bytes, key: str
             return replace(fault, retryable=True, busy=True, retry_after=_parse_retry_after(headers.get("retry-after")))
         case 401 | 403:
             return RequestError.not_reached(
-                "F214", f"the server wants another key ({reason})", "check `api_key:` of the fleet file"
+                "F214", f"the server refuses the key ({reason})", "check `api_key:` of the fleet file"
             )
         case 404:
             return RequestError.not_reached(
@@ -302,7 +302,7 @@ def _status_error(status: int, headers: Mapping[str, str], body: bytes, key: str
                 "orchestra fleet status",
             )
         case 400 | 413 | 422 if _is_context_overflow(said):
-            hint = "give it less text, or lower max_output"
+            hint = "shorten the input, or lower max_output"
             return RequestError.not_reached(
                 "F215", f"the prompt and `max_output` are longer than the model's context ({reason})", hint
             )
@@ -312,7 +312,7 @@ def _status_error(status: int, headers: Mapping[str, str], body: bytes, key: str
             where = printable(redact(headers.get("location", "somewhere else"), key))
             hint = "write the final address as `endpoint:`"
             return RequestError.not_reached(
-                "F213", f"the server points to {where}, and redirects are not followed", hint
+                "F213", f"the server redirects to {where}, and redirects are not followed", hint
             )
         case _ if status >= 500:
             return RequestError(

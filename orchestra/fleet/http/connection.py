@@ -138,7 +138,7 @@ class HttpConnection(asyncio.Protocol):
         if left > 0:
             self._loop.call_later(left, self._check_silence, waiter)
         else:
-            reason = f"the answer stalled: nothing came for {self._silence_timeout:.0f} s"
+            reason = f"the response stalled: no data for {self._silence_timeout:.0f} s"
             self._finish(RequestError("F205", reason, "orchestra fleet status"))
 
     # Called by asyncio.
@@ -249,25 +249,25 @@ def _finish_stream(waiter: asyncio.Future[RequestError | None]) -> None:
 def timeout_error(seconds: float) -> RequestError:
     """Returns the error of a timeout."""
     hint = "raise the node's `timeout`, or ask for less `max_output`"
-    return RequestError("F205", f"no whole answer within {seconds:.1f} s", hint, timed_out=seconds < SHORT_TIMEOUT)
+    return RequestError("F205", f"no complete response within {seconds:.1f} s", hint, timed_out=seconds < SHORT_TIMEOUT)
 
 
 def protocol_error(reason: str) -> RequestError:
     """Returns the error of a response that is not HTTP."""
     return RequestError(
         "F209",
-        f"what answers there does not speak HTTP as it should: {printable(reason)}",
+        f"the response is not valid HTTP: {printable(reason)}",
         "check the address of the server",
     )
 
 
 def connection_error(begun: bool, error: Exception | None) -> RequestError:
     """Returns the error of a connection that ended before the response did."""
-    where = "in the middle of the answer" if begun else "before an answer came"
+    where = "during the response" if begun else "before a response"
     why = type(error).__name__ if error is not None else "it was closed"
-    return RequestError("F206", f"the connection broke {where} ({why})", "orchestra fleet status", unreachable=True)
+    return RequestError("F206", f"the connection was lost {where} ({why})", "orchestra fleet status", unreachable=True)
 
 
 def size_error(most: int) -> RequestError:
     """Returns the error of a response above the size limit."""
-    return RequestError("F210", f"the answer has more than {most} bytes", "ask for less `max_output`")
+    return RequestError("F210", f"the response has more than {most} bytes", "ask for less `max_output`")

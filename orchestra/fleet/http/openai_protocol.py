@@ -220,14 +220,14 @@ def _build_completion(
 ) -> Completion | RequestError:
     answered = draft.response.model or ""
     if not _same_model(model, answered, dialect):
-        reason = f"{answered[:100]!r} answered, and {model!r} was asked"
+        reason = f"{answered[:100]!r} answered instead of {model!r}"
         return RequestError("F211", reason, "orchestra fleet status   # which adapters are loaded, and where")
     finish = draft.choice.finish_reason or "stop"
     if finish in ("abort", "error"):
-        return RequestError("F206", f"the server ended the answer itself ({finish})", "orchestra fleet logs")
+        return RequestError("F206", f"the server ended the response ({finish})", "orchestra fleet logs")
     if finish == "content_filter":
         return RequestError(
-            "F206", "a filter of the server cut the answer off", "ask a server that does not filter it", retryable=False
+            "F206", "a filter of the server cut the response off", "use a server without this filter", retryable=False
         )
     if len(draft.text) > MAX_BYTES:
         return RequestError("F210", f"the text has more than {MAX_BYTES} characters", "lower `max_output`")
@@ -288,7 +288,7 @@ def _parse_response(received: bytes) -> _Response | RequestError:
         if not begin:
             return _invalid_response("it is empty")
         if begin == b"<":
-            return _invalid_response("it is HTML: is this a server for models?")
+            return _invalid_response("it is HTML, so this may not be a model server")
     try:
         response = _decode(received)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -301,7 +301,7 @@ def _parse_response(received: bytes) -> _Response | RequestError:
 def _invalid_response(reason: str) -> RequestError:
     return RequestError(
         "F209",
-        f"the answer is not what the API promises: {reason}",
+        f"the response violates the API: {reason}",
         "check `endpoint:` and `dialect:` of the fleet file",
     )
 
@@ -350,7 +350,7 @@ class ChatStream:
     def _feed_line(self, line: bytes) -> RequestError | None:
         if self.done or not line or not line.startswith(b"data:"):
             if line and not self.done and line[:1] in b"<{":
-                return _invalid_response("it is no stream of events")
+                return _invalid_response("it is not an event stream")
             return None  # comments and other fields of the event-stream format
         data = line[5:].strip()
         if data == b"[DONE]":
@@ -415,7 +415,7 @@ class ChatStream:
             return (
                 _invalid_response(empty)
                 if empty
-                else RequestError("F217", "the stream ended before the answer did", "orchestra fleet logs")
+                else RequestError("F217", "the stream ended before the response was complete", "orchestra fleet logs")
             )
         self._last.usage = self._usage
         choice = _Choice(finish_reason=self._finish)

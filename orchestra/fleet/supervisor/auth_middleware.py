@@ -18,8 +18,9 @@ from orchestra.core.child_process import KEY_VARIABLE
 PUBLIC_PATH = "/health"
 MIDDLEWARE = f"{__name__}.KeyAuthMiddleware"
 UNAUTHORIZED_MESSAGE = (
-    "this server wants the key of its fleet, which `orchestra fleet key` prints; an Orchestra that is older than the one "
-    "which started it has no key to send: update it, or stop the fleet and start it with the older one"
+    "this server requires the key of its fleet, which `orchestra fleet key` prints; "
+    "an Orchestra older than the one that started it sends no key: "
+    "update it, or stop the fleet and start it with the older one"
 )
 
 AsgiMessage: TypeAlias = MutableMapping[str, Any]
@@ -39,7 +40,7 @@ class KeyAuthMiddleware:
         """
         found = os.environ.get(KEY_VARIABLE, "") if key is None else key
         if not found:
-            raise RuntimeError(f"there is no key in {KEY_VARIABLE}, and without one this server would be anybody's")
+            raise RuntimeError(f"there is no key in {KEY_VARIABLE}, so any user could use this server")
         self._app, self._key = app, found.encode()
 
     async def __call__(self, scope: AsgiMessage, receive: Receive, send: Send) -> None:

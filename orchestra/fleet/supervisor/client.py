@@ -103,7 +103,7 @@ class SupervisorClient:
             return msgspec.json.decode(line, type=response_type)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise FleetError(
-                "F011", f"the fleet's supervisor answered what is no answer: {error}", hint=f"look into {self.log}"
+                "F011", f"the fleet's supervisor sent an invalid response: {error}", hint=f"look into {self.log}"
             ) from error
 
     async def require_status(self) -> SupervisorReport:
@@ -222,7 +222,7 @@ class SupervisorClient:
         for server in servers:
             own = weights.quick_digests(self.config.local_servers[server.name].weights, model_store)
             if own and server.weights and server.weights not in own:
-                message = f"{server.name} of the fleet that runs was started with other weights than are here now"
+                message = f"{server.name} of the running fleet was started with other weights than those installed now"
                 raise FleetError("F012", message, hint="orchestra fleet stop, then try again")
 
     async def stop(self, seconds: float = 30.0) -> bool:

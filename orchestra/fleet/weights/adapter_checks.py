@@ -103,11 +103,14 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _settings_faults(settings: Mapping[str, Any]) -> Iterator[str]:
     kind, start = settings.get("peft_type"), settings.get("init_lora_weights")
     if kind not in (None, "LORA"):
-        yield f"it is of the kind {kind}, and only LoRA is applied"
+        yield f"its type is {kind}, and only LoRA is supported"
     if settings.get("bias") not in (None, "none"):
         yield f"it has a bias ({settings['bias']}), and none is applied"
     if isinstance(start, str) and start.lower() not in PLAIN_INITS:
-        yield f"its base was changed when its training began ({start}): convert it with peft's path_initial_model_for_weight_conversion"
+        yield (
+            f"its training changed the base at its start ({start}): "
+            "convert it with peft's path_initial_model_for_weight_conversion"
+        )
     yield from (f"its {CONFIG} has {key}, which is not applied" for key in UNSUPPORTED_SETTINGS if settings.get(key))
 
 
@@ -116,13 +119,13 @@ def _tensor_faults(folder: Path, settings: Mapping[str, Any]) -> Iterator[str]:
     ranks: dict[str, dict[str, int]] = {}
     for name, shape in read_shapes(folder / WEIGHTS).items():
         if (part := _TENSOR_PATTERN.match(name)) is None:
-            yield f"its tensor {name} is no part of a LoRA"
+            yield f"its tensor {name} is not part of a LoRA"
         elif (half := part["half"]) and len(shape) == 2:
             ranks.setdefault(part["module"], {})[half] = shape[half == "B"]
     rank = settings.get("r") if not settings.get("rank_pattern") else None
     for module, found in ranks.items():
         if set(found) != {"A", "B"}:
-            yield f"of {module} it has one half only"
+            yield f"{module} has one of two matrices"
         elif found["A"] != found["B"] or (isinstance(rank, int) and found["A"] != rank):
             yield f"{module} has rank {found['A']} and {found['B']}, and its {CONFIG} says {rank}"
 
@@ -130,7 +133,10 @@ def _tensor_faults(folder: Path, settings: Mapping[str, Any]) -> Iterator[str]:
 def _manifest_faults(folder: Path, manifest: AdapterManifestSummary, settings: Mapping[str, Any]) -> Iterator[str]:
     """Returns the contradictions of the manifest."""
     if manifest.sha256 and (found := file_sha256(folder / WEIGHTS)) != manifest.sha256:
-        yield f"its weights are not those that its {MANIFEST} is of: their SHA-256 begins with {found[:12]}, and not {manifest.sha256[:12]}"
+        yield (
+            f"its weights differ from its {MANIFEST}: "
+            f"their SHA-256 begins with {found[:12]}, not with {manifest.sha256[:12]}"
+        )
     if manifest.rank and settings.get("r") not in (None, manifest.rank):
         yield f"its {MANIFEST} says rank {manifest.rank}, and its {CONFIG} {settings['r']}"
 
@@ -200,7 +206,7 @@ def _known_widths(config: Mapping[str, Any]) -> Mapping[str, tuple[int | None, i
 
 
 def mismatch_error(
-    folder: Path, reason: str, hint: str = "train it anew on this base: orchestra learn train AGENT --data DATA"
+    folder: Path, reason: str, hint: str = "train it again on this base: orchestra learn train AGENT --data DATA"
 ) -> FleetError:
     """Returns F222 for an adapter."""
     return FleetError("F222", f"the adapter in {folder} does not fit: {reason}", hint=hint)

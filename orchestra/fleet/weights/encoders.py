@@ -150,7 +150,7 @@ class EncoderStore:
         if name not in self._known:
             raise InputError("F230", f"no encoder named {name!r}", hint=f"there are: {', '.join(sorted(self._known))}")
         if not self._fetch and weights.find_weights(self._known[name], self._model_store) is None:
-            reason = f"the encoder {name!r} is not on this machine, and without a fleet nothing is fetched"
+            reason = f"the encoder {name!r} is not on this machine, and nothing is fetched without a fleet"
             raise FleetError("F003", reason, hint='Orchestra.open(fleet="start"), or orchestra run')
         return (await weights.ensure_weights(self._known[name], self._model_store, self._progress)).folder
 

@@ -54,9 +54,7 @@ def check_folder(folder: Path) -> None:
     """
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() or path.is_symlink()]
     if pickles := [path for path in files if path.suffix.lower() in UNSAFE_SUFFIXES]:
-        raise _unsafe_error(
-            pickles[0], "only safetensors are loaded, and no file that may run code stands beside them", "remove it"
-        )
+        raise _unsafe_error(pickles[0], "only safetensors are loaded, without files that may run code", "remove it")
     if not any(path.suffix == ".safetensors" for path in files):
         raise _unsafe_error(folder, "there are no safetensors in it", "orchestra fleet start")
     for path in files:
@@ -112,9 +110,9 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
         try:
             header = json.loads(file.read(length).decode("utf-8"))
         except (ValueError, RecursionError) as error:
-            raise _unsafe_error(path, f"its header is no JSON: {error}") from error
+            raise _unsafe_error(path, f"its header is not JSON: {error}") from error
     if not isinstance(header, dict):
-        raise _unsafe_error(path, "its header is no mapping")
+        raise _unsafe_error(path, "its header is not a mapping")
     return header, length
 
 
@@ -122,7 +120,7 @@ def _tensor_spans(tensors: dict[str, Any], size: int) -> Iterator[tuple[int, int
     for tensor in tensors.values():
         start, stop = tensor["data_offsets"]
         if not (isinstance(start, int) and isinstance(stop, int) and 0 <= start <= stop <= size):
-            raise ValueError("data_offsets that are no places in the file")
+            raise ValueError("data_offsets outside the file")
         count = 1
         for side in tensor["shape"]:
             if not isinstance(side, int) or side < 0:
@@ -139,12 +137,12 @@ def _check_json(path: Path) -> None:
     if path.name in VOCABULARY_FILES and size > MAX_BYTES:
         return
     if size > MAX_JSON_BYTES:
-        raise _unsafe_error(path, f"it is longer than any configuration, with more than {MAX_JSON_BYTES >> 20} MiB")
+        raise _unsafe_error(path, f"it is too large for a configuration, with more than {MAX_JSON_BYTES >> 20} MiB")
     try:
         text = path.read_text(encoding="utf-8")
         value = parse_untrusted(text) if size <= MAX_BYTES else json.loads(text)
     except (StrictJsonError, ValueError, RecursionError) as error:
-        raise _unsafe_error(path, f"it is no plain JSON: {error}") from error
+        raise _unsafe_error(path, f"it is not plain JSON: {error}") from error
     left = [] if path.name in VOCABULARY_FILES else [value]  # there auto_map is a word
     while left:
         part = left.pop()
@@ -152,7 +150,7 @@ def _check_json(path: Path) -> None:
             if key := next(
                 (key for key in ("auto_map", "trust_remote_code", "custom_pipelines") if part.get(key)), None
             ):
-                raise _unsafe_error(path, f"it has {key}, which makes loaders run Python that came with the model")
+                raise _unsafe_error(path, f"it has {key}, which makes loaders run the model's Python code")
             left += part.values()
         elif isinstance(part, list):
             left += part

@@ -160,10 +160,10 @@ def verify_weights(folder: Path) -> VerifiedWeights:
         raise _damaged_error(folder, f"{MANIFEST} cannot be read: {error}") from error
     present = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {MANIFEST}
     if surplus := sorted(present ^ set(manifest.files)):
-        raise _damaged_error(folder, f"{surplus[0]} is missing, or was not there when it was made")
+        raise _damaged_error(folder, f"{surplus[0]} is missing or not in the manifest")
     for name, record in manifest.files.items():
         if download.file_sha256(folder / name) != record.sha256:
-            raise _damaged_error(folder, f"{name} has changed since it was made")
+            raise _damaged_error(folder, f"{name} has changed since it was created")
     return VerifiedWeights(folder, manifest.digest)
 
 
@@ -204,14 +204,14 @@ async def _ensure_weights(weights: Weights, model_store: ModelStore, progress: P
                 raise
             failures.append(error.message)
     if not sources:
-        failures.append("its only source is the Hugging Face hub, which is not asked unless you allow it")
+        failures.append("its only source is the Hugging Face hub, which is not allowed by default")
     needs_leave = any(s.needs_hub for s in weights.sources) and not model_store.hub
     hint = (
         "export ORCHESTRA_HUB=1, then try again"
         if needs_leave
         else "look at your connection, then `orchestra fleet start`"
     )
-    raise FleetError("F003", "the weights cannot be had: " + "; ".join(failures), hint=hint)
+    raise FleetError("F003", "the weights are not available: " + "; ".join(failures), hint=hint)
 
 
 def missing_error(weights: Weights) -> FleetError:
@@ -224,7 +224,7 @@ def missing_error(weights: Weights) -> FleetError:
 
 async def _fetch(source: FetchedSource, licence: str, model_store: ModelStore, progress: ProgressCallback) -> None:
     target = model_store.folder(source)
-    sizes = f"{_format_megabytes(source.download_bytes)} to fetch, {_format_megabytes(source.disk_bytes)} on disk"
+    sizes = f"{_format_megabytes(source.download_bytes)} to download, {_format_megabytes(source.disk_bytes)} on disk"
     progress(Progress("weights", f"{source.title}: {sizes}; licence {licence}"))
     _check_disk_space(model_store.folders.cache, source.required_bytes)
     partial = target.with_name(f".{target.name}.partial")
@@ -329,7 +329,7 @@ def _check_disk_space(folder: Path, needed: int) -> None:
         raise FleetError(
             "F004",
             f"the disk of {folder} has {_format_megabytes(free)} free, "
-            f"and {_format_megabytes(needed + SPARE_BYTES)} are needed for the weights",
+            f"and the weights need {_format_megabytes(needed + SPARE_BYTES)}",
             hint="free some space, or set XDG_CACHE_HOME to a folder on a larger disk",
         )
 
@@ -337,9 +337,9 @@ def _check_disk_space(folder: Path, needed: int) -> None:
 def _disk_error(error: OSError, folder: Path) -> FleetError:
     if is_disk_full(error):
         return FleetError(
-            "F004", f"the disk of {folder} is full", hint="free some space, then try again; what was fetched is kept"
+            "F004", f"the disk of {folder} is full", hint="free some space, then try again; downloaded files are kept"
         )
-    return FleetError("F003", f"the weights cannot be kept: {error}", hint=f"look at the rights of {folder}")
+    return FleetError("F003", f"the weights cannot be stored: {error}", hint=f"look at the rights of {folder}")
 
 
 def _remove_folder(folder: Path) -> None:

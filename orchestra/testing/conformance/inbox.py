@@ -1,4 +1,4 @@
-"""Laws of what lies beside the events: inbox messages, answers, outbox messages; and of lists, and of what is removed."""
+"""Conformance tests of inbox messages, memos, outbox messages, lists and deletion."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from orchestra.testing.conformance.scenarios import (
     run_started,
 )
 
-# The inbox
+# Inbox
 
 
 async def inbox_messages_are_numbered_and_read_after_a_number(store: OpenJournal) -> None:
@@ -87,7 +87,9 @@ async def one_of_several_concurrent_answers_is_taken(store: OpenJournal) -> None
             [True, False, True, False],
         )
         assert_true("no answer", await one.send("r1", InboxMessage(kind="cancel"), 0) > 0)
-        assert_true("another inbox message that is no answer", await two.send("r1", InboxMessage(kind="cancel"), 0) > 0)
+        assert_true(
+            "another inbox message that is not an answer", await two.send("r1", InboxMessage(kind="cancel"), 0) > 0
+        )
 
 
 async def inbox_messages_go_to_unfinished_runs(store: OpenJournal) -> None:
@@ -104,8 +106,8 @@ async def messages_of_another_process_arrive_within_a_second(store: OpenJournal)
     async with store() as one, store() as two:
         for run in ("r1", "r2", "r3"):
             await append_durably(one, run, [run_started(run)])
-        # A second is that of this loop: a sleep that starts with the wait. The machine may be busy: of three messages,
-        # one is enough.
+        # The second is measured by a sleep that starts with the wait. The machine may be busy: one of three messages is
+        # enough.
         early = []
         for run in ("r1", "r2", "r3"):
             waiting = asyncio.ensure_future(one.wait_for_messages())
@@ -126,7 +128,7 @@ async def waiting_names_all_runs_with_messages(store: OpenJournal) -> None:
         found = set[str]()
         while found != {"r1", "r2"}:
             more = await one.wait_for_messages()
-            assert_true(f"mail is for r1 and r2 only, not {more}", more <= {"r1", "r2"})
+            assert_true(f"messages are for r1 and r2 only, not {more}", more <= {"r1", "r2"})
             found |= more
         waiting = asyncio.ensure_future(one.wait_for_messages())
         await two.send("r3", InboxMessage(kind="cancel"))
@@ -210,7 +212,7 @@ async def delivered_messages_leave_the_outbox(store: OpenJournal) -> None:
         await two.mark_delivered([])
         assert_equal("left", [await one.outbox(), await two.outbox()], [found[1:2]] * 2)
         await append_durably(one, "r1", [outbox_event(5, "d")])
-        assert_true("later messages have greater numbers", (await two.outbox())[-1].number > found[2].number)
+        assert_true("later messages have higher numbers", (await two.outbox())[-1].number > found[2].number)
     async with store() as three:
         assert_equal("after a restart", [message.node for message in await three.outbox()], ["b", "d"])
 

@@ -1,4 +1,4 @@
-"""Laws of what was appended: events, blobs, leases."""
+"""Conformance tests of events, blobs and leases."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ async def a_gap_is_refused_and_nothing_kept(store: OpenJournal) -> None:
         await assert_refused("a run that begins at 2", append_durably(one, "r2", node_events(2)), "J001", "J005")
         await append_durably(one, "r1", node_events(3))
         assert_equal("kept", await one.read("r1"), [run_started("r1"), *node_events(2, 2)])
-        assert_equal("a run that was never begun", await one.read("r2"), [])
+        assert_equal("a run that was never started", await one.read("r2"), [])
 
 
 async def nothing_follows_the_end(store: OpenJournal) -> None:
@@ -239,7 +239,7 @@ async def a_lost_lease_stops_writing(store: OpenJournal) -> None:
         await one.release("r1")
         await assert_refused("after the release", append_durably(one, "r1", node_events(2)), "J005")
         await two.lease("r1")
-        await assert_refused("after another took it", append_durably(one, "r1", node_events(2)), "J005")
+        await assert_refused("after another opener took it", append_durably(one, "r1", node_events(2)), "J005")
         await append_durably(two, "r1", node_events(2))
         await assert_refused("what follows the other's events", append_durably(one, "r1", node_events(3)), "J005")
         await append_durably(one, "r2", node_events(2))
@@ -288,7 +288,7 @@ async def a_released_run_with_an_open_question_waits(store: OpenJournal) -> None
         assert_equal("status", [await status_of(one, "r1"), await status_of(two, "r1")], ["waiting", "waiting"])
         await one.release("r1")
     async with store() as three:
-        assert_equal("status after its writer is gone", await status_of(three, "r1"), "waiting")
+        assert_equal("status after its writer has ended", await status_of(three, "r1"), "waiting")
         assert_equal("epoch", await three.lease("r1"), 3)
         assert_equal("status", await status_of(three, "r1"), "running")
 

@@ -1,4 +1,4 @@
-"""Sequences of operations, done on a journal and on the journal in memory: both must answer the same."""
+"""Random sequences of operations on a journal and on the journal in memory. Both must give the same results."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ StepKind: TypeAlias = Literal[
 ]
 
 StepResult: TypeAlias = str | int | tuple[str, ...] | None
-"""What a step gives; the code where it is refused."""
+"""The result of a step; the error code if it is refused."""
 
 
 class ConformanceStep(msgspec.Struct, frozen=True):
-    """One operation of one of the openers on one of the runs; `amount` means something else for each."""
+    """One operation of one opener on one run. The meaning of `amount` depends on the operation."""
 
     kind: StepKind
     opener: int
@@ -45,8 +45,9 @@ class ConformanceStep(msgspec.Struct, frozen=True):
 
 
 def random_steps(seed: int, count: int = 40) -> list[ConformanceStep]:
-    """A sequence of operations, the same for the same seed."""
-    kinds: tuple[StepKind, ...] = (*get_args(StepKind), "append", "append", "lease", "release")  # these more often
+    """Returns a random sequence of operations. The same seed gives the same sequence."""
+    # these are more frequent
+    kinds: tuple[StepKind, ...] = (*get_args(StepKind), "append", "append", "lease", "release")
     chance = Random(seed)  # noqa: S311  # repeatable, not secret
     return [
         ConformanceStep(chance.choice(kinds), chance.randrange(OPENERS), chance.choice(RUNS), chance.randint(1, 5))
@@ -55,9 +56,10 @@ def random_steps(seed: int, count: int = 40) -> list[ConformanceStep]:
 
 
 async def run_steps(open_journal: OpenJournal, sequence: Sequence[ConformanceStep]) -> None:
-    """Does the steps on the store and on a journal in memory; raises `AssertionError` where an answer differs, or what
-    can
-    be seen.
+    """Runs the steps on the store and on a journal in memory.
+
+    Raises:
+        AssertionError: A result or the visible state differs.
     """
     memory = MemoryStore()
     async with AsyncExitStack() as stack:
@@ -66,10 +68,10 @@ async def run_steps(open_journal: OpenJournal, sequence: Sequence[ConformanceSte
         holders: dict[str, int | None] = {}
         for number, step in enumerate(sequence):
             if step.run in holders and step.run not in memory.logs:
-                continue  # the id of a deleted run comes never again
+                continue  # the id of a deleted run is never used again
             holds = holders.get(step.run) == step.opener
             if step.kind == "remember" and not holds:
-                continue  # without a commit nobody else would see it
+                continue  # without a commit no other opener would see it
             last = len(await models[0].read(step.run))
             wanted = await _run_step(models[step.opener], step, last)
             given = await _run_step(ours[step.opener], step, last)
@@ -86,15 +88,14 @@ _ALLOWED_DIFFERENCES: dict[bool, set[tuple[StepResult, StepResult]]] = {
     False: set(product(WITHOUT_LEASE_CODES, WITHOUT_LEASE_CODES)),
     True: {(None, "J005")},
 }
-"""Who has no lease is refused, but may not be able to tell why; and who lost it may be told so when he gives it back.
-"""
+"""Refusals that may differ: the reason without a lease, and whether releasing a lost lease is refused."""
 
 
 def _update_holders(holders: dict[str, int | None], step: ConformanceStep) -> None:
     if step.kind == "finish" or (step.kind == "release" and holders[step.run] == step.opener):
         holders[step.run] = None
     elif step.kind in ("begin", "lease", "append", "message", "gap"):
-        holders[step.run] = step.opener  # any event 1 begins a run
+        holders[step.run] = step.opener  # any event with number 1 starts a run
 
 
 async def _run_step(journal: Journal, step: ConformanceStep, last: int) -> StepResult:

@@ -1,4 +1,4 @@
-"""What the laws of a journal write, and how they look at it."""
+"""Events, assertions and helpers of the conformance tests."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ from orchestra.core.protocols import Journal
 from orchestra.journal.errors import JournalError
 
 OpenJournal: TypeAlias = Callable[[], AbstractAsyncContextManager[Journal]]
-"""Opens the store: the same one each time."""
+"""Opens the journal under test; the same one each time."""
 
 USAGE = Usage(prompt_tokens=30, output_tokens=5, calls=1, seconds=0.5)
 
 
 def run_started(run: str, at: float = 1.0, **more: Any) -> RunStarted:
-    """The first event of a run."""
+    """Returns the first event of a run."""
     given: dict[str, Any] = {"workflow": "staged", "graph": "0" * 32, "inputs": {"question": "Wer war’s?"}}
     return RunStarted(seq=1, at=at, run=run, **given | more)
 
 
 def node_events(first: int, count: int = 1) -> list[Event]:
-    """Events numbered from `first`, each a node's outcome."""
+    """Returns `count` events numbered from `first`, each with the outcome of a node."""
     return [
         NodeFinished(seq=seq, at=float(seq), node=f"n{seq}", outcome=ValueOutcome(value=f"v{seq}"))
         for seq in range(first, first + count)
@@ -53,19 +53,19 @@ def node_events(first: int, count: int = 1) -> list[Event]:
 
 
 def run_finished(seq: int, at: float = 9.0) -> RunFinished:
-    """The last event of a run."""
+    """Returns the last event of a run."""
     return RunFinished(seq=seq, at=at, status="done", outcome=ValueOutcome(value="x"), usage=USAGE)
 
 
 def outbox_event(seq: int, node: str, value: Any = "hello") -> AttemptFinished:
-    """An answer that is a message for the outbox."""
+    """Returns a finished attempt whose value is an outbox message."""
     return AttemptFinished(
         seq=seq, at=float(seq), node=node, attempt=1, name="mail", value=value, final=True, outbox=True
     )
 
 
 def all_event_kinds(run: str) -> list[Event]:
-    """A run with an event of each kind, each with all it may carry."""
+    """Returns a run with an event of each kind, each with all its fields."""
     evidence = (Evidence(check="quote", quote="in 1889", source="a", start=3, end=10, field="items[0].quote"),)
     verdict = Verdict(
         check="quote", outcome="pass", score=0.9, reason="it is there", deterministic=False, evidence=evidence
@@ -168,19 +168,19 @@ def all_event_kinds(run: str) -> list[Event]:
 
 
 def assert_equal(what: str, seen: object, wanted: object) -> None:
-    """Raises `AssertionError` where the two differ."""
+    """Raises `AssertionError` if the two differ."""
     if seen != wanted:
-        raise AssertionError(f"{what}: {_shorten(seen)}, but it should be {_shorten(wanted)}")
+        raise AssertionError(f"{what}: {_shorten(seen)}, expected {_shorten(wanted)}")
 
 
 def assert_true(what: str, holds: bool) -> None:
-    """Raises `AssertionError` where it does not hold."""
+    """Raises `AssertionError` if the condition is false."""
     if not holds:
         raise AssertionError(f"not so: {what}")
 
 
 async def error_code(action: Awaitable[object]) -> str:
-    """The code of the `JournalError` that an action ends in; empty where it ends well."""
+    """Returns the code of the `JournalError` of an action; empty if it succeeds."""
     try:
         await action
     except JournalError as error:
@@ -189,25 +189,25 @@ async def error_code(action: Awaitable[object]) -> str:
 
 
 async def append_durably(journal: Journal, run: str, events: Sequence[Event]) -> None:
-    """Appends, and waits for the disk: a refusal may come at either."""
+    """Appends events and waits until they are durable. Either may raise an error."""
     journal.append(run, events)
     if events:
         await journal.wait_durable(run, events[-1].seq)
 
 
 async def assert_refused(what: str, action: Awaitable[object], *codes: str) -> None:
-    """Raises `AssertionError` where an action is not refused with one of the codes."""
+    """Raises `AssertionError` if an action is not refused with one of the codes."""
     code = await error_code(action)
     if code not in codes:
-        raise AssertionError(f"{what}: {code or 'was not refused'}, but it should be {' or '.join(codes)}")
+        raise AssertionError(f"{what}: {code or 'was not refused'}, expected {' or '.join(codes)}")
 
 
 async def status_of(journal: Journal, run: str) -> str:
-    """A run's status in the list; empty where it is not listed."""
+    """Returns a run's status in the list; empty if it is not listed."""
     before = await journal.summary(run)
     found = next((summary for summary in await journal.list_runs(1000) if summary.run == run), None)
     after = await journal.summary(run)
-    if found != before:  # it may have gone on meanwhile, and its process may have died
+    if found != before:  # the run may have continued meanwhile, and its process may have died
         assert_equal("the row of one run", after, found)
     return found.status if found is not None else ""
 

@@ -1,14 +1,14 @@
-"""The laws of a journal: what whoever keeps runs in a store of his own lets his tests prove.
+"""Conformance tests of journals, for authors of a journal with a storage of their own.
 
-    from orchestra.testing.conformance.suite import LAWS, Law
+    from orchestra.testing.conformance.suite import CONFORMANCE_TESTS, ConformanceTest
 
-    @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.name)
-    def test_my_journal(law: Law, tmp_path: Path) -> None:
-        asyncio.run(law.check(lambda: MyJournal.open(tmp_path / "journal")))
+    @pytest.mark.parametrize("test", CONFORMANCE_TESTS, ids=lambda test: test.name)
+    def test_my_journal(test: ConformanceTest, tmp_path: Path) -> None:
+        asyncio.run(test.run(lambda: MyJournal.open(tmp_path / "journal")))
 
-Each law wants a fresh store, and opens it as often as it likes: each opening stands for a process. A law that does not
-hold
-raises `AssertionError` with what was seen and what should have been.
+Each test needs an empty store and opens it several times; each opening represents a process. A failing test raises
+`AssertionError` with
+the actual and the expected result.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from orchestra.testing.conformance.scenarios import OpenJournal
 __all__ = ["CONFORMANCE_TESTS", "ConformanceStep", "ConformanceTest", "OpenJournal", "random_steps", "run_steps"]
 
 TIMEOUT_SECONDS = 60.0
-"""Seconds that a law may take; one that waits for ever does not hold."""
+"""Timeout of a test in seconds."""
 
 
 @dataclass(frozen=True)
 class ConformanceTest:
-    """One sentence about journals, and its proof."""
+    """A statement about journals and its test."""
 
     name: str
     body: Callable[[OpenJournal], Coroutine[Any, Any, None]]
 
     async def run(self, open_journal: OpenJournal) -> None:
-        """Raises `AssertionError` where the law does not hold for the store that `open_journal` opens."""
+        """Runs the test on the journal that `open_journal` opens. Raises `AssertionError` if it fails."""
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 await self.body(open_journal)
         except TimeoutError as error:
-            raise AssertionError(f"{self.name}: nothing came within {TIMEOUT_SECONDS:g} seconds") from error
+            raise AssertionError(f"{self.name}: no result within {TIMEOUT_SECONDS:g} seconds") from error
 
 
 CONFORMANCE_TESTS = tuple(ConformanceTest(proof.__name__, proof) for proof in (*log.LOG_TESTS, *inbox.INBOX_TESTS))
-"""All laws, to be proven one by one."""
+"""All conformance tests."""

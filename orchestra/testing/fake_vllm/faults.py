@@ -1,4 +1,4 @@
-"""What can go wrong with a model server, as one seeded choice for each request."""
+"""Faults of a simulated model server: one seeded choice for each request."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EndpointFault: TypeAlias = Literal[
 
 @dataclass(frozen=True, slots=True)
 class SimulatedRequest:
-    """One request, as the simulated server got it. `repeat` counts requests with the very same body, from 1."""
+    """A request to the simulated server. `repeat` counts requests with the same body, from 1."""
 
     path: str
     body: dict[str, Any]
@@ -37,54 +37,54 @@ class SimulatedRequest:
     repeat: int
     seed: str
     key: str = ""
-    """The key that came with it (`Authorization: Bearer KEY`)."""
+    """The key of the request (`Authorization: Bearer KEY`)."""
 
     @property
     def model(self) -> str:
-        """The model or adapter that was asked."""
+        """The requested model or adapter."""
         return str(self.body.get("model", ""))
 
     @property
     def prompt(self) -> str:
-        """All the text of the prompt, the messages joined by line breaks."""
+        """The text of the prompt: the messages joined by line breaks."""
         if isinstance(messages := self.body.get("messages"), list):
             return "\n".join(str(message.get("content") or "") for message in messages)
         return str(self.body.get("prompt", self.body.get("query", "")))
 
     def random(self, purpose: str) -> Random:
-        """The chance of this request: the same for the same seed, body and repeat, whatever else happens."""
+        """Returns the random generator of this request. It depends on seed, body and repeat only."""
         return Random(f"{self.seed}|{purpose}|{self.repeat}")  # noqa: S311  # not a secret
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointFaults:
-    """How likely each fault is, in [0, 1]; together at most 1. At most one hits a request.
+    """The probability of each fault, in [0, 1]; together at most 1. A request has at most one fault.
 
-    Those of streams hit streams only; `ignored_constraint` hits constrained requests only; elsewhere nothing happens.
+    Stream faults affect streams only, and `ignored_constraint` affects constrained requests only.
     """
 
     busy: float = 0.0
-    """429, with `Retry-After: 1`."""
+    """Status 429, with `Retry-After: 1`."""
     unavailable: float = 0.0
-    """503."""
+    """Status 503."""
     error: float = 0.0
-    """500, with vLLM's error body."""
+    """Status 500, with vLLM's error body."""
     html: float = 0.0
-    """200, with a page of HTML."""
+    """Status 200, with a page of HTML."""
     empty: float = 0.0
-    """200, with nothing."""
+    """Status 200, with an empty body."""
     stall: float = 0.0
-    """The head of the answer, half of it, and then silence for as long as the client stays."""
+    """The headers, half of the body, then silence until the client disconnects."""
     reset: float = 0.0
-    """The connection breaks in the middle of the answer."""
+    """The connection breaks during the response."""
     no_done: float = 0.0
     """A stream that ends without `finish_reason`, `usage` and `[DONE]`."""
     split_character: float = 0.0
-    """Pieces that end inside a character. Harmless to a careful reader."""
+    """Chunks that end inside a character. A correct client handles them."""
     missing_usage: float = 0.0
     negative_usage: float = 0.0
     wrong_model: float = 0.0
-    """The answer names another model: an adapter that was silently left out."""
+    """The response names another model, like a silently ignored adapter."""
     ignored_constraint: float = 0.0
     """Free text in spite of `structured_outputs`."""
     slow_first_token: float = 0.0
@@ -92,8 +92,7 @@ class EndpointFaults:
     long_line: float = 0.0
     """A stream with a line of 10 MB."""
     repeats: int | None = None
-    """Faults hit only the first so many requests with the same body, so that sending again succeeds in the end; None
-    for
+    """Faults affect only this many requests with the same body, so that a resent request succeeds finally; None means
     all.
     """
 
@@ -103,7 +102,7 @@ class EndpointFaults:
             raise ValueError(f"probabilities must lie in [0, 1] and sum to at most 1, not {chances}")
 
     def __call__(self, request: SimulatedRequest) -> EndpointFault:
-        """The fault that hits this request, or an empty text."""
+        """Returns the fault of this request, or an empty string."""
         if self.repeats is not None and request.repeat > self.repeats:
             return ""
         left = request.random("fault").random()
@@ -125,11 +124,11 @@ HTML_PAGE = (
 )
 
 FaultChoice: TypeAlias = EndpointFaults | Callable[[SimulatedRequest], EndpointFault]
-"""Which fault hits a request: by chance, or by a function of the request."""
+"""Chooses the fault of a request: at random, or by a function of the request."""
 
 
 def first_faults(*faults: EndpointFault) -> Callable[[SimulatedRequest], EndpointFault]:
-    """Hits the first requests of a server with these faults, in order, and none after them."""
+    """Returns a function that gives the first requests of a server these faults, in order, and none after them."""
 
     def choose(request: SimulatedRequest) -> EndpointFault:
         return faults[request.number - 1] if request.number <= len(faults) else ""

@@ -1,7 +1,8 @@
-"""A small HTTP/1.1 server for one ASGI application, on loopback, for tests: it can break a connection in mid-answer.
+"""A small HTTP/1.1 server on loopback for one ASGI application, for tests. It can break a connection during a response.
 
-Knows what clients of model servers send: bodies with a length, kept connections, streams out. No TLS, no upgrades, no
-pipelining, nothing for the open net.
+It supports what clients of model servers use: bodies with a length, keep-alive, streamed responses. No TLS, no
+upgrades, no pipelining;
+not for public networks.
 """
 
 from __future__ import annotations
@@ -20,8 +21,7 @@ Send: TypeAlias = Callable[[AsgiMessage], Awaitable[None]]
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 RESET = "orchestra.reset"
-"""An ASGI extension of this server: a message of this type breaks the connection off at once, as a killed server does.
-"""
+"""An ASGI extension of this server: a message of this type aborts the connection, like a killed server."""
 
 _STATUS_PHRASES = {
     200: "OK",
@@ -37,8 +37,9 @@ _MAX_HEAD_BYTES = 64 << 10
 
 @asynccontextmanager
 async def serving(app: Application, port: int = 0) -> AsyncIterator[int]:
-    """Serves the application on 127.0.0.1 and gives the port; a free one where `port` is 0. Ends all connections at the
-    end.
+    """Serves the application on 127.0.0.1 and yields the port; 0 chooses a free one.
+
+    Closes all connections at the end.
     """
     connections: set[asyncio.Task[None]] = set()
 
@@ -49,9 +50,9 @@ async def serving(app: Application, port: int = 0) -> AsyncIterator[int]:
         try:
             await _ServerConnection(app, reader, writer).serve()
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
-            pass  # a client that went away, or that does not speak HTTP, gets no answer
+            pass  # a client that disconnected, or does not speak HTTP, gets no response
         except asyncio.CancelledError:
-            pass  # the server ends, and asyncio would log a connection that was cancelled
+            pass  # the server stops, and asyncio would log a cancelled connection
         finally:
             connections.discard(task)
             writer.close()
@@ -70,7 +71,7 @@ async def serving(app: Application, port: int = 0) -> AsyncIterator[int]:
 
 
 class _ServerConnection:
-    """One connection and the requests on it, one after another."""
+    """One connection with successive requests."""
 
     def __init__(self, app: Application, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.app, self.reader, self.writer = app, reader, writer
@@ -107,7 +108,7 @@ class _ServerConnection:
             byte = await self.reader.read(1)
             if not byte:
                 return
-            self.buffered += byte  # the next request, come early
+            self.buffered += byte  # the next request, sent early
             await asyncio.Event().wait()
 
 
@@ -145,7 +146,7 @@ def _make_receive(connection: _ServerConnection, body: bytes) -> Receive:
 
 
 class _ResponseWriter:
-    """Writes one response; chunked where the application states no length."""
+    """Writes one response; chunked if the application states no length."""
 
     def __init__(self, connection: _ServerConnection, *, keep: bool) -> None:
         self.writer, self.keep = connection.writer, keep

@@ -1,14 +1,14 @@
-"""A simulated vLLM server: test what speaks to a server without one.
+"""A simulated vLLM server, for tests of its clients.
 
     async with SimulatedServer("smol", faults=EndpointFaults(busy=0.1, reset=0.05), seed=7) as server:
         ...                                   # server.url is http://127.0.0.1:PORT
         assert server.app.max_running <= 8           # how many requests ran at once
 
 It answers constrained requests with seeded values of their type: JSON Schemas, choices, and (with llguidance, which
-comes with
-vLLM) regular expressions and grammars. Give it an `answer` to write the texts yourself. `SimulatedVLLM` alone is an
-ASGI
-application, for any server.
+vLLM installs)
+regular expressions and grammars. Pass an `answer` to generate the texts yourself. `SimulatedVLLM` alone is an ASGI
+application, for any
+server.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ _MAX_BYTES = 4096
 
 
 def constraint_of(body: Mapping[str, Any]) -> tuple[str, Any] | None:
-    """A request's constraint: `json` with a schema, `regex`, `choice` or `grammar`; or None. Reads OpenAI's
-    `response_format` too.
+    """Returns a request's constraint: `json` with a schema, `regex`, `choice` or `grammar`; or None.
+
+    It also reads OpenAI's `response_format`.
     """
     stated = body.get("structured_outputs")
     if isinstance(stated, Mapping):
@@ -65,10 +66,11 @@ def constraint_of(body: Mapping[str, Any]) -> tuple[str, Any] | None:
 
 
 def constrained_text(constraint: tuple[str, Any], random: Random, sources: tuple[str, ...] = ()) -> str:
-    """A text that keeps the constraint. Grammars and regular expressions need the package llguidance, which comes with
-    vLLM.
+    """Returns a text that satisfies the constraint. Grammars and regular expressions need the package llguidance, which
+    vLLM installs.
 
-    Raises `InstanceError` where it cannot make one.
+    Raises:
+        InstanceError: No text could be generated.
     """
     kind, content = constraint
     match kind:
@@ -94,7 +96,7 @@ def _import_llguidance() -> Any:
 
 
 def _random_walk(grammar: str, random: Random) -> str:
-    """A random walk through a grammar, byte by byte: letters where they may stand, and out as soon as it may end."""
+    """Walks randomly through a grammar, byte by byte. Prefers letters, and ends as soon as the grammar allows it."""
     guidance = _import_llguidance()
     tokenizer = guidance.LLTokenizer("byte")
     matcher = guidance.LLMatcher(tokenizer, grammar)
@@ -115,26 +117,31 @@ def _random_walk(grammar: str, random: Random) -> str:
 _TOKEN_PATTERN = re.compile(r"\s?[^\W_]+|\s?[^\s]|\s+")
 VOCABULARY_SIZE = 49_152
 BLOCK_TOKENS = 16
-"""Tokens of one block of the prefix cache."""
+"""Tokens per block of the prefix cache."""
 
 
 class SimulatedTokenizer:
-    """Cuts texts into tokens, and remembers the beginnings of prompts as vLLM's prefix cache does."""
+    """Splits texts into tokens, and keeps the prefixes of prompts like vLLM's prefix cache.
+
+    The tokens are words with the space before them, and single characters. It is no model's tokenizer, but its counts
+    are similar.
+    """
 
     def __init__(self) -> None:
         self._blocks: set[int] = set()
 
     def split(self, text: str) -> list[str]:
-        """The tokens of a text; joined they are the text."""
+        """Returns the tokens of a text. Joined they are the text."""
         return _TOKEN_PATTERN.findall(text)
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of a text as numbers below `VOCABULARY_SIZE`."""
+        """Returns the tokens of a text as numbers below `VOCABULARY_SIZE`."""
         return [zlib.crc32(piece.encode("utf-8", "surrogatepass")) % VOCABULARY_SIZE for piece in self.split(text)]
 
     def count_prompt(self, text: str, salt: str) -> tuple[int, int]:
-        """How many tokens a prompt has, and how many of them were cached: whole blocks, from the start, of the same
-        salt.
+        """Returns the number of tokens of a prompt, and how many of them were cached: complete blocks from the start
+        with
+        the same salt.
         """
         ids = self.encode(text)
         link, cached, hit = zlib.crc32(salt.encode()), 0, True
@@ -148,32 +155,32 @@ class SimulatedTokenizer:
 
 VERSION = "0.32.0+simulated"
 CREATED_AT = 1_767_225_600
-"""Unix time of every answer."""
+"""The Unix time in every response."""
 NO_FAULTS = EndpointFaults()
 
 ResponseFunction: TypeAlias = Callable[[SimulatedRequest], Any]
-"""Gives the text of an answer, or a value that is written as JSON, or None for what the simulation writes by itself."""
+"""Returns the text of a response, or a value that is encoded as JSON, or None for the simulation's own text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Behaviour:
-    """How a simulated server behaves. Times are seconds."""
+    """The behaviour of a simulated server. Times are seconds."""
 
     answer: ResponseFunction | None = None
     score: Callable[[str, str], float] | None = None
-    """The probability of the first label after a query and an item, for `/generative_scoring`; by chance where None."""
+    """Returns the probability of the first label for a query and an item, for `/generative_scoring`; random if None."""
     first_token: float = 0.0
     per_token: float = 0.0
     faults: FaultChoice = NO_FAULTS
     seed: int = 0
     adapters: Mapping[str, str] = field(default_factory=dict)
-    """Adapters that are loaded from the start: names and folders."""
+    """Adapters that are loaded from the start: name to folder."""
     key: str = ""
-    """What it wants with each request but `GET /health`, as the fleet's own servers do; nothing where it is empty."""
+    """The key that all requests except `GET /health` need, as on the fleet's own servers; empty for none."""
 
 
 class ApiError(Exception):
-    """An answer with an error's status, in vLLM's words."""
+    """A response with an error status, in vLLM's words."""
 
     def __init__(self, status: int, kind: str, message: str) -> None:
         super().__init__(message)
@@ -182,11 +189,15 @@ class ApiError(Exception):
 
 
 class SimulatedVLLM:
-    """An ASGI application that speaks vLLM's API.
+    """An ASGI application with vLLM's API.
 
-    `requests` are all that were posted, `fault_counts` how often each fault hit, `max_running` how many ran at once at
-    most, `aborted` the
-    requests whose client went away, `adapters` what is loaded, `healthy` what `/health` says.
+    Attributes:
+        requests: All posted requests.
+        fault_counts: The number of each fault.
+        max_running: The highest number of concurrent requests.
+        aborted: The requests whose client disconnected.
+        adapters: The loaded adapters.
+        healthy: The result of `/health`.
     """
 
     def __init__(self, model: str = "simulated", behaviour: Behaviour | None = None) -> None:
@@ -212,7 +223,7 @@ class SimulatedVLLM:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
+        """Handles one request."""
         answer = KeyAuthMiddleware(self._handle, self.behaviour.key) if self.behaviour.key else self._handle
         await answer(scope, receive, send)
 
@@ -280,9 +291,9 @@ class SimulatedVLLM:
         try:
             found = json.loads(body)
         except ValueError as error:
-            raise ApiError(400, "BadRequestError", f"the body is no JSON: {error}") from error
+            raise ApiError(400, "BadRequestError", f"the body is not JSON: {error}") from error
         if not isinstance(found, dict):
-            raise ApiError(400, "BadRequestError", "the body is no object")
+            raise ApiError(400, "BadRequestError", "the body is not an object")
         name = f"{path} {digest(body)}"
         self._repeats[name] += 1
         key = dict(scope.get("headers", ())).get(b"authorization", b"").decode("latin-1").removeprefix("Bearer ")
@@ -291,7 +302,7 @@ class SimulatedVLLM:
         )
 
     async def _run_until_disconnect(self, request: SimulatedRequest, work: Any, receive: Receive) -> None:
-        """Does the work, or leaves it where the client goes away, as vLLM aborts."""
+        """Runs the work, or cancels it if the client disconnects, as vLLM does."""
         working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_wait_for_disconnect(receive))
         try:
             await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -393,7 +404,7 @@ class SimulatedVLLM:
             await asyncio.sleep(self.behaviour.per_token)
         await _send_body(send, b"data: [DONE]\n\n", last=True)
 
-    # Everything else
+    # All other requests
 
     async def _tokenize(self, request: SimulatedRequest, fault: EndpointFault, send: Send) -> None:
         if not await _send_failure(fault, send):
@@ -458,9 +469,9 @@ class SimulatedVLLM:
 
 @dataclass(slots=True)
 class _ResponseGuard:
-    """The way out of a request, which no longer runs once its last bytes go: who has the answer finds the server's
-    count
-    right.
+    """Wraps `send` of a request. The request counts as finished before its last bytes are sent, so that the client sees
+    a
+    correct count.
     """
 
     app: SimulatedVLLM
@@ -480,7 +491,7 @@ class _ResponseGuard:
 
 @dataclass(slots=True)
 class _GeneratedText:
-    """An answer, token by token, and its spelling in the API's shapes."""
+    """A response, token by token, encoded in the API's formats."""
 
     request: SimulatedRequest
     tokens: list[str]
@@ -559,19 +570,22 @@ class _GeneratedText:
 
 
 class SimulatedServer:
-    """A simulated vLLM on a port of 127.0.0.1, as an async context manager. `url` is its address, `app` tells what
-    happened.
+    """A simulated vLLM server on a port of 127.0.0.1, as an async context manager.
+
+    Attributes:
+        url: The address.
+        app: The application with its records.
     """
 
     def __init__(self, model: str = "simulated", *, port: int = 0, **behaviour: Any) -> None:
-        """`behaviour` are the fields of `Behaviour`; a free port is taken where `port` is 0."""
+        """`behaviour` are the fields of `Behaviour`. Port 0 chooses a free port."""
         self.app = SimulatedVLLM(model, Behaviour(**behaviour))
         self.url = ""
         self._port = port
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        """Starts to serve."""
+        """Starts the server."""
         port = await self._stack.enter_async_context(serving(self.app, self._port))
         self.url = f"http://127.0.0.1:{port}"
         return self
@@ -579,7 +593,7 @@ class SimulatedServer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends all connections."""
+        """Closes all connections."""
         await self._stack.aclose()
 
 
@@ -592,7 +606,7 @@ def _encode_event(body: Mapping[str, Any]) -> bytes:
 
 
 def _split_character(data: bytes) -> tuple[bytes, bytes]:
-    """Two pieces, cut inside a character where there is one of several bytes."""
+    """Returns two parts, cut inside a character of several bytes if there is one."""
     cut = next((index for index, byte in enumerate(data) if 0x80 <= byte < 0xC0), len(data) // 2)
     return data[:cut], data[cut:]
 
@@ -637,7 +651,7 @@ async def _send_json(send: Send, body: Any, status: int = 200, **headers: str) -
 
 
 async def _send_failure(fault: EndpointFault, send: Send) -> bool:
-    """Sends the answer of a server that does not do the work at all; false where it does it."""
+    """Sends the response of a server that fails. Returns False if there is no such fault."""
     match fault:
         case "busy":
             await _send_json(send, ApiError(429, "TooManyRequests", "too many requests").body, 429, retry_after="1")
@@ -655,7 +669,7 @@ async def _send_failure(fault: EndpointFault, send: Send) -> bool:
 
 
 async def _send_response(send: Send, body: bytes, fault: EndpointFault) -> None:
-    """Sends a body; the first half only, where the fault says so."""
+    """Sends a body; only the first half if the fault requires it."""
     await send(_response_start(200, "application/json", len(body)))
     if fault not in ("stall", "reset", "split_character"):
         await _send_body(send, body, last=True)
@@ -670,7 +684,7 @@ async def _send_response(send: Send, body: bytes, fault: EndpointFault) -> None:
 
 
 def _resetting_send(send: Send, scope: Scope, fault: EndpointFault) -> Send:
-    """The way out, which breaks the connection off also on servers that do not know how: by an error in mid-answer."""
+    """Returns a `send` that aborts the connection, on other servers by an error during the response."""
     if fault != "reset" or RESET in scope.get("extensions", {}):
         return send
 

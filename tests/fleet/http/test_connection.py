@@ -1,4 +1,4 @@
-"""Connections are used again only after a whole answer that was asked for; every spelling of an answer's end is understood."""
+"""HTTP connections: reuse after a complete response only, and all ways in which a response can end."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def asked(
 
 
 async def over(server: RawServer) -> bool:
-    """Waits until the server's first connection has ended, however."""
+    """Waits until the server's first connection has ended."""
     return bool((await asyncio.wait([asyncio.ensure_future(server.writers[0].wait_closed())], timeout=60))[0])
 
 
@@ -56,7 +56,7 @@ ENDS: dict[str, tuple[bytes, bool]] = {
 
 @pytest.mark.parametrize("name", ENDS)
 @pytest.mark.parametrize("size", [1, 7, 1000])
-async def test_an_answer_ends_where_it_says_so(name: str, size: int) -> None:
+async def test_response_with_content_length_ends_there(name: str, size: int) -> None:
     whole, close = ENDS[name]
     async with raw_server(says(*[whole[at : at + size] for at in range(0, len(whole), size)], close=close)) as server:
         found = await asked(server, 2)
@@ -64,13 +64,13 @@ async def test_an_answer_ends_where_it_says_so(name: str, size: int) -> None:
     assert len(server.writers) == (2 if close else 1), "a connection is used again where the server keeps it"
 
 
-async def test_an_empty_answer_is_whole() -> None:
+async def test_response_empty_body_is_complete() -> None:
     async with raw_server(says(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")) as server:
         assert await asked(server, 2) == [HttpResponse(b"{}", b"")] * 2
     assert len(server.writers) == 1
 
 
-async def test_the_request_names_its_host_and_its_length() -> None:
+async def test_request_has_host_and_content_length() -> None:
     async with raw_server(says(WHOLE)) as server:
         await asked(server, headers={"Authorization": "Bearer x"})
     lines = server.visits[0].head.split("\r\n")
@@ -79,14 +79,14 @@ async def test_the_request_names_its_host_and_its_length() -> None:
 
 
 @pytest.mark.parametrize("more", [WHOLE.replace(b"yes", b"no!"), b"junk\r\n\r\n"])
-async def test_what_comes_after_an_answer_is_no_answer_to_the_next_request(more: bytes) -> None:
+async def test_connection_surplus_bytes_are_not_next_response(more: bytes) -> None:
     plays = iter([says(WHOLE + more), says(WHOLE)])
     async with raw_server(lambda visit: next(plays)(visit)) as server:
         assert await asked(server, 2) == [HttpResponse(b"{}", b"yes")] * 2
     assert len(server.writers) == 2
 
 
-async def test_what_comes_before_it_is_asked_ends_an_idle_connection() -> None:
+async def test_connection_unrequested_bytes_close_it() -> None:
     async with raw_server(says(WHOLE)) as server, HttpClient(FleetLimits()) as client:
         await client.exchange(server.url, ASKED, {}, 5)
         server.writers[0].write(WHOLE.replace(b"yes", b"no!"))
@@ -95,7 +95,7 @@ async def test_what_comes_before_it_is_asked_ends_an_idle_connection() -> None:
     assert len(server.writers) == 2
 
 
-async def test_requests_at_once_have_a_connection_each() -> None:
+async def test_client_concurrent_requests_use_own_connections() -> None:
     meeting = asyncio.Barrier(3)
 
     async def play(visit: Visit) -> None:
@@ -109,20 +109,20 @@ async def test_requests_at_once_have_a_connection_each() -> None:
     assert len(server.writers) == 3
 
 
-async def test_leaving_the_wire_closes_its_connections() -> None:
+async def test_client_exit_closes_connections() -> None:
     async with raw_server(says(WHOLE)) as server:
         await asked(server)
         assert await over(server)
 
 
-async def test_a_head_without_an_end_is_refused() -> None:
+async def test_response_endless_head_is_refused() -> None:
     async with raw_server(says(b"HTTP/1.1 200 OK\r\n", *[b"X: " + b"y" * 5000 + b"\r\n"] * 40)) as server:
         found = await asked(server)
     assert isinstance(found[0], RequestError)
     assert found[0].code == "F209"
 
 
-async def test_a_long_error_is_cut_and_its_connection_given_up() -> None:
+async def test_error_response_long_body_is_cut_and_closes() -> None:
     async with raw_server(says(b"HTTP/1.1 500 No\r\nContent-Length: 900000\r\n\r\n", b"x" * 900_000)) as server:
         found = await asked(server)
     assert isinstance(found[0], RequestError)
@@ -131,14 +131,14 @@ async def test_a_long_error_is_cut_and_its_connection_given_up() -> None:
 
 
 @pytest.mark.parametrize("key", ["a\r\nX: y", "a\nb", "a\0b"])
-async def test_a_header_with_a_line_break_is_not_sent(key: str) -> None:
+async def test_request_header_with_line_break_is_not_sent(key: str) -> None:
     async with raw_server(says(WHOLE)) as server:
         found = await asked(server, headers={"Authorization": key})
     assert isinstance(found[0], RequestError)
     assert (found[0].code, server.visits) == ("F209", [])
 
 
-async def test_what_a_reader_of_the_stream_raises_reaches_whoever_asked() -> None:
+async def test_stream_reader_exception_reaches_caller() -> None:
     def broken(block: bytes) -> RequestError | None:
         raise LookupError(block)
 
@@ -152,7 +152,7 @@ STREAM = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nover\r\n"
 
 
 async def streamed(server: RawServer, times: int = 1) -> list[HttpResponse | RequestError]:
-    """What is read of streams that are over where they say so."""
+    """Returns the bodies of streams that end before their connection does."""
     request = HttpRequest("/v1/x", b"{}", stream=True)
     async with HttpClient(FleetLimits()) as client:
         return [
@@ -161,7 +161,7 @@ async def streamed(server: RawServer, times: int = 1) -> list[HttpResponse | Req
         ]
 
 
-async def test_a_stream_that_is_over_is_whole_though_nobody_closes_it() -> None:
+async def test_stream_done_without_close_is_complete() -> None:
     async def play(visit: Visit) -> None:
         await visit.say(STREAM)
         await visit.gone()
@@ -172,7 +172,7 @@ async def test_a_stream_that_is_over_is_whole_though_nobody_closes_it() -> None:
 
 
 @pytest.mark.parametrize("junk", [b"", b"zzz\r\n"])
-async def test_how_the_connection_breaks_after_the_end_of_a_stream_does_not_matter(junk: bytes) -> None:
+async def test_stream_break_after_done_is_ignored(junk: bytes) -> None:
     async def play(visit: Visit) -> None:
         await visit.say(STREAM, junk)
         visit.writer.transport.close()
@@ -181,7 +181,7 @@ async def test_how_the_connection_breaks_after_the_end_of_a_stream_does_not_matt
         assert await streamed(server) == [HttpResponse(b"{}", b"over")]
 
 
-async def test_a_connection_is_used_again_where_the_body_ends_soon_after_the_stream() -> None:
+async def test_stream_body_ends_soon_connection_is_reused() -> None:
     async def play(visit: Visit) -> None:
         await visit.say(STREAM)
         await asyncio.sleep(0.02)
@@ -192,7 +192,7 @@ async def test_a_connection_is_used_again_where_the_body_ends_soon_after_the_str
     assert len(server.writers) == 1
 
 
-async def test_a_stream_that_goes_on_after_its_end_is_waited_for_anew() -> None:
+async def test_stream_data_after_end_extends_wait() -> None:
     async def play(visit: Visit) -> None:
         await visit.say(STREAM)
         await asyncio.sleep(0.02)
@@ -208,7 +208,7 @@ async def test_a_stream_that_goes_on_after_its_end_is_waited_for_anew() -> None:
 
 
 class Silent(asyncio.Transport):
-    """Takes what is written, and is aborted."""
+    """A transport that ignores writes and can be aborted."""
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         pass
@@ -228,7 +228,7 @@ class Silent(asyncio.Transport):
         max_size=8,
     )
 )
-def test_no_bytes_do_more_than_end_the_exchange(pieces: list[bytes]) -> None:
+def test_connection_random_bytes_end_exchange(pieces: list[bytes]) -> None:
     async def fed() -> RequestError | None:
         connection = HttpConnection(asyncio.get_running_loop(), set())
         connection.connection_made(Silent())

@@ -1,4 +1,4 @@
-"""Requests in each server's dialect; answers read strictly, in whatever pieces they come."""
+"""Requests in each server's dialect, and strict parsing of responses in any chunks."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def read(received: bytes, dialect: Any = "vllm") -> Completion | RequestError:
     return openai_protocol.read_completion(b"{}", received, "m", dialect)
 
 
-def test_vllm_gets_its_own_words() -> None:
+def test_chat_body_vllm_has_vllm_fields() -> None:
     body = json.loads(openai_protocol.chat_body(CHAT, "m", "vllm"))
     assert body["structured_outputs"] == {"json": SCHEMA}
     assert (body["priority"], body["cache_salt"], body["top_k"]) == (-2, "tenant", 4)
@@ -49,13 +49,13 @@ def test_vllm_gets_its_own_words() -> None:
 
 
 @pytest.mark.parametrize("dialect", ["openai", "ollama", "llamacpp"])
-def test_others_get_a_response_format_and_nothing_of_vllm(dialect: Any) -> None:
+def test_chat_body_others_get_response_format_only(dialect: Any) -> None:
     body = json.loads(openai_protocol.chat_body(CHAT, "m", dialect))
     assert body["response_format"]["json_schema"] == {"name": "output", "schema": SCHEMA, "strict": True}
     assert not body.keys() & {"structured_outputs", "priority", "cache_salt", "vllm_xargs"}
 
 
-def test_a_schema_that_is_not_closed_is_not_called_strict() -> None:
+def test_chat_body_open_schema_is_not_strict() -> None:
     open_schema = {"type": "object", "properties": {"a": {"type": "string"}}}
     body = json.loads(
         openai_protocol.chat_body(ChatRequest(messages=[], max_output=1, schema=open_schema), "m", "openai")
@@ -63,7 +63,7 @@ def test_a_schema_that_is_not_closed_is_not_called_strict() -> None:
     assert body["response_format"]["json_schema"]["strict"] is False
 
 
-def test_an_answer_is_read_with_its_counts() -> None:
+def test_completion_is_parsed_with_usage() -> None:
     result = read(answer())
     assert isinstance(result, Completion)
     assert (result.text, result.finish_reason, result.usage_is_exact) == ("text", "stop", True)
@@ -95,14 +95,14 @@ def test_an_answer_is_read_with_its_counts() -> None:
         (answer(choices=[{"message": {"content": "x" * (2 << 20)}}]), "F210"),
     ],
 )
-def test_what_the_api_does_not_promise_is_a_fault(received: bytes, code: str) -> None:
+def test_completion_invalid_response_is_error(received: bytes, code: str) -> None:
     result = read(received)
     assert isinstance(result, RequestError)
     assert result.code == code
 
 
 @pytest.mark.parametrize("usage", [..., None, {"prompt_tokens": -1, "completion_tokens": 2}, {"prompt_tokens": 4}])
-def test_missing_or_impossible_counts_become_upper_bounds(usage: Any) -> None:
+def test_completion_invalid_usage_becomes_upper_bound(usage: Any) -> None:
     result = read(answer(usage=usage))
     assert isinstance(result, Completion)
     assert not result.usage_is_exact
@@ -119,12 +119,12 @@ def test_missing_or_impossible_counts_become_upper_bounds(usage: Any) -> None:
         ("vllm", "m-2", False),
     ],
 )
-def test_the_model_that_answers_is_the_one_that_was_asked(dialect: Any, answered: str, same: bool) -> None:
+def test_completion_of_another_model_is_error(dialect: Any, answered: str, same: bool) -> None:
     assert isinstance(read(answer(model=answered), dialect), Completion) is same
 
 
 @given(st.binary(max_size=300))
-def test_no_bytes_make_the_reader_raise(received: bytes) -> None:
+def test_completion_random_bytes_never_raise(received: bytes) -> None:
     assert isinstance(read(received), Completion | RequestError)
 
 
@@ -151,7 +151,7 @@ def stream(*blocks: bytes) -> tuple[Completion | RequestError, list[str]]:
 
 
 @given(st.lists(st.integers(0, 700), max_size=8))
-def test_a_stream_reads_the_same_wherever_it_is_cut(cuts: list[int]) -> None:
+def test_stream_any_chunking_gives_same_result(cuts: list[int]) -> None:
     whole = events("Zürich ", "\N{SNOWMAN}", " \N{GRINNING FACE}", "\u2028end")
     points = [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
     result, texts = stream(*(whole[start:end] for start, end in itertools.pairwise(points)))
@@ -161,21 +161,21 @@ def test_a_stream_reads_the_same_wherever_it_is_cut(cuts: list[int]) -> None:
 
 
 @given(st.lists(st.binary(max_size=60), max_size=6))
-def test_no_stream_makes_the_reader_raise(blocks: list[bytes]) -> None:
+def test_stream_random_bytes_never_raise(blocks: list[bytes]) -> None:
     assert isinstance(stream(*blocks)[0], Completion | RequestError)
 
 
 @given(st.lists(st.binary(max_size=60), max_size=6))
-def test_no_data_lines_make_the_reader_raise(blocks: list[bytes]) -> None:
+def test_stream_random_data_lines_never_raise(blocks: list[bytes]) -> None:
     assert isinstance(stream(*(b"data: " + block + b"\n" for block in blocks))[0], Completion | RequestError)
 
 
-def test_a_stream_without_done_is_whole_if_the_model_said_that_it_ended() -> None:
+def test_stream_finish_reason_without_done_is_complete() -> None:
     result, _ = stream(events("a", done=False))
     assert isinstance(result, Completion)
 
 
-def test_what_may_come_after_the_end_of_a_stream_is_waited_for_a_little() -> None:
+def test_stream_after_finish_lingers_for_usage() -> None:
     reader = ChatStream("m", "vllm", lambda _: None)
     waits: list[RequestError | float | None] = []
     for line in events("a")[:-1].splitlines(keepends=True):
@@ -209,7 +209,7 @@ def test_what_may_come_after_the_end_of_a_stream_is_waited_for_a_little() -> Non
         (events("a").replace(b'"m"', b'"n"'), "F211"),
     ],
 )
-def test_a_stream_that_breaks_is_a_fault(received: bytes, code: str) -> None:
+def test_stream_broken_is_error(received: bytes, code: str) -> None:
     result, _ = stream(received)
     assert isinstance(result, RequestError)
     assert result.code == code
@@ -217,7 +217,7 @@ def test_a_stream_that_breaks_is_a_fault(received: bytes, code: str) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 5, 10_000])
 @pytest.mark.parametrize("begin", [b"", b"\xef\xbb\xbf", b"\n"])
-def test_a_stream_and_an_answer_in_one_piece_are_read_whatever_comes_before_them(begin: bytes, size: int) -> None:
+def test_stream_and_completion_with_leading_bytes_are_parsed(begin: bytes, size: int) -> None:
     for body in (
         events("text")[len(b": a comment\r\n\r\n") :],
         answer(),
@@ -233,5 +233,5 @@ def test_a_stream_and_an_answer_in_one_piece_are_read_whatever_comes_before_them
     ("body", "good"),
     [(b'{"tokens": [1, 2], "count": 2}', True), (b'{"tokens": [1], "count": 2}', False), (b"[]", False)],
 )
-def test_tokens_are_counted_twice(body: bytes, good: bool) -> None:
+def test_tokenize_inconsistent_count_is_error(body: bytes, good: bool) -> None:
     assert isinstance(openai_protocol.read_tokens(body), tuple) is good

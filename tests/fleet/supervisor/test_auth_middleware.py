@@ -1,4 +1,4 @@
-"""The lock before a server: what passes, and what does not."""
+"""The authentication of local servers: which requests pass."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ THE_KEY = "k3y-of-the-fleet-and-no-other"
 
 
 async def passed(scope: dict[str, Any]) -> tuple[bool, list[Any]]:
-    """Whether a scope comes to the application, and what is answered where it does not."""
+    """Returns whether the application was called, and the response if it was not."""
     came: list[Any] = []
     sent: list[Any] = []
 
@@ -49,7 +49,7 @@ def http(path: str, method: str = "GET", authorization: str | None = None) -> di
         {"type": "websocket", "path": "/v1/realtime", "headers": [(b"authorization", f"Bearer {THE_KEY}".encode())]},
     ],
 )
-async def test_what_has_the_key_passes_and_whoever_asks_for_health(scope: dict[str, Any]) -> None:
+async def test_middleware_key_or_health_passes(scope: dict[str, Any]) -> None:
     assert await passed(scope) == (True, [])
 
 
@@ -78,21 +78,21 @@ async def test_what_has_the_key_passes_and_whoever_asks_for_health(scope: dict[s
         ("", "GET"),
     ],
 )
-async def test_nothing_else_passes(path: str, method: str, authorization: str | None) -> None:
+async def test_middleware_without_key_is_refused(path: str, method: str, authorization: str | None) -> None:
     came, sent = await passed(http(path, method, authorization))
     assert not came
     assert sent[0]["status"] == 401
     assert THE_KEY.encode() not in sent[1]["body"]
 
 
-async def test_a_websocket_without_the_key_is_closed_before_it_opens() -> None:
+async def test_middleware_websocket_without_key_is_closed() -> None:
     assert await passed({"type": "websocket", "path": "/health", "headers": []}) == (
         False,
         [{"type": "websocket.close", "code": 1008}],
     )
 
 
-def test_a_server_without_a_key_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_middleware_without_key_variable_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     async def app(*_: Any) -> None:
         raise AssertionError("it is never asked")
 
@@ -103,7 +103,7 @@ def test_a_server_without_a_key_does_not_start(monkeypatch: pytest.MonkeyPatch) 
     KeyAuthMiddleware(app)
 
 
-async def test_a_simulated_server_wants_its_key() -> None:
+async def test_simulated_server_requires_key() -> None:
     async with SimulatedServer("smol", key=THE_KEY) as server, aiohttp.ClientSession() as session:
 
         async def status(method: str, path: str, key: str = "") -> int:

@@ -1,4 +1,4 @@
-"""The supervisor with small scripts in the place of vLLM: there is one, it keeps its servers, and it leaves nothing behind."""
+"""The supervisor with small scripts instead of vLLM: there is one, it manages its servers, and no process remains."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def started(
 
 
 async def until(supervision: SupervisorClient, wanted: Any) -> ServerReport:
-    """The first status of the first server that is as wanted."""
+    """Returns the first status whose first server is as wanted."""
 
     async def look() -> ServerReport | None:
         status = await supervision.status()
@@ -66,7 +66,7 @@ async def until(supervision: SupervisorClient, wanted: Any) -> ServerReport:
 
 
 def pid_of(status: SupervisorReport) -> int:
-    """The process of the first server, which runs."""
+    """Returns the process id of the first server."""
     pid = status.servers[0].pid
     assert pid is not None
     return pid
@@ -79,7 +79,7 @@ async def post(url: str, path: str) -> None:
 
 
 async def gone(pid: int, seconds: float = 10) -> None:
-    """Waits until a process is no more (or a zombie that only its parent can bury)."""
+    """Waits until a process has ended (or is a zombie of its parent)."""
 
     async def look() -> bool:
         found = child_process._read_stat(pid)
@@ -88,7 +88,7 @@ async def gone(pid: int, seconds: float = 10) -> None:
     await eventually(look, seconds)
 
 
-async def test_status_tells_what_each_server_is(folders: Folders, supervisions: Supervisions) -> None:
+async def test_status_reports_each_server(folders: Folders, supervisions: Supervisions) -> None:
     _, status = await started(local_config("m"), folders, supervisions)
     server = status.servers[0]
     assert (server.phase, server.model, server.version) == ("ready", "m", {"version": "0.0-fake"})
@@ -98,7 +98,7 @@ async def test_status_tells_what_each_server_is(folders: Folders, supervisions: 
     assert server.url == f"http://127.0.0.1:{server.port}"
 
 
-async def test_many_who_start_it_at_once_get_one(folders: Folders, supervisions: Supervisions) -> None:
+async def test_start_concurrent_clients_share_supervisor(folders: Folders, supervisions: Supervisions) -> None:
     config = local_config("m")
     statuses = [
         status for _, status in await asyncio.gather(*(started(config, folders, supervisions) for _ in range(4)))
@@ -107,20 +107,18 @@ async def test_many_who_start_it_at_once_get_one(folders: Folders, supervisions:
     assert len({pid_of(status) for status in statuses}) == 1
 
 
-async def test_different_fleets_have_supervisors_of_their_own(folders: Folders, supervisions: Supervisions) -> None:
+async def test_start_different_fleets_have_own_supervisors(folders: Folders, supervisions: Supervisions) -> None:
     _, one = await started(local_config("m"), folders, supervisions)
     _, two = await started(local_config("n"), folders, supervisions)
     assert one.pid != two.pid
 
 
-async def test_several_servers_start_one_after_another_and_all_become_ready(
-    folders: Folders, supervisions: Supervisions
-) -> None:
+async def test_start_several_servers_start_in_turn(folders: Folders, supervisions: Supervisions) -> None:
     _, status = await started(local_config("m", "n", "o"), folders, supervisions)
     assert [server.phase for server in status.servers] == ["ready"] * 3
 
 
-async def test_a_killed_server_comes_back_with_another_process(folders: Folders, supervisions: Supervisions) -> None:
+async def test_server_killed_is_restarted(folders: Folders, supervisions: Supervisions) -> None:
     supervision, status = await started(local_config("m"), folders, supervisions)
     pid = pid_of(status)
     os.kill(pid, signal.SIGKILL)
@@ -129,9 +127,7 @@ async def test_a_killed_server_comes_back_with_another_process(folders: Folders,
 
 
 @pytest.mark.parametrize("how", ["/test/freeze", "/test/hang"])
-async def test_a_server_that_lives_and_does_nothing_is_killed_and_started_again(
-    how: str, folders: Folders, supervisions: Supervisions
-) -> None:
+async def test_server_stalled_is_killed_and_restarted(how: str, folders: Folders, supervisions: Supervisions) -> None:
     supervision, status = await started(local_config("m"), folders, supervisions)
     first = status.servers[0]
     await post(str(first.url), how)
@@ -140,7 +136,7 @@ async def test_a_server_that_lives_and_does_nothing_is_killed_and_started_again(
 
 
 @pytest.mark.parametrize(("works", "killed"), [(False, True), (True, False)])
-async def test_a_server_that_works_for_others_is_not_killed_where_the_keepers_own_token_does_not_come(
+async def test_server_busy_probe_timeout_is_not_killed(
     works: bool, killed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokens, probed = 7, asyncio.Event()
@@ -178,9 +174,7 @@ async def test_a_server_that_works_for_others_is_not_killed_where_the_keepers_ow
     ended.cancel()
 
 
-async def test_a_server_that_cannot_start_is_given_up_with_its_last_words(
-    folders: Folders, supervisions: Supervisions
-) -> None:
+async def test_server_failed_start_reports_log_tail(folders: Folders, supervisions: Supervisions) -> None:
     with pytest.raises(FleetError) as caught:
         await started(local_config("broken"), folders, supervisions)
     assert caught.value.code == "F005"
@@ -188,9 +182,7 @@ async def test_a_server_that_cannot_start_is_given_up_with_its_last_words(
     assert caught.value.hint
 
 
-async def test_what_was_given_up_is_tried_again_when_somebody_starts_the_fleet(
-    folders: Folders, supervisions: Supervisions
-) -> None:
+async def test_server_failed_is_retried_on_start(folders: Folders, supervisions: Supervisions) -> None:
     supervision = FakeSupervision(local_config("broken"), folders)
     supervisions.append(supervision)
     await supervision.start()
@@ -200,7 +192,7 @@ async def test_what_was_given_up_is_tried_again_when_somebody_starts_the_fleet(
     await until(supervision, lambda server: server.restarts > before)
 
 
-async def test_a_taken_port_is_named(folders: Folders, supervisions: Supervisions) -> None:
+async def test_server_port_in_use_is_reported(folders: Folders, supervisions: Supervisions) -> None:
     listener = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
     async with listener:
@@ -210,14 +202,14 @@ async def test_a_taken_port_is_named(folders: Folders, supervisions: Supervision
     assert str(port) in caught.value.message
 
 
-async def test_nobody_wants_it_and_it_ends_with_its_servers(folders: Folders, supervisions: Supervisions) -> None:
+async def test_supervisor_idle_stops_with_servers(folders: Folders, supervisions: Supervisions) -> None:
     supervision, status = await started(local_config("m", idle_stop=0.5), folders, supervisions)
     await gone(status.pid)
     await gone(pid_of(status))
     assert await supervision.status() is None
 
 
-async def test_a_touch_keeps_it(folders: Folders, supervisions: Supervisions) -> None:
+async def test_supervisor_heartbeat_keeps_it_running(folders: Folders, supervisions: Supervisions) -> None:
     supervision, status = await started(local_config("m", idle_stop=0.5), folders, supervisions)
     for _ in range(10):
         await asyncio.sleep(0.1)
@@ -226,7 +218,7 @@ async def test_a_touch_keeps_it(folders: Folders, supervisions: Supervisions) ->
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-async def test_when_the_supervisor_ends_its_servers_end(
+async def test_supervisor_exit_ends_servers(
     number: signal.Signals, folders: Folders, supervisions: Supervisions
 ) -> None:
     _, status = await started(local_config("m"), folders, supervisions)
@@ -235,9 +227,7 @@ async def test_when_the_supervisor_ends_its_servers_end(
     await gone(pid_of(status))
 
 
-async def test_after_a_killed_supervisor_the_next_start_makes_a_new_one(
-    folders: Folders, supervisions: Supervisions
-) -> None:
+async def test_start_after_killed_supervisor_creates_new_one(folders: Folders, supervisions: Supervisions) -> None:
     config = local_config("m")
     _, before = await started(config, folders, supervisions)
     os.kill(before.pid, signal.SIGKILL)
@@ -246,33 +236,33 @@ async def test_after_a_killed_supervisor_the_next_start_makes_a_new_one(
     assert after.pid != before.pid
 
 
-async def test_what_a_killed_supervisor_left_is_ended_by_the_next(tmp_path: Path) -> None:
+async def test_supervisor_ends_servers_of_killed_predecessor(tmp_path: Path) -> None:
     child = await asyncio.create_subprocess_exec("/bin/sleep", "600", start_new_session=True)
     child_process.record_processes([child.pid], tmp_path / "children.json")
     assert child_process.kill_leftovers(tmp_path / "children.json") == 1
     assert await child.wait() == -signal.SIGKILL
 
 
-async def test_a_process_that_got_the_number_of_a_dead_server_is_left_alone(tmp_path: Path) -> None:
+async def test_supervisor_reused_pid_is_not_killed(tmp_path: Path) -> None:
     (tmp_path / "children.json").write_text(f'[{{"pid": {os.getpid()}, "started": 1}}]')
     assert child_process.kill_leftovers(tmp_path / "children.json") == 0
 
 
-async def test_stop_ends_all_and_says_whether_there_was_something(folders: Folders, supervisions: Supervisions) -> None:
+async def test_stop_ends_all_and_returns_whether_it_ran(folders: Folders, supervisions: Supervisions) -> None:
     supervision, status = await started(local_config("m"), folders, supervisions)
     assert await supervision.stop()
     await gone(pid_of(status), 0.5)
     assert not await supervision.stop()
 
 
-async def test_adopting_what_is_not_there_says_what_to_type(folders: Folders) -> None:
+async def test_adopt_without_supervisor_has_hint(folders: Folders) -> None:
     with pytest.raises(FleetError) as caught:
         await SupervisorClient(local_config("m"), folders).require_status()
     assert (caught.value.code, caught.value.hint) == ("F008", "orchestra fleet start")
 
 
 @pytest.mark.parametrize(("number", "code"), [(errno.EACCES, "F011"), (errno.ENOSPC, "F004"), (errno.EFBIG, "F004")])
-async def test_a_supervisor_that_cannot_be_given_its_file_is_a_coded_error(
+async def test_start_unwritable_config_is_coded_error(
     number: int, code: str, folders: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def write(*_: Any, **__: Any) -> None:
@@ -284,7 +274,7 @@ async def test_a_supervisor_that_cannot_be_given_its_file_is_a_coded_error(
     assert caught.value.code == code
 
 
-async def test_a_server_whose_command_cannot_be_made_leaves_its_keeper_alive(tmp_path: Path) -> None:
+async def test_server_launch_error_keeps_supervisor_alive(tmp_path: Path) -> None:
     def launcher(server: LocalServer, port: int) -> ProcessSpec:
         return ProcessSpec(("/bin/true\0",), {})
 
@@ -304,9 +294,7 @@ async def test_a_server_whose_command_cannot_be_made_leaves_its_keeper_alive(tmp
 
 
 @pytest.mark.parametrize("silence", [0.2, 60])
-async def test_a_server_that_hangs_while_it_starts_keeps_the_others_waiting_for_a_while_only(
-    silence: float, tmp_path: Path
-) -> None:
+async def test_server_hanging_start_releases_start_lock(silence: float, tmp_path: Path) -> None:
     def launcher(server: LocalServer, port: int) -> ProcessSpec:
         return ProcessSpec(
             (sys.executable, "-I", SERVER, server.model, str(port)), {"PATH": os.environ.get("PATH", "")}
@@ -331,7 +319,7 @@ async def test_a_server_that_hangs_while_it_starts_keeps_the_others_waiting_for_
     assert not turn.locked()
 
 
-async def test_logs_show_the_last_lines(folders: Folders, supervisions: Supervisions) -> None:
+async def test_logs_return_last_lines(folders: Folders, supervisions: Supervisions) -> None:
     supervision, _ = await started(local_config("m"), folders, supervisions)
     assert await supervision.logs(5) == {"m": ["listening"]}
     assert supervision._socket.parent.stat().st_mode & 0o077 == 0, "nobody else may enter where they meet"
@@ -340,7 +328,7 @@ async def test_logs_show_the_last_lines(folders: Folders, supervisions: Supervis
 QUESTIONS = (b"no json\n", b"[]\n", b"{}\n", b'{"op": "fly"}\n', b"\xff\n", b"x" * (1 << 17))
 
 
-async def test_what_is_no_question_does_not_harm_it(folders: Folders, supervisions: Supervisions) -> None:
+async def test_supervisor_invalid_request_is_ignored(folders: Folders, supervisions: Supervisions) -> None:
     supervision, _ = await started(local_config("m"), folders, supervisions)
     for question in QUESTIONS:
         reader, writer = await asyncio.open_unix_connection(supervision._socket)
@@ -351,8 +339,8 @@ async def test_what_is_no_question_does_not_harm_it(folders: Folders, supervisio
         assert await supervision.notify(HeartbeatRequest()), question
 
 
-async def test_who_asks_and_gets_what_is_no_report_is_told_whom_he_met(folders: Folders) -> None:
-    """As of an Orchestra of another day, or another program at this socket."""
+async def test_client_invalid_response_is_coded_error(folders: Folders) -> None:
+    """The peer is another version of Orchestra, or another program at this socket."""
     supervision = SupervisorClient(local_config("m"), folders)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -380,11 +368,11 @@ async def test_who_asks_and_gets_what_is_no_report_is_told_whom_he_met(folders: 
         ]
     )
 )
-def test_a_question_is_read_as_it_was_asked(question: SupervisorRequest) -> None:
+def test_request_messages_round_trip(question: SupervisorRequest) -> None:
     assert msgspec.json.decode(msgspec.json.encode(question), type=SupervisorRequest) == question
 
 
-async def test_the_start_is_told_with_its_progress(folders: Folders, supervisions: Supervisions) -> None:
+async def test_start_reports_progress(folders: Folders, supervisions: Supervisions) -> None:
     told: list[Progress] = []
     supervision = FakeSupervision(local_config("m"), folders)
     supervisions.append(supervision)
@@ -393,15 +381,13 @@ async def test_the_start_is_told_with_its_progress(folders: Folders, supervision
     assert {progress.stage for progress in told} <= {"wait", "ready"}
 
 
-async def test_a_long_path_still_gets_a_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_socket_long_path_is_shortened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = Folders.from_environment({"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / ("x" * 120))})
     assert len(os.fsencode(folders.runtime_folder("0" * 16) / "socket")) < 104
 
 
-async def test_a_short_way_through_a_shared_folder_is_the_users_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever owns the folder in $TMPDIR can put another one in the place of what is in it."""
+async def test_socket_shared_folder_link_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The owner of the folder in $TMPDIR could replace its contents."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     folders = Folders.from_environment({"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / ("x" * 120))})
     shared = tmp_path / f"orchestra-{os.getuid()}"
@@ -414,11 +400,11 @@ async def test_a_short_way_through_a_shared_folder_is_the_users_own(
     else:
         monkeypatch.setattr(os, "getuid", lambda: shared.stat().st_uid + 1)
         (tmp_path / f"orchestra-{os.getuid()}").symlink_to(shared)
-    with pytest.raises(FleetError, match="belongs to someone else"):
+    with pytest.raises(FleetError, match="belongs to another user"):
         folders.runtime_folder("0" * 16)
 
 
-def test_a_log_that_grows_too_large_is_cut_and_its_end_kept(tmp_path: Path) -> None:
+def test_log_too_large_keeps_its_end(tmp_path: Path) -> None:
     log = tmp_path / "m.log"
     log.write_bytes(b"a" * child_process.MAX_LOG_BYTES + b"the end")
     child_process.rotate_log(log)
@@ -426,6 +412,6 @@ def test_a_log_that_grows_too_large_is_cut_and_its_end_kept(tmp_path: Path) -> N
     assert (tmp_path / "m.log.1").read_bytes().endswith(b"the end")
 
 
-def test_the_lines_of_a_log_are_printable(tmp_path: Path) -> None:
+def test_log_lines_are_printable(tmp_path: Path) -> None:
     (tmp_path / "m.log").write_bytes(b"\x1b[31mred\x07\n\n\xffbad\n")
     assert child_process.last_lines(tmp_path / "m.log", 5) == [" [31mred", "\N{REPLACEMENT CHARACTER}bad"]

@@ -10,7 +10,9 @@ import pytest
 pytestmark = [pytest.mark.real, pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")]
 
 ERROR_OF_8_BITS = 0.03
-"""Of a product's norm, for numbers drawn from a normal distribution: weights are rounded to 129 values, activations to 255."""
+"""Relative to the norm of a product of normally distributed numbers: weights are rounded to 129 values, activations to
+255.
+"""
 
 
 def numbers(*shape: int, seed: int = 0) -> Any:
@@ -26,7 +28,7 @@ def error(found: Any, wanted: Any) -> float:
 @pytest.mark.parametrize("tokens", [1, 9, 64])
 @pytest.mark.parametrize(("outputs", "inputs"), [(96, 64), (64, 64)])
 @pytest.mark.parametrize("biased", [False, True])
-def test_both_products_are_near_the_plain_one(tokens: int, outputs: int, inputs: int, biased: bool) -> None:
+def test_products_are_near_plain_product(tokens: int, outputs: int, inputs: int, biased: bool) -> None:
     from orchestra.fleet.vllm_cpu.linear import float32_product, int8_product
 
     x, weight, bias = (
@@ -39,7 +41,7 @@ def test_both_products_are_near_the_plain_one(tokens: int, outputs: int, inputs:
     assert error(int8_product(weight)(x, None, bias), wanted) < ERROR_OF_8_BITS
 
 
-def test_in_8_bits_a_token_gets_the_same_whatever_else_is_in_its_batch() -> None:
+def test_int8_token_is_independent_of_batch() -> None:
     import torch
 
     from orchestra.fleet.vllm_cpu.linear import int8_product
@@ -52,8 +54,8 @@ def test_in_8_bits_a_token_gets_the_same_whatever_else_is_in_its_batch() -> None
     assert float(together[-1].abs().max()) == 0.0
 
 
-def test_the_largest_numbers_do_not_overflow() -> None:
-    """Two products of a full weight and a full activation are added in 16 bits on a CPU with AVX2."""
+def test_int8_largest_values_do_not_overflow() -> None:
+    """A CPU with AVX2 adds two products of a full weight and a full activation in 16 bits."""
     import torch
 
     from orchestra.fleet.vllm_cpu.linear import int8_product
@@ -63,7 +65,7 @@ def test_the_largest_numbers_do_not_overflow() -> None:
         assert error(found, torch.full((4, 64), 64 * sign)) < ERROR_OF_8_BITS
 
 
-def test_layers_from_wide_to_narrow_stay_in_float32_and_bfloat16_is_left_to_vllm(
+def test_install_narrowing_layers_stay_float32(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import torch

@@ -1,6 +1,6 @@
-"""The product of adapters on a CPU, compared with the plain one; with vLLM's own module for CPUs, and without a server.
+"""LoRA products on a CPU, compared with the plain product, with vLLM's own module for CPUs, and without a server.
 
-torch and vllm are imported where they are used: importing them costs seconds, which runs without these tests should not pay.
+torch and vllm are imported where they are used, because their import costs seconds.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ pytestmark = pytest.mark.real
 
 ROOT = Path(__file__).resolve().parents[3]
 FEW = 512
-"""As in the product; the mixes reach to both sides of it."""
+"""The limit of the module; the batches are on both sides of it."""
 SLOTS, RANK, WIDTH = 3, 16, 64
 SLICES = (64, 32, 32)
 RANKS = (16, 8, 6)
-"""Of the adapter in each slot; the rest of a slot is zeros, as vLLM leaves it."""
+"""Rank of the adapter in each slot. The rest of a slot is zeros, as in vLLM."""
 
 
 def adapters(slices: Sequence[int] = SLICES, seed: int = 1) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Stacked adapters as vLLM holds them, every slot in use."""
+    """Returns stacked adapters in vLLM's layout, with every slot in use."""
     import torch
 
     chance = torch.Generator().manual_seed(seed)
@@ -42,7 +42,7 @@ def adapters(slices: Sequence[int] = SLICES, seed: int = 1) -> tuple[tuple[Any, 
 
 
 def plain(y: Any, x: Any, down: Sequence[Any], up: Sequence[Any], slots: Sequence[int]) -> Any:
-    """Row by row in float32: what every mix must come to."""
+    """Returns the expected result, computed row by row in float32."""
     import torch
 
     rows = y.float().clone()
@@ -57,7 +57,7 @@ def plain(y: Any, x: Any, down: Sequence[Any], up: Sequence[Any], slots: Sequenc
 def wrapper(
     tokens: Sequence[int], requests: Sequence[int] | None = None, layout: Sequence[int | None] = (7, 8, 9)
 ) -> Any:
-    """A product told of a batch: the slot of each token and of each request, -1 for none."""
+    """Returns a product with a batch: the slot of each token and of each request, -1 for none."""
     import torch
 
     from orchestra.fleet.vllm_cpu.lora_product import GroupedLora
@@ -83,7 +83,7 @@ def rows(count: int, width: int, seed: int = 0) -> Any:
 
 
 def near(found: Any, wanted: Any) -> None:
-    """Within what bfloat16 rounds away: 8 bits of each of three roundings."""
+    """Whether two results differ only by rounding to bfloat16: 8 bits in each of three roundings."""
     import torch
 
     torch.testing.assert_close(found.float(), wanted, rtol=2**-7, atol=2**-5)
@@ -105,7 +105,7 @@ MIXES = {
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("mix", MIXES)
-def test_every_row_gets_its_own_adapter_and_no_other(mix: str, dtype: str) -> None:
+def test_lora_rows_get_their_adapter(mix: str, dtype: str) -> None:
     import torch
 
     slots, kind = MIXES[mix], getattr(torch, dtype)
@@ -122,7 +122,7 @@ def test_every_row_gets_its_own_adapter_and_no_other(mix: str, dtype: str) -> No
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("rank", [1, 3, 4, 6, 16])
 @pytest.mark.parametrize("width", [1, 7, 64, 100])
-def test_the_kernel_sums_in_float32_and_rounds_once_to_the_nearest(rank: int, width: int, dtype: str) -> None:
+def test_lora_kernel_sums_in_float32_and_rounds_once(rank: int, width: int, dtype: str) -> None:
     import numpy as np
     import torch
 
@@ -162,10 +162,8 @@ def test_the_kernel_sums_in_float32_and_rounds_once_to_the_nearest(rank: int, wi
         ([-1] * 3, False),
     ],
 )
-def test_the_kernel_is_taken_where_it_is_faster(
-    slots: list[int], by_kernel: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A core each: with two threads half as many tokens are few."""
+def test_lora_kernel_is_used_if_faster(slots: list[int], by_kernel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit is per thread: with two threads half as many tokens use the kernel."""
     import torch
 
     from orchestra.fleet.vllm_cpu.lora_kernel import FlatAdapters
@@ -178,7 +176,7 @@ def test_the_kernel_is_taken_where_it_is_faster(
     assert taken == [sorted((row for row, slot in enumerate(slots) if slot >= 0), key=slots.__getitem__)] * by_kernel
 
 
-def test_a_server_with_one_slot_gives_it_to_nobody_else() -> None:
+def test_lora_single_slot_affects_its_rows_only() -> None:
     import torch
 
     down, up = (tuple(part[:1].clone() for part in parts) for parts in adapters())
@@ -190,8 +188,8 @@ def test_a_server_with_one_slot_gives_it_to_nobody_else() -> None:
     assert torch.equal(y[::2], before)
 
 
-def test_vllms_own_product_has_the_fault_that_this_one_mends() -> None:
-    """So that the day vLLM mends it is seen."""
+def test_lora_vllm_product_has_known_fault() -> None:
+    """It shows when vLLM has corrected the fault."""
     import torch
     from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
@@ -204,7 +202,7 @@ def test_vllms_own_product_has_the_fault_that_this_one_mends() -> None:
     assert not torch.equal(y[0], before)
 
 
-def test_a_scale_and_rows_that_pad_the_batch_are_respected() -> None:
+def test_lora_scale_and_padding_rows() -> None:
     down, up = adapters()
     x, y = rows(5, WIDTH), rows(5, sum(SLICES), 5)
     wanted = plain(y, x, down, [b * 2 for b in up], [0, 2, -1, -1, -1])
@@ -212,7 +210,7 @@ def test_a_scale_and_rows_that_pad_the_batch_are_respected() -> None:
     near(y, wanted)
 
 
-def test_what_is_loaded_into_a_slot_counts_from_the_next_step() -> None:
+def test_lora_loaded_slot_counts_from_next_step() -> None:
     down, up = adapters()
     other = adapters(seed=9)
     lora = wrapper([0, -1])
@@ -226,7 +224,7 @@ def test_what_is_loaded_into_a_slot_counts_from_the_next_step() -> None:
         near(y, wanted)
 
 
-def test_an_adapter_that_leaves_a_layer_alone_changes_nothing() -> None:
+def test_lora_unchanged_layer_is_skipped() -> None:
     import torch
 
     down, up = adapters()
@@ -240,7 +238,7 @@ def test_an_adapter_that_leaves_a_layer_alone_changes_nothing() -> None:
     assert torch.equal(y[:2], before)
 
 
-def test_the_head_follows_requests_where_layers_follow_tokens() -> None:
+def test_lora_head_rows_are_requests() -> None:
     (down,), (up,) = adapters((50,))
     x, y = rows(3, WIDTH), rows(3, 64, 5)  # vocabularies are padded
     wanted = y.float().clone()
@@ -250,7 +248,7 @@ def test_the_head_follows_requests_where_layers_follow_tokens() -> None:
 
 
 @pytest.mark.parametrize("mix", ["all slots and the base", "the last slot beside the base", "one adapter"])
-def test_the_embedding_takes_the_rows_that_were_looked_up(mix: str) -> None:
+def test_lora_embedding_uses_looked_up_rows(mix: str) -> None:
     slots = MIXES[mix]
     _, (up,) = adapters((WIDTH,))
     looked, y = rows(len(slots), RANK), rows(len(slots), WIDTH, 5)
@@ -262,7 +260,7 @@ def test_the_embedding_takes_the_rows_that_were_looked_up(mix: str) -> None:
     near(y, wanted)
 
 
-def test_sharded_layers_give_nothing_to_rows_without_an_adapter() -> None:
+def test_lora_sharded_rows_without_adapter_are_zero() -> None:
     import torch
 
     down, up = adapters()
@@ -276,7 +274,7 @@ def test_sharded_layers_give_nothing_to_rows_without_an_adapter() -> None:
     near(y, wanted)
 
 
-def test_the_versions_that_are_known_are_as_they_were_read() -> None:
+def test_plugin_known_versions_are_unchanged() -> None:
     assert plugin.installed_version() in plugin.KNOWN_VERSIONS
     assert plugin.changed_methods() == []
 
@@ -288,9 +286,7 @@ def test_the_versions_that_are_known_are_as_they_were_read() -> None:
         ("0.99.0+cpu", "vllm.lora.punica_wrapper.punica_cpu.PunicaWrapperCPU", "vLLM 0.99.0"),
     ],
 )
-def test_a_version_that_is_not_known_is_left_alone_and_the_log_says_so(
-    version: str, taken: str, said: str, tmp_path: Path
-) -> None:
+def test_plugin_unknown_version_is_logged_and_unchanged(version: str, taken: str, said: str, tmp_path: Path) -> None:
     if version:
         (tmp_path / f"vllm-{version}.dist-info").mkdir()
         (tmp_path / f"vllm-{version}.dist-info" / "METADATA").write_text(

@@ -1,4 +1,4 @@
-"""Habits: what is guessed from what was written before. Tokens are letters here."""
+"""The n-gram cache: proposals from earlier text. Tokens are letters here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def ids(text: str) -> list[int]:
 
 
 def habits(*texts: str, most: int = 1000) -> NgramCache:
-    """What was written by its owner, each text token by token."""
+    """Returns a cache that has learnt these texts of their owners, token by token."""
     known = NgramCache(most)
     for text in texts:
         for end in range(1, len(text) + 1):
@@ -24,13 +24,13 @@ def guessed(known: NgramCache, text: str, most: int = 8, owner: tuple[int, str] 
     return "".join(map(chr, known.propose(owner, ids(text), most)))
 
 
-def test_what_was_written_twice_is_guessed_as_far_as_it_was_the_same() -> None:
+def test_ngram_repeated_text_is_proposed() -> None:
     known = habits('{"answer": "Paris"}', '{"answer": "12 km"}', '{"answer": "no"}')
     assert guessed(known, "{", 20) == '"answer": "'
     assert guessed(known, "{", 4) == '"ans'
 
 
-def test_nothing_is_guessed_of_what_was_written_once_or_by_another_owner() -> None:
+def test_ngram_once_or_other_owner_is_not_proposed() -> None:
     known = habits("abcdef")
     assert guessed(known, "abc") == ""
     known = habits("abcdef", "abcdef")
@@ -38,13 +38,13 @@ def test_nothing_is_guessed_of_what_was_written_once_or_by_another_owner() -> No
     assert guessed(known, "abc", owner=(2, "")) == guessed(known, "abc", owner=(1, "other")) == ""
 
 
-def test_the_longest_context_that_is_known_tells() -> None:
+def test_ngram_longest_context_is_used() -> None:
     known = habits("abcX", "abcX", "ybcZ", "zcZ", "zcZ", "zcZ")
     assert guessed(known, "abc", 1) == "X"
     assert guessed(known, "qqc", 1) == "Z"
 
 
-def test_a_habit_that_ends_is_forgotten() -> None:
+def test_ngram_outdated_continuation_is_replaced() -> None:
     known = habits(*["ab"] * 100)
     assert guessed(known, "a", 1) == "b"
     for _ in range(12):
@@ -52,25 +52,25 @@ def test_a_habit_that_ends_is_forgotten() -> None:
     assert guessed(known, "a", 1) == "c"
 
 
-def test_several_tokens_of_one_step_are_learnt_like_those_of_several() -> None:
+def test_ngram_tokens_of_one_or_many_steps_are_equal() -> None:
     known = NgramCache()
     for _ in range(2):
         known.learn(OWNER, ids("-abcd"), 4)
     assert guessed(known, "a") == "bcd"
 
 
-def test_of_too_many_contexts_the_oldest_are_forgotten() -> None:
+def test_ngram_too_many_contexts_evict_oldest() -> None:
     known = habits("abab", *(f"{letter}1{letter}1" for letter in "mnopqrst"), most=20)
     assert guessed(known, "a", 1) == ""
     assert guessed(known, "t", 1) == "1"
 
 
-def test_one_exception_ends_no_habit() -> None:
+def test_ngram_single_exception_keeps_continuation() -> None:
     known = habits(*["ab"] * 5, "ac")
     assert guessed(known, "a", 1) == "b"
 
 
-def test_what_was_met_lately_is_kept_and_forgetting_is_done_for_a_while() -> None:
+def test_ngram_recent_contexts_survive_eviction() -> None:
     known = NgramCache(80)
     for _ in range(2):
         known.learn(OWNER, ids("ab"), 1)

@@ -1,4 +1,7 @@
-"""Norms by vLLM's kernel, compared with vLLM's own operations; without a server, in a process of their own, for they change vLLM."""
+"""Norms by vLLM's kernel, compared with vLLM's own operations.
+
+They change vLLM, so they run in a process of their own.
+"""
 
 from __future__ import annotations
 
@@ -64,6 +67,6 @@ print("alike")
 """
 
 
-def test_norms_by_the_kernel_are_as_vllms_own_and_where_it_does_not_fit_they_are_vllms_own() -> None:
+def test_rms_norm_kernel_equals_vllm() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=300)
     assert done.stdout.endswith("alike\n"), done.stderr[-3000:]

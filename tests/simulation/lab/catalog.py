@@ -1,4 +1,4 @@
-"""What random workflows are made of: agents and tools with every class of effect, and their types."""
+"""The agents and tools of random workflows, with every class of effect, and their types."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ COMBINED_CHECKS = ("quote", "confidence", "entailment", "rederive(second)")
 
 
 def _combination(agent: str) -> Combination:
-    """One that weighs two scores, and whether another agent agrees, by steps."""
+    """Returns a combination that weighs two scores and the agreement of another agent, by steps."""
     weights = (
         CheckWeight("confidence", 0.7),
         CheckWeight("entailment", 1.3),
@@ -76,7 +76,7 @@ def _combination(agent: str) -> Combination:
 
 
 EFFECTS: dict[str, Effect] = {"put": "idempotent", "charge": "keyed", "mail": "transactional", "send": "once"}
-"""The tools that act, with the class of their effect."""
+"""Tools with effects, by the class of their effect."""
 _CATALOG = Catalog(
     agents={
         "writer": _agent("writer", _record(text=TEXT), TEXT),
@@ -103,5 +103,5 @@ _CATALOG = Catalog(
 
 
 def catalog() -> Catalog:
-    """The agents and tools that random workflows name."""
+    """Returns the agents and tools of random workflows."""
     return _CATALOG

@@ -1,8 +1,10 @@
-"""Processes that may die at any step, and a journal that loses what was not on disk when its process died.
+"""Processes that may crash at any step, and a journal that loses what was not on disk.
 
-A `SimulatedProcess` counts its steps: each event that its engine records, and each use of a protocol, before and after. At its fatal
-step it is dead: nothing that its tasks still do reaches the world. `CrashingJournal` uses a `MemoryStore` as a journal uses a file:
-what is appended waits in line until a commit, and at a crash some of the line, from its beginning, is on disk, and the rest is lost.
+A `SimulatedProcess` counts its steps: each event that its engine records, and each use of a protocol, before and after.
+At its fatal step it
+is dead: its tasks have no further effect. `CrashingJournal` uses a `MemoryStore` like a journal uses a file: entries
+wait in a queue until a
+commit. At a crash some prefix of the queue is on disk, and the rest is lost.
 """
 
 from __future__ import annotations
@@ -25,11 +27,11 @@ from orchestra.schema.strict_json import digest
 T = TypeVar("T")
 
 MAX_STEPS = 60_000
-"""Steps after which a process counts as one that turns on the spot."""
+"""Steps after which a process counts as an endless loop."""
 COMMIT_DELAY = 0.005
-"""Seconds that events wait for a commit when nobody waits for them."""
+"""Seconds before a commit that no caller waits for."""
 STORE_FAULT_CODES = {"busy": "J012", "full": "J010", "io": "J014"}
-"""Faults of a store, with the codes under which they are reported."""
+"""Faults of a store to the codes of their errors."""
 _CURRENT_PROCESS: ContextVar[SimulatedProcess | None] = ContextVar("process", default=None)
 
 
@@ -42,19 +44,19 @@ class SimulatedProcess:
         self.alive, self.steps = True, 0
         self.died: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.tasks: dict[asyncio.Task[Any], None] = {}
-        """In order of their beginning: a set would cancel them in another order each time."""
+        """In order of their start: the cancellation order of a set would not be reproducible."""
         self.death_callbacks: list[Callable[[], None]] = []
-        """What happens to the world when it dies."""
+        """Called when it dies."""
 
     def step(self) -> bool:
-        """One step; gives whether the process is alive after it."""
+        """Counts a step, and returns whether the process is alive after it."""
         self.steps += 1
         if self.alive and self.steps in (self.fatal_step, MAX_STEPS):
             self.kill()
         return self.alive
 
     def kill(self) -> None:
-        """The process is gone, like after SIGKILL."""
+        """Ends the process, like SIGKILL."""
         if self.alive:
             self.alive = False
             for word in self.death_callbacks:
@@ -62,22 +64,22 @@ class SimulatedProcess:
             self.died.set_result(None)
 
     async def step_or_hang(self) -> None:
-        """One step; does not come back from the fatal one."""
+        """Counts a step. Never returns from the fatal one."""
         if not self.step():
             await self.hang()
 
     async def hang(self) -> None:
-        """Waits for what never comes."""
+        """Never returns."""
         await asyncio.get_running_loop().create_future()
 
     def task(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """A task of this process; what it starts belongs to the process as well."""
+        """Starts a task of this process. Its child tasks belong to the process as well."""
         context = copy_context()
         context.run(_CURRENT_PROCESS.set, self)
         return asyncio.get_running_loop().create_task(work, context=context)
 
     async def cancel_tasks(self) -> list[str]:
-        """Cancels what the process has left behind; names what would not go."""
+        """Cancels the remaining tasks, and returns the names of those that did not end."""
         for _ in range(200):
             left = [task for task in self.tasks if not task.done()]
             if not left:
@@ -89,14 +91,14 @@ class SimulatedProcess:
 
 
 def detached_task(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    """A task that belongs to no process, whoever starts it."""
+    """Starts a task that belongs to no process."""
     context = copy_context()
     context.run(_CURRENT_PROCESS.set, None)
     return asyncio.get_running_loop().create_task(work, context=context)
 
 
 def track_tasks(loop: asyncio.AbstractEventLoop) -> None:
-    """Makes a loop note which process each of its tasks belongs to."""
+    """Makes a loop record the process of each task."""
 
     def factory(loop: asyncio.AbstractEventLoop, work: Any, context: Any = None) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, context=context)
@@ -113,14 +115,16 @@ def track_tasks(loop: asyncio.AbstractEventLoop) -> None:
 
 @dataclass(frozen=True, slots=True)
 class StoreFaults:
-    """What a store does to a journal. `fault` is one of `STORE_FAULT_CODES`, and hits commit number `at_commit`; a fault lasts."""
+    """The faults of a store. `fault` is one of `STORE_FAULT_CODES`, and starts at commit number `at_commit`; it
+    persists.
+    """
 
     fault: str = ""
     at_commit: int = 0
     latency: tuple[float, float] = (0.0, 0.0)
-    """Seconds that a commit takes, somewhere between."""
+    """Range of the seconds of a commit."""
     message_delay: float = 0.0
-    """Seconds after which inbox messages are noticed; and then they are noticed twice."""
+    """Seconds after which inbox messages are noticed; then they are noticed twice."""
 
 
 NO_STORE_FAULTS = StoreFaults()
@@ -128,7 +132,7 @@ _Entry: TypeAlias = tuple[str, Event] | tuple[str, str, Any]
 
 
 class CrashingJournal:
-    """The `Journal` of one process. `on_commit` is called with what each commit brought to disk."""
+    """The `Journal` of one process. `on_commit` is called with the content of each commit."""
 
     def __init__(
         self,
@@ -147,24 +151,26 @@ class CrashingJournal:
         self._on_commit = on_commit
         self._commit_scheduled = False
         self._blobs: dict[str, bytes] = {}
-        """Blobs that no event on disk names yet."""
+        """Blobs that no event on disk refers to yet."""
         self._durable_seqs: dict[str, int] = {}
-        """Up to where each run's events are on disk, as far as this journal wrote them."""
+        """The last durable event of each run, as far as this journal wrote it."""
         self._run_errors: dict[str, JournalError] = {}
         self._store_error: JournalError | None = None
         self._repeated_runs: set[str] = set()
         self.message_notices = 0
-        """How often inbox messages were noticed."""
+        """The number of notifications of inbox messages."""
         self.fault_count = 0
-        """How many faults have hit."""
+        """The number of faults so far."""
         self.lost_events = 0
         """Events that were lost."""
         process.death_callbacks.append(self._lose_queue)
 
-    # What is appended, and when it is on disk
+    # Queue and commits
 
     def append(self, run: str, events: Sequence[Event], delivered: Collection[str] = ()) -> None:
-        """Puts events in line; a crash may come before or after. Nothing is imported here: `delivered` stays empty."""
+        """Adds events to the queue; a crash may come before or after. Imports are not simulated: `delivered` stays
+        empty.
+        """
         if not self._process.step():
             return
         if self._store_error is not None:
@@ -176,13 +182,13 @@ class CrashingJournal:
         self._process.step()
 
     def put_blob(self, data: bytes) -> str:
-        """Keeps a blob until the events that name it are on disk, and it with them."""
+        """Keeps a blob until the events that refer to it are committed, together with it."""
         name = digest(data)
         self._blobs[name] = data
         return name
 
     def put_memo(self, memo: str, run: str, value: Any) -> None:
-        """Puts an answer in line."""
+        """Adds a memo value to the queue."""
         if self._process.step() and self._store_error is None:
             self._queue.append((memo, run, value))
             self._schedule_commit()
@@ -193,7 +199,7 @@ class CrashingJournal:
         return log is None or log.holder is self._inner
 
     async def wait_durable(self, run: str, seq: int) -> None:
-        """Waits for a commit, which may fail, or be the last thing that the process does."""
+        """Waits for a commit, which may fail, or crash the process."""
         await self._process.step_or_hang()
         self._raise_error(run)
         if self._durable_seqs.get(run, 0) >= seq:
@@ -224,7 +230,7 @@ class CrashingJournal:
             raise self._run_errors[run].copy()
 
     def _commit(self) -> None:
-        """Brings the line to disk; all of it, or, where the store fails, its beginning."""
+        """Commits the queue; if the store fails, a prefix of it."""
         if not self._queue or self._store_error is not None:
             return
         self._commits += 1
@@ -241,7 +247,7 @@ class CrashingJournal:
         self._write(len(self._queue))
 
     def _write(self, count: int) -> None:
-        """Brings the first entries of the line to disk, a run's events together."""
+        """Commits the first entries of the queue, with a run's events together."""
         batch: list[Event] = []
         run = ""
         for _ in range(count):
@@ -273,26 +279,26 @@ class CrashingJournal:
             self._on_commit(run, events)
 
     def _lose_queue(self) -> None:
-        """The process died: some of the line is on disk, and the rest is lost."""
+        """Simulates a crash: some prefix of the queue is on disk, and the rest is lost."""
         if self._store_error is None:
             self._write(self._random.choice((0, len(self._queue), self._random.randint(0, len(self._queue)))))
         self.lost_events += len(self._queue)
         self._queue.clear()
         self._blobs.clear()
-        self._inner._closed = True  # a journal whose process is gone: it said nothing, and its leases are free
+        self._inner._closed = True  # a journal of a dead process: no notifications, and its leases are free
         if self._inner in self.store.journals:
             self.store.journals.remove(self._inner)
 
-    # What goes to the store at once
+    # Operations without a queue
 
     async def check_writable(self) -> None:
-        """Returns where a commit would go well."""
+        """Returns if a commit would succeed."""
         await self._process.step_or_hang()
         if self._store_error is not None:
             raise self._store_error.copy()
 
     async def lease(self, run: str) -> int:
-        """Takes a lease over."""
+        """Acquires a lease."""
         await self._process.step_or_hang()
         self._run_errors.pop(run, None)
         self._durable_seqs.pop(run, None)
@@ -301,7 +307,7 @@ class CrashingJournal:
         return epoch
 
     async def release(self, run: str) -> None:
-        """Gives a lease back, after a commit."""
+        """Releases a lease after a commit."""
         await self._process.step_or_hang()
         self._commit()
         self._raise_error(run)
@@ -315,12 +321,12 @@ class CrashingJournal:
         return await self._inner.send(run, message, since)
 
     async def inbox(self, run: str, after: int = 0) -> list[InboxMessage]:
-        """The inbox messages with a greater number."""
+        """Returns the inbox messages with a higher number."""
         await self._process.step_or_hang()
         return await self._inner.inbox(run, after)
 
     async def wait_for_messages(self) -> set[str]:
-        """Waits for inbox messages; with store faults they are noticed late, and twice."""
+        """Waits for inbox messages. With store faults they are noticed late, and twice."""
         if self._repeated_runs:
             again, self._repeated_runs = self._repeated_runs, set()
             return again
@@ -333,54 +339,54 @@ class CrashingJournal:
         return found
 
     async def get_memo(self, memo: str) -> tuple[str, Any] | None:
-        """A remembered answer."""
+        """Returns a memo value."""
         await self._process.step_or_hang()
         return await self._inner.get_memo(memo)
 
     async def outbox(self, after: int = 0, limit: int = 100) -> list[OutboxMessage]:
-        """Messages that are not delivered."""
+        """Returns undelivered messages."""
         await self._process.step_or_hang()
         return await self._inner.outbox(after, limit)
 
     async def mark_delivered(self, numbers: Sequence[int]) -> None:
-        """Marks messages."""
+        """Marks messages as delivered."""
         await self._process.step_or_hang()
         await self._inner.mark_delivered(numbers)
 
     async def delete(self, run: str) -> None:
-        """Removes a run."""
+        """Deletes a run."""
         await self._inner.delete(run)
 
     async def read(self, run: str, after: int = 0) -> list[Event]:
-        """The events with `seq > after`, those in line included."""
+        """Returns the events with `seq > after`, including the queue."""
         await self._process.step_or_hang()
         self._commit()
         return await self._inner.read(run, after)
 
     async def get_blob(self, digest: str) -> bytes | None:
-        """A blob."""
+        """Returns a blob."""
         return self._blobs.get(digest) or await self._inner.get_blob(digest)
 
     async def list_runs(self, limit: int = 50) -> list[RunSummary]:
-        """The latest runs."""
+        """Returns the latest runs."""
         return await self._inner.list_runs(limit)
 
     async def summary(self, run: str) -> RunSummary | None:
-        """The row of one run."""
+        """Returns the row of one run."""
         return await self._inner.summary(run)
 
     async def find_runs(self, prefix: str) -> list[str]:
-        """The ids of runs that begin so."""
+        """Returns the ids of runs with a prefix."""
         return await self._inner.find_runs(prefix)
 
     async def close(self) -> None:
-        """Commits what is in line, where the store still works, and lets go of it."""
+        """Commits the queue if the store works, and closes the journal."""
         if self._process.alive:
             self._commit()
         await self._inner.close()
 
 
 def expire_lease(store: MemoryStore, run: str) -> None:
-    """The lease of a run is over though its holder lives: another one may take it."""
+    """Ends the lease of a run although its holder lives, so that another process can acquire it."""
     if (log := store.logs.get(run)) is not None:
         log.holder = None

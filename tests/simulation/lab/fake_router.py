@@ -1,4 +1,6 @@
-"""A router by rule, for simulations: it writes plans of texts and lists, good ones mostly, out of what it is offered."""
+"""A rule-based router for simulations: it writes plans over texts and lists, mostly valid ones, from the offered
+capabilities.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +17,19 @@ _WRONG_LINES = (
     "return input.text",
     "return nothing",
 )
-"""Lines that are refused; the last one not where nothing stands yet, and the plan may be declined."""
+"""Lines that are refused. The last one is valid on an empty plan if the plan may be declined."""
 _OUTPUT_TYPES = {"split": TEXTS, "count": NUMBER}
-"""What a skill gives that does not give a text."""
+"""Outputs of skills that do not return a text."""
 _INPUT_TYPES = {"count": TEXTS, "join": TEXTS}
-"""What a skill reads that does not read a text; its argument is called `items` then, else `text`."""
+"""Inputs of skills that do not read a text. Their argument is `items`, else `text`."""
 
 
 def plan_line(inputs: Mapping[str, str], entropy: bytes, *, wrong: float = 0.08) -> str:
-    """The next line of a plan, and sometimes the one behind it.
+    """Returns the next line of a plan, and sometimes the one after it.
 
-    `entropy` has eight bytes of chance, and `wrong` is the share of lines that do not hold.
+    Args:
+        entropy: Eight random bytes.
+        wrong: The share of invalid lines.
     """
     first = _next_line(inputs, entropy, wrong)
     if entropy[7] % 5 or not first.startswith("s"):
@@ -59,7 +63,7 @@ def _step_type(step: PlanStep) -> str:
 
 
 def _random_call(skills: Sequence[str], known: Sequence[tuple[str, str]], words: Sequence[str], entropy: bytes) -> str:
-    """A call that can be made with what is at hand, or of each of a few words of the request."""
+    """Returns a call of the available values, or of some words of the request."""
     texts = [name for name, kind in known if kind == TEXT]
     lists = [name for name, kind in known if kind == TEXTS]
     usable = [name for name in skills if _INPUT_TYPES.get(name, TEXT) == TEXT or lists] or ["shout"]

@@ -1,4 +1,6 @@
-"""Descent: what a run has from one that was there before, by a fork or by the memo, held against what that one was really answered."""
+"""Checks of forks and memos: values that a run took from an earlier run are compared with that run's recorded
+answers.
+"""
 
 from __future__ import annotations
 
@@ -19,29 +21,31 @@ from tests.simulation.lab.oracle import Oracle
 
 @dataclass(frozen=True, slots=True)
 class RelatedRun:
-    """A run that was there before the one that is audited."""
+    """A run that existed before the audited one."""
 
     run: str
     program: Program
     events: Sequence[Event]
     forked: bool = True
-    """Whether the younger one is to be its fork."""
+    """Whether the later run is to be its fork."""
     informed_processes: Mapping[int, int] = field(default_factory=dict)
-    """The processes of the younger run that knew what this one was answered (`ObservedCall.process`), and up to which event."""
+    """Processes of the later run that had read this run's answers (`ObservedCall.process`), to the last event that they
+    had read.
+    """
     calls: Sequence[ObservedCall] = ()
-    """The calls that the world saw of it: answers may be remembered of a process whose events are lost."""
+    """Its observed calls: a process whose events are lost may have stored memos."""
 
 
 def check_descent(
     recorded: RunRecord, oracle: Oracle, relative: RelatedRun | None, seen: Sequence[ObservedCall]
 ) -> list[str]:
-    """I2: no call for what the parent was answered; I5: nothing is recalled that nobody was answered; I9: a fork keeps the label."""
+    """I2: no call that the parent has answered; I5: no recalled value without an answer; I9: a fork keeps the label."""
     recalled = [
         event for event in recorded.attempts.values() if event.reused_from and event.reused_from != recorded.run
     ]
     if relative is None:
         return [
-            f"I5 attempt {event.attempt} of {event.node} has the answer of a stranger, {event.reused_from}"
+            f"I5 attempt {event.attempt} of {event.node} has the answer of an unrelated run, {event.reused_from}"
             for event in recalled
         ]
     older = RunRecord.from_events(relative.events)
@@ -54,25 +58,26 @@ def check_descent(
         values = [one.value for one in known.get(_call_identity(call), ())] if call is not None else []
         if event.value not in values and not (event.memo_key and canonical(event.value) in given):
             found.append(
-                f"I5 attempt {event.attempt} of {event.node} has an answer that {relative.run} was not given to that call"
+                f"I5 attempt {event.attempt} of {event.node} has an answer "
+                f"that {relative.run} did not get for that call"
             )
     first = recorded.events[0]
     if relative.forked and relative.events and isinstance(first, RunStarted):
         if first.parent and not is_allowed(older.label, first.label):
-            found.append(f"I9 a fork of a run that is {older.label} says {first.label}")
-        # What today's engine does not follow of the parent, because it hung on what a budget had left, nobody can take over.
+            found.append(f"I9 a fork of a run with label {older.label} has label {first.label}")
+        # The current engine cannot derive answers that depended on the rest of a budget, so no run can take them over.
         followed = replay(relative.program, relative.events).event_count if first.parent else 0
         for one in seen:
             heard = min(relative.informed_processes.get(one.process, 0), followed)
             if first.parent and any(event.seq <= heard for event in known.get(_call_identity(one.call), ())):
                 found.append(
-                    f"I2 attempt {one.call.attempt} of {one.call.node} was made though the parent was answered"
+                    f"I2 attempt {one.call.attempt} of {one.call.node} was made although the parent had the answer"
                 )
     return found
 
 
 def _answers_by_call(recorded: RunRecord, oracle: Oracle, *, pure: bool) -> dict[bytes, list[AttemptFinished]]:
-    """The answers of a run by what was asked."""
+    """Returns the answers of a run by call."""
     found: dict[bytes, list[AttemptFinished]] = {}
     for (path, number), event in recorded.attempts.items():
         call, place = oracle.calls.get((path, number)), oracle.places.get(path)
@@ -85,7 +90,7 @@ def _answers_by_call(recorded: RunRecord, oracle: Oracle, *, pure: bool) -> dict
 
 
 def _call_identity(call: CallRequest | None) -> bytes:
-    """What makes two calls the same; empty for none."""
+    """Returns the identity of a call; empty if it has none."""
     if call is None:
         return b""
     said: list[Any] = [

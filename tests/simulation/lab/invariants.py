@@ -1,11 +1,13 @@
-"""The auditor: one list of what must hold of every run, whoever ran it, and whatever happened on the way.
+"""The auditor: one list of invariants of every run, for simulations and for tests that kill real processes.
 
-    audit(Case(program, events))                      # no list of findings: all is well
-    audit(Case(program, events, seen=…, messages=…))  # with what the outside world saw, it looks there as well
+    audit(AuditCase(program, events))                            # an empty list: no findings
+    audit(AuditCase(program, events, calls=…, messages=…))       # also checks the observations of the outside world
 
-Simulations and tests that kill real processes use it alike. Findings begin with the number of the invariant that does not hold
-(docs/concepts/simulation.md): I1 a run ends or can be resumed, I2 no call for what has finished, I3 effects as declared, I4 nothing
-before what it needs, I5 the outcome that follows from the answers, I6 budgets, I7 one gap-free line of events, I8 checks, I9 labels.
+Findings start with the number of the violated invariant (docs/simulation.md): I1 a run ends or can be resumed, I2 no
+call for finished
+units, I3 effects as declared, I4 dependencies first, I5 the outcome follows from the answers, I6 budgets, I7 one log of
+events without
+gaps, I8 checks, I9 labels.
 """
 
 from __future__ import annotations
@@ -46,39 +48,39 @@ from tests.simulation.lab.oracle import Oracle
 from tests.simulation.lab.oracle_rules import is_short, same_outcome
 
 TIME_TOLERANCE = 1e-3
-"""Seconds by which times may differ."""
+"""Tolerance of times in seconds."""
 
 
 @dataclass(slots=True)
 class AuditCase:
-    """A run to be audited, with as much of the world around it as is known."""
+    """A run to be audited, with the known observations of the outside world."""
 
     program: Program
     events: Sequence[Event]
     calls: Sequence[ObservedCall] | None = None
-    """Every call that any process made for the run, in order."""
+    """All calls of all processes for the run, in order."""
     messages: Sequence[OutboxMessage] | None = None
-    """What the outbox got from the run."""
+    """The outbox messages of the run."""
     memo: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
-    """What the journal remembers."""
+    """The memo of the journal."""
     subscriptions: Sequence[tuple[int, Sequence[Event]]] = ()
-    """What each subscriber saw, and after which event it began."""
+    """The first event and the received events of each subscriber."""
     clock_jumped: bool = False
-    """Whether the wall clock was set while the run was under way: then times say little."""
+    """Whether the wall clock was set during the run, which makes times unreliable."""
     cancel_times: Sequence[float] = ()
-    """Wall-clock times by which a wish to end the run had surely reached it."""
+    """Wall-clock times at which a cancellation had certainly reached the run."""
     cancelled: bool = False
-    """Whether somebody asked the run to end."""
+    """Whether a cancellation was requested."""
     left_waiting: bool = False
-    """Whether it was left waiting for a person."""
+    """Whether the run was left waiting for a person."""
     faultless_answers: Callable[[], FaultlessAnswers] | None = None
-    """The answers of a run in which nothing goes wrong."""
+    """Returns the answers of the run without faults."""
     related_run: RelatedRun | None = None
-    """The run that this one is a fork of, or that left answers in the same memo."""
+    """The parent of a fork, or a run that stored memos."""
 
 
 def audit(case: AuditCase) -> list[str]:
-    """What does not hold; empty where all does."""
+    """Returns the findings; empty if all invariants hold."""
     if not case.events:
         return ["I1 the run left no events"]
     book = RunRecord.from_events(case.events)
@@ -111,7 +113,7 @@ def audit(case: AuditCase) -> list[str]:
 
 
 def _check_log(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[str]:
-    """I7: one line of events, without a gap, with one beginning and at most one end; subscribers saw a part of it."""
+    """I7: one log without gaps, one start and at most one end; subscribers received a part of it."""
     found: list[str] = []
     events = case.events
     if [event.seq for event in events] != list(range(1, len(events) + 1)):
@@ -122,15 +124,15 @@ def _check_log(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[str
         found.append("I7 events after the end")
     epochs = [event.epoch for event in events if isinstance(event, RunResumed)]
     if epochs != sorted(set(epochs)) or (epochs and epochs[0] < 2):
-        found.append(f"I7 the epochs of a run grow, and do not: {epochs}")
+        found.append(f"I7 the epochs of a run do not increase: {epochs}")
     for after, seen in case.subscriptions:
         if list(seen) != list(events[after : after + len(seen)]):
-            found.append(f"I7 a subscriber after {after} saw something else than the journal has")
+            found.append(f"I7 a subscriber after {after} received other events than the journal has")
     return found
 
 
 def _check_end(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[str]:
-    """I1, I5: how the run ended, and that no unit is left without an outcome."""
+    """I1, I5: how the run ended, and that every unit has an outcome."""
     last = case.events[-1]
     if not isinstance(last, RunFinished):
         if not case.left_waiting:
@@ -138,32 +140,30 @@ def _check_end(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[str
         open_questions = {event.node for event in case.events if isinstance(event, QuestionAsked)} - set(
             recorded.outcomes
         )
-        return [] if open_questions else ["I1 the run waits, and nobody is asked"]
+        return [] if open_questions else ["I1 the run waits without a question"]
     if last.status == "cancelled":
         asked = any(isinstance(event, CancelRequested) for event in case.events)
-        return [] if asked and case.cancelled else ["I5 cancelled, and nobody wanted it"]
+        return [] if asked and case.cancelled else ["I5 cancelled without a request"]
     budget = case.program.budget
     if not case.clock_jumped and any(last.at > heard for heard in case.cancel_times):
-        return [f"I1 the run was to end, and went on until it was {last.status}"]
+        return [f"I1 the run was to be cancelled, and ended as {last.status}"]
     if _ended_for_time(last) and budget is not None and budget.seconds is not None:
         return []
     spared = oracle.timed_out | oracle.dropped | oracle.short_lists
     untold = [path for path in oracle.missing_outcomes if path not in oracle.dropped and not _is_within(path, spared)]
-    found = [f"I5 {path} has no outcome, though its answers tell it" for path in untold]
+    found = [f"I5 {path} has no outcome, although its answers determine it" for path in untold]
     if oracle.outcome is None:
         return [*found, "I5 the run ended, and some of its nodes did not"]
     if last.status != oracle.status or not same_outcome(last.outcome, oracle.outcome):
-        found.append(
-            f"I5 the run ended {last.status} in {last.outcome}; it must have ended {oracle.status} in {oracle.outcome}"
-        )
+        found.append(f"I5 the run ended {last.status} in {last.outcome}; expected {oracle.status} in {oracle.outcome}")
     used = sum(event.usage.calls for event in case.events if isinstance(event, AttemptFinished))
     if last.usage.calls != used:
-        found.append(f"I6 the run says {last.usage.calls} calls, and has {used} on record")
+        found.append(f"I6 the run reports {last.usage.calls} calls, and {used} are recorded")
     return found
 
 
 def _ended_for_time(last: Event) -> bool:
-    """Whether a run ended because its seconds were over."""
+    """Whether a run ended because its time budget was used up."""
     return (
         isinstance(last, RunFinished)
         and last.status == "budget"
@@ -177,18 +177,18 @@ def _is_within(path: str, units: set[str]) -> bool:
 
 
 def _check_places(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[str]:
-    """I5: nothing is on record that the workflow does not have, and no attempt that nobody needed."""
+    """I5: no recorded unit is unknown to the workflow, and no attempt is unnecessary."""
     found = [
-        f"I5 {path} is on record, and the run cannot have it" for path in recorded.starts if path not in oracle.places
+        f"I5 {path} is recorded, and the run cannot have it" for path in recorded.starts if path not in oracle.places
     ]
     for (path, number), event in recorded.attempts.items():
         if (path, number) not in oracle.calls and path in oracle.places:
-            found.append(f"I5 attempt {number} of {path} is one too many ({event.error or 'with a value'})")
+            found.append(f"I5 attempt {number} of {path} is unnecessary ({event.error or 'with a value'})")
     return found
 
 
 def _check_order(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[str]:
-    """I4: a unit begins when all that its node needs has an outcome, in a scope that is open, with its `each` expanded."""
+    """I4: a unit starts when all that its node needs has an outcome, in an open scope, with its `each` expanded."""
     found: list[str] = []
     for path, begun in recorded.starts.items():
         place = oracle.places.get(path)
@@ -201,13 +201,13 @@ def _check_order(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[s
         if path in oracle.earliest_starts or place.owner in oracle.earliest_starts:
             after = oracle.earliest_starts[place.owner if place.owner in oracle.earliest_starts else path]
             if after is None or begun.seq <= after:
-                found.append(f"I4 {path} began at {begun.seq}, and its plan lets it after {after}")
+                found.append(f"I4 {path} began at {begun.seq}, and its plan allows it after {after}")
         elif place.scope:
             owner, turn = place.scope[:-1], 1
             if "?" in owner.rpartition("/")[2]:
                 asked = _checks_event(recorded, owner)
                 if asked is None or asked.seq >= begun.seq:
-                    found.append(f"I4 {path} began at {begun.seq}, before a check had asked it")
+                    found.append(f"I4 {path} began at {begun.seq}, before a check requested it")
                 continue
             if "#" in (name := owner.rpartition("/")[2]):
                 owner, turn = owner[: len(owner) - len(name)] + name.partition("#")[0], int(name.partition("#")[2])
@@ -218,13 +218,13 @@ def _check_order(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[s
 
 
 def _checks_event(recorded: RunRecord, scope: str) -> ChecksStarted | None:
-    """The event that opened the questions of a scope such as `a[2]?1`."""
+    """Returns the event that opened the questions of a scope such as `a[2]?1`."""
     owner, _, number = scope.rpartition("?")
     return recorded.checks.get((owner, int(number)))
 
 
 def _check_concurrency(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[str]:
-    """I4: no more elements of an `each` are under way than its `concurrency` admits."""
+    """I4: the elements of an `each` that run at once do not exceed its `concurrency`."""
     found: list[str] = []
     changes: dict[str, list[tuple[int, int]]] = {}
     for path, begun in recorded.starts.items():
@@ -240,13 +240,13 @@ def _check_concurrency(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> 
         for _, step in sorted(steps):
             under_way += step
             if under_way > most:
-                found.append(f"I4 {under_way} elements of {owner} are under way, and {most} may be")
+                found.append(f"I4 {under_way} elements of {owner} run, and at most {most} may")
                 break
     return found
 
 
 def _check_short_lists(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[str]:
-    """I4: a list that cannot have what `at_least` wants ends at once, and nothing of it begins afterwards."""
+    """I4: a list that cannot satisfy `at_least` ends at once, and none of its units starts afterwards."""
     found: list[str] = []
     for owner in oracle.short_lists & recorded.ends.keys():
         end, outcomes = recorded.ends[owner], dict.fromkeys(range(recorded.counts[owner]))
@@ -278,7 +278,10 @@ def _needed_paths(node: CompiledNode, scope: str, oracle: Oracle) -> list[str]:
 
 
 def _check_budgets(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[str]:
-    """I6: what was spent and reserved when a call went out left room for it; only a call that cost more than its bound goes beyond."""
+    """I6: when a call was sent, the spent and reserved amounts left enough for it. Only a call above its bound exceeds
+    the
+    budget.
+    """
     found: list[str] = []
     for scope, program in oracle.programs.items():
         budget = program.budget
@@ -294,17 +297,20 @@ def _check_budgets(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list
                 held = sum(under_way.values())
                 if budget.tokens is not None and spent - excess + held > budget.tokens:
                     found.append(
-                        f"I6 {spent} tokens spent ({excess} beyond bounds), {held} under way, of {budget.tokens} in {scope!r}"
+                        f"I6 {spent} tokens spent ({excess} beyond bounds), "
+                        f"{held} in flight, of {budget.tokens} in {scope!r}"
                     )
                 if budget.calls is not None and calls + len(under_way) > budget.calls:
-                    found.append(f"I6 {calls} calls made and {len(under_way)} under way of {budget.calls} in {scope!r}")
+                    found.append(
+                        f"I6 {calls} calls made and {len(under_way)} in flight, of {budget.calls} in {scope!r}"
+                    )
             elif (
                 isinstance(event, AttemptFinished) and event.node.startswith(scope) and _asks_model(oracle, event.node)
             ):
                 reserved = under_way.pop(event.node, 0)
                 cost = max(0, event.usage.prompt_tokens) + max(0, event.usage.output_tokens)
                 if not (cost or event.error or event.reused_from):
-                    cost = reserved  # a worker that does not say what a call has cost has spent all that it might
+                    cost = reserved  # a worker that reports no cost may have spent its bound
                 spent += cost
                 excess += max(0, cost - reserved)
                 calls += event.usage.calls
@@ -318,7 +324,7 @@ def _check_budgets(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list
 
 
 def _check_verification_budget(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[str]:
-    """I6: where checks ask under a budget of their own, what was spent and reserved left room for that."""
+    """I6: if checks have a budget of their own, the spent and reserved amounts left enough for their calls."""
     budget = case.program.budget
     if budget is None or budget.check_tokens is None:
         return []
@@ -337,7 +343,7 @@ def _check_verification_budget(case: AuditCase, recorded: RunRecord, oracle: Ora
                     )
                 open_[f"{event.node}?{event.round}"] = (event.priority.max_tokens, len(event.questions))
             case ChecksStarted():
-                found.append(f"I6 {event.node} asked without the budget for checks")
+                found.append(f"I6 {event.node} called agents above the check budget")
             case AttemptFinished() if (scope := event.node.rpartition("/")[0]) in scopes:
                 used = max(0, event.usage.prompt_tokens) + max(0, event.usage.output_tokens)
                 bound, questions = scopes[scope]
@@ -357,7 +363,7 @@ def _check_verification_budget(case: AuditCase, recorded: RunRecord, oracle: Ora
 
 
 def _question_scopes(recorded: RunRecord) -> dict[str, tuple[int, int]]:
-    """By scope of questions: what was reserved for them, and how many there are."""
+    """Returns the reserved amount and the number of questions of each scope."""
     return {
         f"{path}?{turn}": (said.priority.max_tokens if said.priority else 0, len(said.questions))
         for (path, turn), said in recorded.checks.items()
@@ -365,7 +371,7 @@ def _question_scopes(recorded: RunRecord) -> dict[str, tuple[int, int]]:
 
 
 def _close_question(open_: dict[str, tuple[int, int]], scope: str) -> None:
-    """A question of a scope has its end; with the last one what was reserved is free."""
+    """Ends a question of a scope. The last one releases the reserved amount."""
     if scope in open_:
         bound, left = open_[scope]
         if left > 1:
@@ -375,7 +381,7 @@ def _close_question(open_: dict[str, tuple[int, int]], scope: str) -> None:
 
 
 def _is_abandoned(node: str, event: TurnStarted) -> bool:
-    """Whether a call of a plan is abandoned as the plan goes on: to another version, or without steps that it does not rest on."""
+    """Whether a call of a plan was abandoned: because of a new version, or because the answer does not depend on it."""
     drafted, rest = event.draft, node.removeprefix(event.node)
     if drafted is None or rest == node or not rest.startswith("@"):
         return drafted is not None and rest.startswith("#")
@@ -390,7 +396,7 @@ def _asks_model(oracle: Oracle, path: str) -> bool:
 
 
 def _check_times(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[str]:
-    """I5, I6: nobody's time is up before it is, and a run is not under way for longer than its budget."""
+    """I5, I6: no timeout is early, and a run is not active for longer than its budget."""
     if case.clock_jumped:
         return []
     found: list[str] = []
@@ -398,19 +404,19 @@ def _check_times(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[s
         limit = _time_limit(oracle.places[path].node)
         begun: Sequence[Event] = recorded.turns[path] if path in recorded.turns else recorded.asked.get(path, ())
         if limit is None or not begun or recorded.ends[path].at < begun[0].at + limit - TIME_TOLERANCE:
-            found.append(f"I5 the time of {path} was not up")
+            found.append(f"I5 the timeout of {path} was too early")
     for path, ended in recorded.ends.items():
         place = oracle.places.get(path)
         limit = _time_limit(place.node) if place is not None else None
         if limit is not None and path in recorded.turns:
             active = _active_seconds(case.events, recorded.turns[path][0], ended)
             if active > limit + 1.0:
-                found.append(f"I5 {path} was under way for {active:.1f} s of {limit:g}")
+                found.append(f"I5 {path} was active for {active:.1f} s of {limit:g}")
     for asked in (one for questions in recorded.asked.values() for one in questions if one.kind == "answer"):
         place = oracle.places.get(asked.node)
         limit = place.node.timeout if place is not None else None
         if limit is not None and not 0 < asked.due <= asked.at + limit + TIME_TOLERANCE:
-            found.append(f"I5 {asked.node} has {limit:g} s for an answer, and says that it has until {asked.due}")
+            found.append(f"I5 {asked.node} has {limit:g} s for an answer, and its deadline is {asked.due}")
     due: dict[tuple[str, int], float] = {}
     for event in case.events:
         if isinstance(event, RetryPlanned):
@@ -419,20 +425,22 @@ def _check_times(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[s
             isinstance(event, AttemptStarted | AttemptFinished)
             and event.at < due.get((event.node, event.attempt), 0.0) - TIME_TOLERANCE
         ):
-            found.append(f"I5 attempt {event.attempt} of {event.node} came before its time")
+            found.append(f"I5 attempt {event.attempt} of {event.node} was too early")
     budget = case.program.budget
     last = case.events[-1]
     if budget is not None and budget.seconds is not None:
         active = _active_seconds(case.events, case.events[0], last)
         if active > budget.seconds + TIME_TOLERANCE:
-            found.append(f"I6 under way for {active:.3f} s of {budget.seconds:g}")
+            found.append(f"I6 active for {active:.3f} s of {budget.seconds:g}")
         if _ended_for_time(last) and active < budget.seconds - TIME_TOLERANCE:
-            found.append(f"I6 ended for time after {active:.3f} s of {budget.seconds:g}")
+            found.append(f"I6 ended by its time budget after {active:.3f} s of {budget.seconds:g}")
     return found
 
 
 def _time_limit(node: CompiledNode) -> float | None:
-    """How long a unit may take that has a body or asks a person: by its `timeout`, and by the budget of the workflow that it calls."""
+    """Returns the time limit of a unit with a body or a question: its `timeout`, and the budget of the called
+    workflow.
+    """
     stated = [
         limit for limit in (node.timeout, node.body.time_limit if node.body is not None else None) if limit is not None
     ]
@@ -440,7 +448,7 @@ def _time_limit(node: CompiledNode) -> float | None:
 
 
 def _active_seconds(events: Sequence[Event], start: Event, end: Event) -> float:
-    """Seconds between two events in which the run was under way."""
+    """Returns the seconds between two events in which the run was active."""
     active, at = 0.0, start.at
     for event in events[start.seq : end.seq]:
         if not isinstance(event, RunResumed):
@@ -450,7 +458,7 @@ def _active_seconds(events: Sequence[Event], start: Event, end: Event) -> float:
 
 
 def _check_answers(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[str]:
-    """I5: an answer answers what is asked, as it was shown; each inbox message is opened once, in order."""
+    """I5: an answer is for the question as it was shown; each inbox message is read once, in order."""
     found: list[str] = []
     asked: dict[str, QuestionAsked] = {}
     last_message = 0
@@ -463,10 +471,10 @@ def _check_answers(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list
             case QuestionAnswered():
                 question = asked.pop(event.node, None)
                 if question is None:
-                    found.append(f"I5 {event.node} was answered at {event.seq}, and not asked")
+                    found.append(f"I5 {event.node} was answered at {event.seq} without a question")
                 elif event.decline_reason:
                     if event.value is not None or question.kind == "effect" or event.call_happened or event.by == "bob":
-                        found.append(f"I5 {event.node} took {event.decline_reason!r} for an answer")
+                        found.append(f"I5 {event.node} accepted {event.decline_reason!r} as an answer")
                 elif event.call_happened:
                     fault = (
                         "no call"
@@ -474,26 +482,28 @@ def _check_answers(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list
                         else Validator(question.result_schema).check(event.value)
                     )
                     if fault or event.by == "bob":
-                        found.append(f"I5 {event.node} is said to have given {event.value!r}: {fault or 'by bob'}")
+                        found.append(
+                            f"I5 {event.node} is reported to have returned {event.value!r}: {fault or 'by bob'}"
+                        )
                 elif question.options and event.value not in question.options:
-                    found.append(f"I5 {event.node} has options, and {event.value!r} is none")
+                    found.append(f"I5 {event.node} has options, and {event.value!r} is not one")
                 elif question.schema.get("type") == "integer" and type(event.value) is not int:
                     found.append(f"I5 {event.node} asks for a number, and got {event.value!r}")
                 elif question.schema.get("type") == "string" and type(event.value) is not str:
                     found.append(f"I5 {event.node} asks for a text, and got {event.value!r}")
                 elif event.by == "bob":
-                    found.append(f"I5 {event.node} took an answer to another question")
+                    found.append(f"I5 {event.node} accepted an answer to another question")
             case _:
                 pass
         if isinstance(event, QuestionAnswered | InboxMessageRejected | CancelRequested) and event.message_number:
             if event.message_number <= last_message:
-                found.append(f"I3 message {event.message_number} was opened twice, or late")
+                found.append(f"I3 message {event.message_number} was read twice, or late")
             last_message = event.message_number
     return found
 
 
 def _check_replay(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[str]:
-    """The engine of today, asked again, decides the same."""
+    """Replays the run with the current engine, which must decide the same."""
     try:
         found = replay(case.program, case.events)
     except OrchestraError as error:
@@ -506,7 +516,7 @@ def _check_replay(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[
         and place.has_budget
         and isinstance(found.first_difference, AttemptStarted | AttemptFinished | NodeFinished)
     ):
-        return []  # how many calls were under way when this was decided is not on record, and a budget depends on it
+        return []  # a budget depends on the number of calls in flight at the decision, which is not recorded
     known = (
         case.clock_jumped
         and isinstance(found.first_difference, NodeFinished)
@@ -524,7 +534,7 @@ def _check_replay(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[
 def _check_without_faults(
     case: AuditCase, recorded: RunRecord, oracle: Oracle, quiet: Callable[[], FaultlessAnswers]
 ) -> list[str]:
-    """I5: a run that rode out all of its faults ends as one that met none."""
+    """I5: a run that recovered from all its faults ends like a run without faults."""
     last = case.events[-1]
     if (
         not isinstance(last, RunFinished)
@@ -534,7 +544,8 @@ def _check_without_faults(
     ):
         return []
     for (path, _), event in recorded.attempts.items():
-        # A fault that used up an attempt may leave one too few for the checks, and a call that failed for good has no value.
+        # A fault that used up an attempt may leave one too few for the checks, and a permanently failed call has no
+        # value.
         if event.error and (
             not isinstance(recorded.outcomes.get(path), ValueOutcome) or oracle.places[path].node.fallback is not None
         ):
@@ -546,22 +557,25 @@ def _check_without_faults(
         for event in case.events
         if isinstance(event, OutputJudged) and not event.accepted
     ):
-        return []  # whether another attempt followed depends on the time that had passed, and calm runs take none
+        return []  # another attempt depended on the elapsed time, which runs without faults do not have
     if any(isinstance(event, OutputJudged) and event.skipped_checks is not None for event in case.events):
-        return []  # who gets of a budget for checks depends on what came first; the calm run below asks them all
+        return []  # the shares of a check budget depend on the order; the run without faults makes all of the calls
     if any(isinstance(outcome, FailedOutcome) for outcome in recorded.outcomes.values()) or any(
         map(recorded.declined_repeat, recorded.answers)
     ):
         return []
     if any(said.skipped_checks is not None for said in recorded.judged.values()):
-        return []  # which values the budget for checks had nothing for depends on the order in which they came
+        return []  # which values the check budget did not cover depends on the order
     if any(turn.draft is not None and turn.draft.reused_from for turns in recorded.turns.values() for turn in turns):
-        return []  # a plan that served another request with other words in it need not be the one that the router would write now
+        return []  # a plan that served a similar request need not be the one that the router would write now
     if any(
         place.node.acceptance is not None and place.node.acceptance.whole_workflow for place in oracle.places.values()
     ):
-        return []  # how sure a workflow is as a whole the oracle takes from the record, and a calm run has none
+        # the oracle reads the confidence of a whole workflow from the record, and a run without faults has none
+        return []
     calm = Oracle(case.program, quiet()).evaluate()
     if calm.status == last.status and same_outcome(calm.outcome, last.outcome):
         return []
-    return [f"I5 the run rode out its faults and ended in {last.outcome}; without them it ends in {calm.outcome}"]
+    return [
+        f"I5 the run recovered from its faults and ended in {last.outcome}; without faults it ends in {calm.outcome}"
+    ]

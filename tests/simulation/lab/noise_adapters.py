@@ -1,4 +1,4 @@
-"""LoRA adapters full of noise: for tests and measurements that need adapters, and no skill."""
+"""LoRA adapters with random weights, for tests and measurements that need adapters without skills."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def write_noise_adapter(
     strength: float = 0.05,
     layers: Sequence[str] = LINEAR_LAYERS,
 ) -> Path:
-    """Writes an adapter for the model in a folder, as peft's `save_pretrained` does, and gives its folder.
+    """Writes an adapter for the model in a folder, in the format of peft's `save_pretrained`, and returns its folder.
 
-    With the default strength its texts are unlike the model's own, and still words. Needs numpy.
+    With the default strength its texts differ from the model's, and are still words. Needs numpy.
     """
     import numpy
 

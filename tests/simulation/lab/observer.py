@@ -1,4 +1,4 @@
-"""What the world saw of a run, held against what the run says of itself: calls, their answers, effects, messages, the memo."""
+"""Compares the observations of the outside world (calls, answers, effects, messages, memo) with the record of a run."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from tests.simulation.lab.oracle import TIMED_OUT, Oracle
 
 @dataclass(slots=True)
 class ObservedCall:
-    """One call as the outside world saw it; `durable` events were on disk when it came, and `stale` says that the caller's lease was
-    lost by then."""
+    """A call as the outside world saw it. `durable` events were on disk at that time; `stale` means that the caller had
+    lost its lease.
+    """
 
     call: CallRequest
     durable: int
@@ -26,17 +27,18 @@ class ObservedCall:
     fault: str = ""
     process: int = 0
     cancelled: bool = False
-    """Whether the caller went away."""
+    """Whether the caller cancelled it."""
 
 
 UNSEEN_CODES = ("F202", "F220")
-"""Refusals of calls that nobody saw: data that may not go there, and no larger model."""
+"""Refusals of calls that no worker saw: a forbidden label, and no larger model."""
 
 
 def check_calls(recorded: RunRecord, oracle: Oracle, seen: Sequence[ObservedCall]) -> list[str]:
-    """I2, I5, I9: each call is one that the run may make, for a unit without an outcome, under the run's label and key.
+    """I2, I5, I9: each call is allowed, for a unit without an outcome, with the run's label and key.
 
-    A pure call may go out before what it rests on is on disk, and a crash may lose that; an effect waits for the disk.
+    A pure call may be sent before its dependencies are on disk, and a crash may lose these. An effect waits for the
+    disk.
     """
     found: list[str] = []
     wanted: dict[tuple[str, int], list[bool]] = {}
@@ -45,28 +47,27 @@ def check_calls(recorded: RunRecord, oracle: Oracle, seen: Sequence[ObservedCall
         ended = recorded.ends.get(call.node)
         if ended is not None and one.durable >= ended.seq and not one.stale:
             found.append(
-                f"I2 attempt {call.attempt} of {call.node} was made though its end, event {ended.seq}, was on disk"
+                f"I2 attempt {call.attempt} of {call.node} was made although its end, event {ended.seq}, was on disk"
             )
         attempt = recorded.attempts.get((call.node, call.attempt))
         if attempt is not None and one.durable >= attempt.seq and not one.stale:
             found.append(
-                f"I2 attempt {call.attempt} of {call.node} was made again though its end, event {attempt.seq}, was on disk"
+                f"I2 attempt {call.attempt} of {call.node} was repeated "
+                f"although its end, event {attempt.seq}, was on disk"
             )
         if call.label != recorded.label:
-            found.append(f"I9 a call for {call.node} said {call.label}; the run is {recorded.label}")
+            found.append(f"I9 a call for {call.node} had label {call.label}; the run has {recorded.label}")
         if call.idempotency_key != f"{recorded.run}/{call.node}":
             found.append(f"I3 a call for {call.node} had the key {call.idempotency_key}")
         known = oracle.calls.get((call.node, call.attempt))
         if known is None or attempt is None or attempt.reused_from or attempt.error in UNSEEN_CODES:
-            continue  # a process that died, or was fenced, may have known answers that nobody else ever will; a memo needs no call
+            continue  # a dead or fenced process may have known answers that are lost; a memo needs no call
         wanted.setdefault((call.node, call.attempt), []).append(_is_same_request(call, known))
     for (path, number), fits in wanted.items():
         contract = oracle.places[path].node.contract
         acts = contract is not None and contract.effect != "pure"
         if not (all(fits) if acts else any(fits)):
-            found.append(
-                f"I5 attempt {number} of {path} was made with other inputs, feedback or tier than its answers give"
-            )
+            found.append(f"I5 attempt {number} of {path} was made with wrong inputs, feedback or tier")
     return found
 
 
@@ -76,7 +77,7 @@ def _is_same_request(call: CallRequest, known: CallRequest) -> bool:
 
 
 def check_answers(recorded: RunRecord, oracle: Oracle, seen: Sequence[ObservedCall]) -> list[str]:
-    """I5: what is on record is what was answered."""
+    """I5: recorded answers were given."""
     replies: dict[tuple[str, int], list[ObservedCall]] = {}
     for one in seen:
         replies.setdefault((one.call.node, one.call.attempt), []).append(one)
@@ -86,7 +87,8 @@ def check_answers(recorded: RunRecord, oracle: Oracle, seen: Sequence[ObservedCa
             continue
         if not any(_is_same_reply(one, event) for one in replies.get(key, ())):
             found.append(
-                f"I5 attempt {key[1]} of {key[0]} has an end on record that nobody gave: {event.error or event.value!r}"
+                f"I5 attempt {key[1]} of {key[0]} has a recorded end that no worker returned: "
+                f"{event.error or event.value!r}"
             )
     return found
 
@@ -102,7 +104,9 @@ def _is_same_reply(one: ObservedCall, event: AttemptFinished) -> bool:
 
 
 def check_effects(recorded: RunRecord, oracle: Oracle, seen: Sequence[ObservedCall]) -> list[str]:
-    """I3: a call with an effect is on disk before it is made; one that must happen once is made once, or as often as a person says."""
+    """I3: a call with an effect is on disk before it is made. A `once` call is made once, or as often as a person
+    allowed.
+    """
     found: list[str] = []
     starts: dict[str, list[int]] = {}
     again: Counter[str] = Counter()
@@ -118,13 +122,13 @@ def check_effects(recorded: RunRecord, oracle: Oracle, seen: Sequence[ObservedCa
         contract = place.node.contract if place is not None else None
         if one.call.kind != "tool" or contract is None or contract.effect == "pure":
             if place is None and one.call.name in acting:
-                found.append(f"I3 {one.call.node} acted, and the run knows nothing of it")
+                found.append(f"I3 {one.call.node} had an effect that the run does not record")
             continue
         made[one.call.node] += 1
         if sum(seq <= one.durable for seq in starts.get(one.call.node, ())) < made[one.call.node]:
             found.append(f"I3 call {made[one.call.node]} of {one.call.node} was made before its start was on disk")
         if contract.effect == "once" and made[one.call.node] > 1 + again[one.call.node]:
-            found.append(f"I3 {one.call.node} must happen once, and was called {made[one.call.node]} times")
+            found.append(f"I3 {one.call.node} must be called once, and was called {made[one.call.node]} times")
     return found
 
 
@@ -139,7 +143,7 @@ def _effect_tools(program: Program) -> Iterable[str]:
 
 
 def check_outbox(recorded: RunRecord, oracle: Oracle, messages: Sequence[OutboxMessage]) -> list[str]:
-    """I3: one message for each call of a `transactional` tool that gave a value, and no other."""
+    """I3: one message for each successful call of a `transactional` tool, and no other."""
     found: list[str] = []
     sent = Counter(message.node for message in messages)
     given = {event.node for event in recorded.attempts.values() if not event.error}
@@ -149,19 +153,20 @@ def check_outbox(recorded: RunRecord, oracle: Oracle, messages: Sequence[OutboxM
             continue
         if (count := sent.pop(path, 0)) != (path in given):
             found.append(
-                f"I3 {path} {'gave a value' if path in given else 'gave none'}, and the outbox has {count} messages of it"
+                f"I3 {path} {'gave a value' if path in given else 'gave none'}, "
+                f"and the outbox has {count} messages of it"
             )
     found += [f"I3 the outbox has a message of {path}, which sent none" for path in sent]
     values = [(event.node, event.value) for event in recorded.attempts.values() if event.outbox]
     return found + [
-        f"I3 the message of {one.node} is not what the tool gave"
+        f"I3 the message of {one.node} is not what the tool returned"
         for one in messages
         if (one.node, one.value) not in values
     ]
 
 
 def check_memo(recorded: RunRecord, memo: Mapping[str, tuple[str, Any]]) -> list[str]:
-    """I8: what is remembered was accepted."""
+    """I8: memo values were accepted."""
     found: list[str] = []
     by_key: dict[str, list[AttemptFinished]] = {}
     for event in recorded.attempts.values():
@@ -169,14 +174,15 @@ def check_memo(recorded: RunRecord, memo: Mapping[str, tuple[str, Any]]) -> list
             by_key.setdefault(event.memo_key, []).append(event)
     for key, (run, value) in memo.items():
         if run != recorded.run or key not in by_key:
-            continue  # answers of a process whose events are lost were accepted all the same: only what is on record can be held against it
+            # answers of a process whose events are lost were accepted too, so only recorded ones can be checked
+            continue
         good = [event for event in by_key[key] if event.value == value and not event.error]
         if (
             good
             and not any(event.final or _was_accepted(recorded, event) for event in good)
             and not _is_unjudged(recorded, good)
         ):
-            found.append(f"I8 an answer of {good[0].node} is remembered, and was not accepted")
+            found.append(f"I8 an answer of {good[0].node} is in the memo, and was not accepted")
     return found
 
 

@@ -1,13 +1,14 @@
-"""The oracle: what a workflow means, as a recursion over its nodes, without time, order, or anything under way.
+"""The oracle: the meaning of a workflow as a recursion over its nodes, without time, order or concurrency.
 
-Given the answers that a run has on record, it says what every node must have ended in. It shares with the engine the compiled
-program and the checks, and nothing else, so the two are right or wrong apart from each other.
+From the recorded answers of a run it derives the outcome of every node. It shares with the engine only the compiled
+program and the checks,
+so the errors of the two are independent.
 
-    said = Oracle(program, Recorded.of(events)).consult()
-    said.objections    # where the record is not what follows from its own answers
-    said.outcome       # what the run must end in, as far as the record tells
+    oracle = Oracle(program, RunRecord.from_events(events)).evaluate()
+    oracle.objections         # contradictions between the record and its own answers
+    oracle.outcome            # the required outcome of the run, as far as the record determines it
 
-Without a record, `Oracle(program, FaultlessAnswers(...))` gives what a run ends in when nothing goes wrong.
+Without a record, `Oracle(program, FaultlessAnswers(...))` gives the outcome of a run without faults.
 """
 
 from __future__ import annotations
@@ -57,62 +58,64 @@ TIMED_OUT, NO_BUDGET, TOO_MANY, DECLINED, TOO_FEW = "E006", "E005", "E004", "E01
 
 @dataclass(slots=True)
 class ItemPlace:
-    """Where a unit stands: the path of its scope, its node, and the `each` node that it is an element of."""
+    """The place of a unit: the path of its scope, its node, and its `each` node."""
 
     scope: str
     node: CompiledNode
     owner: str = ""
     has_budget: bool = False
-    """Whether a budget of tokens or calls is around it."""
+    """Whether an enclosing budget of tokens or calls applies."""
 
 
 @dataclass(frozen=True, slots=True)
 class RejectedValue:
-    """A value that was not accepted, and what the checks said of it."""
+    """A rejected value, and the result of its checks."""
 
     value: Any
     ruling: acceptance.VerificationResult
 
     @property
     def score(self) -> float | None:
-        """That of the ruling."""
+        """The score of the ruling."""
         return self.ruling.score
 
 
 class Oracle:
-    """Consulted once for one run."""
+    """Evaluates one run once."""
 
     def __init__(self, program: Program, source: AnswerSource) -> None:
         self.program, self.source = program, source
         self.recorded = source if isinstance(source, RunRecord) else None
         self.objections: list[str] = []
         self.places: dict[str, ItemPlace] = {}
-        """Every unit that the run has, as far as its record goes."""
+        """All units of the run, as far as it is recorded."""
         self.calls: dict[tuple[str, int], CallRequest] = {}
-        """Every call that the run may make."""
+        """All calls that the run may make."""
         self.siblings: dict[str, tuple[CompiledNode, ...]] = {}
-        """The nodes of each scope that was opened, by its path."""
+        """Path of an opened scope to its nodes."""
         self.programs: dict[str, Program] = {}
-        """The program of each scope, by its path."""
+        """Path of a scope to its program."""
         self.budget_failures: set[str] = set()
-        """Units whose outcome is that of a call that the budget had no room for."""
+        """Units whose outcome is that of a call above the budget."""
         self.missing_outcomes: list[str] = []
         """Units that must have an outcome by their answers, and have none on record."""
         self.check_rounds: dict[str, int] = {}
-        """By path: how often checks of a unit have asked agents."""
+        """Path to the number of rounds of questions of checks."""
         self.timed_out: set[str] = set()
-        """Units whose time was up."""
+        """Units with a timeout."""
         self.dropped: set[str] = set()
-        """Steps of plans that nobody waits for: their plan was refused, another version followed, or its answer does not rest on them."""
+        """Steps of plans that are not needed: the plan was refused or replaced, or its answer does not depend on
+        them.
+        """
         self.short_lists: set[str] = set()
-        """Lists that cannot have as many values as they need: nobody waits for the rest of their elements."""
+        """Lists that cannot have enough values, so that their other elements are not awaited."""
         self.earliest_starts: dict[str, int | None] = {}
-        """By path: the event after which a step of a plan may begin; None where it may not."""
+        """Path to the event after which a step of a plan may start; None if it may not."""
         self.status = ""
         self.outcome: Outcome | None = None
 
     def evaluate(self) -> Oracle:
-        """Goes through the program."""
+        """Evaluates the program."""
         book = self.source
         outcomes, bindings = self.scope("", self.program, {"input": book.inputs}, has_budget=False)
         if all(outcome is not None for outcome in outcomes):
@@ -129,7 +132,7 @@ class Oracle:
         return self
 
     def _unread_failure(self, outcomes: Sequence[Outcome | None]) -> Outcome | None:
-        """A failure that nobody reads, or of a value that a person gave."""
+        """Returns a failure that no node reads, or of a value that a person set."""
         for node, outcome in zip(self.program.nodes, outcomes, strict=True):
             unread = not node.children and node.name not in self.program.output.references
             if isinstance(outcome, FailedOutcome) and (unread or outcome.code == UNFIT_VALUE):
@@ -141,7 +144,7 @@ class Oracle:
     def scope(
         self, path: str, program: Program, around: dict[str, Any], *, has_budget: bool
     ) -> tuple[list[Outcome | None], dict[str, Any]]:
-        """What the nodes of a scope must have ended in, and the names that they make."""
+        """Returns the required outcomes of a scope's nodes, and the names that they define."""
         budget = program.budget
         has_budget = has_budget or (budget is not None and (budget.tokens is not None or budget.calls is not None))
         self.siblings[path], self.programs[path] = program.nodes, program
@@ -166,7 +169,7 @@ class Oracle:
         path = scope + node.name
         if any(outcomes[need] is None for need in node.needs):
             if self.source.outcome(path) is not None:
-                self.objections.append(f"I4 {path} has an outcome, and what it needs has none")
+                self.objections.append(f"I4 {path} has an outcome before its dependencies")
             return None
         self.places[path] = ItemPlace(scope, node, has_budget=has_budget)
         if (said := self.source.given.get(path)) is not None and not said.question_digest:
@@ -203,7 +206,9 @@ class Oracle:
         if isinstance(node.at_least, int) and len(items) < node.at_least:
             return FailedOutcome(TOO_FEW, "", path)
         if self.recorded is not None and self.recorded.counts.get(path, len(items)) != len(items):
-            self.objections.append(f"I5 {path} has {len(items)} elements, and {self.recorded.counts[path]} on record")
+            self.objections.append(
+                f"I5 {path} has {len(items)} elements, and {self.recorded.counts[path]} are recorded"
+            )
         found: list[Outcome | None] = []
         for index, item in enumerate(items):
             inner, own = f"{path}[{index}]", {**bindings, node.variable: item}
@@ -229,7 +234,7 @@ class Oracle:
     def _check_outcome(
         self, path: str, node: CompiledNode, bindings: Mapping[str, Any], wanted: Outcome | None
     ) -> Outcome | None:
-        """What a unit must end in, held against what it did end in."""
+        """Compares the required outcome of a unit with the recorded one."""
         spread = node.each is not None and self.places[path].owner == ""
         itself = wanted
         wanted = wanted if spread else apply_fallback(node, path, bindings, wanted)
@@ -244,15 +249,15 @@ class Oracle:
             instead = getattr(self.recorded.ends.get(path), "original_outcome", None)
             excused = isinstance(instead, FailedOutcome) and instead.code in (TIMED_OUT, NO_BUDGET)
             if instead is not None and not excused and not same_outcome(instead, itself):
-                self.objections.append(f"I5 {path} has its fallback for {instead}, and must have come to {itself}")
+                self.objections.append(f"I5 {path} has its fallback for {instead}, expected {itself}")
             return had
         if not spread and self._is_excused(path, node, bindings, had):
             return had
-        self.objections.append(f"I5 {path} ended in {had}, and must have ended in {wanted}")
+        self.objections.append(f"I5 {path} ended in {had}, expected {wanted}")
         return had
 
     def _is_excused(self, path: str, node: CompiledNode, bindings: Mapping[str, Any], had: Outcome) -> bool:
-        """Whether time or money explain an outcome."""
+        """Whether a timeout or a budget explains an outcome."""
         if self._has_timeout(node) and same_outcome(
             had, apply_fallback(node, path, bindings, FailedOutcome(TIMED_OUT, "", path))
         ):
@@ -300,9 +305,9 @@ class Oracle:
                     and (known := self.source.given.get(path)) is not None
                     and known.question_digest == question_digest(node, question)
                 ):
-                    return ValueOutcome(known.value)  # a person was asked the very same before
+                    return ValueOutcome(known.value)  # a person answered the same question before
                 if answer is not None and answer.decline_reason:
-                    return AbstainedOutcome("", path)  # withheld, or what its fallback says
+                    return AbstainedOutcome("", path)  # withheld, or the result of its fallback
                 return None if answer is None else self._verified(path, node, bindings, ValueOutcome(answer.value))
             case "call":
                 return self._verified(path, node, bindings, self._body(path, node, bindings, has_budget))
@@ -330,7 +335,7 @@ class Oracle:
     def _check_agent_choice(
         self, path: str, node: CompiledNode, bindings: dict[str, Any], outcomes: Sequence[Outcome | None]
     ) -> None:
-        """Holds a choice of agents against the table that its file has."""
+        """Compares a choice of agents with the table of its file."""
         agent = chosen_agent(node, bindings)
         for one, outcome in zip(node.body.nodes if node.body is not None else (), outcomes, strict=True):
             passed = isinstance(outcome, SkippedOutcome) and outcome.origin == f"{path}/{one.name}"
@@ -338,7 +343,7 @@ class Oracle:
                 self.objections.append(f"I5 {path} is for {agent}, and {one.name} ended in {outcome}")
         for begun in self.recorded.turns.get(path, ()) if self.recorded is not None else ():
             if not begun.choice_reason.startswith(f"{agent}, for "):
-                self.objections.append(f"I5 {path} is for {agent}, and says {begun.choice_reason!r}")
+                self.objections.append(f"I5 {path} is for {agent}, and states {begun.choice_reason!r}")
 
     def _loop(self, path: str, node: CompiledNode, bindings: dict[str, Any], has_budget: bool) -> Outcome | None:
         body = node.body
@@ -364,7 +369,7 @@ class Oracle:
 
     @staticmethod
     def result(program: Program, outcomes: Sequence[Outcome | None], bindings: Mapping[str, Any], path: str) -> Outcome:
-        """What a plan or a question to a router gives, a failure of its output's own included."""
+        """Returns the result of a plan or a router question, including a failure of its output."""
         try:
             return program_outcome(program, outcomes, bindings)
         except OrchestraError as error:
@@ -373,7 +378,7 @@ class Oracle:
     # Calls and checks
 
     def _call(self, path: str, node: CompiledNode, bindings: dict[str, Any]) -> Outcome | None:
-        """Goes through the attempts, until one is the last."""
+        """Evaluates the attempts up to the last one."""
         contract, rules = node.contract, node.acceptance
         assert contract is not None, "a call names an agent or a tool"
         inputs = node.inputs.evaluate(bindings) if node.inputs is not None else {}
@@ -404,7 +409,7 @@ class Oracle:
                             )
                         tier += 1
                     elif tier and found.error in ("F202", "F220"):
-                        tier = 0  # there is no larger model for it: its own is asked
+                        tier = 0  # there is no larger model for it, so its own is used
                     else:
                         return FailedOutcome(found.error, found.reason, path)
             elif rules is None or not rules.checks:
@@ -430,19 +435,19 @@ class Oracle:
             number += 1
 
     def _lacked_check_budget(self, path: str, number: int) -> bool:
-        """Whether the budget for checks had nothing for an attempt: another one would find no more."""
+        """Whether the check budget did not cover an attempt. Another attempt would not be covered either."""
         said = self.recorded.judged.get((path, number)) if self.recorded is not None else None
         return said is not None and said.skipped_checks is not None
 
     def _can_escalate(self, node: CompiledNode, tier: int) -> bool:
-        """Whether a larger model than this one may be asked."""
+        """Whether a larger model than this one may be called."""
         escalates = node.acceptance is not None and "escalate" in node.acceptance.otherwise and node.kind == "agent"
         return escalates and tier < (len(self.source.tiers) or 1)
 
     def _rejected_outcome(
         self, path: str, node: CompiledNode, refused: RejectedValue, score: float | None
     ) -> Outcome | None:
-        """What becomes of a value that no model mends: a person gives another, or it is withheld."""
+        """Returns the outcome of a finally rejected value: a person's value, or withheld."""
         if node.acceptance is None or "ask" not in node.acceptance.otherwise:
             return AbstainedOutcome("", path, score)
         if self.recorded is not None:
@@ -451,21 +456,19 @@ class Oracle:
             if len(asked) > 1 or any(
                 (one.value, one.verdicts) != (refused.value, refused.ruling.verdicts) for one in shown
             ):
-                self.objections.append(
-                    f"I8 a person was shown something else than the last value of {path}, or more than once"
-                )
+                self.objections.append(f"I8 a person was not shown the last value of {path}, or more than once")
         answer = self.source.correction(path, node)
         if answer is not None and answer.decline_reason:
             return AbstainedOutcome("", path, refused.ruling.score)  # as if no person had been asked
         return None if answer is None else ValueOutcome(answer.value)
 
     def _judged_at(self, path: str, number: int, answered: float) -> float:
-        """When an attempt was judged: later than it was answered, where its checks asked agents."""
+        """Returns the time when an attempt was judged: after its answer, if its checks called agents."""
         said = self.recorded.judged.get((path, number)) if self.recorded is not None else None
         return answered if said is None else said.at
 
     def _may_retry(self, node: CompiledNode, path: str, number: int, code: str, at: float) -> bool:
-        """Whether another attempt follows: there are some left, and time for them."""
+        """Whether another attempt follows: attempts and time are left."""
         if number >= max_attempts(node, code):
             return False
         within = node.retry.within
@@ -535,16 +538,16 @@ class Oracle:
                     self.objections.append(f"I8 attempt {number} of {path} was not judged")
             elif (said.accepted, said.verdicts) != (ruling.accepted, ruling.verdicts):
                 self.objections.append(
-                    f"I8 the checks on attempt {number} of {path} say otherwise: accepted is {ruling.accepted}"
+                    f"I8 the checks on attempt {number} of {path} give another ruling: accepted is {ruling.accepted}"
                 )
             elif rules.combination is not None and not matches_combination(said, rules.combination, rules.accept):
-                self.objections.append(
-                    f"I8 attempt {number} of {path} has another score than its checks come to: {said.score}"
-                )
+                self.objections.append(f"I8 attempt {number} of {path} has another score than its checks: {said.score}")
         return ruling
 
     def _unasked_reason(self, path: str, number: int) -> str:
-        """Why the budget for checks had nothing for an attempt's next questions; empty where they were asked, or never came to that."""
+        """Returns why the check budget did not cover the next questions of an attempt; empty if it did, or there were
+        none.
+        """
         said = self.recorded.judged.get((path, number)) if self.recorded is not None else None
         if (
             self.recorded is None
@@ -554,21 +557,21 @@ class Oracle:
         ):
             return ""
         if self.program.budget is None or self.program.budget.check_tokens is None:
-            self.objections.append(f"I6 {path} was not checked for want of a budget that nobody stated")
+            self.objections.append(f"I6 {path} was not checked because of a budget that does not exist")
         return said.skipped_checks.skip_reason
 
     def _replies(
         self, path: str, number: int, node: CompiledNode, asked: session.ChecksPending, bindings: dict[str, Any]
     ) -> list[JudgeReply] | None:
-        """What came of a check's questions; None where some have no end."""
+        """Returns the results of a check's questions; None if some have no end."""
         turn = self.check_rounds[path] = self.check_rounds.get(path, 0) + 1
         facts: dict[str, Any] = {"check": asked.check, "questions": asked.questions, "verdicts": asked.verdicts}
         if self.recorded is not None:
             said = self.recorded.checks.get((path, turn))
             if said is None:
-                return None  # the run ended before, or its time was up; else its end will not be what it must
+                return None  # the run ended or timed out before; otherwise its recorded end is wrong
             if (said.check, said.questions, said.verdicts) != tuple(facts.values()):
-                self.objections.append(f"I8 the {turn}. questions of {path} must have been others")
+                self.objections.append(f"I8 the {turn}. questions of {path} are wrong")
         event = ChecksStarted(seq=0, at=0.0, node=path, attempt=number, round=turn, **facts)
         within = WorkItem(path, ExecutionScope("", self.program, ScopeBindings(), None, None), node, ScopeBindings())
         outcomes, _ = self.scope(

@@ -1,4 +1,4 @@
-"""Meanings: small parts of what a workflow means, without an order or a time, for the oracle."""
+"""Rules of the oracle that do not depend on order or time."""
 
 from __future__ import annotations
 
@@ -30,11 +30,14 @@ if TYPE_CHECKING:
     from tests.simulation.lab.answers import RunRecord
 
 UNFIT_VALUE = "E033"
-"""The failure of what a person gave and its node does not take: nothing stands in for that."""
+"""The failure of a person's value that its node does not accept. No fallback applies."""
 
 
 def max_attempts(node: CompiledNode, code: str) -> int:
-    """Attempts in all: one for what must happen once; as the file says; two where a model, or a check, is not content; else three."""
+    """Returns the total number of attempts: one for `once` effects; as the file states; two if a model or a check
+    rejects;
+    else three.
+    """
     if node.contract is not None and node.contract.effect == "once":
         return 1
     if node.source.retry is not None:
@@ -43,12 +46,12 @@ def max_attempts(node: CompiledNode, code: str) -> int:
 
 
 def has_default_retry(node: CompiledNode) -> bool:
-    """Whether neither a node nor the defaults of its workflow say anything of `retry`."""
+    """Whether neither a node nor its workflow's defaults set `retry`."""
     return node.source.retry is None and node.retry is DEFAULT_RETRY
 
 
 def is_short(node: CompiledNode, outcomes: Sequence[Outcome | None]) -> bool:
-    """Whether so many elements are known to have no value that `at_least` cannot be met; a skip leaves `all` of the others."""
+    """Whether too many elements have no value to satisfy `at_least`. With `all`, skipped elements do not count."""
     if node.at_least == "all":
         return any(isinstance(one, FailedOutcome | AbstainedOutcome) for one in outcomes)
     missing = sum(one is not None and not isinstance(one, ValueOutcome) for one in outcomes)
@@ -56,7 +59,7 @@ def is_short(node: CompiledNode, outcomes: Sequence[Outcome | None]) -> bool:
 
 
 def is_unfit(node: CompiledNode, value: Any, bindings: Mapping[str, Any]) -> bool:
-    """Whether a list that a person gave, in the place of one that needs all, is known to have another number of elements."""
+    """Whether a list that a person set for a node that needs all has a different number of elements."""
     if node.each is None or node.at_least != "all" or any(name not in bindings for name in node.each.references):
         return False
     of_elements = node.when is not None and node.variable in node.when.references
@@ -71,8 +74,11 @@ def is_unfit(node: CompiledNode, value: Any, bindings: Mapping[str, Any]) -> boo
 
 
 def workflow_verdict(value: Any, path: str, recorded: RunRecord | None) -> Outcome | None:
-    """What a workflow ends in that is judged as a whole. How sure it is of its output is taken as it stands on record: what is asked
-    here is whether it was judged at all, and whether what follows from that does."""
+    """Returns the outcome of a workflow that is judged as a whole.
+
+    Its confidence is taken from the record. The rule checks whether it was judged, and whether the consequence is
+    right.
+    """
     if not has_content(value):
         return AbstainedOutcome("", path)
     said = recorded.judged.get((path, 0)) if recorded is not None else None
@@ -87,7 +93,7 @@ def workflow_verdict(value: Any, path: str, recorded: RunRecord | None) -> Outco
 
 
 def accepted_value(value: Any, ruling: acceptance.VerificationResult) -> ValueOutcome:
-    """A value that its checks accept, without what they dropped of it."""
+    """Returns the value that the checks accept, without the parts that they dropped."""
     return ValueOutcome(
         remaining_value(value, ruling.verdicts),
         ruling.score,
@@ -96,7 +102,7 @@ def accepted_value(value: Any, ruling: acceptance.VerificationResult) -> ValueOu
 
 
 def combined_score(combination: Combination, verdicts: Sequence[Verdict]) -> float | None:
-    """What a combination makes of verdicts: nothing where one is unknown, 0 where one fails that asked nobody."""
+    """Returns the score of a combination of verdicts: None if one is unknown, 0 if a check without calls fails."""
     if any(one.outcome == "fail" and one.deterministic for one in verdicts):
         return 0.0
     said = {one.check: one for one in verdicts}
@@ -127,7 +133,7 @@ def combined_score(combination: Combination, verdicts: Sequence[Verdict]) -> flo
 
 
 def matches_combination(said: OutputJudged, combination: Combination, accept: float) -> bool:
-    """Whether what was recorded of an attempt has the score that a combination makes of its verdicts, and follows from it."""
+    """Whether the record of an attempt has the score of the combination of its verdicts, and the right consequence."""
     score = combined_score(combination, said.verdicts)
     if score is None or said.score is None:
         return score is None and said.score is None and not said.accepted
@@ -137,7 +143,7 @@ def matches_combination(said: OutputJudged, combination: Combination, accept: fl
 
 
 def chosen_agent(node: CompiledNode, bindings: Mapping[str, Any]) -> str:
-    """The agent that a choice names for the label of these values."""
+    """Returns the agent of a choice for the label of these values."""
     choice = node.source.agent if isinstance(node.source, AgentNode) else ""
     if not isinstance(choice, AgentChoice) or node.value is None:
         return ""
@@ -147,13 +153,13 @@ def chosen_agent(node: CompiledNode, bindings: Mapping[str, Any]) -> str:
 
 
 def evidence_of(node: CompiledNode, bindings: Mapping[str, Any]) -> tuple[EvidenceSource, ...]:
-    """What a node's `against` says."""
+    """Returns the value of a node's `against`."""
     rules = node.acceptance
     return () if rules is None or rules.against is None else collect_sources(rules.against.evaluate(bindings))
 
 
 def apply_fallback(node: CompiledNode, path: str, bindings: Mapping[str, Any], found: Outcome | None) -> Outcome | None:
-    """What a unit ends in, or its fallback."""
+    """Returns the outcome of a unit, or of its fallback."""
     fallback = node.fallback
     if (
         fallback is None
@@ -173,7 +179,7 @@ def apply_fallback(node: CompiledNode, path: str, bindings: Mapping[str, Any], f
 def first_arm_outcome(
     node: CompiledNode, bindings: Mapping[str, Any], outcomes: Sequence[Outcome | None], program: Program | None
 ) -> Outcome:
-    """What a `first_of` comes to."""
+    """Returns the outcome of a `first_of`."""
     for arm in node.arms:
         if all(name in bindings for name in arm.references):
             return ValueOutcome(arm.evaluate(bindings))
@@ -185,7 +191,9 @@ def first_arm_outcome(
 
 
 def program_outcome(program: Program, outcomes: Sequence[Outcome | None], bindings: Mapping[str, Any]) -> Outcome:
-    """What a body or a workflow gives: its output; where a part is no value, the failure; else what is left of a mapping."""
+    """Returns the outcome of a body or workflow: its output; the failure of a part; or the remaining part of a
+    mapping.
+    """
     if program.runs_one_node:
         ran = [
             (node.name, outcome)
@@ -219,14 +227,16 @@ def program_outcome(program: Program, outcomes: Sequence[Outcome | None], bindin
 
 
 def question_digest(node: CompiledNode, question: str) -> str:
-    """The digest of what a person is shown of an `ask` node; empty where the answer is checked, and so asked for each time."""
+    """Returns the digest of the content shown for an `ask` node; empty if the answer is checked, which asks each
+    time.
+    """
     options = node.source.options if isinstance(node.source, AskNode) else ()
     checked = node.acceptance is not None and node.acceptance.checks
     return "" if checked else digest(canonical([question, options, node.output]))
 
 
 def same_outcome(one: Outcome | None, two: Outcome | None) -> bool:
-    """Whether two outcomes are the same, but for the words of their reasons."""
+    """Whether two outcomes are equal except for the wording of their reasons."""
     match one, two:
         case ValueOutcome(), ValueOutcome():
             return one == two

@@ -1,4 +1,4 @@
-"""Persons, as a simulation has them: what they answer, or give in the place of a step, follows from the seed and the question."""
+"""Simulated persons: their answers and overrides follow from the seed and the question."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.simulation.lab.storms import seeded_random
 
 
 def values_given(seed: int, program: Program) -> dict[str, Override]:
-    """What a person gives in the place of what nodes would come to; of most runs nothing."""
+    """Returns the values that a person sets instead of node results; none for most runs."""
     if seeded_random(seed, "given") >= 0.1:
         return {}
     texts = [node for node in program.nodes if node.output == {"type": "string"}]
@@ -22,7 +22,8 @@ def values_given(seed: int, program: Program) -> dict[str, Override]:
     }
     lists = [node.name for node in texts if node.at_least == "all" and seeded_random(seed, "given", node.name) < 0.6]
     found |= {name: ["given"] * int(seeded_random(seed, "given", name, "length") * 4) for name in lists}
-    whole = seeded_random(seed, "given", "whole") < 0.7  # else an older version began the run, and took any number
+    # else an older version started the run, and accepted any number
+    whole = seeded_random(seed, "given", "whole") < 0.7
     return {
         name: Override(value, OverrideSource("ann"), requires_all=whole and name in lists)
         for name, value in found.items()
@@ -30,12 +31,12 @@ def values_given(seed: int, program: Program) -> dict[str, Override]:
 
 
 def decline_reason(seed: int, node: str, question: str) -> str:
-    """Why a person does not answer a question; empty for most."""
+    """Returns why a person declines a question; empty for most."""
     return "I was not there" if seeded_random(seed, "declines", node, question) < 0.15 else ""
 
 
 def person_answer(seed: int, node: str, question: str, options: Sequence[str], schema: Mapping[str, Any]) -> Any:
-    """What a person answers to a question."""
+    """Returns a person's answer to a question."""
     share = seeded_random(seed, "person", node, question)
     if chosen := options or schema.get("enum", ()):
         return chosen[int(share * len(chosen))]

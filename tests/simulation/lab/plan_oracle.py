@@ -1,7 +1,8 @@
-"""What a `plan` node means, for the oracle: the router's machine asked again, line by line, and the record held against it.
+"""The meaning of a `plan` node for the oracle: the planner is run again line by line, and compared with the record.
 
-With the engine it shares the router, which is pure, and the compiler. How far a plan had come when a step of it failed is a matter of
-time; so where the record says that another version began, the oracle asks only whether it might, and whether it has what it must have.
+It shares with the engine the router, which is pure, and the compiler. The progress of a plan at the failure of a step
+depends on time. So
+where the record contains another version, the oracle only checks whether it is allowed and has the required values.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ NO_BUDGET = "E005"
 
 @dataclass(slots=True)
 class CarriedValues:
-    """What a version of a plan has from those before it."""
+    """The values that a version of a plan takes from earlier ones."""
 
     values: dict[str, tuple[Any, Schema]] = field(default_factory=dict)
     made: tuple[tuple[str, str], ...] = ()
@@ -57,7 +58,7 @@ class CarriedValues:
 
 @dataclass(slots=True)
 class EvaluatedSteps:
-    """The steps of one version, evaluated."""
+    """The evaluated steps of one version."""
 
     outcomes: dict[str, Outcome | None]
     nodes: dict[str, CompiledNode]
@@ -65,12 +66,12 @@ class EvaluatedSteps:
 
     @property
     def failures(self) -> list[Outcome]:
-        """Outcomes that are no values."""
+        """The outcomes that are not values."""
         return [one for one in self.outcomes.values() if one is not None and not isinstance(one, ValueOutcome)]
 
 
 class PlanOracle:
-    """One `plan` node of a run, gone through from its first question on."""
+    """One `plan` node of a run, evaluated from its first question."""
 
     def __init__(
         self, oracle: Oracle, path: str, node: CompiledNode, bindings: Mapping[str, Any], *, has_budget: bool
@@ -95,7 +96,7 @@ class PlanOracle:
         self.carried, self.version, self.turn = CarriedValues(), 1, 1
 
     def outcome(self) -> Outcome | None:
-        """What the plan comes to; None where the record does not tell."""
+        """Returns the outcome of the plan; None if the record does not determine it."""
         if self.planning.router is None:
             return FailedOutcome("R007", "", self.path)
         state, wanted = start(self._request())
@@ -141,7 +142,7 @@ class PlanOracle:
             state, wanted = start(self._request())
 
     def _plan_outcome(self, wanted: PlanFound, run: EvaluatedSteps) -> Outcome | None:
-        """What a plan that is whole gives: none of the steps that its answer does not rest on is waited for."""
+        """Returns the outcome of a complete plan. Steps that its answer does not depend on are not awaited."""
         program = self._compile(to_workflow(wanted.plan, self._capabilities(), self.node.name))
         names = [one.name for one in program.nodes]
         self._drop_unneeded(run, set(names))
@@ -153,11 +154,11 @@ class PlanOracle:
     # The record
 
     def plan_event(self) -> PlanDraft | None:
-        """How far the plan was at this turn."""
+        """Returns the progress of the plan at this turn."""
         return self.turns[self.turn - 1].draft if self.turns is not None and self.turn <= len(self.turns) else None
 
     def _recalled_plan(self) -> Plan | None:
-        """The plan that the record begins with because it had served before: a fact, and it must pass the gates."""
+        """Returns the recorded plan that was reused from an earlier run. It must pass validation."""
         drafted = self.plan_event()
         if drafted is None or not drafted.reused_from:
             return None
@@ -170,17 +171,17 @@ class PlanOracle:
             for fault in validate_line(line, replace(self._capabilities(), request_parts=None), steps[:number])
         ]
         if found is None or not found.answer.values or faults or not self.planning.cache:
-            self.oracle.objections.append(f"I5 {self.path} begins with a stored plan that it may not have")
+            self.oracle.objections.append(f"I5 {self.path} starts with a stored plan that is not allowed")
             return None
         return found
 
     def _starts_new_version(self) -> bool:
-        """Whether another version begins here."""
+        """Whether another version starts here."""
         drafted = self.plan_event()
         return drafted is not None and drafted.version != self.version
 
     def _matches_record(self, wanted: PlannerQuestion | PlanFound, steps: Sequence[PlanStep]) -> bool:
-        """Whether the record goes on, and as the router's machine wants. Without a record it does."""
+        """Whether the record continues as the planner requires; True without a record."""
         if self.turns is None:
             return True
         drafted = self.plan_event()
@@ -194,11 +195,11 @@ class PlanOracle:
         return True
 
     def _outcome_without_record(self, steps: Sequence[PlanStep]) -> Outcome | None:
-        """Nothing more is on record."""
+        """Returns the outcome at the end of the record."""
         return self._outcome_without_replan(self._evaluate_steps(steps))
 
     def _outcome_without_replan(self, run: EvaluatedSteps) -> Outcome | None:
-        """There is no record of another version: because the run was cut off, or because there is none."""
+        """Returns the outcome without a recorded further version: the run was cut off, or there is none."""
         recorded = self.oracle.recorded
         had = recorded.outcome(self.path) if recorded is not None else None
         if had is None or not run.failures or not self._may_replan(run.failures):
@@ -207,7 +208,7 @@ class PlanOracle:
         return FailedOutcome("R008", "", self.path)
 
     def _no_plan_outcome(self, steps: Sequence[PlanStep]) -> Outcome:
-        """There is no plan. Where a step had failed, whether the engine knew that by then is a matter of time."""
+        """Returns the outcome without a plan. Whether the engine knew of a failed step by then depends on time."""
         run = self._evaluate_steps(steps)
         self._drop_unneeded(run, set())
         recorded = self.oracle.recorded
@@ -221,7 +222,7 @@ class PlanOracle:
         return FailedOutcome("R008" if self.carried.failed or late else "R007", "", self.path)
 
     def _start_version(self, before: EvaluatedSteps, steps: Sequence[PlanStep], *, complete: bool) -> bool:
-        """Another version begins: whether it may, and with what it has from the one that is given up."""
+        """Starts another version: checks whether it is allowed, and with which values of the previous one."""
         drafted = self.plan_event()
         if drafted is None or drafted.version != self.version + 1:
             self.oracle.objections.append(
@@ -229,7 +230,7 @@ class PlanOracle:
             )
             return False
         if not complete and not (before.failures and self._may_replan(before.failures) and self.planning.streaming):
-            self.oracle.objections.append(f"I5 version {drafted.version} of {self.path} begins, and nothing had failed")
+            self.oracle.objections.append(f"I5 version {drafted.version} of {self.path} starts without a failure")
         self._drop_unneeded(before, set())
         self._carry_over(before, drafted, steps)
         return True
@@ -239,7 +240,7 @@ class PlanOracle:
         values = {name: one.value for name, one in before.outcomes.items() if isinstance(one, ValueOutcome)}
         if set(drafted.carried_values.values()) != values.keys():
             self.oracle.objections.append(
-                f"I5 version {drafted.version} of {self.path} has not what the one before had finished"
+                f"I5 version {drafted.version} of {self.path} does not have the finished values of the one before"
             )
         begun = self.oracle.recorded.starts if self.oracle.recorded is not None else {}
         acted = {
@@ -249,7 +250,7 @@ class PlanOracle:
         }
         if not acted <= set(drafted.used_effects):
             self.oracle.objections.append(
-                f"I3 version {drafted.version} of {self.path} may call again what acted: {sorted(acted)}"
+                f"I3 version {drafted.version} of {self.path} may repeat effects: {sorted(acted)}"
             )
         named = {step: name for name, step in drafted.carried_values.items()}
         made = tuple((str(rebase_line(step, named)), named[step.name]) for step in steps if step.name in named)
@@ -312,7 +313,7 @@ class PlanOracle:
         return compile_graph(graph, _catalog(self.planning))
 
     def router_answer(self, inputs: Mapping[str, str], sample: int = 0) -> Outcome | None:
-        """What the router answered to a question, of one of several samples."""
+        """Returns the router's answer to a question of one sample."""
         router = self.planning.router
         program = with_sample(
             self._compile(question_workflow(router.name if router is not None else "", inputs)), sample
@@ -323,7 +324,7 @@ class PlanOracle:
         return None if any(one is None for one in outcomes) else self.oracle.result(program, outcomes, inner, self.path)
 
     def _evaluate_steps(self, steps: Sequence[PlanStep]) -> EvaluatedSteps:
-        """The steps of this version, evaluated in their scope."""
+        """Evaluates the steps of this version in their scope."""
         if not steps:
             return EvaluatedSteps({}, {}, {})
         self._check_first_step(steps[0])
@@ -340,7 +341,7 @@ class PlanOracle:
         return run
 
     def _check_first_step(self, step: PlanStep) -> None:
-        """The first step reads what it is to read: all plans here have a tool that takes any text."""
+        """Checks that the first step reads its input: all plans here have a tool that accepts any text."""
         texts = [
             name for name in self.planning.grounding_values if self.planning.values[name].schema == {"type": "string"}
         ]
@@ -355,16 +356,18 @@ class PlanOracle:
         over = step.each in mine and any(one.root == "x" for one in named)
         if self.version == 1 and texts and not over and all(one is step.each for one in mine):
             self.oracle.objections.append(
-                f"I5 the plan of {self.path} begins with {step}, and was to read one of {', '.join(texts)}"
+                f"I5 the plan of {self.path} starts with {step}, and must read one of {', '.join(texts)}"
             )
 
     def _drop_unneeded(self, run: EvaluatedSteps, used: set[str]) -> None:
-        """Nobody waits for the steps that are not used."""
+        """Marks the steps that are not needed."""
         self.oracle.dropped |= {f"{self.path}@{self.version}/{name}" for name in run.outcomes.keys() - used}
 
     def _set_earliest_starts(self, run: EvaluatedSteps) -> None:
-        """Between which events each step may begin: from the turn on in which its line stands, and one with an effect, or behind one, once
-        the plan is whole."""
+        """Computes from which event on each step may start: from the turn of its line; with an effect, or after one,
+        once
+        the plan is complete.
+        """
         if self.turns is None:
             return
         turns = [event for event in self.turns if event.draft is not None and event.draft.version == self.version]
@@ -379,16 +382,19 @@ class PlanOracle:
 
 
 class VoteOracle:
-    """Samples of one version of a plan, each gone through by itself; the record says whose question each turn is."""
+    """Samples of one version of a plan, each evaluated separately. The record states whose question each turn is."""
 
     def __init__(self, reading: PlanOracle, request: PlanRequest) -> None:
         self.reading, self.request, self.votes = reading, request, reading.planning.votes
         self.states: dict[int, tuple[PlannerState, PlannerAction | None]] = {}
-        """Of each sample: where its machine stands, and what it wants; None while its question is open."""
+        """Sample to the state of its planner and its next request; None while its question is open."""
         self.failed: dict[int, Outcome] = {}
 
     def winner(self) -> PlanFound | PlanNotFound | Outcome | None:
-        """The plan that most samples agree on; the failure that ends the node; None where the record does not tell."""
+        """Returns the plan that most samples agree on, or the failure of the node; None if the record does not
+        determine
+        it.
+        """
         if self.reading.turns is None:
             for number in range(1, self.votes + 1):
                 while isinstance(self._next_wanted(number), PlannerQuestion):
@@ -399,7 +405,7 @@ class VoteOracle:
         if poor := [one for one in self.failed.values() if isinstance(one, FailedOutcome) and one.code == NO_BUDGET]:
             recorded = self.reading.oracle.recorded
             had = None if recorded is None else recorded.outcome(self.reading.path)
-            return had if had in poor else poor[0]  # which of them came first is a matter of time
+            return had if had in poor else poor[0]  # which of them was first depends on time
         ended = [self.states.get(number, (None, None))[1] for number in range(1, self.votes + 1)]
         if any(one is None or isinstance(one, PlannerQuestion) for one in ended):
             return self._no_votes(ended)
@@ -408,7 +414,7 @@ class VoteOracle:
         return self._count_votes([one for one in ended if isinstance(one, PlanFound | PlanNotFound)])
 
     def _no_votes(self, ended: list[PlannerAction | None]) -> PlanNotFound | None:
-        """The record ends before all have; or no question could be asked at all."""
+        """Handles a record that ends before all samples have voted, or without any question."""
         first = start(self.request)[1]
         return first if isinstance(first, PlanNotFound) and not self.states else None
 
@@ -435,7 +441,7 @@ class VoteOracle:
         return self.states[number][1]
 
     def _check_turn(self, drafted: PlanDraft) -> None:
-        """A turn on record: the next question of a sample, and no other one."""
+        """Checks a recorded turn: it is the next question of a sample."""
         number, wanted = drafted.sample, self._next_wanted(drafted.sample)
         lines = tuple(map(str, self.states[number][0].steps))
         if (
@@ -445,16 +451,15 @@ class VoteOracle:
             or not drafted.parallel
         ):
             self.reading.oracle.objections.append(
-                f"I5 turn {self.reading.turn} of {self.reading.path} is no question of sample {number}"
+                f"I5 turn {self.reading.turn} of {self.reading.path} is not a question of sample {number}"
             )
         self._take_turn(number)
 
     def _take_turn(self, number: int) -> None:
         state, wanted = self.states[number]
         reading = self.reading
-        reading.oracle.dropped.add(
-            f"{reading.path}#{reading.turn}/line"
-        )  # nobody waits for it where the node ends before
+        # it is not awaited if the node ends before
+        reading.oracle.dropped.add(f"{reading.path}#{reading.turn}/line")
         answer = reading.router_answer(wanted.inputs, number) if isinstance(wanted, PlannerQuestion) else None
         reading.turn += 1
         if isinstance(answer, ValueOutcome):
@@ -467,7 +472,7 @@ class VoteOracle:
 
 
 def _retry_unreadable(state: PlannerState, answer: Outcome | None) -> tuple[PlannerState, PlannerAction] | None:
-    """What is asked next where an answer could not be read; None where nothing is, and of any other answer."""
+    """Returns the next question after an unreadable answer; None if there is none, and for any other answer."""
     return advance_unreadable(state, answer.code, answer.reason) if isinstance(answer, FailedOutcome) else None
 
 

@@ -1,11 +1,12 @@
-"""Random workflows: every kind of node, every modifier, every class of effect; read and compiled like anybody's file.
+"""Random workflows with every kind of node, every modifier and every class of effect, read and compiled like any file.
 
-    drawn = draw(7)
-    drawn.text       # the workflow, as its file would be
-    drawn.program    # compiled against `catalog()` and the workflows that it calls
-    drawn.inputs     # what it may be run on
+    workflow = random_workflow(7)
+    workflow.text       # its file
+    workflow.program    # compiled against `catalog()` and the workflows that it calls
+    workflow.inputs     # valid inputs
 
-The same number gives the same workflow. What the router of a `plan` writes is up to whoever answers (`tests.simulation.lab.fake_router`).
+The same number gives the same workflow. The source of answers writes the plans of a `plan` node
+(`tests.simulation.lab.fake_router`).
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from orchestra.workflows.yaml.reader import read
 from tests.simulation.lab.catalog import COMBINED_CHECKS, EFFECTS, catalog
 
 ValueKind: TypeAlias = Literal["text", "number", "texts", "flag", "reading"]
-"""The types that these workflows pass around."""
+"""The types of values in these workflows."""
 
 CROWD_EVERY = 1_000
-"""One workflow in so many has a node with `CROWD_SIZE` elements, all ready at once."""
+"""One workflow in this many has a node with `CROWD_SIZE` elements, all ready at once."""
 CROWD_SIZE = 1_000
 WHOLE_EVERY = 12
-"""Of so many workflows one is accepted as a whole."""
+"""One workflow in this many is accepted as a whole."""
 
 
 _TEXT_TEMPLATES: dict[ValueKind, str] = {
@@ -43,7 +44,7 @@ _TEXT_TEMPLATES: dict[ValueKind, str] = {
 
 @dataclass(frozen=True, slots=True)
 class RandomWorkflow:
-    """A random workflow: its text, its program, what it may be run on, and which kinds and modifiers it has."""
+    """A random workflow: its text, its program, its inputs, and the kinds and modifiers that it has."""
 
     number: int
     text: str
@@ -53,15 +54,17 @@ class RandomWorkflow:
 
 
 def random_workflow(number: int) -> RandomWorkflow:
-    """The workflow of a number. Raises what the compiler raises where no draft of many compiles, which would be a fault of this module."""
+    """Returns the workflow of a number. Raises the compiler's errors if none of many drafts compiles, which would be a
+    bug
+    here.
+    """
     refusals: list[InputError | InputErrors] = []
     for draft in range(40):
         lines = [
             f"{number}/{draft}{part}" for part in ("", "/checks", "/parts", "/choices", "/grounds", "/wants", "/wholes")
         ]
-        *chances, judging = map(
-            Random, lines
-        )  # each apart from the rest: a workflow stays the same but for what it is of
+        # separate generators: a new feature does not change the rest of a workflow
+        *chances, judging = map(Random, lines)
         author = _WorkflowGenerator(*chances)
         graph = author.workflow(f"w{number}")
         if judging.randrange(WHOLE_EVERY) == 0:
@@ -80,7 +83,7 @@ def random_workflow(number: int) -> RandomWorkflow:
 
 @dataclass(slots=True)
 class _BodyScope:
-    """What a node may read: references with their types; and how deep its body stands."""
+    """The references that a node may read, with their types, and the depth of its body."""
 
     references: list[tuple[str, ValueKind]] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
@@ -91,7 +94,7 @@ class _BodyScope:
 
 
 class _WorkflowGenerator:
-    """Writes one workflow, and those that it calls."""
+    """Generates one workflow, and those that it calls."""
 
     def __init__(
         self,
@@ -104,15 +107,15 @@ class _WorkflowGenerator:
     ) -> None:
         self.random = random
         self.check_random = check_random
-        """Of checks that ask agents, apart from the rest: a workflow stays the same but for them."""
+        """For checks that call agents; separate, so that the rest of a workflow does not depend on them."""
         self.back_off_random = back_off_random
-        """Of nodes that back off, likewise."""
+        """For nodes that back off."""
         self.choice_random = choice_random
-        """Of nodes that ask one agent of several, likewise."""
+        """For nodes that choose one agent of several."""
         self.grounding_random = grounding_random
-        """Of plans that begin with what they are given, likewise."""
+        """For plans that start with given values."""
         self.at_least_random = at_least_random
-        """Of lists that want so many of their elements, likewise."""
+        """For lists with `at_least`."""
         self.called: dict[str, dict[str, Any]] = {}
         self.features: Counter[str] = Counter()
         self.number = 0
@@ -134,14 +137,14 @@ class _WorkflowGenerator:
         return f"n{self.number}"
 
     def pick(self, scope: _BodyScope, kind: ValueKind) -> str:
-        """A reference to something of a type, without `${}`; empty where there is nothing."""
+        """Returns a reference of a type, without `${}`; empty if there is none."""
         found = [path for path, of in scope.references if of == kind]
         if not found:
             return ""
         return self.random.choice(found[-4:] if self.likely(0.7) else found)
 
     def text(self, scope: _BodyScope) -> str:
-        """A text that reads something, mostly."""
+        """Returns a text that usually reads a value."""
         one, two = self.pick(scope, "text"), self.pick(scope, "text")
         number = self.pick(scope, "number")
         forms = [f"${{{one}}}"] * 3 + [f"see ${{{one}}} and ${{{two}}}", self.words(3)]
@@ -201,13 +204,13 @@ class _WorkflowGenerator:
         return limits or {"calls": 50}
 
     def nodes(self, scope: _BodyScope, count: int) -> dict[str, Any]:
-        """Nodes, each reading what came before."""
+        """Returns nodes that each may read the earlier ones."""
         found: dict[str, Any] = {}
         for left in reversed(range(count)):
             name = self.name()
             node, kind = self.node(scope)
             if not left and not any(path in scope.names for path, _ in scope.references) and "each" in node:
-                node, kind = self.agent(scope)  # an output needs something to refer to
+                node, kind = self.agent(scope)  # an output needs a reference
             path = name
             if "each" in node:
                 path, kind = f"{name}.values", "texts" if kind == "text" else "number" if kind == "number" else kind
@@ -218,7 +221,7 @@ class _WorkflowGenerator:
         return found
 
     def output(self, scope: _BodyScope, *, single: bool) -> Any:
-        """What a program gives: a text, or a mapping of several values."""
+        """Returns the output of a program: a text, or a mapping of several values."""
         made = [(path, kind) for path, kind in scope.references if path.split(".")[0] in scope.names]
         texts = [path for path, kind in made if kind == "text"]
         if single:
@@ -234,7 +237,7 @@ class _WorkflowGenerator:
     # Nodes
 
     def node(self, scope: _BodyScope) -> tuple[dict[str, Any], ValueKind]:
-        """A node, and the type of its value, or of one element's."""
+        """Returns a node and the type of its value, or of one element."""
         spread = self.pick(scope, "texts") if self.likely(0.3) else ""
         variable = ""
         inside = scope
@@ -316,7 +319,7 @@ class _WorkflowGenerator:
         ), "reading"  # type: ignore[index]
 
     def choice(self, scope: _BodyScope) -> dict[str, Any]:
-        """One agent of several, by a label of any type."""
+        """Returns a node that chooses one agent of several, by a label of any type."""
         text = self.choice_random.choice([path for path, kind in scope.references if kind == "text"][-4:])
         flags = [path for path, kind in scope.references if kind == "flag"]
         by, labels = self.choice_random.choice(
@@ -333,7 +336,7 @@ class _WorkflowGenerator:
         return choice
 
     def backing_off(self, scope: _BodyScope) -> dict[str, Any]:
-        """An answer of several parts, which keeps those that the evidence bears out."""
+        """Returns a node that keeps the parts of an answer that the evidence supports."""
         node: dict[str, Any] = {"agent": "lister", "with": {"text": self.text(scope)}, "against": self.text(scope)}
         node["checks"] = self.back_off_random.choice(
             (["entailment"], ["schema", "entailment"], ["entailment", "confidence"], ["entailment", "tool(fair)"])
@@ -345,7 +348,7 @@ class _WorkflowGenerator:
         return node
 
     def combined(self, scope: _BodyScope) -> dict[str, Any]:
-        """An answer that is accepted by what its checks say together."""
+        """Returns a node with an answer that is accepted by the combination of its checks."""
         context = self.text(scope)
         node: dict[str, Any] = {
             "agent": "reader",

@@ -1,9 +1,9 @@
-"""Simulations: random workflows through random storms, by the thousand, each run audited.
+"""Simulations: random workflows under random faults, by the thousand, each run audited.
 
     python -m tests.simulation.lab.simulate --runs 20000 --jobs 2
-    python -m tests.simulation.lab.simulate --seed 123 --runs 1 -v      # one run again, with its events
+    python -m tests.simulation.lab.simulate --seed 123 --runs 1 -v      # repeats one run, with its events
 
-Ends with 1 where an invariant does not hold (docs/concepts/simulation.md), and prints one line that repeats that run.
+Exits with 1 if an invariant is violated (docs/simulation.md), and prints one line that repeats that run.
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ from tests.simulation.lab.storms import FaultPlan
 from tests.simulation.lab.trial import Trial, findings, run_trial
 
 RUNS_PER_WORKFLOW = 8
-"""Runs of one workflow: compiling it costs as much as a run."""
+"""Runs of one workflow: its compilation costs as much as a run."""
 REPEAT_EVERY = 100
-"""One seed in so many is run twice, and must give the same run to the last byte."""
+"""One seed in this many is run twice, and must give the same bytes."""
 SEEDS_PER_PART = 64
 """Seeds that a process takes at a time."""
 MAX_SHOWN, MAX_PER_RUN = 20, 2
-"""Violations that are printed at most, and counted of one run."""
+"""Violations that are printed at most, and counted per run."""
 KINDS = ("agent", "tool", "call by name", "call of a block", "first_of", "loop", "plan", "verify", "ask")
 
 
 @dataclass(slots=True)
 class SimulationTotals:
-    """What some runs came to."""
+    """The totals of some runs."""
 
     runs: int = 0
     nodes: list[int] = field(default_factory=list)
-    """Nodes that each run executed, elements and turns each for themselves."""
+    """Executed nodes of each run; elements and iterations count separately."""
     faults: Counter[str] = field(default_factory=Counter)
     features: Counter[str] = field(default_factory=Counter)
-    """In how many runs each kind, modifier, fault and end occurs."""
+    """The number of runs with each kind, modifier, fault and end."""
     repeats: int = 0
     violations: list[tuple[int, str]] = field(default_factory=list)
     seconds: float = 0.0
     """Virtual time."""
 
     def add(self, other: SimulationTotals) -> None:
-        """Takes the runs of another tally in."""
+        """Adds other totals."""
         self.runs += other.runs
         self.nodes += other.nodes
         self.faults += other.faults
@@ -71,7 +71,7 @@ def simulate(seeds: range) -> SimulationTotals:
 
 @contextmanager
 def _clean_up_after() -> Iterator[None]:
-    """Throws away what a process that dies leaves behind, coroutines that never began, without a word of it."""
+    """Discards silently what a dying process leaves behind: coroutines that never started."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         try:
@@ -97,7 +97,7 @@ def _simulate(seeds: range) -> SimulationTotals:
 
 
 def digest(trial: Trial) -> str:
-    """A digest of all that a trial was: its events, the calls that the world saw, the virtual time."""
+    """Returns a digest of a trial: its events, the observed calls, the virtual time."""
     made = blake2b(digest_size=16)
     for one in _runs(trial):
         for event in one.events:
@@ -113,7 +113,7 @@ def _runs(trial: Trial) -> tuple[Trial, ...]:
 
 
 def node_count(trial: Trial) -> int:
-    """Nodes that ended, those of each element and turn counted for themselves."""
+    """Returns the number of nodes that ended; elements and iterations count separately."""
     return sum(
         isinstance(event, NodeFinished) or (isinstance(event, AttemptFinished) and event.final)
         for event in trial.events
@@ -144,7 +144,7 @@ def _final_status(trial: Trial) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command."""
+    """Runs the command."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.simulation.lab.simulate", description=__doc__.splitlines()[0] if __doc__ else ""
     )
@@ -180,7 +180,8 @@ def _parts(seed: int, runs: int, jobs: int) -> Iterator[SimulationTotals]:
     with multiprocessing.get_context("spawn").Pool(min(jobs, len(parts))) as pool:
         yield from pool.imap_unordered(simulate, parts)
         pool.close()
-        pool.join()  # `with` kills its processes: a semaphore that one of them has of its own, as of tqdm, would be told as leaked
+        # `with` would kill its processes, and a semaphore of theirs, such as tqdm's, would be reported as leaked
+        pool.join()
 
 
 def _report(tally: SimulationTotals, seconds: float, *, all_of: bool) -> Iterator[str]:
@@ -206,7 +207,7 @@ def _report(tally: SimulationTotals, seconds: float, *, all_of: bool) -> Iterato
 
 
 RARE_FEATURES = frozenset({"crowd"})
-"""What is too dear to be in many runs."""
+"""Features that are too expensive for many runs."""
 
 
 def _print_runs(seeds: range) -> int:

@@ -1,4 +1,4 @@
-"""Stages: where one run is played, by processes that come and go, under everything that its storm says."""
+"""The stage of one trial: the processes of a run, started and ended by its fault plan."""
 
 from __future__ import annotations
 
@@ -46,25 +46,25 @@ from tests.simulation.lab.storms import (
 )
 
 MESSAGE_DEADLINE = 65.0
-"""Seconds within which an inbox message reaches a run that somebody has in hand, in whatever weather."""
+"""Seconds within which an inbox message must reach an active run, under any faults."""
 MAX_SECONDS = 200_000.0
-"""Virtual seconds after which a run counts as one that never ends: a thousand persons, asked three at a time, take more than a day."""
+"""Virtual seconds after which a run counts as endless: a thousand questions, three at a time, take more than a day."""
 ENDED, CRASHED, BROKEN, CLOSED, WAITING = "ended", "crashed", "broken", "closed", "waiting"
 
 
 @dataclass(slots=True)
 class Subscription:
-    """What one subscriber saw, and how much of it was on disk by then."""
+    """The events of one subscriber, and how many were durable at that time."""
 
     after: int
     events: list[Event] = field(default_factory=list)
     undurable: int = 0
-    """Events that it saw before they were on disk."""
+    """Events that it received before they were on disk."""
 
 
 @dataclass(slots=True)
 class Trial:
-    """What a run came to."""
+    """The result of a trial."""
 
     workflow: RandomWorkflow
     plan: FaultPlan
@@ -75,34 +75,34 @@ class Trial:
     process_ends: list[str] = field(default_factory=list)
     """How each of its processes ended."""
     delivered: list[OutboxMessage] = field(default_factory=list)
-    """What somebody took from the outbox."""
+    """Messages that were taken from the outbox."""
     violations: list[str] = field(default_factory=list)
     left_waiting: bool = False
     """Whether it was left waiting for a person."""
     clock_jumped: bool = False
     cancel_times: list[float] = field(default_factory=list)
-    """When a wish to end it had surely reached it."""
+    """Times at which a cancellation had certainly reached it."""
     cancelled: bool = False
-    """Whether somebody asked it to end."""
+    """Whether a cancellation was requested."""
     seconds: float = 0.0
     inputs: dict[str, Any] = field(default_factory=dict)
     label: Label = "public"
     earlier: Trial | None = None
-    """The run that was there before."""
+    """The earlier run."""
     may_fork: bool = False
     """Whether the run is to be a fork of it."""
     forked: bool = False
-    """Whether it is one: the parent left something."""
+    """Whether it is a fork: the parent left something."""
     parent_status: str = ""
     """How the parent had ended by then."""
     informed_processes: dict[int, int] = field(default_factory=dict)
-    """Processes that knew what the parent was answered, and up to which event."""
+    """Processes that had read the parent's answers, to the last event that they had read."""
     deleted_events: list[Event] | None = None
-    """The events of a run that was deleted."""
+    """The events of a deleted run."""
 
     @property
     def events(self) -> list[Event]:
-        """What the store has of the run, or had when it was deleted."""
+        """The events of the run in the store, or at its deletion."""
         if self.deleted_events is not None:
             return self.deleted_events
         log = self.store.logs.get(self.run)
@@ -110,47 +110,48 @@ class Trial:
 
     @property
     def ended(self) -> RunFinished | None:
-        """The last event, if it is there."""
+        """The last event, if the run has ended."""
         last = self.events[-1] if self.events else None
         return last if isinstance(last, RunFinished) else None
 
 
 class TrialRunner:
-    """Plays one trial: processes that come and go, a person, an outsider, an administrator who sets the clock."""
+    """Runs one trial: processes that start and end, a person, another process, and an administrator who sets the
+    clock.
+    """
 
     def __init__(self, trial: Trial, clock: VirtualClock) -> None:
         self.trial, self.plan, self.clock = trial, trial.plan, clock
         self.loop = asyncio.get_running_loop()
-        self.random = Random(f"stage {self.plan.seed}")  # chance that can be repeated is the point
+        self.random = Random(f"stage {self.plan.seed}")  # reproducible randomness is required
         self.outsiders: dict[asyncio.Task[None], None] = {}
         self.fenced_processes: list[tuple[SimulatedProcess, asyncio.Task[str]]] = []
-        """Processes that live on though their run was taken over."""
+        """Processes that live on although their run was taken over."""
         self.journal = MemoryJournal(trial.store)
         self.answered: set[int] = set()
         self.finished = False
 
     def spawn_outside(self, work: Any) -> None:
-        """Work of somebody who is no part of the run."""
+        """Starts a task that is not part of the run."""
         task = detached_task(work)
         self.outsiders[task] = None
         task.add_done_callback(lambda task: self.outsiders.pop(task, None))
 
     async def run(self) -> None:
-        """From the run's beginning, through the storm, to its end."""
+        """Runs the trial from the start to the end of the run."""
         await self._run([*self.plan.lives, ProcessLife(), ProcessLife(), ProcessLife()], len(self.plan.lives))
 
     async def run_plan(self) -> None:
-        """The processes of the storm alone: the run may be cut off at their end."""
+        """Runs the processes of the fault plan only. The run may be cut off at their end."""
         await self._run(self.plan.lives, None)
 
     async def resume(self) -> None:
-        """What was cut off goes on, to its end."""
+        """Continues a cut off run to its end."""
         await self._run([ProcessLife(), ProcessLife(), ProcessLife()], 0)
 
     async def _run(self, lives: Sequence[ProcessLife], calm: int | None) -> None:
-        """Processes one after the other.
-
-        From number `calm` on there are no faults, and one of them must bring the run to an end.
+        """Runs processes one after the other. From number `calm` on there are no faults, and one of them must end the
+        run.
         """
         track_tasks(self.loop)
         self.loop.set_exception_handler(self._on_unhandled)
@@ -170,17 +171,14 @@ class TrialRunner:
                     if fate in (ENDED, WAITING):
                         break
                     if calm is not None and number >= calm and self.fenced_processes:
-                        trial.process_ends.append(
-                            await self.fenced_processes.pop()[1]
-                        )  # who lives on may hold the lease rightly
+                        # a surviving process may hold the lease rightly
+                        trial.process_ends.append(await self.fenced_processes.pop()[1])
                 else:
                     if calm is not None:
-                        trial.violations.append(
-                            f"I1 the last process did not bring the run to an end: {trial.process_ends}"
-                        )
+                        trial.violations.append(f"I1 the last process did not end the run: {trial.process_ends}")
                 for process, task in self.fenced_processes:
                     if trial.left_waiting:
-                        process.kill()  # it follows a run that goes on some other day
+                        process.kill()  # it follows a run that continues another day
                     trial.process_ends.append(await task)
         finally:
             self.finished = True
@@ -196,7 +194,7 @@ class TrialRunner:
     # Processes
 
     async def _run_process(self, number: int, life: ProcessLife) -> str:
-        """One process. Gives how it ended; where it is fenced it may live on beside the next."""
+        """Runs one process, and returns how it ended. A fenced process may live on beside the next."""
         process = SimulatedProcess(number, life.fatal_step)
         work = process.task(self._run_engine(process, life))
         fence = None
@@ -216,9 +214,7 @@ class TrialRunner:
         if not process.alive:
             self.trial.log.count_fault("crash in recovery" if number else "crash")
             if process.steps >= MAX_STEPS:
-                self.trial.violations.append(
-                    "I1 the engine turns on the spot: it does things without end, and no time passes"
-                )
+                self.trial.violations.append("I1 the engine is in an endless loop: many steps, and no time passes")
             self._report_leftovers(await process.cancel_tasks())
             return CRASHED if process.steps < MAX_STEPS else ENDED
         return await work
@@ -240,9 +236,9 @@ class TrialRunner:
         return (0 if log is None else log.end.last_seq), not journal.has_lease(self.trial.run)
 
     async def _run_engine(self, process: SimulatedProcess, life: ProcessLife) -> str:
-        """What a process does: it takes the run up, waits for its end, and closes."""
+        """Runs the engine of a process: it takes the run over, waits for its end, and closes."""
         trial, storm = self.trial, self.plan
-        chance = Random(f"journal {storm.seed} {process.number}")  # chance that can be repeated is the point
+        chance = Random(f"journal {storm.seed} {process.number}")  # reproducible randomness is required
         journal = CrashingJournal(trial.store, process, self.clock, chance, life.store_faults, self._committed)
         made = UnaryFaultyWorkers if storm.unary else FaultyWorkers
         workers = made(storm, trial.log, process, self.clock, lambda: self._position(journal))
@@ -339,7 +335,7 @@ class TrialRunner:
     async def _fork_workers(
         self, engine: Engine, process: SimulatedProcess, workers: FaultyWorkers
     ) -> tuple[RecallingWorkers | None, Label]:
-        """The workers of a fork, as far as its parent can still be read; and its label."""
+        """Returns the workers of a fork and its label, as far as its parent can be read."""
         trial, elder = self.trial, self.trial.earlier
         if elder is None or not trial.may_fork or not (events := await engine.journal.read(elder.run)):
             return None, trial.label
@@ -368,24 +364,24 @@ class TrialRunner:
         if finished is None:
             finished = await run.wait()
         if not self.trial.events or finished != self.trial.events[-1]:
-            self.trial.violations.append("I1 a run said that it had ended before its last event was on disk")
+            self.trial.violations.append("I1 a run reported its end before its last event was on disk")
         return ENDED
 
     def _classify_error(
         self, error: OrchestraError, process: SimulatedProcess, journal: CrashingJournal, life: ProcessLife
     ) -> str:
-        """Whether the storm explains an error."""
+        """Returns whether the fault plan explains an error."""
         struck = {STORE_FAULT_CODES[life.store_faults.fault]} if journal.fault_count else set()
         if life.closed_after is not None:
             struck.add("E017")
         if "lease lost" in self.trial.log.fault_counts:
             struck |= {"J005", "J022", "J006"}
         if error.code not in struck and process.alive:
-            self.trial.violations.append(f"I1 process {process.number} broke: {error.code} {error.message}")
+            self.trial.violations.append(f"I1 process {process.number} failed: {error.code} {error.message}")
         return CLOSED if error.code == "E017" else BROKEN
 
     async def _check_leftovers(self, process: SimulatedProcess, workers: FaultyWorkers) -> None:
-        """After `close` nothing of the process may be left but the task that asks."""
+        """Checks that after `close` only the calling task of the process is left."""
         me = asyncio.current_task()
         for _ in range(20):
             left = [task for task in process.tasks if task is not me and not task.done()]
@@ -421,7 +417,7 @@ class TrialRunner:
                     await self.clock.sleep(pause)
         except OrchestraError as error:
             if error.code not in ("E017", "J002", "J003", "J005", "J006", "J022", *STORE_FAULT_CODES.values()):
-                self.trial.violations.append(f"I7 a subscriber broke: {error.code} {error.message}")
+                self.trial.violations.append(f"I7 a subscriber failed: {error.code} {error.message}")
         finally:
             await stream.aclose()
 
@@ -429,7 +425,7 @@ class TrialRunner:
         return seeded_random(self.plan.seed, "live", process.number) < 0.2
 
     async def _read_live(self, run: Execution, live: TextStream) -> None:
-        """Somebody who reads what models write: of each attempt its pieces in order, and nothing is left out. It changes nothing."""
+        """Reads streamed text: the chunks of each attempt are in order and complete. It changes nothing."""
         self.trial.log.count_fault("live reader")
         heard: dict[tuple[str, int], str] = {}
         with suppress(OrchestraError):
@@ -448,7 +444,7 @@ class TrialRunner:
         self.trial.log.count_fault("clock forward" if seconds > 0 else "clock back")
 
     async def _deliver(self) -> None:
-        """Somebody who takes messages out of the outbox; now and then he dies before he has marked them, and takes them again."""
+        """Delivers outbox messages. Sometimes it dies before it has marked them, and takes them again."""
         seen = {message.key for message in self.trial.delivered}
         for turn in range(12):
             await self.clock.sleep(3.0 * (1 + turn))
@@ -493,7 +489,7 @@ class TrialRunner:
         return True
 
     def _committed(self, run: str, events: Sequence[Event]) -> None:
-        """What came to disk: people see questions there."""
+        """Handles a commit: persons see questions then."""
         if self.finished or run != self.trial.run:
             return
         for event in events:
@@ -502,7 +498,7 @@ class TrialRunner:
                 self.spawn_outside(self._answer_question(event))
 
     async def _answer_question(self, asked: QuestionAsked) -> None:
-        """Letters to one question, as the person's habit is."""
+        """Sends answers to one question, according to the person's habit."""
         habit = "prompt" if asked.kind == "effect" and self.plan.habit == "nobody" else self.plan.habit
         question = "" if asked.kind == "acceptance" else asked.question
         value = person_answer(self.plan.seed, asked.node, question, asked.options, asked.schema)

@@ -1,7 +1,8 @@
-"""Storms: one seeded plan of everything that goes wrong in one simulated run, and workers that carry their part of it out.
+"""Fault plans: one seeded plan of all faults of one simulated run, and workers that execute their part of it.
 
-What a call answers depends on the seed and on the call (agent or tool, inputs, feedback, tier) and on nothing else, so what a run
-without any fault would give can be computed (`tests.simulation.lab.oracle`).
+The answer to a call depends only on the seed and the call (agent or tool, inputs, feedback, tier). So the outcome of a
+run without faults
+can be computed (`tests.simulation.lab.oracle`).
 """
 
 from __future__ import annotations
@@ -28,12 +29,15 @@ WORKER_FAULTS = (
     "refused", "broken", "stall", "invalid", "wrong_type", "slow",
     "silent", "usage missing", "usage negative", "usage huge", "cut", "cancels itself",
 )  # fmt: skip
-"""What a call may meet. `silent`: the worker ends without a reply; `cancels itself`: it ends in a cancellation of its own; `cut`: the
-stream ends in an error after some chunks."""
+"""The faults of a call. `silent`: the worker ends without a reply; `cancels itself`: it ends in a cancellation of its
+own;
+`cut`: the stream
+ends in an error after some chunks.
+"""
 PROMPT_OVERHEAD = 8
-"""Tokens by which the bound of a prompt is above its exact count, at least."""
+"""The minimum difference between the bound of a prompt's tokens and their exact count."""
 CHUNK_TEXT = "piece 0\npiece 1\npiece 2\n"
-"""What comes in chunks before a value."""
+"""The text that is streamed before a value."""
 MAX_OUTPUT = 40
 NO_LARGER_MODEL_SHARE = 0.3
 TIER_LISTS: tuple[tuple[str, ...], ...] = ((), ("large",), ("large", "larger"), ("large", "outside", "largest"))
@@ -43,44 +47,44 @@ ANSWER_HABITS = ("prompt", "prompt", "slow", "clumsy", "twice", "nobody")
 
 
 def seeded_random(seed: int, *parts: object) -> float:
-    """A number in [0, 1) of a seed and some parts."""
+    """Returns a number in [0, 1) for a seed and some parts."""
     return int.from_bytes(blake2b(repr((seed, *parts)).encode(), digest_size=7).digest()) / (1 << 56)
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessLife:
-    """What one process meets: the step at which it dies, its store's weather, when it is closed, when it loses its lease."""
+    """The faults of one process: its fatal step, its store's faults, when it is closed, when it loses its lease."""
 
     fatal_step: int | None = None
     store_faults: StoreFaults = NO_STORE_FAULTS
     closed_after: float | None = None
-    """Seconds after which it is closed, as by SIGTERM."""
+    """Seconds after which it is closed, like by SIGTERM."""
     fenced_after: float | None = None
     """Seconds after which another process takes its run over while it lives."""
 
 
 @dataclass(frozen=True, slots=True)
 class EarlierRun:
-    """Another run of the same workflow, begun before: the parent of the run that the storm is about, or its neighbour."""
+    """An earlier run of the same workflow: the parent of the planned run, or an unrelated one."""
 
     forked: bool = True
     """Whether the run is a fork of it."""
     text: str = ""
-    """What it runs on; empty for what the younger run runs on."""
+    """Its input; empty for the input of the later run."""
     label: Label = "public"
-    """Its label at least."""
+    """Its minimum label."""
     fault_rates: dict[str, float] = field(default_factory=dict)
     life: ProcessLife = ProcessLife()
-    """Its first process. Where that does not bring it to an end, another one does when the younger run is over."""
+    """Its first process. If that does not end the run, another one does after the later run has ended."""
     deletion_times: tuple[float, ...] = ()
-    """When somebody deletes what has ended, and finds out that what is under way cannot be deleted."""
+    """Times at which ended runs are deleted, and the deletion of active ones is refused."""
     deletes_later_run: bool = False
-    """Whether the younger run is deleted once it has ended."""
+    """Whether the later run is deleted after its end."""
 
     @classmethod
     def from_seed(cls, seed: int) -> EarlierRun | None:
-        """That of a seed; most have none."""
-        chance = Random(f"elder {seed}")  # chance that can be repeated is the point
+        """Returns the earlier run of a seed; most have none."""
+        chance = Random(f"elder {seed}")  # reproducible randomness is required
         if chance.random() > 0.24:
             return None
         fate = chance.random()
@@ -105,33 +109,35 @@ class EarlierRun:
 
 @dataclass(frozen=True, slots=True)
 class FaultPlan:
-    """The plan of one run. `lives` are its processes one after the other; after them comes one that meets only its workers' faults."""
+    """The faults of one run. `lives` are its processes in order. After them comes one with worker faults only."""
 
     seed: int
     fault_rates: dict[str, float] = field(default_factory=dict)
-    """How likely each of `WORKER_FAULTS` is."""
+    """The probability of each of `WORKER_FAULTS`."""
     instant_share: float = 0.5
-    """The share of calls that come back at once."""
+    """The share of calls that return at once."""
     latency: float = 1.0
-    """Seconds that the others take: about so many."""
+    """The approximate seconds of the other calls."""
     lives: tuple[ProcessLife, ...] = ()
     habit: str = "prompt"
     cancel: tuple[float, str] | None = None
-    """When somebody cancels the run, and how: by its `handle`, or by an inbox `message`."""
+    """When the run is cancelled, and how: by its `handle`, or by an inbox `message`."""
     clock_jumps: tuple[tuple[float, float], ...] = ()
     """When the wall clock jumps, and by how many seconds."""
     subscribers: tuple[tuple[int, float, int], ...] = ()
-    """Subscribers: from which event on, seconds that they take for one, and after how many they leave; 0 for none."""
+    """Subscribers: their first event, their seconds per event, and the number of events after which they leave; 0 for
+    none.
+    """
     memo: bool = False
     concurrency: int = 64
     unary: bool = False
-    """Whether its workers do calls without a stream as well."""
+    """Whether its workers support calls without a stream too."""
     earlier: EarlierRun | None = None
 
     @classmethod
     def from_seed(cls, seed: int) -> FaultPlan:
-        """The plan of a seed."""
-        chance = Random(f"storm {seed}")  # chance that can be repeated is the point
+        """Returns the plan of a seed."""
+        chance = Random(f"storm {seed}")  # reproducible randomness is required
         mood = chance.random()
         chances: dict[str, float] = {}
         if mood < 0.75:
@@ -173,13 +179,13 @@ class FaultPlan:
         return TIER_LISTS[int(seeded_random(self.seed, "tiers") * len(TIER_LISTS))]
 
     def without_faults(self) -> FaultPlan:
-        """The same run without anything that goes wrong."""
+        """Returns the plan of the same run without faults."""
         return replace(
             self, fault_rates={}, lives=(), cancel=None, clock_jumps=(), subscribers=(), habit="prompt", earlier=None
         )
 
     def for_earlier_run(self, elder: EarlierRun) -> FaultPlan:
-        """The storm of the elder run."""
+        """Returns the plan of the earlier run."""
         return replace(
             self,
             fault_rates=elder.fault_rates,
@@ -198,7 +204,7 @@ def _random_life(chance: Random, number: int) -> ProcessLife:
         slow = chance.choice(((0.0, 0.0), (0.0, 0.02), (0.5, 5.0)))
         weather = StoreFaults(fault, int(2 ** chance.uniform(0, 4)), slow, chance.choice((0.0, 0.0, 0.3, 30.0)))
     fate = chance.random()
-    # A recovery that dies as well dies soon: within the steps in which it reads, takes the lease and begins.
+    # A recovery that dies as well dies early: while it reads, takes the lease and starts.
     fatal = chance.randint(1, 25) if number and chance.random() < 0.5 else int(2 ** chance.uniform(0, 9.5))
     if fate < 0.7:
         return ProcessLife(fatal_step=fatal, store_faults=weather)
@@ -209,7 +215,10 @@ def _random_life(chance: Random, number: int) -> ProcessLife:
 
 
 def refusal_code(seed: int, call: CallRequest) -> str:
-    """The code with which the fleet refuses a call to a larger model, because it has none or the label forbids it; else empty."""
+    """Returns the code with which the fleet refuses a call to a larger model: there is none, or the label forbids it;
+    else
+    an empty string.
+    """
     if not call.tier:
         return ""
     share = seeded_random(seed, f"larger {call.tier}" if call.tier > 1 else "larger", call.name, canonical(call.inputs))
@@ -223,7 +232,7 @@ def refusal_code(seed: int, call: CallRequest) -> str:
 
 
 def simulated_answer(seed: int, call: CallRequest) -> Any:
-    """What an agent or tool answers to a call."""
+    """Returns the answer of an agent or tool to a call."""
     tier = call.tier if call.tier > 1 else call.is_escalated
     said = canonical([call.name, call.inputs, len(call.feedback), tier, *([call.sample] if call.sample else [])])
     mark = blake2b(said + str(seed).encode(), digest_size=8).digest()
@@ -261,20 +270,20 @@ def simulated_answer(seed: int, call: CallRequest) -> Any:
 
 
 def _check_answer(mark: bytes) -> Any:
-    """What a tool says that a check asks: yes, mostly; no; a score; or nothing."""
+    """Returns the answer of a tool to a check: usually yes; no; a score; or nothing."""
     good = None if mark[0] % 9 == 0 else mark[1] % 4 > 0
     return ({"passed": good, "reason": f"said {mark[2]}"}, good, mark[3] / 255)[mark[4] % 3]
 
 
 def _verifier_answer(mark: bytes) -> dict[str, Any]:
-    """What a verifier says: that it is so, mostly; that it is not; or nothing."""
+    """Returns the answer of a verifier: usually supported; not supported; or nothing."""
     supported = None if mark[0] % 8 == 0 else mark[1] / 255 if mark[0] % 3 == 0 else 0.5 + mark[1] / 510
     refuted = None if supported is None else (1.0 - supported) * mark[2] / 255
     return {"label": "supported", "p_supported": supported, "p_refute": refuted}
 
 
 def _reader_answer(call: CallRequest, mark: bytes) -> dict[str, str]:
-    """An answer with a quote: true ones, invented ones, and ones beside the point."""
+    """Returns an answer with a quote: true, invented, or irrelevant ones."""
     context = call.inputs["context"]
     true = mark[0] % (5 if call.is_escalated else 3) > 0
     quote = context[: 1 + mark[1] % max(1, len(context))] if true else f"invented {mark[2]}"
@@ -283,18 +292,18 @@ def _reader_answer(call: CallRequest, mark: bytes) -> dict[str, str]:
 
 @dataclass(slots=True)
 class CallLog:
-    """All calls that the outside world saw, in order; and which faults hit how often."""
+    """All calls that the outside world saw, in order, and the number of each fault."""
 
     calls: list[ObservedCall] = field(default_factory=list)
     fault_counts: dict[str, int] = field(default_factory=dict)
 
     def count_fault(self, fault: str) -> None:
-        """One more fault of a kind."""
+        """Counts a fault."""
         self.fault_counts[fault] = self.fault_counts.get(fault, 0) + 1
 
 
 class FaultyWorkers:
-    """The `Workers` of one process. `position` says how many events are on disk, and whether the lease is lost."""
+    """The `Workers` of one process. `position` returns how many events are on disk, and whether the lease is lost."""
 
     def __init__(
         self,
@@ -309,12 +318,13 @@ class FaultyWorkers:
         self.in_flight = 0
 
     async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
-        """Does one call."""
+        """Runs one call."""
         await self._process.step_or_hang()
         seen = ObservedCall(call, *self._position(), process=self._process.number)
         contract = (catalog().agents if call.kind == "agent" else catalog().tools)[call.name]
         if not is_allowed(call.label, contract.label):
-            # What the fleet does: the call stops here. That it stops is the fleet's promise; that the label is true is the engine's.
+            # The fleet's part: the call stops here. The fleet guarantees that; the engine guarantees that the label is
+            # right.
             self._log.count_fault("not cleared")
             yield CallError(code="F202", reason=f"{call.name} must not see {call.label} data", hint="use another agent")
             return
@@ -431,7 +441,7 @@ class FaultyWorkers:
         )
 
     def estimate(self, call: CallRequest) -> CallEstimate:
-        """A bound above the exact count, and a memo key where the storm has memos."""
+        """Returns a bound above the exact count, and a memo key if the plan has memos."""
         if call.kind == "tool":
             return CallEstimate(
                 memo_key=memo_key(call)
@@ -444,7 +454,7 @@ class FaultyWorkers:
         )
 
     async def count_tokens(self, call: CallRequest) -> int | None:
-        """The exact count, some of the time."""
+        """Returns the exact count for some of the calls."""
         await self._process.step_or_hang()
         share = seeded_random(self._plan.seed, "count", call.node)
         if share > 0.5:
@@ -453,10 +463,10 @@ class FaultyWorkers:
 
 
 class UnaryFaultyWorkers(FaultyWorkers):
-    """The same, and calls can be done without a stream."""
+    """The same with calls without a stream."""
 
     async def call(self, call: CallRequest) -> CallResult | CallError:
-        """The last reply of `run`."""
+        """Returns the last reply of `run`."""
         replies = self.run(call)
         try:
             async for reply in replies:
@@ -468,10 +478,10 @@ class UnaryFaultyWorkers(FaultyWorkers):
 
 
 def prompt_tokens(call: CallRequest) -> int:
-    """The tokens of a call's prompt."""
+    """Returns the tokens of a call's prompt."""
     return len(canonical(call.inputs)) // 4 + 1
 
 
 def memo_key(call: CallRequest) -> str:
-    """The key under which a call's answer may be remembered."""
+    """Returns the memo key of a call."""
     return digest(canonical([call.kind, call.name, call.inputs, len(call.feedback), call.tier, call.sample]))

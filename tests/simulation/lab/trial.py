@@ -1,10 +1,10 @@
-"""Trials: one random workflow, run through one storm, from its start to an end that nothing can take back.
+"""Trials: one random workflow, run under one fault plan, from its start to a final end.
 
-trial = attempt(draw(12), Storm.of(99))
-trial.events      # what the store has
-trial.ledger      # what the outside world saw
-trial.wrong       # what went wrong on the way, though no fault of the storm explains it
-trial.elder       # where there is one: the run that it is a fork of, or its neighbour
+trial = run_trial(random_workflow(12), FaultPlan.from_seed(99))
+trial.events          # the events in the store
+trial.log             # the observations of the outside world
+trial.violations      # errors on the way that no planned fault explains
+trial.earlier         # the run that it is a fork of, or an unrelated earlier one, if any
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.simulation.lab.storms import EarlierRun, FaultPlan, refusal_code, sim
 
 
 def run_trial(workflow: RandomWorkflow, plan: FaultPlan) -> Trial:
-    """Puts a workflow through a storm."""
+    """Runs a workflow under a fault plan."""
     trial = Trial(workflow, plan, f"r{plan.seed}", MemoryStore(), inputs=workflow.inputs, label=workflow.program.label)
 
     async def scene(clock: VirtualClock) -> None:
@@ -47,8 +47,9 @@ def run_trial(workflow: RandomWorkflow, plan: FaultPlan) -> Trial:
 
 
 class _RunPair:
-    """Two runs in one store: an elder that is begun first, and the younger one of the trial, which may be its fork. Somebody deletes what
-    has ended meanwhile."""
+    """Two runs in one store: an earlier one, and the one of the trial, which may be its fork. Ended runs are deleted
+    meanwhile.
+    """
 
     def __init__(self, trial: Trial, plan: EarlierRun, clock: VirtualClock) -> None:
         self.trial, self.plan, self.clock = trial, plan, clock
@@ -90,10 +91,10 @@ class _RunPair:
         except JournalError as error:
             self.trial.log.count_fault(f"not deleted: {'under way' if error.code == 'J022' else error.code}")
         else:
-            self.trial.violations.append("I1 a run under way was deleted")
+            self.trial.violations.append("I1 an active run was deleted")
 
     async def _delete(self, of: Trial) -> None:
-        """Deletes a run that has ended, and delivers its messages before, which must be."""
+        """Deletes an ended run, after its messages were delivered, which is required."""
         ledger, store, run = self.trial.log, self.trial.store, of.run
         events = list(of.events)
         left = [message for message in await self.journal.outbox() if message.run == run]
@@ -118,11 +119,11 @@ class _RunPair:
             else "deleted, a neighbour"
         )
         if run in store.logs or any(giver == run for giver, _ in store.memos.values()):
-            self.trial.violations.append("I7 a run was deleted, and something of it is left")
+            self.trial.violations.append("I7 a run was deleted, and parts of it remain")
 
 
 def findings(trial: Trial) -> list[str]:
-    """What does not hold of a trial: what went wrong on the way, and what the auditor says; of an elder run as well."""
+    """Returns the violations of a trial: errors on the way, and the auditor's findings; also of the earlier run."""
     found = _findings(trial, trial.earlier)
     if trial.earlier is not None:
         found += [f"{said} (the elder run)" for said in _findings(trial.earlier, trial)]
@@ -153,7 +154,7 @@ def _findings(trial: Trial, other: Trial | None) -> list[str]:
 
     found = list(trial.violations)
     if any(read.undurable for read in trial.subscriptions):
-        found.append("I7 a subscriber saw events that were not on disk")
+        found.append("I7 a subscriber received events that were not on disk")
     store = trial.store
     left = [
         message for message in store.messages.values() if message.run == trial.run and message not in trial.delivered
@@ -180,12 +181,10 @@ def _findings(trial: Trial, other: Trial | None) -> list[str]:
 
 
 def _blob_findings(trial: Trial) -> list[str]:
-    """I7: what a run that is there names is there as well, whatever was deleted; and what nobody names any more is gone."""
+    """I7: blobs that a present run refers to exist; blobs without references are gone."""
     store = trial.store
     wanted = {name for run in store.logs.values() for name in blob_digests(run.events)}
     found = [f"I7 blob {name} is lost" for name in sorted(wanted - store.blobs.keys())]
     gone = [one for one in (trial, trial.earlier) if one is not None and one.deleted_events is not None]
     orphans = {name for one in gone for name in blob_digests(one.deleted_events or ())} - wanted
-    return found + [
-        f"I7 blob {name} is left of a run that was deleted" for name in sorted(orphans & store.blobs.keys())
-    ]
+    return found + [f"I7 blob {name} remains of a deleted run" for name in sorted(orphans & store.blobs.keys())]

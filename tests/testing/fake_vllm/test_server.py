@@ -1,4 +1,4 @@
-"""The simulated vLLM, over real sockets of this machine."""
+"""The simulated vLLM over real sockets of this machine."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def served(model: str = "smol", **behaviour: Any) -> AsyncIterator[tuple[C
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Lets the loop turn until the sockets have done their part; a minute at most."""
+    """Runs the loop until the sockets are done; a minute at most."""
     async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110  # what is awaited has no event of its own
             await asyncio.sleep(0.001)
@@ -72,7 +72,7 @@ def events(body: bytes) -> list[Any]:
     ]
 
 
-async def test_answers_a_schema_with_an_instance_of_it() -> None:
+async def test_simulated_vllm_schema_gets_instance() -> None:
     async with served() as (caller, _):
         for seed in range(20):
             _, body = await caller.chat(f"question {seed}", structured_outputs={"json": SCHEMA})
@@ -83,7 +83,7 @@ async def test_answers_a_schema_with_an_instance_of_it() -> None:
         assert Validator(SCHEMA).check(json.loads(content(body))) is None
 
 
-async def test_keeps_choices_patterns_and_grammars_over_the_evidence() -> None:
+async def test_simulated_vllm_satisfies_constraints() -> None:
     reading = {
         "type": "object",
         "properties": {"answer": {"type": ["string", "null"]}, "quote": {"type": "string", "format": "quote"}},
@@ -99,13 +99,13 @@ async def test_keeps_choices_patterns_and_grammars_over_the_evidence() -> None:
             assert json.loads(content(body))["quote"] in TEXT
 
 
-async def test_a_broken_grammar_is_refused() -> None:
+async def test_simulated_vllm_invalid_grammar_is_refused() -> None:
     async with served() as (caller, _):
         status, body = await caller.chat(structured_outputs={"grammar": "start: nothing_of_that_name"})
     assert (status, b"BadRequestError" in body) == (400, True)
 
 
-async def test_says_what_it_is_told_to_say() -> None:
+async def test_simulated_vllm_answer_function_is_used() -> None:
     def answer(request: SimulatedRequest) -> Any:
         return {"answer": request.prompt[:5], "model": request.model} if "?" in request.prompt else None
 
@@ -114,7 +114,7 @@ async def test_says_what_it_is_told_to_say() -> None:
         assert content((await caller.chat("no question", structured_outputs={"choice": ["x"]}))[1]) == "x"
 
 
-async def test_a_stream_has_the_same_text_and_usage_as_the_whole() -> None:
+async def test_simulated_vllm_stream_equals_single_response() -> None:
     async with served() as (caller, _):
         _, whole = await caller.chat(TEXT)
         _, stream = await caller.chat(TEXT, stream=True, stream_options={"include_usage": True})
@@ -126,14 +126,14 @@ async def test_a_stream_has_the_same_text_and_usage_as_the_whole() -> None:
         assert len(told) > 10
 
 
-async def test_cuts_at_the_limit_and_says_so() -> None:
+async def test_simulated_vllm_limit_gives_finish_length() -> None:
     async with served(answer=lambda request: "one two three four five") as (caller, _):
         body = json.loads((await caller.chat(max_tokens=2))[1])
     assert body["choices"][0]["message"]["content"] == "one two"
     assert (body["choices"][0]["finish_reason"], body["usage"]["completion_tokens"]) == ("length", 2)
 
 
-async def test_log_probabilities_are_of_the_tokens_written() -> None:
+async def test_simulated_vllm_logprobs_match_tokens() -> None:
     async with served(answer=lambda request: "one two three") as (caller, _):
         choice = json.loads((await caller.chat(logprobs=True, top_logprobs=3))[1])["choices"][0]
     rows = choice["logprobs"]["content"]
@@ -144,7 +144,7 @@ async def test_log_probabilities_are_of_the_tokens_written() -> None:
     )
 
 
-async def test_the_prefix_cache_counts_and_salts_keep_it_apart() -> None:
+async def test_simulated_vllm_prefix_cache_separates_salts() -> None:
     async def cached(caller: Caller, **body: Any) -> int:
         count = json.loads((await caller.chat(TEXT * 5, **body))[1])["usage"]["prompt_tokens_details"]["cached_tokens"]
         assert isinstance(count, int)
@@ -156,7 +156,7 @@ async def test_the_prefix_cache_counts_and_salts_keep_it_apart() -> None:
         assert await cached(caller, cache_salt="another tenant") == 0
 
 
-async def test_adapters_are_loaded_listed_asked_and_unloaded() -> None:
+async def test_simulated_vllm_adapter_life_cycle() -> None:
     async with served() as (caller, app):
         assert (await caller.chat(model="reader"))[0] == 404
         assert (await caller.post("/v1/load_lora_adapter", lora_name="reader", lora_path="/adapters/reader"))[0] == 200
@@ -169,7 +169,7 @@ async def test_adapters_are_loaded_listed_asked_and_unloaded() -> None:
         assert app.adapters == {}
 
 
-async def test_scores_and_tokens() -> None:
+async def test_simulated_vllm_scores_and_tokenize() -> None:
     async with served(score=lambda query, item: 0.25 if "not" in item else 0.75) as (caller, _):
         scored = await caller.post(
             "/generative_scoring", model="smol", query=TEXT, items=["It is.", "It is not."], label_token_ids=[1, 2]
@@ -183,7 +183,7 @@ async def test_scores_and_tokens() -> None:
         assert json.loads((await caller.post("/v1/completions", model="smol", prompt="x"))[1])["choices"][0]["text"]
 
 
-async def test_tells_its_health_version_and_load() -> None:
+async def test_simulated_vllm_health_version_metrics() -> None:
     async with served() as (caller, app):
         assert (await caller.get("/health"))[0] == 200
         app.healthy = False
@@ -199,7 +199,7 @@ async def test_tells_its_health_version_and_load() -> None:
     ("fault", "status"), [("busy", 429), ("unavailable", 503), ("error", 500), ("html", 200), ("empty", 200)]
 )
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_server_that_does_not_do_the_work(fault: Any, status: int, stream: bool) -> None:
+async def test_fault_refused_requests(fault: Any, status: int, stream: bool) -> None:
     async with served(faults=first_faults(fault)) as (caller, app):
         async with caller.session.post(
             caller.url + "/v1/chat/completions", json={"model": "smol", "messages": [], "stream": stream}
@@ -212,7 +212,7 @@ async def test_a_server_that_does_not_do_the_work(fault: Any, status: int, strea
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_connection_that_breaks_in_mid_answer(stream: bool) -> None:
+async def test_fault_reset_during_response(stream: bool) -> None:
     async with served(faults=first_faults("reset")) as (caller, _):
         with pytest.raises(aiohttp.ClientPayloadError):
             await caller.chat(stream=stream)
@@ -220,7 +220,7 @@ async def test_a_connection_that_breaks_in_mid_answer(stream: bool) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_stall_lasts_until_the_client_leaves_and_is_recorded(stream: bool) -> None:
+async def test_fault_stall_until_client_disconnects(stream: bool) -> None:
     async with served(faults=first_faults("stall")) as (caller, app):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.2):
@@ -229,14 +229,14 @@ async def test_a_stall_lasts_until_the_client_leaves_and_is_recorded(stream: boo
         assert [request.path for request in app.aborted] == ["/v1/chat/completions"]
 
 
-async def test_a_stream_that_just_ends() -> None:
+async def test_fault_no_done() -> None:
     async with served(faults=first_faults("no_done")) as (caller, _):
         _, body = await caller.chat(stream=True, stream_options={"include_usage": True})
     assert b"[DONE]" not in body
     assert all(event["choices"][0]["finish_reason"] is None for event in events(body))
 
 
-async def test_pieces_that_end_inside_a_character() -> None:
+async def test_fault_split_character() -> None:
     pieces: list[bytes] = []
     async with served(faults=first_faults("split_character"), answer=lambda request: "naïve – ça va") as (caller, _):
         body = {"model": "smol", "messages": [], "stream": True}
@@ -250,14 +250,14 @@ async def test_pieces_that_end_inside_a_character() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(("fault", "expected"), [("missing_usage", None), ("negative_usage", -1)])
-async def test_usage_that_is_missing_or_absurd(fault: Any, expected: int | None, stream: bool) -> None:
+async def test_fault_invalid_usage(fault: Any, expected: int | None, stream: bool) -> None:
     async with served(faults=first_faults(fault)) as (caller, _):
         _, body = await caller.chat(stream=stream, stream_options={"include_usage": True})
     last = events(body)[-1] if stream else json.loads(body)
     assert (last.get("usage") or {}).get("prompt_tokens") == expected
 
 
-async def test_another_model_than_was_asked_and_free_text_in_spite_of_a_type() -> None:
+async def test_fault_wrong_model_and_ignored_constraint() -> None:
     async with served(faults=first_faults("wrong_model", "ignored_constraint"), adapters={"reader": "/x"}) as (
         caller,
         _,
@@ -267,12 +267,12 @@ async def test_another_model_than_was_asked_and_free_text_in_spite_of_a_type() -
             json.loads(content((await caller.chat(structured_outputs={"json": SCHEMA}))[1]))
 
 
-async def test_a_line_of_ten_megabytes() -> None:
+async def test_fault_long_line() -> None:
     async with served(faults=first_faults("long_line")) as (caller, _):
         assert len((await caller.chat(stream=True))[1]) > 10_000_000
 
 
-async def test_faults_follow_the_seed_and_the_request_not_the_order() -> None:
+async def test_endpoint_faults_follow_seed_not_order() -> None:
     async def play(order: int) -> dict[str, int]:
         async with served(faults=EndpointFaults(busy=0.3, error=0.3), seed=3) as (caller, _):
             questions = [f"question {number}" for number in range(30)][::order]
@@ -283,18 +283,18 @@ async def test_faults_follow_the_seed_and_the_request_not_the_order() -> None:
     assert set(forth.values()) == {200, 429, 500}
 
 
-async def test_faults_that_end_after_so_many_repeats() -> None:
+async def test_endpoint_faults_end_after_repeats() -> None:
     async with served(faults=EndpointFaults(busy=1.0, repeats=2)) as (caller, _):
         assert [(await caller.chat("same"))[0] for _ in range(4)] == [429, 429, 200, 200]
 
 
-async def test_counts_how_many_run_at_once() -> None:
+async def test_simulated_vllm_counts_concurrency() -> None:
     async with served(first_token=0.05) as (caller, app):
         await asyncio.gather(*(caller.chat(str(number)) for number in range(8)))
         assert (app.max_running, app.running, len(app.requests)) == (8, 0, 8)
 
 
-async def test_it_is_an_asgi_application_for_any_server() -> None:
+async def test_simulated_vllm_is_asgi_application() -> None:
     app = SimulatedVLLM("smol", Behaviour(faults=first_faults("reset")))
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", lifespan="off"))
     serving = asyncio.create_task(server.serve())
