@@ -29,7 +29,13 @@ from orchestra.app.result import Result, identity
 from orchestra.app.run import Fork, Run, abandon_wait
 from orchestra.app.run_options import DEFAULT_OPTIONS, RunOptions
 from orchestra.app.snapshot import WorkflowSnapshot
-from orchestra.app.snapshot_store import apply_plan_limits, get_snapshot, plan_limit_options, restore_program, stored_accept
+from orchestra.app.snapshot_store import (
+    apply_plan_limits,
+    get_snapshot,
+    plan_limit_options,
+    restore_program,
+    stored_accept,
+)
 from orchestra.core.clock import SystemClock
 from orchestra.core.error_codes import LEASE_HELD, RUN_ENDED
 from orchestra.core.errors import OrchestraError
@@ -63,7 +69,7 @@ if TYPE_CHECKING:
     from orchestra.fleet.status import FleetStatus
     from orchestra.verification.acceptance import VerificationResult
     from orchestra.workflows.program import Program
-    from orchestra.workflows.python.acceptance import AcceptThreshold, Checks
+    from orchestra.workflows.python.checks import AcceptThreshold, Checks
 
 P = ParamSpec("P")
 R = TypeVar("R", default=Any)

@@ -13,7 +13,7 @@ from orchestra.workflows.model import Budget
 
 if TYPE_CHECKING:
     from orchestra.engine.run import RunRequest
-    from orchestra.workflows.python.acceptance import AcceptThreshold
+    from orchestra.workflows.python.checks import AcceptThreshold
 
 _VALUES_HINT: Final = 'orchestra.options(values={"node": value}).fork(run)'
 

@@ -14,7 +14,7 @@ from orchestra.workflows.python.signatures import declare_type, models_in
 from orchestra.workflows.python.steps import Agent, Step, Tool, Workflow
 
 if TYPE_CHECKING:
-    from orchestra.workflows.python.acceptance import AcceptThreshold
+    from orchestra.workflows.python.checks import AcceptThreshold
 
 
 def with_acceptance(step: Step[..., Any], graph: Graph, accept: AcceptThreshold) -> Graph:

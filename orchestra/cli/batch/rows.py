@@ -25,9 +25,17 @@ from orchestra.core.file_locks import lock_file
 from orchestra.core.outcomes import Evidence
 from orchestra.core.suggestions import closest_match
 from orchestra.learn.data.sources import is_table, parse_cell, read_lines
-from orchestra.schema.strict_json import MAX_BYTES, JsonDecodingError, StrictJsonError, canonical, decode_json, digest, parse_untrusted
+from orchestra.schema.strict_json import (
+    MAX_BYTES,
+    JsonDecodingError,
+    StrictJsonError,
+    canonical,
+    decode_json,
+    digest,
+    parse_untrusted,
+)
 from orchestra.workflows.program import InputField
-from orchestra.workflows.python.acceptance import AcceptThreshold
+from orchestra.workflows.python.checks import AcceptThreshold
 
 LOCKING_UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 """What file systems say that have no locks."""

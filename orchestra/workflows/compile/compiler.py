@@ -26,7 +26,7 @@ from orchestra.workflows.compile.diagnostics import (
 )
 from orchestra.workflows.compile.nodes import compile_node
 from orchestra.workflows.compile.ordering import NodeReferences, node_references, referenced_names, topological_order
-from orchestra.workflows.expressions.coverage import (
+from orchestra.workflows.expressions.condition_analysis import (
     names_tested_absent,
     parse_conditions,
 )

@@ -16,7 +16,7 @@ from orchestra.schema.json_schema import (
 )
 from orchestra.schema.types import parse_type
 from orchestra.workflows.compile.diagnostics import Findings, KeyPath, Types, WorkflowPart, join_names, suggestion
-from orchestra.workflows.expressions.coverage import (
+from orchestra.workflows.expressions.condition_analysis import (
     Conditions,
     combine_conditions,
 )

@@ -48,12 +48,11 @@ from orchestra.workflows.compile.diagnostics import (
     widen_constant_list,
 )
 from orchestra.workflows.compile.ordering import NO_NAMES, NodeReferences, node_references, referenced_names
-from orchestra.workflows.expressions.coverage import combine_conditions, covers, when_conditions
+from orchestra.workflows.expressions.condition_analysis import combine_conditions, covers, static_truth, when_conditions
 from orchestra.workflows.expressions.evaluation import MappingExpression
 from orchestra.workflows.expressions.evaluation import PathExpression as PathExpression
 from orchestra.workflows.expressions.parser import KEYWORDS, sole_reference
 from orchestra.workflows.expressions.templates import compile_template, resolve_steps
-from orchestra.workflows.expressions.three_valued import static_truth
 from orchestra.workflows.model import DEFAULT_RETRY, AgentChoice, AgentNode, AnyNode
 from orchestra.workflows.program import (
     CalledWorkflow,

@@ -11,19 +11,17 @@ import msgspec
 
 from orchestra.workflows import model
 from orchestra.workflows.expressions.parser import (
+    MAX_PLAIN_LENGTH,
     CelMacro,
     CelName,
     CelSyntaxError,
     CelTree,
+    PlainPath,
     children,
     parse,
-    split_template,
-)
-from orchestra.workflows.expressions.plain_paths import (
-    MAX_PLAIN_LENGTH,
-    PlainPath,
     parse_plain_path,
     parse_plain_template,
+    split_template,
 )
 from orchestra.workflows.model import AnyNode
 

@@ -15,13 +15,22 @@ from typing import Any, NoReturn, TypeAlias
 import msgspec
 
 MAX_LENGTH = 1024
+
+
 MAX_MACROS = 12
+
+
 MAX_LEVELS = 48
 """Characters of one reference, macros inside macros, and levels of its tree, at most."""
 
+
 _RESERVED_WORDS = """as break const continue else false for function if import in let loop package namespace null return true var void while"""
+
+
 KEYWORDS = frozenset(re.findall(r"\w+", _RESERVED_WORDS))
 """Words of CEL that cannot be names."""
+
+
 MACROS = {"all": (2,), "exists": (2,), "exists_one": (2,), "map": (2, 3), "filter": (2,)}
 """With the number of their arguments."""
 
@@ -227,8 +236,14 @@ _TOKEN = re.compile(
   | (?P<end>\Z))""",
     re.VERBOSE | re.DOTALL,
 )
+
+
 _RAW_STRING = re.compile(r"[rR]('''|\"\"\"|'|\")(.*)\1", re.DOTALL)
+
+
 _ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-3][0-7]{2})|(.))", re.DOTALL)
+
+
 _ESCAPES = {
     "a": "\a",
     "b": "\b",
@@ -243,7 +258,11 @@ _ESCAPES = {
     "'": "'",
     "`": "`",
 }
+
+
 _RELATIONS = frozenset({"==", "!=", "<", "<=", ">", ">=", "in"})
+
+
 _OPERATOR_HINTS = {"and": "&&", "or": "||", "not": "!", "True": "true", "False": "false", "None": "null", "is": "=="}
 
 
@@ -557,3 +576,49 @@ def _find_closing_brace(text: str, start: int) -> int:
                 return match.start()
             depth -= 1
     return -1
+
+
+MAX_PLAIN_LENGTH = 80
+"""Characters of a plain path, at most: so few that none of the parser's limits is near."""
+
+
+_PATH = re.compile(r"([a-z][a-z0-9_]*)((?:\.[A-Za-z_]\w*|\[(?:0|[1-9]\d{0,8})\])*)", re.ASCII)
+
+
+_STEP = re.compile(r"\.(\w+)|\[(\d+)\]", re.ASCII)
+
+
+class PlainPath(msgspec.Struct, frozen=True, gc=False):
+    """A reference as a name and the fields and indices that are followed from there."""
+
+    root: str
+    steps: tuple[str | int, ...]
+    source: str
+    references: frozenset[str]
+    """The name alone."""
+
+
+def parse_plain_path(source: str) -> PlainPath | None:
+    """The path that the text of a reference is; None for another expression, and for a path that is longer than usual."""
+    return _parse_cached(source) if len(source) <= MAX_PLAIN_LENGTH else None
+
+
+@lru_cache(maxsize=8192)
+def parse_plain_template(text: str) -> PlainPath | None:
+    """The path that is all of a template, as in `${a.b}`; None for another template. Only for texts of at most `MAX_PLAIN_LENGTH`."""
+    return _parse(inside) if (inside := sole_reference(text)) is not None else None
+
+
+@lru_cache(maxsize=2048)
+def _parse_cached(source: str) -> PlainPath | None:
+    return _parse(source)
+
+
+def _parse(source: str) -> PlainPath | None:
+    if (match := _PATH.fullmatch(source)) is None:
+        return None
+    root, rest = match.groups()
+    if root in KEYWORDS:
+        return None
+    steps = tuple(name or int(index) for name, index in _STEP.findall(rest)) if rest else ()
+    return PlainPath(root, steps, source, frozenset((root,)))

@@ -8,7 +8,9 @@ mixed, and a comparison that can never hold is a fault.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeAlias
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any, TypeAlias
 
 from orchestra.core.suggestions import closest_match
 from orchestra.schema.json_schema import (
@@ -46,14 +48,27 @@ from orchestra.workflows.expressions.parser import (
 )
 
 BOOL: Schema = {"type": "boolean"}
+
+
 INT: Schema = {"type": "integer"}
+
+
 FLOAT: Schema = {"type": "number"}
+
+
 STR: Schema = {"type": "string"}
+
+
 TIME: Schema = {"x-cel": "a time", "type": "x-time"}
 """A timestamp or a duration: CEL computes with them, JSON has none."""
 
+
 _STRING_PREDICATES = {"contains": STR, "startsWith": STR, "endsWith": STR, "matches": STR}
+
+
 _CONVERSIONS = {"string": STR, "int": INT, "double": FLOAT, "bool": BOOL, "timestamp": TIME, "duration": TIME}
+
+
 _TIME_PARTS = (
     "FullYear",
     "Month",
@@ -66,8 +81,14 @@ _TIME_PARTS = (
     "Seconds",
     "Milliseconds",
 )
+
+
 _TIME_GETTERS = frozenset(f"get{part}" for part in _TIME_PARTS)
+
+
 FUNCTIONS = ("size", "has", "dyn", *_CONVERSIONS, *_STRING_PREDICATES, "all", "exists", "exists_one", "map", "filter")
+
+
 _FUNCTION_HINTS = {
     "len": "size(x)",
     "length": "size(x)",
@@ -118,6 +139,8 @@ _KIND_BY_PYTHON_TYPE = {
     tuple: "list",
     dict: "map",
 }
+
+
 _KIND_BY_JSON_TYPE = {
     "string": "str",
     "integer": "int",
@@ -128,7 +151,11 @@ _KIND_BY_JSON_TYPE = {
     "object": "map",
     "x-time": "time",
 }
+
+
 _SINGLE_KINDS = {"": frozenset({"any"})} | {name: frozenset({kind}) for name, kind in _KIND_BY_JSON_TYPE.items()}
+
+
 _COMPOSITE_KEYWORDS = frozenset({"$ref", "anyOf", "oneOf", "allOf", "enum", "const"})
 """Keywords beside `type` that say more of what a value may be."""
 
@@ -573,3 +600,63 @@ __all__ = [
     "paths_not_null",
     "value_kinds",
 ]
+
+
+TEXT_FORM_REASON = "it passes between nodes as a text, and texts compare and add otherwise"
+
+
+_FORMAT_NAMES = {
+    "date-time": "a date and time",
+    "time": "a time of day",
+    "duration": "a duration",
+    "decimal": "a decimal number",
+    "date": "a date",
+}
+
+
+_ORDER_OPERATORS = ("<", "<=", ">", ">=")
+
+
+_FORMAT_BY_TYPE: tuple[tuple[type, str], ...] = (
+    (datetime, "date-time"),
+    (date, "date"),
+    (time, "time"),
+    (timedelta, "duration"),
+    (Decimal, "decimal"),
+)
+
+
+def constant_format(value: Any) -> str:
+    """The format that a Python value is written in, where its text stands for something else; empty for another value."""
+    return next((name for kind, name in _FORMAT_BY_TYPE if isinstance(value, kind)), "")
+
+
+def misread_operand(op: str, left: Schema, right: Schema) -> str:
+    """What one of the operands is that an operator would take as a text; empty where it may."""
+    right = _element_type(right) if op == "in" else right
+    if op == "+":
+        return _text_meaning(left) if _text_meaning(right) else ""
+    a, b = _text_meaning(left, except_format="date"), _text_meaning(right, except_format="date")
+    if op in _ORDER_OPERATORS or op == "in":
+        return a or b
+    if a and b:
+        return a
+    number = _FORMAT_NAMES["decimal"]
+    return number if (a == number and _is_numeric(right)) or (b == number and _is_numeric(left)) else ""
+
+
+def _text_meaning(schema: Schema, except_format: str = "") -> str:
+    """What a text of this type stands for; empty where it is a text and no more."""
+    formats = (str(part.get("format")) for part in union_members(schema))
+    return next((_FORMAT_NAMES[one] for one in formats if one in _FORMAT_NAMES and one != except_format), "")
+
+
+def _is_numeric(schema: Schema) -> bool:
+    """Whether a value may be a number, which never equals a decimal number that is written as a text."""
+    return any(part.get("type") in ("integer", "number") for part in union_members(schema))
+
+
+def _element_type(schema: Schema) -> Schema:
+    """The type of a list's elements."""
+    found = element_type(schema) if all(part.get("type") == "array" for part in union_members(schema)) else ANY
+    return found if isinstance(found, dict) else ANY

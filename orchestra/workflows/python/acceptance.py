@@ -13,24 +13,16 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, overload
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias, overload
 
 from typing_extensions import TypeVar
 
-from orchestra.core.errors import InputError
-from orchestra.verification.check_expression import (
-    AllOf,
-    AnyOf,
-    CheckExpression,
-    CheckSyntaxError,
-    flatten,
-    parse_check,
-)
-from orchestra.verification.custom_checks import tool_reference
 from orchestra.verification.rederivation import MAX_SAMPLES
 from orchestra.workflows.model import VerifyNode
+from orchestra.workflows.python.calls import Step
+from orchestra.workflows.python.checks import AcceptThreshold, Check, CheckOperand, Checks, parse_accept
 from orchestra.workflows.python.pending import display_text, node_value
 from orchestra.workflows.python.placeholders import (
     Maybe,
@@ -40,88 +32,12 @@ from orchestra.workflows.python.placeholders import (
     rename_to_variable,
     template_with_type,
 )
-from orchestra.workflows.python.scopes import TracedNode, TraceScope, current_scope, require_scope, trace_error
-from orchestra.workflows.python.steps import Tool
-
-if TYPE_CHECKING:
-    from orchestra.workflows.python.steps import Step
+from orchestra.workflows.python.scopes import TracedNode, TraceScope, require_scope, trace_error
 
 T = TypeVar("T")
 
 _UNSET: Any = object()
 _AGENT_NAME = re.compile(r"[a-z][a-z0-9_]*")
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """Checks, all of which must pass: `quote & numbers`, `quote | entailment`, or `Check("tool(mine)")`. `|` wants one of two."""
-
-    names: tuple[str, ...]
-    steps: tuple[Step[..., Any], ...] = field(default=(), compare=False, repr=False)
-    """The agents and tools that were named by themselves, and not by their names."""
-
-    def __init__(self, *names: str, steps: tuple[Step[..., Any], ...] = ()) -> None:
-        object.__setattr__(self, "names", names)
-        object.__setattr__(self, "steps", steps)
-
-    def __and__(self, other: Checks) -> Check:
-        if not isinstance(other, Check | Tool):
-            return NotImplemented
-        more = to_check(other)
-        return Check(*dict.fromkeys((*self.names, *more.names)), steps=(*self.steps, *more.steps))
-
-    def __or__(self, other: Checks) -> Check:
-        if not isinstance(other, Check | Tool):
-            return NotImplemented
-        more = to_check(other)
-        return Check(str(flatten(AnyOf, [self._rule, more._rule])), steps=(*self.steps, *more.steps))
-
-    def __bool__(self) -> bool:
-        if current_scope() is not None:
-            raise check_truth_error(str(self))
-        return True
-
-    @property
-    def _rule(self) -> CheckExpression:
-        try:
-            return flatten(AllOf, [parse_check(name) for name in self.names])
-        except (CheckSyntaxError, IndexError) as error:
-            raise trace_error(
-                "W016", f"{self} is no check: {error}", hint='quote | entailment, or Check("quote")'
-            ) from None
-
-    def __str__(self) -> str:
-        return " & ".join(f"({name})" if "|" in name and len(self.names) > 1 else name for name in self.names)
-
-
-def check_truth_error(text: str) -> InputError:
-    """The error of a check that is asked for its truth: Python's `and` would drop it."""
-    other = "quote" if text == "numbers" else "numbers"
-    return trace_error(
-        "W005",
-        f"the check {text} has no truth value",
-        hint=f"{text} & {other} for both, {text} | {other} for one of two",
-        why="Python's and, or, not and if decide now, and leave out one of two checks",
-    )
-
-
-Checks: TypeAlias = Check | Tool[..., Any]
-"""What can be asked of a value: checks, or a tool of one's own that says whether it is right."""
-
-
-def to_check(asked: Checks) -> Check:
-    """What is asked, as a check."""
-    return asked if isinstance(asked, Check) else Check(tool_reference(asked.name), steps=(asked,))
-
-
-def card_checks(given: Any) -> tuple[Any, tuple[Step[..., Any], ...]]:
-    """Checks of a card as they are written, and the agents and tools in them; what is none is left for the card to refuse."""
-    asked = [given] if isinstance(given, Check | Tool) else given
-    if isinstance(asked, str) or not isinstance(asked, Iterable):
-        return given, ()
-    found = [to_check(one) if isinstance(one, Check | Tool) else one for one in asked]
-    names = [name for one in found for name in (one.names if isinstance(one, Check) else (one,))]
-    return tuple(names), tuple(step for one in found if isinstance(one, Check) for step in one.steps)
 
 
 class AgentCheck(Check):
@@ -154,9 +70,6 @@ class AbstainAction:
     name: Literal["abstain"] = "abstain"
 
 
-AcceptThreshold: TypeAlias = float | Literal["certified"]
-"""How sure is sure enough: a score in [0, 1], or what a certificate says."""
-
 quote: Final = Check("quote")
 """Every `Quote` stands word for word in the evidence."""
 support: Final = Check("support")
@@ -171,7 +84,7 @@ entailment: Final = AgentCheck("entailment")
 """The evidence supports what is said, as a small verifier model judges; `entailment(judge)` names another agent."""
 ScoreMode: TypeAlias = Literal["combined"]
 """How the scores of the checks become one: the lowest where nothing is said, or as the agent's combination has it."""
-certified: Final = "certified"
+
 combined: Final = "combined"
 retry: Final = RecoveryAction("retry")
 """Another attempt, told why the last one was not accepted."""
@@ -292,7 +205,7 @@ def _producing_node(value: Any, scope: TraceScope, word: str) -> TracedNode:
 
 
 def _require_checks(checks: object) -> Check:
-    if isinstance(checks, Check | Tool) and (found := to_check(checks)).names:
+    if isinstance(checks, CheckOperand) and (found := checks.as_check()).names:
         return found
     hint = (
         "@tool(effect='pure') makes one of a function"
@@ -309,15 +222,6 @@ def _acceptance_fields(checks: Check, against: object, accept: AcceptThreshold |
     if accept is not None:
         clause["accept"] = parse_accept(accept)
     return clause
-
-
-def parse_accept(accept: AcceptThreshold) -> AcceptThreshold:
-    """From which score on something is accepted, as a workflow has it. Raises `InputError` W016 for what is no score."""
-    if accept == certified:
-        return certified
-    if not isinstance(accept, int | float) or not 0 <= accept <= 1:
-        raise trace_error("W016", f"accept={accept!r} is no score", hint="accept=0.8, from 0 to 1, or accept=certified")
-    return float(accept)
 
 
 def _require_actions(otherwise: Sequence[RecoveryAction | AbstainAction]) -> Sequence[RecoveryAction | AbstainAction]:

@@ -12,9 +12,15 @@ from typing_extensions import TypeVar
 
 from orchestra.schema.json_schema import TYPE_NAMES
 from orchestra.schema.types import Schema
-from orchestra.workflows.expressions.coverage import covers, negate, parse_conditions, presence_test
+from orchestra.workflows.expressions.condition_analysis import covers, negate, parse_conditions, presence_test
 from orchestra.workflows.model import FirstOfNode
-from orchestra.workflows.python.conditions import reject_effects, require_boolean
+from orchestra.workflows.python.conditions import (
+    always_present,
+    guards_hold,
+    presence_of,
+    reject_effects,
+    require_boolean,
+)
 from orchestra.workflows.python.pending import (
     PRECEDENCE,
     PendingExpression,
@@ -33,7 +39,6 @@ from orchestra.workflows.python.placeholders import (
     rename_to_variable,
     template_with_type,
 )
-from orchestra.workflows.python.presence import always_present, guards_hold, presence_of
 from orchestra.workflows.python.scopes import (
     NodeGuard,
     NodePresence,

@@ -20,6 +20,12 @@ from orchestra.core.errors import InputError, SourceLocation
 from orchestra.workflows.python.suggestions import Position, TryBlock, rewrite, swallowing_blocks, to_comprehension
 
 
+class UnknownValue:
+    """Base class of values that are not known while a workflow function is traced."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class CodeLocation:
     """An instruction of a code object: what a frame is doing, kept without the frame. `offset` is in bytes, -1 for none."""
@@ -126,9 +132,7 @@ def function_error(name: str, error: Exception, file: str) -> InputError:
 
 def _exception_text(error: Exception) -> str:
     """What an exception says; a value that is not known yet by what it stands for, since it has no text."""
-    from orchestra.workflows.python.placeholders import Placeholder
-
-    if any(isinstance(one, Placeholder) for one in error.args):
+    if any(issubclass(type(part), UnknownValue) for part in error.args):
         return ", ".join(map(repr, error.args))
     return str(error)
 

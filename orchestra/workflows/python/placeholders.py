@@ -15,8 +15,7 @@ from typing_extensions import TypeVar
 from orchestra.schema.json_schema import TYPE_NAMES, allowed_values, object_type
 from orchestra.schema.types import Schema, bundle_definitions, field_type, item_type, resolve, union_members
 from orchestra.workflows.expressions.parser import KEYWORDS, escape_references, to_cel_literal
-from orchestra.workflows.expressions.temporal import TEXT_FORM_REASON, constant_format, misread_operand
-from orchestra.workflows.expressions.type_checker import value_kinds
+from orchestra.workflows.expressions.type_checker import TEXT_FORM_REASON, constant_format, misread_operand, value_kinds
 from orchestra.workflows.python import errors
 from orchestra.workflows.python.pending import (
     ATOM_PRECEDENCE,
@@ -49,7 +48,7 @@ _TOOL = "do it in a @tool(effect='pure')"
 R = TypeVar("R", covariant=True)
 
 
-class Placeholder:
+class Placeholder(errors.UnknownValue):
     """Stands for a value that is known when the workflow runs."""
 
     __slots__ = ("_expression",)

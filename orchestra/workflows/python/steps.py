@@ -44,6 +44,7 @@ from orchestra.schema.types import Schema, subschema
 from orchestra.workflows.model import AgentNode, Budget, CallNode, Defaults, Graph, Node, ToolNode
 from orchestra.workflows.python import errors
 from orchestra.workflows.python.calls import NodeOptions, Step
+from orchestra.workflows.python.checks import AcceptThreshold, Check, CheckOperand, Checks, card_checks, parse_accept
 from orchestra.workflows.python.errors import CodeLocation
 from orchestra.workflows.python.pending import ATOM_PRECEDENCE, PendingExpression, display_text, type_mismatch
 from orchestra.workflows.python.placeholders import Maybe, Placeholder, contains_placeholder, template_with_type
@@ -75,7 +76,6 @@ from orchestra.workflows.python.signatures import (
 if TYPE_CHECKING:
     from orchestra.agents.card import Card
     from orchestra.agents.card_file import SamplingParameters, ToolLimits
-    from orchestra.workflows.python.acceptance import AcceptThreshold, Check, Checks
 
 __all__ = [
     "Agent",
@@ -197,7 +197,7 @@ class Agent(Step[P, R]):
         return self.prompt, self.folder, self.settings, self.description
 
 
-class Tool(Step[P, R]):
+class Tool(Step[P, R], CheckOperand):
     """Registered Python with a declared effect."""
 
     kind: ClassVar[str] = "tool"
@@ -234,18 +234,11 @@ class Tool(Step[P, R]):
             return cast(R, self.function(*args, **kwargs))  # a tool is plain code: outside of a workflow it simply runs
         return super().__call__(*args, **kwargs)
 
-    def __and__(self, other: Checks) -> Check:
-        """With other checks, all of which must pass: a tool that says whether a value is right is a check
-        (`orchestra.verification.custom_checks`)."""
-        from orchestra.workflows.python.acceptance import to_check
+    def as_check(self) -> Check:
+        """Returns the check that runs this tool (`orchestra.verification.custom_checks`)."""
+        from orchestra.verification.custom_checks import tool_reference
 
-        return to_check(self) & other
-
-    def __or__(self, other: Checks) -> Check:
-        """With other checks, one of which must pass."""
-        from orchestra.workflows.python.acceptance import to_check
-
-        return to_check(self) | other
+        return Check(tool_reference(self.name), steps=(self,))
 
     def is_same(self, other: Step[..., Any]) -> bool:
         """Whether another one is the same function under the same name."""
@@ -457,8 +450,6 @@ def agent(name: Any = None, input: Any = None, output: Any = None, /, **card: An
                 made.declared_callees = (*made.declared_callees, *(one for one in given if isinstance(one, Step)))
                 settings[key] = tuple(one.name if isinstance(one, Step) else one for one in given)
         if "checks" in settings:
-            from orchestra.workflows.python.acceptance import card_checks
-
             settings["checks"], steps = card_checks(settings["checks"])
             made.declared_callees = (*made.declared_callees, *steps)
         made.settings = settings
@@ -562,8 +553,6 @@ def workflow(
         made: Workflow[..., Any] = Workflow(called, signature, first_paragraph(function))
         made.function, made.budget, made.label, made.defaults = function, budget, label, defaults
         if accept is not None:
-            from orchestra.workflows.python.acceptance import parse_accept
-
             made.accept = parse_accept(accept)
         return made
 

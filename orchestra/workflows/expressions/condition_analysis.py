@@ -1,23 +1,12 @@
-"""Covering: whether one arm of a `first_of` is there whatever happens, because the last one runs where no earlier one does.
-
-Two forms say so. The last arm's condition is the contrary of an earlier one's, as an `else` is of its `if`:
-
-    refused: {tool: refuse, when: "${input.n > 3}"}
-    paid: {tool: pay, when: "${!(input.n > 3)}"}
-    done: {first_of: ["${refused}", "${paid}"]}
-
-Or it asks whether an earlier one is there, which a choice with a sure last arm can tell:
-
-    has_short: {first_of: ["${size([short]) > 0}", false]}
-    long: {agent: writer, when: "${!has_short}"}
-    text: {first_of: ["${short}", "${long}"]}
-"""
+"""Static analysis of conditions: which conditions cover all cases, and which are always true or false."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from orchestra.schema.json_schema import Schema, field_type
 from orchestra.workflows.expressions.parser import (
     CelBinary,
     CelCall,
@@ -25,16 +14,20 @@ from orchestra.workflows.expressions.parser import (
     CelLiteral,
     CelLogic,
     CelName,
+    CelSelect,
     CelSyntaxError,
     CelTree,
     CelUnary,
     parse,
     sole_reference,
 )
+from orchestra.workflows.expressions.type_checker import FieldPath, path_of
 from orchestra.workflows.python.printer import without_positions
 
 Conditions: TypeAlias = tuple[CelTree, ...]
 """All of them must hold, in written order."""
+
+
 Arm: TypeAlias = tuple[frozenset[str], Conditions | None]
 """The names that an arm reads, and the conditions under which all of them are there, failures apart; None where that is not known."""
 
@@ -153,3 +146,105 @@ def _split_conjunction(tree: CelTree) -> Conditions:
             return _split_conjunction(of)
         case _:
             return (tree,)
+
+
+Range = tuple[float, float]
+
+
+def static_truth(text: str, types: Mapping[str, Schema]) -> bool | None:
+    """The value that a condition, written as `${...}`, has in every run; None where it may have either."""
+    if (inside := sole_reference(text)) is None:
+        return None
+    try:
+        return _truth(parse(inside), types)
+    except CelSyntaxError:
+        return None
+
+
+def _truth(tree: CelTree, types: Mapping[str, Schema]) -> bool | None:
+    match tree:
+        case CelLiteral(bool(value)):
+            return value
+        case CelUnary("!", of):
+            inner = _truth(of, types)
+            return None if inner is None else not inner
+        case CelLogic(op, items):
+            ends = op == "||"
+            known = [_truth(item, types) for item in items]
+            if ends in known or (not ends and _is_contradiction(items)):
+                return ends
+            return None if None in known else not ends
+        case CelBinary(op, left, right):
+            return _compare_ranges(op, left, right, types)
+        case _:
+            return None
+
+
+def _is_contradiction(items: tuple[CelTree, ...]) -> bool:
+    """Whether a conjunction wants a path to equal two different literals, or to equal one and not to."""
+    wanted: dict[FieldPath, object] = {}
+    refused: set[tuple[FieldPath, str]] = set()
+    for item in items:
+        match item:
+            case CelBinary("==" | "!=" as op, left, CelLiteral(value)) | CelBinary(
+                "==" | "!=" as op, CelLiteral(value), left
+            ) if path := path_of(left):
+                if op == "!=":
+                    refused.add((path, repr(value)))
+                elif path in wanted and repr(wanted[path]) != repr(value):
+                    return True
+                else:
+                    wanted[path] = value
+            case _:
+                pass
+    return any((path, repr(value)) in refused for path, value in wanted.items())
+
+
+def _compare_ranges(op: str, left: CelTree, right: CelTree, types: Mapping[str, Schema]) -> bool | None:
+    if (path := path_of(left)) is not None and path == path_of(right):
+        return {"==": True, "!=": False, "<": False, ">": False, "<=": True, ">=": True}.get(op)
+    first, second = _range_of(left, types), _range_of(right, types)
+    if first is None or second is None:
+        return None
+    (low, high), (least, most) = first, second
+    match op:
+        case "<" | ">=":
+            below = True if high < least else False if low >= most else None
+            return below if op == "<" or below is None else not below
+        case ">" | "<=":
+            above = True if low > most else False if high <= least else None
+            return above if op == ">" or above is None else not above
+        case "==" | "!=" if high < least or low > most:
+            return op == "!="
+        case _:
+            return None
+
+
+def _range_of(tree: CelTree, types: Mapping[str, Schema]) -> Range | None:
+    """The numbers that a tree may give; None where it gives none, or any."""
+    match tree:
+        case CelLiteral(int(value) | float(value)) if not isinstance(value, bool):
+            return value, value
+        case CelCall("size", of, args):
+            schema = _type_of(of if of is not None else args[0], types) if of is not None or args else {}
+            return max(schema.get("minItems", 0), schema.get("minLength", 0)), min(
+                schema.get("maxItems", math.inf), schema.get("maxLength", math.inf)
+            )
+        case CelName() | CelSelect():
+            schema = _type_of(tree, types)
+            if schema.get("type") not in ("integer", "number") or not schema.keys() & {"minimum", "maximum"}:
+                return None
+            return schema.get("minimum", -math.inf), schema.get("maximum", math.inf)
+        case _:
+            return None
+
+
+def _type_of(tree: CelTree, types: Mapping[str, Schema]) -> Schema:
+    match tree:
+        case CelName(name):
+            return types.get(name, {})
+        case CelSelect(of, name):
+            found = field_type(_type_of(of, types), name)
+            return found if isinstance(found, dict) else {}
+        case _:
+            return {}
