@@ -1,12 +1,14 @@
-"""Acceptance in Python: which checks a value must pass, against what, and what happens to one that does not.
+"""Acceptance in Python: the checks of a value, the evidence, and the action if a check refuses it.
 
     reading = accepted(reader(question=question, context=page.text), checks=quote & numbers, against=page.text)
     reading = accepted(reader(...), checks=quote, against=page.text, otherwise=[retry, abstain])
-    reading = accepted(reader(...), checks=quote & short_enough)      # a tool of one's own
+    reading = accepted(reader(...), checks=quote & short_enough)      # a custom tool
 
-The clause belongs to the node that produces the value. A value that is not accepted is withheld, and so is what uses it: typed
-plainly, as in the first line. Who writes `abstain` says that the rest shall go on without it, so the second line gives a
-`Maybe` value: `first_of` takes it, and in a `map_` body it makes the list a `list[Maybe[...]]`, for `values`.
+The checks belong to the node that produces the value. A refused value is withheld, and so are the nodes that use it;
+the type stays
+plain, as in the first line. With `abstain` the rest of the workflow continues without the value, so the second line
+returns a
+`Maybe`: `first_of` takes it, and in a `map_` body it makes the list a `list[Maybe[...]]`, for `values`.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ _AGENT_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 class AgentCheck(Check):
-    """A check that an agent makes; called with an agent, that one does."""
+    """A model check. A call with an agent sets the agent that judges."""
 
     __slots__ = ()
 
@@ -58,51 +60,56 @@ def _check_by(check: str, agent: Step[..., Any] | str) -> Check:
 
 @dataclass(frozen=True, slots=True)
 class RecoveryAction:
-    """What can be done about a value that is not accepted: to have another one in its place, or less of it."""
+    """An action on a refused value that replaces it or keeps a part of it."""
 
     name: Literal["retry", "escalate", "ask", "back_off"]
 
 
 @dataclass(frozen=True, slots=True)
 class AbstainAction:
-    """What can be done about a value that is not accepted: go on without it."""
+    """The action on a refused value that continues without it."""
 
     name: Literal["abstain"] = "abstain"
 
 
 quote: Final = Check("quote")
-"""Every `Quote` stands word for word in the evidence."""
+"""Every `Quote` occurs literally in the evidence."""
 support: Final = Check("support")
-"""Most words of each answer stand in the quotes beside it."""
+"""Most words of each answer occur in the quotes next to it."""
 numbers: Final = Check("numbers")
-"""Every number stands in the evidence, or is the value of an expression over numbers that do."""
+"""Every number occurs in the evidence, or is the value of an expression over such numbers."""
 recompute: Final = Check("recompute")
-"""Every expression has the value that it states."""
+"""Every expression has the value that is stated for it."""
 format_: Final = Check("format")
-"""Accounts and cards have their check digits, codes of countries, currencies and languages are in their lists, and dates exist."""
+"""Account and card numbers have valid check digits; codes of countries, currencies and languages are listed; dates
+exist.
+"""
 entailment: Final = AgentCheck("entailment")
-"""The evidence supports what is said, as a small verifier model judges; `entailment(judge)` names another agent."""
+"""A small verifier model finds that the evidence supports the claims; `entailment(judge)` names another agent."""
 ScoreMode: TypeAlias = Literal["combined"]
-"""How the scores of the checks become one: the lowest where nothing is said, or as the agent's combination has it."""
+"""How the scores of the checks are combined: the minimum by default, or the agent's fitted combination."""
 
 combined: Final = "combined"
 retry: Final = RecoveryAction("retry")
-"""Another attempt, told why the last one was not accepted."""
+"""Makes another attempt, with the reason of the refusal."""
 escalate: Final = RecoveryAction("escalate")
-"""An attempt by the fleet's larger model; by each of them in turn where it has several."""
+"""Makes an attempt with the fleet's larger model; with each of them in turn if there are several."""
 back_off: Final = RecoveryAction("back_off")
-"""The parts of the value that `entailment` does not pass are taken out of it, and the rest is accepted."""
+"""Removes the parts that `entailment` does not pass, and accepts the remaining value."""
 abstain: Final = AbstainAction()
-"""The value is withheld, and the rest goes on without it."""
+"""Withholds the value and continues without it."""
 
 
 def rederive(agent: Step[..., Any] | str, /) -> Check:
-    """Another agent, which has not seen the value, comes to the same from the same inputs."""
+    """Another agent, which has not seen the value, derives the same value from the same inputs."""
     return _check_by("rederive", agent)
 
 
 def agree(samples: int = 5, /) -> Check:
-    """Most of so many samples of the agent itself, 2 to 16, say the same. It lifts what other checks leave open, not what they deny."""
+    """Most of the samples of the agent itself, 2 to 16, agree. The check can resolve an `unknown` of other checks, not
+    a
+    refusal.
+    """
     if isinstance(samples, bool) or not isinstance(samples, int) or not 2 <= samples <= MAX_SAMPLES:
         raise trace_error(
             "W016", f"agree({samples!r}) is no number of samples from 2 to {MAX_SAMPLES}", hint="agree(5)"
@@ -142,12 +149,18 @@ def accepted(
     accept: AcceptThreshold | None = None,
     otherwise: Sequence[RecoveryAction | AbstainAction] = (),
 ) -> Any:
-    """The value of a call, once checks accept it; the clause of the node that produces it.
+    """Returns the value of a call after its checks accept it. The checks are set on the node of that call.
 
-    `against` is the evidence, known or not; without it the card's own. `accept` is a score (0.5 where neither this nor the
-    card says another), or `certified`; it is compared with the lowest score of the checks, or with what the agent's combination
-    makes of them where `score` is `combined`. `otherwise` says, in order, what happens to a value that is not accepted.
-    Raises `InputError` W016 for what is not the result of one call.
+    Args:
+        value: The result of one call.
+        checks: The checks that it must pass.
+        against: The evidence, a constant or a value of the workflow; by default that of the card.
+        score: `combined` to use the agent's fitted combination of the scores; by default the minimum.
+        accept: The score from which it is accepted, or `certified`; by default that of the card, or 0.5.
+        otherwise: The actions on a refused value, in order.
+
+    Raises:
+        InputError: W016 for a value that is not the result of one call.
     """
     scope = require_scope("accepted")
     node = _producing_node(value, scope, "accepted")
@@ -167,7 +180,7 @@ def accepted(
 
 
 def _producing_node(value: Any, scope: TraceScope, word: str) -> TracedNode:
-    """The node whose whole value it is."""
+    """Returns the node whose complete value it is."""
     if type(value) is Maybe:
         text = display_text(value._expression)
         inside = "map_(lambda item: accepted(...), items)" if value._is_list else "when(condition, accepted(...))"
@@ -276,8 +289,11 @@ def verify(
     accept: AcceptThreshold | None = None,
     otherwise: Sequence[RecoveryAction | AbstainAction] = (),
 ) -> Any:
-    """A finished value, made of several, once checks accept it; a node of its own. What it cannot accept it withholds, or, where
-    `otherwise` says `back_off`, the parts of it that the evidence does not bear out."""
+    """Checks a finished value that consists of several outputs, in a node of its own.
+
+    A refused value is withheld. With `back_off` in `otherwise`, only the parts that the evidence does not support are
+    withheld.
+    """
     scope = require_scope("verify")
     if not contains_placeholder(value):
         raise trace_error(

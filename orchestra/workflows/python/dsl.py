@@ -1,4 +1,6 @@
-"""Words of the workflow language in Python. Each describes a part of the graph, and is typed as the value that it will have."""
+"""The functions of the workflow language in Python. Each adds to the graph, and is typed as the value that it will
+have.
+"""
 
 from __future__ import annotations
 
@@ -61,9 +63,10 @@ T = TypeVar("T")
 
 
 def build(model: Callable[P, T], /, *args: P.args, **fields: P.kwargs) -> T:
-    """A pydantic model, dataclass or typed dict made of values that are not known yet; checked as its constructor is.
+    """Builds a pydantic model, dataclass or typed dict from values that are not known yet, checked like its
+    constructor.
 
-    Raises `InputError` W010 for fields that do not fit together, W011 for one of another type.
+    Raises `InputError` W010 for missing or unknown fields, W011 for a value of another type.
     """
     if not contains_placeholder(dict(fields)) and not contains_placeholder(args):
         return model(*args, **fields)
@@ -121,7 +124,9 @@ _STR: Schema = {"type": "string"}
 
 
 class AskAction(RecoveryAction):
-    """To ask a person: as it stands, in `otherwise`, about a value that is not accepted; called with a question, as a node of its own."""
+    """The action `ask` in `otherwise`: a person replaces a refused value. A call with a question is a node of its
+    own.
+    """
 
     __slots__ = ()
 
@@ -152,21 +157,23 @@ class AskAction(RecoveryAction):
             after: Sequence[object] = (),
         ) -> T: ...
         def __call__(self, question: str, /, **clauses: Any) -> Any:
-            """What a person answers: a text, one of the options, or a value of the type that `returns` says."""
+            """Returns the answer of a person: a text, one of the options, or a value of the type `returns`."""
             raise NotImplementedError
     else:
 
         def __call__(self, *question, **clauses):
-            """What a person answers: a text, one of the options, or a value of the type that `returns` says.
+            """Returns the answer of a person: a text, one of the options, or a value of the type `returns`.
 
                 answer = ask("Refund " + as_text(amount) + "?", options=["yes", "no"])
 
-            `options` are the texts to choose from; `returns=Literal["yes", "no"]` gives the same ones, typed as such for checkers.
-            `fallback` is the value where nobody answers: where a person declines, or `timeout` seconds have passed. `retry` and `after`
-            are as for other calls.
+            `options` are the possible texts; `returns=Literal["yes", "no"]` has the same effect and a precise type.
+            `fallback` is the value if the
+            person declines or `timeout` seconds have passed. `retry` and `after` are the same as for other calls.
 
-            Raises `InputError`: W001 outside of a workflow, W010 for arguments that are none, W011 for a question that is no text, W016
-            for a clause that is not one, W018 for a type that cannot be written.
+            Raises:
+                InputError: W001 outside of a workflow, W010 for wrong arguments, W011 for a question that is not a
+                text, W016 for a wrong
+                    option, W018 for a type that the language does not have.
             """
             scope = require_scope("ask(...)")
             if len(question) != 1:
@@ -202,7 +209,7 @@ class AskAction(RecoveryAction):
 
 
 def _parse_options(given: Any) -> tuple[str, ...]:
-    """The texts to choose from. Raises `InputError` W016 for what is no list of texts that are known now."""
+    """Returns the options. Raises `InputError` W016 for anything but a list of constant texts."""
     if contains_placeholder(given):
         raise trace_error(
             "W016",
@@ -221,8 +228,10 @@ def _parse_options(given: Any) -> tuple[str, ...]:
 
 
 ask: Final = AskAction("ask")
-"""A person is asked: in `otherwise` shown the value that was not accepted, for the right one; called, a question. The run waits for the
-answer, for days and at no cost."""
+"""Asks a person. In `otherwise` the person sees the refused value and enters the right one; a call asks a question. The
+run waits for
+the answer without any cost, also for days.
+"""
 
 
 A = TypeVar("A")
@@ -241,13 +250,15 @@ _LABEL_SCHEMA: Schema = {"anyOf": [{"type": "string"}, {"type": "boolean"}, {"ty
 
 
 class AgentBy(Agent[P, A]):
-    """One agent of several. Called in a workflow function it gives what the chosen one will give."""
+    """A choice of one agent among several. A call in a workflow function returns the value of the chosen agent."""
 
     choice: AgentChoice
     agents: tuple[Agent[..., Any], ...]
 
     def _argument_templates(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments as templates, which each of the agents must take. Raises `InputError` W010 or W011 for one that does not."""
+        """Returns the arguments as templates. Raises `InputError` W010 or W011 if one of the agents does not take
+        them.
+        """
         expression = [agent._argument_templates(agent._bind_arguments((), given)) for agent in self.agents]
         return expression[0]
 
@@ -264,11 +275,17 @@ class AgentBy(Agent[P, A]):
 
 
 def agent_by(by: object, of: Mapping[K, Agent[P, A]], /, *, otherwise: Agent[P, B] | None = None) -> Agent[P, A | B]:
-    """The agent that a label chooses: `of` has them by label, `otherwise` is the one for all other labels.
+    """Chooses an agent by a label.
 
-    `by` is a text, a choice of texts or a bool of the workflow. All agents take the same inputs. Without `otherwise` each label that
-    `by` may have needs an agent. Raises `InputError` W008 for a label that never comes, W011 for what is no label, W016 for a label
-    without an agent, or for what is no agent.
+    Args:
+        by: A text, a choice of texts or a bool of the workflow.
+        of: The agents by label. All agents take the same inputs.
+        otherwise: The agent for all other labels. Without it each possible label needs an agent.
+
+    Raises:
+        InputError: W008 for an impossible label, W011 if `by` is not a label, W016 for a label without an agent, or for
+        something
+            that is not an agent.
     """
     scope = require_scope("agent_by")
     stated, found = template_with_type(by)
@@ -298,7 +315,7 @@ def agent_by(by: object, of: Mapping[K, Agent[P, A]], /, *, otherwise: Agent[P, 
 
 
 def _check_labels(choice: AgentChoice, schema: Schema, text: str) -> None:
-    """Refuses labels that never come, and those that come and have no agent."""
+    """Refuses impossible labels, and possible labels without an agent."""
     if "x-unknown" in schema:
         return
     known, any_text, _ = agent_choice.label_values(schema)

@@ -62,14 +62,25 @@ def map_(
     concurrency: int | None = None,
     at_least: int | Literal["all"] | None = None,
 ) -> list[U]:
-    """What a body gives for each element, in parallel, in the same order.
+    """Returns what a body gives for each element. Elements run in parallel; the order is kept.
 
-    A body with one call is a node under `each`; with several, a block of nodes; with none, an expression. An element that
-    fails is left out (`Result.left_out` has it). Where elements may be withheld or skipped, the result is a `list[Maybe[U]]`,
-    and `values` gives the list of those that are there. `limit` is the number of elements at most (10,000 at most),
-    `concurrency` how many run at once. `at_least="all"`, or a number, is how many must have a value: as soon as that cannot be met the
-    list fails (E034), and what still runs of it is cancelled.
-    Raises `InputError` (W-codes) for mistakes.
+    A body with one call is a node under `each`; with several calls a block; without calls an expression. A failed
+    element is left out
+    (`Result.left_out` lists it). If elements may be withheld or skipped, the result is a `list[Maybe[U]]`, and `values`
+    returns
+    the elements that exist.
+
+    Args:
+        body: The function of one element.
+        items: The list.
+        limit: The maximum number of elements, at most 10,000.
+        concurrency: How many elements run at once.
+        at_least: `"all"`, or the number of elements that must have a value. Once that is impossible the list fails
+        (E034), and its
+            running elements are cancelled.
+
+    Raises:
+        InputError: W-codes for errors in the body.
     """
     scope, given = require_scope("map_"), _require_list("map_", items)
     for word, number in (
@@ -136,7 +147,7 @@ def _require_list(word: str, items: Any) -> PendingExpression:
 
 
 def _trace_body(body: Callable[..., Any], given: PendingExpression, scope: TraceScope) -> tuple[str, TraceScope, Any]:
-    """The name of the element, the scope of the body, and what it gave."""
+    """Returns the name of the element, the scope of the body, and its result."""
     parameters = [*inspect.signature(body).parameters.values()]
     required = [
         one
@@ -163,7 +174,7 @@ def _source_file(body: Any) -> str:
 
 
 def _map_expression(given: PendingExpression, made: PendingExpression, name: str) -> PendingExpression:
-    """A body without nodes: `items.map(item, ...)`."""
+    """Returns the expression of a body without nodes: `items.map(item, ...)`."""
     outer = frozenset(read for read in made.reads if read.name != name)
     inner = replace(made, reads=outer, scope=given.scope, node=None)
     cel = f"{given.bracketed(ATOM_PRECEDENCE)}.map({name}, {made.cel})"
@@ -173,7 +184,7 @@ def _map_expression(given: PendingExpression, made: PendingExpression, name: str
 def _add_each_node(
     scope: TraceScope, inner: TraceScope, expression: PendingExpression, text: Any, schema: Schema, each: dict[str, Any]
 ) -> TracedNode:
-    """The node that runs a body for each element: the body's only node, or a block of its nodes."""
+    """Adds the node that runs a body for each element: the body's only node, or a block."""
     only = inner.nodes[0]
     if len(inner.nodes) > 1 or expression.cel != only.name or not _can_inline(scope, only, each["as_"]):
         block = NodeBlock(nodes={draft.name: draft.freeze() for draft in inner.nodes}, output=text)
@@ -189,13 +200,17 @@ def _add_each_node(
 
 
 def _can_inline(scope: TraceScope, only: TracedNode, element: str) -> bool:
-    """Whether a node keeps its meaning outside of its body: a condition that reads no element is asked once under `each`."""
+    """Whether a node has the same meaning outside of its body. A condition that does not read the element is evaluated
+    once under `each`.
+    """
     own = only.guards[len(only.guards) - only.own_guard_count :]
     return not own or (not scope.guards and all(any(read.name == element for read in guard.reads) for guard in own))
 
 
 def filter_(test: Callable[[T], bool], items: Sequence[T], /) -> list[T]:
-    """The elements for which a condition holds. Its body calls nothing. Raises `InputError` (W-codes) for mistakes."""
+    """Returns the elements for which a condition holds. The condition calls nothing. Raises `InputError` (W-codes) for
+    errors.
+    """
     scope, given = require_scope("filter_"), _require_list("filter_", items)
     name, inner, result = _trace_body(test, given, scope)
     if inner.nodes:
@@ -224,7 +239,7 @@ def values(items: Sequence[T], /) -> list[T]: ...
 
 
 def values(items: Any, /) -> Any:
-    """Of a list whose elements may be missing, those that are there, in the same order."""
+    """Returns the elements that exist, in the same order, of a list whose elements may be missing."""
     if type(items) is Maybe and items._is_list:
         return rename_to_variable(items._expression)
     if type(items) is not Placeholder and contains_placeholder(items):
@@ -242,10 +257,11 @@ def loop(body: Callable[[T | None, int], T], /, *, at_most: int, until: Callable
 
 
 def loop(body: Any = None, /, *, at_most: Any = None, until: Any = None) -> Any:
-    """What the last turn of a body gives. The body gets what the turn before gave, None in the first, and the turn's number if it asks.
+    """Repeats a body and returns the value of the last turn. The body gets the previous value (None at first) and
+    optionally the turn number.
 
-    `until` is asked after every turn; after `at_most` turns (100 at most) the last one's value stands, whatever it says.
-    Raises `InputError` (W-codes) for mistakes.
+    `until` is evaluated after every turn. After `at_most` turns (100 at most) the loop ends. Raises `InputError`
+    (W-codes) for errors.
     """
     scope = require_scope("loop")
     if not callable(body) or not callable(until) or at_most is None:

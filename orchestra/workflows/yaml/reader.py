@@ -1,4 +1,4 @@
-"""Workflow files, read: YAML to the frozen graph, every fault with its place and what to write instead."""
+"""Reads workflow files: YAML to the frozen graph. Errors have their location and a hint."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ MAX_NODES = 10_000
 
 
 MAX_EDGES = 100_000
-"""Of a workflow, those of its bodies included, at most (RELIABILITY, hostile input)."""
+"""Limits of a workflow, bodies included (RELIABILITY, hostile input)."""
 
 
 MAX_ERRORS = 50
-"""Faults of one workflow that are told at once, at most."""
+"""The maximum number of reported errors of one workflow."""
 
 
 _NODE_MODELS: Mapping[str, type[model_module.Node]] = {
@@ -47,7 +47,7 @@ _BODY_MODELS: Mapping[str, type[BaseModel]] = {"loop": model_module.LoopBlock, "
 
 
 _LIST_KEYS = ("after", "checks", "otherwise", "agents", "tools", "workflows", "options", "hearsay")
-"""Keys whose value is a list; one element may stand by itself."""
+"""Keys whose value is a list. A single element may be written without brackets."""
 
 
 _PLAIN_KEYS = frozenset({"agent", "tool", "with", "when", "timeout"})
@@ -60,7 +60,7 @@ _EMPTY_HINTS = {
     "fallback": "fallback: ${null} for null, or leave it out",
     "checks": "leave it out; then the checks of the agent's card apply",
 }
-"""Keys without a value, and what to write."""
+"""Hints for keys without a value."""
 
 
 _REQUIRED_KEYS = {
@@ -97,30 +97,30 @@ _FOREIGN_KEYS = {
     "retries": "retry: 3",
     "default": "fallback: value",
 }
-"""What other languages call it, and what it is here."""
+"""Keys of other languages, with the key of this one."""
 
 
 @dataclass(frozen=True)
 class SourcePlaces:
-    """Where the parts of a workflow stand in its file."""
+    """The locations of the parts of a workflow in its file."""
 
     marked: YamlDocument
 
     def place_of(self, *path: str | int, key: bool = False) -> SourceLocation:
-        """The place of what is at a path such as `("nodes", "a", "with", "text")`, or of its nearest ancestor."""
+        """Returns the location of a path such as `("nodes", "a", "with", "text")`, or of its nearest ancestor."""
         return self.marked.location(path, key=key)
 
 
 @dataclass(frozen=True)
 class WorkflowSource:
-    """A workflow with the places of its parts."""
+    """A workflow with the locations of its parts."""
 
     graph: Graph
     places: SourcePlaces
 
 
 def read(text: str | bytes, file: str) -> WorkflowSource:
-    """The workflow of a file's text. Raises `InputError`, or `InputErrors` with its faults (L001 to L013, L100 to L106)."""
+    """Reads a workflow. Raises `InputError`, or `InputErrors` with all errors (L001 to L013, L100 to L106)."""
     marked = load_yaml(text, file)
     if not isinstance(marked.value, dict):
         raise InputError(
@@ -139,7 +139,7 @@ def read(text: str | bytes, file: str) -> WorkflowSource:
 
 
 def _is_valid_call(node: Any) -> bool:
-    """Whether a node has the keys of a node that calls something, and a value for each; other nodes are looked at key by key."""
+    """Whether a node is a complete call, each key with a value. Other nodes are checked key by key."""
     if not isinstance(node, dict) or ("tool" in node) == ("agent" in node) or None in node.values():
         return False
     return node.keys() <= _CALL_KEYS and not isinstance(node.get("agent"), dict)
@@ -154,7 +154,7 @@ def _merge_errors(errors: list[InputError]) -> InputError:
 
 
 class _ShapeChecker:
-    """Faults of keys: unknown, missing or empty ones, and nodes that are not of exactly one kind."""
+    """Checks keys: unknown, missing and empty ones, and nodes that do not have exactly one kind."""
 
     def __init__(self, marked: YamlDocument) -> None:
         self.marked = marked
@@ -294,7 +294,7 @@ class _ShapeChecker:
 
 
 def unknown_key_hint(key: str, known: list[str]) -> str:
-    """The hint for a key that is not there."""
+    """Returns the hint for an unknown key."""
     near = closest_match(key, known)
     other = _FOREIGN_KEYS.get(key, "")
     if near and (not other or other.split(":")[0] not in known):
@@ -303,7 +303,7 @@ def unknown_key_hint(key: str, known: list[str]) -> str:
 
 
 def model_keys(model: type[BaseModel]) -> list[str]:
-    """The keys of a model as they are written in a file."""
+    """Returns the keys of a model as they are written in a file."""
     return [info.alias or name for name, info in model.model_fields.items()]
 
 
@@ -313,7 +313,7 @@ def _known_keys(model: type[BaseModel]) -> frozenset[str]:
 
 
 def _expand(document: dict[str, Any]) -> dict[str, Any]:
-    """The document with its short forms written out."""
+    """Returns the document with its short forms expanded."""
     found = dict(document)
     if isinstance(inputs := found.get("input"), dict):
         found["input"] = {name: _expand_input(given) for name, given in inputs.items()}
@@ -366,7 +366,7 @@ _EXPECTED_BY_KIND = {
     "less_than": "less than {lt:,.10g}",
     "less_than_equal": "at most {le:,.10g}",
 }
-"""What a value must be, by the kind of pydantic's finding."""
+"""The expected values, by the kind of pydantic's error."""
 
 
 _EXPECTED_BY_KEY = {
@@ -380,7 +380,7 @@ _EXPECTED_BY_KEY = {
     "each": "a text with a reference",
     "until": "a text with a reference",
 }
-"""What a value must be, by its key."""
+"""The expected values, by key."""
 
 
 _EXAMPLES = {
@@ -426,10 +426,10 @@ _NESTED_MODELS: dict[str, type[BaseModel]] = {
 
 
 def validation_errors(error: ValidationError, marked: YamlDocument) -> Iterator[InputError]:
-    """The faults, in the order in which pydantic found them."""
+    """Converts pydantic's errors, in their order."""
     for entry in error.errors(include_url=False, include_context=True):
         path, name_fault = _key_path(entry["loc"], marked.value)
-        # A call is a name or a block, and pydantic says of each why it is not that.
+        # A call is a name or a block, and pydantic reports an error for each of the two.
         if path[-1:] == ("call",) and entry["type"] == "string_type" and isinstance(entry["input"], dict):
             continue
         yield _to_input_error(entry, path, name_fault, marked)
@@ -479,7 +479,7 @@ def _describe_value(value: Any) -> str:
 
 
 def _describe_path(path: ValuePath) -> str:
-    """A path in words: of which node, and of which of its keys."""
+    """Describes a path in words: the node and the key."""
     names = [str(path[number + 1]) for number, step in enumerate(path[:-1]) if step == "nodes"]
     if path[:1] != ("nodes",) or not names or len(path) < 3:
         return f"`{'.'.join(str(step) for step in path)}`" if path else "the workflow"
@@ -489,7 +489,7 @@ def _describe_path(path: ValuePath) -> str:
 
 
 def _key_path(location: tuple[Any, ...], here: Any) -> tuple[ValuePath, bool]:
-    """The keys of a location, without the tags that pydantic puts among them; and whether the fault is in the last key itself."""
+    """Returns the keys of a location without pydantic's tags, and whether the error is in the last key itself."""
     path: list[str | int] = []
     tagged = False
     for step in location:
