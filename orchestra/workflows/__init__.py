@@ -3,4 +3,15 @@
 Modules that other packages use directly are listed in `__all__`.
 """
 
-__all__ = ["analysis", "compile", "cost_bounds", "drawing", "expressions", "model", "program", "python", "single_step", "yaml"]
+__all__ = [
+    "analysis",
+    "compile",
+    "cost_bounds",
+    "drawing",
+    "expressions",
+    "model",
+    "program",
+    "python",
+    "single_step",
+    "yaml",
+]

@@ -25,15 +25,17 @@ from orchestra.workflows.expressions.type_checker import FieldPath, path_of
 from orchestra.workflows.python.printer import without_positions
 
 Conditions: TypeAlias = tuple[CelTree, ...]
-"""All of them must hold, in written order."""
+"""A conjunction of conditions in written order."""
 
 
 Arm: TypeAlias = tuple[frozenset[str], Conditions | None]
-"""The names that an arm reads, and the conditions under which all of them are there, failures apart; None where that is not known."""
+"""The names that an arm reads, and the conditions under which all of them have values unless they fail; None if
+unknown.
+"""
 
 
 def parse_conditions(texts: Iterable[str]) -> Conditions | None:
-    """The conditions that texts of CEL say together; None where one is no CEL."""
+    """Parses texts of CEL as one conjunction; None if one is invalid."""
     found: list[CelTree] = []
     try:
         for text in texts:
@@ -44,14 +46,14 @@ def parse_conditions(texts: Iterable[str]) -> Conditions | None:
 
 
 def when_conditions(when: str | None) -> Conditions | None:
-    """The conditions of a node's `when`; none where it has none, None where they are not known."""
+    """Returns the conditions of a node's `when`; empty without `when`, None if unknown."""
     if when is None:
         return ()
     return parse_conditions([inside]) if (inside := sole_reference(when)) is not None else None
 
 
 def combine_conditions(parts: Iterable[Conditions | None]) -> Conditions | None:
-    """All of several conditions, each once; None where one is not known."""
+    """Joins conjunctions, each condition once; None if one is unknown."""
     found: dict[object, CelTree] = {}
     for part in parts:
         if part is None:
@@ -62,7 +64,7 @@ def combine_conditions(parts: Iterable[Conditions | None]) -> Conditions | None:
 
 
 def negate(texts: Sequence[tuple[str, int]]) -> str:
-    """CEL that says that not all of these hold; each has its rank."""
+    """Returns the CEL of the negated conjunction. Each condition comes with its precedence."""
     if len(texts) == 1:
         text, rank = texts[0]
         return f"!{text}" if rank > 7 else f"!({text})"
@@ -70,12 +72,14 @@ def negate(texts: Sequence[tuple[str, int]]) -> str:
 
 
 def presence_test(names: Iterable[str]) -> str:
-    """CEL that is true where these have values, and has none elsewhere."""
+    """Returns CEL that is true if these names have values, and has no value otherwise."""
     return f"size([{', '.join(names)}]) > 0"
 
 
 def covers(around: Conditions, arms: Sequence[Arm], choice: Callable[[str], Sequence[Any] | None]) -> bool:
-    """Whether an arm is there wherever the conditions `around` hold. `choice` gives the arms of the `first_of` of a name, as templates."""
+    """Whether one arm always has a value under the conditions `around`. `choice` returns the arms of a `first_of` by
+    name.
+    """
     *before, (_, last) = arms
     if last is None:
         return False
@@ -92,7 +96,7 @@ def covers(around: Conditions, arms: Sequence[Arm], choice: Callable[[str], Sequ
 def _is_complement(
     one: CelTree, held: set[object], before: Sequence[Arm], choice: Callable[[str], Sequence[Any] | None]
 ) -> bool:
-    """Whether an earlier arm is there where this condition does not hold, though those before it do."""
+    """Whether an earlier arm has a value if this condition does not hold while those before it do."""
     if (
         isinstance(one, CelUnary)
         and one.op == "!"
@@ -114,7 +118,7 @@ def _is_complement(
 
 
 def names_tested_absent(given: Conditions, choice: Callable[[str], Sequence[Any] | None]) -> Iterator[str]:
-    """The names of which these conditions ask whether they are there, and hold where they are not."""
+    """Returns the names that these conditions require to have no value."""
     for one in given:
         if (
             isinstance(one, CelUnary)
@@ -128,7 +132,7 @@ def names_tested_absent(given: Conditions, choice: Callable[[str], Sequence[Any]
 
 
 def _presence_test_names(template: Any) -> frozenset[str] | None:
-    """The arguments of a `presence_test` template; None for another template."""
+    """Returns the arguments of a `presence_test` template; None for another template."""
     match when_conditions(template) if isinstance(template, str) else None:
         case (CelBinary(">", CelCall("size", None, (CelList(items),)), CelLiteral(0)),) if items and all(
             isinstance(item, CelName) for item in items
@@ -152,7 +156,7 @@ Range = tuple[float, float]
 
 
 def static_truth(text: str, types: Mapping[str, Schema]) -> bool | None:
-    """The value that a condition, written as `${...}`, has in every run; None where it may have either."""
+    """Returns the value that a condition, written as `${...}`, has in every run; None if it can have both."""
     if (inside := sole_reference(text)) is None:
         return None
     try:
@@ -181,7 +185,7 @@ def _truth(tree: CelTree, types: Mapping[str, Schema]) -> bool | None:
 
 
 def _is_contradiction(items: tuple[CelTree, ...]) -> bool:
-    """Whether a conjunction wants a path to equal two different literals, or to equal one and not to."""
+    """Whether a conjunction requires a path to equal two different literals, or to equal one and not to equal it."""
     wanted: dict[FieldPath, object] = {}
     refused: set[tuple[FieldPath, str]] = set()
     for item in items:
@@ -221,7 +225,7 @@ def _compare_ranges(op: str, left: CelTree, right: CelTree, types: Mapping[str, 
 
 
 def _range_of(tree: CelTree, types: Mapping[str, Schema]) -> Range | None:
-    """The numbers that a tree may give; None where it gives none, or any."""
+    """Returns the range of the numbers of a tree; None if it is not a number or unbounded."""
     match tree:
         case CelLiteral(int(value) | float(value)) if not isinstance(value, bool):
             return value, value

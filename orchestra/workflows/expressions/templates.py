@@ -1,6 +1,6 @@
-"""Expressions: templates compiled against the types of what they may read.
+"""Compiles templates against the types of the names that they read.
 
-A text that is exactly one `${...}` keeps the type of its value; any other text is a string; `$${` stands for `${`.
+A text that is exactly one `${...}` keeps the type of its value; any other text is a string; `$${` is an escaped `${`.
 """
 
 from __future__ import annotations
@@ -69,13 +69,13 @@ MAX_DEPTH = 64
 
 
 PlaceLookup: TypeAlias = Callable[[tuple[str | int, ...]], SourceLocation | None]
-"""Where the part of a template at a path stands; `()` is the template itself."""
+"""Returns the location of the part of a template at a path; `()` is the template itself."""
 
 
 def compile_template(value: Any, types: Mapping[str, Schema], place_of: PlaceLookup | None = None) -> Expression:
-    """A template made ready. `types` are those of the names that it may read.
+    """Compiles a template. `types` are the types of the names that it may read.
 
-    Raises `InputError` for a fault (L050 to L060), `InputErrors` for several in different parts.
+    Raises `InputError` for one error (L050 to L060), `InputErrors` for several in different parts.
     """
     return _compile(value, types, place_of or _no_place, ())
 
@@ -138,7 +138,7 @@ _NO_NAMES: frozenset[str] = frozenset()
 
 
 def constant_expression(value: Any) -> ConstantFormula:
-    """A value as it is: no text in it is a template."""
+    """Returns the expression of a constant. Its texts are not templates."""
     kind = TYPE_NAMES.get(type(value))
     return ConstantFormula(value, {"const": value} if kind is None else {"const": value, "type": kind})
 
@@ -171,7 +171,9 @@ def _compile_text(text: str, types: Mapping[str, Schema], place: SourceLocation 
 
 
 class _LineScanner:
-    """The line of a scalar, in which its parts are found from left to right: of two that are spelt the same, each has its own place."""
+    """The line of a scalar, whose parts are searched from left to right, so that equal parts get different
+    locations.
+    """
 
     __slots__ = ("offset", "place")
 
@@ -180,7 +182,9 @@ class _LineScanner:
         self.offset = 0 if place is None else place.column - 1
 
     def find_next(self, part: str) -> SourceLocation | None:
-        """The place of the next part; that of the scalar where the part is not in its line, or is spelt otherwise there."""
+        """Returns the location of the next part; that of the scalar if the part is not in its line, or is spelled
+        differently.
+        """
         if self.place is None or (found := self.place.text.find(part, self.offset)) < 0:
             return self.place
         self.offset = found + len(part)
@@ -188,7 +192,7 @@ class _LineScanner:
 
 
 def _inner_place(place: SourceLocation | None, inner: str) -> SourceLocation | None:
-    """The place of what stands between `${` and `}`, where that is known."""
+    """Returns the location of the text between `${` and `}`, if it is known."""
     if place is None or not inner or not place.text.startswith(f"${{{inner}}}", place.column - 1):
         return place
     return replace(place, column=place.column + 2, width=len(inner))
@@ -213,7 +217,7 @@ def _check_text_part(reference: Expression, source: str, place: SourceLocation |
 
 
 def compile_reference(source: str, types: Mapping[str, Schema], place: SourceLocation | None = None) -> Expression:
-    """The expression of one reference, without `${` and `}`. `place` is where its text stands. Raises `InputError`."""
+    """Compiles one reference, without `${` and `}`. `place` is the location of its text. Raises `InputError`."""
     try:
         return _compile_reference(source, types)
     except CelSyntaxError as error:
@@ -237,7 +241,7 @@ def _sub_place(place: SourceLocation | None, source: str, at: int, end: int) -> 
 
 
 class _SchemaKey:
-    """A schema as a key of a cache: equal to itself alone. Schemas are not changed once they are made."""
+    """A schema as a cache key, equal only to itself. Schemas are immutable."""
 
     __slots__ = ("schema",)
 
@@ -252,7 +256,10 @@ class _SchemaKey:
 
 
 def compile_path(template: str, types: Mapping[str, Schema]) -> PathExpression | None:
-    """A template that is a plain path, made ready; None for another, and for one with a fault, which `compile_template` tells."""
+    """Compiles a template that is a plain path. Returns None for other templates, and for errors, which
+    `compile_template`
+    reports.
+    """
     if (
         len(template) > MAX_PLAIN_LENGTH
         or (known := parse_plain_template(template)) is None
@@ -265,7 +272,7 @@ def compile_path(template: str, types: Mapping[str, Schema]) -> PathExpression |
 
 
 def _follow_path(path: PlainPath, schema: Schema) -> PathExpression | None:
-    """A plain path that begins at a value of this type."""
+    """Resolves a plain path that starts at a value of this type."""
     if not path.steps:
         return None if is_map_result(schema) else PathExpression(path.root, (), schema, path.source, path.references)
     if (end := resolve_steps(schema, path.steps)) is None:
@@ -283,7 +290,7 @@ def _follow_path(path: PlainPath, schema: Schema) -> PathExpression | None:
 
 
 class PathEnd(msgspec.Struct, frozen=True):
-    """Where steps lead, from one type on."""
+    """The type at the end of a path."""
 
     schema: Schema
     checks_each_step: bool
@@ -292,7 +299,7 @@ class PathEnd(msgspec.Struct, frozen=True):
 
 
 def resolve_steps(schema: Schema, steps: tuple[str | int, ...]) -> PathEnd | None:
-    """What is at the end of steps from a type; None where something is wrong with them."""
+    """Resolves steps from a type on; None if a step is invalid."""
     return _resolve_steps_cached(_SchemaKey(schema), steps)
 
 
@@ -337,7 +344,7 @@ _TIME_FUNCTIONS = re.compile(r"\b(timestamp|duration)\b")
 
 
 def _has_time(part: Any) -> bool:
-    """Whether a type has a time among its parts."""
+    """Whether a type contains a time."""
     if isinstance(part, Mapping):
         return part.get("type") == TIME["type"] or any(map(_has_time, part.values()))
     return isinstance(part, list) and any(map(_has_time, part))
@@ -388,7 +395,7 @@ def _field_default(owner: Schema, step: str | int) -> list[Any]:
 
 
 def _build_comprehension(tree: CelMacro, checker: TypeChecker) -> Expression:
-    """A macro run in Python: its parts are expressions, that of the range first."""
+    """Builds a macro that runs in Python. Its parts are expressions, the range first."""
     over = _build_expression(tree.items, checker)
     bodies = [_build_expression(body, checker) for body in tree.bodies]
     test = bodies[0] if tree.kind == "filter" or len(bodies) == 2 else None
@@ -431,7 +438,7 @@ def _generate_cel(tree: CelTree, checker: TypeChecker, *, hoist: bool) -> CelExp
 
 
 def _check_constants(tree: CelTree, checker: TypeChecker) -> None:
-    """Refuses what can only fail: a constant part that does, a division by zero, a pattern that RE2 does not take."""
+    """Refuses parts that always fail: constant errors, a division by zero, a pattern that RE2 does not accept."""
     if _is_constant(tree, frozenset()):
         if not isinstance(tree, CelLiteral | CelList | CelMap):
             _evaluate_constant(tree, checker)
@@ -471,7 +478,7 @@ def _constant_value(tree: CelTree, checker: TypeChecker) -> Any:
 
 
 def _evaluate_constant(tree: CelTree, checker: TypeChecker) -> Any:
-    """The value of a constant tree; a fault where it has none."""
+    """Evaluates a constant tree. Raises `ExpressionError` if that fails."""
     alone = TypeChecker(checker.text, {})
     alone.check(tree)
     program = cel.compile_program(CelWriter(alone).write(tree), ())
@@ -502,7 +509,10 @@ class CelVariable(msgspec.Struct, frozen=True):
 
 @dataclass
 class CelWriter:
-    """Writes one checked tree. With `hoist`, the outermost `map` and `filter` are slots too: CEL needs quadratic time for them."""
+    """Writes one checked tree. With `hoist`, the outermost `map` and `filter` are variables too, since CEL needs
+    quadratic
+    time for them.
+    """
 
     checker: TypeChecker
     hoist: bool = False
@@ -511,7 +521,7 @@ class CelWriter:
     _macro_depth: int = 0
 
     def write(self, tree: CelTree) -> str:
-        """The text of the tree, over the slots."""
+        """Returns the text of the tree over its variables."""
         return self._write_tree(tree)[0]
 
     def _write_part(self, tree: CelTree, precedence: int) -> str:
@@ -554,7 +564,9 @@ class CelWriter:
                 ) + "}", _ATOM_PRECEDENCE
 
     def _write_uniform(self, trees: tuple[CelTree, ...], *, mixed: bool = False) -> list[str]:
-        """Values of one place: integers become floats beside floats, and what still differs is `dyn` where CEL wants one type."""
+        """Writes values of one place with one type: integers become floats next to floats, and other mixtures become
+        `dyn`.
+        """
         found: set[str] = set()
         for tree in trees:
             found |= value_kinds(self._schema(tree))
@@ -595,7 +607,9 @@ class CelWriter:
                 return f"[{self._write_part(key, 1)}]"
 
     def _path_variable(self, root: CelName, steps: list[CelSelect | CelIndex]) -> str:
-        """The variable for the longest beginning of a path that cannot fail; what is left stays in `steps`."""
+        """Returns the variable of the longest prefix of a path that cannot fail. The remaining steps stay in
+        `steps`.
+        """
         here: CelTree = root
         while steps and id(here) not in self.checker.narrowed and _is_required_field(self._schema(here), steps[-1]):
             here = steps.pop()
@@ -628,7 +642,7 @@ class CelWriter:
 
 
 def is_hoistable(tree: CelTree, checker: TypeChecker) -> bool:
-    """Whether a tree is a `map` or `filter` of a list that can be run element by element."""
+    """Whether a tree is a `map` or `filter` of a list that can run element by element."""
     return (
         isinstance(tree, CelMacro)
         and tree.kind in ("map", "filter")
@@ -642,7 +656,7 @@ def _has_macro(tree: CelTree) -> bool:
 
 
 def _is_required_field(schema: Schema, step: CelSelect | CelIndex) -> bool:
-    """Whether a step to a field always finds it."""
+    """Whether a step to a field always succeeds."""
     match step:
         case CelSelect(_, name) | CelIndex(_, CelLiteral(str(name))):
             return all(
