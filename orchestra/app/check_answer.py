@@ -40,7 +40,7 @@ from orchestra.verification.rederivation import REDERIVE
 from orchestra.verification.session import ChecksPending, validate_checks
 from orchestra.verification.standalone import DEFAULT_THRESHOLD, infer_schema
 from orchestra.verification.verdict import UNKNOWN
-from orchestra.workflows.python.acceptance import Check, Checks, to_check
+from orchestra.workflows.python.checks import Check, Checks
 from orchestra.workflows.python.steps import Step, Tool
 
 
@@ -110,7 +110,7 @@ def _check_names(
         if isinstance(one, str):
             found.append(one)
         elif isinstance(one, Check | Tool):
-            check = to_check(one)
+            check = one.as_check()
             for step in check.steps:
                 project.register_by_name(step)
             own |= {step.name: step for step in check.steps if not isinstance(step, Tool)}

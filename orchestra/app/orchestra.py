@@ -26,7 +26,9 @@ from orchestra.app.inputs import (
     unanswered_questions,
 )
 from orchestra.app.result import Result, identity
-from orchestra.app.run import Fork, Run
+from orchestra.app.run import Fork, Run, abandon_wait
+from orchestra.app.run_options import DEFAULT_OPTIONS, RunOptions
+from orchestra.app.snapshot import WorkflowSnapshot
 from orchestra.app.snapshot_store import (
     apply_plan_limits,
     get_snapshot,
@@ -66,7 +68,7 @@ if TYPE_CHECKING:
     from orchestra.fleet.status import FleetStatus
     from orchestra.verification.acceptance import VerificationResult
     from orchestra.workflows.program import Program
-    from orchestra.workflows.python.acceptance import Checks
+    from orchestra.workflows.python.checks import AcceptThreshold, Checks
 
 P = ParamSpec("P")
 R = TypeVar("R", default=Any)

@@ -33,7 +33,7 @@ from orchestra.workflows.yaml.reader import WorkflowSource, read
 if TYPE_CHECKING:
     from orchestra.agents.mcp.tool import McpToolset
     from orchestra.fleet.config import FleetConfig
-    from orchestra.workflows.python.acceptance import AcceptThreshold
+    from orchestra.workflows.python.checks import AcceptThreshold
 
 MAX_WORKFLOW_BYTES = 1 << 20
 """Bytes of a workflow file at most (RELIABILITY, hostile input)."""

@@ -22,7 +22,7 @@ from orchestra.workflows.program import CompiledNode, Program, node_contracts, r
 if TYPE_CHECKING:
     from orchestra.agents.card import Card
     from orchestra.app.project import CompiledWorkflow, Project
-    from orchestra.workflows.python.acceptance import AcceptThreshold
+    from orchestra.workflows.python.checks import AcceptThreshold
 
 CARD, CONTRACT, TYPES, CODE, SERVED = "card", "contract", "types", "code", "served"
 T = TypeVar("T")

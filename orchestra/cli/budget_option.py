@@ -10,7 +10,7 @@ from orchestra.core.suggestions import closest_match
 
 if TYPE_CHECKING:
     from orchestra.workflows.model import Budget
-    from orchestra.workflows.python.acceptance import AcceptThreshold
+    from orchestra.workflows.python.checks import AcceptThreshold
 
 
 def parse_budget(given: Sequence[str]) -> Budget | None:

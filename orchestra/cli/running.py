@@ -16,6 +16,7 @@ from orchestra.cli.signals import StopSignal
 from orchestra.core.settings import Settings
 from orchestra.engine.request import RunRequest
 from orchestra.workflows.program import Program
+from orchestra.workflows.python.checks import AcceptThreshold
 
 
 async def run(

@@ -1,4 +1,4 @@
-"""Programs as graphs: for analysis, the longest way through one, and how often a node is tried at most."""
+"""Analysis of programs: layers, the critical path, and the maximum number of attempts."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ if TYPE_CHECKING:
     import networkx as nx
 
 MIN_ATTEMPTS = 2
-"""Attempts, at least, of a node whose file says nothing of `retry`: one more for an output outside its type or not accepted."""
+"""The minimum number of attempts of a node without `retry`: one more for an output that is invalid or refused."""
 
 
 MAX_SHOWN_NODES = 10_000
-"""Nodes of a program that are told or drawn at most, those of bodies counted each time: workflows that call each other twice double
-at every level."""
+"""The maximum number of nodes that are listed or drawn, where bodies count each time. Nested calls can double them at
+every level.
+"""
 
 
 def callee_name(node: CompiledNode) -> str:
-    """The name of the agent, tool or workflow that a node calls; empty where it calls none."""
+    """Returns the name of the agent, tool or workflow that a node calls; empty if it calls none."""
     if node.contract is not None:
         return node.contract.name
     if isinstance(node.source, CallNode):
@@ -30,16 +31,17 @@ def callee_name(node: CompiledNode) -> str:
 
 
 def to_networkx(program: Program) -> nx.DiGraph[str]:
-    """The nodes of a program by name, with edges from what is needed to what needs it.
+    """Returns the nodes of a program by name, with edges from each node to its readers.
 
-    Nodes have the attributes `kind`, `callee`, `height` and `body` (the graph of a loop's or call's nodes, or None); edges
-    have `soft`: whether the consumer runs although that need gave no value.
+    Nodes have the attributes `kind`, `callee`, `height` and `body` (the graph of a loop's or call's nodes, or None).
+    Edges have
+    `soft`: whether the reader runs although that need has no value.
     """
     return _to_networkx(program, {})
 
 
 def _to_networkx(program: Program, known: dict[int, nx.DiGraph[str]]) -> nx.DiGraph[str]:
-    """`known` are the graphs of bodies by the `id` of the program: one that is called twice is one graph."""
+    """`known` maps the `id` of a program to its graph, so that a program that is called twice has one graph."""
     import networkx as nx
 
     if (graph := known.get(id(program))) is not None:
@@ -56,7 +58,7 @@ def _to_networkx(program: Program, known: dict[int, nx.DiGraph[str]]) -> nx.DiGr
 
 
 def layers(program: Program) -> list[list[CompiledNode]]:
-    """The nodes by the length of the longest way to them: a layer needs only what stands in those before it."""
+    """Groups the nodes by the length of the longest path to them. A layer needs only nodes of earlier layers."""
     depth: dict[int, int] = {}
     found: list[list[CompiledNode]] = []
     for node in program.nodes:
@@ -68,7 +70,7 @@ def layers(program: Program) -> list[list[CompiledNode]]:
 
 
 def critical_path(program: Program) -> list[str]:
-    """The names of the nodes on a longest way through a program, first to last; a body counts as the one node that it belongs to."""
+    """Returns the names of the nodes on a longest path, first to last. A body counts as the node that it belongs to."""
     found: list[str] = []
     choice = [node for node in program.nodes if not node.needs]
     while choice:
@@ -79,7 +81,7 @@ def critical_path(program: Program) -> list[str]:
 
 
 def max_shown_depth(program: Program) -> int:
-    """How many levels of bodies below a program can be told without more than `MAX_SHOWN_NODES` nodes in all."""
+    """Returns how many levels of bodies can be shown with at most `MAX_SHOWN_NODES` nodes in total."""
     known: dict[tuple[int, int], int] = {}
     level, before = 0, len(program.nodes)
     while (count := _count_nodes(program, level + 1, known)) <= MAX_SHOWN_NODES and count > before:
@@ -88,7 +90,7 @@ def max_shown_depth(program: Program) -> int:
 
 
 def _count_nodes(program: Program, level: int, known: dict[tuple[int, int], int]) -> int:
-    """The nodes of a program and of so many levels of its bodies."""
+    """Counts the nodes of a program and of a number of levels of its bodies."""
     key = (id(program), level)
     if key not in known:
         bodies = [node.body for node in program.nodes if node.body is not None] if level else []
@@ -97,7 +99,7 @@ def _count_nodes(program: Program, level: int, known: dict[tuple[int, int], int]
 
 
 def walk_programs(program: Program) -> Iterator[Program]:
-    """A program and all that is inside it, each once."""
+    """Yields a program and all programs inside it, each once."""
     seen = {id(program)}
     waiting = [program]
     while waiting:
@@ -110,8 +112,11 @@ def walk_programs(program: Program) -> Iterator[Program]:
 
 
 def max_attempts(node: CompiledNode, tiers: int = 1) -> int:
-    """Attempts of a node that calls an agent or a tool, at most; where larger models may be asked, one more for each of these `tiers`, one
-    at least: the fleet says whether it is there. Bodies are not repeated."""
+    """Returns the maximum number of attempts of a node that calls an agent or a tool. Bodies are not repeated.
+
+    If larger models may be called, each of the `tiers` adds one attempt, at least one: the fleet decides whether it
+    exists.
+    """
     if node.contract is not None and node.contract.effect == "once":
         found = 1
     else:

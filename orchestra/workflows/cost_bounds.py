@@ -1,4 +1,4 @@
-"""What a run of a program may cost at most, told before anything starts: the calls, and the tokens they can take."""
+"""Upper bounds of the cost of a run before it starts: calls, and tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from orchestra.workflows.program import CompiledNode, PlanSettings, Program
 
 @dataclass(frozen=True, slots=True)
 class CostBound:
-    """The calls of one node, at most. `output_tokens` and `tokens` are of all of them; `tokens` is None for a model of unknown context."""
+    """The maximum calls of one node. `output_tokens` and `tokens` are totals; `tokens` is None for a model of unknown
+    context length.
+    """
 
     node: str
     kind: str
@@ -25,28 +27,31 @@ class CostBound:
     output_tokens: int
     tokens: int | None
     choice: str = ""
-    """Of one agent of several: the node that chooses among them, of which one is asked."""
+    """For a choice of agents: the node that chooses. One of its agents is called."""
 
     @property
     def calls(self) -> int:
-        """Calls at most."""
+        """The maximum number of calls."""
         return self.elements * self.attempts
 
 
 def compute_bounds(
     program: Program, given: Mapping[str, Any], contexts: Mapping[str, int], tiers: int = 1
 ) -> list[CostBound]:
-    """The calls of a program, node by node, bodies included.
+    """Computes the bounds of the calls of a program node by node, bodies included.
 
-    `contexts` has, by agent, the tokens that prompt and output of one call share: the bound of what it can take. A list that only the
-    inputs decide is counted; any other counts as long as its `limit` allows. `tiers` is the number of larger models that the fleet has.
+    Args:
+        contexts: By agent, the tokens that prompt and output of one call share.
+        tiers: The number of larger models of the fleet.
+
+    A list that depends only on the inputs is counted; any other list counts as its `limit`.
     """
     return list(_node_bounds(program, given, _ModelLimits(contexts, tiers), "", 1))
 
 
 @dataclass(frozen=True, slots=True)
 class _ModelLimits:
-    """What a fleet says of its models."""
+    """The limits of the models of a fleet."""
 
     contexts: Mapping[str, int]
     tiers: int
@@ -78,11 +83,16 @@ def _node_bounds(
 
 
 def _planner_bound(path: str, plan_settings: PlanSettings, count: int) -> CostBound:
-    """The questions to the planners of a plan node: in each version of the plan, and for each vote, a line a step, the answer, and the
-    repairs; and those of the larger planner, where the last line of the router is refused too. What the plan takes is not known yet."""
+    """Bounds the requests to the planners of a plan node: one per step, plus the answer and the repairs, for each
+    version
+    and vote.
+
+    If the router's last line is refused, the requests of the larger planner are added. The calls of the plan itself are
+    unknown.
+    """
     router, larger = plan_settings.router, plan_settings.larger
-    most = plan_settings.limits.steps + 1 + plan_settings.repairs  # of either planner
-    rest = 0 if larger is None else plan_settings.repairs + 1  # of the other one then
+    most = plan_settings.limits.steps + 1 + plan_settings.repairs  # of each planner
+    rest = 0 if larger is None else plan_settings.repairs + 1  # of the larger planner
     plans = (1 + plan_settings.replans) * plan_settings.votes * MIN_ATTEMPTS
     longest = sorted((one.max_output for one in (router, larger) if one is not None), reverse=True)
     written = most * longest[0] + rest * longest[-1] if longest else 0
@@ -119,7 +129,10 @@ def _element_count(node: CompiledNode, given: Mapping[str, Any]) -> int:
 
 
 def total(rows: list[CostBound], budget: int | None) -> tuple[int, int, int | None]:
-    """Calls, output tokens, and tokens in all, at most; a budget of tokens bounds the last. Of one agent of several the dearest counts."""
+    """Returns the maximum calls, output tokens, and total tokens. A token budget bounds the last. A choice counts its
+    most
+    expensive agent.
+    """
     tokens = _sum_worst_case(rows, lambda row: math.inf if row.tokens is None else row.tokens)
     bounded = min(tokens, budget if budget is not None else math.inf)
     calls, written = _sum_worst_case(rows, lambda row: row.calls), _sum_worst_case(rows, lambda row: row.output_tokens)
@@ -127,7 +140,7 @@ def total(rows: list[CostBound], budget: int | None) -> tuple[int, int, int | No
 
 
 def _sum_worst_case(rows: list[CostBound], of: Callable[[CostBound], float]) -> float:
-    """The sum of what rows take; of the agents of one choice, what the dearest takes."""
+    """Adds up the rows. The agents of one choice count as the most expensive one."""
     chosen: dict[str, dict[str, float]] = {}
     for row in rows:
         name = row.node.removeprefix(f"{row.choice}/").partition("/")[0] if row.choice else row.node

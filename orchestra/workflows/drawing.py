@@ -1,4 +1,4 @@
-"""Programs drawn: as text for a terminal, and as Mermaid for pages."""
+"""Drawings of programs: as text for a terminal, and as Mermaid for web pages."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from orchestra.workflows.model import AgentChoice, AgentNode, CallNode, FirstOfN
 from orchestra.workflows.program import CompiledNode, Expression, Program
 
 MIN_WIDTH = 40
-"""Columns that a drawing has at least."""
+"""The minimum width of a drawing in columns."""
 _MIN_BODY_WIDTH = 26
-"""Columns below which the nodes of a body are counted instead of drawn."""
+"""The width in columns below which the nodes of a body are counted instead of drawn."""
 _MAX_REFERENCE_LENGTH = 120
-"""Characters of a reference that are shown."""
+"""The maximum number of characters of a reference."""
 
 
 def draw(program: Program, width: int = 100) -> str:
-    """A program as text, at most `width` columns wide: node by node, in layers from the inputs to the output.
+    """Draws a program as text of at most `width` columns: node by node, in layers from the inputs to the output.
 
-    A line ends with `←` and what the node needs; `name?` is a need without whose value it runs as well. Bodies of loops and
-    calls stand below their node, indented.
+    A line ends with `←` and the needs of the node; `name?` is a need that may have no value. Bodies of loops and calls
+    are indented
+    below their node.
     """
     width = max(width, MIN_WIDTH)
     lines = [*_wrap(_signature(program), width), "│", *_draw_body(program, "", width, max_shown_depth(program))]
@@ -43,7 +44,9 @@ def _signature(program: Program) -> str:
 
 
 def _draw_body(program: Program, prefix: str, width: int, level: int) -> Iterator[str]:
-    """The lines of a program's nodes and of its output, each with a prefix; of bodies, so many levels."""
+    """Returns the lines of a program's nodes and its output, each with a prefix, down to a number of levels of
+    bodies.
+    """
     if width - len(prefix) < _MIN_BODY_WIDTH or level < 0:
         count = len(program.nodes)
         yield f"{prefix}… {count} node{'s' * (count != 1)}"
@@ -71,7 +74,7 @@ def _draw_node(program: Program, node: CompiledNode, prefix: str, column: int, w
 
 
 def _describe_lines(program: Program, node: CompiledNode, room: int) -> list[str]:
-    """The lines of what a node is and does, then what it needs; in one line where that fits."""
+    """Returns the lines of a node's description and its needs; one line if they fit."""
     said = [line for sentence in describe_node(node) for line in _wrap(sentence, room)]
     needs = _arrow(_need_names(program, node))
     if needs and display_width(said[-1]) + 2 + display_width(needs) <= room:
@@ -80,7 +83,7 @@ def _describe_lines(program: Program, node: CompiledNode, room: int) -> list[str
 
 
 def describe_node(node: CompiledNode) -> list[str]:
-    """What a node is, then when, for what and how it runs: short texts without line breaks."""
+    """Describes a node: its kind, then its modifiers, as short texts without line breaks."""
     found = [_headline(node)]
     if node.each is not None:
         most = f", at most {node.limit:,}" if node.source.limit is not None else ""
@@ -135,7 +138,7 @@ def _need_names(program: Program, node: CompiledNode) -> list[str]:
 
 
 def _references(node: CompiledNode) -> frozenset[str]:
-    """The names that a node's own expressions read; what its body reads is not among them."""
+    """Returns the names that a node's own expressions read, without those of its body."""
     against = node.acceptance.against if node.acceptance is not None else None
     given: tuple[Expression | None, ...] = (
         node.inputs,
@@ -151,7 +154,7 @@ def _references(node: CompiledNode) -> frozenset[str]:
 
 
 def _output_nodes(program: Program) -> list[str]:
-    """The nodes that a program's output reads, in order; `input` where it reads that alone."""
+    """Returns the nodes that a program's output reads, in order; `input` if it reads only that."""
     read = program.output.references
     return [node.name for node in program.nodes if node.name in read] or ["input"] * ("input" in read)
 
@@ -165,12 +168,12 @@ def _arrow(names: list[str]) -> str:
 
 
 def _sanitize(text: str) -> str:
-    """The text without what a terminal would obey, in one line."""
+    """Returns the text in one line, without control sequences of a terminal."""
     return escape_invisible(" ".join(text.split()), keep="")
 
 
 def _wrap(text: str, room: int) -> list[str]:
-    """The text in lines of at most `room` columns, broken at spaces where there are any; lines after the first are indented."""
+    """Wraps a text at spaces to at most `room` columns. Later lines are indented."""
     lines = [""]
     for word in text.split(" "):
         longer = f"{lines[-1]} {word}" if lines[-1].strip() else f"{lines[-1]}{word}"
@@ -183,7 +186,7 @@ def _wrap(text: str, room: int) -> list[str]:
 
 
 def _wrap_anywhere(text: str, room: int) -> list[str]:
-    """The text in lines of at most `room` columns, broken anywhere."""
+    """Wraps a text at any character to at most `room` columns."""
     lines = [""]
     for char in text:
         if display_width(lines[-1]) + display_width(char) > room:
@@ -193,16 +196,19 @@ def _wrap_anywhere(text: str, room: int) -> list[str]:
 
 
 def mermaid(program: Program) -> str:
-    """A program as a Mermaid flowchart: dashed edges from needs whose value may be missing, subgraphs for bodies.
+    """Returns a program as a Mermaid flowchart: dashed edges from needs that may have no value, subgraphs for bodies.
 
-    Ids are made here and labels escaped, so that no name or text can end a label or be read as syntax.
+    Ids are generated and labels escaped, so that no name or text can end a label or be read as syntax.
     """
     lines = ["flowchart TD", *_mermaid_lines(program, "n", "  ", max_shown_depth(program))]
     return "".join(f"{line}\n" for line in lines)
 
 
 def _mermaid_lines(program: Program, stem: str, pad: str, level: int) -> Iterator[str]:
-    """Nodes, then edges; the ids of a body's nodes begin with that of the node that it belongs to. Of bodies, so many levels."""
+    """Returns nodes, then edges. The ids of a body's nodes begin with the id of its node. Bodies are drawn to a number
+    of
+    levels.
+    """
     if program.inputs:
         inputs = (f"{name}: {format_type(field.schema)}" for name, field in program.inputs.items())
         yield f'{pad}{stem}_in(["{_mermaid_label("input", *inputs)}"])'
@@ -243,7 +249,7 @@ _SAFE = re.compile(r"[A-Za-z0-9 _.,()/=+-]")
 
 
 def _mermaid_label(*texts: str) -> str:
-    """A label of several lines, with all other ASCII signs as Mermaid's entity codes, such as `#quot;` or `#35;`."""
+    """Returns a label of several lines. ASCII signs become entity codes of Mermaid, such as `#quot;` or `#35;`."""
     return "<br/>".join("".join(_mermaid_entity(char) for char in _sanitize(_truncate(text))) for text in texts)
 
 

@@ -1,7 +1,8 @@
-"""The frozen model of a workflow: what YAML and Python both compile to, and are both written from.
+"""The frozen model of a workflow. YAML and Python compile to it, and both can be written from it.
 
-Texts that may hold references are CEL in `${...}`; a text that is one reference and nothing else keeps the value's type,
-any other is a string. Field names with a trailing underscore (`as_`, `with_`, `schema_`) are written without it.
+Strings may contain CEL references in `${...}`. A string that is exactly one reference keeps the type of the value; any
+other
+string is text. Field names with a trailing underscore (`as_`, `with_`, `schema_`) are written without it.
 """
 
 from __future__ import annotations
@@ -14,25 +15,26 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 from orchestra.core.labels import Label
 
 Identifier: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
-"""Of a workflow, node, input or `as` variable. The compiler also refuses `__x__` and CEL's keywords."""
+"""The name of a workflow, node, input or `as` variable. The compiler also refuses `__x__` and CEL keywords."""
 Template: TypeAlias = Any
 """JSON whose strings may hold `${...}`."""
 Seconds: TypeAlias = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 HumanTimeout: TypeAlias = Annotated[float, Field(gt=0, le=366 * 86_400, allow_inf_nan=False)]
-"""Seconds, as many as people may take: 366 days at most."""
+"""Seconds that a person may take: 366 days at most."""
 AtLeast: TypeAlias = Literal["all"] | Annotated[int, Field(ge=1, le=10_000)]
-"""How many elements of a list must have a value; of `all`, those that a condition skips are none."""
+"""Elements of a list that must have a value. `all` does not count the elements that a condition skips."""
 Action: TypeAlias = Literal["retry", "escalate", "ask", "back_off", "abstain"]
 
 
 CONFIDENCE = "confidence"
-"""The check that a workflow's output is judged by as a whole."""
+"""The check on the output of a workflow as a whole."""
 
 
 class WorkflowModel(BaseModel):
     """A frozen model that refuses unknown keys and is filled by field name or by alias.
 
-    Its validator is built when first used (`defer_build`): importing builds none, and that of `Graph` serves all that stands in it.
+    The validator is built at first use (`defer_build`), so that an import builds none. The validator of `Graph` covers
+    all nested models.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, strict=True, defer_build=True)
@@ -48,11 +50,13 @@ class Input(WorkflowModel):
 
 
 class Budget(WorkflowModel):
-    """Limits of one run, or, on a workflow that another one calls, of each such call.
+    """Limits of one run, or of each call of a workflow by another one.
 
-    `tokens`: prompt and output together. `seconds`: active wall-clock time. `calls`: calls of models and other agents. `money`: in the
-    currency of the fleet's prices. `check_tokens`: the part of `tokens` that checks may spend on asking agents; only the run's own
-    workflow can set it.
+    `tokens` counts prompt and output together. `seconds` is active wall-clock time. `calls` counts calls of models and
+    other agents.
+    `money` is in the currency of the fleet's prices. `check_tokens` is the part of `tokens` that model checks may
+    spend; only the
+    workflow of the run can set it.
     """
 
     tokens: Annotated[int, Field(gt=0)] | None = None
@@ -62,14 +66,16 @@ class Budget(WorkflowModel):
     check_tokens: Annotated[int, Field(gt=0)] | None = None
 
     def with_defaults(self, other: Budget | None) -> Budget:
-        """These limits, and those of another budget that this one does not state."""
+        """Returns these limits, filled up with the limits of another budget."""
         return self if other is None else other.model_copy(update=self.model_dump(exclude_none=True))
 
 
 class Retry(WorkflowModel):
-    """Attempts in all, and the wait between them: exponential from the first to at most the second number of seconds.
+    """The number of attempts, and the wait between them: exponential backoff from the first to at most the second
+    number
+    of seconds.
 
-    `within` seconds after the first attempt began no other one is planned.
+    No attempt is planned later than `within` seconds after the first one began.
     """
 
     attempts: Annotated[int, Field(ge=1, le=10)] = 3
@@ -78,11 +84,13 @@ class Retry(WorkflowModel):
 
 
 DEFAULT_RETRY = Retry.model_construct()
-"""The policy of nodes that state none. Defaults are constructed, because validating one would build its validator at the import."""
+"""The policy of nodes without `retry`. Defaults are constructed without validation, which would build the validator at
+import.
+"""
 
 
 class Node(WorkflowModel):
-    """The modifiers that every kind takes."""
+    """The keys that every kind of node takes."""
 
     when: str | None = None
     each: str | None = None
@@ -97,13 +105,15 @@ class Node(WorkflowModel):
     checks: tuple[str, ...] = ()
     against: Template = None
     score: Literal["combined"] | None = None
-    """How the scores of the checks become one: as the agent's combination says, and not the lowest of them."""
+    """How the scores of the checks are combined: by the agent's fitted combination instead of the minimum."""
     accept: Literal["certified"] | Annotated[float, Field(ge=0, le=1)] | None = None
     otherwise: tuple[Action, ...] = ()
 
 
 class AgentChoice(WorkflowModel):
-    """One agent of several: `by` gives a label, `of` has the agents by label, and `otherwise` the one for all other labels."""
+    """A choice among agents: `by` gives a label, `of` maps labels to agents, and `otherwise` is the agent for all other
+    labels.
+    """
 
     by: str
     of: Annotated[Mapping[str, str], Field(min_length=1)]
@@ -111,8 +121,10 @@ class AgentChoice(WorkflowModel):
 
 
 class AgentNode(Node):
-    """Asks a specialist, by name or as a choice says. `tools` are those of its card that have effects, and that it may use here.
-    `escalate` is a condition: where it holds, the fleet's larger model is asked at once."""
+    """Calls an agent, by name or by a choice. `tools` are the tools with effects from the agent's card that it may use
+    here.
+    `escalate` is a condition: if it holds, the fleet's larger model is called at once.
+    """
 
     agent: str | AgentChoice
     with_: Mapping[str, Template] = Field(default={}, alias="with")
@@ -121,34 +133,37 @@ class AgentNode(Node):
 
 
 class ToolNode(Node):
-    """Calls registered Python."""
+    """Calls a registered Python function."""
 
     tool: str
     with_: Mapping[str, Template] = Field(default={}, alias="with")
 
 
 class NodeBlock(WorkflowModel):
-    """Nodes of their own with one output; they see everything around them."""
+    """A group of nodes with one output. The nodes see all names of the enclosing scope."""
 
     nodes: Mapping[Identifier, AnyNode]
     output: Template
 
 
 class CallNode(Node):
-    """Runs another workflow by name, or a block that stands here."""
+    """Runs another workflow by name, or an inline block."""
 
     call: str | NodeBlock
     with_: Mapping[str, Template] = Field(default={}, alias="with")
 
 
 class FirstOfNode(Node):
-    """The first of its arms, in written order, that ends in a value."""
+    """Takes the value of the first arm, in written order, that has one."""
 
     first_of: Annotated[tuple[Template, ...], Field(min_length=1)]
 
 
 class LoopBlock(NodeBlock):
-    """Turns a block until a condition holds. In it `turn` counts from 1, and `previous` is the last turn's output or null."""
+    """A block that is repeated until a condition holds. `turn` counts from 1; `previous` is the output of the last turn
+    or
+    null.
+    """
 
     at_most: Annotated[int, Field(ge=1, le=100)]
     until: str
@@ -161,22 +176,22 @@ class LoopNode(Node):
 
 
 class PlanLimits(WorkflowModel):
-    """How large a plan may be."""
+    """Limits of the size of a plan."""
 
     steps: Annotated[int, Field(ge=1, le=100)] = 8
     width: Annotated[int, Field(ge=1, le=100)] = 4
 
 
 ANYTHING = "anything"
-"""What a plan `returns` that may give any value, and more than one."""
+"""The value of `returns` for a plan that may return any value, and more than one."""
 REQUEST = "request"
-"""The name of the value that is asked of a router."""
+"""The name of the value that contains the request to the router."""
 ASK_WORKFLOW = "ask"
-"""The workflow that a request of `orchestra ask` becomes."""
+"""The workflow of a request of `orchestra ask`."""
 
 
 class PlanNode(Node):
-    """Lets the router write a fragment of workflow at run time."""
+    """Lets the router write a part of the workflow at run time."""
 
     plan: Template
     with_: Mapping[str, Template] = Field(default={}, alias="with")
@@ -204,7 +219,7 @@ class PlanNode(Node):
 
 
 class VerifyNode(Node):
-    """Judges a finished composite value."""
+    """Checks a finished value, such as a record of several outputs."""
 
     verify: Template
 
@@ -219,7 +234,7 @@ class AskNode(Node):
 
 
 NODE_KINDS: tuple[str, ...] = ("agent", "tool", "call", "first_of", "loop", "plan", "verify", "ask")
-"""The key that makes a node's kind; a node has exactly one of them."""
+"""The keys that determine the kind of a node. A node has exactly one of them."""
 
 
 _KIND_BY_TYPE: Mapping[type, str] = {
@@ -257,7 +272,7 @@ AnyNode: TypeAlias = Annotated[
 
 
 class Defaults(WorkflowModel):
-    """Modifiers for the nodes that state none of their own."""
+    """Modifiers of the nodes that do not set them."""
 
     retry: Retry | None = None
     timeout: Seconds | None = None
@@ -276,12 +291,17 @@ class Graph(WorkflowModel):
     defaults: Defaults | None = None
     label: Label | None = None
     accept: Literal["certified"] | Annotated[float, Field(ge=0, le=1)] | None = None
-    """From which score on its output is accepted as a whole: that of its own certificate, or one that is stated."""
+    """The score from which the output is accepted as a whole: a number, or the threshold of the workflow's
+    certificate.
+    """
     nodes: Annotated[Mapping[Identifier, AnyNode], Field(min_length=1)]
 
     @property
     def as_single_node(self) -> Graph:
-        """The same as one node that calls all of it and judges what it gives, where `accept` says so; itself where nothing is said."""
+        """Returns the graph with `accept` as one node that calls the whole workflow and checks its output; itself
+        without
+        `accept`.
+        """
         if self.accept is None:
             return self
         name = self.name if self.name != "input" else "input_"

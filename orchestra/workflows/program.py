@@ -1,4 +1,7 @@
-"""Programs: compiled workflows, as the engine runs them. Integers and adjacency, no names to look up in the hot loop."""
+"""Programs: compiled workflows, as the engine runs them. Nodes refer to each other by index, so that the engine looks
+up
+no names.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,11 @@ if TYPE_CHECKING:
     from orchestra.verification.certificates.file import Certificate
 
 AgentIdentity: TypeAlias = tuple[str, str]
-"""An agent's name, and the digest of its card."""
+"""The name of an agent and the digest of its card."""
 
 
 class Expression(Protocol):
-    """A compiled template: JSON whose strings may hold CEL."""
+    """A compiled template: JSON with CEL in its strings."""
 
     @property
     def references(self) -> frozenset[str]:
@@ -32,95 +35,104 @@ class Expression(Protocol):
 
     @property
     def schema(self) -> Schema:
-        """The type of what it gives."""
+        """The type of its value."""
 
     @property
     def parts(self) -> Mapping[str, Expression] | None:
-        """Of a template that is a mapping: its entries, each an expression of its own; None for any other."""
+        """The entries of a mapping template, each as an expression; None for other templates."""
 
     def evaluate(self, bindings: Mapping[str, Any]) -> Any:
-        """Its value; `bindings` has at least its references. Raises `OrchestraError` (L-codes) where CEL fails at run time."""
+        """Returns the value. `bindings` contain at least the references. Raises `OrchestraError` (L-codes) if CEL fails
+        at
+        run time.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """When an attempt's value becomes the node's value. `accept` is a score in [0, 1]; `certified` was resolved or refused."""
+    """The conditions under which an attempt's value is accepted. `accept` is a score in [0, 1]; `certified` is resolved
+    already.
+    """
 
     checks: tuple[str, ...] = ()
     against: Expression | None = None
     accept: float = 0.5
     otherwise: tuple[Action, ...] = ("abstain",)
     certificate: Certificate | ClaimsCertificate | None = None
-    """What `certified` was resolved to: `accept` is its threshold."""
+    """The certificate of `accept: certified`; `accept` is its threshold."""
     combination: Combination | None = None
-    """What `score: combined` was resolved to."""
+    """The fitted combination of `score: combined`."""
     uses_model_checks: bool = False
-    """Whether one of the checks asks agents."""
+    """Whether one of the checks calls an agent."""
     judges: Mapping[str, Contract] = field(default_factory=dict)
-    """The agents that they may ask beside the producer, by name."""
+    """The agents, by name, that the checks may call besides the producer."""
     whole_workflow: bool = False
-    """Whether a workflow is judged as a whole: it is as sure as the least sure of what its output follows from."""
+    """Whether the output of a workflow is judged as a whole: its confidence is the lowest of the values that it follows
+    from.
+    """
 
 
 class PlanSettings(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What a `plan` node's router is asked, and what it may use."""
+    """The settings of a `plan` node: its router, and the capabilities that its plans may use."""
 
     goal: Expression
     values: Mapping[str, Expression]
-    """What the plan may read beside its goal."""
+    """The values that the plan may read besides its goal."""
     router: Contract | None
-    """The agent that plans; None where there is none of its name."""
+    """The planning agent; None if there is no agent of that name."""
     capabilities: tuple[Contract, ...]
     """The agents and tools that the plan may use."""
     workflows: Mapping[str, CalledWorkflow]
-    """The workflows that it may use, by name."""
+    """The workflows that the plan may use, by name."""
     models: Mapping[str, Schema]
-    """The types that are known by name."""
+    """The named types."""
     limits: PlanLimits
     repairs: int
     replans: int = 1
-    """How often another plan may follow one that failed."""
+    """How many further plans may follow a failed one."""
     streaming: bool = True
-    """Whether its steps start while it is being written."""
+    """Whether steps start before the plan is complete."""
     reachable: tuple[Contract, ...] = ()
-    """What its skills may call in their turn."""
+    """The agents and tools that its capabilities may call in turn."""
     larger: Contract | None = None
-    """The agent that goes on where the router's repairs are used up."""
+    """The agent that continues after the router has used up its repairs."""
     votes: int = 1
-    """Plans that are sampled, and voted on."""
+    """The number of sampled plans among which a vote is taken."""
     cache: bool = True
-    """Whether a plan that has served may serve again."""
+    """Whether a plan of an earlier run may be reused."""
     stepwise: bool = True
-    """Whether the router is asked for one line at a time, and not for the whole plan at once."""
+    """Whether the router writes one line per request instead of the whole plan."""
     copied: bool = False
-    """Whether the texts that a plan states are pieces of its goal."""
+    """Whether the literal texts of a plan must be parts of its goal."""
     literals: bool = False
     """Whether calls with effects may be given constants that are not in the goal."""
     confirm: bool = True
     """Whether a person is asked before a plan makes calls with effects."""
     grounding_values: tuple[str, ...] = ()
-    """The values of which the first step of its first plan reads one, where some skill can."""
+    """The values of which the first step of the first plan must read one, if a capability can."""
     each_part: bool = False
-    """Whether each part of a goal that has several gets a step of its first plan."""
+    """Whether each part of a goal with several parts gets a step in the first plan."""
     hearsay: tuple[str, ...] = ()
-    """The values that may be somebody else's words."""
+    """The values that may contain untrusted text of third parties."""
     anyway: bool = False
-    """Whether what can be done is planned even where the router finds that nothing serves the goal."""
+    """Whether a plan is written for the feasible part of a goal even if the router finds that no capability serves
+    it.
+    """
     shortlist: int | None = None
-    """Skills that the router is shown at most; None for all."""
+    """The maximum number of capabilities that the router sees; None for all."""
     judges: tuple[Contract, ...] = ()
-    """The agents that checks of the skills' cards ask."""
+    """The agents that the checks on the capabilities' cards call."""
     blocked_agents: Mapping[str, Label] = {}
-    """Of a run: the agents that must not see its data, and what they are cleared for."""
+    """Set for a run: the agents that must not see its data, with their clearance."""
     blocked_tools: Mapping[str, Label] = {}
-    """Of a run: likewise the tools."""
+    """Set for a run: the tools that must not see its data, with their clearance."""
     call_limit: int | None = None
-    """Of a run: the calls that its budget has, where it limits them."""
+    """Set for a run: the calls of its budget; None without a limit."""
     prompt_tokens: int = 0
-    """Of a run: tokens that its planners have for what they are told; 0 where that is not known."""
+    """Set for a run: the prompt tokens that its planners have; 0 if unknown."""
 
     def blocked_clearance(self, kind: str, name: str) -> Label | None:
-        """What an agent or a tool is cleared for that must not see the run's data; None for one that may."""
+        """Returns the clearance of an agent or tool that must not see the run's data; None for one that may."""
         return (self.blocked_tools if kind == "tool" else self.blocked_agents).get(name)
 
 
@@ -129,20 +141,23 @@ class NodeToolUse(msgspec.Struct, frozen=True, gc=False):
 
     settings: ToolUse
     capabilities: tuple[Contract, ...]
-    """What it may call itself, its tools first."""
+    """The agents and tools that it may call itself, tools first."""
     reachable: tuple[Contract, ...]
-    """All that may be called in its course: its skills, what they may call in their turn, and whom checks of their cards ask."""
+    """All agents and tools that may be called during the node: its capabilities, their own callees, and the judges of
+    their checks.
+    """
     reads_only_inputs: bool
-    """Whether its inputs are those of the workflow, and nothing that another node has made."""
+    """Whether it reads only inputs of the workflow, and no output of another node."""
     models: Mapping[str, Schema]
-    """The types that are known by name."""
+    """The named types."""
 
 
 class CompiledNode(msgspec.Struct, frozen=True, gc=False):
     """One node, with everything resolved that can be resolved before a run.
 
-    A program is a tree. The collector finds no cycle in it, and what it need not look at is out of its count too (`gc=False`, also of
-    paths and the like): looking took a seventh of the time of compiling.
+    A program is a tree without cycles, so its structs are excluded from garbage collection (`gc=False`). The collector
+    took a
+    seventh of the compile time.
     """
 
     index: int
@@ -150,18 +165,22 @@ class CompiledNode(msgspec.Struct, frozen=True, gc=False):
     kind: str
     source: AnyNode
     output: Schema
-    """Type of the node's value; under `each` the type of one element's value."""
+    """The type of the node's value; under `each` the type of one element."""
     needs: tuple[int, ...]
-    """Indices of the nodes of the same program that must have finished before it: references and `after`."""
+    """The indices of the nodes that must finish first, because of references or `after`."""
     children: tuple[int, ...]
     has_soft_needs: bool
-    """Whether it runs although needs ended in a non-value: `first_of` does; so do readers of `.values` and bare `after`."""
+    """Whether it runs although one of its needs has no value: true for `first_of`, readers of `.values`, and bare
+    `after`.
+    """
     soft_needs: frozenset[int]
-    """The needs whose non-value it does not inherit."""
+    """The needs that may end without a value."""
     height: int
-    """Nodes on the longest way from here to a sink, itself included: the critical path, for priority."""
+    """The number of nodes on the longest path from here to a sink, this node included. The scheduler uses it as
+    priority.
+    """
     contract: Contract | None = None
-    """Of the agent or tool that it calls."""
+    """The contract of the called agent or tool."""
     inputs: Expression | None = None
     when: Expression | None = None
     each: Expression | None = None
@@ -170,13 +189,13 @@ class CompiledNode(msgspec.Struct, frozen=True, gc=False):
     concurrency: int | None = None
     at_least: AtLeast | None = None
     arms: tuple[Expression, ...] = ()
-    """Of `first_of`, in written order."""
+    """The arms of `first_of`, in written order."""
     body: Program | None = None
-    """Of `call` and `loop`."""
+    """The body of `call` and `loop`."""
     until: Expression | None = None
     at_most: int = 1
     value: Expression | None = None
-    """What a `verify` node judges, what an `ask` node asks, and the label by which a choice of agents goes."""
+    """The value that a `verify` node checks, the question of an `ask` node, or the label of a choice of agents."""
     fallback: Expression | None = None
     retry: Retry = DEFAULT_RETRY
     timeout: float | None = None
@@ -184,13 +203,15 @@ class CompiledNode(msgspec.Struct, frozen=True, gc=False):
     plan_settings: PlanSettings | None = None
     tool_use: NodeToolUse | None = None
     escalate: Expression | None = None
-    """Of an agent: whether the larger model is asked at once."""
+    """The condition under which the larger model is called at once."""
     sample: int = 0
-    """Of an agent: which of several samples its answers are (`Call.sample`)."""
+    """The index of the sample that an agent is called for (`Call.sample`)."""
 
     @property
     def has_effects(self) -> bool:
-        """Whether it may have an effect: calls what has one, asks a person, lets a router plan, or has such a node within."""
+        """Whether it may have an effect: it calls a tool with effects, asks a person, plans, or contains such a
+        node.
+        """
         if self.kind in ("ask", "plan") or (self.acceptance is not None and "ask" in self.acceptance.otherwise):
             return True
         if self.contract is not None and self.contract.effect != "pure":
@@ -202,7 +223,7 @@ class CompiledNode(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class InputField:
-    """One input of a program: its type, and its default where `required` is false."""
+    """One input of a program: its type, and its default if `required` is false."""
 
     schema: Schema
     required: bool = True
@@ -212,7 +233,7 @@ class InputField:
 
 @dataclass(frozen=True)
 class Program:
-    """A compiled workflow, or the body of a loop or a block; bodies see the bindings of what surrounds them."""
+    """A compiled workflow, or the body of a loop or block. Bodies see the bindings of the enclosing scope."""
 
     name: str
     nodes: tuple[CompiledNode, ...]
@@ -226,14 +247,19 @@ class Program:
     label: Label = "internal"
     warnings: tuple[str, ...] = ()
     sees_outer_scope: bool = False
-    """Whether it sees the bindings around it (blocks and loops), or only its inputs (workflows)."""
+    """Whether it sees the bindings of the enclosing scope (blocks and loops) or only its inputs (workflows)."""
     runs_one_node: bool = False
-    """Whether one of its nodes runs and the others are skipped, as a choice of agents has it: what that one ends in is its outcome."""
+    """Whether exactly one node runs and the others are skipped, as in a choice of agents. The outcome of that node is
+    the
+    outcome.
+    """
 
     @cached_property
     def influence(self) -> tuple[float, ...]:
-        """By node: the share of the nodes that lead to the output, or to an effect, that rest on it, itself among them; 0 for one that does
-        not lead there."""
+        """For each node, the share of the relevant nodes that depend on it, itself included; 0 for an irrelevant node.
+
+        A node is relevant if it leads to the output or to an effect.
+        """
         rest = [0] * len(self.nodes)
         for node in reversed(self.nodes):
             below = 0
@@ -246,8 +272,10 @@ class Program:
 
     @cached_property
     def check_weights(self) -> tuple[tuple[float, float], ...]:
-        """What its checks will ask about, as far as that is known before it runs: of each node whose checks ask agents, those in bodies
-        among them, the influence of one value and how many there will be. Of a list nobody knows the length, and it counts as one."""
+        """For each node with model checks, bodies included, the influence of one value and the number of values.
+
+        A list counts as one value, since its length is unknown before the run.
+        """
         found: list[tuple[float, float]] = []
         for node, share in zip(self.nodes, self.influence, strict=True):
             if node.acceptance is not None and node.acceptance.uses_model_checks:
@@ -258,27 +286,27 @@ class Program:
 
     @property
     def time_limit(self) -> float | None:
-        """How long it may be under way, by its budget."""
+        """The time limit of its budget in seconds."""
         return self.budget.seconds if self.budget is not None else None
 
     @cached_property
     def required_agents(self) -> tuple[AgentIdentity, ...]:
-        """The agents that its nodes ask whatever comes, with the digests of their cards; those behind a condition are left out."""
+        """The agents that every run calls, with the digests of their cards. Nodes with a condition are left out."""
         return tuple(dict.fromkeys(_collect_agents(self, always=True)))
 
     @cached_property
     def possible_agents(self) -> tuple[AgentIdentity, ...]:
-        """All agents that may be asked in its course."""
+        """All agents that a run may call."""
         return tuple(dict.fromkeys(_collect_agents(self, always=False)))
 
     @cached_property
     def required_tools(self) -> tuple[Contract, ...]:
-        """The tools that its nodes call whatever comes; those behind a condition are left out."""
+        """The tools that every run calls. Nodes with a condition are left out."""
         return tuple({one.name: one for one in _required_tools(self)}.values())
 
     @cached_property
     def certified_acceptances(self) -> tuple[Acceptance, ...]:
-        """How nodes accept that go by a certificate or a combination, in all programs that may run in its course."""
+        """The acceptances that use a certificate or a combination, in all programs that a run may enter."""
         accepting = [
             node.acceptance for part in reachable_programs(self) for node in part.nodes if node.acceptance is not None
         ]
@@ -286,7 +314,7 @@ class Program:
 
     @cached_property
     def has_dynamic_calls(self) -> bool:
-        """Whether a router, or the model of an agent with tools, chooses calls in its course."""
+        """Whether a router or an agent with tools chooses calls at run time."""
         return any(
             node.plan_settings is not None or node.tool_use is not None
             for part in reachable_programs(self)
@@ -295,27 +323,27 @@ class Program:
 
     @cached_property
     def may_escalate(self) -> bool:
-        """Whether one of its nodes may ask a larger model."""
+        """Whether one of its nodes may call a larger model."""
         return any(map(_may_escalate, self.nodes))
 
     @cached_property
     def need_counts(self) -> list[int]:
-        """How many needs each node has."""
+        """The number of needs of each node."""
         return [len(node.needs) for node in self.nodes]
 
     @cached_property
     def critical_path_length(self) -> int:
-        """Nodes on the critical path."""
+        """The number of nodes on the critical path."""
         return max((node.height for node in self.nodes), default=0)
 
     @cached_property
     def entry_nodes(self) -> list[CompiledNode]:
-        """The nodes that need no other."""
+        """The nodes without needs."""
         return [node for node in self.nodes if not node.needs]
 
 
 class CalleeInputs:
-    """What a callee takes: an object schema, with each field as a type of its own."""
+    """The inputs of a callee: an object schema, with each field as a separate type."""
 
     __slots__ = ("fields", "required", "schema")
 
@@ -329,19 +357,19 @@ class CalleeInputs:
 
 @dataclass(frozen=True)
 class CalledWorkflow:
-    """A workflow that others call."""
+    """A compiled workflow that other workflows call."""
 
     program: Program
     always_present: bool
-    """Whether it always gives a value, failures apart."""
+    """Whether it always returns a value unless a node fails."""
     has_effects: bool
     """Whether it may have an effect."""
     label: Label | None = None
-    """The strictest that it, or a workflow that it may call, states; None where none states one."""
+    """The strictest label that it or a workflow below it states; None if there is none."""
 
     @cached_property
     def inputs(self) -> CalleeInputs:
-        """Its inputs."""
+        """The inputs as a type."""
         inputs = self.program.inputs
         fields = {name: entry.schema for name, entry in inputs.items()}
         return CalleeInputs(
@@ -350,7 +378,9 @@ class CalledWorkflow:
 
 
 def reachable_programs(program: Program) -> Iterator[Program]:
-    """A program, the bodies of its nodes, and the workflows that its plans may call: each once, what calls before what is called."""
+    """Yields a program, the bodies of its nodes, and the workflows that its plans may call: each once, callers
+    first.
+    """
     yield from _walk_programs(program, set())
 
 
@@ -387,14 +417,14 @@ def _required_tools(program: Program) -> Iterator[Contract]:
 
 
 def _required_agents(node: CompiledNode) -> Iterator[AgentIdentity]:
-    """The agents that a node asks whatever comes: its own, or the router of its plan, and the judges of its checks."""
+    """Yields the agents that a node always calls: its own or the router of its plan, and the judges of its checks."""
     contract = node.contract if node.plan_settings is None else node.plan_settings.router
     judges = node.acceptance.judges.values() if node.acceptance is not None else ()
     yield from ((one.name, one.digest) for one in (contract, *judges) if one is not None and one.kind == "agent")
 
 
 def _possible_agents(node: CompiledNode) -> Iterator[AgentIdentity]:
-    """The agents that a node may ask, its plan's workflows left out."""
+    """Yields the agents that a node may call, without the workflows of its plan."""
     yield from _required_agents(node)
     more: tuple[Contract, ...] = node.tool_use.reachable if node.tool_use is not None else ()
     if (plan_settings := node.plan_settings) is not None:
@@ -425,7 +455,7 @@ def _may_escalate(node: CompiledNode) -> bool:
 
 
 def node_contracts(node: CompiledNode) -> Iterator[Contract]:
-    """What a node calls, or may call: a plan is made of more than one."""
+    """Yields the contracts of everything that a node calls or may call."""
     if node.contract is not None:
         yield node.contract
     if node.acceptance is not None:
@@ -443,7 +473,7 @@ def node_contracts(node: CompiledNode) -> Iterator[Contract]:
 
 
 def with_sample(program: Program, sample: int) -> Program:
-    """The program with the agents of its nodes asked for this sample (`Call.sample`); itself for 0."""
+    """Returns the program whose agents are called for this sample (`Call.sample`); the program itself for 0."""
     if not sample:
         return program
     nodes = tuple(

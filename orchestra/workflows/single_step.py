@@ -1,4 +1,4 @@
-"""Steps by themselves: the workflow of one node that runs an agent or a tool, and a workflow whose output is accepted as a whole."""
+"""Workflows of one node, which run a single agent or tool, and acceptance of an output as a whole."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from orchestra.workflows.python.signatures import declare_type, models_in
 from orchestra.workflows.python.steps import Agent, Step, Tool, Workflow
 
 if TYPE_CHECKING:
-    from orchestra.workflows.python.acceptance import AcceptThreshold
+    from orchestra.workflows.python.checks import AcceptThreshold
 
 
 def with_acceptance(step: Step[..., Any], graph: Graph, accept: AcceptThreshold) -> Graph:
-    """The workflow of a step with what it is accepted by: of a workflow as a whole, of an agent by its certificate, or from a score on.
+    """Returns the graph with an acceptance of its output: of a workflow as a whole, or of an agent by its certificate
+    or
+    from a score on.
 
-    Raises `InputError` V029 for a tool, which is sure of what it gives.
+    Raises `InputError` V029 for a tool, whose output has no confidence.
     """
     if isinstance(step, Workflow):
         return graph.model_copy(update={"accept": accept})
@@ -35,7 +37,7 @@ def with_acceptance(step: Step[..., Any], graph: Graph, accept: AcceptThreshold)
 
 
 def single_step_graph(step: Step[..., Any]) -> Graph:
-    """The graph of an agent or a tool that runs by itself."""
+    """Returns the graph that runs one agent or tool."""
     contract = step.contract if isinstance(step, Agent | Tool) else None
     if contract is None:
         raise InputError("E012", f"{step!r} cannot be run", hint="pass a workflow, an agent or a tool")
@@ -67,6 +69,8 @@ def single_step_graph(step: Step[..., Any]) -> Graph:
 
 
 def _graph_name(name: str) -> str:
-    """A workflow's name for a tool whose own may have other characters, such as `files.read` of an MCP server."""
+    """Returns a valid workflow name for a tool, whose name may have other characters, such as `files.read` of an MCP
+    server.
+    """
     plain = "".join(char if char.isascii() and (char.isalnum() or char == "_") else "_" for char in name.lower())[:64]
     return plain if plain[:1].isalpha() else f"tool_{plain}"[:64]

@@ -200,11 +200,9 @@ def _conditions(draw: st.DrawFn, part: Callable[[Kind], Said], number: Callable[
 
 
 def placeholder(scope: TraceScope) -> Any:
-    return Placeholder(
-        PendingExpression(
-            "input.v", ATOM_PRECEDENCE, SCHEMA["properties"]["v"], scope, frozenset({Variable("input", SCHEMA)})
-        )  # type: ignore[index]
-    )
+    schema = SCHEMA["properties"]["v"]  # type: ignore[index]
+    variable = Variable("input", SCHEMA)
+    return Placeholder(PendingExpression("input.v", ATOM_PRECEDENCE, schema, scope, frozenset({variable})))
 
 
 UNLIKELY = re.compile("never|characters|levels")

@@ -25,7 +25,7 @@ from orchestra import (
     verify,
     workflow,
 )  # fmt: skip
-from orchestra.workflows.python.acceptance import Check
+from orchestra.workflows.python.checks import Check
 from orchestra.workflows.python.trace import to_python
 
 

@@ -20,7 +20,7 @@ from orchestra.core.outcomes import ValueOutcome
 from orchestra.journal.history import History, NodeRow
 from orchestra.workflows.compile.agent_choice import agent_nodes, choice_of
 from orchestra.workflows.compile.ordering import referenced_names
-from orchestra.workflows.expressions.plain_paths import MAX_PLAIN_LENGTH, parse_plain_template
+from orchestra.workflows.expressions.parser import MAX_PLAIN_LENGTH, parse_plain_template
 from orchestra.workflows.model import (
     AgentChoice,
     AgentNode,

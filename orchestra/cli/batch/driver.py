@@ -24,7 +24,7 @@ from orchestra.core.tags import Tags
 from orchestra.schema.validator import Validator
 from orchestra.workflows.model import Budget
 from orchestra.workflows.program import InputField, Program
-from orchestra.workflows.python.acceptance import AcceptThreshold
+from orchestra.workflows.python.checks import AcceptThreshold
 from orchestra.workflows.python.steps import Agent, Step, Workflow
 
 

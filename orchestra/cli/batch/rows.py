@@ -35,7 +35,7 @@ from orchestra.schema.strict_json import (
     parse_untrusted,
 )
 from orchestra.workflows.program import InputField
-from orchestra.workflows.python.acceptance import AcceptThreshold
+from orchestra.workflows.python.checks import AcceptThreshold
 
 LOCKING_UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 """What file systems say that have no locks."""

@@ -1,11 +1,14 @@
-"""Alternatives: a node that asks one agent of several, chosen by a label. It is a block with a node for each agent, of which one runs.
+"""A node that calls one of several agents, chosen by a label. It compiles to a block with one node per agent, of which
+one
+runs.
 
     reply:
       agent: {by: "${intent.intent}", of: {lost_card: card_agent, top_up: top_up_agent}, otherwise: general}
       with: {text: "${input.text}"}
 
-What belongs to an attempt (`checks`, `retry`, `timeout`, `escalate` and so on) belongs to the agent that is asked, what belongs to the
-node (`when`, `each`, `after`, `fallback`) to the whole. So each agent has its own card's checks, its own certificate and its own tools.
+Modifiers of an attempt (`checks`, `retry`, `timeout`, `escalate` and so on) apply to the called agent, modifiers of the
+node (`when`,
+`each`, `after`, `fallback`) to the block. Each agent thus keeps the checks of its card, its certificate and its tools.
 """
 
 from __future__ import annotations
@@ -25,20 +28,22 @@ BOOL: Final[Schema] = {"type": "boolean"}
 
 
 NODE_MODIFIERS: Final = frozenset({"when", "each", "as_", "limit", "concurrency", "at_least", "after", "fallback"})
-"""Modifiers of the node itself; the others are the agents'."""
+"""Modifiers of the node itself; all others are applied to the agents."""
 
 
 MAX_SHOWN_LENGTH = 120
-"""Characters of a label that a reason names."""
+"""The maximum number of characters of a label in a reason."""
 
 
 def choice_of(node: AnyNode) -> AgentChoice | None:
-    """How a node chooses its agent; None where it names one, or asks none."""
+    """Returns the choice of a node; None if it names one agent or is no agent node."""
     return node.agent if isinstance(node, AgentNode) and isinstance(node.agent, AgentChoice) else None
 
 
 def labels_by_agent(choice: AgentChoice) -> dict[str, list[str]]:
-    """The agents of a choice, each with its labels, in written order; those of `otherwise` have none of their own."""
+    """Returns the agents of a choice with their labels, in written order. The agent of `otherwise` may have no
+    labels.
+    """
     found: dict[str, list[str]] = {}
     for label, name in choice.of.items():
         found.setdefault(name, []).append(label)
@@ -48,18 +53,18 @@ def labels_by_agent(choice: AgentChoice) -> dict[str, list[str]]:
 
 
 def choose_agent(choice: AgentChoice, value: Any) -> str | None:
-    """The agent for what `by` gives: a label, true or false, or null; None where there is none."""
+    """Returns the agent for a value of `by` (a label, a bool or null); None if there is none."""
     label = str(value).lower() if isinstance(value, bool) else value
     return choice.of.get(label, choice.otherwise) if isinstance(label, str) else choice.otherwise
 
 
 def outer_node(node: AgentNode) -> AgentNode:
-    """The node without what is its agents'."""
+    """Returns the node without the modifiers of its agents."""
     return node.model_copy(update={name: AgentNode.model_fields[name].get_default() for name in _AGENT_MODIFIERS})
 
 
 def agent_nodes(node: AgentNode, choice: AgentChoice) -> dict[str, AgentNode]:
-    """The node of each agent, by the agent's name; its `when` says in words on which labels it runs."""
+    """Returns one node per agent, by the agent's name. Its `when` describes the condition in words."""
     found: dict[str, AgentNode] = {}
     kept = {name: getattr(node, name) for name in node.model_fields_set & _AGENT_MODIFIERS}
     for name, labels in labels_by_agent(choice).items():
@@ -77,7 +82,7 @@ _AGENT_MODIFIERS = frozenset(AgentNode.model_fields) - NODE_MODIFIERS - {"agent"
 
 
 def _describe_condition(choice: AgentChoice, name: str, labels: list[str]) -> str:
-    """The condition of an agent in words; `ChoiceCondition` is what is evaluated."""
+    """Describes the condition of an agent in words; `ChoiceCondition` evaluates it."""
     if name != choice.otherwise:
         return f"{choice.by} is {' or '.join(labels)}"
     others = [label for label, agent in choice.of.items() if agent != name]
@@ -85,7 +90,7 @@ def _describe_condition(choice: AgentChoice, name: str, labels: list[str]) -> st
 
 
 class ChoiceCondition:
-    """Whether an agent is the one that a label chooses: the condition under which its node runs."""
+    """The condition of an agent's node: whether the label chooses this agent."""
 
     __slots__ = ("agent", "by", "choice", "parts", "references", "schema")
 
@@ -95,12 +100,14 @@ class ChoiceCondition:
         self.parts: Mapping[str, Expression] | None = None
 
     def evaluate(self, bindings: Mapping[str, Any]) -> bool:
-        """Whether it is. Raises `OrchestraError` (L-codes) where the label's expression fails."""
+        """Returns whether the agent is chosen. Raises `OrchestraError` (L-codes) if the expression of the label
+        fails.
+        """
         return choose_agent(self.choice, self.by.evaluate(bindings)) == self.agent
 
 
 class ChoiceOutput:
-    """The output of the block: what the one node gave that ran (`Program.runs_one_node`)."""
+    """The output of the block: the value of the node that ran (`Program.runs_one_node`)."""
 
     __slots__ = ("parts", "references", "schema")
 
@@ -109,12 +116,14 @@ class ChoiceOutput:
         self.parts: Mapping[str, Expression] | None = None
 
     def evaluate(self, bindings: Mapping[str, Any]) -> Any:
-        """The value that is there."""
+        """Returns the value of the node that has one."""
         return next(bindings[name] for name in sorted(self.references) if name in bindings)
 
 
 def explain_choice(node: CompiledNode, bindings: Mapping[str, Any]) -> str:
-    """Which agent a node asks on these values, and for which label. Raises `OrchestraError` (L-codes) where its expression fails."""
+    """Describes which agent a node calls for these values, and why. Raises `OrchestraError` (L-codes) if its expression
+    fails.
+    """
     choice = choice_of(node.source)
     if choice is None or node.value is None:
         return ""
@@ -125,7 +134,7 @@ def explain_choice(node: CompiledNode, bindings: Mapping[str, Any]) -> str:
 
 
 def label_values(schema: Schema) -> tuple[dict[str, None], bool, bool]:
-    """The labels of a type, in its order; whether any other text may come; and whether null may."""
+    """Returns the labels of a type in its order, whether other texts are possible, and whether null is possible."""
     found: dict[str, None] = {}
     any_text = null = False
     for part in union_members(schema):
@@ -141,7 +150,7 @@ def label_values(schema: Schema) -> tuple[dict[str, None], bool, bool]:
 
 
 def missing_labels(choice: AgentChoice, schema: Schema) -> str:
-    """Which labels of a type have no agent, in words; empty where all have."""
+    """Describes the labels of a type that have no agent; empty if all have one."""
     if choice.otherwise is not None:
         return ""
     found, any_text, null = label_values(schema)

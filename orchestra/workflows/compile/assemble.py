@@ -1,4 +1,4 @@
-"""Programs, put together: drafts become nodes once the place of each among the others is known."""
+"""Assembles the nodes of a program from drafts, once the index of each node is known."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from orchestra.workflows.program import Acceptance, CompiledNode, Expression, No
 
 
 class NodeDraft(msgspec.Struct, kw_only=True, gc=False):
-    """What `CompiledNode` has, without what only its place among the others tells."""
+    """A compiled node without the fields that depend on its position among the other nodes."""
 
     kind: str
     output: Schema = {}
@@ -40,7 +40,7 @@ class NodeDraft(msgspec.Struct, kw_only=True, gc=False):
     tool_use: NodeToolUse | None = None
     escalate: Expression | None = None
     always_present: bool = True
-    """Whether its kind always gives a value, failures apart."""
+    """Whether its kind always has a value unless it fails."""
 
     def build_node(
         self,
@@ -52,8 +52,8 @@ class NodeDraft(msgspec.Struct, kw_only=True, gc=False):
         soft: frozenset[int],
         height: int,
     ) -> CompiledNode:
-        """The node, given its place: its index, its name, what it needs, who needs it, and how far it is from the end."""
-        # Named one by one the fields would take twice as long, and compiling a tenth more.
+        """Returns the node with its index, name, needs, children and height."""
+        # Named arguments would take twice as long, and compilation a tenth more.
         return CompiledNode(
             index, name, self.kind, source, self.output, needs, children, bool(soft), soft, height, *_own_fields(self)
         )
@@ -63,7 +63,7 @@ _FIELDS = CompiledNode.__struct_fields__
 
 
 _own_fields = attrgetter(*_FIELDS[_FIELDS.index("contract") : _FIELDS.index("sample")])
-"""What a draft has of a node's fields, in the order in which the node has them."""
+"""Reads the fields that a draft shares with a node, in the order of the node's fields."""
 
 
 def assemble_nodes(
@@ -73,7 +73,9 @@ def assemble_nodes(
     reads: Mapping[str, NodeReferences],
     wants: Mapping[str, frozenset[str]],
 ) -> tuple[CompiledNode, ...]:
-    """The drafts as nodes: names become indices, and heights are counted from the sinks. `wants` are the reads among these nodes."""
+    """Builds the nodes: names become indices, and heights are counted from the sinks. `wants` are the reads among these
+    nodes.
+    """
     index = {name: number for number, name in enumerate(order)}
     needs = [
         tuple(sorted([index[want] for want in wants[name] if want != name])) if wants[name] else () for name in order

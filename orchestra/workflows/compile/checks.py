@@ -1,4 +1,6 @@
-"""Checks of a node, compiled: their rules read, their names known, and whom they ask found and held to what is asked of him."""
+"""Compiles the acceptance of a node: its checks and their judges, the evidence, certificates and combinations of
+scores.
+"""
 
 from __future__ import annotations
 
@@ -34,24 +36,24 @@ if TYPE_CHECKING:
 
 
 EVIDENCE_CHECKS = frozenset({"quote", "numbers", ENTAILMENT})
-"""Checks that compare with evidence."""
+"""The checks that compare a value with evidence."""
 
 
 EVIDENCE_READERS = EVIDENCE_CHECKS | {REDERIVE, AGREE, TOOL}
-"""And those that show evidence to an agent or a tool, where there is some."""
+"""The evidence checks, and the checks that pass evidence on to an agent or a tool."""
 
 
 class CompiledChecks(msgspec.Struct, frozen=True):
-    """What the checks of a node are."""
+    """The compiled checks of a node."""
 
     names: tuple[str, ...] = ()
-    """Of the checks in them, each once."""
+    """The names of the checks, each once."""
     uses_model_checks: bool = False
     judges: Mapping[str, Contract] = {}
 
     @property
     def evidence_checks(self) -> tuple[list[str], list[str]]:
-        """Those that compare with evidence: which cannot do without it, and which can."""
+        """The checks that compare with evidence: those that require it, and those that can do without."""
         own = {
             name: judge
             for name, judge in self.judges.items()
@@ -70,7 +72,7 @@ NO_CHECKS = CompiledChecks()
 def compile_acceptance(
     context: CompileContext, node: AnyNode, draft: NodeDraft, types: Types, path: KeyPath
 ) -> Acceptance:
-    """When the node's value is accepted: as it says, else as its agent's card does."""
+    """Compiles the conditions of acceptance: those of the node, or those of its agent's card."""
     contract = draft.contract
     checks = node.checks or (contract.checks if contract is not None else ())
     findings = context.findings
@@ -126,7 +128,7 @@ def _compile_evidence(
     types: Types,
     path: KeyPath,
 ) -> Expression | None:
-    """The evidence: as the node says, else the input that its agent's card names."""
+    """Compiles the evidence: `against` of the node, or the evidence input of its agent's card."""
     findings, checks = context.findings, asked.names
     wanting, able = asked.evidence_checks
     if node.against is not None:
@@ -142,7 +144,7 @@ def _compile_evidence(
         return None
     given = getattr(node, "with_", {})
     if contract is not None and contract.tool_use is not None:
-        return None  # what its tools gave, which nobody knows yet
+        return None  # the evidence is the results of its tools, which are unknown here
     if contract is not None and contract.evidence in given:
         return try_compile(given[contract.evidence], types, findings, (*path, "with", contract.evidence))
     if not wanting:
@@ -157,7 +159,7 @@ def _compile_evidence(
 def compile_checks(
     context: CompileContext, node: AnyNode, draft: NodeDraft, checks: tuple[str, ...], path: KeyPath
 ) -> CompiledChecks:
-    """The checks of a node. Faults are noted: L111 for a name that nothing has, L070 to L074 for what checks that ask agents need."""
+    """Compiles the checks of a node. Reports unknown checks (L111) and what the model checks lack (L070 to L074)."""
     if not checks:
         return NO_CHECKS
     if (
@@ -165,7 +167,7 @@ def compile_checks(
         and context.catalog.checks.issuperset(checks)
         and not any(check in MODEL_CHECKS for check in checks)
     ):
-        return CompiledChecks(tuple(checks))  # those of a card, as most have
+        return CompiledChecks(tuple(checks))  # the common case: checks of a card
     why = "" if node.checks or draft.contract is None else f"the card of {draft.contract.name} asks for this check"
     names: dict[str, None] = {}
     judges: dict[str, Contract] = {}
@@ -192,7 +194,9 @@ def validate_back_off(
     otherwise: Sequence[object],
     path: KeyPath,
 ) -> None:
-    """Notes what keeps a node from backing off (L075): its checks must say part by part what the evidence bears out, of a first answer."""
+    """Reports what prevents a node from backing off (L075): its checks must judge each part of a first answer by the
+    evidence.
+    """
     findings = context.findings
     place = findings.place_of(*path, "otherwise", key=True) if node.otherwise else findings.place_of(*path, key=True)
     if not any(isinstance(rule, CheckCall) and rule.check == ENTAILMENT for rule in parse_checks(checks)):
@@ -215,7 +219,7 @@ def validate_back_off(
 
 
 def _parse_checks(context: CompileContext, text: str, place: SourceLocation, why: str) -> Iterator[CheckCall]:
-    """The checks of a rule; one of its whole text where it is none, which is noted (L072)."""
+    """Returns the checks of a rule; none for an invalid rule, which is reported (L072)."""
     try:
         return check_calls(parse_check(text))
     except CheckSyntaxError as error:
@@ -225,7 +229,7 @@ def _parse_checks(context: CompileContext, text: str, place: SourceLocation, why
 
 
 def _report_unknown_check(context: CompileContext, node: AnyNode, name: str, place: SourceLocation) -> None:
-    """Notes a check that is not there (L111); those of cards are `unknown` when they are asked."""
+    """Reports an unknown check (L111). An unknown check of a card has the verdict `unknown` at run time instead."""
     if node.checks:
         known = sorted(context.catalog.checks)
         own = (
@@ -240,7 +244,7 @@ def _report_unknown_check(context: CompileContext, node: AnyNode, name: str, pla
 def _resolve_judge(
     context: CompileContext, draft: NodeDraft, check: CheckCall, place: SourceLocation, why: str
 ) -> Contract | None:
-    """The agent or the tool that a check asks; None for one that asks nobody else, or that has a fault."""
+    """Returns the agent or tool that a check calls; None if it calls none or is invalid."""
     findings = context.findings
     if check.check not in MODEL_CHECKS:
         if check.argument:
@@ -292,7 +296,7 @@ def _resolve_judge(
 def _resolve_tool(
     context: CompileContext, draft: NodeDraft, check: CheckCall, place: SourceLocation, why: str
 ) -> Contract | None:
-    """The tool that a check asks; None for one that is not there, or cannot judge this value."""
+    """Returns the tool that a check calls; None if it is unknown or cannot judge this value."""
     findings, own = context.findings, context.catalog.tools
     name = check.argument
     if not name or name.isdigit():
@@ -309,7 +313,7 @@ def _resolve_tool(
         )
         return None
     given: dict[str, Schema] | None = None
-    if draft.inputs is not None or draft.contract is None:  # a call without inputs has faults, which are noted already
+    if draft.inputs is not None or draft.contract is None:  # a call without inputs is invalid and reported already
         given = {
             key: part.schema for key, part in ((draft.inputs.parts if draft.inputs is not None else None) or {}).items()
         }
@@ -323,7 +327,7 @@ def _resolve_tool(
 
 
 def _judge_mismatch(judge: Contract) -> str:
-    """Why an agent cannot judge claims; empty where it can."""
+    """Returns why an agent cannot judge claims; empty if it can."""
     given: Mapping[str, object] = judge.input.get("properties", {})
     if judge.tool_use is not None:
         return "it uses tools, and a check's question is one call"
@@ -340,7 +344,7 @@ def _judge_mismatch(judge: Contract) -> str:
 
 
 def _rederivation_mismatch(draft: NodeDraft, judge: Contract) -> str:
-    """Why an agent cannot answer what a node's callee is asked; empty where it can."""
+    """Returns why an agent cannot answer the question of the node's callee; empty if it can."""
     if draft.inputs is None:
         return "this node has no `with:`, and so no question that another could answer"
     if judge.tool_use is not None:
@@ -373,7 +377,10 @@ def _resolve_certificate(
     *,
     claims: bool,
 ) -> Certificate | ClaimsCertificate | None:
-    """What `accept: certified` stands for, of whole answers or of their `claims`; where nothing does, that is noted (L119, V002 on)."""
+    """Returns the certificate of `accept: certified`, of whole answers or of `claims`. Reports a missing or unusable
+    one
+    (L119, V002 on).
+    """
     findings = context.findings
     place = findings.place_of(*path, "accept") if node.accept is not None else findings.place_of(*path)
     if isinstance(node, model.CallNode) and isinstance(node.call, str) and not claims:
@@ -407,7 +414,7 @@ def _resolve_certificate(
     from orchestra.verification.certificates.claims_file import ClaimsCertificate
 
     if isinstance(found, ClaimsCertificate):
-        # Other checks only withhold more, which no promise about what is kept suffers from.
+        # Additional checks only withhold more, so the guarantee for accepted claims still holds.
         if found.check not in checks:
             said = f"the certificate of {contract.name!r} is about claims that {found.check} scores, and this node has {join_names(checks)}"
             findings.error("V005", said, place, hint=f"checks: [{found.check}]")
@@ -436,7 +443,7 @@ def _resolve_combination(
     *,
     backs_off: bool,
 ) -> Combination | None:
-    """What `score: combined` stands for; where nothing does, that is noted (L076, V002 on)."""
+    """Returns the combination of `score: combined`. Reports a missing or unusable one (L076, V002 on)."""
     if node.score is None:
         return None
     findings, place = context.findings, context.findings.place_of(*path, "score")
@@ -475,7 +482,7 @@ def _resolve_combination(
 def _check_score_match(
     context: CompileContext, node: AnyNode, certificate: Certificate, combination: Combination | None, path: KeyPath
 ) -> None:
-    """Notes a certificate of another score than the node's (V005)."""
+    """Reports a certificate of another score than the node's (V005)."""
     mark = combination.digest if combination is not None else ""
     if (certificate.combination or "") == mark:
         return
@@ -493,7 +500,7 @@ def _check_score_match(
 
 
 def enclose_workflow(context: CompileContext, graph: Graph, body: CompiledBody) -> CompiledBody:
-    """A workflow's own body, enclosed in a node that judges what it gives."""
+    """Wraps the body of a workflow in one node that checks its output."""
     enclosed = graph.as_single_node
     name, node = next(iter(enclosed.nodes.items()))
     accept, certificate = graph.accept, None
@@ -511,7 +518,7 @@ def enclose_workflow(context: CompileContext, graph: Graph, body: CompiledBody) 
 
 
 def _workflow_certificate(context: CompileContext, name: str, path: KeyPath) -> Certificate | None:
-    """The certificate of a workflow as a whole; where there is none that holds, that is noted (L119, V002 on)."""
+    """Returns the certificate of a workflow as a whole. Reports a missing or unusable one (L119, V002 on)."""
     findings, place = context.findings, context.findings.place_of(*path)
     try:
         found: Certificate | None = context.catalog.workflow_certificates.get(name)

@@ -1,4 +1,4 @@
-"""The compiler: a frozen graph and a catalog in, a program out; or every fault, with its place and what to write instead."""
+"""The compiler: turns a frozen graph and a catalog into a program, or reports all errors with locations and hints."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from orchestra.workflows.compile.diagnostics import (
 )
 from orchestra.workflows.compile.nodes import compile_node
 from orchestra.workflows.compile.ordering import NodeReferences, node_references, referenced_names, topological_order
-from orchestra.workflows.expressions.coverage import (
+from orchestra.workflows.expressions.condition_analysis import (
     names_tested_absent,
     parse_conditions,
 )
@@ -48,14 +48,14 @@ from orchestra.workflows.program import (
 from orchestra.workflows.yaml.reader import MAX_EDGES, MAX_NODES, SourcePlaces
 
 MAX_LOOPS = 4
-"""Loops inside each other, at most: for the type of `previous` each body is gone through up to three times."""
+"""The maximum depth of nested loops. To find the type of `previous`, each body is compiled up to three times."""
 
 
 MAX_TYPE_PARTS = 5_000
 
 
 MAX_TYPE_DEPTH = 100
-"""Of the type of one value, at most: a type that doubles at every node would not fit into memory."""
+"""Limits of the type of one value. A type that doubles at every node would not fit into memory."""
 
 
 _RESERVED_NAMES = KEYWORDS | {"input"}
@@ -68,9 +68,17 @@ def compile_graph(
     *,
     called: Mapping[str, CalledWorkflow] | None = None,
 ) -> Program:
-    """The program of a workflow. `called` are workflows that are compiled already, by the names under which this one calls them.
+    """Compiles a workflow.
 
-    Raises `InputError`, or `InputErrors` with all faults (L040 to L063, L105 to L121, A002).
+    Args:
+        graph: The frozen graph.
+        catalog: The agents, tools, workflows, checks and certificates that it may refer to.
+        places: The locations of its parts in its file.
+        called: Compiled workflows by the names under which this one calls them.
+
+    Raises:
+        InputError: One error (L040 to L063, L105 to L121, A002).
+        InputErrors: All of several errors.
     """
     return _compile_graph(graph, catalog, (), dict(called or {}), places).program
 
@@ -82,7 +90,7 @@ def _compile_graph(
     programs: dict[str, CalledWorkflow | None],
     places: SourcePlaces | None = None,
 ) -> CalledWorkflow:
-    """A workflow, with what its callers must know of it."""
+    """Compiles a workflow and collects what its callers need."""
     findings = Findings(graph.name, places)
     context = CompileContext(graph, catalog, findings, (*above, graph.name), compile_body, _compile_graph, programs)
     inputs: Mapping[str, InputField] = {}
@@ -116,7 +124,7 @@ def _compile_graph(
 
 
 def _compile_inputs(context: CompileContext) -> dict[str, InputField]:
-    """The workflow's inputs, their types read, their defaults checked."""
+    """Compiles the workflow's inputs: resolves their types and checks their defaults."""
     if context.graph.name in KEYWORDS:
         hint = f"call it {context.graph.name}_"
         context.findings.error(
@@ -141,7 +149,7 @@ def _compile_inputs(context: CompileContext) -> dict[str, InputField]:
 
 
 def _declare_type(context: CompileContext, name: str, body: Mapping[str, Any]) -> None:
-    """Makes a type of `types:` known; one with a fault stands for anything, so that its fault is told once."""
+    """Declares a type of `types:`. An invalid one becomes `ANY`, so that its error is reported once."""
     if not name.isidentifier() or name in RESERVED_TYPE_NAMES:
         context.findings.error(
             "L105", invalid_type_name(name), context.findings.place_of("types", name, key=True), hint=TYPE_NAME_HINT
@@ -173,9 +181,9 @@ def _declare_type(context: CompileContext, name: str, body: Mapping[str, Any]) -
 def compile_body(
     context: CompileContext, given: Mapping[str, AnyNode], output: Any, types: TypeScope, base: KeyPath
 ) -> CompiledBody:
-    """Nodes that see the names of `types`, with what they give. Faults are noted, and what has them gives anything.
+    """Compiles nodes in the scope `types`, with their output. Errors are recorded; invalid parts have the type `ANY`.
 
-    `types` is as before at the end.
+    `types` is unchanged at the end.
     """
     path = (*base, "nodes")
     reads = {name: node_references(node) for name, node in given.items()}
@@ -230,7 +238,7 @@ def _check_size(context: CompileContext, reads: Mapping[str, NodeReferences], pa
         )
     context.node_count += len(reads)
     context.edge_count += sum([len(wanted.all) for wanted in reads.values()])
-    # The body of a loop that reads `previous` is gone through three times at most.
+    # The body of a loop that reads `previous` is compiled three times at most.
     for what, count, most in (
         ("nodes", context.node_count, MAX_NODES * 3),
         ("references", context.edge_count, MAX_EDGES * 3),
@@ -278,7 +286,7 @@ def _compile_output(context: CompileContext, output: Any, types: Types, path: Ke
 
 
 def _output_schema(context: CompileContext, output: Expression) -> Schema:
-    """The type of an output; a part that may be skipped or withheld may be null."""
+    """Returns the type of an output. A part that may be skipped or withheld may be null."""
     if isinstance(output, ListExpression):
         return output.tuple_schema([_part_schema(context, item) for item in output.items])
     if output.parts is None:
@@ -323,7 +331,7 @@ def _check_optional_choices(
     drafts: Mapping[str, NodeDraft],
     path: KeyPath,
 ) -> None:
-    """Notes choices without a sure arm that other nodes read as plain values (L120)."""
+    """Reports choices that may have no value although other nodes read them as plain values (L120)."""
     choices = [name for name, node in given.items() if isinstance(node, FirstOfNode) and node.each is None]
     wanted = frozenset().union(*(one.hard for one in reads.values())) if choices else ()
     for name in choices:
@@ -342,7 +350,7 @@ def _warn_unused(
     used: frozenset[str],
     path: KeyPath,
 ) -> None:
-    """Warns of nodes that are not used, and that nothing used needs. Used are those that the output reads or that have an effect."""
+    """Warns of unused nodes. A node is used if the output or a used node reads it, or if it has an effect."""
     line = [name for name in given if name in used]
     seen = set(line)
     while line:
@@ -362,7 +370,7 @@ def _warn_unconditional_effects(
     output: Any,
     path: KeyPath,
 ) -> None:
-    """Warns of effects that happen in any case, though all that reads them is a `first_of` behind other arms, or a `fallback`."""
+    """Warns of effects that always happen, although their only reader is a later arm of `first_of` or a `fallback`."""
     readers: dict[str, list[str]] = {name: [] for name in acting}
     for reader, wanted in wants.items() if readers else ():
         for name in wanted:
@@ -380,7 +388,7 @@ def _warn_unconditional_effects(
 def _warn_effects_after_failure(
     context: CompileContext, name: str, when: str | None, choices: Mapping[str, Sequence[Any]], path: KeyPath
 ) -> None:
-    """Warns of an effect that stands in for what may be withheld: it happens too where that failed."""
+    """Warns of an effect that replaces a withheld value, since it also happens if that node failed."""
     own = parse_conditions([when[2:-1]]) if when is not None and when.startswith("${") and when.endswith("}") else None
     for other in names_tested_absent(own or (), choices.get):
         if not context.always_present.get(other, True) and context.presence_conditions.get(other) is None:
@@ -405,12 +413,14 @@ def _warn_effect_as_fallback(context: CompileContext, name: str, by: str, reader
 
 
 def null_expression() -> Expression:
-    """The expression that stands for one with faults."""
+    """The expression that replaces an invalid one."""
     return compile_template(None, {})
 
 
 def type_size_error(schema: Schema) -> str:
-    """Why a type is too large to reckon with; empty where it is not. Parts that are shared count each time, and are looked at once."""
+    """Returns why a type is too large; an empty text if it is not. Shared parts count each time but are visited
+    once.
+    """
     parts, depth = _type_size(schema, {}, 1)
     if depth > MAX_TYPE_DEPTH:
         return f"is nested deeper than {MAX_TYPE_DEPTH}"
@@ -418,7 +428,7 @@ def type_size_error(schema: Schema) -> str:
 
 
 def _type_size(part: Any, known: dict[int, tuple[int, int]], level: int) -> tuple[int, int]:
-    """The parts of a type and its depth."""
+    """Returns the number of parts of a type and its depth."""
     inner = [one for one in (part.values() if isinstance(part, dict) else part) if isinstance(one, dict | list)]
     if not inner or level > MAX_TYPE_DEPTH:
         return 1, 1
@@ -429,9 +439,13 @@ def _type_size(part: Any, known: dict[int, tuple[int, int]], level: int) -> tupl
 
 
 def check_clearance(program: Program, places: SourcePlaces | None = None) -> None:
-    """Raises `InputError` T020, or `InputErrors` with all of them, for nodes that give data to a tool that is not cleared for it.
+    """Checks that every called tool is cleared for the data of the workflow. Raises `InputError` or `InputErrors` T020.
 
-    Tools that a plan or a model may choose are left out: those that are not cleared are not offered.
+    A run has at least the label of its program, so such a call would be refused at every run (F202). Tools that a plan
+    or a model may
+    choose are left out, since uncleared ones are not offered to them. Data with a stricter label than the program's,
+    from
+    `options(label=...)` or an enclosing run, is refused when the tool is called.
     """
     findings = Findings(program.name, places)
     with suppress(TooManyErrors):
@@ -452,7 +466,7 @@ def _hint(tool: str, label: Label) -> str:
 
 
 def called_tools(node: CompiledNode) -> Iterator[Contract]:
-    """The tools that a node calls, itself, for its checks, or in its body."""
+    """Yields the tools that a node calls itself, in its checks, or in its body."""
     if node.contract is not None and node.contract.kind == "tool":
         yield node.contract
     if node.acceptance is not None:

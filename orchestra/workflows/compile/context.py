@@ -16,7 +16,7 @@ from orchestra.schema.json_schema import (
 )
 from orchestra.schema.types import parse_type
 from orchestra.workflows.compile.diagnostics import Findings, KeyPath, Types, WorkflowPart, join_names, suggestion
-from orchestra.workflows.expressions.coverage import (
+from orchestra.workflows.expressions.condition_analysis import (
     Conditions,
     combine_conditions,
 )
@@ -40,11 +40,11 @@ from orchestra.workflows.program import (
 )
 
 MAX_CALLS = 32
-"""Workflows that call each other in a row, at most."""
+"""The maximum depth of calls between workflows."""
 
 
 TypeScope = dict[str, Schema]
-"""The types of the names that can be read, by name. One mapping for a whole workflow: bodies add their names and take them away again."""
+"""The types of the visible names. One mapping serves a whole workflow: bodies add their names and remove them again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,30 +55,30 @@ class CompiledBody:
     output: Expression
     schema: Schema
     always_present: bool
-    """Whether its output always is a value, failures apart."""
+    """Whether the output always has a value unless a node fails."""
     types: Types
-    """Of its nodes, as what stands beside them sees them."""
+    """The types of its nodes, as the enclosing scope sees them."""
     present_nodes: frozenset[str]
-    """Its nodes that always are a value, failures apart."""
+    """The nodes that always have a value unless a node fails."""
     has_effects: bool
     """Whether one of its nodes may have an effect."""
 
     def to_program(self, name: str) -> Program:
-        """The body as the program of a node."""
+        """Returns the body as the program of a node."""
         return Program(name, self.nodes, self.output, self.schema, {}, sees_outer_scope=True)
 
 
 BodyCompiler: TypeAlias = Callable[["CompileContext", Mapping[str, AnyNode], Any, TypeScope, KeyPath], CompiledBody]
-"""Compiles nodes with their output: `compiler.compile_body`, passed as a callable so that node compilers can call it."""
+"""The type of `compiler.compile_body`, passed as a callable so that the compilers of nodes can call it."""
 WorkflowCompiler: TypeAlias = Callable[
     [Graph, Catalog, tuple[str, ...], dict[str, CalledWorkflow | None]], CalledWorkflow
 ]
-"""Compiles a called workflow, given the names of the workflows above it and those compiled so far."""
+"""Compiles a called workflow, given the names of its callers and the workflows compiled so far."""
 
 
 @dataclass
 class CompileContext:
-    """One workflow under way. `above` are the names of the workflows that call it, itself last."""
+    """The state of the compilation of one workflow. `call_stack` has the names of its callers, itself last."""
 
     graph: Graph
     catalog: Catalog
@@ -87,30 +87,30 @@ class CompileContext:
     body_compiler: BodyCompiler
     workflow_compiler: WorkflowCompiler
     workflows: dict[str, CalledWorkflow | None] = field(default_factory=dict)
-    """The workflows that were called so far, by name; None for those with faults."""
+    """The workflows called so far, by name; None for those with errors."""
     always_present: dict[str, bool] = field(default_factory=dict)
-    """Of the nodes that can be seen here: whether it is neither skipped nor withheld, failures apart."""
+    """For each visible node, whether it always has a value unless a node fails."""
     presence_conditions: dict[str, Conditions | None] = field(default_factory=dict)
-    """Of nodes that are not sure: the conditions under which they have a value, failures apart; None where that is not known."""
+    """For nodes that may be skipped: the conditions under which they have a value; None if unknown."""
     labels: list[Label | None] = field(default_factory=list)
-    """What the workflows state that are called here, or that a plan here may call."""
+    """The labels of the workflows that are called here, or that a plan here may call."""
     enclosing_nodes: list[Mapping[str, AnyNode]] = field(default_factory=list)
-    """The nodes of the bodies that are under way, the innermost last."""
+    """The nodes of the enclosing bodies, innermost last."""
     models: dict[str, Schema] = field(default_factory=dict)
     loop_depth: int = 0
-    """Loops that are under way."""
+    """The number of enclosing loops."""
     node_count: int = 0
     edge_count: int = 0
     _inputs_cache: dict[int, CalleeInputs] = field(default_factory=dict)
-    """By the `id` of a contract of the catalog."""
+    """Keyed by the `id` of a contract of the catalog."""
     sized_types: dict[int, Schema] = field(default_factory=dict)
-    """By their `id`: types that are not too large."""
+    """Types that are known not to be too large, keyed by `id`."""
     _effects_cache: dict[int, bool] = field(default_factory=dict)
-    """By the `id` of a node of the graph: whether it acts."""
+    """Whether a node has effects, keyed by the `id` of the node."""
 
     @cached_property
     def defaults(self) -> Defaults:
-        """The modifiers for nodes that state none."""
+        """The modifiers of nodes that do not set them."""
         return self.graph.defaults or Defaults()
 
     def compile_body(self, nodes: Mapping[str, AnyNode], output: Any, types: TypeScope, path: KeyPath) -> CompiledBody:
@@ -118,13 +118,13 @@ class CompileContext:
         return self.body_compiler(self, nodes, output, types, path)
 
     def callee_inputs(self, contract: Contract) -> CalleeInputs:
-        """What an agent or a tool takes."""
+        """Returns the inputs of an agent or a tool."""
         if (found := self._inputs_cache.get(id(contract))) is None:
             found = self._inputs_cache[id(contract)] = CalleeInputs(contract.input)
         return found
 
     def resolve_type(self, text: str, path: KeyPath) -> Schema:
-        """The schema of a type's text; anything where it is none, which is noted (L040, L041)."""
+        """Returns the schema of a type expression; `ANY` for an invalid one, which is reported (L040, L041)."""
         try:
             return parse_type(text, self.models)
         except InputError:
@@ -133,24 +133,24 @@ class CompileContext:
             return ANY
 
     def all_present(self, names: frozenset[str]) -> bool:
-        """Whether all of these have a value, failures apart."""
+        """Whether all of these names have a value unless a node fails."""
         for name in names:  # noqa: SIM110  # `all` of a generator takes three times as long, and this is asked of every node
             if not self.always_present.get(name, True):
                 return False
         return True
 
     def conditions_of(self, names: frozenset[str]) -> Conditions | None:
-        """The conditions under which all of these have a value, failures apart; None where that is not known."""
+        """Returns the conditions under which all of these names have a value; None if unknown."""
         return combine_conditions(
             () if self.always_present.get(name, True) else self.presence_conditions.get(name) for name in sorted(names)
         )
 
     def is_in_scope(self, name: str, types: Types) -> bool:
-        """Whether something around has this name."""
+        """Whether a name is defined in the enclosing scopes."""
         return name in types or any(name in nodes for nodes in self.enclosing_nodes)
 
     def has_effects(self, node: AnyNode) -> bool:
-        """Whether a node may have an effect, itself or inside."""
+        """Whether a node, or a node inside it, may have an effect."""
         if (found := self._effects_cache.get(id(node))) is None:
             found = self._effects_cache[id(node)] = self._may_have_effects(node)
         return found
@@ -177,7 +177,7 @@ class CompileContext:
         return called is not None and called.has_effects
 
     def resolve_workflow(self, name: str, path: KeyPath) -> CalledWorkflow | None:
-        """A workflow that is called by name, compiled once, and whether it always gives a value; faults are noted (L106, L111, L116)."""
+        """Returns a called workflow, compiled once; None if it has errors, which are reported (L106, L111, L116)."""
         place = self.findings.place_of(*path)
         if name in self.call_stack and name not in self.workflows:
             way = " -> ".join((*self.call_stack[self.call_stack.index(name) :], name))
@@ -221,7 +221,7 @@ class CompileContext:
         return None
 
     def report_unknown(self, what: str, name: str, known: Iterable[str], path: KeyPath) -> None:
-        """Notes that nothing has this name (L111), with the nearest that does; or what is wrong with an agent that cannot be used."""
+        """Reports an unknown name (L111) with the nearest known one, or the error of an agent whose card is broken."""
         if what == "agent" and (error := self.catalog.broken.get(name)) is not None:
             self.findings.add_error(error)
             return

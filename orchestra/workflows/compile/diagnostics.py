@@ -1,4 +1,4 @@
-"""Diagnostics: errors and warnings of a workflow, collected with their places and with hints."""
+"""Diagnostics: the errors and warnings of a workflow, with their locations and hints."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KeyPath = tuple[str | int, ...]
 
 
 MAX_LISTED_NAMES = 12
-"""Names that a hint lists at most."""
+"""The maximum number of names in a hint."""
 
 
 _BARE_REFERENCE = re.compile(r"[a-z]\w*(?:\.\w+|\[\w+\])*", re.ASCII)
@@ -33,37 +33,39 @@ _BARE_REFERENCE = re.compile(r"[a-z]\w*(?:\.\w+|\[\w+\])*", re.ASCII)
 
 @dataclass(frozen=True)
 class WorkflowPart(SourceLocation):
-    """A part of a workflow that no file is at hand for: its name and the keys that lead to it."""
+    """A part of a workflow without a file: the workflow's name and the path of keys."""
 
     workflow: str = ""
     path: tuple[str | int, ...] = ()
     called: WorkflowPart | None = None
-    """Of a call whose workflow has a fault: the part of that one."""
+    """For a call of a workflow with an error: the location inside that workflow."""
 
     def __str__(self) -> str:
         return self.file
 
 
 class TooManyErrors(Exception):
-    """There are as many faults as a reader can use."""
+    """The maximum number of reported errors is reached."""
 
 
 class Findings:
-    """Faults and warnings of a workflow, collected; `places` says where things stand, where a file is at hand."""
+    """The errors and warnings of a workflow. `places` gives the locations if there is a file."""
 
     def __init__(self, name: str, places: SourcePlaces | None = None) -> None:
         self.name, self.places = name, places
         self.errors: dict[tuple[str, str, str], InputError] = {}
-        """In the order in which they were found, each once."""
+        """In the order of detection, each once."""
         self.warnings: dict[str, None] = {}
         self.assignable_pairs: dict[tuple[int, int], tuple[Schema, Schema]] = {}
-        """By their `id`s: pairs of types of which the first can be passed on as the second. Contracts are shared, so most come often."""
+        """Pairs of types that are known to be assignable, keyed by their `id`s. Contracts are shared, so most pairs
+        repeat.
+        """
         self.trial_depth = 0
         self.path_ends: dict[tuple[int, tuple[str | int, ...]], tuple[Schema, PathEnd | None]] = {}
-        """By the `id` of a type and the steps from there: that type, and what is at their end."""
+        """The type at the end of a path, keyed by the `id` of the start type and the steps."""
 
     def place_of(self, *path: str | int, key: bool = False) -> SourceLocation:
-        """The place of a part of the workflow."""
+        """Returns the location of a part of the workflow."""
         if self.places is not None:
             return self.places.place_of(*path, key=key)
         return WorkflowPart(
@@ -74,7 +76,7 @@ class Findings:
         )
 
     def error(self, code: str, message: str, place: SourceLocation | None, *, hint: str = "", why: str = "") -> None:
-        """Notes a fault, once. Raises `TooManyErrors` with the last that is shown."""
+        """Records an error once. Raises `TooManyErrors` at the maximum."""
         self.errors.setdefault(
             (code, message, str(place)), InputError(code, message, location=place, hint=hint, why=why)
         )
@@ -82,25 +84,25 @@ class Findings:
             raise TooManyErrors
 
     def warn(self, message: str, place: SourceLocation) -> None:
-        """Notes what is allowed and probably not meant."""
+        """Records a warning."""
         self.warnings.setdefault(f"{place}: {message}")
 
     @contextmanager
     def collect_errors(self) -> Iterator[None]:
-        """Notes the errors raised inside, and goes on after them."""
+        """Records the errors raised inside the block and continues after it."""
         try:
             yield
         except InputError as error:
             self.add_error(error)
 
     def add_error(self, error: InputError) -> None:
-        """Notes what was raised, one fault or several."""
+        """Records a raised error, or each one of several."""
         for one in error.errors if isinstance(error, InputErrors) else (error,):
             self.error(one.code, one.message, one.location, hint=one.hint, why=one.why)
 
     @contextmanager
     def discard_findings(self) -> Iterator[None]:
-        """Forgets at the end what was found inside; meanwhile there are never enough faults."""
+        """Discards the errors and warnings recorded inside the block. The maximum does not apply there."""
         faults, warnings = dict(self.errors), dict(self.warnings)
         self.trial_depth += 1
         yield
@@ -108,12 +110,12 @@ class Findings:
         self.errors, self.warnings = faults, warnings
 
     def abort(self, code: str, message: str, place: SourceLocation, *, hint: str) -> NoReturn:
-        """Notes the one fault beside which no other matters, and ends. Raises `TooManyErrors`."""
+        """Replaces all errors by one and stops. Raises `TooManyErrors`."""
         self.errors = {(code, message, str(place)): InputError(code, message, location=place, hint=hint)}
         raise TooManyErrors
 
     def raise_errors(self) -> None:
-        """Raises what was found, in the order of the file."""
+        """Raises the recorded errors in the order of the file."""
         if not self.errors:
             return
         ordered = sorted(
@@ -124,9 +126,9 @@ class Findings:
 
 
 def try_compile(given: Any, types: Types, findings: Findings, path: KeyPath) -> Expression | None:
-    """A template made ready; None where it has faults, which are noted.
+    """Compiles a template. Returns None if it has errors, which are recorded.
 
-    Places are looked up in a second try only, for most templates have no fault.
+    Locations are looked up only in a second pass, since most templates have no errors.
     """
     try:
         return compile_template(given, types)
@@ -139,15 +141,16 @@ def try_compile(given: Any, types: Types, findings: Findings, path: KeyPath) -> 
 def check_assignable(
     what: str, source: Schema, target: Schema, findings: Findings, path: KeyPath, written: Any = None
 ) -> None:
-    """Notes L114 where a type cannot be passed on as another, with what would fit."""
+    """Records L114 if a type is not assignable to another, with a hint."""
     if is_assignable(source, target, findings) or (findings.errors and source == ANY):
-        return  # What has a fault of its own gives anything.
+        return  # An invalid part has the type ANY, and its error is recorded already.
     reason = assignability_error(source, target) or ""
     detail = reason.removeprefix("value: ")
     plain = f"expected {format_type(target)}, got "
     message = f"{what} takes {format_type(target)}, got "
     if detail.startswith(plain):
-        # Of a constant the detail is the value; of another type it is the part that does not fit, and the whole says more.
+        # For a constant the detail is its value. For another type the detail is one part, so the message shows the
+        # complete type.
         message += detail.removeprefix(plain) if source.keys() & {"const", "enum"} else format_type(source)
     else:
         message += f"{format_type(source)}: {detail}"
@@ -155,7 +158,7 @@ def check_assignable(
 
 
 def is_assignable(source: Schema, target: Schema, findings: Findings) -> bool:
-    """Whether a type can be passed on as another, which is proved once for two of the same."""
+    """Whether a type is assignable to another. Results are cached by identity."""
     if source is target or (pair := (id(source), id(target))) in findings.assignable_pairs:
         return True
     if assignability_error(source, target) is not None:
@@ -165,7 +168,7 @@ def is_assignable(source: Schema, target: Schema, findings: Findings) -> bool:
 
 
 def _conversion_hint(source: Schema, target: Schema, written: Any) -> str:
-    """A field of the value, its elements, or a default for its null, that would fit."""
+    """Returns a hint with a field, an element, a conversion or a default for null that would be assignable."""
     text = sole_reference(written) if isinstance(written, str) else None
     if not text:
         return ""
@@ -198,7 +201,7 @@ def _conversion_hint(source: Schema, target: Schema, written: Any) -> str:
 
 
 def join_names(names: Iterable[str]) -> str:
-    """Some names, for a hint."""
+    """Joins names for a hint."""
     known = list(names)
     return (
         ", ".join(known[:MAX_LISTED_NAMES])
@@ -208,18 +211,18 @@ def join_names(names: Iterable[str]) -> str:
 
 
 def suggestion(word: str, names: Iterable[str], default: str) -> str:
-    """A hint for a name that is not there: the nearest that is, else something else."""
+    """Returns a hint with the nearest known name, or the default hint."""
     near = closest_match(word, names)
     return f"did you mean {near!r}?" if near else default
 
 
 def as_reference(text: Any) -> str:
-    """What a text without a reference probably means: the same as a reference; empty where it cannot be one."""
+    """Returns the text as a reference if it looks like one without `${}`, else an empty text."""
     return f"${{{text}}}" if isinstance(text, str) and _BARE_REFERENCE.fullmatch(text) else ""
 
 
 def widen_constant_list(schema: Schema) -> Schema:
-    """The type of a constant list by its elements; any other type as it is."""
+    """Returns the list type of a constant list; any other type unchanged."""
     value = schema.get("const")
     if not isinstance(value, list):
         return schema

@@ -1,4 +1,4 @@
-"""Drafts: nodes compiled as far as their kind goes, before they have indices. One function a kind."""
+"""Compilers of nodes: the kinds, the modifiers, choices of agents, and the inputs of calls."""
 
 from __future__ import annotations
 
@@ -48,12 +48,11 @@ from orchestra.workflows.compile.diagnostics import (
     widen_constant_list,
 )
 from orchestra.workflows.compile.ordering import NO_NAMES, NodeReferences, node_references, referenced_names
-from orchestra.workflows.expressions.coverage import combine_conditions, covers, when_conditions
+from orchestra.workflows.expressions.condition_analysis import combine_conditions, covers, static_truth, when_conditions
 from orchestra.workflows.expressions.evaluation import MappingExpression
 from orchestra.workflows.expressions.evaluation import PathExpression as PathExpression
 from orchestra.workflows.expressions.parser import KEYWORDS, sole_reference
 from orchestra.workflows.expressions.templates import compile_template, resolve_steps
-from orchestra.workflows.expressions.three_valued import static_truth
 from orchestra.workflows.model import DEFAULT_RETRY, AgentChoice, AgentNode, AnyNode
 from orchestra.workflows.program import (
     CalledWorkflow,
@@ -71,13 +70,13 @@ STR: Schema = {"type": "string"}
 
 
 _MODIFIERS = frozenset(model.Node.model_fields) - {"after"} | {"escalate"}
-"""What a bare node has nothing of."""
+"""A bare node sets none of these keys."""
 
 
 def compile_node(
     context: CompileContext, name: str, node: AnyNode, types: TypeScope, reads: NodeReferences, path: KeyPath
 ) -> NodeDraft:
-    """A node, compiled: its kind, then its modifiers. Notes whether it always has a value."""
+    """Compiles a node: first its kind, then its modifiers. Records whether it always has a value."""
     if not reads.is_plain_call:
         return _compile_node(context, name, node, types, reads, path)
     draft = _compile_kind(context, name, node, types, path, reads)
@@ -103,7 +102,7 @@ def _compile_node(
     draft.each = items
     if isinstance(node, model.AgentNode) and choice_of(node) is not None:
         _apply_modifiers(context, outer_node(node), draft, types, path)
-        draft.timeout = None  # of an attempt, and so its agents'
+        draft.timeout = None  # The timeout applies to an attempt of each agent.
     elif bare and not isinstance(node, model.VerifyNode) and (draft.contract is None or not draft.contract.checks):
         draft.retry, draft.timeout = context.defaults.retry or DEFAULT_RETRY, context.defaults.timeout
     else:
@@ -125,14 +124,14 @@ def _compile_node(
 
 
 def _is_per_element(node: AnyNode) -> bool:
-    """Whether `when` is asked of each element: then it drops elements, and not the node."""
+    """Whether `when` is evaluated for each element. It then drops elements instead of the node."""
     return node.as_ is not None and node.as_ in referenced_names(node.when)
 
 
 def _compile_each(
     context: CompileContext, node: AnyNode, types: TypeScope, path: KeyPath
 ) -> tuple[Expression | None, Schema]:
-    """The list of a node under `each`, and the type of one element."""
+    """Returns the compiled list of a node under `each`, and the type of one element."""
     findings = context.findings
     if node.each is None:
         for key in ("as_", "limit", "concurrency", "at_least"):
@@ -174,7 +173,7 @@ def _compile_each(
 
 
 def _list_hint(schema: Schema, written: str) -> str:
-    """A field of a record that is a list, or what to do about null."""
+    """Returns a hint: a list field of the record, or a default for null."""
     text = sole_reference(written)
     if text and any(part.get("type") == "null" for part in union_members(schema)):
         return f"say what stands there for null: ${{{text} != null ? {text} : []}}"
@@ -184,7 +183,7 @@ def _list_hint(schema: Schema, written: str) -> str:
 
 
 def _apply_modifiers(context: CompileContext, node: AnyNode, draft: NodeDraft, types: Types, path: KeyPath) -> None:
-    """Adds what the modifiers say. `types` are the names that one element sees."""
+    """Compiles the modifiers. `types` is the scope of one element."""
     if node.when is not None:
         draft.when = _compile_condition(context, node.when, types, (*path, "when"))
     if node.fallback is not None:
@@ -219,7 +218,7 @@ def _apply_modifiers(context: CompileContext, node: AnyNode, draft: NodeDraft, t
 def _compile_escalation(
     context: CompileContext, text: str, draft: NodeDraft, types: Types, path: KeyPath
 ) -> Expression | None:
-    """The condition on which the larger model is asked at once. An agent with tools is asked line by line, and has no such condition."""
+    """Compiles the condition of a direct call of the larger model. Agents with tools have no such condition."""
     findings = context.findings
     if draft.contract is not None and draft.contract.tool_use is not None:
         why = f"{draft.contract.name} uses tools, and each of its lines is a call of its own"
@@ -239,7 +238,7 @@ def _compile_escalation(
 
 
 def _reject_check_keys(context: CompileContext, node: AnyNode, path: KeyPath) -> None:
-    """Notes what a node states of its checks, where it has none."""
+    """Reports the keys of checks on a node without checks."""
     findings = context.findings
     for key in ("against", "score", "accept", "otherwise"):
         if getattr(node, key) not in (None, ()):
@@ -255,7 +254,7 @@ def _reject_check_keys(context: CompileContext, node: AnyNode, path: KeyPath) ->
 def _compile_kind(
     context: CompileContext, name: str, node: AnyNode, types: TypeScope, path: KeyPath, reads: NodeReferences
 ) -> NodeDraft:
-    """A node as its kind has it. Faults are noted; what depends on them is left open."""
+    """Compiles a node by its kind. Errors are recorded; what depends on an invalid part stays unset."""
     match node:
         case model.ToolNode():
             return _compile_call(context, node, "tool", node.tool, types, path, reads)
@@ -291,7 +290,7 @@ def _compile_kind(
 def _compile_typed(
     context: CompileContext, given: Any, types: Types, path: KeyPath, wanted: Schema
 ) -> Expression | None:
-    """A template of a node, of the wanted type; None where it has faults, which are noted."""
+    """Compiles a template of an expected type. Returns None if it has errors, which are recorded."""
     found = try_compile(given, types, context.findings, path)
     if found is not None:
         check_assignable(f"`{path[-1]}`", found.schema, wanted, context.findings, path, given)
@@ -299,7 +298,7 @@ def _compile_typed(
 
 
 def _compile_condition(context: CompileContext, text: str, types: Types, path: KeyPath) -> Expression | None:
-    """A condition: a bool that depends on something (L114, L118); warned of where it is the same in every run."""
+    """Compiles a condition: a bool that is not constant (L114, L118). Warns if it has the same value in every run."""
     findings, word = context.findings, path[-1]
     found = try_compile(text, types, findings, path)
     if found is None:
@@ -409,7 +408,8 @@ def _compile_loop(
     if any("previous" in node_references(one).all for one in loop.nodes.values()) or "previous" in referenced_names(
         loop.output
     ):
-        # The type of `previous` is that of the output, which may read it: a first pass finds it, the real one checks with it.
+        # `previous` has the type of the output, which may read `previous`. A first pass finds the type, the last pass
+        # checks with it.
         found: Schema = ANY
         with findings.discard_findings():
             before = len(findings.errors)
@@ -470,7 +470,7 @@ def _compile_first_of(context: CompileContext, node: model.FirstOfNode, types: T
 
 
 def _is_exhaustive(context: CompileContext, node: model.FirstOfNode, arms: Sequence[Expression]) -> bool:
-    """Whether the last arm runs where no earlier one does."""
+    """Whether the last arm runs if no earlier one does."""
     if len(arms) < 2 or node.each is not None:
         return False
     around = when_conditions(node.when)
@@ -544,7 +544,10 @@ def _compile_plan(context: CompileContext, node: model.PlanNode, types: TypeScop
 def _resolve_capabilities(
     context: CompileContext, node: model.PlanNode, path: KeyPath
 ) -> tuple[tuple[Contract, ...], dict[str, CalledWorkflow]]:
-    """What a plan may use: agents and tools, and workflows by name. Notes names that mean nothing (L111) or more than one thing (L063)."""
+    """Returns the agents and tools a plan may use, and the workflows by name. Reports unknown (L111) and ambiguous
+    (L063)
+    names.
+    """
     catalog, findings = context.catalog, context.findings
     known = {
         "agents": frozenset(catalog.agents),
@@ -595,7 +598,10 @@ def _compile_ask(context: CompileContext, node: model.AskNode, types: TypeScope,
 def _compile_choice(
     context: CompileContext, node: AgentNode, choice: AgentChoice, types: TypeScope, path: KeyPath
 ) -> NodeDraft:
-    """The node as a block. Notes labels that have no agent (L122) or never come (L054), and agents that are not there (L111)."""
+    """Compiles a choice of agents to a block. Reports labels without an agent (L122), impossible labels (L054) and
+    unknown
+    agents (L111).
+    """
 
     by = _compile_label(context, choice, types, path)
     known = _choice_agents(context, choice, path)
@@ -628,7 +634,7 @@ def _compile_choice(
 
 
 def _choice_agents(context: CompileContext, choice: AgentChoice, path: KeyPath) -> dict[str, Contract]:
-    """The agents that are there, by name."""
+    """Returns the known agents of a choice, by name."""
     catalog, found = context.catalog, {}
     places: list[tuple[str, KeyPath]] = [(name, (*path, "agent", "of", label)) for label, name in choice.of.items()]
     places += [(choice.otherwise, (*path, "agent", "otherwise"))] if choice.otherwise is not None else []
@@ -644,7 +650,11 @@ def _choice_agents(context: CompileContext, choice: AgentChoice, path: KeyPath) 
 
 
 def _allowed_tools(node: AgentNode, known: Mapping[str, Contract]) -> dict[str, tuple[str, ...]]:
-    """The tools with effects that each agent may use here: those of its own card; what is on no card the first one has to refuse."""
+    """Returns the tools with effects that each agent may use here.
+
+    An agent gets the tools of its own card. A tool that is on no card goes to the first agent, whose compilation
+    reports it.
+    """
     cards = {name: contract.tool_use.tools if contract.tool_use is not None else () for name, contract in known.items()}
     nobodys = [tool for tool in node.tools if not any(tool in listed for listed in cards.values())]
     return {
@@ -654,7 +664,9 @@ def _allowed_tools(node: AgentNode, known: Mapping[str, Contract]) -> dict[str, 
 
 
 def _compile_label(context: CompileContext, choice: AgentChoice, types: TypeScope, path: KeyPath) -> Expression | None:
-    """What `by` gives, checked: a label, true or false, or null (L114), each of which has an agent (L054, L122)."""
+    """Compiles `by` and checks that it is a label, a bool or null (L114), and that each value has an agent (L054,
+    L122).
+    """
     findings, at = context.findings, (*path, "agent", "by")
     by = try_compile(choice.by, types, findings, at)
     if by is None:
@@ -677,7 +689,7 @@ def _compile_label(context: CompileContext, choice: AgentChoice, types: TypeScop
 
 
 def _is_label_type(part: Schema) -> bool:
-    """Whether all that a part of a type may be is a label."""
+    """Whether all values of a part of a type are labels."""
     values = enum_values(part)
     return (
         part.get("type") == "string"
@@ -687,7 +699,7 @@ def _is_label_type(part: Schema) -> bool:
 
 
 def _check_labels(context: CompileContext, choice: AgentChoice, schema: Schema, path: KeyPath) -> None:
-    """Notes labels that never come, and labels that come and have no agent."""
+    """Reports impossible labels, and labels without an agent."""
     findings = context.findings
     found, any_text, null = label_values(schema)
     by = sole_reference(choice.by) or choice.by
@@ -711,7 +723,9 @@ def _check_labels(context: CompileContext, choice: AgentChoice, schema: Schema, 
 def bind_inputs(
     given: Mapping[str, Any], wanted: CalleeInputs, callee: str, types: Types, findings: Findings, path: KeyPath
 ) -> Expression | None:
-    """The inputs of a call, compiled and checked against what it takes; None where they have faults (L112 to L114)."""
+    """Compiles the inputs of a call and checks them against the callee's. Returns None if they have errors (L112 to
+    L114).
+    """
     before = len(findings.errors)
     fields = wanted.fields
     for name in given:
@@ -738,7 +752,9 @@ def bind_inputs(
 def bind_plain_inputs(
     reads: NodeReferences, wanted: CalleeInputs, types: Types, findings: Findings
 ) -> Expression | None:
-    """The result of `bind_inputs` for plain paths to types that are known to fit, as most inputs are; None for others."""
+    """Fast path of `bind_inputs` for plain paths to assignable types, which most inputs are. Returns None for other
+    inputs.
+    """
     if (paths := reads.paths) is None:
         return None
     for name in wanted.required:
@@ -787,7 +803,7 @@ _NO_INPUTS = compile_template({}, {})
 
 
 def _input_schemas(made: Expression, given: Mapping[str, Any]) -> list[tuple[str, Schema]]:
-    """The inputs with the types of what is passed."""
+    """Returns the names of the inputs with the types of the passed values."""
     if made.parts is not None:
         return [(name, part.schema) for name, part in made.parts.items()]
     return [(name, compile_template(value, {}).schema) for name, value in given.items()]

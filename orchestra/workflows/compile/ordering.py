@@ -1,4 +1,4 @@
-"""Order: which nodes a node reads, and in which order they can be compiled and run."""
+"""The names that nodes read, and the order in which nodes are compiled and run."""
 
 from __future__ import annotations
 
@@ -11,19 +11,17 @@ import msgspec
 
 from orchestra.workflows import model
 from orchestra.workflows.expressions.parser import (
+    MAX_PLAIN_LENGTH,
     CelMacro,
     CelName,
     CelSyntaxError,
     CelTree,
+    PlainPath,
     children,
     parse,
-    split_template,
-)
-from orchestra.workflows.expressions.plain_paths import (
-    MAX_PLAIN_LENGTH,
-    PlainPath,
     parse_plain_path,
     parse_plain_template,
+    split_template,
 )
 from orchestra.workflows.model import AnyNode
 
@@ -31,20 +29,20 @@ NO_NAMES: frozenset[str] = frozenset()
 
 
 class NodeReferences(msgspec.Struct, frozen=True, gc=False):
-    """The names that a node reads. A node inherits the non-values of `hard` names, and tolerates those of `soft` ones."""
+    """The names that a node reads. The node needs values of `hard` names; `soft` names may have none."""
 
     hard: frozenset[str]
     soft: frozenset[str]
     all: frozenset[str]
-    """Both."""
+    """`hard` and `soft` together."""
     paths: Mapping[str, PlainPath] | None = None
-    """Of a node that calls an agent or a tool: what it passes on, where all of that is plain paths."""
+    """The inputs of a node that calls an agent or a tool, if all of them are plain paths."""
     is_plain_call: bool = False
-    """Whether it is such a node and has nothing else but nodes that it waits for."""
+    """Whether it is such a node and has no other keys except `after`."""
 
 
 def referenced_names(template: Any) -> frozenset[str]:
-    """The free names in a template's references; those of a reference that cannot be parsed are left out."""
+    """Returns the free names in a template's references. References with syntax errors are ignored."""
     if isinstance(template, str):
         if len(template) <= MAX_PLAIN_LENGTH and (path := parse_plain_template(template)) is not None:
             return path.references
@@ -89,12 +87,12 @@ def _free_names(tree: CelTree, bound: frozenset[str]) -> Iterator[str]:
 
 
 _PLAIN_CALL_FIELDS = frozenset({"agent", "tool", "with_", "after"})
-"""What a plain call has."""
+"""The keys of a plain call."""
 _CALL_NODES = (model.ToolNode, model.AgentNode)
 
 
 def node_references(node: AnyNode) -> NodeReferences:
-    """The names that a node reads, those of its body included where they are not the body's own."""
+    """Returns the names that a node reads, including those that its body reads from the enclosing scope."""
     paths: dict[str, PlainPath] | None = None
     if isinstance(node, _CALL_NODES) and not (
         isinstance(node, model.AgentNode) and isinstance(node.agent, model.AgentChoice)
@@ -108,7 +106,7 @@ def node_references(node: AnyNode) -> NodeReferences:
 
 
 def _plain_paths(given: Mapping[str, Any]) -> dict[str, PlainPath] | None:
-    """Inputs as plain paths; None where one is something else."""
+    """Returns inputs as plain paths; None if one is something else."""
     found: dict[str, PlainPath] = {}
     for name, value in given.items():
         if not isinstance(value, str) or len(value) > MAX_PLAIN_LENGTH or (path := parse_plain_template(value)) is None:
@@ -152,7 +150,9 @@ def _make_references(
 
 
 def _body_references(block: model.NodeBlock, more: frozenset[str], own: frozenset[str] = NO_NAMES) -> NodeReferences:
-    """The names around a body that it reads; it tolerates what all of its nodes tolerate. `own` are those that it is given."""
+    """Returns the names of the enclosing scope that a body reads. A name is soft if all its readers tolerate it. `own`
+    names are local.
+    """
     reads = [node_references(inner) for inner in block.nodes.values()]
     hidden = block.nodes.keys() | own
     hard = referenced_names(block.output).union(more, *(one.hard for one in reads)) - hidden
@@ -160,11 +160,11 @@ def _body_references(block: model.NodeBlock, more: frozenset[str], own: frozense
 
 
 def topological_order(wanted: Mapping[str, frozenset[str]]) -> tuple[list[str], list[str]]:
-    """The names so that each stands behind those that it wants, and as early in written order as that allows; and a cycle, where
-    there is one.
+    """Sorts names so that each follows the names it wants, and as close to the written order as possible.
 
-    Most files are written in such an order. For others Kahn's algorithm, which takes the earliest of those that may come; the
-    cycle is found by walking from what is left along one want each.
+    Most files are in such an order already. Otherwise Kahn's algorithm takes the earliest available name. If there is a
+    cycle, the
+    second result contains it; it is found by following one want of each remaining name.
     """
     seen: set[str] = set()
     for name, wants in wanted.items():
@@ -180,7 +180,7 @@ def topological_order(wanted: Mapping[str, frozenset[str]]) -> tuple[list[str], 
     for at, wants in enumerate(wanted.values()):
         for want in wants:
             readers[place[want]].append(at)
-    ready = [at for at, count in enumerate(left) if not count]  # sorted, and so a heap
+    ready = [at for at, count in enumerate(left) if not count]  # sorted, and thus a heap
     found: list[str] = []
     while ready:
         at = heappop(ready)

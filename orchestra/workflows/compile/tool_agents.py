@@ -1,4 +1,4 @@
-"""Kits at their nodes: the tools and agents of an agent with tools, looked up, with what they may call in their turn."""
+"""Compiles agents with tools: resolves the tools and agents that they may call, and checks the calls with effects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from orchestra.workflows.program import CalledWorkflow, CompiledNode, NodeToolUs
 
 
 def compile_tool_use(context: CompileContext, node: AgentNode, contract: Contract, path: KeyPath) -> NodeToolUse | None:
-    """What an agent may use at a node; None where it has no tools, or names what is not there. Faults are noted (A019 to A021, L115)."""
+    """Returns what an agent may use at a node; None if it has no tools or invalid ones. Reports errors (A019 to A021,
+    L115).
+    """
     tool_use, findings = contract.tool_use, context.findings
     if tool_use is None:
         hint = "leave `tools` out, or list them on the card"
@@ -43,7 +45,7 @@ def compile_tool_use(context: CompileContext, node: AgentNode, contract: Contrac
 def reachable_contracts(
     context: CompileContext, capabilities: Iterable[Contract], path: KeyPath
 ) -> tuple[Contract, ...]:
-    """What the agents among some skills may call, and these in their turn; what is not there is noted (A019, A020)."""
+    """Returns what the agents among some capabilities may call, transitively. Reports unknown names (A019, A020)."""
     known: dict[str, Contract] = {}
     for one in capabilities:
         if one.tool_use is not None:
@@ -52,8 +54,10 @@ def reachable_contracts(
 
 
 def card_judges(context: CompileContext, capabilities: Iterable[Contract], path: KeyPath) -> tuple[Contract, ...]:
-    """What checks of some skills' cards ask, agents and tools, as far as it is there. Where it is not, or cannot judge, a call of the skill
-    would fail: that is noted, and no fault, for nobody may ever call it."""
+    """Returns the agents and tools that the checks on the capabilities' cards call.
+
+    A missing or unsuitable judge is only a warning, since the capability may never be called.
+    """
     found: dict[str, Contract] = {}
     for capability in capabilities:
         if capability.checks:
@@ -70,7 +74,7 @@ def card_judges(context: CompileContext, capabilities: Iterable[Contract], path:
 
 
 def _judge_mismatch(capability: Contract, judge: Contract | None) -> str:
-    """Why a check of a skill's card cannot be asked of what its calls give; empty where it can, as far as that is known here."""
+    """Returns why a check of a capability's card cannot judge its output; empty if it can as far as is known here."""
     from orchestra.verification import custom_checks
 
     if judge is None:
@@ -85,12 +89,12 @@ def _judge_mismatch(capability: Contract, judge: Contract | None) -> str:
 
 
 def needs_permission(contract: Contract) -> bool:
-    """Whether it needs the leave of a node's author beside that of the card's."""
+    """Whether a node must permit it explicitly, in addition to the card."""
     return contract.kind == "tool" and contract.effect not in SAFE_EFFECTS
 
 
 def acts_before_approval(program: Program) -> bool:
-    """Whether a workflow may change the world before a person was asked in it."""
+    """Whether a workflow may have an effect before a person approved it."""
     return any(
         (node.contract is not None and needs_permission(node.contract)) or _is_model_driven(node)
         for node in _nodes_before_approval(program)
@@ -98,7 +102,7 @@ def acts_before_approval(program: Program) -> bool:
 
 
 def _nodes_before_approval(program: Program) -> Iterator[CompiledNode]:
-    """The nodes of a workflow, those in bodies among them, that may run though no person has answered."""
+    """Yields the nodes of a workflow, bodies included, that may run before a person has answered."""
     approved = _nodes_after_approval(program)
     for node in program.nodes:
         if _waits_for(node, approved):
@@ -109,7 +113,7 @@ def _nodes_before_approval(program: Program) -> Iterator[CompiledNode]:
 
 
 def _nodes_after_approval(program: Program) -> set[int]:
-    """The nodes that have a value only where a person has answered: what has a `fallback` has one in any case."""
+    """Returns the nodes that have a value only after a person answered. A node with a `fallback` always has one."""
     approved: set[int] = set()
     for node in program.nodes:
         if node.fallback is None and (_waits_for(node, approved) or _asks_person(node)):
@@ -122,8 +126,10 @@ def _waits_for(node: CompiledNode, approved: Set[int]) -> bool:
 
 
 def _asks_person(node: CompiledNode) -> bool:
-    """Whether it asks a person, itself or in a workflow that it calls and each part of whose output rests on the answer.
-    A question for each element of a list may be asked of nobody: the list may be empty, or its elements skipped."""
+    """Whether it asks a person, directly or in a called workflow whose whole output depends on the answer.
+
+    A question under `each` does not count: the list may be empty, or its elements skipped.
+    """
     if node.each is not None or node.kind == "ask":
         return node.each is None
     if node.kind != "call" or node.body is None or node.body.runs_one_node:
@@ -134,7 +140,7 @@ def _asks_person(node: CompiledNode) -> bool:
 
 
 def _is_model_driven(node: CompiledNode) -> bool:
-    """Whether a model, of an agent with tools or of a router, chooses what is done to the world."""
+    """Whether a model, of an agent with tools or of a router, chooses effects."""
     if node.plan_settings is not None and any(
         acts_before_approval(one.program) for one in node.plan_settings.workflows.values()
     ):
@@ -150,7 +156,7 @@ def _is_model_driven(node: CompiledNode) -> bool:
 
 
 def check_called_workflow(context: CompileContext, node: CallNode, program: Program, path: KeyPath) -> None:
-    """Notes a workflow in which a model acts on what it is given, and that is given what other nodes have made (L123)."""
+    """Reports a call of a workflow in which a model chooses effects based on outputs of other nodes (L123)."""
     if (
         context.catalog.stored
         or _reads_only_inputs(node, node.with_)
@@ -163,7 +169,7 @@ def check_called_workflow(context: CompileContext, node: CallNode, program: Prog
 
 
 def _reads_only_inputs(node: AnyNode, *read: Any) -> bool:
-    """Whether what a node reads there is the workflow's inputs, and nothing that another node has made."""
+    """Whether a node reads only inputs of the workflow, and no output of another node."""
     return node.each is None and referenced_names(list(read)) <= {"input"}
 
 
@@ -174,7 +180,7 @@ def check_plan_effects(
     workflows: Mapping[str, CalledWorkflow],
     path: KeyPath,
 ) -> None:
-    """Notes what may act in a plan that a router writes who reads what other nodes have made (L123; DESIGN §11)."""
+    """Reports capabilities with effects of a plan whose router reads outputs of other nodes (L123; DESIGN §11)."""
     if context.catalog.stored or _reads_only_inputs(node, node.plan, node.with_):
         return
     findings = context.findings
@@ -199,7 +205,9 @@ def _check_input_names(context: CompileContext, contract: Contract, path: KeyPat
 def _check_permitted_tools(
     context: CompileContext, node: AgentNode, tool_use: ToolUse, plain: bool, path: KeyPath
 ) -> None:
-    """Tools with effects that a node names: of the card, and for inputs that no other node has made (DESIGN §11)."""
+    """Checks the tools with effects of a node: they are on the card, and the agent reads only workflow inputs (DESIGN
+    §11).
+    """
     findings = context.findings
     for number, name in enumerate(node.tools):
         place = findings.place_of(*path, "tools", number)
@@ -216,7 +224,7 @@ def _check_permitted_tools(
 def _collect_capabilities(
     context: CompileContext, contract: Contract, known: dict[str, Contract], above: tuple[str, ...], path: KeyPath
 ) -> list[Contract]:
-    """The tools and agents that a card may call. `known` gets them, and those that these may call."""
+    """Returns the tools and agents that a card may call. Adds them and their own callees to `known`."""
     catalog, findings, tool_use = context.catalog, context.findings, contract.tool_use
     found: list[Contract] = []
     for kind, names, there in (

@@ -1,6 +1,6 @@
-"""Programs of CEL: compiled once for a text and the types of its variables, and run many times.
+"""CEL programs, compiled once for a text and the types of its variables, and run many times.
 
-cel-expr-python gives errors of evaluation as values, takes at most 32 levels, and stops after 10,000 iterations.
+cel-expr-python returns evaluation errors as values, supports at most 32 levels, and stops after 10,000 iterations.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ from orchestra.schema.json_schema import ANY, Schema
 
 @dataclass(frozen=True, slots=True)
 class CelProgram:
-    """A compiled expression; `compile_error` is the reason where there is none."""
+    """A compiled expression; `compile_error` is the reason if compilation failed."""
 
     compiled: Any
     schema: Schema
     compile_error: str = ""
 
     def run(self, data: Mapping[str, Any], source: str) -> Any:
-        """The value for these variables. Raises `OrchestraError` L061 where the evaluation fails; `source` names it in the message."""
+        """Runs the program with these variables. Raises `OrchestraError` L061 if the evaluation fails; `source` is
+        shown
+        in the message.
+        """
         try:
             value = self.compiled.eval(data=data)
             plain = value.plain_value()
@@ -70,7 +73,7 @@ _ERROR_CODE = re.compile(r"^[A-Z_]+: (?:ERROR: <input>:-?\d+:-?\d+: )?| \[[A-Z_]
 
 
 def _readable_message(text: str) -> str:
-    """A message of CEL in words."""
+    """Rewrites a message of CEL in plain words."""
     first = text.partition("\n")[0]
     for pattern, words in _MESSAGES:
         if match := pattern.search(first):
@@ -95,7 +98,7 @@ def _environment(types: tuple[str, ...]) -> Any:
 
 @lru_cache(maxsize=4096)
 def compile_program(text: str, types: tuple[str, ...]) -> CelProgram:
-    """The program of a text over the variables `v0`, `v1`, ... of these types."""
+    """Compiles a text with the variables `v0`, `v1`, ... of these types."""
     try:
         compiled = _environment(types).compile(text)
     except RuntimeError as error:

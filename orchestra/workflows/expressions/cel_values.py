@@ -1,4 +1,4 @@
-"""JSON values made ready for CEL, which tells integers from floats and knows no defaults."""
+"""Converts JSON values for CEL, which separates integers from floats and has no defaults."""
 
 from __future__ import annotations
 
@@ -12,16 +12,21 @@ Converter: TypeAlias = Callable[[Any], Any]
 
 
 def make_converter(schema: Schema) -> Converter | None:
-    """What makes a JSON value of this type one of CEL's, with floats and defaults where the type says so; None where nothing is to do."""
+    """Returns a converter of JSON values of this type to CEL, with floats and defaults as typed; None if no conversion
+    is
+    needed.
+    """
     return _ConverterBuilder().build(schema)
 
 
 _RECURSIVE_KEYWORDS = ("$ref", "anyOf", "oneOf")
-"""What a type that has itself among its parts comes back to; a reference inside a union is followed before it is seen."""
+"""Keywords through which a recursive type refers to itself. A reference inside a union is resolved before it is
+visited.
+"""
 
 
 class _LazyConverter:
-    """The converter of a type, which may be asked for while it is made."""
+    """The converter of a type, which may be requested while it is being built."""
 
     def __init__(self) -> None:
         self.converter: Converter | None = None
@@ -32,7 +37,7 @@ class _LazyConverter:
 
 
 class _ConverterBuilder:
-    """Converters of one type; those of recursive types refer to themselves."""
+    """Builds the converters of one type. Converters of recursive types refer to themselves."""
 
     def __init__(self) -> None:
         self.converters: dict[bytes, _LazyConverter] = {}
@@ -129,12 +134,12 @@ def _dispatch_by_type(found: dict[type, Converter]) -> Converter:
 
 
 def cel_type(schema: Schema) -> str:
-    """CEL's name of the type: `string`, `list<int>`, `map<string,dyn>`, ...; `dyn` for what it cannot say."""
+    """Returns the CEL name of a type: `string`, `list<int>`, `map<string,dyn>`, ...; `dyn` if CEL has none."""
     return _cel_type(schema, {})
 
 
 def _cel_type(schema: Schema, known: dict[bytes, str]) -> str:
-    """The name of a type; one that has itself among its parts is `dyn` there."""
+    """Returns the name of a type. A recursive type is `dyn` at the recursion."""
     key = canonical(schema) if any(word in schema for word in _RECURSIVE_KEYWORDS) else b""
     if key in known:
         return known[key]

@@ -1,6 +1,7 @@
-"""What templates become: expressions that are evaluated over the values of a run.
+"""Compiled templates: expressions that are evaluated over the values of a run.
 
-Paths are followed in Python, for they are most of what workflows say; other references run in CEL; texts are put together.
+Paths, the most common references, are followed in Python. Other references run in CEL. Texts are joined from their
+parts.
 """
 
 from __future__ import annotations
@@ -19,19 +20,19 @@ from orchestra.workflows.expressions.cel_values import Converter
 from orchestra.workflows.program import Expression
 
 MAX_STRING_LENGTH = 256 << 10
-"""Characters of a string that goes into CEL or comes out of a template, at most."""
+"""The maximum number of characters of a string that goes into CEL or is the result of a template."""
 MAX_ELEMENTS = 10_000
-"""Elements that one `map` or `filter` runs over, at most; the same as CEL's own budget of iterations."""
+"""The maximum number of elements of one `map` or `filter`; the same as CEL's limit of iterations."""
 
 
 class NonMappingExpression:
-    """A template that is no mapping."""
+    """A template that is not a mapping."""
 
     __slots__ = ()
 
     @property
     def parts(self) -> None:
-        """Only a mapping has parts."""
+        """None, since only a mapping has parts."""
         return None
 
 
@@ -55,11 +56,11 @@ class PathExpression(NonMappingExpression, msgspec.Struct, frozen=True, gc=False
     source: str
     references: frozenset[str]
     checks_each_step: bool = False
-    """Whether a value on the way may be of any type, so that each step is looked at."""
+    """Whether a value on the path may have any type, so that each step is checked."""
     collects_values: bool = False
-    """Whether it reads the `values` of a node under `each`: a node that gave nothing has none."""
+    """Whether it reads the `values` of a node under `each`, which are empty if the node has no value."""
     defaults: Mapping[int, Any] | None = None
-    """By the number of the step: what a field that may be absent is then."""
+    """By the index of a step: the default of a field that may be absent."""
 
     def evaluate(self, bindings: Mapping[str, Any]) -> Any:
         if self.checks_each_step:
@@ -104,14 +105,14 @@ class PathExpression(NonMappingExpression, msgspec.Struct, frozen=True, gc=False
 
 @dataclass(frozen=True, slots=True)
 class VariableBinding:
-    """What one variable of CEL is given."""
+    """The value of one CEL variable."""
 
     name: str
     source: Expression
     convert: Converter | None
 
     def evaluate(self, bindings: Mapping[str, Any]) -> Any:
-        """Its value."""
+        """Returns the value."""
         value = self.source.evaluate(bindings)
         if self.convert is not None:
             value = self.convert(value)
@@ -130,7 +131,7 @@ class CelExpression(NonMappingExpression):
     schema: Schema
     references: frozenset[str]
     unhoisted: CelExpression | None = None
-    """The same without slots that may fail although their value is not needed."""
+    """The same without variables that may fail although their value is not needed."""
 
     def evaluate(self, bindings: Mapping[str, Any]) -> Any:
         try:
@@ -146,7 +147,7 @@ class CelExpression(NonMappingExpression):
 
 
 class _ElementBindings(dict[str, Any]):
-    """The bindings around a macro, with its variable."""
+    """The bindings around a macro, plus its variable."""
 
     __slots__ = ("outer",)
 
@@ -191,7 +192,7 @@ class Comprehension(NonMappingExpression):
 
 
 class IntegerExpression(NonMappingExpression, msgspec.Struct, frozen=True, gc=False):
-    """A reference to an integer, which stands in a text without the fraction that JSON may give it: 3, not 3.0."""
+    """A reference to an integer, which is written in a text without a fraction: 3, not 3.0."""
 
     inner: Expression
 
@@ -209,7 +210,7 @@ class IntegerExpression(NonMappingExpression, msgspec.Struct, frozen=True, gc=Fa
 
 
 class TextExpression(NonMappingExpression, msgspec.Struct, frozen=True, gc=False):
-    """A text with references in it."""
+    """A text with references."""
 
     pieces: tuple[str | Expression, ...]
     references: frozenset[str]
@@ -232,7 +233,7 @@ class MappingExpression(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def schema(self) -> Schema:
-        """Put together when it is asked for: what a call is given is looked at part by part."""
+        """Built when needed, since the inputs of a call are checked part by part."""
         return bundle_definitions(object_type({key: part.schema for key, part in self.parts.items()}))
 
     def evaluate(self, bindings: Mapping[str, Any]) -> dict[str, Any]:
@@ -248,7 +249,7 @@ class ListExpression(NonMappingExpression, msgspec.Struct, frozen=True, gc=False
 
     @staticmethod
     def tuple_schema(schemas: Sequence[Schema]) -> Schema:
-        """The type of a list of values of these types, in this order."""
+        """Returns the type of a list of values of these types, in this order."""
         return bundle_definitions(
             {"type": "array", "prefixItems": list(schemas), "minItems": len(schemas), "maxItems": len(schemas)}
         )
@@ -258,7 +259,7 @@ class ListExpression(NonMappingExpression, msgspec.Struct, frozen=True, gc=False
 
 
 def length_error(length: int) -> OrchestraError:
-    """The error of a string over the limit."""
+    """Returns the error of a string over the limit."""
     return OrchestraError(
         "L062",
         f"a text of {length:,} characters; at most {MAX_STRING_LENGTH:,}",
@@ -267,8 +268,10 @@ def length_error(length: int) -> OrchestraError:
 
 
 def render_scalar(value: Any) -> str:
-    """A scalar as it stands in a text: as JSON writes it, strings without quotes. Raises `OrchestraError` L061 for null and for what
-    is no scalar."""
+    """Returns a scalar as text: as JSON writes it, strings without quotes. Raises `OrchestraError` L061 for null and
+    for
+    other values.
+    """
     if isinstance(value, str):
         return value
     if isinstance(value, bool | int | float):

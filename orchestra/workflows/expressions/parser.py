@@ -1,7 +1,8 @@
-"""The syntax of references: CEL, read into a tree with places, and written back.
+"""The syntax of references: parses CEL into a tree with positions, and writes it back.
 
-The grammar is that of https://github.com/google/cel-spec (doc/langdef.md), less what has no JSON form: bytes, unsigned
-integers and messages.
+The grammar is that of https://github.com/google/cel-spec (doc/langdef.md), without the types that JSON does not have:
+bytes,
+unsigned integers and messages.
 """
 
 from __future__ import annotations
@@ -15,19 +16,28 @@ from typing import Any, NoReturn, TypeAlias
 import msgspec
 
 MAX_LENGTH = 1024
+
+
 MAX_MACROS = 12
+
+
 MAX_LEVELS = 48
-"""Characters of one reference, macros inside macros, and levels of its tree, at most."""
+"""Limits of one reference: characters, nested macros, and levels of its tree."""
+
 
 _RESERVED_WORDS = """as break const continue else false for function if import in let loop package namespace null return true var void while"""
+
+
 KEYWORDS = frozenset(re.findall(r"\w+", _RESERVED_WORDS))
-"""Words of CEL that cannot be names."""
+"""Keywords of CEL, which cannot be names."""
+
+
 MACROS = {"all": (2,), "exists": (2,), "exists_one": (2,), "map": (2, 3), "filter": (2,)}
-"""With the number of their arguments."""
+"""The macros with the possible numbers of their arguments."""
 
 
 class CelLiteral(msgspec.Struct, frozen=True):
-    """A number, a text, a truth value or null. It stands between `start` and `end`, as the others do."""
+    """A number, a text, a bool or null, between the offsets `start` and `end`."""
 
     value: bool | int | float | str | None
     start: int
@@ -101,7 +111,7 @@ class CelBinary(msgspec.Struct, frozen=True):
 
 
 class CelLogic(msgspec.Struct, frozen=True):
-    """`&&` or `||` over two or more."""
+    """`&&` or `||` with two or more operands."""
 
     op: str
     items: tuple[CelTree, ...]
@@ -160,7 +170,7 @@ class CelSyntaxError(ValueError):
 
 
 def children(tree: CelTree) -> tuple[CelTree, ...]:
-    """The trees that a tree is made of."""
+    """Returns the direct subtrees."""
     match tree:
         case CelLiteral() | CelName():
             return ()
@@ -186,7 +196,7 @@ def children(tree: CelTree) -> tuple[CelTree, ...]:
 
 @lru_cache(maxsize=4096)
 def parse(text: str) -> CelTree:
-    """The tree of an expression. Raises `CelSyntaxError`."""
+    """Parses an expression. Raises `CelSyntaxError`."""
     if len(text) > MAX_LENGTH:
         raise CelSyntaxError(
             f"{len(text):,} characters; at most {MAX_LENGTH:,}",
@@ -227,8 +237,14 @@ _TOKEN = re.compile(
   | (?P<end>\Z))""",
     re.VERBOSE | re.DOTALL,
 )
+
+
 _RAW_STRING = re.compile(r"[rR]('''|\"\"\"|'|\")(.*)\1", re.DOTALL)
+
+
 _ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-3][0-7]{2})|(.))", re.DOTALL)
+
+
 _ESCAPES = {
     "a": "\a",
     "b": "\b",
@@ -243,12 +259,16 @@ _ESCAPES = {
     "'": "'",
     "`": "`",
 }
+
+
 _RELATIONS = frozenset({"==", "!=", "<", "<=", ">", ">=", "in"})
+
+
 _OPERATOR_HINTS = {"and": "&&", "or": "||", "not": "!", "True": "true", "False": "false", "None": "null", "is": "=="}
 
 
 class _Parser:
-    """Recursive descent over one text, one token ahead."""
+    """A recursive descent parser with one token of look-ahead."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -258,7 +278,7 @@ class _Parser:
         self.advance()
 
     def advance(self) -> None:
-        """Goes on to the next token."""
+        """Advances to the next token."""
         self.previous_end = self.end
         match = _TOKEN.match(self.text, self.end)
         if match is None:
@@ -488,7 +508,7 @@ def _unquote(word: str, at: int) -> str:
 
 
 def to_cel_literal(value: Any) -> str:
-    """A JSON scalar as CEL writes it."""
+    """Returns a JSON scalar as CEL."""
     if isinstance(value, float):
         text = repr(value)
         return text if "." in text or "e" not in text else text.replace("e", ".0e")
@@ -496,7 +516,7 @@ def to_cel_literal(value: Any) -> str:
 
 
 def escape_references(value: Any) -> Any:
-    """JSON whose texts are taken literally."""
+    """Escapes the texts of a JSON value, so that they contain no references."""
     match value:
         case str():
             return value.replace("${", "$${")
@@ -515,14 +535,14 @@ _REFERENCE_TOKEN = re.compile(
 
 
 class TemplateReference(msgspec.Struct, frozen=True):
-    """A `${...}` of a template: what stands in it, which is all that follows where no brace closes it."""
+    """The content of a `${...}` in a template. Without a closing brace it extends to the end."""
 
     source: str
     is_closed: bool
 
 
 def split_template(text: str) -> Iterator[str | TemplateReference]:
-    """The parts of a template in their order: literal texts, in which `$${` has become `${`, and references."""
+    """Splits a template into literal texts, with `$${` unescaped to `${`, and references."""
     literal, at = "", 0
     while (start := text.find("${", at)) >= 0:
         if start > at and text[start - 1] == "$":
@@ -538,12 +558,12 @@ def split_template(text: str) -> Iterator[str | TemplateReference]:
 
 
 def sole_reference(text: str) -> str | None:
-    """What stands in the one reference that a template is; None for any other template."""
+    """Returns the content of the only reference of a template; None for any other template."""
     return text[2:-1] if text.startswith("${") and _find_closing_brace(text, 2) == len(text) - 1 else None
 
 
 def _find_closing_brace(text: str, start: int) -> int:
-    """The offset of the brace that closes the reference whose expression begins at `start`; -1 where there is none."""
+    """Returns the offset of the brace that closes a reference, or -1. `start` is the offset of its expression."""
     end = text.find("}", start)
     if end < 0 or not any(text.find(sign, start, end) >= 0 for sign in "{'\""):
         return end
@@ -557,3 +577,51 @@ def _find_closing_brace(text: str, start: int) -> int:
                 return match.start()
             depth -= 1
     return -1
+
+
+MAX_PLAIN_LENGTH = 80
+"""The maximum length of a plain path, well below the limits of the parser."""
+
+
+_PATH = re.compile(r"([a-z][a-z0-9_]*)((?:\.[A-Za-z_]\w*|\[(?:0|[1-9]\d{0,8})\])*)", re.ASCII)
+
+
+_STEP = re.compile(r"\.(\w+)|\[(\d+)\]", re.ASCII)
+
+
+class PlainPath(msgspec.Struct, frozen=True, gc=False):
+    """A reference that consists of a name, and the fields and indices after it."""
+
+    root: str
+    steps: tuple[str | int, ...]
+    source: str
+    references: frozenset[str]
+    """The name as a set."""
+
+
+def parse_plain_path(source: str) -> PlainPath | None:
+    """Parses a reference as a plain path; None for other expressions and for long paths."""
+    return _parse_cached(source) if len(source) <= MAX_PLAIN_LENGTH else None
+
+
+@lru_cache(maxsize=8192)
+def parse_plain_template(text: str) -> PlainPath | None:
+    """Parses a template such as `${a.b}` as a plain path; None for other templates. The text has at most
+    `MAX_PLAIN_LENGTH` characters.
+    """
+    return _parse(inside) if (inside := sole_reference(text)) is not None else None
+
+
+@lru_cache(maxsize=2048)
+def _parse_cached(source: str) -> PlainPath | None:
+    return _parse(source)
+
+
+def _parse(source: str) -> PlainPath | None:
+    if (match := _PATH.fullmatch(source)) is None:
+        return None
+    root, rest = match.groups()
+    if root in KEYWORDS:
+        return None
+    steps = tuple(name or int(index) for name, index in _STEP.findall(rest)) if rest else ()
+    return PlainPath(root, steps, source, frozenset((root,)))

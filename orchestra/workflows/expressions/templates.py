@@ -1,13 +1,13 @@
-"""Expressions: templates compiled against the types of what they may read.
+"""Compiles templates against the types of the names that they read.
 
-A text that is exactly one `${...}` keeps the type of its value; any other text is a string; `$${` stands for `${`.
+A text that is exactly one `${...}` keeps the type of its value; any other text is a string; `$${` is an escaped `${`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -16,8 +16,7 @@ import msgspec
 from orchestra.core.errors import InputError, InputErrors, OrchestraError, SourceLocation
 from orchestra.schema.json_schema import ANY, MAP_MARKER, TYPE_NAMES, Schema, format_type, is_map_result, union_members
 from orchestra.workflows.expressions import cel
-from orchestra.workflows.expressions.cel_codegen import CelWriter, is_hoistable
-from orchestra.workflows.expressions.cel_values import make_converter
+from orchestra.workflows.expressions.cel_values import cel_type, make_converter
 from orchestra.workflows.expressions.evaluation import (
     CelExpression,
     Comprehension,
@@ -30,27 +29,30 @@ from orchestra.workflows.expressions.evaluation import (
     VariableBinding,
 )
 from orchestra.workflows.expressions.parser import (
+    KEYWORDS,
+    MAX_PLAIN_LENGTH,
     CelBinary,
     CelCall,
+    CelConditional,
     CelIndex,
     CelList,
     CelLiteral,
+    CelLogic,
     CelMacro,
     CelMap,
     CelName,
     CelSelect,
     CelSyntaxError,
     CelTree,
+    CelUnary,
+    PlainPath,
     children,
     parse,
-    sole_reference,
-    split_template,
-)
-from orchestra.workflows.expressions.plain_paths import (
-    MAX_PLAIN_LENGTH,
-    PlainPath,
     parse_plain_path,
     parse_plain_template,
+    sole_reference,
+    split_template,
+    to_cel_literal,
 )
 from orchestra.workflows.expressions.type_checker import (
     STR,
@@ -65,14 +67,15 @@ from orchestra.workflows.program import Expression
 
 MAX_DEPTH = 64
 
+
 PlaceLookup: TypeAlias = Callable[[tuple[str | int, ...]], SourceLocation | None]
-"""Where the part of a template at a path stands; `()` is the template itself."""
+"""Returns the location of the part of a template at a path; `()` is the template itself."""
 
 
 def compile_template(value: Any, types: Mapping[str, Schema], place_of: PlaceLookup | None = None) -> Expression:
-    """A template made ready. `types` are those of the names that it may read.
+    """Compiles a template. `types` are the types of the names that it may read.
 
-    Raises `InputError` for a fault (L050 to L060), `InputErrors` for several in different parts.
+    Raises `InputError` for one error (L050 to L060), `InputErrors` for several in different parts.
     """
     return _compile(value, types, place_of or _no_place, ())
 
@@ -135,7 +138,7 @@ _NO_NAMES: frozenset[str] = frozenset()
 
 
 def constant_expression(value: Any) -> ConstantFormula:
-    """A value as it is: no text in it is a template."""
+    """Returns the expression of a constant. Its texts are not templates."""
     kind = TYPE_NAMES.get(type(value))
     return ConstantFormula(value, {"const": value} if kind is None else {"const": value, "type": kind})
 
@@ -168,7 +171,9 @@ def _compile_text(text: str, types: Mapping[str, Schema], place: SourceLocation 
 
 
 class _LineScanner:
-    """The line of a scalar, in which its parts are found from left to right: of two that are spelt the same, each has its own place."""
+    """The line of a scalar, whose parts are searched from left to right, so that equal parts get different
+    locations.
+    """
 
     __slots__ = ("offset", "place")
 
@@ -177,7 +182,9 @@ class _LineScanner:
         self.offset = 0 if place is None else place.column - 1
 
     def find_next(self, part: str) -> SourceLocation | None:
-        """The place of the next part; that of the scalar where the part is not in its line, or is spelt otherwise there."""
+        """Returns the location of the next part; that of the scalar if the part is not in its line, or is spelled
+        differently.
+        """
         if self.place is None or (found := self.place.text.find(part, self.offset)) < 0:
             return self.place
         self.offset = found + len(part)
@@ -185,7 +192,7 @@ class _LineScanner:
 
 
 def _inner_place(place: SourceLocation | None, inner: str) -> SourceLocation | None:
-    """The place of what stands between `${` and `}`, where that is known."""
+    """Returns the location of the text between `${` and `}`, if it is known."""
     if place is None or not inner or not place.text.startswith(f"${{{inner}}}", place.column - 1):
         return place
     return replace(place, column=place.column + 2, width=len(inner))
@@ -210,7 +217,7 @@ def _check_text_part(reference: Expression, source: str, place: SourceLocation |
 
 
 def compile_reference(source: str, types: Mapping[str, Schema], place: SourceLocation | None = None) -> Expression:
-    """The expression of one reference, without `${` and `}`. `place` is where its text stands. Raises `InputError`."""
+    """Compiles one reference, without `${` and `}`. `place` is the location of its text. Raises `InputError`."""
     try:
         return _compile_reference(source, types)
     except CelSyntaxError as error:
@@ -234,7 +241,7 @@ def _sub_place(place: SourceLocation | None, source: str, at: int, end: int) -> 
 
 
 class _SchemaKey:
-    """A schema as a key of a cache: equal to itself alone. Schemas are not changed once they are made."""
+    """A schema as a cache key, equal only to itself. Schemas are immutable."""
 
     __slots__ = ("schema",)
 
@@ -249,7 +256,10 @@ class _SchemaKey:
 
 
 def compile_path(template: str, types: Mapping[str, Schema]) -> PathExpression | None:
-    """A template that is a plain path, made ready; None for another, and for one with a fault, which `compile_template` tells."""
+    """Compiles a template that is a plain path. Returns None for other templates, and for errors, which
+    `compile_template`
+    reports.
+    """
     if (
         len(template) > MAX_PLAIN_LENGTH
         or (known := parse_plain_template(template)) is None
@@ -262,7 +272,7 @@ def compile_path(template: str, types: Mapping[str, Schema]) -> PathExpression |
 
 
 def _follow_path(path: PlainPath, schema: Schema) -> PathExpression | None:
-    """A plain path that begins at a value of this type."""
+    """Resolves a plain path that starts at a value of this type."""
     if not path.steps:
         return None if is_map_result(schema) else PathExpression(path.root, (), schema, path.source, path.references)
     if (end := resolve_steps(schema, path.steps)) is None:
@@ -280,7 +290,7 @@ def _follow_path(path: PlainPath, schema: Schema) -> PathExpression | None:
 
 
 class PathEnd(msgspec.Struct, frozen=True):
-    """Where steps lead, from one type on."""
+    """The type at the end of a path."""
 
     schema: Schema
     checks_each_step: bool
@@ -289,7 +299,7 @@ class PathEnd(msgspec.Struct, frozen=True):
 
 
 def resolve_steps(schema: Schema, steps: tuple[str | int, ...]) -> PathEnd | None:
-    """What is at the end of steps from a type; None where something is wrong with them."""
+    """Resolves steps from a type on; None if a step is invalid."""
     return _resolve_steps_cached(_SchemaKey(schema), steps)
 
 
@@ -334,7 +344,7 @@ _TIME_FUNCTIONS = re.compile(r"\b(timestamp|duration)\b")
 
 
 def _has_time(part: Any) -> bool:
-    """Whether a type has a time among its parts."""
+    """Whether a type contains a time."""
     if isinstance(part, Mapping):
         return part.get("type") == TIME["type"] or any(map(_has_time, part.values()))
     return isinstance(part, list) and any(map(_has_time, part))
@@ -385,7 +395,7 @@ def _field_default(owner: Schema, step: str | int) -> list[Any]:
 
 
 def _build_comprehension(tree: CelMacro, checker: TypeChecker) -> Expression:
-    """A macro run in Python: its parts are expressions, that of the range first."""
+    """Builds a macro that runs in Python. Its parts are expressions, the range first."""
     over = _build_expression(tree.items, checker)
     bodies = [_build_expression(body, checker) for body in tree.bodies]
     test = bodies[0] if tree.kind == "filter" or len(bodies) == 2 else None
@@ -428,7 +438,7 @@ def _generate_cel(tree: CelTree, checker: TypeChecker, *, hoist: bool) -> CelExp
 
 
 def _check_constants(tree: CelTree, checker: TypeChecker) -> None:
-    """Refuses what can only fail: a constant part that does, a division by zero, a pattern that RE2 does not take."""
+    """Refuses parts that always fail: constant errors, a division by zero, a pattern that RE2 does not accept."""
     if _is_constant(tree, frozenset()):
         if not isinstance(tree, CelLiteral | CelList | CelMap):
             _evaluate_constant(tree, checker)
@@ -468,7 +478,7 @@ def _constant_value(tree: CelTree, checker: TypeChecker) -> Any:
 
 
 def _evaluate_constant(tree: CelTree, checker: TypeChecker) -> Any:
-    """The value of a constant tree; a fault where it has none."""
+    """Evaluates a constant tree. Raises `ExpressionError` if that fails."""
     alone = TypeChecker(checker.text, {})
     alone.check(tree)
     program = cel.compile_program(CelWriter(alone).write(tree), ())
@@ -481,3 +491,177 @@ def _evaluate_constant(tree: CelTree, checker: TypeChecker) -> Any:
         raise ExpressionError(
             "L055", f"{checker.source(tree)} always fails: {reason}", tree, hint="write what you mean, or leave it out"
         ) from None
+
+
+_PRECEDENCE = {"==": 4, "!=": 4, "<": 4, "<=": 4, ">": 4, ">=": 4, "in": 4, "+": 5, "-": 5, "*": 6, "/": 6, "%": 6}
+
+
+_ATOM_PRECEDENCE = 9
+
+
+class CelVariable(msgspec.Struct, frozen=True):
+    """A variable of CEL, `v0`, `v1`, ...: a tree that is evaluated beforehand, and its declared type."""
+
+    tree: CelTree
+    schema: Schema
+    type: str
+
+
+@dataclass
+class CelWriter:
+    """Writes one checked tree. With `hoist`, the outermost `map` and `filter` are variables too, since CEL needs
+    quadratic
+    time for them.
+    """
+
+    checker: TypeChecker
+    hoist: bool = False
+    variables: list[CelVariable] = field(default_factory=list)
+    _variable_names: dict[Any, str] = field(default_factory=dict)
+    _macro_depth: int = 0
+
+    def write(self, tree: CelTree) -> str:
+        """Returns the text of the tree over its variables."""
+        return self._write_tree(tree)[0]
+
+    def _write_part(self, tree: CelTree, precedence: int) -> str:
+        text, own = self._write_tree(tree)
+        return text if own >= precedence else f"({text})"
+
+    def _schema(self, tree: CelTree) -> Schema:
+        return self.checker.schemas[id(tree)]
+
+    def _write_tree(self, tree: CelTree) -> tuple[str, int]:
+        match tree:
+            case CelLiteral(value):
+                return to_cel_literal(value), _ATOM_PRECEDENCE if not isinstance(
+                    value, int | float
+                ) or value >= 0 else 7
+            case CelName() | CelSelect() | CelIndex():
+                return self._write_path(tree), _ATOM_PRECEDENCE
+            case CelCall(name, of, args):
+                return self._write_call(name, of, args), _ATOM_PRECEDENCE
+            case CelMacro():
+                return self._write_macro(tree), _ATOM_PRECEDENCE
+            case CelUnary(op, of):
+                return f"{op}{self._write_part(of, _ATOM_PRECEDENCE)}", 7
+            case CelBinary(op, left, right):
+                rank = _PRECEDENCE[op]
+                return f"{self._write_part(left, rank)} {op} {self._write_part(right, rank + 1)}", rank
+            case CelLogic(op, items):
+                rank = 2 if op == "||" else 3
+                return f" {op} ".join(self._write_part(one, rank + 1) for one in items), rank
+            case CelConditional(test, then, otherwise):
+                first, second = self._write_uniform((then, otherwise))
+                return f"{self._write_part(test, 2)} ? {first} : {second}", 1
+            case CelList(items):
+                return f"[{', '.join(self._write_uniform(items, mixed=True))}]", _ATOM_PRECEDENCE
+            case CelMap(pairs):
+                values = self._write_uniform(tuple(value for _, value in pairs), mixed=True)
+                keys = [self._write_part(key, 1) for key, _ in pairs]
+                return "{" + ", ".join(
+                    f"{key}: {value}" for key, value in zip(keys, values, strict=True)
+                ) + "}", _ATOM_PRECEDENCE
+
+    def _write_uniform(self, trees: tuple[CelTree, ...], *, mixed: bool = False) -> list[str]:
+        """Writes values of one place with one type: integers become floats next to floats, and other mixtures become
+        `dyn`.
+        """
+        found: set[str] = set()
+        for tree in trees:
+            found |= value_kinds(self._schema(tree))
+        texts = []
+        for tree in trees:
+            text = self._write_part(tree, 2)
+            texts.append(f"double({text})" if "float" in found and value_kinds(self._schema(tree)) == {"int"} else text)
+        if mixed or len({self._declared_type(tree) for tree in trees}) == 1:
+            return texts
+        if found == {"float"} or found == {"float", "int"}:
+            return texts
+        return [f"dyn({text})" for text in texts]
+
+    def _declared_type(self, tree: CelTree) -> str:
+        return cel_type(self._schema(tree))
+
+    def _write_path(self, tree: CelTree) -> str:
+        steps: list[CelSelect | CelIndex] = []
+        here: CelTree = tree
+        while isinstance(here, CelSelect | CelIndex):
+            steps.append(here)
+            here = here.operand
+        if not isinstance(here, CelName):
+            text = self._write_part(here, _ATOM_PRECEDENCE)
+        elif here.name in self.checker.types or not self._macro_depth:
+            text = self._path_variable(here, steps)
+        else:
+            text = f"x_{here.name}"
+        for step in reversed(steps):
+            text += self._write_step(step)
+        return text
+
+    def _write_step(self, step: CelSelect | CelIndex) -> str:
+        match step:
+            case CelSelect(_, name):
+                return f'["{name}"]' if name in KEYWORDS else f".{name}"
+            case CelIndex(_, key):
+                return f"[{self._write_part(key, 1)}]"
+
+    def _path_variable(self, root: CelName, steps: list[CelSelect | CelIndex]) -> str:
+        """Returns the variable of the longest prefix of a path that cannot fail. The remaining steps stay in
+        `steps`.
+        """
+        here: CelTree = root
+        while steps and id(here) not in self.checker.narrowed and _is_required_field(self._schema(here), steps[-1]):
+            here = steps.pop()
+        return self._variable_for(here, self.checker.source(here))
+
+    def _variable_for(self, tree: CelTree, key: Any) -> str:
+        schema = self._schema(tree)
+        kind = (
+            cel_type(schema) if "null" not in value_kinds(schema) and id(tree) not in self.checker.narrowed else "dyn"
+        )
+        if (key, kind) not in self._variable_names:
+            self._variable_names[key, kind] = f"v{len(self.variables)}"
+            self.variables.append(CelVariable(tree, schema, kind))
+        return self._variable_names[key, kind]
+
+    def _write_call(self, name: str, of: CelTree | None, args: tuple[CelTree, ...]) -> str:
+        if name == "has" and isinstance(args[0], CelSelect):
+            return f"has({self._write_part(args[0].operand, _ATOM_PRECEDENCE)}.{args[0].name})"
+        inner = ", ".join(self._write_part(one, 1) for one in args)
+        return f"{name}({inner})" if of is None else f"{self._write_part(of, _ATOM_PRECEDENCE)}.{name}({inner})"
+
+    def _write_macro(self, tree: CelMacro) -> str:
+        if self.hoist and not self._macro_depth and is_hoistable(tree, self.checker):
+            return self._variable_for(tree, id(tree))
+        over = self._write_part(tree.items, _ATOM_PRECEDENCE)
+        self._macro_depth += 1
+        bodies = ", ".join(self._write_part(body, 1) for body in tree.bodies)
+        self._macro_depth -= 1
+        return f"{over}.{tree.kind}(x_{tree.variable.name}, {bodies})"
+
+
+def is_hoistable(tree: CelTree, checker: TypeChecker) -> bool:
+    """Whether a tree is a `map` or `filter` of a list that can run element by element."""
+    return (
+        isinstance(tree, CelMacro)
+        and tree.kind in ("map", "filter")
+        and value_kinds(checker.schemas[id(tree.items)]) == {"list"}
+        and not any(_has_macro(body) for body in tree.bodies)
+    )
+
+
+def _has_macro(tree: CelTree) -> bool:
+    return isinstance(tree, CelMacro) or any(_has_macro(part) for part in children(tree))
+
+
+def _is_required_field(schema: Schema, step: CelSelect | CelIndex) -> bool:
+    """Whether a step to a field always succeeds."""
+    match step:
+        case CelSelect(_, name) | CelIndex(_, CelLiteral(str(name))):
+            return all(
+                name in part.get("required", ()) and name in part.get("properties", {})
+                for part in union_members(schema)
+            )
+        case _:
+            return False

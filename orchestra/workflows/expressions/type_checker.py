@@ -1,14 +1,18 @@
-"""The types of references: what a tree of CEL gives, by JSON Schema, and why it gives nothing.
+"""Type checker of references: finds the JSON Schema of a CEL tree, or the reason why it has none.
 
-CEL's own checker sees records as maps of anything; this one knows their fields, their literals and their nulls. It is
-stricter than CEL in three ways: what may be null is compared with null before it is read, integers and floats are not
-mixed, and a comparison that can never hold is a fault.
+CEL's own checker treats records as maps of any values. This one uses their fields, literals and nulls. It is stricter
+than CEL in
+three ways: a value that may be null must be compared with null before it is read, integers and floats are not mixed,
+and a
+comparison that can never hold is an error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeAlias
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any, TypeAlias
 
 from orchestra.core.suggestions import closest_match
 from orchestra.schema.json_schema import (
@@ -46,14 +50,27 @@ from orchestra.workflows.expressions.parser import (
 )
 
 BOOL: Schema = {"type": "boolean"}
+
+
 INT: Schema = {"type": "integer"}
+
+
 FLOAT: Schema = {"type": "number"}
+
+
 STR: Schema = {"type": "string"}
+
+
 TIME: Schema = {"x-cel": "a time", "type": "x-time"}
-"""A timestamp or a duration: CEL computes with them, JSON has none."""
+"""A timestamp or a duration, which CEL has and JSON does not."""
+
 
 _STRING_PREDICATES = {"contains": STR, "startsWith": STR, "endsWith": STR, "matches": STR}
+
+
 _CONVERSIONS = {"string": STR, "int": INT, "double": FLOAT, "bool": BOOL, "timestamp": TIME, "duration": TIME}
+
+
 _TIME_PARTS = (
     "FullYear",
     "Month",
@@ -66,8 +83,14 @@ _TIME_PARTS = (
     "Seconds",
     "Milliseconds",
 )
+
+
 _TIME_GETTERS = frozenset(f"get{part}" for part in _TIME_PARTS)
+
+
 FUNCTIONS = ("size", "has", "dyn", *_CONVERSIONS, *_STRING_PREDICATES, "all", "exists", "exists_one", "map", "filter")
+
+
 _FUNCTION_HINTS = {
     "len": "size(x)",
     "length": "size(x)",
@@ -93,7 +116,9 @@ class ExpressionError(Exception):
 
 
 def value_kinds(schema: Schema) -> frozenset[str]:
-    """What CEL can do with a value: of `str`, `int`, `float`, `bool`, `null`, `list`, `map`, `time` and `any`, those that it may be."""
+    """Returns the possible kinds of a value in CEL: `str`, `int`, `float`, `bool`, `null`, `list`, `map`, `time` and
+    `any`.
+    """
     if isinstance(kind := schema.get("type"), str) and schema.keys().isdisjoint(_COMPOSITE_KEYWORDS):
         return _SINGLE_KINDS.get(kind, _SINGLE_KINDS[""])
     found: set[str] = set()
@@ -118,6 +143,8 @@ _KIND_BY_PYTHON_TYPE = {
     tuple: "list",
     dict: "map",
 }
+
+
 _KIND_BY_JSON_TYPE = {
     "string": "str",
     "integer": "int",
@@ -128,17 +155,23 @@ _KIND_BY_JSON_TYPE = {
     "object": "map",
     "x-time": "time",
 }
+
+
 _SINGLE_KINDS = {"": frozenset({"any"})} | {name: frozenset({kind}) for name, kind in _KIND_BY_JSON_TYPE.items()}
+
+
 _COMPOSITE_KEYWORDS = frozenset({"$ref", "anyOf", "oneOf", "allOf", "enum", "const"})
-"""Keywords beside `type` that say more of what a value may be."""
+"""Keywords besides `type` that restrict a value."""
 
 
 FieldPath: TypeAlias = tuple[str | int, ...]
-"""A name, and the fields and indices that are followed from there."""
+"""A name, and the fields and indices after it."""
 
 
 def path_of(tree: CelTree) -> FieldPath | None:
-    """The path of a tree that only follows fields and constant indices, such as `a.b[0]`; None for another."""
+    """Returns the path of a tree that only follows fields and constant indices, such as `a.b[0]`; None for other
+    trees.
+    """
     match tree:
         case CelName(name):
             return (name,)
@@ -151,20 +184,20 @@ def path_of(tree: CelTree) -> FieldPath | None:
 
 
 class TypeChecker:
-    """The types of one expression's parts; `schemas` has them by the `id` of the tree."""
+    """Finds the types of the parts of one expression; `schemas` has them by the `id` of the tree."""
 
     def __init__(self, text: str, types: Mapping[str, Schema]) -> None:
         self.text, self.types = text, types
         self.schemas: dict[int, Schema] = {}
         self.references: set[str] = set()
         self.narrowed: set[int] = set()
-        """Trees, by `id`, whose value may be null elsewhere, though not where it is read here."""
+        """Trees, by `id`, whose value may be null elsewhere but not where it is read here."""
         self.variables: dict[str, Schema] = {}
         self.non_null_paths: frozenset[FieldPath] = frozenset()
-        """Paths that are known not to be null, here."""
+        """Paths that are known not to be null here."""
 
     def check(self, tree: CelTree) -> Schema:
-        """The type of what the tree gives. Raises `ExpressionError`."""
+        """Returns the type of a tree. Raises `ExpressionError`."""
         if (known := self.schemas.get(id(tree))) is not None:
             return known
         schema = self._infer(tree)
@@ -177,7 +210,7 @@ class TypeChecker:
         return schema
 
     def source(self, tree: CelTree) -> str:
-        """The part of the text that a tree was read from."""
+        """Returns the source text of a tree."""
         return self.text[tree.start : tree.end]
 
     def _describe(self, tree: CelTree) -> str:
@@ -255,7 +288,7 @@ class TypeChecker:
         )
 
     def _check_value(self, tree: CelTree) -> Schema:
-        """The type of a tree that is read as a value of its own, and so is no mapped node."""
+        """Returns the type of a tree that is read as a value, and thus not as a mapped node."""
         schema = self.check(tree)
         if is_map_result(schema):
             raise mapped_node_error(tree, self.source(tree))
@@ -284,7 +317,7 @@ class TypeChecker:
                 "L053", f"an index is an int, and {self.source(key)} is {format_type(self.schemas[id(key)])}", key
             )
         if value_kinds(inner) == {"map"}:
-            if not at & {"str", "any"}:  # else it is looked up when it is known
+            if not at & {"str", "any"}:  # otherwise it is looked up at run time
                 self._require_kind(key, {"str"}, "a text, as a key is")
             return mapping_value_type(inner)
         found = item_type(inner, key.value if isinstance(key, CelLiteral) and isinstance(key.value, int) else None)
@@ -364,7 +397,7 @@ class TypeChecker:
         return ExpressionError("L053", f"an int and a float are not mixed in {self.source(tree)}", tree, hint=hint)
 
     def _reject_impossible(self, tree: CelTree, one: CelTree, other: CelLiteral, schema: Schema) -> None:
-        """Refuses the comparison of a value with a literal that its type never has."""
+        """Refuses the comparison of a value with a literal that its type excludes."""
         value, text = other.value, self.source(one)
         if isinstance(one, CelLiteral):
             return
@@ -405,7 +438,7 @@ class TypeChecker:
     def _check_arithmetic(
         self, tree: CelTree, op: str, first: tuple[CelTree, Schema], second: tuple[CelTree, Schema]
     ) -> Schema:
-        """Arithmetic, and the order of values."""
+        """Checks arithmetic and order comparisons."""
         order = op in ("<", "<=", ">", ">=")
         allowed = {"+": {"str", "int", "float", "list", "time"}, "%": {"int"}}.get(op, {"int", "float", "time"})
         allowed = {"str", "int", "float", "bool", "time"} if order else allowed
@@ -524,7 +557,7 @@ class TypeChecker:
 
 
 def paths_not_null(test: CelTree, holds: bool) -> frozenset[FieldPath]:
-    """The paths that are not null where a condition holds, or does not."""
+    """Returns the paths that are not null if a condition holds, or if it does not."""
     match test:
         case CelUnary("!", of):
             return paths_not_null(of, not holds)
@@ -543,7 +576,7 @@ def paths_not_null(test: CelTree, holds: bool) -> frozenset[FieldPath]:
 
 
 def mapped_node_error(tree: CelTree, text: str) -> ExpressionError:
-    """The fault of reading a node under `each` without `.values`."""
+    """Returns the error of reading a node under `each` without `.values`."""
     why = f"{text} runs once for each element, and some may give no value"
     return ExpressionError(
         "L058",
@@ -573,3 +606,63 @@ __all__ = [
     "paths_not_null",
     "value_kinds",
 ]
+
+
+TEXT_FORM_REASON = "it passes between nodes as a text, and texts compare and add otherwise"
+
+
+_FORMAT_NAMES = {
+    "date-time": "a date and time",
+    "time": "a time of day",
+    "duration": "a duration",
+    "decimal": "a decimal number",
+    "date": "a date",
+}
+
+
+_ORDER_OPERATORS = ("<", "<=", ">", ">=")
+
+
+_FORMAT_BY_TYPE: tuple[tuple[type, str], ...] = (
+    (datetime, "date-time"),
+    (date, "date"),
+    (time, "time"),
+    (timedelta, "duration"),
+    (Decimal, "decimal"),
+)
+
+
+def constant_format(value: Any) -> str:
+    """Returns the format of a Python value that is passed as a text with a meaning; empty for other values."""
+    return next((name for kind, name in _FORMAT_BY_TYPE if isinstance(value, kind)), "")
+
+
+def misread_operand(op: str, left: Schema, right: Schema) -> str:
+    """Describes an operand whose meaning an operator would ignore by comparing texts; empty if there is none."""
+    right = _element_type(right) if op == "in" else right
+    if op == "+":
+        return _text_meaning(left) if _text_meaning(right) else ""
+    a, b = _text_meaning(left, except_format="date"), _text_meaning(right, except_format="date")
+    if op in _ORDER_OPERATORS or op == "in":
+        return a or b
+    if a and b:
+        return a
+    number = _FORMAT_NAMES["decimal"]
+    return number if (a == number and _is_numeric(right)) or (b == number and _is_numeric(left)) else ""
+
+
+def _text_meaning(schema: Schema, except_format: str = "") -> str:
+    """Returns the meaning of a text of this type; empty for a plain text."""
+    formats = (str(part.get("format")) for part in union_members(schema))
+    return next((_FORMAT_NAMES[one] for one in formats if one in _FORMAT_NAMES and one != except_format), "")
+
+
+def _is_numeric(schema: Schema) -> bool:
+    """Whether a value may be a number, which never equals a decimal number written as a text."""
+    return any(part.get("type") in ("integer", "number") for part in union_members(schema))
+
+
+def _element_type(schema: Schema) -> Schema:
+    """Returns the type of a list's elements."""
+    found = element_type(schema) if all(part.get("type") == "array" for part in union_members(schema)) else ANY
+    return found if isinstance(found, dict) else ANY

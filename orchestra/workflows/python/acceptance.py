@@ -1,36 +1,30 @@
-"""Acceptance in Python: which checks a value must pass, against what, and what happens to one that does not.
+"""Acceptance in Python: the checks of a value, the evidence, and the action if a check refuses it.
 
     reading = accepted(reader(question=question, context=page.text), checks=quote & numbers, against=page.text)
     reading = accepted(reader(...), checks=quote, against=page.text, otherwise=[retry, abstain])
-    reading = accepted(reader(...), checks=quote & short_enough)      # a tool of one's own
+    reading = accepted(reader(...), checks=quote & short_enough)      # a custom tool
 
-The clause belongs to the node that produces the value. A value that is not accepted is withheld, and so is what uses it: typed
-plainly, as in the first line. Who writes `abstain` says that the rest shall go on without it, so the second line gives a
-`Maybe` value: `first_of` takes it, and in a `map_` body it makes the list a `list[Maybe[...]]`, for `values`.
+The checks belong to the node that produces the value. A refused value is withheld, and so are the nodes that use it;
+the type stays
+plain, as in the first line. With `abstain` the rest of the workflow continues without the value, so the second line
+returns a
+`Maybe`: `first_of` takes it, and in a `map_` body it makes the list a `list[Maybe[...]]`, for `values`.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, overload
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias, overload
 
 from typing_extensions import TypeVar
 
-from orchestra.core.errors import InputError
-from orchestra.verification.check_expression import (
-    AllOf,
-    AnyOf,
-    CheckExpression,
-    CheckSyntaxError,
-    flatten,
-    parse_check,
-)
-from orchestra.verification.custom_checks import tool_reference
 from orchestra.verification.rederivation import MAX_SAMPLES
 from orchestra.workflows.model import VerifyNode
+from orchestra.workflows.python.calls import Step
+from orchestra.workflows.python.checks import AcceptThreshold, Check, CheckOperand, Checks, parse_accept
 from orchestra.workflows.python.pending import display_text, node_value
 from orchestra.workflows.python.placeholders import (
     Maybe,
@@ -40,11 +34,7 @@ from orchestra.workflows.python.placeholders import (
     rename_to_variable,
     template_with_type,
 )
-from orchestra.workflows.python.scopes import TracedNode, TraceScope, current_scope, require_scope, trace_error
-from orchestra.workflows.python.steps import Tool
-
-if TYPE_CHECKING:
-    from orchestra.workflows.python.steps import Step
+from orchestra.workflows.python.scopes import TracedNode, TraceScope, require_scope, trace_error
 
 T = TypeVar("T")
 
@@ -52,80 +42,8 @@ _UNSET: Any = object()
 _AGENT_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """Checks, all of which must pass: `quote & numbers`, `quote | entailment`, or `Check("tool(mine)")`. `|` wants one of two."""
-
-    names: tuple[str, ...]
-    steps: tuple[Step[..., Any], ...] = field(default=(), compare=False, repr=False)
-    """The agents and tools that were named by themselves, and not by their names."""
-
-    def __init__(self, *names: str, steps: tuple[Step[..., Any], ...] = ()) -> None:
-        object.__setattr__(self, "names", names)
-        object.__setattr__(self, "steps", steps)
-
-    def __and__(self, other: Checks) -> Check:
-        if not isinstance(other, Check | Tool):
-            return NotImplemented
-        more = to_check(other)
-        return Check(*dict.fromkeys((*self.names, *more.names)), steps=(*self.steps, *more.steps))
-
-    def __or__(self, other: Checks) -> Check:
-        if not isinstance(other, Check | Tool):
-            return NotImplemented
-        more = to_check(other)
-        return Check(str(flatten(AnyOf, [self._rule, more._rule])), steps=(*self.steps, *more.steps))
-
-    def __bool__(self) -> bool:
-        if current_scope() is not None:
-            raise check_truth_error(str(self))
-        return True
-
-    @property
-    def _rule(self) -> CheckExpression:
-        try:
-            return flatten(AllOf, [parse_check(name) for name in self.names])
-        except (CheckSyntaxError, IndexError) as error:
-            raise trace_error(
-                "W016", f"{self} is no check: {error}", hint='quote | entailment, or Check("quote")'
-            ) from None
-
-    def __str__(self) -> str:
-        return " & ".join(f"({name})" if "|" in name and len(self.names) > 1 else name for name in self.names)
-
-
-def check_truth_error(text: str) -> InputError:
-    """The error of a check that is asked for its truth: Python's `and` would drop it."""
-    other = "quote" if text == "numbers" else "numbers"
-    return trace_error(
-        "W005",
-        f"the check {text} has no truth value",
-        hint=f"{text} & {other} for both, {text} | {other} for one of two",
-        why="Python's and, or, not and if decide now, and leave out one of two checks",
-    )
-
-
-Checks: TypeAlias = Check | Tool[..., Any]
-"""What can be asked of a value: checks, or a tool of one's own that says whether it is right."""
-
-
-def to_check(asked: Checks) -> Check:
-    """What is asked, as a check."""
-    return asked if isinstance(asked, Check) else Check(tool_reference(asked.name), steps=(asked,))
-
-
-def card_checks(given: Any) -> tuple[Any, tuple[Step[..., Any], ...]]:
-    """Checks of a card as they are written, and the agents and tools in them; what is none is left for the card to refuse."""
-    asked = [given] if isinstance(given, Check | Tool) else given
-    if isinstance(asked, str) or not isinstance(asked, Iterable):
-        return given, ()
-    found = [to_check(one) if isinstance(one, Check | Tool) else one for one in asked]
-    names = [name for one in found for name in (one.names if isinstance(one, Check) else (one,))]
-    return tuple(names), tuple(step for one in found if isinstance(one, Check) for step in one.steps)
-
-
 class AgentCheck(Check):
-    """A check that an agent makes; called with an agent, that one does."""
+    """A model check. A call with an agent sets the agent that judges."""
 
     __slots__ = ()
 
@@ -142,54 +60,56 @@ def _check_by(check: str, agent: Step[..., Any] | str) -> Check:
 
 @dataclass(frozen=True, slots=True)
 class RecoveryAction:
-    """What can be done about a value that is not accepted: to have another one in its place, or less of it."""
+    """An action on a refused value that replaces it or keeps a part of it."""
 
     name: Literal["retry", "escalate", "ask", "back_off"]
 
 
 @dataclass(frozen=True, slots=True)
 class AbstainAction:
-    """What can be done about a value that is not accepted: go on without it."""
+    """The action on a refused value that continues without it."""
 
     name: Literal["abstain"] = "abstain"
 
 
-AcceptThreshold: TypeAlias = float | Literal["certified"]
-"""How sure is sure enough: a score in [0, 1], or what a certificate says."""
-
 quote: Final = Check("quote")
-"""Every `Quote` stands word for word in the evidence."""
+"""Every `Quote` occurs literally in the evidence."""
 support: Final = Check("support")
-"""Most words of each answer stand in the quotes beside it."""
+"""Most words of each answer occur in the quotes next to it."""
 numbers: Final = Check("numbers")
-"""Every number stands in the evidence, or is the value of an expression over numbers that do."""
+"""Every number occurs in the evidence, or is the value of an expression over such numbers."""
 recompute: Final = Check("recompute")
-"""Every expression has the value that it states."""
+"""Every expression has the value that is stated for it."""
 format_: Final = Check("format")
-"""Accounts and cards have their check digits, codes of countries, currencies and languages are in their lists, and dates exist."""
+"""Account and card numbers have valid check digits; codes of countries, currencies and languages are listed; dates
+exist.
+"""
 entailment: Final = AgentCheck("entailment")
-"""The evidence supports what is said, as a small verifier model judges; `entailment(judge)` names another agent."""
+"""A small verifier model finds that the evidence supports the claims; `entailment(judge)` names another agent."""
 ScoreMode: TypeAlias = Literal["combined"]
-"""How the scores of the checks become one: the lowest where nothing is said, or as the agent's combination has it."""
-certified: Final = "certified"
+"""How the scores of the checks are combined: the minimum by default, or the agent's fitted combination."""
+
 combined: Final = "combined"
 retry: Final = RecoveryAction("retry")
-"""Another attempt, told why the last one was not accepted."""
+"""Makes another attempt, with the reason of the refusal."""
 escalate: Final = RecoveryAction("escalate")
-"""An attempt by the fleet's larger model; by each of them in turn where it has several."""
+"""Makes an attempt with the fleet's larger model; with each of them in turn if there are several."""
 back_off: Final = RecoveryAction("back_off")
-"""The parts of the value that `entailment` does not pass are taken out of it, and the rest is accepted."""
+"""Removes the parts that `entailment` does not pass, and accepts the remaining value."""
 abstain: Final = AbstainAction()
-"""The value is withheld, and the rest goes on without it."""
+"""Withholds the value and continues without it."""
 
 
 def rederive(agent: Step[..., Any] | str, /) -> Check:
-    """Another agent, which has not seen the value, comes to the same from the same inputs."""
+    """Another agent, which has not seen the value, derives the same value from the same inputs."""
     return _check_by("rederive", agent)
 
 
 def agree(samples: int = 5, /) -> Check:
-    """Most of so many samples of the agent itself, 2 to 16, say the same. It lifts what other checks leave open, not what they deny."""
+    """Most of the samples of the agent itself, 2 to 16, agree. The check can resolve an `unknown` of other checks, not
+    a
+    refusal.
+    """
     if isinstance(samples, bool) or not isinstance(samples, int) or not 2 <= samples <= MAX_SAMPLES:
         raise trace_error(
             "W016", f"agree({samples!r}) is no number of samples from 2 to {MAX_SAMPLES}", hint="agree(5)"
@@ -229,12 +149,18 @@ def accepted(
     accept: AcceptThreshold | None = None,
     otherwise: Sequence[RecoveryAction | AbstainAction] = (),
 ) -> Any:
-    """The value of a call, once checks accept it; the clause of the node that produces it.
+    """Returns the value of a call after its checks accept it. The checks are set on the node of that call.
 
-    `against` is the evidence, known or not; without it the card's own. `accept` is a score (0.5 where neither this nor the
-    card says another), or `certified`; it is compared with the lowest score of the checks, or with what the agent's combination
-    makes of them where `score` is `combined`. `otherwise` says, in order, what happens to a value that is not accepted.
-    Raises `InputError` W016 for what is not the result of one call.
+    Args:
+        value: The result of one call.
+        checks: The checks that it must pass.
+        against: The evidence, a constant or a value of the workflow; by default that of the card.
+        score: `combined` to use the agent's fitted combination of the scores; by default the minimum.
+        accept: The score from which it is accepted, or `certified`; by default that of the card, or 0.5.
+        otherwise: The actions on a refused value, in order.
+
+    Raises:
+        InputError: W016 for a value that is not the result of one call.
     """
     scope = require_scope("accepted")
     node = _producing_node(value, scope, "accepted")
@@ -254,7 +180,7 @@ def accepted(
 
 
 def _producing_node(value: Any, scope: TraceScope, word: str) -> TracedNode:
-    """The node whose whole value it is."""
+    """Returns the node whose complete value it is."""
     if type(value) is Maybe:
         text = display_text(value._expression)
         inside = "map_(lambda item: accepted(...), items)" if value._is_list else "when(condition, accepted(...))"
@@ -292,7 +218,7 @@ def _producing_node(value: Any, scope: TraceScope, word: str) -> TracedNode:
 
 
 def _require_checks(checks: object) -> Check:
-    if isinstance(checks, Check | Tool) and (found := to_check(checks)).names:
+    if isinstance(checks, CheckOperand) and (found := checks.as_check()).names:
         return found
     hint = (
         "@tool(effect='pure') makes one of a function"
@@ -309,15 +235,6 @@ def _acceptance_fields(checks: Check, against: object, accept: AcceptThreshold |
     if accept is not None:
         clause["accept"] = parse_accept(accept)
     return clause
-
-
-def parse_accept(accept: AcceptThreshold) -> AcceptThreshold:
-    """From which score on something is accepted, as a workflow has it. Raises `InputError` W016 for what is no score."""
-    if accept == certified:
-        return certified
-    if not isinstance(accept, int | float) or not 0 <= accept <= 1:
-        raise trace_error("W016", f"accept={accept!r} is no score", hint="accept=0.8, from 0 to 1, or accept=certified")
-    return float(accept)
 
 
 def _require_actions(otherwise: Sequence[RecoveryAction | AbstainAction]) -> Sequence[RecoveryAction | AbstainAction]:
@@ -372,8 +289,11 @@ def verify(
     accept: AcceptThreshold | None = None,
     otherwise: Sequence[RecoveryAction | AbstainAction] = (),
 ) -> Any:
-    """A finished value, made of several, once checks accept it; a node of its own. What it cannot accept it withholds, or, where
-    `otherwise` says `back_off`, the parts of it that the evidence does not bear out."""
+    """Checks a finished value that consists of several outputs, in a node of its own.
+
+    A refused value is withheld. With `back_off` in `otherwise`, only the parts that the evidence does not support are
+    withheld.
+    """
     scope = require_scope("verify")
     if not contains_placeholder(value):
         raise trace_error(

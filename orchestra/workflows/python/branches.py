@@ -1,4 +1,4 @@
-"""Choices: values that are there only where a condition holds, and what stands in for them."""
+"""Branches: values that exist only under a condition, and their alternatives."""
 
 from __future__ import annotations
 
@@ -12,9 +12,15 @@ from typing_extensions import TypeVar
 
 from orchestra.schema.json_schema import TYPE_NAMES
 from orchestra.schema.types import Schema
-from orchestra.workflows.expressions.coverage import covers, negate, parse_conditions, presence_test
+from orchestra.workflows.expressions.condition_analysis import covers, negate, parse_conditions, presence_test
 from orchestra.workflows.model import FirstOfNode
-from orchestra.workflows.python.conditions import reject_effects, require_boolean
+from orchestra.workflows.python.conditions import (
+    always_present,
+    guards_hold,
+    presence_of,
+    reject_effects,
+    require_boolean,
+)
 from orchestra.workflows.python.pending import (
     PRECEDENCE,
     PendingExpression,
@@ -33,7 +39,6 @@ from orchestra.workflows.python.placeholders import (
     rename_to_variable,
     template_with_type,
 )
-from orchestra.workflows.python.presence import always_present, guards_hold, presence_of
 from orchestra.workflows.python.scopes import (
     NodeGuard,
     NodePresence,
@@ -56,7 +61,7 @@ _UNSET: Any = object()
 
 
 def require(value: Maybe[T], /) -> T:
-    """Takes a value that may be missing as if it were there. Where it is missing, whatever uses it is skipped or withheld too."""
+    """Takes a value that may be missing as if it existed. If it is missing, its users are skipped or withheld too."""
     given: Any = value
     if type(given) is not Maybe:
         return value  # type: ignore[return-value]  # it is sure to be there
@@ -74,10 +79,11 @@ def when(condition: bool, then: Callable[[], T], /) -> Maybe[T]: ...
 @overload
 def when(condition: bool, then: T, /) -> Maybe[T]: ...
 def when(condition: Any, then: Any, /) -> Any:
-    """A value that is there only where a condition holds.
+    """Returns a value that exists only if a condition holds.
 
-    `when(c, reader(...))` guards that one call; what its arguments call runs anyway. `when(c, lambda: ...)` guards every call
-    in the lambda. Raises `InputError` W015 for a condition that is known now, W016 for what is no call.
+    `when(c, reader(...))` guards that one call; calls in its arguments run anyway. `when(c, lambda: ...)` guards every
+    call in the
+    lambda. Raises `InputError` W015 for a constant condition, W016 for something that is not a call.
     """
     scope = require_scope("when")
     if not contains_placeholder(condition):
@@ -117,7 +123,7 @@ def when(condition: Any, then: Any, /) -> Any:
 
 @contextmanager
 def _add_guards(scope: TraceScope, guards: tuple[NodeGuard, ...]) -> Iterator[None]:
-    """Guards every node that is described meanwhile."""
+    """Guards all nodes that are added inside the block."""
     before = scope.guards
     scope.guards = (*before, *guards)
     try:
@@ -155,11 +161,13 @@ def first_of(
     a: Maybe[A], b: Maybe[B], c: Maybe[C], d: Maybe[D], /, *rest: Maybe[D], otherwise: E = ...
 ) -> A | B | C | D | E: ...
 def first_of(*options: Any, otherwise: Any = _UNSET) -> Any:
-    """The first option that has a value, in the order written.
+    """Returns the first option, in written order, that has a value.
 
-    `otherwise=lambda: writer(...)` is called only if no option has one: every `when` was false, or the value was withheld or failed.
-    `otherwise=writer(...)` is an argument, so the writer runs every time; for a tool with effects that is refused (W029). Without
-    `otherwise` there may be no value at all, and the result can only be returned from the workflow.
+    `otherwise=lambda: writer(...)` is called only if no option has a value: every `when` was false, or the value was
+    withheld or
+    failed. `otherwise=writer(...)` is an argument, so the writer always runs; a tool with effects is refused there
+    (W029). Without
+    `otherwise` there may be no value, and the result can only be returned from the workflow.
     """
     scope = require_scope("first_of")
     options = (
@@ -197,14 +205,14 @@ def _arm_template(option: Any) -> tuple[Any, Schema]:
 
 
 def is_lazy(given: Any) -> bool:
-    """Whether it is a function that describes what stands in: `lambda: writer(...)`."""
+    """Whether it is a function of an alternative: `lambda: writer(...)`."""
     return type(given) not in (Placeholder, Maybe) and (isfunction(given) or ismethod(given))
 
 
 def _trace_otherwise(
     scope: TraceScope, options: tuple[Any, ...], then: Callable[[], Any]
 ) -> tuple[Any, tuple[NodeGuard, ...]]:
-    """What a function gives, called where none of the options is there, and what says so; a plain value where it calls nothing."""
+    """Traces an alternative under the guard that no option has a value. Returns a plain value if it calls nothing."""
     if sure := [option for option in options if not _read_nodes(option)]:
         text = display_text(lift(sure[0]))
         hint = f"or_else({text}, ...), or first_of(when(condition, lambda: ...), otherwise=lambda: ...)"
@@ -230,7 +238,7 @@ def _trace_otherwise(
 
 
 def _guarded_value(scope: TraceScope, value: Any, guards: tuple[NodeGuard, ...]) -> Placeholder:
-    """A value that is there under these guards only, so that it does not stand in for an arm that failed."""
+    """Returns a value that exists only under these guards, so that it does not replace an arm that failed."""
     with _add_guards(scope, guards):
         text, schema = template_with_type(value)
         draft = scope.add_node(FirstOfNode, "other", _constant_type(schema), name="other", first_of=(text,))
@@ -239,13 +247,13 @@ def _guarded_value(scope: TraceScope, value: Any, guards: tuple[NodeGuard, ...])
 
 
 def _read_nodes(option: Any) -> list[TracedNode]:
-    """The nodes that an option reads, by name."""
+    """Returns the nodes that an option reads, by name."""
     reads = option._expression.reads if type(option) in (Placeholder, Maybe) else ()
     return sorted((read for read in reads if isinstance(read, TracedNode)), key=lambda one: one.name)
 
 
 def _own_guards(scope: TraceScope, option: Any) -> tuple[NodeGuard, ...] | None:
-    """What guards an option beside all that guards the place; None where it may be missing for another reason."""
+    """Returns the guards of an option beyond those of its scope; None if it may be missing for another reason."""
     standing, found = scope.active_guards, dict[NodeGuard, None]()
     for node in _read_nodes(option):
         if not (guards_hold(standing, node.guards) and always_present(node)):
@@ -255,11 +263,11 @@ def _own_guards(scope: TraceScope, option: Any) -> tuple[NodeGuard, ...] | None:
 
 
 def _is_conditional(scope: TraceScope, option: Any) -> bool:
-    """Whether an option is there, failures apart, exactly where conditions hold that can be asked here."""
+    """Whether an option exists, unless it fails, exactly under conditions that can be evaluated here."""
     if type(option) is not Maybe or not (guards := _own_guards(scope, option)):
         return False
     if any("fallback" in node.fields for node in _read_nodes(option)):
-        return False  # it is there where its conditions do not hold, too
+        return False  # It may also exist if its conditions do not hold.
     reads = [read for guard in guards for read in guard.reads if isinstance(read, TracedNode)]
     return all(
         guards_hold(read.guards, scope.active_guards) and always_present(read, NodePresence.IF_ANSWERED)
@@ -278,7 +286,7 @@ def _negated_guard(scope: TraceScope, option: Any) -> NodeGuard:
 
 
 def _absence_guard(scope: TraceScope, options: list[Any]) -> NodeGuard:
-    """The condition that none of the options is there: a node tells whether one is."""
+    """Returns the guard that no option exists."""
     asked = [[node.name for node in _read_nodes(option)] for option in options]
     for option in options:
         for node in _read_nodes(option):
@@ -291,7 +299,7 @@ def _absence_guard(scope: TraceScope, options: list[Any]) -> NodeGuard:
 
 
 def _is_exhaustive(scope: TraceScope, options: tuple[Any, ...]) -> bool:
-    """Whether the last of the options is there where no earlier one is."""
+    """Whether the last option exists if no earlier one does."""
     arms = []
     for option in options:
         nodes = _read_nodes(option)
@@ -306,14 +314,14 @@ def _is_exhaustive(scope: TraceScope, options: tuple[Any, ...]) -> bool:
 
 
 def with_fallback(draft: TracedNode, scope: TraceScope, then: Callable[[], Any]) -> Any:
-    """The value of a node, or, where it has none, what a function describes: `fallback=lambda: writer(...)`."""
+    """Returns the value of a node or, if it has none, of a traced function: `fallback=lambda: writer(...)`."""
     first: Any = first_of(Maybe[Any](node_value(draft, scope)), otherwise=then)
     first._expression.node.fallback_for = draft.name
     return first
 
 
 def _constant_type(schema: Schema) -> Schema:
-    """The type of a constant, so that a choice of texts is a text."""
+    """Widens the type of a constant, so that a choice of texts is a text."""
     if "const" not in schema or isinstance(schema["const"], dict | list):
         return schema
     return {"const": schema["const"], "type": TYPE_NAMES[type(schema["const"])]}

@@ -1,6 +1,6 @@
-"""Bytecode: the name that a call's result is bound to, and code that would look past a placeholder.
+"""Bytecode analysis: the name that a call's result is bound to, and code that bypasses a placeholder.
 
-Needs no source, and of Python nothing but `dis`. Tried with CPython 3.11, 3.12 and 3.13 (tests/workflows/test_builder_sources.py).
+Needs only `dis`, and no source. Tested with CPython 3.11, 3.12 and 3.13 (tests/workflows/test_builder_sources.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ _UNSUPPORTED_OPCODES = frozenset({"IS_OP", "MATCH_SEQUENCE", "MATCH_MAPPING"})
 
 
 class CallBindings:
-    """The names that the calls of one code object are bound to; read once, for a function may have a thousand calls."""
+    """The names that the calls of one code object are bound to, read once, since a function may have a thousand
+    calls.
+    """
 
     def __init__(self, code: CodeType) -> None:
         self.code = code
@@ -28,19 +30,22 @@ class CallBindings:
 
     @cached_property
     def positions(self) -> list[tuple[int | None, int | None, int | None, int | None]]:
-        """Of each instruction: first line, last line, first column, last column."""
+        """For each instruction: first line, last line, first column, last column."""
         return [*self.code.co_positions()]
 
     def target_name(self, last: int) -> str | None:
-        """The name that the call at offset `last` is bound to: `passages` of `passages = search(...)`; None where it is used at once."""
+        """Returns the name that the call at offset `last` is bound to: `passages` of `passages = search(...)`; None if
+        it
+        is used directly.
+        """
         at = bisect_right(self._offsets, last)
         return self._names[at] if at < len(self._names) else None
 
 
 def _stored_name(one: dis.Instruction) -> str | None:
-    """The name that an instruction stores to.
+    """Returns the name that an instruction stores to.
 
-    CPython 3.13 joins two stores, or a store and a load, into one instruction, whose value is then a pair of names.
+    CPython 3.13 joins two stores, or a store and a load, into one instruction, whose value is a pair of names.
     """
     if not one.opname.startswith("STORE_") or one.opname in ("STORE_ATTR", "STORE_SUBSCR", "STORE_SLICE"):
         return None
@@ -48,7 +53,9 @@ def _stored_name(one: dis.Instruction) -> str | None:
 
 
 def unsupported_tests(code: CodeType) -> Iterator[tuple[CodeType, int, str]]:
-    """Where a function, or one that stands inside it, tests identity (`is`) or shape (`match`): code, offset, and which of the two."""
+    """Yields the tests of identity (`is`) or shape (`match`) in a function and its inner functions: code, offset, and
+    kind.
+    """
     for one in dis.get_instructions(code):
         if one.opname in _UNSUPPORTED_OPCODES or one.opname.endswith(("IF_NONE", "IF_NOT_NONE")):
             yield code, one.offset, "match" if one.opname.startswith("MATCH") else "is"
@@ -58,7 +65,7 @@ def unsupported_tests(code: CodeType) -> Iterator[tuple[CodeType, int, str]]:
 
 
 def single_return_offset(code: CodeType) -> int:
-    """The offset of the `return` that a function ends with; -1 where it has several, or none."""
+    """Returns the offset of the only `return` of a function; -1 if it has several or none."""
     positions = [*code.co_positions()]
     returns = {
         positions[one.offset // 2]: one.offset

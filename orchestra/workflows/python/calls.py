@@ -1,4 +1,4 @@
-"""Calls: a step that is called in a workflow function becomes a node, its arguments templates of their types."""
+"""Calls of steps in a workflow function: a call becomes a node, and its arguments become typed templates."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ R = TypeVar("R", covariant=True)
 
 
 class NodeOptions(TypedDict, total=False):
-    """What one node may be told beside its inputs."""
+    """Options of one node besides its inputs."""
 
     name: str
-    """Of the node; without it the variable's."""
+    """The name of the node; by default the name of the variable."""
     timeout: float
-    """Seconds of one attempt."""
+    """The time limit of one attempt in seconds."""
     retry: int | Retry
-    """Attempts in all, at most 10."""
+    """The maximum number of attempts, at most 10."""
     fallback: object
-    """The value where the node ends without one: of its output's type, known or not. `lambda: writer(...)` calls only then."""
+    """The value if the node has none, of its output's type. `lambda: writer(...)` is called only in that case."""
     after: Sequence[object]
-    """Values whose nodes it waits for without using them."""
+    """Values whose nodes it waits for without reading them."""
     escalate: bool
-    """Of an agent: a condition on values of the workflow; where it holds, the fleet's larger model is asked at once."""
+    """A condition of an agent: if it holds, the fleet's larger model is called at once."""
     tools: Sequence[str | Step[..., Any]]
-    """Of an agent with tools: those of its card that have effects, and that it may use here."""
+    """For an agent with tools: the tools with effects from its card that it may use here."""
 
 
 class Step(Generic[P, R]):
-    """Something that a node runs. Called in a workflow function it gives a placeholder, which checkers see as the output."""
+    """A step that a node runs. A call in a workflow function returns a placeholder, typed as the output."""
 
     kind: ClassVar[str] = "step"
     node_type: ClassVar[type[Node]] = Node
@@ -79,7 +79,7 @@ class Step(Generic[P, R]):
         return cast(R, finish_node(self._options, draft, scope, self.name, f"{self.name}.options(fallback=...)"))
 
     def options(self, **options: Unpack[NodeOptions]) -> Self:
-        """The same step, whose next node has these options: `reader.options(timeout=30, retry=3)(question=...)`."""
+        """Returns the step with options for its next node: `reader.options(timeout=30, retry=3)(question=...)`."""
         unknown = next((name for name in options if name not in NodeOptions.__annotations__), None)
         if unknown is not None:
             near = closest_match(unknown, NodeOptions.__annotations__)
@@ -91,23 +91,26 @@ class Step(Generic[P, R]):
         return made
 
     def read(self, value: Any) -> R:
-        """A JSON value of the output, as its Python type. Raises `InputError` W020 for one that is not of the type."""
+        """Converts a JSON value of the output to its Python type. Raises `InputError` W020 for a value of another
+        type.
+        """
         return cast(R, self.signature.read(value))
 
     def is_same(self, other: Step[..., Any]) -> bool:
-        """Whether another step of this name is no other thing."""
+        """Whether another step of this name is the same."""
         mine, theirs = self.signature, other.signature
         return type(self) is type(other) and mine.input == theirs.input and mine.output == theirs.output
 
     def _callees(self) -> tuple[Step[..., Any], ...]:
-        """What a node of it may call."""
+        """The steps that its node may call."""
         return (self,)
 
     def _presence(self) -> NodePresence:
-        """How surely it gives a value, as far as that is known here.
+        """How certainly it has a value, as far as is known here.
 
-        A card of a file and another workflow are taken to give one: an `else` that runs because its `if` failed would be worse than a
-        choice that is refused, or has no value.
+        A card of a file and another workflow are assumed to have one. Otherwise an `else` branch could run because its
+        `if` branch failed,
+        which is worse than a choice that is refused or has no value.
         """
         return NodePresence.ALWAYS
 
@@ -115,7 +118,7 @@ class Step(Generic[P, R]):
         return "an agent needs servers, a budget and a journal: an Orchestra has them"
 
     def _bind_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments by name. Raises `InputError` W010."""
+        """Returns the arguments by name. Raises `InputError` W010."""
         if not args and (plain := self.signature.keywords) is not None and plain.accepts(kwargs):
             return {name: kwargs[name] for name in plain.names if name in kwargs}
         parameters = self.signature.parameters
@@ -133,7 +136,7 @@ class Step(Generic[P, R]):
         return {**bound.pop("inputs", {}), **bound} if loose else dict(bound)
 
     def _argument_templates(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments as templates. Raises `InputError` W011 for one of another type."""
+        """Returns the arguments as templates. Raises `InputError` W011 for an argument of another type."""
         expression: dict[str, Any] = {}
         fields = self.signature.fields
         for name, value in given.items():
@@ -153,7 +156,9 @@ class Step(Generic[P, R]):
 
 
 def finish_node(options: NodeOptions, draft: TracedNode, scope: TraceScope, default: str, fallback_usage: str) -> Any:
-    """The value of a node with options; with `fallback=lambda: ...` that of a `first_of` behind it, and the node has its default name."""
+    """Applies the options and returns the value of the node. With `fallback=lambda: ...` the value is that of a
+    `first_of`.
+    """
     apply_options(options, draft, scope, fallback_usage)
     if not is_lazy(then := options.get("fallback")):
         return Placeholder(node_value(draft, scope))
@@ -167,7 +172,10 @@ def finish_node(options: NodeOptions, draft: TracedNode, scope: TraceScope, defa
 
 
 def apply_options(options: NodeOptions, draft: TracedNode, scope: TraceScope, fallback_usage: str) -> None:
-    """Puts options on a node; `falling` is how its fallback is written, for messages. Raises `InputError` W006, W011 or W016."""
+    """Sets options on a node. `fallback_usage` is the form of its fallback in messages. Raises `InputError` W006, W011
+    or
+    W016.
+    """
     for word in ("timeout", "retry"):
         if contains_placeholder(options.get(word)):
             value = display_text(lift(options.get(word)))
@@ -179,7 +187,7 @@ def apply_options(options: NodeOptions, draft: TracedNode, scope: TraceScope, fa
         draft.fields["retry"] = _parse_retry(options["retry"])
     if "fallback" in options and not is_lazy(options["fallback"]):
         value, have = template_with_type(reject_effects(options["fallback"], "fallback"))
-        draft.fields["fallback"] = "${null}" if value is None else value  # a field that is None is left out
+        draft.fields["fallback"] = "${null}" if value is None else value  # a field that is None is omitted
         if reason := type_mismatch(have, draft.schema):
             raise argument_type_error(fallback_usage, options["fallback"], have, draft.schema, reason)
     if "escalate" in options:
@@ -226,7 +234,7 @@ def _after_node(value: Any, scope: TraceScope) -> str:
 
 
 def argument_type_error(what: str, value: Any, have: Schema, want: Schema, reason: str) -> InputError:
-    """W011: a value of another type, with the part of it that would fit."""
+    """Returns the error W011 for a value of another type, with a hint at an assignable part."""
     known = python_type(have) if type(value) is Placeholder else _short_literal(have)
     where = f": {reason}" if reason.startswith((".", "[")) or ": " in reason or known == python_type(want) else ""
     return trace_error(
@@ -235,13 +243,13 @@ def argument_type_error(what: str, value: Any, have: Schema, want: Schema, reaso
 
 
 def _short_literal(have: Schema) -> str:
-    """A Python value, short enough for a message."""
+    """Formats a constant for a message."""
     text = repr(have["const"]) if "const" in have else python_type(have)
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
 def _fit_hint(value: Any, have: Schema, want: Schema) -> str:
-    """What of the value would fit: a field, the elements, a list of it, or a text."""
+    """Returns a hint: an assignable field, the elements, a list of the value, or its text."""
     if type(value) is not Placeholder:
         return ""
     text, shape = display_text(value._expression), resolve(have)
@@ -263,7 +271,7 @@ def _fit_hint(value: Any, have: Schema, want: Schema) -> str:
 
 
 def _fitting_fields(shape: Schema, want: Schema) -> list[str]:
-    """The names of the fields that would fit, at most three."""
+    """Returns the names of the assignable fields, at most three."""
     return [
         name
         for name, part in shape.get("properties", {}).items()
@@ -272,7 +280,7 @@ def _fitting_fields(shape: Schema, want: Schema) -> list[str]:
 
 
 def _list_fit_hint(text: str, inner: Schema, want: Schema, wanted: Schema | str) -> str:
-    """What of a list would fit: each element, a field of each, or the first."""
+    """Returns a hint for a list: each element, a field of each, or the first one."""
     shape = resolve(inner)
     if type_mismatch(inner, want) is None:
         return f"map_(lambda item: ..., {text}) for each element, or {text}[0] for the first"
@@ -284,7 +292,9 @@ def _list_fit_hint(text: str, inner: Schema, want: Schema, wanted: Schema | str)
 
 
 def _escalation_condition(given: Any, draft: TracedNode) -> Any:
-    """The text of `escalate`. Raises `InputError` W011 for what is no condition, W016 for a step that is no agent."""
+    """Returns the text of `escalate`. Raises `InputError` W011 for other types, W016 for a step that is not an
+    agent.
+    """
     if draft.kind is not AgentNode:
         raise trace_error(
             "W016", f"{draft.name} is no agent, and has no larger model", hint="escalate=... belongs to an agent"

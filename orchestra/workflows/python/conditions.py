@@ -1,12 +1,14 @@
-"""Conditions and small computations over values that are not known yet; over known ones they are plain Python."""
+"""Conditions and small computations over values that are not known yet, and the certainty that values exist."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from functools import lru_cache
 from typing import Any, TypeVar, cast
 
-from orchestra.workflows.expressions.temporal import TEXT_FORM_REASON, misread_operand
-from orchestra.workflows.expressions.type_checker import value_kinds
+from orchestra.workflows.compile.ordering import node_references, referenced_names
+from orchestra.workflows.expressions.condition_analysis import parse_conditions
+from orchestra.workflows.expressions.type_checker import TEXT_FORM_REASON, misread_operand, value_kinds
 from orchestra.workflows.python.errors import CodeLocation, user_location
 from orchestra.workflows.python.pending import (
     ATOM_PRECEDENCE,
@@ -17,9 +19,10 @@ from orchestra.workflows.python.pending import (
     to_float,
 )
 from orchestra.workflows.python.placeholders import Maybe, Placeholder, contains_placeholder, lift
-from orchestra.workflows.python.presence import nodes_read_by
-from orchestra.workflows.python.printer import python_type
+from orchestra.workflows.python.printer import python_type, without_positions
 from orchestra.workflows.python.scopes import (
+    NodeGuard,
+    NodePresence,
     TracedNode,
     TraceScope,
     current_scope,
@@ -29,7 +32,82 @@ from orchestra.workflows.python.scopes import (
 )
 from orchestra.workflows.python.suggestions import Position, encloses
 
+
+def guards_hold(guards: Iterable[NodeGuard], known: Iterable[NodeGuard]) -> bool:
+    """Whether some guards hold under the known guards, compared condition by condition."""
+    there = {part for guard in known for part in _guard_conditions(guard)}
+    return all(part in there for guard in guards for part in _guard_conditions(guard))
+
+
+def _guard_conditions(guard: NodeGuard) -> list[object]:
+    """Returns the conditions of a guard. `turn` and `previous` belong to their loop."""
+    own = frozenset(id(read) for read in guard.reads if read.name in ("turn", "previous"))
+    return [(part, own) for part in _condition_shapes(guard.cel)]
+
+
+@lru_cache(maxsize=4096)
+def _condition_shapes(cel: str) -> tuple[object, ...]:
+    found = parse_conditions([cel])
+    return (cel,) if found is None else tuple(without_positions(one) for one in found)
+
+
+def always_present(node: TracedNode, wanted: NodePresence = NodePresence.ALWAYS) -> bool:
+    """Whether a node has a value with the wanted certainty under its guards, unless a node fails.
+
+    Neither it nor anything it needs may be skipped or withheld. The nodes that its condition reads only need to be
+    present if persons
+    answer, since without the condition neither branch runs.
+    """
+    line, seen = [(node, wanted)], {(node, wanted)}
+    while line:
+        one, least = line.pop()
+        if one.proven_presence >= least:
+            continue
+        withheld = one.presence < least or ("checks" in one.fields and "fallback" not in one.fields)
+        if one.presence is NodePresence.OPTIONAL or (withheld and "each" not in one.fields):
+            return False
+        for read, asked in _required_nodes(one):
+            if not guards_hold(read.guards, one.guards):
+                return False
+            if (new := (read, NodePresence.IF_ANSWERED if asked else least)) not in seen:
+                seen.add(new)
+                line.append(new)
+    for one, least in seen:
+        one.proven_presence = max(one.proven_presence, least)
+    return True
+
+
+def presence_of(nodes: Iterable[TracedNode], guards: tuple[NodeGuard, ...]) -> NodePresence:
+    """Returns the certainty that these nodes have values under the guards."""
+    nodes = [*nodes]
+    if not all(guards_hold(node.guards, guards) and always_present(node, NodePresence.IF_ANSWERED) for node in nodes):
+        return NodePresence.UNCERTAIN
+    return NodePresence.ALWAYS if all(always_present(node) for node in nodes) else NodePresence.IF_ANSWERED
+
+
+def nodes_read_by(template: object, scope: TraceScope) -> list[TracedNode]:
+    """Returns the nodes that a template names, in this body or an enclosing one."""
+    return _find_nodes(referenced_names(template), scope)
+
+
+def _required_nodes(node: TracedNode) -> list[tuple[TracedNode, bool]]:
+    """Returns the nodes whose values a node requires, and whether its condition reads them."""
+    frozen = node.freeze()
+    asked = referenced_names(frozen.when)
+    return [(read, read.name in asked) for read in _find_nodes(node_references(frozen).hard, node.scope)]
+
+
+def _find_nodes(names: Iterable[str], scope: TraceScope) -> list[TracedNode]:
+    chain = [*scope.chain()]
+    found = (
+        next((one.nodes_by_name[name] for one in chain if name in one.nodes_by_name), None) for name in sorted(names)
+    )
+    return [one for one in found if one is not None]
+
+
 T = TypeVar("T")
+
+
 U = TypeVar("U")
 
 
@@ -39,7 +117,7 @@ def all_of(first: bool, /, *more: bool) -> bool:
 
 
 def any_of(first: bool, /, *more: bool) -> bool:
-    """Whether one of the conditions holds."""
+    """Whether at least one condition holds."""
     return _logic("||", first, more)
 
 
@@ -66,7 +144,7 @@ def not_(condition: bool, /) -> bool:
 
 
 def length(items: Sized, /) -> int:
-    """How many elements a list has, or characters a text."""
+    """Returns the number of elements of a list, or of characters of a text."""
     if not contains_placeholder(items):
         return len(items)
     expression = lift(items)
@@ -99,7 +177,7 @@ def has_value(value: object, /) -> bool:
 
 
 def or_else(value: T | None, default: U, /) -> T | U:
-    """A value, or what stands in for None."""
+    """Returns a value, or the default if it is None."""
     if not contains_placeholder([value, default]):
         return default if value is None else value
     expression, other = lift(value), lift(default)
@@ -115,7 +193,7 @@ def or_else(value: T | None, default: U, /) -> T | U:
 
 
 def contains(items: Sequence[T], item: T, /) -> bool:
-    """Whether a list has an element, or a text has a part."""
+    """Whether a list contains an element, or a text a substring."""
     if not contains_placeholder([items, item]):
         return item in items
     expression, one = lift(items), lift(item)
@@ -139,7 +217,7 @@ def contains(items: Sequence[T], item: T, /) -> bool:
 
 
 def choose(condition: bool, then: T, otherwise: U, /) -> T | U:
-    """One of two values. Both are computed before; to choose between calls, `first_of(when(...), ...)`."""
+    """Returns one of two values. Both are computed first; to choose between calls, use `first_of(when(...), ...)`."""
     if not contains_placeholder(condition):
         return then if condition else otherwise
     for value in (then, otherwise):
@@ -157,14 +235,14 @@ def choose(condition: bool, then: T, otherwise: U, /) -> T | U:
 
 
 def _unify_numbers(first: PendingExpression, second: PendingExpression) -> tuple[PendingExpression, PendingExpression]:
-    """Two numbers as floats, where one of them is one."""
+    """Converts two numbers to floats if one of them is a float."""
     if value_kinds(first.schema) | value_kinds(second.schema) == {"int", "float"}:
         return to_float(first, value_kinds(first.schema)), to_float(second, value_kinds(second.schema))
     return first, second
 
 
 def as_text(value: str | int | float | bool, /) -> str:
-    """A number, a condition or a text as text."""
+    """Converts a number, a bool or a text to text."""
     if not contains_placeholder(value):
         return str(value).lower() if isinstance(value, bool) else str(value)
     expression = lift(value)
@@ -180,7 +258,7 @@ def as_text(value: str | int | float | bool, /) -> str:
 
 
 def reject_effects(given: Any, word: str, hint: str = "") -> Any:
-    """One of several values, evaluated already. Raises `InputError` W029 for one that a call with effects makes within the expression."""
+    """Returns an argument that was evaluated already. Raises `InputError` W029 for a call with effects in it."""
     if (made := _effect_in_expression(given)) is not None:
         called, by, kind = made
         place = f"{word}={by}(...)" if not hint else f"{by}(...) in {word}"
@@ -194,8 +272,11 @@ def reject_effects(given: Any, word: str, hint: str = "") -> Any:
 
 
 def _effect_in_expression(given: Any) -> tuple[str, str, str] | None:
-    """What has effects of all that a value is made of, if it is called within the present expression, under no condition of its own: its
-    name, what is called there, which may be a function of the user's that calls it, and the effect."""
+    """Returns the unconditional call with effects within the present expression that a value depends on.
+
+    The result is the name of the step, the called function (which may be a user function that calls it), and the
+    effect.
+    """
     scope, here = current_scope(), user_location()
     if scope is None or not (line := [*_read_nodes(given)]):
         return None
@@ -217,7 +298,9 @@ def _effect_in_expression(given: Any) -> tuple[str, str, str] | None:
 
 
 def _call_path(node: TracedNode, here: CodeLocation, outer: Position) -> tuple[CodeLocation, ...] | None:
-    """The functions of the user's by which a node is called within an expression, innermost first; None where it is not."""
+    """Returns the user functions through which a node is called in an expression, innermost first; None if it is not
+    called there.
+    """
     for depth, location in enumerate(node.locations):
         if location.code is here.code and encloses(outer, position_of(location)):
             return node.locations[:depth]
@@ -225,7 +308,7 @@ def _call_path(node: TracedNode, here: CodeLocation, outer: Position) -> tuple[C
 
 
 def _node_effect(node: TracedNode, scope: TraceScope) -> str:
-    """The effect of what a node calls, of what is called in its body, and in the function of a workflow that it calls."""
+    """Returns the effect of a node: of its callee, of its body, or of the function of a workflow that it calls."""
     if node.effect != "pure":
         return node.effect
     name = node.fields.get("call")
@@ -241,7 +324,10 @@ def _node_effect(node: TracedNode, scope: TraceScope) -> str:
 
 
 def _step_effect(step: Any) -> str:
-    """An effect of a step; of a workflow's function, of what it calls. None is known of a file, nor of a function that is being read."""
+    """Returns the effect of a step. For a workflow function it is that of its calls; unknown for files and functions
+    being
+    traced.
+    """
     waiting, seen = [step], set[int]()
     while waiting:
         one = waiting.pop()
@@ -255,7 +341,7 @@ def _step_effect(step: Any) -> str:
 
 
 def _read_nodes(given: Any) -> Iterator[TracedNode]:
-    """The nodes that a value reads, those of its elements included."""
+    """Returns the nodes that a value reads, including those of its elements."""
     if type(given) in (Placeholder, Maybe):
         yield from (read for read in given._expression.reads if isinstance(read, TracedNode))
     elif isinstance(given, Mapping | list | tuple):
@@ -264,7 +350,7 @@ def _read_nodes(given: Any) -> Iterator[TracedNode]:
 
 
 def require_boolean(expression: PendingExpression, word: str) -> PendingExpression:
-    """An expression that is a condition for `word`. Raises `InputError` W008 for one of another type."""
+    """Returns an expression that is a bool. Raises `InputError` W008 for another type."""
     if not expression.is_unknown and not value_kinds(expression.schema) <= {"bool", "any"}:
         text = display_text(expression)
         found = value_kinds(expression.schema)

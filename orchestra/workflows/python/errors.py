@@ -1,7 +1,9 @@
-"""Mistakes in workflow functions: where the user's line is, what it says, and the code to write instead.
+"""Errors in workflow functions: the user's line, its text, and the code to write instead.
 
-Places come from the frame that called into this package: its instruction has a line and columns (`co_positions`, Python 3.11
-and later). The line itself comes from `linecache`, which knows files and notebook cells; without it the report has no caret.
+The location is that of the frame that called into this package: its instruction has a line and columns (`co_positions`,
+Python 3.11
+and later). The text of the line comes from `linecache`, which has files and notebook cells. Without it the report has
+no caret.
 """
 
 from __future__ import annotations
@@ -20,27 +22,33 @@ from orchestra.core.errors import InputError, SourceLocation
 from orchestra.workflows.python.suggestions import Position, TryBlock, rewrite, swallowing_blocks, to_comprehension
 
 
+class UnknownValue:
+    """Base class of values that are not known while a workflow function is traced."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class CodeLocation:
-    """An instruction of a code object: what a frame is doing, kept without the frame. `offset` is in bytes, -1 for none."""
+    """An instruction of a code object: a frame's position without the frame. `offset` is in bytes, -1 for none."""
 
     code: CodeType
     offset: int
 
     @property
     def position(self) -> tuple[int, int, int, int]:
-        """First line, last line, first column, last column; columns count UTF-8 bytes from 0."""
+        """First line, last line, first column, last column. Columns count UTF-8 bytes from 0."""
         found = list(self.code.co_positions()) if 0 <= self.offset < len(self.code.co_code) else [(None,) * 4]
         return to_position(self.code, found[self.offset // 2 if len(found) > 1 else 0])
 
     @property
     def is_foreign(self) -> bool:
-        """Whether it is code that the user did not write: the standard library, or an installed package."""
+        """Whether the code belongs to the standard library or an installed package."""
         return self.code.co_filename.startswith(_library_paths()) and not _in_project(self.code.co_filename)
 
 
 def to_position(code: CodeType, found: tuple[int | None, ...]) -> Position:
-    """The position of an instruction as `co_positions` tells it, without gaps."""
+    """Returns the position of an instruction from `co_positions`, with gaps filled."""
     line, end, column, end_column = found
     line = line or code.co_firstlineno
     return line, end or line, column or 0, end_column or 0
@@ -57,12 +65,12 @@ def _in_project(file: str) -> bool:
 
 
 def _is_own_frame(frame: FrameType) -> bool:
-    """Whether it is a frame of this package, which is never the user's."""
+    """Whether a frame belongs to this package."""
     return str(frame.f_globals.get("__name__")).partition(".")[0] == "orchestra"
 
 
 def caller_stack() -> list[CodeLocation]:
-    """What the frames outside of this package are doing, innermost first."""
+    """Returns the locations of the frames outside of this package, innermost first."""
     found: list[CodeLocation] = []
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
@@ -73,7 +81,9 @@ def caller_stack() -> list[CodeLocation]:
 
 
 def user_stack() -> tuple[CodeLocation, ...]:
-    """What the frame that called into this package is doing, and those that called it in their turn, up to one of this package."""
+    """Returns the location of the frame that called into this package, and of its callers up to the next frame of this
+    package.
+    """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and _is_own_frame(frame):
         frame = frame.f_back
@@ -85,7 +95,7 @@ def user_stack() -> tuple[CodeLocation, ...]:
 
 
 def user_location() -> CodeLocation:
-    """What the frame that called into this package is doing."""
+    """Returns the location of the frame that called into this package."""
     frame = sys._getframe(1)
     while _is_own_frame(frame) and frame.f_back is not None:
         frame = frame.f_back
@@ -93,7 +103,9 @@ def user_location() -> CodeLocation:
 
 
 def user_locals() -> dict[str, object]:
-    """The local names of the frame that called into this package; types of a decorated function may be among them."""
+    """Returns the local names of the frame that called into this package. They may include types of a decorated
+    function.
+    """
     frame = sys._getframe(1)
     while _is_own_frame(frame) and frame.f_back is not None:
         frame = frame.f_back
@@ -101,7 +113,7 @@ def user_locals() -> dict[str, object]:
 
 
 def innermost_user_location(error: BaseException, user_files: Collection[str]) -> CodeLocation | None:
-    """The innermost line of the user's that an exception came from; `homes` are files of the user's wherever they lie."""
+    """Returns the innermost user line of an exception's traceback. `user_files` are user code wherever they are."""
     trace, last = error.__traceback__, None
     while trace is not None:
         location = CodeLocation(trace.tb_frame.f_code, trace.tb_lasti)
@@ -112,7 +124,7 @@ def innermost_user_location(error: BaseException, user_files: Collection[str]) -
 
 
 def function_error(name: str, error: Exception, file: str) -> InputError:
-    """The error of a workflow whose function, of the file `file`, raised an exception while it was traced."""
+    """Returns the error of a workflow function in `file` that raised an exception while it was traced."""
     location, text = innermost_user_location(error, (file,)), " ".join(_exception_text(error).split())
     said = f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
     return InputError(
@@ -125,16 +137,14 @@ def function_error(name: str, error: Exception, file: str) -> InputError:
 
 
 def _exception_text(error: Exception) -> str:
-    """What an exception says; a value that is not known yet by what it stands for, since it has no text."""
-    from orchestra.workflows.python.placeholders import Placeholder
-
-    if any(isinstance(one, Placeholder) for one in error.args):
+    """Returns the text of an exception. Unknown values are shown by their expression, since they have no text."""
+    if any(issubclass(type(part), UnknownValue) for part in error.args):
         return ", ".join(map(repr, error.args))
     return str(error)
 
 
 def place_of(location: CodeLocation) -> SourceLocation:
-    """The source location of an instruction, with the text of its line where the source is at hand."""
+    """Returns the source location of an instruction, with the text of its line if the source is available."""
     line, end, first, last = location.position if location.offset >= 0 else _definition(location)
     text = linecache.getline(location.code.co_filename, line).rstrip("\r\n")
     column = _character_count(text, first) if text else first
@@ -143,7 +153,7 @@ def place_of(location: CodeLocation) -> SourceLocation:
 
 
 def _definition(location: CodeLocation) -> tuple[int, int, int, int]:
-    """The position of a function's `def`, below its decorators."""
+    """Returns the position of a function's `def`, below its decorators."""
     start = location.code.co_firstlineno
     for line in range(start, start + 40):
         text = linecache.getline(location.code.co_filename, line)
@@ -154,17 +164,17 @@ def _definition(location: CodeLocation) -> tuple[int, int, int, int]:
 
 
 def _character_count(text: str, size: int) -> int:
-    """How many characters the first bytes of a text are."""
+    """Returns the number of characters in the first bytes of a text."""
     return len(text.encode()[:size].decode("utf-8", "ignore"))
 
 
 def _display_path(file: str) -> str:
-    """A file's name as one types it: below the working directory without it."""
+    """Returns a file's path, relative if it is below the working directory."""
     if not os.path.isabs(file):
         return file
     try:
         below = os.path.relpath(file)
-    except (ValueError, OSError):  # another drive, or a working directory that is gone
+    except (ValueError, OSError):  # another drive, or a deleted working directory
         return file
     return file if below.startswith(os.pardir) else below
 
@@ -178,30 +188,32 @@ def _parse_source(source: str) -> ast.Module | None:
 
 
 def source_tree(location: CodeLocation) -> ast.Module | None:
-    """The syntax tree of the file that a location is in, where it is at hand."""
+    """Returns the syntax tree of a location's file, if the source is available."""
     return _parse_source("".join(linecache.getlines(location.code.co_filename)))
 
 
 def rewrite_hint(location: CodeLocation) -> str:
-    """What the user wrote there, in words that can wait for a value; empty where there is no rule or no source."""
+    """Returns the code at a location rewritten for unknown values; empty if there is no rule or no source."""
     tree = source_tree(location)
     return rewrite(tree, location.position) if tree is not None else ""
 
 
 def try_blocks_at(location: CodeLocation) -> list[TryBlock]:
-    """What takes every exception in the file of a location, as far as its source is at hand."""
+    """Returns the blocks that catch every exception in a location's file, if its source is available."""
     tree = source_tree(location)
     return swallowing_blocks(tree) if tree is not None else []
 
 
 def comprehension_hint(location: CodeLocation) -> str:
-    """The `map_` or `filter_` there as a comprehension, for items that are known; empty where it cannot be seen."""
+    """Returns the `map_` or `filter_` at a location as a comprehension, for known items; empty if the source is
+    missing.
+    """
     tree = source_tree(location)
     return to_comprehension(tree, location.position) if tree is not None else ""
 
 
 def called_at(location: CodeLocation) -> str:
-    """The name of the function whose call a location is in, as it is written; empty where it cannot be seen."""
+    """Returns the name of the function whose call is at a location, as written; empty if the source is missing."""
     tree = source_tree(location)
     if tree is None:
         return ""
@@ -218,19 +230,19 @@ def called_at(location: CodeLocation) -> str:
 
 
 def unknown_effect_error(tool: str, effect: object, known: Sequence[str]) -> InputError:
-    """W017: a tool that declares no effect, or none that there is."""
+    """Returns the error W017 of a tool without a valid effect."""
     said_so = "does not declare its effect" if effect is None else f"has no effect {effect!r}"
     hint = "@tool(effect='pure'), or one of " + ", ".join(known[1:])
     return error_at("W017", f"{tool} {said_so}", hint=hint, why="retries depend on it")
 
 
 def unknown_label_error(tool: str, label: object, known: Sequence[str]) -> InputError:
-    """W017: a tool with a label that there is not."""
+    """Returns the error W017 of a tool with an unknown label."""
     return error_at("W017", f"{tool} has no label {label!r}", hint=f"label= is one of {', '.join(known)}")
 
 
 def error_at(
     code: str, message: str, *, hint: str = "", why: str = "", location: CodeLocation | None = None
 ) -> InputError:
-    """The error of a mistake, at the user's line."""
+    """Returns an error at the user's line."""
     return InputError(code, message, location=place_of(location or user_location()), hint=hint, why=why)

@@ -1,7 +1,8 @@
-"""Lines: where the nodes of a workflow function were written, for faults that only the compiler finds.
+"""Locations of nodes in a workflow function, for errors that only the compiler finds.
 
-A function becomes a graph without a file, so the compiler tells its faults by parts of the graph: `nodes.first.first_of.1`. Whoever wrote
-the function is shown the line of the call instead.
+A function becomes a graph without a file, so the compiler reports parts of the graph: `nodes.first.first_of.1`. The
+author sees the
+line of the call instead.
 """
 
 from __future__ import annotations
@@ -13,12 +14,16 @@ from orchestra.workflows.python.scopes import NodeLines
 from orchestra.workflows.python.steps import Workflow
 
 _HINTS = {"L120": ".options(fallback=lambda: ...) at the call that may withhold, or a plain value as the last option"}
-"""What Python authors write instead, where the compiler says it in the words of a file."""
+"""Hints for Python, which replace those for files."""
 
 
 def with_source_line(error: InputError, flow: Workflow[..., object]) -> InputError:
-    """A fault of a workflow with the line of its function in the place of a part of the graph, or with that of a function that it calls.
-    The fault itself, where no function has that part."""
+    """Returns an error located at the line of its workflow function, or of a function that it calls, instead of a part
+    of
+    the graph.
+
+    Returns the error unchanged if no function contains that part.
+    """
     if isinstance(error, InputErrors):
         return InputErrors([with_source_line(one, flow) for one in error.errors])
     part = error.location
@@ -40,7 +45,7 @@ def with_source_line(error: InputError, flow: Workflow[..., object]) -> InputErr
 
 
 def _location_of(path: tuple[str | int, ...], lines: NodeLines) -> CodeLocation | None:
-    """Of the innermost node on the way to a part that has a line."""
+    """Returns the location of the innermost node on the path that has one."""
     found = None
     for above, step in zip(("", *path), path, strict=False):
         if above == "nodes" and isinstance(step, str) and (line := lines.get(step)) is not None:

@@ -1,4 +1,4 @@
-"""What names mean: of the agents and workflows that Python declares, no two that differ may have one in a run; and models by name."""
+"""Resolves the names of agents and workflows declared in Python, which must be unique in a run, and of models."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from orchestra.workflows.python.calls import Step
 from orchestra.workflows.python.steps import Agent, Workflow
 
 NamedSteps: TypeAlias = dict[tuple[str, str], Agent[..., Any] | Workflow[..., Any]]
-"""Agents with cards of their own and workflows, by kind and name."""
+"""Agents with their own cards, and workflows, by kind and name."""
 
 
 def resolve_names(*steps: Step[..., Any]) -> NamedSteps:
-    """What these steps are and may call, workflows and agents that are declared, each once.
+    """Returns these steps and what they may call: declared workflows and agents, each once.
 
-    Agents that bind a card by its name are left to whoever knows the names. Raises `InputError` W021 where two that differ have one
-    name, however many workflows lie between them.
+    Agents that refer to a card by name are left to the catalog. Raises `InputError` W021 for two different steps of one
+    name, at any
+    depth of calls.
     """
     found: NamedSteps = {}
     waiting, seen = [*reversed(steps)], set[int]()
@@ -41,16 +42,16 @@ def resolve_names(*steps: Step[..., Any]) -> NamedSteps:
 
 
 def ambiguous_name_error(step: Step[..., Any]) -> InputError:
-    """W021: another agent or workflow has the name of this one."""
+    """Returns the error W021 of another agent or workflow with the same name."""
     kind = "workflow" if isinstance(step, Workflow) else step.kind
     why = "a workflow refers to what it calls by name"
     return InputError("W021", f"two different {kind}s are called {step.name!r}", hint="rename one", why=why)
 
 
 def declared_models(*steps: Step[..., Any]) -> dict[str, Schema]:
-    """The pydantic models that these steps take and return, and those within them, by name, as files may write them.
+    """Returns the pydantic models, by name, that these steps take and return, for use in files.
 
-    Left out is a name that two models have whose schemas differ, and a model that has no schema, or a secret in it.
+    Names of two models with different schemas are left out, and so are models without a schema or with a secret.
     """
     waiting: list[Any] = [one for step in steps for one in (*step.signature.types.values(), step.signature.returns)]
     found: dict[str, Schema | None] = {}

@@ -1,4 +1,4 @@
-"""Pending expressions: what one that waits for its value knows of itself, and how a larger one is made of several."""
+"""Pending expressions: expressions over values that are not known yet, and their composition."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from orchestra.workflows.python.printer import cel_to_python
 from orchestra.workflows.python.scopes import NodeGuard, TracedNode, TraceScope, Variable, require_scope, trace_error
 
 ATOM_PRECEDENCE = 9
-"""The precedence of an expression that needs no brackets."""
+"""The precedence of an expression without operators."""
 PRECEDENCE = {
     "?": 1,
     "||": 2,
@@ -34,42 +34,42 @@ PRECEDENCE = {
     "!": 7,
 }
 PLACEHOLDER_MARK = ", known when the workflow runs>"
-"""The end of a placeholder's `repr`; a text that has it holds a name instead of a value."""
+"""The end of a placeholder's `repr`. A text that contains it was made from a placeholder instead of its value."""
 UNKNOWN_TYPE: Schema = {"x-unknown": True}
-"""The type of a value whose type is being found out."""
+"""The type of a value whose type is being inferred."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class PendingExpression:
-    """What a placeholder knows."""
+    """The expression of a placeholder."""
 
     cel: str
     precedence: int
     schema: Schema
     scope: TraceScope
     reads: frozenset[Variable] = frozenset()
-    """Everything that the expression names."""
+    """All names in the expression."""
     needs: frozenset[TracedNode] = frozenset()
-    """Of those, the nodes whose guards must hold where it is used."""
+    """The nodes among them whose guards must hold where the expression is used."""
     node: TracedNode | None = None
-    """The node whose whole value it is."""
+    """The node whose complete value it is."""
     parts: tuple[str | PendingExpression, ...] = ()
-    """Of a text that was put together: its parts, literal ones as `str`."""
+    """The parts of a composed text; literal parts are `str`."""
     template: Any = None
-    """Of a record or list that was put together: its template."""
+    """The template of a composed record or list."""
 
     def bracketed(self, precedence: int) -> str:
-        """The CEL, in brackets where its precedence is lower."""
+        """Returns the CEL, in brackets if its precedence is lower."""
         return self.cel if self.precedence >= precedence else f"({self.cel})"
 
     @property
     def is_unknown(self) -> bool:
-        """Whether its type is being found out."""
+        """Whether its type is being inferred."""
         return "x-unknown" in self.schema
 
 
 def display_text(expression: PendingExpression) -> str:
-    """The expression in the user's own words: as Python, inputs by their bare names."""
+    """Returns the expression as Python, with bare names for inputs."""
     lists = {
         read.name: read.name for read in expression.reads if isinstance(read, TracedNode) and "each" in read.fields
     }
@@ -77,7 +77,7 @@ def display_text(expression: PendingExpression) -> str:
 
 
 def to_cel(value: Any) -> str:
-    """A JSON value as CEL. Raises `InputError` W007 for an integer that does not fit."""
+    """Returns a JSON value as CEL. Raises `InputError` W007 for an integer outside of 64 bits."""
     match value:
         case dict():
             return "{" + ", ".join(f"{to_cel_literal(str(key))}: {to_cel(inner)}" for key, inner in value.items()) + "}"
@@ -92,9 +92,9 @@ def to_cel(value: Any) -> str:
 
 
 def plain_json(value: Any) -> Any:
-    """A Python value without placeholders as JSON.
+    """Returns a Python value without placeholders as JSON.
 
-    Raises `InputError` W005 for a text made of a placeholder, W007 for what has no JSON form.
+    Raises `InputError` W005 for a text made from a placeholder, W007 for a value without JSON form.
     """
     try:
         plain = to_jsonable_python(value, by_alias=True, inf_nan_mode="constants")
@@ -113,7 +113,7 @@ def plain_json(value: Any) -> Any:
 
 
 def _check_json(value: Any) -> None:
-    """Refuses texts that hold a placeholder's name, and what JSON cannot say."""
+    """Refuses texts made from placeholders, and values that JSON does not have."""
     match value:
         case str() if PLACEHOLDER_MARK in value:
             shown = value if len(value) <= 100 else value[:99] + "…"
@@ -140,7 +140,7 @@ def _check_json(value: Any) -> None:
 def combine(
     cel: str, precedence: int, schema: Schema, parts: list[PendingExpression], template: Any = None
 ) -> PendingExpression:
-    """An expression that is made of others: it reads and needs what they do, and belongs to the innermost of their scopes."""
+    """Returns a composed expression. It has the reads and needs of its parts, and the innermost of their scopes."""
     scope = max(
         (part.scope for part in parts), key=lambda one: len([*one.chain()]), default=require_scope("an expression")
     )
@@ -152,16 +152,16 @@ def combine(
 def build_expression(
     pattern: str, precedence: int, *operands: PendingExpression, bracket: int = ATOM_PRECEDENCE
 ) -> PendingExpression:
-    """An expression of operands, put in for `{0}`, `{1}`, ..., with the type that the language's own checker finds.
+    """Returns an expression with operands in place of `{0}`, `{1}`, ..., typed by the type checker of the language.
 
-    Raises `InputError` W008 for one that has none.
+    Raises `InputError` W008 if it has no type.
     """
     cel = pattern.format(*(one.bracketed(bracket) for one in operands))
     return combine(cel, precedence, infer_type(cel, operands), [*operands])
 
 
 def infer_type(cel: str, operands: tuple[PendingExpression, ...]) -> Schema:
-    """The type of an expression, as the compiler will see it. Raises `InputError` W008 where it has none."""
+    """Returns the type of an expression as the compiler infers it. Raises `InputError` W008 if it has none."""
     if any(one.is_unknown for one in operands):
         return UNKNOWN_TYPE
     types = {
@@ -178,7 +178,7 @@ def infer_type(cel: str, operands: tuple[PendingExpression, ...]) -> Schema:
 
 
 def to_float(expression: PendingExpression, have: frozenset[str]) -> PendingExpression:
-    """A number as a float: CEL does not mix them with integers, and divides integers as integers."""
+    """Converts a number to a float. CEL does not mix integers and floats, and divides integers as integers."""
     if have == {"float"}:
         return expression
     if not expression.reads and "const" in expression.schema:
@@ -190,7 +190,7 @@ def to_float(expression: PendingExpression, have: frozenset[str]) -> PendingExpr
 
 
 def to_template(expression: PendingExpression) -> Any:
-    """An expression as a template: one reference, or a text with references in it, or a record of templates."""
+    """Returns an expression as a template: one reference, a text with references, or a record of templates."""
     if expression.template is not None:
         return expression.template
     if any(isinstance(part, str) for part in expression.parts):
@@ -199,7 +199,10 @@ def to_template(expression: PendingExpression) -> Any:
 
 
 def _text_template(parts: tuple[str | PendingExpression, ...]) -> str:
-    """A text with references in it. Dollars right before one are a reference of their own, for `$${` would be a literal `${`."""
+    """Returns a text with references. Dollar signs before a reference become a reference, since `$${` would be a
+    literal
+    `${`.
+    """
     found = literal = ""
     for part in parts:
         if isinstance(part, str):
@@ -214,12 +217,12 @@ def _text_template(parts: tuple[str | PendingExpression, ...]) -> str:
 
 
 def to_guard(expression: PendingExpression) -> NodeGuard:
-    """A condition as a guard."""
+    """Returns a condition as a guard."""
     return NodeGuard(expression.cel, expression.precedence, expression.reads)
 
 
 def node_value(draft: TracedNode, scope: TraceScope) -> PendingExpression:
-    """The value of a node; of a node under `each` the list of its elements' values."""
+    """Returns the value of a node; under `each` the list of the elements' values."""
     needs = frozenset({draft})
     if "each" not in draft.fields:
         return PendingExpression(draft.name, ATOM_PRECEDENCE, draft.schema, scope, needs, needs, draft)
@@ -228,12 +231,12 @@ def node_value(draft: TracedNode, scope: TraceScope) -> PendingExpression:
 
 
 def union_type(schemas: list[Schema]) -> Schema:
-    """The type of a value of any of these types."""
+    """Returns the type of a value of any of these types."""
     return UNKNOWN_TYPE if any("x-unknown" in schema for schema in schemas) else union(schemas)
 
 
 def type_mismatch(producer: Schema, consumer: Schema) -> str | None:
-    """Why a value of one type is none of another; None where it is, or where its type is being found out."""
+    """Returns why a type is not assignable to another; None if it is, or if its type is being inferred."""
     if "x-unknown" in producer or (isinstance(inner := producer.get("items"), dict) and "x-unknown" in inner):
         return None
     return assignability_error(producer, consumer)

@@ -1,7 +1,8 @@
-"""Placeholders: what stands for a value while a workflow function is traced.
+"""Placeholders: objects that represent unknown values while a workflow function is traced.
 
-A placeholder knows its CEL, its type (JSON Schema) and what it reads. Its own names start with `_`, so that every field of a
-value can be written as `value.field`. What would need the value itself, such as its truth or its length, refuses.
+A placeholder has its CEL, its type (JSON Schema) and its reads. Its own names start with `_`, so that every field of a
+value can be
+written as `value.field`. Operations that need the value itself, such as its truth or its length, are refused.
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ from typing_extensions import TypeVar
 from orchestra.schema.json_schema import TYPE_NAMES, allowed_values, object_type
 from orchestra.schema.types import Schema, bundle_definitions, field_type, item_type, resolve, union_members
 from orchestra.workflows.expressions.parser import KEYWORDS, escape_references, to_cel_literal
-from orchestra.workflows.expressions.temporal import TEXT_FORM_REASON, constant_format, misread_operand
-from orchestra.workflows.expressions.type_checker import value_kinds
+from orchestra.workflows.expressions.type_checker import TEXT_FORM_REASON, constant_format, misread_operand, value_kinds
 from orchestra.workflows.python import errors
 from orchestra.workflows.python.pending import (
     ATOM_PRECEDENCE,
@@ -49,8 +49,8 @@ _TOOL = "do it in a @tool(effect='pure')"
 R = TypeVar("R", covariant=True)
 
 
-class Placeholder:
-    """Stands for a value that is known when the workflow runs."""
+class Placeholder(errors.UnknownValue):
+    """Represents a value that is known when the workflow runs."""
 
     __slots__ = ("_expression",)
     _expression: PendingExpression
@@ -82,7 +82,7 @@ class Placeholder:
                 else _TOOL
             )
             _refuse(self, "str()", f"{hint}; repr({{x}}) shows what it stands for")
-        return repr(self)  # no workflow is being described: it goes nowhere but into somebody's message
+        return repr(self)  # outside of tracing the text can only end up in a message
 
     def __getattr__(self, name: str) -> Placeholder:
         if name.startswith("_"):
@@ -94,7 +94,7 @@ class Placeholder:
 
     def __iter__(self) -> Iterator[Placeholder]:
         shape = resolve(self._expression.schema)
-        if "prefixItems" in shape:  # `a, b = pair`: the length is in the type
+        if "prefixItems" in shape:  # `a, b = pair`: the length is part of the type
             return iter([self[index] for index in range(len(shape["prefixItems"]))])
         text = display_text(self._expression)
         raise trace_error(
@@ -129,7 +129,10 @@ class Placeholder:
 
 
 class Maybe(Generic[R]):
-    """A value that may be skipped or withheld. `first_of` takes it, `values` a list of them, and `require` says that it may be missing."""
+    """A value that may be skipped or withheld. `first_of` takes it, `values` takes a list of them, and `require`
+    accepts
+    that it is missing.
+    """
 
     def __init__(self, expression: PendingExpression, *, is_list: bool = False) -> None:
         self._expression, self._is_list = expression, is_list
@@ -141,7 +144,7 @@ class Maybe(Generic[R]):
         inner = python_type(self._expression.schema)
         return f"list[Maybe[{inner[5:-1]}]]" if self._is_list else f"Maybe[{inner}]"
 
-    if not TYPE_CHECKING:  # for checkers it has no attributes at all, which is what they should say
+    if not TYPE_CHECKING:  # type checkers see no attributes, so that they report every use
 
         def __getattr__(self, name: str) -> NoReturn:
             if name.startswith("__"):
@@ -168,7 +171,7 @@ class Maybe(Generic[R]):
 
 
 def missing_error(maybe: Maybe[Any], use: str = "") -> Exception:
-    """The error of using a value as if it were sure to be there."""
+    """Returns the error of using a value that may be missing."""
     expression, text = maybe._expression, display_text(maybe._expression)
     if maybe._is_list:
         return trace_error(
@@ -214,7 +217,7 @@ _UNSUPPORTED_METHODS: tuple[tuple[str, str, str], ...] = (
     ("hash", "dict and set", "a list; or do it in a @tool(effect='pure')"),
     ("call", "call", "only agents, tools and workflows can be called"),
 )
-"""Special methods that need the value: their names, what they are called, and what to write instead."""
+"""Special methods that need the value: their names, a description, and the code to write instead."""
 
 
 def _make_refusal(what: str, hint: str) -> Callable[..., NoReturn]:
@@ -251,7 +254,7 @@ for _name, _op in {"and": "&&", "or": "||", "add": "+", "sub": "-", "mul": "*", 
 
 
 def _select_field(expression: PendingExpression, name: str) -> PendingExpression:
-    """`.name` of a value. Raises `InputError` W002 where its type has none."""
+    """Returns `.name` of a value. Raises `InputError` W002 if its type has no such field."""
     mark_used(expression)
     found = UNKNOWN_TYPE if expression.is_unknown else field_type(expression.schema, name)
     if isinstance(found, str):
@@ -286,7 +289,7 @@ def _no_field_error(expression: PendingExpression, name: str, reason: str) -> Ex
 
 
 def _select_index(expression: PendingExpression, key: Any) -> PendingExpression:
-    """`[key]` of a list or a mapping. Raises `InputError` W003."""
+    """Returns `[key]` of a list or a mapping. Raises `InputError` W003."""
     text = display_text(expression)
     if type(key) is slice:
         hint = f"filter_(lambda item: ..., {text}), or do it in a @tool(effect='pure')"
@@ -330,7 +333,7 @@ def _select_index(expression: PendingExpression, key: Any) -> PendingExpression:
 
 
 def mark_used(expression: PendingExpression) -> None:
-    """Marks what an expression reads as used here. Raises `InputError` W006 or W009 where it cannot be."""
+    """Marks the reads of an expression as used here. Raises `InputError` W006 or W009 if they cannot be."""
     _check_accessible(expression)
     for read in expression.reads:
         if isinstance(read, TracedNode):
@@ -362,7 +365,7 @@ def _check_accessible(expression: PendingExpression) -> None:
 
 
 def peek(value: Any) -> PendingExpression:
-    """A value as an expression, without using it yet; also of one that may be missing."""
+    """Returns a value as an expression without marking it as used. The value may be missing."""
     if type(value) is Maybe:
         return value._expression
     if type(value) is Placeholder:
@@ -372,7 +375,9 @@ def peek(value: Any) -> PendingExpression:
 
 
 def rename_to_variable(expression: PendingExpression) -> Placeholder:
-    """A node's value, the node named after the present call's variable where it has no such name yet and nothing refers to it."""
+    """Returns a node's value, and names the node after the present call's variable if it has no such name and no
+    references.
+    """
     if (node := expression.node) is not None and expression.cel in (node.name, f"{node.name}.values"):
         rest = expression.cel[len(node.name) :]
         expression.scope.name_after_variable(node)
@@ -381,7 +386,7 @@ def rename_to_variable(expression: PendingExpression) -> Placeholder:
 
 
 def lift(value: Any) -> PendingExpression:
-    """A Python value or a placeholder as an expression. Raises `InputError` W005, W006, W007 or W009."""
+    """Returns a Python value or a placeholder as an expression. Raises `InputError` W005, W006, W007 or W009."""
     if type(value) is Placeholder:
         mark_used(value._expression)
         return value._expression
@@ -391,7 +396,7 @@ def lift(value: Any) -> PendingExpression:
 
 
 def contains_placeholder(value: Any) -> bool:
-    """Whether a Python value has a placeholder in it."""
+    """Whether a Python value contains a placeholder."""
     if type(value) in (Placeholder, Maybe):
         return True
     if isinstance(value, Mapping):
@@ -413,7 +418,7 @@ def _lift_constant(value: Any) -> PendingExpression:
 
 
 def _lift_collection(value: Any) -> PendingExpression:
-    """A list or mapping with placeholders in it."""
+    """Returns a list or mapping that contains placeholders."""
     if isinstance(value, Mapping):
         entries = {str(key): lift(inner) for key, inner in value.items()}
         schema = bundle_definitions(object_type({key: one.schema for key, one in entries.items()}))
@@ -440,7 +445,7 @@ def _lift_collection(value: Any) -> PendingExpression:
 
 
 def binary_operation(op: str, left: Any, right: Any) -> PendingExpression:
-    """`left op right`. Raises `InputError` W008 where it is not defined, or can never hold."""
+    """Returns `left op right`. Raises `InputError` W008 if it is undefined or can never hold."""
     a, b = lift(left), lift(right)
     ka, kb = value_kinds(a.schema), value_kinds(b.schema)
     unknown = a.is_unknown or b.is_unknown
@@ -456,7 +461,7 @@ def binary_operation(op: str, left: Any, right: Any) -> PendingExpression:
     right_text = b.bracketed(precedence if op in ("&&", "||") else precedence + 1)
     cel = f"{left_text} {op} {right_text}"
     if op == "+" and ka == kb == {"str"} and not unknown:
-        # As a template it is a text with references in it, however long; as an expression it is checked where it is used.
+        # As a template it is a text with references of any length; as an expression it is checked where it is used.
         return replace(
             combine(cel, precedence, {"type": "string"}, [a, b]), parts=(*_text_parts(a, left), *_text_parts(b, right))
         )
@@ -503,7 +508,7 @@ def _check_defined(op: str, a: PendingExpression, b: PendingExpression, ka: froz
 
 
 def _operand_type(expression: PendingExpression) -> str:
-    """The type of an operand; of a constant without its value."""
+    """Returns the type of an operand; for a constant, without its value."""
     return python_type(
         {"type": expression.schema["type"]}
         if "const" in expression.schema and "type" in expression.schema
@@ -512,7 +517,7 @@ def _operand_type(expression: PendingExpression) -> str:
 
 
 def _check_possible(expression: PendingExpression, other: PendingExpression) -> None:
-    """Refuses a comparison with a constant that the type never has."""
+    """Refuses a comparison with a constant that the type excludes."""
     if "const" not in other.schema or other.reads or not expression.reads:
         return
     value, text = other.schema["const"], display_text(expression)
@@ -528,7 +533,7 @@ def _check_possible(expression: PendingExpression, other: PendingExpression) -> 
 
 
 def template_with_type(value: Any) -> tuple[Any, Schema]:
-    """A value as it stands in a node, and its type. Raises `InputError` W005, W006, W007 or W009."""
+    """Returns a value as a template, and its type. Raises `InputError` W005, W006, W007 or W009."""
     if type(value) is Placeholder:
         mark_used(value._expression)
         return to_template(value._expression), value._expression.schema

@@ -1,9 +1,10 @@
-"""Plans in Python: a goal, the values at hand and what may be used; the router writes the steps when the workflow runs.
+"""Plans in Python: a goal, values, and capabilities. The router writes the steps when the workflow runs.
 
-    answer = plan(question, returns=Answer, agents=[reader, calculator], tools=[search, cite], question=question, documents=documents)
+    answer = plan(question, returns=Answer, agents=[reader, calculator], tools=[search, cite], question=question,
+    documents=documents)
 
-Checkers see what a call of an agent of that output gives. The plan can use what is listed and nothing else, and read its goal (as
-`input.request`) and the values that it is given by name.
+Type checkers see a call that returns that type. The plan can use only the listed capabilities. It can read its goal (as
+`input.request`) and the values that it gets by name.
 """
 
 from __future__ import annotations
@@ -29,18 +30,18 @@ from orchestra.workflows.python.steps import Agent, Tool, Workflow
 T = TypeVar("T")
 
 LIST_CLAUSES: Mapping[str, type[Step[..., Any]]] = {"agents": Agent, "tools": Tool, "workflows": Workflow}
-"""What a plan may be made of, by the keyword that lists it."""
+"""The kinds of capabilities, by keyword."""
 COUNT_CLAUSES: Mapping[str, tuple[int, int, int]] = {
     "repairs": (0, 10, 2),
     "replans": (0, 10, 2),
     "votes": (1, 16, 5),
     "shortlist": (1, 100, 16),
 }
-"""Clauses that are numbers: the least, the most, and one to show."""
+"""The numeric options: minimum, maximum and an example."""
 FLAG_CLAUSES = ("streaming", "cache", "stepwise", "copied", "literals", "confirm", "grounded", "each_part", "anyway")
-"""Clauses that are true or false."""
+"""The boolean options."""
 PLANNER_CLAUSES: Mapping[str, str] = {"router": "router", "larger": "planner"}
-"""Clauses that name an agent which plans, and a name to show."""
+"""The options that name a planning agent, with an example."""
 CLAUSES = (
     *LIST_CLAUSES,
     "returns",
@@ -55,7 +56,7 @@ CLAUSES = (
     "after",
     "with_",
 )
-"""The keywords of `plan`; a value of such a name is passed in `with_`."""
+"""The keywords of `plan`. A value with such a name is passed in `with_`."""
 _AGENT_FORM = "agent('{0}', Input, Output)"
 _USAGE = "plan(question, returns=Answer, agents=[reader], tools=[search], question=question)"
 _UNSET: Any = object()
@@ -94,31 +95,46 @@ if TYPE_CHECKING:
         with_: Mapping[str, object] = ...,
         **values: object,
     ) -> T:
-        """What a plan for a goal gives, of the type that `returns` says."""
+        """Returns the result of a plan for a goal, of the type `returns`."""
         raise NotImplementedError
 else:
 
     def plan(*goal, with_=None, **given):
-        """What a plan for a goal gives, of the type that `returns` says.
+        """Returns the result of a plan for a goal, of the type `returns`.
 
-            answer = plan(question, returns=Answer, agents=[reader], tools=[search, cite], question=question, documents=documents)
+            answer = plan(question, returns=Answer, agents=[reader], tools=[search, cite], question=question,
+            documents=documents)
 
-        `agents`, `tools` and `workflows` are what the plan may use, and nothing else; tools with effects too, where goal and values are
-        the workflow's inputs (L123).
-        `limits=PlanLimits(steps=8, width=4)` bounds it: steps, and elements of a list. `repairs` is how often a line that was refused is
-        handed back, `replans` how often another plan may follow one that failed. `router` is the agent that plans, or its name, `larger`
-        the one that goes on where the repairs are used up. Of several `votes` the plan runs that most agree on. `streaming=False` lets no
-        step start before the plan is whole, `cache=False` takes no plan that has served before, `stepwise=False` has the router write
-        the plan at once. With `copied=True` the texts that it states are pieces of the goal, with `grounded=True` its first step reads
-        one of the values, with `each_part=True` each part of a goal that has several gets a step, with `anyway=True` the router may not
-        decline. A call with effects is made with texts and numbers of the goal, unless `literals=True`, and once a person has said yes,
-        unless `confirm=False`. The values that `hearsay=["mail"]` names may be somebody else's
-        words: no argument of a tool with effects is one of them. `shortlist=16` shows it so many skills at most. `fallback`,
-        `timeout`, `retry` and `after` are as for other calls. All other keywords are values that the plan may read; one that is called
-        like a keyword goes into `with_={"limits": ...}`.
+        All other keywords are values that the plan may read; a value with the name of a keyword goes into
+        `with_={"limits": ...}`.
+        `fallback`, `timeout`, `retry` and `after` are the same as for other calls.
 
-        Raises `InputError`: W010 for arguments that are none, W011 for a value of another type, W016 for a clause that is not one, W018
-        for a type or a name that cannot be written.
+        Args:
+            agents, tools, workflows: The capabilities of the plan. Tools with effects are allowed if the goal and the
+            values are inputs
+                of the workflow (L123).
+            limits: The maximum number of steps, and of elements of a list: `PlanLimits(steps=8, width=4)`.
+            repairs: How often a refused line is returned to the router.
+            replans: How many further plans may follow a failed one.
+            router: The planning agent, or its name.
+            larger: The agent that continues after the repairs are used up.
+            votes: The number of sampled plans. The plan with the most votes runs.
+            streaming: False to start no step before the plan is complete.
+            cache: False to reuse no earlier plan.
+            stepwise: False to let the router write the plan in one request.
+            copied: True to require that literal texts are parts of the goal.
+            grounded: True to require that the first step reads one of the values.
+            each_part: True to require a step for each part of the goal.
+            anyway: True to forbid the router to decline.
+            literals: True to allow constants that are not in the goal as arguments of calls with effects.
+            confirm: False to make calls with effects without asking a person.
+            hearsay: The values that may contain untrusted text. They cannot be arguments of tools with effects.
+            shortlist: The maximum number of capabilities that the router sees.
+
+        Raises:
+            InputError: W010 for wrong arguments, W011 for a value of another type, W016 for a wrong option, W018 for a
+            type or a name
+                that the language does not have.
         """
         scope = require_scope("plan")
         if len(goal) != 1:
@@ -153,7 +169,7 @@ def _add_plan(scope: TraceScope, goal: Any, clauses: dict[str, Any], values: dic
 
 
 def _value_templates(given: Mapping[str, Any], more: Any) -> dict[str, Any]:
-    """The values that a plan may read, as templates."""
+    """Returns the values that a plan may read, as templates."""
     if more is not None and not isinstance(more, Mapping):
         raise trace_error("W016", "with_ takes a mapping from names to values", hint="with_={'limits': limits}")
     if twice := next((name for name in more or () if name in given), None):
@@ -176,7 +192,7 @@ def _value_templates(given: Mapping[str, Any], more: Any) -> dict[str, Any]:
 
 
 def _is_clause_value(value: Any) -> bool:
-    """Whether it is, or lists, what belongs to a clause of the plan."""
+    """Whether it is, or contains, a value for an option of the plan."""
     if type(value) in (Placeholder, Maybe):
         return False
     return isinstance(value, Step | PlanLimits) or (
@@ -185,7 +201,9 @@ def _is_clause_value(value: Any) -> bool:
 
 
 def return_type(returns: Any, scope: TraceScope) -> tuple[str, Schema]:
-    """The type of a node's value as the language writes it, and as the compiler will read that; its models are known from then on."""
+    """Returns the type of a node's value as the language writes it, and its schema. Its models are declared in the
+    scope.
+    """
     if (said := _not_a_type(returns)) is not None:
         raise trace_error("W016", f"returns=... takes a type, and {said}", hint="returns=Answer")
     try:
@@ -202,7 +220,7 @@ def return_type(returns: Any, scope: TraceScope) -> tuple[str, Schema]:
 
 
 def _not_a_type(given: Any) -> str | None:
-    """What was given instead of a type, where that can be told."""
+    """Describes a value that was given instead of a type; None if it is a type."""
     if type(given) in (Placeholder, Maybe):
         return "this is a value"
     if isinstance(given, Step):
@@ -211,7 +229,9 @@ def _not_a_type(given: Any) -> str | None:
 
 
 def _require_steps(name: str, kind: type[Step[..., Any]], given: Any) -> list[Step[..., Any]]:
-    """What a list of skills names. Raises `InputError` W016 for what is of another kind, or no step at all."""
+    """Returns the capabilities of a list. Raises `InputError` W016 for another kind, or something that is not a
+    step.
+    """
     one = kind.__name__.lower()
     if isinstance(given, Step):
         raise trace_error(
@@ -267,7 +287,7 @@ def _require_limits(given: Any) -> PlanLimits:
 
 
 def _value_names(given: Any, values: Mapping[str, Any]) -> tuple[str, ...]:
-    """The values that are named."""
+    """Returns the names of values."""
     if (
         not isinstance(given, list | tuple)
         or (wrong := next((one for one in given if one not in values), None)) is not None
@@ -301,7 +321,7 @@ def _require_flag(name: str, given: Any) -> bool:
 
 
 def _planner_name(name: str, given: Any, scope: TraceScope) -> str | None:
-    """The name of an agent that plans; None where there shall be no larger one."""
+    """Returns the name of a planning agent; None for no larger one."""
     if given is None and name == "larger":
         return None
     if isinstance(given, Agent):

@@ -1,4 +1,4 @@
-"""Expressions and types in Python's words: CEL as a workflow function would write it."""
+"""Prints CEL and types as Python code."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ _QUOTED_OR_WORD = re.compile(r"('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")|\bnull\b
 
 
 class NotExpressible(ValueError):
-    """An expression that Python has no words for; the argument says which part."""
+    """An expression that Python cannot express; the argument names the part."""
 
 
 def python_type(schema: Schema, *, full: bool = False) -> str:
-    """The type as a Python reader would write it."""
+    """Returns the type as Python writes it."""
     return _QUOTED_OR_WORD.sub(
         lambda match: match[1] or {"null": "None"}.get(match[0], "Any"), format_type(schema, full=full)
     )
 
 
 def cel_to_python(cel: str, lists: Mapping[str, str]) -> str:
-    """CEL in Python's words; the CEL itself where there are none. `lists` as in `tree_to_python`."""
+    """Returns CEL as Python, or the CEL itself if Python cannot express it. `lists` as in `tree_to_python`."""
     try:
         return tree_to_python(parse(cel), lists)
     except (CelSyntaxError, NotExpressible):
@@ -49,16 +49,17 @@ def cel_to_python(cel: str, lists: Mapping[str, str]) -> str:
 
 
 def tree_to_python(tree: CelTree, lists: Mapping[str, str], names: Mapping[str, str] | None = None) -> str:
-    """A tree of CEL in Python's words. Raises `NotExpressible` for what has none.
+    """Returns a CEL tree as Python. Raises `NotExpressible` if there is no form.
 
-    `lists` are the nodes under `each`, each with what its list is called, such as `readings` or `values(readings)`; `names` are
-    the names that are said otherwise in Python, such as `require(draft)` for `draft`.
+    `lists` maps the nodes under `each` to their lists, such as `readings` or `values(readings)`. `names` maps names to
+    other Python
+    expressions, such as `require(draft)` for `draft`.
     """
     return _PythonPrinter(lists, names or {}).render(tree)
 
 
 class _PythonPrinter:
-    """Says one tree."""
+    """Prints one tree."""
 
     def __init__(self, lists: Mapping[str, str], names: Mapping[str, str]) -> None:
         self.lists, self.names = lists, names
@@ -114,7 +115,7 @@ class _PythonPrinter:
                 return f"{self.base(of)}[{self.render(key)}]"
 
     def base(self, tree: CelTree) -> str:
-        """What stands before a dot."""
+        """Returns the expression before a dot."""
         text = self.render(tree)
         return (
             f"({text})"
@@ -142,7 +143,7 @@ class _PythonPrinter:
             case "size", (items,):
                 return f"length({self.render(items)})"
             case "double", (number,):
-                # Python mixes integers and floats, so the word is written by tracing itself.
+                # Python mixes integers and floats, so tracing inserts the conversion itself.
                 return f"({self.render(number)})" if isinstance(number, CelBinary) else self.render(number)
             case "string", (value,):
                 return f"as_text({self.render(value)})"
@@ -175,7 +176,7 @@ class _PythonPrinter:
 
 
 def _precedence(tree: CelTree) -> int:
-    """How tightly the Python words of a tree hold together."""
+    """Returns the precedence of a tree's Python form."""
     match tree:
         case CelBinary("!=", _, CelLiteral(None)) | CelBinary("in"):
             return 9
@@ -190,12 +191,12 @@ def _precedence(tree: CelTree) -> int:
 
 
 def _is_same(one: CelTree, other: CelTree) -> bool:
-    """Whether two trees say the same, wherever they stand."""
+    """Whether two trees are the same apart from their positions."""
     return without_positions(one) == without_positions(other)
 
 
 def without_positions(tree: object) -> object:
-    """A tree without its places, to be compared."""
+    """Returns a tree without positions, for comparison."""
     match tree:
         case tuple():
             return tuple(without_positions(part) for part in tree)

@@ -1,7 +1,8 @@
-"""Scopes: the nodes that a workflow function has described so far, their names, and what guards them.
+"""Scopes: the nodes that a workflow function has added so far, their names, and their guards.
 
-A workflow function is run once with placeholders. While it runs, a context variable holds the innermost scope: that of the
-workflow, of a `map_` body, or of a loop's turn. A node is a draft until the function has ended; then it is frozen.
+A workflow function is run once with placeholders. Meanwhile a context variable holds the innermost scope: that of the
+workflow, of
+a `map_` body, or of a loop's turn. Nodes are mutable until the function ends; then they are frozen.
 """
 
 from __future__ import annotations
@@ -34,65 +35,65 @@ RESERVED_NAMES = KEYWORDS | {"input", "turn", "previous"}
 
 @dataclass(eq=False)
 class Variable:
-    """A name that expressions may read: `input`, or the element of a `map_` body. `schema` is the type of what it stands for."""
+    """A name that expressions may read: `input`, or the element of a `map_` body. `schema` is the type of its value."""
 
     name: str
     schema: Schema
 
 
 class NodePresence(IntEnum):
-    """How surely a node has a value where its guards hold, failures and the clauses that it states apart."""
+    """How certainly a node has a value under its guards, apart from failures and the node's own options."""
 
     OPTIONAL = 0
-    """It may be missing though nothing guards it: `first_of` without a sure last arm."""
+    """It may be missing without a guard: `first_of` without a certain last arm."""
     UNCERTAIN = 1
-    """It may be missing, as a call whose own card withholds answers."""
+    """It may be missing, such as a call whose card withholds answers."""
     IF_ANSWERED = 2
-    """It is there where no person declines to answer."""
+    """It exists unless a person declines to answer."""
     ALWAYS = 3
 
 
 @dataclass(eq=False)
 class TracedNode(Variable):
-    """A node in the making. `schema` is the type of one value of it, also under `each`."""
+    """A node during tracing. `schema` is the type of one value of it, also under `each`."""
 
     kind: type[Node]
     fields: dict[str, Any]
-    """Of the frozen node."""
+    """The fields of the frozen node."""
     has_variable_name: bool
-    """Whether it bears the name of the user's variable."""
+    """Whether its name is that of the user's variable."""
     scope: TraceScope
-    """The body that it stands in."""
+    """The body that contains it."""
     guards: tuple[NodeGuard, ...]
-    """All that guard it, outermost first: those of the scopes around it, then its own."""
+    """All of its guards, outermost first: those of the enclosing scopes, then its own."""
     own_guard_count: int = 0
-    """How many of the last guards stand in its own scope."""
+    """How many of the last guards belong to its own scope."""
     is_used: bool = False
     locations: tuple[CodeLocation, ...] = ()
-    """Where it was written, and the calls of functions of the user's that led there, innermost first."""
+    """Its location, and the calls of user functions that led to it, innermost first."""
     presence: NodePresence = NodePresence.ALWAYS
-    """Of itself, as far as that is known here."""
+    """The certainty of its own value, as far as it is known here."""
     proven_presence: NodePresence = NodePresence.OPTIONAL
-    """What has been shown of it and of all that it needs."""
+    """The proven certainty of its value and of all values it needs."""
     effect: str = "pure"
-    """Of the tool that it calls."""
+    """The effect of the tool that it calls."""
     body_nodes: Sequence[TracedNode] = ()
     """The nodes of its body."""
     fallback_for: str = ""
-    """Of a `first_of` that a call with `fallback=lambda: ...` made: the node of the call."""
+    """For a `first_of` made by `fallback=lambda: ...`: the node of the call."""
 
     @property
     def location(self) -> CodeLocation | None:
-        """Where it was written."""
+        """The location of its call."""
         return self.locations[0] if self.locations else None
 
     @property
     def type(self) -> Schema:
-        """The type of the node as expressions see it."""
+        """The type of the node in expressions."""
         return map_result_type(self.schema) if "each" in self.fields else self.schema
 
     def freeze(self) -> AnyNode:
-        """The node. Raises `InputError` W016 for a clause that is not one."""
+        """Returns the frozen node. Raises `InputError` W016 for an invalid option."""
         fields = {
             key: value
             for key, value in self.fields.items()
@@ -110,7 +111,7 @@ class TracedNode(Variable):
 
 @dataclass(eq=False, frozen=True)
 class NodeGuard:
-    """A condition under which nodes run: CEL, and whether it must be bracketed inside `&&`."""
+    """A condition under which nodes run, as CEL with its precedence."""
 
     cel: str
     precedence: int
@@ -126,7 +127,7 @@ def _to_snake_case(wanted: str) -> str:
 
 
 def conjunction(guards: tuple[NodeGuard, ...]) -> str:
-    """The CEL of all the guards together."""
+    """Returns the conjunction of the guards as CEL."""
     if len(guards) == 1:
         return guards[0].cel
     return " && ".join(guard.cel if guard.precedence > 2 else f"({guard.cel})" for guard in guards)
@@ -134,40 +135,40 @@ def conjunction(guards: tuple[NodeGuard, ...]) -> str:
 
 @dataclass(eq=False)
 class TraceScope:
-    """One body: its nodes in the order in which they were written."""
+    """One body, with its nodes in the order of their calls."""
 
     parent: TraceScope | None = None
     function: Callable[..., Any] | None = None
-    """What describes it; of the outermost scope."""
+    """The traced function; only in the outermost scope."""
     outer_trace: TraceScope | None = None
-    """Of the outermost scope: the one in which the workflow was met that is read here."""
+    """In the outermost scope: the scope in which this workflow was called."""
     file: str = ""
-    """The file of the function that describes it."""
+    """The file of the traced function."""
     nodes: list[TracedNode] = field(default_factory=list)
     nodes_by_name: dict[str, TracedNode] = field(default_factory=dict)
-    """The same, by name."""
+    """The nodes by name."""
     names: set[str] = field(default_factory=set)
     inner_names: Counter[str] = field(default_factory=Counter)
-    """Names that bodies inside it have taken, and how often."""
+    """Names used by inner bodies, with counts."""
     guards: tuple[NodeGuard, ...] = ()
     errors: list[InputError] = field(default_factory=list)
     steps: list[Any] = field(default_factory=list)
-    """What was called, in order; of the outermost scope."""
+    """The called steps in order; only in the outermost scope."""
     models: dict[str, Schema] = field(default_factory=dict)
-    """The models that its types name: those of the inputs, and of what plans return; of the outermost scope."""
+    """The models named in types, of the inputs and of plans' results; only in the outermost scope."""
     is_type_discovery: bool = False
-    """Whether types are being found out: a loop's first trace, in which nothing is refused for its type."""
+    """Whether this is the first trace of a loop, which only infers types and refuses none."""
     return_location: CodeLocation | None = None
-    """The `return` of its function, once that has returned: what it returns may be missing."""
+    """The `return` of its function after it has returned, since returned values may be missing."""
     next_numbers: dict[str, int] = field(default_factory=dict)
-    """By a name that was wanted: the first number behind it that may be free here."""
+    """By wanted name, the next number that may be free here."""
     call_bindings: dict[int, CallBindings] = field(default_factory=dict)
-    """By the `id` of a code object that it holds; of the outermost scope."""
+    """The names that calls are bound to, by the `id` of the code object; only in the outermost scope."""
     try_blocks: dict[str, list[TryBlock]] = field(default_factory=dict)
-    """By file: what takes every exception in it; of the outermost scope."""
+    """By file, the blocks that catch every exception; only in the outermost scope."""
 
     def chain(self) -> Iterator[TraceScope]:
-        """This scope and those around it, innermost first."""
+        """Yields this scope and the enclosing ones, innermost first."""
         scope: TraceScope | None = self
         while scope is not None:
             yield scope
@@ -189,7 +190,7 @@ class TraceScope:
         return tuple(guard for scope in reversed([*self.chain()]) for guard in scope.guards)
 
     def new_name(self, wanted: str) -> str:
-        """A name that nothing around or inside has, made of the wanted one; it is taken from then on."""
+        """Returns an unused name made from the wanted one, and reserves it."""
         name = wanted if _SNAKE.fullmatch(wanted) else _to_snake_case(wanted)
         candidate, number = f"{name}_" if name in RESERVED_NAMES else name, self.next_numbers.get(name, 2)
         while self._is_taken(candidate):
@@ -202,14 +203,14 @@ class TraceScope:
         return bool(self.inner_names.get(name)) or any(name in scope.names for scope in self.chain())
 
     def take_name(self, name: str) -> None:
-        """Marks a name as taken."""
+        """Reserves a name."""
         self.names.add(name)
         for scope in self.chain():
             if scope is not self:
                 scope.inner_names[name] += 1
 
     def release_name(self, name: str) -> None:
-        """Gives a name back that nothing refers to."""
+        """Releases a name without references."""
         self.names.discard(name)
         self.nodes_by_name.pop(name, None)
         wanted, _, number = name.rpartition("_")
@@ -220,7 +221,7 @@ class TraceScope:
                 scope.inner_names[name] -= 1
 
     def add_node(self, kind: type[Node], default: str, schema: Schema, **fields: Any) -> TracedNode:
-        """A new node, named after the variable that its value is bound to, or else by the default."""
+        """Adds a node, named after the variable that its value is bound to, or by the default."""
         locations = errors.user_stack()
         location = locations[0]
         if call_bindings(location).has_handlers and self._is_swallowed(location):
@@ -249,20 +250,20 @@ class TraceScope:
         return draft
 
     def _is_swallowed(self, location: CodeLocation) -> bool:
-        """Whether an `except` around the code there takes whatever is raised, and goes on."""
+        """Whether an enclosing `except` catches every exception and continues."""
         file = location.code.co_filename
         if (found := self.root.try_blocks.get(file)) is None:
             found = self.root.try_blocks[file] = errors.try_blocks_at(location)
         return any(is_caught(one, position_of(location)) for one in found)
 
     def rename_node(self, draft: TracedNode, wanted: str, *, has_variable_name: bool) -> None:
-        """Gives a node, which nothing refers to, another name."""
+        """Renames a node without references."""
         self.release_name(draft.name)
         draft.name, draft.has_variable_name = self.new_name(wanted), has_variable_name
         self.nodes_by_name[draft.name] = draft
 
     def name_after_variable(self, draft: TracedNode) -> None:
-        """Names a node after the variable of the present call, where it has no variable's name and nothing refers to it yet."""
+        """Names a node after the variable of the present call, if it has no variable name and no references yet."""
         variable = bound_name(errors.user_location())
         if variable and not draft.has_variable_name and not draft.is_used and draft.scope is self:
             self.rename_node(draft, variable, has_variable_name=True)
@@ -270,7 +271,7 @@ class TraceScope:
 
 @dataclass(frozen=True, slots=True)
 class NodeLine:
-    """Where a node was written, and where those in its body were."""
+    """The location of a node, and those of the nodes in its body."""
 
     location: CodeLocation | None
     inner: NodeLines
@@ -281,7 +282,7 @@ NodeLines: TypeAlias = Mapping[str, NodeLine]
 
 
 def node_lines(drafts: Iterable[TracedNode]) -> dict[str, NodeLine]:
-    """Where nodes were written."""
+    """Returns the locations of nodes."""
     return {draft.name: NodeLine(draft.location, node_lines(draft.body_nodes)) for draft in drafts}
 
 
@@ -289,12 +290,12 @@ _scope: ContextVar[TraceScope | None] = ContextVar("orchestra_scope", default=No
 
 
 def current_scope() -> TraceScope | None:
-    """The innermost scope, while a workflow function runs."""
+    """Returns the innermost scope while a workflow function runs, else None."""
     return _scope.get()
 
 
 def require_scope(what: str) -> TraceScope:
-    """The innermost scope. Raises `InputError` W001 outside of a workflow."""
+    """Returns the innermost scope. Raises `InputError` W001 outside of a workflow."""
     scope = _scope.get()
     if scope is None:
         raise errors.error_at(
@@ -308,7 +309,7 @@ def require_scope(what: str) -> TraceScope:
 
 @contextmanager
 def enter_scope(scope: TraceScope) -> Iterator[TraceScope]:
-    """Makes a scope the innermost one."""
+    """Makes a scope the innermost one inside the block."""
     token = _scope.set(scope)
     try:
         yield scope
@@ -319,10 +320,11 @@ def enter_scope(scope: TraceScope) -> Iterator[TraceScope]:
 def trace_error(
     code: str, message: str, *, hint: str = "", why: str = "", location: CodeLocation | None = None
 ) -> InputError:
-    """The error of a mistake, kept on the scopes too, so that an `except` in the body cannot hide it.
+    """Returns an error and records it on the scopes, so that an `except` in the body cannot hide it.
 
-    A mistake in what the body returned is at its `return`, or at its `def` where it has several. Where code that is not the user's met
-    a placeholder, the error is W014 at the user's own line.
+    An error in a returned value is located at the `return`, or at the `def` if there are several. If foreign code
+    received a
+    placeholder, the error is W014 at the user's own line.
     """
     scope = _scope.get()
     chain = [*scope.chain()] if scope is not None else []
@@ -357,12 +359,12 @@ def _foreign_code_error(location: CodeLocation, reason: str) -> InputError:
 
 
 def bound_name(location: CodeLocation) -> str | None:
-    """`passages = search(...)`: the name that a call's result is bound to."""
+    """Returns the name that a call's result is bound to: `passages = search(...)`."""
     return call_bindings(location).target_name(location.offset)
 
 
 def call_bindings(location: CodeLocation) -> CallBindings:
-    """What a code object binds its calls to, read once for a workflow."""
+    """Returns the names that the calls of a code object are bound to, read once per workflow."""
     scope = current_scope()
     known = scope.root.call_bindings if scope is not None else {}
     if (found := known.get(id(location.code))) is None:
@@ -371,7 +373,7 @@ def call_bindings(location: CodeLocation) -> CallBindings:
 
 
 def is_being_traced(function: Callable[..., Any] | None) -> bool:
-    """Whether a workflow's function is under way further out."""
+    """Whether a workflow function is being traced in an enclosing scope."""
     scope = current_scope()
     while scope is not None and scope.root.function is not function:
         scope = scope.root.outer_trace
@@ -379,19 +381,20 @@ def is_being_traced(function: Callable[..., Any] | None) -> bool:
 
 
 def body_effect(body: TraceScope) -> str:
-    """The first effect of the nodes of a body; `pure` where none has one."""
+    """Returns the first effect of the nodes of a body; `pure` if there is none."""
     return next((node.effect for node in body.nodes if node.effect != "pure"), "pure")
 
 
 def position_of(location: CodeLocation) -> Position:
-    """The position of a location. Positions of a code object are cached: it may make many calls."""
+    """Returns the position of a location. Positions are cached by code object, which may contain many calls."""
     return errors.to_position(location.code, call_bindings(location).positions[location.offset // 2])
 
 
 def trace(function: Callable[..., Any], *args: Any, **inputs: Any) -> Any:
-    """What a function gives for placeholders.
+    """Calls a function with placeholders and returns its result.
 
-    Raises `InputError` W013 for code that would look past them, W014 for code that cannot take them.
+    Raises `InputError` W013 for code that tests identity or shape of placeholders, W014 for code that cannot handle
+    them.
     """
     code: CodeType | None = getattr(function, "__code__", None)
     if code is not None and (blind := next(unsupported_tests(code), None)) is not None:
@@ -417,7 +420,7 @@ def _unsupported_test_error(code: CodeType, last: int, word: str) -> InputError:
 
 
 def _placeholder_misuse_error(error: Exception) -> InputError:
-    """The error of code that cannot take a placeholder, at the innermost line of the user's that called it."""
+    """Returns the error of code that cannot handle a placeholder, at the innermost user line that called it."""
     scope = require_scope("a workflow's body")
     last = errors.innermost_user_location(error, {one.file for one in scope.chain()})
     reason = str(error).replace("Placeholder", "placeholder").splitlines()
@@ -429,5 +432,5 @@ def _placeholder_misuse_error(error: Exception) -> InputError:
 
 
 def return_location(function: Callable[..., Any]) -> CodeLocation:
-    """The `return` of a function; its `def` where it has several, for which of them it was nobody knows any more."""
+    """Returns the `return` of a function; its `def` if there are several, since the one that ran is unknown."""
     return CodeLocation(function.__code__, bytecode.single_return_offset(function.__code__))

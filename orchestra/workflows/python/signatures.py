@@ -1,4 +1,4 @@
-"""Signatures: the typed face of a Python function, or of a pair of models, as JSON Schemas."""
+"""Signatures: the types of a Python function, or of a pair of models, as JSON Schemas."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ _SUPPORTED_TYPES = "str, int, float, bool, list[T], dict[str, T], Literal[...], 
 
 @dataclass(frozen=True, slots=True)
 class KeywordParameters:
-    """The names of a signature's parameters, and those that must be given."""
+    """The names of a signature's parameters, and the required ones."""
 
     names: tuple[str, ...]
     required: frozenset[str]
     allowed: frozenset[str]
 
     def accepts(self, given: Mapping[str, Any]) -> bool:
-        """Whether a call with these names is one."""
+        """Whether a call with these names is valid."""
         return self.required <= given.keys() <= self.allowed
 
 
 @dataclass(frozen=True)
 class Signature:
-    """What goes in, by name, and what comes out. `returns` is the Python type of the output; None for one that is not known."""
+    """The inputs by name, and the output. `returns` is the Python type of the output; None if unknown."""
 
     parameters: inspect.Signature
     input: Schema
-    """An object."""
+    """An object schema."""
     output: Schema
     types: Mapping[str, Any] = field(default_factory=dict)
     returns: Any = Any
     key_type: Any = None
-    """The Python type of the parameter that is no input but gets an idempotency key; None where there is none."""
+    """The Python type of the parameter that receives an idempotency key; None if there is none."""
 
     @cached_property
     def fields(self) -> Mapping[str, Schema]:
@@ -63,7 +63,7 @@ class Signature:
 
     @cached_property
     def keywords(self) -> KeywordParameters | None:
-        """How it is called by name; None for one that takes any names."""
+        """The keyword parameters; None if any name is accepted."""
         parameters = self.parameters.parameters
         if any(one.kind not in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY) for one in parameters.values()):
             return None
@@ -75,7 +75,9 @@ class Signature:
         return TypeAdapter(self.returns)
 
     def read(self, value: Any) -> Any:
-        """A JSON value of the output as its Python type. Raises `InputError` W020 for one that is not of the type."""
+        """Converts a JSON value of the output to its Python type. Raises `InputError` W020 for a value of another
+        type.
+        """
         if self.returns is Any:
             return value
         try:
@@ -89,14 +91,14 @@ class Signature:
 
 
 def first_paragraph(function: Callable[..., Any]) -> str:
-    """The first paragraph of a function's docstring, on one line."""
+    """Returns the first paragraph of a function's docstring on one line."""
     return " ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split())
 
 
 def signature_of_function(function: Callable[..., Any], kind: str, *, key: str = "") -> Signature:
-    """The signature of a decorated function; its annotations are resolved, also where they name local types.
+    """Returns the signature of a decorated function. Its annotations are resolved, including local types.
 
-    `key` names a parameter that is none of the inputs. Raises `InputError` W017 where it cannot be one.
+    `key` names a parameter that is not an input. Raises `InputError` W017 if that is impossible.
     """
     name = getattr(function, "__name__", str(function))
     location = CodeLocation(function.__code__, -1) if hasattr(function, "__code__") else None
@@ -141,7 +143,7 @@ def signature_of_function(function: Callable[..., Any], kind: str, *, key: str =
 
 
 def signature_of_models(name: str, model: Any, output: Any) -> Signature:
-    """The signature of a card that is bound to a model of its inputs and a type of its output. Raises `InputError` W017."""
+    """Returns the signature of a card with types of its input and output. Raises `InputError` W017."""
     if not (inspect.isclass(model) and issubclass(model, BaseModel)):
         said = getattr(model, "__name__", repr(model))
         raise errors.error_at(
@@ -171,7 +173,7 @@ def _hints(function: Callable[..., Any], name: str, location: CodeLocation) -> d
             "W017", f"{name}: an annotation is no type: {error}", hint=_SUPPORTED_TYPES, location=location
         ) from error
     if inspect.isfunction(function) and all(isinstance(one, str) for one in function.__annotations__.values()):
-        # Resolved once, here, where local types are in sight; who calls the function needs them too.
+        # Resolved once, here, where local types are visible. Callers of the function need them too.
         function.__annotations__ = dict(hints)
     return hints
 
@@ -220,14 +222,17 @@ def _default_value(parameter: inspect.Parameter, kind: Any, name: str, location:
 
 
 def signature_of_contract(contract: Contract) -> Signature:
-    """The signature of what is known by its contract alone; its values stay JSON."""
+    """Returns the signature of a contract. Its values stay JSON."""
     required = contract.input.get("required", [])
     fields = sorted(contract.input.get("properties", {}), key=lambda name: name not in required)
     return Signature(_keyword_signature(fields, required), contract.input, contract.output)
 
 
 def signature_of_graph(graph: Graph) -> Signature:
-    """The signature of a frozen workflow, as far as its types are the project's; the others, and its output, are the compiler's to find."""
+    """Returns the signature of a frozen workflow, as far as its types are built in. The compiler finds the others and
+    the
+    output.
+    """
     known: dict[str, Schema] = project_models()
     properties: dict[str, Any] = {}
     for name, given in graph.input.items():
@@ -250,7 +255,7 @@ def _keyword_signature(fields: list[str], required: list[str]) -> inspect.Signat
 
 
 def models_in(*schemas: Schema) -> dict[str, Schema]:
-    """The models that schemas are made of, by name."""
+    """Returns the models in schemas, by name."""
     found: dict[str, Schema] = {}
     for schema in schemas:
         waiting: list[Any] = [schema]
@@ -271,9 +276,10 @@ def models_in(*schemas: Schema) -> dict[str, Schema]:
 def workflow_inputs(
     function: Callable[..., Any], name: str, signature: Signature
 ) -> tuple[dict[str, Input], dict[str, Schema], Schema]:
-    """The inputs of a workflow function as the language writes them, the types that it declares for them, and the record that they are.
+    """Returns the inputs of a workflow function as the language writes them, the types declared for them, and their
+    record.
 
-    Raises `InputError` W018 for a name or a type that cannot be written.
+    Raises `InputError` W018 for a name or a type that the language does not have.
     """
     location = CodeLocation(function.__code__, -1)
     known = {**project_models(), **models_in(signature.input)}
@@ -305,13 +311,15 @@ def workflow_inputs(
 
 
 def declare_type(schema: Schema, key: str, known: Mapping[str, Schema], types: dict[str, Schema]) -> tuple[str, Schema]:
-    """The type of an input as the language writes it, and what that means. One that no text says is added to `types`, under a name."""
+    """Returns the type of an input as the language writes it, and its schema. A type without a text form is added to
+    `types` by name.
+    """
     text = format_type(schema, full=True)
     try:
         if _is_equivalent(meant := parse_type(text, known), schema):
             return text, meant
     except InputError:
-        pass  # a tuple, or anything
+        pass  # a tuple, or any type
     named = "".join(part.capitalize() for part in key.split("_")) + "Input"
     while named in known or named in types:
         named += "_"
@@ -321,12 +329,12 @@ def declare_type(schema: Schema, key: str, known: Mapping[str, Schema], types: d
 
 
 def _is_equivalent(first: Schema, second: Schema) -> bool:
-    """Whether two types are those of the same values."""
+    """Whether two types have the same values."""
     return assignability_error(first, second) is None and assignability_error(second, first) is None
 
 
 def name_conflict_error(name: str, kind: str, location: CodeLocation | None) -> InputError:
-    """W021: two things of one name in the workflow whose function `location` is."""
+    """Returns the error W021 of two steps with one name in the workflow function at `location`."""
     return errors.error_at(
         "W021",
         f"two different {kind}s are called {name!r}",

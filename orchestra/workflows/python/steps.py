@@ -1,4 +1,4 @@
-"""Steps: agents, tools and workflows as Python sees them. A call in a workflow function adds a node; it does not run.
+"""Steps: agents, tools and workflows in Python. A call in a workflow function adds a node instead of running.
 
     reader = agent("reader", ReaderInput, Reading)      # binds the card of that name
 
@@ -9,8 +9,9 @@
     def find(question: str, documents: Sequence[Document]) -> list[Passage]:
         return search(query=question, documents=documents)
 
-Checkers see the signatures as they are written: `search(...)` is a `list[Passage]`, in a workflow too, where it is a placeholder.
-Outside of a workflow a step is run by `await orchestra.run(search, ...)`; a plain tool can also simply be called.
+Type checkers see the declared signatures: `search(...)` is a `list[Passage]`, and at trace time a placeholder for one.
+Outside
+of a workflow, `await orchestra.run(search, ...)` runs a step; a plain tool can also be called directly.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from orchestra.schema.types import Schema, subschema
 from orchestra.workflows.model import AgentNode, Budget, CallNode, Defaults, Graph, Node, ToolNode
 from orchestra.workflows.python import errors
 from orchestra.workflows.python.calls import NodeOptions, Step
+from orchestra.workflows.python.checks import AcceptThreshold, Check, CheckOperand, Checks, card_checks, parse_accept
 from orchestra.workflows.python.errors import CodeLocation
 from orchestra.workflows.python.pending import ATOM_PRECEDENCE, PendingExpression, display_text, type_mismatch
 from orchestra.workflows.python.placeholders import Maybe, Placeholder, contains_placeholder, template_with_type
@@ -75,7 +77,6 @@ from orchestra.workflows.python.signatures import (
 if TYPE_CHECKING:
     from orchestra.agents.card import Card
     from orchestra.agents.card_file import SamplingParameters, ToolLimits
-    from orchestra.workflows.python.acceptance import AcceptThreshold, Check, Checks
 
 __all__ = [
     "Agent",
@@ -96,7 +97,7 @@ T = TypeVar("T")
 
 
 class CardSettings(TypedDict, total=False):
-    """Further keys of a card that is declared in Python, as in `agent.yaml`."""
+    """Keys of a card that is declared in Python, as in `agent.yaml`."""
 
     description: str
     system: str
@@ -104,51 +105,52 @@ class CardSettings(TypedDict, total=False):
     max_output: int
     min_output: int
     checks: Checks | Sequence[Checks | str]
-    """As a node has them, or by how they are written: `quote & short_enough`, or `("quote",)`."""
+    """Checks as on a node, or as text: `quote & short_enough`, or `("quote",)`."""
     accept: float | Literal["certified"]
     otherwise: tuple[Literal["retry", "escalate", "back_off", "abstain"], ...]
     label: Label
     evidence: str
     tools: Sequence[str | Step[..., Any]]
-    """What its model may call, by name or as it was declared; `agents` in the same way."""
+    """The tools that its model may call, by name or as objects; `agents` likewise."""
     agents: Sequence[str | Step[..., Any]]
     limits: ToolLimits
 
 
 class Agent(Step[P, R]):
-    """A specialist: the card of a name, or one declared by a signature and a prompt."""
+    """An agent: a reference to the card of a name, or a card declared by a signature and a prompt."""
 
     kind: ClassVar[str] = "agent"
     node_type: ClassVar[type[Node]] = AgentNode
     prompt: str | Path | None = None
-    """Of an agent that is declared in Python: its text, or a file beside the function."""
+    """The prompt of an agent declared in Python: its text, or a file next to the function."""
     folder: Path = Path()
     settings: Mapping[str, Any] = {}
     declared_callees: tuple[Step[..., Any], ...] = ()
-    """What its model may call, as far as it was declared in Python."""
+    """The steps that its model may call, as far as they were declared in Python."""
 
     @classmethod
     def from_contract(cls, contract: Contract) -> Agent[..., Any]:
-        """An agent that is known by its contract alone, such as one of the registry."""
+        """Returns an agent with this contract, such as one of the registry."""
         return Agent(contract.name, signature_of_contract(contract), contract.description)
 
     @classmethod
     def from_card(cls, card: Card) -> Agent[..., Any]:
-        """An agent with a card of its own, whatever the project knows under its name."""
+        """Returns an agent with its own card, which takes precedence over a card of that name in the project."""
         made = cls.from_contract(card.contract)
         made.__dict__["card"] = card
         return made
 
     @cached_property
     def card(self) -> Card | None:
-        """The card of an agent that is declared in Python; None for one that binds a card of the project.
+        """The card of an agent declared in Python; None for one that refers to a card of the project.
 
-        Raises `InputError`: W017 where the prompt's file cannot be read, A-codes for faults of the prompt.
+        Raises:
+            InputError: W017 if the prompt's file cannot be read, A-codes for errors in the prompt.
         """
         if self.prompt is None:
             return None
         from orchestra.agents.card import (
-            Card,  # it needs the engine of templates and the YAML reader; a module of tools needs neither
+            Card,  # imports the template engine and the YAML reader, which a module of tools does not need
         )
 
         text = self.prompt
@@ -169,15 +171,15 @@ class Agent(Step[P, R]):
 
     @property
     def contract(self) -> Contract:
-        """Its typed face. Raises `InputError` where its own prompt is at fault."""
+        """The contract. Raises `InputError` if its own prompt has an error."""
         if self.card is not None:
             return self.card.contract
         return Contract(self.name, "agent", self.signature.input, self.signature.output, self.description)
 
     def is_same(self, other: Step[..., Any]) -> bool:
-        """Whether another agent of this name is no other one. One that binds a card by its name means whatever has that name.
+        """Whether another agent of this name is the same. A reference by name is the same as any agent of that name.
 
-        Raises `InputError` as `card` does, where the two are written differently.
+        Raises `InputError` as `card` does if the two declarations differ.
         """
         if not super().is_same(other) or not isinstance(other, Agent):
             return False
@@ -193,25 +195,25 @@ class Agent(Step[P, R]):
 
     @property
     def _declaration(self) -> tuple[Any, ...]:
-        """What its declaration says beside its types, so that two are compared without reading their prompts' files."""
+        """Its declaration without its types, so that two agents can be compared without reading their prompt files."""
         return self.prompt, self.folder, self.settings, self.description
 
 
-class Tool(Step[P, R]):
-    """Registered Python with a declared effect."""
+class Tool(Step[P, R], CheckOperand):
+    """A registered Python function with a declared effect."""
 
     kind: ClassVar[str] = "tool"
     node_type: ClassVar[type[Node]] = ToolNode
     effect: Effect = "pure"
     version: str = ""
     label: Label = "internal"
-    """The strictest label of data that it may be given."""
+    """The strictest label of data that it may receive."""
     function: Callable[..., Any]
-    """What it runs; a coroutine function or a plain one."""
+    """The function, plain or a coroutine function."""
 
     @cached_property
     def contract(self) -> Contract:
-        """Its typed face."""
+        """The contract."""
         types = self.signature.input, self.signature.output
         return Contract(
             self.name, "tool", *types, self.description, self.effect, label=self.label, version=self.version
@@ -219,7 +221,7 @@ class Tool(Step[P, R]):
 
     @classmethod
     def from_contract(cls, contract: Contract, function: Callable[..., Any]) -> Tool[..., Any]:
-        """A tool that is known by its contract and its function."""
+        """Returns a tool with this contract and function."""
         made: Tool[..., Any] = Tool(contract.name, signature_of_contract(contract), contract.description)
         made.function, made.effect, made.version, made.label = (
             function,
@@ -231,24 +233,17 @@ class Tool(Step[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         if current_scope() is None and not inspect.iscoroutinefunction(self.function):
-            return cast(R, self.function(*args, **kwargs))  # a tool is plain code: outside of a workflow it simply runs
+            return cast(R, self.function(*args, **kwargs))  # a tool is a plain function outside of a workflow
         return super().__call__(*args, **kwargs)
 
-    def __and__(self, other: Checks) -> Check:
-        """With other checks, all of which must pass: a tool that says whether a value is right is a check
-        (`orchestra.verification.custom_checks`)."""
-        from orchestra.workflows.python.acceptance import to_check
+    def as_check(self) -> Check:
+        """Returns the check that runs this tool (`orchestra.verification.custom_checks`)."""
+        from orchestra.verification.custom_checks import tool_reference
 
-        return to_check(self) & other
-
-    def __or__(self, other: Checks) -> Check:
-        """With other checks, one of which must pass."""
-        from orchestra.workflows.python.acceptance import to_check
-
-        return to_check(self) | other
+        return Check(tool_reference(self.name), steps=(self,))
 
     def is_same(self, other: Step[..., Any]) -> bool:
-        """Whether another one is the same function under the same name."""
+        """Whether another tool has the same name and function."""
         return super().is_same(other) and isinstance(other, Tool) and other.function is self.function
 
     def _usage_hint(self) -> str:
@@ -261,39 +256,43 @@ class Workflow(Step[P, R]):
     kind: ClassVar[str] = "call"
     node_type: ClassVar[type[Node]] = CallNode
     function: Callable[..., Any] | None = None
-    """What is traced; None for one that was read from a file."""
+    """The traced function; None for a workflow of a file."""
     budget: Budget | None = None
     defaults: Defaults | None = None
     label: Label | None = None
     accept: AcceptThreshold | None = None
-    """From which score on its output is accepted as a whole."""
+    """The score from which its output is accepted as a whole."""
 
     @classmethod
     def from_graph(cls, graph: Graph) -> Workflow[..., Any]:
-        """A workflow that is known by its graph, such as one of a file."""
+        """Returns a workflow with this graph, such as one of a file."""
         made: Workflow[..., Any] = Workflow(graph.name, signature_of_graph(graph), graph.description)
         made.__dict__["_trace"] = (graph, (), {}, {})
         return made
 
     @property
     def graph(self) -> Graph:
-        """What the function describes, traced at first use. Raises `InputError` (W-codes) for a mistake in it, at its line."""
+        """The graph of the function, traced at first use. Raises `InputError` (W-codes) for errors, at their lines."""
         return self._trace[0]
 
     @property
     def steps(self) -> tuple[Step[..., Any], ...]:
-        """What it calls: each agent, tool and workflow once, in the order of the first call. Empty for one of a file."""
+        """The agents, tools and workflows it calls, each once, in the order of the first call. Empty for a workflow of
+        a
+        file.
+        """
         return self._trace[1]
 
     @property
     def node_lines(self) -> NodeLines:
-        """Where its function calls what its nodes call. Empty for one of a file."""
+        """The lines of the calls of its nodes. Empty for a workflow of a file."""
         return self._trace[3]
 
     @property
     def models(self) -> dict[str, Schema]:
-        """The models that its inputs, those of all workflows below it, and what their plans return are made of, by name: what a catalog
-        must know."""
+        """The pydantic models, by name, of its inputs, of its plans' results and of the workflows below it. The catalog
+        needs them.
+        """
         found: dict[str, Schema] = {}
         returned: dict[str, Schema] = {}
         waiting: list[Step[..., Any]] = [self]
@@ -308,14 +307,16 @@ class Workflow(Step[P, R]):
         return {**returned, **found}
 
     def is_same(self, other: Step[..., Any]) -> bool:
-        """Whether another workflow of this name describes the same graph. Raises `InputError` (W-codes) for a mistake in one of them."""
+        """Whether another workflow of this name has the same graph. Raises `InputError` (W-codes) for errors in one of
+        them.
+        """
         if not super().is_same(other) or not isinstance(other, Workflow):
             return False
         return (self.function is not None and self._declaration == other._declaration) or self.graph == other.graph
 
     @property
     def _declaration(self) -> tuple[Any, ...]:
-        """What its declaration says, so that two are compared without tracing them."""
+        """Its declaration, so that two workflows can be compared without tracing."""
         return self.function, self.budget, self.defaults, self.label, self.accept
 
     @cached_property
@@ -344,7 +345,7 @@ class Workflow(Step[P, R]):
                 returned = trace(function, **{name: Placeholder(expression) for name, expression in given.items()})
             except OrchestraError:
                 raise
-            except Exception as error:  # its body is the user's own code
+            except Exception as error:  # the body is user code
                 raise errors.function_error(self.name, error, function.__code__.co_filename) from error
             if scope.errors:
                 raise scope.errors[0]
@@ -395,19 +396,19 @@ class Workflow(Step[P, R]):
 
 
 class AgentDecorator(Protocol):
-    """Makes an agent of a signature."""
+    """Makes a function's signature an agent."""
 
     def __call__(self, function: Callable[P, T], /) -> Agent[P, T]: ...
 
 
 class WorkflowDecorator(Protocol):
-    """Makes a workflow of a function."""
+    """Makes a function a workflow."""
 
     def __call__(self, function: Callable[P, T], /) -> Workflow[P, T]: ...
 
 
 class ToolDecorator(Protocol):
-    """Makes a tool of a function."""
+    """Makes a function a tool."""
 
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, T]], /) -> Tool[P, T]: ...
@@ -416,7 +417,9 @@ class ToolDecorator(Protocol):
 
 
 def answered_by_model() -> Never:
-    """The body of an agent: `return answered_by_model()`. It is never run; checkers accept it for every output type."""
+    """The body of an agent: `return answered_by_model()`. It never runs; type checkers accept it for every output
+    type.
+    """
     raise trace_error("W001", "an agent's body is never run", hint="await orchestra.run(name_of_the_agent, ...)")
 
 
@@ -427,16 +430,17 @@ def agent(
     *, prompt: str | Path, model: str = "base", adapter: str | None = None, **settings: Unpack[CardSettings]
 ) -> AgentDecorator: ...
 def agent(name: Any = None, input: Any = None, output: Any = None, /, **card: Any) -> Any:
-    """Binds a card by its name to a model of its inputs and a type of its output; or declares an agent by a signature and a prompt.
+    """Refers to the card of a name with types of its input and output, or declares an agent by a signature and a
+    prompt.
 
         reader = agent("reader", ReaderInput, Reading)
 
         @agent(prompt="Say in one word what this is about: {{ text }}")
         def topic(text: str) -> str:
-            \"\"\"Names a topic.\"\"\"
+            '''Names a topic.'''
             return answered_by_model()
 
-    A `prompt` that ends in `.md`, `.txt` or `.j2` is a file beside the function's. Raises `InputError` W017.
+    A `prompt` that ends in `.md`, `.txt` or `.j2` is a file next to the function's file. Raises `InputError` W017.
     """
     if isinstance(name, str):
         return Agent(name, signature_of_models(name, input, output))
@@ -457,8 +461,6 @@ def agent(name: Any = None, input: Any = None, output: Any = None, /, **card: An
                 made.declared_callees = (*made.declared_callees, *(one for one in given if isinstance(one, Step)))
                 settings[key] = tuple(one.name if isinstance(one, Step) else one for one in given)
         if "checks" in settings:
-            from orchestra.workflows.python.acceptance import card_checks
-
             settings["checks"], steps = card_checks(settings["checks"])
             made.declared_callees = (*made.declared_callees, *steps)
         made.settings = settings
@@ -470,28 +472,32 @@ def agent(name: Any = None, input: Any = None, output: Any = None, /, **card: An
 if TYPE_CHECKING:
 
     def tool(*, effect: Effect, name: str = "", version: str = "", label: Label = "internal") -> ToolDecorator:
-        """Makes a tool of a function, with its effect, the version of its code, and the label of data that it may be given."""
+        """Makes a function a tool with this effect, version and label."""
         raise NotImplementedError
 else:
 
     def tool(function=None, /, *, effect=None, name="", version="", label="internal"):
-        """Makes a tool of a function: `@tool(effect="pure")`.
+        """Makes a function a tool: `@tool(effect="pure")`.
 
-        Effects say what another try may do:
+        Args:
+            effect: What a second attempt may do.
+                `pure`: the same output for the same input, without side effects. With `version="1"`, raised at each
+                change of the
+                code's results, answers are reused between runs; without a version they are not.
+                `idempotent`: two calls have the effect of one.
+                `keyed`: idempotent for receivers that ignore a key they have seen. The function takes `*,
+                idempotency_key: str = ""`,
+                which is not an input: all attempts of one node of one run get the same key.
+                `transactional`: the function has no side effect. It returns a message, which is written to the
+                journal's outbox once,
+                in the transaction that records the answer. The sender of the messages passes their keys on.
+                `once`: never repeated automatically. If it is unknown whether it happened, a person is asked.
+            label: The strictest label of data that it may receive. Use `label="restricted"` for tools that send data
+            nowhere.
 
-        `pure`           the same output for the same input, and nothing else happens. With `version="1"`, counted up when the code
-                         changes what it gives, answers are remembered between runs; without, they are not.
-        `idempotent`     twice is as once.
-        `keyed`          as `idempotent`, for whoever drops what carries a key that he has seen. The function takes
-                         `*, idempotency_key: str = ""`, which is none of its inputs: each attempt of one node of one run gets the
-                         same key.
-        `transactional`  nothing happens in the function: what it returns is a message, which goes into the journal's outbox in the
-                         transaction that records the answer, once. Whoever delivers messages passes their key on.
-        `once`           never repeated by itself: where nobody knows whether it happened, a person is asked.
-
-        `label` is the strictest label of data that it may be given. `label="restricted"` is for tools from which data goes nowhere.
-
-        Raises `InputError` W017 for no known effect or label, or a function without types; T008 for a keyed one without a key.
+        Raises:
+            InputError: W017 for an unknown effect or label, or a function without types; T008 for a keyed tool without
+            a key.
         """
         effects, labels = get_args(Effect), get_args(Label)
         if effect not in effects or label not in labels:
@@ -537,9 +543,14 @@ def workflow(
     accept: AcceptThreshold | None = None,
     name: str = "",
 ) -> Any:
-    """Makes a workflow of a function, which is run once, with placeholders, when its graph is first asked for: `@workflow`, or
-    `@workflow(budget=Budget(tokens=2_000))`. Its docstring's first paragraph is the description. With `accept=certified` its output is
-    accepted as a whole, by its certificate. Raises `InputError` W017 for a function without types, and for what is no function.
+    """Makes a function a workflow: `@workflow` or `@workflow(budget=Budget(tokens=2_000))`.
+
+    The function is run once with placeholders, when its graph is first needed. The first paragraph of its docstring is
+    the description.
+    With `accept=certified` its output is accepted as a whole by its certificate.
+
+    Raises:
+        InputError: W017 for a function without types, or something that is not a function.
     """
 
     def declare(function: Callable[..., Any]) -> Any:
@@ -562,8 +573,6 @@ def workflow(
         made: Workflow[..., Any] = Workflow(called, signature, first_paragraph(function))
         made.function, made.budget, made.label, made.defaults = function, budget, label, defaults
         if accept is not None:
-            from orchestra.workflows.python.acceptance import parse_accept
-
             made.accept = parse_accept(accept)
         return made
 

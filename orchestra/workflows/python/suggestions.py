@@ -1,4 +1,4 @@
-"""Rewriting: Python that cannot wait for a value, said again in words of the workflow language."""
+"""Rewrites Python code that needs a known value into functions of the workflow language."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _REWRITABLE = (
 
 
 def rewrite(tree: ast.Module, position: Position) -> str:
-    """The expression or statement at the position, rewritten; empty where nothing needs it or nothing is known."""
+    """Returns the expression or statement at a position, rewritten; empty if nothing changes or there is no rule."""
     chain = _enclosing_nodes(tree, position)
     statement = next((node for node in reversed(chain) if isinstance(node, ast.stmt)), None)
     last = len(chain) - 1
@@ -50,7 +50,7 @@ def rewrite(tree: ast.Module, position: Position) -> str:
 
 
 def _rewrite_builtin(chain: list[ast.AST]) -> str:
-    """A call of a built-in function that asks its arguments for their values, in other words."""
+    """Rewrites a call of a built-in function that needs the values of its arguments."""
     match chain[-1] if chain else None:
         case ast.Call(func=ast.Name(id="max" | "min" as name), args=[first, second], keywords=[]):
             a, b = ast.unparse(first), ast.unparse(second)
@@ -79,12 +79,12 @@ def _copy(node: ast.expr) -> ast.expr:
 
 
 def _is_whole_test(statement: ast.If, expression: ast.AST) -> bool:
-    """Whether the expression is all of an `if` statement's test, and the statement itself can be rewritten."""
+    """Whether the expression is the whole test of an `if` statement that can be rewritten."""
     return statement.test is expression
 
 
 def _enclosing_nodes(tree: ast.Module, position: Position) -> list[ast.AST]:
-    """The nodes around a position, outermost first."""
+    """Returns the nodes that contain a position, outermost first."""
     line, end, first, last = position
     chain: list[ast.AST] = []
     here: ast.AST = tree
@@ -110,7 +110,7 @@ def _spans(node: ast.AST, start: tuple[int, int], end: tuple[int, int]) -> bool:
 
 
 class _DslRewriter(ast.NodeTransformer):
-    """Says conditions, choices, comprehensions and f-strings in words that can wait."""
+    """Rewrites conditions, choices, comprehensions and f-strings with functions that accept unknown values."""
 
     def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
         self.generic_visit(node)
@@ -180,11 +180,11 @@ def _lambda(name: str | None, body: ast.expr) -> ast.Lambda:
 _PURE_WORDS = frozenset(
     ["all_of", "any_of", "as_text", "build", "choose", "contains", "filter_", "has_value", "length", "not_", "or_else"]
 )
-"""Words that compute, and call nothing."""
+"""Functions that compute and call no step."""
 
 
 def _has_calls(node: ast.AST) -> bool:
-    """Whether an expression calls an agent, a tool or a workflow, as far as can be seen."""
+    """Whether an expression visibly calls an agent, a tool or a workflow."""
     calls = (inner.func for inner in ast.walk(node) if isinstance(inner, ast.Call))
     return any(not (isinstance(called, ast.Name) and called.id in _PURE_WORDS) for called in calls)
 
@@ -209,7 +209,7 @@ def _rewrite_comparison(left: ast.expr, op: ast.cmpop, right: ast.expr) -> ast.e
 
 
 def _rewrite_if(tree: ast.Module, statement: ast.If) -> str:
-    """An `if` statement whose branches each return, or bind, one value; else the outline of what to write."""
+    """Rewrites an `if` statement whose branches each return or bind one value; else returns an outline."""
     arms: list[tuple[ast.expr, list[ast.stmt]]] = []
     rest: list[ast.stmt] = [statement]
     while len(rest) == 1 and isinstance(rest[0], ast.If):
@@ -227,7 +227,7 @@ def _rewrite_if(tree: ast.Module, statement: ast.If) -> str:
 
 
 def _rewrite_choice(arms: list[tuple[ast.expr, ast.expr]], otherwise: ast.expr) -> ast.expr:
-    """A choice in which nothing runs that is not chosen; where nothing is called, a plain one will do."""
+    """Rewrites a choice so that only the chosen branch runs. Without calls, `choose` is enough."""
     (test, value), *more = arms
     rest = _rewrite_choice(more, otherwise) if more else otherwise
     if isinstance(said := _rewrite_none_test(test, value, rest), ast.expr):
@@ -253,7 +253,9 @@ def _negate(test: ast.expr) -> ast.expr:
 
 
 def _rewrite_none_test(test: ast.expr, then: ast.expr, otherwise: ast.expr) -> ast.expr | None:
-    """`x if x is not None else y` as `or_else(x, y)`; a field of `x` as that of what stands in for None, which the user has to say."""
+    """Rewrites `x if x is not None else y` as `or_else(x, y)`. For a field of `x` the user must state the default of
+    `x`.
+    """
     match (
         _negate(test)
         if isinstance(test, ast.Call) and isinstance(test.func, ast.Name) and test.func.id == "not_"
@@ -286,7 +288,7 @@ def _reads_fields(tree: ast.expr, name: str) -> bool:
 
 
 class _NoneDefaultInserter(ast.NodeTransformer):
-    """Puts a word for None before the fields of a name."""
+    """Inserts a default for None before the fields of a name."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -299,7 +301,7 @@ class _NoneDefaultInserter(ast.NodeTransformer):
 
 
 def _single_result(body: list[ast.stmt]) -> tuple[str, ast.expr] | None:
-    """`return` or `name =`, and the value, of a body that does nothing else."""
+    """Returns `return` or `name =`, and the value, of a body with only that statement."""
     match body:
         case [ast.Return(value=ast.expr() as value)]:
             return "return", value
@@ -310,7 +312,7 @@ def _single_result(body: list[ast.stmt]) -> tuple[str, ast.expr] | None:
 
 
 def _following_statements(tree: ast.Module, statement: ast.stmt) -> list[ast.stmt]:
-    """The statements that follow one in its block."""
+    """Returns the statements that follow one in its block."""
     for block in _blocks(tree):
         if statement in block:
             return block[block.index(statement) + 1 :]
@@ -326,7 +328,7 @@ def _blocks(tree: ast.AST) -> Iterator[list[ast.stmt]]:
 
 
 def _rewrite_for(statement: ast.For) -> str:
-    """`for x in xs: out.append(f(x))` as `out = map_(lambda x: f(x), xs)`; else the outline."""
+    """Rewrites `for x in xs: out.append(f(x))` as `out = map_(lambda x: f(x), xs)`; else returns an outline."""
     items = ast.unparse(statement.iter)
     name = statement.target.id if isinstance(statement.target, ast.Name) else "item"
     match statement.body:
@@ -339,7 +341,7 @@ def _rewrite_for(statement: ast.For) -> str:
 
 
 def to_comprehension(tree: ast.Module, position: Position) -> str:
-    """`map_(lambda x: f(x), xs)` as `[f(x) for x in xs]`, and `filter_` likewise; empty for another call."""
+    """Rewrites `map_(lambda x: f(x), xs)` as `[f(x) for x in xs]`, and `filter_` likewise; empty for another call."""
     for node in reversed(_enclosing_nodes(tree, position)):
         match node:
             case ast.Call(
@@ -356,20 +358,20 @@ def to_comprehension(tree: ast.Module, position: Position) -> str:
 
 
 def encloses(outer: Position, inner: Position) -> bool:
-    """Whether code stands within other code of the same file."""
+    """Whether code is inside other code of the same file."""
     return (outer[0], outer[2]) <= (inner[0], inner[2]) and (outer[1], outer[3]) >= (inner[1], inner[3])
 
 
 class TryBlock(NamedTuple):
-    """The body of a `try` whose `except` takes whatever is raised, and goes on."""
+    """The body of a `try` whose `except` catches every exception and continues."""
 
     body: list[ast.stmt]
     functions: list[ast.AST]
-    """The functions in it, which may be called elsewhere."""
+    """The functions defined in it, which may be called elsewhere."""
 
 
 def swallowing_blocks(tree: ast.Module) -> list[TryBlock]:
-    """All of these in a file."""
+    """Returns all such blocks of a file."""
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Try | ast.TryStar) and any(map(_swallows, node.handlers)):
@@ -390,7 +392,7 @@ def _swallows(handler: ast.ExceptHandler) -> bool:
 
 
 def is_caught(tried: TryBlock, position: Position) -> bool:
-    """Whether a position is in it, within its own function."""
+    """Whether a position is in the block, within its own function."""
     line, end, first, last = position
     start, stop = tried.body[0], tried.body[-1]
     within = (start.lineno, start.col_offset) <= (line, first) and (stop.end_lineno or 0, stop.end_col_offset or 0) >= (
@@ -401,7 +403,7 @@ def is_caught(tried: TryBlock, position: Position) -> bool:
 
 
 def _rewrite_unpacking(statement: ast.Assign) -> str:
-    """`first, second = items` as `first, second = items[0], items[1]`, where the items have a name."""
+    """Rewrites `first, second = items` as `first, second = items[0], items[1]` if the items have a name."""
     match statement:
         case ast.Assign(targets=[ast.Tuple(elts=names) | ast.List(elts=names)], value=value):
             items = ast.unparse(value)

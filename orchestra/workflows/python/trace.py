@@ -1,4 +1,4 @@
-"""Workflows written as Python: the function that traces to a frozen graph."""
+"""Writes workflows as Python: the function that traces to a frozen graph."""
 
 from __future__ import annotations
 
@@ -60,19 +60,20 @@ DSL_NAMES = frozenset(dsl.__all__)
 _CHECK_WORDS = {name: name for name in ("quote", "support", "numbers", "recompute", "entailment")} | {
     "format": "format_"
 }
-"""Those that are words of their own, and what they are called."""
+"""The checks that are names of the DSL, with those names."""
 _OPTIONS = ("timeout", "retry", "fallback", "after")
 _AGENT_OPTIONS = (*_OPTIONS, "escalate", "tools")
 _TEXT_LITERAL = re.compile(r"""Literal\[(\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\s*,?)+\s*\]""")
-"""A type whose values are texts, all of them stated."""
+"""A type that is a list of literal texts."""
 _INDENT = "    "
 
 
 def to_python(graph: Graph) -> str:
-    """The source of a function that traces to this graph, up to the spelling of expressions (quotes, brackets, spaces).
+    """Returns the source of a function that traces to this graph, up to the spelling of expressions (quotes, brackets,
+    spaces).
 
-    Agents, tools and workflows are called by their names, and must be in scope where the function is defined.
-    Raises `InputError` W022 where a part of the graph has no words in Python.
+    Agents, tools and workflows are called by name and must be in scope where the function is defined.
+    Raises `InputError` W022 for a part of the graph that Python cannot express.
     """
     try:
         return _FunctionWriter(graph).source()
@@ -82,7 +83,7 @@ def to_python(graph: Graph) -> str:
 
 
 class _FunctionWriter:
-    """One workflow function."""
+    """Writes one workflow function."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -124,18 +125,18 @@ class _FunctionWriter:
         return [f"def {_variable(self.graph.name)}({', '.join(given)}) -> Any:"]
 
     def word(self, name: str) -> str:
-        """A word of the language; in full where a local name hides it."""
+        """Returns a name of the DSL, qualified if a local name hides it."""
         return f"orchestra.{name}" if name in self.locals else name
 
     def step(self, name: str) -> str:
-        """An agent, a tool or a workflow."""
+        """Returns the name of an agent, a tool or a workflow."""
         if not name.isidentifier() or keyword.iskeyword(name):
             raise NotExpressible(f"{name!r} is no name of a variable")
         return f"{name}_" if name in self.aliased else name
 
 
 def _without_unset(value: Any) -> Any:
-    """A budget or defaults as one types them: without what is not set."""
+    """Returns a budget or defaults without unset fields."""
     if not hasattr(value, "model_fields_set"):
         return value
 
@@ -148,7 +149,7 @@ def _without_unset(value: Any) -> Any:
 
 
 class _BodyWriter:
-    """The statements of one body. `outer` is how the nodes around it are called."""
+    """Writes the statements of one body. `outer` has the names of the enclosing nodes."""
 
     def __init__(
         self,
@@ -166,7 +167,7 @@ class _BodyWriter:
             self._register_name(name, node)
 
     def _register_name(self, name: str, node: AnyNode) -> None:
-        """How other nodes call this one."""
+        """Registers the expression by which other nodes read this one."""
         require, values = self.function.word("require"), self.function.word("values")
         missing = node.when is not None and not _is_per_element(node)
         withheld = "abstain" in node.otherwise or _is_per_element(node)
@@ -176,7 +177,10 @@ class _BodyWriter:
             self.names[name] = f"{require}({name})"
 
     def lines(self) -> list[str]:
-        """One statement for each node, after those that it reads; a body of several nodes is a function before it."""
+        """Returns one statement per node, each after those it reads. A body of several nodes becomes a function before
+        its
+        statement.
+        """
         order, cycle = topological_order(
             {name: node_references(node).all & self.nodes.keys() - {name} for name, node in self.nodes.items()}
         )
@@ -213,7 +217,7 @@ class _BodyWriter:
         return f"{self.function.word('map_')}({body}, {self.value(node.each)}{told})"
 
     def node_expression(self, name: str, node: AnyNode) -> tuple[list[str], str]:
-        """The expression that makes a node, and what must stand before it."""
+        """Returns the expression that makes a node, and the lines before it."""
         word = self.function.word
         match node:
             case AgentNode(agent=str() | AgentChoice() as step) | ToolNode(tool=step) | CallNode(call=str(step)):
@@ -248,7 +252,7 @@ class _BodyWriter:
                 raise NotExpressible(f"{name} is of a kind that Python has no word for")
 
     def step(self, step: str | AgentChoice) -> str:
-        """What is called: by its name, or one agent of several."""
+        """Returns the callee: a name, or a choice of agents."""
         if isinstance(step, str):
             return self.function.step(step)
         of = ", ".join(f"{label!r}: {self.function.step(name)}" for label, name in step.of.items())
@@ -256,7 +260,7 @@ class _BodyWriter:
         return f"{self.function.word('agent_by')}({self.value(step.by)}, {{{of}}}{rest})"
 
     def plan_arguments(self, node: PlanNode) -> list[str]:
-        """The arguments of a plan: its goal, its clauses, and the values that it may read."""
+        """Returns the arguments of a plan: its goal, its options and its values."""
         found = [self.value(node.plan), f"returns={'Any' if node.returns == ANYTHING else _python_type(node.returns)}"]
         for key in LIST_CLAUSES:
             if names := getattr(node, key):
@@ -282,7 +286,7 @@ class _BodyWriter:
         return [*found, f"with_={self.value(own)}"] if own else found
 
     def ask_arguments(self, node: AskNode) -> list[str]:
-        """The arguments of a question: its text, its options or the type of the answer, and its clauses."""
+        """Returns the arguments of a question: its text, its options or answer type, and its other options."""
         found = [self.value(node.ask)]
         if node.options:
             found.append(f"options={list(node.options)!r}")
@@ -293,7 +297,7 @@ class _BodyWriter:
         return found + [f"{key}={self.option(node, key)}" for key in _OPTIONS if getattr(node, key) not in (None, ())]
 
     def body_function(self, name: str, parameters: str, block: NodeBlock, bound: tuple[str, ...]) -> list[str]:
-        """A function for a body of several nodes."""
+        """Returns the function of a body of several nodes."""
         outer = {**self.names, **{f"{key}.values": text for key, text in self.lists.items()}}
         body = _BodyWriter(self.function, outer, block.nodes, bound)
         inside = [*body.lines(), f"return {body.optional_value(block.output)}"]
@@ -320,7 +324,7 @@ class _BodyWriter:
         return ", ".join(found)
 
     def check(self, text: str, *, among: bool) -> str:
-        """A check as Python writes it; in brackets where it is one of several and holds an `|`."""
+        """Returns a check as Python, in brackets if it is one of several and contains `|`."""
         try:
             rule = parse_check(text)
         except CheckSyntaxError:
@@ -351,17 +355,17 @@ class _BodyWriter:
                 return " | ".join(map(self.rule, parts))
 
     def arms(self, arms: tuple[Any, ...]) -> list[str]:
-        """Arms that may be missing by place, the sure last one by name."""
+        """Returns the arms that may be missing by position, and the certain last one by name."""
         texts = [self.optional_value(arm) for arm in arms]
         last = _sole_node(arms[-1])
         guarded = last is not None and self.names.get(last, last) != last
         return texts if guarded else [*texts[:-1], f"otherwise={texts[-1]}"]
 
     def optional_value(self, template: Any) -> str:
-        """A value where one that may be missing can stand: a node that may be by its bare name."""
+        """Returns a value in a place that accepts missing ones: such a node by its bare name."""
         only = _sole_node(template)
         if only is not None and self.lists.get(only) == f"{self.function.word('values')}({only})":
-            return self.value(template)  # what is left of a list is there
+            return self.value(template)  # the remaining elements of a list exist
         return only if only is not None and (only in self.names or only in self.nodes) else self.value(template)
 
     def value(self, template: Any) -> str:
@@ -384,14 +388,16 @@ class _BodyWriter:
             for part in parts
         ]
         if told and not any(sure for _, sure in told):
-            told[0] = told[0][0], False  # of two numbers a + is a sum
+            told[0] = told[0][0], False  # a + of two numbers is a sum
         return (
             " + ".join(f"{self.function.word('as_text')}({text})" if sure is False else text for text, sure in told)
             or "''"
         )
 
     def is_text(self, tree: CelTree) -> bool | None:
-        """Whether an expression gives a text; None where only tracing tells, which refuses a + of a text and another value."""
+        """Whether an expression is a text; None if only tracing can tell, which refuses a + of a text and another
+        value.
+        """
         match tree:
             case CelLiteral(value):
                 return isinstance(value, str)
@@ -424,17 +430,17 @@ def _variable(name: str) -> str:
 
 
 def _default(template: Any) -> str:
-    """The default of an input as Python writes it: without the escapes of the language."""
+    """Returns the default of an input as Python, without the escapes of the language."""
     return repr(compile_template(template, {}).evaluate({}))
 
 
 def _python_type(text: str) -> str:
-    """A type of the language in Python's words."""
+    """Returns a type of the language as Python."""
     return re.sub(r"('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")|\bnull\b", lambda match: match[1] or "None", text)
 
 
 def _refuse_options(node: Node, name: str) -> None:
-    """Refuses modifiers that only steps take in Python."""
+    """Refuses modifiers that only steps accept in Python."""
     for key in _OPTIONS:
         if getattr(node, key) not in (None, ()):
             raise NotExpressible(f"{name}: `{key}` stands on a node that calls no agent, tool or workflow")
@@ -445,13 +451,13 @@ def _is_per_element(node: Node) -> bool:
 
 
 def _sole_node(template: Any) -> str | None:
-    """The node whose value, or whose list, a template is."""
+    """Returns the node whose value, or whose list, a template is."""
     match = re.fullmatch(r"\$\{([a-z][a-z0-9_]*)(\.values)?\}", template) if isinstance(template, str) else None
     return match[1] if match else None
 
 
 def _all_names(nodes: Mapping[str, AnyNode]) -> list[str]:
-    """The names of all nodes and elements, at every depth."""
+    """Returns the names of all nodes and elements, at every depth."""
     found: list[str] = []
     for name, node in nodes.items():
         found += [name, *([node.as_] if node.as_ else [])]
@@ -461,7 +467,7 @@ def _all_names(nodes: Mapping[str, AnyNode]) -> list[str]:
 
 
 def _all_steps(nodes: Mapping[str, AnyNode]) -> list[str]:
-    """The names of all agents, tools and workflows, at every depth."""
+    """Returns the names of all agents, tools and workflows, at every depth."""
     found: list[str] = []
     for node in nodes.values():
         match node:

@@ -1,4 +1,4 @@
-"""The JSON Schema of workflow files, for editors: what may be written where, with what it means."""
+"""The JSON Schema of workflow files for editors: the allowed keys and values, with descriptions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from orchestra.workflows.model import NODE_KINDS, Graph
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 _LIST_KEYS = ("after", "checks", "otherwise", "agents", "tools", "workflows", "options", "hearsay")
-"""Keys of a node whose list may be written as its one element."""
+"""Keys of a node whose list may be written as its only element."""
 _DEPENDENT_KEYS = {
     "each": ["as"],
     "as": ["each"],
@@ -20,7 +20,7 @@ _DEPENDENT_KEYS = {
     "against": ["checks"],
     "score": ["checks"],
 }
-"""Keys of a node, and those that they mean nothing without."""
+"""Keys of a node, and the keys that they require."""
 
 _DESCRIPTIONS = {
     "schema": "The version of the language: `orchestra/v1`.",
@@ -96,19 +96,19 @@ _DESCRIPTIONS = {
     "steps": "Steps at most.",
     "width": "Steps that run side by side, at most.",
 }
-"""What a key means, as an editor shows it."""
+"""The descriptions of keys in an editor."""
 _CHOICE_DESCRIPTIONS = {
     "by": "What gives the label: a text, a choice of texts, or a bool.",
     "of": "The agents by label; true and false are written in quotes.",
     "otherwise": "The agent for all labels that are not listed.",
 }
-"""What keys mean inside a choice of agents."""
+"""The descriptions of keys in a choice of agents."""
 
 
 def workflow_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a workflow file as it is written, short forms included.
+    """Returns the JSON Schema (2020-12) of a workflow file, short forms included.
 
-    It knows keys, shapes and limits; types, names and references are the compiler's.
+    It covers keys, shapes and limits. Types, names and references are checked by the compiler.
     """
     model = Graph.model_json_schema(by_alias=True)
     parts: dict[str, Any] = {name: _record_schema(part) for name, part in model.pop("$defs").items()}
@@ -135,9 +135,9 @@ def _attempts_schema(retry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _node_schema(names: list[str], parts: dict[str, Any]) -> dict[str, Any]:
-    """A node: a mapping with exactly one of the keys that make a kind, which decides what else may stand in it.
+    """Returns the schema of a node: a mapping with exactly one key of a kind, which determines the other allowed keys.
 
-    The decision is written as conditions, not as a union: an editor then speaks of the one kind that is meant.
+    The decision is written as conditions instead of a union, so that an editor reports errors of that one kind.
     """
     by_kind = {next(kind for kind in NODE_KINDS if kind in parts[name]["required"]): name for name in names}
     return {
@@ -150,7 +150,9 @@ def _node_schema(names: list[str], parts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _record_schema(model: Mapping[str, Any]) -> dict[str, Any]:
-    """A record as editors want it: without null and without titles, short forms allowed, each key with what it means."""
+    """Returns the schema of a record for editors: without null and titles, with short forms and a description of each
+    key.
+    """
     found = {key: value for key, value in model.items() if key != "title"}
     found["properties"] = {key: _field_schema(key, given) for key, given in model["properties"].items()}
     return found

@@ -1,4 +1,4 @@
-"""Workflow files, read: YAML to the frozen graph, every fault with its place and what to write instead."""
+"""Reads workflow files: YAML to the frozen graph. Errors have their location and a hint."""
 
 from __future__ import annotations
 
@@ -10,20 +10,26 @@ from typing import Any
 
 import msgspec
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from orchestra.core.errors import InputError, InputErrors, SourceLocation
 from orchestra.core.suggestions import closest_match
 from orchestra.schema.strict_yaml import ValuePath, YamlDocument, load_yaml
 from orchestra.schema.validator import format_value
+from orchestra.workflows import model
 from orchestra.workflows import model as model_module
 from orchestra.workflows.model import NODE_KINDS, Graph
-from orchestra.workflows.yaml.errors import validation_errors
 
 MAX_NODES = 10_000
+
+
 MAX_EDGES = 100_000
-"""Of a workflow, those of its bodies included, at most (RELIABILITY, hostile input)."""
+"""Limits of a workflow, bodies included (RELIABILITY, hostile input)."""
+
+
 MAX_ERRORS = 50
-"""Faults of one workflow that are told at once, at most."""
+"""The maximum number of reported errors of one workflow."""
+
 
 _NODE_MODELS: Mapping[str, type[model_module.Node]] = {
     "agent": model_module.AgentNode,
@@ -35,29 +41,47 @@ _NODE_MODELS: Mapping[str, type[model_module.Node]] = {
     "verify": model_module.VerifyNode,
     "ask": model_module.AskNode,
 }
+
+
 _BODY_MODELS: Mapping[str, type[BaseModel]] = {"loop": model_module.LoopBlock, "call": model_module.NodeBlock}
+
+
 _LIST_KEYS = ("after", "checks", "otherwise", "agents", "tools", "workflows", "options", "hearsay")
-"""Keys whose value is a list; one element may stand by itself."""
+"""Keys whose value is a list. A single element may be written without brackets."""
+
+
 _PLAIN_KEYS = frozenset({"agent", "tool", "with", "when", "timeout"})
+
+
 _CALL_KEYS = frozenset({"agent", "tool", "with", "after", "when", "retry", "timeout"})
+
+
 _EMPTY_HINTS = {
     "fallback": "fallback: ${null} for null, or leave it out",
     "checks": "leave it out; then the checks of the agent's card apply",
 }
-"""Keys without a value, and what to write."""
+"""Hints for keys without a value."""
+
+
 _REQUIRED_KEYS = {
     "schema": "schema: orchestra/v1",
     "name": "name: my_workflow",
     "nodes": "nodes: {...}",
     "output": "output: ${node}",
 }
+
+
 _BODY_KEYS = {
     "at_most": "at_most: 5",
     "until": "until: ${condition}",
     "nodes": "nodes: {draft: {agent: NAME, with: {...}}}",
     "output": "output: ${draft}",
 }
+
+
 _CHOICE_KEYS = {"by": "by: ${intent.intent}", "of": "of: {label: AGENT}"}
+
+
 _FOREIGN_KEYS = {
     "needs": "references make edges; `after: [node]` orders without one",
     "depends_on": "references make edges; `after: [node]` orders without one",
@@ -73,30 +97,30 @@ _FOREIGN_KEYS = {
     "retries": "retry: 3",
     "default": "fallback: value",
 }
-"""What other languages call it, and what it is here."""
+"""Keys of other languages, with the key of this one."""
 
 
 @dataclass(frozen=True)
 class SourcePlaces:
-    """Where the parts of a workflow stand in its file."""
+    """The locations of the parts of a workflow in its file."""
 
     marked: YamlDocument
 
     def place_of(self, *path: str | int, key: bool = False) -> SourceLocation:
-        """The place of what is at a path such as `("nodes", "a", "with", "text")`, or of its nearest ancestor."""
+        """Returns the location of a path such as `("nodes", "a", "with", "text")`, or of its nearest ancestor."""
         return self.marked.location(path, key=key)
 
 
 @dataclass(frozen=True)
 class WorkflowSource:
-    """A workflow with the places of its parts."""
+    """A workflow with the locations of its parts."""
 
     graph: Graph
     places: SourcePlaces
 
 
 def read(text: str | bytes, file: str) -> WorkflowSource:
-    """The workflow of a file's text. Raises `InputError`, or `InputErrors` with its faults (L001 to L013, L100 to L106)."""
+    """Reads a workflow. Raises `InputError`, or `InputErrors` with all errors (L001 to L013, L100 to L106)."""
     marked = load_yaml(text, file)
     if not isinstance(marked.value, dict):
         raise InputError(
@@ -115,7 +139,7 @@ def read(text: str | bytes, file: str) -> WorkflowSource:
 
 
 def _is_valid_call(node: Any) -> bool:
-    """Whether a node has the keys of a node that calls something, and a value for each; other nodes are looked at key by key."""
+    """Whether a node is a complete call, each key with a value. Other nodes are checked key by key."""
     if not isinstance(node, dict) or ("tool" in node) == ("agent" in node) or None in node.values():
         return False
     return node.keys() <= _CALL_KEYS and not isinstance(node.get("agent"), dict)
@@ -130,7 +154,7 @@ def _merge_errors(errors: list[InputError]) -> InputError:
 
 
 class _ShapeChecker:
-    """Faults of keys: unknown, missing or empty ones, and nodes that are not of exactly one kind."""
+    """Checks keys: unknown, missing and empty ones, and nodes that do not have exactly one kind."""
 
     def __init__(self, marked: YamlDocument) -> None:
         self.marked = marked
@@ -270,7 +294,7 @@ class _ShapeChecker:
 
 
 def unknown_key_hint(key: str, known: list[str]) -> str:
-    """The hint for a key that is not there."""
+    """Returns the hint for an unknown key."""
     near = closest_match(key, known)
     other = _FOREIGN_KEYS.get(key, "")
     if near and (not other or other.split(":")[0] not in known):
@@ -279,7 +303,7 @@ def unknown_key_hint(key: str, known: list[str]) -> str:
 
 
 def model_keys(model: type[BaseModel]) -> list[str]:
-    """The keys of a model as they are written in a file."""
+    """Returns the keys of a model as they are written in a file."""
     return [info.alias or name for name, info in model.model_fields.items()]
 
 
@@ -289,7 +313,7 @@ def _known_keys(model: type[BaseModel]) -> frozenset[str]:
 
 
 def _expand(document: dict[str, Any]) -> dict[str, Any]:
-    """The document with its short forms written out."""
+    """Returns the document with its short forms expanded."""
     found = dict(document)
     if isinstance(inputs := found.get("input"), dict):
         found["input"] = {name: _expand_input(given) for name, given in inputs.items()}
@@ -323,3 +347,161 @@ def _expand_node(node: Any) -> Any:
         if isinstance(body, dict) and isinstance(body.get("nodes"), dict):
             found[kind] = {**body, "nodes": {name: _expand_node(inner) for name, inner in body["nodes"].items()}}
     return found
+
+
+_EXPECTED_BY_KIND = {
+    "string_type": "a text",
+    "int_type": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "dict_type": "a mapping",
+    "mapping_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "tuple_type": "a list",
+    "finite_number": "a finite number",
+    "greater_than": "greater than {gt:,.10g}",
+    "greater_than_equal": "at least {ge:,.10g}",
+    "less_than": "less than {lt:,.10g}",
+    "less_than_equal": "at most {le:,.10g}",
+}
+"""The expected values, by the kind of pydantic's error."""
+
+
+_EXPECTED_BY_KEY = {
+    "score": "`combined`, or left out",
+    "at_least": "`all`, or a number from 1 to 10,000",
+    "accept": "`certified`, or a score in [0, 1]",
+    "agent": "the name of an agent, or a choice with `by` and `of`",
+    "call": "the name of a workflow, or a block with `nodes` and `output`",
+    "when": "a text with a reference",
+    "escalate": "a text with a reference",
+    "each": "a text with a reference",
+    "until": "a text with a reference",
+}
+"""The expected values, by key."""
+
+
+_EXAMPLES = {
+    "retry": "retry: 3, or retry: {attempts: 3, wait: [0.5, 8], within: 60}; at most 10 attempts",
+    "attempts": "at most 10 attempts",
+    "wait": "wait: [0.5, 8], in seconds, each at most 3,600",
+    "timeout": "timeout: 30, in seconds, at most 86,400; of an `ask` node 31,622,400, which are 366 days",
+    "otherwise": "otherwise: [retry, escalate, ask, abstain]",
+    "score": "score: combined",
+    "accept": "accept: 0.5",
+    "limit": "limit: 100, at most 10,000",
+    "concurrency": "concurrency: 8",
+    "at_least": "at_least: all, or at_least: 3",
+    "at_most": "at_most: 5, at most 100",
+    "budget": "budget: {tokens: 20000, seconds: 60}",
+    "tokens": "budget: {tokens: 20000}",
+    "seconds": "budget: {seconds: 60}, at most 86,400",
+    "calls": "budget: {calls: 100}",
+    "money": "budget: {money: 0.5}",
+    "check_tokens": "budget: {check_tokens: 2000}",
+    "label": "label: public, internal or restricted",
+    "when": "when: ${condition}",
+    "escalate": "escalate: ${condition}",
+    "until": "until: ${condition}",
+    "each": "each: ${list}",
+    "with": 'with: {question: "${input.question}"}',
+    "agent": "agent: reader, or agent: {by: ${label}, of: {label: reader}, otherwise: writer}",
+    "call": "call: my_workflow",
+    "first_of": 'first_of: ["${a}", "${b}", nothing found]',
+    "after": "after: [node]",
+    "checks": "checks: [quote]",
+    "input": "input: {question: str}",
+    "types": "types: {Invoice: {number: str, total: float}}",
+}
+
+
+_NESTED_MODELS: dict[str, type[BaseModel]] = {
+    "budget": model.Budget,
+    "retry": model.Retry,
+    "limits": model.PlanLimits,
+    "defaults": model.Defaults,
+}
+
+
+def validation_errors(error: ValidationError, marked: YamlDocument) -> Iterator[InputError]:
+    """Converts pydantic's errors, in their order."""
+    for entry in error.errors(include_url=False, include_context=True):
+        path, name_fault = _key_path(entry["loc"], marked.value)
+        # A call is a name or a block, and pydantic reports an error for each of the two.
+        if path[-1:] == ("call",) and entry["type"] == "string_type" and isinstance(entry["input"], dict):
+            continue
+        yield _to_input_error(entry, path, name_fault, marked)
+
+
+def _to_input_error(entry: ErrorDetails, path: ValuePath, name_fault: bool, marked: YamlDocument) -> InputError:
+    kind, given = str(entry["type"]), entry["input"]
+    last = next((step for step in reversed(path) if isinstance(step, str)), "")
+    said = _describe_path(path)
+    place = marked.location(path, key=name_fault)
+    if name_fault or (kind in ("string_pattern_mismatch", "string_too_long") and last in ("name", "as", "after")):
+        named = path[-1] if name_fault else given
+        hint = "names match [a-z][a-z0-9_]*, at most 64 characters"
+        return InputError("L105", f"{format_value(named)} is not a name", location=place, hint=hint)
+    if kind == "extra_forbidden":
+        known = (
+            [info.alias or name for name, info in _NESTED_MODELS[str(path[-2])].model_fields.items()]
+            if str(path[-2]) in _NESTED_MODELS
+            else []
+        )
+        near = closest_match(str(last), known)
+        hint = f"did you mean {near!r}?" if near else f"keys here: {', '.join(known)}"
+        return InputError(
+            "L101", f"`{path[-2]}`: there is no key {last!r}", location=marked.location(path, key=True), hint=hint
+        )
+    hint = _EXAMPLES.get(last, "")
+    if kind == "too_short":
+        return InputError("L103", f"{said} must not be empty", location=place, hint=hint)
+    if kind in ("missing", "too_long") and last == "wait":
+        return InputError("L103", f"{said} must be two numbers", location=place, hint=hint)
+    context = entry.get("ctx", {})
+    bound = kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
+    if kind == "literal_error":
+        form = str(context.get("expected", "")).replace("'", "")
+    else:
+        form = (
+            _EXPECTED_BY_KIND[kind].format(**context)
+            if kind in _EXPECTED_BY_KIND
+            else str(entry["msg"]).removeprefix("Input should be ")
+        )
+    form = _EXPECTED_BY_KEY.get(last, form) if not bound or last in ("accept", "at_least") else form
+    return InputError("L103", f"{said} must be {form}, got {_describe_value(given)}", location=place, hint=hint)
+
+
+def _describe_value(value: Any) -> str:
+    return "a mapping" if isinstance(value, dict) else "a list" if isinstance(value, list) else format_value(value)
+
+
+def _describe_path(path: ValuePath) -> str:
+    """Describes a path in words: the node and the key."""
+    names = [str(path[number + 1]) for number, step in enumerate(path[:-1]) if step == "nodes"]
+    if path[:1] != ("nodes",) or not names or len(path) < 3:
+        return f"`{'.'.join(str(step) for step in path)}`" if path else "the workflow"
+    at = max(number for number, step in enumerate(path[:-1]) if step == "nodes") + 2
+    rest = ".".join(str(step) for step in path[at:])
+    return f"`{rest}` of the node {names[-1]!r}" if rest else f"the node {names[-1]!r}"
+
+
+def _key_path(location: tuple[Any, ...], here: Any) -> tuple[ValuePath, bool]:
+    """Returns the keys of a location without pydantic's tags, and whether the error is in the last key itself."""
+    path: list[str | int] = []
+    tagged = False
+    for step in location:
+        if not tagged and step in NODE_KINDS and path[-2:-1] == ["nodes"]:
+            tagged = True
+            continue
+        tagged = False
+        if step == "[key]":
+            return tuple(path), True
+        if (isinstance(here, dict) and step in here) or (
+            isinstance(here, list) and isinstance(step, int) and step < len(here)
+        ):
+            path.append(step)
+            here = here[step]
+    return tuple(path), False

@@ -1,7 +1,8 @@
-"""Workflows, written: the canonical YAML of a frozen graph, which the reader reads back to an equal one.
+"""Writes a frozen graph as canonical YAML, which the reader reads back to an equal graph.
 
-Keys stand in one order, short mappings and lists in one line; what has its default is left out. Texts are quoted wherever
-YAML 1.1, YAML 1.2 or our own stricter reader could take them for something else.
+Keys have a fixed order. Short mappings and lists are written in one line, and defaults are omitted. Texts are quoted if
+YAML 1.1,
+YAML 1.2 or the stricter reader of this package could read them as something else.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from orchestra.workflows.model import (
 )
 
 MAX_WIDTH = 110
-"""Columns within which a mapping or a list stands in one line."""
+"""The maximum width of a mapping or list in one line, in columns."""
 
 _KEY_ORDER = (
     *(*NODE_KINDS, "with", "escalate", "when", "each", "as", "limit", "concurrency", "at_least", "after"),
@@ -37,33 +38,37 @@ _KEY_ORDER = (
     *("each_part", "hearsay", "anyway", "shortlist"),
     *("checks", "against", "score", "accept", "otherwise", "retry", "timeout", "fallback"),
 )
-"""The keys of a node, as they are written."""
+"""The keys of a node in their order."""
 
 _AMBIGUOUS_WORDS = frozenset({"null", "true", "false", "<<", "="})
-"""Plain texts, in lower case, that are not texts in YAML 1.2, or that tools take for something else."""
+"""Lower-case words that YAML 1.2 or other tools do not read as texts."""
 _RESERVED_STARTS = frozenset("0123456789+-.~?:,[]{}#&*!|>'\"%@` ")
-"""What no plain text begins with: indicators, and the beginnings of numbers and dates in any version of YAML."""
+"""Characters that no plain text starts with: indicators, and the first characters of numbers and dates in any version
+of
+YAML.
+"""
 _FLOW_SIGNS = re.compile(r"[,\[\]{}:?]")
 _MAX_KEY_LENGTH = 1000
-"""Characters of a key that YAML still finds without `?` before it: 1,024, less its quotes."""
+"""The maximum length of a key without `?` in YAML: 1,024 characters, less the quotes."""
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
 class _BlockMapping(dict[str, Any]):
-    """A mapping that never stands in one line."""
+    """A mapping that is never written in one line."""
 
 
 def write(graph: Graph) -> str:
-    """The YAML of a workflow: `read(write(graph), file).graph == graph`.
+    """Returns the YAML of a workflow: `read(write(graph), file).graph == graph`.
 
-    Raises `InputError` L013 for a number that is not finite. A text with control characters, or data beyond the limits of
-    the language, is written all the same, and the reader refuses it.
+    Raises `InputError` L013 for a number that is not finite. Texts with control characters and data beyond the
+    language's limits are
+    written anyway; the reader refuses them.
     """
     return "".join(f"{line}\n" for line in _block(_document(graph), 0))
 
 
 def _document(graph: Graph) -> _BlockMapping:
-    """The data of the file, in order and in short forms."""
+    """Returns the data of the file, in order and in short forms."""
     return _BlockMapping(
         schema=graph.schema_,
         name=graph.name,
@@ -81,7 +86,7 @@ def _document(graph: Graph) -> _BlockMapping:
 
 
 def _non_empty(**given: Any) -> dict[str, Any]:
-    """What is neither null nor empty."""
+    """Returns the entries that are neither null nor empty."""
     return {key: value for key, value in given.items() if value is not None and value not in ("", (), {})}
 
 
@@ -105,7 +110,7 @@ def _set_fields(given: Budget | Defaults | PlanLimits) -> dict[str, Any]:
 
 
 def _compact_number(value: Any) -> Any:
-    """A number of seconds or a score as one writes it: 60, not 60.0."""
+    """Shortens a number of seconds or a score: 60, not 60.0."""
     return int(value) if isinstance(value, float) and value.is_integer() and value < 1e15 else value
 
 
@@ -150,7 +155,7 @@ def _modifier(key: str, value: Any) -> Any:
 
 
 def _block(value: Mapping[str, Any] | list[Any] | tuple[Any, ...], indent: int) -> Iterator[str]:
-    """The lines of a mapping or a list that is not empty."""
+    """Returns the lines of a mapping or list that is not empty."""
     pad = " " * indent
     if isinstance(value, Mapping):
         for key, entry in value.items():
@@ -175,7 +180,7 @@ def _block(value: Mapping[str, Any] | list[Any] | tuple[Any, ...], indent: int) 
 
 
 def _inline(value: Any, column: int) -> str | None:
-    """The value in one line that begins at a column; None where it does not fit in it. A scalar always fits."""
+    """Returns the value in one line from a column on; None if it does not fit. A scalar always fits."""
     if not isinstance(value, Mapping | list | tuple):
         return _scalar(value, flow=False)
     if isinstance(value, _BlockMapping) and value:
@@ -185,7 +190,7 @@ def _inline(value: Any, column: int) -> str | None:
 
 
 def _flow(value: Any) -> str | None:
-    """The value as flow style has it; None where a key is too long for it."""
+    """Returns the value in flow style; None if a key is too long for it."""
     if isinstance(value, Mapping):
         parts = []
         for key, entry in value.items():
@@ -218,7 +223,7 @@ def _scalar(value: Any, *, flow: bool) -> str:
 
 
 def _text(text: str, *, flow: bool) -> str:
-    """A text as a plain scalar where that is certain, else in the quotes that need the fewest escapes."""
+    """Returns a text as a plain scalar if that is unambiguous, else with the quotes that need the fewest escapes."""
     if _is_plain(text, flow):
         return text
     if text.isprintable() and ('"' in text or "\\" in text) and "'" not in text:

@@ -12,9 +12,9 @@ from pydantic import BaseModel
 from orchestra.core.errors import InputError, InputErrors, OrchestraError, SourceLocation
 from orchestra.schema.builtin_models import Answer, Quote
 from orchestra.schema.types import Schema, format_type, map_result_type, nullable, schema_of
+from orchestra.workflows.expressions.condition_analysis import static_truth
 from orchestra.workflows.expressions.evaluation import Comprehension, PathExpression
 from orchestra.workflows.expressions.templates import compile_template
-from orchestra.workflows.expressions.three_valued import static_truth
 from tests.unsafe_reference import assert_cost, cpu_seconds
 
 

@@ -1,17 +1,19 @@
-"""Mapping: what happens for each element of a list that is not known yet."""
+"""`map_`, `filter_`, `values` and `loop`: bodies that run for each element of a list, or until a condition holds."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Literal, TypeVar, cast, overload
+from typing import Any, Literal, cast, overload
 
-from orchestra.schema.types import Schema, element_type
+from typing_extensions import TypeVar
+
+from orchestra.schema.types import Schema, element_type, nullable
 from orchestra.workflows.expressions.type_checker import value_kinds
-from orchestra.workflows.model import CallNode, NodeBlock
+from orchestra.workflows.model import CallNode, LoopBlock, LoopNode, NodeBlock
 from orchestra.workflows.python import errors
-from orchestra.workflows.python.conditions import require_boolean
+from orchestra.workflows.python.conditions import nodes_read_by, presence_of, require_boolean
 from orchestra.workflows.python.pending import (
     ATOM_PRECEDENCE,
     UNKNOWN_TYPE,
@@ -20,6 +22,7 @@ from orchestra.workflows.python.pending import (
     display_text,
     infer_type,
     node_value,
+    type_mismatch,
 )
 from orchestra.workflows.python.placeholders import (
     Maybe,
@@ -45,6 +48,8 @@ from orchestra.workflows.python.scopes import (
 )
 
 T = TypeVar("T")
+
+
 U = TypeVar("U")
 
 
@@ -57,14 +62,25 @@ def map_(
     concurrency: int | None = None,
     at_least: int | Literal["all"] | None = None,
 ) -> list[U]:
-    """What a body gives for each element, in parallel, in the same order.
+    """Returns what a body gives for each element. Elements run in parallel; the order is kept.
 
-    A body with one call is a node under `each`; with several, a block of nodes; with none, an expression. An element that
-    fails is left out (`Result.left_out` has it). Where elements may be withheld or skipped, the result is a `list[Maybe[U]]`,
-    and `values` gives the list of those that are there. `limit` is the number of elements at most (10,000 at most),
-    `concurrency` how many run at once. `at_least="all"`, or a number, is how many must have a value: as soon as that cannot be met the
-    list fails (E034), and what still runs of it is cancelled.
-    Raises `InputError` (W-codes) for mistakes.
+    A body with one call is a node under `each`; with several calls a block; without calls an expression. A failed
+    element is left out
+    (`Result.left_out` lists it). If elements may be withheld or skipped, the result is a `list[Maybe[U]]`, and `values`
+    returns
+    the elements that exist.
+
+    Args:
+        body: The function of one element.
+        items: The list.
+        limit: The maximum number of elements, at most 10,000.
+        concurrency: How many elements run at once.
+        at_least: `"all"`, or the number of elements that must have a value. Once that is impossible the list fails
+        (E034), and its
+            running elements are cancelled.
+
+    Raises:
+        InputError: W-codes for errors in the body.
     """
     scope, given = require_scope("map_"), _require_list("map_", items)
     for word, number in (
@@ -131,7 +147,7 @@ def _require_list(word: str, items: Any) -> PendingExpression:
 
 
 def _trace_body(body: Callable[..., Any], given: PendingExpression, scope: TraceScope) -> tuple[str, TraceScope, Any]:
-    """The name of the element, the scope of the body, and what it gave."""
+    """Returns the name of the element, the scope of the body, and its result."""
     parameters = [*inspect.signature(body).parameters.values()]
     required = [
         one
@@ -158,7 +174,7 @@ def _source_file(body: Any) -> str:
 
 
 def _map_expression(given: PendingExpression, made: PendingExpression, name: str) -> PendingExpression:
-    """A body without nodes: `items.map(item, ...)`."""
+    """Returns the expression of a body without nodes: `items.map(item, ...)`."""
     outer = frozenset(read for read in made.reads if read.name != name)
     inner = replace(made, reads=outer, scope=given.scope, node=None)
     cel = f"{given.bracketed(ATOM_PRECEDENCE)}.map({name}, {made.cel})"
@@ -168,7 +184,7 @@ def _map_expression(given: PendingExpression, made: PendingExpression, name: str
 def _add_each_node(
     scope: TraceScope, inner: TraceScope, expression: PendingExpression, text: Any, schema: Schema, each: dict[str, Any]
 ) -> TracedNode:
-    """The node that runs a body for each element: the body's only node, or a block of its nodes."""
+    """Adds the node that runs a body for each element: the body's only node, or a block."""
     only = inner.nodes[0]
     if len(inner.nodes) > 1 or expression.cel != only.name or not _can_inline(scope, only, each["as_"]):
         block = NodeBlock(nodes={draft.name: draft.freeze() for draft in inner.nodes}, output=text)
@@ -184,13 +200,17 @@ def _add_each_node(
 
 
 def _can_inline(scope: TraceScope, only: TracedNode, element: str) -> bool:
-    """Whether a node keeps its meaning outside of its body: a condition that reads no element is asked once under `each`."""
+    """Whether a node has the same meaning outside of its body. A condition that does not read the element is evaluated
+    once under `each`.
+    """
     own = only.guards[len(only.guards) - only.own_guard_count :]
     return not own or (not scope.guards and all(any(read.name == element for read in guard.reads) for guard in own))
 
 
 def filter_(test: Callable[[T], bool], items: Sequence[T], /) -> list[T]:
-    """The elements for which a condition holds. Its body calls nothing. Raises `InputError` (W-codes) for mistakes."""
+    """Returns the elements for which a condition holds. The condition calls nothing. Raises `InputError` (W-codes) for
+    errors.
+    """
     scope, given = require_scope("filter_"), _require_list("filter_", items)
     name, inner, result = _trace_body(test, given, scope)
     if inner.nodes:
@@ -212,13 +232,103 @@ def filter_(test: Callable[[T], bool], items: Sequence[T], /) -> list[T]:
 
 @overload
 def values(items: Sequence[Maybe[T]], /) -> list[T]: ...
+
+
 @overload
 def values(items: Sequence[T], /) -> list[T]: ...
+
+
 def values(items: Any, /) -> Any:
-    """Of a list whose elements may be missing, those that are there, in the same order."""
+    """Returns the elements that exist, in the same order, of a list whose elements may be missing."""
     if type(items) is Maybe and items._is_list:
         return rename_to_variable(items._expression)
     if type(items) is not Placeholder and contains_placeholder(items):
         one = f"require({display_text(items._expression)})" if type(items) is Maybe else "first_of(a, b, otherwise=...)"
         raise trace_error("W016", "values() takes the list that map_ gave", hint=f"{one} for single values")
     return items
+
+
+@overload
+def loop(body: Callable[[T | None], T], /, *, at_most: int, until: Callable[[T], bool]) -> T: ...
+
+
+@overload
+def loop(body: Callable[[T | None, int], T], /, *, at_most: int, until: Callable[[T], bool]) -> T: ...
+
+
+def loop(body: Any = None, /, *, at_most: Any = None, until: Any = None) -> Any:
+    """Repeats a body and returns the value of the last turn. The body gets the previous value (None at first) and
+    optionally the turn number.
+
+    `until` is evaluated after every turn. After `at_most` turns (100 at most) the loop ends. Raises `InputError`
+    (W-codes) for errors.
+    """
+    scope = require_scope("loop")
+    if not callable(body) or not callable(until) or at_most is None:
+        lacks = "a body" if not callable(body) else "`at_most`" if at_most is None else "a function as `until`"
+        hint = "loop(lambda previous: ..., at_most=5, until=lambda value: ...)"
+        raise trace_error("W016", f"loop() needs {lacks}", hint=hint)
+    if type(at_most) is not int or not 1 <= at_most <= 100:
+        raise trace_error("W016", f"at_most={at_most!r} is no number of turns", hint="at_most=5, from 1 to 100")
+    parameters = [*inspect.signature(body).parameters.values()]
+    if not 1 <= len(parameters) <= 2:
+        hint = "lambda previous: ..., or lambda previous, turn: ..."
+        raise trace_error(
+            "W016", f"the body takes the last turn's value, and this one takes {len(parameters)} arguments", hint=hint
+        )
+    trial = _LoopTrace(scope, body, until, len(parameters), UNKNOWN_TYPE)
+    if "x-unknown" in trial.schema:
+        hint = "give the body a first value: or_else(previous, ...)"
+        raise trace_error(
+            "W016", "the type of what the loop gives cannot be found: it is made of the turn before alone", hint=hint
+        )
+    turn = _LoopTrace(scope, body, until, len(parameters), nullable(trial.schema))
+    if reason := type_mismatch(turn.schema, trial.schema):
+        message = (
+            f"the loop's body gives {python_type(trial.schema)} at first, and then {python_type(turn.schema)}: {reason}"
+        )
+        raise trace_error("W011", message)
+    nodes = {draft.name: draft.freeze() for draft in turn.inner.nodes}
+    if not nodes:
+        raise trace_error(
+            "W016",
+            "the loop's body calls nothing, so every turn would be the same",
+            hint="call an agent or a tool in it",
+        )
+    made = LoopBlock(nodes=nodes, output=turn.output, at_most=at_most, until=turn.until)
+    draft = scope.add_node(LoopNode, "loop", turn.schema, loop=made)
+    draft.effect, draft.body_nodes = body_effect(turn.inner), turn.inner.nodes
+    draft.presence = presence_of(nodes_read_by(turn.output, turn.inner), turn.inner.active_guards)
+    return Placeholder(node_value(draft, scope))
+
+
+class _LoopTrace:
+    """One trace of a loop's body."""
+
+    def __init__(
+        self, scope: TraceScope, body: Callable[..., Any], until: Callable[..., Any], count: int, previous: Schema
+    ) -> None:
+        self.scope = scope
+        code = getattr(body, "__code__", None)
+        unknown = "x-unknown" in previous or scope.is_type_discovery
+        self.inner = TraceScope(parent=scope, file=code.co_filename if code else scope.file, is_type_discovery=unknown)
+        given = [("previous", previous), ("turn", {"type": "integer"})][:count]
+        with enter_scope(self.inner):
+            words = [
+                Placeholder(
+                    PendingExpression(name, ATOM_PRECEDENCE, schema, self.inner, frozenset({Variable(name, schema)}))
+                )
+                for name, schema in given
+            ]
+            result = trace(body, *words)
+            if type(result) is Maybe:
+                raise missing_error(result)
+            self.output, self.schema = template_with_type(result)
+            condition = trace(until, result)
+            if not contains_placeholder(condition):
+                raise trace_error(
+                    "W015",
+                    f"the loop's condition is known now: {condition!r}",
+                    hint="until=lambda draft: draft.score > 0.8",
+                )
+            self.until = f"${{{require_boolean(lift(condition), 'until').cel}}}"
