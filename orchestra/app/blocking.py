@@ -74,9 +74,8 @@ class BlockingOrchestra:
         finally:
             if not self.inner.has_key:
                 run.cancel()
-            if (
-                _loop_error(self._loop) is None
-            ):  # else it was left when all was closed, or by the collector of the loop's own thread
+            # Otherwise the loop is closed, or this runs on the loop's own thread.
+            if _loop_error(self._loop) is None:
                 self._wait(coming.aclose())
 
     def find(self, name: str, /) -> Step[..., Any]:
@@ -127,9 +126,8 @@ def _run_on_loop(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) 
     try:
         return future.result()
     except KeyboardInterrupt:
-        loop.call_soon_threadsafe(
-            _cancel_task, loop, work
-        )  # future.cancel() would not say when the coroutine has ended
+        # `future.cancel()` does not wait until the coroutine has ended.
+        loop.call_soon_threadsafe(_cancel_task, loop, work)
         wait((future,))
         raise
 

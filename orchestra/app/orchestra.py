@@ -337,9 +337,8 @@ class Orchestra:
         except OrchestraError as error:
             if error.code != RUN_ENDED:
                 raise
-            return Execution(
-                run, self.journal, await self._read_events(run)
-            )  # another process brought it to its end meanwhile
+            # Another process finished the run in the meantime.
+            return Execution(run, self.journal, await self._read_events(run))
 
     async def _fork_workers(self, started: RunStarted, program: Program) -> Workers:
         """The workers of a fork: they know what its parent was answered."""
@@ -574,9 +573,8 @@ class Orchestra:
         stands = await check_answer.run_off_loop(self._engine.clock, start, situation)
         while isinstance(stands, ChecksPending):
             self._affinity.check()
-            alone = dataclasses.replace(
-                self._options, idempotency_key="", live=False, accept=None
-            )  # a key, and a score, are for one run
+            # The key and the acceptance apply to one run only.
+            alone = dataclasses.replace(self._options, idempotency_key="", live=False, accept=None)
             view = Orchestra(self._project, self._engine, self._workers, self._affinity, alone)
             asked = [(one, view.options(sample=one.sample or None).run) for one in stands.questions]
             heard = [check_answer.ask_judge(run, self._project, one, own, self.label) for one, run in asked]

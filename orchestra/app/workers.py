@@ -205,9 +205,8 @@ class ProjectWorkers:
         except InputError:
             return
         for model in (*models, *(fleet.config.tiers if program.may_escalate else ())):
-            if any(
-                name in fleet.config.local_servers for name in fleet.config.servers_for(model)
-            ):  # for endpoints the call itself waits
+            # For endpoints the call itself waits.
+            if any(name in fleet.config.local_servers for name in fleet.config.servers_for(model)):
                 with contextlib.suppress(FleetError):
                     await fleet.wait_until_ready([model])
 

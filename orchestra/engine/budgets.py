@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, TypeVar
+from typing import Generic, TypeVar
 
 from orchestra.workflows.model import Budget
 
-if TYPE_CHECKING:
-    from orchestra.engine.state import WorkItem
-
 N = TypeVar("N", int, float)
+T = TypeVar("T")
 
 
-class BudgetAccount:
+class BudgetAccount(Generic[T]):
     """The tokens, calls and money of one budget: spent, and reserved for calls that are under way."""
 
     __slots__ = (
@@ -28,9 +26,9 @@ class BudgetAccount:
         "tokens",
     )
 
-    def __init__(self, budget: Budget, outer: BudgetAccount | None) -> None:
+    def __init__(self, budget: Budget, outer: BudgetAccount[T] | None) -> None:
         self.budget = budget
-        self.ancestors: tuple[BudgetAccount, ...] = (self,) if outer is None else (self, *outer.ancestors)
+        self.ancestors: tuple[BudgetAccount[T], ...] = (self,) if outer is None else (self, *outer.ancestors)
         """This account and those around it: a charge goes to all of them."""
         self.tokens = self.calls = 0
         self.money = 0.0
@@ -38,7 +36,7 @@ class BudgetAccount:
         """Tokens that are reserved, and calls that are under way."""
         self.reserved_money = 0.0
         """Money that is reserved."""
-        self.queue: deque[WorkItem] = deque()
+        self.queue: deque[T] = deque()
         """Units that wait for room, the first first."""
 
     def reserve(self, tokens: int, money: float = 0.0) -> None:
@@ -53,9 +51,8 @@ class BudgetAccount:
         for account in self.ancestors:
             account.reserved_tokens -= tokens
             account.pending_calls -= 1
-            account.reserved_money = (
-                account.reserved_money - money if account.pending_calls else 0.0
-            )  # sums of fractions do not come back to nothing
+            # Floating-point sums do not return to exactly zero.
+            account.reserved_money = account.reserved_money - money if account.pending_calls else 0.0
 
     def spend(self, tokens: int, calls: int, money: float = 0.0) -> None:
         """What a call has cost."""

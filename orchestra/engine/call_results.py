@@ -13,7 +13,7 @@ from orchestra.engine.proposals import Invoke
 from orchestra.schema.strict_json import digest
 
 if TYPE_CHECKING:
-    from orchestra.engine.driver import Driver
+    from orchestra.engine.run_context import RunContext
     from orchestra.engine.streaming import CallText, TextStream
 
 
@@ -45,7 +45,7 @@ def self_cancelled_error(call: CallRequest) -> CallError:
     return CallError(code="E007", reason=f"the worker of {call.name} cancelled its own call", hint=hint, retryable=True)
 
 
-def attempt_started(driver: Driver, invoke: Invoke) -> AttemptStarted:
+def attempt_started(driver: RunContext, invoke: Invoke) -> AttemptStarted:
     """The fact that a call went out."""
     call = invoke.call
     return AttemptStarted(
@@ -61,7 +61,7 @@ def attempt_started(driver: Driver, invoke: Invoke) -> AttemptStarted:
 
 
 def attempt_finished(
-    driver: Driver, invoke: Invoke, reply: CallResult | CallError, began: float, memo: str
+    driver: RunContext, invoke: Invoke, reply: CallResult | CallError, began: float, memo: str
 ) -> AttemptFinished:
     """The fact that a call came back. A value that is not of the node's type is refused here."""
     unit, call, used = invoke.unit, invoke.call, reply.usage
@@ -91,9 +91,8 @@ def attempt_finished(
             final=True,
         )
     contract = unit.node.contract
-    outbox = (
-        contract is not None and contract.effect == "transactional" and not reply.reused_from
-    )  # else it is in the outbox
+    # A reused answer already has its outbox message.
+    outbox = contract is not None and contract.effect == "transactional" and not reply.reused_from
     return AttemptFinished(
         seq=seq,
         at=at,
@@ -122,7 +121,7 @@ def _wrong_type_error(reply: CallResult, reason: str) -> CallError:
     return CallError(code="E009", reason=reason, hint=hint, server=server, model=model, sent=sent, received=received)
 
 
-def _attempt_failed(driver: Driver, call: CallRequest, reply: CallError, used: Usage, name: str) -> AttemptFinished:
+def _attempt_failed(driver: RunContext, call: CallRequest, reply: CallError, used: Usage, name: str) -> AttemptFinished:
     return AttemptFinished(
         **driver.stamp(),
         node=call.node,
@@ -148,7 +147,7 @@ def confidence_key(memo: str) -> str:
 
 
 def attempt_recalled(
-    driver: Driver, invoke: Invoke, memo: str, run: str, value: Any, confidence: float | None
+    driver: RunContext, invoke: Invoke, memo: str, run: str, value: Any, confidence: float | None
 ) -> AttemptFinished:
     """An answer that another run was given to the very same call, and how sure its worker was of it."""
     call = invoke.call

@@ -15,12 +15,12 @@ from orchestra.engine.proposals import RunChecks
 from orchestra.engine.state import Phase
 
 if TYPE_CHECKING:
-    from orchestra.engine.driver import Driver
+    from orchestra.engine.run_context import RunContext
     from orchestra.verification.acceptance import VerificationResult
     from orchestra.verification.session import ChecksPending
 
 
-def run_checks(driver: Driver, proposal: RunChecks) -> Coroutine[Any, Any, None] | None:
+def run_checks(driver: RunContext, proposal: RunChecks) -> Coroutine[Any, Any, None] | None:
     """The checks speak, or have questions first; under a budget for checks these wait until it is known who gets some of it.
 
     What reads a great deal is given back, to be done in a task: beside the loop, so that other runs go on.
@@ -34,7 +34,7 @@ def run_checks(driver: Driver, proposal: RunChecks) -> Coroutine[Any, Any, None]
     return None
 
 
-async def _run_in_background(driver: Driver, proposal: RunChecks) -> None:
+async def _run_in_background(driver: RunContext, proposal: RunChecks) -> None:
     """A run that ends, or a time that is up meanwhile, does not wait for what the checks say."""
     unit = proposal.unit
     found = await driver.clock.run_in_thread(partial(evaluate_checks, proposal))
@@ -43,7 +43,7 @@ async def _run_in_background(driver: Driver, proposal: RunChecks) -> None:
         driver.dispatch()
 
 
-def _handle_result(driver: Driver, proposal: RunChecks, found: ChecksPending | VerificationResult) -> None:
+def _handle_result(driver: RunContext, proposal: RunChecks, found: ChecksPending | VerificationResult) -> None:
     from orchestra.verification.session import ChecksPending
 
     match found:
@@ -60,7 +60,7 @@ def _handle_result(driver: Driver, proposal: RunChecks, found: ChecksPending | V
             _record_judgement(driver, proposal, ruling)
 
 
-def allocate_budget(driver: Driver) -> bool:
+def allocate_budget(driver: RunContext) -> bool:
     """Gives of the budget for checks to those that wait for some, or tells them that they get none; whether there was such a one."""
     allotment, happened = driver.state.check_budget, False
     while (
@@ -80,7 +80,7 @@ def allocate_budget(driver: Driver) -> bool:
 
 
 def _record_checks_started(
-    driver: Driver, proposal: RunChecks, asked: ChecksPending, stake: CheckPriority | None = None
+    driver: RunContext, proposal: RunChecks, asked: ChecksPending, stake: CheckPriority | None = None
 ) -> None:
     driver.record(
         ChecksStarted(
@@ -97,7 +97,7 @@ def _record_checks_started(
 
 
 def _record_judgement(
-    driver: Driver, proposal: RunChecks, ruling: VerificationResult, unasked: CheckPriority | None = None
+    driver: RunContext, proposal: RunChecks, ruling: VerificationResult, unasked: CheckPriority | None = None
 ) -> None:
     accepted, answer = ruling.accepted, proposal.unit.last_attempt
     driver.record(

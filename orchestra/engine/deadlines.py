@@ -21,7 +21,7 @@ from orchestra.engine.scopes import ancestors
 from orchestra.engine.state import ExecutionScope, Phase, RunState, WorkItem
 
 if TYPE_CHECKING:
-    from orchestra.engine.driver import Driver
+    from orchestra.engine.run_context import RunContext
 
 MIN_SLEEP = 1.0
 """Seconds before a deadline in which a run does not go to sleep: of many that are close to each other each would wake it."""
@@ -51,7 +51,7 @@ def max_wait(unit: WorkItem) -> float:
     )
 
 
-def can_sleep(driver: Driver) -> bool:
+def can_sleep(driver: RunContext) -> bool:
     """Whether a run that waits for persons may sleep, because no deadline is near. Else it looks again a little later."""
     waits = next_due(driver.state)
     if waits is None or waits.due >= driver.clock.now() + MIN_SLEEP:
@@ -60,12 +60,12 @@ def can_sleep(driver: Driver) -> bool:
     return False
 
 
-async def _recheck_sleep(driver: Driver) -> None:
+async def _recheck_sleep(driver: RunContext) -> None:
     await driver.clock.sleep(MIN_SLEEP)
     driver.sleep_timer = None  # what it was is over: `on_task_done` looks again
 
 
-def timers(driver: Driver) -> Iterator[asyncio.Task[None]]:
+def timers(driver: RunContext) -> Iterator[asyncio.Task[None]]:
     """The run's timer tasks: alarms, budget deadlines, and the nap before a near deadline. Timers of questions and bodies do not keep a run
     awake; all are cancelled when the run ends or goes to sleep."""
     yield from driver.timers.values()
@@ -74,14 +74,14 @@ def timers(driver: Driver) -> Iterator[asyncio.Task[None]]:
         yield driver.sleep_timer
 
 
-def cancel_timers(driver: Driver, path: str) -> None:
+def cancel_timers(driver: RunContext, path: str) -> None:
     """The clocks of a unit ring no more."""
     for clocks in (driver.timers, driver.budget_timers):
         if (task := clocks.pop(path, None)) is not None:
             task.cancel()
 
 
-def _create_timer(driver: Driver, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+def _create_timer(driver: RunContext, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     """A task that keeps no run awake."""
     task = driver.loop.create_task(work)
     task.add_done_callback(driver.on_task_done)
@@ -92,14 +92,14 @@ def _has_deadline(unit: WorkItem) -> bool:
     return unit.due > 0 and (unit.phase in (Phase.IN_BODY, Phase.ASKING_PERSON) or has_timed_checks(unit))
 
 
-def set_timer(driver: Driver, unit: WorkItem, most: float = inf, *, late: bool = False) -> None:
+def set_timer(driver: RunContext, unit: WorkItem, most: float = inf, *, late: bool = False) -> None:
     """Sets the clock of a unit. That of a question or of a body keeps no run awake, unless its time was up while nobody had the run."""
     task = driver.timers[unit.path] = _create_timer(driver, _on_due(driver, unit, unit.due, most))
     if late or unit.phase is Phase.BACKING_OFF:
         driver.tasks[task] = None
 
 
-async def _on_due(driver: Driver, unit: WorkItem, due: float, most: float) -> None:
+async def _on_due(driver: RunContext, unit: WorkItem, due: float, most: float) -> None:
     """At its due time a paused unit goes on, and one that is asked, or has a body, has run out of time."""
     await driver.clock.sleep(min(max(0.0, due - driver.clock.now()), most))
     driver.timers.pop(unit.path, None)  # it must not cancel itself
@@ -115,7 +115,7 @@ async def _on_due(driver: Driver, unit: WorkItem, due: float, most: float) -> No
     driver.dispatch()
 
 
-def watch_budget(driver: Driver, scope: ExecutionScope | None) -> None:
+def watch_budget(driver: RunContext, scope: ExecutionScope | None) -> None:
     """Sees to it that a scope ends when the seconds of its budget are over, where it has such a budget."""
     if scope is None or scope.expires_at == inf:
         return
@@ -124,7 +124,7 @@ def watch_budget(driver: Driver, scope: ExecutionScope | None) -> None:
     )
 
 
-async def _on_budget_expired(driver: Driver, scope: ExecutionScope) -> None:
+async def _on_budget_expired(driver: RunContext, scope: ExecutionScope) -> None:
     await driver.clock.sleep(max(0.0, scope.expires_at - driver.state.active_seconds))
     unit, limit = scope.unit, scope.program.time_limit
     if driver.ending:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import Any, assert_never
 
 from orchestra.core.error_codes import TIMEOUT
 from orchestra.core.errors import OrchestraError
@@ -25,7 +25,7 @@ from orchestra.core.events import (
     TurnStarted,
 )
 from orchestra.core.outcomes import FailedOutcome, Outcome
-from orchestra.core.protocols import CallError, CallRequest, CallResult, InboxMessage, Workers, unary_call
+from orchestra.core.protocols import CallError, CallRequest, CallResult, InboxMessage, unary_call
 from orchestra.engine import checks, deadlines, kinds
 from orchestra.engine.call_results import (
     attempt_finished,
@@ -55,11 +55,8 @@ from orchestra.engine.proposals import (
     is_stale,
 )
 from orchestra.engine.run import Execution
+from orchestra.engine.run_context import RunOwner
 from orchestra.engine.state import Phase, RunState, WorkItem, internal_error
-from orchestra.workflows.program import Program
-
-if TYPE_CHECKING:
-    from orchestra.engine.engine import Engine
 
 YIELD_INTERVAL = 256
 """Calls that come back at once, after which other tasks of the loop get a turn."""
@@ -97,11 +94,11 @@ class Driver:
         "workers",
     )  # fmt: skip
 
-    def __init__(self, engine: Engine, program: Program, run: Execution, state: RunState, workers: Workers) -> None:
-        self.engine, self.workers = engine, workers
-        self.call = engine.call if workers is engine.workers else unary_call(workers)
+    def __init__(self, engine: RunOwner, run: Execution, state: RunState) -> None:
+        self.engine, self.program, self.workers = engine, run.program, run.workers
+        self.call = engine.call if self.workers is engine.workers else unary_call(self.workers)
         self.clock, self.journal = engine.clock, engine.journal
-        self.program, self.run, self.state = program, run, state
+        self.run, self.state = run, state
         self.loop = asyncio.get_running_loop()
         self.queue: list[Invoke] = []
         """Calls that wait for a task: those from `queue_head` on."""
@@ -157,9 +154,8 @@ class Driver:
             self._fail(error)
         if self.pending_checks and not self.ending:
             with self._stop_on_error():
-                if checks.allocate_budget(
-                    self
-                ):  # here, so that values that came in the same turn are held against each other
+                # At the end of the turn, so that all values of the turn compete for the budget.
+                if checks.allocate_budget(self):
                     self._continue()
 
     def stamp(self) -> dict[str, Any]:
@@ -316,9 +312,8 @@ class Driver:
                 answer = attempt_finished(self, invoke, reply, began, memo)
             self.tasks[task] = None
             self.pending_starts.pop(call.node, None)
-            if (
-                invoke.unit.phase is RUNNING and not self.ending
-            ):  # else its time was up meanwhile, and nobody wants to know
+            # Otherwise the unit has timed out and the answer is dropped.
+            if invoke.unit.phase is RUNNING and not self.ending:
                 self.record(answer)
                 if answer.memo_key and answer.final and not answer.reused_from:
                     self.remember(answer)
@@ -421,9 +416,8 @@ class Driver:
                 unit.phase in (Phase.BACKING_OFF, Phase.IN_BODY, Phase.BODY_DONE, Phase.ASKING_PERSON)
                 or has_timed_checks(unit)
             ):
-                most = (
-                    0.0 if unit.due <= alarm_time else deadlines.max_wait(unit)
-                )  # the wall's clock may have been set back since
+                # `alarm_time` counts as passed even if the wall clock was set back.
+                most = 0.0 if unit.due <= alarm_time else deadlines.max_wait(unit)
                 deadlines.set_timer(self, unit, most, late=unit.due <= max(alarm_time, now))
         for message in messages:
             self._handle_message(message)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from orchestra.core.error_codes import LEASE_HELD, LEASE_LOST, RUN_ENDED
@@ -29,6 +28,7 @@ from orchestra.engine.driver import Driver
 from orchestra.engine.evolve import evolve
 from orchestra.engine.request import RunRequest
 from orchestra.engine.run import Execution
+from orchestra.engine.run_context import RunContext
 from orchestra.engine.state import RunState, WorkItem
 from orchestra.schema.types import Validator
 from orchestra.workflows.program import Program
@@ -43,15 +43,6 @@ POLL_INTERVAL = 0.5
 """Seconds between looks at a run that another process has in hand."""
 _PLAIN_TYPES: Mapping[str, type] = {"string": str, "integer": int, "boolean": bool}
 _PLAIN_SCHEMA_KEYS = frozenset({"type", "title", "description"})
-
-
-@dataclass(frozen=True, slots=True)
-class _SleepingRun:
-    """What is kept of a run that waits for persons."""
-
-    program: Program
-    run: Execution
-    workers: Workers
 
 
 class Engine:
@@ -76,7 +67,7 @@ class Engine:
         self._drivers: dict[str, Driver] = {}
         self._finishing: dict[str, asyncio.Task[None]] = {}
         """Runs that end, or go to sleep."""
-        self._sleeping: dict[str, _SleepingRun] = {}
+        self._sleeping: dict[str, Execution] = {}
         self._timers: dict[str, asyncio.Task[None]] = {}
         """Of those that sleep, and ask with a deadline."""
         self._resuming: dict[str, tuple[asyncio.Task[None], Execution]] = {}
@@ -102,8 +93,8 @@ class Engine:
         handle = Execution(request.run or self.clock.new_id(), self.journal).enable_text_stream(request.options.live)
         started = request.started_event(handle.id, program.name, program.budget, self.clock.now())
         handle.started = started
-        workers = workers or self.workers
-        driver = self._create_driver(program, handle, RunState(self.concurrency, workers.estimate), workers)
+        handle.program, handle.workers = program, workers or self.workers
+        driver = self._create_driver(handle, RunState(self.concurrency, handle.workers.estimate))
         driver.use_memo = request.options.memo
         driver.record(started)
         driver.begin()
@@ -120,34 +111,33 @@ class Engine:
         if run in self._drivers and not self._drivers[run].ending:
             return self._drivers[run].run.enable_text_stream(stream_text)
         handle = (self.find_run(run) or Execution(run, self.journal)).enable_text_stream(stream_text)
-        await self._resume_once(_SleepingRun(program, handle, workers or self.workers), by)
+        if run not in self._resuming:
+            handle.program, handle.workers = program, workers or self.workers
+        await self._resume_once(handle, by)
         return self.find_run(run) or handle
 
-    async def _resume_once(self, sleeper: _SleepingRun, by: str, alarm_time: float = 0.0) -> None:
+    async def _resume_once(self, run: Execution, by: str, alarm_time: float = 0.0) -> None:
         """Takes a run over; whoever wants the same run meanwhile waits for the same task. Of an alarm for the time `alarm_time`."""
-        run = sleeper.run
         if run.id not in self._resuming:
-            task = asyncio.get_running_loop().create_task(self._acquire(sleeper, by, alarm_time))
+            task = asyncio.get_running_loop().create_task(self._acquire(run, by, alarm_time))
             self._resuming[run.id] = (task, run)
             task.add_done_callback(lambda _: self._resuming.pop(run.id, None))
         await asyncio.shield(self._resuming[run.id][0])
 
-    async def _acquire(self, sleeper: _SleepingRun, by: str, alarm_time: float) -> None:
-        run = sleeper.run
+    async def _acquire(self, run: Execution, by: str, alarm_time: float) -> None:
         epoch = await self.journal.lease(run.id)
         try:
-            await self._continue(sleeper, epoch, by, alarm_time)
+            await self._continue(run, epoch, by, alarm_time)
         except BaseException:
             if run.id not in self._drivers:  # nobody has begun to carry it out: others may
                 with suppress(OrchestraError):
                     await self.journal.release(run.id)
             raise
 
-    async def _continue(self, sleeper: _SleepingRun, epoch: int, by: str, alarm_time: float) -> None:
+    async def _continue(self, run: Execution, epoch: int, by: str, alarm_time: float) -> None:
         """A run whose lease we have: it goes on where it was, or goes on waiting."""
-        program, run = sleeper.program, sleeper.run
         events = await self.journal.read(run.id)
-        state = self.fold(program, events, sleeper.workers)
+        state = self.fold(run.program, events, run.workers)
         messages = await self.journal.inbox(run.id, state.last_message)
         first = events[0]
         run.started = first if isinstance(first, RunStarted) else None
@@ -155,9 +145,9 @@ class Engine:
         late = (waits := deadlines.next_due(state)) is not None and waits.due <= max(alarm_time, self.clock.now())
         if state.is_idle and not messages and not state.cancelled and not late:
             await self.journal.release(run.id)
-            await self._sleep(sleeper, state)
+            await self._sleep(run, state)
             return
-        driver = self._create_driver(program, run, state, sleeper.workers)
+        driver = self._create_driver(run, state)
         self._remove_sleeping(run.id)
         driver.use_memo = bool(run.started and run.started.options.get("memo"))
         now = self.clock.now()
@@ -202,12 +192,12 @@ class Engine:
         state.prune()
         return state
 
-    def _create_driver(self, program: Program, run: Execution, state: RunState, workers: Workers) -> Driver:
+    def _create_driver(self, run: Execution, state: RunState) -> Driver:
         if self._closed:
             raise OrchestraError(
                 "E017", "the engine is closed", hint="open another: async with Orchestra.open() as orchestra"
             )
-        driver = self._drivers[run.id] = Driver(self, program, run, state, workers)
+        driver = self._drivers[run.id] = Driver(self, run, state)
         self._affinity = self._affinity or LoopAffinity()
         run.attach(driver.cancel, self._affinity)
         self._ensure_inbox_task()
@@ -225,7 +215,7 @@ class Engine:
         if run in self._resuming:
             return self._resuming[run][1]
         if run in self._sleeping:
-            return self._sleeping[run].run
+            return self._sleeping[run]
         return self._followers[run][1] if run in self._followers else None
 
     # What drivers need
@@ -267,7 +257,7 @@ class Engine:
         # Not `validation_error`: that keeps the schema, and questions come and go.
         return (Validator(question.schema).check(message.value) if question.schema else None) or ""
 
-    def finish(self, driver: Driver, last: Coroutine[Any, Any, None]) -> None:
+    def finish(self, driver: RunContext, last: Coroutine[Any, Any, None]) -> None:
         """Carries the last step of a driver out, and lets go of it."""
         run = driver.run
         task = self._finishing[run.id] = self._create_task(self._finish(driver, last))
@@ -279,7 +269,7 @@ class Engine:
             run.end(None, error)
             self._stop_inbox_task()
 
-    async def _finish(self, driver: Driver, last: Coroutine[Any, Any, None]) -> None:
+    async def _finish(self, driver: RunContext, last: Coroutine[Any, Any, None]) -> None:
         run = driver.run
         try:
             await last
@@ -293,36 +283,34 @@ class Engine:
         if run.is_over:
             self._stop_inbox_task()
         else:
-            await self._sleep(_SleepingRun(driver.program, run, driver.workers), driver.state)
+            await self._sleep(run, driver.state)
 
-    async def _sleep(self, sleeper: _SleepingRun, state: RunState) -> None:
+    async def _sleep(self, run: Execution, state: RunState) -> None:
         """Lets a run wait for persons; resumes it at once if a message has arrived, and when its first timer is due."""
-        run = sleeper.run
         if self._closed:
             run.end(None, _closed_error(run.id))
             return
-        self._sleeping[run.id] = sleeper
+        self._sleeping[run.id] = run
         self._ensure_inbox_task()
-        self._set_timer(sleeper, deadlines.next_due(state))
+        self._set_timer(run, deadlines.next_due(state))
         run.sleep(list(state.open_questions.values()), lambda by: self.cancel(run.id, by))
         if await self.journal.inbox(run.id, state.last_message):
             self._create_task(self._notify(run.id))
 
-    def _set_timer(self, sleeper: _SleepingRun, unit: WorkItem | None) -> None:
+    def _set_timer(self, run: Execution, unit: WorkItem | None) -> None:
         """Sees to it that a run that waits for persons is woken when the time of a unit is up, the first of its units."""
-        run = sleeper.run.id
-        if (before := self._timers.pop(run, None)) is not None:
+        if (before := self._timers.pop(run.id, None)) is not None:
             before.cancel()
         if unit is not None:
-            self._timers[run] = asyncio.get_running_loop().create_task(
-                self._on_due(sleeper, unit.due, deadlines.max_wait(unit))
+            self._timers[run.id] = asyncio.get_running_loop().create_task(
+                self._on_due(run, unit.due, deadlines.max_wait(unit))
             )
 
-    async def _on_due(self, sleeper: _SleepingRun, due: float, most: float) -> None:
+    async def _on_due(self, run: Execution, due: float, most: float) -> None:
         await self.clock.sleep(min(max(0.0, due - self.clock.now()), most))
-        del self._timers[sleeper.run.id]  # it must not cancel itself
-        if sleeper.run.id in self._sleeping:
-            self._create_task(self._wake(sleeper, "a deadline", due))
+        del self._timers[run.id]  # it must not cancel itself
+        if run.id in self._sleeping:
+            self._create_task(self._wake(run, "a deadline", due))
 
     def _remove_sleeping(self, run: str) -> bool:
         """A run sleeps no more; whether it did."""
@@ -361,8 +349,8 @@ class Engine:
                     if self.find_run(run) is not None:
                         self._create_task(self._notify(run))
         except OrchestraError as error:
-            for sleeper in self._sleeping.values():
-                sleeper.run.end(None, error)
+            for sleeping in self._sleeping.values():
+                sleeping.end(None, error)
             self._sleeping.clear()
 
     async def _notify(self, run: str) -> None:
@@ -379,15 +367,13 @@ class Engine:
                 self._remove_sleeping(run)
                 handle.end(None, error)
 
-    async def _wake(self, sleeper: _SleepingRun, by: str, alarm_time: float = 0.0) -> None:
+    async def _wake(self, run: Execution, by: str, alarm_time: float = 0.0) -> None:
         """Takes a sleeping run up again; where another process was faster, follows it. What goes wrong reaches whoever waits for it."""
         try:
-            await self._resume_once(sleeper, by, alarm_time)
+            await self._resume_once(run, by, alarm_time)
         except OrchestraError as error:
-            run = sleeper.run
-            if (
-                run.id in self._resuming
-            ):  # somebody tries again meanwhile, and a run that is taken over must not be followed as well
+            # Another task resumes the run: it must not be followed as well.
+            if run.id in self._resuming:
                 await self._notify(run.id)
                 return
             asleep = self._remove_sleeping(run.id)
@@ -396,13 +382,12 @@ class Engine:
             elif asleep and self._closed:
                 run.end(None, _closed_error(run.id))
             elif asleep:  # else another message resumed it too, and its task did the rest
-                follower = asyncio.get_running_loop().create_task(self._follow(sleeper))
+                follower = asyncio.get_running_loop().create_task(self._follow(run))
                 self._followers[run.id] = (follower, run)
                 follower.add_done_callback(lambda _: self._followers.pop(run.id, None))
 
-    async def _follow(self, sleeper: _SleepingRun) -> None:
+    async def _follow(self, run: Execution) -> None:
         """Another process has the run in hand: its events are read as they come, and the run is taken back where it is left."""
-        run = sleeper.run
         try:
             while True:
                 events = await self.journal.read(run.id, run.log_offset)
@@ -418,7 +403,7 @@ class Engine:
                 if self._owns(run):
                     return
                 try:
-                    await self._resume_once(sleeper, "who watched it")
+                    await self._resume_once(run, "who watched it")
                 except OrchestraError as error:
                     if error.code not in OWNED_ELSEWHERE:
                         raise
@@ -445,8 +430,8 @@ class Engine:
         self._closed = True
         for driver in list(self._drivers.values()):
             driver.stop(_closed_error(driver.run.id))
-        for sleeper in self._sleeping.values():
-            sleeper.run.end(None, _closed_error(sleeper.run.id))
+        for sleeping in self._sleeping.values():
+            sleeping.end(None, _closed_error(sleeping.id))
         idle = [*(task for task, _ in self._followers.values()), *self._timers.values()]
         idle += [self._inbox_task] if self._inbox_task is not None else []
         for task in idle:

@@ -148,7 +148,7 @@ def _attempt_finished(state: RunState, event: AttemptFinished, program: Program)
         state.request_decision(unit, Phase.ATTEMPT_FAILED if event.error else Phase.ATTEMPT_SUCCEEDED)
 
 
-def _charge_budget(state: RunState, account: BudgetAccount, unit: WorkItem, event: AttemptFinished) -> None:
+def _charge_budget(state: RunState, account: BudgetAccount[WorkItem], unit: WorkItem, event: AttemptFinished) -> None:
     """What was reserved for an attempt is free, and what it has cost is spent; there may be room now for others."""
     reserved, promised = unit.reserved_tokens, unit.reserved_money
     if reserved >= 0:

@@ -12,7 +12,8 @@ from orchestra.core.errors import OrchestraError
 from orchestra.core.events import Event, QuestionAsked, RunFinished, RunStarted
 from orchestra.core.lifecycle import LoopAffinity
 from orchestra.core.outcomes import FailedOutcome
-from orchestra.core.protocols import Journal
+from orchestra.core.protocols import Journal, Workers
+from orchestra.workflows.program import Program
 
 if TYPE_CHECKING:
     from orchestra.engine.streaming import TextPiece, TextStream
@@ -38,9 +39,16 @@ class Execution:
         "journal",
         "log",
         "log_offset",
+        "program",
         "started",
         "text_stream",
+        "workers",
     )  # fmt: skip
+
+    program: Program
+    """The program of the run; set by the engine before it drives the run."""
+    workers: Workers
+    """The workers that make its calls; set together with `program`."""
 
     def __init__(self, run: str, journal: Journal, log: list[Event] | None = None) -> None:
         self.id = run

@@ -272,7 +272,7 @@ class ExecutionScope:
         program: Program,
         bindings: ScopeBindings,
         unit: WorkItem | None,
-        account: BudgetAccount | None,
+        account: BudgetAccount[WorkItem] | None,
         deadline: float = inf,
     ) -> None:
         self.path, self.program, self.bindings, self.unit, self.account = path, program, bindings, unit, account
@@ -414,7 +414,7 @@ class RunState:
         """Whether budgets of tokens and calls are kept; a replay takes what they brought about from the facts."""
         self.check_budget: CheckBudget | None = None
         """The budget for checks, where there is one."""
-        self.waiting_accounts: tuple[BudgetAccount, ...] = ()
+        self.waiting_accounts: tuple[BudgetAccount[WorkItem], ...] = ()
         """The accounts in which units wait for budget."""
         self.open_questions: dict[str, QuestionAsked] = {}
         self.usage_counter = UsageCounter()
@@ -428,7 +428,7 @@ class RunState:
         self.arrivals += 1
         heapq.heappush(self.ready, (unit.scope.deadline, -unit.node.height, self.arrivals, unit))
 
-    def wait_for_budget(self, unit: WorkItem, account: BudgetAccount, *, first: bool) -> None:
+    def wait_for_budget(self, unit: WorkItem, account: BudgetAccount[WorkItem], *, first: bool) -> None:
         """Adds a unit to the queue of an account; at the front if it comes from there."""
         unit.phase = Phase.WAITING_FOR_BUDGET
         if not account.queue:
@@ -438,7 +438,7 @@ class RunState:
         else:
             account.queue.append(unit)
 
-    def resume_waiting(self, *accounts: BudgetAccount) -> None:
+    def resume_waiting(self, *accounts: BudgetAccount[WorkItem]) -> None:
         """There may be room: the first in each line may try; when it has got some, or will get none, the next."""
         for account in accounts or self.waiting_accounts:
             line = account.queue

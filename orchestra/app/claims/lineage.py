@@ -321,9 +321,8 @@ class _Trace:
                 self.queue.append(item.moved_to(here.previous, here.previous.output, item.steps))
                 return
             if (node := here.nodes.get(name)) is not None:
-                if (
-                    item.exact and node.each is not None and _element_steps(item.steps) is None
-                ):  # of all elements: of none as it stands
+                # It comes from all elements together, not from one of them unchanged.
+                if item.exact and node.each is not None and _element_steps(item.steps) is None:
                     self.queue.append(_TraceItem(here, f"${{{name}}}", (), False, item.covered))
                     return
                 for unit in self.lineage.units(item.moved_to(here, name, item.steps), node):

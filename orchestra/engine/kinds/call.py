@@ -116,7 +116,9 @@ def _truncate(text: str) -> str:
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
-def reserve_budget(state: RunState, unit: WorkItem, account: BudgetAccount, wanted: Invoke) -> Proposal | None:
+def reserve_budget(
+    state: RunState, unit: WorkItem, account: BudgetAccount[WorkItem], wanted: Invoke
+) -> Proposal | None:
     """A model call, with what it may cost reserved (DESIGN §10): its output shrinks to what is left; else it waits for calls that
     are under way; else its prompt is counted exactly; else there is no room for it."""
     call, fed = wanted.call, unit.from_queue
@@ -183,7 +185,7 @@ def _max_output(estimate: CallEstimate, prompt: int, room: int | None, money: fl
     return most
 
 
-def _no_budget_reason(estimate: CallEstimate, account: BudgetAccount, bound: int, least: int) -> str:
+def _no_budget_reason(estimate: CallEstimate, account: BudgetAccount[WorkItem], bound: int, least: int) -> str:
     """Which limit there is no room under."""
     calls, room, money = account.remaining()
     if money is not None and estimate.unpriced_server:

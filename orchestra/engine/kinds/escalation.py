@@ -32,9 +32,8 @@ MAX_TEXT, MAX_TEXTS = 4_000, 16_000
 def on_rejected(state: RunState, unit: WorkItem, value: Any) -> Proposal | None:
     """What follows where the checks have not accepted a unit's value: the next attempt, or the end."""
     ruling, acceptance = require_judgement(unit), require_acceptance(unit)
-    if (
-        ruling.skipped_checks is not None
-    ):  # nothing is held against the value, and another one would find no more in the budget
+    # The value was not rejected, and another answer would not fit the budget either.
+    if ruling.skipped_checks is not None:
         return _ask_or_withhold(state, unit, value, ruling.reason, ruling.score)
     # A check that crashed is no fault of the answer, and would only crash again.
     again = (

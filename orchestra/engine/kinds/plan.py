@@ -336,9 +336,8 @@ def all_capabilities(
         confirm_effects=planning.confirm,
         excluded=barred,
     )
-    return (
-        with_request_parts(grounded(offer, planning.grounding_values), whole) if history == _NO_HISTORY else offer
-    )  # another version goes another way
+    # A later version of the plan takes another way, so nothing is required of it.
+    return with_request_parts(grounded(offer, planning.grounding_values), whole) if history == _NO_HISTORY else offer
 
 
 def _blocked_capabilities(planning: PlanSettings) -> dict[str, tuple[str, str]]:
@@ -358,9 +357,8 @@ def cache_shape(node: CompiledNode, goal: str, label: str) -> str:
     """What a plan may be made of and by whom, as the cache tells it."""
     planning, offer = require_node_plan_settings(node), all_capabilities(node, goal)
     planners = [one.with_digest().digest for one in (planning.router, planning.larger) if one is not None]
-    if (
-        GOAL not in planning.values
-    ):  # a goal that stands in the workflow has itself for its type, and is a matter of the intent
+    # A constant goal is part of the intent; its type says nothing more.
+    if GOAL not in planning.values:
         offer = replace(offer, inputs={**offer.inputs, GOAL: {"type": "string"}})
     return plan_cache.context_digest(offer, "/".join(planners), label, str(planning.votes))
 

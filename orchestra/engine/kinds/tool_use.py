@@ -197,9 +197,8 @@ def _enter_turn(
     told = graph.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     refused = tuple((one.code, one.path, one.reason, one.hint) for one in rejected)
     draft = PlanDraft(told, tuple(map(str, steps)), refused, repaired)
-    program(
-        unit, draft
-    )  # what the compiler refuses fails the node here; once it is a fact, it could only break the run
+    # Compile now: an error fails the node here. After it is recorded, it would break the run.
+    program(unit, draft)
     return EnterBody(unit, unit.turn + 1, draft)
 
 
