@@ -379,7 +379,7 @@ def test_rows_that_fail_are_wrong_and_told(shell: Shell) -> None:
         ('{"id": "0", "output": {"label": "yes"}, "score": -1}', "must be in [0, 1]"),
         ('{"id": "0", "output": {"label": "yes"}, "score": NaN}', "no prediction"),
         ('{"id": "0", "score": 0.5}\n{"id": "0", "score": 0.5}', "two predictions have the id '0'"),
-        ('{"id": "never", "output": {}}', "answers the row 'never'"),
+        ('{"id": "never", "output": {}}', "has an answer to the row 'never'"),
         ("{", "no prediction"),
         ("[]", "no prediction"),
         ("\x00", "no prediction"),

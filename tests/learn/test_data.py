@@ -99,7 +99,7 @@ def test_a_leak_that_was_written_by_hand_is_refused_when_it_is_read(tmp_path: Pa
 
 def test_a_question_of_the_test_part_in_another_part_is_refused_whatever_its_group_is_called() -> None:
     rows = {"train": [row("Is it on time?", id="a")], "test": [row("is it  on time", group="h", id="b")]}
-    with pytest.raises(InputError, match="'b' of the test part of set asks what 'a' asks in train") as caught:
+    with pytest.raises(InputError, match="'b' of the test split of set has the input of 'a' in train") as caught:
         made(rows)
     assert caught.value.code == "N003"
 
@@ -282,7 +282,7 @@ def test_all_faults_are_told_at_once_but_a_missing_column_once(tmp_path: Path, c
     error = refused(file(tmp_path, "\n".join(wrong)), card)
     assert isinstance(error, InputErrors)
     assert len(error.errors) == 21
-    assert error.errors[-1].message == "30 more rows have other faults"
+    assert error.errors[-1].message == "30 more rows have other errors"
     missing = refused(file(tmp_path, "\n".join(['{"question": "?", "contxt": "x", "answer": null}'] * 9)), card)
     assert missing.code == "N011"
     assert "--column context=contxt" in missing.hint

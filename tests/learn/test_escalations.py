@@ -66,7 +66,7 @@ def test_a_call_that_went_to_the_larger_model_at_once_tells_nothing(shell: Shell
     assert collected(shell, "--runs", "--escalated", "answerer").code == 0
     data = Dataset.load(Path("set"))
     assert [row.input["question"] for row in data.rows["train"]] == ["easy 1"]
-    assert data.manifest.left_out["asked of the larger model at once, or judged by nothing"] == 1
+    assert data.manifest.left_out["sent to the larger model directly, or not judged by a check"] == 1
 
 
 def test_a_run_shows_which_model_was_chosen_and_why(shell: Shell) -> None:

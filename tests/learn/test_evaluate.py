@@ -95,7 +95,7 @@ def test_an_ensemble_learns_nothing_itself(shell: Shell, command: tuple[str, ...
     ensemble()
     said = shell(*command)
     assert said.code == 2
-    assert "N105: both is an ensemble, and learns nothing itself: its members are answerer, other" in said.err
+    assert "N105: both is an ensemble and cannot be trained: its members are answerer, other" in said.err
 
 
 def test_arms_stand_side_by_side(shell: Shell) -> None:

@@ -106,10 +106,10 @@ def test_accepted_answers_of_runs_become_rows_that_name_their_runs(shell: Shell)
     assert [row.output for row in found.values()] == [GOOD, GOOD]
     assert found["easy 1"].id == f"{runs[0]}/reading"
     assert found["easy 1"].input == {"question": "easy 1", "context": TEXT}
-    assert left_out() == {"the same in another spelling": 1, "nobody's answer was accepted": 1}
+    assert left_out() == {"the same in another spelling": 1, "no answer was accepted": 1}
     own, failed = Dataset.load(Path("set")).manifest.sources
     assert (own.name, own.rows, sorted(own.runs), own.label) == ("journal.db", 3, sorted(runs[:3]), "internal")
-    assert own.description == "answers of its own, 3 accepted by checks and 0 that nothing judged; in 3 of 4 runs"
+    assert own.description == "answers of its own, 3 accepted by checks and 0 not judged by a check; in 3 of 4 runs"
     assert failed.runs == (runs[3],)
     assert f"  3 {own.description}\n" in said.out
 
@@ -135,7 +135,7 @@ def test_what_the_larger_model_and_persons_answered_counts_for_what_was_withheld
     assert made == [
         "answers of a person in its place",
         "answers of the larger model in its place",
-        "answers of its own, 1 accepted by checks and 0 that nothing judged",
+        "answers of its own, 1 accepted by checks and 0 not judged by a check",
     ]
 
 
@@ -153,7 +153,7 @@ def test_elements_of_lists_are_rows_each(shell: Shell) -> None:
     assert said.code == 0, said.err
     assert collected(shell, "--runs").code == 0
     assert {row.id.partition("/")[2] for row in rows().values()} == {"readings[0]/one", "readings[1]/one"}
-    assert "0 accepted by checks and 2 that nothing judged" in Dataset.load(Path("set")).manifest.sources[0].description
+    assert "0 accepted by checks and 2 not judged by a check" in Dataset.load(Path("set")).manifest.sources[0].description
 
 
 def test_a_fallback_is_no_answer(shell: Shell) -> None:
@@ -163,7 +163,7 @@ def test_a_fallback_is_no_answer(shell: Shell) -> None:
     ran(shell, "easy 1", "broken", workflow="fallen")
     assert collected(shell, "--runs").code == 0
     assert list(rows()) == ["easy 1"]
-    assert left_out() == {"nobody's answer was accepted": 1}
+    assert left_out() == {"no answer was accepted": 1}
 
 
 def test_workflows_and_ages_choose_among_runs(shell: Shell) -> None:
@@ -250,7 +250,7 @@ def test_a_journal_without_runs_and_an_agent_that_never_ran_are_told(shell: Shel
     assert collected(shell, "--runs").err.startswith("N006: nothing has been recorded yet")
     ran(shell, "easy 1")
     said = collected(shell, "--runs", agent="critic")
-    assert said.err.startswith("N007: 1 workflow ran, and none asked 'critic': ask")
+    assert said.err.startswith("N007: 1 workflow ran, and none called 'critic': ask")
     assert said.code == 2
     assert not Path("set").exists()
 
@@ -258,7 +258,7 @@ def test_a_journal_without_runs_and_an_agent_that_never_ran_are_told(shell: Shel
 def test_no_accepted_answer_is_told_with_a_way_out(shell: Shell) -> None:
     ran(shell, "hard 1", "hard 2")
     said = collected(shell, "--runs")
-    assert said.err.startswith("N008: no answer of answerer is there to learn from: 2 nobody's answer was accepted")
+    assert said.err.startswith("N008: no answer of answerer is there to learn from: 2 no answer was accepted")
     assert "--teacher" in said.err
 
 
@@ -329,7 +329,7 @@ def test_a_teacher_that_cannot_be_reached_is_told_after_one_call(shell: Shell) -
     shell.opener = Simulated(lambda call: CallError(code="F203", reason="nobody listens there", hint="is it on?"))
     said = collected(shell, "inputs.csv", "--teacher", "big")
     assert said.code == 1
-    assert said.err.startswith("F203: the teacher big cannot be asked: nobody listens there")
+    assert said.err.startswith("F203: the teacher big cannot be called: nobody listens there")
     assert shell.opener.workers is not None
     assert len(shell.opener.workers.calls) == 1
     assert not Path("set").exists()

@@ -129,7 +129,7 @@ def test_a_card_of_another_form_is_refused(tmp_path: Path, base: Path, old: str,
     card = make_card(
         tmp_path, CARD.replace("computed:\n  answer: {value: expression, otherwise: quotes}\n", "").replace(old, new)
     )
-    with pytest.raises(InputError, match="teller does not read tables") as caught:
+    with pytest.raises(InputError, match="teller is not a table reader") as caught:
         run(replace(training(tmp_path / "other", base), card=card, data=data_set(card)), quiet)
     assert caught.value.code == "N147"
 

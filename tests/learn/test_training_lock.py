@@ -31,7 +31,7 @@ def test_a_training_that_another_process_does_is_refused_until_that_is_gone(tmp_
         assert other.stdout.readline() == "held\n"
         shutil.rmtree(folder, ignore_errors=True)  # as --fresh does
         with (
-            pytest.raises(InputError, match="another process does this very training") as caught,
+            pytest.raises(InputError, match="another process runs this training") as caught,
             lock_training(folder),
         ):
             pass

@@ -124,9 +124,12 @@ def find_training_overlap(
             kept = record.train if part == "train" else record.tune
             looked, hits = kept.count_matches(marks)
             if hits:
-                said = f"{hits:,} of {looked:,} rows are among those that {display_name or one.name} was trained on ({record.data}, {part} part)"
+                said = (
+                    f"{hits:,} of {looked:,} rows are among those that {display_name or one.name} was trained on "
+                    f"({record.data}, {part} split)"
+                )
                 hint = (
-                    f"rows that it has not seen: others, or --data with the folder of {record.data}, where it is yours"
+                    f"use rows that it has not seen: others, or --data with the folder of {record.data}, if you have it"
                 )
                 found.append(TrainingOverlap(said, kept.overlaps(marks) and not few, hint))
     return found
@@ -189,6 +192,6 @@ def _overlap_by_manifest(
     )
     if part is not None and manifest.agent == card.name:
         said = (
-            f"{data.name} is the {part} part of {manifest.name}, a data set that {card.name} may have been trained on"
+            f"{data.name} is the {part} split of {manifest.name}, a data set that {card.name} may have been trained on"
         )
-        yield TrainingOverlap(said, True, f"rows that it has not seen: --data {data.parent}")
+        yield TrainingOverlap(said, True, f"use rows that it has not seen: --data {data.parent}")

@@ -126,7 +126,7 @@ def input_names(card: Card) -> dict[str, str]:
         of = {depth: name for name, depth in depths.items()}
         return {"question": of[0], "table": of[2], "paragraphs": of[1]}
     hint = "input: {question: str, table: list[list[str]], paragraphs: list[str]}; the output as that of table_reader"
-    raise InputError("N147", f"{card.name} does not read tables", hint=hint)
+    raise InputError("N147", f"{card.name} is not a table reader", hint=hint)
 
 
 def _list_depth(schema: Mapping[str, Any]) -> int:
@@ -292,7 +292,7 @@ def _mask_logits(logits: Tensor, allowed: Sequence[bool]) -> Tensor:
 
 def _tune_settings(reader: TableReader, rows: Sequence[DatasetRow]) -> tuple[dict[str, float], dict[str, float]]:
     """Returns the settings of `SEARCH_GRID` with most correct rows, the exponent with the best likelihood of the
-    confidence, and the share of correct rows; None for few rows.
+    confidence, and the share of correct rows; empty for few rows.
     """
     if len(rows) < LEAST_ROWS:
         return {}, {}

@@ -80,8 +80,11 @@ def label_field(card: Card) -> str:
     texts = [name for name, some in each.items() if any(one.get("type") == "string" for one in some)]
     found = listed or texts
     if len(found) != 1:
-        said = f"--classes is of agents that tell a label, and the output of {card.name} has {len(found) or 'no'} fields that could be it"
-        raise InputError("C010", said, hint="leave it out")
+        reason = (
+            f"--classes needs an agent with one label field, and the output of {card.name} "
+            f"has {len(found) or 'no'} such fields"
+        )
+        raise InputError("C010", reason, hint="leave it out")
     return found[0]
 
 

@@ -110,7 +110,10 @@ class EvaluationReport:
 def caption(rows: int, groups: int) -> str:
     """Returns how the intervals of a table were computed."""
     together = f", those of each of {groups:,} groups together" if 0 < groups < rows else ""
-    return f"95 % intervals: by drawing the rows anew{together}; exact (Clopper and Pearson) for shares whose draws reach 0 or 1."
+    return (
+        f"95 % intervals: by drawing the rows anew{together}; "
+        "exact (Clopper and Pearson) for shares whose draws reach 0 or 1."
+    )
 
 
 def build_report(

@@ -44,7 +44,7 @@ def parse_requirement(text: str, metrics: Sequence[str]) -> Requirement:
     except ValueError:
         bound = None
     if match is None or bound is None:
-        raise InputError("N203", f"{text!r} is no requirement", hint=f"--require '{metrics[0]} >= 0.65'")
+        raise InputError("N203", f"{text!r} is not a requirement", hint=f"--require '{metrics[0]} >= 0.65'")
     if match["metric"] not in metrics:
         raise InputError(
             "N203", f"there is no metric {match['metric']!r}", hint=_suggest_metric(match["metric"], metrics)

@@ -132,7 +132,7 @@ def test_rows_that_a_check_denies_or_cannot_tell_of_are_left_out_and_counted() -
         "quote fails": 40,
         "entailment cannot tell": 30,
         "rederive(second) cannot tell": 7,
-        "nobody said whether it is right": 9,
+        "it has no label": 9,
     }
     assert fit.weights == fit_combination(rows(500), CHECKS).weights
 
@@ -187,7 +187,7 @@ def test_labels_do_not_change_what_is_fitted_without_them() -> None:
 def test_two_checks_alone_cannot_judge_each_other() -> None:
     with pytest.raises(InputError) as caught:
         fit_combination(watched(600), ("entailment", "rederive(second)", "entailment(odd)"), unlabelled=True)
-    assert (caught.value.code, "2 checks tell something without labels, and 3 are needed" in caught.value.message) == (
+    assert (caught.value.code, "2 checks are informative, and 3 are needed" in caught.value.message) == (
         "N163",
         True,
     )

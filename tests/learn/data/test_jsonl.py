@@ -48,7 +48,7 @@ def test_a_line_that_cannot_be_read_is_shown_with_its_place(
 ) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"\n" + bad + b"\n")
-    with pytest.raises(InputError, match="a line that is no ") as caught:
+    with pytest.raises(InputError, match="a line is not a ") as caught:
         read(path)
     assert caught.value.location is not None
     assert (caught.value.code, caught.value.location.line) == (code, 2)

@@ -110,7 +110,7 @@ def test_a_few_rows_that_are_known_are_told(shell: Shell) -> None:
     said = certify(shell, "mixed.jsonl")
     assert said.code in (0, 3), said.err
     assert "3 of" in said.err
-    assert "was trained on (cset, train part)" in said.err
+    assert "was trained on (cset, train split)" in said.err
 
 
 def test_of_a_domain_that_a_training_knows_whole_it_is_told(shell: Shell) -> None:
@@ -147,9 +147,9 @@ def test_no_candidate_is_held_against_an_agent_on_rows_that_either_was_trained_o
         assert shell("learn", *verb).code == 0
     candidate = ("learn", "promote", "coin", "nset/coin-trained", "--data")
     said = shell(*candidate, "nset/train.jsonl")
-    assert (said.code, "the candidate was trained on (nset, train part)" in said.err) == (2, True), said.err
+    assert (said.code, "the candidate was trained on (nset, train split)" in said.err) == (2, True), said.err
     said = shell(*candidate, "cset/train.jsonl")
-    assert (said.code, "coin was trained on (cset, train part)" in said.err) == (2, True), said.err
+    assert (said.code, "coin was trained on (cset, train split)" in said.err) == (2, True), said.err
     assert shell(*candidate, "nset").code in (0, 1)
     assert shell(*candidate, "nset/train.jsonl", "--force").code == 0
     assert "the candidate was trained on" in Path("agents/coin/promotions.jsonl").read_text()
@@ -158,7 +158,7 @@ def test_no_candidate_is_held_against_an_agent_on_rows_that_either_was_trained_o
 def test_an_evaluation_says_that_the_agent_knows_its_rows(shell: Shell) -> None:
     said = shell("learn", "evaluate", "coin", "--data", "cset", "--part", "train", "--candidate", "cset/coin-trained")
     assert said.code == 0, said.err
-    assert "rows are among those that coin was trained on (cset, train part)" in said.out
+    assert "rows are among those that coin was trained on (cset, train split)" in said.out
     assert "rows are among those that the candidate was trained on" in said.out
     assert "trained on" not in shell("learn", "evaluate", "coin", "--data", "cset").out
 
@@ -248,7 +248,7 @@ def test_of_rows_of_both_parts_each_is_told(shell: Shell) -> None:
     )
     Path("both.jsonl").write_text("\n".join(line for each in lines for line in each) + "\n")
     found = provenance.find_training_overlap(card, read_evaluation_set(Path("both.jsonl")), Path("both.jsonl"))
-    ends = ["coin was trained on (cset, train part)", "coin was trained on (cset, tune part)"]
+    ends = ["coin was trained on (cset, train split)", "coin was trained on (cset, tune split)"]
     assert [one.message for one in found] == [f"3 of 6 rows are among those that {end}" for end in ends]
 
 

@@ -59,7 +59,7 @@ def test_a_goal_is_a_least_or_a_most(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (f"{ONE}goals: {{ME: 0.5}}\n", "'ME' is no metric of this evaluation"),
+        (f"{ONE}goals: {{ME: 0.5}}\n", "'ME' is not a metric of this evaluation"),
         (f"{ONE}floors: {{rule: {{F1: 0.5}}}}\n", "'F1' is no metric"),
         (f"{ONE}rows: {{file: ../secret.jsonl}}\n", "leads out of the folder"),
         (f"{ONE}rows: {{file: /etc/passwd}}\n", "leads out of the folder"),

@@ -361,8 +361,8 @@ def test_an_adapter_that_does_not_fit_is_no_start(tmp_path: Path, tiny: Path, ca
     attention = replace(work, shape=AdapterShape(rank=4, alpha=8, targets="attention"))
     trained(attention, tmp_path / "b")
     for folder, said in (
-        (tmp_path / "nothing", "is no adapter"),
-        (tmp_path / "a", "has rank 4 and alpha 8, and rank 8 and alpha 16 are to be trained"),
+        (tmp_path / "nothing", "is not an adapter"),
+        (tmp_path / "a", "has rank 4 and alpha 8, and rank 8 and alpha 16 were requested"),
     ):
         with pytest.raises(InputError, match=said) as refused:
             StartingAdapter.from_folder(folder, AdapterShape(rank=8, alpha=16))

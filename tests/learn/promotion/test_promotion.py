@@ -89,7 +89,7 @@ def promote(shell: Shell, *more: str, candidate: str = "new/adapter") -> Said:
 def test_a_candidate_that_is_better_is_taken_and_can_be_sent_back(shell: Shell) -> None:
     said = promote(shell)
     assert said.code == 0, said.err
-    assert "surely better: EM +0.400" in said.out
+    assert "significantly better: EM +0.400" in said.out
     assert weights() == "new"
     assert "adapter: adapter\n" in Path("agents/answerer/agent.yaml").read_text()
     adapter(Path("newer/adapter"), "newer")
@@ -315,7 +315,7 @@ def test_a_promotion_of_arrays_that_is_broken_off_can_be_rolled_back(
 def test_one_that_is_not_surely_better_is_not_taken(shell: Shell) -> None:
     said = promote(shell, "--rows", "3")
     assert said.code == 1
-    assert "not surely better" in said.out
+    assert "not significantly better" in said.out
     assert weights() == ""
     (line,) = [json.loads(line) for line in Path("agents/answerer/promotions.jsonl").read_text().splitlines()]
     assert (line["verb"], line["tries"], line["previous_digest"]) == ("try", 1, "")
@@ -323,10 +323,10 @@ def test_one_that_is_not_surely_better_is_not_taken(shell: Shell) -> None:
 
 
 def test_the_more_candidates_the_same_rows_have_judged_the_surer_one_must_be(shell: Shell) -> None:
-    assert "less than 0.025 is asked of candidate 1 on these rows" in promote(shell, "--rows", "3").out
+    assert "candidate 1 on these rows needs less than 0.025" in promote(shell, "--rows", "3").out
     second = promote(shell, "--rows", "4", "--seed", "1", "--json").json
     assert (second["tries"], second["level"], second["promoted"]) == (2, pytest.approx(0.05 / 6), False)
-    assert "less than 0.00417 is asked of candidate 3 on these rows" in promote(shell).out
+    assert "candidate 3 on these rows needs less than 0.00417" in promote(shell).out
     assert weights() == "new"
     for name in ("newer", "newest"):
         adapter(Path(name, "adapter"), name)
@@ -348,12 +348,12 @@ def test_the_same_candidate_again_is_no_other_one(shell: Shell) -> None:
     shell.opener = Simulated(
         lambda call: {"answer": "1889" if call.inputs["question"] in known[call.name] else "in", "quote": "in 1889"}
     )
-    assert "less than 0.025 is asked of candidate 1 on these rows" in promote(shell).out
+    assert "candidate 1 on these rows needs less than 0.025" in promote(shell).out
     assert (weights(), shell("learn", "rollback", "answerer").code) == ("new", 0)
     adapter(Path("worse/adapter"), "worse")
     known["answerer_candidate"] = set("0123")
     for _ in range(2):
-        assert "not surely better" in (said := promote(shell, candidate="worse/adapter")).out
+        assert "not significantly better" in (said := promote(shell, candidate="worse/adapter")).out
         assert "candidate 2 on these rows" in said.out, "who comes to the same has no other chance to be lucky"
     known["answerer_candidate"] = set("0123456")
     assert "candidate 1 on these rows" in promote(shell).out, "it was taken before, and sent back"
