@@ -133,10 +133,10 @@ def _label_name(card: Card, value: Any) -> str:
         return value
     if value is None or isinstance(value, int):
         return f"\0{canonical(value).decode()}"
-    said = canonical(value).decode()[:40]
+    text = canonical(value).decode()[:40]
     raise InputError(
         "N105",
-        f"{card.name} is not a classifier: {said} cannot be a label",
+        f"{card.name} is not a classifier: {text} cannot be a label",
         hint="labels are texts, whole numbers, true, false and null",
     )
 

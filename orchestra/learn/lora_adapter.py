@@ -82,8 +82,8 @@ class StartingAdapter:
         if not all(os.path.isfile(folder / file) for file in (WEIGHTS, CONFIG)):
             raise InputError("N123", f"{folder} is not an adapter", hint=f"a folder with {WEIGHTS} and {CONFIG}")
         check_folder(folder)
-        told = json.loads((folder / CONFIG).read_bytes())
-        rank, alpha = (told.get(key) if isinstance(told, dict) else None for key in ("r", "lora_alpha"))
+        config = json.loads((folder / CONFIG).read_bytes())
+        rank, alpha = (config.get(key) if isinstance(config, dict) else None for key in ("r", "lora_alpha"))
         if (rank, alpha) != (shape.rank, shape.alpha):
             wanted = f"rank {shape.rank} and alpha {shape.alpha}"
             raise InputError(

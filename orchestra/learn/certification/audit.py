@@ -309,16 +309,16 @@ async def read_verdicts(
     Raises:
         InputErrors: V021 with all invalid lines; nothing is recorded then.
     """
-    faults, said, again = list[InputError](), dict[OutputKey, AuditVerdict](), 0
+    errors, verdicts, again = list[InputError](), dict[OutputKey, AuditVerdict](), 0
     for place, text in numbered_lines(path, _LINE_FORMAT.read_bytes(path)):
         try:
             label = _LINE_FORMAT.parse_line(text, place)
-            if (label.run, label.node) in said:
+            if (label.run, label.node) in verdicts:
                 raise _line_error(f"two lines are about {label.node} of run {label.run}")
             verdict = await _resolve_verdict(label, state, journal, project, correctness)
             known = state.audits.get((label.run, label.node))
             if known is None:
-                said[label.run, label.node] = verdict
+                verdicts[label.run, label.node] = verdict
             elif known.verdict == verdict:
                 again += 1
             else:
@@ -328,10 +328,10 @@ async def read_verdicts(
                     f"and this line has {verdict}"
                 )
         except InputError as error:
-            faults.append(InputError(error.code, error.message, location=place, hint=error.hint))
-    if faults:
-        raise InputErrors(faults)
-    return [(output, said[unit]) for unit, output in state.sampled.items() if unit in said], again
+            errors.append(InputError(error.code, error.message, location=place, hint=error.hint))
+    if errors:
+        raise InputErrors(errors)
+    return [(output, verdicts[unit]) for unit, output in state.sampled.items() if unit in verdicts], again
 
 
 async def _resolve_verdict(

@@ -165,11 +165,11 @@ def refuse_refuted_rows(
     if not why and (line := read_log(path).find_voided(rows)) is not None:
         name, why = line.data, line.reason
     if why:
-        said = f"audits have voided the certificate of {agent!r} that was made on many of these rows, {name}: {why}"
+        reason = f"audits have voided the certificate of {agent!r} that was made on many of these rows, {name}: {why}"
         option = " --claims" if claims else ""
         raise InputError(
             "V023",
-            said,
+            reason,
             hint=f"use other rows that represent current inputs: orchestra certify {agent}{option} --data FILE",
         )
 

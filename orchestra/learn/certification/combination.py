@@ -267,9 +267,9 @@ def _fit_dawid_skene(
     }
     loud = [at for at, check in enumerate(checks) if check not in silent]
     if len(loud) < MIN_CHECKS:
-        told = "; ".join(f"{check}: {why}" for check, why in silent.items())
-        said = f"{len(loud)} checks are informative, and {MIN_CHECKS} are needed{f' ({told})' if told else ''}"
-        raise InputError("N163", said, hint=f"{MIN_LABELLED_ROWS} labelled rows")
+        reasons = "; ".join(f"{check}: {why}" for check, why in silent.items())
+        reason = f"{len(loud)} checks are informative, and {MIN_CHECKS} are needed{f' ({reasons})' if reasons else ''}"
+        raise InputError("N163", reason, hint=f"{MIN_LABELLED_ROWS} labelled rows")
     share, good, bad = _estimate_accuracies(votes[:, loud])
     voices = tuple(
         CheckWeight(checks[at], passed=math.log(yes / wrong), failed=math.log((1 - yes) / (1 - wrong)))
@@ -280,7 +280,10 @@ def _fit_dawid_skene(
     if labels:
         right = np.array([bool(row.is_correct) for row in labels], dtype=float)
         sums = np.array(
-            [bias + sum(voice.contribution(said) for voice, said in _weighted_verdicts(row, voices)) for row in labels]
+            [
+                bias + sum(voice.contribution(verdict) for voice, verdict in _weighted_verdicts(row, voices))
+                for row in labels
+            ]
         )
         ranked = (_rank_score("all checks", sums, right),)
     return CombinationFit(

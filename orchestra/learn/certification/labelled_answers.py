@@ -96,10 +96,10 @@ def correctness_of(
         return all(one.case_score(case)[0] >= 1 for one in metrics)
 
     called = tuple(name if _without_filters(one) == one else f"{name}, of all rows" for name, one in used.items())
-    said = "; ".join(
+    description = "; ".join(
         f"{name} ({CORRECTNESS_DESCRIPTIONS[one.of]})" for name, one in zip(called, used.values(), strict=True)
     )
-    return Correctness(called, of, said, aside)
+    return Correctness(called, of, description, aside)
 
 
 def _without_filters(measure: MetricConfig) -> MetricConfig:
@@ -210,8 +210,10 @@ class Predictions:
                 f"{self.name} has an answer to the row {strange!r}, which is not in {test.name}",
                 hint="--data FILE",
             )
-        said = [self.answers.get(question.id) for question in test.rows]
-        return [None if one is None or one.abstained or one.output is None else (one.output, one.score) for one in said]
+        answers = [self.answers.get(question.id) for question in test.rows]
+        return [
+            None if one is None or one.abstained or one.output is None else (one.output, one.score) for one in answers
+        ]
 
     def cases_for(self, card: Card, checks: tuple[str, ...], test: EvaluationSet) -> list[Case]:
         """Returns the cases that the engine would have produced with these answers.

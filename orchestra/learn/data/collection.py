@@ -255,14 +255,16 @@ def _trace_source(
     match by:
         case "itself":
             judged = sum(trace.is_accepted for trace in traces)
-            said = f"answers of its own, {judged} accepted by checks and {len(traces) - judged} not judged by a check"
+            description = (
+                f"answers of its own, {judged} accepted by checks and {len(traces) - judged} not judged by a check"
+            )
         case "nobody":
-            said = "inputs of calls that were withheld or failed"
+            description = "inputs of calls that were withheld or failed"
         case _:
-            said = f"answers of {by} in its place"
+            description = f"answers of {by} in its place"
     passed = ", ".join(f"{count} {reason}" for reason, count in found.skipped_runs.items())
     runs = tuple(dict.fromkeys(trace.run for trace in traces))
-    made = f"{said}; in {len(runs)} of {found.run_count} runs{f' ({passed})' if passed else ''}"
+    made = f"{description}; in {len(runs)} of {found.run_count} runs{f' ({passed})' if passed else ''}"
     return DatasetSource(
         journal,
         licence,

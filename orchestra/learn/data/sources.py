@@ -320,11 +320,11 @@ def _nested_value(line: SourceLine, side: str, name: str) -> Any:
 def _leaked_answer_error(
     given: str, field: str, column: str, hint: str, place: SourceLocation | None = None
 ) -> InputError:
-    said = (
+    reason = (
         f"the input {given!r} and the output {field!r} are both mapped to the column {column!r}: "
         "the input would contain the answer"
     )
-    return InputError("N011", said, location=place, hint=hint)
+    return InputError("N011", reason, location=place, hint=hint)
 
 
 def group_of(

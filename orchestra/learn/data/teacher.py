@@ -152,15 +152,15 @@ async def ask_teacher(
     )
     for label, these in by_label.items():
         labelled = runs.options(label=label)
-        said = await run_all(labelled, teacher.step, [these[0].input], 1, on_run_end)
-        if (error := _unreachable_error(teacher, said[0])) is not None:
+        results = await run_all(labelled, teacher.step, [these[0].input], 1, on_run_end)
+        if (error := _unreachable_error(teacher, results[0])) is not None:
             if error.code != LABEL_NOT_ALLOWED or len(by_label) == 1:
                 raise error
             left_out[f"labelled {label}, which the teacher may not read"] += len(these)
             reasons.append(error.message)
             continue
-        said += await run_all(labelled, teacher.step, [row.input for row in these[1:]], concurrency, on_run_end)
-        for row, result in zip(these, said, strict=True):
+        results += await run_all(labelled, teacher.step, [row.input for row in these[1:]], concurrency, on_run_end)
+        for row, result in zip(these, results, strict=True):
             written = card.output_form.select_written(result.value)
             if result.status == "done" and not outputs.check(written):
                 rows.append(msgspec.structs.replace(row, output=written))

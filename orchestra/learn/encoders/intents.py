@@ -177,8 +177,8 @@ def _find_out_of_scope_label(rows: Sequence[DatasetRow], output: str, number: st
     found = Counter(str(row.output[output]) for row in rows if row.output[number] > 0.5)
     inside = {str(row.output[output]) for row in rows if row.output[number] <= 0.5}
     if len(found) != 1 or inside & found.keys():
-        said = f"{number} is 1 for {', '.join(map(repr, found)) or 'no label'}"
+        reason = f"{number} is 1 for {', '.join(map(repr, found)) or 'no label'}"
         raise InputError(
-            "N144", f"{said}; it must be 1 for one label, and 0 for all others", hint="orchestra explain N144"
+            "N144", f"{reason}; it must be 1 for one label, and 0 for all others", hint="orchestra explain N144"
         )
     return next(iter(found))

@@ -170,10 +170,10 @@ def _fit_temperature(reader: SlotFiller, rows: Sequence[DatasetRow]) -> tuple[di
     if not read:
         return {"heat": 1.0}, {}
 
-    def said(heat: float) -> list[tuple[bool, float]]:
+    def predictions(heat: float) -> list[tuple[bool, float]]:
         reader.config = layout.model_copy(update={"heat": heat})
         chosen = [(labels, *reader.decode(scores)) for labels, scores in read]
         return [(labels == given, sure) for labels, given, sure in chosen]
 
-    heat = maximize_likelihood(TEMPERATURES, said)
-    return {"heat": heat}, {"all slots": sum(one for one, _ in said(heat)) / len(read)}
+    heat = maximize_likelihood(TEMPERATURES, predictions)
+    return {"heat": heat}, {"all slots": sum(one for one, _ in predictions(heat)) / len(read)}

@@ -228,17 +228,17 @@ def _fit_confidence(solver: WordProblemSolver, rows: Sequence[DatasetRow]) -> tu
     """Returns the exponent with the best likelihood of the confidence, and the share of correct rows in the tune split;
     empty for few rows.
     """
-    said: list[tuple[bool, float]] = []
+    predictions: list[tuple[bool, float]] = []
     for row in rows:
         read = encode_problem(solver.encoder, str(row.input[solver.config.input]))
         if len(read.tokens) > solver.config.tokens:
             continue  # serving refuses it as well
         text, sure = solver.best_expression(solver.beam_search(read))
-        said.append((expression_value(text) == expression_value(row.output[solver.config.output]), sure))
-    if len(said) < MIN_TUNE_ROWS:
+        predictions.append((expression_value(text) == expression_value(row.output[solver.config.output]), sure))
+    if len(predictions) < MIN_TUNE_ROWS:
         return {}, {}
-    sharpen = maximize_likelihood(PROBABILITY_POWERS, lambda power: [(one, sure**power) for one, sure in said])
-    return {"sharpen": sharpen}, {"value": sum(one for one, _ in said) / len(said)}
+    sharpen = maximize_likelihood(PROBABILITY_POWERS, lambda power: [(one, sure**power) for one, sure in predictions])
+    return {"sharpen": sharpen}, {"value": sum(one for one, _ in predictions) / len(predictions)}
 
 
 class DerivationStep(NamedTuple):

@@ -225,9 +225,9 @@ def _expected_record(line: _EvaluationLine, path: Path) -> dict[str, Any]:
     return as_record(line.output)
 
 
-def _group_name(said: Any) -> str:
+def _group_name(value: Any) -> str:
     """Returns the name of a group, which may be a number."""
-    return said if isinstance(said, str) else "" if said is None else canonical(said).decode()
+    return value if isinstance(value, str) else "" if value is None else canonical(value).decode()
 
 
 def _read_lines(path: Path, card: Card | None) -> tuple[list[_EvaluationLine], str]:

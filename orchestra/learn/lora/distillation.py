@@ -96,8 +96,8 @@ def tokenizer_digest(folder: Path) -> str:
         InputError: N121 if the folder has no readable tokenizer.
     """
     try:
-        told = json.loads((folder / TOKENIZER).read_bytes())
-        return digest(canonical({part: told.get(part) for part in _TOKENIZATION_PARTS}))
+        content = json.loads((folder / TOKENIZER).read_bytes())
+        return digest(canonical({part: content.get(part) for part in _TOKENIZATION_PARTS}))
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(
             "N121", f"{folder / TOKENIZER} cannot be read: {error}", hint="orchestra explain N121"
