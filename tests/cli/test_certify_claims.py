@@ -236,12 +236,12 @@ def test_too_few_answers_ask_nobody_and_say_how_many_are_needed(shell: Shell) ->
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"claims": [{"claim": "fact 950 of 0", "right": True}]}, "has 2 parts, and 1 are judged"),
+        ({"claims": [{"claim": "fact 950 of 0", "right": True}]}, "has 2 parts, and 1 are labelled"),
         (
             {"claims": [{"claim": "another", "right": True}, {"claim": "b", "right": True}]},
             "labels 'another', and its output has",
         ),
-        ({"claims": "none"}, "no judged answer"),
+        ({"claims": "none"}, "not a judged answer"),
     ],
 )
 def test_labels_that_do_not_fit_the_answer_are_refused_at_their_line(

@@ -54,6 +54,6 @@ def test_classical_labels_keep_type(tmp_path: Path, kind: str, bad: Any, good: A
 
 def test_classical_invalid_label_refused(tmp_path: Path) -> None:
     desk = card(tmp_path, "list[str]")
-    with pytest.raises(InputError, match=r'\["x"\] is no label') as caught:
+    with pytest.raises(InputError, match=r'\["x"\] cannot be a label') as caught:
         train(desk, data(desk, ["x"], ["y"]))
     assert caught.value.code == "N105"

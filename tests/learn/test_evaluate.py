@@ -431,7 +431,7 @@ def test_evaluate_predictions_readable_by_certify(sorter: Shell) -> None:
 
 def test_classes_without_label_refused(shell: Shell) -> None:
     rows(2)
-    assert evaluate(shell, "--classes").err.startswith("C010: --classes is of agents that tell a label")
+    assert evaluate(shell, "--classes").err.startswith("C010: --classes needs an agent with one label field")
 
 
 def test_evaluate_intervals_resample_groups(shell: Shell) -> None:

@@ -71,7 +71,7 @@ def test_fit_combination_weights_informative_checks_out_of_fold() -> None:
     assert set(weights) == {"confidence", "entailment", "rederive(second)"}
     assert weights["confidence"] == pytest.approx(weights["entailment"], rel=0.15)
     assert abs(weights["rederive(second)"]) < 0.05
-    assert "same of every row" in fit.excluded_checks["quote"]
+    assert "gives every row the same" in fit.excluded_checks["quote"]
     found = np.array(scores(fit, held))
     right, off = np.array([bool(row.is_correct) for row in held]), 0.0
     for low in (0.0, 0.2, 0.4, 0.6, 0.8):
@@ -130,8 +130,8 @@ def test_usable_rows_refuted_or_unknown_are_counted() -> None:
     assert fit.row_count == 500
     assert fit.left_out == {
         "quote fails": 40,
-        "entailment cannot tell": 30,
-        "rederive(second) cannot tell": 7,
+        "entailment gave no verdict": 30,
+        "rederive(second) gave no verdict": 7,
         "it has no label": 9,
     }
     assert fit.weights == fit_combination(rows(500), CHECKS).weights

@@ -23,8 +23,7 @@ from orchestra.learn.encoders.tuned import EncoderHyperparameters, FrozenEncoder
 from orchestra.learn.encoders.warm_start import WarmStart
 from orchestra.testing.tiny_encoder import write_encoder
 from tests.cli.shell import Shell
-from tests.learn import test_pairs
-from tests.learn.encoders import test_intents, test_spans
+from tests.learn.encoders import test_intents, test_pairs, test_spans
 from tests.learn.encoders.test_classifier import vocabulary
 from tests.learn.encoders.test_spans import WORDS, base, make_card, quiet, training
 from tests.learn.killed_training import assert_resumes_to_same_result
@@ -103,7 +102,7 @@ def test_warm_start_head_matches_output_names(tmp_path: Path) -> None:
 def test_warm_start_mismatch_refused(tmp_path: Path, base: Path) -> None:
     folder, card = trained(tmp_path, base), make_card(tmp_path)
     elsewhere = write_encoder(tmp_path / "elsewhere", [*WORDS, "more"], kind="mpnet")
-    with pytest.raises(InputError, match="stands on another encoder") as caught:
+    with pytest.raises(InputError, match="has another base encoder") as caught:
         WarmStart.from_folder(card, folder, describe_base("tiny", elsewhere))
     assert caught.value.code == "N123"
     begun = WarmStart.from_folder(card, folder, describe_base("tiny", base))
@@ -131,7 +130,7 @@ def test_warm_start_single_texts_refused(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(KNOWN_ENCODERS, "tiny", Weights(licence="CC0", sources=(FolderSource(folder=str(folder)),)))
     wanted = test_intents.training(tmp_path, folder)
     intents.run(replace(wanted, epochs=1), quiet).write(tmp_path / "made")
-    with pytest.raises(InputError, match="learns from all rows at once") as caught:
+    with pytest.raises(InputError, match="trained on all rows at once") as caught:
         intents.run(replace(wanted, start=tmp_path / "made"), quiet)
     assert caught.value.code == "N123"
 

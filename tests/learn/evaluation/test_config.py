@@ -62,9 +62,9 @@ def test_meets_goal_minimum_or_maximum(tmp_path: Path) -> None:
     ("text", "said"),
     [
         (f"{ONE}goals: {{ME: 0.5}}\n", "'ME' is not a metric of this evaluation"),
-        (f"{ONE}floors: {{rule: {{F1: 0.5}}}}\n", "'F1' is no metric"),
-        (f"{ONE}rows: {{file: ../secret.jsonl}}\n", "leads out of the folder"),
-        (f"{ONE}rows: {{file: /etc/passwd}}\n", "leads out of the folder"),
+        (f"{ONE}floors: {{rule: {{F1: 0.5}}}}\n", "'F1' is not a metric"),
+        (f"{ONE}rows: {{file: ../secret.jsonl}}\n", "is outside of the data folder"),
+        (f"{ONE}rows: {{file: /etc/passwd}}\n", "is outside of the data folder"),
         (f"{ONE}rows: {{file: a.jsonl, sample: -1}}\n", "rows.sample"),
         (f"{ONE}evaluations: {{a: {{{ONE.strip()}}}}}\n", "metrics: Extra inputs"),
         ("evaluations: {}\n", "evaluations"),
