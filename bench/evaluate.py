@@ -268,8 +268,7 @@ def with_fleet(
     told: Callable[[str], None],
     keep: Keep,
 ) -> tuple[list[Measured], list[str]]:
-    """Runs all tasks; the fleet is started for the first one that needs it, and stopped if it was not running before.
-    """
+    """Runs all tasks; the fleet is started for the first one that needs it, and stopped if it was not running before."""
     adopted = running(fleet) or not any(task.card.uses_model for task in tasks)
 
     done: dict[tuple[str, str], Measured] = {}

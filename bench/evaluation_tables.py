@@ -139,9 +139,7 @@ def page_lines(one: Measured) -> list[str]:
         if metric != first and metric not in one.plan.goals and not less:
             continue
         rivals = [figures[metric] for figures in floors.values() if figures.get(metric) is not None]
-        if (
-            less and floors
-        ):  # abstaining always minimises it, so the baseline that is best at the first metric is shown
+        if less and floors:  # abstaining always minimises it, so the baseline that is best at the first metric is shown
             best = max(floors.values(), key=lambda figures: figures.get(first) or float("-inf"))
             rivals = [best[metric]] if best.get(metric) is not None else []
         untuned = arms[UNTUNED]["metrics"].get(metric) if UNTUNED in arms else None
@@ -167,8 +165,7 @@ def page_lines(one: Measured) -> list[str]:
 
 
 def page_with(text: str, measured: Sequence[Measured], known: Iterable[str], marks: Marks = PAGE_MARKS) -> str:
-    """Returns a page whose table has the lines of these evaluations, and the previous lines of the agents in `known`.
-    """
+    """Returns a page whose table has the lines of these evaluations, and the previous lines of the agents in `known`."""
     lines: dict[str, list[str]] = {}
     for line in old_lines(text, marks):
         lines.setdefault(line.split("|")[1].strip(), []).append(line)

@@ -243,7 +243,7 @@ class Bench:
     async def _streamed(
         self, trace: Trace, asked: Question, word: str, agent: str, plan: list[str], there: Callable[[str], int]
     ) -> str | None:
-        """Args: `there` returns the number of complete look-ups in the text so far."""
+        """Streams a plan; `there` returns the number of complete look-ups in the text so far."""
         text = "\n".join(plan)
         trace.written.append(text)
         given = {"question": asked.text, "word": word, "so_far": "", "grammar": exactly(text, goes_on=False)}

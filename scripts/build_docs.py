@@ -1,7 +1,7 @@
 """Writes the generated pages of the documentation: `docs/errors.md` and `docs/decisions/index.md`. `make docs` runs it.
 
 .venv/bin/python scripts/build_docs.py           # writes them
-.venv/bin/python scripts/build_docs.py --check   # exits 1 where one is out of date
+.venv/bin/python scripts/build_docs.py --check   # exits 1 if one is out of date
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Half a page each: the context, the options with figures, the choice, and what fo
 
 
 def errors_page() -> str:
-    """All explanations, by room and code."""
+    """Returns all explanations, by area and code."""
     parts = [ERRORS]
     for letter, entries in groupby(load_explanations().values(), key=lambda entry: entry.code[0]):
         parts.append(f"## {letter}: {CODE_AREAS[letter]}\n\n")
@@ -44,7 +44,7 @@ def errors_page() -> str:
 
 
 def markdown(text: str) -> str:
-    """An explanation as Markdown: what is indented in it becomes a block of code."""
+    """Returns an explanation as Markdown: indented text becomes a code block."""
     blocks = []
     for indented, lines in groupby(text.strip("\n").splitlines(), key=lambda line: line.startswith((" ", "\t"))):
         block = textwrap.dedent("\n".join(lines)).strip("\n")
@@ -54,13 +54,13 @@ def markdown(text: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text in which nothing is taken for HTML, outside of `code`."""
+    """Escapes HTML outside of `code`."""
     parts = text.split("`")
     return "`".join(part.replace("<", "&lt;") if at % 2 == 0 else part for at, part in enumerate(parts))
 
 
 def decisions_page() -> str:
-    """The list of the decision records, by number."""
+    """Returns the list of the decision records by number."""
     lines = []
     for path in sorted((DOCS / "decisions").glob("[0-9]*.md")):
         title = path.read_text("utf-8").splitlines()[0].removeprefix("#").strip()
@@ -69,7 +69,7 @@ def decisions_page() -> str:
 
 
 def pages() -> dict[Path, str]:
-    """Every generated page with what it must hold."""
+    """Returns every generated page with its content."""
     return {DOCS / "errors.md": errors_page(), DOCS / "decisions" / "index.md": decisions_page()}
 
 
