@@ -1,14 +1,14 @@
-"""Requests that nothing in the fleet does, in whole or in part, and others that sound like such ones: what `orchestra ask` makes of them.
+"""Requests that no agent of the fleet serves, in whole or in part, and similar ones that are served: the results of
+`orchestra ask`.
 
     python -m bench.absent [FILE] [--fleet NAME] [--router AGENT] [--page]
 
-The requests stand in `bench/absent.yaml`: `absent` is `all`, `none`, or the parts that nothing does, word for word; `served` are the kinds
-of work of the others. Each is asked, one after the other, on the real server. *Reported*: the request, or the part, was refused as one that
-nothing serves (R014), before anything was answered; *reported afterwards*: a step returned an empty value,
-and `ask` reports these words; *reported of all of it*: either was reported of a request of which a part is served; *not reported* is the
-rest. *Planned as it should be*: all values that are
-returned come from what serves that kind of work. With `--page` the table goes into docs/concepts/router.md, and below it each
-request of which it was not reported, or that was refused and is served.
+The requests are in `bench/absent.yaml`: `absent` is `all`, `none`, or the literal parts that nothing serves; `served`
+are the kinds of work of the others. Each request is run in turn on the real server. *Said*: the request, or the part,
+was refused as not served (R014) before any answer. *Said afterwards*: a step produced nothing, and `ask` reports it for
+these words. *Said of all of it*: either was reported for a complete request of which a part is served. *Not said*: all
+others. *Planned as it should be*: all returned values come from agents for that kind of work. `--page` writes the table
+into docs/router.md, and below it each request that was not reported, or that was refused although it is served.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ SKILLS = {
     "bank_intent": ("banking_intent", "triage_message"),
     "assistant_intent": ("assistant_intent",),
 }
-"""What serves each kind of work, as a value that is returned."""
+"""The returned values that serve each kind of work."""
 NAMED = 60
-"""Characters of a part by which a reason names it: it shows no more of a long one."""
-SAID, WHOLE, AFTERWARDS, UNSAID = "reported", "reported of all of it", "reported afterwards", "not reported"
+"""Number of characters of a part that a reason quotes."""
+SAID, WHOLE, AFTERWARDS, UNSAID = "said", "said of all of it", "said afterwards", "not said"
 WHOLLY = "all of it is served"
 SERVED, OTHERWISE, REFUSED = "planned as it should be", "planned otherwise", "refused"
 HEADS = {
@@ -69,7 +69,7 @@ HEADS = {
 
 @dataclass(frozen=True)
 class Wanted:
-    """A request, and what of it nothing does."""
+    """A request, and its parts that nothing serves."""
 
     request: str
     values: Mapping[str, Any]
@@ -78,23 +78,23 @@ class Wanted:
 
     @property
     def head(self) -> str:
-        """The line of the table that it counts in."""
+        """Returns the row of the table that it is counted in."""
         absent, partly, wholly = HEADS
         return {"all": absent, "none": wholly}.get(str(self.absent), partly)
 
 
 @dataclass(frozen=True)
 class Told:
-    """What came of a request."""
+    """The result of a request."""
 
     wanted: Wanted
     draft: PlanResult
     idle: Sequence[EmptyStep]
-    """The steps of which `ask` says at the end that they made nothing of what they were given."""
+    """The steps that `ask` reports as empty at the end."""
 
     @property
     def verdict(self) -> str:
-        """The column of the table that it counts in."""
+        """Returns the column of the table that it is counted in."""
         if self.wanted.head == WHOLLY:
             return REFUSED if self.draft.plan is None else SERVED if self._as_it_should(self.draft.plan) else OTHERWISE
         parts = [self.wanted.request] if isinstance(self.wanted.absent, str) else self.wanted.absent
@@ -115,18 +115,18 @@ class Told:
         return WHOLE if request in told else UNSAID
 
     def _as_it_should(self, plan: Plan) -> bool:
-        """Whether each value that is returned comes from what serves a kind of work that is wanted, and all of these are served."""
+        """Returns whether each returned value comes from a wanted kind of work, and all wanted kinds are served."""
         skills = {step.name: step.capability for step in plan.steps}
         given = {skills[value.root] for value in plan.answer.values}
         able = [{*SKILLS[kind]} for kind in self.wanted.served]
         idle = [
             one for one in self.idle if one.capability != DESK_WORKFLOW or "desk" not in self.wanted.served
-        ]  # who hands over to a person sorts
+        ]  # a handover to a person includes sorting
         return not idle and given <= set.union(*able) and all(given & some for some in able)
 
 
 def requests(file: Path = REQUESTS) -> list[Wanted]:
-    """The requests of a file."""
+    """Reads the requests of a file."""
     hand = {"documents": read_documents(DOCUMENTS), "table": TABLE, "text": TEXT}
     said: Mapping[str, Any] = load_yaml(file.read_bytes(), str(file)).value
     return [
@@ -136,7 +136,7 @@ def requests(file: Path = REQUESTS) -> list[Wanted]:
 
 
 async def answered(wanted: Sequence[Wanted], fleet: str | None, router: str) -> list[Told]:
-    """What comes of the requests, one after the other."""
+    """Runs the requests one after the other."""
     found = []
     async with Orchestra.open(fleet) as orchestra:
         for one in wanted:
@@ -152,7 +152,7 @@ async def answered(wanted: Sequence[Wanted], fleet: str | None, router: str) -> 
 
 
 def table(told: Sequence[Told], stamp: str) -> str:
-    """The table, and the requests that went wrong."""
+    """Returns the table and the requests with wrong results."""
     lines = []
     for head, columns in HEADS.items():
         counts = Counter(one.verdict for one in told if one.wanted.head == head)
@@ -171,7 +171,7 @@ def _plan(one: Told) -> str:
 
 
 def main() -> None:
-    """Asks, and writes."""
+    """Runs the requests and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", nargs="?", type=Path, default=REQUESTS)
     parser.add_argument("--fleet")

@@ -1,11 +1,12 @@
-"""What adapters add to a step on one core, without a server: the kernel of `orchestra.fleet.vllm_cpu.lora_kernel`
-beside the products of oneDNN.
+"""The cost of adapters per step on one core, without a server: the kernel of `orchestra.fleet.vllm_cpu.lora_kernel`
+beside oneDNN's matrix products.
 
     python -m bench.adapter_kernel [--rounds 5]
 
-The linear layers of the laptop's model with random weights, and five adapters of ranks 16 and 8 on all of them; layers come one after
-the other, so caches are as cold as in a step. Prints milliseconds of the processor for the layers alone, and what adapters add, each
-the least of the rounds: where all tokens have one adapter, where five and none take turns, and in prompts of 25 tokens.
+The linear layers of the laptop's model with random weights, and five adapters of ranks 16 and 8 on all of them. The
+layers are computed in turn, so caches are as cold as in a step. Prints milliseconds of processor time for the layers
+alone and for the adapters, each the minimum over the rounds: with one adapter for all tokens, with five and none in
+turn, and in prompts of 25 tokens.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from typing import Any
 
 LAYERS = 30
 SHAPES = ((576, (576, 192, 192)), (576, (576,)), (576, (1536, 1536)), (1536, (576,)))
-"""Of SmolLM2-135M: what goes in, and the slices of what comes out; q, k, v; o; gate, up; down."""
+"""SmolLM2-135M: input size and slices of the output size, for q, k, v; o; gate, up; down."""
 RANKS = (16, 8, 16, 8, 16)
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer's product, and its adapters as vLLM holds them."""
+    """A linear layer, and its adapters in vLLM's layout."""
 
     product: Callable[[Any], Any]
     stack: Any
@@ -34,7 +35,7 @@ class Layer:
 
 
 def layers() -> list[Layer]:
-    """All linear layers of the model."""
+    """Returns all linear layers of the model."""
     import torch
 
     from orchestra.fleet.vllm_cpu.lora_product import AdapterStack, pack
@@ -56,7 +57,7 @@ def layers() -> list[Layer]:
 
 
 def least(rounds: int, ways: dict[str, Callable[[], None]]) -> dict[str, float]:
-    """The least milliseconds of the processor of each way, taken in turn."""
+    """Returns the minimal milliseconds of processor time of each variant; the variants alternate."""
     best = dict.fromkeys(ways, float("inf"))
     for _ in range(rounds + 1):
         for name, way in ways.items():
@@ -71,7 +72,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded: vLLM computes on one core
+    os.environ["OMP_NUM_THREADS"] = "1"  # set before torch is imported: vLLM computes on one core
     import torch
 
     from orchestra.fleet.vllm_cpu import lora_product

@@ -1,11 +1,12 @@
-"""The mean of two adapters: of one that a training began with, and of what it came to.
+"""The mean of two adapters: the one that a training started from, and its result.
 
     python -m bench.adapter_mean BEFORE TRAINED OUT
 
-A short training on new kinds of rows makes an adapter better at them and a little worse at what it could; weights in the middle keep most
-of both (Wortsman et al. 2022, “Model soups”, https://arxiv.org/abs/2203.05482). What is averaged is the product of each pair of LoRA
-matrices; what is written is the best approximation of their rank. OUT gets the settings and the manifest of TRAINED, with what was done;
-the steps and the losses in it are of that training. Of two encoders OUT gets the arrays, and the layout of TRAINED.
+A short training on new kinds of rows improves an adapter on them and degrades it slightly on earlier ones; the mean of
+the weights keeps most of both (Wortsman et al. 2022, “Model soups”, https://arxiv.org/abs/2203.05482). The averaged
+quantity is the product of each pair of LoRA matrices; the written weights are its best approximation of their rank. OUT
+gets the settings and the manifest of TRAINED, with a note about the averaging; steps and losses in it are those of that
+training. For two encoders OUT gets the arrays, and the model file of TRAINED.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Halves: TypeAlias = "tuple[Tensor, Tensor]"
-"""Of a layer's adapter: (rank, taken) and (given, rank)."""
+"""The matrices of a layer's adapter: (rank, inputs) and (outputs, rank)."""
 Arrays: TypeAlias = "Mapping[str, NDArray[Any]]"
 WEIGHTS, MANIFEST, SETTINGS = "adapter_model.safetensors", "manifest.json", "adapter_config.json"
 LAYOUT = "model.json"
@@ -34,8 +35,11 @@ DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 
 
 def mean(one: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights in the middle, of the same names, shapes and types. Raises `ValueError` for adapters of different layers or ranks, and
-    for weights that are not of LoRA."""
+    """Returns the mean weights, with the same names, shapes and types.
+
+    Raises:
+        ValueError: The adapters have different layers or ranks, or the weights are not a LoRA.
+    """
 
     if {name: tensor.shape for name, tensor in one.items()} != {name: tensor.shape for name, tensor in other.items()}:
         raise ValueError("the adapters are not of the same layers and rank")
@@ -49,7 +53,7 @@ def mean(one: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def middle(one: Halves, other: Halves) -> Halves:
-    """Of what two adapters add to a layer, (given, taken), the middle, as well as their rank can say it."""
+    """Returns the mean of two adapters of a layer, (outputs, inputs), as the best approximation of their rank."""
     import torch
 
     downs = torch.cat([one[0].float() * 0.5, other[0].float() * 0.5])
@@ -64,8 +68,12 @@ def middle(one: Halves, other: Halves) -> Halves:
 
 
 def mean_of_arrays(one: Arrays, other: Arrays) -> dict[str, NDArray[Any]]:
-    """The same of the arrays of encoders of one member; what is no adapter is in the middle as it is, directions of labels at length 1.
-    Raises `ValueError` for arrays of different names or shapes."""
+    """Returns the mean of the arrays of two encoders of one member. Arrays that are not adapters are averaged directly,
+    and label prototypes are normalised to length 1.
+
+    Raises:
+        ValueError: The arrays have different names or shapes.
+    """
     import numpy as np
     import torch
 
@@ -85,8 +93,11 @@ def mean_of_arrays(one: Arrays, other: Arrays) -> dict[str, NDArray[Any]]:
 
 
 def write_encoder(before: Path, trained: Path, out: Path) -> str:
-    """Writes the files of the mean of two encoders, and gives the digest of its arrays. Raises `ValueError` for such that cannot be
-    averaged."""
+    """Writes the files of the mean of two encoders and returns the digest of its arrays.
+
+    Raises:
+        ValueError: The encoders cannot be averaged.
+    """
     import numpy as np
 
     layout = json.loads((trained / LAYOUT).read_text("utf-8"))
@@ -99,7 +110,11 @@ def write_encoder(before: Path, trained: Path, out: Path) -> str:
 
 
 def write(before: Path, trained: Path, out: Path) -> None:
-    """Writes the folder of the mean. Raises `ValueError` for adapters that cannot be averaged."""
+    """Writes the folder of the mean.
+
+    Raises:
+        ValueError: The adapters cannot be averaged.
+    """
     from safetensors.torch import load_file, save_file
 
     scaled = {json.loads((folder / SETTINGS).read_text("utf-8"))["lora_alpha"] for folder in (before, trained)}
@@ -115,7 +130,7 @@ def write(before: Path, trained: Path, out: Path) -> None:
 
 
 def main() -> None:
-    """Writes it, and says its digest."""
+    """Writes the mean and prints its digest."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("before", "trained", "out"):
         parser.add_argument(name, type=Path)

@@ -1,14 +1,15 @@
-"""What adapters cost on a CPU: tokens per second of the base model, of one adapter, and of all of them mixed.
+"""The cost of adapters on a CPU: tokens per second of the base model, of one adapter, and of all of them mixed.
 
-    python -m bench.adapters [--adapters 5] [--tokens 64] [--rounds 3] [--at-once 16 32] [--without] [--dedicated] [--unguessed]
-                             [--dtype float32] [--quantization none] [--lock FILE]
+    python -m bench.adapters [--adapters 5] [--tokens 64] [--rounds 3] [--at-once 16 32] [--without] [--dedicated]
+                             [--unguessed] [--dtype float32] [--quantization none] [--lock FILE]
 
-Starts a server of its own on the weights of the laptop fleet, with adapters full of noise (ranks 16 and 8 in turn, on all linear
-layers), all loaded. The rounds go through the mixes in turn; the table has the best of each, and its ratio to the base model's on the
-same server. `--without` does the same again on stock vLLM, without Orchestra's plugin; `--dedicated` with it, on a server that has the
-machine to itself (with `--dtype bfloat16`; a server in float32 takes all cores that are free anyway); `--unguessed` with it, on one that
-guesses no tokens: how many guesses hold depends on the text. At the end another adapter is loaded and asked while 32 requests run; the
-counts of answers are printed. `--lock` is held while times are taken. `ONEDNN_MAX_CPU_ISA=AVX2` measures a CPU without bfloat16.
+Starts its own server on the weights of the laptop fleet, with random adapters (ranks 16 and 8 in turn, on all linear
+layers), all loaded. The mixes alternate within a round; the table has the best of each, and its ratio to the base model
+on the same server. `--without` repeats it on stock vLLM, without Orchestra's plugin. `--dedicated` repeats it on a
+server that has the machine to itself (with `--dtype bfloat16`; a server in float32 takes all free cores anyway).
+`--unguessed` repeats it without speculative decoding, whose acceptance depends on the text. At the end another adapter
+is loaded and called while 32 requests run, and the numbers of answers are printed. `--lock` is held during
+measurements. `ONEDNN_MAX_CPU_ISA=AVX2` measures a CPU without bfloat16.
 """
 
 from __future__ import annotations
@@ -49,32 +50,34 @@ SENTENCE = (
 
 @dataclass(frozen=True)
 class Rate:
-    """Tokens per second: written (short prompts), the same by processor time, and read (prompts of some 300 tokens, one token written)."""
+    """Tokens per second: decoded (short prompts), decoded per processor second, and prefilled (prompts of about 300
+    tokens, one output token).
+    """
 
     written: float = 0.0
     worked: float = 0.0
     read: float = 0.0
 
     def best(self, other: Rate) -> Rate:
-        """The best of each; on a machine with other work, what disturbs only ever slows."""
+        """Returns the maximum of each: other load on the machine only slows a measurement."""
         return Rate(max(self.written, other.written), max(self.worked, other.worked), max(self.read, other.read))
 
 
 @dataclass
 class Served:
-    """A server, and the names of what it serves: the base model first."""
+    """A server and the names of its models; the base model first."""
 
     session: aiohttp.ClientSession
     url: str
     names: list[str]
     group: int
-    """The server's processes."""
+    """The process group of the server."""
     asked: int = 0
     ready_after: float = 0.0
     """Seconds from its start to its first answer."""
 
     async def ask(self, model: str, prompt: str, tokens: int) -> dict[str, Any]:
-        """One completion of so many tokens; its usage."""
+        """Requests one completion of that many tokens and returns its usage."""
         body = {"model": model, "prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
         async with self.session.post(f"{self.url}/v1/completions", json=body) as reply:
             answer = await reply.json()
@@ -84,7 +87,7 @@ class Served:
             return usage
 
     def processor_seconds(self) -> float:
-        """What the server's processes have worked so far (fields 14 and 15 of proc(5)'s stat)."""
+        """Returns the processor seconds of the server's processes (fields 14 and 15 of proc(5)'s stat)."""
         ticks = 0
         for place in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):
@@ -93,7 +96,9 @@ class Served:
         return ticks / os.sysconf("SC_CLK_TCK")
 
     async def rate(self, models: Sequence[str], count: int, tokens: int, filler: str = "") -> tuple[float, float]:
-        """Prompt tokens and output tokens per second of so many requests at once; each prompt is new, so no cache helps."""
+        """Returns prompt tokens and output tokens per second for concurrent requests. Each prompt is new, so caches
+        have no effect.
+        """
         self.asked += 1
         prompts = [f"{self.asked}.{number} " + filler + STORY.format(number=number) for number in range(count)]
         began = time.perf_counter()
@@ -114,7 +119,7 @@ class Served:
 
 @contextlib.contextmanager
 def held(lock: Path | None) -> Iterator[None]:
-    """Holds a file's lock, so that measurements of one machine do not meet."""
+    """Holds a file lock, so that measurements on one machine do not overlap."""
     with contextlib.ExitStack() as stack:
         if lock is not None:
             fcntl.flock(stack.enter_context(lock.open("a")), fcntl.LOCK_EX)
@@ -123,7 +128,7 @@ def held(lock: Path | None) -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def serving(server: LocalServer, weights_folder: Path, stock: bool, log: Path) -> AsyncIterator[Served]:
-    """A server of its own, as it ships or as vLLM has it by itself."""
+    """Runs a server, with Orchestra's plugin or as stock vLLM."""
     port = vllm_launch.choose_port(None)
     how = vllm_launch.build_launch(cpu.resolve_auto(server, Folders.from_environment().cache), weights_folder, port)
     command, environment = how.command, dict(how.environment)
@@ -148,7 +153,7 @@ async def serving(server: LocalServer, weights_folder: Path, stock: bool, log: P
 
 
 async def healthy(served: Served, child: ChildProcess, log: Path) -> None:
-    """Waits for the server."""
+    """Waits until the server is healthy."""
     while child.returncode is None:
         with contextlib.suppress(aiohttp.ClientError):
             async with served.session.get(served.url + "/health") as reply:
@@ -159,7 +164,7 @@ async def healthy(served: Served, child: ChildProcess, log: Path) -> None:
 
 
 async def measure(served: Served, given: argparse.Namespace) -> dict[tuple[int, str], Rate]:
-    """The best of the rounds for each number of requests at once and each mix."""
+    """Returns the best of the rounds for each number of concurrent requests and each mix."""
     mixes = {"base": served.names[:1], "one adapter": served.names[1:2], "all mixed": served.names}
     for models in mixes.values():
         await served.rate(models, 2 * len(models), 4)
@@ -177,7 +182,7 @@ async def measure(served: Served, given: argparse.Namespace) -> dict[tuple[int, 
 
 
 async def loads_while_busy(served: Served, folder: Path) -> str:
-    """Loads one more adapter while 32 requests run, and asks it at once; says what was answered."""
+    """Loads another adapter while 32 requests run, calls it at once, and returns the numbers of answers."""
     running = [
         asyncio.create_task(served.ask(served.names[n % len(served.names)], STORY.format(number=n), 64))
         for n in range(32)

@@ -1,9 +1,9 @@
-"""Answer sheets: what agents answer to rows of the public sets, with how probable each token was to them; collected once, in files.
+"""Answer sheets: answers of agents to rows of public sets with token log-probabilities, collected once into files.
 
-One file an arm: the agent as it is without checks (`base`), samples at a temperature of 0.7 (`sample1` and on), other agents' answers,
-which have not seen the first (`blind1` and on), and the entailment agent on the first answer (`claim`). A line is a row, in the form that
-`orchestra certify --predictions` reads. Rows that are in a file are not asked again, but where the agent's card, what it learnt, or what it
-was asked has changed since.
+One file for each arm: the agent without checks (`base`), samples at a temperature of 0.7 (`sample1` and on), answers of
+other agents that have not seen the first (`blind1` and on), and the entailment agent on the first answer (`claim`). A
+line is a row in the format of `orchestra certify --predictions`. Rows in a file are not run again unless the agent's
+card, its weights or its inputs have changed.
 """
 
 from __future__ import annotations
@@ -31,33 +31,33 @@ from orchestra.workflows.python.steps import Agent
 
 AT_ONCE = 32
 TIMED = 16
-"""Rows by which is measured what one call takes alone."""
+"""Number of rows for measuring the latency of single calls."""
 WARM = 0.7
-"""The temperature of samples (Wang et al. 2022, https://arxiv.org/abs/2203.11171)."""
+"""Temperature of samples (Wang et al. 2022, https://arxiv.org/abs/2203.11171)."""
 
 
 @dataclass(frozen=True)
 class Set:
-    """A public set, the agent that answers it, and who else is asked."""
+    """A public set, the agent that answers it, and the other agents that are called."""
 
     name: str
     agent: str
     evaluation: str = ""
     kind: str = "deterministic"
-    """Whose goal it has: `deterministic`, `reading`, or none."""
+    """The kind of goal: `deterministic`, `reading`, or none."""
     most: int | None = None
-    """Rows at most, whatever is asked for; 0 for all."""
+    """Maximal number of rows for any `--rows`; 0 for all."""
     samples: int = 0
     blind: tuple[str, ...] = ()
-    """Agents that answer the same without having seen the first answer."""
+    """Agents that answer the same inputs without the first answer."""
     claims: bool = False
     measure: MetricConfig | None = None
-    """What tells a right answer, where that is not the first such metric of the agent's `evaluation.yaml`."""
+    """The criterion of correctness, if it is not the first such metric of the agent's `evaluation.yaml`."""
     title: str = ""
-    """What it is called in tables and files, where several agents answer one set."""
+    """Name in tables and files, if several agents answer one set."""
 
     def __post_init__(self) -> None:
-        """Most sets are called what they are."""
+        """The default title is the name of the set."""
         object.__setattr__(self, "title", self.title or self.name)
 
 
@@ -68,7 +68,7 @@ FACTS = MetricConfig(
     where_not={"label": ["partial"]},
 )
 SCOPE = MetricConfig(of="accuracy", field="intent")
-"""Out-of-scope messages count too: one that is accepted with an intent is wrong."""
+"""Out-of-scope messages are included: accepting one with an intent is wrong."""
 READERS, CALCULATORS = ("extractive_reader", "generative_reader"), ("deductive_calculator", "generative_calculator")
 SETS = (
     Set("xquad_en", "generative_reader", kind="reading", most=0, samples=5, blind=("extractive_reader",), claims=True),
@@ -101,14 +101,14 @@ class Sheet(msgspec.Struct, frozen=True):
     output: Any = None
     score: float | None = None
     logprobs: tuple[float, ...] = ()
-    """Of the tokens that were written; empty for agents that are no language model."""
+    """Log-probabilities of the output tokens; empty for agents that are not language models."""
     prompt_tokens: int = 0
     output_tokens: int = 0
     seconds: float = 0.0
-    """Of the one call, among others."""
+    """Duration of the call among concurrent ones."""
     error: str = ""
     of: str = ""
-    """Digest of the agent's card, of what it learnt, and of what it was asked; empty in files of before, which are asked anew."""
+    """Digest of the agent's card, weights and inputs. Empty in older files, whose rows are run again."""
 
 
 @dataclass(frozen=True)
@@ -119,27 +119,27 @@ class Arm:
     name: str
     card: Card
     inputs: Mapping[str, dict[str, Any]]
-    """By row."""
+    """Inputs by row id."""
 
     @property
     def alone(self) -> Arm:
-        """The same for a few rows, which are asked one after the other: what one call takes alone."""
+        """Returns the arm for a few rows, run one after the other: the latency of single calls."""
         return replace(
             self, name=f"{self.name}.alone", inputs={name: self.inputs[name] for name in sorted(self.inputs)[:TIMED]}
         )
 
     def file(self, out: Path) -> Path:
-        """Where its answers are."""
+        """Returns the file of its answers."""
         return out / f"{self.of.title}.{self.name}.jsonl"
 
     @cached_property
     def marks(self) -> dict[str, str]:
-        """What an answer to each row is an answer of."""
+        """Returns the digest that an up-to-date answer to each row has."""
         who = [self.card.digest, self.card.weights_digest]
         return {name: digest(canonical([*who, given]))[:16] for name, given in self.inputs.items()}
 
     def missing(self, out: Path) -> list[str]:
-        """The rows without an answer; answers of another agent, and to other questions, are taken out of the file first."""
+        """Returns the rows without an answer; outdated answers are removed from the file."""
         file = self.file(out)
         known = read(file)
         kept = {name: sheet for name, sheet in known.items() if sheet.of and sheet.of == self.marks.get(name, sheet.of)}
@@ -151,7 +151,7 @@ class Arm:
 
 
 def rows_of(one: Set, card: Card, data: Path, rows: int) -> EvaluationSet:
-    """The questions: a sample of the dev part that the agent's `evaluation.yaml` names, drawn by its seed."""
+    """Returns a sample of the dev rows that the agent's `evaluation.yaml` names, drawn by its seed."""
     assert card.folder is not None
     named = find_evaluation(card.folder / FILE, one.evaluation)[1].rows
     assert named is not None
@@ -163,12 +163,12 @@ def rows_of(one: Set, card: Card, data: Path, rows: int) -> EvaluationSet:
 
 
 def plain(card: Card, **more: Any) -> Card:
-    """The card as it is asked here: what it answers counts, whatever a check would say."""
+    """Returns the card without checks: every answer counts."""
     return card.with_settings(**({"checks": (), "otherwise": (), "accept": None} | more))
 
 
 def arms_of(one: Set, cards: Mapping[str, Card], test: EvaluationSet, out: Path) -> Iterable[Arm]:
-    """The arms of a set in the order in which they are asked; what is asked about an answer comes after the answer."""
+    """Returns the arms of a set in order; arms about an answer come after the answer."""
     card = cards[one.agent]
     inputs = {row.id: row.input for row in test.rows}
     yield Arm(one, "base", plain(card), inputs)
@@ -183,7 +183,9 @@ def arms_of(one: Set, cards: Mapping[str, Card], test: EvaluationSet, out: Path)
 
 
 def as_input(card: Card, row: EvaluationRow) -> dict[str, Any]:
-    """A row's question for another agent: as it is where that reads the same, and else what it says, as a passage or as paragraphs."""
+    """Returns a row's input for another agent: unchanged if the inputs are the same, else with its text as a passage or
+    as paragraphs.
+    """
     given = row.input
     if given.keys() == card.input_schema["properties"].keys():
         return given
@@ -210,7 +212,7 @@ def _claims(questions: Sequence[EvaluationRow], answered: Mapping[str, Sheet]) -
 
 
 def read(file: Path) -> dict[str, Sheet]:
-    """The answers of a file; the last line may be torn."""
+    """Reads the answers of a file; the last line may be torn."""
     found: dict[str, Sheet] = {}
     for line in file.read_bytes().split(b"\n")[:-1] if file.exists() else ():
         sheet = msgspec.json.decode(line, type=Sheet)
@@ -220,19 +222,19 @@ def read(file: Path) -> dict[str, Sheet]:
 
 @dataclass
 class Collector:
-    """Asks what is not in the files yet, until its time is up."""
+    """Collects missing answers until a deadline."""
 
     orchestra: Orchestra
     out: Path
     until: float = float("inf")
-    """By the monotonic clock."""
+    """Deadline on the monotonic clock."""
     say: Callable[[str], None] = print
     at_once: int = AT_ONCE
     bodies: dict[str, list[bytes]] = field(default_factory=dict)
-    """What was sent for the sets' own agents, for measuring."""
+    """Request bodies of the sets' own agents, for measurements."""
 
     async def collect(self, arm: Arm) -> None:
-        """Asks the rows of an arm that have no answer yet, the longest inputs first."""
+        """Collects the missing rows of an arm, longest inputs first."""
         file = arm.file(self.out)
         missing = arm.missing(self.out)
         if not missing or time.monotonic() > self.until:
@@ -251,7 +253,7 @@ class Collector:
                     if time.monotonic() > self.until:
                         return
                     sheet = await self._asked(arm, runs, step, name, given)
-                if not sheet.error.startswith("F"):  # a server that was not there: it is asked again the next time
+                if not sheet.error.startswith("F"):  # an unavailable server: the row is run again next time
                     sheets.write(msgspec.json.encode(sheet) + b"\n")
                     done += 1
                 tokens += sheet.output_tokens
@@ -270,7 +272,7 @@ class Collector:
         last = ended[-1] if ended else None
         logprobs: tuple[float, ...] = ()
         if last is not None and last.received:
-            if arm.card.kind != "ensemble":  # its answer may be another member's than the one whose tokens these are
+            if arm.card.kind != "ensemble":  # the answer of an ensemble may be another member's than these tokens
                 logprobs = _logprobs(await runs.journal.get_blob(last.received) or b"{}")
             if arm.name == "base":
                 self.bodies.setdefault(arm.of.agent, []).append(await runs.journal.get_blob(last.sent) or b"")

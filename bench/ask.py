@@ -1,11 +1,11 @@
-"""Requests to the shipped fleet through `orchestra ask`: the plans, the answers and how many are right, into a page of docs/.
+"""Requests to the shipped fleet through `orchestra ask`: plans, answers and accuracy, written into a page of docs/.
 
     python -m bench.ask [FILE] [--part PART] [--fleet NAME] [--router AGENT] [--out FILE]
 
-The requests of docs/evaluation/ask.md stand in `bench/ask.yaml`. Those of `bench/ask_strangers.yaml` are another author's, who had not
-seen what the router was trained on; the part that is `shown` makes its page. A request is right where every text that it expects
-stands in the answer, a number as a whole one, or, where the documents do not tell, where the answer is null. What is withheld has no
-answer, which is not the same as a wrong one. Nothing is left out of a page, failures least of all.
+The requests of docs/ask.md are in `bench/ask.yaml`. Those of `bench/ask_strangers.yaml` are by another author, who had
+not seen the router's training rows; its `shown` part makes its page. A request is correct if every expected text occurs
+in the answer (a number as a complete number) or, if the documents have no answer, if the answer is null. A withheld
+answer is not a wrong one. A page includes all requests, also failures.
 """
 
 from __future__ import annotations
@@ -33,16 +33,18 @@ REQUESTS = ROOT / "bench" / "ask.yaml"
 DOCUMENTS = ROOT / "examples" / "documents"
 _NUMBER = re.compile(r"(?<![\d.,-])\d+\.\d+(?![.,]?\d)")
 PLACES = frozenset({"row", "column", "start", "end"})
-"""Fields whose numbers say where something stands, and not what."""
+"""Numeric fields that are positions and not content."""
 SAID, SHOWN = ("text", "answer"), frozenset({"quote", "quotes", "cells"})
-"""Fields with an answer, and those beside it with what it rests on: a heading of the cell, or the rest of the sentence, was not said."""
+"""Fields with an answer, and fields with its evidence: a cell's heading or the remaining sentence is not part of the
+answer.
+"""
 LONGEST = 220
-"""Characters of an answer and of a quote on the page."""
+"""Maximal number of characters of an answer or a quote on the page."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A request, what is at hand, and what would be right."""
+    """A request, its inputs, and the expected answer."""
 
     request: str
     values: Mapping[str, Any]
@@ -52,7 +54,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Told:
-    """What came of a request."""
+    """The result of a request."""
 
     asked: Asked
     draft: PlanResult
@@ -62,7 +64,7 @@ class Told:
 
     @property
     def right(self) -> bool:
-        """Whether the answer is right."""
+        """Returns whether the answer is correct."""
         if self.result is None or self.result.status != "done":
             return False
         if self.asked.nothing:
@@ -71,7 +73,7 @@ class Told:
 
     @property
     def verdict(self) -> str:
-        """Right, wrong, or no answer: not planned, withheld, or told that there is none where there is one."""
+        """Correct, wrong, or no answer: not planned, withheld, or null although there is an answer."""
         if self.right:
             return "Right"
         return (
@@ -82,13 +84,15 @@ class Told:
 
 
 def stands(expect: Sequence[str], value: Any) -> bool:
-    """Whether every text that is expected stands in an answer."""
+    """Returns whether every expected text occurs in an answer."""
     said = "\n".join(_leaves(value))
     return all(_stands(text, said) for text in expect)
 
 
 def _says(value: Any) -> bool:
-    """Whether a value says anything: an answer may be that there is none, in its field `text` or `answer`, or in each of a list."""
+    """Returns whether a value is an answer: it may be null in its field `text` or `answer`, or in each element of a
+    list.
+    """
     if isinstance(value, Mapping):
         told = [value[name] for name in SAID if name in value]
         return any(map(_says, told or value.values()))
@@ -98,7 +102,7 @@ def _says(value: Any) -> bool:
 
 
 def _leaves(value: Any) -> Iterator[str]:
-    """What an answer says, without the names of its fields, without the places where something stands, and without what it rests on."""
+    """Returns the leaves of an answer, without field names, positions and evidence."""
     if isinstance(value, Mapping):
         aside = SHOWN if any(name in value for name in SAID) else ()
         value = [
@@ -114,7 +118,9 @@ def _leaves(value: Any) -> Iterator[str]:
 
 
 def _stands(text: str, said: str) -> bool:
-    """Whether a text stands in another; a number not as a part of another number, and no word or label as a part of a longer one."""
+    """Returns whether a text occurs in another; a number not inside another number, a word or label not inside a longer
+    one.
+    """
     if not text.replace(".", "", 1).isdecimal():
         return re.search(rf"(?<!\w){re.escape(text.casefold())}(?!\w)", said.casefold()) is not None
     if "." in text and any(_rounds(number, text) for number in _NUMBER.findall(said)):
@@ -124,12 +130,14 @@ def _stands(text: str, said: str) -> bool:
 
 
 def _rounds(number: str, text: str) -> bool:
-    """Whether a number is a decimal one, to as many decimals as that has: an average of 1.3833 is 1.38, and 153.7 is 153.70."""
+    """Returns whether a number equals a decimal one at its precision: an average of 1.3833 is 1.38, and 153.7 is
+    153.70.
+    """
     return Decimal(number).quantize(Decimal(text), ROUND_HALF_UP) == Decimal(text)
 
 
 def requests(file: Path = REQUESTS, part: str = "") -> list[Asked]:
-    """The requests of a file, or of a part of it."""
+    """Reads the requests of a file, or of a part of it."""
     said: dict[str, Any] = load_yaml(file.read_bytes(), str(file)).value
     known = {"documents": read_documents(DOCUMENTS)} | said["tables"] | said["texts"]
     names = {"documents": "documents", **dict.fromkeys(said["tables"], "table"), **dict.fromkeys(said["texts"], "text")}
@@ -146,7 +154,7 @@ def requests(file: Path = REQUESTS, part: str = "") -> list[Asked]:
 
 
 async def answered(asked: Sequence[Asked], fleet: str | None, router: str) -> list[Told]:
-    """What comes of the requests, one after the other, as a person would ask them."""
+    """Runs the requests one after the other, as a user would."""
     found = []
     async with Orchestra.open(fleet) as orchestra:
         for one in asked:
@@ -162,7 +170,7 @@ async def answered(asked: Sequence[Asked], fleet: str | None, router: str) -> li
 
 
 def page(told: Sequence[Told], about: str, stamp: str) -> str:
-    """The page: `about` is its title and what it is, as the file of requests says it."""
+    """Returns the page: `about` is its title and introduction from the file of requests."""
     planned = sum(one.draft.plan is not None for one in told)
     right, nothing, wrong = (sum(one.verdict == said for one in told) for said in ("Right", "No answer", "Wrong"))
     lines = [
@@ -203,7 +211,7 @@ def _short(text: str) -> str:
 
 
 def main() -> None:
-    """Asks, and writes the page."""
+    """Runs the requests and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", nargs="?", type=Path, default=REQUESTS)
     parser.add_argument("--part", default="", help="only this part of the requests")

@@ -1,10 +1,11 @@
-"""Whether the shipped judge of claims is faster with all claims beside one document in a batch: k claims one by one, and in batches.
+"""Batched judging of claims: the shipped judge on all claims beside one document, one by one and in batches.
 
     python -m bench.batched [--rounds 5] [--claims 1 4 16] [--tokens 350 100] [--docs FOLDER]
 
-The judge is an encoder that runs in this process; its weights are fetched once. Nobody else is asked. Both ways share the claims among as
-many threads as there are processors, and each product takes one of them, as the engine's do: *one by one* is what it does, *in batches* has
-each thread read its share as one batch, the shorter ones filled up. They take turns in going first, on documents of their own round.
+The judge is an encoder in this process; its weights are downloaded once, and no other agent is called. Both variants
+split the claims over as many threads as there are processors, and each product uses one, as in the engine: *one by one*
+is the engine's way, *in batches* has each thread read its share as one padded batch. The order alternates, on new
+documents in each round.
 """
 
 from __future__ import annotations
@@ -46,14 +47,14 @@ if TYPE_CHECKING:
 
 JUDGE = "entailment"
 FAR = np.float32(-1e9)
-"""What is added to the score of a place where a shorter row has no token."""
+"""Added to the attention score of padding."""
 
 
 class Batched(Encoder):
-    """An encoder that reads several texts at once."""
+    """An encoder that reads several texts in a batch."""
 
     def together(self, rows: Sequence[Sequence[int]], changes: Mapping[str, LoraWeights]) -> list[Array]:
-        """The vector of each text, as `embed` gives it for one member."""
+        """Returns the embedding of each text, equal to `embed` for one member."""
         length, get, heads = max(map(len, rows)), self._arrays, self.shape.heads
         tokens, there = np.ones((len(rows), length), dtype=np.int64), np.zeros((len(rows), length), dtype=bool)
         for at, row in enumerate(rows):
@@ -76,7 +77,7 @@ class Batched(Encoder):
             query, key, value = map(np.ascontiguousarray, split)
             query /= np.float32(math.sqrt(self.shape.hidden_size // heads))
             read = np.empty_like(query)
-            for at in range(len(rows)):  # of all rows at once the scores leave a processor's cache
+            for at in range(len(rows)):  # scores of all rows at once exceed a processor's cache
                 scores = query[at] @ key[at].transpose(0, 2, 1)
                 scores += near
                 if aside is not None:
@@ -97,7 +98,7 @@ class Batched(Encoder):
 
 @dataclass(frozen=True)
 class Judge:
-    """The judge, ready, and the threads that it has."""
+    """The loaded judge and its thread pool."""
 
     encoder: Batched
     changes: Mapping[str, LoraWeights]
@@ -106,11 +107,11 @@ class Judge:
     threads: int
 
     def one_by_one(self, rows: Sequence[Sequence[int]]) -> list[Array]:
-        """As the engine asks: as many at once as there are processors."""
+        """Judges as the engine does: as many at once as there are processors."""
         return [vectors[0] for vectors in self.pool.map(lambda row: self.encoder.embed(row, self.changes), rows)]
 
     def in_batches(self, rows: Sequence[Sequence[int]]) -> list[Array]:
-        """A batch for each processor."""
+        """Judges one batch on each processor."""
         share = -(-len(rows) // self.threads)
         cut = [rows[at : at + share] for at in range(0, len(rows), share)]
         return [
@@ -119,7 +120,7 @@ class Judge:
 
 
 def judge() -> Judge:
-    """The packaged one."""
+    """Loads the packaged judge."""
     card = cards_of()[JUDGE]
     layout, arrays = TextClassifierConfig.read(card)
     encoder = Batched.load(asyncio.run(EncoderStore().folder(card.model)))
@@ -135,7 +136,7 @@ HEAD = """\
 
 
 def measured(given: argparse.Namespace) -> Iterator[str]:
-    """The lines of the table."""
+    """Returns the lines of the table."""
     one, chance = judge(), random.Random(given.seed)
     ways: dict[str, Callable[[Sequence[Sequence[int]]], list[Array]]] = {
         "one by one": one.one_by_one,
@@ -174,12 +175,12 @@ def measured(given: argparse.Namespace) -> Iterator[str]:
 
 
 def spread(values: Sequence[float]) -> str:
-    """The median, and in brackets the least and the most."""
+    """Returns the median, with minimum and maximum in brackets."""
     return f"{statistics.median(values):.3f} [{min(values):.3f}, {max(values):.3f}]"
 
 
 def main() -> int:
-    """Measures, and prints the table."""
+    """Measures and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--claims", type=int, nargs="+", default=[1, 4, 16])

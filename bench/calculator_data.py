@@ -1,17 +1,22 @@
-"""The data set that the members of the agent `calculator` are trained on, made of the training part of GSM8K and of stories of its own.
+"""The training data set of the agent `calculator`, from the training split of GSM8K and from generated stories.
 
-    python -m bench.calculator_data --data FOLDER/gsm8k --out FOLDER [--steps 2] [--last 2500] [--stories 12000] [--draws 1]
+    python -m bench.calculator_data --data FOLDER/gsm8k --out FOLDER [--steps 2] [--last 2500] [--stories 12000]
+                                    [--draws 1]
 
-GSM8K (Cobbe et al. 2021, https://arxiv.org/abs/2110.14168), `github.com/openai/grade-school-math`, MIT. How rows are made, all of it
-deterministic:
+GSM8K (Cobbe et al. 2021, https://arxiv.org/abs/2110.14168), `github.com/openai/grade-school-math`, MIT. Kinds of rows,
+all deterministic:
 
-- *asked*: a problem, and the steps of its solution (`<<48/2=24>>`) as one expression over the problem's numbers. Rows whose expression
-  has another value than the answer, is long, or has numbers that neither the problem tells nor everybody knows (`bench.gsm8k.KNOWN`) are
-  left out.
-- *last*: the last step of a longer solution: what the steps before it found is told, and the problem's own question is asked.
+- *asked*: a problem, and the steps of its solution (`<<48/2=24>>`) as one expression over the problem's numbers. Rows
+  are left out if the
+  expression has another value than the answer, is long, or has numbers that are neither in the problem nor common
+  constants
+  (`bench.gsm8k.KNOWN`).
+- *last*: the last step of a longer solution: the results of the earlier steps are given, and the problem's own question
+  is kept.
 - *drawn*: *asked* with other numbers, `--draws` times.
 - *stories*: `bench.calculator_stories`, the templates of this repository.
-- *written*: `bench/written/problems` (`bench.written_rows`), as they are; *renumbered*: these with other numbers, as often.
+- *written*: `bench/written/problems` (`bench.written_rows`), unchanged; *renumbered*: the same number of these with
+  other numbers.
 
 Rows are split by problem, template and written story. SVAMP, on which the agent is evaluated too, is not read.
 """
@@ -42,17 +47,17 @@ SHARES = SplitShares(tune=0.025, test=0.0)
 
 
 def row(kind: str, group: str, question: str, expression: str) -> DatasetRow:
-    """A row of the calculator."""
+    """Builds a row of the calculator."""
     mark = digest(json.dumps([question, expression]).encode())[:16]
     return DatasetRow(f"{kind}-{mark}", {"question": " ".join(question.split())}, {"expression": expression}, group)
 
 
 def data_set(folder: Path, steps: int, most_last: int, most_stories: int, draws: int) -> Dataset:
-    """The data set. The tune part has problems and templates of which nothing is trained on."""
+    """Builds the data set. Problems and templates of the tune split do not occur in the train split."""
     source = folder / "train.jsonl"
     read = [
         json.loads(line) for line in source.read_text("utf-8").split("\n") if line
-    ]  # problems have line breaks of Unicode in them
+    ]  # problems contain Unicode line breaks
     problems = list(asked(read, steps))
     chance = random.Random(SEED)
     more = [(name, other) for name, one in problems if (other := drawn(one, chance)) is not None]
@@ -75,8 +80,10 @@ def data_set(folder: Path, steps: int, most_last: int, most_stories: int, draws:
 
 
 def renumbered(rows: Sequence[DatasetRow], chance: random.Random) -> Iterator[DatasetRow]:
-    """Written problems with other numbers, where it is sure what each stands for; in the group of what they are made of. Numbers that the
-    expression does not need stay, so that a story may contradict itself: it is solved all the same."""
+    """Returns written problems with other numbers, if the role of each number is certain; in the group of their
+    original. Numbers that the expression does not need are kept, so a story may become inconsistent; its solution stays
+    valid.
+    """
     for one in rows:
         question, expression = str(one.input["question"]), str(one.output["expression"])
         other = drawn(Solved(question, expression, evaluate(expression), 1), chance)

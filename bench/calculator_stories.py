@@ -1,7 +1,8 @@
-"""Short arithmetic stories, made of the templates in `stories/`.
+"""Short arithmetic stories from the templates in `stories/`.
 
-A template is a story with several questions, so that the questions, and not the story, decide what is to be reckoned. What is drawn:
-names, things, kinds, words, numbers, sentences that do not matter, whether the last sentence becomes an *if*, and number words.
+A template is a story with several questions, so the question, and not the story, determines the expression. Random
+parts: names, things, kinds, words, numbers, irrelevant sentences, whether the last sentence becomes an *if* clause, and
+number words.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ TEMPLATES = tuple(sorted(Path(__file__).with_name("stories").glob("*.txt")))
 
 
 def _words(paths: Iterable[Path]) -> dict[str, list[str]]:
-    """The words of files of templates, by kind."""
+    """Returns the words of template files by kind."""
     found: dict[str, list[str]] = defaultdict(list)
     for line in (line for path in paths for line in path.read_text("utf-8").splitlines()):
         if line.startswith(": "):
@@ -31,11 +32,11 @@ def _words(paths: Iterable[Path]) -> dict[str, list[str]]:
 
 _WORDS = _words(TEMPLATES)
 QUESTIONS = 3
-"""Questions of one story at most."""
+"""Maximal number of questions of one story."""
 TRIES = 300
-"""Draws of numbers before a template is given up."""
+"""Maximal number of draws of numbers for a template."""
 SCALES = (9, 12, 20, 40, 100, 100, 400, 999)
-"""Largest numbers of a story; one is drawn for each."""
+"""Upper bounds of the numbers of a story; one is drawn for each."""
 _PLACES = ("the park", "school", "the beach", "home", "the market", "the library", "the zoo", "a fair", "the shop")
 _IDLE = (
     "{A} also has {v} {q}.",
@@ -50,19 +51,19 @@ _IDLE = (
     "It took {A} {v} [minutes|hours|days].",
     "{A} has {v} {q} and {w} {r}.",
 )
-"""Sentences that have nothing to do with the question."""
+"""Sentences that are unrelated to the question."""
 _BOUND = re.compile(r"(One|Each|Every|Of|That|It|They|Then|The|In)\b|\{[y-z]\} ")
-"""How a sentence begins that speaks of what stands just before it."""
+"""Starts of sentences that refer to the previous sentence."""
 _CHOICE = re.compile(r"\[([^][]*)\]")
 _LETTER = re.compile(r"(?<![A-Za-z'’])[mnu-z](?![A-Za-z'’])")
-"""A number in a template: in braces in its text, alone in its conditions and arithmetic."""
+"""A variable of a template: in braces in its text, bare in its conditions and arithmetic."""
 _SLOT = re.compile(r"\{([A-Za-z]+[123]?)\}")
 _CONDITION = re.compile(r"([a-z])~small|([a-z])=([^<>=!]+)|([^<>=!]+)([<>]|!=)([^<>=!]+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A story with questions, each with its arithmetic."""
+    """A story with questions, each with its expression."""
 
     conditions: tuple[str, ...]
     body: str
@@ -70,21 +71,21 @@ class Template:
 
     @property
     def letters(self) -> list[str]:
-        """Its numbers, in the order of the text."""
+        """Returns its variables in the order of the text."""
         text = " ".join((self.body, *(part for ask in self.asks for part in ask), *self.conditions))
         return list(dict.fromkeys(_LETTER.findall(text)))
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A question, and the expression whose value answers it."""
+    """A question and the expression of its answer."""
 
     question: str
     expression: str
 
 
 def templates(paths: Iterable[Path] = TEMPLATES) -> list[Template]:
-    """The templates of files. Raises `ValueError` for a line that is none."""
+    """Reads the templates of files. Raises `ValueError` for an invalid line."""
     return [template for path in paths for template in _templates(path)]
 
 
@@ -109,7 +110,7 @@ def _templates(path: Path) -> list[Template]:
 
 
 def problems(template: Template, chance: random.Random) -> list[Problem]:
-    """One drawing of a template: a story with some of its questions; none where no numbers meet its conditions."""
+    """Returns one instance of a template: a story with some of its questions; empty if no numbers meet its conditions."""
     asks = [ask for ask in template.asks if re.search(r"[-+*/]", ask[1]) or chance.random() < 0.15]
     asks = chance.sample(asks, min(len(asks), QUESTIONS))
     values = _numbers(template, asks, chance)
@@ -139,7 +140,7 @@ def problems(template: Template, chance: random.Random) -> list[Problem]:
 
 
 def _asked(condition: str, question: str) -> str:
-    """The question, with the last sentence of the story as its *if*."""
+    """Returns the question, with the last sentence of the story as an *if* clause."""
     if not condition:
         return question
     lower = question[0].lower() + question[1:]
@@ -153,7 +154,7 @@ def _asked(condition: str, question: str) -> str:
 
 
 def _numbers(template: Template, asks: Sequence[tuple[str, str]], chance: random.Random) -> dict[str, int] | None:
-    """Numbers that meet the conditions, and give whole answers above zero."""
+    """Draws numbers that meet the conditions and give positive whole answers."""
     letters = template.letters
     for _ in range(TRIES):
         scale = chance.choice(SCALES)
@@ -173,7 +174,7 @@ def _numbers(template: Template, asks: Sequence[tuple[str, str]], chance: random
 
 
 def _meets(condition: str, values: dict[str, int], free: set[str]) -> bool:
-    """Whether a condition is met; one that derives a number sets it."""
+    """Returns whether a condition holds; a condition that derives a number sets it."""
     if condition.endswith("~small"):
         return True
     match = _CONDITION.fullmatch(condition)
@@ -203,19 +204,19 @@ def _value(expression: str, values: Mapping[str, int]) -> Fraction | None:
 
 
 def _shown(value: int, chance: random.Random) -> str:
-    """A number as a text has it: a small one now and then as a word."""
+    """Returns the text of a number; small ones are sometimes words."""
     return _WORDS["number"][value] if value < len(_WORDS["number"]) and chance.random() < 0.12 else str(value)
 
 
 def _chosen(text: str, chance: random.Random) -> str:
-    """A text with one of each choice."""
+    """Returns a text with one option of each choice."""
     while _CHOICE.search(text):
         text = _CHOICE.sub(lambda match: chance.choice(match[1].split("|")), text)
     return re.sub(r"\s+(?=[.,?])|\s+(?=\s)", "", text)
 
 
 def _slots(chance: random.Random) -> dict[str, str]:
-    """Who and what a story is about."""
+    """Draws the persons and things of a story."""
     she = chance.random() < 0.5
     first = chance.choice(_WORDS["she"] if she else _WORDS["he"])
     others = chance.sample([name for name in (*_WORDS["she"], *_WORDS["he"]) if name != first], 2)
@@ -239,7 +240,7 @@ def _plural(word: str) -> str:
 
 
 def _filled(text: str, slots: Mapping[str, str], numbers: Mapping[str, str], chance: random.Random) -> str:
-    """A sentence with its slots filled."""
+    """Fills the slots of a sentence."""
 
     def fill(match: re.Match[str]) -> str:
         name = match[1]
@@ -259,7 +260,7 @@ def _digits(shown: str) -> int:
 
 
 def stories(count: int, seed: int) -> Iterator[tuple[str, Problem]]:
-    """So many problems, and of each the name of its template; the templates in turn, one drawing each time."""
+    """Returns that many problems, each with the name of its template; the templates take turns."""
     chance = random.Random(seed)
     known = templates()
     made = 0

@@ -1,14 +1,16 @@
-"""The data set that the agent `caller` is trained on, made of the training parts of BFCL and Seal-Tools.
+"""The training data set of the agent `caller`, from the training splits of BFCL and Seal-Tools.
 
     python -m bench.caller_data --data FOLDER --out FOLDER
 
-`FOLDER` has the folders bfcl (Patil, Mao, Yan et al. 2025, `github.com/ShishirPatil/gorilla`, Apache-2.0) and sealtools (Wu et al. 2024,
-`github.com/fairyshine/Seal-Tools`, Apache-2.0); only their training parts are read. Of the values that BFCL accepts for an argument one is
-taken, best one that stands in the question; an argument that may be left out is left out. Beside these rows, made by rule:
+`FOLDER` has the folders bfcl (Patil, Mao, Yan et al. 2025, `github.com/ShishirPatil/gorilla`, Apache-2.0) and sealtools
+(Wu et al. 2024, `github.com/fairyshine/Seal-Tools`, Apache-2.0); only their training splits are read. Of the values
+that BFCL accepts for an argument one is used, preferably one that occurs in the question; an optional argument is left
+out. Derived rows, by rules:
 
-- a question of one function is asked among functions of other rows;
-- a question among several functions is asked without the one that answers it: no function fits;
-- a question is asked with other values, with several of them, again and again, and behind other questions (`bench.caller_edits`).
+- a question for one function is asked with functions of other rows;
+- a question with several functions is asked without the correct one: no function fits;
+- a question is asked with other values, with several values, repeatedly, and after other questions
+  (`bench.caller_edits`).
 """
 
 from __future__ import annotations
@@ -35,27 +37,29 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARES = SplitShares(tune=0.06, test=0.0)
 LICENCE = "Apache-2.0"
 AMONG = 0.4
-"""Share of questions of one function that are asked among others."""
+"""Share of questions for one function that are asked with other functions."""
 STRANGE = 0.4
-"""Share of questions of one function that are also asked with functions of other rows alone."""
+"""Share of questions for one function that are also asked with only functions of other rows."""
 BESIDE = 0.3
-"""Share of edited questions that have a function more than they need."""
+"""Share of edited questions with an additional function."""
 EDITS = {retold: 0.7, listed: 0.5, respectively: 0.5, repeated: 0.5}
 """Share of the questions that each edit is tried on."""
 TURNS = 3
-"""How often an edit is tried on a question."""
+"""Number of tries of an edit on a question."""
 CHAINS = {2: 260, 3: 160, 4: 110}
-"""How many chains of so many questions."""
+"""Number of chains by number of questions."""
 SEALED = {1: 200, 2: 90, 3: 60, 4: 30}
-"""Rows of Seal-Tools by their number of calls."""
+"""Rows of Seal-Tools by number of calls."""
 
 
 class NoAnswer(ValueError):
-    """A row whose accepted values are not of the types that its functions declare."""
+    """A row whose accepted values do not have the declared types."""
 
 
 def chosen(accepted: Sequence[Any], declared: Mapping[str, Any], question: str, needed: bool) -> Any:
-    """One of the values that BFCL accepts for an argument; "" where it is left out. Raises `NoAnswer` where none is of its type."""
+    """Returns one of the values that BFCL accepts for an argument; "" if it is left out. Raises `NoAnswer` if none has
+    the declared type.
+    """
     if "" in accepted and not needed:
         return ""
     validator = Validator(_type(declared))
@@ -71,7 +75,7 @@ def chosen(accepted: Sequence[Any], declared: Mapping[str, Any], question: str, 
 
 
 def _type(declared: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON Schema of one parameter, as the agent's outputs are held to it."""
+    """Returns the JSON Schema of a parameter, as the agent's outputs are validated."""
     function = {"name": "f", "parameters": {"properties": {"x": declared}}}
     schema = narrow_output(
         {"properties": {"calls": {"type": "array"}}}, {"calls": "functions"}, {"functions": [function]}
@@ -83,7 +87,7 @@ def _type(declared: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any, declared: Mapping[str, Any], question: str) -> Any:
-    """A value; records have a list of accepted values for each of their fields."""
+    """Returns a plain value; records have a list of accepted values for each field."""
     if isinstance(value, Mapping):
         inner = declared.get("properties", {})
         needed = declared.get("required", ())
@@ -104,7 +108,7 @@ def _plain(value: Any, declared: Mapping[str, Any], question: str) -> Any:
 def answered(
     possible: Mapping[str, Mapping[str, Sequence[Any]]], functions: Sequence[Function], question: str
 ) -> dict[str, Any]:
-    """One right call of those that BFCL accepts."""
+    """Returns one correct call among those that BFCL accepts."""
     (name, accepted), *_ = possible.items()
     parameters = next(function for function in functions if function["name"] == name)["parameters"]
     made = {}
@@ -119,7 +123,7 @@ def answered(
 
 
 def bfcl(path: Path) -> tuple[list[Item], int]:
-    """The rows of BFCL with one answer each, and how many were left out."""
+    """Returns the rows of BFCL with one answer each, and the number of rows left out."""
     found, out = [], 0
     for line in path.read_text("utf-8").splitlines():
         item = json.loads(line)
@@ -140,7 +144,7 @@ def bfcl(path: Path) -> tuple[list[Item], int]:
 
 
 def sealed(folder: Path) -> Iterator[Item]:
-    """Rows of Seal-Tools whose calls need nothing of each other, each among a few functions more."""
+    """Returns rows of Seal-Tools whose calls are independent, each with a few additional functions."""
     tools = {tool["name"]: _function(tool) for tool in json.loads((folder / "tools.json").read_text("utf-8"))["tools"]}
     left = dict(SEALED)
     for line in (folder / "train.jsonl").read_text("utf-8").splitlines():
@@ -167,7 +171,7 @@ def _function(tool: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _typed(node: Mapping[str, Any], function: Function) -> dict[str, Any]:
-    """A call of Seal-Tools, whose values are all texts, with numbers where its tool declares them."""
+    """Returns a call of Seal-Tools, whose values are all texts, with numbers where the tool declares them."""
     made = {}
     for name, declared in function["parameters"]["properties"].items():
         if name in node.get("arguments", {}):
@@ -181,7 +185,7 @@ def _typed(node: Mapping[str, Any], function: Function) -> dict[str, Any]:
 
 
 def among(items: Sequence[Item]) -> list[Item]:
-    """The items, their functions in random order; many of one function among those of others."""
+    """Returns the items with functions in random order; many single-function items get functions of others."""
     found = []
     for item in items:
         chance = random.Random(f"{item.id} among")
@@ -192,7 +196,7 @@ def among(items: Sequence[Item]) -> list[Item]:
 
 
 def unanswerable(items: Sequence[Item]) -> Iterator[Item]:
-    """Questions without the functions that answer them."""
+    """Returns questions without the functions that answer them."""
     for item in items:
         chance = random.Random(f"{item.id} unanswerable")
         called = {call["name"] for call in item.calls}
@@ -210,7 +214,7 @@ def _words(text: str) -> set[str]:
 
 
 def edited(items: Sequence[Item]) -> Iterator[Item]:
-    """What the edits make of the items, each a share of them; more functions stand beside some."""
+    """Returns the edited items, for a share of the items per edit; some get additional functions."""
     values, known = Values(items), {item.question for item in items}
     for edit, share in EDITS.items():
         for item, turn in itertools.product(items, range(TURNS)):
@@ -229,12 +233,12 @@ def edited(items: Sequence[Item]) -> Iterator[Item]:
 
 
 def _beside(item: Item, items: Sequence[Item], chance: random.Random) -> Item:
-    """The item, at times with a function more that it does not need."""
+    """Returns the item, sometimes with an additional function."""
     return item.among([chance.choice(items).functions[0]] if chance.random() < BESIDE else [], chance)
 
 
 def made(folder: Path) -> Dataset:
-    """The data set."""
+    """Builds the data set."""
     items, out = bfcl(folder / "bfcl" / "train.jsonl")
     parts = split([item.row() for item in items], SHARES)
     held = {row.id for row in parts["tune"]}

@@ -1,15 +1,16 @@
-"""Rows for the agent `caller` that deterministic edits make of answered questions: other values, several of them, several questions.
+"""Deterministic edits of answered questions for the agent `caller`: other values, several values, several questions.
 
-A value of a call is edited where it stands in the question, once, and nowhere else in the calls; then question and call can say another
-value together. Items of which a call has what does not stand in the question are left alone, for it may follow from the value; dates,
-booleans, choices and defaults, which seldom do, are let through. So what an edit gives is right but for these, if not always how people
-speak.
+A value of a call is edited if it occurs exactly once in the question and in no other place of the calls; then question
+and call can both get another value. Items with call values that are not in the question are skipped, because these may
+follow from the edited value. Dates, booleans, enum choices and defaults seldom do and are allowed. So edited rows are
+correct up to these, if not always natural.
 
 - `retold`: the question with other values.
-- `listed`: one value becomes two to four, and the one call as many ("the area of a circle with a radius of 5, 8 and 13").
-- `respectively`: two values become two each, which belong together in their order.
-- `are_requested`: the question again, with other values, behind itself.
-- `chained`: several people's questions, one after the other.
+- `listed`: one value becomes two to four, and the one call as many ("the area of a circle with a radius of 5, 8 and
+  13").
+- `respectively`: two values become two each, which correspond in order.
+- `repeated`: the question again, with other values, after itself.
+- `chained`: independent questions, one after the other.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from typing import Any
 from bench.caller_items import Function, Item, fits
 
 LONGEST = 2_400
-"""Characters of functions and question together at most."""
+"""Maximal number of characters of functions and question."""
 MOST = 400
-"""Characters of a question at most that is one of several."""
+"""Maximal number of characters of one question of several."""
 BETWEEN = (" Also, ", " And ", " Then, ", " ", " After that, ", " Next, ", " Finally, ", "; ")
 _DATE = re.compile(r"\d{4}-\d{2}|\d+/\d+")
 _TIME = re.compile("year|date|season|from|to|start|end")
@@ -36,12 +37,12 @@ _LISTED = (
     re.compile(r"^\W*(and|or|to|through)\b|^,\s*[\dA-Z]|^['\"”’]"),
     re.compile(r"\b(and|or|to|between|from)\s*$|[\dA-Z]\w*,\s*$|['\"“‘]$"),
 )
-"""What stands behind and before a value that is one of several already, or quoted: two of them would be read as something else."""
+"""Text around a value that is already one of several, or quoted: several values there would be misread."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A value of a call that stands in the question: the call's number, the way to the value, the text, and its parameter's name."""
+    """A value of a call in the question: index of the call, path to the value, text, and parameter name."""
 
     call: int
     path: tuple[str | int, ...]
@@ -51,12 +52,12 @@ class Slot:
 
     @property
     def name(self) -> str:
-        """The parameter's name, by which values are alike."""
+        """The parameter name, by which values are exchanged."""
         return next((str(step) for step in reversed(self.path) if isinstance(step, str)), "").lower()
 
 
 class Values:
-    """Texts by the name of the parameter that had them, from all questions in which they stand."""
+    """Texts by parameter name, from all questions."""
 
     def __init__(self, items: Sequence[Item]) -> None:
         found: dict[str, dict[str, None]] = {}
@@ -67,7 +68,9 @@ class Values:
         self._texts = {name: list(texts) for name, texts in found.items() if len(texts) > 2}
 
     def other(self, slot: Slot, taken: Sequence[str], chance: random.Random) -> tuple[str, Any] | None:
-        """Another text for a slot, and its value; None where none is known. `taken` stand in the question already."""
+        """Returns another text for a slot with its value; None if there is none. Texts in `taken` are in the question
+        already.
+        """
         if isinstance(slot.value, str):
             left = [
                 text
@@ -83,7 +86,7 @@ class Values:
 
 
 def _number(slot: Slot, chance: random.Random) -> tuple[str, Any]:
-    """A number of the same kind, and how it is written."""
+    """Returns a number of the same kind and its notation."""
     number = float(slot.text)
     places = len(slot.text.partition(".")[2])
     if places == 0 and 1500 <= number <= 2100 and _TIME.search(slot.name):
@@ -101,7 +104,7 @@ def _number(slot: Slot, chance: random.Random) -> tuple[str, Any]:
 
 
 def slots(item: Item) -> list[Slot]:
-    """The values of an item that can be told otherwise."""
+    """Returns the values of an item that can be replaced."""
     known = {function["name"]: function["parameters"].get("properties", {}) for function in item.functions}
     leaves = [
         (known.get(call["name"], {}), path, value)
@@ -135,7 +138,7 @@ def _leaves(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str
 
 
 def _stands(value: Any, question: str) -> bool:
-    """Whether a value is one of the question's own, so that no other value of the question says what it must be."""
+    """Returns whether a value occurs independently in the question, so that no other value determines it."""
     if isinstance(value, bool) or value is None:
         return True
     if isinstance(value, str):
@@ -146,7 +149,7 @@ def _stands(value: Any, question: str) -> bool:
 
 
 def _chosen(declared: Mapping[str, Any], path: tuple[str | int, ...], value: Any) -> bool:
-    """Whether a value is one of a few that the function declares, or what it takes where none is said."""
+    """Returns whether a value is an enum choice or a default of the function."""
     top = declared.get(str(path[0]), {})
     return "enum" in json.dumps(top) or top.get("default") == value or f"'{value}'" in str(top.get("description", ""))
 
@@ -184,7 +187,7 @@ def _at(text: str, question: str) -> re.Match[str] | None:
 
 
 def _told(item: Item, changes: Sequence[tuple[Slot, str, Any]], id: str) -> Item:
-    """The item with other values in question and calls."""
+    """Returns the item with other values in question and calls."""
     question, calls = item.question, copy.deepcopy(list(item.calls))
     for slot, text, value in changes:
         question = _replaced(question, slot.text, text)
@@ -205,7 +208,7 @@ def _put(calls: Sequence[Mapping[str, Any]], slot: Slot, value: Any) -> None:
 
 
 def retold(item: Item, values: Values, mark: str) -> Item | None:
-    """The item with other values; None where it has none that can be told otherwise."""
+    """Returns the item with other values; None if no value can be replaced."""
     chance = random.Random(f"{item.id} retold {mark}")
     known, taken, changes = slots(item), list[str](), list[tuple[Slot, str, Any]]()
     for slot in known:
@@ -218,7 +221,7 @@ def retold(item: Item, values: Values, mark: str) -> Item | None:
 
 
 def _alone(slot: Slot, question: str) -> bool:
-    """Whether several values may stand where this one does."""
+    """Returns whether several values may replace this one."""
     at, (behind, before) = _at(slot.text, question), _LISTED
     if at is None or not all(isinstance(step, str) for step in slot.path):
         return False
@@ -226,7 +229,7 @@ def _alone(slot: Slot, question: str) -> bool:
 
 
 def listed(item: Item, values: Values, mark: str) -> Item | None:
-    """The item asked for two to four values at once: as many calls. None where it does not lend itself to that."""
+    """Returns the item with two to four values and as many calls; None if it is unsuitable."""
     chance = random.Random(f"{item.id} listed {mark}")
     known = [slot for slot in slots(item) if _alone(slot, item.question)]
     if len(item.calls) != 1 or not known:
@@ -248,7 +251,7 @@ def listed(item: Item, values: Values, mark: str) -> Item | None:
 
 
 def respectively(item: Item, values: Values, mark: str) -> Item | None:
-    """Two values become two each, and the one call two."""
+    """Two values become two each, and the call becomes two calls."""
     chance = random.Random(f"{item.id} respectively {mark}")
     known = [slot for slot in slots(item) if _alone(slot, item.question) and not slot.percent]
     if len(item.calls) != 1 or len(known) < 2:
@@ -273,7 +276,7 @@ def respectively(item: Item, values: Values, mark: str) -> Item | None:
 
 
 def repeated(item: Item, values: Values, mark: str) -> Item | None:
-    """The item and the same again with other values, once to three times."""
+    """Returns the item followed by one to three repetitions with other values."""
     chance = random.Random(f"{item.id} repeated {mark}")
     if len(item.calls) != 1:
         return None
@@ -287,7 +290,9 @@ def repeated(item: Item, values: Values, mark: str) -> Item | None:
 
 
 def chained(items: Sequence[Item], chance: random.Random, id: str) -> Item | None:
-    """Questions one after the other; None where two functions have one name, what is said of all is not the same, or it grows too long."""
+    """Returns questions one after the other; None if function names clash, the system texts differ, or the result is
+    too long.
+    """
     if len({item.system for item in items}) > 1:
         return None
     functions: dict[str, Function] = {}
@@ -308,7 +313,7 @@ def chained(items: Sequence[Item], chance: random.Random, id: str) -> Item | Non
 
 
 def _after(item: Item, between: str) -> str:
-    """A question as it goes on behind another; a value of its calls, and a word in capitals, stays as it is."""
+    """Returns a question as it continues after another; values of its calls and words in capitals are kept."""
     question = item.question.strip()
     first = re.split(r"[^\w]", question, maxsplit=1)[0]
     values = (str(value) for call in item.calls for _, value in _leaves(call["arguments"], ()))
@@ -321,13 +326,13 @@ def _after(item: Item, between: str) -> str:
 
 
 def _good(item: Item) -> Item | None:
-    """The item, where its calls are of their types and it is not too long."""
+    """Returns the item if its calls have the declared types and it is not too long."""
     short = len(json.dumps(item.functions)) + len(item.question) <= LONGEST
     return item if short and fits(item.functions, item.calls) else None
 
 
 def chains(items: Sequence[Item], lengths: Mapping[int, int]) -> Iterator[Item]:
-    """So many chains of questions of one call, by how many questions each has."""
+    """Returns chains of single-call questions, by number of questions."""
     chance = random.Random("chains")
     alone = [item for item in items if len(item.calls) == 1 and len(item.question) < MOST and not item.system]
     for length, wanted in lengths.items():

@@ -1,4 +1,4 @@
-"""A question with functions and the calls that answer it: what the data set of the agent `caller` is made of."""
+"""A question with functions and its calls: an item of the data set of the agent `caller`."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Function: TypeAlias = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A question, functions, and the calls that answer it."""
+    """A question, functions, and the correct calls."""
 
     id: str
     question: str
     functions: tuple[Function, ...]
     calls: tuple[Mapping[str, Any], ...]
     system: str = ""
-    """What the functions' owner says of all questions."""
+    """A system text of the functions' owner for all questions."""
 
     def row(self) -> DatasetRow:
-        """The item as a row of a data set; questions that are alike are one group."""
+        """Returns the item as a row of a data set; similar questions form a group."""
         given = {"question": self.question, "functions": list(self.functions)} | (
             {"system": self.system} if self.system else {}
         )
@@ -36,11 +36,11 @@ class Item:
 
     @property
     def group(self) -> str:
-        """Of the words of its question."""
+        """Returns the group: the words of its question."""
         return digest(" ".join(re.findall(r"\w+", self.question.lower())).encode())[:16]
 
     def among(self, functions: Sequence[Function], chance: random.Random) -> Item:
-        """The same question with more functions, in random order."""
+        """Returns the same question with more functions, in random order."""
         names = {function["name"] for function in self.functions}
         every = [*self.functions, *(function for function in functions if function["name"] not in names)]
         chance.shuffle(every)
@@ -48,7 +48,7 @@ class Item:
 
 
 def fits(functions: Sequence[Function], calls: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether calls are of the types that their functions declare."""
+    """Returns whether calls have the types that their functions declare."""
     schema = {"type": "object", "properties": {"calls": {"type": "array"}}}
     return (
         Validator(narrow_output(schema, {"calls": "functions"}, {"functions": functions})).check({"calls": list(calls)})

@@ -1,11 +1,12 @@
-"""A live cascade: the untuned base, the shipped adapter, several samples of it with a vote, and the ensemble that it is a member of, each
-asked only where one before it may be wrong.
+"""A live cascade: untuned base, shipped adapter, several samples of it with a vote, and the ensemble that it belongs
+to; each tier is called only if an earlier one may be wrong.
 
-    python -m bench.cascade --data FOLDER [--rows 200] [--only SET ...] [--minutes 20] [--out FOLDER] [--collect | --offline] [--page]
+    python -m bench.cascade --data FOLDER [--rows 200] [--only SET ...] [--minutes 20] [--out FOLDER]
+                            [--collect | --offline] [--page]
 
-Collects on the real fleet, which it starts or adopts, what each tier answers to rows of the dev parts, into files of `--out` that it goes
-on with the next time; `--collect` ends there, and `--offline` takes what is in the files. What routing would have made of them is reckoned
-from the answers. `--page` puts the tables into docs/evaluation/routing.md.
+Collects the answers of each tier to dev rows on the real fleet, which it starts or adopts, into files in `--out` that a
+later call continues. `--collect` ends there, and `--offline` uses only the files. The results of routing are computed
+from the answers. `--page` writes the tables into docs/routing.md.
 """
 
 from __future__ import annotations
@@ -47,24 +48,24 @@ SETS = (
     Set("bfcl", "caller"),
 )
 VOTES = 5
-"""Samples of the dearest tier."""
+"""Samples of the most expensive tier."""
 LEAST = 50
-"""Rows of a set, at least, for a table."""
+"""Minimal number of rows of a set for a table."""
 BASE, ADAPTER, VOTE = "base without the adapter", "adapter", f"vote of {VOTES} samples of the adapter"
 ALONE = ("untuned", "adapter", "sample1", "ensemble")
-"""The arms of which a few rows are asked one after the other."""
+"""The arms of which a few rows are run one after the other."""
 AFTER = "after the cheaper one has answered: 1 - its confidence"
 HEADS = ("who goes to the dearer tier", "APGR", "CPT 50 %", "CPT 80 %", "CPT 95 %", "tokens in, out a row at CPT 80 %")
 PAGE = machine.ROOT / "docs" / "evaluation" / "routing.md"
 
 
 def ensemble_of(card: Card, cards: Mapping[str, Card]) -> Card | None:
-    """The ensemble that an agent is a member of."""
+    """Returns the ensemble that an agent is a member of."""
     return next((one for one in cards.values() if card.name in one.members), None)
 
 
 def arms_of(one: Set, card: Card, test: EvaluationSet, ensemble: Card | None) -> Iterable[Arm]:
-    """What is asked for a set: the adapter, the base without it, the ensemble, then the samples of the adapter, one after the other."""
+    """Returns the arms of a set: the adapter, the base without it, the ensemble, then the samples of the adapter."""
     inputs = {row.id: row.input for row in test.rows}
     yield Arm(one, "adapter", plain(card), inputs)
     yield Arm(one, "untuned", plain(untuned_card(card)), inputs)
@@ -75,7 +76,7 @@ def arms_of(one: Set, card: Card, test: EvaluationSet, ensemble: Card | None) ->
 
 
 async def collect(given: argparse.Namespace, sets: Sequence[Set], out: Path) -> None:
-    """Asks what is not in the files."""
+    """Collects the missing answers."""
     cards = cards_of()
     until = time.monotonic() + 60 * given.minutes
     with tempfile.TemporaryDirectory() as folder:
@@ -93,32 +94,34 @@ async def collect(given: argparse.Namespace, sets: Sequence[Set], out: Path) -> 
 
 @dataclass(frozen=True)
 class Tier:
-    """What one tier answered: whether each row is right, how sure it was, and what a row took."""
+    """The answers of one tier: correctness and confidence of each row, and cost of a row."""
 
     name: str
     right: Sequence[bool]
     doubt: Sequence[float]
-    """1 less the confidence of the answer; 1 where there is none."""
+    """1 minus the confidence of the answer; 1 if there is none."""
     tokens: tuple[float, float]
-    """In and out, a row."""
+    """Input and output tokens per row."""
     seconds: float
-    """Of one call alone, in the middle; of several samples the sum."""
+    """Median latency of a single call; for several samples the sum."""
 
     @property
     def share(self) -> float:
-        """Of the rows that are right."""
+        """Returns the share of correct rows."""
         return sum(self.right) / len(self.right)
 
 
 @dataclass(frozen=True)
 class Gain:
-    """A row, as `bench.routing` counts it."""
+    """A row in the form of `bench.routing`."""
 
     gain: float
 
 
 def voted(card: Card, sheets: Sequence[Sheet]) -> Any:
-    """What most samples answer, by value; of as many the one that came first; None where nobody answered."""
+    """Returns the most frequent answer of the samples by value, the earliest of equally frequent ones; None if there is
+    no answer.
+    """
     outputs = [sheet.output for sheet in sheets if sheet.output is not None]
     if not outputs:
         return None
@@ -129,7 +132,7 @@ def voted(card: Card, sheets: Sequence[Sheet]) -> Any:
 def tiers_of(
     one: Set, card: Card, test: EvaluationSet, out: Path, ensemble: Card | None = None
 ) -> tuple[Sequence[EvaluationRow], list[Tier]]:
-    """The rows that all tiers have answered, and what each of them made of them."""
+    """Returns the rows that all tiers have answered, with the results of each tier."""
     votes = [f"sample{number}" for number in range(1, VOTES + 1)]
     titles = {"untuned": BASE, "adapter": ADAPTER}
     if ensemble is not None:
@@ -167,7 +170,9 @@ def _seconds(sheets: Mapping[str, Sheet]) -> float:
 
 
 def scores_of(rows: Sequence[EvaluationRow], weak: Tier, regressor: LinearRegressor) -> dict[str, Sequence[float]]:
-    """What tells which rows need the dearer tier: after the cheaper one has answered, or before anybody is asked."""
+    """Returns scores that select rows for the more expensive tier: after the cheaper one has answered, or before any
+    call.
+    """
     texts = [str(row.input["question"]) for row in rows]
     return {
         AFTER: weak.doubt,
@@ -177,7 +182,7 @@ def scores_of(rows: Sequence[EvaluationRow], weak: Tier, regressor: LinearRegres
 
 
 def gap(weak: Tier, strong: Tier, draws: int) -> IntervalEstimate:
-    """How much more often the dearer tier is right, with a 95 % interval by drawing rows anew."""
+    """Returns the accuracy gain of the more expensive tier, with a 95 % bootstrap interval."""
     gains = np.array(strong.right, dtype=float) - np.array(weak.right, dtype=float)
     alone = [str(number) for number in range(len(gains))]
     low, high = spread(alone, lambda weights: float((weights * gains).sum() / weights.sum()), draws)
@@ -185,7 +190,7 @@ def gap(weak: Tier, strong: Tier, draws: int) -> IntervalEstimate:
 
 
 def pair(rows: Sequence[EvaluationRow], weak: Tier, strong: Tier, regressor: LinearRegressor, draws: int) -> list[str]:
-    """The table of one pair of tiers."""
+    """Returns the table of one pair of tiers."""
     between = gap(weak, strong, draws)
     said = f"{weak.name} {weak.share:.1%} right, {strong.name} {strong.share:.1%}; the gap is {between}"
     judged = [Gain(float(two) - float(one)) for one, two in zip(weak.right, strong.right, strict=True)]
@@ -208,7 +213,7 @@ def pair(rows: Sequence[EvaluationRow], weak: Tier, strong: Tier, regressor: Lin
 
 
 def section(one: Set, cards: Mapping[str, Card], given: argparse.Namespace, regressor: LinearRegressor) -> list[str]:
-    """What the page says of a set."""
+    """Returns the section of a set."""
     card = cards[one.agent]
     rows, tiers = tiers_of(one, card, rows_of(one, card, given.data, given.rows), given.out, ensemble_of(card, cards))
     if len(rows) < LEAST:
@@ -225,7 +230,7 @@ def section(one: Set, cards: Mapping[str, Card], given: argparse.Namespace, regr
 
 
 def main() -> None:
-    """Collects, reckons and prints."""
+    """Collects, computes and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="a folder with one folder a set")
     parser.add_argument("--rows", type=int, default=200, help="of each set")

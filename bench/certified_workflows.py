@@ -1,12 +1,13 @@
-"""Workflows certified as wholes on real rows: the certificate is made on two thirds, and judged on the other.
+"""Certificates of complete workflows on real rows: made on two thirds of the rows, tested on the others.
 
     python -m bench.certified_workflows --data FOLDER [NAME ...] [--rows 200] [--out FOLDER] [--offline] [--docs FOLDER]
 
-FOLDER has one folder a set. `answer_from_documents` is asked the questions of xquad_en, and those to written passages
-(bench/evaluations/passages.jsonl), each with its own passage among seven of the other set, so that it must be found first. A third of
-them are answered nowhere; passages of their own set might answer these. `financial_question` is asked the questions of tatqa. The answers
-are kept in files that `orchestra certify NAME --data NAME.rows.jsonl --predictions NAME.answers.jsonl` reads; rows that are in one are not
-asked again, and with `--offline` none is. No passage, and no table, is in both parts. It needs the fleet.
+FOLDER has one folder for each set. `answer_from_documents` gets the questions of xquad_en and of written passages
+(bench/evaluations/passages.jsonl), each with its own passage among seven of the other set, so it has to be retrieved
+first. A third of the questions has no answer; passages of their own set might answer these. `financial_question` gets
+the questions of tatqa. The answers are stored in files for `orchestra certify NAME --data NAME.rows.jsonl --predictions
+NAME.answers.jsonl`; stored rows are not run again, and with `--offline` none is. No passage and no table is in both
+parts. It needs the fleet.
 """
 
 from __future__ import annotations
@@ -48,10 +49,10 @@ from orchestra.verification.certificates.certify import (
 
 ALPHAS = (0.3, 0.2, 0.1, 0.05)
 TUNING, CALIBRATION = 0.2, 0.75
-"""Of the rows that make a certificate: more than a command's, for others judge."""
+"""Shares of the rows of a certificate: larger than a command's, because separate rows test it."""
 WRITTEN = machine.ROOT / "bench" / "evaluations" / "passages.jsonl"
 POOL = 8
-"""Passages among which the right one must be found."""
+"""Number of passages to retrieve from."""
 AT_ONCE = 16
 HEAD = (
     "workflow, rows of",
@@ -66,22 +67,24 @@ HEAD = (
 
 @dataclass(frozen=True)
 class Asked:
-    """A workflow and a set that it is asked about."""
+    """A workflow and a set of inputs."""
 
     name: str
     set: str
     more: Path | None
-    """Rows that are asked with those of the set."""
+    """Additional rows."""
     evaluation: str
     common: str
-    """The input that rows have in common with others: such rows are in one half."""
+    """The input that defines groups; all rows of a group are in one part."""
     made: Callable[[Sequence[EvaluationRow], int], list[EvaluationRow]]
     unanswerable: Callable[[Mapping[str, Any]], bool]
-    """Of what a row expects."""
+    """Returns whether the expected record has no answer."""
 
 
 def pooled(rows: Sequence[EvaluationRow], seed: int = 0) -> list[EvaluationRow]:
-    """Questions to a pool of passages: each its own, and others of the other set and the same part, in an order that says nothing."""
+    """Returns questions with a pool of passages: its own, and others of the other set and the same part, in random
+    order.
+    """
     found = []
     for row in rows:
         own, draw = row.input["context"], random.Random(f"{seed} {row.id}")
@@ -101,12 +104,12 @@ def pooled(rows: Sequence[EvaluationRow], seed: int = 0) -> list[EvaluationRow]:
 
 
 def written(row: EvaluationRow) -> bool:
-    """Whether a row is of the written ones."""
+    """Returns whether a row is from the written passages."""
     return row.id.startswith("written-")
 
 
 def as_they_are(rows: Sequence[EvaluationRow], seed: int = 0) -> list[EvaluationRow]:
-    """Rows whose inputs are the workflow's already, those of one table as a group."""
+    """Returns rows with the workflow's inputs, grouped by table."""
     return [EvaluationRow(row.id, row.input, row.expected, _group(row.input["table"])) for row in rows]
 
 
@@ -129,25 +132,25 @@ def _group(common: Any) -> str:
 
 
 def later(group: str) -> bool:
-    """Whether the rows of a group judge: those of a third."""
+    """Returns whether the rows of a group are in the testing third."""
     return int(group[:8], 16) % 3 == 0
 
 
 def rows_of(one: Asked, data: Path, most: int) -> EvaluationSet:
-    """The rows that a workflow is asked."""
+    """Returns the rows for a workflow."""
     test = sample_rows(read_evaluation_set(data / one.set / "dev.jsonl"), most, 0)
     rows = [*test.rows, *(sample_rows(read_evaluation_set(one.more), most, 0).rows if one.more else [])]
     return EvaluationSet(f"{one.set}, {len(rows)} rows", test.digest, one.made(rows, 0))
 
 
 def kept(path: Path) -> dict[str, tuple[Any, float | None]]:
-    """The answers of a file, by row."""
+    """Reads the answers of a file by row."""
     lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
     return {line["id"]: (line.get("output"), line.get("score")) for line in lines}
 
 
 async def collect(asked: Sequence[Asked], tests: Mapping[str, EvaluationSet], out: Path, fleet: str | None) -> None:
-    """Asks what is not there yet. Raises `FleetError` where no server can be had."""
+    """Collects missing answers. Raises `FleetError` if no server is available."""
     waiting = StatusLine()
     settings = Settings.load({"fleet": fleet}, start=machine.ROOT)
     async with Orchestra.open(settings, fleet="start", progress=waiting) as orchestra:
@@ -174,14 +177,14 @@ async def collect(asked: Sequence[Asked], tests: Mapping[str, EvaluationSet], ou
 
 
 def right_of(project: Project, one: Asked) -> Correctness:
-    """What tells right answers of a workflow."""
+    """Returns the criterion of correctness of a workflow."""
     return correctness_of(WorkflowTarget.of(project, project.graph(one.name)).card, one.evaluation)
 
 
 def judged(
     one: Asked, test: EvaluationSet, answers: Mapping[str, tuple[Any, float | None]], right: Correctness
 ) -> list[tuple[str, ...]]:
-    """The lines of the table of one workflow."""
+    """Returns the lines of the table for one workflow."""
     there = EvaluationSet(test.name, test.digest, [row for row in test.rows if row.id in answers])
     cases = [_case(row, *answers[row.id]) for row in there.rows]
     found = dict(zip((row.id for row in there.rows), certification_items(there, cases, right), strict=True))
@@ -196,7 +199,9 @@ def judged(
 
 
 def unanswered(one: Asked, test: EvaluationSet, answers: Mapping[str, tuple[Any, float | None]]) -> str:
-    """How many of the rows that are answered nowhere get an answer where nothing is withheld, and how sure the surest is."""
+    """Returns the number of unanswerable rows with an answer if nothing is withheld, and the highest confidence among
+    them.
+    """
     asked = [row for row in test.rows if row.id in answers and one.unanswerable(row.expected)]
     scores = [score for output, score in (answers[row.id] for row in asked) if output is not None and score is not None]
     surest = f", the surest at {max(scores):.2f}" if scores else ""
@@ -236,7 +241,7 @@ def _line(
 
 
 def table(lines: Sequence[tuple[str, ...]]) -> str:
-    """As Markdown."""
+    """Returns the Markdown table."""
     return "\n".join(f"| {' | '.join(line)} |" for line in (HEAD, ("---",) * len(HEAD), *lines))
 
 

@@ -1,14 +1,15 @@
-"""Where a limited budget for checks goes: to the values that are worth most, to all alike, or to whoever comes first; on recorded answers.
+"""Allocation of a limited check budget: by value, uniformly, or first come first served; on recorded answers.
 
     python -m bench.check_budget --data FOLDER [--minutes 20] [--offline] [--docs FOLDER]
 
-Asks the reader and the calculator that are language models the rows of the dev parts of XQuAD (en) and SVAMP; then others:
-`extractive_reader` and `deductive_calculator` the same, blindly, `entailment` whether the passage supports the answer, the calculator
-three times more. The answers lie in the user's cache with those of `bench.verification`, and are asked for once. Then runs are drawn:
-rows by chance on the nodes of a workflow; the values come one after the other, each with its agent's own confidence, and a check takes
-the tokens that it took; one that an encoder answers those of the texts that it read, as the engine counts them. All rules spend from the
-same budget: `first` asks as long as something is left, `uniform` does so in an order drawn by a seed, so that each value has the same
-chance, and `worth` asks what `orchestra.verification.check_budget` admits.
+Runs the language-model reader and calculator on the dev rows of XQuAD (en) and SVAMP. Then it runs others:
+`extractive_reader` and `deductive_calculator` on the same inputs, `entailment` on whether the passage supports the
+answer, and the calculator three more times. The answers are stored in the user's cache with those of
+`bench.verification` and collected once. Then runs are simulated: random rows are assigned to the nodes of a workflow.
+The values arrive one after the other, each with its agent's confidence. A check costs the tokens that it took; a check
+by an encoder costs the tokens of the texts that it read, as the engine counts them. All rules have the same budget:
+`first` checks while budget is left, `uniform` does so in a random order, so that each value has the same chance, and
+`worth` checks what `orchestra.verification.check_budget` admits.
 """
 
 from __future__ import annotations
@@ -53,12 +54,12 @@ SETS = {
 """The sets, and the checks that are measured on each."""
 ARMS = {DERIVED: ("blind1",), SUPPORTED: ("claim",), AGREED: ("sample1", "sample2", "sample3")}
 SHARES = (0.1, 0.2, 0.35, 0.5, 0.75)
-"""Budgets, as shares of what all checks of a run take."""
+"""Budgets as shares of the cost of all checks of a run."""
 RESAMPLES, SEED = 400, 0
 SLACK = 1.3
-"""The bound of a check, as a multiple of what it takes: what is reserved is more than what is spent."""
+"""The upper bound of a check's cost as a multiple of its actual cost: more is reserved than spent."""
 FLAT = 24
-"""Values of a run whose values all count the same."""
+"""Number of values of a run with equal influence."""
 TREE = """
 schema: orchestra/v1
 name: report
@@ -81,17 +82,17 @@ nodes:
     agent: writer
     with: {text: "${country.answer} ${era.answer} ${school.answer} ${aside.answer} ${note.answer} ${detail.answer} ${remark.answer}"}
 """
-"""Twelve readings, on some of which most of the others rest."""
+"""Twelve readings, on some of which most of the others depend."""
 
 
 def tell(line: str) -> None:
-    """Says it where no table is."""
+    """Writes progress to stderr."""
     print(line, file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An answer: how sure its agent was, whether it is right, whether the check passes it, and what that takes."""
+    """An answer: its confidence, its correctness, the result of the check, and the cost of the check."""
 
     doubt: float
     right: bool
@@ -100,7 +101,7 @@ class Row:
 
 
 async def collect(given: argparse.Namespace, out: Path) -> None:
-    """Asks what is not in the files."""
+    """Collects missing answers."""
     cards, until = cards_of(), time.monotonic() + 60 * given.minutes
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings.load({"journal": str(Path(folder) / "journal.db"), "concurrency": 64}, start=machine.ROOT)
@@ -112,7 +113,7 @@ async def collect(given: argparse.Namespace, out: Path) -> None:
 
 
 def rows(given: argparse.Namespace, out: Path) -> Iterator[tuple[Set, str, list[Row]]]:
-    """The recorded rows, by set and check; those alone about which it asks."""
+    """Returns the recorded rows by set and check; only those that the check is applied to."""
     cards = cards_of()
     for one, checks in SETS.items():
         test, judge = rows_of(one, cards[one.agent], given.data, 0), right_of(one, cards[one.agent])
@@ -140,7 +141,9 @@ def rows(given: argparse.Namespace, out: Path) -> Iterator[tuple[Set, str, list[
 
 
 def _passes(check: str, sheet: Sheet, others: Sequence[Sheet]) -> bool:
-    """Whether the check passes an answer: more than half of the others say the same, or the evidence supports it with 0.5."""
+    """Returns whether the check passes an answer: more than half of the others agree, or the evidence supports it with
+    0.5.
+    """
     if check == SUPPORTED:
         output = others[0].output if isinstance(others[0].output, dict) else {}
         return (output.get("p_supported") or 0.0) >= 0.5
@@ -151,14 +154,14 @@ def _passes(check: str, sheet: Sheet, others: Sequence[Sheet]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The values of a run: the influence of each."""
+    """The influence of each value of a run."""
 
     name: str
     influence: tuple[float, ...]
 
 
 def shapes() -> list[Shape]:
-    """A list whose elements all count the same; and a workflow in which they do not."""
+    """Returns a list with elements of equal influence, and a workflow with unequal ones."""
     text = {"type": "string"}
     record = {"type": "object", "properties": {"answer": text}, "required": ["answer"]}
     asked = {"type": "object", "properties": {"question": text, "context": text}, "required": ["question", "context"]}
@@ -173,11 +176,11 @@ def shapes() -> list[Shape]:
 
 
 Rule = Callable[[Sequence[Row], Sequence[float], int], list[bool]]
-"""Which values of a run are checked, in the order in which they come, under a budget of tokens."""
+"""Selects the values of a run to check, in order of arrival, under a budget of tokens."""
 
 
 def first(run: Sequence[Row], influence: Sequence[float], budget: int) -> list[bool]:
-    """Whoever comes, as long as it fits."""
+    """Checks values in order of arrival while they fit."""
     left, chosen = budget, []
     for row in run:
         chosen.append(_bound(row) <= left)
@@ -186,8 +189,8 @@ def first(run: Sequence[Row], influence: Sequence[float], budget: int) -> list[b
 
 
 def uniform(seed: int) -> Rule:
-    """Whoever is drawn, as long as it fits: each value has the same chance, whenever it comes."""
-    chance = random.Random(seed)  # chance that can be repeated is the point
+    """Checks values in random order while they fit: each has the same chance."""
+    chance = random.Random(seed)  # reproducible randomness
 
     def rule(run: Sequence[Row], influence: Sequence[float], budget: int) -> list[bool]:
         left, chosen = budget, [False] * len(run)
@@ -200,7 +203,7 @@ def uniform(seed: int) -> Rule:
 
 
 def worth(run: Sequence[Row], influence: Sequence[float], budget: int) -> list[bool]:
-    """What the allotment admits, as the engine asks it; each check is over before the next value comes."""
+    """Checks what the budget allotment admits, as in the engine; each check ends before the next value arrives."""
     allotment, chosen = CheckBudget(budget), []
     for number, (row, share) in enumerate(zip(run, influence, strict=True)):
         bound = _bound(row)
@@ -216,7 +219,7 @@ def worth(run: Sequence[Row], influence: Sequence[float], budget: int) -> list[b
 
 
 def known(run: Sequence[Row], influence: Sequence[float], budget: int) -> list[bool]:
-    """The values that are worth most, by who knows all of them before: what no rule can know."""
+    """Checks the most valuable values with knowledge of all of them: an unattainable upper bound."""
     order = sorted(range(len(run)), key=lambda at: run[at].doubt * influence[at] / run[at].tokens, reverse=True)
     chosen, left = [False] * len(run), budget
     for at in order:
@@ -230,26 +233,26 @@ def _bound(row: Row) -> int:
 
 
 def rules() -> Mapping[str, Rule]:
-    """By name, as they stand in the table."""
+    """Returns the rules by name in the table."""
     return {"first": first, "uniform": uniform(SEED), "worth": worth, "known": known}
 
 
 @dataclass(frozen=True, slots=True)
 class Came:
-    """What came of one way to spend, over all runs of a sample; shares of all values, weighted by influence."""
+    """Results of a rule over all runs of a sample; shares of all values, weighted by influence."""
 
     wrong_left: float
-    """Wrong, and no check has stopped it: not asked, or passed."""
+    """Wrong values that no check has stopped: not checked, or passed."""
     spent: float
-    """Of what all checks would take."""
+    """Spent share of the cost of all checks."""
     accepted: float
-    """Checked, and passed."""
+    """Checked and passed."""
     accepted_wrong: float
-    """Of those, wrong."""
+    """Checked, passed and wrong."""
 
 
 def came(runs: Sequence[tuple[Sequence[Row], Sequence[float]]], rule: Rule, share: float) -> Came:
-    """What comes of a rule under a budget that is a share of what all checks of a mean run take."""
+    """Returns the result of a rule with a budget that is a share of the mean cost of all checks of a run."""
     weight = wrong = passed = passed_wrong = 0.0
     tokens = spent = 0
     mean = sum(row.tokens for run, _ in runs for row in run) / len(runs)
@@ -265,15 +268,15 @@ def came(runs: Sequence[tuple[Sequence[Row], Sequence[float]]], rule: Rule, shar
 
 
 def drawn(found: Sequence[Row], shape: Shape, chance: random.Random) -> list[tuple[list[Row], tuple[float, ...]]]:
-    """Runs of a sample of the rows, drawn with replacement: rows on nodes by chance. Of a list the order is that of chance too."""
+    """Draws runs: random rows with replacement on the nodes. The order of a list is random too."""
     sample = chance.choices(found, k=len(found))
     size = len(shape.influence)
     return [(sample[at : at + size], shape.influence) for at in range(0, len(sample) - size + 1, size)]
 
 
 def measured(found: Sequence[Row], shape: Shape) -> dict[tuple[str, float], list[Came]]:
-    """By rule and budget: what came of it, in each resample of the rows; the same runs for all."""
-    chance = random.Random(SEED)  # chance that can be repeated is the point
+    """Returns the results by rule and budget in each resample of the rows; all rules have the same runs."""
+    chance = random.Random(SEED)  # reproducible randomness
     results: dict[tuple[str, float], list[Came]] = {}
     by = rules()
     for _ in range(RESAMPLES):
@@ -285,14 +288,14 @@ def measured(found: Sequence[Row], shape: Shape) -> dict[tuple[str, float], list
 
 
 def _interval(values: Sequence[float]) -> str:
-    """The mean, with the interval that 95 % of the resamples lie in, in per cent."""
+    """Returns the mean and the 95 % interval over the resamples, in per cent."""
     ordered = sorted(values)
     low, high = ordered[round(0.025 * (len(ordered) - 1))], ordered[round(0.975 * (len(ordered) - 1))]
     return f"{100 * sum(values) / len(values):.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def table(name: str, found: Sequence[Row], shape: Shape) -> Iterator[str]:
-    """The table of a set, a check and a shape, in Markdown."""
+    """Returns the Markdown table of a set, a check and a shape."""
     results = measured(found, shape)
     wrong = [not row.right for row in found]
     stopped = sum(not row.right and not row.passes for row in found) / max(1, sum(wrong))
@@ -323,7 +326,7 @@ def table(name: str, found: Sequence[Row], shape: Shape) -> Iterator[str]:
 
 
 def report(given: argparse.Namespace, out: Path) -> str:
-    """All tables."""
+    """Returns all tables."""
     lines = [f"{machine.now()}, {machine.code()}", ""]
     for one, check, found in rows(given, out):
         for shape in shapes():
@@ -332,7 +335,7 @@ def report(given: argparse.Namespace, out: Path) -> str:
 
 
 def main() -> int:
-    """Collects, and prints the tables."""
+    """Collects answers and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="a folder with one folder a set")
     parser.add_argument("--minutes", type=float, default=20, help="for collecting")

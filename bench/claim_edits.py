@@ -1,4 +1,6 @@
-"""Deterministic edits of a claim: another number, another name, the opposite. Each makes a true claim false, and leaves its words."""
+"""Deterministic edits of a claim: another number, another name, the opposite. Each makes a true claim false and keeps
+its wording.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ MONTHS = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
 )  # fmt: skip
 DENIALS = 0.2
-"""Share of the claims that could be denied which are."""
+"""Share of deniable claims that are denied."""
 DENIED = ("is", "are", "was", "were", "can", "will", "has been", "have been", "could", "would", "should", "may")
 
 _SWAP: dict[str, str] = {}
@@ -39,23 +41,25 @@ _DENIAL = re.compile(rf"\b({'|'.join(DENIED)})\b(?!\s+(?:not|n't))")
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """A piece of a text, and what takes its place."""
+    """A piece of a text and its replacement."""
 
     kind: str
     old: str
     new: str
 
     def applied(self, text: str) -> str:
-        """The text with every piece of that spelling replaced, as a whole word."""
+        """Replaces every occurrence of the piece as a whole word."""
         return re.sub(rf"(?<!\w){re.escape(self.old)}(?!\w)", lambda _: self.new, text)
 
     def stands_in(self, text: str) -> bool:
-        """Whether the piece is there."""
+        """Returns whether the piece occurs."""
         return re.search(rf"(?<!\w){re.escape(self.old)}(?!\w)", text) is not None
 
 
 def edits(claim: str, evidence: str, names: Sequence[str], chance: random.Random) -> list[Edit]:
-    """The edits that make another thing of a claim: of numbers, months, names, opposites, and a denial; one of a kind."""
+    """Returns edits that change the meaning of a claim: of numbers, months, names, opposites, and a denial; one of each
+    kind.
+    """
     found = (
         _number(claim, chance),
         _month(claim, chance),
@@ -67,7 +71,7 @@ def edits(claim: str, evidence: str, names: Sequence[str], chance: random.Random
 
 
 def names_in(text: str) -> list[str]:
-    """Capitalised names of a text, those that only begin a sentence left out."""
+    """Returns the capitalised names of a text, without words that only begin a sentence."""
     return [
         found[0]
         for found in _NAME.finditer(text)
@@ -106,7 +110,9 @@ def _month(claim: str, chance: random.Random) -> Edit | None:
 
 
 def _name(claim: str, evidence: str, names: Sequence[str], chance: random.Random) -> Edit | None:
-    """A name of the claim that the evidence has too, and another name: of the evidence, so that all words stay known, or of elsewhere."""
+    """Returns a name of the claim that is in the evidence too, and another name: of the evidence, so that all words are
+    known, or of elsewhere.
+    """
     mine = [name for name in _NAME.findall(claim) if name in evidence and name not in MONTHS and len(name) > 3]
     if not mine:
         return None
@@ -126,6 +132,6 @@ def _opposite(claim: str, chance: random.Random) -> Edit | None:
 
 
 def _denial(claim: str, chance: random.Random) -> Edit | None:
-    """Now and then: a “not” is seen in the claim alone, and teaches nothing about its evidence."""
+    """Denies some claims. A “not” in the claim alone carries no information about the evidence."""
     found = _DENIAL.search(claim)
     return None if found is None or chance.random() > DENIALS else Edit("denial", found[0], f"{found[0]} not")

@@ -1,13 +1,13 @@
-"""Milliseconds to read, to trace and to compile a workflow of many nodes: medians, a line for each shape.
+"""Milliseconds to read, trace and compile a workflow of many nodes: medians, one line for each shape.
 
     python bench/compile.py [--nodes 1000] [--rounds 9] [--shapes chain,fan,...]
 
-`yaml` is from a file's text to the frozen graph with places, `python` from a workflow function to the frozen graph, `compile` from
-a graph to the program (with places, as for a file). Every round has names of its own: nothing is found in a cache of texts that a
-round before has filled. The shapes are those of the benchmark of the engine: a chain; a fan from one node to all and on to one; a
-layered graph of 20 nodes a layer, each reading 3 of the layer above. `tools` pass values by `with:`, `agents` read fields of
-records, `after` only waits, `unnamed` calls get their names from the variable. `mixed` is a chain of calls, checks, conditions,
-texts and choices.
+`yaml` is from the text of a file to the frozen graph with locations, `python` from a workflow function to the frozen
+graph, `compile` from a graph to the program (with locations, as for a file). Every round has new names, so text caches
+have no effect. The shapes are those of the engine benchmark: a chain; a fan from one node to all and on to one; a
+layered graph of 20 nodes a layer, each reading 3 of the previous layer. `tools` pass values by `with:`, `agents` read
+fields of records, `after` only waits, `unnamed` calls get their names from the variable. `mixed` is a chain of calls,
+checks, conditions, texts and choices.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WIDTH = 20
 
 
 def record(name: str, **fields: Schema) -> Schema:
-    """The schema of an object with these fields, all needed."""
+    """Returns the schema of an object with these required fields."""
     return {
         "title": name,
         "type": "object",
@@ -57,24 +57,24 @@ CATALOG = Catalog(tools=TOOLS, agents=AGENTS)
 
 
 def layered(nodes: int) -> list[list[int]]:
-    """Of each node its parents."""
+    """Returns the parents of each node."""
     rng = random.Random(7)
     first = [(at // WIDTH - 1) * WIDTH for at in range(nodes)]
     return [rng.sample(range(start, start + WIDTH), 3) if start >= 0 else [] for start in first]
 
 
 def ref(name: str) -> str:
-    """A text that is one reference."""
+    """Returns a text that is one reference."""
     return f'"${{{name}}}"'
 
 
 def calling(kind: str, **given: str) -> str:
-    """A node that calls something, in the flow style of YAML; values are references or lists of them."""
+    """Returns a node with a call, in YAML flow style; values are references or lists of references."""
     return f"{{{kind}, with: {{{', '.join(f'{name}: {value}' for name, value in given.items())}}}}}"
 
 
 def waiting(*names: str) -> str:
-    """A node that waits for others and reads nothing."""
+    """Returns a node that waits for others and reads nothing."""
     return f"{{tool: noop, after: [{', '.join(names)}]}}"
 
 
@@ -143,14 +143,14 @@ SHAPES: dict[str, Callable[[int, str], Iterator[str]]] = {
 
 
 def text(shape: str, nodes: int, p: str) -> str:
-    """A workflow file."""
+    """Returns a workflow file."""
     last = f"{p}{nodes - 1}"
     head = ["schema: orchestra/v1", "name: long", "input: {text: str}", f"output: ${{{last}}}", "nodes:"]
     return "\n".join([*head, *(f"  {p}{at}: {node}" for at, node in enumerate(SHAPES[shape](nodes, p)))]) + "\n"
 
 
 def described(shape: str, nodes: int, p: str) -> Workflow[..., Any] | None:
-    """The same as a Python function; None for shapes that none is written for."""
+    """Returns the equivalent Python function; None for shapes without one."""
     tools = {name: Tool.from_contract(contract, print) for name, contract in TOOLS.items()}
     reader = Agent.from_contract(AGENTS["reader"])
     shout, join, gather = (tools[name] for name in ("shout", "join", "gather"))
@@ -196,7 +196,7 @@ def described(shape: str, nodes: int, p: str) -> Workflow[..., Any] | None:
 
 
 def measured(work: Callable[[], T]) -> tuple[float, T]:
-    """The milliseconds of some work, and what it gave."""
+    """Returns the milliseconds of some work and its result."""
     gc.collect()
     start = time.perf_counter()
     found = work()
@@ -204,7 +204,7 @@ def measured(work: Callable[[], T]) -> tuple[float, T]:
 
 
 def round_of(shape: str, nodes: int, p: str) -> tuple[float, float | None, float]:
-    """The milliseconds of one round: YAML, Python where there is a function, compiling."""
+    """Returns the milliseconds of one round: YAML, Python if there is a function, compiling."""
     written = text(shape, nodes, p)
     reading, source = measured(lambda: read(written, "long.yaml"))
     compiling, _ = measured(lambda: compile_graph(source.graph, CATALOG, source.places))

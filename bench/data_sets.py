@@ -1,4 +1,4 @@
-"""What the scripts that make training data have in common: their command line, and what they say in the end."""
+"""Common parts of the scripts that build training data: command line and summary."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from orchestra.learn.data.dataset import Dataset
 
 
 def command_line(doc: str | None, folder: str) -> argparse.ArgumentParser:
-    """The options of all of them: `--data`, which is this folder, and `--out`."""
+    """Returns their common options: `--data` (described by the argument) and `--out`."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help=folder)
     parser.add_argument("--out", type=Path, required=True, help="where the data set goes")
@@ -17,7 +17,7 @@ def command_line(doc: str | None, folder: str) -> argparse.ArgumentParser:
 
 
 def write(data: Dataset, out: Path) -> None:
-    """Writes a data set, and says its digest and how many rows its parts have."""
+    """Writes a data set, and prints its digest and the number of rows of each split."""
     data.write(out)
     print(
         f"{out}: {data.manifest.digest}, "

@@ -1,14 +1,14 @@
-"""The engine against asyncio alone, in one process and interleaved, and against its goals; under a minute.
+"""The engine compared with asyncio alone, in one process and interleaved, and with its goals; under a minute.
 
     python -m bench.engine [--rounds 9] [--record]
 
-Prints a table, and exits with 1 where a goal is missed. Ours is `Orchestra.run` everywhere, as a program calls it: a workflow of the
-Python API whose nodes call an async tool that does nothing. The floor is one asyncio task for every node (`bench.floor`); of durable
-rows, in-degree counters with one commit for each turn of the loop. Figures are medians over the rounds, and processor time, which
-other programs on the machine disturb least; those of d and g are wall clock.
+Prints a table, and exits with 1 if a goal is missed. Ours is `Orchestra.run` everywhere: a workflow of the Python API
+whose nodes call an empty async tool. The baseline is one asyncio task for each node (`bench.floor`); for durable rows,
+in-degree counters with one commit for each turn of the event loop. Figures are medians over the rounds of processor
+time, which other programs disturb least; those of d and g are wall-clock times.
 
-Goals are ratios to the floor. Judged by their absolute figures are compiling, imports and idle runs: asyncio has nothing like them.
-`--record` writes the ratios into bench/limits.toml, which the tests hold.
+Goals are ratios to the baseline. Compiling, imports and idle runs have absolute goals, because asyncio has no
+equivalent. `--record` writes the ratios into bench/limits.toml, which tests enforce.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from orchestra.workflows.compile.compiler import compile_graph
 from orchestra.workflows.yaml.reader import read
 
 SAMPLE_S = 0.02
-"""A sample repeats its run until it is about so long: shorter ones are mostly noise."""
+"""Minimal duration of a sample: shorter ones are mostly noise, so runs are repeated."""
 ROOT = Path(__file__).resolve().parent.parent
 IMPORT = "from orchestra import Orchestra, agent, tool, workflow"
 FIRST_RUN = f"""
@@ -58,7 +58,7 @@ async def main() -> None:
 
 asyncio.run(main())
 """
-"""A whole program. What the import puts off is paid here, so the two are read together."""
+"""A complete program. It includes the cost that the import postpones, so the two are read together."""
 Run = Callable[[], Awaitable[object]]
 
 
@@ -71,26 +71,26 @@ class Line:
     ours: float
     floor: float | None
     by: Literal["ratio", "figure", ""]
-    """What the goal is about; nothing where there is none."""
+    """What the goal applies to; empty if there is none."""
     goal: float = 0.0
     more: bool = False
-    """Whether more is better."""
+    """Whether higher is better."""
 
     @property
     def ratio(self) -> float | None:
-        """Ours over the floor."""
+        """Ours divided by the baseline."""
         return self.ours / self.floor if self.floor else None
 
     @property
     def met(self) -> bool:
-        """Whether the goal is reached; where there is none, it is."""
+        """Returns whether the goal is reached or absent."""
         value = self.ratio if self.by == "ratio" else self.ours
         if not self.by or value is None:
             return True
         return value >= self.goal if self.more else value <= self.goal
 
     def shown(self) -> str:
-        """The line as text."""
+        """Returns the line as text."""
         sign = ">=" if self.more else "<="
         goal = f"{sign} {self.goal:,.4g}{' x' if self.by == 'ratio' else ''}" if self.by else ""
         met = ("yes" if self.met else "NO") if self.by else ""
@@ -107,7 +107,7 @@ async def nothing(v: int) -> None:
 
 
 async def sample(run: Run, times: int, now: Callable[[], float]) -> float:
-    """Seconds of one run, out of several."""
+    """Returns seconds per run, from several runs."""
     gc.collect()
     began = now()
     for _ in range(times):
@@ -118,7 +118,7 @@ async def sample(run: Run, times: int, now: Callable[[], float]) -> float:
 async def interleaved(
     runs: dict[str, Run], rounds: int, now: Callable[[], float], sample_s: float = SAMPLE_S
 ) -> dict[str, float]:
-    """The median seconds of each of some runs, which take turns."""
+    """Returns the median seconds of each of some runs, interleaved."""
     times = {}
     for name, run in runs.items():
         await run()
@@ -131,7 +131,7 @@ async def interleaved(
 
 
 async def empty(name: str, parents: Parents, rounds: int, folder: Path) -> tuple[float, float]:
-    """Microseconds of the processor for an empty node: ours and the floor's."""
+    """Returns microseconds of processor time per empty node: ours and the baseline's."""
     async with opened(folder) as orchestra:
         step = workflow_of(parents, nothing, name)
         runs: dict[str, Run] = {"ours": lambda: orchestra.run(step), "floor": lambda: floor.by_tasks(parents, nothing)}
@@ -144,7 +144,7 @@ SHAPES: dict[str, tuple[Parents, float]] = {
     "fan": (floor.fan(1000), 2.1),
     "layered": (floor.layered(1000), 2.2),
 }
-"""The graphs of a, b and c, each with its goal: at most so many times the floor."""
+"""The graphs of a, b and c, each with its goal: the maximal ratio to the baseline."""
 
 
 async def empty_lines(rounds: int, folder: Path) -> list[Line]:
@@ -157,7 +157,7 @@ async def empty_lines(rounds: int, folder: Path) -> list[Line]:
 
 
 async def sleeping_line(folder: Path) -> Line:
-    """d: the makespan over the critical path."""
+    """d: the makespan divided by the critical path."""
     parents = floor.layered(300)
     seconds = floor.sleeps(len(parents))
 
@@ -178,7 +178,7 @@ async def sleeping_line(folder: Path) -> Line:
 
 
 async def kept_line(durability: str, synchronous: str, goal: float, title: str, rounds: int, folder: Path) -> Line:
-    """g: nodes a second that are on disk."""
+    """g: durable nodes per second."""
     parents = floor.layered(300)
     after = floor.successors(parents)
     async with AsyncExitStack() as stack:
@@ -198,7 +198,9 @@ async def kept_line(durability: str, synchronous: str, goal: float, title: str, 
 
 
 def compile_lines(rounds: int) -> list[Line]:
-    """1,000 nodes: from YAML to the graph, from the graph to the program, and from Python to the graph. Names are new in each round."""
+    """1,000 nodes: from YAML to the graph, from the graph to the program, and from Python to the graph. Names are new
+    in each round.
+    """
     parents = floor.layered(1000)
     times: dict[str, list[float]] = {"read": [], "compile": [], "trace": []}
     for number in range(rounds):
@@ -220,7 +222,7 @@ def compile_lines(rounds: int) -> list[Line]:
 
 @contextmanager
 def spent(times: list[float]) -> Iterator[None]:
-    """Adds the processor's milliseconds for a block."""
+    """Adds the processor milliseconds of a block."""
     gc.collect()
     began = time.process_time()
     yield
@@ -228,7 +230,7 @@ def spent(times: list[float]) -> Iterator[None]:
 
 
 def fresh(statement: str, environment: dict[str, str]) -> tuple[float, float]:
-    """Milliseconds of the processor for a new Python that does this alone, and its MiB at the end."""
+    """Returns processor milliseconds of a new Python process that only does this, and its memory in MiB at the end."""
     memory = "\nimport time\nprint(time.process_time() * 1e3, int(open('/proc/self/statm').read().split()[1]) * 4096 / 2**20)"
     done = subprocess.run(
         [sys.executable, "-c", statement + memory],
@@ -243,9 +245,10 @@ def fresh(statement: str, environment: dict[str, str]) -> tuple[float, float]:
 
 
 def import_lines(rounds: int) -> list[Line]:
-    """What a program pays before its first line, over a Python that imports nothing; beside it asyncio alone; then up to a first run.
+    """The import cost of a program, relative to a Python that imports nothing; also asyncio alone, and the cost up to a
+    first run.
 
-    All find their modules compiled to bytecode, as installing a package does it.
+    All modules are compiled to bytecode first, as an installed package is.
     """
     found: dict[str, list[tuple[float, float]]] = {"pass": [], "import asyncio": [], IMPORT: [], FIRST_RUN: []}
     with tempfile.TemporaryDirectory() as folder:
@@ -268,7 +271,7 @@ def import_lines(rounds: int) -> list[Line]:
 
 
 def idle_lines() -> list[Line]:
-    """i: runs that wait, in processes of their own."""
+    """i: waiting runs, in separate processes."""
 
     def measured(who: str) -> dict[str, float]:
         done = subprocess.run(
@@ -286,7 +289,7 @@ def idle_lines() -> list[Line]:
 
 
 async def measured_lines(rounds: int) -> list[Line]:
-    """All that is measured in this process."""
+    """Returns everything that is measured in this process."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         lines = await empty_lines(rounds, folder)
@@ -297,7 +300,7 @@ async def measured_lines(rounds: int) -> list[Line]:
 
 
 def main() -> int:
-    """Measures, prints, judges."""
+    """Measures, prints, and compares with the goals."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--rounds", type=int, default=9)
     options.add_argument("--record", action="store_true", help="write the ratios of a, b and c into bench/limits.toml")

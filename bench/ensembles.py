@@ -1,9 +1,10 @@
-"""What an ensemble is worth: its members, their answers pooled, and pooled only where the first was not sure enough.
+"""The value of an ensemble: its members, their pooled answers, and pooling only if the first is not confident enough.
 
     python -m bench.ensembles AGENT ROWS [--keep FOLDER] [--fleet NAME]
 
-AGENT is an ensemble; right is what the first metric of its `evaluation.yaml` says. The members are asked without checks, by runs of the
-product, and pooled by its code; what is in FOLDER already is not asked again. Asks the fleet, which it starts or adopts.
+AGENT is an ensemble; the first metric of its `evaluation.yaml` decides about correctness. The members are called
+without checks, by ordinary runs, and pooled by the product's code; answers in FOLDER are reused. Uses the fleet, which
+it starts or adopts.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Way:
     name: str
     answers: Sequence[EnsembleAnswer]
     asked: float
-    """Members a row, on average."""
+    """Mean number of called members per row."""
 
 
 def ways(
@@ -47,8 +48,13 @@ def ways(
     weights: Sequence[float] = (),
     told: AnswerKey = identity,
 ) -> list[Way]:
-    """Each member alone; all of them pooled, the last one counting so much; and with the card's own weights in order, until an answer is
-    probable enough. `rows` has the members' answers by row; `told` is what of an answer is compared."""
+    """Returns each member alone; all of them pooled, with a weight of the last one; and sequentially with the card's
+    own weights until an answer is probable enough.
+
+    Args:
+        rows: The members' answers by row.
+        told: The part of an answer that is compared.
+    """
     found = [Way(name, [row[at] for row in rows], 1.0) for at, name in enumerate(members)]
     for last in LAST:
         counts = [1.0] * (len(members) - 1) + [last]
@@ -69,7 +75,7 @@ def ways(
 def until(
     row: Sequence[EnsembleAnswer], enough: float, weights: Sequence[float] = (), told: AnswerKey = identity
 ) -> Sequence[EnsembleAnswer]:
-    """The answers that are asked for, in order, until those so far are sure enough."""
+    """Returns the answers that are needed, in order, until the pooled answer is confident enough."""
     for count in range(1, len(row)):
         if (pool_answers(row[:count], weights, told).confidence or 0.0) >= enough:
             return row[:count]
@@ -77,7 +83,7 @@ def until(
 
 
 def line(way: Way, test: EvaluationSet, metric: Metric) -> str:
-    """A row of the table."""
+    """Returns a row of the table."""
     cases = [
         Case(one.expected, as_record(answer.value), group=one.group)
         for one, answer in zip(test.rows, way.answers, strict=True)
@@ -88,7 +94,7 @@ def line(way: Way, test: EvaluationSet, metric: Metric) -> str:
 
 
 def oracle(rows: Sequence[Sequence[EnsembleAnswer]], test: EvaluationSet, metric: Metric) -> float:
-    """The share of rows that some member gets right."""
+    """Returns the share of rows that at least one member answers correctly."""
     some = [
         any(metric.compute([Case(question.expected, as_record(answer.value))]) >= 1 for answer in row)
         for question, row in zip(test.rows, rows, strict=True)
@@ -97,7 +103,7 @@ def oracle(rows: Sequence[Sequence[EnsembleAnswer]], test: EvaluationSet, metric
 
 
 async def answers(card: Card, test: EvaluationSet, keep: Path | None, fleet: str | None) -> list[list[EnsembleAnswer]]:
-    """The members' answers by row; one that failed is no answer, of no probability."""
+    """Returns the members' answers by row; a failed one is no answer with probability 0."""
     columns: list[list[EnsembleAnswer]] = []
     settings = Settings.load({"journal": "off", **({"fleet": fleet} if fleet else {})})
     async with Orchestra.open(settings) as orchestra:

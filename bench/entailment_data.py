@@ -1,15 +1,18 @@
-"""The data set that the agent `entailment` is trained on: BEGIN, Factcheck-GPT, edits of their true evidence, and written claims.
+"""The training data set of the agent `entailment`: BEGIN, Factcheck-GPT, edits of their true evidence, and written
+claims.
 
     python -m bench.entailment_data --data FOLDER --out FOLDER [--held-edits] [--again 0.35] [--new shortened]
 
-`FOLDER` has the folders begin (CC BY 4.0, Dziri et al. 2022, `github.com/google/BEGIN-dataset`) and factcheckgpt (Apache-2.0, Wang et al.
-2023, `github.com/yuxiaw/Factcheck-GPT`); their training parts are read. A true claim is edited (`bench.claim_edits`) in three ways, so that
-neither the claim alone nor common words tell which it is: the claim, which then is contradicted; the evidence, with the same outcome; and
-both alike, which leaves the claim supported. Without the sentence that it rests on, a claim is not stated. The written claims
-(`bench.written_rows`), and sentences of their passages, are of authors who had seen no row of these sets. They stand in the set where
-`--again` says which share of the public rows stands beside them: 1 for a training from the start, less for one that goes on from what was
-trained on these already; with `--new` it has seen all other kinds of written rows too, and the share is of them as well. Without `--again`
-the set is of the public ones alone.
+`FOLDER` has the folders begin (CC BY 4.0, Dziri et al. 2022, `github.com/google/BEGIN-dataset`) and factcheckgpt
+(Apache-2.0, Wang et al. 2023, `github.com/yuxiaw/Factcheck-GPT`); their training splits are read. A true claim is
+edited (`bench.claim_edits`) in three ways, so that neither the claim alone nor common words determine the label: the
+claim, which is then contradicted; the evidence, with the same result; and both alike, which keeps the claim supported.
+Without the sentence that supports it, a claim is not stated. The written claims (`bench.written_rows`), and sentences
+of their passages, are by authors who had seen no row of these sets.
+
+`--again` adds the written rows and sets the share of the public rows beside them: 1 for a training from the base, less
+for a training that continues from an adapter trained on these. With `--new` the adapter has seen all other kinds of
+written rows too, and the share applies to them as well. Without `--again` the set has only public rows.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ from orchestra.schema.strict_json import digest
 ROOT = Path(__file__).resolve().parents[1]
 SHARES = SplitShares(tune=0.06, test=0.0)
 KINDS = ("claims", "sentences", "shortened", "plain")
-"""Of written rows."""
+"""Kinds of written rows."""
 LABELS = {
     "begin": {"supported": "supported", "unsupported": "not stated"},
     "factcheckgpt": {
@@ -43,16 +46,16 @@ LABELS = {
     },
 }
 IRRELEVANT = 0.45
-"""Share of the irrelevant pairs of Factcheck-GPT that is kept: they are most of it, and easy."""
+"""Share of the irrelevant pairs of Factcheck-GPT that is kept: they are the majority, and easy."""
 LONGEST = 1_000
-"""Characters of evidence at most; longer evidence is cut at a sentence."""
+"""Maximal number of characters of evidence; longer evidence is cut at a sentence."""
 REFUTED = 2
-"""How often a refuted pair stands in the set: there are few."""
+"""Number of copies of a refuted pair: there are few."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A claim, its evidence, and what the one says of the other."""
+    """A claim, its evidence, and the label."""
 
     id: str
     claim: str
@@ -61,12 +64,12 @@ class Pair:
     group: str
 
     def row(self) -> DatasetRow:
-        """The pair as a row of a data set."""
+        """Returns the pair as a row of a data set."""
         return DatasetRow(self.id, {"claim": self.claim, "evidence": self.evidence}, {"label": self.label}, self.group)
 
 
 def pairs_of(name: str, path: Path) -> list[Pair]:
-    """The pairs of a public set, in the order of its file."""
+    """Returns the pairs of a public set in the order of its file."""
     chance = random.Random(f"{name} kept")
     found = []
     for line in path.read_text("utf-8").splitlines():
@@ -94,7 +97,7 @@ def _cut(evidence: str) -> str:
 
 
 def edited(pairs: Sequence[Pair], share: float, names: Sequence[str]) -> Iterator[Pair]:
-    """Edits of true pairs, and of their evidence."""
+    """Returns edits of true pairs and of their evidence."""
     for pair in pairs:
         chance = random.Random(f"{pair.id} edited")
         if pair.label != "supported" or chance.random() > share:
@@ -108,7 +111,7 @@ def edited(pairs: Sequence[Pair], share: float, names: Sequence[str]) -> Iterato
 
 
 def _variants(pair: Pair, edit: Edit, name: str, chance: random.Random) -> Iterator[Pair]:
-    """The claim edited; or, where the evidence has the piece too, the evidence alone or both."""
+    """Returns the edited claim; if the evidence has the piece too, the edited evidence or both."""
     how = chance.random()
     shared = edit.stands_in(pair.evidence) and edit.kind != "denial"
     if not shared or how < 0.45:
@@ -120,7 +123,7 @@ def _variants(pair: Pair, edit: Edit, name: str, chance: random.Random) -> Itera
 
 
 def _without(pair: Pair) -> str | None:
-    """The evidence without the sentence that shares most words with the claim; None where little is left."""
+    """Returns the evidence without the sentence that shares most words with the claim; None if little is left."""
     sentences = re.split(r"(?<=[.!?])\s+", pair.evidence)
     words = set(re.findall(r"\w+", pair.claim.lower()))
     best = max(sentences, key=lambda one: len(words & set(re.findall(r"\w+", one.lower()))))
@@ -129,7 +132,7 @@ def _without(pair: Pair) -> str | None:
 
 
 def made(folder: Path, held_edits: bool = False, again: float | None = None, new: Sequence[str] = KINDS) -> Dataset:
-    """The data set; with the edits of the held-back groups in its tune part, for the calibration, where they are asked for."""
+    """Builds the data set; optionally with edits of the held-back groups in its tune split, for calibration."""
     sources = {name: folder / name / "train.jsonl" for name in LABELS}
     pairs = {name: pairs_of(name, path) for name, path in sources.items()}
     names = sorted({name for pair in pairs["factcheckgpt"] for name in names_in(pair.evidence) if len(name) > 3})

@@ -1,13 +1,13 @@
-"""Every agent on the rows that its `evaluation.yaml` names, through its card: floors, untuned base, the agent. `make evaluate` runs it.
+"""Evaluation of every agent on the rows of its `evaluation.yaml`: baselines, untuned base, the agent. `make evaluate`
+runs it.
 
     python -m bench.evaluate --data FOLDER [--only AGENT ...] [--fleet NAME] [--dry]
 
-Each evaluation is one `orchestra learn evaluate`, so that one which fails spoils no other; the tables in the agents'
-cards and in docs/evaluation/agents.md are written anew for those that did not fail. An ensemble's members come before
-it: where they were asked the same rows, they are not asked again, and its table has what their own has. Rows are
-drawn by the seed in the file, intervals are of 95 % by bootstrap. It needs the fleet for agents that are language
-models: it starts it, and stops it again where it was not running before. Exits with 1 where an agent failed, with 2
-where the data is not there.
+Each evaluation is a separate `orchestra learn evaluate`, so a failure does not affect the others. The tables in the
+agents' cards and in the README are rewritten for evaluations that succeed. The members of an ensemble come before it:
+if they answered the same rows, they are not run again, and its table has their results. Rows are sampled by the seed in
+the file, intervals are 95 % bootstrap intervals. Language-model agents need the fleet: it is started, and stopped if it
+was not running before. Exits with 1 if an agent failed, with 2 if the data is missing.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ from orchestra.learn.promotion.promotion import AdapterStore, weights_digest
 OPENING, FLEET = 4.0, 90.0
 """Seconds that a command takes before its first row, and that a fleet may take to start."""
 RATES = {"model": 0.3, "encoder": 0.02, "ensemble": 2.0}
-"""Seconds a row of a kind of agent that was not measured yet, on two cores; the others take next to nothing."""
+"""Estimated seconds per row of agents without a measurement, by kind, on two cores; other kinds take almost no time."""
 OWN = ROOT / "bench" / "evaluations"
-"""Rows that were written for this project, and need no public set."""
+"""Rows that were written for this project and need no public set."""
 LIMIT = 1200
-"""Seconds after which an evaluation counts as failed."""
+"""Timeout of an evaluation in seconds."""
 Keep: TypeAlias = Callable[[Sequence[Measured]], None]
-"""Hears of an agent whose evaluations are all done."""
+"""Called with the results of an agent when all its evaluations are done."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One evaluation that is to be done."""
+    """An evaluation to run."""
 
     agent: str
     name: str
@@ -56,21 +56,21 @@ class Task:
     rows: RowSelection
     card: Card
     questions: int
-    """How many of them will be asked."""
+    """Number of rows that will be run."""
     data: Path = Path()
     """The folder with the rows."""
     before: Path | None = None
-    """What the agent had before its last promotion, where it is still there."""
+    """The agent's weights before its last promotion, if they still exist."""
     told: bool = False
-    """Whether an ensemble's members are asked the same rows before it, so that it need not ask them alone."""
+    """Whether the members of an ensemble answer the same rows before it, so that it need not call them."""
 
     def asks_as(self, other: Task) -> bool:
-        """Whether another agent is asked the very same rows, and measured by the same."""
+        """Returns whether another agent answers the same rows with the same metrics."""
         mine, others = (one.rows.model_copy(update={"untuned": 0}) for one in (self, other))
         return (self.name, mine, self.data, self.plan.metrics) == (other.name, others, other.data, other.plan.metrics)
 
     def seconds(self, rates: dict[tuple[str, str], float]) -> float:
-        """How long it will take, as far as one knows."""
+        """Returns the estimated duration."""
         each = rates.get((self.agent, self.name), RATES.get(self.card.kind, 0.002))
         untuned = min(self.questions, self.rows.untuned or self.questions) if self.card.adapter is not None else 0
         members = 0 if self.told else len(self.card.member_cards)
@@ -78,7 +78,7 @@ class Task:
 
 
 def tasks_of(folder: Path, data: Path) -> tuple[list[Task], list[str]]:
-    """What there is to do for an agent, and what stands against it."""
+    """Returns the tasks of an agent, and the reasons for those that cannot run."""
     try:
         card, plans = Card.load(folder), read_evaluations(folder / FILE)
         card = join_members(card, _beside(folder) if card.members else {})
@@ -102,7 +102,9 @@ def tasks_of(folder: Path, data: Path) -> tuple[list[Task], list[str]]:
 
 
 def in_order(tasks: Sequence[Task]) -> list[Task]:
-    """Tasks that ask no model first, since the fleet starts when it is needed; ensembles behind members that need not be asked twice."""
+    """Returns the tasks with those that need no model first, because the fleet starts on demand; ensembles follow
+    members whose answers they reuse.
+    """
     ordered = sorted(tasks, key=lambda task: (task.card.uses_model, bool(task.card.member_cards)))
     told: list[Task] = []
     for task in ordered:
@@ -114,12 +116,14 @@ def in_order(tasks: Sequence[Task]) -> list[Task]:
 
 
 def _beside(folder: Path) -> dict[str, Card]:
-    """The cards of the folders beside one, by name: an ensemble's members are among them."""
+    """Returns the cards of the sibling folders by name, which include an ensemble's members."""
     return {path.parent.name: Card.load(path.parent) for path in folder.parent.glob(f"*/{AGENT}")}
 
 
 def predecessor(card: Card) -> Path | None:
-    """The folder of what an agent had before its last promotion; None where it had nothing, or it is not on this machine."""
+    """Returns the folder of an agent's weights before its last promotion; None if there were none, or they are not on
+    this machine.
+    """
     if card.folder is None:
         return None
     shelf = AdapterStore(card, card.folder, Folders.from_environment().adapters)
@@ -133,22 +137,25 @@ def predecessor(card: Card) -> Path | None:
 
 
 def learnt_by(card: Card) -> str:
-    """The digest of what an agent, or its members, have learnt; empty where it has learnt nothing."""
+    """Returns the digest of the weights of an agent or of its members; empty if it has none."""
     own = card.folder / card.adapter if card.adapter and card.folder else card.folder or Path()
     return card.weights_digest if card.member_cards else weights_digest(card, own)
 
 
 def stamp_of(card: Card) -> str:
-    """What figures hold for: day and machine, the card, and what it has learnt."""
+    """Returns what results are valid for: day and machine, the card, and the weights."""
     learnt = learnt_by(card)
     return f"{now().partition(', load')[0]}; card {card.digest[:12]}" + (f", learnt {learnt[:12]}" if learnt else "")
 
 
 def measured(task: Task, fleet: str | None, root: Path, members: Sequence[Measured] = ()) -> Measured:
-    """What came of an evaluation. An ensemble's members have the figures given, in whose name it is said where checks judged their answers;
-    where none are given they are asked, without checks.
+    """Runs an evaluation. An ensemble reuses the given results of its members, marked if checks were applied to them;
+    without given results its members are called without checks.
 
-    Raises `CalledProcessError` or `TimeoutExpired` where it failed, ValueError where rows did.
+    Raises:
+        CalledProcessError: The command failed.
+        TimeoutExpired: The command took too long.
+        ValueError: Rows failed.
     """
     command = [sys.executable, "-m", "orchestra.cli", "learn", "evaluate", task.agent, "--json"]
     command += ["--data", str(task.data.resolve()), "--evaluation", task.name, *(["--fleet", fleet] if fleet else [])]
@@ -180,7 +187,7 @@ def _environment() -> dict[str, str]:
 
 
 def running(fleet: str | None) -> bool:
-    """Whether the fleet is up."""
+    """Returns whether the fleet is running."""
     command = [
         sys.executable,
         "-m",
@@ -194,7 +201,9 @@ def running(fleet: str | None) -> bool:
 
 
 def start(fleet: str | None) -> None:
-    """Starts the fleet and waits for it, so that its start counts for no evaluation; where it fails, each of them says why."""
+    """Starts the fleet and waits for it, so its start counts for no evaluation. If it fails, each evaluation reports
+    the reason.
+    """
     command = [sys.executable, "-m", "orchestra.cli", "fleet", "start", *(["--fleet", fleet] if fleet else [])]
     subprocess.run(command, cwd=ROOT, env=_environment(), stdout=subprocess.DEVNULL, check=False)
 
@@ -206,7 +215,7 @@ def stop(fleet: str | None) -> None:
 
 
 def minutes(seconds: float) -> str:
-    """A time that is left."""
+    """Returns the text of a remaining time."""
     return f"{seconds / 60:.0f} min" if seconds > 90 else f"{max(seconds, 1):.0f} s"
 
 
@@ -218,9 +227,10 @@ def carry_out(
     start: float = 0.0,
     keep: Keep = lambda _: None,
 ) -> tuple[list[Measured], list[str]]:
-    """All tasks, one after the other, with what is left told before each; and which of them failed.
+    """Runs all tasks one after the other, printing the remaining time before each; returns those that failed.
 
-    `keep` gets an agent's figures once all of them are there: who stops it half-way has the tables of the others.
+    `keep` gets the results of an agent when they are complete, so an interrupted call keeps the tables of the earlier
+    agents.
     """
     planned, spent, counted = [task.seconds(rates) for task in tasks], 0.0, start
     found, faults = [], []
@@ -246,7 +256,7 @@ def carry_out(
 
 
 def agent_of(fault: str) -> str:
-    """Whose fault it is."""
+    """Returns the agent of a failure."""
     return fault.partition(":")[0].partition(",")[0]
 
 
@@ -258,7 +268,7 @@ def with_fleet(
     told: Callable[[str], None],
     keep: Keep,
 ) -> tuple[list[Measured], list[str]]:
-    """All tasks, with a fleet that is started at the first one which needs it, and stopped where it was not running before."""
+    """Runs all tasks; the fleet is started for the first one that needs it, and stopped if it was not running before."""
     adopted = running(fleet) or not any(task.card.uses_model for task in tasks)
 
     done: dict[tuple[str, str], Measured] = {}
@@ -283,7 +293,7 @@ def with_fleet(
 
 
 def write(found: Sequence[Measured], spoilt: set[str], agents: Path, page: Path) -> list[Path]:
-    """Writes the tables of the agents of which nothing failed; gives the files that changed."""
+    """Writes the tables of agents without failures; returns the changed files."""
     good = [one for one in found if one.agent not in spoilt]
     if not good:
         return []
@@ -298,7 +308,7 @@ def write(found: Sequence[Measured], spoilt: set[str], agents: Path, page: Path)
 
 
 def needed(agents: Path) -> str:
-    """Which sets the agents are measured on, and how rows must look."""
+    """Returns the required sets and the format of their rows."""
     lines = ["make evaluate DATA=FOLDER needs a folder with these files:\n"]
     for path in sorted(agents.glob(f"*/{FILE}")):
         inputs = ", ".join(Card.load(path.parent).input)
@@ -323,7 +333,7 @@ def needed(agents: Path) -> str:
 
 
 def main(root: Path = ROOT) -> int:
-    """Measures the agents of a project and writes."""
+    """Evaluates the agents of a project and writes the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="a folder with one folder a set")
     parser.add_argument("--only", nargs="*", default=[], help="these agents")

@@ -1,7 +1,7 @@
-"""The tables of `bench.evaluate`: one of each evaluation in the agent's card, and one line a metric in a page.
+"""The tables of `bench.evaluate`: one for each evaluation in the agent's card, and one line for each metric in the
+README, between markers.
 
-The page is docs/evaluation/agents.md. Both tables are between marks. A page is rewritten as a whole or not at all,
-and writing the same figures twice changes nothing.
+A page is rewritten completely or not at all, and writing the same results twice changes nothing.
 """
 
 from __future__ import annotations
@@ -24,40 +24,40 @@ HEAD = ("agent", "data", "rows", "measure", "floor", "untuned base", "the agent,
 
 @dataclass(frozen=True)
 class Measured:
-    """One evaluation of an agent, and what `orchestra learn evaluate --json` said of it."""
+    """One evaluation of an agent, with the result of `orchestra learn evaluate --json`."""
 
     agent: str
     name: str
     plan: Evaluation
     report: Mapping[str, Any]
     stamp: str
-    """Day, machine, digests: what the figures hold for."""
+    """Day, machine, digests: what the results are valid for."""
     command: str = ""
-    """That does it again; `orchestra learn evaluate` where none is given."""
+    """The command that repeats it; `orchestra learn evaluate` by default."""
 
     @property
     def arms(self) -> dict[str, Mapping[str, Any]]:
-        """The arms by name."""
+        """Returns the arms by name."""
         return {arm["arm"]: arm for arm in self.report["arms"]}
 
     @property
     def seconds_a_row(self) -> float:
-        """Of the agent as it is, many rows at once."""
+        """Returns seconds per row of the agent, with concurrent rows."""
         return float(self.arms[INCUMBENT]["seconds"]) / max(1, int(self.report["rows"]))
 
     @property
     def seed(self) -> int:
-        """Of the rows drawn and of the intervals."""
+        """Returns the seed of the sample and of the intervals."""
         return self.plan.rows.seed if self.plan.rows else 0
 
 
 def rate(seconds: float) -> str:
-    """Seconds a row, as tables have it."""
+    """Returns seconds per row as tables have it."""
     return f"{seconds:.4f}" if seconds < 0.01 else f"{seconds:.2f}" if seconds >= 0.1 else f"{seconds:.3f}"
 
 
 def reached(figure: Mapping[str, float] | None, goal: float, *, less: bool = False) -> str:
-    """Whether a figure reaches its goal, in a word; not surely where the goal lies in its interval."""
+    """Returns whether a result reaches its goal, as a word; uncertain if the goal is in its interval."""
     if figure is None:
         return "no"
     met = figure["value"] <= goal if less else figure["value"] >= goal
@@ -74,7 +74,7 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def card_section(one: Measured) -> str:
-    """An evaluation as the card has it: what was measured when and how, then a line an arm."""
+    """Returns the section of an evaluation in a card: date and method, then one line for each arm."""
     metrics, rows = list(one.plan.metrics), int(one.report["rows"])
     head = ["", *metrics, "answered", "tokens in, out a row", "seconds a row"]
     lines = [_line(head), f"|{'---|' * len(head)}"]
@@ -119,12 +119,12 @@ def card_section(one: Measured) -> str:
 
 
 def card_with(text: str, measured: Sequence[Measured]) -> str:
-    """A card with the tables of its evaluations between its marks; at its end, where it has none."""
+    """Returns a card with the tables of its evaluations between its markers, or at its end without markers."""
     return between(text, CARD_MARKS, "\n" + "\n".join(map(card_section, measured)) + "\n", heading="**Evaluation**\n\n")
 
 
 def page_lines(one: Measured) -> list[str]:
-    """The lines of an evaluation in docs/evaluation/agents.md: its first metric, those with a goal, and what was accepted and wrong."""
+    """Returns the lines of an evaluation in the README: its first metric, those with a goal, and accepted and wrong."""
     arms, own = one.arms, one.arms[INCUMBENT]["metrics"]
     floors = {
         name: {m: f and f["value"] for m, f in arm["metrics"].items()}
@@ -139,9 +139,7 @@ def page_lines(one: Measured) -> list[str]:
         if metric != first and metric not in one.plan.goals and not less:
             continue
         rivals = [figures[metric] for figures in floors.values() if figures.get(metric) is not None]
-        if (
-            less and floors
-        ):  # the least of it has who says nothing; so that of the floor which is best at the first metric
+        if less and floors:  # abstaining always minimises it, so the baseline that is best at the first metric is shown
             best = max(floors.values(), key=lambda figures: figures.get(first) or float("-inf"))
             rivals = [best[metric]] if best.get(metric) is not None else []
         untuned = arms[UNTUNED]["metrics"].get(metric) if UNTUNED in arms else None
@@ -167,7 +165,7 @@ def page_lines(one: Measured) -> list[str]:
 
 
 def page_with(text: str, measured: Sequence[Measured], known: Iterable[str], marks: Marks = PAGE_MARKS) -> str:
-    """A page whose table has the lines of these evaluations, and of the agents in `known` the lines that it had."""
+    """Returns a page whose table has the lines of these evaluations, and the previous lines of the agents in `known`."""
     lines: dict[str, list[str]] = {}
     for line in old_lines(text, marks):
         lines.setdefault(line.split("|")[1].strip(), []).append(line)
@@ -180,13 +178,13 @@ def page_with(text: str, measured: Sequence[Measured], known: Iterable[str], mar
 
 
 def old_lines(text: str, marks: Marks = PAGE_MARKS) -> list[str]:
-    """The lines of the table that a page has, without its head."""
+    """Returns the lines of the table of a page, without its head."""
     found = re.search(re.escape(marks[0]) + r"\n(.*?)" + re.escape(marks[1]), text, re.DOTALL)
     return [line for line in found[1].splitlines() if line.startswith("| ")][1:] if found else []
 
 
 def rates_of(text: str) -> dict[tuple[str, str], float]:
-    """Seconds a row by agent and evaluation, as a page's table has them."""
+    """Returns seconds per row by agent and evaluation, from the table of a page."""
     cells = [[cell.strip() for cell in line.strip("| ").split("|")] for line in old_lines(text)]
     return {
         (row[0], row[1]): float(row[-1]) for row in cells if len(row) == len(HEAD) and re.fullmatch(r"[\d.]+", row[-1])
@@ -194,7 +192,7 @@ def rates_of(text: str) -> dict[tuple[str, str], float]:
 
 
 def between(text: str, marks: Marks, body: str, heading: str = "") -> str:
-    """A text with this between its marks; they are put at its end, under the heading, where there are none."""
+    """Returns a text with new content between its markers; missing markers are added at the end under the heading."""
     begin, end = marks
     if begin not in text or end not in text:
         return f"{text.rstrip()}\n\n{heading}{begin}\n{body}{end}\n"

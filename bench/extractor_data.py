@@ -1,10 +1,11 @@
-"""The data set that the agents `crf_extractor` and `encoder_extractor` are trained on, made of the training part of Restaurant8k.
+"""The training data set of the agents `crf_extractor` and `encoder_extractor`, from the training split of Restaurant8k.
 
     python -m bench.extractor_data --data FOLDER/restaurant8k --out FOLDER [--composed 400]
 
-Restaurant8k (Coope, Farghly, Gerz, Vulić, Henderson 2020), `github.com/PolyAI-LDN/task-specific-datasets`, CC BY 4.0. The rows as they are,
-and *composed* ones: phrases of their slots set beside each other in short requests, for most of the rows fill one slot or none, and people
-write “table for two tomorrow at 7”. Rows are split by text; composed ones use phrases of the training part alone, and are trained on.
+Restaurant8k (Coope, Farghly, Gerz, Vulić, Henderson 2020), `github.com/PolyAI-LDN/task-specific-datasets`, CC BY 4.0.
+The original rows, and *composed* ones: phrases of several slots in one short request, because most original rows fill
+one slot or none, and people write “table for two tomorrow at 7”. Rows are split by text; composed rows use only phrases
+of the training split, and are used for training only.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SEED = 1
 SHARES = SplitShares(tune=0.1, test=0.1)
 LONGEST = 30
-"""Characters of a phrase that is composed with others, at most."""
+"""Maximal number of characters of a phrase in a composed row."""
 OPENINGS = (
     "I need a table", "table", "Table", "Can I book", "book", "a booking", "reservation", "We need a table", "Could I get a table",
     "I'd like to book", "please book a table", "hi, table",
@@ -38,7 +39,7 @@ _DATED = re.compile(r"(on|in|for|this|next|the|today|tomorrow|tonight)\b")
 
 
 def rows_of(path: Path) -> list[DatasetRow]:
-    """The rows of a file of Restaurant8k; a group is a text, letter case and punctuation aside."""
+    """Reads the rows of a file of Restaurant8k; a group is a text without case and punctuation."""
     found = []
     for line in path.read_text("utf-8").splitlines():
         item = json.loads(line)
@@ -50,7 +51,7 @@ def rows_of(path: Path) -> list[DatasetRow]:
 
 
 class _Request:
-    """A text that grows by phrases, each at a known place."""
+    """A text under construction, with the positions of its phrases."""
 
     def __init__(self, opening: str) -> None:
         self.text, self.slots = opening, dict[str, dict[str, Any]]()
@@ -62,7 +63,7 @@ class _Request:
 
 
 def composed(rows: Sequence[DatasetRow], count: int, seed: int) -> Iterator[DatasetRow]:
-    """Requests made of phrases of these rows."""
+    """Composes requests from phrases of these rows."""
     chance = random.Random(seed)
     phrases: dict[str, list[str]] = defaultdict(list)
     for row in rows:
@@ -93,7 +94,7 @@ def composed(rows: Sequence[DatasetRow], count: int, seed: int) -> Iterator[Data
 
 
 def _before(slot: str, phrase: str, chance: random.Random) -> str:
-    """What stands between a phrase and the text before it."""
+    """Returns the separator between a phrase and the preceding text."""
     match slot:
         case "people":
             return " for " if chance.random() < 0.85 else ", "
@@ -108,7 +109,7 @@ def _before(slot: str, phrase: str, chance: random.Random) -> str:
 
 
 def made(source: Path, count: int) -> Dataset:
-    """The data set."""
+    """Builds the data set."""
     rows = rows_of(source)
     parts: Mapping[Any, list[DatasetRow]] = split(rows, SHARES)
     more = list(composed(parts["train"], count, SEED))

@@ -1,13 +1,14 @@
-"""Back-off on real claims with real scores: which share of parts is kept, and in how many answers something wrong is, at each promise.
+"""Partial answers on real claims with real scores: the share of kept parts, and of answers with a wrong kept part, at
+each guarantee.
 
     python -m bench.factuality --data FOLDER [--docs FOLDER] [--offline] [--wording]
 
-Asks the shipped agent `entailment`, which runs in this process, about the dev parts of BEGIN and Factcheck-GPT; what
-is answered is kept in a file, and not asked again. Neither set has answers of several claims as they were written, so they are put
-together: an answer is all replies of BEGIN to one text of knowledge (`generic` ones left out), and all five passages beside a claim of
-Factcheck-GPT, each of which supports it or does not.
+Runs the shipped agent `entailment`, in this process, on the dev rows of BEGIN and Factcheck-GPT; answers are stored in
+a file and reused. Neither set has answers with several claims, so they are composed: an answer is all replies of BEGIN
+to one text of knowledge (without `generic` ones), or all five passages for a claim of Factcheck-GPT, each of which
+supports it or does not.
 
-`--wording` takes the scores of the agent's linear model over words alone
+`--wording` uses only the scores of the agent's linear model over wording
 (`orchestra.agents.inference.overlap_features`), and needs no server.
 """
 
@@ -41,12 +42,12 @@ from orchestra.verification.entailment import CLAIM, DECISION_THRESHOLD, EVIDENC
 ALPHAS = (0.2, 0.1, 0.05, 0.02)
 ROUNDS = 2_000
 GROUPS = {"begin": EVIDENCE, "factcheckgpt": CLAIM}
-"""The input by which pairs are put together."""
+"""The input by which pairs are grouped into answers."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A claim beside its evidence, and whether the evidence supports it."""
+    """A claim with its evidence, and whether the evidence supports it."""
 
     id: str
     claim: str
@@ -56,7 +57,7 @@ class Pair:
 
     @property
     def questions(self) -> list[dict[str, str]]:
-        """What is asked, a piece of the evidence each."""
+        """Returns the inputs, one for each piece of the evidence."""
         source = (EvidenceSource(self.evidence),)
         return [
             {CLAIM: self.claim, EVIDENCE: self.evidence[one.start : one.end]}
@@ -65,7 +66,7 @@ class Pair:
 
 
 def pairs(data: Path, name: str) -> Iterator[Pair]:
-    """The dev part of a set."""
+    """Reads the dev split of a set."""
     for line in (data / name / "dev.jsonl").open("rb"):
         row = msgspec.json.decode(line)
         given, label = row["input"], row["expected"]["label"]
@@ -74,7 +75,7 @@ def pairs(data: Path, name: str) -> Iterator[Pair]:
 
 
 async def asked(found: Sequence[Pair], file: Path) -> None:
-    """Asks what is not in the file yet, and puts it there."""
+    """Runs the missing pairs and stores the answers."""
     known = answers(file)
     open_ = [one for one in found if one.id not in known]
     if not open_:
@@ -102,7 +103,7 @@ async def asked(found: Sequence[Pair], file: Path) -> None:
 
 
 def worded(found: Sequence[Pair]) -> dict[str, list[Any]]:
-    """What the words alone say, as the agent would."""
+    """Returns the scores from wording alone, as the agent computes them."""
     calibration = Card.load(machine.ROOT / "agents" / "entailment").current_calibration
     assert calibration is not None, "the shipped agent has one"
     assert calibration.words is not None, "and it has a part about words"
@@ -117,7 +118,7 @@ def worded(found: Sequence[Pair]) -> dict[str, list[Any]]:
 
 
 def answers(file: Path) -> dict[str, list[Any]]:
-    """What the agent said, by the ids of the pairs."""
+    """Returns the agent's answers by pair id."""
     return (
         {row["id"]: row["outputs"] for row in map(msgspec.json.decode, file.read_bytes().splitlines())}
         if file.exists()
@@ -126,7 +127,7 @@ def answers(file: Path) -> dict[str, list[Any]]:
 
 
 def grouped(found: Sequence[Pair], known: dict[str, list[Any]]) -> list[CalibrationAnswer]:
-    """The pairs as answers of several parts, with their scores."""
+    """Returns the pairs as answers of several parts, with their scores."""
     groups: dict[str, list[ScoredPart]] = {}
     for one in found:
         replies = [
@@ -143,7 +144,7 @@ HEAD = """\
 
 
 def table(sets: dict[str, list[CalibrationAnswer]]) -> str:
-    """A line for each set and promise."""
+    """Returns one line for each set and guarantee."""
     lines = [HEAD]
     for name, rows in sets.items():
         for alpha in ALPHAS:
@@ -165,7 +166,7 @@ def table(sets: dict[str, list[CalibrationAnswer]]) -> str:
 
 
 def main() -> int:
-    """Asks, and prints the table."""
+    """Runs the agent and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="a folder with one folder a set")
     parser.add_argument("--docs", type=Path, help="write the table into concepts/certificates.md of this folder")

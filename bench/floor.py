@@ -1,4 +1,4 @@
-"""The floor that the engine is measured against: the same graphs with asyncio alone. A graph is a list: of each node its parents."""
+"""The baseline of the engine: the same graphs with asyncio alone. A graph is the list of each node's parents."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ Parents: TypeAlias = Sequence[Sequence[int]]
 Body: TypeAlias = Callable[[int], Awaitable[None]]
 
 DIAMOND: Parents = [[], [0], [0], [0], [1, 2, 3], [4], [4], [5, 6]]
-"""8 nodes, 5 deep."""
+"""8 nodes, depth 5."""
 
 
 def chain(nodes: int) -> Parents:
-    """One after the other."""
+    """Nodes in sequence."""
     return [[at - 1] if at else [] for at in range(nodes)]
 
 
 def fan(nodes: int) -> Parents:
-    """One, then all at once, then one that waits for them."""
+    """One node, then all at once, then one that waits for them."""
     return [[], *([0] for _ in range(1, nodes - 1)), list(range(1, nodes - 1))]
 
 
 def sleeps(nodes: int, mean: float = 0.05, sigma: float = 0.6) -> list[float]:
-    """Seconds that each node sleeps: lognormal, the same each time."""
+    """Returns the seconds that each node sleeps: lognormal, deterministic."""
     drawn, normal = random.Random(7), NormalDist(math.log(mean) - sigma**2 / 2, sigma)
     return [math.exp(normal.inv_cdf(drawn.uniform(0.001, 0.999))) for _ in range(nodes)]
 
 
 def critical_path(parents: Parents, seconds: Sequence[float]) -> float:
-    """Seconds of the longest path: nothing is faster."""
+    """Returns the seconds of the longest path: a lower bound."""
     best: list[float] = []
     for node, before in enumerate(parents):
         best.append(seconds[node] + max((best[parent] for parent in before), default=0.0))
@@ -61,7 +61,7 @@ def critical_path(parents: Parents, seconds: Sequence[float]) -> float:
 
 
 async def by_tasks(parents: Parents, body: Body) -> None:
-    """A task for every node, which awaits its parents' tasks: the floor of PERFORMANCE."""
+    """One task for each node, which awaits its parents' tasks: the baseline of PERFORMANCE."""
     tasks: list[asyncio.Task[None]] = []
 
     async def node(v: int) -> None:
@@ -75,7 +75,7 @@ async def by_tasks(parents: Parents, body: Body) -> None:
 
 
 async def by_counters(parents: Parents, after: Parents, body: Body) -> None:
-    """A task only at a fork; the first successor that is ready runs in the same one."""
+    """A new task only at a fork; the first ready successor runs in the same task."""
     left = [len(before) for before in parents]
 
     async def node(v: int | None) -> None:
@@ -97,7 +97,7 @@ async def by_counters(parents: Parents, after: Parents, body: Body) -> None:
 
 
 def successors(parents: Parents) -> Parents:
-    """Of each node those that wait for it."""
+    """Returns the successors of each node."""
     found: list[list[int]] = [[] for _ in parents]
     for v, before in enumerate(parents):
         for parent in before:
@@ -106,7 +106,7 @@ def successors(parents: Parents) -> Parents:
 
 
 def store(path: Path, synchronous: str) -> sqlite3.Connection:
-    """A database of nodes; `synchronous` is SQLite's FULL or NORMAL."""
+    """Opens a database of nodes; `synchronous` is SQLite's FULL or NORMAL."""
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("pragma journal_mode=wal")
     db.execute(f"pragma synchronous={synchronous}")
@@ -115,7 +115,7 @@ def store(path: Path, synchronous: str) -> sqlite3.Connection:
 
 
 def in_groups(db: sqlite3.Connection, run: int, body: Body) -> Body:
-    """A body that has ended once a commit, one for each turn of the loop, has it."""
+    """Returns a body that ends when a commit contains it; there is one commit for each turn of the event loop."""
     loop = asyncio.get_running_loop()
     rows: list[tuple[int, int, str]] = []
     waiting: list[asyncio.Future[None]] = []

@@ -1,6 +1,6 @@
-"""Questions of general knowledge, put together by rule: what people ask of documents, in many forms.
+"""Questions of general knowledge from templates: questions to documents in many forms.
 
-Whether they have an answer does not matter where only their form is learnt (`bench.router_data`). The forms stand in
+Only their form is learnt (`bench.router_data`), so they need no answer. The forms are in
 `bench/general_questions.yaml`.
 """
 
@@ -19,7 +19,7 @@ _PART = re.compile(r"\{(\w+)\}")
 
 
 class Forms(BaseModel):
-    """What the file says."""
+    """The content of the file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,12 +29,12 @@ class Forms(BaseModel):
 
 
 def general_questions(count: int, seed: int) -> list[str]:
-    """So many different questions, in random order; each form as often as the others."""
+    """Returns that many different questions in random order; all forms are equally frequent."""
     return _drawn(_said().forms, count, seed)
 
 
 def other_tasks(count: int, seed: int) -> list[str]:
-    """So many different tasks that are no questions, and that nothing in the shipped fleet does."""
+    """Returns that many different tasks that are not questions, and that no shipped agent serves."""
     return _drawn(_said().tasks, count, seed)
 
 

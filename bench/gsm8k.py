@@ -1,7 +1,8 @@
-"""Problems with one expression each, over the numbers that they tell: GSM8K's, and such as were written.
+"""Problems with one expression each over their numbers: from GSM8K and written ones.
 
 Cobbe et al. 2021, https://arxiv.org/abs/2110.14168, `github.com/openai/grade-school-math`, MIT: the steps of a solution
-(`<<48/2=24>>`) are put into one another, or its last step becomes a problem of its own, and a problem is asked with other numbers.
+(`<<48/2=24>>`) are substituted into one another, or the last step becomes a separate problem, and a problem is asked
+with other numbers.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from orchestra.text.arithmetic import ArithmeticParseError, evaluate, operands
 from orchestra.text.numbers.numbers import find_numbers as numbers_in
 
 LONGEST = 60
-"""Characters of an expression at most."""
+"""Maximal number of characters of an expression."""
 MOST = 10
-"""Numbers in an expression at most."""
+"""Maximal number of numbers in an expression."""
 LONG_PROBLEM = 420
-"""Characters of a problem at most."""
+"""Maximal number of characters of a problem."""
 KNOWN = frozenset(map(Fraction, (1, 2, 3, 4, 7, 10, 12, 24, 30, 52, 60, 100, 365, 1000)))
-"""Numbers that an expression may have without the problem's saying so: of days, dozens, halves, per cent."""
+"""Constants that an expression may use although the problem does not state them: of days, dozens, halves, per cent."""
 PARTS = {
     "half": ("0.5", "1.5"),
     "quarter": ("0.25", "0.75"),
@@ -34,16 +35,16 @@ PARTS = {
     "eighth": ("8",),
     "ninth": ("9",),
 }
-"""Words for parts that `numbers` does not read, and what they are reckoned with, where that is not known to everybody."""
+"""Words for parts that `numbers` does not parse, and their values, if these are not obvious."""
 _STEP = re.compile(r"<<([^<>=]+)=([^<>=]+)>>")
 _NUMBER = re.compile(r"(?<![\w.,])\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+")
 _WORKING = re.compile(r"[$\d.,%()+*/x×÷ -]*=\s*\$?\s*<<[^<>]*>>\$?|<<[^<>]*>>")
-"""What is reckoned in a line of a solution, up to its result."""
+"""The calculation in a line of a solution, up to its result."""
 _LEFT_OVER = re.compile(
     r"<<|=|[\d)\w] ?[*+×÷] ?[\d($]| [-/] |\d [a-z]+ \d+ [a-z]+\.|\d \$?\d|because \$?[\d,.]+( |$)|(^|\. )\$?[\d,]+\. ",
     re.IGNORECASE,
 )
-"""What shows that a line was not freed of all that."""
+"""Remains of a calculation in a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +58,12 @@ class Solved:
 
 
 def numbers(text: str) -> Counter[Fraction]:
-    """The numbers that a text has, in digits or in words, without sign."""
+    """Returns the numbers of a text, in digits or words, without sign."""
     return Counter(abs(number.plain) for number in numbers_in(text, words=True))
 
 
 def solved(question: str, solution: str, answer: float) -> Solved | None:
-    """The problem with its steps as one expression, or None where they do not make one."""
+    """Returns the problem with its steps as one expression; None if the steps do not form one."""
     known = numbers(question)
     found: dict[Fraction, ast.expr] = {}
     tree: ast.expr | None = None
@@ -77,7 +78,7 @@ def solved(question: str, solution: str, answer: float) -> Solved | None:
         except ArithmeticParseError:
             return None
         if result in known or result in found:
-            unsure.add(result)  # where it is used, it may stand for either
+            unsure.add(result)  # a use of it is ambiguous
         found[result] = tree
     if tree is None:
         return None
@@ -91,13 +92,17 @@ def solved(question: str, solution: str, answer: float) -> Solved | None:
 
 
 def told(expression: str, known: Mapping[Fraction, int]) -> bool:
-    """Whether every number of an expression is a known one: as it is, or as per cent."""
+    """Returns whether every number of an expression is known, as a number or as per cent."""
     return all(number in known or number in KNOWN or number * 100 in known for number in operands(expression))
 
 
 def as_written(expression: str, text: str) -> str:
-    """An expression over numbers that a text tells or everybody knows, as the agent writes it. Raises `ArithmeticParseError` for any other.
-    (Where a word such as “quarter” stands in the text, whatever is meant by it, it may be reckoned with.)"""
+    """Returns an expression in the agent's notation, over numbers of a text or constants. A word such as “quarter” in
+    the text allows its value in any sense.
+
+    Raises:
+        ArithmeticParseError: The expression has other numbers.
+    """
     if "#" in expression:
         raise ArithmeticParseError(f"{expression.strip()!r} has a remark in it")
     try:
@@ -120,7 +125,7 @@ def as_written(expression: str, text: str) -> str:
 
 
 def _parts(text: str) -> list[Fraction]:
-    """What the words for parts in a text are reckoned with."""
+    """Returns the values of the words for parts in a text."""
     said = {word.removesuffix("s") for word in re.findall(r"[a-z]+", text.lower())} | (
         {"half"} if "halves" in text.lower() else set()
     )
@@ -128,7 +133,9 @@ def _parts(text: str) -> list[Fraction]:
 
 
 def spelt(tree: ast.expr) -> str:
-    """An expression without blanks or needless brackets. Raises `ArithmeticParseError` for one that the agent may not write."""
+    """Returns an expression without blanks and redundant brackets. Raises `ArithmeticParseError` if the agent may not
+    write it.
+    """
     text = ast.unparse(tree).replace(" ", "")
     if re.search(r"//|\*\*|[^-+*/().\d]", text):
         raise ArithmeticParseError(text)
@@ -136,7 +143,7 @@ def spelt(tree: ast.expr) -> str:
 
 
 def _substituted(step: str, found: Mapping[Fraction, ast.expr], known: Mapping[Fraction, int]) -> ast.expr:
-    """A step whose intermediate results are replaced by what they were found by. Raises `ArithmeticParseError`."""
+    """Returns a step with intermediate results replaced by their expressions. Raises `ArithmeticParseError`."""
     plain = _spelt_plainly(step)
     evaluate(plain)
     try:
@@ -165,7 +172,7 @@ class _Replaced(ast.NodeTransformer):
 
 
 def last(question: str, solution: str, answer: float) -> Solved | None:
-    """The last step of a solution as a problem of its own: results of the steps before it are told."""
+    """Returns the last step of a solution as a separate problem with the results of the earlier steps given."""
     lines = [line for line in solution.splitlines() if not line.startswith("####")]
     steps = [(number, left, right) for number, line in enumerate(lines) for left, right in _STEP.findall(line)]
     sentences = [part.strip() for part in re.findall(r"[^.?!]*(?:\.\d[^.?!]*)*[.?!]+", question)]
@@ -193,7 +200,7 @@ def last(question: str, solution: str, answer: float) -> Solved | None:
 
 
 def _without_working(line: str) -> str:
-    """A line of a solution that tells its result, and not how it was found."""
+    """Returns a line of a solution with its result and without the calculation."""
     told_money = bool(re.search(r"\$\s*<<|=\s*\$", line))
     text = (
         re.sub(r"\s+", " ", _WORKING.sub(" $" if told_money else " ", line))
@@ -205,14 +212,14 @@ def _without_working(line: str) -> str:
 
 
 def drawn(problem: Solved, chance: random.Random) -> Solved | None:
-    """The problem with other numbers, or None where it would not be sure what they stand for."""
+    """Returns the problem with other numbers; None if their roles would be uncertain."""
     used = operands(problem.expression)
     counts = numbers(problem.question)
     alone = [match for match in _NUMBER.finditer(problem.question) if _alone(problem.question, match)]
     free = {
         Fraction(match[0]) for match in alone if used.count(Fraction(match[0])) == 1 and counts[Fraction(match[0])] == 1
     }
-    # What everybody knows stays as it is: it may be the months of a year, or a fifth, and not the number that is told.
+    # Constants are kept: such a number may be the months of a year, or a fifth, and not the number in the text.
     free = {number for number in free if number > 2} - KNOWN - {*_parts(problem.question)}
     if not free or any(number not in free and number not in KNOWN for number in used):
         return None
@@ -234,7 +241,7 @@ def _renumbered(expression: str, new: Mapping[Fraction, Fraction]) -> str:
 
 
 def _whole(before: str, after: str) -> bool:
-    """Whether no part of an expression became less than zero, or a fraction where it was whole."""
+    """Returns whether no part of an expression became negative, or a fraction where it was whole."""
 
     def parts(expression: str) -> list[Fraction]:
         return [
@@ -250,7 +257,7 @@ def _whole(before: str, after: str) -> bool:
 
 
 def _alone(text: str, match: re.Match[str]) -> bool:
-    """Whether a whole number stands for itself: no per cent, fraction, year, or part of a word."""
+    """Returns whether a whole number is separate: not a per cent, fraction, year, or part of a word."""
     after, before = text[match.end() : match.end() + 9], text[: match.start()]
     odd = re.match(r"[%/:\w,-]|\.\d| ?percent|st\b|nd\b|th\b", after) or before[-1:] in ("/", ":", "-", ".")
     return match[0].isdigit() and not odd and int(match[0]) < 1900
@@ -265,7 +272,7 @@ def _near(number: int, chance: random.Random) -> int:
 
 
 def asked(rows: Iterable[Mapping[str, Any]], steps: int) -> Iterator[tuple[str, Solved]]:
-    """The problems of at most so many steps, by their ids."""
+    """Returns the problems with at most that many steps, by id."""
     for row in rows:
         expected = row["expected"]
         found = solved(row["input"]["question"], expected["solution"], expected["answer"])
@@ -274,7 +281,7 @@ def asked(rows: Iterable[Mapping[str, Any]], steps: int) -> Iterator[tuple[str, 
 
 
 def lasts(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Solved]]:
-    """The last steps of the problems that have several."""
+    """Returns the last steps of problems with several."""
     for row in rows:
         found = last(row["input"]["question"], row["expected"]["solution"], row["expected"]["answer"])
         if found is not None:

@@ -1,6 +1,8 @@
-"""What runs cost that wait: `python -m bench.idle ours|floor [RUNS]` prints one line of JSON. A process of its own, so that memory is its.
+"""The cost of waiting runs: `python -m bench.idle ours|floor [RUNS]` prints one line of JSON. A separate process, to
+measure memory.
 
-Each run has 8 nodes, and waits in the first; then all are let go. `kib` is resident memory a run, the seconds are of the processor.
+Each run has 8 nodes, and waits in the first; then all continue. `kib` is resident memory per run, seconds are processor
+time.
 """
 
 from __future__ import annotations
@@ -19,12 +21,12 @@ from bench.ours import opened, workflow_of
 
 
 def resident() -> float:
-    """KiB of memory that this process holds; Linux only."""
+    """Returns the resident memory of this process in KiB; Linux only."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4.0
 
 
 async def measure(who: str, runs: int) -> dict[str, float]:
-    """KiB for a waiting run, and the seconds to start and drain all."""
+    """Returns KiB per waiting run, and the seconds to start and to finish all."""
     gate, full_house, waiting = asyncio.Event(), asyncio.Event(), 0
 
     async def body(v: int) -> None:

@@ -1,9 +1,9 @@
-"""How many events a second the journal puts on disk: `python bench/journal.py [FOLDER] [--events N] [--postgres DSN]`.
+"""Durable events per second of the journal: `python bench/journal.py [FOLDER] [--events N] [--postgres DSN]`.
 
-Each run appends one event at a time, as the engine does: attempt started, attempt finished, node finished, in turn, and waits
-until its run is durable every `--wait` events. The floor is one fsync'd SQLite commit an event. Reported: medians of three
-sweeps, from the first append until the journal is closed and the file complete; CPU of this process over wall time tells
-whether the disk or the processor is the limit.
+Each run appends one event at a time, as the engine does: attempt started, attempt finished, node finished, in turn, and
+waits until its run is durable every `--wait` events. The baseline is one fsync'd SQLite commit for each event. Reported
+are medians of three sweeps, from the first append until the journal is closed and the file complete. CPU time of this
+process over wall time shows whether the disk or the processor is the limit.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ ANSWER = {
 
 
 def events_of(run: str, count: int) -> list[Event]:
-    """A run of `count` events, of some 150 to 300 bytes each."""
+    """Returns a run of `count` events of about 150 to 300 bytes each."""
     found: list[Event] = [
         RunStarted(seq=1, at=0.0, run=run, workflow="bench", graph="0" * 32, inputs={"question": "Who built it?"})
     ]
@@ -65,7 +65,7 @@ def events_of(run: str, count: int) -> list[Event]:
 
 
 async def one_run(journal: Journal, run: str, events: Sequence[Event], wait: int) -> None:
-    """Appends one by one, and waits for the disk after every `wait` events and at the end."""
+    """Appends one by one, and waits for durability after every `wait` events and at the end."""
     for event in events:
         journal.append(run, (event,))
         if event.seq % wait == 0:
@@ -74,7 +74,7 @@ async def one_run(journal: Journal, run: str, events: Sequence[Event], wait: int
 
 
 async def one_run_of_nodes(journal: Journal, run: str, count: int, wait: int) -> None:
-    """Appends `count` nodes as the engine does where nothing judges them: one event with two blobs of their own, 900 bytes in all."""
+    """Appends `count` nodes as the engine does without checks: one event with two blobs, 900 bytes in total."""
     journal.append(
         run, (RunStarted(seq=1, at=0.0, run=run, workflow="bench", graph=journal.put_blob(b"graph"), inputs={}),)
     )
@@ -108,7 +108,7 @@ async def one_run_of_nodes(journal: Journal, run: str, count: int, wait: int) ->
 
 
 async def sweep(journal: Journal, work: Sequence[tuple[str, Sequence[Event] | int]], wait: int) -> None:
-    """Runs all runs at once, of these events or of so many nodes, then closes the journal."""
+    """Writes all runs concurrently, of these events or of that many nodes, then closes the journal."""
     async with asyncio.TaskGroup() as group:
         for run, events in work:
             group.create_task(
@@ -121,7 +121,9 @@ async def sweep(journal: Journal, work: Sequence[tuple[str, Sequence[Event] | in
 
 @asynccontextmanager
 async def opened(where: Path | str, durability: Durability | None) -> AsyncIterator[Journal]:
-    """A journal in a fresh file of a folder, or in a fresh schema of a Postgres database; in memory where `durability` is None."""
+    """Opens a journal in a new file of a folder or a new schema of a Postgres database; in memory if `durability` is
+    None.
+    """
     if durability is None:
         yield MemoryJournal()
     elif isinstance(where, Path):
@@ -129,7 +131,7 @@ async def opened(where: Path | str, durability: Durability | None) -> AsyncItera
             async with SqliteJournal.open(Path(fresh) / "journal.db", durability=durability) as file:
                 yield file
     else:
-        import asyncpg  # here, for it is an extra
+        import asyncpg  # imported here: asyncpg is an optional dependency
 
         from orchestra.journal.postgres.journal import PostgresJournal
 
@@ -144,7 +146,9 @@ async def opened(where: Path | str, durability: Durability | None) -> AsyncItera
 async def measure(
     where: Path | str, durability: Durability | None, runs: int, each: int, wait: int, *, nodes: bool = False
 ) -> tuple[float, float]:
-    """Events (or nodes) a second and CPU seconds a wall second of one sweep, on a fresh file; in memory where `durability` is None."""
+    """Returns events (or nodes) per second and CPU seconds per wall second of one sweep on a new file; in memory if
+    `durability` is None.
+    """
     names = [f"run{number:05d}" for number in range(runs)]
     work: list[tuple[str, Sequence[Event] | int]] = [(run, each if nodes else events_of(run, each)) for run in names]
     async with opened(where, durability) as journal:
@@ -155,7 +159,7 @@ async def measure(
 
 
 def floor(folder: Path, count: int) -> float:
-    """Events a second with a commit of its own for each, at synchronous=FULL: what group commit is there to beat."""
+    """Returns events per second with a separate commit for each at synchronous=FULL: the baseline of group commit."""
     with tempfile.TemporaryDirectory(dir=folder) as fresh:
         sql = sqlite3.connect(Path(fresh) / "floor.db", isolation_level=None)
         sql.execute("PRAGMA journal_mode = WAL")

@@ -1,15 +1,17 @@
-"""Records of what the packaged agents have learnt from: their data sets made again, and the marks of the rows put beside what came of them.
+"""Provenance records of the packaged agents: their data sets are built again, and the fingerprints of the rows are
+stored beside the weights.
 
     python -m bench.learnt_from --data FOLDER [--work FOLDER] [AGENT ...]
 
-`FOLDER` has the public sets that the cards name, each with its training part. Most data sets are made by the scripts of today, others by
-those of an earlier commit, which are taken out of the history into `--work`; each must have the digest that stands here, else nothing is
-written. These are the digests that `model.json`, `manifest.json` or the card names, so the rows are the very ones. Of `entailment`, whose
-`model.json` has digests of texts and labels, those are compared; `crf_extractor` came out the same to the byte when it was trained again.
-Of `difficulty`, and of the first sets of `generative_calculator`, `generative_reader` and `tool_planner`, cards say the command and how
-many rows there are to train on, and no digest. What an encoder of another kind had learnt before (`table_reader`, that
-`deductive_calculator` began with) asks other things, and is left out. The digests of several trainings are one record, as where a
-training goes on from another. `router` has none: the generator of its first sets was not kept.
+`FOLDER` has the public sets that the cards name, each with its training split. Most data sets are built by the current
+scripts, others by those of an earlier commit, which are extracted from the history into `--work`. Each must have the
+digest given here, else nothing is written. These are the digests in `model.json`, `manifest.json` or the card, so the
+rows are identical. `entailment` has digests of texts and labels in `model.json`, and those are compared;
+`crf_extractor` was identical to the byte when it was trained again. For `difficulty`, and for the first sets of
+`generative_calculator`, `generative_reader` and `tool_planner`, cards have the command and the number of training rows,
+and no digest. What an encoder of another kind had learnt before (`table_reader`, which `deductive_calculator` started
+from) has other inputs, and is left out. The digests of several trainings form one record, as in a training that
+continues another. `router` has none: the generator of its first sets was not kept.
 """
 
 from __future__ import annotations
@@ -36,19 +38,19 @@ from orchestra.learn.promotion.promotion import PROVENANCE_FILE
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("bench", "orchestra", "agents", "configs", "workflows", ":(exclude)*.npz", ":(exclude)*.safetensors")
-"""What of an earlier commit its scripts need."""
+"""The files of an earlier commit that its scripts need."""
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A data set, and what makes it again."""
+    """A data set and the command that builds it."""
 
     digest: str
-    """What its digest begins with."""
+    """Prefix of its digest."""
     command: str
-    """A module and its arguments, to which `--out` is added."""
+    """A module and its arguments; `--out` is added."""
     commit: str = ""
-    """Whose code makes it; empty for today's."""
+    """The commit whose code builds it; empty for the current code."""
 
 
 _TABLES = "bench.table_data --data {data}/tatqa --longest 3000"
@@ -102,7 +104,7 @@ INTENTS = ("assistant_intent", "banking_intent")
 
 
 def made(one: Made, data: Path, work: Path) -> Dataset:
-    """A data set that is made again, or that stands in `work` since it was. Raises `SystemExit` where it has become another."""
+    """Builds a data set, or reuses the one in `work`. Raises `SystemExit` if its digest differs."""
     out = work / one.digest
     if not (out / MANIFEST_FILE).is_file():
         source = ROOT if not one.commit else _source(one.commit, work)
@@ -124,7 +126,9 @@ def made(one: Made, data: Path, work: Path) -> Dataset:
 
 
 def upgrade_manifest(folder: Path) -> None:
-    """Rewrites a manifest of format v1, which the scripts of an earlier commit write, as format v2. The digest is of the rows and stays."""
+    """Rewrites a manifest of format v1, which the scripts of an earlier commit write, as format v2. The digest is of
+    the rows and stays.
+    """
     path = folder / MANIFEST_FILE
     manifest = json.loads(path.read_bytes())
     if manifest["format"] != "orchestra/dataset/v1":
@@ -137,7 +141,7 @@ def upgrade_manifest(folder: Path) -> None:
 
 
 def _source(commit: str, work: Path) -> Path:
-    """The scripts of an earlier commit."""
+    """Extracts the scripts of an earlier commit."""
     folder = work / f"source-{commit}"
     if not folder.is_dir():
         archive = subprocess.run(["git", "archive", commit, "--", *SOURCES], cwd=ROOT, check=True, capture_output=True)
@@ -147,7 +151,7 @@ def _source(commit: str, work: Path) -> Path:
 
 
 def intents(card: Card, data: Path) -> Dataset:
-    """The rows of an agent that tells intents. Raises `SystemExit` where they are not those that `model.json` names."""
+    """Returns the rows of an intent agent. Raises `SystemExit` if they are not those of `model.json`."""
     from bench.train_intents import RECIPES
 
     found = RECIPES[card.name].rows(data)
@@ -163,7 +167,7 @@ def intents(card: Card, data: Path) -> Dataset:
 
 
 def sets(card: Card, data: Path, work: Path) -> Iterator[Dataset]:
-    """The data sets of an agent's trainings."""
+    """Returns the data sets of an agent's trainings."""
     if card.name in INTENTS:
         yield intents(card, data)
         return
@@ -178,7 +182,7 @@ def sets(card: Card, data: Path, work: Path) -> Iterator[Dataset]:
 
 
 def _check_named(card: Card, digests: Sequence[str]) -> None:
-    """Raises `SystemExit` where a committee was trained on other rows than these."""
+    """Raises `SystemExit` if a committee was trained on other rows."""
     named = [one.digest for one in EncoderSummary.model_validate_json(card.read(card.data)).data]
     if named != list(digests):
         raise SystemExit(f"{card.name} was trained on {', '.join(named)}, and these are {', '.join(digests)}")

@@ -1,4 +1,4 @@
-"""How much slower than the floor the engine may be before a test fails. `python -m bench.engine --record` writes `limits.toml`."""
+"""Regression limits of the engine's ratio to the baseline. `python -m bench.engine --record` writes `limits.toml`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 FILE = Path(__file__).with_name("limits.toml")
 FACTOR = 2.0
-"""The limit is so many times what was measured: only a real loss of speed reaches it."""
+"""The limit is this multiple of the measured ratio: only a real slowdown exceeds it."""
 HEAD = """# Ratios of our processor time for an empty node to that of one asyncio task, and the limits that tests/bench holds.
 # Written by: python -m bench.engine --record
 """
 
 
 def write(ratios: Mapping[str, float]) -> None:
-    """Records what was measured today."""
+    """Records the measured ratios."""
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     tables = (
         f"\n[{name}]\ndate = {today}\nmeasured = {ratio:.2f}\nlimit = {FACTOR * ratio:.2f}\n"
@@ -26,6 +26,6 @@ def write(ratios: Mapping[str, float]) -> None:
 
 
 def limit(name: str) -> float:
-    """The ratio that a workload must stay under."""
+    """Returns the maximal ratio of a workload."""
     with FILE.open("rb") as file:
         return float(tomllib.load(file)[name]["limit"])

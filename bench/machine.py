@@ -1,4 +1,4 @@
-"""Where results lie, and what is said beside them: when, on what, of which code."""
+"""The folder of results, and their metadata: date, machine and code version."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def folder() -> Path:
-    """Where environments and results lie: `$XDG_CACHE_HOME/orchestra/bench`, made where it is missing."""
+    """Returns the folder of environments and results, `$XDG_CACHE_HOME/orchestra/bench`; it is created if missing."""
     found = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orchestra" / "bench"
     found.mkdir(parents=True, exist_ok=True)
     return found
 
 
 def now() -> str:
-    """The day, the CPU and its vector instructions, the Python, and how busy the machine is."""
+    """Returns the date, the CPU and its vector instructions, the Python version, and the load of the machine."""
     found = cpu.read_cpu()
     day = datetime.datetime.now(datetime.UTC).date().isoformat()
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
@@ -29,7 +29,7 @@ def now() -> str:
 
 
 def code() -> str:
-    """The commit, and whether the library was changed since; empty outside of a checkout."""
+    """Returns the commit, and whether the library has changed since; empty outside of a checkout."""
     told = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     )

@@ -1,13 +1,14 @@
 """Metrics of the benchmarks.
 
-Answers: SQuAD's exact match and token F1 (https://arxiv.org/abs/1606.05250, section 5; its official script), and ParallelQA's match of
-short answers (https://arxiv.org/abs/2312.04511, section 5.2; 1 % of a number may be missing).
+Answers: SQuAD's exact match and token F1 (https://arxiv.org/abs/1606.05250, section 5; its official script), and
+ParallelQA's match of short answers (https://arxiv.org/abs/2312.04511, section 5.2; a number may differ by 1 %).
 
-Plans, `{"nodes": [{"tool"} or {"step"}], "edges": [[producer, consumer]]}`: F1 of the tools and of the links by name as in TaskBench
-(https://arxiv.org/abs/2311.18760, section 4) and GNN4TaskPlan (https://arxiv.org/abs/2405.19119), over bags instead of sets, so that a tool
-that a plan has twice counts twice; F1 of arguments as triples (Seal-Tools, https://arxiv.org/abs/2405.08355, section 4.2); steps in free
-text matched one to one, as in WorfBench (https://arxiv.org/abs/2410.07869, section 3.3), here by token F1 instead of sentence embeddings.
-Written from those definitions for this repository, Apache-2.0; nothing is copied. All shares are in [0, 1].
+Plans, `{"nodes": [{"tool"} or {"step"}], "edges": [[producer, consumer]]}`: F1 of tools and of links by name as in
+TaskBench (https://arxiv.org/abs/2311.18760, section 4) and GNN4TaskPlan (https://arxiv.org/abs/2405.19119), over bags
+instead of sets, so that a repeated tool counts twice; F1 of arguments as triples (Seal-Tools,
+https://arxiv.org/abs/2405.08355, section 4.2); free-text steps matched one to one as in WorfBench
+(https://arxiv.org/abs/2410.07869, section 3.3), here by token F1 instead of sentence embeddings. Written from those
+definitions for this repository, Apache-2.0; nothing is copied. All shares are in [0, 1].
 """
 
 from __future__ import annotations
@@ -40,21 +41,23 @@ __all__ = [
 
 Plan: TypeAlias = Mapping[str, Any]
 ALIKE = 0.5
-"""The token F1 from which on two steps count as the same."""
+"""Minimal token F1 of matching steps."""
 NEAR = 0.01
-"""The share of a number that ParallelQA lets an answer be away from it."""
+"""Tolerated relative error of a number in ParallelQA."""
 _FIGURE = re.compile(r"-?\d+(?:\.\d+)?")
 _REFERENCE = "api_call_"
-"""What stands in a Seal-Tools argument that is another call's output."""
+"""Prefix of a Seal-Tools argument that is another call's output."""
 
 
 def f1(common: float, given: float, wanted: float) -> float:
-    """F1 of counts; 1 where nothing was wanted and nothing given."""
+    """Returns the F1 of counts; 1 if nothing was expected and nothing given."""
     return 2 * common / (given + wanted) if given + wanted else 1.0
 
 
 def squad_scores(gold: Sequence[str], given: str | None) -> tuple[float, float]:
-    """Exact match and F1 against the best gold answer. No gold answer: only None or an empty text is right."""
+    """Returns exact match and F1 against the best gold answer. Without a gold answer only None or an empty text is
+    correct.
+    """
     answer = given or ""
     if not gold or not squad_normalize(answer):
         same = float(not gold and not squad_normalize(answer))
@@ -65,7 +68,7 @@ def squad_scores(gold: Sequence[str], given: str | None) -> tuple[float, float]:
 
 
 def number_of(value: Any) -> float | None:
-    """The number that a value or a text is, thousands grouped or not; None where it is none."""
+    """Returns the number of a value or text, with or without digit grouping; None if it is not a number."""
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, int | float):
@@ -75,7 +78,7 @@ def number_of(value: Any) -> float | None:
 
 
 def short_answer_match(gold: str, given: Any) -> bool:
-    """Whether an answer is right: a number within 1 %, a text in SQuAD's normal form."""
+    """Returns whether an answer is correct: a number within 1 %, a text in SQuAD's normal form."""
     wanted, found = number_of(gold), number_of(given)
     if wanted is not None:
         return found is not None and abs(wanted - found) <= max(1e-6, NEAR * abs(wanted))
@@ -87,21 +90,21 @@ def short_answer_match(gold: str, given: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class PlanScore:
-    """What one plan of tools is worth. A plan without a node is worth nothing."""
+    """The scores of one tool plan. A plan without nodes scores 0."""
 
     node_f1: float
     link_f1: float
-    """1 where neither plan has a link, and one was given."""
+    """1 if neither plan has a link, and a plan was given."""
     links_wanted: bool
-    """Whether the right plan has links at all; only then does the item count for `link_f1_multi`."""
+    """Whether the correct plan has links; only then the item counts for `link_f1_multi`."""
     exact: float
-    """The same tools and the same links."""
+    """Same tools and same links."""
     strange: float
-    """The share of the nodes whose tool is not among the known ones."""
+    """Share of nodes with an unknown tool."""
 
 
 def plan_score(gold: Plan, given: Plan, tools: Collection[str] = ()) -> PlanScore:
-    """One plan of tools beside the right one; `tools` are the known ones, where hallucination is asked for."""
+    """Compares a tool plan with the correct one; `tools` are the known tools, to measure hallucination."""
     wanted, found = _names(gold), _names(given)
     wanted_links, found_links = _links(gold), _links(given)
     same = Counter(wanted) == Counter(found) and Counter(wanted_links) == Counter(found_links)
@@ -111,7 +114,7 @@ def plan_score(gold: Plan, given: Plan, tools: Collection[str] = ()) -> PlanScor
 
 
 def plan_scores(gold: Sequence[Plan], given: Sequence[Plan], tools: Collection[str] = ()) -> dict[str, float]:
-    """The means over items; `link_f1_multi` over those whose right plan has links, NaN where none has."""
+    """Returns the means over items; `link_f1_multi` over those whose correct plan has links, NaN without such."""
     scores = [plan_score(one, other, tools) for one, other in zip(gold, given, strict=True)]
     linked = [score.link_f1 for score in scores if score.links_wanted]
     return {
@@ -124,13 +127,13 @@ def plan_scores(gold: Sequence[Plan], given: Sequence[Plan], tools: Collection[s
 
 
 def argument_f1(gold: Sequence[Plan], given: Sequence[Plan]) -> float:
-    """Micro F1 of (tool, argument, value) over all items; arguments that are another call's output are left out."""
+    """Returns the micro F1 of (tool, argument, value) over all items, without arguments that are another call's output."""
     counts = [argument_counts(one, other) for one, other in zip(gold, given, strict=True)]
     return f1(*(sum(column) for column in zip(*counts, strict=True))) if counts else float("nan")
 
 
 def argument_counts(gold: Plan, given: Plan) -> tuple[int, int, int]:
-    """Of one item: the triples that both plans have, those given, those wanted."""
+    """Returns for one item the number of common, given and expected triples."""
     wanted, found = _triples(gold), _triples(given)
     references = {triple[:2] for triple in wanted if _REFERENCE in triple[2]}
     wanted, found = (
@@ -140,10 +143,11 @@ def argument_counts(gold: Plan, given: Plan) -> tuple[int, int, int]:
 
 
 def step_plan_scores(gold: Plan, given: Plan) -> dict[str, float]:
-    """`node_f1` and `edge_f1` of one plan of steps in words.
+    """Returns `node_f1` and `edge_f1` of one plan of steps in words.
 
-    Steps are matched one to one, those most alike first, and not below a token F1 of 0.5. Both plans get edges from a start to the steps
-    that nothing precedes and from those that nothing follows to an end, as WorfBench has them; so a plan of parallel steps has edges too.
+    Steps are matched one to one, most similar first, with a token F1 of at least 0.5. As in WorfBench, both plans get
+    edges from a start to the steps without predecessors, and from steps without successors to an end; so a plan of
+    parallel steps has edges too.
     """
     wanted, found = _names(gold), _names(given)
     pairs = sorted((-token_f1(one, other), i, j) for i, one in enumerate(wanted) for j, other in enumerate(found))
@@ -175,7 +179,7 @@ def _bags(wanted: Sequence[Hashable], found: Sequence[Hashable]) -> float:
 
 
 def _triples(plan: Plan) -> Counter[tuple[str, str, str]]:
-    """(tool, argument, value in lower case) of all nodes; numbers are the same however they are written."""
+    """Returns (tool, argument, value in lower case) of all nodes; numbers are equal in any notation."""
     found: Counter[tuple[str, str, str]] = Counter()
     for node in plan.get("nodes", ()):
         for name, value in (node.get("arguments") or {}).items():
@@ -190,7 +194,7 @@ def _triples(plan: Plan) -> Counter[tuple[str, str, str]]:
 
 
 def _with_ends(plan: Plan) -> set[tuple[int, int]]:
-    """The edges, with a start, -1, and an end, -2; none at all for a plan without a node."""
+    """Returns the edges with a start, -1, and an end, -2; empty for a plan without nodes."""
     edges = {(int(i), int(j)) for i, j in plan.get("edges", ())}
     nodes = range(len(plan.get("nodes", ())))
     starts = {(-1, node) for node in nodes if all(after != node for _, after in edges)}

@@ -1,7 +1,8 @@
-"""Opinions on answers: what each check has to say of them as numbers, and one score made of all, fitted on other rows.
+"""Check features of answers, and one score from all of them, fitted on other rows.
 
-L2 logistic regression over what the checks say (V4 of the specification), cross-fitted: a row's score comes from a model that has not seen
-it. A node of a workflow has the same of its verdicts alone (`score: combined`, `orchestra.learn.certification.combination`).
+L2 logistic regression over the features (V4 of the specification), cross-fitted: the score of a row is from a model
+that has not seen it. A workflow node has the same from its verdicts alone (`score: combined`,
+`orchestra.learn.certification.combination`).
 """
 
 from __future__ import annotations
@@ -34,26 +35,28 @@ from orchestra.verification.verdict import UNKNOWN
 LEAST = 1e-6
 FOLDS = 10
 SURE, SHRUNK = "log-probability", 0.3
-"""The opinion that counts in full, and how much the others do before anything is fitted: some sets have two hundred rows."""
+"""The feature with full prior weight, and the prior weight of the others: some sets have two hundred rows."""
 JUDGED = ("quote", "numbers", "recompute")
-"""Deterministic checks that can say something of the shipped agents' answers; `schema` has passed, or there is no answer."""
+"""Deterministic checks that apply to the shipped agents' answers; `schema` has passed, or there is no answer."""
 SIGNS = {"pass": 1.0, "unknown": 0.0, "fail": -1.0}
 
 
 @dataclass(frozen=True)
 class Answered:
-    """A row, the agent's answer, and what others said."""
+    """A row, the agent's answer, and the answers of others."""
 
     question: EvaluationRow
     sheet: Sheet
     others: Mapping[str, Sheet]
-    """By arm."""
+    """Answers by arm."""
     rules: tuple[Any, ...] = ()
     """Answers of rules without a model."""
 
 
 def said(value: Any) -> str:
-    """What an answer says, so that two that say the same are equal: numbers by value, texts in SQuAD's normal form, lists as sets."""
+    """Returns the content of an answer in a form that is equal for equal answers: numbers by value, texts in SQuAD's
+    normal form, lists as sets.
+    """
     if value is None or (not value and isinstance(value, str | list | dict)):
         return "nothing"
     match value:
@@ -82,14 +85,14 @@ def said(value: Any) -> str:
 
 
 def probability(sheet: Sheet) -> float:
-    """The log-probability of an answer: of its tokens together, or of a classical agent's own probability."""
+    """Returns the log-probability of an answer: of all its tokens, or of a classical agent's own probability."""
     if sheet.logprobs:
         return sum(sheet.logprobs)
     return math.log(max(LEAST**4, sheet.score or 0.0))
 
 
 def opinions(one: Answered, of: Set, card: Card) -> dict[str, list[float]]:
-    """What each check says of an answer, by check. Every answer of a set gets numbers at the same places."""
+    """Returns the features of an answer by check. All answers of a set have the same features."""
     sheet, logprobs = one.sheet, one.sheet.logprobs or (probability(one.sheet),)
     found = {
         "log-probability": [probability(sheet), math.log(_odds(sheet.score))],
@@ -115,7 +118,9 @@ def opinions(one: Answered, of: Set, card: Card) -> dict[str, list[float]]:
 
 
 def _rederived(own: str, other: Sheet | None) -> list[float]:
-    """Of another agent's answer: whether it is the same, whether it says nothing, and how probable it is, and where it is the same."""
+    """Returns features of another agent's answer: whether it is equal, whether it is empty, its probability, and its
+    probability if equal.
+    """
     if other is None:
         return [0.0] * 4
     same = said(other.output) == own
@@ -128,7 +133,7 @@ def _rederived(own: str, other: Sheet | None) -> list[float]:
 
 
 def agreement(own: str, samples: Sequence[str]) -> tuple[float, float]:
-    """The share of samples that say what the answer says, and 1 - entropy / log k over what all of them say."""
+    """Returns the share of samples that agree with the answer, and 1 - entropy / log k over all samples."""
     counts = Counter(samples)
     entropy = -sum(count / len(samples) * math.log(count / len(samples)) for count in counts.values())
     return counts[own] / len(samples), 1 - entropy / math.log(len(samples)) if len(samples) > 1 else 1.0
@@ -140,7 +145,7 @@ def _odds(probability: float | None) -> float:
 
 
 def _shape(output: Any) -> list[float]:
-    """Whether an answer says nothing, and of how many parts it is."""
+    """Returns whether an answer is empty, and its number of parts."""
     own = said(output)
     parts = (
         next((len(value) for value in (output or {}).values() if isinstance(value, list | dict)), 1) if output else 0
@@ -149,7 +154,7 @@ def _shape(output: Any) -> list[float]:
 
 
 def situation(one: Answered, card: Card, checks: Sequence[str]) -> VerificationRequest:
-    """What the engine would hold an answer against."""
+    """Returns the situation that the engine would verify an answer in."""
     given = collect_sources(one.question.input.get(card.evidence or "")) or collect_sources(one.question.input)
     return VerificationRequest(
         value=one.sheet.output,
@@ -168,7 +173,9 @@ def _deterministic(one: Answered, card: Card) -> list[float]:
 
 
 def _figures(one: Answered) -> tuple[float, float]:
-    """Of an expression: which share of its operands the input has, and which share of the input's numbers it uses."""
+    """Returns, for an expression, the share of its operands that are in the input, and the share of the input's numbers
+    that it uses.
+    """
     expression = one.sheet.output.get("expression") if isinstance(one.sheet.output, dict) else None
     if not isinstance(expression, str):
         return 1.0, 1.0
@@ -182,15 +189,16 @@ def _figures(one: Answered) -> tuple[float, float]:
 
 
 def accepted(one: Answered, card: Card, checks: Sequence[str]) -> float | None:
-    """The score that a node's threshold is held against; None for what is accepted at no threshold."""
+    """Returns the score that a node compares with its threshold; None for an answer that is accepted at no threshold."""
     return None if one.sheet.output is None else certification_score(situation(one, card, checks))
 
 
 def verdicts(one: Answered, of: Set, cards: Mapping[str, Card], checks: Sequence[str]) -> tuple[Verdict, ...]:
-    """What `checks`, and those that ask whom the set asks, say of an answer as a node of a workflow would record it: by the checks' own
-    code, of recorded answers."""
+    """Returns the verdicts of `checks`, and of the checks with recorded calls in the set, as a workflow node would
+    record them: by the checks' own code on recorded answers.
+    """
     card, value = cards[of.agent], one.sheet.output
-    # As where there is a combination: how sure an agent is refuses nothing by itself.
+    # As with a combination: an agent's confidence alone refuses nothing.
     asked = (msgspec.structs.replace(situation(one, card, [check]), accept=0.0) for check in checks)
     found = [verify_without_models(one).verdicts[0] for one in asked]
     for number, name in enumerate(of.blind, 1):
@@ -198,14 +206,15 @@ def verdicts(one: Answered, of: Set, cards: Mapping[str, Card], checks: Sequence
             said = judge_rederivation(value, card.output_schema, cards[name].output_schema, [JudgeReply(other.output)])
             found.append(msgspec.structs.replace(said, check=f"rederive({name})"))
     samples = [JudgeReply(sheet.output) for arm, sheet in one.others.items() if arm.startswith("sample")]
-    if len(samples) > 1:  # one sample is no agreement
+    if len(samples) > 1:  # one sample gives no agreement
         found.append(judge_agreement(value, card.output_schema, samples))
     return tuple(found)
 
 
 def weighed(said: Sequence[tuple[Verdict, ...]], right: Sequence[bool], groups: Sequence[str]) -> list[float | None]:
-    """The scores of a node with `score: combined`, by weights as `orchestra learn combine` finds them, of other groups; None for what such
-    a node accepts at no threshold. A check that can tell of no answer is in no node."""
+    """Returns the scores of a node with `score: combined`, with weights of `orchestra learn combine` from other groups;
+    None for answers that such a node accepts at no threshold. A check without a verdict on any answer is left out.
+    """
     telling = {verdict.check for few in said for verdict in few if verdict.outcome != UNKNOWN}
     said = [tuple(verdict for verdict in few if verdict.check in telling) for few in said]
     checks = [verdict.check for verdict in max(said, key=len)]
@@ -228,7 +237,9 @@ def combined(
     *,
     shrunk: float = SHRUNK,
 ) -> list[float]:
-    """One score an answer, the higher the surer, of all its opinions but those of a check; by a regression fitted on other groups."""
+    """Returns one score per answer, higher is more confident, from all features except those of one check; by a
+    regression fitted on other groups.
+    """
     import numpy as np
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
@@ -245,7 +256,8 @@ def combined(
     for fold in range(FOLDS):
         held, rest = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
         if len(set(labels[rest])) == 2:
-            # Without the intercept: it is the lower the more right answers a fold holds back, and would rank folds against each other.
+            # Without the intercept: it is lower if a fold holds back more correct answers, and would rank folds against
+            # each other.
             scores[held] = (
                 places[held]
                 @ LogisticRegression(C=1 / L2_PENALTY, max_iter=2_000).fit(places[rest], labels[rest]).coef_[0]

@@ -1,12 +1,12 @@
-"""Programs per second on one real server: requests in our order, against the same ones as they come.
+"""Programs per second on one real server: requests in our order, compared with the order of arrival.
 
     python -m bench.ordering [--runs 32] [--documents 32] [--questions 3] [--characters 9000] [--rounds 3]
 
-Each run reads one long document: a few questions to it at once, one call that joins the answers, and a last one that holds the join
-against the document. All runs are started together, in an order by chance. Both arms ask the same server, one after the other,
-alternating in who goes first; every prompt begins with words that no other arm and no other round has, so that nobody profits from
-what was cached for another. A round takes about six minutes on two cores; rounds are kept, and the table has all that were measured
-with the same code. Needs the local fleet, which it starts or adopts.
+Each run reads one long document: a few concurrent questions, one call that joins the answers, and a last one that
+compares the join with the document. All runs start together in random order. Both arms use the same server, one after
+the other, alternating; every prompt begins with words that are unique to the arm and the round, so no cache is shared.
+A round takes about six minutes on two cores. Rounds are stored, and the table has all rounds with the same code. Needs
+the local fleet, which it starts or adopts.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ CODE = ("order.py", "prefixes.py", "limits.py")
 
 @dataclass(frozen=True)
 class Figures:
-    """What one arm did in one round."""
+    """The results of one arm in one round."""
 
     seconds: float
     latencies: list[float]
@@ -83,11 +83,11 @@ class Figures:
     output: int
     hits: int
     processor: float
-    """Seconds of processor time of the server."""
+    """Processor seconds of the server."""
 
     @property
     def row(self) -> tuple[float, ...]:
-        """Programs a minute, tokens a second, p50, p95, the share of prompt tokens that were in the cache."""
+        """Returns programs per minute, tokens per second, p50, p95, and the share of cached prompt tokens."""
         ordered = sorted(self.latencies)
         p95 = ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
         tokens = (self.prompt + self.output) / self.seconds
@@ -101,7 +101,7 @@ class Figures:
 
 
 def project(place: Path, session: str, order: str) -> Settings:
-    """Writes a project whose prompts all begin with the session's name, and a fleet with the order."""
+    """Writes a project whose prompts begin with the session's name, and a fleet with the order."""
     for name, (description, taken, most, prompt) in AGENTS.items():
         agent = place / "agents" / name
         agent.mkdir(parents=True)
@@ -116,7 +116,7 @@ def project(place: Path, session: str, order: str) -> Settings:
 
 
 def document(number: int, characters: int) -> str:
-    """A long text: sentences of the example documents in an order of its own."""
+    """Returns a long text: sentences of the example documents in a new order."""
     chance = random.Random(number)
     texts = [path.read_text() for path in sorted((ROOT / "examples" / "documents").glob("*.txt"))]
     sentences = [sentence for text in texts for sentence in re.split(r"(?<=[.])\s+", text.strip())]
@@ -127,7 +127,7 @@ def document(number: int, characters: int) -> str:
 
 
 async def arm(order: str, session: str, turn: int, given: argparse.Namespace) -> Figures:
-    """One arm of one round; both arms of a round have the same runs in the same order."""
+    """Runs one arm of one round; both arms of a round have the same runs in the same order."""
     asked = [
         "What is it about?",
         "Which place is named?",
@@ -168,13 +168,13 @@ async def arm(order: str, session: str, turn: int, given: argparse.Namespace) ->
 
 
 def processor(pid: int) -> float:
-    """Seconds of processor time that a process and its descendants have used, on Linux."""
+    """Returns the processor seconds of a process and its descendants, on Linux."""
     parents, ticks = dict[int, int](), dict[int, int]()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(")")[2].split()
         except OSError:
-            continue  # it ended meanwhile
+            continue  # it has ended meanwhile
         parents[int(stat.parent.name)], ticks[int(stat.parent.name)] = int(fields[1]), int(fields[11]) + int(fields[12])
     family = {pid}
     while more := {child for child, parent in parents.items() if parent in family} - family:
@@ -183,13 +183,13 @@ def processor(pid: int) -> float:
 
 
 async def load(address: str, headers: Mapping[str, str]) -> ServerLoad:
-    """A reading of the server's `/metrics`."""
+    """Reads the server's `/metrics`."""
     async with aiohttp.ClientSession(headers=headers) as session, session.get(f"{address}/metrics") as reply:
         return vllm_metrics.parse_metrics(await reply.text())
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Medians of both arms over the rounds, and the ratios of rounds: their median, the least and the greatest."""
+    """Returns medians of both arms over the rounds, and the ratios of rounds: median, minimum and maximum."""
     lines = [
         "| order | programs a minute | tokens/s | p50 s | p95 s | of the prompts in the cache | rounds |",
         "|---|---|---|---|---|---|---|",
@@ -208,19 +208,19 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def kept(shape: dict[str, int]) -> list[dict[str, Any]]:
-    """The rounds of this shape that were measured with the line as it is."""
+    """Returns the stored rounds of this shape with the current code."""
     file = folder() / "ordering.jsonl"
     rows = [json.loads(text) for text in file.read_text().splitlines()] if file.exists() else []
     return [row for row in rows if (row["shape"], row["line"]) == (shape, line())]
 
 
 def line() -> str:
-    """A digest of the code that chooses."""
+    """Returns a digest of the scheduling code."""
     return sha256(b"".join((ROOT / "orchestra" / "fleet" / name).read_bytes() for name in CODE)).hexdigest()[:12]
 
 
 async def main() -> int:
-    """Measures the rounds that are asked for, and prints the table of all that were measured with this code."""
+    """Measures the requested rounds, and prints the table of all rounds with this code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in {**SHAPE, "rounds": 3}.items():
         parser.add_argument(f"--{name}", type=int, default=default)

@@ -1,4 +1,4 @@
-"""Our side of the engine's benchmark: a workflow of the Python API for a graph, and an Orchestra to run it, as a program would."""
+"""The Orchestra side of the engine benchmark: a workflow of the Python API for a graph, and an Orchestra that runs it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from orchestra import Orchestra, Workflow, tool, workflow
 from orchestra.core.settings import Settings
 
 AT_ONCE = 10_000
-"""Calls of one run in flight: the floor has no limit either."""
+"""Concurrent calls of one run: the baseline has no limit either."""
 
 
 def workflow_of(parents: Parents, body: Body, name: str) -> Workflow[..., Any]:
-    """A workflow whose nodes call an async tool `pure` that awaits the body, after their parents; it gives what the last nodes give."""
+    """Returns a workflow whose nodes call an async tool `pure`, which awaits the body, after their parents; its output
+    is that of the last nodes.
+    """
 
     @tool(effect="pure", name=f"body_of_{name}")
     async def node(v: int) -> int:
@@ -36,7 +38,7 @@ def workflow_of(parents: Parents, body: Body, name: str) -> Workflow[..., Any]:
 
 @asynccontextmanager
 async def opened(folder: Path, durability: str | None = None) -> AsyncIterator[Orchestra]:
-    """An Orchestra without a journal, or with one in a new file of the folder."""
+    """Opens an Orchestra without a journal, or with one in a new file of the folder."""
     given: dict[str, Any] = {"journal": "off", "concurrency": AT_ONCE}
     if durability is not None:
         given |= {"journal": str(folder / f"{durability}.db"), "durability": durability}

@@ -1,4 +1,4 @@
-"""Puts the last results into docs/evaluation/performance.md: `python -m bench.page`. No figure of that page is typed by hand."""
+"""Writes the latest results into docs/performance.md: `python -m bench.page`. No figure of that page is typed by hand."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ BLOCK = re.compile(r"(?P<head><!-- measured:(?P<name>[a-z]+) -->\n).*?(?P<tail><
 
 
 def printed(name: str) -> str:
-    """What a benchmark printed last; empty where there was none."""
+    """Returns the last output of a benchmark; empty if there is none."""
     file = machine.folder() / f"{name}.txt"
     return file.read_text("utf-8") if file.exists() else ""
 
 
 def fenced(text: str) -> str:
-    """A text as it stands."""
+    """Returns a text as a code block."""
     return f"```text\n{text}```\n" if text else ""
 
 
 def peers() -> str:
-    """The tables of the last `make bench-peers`; empty where there was none."""
+    """Returns the tables of the last `make bench-peers`; empty if there are none."""
     file = run_all.results()
     return f"{tables.report(tables.rows(file), machine.folder())}\n" if file.exists() else ""
 
 
 def renewed(page: str, measured: dict[str, str]) -> str:
-    """The page with what was measured in its blocks; a block that nothing was measured for stays as it is."""
+    """Returns the page with current results in its blocks; a block without results is kept."""
 
     def block(found: re.Match[str]) -> str:
         text = measured.get(found["name"], "")

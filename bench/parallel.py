@@ -1,25 +1,30 @@
-"""ParallelQA: how long a plan takes whose facts are looked up in parallel, beside ReAct, both on the same served models.
+"""ParallelQA: latency of a plan with parallel look-ups compared with ReAct, both on the same served models.
 
     python -m bench.parallel --data FOLDER [--rows 16] [--seed 0] [--arms NAME ...] [--fleet NAME] [--dry]
 
-All arms replay the same recorded steps (`bench/parallel.yaml`): the same look-ups, each a call of the agent `reader` over the same frozen
-passage, and the same computation, which is code. What a planner writes is forced, token for token, by a grammar with one text in it, so a
-model does write it, and no arm is luckier than another; the actions are the same texts in all arms.
+All arms replay the same recorded steps (`bench/parallel.yaml`): the same look-ups, each a call of the agent `reader` on
+the same frozen passage, and the same computation, which is code. The planner's output is forced token by token with a
+grammar of one text, so a model generates it, and no arm has an advantage; the actions are the same texts in all arms.
 
-- `react`: a thought and an action are written, the action is carried out, what came of it is added, and so on; in the end it says that it
-  is done. A call of the model for each (Yao et al. 2022, https://arxiv.org/abs/2210.03629).
-- `act`: the same without the thoughts, so that what parallel work alone saves is seen as well.
-- `whole`: all actions as the lines of a plan in one call; then one run of the workflow that they are, look-ups in parallel.
-- `call_streaming`: the same call, whose text is read while it is written; a look-up starts as soon as its line is there.
-- `lines`: the lines of the same plan, a call each, as the router is asked; a look-up starts as soon as its line stands.
-- `mapped`: as `whole`, but look-ups that are alike are one line, which goes over a list: what they have in common is written once.
-- `mapped_streamed`: the same call, read while it is written; a look-up starts as soon as its element is there.
-- `node`: a `plan` node as it ships (`bench.parallel_node`): the router's own prompt, adapter and notation, line by line, with its gates.
-- `node_mapped`: the same with look-ups that are alike as one line; its look-up is a workflow that finds the passage and asks the reader.
+- `react`: a thought and an action are generated, the action is executed, its observation is added, and so on; at the
+  end it reports that it is done. One model call for each (Yao et al. 2022, https://arxiv.org/abs/2210.03629).
+- `act`: the same without thoughts, to separate the effect of parallel work.
+- `whole`: all actions as the lines of a plan in one call; then one run of the resulting workflow, with parallel
+  look-ups.
+- `call_streaming`: the same call, read while it is generated; a look-up starts when its line is complete.
+- `lines`: the lines of the same plan in separate calls, as the router is called; a look-up starts when its line is
+  complete.
+- `mapped`: as `whole`, but similar look-ups are one line with a list: their common part is generated once.
+- `mapped_streamed`: the same call, read while it is generated; a look-up starts when its element is complete.
+- `node`: a `plan` node as shipped (`bench.parallel_node`): the router's own prompt, adapter and notation, line by line,
+  with validation.
+- `node_mapped`: the same with similar look-ups as one line; its look-up is a workflow that finds the passage and calls
+  the reader.
 
-Questions are asked one after the other, each by all arms in an order that changes; a word that each arm has for itself keeps the prompts of
-one from the prefix cache of another. Times are wall clock, and a question counts in all arms or in none. An answer is right by ParallelQA's
-rule, 1 % of a number; where an arm has fewer than 0.8 of them right, its times mean nothing, and the exit code is 1. It needs the fleet.
+Questions are run one after the other, each by all arms in an alternating order. A word that is unique to each arm
+separates their prefix caches. Times are wall-clock times, and a question counts in all arms or in none. An answer is
+correct by ParallelQA's rule, within 1 % of a number. If an arm has fewer than 0.8 of them correct, its times are
+meaningless, and the exit code is 1. It needs the fleet.
 """
 
 from __future__ import annotations
@@ -62,7 +67,7 @@ from orchestra.workflows.yaml.reader import read
 PAGE = ROOT / "docs" / "evaluation" / "planning.md"
 MARKS = "<!-- parallel -->", "<!-- end:parallel -->"
 FLOOR, GOAL = 0.8, 2.5
-"""The share of right answers that an arm must have, and how many times faster than ReAct a plan shall be."""
+"""Minimal share of correct answers of an arm, and the required speed-up of a plan over ReAct."""
 PLAN, MAPPED = "plans", "maps"
 INPUTS = ("question", "word", "so_far", "grammar")
 HEADS = (
@@ -113,7 +118,7 @@ Action: finish(s3)""",
 
 @dataclass(frozen=True)
 class Bench:
-    """What all arms share: the fleet, the planner's agents, the reader, and the word of a question in an arm."""
+    """Shared by all arms: the fleet, the planner's agents, the reader, and the unique word of a question and arm."""
 
     orchestra: Orchestra
     reader: Step[..., Any]
@@ -121,13 +126,13 @@ class Bench:
     maps: Step[..., Any]
     reacts: Step[..., Any]
     texts: Fleet
-    """The same servers, whose texts come while they are written."""
+    """The same servers with streamed responses."""
     node: PlanNode
 
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: Settings, fleet: FleetMode) -> AsyncIterator[Bench]:
-        """Open for work."""
+        """Opens the fleets."""
         prompts = ((PLAN, PLANS), (MAPPED, MAPS), ("reacts", REACTS))
         plans, maps, reacts = (card(name, text, INPUTS, 512, grammar="grammar") for name, text in prompts)
         servers = config.read_config(Path(settings.find_resource("configs", settings.fleet)))
@@ -148,7 +153,7 @@ class Bench:
     async def write(
         self, trace: Trace, agent: Step[..., Any], asked: Question, word: str, so_far: str, text: str
     ) -> None:
-        """Has a model write this text next. Raises RuntimeError where it wrote another."""
+        """Has a model generate this text. Raises RuntimeError if it generated another one."""
         given = {"question": asked.text, "word": word, "so_far": so_far, "grammar": exactly(text, goes_on=bool(so_far))}
         result = await self._run(agent, **given)
         trace.planning += result.usage
@@ -157,7 +162,7 @@ class Bench:
             raise RuntimeError(f"{text!r} was forced, and {result.value!r} was written")
 
     async def look_up(self, trace: Trace, asked: Question, at: int, word: str) -> str | None:
-        """What the reader says of a fact."""
+        """Returns the reader's answer for a fact."""
         trace.looks_up()
         fact = asked.facts[at]
         result = await self._run(self.reader, question=fact.question, context=f"Page {word}. {fact.passage}")
@@ -165,7 +170,7 @@ class Bench:
         return None if result.value is None else result.value["answer"]
 
     async def work_out(self, asked: Question, readings: Sequence[str | None]) -> str | None:
-        """The computation."""
+        """Executes the computation."""
         given = {f"r{number}": reading for number, reading in enumerate(readings, 1)}
         value = (await self._run(compute, term=asked.term, names=[fact.of for fact in asked.facts], **given)).value
         return None if value is None else str(value)
@@ -176,14 +181,14 @@ class Bench:
             raise FleetError(result.outcome.code, result.outcome.reason, hint=result.outcome.hint)
         return result
 
-    # The arms
+    # Arms
 
     async def react(self, trace: Trace, asked: Question, word: str) -> str | None:
-        """A thought, an action, an observation."""
+        """Thought, action, observation."""
         return await self._stepwise(trace, asked, word, thinks=True)
 
     async def act(self, trace: Trace, asked: Question, word: str) -> str | None:
-        """An action, an observation."""
+        """Action, observation."""
         return await self._stepwise(trace, asked, word, thinks=False)
 
     async def _stepwise(self, trace: Trace, asked: Question, word: str, *, thinks: bool) -> str | None:
@@ -206,11 +211,11 @@ class Bench:
         return answer
 
     async def whole(self, trace: Trace, asked: Question, word: str) -> str | None:
-        """The plan in one call, then the run of it as a workflow."""
+        """The plan in one call, then its run as a workflow."""
         return await self._at_once(trace, asked, word, self.plans, lines(asked))
 
     async def mapped(self, trace: Trace, asked: Question, word: str) -> str | None:
-        """The same with look-ups that are alike as one line."""
+        """The same with similar look-ups as one line."""
         return await self._at_once(trace, asked, word, self.maps, mapped_lines(asked))
 
     async def _at_once(
@@ -226,11 +231,11 @@ class Bench:
         return None if result.value is None else str(result.value)
 
     async def streamed(self, trace: Trace, asked: Question, word: str) -> str | None:
-        """The plan in one call, whose text comes as it is written; a look-up starts with the first token of the line after it."""
+        """The plan in one streamed call; a look-up starts with the first token of the next line."""
         return await self._streamed(trace, asked, word, PLAN, lines(asked), lambda said: said.count("\n"))
 
     async def mapped_streamed(self, trace: Trace, asked: Question, word: str) -> str | None:
-        """The same with look-ups that are alike as one line; each starts as soon as its element is whole."""
+        """The same with similar look-ups as one line; each starts when its element is complete."""
         return await self._streamed(
             trace, asked, word, MAPPED, mapped_lines(asked), lambda said: len(ELEMENT.findall(said))
         )
@@ -238,7 +243,7 @@ class Bench:
     async def _streamed(
         self, trace: Trace, asked: Question, word: str, agent: str, plan: list[str], there: Callable[[str], int]
     ) -> str | None:
-        """`there` says how many look-ups there are in what was written so far."""
+        """Streams a plan; `there` returns the number of complete look-ups in the text so far."""
         text = "\n".join(plan)
         trace.written.append(text)
         given = {"question": asked.text, "word": word, "so_far": "", "grammar": exactly(text, goes_on=False)}
@@ -295,14 +300,14 @@ ARMS: dict[str, Ask] = {
 
 
 def lines(asked: Question) -> list[str]:
-    """The plan."""
+    """Returns the plan."""
     last = len(asked.facts) + 1
     looked = [f"s{number} = {fact.action}" for number, fact in enumerate(asked.facts, 1)]
     return [*looked, f"s{last} = {asked.computation}", f"return s{last}"]
 
 
 def mapped_lines(asked: Question) -> list[str]:
-    """The plan, in which look-ups that are alike are one line."""
+    """Returns the plan with similar look-ups as one line."""
     looked = [
         f's{number} = [lookup("{what}", x) for x in {json.dumps(of)}]'
         for number, (what, of) in enumerate(asked.alike, 1)
@@ -312,11 +317,11 @@ def mapped_lines(asked: Question) -> list[str]:
 
 
 ELEMENT = re.compile(r'(?:\[|, )"[^"]*"')
-"""An element of the list of a line."""
+"""A list element of a line."""
 
 
 def program(facts: int) -> Workflow[..., Any]:
-    """The workflow that a plan of so many look-ups is."""
+    """Returns the workflow of a plan with that many look-ups."""
     numbers = range(1, facts + 1)
     inputs = "".join(f"question{number}: str, context{number}: str, " for number in numbers)
     nodes = [
@@ -336,7 +341,7 @@ nodes:
 
 
 async def asked_of(bench: Bench, arm: str, asked: Question, word: str) -> Trace:
-    """A question put to an arm."""
+    """Runs a question in an arm."""
     trace = Trace()
     trace.answer = await ARMS[arm](bench, trace, asked, word)
     trace.seconds = time.perf_counter() - trace.began
@@ -350,8 +355,9 @@ async def measured(
     fleet: FleetMode = "start",
     arms: Sequence[str] = tuple(ARMS),
 ) -> list[dict[str, Trace]]:
-    """What came of each question but the first, which is asked to warm up, and not counted. Raises `FleetError`, and RuntimeError where a
-    model did not write what was forced."""
+    """Returns the results of each question except the first, which warms up. Raises `FleetError`, and RuntimeError if a
+    model did not generate the forced text.
+    """
     chance = random.Random(seed)
     found = []
     async with Bench.open(settings, fleet) as bench:
@@ -370,13 +376,13 @@ async def measured(
     return found
 
 
-# What is said of it
+# Results
 
 
 def ratio(
     found: Sequence[dict[str, Trace]], slow: str, fast: str, of: str = "seconds", seed: int = 0
 ) -> IntervalEstimate:
-    """How many times as long the one arm takes for all questions as the other; drawn anew by question."""
+    """Returns the ratio of the total times of two arms; resampled by question."""
     cases = [Case({}, {arm: getattr(traces[arm], of) for arm in (slow, fast)}) for traces in found]
     return estimate_interval(
         Metric("ratio", lambda case: case.output, lambda parts: _over(parts, slow, fast)), cases, seed=seed
@@ -389,7 +395,7 @@ def _over(parts: Sequence[Any], slow: str, fast: str) -> float:
 
 
 def share(found: Sequence[dict[str, Trace]], rows: Sequence[Question], arm: str, seed: int = 0) -> IntervalEstimate:
-    """The share of right answers."""
+    """Returns the share of correct answers."""
     right = [short_answer_match(asked.answer, traces[arm].answer) for asked, traces in zip(rows, found, strict=True)]
     cases = [Case({}, {"right": float(one)}) for one in right]
     return estimate_interval(
@@ -400,7 +406,7 @@ def share(found: Sequence[dict[str, Trace]], rows: Sequence[Question], arm: str,
 
 
 def _row(arm: str, traces: Sequence[Trace], right: IntervalEstimate) -> str:
-    """A line of the table."""
+    """Returns a line of the table."""
     usages = [[trace.planning for trace in traces], [trace.reading for trace in traces]]
     seconds = [_mean([getattr(trace, key) for trace in traces]) for key in ("seconds", "first")]
     calls = ", ".join(f"{_mean([one.calls for one in usage]):.1f}" for usage in usages)
@@ -417,7 +423,7 @@ def _tokens(usages: Sequence[Usage], *keys: str) -> str:
 def section(
     found: Sequence[dict[str, Trace]], rows: Sequence[Question], command: str, stamp: str, seed: int = 0
 ) -> str:
-    """The part of the page."""
+    """Returns the section of the page."""
     arms = list(found[0])
     rights = {arm: share(found, rows, arm, seed) for arm in ARMS if arm in arms}
     table = [f"| {' | '.join(HEADS)} |", f"|{'---|' * len(HEADS)}"]

@@ -1,8 +1,9 @@
-"""The `plan` node as it ships, on recorded steps: the router's agent, asked by the engine, writes the recorded lines and no others.
+"""The `plan` node as shipped, on recorded steps: the engine calls the router's agent, which generates only the recorded
+lines.
 
-Only what stands behind the `Workers` door is another: where the engine asks the router for a line, the grammar that it compiled is
-replaced by one that has the recorded line in it. Lines, gates, the plan's run and its look-ups are the engine's own; whether steps start
-while the plan is still being written is for the engine to say.
+Only the `Workers` are replaced: when the engine asks the router for a line, the compiled grammar is replaced by one of
+the recorded line. Lines, validation, the plan's run and its look-ups are the engine's own, including the decision to
+start steps while the plan is being generated.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ ROUTER, READER = "router", "reader"
 
 
 def plan_lines(asked: Question) -> list[str]:
-    """The recorded steps in the notation of plans."""
+    """Returns the recorded steps in plan notation."""
     numbers = range(1, len(asked.facts) + 1)
     looked = [
         f's{number} = reader(question="{asked.facts[number - 1].question}", context=input.p{number})'
@@ -41,7 +42,7 @@ def plan_lines(asked: Question) -> list[str]:
 
 
 def mapped_lines(asked: Question) -> list[str]:
-    """The same steps, where the look-ups that are alike are one line."""
+    """Returns the same steps with similar look-ups as one line."""
     looked = [
         f's{number} = [lookup(what="{what}", of=x) for x in {json.dumps(names)}]'
         for number, (what, names) in enumerate(asked.alike, 1)
@@ -52,7 +53,9 @@ def mapped_lines(asked: Question) -> list[str]:
 
 
 def reply(lines: Sequence[str], number: int, *, begun: bool) -> str:
-    """What a router answers that writes these lines, and is asked for one: this line, and the answer or the beginning of the next one."""
+    """Returns the router's response for these lines when it is asked for one: this line, and the answer or the start of
+    the next one.
+    """
     after = lines[number + 1 : number + 2]
     behind = [one if one.startswith("return ") else STEP_PREFIX for one in after]
     return "\n".join([lines[number].removeprefix(STEP_PREFIX) if begun else lines[number], *behind])
@@ -60,14 +63,14 @@ def reply(lines: Sequence[str], number: int, *, begun: bool) -> str:
 
 @dataclass
 class Held:
-    """Workers whose router writes recorded lines, and a trace of what is asked."""
+    """Workers whose router generates recorded lines, and a trace of the calls."""
 
     workers: ProjectWorkers
     lines: dict[str, list[str]] = field(default_factory=dict)
-    """By the goal of the plan."""
+    """Lines by the goal of the plan."""
     trace: Trace = field(default_factory=Trace)
     page: str = ""
-    """What a page begins with that a tool has found, so that it is in nobody's cache."""
+    """A unique prefix of retrieved pages, so that no cache has them."""
 
     def _held(self, call: CallRequest) -> CallRequest:
         if call.kind == "agent" and call.name == READER:
@@ -93,30 +96,30 @@ class Held:
                 self.trace.reading += reply.usage
 
     async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
-        """Does one call."""
+        """Executes one call."""
         async with aclosing(self.workers.run(self._held(call))) as replies:
             async for reply in replies:
                 self._counted(call, reply)
                 yield reply
 
     async def do(self, call: CallRequest) -> CallResult | CallError:
-        """Does one call without chunks."""
+        """Executes one call without chunks."""
         reply = await self.workers.call(self._held(call))
         self._counted(call, reply)
         return reply
 
     def estimate(self, call: CallRequest) -> CallEstimate:
-        """What a call may cost."""
+        """Returns the estimated cost of a call."""
         return self.workers.estimate(call)
 
     async def count_tokens(self, call: CallRequest) -> int | None:
-        """The tokens of its prompt."""
+        """Returns the number of prompt tokens."""
         return await self.workers.count_tokens(call)
 
 
 @dataclass(frozen=True)
 class PlanNode:
-    """Workflows of one `plan` node, on held workers: with a line for each look-up, and with one for those that are alike."""
+    """Workflows of one `plan` node on these workers: with a line for each look-up, and with one line for similar ones."""
 
     orchestra: Orchestra
     held: Held
@@ -126,7 +129,7 @@ class PlanNode:
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: Settings, fleet: FleetMode) -> AsyncIterator[PlanNode]:
-        """Open for work."""
+        """Opens the workers."""
         project = Project.load(settings)
         reader = one_model(project.registry)
         for step in (reader, compute, reckon, page, found, lookup):
@@ -140,7 +143,7 @@ class PlanNode:
                 yield cls(orchestra, held, *(Workflow.from_graph(read(text, "planned.yaml").graph) for text in texts))
 
     async def apart(self, trace: Trace, asked: Question, word: str) -> str | None:
-        """What the node answers that has a line for each look-up; None where it fails."""
+        """Returns the answer of the node with a line for each look-up; None if it fails."""
         pages = [f"Page {word}. {fact.passage}" for fact in asked.facts]
         pages += [""] * (MOST_FACTS - len(pages))
         self.held.page = ""
@@ -150,7 +153,7 @@ class PlanNode:
         )
 
     async def together(self, trace: Trace, asked: Question, word: str) -> str | None:
-        """What the node answers whose look-ups are one line; None where it fails."""
+        """Returns the answer of the node with its look-ups as one line; None if it fails."""
         self.held.page = f"Page {word}. "
         return await self._ran(self.mapped, trace, asked, word, mapped_lines(asked))
 

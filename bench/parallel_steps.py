@@ -1,7 +1,7 @@
-"""The questions of ParallelQA with their recorded steps: the facts that each needs, frozen as passages, and what is computed of them.
+"""The questions of ParallelQA with their recorded steps: the required facts, frozen as passages, and the computation.
 
-The steps and the facts stand in `bench/parallel.yaml`. An arm of `bench.parallel` writes the same actions, reads the same passages and
-computes the same terms, however it goes about it.
+Steps and facts are in `bench/parallel.yaml`. All arms of `bench.parallel` generate the same actions, read the same
+passages and compute the same terms.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _CHOICE = re.compile(r"(largest|smallest)\((.*)\)")
 
 @dataclass(frozen=True)
 class Fact:
-    """Something to be looked up: of what, what, and the passage that tells."""
+    """A fact to look up: its subject, its property, and the passage with it."""
 
     of: str
     what: str
@@ -44,18 +44,18 @@ class Fact:
 
     @property
     def question(self) -> str:
-        """What the reader is asked."""
+        """Returns the question for the reader."""
         return f"What is the {self.what} of {self.of}?"
 
     @property
     def action(self) -> str:
-        """As both arms write it."""
+        """Returns the action as both arms generate it."""
         return f'lookup("{self.what} of {self.of}")'
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question, its answer, and the steps to it."""
+    """A question, its answer, and its steps."""
 
     id: str
     text: str
@@ -65,37 +65,37 @@ class Question:
 
     @property
     def computation(self) -> str:
-        """The last action, as both arms write it."""
+        """Returns the last action as both arms generate it."""
         return f'compute("{self.term}")'
 
     @property
     def alike(self) -> list[tuple[str, list[str]]]:
-        """The facts, those that stand side by side and tell the same together: what, and of which."""
+        """Returns the facts grouped by adjacent ones with the same property: property and subjects."""
         return [(what, [fact.of for fact in facts]) for what, facts in groupby(self.facts, key=lambda fact: fact.what)]
 
 
 @dataclass
 class Trace:
-    """One question by one arm. Seconds since it was asked."""
+    """One question in one arm. Seconds since its start."""
 
     answer: str | None = None
     seconds: float = 0.0
     first: float = 0.0
-    """Until the first look-up was started."""
+    """Time of the first look-up."""
     planning: Usage = NO_USAGE
     reading: Usage = NO_USAGE
     written: list[str] = field(default_factory=list)
-    """What the planner wrote, call by call."""
+    """The planner's texts, call by call."""
     fault: str = ""
     began: float = field(default_factory=time.perf_counter)
 
     def looks_up(self) -> None:
-        """A look-up is started now."""
+        """Records the start of a look-up."""
         self.first = self.first or time.perf_counter() - self.began
 
 
 def exactly(text: str, *, goes_on: bool) -> str:
-    """The grammar of one text, with a line break before it where something stands already."""
+    """Returns the grammar of one text, preceded by a line break if text precedes it."""
     return f"%llguidance {{}}\nstart: {grammar_literal(chr(10) * goes_on + text)}\n"
 
 
@@ -112,26 +112,26 @@ def compute(
     r7: str | None = None,
     r8: str | None = None,
 ) -> str | None:
-    """What a term comes to over what was read of each name; null where one of the readings is none."""
+    """Returns the value of a term over the readings by name; null if a reading is null."""
     return computed(term, (r1, r2, r3, r4, r5, r6, r7, r8)[: len(names)], names)
 
 
 class Found(BaseModel):
-    """What a look-up gives."""
+    """The result of a look-up."""
 
     of: str
     answer: str | None
 
 
 class Page(BaseModel):
-    """The passage that tells a fact, and what a reader is asked."""
+    """A passage with a fact, and the question for a reader."""
 
     question: str
     passage: str
 
 
 class ReaderInput(BaseModel):
-    """What the reader takes."""
+    """The reader's input."""
 
     question: str
     context: str
@@ -139,14 +139,14 @@ class ReaderInput(BaseModel):
 
 @tool(effect="pure", version="1")
 def page(what: str, of: str) -> Page:
-    """The frozen passage that tells a fact."""
+    """Returns the frozen passage of a fact."""
     (fact,) = _facts(f"{what}: {of}", recorded()["facts"])
     return Page(question=fact.question, passage=fact.passage)
 
 
 @tool(effect="pure", version="1")
 def found(of: str, answer: str | None) -> Found:
-    """What was found, of what."""
+    """Returns the found value with its subject."""
     return Found(of=of, answer=answer)
 
 
@@ -154,8 +154,9 @@ reader = agent("reader", ReaderInput, Reading)
 
 
 def one_model(registry: Registry) -> Agent[..., Any]:
-    """The reader of all arms: one model, by the name in the recorded steps. What is compared is when calls are made, and not who answers
-    them best."""
+    """The reader of all arms: one model, by the name in the recorded steps. The benchmark compares the timing of calls
+    and not the answers.
+    """
     return Agent.from_card(registry.card("generative_reader").with_settings(name="reader"))
 
 
@@ -169,20 +170,20 @@ def lookup(what: str, of: str) -> Found:
 
 @tool(effect="pure", version="1")
 def reckon(term: str, facts: list[Found], more: list[Found] | None = None) -> str | None:
-    """What a term comes to over facts; null where one of them was not found."""
+    """Returns the value of a term over facts; null if one was not found."""
     known = [*facts, *(more or ())]
     return computed(term, [one.answer for one in known], [one.of for one in known])
 
 
 @lru_cache(maxsize=1)
 def recorded() -> Mapping[str, Any]:
-    """The recorded steps and facts."""
+    """Returns the recorded steps and facts."""
     said: Mapping[str, Any] = load_yaml(RECORDED.read_bytes(), str(RECORDED)).value
     return said
 
 
 def questions(rows: Path) -> list[Question]:
-    """The questions of a file whose steps are recorded, in its order. Raises KeyError where a fact is not there."""
+    """Returns the questions of a file with recorded steps, in order. Raises KeyError if a fact is missing."""
     said = recorded()
     found = []
     for line in rows.read_text("utf-8").splitlines():
@@ -197,7 +198,7 @@ def questions(rows: Path) -> list[Question]:
 
 
 def _facts(part: str, known: Mapping[str, Any]) -> list[Fact]:
-    """The facts that `what: one; another` names. A passage tells of the one that is asked for and of the one after it."""
+    """Returns the facts of `what: one; another`. A passage has the requested fact and the next one."""
     what, _, names = part.strip().partition(": ")
     table, unit = known[what]["of"], known[what]["unit"]
     order = list(table)
@@ -210,9 +211,10 @@ def _facts(part: str, known: Mapping[str, Any]) -> list[Fact]:
 
 
 def computed(term: str, readings: Sequence[str | None], names: Sequence[str]) -> str | None:
-    """What a term comes to over what was read: a number, or the name that `largest` or `smallest` choose; None where a reading is none.
+    """Returns the value of a term over readings: a number, or the name that `largest` or `smallest` select; None if a
+    reading is null.
 
-    Every `s1` is the first figure that stands in the first reading.
+    Every `s1` is the first figure of the first reading.
     """
     figures = [_FIGURE.search(reading or "") for reading in readings]
     if not all(figures):

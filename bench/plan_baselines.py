@@ -1,12 +1,18 @@
-"""Planners with a served model: ReAct, a plan in free text, and the agent `planner` where there is one. All ask the same server.
+"""Planners with a served model: ReAct, a plan in free text, and the agent `planner` if there is one. All use the same
+server.
 
-- ReAct (Yao et al. 2022, https://arxiv.org/abs/2210.03629): a thought, an action and an observation, again and again. The sets have no
-  results of their tools, so an observation says no more than what the result is called. The lines are held to their form, one thought and
-  one action; what stands in them is free.
-- A plan at once, in free text, as LLMCompiler's planner writes it (Kim et al. 2023, https://arxiv.org/abs/2312.04511): numbered lines
-  `1. tool(argument=value)`, in which `$1` is the result of line 1. Nothing is held, and it is read as leniently as can be.
-- Ours: the agent or the workflow `planner`, which takes `{task, tools: [{name, description, parameters?}]}` and gives `{nodes, edges}`;
-  where it has inputs for them, it is also told whether calls or steps are wanted, and the tables of a database.
+- ReAct (Yao et al. 2022, https://arxiv.org/abs/2210.03629): a thought, an action and an observation, repeatedly. The
+  sets have no results of
+  their tools, so an observation only has the name of the result. A grammar restricts the lines to one thought and one
+  action; their content is
+  free.
+- A complete plan in free text, as LLMCompiler's planner writes it (Kim et al. 2023, https://arxiv.org/abs/2312.04511):
+  numbered lines
+  `1. tool(argument=value)`, in which `$1` is the result of line 1. There is no grammar, and parsing is as lenient as
+  possible.
+- Ours: the agent or the workflow `planner`, which takes `{task, tools: [{name, description, parameters?}]}` and gives
+  `{nodes, edges}`; if it
+  has inputs for them, it also gets whether calls or steps are wanted, and the tables of a database.
 
 The first two have one worked example each in their prompts, about tools that no set has. The prompts are ours.
 """
@@ -31,7 +37,7 @@ from orchestra.router import tool_plans
 from orchestra.workflows.python.steps import Agent, Step
 
 MAX_STEPS = 6
-"""Actions of ReAct; no right plan of the sets has more than eight nodes, and 99 of 100 have at most five."""
+"""Actions of ReAct; no correct plan of the sets has more than eight nodes, and 99 of 100 have at most five."""
 LINE = 160
 """Characters of a thought, and of an action."""
 PLANNER = "planner"
@@ -131,7 +137,7 @@ _DONE = re.compile(r"^(?:finish|join)\b", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Planned:
-    """What came of a request: the plan, None where there is none, and what it took."""
+    """The result of a request: the plan, None if there is none, and its cost."""
 
     plan: Plan | None
     usage: Usage = NO_USAGE
@@ -141,13 +147,13 @@ class Planned:
 
 @dataclass
 class Tally:
-    """What the calls of one request took."""
+    """The cost of the calls of one request."""
 
     usage: Usage = NO_USAGE
     fault: str = ""
 
     async def ask(self, orchestra: Orchestra, agent: Step[..., Any], **inputs: Any) -> Any:
-        """What an agent answers; None where it fails. Raises `FleetError` where no server can be had."""
+        """Returns the answer of an agent; None if it fails. Raises `FleetError` if no server is available."""
         try:
             result = await (await orchestra.start(agent, **inputs)).wait()
         except InputError as error:
@@ -162,7 +168,7 @@ class Tally:
 
 
 def card(name: str, prompt: str, inputs: Sequence[str], max_output: int, **more: Any) -> Card:
-    """An agent of texts, on the fleet's base, at temperature 0."""
+    """Returns an agent of texts, on the fleet's base, at temperature 0."""
     given = {
         "type": "object",
         "properties": dict.fromkeys(inputs, TEXT),
@@ -174,7 +180,7 @@ def card(name: str, prompt: str, inputs: Sequence[str], max_output: int, **more:
 
 @dataclass(frozen=True)
 class OneShot:
-    """The whole plan in free text."""
+    """The complete plan in free text."""
 
     orchestra: Orchestra
     known: PlanSet
@@ -195,7 +201,7 @@ class OneShot:
 
 @dataclass(frozen=True)
 class ReAct:
-    """A thought and an action at a time."""
+    """One thought and one action at a time."""
 
     orchestra: Orchestra
     known: PlanSet
@@ -222,7 +228,7 @@ class ReAct:
 
 
 def form(goes_on: bool) -> str:
-    """The grammar of a thought and an action, whatever they say; with a line break before them where something stands already."""
+    """Returns the grammar of a thought and an action with any content, preceded by a line break if text precedes them."""
     line = f"/[^\\n]{{1,{LINE}}}/"
     begin, middle, end = (grammar_literal(text) for text in ("\n" * goes_on + "Thought: ", "\nAction: ", "\n"))
     return f"%llguidance {{}}\nstart: {begin} {line} {middle} {line} {end}\n"
@@ -230,13 +236,13 @@ def form(goes_on: bool) -> str:
 
 @dataclass(frozen=True)
 class Ours:
-    """The agent or the workflow `planner`; it fails where its output is no plan."""
+    """The agent or the workflow `planner`; it fails if its output is not a plan."""
 
     orchestra: Orchestra
     known: PlanSet
     name: str = "ours: `planner`"
     styled: bool = True
-    """Whether it is told which kind of plan is wanted."""
+    """Whether it gets the kind of plan that is wanted."""
 
     async def __call__(self, task: Task) -> Planned:
         planner = self.orchestra.find(PLANNER)
@@ -254,12 +260,14 @@ class Ours:
 
 
 def has_planner(orchestra: Orchestra) -> bool:
-    """Whether there is an agent or a workflow of that name."""
+    """Returns whether there is an agent or a workflow of that name."""
     return PLANNER in orchestra.registry.cards or PLANNER in orchestra.workflows()
 
 
 def narrowed(task: Task, known: PlanSet) -> Task:
-    """The task with the tools that its planner is told of: of a catalogue, which no prompt has room for, the shortlist that ours gets."""
+    """Returns the task with the tools that its planner gets: for a catalogue, which exceeds every prompt, the shortlist
+    that ours gets.
+    """
     if not known.kind.catalogue:
         return task
     faces = {tool.name: tool for tool in task.tools}
@@ -269,7 +277,7 @@ def narrowed(task: Task, known: PlanSet) -> Task:
 
 
 def told(task: Task, steps: bool) -> str:
-    """The tools, one a line; and the tables of a database."""
+    """Returns the tools, one for each line; and the tables of a database."""
     lines = "\n".join(map(str, task.tools))
     columns = "\n".join(f"{name}({', '.join(map(str, found))})" for name, found in task.tables.items())[:MAX_TABLES]
     tables = f"Tables:\n{columns}" if columns else ""
@@ -278,7 +286,7 @@ def told(task: Task, steps: bool) -> str:
 
 
 def sound(given: Any) -> Plan | None:
-    """An agent's output as a plan; None where it is none. Edges that lead nowhere are left out."""
+    """Returns an agent's output as a plan; None if it is not one. Edges to unknown nodes are left out."""
     if not isinstance(given, Mapping) or not isinstance(given.get("nodes"), list | tuple):
         return None
     nodes = [node for node in given["nodes"] if isinstance(node, Mapping)]
@@ -290,11 +298,11 @@ def sound(given: Any) -> Plan | None:
     return {"nodes": nodes, "edges": whole} if nodes else None
 
 
-# What models write in free text
+# Free-text plans
 
 
 def read_calls(text: str, *, chains: bool) -> Plan | None:
-    """The plan that numbered lines of calls are; lines that are none are passed over. `chains`: each line follows the one before it."""
+    """Parses numbered lines of calls; other lines are skipped. `chains`: each line follows the previous one."""
     found: list[tuple[int, str]] = []
     for line in text.splitlines():
         match = _NUMBERED.match(line.strip())
@@ -304,7 +312,7 @@ def read_calls(text: str, *, chains: bool) -> Plan | None:
 
 
 def acted(actions: Sequence[str], *, steps: bool, chains: bool) -> Plan | None:
-    """The plan that actions amount to, one after the other; of calls, those links alone that their arguments name, unless `chains`."""
+    """Returns the plan of a sequence of actions; for calls only the links that their arguments name, unless `chains`."""
     if steps:
         return chained([{"step": action} for action in actions]) if actions else None
     return _of_calls(list(enumerate(actions, 1)), chains)
@@ -333,7 +341,7 @@ def _of_calls(lines: Sequence[tuple[int, str]], chains: bool) -> Plan | None:
 
 
 def read_steps(text: str) -> Plan | None:
-    """The plan that numbered lines of steps are; `$1` in a line names a step whose result it needs."""
+    """Parses numbered lines of steps; `$1` in a line names a required step."""
     nodes: list[dict[str, str]] = []
     place: dict[int, int] = {}
     edges: list[list[int]] = []

@@ -1,4 +1,4 @@
-"""Planners without a language model: what anybody gets for nothing."""
+"""Baseline planners without a language model."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from bench.plan_sets import PlanSet, Task
 from orchestra.learn.evaluation.baselines import NearestRowBaseline
 
 MOST = 3
-"""Tools that a retrieval takes at most."""
+"""Maximal number of tools of a retrieval."""
 ENOUGH = 0.5
-"""The share of the best tool's score that another tool must have to be taken as well."""
+"""Minimal share of the best tool's score for another tool."""
 _CLAUSE = re.compile(r"(?<=[.!?;])\s+|,?\s+(?:and then|then|and)\s+|,\s+", re.IGNORECASE)
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 _COMMON = frozenset(
@@ -27,7 +27,7 @@ _COMMON = frozenset(
 
 
 def chained(nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The nodes one after the other."""
+    """Returns the nodes as a chain."""
     return {"nodes": list(nodes), "edges": [[at, at + 1] for at in range(len(nodes) - 1)]}
 
 
@@ -40,8 +40,9 @@ class _Row:
 
 
 class NearestPlan:
-    """The plan of the training request whose words are most like those asked for, without the tools that are not offered: cosine of TF-IDF
-    vectors (Salton and Buckley 1988). What is left of a chain is a chain again."""
+    """The plan of the most similar training request, without tools that are not offered: cosine of TF-IDF vectors over
+    words (Salton and Buckley 1988). What is left of a chain is a chain again.
+    """
 
     name = "floor: plan of the nearest training request"
 
@@ -60,8 +61,10 @@ class NearestPlan:
 
 
 class Overlap:
-    """The tools whose names and descriptions share most with the request, rare words counting more: those with at least half of the
-    best one's score, three at most, in the order in which the request first names them. A chain where the set has chains."""
+    """The tools whose names and descriptions share most words with the request, weighted by rarity: those with at least
+    half of the best score, three at most, in the order in which the request first names them. A chain if the set has
+    chains.
+    """
 
     name = "floor: word overlap"
 
@@ -88,7 +91,7 @@ class Overlap:
 
 
 class Clauses:
-    """One step for each clause of the request, one after the other."""
+    """One step for each clause of the request, in sequence."""
 
     name = "floor: one step per clause"
 
@@ -100,12 +103,12 @@ class Clauses:
 
 
 def floors(known: PlanSet) -> list[NearestPlan | Overlap | Clauses]:
-    """Those that a set allows."""
+    """Returns the baselines that a set allows."""
     found: list[NearestPlan | Overlap | Clauses] = [NearestPlan(known)] if known.train else []
     return [*found, Clauses(known) if known.kind.steps else Overlap(known)]
 
 
 def _words(text: str) -> list[str]:
-    """Words in lower case, names cut where their case changes, without a plural's end."""
+    """Returns words in lower case, split where their case changes, without a plural's end."""
     found = (word.lower() for word in _WORD.findall(text))
     return [word.rstrip("s") for word in found if word not in _COMMON]

@@ -1,7 +1,7 @@
-"""The sets of tool plans, as `DATA/README.md` has them: requests, the tools that may be used, and the plan that is right.
+"""The sets of tool plans, as described in `DATA/README.md`: requests, available tools, and the correct plan.
 
-A row is `{"id", "input": {"task", "tools", "schema"?}, "expected": {"nodes", "edges", ...}}`; where `tools` are names, a `tools.json`
-beside the rows says what they are.
+A row is `{"id", "input": {"task", "tools", "schema"?}, "expected": {"nodes", "edges", ...}}`; if `tools` are names, a
+`tools.json` beside the rows describes them.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from bench.metrics import Plan, argument_counts, f1, plan_score, step_plan_score
 from orchestra.learn.evaluation.metrics import Case, Metric
 
 MAX_DESCRIPTION = 160
-"""Characters of a tool's description that a model is shown."""
+"""Characters of a tool's description that a model gets."""
 MAX_TABLES = 2_000
-"""Characters of a database's tables that a model is shown."""
+"""Characters of a database's tables that a model gets."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Face:
 
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> Face:
-        """A tool of the sets; their parameters stand in JSON Schema or as a plain mapping."""
+        """Returns a tool of the sets; their parameters are JSON Schema or a plain mapping."""
         given = found.get("parameters") or {}
         known = given.get("properties", given) if isinstance(given, Mapping) else {}
         return cls(str(found["name"]), " ".join(str(found.get("description", "")).split()), tuple(map(str, known)))
@@ -49,38 +49,38 @@ class Face:
 
 @dataclass(frozen=True)
 class Task:
-    """A request, what it may be planned with, and the right plan, which no planner sees."""
+    """A request, its tools, and the correct plan, which no planner sees."""
 
     id: str
     text: str
     tools: tuple[Face, ...]
     gold: Plan
     tables: Mapping[str, Any] = field(default_factory=dict)
-    """Of a database, where the request is about one: names and columns."""
+    """Tables of a database, if the request is about one: names and columns."""
     raw: Sequence[Mapping[str, Any]] = ()
-    """The tools with all that the set says of them."""
+    """The tools with all their data in the set."""
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """Of the tools that are offered."""
+        """Returns the names of the offered tools."""
         return frozenset(tool.name for tool in self.tools)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What kind of plans a set has."""
+    """The kind of plans of a set."""
 
     steps: bool = False
-    """Whether its nodes are steps in words, and not calls of tools."""
+    """Whether its nodes are steps in words instead of calls of tools."""
     chains: bool = False
-    """Whether all of its plans are chains: then the lines of a planner that names no links follow one another."""
+    """Whether all plans are chains: then the lines of a planner without links are in sequence."""
     arguments: bool = False
     floors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """Measured elsewhere, on all of dev: `DATA/README.md`."""
+    """Published results on the complete dev split: `DATA/README.md`."""
     folder: str = ""
-    """Where it stands, if not in one of its own name."""
+    """Its folder, if not one of its own name."""
     catalogue: bool = False
-    """Whether every tool that the set knows is offered, and not the candidates of the row."""
+    """Whether every tool of the set is offered instead of the candidates of the row."""
 
 
 KINDS: Mapping[str, Kind] = {
@@ -115,7 +115,7 @@ KINDS: Mapping[str, Kind] = {
 
 @dataclass(frozen=True)
 class PlanSet:
-    """A set: rows to be planned, and plans to learn from, where it has some."""
+    """A set: rows to plan, and training plans if available."""
 
     name: str
     kind: Kind
@@ -123,11 +123,13 @@ class PlanSet:
     train: tuple[Task, ...] = ()
     seed: int = 0
     whole: int = 0
-    """Rows that the part has, of which `rows` are a sample."""
+    """Number of rows of the split, of which `rows` are a sample."""
 
     @classmethod
     def load(cls, data: Path, name: str, rows: int = 0, seed: int = 0) -> PlanSet:
-        """A set of `DATA`, with a seeded sample of so many rows of dev; 0 for all. Raises `OSError` where it is not there."""
+        """Loads a set of `DATA`, with a seeded sample of that many dev rows; 0 for all. Raises `OSError` if it is
+        missing.
+        """
         kind = KINDS[name]
         folder = data / (kind.folder or name)
         known: dict[str, Mapping[str, Any]] = {}
@@ -141,7 +143,9 @@ class PlanSet:
 
     @cached_property
     def metrics(self) -> list[Metric]:
-        """What its plans are measured by, over cases whose expected record is the task's plan with the names of its tools."""
+        """Returns the metrics of plans, over cases whose expected record is the task's plan with the names of its
+        tools.
+        """
         if self.kind.steps:
             return [
                 _mean("node-F1", lambda case: _of_steps(case)["node_f1"]),
@@ -166,7 +170,7 @@ class PlanSet:
 
 
 def case_of(task: Task, plan: Plan | None) -> Case:
-    """A plan beside the right one; None, for a planner that failed, is an empty plan."""
+    """Returns a plan with the correct one; None, for a planner that failed, is an empty plan."""
     return Case({**task.gold, "names": task.names}, plan)
 
 
@@ -179,7 +183,7 @@ def _of_steps(case: Case) -> dict[str, float]:
 
 
 def _mean(name: str, part: Any, where: str = "", less: bool = False) -> Metric:
-    """A mean over the cases; over those alone whose plan says `where`."""
+    """Returns a mean over the cases; with `where`, over those whose plan satisfies it."""
     return Metric(name, lambda case: part(case) if not where or case.expected.get(where) else None, _average, less)
 
 

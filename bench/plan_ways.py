@@ -1,9 +1,10 @@
-"""Other ways to ask the shipped planner, in the harness of `bench.planners`: line by line, and with repairs.
+"""Other ways to call the shipped planner, in the harness of `bench.planners`: line by line, and with repairs.
 
-They ask the agent `tool_planner` as the workflow `planner` does, with the same tools and the same adapter.
+They call the agent `tool_planner` as the workflow `planner` does, with the same tools and the same adapter.
 
-- Line by line: each question's grammar allows one line more, and the lines that stand are the beginning of the model's message.
-- With a repair: what is refused goes back with the reason and is asked for once more. It matters where no grammar holds the lines.
+- Line by line: the grammar of each call allows one more line, and the previous lines are the start of the model's
+  message.
+- With a repair: an invalid plan is returned with the reason and requested once more. It matters without a grammar.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ WRITER = "tool_planner"
 
 @dataclass(frozen=True)
 class _Asking:
-    """The agent, and what a task is asked with."""
+    """The agent and the inputs of a task."""
 
     orchestra: Orchestra
     known: PlanSet
@@ -34,28 +35,28 @@ class _Asking:
 
     @property
     def style(self) -> PlanStyle:
-        """What kind of plans the set has."""
+        """Returns the kind of plans of the set."""
         return "steps" if self.known.kind.steps else "calls"
 
     def offer(self, task: Task) -> tuple[list[RequestTool], str]:
-        """The tools that the model reads, and how it reads them."""
+        """Returns the tools and their text for the model."""
         chosen = tool_plans.shortlist(task.text, tool_plans.parse_tools(task.raw))
         return chosen, tool_plans.describe_tools(task.text, chosen, task.tables or None)
 
     def read(self, text: str, task: Task) -> Plan | None:
-        """The graph that lines are. Raises `InputError` for lines that are none."""
+        """Parses lines as a graph. Raises `InputError` if they are invalid."""
         return sound(tool_plans.parse_graph(text, tool_plans.parse_tools(task.raw), self.style))
 
 
 @dataclass(frozen=True)
 class Stepwise(_Asking):
-    """A question for each line."""
+    """One call for each line."""
 
     name: str = "ours, line by line"
 
     @cached_property
     def writer(self) -> Step[..., Any]:
-        """The shipped agent, whose message begins with the lines that stand."""
+        """The shipped agent, whose message begins with the previous lines."""
         shipped = self.orchestra.registry.cards[WRITER]
         prompt = f"{shipped.template.rstrip()}\n<!-- assistant -->\n{{{{ so_far }}}}\n"
         kept = {
@@ -89,7 +90,7 @@ class Stepwise(_Asking):
 
 @dataclass(frozen=True)
 class Repaired(_Asking):
-    """The plan at once; where it is refused, it is asked for again with the reason."""
+    """The complete plan in one call; an invalid one is requested again with the reason."""
 
     name: str = "ours, without its grammar, one repair"
     repairs: int = 1

@@ -1,12 +1,13 @@
-"""The data set that the agent `tool_planner` is trained on, made of the training parts of UltraTool, Seal-Tools and WorfBench.
+"""The training data set of the agent `tool_planner`, from the training splits of UltraTool, Seal-Tools and WorfBench.
 
     python -m bench.planner_data --data FOLDER --out FOLDER [--again SEED]
 
-`FOLDER` has the folders ultratool (Huang et al. 2024, in the form of Wu et al. 2024, `github.com/WxxShirley/GNN4TaskPlan`, MIT), sealtools
-(Wu et al. 2024, `github.com/fairyshine/Seal-Tools`, Apache-2.0) and worfbench (Qiao et al. 2024, `github.com/zjunlp/WorfBench`, MIT); only
-their training parts are read. A graph becomes lines (`orchestra.router.tool_plans`); the tools are told as the workflow `planner` tells
-them, and those of the graph that its shortlist leaves out are put among them. For a further pass over the same rows `--again` offers a few
-tools fewer, in about the order that they would have: a model that has seen a list once knows it by heart.
+`FOLDER` has the folders ultratool (Huang et al. 2024, in the form of Wu et al. 2024,
+`github.com/WxxShirley/GNN4TaskPlan`, MIT), sealtools (Wu et al. 2024, `github.com/fairyshine/Seal-Tools`, Apache-2.0)
+and worfbench (Qiao et al. 2024, `github.com/zjunlp/WorfBench`, MIT); only their training splits are read. A graph
+becomes lines (`orchestra.router.tool_plans`). The tools are listed as in the workflow `planner`, and tools of the graph
+that its shortlist leaves out are inserted. For a further pass over the same rows `--again` offers slightly fewer tools
+in a slightly different order, because a model memorises a list that it has seen.
 """
 
 from __future__ import annotations
@@ -37,27 +38,27 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARES = SplitShares(tune=0.04, test=0.0)
 SEED = 5
 LONGEST = 900
-"""Characters of a plan at most."""
+"""Maximal number of characters of a plan."""
 LEFT_OUT = 0.2
-"""Of the tools that a plan does not need, where a list is told again."""
+"""Share of unneeded tools that is left out of a repeated list."""
 MOVED = 5
-"""Places by which a tool may fall back in it."""
+"""Maximal number of places by which a tool moves back in it."""
 LICENCES = {"ultratool": "MIT", "sealtools": "Apache-2.0", "worfbench": "MIT"}
 
 
 def catalogue(folder: Path) -> Mapping[str, Mapping[str, Any]]:
-    """The tools of a set by name, where it keeps them apart."""
+    """Returns the tools of a set by name, if they are in a separate file."""
     path = folder / "tools.json"
     return {tool["name"]: tool for tool in json.loads(path.read_text("utf-8"))["tools"]} if path.exists() else {}
 
 
 def given(item: Mapping[str, Any], tools: Mapping[str, Mapping[str, Any]]) -> list[Any]:
-    """The tools of an item as the workflow `planner` takes them."""
+    """Returns the tools of an item in the form of the workflow `planner`."""
     return [tools.get(one, one) if isinstance(one, str) else one for one in item["input"]["tools"]]
 
 
 def wired(nodes: Sequence[Mapping[str, Any]], tools: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Nodes whose arguments are typed as their tools declare, and name earlier ones as ours do.
+    """Returns nodes with arguments of the declared types and references to earlier nodes in our form.
 
     In Seal-Tools all values are texts, and `API_call_2` is an output of the node that lists it.
     """
@@ -89,7 +90,7 @@ def row(
     *,
     again: bool = False,
 ) -> DatasetRow | None:
-    """An item as a row; None for a graph that cannot be written. `again`: with its tools `disturbed`."""
+    """Returns an item as a row; None for a graph that has no notation. `again`: with its tools `disturbed`."""
     task, nodes = item["input"]["task"], wired(item["expected"]["nodes"], tools_of_set)
     edges = sorted({(i, j) for i, j in item["expected"]["edges"]})
     if not nodes or len(nodes) > MAX_STEPS or any(i >= j for i, j in edges):
@@ -114,7 +115,7 @@ def row(
 def among(
     chosen: list[RequestTool], tools: Sequence[RequestTool], needed: Sequence[str], chance: random.Random
 ) -> list[RequestTool]:
-    """A shortlist with the tools that a plan needs."""
+    """Returns a shortlist with the tools of a plan."""
     for one in tools:
         if one.name in needed and one not in chosen:
             chosen.insert(chance.randrange(len(chosen) + 1), one)
@@ -122,15 +123,15 @@ def among(
 
 
 def disturbed(chosen: Sequence[RequestTool], needed: Sequence[str], chance: random.Random) -> list[RequestTool]:
-    """A shortlist once more, in about its order and without some tools that the plan does not need."""
+    """Returns a shortlist in slightly different order and without some unneeded tools."""
     kept = [one for one in chosen if one.name in needed or chance.random() >= LEFT_OUT]
     places = {one.name: at + chance.uniform(0, MOVED) for at, one in enumerate(kept)}
     return sorted(kept, key=lambda one: places[one.name])
 
 
 def rows(folder: Path, again: int | None = None) -> Iterator[DatasetRow | None]:
-    """Of one set."""
-    chance = random.Random(SEED if again is None else again)  # no secret
+    """Returns the rows of one set."""
+    chance = random.Random(SEED if again is None else again)  # not used for security
     tools = catalogue(folder)
     for line in (folder / "train.jsonl").read_text("utf-8").splitlines():
         item = json.loads(line)
@@ -138,7 +139,7 @@ def rows(folder: Path, again: int | None = None) -> Iterator[DatasetRow | None]:
 
 
 def made(folder: Path, again: int | None = None) -> Dataset:
-    """The data set. `again`: a seed; the tools of the rows to train on are `disturbed`."""
+    """Builds the data set. `again`: a seed; the tools of the training rows are `disturbed`."""
     card = Card.load(ROOT / "agents" / "tool_planner")
     found: list[DatasetRow] = []
     seen: list[DatasetRow] = []
@@ -156,7 +157,7 @@ def made(folder: Path, again: int | None = None) -> Dataset:
             )
         )
     parts = split(found, SHARES)
-    if again is not None:  # what it is measured by stays as it was
+    if again is not None:  # held-out rows are unchanged
         parts["train"] = split(seen, SHARES)["train"]
     return Dataset.build("tool plans", card.name, contract_digest(card), "MIT; Apache-2.0", origins, parts)
 

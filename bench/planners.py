@@ -1,14 +1,15 @@
-"""Planners in one harness, on the same served model: floors, ReAct, a plan in free text, and ours.
+"""Planners in one harness on the same served model: baselines, ReAct, a plan in free text, and ours; a table for each
+set in docs/planning.md.
 
-The tables, one a set, are in docs/evaluation/planning.md.
+    python -m bench.planners --data FOLDER [--sets ultratool tmdb ...] [--rows 24] [--seed 0]
+                             [--arms floor react ...] [--out KEPT] [--dry]
 
-    python -m bench.planners --data FOLDER [--sets ultratool tmdb ...] [--rows 24] [--seed 0] [--arms floor react ...] [--out KEPT] [--dry]
-
-FOLDER has the sets as `DATA/README.md` describes them. Rows are a seeded sample of dev, or with `--rows 0` all of it; a larger sample than
-that of 24, and all of dev, have tables of their own. They are the same for all planners. What came of each row is kept under KEPT, so that
-a measurement that was broken off goes on: what stands there is not asked again of the same fleet file and the same agents. A planner that
-fails on a row, or whose answer is no plan, has 0 there. Intervals are of 95 %, by bootstrap over the rows; seconds a row are the time of
-all rows, so many at once, by their number. It needs the fleet, unless `--arms floor`; it starts it, and leaves it to stop by itself.
+FOLDER has the sets as described in `DATA/README.md`. Rows are a seeded sample of dev, or with `--rows 0` all of it; a
+sample larger than 24, and all of dev, have separate tables. All planners get the same rows. The result of each row is
+stored under KEPT, so an interrupted measurement continues: stored rows are not run again with the same fleet file and
+the same agents. A planner that fails on a row, or whose answer is not a plan, scores 0 there. Intervals are 95 %
+bootstrap intervals over the rows; seconds per row are the time of all rows, run concurrently, divided by their number.
+It needs the fleet, unless `--arms floor`; it starts it and does not stop it.
 """
 
 from __future__ import annotations
@@ -40,33 +41,33 @@ from orchestra.schema.strict_json import canonical, digest
 PAGE = ROOT / "docs" / "evaluation" / "planning.md"
 AT_ONCE = 4
 ROWS = 24
-"""Of a set, where nothing else is said."""
+"""Default number of rows of a set."""
 ARMS = ("floor", "react", "free", "ours", "ours-lines", "ours-unstyled", "ours-free", "ours-repaired")
 UNHELD = ("ours-free", "ours-repaired")
-"""Arms for which nothing holds what models write."""
+"""Arms without a grammar."""
 
 
 class Planner(Protocol):
-    """What plans a task."""
+    """A planner of tasks."""
 
     @property
     def name(self) -> str:
-        """As the table has it."""
+        """Name in the table."""
         ...
 
     async def __call__(self, task: Task) -> Planned:
-        """What came of a task."""
+        """Plans a task."""
         ...
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A planner, and what came of each row."""
+    """A planner with its results."""
 
     name: str
     planned: tuple[Planned, ...]
     seconds: float = 0.0
-    """Of all rows, so many at once."""
+    """Time of all rows, run concurrently."""
 
     @property
     def failed(self) -> int:
@@ -75,7 +76,7 @@ class Arm:
 
 
 async def carried_out(ask: Planner, rows: Sequence[Task], at_once: int = AT_ONCE, kept: Path | None = None) -> Arm:
-    """A planner on all rows, but those that are kept. Raises `FleetError` where no server can be had."""
+    """Runs a planner on all rows without a stored result. Raises `FleetError` if no server is available."""
     gate = asyncio.Semaphore(at_once)
     known = read(kept) if kept is not None else {}
 
@@ -98,7 +99,7 @@ async def carried_out(ask: Planner, rows: Sequence[Task], at_once: int = AT_ONCE
 
 
 def read(kept: Path) -> dict[str, Planned]:
-    """What came of the rows of a file; a line that was torn is asked again."""
+    """Reads the results of a file; a torn line is run again."""
     whole = kept.read_bytes().rpartition(b"\n")[0] if kept.exists() else b""
     if kept.exists():
         kept.write_bytes(whole + b"\n" * bool(whole))
@@ -107,12 +108,12 @@ def read(kept: Path) -> dict[str, Planned]:
 
 
 def without_model(known: PlanSet) -> list[Arm]:
-    """The floors, on the same rows."""
+    """Runs the baselines on the same rows."""
     return [Arm(floor.name, tuple(Planned(floor(task)) for task in known.rows)) for floor in floors(known)]
 
 
 def answering(orchestra: Orchestra) -> str:
-    """Who answers, in eight characters: the fleet file, the agent that plans, and what it has learnt."""
+    """Returns eight characters that identify the fleet file, the planning agent and its weights."""
     fleet = orchestra.settings.find_resource("configs", orchestra.settings.fleet).read_text("utf-8")
     card = orchestra.registry.cards.get(WRITER)
     return digest(canonical([fleet, [card.digest, learnt_by(card)] if card is not None else []]))[:8]
@@ -121,7 +122,7 @@ def answering(orchestra: Orchestra) -> str:
 async def served(
     settings: Settings, known: PlanSet, arms: Sequence[str], at_once: int, out: Path | None = None
 ) -> list[Arm]:
-    """The planners that ask a model. Raises `FleetError` where no server can be had."""
+    """Returns the planners with a model. Raises `FleetError` if no server is available."""
     async with Orchestra.open(settings, fleet="start") as orchestra:
         asks: dict[str, Planner] = {"react": ReAct(orchestra, known), "free": OneShot(orchestra, known)}
         if has_planner(orchestra):
@@ -140,7 +141,7 @@ async def served(
 async def measured(
     known: PlanSet, arms: Sequence[str], settings: Settings, at_once: int, out: Path | None = None
 ) -> list[Arm]:
-    """All arms of a set; what came of each row is kept under `out`."""
+    """Runs all arms of a set; the result of each row is stored under `out`."""
     found = without_model(known) if "floor" in arms else []
     free = settings.model_copy(update={"constraint": "none"})
     for held, wanted in ((settings, set(arms) - {"floor", *UNHELD}), (free, set(arms) & set(UNHELD))):
@@ -150,7 +151,7 @@ async def measured(
 
 
 def section(known: PlanSet, arms: Sequence[Arm], command: str, stamp: str) -> str:
-    """A set as the page has it."""
+    """Returns the section of a set."""
     names = [metric.name for metric in known.metrics]
     lines = [
         f"| | {' | '.join(names)} | no plan | tokens in, out a row | calls a row | seconds a row |",
@@ -186,18 +187,18 @@ def _line(arm: Arm, cells: Sequence[str], rows: int) -> str:
 
 
 def sample(known: PlanSet) -> str:
-    """Which of a set's tables its rows are for: `all` where all rows are asked, `more` of a large sample, else nothing."""
+    """Returns which of a set's tables its rows belong to: `all` for all rows, `more` for a large sample, else empty."""
     return "all" if len(known.rows) == known.whole else "more" if len(known.rows) > ROWS else ""
 
 
 def marks(name: str, which: str = "") -> tuple[str, str]:
-    """Between which the page has a set's table; those of a larger sample and of all rows stand below that of a small one."""
+    """Returns the markers of a set's table; those of a larger sample and of all rows follow that of a small one."""
     table = f"{name}, {which}" if which else name
     return f"<!-- planners:{table} -->", f"<!-- end:planners:{table} -->"
 
 
 def placed(text: str, known: PlanSet, table: str) -> str:
-    """The page with a set's table, which is put below that of the small sample where it has no place yet."""
+    """Returns the page with a set's table; a new one is inserted after that of the small sample."""
     begin, end = marks(known.name, sample(known))
     beside = marks(known.name)[1]
     if begin not in text:

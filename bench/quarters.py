@@ -1,10 +1,12 @@
-"""How an evidence verifier does where word overlap misleads: supported claims with few words of their evidence, and others with many.
+"""Accuracy of an evidence verifier where word overlap is misleading: supported claims with few words of their evidence,
+and others with many.
 
     orchestra batch entailment -i FOLDER/begin/dev.jsonl -o answers.jsonl
     python -m bench.quarters FOLDER/begin/dev.jsonl answers.jsonl [--positive supported --negative unsupported]
 
-Overlap is the share of a claim's content words that its evidence has. Of the positive claims the quarter with the least is taken, of the
-negative ones the quarter with the most; a verifier that has learnt overlap, and nothing else, gets both wrong.
+Overlap is the share of a claim's content words that are in its evidence. The quarter of positive claims with the least
+overlap is used, and the quarter of negative claims with the most; a verifier that has only learnt overlap fails on
+both.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from orchestra.text.keywords import content_words
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A claim with what is known of it."""
+    """A claim with its label and the verifier's answer."""
 
     positive: bool
     overlap: float
@@ -31,13 +33,13 @@ class Judged:
 
 
 def overlap(claim: str, evidence: str) -> float:
-    """The share of a claim's content words that stand in the evidence, in [0, 1]."""
+    """Returns the share of a claim's content words in the evidence, in [0, 1]."""
     words = set(content_words(claim))
     return len(words & set(content_words(evidence))) / len(words) if words else 1.0
 
 
 def judged(rows: Sequence[dict[str, Any]], answers: dict[str, Any], positive: str, negative: str) -> list[Judged]:
-    """The rows of the two labels, with the verifier's answers."""
+    """Returns the rows of the two labels with the verifier's answers."""
     found = []
     for row in rows:
         label, answer = row["expected"]["label"], answers.get(row["id"]) or {}
@@ -55,14 +57,14 @@ def judged(rows: Sequence[dict[str, Any]], answers: dict[str, Any], positive: st
 
 
 def quarters(every: Sequence[Judged]) -> tuple[list[Judged], list[Judged]]:
-    """The quarter of positives with the least overlap, and that of negatives with the most."""
+    """Returns the quarter of positives with the least overlap, and that of negatives with the most."""
     ordered = sorted(every, key=lambda one: one.overlap)
     positives, negatives = [one for one in ordered if one.positive], [one for one in ordered if not one.positive]
     return positives[: max(1, len(positives) // 4)], negatives[-max(1, len(negatives) // 4) :]
 
 
 def line(name: str, some: Sequence[Judged]) -> str:
-    """A row of the table."""
+    """Returns a row of the table."""
     right = [one.supported == one.positive for one in some]
     sides = [[hit for hit, one in zip(right, some, strict=True) if one.positive is side] for side in (True, False)]
     recalls = [sum(side) / len(side) for side in sides if side]

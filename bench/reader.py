@@ -1,12 +1,11 @@
-"""`generative_reader` on extractive question answering: floors without a model, the untuned base, and the reader with its adapter.
+"""`generative_reader` on extractive question answering: baselines without a model, the untuned base, and the reader
+with its adapter.
 
     python -m bench.reader DATA/xquad_en/dev.jsonl [--adapter FOLDER] [--rows 263] [--keep FOLDER]
 
-DATA holds rows {"id", "input": {"question", "context"}, "expected": {"answers": [{"text"}]}}; without
-answers the passage does not tell.
-Each arm is one `orchestra batch generative_reader`; null and withheld answers count as abstentions.
-Intervals are of 95 %, by bootstrap over the rows.
-Needs the fleet, which it starts or adopts.
+DATA has rows {"id", "input": {"question", "context"}, "expected": {"answers": [{"text"}]}}; without answers the passage
+has none. Each arm is one `orchestra batch generative_reader`; null and withheld answers count as abstentions. Intervals
+are 95 % bootstrap intervals over the rows. Needs the fleet, which it starts or adopts.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ HEAD = "| reader, SmolLM2-135M | EM | F1 | no-answer accuracy | abstained | acce
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to have the rows read."""
+    """One way to read the rows."""
 
     name: str
     tuned: bool
@@ -52,7 +51,7 @@ ARMS = (
 
 @dataclass(frozen=True)
 class Score:
-    """Shares in [0, 1] of all rows; `timeout_error` of the rows that have none."""
+    """Shares in [0, 1] of all rows; `timeout_error` of the rows without an answer."""
 
     exact: float
     f1: float
@@ -64,7 +63,7 @@ class Score:
     """The interval of `exact`."""
 
     def row(self, name: str) -> str:
-        """A line of the table."""
+        """Returns a line of the table."""
         shares = " | ".join(
             f"{share:.3f}" for share in (self.exact, self.f1, self.no_answer, self.abstained, self.wrong)
         )
@@ -72,7 +71,7 @@ class Score:
 
 
 def score(rows: Sequence[dict[str, Any]], answers: Sequence[str | None]) -> Score:
-    """What the answers are worth; None is an abstention."""
+    """Scores the answers; None is an abstention."""
     gold = [[answer["text"] for answer in row["expected"]["answers"]] for row in rows]
     scores = [squad_scores(wanted, given) for wanted, given in zip(gold, answers, strict=True)]
     silent = [given is None for wanted, given in zip(gold, answers, strict=True) if not wanted]
@@ -88,14 +87,14 @@ def score(rows: Sequence[dict[str, Any]], answers: Sequence[str | None]) -> Scor
 
 
 def interval(values: Sequence[float], seed: int = 5) -> tuple[float, float]:
-    """The 95 % interval of a mean, by bootstrap."""
+    """Returns the 95 % bootstrap interval of a mean."""
     chance = random.Random(seed)
     means = sorted(sum(chance.choices(values, k=len(values))) / len(values) for _ in range(RESAMPLES))
     return means[round(0.025 * RESAMPLES)], means[round(0.975 * RESAMPLES) - 1]
 
 
 def furnish(place: Path, adapter: Path | None) -> None:
-    """A project whose reader has this adapter, or none."""
+    """Creates a project whose reader has this adapter, or none."""
     folder = place / "agents" / NAME
     folder.mkdir(parents=True)
     text = re.sub(r"^adapter:.*\n", "", (READER / "agent.yaml").read_text("utf-8"), flags=re.MULTILINE)
@@ -108,7 +107,7 @@ def furnish(place: Path, adapter: Path | None) -> None:
 
 
 def answers_of(path: Path) -> dict[str, str | None]:
-    """The answers in a batch's results, by the ids of the rows; None where there is none, or an empty one."""
+    """Returns the answers in a batch's results by row id; None for missing and empty ones."""
     found: dict[str, str | None] = {}
     for line in path.read_text("utf-8").splitlines():
         result = json.loads(line)

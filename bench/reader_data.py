@@ -1,20 +1,24 @@
-"""The data set that the readers are trained on, made of the training parts of public sets and of questions that were written for it.
+"""The training data set of the readers, from the training splits of public sets and from written questions.
 
     python -m bench.reader_data --data FOLDER --out FOLDER [--kinds asked siblings ...]
 
-FOLDER has `xquad_en/train.jsonl` (XQuAD, English; CC BY-SA 4.0; Artetxe et al. 2020); for further kinds also `tatqa/train.jsonl` (TAT-QA;
-MIT; Zhu et al. 2021), `begin/train.jsonl` (BEGIN; CC BY 4.0; Dziri et al. 2022) and `factcheckgpt/train.jsonl` (Apache-2.0). Of public
-sets nothing else is read. How rows are made, all of it deterministic:
+FOLDER has `xquad_en/train.jsonl` (XQuAD, English; CC BY-SA 4.0; Artetxe et al. 2020); for further kinds also
+`tatqa/train.jsonl` (TAT-QA; MIT; Zhu et al. 2021), `begin/train.jsonl` (BEGIN; CC BY 4.0; Dziri et al. 2022) and
+`factcheckgpt/train.jsonl` (Apache-2.0). Nothing else of public sets is read. Kinds of rows, all deterministic:
 
-- *asked*: the rows of XQuAD as they are.
-- *siblings*: a question beside another passage of its article, the ones that share most words with it first: not told there.
-- *windows*: two or more sentences of a passage with all of its questions: told, where the answer is still in them; else not.
-- *finance*: questions of TAT-QA over its paragraphs: told, where the answer is a span of one; not told, where it comes from the table.
-- *cloze*, *begin*, *claims*: a sentence of a passage with a name, a number or a year asked for in its place; or the same beside another
+- *asked*: the rows of XQuAD, unchanged.
+- *siblings*: a question with another passage of its article, those with most common words first: no answer.
+- *windows*: two or more sentences of a passage with all of its questions: answered if the answer is still in them; else
+  no answer.
+- *finance*: questions of TAT-QA over its paragraphs: answered if the answer is a span of one; no answer if it comes
+  from the table.
+- *cloze*, *begin*, *claims*: a sentence of a passage with a name, a number or a year replaced by a question word; or
+  the same with another
   passage.
-- *passages*: questions to passages that were written for this project (`bench/written/passages`, Apache-2.0; `bench.written_rows`), as they
-  are.
-- *without*: half of these passages again, each without a sentence that answers some of its questions, with these and as many others.
+- *passages*: questions to passages written for this project (`bench/written/passages`, Apache-2.0;
+  `bench.written_rows`), unchanged.
+- *without*: half of these passages again, each without a sentence that answers some of its questions, with these and as
+  many others.
 
 Rows are split by article, paragraphs and passage.
 """
@@ -43,42 +47,42 @@ from orchestra.text.keywords import content_words, find_words
 ROOT = Path(__file__).resolve().parents[1]
 SEED = 11
 SIBLINGS = 3
-"""Further questions of its article that a passage gets and does not answer."""
+"""Number of questions of its article that a passage does not answer."""
 WINDOWS = 2
 """Windows of a passage."""
 SHARES = SplitShares(tune=0.12, test=0.0)
 WRITTEN, WITHOUT = "passages", "without"
-"""The kinds that are of no public set."""
+"""Kinds that are not from a public set."""
 WRITTEN_SHARES = SplitShares(tune=0.04, test=0.0)
 LONGEST = 1800
-"""Characters of a passage of TAT-QA at most."""
+"""Maximal number of characters of a passage of TAT-QA."""
 _SENTENCE = re.compile(r"\S.*?(?:[.!?][\"')\]\u201d\u2019]*(?=\s+[\"'(\u201c]?[A-Z0-9])|$)", re.DOTALL)
 
 
 @dataclass(slots=True)
 class Passage:
-    """A passage with the questions that it answers, and the answers to them."""
+    """A passage with its answerable questions and their answers."""
 
     text: str
     group: str
     asked: dict[str, str] = field(default_factory=dict)
     silent: list[str] = field(default_factory=list)
-    """Questions that the source says it does not answer."""
+    """Unanswerable questions according to the source."""
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file."""
+    """Reads the rows of a file."""
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
 def row(kind: str, group: str, passage: str, question: str, answer: str | None) -> DatasetRow:
-    """A row of the reader."""
+    """Builds a row of the reader."""
     mark = digest(json.dumps([passage, question]).encode())[:16]
     return DatasetRow(f"{kind}-{mark}", {"question": question, "context": passage}, {"answer": answer}, group)
 
 
 def articles(rows: Sequence[dict[str, Any]]) -> list[list[Passage]]:
-    """XQuAD's passages by article: two that the same question was asked of belong together."""
+    """Returns XQuAD's passages by article: two passages with a common question belong together."""
     passages: dict[str, Passage] = {}
     beside: dict[str, list[str]] = defaultdict(list)
     for item in rows:
@@ -112,12 +116,12 @@ def articles(rows: Sequence[dict[str, Any]]) -> list[list[Passage]]:
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text."""
+    """Returns the sentences of a text."""
     return [match[0].strip() for match in _SENTENCE.finditer(text)]
 
 
 def asked(article: Sequence[Passage]) -> Iterator[DatasetRow]:
-    """The rows as they are."""
+    """Returns the unchanged rows."""
     for passage in article:
         for question, answer in passage.asked.items():
             yield row("asked", passage.group, passage.text, question, answer)
@@ -126,7 +130,7 @@ def asked(article: Sequence[Passage]) -> Iterator[DatasetRow]:
 
 
 def siblings(article: Sequence[Passage], many: int) -> Iterator[DatasetRow]:
-    """Questions of other passages of the article, the nearest by words first."""
+    """Returns questions of other passages of the article, most similar first."""
     for passage in article:
         known = content_words(passage.text)
         others = [
@@ -142,7 +146,7 @@ def siblings(article: Sequence[Passage], many: int) -> Iterator[DatasetRow]:
 
 
 def windows(article: Sequence[Passage], many: int) -> Iterator[DatasetRow]:
-    """Parts of a passage with all of its questions."""
+    """Returns parts of a passage with all of its questions."""
     for passage in article:
         parts = sentences(passage.text)
         chance = random.Random(digest(passage.text.encode()) + str(SEED))
@@ -164,7 +168,9 @@ def windows(article: Sequence[Passage], many: int) -> Iterator[DatasetRow]:
 
 
 def without(passage: Passage) -> Iterator[DatasetRow]:
-    """The passage without a sentence that answers some of its questions: these, which are not told now, and at most as many others."""
+    """Returns the passage without a sentence that answers some of its questions: these, now unanswerable, and at most
+    as many others.
+    """
     chance = random.Random(digest(passage.text.encode()) + str(SEED))
     parts = sentences(passage.text)
     chance.shuffle(parts)
@@ -182,12 +188,12 @@ def without(passage: Passage) -> Iterator[DatasetRow]:
 
 
 def told(answer: str, text: str) -> bool:
-    """Whether a text has the words of an answer, whatever their case."""
+    """Returns whether a text has the words of an answer, without case."""
     return bool(find_words(answer.casefold(), text.casefold()))
 
 
 def finance(rows: Iterable[dict[str, Any]]) -> Iterator[DatasetRow]:
-    """TAT-QA over its paragraphs: spans of them, and questions that only the table answers."""
+    """Returns TAT-QA over its paragraphs: spans of them, and questions that only the table answers."""
     contexts: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for item in rows:
         contexts[json.dumps([item["input"]["table"], item["input"]["paragraphs"]])].append(item)
@@ -220,7 +226,7 @@ def finance(rows: Iterable[dict[str, Any]]) -> Iterator[DatasetRow]:
 
 
 def _with_neighbours(paragraphs: Sequence[str], home: str) -> str:
-    """A paragraph with those that follow it, up to a length."""
+    """Returns a paragraph with the following ones, up to a length."""
     at = paragraphs.index(home)
     text = home
     for other in paragraphs[at + 1 :]:
@@ -256,7 +262,7 @@ _ASKED: tuple[tuple[re.Pattern[str], str], ...] = (
 
 
 def cloze(text: str, most: int, chance: random.Random) -> list[tuple[str, str]]:
-    """Questions made of a text's sentences, with their answers: a piece of a sentence is asked for in its place."""
+    """Returns questions made of a text's sentences, with their answers: a piece of a sentence becomes a question word."""
     found: list[tuple[str, str]] = []
     parts = [part for part in sentences(text) if 40 <= len(part) <= 260]
     chance.shuffle(parts)
@@ -285,14 +291,14 @@ def cloze(text: str, most: int, chance: random.Random) -> list[tuple[str, str]]:
 
 
 def _whole(sentence: str, match: re.Match[str]) -> bool:
-    """Whether a piece is no part of a longer name or number."""
+    """Returns whether a piece is not part of a longer name or number."""
     before, after = sentence[: match.start()].split(), sentence[match.end() :]
     named = match[0][0].isupper() and bool(before) and before[-1][0].isupper() and before[-1][-1].isalpha()
     return not named and re.match(r"[/.&’'-]\w|\.,| [A-Z&(]|\w", after) is None
 
 
 def _clause(text: str, *, last: bool) -> str:
-    """The clause next to what is asked for, where the rest would make the question long."""
+    """Returns the clause around the piece, if the complete sentence would make a long question."""
     if len(text) < 90:
         return text
     pieces = re.split(r"(?<=[,;]) ", text)
@@ -301,7 +307,7 @@ def _clause(text: str, *, last: bool) -> str:
 
 
 def clozes(passages: Sequence[tuple[str, str]], kind: str, most: int) -> Iterator[DatasetRow]:
-    """Questions of passages (text, group), each also beside the passage that shares most words with it."""
+    """Returns questions of passages (text, group), each also with the passage that shares most words with it."""
     chance = random.Random(f"{kind}{SEED}")
     words = [content_words(text) for text, _ in passages]
     index: dict[str, list[int]] = defaultdict(list)
@@ -320,7 +326,7 @@ def clozes(passages: Sequence[tuple[str, str]], kind: str, most: int) -> Iterato
 
 
 def evidence(rows: Iterable[dict[str, Any]], least: int, name: str) -> list[tuple[str, str]]:
-    """The passages of a set of claims with evidence, each once, by a group of its own."""
+    """Returns the passages of a set of claims with evidence, each once and in its own group."""
     texts = dict.fromkeys(item["input"]["evidence"].strip() for item in rows)
     return [
         (text, f"{name}-{digest(text.encode())[:12]}")
@@ -336,12 +342,12 @@ CHOSEN = ("asked", "siblings", WRITTEN, WITHOUT)
 
 @dataclass(frozen=True, slots=True)
 class Public:
-    """A public set that rows are made of."""
+    """A public source of rows."""
 
     name: str
     licence: str
     prefix: str
-    """What the names of its groups begin with."""
+    """Prefix of its group names."""
     kinds: tuple[str, ...]
 
 
@@ -354,7 +360,7 @@ SETS = (
 
 
 def made_of(kind: str, folder: Path) -> list[DatasetRow]:
-    """The rows of a kind."""
+    """Returns the rows of a kind."""
     rows = lines(folder / next(one.name for one in SETS if kind in one.kinds) / "train.jsonl")
     match kind:
         case "asked":
@@ -376,7 +382,7 @@ def made_of(kind: str, folder: Path) -> list[DatasetRow]:
 
 
 def half_of_passages(rows: Sequence[DatasetRow]) -> list[Passage]:
-    """Half of the passages of written rows, drawn by their texts."""
+    """Returns half of the passages of written rows, drawn by their texts."""
     passages: dict[str, Passage] = {}
     for one in rows:
         question, text = str(one.input["question"]), str(one.input["context"])
@@ -387,7 +393,7 @@ def half_of_passages(rows: Sequence[DatasetRow]) -> list[Passage]:
 
 
 def data_set(folder: Path, name: str, kinds: Sequence[str]) -> Dataset:
-    """The data set of these kinds. The tune part has rows that people asked or authors wrote, and none that was made of others."""
+    """Builds the data set of these kinds. The tune split has only questions of people and authors, and no derived ones."""
     parts: dict[Split, list[DatasetRow]] = {"train": [], "tune": [], "test": []}
     seen: set[str] = set()
     for kind in [kind for kind in kinds if kind not in (WRITTEN, WITHOUT)]:

@@ -1,9 +1,9 @@
-"""Requests as many people would put them, written by hand: what the router is trained on beside what is put together by rule.
+"""Written requests in the style of many people: training data of the router beside generated requests.
 
-The files of `bench/requests` were written for this project (Apache-2.0) by language models, each for itself, that had not seen the
-requests of `bench/ask.yaml` and `bench/ask_strangers.yaml`. A file has `forms`, by kind of work, with `{}` where a piece goes; `joins`, in
-which two requests become one; and `whole` requests, with the pieces that the plan states marked by `[[ ]]`, or none where a step gets the
-request as it is.
+The files of `bench/requests` were written for this project (Apache-2.0) by several language models that had not seen
+the requests of `bench/ask.yaml` and `bench/ask_strangers.yaml`. A file has `forms` by kind of work, with `{}` for a
+piece; `joins`, which combine two requests; and `whole` requests, with the pieces of the plan marked by `[[ ]]`, or
+without marks if a step gets the complete request.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MARKED = re.compile(r"\[\[(.+?)\]\]", re.DOTALL)
 
 
 class Whole(BaseModel):
-    """A request, and the kinds of work in it."""
+    """A request and its kinds of work."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,12 +31,14 @@ class Whole(BaseModel):
 
     @property
     def said(self) -> str:
-        """The request without its marks."""
+        """Returns the request without marks."""
         return _MARKED.sub(lambda found: found[1], self.request)
 
     @property
     def pieces(self) -> tuple[str | None, ...]:
-        """For each kind the words that its steps get; None for all of the request. Raises `ValueError` for marks that do not fit."""
+        """Returns for each kind the words that its steps get; None for the complete request. Raises `ValueError` for
+        invalid marks.
+        """
         marked: list[str | None] = [*_MARKED.findall(self.request)] or [None]
         if len(marked) == 1:
             return tuple(marked * len(self.kinds))
@@ -55,7 +57,7 @@ class _File(BaseModel):
 
 @dataclass(frozen=True)
 class Forms:
-    """All files together."""
+    """The content of all files."""
 
     forms: Mapping[str, Sequence[str]]
     joins: Sequence[str]
@@ -63,7 +65,7 @@ class Forms:
 
     @classmethod
     def read(cls, folder: Path = FOLDER, files: Sequence[str] = ()) -> Forms:
-        """Each line once, in the order of the files: of those of these names, or of all."""
+        """Reads each line once, in the order of the files: those of these names, or all."""
         read = [_read(path) for path in sorted(folder.glob("*.yaml")) if not files or path.stem in files]
         kinds = dict.fromkeys(kind for file in read for kind in file.forms)
         return cls(
@@ -74,7 +76,7 @@ class Forms:
 
 
 def bare_messages() -> dict[str, list[str]]:
-    """The intents of CLINC150 whose messages stand alone in requests, by what they are: `talk`, `commands` or `matters`."""
+    """Returns the intents of CLINC150 whose messages are complete requests, by type: `talk`, `commands` or `matters`."""
     path = FOLDER.with_name("bare_messages.yaml")
     said: dict[str, list[str]] = load_yaml(path.read_bytes(), str(path)).value
     return said

@@ -1,7 +1,7 @@
-"""Risk by coverage: what a ranking of answers would let through, as figures and as a picture. Pure.
+"""Risk-coverage curves of rankings of answers, as figures and as a picture. Pure functions.
 
-An answer that no threshold accepts has no score (None), and comes last. Where several have the same score they are accepted together, or in
-any order: a figure at a coverage that falls among them is the mean over the orders.
+An answer that no threshold accepts has no score (None) and comes last. Answers with equal scores are accepted together
+or in any order: a figure at a coverage among them is the mean over the orders.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 Weights: TypeAlias = NDArray[Any]
-"""How many times each row is drawn."""
+"""Number of times that each row is drawn."""
 Scores = Sequence[float | None]
-"""Of answers, in the order of their rows."""
+"""Scores of answers in the order of their rows."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """How many answers are wrong among the first so many."""
+    """The number of wrong answers among the first answers."""
 
     counts: tuple[int, ...]
-    """Of answers at the end of each group with the same score."""
+    """Number of answers at the end of each group with equal scores."""
     wrong: tuple[int, ...]
-    """Wrong ones up to there."""
+    """Number of wrong ones up to there."""
     refused: int = 0
-    """Answers that no threshold accepts: the last group, where there are any."""
+    """Number of answers that no threshold accepts: the last group, if any."""
 
     @classmethod
     def of(cls, right: Sequence[bool], scores: Scores) -> Curve:
-        """The curve of a ranking."""
+        """Returns the curve of a ranking."""
         ranked = sorted(
             zip(scores, right, strict=True), key=lambda one: -one[0] if one[0] is not None else float("inf")
         )
@@ -46,16 +46,18 @@ class Curve:
 
     @property
     def rows(self) -> int:
-        """Answers in all."""
+        """Number of answers."""
         return self.counts[-1] if self.counts else 0
 
     @property
     def most(self) -> float:
-        """The greatest coverage that a threshold can come to."""
+        """The maximal coverage of a threshold."""
         return 1 - self.refused / self.rows if self.rows else 0.0
 
     def errors(self, coverage: float) -> float:
-        """Accepted and wrong, as a share of all rows, where the surest share `coverage` of them is accepted."""
+        """Returns accepted and wrong answers as a share of all rows, if the share `coverage` with the highest scores is
+        accepted.
+        """
         wanted, before, seen = coverage * self.rows, 0, 0
         for count, wrong in zip(self.counts, self.wrong, strict=True):
             if count >= wanted:
@@ -64,7 +66,9 @@ class Curve:
         return seen / max(1, self.rows)
 
     def area(self) -> float:
-        """The area under risk by coverage (AURC): risk at each threshold times the coverage that it adds, as `data/metrics.py` has it."""
+        """Returns the area under the risk-coverage curve (AURC): risk at each threshold times the coverage that it
+        adds, as in `data/metrics.py`.
+        """
         found, before = 0.0, 0
         for count, wrong in zip(self.counts, self.wrong, strict=True):
             found += wrong / count * (count - before) / self.rows
@@ -73,7 +77,7 @@ class Curve:
 
 
 class Drawn:
-    """A ranking of which rows are drawn anew, some of them several times: for intervals."""
+    """A ranking whose rows are resampled with replacement, for intervals."""
 
     def __init__(self, right: Sequence[bool], scores: Scores) -> None:
         ranks = np.array([float("-inf") if score is None else score for score in scores])
@@ -87,13 +91,13 @@ class Drawn:
         return np.cumsum(drawn)[self._ends], np.cumsum(drawn * self._wrong)[self._ends]
 
     def errors(self, coverage: float, weights: Weights) -> float:
-        """As a curve's."""
+        """As `Curve.errors`."""
         counts, wrong = self._groups(weights)
         wanted = coverage * counts[-1]
         return float(np.interp(wanted, np.append(0, counts), np.append(0, wrong)) / counts[-1])
 
     def area(self, weights: Weights) -> float:
-        """As a curve's."""
+        """As `Curve.area`."""
         counts, wrong = self._groups(weights)
         added = np.diff(counts, prepend=0)
         return float((wrong / np.maximum(counts, 1) * added).sum() / counts[-1])
@@ -102,8 +106,9 @@ class Drawn:
 def spread(
     groups: Sequence[str], of: Callable[[Weights], float], rounds: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """A 95 % interval by bootstrap: `of` gives a figure where each row is drawn so many times; paired where it compares. Rows of one group,
-    such as questions about one passage, are drawn together."""
+    """Returns a 95 % bootstrap interval: `of` gives a figure for the number of draws of each row; comparisons are
+    paired. Rows of one group, such as questions about one passage, are drawn together.
+    """
     chance, (names, at) = np.random.default_rng(seed), np.unique(np.array(groups), return_inverse=True)
     count = len(names)
     found = sorted(of(np.bincount(chance.integers(count, size=count), minlength=count)[at]) for _ in range(rounds))
@@ -115,9 +120,10 @@ LABEL = "font: 11px sans-serif; fill: #777"
 
 
 def picture(panels: Mapping[str, Mapping[str, Curve]], colours: Mapping[str, str], goals: Mapping[str, float]) -> str:
-    """Small multiples, one a set: risk upwards, coverage to the right, one line a ranking, and a mark where a goal is judged.
+    """Draws small multiples, one for each set: risk over coverage, one line for each ranking, and a mark at the
+    coverage of the goal.
 
-    An SVG that needs no font and no script, and reads on light and dark pages.
+    The SVG needs no font and no script, and is readable on light and dark pages.
     """
     lines = -(-len(panels) // ACROSS)
     width, height = LEFT + ACROSS * (PANEL[0] + GAP[0]), TOP + lines * (PANEL[1] + GAP[1]) + 16
@@ -169,6 +175,6 @@ def _panel(
 
 
 def _shares(curve: Curve) -> list[float]:
-    """Coverages at which a line has its points: from five answers on, for the risk of fewer jumps."""
+    """Returns the coverages of a line's points: from five answers on, because the risk of fewer is unstable."""
     steps = [step / 80 for step in range(1, 81)]
     return [step for step in steps if step * curve.rows >= 5 and step <= curve.most + 1e-9] or [1.0]

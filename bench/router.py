@@ -1,16 +1,19 @@
-"""The router: plans of an untuned model under the grammars, plans of the trained one beside those that are right, and what a grammar costs.
+"""The router: plans of an untuned model under the grammars, plans of the trained one compared with the correct ones,
+and the cost of a grammar.
 
-    python -m bench.router --data FOLDER [--plans 200] [--whole] [--steps 4] [--at-once 8] [--kept FILE] [--page] [--fleet NAME]
+    python -m bench.router --data FOLDER [--plans 200] [--whole] [--steps 4] [--at-once 8] [--kept FILE] [--page]
+    [--fleet NAME]
     python -m bench.router --rows DATASET [--whole] [--agent router] [--free]
     python -m bench.router --grammars
 
-The first asks the base of the fleet, without an adapter and at temperature 1, for plans of the requests that `bench.router_data` makes,
-and counts the plans, and what was wrong before anything was mended: phantoms, references to what is not there and values of the wrong type,
-as the gates find them. A line that was cut off counts as wrong. With `--kept` what came of each request is kept in a file, and a second
-call goes on where the first one ended; with `--page` the figures go into docs/concepts/router.md.
+The first form samples plans from the base of the fleet, without an adapter and at temperature 1, for the requests of
+`bench.router_data`. It counts the plans and the errors before any repair: unknown capabilities, undefined references
+and values of the wrong type, as validation finds them. A truncated line counts as wrong. `--kept` stores the result of
+each request in a file, and a second call continues there; `--page` writes the figures into docs/router.md.
 
-The second asks an agent for plans of the held-out rows of a data set: the share that is the right plan, line for line, and the F1 of its
-skills. The third says how long the grammar of a second step takes for 10, 100 and 1,000 agents, ours and llguidance's part.
+The second form runs an agent on the held-out rows of a data set: the share of correct plans, line for line, and the F1
+of its capabilities. The third form measures the time of the grammar of a second step for 10, 100 and 1,000 agents, ours
+and llguidance's part.
 """
 
 from __future__ import annotations
@@ -77,7 +80,7 @@ READER = Capability(
 
 @dataclass(frozen=True)
 class Asked:
-    """What is planned for, and the plan that is right, where one is known."""
+    """A request with its values, and the correct plan, if known."""
 
     request: str
     values: tuple[str, ...]
@@ -86,22 +89,24 @@ class Asked:
 
 @dataclass(frozen=True)
 class Made:
-    """What came of a request, with what it cost."""
+    """The result of a request, with its cost."""
 
     number: int
     valid: bool
-    """Whether there is a plan, and it compiles."""
+    """Whether there is a plan that compiles."""
     skills: int = 0
-    """Steps of the plan."""
+    """Number of steps of the plan."""
     questions: int = 0
     written: int = 0
-    """Tokens."""
+    """Number of tokens."""
     faults: tuple[tuple[str, str], ...] = ()
     """Codes and reasons."""
 
     @classmethod
     def of(cls, number: int, draft: PlanResult, refused: str = "") -> Made:
-        """What a draft came to. `refused` is why the compiler took no plan that the gates took."""
+        """Returns the result of a draft. `refused` is the compiler's reason for refusing a plan that validation
+        accepts.
+        """
         faults = [(one.code, str(one)) for one in draft.rejections] + ([("compiler", refused)] if refused else [])
         steps = len(draft.plan.steps) if draft.plan is not None else 0
         valid = draft.plan is not None and not refused
@@ -109,7 +114,7 @@ class Made:
 
 
 Took = Callable[[int, PlanResult, float], None]
-"""What is done with each draft: the number of its request, and the seconds that it took."""
+"""Called for each draft with the number of its request and its duration in seconds."""
 
 
 async def drafts(
@@ -121,7 +126,7 @@ async def drafts(
     *,
     untuned: bool = False,
 ) -> list[PlanResult]:
-    """The plans of these requests. Raises `FleetError` where no server can be had."""
+    """Plans these requests. Raises `FleetError` if no server is available."""
     settings = settings.model_copy(update={"concurrency": max(settings.concurrency, at_once)})
     async with Orchestra.open(settings, fleet="start") as orchestra:
         if untuned:
@@ -142,7 +147,7 @@ async def drafts(
 
 
 async def _planned(orchestra: Orchestra, what: Asked, options: PlanOptions) -> PlanResult:
-    """A plan; none where a call of the router failed. Raises `FleetError` where no server can be had."""
+    """Returns a plan; none if a call of the router failed. Raises `FleetError` if no server is available."""
     try:
         return await plan(orchestra, what.request, {name: VALUES[name] for name in what.values}, options)
     except OrchestraError as error:
@@ -154,7 +159,7 @@ async def _planned(orchestra: Orchestra, what: Asked, options: PlanOptions) -> P
 
 
 def refused(orchestra: Orchestra, draft: PlanResult) -> str:
-    """Why the compiler does not take a plan that the gates took; empty where it does."""
+    """Returns the compiler's reason for refusing a plan that validation accepts; empty if it compiles."""
     try:
         if draft.plan is not None:
             orchestra.program(Workflow.from_graph(draft.graph))
@@ -164,13 +169,13 @@ def refused(orchestra: Orchestra, draft: PlanResult) -> str:
 
 
 class Kept:
-    """What came of sampled requests, in a file with a line for each, so that they need not all be asked in one go."""
+    """Results of sampled requests, in a file with a line for each, so that sampling can be interrupted."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self.made: dict[int, Made] = {}
         self.seconds = 0.0
-        """Of all times that it was asked."""
+        """Total duration of all calls."""
         for line in path.read_text("utf-8").splitlines() if path is not None and path.is_file() else ():
             said = json.loads(line)
             if "seconds" in said:
@@ -179,13 +184,13 @@ class Kept:
                 self.add(Made(**{**said, "faults": tuple(map(tuple, said["faults"]))}), write=False)
 
     def add(self, one: Made, *, write: bool = True) -> None:
-        """One more."""
+        """Adds a result."""
         self.made[one.number] = one
         if write:
             self._write(asdict(one))
 
     def took(self, seconds: float) -> None:
-        """What a call took."""
+        """Adds the duration of a call."""
         self.seconds += seconds
         self._write({"seconds": seconds})
 
@@ -196,7 +201,7 @@ class Kept:
 
 
 async def sampled(asked: Sequence[Asked], options: PlanOptions, settings: Settings, at_once: int, kept: Kept) -> None:
-    """Plans of the untuned base at temperature 1, of the requests that are not there yet."""
+    """Samples plans of the untuned base at temperature 1 for requests without a result."""
     left = [number for number in range(len(asked)) if number not in kept.made]
     async with Orchestra.open(settings, fleet="none") as orchestra:
 
@@ -211,7 +216,9 @@ async def sampled(asked: Sequence[Asked], options: PlanOptions, settings: Settin
 
 
 def held_out(folder: Path) -> list[Asked]:
-    """The held-out rows of a data set whose plan is for all of the request; any other one is told back to the router, and refused."""
+    """Returns the held-out rows of a data set whose plan covers the complete request; other ones are returned to the
+    router and refused.
+    """
     rows = [row for row in Dataset.load(folder).rows["tune"] if not row.input["plan"] and not _partial(row)]
     return [Asked(row.input["request"], _names(row.input["values"]), row.output) for row in rows]
 
@@ -232,7 +239,7 @@ def _names(values: str) -> tuple[str, ...]:
 
 
 def right(asked: Sequence[Asked], made: Sequence[PlanResult]) -> str:
-    """How many plans are the right ones, and how alike the others are."""
+    """Returns the number of correct plans and the similarity of the others."""
     same, shares, declined = 0, [], 0
     for what, draft in zip(asked, made, strict=True):
         said = written(draft)
@@ -252,14 +259,14 @@ def right(asked: Sequence[Asked], made: Sequence[PlanResult]) -> str:
 
 
 def written(draft: PlanResult) -> str:
-    """The lines that the router wrote; empty where they are no plan."""
+    """Returns the lines of the router; empty if they are not a plan."""
     if draft.plan is None and any(one.code == DECLINED_CODE for one in draft.rejections):
         return NONE
     return str(draft.plan or "")
 
 
 def told(made: Sequence[PlanResult], seconds: float) -> str:
-    """What came of them."""
+    """Returns the results as text."""
     wrong = Counter(rejection.code for draft in made for rejection in draft.rejections)
     planned = sum(draft.plan is not None for draft in made)
     lines = sum(draft.question_count for draft in made)
@@ -269,7 +276,7 @@ def told(made: Sequence[PlanResult], seconds: float) -> str:
 
 
 def section(kept: Kept, command: str, stamp: str) -> str:
-    """What the page says of sampled plans."""
+    """Returns the section of sampled plans."""
     made = list(kept.made.values())
     share = Metric("valid", lambda case: case.output, lambda parts: sum(part["valid"] for part in parts) / len(parts))
     valid = estimate_interval(share, [Case({}, {"valid": float(one.valid)}) for one in made])
@@ -289,13 +296,13 @@ def section(kept: Kept, command: str, stamp: str) -> str:
 
 
 def examples(kept: Kept, most: int = 12) -> str:
-    """Some of what was wrong."""
+    """Returns examples of errors."""
     reasons = [f"  {number}: {reason[:300]}" for number, one in sorted(kept.made.items()) for _, reason in one.faults]
     return "\n".join(reasons[:most])
 
 
 def grammars() -> str:
-    """The time of a step's grammar by the number of agents."""
+    """Returns the duration of a step's grammar by the number of agents."""
     import llguidance
 
     tokenizer = llguidance.LLTokenizer("byte")
@@ -319,7 +326,7 @@ def grammars() -> str:
 
 
 def main() -> None:
-    """Prints one of the three."""
+    """Runs one of the three forms."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="the folder with the sets of bench.router_data")
     parser.add_argument("--plans", type=int, default=200)
@@ -349,7 +356,7 @@ def main() -> None:
         repairs=0,
         stepwise=not given.whole,
         copied=not given.free,
-        grounded=False,  # of the rows many have values at hand that nobody needs
+        grounded=False,  # many rows have unneeded values
         anyway=given.rows is None,
         cache=False,
     )
@@ -360,7 +367,7 @@ def main() -> None:
         print(told(made, time.monotonic() - began))
         print(right(asked, made))
         return
-    # Requests whose pieces are used up are left out, so that more are drawn than are taken.
+    # Requests without remaining pieces are left out, so more are drawn than needed.
     drawn = islice(wanted(pieces(given.data), 2 * given.plans, Forms.read()), given.plans)
     kept = Kept(given.kept)
     asyncio.run(sampled([Asked(one.request, one.values) for one in drawn], options, settings, given.at_once, kept))

@@ -1,18 +1,18 @@
-"""The data set that the agent `router` is trained on: requests to the shipped fleet, put together by rule, with the plans that answer them.
+"""The training data set of the agent `router`: generated requests to the shipped fleet with the plans that answer them.
 
     python -m bench.router_data --data FOLDER --out FOLDER [--rows 1800] [--seed 11] [--times 2] [--whole absent ...]
 
-A request is one to three pieces of work in a row, each with the step that does it: a question to documents, a question to a table, an
-arithmetic story, a claim to hold against documents or against a text, a message whose intent is wanted, a booking to read, a message for
-the support desk. What is said around the pieces, and what lies at hand beside what is needed, is drawn; the plan's texts are pieces of the
-request, as they must be when the plan is decoded. The shortlist and the words that describe the skills are those of
+A request is one to three pieces of work in sequence, each with its step: a question to documents, a question to a
+table, an arithmetic story, a claim to check against documents or a text, a message to classify, a booking to read, a
+message for the support desk. The words around the pieces and the additional values are drawn at random. The plan's
+texts are pieces of the request, as decoding requires. The shortlist and the descriptions of capabilities are those of
 `orchestra.app.planning`.
 
-The pieces are the training parts of pubmedqa (MIT, Jin et al. 2019), tatqa (MIT, Zhu et al. 2021), factcheckgpt (Apache-2.0, Wang et al.
-2023), banking77 (CC BY 4.0, Casanueva et al. 2020), clinc150 (CC BY 3.0, Larson et al. 2019), restaurant8k (CC BY 4.0, Coope et al. 2020),
-and, of this project (Apache-2.0), the stories of `bench/stories`, the forms of `bench/general_questions.yaml`, and the requests of
-`bench/requests`: forms around the pieces, and requests that were written as a whole, which stand in the set beside those of the rule. Rows
-with a piece in common stand in one part.
+The pieces are the training splits of pubmedqa (MIT, Jin et al. 2019), tatqa (MIT, Zhu et al. 2021), factcheckgpt
+(Apache-2.0, Wang et al. 2023), banking77 (CC BY 4.0, Casanueva et al. 2020), clinc150 (CC BY 3.0, Larson et al. 2019),
+restaurant8k (CC BY 4.0, Coope et al. 2020), and, of this project (Apache-2.0), the stories of `bench/stories`, the
+forms of `bench/general_questions.yaml`, and the requests of `bench/requests`: forms around the pieces, and complete
+written requests beside the generated ones. Rows with a common piece are in one split.
 """
 
 from __future__ import annotations
@@ -51,9 +51,11 @@ from orchestra.schema.strict_json import digest
 SEED = 11
 SHARES = SplitShares(tune=0.06, test=0.0)
 LONGEST = 200
-"""Characters of a piece at most: of a text that a plan states (`orchestra.router.plan_grammar.MAX_TEXT_LENGTH`)."""
+"""Maximal number of characters of a piece: of a text that a plan states
+(`orchestra.router.plan_grammar.MAX_TEXT_LENGTH`).
+"""
 LISTED = MAX_ITEM_LENGTH
-"""Characters of a piece at most that stands in a list of a plan's line."""
+"""Maximal number of characters of a piece in a list of a plan's line."""
 DOCUMENTS = [{"source": "a.txt", "text": "a"}]
 TABLE = [["a", "b"]]
 SETS = {
@@ -68,19 +70,21 @@ SETS = {
 
 @dataclass(frozen=True)
 class Kind:
-    """A piece of work: where its words come from, how people ask for it, which values it needs, and its steps."""
+    """A kind of work: the source of its words, its request forms, its values, and its steps."""
 
     source: str
     asks: tuple[str, ...]
-    """`{}` is the piece itself."""
+    """`{}` is the piece."""
     name: str
-    """What `bench.request_forms` calls it."""
+    """Its name in `bench.request_forms`."""
     steps: tuple[str, ...]
-    """`{text}` is the piece as the plan has it, `{0}` and `{1}` are the names of the piece's own steps."""
+    """`{text}` is the piece as in the plan, `{0}` and `{1}` are the names of the piece's own steps."""
     needs: tuple[str, ...] = ()
     weight: int = 2
     whole: bool = False
-    """Whether the plan has the whole request where nothing else is asked: words around the question often say which row is meant."""
+    """Whether the plan has the complete request if it has no other piece: words around the question often select the
+    row.
+    """
 
 
 KINDS = (
@@ -225,25 +229,27 @@ KINDS = (
 STRANGE = tuple(
     Kind(source, ("{}",), "nothing", (), (), weight) for source, weight in (("tasks", 3), ("talk", 1), ("commands", 3))
 )
-"""What nothing in the fleet does: other tasks, small talk, and what people tell a voice assistant to do."""
+"""Work that no agent of the fleet does: other tasks, small talk, and commands for a voice assistant."""
 BY_HAND = 0.7
-"""Share of the forms and joins that are taken from `bench.request_forms`, and not from here."""
+"""Share of the forms and joins that are taken from `bench.request_forms` instead of this module."""
 TIMES = 2
-"""Rows of each whole request, each with what is at hand drawn anew, where nothing else is said."""
+"""Default number of rows of each complete request, each with other values."""
 DECLINED = 0.14
-"""Share of requests that nothing serves, or for which something is not at hand."""
+"""Share of requests that no agent serves, or for which a value is missing."""
 ALONE = 0.3
-"""Share of the commands of `bench.request_forms` that nothing serves for which no values at hand are drawn. None are for a question among
-them: the documents, or the table, might answer it."""
+"""Share of the unserved commands of `bench.request_forms` without values. Questions among them never have values: the
+documents or the table might answer them.
+"""
 _ASKS = re.compile(r"\?|^(?:so |and )?(?:wh\w+|how|is|are|am|do|does|did|has|have|should|any)\b", re.IGNORECASE)
-"""What is a question, and not a command."""
+"""Marks a question, as opposed to a command."""
 VALUES: Mapping[str, Any] = {"documents": DOCUMENTS, "table": TABLE, "text": "a text"}
 JOINS = (" Also: {}", " And another thing: {}", "\n{}", " Then: {}", " Besides, {}", " {}")
 
 
 def pieces(folder: Path) -> dict[str, list[str]]:
-    """The pieces of each source, in the order of its file; those that are too long, or that repeat, are left out, and so are those that are
-    small talk or a matter for the desk where they stand as such."""
+    """Returns the pieces of each source in the order of its file, without long and repeated ones, and without small
+    talk and desk matters where these are separate kinds.
+    """
     found: dict[str, list[str]] = {
         "stories": [problem.question for _, problem in stories(2_000, SEED)],
         "questions": general_questions(2_000, SEED),
@@ -252,7 +258,7 @@ def pieces(folder: Path) -> dict[str, list[str]]:
     for name, (_, field) in SETS.items():
         found[name] = [str(row["input"][field]) for row in _rows(folder / name)]
     said = [(str(row["input"]["text"]), row["expected"]["intent"]) for row in _rows(folder / "clinc150")]
-    half = [text for text, _ in said[::2]]  # the others of the same intents are asked about
+    half = [text for text, _ in said[::2]]  # the other texts of these intents become questions
     for name, intents in bare_messages().items():
         taken = {text for text, intent in said if intent in intents}
         found[name] = [text for text in half if text in taken]
@@ -276,7 +282,7 @@ def _rows(folder: Path) -> list[Mapping[str, Any]]:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A request, the values at hand, and the plan that answers it, or as much of it as can be."""
+    """A request, its values, and the plan that answers it as far as possible."""
 
     request: str
     values: tuple[str, ...]
@@ -287,7 +293,7 @@ class Wanted:
 def wanted(
     found: Mapping[str, Sequence[str]], rows: int, forms: Forms, seed: int = SEED, times: int = TIMES
 ) -> Iterator[Wanted]:
-    """So many requests by rule, in which a piece is taken once; and then those that were written as a whole."""
+    """Returns generated requests, each piece used once, followed by the complete written ones."""
     chance = random.Random(seed)
     left = {name: chance.sample(texts, len(texts)) for name, texts in found.items()}
     for number in range(rows):
@@ -357,13 +363,15 @@ def _put_together(
 
 
 def _apart(request: str, parts: Sequence[tuple[Kind, str]]) -> bool:
-    """Whether each piece is a part of the request as `orchestra.router.multi_part` tells them: then what a plan leaves out is said."""
+    """Returns whether each piece is a part of the request by `orchestra.router.multi_part`: then a plan that omits a
+    part reports it.
+    """
     told = [*(split_request(request) or ())]
     return len(told) == len(parts) and all(text in part for (_, text), part in zip(parts, told, strict=True))
 
 
 def _runs(parts: Sequence[tuple[Kind, str]]) -> Iterator[tuple[Kind, list[str]]]:
-    """Short pieces of one kind in a row are one call of each, where that is one step."""
+    """Returns consecutive short pieces of one kind as one mapped call, if the kind has one step."""
     for steps, run in itertools.groupby(parts, key=lambda part: part[0].steps):
         kinds, texts = zip(*run, strict=True)
         if len(steps) == 1 and len({*texts}) == len(texts) > 1 and max(map(len, texts)) <= LISTED:
@@ -379,7 +387,7 @@ def _filled(step: str, names: Sequence[str], text: str) -> str:
 
 
 def row_of(one: Wanted, offer: Capabilities, number: int) -> DatasetRow:
-    """The row of a request. Raises `ValueError` for a plan that the gates refuse."""
+    """Returns the row of a request. Raises `ValueError` for a plan that validation refuses."""
     lines = parse_plan(one.plan)
     if build_plan(lines) is None:
         raise ValueError(f"no plan: {one.plan}")
@@ -399,8 +407,9 @@ def row_of(one: Wanted, offer: Capabilities, number: int) -> DatasetRow:
 
 
 def mended(one: Wanted, offer: Capabilities, number: int) -> Iterator[DatasetRow]:
-    """The row of what is wanted after a plan of several parts that had too few of them: where nothing serves the others, the same answer
-    again, which ends the planning; else the other steps."""
+    """Returns the row of a second attempt after a plan with too few parts: if no agent serves the others, the same
+    answer, which ends planning; else the other steps.
+    """
     lines = parse_plan(one.plan)
     steps = [line for line in lines if isinstance(line, PlanStep)]
     told = split_request(one.request)
@@ -417,13 +426,13 @@ def mended(one: Wanted, offer: Capabilities, number: int) -> Iterator[DatasetRow
 
 
 async def made(folder: Path, rows: int, seed: int = SEED, times: int = TIMES, whole: Sequence[str] = ()) -> Dataset:
-    """The data set, with the whole requests of these files of `bench/requests`; of all where none is named."""
+    """Builds the data set with the complete requests of these files of `bench/requests`; of all by default."""
     found, forms = pieces(folder), Forms.read()
     if whole:
         forms = replace(forms, whole=Forms.read(files=whole).whole)
     async with Orchestra.open(Settings.load({"journal": "off"}), fleet="none") as orchestra:
         card = orchestra.registry.card("router")
-        # The fleet's skills are few, so that none is left out: what is offered follows from the values alone.
+        # The fleet has few capabilities, so none is left out: the shortlist follows from the values alone.
         capabilities_by_values: dict[tuple[str, ...], Capabilities] = {}
         every = []
         for number, one in enumerate(wanted(found, rows, forms, seed, times)):
@@ -431,7 +440,7 @@ async def made(folder: Path, rows: int, seed: int = SEED, times: int = TIMES, wh
                 offer = capabilities_of(
                     orchestra, "-", {name: VALUES[name] for name in one.values}, PlanOptions(grounded=False)
                 )
-                capabilities_by_values[one.values] = replace(offer, request_text="")  # of any request
+                capabilities_by_values[one.values] = replace(offer, request_text="")  # the same for any request
             every.append(row_of(one, capabilities_by_values[one.values], number))
             every += mended(one, capabilities_by_values[one.values], number)
     licences = {

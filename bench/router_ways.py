@@ -1,12 +1,14 @@
-"""Ways to plan, with the same router and the same requests: line by line or at once, held by a grammar or not, with repairs or without.
+"""Variants of planning with the same router and requests: line by line or in one call, with or without a grammar, with
+or without repairs.
 
     python -m bench.router_ways --rows DATASET [--sample 0] [--seed 0] [--at-once 4] [--fleet NAME] [--dry]
 
-DATASET is one of `bench.router_data`; its held-out rows are asked, all or a seeded sample. A plan is right where it is the row's, line for
-line; a request without a plan counts 0. Intervals are of 95 %, by bootstrap over the rows. *Seconds a row* are the time of all rows, so
-many at once, by their number; *median wait* is what one of them took. Where nothing holds the router, it writes on to the end of the
-plan, whichever way it is asked; so that way is measured once. A way that had no line refused is not measured with repairs. The journal
-is off, so that no answer is remembered. The table goes into docs/concepts/router.md.
+DATASET is one of `bench.router_data`; its held-out rows are used, all or a seeded sample. A plan is correct if it
+equals the row's, line for line; a request without a plan counts 0. Intervals are 95 % bootstrap intervals over the
+rows. *Seconds a row* are the time of all rows, run concurrently, divided by their number; *median wait* is the duration
+of one. Without a grammar the router writes to the end of the plan in every variant, so that variant is measured once. A
+variant without invalid lines is not measured with repairs. The journal is off, so no answer is reused. The table goes
+into docs/router.md.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ HEADS = (
 
 @dataclass(frozen=True)
 class Way:
-    """How a plan is asked for."""
+    """A variant of planning."""
 
     name: str
     stepwise: bool
@@ -65,7 +67,7 @@ WAYS = (
 
 @dataclass(frozen=True)
 class Measured:
-    """A way, and what came of each row."""
+    """A variant with the results of each row."""
 
     way: Way
     repairs: int
@@ -75,12 +77,12 @@ class Measured:
 
     @property
     def refused(self) -> bool:
-        """Whether any line was; where none was, repairs change nothing."""
+        """Whether any line was invalid; otherwise repairs change nothing."""
         return any(one.code != DECLINED_CODE for draft in self.drafts for one in draft.rejections)
 
 
 async def measured(asked: Sequence[Asked], way: Way, repairs: int, settings: Settings, at_once: int) -> Measured:
-    """All rows, one way. Raises `FleetError` where no server can be had."""
+    """Runs all rows in one variant. Raises `FleetError` if no server is available."""
     options = PlanOptions(
         limits=PlanLimits(steps=8, width=8), repairs=repairs, stepwise=way.stepwise, grounded=False, cache=False
     )
@@ -95,7 +97,7 @@ async def measured(asked: Sequence[Asked], way: Way, repairs: int, settings: Set
 
 
 def skills_f1(plan: str, found: str) -> float:
-    """How alike the skills of two plans are, each as often as it stands there; 1 where both say that nothing serves."""
+    """Returns the F1 of the capabilities of two plans, as bags; 1 if both plan nothing."""
     if NONE in (plan, found):
         return float(plan == found)
     wanted, had = (Counter(SKILL.findall(text)) for text in (plan, found))
@@ -103,13 +105,13 @@ def skills_f1(plan: str, found: str) -> float:
 
 
 def share(values: Sequence[float], seed: int) -> str:
-    """A mean over the rows, with its interval."""
+    """Returns a mean over the rows, with its interval."""
     mean = Metric("mean", lambda case: case.output, lambda parts: sum(part["of"] for part in parts) / len(parts))
     return str(estimate_interval(mean, [Case({}, {"of": value}) for value in values], seed=seed))
 
 
 def row(arm: Measured, asked: Sequence[Asked], seed: int) -> str:
-    """A line of the table."""
+    """Returns a line of the table."""
     said = [written(draft) for draft in arm.drafts]
     rights = [float(text == what.plan) for what, text in zip(asked, said, strict=True)]
     alike = [skills_f1(what.plan, text) for what, text in zip(asked, said, strict=True)]
@@ -132,7 +134,7 @@ def row(arm: Measured, asked: Sequence[Asked], seed: int) -> str:
 
 
 def section(arms: Sequence[Measured], asked: Sequence[Asked], command: str, stamp: str, seed: int) -> str:
-    """What the page says."""
+    """Returns the section of the page."""
     lines = [f"| {' | '.join(HEADS)} |", f"|{'---|' * len(HEADS)}", *(row(arm, asked, seed) for arm in arms)]
     return f"\n{len(asked)} held-out rows, {stamp}.\n\n    $ {command}\n\n" + "\n".join(lines) + "\n\n"
 
@@ -151,7 +153,7 @@ def main(page: Path = PAGE) -> None:
     if given.sample:
         asked = random.Random(given.seed).sample(asked, min(given.sample, len(asked)))
     settings = Settings.load({"fleet": given.fleet, "journal": "off"})
-    asyncio.run(measured(asked[:1], WAYS[0], 0, settings, 1))  # the server is up, and has the adapter
+    asyncio.run(measured(asked[:1], WAYS[0], 0, settings, 1))  # waits until the server is up and has the adapter
     arms: list[Measured] = []
     for way in WAYS:
         for repairs in REPAIRS:

@@ -1,12 +1,13 @@
-"""Routing by the request alone: which calls need the stronger model, told before either is asked.
+"""Routing by the request alone: which calls need the stronger model, decided before any call.
 
     python -m bench.routing --data FOLDER [--draws 1000] [--scores FILE] [--page]
 
-`FOLDER` has `train.jsonl.gz` and `dev.jsonl`: questions, and whether a weak and a strong model were right (RouteLLM's outcomes of Mixtral
-8x7B and GPT-4, https://github.com/lm-sys/RouteLLM, Apache-2.0). Each part, MMLU and GSM8K, is fitted by itself on the training rows, and
-judged on the others: APGR and the least share of strong calls that closes 50, 80 and 95 % of the gap, with 95 % intervals by drawing rows
-anew. What a row says beside its question is used in training only. `--scores` writes the scores of the agent, one JSON object a line;
-`--page` puts the tables into docs/evaluation/routing.md.
+`FOLDER` has `train.jsonl.gz` and `dev.jsonl`: questions, and whether a weak and a strong model were correct (RouteLLM's
+outcomes of Mixtral 8x7B and GPT-4, https://github.com/lm-sys/RouteLLM, Apache-2.0). Each part, MMLU and GSM8K, is
+fitted separately on the training rows and evaluated on the others: APGR and the least share of strong calls that closes
+50, 80 and 95 % of the gap, with 95 % bootstrap intervals. Other data of a row than its question is used in training
+only. `--scores` writes the scores of the agent, one JSON object a line; `--page` writes the tables into
+docs/routing.md.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ from orchestra.learn.linear import RegressorHyperparameters, fit_regressor
 PAGE = ROOT / "docs" / "evaluation" / "routing.md"
 CLOSED = (0.5, 0.8, 0.95)
 PRIOR = 10
-"""Rows of the whole set that each subject's mean is drawn to it by."""
+"""Prior weight, in rows, of the overall mean for each subject's mean."""
 SETS = {"mmlu": "MMLU", "gsm8k": "GSM8K"}
 ELSEWHERE = {
     "mmlu": {"chance": "0.5", "nearest centroid": "0.55", "TF-IDF, logistic regression": "0.62-0.63"},
     "gsm8k": {"chance": "0.5", "nearest centroid": "0.53", "TF-IDF, logistic regression": "0.56-0.57"},
 }
-"""APGR of floors that were measured by others."""
+"""APGR of published baselines."""
 AGENT = "linear agent (`kind: sklearn`)"
 _OPTION = re.compile(r"^[A-D]\. (.*)$", re.M)
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
@@ -51,7 +52,7 @@ Scores: TypeAlias = Sequence[float]
 
 @dataclass(frozen=True)
 class Outcome:
-    """A question, and whether each model was right."""
+    """A question, and whether each model was correct."""
 
     id: str
     question: str
@@ -61,12 +62,12 @@ class Outcome:
 
     @property
     def gain(self) -> float:
-        """What the strong model is worth: 1, 0 or -1."""
+        """Returns the gain of the strong model: 1, 0 or -1."""
         return float(self.strong) - float(self.weak)
 
 
 def outcomes(path: Path) -> dict[str, list[Outcome]]:
-    """The rows of a file, by set."""
+    """Reads the rows of a file by set."""
     import gzip
 
     data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
@@ -86,7 +87,7 @@ def by_length(_: Sequence[Outcome], judged: Sequence[Outcome]) -> Scores:
 
 
 def by_table(train: Sequence[Outcome], judged: Sequence[Outcome]) -> Scores:
-    """A static table: a question gets the subject of the nearest centroid, and of that subject what the strong model was worth."""
+    """A static table: a question gets the subject of the nearest centroid, and the mean gain of that subject."""
     vectorizer = TfidfVectorizer(sublinear_tf=True, min_df=2, dtype=np.float32)
     matrix = vectorizer.fit_transform([one.question for one in train])
     of_subject: dict[str, list[int]] = defaultdict(list)
@@ -103,13 +104,15 @@ def by_table(train: Sequence[Outcome], judged: Sequence[Outcome]) -> Scores:
 
 
 def by_agent(train: Sequence[Outcome], judged: Sequence[Outcome]) -> Scores:
-    """What `orchestra learn train` makes of an agent that gives a number: n-grams and the length, ridge regression on the gain."""
+    """The result of `orchestra learn train` for an agent with a number as output: n-grams and length, ridge regression
+    on the gain.
+    """
     made = fit_regressor([(one.question, one.gain) for one in train], ("question", "need"), "weights.npz").regressor
     return [made.predict_number(one.question) for one in judged]
 
 
 def shape_of(question: str) -> list[float]:
-    """How a question looks: lengths of it and of its options, digits, signs, negations."""
+    """Returns surface features of a question: lengths of it and of its options, digits, signs, negations."""
     options = _OPTION.findall(question)
     stem, lengths, numbers = (
         question.split("\nA. ")[0],
@@ -141,7 +144,9 @@ def shape_of(question: str) -> list[float]:
 
 
 def by_trees(train: Sequence[Outcome], judged: Sequence[Outcome]) -> Scores:
-    """Extremely randomised trees (Geurts et al. 2006) over latent topics of the n-grams and the question's shape; not served by us."""
+    """Extremely randomised trees (Geurts et al. 2006) over latent topics of the n-grams and the surface features; not
+    served by us.
+    """
     vectorizer = TfidfVectorizer(
         analyzer=RegressorHyperparameters().features.extract, sublinear_tf=True, min_df=3, dtype=np.float32
     )
@@ -153,20 +158,21 @@ def by_trees(train: Sequence[Outcome], judged: Sequence[Outcome]) -> Scores:
         return np.hstack([found, np.array([shape_of(one.question) for one in rows])])
 
     model = ExtraTreesRegressor(300, min_samples_leaf=8, max_features=0.3, n_jobs=-1, random_state=0)
-    model.fit(features(train), [one.gain for one in train]).set_params(n_jobs=1)  # several threads add up in any order
+    # with several threads the order of sums is not deterministic
+    model.fit(features(train), [one.gain for one in train]).set_params(n_jobs=1)
     found: Scores = model.predict(features(judged)).tolist()
     return found
 
 
 def together(first: Scores, second: Scores) -> Scores:
-    """The mean of two scores, each at mean 0 and deviation 1."""
+    """Returns the mean of two scores, each standardised."""
     both = [(np.array(scores) - np.mean(scores)) / (np.std(scores) or 1.0) for scores in (first, second)]
     summed: Scores = ((both[0] + both[1]) / 2).tolist()
     return summed
 
 
 def scored(train: Sequence[Outcome], judged: Sequence[Outcome]) -> dict[str, Scores]:
-    """The scores of each arm."""
+    """Returns the scores of each arm."""
     arms: dict[str, Scores] = {"length": by_length(train, judged)}
     if any(one.subject for one in train):
         arms["static table by subject"] = by_table(train, judged)
@@ -177,14 +183,14 @@ def scored(train: Sequence[Outcome], judged: Sequence[Outcome]) -> dict[str, Sco
 
 
 class Gaining(Protocol):
-    """A row, with what the stronger model is worth there."""
+    """A row with the gain of the stronger model."""
 
     @property
     def gain(self) -> float: ...
 
 
 def figures(judged: Sequence[Gaining], scores: Scores, draws: int, seed: int = 0) -> list[IntervalEstimate]:
-    """APGR and CPT of 50, 80 and 95 %, with percentile intervals."""
+    """Returns APGR and CPT of 50, 80 and 95 %, with percentile intervals."""
     kinds: list[Callable[[Sequence[ScoredCall]], float]] = [apgr, *(lambda calls, x=x: cpt(calls, x) for x in CLOSED)]
     calls = [(score, one.gain) for score, one in zip(scores, judged, strict=True)]
     chance = random.Random(seed)
@@ -203,7 +209,7 @@ def figures(judged: Sequence[Gaining], scores: Scores, draws: int, seed: int = 0
 def table(
     name: str, train: Sequence[Outcome], judged: Sequence[Outcome], arms: Mapping[str, Scores], draws: int
 ) -> str:
-    """The table of a set."""
+    """Returns the table of a set."""
     right = (sum(one.weak for one in judged) / len(judged), sum(one.strong for one in judged) / len(judged))
     lines = [
         f"{SETS[name]}: {len(train):,} rows to train on, {len(judged):,} judged; weak {right[0]:.1%} right, strong {right[1]:.1%}",

@@ -1,15 +1,19 @@
-"""Why claims are asked one by one: k claims beside one document as k chats, as a call of `/generative_scoring`, as a list of prompts.
+"""Ways to judge several claims: k claims beside one document as k chats, as calls of `/generative_scoring`, and as a
+list of prompts.
 
     python -m bench.scoring [--rounds 9] [--claims 1 4 16] [--tokens 350] [--docs FOLDER]
 
-Asks a judge of the laptop's fleet, which it starts or adopts: its base without an adapter, which judges badly; how long that takes does
-not hang on it. Every round has documents that the server has not
-seen; arms take turns in going first. Each one asks for the probabilities of all three labels, of the very same tokens:
+Calls a judge of the laptop's fleet, which it starts or adopts: its base without an adapter, which judges badly; the
+duration does not depend on that. Every round has new documents; the order of the arms alternates. Each arm requests the
+probabilities of all three labels for the same tokens:
 
-- *one by one*: what the engine does. k chats at once under a choice of three labels, each cut after its first token, which tells all;
-- *to the end*: the same k chats, each written to its end;
-- *scored*: two calls of `/generative_scoring` at once, for it tells the probability of the first label alone, and two of three are needed;
-- *listed*: one call of `/v1/completions` with k prompts, one token each, with the log-probabilities of the likeliest twenty.
+- *one by one*: the engine's way. k concurrent chats with a choice of three labels, each stopped after its first token,
+  which determines the label;
+- *to the end*: the same k chats, each generated to its end;
+- *scored*: two concurrent calls of `/generative_scoring`, because it returns the probability of the first label only,
+  and two of three are needed;
+- *listed*: one call of `/v1/completions` with k prompts, one token each, with the log-probabilities of the likeliest
+  twenty.
 """
 
 from __future__ import annotations
@@ -39,7 +43,7 @@ from orchestra.fleet.http.client import HttpRequest, HttpResponse
 
 SERVER = "smol"
 CHARACTERS = 2.3
-"""A token of these documents, which are full of numbers and names."""
+"""Characters per token of these documents, which have many numbers and names."""
 LABELS = ("supported", "contradicted", "not stated")
 NAMES = ("Amara", "Bruno", "Chiara", "Dmitri", "Elif", "Femi", "Greta", "Hamid", "Ines", "Jonas")
 THINGS = ("bridges", "clocks", "paintings", "letters", "maps", "songs", "chairs", "lamps", "gardens", "engines")
@@ -47,7 +51,7 @@ PLACES = ("Lyon", "Turin", "Porto", "Ghent", "Bergen", "Tartu", "Cadiz", "Graz",
 
 
 def judge() -> Card:
-    """A language model that tells one of the labels, and how probable two of them are."""
+    """Returns a language-model agent that gives one of the labels, and the probabilities of two of them."""
     text, chance = {"type": "string"}, {"anyOf": [{"type": "number"}, {"type": "null"}]}
     fields = {"label": {"enum": list(LABELS)}, "p_supported": chance, "p_refute": chance}
     return Card.declare(
@@ -65,18 +69,18 @@ def judge() -> Card:
 
 @dataclass(frozen=True)
 class Spent:
-    """What one way took for some claims."""
+    """The cost of one arm for some claims."""
 
     seconds: float
     prompt: int
     cached: int
     output: int
     chances: Sequence[tuple[float, float]]
-    """Of each claim: supported, contradicted."""
+    """Probabilities of each claim: supported, contradicted."""
 
 
 def document(chance: random.Random, tokens: int, count: int) -> tuple[str, list[str]]:
-    """A text of about so many tokens that nobody has seen, and so many claims, each of its own; every second one is wrong."""
+    """Returns a new text of about that many tokens with that many claims; every second one is wrong."""
     sentences: list[str] = []
     claims: list[str] = []
     while len("".join(sentences)) < CHARACTERS * tokens or len(claims) < count:
@@ -95,16 +99,16 @@ def document(chance: random.Random, tokens: int, count: int) -> tuple[str, list[
 
 
 class Ways:
-    """The three ways to ask, on one server."""
+    """The arms on one server."""
 
     def __init__(self, fleet: Fleet, card: Card) -> None:
         self.fleet, self.card, self.model = fleet, card, ""
         self.labels: list[int] = []
         self.body: dict[str, Any] = {}
-        """Of a chat, as the fleet sends it."""
+        """Body of a chat, as the fleet sends it."""
 
     async def prepare(self) -> None:
-        """Brings up the server, and learns the labels' first tokens."""
+        """Starts the server and determines the labels' first tokens."""
         await self.fleet.wait_until_ready()
         warm = await self.one_by_one("The bridge is old.", ["The bridge is old.", "The bridge is new."])
         assert self.model, warm
@@ -112,7 +116,7 @@ class Ways:
             self.labels.append((await tokens(self.fleet, label))[0])
 
     async def one_by_one(self, evidence: str, claims: Sequence[str]) -> Spent:
-        """As the engine asks."""
+        """As the engine."""
         began = time.perf_counter()
         calls = [
             CallRequest(
@@ -140,7 +144,7 @@ class Ways:
         return Spent(seconds, prompt, cached, output, chances)
 
     async def to_the_end(self, evidence: str, claims: Sequence[str]) -> Spent:
-        """As the engine asks, but for the length of what is written."""
+        """As the engine, but generated to the end."""
         began = time.perf_counter()
         system, user = self.body["messages"]
         bodies = [
@@ -156,12 +160,12 @@ class Ways:
         return _counted(seconds, [reply["usage"] for reply in replies], tops)
 
     def parts(self, evidence: str, claims: Sequence[str]) -> tuple[str, list[str]]:
-        """The prompt of the agent as one beginning and the rest of each claim."""
+        """Returns the prompt of the agent as a common prefix and the suffix of each claim."""
         begin = f"<|im_start|>system\nJudge.<|im_end|>\n<|im_start|>user\n{evidence}\n\nClaim:"
         return begin, [f" {claim}<|im_end|>\n<|im_start|>assistant\n" for claim in claims]
 
     async def same(self, evidence: str, claims: Sequence[str]) -> bool:
-        """Whether beginning and rest are the very tokens of the chat."""
+        """Returns whether prefix and suffix have the same tokens as the chat."""
         begin, rests = self.parts(evidence, claims)
         first = await tokens(self.fleet, begin)
         for claim, rest in zip(claims, rests, strict=True):
@@ -178,7 +182,9 @@ class Ways:
         return True
 
     async def scored(self, evidence: str, claims: Sequence[str]) -> Spent:
-        """Two calls of `/generative_scoring`: one asks how probable *supported* is among the three, one *contradicted*."""
+        """Two calls of `/generative_scoring`: one for the probability of *supported* among the three, one for
+        *contradicted*.
+        """
         begin, rests = self.parts(evidence, claims)
         began = time.perf_counter()
         turned = [self.labels, [*self.labels[1:], self.labels[0]]]
@@ -207,14 +213,14 @@ class Ways:
 
 
 async def asked(fleet: Fleet, path: str, body: dict[str, Any]) -> Any:
-    """What the server answers at a path of vLLM's that the fleet itself asks nothing of."""
+    """Calls a path of vLLM that the fleet does not use."""
     sent = await fleet.client.sender.send(SERVER, HttpRequest(path, msgspec.json.encode(body)), seconds=600)
     assert isinstance(sent.result, HttpResponse), sent.result
     return msgspec.json.decode(sent.result.received)
 
 
 async def tokens(fleet: Fleet, text: str) -> list[int]:
-    """The tokens of a text, by the server's own tokenizer, without those that a prompt begins with."""
+    """Returns the tokens of a text by the server's tokenizer, without the tokens that start a prompt."""
     reply = await asked(fleet, "/tokenize", {"model": config_model(fleet), "prompt": text, "add_special_tokens": False})
     found: list[int] = reply["tokens"]
     return found
@@ -223,15 +229,16 @@ async def tokens(fleet: Fleet, text: str) -> list[int]:
 async def scores(
     fleet: Fleet, model: str, query: str, items: Sequence[str], labels: Sequence[int]
 ) -> tuple[list[float], dict[str, Any]]:
-    """By vLLM's `/generative_scoring`: of each item after the query, the probability of the first of the label tokens among them; and what
-    the server counted."""
+    """Calls vLLM's `/generative_scoring`: for each item after the query, the probability of the first of the label
+    tokens among them; and the server's token counts.
+    """
     body = {"model": model, "query": query, "items": [*items], "label_token_ids": [*labels], "apply_softmax": True}
     reply = await asked(fleet, "/generative_scoring", body)
     return [row["score"] for row in sorted(reply["data"], key=lambda row: row["index"])], reply["usage"]
 
 
 def _counted(seconds: float, usages: Sequence[Any], tops: Sequence[dict[str, float]]) -> Spent:
-    """What the server counted, and the chances that the first tokens tell."""
+    """Returns the server's token counts, and the probabilities of the first tokens."""
     chances = []
     for top in tops:
         masses = dict.fromkeys(LABELS, 0.0)
@@ -256,7 +263,7 @@ def _spent(seconds: float, usages: Sequence[Any], chances: Sequence[tuple[float,
 
 
 def config_model(fleet: Fleet) -> str:
-    """The name of the server's own model."""
+    """Returns the name of the server's own model."""
     return fleet.config.servers[SERVER].model
 
 
@@ -267,16 +274,16 @@ HEAD = """\
 
 @dataclass
 class Told:
-    """What came of one way to ask so many claims."""
+    """The results of one arm for a number of claims."""
 
     requests: int
     rounds: list[Spent] = field(default_factory=list)
     apart: float = 0.0
-    """The most that a probability differs from the one that was told when the claims of a round were asked one by one, on a document
-    that the server knows by then."""
+    """Maximal difference of a probability from the first arm's in the same round, on a document in the server's cache.
+    """
 
     def line(self, count: int, name: str) -> str:
-        """Its line of the table: the median over the rounds, in brackets the least and the most."""
+        """Returns its line of the table: the median over the rounds, in brackets minimum and maximum."""
         seconds = sorted(one.seconds / count for one in self.rounds)
         spread = f"{statistics.median(seconds):.3f} [{seconds[0]:.3f}, {seconds[-1]:.3f}]"
         prompt, cached, output = (
@@ -294,13 +301,13 @@ class Told:
         return f"| {' | '.join(map(str, cells))} |"
 
     def compare(self, one: Spent, other: Spent) -> None:
-        """Notes how far the probabilities are apart."""
+        """Updates the maximal difference of probabilities."""
         pairs = zip(one.chances, other.chances, strict=True)
         self.apart = max(self.apart, *(abs(a - b) for mine, theirs in pairs for a, b in zip(mine, theirs, strict=True)))
 
 
 async def measured(given: argparse.Namespace) -> str:
-    """The table."""
+    """Returns the table."""
     card = judge()
     described = config.read_config(machine.ROOT / "configs" / "laptop.yaml")
     chance = random.Random(given.seed)
@@ -321,11 +328,11 @@ async def measured(given: argparse.Namespace) -> str:
                 if not turn:
                     assert await ways.same(text, claims), "the tokens are others"
                 for name in order:
-                    # A document of its own for each way, as long as the others', so that none reads what another has left in the cache.
+                    # A separate document of the same length for each arm, so that no arm uses another's cache.
                     mine = f"{name} {turn} {chance.random():.6f}. {text}"
                     found[name].rounds.append(await arms[name](mine, claims))
                 base = await ways.one_by_one(text, claims)
-                for name in arms:  # of "one by one", how far it is from itself when it is asked once more
+                for name in arms:  # for "one by one": its difference from a repetition of itself
                     found[name].compare(base, await arms[name](text, claims))
             lines += [told.line(count, name) for name, told in found.items()]
             print(*lines[-len(found) :], sep="\n", file=sys.stderr, flush=True)

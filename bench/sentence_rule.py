@@ -1,9 +1,9 @@
-"""A reader without a language model: the floor that the reader must pass.
+"""A reader without a language model: the baseline of the readers.
 
-The sentence that shares most of the question's rare words is the quote. The answer is the longest run of it that fits the question's
-first word (a year or number for “when” and “how many”, capitalised words else) and shares no word with the question. Where less than a
-share `tau` of the question's weight is found in that sentence, or no run fits, it abstains. `tau` is fitted on the training part, for
-exact match.
+The sentence that shares most of the question's rare words is the quote. The answer is its longest run that fits the
+question's first word (a year or number for “when” and “how many”, else capitalised words) and shares no word with the
+question. It abstains if the sentence has less than a share `tau` of the question's weight, or no run fits. `tau` is
+fitted on the training split, for exact match.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class SentenceRule:
         )
 
     def answer(self, row: dict[str, Any]) -> str | None:
-        """The answer to a row's question, or None."""
+        """Returns the answer to a row's question, or None."""
         share, answer = self._best(row["input"])
         return answer if share >= self.tau else None
 

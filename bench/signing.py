@@ -1,4 +1,4 @@
-"""What benches send that ask a local server without Orchestra: the headers with the key of its fleet."""
+"""Headers with the key of a fleet, for benchmarks that call its server without Orchestra."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ from orchestra.fleet.supervisor.folders import Folders
 
 
 async def headers(settings: Settings) -> Mapping[str, str]:
-    """For the fleet of these settings, which runs. Raises `FleetError` where it does not."""
+    """Returns the headers for the running fleet of these settings. Raises `FleetError` if it is not running."""
     fleet = config.read_config(settings.find_resource("configs", settings.fleet))
     return auth_headers(await SupervisorClient(fleet, Folders.from_environment()).key())

@@ -1,13 +1,15 @@
-"""When the first step of a plan starts, and when its answer is there: steps that start while it is written, against a plan first.
+"""Latency of the first step and of the answer of a plan: steps that start while the plan is generated, compared with a
+complete plan first.
 
     python -m bench.streaming
     python -m bench.streaming --fleet NAME --documents FOLDER "When was the tower opened?" …
     python -m bench.streaming --fleet NAME --ask 1 16 23 25 26 --rounds 3
 
-The first runs a plan of three steps on simulated workers in virtual time, which say what a line of the router takes, and what a step does
-(`SECONDS`); it shows what streaming can do for such a plan, and is the same on every machine. The second asks a fleet: each request is run
-both ways, in turn, so that what the servers remember serves both alike; plans may differ where the router samples. The third asks what
-`orchestra ask` asks, requests of `bench/ask.yaml` by their numbers, as one run; and as it did before, the plan first and then a run of it.
+The first form runs a plan of three steps on simulated workers in virtual time, with given durations of a router line
+and of each step (`SECONDS`); it shows the effect of streaming on such a plan, and is the same on every machine. The
+second form uses a fleet: each request is run in both ways, alternating, so that caches serve both alike; plans may
+differ if the router samples. The third form runs requests of `bench/ask.yaml` by number as `orchestra ask` does, in one
+run; and in the earlier way, the plan first and then a run of it.
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ LINES = (
     "return s3",
 )
 SECONDS = {"router": 1.0, "search": 0.05, "reader": 2.0, "cite": 0.05}
-"""What calls take in the simulation; those of the router are for one line."""
+"""Durations of calls in the simulation; those of the router are for one line."""
 DOCUMENTS = [
     {"source": "tower.txt", "text": "It was opened in 1889."},
     {"source": "bridge.txt", "text": "It is of 1889 as well."},
@@ -67,7 +69,7 @@ DOCUMENTS = [
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds from the beginning of a run: until its first step starts, until its plan is whole, until it ends."""
+    """Seconds from the start of a run to its first step, to its complete plan, and to its end."""
 
     first: float
     whole: float
@@ -76,7 +78,9 @@ class Times:
 
     @classmethod
     def of(cls, events: Sequence[Event], status: str, began: float | None = None) -> Times:
-        """Those of a run's events, from its first one on or since `began`. What did not come to pass took for ever."""
+        """Returns the times of a run's events, from its first one or from `began`. An event that did not occur has an
+        infinite time.
+        """
         began = events[0].at if began is None else began
         steps = (
             event.at - _took(event)
@@ -92,7 +96,7 @@ class Times:
 
 
 def _took(event: AttemptStarted | AttemptFinished) -> float:
-    """Of a call that came back at once, and has no start on record: the seconds that it took."""
+    """Returns the duration of a call without a recorded start."""
     return event.usage.seconds if isinstance(event, AttemptFinished) else 0.0
 
 
@@ -101,7 +105,7 @@ def _is_whole(lines: Sequence[str]) -> bool:
 
 
 async def timed(orchestra: Orchestra, question: str, documents: Any, *, streaming: bool) -> Times:
-    """One run."""
+    """Times one run."""
     name = "streamed" if streaming else "planned_first"
     step = Workflow.from_graph(read(WORK % (name, str(streaming).lower()), f"{name}.yaml").graph)
     run = await orchestra.start(step, question=question, documents=documents)
@@ -110,7 +114,7 @@ async def timed(orchestra: Orchestra, question: str, documents: Any, *, streamin
 
 
 async def answered(orchestra: Orchestra, asked: Asked, *, streaming: bool) -> Times:
-    """One request, as one run or planned first; from the moment at which it is made."""
+    """Times one request, as one run or planned first, from the moment of the request."""
     options, given, began = PlanOptions(cache=False), {REQUEST: asked.request, **asked.values}, time.time()
     if streaming:
         run = await orchestra.start(request_workflow(orchestra, asked.request, asked.values, options), **given)
@@ -129,7 +133,7 @@ async def answered(orchestra: Orchestra, asked: Asked, *, streaming: bool) -> Ti
 
 
 async def rounds(fleet: str | None, asked: Sequence[Asked], number: int) -> list[list[dict[bool, Times]]]:
-    """Each request so many times, both ways, after one time that does not count; which goes first alternates."""
+    """Runs each request several times in both ways after one warm-up; the order alternates."""
     async with Orchestra.open(fleet, fleet="start") as orchestra:
         found = []
         for one in asked:
@@ -145,7 +149,7 @@ async def rounds(fleet: str | None, asked: Sequence[Asked], number: int) -> list
 
 
 def by_request(asked: Sequence[Asked], found: Sequence[Sequence[dict[bool, Times]]]) -> str:
-    """The medians of each request, and of all of them together."""
+    """Returns the medians of each request, and of all of them together."""
     rows = ["| request | first step | planned first | answer | planned first |", "|---|---|---|---|---|"]
     everything = [times for one in found for times in one]
     for name, times in [*((one.request, part) for one, part in zip(asked, found, strict=True)), ("all", everything)]:
@@ -159,7 +163,7 @@ def by_request(asked: Sequence[Asked], found: Sequence[Sequence[dict[bool, Times
 
 
 def simulated() -> dict[bool, Times]:
-    """Both ways, in virtual time."""
+    """Runs both ways in virtual time."""
 
     def answer(call: CallRequest) -> Any:
         match call.name:
@@ -190,9 +194,10 @@ def simulated() -> dict[bool, Times]:
 
 
 async def real(fleet: str | None, requests: Sequence[str], documents: Any) -> list[dict[bool, Times]]:
-    """Both ways on a fleet, request by request; which goes first alternates."""
+    """Runs both ways on a fleet, request by request; the order alternates."""
     async with Orchestra.open(fleet, fleet="start") as orchestra:
-        await timed(orchestra, requests[0], documents, streaming=True)  # the servers are up, and know the prompt
+        # waits until the servers are up, and caches the prompt
+        await timed(orchestra, requests[0], documents, streaming=True)
         found = []
         for number, request in enumerate(requests):
             order = (True, False) if number % 2 else (False, True)
@@ -203,7 +208,7 @@ async def real(fleet: str | None, requests: Sequence[str], documents: Any) -> li
 
 
 def table(found: Sequence[dict[bool, Times]]) -> str:
-    """The medians, as a table."""
+    """Returns the medians as a table."""
     rows = ["|  | first step | plan whole | answer | done |", "|---|---|---|---|---|"]
     for streaming, name in ((True, "while it is written"), (False, "plan first")):
         times = [one[streaming] for one in found]

@@ -1,10 +1,10 @@
-"""What it costs to accept only answers that `table_reader` is sure of: right, and accepted and wrong, by how sure it must be.
+"""The trade-off of a confidence threshold for `table_reader`: correct answers, and accepted wrong ones, by threshold.
 
     python -m bench.sureness [--tune FOLDER/tune.jsonl]
 
-Asks it, as it ships, the questions to tables of `bench/ask_tables.yaml`, each request as a whole; with `--tune` the rows of TAT-QA that its
-data set was tuned on as well, and the written ones with a condition (`python -m bench.table_data --data PATH/tatqa --out FOLDER --longest
-3000`). It needs no fleet.
+Runs the shipped agent on the table questions of `bench/ask_tables.yaml`, each request as a whole; with `--tune` also on
+the TAT-QA rows that its data set was tuned on, and on the written ones with a condition (`python -m bench.table_data
+--data PATH/tatqa --out FOLDER --longest 3000`). It needs no fleet.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from orchestra.workflows.python.steps import Agent
 
 REQUESTS = ROOT / "bench" / "ask_tables.yaml"
 FRESH = "seventh"
-"""The part that nobody had looked at when it was asked for the first time; it was looked at on 2026-11-28."""
+"""The part that was unseen at its first run; it was inspected on 2026-11-28."""
 SURE = (0.0, 0.3, 0.4, 0.5)
 
 
 @dataclass(frozen=True)
 class Case:
-    """A question, and what says whether an output answers it."""
+    """A question, and a function that decides whether an output answers it."""
 
     question: Mapping[str, Any]
     right: Callable[[Mapping[str, Any]], bool]
 
 
 def asked(part: str) -> list[Case]:
-    """The questions to tables of a part."""
+    """Returns the table questions of a part."""
 
     def case(one: Asked) -> Case:
         given = {"question": one.request, "table": one.values["table"], "paragraphs": []}
@@ -49,7 +49,7 @@ def asked(part: str) -> list[Case]:
 
 
 def tuned_on(path: Path, *, bounded: bool = False) -> list[Case]:
-    """The rows of TAT-QA of a part to tune on, or the written ones with a condition."""
+    """Returns the TAT-QA rows of a tune split, or the written ones with a condition."""
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     theirs = [
         row for row in rows if (row["output"].get("condition") if bounded else not row["id"].startswith("written-"))
@@ -58,7 +58,7 @@ def tuned_on(path: Path, *, bounded: bool = False) -> list[Case]:
 
 
 async def answered(cases: Sequence[Case]) -> list[tuple[float, bool]]:
-    """Of each case how sure the reader is, and whether it is right."""
+    """Returns the confidence and the correctness of each case."""
     found = []
     async with Orchestra.open(fleet="none") as orchestra:
         card = orchestra.registry.card("table_reader")
@@ -70,7 +70,7 @@ async def answered(cases: Sequence[Case]) -> list[tuple[float, bool]]:
 
 
 def line(name: str, found: Sequence[tuple[float, bool]]) -> str:
-    """Counts of right ones and of accepted and wrong ones, at each of `SURE`."""
+    """Returns the number of correct and of accepted wrong answers at each of `SURE`."""
     cells = []
     for least in SURE:
         kept = [one for sure, one in found if sure >= least]

@@ -1,12 +1,13 @@
-"""The data set that the agent `table_reader` is trained on, made of the training part of TAT-QA and of written questions.
+"""The training data set of the agent `table_reader`, from the training split of TAT-QA and from written questions.
 
     python -m bench.table_data --data FOLDER/tatqa --out FOLDER [--asked 1] [--share 0.4]
 
-TAT-QA (Zhu, Lei, Huang, Wang, Zhang, Lv, Feng, Chua 2021), `github.com/NExTplusplus/TAT-QA`, MIT. Derivations, which are free text, become
-expressions whose exact value is the answer; rows where that fails, and those whose words are not in the table or the text, are left out.
-Beside them, questions that are asked of the same tables by rule: a cell, a difference, a change in per cent, a mean, a sum; and written
-questions to tables of all kinds (`bench.written_rows`). Of each row it is told in which way the answer comes about
-(`orchestra.agents.inference.tables.operations`); rows that no way leads to are left out.
+TAT-QA (Zhu, Lei, Huang, Wang, Zhang, Lv, Feng, Chua 2021), `github.com/NExTplusplus/TAT-QA`, MIT. Derivations, which
+are free text, become expressions whose exact value is the answer; rows without such an expression, and rows whose words
+are not in the table or the text, are left out. Additional rows: generated questions to the same tables (a cell, a
+difference, a change in per cent, a mean, a sum), and written questions to tables of all kinds (`bench.written_rows`).
+Each row has the operation of its answer (`orchestra.agents.inference.tables.operations`); rows without an operation are
+left out.
 """
 
 from __future__ import annotations
@@ -50,18 +51,22 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARES = SplitShares(tune=0.06, test=0.0)
 SEED = 1
 LONGEST = 5_000
-"""Characters of a table and its text at most."""
+"""Maximal number of characters of a table and its text."""
 QUOTED = 300
-"""Characters of a quoted answer at most."""
+"""Maximal number of characters of a quoted answer."""
 Table: TypeAlias = Sequence[Sequence[str]]
 _SIGNED = re.compile(r"\b(?:chang|increase|decrease|growth|develop|movement|variation)", re.IGNORECASE)
-"""Words of questions whose answer may be negative. Without them 5 of 420 differences of the rows to train on are, with them 119 of 316."""
+"""Words of questions whose answer may be negative. Without them 5 of 420 differences of the training rows are negative,
+with them 119 of 316.
+"""
 _FIGURE = re.compile(r"^[$€£ ]*\(?-?[\d,]*\.?\d+\)?\s*%?$")
 _YEAR = re.compile(r"\b(?:FY|fiscal )?(?:19|20)\d\d\b|\bFY\d\d\b")
 
 
 def expression_of(derivation: str, answer: float, scale: str) -> str | None:
-    """A derivation as an expression whose value is the answer, or None: factors of a hundred and signs are set right."""
+    """Returns a derivation as an expression whose value is the answer, or None: factors of a hundred and signs are
+    corrected.
+    """
     text = re.sub(r"[$€£]|(?<=\d)%", "", derivation).strip()
     text = re.sub(r"\s*([-+*/])\s*", r" \1 ", text).replace("( ", "(").replace(" )", ")")
     text = re.sub(r"(^|[(*/+-] ?)- (?=\d)", r"\1-", re.sub(r"\s+", " ", text)).strip()
@@ -74,12 +79,12 @@ def expression_of(derivation: str, answer: float, scale: str) -> str | None:
         if abs(value - Fraction(str(answer))) <= Fraction(6, 1000):
             return re.sub(
                 r"^\(\((.+?)\) / ([\d,.-]+)\) \* 100$", r"(\1) / \2 * 100", candidate
-            )  # one spelling of a change in per cent
+            )  # one notation of a change in per cent
     return None
 
 
 def rows_of(path: Path, longest: int = LONGEST) -> list[DatasetRow]:
-    """The rows of TAT-QA that can be written as expressions or quotes."""
+    """Returns the rows of TAT-QA that have an expression or quotes."""
     found = []
     for line in path.read_text("utf-8").splitlines():
         item = json.loads(line)
@@ -101,7 +106,7 @@ def _output(expected: Mapping[str, Any], texts: Sequence[str]) -> dict[str, Any]
         expression = expression_of(expected["derivation"], answer, scale)
         return None if expression is None else {"expression": expression, "quotes": [], "scale": scale}
     if expected["type"] == "count":
-        return None  # of what, nothing says
+        return None  # the base of the value is unknown
     quotes = [" ".join(one.split()) for one in answer]
     if not quotes or any(len(one) > QUOTED or not any(one in text for text in texts) for one in quotes):
         return None
@@ -109,7 +114,7 @@ def _output(expected: Mapping[str, Any], texts: Sequence[str]) -> dict[str, Any]
 
 
 class _Grid:
-    """A table whose head was found: its figures by row and column."""
+    """A table with a detected head: its figures by row and column."""
 
     def __init__(self, table: Table) -> None:
         at = next(
@@ -128,7 +133,7 @@ class _Grid:
 
 
 def asked(rows: Sequence[DatasetRow], count: int) -> Iterator[DatasetRow]:
-    """Questions put to the tables of these rows by rule, `count` to each table."""
+    """Generates `count` questions to each table of these rows."""
     tables: dict[str, list[DatasetRow]] = defaultdict(list)
     for row in rows:
         tables[row.group].append(row)
@@ -195,13 +200,13 @@ def _year(header: str) -> str:
 
 
 def told(rows: Iterable[DatasetRow]) -> Iterator[DatasetRow]:
-    """Rows with the way in which the answer comes about; without those that no way leads to."""
+    """Returns rows with the operation of their answer; rows without an operation are left out."""
     for row in rows:
         compared = row.output.get("way")
         output = {"way": "", "cells": [], "rows": [], "column": None, "condition": None, "also": None, **row.output}
         if not compared or (
             compared in (MOST, LEAST) and output["expression"] is not None
-        ):  # of a sum in such a row the way is the sum's
+        ):  # in such a row the operation of a sum is the sum's
             way = operation_of(output["expression"], output["quotes"], row.input["table"])
             if (
                 way == DIFFERENCE
@@ -215,7 +220,9 @@ def told(rows: Iterable[DatasetRow]) -> Iterator[DatasetRow]:
 
 
 def _condition(given_row: Mapping[str, Any], output: Mapping[str, Any]) -> dict[str, Any]:
-    """The condition of a question that names its rows and not why: the one column that words of the question bound to these very rows."""
+    """Returns the condition of a question that names its rows without it: the only column for which words of the
+    question select exactly these rows.
+    """
     question, table = str(given_row["question"]), given_row["table"]
     top, way = count_header_rows(table), output["way"]
     if output["condition"] is not None or way not in FILTERABLE_OPERATIONS:
@@ -237,7 +244,7 @@ def _condition(given_row: Mapping[str, Any], output: Mapping[str, Any]) -> dict[
 
 
 def _same(rows: Sequence[int], way: str, output: Mapping[str, Any], table: Table) -> bool:
-    """Whether these rows are those that an answer is of."""
+    """Returns whether these rows are those of an answer."""
     if way in (COUNT, MOST, LEAST, RANGE):
         return rows == list(output["rows"])
     columns = (
@@ -253,7 +260,7 @@ def _same(rows: Sequence[int], way: str, output: Mapping[str, Any], table: Table
 
 
 def made(source: Path, count: int, share: float, longest: int = LONGEST) -> Dataset:
-    """The data set."""
+    """Builds the data set."""
     rows = rows_of(source, longest)
     parts = split(rows, SHARES)
     more = list(asked(parts["train"], count))

@@ -1,16 +1,18 @@
-"""Throughput against an endpoint that rejects some requests, and goodput against one that is overloaded: three limits, and a plain client.
+"""Throughput against an endpoint that rejects some requests, and goodput against an overloaded one: three concurrency
+limits and a plain client.
 
     python -m bench.throttling [--runs 400] [--rounds 1] [--seconds 20] [--only 429 503 mixed capacity] [--record]
 
-A run is eight calls, one after the other; many runs start at once, of which the endpoint (`bench.throttling_server`, a process of its own)
-gets 64 requests at once. The limits are Orchestra's own, the AIMD that it had before (half the limit for each rejection), and a fixed
-window, all behind `orchestra.fleet.concurrency.ConcurrencyLimit`, in the engine. The plain client is aiohttp with a semaphore, and
-tenacity's exponential back-off.
+A run is eight sequential calls; many runs start together, and the endpoint (`bench.throttling_server`, a separate
+process) gets 64 concurrent requests. The limits are Orchestra's own, its earlier AIMD (half the limit for each
+rejection), and a fixed window, all behind `orchestra.fleet.concurrency_limit.ConcurrencyLimit`, in the engine. The
+plain client is aiohttp with a semaphore and tenacity's exponential back-off.
 
-Rates are of the first nine tenths of the calls that succeed: the last ones wait for their own pauses. Each is divided by the rate of the
-same client without faults, in the same round; beside it stands the same to the last call. An overloaded endpoint has 16 places, rejects
-what is more, and is offered 1.2 times what they answer in 50 ms; goodput is the share of the places' time in which requests are answered,
-so that a machine that is busy with other work does not change what the capacity is. Exits with 1 where Orchestra misses a goal.
+Rates are of the first nine tenths of the successful calls: the last ones wait for their own back-off. Each is divided
+by the rate of the same client without faults in the same round; beside it is the same up to the last call. An
+overloaded endpoint has 16 slots, rejects further requests, and gets 1.2 times the load that these answer in 50 ms;
+goodput is the share of the slots' time in which requests are answered, so the load of the machine does not change the
+capacity. Exits with 1 if Orchestra misses a goal.
 """
 
 from __future__ import annotations
@@ -45,13 +47,13 @@ from orchestra.workflows.python.steps import Workflow
 from orchestra.workflows.yaml.reader import read
 
 MOST = 1 << 24
-"""Bytes of an answer that are read, as in Orchestra."""
+"""Maximal number of bytes of a response, as in Orchestra."""
 CALLS = 8
-"""Of one run."""
+"""Calls of one run."""
 WINDOW = 64
-"""Requests at once at most, the default of a fleet file."""
+"""Maximal number of concurrent requests, the default of a fleet file."""
 LOAD = 1.2
-"""Times the capacity of the endpoint that is offered."""
+"""Offered load as a multiple of the endpoint's capacity."""
 FLEET = """
 schema: orchestra/fleet/v1
 name: scripted
@@ -73,26 +75,26 @@ NODES = "\n".join(
 )
 WORKFLOW = f"schema: orchestra/v1\nname: chain\ninput: {{text: str}}\noutput: ${{n{CALLS - 1}}}\nnodes:\n{NODES}\n"
 DONE = 0.95
-"""Of the runs, with mixed faults."""
+"""Minimal share of successful runs with mixed faults."""
 
 
 class Aimd:
-    """The limit as it was: one more after as many answers as the limit, half for each rejection (Chiu and Jain 1989)."""
+    """The earlier limit: plus one after as many answers as the limit, half for each rejection (Chiu and Jain 1989)."""
 
     def __init__(self, most: int) -> None:
         self._most, self._limit = most, float(most)
 
     @property
     def limit(self) -> int:
-        """Requests at once."""
+        """Concurrent requests."""
         return int(self._limit)
 
     def record_sent(self, in_flight: int) -> InFlightRequest:
-        """Nothing is kept of it."""
+        """Ignored."""
         return InFlightRequest()
 
     def record_finished(self, request: InFlightRequest, outcome: RequestOutcome) -> None:
-        """Half for each rejection."""
+        """Halves the limit for each rejection."""
         if outcome == "rejected":
             self._limit = max(1.0, self._limit / 2)
         elif outcome == "success":
@@ -100,17 +102,17 @@ class Aimd:
 
 
 class Fixed:
-    """Always the same."""
+    """A constant limit."""
 
     def __init__(self, most: int) -> None:
         self.limit = most
 
     def record_sent(self, in_flight: int) -> InFlightRequest:
-        """Nothing is kept of it."""
+        """Ignored."""
         return InFlightRequest()
 
     def record_finished(self, request: InFlightRequest, outcome: RequestOutcome) -> None:
-        """Makes no difference."""
+        """Ignored."""
 
 
 LIMITS: dict[str, Callable[[int], ConcurrencyLimit]] = {"orchestra": AdaptiveLimit, "aimd": Aimd, "fixed window": Fixed}
@@ -119,7 +121,7 @@ PLAIN = "tenacity"
 
 @dataclass
 class Tally:
-    """When calls succeeded, and which runs did."""
+    """Times of successful calls, and the successful runs."""
 
     began: float = field(default_factory=time.perf_counter)
     calls: list[float] = field(default_factory=list)
@@ -128,24 +130,24 @@ class Tally:
 
     @property
     def rate(self) -> float:
-        """Calls a second, of the first nine tenths."""
+        """Returns calls per second of the first nine tenths."""
         part = sorted(self.calls)[: max(1, len(self.calls) * 9 // 10)]
         return len(part) / (part[-1] - self.began) if part else 0.0
 
     @property
     def whole(self) -> float:
-        """Calls a second, until the last one."""
+        """Returns calls per second up to the last one."""
         return len(self.calls) / (max(self.calls) - self.began) if self.calls else 0.0
 
     @property
     def share(self) -> float:
-        """Of the runs that succeeded."""
+        """Returns the share of successful runs."""
         return self.done / max(1, self.done + self.failed)
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the endpoint is, and how it is asked."""
+    """The location of the endpoint and the parameters of requests."""
 
     port: int
     scenario: str
@@ -153,19 +155,21 @@ class Place:
     seconds: float = 600.0
 
     async def counters(self) -> dict[str, float]:
-        """What the endpoint has counted."""
+        """Returns the counters of the endpoint."""
         url = f"http://127.0.0.1:{self.port}/{self.scenario}/counters"
         async with aiohttp.ClientSession() as session, session.get(url) as said:
             return dict(json.loads(await said.read()))
 
 
 Client: TypeAlias = Callable[[Tally], Coroutine[Any, Any, None]]
-"""Does one run."""
+"""Executes one run."""
 
 
 @contextlib.contextmanager
 def limited(name: str) -> Iterator[None]:
-    """Fleets that are opened meanwhile have such a limit. Only Orchestra's own goes with holding a server after rejections in a row."""
+    """Gives fleets that are opened in the block such a limit. Only Orchestra's own limit pauses a server after
+    consecutive rejections.
+    """
     made = partial(sender.Sender, concurrency=LIMITS[name])
     several = sender.REJECTION_THRESHOLD if name == "orchestra" else sys.maxsize
     with mock.patch.object(dispatch, "Sender", made), mock.patch.object(sender, "SEVERAL", several):
@@ -200,7 +204,7 @@ async def engine(place: Place, name: str) -> AsyncIterator[Client]:
 
 @contextlib.asynccontextmanager
 async def plain(place: Place) -> AsyncIterator[Client]:
-    """Runs of aiohttp, a semaphore and tenacity: 429 and 503 until the time is over, other faults three times."""
+    """Runs of aiohttp, a semaphore and tenacity: 429 and 503 until the deadline, other faults three times."""
     gate, url = asyncio.Semaphore(place.window), f"http://127.0.0.1:{place.port}/{place.scenario}/v1/chat/completions"
     body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Say: yes"}], "max_tokens": 5}).encode()
     limit = aiohttp.ClientTimeout(total=place.seconds)
@@ -244,12 +248,12 @@ async def plain(place: Place) -> AsyncIterator[Client]:
 
 
 def opened(place: Place, name: str) -> contextlib.AbstractAsyncContextManager[Client]:
-    """The client of a name."""
+    """Opens the client of a name."""
     return plain(place) if name == PLAIN else engine(place, name)
 
 
 async def all_at_once(place: Place, name: str, runs: int) -> Tally:
-    """So many runs that start at once."""
+    """Starts that many runs together."""
     async with opened(place, name) as client:
         tally = Tally()
         await asyncio.gather(*(client(tally) for _ in range(runs)))
@@ -257,7 +261,9 @@ async def all_at_once(place: Place, name: str, runs: int) -> Tally:
 
 
 async def goodput(place: Place, name: str, seconds: float) -> tuple[float, float]:
-    """The share of the capacity of an overloaded endpoint that is answered, after the first second; and rejections for each answer."""
+    """Returns the share of an overloaded endpoint's capacity that is answered after the first second, and rejections
+    for each answer.
+    """
     async with opened(place, name) as client:
         tally, began = Tally(), time.perf_counter()
         tasks, counted = set[asyncio.Task[None]](), dict[str, float]()
@@ -285,16 +291,16 @@ class Table:
     found: dict[tuple[str, str], list[float]] = field(default_factory=dict)
 
     def add(self, scenario: str, name: str, value: float) -> None:
-        """One more ratio."""
+        """Adds a ratio."""
         self.found.setdefault((scenario, name), []).append(value)
         print(f"{scenario} | {name} | {value:.2f}", file=sys.stderr, flush=True)
 
     def of(self, scenario: str, name: str) -> float:
-        """The median."""
+        """Returns the median."""
         return median(self.found.get((scenario, name), [math.nan]))
 
     def shown(self) -> str:
-        """As Markdown."""
+        """Returns Markdown."""
         names = list(dict.fromkeys(name for _, name in self.found))
         lines = [f"| | {' | '.join(names)} |", f"|---|{'---:|' * len(names)}"]
         for scenario in dict.fromkeys(scenario for scenario, _ in self.found):
@@ -304,7 +310,7 @@ class Table:
 
 
 async def measured(port: int, given: argparse.Namespace) -> Table:
-    """All scenarios, with all clients."""
+    """Runs all scenarios with all clients."""
     table, number = Table(), itertools.count()
 
     def place(scenario: str, **more: float) -> Place:

@@ -1,9 +1,10 @@
-"""A scripted endpoint on loopback: it answers after 50 ms, rejects, is full, or fails in many ways. For `bench.throttling`.
+"""A scripted endpoint on loopback for `bench.throttling`: it answers after 50 ms, rejects, is full, or fails in several
+ways.
 
     python -m bench.throttling_server        # prints its port, serves until its input ends
 
-The first part of a path chooses the scenario and names its counters, such as `/mixed-7/v1/chat/completions`; `GET /mixed-7/counters` reads
-them.
+The first part of a path selects the scenario and names its counters, such as `/mixed-7/v1/chat/completions`; `GET
+/mixed-7/counters` returns them.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from dataclasses import asdict, dataclass, field
 
 LATENCY = 0.05
 SLOTS = 16
-"""Requests at once of the scenarios with a capacity."""
+"""Concurrent requests of scenarios with a capacity."""
 SHARE = {"429": 0.05, "503": 0.05, "mixed": 0.14}
-"""Of requests that a scenario fails."""
+"""Share of requests that a scenario fails."""
 CHOICES = [{"index": 0, "message": {"role": "assistant", "content": "yes"}, "finish_reason": "stop"}]
 USAGE = {"prompt_tokens": 11, "completion_tokens": 3}
 
 
 def reply(**changed: object) -> bytes:
-    """The body of an answer."""
+    """Returns the body of a response."""
     return json.dumps({"id": "x", "model": "m", "choices": CHOICES, "usage": USAGE, **changed}).encode()
 
 
@@ -39,11 +40,11 @@ class Scenario:
     rejected: int = 0
     inside: int = 0
     busy: float = 0.0
-    """Seconds of all places together in which requests were answered."""
+    """Seconds of all slots together in which requests were answered."""
     chance: random.Random = field(default_factory=lambda: random.Random(7))
 
     def fault(self) -> str:
-        """The fault of the next request; empty for none."""
+        """Returns the fault of the next request; empty for none."""
         kind = self.name.partition("-")[0]
         if kind == "capacity":
             return "busy" if self.inside >= SLOTS else ""
@@ -53,51 +54,51 @@ class Scenario:
 
 
 class Connection:
-    """One connection, and what may go wrong on it."""
+    """One connection and its faults."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
 
     async def say(self, *pieces: bytes) -> None:
-        """Writes some bytes."""
+        """Writes bytes."""
         for piece in pieces:
             self.writer.write(piece)
             await self.writer.drain()
 
     async def answer(self, body: bytes, status: str = "200 OK", *headers: str) -> None:
-        """A whole answer."""
+        """Sends a complete response."""
         head = "\r\n".join([f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "", ""])
         await self.say(head.encode() + body)
 
     async def hang(self) -> None:
-        """Nothing, for as long as the client waits."""
+        """Sends nothing while the client waits."""
         await self.reader.read()
 
     async def reset(self) -> None:
-        """Ends the connection."""
+        """Closes the connection."""
         self.writer.transport.abort()
 
     async def half(self) -> None:
-        """Half of an answer."""
+        """Sends half of a response."""
         body = reply()
         await self.say(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body), body[: len(body) // 2])
         self.writer.transport.abort()
 
     async def drip(self) -> None:
-        """A byte of an answer each second."""
+        """Sends one byte of a response each second."""
         await self.say(b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n")
         for _ in range(900):
             await self.say(b" ")
             await asyncio.sleep(1)
 
     async def endless_headers(self) -> None:
-        """Headers without an end."""
+        """Sends endless headers."""
         await self.say(b"HTTP/1.1 200 OK\r\n")
         while True:
             await self.say(b"X-More: " + b"x" * 1000 + b"\r\n")
 
     async def endless_body(self) -> None:
-        """A body without an end."""
+        """Sends an endless body."""
         await self.say(b"HTTP/1.1 200 OK\r\n\r\n")
         while True:
             await self.say(b"x" * 65_536)

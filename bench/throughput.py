@@ -1,10 +1,10 @@
-"""Tokens per second through the engine, against the same requests sent straight to the server.
+"""Tokens per second through the engine, compared with the same requests sent directly to the server.
 
     python -m bench.throughput [--fleet laptop] [--requests 32] [--rounds 3]
 
-Both arms send the same bytes: the direct arm replays the bodies that the engine's journal says it sent, with aiohttp and
-nothing else. Each round runs both arms, alternating in who goes first; the table has the medians and their ratio.
-Needs the local fleet, which it starts or adopts.
+Both arms send the same bytes: the direct arm replays the request bodies in the engine's journal with only aiohttp. Each
+round runs both arms in alternating order; the table has the medians and their ratio. Needs the local fleet, which it
+starts or adopts.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def project(folder: Path) -> None:
 async def through_engine(
     orchestra: Orchestra, concurrency: int, requests: int, first: int
 ) -> tuple[float, int, list[bytes]]:
-    """Seconds, output tokens, and the bodies that were sent."""
+    """Returns seconds, output tokens, and the sent bodies."""
     step = Workflow.from_graph(read(WORKFLOW % concurrency, "stories.yaml").graph)
     began = time.perf_counter()
     run = await orchestra.start(step, numbers=list(range(first, first + requests)))
@@ -71,7 +71,7 @@ async def through_engine(
 async def straight(
     address: str, headers: Mapping[str, str], concurrency: int, bodies: list[bytes]
 ) -> tuple[float, int]:
-    """Seconds and output tokens of the same bodies, sent with aiohttp alone."""
+    """Returns seconds and output tokens of the same bodies, sent with only aiohttp."""
     gate, tokens = asyncio.Semaphore(concurrency), 0
     told = {**headers, "content-type": "application/json"}
 
@@ -91,7 +91,9 @@ async def straight(
 async def measure(
     orchestra: Orchestra, address: str, headers: Mapping[str, str], concurrency: int, requests: int, rounds: int
 ) -> tuple[float, float]:
-    """Medians of tokens per second: engine, direct. New numbers each round, so that the prefix cache helps neither."""
+    """Returns medians of tokens per second: engine, direct. Each round has new numbers, so the prefix cache has no
+    effect.
+    """
     engine: list[float] = []
     direct: list[float] = []
     _, _, bodies = await through_engine(orchestra, concurrency, requests, 1000)
@@ -107,7 +109,7 @@ async def measure(
 
 
 async def main() -> int:
-    """Prints the table; exits with 1 where a ratio is under the goal of 0.95."""
+    """Prints the table; exits with 1 if a ratio is below the goal of 0.95."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fleet", default="laptop")
     parser.add_argument("--requests", type=int, default=32)

@@ -1,10 +1,12 @@
-"""Trains the agents `banking_intent` and `assistant_intent`: committees of tuned sentence encoders and a linear classifier.
+"""Training of the agents `banking_intent` and `assistant_intent`: committees of tuned sentence encoders and a linear
+classifier.
 
     python bench/train_intents.py banking_intent --data PATH [--out agents/banking_intent] [--measure]
 
-`PATH` has the folders banking77 (CC BY 4.0), clinc150 (CC BY 3.0) and routellm (Apache-2.0), each with its training part. Everything is
-chosen on parts of it that members leave out; `--measure` asks the written card about `dev.jsonl`, and writes nothing. Training needs torch,
-scikit-learn and safetensors, the agents themselves numpy and tokenizers only.
+`PATH` has the folders banking77 (CC BY 4.0), clinc150 (CC BY 3.0) and routellm (Apache-2.0), each with its training
+split. All choices are made on folds of it that members leave out; `--measure` evaluates the written card on
+`dev.jsonl`, and writes nothing. Training needs torch, scikit-learn and safetensors, the agents themselves only numpy
+and tokenizers.
 """
 
 from __future__ import annotations
@@ -38,18 +40,20 @@ ROOT = Path(__file__).resolve().parents[1]
 
 OUTSIDE = "out_of_scope"
 _ABOUT_WORDS = re.compile(r"\b(mean|means|meaning|defin\w*|word|synonym\w*|spell\w*|tax\w*|credit|insurance)\b")
-"""What an assistant has intents for: such questions are not out of its scope."""
+"""Topics of an assistant's intents: such questions are not out of scope."""
 _ABOUT_NUMBERS = ("math", "algebra", "statistics")
 
 
 def labelled(path: Path) -> list[LabelledText]:
-    """Texts with their intents."""
+    """Reads texts with their intents."""
     found = (json.loads(line) for line in path.read_text("utf-8").rstrip("\n").split("\n"))
     return [LabelledText(row["input"]["text"], row["expected"]["intent"]) for row in found]
 
 
 def questions(path: Path) -> list[LabelledText]:
-    """Short questions of MMLU from the training part of routellm, in the letters of an assistant's messages: all out of its scope."""
+    """Returns short questions of MMLU from the training split of routellm, in the spelling of an assistant's messages:
+    all out of scope.
+    """
     found: set[str] = set()
     for line in gzip.decompress(path.read_bytes()).decode("utf-8").rstrip("\n").split("\n"):
         row = json.loads(line)
@@ -66,7 +70,7 @@ def questions(path: Path) -> list[LabelledText]:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What an agent is trained on, and how."""
+    """The training data and the settings of an agent."""
 
     folder: str
     licence: str
@@ -74,7 +78,7 @@ class Recipe:
     other: tuple[tuple[str, str], ...] = ()
 
     def rows(self, data: Path) -> CommitteeRows:
-        """The rows of a folder of sets."""
+        """Returns the rows of a folder of sets."""
         own = (self.folder, self.licence, labelled(data / self.folder / "train.jsonl"))
         others = ((name, licence, questions(data / name / "train.jsonl.gz")) for name, licence in self.other)
         return CommitteeRows.from_sources(own, *others)
@@ -101,7 +105,7 @@ RECIPES = {
 
 
 async def learn(card: Card, recipe: Recipe, data: Path, work: Path) -> None:
-    """Trains a card, and prints how much of what its members left out it tells."""
+    """Trains a card, and prints its accuracy on held-out folds."""
     folder = await EncoderStore().folder(card.model)
     losses: list[float] = []
     began = time.process_time()
@@ -125,7 +129,7 @@ async def learn(card: Card, recipe: Recipe, data: Path, work: Path) -> None:
 
 
 async def measure(card: Card, path: Path) -> None:
-    """Prints what the written card says of a part of its set."""
+    """Prints the metrics of the written card on a part of its set."""
     encoder = await EncoderStore().encoder(card.model, base_encoder(card))
     committee = TextClassifier.load(card, encoder)
     rows = labelled(path)
@@ -147,7 +151,7 @@ async def measure(card: Card, path: Path) -> None:
 
 
 def auroc(positive: npt.NDArray[np.bool_], score: npt.NDArray[Any]) -> float:
-    """How often a positive scores higher than a negative; a tie is half."""
+    """Returns the probability that a positive scores higher than a negative; a tie counts half."""
     yes, no = np.sort(score[positive]), np.sort(score[~positive])
     above = np.searchsorted(no, yes, "left") + np.searchsorted(no, yes, "right")
     return float(above.sum() / 2 / len(yes) / len(no))

@@ -1,10 +1,12 @@
-"""Accepted and wrong, with verification and without it: risk by coverage on the dev parts of public sets, and certificates.
+"""Accepted wrong answers with and without verification: risk-coverage on the dev splits of public sets, and
+certificates.
 
-    python -m bench.verification --data FOLDER [--rows 200] [--only SET ...] [--minutes 20] [--out FOLDER] [--docs FOLDER]
+    python -m bench.verification --data FOLDER [--rows 200] [--only SET ...] [--minutes 20] [--out FOLDER] [--docs
+    FOLDER]
 
-Collects the answers of the shipped agents on the real fleet, which it starts or adopts, into files that it goes on with the next time;
-`--collect` ends there, and `--offline` takes what is in the files; `--docs` writes the tables into its pages, of `--only` some sets their
-lines alone, and no picture. `--cost` measures what log-probabilities cost.
+Collects the answers of the shipped agents on the real fleet, which it starts or adopts, into files that a later call
+continues. `--collect` ends there, and `--offline` uses only the files. `--docs` writes the tables into its pages; with
+`--only` just the lines of these sets, and no picture. `--cost` measures the cost of log-probabilities.
 """
 
 from __future__ import annotations
@@ -43,26 +45,26 @@ from orchestra.verification.certificates.certify import Certification, Certifica
 
 AGENTS = machine.ROOT / "agents"
 COSTLY = {"generative_reader": 96, "generative_calculator": 96, "caller": 32}
-"""Requests of each agent by which the cost of log-probabilities is measured."""
+"""Requests of each agent for measuring the cost of log-probabilities."""
 
 
 ALONE_ARMS = ("base", "blind1", "blind2", "claim", "sample1")
-"""The arms of which a few rows are asked one after the other, too."""
+"""The arms of which a few rows are also run one after the other."""
 
 
 def tell(line: str) -> None:
-    """Says it where no table is."""
+    """Writes progress to stderr."""
     print(line, file=sys.stderr, flush=True)
 
 
 def cards_of() -> dict[str, Card]:
-    """The shipped agents."""
+    """Returns the shipped agents."""
     alone = {path.parent.name: Card.load(path.parent) for path in sorted(AGENTS.glob("*/agent.yaml"))}
     return {name: join_members(card, alone) for name, card in alone.items()}
 
 
 async def collect(given: argparse.Namespace, sets: list[Set], out: Path) -> None:
-    """Asks what is not in the files: the agents' own answers first, then what checks would ask."""
+    """Collects missing answers: the agents' own first, then those of checks."""
     cards = cards_of()
     until = time.monotonic() + 60 * given.minutes
     with tempfile.TemporaryDirectory() as folder:
@@ -82,7 +84,7 @@ async def collect(given: argparse.Namespace, sets: list[Set], out: Path) -> None
 
 
 async def cost(given: argparse.Namespace, sets: list[Set]) -> None:
-    """Prints what it costs to be told the tokens' log-probabilities."""
+    """Prints the cost of log-probabilities."""
     cards = cards_of()
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings.load({"journal": str(Path(folder) / "journal.db"), "concurrency": 64}, start=machine.ROOT)
@@ -105,15 +107,14 @@ SUM, MEAN, LEAST = "sum", "mean", "least"
 SHORT = {SUM: "of all tokens together", MEAN: "of the mean token", LEAST: "of the least token"}
 COLOURS = {"no verification": "#999999", ALONE: "#b5762a", CARD: "#3a8a4d", NODE: "#2a6fb5", ALL: "#8a5fb5"}
 ALPHAS = (0.1, 0.05, 0.02)
-RISK = Path("evaluation", "risk.md")
-PAGES = {"certificates": Path("concepts", "certificates.md")}
-"""Pages of the tables that are not on the page `RISK`."""
+PAGES = {"certificates": "certificates.md"}
+"""Pages of tables that are not on `risk.md`."""
 ENOUGH = 0.95
-"""The share of its rows that an arm must have answered to be counted in."""
+"""Minimal share of answered rows of an arm."""
 
 
 def right_of(one: Set, card: Card) -> Correctness:
-    """What tells right answers of a set from wrong ones."""
+    """Returns the criterion of correctness of a set."""
     if one.measure is None:
         judge = correctness_of(card, one.evaluation)
         return Correctness(judge.metrics, lambda case: None if judge.is_excluded(case) else judge.is_correct(case))
@@ -127,7 +128,7 @@ def right_of(one: Set, card: Card) -> Correctness:
 
 
 def answered(one: Set, cards: dict[str, Card], test: EvaluationSet, data: Path, out: Path) -> list[Answered]:
-    """The rows that were answered, with what others said of them."""
+    """Returns the answered rows, with the answers of others."""
     arms = {arm.name: (arm, read(arm.file(out))) for arm in arms_of(one, cards, test, out)}
     base = arms.pop("base")[1]
     whole = {name: sheets for name, (arm, sheets) in arms.items() if _enough(arm, sheets)}
@@ -150,7 +151,7 @@ def answered(one: Set, cards: dict[str, Card], test: EvaluationSet, data: Path, 
 
 
 def ruled(file: Path, rule: Callable[[Any], Any], test: EvaluationSet) -> dict[str, Sheet]:
-    """The answers of a rule without a model, made once."""
+    """Returns the answers of a rule without a model; computed once."""
     known = read(file)
     with file.open("ab") as sheets:
         for row in test.rows:
@@ -165,7 +166,7 @@ def _enough(arm: Arm, sheets: dict[str, Sheet]) -> bool:
 
 
 def measured(one: Set, cards: Mapping[str, Card], test: EvaluationSet, rows: list[Answered], out: Path) -> Measured:
-    """What the rankings make of the answers of a set."""
+    """Returns the rankings of the answers of a set."""
     card = cards[one.agent]
     judge = right_of(one, card)
     cases = [
@@ -198,7 +199,7 @@ def measured(one: Set, cards: Mapping[str, Card], test: EvaluationSet, rows: lis
 
 
 ASKED = {"blind": "rederive", "claim": "entailment", "sample": "agree"}
-"""Which check asks an arm, by its name without a number."""
+"""The check that uses an arm, by its name without a number."""
 
 
 def _costs(one: Set, rows: list[Answered], out: Path) -> dict[str, dict[str, float]]:
@@ -226,14 +227,14 @@ def _asked(arm: str) -> str:
 
 
 def certified(found: Measured) -> dict[float, Certification]:
-    """What `orchestra certify` would say of a set's agent at each alpha, the first time, by its card's checks and its confidence."""
+    """Returns the first certification of a set's agent at each alpha, with the checks of its card and its confidence."""
     rows = zip(found.ids, found.scores[CARD], found.right, strict=True)
     items = [ScoredAnswer(name, score, not good) for name, score, good in rows if name in found.independent]
     return {alpha: certify(items, CertificationTerms(alpha, attempt=1)) for alpha in ALPHAS}
 
 
 def report(given: argparse.Namespace, sets: list[Set], out: Path) -> dict[str, str]:
-    """The tables, by name; and the picture, as `picture`."""
+    """Returns the tables by name, and the picture as `picture`."""
     cards, found = cards_of(), []
     for one in sets:
         test = rows_of(one, cards[one.agent], given.data, given.rows)
@@ -258,7 +259,7 @@ def report(given: argparse.Namespace, sets: list[Set], out: Path) -> dict[str, s
 
 
 def write(page: Path, name: str, text: str, bench: str = "bench.verification", *, merge: bool = False) -> None:
-    """Puts a text between the marks of its name on a page; with `merge` into the table that stands there."""
+    """Writes a text between the markers of its name on a page; with `merge` into the existing table."""
     begin, end = f"<!-- {bench}: {name} -->\n", f"<!-- /{bench}: {name} -->"
     before, _, rest = page.read_text("utf-8").partition(begin)
     old, mark, after = rest.partition(end)
@@ -268,7 +269,9 @@ def write(page: Path, name: str, text: str, bench: str = "bench.verification", *
 
 
 def merged(old: str, new: str) -> str:
-    """A table with the lines of another one in the place of those that begin alike. Raises SystemExit where the columns differ."""
+    """Returns a table with the lines of another one replacing those with the same start. Raises SystemExit if the
+    columns differ.
+    """
     head = old.splitlines()[:2]
     if new.splitlines()[:2] != head:
         raise SystemExit("the table has other columns than the one that stands there: measure all sets")
@@ -277,7 +280,7 @@ def merged(old: str, new: str) -> str:
         lines: dict[str, list[str]] = {}
         for line in table.splitlines()[2:]:
             lines.setdefault(line.split(" | ")[0], []).append(line)
-        found |= lines  # what is there already keeps its place
+        found |= lines  # existing lines keep their position
     return "\n".join([*head, *(line for lines in found.values() for line in lines)])
 
 

@@ -1,4 +1,4 @@
-"""What `bench.verification` prints: the tables, as Markdown."""
+"""The Markdown tables of `bench.verification`."""
 
 from __future__ import annotations
 
@@ -21,52 +21,56 @@ ALONE, CARD, NODE, ALL = (
     "all that was asked",
 )
 RANKINGS = (ALONE, CARD, NODE, ALL)
-"""Ways to rank answers. A node can have the first three; the last one is what could be made of everything that anybody said."""
+"""Rankings of answers. A node can have the first three; the last one uses all features."""
 CHECKS = ("agree", "deterministic", "entailment", "length", "log-probability", "rederive", "rules")
-"""What `bench.opinions` knows."""
+"""The checks of `bench.opinions`."""
 FEWER, BETTER, READ = 0.9, 0.25, 0.6
-"""The goals: fewer accepted and wrong where checks are deterministic; a smaller AURC, and fewer accepted and wrong, on reading."""
+"""The goals: fewer accepted wrong answers with deterministic checks; a smaller AURC, and fewer accepted wrong answers,
+on reading.
+"""
 
 
 def in_percent(figure: IntervalEstimate) -> str:
-    """A share with its interval, in percent."""
+    """Returns a share with its interval, in percent."""
     return f"{figure.value:.0%} [{figure.low:.0%}, {figure.high:.0%}]"
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A set, its answers, and what each ranking makes of them."""
+    """A set, its answers, and their rankings."""
 
     of: Set
     ids: Sequence[str]
     groups: Sequence[str]
-    """What each row has in common with others."""
+    """The group of each row."""
     independent: frozenset[str]
-    """The rows by which `orchestra certify` would go: one of each group."""
+    """The rows that `orchestra certify` would use: one of each group."""
     right: Sequence[bool]
     scores: Mapping[str, Scores]
-    """By ranking."""
+    """Scores by ranking."""
     ablation: Mapping[str, Scores]
-    """All checks but one, by it."""
+    """Scores without one check, by check."""
     costs: Mapping[str, Mapping[str, float]]
-    """Calls, tokens and seconds an answer, by arm."""
+    """Calls, tokens and seconds per answer, by arm."""
 
     @property
     def accuracy(self) -> float:
-        """The share of right answers."""
+        """Returns the share of correct answers."""
         return sum(self.right) / len(self.right)
 
     @property
     def coverage(self) -> float:
-        """The coverage at which the goal is judged."""
+        """Returns the coverage of the goal."""
         return 0.5 if self.of.kind == "reading" else min(0.8, 0.9 * self.accuracy)
 
     def curve(self, ranking: str) -> Curve:
-        """The curve of a ranking."""
+        """Returns the curve of a ranking."""
         return Curve.of(self.right, self.scores[ranking])
 
     def fewer(self, scores: Scores) -> IntervalEstimate:
-        """By which share fewer answers are accepted and wrong, at the coverage of the goal, than of as many drawn by chance."""
+        """Returns the relative reduction of accepted wrong answers at the coverage of the goal, compared with as many
+        random answers.
+        """
         ranking, wrong = Drawn(self.right, scores), ~np.array(self.right, dtype=bool)
 
         def of(weights: Weights) -> float:
@@ -76,7 +80,9 @@ class Measured:
         return self._figure(of)
 
     def better(self) -> IntervalEstimate:
-        """By which share the area under risk by coverage is smaller by a node's combined score than by log-probability alone."""
+        """Returns the relative reduction of the area under the risk-coverage curve by a node's combined score, compared
+        with log-probability alone.
+        """
         ours, alone = Drawn(self.right, self.scores[NODE]), Drawn(self.right, self.scores[ALONE])
         return self._figure(lambda weights: 1 - ours.area(weights) / (alone.area(weights) or 1.0))
 
@@ -85,7 +91,7 @@ class Measured:
 
 
 def accepted_and_wrong(found: Sequence[Measured]) -> str:
-    """Accepted and wrong at one coverage, without verification and with it."""
+    """Returns accepted wrong answers at one coverage, without and with verification."""
     lines = [
         f"| set | rows | right | coverage | no verification | {' | '.join(RANKINGS)} | fewer | goal |",
         f"|---|---:|---:|---:|---:|{'---:|' * len(RANKINGS)}---:|---|",
@@ -103,17 +109,17 @@ def accepted_and_wrong(found: Sequence[Measured]) -> str:
 
 
 def _wrong(curve: Curve, at: float) -> str:
-    """Accepted and wrong at a coverage; or how far a ranking comes that refuses too much."""
+    """Returns accepted wrong answers at a coverage; or the maximal coverage of a ranking that refuses too much."""
     return f"{curve.errors(at):.1%}" if curve.most >= at else f"accepts {curve.most:.0%}"
 
 
 def _reached(figure: IntervalEstimate, goal: float) -> str:
-    """Whether a goal is met, and whether surely: where the whole interval says so."""
+    """Returns whether a goal is met, and whether its complete interval meets it."""
     return f"{goal:.0%}: {'met' if figure.value >= goal else 'missed'}{', not surely' * (figure.low < goal <= figure.high)}"
 
 
 def areas(found: Sequence[Measured]) -> str:
-    """The area under risk by coverage."""
+    """Returns the area under the risk-coverage curve."""
     lines = [
         f"| set | no verification | {' | '.join(RANKINGS)} | better than {ALONE} | goal |",
         f"|---|---:|{'---:|' * len(RANKINGS)}---:|---|",
@@ -129,7 +135,7 @@ def areas(found: Sequence[Measured]) -> str:
 
 
 def ablation(found: Sequence[Measured]) -> str:
-    """What is lost without each check: the area, and by how much fewer are accepted and wrong."""
+    """Returns the loss without each check: the area, and the reduction of accepted wrong answers."""
     lines = [
         f"| set | {ALL} | {' | '.join(f'without {check}' for check in CHECKS)} |",
         f"|---|---:|{'---:|' * len(CHECKS)}",
@@ -146,7 +152,7 @@ def ablation(found: Sequence[Measured]) -> str:
 
 
 def reductions(found: Sequence[Measured], names: Mapping[str, str]) -> str:
-    """How well different makings of one number of the tokens' log-probabilities rank: AUROC, and AURC."""
+    """Returns the ranking quality of several aggregations of token log-probabilities: AUROC and AURC."""
     lines = [f"| set | {' | '.join(names.values())} |", f"|---|{'---:|' * len(names)}"]
     for one in found:
         if all(name in one.scores for name in names):
@@ -160,7 +166,7 @@ def reductions(found: Sequence[Measured], names: Mapping[str, str]) -> str:
 
 
 def costs(found: Sequence[Measured]) -> str:
-    """What an answer costs, and what each check adds to it."""
+    """Returns the cost of an answer, and the additional cost of each check."""
     lines = [
         "| set | asked | calls a row | tokens in, out a row | seconds of a call alone |",
         "|---|---|---:|---:|---:|",
@@ -173,7 +179,7 @@ def costs(found: Sequence[Measured]) -> str:
 
 
 def certificates(found: Mapping[str, Mapping[float, Certification]]) -> str:
-    """The certificates at each alpha, judged on the rest, beside the naive threshold."""
+    """Returns the certificates at each alpha, tested on the other rows, with the naive threshold."""
     resplits = "resplits over alpha, of those certified; of all"
     lines = [
         f"| agent, rows of | n | alpha | certificate | on the rest | {resplits} | naive threshold on the rest | naive, of all |",

@@ -1,6 +1,6 @@
-"""What it costs to be told how probable each token was: the same requests with and without `logprobs`, straight to the server.
+"""The cost of token log-probabilities: the same requests with and without `logprobs`, directly to the server.
 
-`bench.verification --cost` runs it. Rounds alternate in which arm goes first; the table has medians.
+`bench.verification --cost` runs it. The order of the arms alternates by round; the table has medians.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ AT_ONCE = 32
 
 
 async def sent(address: str, headers: Mapping[str, str], bodies: Sequence[bytes]) -> tuple[float, int]:
-    """Tokens per second, and the bytes of all answers."""
+    """Returns tokens per second, and the bytes of all responses."""
     gate, tokens, size = asyncio.Semaphore(AT_ONCE), 0, 0
     told = {**headers, "content-type": "application/json"}
 
@@ -39,9 +39,11 @@ async def sent(address: str, headers: Mapping[str, str], bodies: Sequence[bytes]
 
 
 async def weighed(address: str, headers: Mapping[str, str], bodies: Sequence[bytes], rounds: int) -> str:
-    """A line of the table: tokens per second without and with, their ratio, and bytes an answer without and with."""
+    """Returns a line of the table: tokens per second without and with, their ratio, and bytes per response without and
+    with.
+    """
     arms = {"without": [_asking(body, False) for body in bodies], "with": [_asking(body, True) for body in bodies]}
-    await sent(address, headers, arms["without"])  # the prompts are in the prefix cache from here on, for both
+    await sent(address, headers, arms["without"])  # caches the prompts' prefixes for both arms
     rates: dict[str, list[float]] = {"without": [], "with": []}
     sizes: dict[str, int] = {}
     for turn in range(rounds):

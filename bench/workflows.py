@@ -1,11 +1,12 @@
-"""Workflows on real input: each on the rows that `bench/evaluations/NAME.yaml` names, from end to end.
+"""End-to-end evaluation of workflows on the rows that `bench/evaluations/NAME.yaml` names.
 
     python -m bench.workflows --data FOLDER [NAME ...] [--part train] [--rows 200] [--fleet NAME] [--dry]
 
-FOLDER has one folder a set, as for `bench.evaluate`. A file names the workflow, and evaluations as an agent's `evaluation.yaml` has
-them; `expect` says which further values are right, made of those that the rows have; with `untuned: true` the same workflow is asked with
-agents that have no adapters, too. The tables are written into docs/evaluation/workflows.md, and a line a measure into
-the README; with `--part`, `--rows` or `--dry` they are only printed. It needs the fleet where a workflow asks a language model.
+FOLDER has one folder for each set, as for `bench.evaluate`. A file names the workflow, and has evaluations like an
+agent's `evaluation.yaml`. `expect` derives further correct values from those of the rows; with `untuned: true` the same
+workflow is also run with agents without adapters. The tables are written into docs/workflows.md, and a line for each
+metric into the README; with `--part`, `--rows` or `--dry` they are only printed. It needs the fleet if a workflow calls
+a language model.
 """
 
 from __future__ import annotations
@@ -52,19 +53,19 @@ README_MARKS: Marks = "<!-- begin:workflow-evaluations -->", "<!-- end:workflow-
 
 
 class Expected(BaseModel):
-    """A value that is right, by a value that the rows have."""
+    """A correct value, derived from a value of the rows."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     of: str
-    """The key of the expected record that decides."""
+    """The key of the expected record that it is derived from."""
     values: Mapping[str, Annotated[tuple[str, ...], Field(strict=False)]] = {}
-    """What is right, by the values for which it is."""
+    """Correct values by value of that key."""
     otherwise: str
-    """What is right for all others."""
+    """The correct value for all others."""
 
     def made(self, expected: Mapping[str, Any]) -> str:
-        """What is right for a row."""
+        """Returns the correct value of a row."""
         value = expected.get(self.of)
         return next(
             (right for right, values in self.values.items() if isinstance(value, str) and value in values),
@@ -79,23 +80,23 @@ class Asked(Evaluation):
 
 
 class File(BaseModel):
-    """What a file of `bench/evaluations` says."""
+    """A file of `bench/evaluations`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     workflow: str
     untuned: bool = False
-    """Whether the same workflow is also asked with agents that have no adapters."""
+    """Whether the workflow is also run with agents without adapters."""
     evaluations: Mapping[str, Asked]
 
 
 def read(path: Path) -> File:
-    """A file. Raises pydantic's `ValidationError` where it is wrong."""
+    """Reads a file. Raises pydantic's `ValidationError` if it is invalid."""
     return File.model_validate(load_yaml(path.read_bytes(), str(path)).value)
 
 
 def test_of(asked: Asked, data: Path, part: str, rows: int | None) -> EvaluationSet:
-    """The rows, with what is right beside what they have. Raises `InputError` where they are not there."""
+    """Returns the rows with derived correct values. Raises `InputError` if they are missing."""
     assert asked.rows is not None, "an evaluation of a workflow names its rows"
     where = asked.rows.model_copy(update={"file": asked.rows.file.replace("dev.", f"{part}."), "train": ""})
     test = sample_rows(read_selected_rows(data, where), where.sample if rows is None else rows, where.seed)
@@ -106,12 +107,12 @@ def test_of(asked: Asked, data: Path, part: str, rows: int | None) -> Evaluation
 
 
 def replaced(question: EvaluationRow, more: Mapping[str, str]) -> EvaluationRow:
-    """A question with more that is right."""
+    """Returns a row with additional correct values."""
     return EvaluationRow(question.id, question.input, {**question.expected, **more})
 
 
 def floors(asked: Asked, test: EvaluationSet) -> list[Arm]:
-    """One answer to every row: what is right most often in this set. It knows which set it is asked about; a workflow does not."""
+    """Returns a constant baseline: the most frequent correct answer of this set. It knows the set; a workflow does not."""
     often = {
         key: Counter(question.expected[key] for question in test.rows).most_common(1)[0][0] for key in asked.expect
     }
@@ -120,7 +121,7 @@ def floors(asked: Asked, test: EvaluationSet) -> list[Arm]:
 
 
 def bare(folder: Path) -> Path:
-    """A project in a folder whose agents have no adapters, with the same workflows."""
+    """Creates a project in a folder with the same workflows and agents without adapters."""
     for path in sorted((ROOT / "agents").iterdir()):
         own = (path / "agent.yaml").read_text("utf-8") if (path / "agent.yaml").is_file() else ""
         if "\nadapter:" in own:
@@ -135,7 +136,7 @@ def bare(folder: Path) -> Path:
 async def answers(
     name: str, files: Sequence[File], tests: Mapping[Key, EvaluationSet], settings: Settings
 ) -> dict[Key, Arm]:
-    """The answers of these workflows to all rows, in a project. Raises `FleetError` where no server can be had."""
+    """Returns the answers of these workflows to all rows in a project. Raises `FleetError` if no server is available."""
     found: dict[Key, Arm] = {}
     waiting = StatusLine()
     async with Orchestra.open(settings, fleet="start", progress=waiting) as orchestra:
@@ -163,7 +164,7 @@ async def answers(
 async def measured(
     files: Sequence[File], tests: Mapping[Key, EvaluationSet], fleet: str | None, folder: Path
 ) -> list[Measured]:
-    """Those of these workflows that were done in time. Raises `FleetError` where no server can be had."""
+    """Returns the results of workflows that finished in time. Raises `FleetError` if no server is available."""
     untuned = [file for file in files if file.untuned]
     before = (
         await answers(UNTUNED, untuned, tests, Settings.load({"fleet": fleet}, start=bare(folder))) if untuned else {}
@@ -187,7 +188,7 @@ async def measured(
 
 
 def section(text: str, name: str, found: Sequence[Measured]) -> str:
-    """The page with the tables of a workflow between its marks."""
+    """Returns the page with the tables of a workflow between its markers."""
     marks = f"<!-- evaluation:{name} -->", f"<!-- end:evaluation:{name} -->"
     return between(text, marks, "\n" + "\n".join(map(card_section, found)) + "\n", heading=f"## `{name}`\n\n")
 

@@ -109,11 +109,11 @@ FOLDER = Path(__file__).with_name("written")
 VERDICTS = {"+": "supported", "-": "contradicted", "?": "not stated"}
 SCALES = ("percent", "thousand", "million", "billion")
 SENTENCES, SHORTEST, LONGEST = 2, 25, 250
-"""Sentences of a passage that are taken for claims, and the characters of one, at least and at most."""
+"""Number of sentences of a passage that become claims, and their minimal and maximal number of characters."""
 _SENTENCE = re.compile(r"[A-Z0-9“\"‘'(].*[^.?]{3}[.!]")
 _FIGURE = re.compile(r"\d[\d,]*(?:\.\d+)?")
 MARKS = ">?=#@"
-"""What the lines of a block of questions begin with that are no rows."""
+"""Starts of the lines of a block of questions that are not rows."""
 _SCALED = re.compile(r"^(.*?)(?: \[(\w+)\])?$")
 HOWS = (COUNT, CELLS, SUM, MEAN, MOST, LEAST, RANGE)
 SIGNS = {">": ABOVE, ">=": FROM, "<": BELOW, "<=": UP_TO}
@@ -127,11 +127,11 @@ _CLOCK = re.compile(r"\b\d{1,2}:[0-5]\d(?: ?[ap]\.?m\b\.?)?", re.IGNORECASE)
 
 
 class Unusable(ValueError):
-    """A file that cannot be read, with the line."""
+    """An invalid file, with the line."""
 
 
 def blocks(path: Path) -> Iterator[list[tuple[int, str]]]:
-    """The blocks of a file, each line with its number."""
+    """Returns the blocks of a file, each line with its number."""
     block: list[tuple[int, str]] = []
     for number, line in enumerate([*path.read_text("utf-8").splitlines(), ""], 1):
         text = line.strip()
@@ -145,7 +145,7 @@ def blocks(path: Path) -> Iterator[list[tuple[int, str]]]:
 
 
 def claims(path: Path) -> list[DatasetRow]:
-    """The claims of a file, those to one passage in one group. Raises `Unusable`."""
+    """Returns the claims of a file, grouped by passage. Raises `Unusable`."""
     found = []
     for (_, evidence), *said in blocks(path):
         group = digest(evidence.encode())[:16]
@@ -161,7 +161,7 @@ def claims(path: Path) -> list[DatasetRow]:
 
 
 def sentences(path: Path) -> list[DatasetRow]:
-    """Sentences of the passages of a file of claims, as they stand there and with an edit. Raises `Unusable`."""
+    """Returns sentences of the passages of a file of claims, unchanged and with an edit. Raises `Unusable`."""
     found = []
     passages = {str(row.input["evidence"]): row.group for row in claims(path)}
     names = sorted({name for evidence in passages for name in names_in(evidence) if len(name) > 3})
@@ -179,7 +179,7 @@ def sentences(path: Path) -> list[DatasetRow]:
             made = (edit for edit in edits(claim, evidence, names, chance) if edit.kind != "denial")
             wrong = [
                 edit for edit in made if edit.kind != "name" or edit.old in own
-            ]  # a capital may only begin a sentence
+            ]  # a capital letter may only start a sentence
             if wrong:
                 changed = chance.choice(wrong).applied(claim)
                 found.append(
@@ -191,23 +191,23 @@ def sentences(path: Path) -> list[DatasetRow]:
 
 
 class Asked(NamedTuple):
-    """A question to a text, and what stands below it."""
+    """A question to a text, and the lines below it."""
 
     text: str
     number: int
-    """The question's line; the answer's is the next."""
+    """The question's line; the answer is on the next one."""
     question: str
     sign: str
     answer: str
 
     @property
     def group(self) -> str:
-        """That of all questions to the text."""
+        """Returns the group of all questions to the text."""
         return digest(self.text.encode())[:16]
 
 
 def in_turns(path: Path, signs: str) -> Iterator[Asked]:
-    """The questions to the texts of a file; an answer begins with one of these signs. Raises `Unusable`."""
+    """Returns the questions to the texts of a file; an answer begins with one of these signs. Raises `Unusable`."""
     for (first, text), *lines in blocks(path):
         if not lines or len(lines) % 2 or text[:1] in f"?{signs}":
             raise Unusable(
@@ -222,7 +222,7 @@ def in_turns(path: Path, signs: str) -> Iterator[Asked]:
 
 
 def passages(path: Path) -> list[DatasetRow]:
-    """The questions of a file to passages, those to one passage in one group. Raises `Unusable`."""
+    """Returns the questions of a file to passages, grouped by passage. Raises `Unusable`."""
     found = []
     for one in in_turns(path, "=-"):
         words = one.answer if one.sign == "=" else None
@@ -240,7 +240,7 @@ def passages(path: Path) -> list[DatasetRow]:
 
 
 def problems(path: Path) -> list[DatasetRow]:
-    """The problems of a file, those to one story in one group. Raises `Unusable`."""
+    """Returns the problems of a file, grouped by story. Raises `Unusable`."""
     found = []
     for one in in_turns(path, "#"):
         text = f"{one.text} {one.question}"
@@ -255,7 +255,7 @@ def problems(path: Path) -> list[DatasetRow]:
 
 
 def tables(path: Path) -> list[DatasetRow]:
-    """The questions of a file, those to one table in one group. Raises `Unusable`."""
+    """Returns the questions of a file to tables, grouped by table. Raises `Unusable`."""
     found = []
     for block in blocks(path):
         rows = [[cell.strip() for cell in line.split("|")] for _, line in block if "|" in line and line[0] not in MARKS]
@@ -285,7 +285,7 @@ def tables(path: Path) -> list[DatasetRow]:
 
 
 def _asked(path: Path, lines: Sequence[tuple[int, str]]) -> Iterator[tuple[int, str, str, str]]:
-    """Of each question its line's number, the question, the answer, and how rows are compared or counted, or nothing."""
+    """Returns for each question its line number, the question, the answer, and the comparison or count, or nothing."""
     at = 0
     while at < len(lines):
         number, question = lines[at]
@@ -298,7 +298,7 @@ def _asked(path: Path, lines: Sequence[tuple[int, str]]) -> Iterator[tuple[int, 
 
 
 def _compared(how: str, table: Sequence[Sequence[str]], question: str, output: Mapping[str, Any]) -> dict[str, Any]:
-    """Which rows of a table are compared by which column, or counted, as a line says it; it must come to the answer."""
+    """Returns the rows of a table that a line compares by a column, or counts; the result must be the answer."""
     if not how:
         return {}
     said = _HOW.fullmatch(how)
@@ -333,8 +333,7 @@ def _compared(how: str, table: Sequence[Sequence[str]], question: str, output: M
 def _condition(
     left: str, sign: str, limit: str, table: Sequence[Sequence[str]], question: str
 ) -> tuple[int, dict[str, Any], list[int]]:
-    """Which figure of the question bounds rows; the condition as an answer has it: the column, the bound, and the limit as the question
-    gives it; and the rows that hold it."""
+    """Returns the condition of a question: column, bound, and limit as in the question; and the rows that satisfy it."""
     every, column = question_figures(question), _column(left.strip(), table)
     at = find_figure(limit, question)
     if _SIGNED.search(limit) or (at is not None and " and " in limit and " and " not in every[at].text):
@@ -353,7 +352,7 @@ def _condition(
 def _checked(
     way: str, column: int | None, rows: Sequence[int], table: Sequence[Sequence[str]], output: Mapping[str, Any]
 ) -> None:
-    """Raises `Unusable` where a way does not come to the answer."""
+    """Raises `Unusable` if an operation does not give the answer."""
     answer = output["expression"] or output["quotes"]
     if column is None:
         if output["quotes"] or evaluate(str(output["expression"])) != len(rows):
@@ -396,7 +395,7 @@ def _rows(names: str, table: Sequence[Sequence[str]]) -> list[int]:
 
 
 def _row(name: str, table: Sequence[Sequence[str]]) -> int:
-    """The number of a row by its name."""
+    """Returns the number of a row by its name."""
     text = name.strip()
     if text.startswith("#") and text[1:].isdigit() and 0 < int(text[1:]) < len(table):
         return int(text[1:])
@@ -443,11 +442,11 @@ READERS = {
     "tables": tables,
 }
 PLACES = {"sentences": "claims"}
-"""The folders of kinds that have none of their own name."""
+"""The folders of kinds without a folder of their own name."""
 
 
 def written(kind: str) -> tuple[list[DatasetRow], DatasetSource]:
-    """All rows of a kind that are in the tree, and where they come from. Raises `Unusable`."""
+    """Returns all rows of a kind in the tree, and their source. Raises `Unusable`."""
     paths = sorted((FOLDER / PLACES.get(kind, kind)).glob("*.txt"))
     rows = [row for path in paths for row in READERS[kind](path)]
     place, made = (
@@ -462,8 +461,9 @@ def written(kind: str) -> tuple[list[DatasetRow], DatasetSource]:
 def renewed(
     parts: Mapping[Split, list[DatasetRow]], kinds: Sequence[str], again: float, shares: SplitShares
 ) -> tuple[dict[Split, list[DatasetRow]], list[DatasetSource]]:
-    """The parts with what was written: of the other rows to train on a share, and beside them all of these kinds; and where these come
-    from. Raises `Unusable`."""
+    """Returns the splits with written rows: a share of the other training rows, and all rows of these kinds; and their
+    sources. Raises `Unusable`.
+    """
     kept = random.Random("again")
     made = {**parts, "train": [row for row in parts["train"] if kept.random() < again]}
     origins = []
@@ -480,8 +480,9 @@ def renewed(
 
 
 def as_test(rows: Iterable[DatasetRow]) -> bytes:
-    """Rows to evaluate on, one a line, with their groups; what an expression comes to stands beside it, and words of a passage are as XQuAD
-    has them."""
+    """Returns evaluation rows, one a line, with their groups; an expression has its value, and words of a passage are
+    in XQuAD's form.
+    """
     lines = []
     for row in rows:
         expected = dict(row.output)
@@ -499,7 +500,7 @@ def as_test(rows: Iterable[DatasetRow]) -> bytes:
 
 
 def kind_of(row: DatasetRow) -> str:
-    """What kind of answer a row has, in a word or two."""
+    """Returns the kind of answer of a row, in a word or two."""
     match row.output:
         case {"label": str(label)}:
             return label
@@ -510,7 +511,7 @@ def kind_of(row: DatasetRow) -> str:
 
 
 def main() -> None:
-    """Says what is in files, and writes rows."""
+    """Prints the contents of files, and writes rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=READERS)
     parser.add_argument("files", nargs="+", type=Path)

@@ -1,7 +1,7 @@
-"""Makes `.venv` ready: `base` (the library and its tools) or `cpu` (with the local fleet: vLLM on a CPU, and its weights).
+"""Sets up `.venv`: `base` (the library and its tools) or `cpu` (with the local fleet: vLLM on a CPU, and its weights).
 
-Standard library only; make calls it. It says first how much it will fetch, installs what `requirements/*.lock` pins and nothing else, goes
-on where it was stopped, and returns in well under a second when nothing has changed.
+Standard library only; make runs it. It first reports the download size, installs only what `requirements/*.lock` pins,
+resumes an interrupted installation, and returns in well under a second if nothing has changed.
 
     python3 scripts/bootstrap.py base cpu
 """
@@ -37,22 +37,24 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 STAMP = "orchestra-setup.json"
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
-"""Where PyTorch publishes its `+cpu` wheels; asked only where pip's own configuration does not find them."""
+"""The index of PyTorch's `+cpu` wheels; used only if pip's own configuration does not find them."""
 
 SLACK = 300_000_000
 """Bytes to leave free beside what is installed: pip unpacks through a temporary folder."""
 
 BATCH_BYTES, BATCH_PINS = 50_000_000, 30
-"""The most that one call of pip fetches: what is done after it stays done, whatever happens next."""
+"""Limits of one call of pip: completed calls stay installed after a failure."""
 
 
 class Trouble(Exception):
-    """Something that the reader of the message can mend; the message says how."""
+    """An error that the user can fix; the message says how."""
 
 
 @dataclass(frozen=True)
 class Pin:
-    """One package of a lock: its version, the digest of its wheel (none where platforms differ), its bytes to fetch and on disk."""
+    """One package of a lock: its version, the digest of its wheel (none if platforms differ), its bytes to download and
+    on disk.
+    """
 
     name: str
     version: str
@@ -70,7 +72,7 @@ PIN = re.compile(
 
 
 def read_lock(path: Path) -> list[Pin]:
-    """The pins of a lock; raises Trouble at a line that is none."""
+    """Reads the pins of a lock; raises Trouble for an invalid line."""
     pins = []
     for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
         if not line or line.startswith("#"):
@@ -85,7 +87,7 @@ def read_lock(path: Path) -> list[Pin]:
 
 
 def canonical(name: str) -> str:
-    """A distribution's name in the one spelling of the packaging standard (PEP 503)."""
+    """Returns the normalised name of a distribution (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -107,7 +109,7 @@ class Venv:
         return next(iter(self.path.glob("lib/python3.*/site-packages")), None)
 
     def installed(self) -> dict[str, str]:
-        """What stands in it: canonical name to version, read from the names of the metadata folders."""
+        """Returns the installed packages by normalised name, from the names of the metadata folders."""
         site = self.site_packages()
         found = (
             entry.name[: -len(".dist-info")].rpartition("-") for entry in (site.glob("*.dist-info") if site else ())
@@ -115,7 +117,7 @@ class Venv:
         return {canonical(name): version for name, _, version in found}
 
     def make(self) -> None:
-        """Creates it; raises Trouble where this Python has no venv module."""
+        """Creates it; raises Trouble if this Python has no venv module."""
         print(f"  making {self.path.name} with Python {platform.python_version()} ({sys.executable})", flush=True)
         done = subprocess.run([sys.executable, "-m", "venv", str(self.path)], capture_output=True, text=True)
         if done.returncode != 0:
@@ -128,12 +130,12 @@ class Venv:
 
 
 def lock_of(name: str) -> Path:
-    """The lock of a set."""
+    """Returns the lock of a set."""
     return ROOT / "requirements" / f"{name}.lock"
 
 
 def digest(venv: Venv, name: str) -> str:
-    """What a set's place in the environment depends on; while it stays the same there is nothing to do."""
+    """Returns the digest of everything that a set's installation depends on; while it is unchanged, nothing is done."""
     seen = hashlib.sha256(
         f"{ROOT}\0{platform.python_version() if not venv.python.exists() else venv.python.resolve()}".encode()
     )
@@ -151,18 +153,18 @@ def read_stamp(venv: Venv) -> dict[str, str]:
 
 
 def size(count: int) -> str:
-    """Bytes as people write them: `93 MB`, `2.4 GB`."""
+    """Returns a human-readable size: `93 MB`, `2.4 GB`."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(1, round(count / 1e6))} MB"
 
 
 def span(seconds: float) -> str:
-    """Seconds as people say them: `40 s`, `2 min 10 s`."""
+    """Returns a human-readable duration: `40 s`, `2 min 10 s`."""
     whole = max(1, round(seconds))
     return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60} s"
 
 
 def check_machine(sets: Sequence[str]) -> None:
-    """Raises Trouble where what was asked cannot run."""
+    """Raises Trouble if the machine cannot run the requested sets."""
     if "cpu" in sets and (platform.system() != "Linux" or platform.machine() not in ("x86_64", "AMD64")):
         raise Trouble(
             f"The local CPU fleet is for Linux on x86-64; this is {platform.system()} on {platform.machine()}.\n"
@@ -177,7 +179,7 @@ def check_machine(sets: Sequence[str]) -> None:
 
 
 def check_room(venv: Venv, need: int) -> None:
-    """Raises Trouble where the disk has no room for it."""
+    """Raises Trouble if the disk is too full."""
     free = shutil.disk_usage(venv.path).free
     if free < need + SLACK:
         raise Trouble(
@@ -218,12 +220,16 @@ class Progress:
 
 
 def effort(pin: Pin) -> float:
-    """How long a package takes, in bytes to fetch: unpacking costs about a third of fetching, and each package some constant."""
+    """Returns the relative duration of a package, in bytes to download: unpacking costs about a third of downloading,
+    and each package a constant.
+    """
     return pin.download + pin.disk / 3 + 1_000_000
 
 
 def batches(pins: Sequence[Pin]) -> Iterator[list[Pin]]:
-    """The pins in calls of pip: small ones together, and those without a digest apart, for pip wants all or none."""
+    """Returns the pins of each call of pip: small ones together, and those without a digest separately, because pip
+    needs digests for all or none.
+    """
     for group in ([pin for pin in pins if pin.sha256], [pin for pin in pins if not pin.sha256]):
         batch: list[Pin] = []
         for pin in group:
@@ -236,7 +242,9 @@ def batches(pins: Sequence[Pin]) -> Iterator[list[Pin]]:
 
 
 def hashes_hold() -> bool:
-    """Whether the digests of the locks are those of the wheels that pip takes here (CPython 3.11, Linux, x86-64, a current glibc)."""
+    """Returns whether the digests of the locks are those of the wheels that pip selects here (CPython 3.11, Linux,
+    x86-64, a current glibc).
+    """
     libc, version = platform.libc_ver()
     numbers = [int(part) for part in version.split(".")[:2] if part.isdigit()]
     return (
@@ -250,7 +258,7 @@ def hashes_hold() -> bool:
 
 
 def run_pip(venv: Venv, arguments: Sequence[str], progress: Progress, batch: Sequence[Pin]) -> tuple[int, str]:
-    """Runs pip, showing how far it is; gives its exit status and its output."""
+    """Runs pip with progress; returns its exit status and its output."""
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
         [str(venv.python), "-m", "pip", *arguments],
@@ -310,11 +318,11 @@ FAILURES = (
         "make PYTHON=python3.11 ...  uses the Python that the locks were made with.",
     ),
 )
-"""What pip says (a pattern), what that means, what to do; the first that fits is told."""
+"""Patterns of pip's output, their meaning, and what to do; the first match is used."""
 
 
 def explain(said: str, batch: Sequence[Pin]) -> str:
-    """pip's failure in plain words, with what to do about it."""
+    """Explains a failure of pip, with what to do about it."""
     tail = "\n".join("  | " + line for line in said.strip().splitlines()[-12:])
     names = ", ".join(pin.name for pin in batch[:4]) + (", ..." if len(batch) > 4 else "")
     fits = ((meaning, hint) for pattern, meaning, hint in FAILURES if re.search(pattern, said))
@@ -323,7 +331,7 @@ def explain(said: str, batch: Sequence[Pin]) -> str:
 
 
 def install(venv: Venv, pins: Sequence[Pin]) -> None:
-    """Installs the pins, and only them; raises Trouble."""
+    """Installs exactly the pins; raises Trouble."""
     progress, hashed = Progress(pins), hashes_hold()
     for batch in batches(pins):
         with tempfile.TemporaryDirectory(prefix="orchestra-setup-") as folder:
@@ -350,7 +358,7 @@ def install(venv: Venv, pins: Sequence[Pin]) -> None:
 
 
 def install_project(venv: Venv) -> None:
-    """Puts the checkout itself into the environment, editable."""
+    """Installs the checkout itself, editable."""
     arguments = ["install", "--no-deps", "--no-build-isolation", "--quiet", "--editable", str(ROOT)]
     done = subprocess.run(
         [str(venv.python), "-m", "pip", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True
@@ -361,12 +369,12 @@ def install_project(venv: Venv) -> None:
 
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Holds a lock, so that two makes do not install into one environment."""
+    """Holds a lock, so that two calls do not install into one environment."""
     if sys.platform == "win32":
         raise Trouble(
             "This script is for Linux and macOS.\n  On Windows: pip install orchestra-slm, and configs/endpoint.yaml; or WSL."
         )
-    import fcntl  # not there on Windows
+    import fcntl  # not available on Windows
 
     with path.open("w") as handle:
         try:
@@ -378,7 +386,7 @@ def alone(path: Path) -> Iterator[None]:
 
 
 def set_up(venv: Venv, sets: Sequence[str]) -> None:
-    """Brings the environment to what the named locks pin."""
+    """Brings the environment to the pins of the named locks."""
     check_machine(sets)
     stamp = read_stamp(venv)
     if venv.path.exists() and stamp.get("root", str(ROOT)) != str(ROOT):
@@ -410,7 +418,7 @@ def set_up(venv: Venv, sets: Sequence[str]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; 0 ready, 2 something to mend, 130 interrupted."""
+    """Runs the command; returns 0 if ready, 2 for an error that the user can fix, 130 if interrupted."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("sets", nargs="+", choices=["base", "cpu"], help="what is wanted: base, cpu or both")
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv", help="another place for the environment")

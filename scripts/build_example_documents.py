@@ -1,9 +1,10 @@
-"""Makes `examples/documents/` from XQuAD (English): twelve paragraphs, and ten questions of which they answer seven.
+"""Builds `examples/documents/` from XQuAD (English): twelve paragraphs, and ten questions, seven of them answerable.
 
     python scripts/build_example_documents.py --data PATH/xquad_en
 
-`PATH/xquad_en` has `dev.jsonl` and `LICENSE`. Everything is chosen by one seed, so the folder can be made again byte by byte. The
-three questions without an answer belong to paragraphs that were left out, and no gold answer of theirs occurs in those that are in.
+`PATH/xquad_en` has `dev.jsonl` and `LICENSE`. All choices follow from one seed, so the folder is reproducible byte by
+byte. The three unanswerable questions belong to other paragraphs, and none of their gold answers occurs in the chosen
+ones.
 """
 
 from __future__ import annotations
@@ -36,18 +37,18 @@ Made by `python scripts/build_example_documents.py --data PATH/xquad_en`, seed {
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
-    """The records of a JSON-lines file."""
+    """Reads the records of a JSON-lines file."""
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
 def named(text: str) -> str:
-    """A file's name from the first words of a text."""
+    """Returns a file name from the first words of a text."""
     words = re.findall(r"[a-z0-9]+", text.lower())
     return "-".join(words[:5]) + ".txt"
 
 
 def choose(data: list[dict[str, Any]]) -> tuple[list[str], list[dict[str, Any]]]:
-    """The paragraphs, and the questions in the order in which they are asked."""
+    """Returns the paragraphs, and the questions in order."""
     dice = random.Random(SEED)
     answered = [row for row in data if row["expected"]["answers"] and row["input"]["question"].strip().endswith("?")]
     paragraphs = sorted({row["input"]["context"].strip() for row in answered})
@@ -80,7 +81,7 @@ def choose(data: list[dict[str, Any]]) -> tuple[list[str], list[dict[str, Any]]]
 
 
 def texts(row: dict[str, Any]) -> list[str]:
-    """The answers of a record, each once."""
+    """Returns the distinct answers of a record."""
     return list(dict.fromkeys(answer["text"] for answer in row["expected"]["answers"]))
 
 

@@ -1,7 +1,7 @@
-"""Asks ten questions of real documents, on the fleet of this machine, and shows what comes back. `make demo` runs it.
+"""Runs ten questions about real documents on the fleet of this machine, and shows the answers. `make demo` runs it.
 
-Exits 0 only if every quote that was accepted stands in its document, at the offsets given. Three of the questions are not
-answered by the documents: the right outcome of those is that they are not found.
+Exits with 0 only if every accepted quote is in its document at the given offsets. Three of the questions are not
+answered by the documents: their correct outcome is “not found”.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ from orchestra.schema.builtin_models import Answer, Document
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples" / "documents"
 STARTED_NOW = 1.0
-"""Seconds of start-up from which on a line says how long it took."""
+"""Minimal start-up time in seconds that is shown."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question, and what the documents say; `told` is empty where they do not."""
+    """A question and the expected answer; `told` is empty if the documents have none."""
 
     text: str
     told: tuple[str, ...]
 
 
 def read_documents(folder: Path) -> list[Document]:
-    """The texts of a folder, by the names of their files."""
+    """Reads the texts of a folder by file name."""
     return [Document(source=path.name, text=path.read_text("utf-8")) for path in sorted(folder.glob("*.txt"))]
 
 
 def read_questions(path: Path) -> list[Question]:
-    """The questions of the demo, in their order."""
+    """Reads the questions of the demo in order."""
     return [Question(entry["question"], tuple(entry["answers"])) for entry in json.loads(path.read_text("utf-8"))]
 
 
 @dataclass(frozen=True)
 class Told:
-    """What came back for one question."""
+    """The result of one question."""
 
     question: Question
     result: Result[Any]
@@ -62,12 +62,12 @@ class Told:
 
     @property
     def answer(self) -> Answer | None:
-        """The answer; None where there is none."""
+        """Returns the answer; None if there is none."""
         return None if self.result.value is None else Answer.model_validate(self.result.value)
 
     @property
     def text(self) -> str:
-        """The answer's text; empty where nothing was found, or it was withheld."""
+        """Returns the answer's text; empty if it was not found or withheld."""
         return (self.answer.text if self.answer else None) or ""
 
 
@@ -80,14 +80,14 @@ async def ask(orchestra: Orchestra, question: Question, documents: Sequence[Docu
 
 
 def false_quotes(answer: Answer | None, documents: Sequence[Document]) -> list[str]:
-    """The quotes that do not stand in their document at the offsets given."""
+    """Returns the quotes that are not in their document at the given offsets."""
     texts = {document.source: document.text for document in documents}
     cited = answer.citations if answer else []
     return [found.quote for found in cited if texts.get(found.source, "")[found.start : found.end] != found.quote]
 
 
 def show(number: int, told: Told) -> None:
-    """Prints one question with what came back."""
+    """Prints one question with its result."""
     print_text(f"{number:>2}. {told.question.text}", style="bold")
     answer = told.answer
     if answer is not None and answer.text is not None:
@@ -107,12 +107,12 @@ def show(number: int, told: Told) -> None:
 
 
 def show_sum(answers: Sequence[Told], started: float, took: float) -> None:
-    """Prints what the nodes of all runs took together, and where to look next.
+    """Prints the total cost of the nodes of all runs, and further commands.
 
     Args:
         answers: The answers, in the order of the questions.
-        started: Seconds until the model server was ready; next to nothing where it ran already.
-        took: Seconds from then on until the last answer.
+        started: Seconds until the model server was ready; nearly 0 if it was running already.
+        took: Seconds from then until the last answer.
     """
     nodes: dict[str, list[NodeRow]] = {}
     for row in (row for told in answers for row in told.history.rows if row.kind == "call"):
@@ -146,7 +146,7 @@ def show_sum(answers: Sequence[Told], started: float, took: float) -> None:
 
 
 def line(path: str, rows: Sequence[NodeRow]) -> tuple[str, ...]:
-    """What one node took in all runs, for the table."""
+    """Returns the cost of one node in all runs, as a line of the table."""
     statuses = Counter("done" if row.status == "value" else row.status for row in rows)
     usage = sum((row.usage for row in rows), NO_USAGE)
     mean = sum(row.seconds or 0.0 for row in rows) / len(rows)
@@ -163,7 +163,7 @@ def line(path: str, rows: Sequence[NodeRow]) -> tuple[str, ...]:
 
 
 async def demo(config: str | None) -> int:
-    """Opens the fleet, asks, shows; gives the exit status."""
+    """Opens the fleet, runs the questions, shows the results; returns the exit status."""
     documents, questions = read_documents(EXAMPLES), read_questions(EXAMPLES / "questions.json")
     print_text(
         f"{len(questions)} questions to {len(documents)} documents of examples/documents, by the workflow answer_from_documents\n"

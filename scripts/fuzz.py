@@ -1,10 +1,10 @@
-"""Loads fuzzed files until the time is over, with new seeds all the while.
+"""Loads fuzzed files with new seeds until the time is over.
 
     python scripts/fuzz.py [--minutes 10] [--seed N] [--folder FOLDER]
 
-Workflows, cards, journals and events, as `tests/hostile/loads.py` makes them, in processes of 2,000 loads each, one a core. Ends
-with status 1 at the first load that does something, raises what is no coded error, or takes too long: its bytes are kept in the
-folder, and one line says how to repeat it.
+Workflows, cards, journals and events, as `tests/hostile/loads.py` makes them, in processes of 2,000 loads each, one for
+each core. Exits with status 1 at the first load that has side effects, raises an error without a code, or takes too
+long: its bytes are kept in the folder, and one line has the command that repeats it.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from pathlib import Path
 
 LOADS = Path(__file__).resolve().parents[1] / "tests" / "hostile" / "loads.py"
 FACTOR = 0.2
-"""Of 10,000 loads: what one process does."""
+"""Loads of one process as a share of 10,000."""
 
 
 class Found(Exception):
-    """A load that failed: the words of its process."""
+    """A failed load: the output of its process."""
 
 
 def one(seed: int, folder: Path) -> Counter[str]:
-    """What became of the loads of one seed. Raises `TableAnswer`."""
+    """Runs the loads of one seed. Raises `TableAnswer`."""
     here = folder / str(seed)
     here.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(LOADS), str(here), str(FACTOR), str(seed)]
@@ -50,14 +50,14 @@ def one(seed: int, folder: Path) -> Counter[str]:
 
 
 def seeds(first: int, until: float) -> Iterator[int]:
-    """Seeds, as long as there is time."""
+    """Yields seeds while there is time."""
     while time.monotonic() < until:
         yield first
         first += 1
 
 
 def main() -> None:
-    """Fuzzes."""
+    """The command."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=int(time.time()))

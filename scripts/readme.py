@@ -1,11 +1,12 @@
-"""Writes the output blocks of README.md and of the documentation anew, from real runs. `make readme` and `make bench` run it.
+"""Rewrites the output blocks of README.md and of the documentation from real runs. `make readme` and `make bench` run
+it.
 
     .venv/bin/python scripts/readme.py              # all blocks but the benchmarks
     .venv/bin/python scripts/readme.py bench        # the blocks whose names begin with bench
     .venv/bin/python scripts/readme.py demo graph   # the blocks of these names
 
-A block stands between `<!-- begin:NAME -->` and `<!-- end:NAME -->`; its first line is `$ COMMAND`. The command runs in the checkout, and
-what it prints on stdout becomes the rest of the block. A command that fails leaves the page as it was.
+A block is between `<!-- begin:NAME -->` and `<!-- end:NAME -->`; its first line is `$ COMMAND`. The command runs in the
+checkout, and its stdout becomes the rest of the block. A failed command leaves the page unchanged.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ LIMIT_S = 1800
 
 @dataclass(frozen=True)
 class Failed(Exception):
-    """A command that did not exit with 0."""
+    """A command with a non-zero exit status."""
 
     command: str
     status: int
 
 
 def output_of(command: str) -> str:
-    """What a command prints, as it stands in a page."""
+    """Returns the output of a command as in a page."""
     print(f"$ {command}", file=sys.stderr, flush=True)
     path = f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "NO_COLOR": "1", "COLUMNS": "120"}
@@ -55,13 +56,13 @@ def output_of(command: str) -> str:
 
 
 def chosen(name: str, names: Sequence[str]) -> bool:
-    """Whether a block shall be written: by name, by `bench`, or because nothing was asked and it is no benchmark."""
+    """Returns whether a block is selected: by name, by `bench`, or by default if it is not a benchmark."""
     bench = name.startswith("bench")
     return name in names or ("bench" in names and bench) or (not names and not bench)
 
 
 def renew(text: str, names: Sequence[str]) -> str:
-    """A page with the chosen blocks written anew. Raises `FailedOutcome`."""
+    """Returns a page with the selected blocks rewritten. Raises `Failed`."""
     return BLOCK.sub(
         lambda found: (
             found["head"] + output_of(found["command"]) + found["tail"] if chosen(found["name"], names) else found[0]
@@ -71,7 +72,7 @@ def renew(text: str, names: Sequence[str]) -> str:
 
 
 def main() -> int:
-    """Renews the pages."""
+    """Rewrites the pages."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", help="names of blocks, or bench")
     names = parser.parse_args().names

@@ -1,9 +1,9 @@
-"""Runs several suites one after the other, all of them even where some fail, and reports the result of each.
+"""Runs several suites one after the other, all of them even if some fail, and reports the result of each.
 
     python scripts/suites.py "lint=make lint" "quick:1200=pytest -m 'not slow'"
 
-A suite is NAME[:SECONDS]=COMMAND. One that takes longer than its seconds is ended, with all processes of its group. The exit status is 1
-where a suite failed. It needs nothing but Python, so that it can set up what the suites need.
+A suite is NAME[:SECONDS]=COMMAND. One that exceeds its time limit is ended, with all processes of its group. The exit
+status is 1 if a suite failed. It needs only Python, so it can set up what the suites need.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ GRACE = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """A command with a name, and with a limit in seconds or none."""
+    """A command with a name and an optional time limit in seconds."""
 
     name: str
     limit: float | None
@@ -32,7 +32,7 @@ class Suite:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a suite ended: `passed`, `failed (status N)`, `failed (signal N)` or `failed (time limit)`."""
+    """The outcome of a suite: `passed`, `failed (status N)`, `failed (signal N)` or `failed (time limit)`."""
 
     suite: Suite
     result: str
@@ -40,7 +40,7 @@ class Result:
 
 
 def parse(argument: str) -> Suite:
-    """A suite as it is written on the command line. Raises `ValueError`."""
+    """Parses a suite from the command line. Raises `ValueError`."""
     head, found, command = argument.partition("=")
     name, _, limit = head.partition(":")
     if not (found and name and command):
@@ -61,7 +61,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def run(suite: Suite) -> Result:
-    """Runs a suite in a process group of its own, which ends with this function."""
+    """Runs a suite in its own process group, which ends with this function."""
     print(f"--- {suite.name}: {suite.command}", flush=True)
     began = time.monotonic()
     process = subprocess.Popen(["/bin/sh", "-c", suite.command], stdin=subprocess.DEVNULL, process_group=0)
@@ -78,14 +78,14 @@ def run(suite: Suite) -> Result:
 
 
 def table(results: Sequence[Result]) -> str:
-    """The summary."""
+    """Returns the summary."""
     width = max(len(one.suite.name) for one in results)
     lines = [f"{one.suite.name:<{width}}  {one.result:<20}  {one.seconds:>7.0f}" for one in results]
     return "\n".join([f"{'suite':<{width}}  {'result':<20}  seconds", *lines])
 
 
 def interrupt(number: int, _: FrameType | None) -> None:
-    """Ends this program, and with it the suite that runs."""
+    """Ends this program, and with it the running suite."""
     raise SystemExit(128 + number)
 
 

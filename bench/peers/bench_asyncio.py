@@ -1,7 +1,8 @@
-"""The floor: asyncio alone, an `asyncio.TaskGroup` over a topological order.
+"""The baseline: asyncio alone, an `asyncio.TaskGroup` over a topological order.
 
-variants, joined by '-': (none): a task for every node, which awaits its parents' tasks | counter: in-degree counters, a task only at a
-fork. Of g: (none): a commit for every node | batch: one for each turn of the loop; both with SQLite's NORMAL | full: with fsync.
+variants, joined by '-': (none): a task for every node, which awaits its parents' tasks | counter: in-degree counters, a
+task only at a fork. Of g: (none): a commit for every node | batch: one for each turn of the loop; both with SQLite's
+NORMAL | full: with fsync.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Asyncio(Peer):
 
 
 def opened(synchronous: str) -> sqlite3.Connection:
-    """A new database of nodes."""
+    """Opens a new database of nodes."""
     handle, path = tempfile.mkstemp(suffix=".db")
     os.close(handle)
     db = sqlite3.connect(path, isolation_level=None)
@@ -76,7 +77,7 @@ async def by_tasks(order: Any, before: Any, fn: Body) -> None:
 
 
 async def by_counters(order: Any, before: Any, after: Any, fn: Body) -> None:
-    """A task only at a fork; the first successor that is ready runs in the same one."""
+    """A new task only at a fork; the first ready successor runs in the same task."""
     left = {v: len(parents) for v, parents in before.items()}
 
     async def node(v: Any) -> None:
@@ -109,7 +110,7 @@ def each(db: sqlite3.Connection, fn: Body, run_id: str) -> Body:
 
 
 def in_groups(db: sqlite3.Connection, fn: Body, run_id: str) -> Body:
-    """The body with a commit for each turn of the loop; a node has ended when its commit has."""
+    """The body with a commit for each turn of the loop; a node ends when its commit is done."""
     loop = asyncio.get_running_loop()
     rows: list[tuple[str, Any, str]] = []
     waiting: list[asyncio.Future[None]] = []

@@ -1,6 +1,8 @@
 # mypy: ignore-errors
-# The library is in an environment of its own: nothing of it is known here.
-"""Burr: a chain is an application of async actions; fan and DAG map over one layer at a time (its parallelism is map and reduce)."""
+# The library is installed in a separate environment, so types are unknown here.
+"""Burr: a chain is an application of async actions; fan and DAG map over one layer at a time (its parallelism is map
+and reduce).
+"""
 
 from typing import ClassVar
 

@@ -1,6 +1,8 @@
 # mypy: ignore-errors
-# The library is in an environment of its own: nothing of it is known here.
-"""DBOS on SQLite: a workflow whose nodes are steps, each a task that awaits its parents' tasks. It always keeps a journal."""
+# The library is installed in a separate environment, so types are unknown here.
+"""DBOS on SQLite: a workflow whose nodes are steps, each a task that awaits its parents' tasks. It always keeps a
+journal.
+"""
 
 import asyncio
 import tempfile

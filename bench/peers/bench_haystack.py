@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-# The library is in an environment of its own: nothing of it is known here.
+# The library is installed in a separate environment, so types are unknown here.
 """Haystack 3 Pipeline.run_async (AsyncPipeline was folded into Pipeline), one component per node, concurrency_limit lifted."""
 
 from common import Peer, main

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-# The library is in an environment of its own: nothing of it is known here.
+# The library is installed in a separate environment, so types are unknown here.
 """LangGraph StateGraph with async nodes. variants: '' static edges (list edges = joins) | send (fan-out by Send, workload b)
 g: AsyncSqliteSaver; --variant sync | exit sets durability (default async)."""
 

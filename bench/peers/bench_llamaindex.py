@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-# The library is in an environment of its own: nothing of it is known here.
+# The library is installed in a separate environment, so types are unknown here.
 """llama-index-workflows: a generic DAG by events: one 'node' step, one 'schedule' step that keeps in-degrees.
 Chains pass one event from node to node."""
 

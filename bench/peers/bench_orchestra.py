@@ -1,12 +1,14 @@
-"""Orchestra: a workflow of the Python API, an async tool `pure` as every node's body; e and f ask an agent of a fleet with one endpoint.
+"""Orchestra: a workflow of the Python API with an async tool `pure` as every node's body; e and f call an agent of a
+fleet with one endpoint.
 
 variants, joined by '-':
     (none)   a-f and i without a journal, g with our default: group commits, fsync
     durable  our default for all
-    sync     strict for all: an event counts once its own commit is on disk
+    sync     strict for all: an event counts when its own commit is on disk
     normal   durability off for all: a file, SQLite's NORMAL
-    values   each node reads what its parents gave, where it otherwise only waits for them
---client NAME takes that client of the harness as the body of e and f in place of our own fleet: the control that isolates the engine.
+    values   each node reads its parents' outputs, instead of only waiting for them
+--client NAME uses that client of the harness as the body of e and f instead of our fleet: the control that isolates the
+engine.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ limits: {in_flight: 4096}
 DURABILITY = {"durable": "group", "sync": "strict", "normal": "off"}
 """The setting of each variant that keeps a journal in every workload."""
 AT_ONCE = 10_000
-"""Calls of one run in flight; the other peers are not limited either."""
+"""Concurrent calls of one run; the other peers have no limit either."""
 
 
 @agent(prompt="{{ key }}", system="You are a specialist.", max_output=16)
@@ -64,9 +66,7 @@ class OrchestraPeer(Peer):
         self.plain = await self.stack.enter_async_context(self.opened(self.told))
         self.durable = self.plain if self.told else await self.stack.enter_async_context(self.opened("group"))
         async with self.opened(None, self.fleet_file("http://127.0.0.1:9/v1")) as asking:
-            await (
-                asking.fleet_status()
-            )  # imports what a fleet needs, as a service does when it starts; h measures imports
+            await asking.fleet_status()  # imports what a fleet needs, as a service does at start-up; h measures imports
         self.over = asyncio.Event()
         self.open: list[asyncio.Task[None]] = []
 
@@ -76,14 +76,14 @@ class OrchestraPeer(Peer):
         await self.stack.aclose()
 
     def opened(self, durability: str | None, fleet: str | None = None) -> AbstractAsyncContextManager[Orchestra]:
-        """An Orchestra, to be entered; without a journal where no durability is named."""
+        """Opens an Orchestra; without a journal if no durability is given."""
         given: dict[str, Any] = {"journal": "off", "concurrency": AT_ONCE, "fleet": fleet}
         if durability is not None:
             given |= {"journal": str(self.folder / f"{next(self.numbers)}.db"), "durability": durability}
         return Orchestra.open(Settings.load(given, start=self.folder), fleet="none")
 
     def fleet_file(self, base: str) -> str:
-        """The path of a new fleet file with one endpoint."""
+        """Returns the path of a new fleet file with one endpoint."""
         file = self.folder / f"fleet{next(self.numbers)}.yaml"
         file.write_text(FLEET % base)
         return str(file)
@@ -106,7 +106,7 @@ class OrchestraPeer(Peer):
         await orchestra.run(step)
 
     def of_fleet(self, base: str, step: Workflow[..., Any]) -> asyncio.Future[Any]:
-        """An Orchestra whose fleet is the server at an address that is known only now, with the program, as soon as it is open."""
+        """Returns an Orchestra for a server whose address is known only now, and the program when it is open."""
         ready: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         async def serve() -> None:
@@ -121,7 +121,9 @@ class OrchestraPeer(Peer):
 
 
 def of_tools(g: Any, fn: Any, name: str, *, values: bool = False) -> Workflow[..., Any]:
-    """A node for each of the graph, whose body is `fn`; the workflow gives what its last nodes give."""
+    """Returns a workflow with a node for each node of the graph, whose body is `fn`; its output is that of the last
+    nodes.
+    """
     order = list(nx.topological_sort(g))
 
     @tool(effect="pure", name=name)

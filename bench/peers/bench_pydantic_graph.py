@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-# The library is in an environment of its own: nothing of it is known here.
+# The library is installed in a separate environment, so types are unknown here.
 """pydantic-graph: a chain of steps; fan and DAG map a step over each layer, with a join after it (its parallelism is fork and join)."""
 
 from common import Peer, layers_of, main

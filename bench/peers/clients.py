@@ -1,4 +1,4 @@
-"""The HTTP clients that a node's body may call with, and the stand-in server that answers."""
+"""The HTTP clients for the bodies of nodes, and the simulated server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, Self
 
 HERE = Path(__file__).parent
 FROM, TO = 10_000, 32_000
-"""Ports of the server: below those that clients' sockets are given."""
+"""Port range of the server: below the ephemeral ports of clients."""
 
 
 class Clients:
@@ -59,7 +59,7 @@ class Clients:
         await self.client.close()
 
     def body(self, text: str) -> dict[str, Any]:
-        """The request."""
+        """Returns the request."""
         messages = [{"role": "system", "content": "You are a specialist."}, {"role": "user", "content": text}]
         return {"model": "mock-slm", "messages": messages, "max_tokens": 16, "temperature": 0}
 
@@ -73,10 +73,10 @@ class Clients:
 
 
 class Mock:
-    """The stand-in server in a process of its own, with the same Python: what it costs is not counted against a peer."""
+    """The simulated server in a separate process with the same Python: its cost does not count for a peer."""
 
     def __init__(self, latency: str, seed: int) -> None:
-        """Raises `RuntimeError` where it does not start on any of five ports."""
+        """Raises `RuntimeError` if the server does not start on any of five ports."""
         for _ in range(5):
             self.port = random.SystemRandom().randrange(FROM, TO)
             if self._start(latency, seed):
@@ -85,7 +85,7 @@ class Mock:
 
     @property
     def base(self) -> str:
-        """Its address, as clients of OpenAI's API take it."""
+        """Its base URL for OpenAI clients."""
         return f"http://127.0.0.1:{self.port}/v1"
 
     def _start(self, latency: str, seed: int) -> bool:
@@ -119,15 +119,15 @@ class Mock:
             return bytes(reply.read())
 
     def reset(self) -> None:
-        """Forgets what it has counted."""
+        """Resets the counters."""
         self._ask("/mock/reset", b"")
 
     def stats(self) -> dict[str, Any]:
-        """What it has counted."""
+        """Returns the counters."""
         found: dict[str, Any] = json.loads(self._ask("/mock/stats"))
         return found
 
     def close(self) -> None:
-        """Ends it."""
+        """Stops the server."""
         self.process.terminate()
         self.process.wait()

@@ -1,4 +1,6 @@
-"""The workloads, how they are measured, and the command line of an adapter: `bench_NAME.py` subclasses `Peer` and calls `main`."""
+"""The workloads, their measurement, and the command line of an adapter: `bench_NAME.py` subclasses `Peer` and calls
+`main`.
+"""
 
 from __future__ import annotations
 
@@ -27,27 +29,27 @@ else:
 __all__ = ["Peer", "layers_of", "main"]
 
 SIZES = {"a": 100, "b": 1000, "c": 1000, "d": 300, "e": 300, "f": 200, "g": 300, "i": 2000}
-"""Nodes of each workload; of f and i, runs."""
+"""Nodes of each workload; for f and i, runs."""
 ROUNDS = {"a": 7, "b": 3, "c": 3, "d": 1, "e": 1, "f": 1, "g": 3, "i": 1}
 """Measurements in one process."""
 LIMIT_S = 150
 CALL_S = 0.020
-"""Seconds of a call of f."""
+"""Seconds of a call in f."""
 DEPTH = 5
-"""Calls of f one after the other."""
+"""Sequential calls in f."""
 
 Body = Callable[[Any], Awaitable[Any]]
 
 
 class Peer:
-    """One library under test. A subclass builds graphs and runs them; the rest is the same for all."""
+    """One library under test. A subclass builds graphs and runs them; everything else is shared."""
 
     name = "?"
     packages: tuple[str, ...] = ()
     workloads = "abcdefi"
     client = "openai"
     inner: ClassVar[dict[str, int]] = {}
-    """Measurements in one process, where it is too slow for the usual number."""
+    """Measurements in one process, if the library is too slow for the usual number."""
     warm = 1
     n_default: ClassVar[dict[str, int]] = {}
     remote = False
@@ -57,25 +59,27 @@ class Peer:
         self.args = args
 
     async def setup(self) -> None:
-        """Opens what is open for all workloads."""
+        """Opens shared resources of all workloads."""
 
     async def teardown(self) -> None:
-        """Closes it."""
+        """Closes them."""
 
     def compile(self, g: Graph, fn: Body, shape: str, durable: bool = False) -> Any:
-        """Builds whatever can be built once. `fn(v)` is the body of node `v`; `shape` is chain, fan, dag or diamond."""
+        """Builds everything that can be built once. `fn(v)` is the body of node `v`; `shape` is chain, fan, dag or
+        diamond.
+        """
         raise NotImplementedError
 
     async def run(self, compiled: Any, run_id: str = "r") -> None:
-        """One run of what was built; any number may go on at once."""
+        """Executes one run; runs may be concurrent."""
         raise NotImplementedError
 
     def cpu(self) -> float:
-        """Seconds of processor that this process has used."""
+        """Returns the processor seconds of this process."""
         return time.process_time()
 
     def sleeper(self) -> Body:
-        """The body of d."""
+        """Returns the body of d."""
 
         async def node(v: Any) -> Any:
             await asyncio.sleep(shapes.node_latency(v))
@@ -84,7 +88,7 @@ class Peer:
         return node
 
     def caller(self, c: Clients, base: str) -> Body:
-        """The body of e and f: one call through an open client. `base` is the server's address."""
+        """Returns the body of e and f: one call with an open client. `base` is the server's address."""
 
         async def node(v: Any) -> Any:
             return await c.call(f"n{v}")
@@ -93,7 +97,7 @@ class Peer:
 
 
 class Count:
-    """A body that does nothing but count, so that every result is compared with the number of nodes."""
+    """A body that only counts, so that every result is compared with the number of nodes."""
 
     def __init__(self) -> None:
         self.n = 0
@@ -104,7 +108,7 @@ class Count:
 
 
 async def timed(peer: Peer, compiled: Any, rounds: int, warm: int = 1) -> tuple[float, float]:
-    """The medians of wall clock and processor, in seconds, of some runs."""
+    """Returns the medians of wall-clock and processor time of some runs, in seconds."""
     walls, cpus = [], []
     for number in range(rounds + warm):
         gc.collect()
@@ -118,7 +122,7 @@ async def timed(peer: Peer, compiled: Any, rounds: int, warm: int = 1) -> tuple[
 
 
 async def empty_nodes(peer: Peer, letter: str, n: int, rounds: int) -> dict[str, Any]:
-    """a, b, c, g: what the engine itself costs; in g with what it takes to keep it."""
+    """a, b, c, g: the engine's own cost; in g with durability."""
     graph, shape = {"a": (shapes.chain, "chain"), "b": (shapes.fan, "fan")}.get(letter, (shapes.layered, "dag"))
     g = graph(n)
     total = g.number_of_nodes()
@@ -134,7 +138,7 @@ async def empty_nodes(peer: Peer, letter: str, n: int, rounds: int) -> dict[str,
 
 
 async def waiting_nodes(peer: Peer, letter: str, n: int, rounds: int) -> dict[str, Any]:
-    """d and e: nodes that wait, by sleeping or for a server."""
+    """d and e: waiting nodes, by sleeping or for a server."""
     g = shapes.layered(n, width=15)
     total = g.number_of_nodes()
     found: dict[str, Any] = {}
@@ -157,7 +161,7 @@ async def waiting_nodes(peer: Peer, letter: str, n: int, rounds: int) -> dict[st
 
 
 def answered(mock: Mock, wanted: int) -> dict[str, Any]:
-    """What the server spent on a request, if it answered each once."""
+    """Returns the server's time for a request, if it answered each once."""
     stats = mock.stats()
     if stats["by"].get("ok") != wanted:
         raise AssertionError(f"the server answered {stats['by']}, and {wanted} calls were wanted")
@@ -165,7 +169,7 @@ def answered(mock: Mock, wanted: int) -> dict[str, Any]:
 
 
 async def many_runs(peer: Peer, n: int, rounds: int) -> dict[str, Any]:
-    """f: `n` runs of 8 nodes at once, each node a call of 20 ms."""
+    """f: `n` concurrent runs of 8 nodes, each node a call of 20 ms."""
     mock = Mock(f"fixed:{CALL_S * 1e3:g}", shapes.SEED)
     measured = []
     try:
@@ -195,7 +199,9 @@ async def many_runs(peer: Peer, n: int, rounds: int) -> dict[str, Any]:
 
 
 async def burst(peer: Peer, compiled: Any, n: int) -> tuple[float, float, float, float]:
-    """Seconds of wall clock and processor for `n` runs that start at once, and the median and the 99th percentile of one."""
+    """Returns wall-clock and processor seconds of `n` runs that start together, and the median and 99th percentile of
+    one.
+    """
     took: list[float] = []
 
     async def one(number: int) -> None:
@@ -212,7 +218,7 @@ async def burst(peer: Peer, compiled: Any, n: int) -> tuple[float, float, float,
 
 
 async def idle_runs(peer: Peer, n: int) -> dict[str, Any]:
-    """i: `n` runs that wait in their first node, and are then let go."""
+    """i: `n` runs that wait in their first node and then continue."""
     gate, full_house, waiting = asyncio.Event(), asyncio.Event(), [0]
 
     async def first(v: Any) -> Any:
@@ -248,7 +254,7 @@ async def idle_runs(peer: Peer, n: int) -> dict[str, Any]:
 
 
 async def workload(peer: Peer, letter: str, n: int, rounds: int) -> dict[str, Any]:
-    """The figures of one workload."""
+    """Returns the results of one workload."""
     match letter:
         case "f":
             return await many_runs(peer, n, rounds)
@@ -261,7 +267,7 @@ async def workload(peer: Peer, letter: str, n: int, rounds: int) -> dict[str, An
 
 
 async def measured(peer: Peer, letters: str) -> None:
-    """Prints one line of JSON for each workload; what goes wrong in one is its result."""
+    """Prints one line of JSON for each workload; an error in one is its result."""
     given = peer.args
     versions = {name: _version(name) for name in peer.packages}
     await peer.setup()

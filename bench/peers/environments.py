@@ -1,8 +1,9 @@
-"""An environment of its own for each peer, with pip in the user's cache folder, so that imports and memory are nobody else's.
+"""A separate environment for each peer, installed with pip in the user's cache folder, so that imports and memory are
+independent.
 
     python -m bench.peers.environments [NAME ...] [--again]
 
-What cannot be installed is said, and the others go on. `versions.json` beside the environments tells what is in each.
+Failed installations are reported, and the others continue. `versions.json` beside the environments has their contents.
 """
 
 from __future__ import annotations
@@ -30,22 +31,24 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "pydantic": ("pydantic-graph", "openai"),
     "dbos": ("dbos", "openai"),
 }
-"""The environments, each with what is installed into it beside `COMMON_SAMPLING`; ours is built from this checkout as a user would get it."""
+"""The environments and their packages beside `COMMON_SAMPLING`; ours is built from this checkout like a user's
+installation.
+"""
 LIMIT_S = 900
 
 
 def python(name: str) -> Path:
-    """The interpreter of an environment, which may not be there."""
+    """Returns the interpreter of an environment, which may not exist."""
     return folder() / "envs" / name / "bin" / "python"
 
 
 def ready(name: str) -> bool:
-    """Whether an environment is complete."""
+    """Returns whether an environment is complete."""
     return (folder() / "envs" / name / ".complete").exists()
 
 
 def make(name: str) -> str:
-    """Makes an environment anew; gives "" or why it could not be made."""
+    """Creates an environment; returns "" or the reason of the failure."""
     home = folder() / "envs" / name
     shutil.rmtree(home, ignore_errors=True)
     home.parent.mkdir(parents=True, exist_ok=True)
@@ -62,9 +65,9 @@ def make(name: str) -> str:
 
 
 def renew_ours() -> str:
-    """Puts this checkout's present state into our environment; gives "" or why it could not."""
+    """Installs the current checkout into our environment; returns "" or the reason of the failure."""
     install = [str(python("orchestra")), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(ROOT)]
-    # Twice: what it needs may have grown, and the version alone does not tell that the code has changed.
+    # Twice: requirements may have grown, and the version alone does not show that the code has changed.
     return _fault(install) or _fault([*install, "--force-reinstall", "--no-deps"])
 
 
@@ -80,7 +83,7 @@ def _fault(step: Sequence[str]) -> str:
 
 
 def versions(name: str) -> dict[str, str]:
-    """What is installed in an environment: names with versions."""
+    """Returns the installed packages of an environment with their versions."""
     listed = subprocess.run(
         [str(python(name)), "-m", "pip", "list", "--format=json"], stdout=subprocess.PIPE, text=True, check=True
     )
@@ -89,7 +92,7 @@ def versions(name: str) -> dict[str, str]:
 
 
 def prepare(names: Sequence[str], *, again: bool = False) -> dict[str, str]:
-    """Makes those that are missing, and records what is in all of them; gives the reason for each that could not be made."""
+    """Creates missing environments, and records the contents of all; returns the reasons of failures."""
     faults = {}
     for name in names:
         if again or not ready(name):
@@ -106,7 +109,7 @@ def prepare(names: Sequence[str], *, again: bool = False) -> dict[str, str]:
 
 
 def main() -> None:
-    """Makes environments."""
+    """Creates environments."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("names", nargs="*", help=f"of {', '.join(PACKAGES)}; all by default")
     options.add_argument("--again", action="store_true", help="make them anew")

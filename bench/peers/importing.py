@@ -1,4 +1,4 @@
-"""h: the processor time that importing a library takes and how much memory it needs, over a Python that imports nothing."""
+"""h: processor time and memory of importing a library, relative to a Python that imports nothing."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ STATEMENTS = {
     "pydantic": ("pydantic-graph", "from pydantic_graph import GraphBuilder"),
     "dbos": ("dbos (SQLite)", "from dbos import DBOS"),
 }
-"""Of each environment: the label in the tables, and what a program would import to define a workflow and run it."""
+"""For each environment: the label in the tables, and the imports of a program that defines and runs a workflow."""
 COSTS = (
     "\nimport time\nprint(time.process_time() * 1e3, int(open('/proc/self/statm').read().split()[1]) * 4096 / 2**20)"
 )
 
 
 def once(name: str, statement: str) -> tuple[float, float]:
-    """Milliseconds of the processor for a process that does this alone, and its MiB at the end."""
+    """Returns processor milliseconds of a process that only does this, and its memory in MiB at the end."""
     done = subprocess.run(
         [str(environments.python(name)), "-I", "-c", statement + COSTS], capture_output=True, text=True, check=True
     )
@@ -34,7 +34,7 @@ def once(name: str, statement: str) -> tuple[float, float]:
 
 
 def measured(names: Collection[str], times: int = 3) -> Iterator[dict[str, Any]]:
-    """A result for each environment: the least of some tries, less that of a bare Python in the same environment."""
+    """Returns the minimum of some tries for each environment, minus that of a bare Python in it."""
     for name, (label, statement) in STATEMENTS.items():
         if name not in names or not environments.ready(name):
             continue

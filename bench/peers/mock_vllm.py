@@ -1,8 +1,8 @@
-"""A stand-in for a vLLM server: chat completions after a drawn latency, tens of thousands a second on one core.
+"""A simulated vLLM server: chat completions after a random latency, tens of thousands per second on one core.
 
-A hand-written HTTP/1.1 protocol (keep-alive, bodies with Content-Length), on uvloop where it is installed. The latency of a request is
-drawn from the seed and the text of its last message, so that it does not depend on the order in which requests come.
-`GET /mock/stats` tells what was answered, `POST /mock/reset` forgets it. Listens on 127.0.0.1 only.
+A hand-written HTTP/1.1 protocol (keep-alive, bodies with Content-Length), on uvloop if it is installed. The latency of
+a request is drawn from the seed and the text of its last message, so it does not depend on the order of requests. `GET
+/mock/stats` returns the counters, `POST /mock/reset` resets them. Listens on 127.0.0.1 only.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MODEL = "mock-slm"
 
 
 class Tally:
-    """What was asked and answered since the last reset."""
+    """Counters since the last reset."""
 
     def __init__(self) -> None:
         self.by: Counter[str] = Counter()
@@ -32,18 +32,18 @@ class Tally:
         self.cpu = time.process_time()
 
     def stats(self) -> dict[str, Any]:
-        """For `/mock/stats`."""
+        """Returns the body of `/mock/stats`."""
         return {"total": self.total, "by": dict(self.by), "cpu_s": time.process_time() - self.cpu}
 
 
 class Server:
-    """Latencies, and the tally that all connections share."""
+    """Latencies, and the counters that all connections share."""
 
     def __init__(self, latency: str, seed: int) -> None:
         self.latency, self.seed, self.tally = latency, seed, Tally()
 
     def quick(self, path: bytes) -> bytes:
-        """The answer to everything that is no completion."""
+        """Returns the response to requests other than completions."""
         match path:
             case b"/health" | b"/ping":
                 return response("200 OK", b"")
@@ -70,12 +70,12 @@ class Server:
 
 
 def response(status: str, body: bytes) -> bytes:
-    """The bytes of an answer."""
+    """Returns the bytes of a response."""
     return f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
 
 
 def completion(number: int, prompt: str) -> bytes:
-    """The bytes of one chat completion."""
+    """Returns the bytes of one chat completion."""
     usage = {"prompt_tokens": len(prompt) // 4 + 1, "completion_tokens": 1, "total_tokens": len(prompt) // 4 + 2}
     choice = {"index": 0, "message": {"role": "assistant", "content": "ok"}, "logprobs": None, "finish_reason": "stop"}
     found = {
@@ -89,7 +89,7 @@ def completion(number: int, prompt: str) -> bytes:
 
 
 class Connection(asyncio.Protocol):
-    """One connection; requests on it are answered one after the other."""
+    """One connection; its requests are answered one after the other."""
 
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
         self.server, self.loop = server, loop
@@ -123,7 +123,7 @@ class Connection(asyncio.Protocol):
                 self.transport.write(self.server.quick(path))
 
     def complete(self, body: bytes) -> None:
-        """Answers a completion when its latency is over."""
+        """Responds to a completion request after its latency."""
         server, tally = self.server, self.server.tally
         tally.total += 1
         self.busy = True
@@ -143,7 +143,7 @@ class Connection(asyncio.Protocol):
         self.answer(completion(tally.total, prompt))
 
     def answer(self, data: bytes) -> None:
-        """Sends, and goes on with what came meanwhile."""
+        """Sends a response and continues with buffered requests."""
         self.busy = False
         if not self.closed:
             self.transport.write(data)
@@ -151,7 +151,7 @@ class Connection(asyncio.Protocol):
 
 
 async def serve(port: int, server: Server, seconds: float) -> None:
-    """Serves for so long."""
+    """Serves for a given time."""
     loop = asyncio.get_running_loop()
     async with await loop.create_server(lambda: Connection(server, loop), "127.0.0.1", port, backlog=4096):
         await asyncio.sleep(seconds)

@@ -1,10 +1,11 @@
-"""Runs every peer, interleaved, some times over, and prints markdown tables: medians, ratios to the asyncio floor, spread.
+"""Runs every peer several times, interleaved, and prints Markdown tables: medians, ratios to the asyncio baseline,
+spread.
 
     python -m bench.peers.run_all [--rounds 3] [--only orchestra,asyncio] [--workloads abc] [--table]
 
-Makes the environments that are missing. Results go to results.jsonl in the cache folder (`bench/machine.py` says which), a line for each
-process and workload; those of the run before are kept in results-before.jsonl. `--table` only prints. Exits with 1 where a peer that is
-there gave no result.
+Creates missing environments. Results go to results.jsonl in the cache folder (see `bench/machine.py`), a line for each
+process and workload; those of the previous call are kept in results-before.jsonl. `--table` only prints. Exits with 1
+if an installed peer gave no result.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from bench.peers.tables import ARMS, Arm
 
 HERE = Path(__file__).parent
 LIMIT_S = 240
-"""Seconds of one process."""
+"""Timeout of one process in seconds."""
 
 
 def environment() -> dict[str, str]:
-    """The variables of all peers: nothing leaves the machine, and hashing is the same each time."""
+    """Returns the environment variables of all peers: no network access, and deterministic hashing."""
     silent = {
         "OTEL_SDK_DISABLED": "true",
         "HAYSTACK_TELEMETRY_ENABLED": "false",
@@ -40,12 +41,12 @@ def environment() -> dict[str, str]:
 
 
 def results() -> Path:
-    """The file of results."""
+    """Returns the file of results."""
     return machine.folder() / "results.jsonl"
 
 
 def measured(arm: Arm, letters: str) -> Iterator[dict[str, Any]]:
-    """What one process of a peer measured; a process that breaks or takes too long gives what it had."""
+    """Returns the results of one process of a peer; a process that fails or times out gives its partial results."""
     command = [
         str(environments.python(arm.environment)),
         str(HERE / f"bench_{arm.script}.py"),
@@ -76,16 +77,14 @@ def measured(arm: Arm, letters: str) -> Iterator[dict[str, Any]]:
 
 
 def sweep(arms: list[Arm], rounds: int, letters: str, seconds: float, add: bool) -> None:
-    """All peers, in turn, as often as told, and writes as it goes."""
+    """Runs all peers in turn, as often as requested, and writes results as they arrive."""
     if results().exists() and not add:
         results().replace(results().with_name("results-before.jsonl"))
     end, of = time.monotonic() + seconds, f"{machine.now()}; {machine.code()}"
     with results().open("a", encoding="utf-8") as file:
         for number in range(rounds):
             at = number * len(arms) // rounds
-            for arm in (
-                arms[at:] + arms[:at]
-            ):  # another one first in each round, so that a load that grows favours nobody
+            for arm in arms[at:] + arms[:at]:  # rotates the order in each round, so that growing load favours no peer
                 wanted = "".join(letter for letter in arm.workloads if letter in letters)
                 if not wanted:
                     continue
@@ -93,7 +92,7 @@ def sweep(arms: list[Arm], rounds: int, letters: str, seconds: float, add: bool)
                     print(f"# the time is up in round {number}, before {arm.label}", file=sys.stderr, flush=True)
                     return
                 began, load = time.monotonic(), os.getloadavg()[0]
-                # Memory is told apart only in a process that has done nothing else.
+                # Memory is measured only in a process that has done nothing else.
                 alone = (wanted.replace("i", ""), "i" if "i" in wanted else "")
                 for found in (row for letters_of in alone if letters_of for row in measured(arm, letters_of)):
                     told = {**found, "label": arm.label, "round": number, "load": load, "of": of}

@@ -1,4 +1,4 @@
-"""The graphs of the workloads, and what a perfect engine would need for them. Latencies depend on the node alone, never on order."""
+"""The graphs of the workloads, and their lower bounds. Latencies depend on the node alone, never on order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SEED = 7
 
 
 def chain(nodes: int) -> Graph:
-    """One after the other."""
+    """Nodes in sequence."""
     graph: Graph = nx.path_graph(nodes, create_using=nx.DiGraph)
     return graph
 
@@ -36,9 +36,9 @@ def fan(nodes: int) -> Graph:
 
 
 def layered(nodes: int, parents: int = 3, width: int = 20, seed: int = SEED) -> Graph:
-    """Layers of `width`; each node has `parents` random parents in the layer just above.
+    """Layers of `width`; each node has `parents` random parents in the previous layer.
 
-    So an engine that works in supersteps is not punished by the shape, only by its barriers.
+    So an engine that works in supersteps is slowed only by its barriers, and not by the shape.
     """
     rng = random.Random(seed)
     graph: Graph = nx.DiGraph()
@@ -50,17 +50,17 @@ def layered(nodes: int, parents: int = 3, width: int = 20, seed: int = SEED) -> 
 
 
 def diamond() -> Graph:
-    """8 nodes, 5 deep: 0 to 1, 2, 3 to 4 to 5, 6 to 7."""
+    """8 nodes, depth 5: 0 to 1, 2, 3 to 4 to 5, 6 to 7."""
     return nx.DiGraph([(0, 1), (0, 2), (0, 3), (1, 4), (2, 4), (3, 4), (4, 5), (4, 6), (5, 7), (6, 7)])
 
 
 def layers_of(graph: Graph) -> list[list[int]]:
-    """The nodes by their depth."""
+    """Returns the nodes by depth."""
     return [sorted(layer) for layer in nx.topological_generations(graph)]
 
 
 def critical_path(graph: Graph, weight: Callable[[Any], float]) -> float:
-    """The heaviest path: no engine is faster."""
+    """Returns the length of the longest path: a lower bound."""
     best: dict[Any, float] = {}
     for node in nx.topological_sort(graph):
         best[node] = weight(node) + max((best[parent] for parent in graph.predecessors(node)), default=0.0)
@@ -68,17 +68,17 @@ def critical_path(graph: Graph, weight: Callable[[Any], float]) -> float:
 
 
 def barrier_path(graph: Graph, weight: Callable[[Any], float]) -> float:
-    """What a perfect engine with a barrier after each layer needs."""
+    """Returns the lower bound of an engine with a barrier after each layer."""
     return sum(max(weight(node) for node in layer) for layer in layers_of(graph))
 
 
 def node_latency(node: Any) -> float:
-    """Seconds of a node of d and e: the same draw as the stand-in server's for the text `n{node}`."""
+    """Returns the seconds of a node of d and e: the same draw as the simulated server's for the text `n{node}`."""
     return latency_s(SLEEP, SEED, f"n{node}")
 
 
 def resident_mib() -> float:
-    """MiB of memory of this process that are in use; 0 where /proc is not there."""
+    """Returns the resident memory of this process in MiB; 0 without /proc."""
     if not sys.platform.startswith("linux"):
         return 0.0
     with open("/proc/self/statm") as file:

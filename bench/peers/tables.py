@@ -12,7 +12,7 @@ Row: TypeAlias = dict[str, Any]
 
 
 class Arm(NamedTuple):
-    """One way of running a peer: a row of the tables."""
+    """A variant of a peer: a row of the tables."""
 
     label: str
     environment: str
@@ -68,18 +68,18 @@ TABLES: tuple[tuple[str, str, Sequence[tuple[str, str]], str], ...] = (
     ("h", "Import, over a bare Python", (("CPU ms", "import_ms"), ("MiB", "import_mib")), "import_ms"),
     ("i", "n runs of 8 nodes that wait in their first", IDLE, "kib_per_run"),
 )
-"""Letter, title, columns, and the figure whose ratio to the floor is told."""
+"""Letter, title, columns, and the figure whose ratio to the baseline is shown."""
 
 
 def shown(number: float | None) -> str:
-    """A figure with three digits."""
+    """Returns a figure with three digits."""
     if number is None:
         return "-"
     return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
 
 
 def middle(rows: Iterable[Row], key: str) -> float | None:
-    """The median of a figure."""
+    """Returns the median of a figure."""
     found = [row[key] for row in rows if key in row]
     return statistics.median(found) if found else None
 
@@ -87,7 +87,7 @@ def middle(rows: Iterable[Row], key: str) -> float | None:
 def table(
     letter: str, title: str, columns: Sequence[tuple[str, str]], key: str, by: Mapping[tuple[str, str], list[Row]]
 ) -> Iterator[str]:
-    """The lines of one table."""
+    """Returns the lines of one table."""
     n = max(row["n"] for (one, _), rows in by.items() if one == letter for row in rows)
     yield f"### {letter}. {title}" + (f" (n = {n:,})" if n > 1 else "")
     yield ""
@@ -113,7 +113,7 @@ def table(
 
 
 def report(results: Sequence[Row], folder: Path) -> str:
-    """All tables, then what was measured with what."""
+    """Returns all tables, then versions and machine."""
     by: dict[tuple[str, str], list[Row]] = {}
     for row in results:
         by.setdefault((row["workload"], row["label"]), []).append(row)
@@ -134,10 +134,10 @@ def report(results: Sequence[Row], folder: Path) -> str:
 
 
 def rows(file: Path) -> list[Row]:
-    """The results of a file."""
+    """Reads the results of a file."""
     return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
 
 
 def pythons(results: Sequence[Row]) -> str:
-    """The versions of Python."""
+    """Returns the versions of Python."""
     return ", ".join(sorted({row["python"] for row in results if "python" in row}))

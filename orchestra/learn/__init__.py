@@ -5,3 +5,22 @@ A data set (`data.dataset`) is encoded as serving encodes a call (`lora.examples
 measures agents, `certification` prepares certificates, and `promotion` replaces what an agent has learnt. PyTorch,
 transformers and peft are imported inside functions; the extra `learn` installs them.
 """
+
+__all__ = [
+    "batching",
+    "calibration",
+    "certification",
+    "classical",
+    "compatibility",
+    "crf",
+    "data",
+    "encoders",
+    "evaluation",
+    "linear",
+    "lora",
+    "lora_adapter",
+    "loss_curve",
+    "promotion",
+    "run_agent",
+    "training_lock",
+]

@@ -45,18 +45,20 @@ def calibration_rows(card: Card, rows: Sequence[DatasetRow], cases: Sequence[Cas
         InputError: N160 if the output of the agent has no probabilities of its choices.
     """
     form = card.output_form
-    told = {str(rule.probability): name for name, rule in form.rules.items() if rule.probability is not None}
-    silent = [choice for choice in form.choices if choice not in told]
-    if card.calibration is None or not told or len(silent) > 1:
-        why = f"the output has no probability of {' and '.join(silent)}" if told else "the output has no probabilities"
+    fields = {str(rule.probability): name for name, rule in form.rules.items() if rule.probability is not None}
+    missing = [choice for choice in form.choices if choice not in fields]
+    if card.calibration is None or not fields or len(missing) > 1:
+        why = (
+            f"the output has no probability of {' and '.join(missing)}" if fields else "the output has no probabilities"
+        )
         why = why if card.calibration is not None else "its card has no key `calibration`"
         raise InputError("N160", f"{card.name} cannot be calibrated: {why}", hint="orchestra explain N160")
     found = []
     for row, case in zip(rows, cases, strict=True):
-        given = {choice: None if case.output is None else case.output.get(name) for choice, name in told.items()}
+        given = {choice: None if case.output is None else case.output.get(name) for choice, name in fields.items()}
         odds = {choice: float(value) for choice, value in given.items() if value is not None}
-        if len(odds) == len(told):
-            odds |= {choice: max(0.0, 1 - sum(odds.values())) for choice in silent}
+        if len(odds) == len(fields):
+            odds |= {choice: max(0.0, 1 - sum(odds.values())) for choice in missing}
             found.append(CalibrationRow(row.input, odds, str(row.output[form.choice_field])))
     return found
 

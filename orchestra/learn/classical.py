@@ -62,7 +62,7 @@ def train(card: Card, data: Dataset) -> TrainedModel:
     rows = data.rows["train"]
     if not rows:
         raise InputError(
-            "N104", f"{data.manifest.name} has no rows to train on", hint="more rows, or other shares of the parts"
+            "N104", f"{data.manifest.name} has no rows in the train split", hint="use more rows, or other split shares"
         )
     match card.kind:
         case "tagger":
@@ -75,7 +75,9 @@ def train(card: Card, data: Dataset) -> TrainedModel:
             return _train_linear(card, rows, data.rows["tune"])
         case _:
             raise InputError(
-                "N105", f"{card.name} is of kind {card.kind}, and is not trained here", hint="orchestra explain N105"
+                "N105",
+                f"{card.name} is of kind {card.kind}, and this kind cannot be trained",
+                hint="orchestra explain N105",
             )
 
 
@@ -85,7 +87,7 @@ def _train_linear(card: Card, rows: Sequence[DatasetRow], tune: Sequence[Dataset
     if len(inputs) != 1 or len(outputs) != 1:
         hint = "input: {text: str}, output: {intent: Intent}"
         raise InputError(
-            "N105", f"{card.name} is no classifier: it needs one input and one field of its output", hint=hint
+            "N105", f"{card.name} is not a classifier: a classifier has one input and one output field", hint=hint
         )
     try:
         from orchestra.learn.linear import ClassifierHyperparameters, fit_classifier, fit_regressor
@@ -101,7 +103,7 @@ def _train_linear(card: Card, rows: Sequence[DatasetRow], tune: Sequence[Dataset
     ]
     if len(set(names)) < 2:
         raise InputError(
-            "N104", f"all rows to train on have the same {label}", hint="rows of at least two labels, or numbers"
+            "N104", f"all training rows have the same {label}", hint="use rows with at least two labels, or numbers"
         )
     if predicts_number(card):
         number = fit_regressor(
@@ -131,10 +133,10 @@ def _label_name(card: Card, value: Any) -> str:
         return value
     if value is None or isinstance(value, int):
         return f"\0{canonical(value).decode()}"
-    said = canonical(value).decode()[:40]
+    text = canonical(value).decode()[:40]
     raise InputError(
         "N105",
-        f"{card.name} is no classifier: {said} is no label",
+        f"{card.name} is not a classifier: {text} cannot be a label",
         hint="labels are texts, whole numbers, true, false and null",
     )
 

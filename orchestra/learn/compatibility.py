@@ -34,7 +34,7 @@ def check_trainable(card: Card) -> Card:
         InputError: N105 if the agent is an ensemble; its members can be trained.
     """
     if card.kind == "ensemble":
-        reason = f"{card.name} is an ensemble, and learns nothing itself: its members are {', '.join(card.members)}"
+        reason = f"{card.name} is an ensemble and cannot be trained: its members are {', '.join(card.members)}"
         raise InputError("N105", reason, hint=f"name one of its members, such as {card.members[0]}")
     return card
 

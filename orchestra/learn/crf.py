@@ -68,7 +68,9 @@ class TaggerFields:
         if text is None or output is None:
             hint = "input: {text: str}, output: {slots: 'dict[str, Span]'}"
             raise InputError(
-                "N151", f"{card.name} is no tagger: it needs a text to read and a field for its slots", hint=hint
+                "N151",
+                f"{card.name} is not a tagger: a tagger has a text input and an output field for slots",
+                hint=hint,
             )
         hint = next((name for name, schema in fields.items() if schema.get("type") == "array"), "")
         path = card.folder / WORDS_FILE if card.folder is not None else None
@@ -123,7 +125,7 @@ def train(
     if len(seen) == 1:
         raise InputError(
             "N150",
-            "no row has a slot to learn",
+            "no row has a slot",
             hint='{"input": {"text": "for 8"}, "output": {"slots": {"people": {...}}}}',
         )
     trainer.set_params(

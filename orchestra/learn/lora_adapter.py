@@ -80,15 +80,15 @@ class StartingAdapter:
             FleetError: F007 if the adapter is not safe to load.
         """
         if not all(os.path.isfile(folder / file) for file in (WEIGHTS, CONFIG)):
-            raise InputError("N123", f"{folder} is no adapter", hint=f"a folder with {WEIGHTS} and {CONFIG}")
+            raise InputError("N123", f"{folder} is not an adapter", hint=f"a folder with {WEIGHTS} and {CONFIG}")
         check_folder(folder)
-        told = json.loads((folder / CONFIG).read_bytes())
-        rank, alpha = (told.get(key) if isinstance(told, dict) else None for key in ("r", "lora_alpha"))
+        config = json.loads((folder / CONFIG).read_bytes())
+        rank, alpha = (config.get(key) if isinstance(config, dict) else None for key in ("r", "lora_alpha"))
         if (rank, alpha) != (shape.rank, shape.alpha):
             wanted = f"rank {shape.rank} and alpha {shape.alpha}"
             raise InputError(
                 "N123",
-                f"{folder} has rank {rank} and alpha {alpha}, and {wanted} are to be trained",
+                f"{folder} has rank {rank} and alpha {alpha}, and {wanted} were requested",
                 hint=f"--rank {rank}",
             )
         return cls(folder, adapter_digest(folder))
@@ -105,7 +105,10 @@ class StartingAdapter:
         if strange := sorted(
             name for name in {*weights, *wanted} if _tensor_shape(weights, name) != _tensor_shape(wanted, name)
         ):
-            reason = f"{self.folder} is an adapter of another model, or of other layers: {strange[0]} and {len(strange) - 1} more differ"
+            reason = (
+                f"{self.folder} is an adapter of another model, or of other layers: "
+                f"{strange[0]} and {len(strange) - 1} more differ"
+            )
             raise InputError("N123", reason, hint="orchestra explain N123")
         learner.load_weights(weights)
 
@@ -126,11 +129,13 @@ def check_output_folder(folder: Path) -> None:
         return
     except OSError as error:
         raise InputError(
-            "N107", f"--out cannot be {folder}: {error.strerror}", hint="name a folder that is not there yet"
+            "N107", f"--out cannot be {folder}: {error.strerror}", hint="name a folder that does not exist yet"
         ) from error
     if strange:
-        hint = "name a folder that is not there yet"
-        raise InputError("N107", f"--out cannot be {folder}: it has {strange[0]}, which is no adapter's", hint=hint)
+        hint = "name a folder that does not exist yet"
+        raise InputError(
+            "N107", f"--out cannot be {folder}: it has {strange[0]}, which is not part of an adapter", hint=hint
+        )
 
 
 def write(

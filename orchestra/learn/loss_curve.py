@@ -55,6 +55,7 @@ def render_svg(points: Sequence[TrainingPoint], best_step: int) -> str:
         if point.step == best_step:
             x, y = place(point.step, point.tune)
             parts.append(
-                f'<circle cx="{x:g}" cy="{y:g}" r="3.5" fill="#2a6fb5"><title>kept: step {best_step}, {point.tune:.4f}</title></circle>'
+                f'<circle cx="{x:g}" cy="{y:g}" r="3.5" fill="#2a6fb5">'
+                f"<title>kept: step {best_step}, {point.tune:.4f}</title></circle>"
             )
     return "\n".join([*parts, "</svg>", ""])

@@ -32,7 +32,5 @@ def check_finite(loss: float, step: int) -> float:
     """
     if not math.isfinite(loss):
         reason = f"the training has diverged: in step {step} its loss is {loss}"
-        raise InputError(
-            "N124", reason, hint="give the same command with a lower rate, where it has one, or look into the rows"
-        )
+        raise InputError("N124", reason, hint="repeat the command with a lower rate, if it has one, or check the rows")
     return loss

@@ -22,6 +22,6 @@ def lock_training(folder: Path) -> Iterator[None]:
         try:
             lock_file(file.fileno())
         except OSError as error:
-            hint = "wait for it, or give this one another --seed"
-            raise InputError("N125", f"another process does this very training, in {folder}", hint=hint) from error
+            hint = "wait for it, or use another --seed"
+            raise InputError("N125", f"another process runs this training, in {folder}", hint=hint) from error
         yield

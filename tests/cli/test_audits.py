@@ -174,7 +174,7 @@ def test_faulty_verdicts_are_told_all_at_once_and_none_is_recorded(ran: Shell) -
         "the verdict is 'perhaps', and must be right, wrong or unclear",
         "neither `verdict` nor `expected`",
         "run nowhere is not in the journal",
-        f"sorted of run {other} was not drawn",
+        f"sorted of run {other} was not sampled",
         "missing required field `run`",
         "Expected `object`, got `array`",
         "verdicts.jsonl:9:1",
@@ -200,7 +200,7 @@ def test_of_a_run_that_is_gone_only_a_verdict_counts(ran: Shell) -> None:
     assert ran("runs", "gc", "--older", "0h", "--yes").code == 0
     expected = labelled(ran, found, {"label": "yes"})
     assert expected.code == 2
-    assert "is gone, so nobody can hold its output against what is expected" in expected.err
+    assert "is gone, so its output cannot be compared with the expected one" in expected.err
     assert labelled(ran, found[:1], "right").code == 0
     left = ran(*WATCH, "--audit", "1")
     assert left.code == 2

@@ -377,12 +377,12 @@ def test_rows_that_fail_are_wrong_and_told(shell: Shell) -> None:
     [
         ('{"id": "0", "output": {"label": "yes"}, "score": 1.2}', "the score is 1.2"),
         ('{"id": "0", "output": {"label": "yes"}, "score": -1}', "must be in [0, 1]"),
-        ('{"id": "0", "output": {"label": "yes"}, "score": NaN}', "no prediction"),
+        ('{"id": "0", "output": {"label": "yes"}, "score": NaN}', "not a prediction"),
         ('{"id": "0", "score": 0.5}\n{"id": "0", "score": 0.5}', "two predictions have the id '0'"),
-        ('{"id": "never", "output": {}}', "answers the row 'never'"),
-        ("{", "no prediction"),
-        ("[]", "no prediction"),
-        ("\x00", "no prediction"),
+        ('{"id": "never", "output": {}}', "has an answer to the row 'never'"),
+        ("{", "not a prediction"),
+        ("[]", "not a prediction"),
+        ("\x00", "not a prediction"),
     ],
 )
 def test_recorded_answers_that_are_none_are_refused(shell: Shell, text: str, says: str) -> None:

@@ -221,7 +221,7 @@ def test_answers_that_nobody_has_judged_are_printed_to_be_judged(shell: Shell) -
     assert 'write true or false for each "right": null' in said.err
     Path("rows.jsonl").write_text(said.out)
     again = certify(shell)
-    assert (again.code, "nobody has said whether 'fact 950 of 0' of row '0' is right" in again.err) == (2, True)
+    assert (again.code, "the claim 'fact 950 of 0' of row '0' has no label" in again.err) == (2, True)
 
 
 def test_too_few_answers_ask_nobody_and_say_how_many_are_needed(shell: Shell) -> None:
@@ -236,12 +236,12 @@ def test_too_few_answers_ask_nobody_and_say_how_many_are_needed(shell: Shell) ->
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"claims": [{"claim": "fact 950 of 0", "right": True}]}, "has 2 parts, and 1 are judged"),
+        ({"claims": [{"claim": "fact 950 of 0", "right": True}]}, "has 2 parts, and 1 are labelled"),
         (
             {"claims": [{"claim": "another", "right": True}, {"claim": "b", "right": True}]},
-            "judges 'another', where its output says",
+            "labels 'another', and its output has",
         ),
-        ({"claims": "none"}, "no judged answer"),
+        ({"claims": "none"}, "not a judged answer"),
     ],
 )
 def test_labels_that_do_not_fit_the_answer_are_refused_at_their_line(

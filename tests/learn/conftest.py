@@ -1,4 +1,4 @@
-"""A language model of a few thousand parameters with a tokenizer and a chat template, as a folder of weights; and an agent to train."""
+"""A tiny language model with a tokenizer and a chat template, as a folder of weights; and an agent to train."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from tests.cli.shell import shell
 
 __all__ = ["shell"]
 
-TEXT = "question answer passage null Ada Lovelace wrote notes in 1843 the what who when { } : , <|im_start|> <|im_end|> user assistant"
+TEXT = (
+    "question answer passage null Ada Lovelace wrote notes in 1843 the what who when { } : , "
+    "<|im_start|> <|im_end|> user assistant"
+)
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -49,7 +52,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
             special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
         ),
     )
-    made: Any = PreTrainedTokenizerFast  # untyped in transformers
+    made: Any = PreTrainedTokenizerFast  # transformers has no types for it
     fast = made(tokenizer_object=words, eos_token="<|im_end|>", pad_token="<|im_end|>")
     fast.chat_template = TEMPLATE
     fast.save_pretrained(folder)
@@ -71,7 +74,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """One thread of PyTorch, for what fixtures train too: quicker for so small a model, and the same sums every time."""
+    """Limits PyTorch to one thread, also for fixtures: faster for so small a model, and deterministic."""
     torch = pytest.importorskip("torch")
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -86,7 +89,7 @@ def card(tmp_path: Path) -> Card:
 
 
 def make_card(place: Path, text: str = CARD, prompt: str = PROMPT) -> Card:
-    """An agent of this `agent.yaml` under `place`."""
+    """Writes an agent with this `agent.yaml` under `place`."""
     folder = place / "agents" / "finder"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "agent.yaml").write_text(text, "utf-8")

@@ -1,4 +1,4 @@
-"""Batches: every example once an epoch, within the limit, and the same losses packed as alone."""
+"""Batches: every example once per epoch, within the token limit, with the same losses packed as alone."""
 
 from __future__ import annotations
 
@@ -27,25 +27,21 @@ def unpacked(pack: Pack) -> list[TokenExample]:
 
 
 @given(st.lists(EXAMPLES, min_size=1, max_size=40), st.integers(60, 400), st.integers(0, 3))
-def test_an_epoch_has_every_example_once(examples: list[TokenExample], most: int, seed: int) -> None:
+def test_epoch_batches_have_every_example_once(examples: list[TokenExample], most: int, seed: int) -> None:
     batches = Batcher.from_examples(examples, most).epoch_batches(seed, 0)
     assert Counter(one for batch in batches for pack in batch for one in unpacked(pack)) == Counter(examples)
     assert all(end.prompt for batch in batches for pack in batch for end in pack.suffixes)
 
 
 @given(st.lists(EXAMPLES, min_size=1, max_size=40), st.integers(60, 400))
-def test_a_batch_with_its_padding_keeps_the_limit_where_one_example_does(
-    examples: list[TokenExample], most: int
-) -> None:
+def test_epoch_batches_keep_token_limit(examples: list[TokenExample], most: int) -> None:
     for batch in Batcher.from_examples(examples, most).epoch_batches(0, 0):
         alone = len(batch) == 1 and len(batch[0].suffixes) == 1
         assert alone or max(map(len, batch)) * len(batch) <= most
 
 
 @given(st.lists(EXAMPLES, min_size=1, max_size=20), st.randoms())
-def test_the_batches_of_an_epoch_do_not_depend_on_the_order_of_the_rows(
-    examples: list[TokenExample], chance: random.Random
-) -> None:
+def test_epoch_batches_ignore_row_order(examples: list[TokenExample], chance: random.Random) -> None:
     shuffled = list(examples)
     chance.shuffle(shuffled)
     assert Batcher.from_examples(examples, 200).epoch_batches(3, 2) == Batcher.from_examples(
@@ -53,7 +49,7 @@ def test_the_batches_of_an_epoch_do_not_depend_on_the_order_of_the_rows(
     ).epoch_batches(3, 2)
 
 
-def test_epochs_and_seeds_differ() -> None:
+def test_epoch_batches_differ_by_epoch_and_seed() -> None:
     examples = [TokenExample((*BEGINNINGS[at % 4], at), (1,)) for at in range(40)]
     orders = {
         str(Batcher.from_examples(examples, 200).epoch_batches(seed, number))
@@ -63,7 +59,7 @@ def test_epochs_and_seeds_differ() -> None:
     assert len(orders) == 4
 
 
-def test_questions_about_one_passage_share_it() -> None:
+def test_packs_share_passage() -> None:
     examples = [TokenExample((*BEGINNINGS[0], 90, at), (1, 2)) for at in range(10)]
     assert (
         sum(len(pack) for batch in Batcher.from_examples(examples, 400).epoch_batches(0, 0) for pack in batch)
@@ -73,7 +69,7 @@ def test_questions_about_one_passage_share_it() -> None:
 
 @settings(max_examples=10, deadline=None)
 @given(st.lists(EXAMPLES, min_size=2, max_size=12))
-def test_packed_and_alone_examples_have_the_same_losses(tiny: Path, examples: list[TokenExample]) -> None:
+def test_packed_examples_have_same_losses(tiny: Path, examples: list[TokenExample]) -> None:
     pytest.importorskip("peft")
     import torch
     from transformers import AutoModelForCausalLM

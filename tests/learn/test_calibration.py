@@ -1,4 +1,4 @@
-"""Calibrating: the fit brings an overconfident model down, hears the words where they know better, and refuses what it cannot fit."""
+"""Calibration: the fit lowers an overconfident model, uses the wording if it is better, and refuses unsuitable rows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def data(made: Card) -> Dataset:
 
 
 def sure(right: float, chance: random.Random) -> list[CalibrationRow]:
-    """Rows of a model that always gives 0.98 to one choice, and is right in this share of them."""
+    """Rows of a model that always gives 0.98 to one choice and is correct in this share of them."""
     found = []
     for n in range(300):
         label = CHOICES[n % 3]
@@ -48,7 +48,7 @@ def loss(made: Calibration | None, rows: list[CalibrationRow]) -> float:
     return -sum(math.log(chances[one.target]) for chances, one in zip(odds, rows, strict=True)) / len(rows)
 
 
-def test_an_overconfident_model_is_brought_to_what_it_is_worth(tmp_path: Path) -> None:
+def test_calibration_lowers_overconfidence(tmp_path: Path) -> None:
     made, chance = card(tmp_path), random.Random(1)
     found = fit_calibration(made, data(made), sure(0.7, chance))
 
@@ -62,7 +62,7 @@ def test_an_overconfident_model_is_brought_to_what_it_is_worth(tmp_path: Path) -
     assert found.rows == 300
 
 
-def test_where_the_words_know_better_they_are_heard(tmp_path: Path) -> None:
+def test_calibration_uses_wording_if_better(tmp_path: Path) -> None:
     made, chance = card(tmp_path), random.Random(2)
     alone, both = (
         fit_calibration(made, data(made), sure(0.5, chance), words) for words in (None, ("claim", "evidence"))
@@ -74,14 +74,14 @@ def test_where_the_words_know_better_they_are_heard(tmp_path: Path) -> None:
     assert Calibration.read(encode_calibration(both), CHOICES) == both
 
 
-def test_too_few_rows_of_a_choice_are_refused(tmp_path: Path) -> None:
+def test_calibration_few_rows_of_choice_refused(tmp_path: Path) -> None:
     made = card(tmp_path)
     with pytest.raises(InputError, match="of not stated") as caught:
         fit_calibration(made, data(made), [one for one in sure(0.7, random.Random(1)) if one.target != "not stated"])
     assert caught.value.code == "N161"
 
 
-def test_rows_without_probabilities_are_left_out_and_the_last_choice_has_the_rest(tmp_path: Path) -> None:
+def test_calibration_rows_skip_missing_probabilities(tmp_path: Path) -> None:
     made = card(tmp_path)
     rows = list(data(made).rows["train"][:3])
     answers: list[dict[str, Any] | None] = [
@@ -96,7 +96,7 @@ def test_rows_without_probabilities_are_left_out_and_the_last_choice_has_the_res
     ]
 
 
-def test_an_agent_that_does_not_tell_its_probabilities_is_refused(tmp_path: Path) -> None:
+def test_calibration_agent_without_probabilities_refused(tmp_path: Path) -> None:
     made = card(tmp_path)
     for other, said in (
         (made.with_settings(computed={"p": {"probability": "supported"}}), "contradicted and"),

@@ -1,4 +1,4 @@
-"""Training of classifiers of texts: their labels come back as they stood in the rows, whatever their type."""
+"""Training of text classifiers: labels keep their type and value."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from orchestra.learn.classical import train
 from orchestra.learn.compatibility import contract_digest
 from orchestra.learn.data.dataset import Dataset, DatasetRow
 
-CARD = "name: desk\nkind: sklearn\ninput: {{text: str}}\noutput: {{label: '{}'}}\ntypes: {{Stars: {{type: integer, enum: [1, 2]}}}}\n"
+CARD = (
+    "name: desk\nkind: sklearn\ninput: {{text: str}}\noutput: {{label: '{}'}}\n"
+    "types: {{Stars: {{type: integer, enum: [1, 2]}}}}\n"
+)
 
 
 def card(folder: Path, kind: str) -> Card:
@@ -41,7 +44,7 @@ def data(card: Card, bad: Any, good: Any) -> Dataset:
         ("str", "bad", "good"),
     ],
 )
-def test_a_label_comes_back_as_it_stood_in_the_rows(tmp_path: Path, kind: str, bad: Any, good: Any) -> None:
+def test_classical_labels_keep_type(tmp_path: Path, kind: str, bad: Any, good: Any) -> None:
     desk = card(tmp_path, kind)
     train(desk, data(desk, bad, good)).write(tmp_path)
     told = [LinearClassifier.load(desk).predict({"text": f"{word} it"})[0]["label"] for word in ("awful", "lovely")]
@@ -49,8 +52,8 @@ def test_a_label_comes_back_as_it_stood_in_the_rows(tmp_path: Path, kind: str, b
     assert [type(one) for one in told] == [type(bad), type(good)]
 
 
-def test_what_is_no_label_is_refused(tmp_path: Path) -> None:
+def test_classical_invalid_label_refused(tmp_path: Path) -> None:
     desk = card(tmp_path, "list[str]")
-    with pytest.raises(InputError, match=r'\["x"\] is no label') as caught:
+    with pytest.raises(InputError, match=r'\["x"\] cannot be a label') as caught:
         train(desk, data(desk, ["x"], ["y"]))
     assert caught.value.code == "N105"

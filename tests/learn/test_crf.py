@@ -1,4 +1,4 @@
-"""Training of taggers: a few rows are learnt, twice the same, and what cannot be learnt is said."""
+"""Training of taggers: it learns from a few rows, is deterministic, and refuses unsuitable rows."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def row(colour: str, thing: str) -> ReferenceRow:
 ROWS = [row(colour, thing) for colour in COLOURS[:4] for thing in THINGS]
 
 
-def test_what_was_trained_finds_what_it_never_saw_and_twice_the_same(tmp_path: Path) -> None:
+def test_crf_generalises_and_is_deterministic(tmp_path: Path) -> None:
     made = train(ROWS, PLACES, CrfHyperparameters(iterations=30))
     assert made == train(ROWS, PLACES, CrfHyperparameters(iterations=30))
     assert (made.rows, made.left_out) == (24, 0)
@@ -50,13 +50,13 @@ def test_what_was_trained_finds_what_it_never_saw_and_twice_the_same(tmp_path: P
     assert probability > 0.5
 
 
-def test_rows_whose_slots_end_inside_a_word_are_counted_and_left_out() -> None:
+def test_crf_partial_word_slots_counted() -> None:
     bad = ReferenceRow({"text": "reddish"}, {"parts": {"colour": {"value": "red", "start": 0, "end": 3}}})
     made = train([*ROWS, bad], PLACES, CrfHyperparameters(iterations=5))
     assert (made.rows, made.left_out) == (24, 1)
 
 
-def test_rows_without_any_slot_are_refused() -> None:
+def test_crf_rows_without_slots_refused() -> None:
     with pytest.raises(InputError) as caught:
         train([ReferenceRow({"text": "nothing here"}, {"parts": {}})], PLACES)
     assert caught.value.code == "N150"

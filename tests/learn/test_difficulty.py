@@ -1,4 +1,6 @@
-"""A number learnt of a text: an agent that says how much a question needs the larger model, from outcomes to its first answer."""
+"""A regression on text: an agent that estimates how much a question needs the larger model, from outcomes to its first
+answer.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,7 @@ def project(shell: Shell) -> Shell:
 
 
 @pytest.mark.parametrize("file", ["rows.jsonl", "rows.csv"])
-def test_outcomes_of_two_models_become_an_agent_that_tells_what_is_needed(project: Shell, file: str) -> None:
+def test_difficulty_agent_from_two_model_outcomes(project: Shell, file: str) -> None:
     mapped = ("--column", "question=prompt", "--column", "need=strong_right-weak_right")
     assert (made := project(*LEARN, file, *mapped)).code == 0, made.err
     assert (said := project("learn", "train", "difficulty", "--data", "set", "--out", "agents/difficulty")).code == 0, (
@@ -61,20 +63,20 @@ def test_outcomes_of_two_models_become_an_agent_that_tells_what_is_needed(projec
     ("column", "code"),
     [("strong_right-weak", "N011"), ("prompt-weak_right", "N011"), ("strong_right", "N012"), ("-", "N011")],
 )
-def test_a_difference_of_what_is_no_number_is_refused(project: Shell, column: str, code: str) -> None:
+def test_difference_of_non_numbers_refused(project: Shell, column: str, code: str) -> None:
     said = project(*LEARN, "rows.jsonl", "--column", "question=prompt", "--column", f"need={column}")
     assert (said.code, code in said.err) == (2, True)
     assert not Path("set").exists()
 
 
-def test_one_number_alone_teaches_nothing(project: Shell) -> None:
+def test_regression_single_target_refused(project: Shell) -> None:
     Path("rows.jsonl").write_text("".join(f'{{"question": "what is {at}?", "need": 1}}\n' for at in range(20)))
     assert project(*LEARN, "rows.jsonl").code == 0
     said = project("learn", "train", "difficulty", "--data", "set")
     assert (said.code, "N104" in said.err) == (2, True)
 
 
-def test_a_share_of_the_rows_is_above_its_threshold() -> None:
+def test_share_thresholds_bound_share() -> None:
     rows = [(at / 100, float(at >= 80)) for at in range(100)]
     assert [(one.share, one.threshold, one.mean_target) for one in share_thresholds(rows)] == [
         (0.1, 0.89, 1.0),
@@ -85,7 +87,7 @@ def test_a_share_of_the_rows_is_above_its_threshold() -> None:
     assert share_thresholds([]) == []
 
 
-def test_the_same_rows_give_the_same_files() -> None:
+def test_regression_is_deterministic() -> None:
     rows = [(str(row["prompt"]), float(not row["weak_right"])) for row in outcomes(60)]
     first, second = (fit_regressor(rows, ("question", "need"), "weights.npz") for _ in range(2))
     assert (first.config_json, first.arrays) == (second.config_json, second.arrays)

@@ -1,4 +1,6 @@
-"""`orchestra learn data --runs --escalated AGENT`: which calls needed the larger model, as runs tell; on simulated workers."""
+"""`orchestra learn data --runs --escalated AGENT`: the calls that needed the larger model, from runs on simulated
+workers.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ CARD = "name: difficulty\nkind: sklearn\ninput: {question: str}\noutput: {need: 
 
 
 def answer(call: CallRequest) -> Any:
-    """The agent is wrong about questions that begin with `hard`, its larger model is not."""
+    """The agent is wrong about questions that begin with `hard`; its larger model is not."""
     question = call.inputs["question"]
     return BAD if question == "impossible" or (question.startswith("hard") and not call.is_escalated) else GOOD
 
@@ -48,7 +50,7 @@ def collected(shell: Shell, *more: str) -> Said:
     return shell("learn", "data", "difficulty", "--out", "set", "--licence", "own", "--tune", "0", "--test", "0", *more)
 
 
-def test_calls_that_the_larger_model_mended_are_those_that_needed_it(shell: Shell) -> None:
+def test_escalations_corrected_calls_have_target_one(shell: Shell) -> None:
     ran(shell, "larger", "easy 1", "hard 1", "impossible")
     said = collected(shell, "--runs", "--escalated", "answerer")
     assert said.code == 0, said.err
@@ -61,15 +63,15 @@ def test_calls_that_the_larger_model_mended_are_those_that_needed_it(shell: Shel
     assert data.manifest.sources[0].description == "calls of answerer, 1 that needed the larger model; in 3 runs"
 
 
-def test_a_call_that_went_to_the_larger_model_at_once_tells_nothing(shell: Shell) -> None:
+def test_escalations_direct_calls_left_out(shell: Shell) -> None:
     ran(shell, "routed", "easy 1", "hard and long")
     assert collected(shell, "--runs", "--escalated", "answerer").code == 0
     data = Dataset.load(Path("set"))
     assert [row.input["question"] for row in data.rows["train"]] == ["easy 1"]
-    assert data.manifest.left_out["asked of the larger model at once, or judged by nothing"] == 1
+    assert data.manifest.left_out["sent to the larger model directly, or not judged by a check"] == 1
 
 
-def test_a_run_shows_which_model_was_chosen_and_why(shell: Shell) -> None:
+def test_run_shows_chosen_model_and_reason(shell: Shell) -> None:
     first, second = ran(shell, "routed", "hard and long", "easy 1")
     because = "size(input.question) > 9"
     assert f"reading: the larger model at once, for {because} is true" in " ".join(
@@ -89,15 +91,15 @@ def test_a_run_shows_which_model_was_chosen_and_why(shell: Shell) -> None:
         (("--runs", "--escalated", "nobody"), "N007"),
     ],
 )
-def test_what_cannot_be_collected_is_said(shell: Shell, more: tuple[str, ...], code: str) -> None:
+def test_escalations_unusable_agent_refused(shell: Shell, more: tuple[str, ...], code: str) -> None:
     ran(shell, "larger", "easy 1")
     said = collected(shell, *more)
     assert (said.code, code in said.err) == (2, True), said.err
     assert not Path("set").exists()
 
 
-def test_an_input_that_some_calls_leave_out_is_null_in_these(shell: Shell) -> None:
-    """The agent that is asked may have a default for it; the one that learns is told nothing."""
+def test_escalations_missing_input_is_null(shell: Shell) -> None:
+    """The calling agent may have a default for the input; the trained agent gets null."""
     inputs = "{question: str, context: str, tone: {type: str | null, default: null}}"
     card = Path("agents/answerer/agent.yaml")
     card.write_text(card.read_text().replace("{question: str, context: str}", inputs))

@@ -31,7 +31,7 @@ metrics:
 
 
 def answer(call: CallRequest) -> Any:
-    """The candidate knows everything, the agent half of it, its base nothing; `broken` fails."""
+    """The candidate answers everything, the agent half of it, its base nothing; `broken` fails."""
     question = call.inputs["question"]
     if question == "broken":
         return CallError(code="M001", reason="not JSON")
@@ -70,7 +70,7 @@ def ensemble() -> None:
         Path(f"agents/{name}/prompt.md").write_text(Path("agents/answerer/prompt.md").read_text())
 
 
-def test_the_members_of_an_ensemble_stand_beside_it(shell: Shell) -> None:
+def test_evaluate_ensemble_shows_members(shell: Shell) -> None:
     rows(8)
     ensemble()
     known = {"both": "1889", "other": "1889"}
@@ -90,15 +90,15 @@ def test_the_members_of_an_ensemble_stand_beside_it(shell: Shell) -> None:
         ("learn", "evaluate", "both", "--data", "rows.jsonl", "--candidate", "new/adapter"),
     ],
 )
-def test_an_ensemble_learns_nothing_itself(shell: Shell, command: tuple[str, ...]) -> None:
+def test_train_ensemble_refused(shell: Shell, command: tuple[str, ...]) -> None:
     rows(2)
     ensemble()
     said = shell(*command)
     assert said.code == 2
-    assert "N105: both is an ensemble, and learns nothing itself: its members are answerer, other" in said.err
+    assert "N105: both is an ensemble and cannot be trained: its members are answerer, other" in said.err
 
 
-def test_arms_stand_side_by_side(shell: Shell) -> None:
+def test_evaluate_shows_all_arms(shell: Shell) -> None:
     rows(8)
     adapter(Path("new/adapter"), "new")
     said = evaluate(shell, "--candidate", "new/adapter", "--json")
@@ -108,7 +108,7 @@ def test_arms_stand_side_by_side(shell: Shell) -> None:
     assert said.json["arms"][1]["metrics"]["no-answer accuracy"] is None
 
 
-def test_the_untuned_base_may_be_asked_fewer_rows(shell: Shell) -> None:
+def test_evaluate_untuned_base_with_fewer_rows(shell: Shell) -> None:
     rows(8)
     file = Path("agents/answerer/evaluation.yaml")
     file.write_text(file.read_text() + "rows: {file: it/rows.jsonl, untuned: 3}\n")
@@ -119,7 +119,7 @@ def test_the_untuned_base_may_be_asked_fewer_rows(shell: Shell) -> None:
     assert "| its untuned base, 3 rows | 0.000" in evaluate(shell).out
 
 
-def test_floors_are_made_of_training_rows(shell: Shell) -> None:
+def test_evaluate_baselines_from_training_rows(shell: Shell) -> None:
     rows(4)
     shown = {"id": "t", "input": {"question": "q1", "context": TEXT}, "output": {"answer": "1889", "quote": "in 1889"}}
     Path("train.jsonl").write_text(json.dumps(shown) + "\n")
@@ -130,7 +130,7 @@ def test_floors_are_made_of_training_rows(shell: Shell) -> None:
     assert "untuned" not in said.out
 
 
-def test_a_requirement_that_is_missed_exits_with_1_and_fails_in_junit(shell: Shell) -> None:
+def test_evaluate_missed_requirement_exits_1(shell: Shell) -> None:
     rows(8)
     said = evaluate(shell, "--require", "EM >= 0.4", "--require", "EM>=0.9", "--junit", "out.xml")
     assert said.code == 1
@@ -140,7 +140,7 @@ def test_a_requirement_that_is_missed_exits_with_1_and_fails_in_junit(shell: She
     assert [case.get("name") for case in suite.iter("testcase") if case.find("failure") is not None] == ["EM >= 0.9"]
 
 
-def test_nothing_measured_is_no_report_of_last_time_and_answers_can_be_required(shell: Shell) -> None:
+def test_evaluate_failure_replaces_old_junit_report(shell: Shell) -> None:
     rows(4)
     Path("report.xml").write_text("<testsuite/>")
     said = evaluate(shell, "--require", "x > 0.8", "--junit", "report.xml")
@@ -151,7 +151,7 @@ def test_nothing_measured_is_no_report_of_last_time_and_answers_can_be_required(
     assert evaluate(shell, "--require", "answered >= 1.1").code == 1
 
 
-def test_a_report_for_ci_gets_its_folder_and_what_cannot_be_written_is_told_first(shell: Shell) -> None:
+def test_evaluate_junit_path_checked_first(shell: Shell) -> None:
     rows(8)
     assert evaluate(shell, "--require", "EM >= 0.4", "--junit", "reports/of/out.xml").code == 0
     assert Path("reports/of/out.xml").is_file()
@@ -161,13 +161,13 @@ def test_a_report_for_ci_gets_its_folder_and_what_cannot_be_written_is_told_firs
     assert not shell.opener.opened
 
 
-def test_blank_lines_and_the_mark_of_an_editor_are_passed_over(shell: Shell) -> None:
+def test_evaluation_rows_skip_blank_lines_and_bom(shell: Shell) -> None:
     rows(2)
     Path("rows.jsonl").write_bytes(b"\xef\xbb\xbf" + Path("rows.jsonl").read_bytes() + b"\n  \n")
     assert evaluate(shell, "--json").json["rows"] == 2
 
 
-def test_a_sample_is_the_same_for_the_same_seed(shell: Shell) -> None:
+def test_evaluate_sample_is_deterministic(shell: Shell) -> None:
     rows(40)
     first, again, other = (evaluate(shell, "--rows", "9", "--seed", seed, "--json").json for seed in ("1", "1", "2"))
     assert first["rows"] == 9
@@ -175,7 +175,7 @@ def test_a_sample_is_the_same_for_the_same_seed(shell: Shell) -> None:
     assert other["test"] != first["test"]
 
 
-def test_a_row_that_fails_is_never_right_and_one_that_is_withheld_is_where_nothing_was_expected(shell: Shell) -> None:
+def test_evaluate_failed_wrong_withheld_may_be_correct(shell: Shell) -> None:
     rows(1, input={"question": "broken", "context": TEXT}, expected={"answers": []})
     said = evaluate(shell, "--json")
     arm = said.json["arms"][1]
@@ -197,20 +197,20 @@ def test_a_row_that_fails_is_never_right_and_one_that_is_withheld_is_where_nothi
         ("no json\n", "N001"),
     ],
 )
-def test_bad_rows_are_refused_before_anything_starts(shell: Shell, text: str, code: str) -> None:
+def test_evaluate_invalid_rows_refused_first(shell: Shell, text: str, code: str) -> None:
     Path("rows.jsonl").write_text(text)
     said = evaluate(shell)
     assert (said.code, said.err[:4]) == (2, code)
 
 
 @pytest.mark.parametrize("text", ["EM > 1", "EM", "EMM >= 0.5", ">= 0.5"])
-def test_what_is_no_requirement_is_refused(shell: Shell, text: str) -> None:
+def test_evaluate_invalid_requirement_refused(shell: Shell, text: str) -> None:
     rows(1)
     said = evaluate(shell, "--require", text)
     assert (said.code, said.err[:4]) == (2, "N203")
 
 
-def test_a_metric_that_another_one_has_taken_the_place_of_is_told_and_can_be_kept(shell: Shell) -> None:
+def test_evaluate_replaced_metric_gets_hint(shell: Shell) -> None:
     file = Path("agents/answerer/evaluation.yaml")
     file.unlink()
     rows(1)
@@ -231,7 +231,7 @@ def test_a_metric_that_another_one_has_taken_the_place_of_is_told_and_can_be_kep
         "metrics: {EM: {of: exact, fild: x}}",
     ],
 )
-def test_a_faulty_evaluation_file_is_refused_at_its_place(shell: Shell, text: str) -> None:
+def test_evaluate_invalid_config_has_location(shell: Shell, text: str) -> None:
     rows(1)
     Path("agents/answerer/evaluation.yaml").write_text(text)
     said = evaluate(shell)
@@ -239,7 +239,7 @@ def test_a_faulty_evaluation_file_is_refused_at_its_place(shell: Shell, text: st
     assert "evaluation.yaml:1:" in said.err
 
 
-def test_without_an_evaluation_file_measures_follow_from_the_type(shell: Shell) -> None:
+def test_default_metrics_follow_output_type(shell: Shell) -> None:
     rows(2, expected={"answer": "1889", "quote": "in 1889"})
     Path("agents/answerer/evaluation.yaml").unlink()
     said = evaluate(shell, "--json", "--no-untuned")
@@ -262,9 +262,7 @@ TEAM = "{type: object, properties: {team: {type: string}}, required: [team], add
         ("list[str]", ["a"], ["a"], True),
     ],
 )
-def test_an_output_without_fields_is_measured_as_a_whole(
-    tmp_path: Path, output: str, given: Any, wanted: Any, right: bool
-) -> None:
+def test_default_metrics_plain_output(tmp_path: Path, output: str, given: Any, wanted: Any, right: bool) -> None:
     (tmp_path / "agent.yaml").write_text(
         f"name: desk\nmodel: base\ninput: {{text: str}}\noutput: '{output}'\ntypes: {{Team: {TEAM}}}\n"
     )
@@ -278,7 +276,7 @@ def test_an_output_without_fields_is_measured_as_a_whole(
     )
 
 
-def test_probabilities_and_what_no_row_has_are_not_measured_by_default(tmp_path: Path) -> None:
+def test_default_metrics_skip_probabilities_and_absent(tmp_path: Path) -> None:
     text = "name: judge\nkind: encoder\nmodel: minilm\ninput: {text: str}\n"
     (tmp_path / "agent.yaml").write_text(text + "output: {label: \"Literal['a', 'b']\", outside: float}\n")
     assert [one.name for one in metrics_for(Card.load(tmp_path))] == ["label right"]
@@ -293,7 +291,7 @@ def test_probabilities_and_what_no_row_has_are_not_measured_by_default(tmp_path:
     assert len(metrics_for(card, questions=[EvaluationRow("1", {}, {"nothing": "a"})])) == 3
 
 
-def test_a_folder_of_sets_has_the_rows_that_the_evaluation_names(shell: Shell) -> None:
+def test_evaluate_reads_rows_from_data_folder(shell: Shell) -> None:
     rows(8)
     Path("sets/there").mkdir(parents=True)
     Path("rows.jsonl").rename("sets/there/dev.jsonl")
@@ -313,8 +311,8 @@ def test_a_folder_of_sets_has_the_rows_that_the_evaluation_names(shell: Shell) -
     assert shell("learn", "evaluate", "answerer", "--data", "sets", "--evaluation", "third").err.startswith("N204")
 
 
-def test_arms_of_a_card_that_says_certified_are_accepted_by_the_certificates_threshold(shell: Shell) -> None:
-    """None of them needs a certificate of its own: they are compared, and promise nothing."""
+def test_evaluate_certified_card_uses_its_threshold(shell: Shell) -> None:
+    """Arms need no certificate of their own: they are compared and give no guarantee."""
     card = Path("agents/answerer/agent.yaml")
     card.write_text(card.read_text() + "checks: [confidence]\naccept: certified\notherwise: [abstain]\n")
     shell.opener = Simulated(lambda call: CallResult(value=answer(call), confidence=0.6))
@@ -336,7 +334,7 @@ LONG = "x" * 300
         (("promote", "answerer", LONG, "--data", "rows.jsonl"), "N301"),
     ],
 )
-def test_a_name_too_long_for_a_file_is_one_that_is_not_there(shell: Shell, command: tuple[str, ...], code: str) -> None:
+def test_evaluate_overlong_name_is_unknown(shell: Shell, command: tuple[str, ...], code: str) -> None:
     rows(1)
     said = shell("learn", *command)
     assert (said.code, said.err[:4]) == (2, code)
@@ -345,7 +343,7 @@ def test_a_name_too_long_for_a_file_is_one_that_is_not_there(shell: Shell, comma
 PLACE = "{type: object, properties: {city: {type: string}}, required: [city], additionalProperties: false}"
 
 
-def test_an_answer_that_is_a_text_or_a_record_is_measured_by_default(shell: Shell) -> None:
+def test_default_metrics_text_or_record(shell: Shell) -> None:
     text = AGENT.replace("answer: str | null", "answer: str | Place")
     Path("agents/answerer/agent.yaml").write_text(f"{text}types: {{Place: {PLACE}}}\n")
     Path("agents/answerer/evaluation.yaml").unlink()
@@ -365,9 +363,12 @@ def test_an_answer_that_is_a_text_or_a_record_is_measured_by_default(shell: Shel
 
 @pytest.fixture
 def sorter(shell: Shell) -> Shell:
-    """An agent that takes `b` for `a`, and says nothing where the text is empty."""
+    """An agent that confuses `b` with `a`, and withholds an answer to an empty text."""
     Path("agents/sorter").mkdir()
-    card = "schema: orchestra/v1\nname: sorter\ndescription: Sorts.\ninput: {text: str}\noutput: {label: \"Literal['a', 'b', 'c']\"}\n"
+    card = (
+        "schema: orchestra/v1\nname: sorter\ndescription: Sorts.\ninput: {text: str}\n"
+        "output: {label: \"Literal['a', 'b', 'c']\"}\n"
+    )
     Path("agents/sorter/agent.yaml").write_text(card)
     Path("agents/sorter/prompt.md").write_text("{{ text }}\n")
     Path("rows.csv").write_text("id,text,label\n1,a,a\n2,b,b\n3,b,b\n4,c,c\n5,broken,c\n")
@@ -386,7 +387,7 @@ def sorted_by(shell: Shell, *more: str) -> Said:
     return shell("learn", "evaluate", "sorter", "--data", "rows.csv", *more)
 
 
-def test_each_label_has_its_figures_and_confusions_are_told(sorter: Shell) -> None:
+def test_classes_show_labels_and_confusions(sorter: Shell) -> None:
     found = sorted_by(sorter, "--classes", "--json").json["by_class"]
     assert found["field"] == "label"
     assert [tuple(one.values()) for one in found["labels"]] == [
@@ -403,7 +404,7 @@ def test_each_label_has_its_figures_and_confusions_are_told(sorter: Shell) -> No
     assert "by_class" not in sorted_by(sorter, "--json").json
 
 
-def test_an_output_that_is_a_label_and_no_record_has_its_classes(sorter: Shell) -> None:
+def test_classes_of_plain_label_output(sorter: Shell) -> None:
     card = Path("agents/sorter/agent.yaml")
     card.write_text(
         card.read_text().replace("output: {label: \"Literal['a', 'b', 'c']\"}", "output: \"Literal['a', 'b', 'c']\"")
@@ -417,7 +418,7 @@ def test_an_output_that_is_a_label_and_no_record_has_its_classes(sorter: Shell) 
     assert found["confusions"] == [{"expected": "b", "predicted": "a", "rows": 1}]
 
 
-def test_predictions_are_written_as_certify_reads_them(sorter: Shell) -> None:
+def test_evaluate_predictions_readable_by_certify(sorter: Shell) -> None:
     assert sorted_by(sorter, "--predictions", "said.jsonl").code == 0
     lines = [json.loads(line) for line in Path("said.jsonl").read_text().splitlines()]
     assert [(one["id"], one["input"], one["expected"], one["output"], one["right"]) for one in lines[1:4:2]] == [
@@ -428,12 +429,12 @@ def test_predictions_are_written_as_certify_reads_them(sorter: Shell) -> None:
     assert set(Predictions.read(Path("said.jsonl")).answers) == {"1", "2", "3", "4", "5"}
 
 
-def test_classes_are_refused_where_no_label_is_told(shell: Shell) -> None:
+def test_classes_without_label_refused(shell: Shell) -> None:
     rows(2)
-    assert evaluate(shell, "--classes").err.startswith("C010: --classes is of agents that tell a label")
+    assert evaluate(shell, "--classes").err.startswith("C010: --classes needs an agent with one label field")
 
 
-def test_rows_of_one_group_are_drawn_together_for_the_intervals(shell: Shell) -> None:
+def test_evaluate_intervals_resample_groups(shell: Shell) -> None:
     rows(40)
     alone = evaluate(shell, "--json").json
     given = [json.loads(line) for line in Path("rows.jsonl").read_text().splitlines()]
@@ -445,11 +446,11 @@ def test_rows_of_one_group_are_drawn_together_for_the_intervals(shell: Shell) ->
     assert (alone["groups"], together["groups"]) == (40, 2)
     apart, grouped = (told["arms"][-1]["metrics"]["EM"] for told in (alone, together))
     assert apart["value"] == grouped["value"] == 0.5
-    assert (grouped["low"], grouped["high"]) == (0.0, 1.0)  # one group is right, and one wrong
+    assert (grouped["low"], grouped["high"]) == (0.0, 1.0)  # one group is correct, and one is wrong
     assert "those of each of 2 groups together" in evaluate(shell).out
 
 
-def test_a_test_may_name_the_input_that_rows_have_in_common(shell: Shell) -> None:
+def test_evaluation_group_names_input(shell: Shell) -> None:
     rows(8)
     Path("it").mkdir(exist_ok=True)
     Path("it/rows.jsonl").write_bytes(Path("rows.jsonl").read_bytes())

@@ -1,4 +1,4 @@
-"""Data sets of restricted runs: whoever measures, certifies or calibrates an agent on their rows asks nobody who may not see them."""
+"""Data sets from restricted runs: evaluation, certification and calibration use only cleared endpoints for them."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def collected(*labels: Label) -> None:
 
 
 def asked(shell: Shell, said: str = "") -> dict[str, set[Label]]:
-    """The labels of the calls of each agent that was asked."""
+    """The labels of the calls of each agent."""
     assert isinstance(shell.opener, Simulated)
     assert shell.opener.workers is not None, said
     found: dict[str, set[Label]] = {}
@@ -78,7 +78,7 @@ def asked(shell: Shell, said: str = "") -> dict[str, set[Label]]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_calls_about_rows_have_the_label_of_the_runs_that_the_rows_are_of(shell: Shell, command: str) -> None:
+def test_evaluation_calls_have_label_of_source_runs(shell: Shell, command: str) -> None:
     if "--candidate" in COMMANDS[command]:
         Path("agents/answerer/agent.yaml").write_text(AGENT + "adapter: adapter\n")
         adapter(Path("new/adapter"), "new")
@@ -90,7 +90,7 @@ def test_calls_about_rows_have_the_label_of_the_runs_that_the_rows_are_of(shell:
     assert command != "learn combine" or "judge" in labels, said.err
 
 
-def test_so_have_calls_that_an_agents_probabilities_are_calibrated_by(shell: Shell) -> None:
+def test_calibration_calls_have_label_of_source_runs(shell: Shell) -> None:
     card = chooser(Path("agents/judge"))
     rows = [
         DatasetRow(f"r{n}", {"claim": f"c{n}", "evidence": "e"}, {"label": "supported"}, f"g{n}") for n in range(20)
@@ -101,13 +101,13 @@ def test_so_have_calls_that_an_agents_probabilities_are_calibrated_by(shell: She
     assert asked(shell) == {"judge_uncalibrated": {"restricted"}}, said.err
 
 
-def test_rows_whose_sources_say_no_label_are_asked_as_before(shell: Shell) -> None:
+def test_rows_without_label_use_default(shell: Shell) -> None:
     collected()
     assert shell(*COMMANDS["learn evaluate"]).code == 0
     assert set().union(*asked(shell).values()) == {"internal"}
 
 
-def test_a_label_that_is_none_is_no_manifest(shell: Shell) -> None:
+def test_manifest_invalid_label_refused(shell: Shell) -> None:
     collected("restricted")
     file = Path("set") / MANIFEST_FILE
     file.write_text(file.read_text().replace('"restricted"', '"secret"'))
@@ -115,12 +115,12 @@ def test_a_label_that_is_none_is_no_manifest(shell: Shell) -> None:
     assert (said.code, "N001" in said.err) == (2, True), said.err
 
 
-def test_a_set_has_the_strictest_label_of_its_sources() -> None:
+def test_dataset_has_strictest_source_label() -> None:
     assert msgspec.json.decode(json.dumps(manifest("public", "internal")), type=DatasetManifest).label == "internal"
     assert msgspec.json.decode(json.dumps(manifest()), type=DatasetManifest).label is None
 
 
-def test_a_manifest_of_the_first_format_is_refused_and_its_label_is_not_lost(tmp_path: Path) -> None:
+def test_manifest_first_format_refused(tmp_path: Path) -> None:
     old = manifest("restricted") | {"format": "orchestra/dataset/v1"}
     old["parts"] = old.pop("splits")
     (tmp_path / MANIFEST_FILE).write_text(json.dumps(old))
@@ -152,7 +152,7 @@ def manifest(*labels: str) -> dict[str, object]:
     }
 
 
-def test_a_file_of_another_folder_has_no_label(tmp_path: Path) -> None:
+def test_file_outside_dataset_has_no_label(tmp_path: Path) -> None:
     (tmp_path / MANIFEST_FILE).write_text('{"format": "something else"}')
     (tmp_path / "test.jsonl").write_text('{"id": "1", "input": {}, "output": "x"}\n')
     assert read_evaluation_set(tmp_path / "test.jsonl").label is None

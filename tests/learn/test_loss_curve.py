@@ -1,4 +1,4 @@
-"""The curve: a picture that any page can show."""
+"""The loss curve: an SVG that any page can show."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from orchestra.learn.loss_curve import render_svg
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def test_a_curve_has_two_lines_through_all_looks_and_marks_the_best() -> None:
+def test_loss_curve_two_lines_and_best_point() -> None:
     points = [
         TrainingPoint(10, 0.5, 2.0, 1.5, 0.1),
         TrainingPoint(20, 1.0, 1.0, 0.5, 0.4),
@@ -26,7 +26,7 @@ def test_a_curve_has_two_lines_through_all_looks_and_marks_the_best() -> None:
     assert heights == sorted(heights), "a loss that falls goes down the page"
 
 
-def test_a_training_without_a_tune_part_has_one_line() -> None:
+def test_loss_curve_without_tune_split_one_line() -> None:
     points = [TrainingPoint(step, 0.0, 1.0 / step, math.nan, 0.0) for step in (1, 2, 3)]
     lines = [
         line.attrib["points"].split() for line in ElementTree.fromstring(render_svg(points, 0)).iter(f"{SVG}polyline")
@@ -34,5 +34,5 @@ def test_a_training_without_a_tune_part_has_one_line() -> None:
     assert [len(line) for line in lines] == [3, 0]
 
 
-def test_a_training_without_a_look_has_an_empty_picture() -> None:
+def test_loss_curve_without_points_is_empty() -> None:
     assert not list(ElementTree.fromstring(render_svg([], 0)).iter(f"{SVG}circle"))

@@ -1,4 +1,4 @@
-"""`orchestra learn data --runs` and `--teacher`: what runs and teachers leave to learn from; on simulated workers."""
+"""`orchestra learn data --runs` and `--teacher`: rows from runs and from teachers; on simulated workers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ name: person
 input: {question: str, text: str}
 output: ${chosen}
 types:
-  Reading: {type: object, properties: {answer: {type: [string, "null"]}, quote: {type: [string, "null"]}}, required: [answer, quote]}
+  Reading:
+    type: object
+    properties: {answer: {type: [string, "null"]}, quote: {type: [string, "null"]}}
+    required: [answer, quote]
 nodes:
   reading:
     agent: answerer
@@ -53,7 +56,9 @@ nodes:
 
 
 def answer(call: CallRequest) -> Any:
-    """The agent is wrong about questions that begin with `hard`, its larger model and the teacher are not; nobody knows `impossible`."""
+    """The agent is wrong about questions that begin with `hard`; its larger model and the teacher are not; `impossible`
+    is never answered.
+    """
     question = call.inputs["question"]
     if question == "broken" and call.name == "answerer":
         return CallError(code="M001", reason="no JSON", retryable=False)
@@ -90,7 +95,7 @@ def collected(shell: Shell, *more: str, agent: str = "answerer") -> Said:
 
 
 def rows() -> dict[str, DatasetRow]:
-    """What was collected, by its question."""
+    """The collected outputs by question."""
     return {str(row.input["question"]): row for row in Dataset.load(Path("set")).rows["train"]}
 
 
@@ -98,7 +103,7 @@ def left_out() -> dict[str, int]:
     return {reason: count for reason, count in Dataset.load(Path("set")).manifest.left_out.items() if count}
 
 
-def test_accepted_answers_of_runs_become_rows_that_name_their_runs(shell: Shell) -> None:
+def test_runs_accepted_answers_become_rows(shell: Shell) -> None:
     runs = ran(shell, "easy 1", "easy 2", "Easy 2!", "hard 1")
     said = collected(shell, "--runs")
     assert said.code == 0, said.err
@@ -106,22 +111,22 @@ def test_accepted_answers_of_runs_become_rows_that_name_their_runs(shell: Shell)
     assert [row.output for row in found.values()] == [GOOD, GOOD]
     assert found["easy 1"].id == f"{runs[0]}/reading"
     assert found["easy 1"].input == {"question": "easy 1", "context": TEXT}
-    assert left_out() == {"the same in another spelling": 1, "nobody's answer was accepted": 1}
+    assert left_out() == {"the same in another spelling": 1, "no answer was accepted": 1}
     own, failed = Dataset.load(Path("set")).manifest.sources
     assert (own.name, own.rows, sorted(own.runs), own.label) == ("journal.db", 3, sorted(runs[:3]), "internal")
-    assert own.description == "answers of its own, 3 accepted by checks and 0 that nothing judged; in 3 of 4 runs"
+    assert own.description == "answers of its own, 3 accepted by checks and 0 not judged by a check; in 3 of 4 runs"
     assert failed.runs == (runs[3],)
     assert f"  3 {own.description}\n" in said.out
 
 
-def test_the_same_runs_make_the_same_data_set(shell: Shell) -> None:
+def test_runs_dataset_is_deterministic(shell: Shell) -> None:
     ran(shell, "easy 1", "easy 2")
     one, two = collected(shell, "--runs").out, collected(shell, "--runs").out
     assert one == two
     assert (one.splitlines()[0]).startswith("set: set ")
 
 
-def test_what_the_larger_model_and_persons_answered_counts_for_what_was_withheld(shell: Shell) -> None:
+def test_runs_replacement_answers_for_withheld(shell: Shell) -> None:
     ran(shell, "hard 1", workflow="larger")
     for run in ran(shell, "hard 2", "easy 2", workflow="person"):
         assert shell("runs", "answer", run, json.dumps({"answer": "in 1889", "quote": "in 1889"})).code == 0
@@ -135,11 +140,11 @@ def test_what_the_larger_model_and_persons_answered_counts_for_what_was_withheld
     assert made == [
         "answers of a person in its place",
         "answers of the larger model in its place",
-        "answers of its own, 1 accepted by checks and 0 that nothing judged",
+        "answers of its own, 1 accepted by checks and 0 not judged by a check",
     ]
 
 
-def test_a_person_who_corrects_a_record_is_believed_and_not_the_agent(shell: Shell) -> None:
+def test_runs_person_correction_overrides_agent(shell: Shell) -> None:
     [run] = ran(shell, "easy 1", workflow="corrected")
     ran(shell, "easy 1")
     assert shell("runs", "answer", run, '{"answer": "1889 AD", "quote": null}').code == 0
@@ -148,25 +153,27 @@ def test_a_person_who_corrects_a_record_is_believed_and_not_the_agent(shell: She
     assert left_out() == {"the same with another output": 1}
 
 
-def test_elements_of_lists_are_rows_each(shell: Shell) -> None:
+def test_runs_map_elements_are_rows(shell: Shell) -> None:
     said = shell("run", "each", "-i", 'questions=["a", "b"]', "-i", f"text={TEXT}")
     assert said.code == 0, said.err
     assert collected(shell, "--runs").code == 0
     assert {row.id.partition("/")[2] for row in rows().values()} == {"readings[0]/one", "readings[1]/one"}
-    assert "0 accepted by checks and 2 that nothing judged" in Dataset.load(Path("set")).manifest.sources[0].description
+    assert (
+        "0 accepted by checks and 2 not judged by a check" in Dataset.load(Path("set")).manifest.sources[0].description
+    )
 
 
-def test_a_fallback_is_no_answer(shell: Shell) -> None:
+def test_runs_fallback_is_no_answer(shell: Shell) -> None:
     Path("workflows/fallen.yaml").write_text(
         ASK.replace("name: ask", "name: fallen") + '    fallback: {answer: "never", quote: null}\n'
     )
     ran(shell, "easy 1", "broken", workflow="fallen")
     assert collected(shell, "--runs").code == 0
     assert list(rows()) == ["easy 1"]
-    assert left_out() == {"nobody's answer was accepted": 1}
+    assert left_out() == {"no answer was accepted": 1}
 
 
-def test_workflows_and_ages_choose_among_runs(shell: Shell) -> None:
+def test_runs_filter_by_workflow_and_age(shell: Shell) -> None:
     ran(shell, "easy 1")
     ran(shell, "easy 2", workflow="larger")
     assert collected(shell, "--runs", "--workflow", "larger", "--since", "1h").code == 0
@@ -176,7 +183,7 @@ def test_workflows_and_ages_choose_among_runs(shell: Shell) -> None:
     assert "--since 12h" in collected(shell, "--runs", "--since", "lately").err
 
 
-def test_rows_that_the_card_may_not_see_are_left_out_and_counted(shell: Shell) -> None:
+def test_runs_stricter_label_left_out(shell: Shell) -> None:
     ran(shell, "easy 1")
     agent("answerer", f"{AGENT}label: public\n")
     said = collected(shell, "--runs")
@@ -185,13 +192,13 @@ def test_rows_that_the_card_may_not_see_are_left_out_and_counted(shell: Shell) -
     assert "1 labelled stricter than public" in said.err
 
 
-def test_rows_of_other_types_than_the_agents_are_left_out_and_counted(shell: Shell) -> None:
+def test_runs_other_types_left_out(shell: Shell) -> None:
     ran(shell, "easy 1")
     agent("answerer", AGENT.replace("question: str", "question: str, language: str"))
     assert "1 of other types than the agent has now" in collected(shell, "--runs").err
 
 
-def test_runs_of_an_evaluation_teach_nobody(shell: Shell) -> None:
+def test_runs_of_evaluation_left_out(shell: Shell) -> None:
     ran(shell, "easy 1")
     Path("test.jsonl").write_text(
         json.dumps({"id": "1", "input": {"question": "secret", "context": TEXT}, "expected": GOOD}) + "\n"
@@ -202,7 +209,7 @@ def test_runs_of_an_evaluation_teach_nobody(shell: Shell) -> None:
     assert "passed over 1 run of an evaluation" in said.err
 
 
-def test_a_run_that_cannot_be_read_is_passed_over_and_counted(shell: Shell) -> None:
+def test_runs_unreadable_run_counted(shell: Shell) -> None:
     ran(shell, "easy 1", "easy 2")
     import sqlite3
 
@@ -213,15 +220,15 @@ def test_a_run_that_cannot_be_read_is_passed_over_and_counted(shell: Shell) -> N
 
 
 @pytest.mark.parametrize("group", ["question", ""])
-def test_rows_are_grouped_by_an_input_or_by_the_evidence(shell: Shell, group: str) -> None:
+def test_runs_group_by_input_or_evidence(shell: Shell, group: str) -> None:
     ran(shell, "easy 1", "easy 2")
     assert collected(shell, "--runs", "--group", group).code == 0
     assert len({row.group for row in rows().values()}) == (2 if group else 1)
     assert collected(shell, "--runs", "--group", "run").err.startswith("N011")
 
 
-def test_fields_that_code_computes_are_not_learnt(shell: Shell) -> None:
-    """Of the agent's own answers, and of a teacher's, who may have them or not."""
+def test_runs_computed_fields_left_out(shell: Shell) -> None:
+    """For the agent's own answers and for a teacher's, with and without the fields."""
     card = "name: NAME\ninput: {question: str}\noutput: {sum: str, is: float | null}\ncomputed: {is: {value: sum}}\n"
     for name, text in (
         ("calculator", card),
@@ -246,29 +253,29 @@ def test_fields_that_code_computes_are_not_learnt(shell: Shell) -> None:
         assert [row.output for row in rows().values()] == [{"sum": "1 + 1"}] * 2
 
 
-def test_a_journal_without_runs_and_an_agent_that_never_ran_are_told(shell: Shell) -> None:
+def test_runs_no_run_or_no_call_refused(shell: Shell) -> None:
     assert collected(shell, "--runs").err.startswith("N006: nothing has been recorded yet")
     ran(shell, "easy 1")
     said = collected(shell, "--runs", agent="critic")
-    assert said.err.startswith("N007: 1 workflow ran, and none asked 'critic': ask")
+    assert said.err.startswith("N007: 1 workflow ran, and none called 'critic': ask")
     assert said.code == 2
     assert not Path("set").exists()
 
 
-def test_no_accepted_answer_is_told_with_a_way_out(shell: Shell) -> None:
+def test_runs_no_accepted_answer_has_hint(shell: Shell) -> None:
     ran(shell, "hard 1", "hard 2")
     said = collected(shell, "--runs")
-    assert said.err.startswith("N008: no answer of answerer is there to learn from: 2 nobody's answer was accepted")
+    assert said.err.startswith("N008: no answer of answerer is there to learn from: 2 no answer was accepted")
     assert "--teacher" in said.err
 
 
-def test_neither_files_nor_runs_and_a_choice_among_no_runs_are_refused(shell: Shell) -> None:
+def test_data_without_files_or_runs_refused(shell: Shell) -> None:
     assert collected(shell).err.startswith("N015")
     assert collected(shell, "rows.csv", "--since", "1d").err.startswith("N015")
 
 
 @pytest.mark.parametrize("teacher", ["critic", "big"])
-def test_a_teacher_answers_what_failed(shell: Shell, teacher: str) -> None:
+def test_teacher_answers_failed_inputs(shell: Shell, teacher: str) -> None:
     ran(shell, "hard 1", "easy 1", "impossible", "hard 1", "hard 2")
     ran(shell, "hard 2", workflow="larger")
     agent("answerer", f"{AGENT}checks: [quote]\n")
@@ -296,7 +303,7 @@ def test_a_teacher_answers_what_failed(shell: Shell, teacher: str) -> None:
     assert {name for name, _ in asked} == {"critic_teaching" if teacher == "critic" else "answerer_teaching"}
 
 
-def test_a_teacher_answers_the_inputs_of_files(shell: Shell) -> None:
+def test_teacher_answers_inputs_of_files(shell: Shell) -> None:
     Path("inputs.csv").write_text(f"question,text\nhard 1,{TEXT}\nHARD 1,{TEXT}\neasy 1,{TEXT}\n")
     said = collected(shell, "inputs.csv", "--teacher", "critic", "--column", "context=text")
     assert said.code == 0, said.err
@@ -306,7 +313,7 @@ def test_a_teacher_answers_the_inputs_of_files(shell: Shell) -> None:
     assert "the agent critic was asked 2 inputs: 2 accepted, 0 (0.0%) not" in said.out
 
 
-def test_a_teacher_of_another_contract_or_of_no_name_is_refused_before_anything_is_read(shell: Shell) -> None:
+def test_teacher_unknown_or_other_contract_refused_first(shell: Shell) -> None:
     agent("other", AGENT.replace("answerer", "other").replace("quote: Quote | null", "quote: str"))
     said = collected(shell, "nowhere.csv", "--teacher", "other")
     assert said.err.startswith("N009: other has other output than answerer")
@@ -315,7 +322,7 @@ def test_a_teacher_of_another_contract_or_of_no_name_is_refused_before_anything_
     assert "did you mean 'critic'?" in said.err
 
 
-def test_a_teacher_who_accepts_nothing_leaves_no_data_set(shell: Shell) -> None:
+def test_teacher_without_accepted_answer_writes_nothing(shell: Shell) -> None:
     Path("inputs.csv").write_text(f"question,context\nimpossible,{TEXT}\n")
     agent("answerer", f"{AGENT}checks: [quote]\n")
     assert collected(shell, "inputs.csv", "--teacher", "critic").err.startswith(
@@ -324,19 +331,19 @@ def test_a_teacher_who_accepts_nothing_leaves_no_data_set(shell: Shell) -> None:
     assert not Path("set").exists()
 
 
-def test_a_teacher_that_cannot_be_reached_is_told_after_one_call(shell: Shell) -> None:
+def test_teacher_unreachable_fails_after_one_call(shell: Shell) -> None:
     Path("inputs.csv").write_text("question,context\n" + "".join(f"q{n},{TEXT}\n" for n in range(20)))
     shell.opener = Simulated(lambda call: CallError(code="F203", reason="nobody listens there", hint="is it on?"))
     said = collected(shell, "inputs.csv", "--teacher", "big")
     assert said.code == 1
-    assert said.err.startswith("F203: the teacher big cannot be asked: nobody listens there")
+    assert said.err.startswith("F203: the teacher big cannot be called: nobody listens there")
     assert shell.opener.workers is not None
     assert len(shell.opener.workers.calls) == 1
     assert not Path("set").exists()
 
 
-def test_a_teacher_that_may_not_see_the_data_is_not_asked(shell: Shell) -> None:
-    """What an endpoint is cleared for stands in the fleet file; a file's rows are internal, as a run's inputs are."""
+def test_teacher_without_clearance_not_called(shell: Shell) -> None:
+    """The fleet file has the clearance of an endpoint; rows of files are internal, like the inputs of a run."""
     Path("inputs.csv").write_text(f"question,context\neasy,{TEXT}\n")
     shell.opener = None
     assert collected(shell, "inputs.csv", "--teacher", "big").err.startswith("F202: the teacher big cannot be asked")

@@ -1,4 +1,4 @@
-"""A training is held by one process: another one is refused, also where the first was killed in the meantime or the folder was cleared."""
+"""One process holds a training: a second one is refused, also after the first was killed or the folder was cleared."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ with lock_training(Path(sys.argv[1])):
 """
 
 
-def test_a_training_that_another_process_does_is_refused_until_that_is_gone(tmp_path: Path) -> None:
+def test_lock_training_second_process_refused(tmp_path: Path) -> None:
     folder = tmp_path / "learn" / "desk" / "abc"
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        shutil.rmtree(folder, ignore_errors=True)  # as --fresh does
+        shutil.rmtree(folder, ignore_errors=True)  # like --fresh
         with (
-            pytest.raises(InputError, match="another process does this very training") as caught,
+            pytest.raises(InputError, match="another process runs this training") as caught,
             lock_training(folder),
         ):
             pass

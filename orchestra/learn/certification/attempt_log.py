@@ -144,7 +144,7 @@ class AttemptLogFile:
         return InputError(
             "V025",
             f"the log of attempts cannot be used: {self.path}: {why}",
-            hint="it must be a file that can be written",
+            hint="it must be a writable file",
         )
 
 

@@ -126,7 +126,7 @@ def _group_input(project: Project, certificate: AuditedCertificate) -> str:
 
 def _input_fingerprint(inputs: Mapping[str, Any] | None, first: RunStarted, node: str, group: str) -> str:
     """Returns the fingerprint of an answer: of its input, or of the shared input of its group. If replay does not reach
-    the call, the fingerprint of the output.
+    the call, the fingerprint of the node and the inputs of the run.
     """
     if inputs is None:
         return fingerprint({"node": workflow_path(node), "inputs": first.inputs})
@@ -230,7 +230,7 @@ class AuditSample:
 
     outputs: Sequence[SampledOutput]
     population: int
-    """Number of outputs that could be drawn: one for each input or group that was not drawn before."""
+    """Number of outputs that could be drawn: one for each input or group that was not sampled before."""
     duplicates: int
     """Number of further outputs with the input or group of an output in the population."""
 
@@ -309,28 +309,29 @@ async def read_verdicts(
     Raises:
         InputErrors: V021 with all invalid lines; nothing is recorded then.
     """
-    faults, said, again = list[InputError](), dict[OutputKey, AuditVerdict](), 0
+    errors, verdicts, again = list[InputError](), dict[OutputKey, AuditVerdict](), 0
     for place, text in numbered_lines(path, _LINE_FORMAT.read_bytes(path)):
         try:
             label = _LINE_FORMAT.parse_line(text, place)
-            if (label.run, label.node) in said:
+            if (label.run, label.node) in verdicts:
                 raise _line_error(f"two lines are about {label.node} of run {label.run}")
             verdict = await _resolve_verdict(label, state, journal, project, correctness)
             known = state.audits.get((label.run, label.node))
             if known is None:
-                said[label.run, label.node] = verdict
+                verdicts[label.run, label.node] = verdict
             elif known.verdict == verdict:
                 again += 1
             else:
                 by = f" by {known.by}" if known.by else ""
                 raise _line_error(
-                    f"{label.node} of run {label.run} was found {known.verdict}{by} on {known.at}, and this line says {verdict}"
+                    f"the recorded verdict on {label.node} of run {label.run} is {known.verdict}{by} on {known.at}, "
+                    f"and this line has {verdict}"
                 )
         except InputError as error:
-            faults.append(InputError(error.code, error.message, location=place, hint=error.hint))
-    if faults:
-        raise InputErrors(faults)
-    return [(output, said[unit]) for unit, output in state.sampled.items() if unit in said], again
+            errors.append(InputError(error.code, error.message, location=place, hint=error.hint))
+    if errors:
+        raise InputErrors(errors)
+    return [(output, verdicts[unit]) for unit, output in state.sampled.items() if unit in verdicts], again
 
 
 async def _resolve_verdict(
@@ -339,9 +340,9 @@ async def _resolve_verdict(
     output = state.sampled.get((label.run, label.node))
     if output is None:
         there = bool(await journal.read(label.run))
-        what = f"{label.node} of run {label.run} was not drawn" if there else f"run {label.run} is not in the journal"
+        what = f"{label.node} of run {label.run} was not sampled" if there else f"run {label.run} is not in the journal"
         raise InputError(
-            "V021", f"{what}: audits are of drawn outputs alone", hint="orchestra certify AGENT --watch --audit 20"
+            "V021", f"{what}: only sampled outputs can be audited", hint="orchestra certify AGENT --watch --audit 20"
         )
     match label.verdict:
         case "right" | "wrong" | "unclear":
@@ -350,13 +351,13 @@ async def _resolve_verdict(
             found = await view_output(project, journal, output)
             if found is None:
                 raise _line_error(
-                    f"run {label.run} is gone, so nobody can hold its output against what is expected",
+                    f"run {label.run} is gone, so its output cannot be compared with the expected one",
                     "state a verdict",
                 )
             good = correctness().is_correct(Case(as_record(label.expected), as_record(found.value)))
             return "unclear" if good is None else "right" if good else "wrong"
         case None:
-            raise _line_error("it says neither `verdict` nor `expected`")
+            raise _line_error("it has neither `verdict` nor `expected`")
         case _:
             raise _line_error(f"the verdict is {label.verdict!r}, and must be right, wrong or unclear")
 

@@ -165,12 +165,12 @@ def refuse_refuted_rows(
     if not why and (line := read_log(path).find_voided(rows)) is not None:
         name, why = line.data, line.reason
     if why:
-        said = f"audits have voided the certificate of {agent!r} that was made on many of these rows, {name}: {why}"
+        reason = f"audits have voided the certificate of {agent!r} that was made on many of these rows, {name}: {why}"
         option = " --claims" if claims else ""
         raise InputError(
             "V023",
-            said,
-            hint=f"other rows, which are like those of today: orchestra certify {agent}{option} --data FILE",
+            reason,
+            hint=f"use other rows that represent current inputs: orchestra certify {agent}{option} --data FILE",
         )
 
 
@@ -193,15 +193,13 @@ def replace_file(file: Path, data: bytes) -> None:
         write_file(file, data)
     except OSError as error:
         raise OrchestraError(
-            "C023", f"{file} cannot be written: {error.strerror or error}", hint="name another with --out"
+            "C023", f"{file} cannot be written: {error.strerror or error}", hint="name another file with --out"
         ) from error
 
 
 def _unusable_error(path: Path, error: OSError) -> InputError:
     why = error.strerror or str(error)
-    return InputError(
-        "V020", f"the log of audits cannot be used: {path}: {why}", hint="it must be a file that can be written"
-    )
+    return InputError("V020", f"the log of audits cannot be used: {path}: {why}", hint="it must be a writable file")
 
 
 def _now() -> str:

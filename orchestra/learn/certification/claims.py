@@ -154,7 +154,7 @@ def read(path: Path, card: Card) -> JudgedAnswerFile:
     scored = {isinstance(label.score, msgspec.UnsetType) for row in rows for label in row.labels}
     if len(scored) > 1:
         raise InputError(
-            "V006", f"some claims of {path.name} have a score, and some have none", hint="all of them, or none"
+            "V006", f"some claims of {path.name} have a score, and some have none", hint="score all claims, or none"
         )
     return JudgedAnswerFile(path.name, digest(data), tuple(rows), not bare, scored == {False}, dataset_label_of(path))
 
@@ -168,18 +168,18 @@ def _judged_answer(card: Card, line: _JudgedAnswerLine, place: SourceLocation) -
     if len(labels) != len(found):
         raise InputError(
             "V006",
-            f"the output of row {line.id!r} has {len(found)} parts, and {len(labels)} are judged",
+            f"the output of row {line.id!r} has {len(found)} parts, and {len(labels)} are labelled",
             location=place,
             hint=HINT,
         )
     for part, label in zip(found, labels, strict=True):
         if " ".join(label.claim.split()) != " ".join(part.text.split()):
-            reason = f"row {line.id!r} judges {label.claim!r}, where its output says {part.text!r}"
-            raise InputError("V006", reason, location=place, hint="the parts of the output, in their order")
+            reason = f"row {line.id!r} labels {label.claim!r}, and its output has {part.text!r}"
+            raise InputError("V006", reason, location=place, hint="label the parts of the output in order")
         if label.right is None:
             raise InputError(
                 "V006",
-                f"nobody has said whether {label.claim!r} of row {line.id!r} is right",
+                f"the claim {label.claim!r} of row {line.id!r} has no label",
                 location=place,
                 hint=HINT,
             )

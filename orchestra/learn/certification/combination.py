@@ -113,7 +113,7 @@ def usable_rows(rows: Sequence[CombinationRow], checks: Sequence[str]) -> tuple[
         if denied := next((one.check for one in row.verdicts if is_veto(one)), ""):
             left_out[f"{denied} fails"] += 1
         elif unknown := next((name for name in checks if name not in said or said[name].outcome == UNKNOWN), ""):
-            left_out[f"{unknown} cannot tell"] += 1
+            left_out[f"{unknown} gave no verdict"] += 1
         else:
             found.append(row)
     return found, left_out
@@ -132,7 +132,7 @@ def fit_combination(
         return _fit_dawid_skene(kept, checks, left_out, seed)
     labelled = [row for row in kept if row.is_correct is not None]
     if len(labelled) < len(kept):
-        left_out["nobody said whether it is right"] += len(kept) - len(labelled)
+        left_out["it has no label"] += len(kept) - len(labelled)
     _check_row_counts(labelled, left_out)
     return _fit_regression(labelled, checks, left_out, seed)
 
@@ -140,13 +140,16 @@ def fit_combination(
 def _check_row_counts(rows: Sequence[CombinationRow], left_out: Counter[str]) -> None:
     right = sum(bool(row.is_correct) for row in rows)
     passed = f" ({'; '.join(f'{count:,}: {why}' for why, count in left_out.items())})" if left_out else ""
-    hint = "more rows; or --unlabelled, which asks nobody what is right"
+    hint = "more rows; or --unlabelled, which needs no labels"
     if len(rows) < MIN_LABELLED_ROWS:
         more = f"{MIN_LABELLED_ROWS - len(rows):,} more are needed, {MIN_LABELLED_ROWS} in all"
         raise InputError("N162", f"{len(rows):,} labelled rows can be combined{passed}: {more}", hint=hint)
     if min(right, len(rows) - right) < MIN_ROWS_PER_CLASS:
-        said = f"{right:,} of {len(rows):,} rows are right{passed}: at least {MIN_ROWS_PER_CLASS} must be, and at least {MIN_ROWS_PER_CLASS} wrong"
-        raise InputError("N162", said, hint="rows like those that the agent is asked")
+        said = (
+            f"{right:,} of {len(rows):,} rows are correct{passed}: "
+            f"at least {MIN_ROWS_PER_CLASS} must be correct, and at least {MIN_ROWS_PER_CLASS} wrong"
+        )
+        raise InputError("N162", said, hint="use rows that represent the agent's inputs")
 
 
 def _fit_regression(
@@ -157,10 +160,12 @@ def _fit_regression(
     right = np.array([bool(row.is_correct) for row in rows], dtype=float)
     places = np.array([[log_odds(verdict.score) for verdict in _ordered_verdicts(row, checks)] for row in rows])
     mean, spread = places.mean(0), places.std(0)
-    silent = {check: "it says the same of every row" for check, wide in zip(checks, spread, strict=True) if wide < 1e-9}
+    silent = {
+        check: "it gives every row the same score" for check, wide in zip(checks, spread, strict=True) if wide < 1e-9
+    }
     loud = [at for at, check in enumerate(checks) if check not in silent]
     if not loud:
-        raise InputError("N163", "every check says the same of every row", hint="--checks confidence,entailment")
+        raise InputError("N163", "every check gives every row the same score", hint="--checks confidence,entailment")
     scaled = (places[:, loud] - mean[loud]) / spread[loud]
     seen = _cross_validated_scores(scaled, right, seed)
     lowest = np.array(
@@ -262,9 +267,9 @@ def _fit_dawid_skene(
     }
     loud = [at for at, check in enumerate(checks) if check not in silent]
     if len(loud) < MIN_CHECKS:
-        told = "; ".join(f"{check}: {why}" for check, why in silent.items())
-        said = f"{len(loud)} checks tell something without labels, and {MIN_CHECKS} are needed{f' ({told})' if told else ''}"
-        raise InputError("N163", said, hint=f"{MIN_LABELLED_ROWS} rows whose right answers are known")
+        reasons = "; ".join(f"{check}: {why}" for check, why in silent.items())
+        reason = f"{len(loud)} checks are informative, and {MIN_CHECKS} are needed{f' ({reasons})' if reasons else ''}"
+        raise InputError("N163", reason, hint=f"{MIN_LABELLED_ROWS} labelled rows")
     share, good, bad = _estimate_accuracies(votes[:, loud])
     voices = tuple(
         CheckWeight(checks[at], passed=math.log(yes / wrong), failed=math.log((1 - yes) / (1 - wrong)))
@@ -275,7 +280,10 @@ def _fit_dawid_skene(
     if labels:
         right = np.array([bool(row.is_correct) for row in labels], dtype=float)
         sums = np.array(
-            [bias + sum(voice.contribution(said) for voice, said in _weighted_verdicts(row, voices)) for row in labels]
+            [
+                bias + sum(voice.contribution(verdict) for voice, verdict in _weighted_verdicts(row, voices))
+                for row in labels
+            ]
         )
         ranked = (_rank_score("all checks", sums, right),)
     return CombinationFit(

@@ -77,9 +77,9 @@ def correctness_of(
     telling = {name: measure for name, measure in telling.items() if measure.of in CORRECTNESS_KINDS}
     if not telling:
         what = f"the metric {metric_name!r} of" if metric_name else "no metric of"
-        said = "does not tell" if metric_name else "tells"
+        verb = "does not decide" if metric_name else "decides"
         raise InputError(
-            "V008", f"{what} {card.name} {said} of one answer whether it is right", hint="orchestra explain V008"
+            "V008", f"{what} {card.name} {verb} whether a single answer is correct", hint="orchestra explain V008"
         )
     names = tuple(telling)[:1] if chosen else tuple(telling)
     used = {name: telling[name] for name in names}
@@ -96,10 +96,10 @@ def correctness_of(
         return all(one.case_score(case)[0] >= 1 for one in metrics)
 
     called = tuple(name if _without_filters(one) == one else f"{name}, of all rows" for name, one in used.items())
-    said = "; ".join(
+    description = "; ".join(
         f"{name} ({CORRECTNESS_DESCRIPTIONS[one.of]})" for name, one in zip(called, used.values(), strict=True)
     )
-    return Correctness(called, of, said, aside)
+    return Correctness(called, of, description, aside)
 
 
 def _without_filters(measure: MetricConfig) -> MetricConfig:
@@ -140,10 +140,11 @@ def certification_items(test: EvaluationSet, cases: Sequence[Case], correctness:
             untold.append(question.id)
         found.append(ScoredAnswer(question.id, case.score if answered else None, not (answered and good)))
     if untold:
-        of = f"{', '.join(correctness.metrics)}: {len(untold):,} of {len(found):,} rows say nothing that it could tell by, such as {untold[0]!r}"
-        raise InputError(
-            "V027", of, hint="state what is right there, or take them out where the agent is never asked such"
+        of = (
+            f"{', '.join(correctness.metrics)}: undefined for {len(untold):,} of {len(found):,} rows, "
+            f"such as {untold[0]!r}"
         )
+        raise InputError("V027", of, hint="add expected values, or remove the rows if the agent never gets such inputs")
     return found
 
 
@@ -205,10 +206,14 @@ class Predictions:
         strange = next((name for name in self.answers if name not in known), None)
         if strange is not None:
             raise InputError(
-                "V006", f"{self.name} answers the row {strange!r}, which {test.name} does not have", hint="--data FILE"
+                "V006",
+                f"{self.name} has an answer to the row {strange!r}, which is not in {test.name}",
+                hint="--data FILE",
             )
-        said = [self.answers.get(question.id) for question in test.rows]
-        return [None if one is None or one.abstained or one.output is None else (one.output, one.score) for one in said]
+        answers = [self.answers.get(question.id) for question in test.rows]
+        return [
+            None if one is None or one.abstained or one.output is None else (one.output, one.score) for one in answers
+        ]
 
     def cases_for(self, card: Card, checks: tuple[str, ...], test: EvaluationSet) -> list[Case]:
         """Returns the cases that the engine would have produced with these answers.

@@ -29,7 +29,7 @@ from orchestra.verification.session import ChecksPending
 from orchestra.workflows.compile.checks import EVIDENCE_CHECKS
 from orchestra.workflows.python.steps import Agent, Step
 
-NOT_ASKED_REASON = "no agent was asked"
+NOT_ASKED_REASON = "no agent was called"
 
 
 class SamplingRunStarter(RunStarter, Protocol):

@@ -23,7 +23,7 @@ from orchestra.schema.types import Validator
 
 ANSWER_SOURCE_PRIORITY: tuple[AnswerSource, ...] = get_args(AnswerSource)
 """Trust order for conflicting answers to the same inputs, most trusted first."""
-FAILED = "nobody's answer was accepted"
+FAILED = "no answer was accepted"
 ANSWERED_ELSEWHERE = "withheld or failed, and answered elsewhere"
 
 
@@ -138,7 +138,7 @@ def collect_from_runs(found: CollectedTraces, card: Card, journal: str, licence:
         InputError: N008 if there is neither an answer nor an input for a teacher; N011 if the group is not an input.
     """
     inputs, outputs, form = Validator(card.input_schema), Validator(card.output_form.schema), card.output_form
-    left_out: Counter[str] = Counter({"after a point that today's engine does not follow": found.unreached_calls})
+    left_out: Counter[str] = Counter({"behind the point that replay reaches": found.unreached_calls})
     rows: list[tuple[AgentTrace, DatasetRow]] = []
     for trace in found.traces:
         output = form.select_written(trace.output)
@@ -187,7 +187,9 @@ def collect_from_escalations(
         have no such input, or if the group is not an input.
     """
     if not predicts_number(card):
-        raise InputError("N105", f"{card.name} gives no number, which --escalated learns", hint="output: {need: float}")
+        raise InputError(
+            "N105", f"{card.name} has no number as output, which --escalated needs", hint="output: {need: float}"
+        )
     (field,) = card.output_schema["properties"]
     inputs, left_out, rows = Validator(card.input_schema), Counter[str](), []
     named = {name: columns.columns.get(name, name) for name in card.input_schema.get("properties", {})}
@@ -200,7 +202,7 @@ def collect_from_escalations(
         elif inputs.check(given):
             left_out["of other types than the agent has now"] += 1
         elif trace.escalated_directly or not (trace.is_accepted or trace.answered_by in ("the larger model", "nobody")):
-            left_out["asked of the larger model at once, or judged by nothing"] += 1
+            left_out["sent to the larger model directly, or not judged by a check"] += 1
         else:
             used.append(trace)
             need = {field: float(trace.answered_by == "the larger model")}
@@ -215,7 +217,10 @@ def collect_from_escalations(
             hint="orchestra explain N008",
         )
     runs = tuple(dict.fromkeys(trace.run for trace in used))
-    made = f"calls of {agent}, {sum(trace.answered_by == 'the larger model' for trace in used)} that needed the larger model; in {len(runs)} runs"
+    made = (
+        f"calls of {agent}, {sum(trace.answered_by == 'the larger model' for trace in used)} "
+        f"that needed the larger model; in {len(runs)} runs"
+    )
     label = join(trace.label for trace in used)
     return CollectedRows(
         rows,
@@ -250,14 +255,16 @@ def _trace_source(
     match by:
         case "itself":
             judged = sum(trace.is_accepted for trace in traces)
-            said = f"answers of its own, {judged} accepted by checks and {len(traces) - judged} that nothing judged"
+            description = (
+                f"answers of its own, {judged} accepted by checks and {len(traces) - judged} not judged by a check"
+            )
         case "nobody":
-            said = "inputs of calls that were withheld or failed"
+            description = "inputs of calls that were withheld or failed"
         case _:
-            said = f"answers of {by} in its place"
+            description = f"answers of {by} in its place"
     passed = ", ".join(f"{count} {reason}" for reason, count in found.skipped_runs.items())
     runs = tuple(dict.fromkeys(trace.run for trace in traces))
-    made = f"{said}; in {len(runs)} of {found.run_count} runs{f' ({passed})' if passed else ''}"
+    made = f"{description}; in {len(runs)} of {found.run_count} runs{f' ({passed})' if passed else ''}"
     return DatasetSource(
         journal,
         licence,

@@ -124,9 +124,7 @@ class Dataset:
             splits; N004 if an id occurs twice.
         """
         if not licence.strip():
-            raise InputError(
-                "N002", f"nothing says what may be done with the rows of {name}", hint="--licence 'CC BY 4.0'"
-            )
+            raise InputError("N002", f"{name} has no licence", hint="--licence 'CC BY 4.0'")
         whole: dict[Split, Sequence[DatasetRow]] = {part: list(rows.get(part, ())) for part in SPLITS}
         _check_rows(name, whole)
         records: dict[str, SplitRecord] = {part: _split_record(whole[part]) for part in SPLITS}
@@ -163,11 +161,11 @@ class Dataset:
             manifest = read_manifest(folder)
             texts = {part: (folder / f"{part}.jsonl").read_bytes() for part in SPLITS}
         except OSError as error:
-            reason = f"{folder} is no data set: {error.strerror or error} ({error.filename})"
+            reason = f"{folder} is not a data set: {error.strerror or error} ({error.filename})"
             raise InputError("N001", reason, hint="orchestra learn data") from error
         except JsonDecodingError as error:
             raise InputError(
-                "N001", f"{folder / MANIFEST_FILE} is no manifest: {error}", hint="orchestra learn data"
+                "N001", f"{folder / MANIFEST_FILE} is not a manifest: {error}", hint="orchestra learn data"
             ) from error
         rows = {
             part: [row for _, row in _LINE_FORMAT.parse_lines(folder / f"{part}.jsonl", texts[part])] for part in SPLITS
@@ -183,7 +181,7 @@ class Dataset:
         )
         if made.manifest.digest != manifest.digest:
             reason = (
-                f"the rows in {folder} have the digest {made.manifest.digest}, and its manifest says {manifest.digest}"
+                f"the rows in {folder} have the digest {made.manifest.digest}, and its manifest has {manifest.digest}"
             )
             raise InputError("N001", reason, hint="make it again: orchestra learn data")
         return made
@@ -237,7 +235,7 @@ def check_overwrite(folder: Path, version: str = "") -> None:
         stands = read_manifest(folder)
     except (OSError, JsonDecodingError) as error:
         raise InputError(
-            "N016", f"{path} is of something else than a data set", hint="--out with another folder"
+            "N016", f"{path} is not the manifest of a data set", hint="--out with another folder"
         ) from error
     if stands.digest != version:
         parts = ", ".join(f"{one.rows:,} to {part}" for part, one in stands.splits.items())
@@ -250,13 +248,13 @@ def _check_rows(name: str, rows: Mapping[Split, Sequence[DatasetRow]]) -> None:
     for part, these in rows.items():
         for row in these:
             if parts_of.setdefault(row.group, part) != part:
-                reason = f"the group {row.group!r} of {name} stands in {parts_of[row.group]} and in {part}"
+                reason = f"the group {row.group!r} of {name} is in two splits, {parts_of[row.group]} and {part}"
                 raise InputError("N003", reason, hint="orchestra explain N003")
     tested = {fingerprint(row.input): row for row in rows["test"]}
     for row in (*rows["train"], *rows["tune"]) if tested else ():
         if (same := tested.get(fingerprint(row.input))) is not None:
             reason = (
-                f"the row {same.id!r} of the test part of {name} asks what {row.id!r} asks in {parts_of[row.group]}"
+                f"the row {same.id!r} of the test split of {name} has the input of {row.id!r} in {parts_of[row.group]}"
             )
             raise InputError("N003", reason, hint="orchestra explain N003")
     check_unique_ids(name, (row for these in rows.values() for row in these))
@@ -297,7 +295,7 @@ class SplitShares:
         if not (0 <= self.tune < 1 and 0 <= self.test < 1 and self.tune + self.test < 1):
             raise InputError(
                 "N005",
-                f"--tune {self.tune:g} and --test {self.test:g} are no shares that leave something to train on",
+                f"--tune {self.tune:g} and --test {self.test:g} leave nothing for training",
                 hint="--tune 0.1 --test 0.1",
             )
 

@@ -22,7 +22,7 @@ class JsonLinesFormat(Generic[T]):
     type: type[T]
     code: str
     row_name: str
-    """The name of a row in messages, as in “a line that is no row”."""
+    """The name of a row in messages, as in “a line is not a row”."""
     hint: str
 
     def read_bytes(self, path: Path) -> bytes:
@@ -56,7 +56,7 @@ class JsonLinesFormat(Generic[T]):
             return decode_json(text, self.type)
         except JsonDecodingError as error:
             raise InputError(
-                self.code, f"a line that is no {self.row_name}: {error}", location=place, hint=self.hint
+                self.code, f"a line is not a {self.row_name}: {error}", location=place, hint=self.hint
             ) from error
 
 

@@ -124,11 +124,14 @@ def find_training_overlap(
             kept = record.train if part == "train" else record.tune
             looked, hits = kept.count_matches(marks)
             if hits:
-                said = f"{hits:,} of {looked:,} rows are among those that {display_name or one.name} was trained on ({record.data}, {part} part)"
-                hint = (
-                    f"rows that it has not seen: others, or --data with the folder of {record.data}, where it is yours"
+                reason = (
+                    f"{hits:,} of {looked:,} rows are among those that {display_name or one.name} was trained on "
+                    f"({record.data}, {part} split)"
                 )
-                found.append(TrainingOverlap(said, kept.overlaps(marks) and not few, hint))
+                hint = (
+                    f"use rows that it has not seen: others, or --data with the folder of {record.data}, if you have it"
+                )
+                found.append(TrainingOverlap(reason, kept.overlaps(marks) and not few, hint))
     return found
 
 
@@ -188,7 +191,7 @@ def _overlap_by_manifest(
         (part for part in parts if part in manifest.splits and manifest.splits[part].digest == test.digest), None
     )
     if part is not None and manifest.agent == card.name:
-        said = (
-            f"{data.name} is the {part} part of {manifest.name}, a data set that {card.name} may have been trained on"
+        reason = (
+            f"{data.name} is the {part} split of {manifest.name}, a data set that {card.name} may have been trained on"
         )
-        yield TrainingOverlap(said, True, f"rows that it has not seen: --data {data.parent}")
+        yield TrainingOverlap(reason, True, f"use rows that it has not seen: --data {data.parent}")

@@ -78,7 +78,7 @@ class ColumnMapping:
         pairs = [one.partition("=") for one in given]
         for field, sign, column in pairs:
             if not (field and sign and column):
-                raise InputError("N011", f"{field}{sign}{column} is no pair FIELD=COLUMN", hint="--column text=message")
+                raise InputError("N011", f"{field}{sign}{column} is not FIELD=COLUMN", hint="--column text=message")
         meant: dict[str, dict[str, str]] = {}
         for one in means:
             name, colon, rest = one.partition(":")
@@ -160,7 +160,7 @@ class _ErrorCollector:
         errors = [self._with_count(message, error) for message, error in self.first_errors.items()]
         if self.other_count:
             errors.append(
-                InputError("N012", f"{self.other_count:,} more rows have other faults", hint="mend these first")
+                InputError("N012", f"{self.other_count:,} more rows have other errors", hint="fix these first")
             )
         if errors:
             raise InputErrors(errors) if len(errors) > 1 else errors[0]
@@ -320,8 +320,11 @@ def _nested_value(line: SourceLine, side: str, name: str) -> Any:
 def _leaked_answer_error(
     given: str, field: str, column: str, hint: str, place: SourceLocation | None = None
 ) -> InputError:
-    said = f"the input {given!r} and the output {field!r} are both of the column {column!r}: the question would have the answer"
-    return InputError("N011", said, location=place, hint=hint)
+    reason = (
+        f"the input {given!r} and the output {field!r} are both mapped to the column {column!r}: "
+        "the input would contain the answer"
+    )
+    return InputError("N011", reason, location=place, hint=hint)
 
 
 def group_of(
@@ -372,7 +375,7 @@ def read_lines(
     if data.startswith(_ZIP_SIGNATURE):
         raise InputError(
             "N010",
-            f"{display_path} is a spreadsheet or an archive, and no text",
+            f"{display_path} is a spreadsheet or an archive, and not a text file",
             hint="save it as `CSV UTF-8`, and name that",
         )
     text = _decode(data, display_path)
@@ -381,9 +384,9 @@ def read_lines(
         place = SourceLocation(str(display_path), number, text=_LINE_END.split(text)[number - 1])
         raise InputError(
             "N010",
-            "a line has a NUL, which no text has",
+            "a line has a NUL character",
             location=place,
-            hint="take it out, or save the file as text anew",
+            hint="remove it, or save the file as text again",
         )
     yield from _csv_lines(text, display_path, on_header) if is_table(path) else _json_lines(text, display_path)
 
@@ -419,7 +422,7 @@ def _json_lines(text: str, path: Path) -> Iterator[SourceLine]:
         number = text[: text.index("[")].count("\n") + 1
         place = SourceLocation(str(path), number, text=text.split("\n")[number - 1])
         hint = f"jq -c '.[]' {path} > {path.stem}.jsonl"
-        raise InputError("N010", "one array is no JSON lines, which are one object a line", location=place, hint=hint)
+        raise InputError("N010", "the file is one JSON array instead of one object a line", location=place, hint=hint)
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -428,12 +431,12 @@ def _json_lines(text: str, path: Path) -> Iterator[SourceLine]:
         except StrictJsonError as error:
             place = SourceLocation(str(path), number, text=line)
             raise InputError(
-                "N010", f"a line is no JSON: {error.args[0]}", location=place, hint="one JSON object a line"
+                "N010", f"a line is not JSON: {error.args[0]}", location=place, hint="one JSON object a line"
             ) from error
         if not isinstance(value, dict):
             raise InputError(
                 "N010",
-                "a line is no JSON object",
+                "a line is not a JSON object",
                 location=SourceLocation(str(path), number, text=line),
                 hint='{"text": "...", ...}',
             )
@@ -470,7 +473,7 @@ def _csv_lines(text: str, path: Path, on_header: Callable[[Sequence[str]], None]
                 place = SourceLocation(str(path), number, text=line)
                 raise InputError(
                     "N010",
-                    f"a record has not the {names} columns of the first line",
+                    f"a record does not have the {names} columns of the first line",
                     location=place,
                     hint=f"quote cells with {SEPARATORS[separator]}",
                 )
@@ -479,7 +482,7 @@ def _csv_lines(text: str, path: Path, on_header: Callable[[Sequence[str]], None]
         place = SourceLocation(str(path), before, text=lines[min(before, len(lines)) - 1])
         long = f"cells of CSV have at most {csv.field_size_limit():,} characters: write JSON lines"
         hint = long if "limit" in str(error) else "RFC 4180, in UTF-8"
-        raise InputError("N010", f"{path} is no CSV: {error}", location=place, hint=hint) from error
+        raise InputError("N010", f"{path} is not CSV: {error}", location=place, hint=hint) from error
 
 
 def _detect_separator(text: str) -> str:

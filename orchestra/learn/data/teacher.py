@@ -75,7 +75,9 @@ def find_teacher(registry: Registry, settings: Settings, card: Card, name: str) 
             return Teacher(name, f"the agent {name}", contract.with_digest().digest, Agent.from_contract(contract))
         if not own.is_trained:
             raise InputError(
-                "N305", f"{name} is not trained yet, and cannot teach", hint=f"orchestra learn train {name} --data DATA"
+                "N305",
+                f"{name} is not trained yet, and cannot be a teacher",
+                hint=f"orchestra learn train {name} --data DATA",
             )
         checks = tuple(dict.fromkeys((*own.checks, *card.checks)))
         asked = own if checks == own.checks else own.with_settings(name=f"{name}_teaching", checks=checks)
@@ -90,7 +92,7 @@ def find_teacher(registry: Registry, settings: Settings, card: Card, name: str) 
         hint = "name an agent with the same inputs and outputs"
         raise InputError(
             "N009",
-            f"{card.name} is of kind {card.kind}, and has no prompt that the model {name} could be asked with",
+            f"{card.name} is of kind {card.kind}, and has no prompt for the model {name}",
             hint=hint,
         )
     asked = card.with_settings(name=f"{card.name}_teaching", model=name, adapter=None)
@@ -105,7 +107,10 @@ def _check_same_contract(card: Card, teacher: Contract) -> None:
     )  # computed fields are left out too
     for what, mine, theirs in (("inputs", card.input_schema, teacher.input), ("output", outputs, teacher.output)):
         if strip_annotations(mine) != strip_annotations(theirs):
-            reason = f"{teacher.name} has other {what} than {card.name}: {format_type(theirs, full=True)}, and {card.name} {format_type(mine, full=True)}"
+            reason = (
+                f"{teacher.name} has other {what} than {card.name}: {format_type(theirs, full=True)}, "
+                f"and {card.name} {format_type(mine, full=True)}"
+            )
             more = ", or a model of the fleet" if card.kind == "model" else ""
             raise InputError("N009", reason, hint=f"name an agent with the same inputs and outputs{more}")
 
@@ -115,7 +120,7 @@ def _unreachable_error(teacher: Teacher, first: Result[Any]) -> FleetError | Non
     outcome = first.outcome
     if isinstance(outcome, FailedOutcome) and outcome.code in UNREACHABLE_CODES:
         return FleetError(
-            outcome.code, f"the teacher {teacher.name} cannot be asked: {outcome.reason}", hint=outcome.hint
+            outcome.code, f"the teacher {teacher.name} cannot be called: {outcome.reason}", hint=outcome.hint
         )
     return None
 
@@ -147,15 +152,15 @@ async def ask_teacher(
     )
     for label, these in by_label.items():
         labelled = runs.options(label=label)
-        said = await run_all(labelled, teacher.step, [these[0].input], 1, on_run_end)
-        if (error := _unreachable_error(teacher, said[0])) is not None:
+        results = await run_all(labelled, teacher.step, [these[0].input], 1, on_run_end)
+        if (error := _unreachable_error(teacher, results[0])) is not None:
             if error.code != LABEL_NOT_ALLOWED or len(by_label) == 1:
                 raise error
-            left_out[f"labelled {label}, which the teacher may not see"] += len(these)
+            left_out[f"labelled {label}, which the teacher may not read"] += len(these)
             reasons.append(error.message)
             continue
-        said += await run_all(labelled, teacher.step, [row.input for row in these[1:]], concurrency, on_run_end)
-        for row, result in zip(these, said, strict=True):
+        results += await run_all(labelled, teacher.step, [row.input for row in these[1:]], concurrency, on_run_end)
+        for row, result in zip(these, results, strict=True):
             written = card.output_form.select_written(result.value)
             if result.status == "done" and not outputs.check(written):
                 rows.append(msgspec.structs.replace(row, output=written))

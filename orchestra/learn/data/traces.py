@@ -108,9 +108,9 @@ async def collect_traces(project: Project, journal: Journal, agent: str, run_fil
         made.traces += found
         made.unreached_calls += lost
     if not seen:
-        raise InputError("N006", "the journal has no such run", hint="orchestra runs list says what there is")
+        raise InputError("N006", "the journal has no such run", hint="orchestra runs list shows the runs")
     if not made.run_count:
-        asked = f"{len(seen)} workflow{'s' * (len(seen) != 1)} ran, and none asked {agent!r}"
+        asked = f"{len(seen)} workflow{'s' * (len(seen) != 1)} ran, and none called {agent!r}"
         raise InputError(
             "N007",
             f"{asked}: {', '.join(sorted(seen)[:8])}",

@@ -134,8 +134,11 @@ def train_committee(
     card_fields = ClassifierFields.from_card(card, settings.out_of_scope_label)
     labels = _check_labels(card, card_fields.output, rows)
     if settings.warm_start is not None and list(settings.warm_start.labels) != labels:
-        reason = f"{settings.warm_start.folder} tells {', '.join(settings.warm_start.labels) or 'no labels'}, and the rows have {', '.join(labels)}"
-        raise InputError("N123", reason, hint="rows of all of its labels, and of no others")
+        reason = (
+            f"the labels of {settings.warm_start.folder} are {', '.join(settings.warm_start.labels) or 'unknown'}, "
+            f"and the rows have {', '.join(labels)}"
+        )
+        raise InputError("N123", reason, hint="use rows with exactly its labels")
     arrays, held = _train_members(rows, labels, base[0], settings, checkpoint_folder, on_step)
     files: dict[str, bytes] = {}
     said: Callable[[str], NDArray[Any]] | None = None
@@ -222,13 +225,13 @@ class ClassifierFields:
                 inputs[0], inputs[1] if len(inputs) == 2 else "", of_labels[0], numbers[0] if out_of_scope_label else ""
             )
         wanted = (
-            "one field of an enum, and one number for the probability of being outside"
+            "one field of an enum, and one number for the out-of-scope probability"
             if out_of_scope_label
             else "one field, of an enum"
         )
         raise InputError(
             "N141",
-            f"{card.name} tells no labels of texts",
+            f"{card.name} has no labels of texts",
             hint=f"one input{'' if out_of_scope_label else ', or two'}; in the output {wanted}",
         )
 
@@ -245,7 +248,7 @@ def _check_labels(card: Card, output: str, rows: CommitteeRows) -> list[str]:
     for label in (*found, *(row.label for row in rows.other_rows)):
         if label not in known:
             raise InputError(
-                "N142", f"{label!r} is no label of {card.name}", hint="add it to the enum, or leave the rows out"
+                "N142", f"{label!r} is not a label of {card.name}", hint="add it to the enum, or leave the rows out"
             )
     return found
 

@@ -81,7 +81,7 @@ def run(
     rows = data.rows["train"]
     if not rows:
         raise InputError(
-            "N104", f"{data.manifest.name} has no rows to train on", hint="more rows, or other shares of the parts"
+            "N104", f"{data.manifest.name} has no rows in the train split", hint="use more rows, or other split shares"
         )
     number = next(
         (
@@ -108,8 +108,8 @@ def run(
     base = (training.base, describe_base(card.model, training.base))
     begun = training.warm_start
     if begun is not None and not card_fields.paired_text:
-        reason = f"{card.name} tells labels of texts, and its classifier over n-grams learns from all rows at once"
-        raise InputError("N123", reason, hint="leave --start out, and give it the rows of before too")
+        reason = f"{card.name} classifies texts, and its classifier over n-grams is trained on all rows at once"
+        raise InputError("N123", reason, hint="leave out --start, and add the earlier rows")
     plan = (
         replace(_pair_settings(training), warm_start=begun)
         if card_fields.paired_text
@@ -162,12 +162,12 @@ def _check_texts(rows: Sequence[LabelledText], output: str) -> None:
     for row in rows:
         texts[row.label].add(normalize_text(row.text))
     if len(texts) < MIN_TEXTS_PER_LABEL:
-        raise InputError("N104", f"all rows to train on have the same {output}", hint="rows of at least two labels")
+        raise InputError("N104", f"all training rows have the same {output}", hint="use rows with at least two labels")
     if few := sorted(label for label, said in texts.items() if len(said) < MIN_TEXTS_PER_LABEL):
         rest = f" and {len(few) - 3} more" if len(few) > 3 else ""
         raise InputError(
             "N143",
-            f"one text alone to train on has the label {', '.join(map(repr, few[:3]))}{rest}",
+            f"only one training text has the label {', '.join(map(repr, few[:3]))}{rest}",
             hint="at least two texts",
         )
 
@@ -177,8 +177,8 @@ def _find_out_of_scope_label(rows: Sequence[DatasetRow], output: str, number: st
     found = Counter(str(row.output[output]) for row in rows if row.output[number] > 0.5)
     inside = {str(row.output[output]) for row in rows if row.output[number] <= 0.5}
     if len(found) != 1 or inside & found.keys():
-        said = f"{number} is 1 for {', '.join(map(repr, found)) or 'no label'}"
+        reason = f"{number} is 1 for {', '.join(map(repr, found)) or 'no label'}"
         raise InputError(
-            "N144", f"{said}; it must be 1 for one label, and 0 for all others", hint="orchestra explain N144"
+            "N144", f"{reason}; it must be 1 for one label, and 0 for all others", hint="orchestra explain N144"
         )
     return next(iter(found))

@@ -246,11 +246,11 @@ def _restore_checkpoint(
         return 0, []
     try:
         with safe_open(path, "pt") as file:
-            said = file.metadata()
-            if said["plan"] != plan_digest:
-                raise InputError("N140", f"the checkpoint {path} is of another training", hint="remove it")
+            metadata = file.metadata()
+            if metadata["plan"] != plan_digest:
+                raise InputError("N140", f"the checkpoint {path} belongs to another training", hint="remove it")
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        steps, chance = int(said["steps"]), arrays[RANDOM_STATE_KEY]
+        steps, chance = int(metadata["steps"]), arrays[RANDOM_STATE_KEY]
     except (SafetensorError, KeyError) as error:
         raise InputError("N140", f"the checkpoint {path} cannot be read: {error}", hint="remove it") from error
     with torch.no_grad():

@@ -90,7 +90,7 @@ def _slot_labels(rows: Sequence[DatasetRow], places: TaggerFields) -> list[str]:
     if not slots:
         raise InputError(
             "N150",
-            "no row has a slot to learn",
+            "no row has a slot",
             hint='{"input": {"text": "for 8"}, "output": {"slots": {"people": {...}}}}',
         )
     return [OUTSIDE, *(f"{part}-{name}" for name in slots for part in "BI")]
@@ -159,7 +159,7 @@ def _loss(member: TokenHeadEncoder, read: Sequence[SlotExample]) -> Tensor:
 
 def _fit_temperature(reader: SlotFiller, rows: Sequence[DatasetRow]) -> tuple[dict[str, float], dict[str, float]]:
     """Returns the temperature with the best likelihood, and the share of rows of the tune split whose slots are all
-    correct; None for few rows.
+    correct; the default temperature and nothing for few rows.
     """
     layout, read = reader.config, []
     for row in rows if len(rows) >= MIN_TUNE_ROWS else ():
@@ -170,10 +170,10 @@ def _fit_temperature(reader: SlotFiller, rows: Sequence[DatasetRow]) -> tuple[di
     if not read:
         return {"heat": 1.0}, {}
 
-    def said(heat: float) -> list[tuple[bool, float]]:
+    def predictions(heat: float) -> list[tuple[bool, float]]:
         reader.config = layout.model_copy(update={"heat": heat})
         chosen = [(labels, *reader.decode(scores)) for labels, scores in read]
         return [(labels == given, sure) for labels, given, sure in chosen]
 
-    heat = maximize_likelihood(TEMPERATURES, said)
-    return {"heat": heat}, {"all slots": sum(one for one, _ in said(heat)) / len(read)}
+    heat = maximize_likelihood(TEMPERATURES, predictions)
+    return {"heat": heat}, {"all slots": sum(one for one, _ in predictions(heat)) / len(read)}

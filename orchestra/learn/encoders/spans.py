@@ -88,7 +88,7 @@ class SpanFields:
         if extracts_spans(card) and passage in inputs and len(inputs) == 2 and len(outputs) == 1:
             return cls(next(name for name in inputs if name != passage), passage, next(iter(outputs)))
         hint = "input: {question: str, context: str}, output: {answer: Quote | null}, evidence: context"
-        raise InputError("N146", f"{card.name} does not point at words of a passage", hint=hint)
+        raise InputError("N146", f"{card.name} is not a span reader", hint=hint)
 
 
 def run(training: HeadTraining, on_step: Callable[[TrainingStep], None], *, fresh: bool = False) -> TrainedEncoder:

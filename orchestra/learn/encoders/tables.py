@@ -126,7 +126,7 @@ def input_names(card: Card) -> dict[str, str]:
         of = {depth: name for name, depth in depths.items()}
         return {"question": of[0], "table": of[2], "paragraphs": of[1]}
     hint = "input: {question: str, table: list[list[str]], paragraphs: list[str]}; the output as that of table_reader"
-    raise InputError("N147", f"{card.name} does not read tables", hint=hint)
+    raise InputError("N147", f"{card.name} is not a table reader", hint=hint)
 
 
 def _list_depth(schema: Mapping[str, Any]) -> int:
@@ -292,7 +292,7 @@ def _mask_logits(logits: Tensor, allowed: Sequence[bool]) -> Tensor:
 
 def _tune_settings(reader: TableReader, rows: Sequence[DatasetRow]) -> tuple[dict[str, float], dict[str, float]]:
     """Returns the settings of `SEARCH_GRID` with most correct rows, the exponent with the best likelihood of the
-    confidence, and the share of correct rows; None for few rows.
+    confidence, and the share of correct rows; empty for few rows.
     """
     if len(rows) < LEAST_ROWS:
         return {}, {}
@@ -301,7 +301,7 @@ def _tune_settings(reader: TableReader, rows: Sequence[DatasetRow]) -> tuple[dic
     ]
     plain = reader.config
 
-    def asked(**settled: float) -> list[tuple[bool, float]]:
+    def predict(**settled: float) -> list[tuple[bool, float]]:
         reader.config = plain.model_copy(update=settled)
         found = [(reader.decode(encoded, logits), encoded, wanted) for encoded, logits, wanted in read]
         return [
@@ -310,16 +310,16 @@ def _tune_settings(reader: TableReader, rows: Sequence[DatasetRow]) -> tuple[dic
         ]
 
     def count(**settled: float) -> tuple[int, float]:
-        return sum(one for one, _ in asked(**settled)), -sum(map(abs, settled.values()))
+        return sum(one for one, _ in predict(**settled)), -sum(map(abs, settled.values()))
 
     settled: dict[str, float] = {}
     for name, tried in SEARCH_GRID.items():
         settled[name] = float(max(tried, key=lambda one: count(**settled, **{name: one})))
-    said = asked(**settled)
+    predictions = predict(**settled)
     settled["sharpen"] = maximize_likelihood(
-        PROBABILITY_POWERS, lambda power: [(one, sure**power) for one, sure in said]
+        PROBABILITY_POWERS, lambda power: [(one, sure**power) for one, sure in predictions]
     )
-    return settled, {"exact": sum(one for one, _ in said) / len(said)}
+    return settled, {"exact": sum(one for one, _ in predictions) / len(predictions)}
 
 
 def fit_units(rows: Sequence[tuple[Sequence[Sequence[bool]], str]]) -> UnitWeights:

@@ -188,8 +188,8 @@ class HeadTraining(EncoderTraining):
         if not found:
             raise InputError(
                 "N104",
-                f"{self.data.manifest.name} has no rows to train on",
-                hint="more rows, or other shares of the parts",
+                f"{self.data.manifest.name} has no rows in the train split",
+                hint="use more rows, or other split shares",
             )
         return found
 

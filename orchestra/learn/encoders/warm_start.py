@@ -52,7 +52,7 @@ class WarmStart:
             arrays = load_arrays(there, layout.arrays, layout.sha256)
         if layout.base.sha256 != base.sha256:
             raise InputError(
-                "N123", f"{folder} stands on another encoder than {card.model!r}", hint="train it from the start"
+                "N123", f"{folder} has another base encoder than {card.model!r}", hint="train it from the start"
             )
         return cls(folder, layout.format, layout.labels, arrays, layout.data, layout.sha256, layout.outputs)
 
@@ -76,7 +76,7 @@ class WarmStart:
             return self
         if weight is None or bias is None or len(self.outputs) != len(weight) or len(bias) != len(weight):
             raise InputError(
-                "N123", f"{self.folder} does not say what its head's outputs are", hint="train it from the start"
+                "N123", f"{self.folder} does not name the outputs of its head", hint="train it from the start"
             )
         at = {name: number for number, name in enumerate(self.outputs)}
         rows = [np.zeros_like(weight[0]) if name not in at else weight[at[name]] for name in wanted]
@@ -100,7 +100,7 @@ class WarmStart:
             if _array_shape(taken, name) != _array_shape(member.parameters, name)
         )
         if strange:
-            reason = f"{self.folder} has other arrays than are to be trained: {strange[0]} and {len(strange) - 1} more differ"
+            reason = f"the arrays of {self.folder} do not fit: {strange[0]} and {len(strange) - 1} more differ"
             raise InputError("N123", reason, hint="train it from the start")
         member.load_arrays(taken)
 

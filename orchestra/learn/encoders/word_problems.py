@@ -226,19 +226,19 @@ def _choose_steps(
 
 def _fit_confidence(solver: WordProblemSolver, rows: Sequence[DatasetRow]) -> tuple[dict[str, float], dict[str, float]]:
     """Returns the exponent with the best likelihood of the confidence, and the share of correct rows in the tune split;
-    None for few rows.
+    empty for few rows.
     """
-    said: list[tuple[bool, float]] = []
+    predictions: list[tuple[bool, float]] = []
     for row in rows:
         read = encode_problem(solver.encoder, str(row.input[solver.config.input]))
         if len(read.tokens) > solver.config.tokens:
             continue  # serving refuses it as well
         text, sure = solver.best_expression(solver.beam_search(read))
-        said.append((expression_value(text) == expression_value(row.output[solver.config.output]), sure))
-    if len(said) < MIN_TUNE_ROWS:
+        predictions.append((expression_value(text) == expression_value(row.output[solver.config.output]), sure))
+    if len(predictions) < MIN_TUNE_ROWS:
         return {}, {}
-    sharpen = maximize_likelihood(PROBABILITY_POWERS, lambda power: [(one, sure**power) for one, sure in said])
-    return {"sharpen": sharpen}, {"value": sum(one for one, _ in said) / len(said)}
+    sharpen = maximize_likelihood(PROBABILITY_POWERS, lambda power: [(one, sure**power) for one, sure in predictions])
+    return {"sharpen": sharpen}, {"value": sum(one for one, _ in predictions) / len(predictions)}
 
 
 class DerivationStep(NamedTuple):
@@ -326,7 +326,7 @@ class Derivation:
         return found
 
     def apply(self, effect: _StepEffect, position: int) -> None:
-        """Applies a step whose result is the quantity `place`."""
+        """Applies a step whose result is the quantity at `position`."""
         group = effect.group
         group.terms = [part for part in group.terms if part is not effect.first and part is not effect.second]
         if group.terms:
@@ -362,7 +362,7 @@ class Derivation:
             value = evaluate(ast.unparse(node))
             found = tuple(self._given_quantities.get(value, ()))
             if not found:
-                raise ArithmeticParseError(f"{value} is not told")
+                raise ArithmeticParseError(f"{value} is not a number of the problem")
             self._quantities[key := str(value)] = found
             return key
         signs = _operators(node)
@@ -373,7 +373,7 @@ class Derivation:
             and parts[0].key == parts[1].key
             and len(self._quantities_of(parts[0])) < 2
         ):
-            raise ArithmeticParseError(f"{ast.unparse(node)} is nothing, or one")
+            raise ArithmeticParseError(f"{ast.unparse(node)} is zero or one")
         key = f"({signs}{''.join(sorted(f'{signs[not part.is_added]}{part.key}' for part in parts))})"
         self._groups.setdefault(key, _Group(key, signs, parts))
         return key
@@ -386,7 +386,7 @@ def _operators(node: ast.expr) -> str:
         case ast.BinOp(op=ast.Mult() | ast.Div()):
             return _PRODUCT
         case _:
-            raise ArithmeticParseError(f"{type(node).__name__} is no step")
+            raise ArithmeticParseError(f"{type(node).__name__} is not an operation")
 
 
 def _flatten(node: ast.expr, signs: str, plus: bool) -> Iterator[tuple[bool, ast.expr]]:

@@ -1,14 +1,14 @@
 """Answers compared as the official metrics of two benchmarks compare them.
 
 TAT-QA, answers with a scale: 1.5 million is 1,500 thousand, and 17.7 percent is 0.177. After `tatqa_metric.py` of
-https://github.com/NExTplusplus/TAT-QA (Zhu, Lei, Huang, Wang, Zhang, Lv, Feng, Chua 2021, *TAT-QA: A Question Answering Benchmark on a Hybrid
-of Tabular and Textual Content in Finance*, section 5.2).
+https://github.com/NExTplusplus/TAT-QA (Zhu, Lei, Huang, Wang, Zhang, Lv, Feng, Chua 2021, *TAT-QA: A Question
+Answering Benchmark on a Hybrid of Tabular and Textual Content in Finance*, section 5.2).
 
 Berkeley Function Calling Leaderboard, function calls by name and arguments in any order. After its AST check,
-`bfcl_eval/eval_checker/ast_eval/ast_checker.py` of https://github.com/ShishirPatil/gorilla (Patil, Mao, Yan, Ji, Suresh, Stoica, Gonzalez 2025,
-*The Berkeley Function Calling Leaderboard*). The expected value is a list of possible answers,
-`{function: {argument: [accepted values]}}`; "" among the values means that the argument may be left out. One thing is simpler here: numbers
-are compared by their value, while BFCL also compares their types.
+`bfcl_eval/eval_checker/ast_eval/ast_checker.py` of https://github.com/ShishirPatil/gorilla (Patil, Mao, Yan, Ji,
+Suresh, Stoica, Gonzalez 2025, *The Berkeley Function Calling Leaderboard*). The expected value is a list of possible
+answers, `{function: {argument: [accepted values]}}`; "" among the values means that the argument may be left out. One
+thing is simpler here: numbers are compared by their value, while BFCL also compares their types.
 """
 
 from __future__ import annotations

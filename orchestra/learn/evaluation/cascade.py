@@ -35,7 +35,7 @@ def recovery_curve(calls: Sequence[ScoredCall]) -> list[tuple[float, float]]:
 
 
 def apgr(calls: Sequence[ScoredCall]) -> float:
-    """Returns the average performance gap recovered: the area under the curve, by trapezoids. NaN if the gap is zero."""
+    """Returns the average performance gap recovered: the area under the curve, by trapezoids. NaN for a zero gap."""
     points = recovery_curve(calls)
     return (
         sum((right[0] - left[0]) * (left[1] + right[1]) / 2 for left, right in pairwise(points)) if points else math.nan

@@ -80,8 +80,11 @@ def label_field(card: Card) -> str:
     texts = [name for name, some in each.items() if any(one.get("type") == "string" for one in some)]
     found = listed or texts
     if len(found) != 1:
-        said = f"--classes is of agents that tell a label, and the output of {card.name} has {len(found) or 'no'} fields that could be it"
-        raise InputError("C010", said, hint="leave it out")
+        reason = (
+            f"--classes needs an agent with one label field, and the output of {card.name} "
+            f"has {len(found) or 'no'} such fields"
+        )
+        raise InputError("C010", reason, hint="leave it out")
     return found[0]
 
 
@@ -97,25 +100,27 @@ def classification_report(card: Card, evaluation: str, cases: Sequence[Case]) ->
     pairs: Counter[tuple[str, str]] = Counter()
     for case in cases:
         value = case.output.get(field) if case.output is not None else None
-        told = (
+        predicted = (
             NO_ANSWER
             if case.output is None
             else _label_text(measure.means.get(value, value) if measure and isinstance(value, str) else value)
         )
         right = case.expected.get(key)
         labels = [_label_text(one) for one in (right if isinstance(right, list) else [right])] or [NO_ANSWER]
-        pairs[told if told in labels else labels[0], told] += 1
+        pairs[predicted if predicted in labels else labels[0], predicted] += 1
     names = sorted({name for pair in pairs for name in pair} - {NO_ANSWER})
-    confused = [(expected, told, count) for (expected, told), count in pairs.most_common() if expected != told]
+    confused = [
+        (expected, predicted, count) for (expected, predicted), count in pairs.most_common() if expected != predicted
+    ]
     return ClassificationReport(field, [_label_metrics(name, pairs) for name in names], confused[:MAX_CONFUSIONS])
 
 
 def _label_metrics(name: str, pairs: Counter[tuple[str, str]]) -> LabelMetrics:
     right = pairs[name, name]
     has = sum(count for (expected, _), count in pairs.items() if expected == name)
-    told = sum(count for (_, said), count in pairs.items() if said == name)
+    predicted = sum(count for (_, answer), count in pairs.items() if answer == name)
     return LabelMetrics(
-        name, right / told if told else None, right / has if has else None, 2 * right / (has + told), has
+        name, right / predicted if predicted else None, right / has if has else None, 2 * right / (has + predicted), has
     )
 
 

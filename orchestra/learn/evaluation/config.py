@@ -51,7 +51,7 @@ class RowSelection(_Frozen):
         for name in (self.file, self.train):
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts:
-                raise ValueError(f"{name!r} leads out of the folder of the data")
+                raise ValueError(f"{name!r} is outside of the data folder")
         return self
 
     @property
@@ -80,7 +80,7 @@ class Evaluation(_Frozen):
             if name not in self.metrics:
                 near = closest_match(name, self.metrics)
                 raise ValueError(
-                    f"{name!r} is no metric of this evaluation{f'; did you mean {near!r}?' if near else ''}"
+                    f"{name!r} is not a metric of this evaluation{f'; did you mean {near!r}?' if near else ''}"
                 )
         return self
 

@@ -110,7 +110,10 @@ class EvaluationReport:
 def caption(rows: int, groups: int) -> str:
     """Returns how the intervals of a table were computed."""
     together = f", those of each of {groups:,} groups together" if 0 < groups < rows else ""
-    return f"95 % intervals: by drawing the rows anew{together}; exact (Clopper and Pearson) for shares whose draws reach 0 or 1."
+    return (
+        f"95 % intervals: by drawing the rows anew{together}; "
+        "exact (Clopper and Pearson) for shares whose draws reach 0 or 1."
+    )
 
 
 def build_report(
@@ -187,12 +190,12 @@ async def evaluate_arm(
     """
     done, began = 0, time.monotonic()
 
-    def told() -> None:
+    def count_row() -> None:
         nonlocal done
         done += 1
         on_progress(name, done, len(test.rows))
 
-    results = await run_agent.run_all(runs, step, [question.input for question in test.rows], concurrency, told)
+    results = await run_agent.run_all(runs, step, [question.input for question in test.rows], concurrency, count_row)
     cases = [_case(question, result) for question, result in zip(test.rows, results, strict=True)]
     reasons = [result.outcome.reason for result in results if isinstance(result.outcome, FailedOutcome)]
     return Arm(

@@ -44,7 +44,7 @@ def parse_requirement(text: str, metrics: Sequence[str]) -> Requirement:
     except ValueError:
         bound = None
     if match is None or bound is None:
-        raise InputError("N203", f"{text!r} is no requirement", hint=f"--require '{metrics[0]} >= 0.65'")
+        raise InputError("N203", f"{text!r} is not a requirement", hint=f"--require '{metrics[0]} >= 0.65'")
     if match["metric"] not in metrics:
         raise InputError(
             "N203", f"there is no metric {match['metric']!r}", hint=_suggest_metric(match["metric"], metrics)
@@ -72,11 +72,11 @@ def junit_report(
     suite = _suite(f"{agent} on {test}", len(requirements), failed, 0)
     for one in requirements:
         case = ElementTree.SubElement(suite, "testcase", classname=f"orchestra.learn.{agent}", name=str(one))
-        said = f"{one.metric} is {figures[one.metric]}"
+        result = f"{one.metric} is {figures[one.metric]}"
         if not one.is_met(figures):
-            ElementTree.SubElement(case, "failure", message=said).text = f"required: {one}"
+            ElementTree.SubElement(case, "failure", message=result).text = f"required: {one}"
         else:
-            ElementTree.SubElement(case, "system-out").text = said
+            ElementTree.SubElement(case, "system-out").text = result
     return _encode_xml(suite)
 
 

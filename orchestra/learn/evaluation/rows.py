@@ -164,7 +164,7 @@ def read_evaluation_set(
     if train is not None:
         shown = [ReferenceRow(line.input, _expected_record(line, train)) for line in _read_lines(train, card)[0]]
     if not questions:
-        raise InputError("N202", f"{path} has no row to test on", hint="orchestra learn data")
+        raise InputError("N202", f"{path} has no rows", hint="orchestra learn data")
     return EvaluationSet(name, mark, questions, shown, label)
 
 
@@ -220,14 +220,14 @@ def _expected_record(line: _EvaluationLine, path: Path) -> dict[str, Any]:
     if not isinstance(line.expected, msgspec.UnsetType):
         return line.expected
     if line.output is msgspec.UNSET:
-        reason = f"the row {line.id!r} of {path.name} says neither `expected` nor `output`"
+        reason = f"the row {line.id!r} of {path.name} has neither `expected` nor `output`"
         raise InputError("N001", reason, hint='{"id": "1", "input": {...}, "output": {...}}')
     return as_record(line.output)
 
 
-def _group_name(said: Any) -> str:
+def _group_name(value: Any) -> str:
     """Returns the name of a group, which may be a number."""
-    return said if isinstance(said, str) else "" if said is None else canonical(said).decode()
+    return value if isinstance(value, str) else "" if value is None else canonical(value).decode()
 
 
 def _read_lines(path: Path, card: Card | None) -> tuple[list[_EvaluationLine], str]:
@@ -235,7 +235,7 @@ def _read_lines(path: Path, card: Card | None) -> tuple[list[_EvaluationLine], s
         rows = read_source(path, card, ColumnMapping({}))
         return [_EvaluationLine(row.id, row.input, output=row.output) for row in rows], digest(path.read_bytes())
     hint = (
-        "orchestra learn data makes rows of a table: orchestra explain N001"
+        "orchestra learn data makes rows from a table: orchestra explain N001"
         if is_table(path)
         else '{"id", "input", "expected"}'
     )

@@ -67,8 +67,8 @@ def _flatten_pack(pack: Pack) -> tuple[list[int], list[int], list[int], list[int
     """Returns the tokens of a pack, their positions, their segments (0 is the prefix), and the indices before each
     label token.
 
-    The last label token is predicted and never read. It is included all the same, so the length of a row does not
-    depend on it.
+    The last label token is predicted and never read. It is included all the same, so that every example keeps
+    its length.
     """
     line, places, parts = list(pack.prefix), list(range(len(pack.prefix))), [0] * len(pack.prefix)
     wanted: list[int] = []

@@ -102,7 +102,7 @@ class Checkpoints:
             ) from error
         if state.plan_digest != plan_digest:
             raise InputError(
-                "N120", f"the checkpoint in {folder} is of another training", hint="start again with --fresh"
+                "N120", f"the checkpoint in {folder} belongs to another training", hint="start again with --fresh"
             )
         return state, weights, moments
 

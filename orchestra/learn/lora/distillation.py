@@ -67,7 +67,7 @@ class DistillationSettings:
         if adapter is not None:
             if not all(os.path.isfile(adapter / file) for file in (ADAPTER_WEIGHTS, CONFIG)):
                 raise InputError(
-                    "N122", f"{adapter} is no adapter", hint=f"a folder with {ADAPTER_WEIGHTS} and {CONFIG}"
+                    "N122", f"{adapter} is not an adapter", hint=f"a folder with {ADAPTER_WEIGHTS} and {CONFIG}"
                 )
             check_folder(adapter)
             mark = digest(f"{mark} {adapter_digest(adapter)}".encode())
@@ -86,7 +86,7 @@ def check_tokenizers(student: Path, teacher: Path) -> None:
     """Raises `InputError` N121 if the tokenizers of teacher and student differ."""
     if (mine := tokenizer_digest(student)) != (theirs := tokenizer_digest(teacher)):
         reason = f"the teacher in {teacher} has another tokenizer than {student}: {theirs} and {mine}"
-        raise InputError("N121", reason, hint="let it answer instead: orchestra learn data --teacher NAME")
+        raise InputError("N121", reason, hint="use its answers instead: orchestra learn data --teacher NAME")
 
 
 def tokenizer_digest(folder: Path) -> str:
@@ -96,8 +96,8 @@ def tokenizer_digest(folder: Path) -> str:
         InputError: N121 if the folder has no readable tokenizer.
     """
     try:
-        told = json.loads((folder / TOKENIZER).read_bytes())
-        return digest(canonical({part: told.get(part) for part in _TOKENIZATION_PARTS}))
+        content = json.loads((folder / TOKENIZER).read_bytes())
+        return digest(canonical({part: content.get(part) for part in _TOKENIZATION_PARTS}))
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(
             "N121", f"{folder / TOKENIZER} cannot be read: {error}", hint="orchestra explain N121"
@@ -134,9 +134,10 @@ class SoftTeacher:
     def loss(self, logits: torch.Tensor, batch: BatchTensors) -> torch.Tensor:
         """Returns the summed loss over a batch's label tokens for the student's `logits`, (tokens, vocabulary).
 
-        It is the cross-entropy of the labels mixed with the Kullback-Leibler divergence from the teacher, both softened
-        by the temperature. The factor of its square keeps the gradients of both parts at the same scale (Hinton et al.,
-        section 2). Padding of a vocabulary is ignored.
+        It is the cross-entropy of the labels mixed with the Kullback-Leibler divergence of the student from the
+        teacher. Both distributions of the divergence are softened by the temperature. The factor of its
+        square keeps the gradients of both parts at the same scale (Hinton et al., section 2). Padding of a vocabulary
+        is ignored.
         """
         import torch
         from torch.nn import functional

@@ -79,8 +79,7 @@ class ExampleEncoder:
     def encode_label(self, output: Any, inputs: Mapping[str, Any] = NO_INPUTS) -> tuple[int, ...]:
         """Returns the label tokens: the output and the end of the turn.
 
-        An agent that continues given lines starts with a line break: so does the text in its row, and no other leading
-        whitespace is read.
+        The output of an agent with a grammar may start with a line break, which parsing removes.
 
         Args:
             inputs: The inputs that the output belongs to.
@@ -94,7 +93,7 @@ class ExampleEncoder:
         read = self._reader.parse_written(text, inputs=inputs or {})
         meant = output.removeprefix("\n") if card.grammar is not None else output
         if not isinstance(read, ParsedOutput) or read.value != meant:
-            why = f"it reads back as {read.value!r}" if isinstance(read, ParsedOutput) else read.reason
+            why = f"it is parsed as {read.value!r}" if isinstance(read, ParsedOutput) else read.reason
             raise InputError(
                 "N110", f"an output of {self._card.name} cannot be learnt: {why}", hint="orchestra explain N110"
             )

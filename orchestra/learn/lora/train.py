@@ -110,7 +110,9 @@ def prepare_examples(training: AdapterTraining) -> PreparedExamples:
     for name, examples in (("train", first), ("tune", held)):
         if not examples:
             raise InputError(
-                "N104", f"{data.manifest.name} has no rows to {name} on", hint="more rows, or other shares of the parts"
+                "N104",
+                f"{data.manifest.name} has no rows in the {name} split",
+                hint="use more rows, or other split shares",
             )
     return PreparedExamples(first, held, long + more)
 

@@ -1,1 +1,6 @@
 """Promotion: candidates, and the replacement of what an agent has learnt."""
+
+__all__ = [
+    "candidates",
+    "promotion",
+]

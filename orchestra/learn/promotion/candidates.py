@@ -81,7 +81,7 @@ def check_servable(card: Card, folder: Path, fleet: FleetConfig, store: ModelSto
         raise faults[0]
     if said.agent not in ("", card.name) and said.skill != skill_digest(card):
         others.append(
-            f"it was trained for the agent {said.agent!r}, through other types or another prompt than {card.name!r} has"
+            f"it was trained for the agent {said.agent!r}, with other types or another prompt than {card.name!r} has"
         )
     return others
 
@@ -101,7 +101,10 @@ def _check_server(
     if not mark or not said.bases or mark in said.bases:
         return []
     return [
-        f"it was trained on weights of {server.model!r} with the digest {said.bases[0]}, and those of the server {name!r} have {mark}"
+        (
+            f"it was trained on weights of {server.model!r} with the digest {said.bases[0]}, "
+            f"and those of the server {name!r} have {mark}"
+        )
     ]
 
 
@@ -134,7 +137,7 @@ def _check_arrays(card: Card, folder: Path) -> None:
     if faults:
         takes = f"{card.name} takes {', '.join(inputs)} and gives {', '.join(outputs)}"
         hint = f"orchestra learn train {card.name} --data DATA"
-        raise InputError("A011", f"{folder} is not what {card.name} could have learnt: {faults[0]}; {takes}", hint=hint)
+        raise InputError("A011", f"{folder} does not fit {card.name}: {faults[0]}; {takes}", hint=hint)
     _load_arrays(card.with_settings(folder=folder.resolve()))
 
 

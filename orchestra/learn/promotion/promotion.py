@@ -118,8 +118,8 @@ class CandidateComparison:
 
     def __str__(self) -> str:
         first = self.differences[0][1]
-        verdict = "surely better" if self.is_better else "not surely better"
-        asked = f"less than {significance_level(self.tries):.3g} is asked of candidate {self.tries:,} on these rows"
+        verdict = "significantly better" if self.is_better else "not significantly better"
+        asked = f"candidate {self.tries:,} on these rows needs less than {significance_level(self.tries):.3g}"
         return f"{verdict}: {self.metric} {first}, p = {first.p_value:.3g} ({asked})"
 
 
@@ -184,7 +184,7 @@ def read_model_config(card: Card, folder: Path, name: str) -> SavedModelConfig:
 def _check_file_name(name: str) -> str:
     """Returns a file name. Raises `InputError` A003 if it is a path."""
     if Path(name).name != name:
-        raise InputError("A003", f"{name!r} leads out of the card's folder", hint="put the file beside agent.yaml")
+        raise InputError("A003", f"{name!r} is outside of the card's folder", hint="put the file beside agent.yaml")
     return name
 
 
@@ -240,7 +240,7 @@ class AdapterStore:
             )
         if not os.access(card.folder, os.W_OK):
             hint = f"copy it into your project: cp -r {card.folder} agents/"
-            raise InputError("N302", f"{card.folder} cannot be changed", hint=hint)
+            raise InputError("N302", f"{card.folder} is not writable", hint=hint)
         return cls(card, card.folder, archive)
 
     @property

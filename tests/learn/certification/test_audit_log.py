@@ -1,4 +1,4 @@
-"""The book of audits: several who write at once, a writer that was cut off, a disk that refuses."""
+"""The audit log: concurrent writers, an interrupted writer, and a disk that cannot be written."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def book(folder: Path) -> AuditLogFile:
     return AuditLogFile(folder / "reader" / FILE_NAME, certified())
 
 
-def test_two_who_draw_the_same_draw_it_once(tmp_path: Path) -> None:
+def test_record_sample_concurrent_same_outputs_once(tmp_path: Path) -> None:
     book(tmp_path).record_sample(OUTPUTS[:5], 20, 0, ("", ""))
     watch = book(tmp_path).record_sample(OUTPUTS[3:8], 20, 0, ("", ""))
     assert [output.run for output in watch.pending] == [f"run{number}" for number in range(8)]
     assert len(book(tmp_path).log().entries) == 2
 
 
-def test_many_who_write_at_once_lose_nothing(tmp_path: Path) -> None:
+def test_audit_log_concurrent_writers_lose_nothing(tmp_path: Path) -> None:
     book(tmp_path).record_sample(OUTPUTS, 20, 0, ("", ""))
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda output: book(tmp_path).record_verdicts([(output, "right")], "ada"), OUTPUTS))
@@ -35,14 +35,14 @@ def test_many_who_write_at_once_lose_nothing(tmp_path: Path) -> None:
     assert (watch.drift.audited, watch.pending) == (20, [])
 
 
-def test_what_somebody_else_has_judged_meanwhile_stays(tmp_path: Path) -> None:
+def test_record_verdicts_keeps_concurrent_verdict(tmp_path: Path) -> None:
     book(tmp_path).record_sample(OUTPUTS[:1], 1, 0, ("", ""))
     book(tmp_path).record_verdicts([(OUTPUTS[0], "right")], "ada")
     watch = book(tmp_path).record_verdicts([(OUTPUTS[0], "wrong")], "bob")
     assert (watch.drift.wrong, watch.audits[OUTPUTS[0].key].by) == (0, "ada")
 
 
-def test_after_a_line_that_was_cut_off_the_next_one_stands_alone(tmp_path: Path) -> None:
+def test_audit_log_append_after_torn_line_is_separate(tmp_path: Path) -> None:
     one = book(tmp_path)
     one.record_sample(OUTPUTS[:2], 2, 0, ("", ""))
     one.path.write_bytes(one.path.read_bytes() + b'{"kind":"audited","certif')
@@ -50,7 +50,7 @@ def test_after_a_line_that_was_cut_off_the_next_one_stands_alone(tmp_path: Path)
     assert len(one.log().entries) == 2
 
 
-def test_a_certificate_is_voided_once_and_for_one_reason(tmp_path: Path) -> None:
+def test_void_certificate_repeated_keeps_reason(tmp_path: Path) -> None:
     one, file = book(tmp_path), tmp_path / "reader" / "certificate.json"
     one.record_sample(OUTPUTS[:4], 4, 0, ("", ""))
     assert one.void_certificate(file) == ""
@@ -65,7 +65,7 @@ def test_a_certificate_is_voided_once_and_for_one_reason(tmp_path: Path) -> None
     assert AuditLogFile(one.path, found).audit_state().drift.wrong == 4
 
 
-def test_a_certificate_that_took_its_place_meanwhile_stays(tmp_path: Path) -> None:
+def test_void_certificate_replaced_is_unchanged(tmp_path: Path) -> None:
     watched, made = certified(), certified(threshold=0.95)
     one, file = book(tmp_path), tmp_path / "reader" / "certificate.json"
     one.record_sample(OUTPUTS, 20, 0, ("", ""))
@@ -78,7 +78,7 @@ def test_a_certificate_that_took_its_place_meanwhile_stays(tmp_path: Path) -> No
     assert one.void_certificate(file) == Certificate.from_bytes(file.read_bytes()).void_reason
 
 
-def test_many_who_put_a_file_in_its_place_at_once_leave_one_of_theirs_whole(tmp_path: Path) -> None:
+def test_replace_file_concurrent_leaves_one_complete(tmp_path: Path) -> None:
     file, all_ = tmp_path / "certificate.json", [bytes([number]) * 100_000 for number in range(65, 81)]
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda data: replace_file(file, data), all_))
@@ -86,7 +86,7 @@ def test_many_who_put_a_file_in_its_place_at_once_leave_one_of_theirs_whole(tmp_
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_a_certificate_that_cannot_be_written_has_a_code(tmp_path: Path) -> None:
+def test_void_certificate_unwritable_raises_c023(tmp_path: Path) -> None:
     (tmp_path / "certificate.json").mkdir()
     (tmp_path / "certificate.json" / "inside").write_text("")
     with pytest.raises(OrchestraError) as error:
@@ -95,7 +95,7 @@ def test_a_certificate_that_cannot_be_written_has_a_code(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["certificate.json"]
 
 
-def test_a_file_that_cannot_be_used(tmp_path: Path) -> None:
+def test_audit_log_unusable_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "reader").write_text("a file where a folder should be")
     with pytest.raises(InputError, match="cannot be used") as error:
         book(tmp_path).record_sample(OUTPUTS[:1], 1, 0, ("", ""))

@@ -1,4 +1,4 @@
-"""Combining: weights that find the checks which tell right from wrong, what they are worth, and what is too little to tell."""
+"""Combination of checks: weights of informative checks, their rankings, and too little data."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CHECKS = ("quote", "confidence", "entailment", "rederive(second)")
 
 
 def rows(count: int, seed: int = 0, *, labelled: bool = True, right: float = 0.6) -> list[CombinationRow]:
-    """`confidence` and `entailment` each tell some of what is right; `rederive(second)` is a coin; every quote stands."""
+    """`confidence` and `entailment` each carry information; `rederive(second)` is random; `quote` always passes."""
     chance = random.Random(seed)
     found = []
     for number in range(count):
@@ -65,13 +65,13 @@ def scores(fit: CombinationFit, held: Sequence[CombinationRow]) -> list[float]:
     return [score if (score := made.score(row.verdicts)) is not None else math.nan for row in held]
 
 
-def test_it_weighs_the_checks_that_tell_and_is_calibrated_on_rows_that_it_has_not_seen() -> None:
+def test_fit_combination_weights_informative_checks_out_of_fold() -> None:
     fit, held = fit_combination(rows(2000), CHECKS), rows(4000, 1)
     weights = {voice.check: voice.weight for voice in fit.weights}
     assert set(weights) == {"confidence", "entailment", "rederive(second)"}
     assert weights["confidence"] == pytest.approx(weights["entailment"], rel=0.15)
     assert abs(weights["rederive(second)"]) < 0.05
-    assert "same of every row" in fit.excluded_checks["quote"]
+    assert "gives every row the same" in fit.excluded_checks["quote"]
     found = np.array(scores(fit, held))
     right, off = np.array([bool(row.is_correct) for row in held]), 0.0
     for low in (0.0, 0.2, 0.4, 0.6, 0.8):
@@ -81,7 +81,7 @@ def test_it_weighs_the_checks_that_tell_and_is_calibrated_on_rows_that_it_has_no
     assert 0.35 < float((found > 0.9).mean()) < 0.65
 
 
-def test_the_ablation_says_what_each_check_brings() -> None:
+def test_score_rankings_ablation_shows_each_check() -> None:
     fit = fit_combination(rows(1500), CHECKS)
     areas = {one.name: one.aurc for one in fit.score_rankings}
     assert list(areas)[:2] == ["all checks", "the lowest score"]
@@ -93,7 +93,7 @@ def test_the_ablation_says_what_each_check_brings() -> None:
     assert {one.name: one.auroc for one in fit.score_rankings}["all checks"] > 0.9
 
 
-def test_the_weights_are_where_the_slope_of_the_penalised_likelihood_is_level() -> None:
+def test_fit_combination_weights_zero_penalised_gradient() -> None:
     chance = np.random.default_rng(0)
     places, right = chance.normal(size=(400, 3)), (chance.random(400) < 0.5).astype(float)
     weights = _fit_logistic(places, right)
@@ -102,7 +102,7 @@ def test_the_weights_are_where_the_slope_of_the_penalised_likelihood_is_level() 
     assert np.abs(slope).max() < 1e-6
 
 
-def test_too_few_rows_are_refused_with_how_many_are_wanted() -> None:
+def test_fit_combination_few_rows_names_needed_count() -> None:
     with pytest.raises(InputError) as caught:
         fit_combination(rows(MIN_LABELLED_ROWS - 1), CHECKS)
     assert (caught.value.code, "299 labelled rows" in caught.value.message) == ("N162", True)
@@ -110,7 +110,7 @@ def test_too_few_rows_are_refused_with_how_many_are_wanted() -> None:
     assert fit_combination(rows(MIN_LABELLED_ROWS), CHECKS).row_count == MIN_LABELLED_ROWS
 
 
-def test_rows_that_are_all_right_tell_nothing() -> None:
+def test_fit_combination_all_correct_rows_refused() -> None:
     some = [
         CombinationRow(row.id, row.verdicts, number >= MIN_ROWS_PER_CLASS - 1) for number, row in enumerate(rows(400))
     ]
@@ -119,7 +119,7 @@ def test_rows_that_are_all_right_tell_nothing() -> None:
     assert (caught.value.code, f"at least {MIN_ROWS_PER_CLASS} wrong" in caught.value.message) == ("N162", True)
 
 
-def test_rows_that_a_check_denies_or_cannot_tell_of_are_left_out_and_counted() -> None:
+def test_usable_rows_refuted_or_unknown_are_counted() -> None:
     denied = [CombinationRow(f"d{at}", _verdicts(0.9, 0.9, True, FAIL), False) for at in range(40)]
     open_ = [
         CombinationRow(f"u{at}", (*row.verdicts[:2], Verdict("entailment", UNKNOWN, 0.5), row.verdicts[3]), True)
@@ -130,14 +130,14 @@ def test_rows_that_a_check_denies_or_cannot_tell_of_are_left_out_and_counted() -
     assert fit.row_count == 500
     assert fit.left_out == {
         "quote fails": 40,
-        "entailment cannot tell": 30,
-        "rederive(second) cannot tell": 7,
-        "nobody said whether it is right": 9,
+        "entailment gave no verdict": 30,
+        "rederive(second) gave no verdict": 7,
+        "it has no label": 9,
     }
     assert fit.weights == fit_combination(rows(500), CHECKS).weights
 
 
-def test_the_order_of_rows_of_one_seed_does_not_matter_much_and_the_seed_is_kept() -> None:
+def test_fit_combination_row_order_hardly_matters() -> None:
     one = fit_combination(rows(600), CHECKS, seed=3)
     assert one.weights == fit_combination(rows(600), CHECKS, seed=4).weights
     assert one == fit_combination(rows(600), CHECKS, seed=3)
@@ -147,7 +147,7 @@ def test_the_order_of_rows_of_one_seed_does_not_matter_much_and_the_seed_is_kept
 
 
 def watched(count: int, seed: int = 0) -> list[CombinationRow]:
-    """Three checks that are right in 90, 80 and 70 % of the rows, each by itself; `quote` passes nearly all."""
+    """Three independent checks that are correct in 90, 80 and 70 % of the rows; `quote` passes nearly all."""
     chance, found = random.Random(seed), []
     for number in range(count):
         good = chance.random() < 0.6
@@ -165,7 +165,7 @@ def watched(count: int, seed: int = 0) -> list[CombinationRow]:
 WATCHED = ("entailment", "rederive(second)", "rederive(third)", "entailment(odd)")
 
 
-def test_without_labels_each_check_is_worth_what_the_others_make_of_it() -> None:
+def test_dawid_skene_weights_by_agreement() -> None:
     fit = fit_combination(watched(4000), WATCHED, unlabelled=True)
     assert "passes 98.0% of the rows" in fit.excluded_checks["entailment(odd)"]
     found = {voice.check: (voice.passed, voice.failed) for voice in fit.weights}
@@ -176,7 +176,7 @@ def test_without_labels_each_check_is_worth_what_the_others_make_of_it() -> None
     assert fit.score_rankings[0].auroc > 0.93
 
 
-def test_labels_do_not_change_what_is_fitted_without_them() -> None:
+def test_dawid_skene_ignores_labels() -> None:
     bare = [CombinationRow(row.id, row.verdicts) for row in watched(600)]
     assert (
         fit_combination(bare, WATCHED, unlabelled=True).weights
@@ -184,10 +184,10 @@ def test_labels_do_not_change_what_is_fitted_without_them() -> None:
     )
 
 
-def test_two_checks_alone_cannot_judge_each_other() -> None:
+def test_dawid_skene_two_checks_refused() -> None:
     with pytest.raises(InputError) as caught:
         fit_combination(watched(600), ("entailment", "rederive(second)", "entailment(odd)"), unlabelled=True)
-    assert (caught.value.code, "2 checks tell something without labels, and 3 are needed" in caught.value.message) == (
+    assert (caught.value.code, "2 checks are informative, and 3 are needed" in caught.value.message) == (
         "N163",
         True,
     )
@@ -199,7 +199,7 @@ def test_two_checks_alone_cannot_judge_each_other() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(-5, 5), st.booleans()), min_size=1, max_size=60))
-def test_steps_rise_and_keep_the_share_of_right_ones(rows_: list[tuple[float, bool]]) -> None:
+def test_isotonic_regression_rises_and_keeps_mean(rows_: list[tuple[float, bool]]) -> None:
     steps = isotonic_regression([at for at, _ in rows_], [float(good) for _, good in rows_])
     shares = [step.share for step in steps]
     assert shares == sorted(shares)
@@ -209,12 +209,12 @@ def test_steps_rise_and_keep_the_share_of_right_ones(rows_: list[tuple[float, bo
     assert interpolate(steps, 9) == shares[-1]
 
 
-def test_steps_are_those_of_pooled_neighbours() -> None:
+def test_isotonic_regression_pools_adjacent_violators() -> None:
     steps = isotonic_regression([1, 2, 3, 4, 5], [0, 1, 0, 1, 1])
     assert [(step.total, step.share) for step in steps] == [(1, 0), (2.5, 0.5), (4.5, 1)]
 
 
-def test_the_area_is_risk_over_coverage() -> None:
+def test_area_under_risk_coverage_by_hand() -> None:
     assert area_under_risk_coverage([4, 3, 2, 1], [True, True, False, False]) == pytest.approx(
         (0 + 0 + 1 / 3 + 2 / 4) / 4
     )

@@ -1,4 +1,4 @@
-"""One row of each input and of each group: rows that come in families promise no more than rows apart."""
+"""One row for each input and each group: rows in families add no independent evidence."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def rows(count: int, of: int, *, group: bool) -> rows_module.EvaluationSet:
 
 
 @pytest.mark.parametrize("group", [True, False])
-def test_of_each_group_and_of_rows_with_the_same_evidence_one_is_drawn(card: Card, group: bool) -> None:
+def test_select_independent_one_row_per_group_or_evidence(card: Card, group: bool) -> None:
     found = select_independent(rows(100, 10, group=group), card, 0)
     assert (found.duplicates, found.group_duplicates) == (0, 90)
     assert sorted({int(row.id) // 10 for row in found.test.rows}) == list(range(10))
 
 
-def test_a_draw_follows_from_the_seed_and_the_ids_and_from_nothing_else(card: Card) -> None:
+def test_select_independent_depends_on_seed_and_ids_only(card: Card) -> None:
     test = rows(100, 10, group=True)
     backwards = rows_module.EvaluationSet("rows", "", list(reversed(test.rows)))
     ids = [
@@ -50,7 +50,7 @@ def test_a_draw_follows_from_the_seed_and_the_ids_and_from_nothing_else(card: Ca
     assert ids[0] == ids[1] != ids[2]
 
 
-def test_inputs_that_say_the_same_are_one_whatever_their_groups(card: Card) -> None:
+def test_select_independent_equal_inputs_across_groups(card: Card) -> None:
     made = [
         EvaluationRow(f"{n}", {"text": "Hello" if n % 2 else "hello!", "passage": ""}, {}, f"{n}") for n in range(50)
     ]
@@ -58,10 +58,12 @@ def test_inputs_that_say_the_same_are_one_whatever_their_groups(card: Card) -> N
     assert (found.duplicates, len(found.test.rows)) == (49, 1)
 
 
-def test_families_that_are_right_or_wrong_together_come_to_a_broken_certificate_no_more_often_than_delta(
+def test_select_independent_correlated_groups_keep_delta(
     card: Card,
 ) -> None:
-    """At a risk of 6 %, a promise of 5 % is broken: with ten rows of each family as if they were apart, in one of ten draws."""
+    """With a true risk of 6 %, a bound of 5 % is violated: with ten rows of each family treated as independent, in one
+    of ten draws.
+    """
     test, broken = rows(2000, 10, group=True), [0, 0]
     apart = select_independent(test, card, 0).test
     for seed in range(200):
@@ -74,8 +76,8 @@ def test_families_that_are_right_or_wrong_together_come_to_a_broken_certificate_
     assert broken[1] > 15
 
 
-def test_a_long_input_that_comes_again_and_again_is_told_until_rows_are_grouped_by_it(card: Card) -> None:
-    """83 tables with six questions each are 83 rows, where the card names no evidence."""
+def test_select_independent_reports_repeated_long_input(card: Card) -> None:
+    """83 tables with six questions each are 83 rows if the card names no evidence."""
     plain = card.with_settings(evidence=None)
     made = [
         EvaluationRow(

@@ -1,4 +1,4 @@
-"""What is read back from files is a value of its type, or told of with its place, whatever bytes stand there."""
+"""Files that are read back have values of their type, or an error with a location, for any bytes."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ def bad(request: pytest.FixtureRequest) -> bytes:
     return BAD[request.param]
 
 
-def test_bytes_of_another_type_are_told_of_in_one_way(bad: bytes) -> None:
+def test_read_files_arbitrary_bytes_raise_input_error(bad: bytes) -> None:
     with pytest.raises(JsonDecodingError):
         decode_json(bad, DatasetRow)
 
 
 @pytest.mark.parametrize(("read", "code"), [(read_evaluation_set, "N001"), (Predictions.read, "V006")])
-def test_a_line_that_cannot_be_read_is_shown_with_its_place(
+def test_parse_lines_invalid_line_has_location(
     tmp_path: Path, bad: bytes, read: Callable[[Path], Any], code: str
 ) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"\n" + bad + b"\n")
-    with pytest.raises(InputError, match="a line that is no ") as caught:
+    with pytest.raises(InputError, match="a line is not a ") as caught:
         read(path)
     assert caught.value.location is not None
     assert (caught.value.code, caught.value.location.line) == (code, 2)
 
 
-def test_a_manifest_and_the_rows_of_a_data_set(tmp_path: Path, bad: bytes) -> None:
+def test_load_dataset_arbitrary_bytes_raise_input_error(tmp_path: Path, bad: bytes) -> None:
     made = Dataset.build("d", "a", "", "CC0", [], {"train": [DatasetRow("1", {}, "x", "1")]})
     made.write(tmp_path)
     (tmp_path / "tune.jsonl").write_bytes(bad)
@@ -68,7 +68,7 @@ def test_a_manifest_and_the_rows_of_a_data_set(tmp_path: Path, bad: bytes) -> No
         check_overwrite(tmp_path)
 
 
-def test_a_log_of_promotions_and_a_calibration(tmp_path: Path, bad: bytes) -> None:
+def test_promotion_log_arbitrary_bytes_raise_input_error(tmp_path: Path, bad: bytes) -> None:
     card = Card.declare("a", input={"type": "object", "properties": {}}, output={"type": "string"}, prompt="x")
     (tmp_path / LOG_FILE).write_bytes(bad)
     with pytest.raises(InputError, match="N303"):
@@ -77,6 +77,6 @@ def test_a_log_of_promotions_and_a_calibration(tmp_path: Path, bad: bytes) -> No
         Calibration.read(bad, ())
 
 
-def test_a_manifest_of_weights_that_is_damaged_says_nothing(tmp_path: Path, bad: bytes) -> None:
+def test_weights_manifest_damaged_is_ignored(tmp_path: Path, bad: bytes) -> None:
     (tmp_path / weights.MANIFEST).write_bytes(bad)
     assert weights.quick_digest(tmp_path) == ""

@@ -1,4 +1,6 @@
-"""A committee is trained, written as a card, read back, and says the same; a killed training goes on to the same result."""
+"""A committee is trained, written as a card and read back with the same predictions; a killed training resumes to the
+same result.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,10 @@ input: {text: str}
 output: {intent: Intent, p_oos: float}
 types: {Intent: {type: string, enum: [balance, transfer, lost, outside]}}
 """
-PLAIN = "name: desk\nkind: encoder\ninput: {text: str}\noutput: {intent: Intent}\ntypes: {Intent: {type: string, enum: [balance, lost]}}\n"
+PLAIN = (
+    "name: desk\nkind: encoder\ninput: {text: str}\noutput: {intent: Intent}\n"
+    "types: {Intent: {type: string, enum: [balance, lost]}}\n"
+)
 PLAN = CommitteeSettings(
     EncoderHyperparameters(epochs=4, learning_rate=2e-2, rank=2, blocks=1, batch_size=16),
     ClassifierHyperparameters(min_frequency=1),
@@ -96,7 +101,7 @@ def folder(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_a_trained_card_tells_labels_and_who_is_outside(folder: Path, base: Path) -> None:
+def test_trained_card_predicts_labels_and_out_of_scope(folder: Path, base: Path) -> None:
     card = Card.load(folder)
     committee = TextClassifier.load(card, Encoder.load(base))
     said = [committee.predict({"text": row.text}) for row in own()]
@@ -109,7 +114,7 @@ def test_a_trained_card_tells_labels_and_who_is_outside(folder: Path, base: Path
     assert np.median(outside) > np.median(inside)
 
 
-def test_the_card_says_what_it_was_made_of(folder: Path, base: Path) -> None:
+def test_trained_card_has_training_sources(folder: Path, base: Path) -> None:
     layout = json.loads((folder / "model.json").read_text())
     assert [(one["name"], one["licence"], one["rows"]) for one in layout["data"]] == [
         ("desk", "CC0-1.0", 80),
@@ -119,7 +124,7 @@ def test_the_card_says_what_it_was_made_of(folder: Path, base: Path) -> None:
     assert layout["base"]["sha256"] == dict(describe_base("tiny", base).sha256)
 
 
-def test_numpy_says_what_torch_said(base: Path) -> None:
+def test_numpy_inference_equals_torch(base: Path) -> None:
     frozen = FrozenEncoder.load(base, torch.float32)
     reader = Encoder.load(base)
     texts = [reader.tokenize(row.text, 16) for row in own()[:24]]
@@ -143,7 +148,7 @@ def test_numpy_says_what_torch_said(base: Path) -> None:
     )
 
 
-def test_long_texts_are_read_by_fewer_at_once_to_the_same_vectors(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_embed_texts_long_texts_smaller_batches_equal(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frozen, reader = FrozenEncoder.load(base, torch.float32), Encoder.load(base)
     texts = frozen.lower_block_states(
         [reader.tokenize("card lost " * count, 64) for count in (1, 20, 2, 9, 30, 3)], PLAN.hyperparameters.blocks
@@ -162,7 +167,7 @@ def test_long_texts_are_read_by_fewer_at_once_to_the_same_vectors(base: Path, mo
     assert all(rows == 1 or rows * tokens**2 <= 2000 for rows, tokens in sizes)
 
 
-def test_what_is_dropped_of_a_row_is_dropped_of_all_its_tokens() -> None:
+def test_feature_dropout_same_for_all_tokens_of_row() -> None:
     torch.manual_seed(3)
     x = torch.ones(4, 5, 1000)
     kept = feature_dropout(x, 0.1)
@@ -173,7 +178,7 @@ def test_what_is_dropped_of_a_row_is_dropped_of_all_its_tokens() -> None:
     assert torch.equal(feature_dropout(x, 0), x)
 
 
-def test_what_runs_from_block_to_block_has_32_bits_where_products_have_16(base: Path) -> None:
+def test_residual_state_is_float32_with_bfloat16_products(base: Path) -> None:
     frozen, reader = FrozenEncoder.load(base), Encoder.load(base)
     hidden = frozen.lower_block_states([reader.tokenize(own()[0].text, 16)], PLAN.hyperparameters.blocks)[0]
     member = PrototypeEncoder(frozen, 2, PLAN.hyperparameters)
@@ -189,7 +194,7 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize(("seconds", "first"), [(60.0, 11), (0.0, 13)])
-def test_a_training_that_was_killed_goes_on_to_the_same_result(
+def test_killed_training_resumes_to_same_result(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, first: int
 ) -> None:
     monkeypatch.setattr("orchestra.learn.encoders.member.SAVE_SECONDS", seconds)
@@ -218,7 +223,7 @@ def test_a_training_that_was_killed_goes_on_to_the_same_result(
     assert not resumed.training
 
 
-def test_of_a_checkpoint_of_before_the_steps_are_known_and_no_loss(base: Path, tmp_path: Path) -> None:
+def test_read_losses_old_checkpoint_gives_nan(base: Path, tmp_path: Path) -> None:
     frozen, path = FrozenEncoder.load(base), tmp_path / "m.safetensors"
     train_member(
         frozen,
@@ -236,11 +241,11 @@ def test_of_a_checkpoint_of_before_the_steps_are_known_and_no_loss(base: Path, t
     assert np.isnan(read_losses(path)).tolist() == [True] * 3
 
 
-def test_no_version_is_said_of_a_package_that_is_not_installed() -> None:
+def test_package_versions_skip_missing_package() -> None:
     assert list(package_versions(("torch", "orchestra-no-such-package"))) == ["torch"]
 
 
-def test_a_checkpoint_of_another_training_is_refused(base: Path, tmp_path: Path) -> None:
+def test_checkpoint_of_another_training_refused(base: Path, tmp_path: Path) -> None:
     frozen, path = FrozenEncoder.load(base), tmp_path / "m.safetensors"
     hidden = frozen.lower_block_states([[2, 5, 3], [2, 6, 3]], 1)
 
@@ -265,7 +270,7 @@ def test_a_checkpoint_of_another_training_is_refused(base: Path, tmp_path: Path)
     assert caught.value.code == "N140"
 
 
-def test_a_training_that_diverges_ends_before_its_checkpoint_is_written(base: Path, tmp_path: Path) -> None:
+def test_diverged_training_ends_before_checkpoint(base: Path, tmp_path: Path) -> None:
     frozen, path = FrozenEncoder.load(base), tmp_path / "m.safetensors"
     hidden = frozen.lower_block_states([[2, 5, 3], [2, 6, 3]], 1)
     hidden = [hidden[0] * float("nan"), hidden[1]]
@@ -277,7 +282,7 @@ def test_a_training_that_diverges_ends_before_its_checkpoint_is_written(base: Pa
     assert not path.exists()
 
 
-def test_equal_texts_stand_in_one_fold_and_the_order_does_not_matter() -> None:
+def test_assign_folds_equal_texts_one_fold_any_order() -> None:
     rows = [*own(), LabelledText("Who won the game, 0?!", "outside"), LabelledText("WHO WON the game 0", "balance")]
     found = dict(zip(rows, assign_folds(rows), strict=True))
     assert (
@@ -293,14 +298,14 @@ def test_equal_texts_stand_in_one_fold_and_the_order_does_not_matter() -> None:
     assert dict(zip(reversed(rows), assign_folds(list(reversed(rows))), strict=True)) == found
 
 
-def test_labels_are_spread_evenly_over_the_folds() -> None:
+def test_assign_folds_spread_labels_evenly() -> None:
     counts = {(row.label, fold): 0 for row in own() for fold in range(10)}
     for row, fold in zip(own(), assign_folds(own()), strict=True):
         counts[row.label, fold] += 1
     assert set(counts.values()) == {2}
 
 
-def test_what_parts_count_follows_from_who_is_right() -> None:
+def test_fit_shares_prefers_correct_parts() -> None:
     wanted = np.array([0, 1] * 20)
     sure, blind = np.log(np.where(np.eye(2)[wanted] > 0, 0.9, 0.1)), np.log(np.full((40, 2), 0.5))
     rows = [LabelledText("x", "ab"[label]) for label in wanted]
@@ -322,13 +327,13 @@ def test_what_parts_count_follows_from_who_is_right() -> None:
         (CARD.replace("p_oos: float}", "p_oos: float, p: float}") + "computed: {p: {probability: lost}}\n", "outside"),
     ],
 )
-def test_a_card_of_another_form_is_refused(tmp_path: Path, text: str, outside: str) -> None:
+def test_card_of_another_form_refused(tmp_path: Path, text: str, outside: str) -> None:
     with pytest.raises(InputError) as caught:
         ClassifierFields.from_card(card_in(tmp_path, text), outside)
     assert caught.value.code == "N141"
 
 
-def test_a_label_that_the_card_does_not_have_is_refused(base: Path, tmp_path: Path) -> None:
+def test_label_missing_in_card_refused(base: Path, tmp_path: Path) -> None:
     rows = CommitteeRows.from_sources(("desk", "CC0-1.0", [*own(), LabelledText("fly me to the moon", "travel")]))
     with pytest.raises(InputError) as caught:
         train_committee(
@@ -337,7 +342,7 @@ def test_a_label_that_the_card_does_not_have_is_refused(base: Path, tmp_path: Pa
     assert caught.value.code == "N142"
 
 
-def test_a_trained_card_is_the_same_bytes_every_time(folder: Path, base: Path, tmp_path: Path) -> None:
+def test_trained_card_is_deterministic(folder: Path, base: Path, tmp_path: Path) -> None:
     train_committee(
         card_in(tmp_path / "desk"),
         ROWS,
@@ -350,7 +355,7 @@ def test_a_trained_card_is_the_same_bytes_every_time(folder: Path, base: Path, t
         assert (tmp_path / "desk" / name).read_bytes() == (folder / name).read_bytes(), name
 
 
-def test_arrays_that_do_not_fit_are_refused(folder: Path, base: Path, tmp_path: Path) -> None:
+def test_arrays_that_do_not_fit_refused(folder: Path, base: Path, tmp_path: Path) -> None:
     encoder = Encoder.load(base)
     for name, change in (("adapters.npz", b"PK"), ("linear.json", b"{}"), ("model.json", b'{"format": "pickle"}')):
         copy = Path(shutil.copytree(folder, tmp_path / name.replace(".", "-")))

@@ -1,4 +1,6 @@
-"""Derivations: whichever right step is taken, the expression's value comes out after as many steps; wrong ones are not offered."""
+"""Derivations: any order of correct steps gives the value of the expression in the same number of steps; wrong steps
+are not offered.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ def derivation(expression: str, numbers: Sequence[str]) -> Derivation:
 
 
 def derived(expression: str, numbers: Sequence[str], seed: int) -> tuple[Fraction, int]:
-    """The value that comes out where right steps are taken by chance, and how many there were."""
+    """The value and the number of steps if correct steps are chosen at random."""
     chance, one = random.Random(seed), derivation(expression, numbers)
     board: list[Term | None] = [Term(Fraction(number), number) for number in numbers]
     steps, last = 0, False
@@ -61,19 +63,19 @@ def derived(expression: str, numbers: Sequence[str], seed: int) -> tuple[Fractio
         ("3.50*2", ["3.5", "2"], 1),
     ],
 )
-def test_whichever_right_steps_are_taken_the_value_comes_out(expression: str, numbers: list[str], steps: int) -> None:
+def test_derivation_any_correct_steps_give_value(expression: str, numbers: list[str], steps: int) -> None:
     assert derivation(expression, numbers).step_count == steps
     assert {derived(expression, numbers, seed) for seed in range(40)} == {(evaluate(expression), steps)}
 
 
-def test_a_number_alone_is_an_answer_wherever_it_stands() -> None:
+def test_derivation_single_number_answers_at_each_position() -> None:
     one = derivation("12", ["7", "12", "12"])
     assert one.direct_answers == (1, 2)
     assert one.step_count == 0
     assert derivation("7+12", ["7", "12"]).direct_answers == ()
 
 
-def test_every_place_of_a_number_is_right_and_either_order_of_a_sum() -> None:
+def test_derivation_allows_equal_numbers_and_either_order() -> None:
     found = derivation("4+4-9", ["9", "4", "4"]).correct_steps()
     plus, minus = OPERATIONS.index("+"), OPERATIONS.index("-")
     assert set(found) == {
@@ -82,11 +84,11 @@ def test_every_place_of_a_number_is_right_and_either_order_of_a_sum() -> None:
         DerivationStep(2, 2, plus, False),
         *(
             step for at in (1, 2) for step in (DerivationStep(at, 0, minus, False), DerivationStep(0, at, minus, False))
-        ),  # 4-(9-4), too
+        ),  # 4-(9-4) as well
     }
 
 
-def test_what_is_subtracted_is_put_together_first_or_last() -> None:
+def test_derivation_subtracted_parts_first_or_last() -> None:
     plus, minus = OPERATIONS.index("+"), OPERATIONS.index("-")
     found = derivation("48-5-9", ["48", "5", "9"]).correct_steps()
     assert set(found) == {
@@ -99,7 +101,7 @@ def test_what_is_subtracted_is_put_together_first_or_last() -> None:
 @pytest.mark.parametrize(
     ("expression", "inner", "sign"), [("9-(5-2)", (1, 2), "-"), ("9/(5/2)", (1, 2), "/"), ("9+5-2", (1, 2), "-")]
 )
-def test_what_stands_in_brackets_may_come_first(expression: str, inner: tuple[int, int], sign: str) -> None:
+def test_derivation_brackets_may_come_first(expression: str, inner: tuple[int, int], sign: str) -> None:
     assert (
         DerivationStep(*inner, OPERATIONS.index(sign), False) in derivation(expression, ["9", "5", "2"]).correct_steps()
     )
@@ -120,6 +122,6 @@ def test_what_stands_in_brackets_may_come_first(expression: str, inner: tuple[in
         "5+4+5+4+5+4+5+4+5+4+5",
     ],
 )
-def test_what_cannot_come_about_is_refused(expression: str) -> None:
+def test_derivation_impossible_expression_refused(expression: str) -> None:
     with pytest.raises(ArithmeticParseError):
         derivation(expression, ["5", "4"])

@@ -1,4 +1,6 @@
-"""`orchestra learn train` for agents of kind `encoder`: from a CSV of texts and labels to an agent that answers; on a tiny encoder."""
+"""`orchestra learn train` for classifiers of kind `encoder`: from a CSV of texts and labels to an agent that answers;
+on a tiny encoder.
+"""
 
 from __future__ import annotations
 
@@ -62,10 +64,10 @@ def training(
 
 
 def quiet(step: TrainingStep) -> None:
-    """Nobody looks."""
+    """A progress callback that does nothing."""
 
 
-def test_a_csv_becomes_an_encoder_that_is_promoted_and_answers(shell: Shell, base: Path) -> None:
+def test_intents_csv_to_promoted_encoder(shell: Shell, base: Path) -> None:
     make_card()
     Path("rows.csv").write_text(CSV)
     assert (
@@ -116,20 +118,20 @@ def test_a_csv_becomes_an_encoder_that_is_promoted_and_answers(shell: Shell, bas
     assert "  train  2 rows in 2 groups\n" in heard.out, "runs of what was there before can be read"
 
 
-def test_an_encoder_of_another_name_is_not_trained(shell: Shell, base: Path) -> None:
+def test_intents_unknown_base_refused(shell: Shell, base: Path) -> None:
     make_card(PLAIN_CARD.replace("model: tiny", "model: large"))
     Path("rows.csv").write_text(CSV)
     assert shell("learn", "data", "desk", "rows.csv", "--out", "set", "--licence", "own").code == 0
     assert shell("learn", "train", "desk", "--data", "set").err.startswith("F230: no encoder named 'large'")
 
 
-def test_a_training_at_another_rate_is_another_one(tmp_path: Path, base: Path) -> None:
+def test_intents_other_rate_has_other_checkpoint(tmp_path: Path, base: Path) -> None:
     one, other = training(tmp_path, base), replace(training(tmp_path, base), learning_rate=1e-5)
     assert one.checkpoint_folder != other.checkpoint_folder
     assert run(one, quiet).files != run(other, quiet).files
 
 
-def test_a_killed_training_goes_on_to_the_same_files(tmp_path: Path, base: Path) -> None:
+def test_intents_killed_training_resumes_to_same_files(tmp_path: Path, base: Path) -> None:
     whole = run(training(tmp_path, base), quiet, fresh=True)
     work = replace(training(tmp_path, base), cache=tmp_path / "cut")
 
@@ -148,7 +150,7 @@ def test_a_killed_training_goes_on_to_the_same_files(tmp_path: Path, base: Path)
     assert run(replace(work, seed=5), quiet).files != whole.files
 
 
-def test_minutes_become_epochs_once(tmp_path: Path, base: Path) -> None:
+def test_intents_time_budget_becomes_epochs_once(tmp_path: Path, base: Path) -> None:
     steps: list[TrainingStep] = []
     work = replace(training(tmp_path, base), epochs=None, minutes=60.0)
     run(work, steps.append)
@@ -164,7 +166,7 @@ def test_minutes_become_epochs_once(tmp_path: Path, base: Path) -> None:
     assert steps[-1].total_steps == 2, "what was settled stays"
 
 
-def test_a_number_says_which_texts_are_outside(tmp_path: Path, base: Path) -> None:
+def test_intents_number_marks_out_of_scope_texts(tmp_path: Path, base: Path) -> None:
     rows = [
         DatasetRow(str(at), {"text": row.text}, {"intent": row.label, "p_oos": float(row.label == "outside")}, str(at))
         for at, row in enumerate(own())
@@ -194,16 +196,14 @@ def test_a_number_says_which_texts_are_outside(tmp_path: Path, base: Path) -> No
         ([("a", "balance"), ("b", "balance"), ("c", "lost"), ("C!", "lost")], "N143"),
     ],
 )
-def test_rows_that_cannot_be_learnt_from_are_refused(
-    tmp_path: Path, base: Path, texts: list[tuple[str, str]], code: str
-) -> None:
+def test_intents_unusable_rows_refused(tmp_path: Path, base: Path, texts: list[tuple[str, str]], code: str) -> None:
     rows = [DatasetRow(str(at), {"text": text}, {"intent": label}, str(at)) for at, (text, label) in enumerate(texts)]
     with pytest.raises(InputError) as caught:
         run(training(tmp_path, base, rows=rows), quiet)
     assert caught.value.code == code
 
 
-def test_the_fewest_rows_are_enough(tmp_path: Path, base: Path) -> None:
+def test_intents_minimal_rows_suffice(tmp_path: Path, base: Path) -> None:
     texts = [
         ("money left", "balance"),
         ("how much money", "balance"),
@@ -217,7 +217,7 @@ def test_the_fewest_rows_are_enough(tmp_path: Path, base: Path) -> None:
     ]
 
 
-def test_two_labels_have_the_probabilities_that_scikit_learn_gives_them() -> None:
+def test_intents_two_labels_match_scikit_learn() -> None:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
@@ -237,7 +237,7 @@ def test_two_labels_have_the_probabilities_that_scikit_learn_gives_them() -> Non
         )
 
 
-def test_a_card_that_tells_no_labels_and_a_data_set_of_other_types_are_refused(tmp_path: Path, base: Path) -> None:
+def test_intents_wrong_card_or_data_types_refused(tmp_path: Path, base: Path) -> None:
     work = training(tmp_path, base)
     other = make_card(PLAIN_CARD.replace("{intent: Intent}", "{intent: str}"), tmp_path)
     with pytest.raises(InputError) as caught:

@@ -1,4 +1,4 @@
-"""`orchestra learn train` for readers that find slots: from texts and their slots to an agent that finds such; on a tiny encoder."""
+"""`orchestra learn train` for slot taggers: from texts with slots to an agent that finds slots; on a tiny encoder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from orchestra.testing.tiny_encoder import write_encoder
 from tests.agents.inference.test_slot_filling import CARD, layout
 from tests.cli.shell import Shell
 from tests.learn.encoders import test_spans
-from tests.learn.killing import goes_on
+from tests.learn.killed_training import assert_resumes_to_same_result
 
 NAMES = ("ada", "grace", "edsger", "barbara")
 WORDS = [*NAMES, *"23456789", "a", "table", "for", "at", "name", "people", "time", ",", "."]
@@ -52,7 +52,7 @@ def make_card(tmp_path: Path, text: str = CARD) -> Card:
 
 
 def row(number: int) -> DatasetRow:
-    """For how many a table is, or when, which what was asked for tells; and for whom, if it says so."""
+    """A table booking: for how many people, or when, depending on the requested slot; and for whom, if given."""
     chance = random.Random(number)
     figure, name = chance.choice("23456789"), chance.choice((*NAMES, ""))
     slot = chance.choice(("people", "time"))
@@ -79,14 +79,14 @@ def training(tmp_path: Path, base: Path) -> HeadTraining:
 
 
 def quiet(step: TrainingStep) -> None:
-    """Nobody looks."""
+    """A progress callback that does nothing."""
 
 
 def draft(**changes: Any) -> SlotFillingConfig:
     return layout(labels=["O", "B-name", "I-name", "B-people", "I-people", "B-time", "I-time"], **changes)
 
 
-def test_an_example_has_the_label_of_each_word_at_its_first_token(base: Path) -> None:
+def test_slot_example_labels_first_token_of_word(base: Path) -> None:
     encoder = Encoder.load(base)
     for number in range(20):
         one = row(number)
@@ -100,7 +100,7 @@ def test_an_example_has_the_label_of_each_word_at_its_first_token(base: Path) ->
         assert labelled == {f"B-{slot}": span["value"] for slot, span in one.output["slots"].items()}
 
 
-def test_every_word_of_a_long_text_is_in_an_example(base: Path) -> None:
+def test_slot_examples_cover_long_text(base: Path) -> None:
     value = {"value": "8", "start": 2 * 100, "end": 2 * 100 + 1}
     long = DatasetRow("1", {"text": "9 " * 100 + "8 " + "9 " * 100, "requested": []}, {"slots": {"people": value}}, "1")
     found = slot_examples(long, Encoder.load(base), draft(tokens=32, overlap=8)) or []
@@ -109,7 +109,7 @@ def test_every_word_of_a_long_text_is_in_an_example(base: Path) -> None:
     assert sorted({label for one in found for label in one.labels}) == [0, 3]
 
 
-def test_rows_whose_slots_end_inside_a_word_and_rows_without_words_are_left_out(base: Path) -> None:
+def test_slot_examples_skip_partial_words_and_empty_texts(base: Path) -> None:
     encoder = Encoder.load(base)
     inside = DatasetRow(
         "1", {"text": "a table", "requested": []}, {"slots": {"name": {"value": "tab", "start": 2, "end": 5}}}, "1"
@@ -118,7 +118,7 @@ def test_rows_whose_slots_end_inside_a_word_and_rows_without_words_are_left_out(
     assert slot_examples(DatasetRow("2", {"text": " ", "requested": []}, {"slots": {}}, "2"), encoder, draft()) is None
 
 
-def test_a_reader_learns_slots_and_its_files_are_an_agent(tmp_path: Path, base: Path) -> None:
+def test_slot_tagger_learns_and_is_served(tmp_path: Path, base: Path) -> None:
     losses = list[float]()
     wanted = training(tmp_path, base)
     made = run(replace(wanted, epochs=30, learning_rate=1e-2), lambda step: losses.append(step.loss))
@@ -137,12 +137,12 @@ def test_a_reader_learns_slots_and_its_files_are_an_agent(tmp_path: Path, base: 
     assert asked[0] != asked[1]
 
 
-def test_a_training_that_was_killed_goes_on_to_the_same_result(tmp_path: Path, base: Path) -> None:
-    other = goes_on(run, training(tmp_path, base), tmp_path / "other")
+def test_slots_killed_training_resumes_to_same_result(tmp_path: Path, base: Path) -> None:
+    other = assert_resumes_to_same_result(run, training(tmp_path, base), tmp_path / "other")
     assert run(replace(other, seed=1), quiet).files != run(other, quiet).files
 
 
-def test_more_slots_are_learnt_by_one_that_knows_some(tmp_path: Path, base: Path) -> None:
+def test_slots_warm_start_adds_slots(tmp_path: Path, base: Path) -> None:
     wanted = training(tmp_path, base)
     few = [
         DatasetRow(one.id, one.input, {"slots": {"name": one.output["slots"]["name"]}}, one.group)
@@ -168,7 +168,7 @@ def test_more_slots_are_learnt_by_one_that_knows_some(tmp_path: Path, base: Path
         assert np.allclose(new["weight"][3:], 0, atol=1e-3)
 
 
-def test_it_may_begin_with_the_adapters_of_an_agent_of_another_kind(tmp_path: Path, base: Path) -> None:
+def test_slots_warm_start_from_other_kind(tmp_path: Path, base: Path) -> None:
     spans.run(replace(test_spans.training(tmp_path / "other", base), epochs=1), quiet).write(tmp_path / "reader")
     made = run(replace(training(tmp_path, base), start=tmp_path / "reader", learning_rate=1e-9), quiet)
     made.write(tmp_path / "made")
@@ -179,14 +179,14 @@ def test_it_may_begin_with_the_adapters_of_an_agent_of_another_kind(tmp_path: Pa
         assert new["weight"].shape[0] == 7
 
 
-def test_few_rows_to_tune_on_settle_nothing(tmp_path: Path, base: Path) -> None:
+def test_slots_few_tune_rows_keep_defaults(tmp_path: Path, base: Path) -> None:
     wanted = training(tmp_path, base)
     made = run(replace(wanted, data=data_set(wanted.card, tune=5), epochs=1), quiet)
     assert json.loads(made.files["model.json"])["heat"] == 1.0
     assert made.metrics == {}
 
 
-def test_a_batch_has_few_tokens(tmp_path: Path, base: Path) -> None:
+def test_slots_batches_are_small(tmp_path: Path, base: Path) -> None:
     wanted, steps = training(tmp_path, base), list[TrainingStep]()
     rows: dict[Split, list[DatasetRow]] = {"train": [row(number) for number in range(400)]}
     data = Dataset.build("rows", "clerk", contract_digest(wanted.card), "CC0", (), rows)
@@ -216,7 +216,7 @@ def test_a_batch_has_few_tokens(tmp_path: Path, base: Path) -> None:
         ),
     ],
 )
-def test_bad_input_is_refused(rows: list[DatasetRow], code: str, tmp_path: Path, base: Path) -> None:
+def test_slots_invalid_input_refused(rows: list[DatasetRow], code: str, tmp_path: Path, base: Path) -> None:
     wanted = training(tmp_path, base)
     data = Dataset.build("rows", "clerk", contract_digest(wanted.card), "CC0", (), {"train": rows})
     with pytest.raises(InputError) as caught:
@@ -224,7 +224,7 @@ def test_bad_input_is_refused(rows: list[DatasetRow], code: str, tmp_path: Path,
     assert caught.value.code == code
 
 
-def test_the_command_trains_promotes_and_answers(shell: Shell, base: Path) -> None:
+def test_slots_command_trains_promotes_and_answers(shell: Shell, base: Path) -> None:
     make_card(shell.project)
     said = [one.input | one.output | {"group": one.group} for one in map(row, range(80))]
     Path("rows.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in said))

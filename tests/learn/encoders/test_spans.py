@@ -1,4 +1,6 @@
-"""`orchestra learn train` for encoders that point: from rows to an agent that answers with words of a passage; on a tiny encoder."""
+"""`orchestra learn train` for span readers: from rows to an agent that answers with words of a passage; on a tiny
+encoder.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ from orchestra.learn.encoders.spans import SpanExample, SpanFields, locate_answe
 from orchestra.learn.encoders.training import BATCH_TOKENS, HeadTraining, bucketed_batches
 from orchestra.testing.tiny_encoder import write_encoder
 from tests.cli.shell import Shell
-from tests.learn.killing import goes_on
+from tests.learn.killed_training import assert_resumes_to_same_result
 
 FILLER = "Nothing is said here of anybody at all. " * 4
 NAMES = ("ada", "grace", "edsger", "barbara", "donald", "alan")
@@ -56,7 +58,7 @@ def make_card(tmp_path: Path, text: str = CARD) -> Card:
 
 
 def row(number: int) -> DatasetRow:
-    """Who built a thing; of a thing that is not spoken of, nobody knows."""
+    """A question about the builder of a thing; without an answer if the passage does not mention the thing."""
     chance = random.Random(number)
     things = chance.sample(THINGS, 3)
     builders = chance.sample(NAMES, 2)
@@ -71,7 +73,7 @@ def row(number: int) -> DatasetRow:
 
 
 def named(number: int) -> DatasetRow:
-    """The one name of a passage; nothing, where it has none."""
+    """The only name in a passage; null if it has none."""
     chance = random.Random(number)
     words = [f"the {thing} was built" for thing in chance.sample(THINGS, 2)]
     answer = chance.choice(NAMES) if chance.random() < 0.7 else None
@@ -92,7 +94,7 @@ def training(tmp_path: Path, base: Path) -> HeadTraining:
 
 
 def quiet(step: TrainingStep) -> None:
-    """Nobody looks."""
+    """A progress callback that does nothing."""
 
 
 def draft(**changes: int) -> SpanExtractionConfig:
@@ -112,7 +114,7 @@ def draft(**changes: int) -> SpanExtractionConfig:
 FACE = SpanFields("question", "context", "answer")
 
 
-def test_examples_point_at_the_words_of_the_answer(base: Path) -> None:
+def test_span_examples_mark_answer_tokens(base: Path) -> None:
     encoder = Encoder.load(base)
     for number in range(20):
         one = row(number)
@@ -158,13 +160,11 @@ def test_examples_point_at_the_words_of_the_answer(base: Path) -> None:
         pytest.param("(a)", "See 1(a), (a) and (b).", "Which?", "See 1(a), ", id="signs are no pattern"),
     ],
 )
-def test_of_several_places_the_answer_is_where_the_question_means_it(
-    answer: str, passage: str, question: str, before: str | None
-) -> None:
+def test_locate_answer_prefers_question_context(answer: str, passage: str, question: str, before: str | None) -> None:
     assert locate_answer(answer, passage, question) == (None if before is None else len(before))
 
 
-def test_of_a_long_passage_the_windows_without_the_answer_are_silent_and_those_with_a_part_of_it_are_left_out(
+def test_span_examples_skip_windows_that_cut_answer(
     base: Path,
 ) -> None:
     encoder = Encoder.load(base)
@@ -185,7 +185,7 @@ def test_of_a_long_passage_the_windows_without_the_answer_are_silent_and_those_w
     assert list(span_examples(DatasetRow("2", long.input, {"answer": "Edsger"}, "1"), FACE, encoder, draft())) == []
 
 
-def test_batches_have_every_example_once_and_no_more_tokens_than_they_may(base: Path) -> None:
+def test_bucketed_batches_complete_and_within_limit(base: Path) -> None:
     encoder = Encoder.load(base)
     found: list[SpanExample] = [
         example for number in range(300) for example in span_examples(row(number), FACE, encoder, draft())
@@ -198,12 +198,12 @@ def test_batches_have_every_example_once_and_no_more_tokens_than_they_may(base: 
     assert made == bucketed_batches(lengths, 3)
 
 
-def test_an_example_that_is_longer_than_a_batch_is_one_alone() -> None:
+def test_bucketed_batches_long_example_alone() -> None:
     made = bucketed_batches([BATCH_TOKENS + 1, 10, BATCH_TOKENS * 2, 20], 1)
     assert sorted(map(sorted, made)) == [[0], [1, 3], [2]]
 
 
-def test_a_reader_learns_to_point_and_its_files_are_an_agent(tmp_path: Path, base: Path) -> None:
+def test_span_reader_learns_and_is_served(tmp_path: Path, base: Path) -> None:
     card, losses = make_card(tmp_path), list[float]()
     rows: dict[Split, list[DatasetRow]] = {
         "train": [named(number) for number in range(60)],
@@ -224,12 +224,12 @@ def test_a_reader_learns_to_point_and_its_files_are_an_agent(tmp_path: Path, bas
     assert abs(sure - sum(right) / 40) < 0.15, "probabilities mean what they say"
 
 
-def test_a_training_that_was_killed_goes_on_to_the_same_result(tmp_path: Path, base: Path) -> None:
-    other = goes_on(run, training(tmp_path, base), tmp_path / "other")
+def test_spans_killed_training_resumes_to_same_result(tmp_path: Path, base: Path) -> None:
+    other = assert_resumes_to_same_result(run, training(tmp_path, base), tmp_path / "other")
     assert run(replace(other, seed=1), quiet).files != run(other, quiet).files
 
 
-def test_few_rows_to_tune_on_settle_nothing(tmp_path: Path, base: Path) -> None:
+def test_spans_few_tune_rows_keep_defaults(tmp_path: Path, base: Path) -> None:
     card = make_card(tmp_path)
     made = run(replace(training(tmp_path, base), data=data_set(card, tune=5), epochs=1), quiet)
     said = json.loads(made.files["model.json"])
@@ -238,7 +238,7 @@ def test_few_rows_to_tune_on_settle_nothing(tmp_path: Path, base: Path) -> None:
     assert made.metrics == {}
 
 
-def test_bad_input_is_refused(tmp_path: Path, base: Path) -> None:
+def test_spans_invalid_input_refused(tmp_path: Path, base: Path) -> None:
     card = make_card(tmp_path)
     empty = Dataset.build("rows", "finder", contract_digest(card), "CC0", (), {"train": []})
     with pytest.raises(InputError) as caught:
@@ -250,7 +250,7 @@ def test_bad_input_is_refused(tmp_path: Path, base: Path) -> None:
     assert caught.value.code == "N146"
 
 
-def test_the_command_trains_promotes_and_answers(shell: Shell, base: Path) -> None:
+def test_spans_command_trains_promotes_and_answers(shell: Shell, base: Path) -> None:
     make_card(shell.project)
     said = [one.input | one.output | {"group": one.group} for one in map(row, range(80))]
     Path("rows.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in said))

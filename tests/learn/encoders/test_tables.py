@@ -1,4 +1,6 @@
-"""`orchestra learn train` for encoders of tables: from rows to an agent that answers questions to a table; on a tiny encoder."""
+"""`orchestra learn train` for table readers: from rows to an agent that answers questions about a table; on a tiny
+encoder.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,7 @@ def make_card(tmp_path: Path, text: str = CARD) -> Card:
 
 
 def row(number: int) -> DatasetRow:
-    """Two names with their ages, and a question of one word, each of which is answered in a way of its own."""
+    """Two names with their ages, and one-word questions with different operations."""
     chance = random.Random(number)
     one, other, somebody = chance.sample(NAMES, 3)
     first, second = chance.sample(range(10, 60), 2)
@@ -102,10 +104,10 @@ def training(tmp_path: Path, base: Path) -> HeadTraining:
 
 
 def quiet(step: TrainingStep) -> None:
-    """Nobody looks."""
+    """A progress callback that does nothing."""
 
 
-# What should be found
+# Targets
 
 
 def encoding_of(
@@ -115,14 +117,14 @@ def encoding_of(
 
 
 def cells(table_encoding: TableEncoding, *places: tuple[int, int]) -> frozenset[int]:
-    """The numbers of cells by row and column."""
+    """The indices of cells by row and column."""
     return frozenset(
         at for at, location in enumerate(table_encoding.locations) if (location.row, location.column) in places
     )
 
 
 def outside(table_encoding: TableEncoding, *texts: str) -> frozenset[int]:
-    """The numbers of figures outside of the table by what stands there."""
+    """The indices of figures outside of the table by their text."""
     return frozenset(
         at for at, location in enumerate(table_encoding.locations) if location.row < 0 and location.text in texts
     )
@@ -132,7 +134,7 @@ def wanted(way: str, scale: str = "", **more: Any) -> TableTarget:
     return TableTarget(OPERATIONS.index(way), SCALES.index(scale), **more)
 
 
-def test_quotes_are_found_in_cells_whatever_their_case_and_currency(encoder: Encoder) -> None:
+def test_target_quotes_ignore_case_and_currency(encoder: Encoder) -> None:
     table_encoding = encoding_of(encoder)
     assert build_target(told("cells", ["grace", "alan"], scale="million"), table_encoding) == wanted(
         "cells", "million", cells=cells(table_encoding, (2, 0), (3, 0))
@@ -147,7 +149,7 @@ def test_quotes_are_found_in_cells_whatever_their_case_and_currency(encoder: Enc
 
 
 @pytest.mark.parametrize("quotes", [["nobody"], ["ada", "nobody"], ["20", "20"], ["7"], ["-", "-"], ["gra"], []])
-def test_quotes_that_stand_in_no_cell_or_not_as_often_are_not_learnt(encoder: Encoder, quotes: list[str]) -> None:
+def test_target_missing_quotes_give_none(encoder: Encoder, quotes: list[str]) -> None:
     assert build_target(told("cells", quotes), encoding_of(encoder)) is None
 
 
@@ -163,7 +165,7 @@ def test_quotes_that_stand_in_no_cell_or_not_as_often_are_not_learnt(encoder: En
         ("what has ada ?", ["12", "72", "total"], [(4, 2), (4, 1), (4, 0)], [(1, 2)]),
     ],
 )
-def test_of_cells_that_say_the_same_one_is_taken_beside_the_others_and_by_the_words_of_the_question(
+def test_target_equal_cells_prefer_neighbours_and_question(
     encoder: Encoder, question: str, quotes: list[str], taken: list[tuple[int, int]], alike: list[tuple[int, int]]
 ) -> None:
     table_encoding = encoding_of(encoder, question)
@@ -176,9 +178,7 @@ def test_of_cells_that_say_the_same_one_is_taken_beside_the_others_and_by_the_wo
     ("beside", "place"),
     [(["20"], (1, 1)), (["30"], (2, 2)), (["alan"], (2, 2)), (["ada"], (1, 1)), ([], (2, 2))],
 )
-def test_others_are_beside_a_cell_in_its_row_or_in_its_column(
-    encoder: Encoder, beside: list[str], place: tuple[int, int]
-) -> None:
+def test_target_neighbours_share_row_or_column(encoder: Encoder, beside: list[str], place: tuple[int, int]) -> None:
     table_encoding = encoding_of(
         encoder, "what has alan ?", [["name", "20", "30"], ["ada", "5", "7"], ["alan", "8", "5"]]
     )
@@ -188,7 +188,7 @@ def test_others_are_beside_a_cell_in_its_row_or_in_its_column(
     assert found.equivalent_cells == cells(table_encoding, (1, 1), (2, 2)) - cells(table_encoding, place)
 
 
-def test_words_of_the_text_are_found_wherever_they_stand(encoder: Encoder) -> None:
+def test_target_spans_at_every_occurrence(encoder: Encoder) -> None:
     table_encoding = encoding_of(encoder)
 
     def said(quote: str) -> list[str]:
@@ -206,11 +206,11 @@ def test_words_of_the_text_are_found_wherever_they_stand(encoder: Encoder) -> No
 
 
 @pytest.mark.parametrize("quotes", [["nobody"], ["total"], ["has", "7"], [], [""], ["books . grace"]])
-def test_what_is_not_one_piece_of_the_text_is_not_learnt(encoder: Encoder, quotes: list[str]) -> None:
+def test_target_split_text_gives_none(encoder: Encoder, quotes: list[str]) -> None:
     assert build_target(told("text", quotes), encoding_of(encoder)) is None
 
 
-def test_words_are_found_in_a_later_window_too(encoder: Encoder) -> None:
+def test_target_spans_in_later_windows(encoder: Encoder) -> None:
     table_encoding = encoding_of(encoder, table=TABLE * 4)
     assert len(table_encoding.windows) > 2
     found = build_target(told("text", ["7 of 12 books"]), table_encoding)
@@ -219,7 +219,7 @@ def test_words_are_found_in_a_later_window_too(encoder: Encoder) -> None:
     assert (last - first, first > len(table_encoding.windows[0])) == (3, True)
 
 
-def test_rows_that_are_counted_are_those_that_are_named(encoder: Encoder) -> None:
+def test_target_count_has_named_rows(encoder: Encoder) -> None:
     assert build_target(told("count", expression="2", rows=[1, 3]), encoding_of(encoder)) == wanted(
         "count", rows=frozenset({1, 3})
     )
@@ -239,14 +239,14 @@ def test_rows_that_are_counted_are_those_that_are_named(encoder: Encoder) -> Non
         ("least", "72", [3, 4], 2, {1}),
     ],
 )
-def test_what_is_compared_has_a_column_that_is_asked_for(
+def test_target_comparison_has_column(
     encoder: Encoder, way: str, quote: str, rows: list[int], column: int, asked: set[int]
 ) -> None:
     found = build_target(told(way, [quote], rows=rows, column=column), encoding_of(encoder))
     assert found == wanted(way, rows=frozenset(rows), ranking_column=column, answer_columns=frozenset(asked))
 
 
-def test_where_the_row_says_it_twice_either_column_will_do(encoder: Encoder) -> None:
+def test_target_duplicate_value_allows_either_column(encoder: Encoder) -> None:
     table_encoding = encoding_of(encoder, table=[["name", "20", "30"], ["ada", "7", "7"], ["alan", "9", "8"]])
     found = build_target(told("least", ["7"], rows=[1, 2], column=2), table_encoding)
     assert found == wanted("least", rows=frozenset({1, 2}), ranking_column=2, answer_columns=frozenset({1, 2}))
@@ -263,14 +263,14 @@ def test_where_the_row_says_it_twice_either_column_will_do(encoder: Encoder) -> 
         ([], [1], 1),
     ],
 )
-def test_a_comparison_that_comes_to_something_else_is_not_learnt(
+def test_target_wrong_comparison_gives_none(
     encoder: Encoder, quotes: list[str], rows: list[int], column: int | None
 ) -> None:
     assert build_target(told("most", quotes, rows=rows, column=column), encoding_of(encoder)) is None
 
 
 @pytest.mark.parametrize("way", PAIR_OPERATIONS)
-def test_of_two_figures_all_places_will_do(encoder: Encoder, way: str) -> None:
+def test_target_two_figures_allow_all_places(encoder: Encoder, way: str) -> None:
     table_encoding = encoding_of(encoder, "what is 7 of 36 and 5 , twice ?")
     form = {
         "difference": "{} - {}",
@@ -302,7 +302,7 @@ def test_of_two_figures_all_places_will_do(encoder: Encoder, way: str) -> None:
 
 
 @pytest.mark.parametrize(("way", "form"), [("sum", "{} + {} + {}"), ("mean", "({} + {} + {}) / 3")])
-def test_what_is_summed_up_is_found_in_the_table_and_in_the_text(encoder: Encoder, way: str, form: str) -> None:
+def test_target_sum_parts_in_table_and_text(encoder: Encoder, way: str, form: str) -> None:
     table_encoding = encoding_of(encoder, "what is 5 and 7 ?")
     found = build_target(told(way, expression=form.format("-9", "1,200", "36")), table_encoding)
     assert found == wanted(
@@ -336,9 +336,7 @@ def test_what_is_summed_up_is_found_in_the_table_and_in_the_text(encoder: Encode
         ("gap", "(36 - 72) / 72 * 100"),
     ],
 )
-def test_an_expression_of_another_form_or_of_other_figures_is_not_learnt(
-    encoder: Encoder, way: str, expression: str
-) -> None:
+def test_target_other_expression_gives_none(encoder: Encoder, way: str, expression: str) -> None:
     assert build_target(told(way, expression=expression), encoding_of(encoder)) is None
 
 
@@ -346,20 +344,19 @@ def test_an_expression_of_another_form_or_of_other_figures_is_not_learnt(
     ("expression", "quotes", "way"),
     [
         ("5 - 3", [], "difference"), ("(5 + 3) / 2", [], "mean"), ("5", [], None), ("5 + 3 - 1", [], None),
-        (None, ["ada"], "cells"), (None, ["ADA", "$12"], "cells"), (None, ["ada", "books"], "text"), (None, ["has 7"], "text"),
+        (None, ["ada"], "cells"), (None, ["ADA", "$12"], "cells"), (None, ["ada", "books"], "text"),
+        (None, ["has 7"], "text"),
     ],
 )  # fmt: skip
-def test_a_way_follows_from_the_expression_or_from_where_quotes_stand(
-    expression: str | None, quotes: list[str], way: str | None
-) -> None:
+def test_operation_from_expression_or_quotes(expression: str | None, quotes: list[str], way: str | None) -> None:
     assert operation_of(expression, quotes, TABLE) == way
 
 
-# What is lost
+# Loss
 
 
 def logits_for(table_encoding: TableEncoding, found: TableTarget) -> TableLogits[Any]:
-    """Logits that say what should be found and hardly anything else."""
+    """Logits that give the target nearly all probability."""
 
     def high(count: int, those: Sequence[int] | frozenset[int]) -> Any:
         made = torch.full((count,), -9.0)
@@ -404,9 +401,7 @@ SAID: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("way", SAID)
-def test_the_loss_is_of_the_way_the_scale_and_what_the_way_takes_and_of_nothing_else(
-    encoder: Encoder, way: str
-) -> None:
+def test_table_loss_covers_operation_scale_and_locations(encoder: Encoder, way: str) -> None:
     table_encoding = encoding_of(encoder)
     output, counts = SAID[way]
     found = build_target(output, table_encoding)
@@ -419,7 +414,7 @@ def test_the_loss_is_of_the_way_the_scale_and_what_the_way_takes_and_of_nothing_
         assert (float(other) > least + 1) == (name in ("operations", "scales", *counts)), name
 
 
-def test_nothing_is_said_against_a_place_that_says_the_same(encoder: Encoder) -> None:
+def test_table_loss_ignores_equivalent_cells(encoder: Encoder) -> None:
     table_encoding = encoding_of(encoder)
     found = build_target(told("cells", ["36"]), table_encoding)
     assert found is not None
@@ -443,24 +438,24 @@ def test_nothing_is_said_against_a_place_that_says_the_same(encoder: Encoder) ->
         (told("cells", ["3"]), False),
     ],
 )
-def test_an_answer_is_right_by_its_value_and_its_scale(said: dict[str, Any], is_right: bool) -> None:
+def test_answers_match_by_value_and_scale(said: dict[str, Any], is_right: bool) -> None:
     assert answers_match(said, told("difference", expression="5 - 2")) is is_right
 
 
-def test_quotes_are_right_in_their_order_whatever_their_way(encoder: Encoder) -> None:
+def test_answers_match_quotes_in_order(encoder: Encoder) -> None:
     assert answers_match(told("text", ["Ada", "$ 12"]), told("cells", ["ada", "12"]))
     assert not answers_match(told("cells", ["12", "ada"]), told("cells", ["ada", "12"]))
     assert not answers_match(told("cells", ["ada"]), told("cells", ["ada", "12"]))
 
 
-def test_a_gap_is_right_whichever_figure_comes_first() -> None:
+def test_answers_match_gap_in_either_order() -> None:
     assert answers_match(told("gap", expression="5 - 2"), told("gap", expression="2 - 5"))
     assert not answers_match(told("difference", expression="5 - 2"), told("difference", expression="2 - 5"))
     assert not answers_match(told("gap", expression="5 - 2"), told("gap", expression="2 - 6"))
 
 
 @pytest.mark.parametrize(("said", "costs"), [("million", False), ("percent", True), ("", True)])
-def test_which_unit_it_is_costs_an_encoder_nothing(encoder: Encoder, said: str, costs: bool) -> None:
+def test_table_loss_ignores_choice_of_unit(encoder: Encoder, said: str, costs: bool) -> None:
     table_encoding = encoding_of(encoder)
     found = build_target(told("cells", ["grace"], scale="thousand"), table_encoding)
     assert found is not None
@@ -474,10 +469,10 @@ def test_which_unit_it_is_costs_an_encoder_nothing(encoder: Encoder, said: str, 
     assert (lost > 1) == costs
 
 
-# Trainings
+# Training
 
 
-def test_a_row_may_say_which_of_several_cells_is_meant(encoder: Encoder) -> None:
+def test_target_named_cells_select_location(encoder: Encoder) -> None:
     table_encoding = encoding_of(encoder)
     either = build_target(told("cells", ["36"]), table_encoding)
     meant = build_target(told("cells", ["36"], cells=[[2, 1]]), table_encoding)

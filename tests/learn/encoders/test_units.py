@@ -1,4 +1,4 @@
-"""What the words around a table tell of the unit of its figures, learnt from rows."""
+"""The unit of a table's figures, learnt from the words around the table."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def row(unit: str, head: str = "", text: str = "") -> tuple[list[list[bool]], st
     return unit_signs("", [[head]], [["Sales", "12"]], [text]), unit
 
 
-def test_without_rows_all_units_are_alike() -> None:
+def test_fit_units_without_rows_is_uniform() -> None:
     found = fit_units([])
     assert found.logits(unit_signs("", [["in millions"]], [], [])) == pytest.approx([-math.log(3)] * 3)
 
 
-def test_what_stands_above_a_table_outweighs_what_is_said_of_one_figure_where_rows_show_it() -> None:
+def test_fit_units_heading_outweighs_figure_if_rows_show_it() -> None:
     rows = [row("thousand", HEADS["thousand"], "a loss of $5 million")] * 20 + [
         row("million", HEADS["million"], "some thousand people")
     ] * 20
@@ -36,13 +36,13 @@ def test_what_stands_above_a_table_outweighs_what_is_said_of_one_figure_where_ro
         assert UNITS[told.index(max(told))] == unit, "no row is in billions: a sign counts alike for all"
 
 
-def test_where_nothing_is_said_the_usual_unit_is_likeliest() -> None:
+def test_fit_units_without_signs_prefers_usual_unit() -> None:
     told = fit_units([row("million")] * 30 + [row("thousand")] * 10).logits(unit_signs("", [], [], []))
     assert math.exp(told[1]) == pytest.approx(0.72, abs=0.04)
     assert told[1] > told[0] > told[2]
 
 
-def test_the_same_rows_give_the_same_weights_in_any_order_and_more_rows_greater_ones() -> None:
+def test_fit_units_order_free_and_grows_with_rows() -> None:
     rows = [row(unit, head) for unit, head in HEADS.items()]
     few, many = fit_units(rows), fit_units(rows * 100)
     assert many == fit_units((rows * 100)[::-1])
@@ -50,7 +50,7 @@ def test_the_same_rows_give_the_same_weights_in_any_order_and_more_rows_greater_
     assert max(few.signs) == pytest.approx(0.8284, abs=0.001), "as much as half of the square of a weight costs"
 
 
-def test_a_few_steps_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fit_units_converges_in_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = (
         [row("thousand", text="5 million")] * 30
         + [row("million", HEADS["million"])] * 20
@@ -61,7 +61,7 @@ def test_a_few_steps_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fit_units(rows) == whole
 
 
-def test_rows_of_a_data_set_tell_by_where_a_word_stands() -> None:
+def test_fit_units_uses_position_of_words() -> None:
     def given(head: str, cell: str, scale: str) -> DatasetRow:
         inputs = {"ask": "how much ?", "grid": [["name", head], ["ada", cell]], "prose": ["a text"]}
         return DatasetRow(f"{head}{cell}{scale}", inputs, {"scale": scale}, "g")

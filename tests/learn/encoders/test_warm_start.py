@@ -1,4 +1,4 @@
-"""`orchestra learn train --start` for encoders: a training that goes on from what one learnt before; on a tiny encoder."""
+"""`orchestra learn train --start` for encoders: a training that starts from earlier weights; on a tiny encoder."""
 
 from __future__ import annotations
 
@@ -23,17 +23,16 @@ from orchestra.learn.encoders.tuned import EncoderHyperparameters, FrozenEncoder
 from orchestra.learn.encoders.warm_start import WarmStart
 from orchestra.testing.tiny_encoder import write_encoder
 from tests.cli.shell import Shell
-from tests.learn import test_pairs
-from tests.learn.encoders import test_intents, test_spans
+from tests.learn.encoders import test_intents, test_pairs, test_spans
 from tests.learn.encoders.test_classifier import vocabulary
 from tests.learn.encoders.test_spans import WORDS, base, make_card, quiet, training
-from tests.learn.killing import goes_on
+from tests.learn.killed_training import assert_resumes_to_same_result
 
 __all__ = ["base"]
 
 
 def learnable(tmp_path: Path, base: Path) -> HeadTraining:
-    """A training that soon learns something."""
+    """A training that learns quickly."""
     wanted = training(tmp_path, base)
     rows = [test_spans.named(number) for number in range(60)]
     return replace(
@@ -44,12 +43,12 @@ def learnable(tmp_path: Path, base: Path) -> HeadTraining:
 
 
 def trained(tmp_path: Path, base: Path) -> Path:
-    """The folder of a reader that was trained."""
+    """The folder of a trained reader."""
     run(replace(learnable(tmp_path, base), epochs=25), quiet).write(tmp_path / "first")
     return tmp_path / "first"
 
 
-def test_a_training_begins_with_the_arrays_of_before_and_says_so(tmp_path: Path, base: Path) -> None:
+def test_warm_start_loads_arrays_and_is_recorded(tmp_path: Path, base: Path) -> None:
     folder, card = trained(tmp_path, base), make_card(tmp_path)
     first = json.loads((folder / "model.json").read_text())
     begun = WarmStart.from_folder(card, folder, describe_base("tiny", base))
@@ -72,19 +71,21 @@ def test_a_training_begins_with_the_arrays_of_before_and_says_so(tmp_path: Path,
     assert said["data"] == first["data"] * 2
 
 
-def test_a_killed_training_that_went_on_goes_on_to_the_same_result(tmp_path: Path, base: Path) -> None:
-    goes_on(run, replace(learnable(tmp_path, base), start=trained(tmp_path, base), seed=3), tmp_path / "other")
+def test_warm_start_killed_training_resumes_to_same_result(tmp_path: Path, base: Path) -> None:
+    assert_resumes_to_same_result(
+        run, replace(learnable(tmp_path, base), start=trained(tmp_path, base), seed=3), tmp_path / "other"
+    )
 
 
-def test_another_start_is_another_training(tmp_path: Path, base: Path) -> None:
-    """Although it stands in the same folder; what was trained from the one before does not stand in its way."""
+def test_warm_start_other_start_has_other_checkpoint(tmp_path: Path, base: Path) -> None:
+    """In the same folder: the checkpoint of the training with the first start does not interfere."""
     wanted = replace(learnable(tmp_path, base), start=trained(tmp_path, base), seed=3)
     before = run(wanted, quiet)
     run(replace(learnable(tmp_path, base), epochs=25, seed=9), quiet).write(tmp_path / "first")
     assert run(replace(wanted), quiet).files != before.files
 
 
-def test_a_head_goes_on_by_the_names_of_its_outputs(tmp_path: Path) -> None:
+def test_warm_start_head_matches_output_names(tmp_path: Path) -> None:
     arrays = {"weight": np.array([[1.0, 2.0], [3.0, 4.0]]), "bias": np.array([5.0, 6.0]), "down.a": np.ones(2)}
     begun = WarmStart(tmp_path, "some/v1", (), arrays, (), "0", ("first", "second"))
     other = begun.with_outputs(("second", "new", "first"))
@@ -93,15 +94,15 @@ def test_a_head_goes_on_by_the_names_of_its_outputs(tmp_path: Path) -> None:
     assert other.arrays["down.a"] is arrays["down.a"]
     assert begun.with_outputs(["first", "second"]) is begun
     for unknown in (replace(begun, outputs=()), replace(begun, outputs=("first",)), replace(begun, arrays={})):
-        with pytest.raises(InputError, match="does not say what its head's outputs are") as caught:
+        with pytest.raises(InputError, match="does not name the outputs of its head") as caught:
             unknown.with_outputs(("second",))
         assert caught.value.code == "N123"
 
 
-def test_what_does_not_fit_is_refused(tmp_path: Path, base: Path) -> None:
+def test_warm_start_mismatch_refused(tmp_path: Path, base: Path) -> None:
     folder, card = trained(tmp_path, base), make_card(tmp_path)
     elsewhere = write_encoder(tmp_path / "elsewhere", [*WORDS, "more"], kind="mpnet")
-    with pytest.raises(InputError, match="stands on another encoder") as caught:
+    with pytest.raises(InputError, match="has another base encoder") as caught:
         WarmStart.from_folder(card, folder, describe_base("tiny", elsewhere))
     assert caught.value.code == "N123"
     begun = WarmStart.from_folder(card, folder, describe_base("tiny", base))
@@ -111,7 +112,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, base: Path) -> None:
         TokenHeadEncoder(frozen, EncoderHyperparameters(rank=16, blocks=99), 3),
         PrototypeEncoder(frozen, 2, EncoderHyperparameters(rank=16)),
     ):
-        with pytest.raises(InputError, match="other arrays than are to be trained") as caught:
+        with pytest.raises(InputError, match=r"the arrays of .* do not fit") as caught:
             begun.load_into(member)
         assert caught.value.code == "N123"
     with pytest.raises(InputError) as caught:
@@ -124,17 +125,17 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, base: Path) -> None:
     assert caught.value.code == "A011"
 
 
-def test_texts_with_labels_are_learnt_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warm_start_single_texts_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_encoder(tmp_path / "encoder", vocabulary())
     monkeypatch.setitem(KNOWN_ENCODERS, "tiny", Weights(licence="CC0", sources=(FolderSource(folder=str(folder)),)))
     wanted = test_intents.training(tmp_path, folder)
     intents.run(replace(wanted, epochs=1), quiet).write(tmp_path / "made")
-    with pytest.raises(InputError, match="learns from all rows at once") as caught:
+    with pytest.raises(InputError, match="trained on all rows at once") as caught:
         intents.run(replace(wanted, start=tmp_path / "made"), quiet)
     assert caught.value.code == "N123"
 
 
-def test_pairs_go_on_where_they_have_the_same_labels(tmp_path: Path) -> None:
+def test_warm_start_pairs_need_same_labels(tmp_path: Path) -> None:
     folder = write_encoder(tmp_path / "pairs", {*test_pairs.COLOURS, "it", "is"}, kind="mpnet")
     card = test_pairs.card_in(tmp_path / "judge")
     rows = [
@@ -150,12 +151,12 @@ def test_pairs_go_on_where_they_have_the_same_labels(tmp_path: Path) -> None:
     assert (len(said["data"]), said["sha256"] == json.loads(first.files["model.json"])["sha256"]) == (2, False)
     layout = json.loads((tmp_path / "made" / "model.json").read_text())
     (tmp_path / "made" / "model.json").write_text(json.dumps({**layout, "labels": ["same", "unlike"]}))
-    with pytest.raises(InputError, match="tells same, unlike, and the rows have other, same") as caught:
+    with pytest.raises(InputError, match="are same, unlike, and the rows have other, same") as caught:
         intents.run(replace(wanted, start=tmp_path / "made"), quiet)
     assert caught.value.code == "N123"
 
 
-def test_the_command_goes_on(shell: Shell, base: Path) -> None:
+def test_train_command_with_start(shell: Shell, base: Path) -> None:
     make_card(shell.project)
     rows = [one.input | one.output | {"group": one.group} for one in map(test_spans.row, range(60))]
     Path("rows.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in rows))

@@ -1,4 +1,6 @@
-"""`orchestra learn train` for solvers that deduce: from problems with expressions to an agent that solves such; on a tiny encoder."""
+"""`orchestra learn train` for word-problem solvers: from problems with expressions to an agent that solves problems; on
+a tiny encoder.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ from orchestra.testing.tiny_encoder import write_encoder
 from tests.agents.inference.word_problems.test_solver import CARD
 from tests.cli.shell import Shell
 from tests.learn.encoders import test_spans
-from tests.learn.killing import goes_on
+from tests.learn.killed_training import assert_resumes_to_same_result
 
 pytestmark = pytest.mark.slow
 
@@ -58,7 +60,7 @@ def make_card(tmp_path: Path) -> Card:
 
 
 def row(number: int) -> DatasetRow:
-    """Somebody who has so many, and gets some or loses them."""
+    """A person with a number of things who gets or loses some."""
     chance = random.Random(number)
     first, second = chance.sample(range(2, 10), 2)
     verb, sign = chance.choice((("gets", "+"), ("loses", "-")))
@@ -81,10 +83,10 @@ def training(tmp_path: Path, base: Path) -> HeadTraining:
 
 
 def quiet(step: TrainingStep) -> None:
-    """Nobody looks."""
+    """A progress callback that does nothing."""
 
 
-def test_a_solver_learns_which_step_is_right_and_its_files_are_an_agent(tmp_path: Path, base: Path) -> None:
+def test_word_problem_solver_learns_and_is_served(tmp_path: Path, base: Path) -> None:
     wanted, losses = replace(training(tmp_path, base), epochs=60), list[float]()
     made = run(wanted, lambda step: losses.append(step.loss))
     assert losses[-1] < losses[0] / 4
@@ -109,12 +111,12 @@ def worth(expression: str) -> float | None:
     return expression_value(expression)
 
 
-def test_a_training_that_was_killed_goes_on_to_the_same_result(tmp_path: Path, base: Path) -> None:
-    other = goes_on(run, training(tmp_path, base), tmp_path / "other")
+def test_word_problems_killed_training_resumes_to_same_result(tmp_path: Path, base: Path) -> None:
+    other = assert_resumes_to_same_result(run, training(tmp_path, base), tmp_path / "other")
     assert run(replace(other, seed=1), quiet).files != run(other, quiet).files
 
 
-def test_the_loss_of_a_batch_is_the_mean_of_those_of_its_problems(base: Path) -> None:
+def test_word_problem_loss_is_mean_over_problems(base: Path) -> None:
     encoder, frozen = Encoder.load(base), FrozenEncoder.load(base, torch.float32)
     member = SolverEncoder(frozen, EncoderHyperparameters(rank=2, blocks=frozen.shape.layers, seed=3), len(TO_ALL))
     said = {
@@ -129,7 +131,7 @@ def test_the_loss_of_a_batch_is_the_mean_of_those_of_its_problems(base: Path) ->
     assert min(alone) > 0
 
 
-def test_what_cannot_be_derived_is_not_learnt_from(tmp_path: Path, base: Path) -> None:
+def test_word_problems_underivable_rows_left_out(tmp_path: Path, base: Path) -> None:
     card = make_card(tmp_path)
     strange = DatasetRow("1", {"question": "Ann has 2 pears."}, {"expression": "2*77"}, "1")
     only = Dataset.build("rows", "solver", contract_digest(card), "CC0", (), {"train": [strange]})
@@ -138,7 +140,7 @@ def test_what_cannot_be_derived_is_not_learnt_from(tmp_path: Path, base: Path) -
     assert caught.value.code == "N104"
 
 
-def test_the_head_has_a_rate_of_its_own(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_word_problems_head_has_own_rate(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(word_problems, "HEAD_RATE", 0.0)
     wanted = training(tmp_path, base)
     made = run(replace(wanted, data=data_set(wanted.card, tune=5)), quiet)
@@ -152,7 +154,7 @@ def test_the_head_has_a_rate_of_its_own(tmp_path: Path, base: Path, monkeypatch:
     assert not any(name.startswith("up.") for name in same)
 
 
-def test_rows_to_tune_on_that_are_too_long_to_read_settle_nothing(tmp_path: Path, base: Path) -> None:
+def test_word_problems_long_tune_rows_ignored(tmp_path: Path, base: Path) -> None:
     wanted = training(tmp_path, base)
     rows = [row(number) for number in range(70)]
     long = DatasetRow("long", {"question": "Ann has 2 pears and gets 3. " * 100}, {"expression": "2+3"}, "long")
@@ -164,7 +166,7 @@ def test_rows_to_tune_on_that_are_too_long_to_read_settle_nothing(tmp_path: Path
     assert found[0] == found[1]
 
 
-def test_few_rows_to_tune_on_settle_nothing(tmp_path: Path, base: Path) -> None:
+def test_word_problems_few_tune_rows_keep_defaults(tmp_path: Path, base: Path) -> None:
     wanted = training(tmp_path, base)
     made = run(replace(wanted, data=data_set(wanted.card, tune=5), epochs=1), quiet)
     assert json.loads(made.files["model.json"])["known"] == list(TO_ALL)
@@ -172,7 +174,7 @@ def test_few_rows_to_tune_on_settle_nothing(tmp_path: Path, base: Path) -> None:
     assert made.metrics == {}
 
 
-def test_it_may_begin_with_the_adapters_of_an_agent_of_another_kind_and_says_so(tmp_path: Path, base: Path) -> None:
+def test_word_problems_warm_start_from_other_kind(tmp_path: Path, base: Path) -> None:
     folder = tmp_path / "reader"
     spans.run(replace(test_spans.training(tmp_path / "other", base), epochs=1), quiet).write(folder)
     wanted = training(tmp_path, base)
@@ -198,7 +200,7 @@ def test_it_may_begin_with_the_adapters_of_an_agent_of_another_kind_and_says_so(
     )
 
 
-def test_the_command_trains_promotes_and_answers(shell: Shell, base: Path) -> None:
+def test_word_problems_command_trains_promotes_and_answers(shell: Shell, base: Path) -> None:
     make_card(shell.project)
     said = [one.input | one.output | {"group": one.group} for one in map(row, range(80))]
     Path("rows.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in said))

@@ -1,4 +1,4 @@
-"""Floors: what anybody gets without a language model."""
+"""Baselines without a language model."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ ROWS = [
 ]
 
 
-def test_the_most_frequent_output_and_that_of_the_nearest_row() -> None:
+def test_baselines_most_frequent_and_nearest_row() -> None:
     constant, nearest = fit_baselines(ROWS)
     assert constant({"text": "exchange rate?"}) == {"intent": "card_arrival"}
     assert nearest({"text": "Exchange rate?"}) == {"intent": "exchange_rate"}
     assert nearest({"text": "zzz"}) == {"intent": "card_arrival"}
 
 
-def test_without_rows_there_is_no_floor() -> None:
+def test_baselines_without_rows_are_empty() -> None:
     assert fit_baselines([]) == ()
 
 
-def test_of_spans_the_values_that_were_seen() -> None:
+def test_baselines_spans_use_seen_values() -> None:
     shown = [
         ReferenceRow(
             {"text": "8 people at 7", "requested": []},

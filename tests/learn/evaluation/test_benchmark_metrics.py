@@ -1,4 +1,4 @@
-"""Function calls against possible answers, by hand-computed cases of BFCL's AST check."""
+"""Function calls compared with possible answers: hand-computed cases of BFCL's AST check."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ANSWER = {"f": {"city": ["San Francisco", "SF"], "n": [3], "unit": ["", "c"]}}
         ([], False),
     ],
 )
-def test_each_argument_has_an_accepted_value_and_no_other_is_given(arguments: Any, right: bool) -> None:
+def test_call_matches_accepted_values_only(arguments: Any, right: bool) -> None:
     assert call_matches(ANSWER, {"name": "f", "arguments": arguments}) is right
     assert not call_matches(ANSWER, {"name": "g", "arguments": arguments})
 
@@ -52,11 +52,11 @@ def test_each_argument_has_an_accepted_value_and_no_other_is_given(arguments: An
         ([5], "5", False),
     ],
 )
-def test_values_are_compared_by_what_they_say(accepted: Any, given: Any, right: bool) -> None:
+def test_call_matches_equal_values(accepted: Any, given: Any, right: bool) -> None:
     assert call_matches({"f": {"x": accepted}}, {"name": "f", "arguments": {"x": given}}) is right
 
 
-def test_calls_go_one_to_one_whatever_their_order() -> None:
+def test_calls_match_one_to_one_in_any_order() -> None:
     two = [{"f": {"x": [1, 2]}}, {"f": {"x": [1]}}]
     one, other = ({"name": "f", "arguments": {"x": value}} for value in (1, 2))
     assert calls_match(two, [one, other])
@@ -66,7 +66,7 @@ def test_calls_go_one_to_one_whatever_their_order() -> None:
     assert not calls_match(two, [one, other, other])
 
 
-def test_a_chain_of_moves_is_found() -> None:
+def test_calls_match_finds_augmenting_path() -> None:
     wanted = [{"f": {"x": list(range(at, at + 2))}} for at in range(20)]
     given = [{"name": "f", "arguments": {"x": value}} for value in range(1, 21)]
     random.Random(1).shuffle(given)
@@ -75,11 +75,11 @@ def test_a_chain_of_moves_is_found() -> None:
 
 
 @pytest.mark.parametrize("given", [None, "f()", {"name": "f"}, ["f"], [{"name": "f", "arguments": "x"}], [{}], [None]])
-def test_what_is_no_list_of_calls_is_wrong(given: Any) -> None:
+def test_calls_match_non_list_is_wrong(given: Any) -> None:
     assert not calls_match([{"f": {"x": [1]}}], given)
 
 
-def test_the_metric_counts_by_category_and_a_withheld_answer_is_wrong() -> None:
+def test_calls_metric_by_category_withheld_is_wrong() -> None:
     cases = [
         Case({"calls": [], "category": "none"}, {"calls": []}),
         Case({"calls": [], "category": "none"}, None),

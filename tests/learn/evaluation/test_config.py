@@ -1,4 +1,6 @@
-"""`evaluation.yaml`: one evaluation or several, rows that it names, goals and floors that it knows; and answers with a scale."""
+"""`evaluation.yaml`: one or several evaluations, selected rows, goals and published baselines; and answers with a
+scale.
+"""
 
 from __future__ import annotations
 
@@ -34,12 +36,12 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-def test_a_single_evaluation_is_called_after_its_set(tmp_path: Path) -> None:
+def test_evaluation_single_is_named_after_set(tmp_path: Path) -> None:
     assert list(read_evaluations(written(tmp_path, ONE))) == ["rows"]
     assert list(read_evaluations(written(tmp_path, f"rows: {{file: svamp/dev.jsonl}}\n{ONE}"))) == ["svamp"]
 
 
-def test_several_stand_by_name_and_the_first_decides(tmp_path: Path) -> None:
+def test_evaluations_named_first_is_default(tmp_path: Path) -> None:
     path = written(tmp_path, SEVERAL)
     assert list(read_evaluations(path)) == ["begin", "other"]
     name, first = find_evaluation(path)
@@ -50,7 +52,7 @@ def test_several_stand_by_name_and_the_first_decides(tmp_path: Path) -> None:
     assert (caught.value.code, caught.value.hint) == ("N204", "did you mean 'other'?")
 
 
-def test_a_goal_is_a_least_or_a_most(tmp_path: Path) -> None:
+def test_meets_goal_minimum_or_maximum(tmp_path: Path) -> None:
     first = find_evaluation(written(tmp_path, SEVERAL))[1]
     assert (first.meets_goal("right", 0.8), first.meets_goal("right", 0.79)) == (True, False)
     assert (first.meets_goal("accepted and wrong", 0.1), first.meets_goal("accepted and wrong", 0.11)) == (True, False)
@@ -59,10 +61,10 @@ def test_a_goal_is_a_least_or_a_most(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (f"{ONE}goals: {{ME: 0.5}}\n", "'ME' is no metric of this evaluation"),
-        (f"{ONE}floors: {{rule: {{F1: 0.5}}}}\n", "'F1' is no metric"),
-        (f"{ONE}rows: {{file: ../secret.jsonl}}\n", "leads out of the folder"),
-        (f"{ONE}rows: {{file: /etc/passwd}}\n", "leads out of the folder"),
+        (f"{ONE}goals: {{ME: 0.5}}\n", "'ME' is not a metric of this evaluation"),
+        (f"{ONE}floors: {{rule: {{F1: 0.5}}}}\n", "'F1' is not a metric"),
+        (f"{ONE}rows: {{file: ../secret.jsonl}}\n", "is outside of the data folder"),
+        (f"{ONE}rows: {{file: /etc/passwd}}\n", "is outside of the data folder"),
         (f"{ONE}rows: {{file: a.jsonl, sample: -1}}\n", "rows.sample"),
         (f"{ONE}evaluations: {{a: {{{ONE.strip()}}}}}\n", "metrics: Extra inputs"),
         ("evaluations: {}\n", "evaluations"),
@@ -71,14 +73,14 @@ def test_a_goal_is_a_least_or_a_most(tmp_path: Path) -> None:
         ("- 1\n", "valid dictionary"),
     ],
 )
-def test_what_is_wrong_is_refused_with_its_place(tmp_path: Path, text: str, said: str) -> None:
+def test_read_evaluations_invalid_file_has_location(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(InputError, match=said.replace("?", r"\?")) as caught:
         read_evaluations(written(tmp_path, text))
     assert caught.value.code == "N201"
     assert caught.value.location is not None
 
 
-def test_rows_are_read_under_the_folder_of_the_data(tmp_path: Path) -> None:
+def test_read_selected_rows_under_data_folder(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     row = {"id": "1", "input": {"text": "a", "of no interest": 1}, "expected": {"label": "b"}}
     (tmp_path / "set" / "dev.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
@@ -121,9 +123,7 @@ def part(measure: MetricConfig, expected: dict[str, Any], output: dict[str, Any]
         ("+", "", "+", "", True),
     ],
 )
-def test_scaled_answers_are_compared_as_tatqa_does(
-    wanted: Any, scale: str, given: Any, given_scale: str, right: bool
-) -> None:
+def test_scaled_metric_follows_tatqa(wanted: Any, scale: str, given: Any, given_scale: str, right: bool) -> None:
     measure = MetricConfig(of="scaled", field="answer")
     assert part(measure, {"answer": wanted, "scale": scale}, {"answer": given, "scale": given_scale}) == (
         float(right),
@@ -132,11 +132,11 @@ def test_scaled_answers_are_compared_as_tatqa_does(
 
 
 @pytest.mark.parametrize(("given", "wrong"), [(4, 0.0), (5, 1.0), (None, 0.0), (0, 1.0)])
-def test_wrong_goes_by_the_kind_that_is_named(given: Any, wrong: float) -> None:
+def test_wrong_metric_uses_named_criterion(given: Any, wrong: float) -> None:
     assert part(MetricConfig(of="wrong", field="answer", by="number"), {"answer": 4}, {"answer": given}) == (wrong, 1.0)
 
 
-def test_a_metric_looks_at_some_of_the_rows() -> None:
+def test_metric_where_filters_rows() -> None:
     only = MetricConfig(of="accuracy", field="label", where={"type": ["a", "b"]})
     but = MetricConfig(of="accuracy", field="label", where_not={"type": "a"})
     found = [
@@ -145,7 +145,7 @@ def test_a_metric_looks_at_some_of_the_rows() -> None:
     assert found == [[True, True, False], [False, True, True]]
 
 
-def test_a_value_means_what_the_rows_call_it() -> None:
+def test_metric_means_maps_values() -> None:
     measure = MetricConfig(of="accuracy", field="label", means={"not stated": "unsupported"})
     assert part(measure, {"label": "unsupported"}, {"label": "not stated"}) == (1.0, 1.0)
     assert part(measure, {"label": "supported"}, {"label": "supported"}) == (1.0, 1.0)

@@ -1,4 +1,4 @@
-"""Metrics, by hand-computed cases; intervals and paired differences, by their laws."""
+"""Metrics: hand-computed cases; intervals and paired differences: statistical properties."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from orchestra.verification.certificates.certify import confidence_interval
 
 
 def of(kind: MetricKind, cases: Sequence[tuple[Any, Any]], **more: Any) -> float:
-    """A metric over pairs of what was expected and what was given, both under the name `x`; None for no output at all."""
+    """A metric over pairs of expected and given values, both under the name `x`; None for no output."""
     made = [Case({"x": wanted}, None if output is None else {"x": output}) for wanted, output in cases]
     return build_metric("m", MetricConfig(of=kind, field="x", **more)).compute(made)
 
@@ -113,7 +113,7 @@ def of(kind: MetricKind, cases: Sequence[tuple[Any, Any]], **more: Any) -> float
         ),
     ],
 )
-def test_a_metric_is_what_it_says(kind: MetricKind, cases: Sequence[tuple[Any, Any]], value: float) -> None:
+def test_metric_values_by_hand(kind: MetricKind, cases: Sequence[tuple[Any, Any]], value: float) -> None:
     more = {"positive": "yes"} if kind == "auroc" else {}
     assert of(kind, cases, **more) == pytest.approx(value)
 
@@ -130,7 +130,7 @@ def test_a_metric_is_what_it_says(kind: MetricKind, cases: Sequence[tuple[Any, A
         ("macro_f1", None),
     ],
 )
-def test_to_be_silent_may_be_right_and_to_fail_never_is(kind: MetricKind, wanted: Any) -> None:
+def test_metrics_withheld_may_be_correct_failed_never(kind: MetricKind, wanted: Any) -> None:
     one = build_metric("m", MetricConfig(of=kind, field="x"))
     assert (one.compute([Case({"x": wanted}, None)]), one.compute([Case({"x": wanted}, None, failed=True)])) == (
         1.0,
@@ -139,17 +139,17 @@ def test_to_be_silent_may_be_right_and_to_fail_never_is(kind: MetricKind, wanted
 
 
 @pytest.mark.parametrize(("kind", "value"), [("wrong", 0.0), ("macro_f1", (2 / 3 + 1) / 2)])
-def test_to_fail_is_no_answer_and_no_label(kind: MetricKind, value: float) -> None:
+def test_metrics_failed_case_is_no_label(kind: MetricKind, value: float) -> None:
     made = [Case({"x": "a"}, {"x": "a"}), Case({"x": "b"}, {"x": "b"}), Case({"x": "a"}, None, failed=True)]
     assert build_metric("m", MetricConfig(of=kind, field="x")).compute(made) == pytest.approx(value)
 
 
-def test_cases_can_be_left_out_by_what_was_expected() -> None:
+def test_metric_without_leaves_out_expected_values() -> None:
     assert of("accuracy", [("a", "a"), ("generic", "b")], without=("generic",)) == 1.0
 
 
 @pytest.mark.parametrize("kind", ["accuracy", "balanced_accuracy", "macro_f1", "auroc", "silence", "span_f1"])
-def test_no_case_is_no_figure(kind: MetricKind) -> None:
+def test_metric_without_cases_is_nan(kind: MetricKind) -> None:
     assert math.isnan(of(kind, []))
 
 
@@ -162,21 +162,21 @@ def cases(pairs: Sequence[tuple[str, str]]) -> list[Case]:
 
 
 @given(answers)
-def test_a_figure_lies_in_its_interval_which_is_the_same_for_the_same_seed(pairs: list[tuple[str, str]]) -> None:
+def test_estimate_interval_contains_value_deterministic(pairs: list[tuple[str, str]]) -> None:
     found = estimate_interval(ACCURACY, cases(pairs), seed=3, resamples=100)
     assert 0 <= found.low <= found.high <= 1
     assert found == estimate_interval(ACCURACY, cases(pairs), seed=3, resamples=100)
 
 
 @given(answers)
-def test_an_arm_is_no_better_than_itself_and_never_surely(pairs: list[tuple[str, str]]) -> None:
+def test_paired_difference_with_itself_is_zero(pairs: list[tuple[str, str]]) -> None:
     found = paired_difference(ACCURACY, cases(pairs), cases(pairs), resamples=50)
     assert (found.value, found.p_value) == (0.0, 1.0)
-    assert found.low == -found.high < 0  # that all of so many agree does not show that the next one will
+    assert found.low == -found.high < 0  # agreement of all cases does not imply that the next one agrees
 
 
 @given(answers)
-def test_the_difference_of_two_arms_turns_its_sign_when_they_change_places(pairs: list[tuple[str, str]]) -> None:
+def test_paired_difference_is_antisymmetric(pairs: list[tuple[str, str]]) -> None:
     right = cases([(wanted, wanted) for wanted, _ in pairs])
     there, back = (
         paired_difference(ACCURACY, cases(pairs), right, resamples=50),
@@ -185,31 +185,31 @@ def test_the_difference_of_two_arms_turns_its_sign_when_they_change_places(pairs
     assert there.value == -back.value >= 0
 
 
-def test_an_interval_holds_what_the_normal_approximation_says() -> None:
-    """Of 400 answers 300 right: a standard error of 0.0217, so 95 % reach from about 0.708 to 0.793."""
+def test_estimate_interval_matches_normal_approximation() -> None:
+    """300 of 400 answers are correct: a standard error of 0.0217, so 95 % reach from about 0.708 to 0.793."""
     found = estimate_interval(ACCURACY, cases([("a", "a")] * 300 + [("a", "b")] * 100))
     assert found.low == pytest.approx(0.708, abs=0.01)
     assert found.high == pytest.approx(0.793, abs=0.01)
 
 
 @pytest.mark.parametrize(("right", "rows"), [(89, 89), (0, 20), (88, 89), (1, 200)])
-def test_a_share_near_0_or_1_has_the_exact_interval(right: int, rows: int) -> None:
+def test_estimate_interval_near_0_or_1_is_exact(right: int, rows: int) -> None:
     found = estimate_interval(ACCURACY, cases([("a", "a")] * right + [("a", "b")] * (rows - right)))
     assert (found.low, found.high) == pytest.approx(confidence_interval(right, rows))
     assert found.low < found.high
 
 
-def test_89_of_89_may_be_96_percent() -> None:
+def test_estimate_interval_89_of_89() -> None:
     assert str(estimate_interval(ACCURACY, cases([("a", "a")] * 89))) == "1.000 [0.959, 1.000]"
 
 
 def families(chances: random.Random, count: int, size: int) -> list[Case]:
-    """Cases of one group share their answer."""
+    """Cases of one group have the same answer."""
     told = [(str(at), chances.random() < 0.6) for at in range(count)]
     return [Case({"x": "a"}, {"x": "a" if right else "b"}, group=name) for name, right in told for _ in range(size)]
 
 
-def test_an_interval_of_cases_in_groups_holds_the_truth_as_often_as_it_says() -> None:
+def test_estimate_interval_groups_has_nominal_coverage() -> None:
     chances, held, apart = random.Random(1), 0, 0
     for _ in range(200):
         found = families(chances, 40, 6)
@@ -220,25 +220,27 @@ def test_an_interval_of_cases_in_groups_holds_the_truth_as_often_as_it_says() ->
             <= of.high
         )
     assert held >= 180
-    assert apart <= 140  # as if they were independent
+    assert apart <= 140  # treated as independent
 
 
-def test_groups_that_all_agree_count_as_one_case_each() -> None:
+def test_estimate_interval_agreeing_groups_count_once() -> None:
     found = estimate_interval(
         ACCURACY, [Case({"x": "a"}, {"x": "a"}, group=str(at)) for at in range(40) for _ in range(6)]
     )
     assert (found.low, found.high) == pytest.approx(confidence_interval(40, 40))
 
 
-def test_answers_to_one_group_are_exchanged_together() -> None:
-    """Three groups of ten better: in one of eight exchanges of groups; of thirty cases it would be in one of a billion."""
+def test_paired_difference_exchanges_groups_together() -> None:
+    """Three groups of ten are better: one of eight exchanges of groups is as good; of thirty cases it would be one in a
+    billion.
+    """
     old, new = ([Case({"x": "a"}, {"x": said}, group=str(at)) for at in range(3) for _ in range(10)] for said in "ba")
     assert paired_difference(ACCURACY, old, new).p_value == pytest.approx(1 / 8, abs=0.04)
     apart = [[replace(case, group="") for case in arm] for arm in (old, new)]
     assert paired_difference(ACCURACY, *apart).p_value == pytest.approx(0.5**30)
 
 
-def test_where_less_is_better_a_smaller_figure_is_an_improvement() -> None:
+def test_paired_difference_lower_is_better() -> None:
     wrong = build_metric("wrong", MetricConfig(of="wrong", field="x"))
     bad: Mapping[str, Any] = {"x": "b"}
     old, new = [Case({"x": "a"}, bad)] * 20, [Case({"x": "a"}, None)] * 20
@@ -247,8 +249,8 @@ def test_where_less_is_better_a_smaller_figure_is_an_improvement() -> None:
     assert found.p_value < 0.01
 
 
-def test_a_metric_that_says_nothing_of_the_cases_makes_nothing_better() -> None:
-    """An AUROC of one label; F1 of spans where neither has any, or the old ones had none."""
+def test_paired_difference_undefined_metric_is_no_gain() -> None:
+    """An AUROC of one label; F1 of spans if neither arm, or only the new one, has any."""
     ranked = build_metric("r", MetricConfig(of="auroc", field="x", positive="yes"))
     old, new = ([Case({"x": "no"}, {"x": sure})] * 20 for sure in (0.1, 0.9))
     spans = build_metric("s", MetricConfig(of="span_f1", field="x"))
@@ -258,8 +260,8 @@ def test_a_metric_that_says_nothing_of_the_cases_makes_nothing_better() -> None:
         assert found.p_value == 1.0
 
 
-def test_few_cases_are_never_sure() -> None:
-    """Three of three better: where both are alike that happens in one of eight exchanges."""
+def test_paired_difference_few_cases_not_significant() -> None:
+    """Three of three are better: if both arms are equally good, that happens in one of eight exchanges."""
     found = paired_difference(ACCURACY, cases([("a", "b")] * 3), cases([("a", "a")] * 3))
     assert found.value == 1.0
     assert found.p_value == pytest.approx(1 / 8, abs=0.04)

@@ -1,4 +1,4 @@
-"""Distillation: a student comes nearer to its teacher, its loss is the one of the paper, and other tokenizers are refused."""
+"""Distillation: a student approaches its teacher, the loss is that of the paper, and other tokenizers are refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from orchestra.learn.lora.train import AdapterTraining, prepare_examples, train_
 from tests.cli.shell import Shell
 from tests.learn.conftest import make_card
 from tests.learn.lora.test_train import COURSE, Killed, trained, training
-from tests.learn.test_verbs import CSV, FLEET, MAPPED
+from tests.learn.test_commands import CSV, FLEET, MAPPED
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -48,7 +48,7 @@ def copied(tiny: Path, place: Path, seed: int, **shape: Any) -> Path:
 
 @pytest.fixture
 def larger(tiny: Path, tmp_path: Path) -> Path:
-    """A teacher with wider layers, and an embedding that is padded to more tokens than there are."""
+    """A teacher with wider layers and a padded vocabulary."""
     from transformers import LlamaConfig
 
     size = LlamaConfig.from_pretrained(tiny).vocab_size + 7
@@ -62,7 +62,7 @@ def taught(
 
 
 def divergence(work: AdapterTraining, adapter: Path | None, teacher: DistillationSettings) -> float:
-    """How far the student is from the teacher a label token of the tune part, at temperature 1."""
+    """Divergence of the student from the teacher per label token of the tune split, at temperature 1."""
     import torch
     from safetensors.torch import load_file
     from torch.nn import functional
@@ -93,7 +93,7 @@ def divergence(work: AdapterTraining, adapter: Path | None, teacher: Distillatio
     return total / count
 
 
-def test_a_student_comes_nearer_to_its_teacher(tmp_path: Path, tiny: Path, larger: Path, card: Card) -> None:
+def test_distillation_student_approaches_teacher(tmp_path: Path, tiny: Path, larger: Path, card: Card) -> None:
     teacher = taught(larger, temperature=1.0)
     work = replace(
         training(tmp_path, tiny, card, replace(COURSE, epochs=8, learning_rate=5e-2, save_seconds=1e9)), teacher=teacher
@@ -109,7 +109,7 @@ def test_a_student_comes_nearer_to_its_teacher(tmp_path: Path, tiny: Path, large
 
 
 @pytest.mark.parametrize(("temperature", "share"), [(1.0, 0.0), (1.0, 1.0), (3.0, 0.4)])
-def test_the_loss_is_that_of_hinton_vinyals_and_dean(
+def test_distillation_loss_matches_paper(
     tmp_path: Path, tiny: Path, larger: Path, card: Card, temperature: float, share: float
 ) -> None:
     import torch
@@ -134,7 +134,7 @@ def test_the_loss_is_that_of_hinton_vinyals_and_dean(
 
 
 @pytest.mark.parametrize("at", [1, 7])
-def test_a_killed_distillation_goes_on_to_the_same_result(
+def test_distillation_killed_resumes_to_same_result(
     tmp_path: Path, tiny: Path, larger: Path, card: Card, at: int
 ) -> None:
     course = replace(COURSE, epochs=2)
@@ -153,15 +153,15 @@ def test_a_killed_distillation_goes_on_to_the_same_result(
     assert (again.sha256, again.curve) == (whole.sha256, whole.curve)
 
 
-def test_another_teacher_is_another_training(tmp_path: Path, tiny: Path, larger: Path, card: Card) -> None:
+def test_distillation_other_teacher_has_other_checkpoint(tmp_path: Path, tiny: Path, larger: Path, card: Card) -> None:
     work = training(tmp_path, tiny, card)
     other = copied(tiny, tmp_path / "other", 12)
     teachers = [None, taught(larger), taught(larger, share=0.5), taught(larger, temperature=1.0), taught(other)]
     assert len({replace(work, teacher=teacher).plan_digest for teacher in teachers}) == len(teachers)
 
 
-def test_an_adapter_of_the_teacher_is_part_of_it(tmp_path: Path, tiny: Path, card: Card) -> None:
-    """A student that listens to its own base with an adapter comes near to that, and not to the base."""
+def test_distillation_teacher_includes_adapter(tmp_path: Path, tiny: Path, card: Card) -> None:
+    """A student with its own base plus an adapter as its teacher approaches the adapted model and not the base."""
     work = training(tmp_path, tiny, card, replace(COURSE, epochs=4, learning_rate=5e-2, save_seconds=1e9))
     trained(work, tmp_path / "adapter")
     teacher = taught(tiny, tmp_path / "adapter")
@@ -185,9 +185,7 @@ def damaged(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     path.write_text(json.dumps(told), "utf-8")
 
 
-def test_another_tokenizer_is_refused_before_anything_is_computed(
-    tmp_path: Path, tiny: Path, larger: Path, card: Card
-) -> None:
+def test_distillation_other_tokenizer_refused_first(tmp_path: Path, tiny: Path, larger: Path, card: Card) -> None:
     check_tokenizers(tiny, larger)
     damaged(larger, lambda told: told.update(padding={"strategy": "BatchLongest"}))
     assert tokenizer_digest(larger) == tokenizer_digest(tiny), "how a batch is padded makes no other tokens"
@@ -202,7 +200,7 @@ def test_another_tokenizer_is_refused_before_anything_is_computed(
     assert caught.value.code == "N121"
 
 
-def test_what_is_no_teacher_is_refused(tmp_path: Path, tiny: Path, larger: Path, card: Card) -> None:
+def test_distillation_invalid_teacher_refused(tmp_path: Path, tiny: Path, larger: Path, card: Card) -> None:
     for folder, adapter in ((tmp_path / "nowhere", None), (tmp_path, None), (tiny, tmp_path)):
         with pytest.raises(InputError) as caught:
             taught(folder, adapter)
@@ -220,9 +218,7 @@ def test_what_is_no_teacher_is_refused(tmp_path: Path, tiny: Path, larger: Path,
     assert caught.value.code == "N122"
 
 
-def test_a_distillation_as_a_user_types_it(
-    shell: Shell, tiny: Path, larger: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_distillation_command(shell: Shell, tiny: Path, larger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_card(Path())
     Path("rows.csv").write_text(CSV)
     Path("configs").mkdir()

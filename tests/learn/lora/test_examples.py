@@ -1,4 +1,4 @@
-"""Examples: what is trained is what serving sends, and what serving would take."""
+"""Examples: training uses the prompts that serving sends, and the outputs that serving accepts."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def tokenizer(tiny: Path) -> Any:
     return load_tokenizer(tiny)
 
 
-def test_the_prompt_is_the_one_that_a_server_makes_of_the_messages(card: Card, tokenizer: Any) -> None:
+def test_example_prompt_equals_server_prompt(card: Card, tokenizer: Any) -> None:
     inputs = {"question": "who wrote notes?", "context": PASSAGE}
     messages = [{"role": said.role, "content": said.content} for said in CompiledPrompt(card).render(inputs).messages]
     served = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True)["input_ids"]
     assert list(ExampleEncoder(card, tokenizer).encode_prompt(inputs)) == served
 
 
-def test_marks_of_a_chat_template_in_data_are_broken_as_in_serving(card: Card, tokenizer: Any) -> None:
+def test_example_escapes_chat_marks_in_data(card: Card, tokenizer: Any) -> None:
     prompt = ExampleEncoder(card, tokenizer).encode_prompt(
         {"question": "<|im_end|>", "context": "a <|im_start|>system"}
     )
@@ -47,20 +47,20 @@ def test_marks_of_a_chat_template_in_data_are_broken_as_in_serving(card: Card, t
     assert (prompt.count(ends), prompt.count(starts)) == (1, 2)
 
 
-def test_a_label_is_the_output_and_the_end_of_the_turn(card: Card, tokenizer: Any) -> None:
+def test_example_label_is_output_and_end_of_turn(card: Card, tokenizer: Any) -> None:
     label = ExampleEncoder(card, tokenizer).encode_label({"answer": "Ada Lovelace"})
     assert label[-1] == tokenizer.eos_token_id
     assert tokenizer.decode(label[:-1]) == '{"answer": "Ada Lovelace"}'
 
 
 @pytest.mark.parametrize("output", [{"answer": 3}, {"reply": "x"}, {}, "Ada", {"answer": "x", "more": 1}])
-def test_an_output_that_serving_would_not_take_is_refused(card: Card, tokenizer: Any, output: Any) -> None:
+def test_example_invalid_output_refused(card: Card, tokenizer: Any, output: Any) -> None:
     with pytest.raises(InputError) as caught:
         ExampleEncoder(card, tokenizer).encode_label(output)
     assert caught.value.code == "N110"
 
 
-def test_lines_that_go_on_from_others_begin_with_a_line_break(card: Card, tokenizer: Any) -> None:
+def test_example_grammar_lines_start_with_break(card: Card, tokenizer: Any) -> None:
     router = Card.load(Path(__file__).resolve().parents[3] / "agents" / "router")
     inputs = {
         "request": "What is 2 and 2?",
@@ -83,13 +83,13 @@ SPANS = st.tuples(st.integers(0, len(PIECES) - 1), st.integers(1, 12)).map(
 
 
 @given(st.none() | SPANS.filter(lambda text: text[:1].isalnum() or text[:1] == '"'))
-def test_every_span_and_null_are_labels_that_the_grammar_lets_through_and_that_read_back(answer: str | None) -> None:
+def test_example_spans_and_null_pass_grammar(answer: str | None) -> None:
     text = serialize_output({"answer": answer}, READER.output_schema)
     assert accepts(evidence_grammar(READER.output_schema, [PASSAGE], 168), text)
     assert OutputParser(READER).parse(text) == ParsedOutput({"answer": answer})
 
 
-def test_fields_stand_in_the_order_of_the_type_inside_lists_too() -> None:
+def test_serialize_output_orders_fields_by_type() -> None:
     record = {"type": "object", "properties": {"b": {}, "a": {}}}
     schema = {"type": "object", "properties": {"rows": {"type": "array", "items": record}, "first": record}}
     value = {"first": {"a": 1, "b": "é"}, "rows": [{"a": 2, "b": None}]}
@@ -97,7 +97,7 @@ def test_fields_stand_in_the_order_of_the_type_inside_lists_too() -> None:
     assert serialize_output("plain, no quotes", {"type": "string"}) == "plain, no quotes"
 
 
-def test_arguments_are_spelt_in_the_order_that_their_function_declares(tokenizer: Any) -> None:
+def test_serialize_output_orders_arguments_by_function(tokenizer: Any) -> None:
     inputs = {"question": "1 + 2?", "functions": [{"name": "sub", "parameters": ADD["parameters"]}, ADD]}
     example = ExampleEncoder(CALLER, tokenizer).encode_row(
         inputs, {"calls": [{"arguments": {"b": 2, "a": 1}, "name": "add"}]}
@@ -112,13 +112,13 @@ def test_arguments_are_spelt_in_the_order_that_their_function_declares(tokenizer
 @pytest.mark.parametrize(
     "call", [{"name": "mul", "arguments": {"a": 1, "b": 2}}, {"name": "add", "arguments": {"a": 1}}]
 )
-def test_a_call_that_the_functions_of_the_row_do_not_allow_is_refused(tokenizer: Any, call: Any) -> None:
+def test_example_call_of_unknown_function_refused(tokenizer: Any, call: Any) -> None:
     with pytest.raises(InputError) as caught:
         ExampleEncoder(CALLER, tokenizer).encode_row({"question": "1 + 2?", "functions": [ADD]}, {"calls": [call]})
     assert caught.value.code == "N110"
 
 
-def test_a_prompt_shows_each_function_as_one_line() -> None:
+def test_example_prompt_shows_functions_as_lines() -> None:
     weather = {
         "name": "weather",
         "description": "The weather of a city. It is asked for every hour.",

@@ -1,4 +1,4 @@
-"""Training: it learns, it stops, a killed one goes on to the same result, and what it leaves is an adapter that the fleet loads."""
+"""Training: it learns, stops, resumes to the same result after a kill, and writes an adapter that the fleet loads."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ WORDS = ("Ada", "Lovelace", "notes", "passage", "answer", "question")
 
 
 class Killed(Exception):
-    """The machine went away."""
+    """Simulates a lost machine."""
 
 
 def rows(part: str, count: int) -> list[DatasetRow]:
@@ -81,7 +81,7 @@ def trained(
     return train_adapter(work, prepare_examples(work), out, tell)
 
 
-def test_the_loss_falls_and_the_best_weights_are_kept(tmp_path: Path, tiny: Path, card: Card) -> None:
+def test_train_loss_falls_and_best_weights_kept(tmp_path: Path, tiny: Path, card: Card) -> None:
     ticks: list[TrainingProgress] = []
     course = replace(COURSE, epochs=8, learning_rate=5e-2, save_seconds=1e9)
     made = trained(training(tmp_path, tiny, card, course), tmp_path / "out", ticks.append)
@@ -93,10 +93,8 @@ def test_the_loss_falls_and_the_best_weights_are_kept(tmp_path: Path, tiny: Path
 
 
 @pytest.mark.parametrize(("at", "saved"), [(1, 0.0), (7, 0.0), (10, 1e9)])
-def test_a_killed_training_goes_on_to_the_same_result(
-    tmp_path: Path, tiny: Path, card: Card, at: int, saved: float
-) -> None:
-    """Whether the last checkpoint is of the step before, or of the last look at the held-out part."""
+def test_train_killed_resumes_to_same_result(tmp_path: Path, tiny: Path, card: Card, at: int, saved: float) -> None:
+    """With the last checkpoint one step before the kill, or at the last evaluation."""
     course = replace(COURSE, epochs=3, save_seconds=saved)
     whole = trained(training(tmp_path / "whole", tiny, card, course), tmp_path / "a")
     work = training(tmp_path / "cut", tiny, card, course)
@@ -114,7 +112,7 @@ def test_a_killed_training_goes_on_to_the_same_result(
     assert again.curve == whole.curve
 
 
-def test_what_was_kept_by_another_rule_is_another_training(
+def test_train_other_best_rule_has_other_checkpoint(
     tmp_path: Path, tiny: Path, card: Card, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = training(tmp_path, tiny, card)
@@ -123,7 +121,7 @@ def test_what_was_kept_by_another_rule_is_another_training(
     assert work.checkpoint_folder != here
 
 
-def test_a_training_that_diverges_ends_and_its_checkpoint_can_be_read(
+def test_train_diverged_ends_with_readable_checkpoint(
     tmp_path: Path, tiny: Path, card: Card, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from orchestra.learn.lora.model import Learner
@@ -139,15 +137,15 @@ def test_a_training_that_diverges_ends_and_its_checkpoint_can_be_read(
     assert trained(work, tmp_path / "out").steps > 4
 
 
-def test_another_seed_is_another_result_and_another_checkpoint(tmp_path: Path, tiny: Path, card: Card) -> None:
+def test_train_other_seed_has_other_result(tmp_path: Path, tiny: Path, card: Card) -> None:
     one = training(tmp_path, tiny, card, replace(COURSE, epochs=1))
     other = replace(one, hyperparameters=replace(one.hyperparameters, seed=1))
     assert one.checkpoint_folder != other.checkpoint_folder
     assert trained(one, tmp_path / "a").sha256 != trained(other, tmp_path / "b").sha256
 
 
-def test_it_ends_when_the_held_out_part_gets_no_better(tmp_path: Path, tiny: Path, card: Card) -> None:
-    """With a rate of zero nothing gets better after the first look."""
+def test_train_stops_early_without_improvement(tmp_path: Path, tiny: Path, card: Card) -> None:
+    """With a learning rate of zero nothing improves after the first evaluation."""
     work = training(tmp_path, tiny, card, replace(COURSE, learning_rate=0.0, epochs=50, patience=2))
     made = trained(work, tmp_path / "out")
     assert len(made.curve) == 3
@@ -166,12 +164,12 @@ def test_it_ends_when_the_held_out_part_gets_no_better(tmp_path: Path, tiny: Pat
         ([(0.9, 0.1), (0.5, 0.4), (0.7, 0.4), (0.4, 0.3)], 2, 0),
     ],
 )
-def test_kept_is_the_look_with_the_most_rows_right(looks: list[tuple[float, float]], kept: int, since: int) -> None:
+def test_best_point_has_most_exact_rows(looks: list[tuple[float, float]], kept: int, since: int) -> None:
     points = [TrainingPoint(number, float(number), 1.0, tune, exact) for number, (tune, exact) in enumerate(looks)]
     assert (best_point(points).step, points_since_improvement(points)) == (kept, since)
 
 
-def test_the_weights_are_those_of_the_look_with_the_most_rows_right(tmp_path: Path, tiny: Path, card: Card) -> None:
+def test_train_keeps_weights_of_best_point(tmp_path: Path, tiny: Path, card: Card) -> None:
     import torch
 
     from orchestra.learn.batching import Batch, Batcher
@@ -181,7 +179,7 @@ def test_the_weights_are_those_of_the_look_with_the_most_rows_right(tmp_path: Pa
     from orchestra.learn.lora.model import Learner
 
     class Told(Learner):
-        """Learns, and is told how good it is: most rows are right where the loss is greatest."""
+        """A learner with given evaluation results: most rows are exact where the loss is greatest."""
 
         def measure(self, batch: Batch) -> tuple[float, int, int, int]:
             looks.append({name: master.detach().clone() for name, master in self.master_weights.items()})
@@ -207,7 +205,7 @@ def test_the_weights_are_those_of_the_look_with_the_most_rows_right(tmp_path: Pa
     assert not all(torch.equal(master, looks[3][name]) for name, master in learner.master_weights.items())
 
 
-def test_minutes_become_steps_once_the_pace_is_known(tmp_path: Path, tiny: Path, card: Card) -> None:
+def test_train_time_budget_becomes_steps(tmp_path: Path, tiny: Path, card: Card) -> None:
     from orchestra.learn.batching import Batcher
     from orchestra.learn.lora.base_model import load_base
     from orchestra.learn.lora.checkpoint import Checkpoints
@@ -233,7 +231,7 @@ def test_minutes_become_steps_once_the_pace_is_known(tmp_path: Path, tiny: Path,
     assert math.isclose(ticks[TIMED_STEPS].seconds_left, 60 - TIMED_STEPS - 1)
 
 
-def test_an_adapter_is_small_safe_and_says_what_it_was_made_of(tmp_path: Path, tiny: Path, card: Card) -> None:
+def test_adapter_is_small_safe_and_has_provenance(tmp_path: Path, tiny: Path, card: Card) -> None:
     from safetensors.torch import load_file
 
     work = training(tmp_path, tiny, card, replace(COURSE, epochs=1))
@@ -254,7 +252,7 @@ def test_an_adapter_is_small_safe_and_says_what_it_was_made_of(tmp_path: Path, t
     assert (tmp_path / "out" / WEIGHTS).stat().st_size < MAX_BYTES
 
 
-def test_peft_loads_the_adapter_and_computes_the_same(tmp_path: Path, tiny: Path, card: Card) -> None:
+def test_adapter_loads_in_peft_with_same_output(tmp_path: Path, tiny: Path, card: Card) -> None:
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -281,7 +279,7 @@ def test_peft_loads_the_adapter_and_computes_the_same(tmp_path: Path, tiny: Path
     assert before != pytest.approx(loss, rel=1e-2)
 
 
-def test_a_damaged_checkpoint_is_refused_and_a_torn_one_is_passed_over(tmp_path: Path, tiny: Path, card: Card) -> None:
+def test_checkpoint_damaged_refused_torn_ignored(tmp_path: Path, tiny: Path, card: Card) -> None:
     work = training(tmp_path, tiny, card, replace(COURSE, epochs=1))
     first = trained(work, tmp_path / "a")
     partial = work.checkpoint_folder / ".checkpoint.partial"
@@ -298,7 +296,7 @@ def test_a_damaged_checkpoint_is_refused_and_a_torn_one_is_passed_over(tmp_path:
     )
 
 
-def test_a_data_set_for_other_types_is_refused(tmp_path: Path, tiny: Path, card: Card) -> None:
+def test_train_other_data_types_refused(tmp_path: Path, tiny: Path, card: Card) -> None:
     work = training(tmp_path, tiny, card)
     other = make_card(tmp_path / "other", CARD.replace("Quote | null", "str | null"))
     with pytest.raises(InputError) as caught:
@@ -306,7 +304,7 @@ def test_a_data_set_for_other_types_is_refused(tmp_path: Path, tiny: Path, card:
     assert caught.value.code == "N103"
 
 
-def test_a_part_without_rows_is_refused_and_long_rows_are_counted(tmp_path: Path, tiny: Path, card: Card) -> None:
+def test_train_empty_split_refused_long_rows_counted(tmp_path: Path, tiny: Path, card: Card) -> None:
     work = training(tmp_path, tiny, card)
     with pytest.raises(InputError) as caught:
         prepare_examples(replace(work, max_example_tokens=16))
@@ -314,7 +312,7 @@ def test_a_part_without_rows_is_refused_and_long_rows_are_counted(tmp_path: Path
     assert prepare_examples(work).too_long == 0
 
 
-def test_looks_are_evenly_spaced_though_epochs_differ_in_length(tmp_path: Path, tiny: Path, card: Card) -> None:
+def test_train_evaluations_evenly_spaced(tmp_path: Path, tiny: Path, card: Card) -> None:
     made = trained(
         training(tmp_path, tiny, card, replace(COURSE, learning_rate=1e-4, epochs=6, tune_every=0.5)), tmp_path / "out"
     )
@@ -323,7 +321,7 @@ def test_looks_are_evenly_spaced_though_epochs_differ_in_length(tmp_path: Path, 
     assert [point.epoch for point in made.curve][-1] == pytest.approx(6, abs=0.3)
 
 
-def test_a_training_goes_on_from_an_adapter(tmp_path: Path, tiny: Path, card: Card) -> None:
+def test_train_starts_from_adapter(tmp_path: Path, tiny: Path, card: Card) -> None:
     first = training(tmp_path, tiny, card, replace(COURSE, epochs=8, learning_rate=5e-2))
     made = trained(first, tmp_path / "a")
     start = StartingAdapter.from_folder(tmp_path / "a", first.shape)
@@ -338,7 +336,7 @@ def test_a_training_goes_on_from_an_adapter(tmp_path: Path, tiny: Path, card: Ca
 
 
 @pytest.mark.parametrize("at", [1, 5])
-def test_one_that_goes_on_and_is_killed_ends_the_same(tmp_path: Path, tiny: Path, card: Card, at: int) -> None:
+def test_train_from_adapter_killed_resumes_to_same_result(tmp_path: Path, tiny: Path, card: Card, at: int) -> None:
     trained(training(tmp_path, tiny, card, replace(COURSE, epochs=1)), tmp_path / "a")
     work = replace(
         training(tmp_path, tiny, card, replace(COURSE, epochs=2)),
@@ -355,14 +353,14 @@ def test_one_that_goes_on_and_is_killed_ends_the_same(tmp_path: Path, tiny: Path
     assert trained(work, tmp_path / "c").sha256 == whole.sha256
 
 
-def test_an_adapter_that_does_not_fit_is_no_start(tmp_path: Path, tiny: Path, card: Card) -> None:
+def test_train_start_mismatch_refused(tmp_path: Path, tiny: Path, card: Card) -> None:
     work = training(tmp_path, tiny, card, replace(COURSE, epochs=1))
     trained(work, tmp_path / "a")
     attention = replace(work, shape=AdapterShape(rank=4, alpha=8, targets="attention"))
     trained(attention, tmp_path / "b")
     for folder, said in (
-        (tmp_path / "nothing", "is no adapter"),
-        (tmp_path / "a", "has rank 4 and alpha 8, and rank 8 and alpha 16 are to be trained"),
+        (tmp_path / "nothing", "is not an adapter"),
+        (tmp_path / "a", "has rank 4 and alpha 8, and rank 8 and alpha 16 were requested"),
     ):
         with pytest.raises(InputError, match=said) as refused:
             StartingAdapter.from_folder(folder, AdapterShape(rank=8, alpha=16))

@@ -1,4 +1,4 @@
-"""Candidates that the agent could not be asked with: refused before a row is asked, and no try."""
+"""Candidates that the agent cannot be called with: refused before any row is evaluated, and not counted."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ GOOD = "set/tickets-trained"
 
 @pytest.fixture
 def shell(shell: Shell) -> Shell:
-    """With an agent that has learnt nothing yet, and what it could learn."""
+    """A project with an untrained agent and a candidate for it."""
     lines = [
         f"mail {number} about {'a printer' if number % 2 else 'the holidays'},{('HR', 'IT')[number % 2]}"
         for number in range(80)
@@ -66,7 +66,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def changed(layout: Callable[[Layout], Layout] = dict, arrays: Callable[[Arrays], Arrays] = dict) -> str:
-    """A candidate whose layout and arrays are others, with a digest that holds."""
+    """A candidate with modified model files and arrays and a matching digest."""
     shutil.copytree(GOOD, "bad", dirs_exist_ok=True)
     told = json.loads(Path("bad/model.json").read_bytes())
     read = load_arrays(
@@ -98,7 +98,7 @@ def changed(layout: Callable[[Layout], Layout] = dict, arrays: Callable[[Arrays]
         (dict, lambda had: {**had, "idf": had["idf"] * numpy.float32("nan")}, "not finite"),
     ],
 )
-def test_one_that_could_not_be_read_is_refused_with_the_reason_and_is_no_try(
+def test_candidate_unreadable_refused_and_not_counted(
     shell: Shell, layout: Callable[[Layout], Layout], arrays: Callable[[Arrays], Arrays], told: str
 ) -> None:
     bad = changed(layout, arrays)
@@ -113,7 +113,7 @@ def test_one_that_could_not_be_read_is_refused_with_the_reason_and_is_no_try(
 
 
 @pytest.mark.parametrize("file", ["model.json", "linear.json"])
-def test_an_encoder_whose_layouts_say_what_none_reads_is_refused(tmp_path: Path, file: str) -> None:
+def test_candidate_unknown_model_format_refused(tmp_path: Path, file: str) -> None:
     card = Card.load(AGENTS / "banking_intent")
     folder = intents(tmp_path / "new")
     check_compatible(card, folder)
@@ -127,7 +127,7 @@ def test_an_encoder_whose_layouts_say_what_none_reads_is_refused(tmp_path: Path,
 
 
 def answerers(answer: Callable[[CallRequest], Any], count: int = 4) -> Simulated:
-    """Another project, of an agent that is a model, with rows and a candidate; its workers."""
+    """Another project with a model agent, rows and a candidate; and its workers."""
     furnish()
     lines = [
         {"id": f"r{n}", "input": {"question": str(n), "context": "in 1889"}, "expected": {"answer": "1889"}}
@@ -139,7 +139,7 @@ def answerers(answer: Callable[[CallRequest], Any], count: int = 4) -> Simulated
     return Simulated(answer)
 
 
-def test_one_that_fails_on_every_row_is_not_taken_and_is_no_try(shell: Shell) -> None:
+def test_candidate_failing_every_row_not_counted(shell: Shell) -> None:
     def answer(call: CallRequest) -> Any:
         if call.name == "answerer_candidate":
             return CallError(code="M001", reason="not JSON")
@@ -160,9 +160,7 @@ def test_one_that_fails_on_every_row_is_not_taken_and_is_no_try(shell: Shell) ->
         ({"rank": 9}, "rank"),
     ],
 )
-def test_an_adapter_for_another_base_or_of_other_weights_is_refused_before_a_row_is_asked(
-    shell: Shell, manifest: Mapping[str, Any], told: str
-) -> None:
+def test_candidate_other_base_refused_before_rows(shell: Shell, manifest: Mapping[str, Any], told: str) -> None:
     shell.opener = opener = answerers(lambda _: {"answer": "1889", "quote": "in 1889"})
     Path("new/adapter/manifest.json").write_text(json.dumps(manifest))
     for command in (("promote",), ("promote", "--force"), ("evaluate", "--candidate")):
@@ -176,7 +174,7 @@ def test_an_adapter_for_another_base_or_of_other_weights_is_refused_before_a_row
     assert opener.workers is None or not opener.workers.calls
 
 
-def test_an_adapter_that_was_trained_for_another_agent_wants_force(shell: Shell) -> None:
+def test_candidate_of_another_agent_needs_force(shell: Shell) -> None:
     shell.opener = answerers(lambda _: {"answer": "1889", "quote": "in 1889"})
     manifest, told = (
         Path("new/adapter/manifest.json"),
@@ -197,7 +195,7 @@ def test_an_adapter_that_was_trained_for_another_agent_wants_force(shell: Shell)
     assert (said.code, f"the candidate: {told}" in said.err) == (0, True), said.err
 
 
-def test_an_adapter_that_was_trained_on_other_weights_of_the_same_name_is_told(tmp_path: Path) -> None:
+def test_candidate_of_other_weights_same_name_reported(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
     record = weights.WeightsManifest(licence="none", source={}, files={})
     (tmp_path / "base" / weights.MANIFEST).write_bytes(msgspec.json.encode(record))
@@ -221,11 +219,12 @@ def test_an_adapter_that_was_trained_on_other_weights_of_the_same_name_is_told(t
         )
     assert found[:2] == [[], []]
     assert found[2] == [
-        f"it was trained on weights of 'm' with the digest {'0' * 32}, and those of the server 'it' have {record.digest}"
+        f"it was trained on weights of 'm' with the digest {'0' * 32}, "
+        f"and those of the server 'it' have {record.digest}"
     ]
 
 
-def test_a_first_promotion_of_arrays_can_be_sent_back_to_nothing(shell: Shell) -> None:
+def test_rollback_first_promotion_leaves_no_weights(shell: Shell) -> None:
     files = sorted(path.name for path in Path("agents/tickets").iterdir())
     assert promote(shell, GOOD, "--force").code == 0
     assert shell("learn", "rollback", "tickets", "--json").json["new_digest"] == ""

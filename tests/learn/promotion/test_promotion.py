@@ -1,4 +1,6 @@
-"""`orchestra learn promote` and `rollback`: taken where it is surely better, put back by one command; on simulated workers."""
+"""`orchestra learn promote` and `rollback`: significantly better candidates are promoted, and one command undoes it; on
+simulated workers.
+"""
 
 from __future__ import annotations
 
@@ -40,14 +42,14 @@ MEASURED = "metrics: {EM: {of: exact, field: answer}}\n"
 
 
 def answer(call: CallRequest) -> Any:
-    """The candidate knows 9 of 10, the agent one of 2."""
+    """The candidate answers 9 of 10 rows, the agent one of 2."""
     number = int(call.inputs["question"])
     knows = number % 10 if call.name == "answerer_candidate" else number % 2
     return {"answer": "1889" if knows else "in", "quote": "in 1889"}
 
 
 def adapter(folder: Path, content: str) -> Path:
-    """An adapter of one file of safetensors without tensors; `content` tells it from others."""
+    """An adapter of one safetensors file without tensors; `content` distinguishes it."""
     folder.mkdir(parents=True)
     header = json.dumps({"__metadata__": {"made": content}}).encode()
     (folder / "adapter_model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
@@ -86,10 +88,10 @@ def promote(shell: Shell, *more: str, candidate: str = "new/adapter") -> Said:
     return shell("learn", "promote", "answerer", candidate, "--data", "rows.jsonl", *more)
 
 
-def test_a_candidate_that_is_better_is_taken_and_can_be_sent_back(shell: Shell) -> None:
+def test_promote_better_candidate_and_roll_back(shell: Shell) -> None:
     said = promote(shell)
     assert said.code == 0, said.err
-    assert "surely better: EM +0.400" in said.out
+    assert "significantly better: EM +0.400" in said.out
     assert weights() == "new"
     assert "adapter: adapter\n" in Path("agents/answerer/agent.yaml").read_text()
     adapter(Path("newer/adapter"), "newer")
@@ -102,7 +104,7 @@ def test_a_candidate_that_is_better_is_taken_and_can_be_sent_back(shell: Shell) 
     assert log[2]["new_digest"] == log[0]["new_digest"] == log[1]["previous_digest"]
 
 
-def test_going_back_to_no_adapter_takes_it_out_of_the_card(shell: Shell) -> None:
+def test_rollback_to_no_adapter_removes_card_line(shell: Shell) -> None:
     before = Path("agents/answerer/agent.yaml").read_text()
     promote(shell)
     assert shell("learn", "rollback", "answerer", "--json").json["new_digest"] == ""
@@ -110,7 +112,7 @@ def test_going_back_to_no_adapter_takes_it_out_of_the_card(shell: Shell) -> None
     assert weights() == ""
 
 
-def test_what_is_said_of_an_adapter_comes_back_with_it(shell: Shell) -> None:
+def test_rollback_restores_records(shell: Shell) -> None:
     promote(shell)
     Path("agents/answerer/adapter/manifest.json").write_text('{"base": "tiny"}')
     adapter(Path("newer/adapter"), "newer")
@@ -120,7 +122,7 @@ def test_what_is_said_of_an_adapter_comes_back_with_it(shell: Shell) -> None:
     assert Path("agents/answerer/adapter/manifest.json").read_text() == '{"base": "tiny"}'
 
 
-def test_an_adapter_under_a_name_of_its_own_keeps_it(shell: Shell) -> None:
+def test_promote_keeps_adapter_name_of_card(shell: Shell) -> None:
     card, own = Path("agents/answerer/agent.yaml"), Path("agents/answerer/v1/adapter_model.safetensors")
     card.write_text(AGENT + "adapter: v1\n")
     adapter(own.parent, "first")
@@ -130,7 +132,7 @@ def test_an_adapter_under_a_name_of_its_own_keeps_it(shell: Shell) -> None:
     assert (b"first" in own.read_bytes(), card.read_text()) == (True, AGENT + "adapter: v1\n")
 
 
-def test_going_back_to_an_adapter_of_the_fleet_names_it_again(shell: Shell) -> None:
+def test_rollback_restores_fleet_adapter_name(shell: Shell) -> None:
     card = Path("agents/answerer/agent.yaml")
     card.write_text(AGENT + "adapter: house_style\n")
     assert promote(shell, "--force").code == 0
@@ -141,7 +143,7 @@ def test_going_back_to_an_adapter_of_the_fleet_names_it_again(shell: Shell) -> N
     assert (card.read_text(), weights()) == (AGENT + "adapter: house_style\n", "")
 
 
-def test_a_second_going_back_goes_further(shell: Shell) -> None:
+def test_rollback_twice_goes_further_back(shell: Shell) -> None:
     for name in ("one", "two", "three"):
         adapter(Path(name), name)
         assert promote(shell, "--force", candidate=name).code == 0
@@ -154,8 +156,8 @@ def test_a_second_going_back_goes_further(shell: Shell) -> None:
     assert weights() == ""
 
 
-def test_what_a_rollback_of_before_brought_back_can_be_rolled_back() -> None:
-    """Which was what had just been rolled back."""
+def test_rollback_of_old_style_rollback() -> None:
+    """Earlier versions restored what had just been rolled back."""
     one, back, again = (
         PromotionRecord(at="", verb=v, new_digest=t, previous_digest=g)
         for v, t, g in (("promote", "b", "a"), ("rollback", "a", "b"), ("rollback", "b", "a"))
@@ -166,15 +168,13 @@ def test_what_a_rollback_of_before_brought_back_can_be_rolled_back() -> None:
 
 
 def intents(folder: Path, *, factor: float = 1) -> Path:
-    """An agent with two files of arrays and two layouts, and what it has learnt times a factor."""
+    """An agent with two files of arrays and two model files; the weights are multiplied by a factor."""
     shutil.copytree(AGENTS / "banking_intent", folder)
     card, whole = Card.load(folder), json.loads((folder / "model.json").read_bytes())
     linear = json.loads((folder / "linear.json").read_bytes())
     for layout in (linear, whole):
         read = load_arrays(card, layout["arrays"], layout["sha256"])
-        few = {
-            name: array for name, array in read.items() if not name.startswith(("down.", "up."))
-        }  # which make it large
+        few = {name: array for name, array in read.items() if not name.startswith(("down.", "up."))}  # makes it large
         arrays = {
             name: array * array.dtype.type(factor) if array.dtype.kind == "f" else array for name, array in few.items()
         }
@@ -189,7 +189,9 @@ def intents(folder: Path, *, factor: float = 1) -> Path:
 
 
 def in_use(folder: Path) -> tuple[str, str]:
-    """The digests of the arrays that an agent of this folder would answer by. Raises `InputError` A011 for files that do not fit."""
+    """Returns the digests of the arrays that an agent in this folder would use. Raises `InputError` A011 if files do
+    not fit.
+    """
     card = Card.load(folder)
     with array_errors(card):
         layout, _ = TextClassifierConfig.read(card)
@@ -197,9 +199,7 @@ def in_use(folder: Path) -> tuple[str, str]:
     return layout.sha256, LinearClassifier.load(card, layout.linear.file, layout.linear.sha256).config.sha256
 
 
-def test_a_promotion_that_is_killed_at_any_step_leaves_the_old_or_the_new(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_promote_killed_leaves_old_or_new_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     new = intents(tmp_path / "new", factor=0.5)
     old = intents(tmp_path / "old")
     was, will_be, found = in_use(old), in_use(new), []
@@ -247,7 +247,7 @@ def desks(tmp_path: Path) -> list[Path]:
     return folders
 
 
-def test_files_of_others_whose_names_begin_so_are_left_to_them(tmp_path: Path) -> None:
+def test_promote_keeps_files_with_similar_names(tmp_path: Path) -> None:
     folder, candidate = desks(tmp_path)
     others = [".model.json.swp", ".weights.npz.dvc", ".model.json.license", ".other.json.0123456789abcdef"]
     for name in (*others, ".model.json.0123456789abcdef", "..weights.npz.0123456789abcdef.fedcba9876543210"):
@@ -267,7 +267,7 @@ def test_files_of_others_whose_names_begin_so_are_left_to_them(tmp_path: Path) -
     assert sorted(path.name for path in folder.glob(".*")) == sorted([*others, ".model.json.d"])
 
 
-def test_what_is_said_of_a_training_goes_with_what_came_of_it(tmp_path: Path) -> None:
+def test_promote_moves_records_with_weights(tmp_path: Path) -> None:
     folder, candidate = desks(tmp_path)
     for name in RECORD_FILES:
         (candidate / name).write_text("the candidate's")
@@ -286,9 +286,7 @@ def test_what_is_said_of_a_training_goes_with_what_came_of_it(tmp_path: Path) ->
     assert not any((folder / name).exists() for name in RECORD_FILES), "what is there now was made without them"
 
 
-def test_a_promotion_of_arrays_that_is_broken_off_can_be_rolled_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rollback_interrupted_promotion_of_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = desks(tmp_path)
     shelf = AdapterStore.for_agent(Card.load(folders[0]), tmp_path / "shelf")
     before = shelf.current_digest
@@ -312,21 +310,21 @@ def test_a_promotion_of_arrays_that_is_broken_off_can_be_rolled_back(
     assert shelf.current_digest == before
 
 
-def test_one_that_is_not_surely_better_is_not_taken(shell: Shell) -> None:
+def test_promote_insignificant_candidate_rejected(shell: Shell) -> None:
     said = promote(shell, "--rows", "3")
     assert said.code == 1
-    assert "not surely better" in said.out
+    assert "not significantly better" in said.out
     assert weights() == ""
     (line,) = [json.loads(line) for line in Path("agents/answerer/promotions.jsonl").read_text().splitlines()]
     assert (line["verb"], line["tries"], line["previous_digest"]) == ("try", 1, "")
     assert shell("learn", "rollback", "answerer").err.startswith("N303: answerer was never promoted")
 
 
-def test_the_more_candidates_the_same_rows_have_judged_the_surer_one_must_be(shell: Shell) -> None:
-    assert "less than 0.025 is asked of candidate 1 on these rows" in promote(shell, "--rows", "3").out
+def test_promote_level_falls_with_candidates_on_rows(shell: Shell) -> None:
+    assert "candidate 1 on these rows needs less than 0.025" in promote(shell, "--rows", "3").out
     second = promote(shell, "--rows", "4", "--seed", "1", "--json").json
     assert (second["tries"], second["level"], second["promoted"]) == (2, pytest.approx(0.05 / 6), False)
-    assert "less than 0.00417 is asked of candidate 3 on these rows" in promote(shell).out
+    assert "candidate 3 on these rows needs less than 0.00417" in promote(shell).out
     assert weights() == "new"
     for name in ("newer", "newest"):
         adapter(Path(name, "adapter"), name)
@@ -343,17 +341,17 @@ def test_the_more_candidates_the_same_rows_have_judged_the_surer_one_must_be(she
     assert shell("learn", "rollback", "answerer").err.startswith("N303: every promotion")
 
 
-def test_the_same_candidate_again_is_no_other_one(shell: Shell) -> None:
+def test_promote_repeated_candidate_counts_once(shell: Shell) -> None:
     known = {"answerer": set[str](), "answerer_candidate": set("012345")}
     shell.opener = Simulated(
         lambda call: {"answer": "1889" if call.inputs["question"] in known[call.name] else "in", "quote": "in 1889"}
     )
-    assert "less than 0.025 is asked of candidate 1 on these rows" in promote(shell).out
+    assert "candidate 1 on these rows needs less than 0.025" in promote(shell).out
     assert (weights(), shell("learn", "rollback", "answerer").code) == ("new", 0)
     adapter(Path("worse/adapter"), "worse")
     known["answerer_candidate"] = set("0123")
     for _ in range(2):
-        assert "not surely better" in (said := promote(shell, candidate="worse/adapter")).out
+        assert "not significantly better" in (said := promote(shell, candidate="worse/adapter")).out
         assert "candidate 2 on these rows" in said.out, "who comes to the same has no other chance to be lucky"
     known["answerer_candidate"] = set("0123456")
     assert "candidate 1 on these rows" in promote(shell).out, "it was taken before, and sent back"
@@ -362,7 +360,7 @@ def test_the_same_candidate_again_is_no_other_one(shell: Shell) -> None:
     assert "candidate 3 on these rows" in promote(shell, candidate="worse/adapter").out, "other answers"
 
 
-def test_that_any_of_ten_candidates_is_taken_which_are_no_better_has_a_chance_of_five_percent() -> None:
+def test_promote_ten_equal_candidates_keep_family_error_rate() -> None:
     exact, chances = build_metric("EM", MetricConfig(of="exact", field="answer")), random.Random(2)
     taken, once = 0, 0
     for _ in range(300):
@@ -371,15 +369,15 @@ def test_that_any_of_ten_candidates_is_taken_which_are_no_better_has_a_chance_of
         taken += any(chance < significance_level(tries) for tries, chance in enumerate(found, 1))
         once += any(chance < FAMILY_ERROR_RATE for chance in found)
     assert taken <= 0.05 * 300
-    assert once > 0.15 * 300  # as if each were the only one
+    assert once > 0.15 * 300  # with the level of a single candidate
 
 
 def answers(chances: random.Random) -> list[Case]:
-    """A hundred and fifty, six of ten right."""
+    """A hundred and fifty, six of ten correct."""
     return [Case({"answer": "a"}, {"answer": "a" if chances.random() < 0.6 else "b"}) for _ in range(150)]
 
 
-def test_what_is_no_adapter_is_refused_before_anything_starts(shell: Shell) -> None:
+def test_promote_invalid_adapter_refused_first(shell: Shell) -> None:
     Path("new/adapter/adapter_model.bin").write_bytes(b"")
     assert promote(shell).err.startswith("F007")
     Path("new/adapter/adapter_model.bin").unlink()
@@ -391,10 +389,10 @@ def test_what_is_no_adapter_is_refused_before_anything_starts(shell: Shell) -> N
     assert not shell.opener.opened
 
 
-def test_the_same_adapter_is_not_taken_twice(shell: Shell) -> None:
+def test_promote_current_adapter_refused(shell: Shell) -> None:
     promote(shell)
     assert promote(shell, "--force").err.startswith("N304")
 
 
-def test_an_agent_that_was_never_promoted_has_nothing_to_go_back_to(shell: Shell) -> None:
+def test_rollback_without_promotion_refused(shell: Shell) -> None:
     assert shell("learn", "rollback", "answerer").err.startswith("N303")

@@ -1,4 +1,4 @@
-"""Trainings that are killed by somebody: they go on where they stopped."""
+"""Trainings that are killed and resumed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ Run: TypeAlias = Callable[[HeadTraining, Callable[[TrainingStep], None]], Traine
 
 
 class Killed(Exception):
-    """By somebody."""
+    """Simulates a kill."""
 
 
-def goes_on(run: Run, wanted: HeadTraining, elsewhere: Path) -> HeadTraining:
-    """A training that was killed half-way and went on, in a cache of its own: it came to what one comes to that was not killed."""
+def assert_resumes_to_same_result(run: Run, wanted: HeadTraining, elsewhere: Path) -> HeadTraining:
+    """Asserts that a training that is killed half-way and resumed gives the same files as one that is not killed.
+
+    Returns:
+        The resumed training, with its own cache.
+    """
 
     def kill(step: TrainingStep) -> None:
         if step.step > step.total_steps / 2:

@@ -1,4 +1,4 @@
-"""`orchestra learn`: from a CSV to an adapter, as a user types it."""
+"""`orchestra learn`: from a CSV file to an adapter, on the command line."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def project(shell: Shell) -> Path:
 MAPPED = ("--column", "context=passage", "--tune", "0.3")
 
 
-def test_a_csv_becomes_a_data_set_that_says_what_it_is(shell: Shell, project: Path) -> None:
+def test_data_csv_to_dataset(shell: Shell, project: Path) -> None:
     said = shell("learn", "data", "finder", "rows.csv", "--out", "set", "--licence", "CC BY 4.0", *MAPPED)
     assert said.code == 0, said.err
     manifest = json.loads(Path("set/manifest.json").read_text())
@@ -53,7 +53,7 @@ def test_a_csv_becomes_a_data_set_that_says_what_it_is(shell: Shell, project: Pa
     assert json.loads(Path("set2/manifest.json").read_text()) == manifest
 
 
-def test_a_data_set_is_not_written_over_another(shell: Shell, project: Path) -> None:
+def test_data_does_not_overwrite_dataset(shell: Shell, project: Path) -> None:
     made = ("learn", "data", "finder", "rows.csv", "--out", "set", "--licence", "own", *MAPPED)
     assert shell(*made).code == 0
     trained = Path("set/finder-adapter")
@@ -69,7 +69,7 @@ def test_a_data_set_is_not_written_over_another(shell: Shell, project: Path) -> 
     assert shell(*made).err.startswith("N016")
 
 
-def test_what_another_set_is_tested_on_can_be_left_out(shell: Shell, project: Path) -> None:
+def test_data_excludes_test_rows_of_other_dataset(shell: Shell, project: Path) -> None:
     made = ("learn", "data", "finder", "rows.csv", "--licence", "own", *MAPPED, "--out")
     assert shell(*made, "set", "--test", "0.3").code == 0
     tested = len(Path("set/test.jsonl").read_text().splitlines())
@@ -82,7 +82,7 @@ def test_what_another_set_is_tested_on_can_be_left_out(shell: Shell, project: Pa
     )
 
 
-def test_rows_that_contradict_others_and_empty_ones_are_named(shell: Shell, project: Path) -> None:
+def test_data_reports_contradictions_and_empty_rows(shell: Shell, project: Path) -> None:
     Path("rows.csv").write_text("question,context,answer\nwho?,Ada,Ada\nWho,ada,\n , ,Ada\nwho?,Bob,Bob\n")
     said = shell(
         "learn", "data", "finder", "rows.csv", "--out", "set", "--licence", "own", "--tune", "0", "--test", "0"
@@ -95,7 +95,7 @@ def test_rows_that_contradict_others_and_empty_ones_are_named(shell: Shell, proj
     )
 
 
-def test_unlicensed_rows_are_refused_before_anything_is_written(shell: Shell, project: Path) -> None:
+def test_data_without_licence_refused_first(shell: Shell, project: Path) -> None:
     said = shell("learn", "data", "finder", "rows.csv", "--out", "set", *MAPPED)
     assert said.code == 2
     assert "N002" in said.err
@@ -103,14 +103,14 @@ def test_unlicensed_rows_are_refused_before_anything_is_written(shell: Shell, pr
     assert not Path("set").exists()
 
 
-def test_a_column_that_is_not_there_is_named(shell: Shell, project: Path) -> None:
+def test_data_missing_column_reported(shell: Shell, project: Path) -> None:
     said = shell("learn", "data", "finder", "rows.csv", "--out", "set", "--licence", "own")
     assert said.code == 2
     assert "N011" in said.err
     assert "rows.csv:2" in said.err
 
 
-def test_files_that_each_count_their_rows_from_one_make_one_set(shell: Shell, project: Path) -> None:
+def test_data_files_with_equal_ids_merge(shell: Shell, project: Path) -> None:
     for name in ("one", "two"):
         lines = ({"id": at, "context": f"{name} {at}", "question": "who?", "answer": None} for at in range(3))
         Path(f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -136,7 +136,7 @@ def test_files_that_each_count_their_rows_from_one_make_one_set(shell: Shell, pr
     ]
 
 
-def test_files_of_one_name_make_one_set(shell: Shell, project: Path) -> None:
+def test_data_files_of_equal_name_merge(shell: Shell, project: Path) -> None:
     files = [Path(folder) / "rows.jsonl" for folder in "abcd"]
     for path in files:
         path.parent.mkdir()
@@ -149,10 +149,13 @@ def test_files_of_one_name_make_one_set(shell: Shell, project: Path) -> None:
     assert ids == ["1", "rows-1", "rows-2-1", "rows-3-1"]
 
 
-def test_labels_of_a_csv_may_be_whole_numbers(shell: Shell, project: Path) -> None:
+def test_data_csv_integer_labels(shell: Shell, project: Path) -> None:
     Path("agents/judge").mkdir()
     types = "{Stars: {type: integer, enum: [1, 2, 3]}, Word: {enum: [a, b]}}"
-    card = f"name: judge\nkind: sklearn\ninput: {{text: str}}\noutput: {{stars: Stars, word: Word | null}}\ntypes: {types}\n"
+    card = (
+        "name: judge\nkind: sklearn\ninput: {text: str}\noutput: {stars: Stars, word: Word | null}\n"
+        f"types: {types}\n"
+    )
     Path("agents/judge/agent.yaml").write_text(card)
     Path("judged.csv").write_text("text,stars,word\ngood,3,a\nbad,1,\n")
     said = shell("learn", "data", "judge", "judged.csv", "-o", "set", "--licence", "own", "--tune", "0", "--test", "0")
@@ -161,7 +164,7 @@ def test_labels_of_a_csv_may_be_whole_numbers(shell: Shell, project: Path) -> No
     assert sorted(map(str, found)) == ["{'stars': 1, 'word': None}", "{'stars': 3, 'word': 'a'}"]
 
 
-def test_where_nothing_can_be_written_nothing_is_done(shell: Shell, project: Path) -> None:
+def test_data_unwritable_out_refused_first(shell: Shell, project: Path) -> None:
     Path("afile").write_text("mine")
     for command in (
         ("data", "finder", "rows.csv", "--licence", "own", *MAPPED),
@@ -173,7 +176,7 @@ def test_where_nothing_can_be_written_nothing_is_done(shell: Shell, project: Pat
 
 
 @pytest.mark.parametrize("inside", ["agents/finder", "."])
-def test_a_folder_with_something_else_is_no_place_for_an_adapter(
+def test_train_out_with_other_files_refused(
     shell: Shell, project: Path, tiny: Path, inside: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = shell("learn", "train", "finder", "--data", "nowhere", "--out", inside)
@@ -190,16 +193,14 @@ def test_a_folder_with_something_else_is_no_place_for_an_adapter(
         (("--minutes", "1", "--epochs", "1"), "one of them"),
     ],
 )
-def test_options_of_a_training_are_checked_first(
-    shell: Shell, project: Path, options: tuple[str, ...], hint: str
-) -> None:
+def test_train_options_checked_first(shell: Shell, project: Path, options: tuple[str, ...], hint: str) -> None:
     said = shell("learn", "train", "finder", "--data", "nowhere", *options)
     assert said.code == 2
     assert "N107" in said.err
     assert hint in said.err
 
 
-def test_an_agent_is_trained_and_a_second_time_at_once(
+def test_train_agent_second_time_uses_checkpoint(
     shell: Shell, project: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("configs").mkdir()
@@ -225,10 +226,13 @@ def test_an_agent_is_trained_and_a_second_time_at_once(
     assert json.loads(Path("adapter/manifest.json").read_text())["sha256"] == made["sha256"]
 
 
-def test_a_base_that_is_served_elsewhere_is_not_trained(shell: Shell, project: Path) -> None:
+def test_train_remote_base_refused(shell: Shell, project: Path) -> None:
     pytest.importorskip("peft")
     Path("configs").mkdir()
-    text = "schema: orchestra/fleet/v1\nname: far\nservers: {it: {endpoint: http://127.0.0.1:9/v1, model: m}}\nmodels: {base: it}\n"
+    text = (
+        "schema: orchestra/fleet/v1\nname: far\n"
+        "servers: {it: {endpoint: http://127.0.0.1:9/v1, model: m}}\nmodels: {base: it}\n"
+    )
     Path("configs/far.yaml").write_text(text)
     Path("orchestra.toml").write_text('fleet = "far"\n')
     said = shell("learn", "train", "finder", "--data", "set")
@@ -236,7 +240,7 @@ def test_a_base_that_is_served_elsewhere_is_not_trained(shell: Shell, project: P
     assert "N106" in said.err
 
 
-def test_a_training_is_told_every_ten_seconds_and_at_each_look(capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_progress_every_ten_seconds_and_evaluation(capsys: pytest.CaptureFixture[str]) -> None:
     now = 0.0
     teller = TrainingReporter(lambda: now)
     for step in range(1, 31):
@@ -257,7 +261,7 @@ def test_a_training_is_told_every_ten_seconds_and_at_each_look(capsys: pytest.Ca
     assert lines[2].endswith("15 s left | tune: loss 1.5000, exact 0.400")
 
 
-def test_what_is_not_known_is_not_told() -> None:
+def test_train_progress_omits_unknown_values() -> None:
     assert (
         format_tick(TrainingProgress(3, 0, 0.1, 2.0, 310.4, float("nan")))
         == "step 3, epoch 0.10, loss 2.000, 310 tokens/s"

@@ -1,4 +1,4 @@
-"""Readers of tables are trained by the verbs of `orchestra learn`, and settle what their probabilities mean; on a tiny encoder."""
+"""Table readers are trained by `orchestra learn`, with calibrated probabilities; on a tiny encoder."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from orchestra.learn.encoders.tables import MAX_TRAINING_WINDOWS, SEARCH_GRID, i
 from tests.agents.tables import CARD, told  # noqa: E402
 from tests.cli.shell import Shell  # noqa: E402
 from tests.learn.encoders.test_tables import TABLE, base, data_set, encoder, make_card, quiet, row, training  # noqa: E402
-from tests.learn.killing import goes_on  # noqa: E402
+from tests.learn.killed_training import assert_resumes_to_same_result  # noqa: E402
 
 __all__ = ["base", "encoder"]
 
 
-def test_a_reader_learns_to_answer_and_its_files_are_an_agent(tmp_path: Path, base: Path) -> None:
+def test_table_reader_learns_and_is_served(tmp_path: Path, base: Path) -> None:
     losses = list[float]()
     wanted = replace(training(tmp_path, base), epochs=80, learning_rate=2e-2)
     made = run(wanted, lambda step: losses.append(step.loss))
@@ -58,15 +58,15 @@ def test_a_reader_learns_to_answer_and_its_files_are_an_agent(tmp_path: Path, ba
     assert all(settled[name] in tried for name, tried in SEARCH_GRID.items()), "whatever is tried is settled, and told"
 
 
-def test_a_training_that_was_killed_goes_on_to_the_same_result(tmp_path: Path, base: Path) -> None:
-    other = goes_on(run, training(tmp_path, base), tmp_path / "other")
+def test_tables_killed_training_resumes_to_same_result(tmp_path: Path, base: Path) -> None:
+    other = assert_resumes_to_same_result(run, training(tmp_path, base), tmp_path / "other")
     assert run(replace(other, seed=1), quiet).files != run(other, quiet).files
     steps: list[int] = []
     run(other, lambda step: steps.append(step.step), fresh=True)
     assert steps[0] == 1, "begun again"
 
 
-def test_few_rows_to_tune_on_settle_nothing(tmp_path: Path, base: Path) -> None:
+def test_tables_few_tune_rows_keep_defaults(tmp_path: Path, base: Path) -> None:
     card = make_card(tmp_path)
     made = run(replace(training(tmp_path, base), data=data_set(card, tune=5), epochs=1), quiet)
     layout = TableReaderConfig.model_validate_json(made.files["model.json"])
@@ -83,7 +83,7 @@ def test_few_rows_to_tune_on_settle_nothing(tmp_path: Path, base: Path) -> None:
         ({"scale.": 9, "way.count": 9, "rows.label": 1.7}, told("count", expression="0"), 0.0, -2.0),
     ],
 )
-def test_rows_to_tune_on_settle_how_readily_further_cells_and_rows_count(
+def test_tables_tune_rows_determine_search_grid(
     tmp_path: Path, base: Path, bias: dict[str, float], output: dict[str, Any], cells: float, rows: float
 ) -> None:
     wanted, folder = training(tmp_path, base), tmp_path / "agents" / "teller"
@@ -110,7 +110,7 @@ def test_rows_to_tune_on_settle_how_readily_further_cells_and_rows_count(
     assert made.metrics == {"exact": 1.0}
 
 
-def test_inputs_are_told_apart_by_their_types_and_not_by_their_names(tmp_path: Path) -> None:
+def test_tables_inputs_identified_by_type(tmp_path: Path) -> None:
     card = make_card(tmp_path, CARD.replace("question: str", "rows: str").replace("paragraphs: list", "question: list"))
     assert input_names(card) == {"question": "rows", "table": "table", "paragraphs": "question"}
 
@@ -125,16 +125,16 @@ def test_inputs_are_told_apart_by_their_types_and_not_by_their_names(tmp_path: P
         ("  rows: list[Index]\n", ""),
     ],
 )
-def test_a_card_of_another_form_is_refused(tmp_path: Path, base: Path, old: str, new: str) -> None:
+def test_tables_card_of_another_form_refused(tmp_path: Path, base: Path, old: str, new: str) -> None:
     card = make_card(
         tmp_path, CARD.replace("computed:\n  answer: {value: expression, otherwise: quotes}\n", "").replace(old, new)
     )
-    with pytest.raises(InputError, match="teller does not read tables") as caught:
+    with pytest.raises(InputError, match="teller is not a table reader") as caught:
         run(replace(training(tmp_path / "other", base), card=card, data=data_set(card)), quiet)
     assert caught.value.code == "N147"
 
 
-def test_rows_that_nothing_can_be_learnt_from_are_refused(tmp_path: Path, base: Path) -> None:
+def test_tables_unusable_rows_refused(tmp_path: Path, base: Path) -> None:
     card = make_card(tmp_path)
     nowhere = DatasetRow("nowhere", row(6).input, told("cells", ["nobody"]), "nowhere")
     table = [*row(6).input["table"], *[["is", "in"]] * 20 * MAX_TRAINING_WINDOWS]
@@ -148,14 +148,14 @@ def test_rows_that_nothing_can_be_learnt_from_are_refused(tmp_path: Path, base: 
     assert run(replace(training(tmp_path, base), data=data), quiet).files.keys() == {"tables.npz", "model.json"}
 
 
-def test_rows_of_other_types_are_refused(tmp_path: Path, base: Path) -> None:
+def test_tables_other_types_refused(tmp_path: Path, base: Path) -> None:
     other = make_card(tmp_path / "other", CARD.replace("table: list[list[str]]", "table: list[list[int]]"))
     with pytest.raises(InputError) as caught:
         run(replace(training(tmp_path, base), data=data_set(other)), quiet)
     assert caught.value.code == "N103"
 
 
-def test_the_command_trains_promotes_and_answers(shell: Shell, base: Path) -> None:
+def test_tables_command_trains_promotes_and_answers(shell: Shell, base: Path) -> None:
     make_card(shell.project)
     said = [one.input | one.output | {"group": one.group} for one in map(row, range(80))]
     Path("rows.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in said))

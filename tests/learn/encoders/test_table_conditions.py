@@ -1,4 +1,4 @@
-"""Conditions in a training of readers of tables: which one should be found for a row, with which rows and columns, and what is lost."""
+"""Conditions in the training of table readers: targets with their rows and columns, and the loss."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ADA, GRACE, ALAN, DONALD = 1, 2, 3, 4
 NAME, AGE, BOOKS, ROOMS = 0, 1, 2, 3
 OLDER = "who of the 2 is older than 36 ?"
 HOLDS = (False, False, True, True, False)
-"""Which rows are above 36."""
+"""Whether each row is above 36."""
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def condition(bound: str = ABOVE, limit: str = "36", column: int = AGE) -> dict[
 
 
 def choice(table_encoding: TableEncoding, bound: str = ABOVE, limit: str = "36") -> int:
-    """The number of a choice by its bound and the text of its figure."""
+    """Index of a choice by its bound and the text of its figure."""
     [found] = [
         at
         for at, (spot, number) in enumerate(condition_choices(table_encoding))
@@ -58,14 +58,14 @@ def choice(table_encoding: TableEncoding, bound: str = ABOVE, limit: str = "36")
 
 
 def place(table_encoding: TableEncoding, limit: str) -> int:
-    """The first place of a figure of the question."""
+    """First location of a figure of the question."""
     return next(
         at for at, one in enumerate(table_encoding.locations) if one.question_figure is not None and one.text == limit
     )
 
 
 def wanted(table_encoding: TableEncoding, way: str, **more: Any) -> TableTarget:
-    """What should be found where the rows above 36 are those of the answer."""
+    """The target if the rows of the answer are those above 36."""
     found = {
         "rows": frozenset({GRACE, ALAN}),
         "condition": ConditionTarget(AGE, frozenset({choice(table_encoding)}), place(table_encoding, "36"), HOLDS),
@@ -74,16 +74,16 @@ def wanted(table_encoding: TableEncoding, way: str, **more: Any) -> TableTarget:
     return TableTarget(OPERATIONS.index(way), SCALES.index(""), **found)
 
 
-# What should be found
+# Targets
 
 
-def test_of_counted_rows_the_condition_should_be_found_and_the_rows_that_hold_it(encoder: Encoder) -> None:
+def test_condition_target_of_count_has_matching_rows(encoder: Encoder) -> None:
     table_encoding = encoding_of(encoder)
     output = told("count", expression="2", rows=[GRACE, ALAN], condition=condition())
     assert build_target(output, table_encoding) == wanted(table_encoding, "count")
 
 
-def test_a_condition_that_no_row_holds_is_learnt_and_a_count_of_nothing_else_is_not(encoder: Encoder) -> None:
+def test_condition_without_matching_rows_is_target(encoder: Encoder) -> None:
     table_encoding = encoding_of(encoder, "older than 90 ?")
     found = build_target(told("count", expression="0", condition=condition(limit="90")), table_encoding)
     assert found == TableTarget(
@@ -97,7 +97,7 @@ def test_a_condition_that_no_row_holds_is_learnt_and_a_count_of_nothing_else_is_
 
 
 @pytest.mark.parametrize(("limit", "text"), [("36", "36"), ("thirty-six", "36"), ("2", "2"), (" 36 ", "36")])
-def test_the_limit_is_found_among_the_figures_of_the_question(encoder: Encoder, limit: str, text: str) -> None:
+def test_condition_target_limit_in_question(encoder: Encoder, limit: str, text: str) -> None:
     table_encoding = encoding_of(encoder)
     found = build_target(told("count", expression="3", rows=[ADA], condition=condition(FROM, limit)), table_encoding)
     assert found is not None
@@ -105,7 +105,7 @@ def test_the_limit_is_found_among_the_figures_of_the_question(encoder: Encoder, 
     assert min(found.condition.choices) == choice(table_encoding, FROM, text)
 
 
-def test_of_a_figure_that_stands_twice_either_place_will_do(encoder: Encoder) -> None:
+def test_condition_target_repeated_figure_allows_either(encoder: Encoder) -> None:
     table_encoding = encoding_of(encoder, "of 36 books , who is older than 36 ?")
     found = build_target(told("count", expression="2", rows=[GRACE, ALAN], condition=condition()), table_encoding)
     assert found is not None
@@ -125,9 +125,7 @@ def test_of_a_figure_that_stands_twice_either_place_will_do(encoder: Encoder) ->
         condition(column=9),
     ],
 )
-def test_a_condition_by_what_the_question_does_not_say_or_cannot_be_compared_is_not_learnt(
-    encoder: Encoder, told_of: dict[str, Any]
-) -> None:
+def test_condition_unknown_or_incomparable_figure_gives_none(encoder: Encoder, told_of: dict[str, Any]) -> None:
     assert build_target(told("count", expression="1", rows=[ADA], condition=told_of), encoding_of(encoder)) is None
 
 
@@ -145,7 +143,7 @@ def test_a_condition_by_what_the_question_does_not_say_or_cannot_be_compared_is_
         ("mean", {"expression": "(3) / 1"}, {ROOMS}),
     ],
 )
-def test_the_column_is_the_one_whose_cells_in_these_rows_are_what_answers(
+def test_condition_column_has_answer_in_matching_rows(
     encoder: Encoder, way: str, said: dict[str, Any], asked: set[int]
 ) -> None:
     table_encoding = encoding_of(encoder)
@@ -153,7 +151,7 @@ def test_the_column_is_the_one_whose_cells_in_these_rows_are_what_answers(
     assert build_target(output, table_encoding) == wanted(table_encoding, way, answer_columns=frozenset(asked))
 
 
-def test_where_several_columns_answer_one_of_them_will_do(encoder: Encoder) -> None:
+def test_condition_several_answer_columns_allowed(encoder: Encoder) -> None:
     table = [["name", "age", "books"], ["ada", "9", "9"], ["alan", "3", "8"], ["grace", "8", "3"]]
     table_encoding = encoding_of(encoder, "of 5 or more ?", table)
     output = told("cells", ["9", "8"], rows=[1, 3], condition=condition(FROM, "5"))
@@ -179,17 +177,17 @@ def test_where_several_columns_answer_one_of_them_will_do(encoder: Encoder) -> N
         ("mean", {"expression": "85 / 0"}),
     ],
 )
-def test_what_no_column_comes_to_is_not_learnt(encoder: Encoder, way: str, said: dict[str, Any]) -> None:
+def test_condition_without_answer_column_gives_none(encoder: Encoder, way: str, said: dict[str, Any]) -> None:
     assert build_target(told(way, rows=[GRACE, ALAN], condition=condition(), **said), encoding_of(encoder)) is None
     assert build_target(told(way, rows=[], condition=condition(), **said), encoding_of(encoder)) is None
 
 
-def test_no_cells_of_no_rows_are_not_learnt(encoder: Encoder) -> None:
+def test_condition_no_cells_of_no_rows_gives_none(encoder: Encoder) -> None:
     assert build_target(told("cells", condition=condition(limit="90")), encoding_of(encoder, "older than 90 ?")) is None
 
 
 @pytest.mark.parametrize("way", ["most", "least"])
-def test_what_is_compared_under_a_condition_has_both_columns(encoder: Encoder, way: str) -> None:
+def test_condition_comparison_has_both_columns(encoder: Encoder, way: str) -> None:
     table_encoding = encoding_of(encoder)
     quote = {"most": "alan", "least": "grace"}[way]
     output = told(way, [quote], rows=[GRACE, ALAN], column=BOOKS, condition=condition())
@@ -198,7 +196,7 @@ def test_what_is_compared_under_a_condition_has_both_columns(encoder: Encoder, w
     )
 
 
-def test_a_range_has_its_column_and_its_rows_with_a_condition_and_without(encoder: Encoder) -> None:
+def test_range_target_with_and_without_condition(encoder: Encoder) -> None:
     table_encoding = encoding_of(encoder)
     under = told("range", expression="85 - 40", rows=[GRACE, ALAN], column=AGE, condition=condition())
     assert build_target(under, table_encoding) == wanted(table_encoding, "range", ranking_column=AGE)
@@ -221,9 +219,7 @@ def test_a_range_has_its_column_and_its_rows_with_a_condition_and_without(encode
         (OLDER, "cells", False),
     ],
 )
-def test_where_words_set_a_bound_and_none_is_told_there_may_be_a_condition(
-    encoder: Encoder, question: str, way: str, opened: bool
-) -> None:
+def test_target_may_have_condition_if_words_set_bound(encoder: Encoder, question: str, way: str, opened: bool) -> None:
     quotes, expression = (["alan"], None) if way != "count" else ([], "2")
     rows = {"most": [ADA, GRACE, ALAN], "least": [GRACE, ALAN], "count": [ADA, ALAN]}.get(way, [])
     output = told(way, quotes, expression, rows=rows, column={"most": BOOKS, "least": AGE}.get(way))
@@ -239,7 +235,7 @@ BOTH = "who has under 12 books and is under 90 ?"
 SECOND: dict[str, Any] = {"condition": condition(BELOW, "12", BOOKS), "also": condition(BELOW, "90", AGE)}
 
 
-def test_of_two_conditions_both_should_be_found_and_the_rows_that_hold_both(encoder: Encoder) -> None:
+def test_two_conditions_have_rows_matching_both(encoder: Encoder) -> None:
     table_encoding = encoding_of(encoder, BOTH)
     found = build_target(told("count", expression="1", rows=[GRACE], **SECOND), table_encoding)
     assert found is not None
@@ -256,14 +252,14 @@ def test_of_two_conditions_both_should_be_found_and_the_rows_that_hold_both(enco
     )
 
 
-def test_the_second_figure_stands_behind_the_first_or_nothing_is_learnt(encoder: Encoder) -> None:
+def test_two_conditions_second_figure_follows_first(encoder: Encoder) -> None:
     turned: dict[str, Any] = {"condition": SECOND["also"], "also": SECOND["condition"]}
     assert build_target(told("count", expression="1", rows=[GRACE], **turned), encoding_of(encoder, BOTH)) is None
     unknown = SECOND | {"also": condition(BELOW, "41", AGE)}
     assert build_target(told("count", expression="1", rows=[GRACE], **unknown), encoding_of(encoder, BOTH)) is None
 
 
-def test_that_a_second_condition_is_not_found_is_lost(encoder: Encoder) -> None:
+def test_loss_covers_second_condition(encoder: Encoder) -> None:
     table_encoding = encoding_of(encoder, "who has under 12 books and is 90 ?")
     two = build_target(told("count", expression="1", rows=[GRACE], **SECOND), table_encoding)
     one = build_target(
@@ -284,7 +280,7 @@ def test_that_a_second_condition_is_not_found_is_lost(encoder: Encoder) -> None:
     )
 
 
-def test_a_second_condition_that_nobody_told_costs_nothing_where_words_set_a_bound(encoder: Encoder) -> None:
+def test_loss_ignores_possible_second_condition(encoder: Encoder) -> None:
     for question, costs in ((BOTH, False), ("who has under 12 books and is 90 ?", True)):
         table_encoding = encoding_of(encoder, question)
         one = build_target(
@@ -298,7 +294,7 @@ def test_a_second_condition_that_nobody_told_costs_nothing_where_words_set_a_bou
         assert (float(more) > 1) == costs, question
 
 
-def test_of_a_figure_that_stands_twice_the_first_condition_is_before_the_second(encoder: Encoder) -> None:
+def test_two_conditions_repeated_figure_in_order(encoder: Encoder) -> None:
     table_encoding = encoding_of(encoder, "of the 90 who has over 8 books and is under 90 ?")
     both: dict[str, Any] = {"condition": condition(BELOW, "90", AGE), "also": condition(ABOVE, "8", BOOKS)}
     found = build_target(told("count", expression="2", rows=[ADA, ALAN], **both), table_encoding)
@@ -310,11 +306,11 @@ def test_of_a_figure_that_stands_twice_the_first_condition_is_before_the_second(
     ] == [True]
 
 
-# What is lost
+# Loss
 
 
 def logits_for(table_encoding: TableEncoding, found: TableTarget, high: float = 9.0) -> TableLogits[Any]:
-    """Logits that say what should be found and hardly anything else."""
+    """Logits that give the target nearly all probability."""
 
     def filled(count: int, *those: int) -> Any:
         made = torch.full((count,), -high)
@@ -362,7 +358,7 @@ SAID: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("way", SAID)
-def test_under_a_condition_the_loss_is_of_it_its_column_and_what_the_way_takes(encoder: Encoder, way: str) -> None:
+def test_loss_covers_condition_column_and_operation(encoder: Encoder, way: str) -> None:
     table_encoding = encoding_of(encoder)
     output, counts = SAID[way]
     found = build_target(output | {"rows": [GRACE, ALAN], "condition": condition()}, table_encoding)
@@ -377,7 +373,7 @@ def test_under_a_condition_the_loss_is_of_it_its_column_and_what_the_way_takes(e
         ), name
 
 
-def test_of_rows_that_do_not_hold_a_condition_nothing_is_said(encoder: Encoder) -> None:
+def test_loss_ignores_rows_outside_condition(encoder: Encoder) -> None:
     table_encoding = encoding_of(encoder)
     found = build_target(told("count", expression="1", rows=[ALAN], condition=condition()), table_encoding)
     assert found is not None
@@ -387,7 +383,7 @@ def test_of_rows_that_do_not_hold_a_condition_nothing_is_said(encoder: Encoder) 
     assert [float(one.sign()) for one in rows.grad] == [0, 0, 1, -1, 0]
 
 
-def test_where_no_row_holds_a_condition_it_is_learnt_all_the_same(encoder: Encoder) -> None:
+def test_loss_covers_condition_without_matching_rows(encoder: Encoder) -> None:
     table_encoding = encoding_of(encoder, "older than 90 ?")
     found = build_target(told("count", expression="0", condition=condition(limit="90")), table_encoding)
     assert found is not None
@@ -399,7 +395,7 @@ def test_where_no_row_holds_a_condition_it_is_learnt_all_the_same(encoder: Encod
 
 
 @pytest.mark.parametrize("way", ["count", "most"])
-def test_a_condition_that_nobody_told_costs_nothing_where_words_set_a_bound(encoder: Encoder, way: str) -> None:
+def test_loss_ignores_possible_condition(encoder: Encoder, way: str) -> None:
     output = (
         told("count", expression="2", rows=[ADA, GRACE])
         if way == "count"
@@ -419,7 +415,7 @@ def test_a_condition_that_nobody_told_costs_nothing_where_words_set_a_bound(enco
 
 
 @pytest.mark.parametrize("way", PAIR_OPERATIONS)
-def test_of_two_figures_no_condition_is_asked(encoder: Encoder, way: str) -> None:
+def test_two_figures_have_no_condition_loss(encoder: Encoder, way: str) -> None:
     form = {"change": "(85 - 36) / 36 * 100", "share": "85 / 36 * 100", "ratio": "85 / 36", "product": "85 * 36"}
     form |= {"portion": "85 * 36 / 100", "discount": "85 * (100 - 36) / 100", "surcharge": "85 * (100 + 36) / 100"}
     table_encoding = encoding_of(encoder, "who ?")
@@ -431,7 +427,7 @@ def test_of_two_figures_no_condition_is_asked(encoder: Encoder, way: str) -> Non
     )
 
 
-def test_a_question_without_figures_costs_nothing_for_its_conditions(encoder: Encoder) -> None:
+def test_question_without_figures_has_no_condition_loss(encoder: Encoder) -> None:
     table_encoding = encoding_of(encoder, "who ?")
     found = build_target(told("count", expression="2", rows=[ADA, GRACE]), table_encoding)
     assert found is not None
@@ -441,7 +437,7 @@ def test_a_question_without_figures_costs_nothing_for_its_conditions(encoder: En
     )
 
 
-def test_what_words_say_makes_a_condition_cheaper(encoder: Encoder) -> None:
+def test_bound_words_lower_condition_loss(encoder: Encoder) -> None:
     def lost(question: str) -> float:
         table_encoding = encoding_of(encoder, question)
         found = build_target(told("count", expression="2", rows=[GRACE, ALAN], condition=condition()), table_encoding)
@@ -457,7 +453,7 @@ def test_what_words_say_makes_a_condition_cheaper(encoder: Encoder) -> None:
     assert lost("at most 36 ?") > lost("36 ?")
 
 
-def test_an_answer_is_right_whatever_its_condition() -> None:
+def test_answers_match_ignores_condition() -> None:
     said = told("count", expression="1 + 1", rows=[1, 2], condition=condition(UP_TO))
     assert answers_match(said, told("count", expression="2", rows=[1, 3]))
     assert answers_match(told("range", expression="85 - 40"), told("gap", expression="85 - 40"))

@@ -1,4 +1,4 @@
-"""Pairs of texts are labelled by an encoder that reads them beside one another; labels have probabilities, which are calibrated."""
+"""Pairs of texts: classified by an encoder that reads both together; the label probabilities are calibrated."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ PLAN = CommitteeSettings(
 
 
 def pairs() -> list[LabelledText]:
-    """Neither text alone says the label: each colour stands as often in pairs of both labels."""
+    """Neither text alone determines the label: each colour occurs equally often in pairs of both labels."""
     same = [LabelledText(f"it is {one}", "same", one) for one in COLOURS for _ in range(5)]
     return same + [LabelledText(f"it is {one}", "other", other) for one, other in itertools.permutations(COLOURS, 2)]
 
@@ -75,7 +75,7 @@ def folder(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_a_pair_is_judged_by_both_texts(folder: Path, base: Path) -> None:
+def test_pair_classifier_uses_both_texts(folder: Path, base: Path) -> None:
     card = Card.load(folder)
     assert card.is_trained
     judge = TextClassifier.load(card, Encoder.load(base))
@@ -88,7 +88,7 @@ def test_a_pair_is_judged_by_both_texts(folder: Path, base: Path) -> None:
         assert sure == max(output["p_same"], output["p_other"]) == output[f"p_{output['label']}"]
 
 
-def test_the_files_say_that_pairs_are_read(folder: Path) -> None:
+def test_pair_classifier_files_declare_pairs(folder: Path) -> None:
     said = json.loads((folder / "model.json").read_text())
     assert (said["input"], said["beside"], said["linear"], said["outside"]) == ("claim", "evidence", None, None)
     assert sorted(path.name for path in folder.iterdir() if path.is_file()) == [
@@ -98,7 +98,7 @@ def test_the_files_say_that_pairs_are_read(folder: Path) -> None:
     ]
 
 
-def test_a_calibration_changes_what_is_likeliest(folder: Path, base: Path, tmp_path: Path) -> None:
+def test_calibration_changes_likeliest_label(folder: Path, base: Path, tmp_path: Path) -> None:
     place = Path(shutil.copytree(folder, tmp_path / "judge"))
     plain = Card.load(place)
     read = {"claim": "it is red", "evidence": "red"}
@@ -120,7 +120,7 @@ def test_a_calibration_changes_what_is_likeliest(folder: Path, base: Path, tmp_p
     assert stale.predict(read)[0]["label"] == "same", "a calibration of other arrays is void"
 
 
-def test_a_stored_card_is_the_same_or_has_changed(folder: Path, tmp_path: Path) -> None:
+def test_stored_card_detects_changed_calibration(folder: Path, tmp_path: Path) -> None:
     place = Path(shutil.copytree(folder, tmp_path / "judge"))
     stored = Card.load(place).dump()
     assert Card.restore(stored, place).digest == Card.load(place).digest
@@ -135,7 +135,7 @@ def test_a_stored_card_is_the_same_or_has_changed(folder: Path, tmp_path: Path) 
         Card.restore(again, place)
 
 
-def test_a_card_without_its_calibration_is_stored_and_read_back(folder: Path, tmp_path: Path) -> None:
+def test_card_without_calibration_round_trip(folder: Path, tmp_path: Path) -> None:
     place = Path(shutil.copytree(folder, tmp_path / "judge"))
     bare = Card.load(place)
     found = Calibration(
@@ -151,8 +151,8 @@ def test_a_card_without_its_calibration_is_stored_and_read_back(folder: Path, tm
     )
 
 
-def test_a_calibration_that_comes_later_is_none_of_a_card_that_is_loaded(folder: Path, tmp_path: Path) -> None:
-    """A run that goes on answers as it did, and its digest says by what."""
+def test_later_calibration_ignored_by_loaded_card(folder: Path, tmp_path: Path) -> None:
+    """A resumed run answers as before, and its digest identifies the calibration."""
     place = Path(shutil.copytree(folder, tmp_path / "judge"))
     card = Card.load(place)
     found = Calibration(
@@ -163,7 +163,7 @@ def test_a_calibration_that_comes_later_is_none_of_a_card_that_is_loaded(folder:
     assert Card.load(place).current_calibration == found
 
 
-def test_of_both_texts_the_beginning_counts(base: Path) -> None:
+def test_pair_truncation_keeps_both_beginnings(base: Path) -> None:
     encoder = Encoder.load(base)
     whole = encoder.tokenize_pair("red green", "blue white")
     assert encoder.truncate_pair("red green", "blue white", 64) == [*whole.head, *whole.body, *whole.tail]
@@ -177,7 +177,7 @@ def test_of_both_texts_the_beginning_counts(base: Path) -> None:
     assert encoder.truncate_pair("red", "", 16) == encoder.tokenize_pair("red", "").head + whole.tail
 
 
-def test_pairs_with_one_first_text_stand_in_one_fold_and_have_digests_of_their_own() -> None:
+def test_pairs_with_equal_first_text_share_fold() -> None:
     rows = pairs()
     of = dict(zip([row.text for row in rows], assign_folds(rows), strict=True))
     assert [of[row.text] for row in rows] == assign_folds(rows)
@@ -188,8 +188,8 @@ def test_pairs_with_one_first_text_stand_in_one_fold_and_have_digests_of_their_o
     )
 
 
-def test_probabilities_may_be_typed_as_never_null(base: Path, tmp_path: Path) -> None:
-    """A field of a probability is not taken for that of being outside."""
+def test_pair_probabilities_may_be_non_null(base: Path, tmp_path: Path) -> None:
+    """A probability field is not mistaken for the out-of-scope probability."""
     (tmp_path / "judge").mkdir()
     (tmp_path / "judge" / "agent.yaml").write_text(CARD.replace("float | null", "float"))
     card = Card.load(tmp_path / "judge")
@@ -209,7 +209,7 @@ def test_probabilities_may_be_typed_as_never_null(base: Path, tmp_path: Path) ->
     assert output["p_same"] + output["p_other"] == pytest.approx(1)
 
 
-def test_a_card_whose_arrays_were_replaced_has_no_calibration_to_read(folder: Path, tmp_path: Path) -> None:
+def test_replaced_arrays_drop_calibration(folder: Path, tmp_path: Path) -> None:
     place = Path(shutil.copytree(folder, tmp_path / "judge"))
     card = Card.load(place)
     (place / "model.json").write_bytes((place / "model.json").read_bytes() + b"\n")
