@@ -19,8 +19,7 @@ from typing import Any
 
 from orchestra.app.orchestra import Orchestra
 from orchestra.app.result import Result
-from orchestra.cli.output import format_duration, make_console, make_table, print_text
-from orchestra.cli.progress import StatusLine
+from orchestra.cli.output import StatusLine, format_duration, make_console, make_table, print_text
 from orchestra.core.errors import OrchestraError
 from orchestra.core.events import NO_USAGE
 from orchestra.core.untrusted_text import escape_invisible

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestra.cli.context import get_opener, load_settings, open_orchestra
-from orchestra.cli.exit_codes import STATUS_CODES
 from orchestra.cli.options import FleetOption, JsonOption
-from orchestra.cli.typer_adapter import add_command
+from orchestra.cli.typer_adapter import STATUS_CODES, add_command
 from orchestra.core.errors import InputError
 
 if TYPE_CHECKING:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import typer
 
+from orchestra.cli.typer_adapter import format_error
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from orchestra.app.orchestra import Orchestra
-    from orchestra.cli.progress import StatusLine
+    from orchestra.cli.output import StatusLine
     from orchestra.core.settings import Settings
     from orchestra.fleet.progress import Progress
 
@@ -56,7 +59,7 @@ async def open_orchestra(
     open_: Opener, settings: Settings, status_line: StatusLine | None = None
 ) -> AsyncIterator[Orchestra]:
     """An open `Orchestra`, whose fleet starts at the first request. `status_line` shows the progress on stderr; the default is a new one."""
-    from orchestra.cli.progress import StatusLine
+    from orchestra.cli.output import StatusLine
     from orchestra.cli.signals import suspend_between_commits
 
     told = status_line or StatusLine()
@@ -73,3 +76,9 @@ def given_parameters(context: typer.Context) -> list[str]:
     """The names of the arguments and options that somebody has given."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+
+
+def print_trust_notice(settings: Settings) -> None:
+    """Says on stderr what a command leaves out because the project is not trusted."""
+    if (error := settings.trust_error("modules")) is not None:
+        print(f"{format_error(error)}\n", file=sys.stderr)

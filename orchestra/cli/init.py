@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -12,19 +13,21 @@ import typer
 from orchestra.cli.context import load_settings_to_inspect
 from orchestra.cli.options import JsonOption
 from orchestra.cli.output import make_console, make_table, print_json, print_text
-from orchestra.cli.trust import trust_new_project
-from orchestra.cli.typer_adapter import add_command
+from orchestra.cli.typer_adapter import add_command, describe_needs
 from orchestra.core.errors import InputError, OrchestraError
+from orchestra.core.trust import ProjectGuard, TrustStore
+from orchestra.core.untrusted_text import escape_invisible
 
 STARTER_FOLDER = Path(__file__).parent / "starter"
 
 
 def register(app: typer.Typer) -> None:
     """Adds the verbs."""
-    add_command(app, init, panel="Begin")
+    add_command(app, init, panel="Start")
     config = typer.Typer(no_args_is_help=True, help="Settings, and where each came from.")
     add_command(config, show)
-    app.add_typer(config, name="config", rich_help_panel="Look after it")
+    app.add_typer(config, name="config", rich_help_panel="Operate")
+    add_command(app, trust, panel="Operate")
 
 
 def init(
@@ -98,3 +101,89 @@ def create_project(folder: Path) -> list[Path]:
 
 def _format_value(value: object) -> str:
     return ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)
+
+
+def trust(
+    folder: Annotated[Path, typer.Argument(help="A folder of the project.", show_default="here")] = Path(),
+    list_: Annotated[bool, typer.Option("--list", help="List the trusted projects.")] = False,
+    revoke: Annotated[bool, typer.Option("--revoke", help="Take trust away from the project.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Trust a project: show what its settings make run, and let them, until they change.
+
+    Without trust no module of a project is imported, no MCP server is started, and no journal or symbolic link leads out of its folder.
+    `ORCHESTRA_TRUST=1` trusts every project, for CI and containers.
+    """
+    records = TrustStore.from_environment(os.environ)
+    if list_:
+        _list_records(records, as_json)
+    elif revoke:
+        place = (
+            folder
+            if folder.is_dir() and records.find(folder)
+            else _load_guard(folder).folder
+            if folder.is_dir()
+            else folder
+        )
+        records.remove(place)
+        _print_result(
+            {"folder": os.path.realpath(place), "trusted": False},
+            f"{os.path.realpath(place)} is not trusted any more",
+            as_json,
+        )
+    else:
+        guard = _load_guard(folder)
+        records.add(guard)
+        needs = [{"kind": need.kind, "text": need.text} for need in guard.requirements]
+        _print_result(
+            {"folder": str(guard.folder), "trusted": True, "allowed": needs},
+            f"{describe_needs(guard)}\nIt is trusted now.",
+            as_json,
+        )
+
+
+def trust_new_project(folder: Path) -> None:
+    """Trusts a project that `orchestra init` has written. Where that cannot be recorded, the first command that needs trust says so."""
+    with suppress(OrchestraError):
+        TrustStore.from_environment(os.environ).add(_load_guard(folder))
+
+
+def _load_guard(folder: Path) -> ProjectGuard:
+    """What the project of a folder may not do without trust. Raises `InputError` C045."""
+    from orchestra.core.settings import PROJECT_VARIABLE, Settings
+
+    if not folder.is_dir():
+        raise InputError("C045", f"there is no folder {folder}", hint="orchestra trust FOLDER")
+    named = folder != Path()
+    environ = {name: value for name, value in os.environ.items() if not (named and name == PROJECT_VARIABLE)}
+    guard = Settings.load(start=folder, environ=environ, trusted="never").guard
+    assert guard is not None  # with "never" there is one
+    return guard
+
+
+def _print_result(data: dict[str, object], text: str, as_json: bool) -> None:
+    if as_json:
+        print_json(data)
+    else:
+        print_text(escape_invisible(text))
+
+
+def _list_records(records: TrustStore, as_json: bool) -> None:
+    rows = [(record.folder, _record_state(record.folder, record.digest)) for record in records.all()]
+    if as_json:
+        print_json([{"folder": folder, "state": state} for folder, state in rows])
+    elif rows:
+        make_console().print(
+            make_table(("folder", "state"), [(escape_invisible(folder), state) for folder, state in rows])
+        )
+    else:
+        print_text("no project is trusted")
+
+
+def _record_state(folder: str, digest: str) -> str:
+    """Whether a record still holds."""
+    try:
+        guard = _load_guard(Path(folder))
+    except InputError as error:
+        return "gone" if error.code == "C045" else f"has a fault: {error.code}"
+    return "trusted" if guard.digest == digest and str(guard.folder) == folder else "changed since"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from orchestra.cli.interruptible_read import interruptible
+from orchestra.cli.signals import interruptible
 from orchestra.core.errors import InputError
 from orchestra.core.suggestions import closest_match
 from orchestra.core.untrusted_text import shorten

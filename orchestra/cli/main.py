@@ -15,26 +15,28 @@ from orchestra.cli.context import Opener
 COMMAND_MODULES: Mapping[str, str] = {
     "init": "init",
     "config": "init",
+    "trust": "init",
     "validate": "validate",
     "graph": "validate",
-    "run": "run.run",
-    "ask": "run.ask",
-    "plan": "run.ask",
-    "batch": "batch.batch",
+    "run": "run.commands",
+    "ask": "run.commands",
+    "plan": "run.commands",
+    "batch": "run.commands",
     "check": "check",
     "runs": "runs.commands",
     "whatif": "runs.whatif",
-    "agents": "agents.agents",
-    "tools": "agents.tools",
-    "explain": "reference",
-    "schema": "reference",
+    "agents": "agents",
+    "tools": "agents",
+    "explain": "validate",
+    "schema": "validate",
     "fleet": "fleet",
     "learn": "learn.commands",
-    "certify": "certify.commands",
+    "certify": "learn.commands",
     "doctor": "doctor",
-    "trust": "trust",
 }
-"""The modules that have the verbs, in the order of `orchestra --help`."""
+"""The module of each command."""
+PANELS = ("Start", "Run", "Inspect runs", "Improve", "Reference", "Operate")
+"""The groups of commands, in the order of `orchestra --help`."""
 VERSION_FLAG = "--version"
 
 
@@ -66,6 +68,7 @@ def build_app(opener: Opener | None = None, first: str = "") -> typer.Typer:
     modules = dict.fromkeys(COMMAND_MODULES.values()) if first != VERSION_FLAG else {}
     for module in [COMMAND_MODULES[first]] if first in COMMAND_MODULES else modules:
         import_module(f"orchestra.cli.{module}").register(app)
+    app.registered_commands.sort(key=lambda command: PANELS.index(str(command.rich_help_panel)))
     return app
 
 

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+import re
+import time
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from math import inf
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
+
+from orchestra.core.errors import InputError
+from orchestra.core.suggestions import closest_match
+
+if TYPE_CHECKING:
+    from orchestra.workflows.model import Budget
+    from orchestra.workflows.python.acceptance import AcceptThreshold
 
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 AcceptOption: TypeAlias = Annotated[
@@ -76,3 +88,80 @@ MetricOption: TypeAlias = Annotated[
 def split_names(text: str) -> tuple[str, ...]:
     """The names that an option lists, with commas between."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def parse_budget(given: Sequence[str]) -> Budget | None:
+    """The budget that options state; None for none. Raises `InputError` C008."""
+    from pydantic import ValidationError
+
+    from orchestra.workflows.model import Budget
+
+    limits: dict[str, float] = {}
+    for part in (part.strip() for option in given for part in option.split(",")):
+        name, _, number = part.partition("=")
+        if name not in Budget.model_fields:
+            near = closest_match(name, Budget.model_fields)
+            hint = f"did you mean {near}=…?" if near else f"limits are: {', '.join(Budget.model_fields)}"
+            raise InputError("C008", f"--budget {part}: there is no limit {name!r}", hint=hint)
+        try:
+            value = float(number.replace("_", ""))
+        except ValueError:
+            raise InputError(
+                "C008", f"--budget {part}: {number!r} is no number", hint="write --budget tokens=20000"
+            ) from None
+        limits[name] = value if name == "seconds" or not value.is_integer() else int(value)
+    try:
+        return Budget.model_validate(limits) if limits else None
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        hint = "limits are above 0; tokens, calls and check_tokens are whole numbers, seconds and money may have a fraction"
+        raise InputError("C008", f"--budget {fault['loc'][0]}: {fault['msg']}", hint=hint) from None
+
+
+def parse_accept(text: str) -> AcceptThreshold | None:
+    """What `--accept` states: `certified`, or a score; None where it states nothing. Raises `InputError` V029."""
+    if text in ("", "certified"):
+        return "certified" if text else None
+    try:
+        score = float(text)
+    except ValueError:
+        score = -1.0
+    if not 0 <= score <= 1:
+        raise InputError("V029", f"--accept {text} is no score", hint="--accept certified, or a score from 0 to 1")
+    return score
+
+
+_SECONDS = {"h": 3600, "d": 86_400, "w": 604_800}
+
+
+def parse_age(text: str, option: str = "--older") -> float:
+    """The seconds that an age stands for, such as `30d`, `12h` or `2w`. Raises `InputError` C010."""
+    if found := re.fullmatch(r"([0-9]{1,6})([hdw])", text):
+        return float(found[1]) * _SECONDS[found[2]]
+    raise InputError(
+        "C010", f"{text!r} is no age", hint=f"write hours, days or weeks: {option} 12h, {option} 30d, {option} 2w"
+    )
+
+
+def parse_time(text: str, option: str) -> float:
+    """Seconds since the epoch: so long ago, or the midnight that a day begins with here. Raises `InputError` C010."""
+    if text in ("today", "yesterday"):
+        # As that day's date: its midnight may be another number of hours away than the clock says, where clocks were changed since.
+        text = (datetime.now().astimezone().date() - timedelta(days=text == "yesterday")).isoformat()
+    if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
+        try:
+            return datetime.fromisoformat(text).astimezone().timestamp()
+        except (ValueError, OverflowError, OSError) as error:
+            raise InputError("C010", f"{text} is no day", hint=f"{option} 2026-11-24") from error
+    return time.time() - parse_age(text, option)
+
+
+def parse_period(since: str | None, until: str | None) -> tuple[float, float]:
+    """The moments of --since and --until; any where they are not said. Raises `InputError` C010, also for nothing between."""
+    begin = -inf if since is None else max(0.0, parse_time(since, "--since"))  # weeks may reach before all dates
+    end = inf if until is None else max(0.0, parse_time(until, "--until"))
+    if begin >= end:
+        raise InputError(
+            "C010", f"no run began since {since} and before {until}", hint="--since yesterday --until today"
+        )
+    return begin, end

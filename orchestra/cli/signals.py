@@ -8,15 +8,16 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from orchestra.cli.exit_codes import INTERRUPTED, TERMINATED
-from orchestra.cli.interruptible_read import INTERRUPTIBLE
+from orchestra.cli.typer_adapter import INTERRUPTED, TERMINATED
 from orchestra.core.untrusted_text import pluralize
 
 if TYPE_CHECKING:
@@ -152,3 +153,71 @@ def _join_threads(threads: Sequence[threading.Thread], seconds: float) -> bool:
     for one in threads:
         one.join(max(0.0, end - time.monotonic()))
     return not any(one.is_alive() for one in threads)
+
+
+INTERRUPTIBLE: ContextVar[bool] = ContextVar("orchestra_endable", default=False)
+"""Whether the code that runs is such a read. Python runs signal handlers in the context of the code that they break in on."""
+TIMER_SECONDS = 0.2
+"""Seconds after which a signal is heard at the latest."""
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """While it lasts, the first signal raises `asyncio.CancelledError` where it finds the main thread."""
+    before = INTERRUPTIBLE.set(True)
+    try:
+        with _interval_timer():
+            yield
+    finally:
+        INTERRUPTIBLE.reset(before)
+
+
+@contextmanager
+def _interval_timer() -> Iterator[None]:
+    """Has a timer break off what blocks, and do nothing else; on the main thread, where handlers run."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+    handler = signal.signal(signal.SIGALRM, lambda *_: None)
+    timer = signal.setitimer(signal.ITIMER_REAL, TIMER_SECONDS, TIMER_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+        signal.signal(signal.SIGALRM, handler)
+
+
+Row = TypeVar("Row")
+RowResult = TypeVar("RowResult")
+
+WINDOW_SLACK = 4
+"""Rows a concurrent call that are begun or wait to be written: so a slow row does not stop those behind it at once."""
+
+
+async def map_in_order(
+    rows: Iterable[Row], function: Callable[[Row], Awaitable[RowResult]], concurrency: int
+) -> AsyncGenerator[RowResult, None]:
+    """Yields the result of `function` for each row, in order, with at most `concurrency` calls at once.
+
+    When the reader stops early, or `function` raises, the tasks that are under way are cancelled and awaited.
+    """
+    places = asyncio.Semaphore(concurrency)
+
+    async def one(row: Row) -> RowResult:
+        async with places:
+            return await function(row)
+
+    window: deque[asyncio.Task[RowResult]] = deque()
+    coming = iter(rows)
+    try:
+        while True:
+            while len(window) < concurrency * WINDOW_SLACK and (row := next(coming, None)) is not None:
+                window.append(asyncio.create_task(one(row)))
+            if not window:
+                return
+            yield await window[0]
+            window.popleft()
+    finally:
+        for task in window:
+            task.cancel()
+        await asyncio.gather(*window, return_exceptions=True)

@@ -2,15 +2,134 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import update_wrapper
 from inspect import Parameter, Signature, signature
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
-from orchestra.cli.exit_codes import OrchestraCommand
+from orchestra.cli.output import is_interactive, print_json
+from orchestra.core.errors import InputErrors, OrchestraError
+from orchestra.core.trust import ProjectGuard, TrustStore, UntrustedError
+from orchestra.core.untrusted_text import escape_invisible
+
+INTERRUPTED = 130
+TERMINATED = 143
+"""128 + SIGTERM: the run was let go of, and can be resumed."""
+WAITING = 5
+"""The run waits for a person."""
+BROKEN_PIPE = 141
+"""128 + SIGPIPE, what every filter returns whose reader went away."""
+STATUS_CODES: Mapping[str, int] = {
+    "done": 0,
+    "failed": 1,
+    "abstained": 3,
+    "budget": 4,
+    "waiting": WAITING,
+    "cancelled": INTERRUPTED,
+}
+"""Exit codes of a run's statuses (docs/words.md)."""
+DISK_FULL_ERRNOS = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
+"""What systems say of a disk that takes no more."""
+
+
+class OrchestraCommand(TyperCommand):
+    """A command whose errors are shown and end in their exit codes."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command."""
+        as_json = bool(ctx.params.get("as_json"))
+        try:
+            return self._execute(ctx, as_json=as_json)
+        except BrokenPipeError as error:
+            # Whoever read our output has gone. What is still buffered must not raise again at exit.
+            _drop_stdout()
+            raise typer.Exit(BROKEN_PIPE) from error
+        except OSError as error:
+            if error.errno not in DISK_FULL_ERRNOS:
+                raise
+            raise typer.Exit(_show_disk_full(error, as_json=as_json)) from error
+        except KeyboardInterrupt as error:
+            print("interrupted", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from error
+
+    def _execute(self, ctx: Any, *, as_json: bool) -> Any:
+        try:
+            result = self._execute_trusted(ctx)
+        except OrchestraError as error:
+            show_error(error, as_json=as_json)
+            sys.stdout.flush()
+            raise typer.Exit(error.exit_code) from error
+        sys.stdout.flush()
+        return result
+
+    def _execute_trusted(self, ctx: Any) -> Any:
+        """Runs the command, and once more where it was refused and a person then trusts the project: nothing has begun before that."""
+        try:
+            return super().invoke(ctx)
+        except UntrustedError as error:
+            if not ask_for_trust(error):
+                raise
+        return super().invoke(ctx)
+
+
+def _show_disk_full(error: OSError, *, as_json: bool) -> int:
+    """Shows that a disk is full, be it the one that stdout goes to; gives the exit code."""
+    fault = OrchestraError(
+        "C023",
+        f"{error.filename or 'the output'} cannot be written: {error.strerror}",
+        hint="make room, or write to another place",
+    )
+    if error.filename is None:
+        _drop_stdout()  # a write, which does not know what it wrote to: what is still buffered must not raise again
+    show_error(fault, as_json=as_json)
+    return fault.exit_code
+
+
+def _drop_stdout() -> None:
+    """What is still to be written goes nowhere from here on."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def show_error(error: OrchestraError, *, as_json: bool = False) -> None:
+    """Prints an error: as text to stderr, and as JSON to stdout where a program reads it."""
+    print(format_error(error), file=sys.stderr)
+    if not as_json:
+        print(f"\norchestra explain {error.code} says more", file=sys.stderr)
+    else:
+        print_json({"error": error_data(error)})
+
+
+def format_error(error: OrchestraError) -> str:
+    """An error's whole text, made visible; files of the current folder are named as one would type them."""
+    return escape_invisible(str(error)).replace(f"--> {Path.cwd()}{os.sep}", "--> ")
+
+
+def split_error(error: OrchestraError) -> tuple[OrchestraError, ...]:
+    """The faults that an error reports."""
+    return error.errors if isinstance(error, InputErrors) else (error,)
+
+
+def error_data(error: OrchestraError) -> dict[str, Any]:
+    """An error as JSON."""
+    data: dict[str, Any] = {"code": error.code, "message": error.message}
+    if error.location:
+        data["place"] = {"file": error.location.file, "line": error.location.line, "column": error.location.column}
+    if error.hint:
+        data["hint"] = error.hint
+    if error.why:
+        data["why"] = error.why
+    if isinstance(error, InputErrors):
+        data["errors"] = [error_data(part) for part in error.errors]
+    return data
+
 
 CommandFunction = Callable[..., None]
 
@@ -61,3 +180,23 @@ def _expand_parameter(parameter: Parameter, annotation: Any) -> Iterator[Paramet
     for field in fields(annotation):
         default = Parameter.empty if field.default is MISSING else field.default
         yield Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=types[field.name])
+
+
+def ask_for_trust(error: UntrustedError) -> bool:
+    """Asks the person at the terminal to trust a project, and records it. False where nobody is there, or for another answer than yes."""
+    if not is_interactive():
+        return False
+    sys.stderr.write(f"{describe_needs(error.guard)}\nTrust it? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        return False
+    TrustStore.from_environment(os.environ).add(error.guard)
+    return True
+
+
+def describe_needs(guard: ProjectGuard) -> str:
+    if not guard.requirements:
+        return escape_invisible(f"{guard.folder} asks for nothing that needs trust.")
+    return escape_invisible(
+        "\n".join([f"Trust in {guard.folder} allows it to", *(f"  - {need}" for need in guard.requirements)])
+    )

@@ -9,7 +9,19 @@ pytest.importorskip("tokenizers")
 
 from orchestra.agents.card import Card
 from orchestra.agents.inference.tables.reader import TableReader
-from tests.agents.inference.tables.test_reader import ADA, AGE, ALAN, BOOKS, GRACE, TABLE, TOTAL, card, encoder, reader, sheet_of
+from tests.agents.inference.tables.test_reader import (
+    ADA,
+    AGE,
+    ALAN,
+    BOOKS,
+    GRACE,
+    TABLE,
+    TOTAL,
+    card,
+    encoder,
+    reader,
+    sheet_of,
+)
 from tests.agents.tables import Hand, answer, arrays, sure
 
 __all__ = ["card", "encoder", "reader"]

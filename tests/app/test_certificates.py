@@ -13,7 +13,14 @@ from typing import Any
 import pytest
 
 from orchestra import InputError, Orchestra
-from orchestra.app.certificates import CHECK_SOURCES, checks_digest, default_path, dependency_digests, find_certificate, read_certificate
+from orchestra.app.certificates import (
+    CHECK_SOURCES,
+    checks_digest,
+    default_path,
+    dependency_digests,
+    find_certificate,
+    read_certificate,
+)
 from orchestra.app.project import Project
 from orchestra.app.snapshot import WorkflowSnapshot
 from orchestra.app.snapshot_store import restore_program

@@ -16,7 +16,14 @@ from orchestra.app.project import Project
 from orchestra.core.events import OutputJudged
 from orchestra.core.protocols import CallResult
 from orchestra.testing import SimulatedWorkers
-from orchestra.verification.certificates.combination import FILE_NAME, CheckWeight, Combination, CombinationData, log_odds, logistic
+from orchestra.verification.certificates.combination import (
+    FILE_NAME,
+    CheckWeight,
+    Combination,
+    CombinationData,
+    log_odds,
+    logistic,
+)
 from orchestra.verification.certificates.file import COMBINED_SCORE
 from orchestra.verification.certificates.file import FILE_NAME as CERTIFICATE
 from tests.unreachable import settings, write

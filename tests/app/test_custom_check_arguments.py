@@ -7,7 +7,20 @@ from typing import Any
 
 import pytest
 
-from orchestra import Agent, InputError, Orchestra, accepted, agent, answered_by_model, numbers, plan, quote, tool, verify, workflow
+from orchestra import (
+    Agent,
+    InputError,
+    Orchestra,
+    accepted,
+    agent,
+    answered_by_model,
+    numbers,
+    plan,
+    quote,
+    tool,
+    verify,
+    workflow,
+)
 from orchestra.core.protocols import CallRequest
 from orchestra.core.settings import Settings
 from orchestra.learn.certification import rulings

@@ -10,7 +10,19 @@ from typing import Any
 
 import pytest
 
-from orchestra import InputError, Orchestra, OrchestraError, Run, TextPiece, agent, answered_by_model, ask, map_, tool, workflow
+from orchestra import (
+    InputError,
+    Orchestra,
+    OrchestraError,
+    Run,
+    TextPiece,
+    agent,
+    answered_by_model,
+    ask,
+    map_,
+    tool,
+    workflow,
+)
 from orchestra.core.events import AttemptFinished, Event
 from orchestra.core.protocols import NO_ESTIMATE, CallError, CallEstimate, CallReply, CallRequest, CallResult, Chunk
 from orchestra.core.settings import Settings

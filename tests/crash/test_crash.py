@@ -12,7 +12,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from orchestra.core.events import AttemptFinished, CancelRequested, Event, NodeFinished, QuestionAnswered, RunFinished, RunResumed
+from orchestra.core.events import (
+    AttemptFinished,
+    CancelRequested,
+    Event,
+    NodeFinished,
+    QuestionAnswered,
+    RunFinished,
+    RunResumed,
+)
 from orchestra.journal.sqlite.journal import SqliteJournal
 from tests.crash.audit import Told, gather, violations
 from tests.crash.child import OVER, Child, Scene

@@ -13,7 +13,12 @@ from orchestra.core.outcomes import AbstainedOutcome, ValueOutcome
 from orchestra.core.protocols import CallError, CallEstimate, CallRequest
 from orchestra.engine.replay import replay
 from orchestra.testing import VirtualClock, run_simulated
-from orchestra.verification.certificates.claims_file import ClaimsCertificate, ClaimScorer, ClaimsData, build_claims_certificate
+from orchestra.verification.certificates.claims_file import (
+    ClaimsCertificate,
+    ClaimScorer,
+    ClaimsData,
+    build_claims_certificate,
+)
 from orchestra.verification.certificates.conformal import CalibrationAnswer, ScoredPart, calibrate
 from tests.engine.durable import Theatre
 from tests.engine.stage import CATALOG, TEXT, Played, agent, listed, play, program, record

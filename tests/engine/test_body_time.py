@@ -8,7 +8,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from orchestra.core.events import AttemptFinished, AttemptStarted, Event, NodeFinished, RunFinished, RunResumed, RunStarted, TurnStarted
+from orchestra.core.events import (
+    AttemptFinished,
+    AttemptStarted,
+    Event,
+    NodeFinished,
+    RunFinished,
+    RunResumed,
+    RunStarted,
+    TurnStarted,
+)
 from orchestra.core.outcomes import FailedOutcome, ValueOutcome
 from orchestra.engine.engine import Engine
 from orchestra.engine.replay import replay

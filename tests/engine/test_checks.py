@@ -12,7 +12,16 @@ from msgspec import structs
 
 from orchestra.agents.contract import Catalog, Schema
 from orchestra.app.result import build_result, identity
-from orchestra.core.events import AttemptFinished, AttemptStarted, ChecksStarted, NodeFinished, OutputJudged, RunFinished, RunResumed, Usage
+from orchestra.core.events import (
+    AttemptFinished,
+    AttemptStarted,
+    ChecksStarted,
+    NodeFinished,
+    OutputJudged,
+    RunFinished,
+    RunResumed,
+    Usage,
+)
 from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, ValueOutcome
 from orchestra.core.protocols import CallError, CallEstimate, CallRequest, CallResult
 from orchestra.engine.replay import replay

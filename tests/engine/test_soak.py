@@ -15,7 +15,15 @@ import psutil
 
 from orchestra.core.clock import SystemClock
 from orchestra.core.events import Usage
-from orchestra.core.protocols import NO_ESTIMATE, CallEstimate, CallReply, CallRequest, CallResult, InboxMessage, Journal
+from orchestra.core.protocols import (
+    NO_ESTIMATE,
+    CallEstimate,
+    CallReply,
+    CallRequest,
+    CallResult,
+    InboxMessage,
+    Journal,
+)
 from orchestra.engine.engine import Engine
 from orchestra.engine.run import Execution
 from orchestra.journal.memory import MemoryJournal

@@ -10,7 +10,16 @@ from pathlib import Path
 from random import Random
 
 from orchestra.core import events
-from orchestra.core.events import MapExpanded, OutputJudged, QuestionAnswered, QuestionAsked, RetryPlanned, RunResumed, TurnStarted, Verdict
+from orchestra.core.events import (
+    MapExpanded,
+    OutputJudged,
+    QuestionAnswered,
+    QuestionAsked,
+    RetryPlanned,
+    RunResumed,
+    TurnStarted,
+    Verdict,
+)
 from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome
 from orchestra.journal.errors import SQLITE_ERRORS
 from orchestra.journal.hash_chain import next_hash

@@ -11,7 +11,16 @@ from typing import Any
 
 import pytest
 
-from orchestra.core.events import AttemptFinished, AttemptStarted, Event, NodeFinished, OutputJudged, RunFinished, RunStarted, Verdict
+from orchestra.core.events import (
+    AttemptFinished,
+    AttemptStarted,
+    Event,
+    NodeFinished,
+    OutputJudged,
+    RunFinished,
+    RunStarted,
+    Verdict,
+)
 from orchestra.core.outcomes import FailedOutcome, ValueOutcome
 from orchestra.core.settings import Settings
 from orchestra.journal.hash_chain import next_hash

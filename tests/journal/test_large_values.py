@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestra.core.events import AttemptFinished, Event, NodeFinished, OutputJudged, RunFinished, RunStarted, Usage, Verdict, encode
+from orchestra.core.events import (
+    AttemptFinished,
+    Event,
+    NodeFinished,
+    OutputJudged,
+    RunFinished,
+    RunStarted,
+    Usage,
+    Verdict,
+    encode,
+)
 from orchestra.core.outcomes import AbstainedOutcome, Evidence, ValueOutcome
 from orchestra.journal.errors import JournalError
 from orchestra.journal.large_values import LARGE_EVENT_BYTES, split_value, with_value

@@ -21,7 +21,14 @@ from orchestra.core.settings import Settings
 from orchestra.journal.errors import JournalError
 from orchestra.journal.postgres.journal import PostgresJournal
 from orchestra.journal.sqlite.journal import SqliteJournal
-from orchestra.testing.conformance.stories import append_durably, error_code, node_events, run_finished, run_started, status_of
+from orchestra.testing.conformance.stories import (
+    append_durably,
+    error_code,
+    node_events,
+    run_finished,
+    run_started,
+    status_of,
+)
 from tests.journal.postgres_proxy import before
 from tests.journal.postgres_server import PostgresServer, running
 from tests.journal.sqlite.test_journal import many

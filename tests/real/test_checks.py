@@ -11,7 +11,18 @@ import pytest
 from pydantic import BaseModel
 
 from bench.scoring import Ways, document, judge
-from orchestra import Orchestra, Reading, abstain, accepted, agent, agree, answered_by_model, rederive, require, workflow
+from orchestra import (
+    Orchestra,
+    Reading,
+    abstain,
+    accepted,
+    agent,
+    agree,
+    answered_by_model,
+    rederive,
+    require,
+    workflow,
+)
 from orchestra.app.result import Result
 from orchestra.core.events import AttemptFinished, ChecksStarted, Event, OutputJudged, Verdict
 from orchestra.fleet.config import FleetConfig

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.router.plan_syntax import PlanAnswer, PlanLiteral, PlanReference, PlanStep, PlanSyntaxError, parse_line, parse_plan
+from orchestra.router.plan_syntax import (
+    PlanAnswer,
+    PlanLiteral,
+    PlanReference,
+    PlanStep,
+    PlanSyntaxError,
+    parse_line,
+    parse_plan,
+)
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
 SKILLS = st.from_regex(r"[A-Za-z_]([A-Za-z0-9_.:/-]{0,8}[A-Za-z0-9_])?", fullmatch=True).filter(lambda name: name != "return")

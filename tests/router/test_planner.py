@@ -8,7 +8,16 @@ from random import Random
 import pytest
 
 from orchestra.router.plan_syntax import parse_plan
-from orchestra.router.planner import PlanFound, PlannerAction, PlannerQuestion, PlannerState, PlanNotFound, PlanRequest, advance, start
+from orchestra.router.planner import (
+    PlanFound,
+    PlannerAction,
+    PlannerQuestion,
+    PlannerState,
+    PlanNotFound,
+    PlanRequest,
+    advance,
+    start,
+)
 from orchestra.router.prompt import DEFAULT_REQUEST_TOKENS, MAX_REQUEST_LENGTH, estimate_tokens
 from orchestra.router.tool_turns import parse_next_line
 from tests.agents.test_evidence_grammar import accepts

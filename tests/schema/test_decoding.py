@@ -10,7 +10,17 @@ from copy import deepcopy
 from typing import Annotated, Any
 
 import pytest
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, JsonValue, SkipValidation, TypeAdapter
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    JsonValue,
+    SkipValidation,
+    TypeAdapter,
+)
 from pydantic import model_validator as validator
 from typing_extensions import NamedTuple, TypedDict
 

@@ -17,7 +17,14 @@ from hypothesis import strategies as st
 from orchestra.core.events import Usage
 from orchestra.core.protocols import CallError, CallEstimate, CallReply, CallRequest, CallResult, Chunk, EvidenceSource
 from orchestra.testing import CassetteError, Player, Recorder, SimulatedWorkers, VirtualClock, run_simulated
-from orchestra.testing.cassette_file import FORMAT, MAX_CALLS, CassetteEntry, encode_cassette, parse_cassette, read_cassette
+from orchestra.testing.cassette_file import (
+    FORMAT,
+    MAX_CALLS,
+    CassetteEntry,
+    encode_cassette,
+    parse_cassette,
+    read_cassette,
+)
 
 HEAD = msgspec.json.encode({"cassette": FORMAT}) + b"\n"
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 import msgspec
 
 from orchestra.verification.certificates.certify import CertificationTerms, ScoredAnswer, certify
-from orchestra.verification.certificates.file import Certificate, CertificationOrigin, DependencyDigests, build_certificate
+from orchestra.verification.certificates.file import (
+    Certificate,
+    CertificationOrigin,
+    DependencyDigests,
+    build_certificate,
+)
 
 BONDS = DependencyDigests("card", "model", "adapter", "checks")
 ITEMS = [ScoredAnswer(f"{at}", at / 1200, at < 400) for at in range(1200)]

@@ -14,7 +14,13 @@ from orchestra.core.events import Verdict
 from orchestra.core.protocols import EvidenceSource
 from orchestra.schema.builtin_models import Judgement
 from orchestra.schema.types import schema_of
-from orchestra.verification.custom_checks import build_questions, judge_replies, signature_error, tool_name, tool_reference
+from orchestra.verification.custom_checks import (
+    build_questions,
+    judge_replies,
+    signature_error,
+    tool_name,
+    tool_reference,
+)
 from orchestra.verification.entailment import JudgeReply
 
 LEAVES = st.none() | st.booleans() | st.floats() | st.integers() | st.text()

@@ -9,7 +9,21 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from orchestra import Answer, Document, abstain, accepted, build, first_of, has_value, loop, map_, or_else, quote, values, when
+from orchestra import (
+    Answer,
+    Document,
+    abstain,
+    accepted,
+    build,
+    first_of,
+    has_value,
+    loop,
+    map_,
+    or_else,
+    quote,
+    values,
+    when,
+)
 from tests.workflows.ensemble import calculator, classifier, fetch, reader, search, writer
 
 

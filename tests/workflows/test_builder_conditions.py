@@ -12,7 +12,20 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from orchestra import InputError, all_of, any_of, as_text, choose, contains, filter_, has_value, length, map_, not_, or_else
+from orchestra import (
+    InputError,
+    all_of,
+    any_of,
+    as_text,
+    choose,
+    contains,
+    filter_,
+    has_value,
+    length,
+    map_,
+    not_,
+    or_else,
+)
 from orchestra.schema.assignability import assignability_error
 from orchestra.schema.types import schema_of
 from orchestra.workflows.expressions.parser import parse

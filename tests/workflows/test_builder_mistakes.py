@@ -12,7 +12,19 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from orchestra import Answer, Document, Graph, InputError, Workflow, agent, answered_by_model, map_, tool, when, workflow
+from orchestra import (
+    Answer,
+    Document,
+    Graph,
+    InputError,
+    Workflow,
+    agent,
+    answered_by_model,
+    map_,
+    tool,
+    when,
+    workflow,
+)
 from tests.workflows import misbranched, misplanned, mistaken, miswired
 from tests.workflows.ensemble import calculator, fetch, reader
 

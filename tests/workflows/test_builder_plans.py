@@ -8,7 +8,20 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from orchestra import Answer, Document, Orchestra, PlanLimits, Reading, agent, answered_by_model, has_value, loop, plan, tool, workflow
+from orchestra import (
+    Answer,
+    Document,
+    Orchestra,
+    PlanLimits,
+    Reading,
+    agent,
+    answered_by_model,
+    has_value,
+    loop,
+    plan,
+    tool,
+    workflow,
+)
 from orchestra.core.protocols import CallRequest
 from orchestra.core.settings import Settings
 from orchestra.testing import SimulatedWorkers

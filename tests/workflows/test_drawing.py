@@ -11,7 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestra.workflows.analysis import MAX_SHOWN_NODES, callee_name, critical_path, layers, max_shown_depth, to_networkx
+from orchestra.workflows.analysis import (
+    MAX_SHOWN_NODES,
+    callee_name,
+    critical_path,
+    layers,
+    max_shown_depth,
+    to_networkx,
+)
 from orchestra.workflows.compile.compiler import compile_graph
 from orchestra.workflows.cost_bounds import compute_bounds, total
 from orchestra.workflows.drawing import draw, mermaid

@@ -10,8 +10,7 @@ from pathlib import Path
 from orchestra.agents.card import Card
 from orchestra.app.project import Project
 from orchestra.cli.context import Opener, open_orchestra
-from orchestra.cli.output import print_note, print_text
-from orchestra.cli.progress import ProgressMeter
+from orchestra.cli.output import ProgressMeter, print_note, print_text
 from orchestra.cli.runs.find import open_existing_journal
 from orchestra.core.errors import InputError
 from orchestra.core.settings import Settings

@@ -5,30 +5,57 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from orchestra.agents.card import Card
+from orchestra.agents.contract import Contract
+from orchestra.agents.inference.calibration import Calibration
 from orchestra.app import certificates
 from orchestra.app.orchestra import Orchestra
+from orchestra.app.project import Project
 from orchestra.cli.context import Opener, open_orchestra
-from orchestra.cli.output import print_note
-from orchestra.cli.progress import ProgressMeter
+from orchestra.cli.output import (
+    ProgressMeter,
+    check_replaceable,
+    check_writable,
+    make_console,
+    make_table,
+    print_json,
+    print_note,
+    print_text,
+    writing_output,
+)
 from orchestra.core.errors import InputError
 from orchestra.core.settings import Settings
+from orchestra.core.untrusted_text import escape_invisible
 from orchestra.fleet.config import read_config
+from orchestra.fleet.supervisor.folders import Folders
+from orchestra.fleet.weights.adapter_checks import mismatch_error
 from orchestra.fleet.weights.weights import ModelStore
+from orchestra.learn.calibration import calibration_rows, encode_calibration, fit_calibration, without_calibration
 from orchestra.learn.certification import rulings
-from orchestra.learn.certification.labelled_answers import correctness_of
-from orchestra.learn.compatibility import check_trainable
-from orchestra.learn.data.dataset import MANIFEST_FILE, Split
+from orchestra.learn.certification.audit_log import replace_file
+from orchestra.learn.certification.combination import (
+    PACKAGES,
+    CombinationFit,
+    CombinationRow,
+    empty_combination,
+    fit_combination,
+)
+from orchestra.learn.certification.labelled_answers import Predictions, certified_checks, correctness_of
+from orchestra.learn.compatibility import check_contract, check_trainable
+from orchestra.learn.data.dataset import MANIFEST_FILE, Dataset, Split
 from orchestra.learn.data.provenance import (
     TRAINING_SPLITS,
     TrainingSplit,
     find_training_overlap,
+    fingerprints_of,
     refuse_training_overlap,
+    row_set_of,
 )
 from orchestra.learn.evaluation import evaluation
 from orchestra.learn.evaluation.bootstrap import IntervalEstimate
@@ -45,35 +72,36 @@ from orchestra.learn.evaluation.evaluation import (
     answer_rate_interval,
 )
 from orchestra.learn.evaluation.gates import Requirement, junit_report, parse_requirement
-from orchestra.learn.evaluation.metrics import Metric
-from orchestra.learn.evaluation.rows import EvaluationSet, metrics_for, read_evaluation_set, read_selected_rows
-from orchestra.learn.promotion.candidates import check_compatible, check_servable
+from orchestra.learn.evaluation.metrics import Case, Metric
+from orchestra.learn.evaluation.rows import (
+    EvaluationRow,
+    EvaluationSet,
+    as_record,
+    metrics_for,
+    read_evaluation_set,
+    read_selected_rows,
+)
+from orchestra.learn.lora.model import check_packages
+from orchestra.learn.promotion.candidates import check_candidate, check_compatible, check_servable
+from orchestra.learn.promotion.promotion import (
+    TRY,
+    AdapterStore,
+    CandidateComparison,
+    PromotionRecord,
+    compare_candidate,
+    promotion_record,
+    significance_level,
+)
+from orchestra.schema.strict_json import canonical, digest
+from orchestra.verification.acceptance import VerificationResult, check_names, parse_checks
+from orchestra.verification.certificates.combination import FILE_NAME, Combination, CombinationData
+from orchestra.verification.certificates.row_fingerprints import SAMPLE_SIZE, RowFingerprints
+from orchestra.verification.model_checks import MODEL_CHECKS
+from orchestra.verification.session import validate_checks
 from orchestra.workflows.python.steps import Agent, Step
 
-
-@dataclass(frozen=True, slots=True)
-class ComparisonSpec:
-    """What is to be compared, and on what."""
-
-    agent: str
-    data: Path
-    part: Split
-    train: Path | None
-    candidate: Path | None
-    untuned: bool
-    rows: int | None
-    """At most so many; None for what the evaluation says, or else all."""
-    seed: int | None
-    no_checks: bool
-    require: Sequence[str] = ()
-    evaluation: str = ""
-    """Of `evaluation.yaml`; the first where none is named."""
-    classes: bool = False
-    """Whether figures are wanted for each label, too."""
-    predictions: bool = False
-    """Whether the answers themselves are wanted, as `orchestra certify --predictions` reads them."""
-    members: bool = True
-    """Whether an ensemble's members are asked alone, too."""
+if TYPE_CHECKING:
+    from orchestra.cli.learn.arguments import CalibrateArguments, CombineArguments, ComparisonSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,3 +320,350 @@ async def ask_arm(
     if arm.failed:
         print_note(f"{name}: {arm.failed} {what}; the first: {arm.reason}")
     return arm
+
+
+@dataclass(frozen=True, slots=True)
+class PromotionResult:
+    """What came of a candidate."""
+
+    report: EvaluationReport
+    judgement: CandidateComparison
+    promoted: bool
+    message: str
+
+    def as_data(self) -> dict[str, Any]:
+        """As plain JSON."""
+        differences = {
+            name: {"value": one.value, "low": one.low, "high": one.high, "chance": one.p_value}
+            for name, one in self.judgement.differences
+        }
+        judged = {
+            "better": self.judgement.is_better,
+            "tries": self.judgement.tries,
+            "level": significance_level(self.judgement.tries),
+        }
+        return {**self.report.as_data(), **judged, "promoted": self.promoted, "differences": differences}
+
+
+async def run_promotion(open_: Opener, settings: Settings, spec: ComparisonSpec, *, force: bool) -> PromotionResult:
+    """Judges a candidate, and takes it where it is better or where it is forced."""
+    assert spec.candidate is not None, "the verb demands one"
+    own = check_trainable(Project.load(settings).registry.card(spec.agent))
+    mark, shelf = check_candidate(own, spec.candidate), AdapterStore.for_agent(own, Folders.from_environment().adapters)
+    for other in adapter_warnings(settings, own, spec.candidate):
+        if not force:
+            raise mismatch_error(spec.candidate, other, "--force takes it all the same, where that is meant")
+        print_note(f"the candidate: {other}")
+    if mark == shelf.current_digest:
+        raise InputError("N304", f"{spec.agent} has this already: {mark[:12]}", hint="orchestra learn train")
+    metrics, test = prepare(own, spec)
+    marked = row_set_of(test)
+    known = _training_overlap(own, spec, test, force=force)
+    async with open_orchestra(open_, settings) as orchestra:
+        card = find_card(orchestra, spec)
+        arms = await ask_arms(orchestra, card, test, spec, settings.concurrency)
+        report = evaluation.build_report(card.name, test, metrics, arms, spec.seed or 0)
+        new, old = arms[-1], current_arm(arms)
+        if new.failed == len(new.cases):
+            hint = f"{spec.agent} stays as it is, and this was no try"
+            raise InputError("N306", f"{CANDIDATE} has failed on every row: {new.reason}", hint=hint)
+        figures = [(arm.name, report.estimates(arm.name)[metrics[0].name].value) for arm in (old, new)]
+
+        def told(tries: int) -> tuple[CandidateComparison, PromotionRecord]:
+            judgement = compare_candidate(metrics, old, new, spec.seed or 0, tries)
+            return judgement, promotion_record(
+                shelf, mark, _timestamp(), judgement, figures, test, marked, training_overlap=known
+            )
+
+        judgement, made = told(shelf.count_candidates(marked) + 1)
+        if again := shelf.earlier_number(made, marked):
+            judgement, made = told(again)
+        if not (judgement.is_better or force):
+            shelf.record_try(msgspec.structs.replace(made, verb=TRY))
+            return PromotionResult(
+                report, judgement, False, f"{spec.agent} stays as it is; --force takes the candidate all the same."
+            )
+        calibrated = own.current_calibration is not None
+        shelf.promote(spec.candidate, made)
+        loaded = await _reload_servers(open_, settings, spec.agent)
+    said = f"{spec.agent} has {mark[:12]} now{loaded}. orchestra learn rollback {spec.agent}"
+    if calibrated:
+        said += (
+            f"\nIts calibration was made for the adapter before, and is void: orchestra learn calibrate {spec.agent}"
+        )
+    if certificates.find_certificate(settings, Project.load(settings).registry, spec.agent) is not None:
+        said += f"\nIts certificate was made for the adapter before, and is void: orchestra certify {spec.agent} --data FILE"
+    return PromotionResult(report, judgement, True, said)
+
+
+def _training_overlap(own_card: Card, spec: ComparisonSpec, test: EvaluationSet, *, force: bool) -> tuple[str, ...]:
+    """What is to be said of rows that the agent or its candidate was trained on: a few, those of the tune part where that is asked for, or
+    whatever they are where it is forced. Raises `InputError` N205 for others."""
+    assert spec.candidate is not None, "the verb demands one"
+    each = (
+        (own_card, ""),
+        (evaluation.candidate_card(own_card, spec.candidate).with_settings(name=own_card.name), CANDIDATE),
+    )
+    parts: tuple[TrainingSplit, ...] = ("train",) if spec.part == "tune" and spec.data.is_dir() else TRAINING_SPLITS
+    for card, who in () if force else each:
+        refuse_training_overlap(find_training_overlap(card, test, spec.data, parts, who))
+    said = tuple(
+        one.message for card, who in each for one in find_training_overlap(card, test, spec.data, display_name=who)
+    )
+    for one in said:
+        print_note(one)
+    return said
+
+
+def current_arm(arms: Sequence[Arm]) -> Arm:
+    """What a candidate must beat: the agent as it is; what knows nothing, the first of the floors, where it was never trained.
+
+    Raises `InputError` N305 where there is neither.
+    """
+    found = next((arm for arm in arms if arm.name == INCUMBENT), arms[0])
+    if found.name == CANDIDATE:
+        raise InputError(
+            "N305", "there is nothing that the candidate could be better than", hint="a data set has rows for floors"
+        )
+    return found
+
+
+async def run_rollback(open_: Opener, settings: Settings, agent: str) -> PromotionRecord:
+    """Gives an agent back what it had, in the running fleet too."""
+    async with open_(settings, fleet="adopt") as orchestra:
+        line = AdapterStore.for_agent(
+            check_trainable(orchestra.registry.card(agent)), Folders.from_environment().adapters
+        ).roll_back(_timestamp())
+    await _reload_servers(open_, settings, agent)
+    return line
+
+
+async def _reload_servers(open_: Opener, settings: Settings, agent: str) -> str:
+    """Has the servers that run load the agent's adapter, so that its first call does not wait for it; which those are, in words."""
+    async with open_(settings, fleet="adopt") as orchestra:
+        names = await orchestra.load(agent)
+    return f", loaded by {', '.join(names)}" if names else ""
+
+
+def _timestamp() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class CombinationResult:
+    """What came of it."""
+
+    fit: CombinationFit
+    combination: Combination
+    file: Path
+
+
+async def run_combination(open_: Opener, settings: Settings, arguments: CombineArguments) -> CombinationResult:
+    """Asks or reads the answers, has the checks speak, fits, and writes the file. Raises `InputError` before anything starts, and
+    `OrchestraError` C023 where the file cannot be written."""
+    check_packages(PACKAGES)
+    project = Project.load(settings)
+    card = project.registry.card(arguments.agent)
+    file = arguments.out or certificates.default_path(settings, project.registry, arguments.agent, FILE_NAME)
+    check_replaceable(file, "--out")
+    test = load_unseen_rows(card, arguments.data, arguments.rows, arguments.seed, arguments.evaluation)
+    checks = resolve_checks(project, card, arguments.check_names)
+    right = None if arguments.unlabelled else correctness_of(card, arguments.evaluation, arguments.metric)
+    bound = certificates.dependency_digests(settings, project.registry, arguments.agent)
+    judges = {
+        name: certificates.judge_dependency_digests(settings, project.registry, name)
+        for name in _judge_contracts(project, checks)
+    }
+    recorded = Predictions.read(arguments.predictions) if arguments.predictions is not None else None
+    said = await answer_and_rule(open_, settings, project, card, empty_combination(card.name, checks), test, recorded)
+    rows = [
+        CombinationRow(question.id, ruling.verdicts, right.is_correct(case) if right is not None else None)
+        for question, (case, ruling) in zip(test.rows, said, strict=True)
+        if ruling is not None
+    ]
+    fit = fit_combination(rows, checks, unlabelled=arguments.unlabelled, seed=arguments.seed)
+    mark = digest(canonical([test.digest, recorded.digest])) if recorded is not None else test.digest
+    marks = RowFingerprints.of(fingerprints_of(test), SAMPLE_SIZE)
+    made = Combination(
+        agent=card.name,
+        method="dawid-skene" if arguments.unlabelled else "regression",
+        checks=tuple(sorted(checks)),
+        bias=fit.bias,
+        weights=fit.weights,
+        isotonic_points=fit.isotonic_points,
+        data=CombinationData(
+            test.name,
+            mark,
+            fit.row_count,
+            fit.correct_count,
+            arguments.seed,
+            right.metrics if right is not None else (),
+            marks,
+        ),
+        dependencies=bound,
+        judge_dependencies=judges,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    ).with_digest()
+    replace_file(file, made.to_bytes())
+    return CombinationResult(fit, made, file)
+
+
+def resolve_checks(project: Project, card: Card, wanted: Sequence[str]) -> tuple[str, ...]:
+    """The checks that are put together, as rules are written. Raises `InputError` V010, V011, L111 for those that there are not."""
+    checks = certified_checks(card, wanted)
+    _judge_contracts(project, checks)
+    known = project.catalog().checks
+    for name in check_names(checks):
+        if name not in known:
+            raise InputError("L111", f"there is no check {name!r}", hint=f"there are: {', '.join(sorted(known))}")
+    return tuple(map(str, parse_checks(checks)))
+
+
+async def answer_and_rule(
+    open_: Opener,
+    settings: Settings,
+    project: Project,
+    card: Card,
+    combination: Combination,
+    test: EvaluationSet,
+    recorded: Predictions | None = None,
+) -> list[tuple[Case, VerificationResult | None]]:
+    """Answers to rows, asked for or recorded, and the rulings on them under a combination; no ruling where there is no answer."""
+    checks = tuple(map(str, parse_checks(combination.checks)))
+    asking = any(name in MODEL_CHECKS for name in check_names(checks))
+    if recorded is not None and not asking:
+        return await _run_checks(None, settings, project, card, combination, test, recorded.outputs_for(test))
+    async with open_orchestra(open_, settings) as orchestra:
+        runs = orchestra.options(purpose=EVALUATION_PURPOSE, label=test.label)
+        if recorded is not None:
+            return await _run_checks(runs, settings, project, card, combination, test, recorded.outputs_for(test))
+        step = Agent.from_card(rulings.without_checks(card))
+        arm = await ask_arm(orchestra, card.name, step, test, settings.concurrency)
+        given = [
+            (rulings.plain_output(card, one.output), one.score) if one.output is not None else None for one in arm.cases
+        ]
+        return await _run_checks(runs, settings, project, card, combination, test, given)
+
+
+async def _run_checks(
+    runs: Orchestra | None,
+    settings: Settings,
+    project: Project,
+    card: Card,
+    combination: Combination,
+    test: EvaluationSet,
+    given: Sequence[tuple[Any, float | None] | None],
+) -> list[tuple[Case, VerificationResult | None]]:
+    """What the checks say of answers, each with how sure the agent was of it; None where a row has none."""
+    checks = tuple(map(str, parse_checks(combination.checks)))
+    judges = _judge_contracts(project, checks)
+    steps = {name: _judge_step(project, name) for name in judges}
+    situations = [
+        (rulings.build_situation(card, checks, row.input, *said, combination), row.input)
+        for row, said in zip(test.rows, given, strict=True)
+        if said is not None
+    ]
+    found = iter(await rulings.run_checks(runs, card, situations, steps, judges, settings.concurrency))
+    made: list[tuple[Case, VerificationResult | None]] = []
+    for row, said in zip(test.rows, given, strict=True):
+        ruling = next(found) if said is not None else None
+        output = as_record(said[0]) if said is not None else None
+        made.append(
+            (Case(row.expected, output, ruling.score if ruling is not None and ruling.accepted else None), ruling)
+        )
+    return made
+
+
+def _judge_contracts(project: Project, checks: tuple[str, ...]) -> dict[str, Contract]:
+    """Whom checks ask. Raises `InputError` V010, V011 for checks and judges that there are not."""
+    return validate_checks(checks, project.registry.agents, project.catalog().tools)[1]
+
+
+def _judge_step(project: Project, name: str) -> Step[..., Any]:
+    """An agent that a check asks, without checks of its own; or a tool."""
+    card = project.registry.cards.get(name)
+    return Agent.from_card(rulings.without_checks(card)) if card is not None else project.judge_step(name)
+
+
+def show_combination(arguments: CombineArguments, result: CombinationResult) -> None:
+    """Prints what was found out."""
+    fit = result.fit
+    told = (
+        f", {fit.correct_count:,} of them right"
+        if result.combination.data.metrics
+        else ", by each other: nobody said what is right"
+    )
+    print_text(
+        escape_invisible(
+            f"{arguments.agent}: checks {', '.join(result.combination.checks)}, combined on {fit.row_count:,} rows{told}"
+        )
+    )
+    for why, count in fit.left_out.items():
+        print_text(escape_invisible(f"  {count:,} rows left out: {why}"), style="dim")
+    print_text()
+    if fit.method == "regression":
+        make_console().print(
+            make_table(
+                ("check", "weight"),
+                [(escape_invisible(one.check), f"{one.weight:+.3f}") for one in fit.weights],
+                right=(1,),
+            )
+        )
+    else:
+        rows = [(escape_invisible(one.check), f"{one.passed:+.3f}", f"{one.failed:+.3f}") for one in fit.weights]
+        make_console().print(make_table(("check", "passes", "fails"), rows, right=(1, 2)))
+    for check, why in fit.excluded_checks.items():
+        print_text(escape_invisible(f"{check} counts nothing: {why}"), style="dim")
+    if fit.score_rankings:
+        print_text()
+        places = [(escape_invisible(one.name), f"{one.aurc:.4f}", f"{one.auroc:.3f}") for one in fit.score_rankings]
+        make_console().print(make_table(("rows that a score has not seen", "AURC", "AUROC"), places, right=(1, 2)))
+    print_text(escape_invisible(f"\n{result.file}: written; a node takes it with `score: combined`"), style="bold")
+
+
+def show_combination_data(arguments: CombineArguments, result: CombinationResult) -> None:
+    """Prints it as JSON."""
+    fit: Mapping[str, Any] = msgspec.to_builtins(result.fit)
+    print_json({"agent": arguments.agent, **fit, "file": str(result.file)})
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationResult:
+    """What came of it."""
+
+    file: Path
+    calibration: Calibration
+    rows_asked: int
+
+
+async def run_calibration(open_: Opener, settings: Settings, arguments: CalibrateArguments) -> CalibrationResult:
+    """Asks, fits, and writes the file that the card names. Raises `InputError` N160, N161, N008, N205."""
+    agent, words, out = arguments.agent, arguments.overlap_inputs, arguments.out
+    if out is not None:
+        check_writable(out, "--out")
+    held_back = Dataset.load(arguments.data)
+    rows = [row for part in arguments.parts for row in held_back.rows[part]]
+    async with open_orchestra(open_, settings) as orchestra:
+        card = check_trainable(orchestra.registry.card(agent))
+        calibration_rows(card, [], [])
+        check_contract(card, held_back.manifest)
+        strange = next((name for name in words or () if name not in card.input_schema.get("properties", {})), None)
+        if strange is not None:
+            raise InputError(
+                "N011",
+                f"{agent} has no input {strange!r}",
+                hint=f"inputs: {', '.join(card.input_schema['properties'])}",
+            )
+        questions = [EvaluationRow(row.id, row.input, as_record(row.output)) for row in rows]
+        test = EvaluationSet(
+            held_back.manifest.name, held_back.manifest.digest, questions, label=held_back.manifest.label
+        )
+        refuse_training_rows(card, test, arguments.data, ("train",))
+        arm = await ask_arm(orchestra, agent, Agent.from_card(without_calibration(card)), test, settings.concurrency)
+    made = fit_calibration(card, held_back, calibration_rows(card, rows, arm.cases), words)
+    if out is None and card.folder is None:
+        raise InputError("A004", f"the agent {agent!r} has no folder", hint="--out FILE")
+    file = out if out is not None else Path(str(card.folder)) / str(card.calibration)
+    with writing_output(file, "--out"):
+        file.write_bytes(encode_calibration(made))
+    return CalibrationResult(file, made, len(rows))

@@ -16,8 +16,7 @@ from orchestra.agents.card import Card
 from orchestra.agents.encoder_tasks import encoder_task
 from orchestra.app.project import Project
 from orchestra.cli.context import load_settings
-from orchestra.cli.output import format_duration, print_note, print_text
-from orchestra.cli.output_files import check_writable, writing_output
+from orchestra.cli.output import check_writable, format_duration, print_note, print_text, writing_output
 from orchestra.core.errors import InputError
 from orchestra.fleet.config import FleetConfig, LocalServer, read_config
 from orchestra.fleet.supervisor.folders import Folders
@@ -35,7 +34,7 @@ from orchestra.learn.lora_adapter import StartingAdapter, check_output_folder
 from orchestra.learn.training_lock import lock_training
 
 if TYPE_CHECKING:
-    from orchestra.cli.learn.commands import TrainArguments
+    from orchestra.cli.learn.arguments import TrainArguments
     from orchestra.learn.encoders.intents import ClassifierTraining
     from orchestra.learn.encoders.training import HeadTraining
 
@@ -251,7 +250,7 @@ def _initial_provenance(card: Card, arguments: TrainArguments) -> TrainingProven
 
 def _encoder_weights(model: str) -> Path:
     """The folder of an encoder's weights, which are fetched where they are not here."""
-    from orchestra.cli.progress import StatusLine
+    from orchestra.cli.output import StatusLine
     from orchestra.fleet.weights.encoders import EncoderStore
 
     waiting = StatusLine()

@@ -27,11 +27,6 @@ QUOTE_PREFIX = "  | "
 """How a line begins that is no line of ours."""
 
 
-def is_interactive() -> bool:
-    """Whether a person sits at this process's terminal, and can be asked there."""
-    return sys.platform != "win32" and sys.stdin.isatty() and sys.stderr.isatty()
-
-
 def format_question(question: QuestionAsked) -> str:
     """A question as a person reads it: who asks, what, and the options, numbered, or the type of the answer. Further lines of its text, and
     of evidence, are marked: what a stranger has written may look like options, or like a command that answers."""

@@ -8,18 +8,17 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from math import inf
+from typing import Any, TypeAlias
 
 from orchestra.app.orchestra import Orchestra
 from orchestra.app.result import Result
 from orchestra.app.run import Run
-from orchestra.cli.exit_codes import STATUS_CODES, format_error
-from orchestra.cli.output import json_line, print_json, print_note, print_text
-from orchestra.cli.progress import StatusLine
+from orchestra.cli.output import StatusLine, is_interactive, json_line, print_json, print_note, print_text
 from orchestra.cli.run import questions as questions_module
-from orchestra.cli.run.live_text import LiveText
 from orchestra.cli.run.result_view import result_data, show_result
 from orchestra.cli.signals import StopSignal
+from orchestra.cli.typer_adapter import STATUS_CODES, format_error
 from orchestra.core.error_codes import ALREADY_CALLED
 from orchestra.core.errors import InputError
 from orchestra.core.events import (
@@ -33,6 +32,7 @@ from orchestra.core.events import (
     TurnStarted,
     encode,
 )
+from orchestra.engine.streaming import TextPiece, is_within
 from orchestra.journal.history import History
 
 COMMAND_LINE_AUTHOR = "the command line"
@@ -163,7 +163,7 @@ class RunWatcher:
     async def wait_for_end(self) -> RunEnd:
         """The run's end; or how it stands once it waits for a person who is not here. Raises what broke the engine or the journal."""
         self._stop.run = self._run.id
-        here = questions_module.is_interactive()
+        here = is_interactive()
         reader = asyncio.create_task(self._read_events(), name="reader")
         talker = asyncio.create_task(self._ask_questions() if here else self._announce_questions(), name="questions")
         writer = asyncio.create_task(self._read_text(), name="text")
@@ -203,7 +203,7 @@ class RunWatcher:
     async def _load_certificates(self, result: Result[Any] | None) -> Mapping[str, Any]:
         if not self._display.as_json or result is None or not result.guarantees:
             return {}
-        from orchestra.cli.certify.promises import certificates_by_node, read_certificates
+        from orchestra.cli.learn.audit import certificates_by_node, read_certificates
 
         return certificates_by_node(
             History.of(self._events), await read_certificates(self._orchestra.journal, self._events)
@@ -341,3 +341,70 @@ class RunWatcher:
         self._refused_answers.discard(question.node)
         while self._open_questions.get(question.node) is question and question.node not in self._refused_answers:
             await self._wait_for_event()
+
+
+AttemptKey: TypeAlias = tuple[str, int]
+"""A node, and the attempt."""
+
+
+class LiveText:
+    """The texts of a run: the one that is shown, and those that have to wait for its end. `display_name` maps a node to the name that is
+    shown; it is empty for a node whose text is not shown."""
+
+    def __init__(self, status_line: StatusLine, display_name: Callable[[str], str] = str) -> None:
+        self._status_line, self._display_name = status_line, display_name
+        self._pending: dict[AttemptKey, list[TextPiece]] = {}
+        """What has come, and is not shown yet."""
+        self._deferred: list[Callable[[], None]] = []
+        """What is to be told once the text that is shown has ended."""
+        self._current: AttemptKey | None = None
+        self._finished: set[AttemptKey] = set()
+        self.paused = False
+        """Whether nothing may be shown, for a person is typing."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a text stands there that goes on."""
+        return self._current is not None
+
+    def add(self, piece: TextPiece) -> None:
+        """More of a text."""
+        if not self._display_name(piece.node):
+            return
+        self._pending.setdefault((piece.node, piece.attempt), []).append(piece)
+        self.show()
+
+    def defer(self, action: Callable[[], None]) -> None:
+        """Tells something else, and not in the middle of a text."""
+        self._deferred.append(action)
+        self._run_deferred()
+
+    def _run_deferred(self) -> None:
+        while self._deferred and not self.is_busy:
+            self._deferred.pop(0)()
+
+    def end(self, node: str = "", attempt: float = inf) -> None:
+        """The text of a node's attempt goes on no more, nor those of what is within the node; without a node none does."""
+        known = {*self._pending, *((self._current,) if self._current is not None else ())}
+        self._finished |= {
+            key for key in known if not node or (is_within(key[0], node) and (key[1] <= attempt or key[0] != node))
+        }
+        self.show()
+
+    def show(self) -> None:
+        """Shows as much as may be."""
+        while not self.paused:
+            if self._current is None:
+                if (first := next(iter(self._pending), None)) is None:
+                    return
+                self._current = first
+                agent, attempt = self._pending[first][0].agent, f", attempt {first[1]}" if first[1] > 1 else ""
+                self._status_line.show_text(f"{self._display_name(first[0])} ({agent}{attempt}), unverified:\n")
+            for piece in self._pending.pop(self._current, ()):
+                self._status_line.show_text(piece.text)
+            if self._current not in self._finished:
+                return
+            self._finished.discard(self._current)
+            self._current = None
+            self._status_line.close()
+            self._run_deferred()

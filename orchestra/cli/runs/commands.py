@@ -20,14 +20,14 @@ from orchestra.cli.options import (
     TagFilterOption,
     UntilOption,
 )
-from orchestra.cli.runs import recover
+from orchestra.cli.runs.costs import costs_command
 from orchestra.cli.typer_adapter import add_command, exit_with
 from orchestra.core.errors import InputError
 
 if TYPE_CHECKING:
     from orchestra.app.run_status import RunListQuery
     from orchestra.cli.run.watch import DisplayOptions
-    from orchestra.cli.runs.fork_many import ForkManyRequest
+    from orchestra.cli.runs.fork import ForkManyRequest
     from orchestra.workflows.model import Budget as BudgetLimits
 
 RunArgument = Annotated[str, typer.Argument(help="A run's id, the beginning of one, or `last`.", show_default=False)]
@@ -64,8 +64,7 @@ class ListArguments:
     def run_filter(self) -> RunListQuery:
         """The same as the journal is asked. Raises `InputError` C010 for what is no status or no moment, E040 for what is no tag."""
         from orchestra.app.run_status import RunListQuery, check_statuses
-        from orchestra.cli.options import split_names
-        from orchestra.cli.timestamps import parse_period
+        from orchestra.cli.options import parse_period, split_names
         from orchestra.core.tags import parse_tags
 
         statuses = check_statuses(split_names(",".join(self.status or ())))
@@ -100,33 +99,6 @@ class ShowArguments:
         typer.Option("--html", metavar="FILE", help="Write it as a page: one file for a browser.", show_default=False),
     ] = None
     as_json: JsonOption = False
-
-
-@dataclass(frozen=True, slots=True)
-class CostArguments:
-    """Which runs are summed up, by what, and how that is printed."""
-
-    by: Annotated[
-        str,
-        typer.Option(
-            metavar="KEYS",
-            help="workflow, agent, model, server, day, month, label, status, purpose, run, tag:NAME; or several: day,agent.",
-        ),
-    ] = "workflow"
-    since: SinceOption = None
-    until: UntilOption = None
-    tags: TagFilterOption = None
-    workflow: Annotated[
-        str, typer.Option(metavar="NAME", help="Only runs of this workflow or agent.", show_default=False)
-    ] = ""
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            "--limit", "-n", min=1, help="How many rows: the dearest, or the latest days.", show_default="all"
-        ),
-    ] = None
-    as_json: JsonOption = False
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, for a spreadsheet.")] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +190,8 @@ class ForkArguments:
 
     def to_fork_many(self, display: DisplayArguments, limits: BudgetLimits | None) -> ForkManyRequest | None:
         """The same where it is about more than one run, or about those that failed; else None. Raises `InputError` C010."""
-        from orchestra.cli.runs.fork_many import ForkManyRequest
-        from orchestra.cli.timestamps import parse_period
+        from orchestra.cli.options import parse_period
+        from orchestra.cli.runs.fork import ForkManyRequest
 
         if not self.failed and (self.since or self.until):
             raise InputError(
@@ -267,22 +239,22 @@ def register(app: typer.Typer) -> None:
     runs = typer.Typer(
         no_args_is_help=True, help="What ran, and what waits: look, answer, go on, make again, keep, delete."
     )
-    add_command(runs, list_, "list", panel="Look")
-    add_command(runs, show, panel="Look")
-    add_command(runs, costs_, "costs", panel="Look")
-    add_command(runs, tail, panel="Look")
-    add_command(runs, answer, panel="Go on", epilog=EXIT_CODE_HELP)
-    add_command(runs, resume, panel="Go on", epilog=EXIT_CODE_HELP)
-    add_command(runs, cancel, panel="Go on")
-    add_command(runs, fork, panel="Make again", epilog=EXIT_CODE_HELP)
-    add_command(runs, replay, panel="Make again")
-    add_command(runs, diff, panel="Make again")
-    add_command(runs, export, panel="Keep")
-    add_command(runs, import_, "import", panel="Keep")
-    add_command(runs, delete, panel="Keep")
-    add_command(runs, gc, panel="Keep")
-    recover.register(runs)
-    app.add_typer(runs, name="runs", rich_help_panel="Look back")
+    add_command(runs, list_, "list", panel="Inspect")
+    add_command(runs, show, panel="Inspect")
+    add_command(runs, costs_command, "costs", panel="Inspect")
+    add_command(runs, tail, panel="Inspect")
+    add_command(runs, answer, panel="Continue", epilog=EXIT_CODE_HELP)
+    add_command(runs, resume, panel="Continue", epilog=EXIT_CODE_HELP)
+    add_command(runs, cancel, panel="Continue")
+    add_command(runs, fork, panel="Repeat", epilog=EXIT_CODE_HELP)
+    add_command(runs, replay, panel="Repeat")
+    add_command(runs, diff, panel="Repeat")
+    add_command(runs, export, panel="Store")
+    add_command(runs, import_, "import", panel="Store")
+    add_command(runs, delete, panel="Store")
+    add_command(runs, gc, panel="Store")
+    add_command(runs, recover, panel="Store")
+    app.add_typer(runs, name="runs", rich_help_panel="Inspect runs")
 
 
 def list_(arguments: ListArguments) -> None:
@@ -292,7 +264,7 @@ def list_(arguments: ListArguments) -> None:
     """
     import asyncio
 
-    from orchestra.cli.runs.listing import list_runs
+    from orchestra.cli.runs.find import list_runs
 
     asyncio.run(list_runs(arguments.run_filter, as_json=arguments.as_json))
 
@@ -348,20 +320,6 @@ def _check_show_options(arguments: ShowArguments) -> None:
     if arguments.everything and (arguments.node or arguments.explain):
         said = "a whole run" if arguments.node else "what each node took, and --explain shows each step"
         raise InputError("C019", f"--all is about {said}", hint=f"{again} --all")
-
-
-def costs_(arguments: CostArguments) -> None:
-    """Sum up what runs cost: calls, tokens in and out, time, and money where prices are known.
-
-    A run counts with all that it took, on the day on which it began. Calls of which nobody knows the price are not taken to be free.
-    """
-    import asyncio
-
-    from orchestra.cli.runs.costs import show_costs
-
-    if arguments.as_json and arguments.as_csv:
-        raise InputError("C010", "--json and --csv exclude each other", hint="give one of them")
-    asyncio.run(show_costs(arguments))
 
 
 def tail(
@@ -454,13 +412,13 @@ def fork(context: typer.Context, arguments: ForkArguments, display: DisplayArgum
     Of several runs it says how each ended, and exits with 1 where one failed. Of those that failed the newest run speaks: one that was
     made again since, by whichever command, is left out, and one whose fork was cut off goes on with that. Ctrl-C lets go of them.
     """
-    from orchestra.cli.budget_option import parse_budget
+    from orchestra.cli.options import parse_budget
     from orchestra.cli.runs import fork as fork_module
     from orchestra.cli.signals import run_with_signals
 
     manner, limits = display.to_options, parse_budget(arguments.budget or ())
     if (several := arguments.to_fork_many(display, limits)) is not None:
-        from orchestra.cli.runs.fork_many import fork_all
+        from orchestra.cli.runs.fork import fork_all
 
         exit_with(run_with_signals(lambda _: fork_all(get_opener(context), several, as_json=display.as_json)))
         return
@@ -539,7 +497,7 @@ def import_(
     """
     import asyncio
 
-    from orchestra.cli.runs import import_ as import_module
+    from orchestra.cli.runs import export as import_module
 
     asyncio.run(import_module.import_runs(files, as_json=as_json))
 
@@ -565,7 +523,7 @@ def delete(
     """
     import asyncio
 
-    from orchestra.cli.runs import delete as delete_module
+    from orchestra.cli.runs import export as delete_module
     from orchestra.core.tags import parse_tags
 
     if not names and not tags:
@@ -600,3 +558,27 @@ def gc(
 
     wanted = export_module.RetentionPolicy.from_options(older, keep)
     asyncio.run(export_module.collect_garbage(wanted, dry_run=dry_run, confirmed=yes, as_json=as_json))
+
+
+def recover(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN...", help="Runs that may go on after a loss, once you have looked at each.", show_default=False
+        ),
+    ] = None,
+    sure: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Accept that the journal's file has lost commits (J025), and go on with what it has.
+
+    Runs without an end may have lost their last events: they are listed, and none goes on (J026) until it is named here.
+    """
+    import asyncio
+
+    from orchestra.cli.runs import resume as recovery
+
+    if runs:
+        asyncio.run(recovery.confirm_runs(runs, as_json=as_json))
+    else:
+        asyncio.run(recovery.accept_commit_loss(confirmed=sure, as_json=as_json))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import csv
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import StringIO
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from orchestra.app.costs import CostKey, CostReport, CostRow, CostTotal, cost_keys, costs, fleet_servers
+import typer
+
 from orchestra.cli.context import load_settings_to_inspect
-from orchestra.cli.csv_text import to_csv
+from orchestra.cli.options import JsonOption, SinceOption, TagFilterOption, UntilOption, parse_period
 from orchestra.cli.output import (
     format_duration,
     format_money,
@@ -19,17 +24,38 @@ from orchestra.cli.output import (
     print_note,
     print_text,
 )
-from orchestra.cli.runs.find import open_existing_journal
-from orchestra.cli.timestamps import parse_period
 from orchestra.core.errors import InputError
-from orchestra.core.tags import TAG_PREFIX, parse_tags
 from orchestra.core.untrusted_text import escape_invisible, pluralize
-from orchestra.fleet.config import Endpoint, LocalServer
-from orchestra.journal.costs import TIME_KEYS
-from orchestra.journal.memory import MemoryJournal
 
 if TYPE_CHECKING:
-    from orchestra.cli.runs.commands import CostArguments
+    from orchestra.app.costs import CostKey, CostReport, CostRow, CostTotal
+    from orchestra.fleet.config import Endpoint, LocalServer
+
+FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""How formulas begin; spreadsheets take the full-width signs too."""
+NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+def to_csv(rows: Iterable[Iterable[object]]) -> str:
+    """The rows as CSV, each ended by a line break."""
+    return "".join(f"{_format_row([escape_formula(cell) for cell in row])}\n" for row in rows)
+
+
+def _format_row(cells: list[object]) -> str:
+    """One row. The writer quotes the characters of its own line end, and a carriage return has to be quoted too."""
+    text = StringIO()
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue().removesuffix("\r\n")
+
+
+def escape_formula(cell: object) -> object:
+    """A cell that no spreadsheet computes: a text that begins as a formula does, with a single quote in front; all others as they are."""
+    return (
+        f"'{cell}"
+        if isinstance(cell, str) and cell.startswith(FORMULA_PREFIXES) and not NUMBER.fullmatch(cell)
+        else cell
+    )
+
 
 MAX_NOTES = 5
 MIN_NAME_WIDTH = 14
@@ -42,6 +68,11 @@ HEADINGS: Mapping[CostKey, str] = {"agent": "agent or tool"}
 
 async def show_costs(arguments: CostArguments) -> None:
     """Prints what runs took. Raises `InputError` C010 for no moment, C043 for what costs are not summed up by, E040 for what is no tag."""
+    from orchestra.app.costs import cost_keys, costs, fleet_servers
+    from orchestra.cli.runs.find import open_existing_journal
+    from orchestra.core.tags import parse_tags
+    from orchestra.journal.memory import MemoryJournal
+
     since, until = map(_to_datetime, parse_period(arguments.since, arguments.until))
     tags = parse_tags(arguments.tags or ())
     chosen = load_settings_to_inspect()
@@ -118,6 +149,8 @@ def _cost_data(cost: CostTotal) -> dict[str, Any]:
 
 def _print_csv(found: CostReport, max_rows: int | None) -> None:
     """Prints a row for each kind, and no total: whoever adds a column up has it."""
+    from orchestra.app.costs import CostTotal
+
     rows = [
         (*row.group.values(), *{**_cost_data(row.cost), "unpriced": sum(row.cost.unpriced.values())}.values())
         for row in _top_rows(found, max_rows)
@@ -129,6 +162,8 @@ def _print_csv(found: CostReport, max_rows: int | None) -> None:
 
 def _show_table(found: CostReport, max_rows: int | None) -> None:
     """Prints a table, and below it the total. A terminal that is too narrow for all columns goes without the least of them."""
+    from orchestra.core.tags import TAG_PREFIX
+
     shown = _top_rows(found, max_rows)
     wanted = {"runs", "calls", "tokens in", "out", "time"}
     wanted |= {"recalled"} if found.total.reused else set()
@@ -160,6 +195,8 @@ def _fits(
     headings: Sequence[str], figures: Sequence[str], rows: Sequence[tuple[list[str], Mapping[str, str]]], width: int
 ) -> bool:
     """Whether a line has room for the figures beside names that fold: no number is wider than a name is then, so none is broken."""
+    from orchestra.journal.costs import TIME_KEYS
+
     widths = [max(len(name), *(len(of[name]) for _, of in rows)) for name in figures]
     widths += [len("2026-11-28") if heading in TIME_KEYS else MIN_NAME_WIDTH for heading in headings]
     return sum(widths) + COLUMN_GAP * (len(widths) - 1) <= width
@@ -208,6 +245,8 @@ def _notes(found: CostReport, fleet: Mapping[str, LocalServer | Endpoint]) -> It
 
 
 def _missing_price_reason(server: LocalServer | Endpoint | None) -> str:
+    from orchestra.fleet.config import Endpoint
+
     match server:
         case None:
             return "which no fleet file has"
@@ -215,3 +254,42 @@ def _missing_price_reason(server: LocalServer | Endpoint | None) -> str:
             return "which has no `price:` in the fleet file"
         case _:
             return "which had no `price:` then"
+
+
+@dataclass(frozen=True, slots=True)
+class CostArguments:
+    """Which runs are summed up, by what, and how that is printed."""
+
+    by: Annotated[
+        str,
+        typer.Option(
+            metavar="KEYS",
+            help="workflow, agent, model, server, day, month, label, status, purpose, run, tag:NAME; or several: day,agent.",
+        ),
+    ] = "workflow"
+    since: SinceOption = None
+    until: UntilOption = None
+    tags: TagFilterOption = None
+    workflow: Annotated[
+        str, typer.Option(metavar="NAME", help="Only runs of this workflow or agent.", show_default=False)
+    ] = ""
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit", "-n", min=1, help="How many rows: the dearest, or the latest days.", show_default="all"
+        ),
+    ] = None
+    as_json: JsonOption = False
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, for a spreadsheet.")] = False
+
+
+def costs_command(arguments: CostArguments) -> None:
+    """Sum up what runs cost: calls, tokens in and out, time, and money where prices are known.
+
+    A run counts with all that it took, on the day on which it began. Calls of which nobody knows the price are not taken to be free.
+    """
+    import asyncio
+
+    if arguments.as_json and arguments.as_csv:
+        raise InputError("C010", "--json and --csv exclude each other", hint="give one of them")
+    asyncio.run(show_costs(arguments))

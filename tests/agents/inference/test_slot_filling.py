@@ -17,7 +17,14 @@ from orchestra.agents.card import Card  # noqa: E402
 from orchestra.agents.inference.array_files import pack_arrays  # noqa: E402
 from orchestra.agents.inference.crf_tagger import decode_slots, split_words, viterbi  # noqa: E402
 from orchestra.agents.inference.encoder import Encoder  # noqa: E402
-from orchestra.agents.inference.slot_filling import FORMAT, SlotFiller, SlotFillingConfig, SlotInput, fills_slots, transition_masks  # noqa: E402
+from orchestra.agents.inference.slot_filling import (  # noqa: E402
+    FORMAT,
+    SlotFiller,
+    SlotFillingConfig,
+    SlotInput,
+    fills_slots,
+    transition_masks,
+)
 from orchestra.agents.inference.span_extraction import MAX_WINDOWS  # noqa: E402
 from orchestra.core.errors import InputError  # noqa: E402
 from orchestra.schema.types import Validator  # noqa: E402

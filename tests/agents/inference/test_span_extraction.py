@@ -14,7 +14,13 @@ pytest.importorskip("tokenizers")
 
 from orchestra.agents.card import Card  # noqa: E402
 from orchestra.agents.inference.array_files import pack_arrays  # noqa: E402
-from orchestra.agents.inference.encoder import RELATIVE_BIAS, EncodedPair, Encoder, map_safetensors, relative_position_buckets  # noqa: E402
+from orchestra.agents.inference.encoder import (  # noqa: E402
+    RELATIVE_BIAS,
+    EncodedPair,
+    Encoder,
+    map_safetensors,
+    relative_position_buckets,
+)
 from orchestra.agents.inference.model_file import base_encoder  # noqa: E402
 from orchestra.agents.inference.span_extraction import (  # noqa: E402
     FORMAT,

@@ -18,7 +18,14 @@ from typing import Any
 
 from orchestra.core.errors import OrchestraError
 from orchestra.core.events import AttemptFinished, ChecksStarted
-from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, Outcome, SkippedOutcome, ValueOutcome, inherit_outcome
+from orchestra.core.outcomes import (
+    AbstainedOutcome,
+    FailedOutcome,
+    Outcome,
+    SkippedOutcome,
+    ValueOutcome,
+    inherit_outcome,
+)
 from orchestra.core.protocols import CallRequest, EvidenceSource, collect_sources
 from orchestra.engine.kinds import checks
 from orchestra.engine.state import ExecutionScope, ScopeBindings, WorkItem

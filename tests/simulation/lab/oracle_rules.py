@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from orchestra.core.errors import OrchestraError
 from orchestra.core.events import OutputJudged, Verdict
-from orchestra.core.outcomes import AbstainedOutcome, Evidence, FailedOutcome, Outcome, SkippedOutcome, ValueOutcome, inherit_outcome
+from orchestra.core.outcomes import (
+    AbstainedOutcome,
+    Evidence,
+    FailedOutcome,
+    Outcome,
+    SkippedOutcome,
+    ValueOutcome,
+    inherit_outcome,
+)
 from orchestra.core.protocols import EvidenceSource, collect_sources
 from orchestra.schema.content import has_content
 from orchestra.schema.strict_json import canonical, digest

@@ -34,7 +34,15 @@ from tests.simulation.lab.crashes import (
 )
 from tests.simulation.lab.people import decline_reason, person_answer, values_given
 from tests.simulation.lab.random_workflows import RandomWorkflow
-from tests.simulation.lab.storms import CHUNK_TEXT, CallLog, FaultPlan, FaultyWorkers, ProcessLife, UnaryFaultyWorkers, seeded_random
+from tests.simulation.lab.storms import (
+    CHUNK_TEXT,
+    CallLog,
+    FaultPlan,
+    FaultyWorkers,
+    ProcessLife,
+    UnaryFaultyWorkers,
+    seeded_random,
+)
 
 MESSAGE_DEADLINE = 65.0
 """Seconds within which an inbox message reaches a run that somebody has in hand, in whatever weather."""

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.text.numbers.sort_keys import ABOVE, BELOW, BOUNDS, FROM, UP_TO, column_sort_keys, filter_by_limit, find_extremes
+from orchestra.text.numbers.sort_keys import (
+    ABOVE,
+    BELOW,
+    BOUNDS,
+    FROM,
+    UP_TO,
+    column_sort_keys,
+    filter_by_limit,
+    find_extremes,
+)
 
 
 @pytest.mark.parametrize(

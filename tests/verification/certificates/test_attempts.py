@@ -23,7 +23,12 @@ from orchestra.verification.certificates.certify import (
     fixed_sequence,
     split,
 )
-from orchestra.verification.certificates.row_fingerprints import FINGERPRINT_LENGTH, SAMPLE_SIZE, RowFingerprints, RowSet
+from orchestra.verification.certificates.row_fingerprints import (
+    FINGERPRINT_LENGTH,
+    SAMPLE_SIZE,
+    RowFingerprints,
+    RowSet,
+)
 
 RISK = 0.051
 """A hair above alpha, whatever the score says: every certificate is a broken one."""

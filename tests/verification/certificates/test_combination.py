@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from orchestra.core.errors import InputError
 from orchestra.core.events import Verdict
 from orchestra.verification import combine_verdicts
-from orchestra.verification.certificates.combination import CheckWeight, Combination, CombinationData, IsotonicPoint, interpolate
+from orchestra.verification.certificates.combination import (
+    CheckWeight,
+    Combination,
+    CombinationData,
+    IsotonicPoint,
+    interpolate,
+)
 from orchestra.verification.verdict import FAIL, PASS, UNKNOWN
 from tests.verification.samples import BONDS
 

@@ -28,7 +28,17 @@ from orchestra import (
     workflow,
 )
 
-from .good_workflows import ReaderInput, Reading, answer_from_documents, calculator, classifier, picker, reader, search, writer
+from .good_workflows import (
+    ReaderInput,
+    Reading,
+    answer_from_documents,
+    calculator,
+    classifier,
+    picker,
+    reader,
+    search,
+    writer,
+)
 
 
 @workflow()

@@ -22,12 +22,34 @@ from orchestra.agents.inference.encoder import Encoder  # noqa: E402
 from orchestra.agents.inference.tables.encoding import TableEncoding  # noqa: E402
 from orchestra.agents.inference.tables.head import OUTPUT_INDEX, OUTPUT_NAMES, table_logits  # noqa: E402
 from orchestra.agents.inference.tables.operations import OPERATIONS, SCALES  # noqa: E402
-from orchestra.agents.inference.tables.reader import MAX_WINDOWS, TableAnswer, TableReader, TableReaderConfig, answer_fields, reads_tables  # noqa: E402
+from orchestra.agents.inference.tables.reader import (  # noqa: E402
+    MAX_WINDOWS,
+    TableAnswer,
+    TableReader,
+    TableReaderConfig,
+    answer_fields,
+    reads_tables,
+)
 from orchestra.core.errors import InputError  # noqa: E402
 from orchestra.schema.types import Validator  # noqa: E402
 from orchestra.testing.tiny_encoder import SHAPE, write_encoder  # noqa: E402
 from orchestra.text.arithmetic import evaluate  # noqa: E402
-from tests.agents.tables import CARD, WORDS, Hand, Place, answer, arrays, layout, share, sigmoid, spot, sure, told, way_and_scale, write  # noqa: E402
+from tests.agents.tables import (  # noqa: E402
+    CARD,
+    WORDS,
+    Hand,
+    Place,
+    answer,
+    arrays,
+    layout,
+    share,
+    sigmoid,
+    spot,
+    sure,
+    told,
+    way_and_scale,
+    write,
+)
 
 TABLE = [["name", "age", "books"], ["ada", "36", "12"], ["grace", "85", "-"], ["alan", "", "$ 9"], ["total", "(2)", "21"]]
 TEXT = ["ada has 7 books . is it ?", "alan is 40 ."]

@@ -14,7 +14,13 @@ pytest.importorskip("tokenizers")
 
 from orchestra.agents.inference.encoder import Encoder  # noqa: E402
 from orchestra.agents.inference.tables.encoding import TableEncoding  # noqa: E402
-from orchestra.agents.inference.tables.row_choice import column_groups, most_probable_pair, most_probable_set, row_groups, softmax  # noqa: E402
+from orchestra.agents.inference.tables.row_choice import (  # noqa: E402
+    column_groups,
+    most_probable_pair,
+    most_probable_set,
+    row_groups,
+    softmax,
+)
 from orchestra.testing.tiny_encoder import write_encoder  # noqa: E402
 from tests.agents.tables import WORDS, sigmoid  # noqa: E402
 

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
 from orchestra.agents.card import Card
 from orchestra.agents.registry import Registry
 from orchestra.app import certificates
+from orchestra.app.certificates import AgentCertificates, ClaimsCertificates, find_certificate
 from orchestra.app.project import Project
-from orchestra.cli.certify.show import missing_certificate
-from orchestra.cli.exit_codes import STATUS_CODES
-from orchestra.cli.output import make_console, make_table, print_json, print_note, print_text
+from orchestra.app.snapshot_store import CERTIFICATE, CLAIMS, WORKFLOW_CERTIFICATE
+from orchestra.cli.options import parse_time
+from orchestra.cli.output import is_interactive, make_console, make_table, print_json, print_note, print_text
 from orchestra.cli.run import questions
 from orchestra.cli.run.result_view import format_value
 from orchestra.cli.runs.find import open_existing_journal
-from orchestra.cli.timestamps import parse_time
+from orchestra.cli.typer_adapter import STATUS_CODES
 from orchestra.core.errors import InputError
+from orchestra.core.events import Event, RunStarted
 from orchestra.core.protocols import Journal
 from orchestra.core.settings import Settings
 from orchestra.core.untrusted_text import escape_invisible, pluralize
+from orchestra.journal.history import History
 from orchestra.learn.certification import audit as audit_module
 from orchestra.learn.certification.audit import AuditPeriod, AuditView
 from orchestra.learn.certification.audit_log import AuditLogFile
@@ -31,13 +35,13 @@ from orchestra.learn.certification.labelled_answers import Correctness, correctn
 from orchestra.verification.certificates import audits
 from orchestra.verification.certificates.audits import AuditedCertificate, AuditState, AuditVerdict
 from orchestra.verification.certificates.certify import format_percent
-from orchestra.verification.certificates.claims_file import FILE_NAME as CLAIMS
+from orchestra.verification.certificates.claims_file import FILE_NAME as CLAIMS_FILE
 from orchestra.verification.certificates.claims_file import ClaimsCertificate
 from orchestra.verification.certificates.drift import DETECTION_POWER, audits_to_detect
-from orchestra.verification.certificates.file import FILE_NAME
+from orchestra.verification.certificates.file import FILE_NAME, Certificate
 
 if TYPE_CHECKING:
-    from orchestra.cli.certify.commands import CertifyArguments
+    from orchestra.cli.learn.arguments import CertifyArguments
 
 MAX_AUDITS_SHOWN = 10
 """Audits that are printed."""
@@ -93,7 +97,7 @@ class _AuditedCertificate:
     def load(cls, settings: Settings, project: Project, agent: str, *, claims: bool = False) -> _AuditedCertificate:
         """Of an agent. Raises `InputError` L119 where it has no certificate, V002 where it is void for another reason than audits."""
         registry = project.registry
-        card, name = registry.card(agent), CLAIMS if claims else FILE_NAME
+        card, name = registry.card(agent), CLAIMS_FILE if claims else FILE_NAME
         found = certificates.find_certificate(settings, registry, agent, name)
         if found is None:
             missing = missing_certificate(agent, claims=claims)
@@ -173,7 +177,7 @@ async def _draw_and_ask(
 ) -> bool:
     """Draws outputs, and asks about them at the terminal, or prints them as lines of JSON; whether it did the latter."""
     shown = await _draw_outputs(case, arguments, period, journal)
-    if arguments.as_json or not questions.is_interactive():
+    if arguments.as_json or not is_interactive():
         for one in shown:
             print_json(_output_data(one))
         print_note(f'write "verdict": "right", "wrong" or "unclear" into each line; then: {case.command} --labels FILE')
@@ -398,3 +402,99 @@ def _show_all(settings: Settings, project: Project, *, as_json: bool) -> int:
     else:
         print_text("no agent has a certificate: orchestra certify AGENT --data FILE")
     return code
+
+
+def show_certificate(settings: Settings, agent: str, *, claims: bool, as_json: bool) -> None:
+    """Shows the certificate that there is. Raises `InputError` where it does not hold, L119 where there is none."""
+    from orchestra.cli.learn import certify as target
+
+    project = Project.load(settings)
+    one: Certificate | ClaimsCertificate | None
+    if (whole := target.find_workflow(project, agent)) is not None:
+        one, file = whole[0].certificate(), whole[0].certificate_path
+    else:
+        registry = project.registry
+        registry.card(agent)
+        held = (
+            ClaimsCertificates(settings, lambda: registry) if claims else AgentCertificates(settings, lambda: registry)
+        )
+        one, file = held.get(agent), find_certificate(settings, registry, agent, CLAIMS_FILE if claims else FILE_NAME)
+    if one is None:
+        raise missing_certificate(agent, claims=claims)
+    if as_json:
+        print_json({"file": str(file), "guarantee": one.guarantee, "certificate": one})
+        return
+    print_text(f"{agent}: {one.guarantee}", style="green")
+    print_text(f"\n  threshold  {one.threshold:.6g}, {one.score}")
+    for line in _claims_lines(one) if isinstance(one, ClaimsCertificate) else _answers_lines(one):
+        print_text(escape_invisible(line))
+    print_text(escape_invisible(f"  made       {one.created_at}\n  file       {file}, digest {one.digest}"))
+
+
+def missing_certificate(agent: str, *, claims: bool) -> InputError:
+    """The error of looking for a certificate where there is none."""
+    of, option = (f"of {agent!r} about claims", " --claims") if claims else (f"for {agent!r}", "")
+    return InputError("L119", f"there is no certificate {of}", hint=f"orchestra certify {agent}{option} --data FILE")
+
+
+def _answers_lines(one: Certificate) -> Iterator[str]:
+    data, judged = one.data, one.held_out
+    yield f"  checks     {', '.join(one.checks)}"
+    yield f"  data       {data.name}, digest {data.digest}; right by {', '.join(data.metrics)}"
+    yield f"  rows       {data.tuning:,} tuned, {data.calibration:,} calibrated, {data.held_out:,} judged; seed {data.seed}"
+    yield f"  accepted   {one.accepted:,} of those that calibrated, {one.errors:,} of them wrong"
+    share = f"[{format_percent(judged.low)}, {format_percent(judged.high)}]"
+    yield f"  judged     {judged.accepted:,} of {judged.rows:,} accepted, {judged.errors:,} wrong, {share}"
+    if one.attempt:
+        yield f"  attempt    number {one.attempt:,} on these rows, tested at {format_percent(one.spent_delta)} of {format_percent(one.delta)}"
+    if data.duplicates or data.grouped:
+        yield f"  left out   {data.duplicates or 0:,} rows with the input of another, {data.grouped or 0:,} of one group with another"
+
+
+def _claims_lines(one: ClaimsCertificate) -> Iterator[str]:
+    data, judged = one.data, one.held_out
+    yield f"  check      {one.check}"
+    yield f"  data       {data.name}, digest {data.digest}"
+    yield f"  answers    {data.calibration:,} calibrated, {data.held_out:,} judged; seed {data.seed}"
+    wrong = f"something wrong kept in {judged.violations:,} of {judged.answers:,}, [{format_percent(one.low)}, {format_percent(one.high)}]"
+    yield f"  judged     {wrong}; {judged.kept:,} of {judged.parts:,} parts kept"
+
+
+StoredCertificate: TypeAlias = Certificate | ClaimsCertificate
+
+
+async def read_certificates(journal: Journal, events: Sequence[Event]) -> list[StoredCertificate]:
+    """The certificates that a run began with. One that is gone, or that this version cannot read, is left out."""
+    started = events[0] if events else None
+    found: list[StoredCertificate] = []
+    for name, mark in started.versions.items() if isinstance(started, RunStarted) else ():
+        kind = name.partition("/")[0]
+        data = await journal.get_blob(mark) if kind in (CERTIFICATE, CLAIMS, WORKFLOW_CERTIFICATE) else None
+        if data is not None:
+            try:
+                found.append((ClaimsCertificate if kind == CLAIMS else Certificate).from_bytes(data))
+            except InputError:
+                continue
+    return found
+
+
+def iter_promises(
+    history: History, certificates: Sequence[StoredCertificate]
+) -> Iterator[tuple[str, str, StoredCertificate | None]]:
+    """The nodes with a promise, its sentence, and the certificate that promises it; None where that is not known."""
+    for row in history.rows:
+        said = next((tried.guarantee for tried in reversed(row.attempts) if tried.guarantee), "")
+        same = [one for one in certificates if one.guarantee == said]
+        if said:
+            yield (
+                row.path,
+                said,
+                next((one for one in same if one.agent == row.name), same[0] if len(same) == 1 else None),
+            )
+
+
+def certificates_by_node(
+    history: History, certificates: Sequence[StoredCertificate]
+) -> Mapping[str, Mapping[str, Any]]:
+    """What stands behind each promise, by the path of its node."""
+    return {path: one.summary for path, _, one in iter_promises(history, certificates) if one is not None}

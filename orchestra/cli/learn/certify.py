@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from orchestra.agents.card import Card
+from orchestra.agents.registry import Registry
 from orchestra.app import certificates
+from orchestra.app.orchestra import Orchestra
 from orchestra.app.project import Project
-from orchestra.cli.certify import target
-from orchestra.cli.certify.target import CertificationSubject
+from orchestra.app.workflow_certificates import WorkflowTarget
 from orchestra.cli.context import Opener, open_orchestra
-from orchestra.cli.exit_codes import STATUS_CODES
 from orchestra.cli.learn import evaluate
-from orchestra.cli.output import make_console, make_table, print_json, print_note, print_text
-from orchestra.cli.output_files import check_replaceable
+from orchestra.cli.output import (
+    check_replaceable,
+    json_line,
+    make_console,
+    make_table,
+    print_json,
+    print_note,
+    print_text,
+)
 from orchestra.cli.signals import StopSignal
+from orchestra.cli.typer_adapter import STATUS_CODES
 from orchestra.core.errors import InputError
-from orchestra.core.settings import Settings
+from orchestra.core.settings import Settings, looks_like_path
 from orchestra.core.suggestions import closest_match
 from orchestra.core.untrusted_text import escape_invisible, pluralize
 from orchestra.learn.certification import audit_log
@@ -28,13 +38,15 @@ from orchestra.learn.certification.independent import IndependentRows, select_in
 from orchestra.learn.certification.labelled_answers import (
     Correctness,
     Predictions,
+    certification_card,
     certification_items,
     certified_checks,
     correctness_of,
 )
 from orchestra.learn.data.provenance import fingerprints_of
 from orchestra.learn.evaluation.metrics import Case
-from orchestra.learn.evaluation.rows import EvaluationSet
+from orchestra.learn.evaluation.rows import EvaluationSet, as_record
+from orchestra.schema.content import has_content
 from orchestra.schema.strict_json import canonical, digest
 from orchestra.verification import check_expression
 from orchestra.verification.acceptance import check_names, parse_checks
@@ -64,9 +76,17 @@ from orchestra.verification.certificates.file import (
 from orchestra.verification.certificates.row_fingerprints import SAMPLE_SIZE, RowFingerprints, RowSet
 from orchestra.verification.custom_checks import TOOL
 from orchestra.verification.model_checks import MODEL_CHECKS
+from orchestra.workflows.python.steps import Agent, Workflow
 
 if TYPE_CHECKING:
-    from orchestra.cli.certify.commands import CertifyArguments
+    from orchestra.app.project import Project
+    from orchestra.cli.learn.arguments import CertifyArguments
+    from orchestra.core.settings import Settings
+    from orchestra.learn.certification.claims import JudgedAnswerFile
+    from orchestra.learn.certification.independent import IndependentRows
+    from orchestra.verification.certificates.claims_file import ClaimsCertificate, ClaimsData
+    from orchestra.verification.certificates.conformal import CalibrationAnswer, FactualityResult, RetentionResult
+    from orchestra.verification.certificates.row_fingerprints import RowSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +134,7 @@ class _CertificationJob:
     def load(cls, project_settings: Settings, arguments: CertifyArguments, data: Path) -> _CertificationJob:
         """Raises `InputError` for what cannot be certified, and `OrchestraError` C023 where the file cannot be written."""
         terms, project = arguments.terms, Project.load(project_settings)
-        subject = target.find_subject(project, arguments.agent)
+        subject = find_subject(project, arguments.agent)
         card, agent = subject.card, subject.card.name
         subject.check_supported(
             named=bool(arguments.check_names), combined=arguments.combined, recorded=arguments.predictions is not None
@@ -180,7 +200,7 @@ class _CertificationJob:
     async def cases(self, open_: Opener, settings: Settings) -> list[Case]:
         """The answers, asked for or recorded; each row once."""
         if self.combination is not None:
-            from orchestra.cli.learn import combine
+            from orchestra.cli.learn import evaluate as combine
 
             card = self.subject.card
             said = await combine.answer_and_rule(
@@ -443,3 +463,345 @@ def show_data(arguments: CertifyArguments, result: CertificationResult) -> None:
             "replaced": result.replaced_promise or None,
         }
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimsCertificationResult:
+    """What came of it; nothing where rows are to be judged first, and no certificate where none could be made."""
+
+    calibration: FactualityResult | None
+    certificate: ClaimsCertificate | None = None
+    file: Path | None = None
+    attempt: int = 1
+    """Which one on these answers it is."""
+    sample: IndependentRows | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code."""
+        return STATUS_CODES["abstained"] if self.calibration is not None and self.certificate is None else 0
+
+
+async def certify_claims(
+    open_: Opener, settings: Settings, arguments: CertifyArguments, data: Path
+) -> ClaimsCertificationResult:
+    """Reads the answers, asks the judge where they have no scores, calibrates, and writes the file. Raises `OrchestraError` C023 where
+    it cannot be written, before anybody is asked."""
+    from datetime import UTC, datetime
+
+    from orchestra.app.certificates import default_path, dependency_digests, writable_path
+    from orchestra.app.project import Project
+    from orchestra.learn.certification.attempt_log import AttemptLogFile
+    from orchestra.learn.certification.audit_log import replace_file
+    from orchestra.learn.certification.claims import read
+    from orchestra.verification.certificates import attempts, conformal
+    from orchestra.verification.certificates.claims_file import (
+        FILE_NAME,
+        ClaimScorer,
+        ClaimsData,
+        build_claims_certificate,
+    )
+    from orchestra.verification.certificates.row_fingerprints import SAMPLE_SIZE, RowFingerprints
+    from orchestra.verification.entailment import DECISION_THRESHOLD
+
+    project = Project.load(settings)
+    card = project.registry.card(arguments.agent)
+    check, judge = _find_judge(project, arguments, card.checks)
+    rows = read(data, card)
+    if not rows.is_labelled:
+        return _print_unlabelled(rows, arguments.agent)
+    marked = _unrefuted_rows(settings, project, arguments.agent, rows)
+    bound, theirs = (dependency_digests(settings, project.registry, name) for name in (arguments.agent, judge))
+    file = arguments.out or default_path(settings, project.registry, arguments.agent).with_name(FILE_NAME)
+    check_replaceable(file, "--out")
+    rows, drawn = rows.select_independent(card, arguments.seed, arguments.group)
+    book = AttemptLogFile(
+        writable_path(settings, project.registry, arguments.agent, FILE_NAME).with_name(attempts.CLAIMS_FILE_NAME)
+    )
+    book.check_writable()
+    if not arguments.as_json:
+        _report_rows(arguments.agent, rows, check, drawn)
+    answers = await _calibration_answers(open_, settings, project, judge, rows, arguments.alpha)
+    found = conformal.calibrate(answers, arguments.alpha, arguments.seed, DECISION_THRESHOLD)
+    attempt = (
+        book.record_claims_calibration(rows.name, marked, answers, found)
+        if found.calibration >= found.min_answers
+        else 1
+    )  # fewer test nothing
+    if found.threshold is None or found.held_out is None:
+        return ClaimsCertificationResult(found, attempt=attempt, sample=drawn)
+    sketch = RowFingerprints.of(marked.fingerprints, SAMPLE_SIZE)
+    source = ClaimsData(
+        rows.name, rows.digest, found.calibration, found.held_out.answers, arguments.seed, rows.is_scored, sketch
+    )
+    origin = _with_left_out(source, drawn)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    made = build_claims_certificate(
+        arguments.agent, bound, ClaimScorer(check, judge, theirs), found, origin, now, attempt=attempt
+    )
+    replace_file(file, made.to_bytes())
+    return ClaimsCertificationResult(found, made, file, attempt, drawn)
+
+
+def _print_unlabelled(rows: JudgedAnswerFile, agent: str) -> ClaimsCertificationResult:
+    """Prints the rows for somebody to judge."""
+    for line in rows.label_template():
+        sys.stdout.write(json_line(line))
+    print_note(
+        f'write true or false for each "right": null, and name the file: orchestra certify {agent} --claims --data FILE'
+    )
+    return ClaimsCertificationResult(None)
+
+
+def _report_rows(agent: str, rows: JudgedAnswerFile, check: str, sample: IndependentRows) -> None:
+    """Says on which answers the promise will rest."""
+
+    parts = sum(len(row.parts) for row in rows.rows)
+    print_text(
+        escape_invisible(f"{agent} on {rows.name}: {len(rows.rows):,} answers of {parts:,} parts, scored by {check}")
+    )
+    for said in (*describe_left_out(sample), ""):
+        print_text(escape_invisible(said))
+
+
+def _with_left_out(origin: ClaimsData, sample: IndependentRows) -> ClaimsData:
+    """Where the answers are from, with what was left out of them."""
+    import msgspec
+
+    group = (sample.group_input if sample.group_duplicates else "") or msgspec.UNSET
+    return msgspec.structs.replace(
+        origin,
+        duplicates=sample.duplicates or msgspec.UNSET,
+        grouped=sample.group_duplicates or msgspec.UNSET,
+        group=group,
+    )
+
+
+def _find_judge(project: Project, arguments: CertifyArguments, checks: tuple[str, ...]) -> tuple[str, str]:
+    """The check that scores claims, and the agent that it asks. Raises `InputError` V006 for others, V011 where that agent is not there."""
+    from orchestra.verification.acceptance import parse_checks
+    from orchestra.verification.check_expression import CheckCall
+    from orchestra.verification.entailment import ENTAILMENT
+    from orchestra.verification.model_checks import judge_name
+
+    named = [
+        one
+        for one in parse_checks(arguments.check_names or checks)
+        if isinstance(one, CheckCall) and one.check == ENTAILMENT
+    ]
+    if arguments.check_names and not named:
+        said = f"claims are scored by the check {ENTAILMENT!r}, not by {', '.join(arguments.check_names)}"
+        raise InputError("V006", said, hint="--checks entailment, or --checks 'entailment(NAME)'")
+    check = named[0] if named else CheckCall(ENTAILMENT)
+    judge = judge_name(check)
+    if judge not in project.registry.agents:
+        hint = f"there are: {', '.join(sorted(project.registry.agents)) or 'none'}"
+        raise InputError("V011", f"the check {check} asks the agent {judge!r}, and there is none", hint=hint)
+    return str(check), judge
+
+
+def _unrefuted_rows(settings: Settings, project: Project, agent: str, rows: JudgedAnswerFile) -> RowSet:
+    """Returns the fingerprints of the rows. Raises `InputError` if an audit refuted a certificate that was made on them."""
+    from orchestra.learn.certification.audit_log import refuse_refuted_rows
+    from orchestra.learn.data.deduplication import fingerprint
+    from orchestra.verification.certificates.row_fingerprints import FINGERPRINT_LENGTH, RowSet
+
+    fingerprints = frozenset(fingerprint([row.input, row.output])[:FINGERPRINT_LENGTH] for row in rows.rows)
+    marked = RowSet(frozenset({rows.digest}), fingerprints)
+    refuse_refuted_rows(settings, project.registry, agent, marked, claims=True)
+    return marked
+
+
+async def _calibration_answers(
+    open_: Opener, settings: Settings, project: Project, judge: str, rows: JudgedAnswerFile, alpha: float
+) -> list[CalibrationAnswer]:
+    """Returns the answers with their scores. Asks the judge for missing scores, unless there are too few answers."""
+    from orchestra.verification.certificates import conformal
+
+    if rows.is_scored:
+        return rows.scored_answers([])
+    if round(conformal.CALIBRATION_SHARE * len(rows.rows)) < conformal.min_answers(alpha):
+        print_note("too few answers for any scores to help: nobody is asked")
+        return [conformal.CalibrationAnswer(row.id, ()) for row in rows.rows]
+    return rows.scored_answers(await _ask_judge(open_, settings, project, judge, rows))
+
+
+async def _ask_judge(
+    open_: Opener, settings: Settings, project: Project, judge: str, rows: JudgedAnswerFile
+) -> list[Any]:
+    """What the judge says to each question."""
+    from orchestra.cli.learn.evaluate import ask_arm
+    from orchestra.verification.entailment import JudgeReply
+    from orchestra.workflows.python.steps import Agent
+
+    card = project.registry.cards.get(judge)
+    step = (
+        Agent.from_card(card.with_settings(checks=(), accept=None, otherwise=()))
+        if card is not None
+        else project.agent(judge)
+    )
+    async with open_orchestra(open_, settings) as orchestra:
+        what = "questions failed, and what they are about is never kept"
+        arm = await ask_arm(orchestra, judge, step, rows.judge_inputs(), settings.concurrency, what)
+    return [
+        JudgeReply(case.output) if case.output is not None else JudgeReply(error=arm.reason or "it was withheld")
+        for case in arm.cases
+    ]
+
+
+def show_claims_certification(_: CertifyArguments, result: ClaimsCertificationResult) -> None:
+    """Prints what was found out."""
+    from orchestra.verification.certificates.certify import confidence_interval, format_percent
+
+    found = result.calibration
+    if found is None:
+        return
+    promise = f"All that is kept shall be right in at least {format_percent(1 - found.alpha)} of answers"
+    print_text(
+        f"{promise}: that takes {found.min_answers:,} answers at the very least; {found.calibration:,} calibrate here."
+    )
+    whole = found.unfiltered
+    if whole.parts:
+        said = f"{whole.wrong_kept:,} of {whole.parts:,} parts {'is' if whole.wrong_kept == 1 else 'are'} wrong"
+        print_text(
+            f"Before anything is dropped, {said}; something wrong stands in {format_percent(whole.violation_rate)} of the answers.\n"
+        )
+    if result.attempt > 1:
+        said = f"CAREFUL: attempt {result.attempt:,} on these answers, or on many of them. The promise is that of one test, without a delta that"
+        print_text(
+            f"{said} attempts could share: of the best of several the shares of wrong answers add up. Other answers carry it.",
+            style="yellow",
+        )
+    if found.threshold is None or found.calibrated is None or found.held_out is None:
+        print_text(f"No certificate: {found.reason}.", style="yellow")
+        return
+    print_text(
+        f"Certified: parts with a score of at least {found.threshold:.6g} are kept, {_format_kept(found.calibrated)} that calibrated.",
+        style="green",
+    )
+    low, high = confidence_interval(found.held_out.violations, found.held_out.answers)
+    wrong = f"something wrong was kept in {found.held_out.violations:,}, {format_percent(found.held_out.violation_rate)} [{format_percent(low)}, {format_percent(high)}]"
+    print_text(
+        f"On the {found.held_out.answers:,} answers that had no part in it: {_format_kept(found.held_out)}; {wrong}."
+    )
+    if (splits := found.resplits) is not None:
+        mean = f"something wrong was kept in {format_percent(splits.violation_rate)} of the rest on average"
+        print_text(
+            f"{splits.rounds} resplits: {mean}, {format_percent(found.alpha)} at most are promised; {format_percent(splits.kept_share)} of the parts were kept."
+        )
+    if result.file is not None:
+        print_text(
+            escape_invisible(
+                f"\n{result.file}: written; a node keeps parts by it with `accept: certified` and `otherwise: [back_off, abstain]`"
+            ),
+            style="bold",
+        )
+
+
+def _format_kept(found: RetentionResult) -> str:
+    from orchestra.verification.certificates.certify import format_percent
+
+    empty = f", and {found.empty:,} answers are left with none" if found.empty else ""
+    return f"{format_percent(found.kept_share)} of the parts of the {found.answers:,}{empty}"
+
+
+def show_claims_certification_data(arguments: CertifyArguments, result: ClaimsCertificationResult) -> None:
+    """Prints it as JSON."""
+    import msgspec
+
+    if result.calibration is None:
+        return
+    promise = result.certificate.guarantee if result.certificate is not None else None
+    file = str(result.file) if result.file is not None else None
+    left_out = (
+        {"duplicates": result.sample.duplicates, "grouped": result.sample.group_duplicates}
+        if result.sample is not None
+        else {}
+    )
+    more = {"attempt": result.attempt, "left_out": left_out, "guarantee": promise, "file": file}
+    print_json({"agent": arguments.agent, **msgspec.to_builtins(result.calibration), **more})
+
+
+FAILED_ROWS_NOTE = "rows failed, and count as wrong and not accepted"
+
+
+@dataclass(frozen=True, slots=True)
+class CertificationSubject:
+    """Who is certified. `settings` and `registry` find what lies beside it."""
+
+    card: Card
+    """Of an agent; of a workflow its face."""
+    settings: Settings
+    registry: Registry
+    workflow: WorkflowTarget | None = None
+    """None for an agent."""
+    step: Workflow[..., object] | None = None
+
+    def check_supported(self, *, named: bool, combined: bool, recorded: bool) -> None:
+        """Raises `InputError` V030 for a workflow that cannot be asked row by row, C010 for options that are about an agent's checks."""
+        if self.workflow is None:
+            return
+        if named or combined:
+            said = f"--{'checks' if named else 'combined'} is about an agent, and {self.card.name} is a workflow"
+            raise InputError(
+                "C010", said, hint="leave it out: its score is how sure the least sure is that its output follows from"
+            )
+        if not recorded and (acts := self.workflow.effect_reason):
+            hint = "run it where that is meant, and give what came of it: --predictions FILE"
+            raise InputError("V030", f"{self.card.name} would act once for each row: {acts}", hint=hint)
+
+    def bonds(self) -> DependencyDigests:
+        """What its answers and their scores follow from. Raises `InputError` V007."""
+        return (
+            certificates.dependency_digests(self.settings, self.registry, self.card.name)
+            if self.workflow is None
+            else self.workflow.dependency_digests()
+        )
+
+    def recorded_cases(self, given: Predictions, checks: tuple[str, ...], test: EvaluationSet) -> list[Case]:
+        """Answers that were recorded. Raises `InputError` V006 for one to no row, and where none of a workflow's has a score."""
+        if self.workflow is None:
+            return given.cases_for(self.card, checks, test)
+        answers = given.outputs_for(test)
+        scores = [said[1] for said in answers if said is not None]
+        if scores and all(score is None for score in scores):
+            hint = f"orchestra batch {self.card.name} --accept 0"
+            raise InputError("V006", f"no answer of {given.name} says how sure it is", hint=hint)
+        return [_recorded_case(question.expected, said) for question, said in zip(test.rows, answers, strict=True)]
+
+    async def ask_cases(
+        self, orchestra: Orchestra, checks: tuple[str, ...], test: EvaluationSet, concurrency: int
+    ) -> list[Case]:
+        """Its answers, asked for once each, with how sure it is of them. Raises `FleetError` where no server can be had."""
+        if self.step is None:
+            step = Agent.from_card(certification_card(self.card, checks))
+            arm = await evaluate.ask_arm(orchestra, self.card.name, step, test, concurrency, FAILED_ROWS_NOTE)
+        else:
+            arm = await evaluate.ask_arm(
+                orchestra.options(accept=0.0), self.card.name, self.step, test, concurrency, FAILED_ROWS_NOTE
+            )
+        return list(arm.cases)
+
+
+def _recorded_case(expected: dict[str, object], said: tuple[object, float | None] | None) -> Case:
+    """A recorded output of a workflow; one that says nothing is withheld, and so is one of which nobody says how sure it is."""
+    if said is None or said[1] is None or not has_content(said[0]):
+        return Case(expected, None)
+    return Case(expected, as_record(said[0]), said[1])
+
+
+def find_workflow(project: Project, name: str) -> tuple[WorkflowTarget, Workflow[..., object]] | None:
+    """The workflow of a name or a file; None where that is no workflow's."""
+    if not looks_like_path(name) and name not in project.workflow_names():
+        return None
+    step = project.find(name)
+    assert isinstance(step, Workflow), "it is the name of one"
+    return WorkflowTarget.of(project, step.graph), step
+
+
+def find_subject(project: Project, name: str) -> CertificationSubject:
+    """What has this name. Raises `InputError` A001 for nothing, and what reading it raises."""
+    if (found := find_workflow(project, name)) is None:
+        return CertificationSubject(project.registry.card(name), project.settings, project.registry)
+    one, step = found
+    return CertificationSubject(one.card, one.settings, one.registry, one, step)

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
+from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-from orchestra.app.fork_effects import effect_tools
+from orchestra.app.fork_effects import effect_tools, has_effects
 from orchestra.app.inputs import bind_arguments
 from orchestra.app.orchestra import Orchestra
 from orchestra.app.result import Result
 from orchestra.app.run import Run
 from orchestra.app.run_options import RunOptions
-from orchestra.cli.batch.rows import BatchRow, RowResult
+from orchestra.app.run_queries import existing_runs, get_memos
 from orchestra.cli.output import print_note
+from orchestra.cli.run.batch_rows import BatchRow, RowResult
 from orchestra.cli.run.watch import COMMAND_LINE_AUTHOR
-from orchestra.cli.runs.attempts import ForkLineage, LineageRun, latest_run
-from orchestra.cli.runs.batch_marks import BatchMarks, next_key, next_run
 from orchestra.core.error_codes import LEASE_HELD
 from orchestra.core.errors import FleetError, OrchestraError
-from orchestra.core.events import RunFinished
+from orchestra.core.events import Event, RunFinished, RunStarted
 from orchestra.core.outcomes import FailedOutcome, Outcome
+from orchestra.core.protocols import Journal
+from orchestra.journal.scan import scan
 from orchestra.schema.strict_json import canonical, digest
 from orchestra.workflows.python.steps import Step
 
@@ -325,3 +328,204 @@ def _raise_fleet_error(result: Result[Any]) -> None:
 
 def _is_fleet_error(outcome: Outcome) -> bool:
     return isinstance(outcome, FailedOutcome) and outcome.code.startswith("F0")
+
+
+@dataclass(frozen=True, slots=True)
+class LineageRun:
+    """One run of several that have tried the same."""
+
+    started: RunStarted
+    events: Sequence[Event]
+
+    @property
+    def run(self) -> str:
+        """Its id."""
+        return self.started.run
+
+    @property
+    def finished(self) -> RunFinished | None:
+        """How it ended; None for one that may go on."""
+        last = self.events[-1]
+        return last if isinstance(last, RunFinished) else None
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it ended with an answer, or withheld one."""
+        return self.finished is not None and self.finished.status in ("done", "abstained")
+
+    @classmethod
+    def from_events(cls, events: Sequence[Event], inputs: bytes) -> LineageRun | None:
+        """A run with these inputs; None where it is not there, or has others."""
+        first = events[0] if events else None
+        return cls(first, events) if isinstance(first, RunStarted) and canonical(first.inputs) == inputs else None
+
+
+class ForkLineage:
+    """Which runs of a journal were forked from which. The journal is gone through once, and then as far as runs have begun since."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._forks: dict[str, dict[str, None]] = {}
+        self._since = -inf
+        self._refresh_lock = asyncio.Lock()
+
+    async def runs_in_lineage(self, runs: Iterable[str], inputs: bytes) -> list[LineageRun]:
+        """Runs, those that they were forked from, and all forks of these, oldest first; without those that have other inputs."""
+        await self._refresh()
+        found: dict[str, LineageRun] = {}
+        open_, seen = list(runs), set[str]()
+        while open_:
+            if (run := open_.pop()) in seen:
+                continue
+            seen.add(run)
+            if (one := LineageRun.from_events(await self._journal.read(run), inputs)) is not None:
+                found[run] = one
+                open_.append(one.started.parent or run)
+            open_ += self._forks.get(run, ())
+        return sorted(found.values(), key=lambda one: (one.started.at, one.run))
+
+    async def _refresh(self) -> None:
+        async with self._refresh_lock:
+            latest = self._since
+            async with aclosing(scan(self._journal, self._since)) as runs:
+                async for run, started, events, _ in runs:
+                    latest = max(latest, started)
+                    if events and isinstance(first := events[0], RunStarted) and first.parent:
+                        self._forks.setdefault(first.parent, {})[run] = None
+            self._since = latest
+
+
+def latest_run(runs: Sequence[LineageRun], effect_tools: Collection[str]) -> LineageRun | None:
+    """The latest try that nothing was forked from, or that may go on, and that knows of all that was done with the `effect_tools`; None
+    where that was done on several ways, none of which knows of the others."""
+    parents = {one.run: one.started.parent for one in runs}
+    acted = {one.run for one in runs if has_effects(one.events, effect_tools)}
+    for one in reversed(runs):
+        if one.finished is not None and one.run in parents.values():
+            continue
+        known, run = set[str](), one.run
+        while run in parents and run not in known:
+            known.add(run)
+            run = parents[run]
+        if acted <= known:
+            return one
+    return None
+
+
+KEYED_RUN_PREFIX = "k"
+"""How the ids of runs with an idempotency key begin: those of batches are such."""
+
+
+def next_key(run: str) -> str:
+    """The idempotency key of the try that comes next after a run: two commands that make it, also at once, make one."""
+    return digest(canonical(["next", run]))
+
+
+def next_run(run: str) -> str:
+    """The id of that try."""
+    return RunOptions(next_key(run)).run_id
+
+
+@dataclass(slots=True)
+class _MarkedRuns:
+    written: set[str] = field(default_factory=set)
+    followed: set[str] = field(default_factory=set)
+    """Runs whose next try is there."""
+    unwritten: set[str] = field(default_factory=set)
+
+
+class BatchMarks:
+    """What is known of runs beside their events.
+
+    A batch marks a run before it begins: from then on a result that is not marked as written is not written. Of runs of earlier versions,
+    and of those that came from another journal, nobody knows. A run that was followed is not the last try of what it was to do, whether or
+    not the later one can be found; this outlives the run.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def mark_begun(self, run: str) -> None:
+        """The result of a run is not written yet; from now on that is marked."""
+        self._journal.put_memo(_mark_key("kept", run), run, True)
+
+    def mark_written(self, run: str) -> None:
+        """The result of a run stands in the output, on disk."""
+        self._journal.put_memo(_mark_key("written", run), run, True)
+
+    async def is_written(self, run: str, head: str) -> bool | None:
+        """Whether the result of a run was written, by the batch that began the run `head` of the same row; None where nobody knows."""
+        if await self._has_mark("written", run):
+            return True
+        return False if await self._has_mark("kept", run) or await self._has_mark("kept", head) else None
+
+    def mark_followed(self, run: str, *, lost: bool = False) -> None:
+        """Another try comes after a run; with `lost` one that is deleted, and whose result was not written, as far as anybody knows."""
+        what = "lost" if lost else "followed"
+        self._journal.put_memo(
+            _mark_key(what, run), "", what
+        )  # each has a mark of its own, since the first word of a mark stays
+
+    async def follow_state(self, run: str) -> Literal["", "followed", "lost"]:
+        """What was said of the try after a run."""
+        if await self._journal.get_memo(_mark_key("lost", run)) is not None:
+            return "lost"
+        found = await self._journal.get_memo(_mark_key("followed", run))
+        return "" if found is None else "lost" if found[1] == "lost" else "followed"
+
+    async def is_unwritten(self, run: str) -> bool:
+        """Whether a batch still has to write what a run came to, or to try its row once more, as far as that is known here."""
+        return bool((await self._load_marked_runs((run,))).unwritten)
+
+    async def filter_unwritten(self, runs: Collection[str]) -> set[str]:
+        """Those of these runs that are `unwritten`."""
+        return (await self._load_marked_runs(runs)).unwritten
+
+    def mark_imported(self, run: str, *, unwritten: bool, followed: bool) -> None:
+        """Marks a run that comes from another journal: its batch may go on here, with another output; what was written says nothing."""
+        if unwritten:
+            self._journal.put_memo(_mark_key("kept", run), run, "elsewhere")
+        if followed:
+            self.mark_followed(run)
+
+    async def mark_before_delete(self, parents: Mapping[str, str]) -> None:
+        """Marks what must be known of runs once they are deleted; each has the run that it was forked from, or an empty text."""
+        standing = await self._load_marked_runs(parents)
+        there = await existing_runs(self._journal, set(parents.values()) - {""})
+        for run, parent in parents.items():
+            if run in standing.unwritten:
+                self.mark_followed(run, lost=True)
+            elif run in standing.followed:
+                self.mark_followed(run)
+            if parent.startswith(KEYED_RUN_PREFIX) or parent in there:
+                self.mark_followed(parent, lost=run not in standing.written)
+
+    async def _load_marked_runs(self, runs: Collection[str]) -> _MarkedRuns:
+        """What is known of runs, by few questions whatever their number."""
+        words = {
+            run: ("written", "kept", "lost", "followed") if run.startswith(KEYED_RUN_PREFIX) else ("written",)
+            for run in runs
+        }
+        marks = {(run, word): _mark_key(word, run) for run, those in words.items() for word in those}
+        said = await get_memos(self._journal, set(marks.values()))
+        later = {run: next_run(run) for run in runs}
+        there = await existing_runs(self._journal, set(later.values()))
+        found = _MarkedRuns()
+        for run in runs:
+            mark = {word: said.get(marks[run, word]) for word in words[run]}
+            done = mark["written"]
+            if written := done is not None and done[1] is True:
+                found.written.add(run)
+            if later[run] in there:
+                found.followed.add(run)
+            elif mark.get("kept") and not (written or mark.get("lost") or mark.get("followed")):
+                found.unwritten.add(run)
+        return found
+
+    async def _has_mark(self, what: str, run: str) -> bool:
+        found = await self._journal.get_memo(_mark_key(what, run))
+        return found is not None and found[1] is True
+
+
+def _mark_key(what: str, run: str) -> str:
+    return digest(canonical(["batch", what, run]))

@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from orchestra.app.orchestra import Orchestra
-from orchestra.cli.batch.row_state import RowRunner
-from orchestra.cli.batch.rows import BatchRow, ResultFile, RowResult, check_files, reread_rows, scan_rows
 from orchestra.cli.context import Opener, open_orchestra
-from orchestra.cli.output import print_note
-from orchestra.cli.progress import ProgressMeter
-from orchestra.cli.runs.batch_marks import BatchMarks
-from orchestra.cli.task_window import map_in_order
+from orchestra.cli.output import ProgressMeter, print_note
+from orchestra.cli.run.batch_row_state import BatchMarks, RowRunner
+from orchestra.cli.run.batch_rows import BatchRow, ResultFile, RowResult, check_files, reread_rows, scan_rows
+from orchestra.cli.signals import map_in_order
 from orchestra.core.errors import InputError, OrchestraError
 from orchestra.core.settings import Settings
 from orchestra.core.suggestions import closest_match

@@ -17,8 +17,8 @@ from typing import IO, Any, cast
 
 import msgspec
 
-from orchestra.cli.interruptible_read import interruptible
 from orchestra.cli.output import print_note
+from orchestra.cli.signals import interruptible
 from orchestra.core.errors import InputError, InputErrors, OrchestraError, SourceLocation
 from orchestra.core.events import NO_USAGE, Usage
 from orchestra.core.file_locks import lock_file

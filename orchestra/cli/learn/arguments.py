@@ -1,0 +1,501 @@
+"""The arguments and options of `orchestra learn` and `orchestra certify`, one dataclass for each command."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from orchestra.cli.context import load_settings
+from orchestra.cli.options import (
+    ChecksOption,
+    ConcurrencyOption,
+    EvaluationOption,
+    FleetOption,
+    JsonOption,
+    MaxRowsOption,
+    MetricOption,
+    split_names,
+)
+
+if TYPE_CHECKING:
+    from orchestra.cli.learn.data import DatasetSpec
+    from orchestra.core.settings import Settings
+    from orchestra.learn.data.dataset import Split
+    from orchestra.verification.certificates.certify import CertificationTerms
+
+AgentArgument = Annotated[str, typer.Argument(help="An agent's name.", show_default=False)]
+DataOption = Annotated[
+    Path,
+    typer.Option(
+        "--data",
+        "-d",
+        help="A data set's folder; rows {id, input, expected}: .jsonl, .jsonl.gz, .csv; or the folder that evaluation.yaml names files of.",
+        show_default=False,
+    ),
+]
+WhenOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHEN", help="Of runs that began then: 12h, 30d, today, yesterday, 2026-11-24.", show_default=False
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetArguments:
+    """What a data set is to be made of, as it was typed."""
+
+    agent: AgentArgument
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the data set.", show_default=False)]
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="JSON lines or CSV with inputs and outputs.", show_default=False)
+    ] = None
+    licence: Annotated[str, typer.Option(help="What may be done with the rows. Needed.", show_default=False)] = ""
+    name: Annotated[str, typer.Option(help="Its name.", show_default="as the folder")] = ""
+    column: Annotated[
+        list[str] | None, typer.Option("--column", help="FIELD=COLUMN, where the names differ.", show_default=False)
+    ] = None
+    means: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--means",
+            metavar="FIELD:VALUE=VALUE",
+            help="What a value of the rows means; * is all others.",
+            show_default=False,
+        ),
+    ] = None
+    group: Annotated[
+        str,
+        typer.Option(
+            help="The column, or input, that says what belongs together.", show_default="the agent's evidence"
+        ),
+    ] = ""
+    tune: Annotated[float, typer.Option(help="Share of the groups to stop early by.")] = 0.1
+    test: Annotated[float, typer.Option(help="Share of the groups to report on.")] = 0.1
+    runs: Annotated[
+        bool, typer.Option("--runs", help="Take what the agent was asked in your runs, as the journal has it.")
+    ] = False
+    since: Annotated[
+        str | None, typer.Option(metavar="AGE", help="Of --runs, those of the last 12h, 30d, 2w.", show_default=False)
+    ] = None
+    workflow: Annotated[
+        str, typer.Option(metavar="NAME", help="Of --runs, those of this workflow or agent.", show_default=False)
+    ] = ""
+    escalated: Annotated[
+        str,
+        typer.Option(
+            metavar="AGENT",
+            help="Of --runs: learn which calls of this agent needed the larger model.",
+            show_default=False,
+        ),
+    ] = ""
+    teacher: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="An agent, or a model of the fleet, that answers what has no output.",
+            show_default=False,
+        ),
+    ] = ""
+    without: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--without", metavar="SET", help="Leave out what a data set's test part asks.", show_default=False
+        ),
+    ] = None
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Write over another data set that stands in the folder.")
+    ] = False
+    concurrency: ConcurrencyOption = None
+    fleet: FleetOption = None
+
+    @property
+    def spec(self) -> DatasetSpec:
+        """What is to be collected. Raises `InputError` for columns, shares and ages that are none."""
+        from orchestra.cli.learn.data import DatasetSpec
+        from orchestra.cli.options import parse_age
+        from orchestra.learn.data.sources import ColumnMapping
+        from orchestra.learn.data.splits import SplitShares
+
+        return DatasetSpec(
+            self.agent,
+            tuple(self.files or ()),
+            self.out,
+            self.licence,
+            self.name or self.out.name,
+            ColumnMapping.parse(self.column or (), self.group, self.means or ()),
+            SplitShares(self.tune, self.test),
+            runs=self.runs,
+            max_age=parse_age(self.since, "--since") if self.since is not None else None,
+            workflow=self.workflow,
+            teacher=self.teacher,
+            escalated=self.escalated,
+            excluded_sets=tuple(self.without or ()),
+            replace=self.replace,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TrainArguments:
+    """Which agent is to be trained, on what, and how."""
+
+    agent: AgentArgument
+    data: Annotated[Path, typer.Option("--data", help="The folder of a data set.", show_default=False)]
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where the adapter goes.", show_default="in DATA")] = (
+        None
+    )
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="Train for about so long.", show_default=False)] = None
+    epochs: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="Passes over the rows.", show_default="3, an encoder's 6 or 3, without --minutes"),
+    ] = None
+    rank: Annotated[int, typer.Option(min=1, max=256, help="Rank of the LoRA.")] = 16
+    targets: Annotated[str, typer.Option(help="Layers: all-linear, attention or query-value.")] = "all-linear"
+    rate: Annotated[
+        float | None,
+        typer.Option(min=1e-7, max=1, help="The highest learning rate.", show_default="0.0006, an encoder's own"),
+    ] = None
+    decay: Annotated[str, typer.Option(help="How it falls: linear, cosine or none.")] = "linear"
+    seed: Annotated[int, typer.Option(help="Seed of the first weights and of the order of rows.")] = 0
+    patience: Annotated[
+        int, typer.Option(min=1, help="Looks at the tune part, of which none is better, after which it ends.")
+    ] = 4
+    tune_every: Annotated[float, typer.Option(min=0.01, help="Epochs between two such looks.")] = 0.5
+    batch: Annotated[int, typer.Option(min=64, help="Tokens of a batch.")] = 1400
+    longest: Annotated[int, typer.Option(min=16, help="Tokens of a row at most; longer ones are left out.")] = 2048
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto"
+    start: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="What is trained already, to go on from.", show_default="the base alone"),
+    ] = None
+    teacher: Annotated[
+        str,
+        typer.Option(
+            metavar="MODEL|FOLDER",
+            help="A model with the same tokenizer: learn its probabilities too.",
+            show_default=False,
+        ),
+    ] = ""
+    teacher_adapter: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The teacher's adapter.", show_default=False)
+    ] = None
+    temperature: Annotated[float, typer.Option(min=0.1, max=100, help="What teacher and student are softened by.")] = (
+        2.0
+    )
+    share: Annotated[float, typer.Option(min=0, max=1, help="What the teacher counts; the labels count the rest.")] = (
+        0.5
+    )
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget a training that was killed, and begin again.")] = False
+
+
+class HeldOutPart(StrEnum):
+    """Parts that nothing was trained on; an enum, for Typer takes no list of literals."""
+
+    TUNE = "tune"
+    TEST = "test"
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonSpec:
+    """What is to be compared, and on what."""
+
+    agent: str
+    data: Path
+    part: Split
+    train: Path | None
+    candidate: Path | None
+    untuned: bool
+    rows: int | None
+    """At most so many; None for what the evaluation says, or else all."""
+    seed: int | None
+    no_checks: bool
+    require: Sequence[str] = ()
+    evaluation: str = ""
+    """Of `evaluation.yaml`; the first where none is named."""
+    classes: bool = False
+    """Whether figures are wanted for each label, too."""
+    predictions: bool = False
+    """Whether the answers themselves are wanted, as `orchestra certify --predictions` reads them."""
+    members: bool = True
+    """Whether an ensemble's members are asked alone, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasurementArguments:
+    """By which rows an agent is measured."""
+
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            "--rows",
+            min=0,
+            help="At most so many rows, drawn by the seed; 0 for all.",
+            show_default="as evaluation.yaml, or all",
+        ),
+    ] = None
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed", help="Of the rows drawn, and of the intervals.", show_default="as evaluation.yaml, or 0"
+        ),
+    ] = None
+    evaluation: EvaluationOption = ""
+    no_checks: Annotated[
+        bool, typer.Option("--no-checks", help="Measure what it writes, without the checks of its card.")
+    ] = False
+
+
+@dataclass(frozen=True, slots=True)
+class ServingArguments:
+    """Who serves the agent, and how what came of it is printed."""
+
+    concurrency: ConcurrencyOption = None
+    fleet: FleetOption = None
+    as_json: JsonOption = False
+
+    @property
+    def settings(self) -> Settings:
+        """The settings with these on top."""
+        return load_settings(fleet=self.fleet, concurrency=self.concurrency)
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateArguments:
+    """Which agent is to be measured, on what, and what must come of it, as it was typed."""
+
+    agent: AgentArgument
+    data: DataOption
+    part: Annotated[Literal["train", "tune", "test"], typer.Option(help="Of a data set.")] = "test"
+    train: Annotated[
+        Path | None, typer.Option(help="Rows that floors are made of; a data set brings its own.", show_default=False)
+    ] = None
+    candidate: Annotated[
+        Path | None, typer.Option(help="An adapter to hold beside the agent's own.", show_default=False)
+    ] = None
+    untuned: Annotated[bool, typer.Option(help="Ask the base model without an adapter too.")] = True
+    members: Annotated[bool, typer.Option(help="Ask an ensemble's members alone too.")] = True
+    require: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="Such as 'EM >= 0.65'; exits with 1 if missed.", show_default=False),
+    ] = None
+    junit: Annotated[
+        Path | None,
+        typer.Option(help="Write what is required and whether it is met, for a CI service.", show_default=False),
+    ] = None
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write each row's answer as a line of JSON, and whether it is right.",
+            show_default=False,
+        ),
+    ] = None
+    classes: Annotated[
+        bool, typer.Option("--classes", help="Precision, recall and F1 of each label that it tells.")
+    ] = False
+
+    def to_spec(self, measurement: MeasurementArguments) -> ComparisonSpec:
+        """What is to be compared."""
+
+        return ComparisonSpec(
+            self.agent,
+            self.data,
+            self.part,
+            self.train,
+            self.candidate,
+            self.untuned,
+            measurement.rows,
+            measurement.seed,
+            measurement.no_checks,
+            tuple(self.require or ()),
+            measurement.evaluation,
+            self.classes,
+            self.predictions is not None,
+            self.members,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PromoteArguments:
+    """Which adapter is to take an agent's place, and by which rows, as it was typed."""
+
+    agent: AgentArgument
+    candidate: Annotated[
+        Path, typer.Argument(help="The adapter's folder, as orchestra learn train leaves it.", show_default=False)
+    ]
+    data: DataOption
+    part: Annotated[Literal["tune", "test"], typer.Option(help="Of a data set.")] = "test"
+    force: Annotated[
+        bool, typer.Option("--force", help="Take it even where it is not surely better, or knows the rows.")
+    ] = False
+
+    def to_spec(self, measurement: MeasurementArguments) -> ComparisonSpec:
+        """What is to be compared."""
+
+        return ComparisonSpec(
+            self.agent,
+            self.data,
+            self.part,
+            None,
+            self.candidate,
+            untuned=False,
+            rows=measurement.rows,
+            seed=measurement.seed,
+            no_checks=measurement.no_checks,
+            evaluation=measurement.evaluation,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrateArguments:
+    """Whose probabilities are to be set right, and by what, as it was typed."""
+
+    agent: AgentArgument
+    data: Annotated[Path, typer.Option("--data", "-d", help="The folder of a data set.", show_default=False)]
+    part: Annotated[
+        list[HeldOutPart] | None, typer.Option(help="Whose rows are asked; may be given twice.", show_default="tune")
+    ] = None
+    words: Annotated[
+        str,
+        typer.Option(
+            metavar="CLAIM,EVIDENCE", help="Two inputs whose common words vote beside the model.", show_default=False
+        ),
+    ] = ""
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The file.", show_default="as the card says")] = None
+
+    @property
+    def parts(self) -> list[Split]:
+        """The parts whose rows are asked."""
+        return ["test" if one is HeldOutPart.TEST else "tune" for one in self.part or [HeldOutPart.TUNE]]
+
+    @property
+    def overlap_inputs(self) -> tuple[str, str] | None:
+        """The inputs whose words vote."""
+        claim, _, evidence = self.words.partition(",")
+        return (claim.strip(), evidence.strip()) if self.words else None
+
+
+@dataclass(frozen=True, slots=True)
+class CombineArguments:
+    """What is to be combined, and on what."""
+
+    agent: AgentArgument
+    data: DataOption
+    checks: ChecksOption = ""
+    unlabelled: Annotated[
+        bool, typer.Option("--unlabelled", help="Weigh checks by each other, where nobody says what is right.")
+    ] = False
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help='Recorded answers {"id", "output", "score"}: the agent is not asked.',
+            show_default=False,
+        ),
+    ] = None
+    metric: MetricOption = ""
+    evaluation: EvaluationOption = ""
+    rows: MaxRowsOption = 0
+    seed: Annotated[int, typer.Option("--seed", help="Of the rows drawn, and of the folds.")] = 0
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The file.", show_default="combination.json in the agent's folder"),
+    ] = None
+
+    @property
+    def check_names(self) -> tuple[str, ...]:
+        """The node's checks."""
+        return split_names(self.checks)
+
+
+@dataclass(frozen=True, slots=True)
+class CertifyArguments:
+    """What is to be certified, and on what; or which promise is to be held against audits."""
+
+    agent: Annotated[
+        str,
+        typer.Argument(
+            help="An agent with a card, or a workflow; with --watch all agents that have a certificate.",
+            show_default=False,
+        ),
+    ] = ""
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            "-d",
+            help="Rows {id, input, expected}: .jsonl, .jsonl.gz, .csv, a data set's folder. Without it the certificate is shown.",
+            show_default=False,
+        ),
+    ] = None
+    alpha: Annotated[float, typer.Option(help="At most this share of what is accepted is wrong.")] = 0.05
+    delta: Annotated[
+        float, typer.Option(help="The chance that this is not kept, however often these rows are tested.")
+    ] = 0.05
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help='Recorded answers {"id", "output", "score"}: nobody is asked.', show_default=False
+        ),
+    ] = None
+    checks: ChecksOption = ""
+    metric: MetricOption = ""
+    evaluation: EvaluationOption = ""
+    rows: MaxRowsOption = 0
+    seed: Annotated[int, typer.Option("--seed", help="Of how rows are divided; another one is another attempt.")] = 0
+    group: Annotated[
+        str,
+        typer.Option(
+            metavar="INPUT", help="Rows alike in this input are one.", show_default="the rows' `group`, or the evidence"
+        ),
+    ] = ""
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The file.", show_default="certificate.json in the agent's folder"),
+    ] = None
+    combined: Annotated[
+        bool,
+        typer.Option(
+            "--combined", help="The score is what the agent's combination makes of its checks: `score: combined`."
+        ),
+    ] = False
+    claims: Annotated[
+        bool,
+        typer.Option(
+            "--claims", help="Certify parts of answers, which somebody has judged in --data, and not whole ones."
+        ),
+    ] = False
+    watch: Annotated[bool, typer.Option("--watch", help="Say how the promise stands by the audits so far.")] = False
+    audit: Annotated[
+        int,
+        typer.Option("--audit", min=0, metavar="N", help="Draw N accepted outputs of the journal; are they right?"),
+    ] = 0
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help='Verdicts on drawn outputs: {"run", "node", "verdict"}.', show_default=False),
+    ] = None
+    since: WhenOption = None
+    until: WhenOption = None
+    by: Annotated[
+        str, typer.Option(metavar="NAME", help="Who audits; the log of audits keeps it.", show_default=False)
+    ] = ""
+    concurrency: ConcurrencyOption = None
+    fleet: FleetOption = None
+    as_json: JsonOption = False
+
+    @property
+    def check_names(self) -> tuple[str, ...]:
+        """The node's checks."""
+        return split_names(self.checks)
+
+    @property
+    def terms(self) -> CertificationTerms:
+        """What is promised of whole answers. Raises `InputError` V006."""
+        from orchestra.verification.certificates.certify import CertificationTerms
+
+        return CertificationTerms(self.alpha, self.delta, seed=self.seed)
