@@ -14,7 +14,7 @@ import typer
 
 from orchestra.cli.context import load_settings, load_settings_to_inspect, print_trust_notice
 from orchestra.cli.options import JsonOption
-from orchestra.cli.output import make_console, make_table, print_json, print_text
+from orchestra.cli.output import print_json, print_table, print_text
 from orchestra.cli.typer_adapter import add_command
 from orchestra.core.errors import InputError
 from orchestra.core.untrusted_text import escape_invisible, shorten
@@ -65,7 +65,7 @@ def list_agents(as_json: JsonOption = False) -> None:
         )
         for name, contract in found
     ]
-    make_console().print(make_table(("agent", "kind", "takes", "gives", "what it does"), rows))
+    print_table(("agent", "kind", "takes", "gives", "what it does"), rows)
 
 
 def show(
@@ -333,7 +333,7 @@ def list_tools(as_json: JsonOption = False) -> None:
         )
         for _, tool in found
     ]
-    make_console().print(make_table(("tool", "effect", "label", "what it does"), rows))
+    print_table(("tool", "effect", "label", "what it does"), rows)
 
 
 def pin(

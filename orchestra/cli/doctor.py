@@ -21,10 +21,10 @@ from orchestra.cli.options import JsonOption
 from orchestra.cli.output import format_size, make_console, print_json, print_text
 from orchestra.cli.typer_adapter import add_command
 from orchestra.core.errors import OrchestraError
-from orchestra.core.settings import Settings, load_modules, looks_like_path
 from orchestra.core.untrusted_text import pluralize
 
 if TYPE_CHECKING:
+    from orchestra.core.settings import Settings
     from orchestra.fleet.config import FleetConfig
 
 STATE_MARKS = {"ok": ("ok", "green"), "warning": ("!!", "yellow"), "problem": ("NO", "red")}
@@ -141,6 +141,7 @@ def _check_extras() -> Iterator[Finding]:
 
 
 def _check_fleet(settings: Settings) -> Generator[Finding, None, FleetConfig | None]:
+    from orchestra.core.settings import looks_like_path
     from orchestra.fleet.config import read_config
 
     try:
@@ -292,6 +293,8 @@ def _check_journal(settings: Settings) -> Finding:
 
 
 def _check_modules(settings: Settings) -> Finding:
+    from orchestra.core.settings import load_modules
+
     if error := settings.trust_error("modules"):
         return Finding("modules", "problem", f"{error.message}: {error.why}", f"orchestra trust {settings.project}")
     try:

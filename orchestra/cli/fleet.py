@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
-import msgspec
 import typer
 
 from orchestra.cli.context import load_settings, load_settings_to_inspect
@@ -16,18 +15,17 @@ from orchestra.cli.output import (
     StatusLine,
     format_duration,
     format_size,
-    make_console,
-    make_table,
     print_json,
     print_note,
+    print_table,
     print_text,
 )
 from orchestra.cli.typer_adapter import add_command
 from orchestra.core.errors import FleetError
-from orchestra.core.settings import Settings
 from orchestra.core.untrusted_text import escape_invisible, pluralize
 
 if TYPE_CHECKING:
+    from orchestra.core.settings import Settings
     from orchestra.fleet.config import FleetConfig
     from orchestra.fleet.supervisor.client import SupervisorClient
     from orchestra.fleet.supervisor.messages import ServerReport, SupervisorReport
@@ -142,7 +140,8 @@ async def show_status(name: str | None, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-class _EndpointStatus(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class _EndpointStatus:
     """An endpoint, which nobody here keeps: why it cannot be reached, and what its key lacks."""
 
     name: str
@@ -153,7 +152,8 @@ class _EndpointStatus(msgspec.Struct, frozen=True):
     key: str
 
 
-class _FleetStatus(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class _FleetStatus:
     """What the supervisor says, where there is one, and the endpoints."""
 
     config: FleetConfig
@@ -169,6 +169,8 @@ class _FleetStatus(msgspec.Struct, frozen=True):
         return self.report.servers if self.report is not None else []
 
     def as_data(self) -> dict[str, Any]:
+        import msgspec
+
         told = msgspec.to_builtins(self.report) if self.report is not None else {}
         common = {"fleet": self.config.name, "running": self.running, "servers": []}
         cpu_part = (
@@ -226,7 +228,7 @@ def _show_status(found: _FleetStatus, as_json: bool) -> None:
             "most tokens/s",
             "memory",
         )
-        make_console().print(make_table(headings, rows, right=(6, 7, 8, 10, 11)))
+        print_table(headings, rows, right=(6, 7, 8, 10, 11))
         if any(server.device == "cpu" for server in config.local_servers.values()):
             print_text("\n" + describe_cpu(), style="dim")
     for server in found.servers:
@@ -351,6 +353,8 @@ CONNECT_TIMEOUT = 3.0
 
 def connection_error(address: str) -> str:
     """Why nobody takes a connection at an address, in the system's word; empty where somebody does."""
+    import socket
+
     parts = urlsplit(address)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:

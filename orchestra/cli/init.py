@@ -6,18 +6,19 @@ import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchestra.cli.context import load_settings_to_inspect
 from orchestra.cli.options import JsonOption
-from orchestra.cli.output import make_console, make_table, print_json, print_text
+from orchestra.cli.output import print_json, print_table, print_text
 from orchestra.cli.typer_adapter import add_command, describe_needs
 from orchestra.core.errors import InputError, OrchestraError
 from orchestra.core.trust import ProjectGuard, TrustStore
 from orchestra.core.untrusted_text import escape_invisible
 
+if TYPE_CHECKING:
 STARTER_FOLDER = Path(__file__).parent / "starter"
 
 
@@ -65,7 +66,7 @@ def show(as_json: JsonOption = False) -> None:
         (key, _format_value(values[key]), found.sources[key], str(found.__class__.model_fields[key].description))
         for key in SETTING_NAMES
     ]
-    make_console().print(make_table(("setting", "value", "set by", "what it is"), rows))
+    print_table(("setting", "value", "set by", "what it is"), rows)
     print_text(
         f"\nproject: {found.project}" if found.project else "\nno project here; `orchestra init` begins one",
         style="dim",
@@ -173,9 +174,7 @@ def _list_records(records: TrustStore, as_json: bool) -> None:
     if as_json:
         print_json([{"folder": folder, "state": state} for folder, state in rows])
     elif rows:
-        make_console().print(
-            make_table(("folder", "state"), [(escape_invisible(folder), state) for folder, state in rows])
-        )
+        print_table(("folder", "state"), [(escape_invisible(folder), state) for folder, state in rows])
     else:
         print_text("no project is trusted")
 

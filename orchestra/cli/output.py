@@ -70,7 +70,7 @@ def make_console(*, stderr: bool = False) -> Console:
     return PlainConsole(file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
-def make_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[int] = ()) -> Table:
+def _make_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[int] = ()) -> Table:
     """A table of escaped texts; the columns in `right` are numbers."""
     from rich.table import Table
     from rich.text import Text
@@ -109,7 +109,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right
             sys.stdout.write("".join(f"{line.rstrip()}\n" for line in lines[1:]))
             sys.stdout.flush()
             return
-    screen.print(make_table(headings, rows, right=right))
+    screen.print(_make_table(headings, rows, right=right))
 
 
 def print_text(text: str | Text = "", *, style: str = "") -> None:

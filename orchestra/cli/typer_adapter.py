@@ -195,6 +195,7 @@ def ask_for_trust(error: UntrustedError) -> bool:
 
 
 def describe_needs(guard: ProjectGuard) -> str:
+    """Lists what the project may do once it is trusted."""
     if not guard.requirements:
         return escape_invisible(f"{guard.folder} asks for nothing that needs trust.")
     return escape_invisible(

@@ -58,4 +58,4 @@ def test_all_csv_of_the_package_is_written_in_one_place() -> None:
         and node.attr in ("writer", "DictWriter")
         and getattr(node.value, "id", "") == "csv"
     ]
-    assert writes == ["cli/csv_text.py"]
+    assert writes == ["cli/runs/costs.py"]

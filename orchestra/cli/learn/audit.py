@@ -17,7 +17,7 @@ from orchestra.app.certificates import AgentCertificates, ClaimsCertificates, fi
 from orchestra.app.project import Project
 from orchestra.app.snapshot_store import CERTIFICATE, CLAIMS, WORKFLOW_CERTIFICATE
 from orchestra.cli.options import parse_time
-from orchestra.cli.output import is_interactive, make_console, make_table, print_json, print_note, print_text
+from orchestra.cli.output import is_interactive, print_json, print_note, print_table, print_text
 from orchestra.cli.run import questions
 from orchestra.cli.run.result_view import format_value
 from orchestra.cli.runs.find import open_existing_journal
@@ -308,9 +308,7 @@ def _show_watch(case: _AuditedCertificate, *, as_json: bool) -> None:
     rows = [_audit_row(audit) for audit in list(watch.audits.values())[-MAX_AUDITS_SHOWN:]]
     if rows:
         print_text()
-        make_console().print(
-            make_table(("audited", "run", "node", "said", "working alpha", "evidence", "by"), rows, right=(4, 5))
-        )
+        print_table(("audited", "run", "node", "said", "working alpha", "evidence", "by"), rows, right=(4, 5))
     print_text()
     if certificate.void_reason:
         print_text(escape_invisible(f"The certificate is void: {certificate.void_reason}."), style="bold red")
@@ -394,11 +392,7 @@ def _show_all(settings: Settings, project: Project, *, as_json: bool) -> int:
     if as_json:
         print_json(told)
     elif rows:
-        make_console().print(
-            make_table(
-                ("agent", "audited", "wrong", "evidence", "working alpha", "its promise"), rows, right=(1, 2, 3, 4)
-            )
-        )
+        print_table(("agent", "audited", "wrong", "evidence", "working alpha", "its promise"), rows, right=(1, 2, 3, 4))
     else:
         print_text("no agent has a certificate: orchestra certify AGENT --data FILE")
     return code

@@ -20,10 +20,9 @@ from orchestra.cli.learn import evaluate
 from orchestra.cli.output import (
     check_replaceable,
     json_line,
-    make_console,
-    make_table,
     print_json,
     print_note,
+    print_table,
     print_text,
 )
 from orchestra.cli.signals import StopSignal
@@ -385,7 +384,7 @@ def show(arguments: CertifyArguments, result: CertificationResult) -> None:
         for one in found.threshold_tests
     ]
     if rows:
-        make_console().print(make_table(("threshold", "accepted", "wrong", "p"), rows, right=(0, 1, 2, 3)))
+        print_table(("threshold", "accepted", "wrong", "p"), rows, right=(0, 1, 2, 3))
         print_text()
     match found.outcome:
         case Certified(step, coverage):

@@ -28,10 +28,9 @@ from orchestra.cli.options import (
 )
 from orchestra.cli.output import (
     check_writable,
-    make_console,
-    make_table,
     print_json,
     print_note,
+    print_table,
     print_text,
     writing_output,
 )
@@ -52,8 +51,11 @@ def register(app: typer.Typer) -> None:
     learn = typer.Typer(no_args_is_help=True, help="Specialists: data, training, evaluation, promotion.")
     add_command(learn, data)
     add_command(learn, train)
-    for command in (evaluate, promote, rollback, calibrate, combine):
-        add_command(learn, command)
+    add_command(learn, evaluate)
+    add_command(learn, promote)
+    add_command(learn, rollback)
+    add_command(learn, calibrate)
+    add_command(learn, combine)
     app.add_typer(learn, name="learn", rich_help_panel="Improve")
     add_command(app, certify, panel="Improve")
 
@@ -149,7 +151,7 @@ def _show_classes(found: ClassificationReport) -> None:
         for one in found.labels
     ]
     print_text()
-    make_console().print(make_table((found.field, "precision", "recall", "F1", "support"), rows, right=(1, 2, 3, 4)))
+    print_table((found.field, "precision", "recall", "F1", "support"), rows, right=(1, 2, 3, 4))
     for expected, told, count in found.confusions:
         print_text(escape_invisible(f"{expected} told as {told}: {pluralize(count, 'row')}"))
 

@@ -22,10 +22,9 @@ from orchestra.cli.output import (
     ProgressMeter,
     check_replaceable,
     check_writable,
-    make_console,
-    make_table,
     print_json,
     print_note,
+    print_table,
     print_text,
     writing_output,
 )
@@ -602,22 +601,20 @@ def show_combination(arguments: CombineArguments, result: CombinationResult) -> 
         print_text(escape_invisible(f"  {count:,} rows left out: {why}"), style="dim")
     print_text()
     if fit.method == "regression":
-        make_console().print(
-            make_table(
-                ("check", "weight"),
-                [(escape_invisible(one.check), f"{one.weight:+.3f}") for one in fit.weights],
-                right=(1,),
-            )
+        print_table(
+            ("check", "weight"),
+            [(escape_invisible(one.check), f"{one.weight:+.3f}") for one in fit.weights],
+            right=(1,),
         )
     else:
         rows = [(escape_invisible(one.check), f"{one.passed:+.3f}", f"{one.failed:+.3f}") for one in fit.weights]
-        make_console().print(make_table(("check", "passes", "fails"), rows, right=(1, 2)))
+        print_table(("check", "passes", "fails"), rows, right=(1, 2))
     for check, why in fit.excluded_checks.items():
         print_text(escape_invisible(f"{check} counts nothing: {why}"), style="dim")
     if fit.score_rankings:
         print_text()
         places = [(escape_invisible(one.name), f"{one.aurc:.4f}", f"{one.auroc:.3f}") for one in fit.score_rankings]
-        make_console().print(make_table(("rows that a score has not seen", "AURC", "AUROC"), places, right=(1, 2)))
+        print_table(("rows that a score has not seen", "AURC", "AUROC"), places, right=(1, 2))
     print_text(escape_invisible(f"\n{result.file}: written; a node takes it with `score: combined`"), style="bold")
 
 

@@ -386,5 +386,7 @@ def batch(context: typer.Context, arguments: BatchArguments) -> None:
 
 def register(app: typer.Typer) -> None:
     """Adds `run`, `ask`, `plan` and `batch`."""
-    for command in (run, ask, plan, batch):
-        add_command(app, command, panel="Run")
+    add_command(app, run, panel="Run")
+    add_command(app, ask, panel="Run")
+    add_command(app, plan, panel="Run")
+    add_command(app, batch, panel="Run")

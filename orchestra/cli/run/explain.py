@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestra.agents.card import Card
 from orchestra.app.project import Project
-from orchestra.cli.output import format_duration, format_money, make_console, make_table, print_text
+from orchestra.cli.output import format_duration, format_money, make_console, print_table, print_text
 from orchestra.core.errors import InputError
 from orchestra.core.errors import display_width as wide
 from orchestra.core.labels import Label, is_allowed, meet
@@ -292,10 +292,8 @@ def show_explanation(explanation: ProgramExplanation) -> None:
     while _table_width(columns, explanation) > screen.width and any(column.drop_priority for column in columns):
         columns.remove(max(columns, key=lambda column: column.drop_priority))
     rows = [[column.cell(step) for column in columns] for step in explanation.steps]
-    screen.print(
-        make_table(
-            [column.heading for column in columns], rows, right=[at for at, one in enumerate(columns) if one.is_number]
-        )
+    print_table(
+        [column.heading for column in columns], rows, right=[at for at, one in enumerate(columns) if one.is_number]
     )
     print_text()
     headings = {column.heading for column in columns}

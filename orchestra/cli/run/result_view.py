@@ -11,7 +11,7 @@ from typing import Any, assert_never
 from orchestra.app.claims.claims import ClaimVerdict, Computation, OutputClaim, Support
 from orchestra.app.claims.locations import TableCell, TextSpan
 from orchestra.app.result import Result
-from orchestra.cli.output import format_duration, format_money, make_console, make_table, print_text
+from orchestra.cli.output import format_duration, format_money, print_table, print_text
 from orchestra.cli.typer_adapter import error_data
 from orchestra.core.events import Event, Usage
 from orchestra.core.untrusted_text import escape_invisible, pluralize, shorten
@@ -156,7 +156,7 @@ def show_nodes(history: History, *, everything: bool = False) -> None:
         "tokens out",
         *(("money",) if paid else ()),
     )
-    make_console().print(make_table(headings, shown, right=range(3, len(headings))))
+    print_table(headings, shown, right=range(3, len(headings)))
     if len(rows) < len(history.rows):
         print_text(
             f"and {len(history.rows) - len(rows)} inside lists; orchestra runs show {history.run} --all", style="dim"

@@ -20,7 +20,7 @@ from orchestra.cli.options import (
     TagFilterOption,
     UntilOption,
 )
-from orchestra.cli.runs.costs import costs_command
+from orchestra.cli.runs import costs
 from orchestra.cli.typer_adapter import add_command, exit_with
 from orchestra.core.errors import InputError
 
@@ -241,7 +241,7 @@ def register(app: typer.Typer) -> None:
     )
     add_command(runs, list_, "list", panel="Inspect")
     add_command(runs, show, panel="Inspect")
-    add_command(runs, costs_command, "costs", panel="Inspect")
+    costs.register(runs)
     add_command(runs, tail, panel="Inspect")
     add_command(runs, answer, panel="Continue", epilog=EXIT_CODE_HELP)
     add_command(runs, resume, panel="Continue", epilog=EXIT_CODE_HELP)

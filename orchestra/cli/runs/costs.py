@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,11 +18,12 @@ from orchestra.cli.output import (
     format_duration,
     format_money,
     make_console,
-    make_table,
     print_json,
     print_note,
+    print_table,
     print_text,
 )
+from orchestra.cli.typer_adapter import add_command
 from orchestra.core.errors import InputError
 from orchestra.core.untrusted_text import escape_invisible, pluralize
 
@@ -43,6 +43,8 @@ def to_csv(rows: Iterable[Iterable[object]]) -> str:
 
 def _format_row(cells: list[object]) -> str:
     """One row. The writer quotes the characters of its own line end, and a carriage return has to be quoted too."""
+    import csv
+
     text = StringIO()
     csv.writer(text, lineterminator="\r\n").writerow(cells)
     return text.getvalue().removesuffix("\r\n")
@@ -181,7 +183,7 @@ def _show_table(found: CostReport, max_rows: int | None) -> None:
     ):
         figures.remove(least)
     cells = [(*names, *[""] * (len(headings) - len(names)), *(of[name] for name in figures)) for names, of in rows]
-    screen.print(make_table((*headings, *figures), cells, right=range(len(headings), len(headings) + len(figures))))
+    print_table((*headings, *figures), cells, right=range(len(headings), len(headings) + len(figures)))
     if len(shown) < len(found.rows):
         print_text(f"and {pluralize(len(found.rows) - len(shown), 'row')} more, which are in the total", style="dim")
     if wanted - set(figures):
@@ -281,6 +283,11 @@ class CostArguments:
     ] = None
     as_json: JsonOption = False
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, for a spreadsheet.")] = False
+
+
+def register(runs: typer.Typer) -> None:
+    """Adds `orchestra runs costs`."""
+    add_command(runs, costs_command, "costs", panel="Inspect")
 
 
 def costs_command(arguments: CostArguments) -> None:

@@ -17,7 +17,7 @@ from orchestra.app.run import Run
 from orchestra.app.run_status import RunListQuery, latest_runs, started_events
 from orchestra.cli.context import Opener, load_settings
 from orchestra.cli.inputs import StdinReader, read_inputs, read_node_values
-from orchestra.cli.output import StatusLine, make_console, make_table, print_json, print_note, print_text
+from orchestra.cli.output import StatusLine, print_json, print_note, print_table, print_text
 from orchestra.cli.run.batch_row_state import BatchMarks, next_key, next_run
 from orchestra.cli.run.result_view import format_value
 from orchestra.cli.run.watch import COMMAND_LINE_AUTHOR, DisplayOptions, RunEnd, RunWatcher
@@ -197,7 +197,7 @@ async def diff(one: str, two: str, *, as_json: bool) -> int:
         (difference.node or "the run", _format_outcome(difference.before), _format_outcome(difference.after))
         for difference in found
     ]
-    make_console().print(make_table(("node", before, after), rows))
+    print_table(("node", before, after), rows)
     return 1
 
 

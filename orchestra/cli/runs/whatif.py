@@ -14,10 +14,9 @@ import typer
 
 from orchestra.cli.context import Opener, get_opener, load_settings
 from orchestra.cli.options import FleetOption, JsonOption
-from orchestra.cli.output import format_duration, make_console, make_table, print_text
+from orchestra.cli.output import format_duration, print_table, print_text
 from orchestra.cli.typer_adapter import add_command, error_data
 from orchestra.core.errors import InputError, OrchestraError
-from orchestra.core.settings import looks_like_path
 from orchestra.core.suggestions import closest_match
 from orchestra.core.untrusted_text import escape_invisible, pluralize, shorten
 
@@ -106,6 +105,8 @@ def whatif(context: typer.Context, arguments: WhatIfArguments) -> None:
 
 def _check_arguments(arguments: WhatIfArguments) -> None:
     """Raises `InputError` C042 where it is not clear which runs are meant, C010 for two ways to print them."""
+    from orchestra.core.settings import looks_like_path
+
     if bool(arguments.runs) == bool(arguments.last):
         raise InputError(
             "C042", "which runs?", hint="orchestra whatif last, or orchestra whatif --last 20 --workflow NAME"
@@ -126,6 +127,7 @@ async def run_whatif(
     from orchestra.app.whatif import WhatifResult
     from orchestra.cli.output import StatusLine
     from orchestra.cli.runs.resume import open_recorded_orchestra
+    from orchestra.core.settings import looks_like_path
 
     waiting = StatusLine()
     async with open_recorded_orchestra(
@@ -170,6 +172,7 @@ async def _select_runs(
     """The ids of the runs that are meant. Raises `InputError` C018 and C042."""
     from orchestra.cli.runs.find import find_run
     from orchestra.core.protocols import NO_LIMIT
+    from orchestra.core.settings import looks_like_path
 
     journal = orchestra.journal
     if arguments.runs:
@@ -329,7 +332,7 @@ def show_report(report: WhatIfReport) -> None:
         for one in report.rehearsals
     ]
     rows += [(one.run, "", "cannot be gone through", one.error.message) for one in report.failures]
-    make_console().print(make_table(("run", "workflow", "its answer", "nodes that come to something else"), rows))
+    print_table(("run", "workflow", "its answer", "nodes that come to something else"), rows)
     for one in report.rehearsals:
         for stop in one.stops:
             print_text(escape_invisible(f"\n{one.run} stops at {stop.node}: {_stop_reason(stop)}"), style="yellow")
@@ -354,7 +357,7 @@ def show_report(report: WhatIfReport) -> None:
         print_text(f"\nand {len(changes) - MAX_NODES_SHOWN:,} more; --json has them", style="dim")
     print_text()
     if report.completed:
-        make_console().print(make_table(("", "then", "now"), report.figures(), right=(1, 2)))
+        print_table(("", "then", "now"), report.figures(), right=(1, 2))
     print_text(_footer(report), style="dim")
 
 
