@@ -6,7 +6,7 @@ import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -18,7 +18,6 @@ from orchestra.core.errors import InputError, OrchestraError
 from orchestra.core.trust import ProjectGuard, TrustStore
 from orchestra.core.untrusted_text import escape_invisible
 
-if TYPE_CHECKING:
 STARTER_FOLDER = Path(__file__).parent / "starter"
 
 

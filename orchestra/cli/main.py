@@ -1,4 +1,4 @@
-"""The command line's entry: all verbs under one name."""
+"""The entry point of the command line: builds the Typer application and runs it."""
 
 from __future__ import annotations
 
@@ -41,10 +41,13 @@ VERSION_FLAG = "--version"
 
 
 def build_app(opener: Opener | None = None, first: str = "") -> typer.Typer:
-    """The command line; `opener` stands in for `Orchestra.open`, so that tests run it on a simulated fleet.
+    """Returns the Typer application.
 
-    `first` is the first word that follows, where that is known: a verb leaves out what the others' modules have, the version all. To
-    describe every verb takes as long as many a verb takes.
+    Args:
+        opener: Replaces `Orchestra.open`, so that tests run the command line on a simulated fleet.
+        first: The first word of the command line, if known. Only the module of that command is imported, and none for
+        `--version`:
+            importing every command would take longer than most commands run.
     """
     app = typer.Typer(
         name="orchestra",
@@ -73,15 +76,15 @@ def build_app(opener: Opener | None = None, first: str = "") -> typer.Typer:
 
 
 def main() -> None:
-    """`orchestra` in the shell."""
+    """The console script `orchestra`."""
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(
             errors="backslashreplace"
-        )  # a box or an accent that the terminal cannot show is no reason to fail
+        )  # a character that the terminal cannot show is not an error
     try:
         build_app(first="".join(sys.argv[1:2]))(prog_name="orchestra")
     except SystemExit as end:
-        if end.code in (130, 143):  # told to end by a signal
+        if end.code in (130, 143):  # ended by a signal
             from orchestra.cli.signals import exit_process
 
             exit_process(end.code)

@@ -1,4 +1,4 @@
-"""Options that several commands have: each is described once."""
+"""Options that several commands share, and the parsers of their values."""
 
 from __future__ import annotations
 
@@ -86,12 +86,12 @@ MetricOption: TypeAlias = Annotated[
 
 
 def split_names(text: str) -> tuple[str, ...]:
-    """The names that an option lists, with commas between."""
+    """Splits a comma-separated list of names."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def parse_budget(given: Sequence[str]) -> Budget | None:
-    """The budget that options state; None for none. Raises `InputError` C008."""
+    """Parses `--budget tokens=20000,seconds=60`; None without limits. Raises `InputError` C008."""
     from pydantic import ValidationError
 
     from orchestra.workflows.model import Budget
@@ -119,7 +119,7 @@ def parse_budget(given: Sequence[str]) -> Budget | None:
 
 
 def parse_accept(text: str) -> AcceptThreshold | None:
-    """What `--accept` states: `certified`, or a score; None where it states nothing. Raises `InputError` V029."""
+    """Parses `--accept`: `certified` or a score; None for an empty text. Raises `InputError` V029."""
     if text in ("", "certified"):
         return "certified" if text else None
     try:
@@ -135,7 +135,7 @@ _SECONDS = {"h": 3600, "d": 86_400, "w": 604_800}
 
 
 def parse_age(text: str, option: str = "--older") -> float:
-    """The seconds that an age stands for, such as `30d`, `12h` or `2w`. Raises `InputError` C010."""
+    """Converts an age such as `30d`, `12h` or `2w` to seconds. Raises `InputError` C010."""
     if found := re.fullmatch(r"([0-9]{1,6})([hdw])", text):
         return float(found[1]) * _SECONDS[found[2]]
     raise InputError(
@@ -144,9 +144,11 @@ def parse_age(text: str, option: str = "--older") -> float:
 
 
 def parse_time(text: str, option: str) -> float:
-    """Seconds since the epoch: so long ago, or the midnight that a day begins with here. Raises `InputError` C010."""
+    """Converts an age, or a day, to seconds since the epoch. A day stands for its local midnight. Raises `InputError`
+    C010.
+    """
     if text in ("today", "yesterday"):
-        # As that day's date: its midnight may be another number of hours away than the clock says, where clocks were changed since.
+        # Through the date of that day: after a change of the clocks its midnight is not a multiple of 24 hours away.
         text = (datetime.now().astimezone().date() - timedelta(days=text == "yesterday")).isoformat()
     if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
         try:
@@ -157,8 +159,9 @@ def parse_time(text: str, option: str) -> float:
 
 
 def parse_period(since: str | None, until: str | None) -> tuple[float, float]:
-    """The moments of --since and --until; any where they are not said. Raises `InputError` C010, also for nothing between."""
-    begin = -inf if since is None else max(0.0, parse_time(since, "--since"))  # weeks may reach before all dates
+    """Parses --since and --until; an omitted one is unbounded. Raises `InputError` C010, also for an empty period."""
+    # an age in weeks may reach before the first date
+    begin = -inf if since is None else max(0.0, parse_time(since, "--since"))
     end = inf if until is None else max(0.0, parse_time(until, "--until"))
     if begin >= end:
         raise InputError(

@@ -1,4 +1,4 @@
-"""What verbs print: JSON for programs; for people plain text, and rich's tables where they help."""
+"""Output of commands: JSON, text, tables and progress lines, and checks of output files."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ if TYPE_CHECKING:
 
 
 def print_json(value: Any) -> None:
-    """One line of JSON on stdout, keys in the order given."""
+    """Prints one line of JSON to stdout, keys in the given order."""
     import msgspec
 
     sys.stdout.write(json_line(msgspec.json.encode(value)))
 
 
 def json_line(encoded: bytes) -> str:
-    """JSON as a line of stdout: what a terminal would obey, and what the encoding there has no sign for, are escapes of JSON in it."""
+    """One line of JSON in which control characters, and characters that the encoding of stdout lacks, are JSON escapes.
+    """
     text = encoded.decode()
     if text.isascii() and "\x7f" not in text:
         return text + "\n"
@@ -43,12 +44,12 @@ def json_line(encoded: bytes) -> str:
 
 
 MAX_RICH_ROWS = 200
-"""Rows of a table that is long."""
+"""Rows above which a table is long."""
 _NON_ASCII = re.compile("[^\x00-\x7f]")
 _CONTROL_CHARACTERS = re.compile(
     "[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff]"
 )
-"""Control, bidi and invisible characters that JSON leaves as they are; outside of strings it has none of them."""
+"""Control, bidi and invisible characters that JSON does not escape. They occur only within strings."""
 
 
 def _json_escape(match: re.Match[str]) -> str:
@@ -57,12 +58,12 @@ def _json_escape(match: re.Match[str]) -> str:
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """A console that leaves lines as long as they are where nobody looks at a terminal."""
+    """Returns a rich console. It does not wrap lines if stdout is not a terminal."""
     from rich.console import Console
 
     class PlainConsole(Console):
         def on_broken_pipe(self) -> None:
-            """Lets the verb's error handling see it; rich would end the process with status 1."""
+            """Re-raises the error for the command's error handling; rich would exit with status 1."""
             raise BrokenPipeError
 
     stream = sys.stderr if stderr else sys.stdout
@@ -71,7 +72,7 @@ def make_console(*, stderr: bool = False) -> Console:
 
 
 def _make_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[int] = ()) -> Table:
-    """A table of escaped texts; the columns in `right` are numbers."""
+    """A table of escaped texts. `right` are the indices of numeric columns."""
     from rich.table import Table
     from rich.text import Text
 
@@ -85,7 +86,10 @@ def _make_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: Iterable[int] = ()) -> None:
-    """The same on stdout. A long one that fits is laid out here, for rich takes a millisecond a row."""
+    """Prints a table to stdout. `right` are the indices of numeric columns.
+
+    A long table that fits the terminal is laid out here, because rich takes a millisecond a row.
+    """
     screen = make_console()
     if len(rows) > MAX_RICH_ROWS:
         from rich.cells import cell_len
@@ -113,7 +117,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right
 
 
 def print_text(text: str | Text = "", *, style: str = "") -> None:
-    """A text for a person on stdout: exactly as it is; on a terminal in its style, and without what that would obey."""
+    """Prints text to stdout. On a terminal it is styled, and control characters are removed."""
     if style or not isinstance(text, str):
         from rich.text import Text
 
@@ -122,18 +126,18 @@ def print_text(text: str | Text = "", *, style: str = "") -> None:
             screen.print(Text(escape_invisible(text), style=style) if isinstance(text, str) else text)
             return
     plain = text if isinstance(text, str) else text.plain
-    # Not by way of rich, which makes spaces of tabs.
+    # rich would replace tabs by spaces.
     sys.stdout.write(f"{escape_invisible(plain) if sys.stdout.isatty() else plain}\n")
-    sys.stdout.flush()  # as rich does: what stands on stderr keeps its place beside it
+    sys.stdout.flush()  # as rich does, to keep the order with stderr
 
 
 def print_note(text: str) -> None:
-    """A remark on stderr, beside the output that a program may read."""
+    """Prints a message to stderr."""
     print(escape_invisible(text), file=sys.stderr)
 
 
 def terminal_width(stream: TextIO, otherwise: int = 80) -> int:
-    """The columns of the terminal that a stream is; `otherwise` where it is none, or does not say."""
+    """The width of a stream's terminal in columns; `otherwise` without a terminal or a known width."""
     if not stream.isatty():
         return otherwise
     told = os.environ.get("COLUMNS", "")
@@ -146,7 +150,7 @@ def terminal_width(stream: TextIO, otherwise: int = 80) -> int:
 
 
 def truncate(text: str, width: int) -> str:
-    """As much of a text as stands in so many columns."""
+    """Cuts a text to a number of columns."""
     left = width
     for end, char in enumerate(text):
         if (left := left - display_width(char)) < 0:
@@ -155,7 +159,7 @@ def truncate(text: str, width: int) -> str:
 
 
 def format_time(at: float) -> str:
-    """A time of a journal as people read it; the number itself where it is none, for a journal may be damaged."""
+    """Formats a journal timestamp. An invalid number, possible in a damaged journal, is returned as it is."""
     from datetime import datetime
 
     try:
@@ -165,7 +169,7 @@ def format_time(at: float) -> str:
 
 
 def format_duration(value: float) -> str:
-    """A duration as people read it."""
+    """Formats a duration in seconds."""
     if value < 10:
         return f"{value:.2f} s"
     if value < 120:
@@ -175,7 +179,7 @@ def format_duration(value: float) -> str:
 
 
 def format_money(value: float) -> str:
-    """What something cost, in the currency of the fleet's prices; empty for nothing."""
+    """Formats an amount in the currency of the fleet's prices; empty for 0."""
     if value <= 0:
         return ""
     if value >= 1:
@@ -184,7 +188,7 @@ def format_money(value: float) -> str:
 
 
 def format_size(count: float) -> str:
-    """A number of bytes as people read it."""
+    """Formats a number of bytes."""
     for unit in ("bytes", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}"
@@ -193,7 +197,7 @@ def format_size(count: float) -> str:
 
 
 def check_writable(target: Path, option: str, *, folder: bool = False) -> None:
-    """Refuses a file, or a `folder`, that cannot be written, before there is anything to write. Raises `OrchestraError` C023."""
+    """Checks, before the work starts, that a file or `folder` can be written. Raises `OrchestraError` C023."""
     there = next(path for path in (target, *target.absolute().parents) if os.path.lexists(path))
     if there.is_dir() != (folder or there != target):
         reason = "it is a folder" if there.is_dir() else f"{there} is no folder"
@@ -205,7 +209,7 @@ def check_writable(target: Path, option: str, *, folder: bool = False) -> None:
 
 
 def check_replaceable(target: Path, option: str) -> None:
-    """The same for a file that another one is put in the place of: its folder decides. Raises `OrchestraError` C023."""
+    """Checks that a file can be replaced atomically, which depends on its folder. Raises `OrchestraError` C023."""
     if target.is_dir():
         raise _write_error(target, "it is a folder", option)
     check_writable(target.parent, option, folder=True)
@@ -213,7 +217,7 @@ def check_replaceable(target: Path, option: str) -> None:
 
 @contextlib.contextmanager
 def writing_output(target: Path, option: str) -> Iterator[None]:
-    """What is done in here writes `target`, whose folder is made. Raises `OrchestraError` C023 where it fails."""
+    """Creates the folder of `target`, and raises `OrchestraError` C023 if writing within the context fails."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield
@@ -226,11 +230,11 @@ def _write_error(target: Path, reason: str, option: str) -> OrchestraError:
 
 
 REPORT_SECONDS = 5.0
-"""Seconds between two lines where stderr is no terminal."""
+"""Seconds between two lines if stderr is not a terminal."""
 
 
 class ProgressMeter:
-    """How far a batch is: rows, rate, time left."""
+    """Progress of a batch: rows, rate and remaining time."""
 
     def __init__(self, total: int, done: int, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._total, self._initial, self._done, self._failed, self._abstained = total, done, done, 0, 0
@@ -256,7 +260,7 @@ class ProgressMeter:
             self._bar.stop()
 
     def advance(self, *, failed: bool = False, abstained: bool = False) -> None:
-        """One row more is written."""
+        """Counts one more written row."""
         self._done += 1
         self._failed += failed
         self._abstained += abstained
@@ -267,7 +271,7 @@ class ProgressMeter:
             print(f"{self._done} of {self._total} rows, {self.rates()}", file=sys.stderr)
 
     def rates(self) -> str:
-        """The rate, the time left, and how many rows have no output."""
+        """The rate, the remaining time and the number of rows without an output."""
         elapsed = max(self._monotonic() - self._started, 1e-9)
         rate = (self._done - self._initial) / elapsed
         said = [f"{rate:.1f} rows/s"]
@@ -281,18 +285,18 @@ class ProgressMeter:
 
 
 class StatusLine:
-    """Shows what the fleet is doing while one waits for it; a `ProgressCallback` of `orchestra.fleet.progress`."""
+    """Shows the progress of the fleet; a `ProgressCallback` of `orchestra.fleet.progress`."""
 
     def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._message, self._last_report, self._line_open = "", float("-inf"), False
         self._console: Any = None
-        """For texts, once there was one."""
+        """Prints model text; created at the first text."""
         self._text_open = False
-        """Whether a line of a text has not ended."""
+        """True within an unfinished line of model text."""
 
     def __call__(self, progress: Progress) -> None:
-        """Shows a step: each new one, and one that goes on every few seconds (or at once, on a terminal)."""
+        """Shows a step: each new one at once, a continuing one every few seconds, or at once on a terminal."""
         now = self._monotonic()
         new = progress.message != self._message
         terminal = sys.stderr.isatty()
@@ -309,7 +313,7 @@ class StatusLine:
         self.show_line(text)
 
     def show_line(self, text: str) -> None:
-        """Rewrites the line on a terminal; says nothing elsewhere."""
+        """Rewrites the status line on a terminal; without effect elsewhere."""
         if sys.stderr.isatty():
             if self._text_open:
                 self.close()
@@ -319,7 +323,7 @@ class StatusLine:
             self._line_open = True
 
     def show_text(self, text: str) -> None:
-        """Goes on with a text, dimmed on a terminal, below what stands there."""
+        """Appends model text, dimmed on a terminal."""
         if self._line_open:
             self.close()
         if self._console is None:
@@ -328,7 +332,7 @@ class StatusLine:
         self._text_open = not text.endswith("\n")
 
     def close(self) -> None:
-        """Ends the line that is being rewritten, or a text."""
+        """Ends the current status line or text."""
         if self._line_open or self._text_open:
             sys.stderr.write("\n")
             self._line_open = self._text_open = False
@@ -345,5 +349,5 @@ def _format_progress(progress: Progress) -> str:
 
 
 def is_interactive() -> bool:
-    """Whether a person sits at this process's terminal, and can be asked there."""
+    """True if a user at the terminal of this process can answer questions."""
     return sys.platform != "win32" and sys.stdin.isatty() and sys.stderr.isatty()

@@ -1,4 +1,7 @@
-"""Commands: functions of a module, entered into Typer; what a command was asked is one frozen dataclass, whose fields are its options."""
+"""Registers functions as Typer commands, and maps errors to messages and exit codes.
+
+A command takes its options as frozen dataclasses: each field is an option or an argument.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +25,11 @@ from orchestra.core.untrusted_text import escape_invisible
 
 INTERRUPTED = 130
 TERMINATED = 143
-"""128 + SIGTERM: the run was let go of, and can be resumed."""
+"""128 + SIGTERM: the run was released and can be resumed."""
 WAITING = 5
 """The run waits for a person."""
 BROKEN_PIPE = 141
-"""128 + SIGPIPE, what every filter returns whose reader went away."""
+"""128 + SIGPIPE, as of every filter whose reader has closed the pipe."""
 STATUS_CODES: Mapping[str, int] = {
     "done": 0,
     "failed": 1,
@@ -37,11 +40,11 @@ STATUS_CODES: Mapping[str, int] = {
 }
 """Exit codes of a run's statuses (docs/words.md)."""
 DISK_FULL_ERRNOS = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
-"""What systems say of a disk that takes no more."""
+"""Error numbers of a full disk."""
 
 
 class OrchestraCommand(TyperCommand):
-    """A command whose errors are shown and end in their exit codes."""
+    """A command that prints its errors and exits with their codes."""
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the command."""
@@ -49,7 +52,7 @@ class OrchestraCommand(TyperCommand):
         try:
             return self._execute(ctx, as_json=as_json)
         except BrokenPipeError as error:
-            # Whoever read our output has gone. What is still buffered must not raise again at exit.
+            # The reader of stdout has closed it. Buffered output must not raise again at exit.
             _drop_stdout()
             raise typer.Exit(BROKEN_PIPE) from error
         except OSError as error:
@@ -71,7 +74,10 @@ class OrchestraCommand(TyperCommand):
         return result
 
     def _execute_trusted(self, ctx: Any) -> Any:
-        """Runs the command, and once more where it was refused and a person then trusts the project: nothing has begun before that."""
+        """Runs the command. An untrusted project is refused before any work; if the user then trusts it, the command
+        runs
+        once more.
+        """
         try:
             return super().invoke(ctx)
         except UntrustedError as error:
@@ -81,25 +87,25 @@ class OrchestraCommand(TyperCommand):
 
 
 def _show_disk_full(error: OSError, *, as_json: bool) -> int:
-    """Shows that a disk is full, be it the one that stdout goes to; gives the exit code."""
+    """Prints the error of a full disk, also of the disk behind stdout. Returns the exit code."""
     fault = OrchestraError(
         "C023",
         f"{error.filename or 'the output'} cannot be written: {error.strerror}",
         hint="make room, or write to another place",
     )
     if error.filename is None:
-        _drop_stdout()  # a write, which does not know what it wrote to: what is still buffered must not raise again
+        _drop_stdout()  # a failed write to stdout: the buffered rest must not raise again
     show_error(fault, as_json=as_json)
     return fault.exit_code
 
 
 def _drop_stdout() -> None:
-    """What is still to be written goes nowhere from here on."""
+    """Discards all further output on stdout."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def show_error(error: OrchestraError, *, as_json: bool = False) -> None:
-    """Prints an error: as text to stderr, and as JSON to stdout where a program reads it."""
+    """Prints an error as text to stderr and, with `as_json`, as JSON to stdout."""
     print(format_error(error), file=sys.stderr)
     if not as_json:
         print(f"\norchestra explain {error.code} says more", file=sys.stderr)
@@ -108,17 +114,17 @@ def show_error(error: OrchestraError, *, as_json: bool = False) -> None:
 
 
 def format_error(error: OrchestraError) -> str:
-    """An error's whole text, made visible; files of the current folder are named as one would type them."""
+    """The full text of an error, without control characters. Files in the current folder get relative paths."""
     return escape_invisible(str(error)).replace(f"--> {Path.cwd()}{os.sep}", "--> ")
 
 
 def split_error(error: OrchestraError) -> tuple[OrchestraError, ...]:
-    """The faults that an error reports."""
+    """The single errors of an error."""
     return error.errors if isinstance(error, InputErrors) else (error,)
 
 
 def error_data(error: OrchestraError) -> dict[str, Any]:
-    """An error as JSON."""
+    """Returns an error as JSON values."""
     data: dict[str, Any] = {"code": error.code, "message": error.message}
     if error.location:
         data["place"] = {"file": error.location.file, "line": error.location.line, "column": error.location.column}
@@ -142,12 +148,12 @@ def add_command(
     panel: str | None = None,
     epilog: str | None = None,
 ) -> None:
-    """Enters a function as a command, under its own name where none is given."""
+    """Registers a function as a command; its default name is that of the function."""
     group.command(name, cls=OrchestraCommand, rich_help_panel=panel, epilog=epilog)(expand_arguments(function))
 
 
 def expand_arguments(function: CommandFunction) -> CommandFunction:
-    """The same function as Typer reads it: a parameter that is a dataclass stands there as its fields, each an option or an argument."""
+    """Returns a function with the same effect for Typer: each dataclass parameter is replaced by its fields."""
     hints = get_type_hints(function, include_extras=True)
     asked = {name: kind for name, kind in hints.items() if is_dataclass(kind) and isinstance(kind, type)}
     apart = {name: [field.name for field in fields(kind)] for name, kind in asked.items()}
@@ -157,7 +163,7 @@ def expand_arguments(function: CommandFunction) -> CommandFunction:
         function(**given, **made)
 
     update_wrapper(command, function, assigned=("__module__", "__name__", "__qualname__", "__doc__"))
-    command.__annotations__ = {}  # Typer reads them beside the signature, which says all
+    command.__annotations__ = {}  # Typer reads annotations beside the signature
     parameters = [
         each for own in signature(function).parameters.values() for each in _expand_parameter(own, hints[own.name])
     ]
@@ -166,13 +172,13 @@ def expand_arguments(function: CommandFunction) -> CommandFunction:
 
 
 def exit_with(code: int) -> None:
-    """Ends the command with an exit code, unless that is 0."""
+    """Exits with a code other than 0."""
     if code:
         raise typer.Exit(code)
 
 
 def _expand_parameter(parameter: Parameter, annotation: Any) -> Iterator[Parameter]:
-    """What a parameter is to Typer: itself, or the fields of what it is made of."""
+    """Yields the Typer parameters of one parameter: itself, or the fields of its dataclass."""
     if not is_dataclass(annotation):
         yield Parameter(parameter.name, Parameter.KEYWORD_ONLY, default=parameter.default, annotation=annotation)
         return
@@ -183,7 +189,10 @@ def _expand_parameter(parameter: Parameter, annotation: Any) -> Iterator[Paramet
 
 
 def ask_for_trust(error: UntrustedError) -> bool:
-    """Asks the person at the terminal to trust a project, and records it. False where nobody is there, or for another answer than yes."""
+    """Asks the user at the terminal to trust a project, and records a yes. Returns False without a terminal or without
+    a
+    yes.
+    """
     if not is_interactive():
         return False
     sys.stderr.write(f"{describe_needs(error.guard)}\nTrust it? [y/N] ")
