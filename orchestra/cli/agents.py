@@ -1,4 +1,4 @@
-"""`orchestra agents`: who can be asked, what each takes and gives, and typed Python for them."""
+"""The commands `agents` and `tools`: list agents and tools, generate typed Python, and pin the tools of MCP servers."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
     from orchestra.core.settings import Settings
 
 MAX_TYPE_LENGTH = 70
-"""Characters of a type in a list."""
+"""The maximum length of a type in a list."""
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the verbs."""
-    agents = typer.Typer(no_args_is_help=True, help="The specialists: list, show, bind to Python.")
+    """Adds the commands."""
+    agents = typer.Typer(no_args_is_help=True, help="List agents, show one, and generate typed Python for them.")
     add_command(agents, list_agents, "list")
     add_command(agents, show)
     add_command(agents, bind)
     app.add_typer(agents, name="agents", rich_help_panel="Reference")
-    tools = typer.Typer(no_args_is_help=True, help="The tools: list them, pin those of MCP servers.")
+    tools = typer.Typer(no_args_is_help=True, help="List tools, and pin those of MCP servers.")
     add_command(tools, list_tools, "list")
     add_command(tools, pin)
     app.add_typer(tools, name="tools", rich_help_panel="Reference")
 
 
 def list_agents(as_json: JsonOption = False) -> None:
-    """List all agents, your own and those that come with Orchestra."""
+    """List all agents, both yours and those of Orchestra."""
     registry = _load_registry()
     found = sorted(registry.agents.items())
     if as_json:
@@ -69,10 +69,10 @@ def list_agents(as_json: JsonOption = False) -> None:
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="An agent's name.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="The name of an agent.", show_default=False)],
     as_json: JsonOption = False,
 ) -> None:
-    """Show one agent: types, model, checks, and its prompt."""
+    """Show one agent: its types, model, checks and prompt."""
     registry = _load_registry()
     card = registry.cards.get(name)
     contract = registry.agents[name] if name in registry.agents else registry.card(name).contract
@@ -91,7 +91,7 @@ def show(
 
 def bind(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Which agents; all, where none is named.", show_default=False)
+        list[str] | None, typer.Argument(help="Names of agents; all by default.", show_default=False)
     ] = None,
 ) -> None:
     """Print Python that binds agents with static types: orchestra agents bind > my_agents.py."""
@@ -189,10 +189,13 @@ _TYPE_TOKEN = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[A-Za-z_]\w*"""
 
 
 def generate_source(cards: Sequence[Card]) -> str:
-    """A module with a class for each agent's input and output, and the agent under its name.
+    """Returns a Python module with a class for the input and output of each agent, and the bound agent, so that mypy
+    and
+    pyright check calls.
 
-    It names the digest of each card: a card that has changed since is to be bound again. Nothing of a card stands in it but names
-    that are identifiers, types and constants, written anew. Raises `InputError` L105 for the name of a type that is none.
+    It contains the digest of each card: a changed card must be bound again. Only identifiers, types and constants of a
+    card are written, and
+    all of them are generated anew. Raises `InputError` L105 for an invalid type name.
     """
     from orchestra.agents.card_types import project_models
 
@@ -273,7 +276,10 @@ def _generate_model(
 
 
 def _default_arguments(value: object) -> tuple[str, ...]:
-    """The arguments of `Field` for a default. What is no constant is read as its type says: a record becomes one of its class."""
+    """The arguments of `Field` for a default. A default that is not a constant is validated, so that a record becomes
+    an
+    instance of its class.
+    """
     return (repr(value),) if value is None or isinstance(value, str | int) else (repr(value), "validate_default=True")
 
 
@@ -286,7 +292,7 @@ def _generate_field(name: str, annotation: str, default: tuple[str, ...]) -> str
 
 
 def _attribute_name(name: str) -> str:
-    """A field's name as a model of pydantic can have it: `from_`, `first_name_`."""
+    """A valid pydantic field name for a name: `from_`, `first_name_`."""
     plain = re.sub(r"\W", "_", name).lstrip("_")
     fits = name == plain and name.isidentifier() and not keyword.iskeyword(name) and name != "model_config"
     return name if fits else f"{plain}_" if plain.isidentifier() else f"field_{plain}_"
@@ -297,7 +303,7 @@ def _field_call(*arguments: str) -> str:
 
 
 def _python_type(text: str, renamed: Mapping[str, str]) -> str:
-    """A type of the workflow language as Python writes it."""
+    """Translates a type of the workflow language to Python."""
     from orchestra.schema.types import parse_type
 
     def word(match: re.Match[str]) -> str:
@@ -305,14 +311,14 @@ def _python_type(text: str, renamed: Mapping[str, str]) -> str:
         if found[0] in "'\"":
             return repr(
                 parse_type(f"Literal[{found}]", {})["enum"][0]
-            )  # the language's own escapes, and line breaks within quotes
+            )  # resolves escapes and line breaks of the workflow language
         return {"null": "None", "true": "True", "false": "False", **renamed}.get(found, found)
 
     return _TYPE_TOKEN.sub(word, text)
 
 
 def list_tools(as_json: JsonOption = False) -> None:
-    """List all tools that a workflow may call, with their effects."""
+    """List all tools of the project with their effects."""
     from orchestra.app.project import Project
     from orchestra.router.capabilities import Capability
     from orchestra.router.prompt import capability_line
@@ -337,11 +343,13 @@ def list_tools(as_json: JsonOption = False) -> None:
 
 
 def pin(
-    server: Annotated[str, typer.Argument(help="A server of `[mcp.NAME]` in the configuration.", show_default=False)],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what the server says, and keep nothing.")] = False,
+    server: Annotated[
+        str, typer.Argument(help="The NAME of an `[mcp.NAME]` server in the configuration.", show_default=False)
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the tools of the server, and pin nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask an MCP server what its tools are, show it, and hold the server to it from now on."""
+    """Show the tools of an MCP server, and pin them: from now on, changed tools are refused."""
     chosen = load_settings()
     found = _fetch_pins(chosen, server)
     before = _StoredPins.load(chosen, server)
@@ -363,13 +371,15 @@ def pin(
 
 @dataclass(frozen=True, slots=True)
 class _StoredPins:
-    """What was pinned: each tool by itself, so that what has changed shows whatever else is missing or damaged."""
+    """The pins in the file. Each tool has its own pin, so that one damaged or missing pin does not hide changes of
+    others.
+    """
 
     pins: Mapping[str, ToolPin]
     broken: Collection[str] = ()
-    """Tools whose pin is not what its digest says."""
+    """Tools whose pin does not match its digest."""
     unreadable: bool = False
-    """Whether the file is there and cannot be read."""
+    """True if the file exists but cannot be read."""
 
     @classmethod
     def load(cls, settings: Settings, server: str) -> _StoredPins:
@@ -383,7 +393,7 @@ class _StoredPins:
             return cls({}, unreadable=True)
 
     def state(self, name: str, current: ToolPin) -> str:
-        """How a tool stands to its pin."""
+        """The state of a tool relative to its pin."""
         if self.unreadable:
             return "not known, the pins cannot be read"
         if name in self.broken:
@@ -393,7 +403,7 @@ class _StoredPins:
 
 
 def _fetch_pins(settings: Settings, name: str) -> dict[str, ToolPin | InputError]:
-    """What a server says today. Raises `InputError` C004, T011 and so on."""
+    """Fetches the current tools of a server. Raises `InputError` C004, T011 and others."""
     import asyncio
 
     from orchestra.agents.mcp.pins import pin_path
@@ -404,7 +414,7 @@ def _fetch_pins(settings: Settings, name: str) -> dict[str, ToolPin | InputError
     config = settings.mcp.get(name)
     if config is None:
         raise unknown_name_error("MCP server", name, settings.mcp, "C004")
-    pin_path(settings.project, name)  # outside of a project nothing is asked
+    pin_path(settings.project, name)  # fails early outside of a project
 
     async def ask() -> dict[str, ToolPin | InputError]:
         server = McpClient(name, config, {}, settings.project)
@@ -440,7 +450,7 @@ def _tool_data(
 
 
 def _write_pins(settings: Settings, server: str, new_pins: dict[str, ToolPin]) -> Any:
-    """Writes the pins. Raises `InputError` T019 where the configuration declares what the server has not."""
+    """Writes the pins. Raises `InputError` T019 if the configuration declares a tool that the server lacks."""
     from orchestra.agents.mcp import pins
 
     if missing := [name for name in settings.mcp[server].tools if name not in new_pins]:

@@ -1,4 +1,4 @@
-"""`orchestra doctor`: shows what this machine has and lacks, each with what to type."""
+"""`orchestra doctor`: check this machine, and print a command for each problem."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ STATE_MARKS = {"ok": ("ok", "green"), "warning": ("!!", "yellow"), "problem": ("
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the verb."""
+    """Adds the command."""
     add_command(app, doctor, panel="Operate")
 
 
 def doctor(
     deep: Annotated[bool, typer.Option("--deep", help="Also import vLLM, which takes ten seconds or more.")] = False,
-    fleet: Annotated[str | None, typer.Option(help="The fleet to look at: a name in configs/, or a path.")] = None,
+    fleet: Annotated[str | None, typer.Option(help="The fleet to check: a name in configs/, or a path.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Look at this machine: what is there, what is missing, and what to type."""
+    """Check this machine: what is installed, what is missing, and which commands fix it."""
     from rich.text import Text
 
     screen = make_console()
@@ -86,7 +86,7 @@ class Finding:
 
 
 def run_checks(settings: Settings, *, deep: bool = False) -> Iterator[Finding]:
-    """Everything that is looked at, in an order in which it can be mended. `deep` also imports vLLM."""
+    """Runs all checks, in the order in which problems can be fixed. `deep` also imports vLLM."""
     from orchestra.fleet.supervisor.folders import Folders
 
     yield _check_python()
@@ -124,7 +124,7 @@ EXTRAS = (
     ("classical", "numpy", "classical agents"),
     ("encoder", "tokenizers", "agents that stand on an encoder"),
 )
-"""What may be installed beside the library, a module of it, and what needs it."""
+"""Optional dependencies: the extra, one of its modules, and what needs it."""
 
 
 def _check_extras() -> Iterator[Finding]:
@@ -186,7 +186,8 @@ def _check_torch() -> Iterator[Finding]:
     )
     if "+cpu" not in torch:
         return
-    # pip takes CUDA builds of these beside a CPU torch, and then `transformers` fails at import (SERVING).
+    # With a CPU build of torch, pip may install CUDA builds of these, and `transformers` then fails at import
+    # (SERVING).
     trap = [
         name for name in ("torchaudio", "torchcodec") if (found := _installed_version(name)) and "+cpu" not in found
     ]
@@ -350,7 +351,7 @@ def _check_endpoints(fleet: FleetConfig) -> Iterator[Finding]:
 
 
 def _remedy(error: OrchestraError) -> str:
-    """The hint of an error as something to type: a command, or a comment."""
+    """The hint of an error as a command or a comment."""
     return error.hint if error.hint.startswith(("export ", "pip ")) else f"# {error.hint}"
 
 

@@ -1,4 +1,4 @@
-"""`orchestra fleet`: the servers started, looked at, read and stopped."""
+"""`orchestra fleet`: start, inspect and stop the model servers."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the verbs."""
-    group = typer.Typer(no_args_is_help=True, help="The servers: start, status, logs, key, stop.")
+    """Adds the commands."""
+    group = typer.Typer(no_args_is_help=True, help="Start, inspect and stop the model servers.")
     add_command(group, start)
     add_command(group, status)
     add_command(group, stop)
@@ -47,16 +47,17 @@ def start(
     wait: Annotated[bool, typer.Option(help="Wait until every server is ready.")] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Start the servers, or find them running; the first time fetches the weights, and says how large they are."""
+    """Start the servers, or connect to running ones. The first start downloads the weights and prints their size."""
     import asyncio
 
     asyncio.run(start_fleet(fleet, wait, as_json))
 
 
 def status(fleet: FleetOption = None, as_json: JsonOption = False) -> None:
-    """Show the servers: health, version, load, memory; and which endpoints are there.
+    """Show the servers (health, version, load and memory) and whether endpoints can be reached.
 
-    Exits with 1 where the fleet is not running, a server has failed, an endpoint takes no connection, or its key is not there.
+    Exits with 1 if the fleet is not running, a server has failed, an endpoint refuses connections, or its key is
+    missing.
     """
     import asyncio
 
@@ -72,10 +73,12 @@ def stop(fleet: FleetOption = None, as_json: JsonOption = False) -> None:
 
 def logs(
     fleet: FleetOption = None,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=500, help="How many, of each server.")] = 40,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", min=1, max=500, help="The number of lines of each server.")
+    ] = 40,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the last lines of the servers' logs."""
+    """Print the last lines of the server logs."""
     import asyncio
 
     asyncio.run(show_logs(fleet, lines, as_json))
@@ -83,13 +86,14 @@ def logs(
 
 def key(
     fleet: FleetOption = None,
-    header: Annotated[bool, typer.Option("--header", help="As the header that carries it, for curl -H @-.")] = False,
+    header: Annotated[bool, typer.Option("--header", help="Print it as an HTTP header, for curl -H @-.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the key that the running local servers want with each request.
+    """Print the API key of the running local servers.
 
-    orchestra fleet key --header | curl -H @- ADDRESS/v1/models keeps it off the command line, which all users of a machine can read;
-    orchestra fleet status has the address.
+    orchestra fleet key --header | curl -H @- ADDRESS/v1/models keeps the key off the command line, which all users of a
+    machine can read.
+    orchestra fleet status shows the address.
     """
     import asyncio
 
@@ -109,7 +113,7 @@ def _load_fleet(
 
 
 async def start_fleet(name: str | None, wait: bool, as_json: bool) -> None:
-    """Starts the local servers and shows them; `wait` says whether until they are ready. Raises `FleetError`."""
+    """Starts the local servers and shows them. With `wait`, waits until they are ready. Raises `FleetError`."""
     from orchestra.fleet.supervisor import vllm_launch
     from orchestra.fleet.weights import weights
 
@@ -131,7 +135,8 @@ async def start_fleet(name: str | None, wait: bool, as_json: bool) -> None:
 
 
 async def show_status(name: str | None, as_json: bool) -> None:
-    """Shows the servers; exits with 1 where one does not run or cannot be reached, or an endpoint's key is not there."""
+    """Shows the servers. Exits with 1 if one does not run or cannot be reached, or the key of an endpoint is missing.
+    """
     _, config, supervision = _load_fleet(name)
     found = await _fetch_status(config, supervision)
     _show_status(found, as_json)
@@ -142,7 +147,7 @@ async def show_status(name: str | None, as_json: bool) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _EndpointStatus:
-    """An endpoint, which nobody here keeps: why it cannot be reached, and what its key lacks."""
+    """An endpoint that is not managed here, its connection error and its key error."""
 
     name: str
     endpoint: str
@@ -154,7 +159,7 @@ class _EndpointStatus:
 
 @dataclass(frozen=True, slots=True)
 class _FleetStatus:
-    """What the supervisor says, where there is one, and the endpoints."""
+    """The report of the supervisor, if it runs, and the endpoints."""
 
     config: FleetConfig
     report: SupervisorReport | None
@@ -272,7 +277,7 @@ async def stop_fleet(name: str | None, as_json: bool) -> None:
 
 
 async def show_key(name: str | None, header: bool, as_json: bool) -> None:
-    """Prints the key that the local servers want. Raises `FleetError` F008 where none runs."""
+    """Prints the API key of the local servers. Raises `FleetError` F008 if none runs."""
     from orchestra.fleet.secrets import auth_headers
 
     _, config, supervision = _load_fleet(name)
@@ -291,7 +296,7 @@ async def show_key(name: str | None, header: bool, as_json: bool) -> None:
 
 
 async def show_logs(name: str | None, lines: int, as_json: bool) -> None:
-    """Prints the last lines of each server's log, running or not."""
+    """Prints the last lines of each server log, also of stopped servers."""
     from orchestra.core.child_process import last_lines
     from orchestra.fleet.supervisor.folders import Folders
 
@@ -311,13 +316,13 @@ async def show_logs(name: str | None, lines: int, as_json: bool) -> None:
 
 
 def cpu_as_data(*, measure: bool = False) -> dict[str, Any]:
-    """The CPU, what servers on it compute in by default, and the expected speed.
+    """Describes the CPU, the default data type of servers on it, and the expected speed.
 
     Args:
-        measure: Whether to time products where that was not done before; it takes seconds.
+        measure: Whether to measure missing matrix product times, which takes seconds.
 
     Returns:
-        JSON values; `expected_tokens_per_second` is None where nothing was measured.
+        JSON values; `expected_tokens_per_second` is None without a measurement.
     """
     from orchestra.fleet import cpu
     from orchestra.fleet.supervisor.folders import Folders
@@ -338,7 +343,7 @@ def cpu_as_data(*, measure: bool = False) -> dict[str, Any]:
 
 
 def describe_cpu(*, measure: bool = False) -> str:
-    """The same in one line."""
+    """Describes the CPU in one line."""
     told = cpu_as_data(measure=measure)
     precision = f"{told['dtype']} with linear layers in int8" if told["quantization"] else told["dtype"]
     line = (
@@ -352,7 +357,7 @@ CONNECT_TIMEOUT = 3.0
 
 
 def connection_error(address: str) -> str:
-    """Why nobody takes a connection at an address, in the system's word; empty where somebody does."""
+    """Tries to connect to an address, without sending anything. Returns the error of the system, or an empty text."""
     import socket
 
     parts = urlsplit(address)

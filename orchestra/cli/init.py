@@ -1,4 +1,4 @@
-"""`orchestra init` and `orchestra config show`: a project begun, and its settings explained."""
+"""The commands `init`, `config` and `trust`: create a project, show its settings, and trust it."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ STARTER_FOLDER = Path(__file__).parent / "starter"
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the verbs."""
+    """Adds the commands."""
     add_command(app, init, panel="Start")
-    config = typer.Typer(no_args_is_help=True, help="Settings, and where each came from.")
+    config = typer.Typer(no_args_is_help=True, help="Show settings and their sources.")
     add_command(config, show)
     app.add_typer(config, name="config", rich_help_panel="Operate")
     add_command(app, trust, panel="Operate")
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(help="Where; made if it is not there.", show_default="here")] = Path(),
+    folder: Annotated[Path, typer.Argument(help="The folder; it is created if missing.", show_default="here")] = Path(),
 ) -> None:
-    """Begin a project: settings, a workflow, an agent and a Python example, ready to run."""
+    """Create a project with settings, a workflow, an agent and a Python example, ready to run."""
     made = create_project(folder)
     trust_new_project(folder)
     for path in made:
@@ -47,7 +47,7 @@ def init(
 
 
 def show(as_json: JsonOption = False) -> None:
-    """Show the settings in force, and what set each of them."""
+    """Show the effective settings and their sources."""
     from orchestra.core.settings import SETTING_NAMES
 
     found = load_settings_to_inspect()
@@ -73,9 +73,10 @@ def show(as_json: JsonOption = False) -> None:
 
 
 def create_project(folder: Path) -> list[Path]:
-    """Writes the starter project; gives the files, relative to `folder`.
+    """Writes the starter project, and returns its files relative to `folder`.
 
-    Raises `InputError` C016 where one of them is there already, before anything is written.
+    Raises:
+        InputError: C016 if one of the files exists; nothing is written then.
     """
     sources = sorted(path for path in STARTER_FOLDER.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     targets = {
@@ -104,15 +105,16 @@ def _format_value(value: object) -> str:
 
 
 def trust(
-    folder: Annotated[Path, typer.Argument(help="A folder of the project.", show_default="here")] = Path(),
+    folder: Annotated[Path, typer.Argument(help="The folder of the project.", show_default="here")] = Path(),
     list_: Annotated[bool, typer.Option("--list", help="List the trusted projects.")] = False,
-    revoke: Annotated[bool, typer.Option("--revoke", help="Take trust away from the project.")] = False,
+    revoke: Annotated[bool, typer.Option("--revoke", help="Revoke the trust in the project.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Trust a project: show what its settings make run, and let them, until they change.
+    """Trust a project: show what its settings may run, and allow it until they change.
 
-    Without trust no module of a project is imported, no MCP server is started, and no journal or symbolic link leads out of its folder.
-    `ORCHESTRA_TRUST=1` trusts every project, for CI and containers.
+    In an untrusted project no Python module is imported, no MCP server is started, and no journal or symbolic link may
+    lead out of the
+    folder. `ORCHESTRA_TRUST=1` trusts every project, for CI and containers.
     """
     records = TrustStore.from_environment(os.environ)
     if list_:
@@ -143,13 +145,16 @@ def trust(
 
 
 def trust_new_project(folder: Path) -> None:
-    """Trusts a project that `orchestra init` has written. Where that cannot be recorded, the first command that needs trust says so."""
+    """Trusts a project written by `orchestra init`. If that cannot be recorded, the first command that needs trust
+    reports
+    it.
+    """
     with suppress(OrchestraError):
         TrustStore.from_environment(os.environ).add(_load_guard(folder))
 
 
 def _load_guard(folder: Path) -> ProjectGuard:
-    """What the project of a folder may not do without trust. Raises `InputError` C045."""
+    """Loads what the project of a folder needs trust for. Raises `InputError` C045."""
     from orchestra.core.settings import PROJECT_VARIABLE, Settings
 
     if not folder.is_dir():
@@ -157,7 +162,7 @@ def _load_guard(folder: Path) -> ProjectGuard:
     named = folder != Path()
     environ = {name: value for name, value in os.environ.items() if not (named and name == PROJECT_VARIABLE)}
     guard = Settings.load(start=folder, environ=environ, trusted="never").guard
-    assert guard is not None  # with "never" there is one
+    assert guard is not None  # always set with "never"
     return guard
 
 
@@ -179,7 +184,7 @@ def _list_records(records: TrustStore, as_json: bool) -> None:
 
 
 def _record_state(folder: str, digest: str) -> str:
-    """Whether a record still holds."""
+    """The state of a trust record: `trusted`, `gone`, `changed since` or a fault."""
     try:
         guard = _load_guard(Path(folder))
     except InputError as error:

@@ -51,7 +51,7 @@ def build_app(opener: Opener | None = None, first: str = "") -> typer.Typer:
     """
     app = typer.Typer(
         name="orchestra",
-        help="Small specialised language models that work as one dependable system.",
+        help="Run small specialised language models as one dependable system.",
         epilog="New here? orchestra init hello",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
@@ -63,7 +63,7 @@ def build_app(opener: Opener | None = None, first: str = "") -> typer.Typer:
         context: typer.Context,
         version: Annotated[
             bool,
-            typer.Option(VERSION_FLAG, help="Print the version and leave.", callback=_print_version, is_eager=True),
+            typer.Option(VERSION_FLAG, help="Print the version and exit.", callback=_print_version, is_eager=True),
         ] = False,
     ) -> None:
         context.obj = opener
@@ -78,9 +78,7 @@ def build_app(opener: Opener | None = None, first: str = "") -> typer.Typer:
 def main() -> None:
     """The console script `orchestra`."""
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(
-            errors="backslashreplace"
-        )  # a character that the terminal cannot show is not an error
+        sys.stdout.reconfigure(errors="backslashreplace")  # a character that the terminal cannot show is not an error
     try:
         build_app(first="".join(sys.argv[1:2]))(prog_name="orchestra")
     except SystemExit as end:

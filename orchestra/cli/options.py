@@ -24,63 +24,69 @@ AcceptOption: TypeAlias = Annotated[
     typer.Option(
         "--accept",
         metavar="certified|SCORE",
-        help="Withhold the output where its certificate does not accept it, or it scores less.",
+        help="Withhold an output that the certificate does not accept, or with a lower score.",
         show_default="as the workflow says",
     ),
 ]
 BudgetOption: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
-        "--budget", metavar="LIMITS", help="Such as tokens=20000,seconds=60; other limits of the workflow stay."
+        "--budget",
+        metavar="LIMITS",
+        help="Limits such as tokens=20000,seconds=60; they override those of the workflow.",
     ),
 ]
 FleetOption: TypeAlias = Annotated[
-    str | None, typer.Option("--fleet", help="A name in configs/, or a path.", show_default="as configured")
+    str | None, typer.Option("--fleet", help="The fleet: a name in configs/, or a path.", show_default="as configured")
 ]
 LiveOption: TypeAlias = Annotated[
-    bool, typer.Option("--live", help="Show what models write while they do, on stderr; it is unverified.")
+    bool, typer.Option("--live", help="Show unverified model output on stderr while it is generated.")
 ]
 StreamOption: TypeAlias = Annotated[
-    bool, typer.Option("--stream", help="Print each event as it happens, a JSON object a line.")
+    bool, typer.Option("--stream", help="Print each event as a line of JSON when it happens.")
 ]
 TagsOption: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option(
-        "--tag", metavar="NAME=VALUE", help="Find it by that later: customer=42; may be given more than once."
-    ),
+    typer.Option("--tag", metavar="NAME=VALUE", help="A tag for later searches: customer=42; may be repeated."),
 ]
 TagFilterOption: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option("--tag", metavar="NAME=VALUE", help="Only runs with that tag: customer=42.", show_default=False),
+    typer.Option("--tag", metavar="NAME=VALUE", help="Only runs with this tag: customer=42.", show_default=False),
 ]
 SinceOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        metavar="WHEN", help="Only runs that began since 12h, 30d, yesterday, 2026-11-24.", show_default=False
+        metavar="WHEN", help="Only runs that started since 12h, 30d, yesterday, 2026-11-24.", show_default=False
     ),
 ]
 UntilOption: TypeAlias = Annotated[
-    str | None, typer.Option(metavar="WHEN", help="Only runs that began before that.", show_default=False)
+    str | None, typer.Option(metavar="WHEN", help="Only runs that started before this time.", show_default=False)
 ]
 ChecksOption: TypeAlias = Annotated[
     str,
     typer.Option(
-        "--checks", metavar="A,B", help="The node's checks.", show_default="the card's, or how sure the agent is"
+        "--checks",
+        metavar="A,B",
+        help="Comma-separated checks of the node.",
+        show_default="those of the card, or the agent's confidence",
     ),
 ]
 ConcurrencyOption: TypeAlias = Annotated[
-    int | None, typer.Option("--concurrency", "-c", min=1, help="Rows at once.", show_default="as configured")
+    int | None,
+    typer.Option("--concurrency", "-c", min=1, help="The number of concurrent rows.", show_default="as configured"),
 ]
 MaxRowsOption: TypeAlias = Annotated[
-    int, typer.Option("--rows", min=0, help="At most so many rows, drawn by the seed; 0 for all.")
+    int, typer.Option("--rows", min=0, help="The maximum number of rows, sampled by the seed; 0 for all.")
 ]
 EvaluationOption: TypeAlias = Annotated[
-    str, typer.Option("--evaluation", help="One of evaluation.yaml.", show_default="the first")
+    str, typer.Option("--evaluation", help="The name of an evaluation in evaluation.yaml.", show_default="the first")
 ]
 MetricOption: TypeAlias = Annotated[
     str,
     typer.Option(
-        "--metric", help="What tells right from wrong.", show_default="the first of evaluation.yaml that does"
+        "--metric",
+        help="The metric that decides whether an answer is correct.",
+        show_default="the first such metric of evaluation.yaml",
     ),
 ]
 

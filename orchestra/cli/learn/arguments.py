@@ -28,20 +28,20 @@ if TYPE_CHECKING:
     from orchestra.learn.data.dataset import Split
     from orchestra.verification.certificates.certify import CertificationTerms
 
-AgentArgument = Annotated[str, typer.Argument(help="An agent's name.", show_default=False)]
+AgentArgument = Annotated[str, typer.Argument(help="The name of an agent.", show_default=False)]
 DataOption = Annotated[
     Path,
     typer.Option(
         "--data",
         "-d",
-        help="A data set's folder; rows {id, input, expected}: .jsonl, .jsonl.gz, .csv; or the folder that evaluation.yaml names files of.",
+        help="A dataset folder; rows {id, input, expected} as .jsonl, .jsonl.gz or .csv; or the folder of the files in evaluation.yaml.",
         show_default=False,
     ),
 ]
 WhenOption = Annotated[
     str | None,
     typer.Option(
-        metavar="WHEN", help="Of runs that began then: 12h, 30d, today, yesterday, 2026-11-24.", show_default=False
+        metavar="WHEN", help="Limit to runs by their start: 12h, 30d, today, yesterday, 2026-11-24.", show_default=False
     ),
 ]
 
@@ -51,46 +51,47 @@ class DatasetArguments:
     """What a data set is to be made of, as it was typed."""
 
     agent: AgentArgument
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the data set.", show_default=False)]
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the dataset.", show_default=False)]
     files: Annotated[
-        list[Path] | None, typer.Argument(help="JSON lines or CSV with inputs and outputs.", show_default=False)
+        list[Path] | None, typer.Argument(help="JSON lines or CSV files with inputs and outputs.", show_default=False)
     ] = None
-    licence: Annotated[str, typer.Option(help="What may be done with the rows. Needed.", show_default=False)] = ""
-    name: Annotated[str, typer.Option(help="Its name.", show_default="as the folder")] = ""
+    licence: Annotated[str, typer.Option(help="The licence of the rows. Required.", show_default=False)] = ""
+    name: Annotated[str, typer.Option(help="The name of the dataset.", show_default="the folder's name")] = ""
     column: Annotated[
-        list[str] | None, typer.Option("--column", help="FIELD=COLUMN, where the names differ.", show_default=False)
+        list[str] | None, typer.Option("--column", help="FIELD=COLUMN, if the names differ.", show_default=False)
     ] = None
     means: Annotated[
         list[str] | None,
         typer.Option(
             "--means",
             metavar="FIELD:VALUE=VALUE",
-            help="What a value of the rows means; * is all others.",
+            help="Map a value of the rows to a value of the field; * stands for all other values.",
             show_default=False,
         ),
     ] = None
     group: Annotated[
         str,
         typer.Option(
-            help="The column, or input, that says what belongs together.", show_default="the agent's evidence"
+            help="The column or input that identifies rows of one group.", show_default="the agent's evidence"
         ),
     ] = ""
-    tune: Annotated[float, typer.Option(help="Share of the groups to stop early by.")] = 0.1
-    test: Annotated[float, typer.Option(help="Share of the groups to report on.")] = 0.1
-    runs: Annotated[
-        bool, typer.Option("--runs", help="Take what the agent was asked in your runs, as the journal has it.")
-    ] = False
+    tune: Annotated[float, typer.Option(help="The share of groups in the tune split, for early stopping.")] = 0.1
+    test: Annotated[float, typer.Option(help="The share of groups in the test split.")] = 0.1
+    runs: Annotated[bool, typer.Option("--runs", help="Collect rows from the calls of the agent in your journal.")] = (
+        False
+    )
     since: Annotated[
-        str | None, typer.Option(metavar="AGE", help="Of --runs, those of the last 12h, 30d, 2w.", show_default=False)
+        str | None,
+        typer.Option(metavar="AGE", help="With --runs: only runs of the last 12h, 30d, 2w.", show_default=False),
     ] = None
     workflow: Annotated[
-        str, typer.Option(metavar="NAME", help="Of --runs, those of this workflow or agent.", show_default=False)
+        str, typer.Option(metavar="NAME", help="With --runs: only runs of this workflow or agent.", show_default=False)
     ] = ""
     escalated: Annotated[
         str,
         typer.Option(
             metavar="AGENT",
-            help="Of --runs: learn which calls of this agent needed the larger model.",
+            help="With --runs: collect which calls of this agent needed the larger model.",
             show_default=False,
         ),
     ] = ""
@@ -98,19 +99,17 @@ class DatasetArguments:
         str,
         typer.Option(
             metavar="NAME",
-            help="An agent, or a model of the fleet, that answers what has no output.",
+            help="An agent, or a model of the fleet, that labels rows without an output.",
             show_default=False,
         ),
     ] = ""
     without: Annotated[
         list[Path] | None,
         typer.Option(
-            "--without", metavar="SET", help="Leave out what a data set's test part asks.", show_default=False
+            "--without", metavar="SET", help="Exclude rows of the test split of this dataset.", show_default=False
         ),
     ] = None
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Write over another data set that stands in the folder.")
-    ] = False
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a different dataset in the folder.")] = False
     concurrency: ConcurrencyOption = None
     fleet: FleetOption = None
 
@@ -145,52 +144,64 @@ class TrainArguments:
     """Which agent is to be trained, on what, and how."""
 
     agent: AgentArgument
-    data: Annotated[Path, typer.Option("--data", help="The folder of a data set.", show_default=False)]
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where the adapter goes.", show_default="in DATA")] = (
-        None
-    )
-    minutes: Annotated[float | None, typer.Option(min=0.01, help="Train for about so long.", show_default=False)] = None
+    data: Annotated[Path, typer.Option("--data", help="The folder of a dataset.", show_default=False)]
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The folder for the adapter.", show_default="in DATA")
+    ] = None
+    minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="The approximate training time in minutes.", show_default=False)
+    ] = None
     epochs: Annotated[
         float | None,
-        typer.Option(min=0.01, help="Passes over the rows.", show_default="3, an encoder's 6 or 3, without --minutes"),
+        typer.Option(
+            min=0.01, help="The number of passes over the rows.", show_default="3 (encoders: 6 or 3) without --minutes"
+        ),
     ] = None
-    rank: Annotated[int, typer.Option(min=1, max=256, help="Rank of the LoRA.")] = 16
-    targets: Annotated[str, typer.Option(help="Layers: all-linear, attention or query-value.")] = "all-linear"
+    rank: Annotated[int, typer.Option(min=1, max=256, help="The LoRA rank.")] = 16
+    targets: Annotated[str, typer.Option(help="The adapted layers: all-linear, attention or query-value.")] = (
+        "all-linear"
+    )
     rate: Annotated[
         float | None,
-        typer.Option(min=1e-7, max=1, help="The highest learning rate.", show_default="0.0006, an encoder's own"),
+        typer.Option(
+            min=1e-7, max=1, help="The highest learning rate.", show_default="0.0006; encoders have their own"
+        ),
     ] = None
-    decay: Annotated[str, typer.Option(help="How it falls: linear, cosine or none.")] = "linear"
-    seed: Annotated[int, typer.Option(help="Seed of the first weights and of the order of rows.")] = 0
+    decay: Annotated[str, typer.Option(help="The decay of the learning rate: linear, cosine or none.")] = "linear"
+    seed: Annotated[int, typer.Option(help="The seed of the initial weights and of the order of rows.")] = 0
     patience: Annotated[
-        int, typer.Option(min=1, help="Looks at the tune part, of which none is better, after which it ends.")
+        int, typer.Option(min=1, help="Evaluations on the tune split without improvement after which training stops.")
     ] = 4
-    tune_every: Annotated[float, typer.Option(min=0.01, help="Epochs between two such looks.")] = 0.5
-    batch: Annotated[int, typer.Option(min=64, help="Tokens of a batch.")] = 1400
-    longest: Annotated[int, typer.Option(min=16, help="Tokens of a row at most; longer ones are left out.")] = 2048
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto"
+    tune_every: Annotated[float, typer.Option(min=0.01, help="Epochs between two evaluations.")] = 0.5
+    batch: Annotated[int, typer.Option(min=64, help="Tokens per batch.")] = 1400
+    longest: Annotated[
+        int, typer.Option(min=16, help="The maximum number of tokens of a row; longer rows are left out.")
+    ] = 2048
+    device: Annotated[str, typer.Option(help="The device: cpu, cuda or auto.")] = "auto"
     start: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="What is trained already, to go on from.", show_default="the base alone"),
+        typer.Option(
+            metavar="FOLDER", help="An adapter or encoder from which training continues.", show_default="the base model"
+        ),
     ] = None
     teacher: Annotated[
         str,
         typer.Option(
             metavar="MODEL|FOLDER",
-            help="A model with the same tokenizer: learn its probabilities too.",
+            help="A model with the same tokenizer, whose probabilities are learnt too.",
             show_default=False,
         ),
     ] = ""
     teacher_adapter: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="The teacher's adapter.", show_default=False)
+        Path | None, typer.Option(metavar="FOLDER", help="The adapter of the teacher.", show_default=False)
     ] = None
-    temperature: Annotated[float, typer.Option(min=0.1, max=100, help="What teacher and student are softened by.")] = (
-        2.0
-    )
-    share: Annotated[float, typer.Option(min=0, max=1, help="What the teacher counts; the labels count the rest.")] = (
-        0.5
-    )
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget a training that was killed, and begin again.")] = False
+    temperature: Annotated[
+        float, typer.Option(min=0.1, max=100, help="The softmax temperature of teacher and student.")
+    ] = 2.0
+    share: Annotated[
+        float, typer.Option(min=0, max=1, help="The weight of the teacher's loss; the labels have the rest.")
+    ] = 0.5
+    fresh: Annotated[bool, typer.Option("--fresh", help="Discard the checkpoint of an interrupted training.")] = False
 
 
 class HeldOutPart(StrEnum):
@@ -234,19 +245,19 @@ class MeasurementArguments:
         typer.Option(
             "--rows",
             min=0,
-            help="At most so many rows, drawn by the seed; 0 for all.",
+            help="The maximum number of rows, sampled by the seed; 0 for all.",
             show_default="as evaluation.yaml, or all",
         ),
     ] = None
     seed: Annotated[
         int | None,
         typer.Option(
-            "--seed", help="Of the rows drawn, and of the intervals.", show_default="as evaluation.yaml, or 0"
+            "--seed", help="The seed of the sampled rows and of the intervals.", show_default="as evaluation.yaml, or 0"
         ),
     ] = None
     evaluation: EvaluationOption = ""
     no_checks: Annotated[
-        bool, typer.Option("--no-checks", help="Measure what it writes, without the checks of its card.")
+        bool, typer.Option("--no-checks", help="Evaluate the raw outputs, without the checks of the card.")
     ] = False
 
 
@@ -270,34 +281,36 @@ class EvaluateArguments:
 
     agent: AgentArgument
     data: DataOption
-    part: Annotated[Literal["train", "tune", "test"], typer.Option(help="Of a data set.")] = "test"
+    part: Annotated[Literal["train", "tune", "test"], typer.Option(help="The split of a dataset.")] = "test"
     train: Annotated[
-        Path | None, typer.Option(help="Rows that floors are made of; a data set brings its own.", show_default=False)
+        Path | None, typer.Option(help="Rows for the baselines; a dataset has its own.", show_default=False)
     ] = None
     candidate: Annotated[
-        Path | None, typer.Option(help="An adapter to hold beside the agent's own.", show_default=False)
+        Path | None, typer.Option(help="An adapter to compare with that of the agent.", show_default=False)
     ] = None
-    untuned: Annotated[bool, typer.Option(help="Ask the base model without an adapter too.")] = True
-    members: Annotated[bool, typer.Option(help="Ask an ensemble's members alone too.")] = True
+    untuned: Annotated[bool, typer.Option(help="Also evaluate the base model without an adapter.")] = True
+    members: Annotated[bool, typer.Option(help="Also evaluate the members of an ensemble alone.")] = True
     require: Annotated[
         list[str] | None,
-        typer.Option(metavar="TEXT", help="Such as 'EM >= 0.65'; exits with 1 if missed.", show_default=False),
+        typer.Option(
+            metavar="TEXT",
+            help="A requirement such as 'EM >= 0.65'; the command exits with 1 if it is missed.",
+            show_default=False,
+        ),
     ] = None
     junit: Annotated[
         Path | None,
-        typer.Option(help="Write what is required and whether it is met, for a CI service.", show_default=False),
+        typer.Option(help="Write the requirements and results as JUnit XML, for a CI service.", show_default=False),
     ] = None
     predictions: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write each row's answer as a line of JSON, and whether it is right.",
+            help="Write each answer, and whether it is correct, as a line of JSON.",
             show_default=False,
         ),
     ] = None
-    classes: Annotated[
-        bool, typer.Option("--classes", help="Precision, recall and F1 of each label that it tells.")
-    ] = False
+    classes: Annotated[bool, typer.Option("--classes", help="Show precision, recall and F1 of each label.")] = False
 
     def to_spec(self, measurement: MeasurementArguments) -> ComparisonSpec:
         """What is to be compared."""
@@ -326,12 +339,13 @@ class PromoteArguments:
 
     agent: AgentArgument
     candidate: Annotated[
-        Path, typer.Argument(help="The adapter's folder, as orchestra learn train leaves it.", show_default=False)
+        Path, typer.Argument(help="The adapter folder written by orchestra learn train.", show_default=False)
     ]
     data: DataOption
-    part: Annotated[Literal["tune", "test"], typer.Option(help="Of a data set.")] = "test"
+    part: Annotated[Literal["tune", "test"], typer.Option(help="The split of a dataset.")] = "test"
     force: Annotated[
-        bool, typer.Option("--force", help="Take it even where it is not surely better, or knows the rows.")
+        bool,
+        typer.Option("--force", help="Promote it even if it is not significantly better, or was trained on the rows."),
     ] = False
 
     def to_spec(self, measurement: MeasurementArguments) -> ComparisonSpec:
@@ -356,17 +370,21 @@ class CalibrateArguments:
     """Whose probabilities are to be set right, and by what, as it was typed."""
 
     agent: AgentArgument
-    data: Annotated[Path, typer.Option("--data", "-d", help="The folder of a data set.", show_default=False)]
+    data: Annotated[Path, typer.Option("--data", "-d", help="The folder of a dataset.", show_default=False)]
     part: Annotated[
-        list[HeldOutPart] | None, typer.Option(help="Whose rows are asked; may be given twice.", show_default="tune")
+        list[HeldOutPart] | None, typer.Option(help="The split to use; may be given twice.", show_default="tune")
     ] = None
     words: Annotated[
         str,
         typer.Option(
-            metavar="CLAIM,EVIDENCE", help="Two inputs whose common words vote beside the model.", show_default=False
+            metavar="CLAIM,EVIDENCE",
+            help="Two inputs whose word overlap is a feature beside the model's probability.",
+            show_default=False,
         ),
     ] = ""
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The file.", show_default="as the card says")] = None
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The output file.", show_default="as the card says")
+    ] = None
 
     @property
     def parts(self) -> list[Split]:
@@ -388,23 +406,24 @@ class CombineArguments:
     data: DataOption
     checks: ChecksOption = ""
     unlabelled: Annotated[
-        bool, typer.Option("--unlabelled", help="Weigh checks by each other, where nobody says what is right.")
+        bool,
+        typer.Option("--unlabelled", help="Estimate the weights from the agreement of the checks, without labels."),
     ] = False
     predictions: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help='Recorded answers {"id", "output", "score"}: the agent is not asked.',
+            help='Recorded answers {"id", "output", "score"}, used instead of calling the agent.',
             show_default=False,
         ),
     ] = None
     metric: MetricOption = ""
     evaluation: EvaluationOption = ""
     rows: MaxRowsOption = 0
-    seed: Annotated[int, typer.Option("--seed", help="Of the rows drawn, and of the folds.")] = 0
+    seed: Annotated[int, typer.Option("--seed", help="The seed of the sampled rows and of the folds.")] = 0
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="The file.", show_default="combination.json in the agent's folder"),
+        typer.Option("--out", "-o", help="The output file.", show_default="combination.json in the agent's folder"),
     ] = None
 
     @property
@@ -420,7 +439,7 @@ class CertifyArguments:
     agent: Annotated[
         str,
         typer.Argument(
-            help="An agent with a card, or a workflow; with --watch all agents that have a certificate.",
+            help="An agent with a card, or a workflow; with --watch, all certified agents by default.",
             show_default=False,
         ),
     ] = ""
@@ -429,60 +448,69 @@ class CertifyArguments:
         typer.Option(
             "--data",
             "-d",
-            help="Rows {id, input, expected}: .jsonl, .jsonl.gz, .csv, a data set's folder. Without it the certificate is shown.",
+            help="Rows {id, input, expected} as .jsonl, .jsonl.gz, .csv or a dataset folder. Without it, the certificate is shown.",
             show_default=False,
         ),
     ] = None
-    alpha: Annotated[float, typer.Option(help="At most this share of what is accepted is wrong.")] = 0.05
+    alpha: Annotated[float, typer.Option(help="The maximum share of wrong answers among accepted answers.")] = 0.05
     delta: Annotated[
-        float, typer.Option(help="The chance that this is not kept, however often these rows are tested.")
+        float, typer.Option(help="The probability that the guarantee fails, over all attempts on these rows.")
     ] = 0.05
     predictions: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help='Recorded answers {"id", "output", "score"}: nobody is asked.', show_default=False
+            metavar="FILE",
+            help='Recorded answers {"id", "output", "score"}, used instead of calls.',
+            show_default=False,
         ),
     ] = None
     checks: ChecksOption = ""
     metric: MetricOption = ""
     evaluation: EvaluationOption = ""
     rows: MaxRowsOption = 0
-    seed: Annotated[int, typer.Option("--seed", help="Of how rows are divided; another one is another attempt.")] = 0
+    seed: Annotated[
+        int, typer.Option("--seed", help="The seed of the split of the rows; another seed counts as another attempt.")
+    ] = 0
     group: Annotated[
         str,
         typer.Option(
-            metavar="INPUT", help="Rows alike in this input are one.", show_default="the rows' `group`, or the evidence"
+            metavar="INPUT",
+            help="The input that groups rows; rows of one group count as one.",
+            show_default="the rows' `group`, or the evidence",
         ),
     ] = ""
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="The file.", show_default="certificate.json in the agent's folder"),
+        typer.Option("--out", "-o", help="The output file.", show_default="certificate.json in the agent's folder"),
     ] = None
     combined: Annotated[
         bool,
-        typer.Option(
-            "--combined", help="The score is what the agent's combination makes of its checks: `score: combined`."
-        ),
+        typer.Option("--combined", help="Use the score of the agent's combination of checks (`score: combined`)."),
     ] = False
     claims: Annotated[
         bool,
-        typer.Option(
-            "--claims", help="Certify parts of answers, which somebody has judged in --data, and not whole ones."
-        ),
+        typer.Option("--claims", help="Certify parts of answers, judged in --data, instead of whole answers."),
     ] = False
-    watch: Annotated[bool, typer.Option("--watch", help="Say how the promise stands by the audits so far.")] = False
+    watch: Annotated[bool, typer.Option("--watch", help="Compare the guarantee with the audits so far.")] = False
     audit: Annotated[
         int,
-        typer.Option("--audit", min=0, metavar="N", help="Draw N accepted outputs of the journal; are they right?"),
+        typer.Option(
+            "--audit",
+            min=0,
+            metavar="N",
+            help="Sample N accepted outputs of the journal, and ask whether they are correct.",
+        ),
     ] = 0
     labels: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help='Verdicts on drawn outputs: {"run", "node", "verdict"}.', show_default=False),
+        typer.Option(
+            metavar="FILE", help='Verdicts on sampled outputs: {"run", "node", "verdict"}.', show_default=False
+        ),
     ] = None
     since: WhenOption = None
     until: WhenOption = None
     by: Annotated[
-        str, typer.Option(metavar="NAME", help="Who audits; the log of audits keeps it.", show_default=False)
+        str, typer.Option(metavar="NAME", help="The name of the auditor, for the audit log.", show_default=False)
     ] = ""
     concurrency: ConcurrencyOption = None
     fleet: FleetOption = None

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Adds the verbs."""
-    learn = typer.Typer(no_args_is_help=True, help="Specialists: data, training, evaluation, promotion.")
+    learn = typer.Typer(no_args_is_help=True, help="Build datasets, and train, evaluate and promote agents.")
     add_command(learn, data)
     add_command(learn, train)
     add_command(learn, evaluate)

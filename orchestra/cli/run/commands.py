@@ -32,7 +32,10 @@ class RunArguments:
     """What is to be run, and how it is to be shown, as it was typed."""
 
     name: Annotated[
-        str, typer.Argument(help="A workflow, an agent or a tool; or a workflow's file.", show_default=False)
+        str,
+        typer.Argument(
+            help="The name of a workflow, an agent or a tool; or the file of a workflow.", show_default=False
+        ),
     ]
     inputs: Annotated[
         list[str] | None,
@@ -44,16 +47,16 @@ class RunArguments:
         ),
     ] = None
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything and print the plan of calls; start nothing.")
+        bool, typer.Option("--dry-run", help="Check the inputs and print the planned calls; nothing is started.")
     ] = False
     budget: BudgetOption = None
     fleet: FleetOption = None
-    key: Annotated[str, typer.Option(help="Run at most once under this key; a second time shows the first result.")] = (
-        ""
-    )
+    key: Annotated[
+        str, typer.Option(help="An idempotency key: a second run with the same key shows the first result.")
+    ] = ""
     memo: Annotated[
         bool,
-        typer.Option("--memo", help="Answer calls that any run has made before, and that are pure, from the memo."),
+        typer.Option("--memo", help="Reuse results of equal pure calls of earlier runs."),
     ] = False
     tags: TagsOption = None
     accept: AcceptOption = ""
@@ -105,16 +108,14 @@ MAX_WIDTH = 100
 class PlannerArguments:
     """A request, and how it is planned, as it was typed."""
 
-    request: Annotated[
-        str, typer.Argument(metavar="REQUEST", help="What is wanted, in your words.", show_default=False)
-    ]
+    request: Annotated[str, typer.Argument(metavar="REQUEST", help="The request, in your words.", show_default=False)]
     documents: Annotated[
         list[Path] | None,
         typer.Option(
             "--documents",
             "-d",
             metavar="PATH",
-            help="A folder of .txt and .md files, or one of them.",
+            help="A folder of .txt and .md files, or one such file.",
             show_default=False,
         ),
     ] = None
@@ -124,7 +125,7 @@ class PlannerArguments:
             "--input",
             "-i",
             metavar="KEY=VALUE",
-            help="Another value at hand: a text, JSON, key=@file.txt or key=@file.json.",
+            help="An additional value: text, JSON, key=@file.txt or key=@file.json.",
         ),
     ] = None
     only: Annotated[
@@ -132,44 +133,42 @@ class PlannerArguments:
         typer.Option(
             "--only",
             metavar="NAME",
-            help="An agent, a tool or a workflow that may be used.",
+            help="An agent, tool or workflow that the plan may use.",
             show_default="all without effects",
         ),
     ] = None
-    router: Annotated[str, typer.Option(metavar="AGENT", help="The agent that plans.")] = "router"
-    steps: Annotated[int, typer.Option(min=1, max=100, help="Steps of a plan at most.")] = 8
-    repairs: Annotated[int, typer.Option(min=0, max=10, help="How often a line that was refused is handed back.")] = 2
+    router: Annotated[str, typer.Option(metavar="AGENT", help="The agent that writes the plan.")] = "router"
+    steps: Annotated[int, typer.Option(min=1, max=100, help="The maximum number of steps of the plan.")] = 8
+    repairs: Annotated[int, typer.Option(min=0, max=10, help="How often the router may correct a rejected line.")] = 2
     one_shot: Annotated[
-        bool, typer.Option("--one-shot", help="Let the router write the whole plan at once, not line by line.")
+        bool, typer.Option("--one-shot", help="Let the router write the whole plan at once instead of line by line.")
     ] = False
     allow_literals: Annotated[
         bool,
         typer.Option(
             "--allow-literals",
-            help="Let it state texts of its own, also for calls with effects; else they are pieces of the request.",
+            help="Allow texts in the plan that are not part of the request, also for calls with effects.",
         ),
     ] = False
     no_grounding: Annotated[
         bool,
         typer.Option(
             "--no-grounding",
-            help="Let a plan begin without what is brought along; else its first step reads some of it.",
+            help="Allow a plan whose first step reads none of the given values.",
         ),
     ] = False
     partial: Annotated[
         bool,
-        typer.Option(
-            "--partial", help="Plan what can be done, even where the router finds that nothing here serves the request."
-        ),
+        typer.Option("--partial", help="Plan the feasible part, even if the router finds no suitable capability."),
     ] = False
-    cache: Annotated[
-        bool, typer.Option("--cache/--no-cache", help="Take a plan that has served a request like this one.")
-    ] = True
+    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Reuse a plan that served a similar request.")] = (
+        True
+    )
     larger: Annotated[
-        str | None, typer.Option(metavar="AGENT", help="The agent that goes on when the repairs are used up.")
+        str | None, typer.Option(metavar="AGENT", help="The agent that plans after the last repair has failed.")
     ] = None
     votes: Annotated[
-        int, typer.Option(min=1, max=16, help="Plans that are sampled; the one that most of them agree on is taken.")
+        int, typer.Option(min=1, max=16, help="The number of sampled plans; the majority plan is used.")
     ] = 1
 
     def to_request(self, replans: int = 0, *, confirm: bool = True) -> AskRequest:
@@ -203,16 +202,16 @@ class AskArguments(PlannerArguments):
     """A request that is carried out, and how that is shown."""
 
     replans: Annotated[
-        int, typer.Option(min=0, max=10, help="How often another plan may follow one of which a step failed.")
+        int, typer.Option(min=0, max=10, help="How often a plan with a failed step may be replaced.")
     ] = 0
     budget: Annotated[
         list[str] | None,
-        typer.Option(metavar="LIMITS", help="Of the run, its planning included: tokens=20000,seconds=60."),
+        typer.Option(metavar="LIMITS", help="Limits of the run, including planning: tokens=20000,seconds=60."),
     ] = None
     tags: TagsOption = None
-    yes: Annotated[bool, typer.Option("--yes", help="Make calls with effects without asking a person before.")] = False
+    yes: Annotated[bool, typer.Option("--yes", help="Make calls with effects without asking for approval.")] = False
     explain: Annotated[
-        bool, typer.Option("--explain", help="Show what each step took beside what it might have taken.")
+        bool, typer.Option("--explain", help="Show the actual cost of each step beside its upper bound.")
     ] = False
     fleet: FleetOption = None
     as_json: JsonOption = False
@@ -226,7 +225,7 @@ class PlanArguments(PlannerArguments):
     save: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the plan as a workflow file.", show_default=False)
     ] = None
-    force: Annotated[bool, typer.Option("--force", help="Write it over a file that is there.")] = False
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False
     fleet: FleetOption = None
     as_json: JsonOption = False
 
@@ -285,40 +284,54 @@ def plan(context: typer.Context, arguments: PlanArguments) -> None:
 class BatchArguments:
     """Which rows are to be run, by whom, and where their results go, as it was typed."""
 
-    name: Annotated[str, typer.Argument(help="A workflow or an agent; or a workflow's file.", show_default=False)]
+    name: Annotated[
+        str, typer.Argument(help="The name of a workflow or an agent; or the file of a workflow.", show_default=False)
+    ]
     source: Annotated[
         Path,
         typer.Option(
-            "--input", "-i", help='Rows {"id", "input"}: .jsonl, .jsonl.gz; or .csv, of inputs.', show_default=False
+            "--input", "-i", help='The rows {"id", "input"} as .jsonl or .jsonl.gz; or inputs as .csv.', show_default=False
         ),
     ]
     target: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", help="Results in the rows' order; goes on by the ids in it.", show_default=False
+            "--output",
+            "-o",
+            help="The result file, in the order of the rows; its ids tell which rows are done.",
+            show_default=False,
         ),
     ]
     concurrency: Annotated[
         int | None,
-        typer.Option("--concurrency", "-c", min=1, max=10_000, help="Rows at once.", show_default="as configured"),
+        typer.Option(
+            "--concurrency",
+            "-c",
+            min=1,
+            max=10_000,
+            help="The number of concurrent rows.",
+            show_default="as configured",
+        ),
     ] = None
     checks: Annotated[
         list[str] | None,
-        typer.Option(help="Of an agent: its checks, instead of those of its card.", show_default=False),
+        typer.Option(help="For an agent: checks that replace those of its card.", show_default=False),
     ] = None
-    no_checks: Annotated[bool, typer.Option("--no-checks", help="Of an agent: accept every output of its type.")] = (
-        False
-    )
+    no_checks: Annotated[
+        bool, typer.Option("--no-checks", help="For an agent: accept every output of the right type.")
+    ] = False
     constraint: Annotated[
         Literal["evidence", "schema", "none"] | None,
-        typer.Option(help="What models decode over.", show_default="as configured"),
+        typer.Option(help="The constraint of decoding.", show_default="as configured"),
     ] = None
     budget: Annotated[
         list[str] | None,
-        typer.Option(metavar="LIMITS", help="Of each row: tokens=2000,seconds=60; other limits of the workflow stay."),
+        typer.Option(
+            metavar="LIMITS", help="Limits of each row: tokens=2000,seconds=60; they override those of the workflow."
+        ),
     ] = None
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Do rows that failed before once more; effects are not repeated.")
+        bool, typer.Option("--retry-failed", help="Retry failed rows; effects are not repeated.")
     ] = False
     tags: TagsOption = None
     accept: AcceptOption = ""

@@ -30,10 +30,8 @@ if TYPE_CHECKING:
     from orchestra.cli.runs.fork import ForkManyRequest
     from orchestra.workflows.model import Budget as BudgetLimits
 
-RunArgument = Annotated[str, typer.Argument(help="A run's id, the beginning of one, or `last`.", show_default=False)]
-ByOption = Annotated[
-    str, typer.Option(metavar="NAME", help="Who says so; the run's journal keeps it.", show_default=False)
-]
+RunArgument = Annotated[str, typer.Argument(help="A run id, a unique prefix of one, or `last`.", show_default=False)]
+ByOption = Annotated[str, typer.Option(metavar="NAME", help="Your name, for the journal.", show_default=False)]
 EXIT_CODE_HELP = "Exits as `orchestra run` does."
 
 
@@ -41,22 +39,24 @@ EXIT_CODE_HELP = "Exits as `orchestra run` does."
 class ListArguments:
     """Which runs are listed, and how, as it was typed."""
 
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, newest first.")] = 20
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="The maximum number of runs, newest first.")] = 20
     status: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="A,B", help="Only those: running, waiting, interrupted, done, failed, …", show_default=False
+            metavar="A,B",
+            help="Only runs with this status: running, waiting, interrupted, done, failed, …",
+            show_default=False,
         ),
     ] = None
     workflow: Annotated[
-        str, typer.Option(metavar="NAME", help="Only those of this workflow or agent.", show_default=False)
+        str, typer.Option(metavar="NAME", help="Only runs of this workflow or agent.", show_default=False)
     ] = ""
     tags: TagFilterOption = None
     since: SinceOption = None
     until: UntilOption = None
     before: Annotated[
         str,
-        typer.Option(metavar="RUN", help="Only those behind this run in the list: the next page.", show_default=False),
+        typer.Option(metavar="RUN", help="Only runs after this one in the list, for paging.", show_default=False),
     ] = ""
     as_json: JsonOption = False
 
@@ -83,20 +83,20 @@ class ShowArguments:
     """What of a run is to be shown, and how, as it was typed."""
 
     run: RunArgument = "last"
-    node: Annotated[str, typer.Argument(help="A node's path, such as readings[3].", show_default=False)] = ""
-    prompt: Annotated[bool, typer.Option("--prompt", help="Print the bytes that were sent and received, exactly.")] = (
-        False
-    )
+    node: Annotated[str, typer.Argument(help="The path of a node, such as readings[3].", show_default=False)] = ""
+    prompt: Annotated[bool, typer.Option("--prompt", help="Print the exact bytes sent and received.")] = False
     attempt: Annotated[
-        int | None, typer.Option(min=0, help="With --prompt: of which attempt; 0 is the last.", show_default="the last")
+        int | None,
+        typer.Option(min=0, help="With --prompt: the number of the attempt; 0 is the last.", show_default="the last"),
     ] = None
-    everything: Annotated[bool, typer.Option("--all", help="One row an element, however many there are.")] = False
+    everything: Annotated[bool, typer.Option("--all", help="Show one row for each element of a list.")] = False
     explain: Annotated[
-        bool, typer.Option("--explain", help="Beside what each step took, what it might have taken, and where.")
+        bool,
+        typer.Option("--explain", help="Show the upper bound and the servers of each step beside the actual cost."),
     ] = False
     html: Annotated[
         Path | None,
-        typer.Option("--html", metavar="FILE", help="Write it as a page: one file for a browser.", show_default=False),
+        typer.Option("--html", metavar="FILE", help="Write the run as one HTML file.", show_default=False),
     ] = None
     as_json: JsonOption = False
 
@@ -108,21 +108,24 @@ class AnswerArguments:
     run: RunArgument
     value: Annotated[
         str | None,
-        typer.Argument(
-            help="The answer, @FILE, or - for stdin; left out, it is asked for at the terminal.", show_default=False
-        ),
+        typer.Argument(help="The answer, @FILE, or - for stdin. Without it, the terminal asks.", show_default=False),
     ] = None
-    node: Annotated[str, typer.Option(help="Which question, where several are open.", show_default=False)] = ""
+    node: Annotated[str, typer.Option(help="The node of the question, if several are open.", show_default=False)] = ""
     to: Annotated[
         str,
         typer.Option(
-            metavar="WORD", help="Of the question that you have read, as it is shown with it.", show_default=False
+            metavar="WORD",
+            help="The token shown with the question, so that no other question is answered.",
+            show_default=False,
         ),
     ] = ""
     decline: Annotated[
         str | None,
         typer.Option(
-            "--decline", metavar="REASON", help="Why nobody answers; the node is withheld.", show_default=False
+            "--decline",
+            metavar="REASON",
+            help="Decline to answer, with this reason; the output of the node is withheld.",
+            show_default=False,
         ),
     ] = None
     gave: Annotated[
@@ -130,14 +133,14 @@ class AnswerArguments:
         typer.Option(
             "--gave",
             metavar="VALUE",
-            help="Of a call in doubt: it happened, and gave this; or @FILE, or -.",
+            help="The result of a call of unknown outcome that did happen; or @FILE, or -.",
             show_default=False,
         ),
     ] = None
     by: ByOption = ""
-    later: Annotated[bool, typer.Option("--later", help="Only put the answer down; who resumes the run takes it.")] = (
-        False
-    )
+    later: Annotated[
+        bool, typer.Option("--later", help="Only store the answer; the run reads it when it is resumed.")
+    ] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,26 +149,33 @@ class ForkArguments:
 
     runs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RUN...", help="Ids of runs, the beginnings of some, or `last`.", show_default=False),
+        typer.Argument(metavar="RUN...", help="Run ids, unique prefixes of ids, or `last`.", show_default=False),
     ] = None
     failed: Annotated[
-        bool, typer.Option("--failed", help="All that failed since then and were not made again; a line each.")
+        bool, typer.Option("--failed", help="All failed runs that were not repeated yet; prints one line for each.")
     ] = False
     since: Annotated[
-        str | None, typer.Option(metavar="WHEN", help="With --failed: 12h, 30d, yesterday, a day.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="WHEN", help="With --failed: only runs since 12h, 30d, yesterday, 2026-11-24.", show_default=False
+        ),
     ] = None
     until: Annotated[
-        str | None, typer.Option(metavar="WHEN", help="With --failed: before that.", show_default=False)
+        str | None, typer.Option(metavar="WHEN", help="With --failed: only runs before this time.", show_default=False)
     ] = None
     workflow: Annotated[
         str,
         typer.Option(
-            metavar="FILE|NAME", help="Another workflow than the run's own.", show_default="the run's, as it is today"
+            metavar="FILE|NAME",
+            help="A workflow that replaces that of the run.",
+            show_default="the current version of the run's workflow",
         ),
     ] = ""
     inputs: Annotated[
         list[str] | None,
-        typer.Option("--input", "-i", metavar="KEY=VALUE", help="An input instead of the run's, as for orchestra run."),
+        typer.Option(
+            "--input", "-i", metavar="KEY=VALUE", help="An input that replaces that of the run, as for orchestra run."
+        ),
     ] = None
     budget: BudgetOption = None
     fleet: FleetOption = None
@@ -174,19 +184,17 @@ class ForkArguments:
         typer.Option(
             "--set",
             metavar="NODE=VALUE",
-            help="What a node gives, whatever it would come to: node=value, node=@file, @all.json, or - for JSON on stdin.",
+            help="Override the output of a node: node=value, node=@file, @all.json, or - for JSON on stdin.",
         ),
     ] = None
     unset: Annotated[
         list[str] | None,
-        typer.Option(
-            "--unset", metavar="NODE", help="A node that does without the value that a person gave it before."
-        ),
+        typer.Option("--unset", metavar="NODE", help="Remove the override of this node."),
     ] = None
     by: ByOption = ""
-    repeat_effects: Annotated[
-        bool, typer.Option("--again", help="Do again what the run did in the world, such as a payment.")
-    ] = False
+    repeat_effects: Annotated[bool, typer.Option("--again", help="Repeat calls with effects, such as a payment.")] = (
+        False
+    )
 
     def to_fork_many(self, display: DisplayArguments, limits: BudgetLimits | None) -> ForkManyRequest | None:
         """The same where it is about more than one run, or about those that failed; else None. Raises `InputError` C010."""
@@ -236,9 +244,7 @@ class DisplayArguments:
 
 def register(app: typer.Typer) -> None:
     """Adds the verbs."""
-    runs = typer.Typer(
-        no_args_is_help=True, help="What ran, and what waits: look, answer, go on, make again, keep, delete."
-    )
+    runs = typer.Typer(no_args_is_help=True, help="Inspect, answer, resume, repeat, export and delete runs.")
     add_command(runs, list_, "list", panel="Inspect")
     add_command(runs, show, panel="Inspect")
     costs.register(runs)
@@ -325,9 +331,9 @@ def _check_show_options(arguments: ShowArguments) -> None:
 def tail(
     run: RunArgument = "last",
     follow: Annotated[
-        bool, typer.Option("--follow/--no-follow", "-f", help="Go on until the run ends or waits.")
+        bool, typer.Option("--follow/--no-follow", "-f", help="Follow the run until it ends or waits.")
     ] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print each event as JSON, a line each.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print each event as a line of JSON.")] = False,
 ) -> None:
     """Watch a run, whichever process has it in hand: its events as they come, until it ends or waits for a person."""
     import asyncio
@@ -366,9 +372,9 @@ def answer(context: typer.Context, arguments: AnswerArguments, display: DisplayA
 
 def resume(
     context: typer.Context,
-    run: Annotated[str, typer.Argument(help="A run's id, the beginning of one, or `last`.", show_default=False)] = "",
+    run: Annotated[str, typer.Argument(help="A run id, a unique prefix of one, or `last`.", show_default=False)] = "",
     everything: Annotated[
-        bool, typer.Option("--all", help="Every run that was interrupted, or answered later; a line each.")
+        bool, typer.Option("--all", help="Resume all interrupted or answered runs; prints one line for each.")
     ] = False,
     by: ByOption = "",
     *,
@@ -451,9 +457,9 @@ def replay(context: typer.Context, run: RunArgument = "last", as_json: JsonOptio
 
 def diff(
     one: Annotated[
-        str, typer.Argument(metavar="RUN", help="A run's id, the beginning of one, or `last`.", show_default=False)
+        str, typer.Argument(metavar="RUN", help="A run id, a unique prefix of one, or `last`.", show_default=False)
     ],
-    two: Annotated[str, typer.Argument(metavar="OTHER", help="Another run.", show_default=False)],
+    two: Annotated[str, typer.Argument(metavar="OTHER", help="The run to compare with.", show_default=False)],
     as_json: JsonOption = False,
 ) -> None:
     """Show the nodes that ended otherwise in two runs, side by side. Exits with 1 where there are some."""
@@ -467,14 +473,14 @@ def diff(
 def export(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RUN...", help="Ids of runs, the beginnings of some, or `last`.", show_default="last"),
+        typer.Argument(metavar="RUN...", help="Run ids, unique prefixes of ids, or `last`.", show_default="last"),
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file.", show_default="stdout")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The output file.", show_default="stdout")] = None,
     blobs: Annotated[
-        bool, typer.Option("--blobs/--no-blobs", help="With the exact bytes that were sent and received.")
+        bool, typer.Option("--blobs/--no-blobs", help="Include the exact bytes sent and received.")
     ] = True,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print what was written to --output as JSON; on stdout all is JSON.")
+        bool, typer.Option("--json", help="Print a JSON summary if --output is given; stdout is JSON in any case.")
     ] = False,
 ) -> None:
     """Write runs as lines of JSON: of each its events, then the blobs that they name, in base64 under their digests."""
@@ -487,7 +493,8 @@ def export(
 
 def import_(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Files of `orchestra runs export`.", show_default=False)
+        list[Path],
+        typer.Argument(metavar="FILE...", help="Files written by `orchestra runs export`.", show_default=False),
     ],
     as_json: JsonOption = False,
 ) -> None:
@@ -505,16 +512,18 @@ def import_(
 def delete(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RUN...", help="Ids of runs, the beginnings of some, or `last`.", show_default=False),
+        typer.Argument(metavar="RUN...", help="Run ids, unique prefixes of ids, or `last`.", show_default=False),
     ] = None,
     tags: Annotated[
         list[str] | None,
-        typer.Option("--tag", metavar="NAME=VALUE", help="All runs with that tag: customer=42.", show_default=False),
+        typer.Option(
+            "--tag", metavar="NAME=VALUE", help="Delete all runs with this tag: customer=42.", show_default=False
+        ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would go, and which runs have copies.")
+        bool, typer.Option("--dry-run", help="Only list what would be deleted, and the runs with copies of it.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Delete runs for good: all that the journal has of them, whatever their age. Says which other runs have copies.
@@ -537,14 +546,14 @@ def gc(
     older: Annotated[
         str | None,
         typer.Option(
-            metavar="AGE", help="That ended so long ago: 12h, 30d, 2w.", show_default="the setting `retention`"
+            metavar="AGE", help="The minimum age of ended runs: 12h, 30d, 2w.", show_default="the setting `retention`"
         ),
     ] = None,
     keep: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Spare the newest N ended runs.", show_default=False)
+        int | None, typer.Option(min=0, metavar="N", help="Keep the newest N ended runs.", show_default=False)
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list them.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the runs.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Delete ended runs that are old, and give their room back to the disk.
@@ -564,10 +573,12 @@ def recover(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="RUN...", help="Runs that may go on after a loss, once you have looked at each.", show_default=False
+            metavar="RUN...",
+            help="Runs that may continue after a loss of commits, after you have inspected them.",
+            show_default=False,
         ),
     ] = None,
-    sure: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    sure: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Accept that the journal's file has lost commits (J025), and go on with what it has.

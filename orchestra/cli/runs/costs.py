@@ -266,7 +266,7 @@ class CostArguments:
         str,
         typer.Option(
             metavar="KEYS",
-            help="workflow, agent, model, server, day, month, label, status, purpose, run, tag:NAME; or several: day,agent.",
+            help="workflow, agent, model, server, day, month, label, status, purpose, run or tag:NAME; or several: day,agent.",
         ),
     ] = "workflow"
     since: SinceOption = None
@@ -278,11 +278,15 @@ class CostArguments:
     limit: Annotated[
         int | None,
         typer.Option(
-            "--limit", "-n", min=1, help="How many rows: the dearest, or the latest days.", show_default="all"
+            "--limit",
+            "-n",
+            min=1,
+            help="The maximum number of rows: the most expensive ones, or the latest days.",
+            show_default="all",
         ),
     ] = None
     as_json: JsonOption = False
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, for a spreadsheet.")] = False
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV for spreadsheets.")] = False
 
 
 def register(runs: typer.Typer) -> None:

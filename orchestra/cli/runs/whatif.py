@@ -42,32 +42,34 @@ class WhatIfArguments:
 
     runs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RUNS", help="Ids, the beginnings of some, or `last`.", show_default=False),
+        typer.Argument(metavar="RUNS", help="Run ids, unique prefixes of ids, or `last`.", show_default=False),
     ] = None
     agent: Annotated[
         list[str] | None,
         typer.Option(
             "--agent",
             metavar="NAME[@OTHER]",
-            help="Who is asked otherwise: as it is today; or another agent, a folder, an adapter, a prompt's file, model:NAME.",
-            show_default="the whole workflow as it is today",
+            help="The agent to change: its current version, or OTHER: an agent, a folder, an adapter, a prompt file, model:NAME.",
+            show_default="the current version of the whole workflow",
         ),
     ] = None
-    last: Annotated[int, typer.Option("--last", "-n", min=0, metavar="N", help="The latest N runs.")] = 0
+    last: Annotated[int, typer.Option("--last", "-n", min=0, metavar="N", help="Use the latest N runs.")] = 0
     workflow: Annotated[
         str,
         typer.Option(
-            metavar="NAME|FILE", help="Of --last, those of this workflow; or its file of today.", show_default=False
+            metavar="NAME|FILE",
+            help="With --last: only runs of this workflow; or the current file of the workflow.",
+            show_default=False,
         ),
     ] = ""
     since: Annotated[
         str | None,
         typer.Option(
-            metavar="WHEN", help="Of --last, those since 12h, 30d, yesterday, 2026-11-24.", show_default=False
+            metavar="WHEN", help="With --last: only runs since 12h, 30d, yesterday, 2026-11-24.", show_default=False
         ),
     ] = None
     fleet: FleetOption = None
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a pull request.")] = False
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown for a pull request.")] = False
     as_json: JsonOption = False
 
 
