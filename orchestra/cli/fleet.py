@@ -135,8 +135,7 @@ async def start_fleet(name: str | None, wait: bool, as_json: bool) -> None:
 
 
 async def show_status(name: str | None, as_json: bool) -> None:
-    """Shows the servers. Exits with 1 if one does not run or cannot be reached, or the key of an endpoint is missing.
-    """
+    """Shows the servers. Exits with 1 if one does not run or cannot be reached, or the key of an endpoint is missing."""
     _, config, supervision = _load_fleet(name)
     found = await _fetch_status(config, supervision)
     _show_status(found, as_json)

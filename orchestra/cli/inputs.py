@@ -96,7 +96,9 @@ class InputType:
         return next((_EXAMPLE_BY_TYPE[kind] for kind in self.json_types if kind in _EXAMPLE_BY_TYPE), '"…"')
 
 
-def read_inputs(given: Sequence[str], fields: Mapping[str, Schema], stdin: StdinReader | None = None) -> dict[str, Any]:
+def read_inputs(
+    options: Sequence[str], fields: Mapping[str, Schema], stdin: StdinReader | None = None
+) -> dict[str, Any]:
     """Parses `-i` options.
 
     An option is `key=value`, `key=@file`, `key=@folder` (documents), `key=-` (text on stdin), `@file.json` or `-` (a
@@ -115,7 +117,7 @@ def read_inputs(given: Sequence[str], fields: Mapping[str, Schema], stdin: Stdin
     stdin = stdin or StdinReader()
     objects: dict[str, Any] = {}
     texts: dict[str, list[str]] = {}
-    for option in given:
+    for option in options:
         if _is_object_option(option):
             objects |= _read_object_option(option, "-i", stdin)
             continue
@@ -225,8 +227,7 @@ def unknown_input_error(key: str, fields: Mapping[str, Schema]) -> InputError:
 
 
 def read_text(path: Path, hint: str = "") -> str:
-    """Reads a UTF-8 text of at most 1 MiB. Raises `InputError` C014, with a hint for literal texts that start with @.
-    """
+    """Reads a UTF-8 text of at most 1 MiB. Raises `InputError` C014, with a hint for literal texts that start with @."""
     try:
         with interruptible(), path.open("rb") as file:
             return _read_limited(file, str(path))

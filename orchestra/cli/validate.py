@@ -159,9 +159,7 @@ class ProjectValidator:
             found += [self.validate_one(_display_path(path)) for path in self._settings.own_resources("agents")]
             told = {str(error) for one in found for error in one.errors}
             for name, error in self._project.registry.broken.items():
-                if new := [
-                    part for part in split_error(error) if str(part) not in told
-                ]:  # such as a duplicate name
+                if new := [part for part in split_error(error) if str(part) not in told]:  # such as a duplicate name
                     found.append(FileReport(name, errors=[*new]))
             names = {*self._project.workflow_names()} - {*self._settings.resources("workflows")}
             found += [

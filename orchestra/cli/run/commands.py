@@ -1,4 +1,4 @@
-"""`orchestra batch`: many rows through one workflow or one agent, in order, taken up again where it stopped."""
+"""The commands `run`, `ask`, `plan` and `batch`: their arguments and their registration."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RunArguments:
-    """What is to be run, and how it is to be shown, as it was typed."""
+    """The arguments of `orchestra run`."""
 
     name: Annotated[
         str,
@@ -66,12 +66,14 @@ class RunArguments:
 
 
 def run(context: typer.Context, arguments: RunArguments) -> None:
-    """Run a workflow, an agent or a tool; print the answer, what it rests on, and what it took.
+    """Run a workflow, an agent or a tool; print the result, its evidence and its cost.
 
-    A question to a person is asked right here on a terminal; elsewhere the run waits, and the command that answers is printed.
-    Ctrl-C cancels the run, a second one leaves at once; SIGTERM lets go of it: `orchestra runs resume` goes on.
+    At a terminal, questions to a person are asked directly. Elsewhere the run waits, and the command that answers is
+    printed. Ctrl-C cancels
+    the run, and a second one exits at once. SIGTERM releases the run; `orchestra runs resume` continues it.
 
-    Exits with 0 done, 1 failed, 2 bad input, 3 abstained, 4 over budget, 5 waits for a person, 130 interrupted, 143 terminated.
+    Exits with 0 done, 1 failed, 2 bad input, 3 abstained, 4 over budget, 5 waits for a person, 130 interrupted, 143
+    terminated.
     """
     from orchestra.cli.options import parse_accept, parse_budget
     from orchestra.cli.run import run as run_module
@@ -101,12 +103,12 @@ def run(context: typer.Context, arguments: RunArguments) -> None:
 
 
 MAX_WIDTH = 100
-"""Elements of a list that a step of a plan may go through at most."""
+"""The maximum number of list elements that one step of a plan may process."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannerArguments:
-    """A request, and how it is planned, as it was typed."""
+    """A request and the options of its planning."""
 
     request: Annotated[str, typer.Argument(metavar="REQUEST", help="The request, in your words.", show_default=False)]
     documents: Annotated[
@@ -172,7 +174,9 @@ class PlannerArguments:
     ] = 1
 
     def to_request(self, replans: int = 0, *, confirm: bool = True) -> AskRequest:
-        """What is to be planned. Raises `InputError` C010, C013 or C014 for values that cannot be read, R022 for an empty request."""
+        """Returns the planning request. Raises `InputError` C010, C013 or C014 for unreadable values, R022 for an empty
+        request.
+        """
         from orchestra.app.planning import PlanOptions, require_request
         from orchestra.cli.run.plan import AskRequest, keys_from_files, read_values
         from orchestra.workflows.model import PlanLimits
@@ -199,7 +203,7 @@ class PlannerArguments:
 
 @dataclass(frozen=True, slots=True)
 class AskArguments(PlannerArguments):
-    """A request that is carried out, and how that is shown."""
+    """The arguments of `orchestra ask`."""
 
     replans: Annotated[
         int, typer.Option(min=0, max=10, help="How often a plan with a failed step may be replaced.")
@@ -220,7 +224,7 @@ class AskArguments(PlannerArguments):
 
 @dataclass(frozen=True, slots=True)
 class PlanArguments(PlannerArguments):
-    """A request that is only planned, and how the plan is shown."""
+    """The arguments of `orchestra plan`."""
 
     save: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the plan as a workflow file.", show_default=False)
@@ -231,12 +235,13 @@ class PlanArguments(PlannerArguments):
 
 
 def ask(context: typer.Context, arguments: AskArguments) -> None:
-    """Answer a request: the router plans which agents and tools to use, and the plan runs while it is being written.
+    """Answer a request: the router plans which agents and tools to call, and the plan runs while it is written.
 
-    A plan uses only what has no effects, unless --only names it; calls with effects are made after a person has said yes to them, or
-    with --yes. Its lines stand on stderr, each as it is accepted; the answer, with what it rests on, on stdout.
+    A plan uses only capabilities without effects, unless --only names others. Calls with effects need the approval of a
+    person, or --yes.
+    Accepted lines of the plan are printed to stderr, the answer with its evidence to stdout.
 
-    Exits as `orchestra run` does, and with 3 where the router gave no plan.
+    Exits as `orchestra run` does, and with 3 if the router gave no plan.
     """
     from orchestra.cli.options import parse_budget
     from orchestra.cli.run import plan as plan_module
@@ -257,9 +262,9 @@ def ask(context: typer.Context, arguments: AskArguments) -> None:
 
 
 def plan(context: typer.Context, arguments: PlanArguments) -> None:
-    """Show how a request would be answered: the plan, and what it may cost at most. Only the router is asked; nothing else runs.
+    """Show the plan for a request and its maximum cost. Only the router is called; nothing else runs.
 
-    Exits with 3 where the router gave no plan, and with 1 where a step of it would be refused.
+    Exits with 3 if the router gave no plan, and with 1 if one of its steps would be refused.
     """
     from orchestra.cli.run import plan as plan_module
     from orchestra.cli.signals import run_with_signals
@@ -282,7 +287,7 @@ def plan(context: typer.Context, arguments: PlanArguments) -> None:
 
 @dataclass(frozen=True, slots=True)
 class BatchArguments:
-    """Which rows are to be run, by whom, and where their results go, as it was typed."""
+    """The arguments of `orchestra batch`."""
 
     name: Annotated[
         str, typer.Argument(help="The name of a workflow or an agent; or the file of a workflow.", show_default=False)
@@ -290,7 +295,10 @@ class BatchArguments:
     source: Annotated[
         Path,
         typer.Option(
-            "--input", "-i", help='The rows {"id", "input"} as .jsonl or .jsonl.gz; or inputs as .csv.', show_default=False
+            "--input",
+            "-i",
+            help='The rows {"id", "input"} as .jsonl or .jsonl.gz; or inputs as .csv.',
+            show_default=False,
         ),
     ]
     target: Annotated[
@@ -340,7 +348,7 @@ class BatchArguments:
 
     @property
     def check_names(self) -> tuple[str, ...] | None:
-        """The checks; None for those of the card. Raises `InputError` C010 where there shall be some and none."""
+        """The checks; None for those of the card. Raises `InputError` C010 for --checks with --no-checks."""
         if self.checks and self.no_checks:
             raise InputError("C010", "--checks and --no-checks exclude each other", hint="give one of them")
         if not self.checks:
@@ -349,16 +357,19 @@ class BatchArguments:
 
 
 def batch(context: typer.Context, arguments: BatchArguments) -> None:
-    """Run a workflow or an agent on many rows. Given again, it goes on where it stopped.
+    """Run a workflow or an agent on many rows. The same command resumes an interrupted batch.
 
-    Stopped by a signal, a crash or a full disk, it repeats nothing: the newest run of a row speaks, whichever command has begun it. Rows
-    whose runs had ended are only written next time, and of a call with lasting effects that was cut off a person is asked. Where nobody
-    knows what a row has done, its result is the error C059. Rows whose lines are taken out of the output, or that is deleted, are done
-    anew, with all that they do in the world.
+    After a signal, a crash or a full disk, no work is repeated: the newest run of a row counts, whichever command
+    started it. Results of
+    ended runs are written next time. For an interrupted call with lasting effects, a person is asked. If it is unknown
+    what a row has done,
+    its result is the error C059. Rows whose output lines or output file were deleted run again, with all their effects.
 
-    What went wrong with a row stands in its result; a row that asks a person ends as `waiting`, with its run, and gets what the run
-    came to when the batch is given again after somebody answered. Exits with 0 when all
-    are written, 1 if not one of them succeeded or no server can be had, 2 for bad input, 130 interrupted, 143 terminated.
+    The error of a row is part of its result. A row that asks a person ends as `waiting`, and gets its result when the
+    batch is started again
+    after the answer. Exits with 0 if all rows are written, 1 if no row succeeded or no server is available, 2 for bad
+    input, 130 interrupted,
+    143 terminated.
     """
     from dataclasses import asdict
 

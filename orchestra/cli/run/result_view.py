@@ -1,4 +1,4 @@
-"""How a result is shown: the answer first, then what it rests on, what it took, and where to look next."""
+"""Shows results: the answer, its claims and evidence, the nodes with their cost, and further commands."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_ROWS = 40
 
 
 def show_result(result: Result[Any], events: Sequence[Event], nodes: Callable[[], None] | None = None) -> None:
-    """Prints a result for a person; `nodes` prints what its nodes took, where that is not the usual table."""
+    """Prints a result. `nodes` replaces the default table of nodes."""
     if result.error is None:
         answer = format_value(result.value)
         print_text(escape_invisible(answer))
@@ -50,7 +50,7 @@ def show_result(result: Result[Any], events: Sequence[Event], nodes: Callable[[]
 
 
 def result_data(result: Result[Any]) -> dict[str, Any]:
-    """A result as one JSON object."""
+    """A result as JSON values."""
     return {
         "run": result.run,
         "status": result.status,
@@ -67,29 +67,29 @@ def result_data(result: Result[Any]) -> dict[str, Any]:
 
 
 def format_cost(usage: Usage) -> str:
-    """What a run cost, as words behind how long it took; empty where nothing has a price."""
+    """The cost of a run as a suffix of its duration; empty without prices."""
     return f" for {format_money(usage.money)} of money" if usage.money > 0 else ""
 
 
 def format_value(value: Any) -> str:
-    """A value as people read it: a text bare, an answer with a text by its text, anything else as indented JSON."""
+    """Formats a value: a text as it is, an answer by its text, other values as indented JSON."""
     if isinstance(value, str):
         return value
     if isinstance(value, dict) and set(value) == {"text", "citations"}:
         return value["text"] if isinstance(value["text"], str) else "The documents do not tell."
     try:
         return json.dumps(value, indent=2, ensure_ascii=False)
-    except RecursionError:  # no value that Orchestra writes, but a journal's may be nested so deep
+    except RecursionError:  # Orchestra writes no such value, but a journal's may be nested that deep
         return "(nested too deep to be shown; see --json)"
 
 
 def default_answers(rows: Iterable[NodeRow]) -> Iterator[str]:
-    """Which questions to persons were not answered, so that the default stands."""
+    """The unanswered questions whose default is used."""
     yield from (f"{row.path}: {row.unanswered_reason}; the default stands" for row in rows if row.unanswered_reason)
 
 
 def show_promises(promises: Mapping[str, str]) -> None:
-    """Prints what certificates promise of accepted values: once for all elements of a list, with their number."""
+    """Prints the guarantees of accepted values; once for all elements of a list, with their number."""
     counted = Counter((re.sub(r"\[\d+\]|#\d+", "", node), promise) for node, promise in promises.items())
     if counted:
         print_text()
@@ -99,7 +99,7 @@ def show_promises(promises: Mapping[str, str]) -> None:
 
 
 def show_failed_elements(failed: Mapping[str, str]) -> None:
-    """Prints which lists do without elements that failed: the number of each, and the reason of the first."""
+    """Prints the lists that lack failed elements: their number, and the reason of the first one."""
     lists: dict[str, list[str]] = {}
     for path, reason in failed.items():
         lists.setdefault(path.rpartition("[")[0], []).append(reason)
@@ -116,7 +116,7 @@ def show_failed_elements(failed: Mapping[str, str]) -> None:
 
 
 def show_defaults(history: History) -> None:
-    """Prints which questions to persons were not answered."""
+    """Prints the unanswered questions."""
     lines = list(default_answers(history.rows))
     if lines:
         print_text()
@@ -127,8 +127,7 @@ def show_defaults(history: History) -> None:
 
 
 def show_nodes(history: History, *, everything: bool = False) -> None:
-    """Prints what each node took, and what it cost where something has a price. Of long lists the elements are left out, unless
-    `everything` is wanted; their node has the sum."""
+    """Prints the nodes with their cost. Elements of long lists are summed in their node, unless `everything` is set."""
     rows = history.rows
     if not everything and len(rows) > MAX_ROWS:
         rows = tuple(row for row in rows if "[" not in row.path)
@@ -168,11 +167,13 @@ MAX_EVIDENCE = 6
 MAX_QUOTE_LENGTH = 400
 MAX_VALUE_LENGTH = 120
 QUOTE_NOTE = "quote: these words are in the source. It does not show that they are the right answer."
-"""What a claim is told with that no other check passed."""
+"""Printed for a claim that passed only the check `quote`."""
 
 
 def show_claims(claims: Sequence[OutputClaim], answer: str, dropped: Sequence[OutputClaim] = ()) -> None:
-    """Prints the claims of an answer, and what was dropped from it. One that is all of the answer is not said again."""
+    """Prints the claims of an answer and its dropped parts. The value of a claim that equals the answer is not
+    repeated.
+    """
     from rich.text import Text
 
     supported = [claim for claim in claims if not claim.unsupported]
@@ -202,30 +203,30 @@ def show_claims(claims: Sequence[OutputClaim], answer: str, dropped: Sequence[Ou
 
 
 def is_quote_only(claim: OutputClaim) -> bool:
-    """Whether no check but `quote` passed a claim."""
+    """True if a claim passed no check except `quote`."""
     return {one.check for one in claim.verdicts if one.outcome == "pass"} <= {"quote", "schema"}
 
 
 def claim_data(claims: Sequence[OutputClaim], dropped: Sequence[OutputClaim] = ()) -> dict[str, Any]:
-    """Claims as parts of a JSON object; `unsupported` are the paths of those that nothing supports."""
+    """Claims as JSON values; `unsupported` are the paths of unsupported claims."""
     return {"claims": claims, "unsupported": [claim.path for claim in claims if claim.unsupported], "dropped": dropped}
 
 
 def outermost_evidence(evidence: Iterable[Support]) -> list[Support]:
-    """Evidence without the spans that lie in another one of it."""
+    """Evidence without spans that lie within other spans."""
     every = list(evidence)
     spans = [one for one in every if isinstance(one, TextSpan)]
     return [one for one in every if not (isinstance(one, TextSpan) and any(_is_within(one, other) for other in spans))]
 
 
 def format_claim_value(value: Any, max_length: int) -> str:
-    """A claim's value on one line."""
+    """The value of a claim on one line."""
 
     return shorten(" ".join(format_value(value).split()), max_length)
 
 
 def describe_checks(claim: OutputClaim) -> str:
-    """Who checked a claim, in one line: `checked by quote, numbers (readings[0]), score 1.00`."""
+    """The checks of a claim on one line: `checked by quote, numbers (readings[0]), score 1.00`."""
     by_node: dict[str, list[ClaimVerdict]] = {}
     for verdict in claim.verdicts:
         by_node.setdefault(verdict.node, []).append(verdict)
@@ -279,7 +280,7 @@ def _format_location(place: TextSpan | TableCell) -> str:
 
 
 def _is_within(one: TextSpan, other: TextSpan) -> bool:
-    """Whether a span lies in another one, and is not the same."""
+    """True if a span lies within a different span."""
     if one.start is None or one.end is None or other.start is None or other.end is None:
         return False
     same = (one.source, one.where) == (other.source, other.where)

@@ -1,4 +1,4 @@
-"""What `orchestra run` does: a request carried out and shown, or only planned."""
+"""`orchestra run`: runs a workflow and shows the result, or shows the planned calls."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from orchestra.workflows.python.acceptance import AcceptThreshold
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """What is to be run, and how it is to be shown."""
+    """What is run, and how the run is shown."""
 
     name: str
     inputs: Sequence[str]
@@ -34,7 +34,7 @@ class RunSpec:
 
 
 async def run(open_: Opener, settings: Settings, request: RunSpec, stop: StopSignal) -> int:
-    """Runs it and shows what came of it; gives the exit code."""
+    """Runs it, shows the result and returns the exit code."""
     waiting = StatusLine()
     async with open_orchestra(open_, settings, waiting) as orchestra:
         step = orchestra.find(request.name)
@@ -50,14 +50,14 @@ async def run(open_: Opener, settings: Settings, request: RunSpec, stop: StopSig
 
 
 def read_program_inputs(inputs: Sequence[str], program: Program) -> dict[str, Any]:
-    """The inputs of a program from the command line, checked. Raises `InputError`."""
+    """Parses and checks the inputs of a program. Raises `InputError`."""
     return bind_arguments(
         program, (), read_inputs(inputs, {name: field.schema for name, field in program.inputs.items()})
     )
 
 
 def dry_run(settings: Settings, request: RunSpec) -> None:
-    """Checks everything and prints the plan of calls. Raises `InputError`."""
+    """Checks the inputs and prints the planned calls. Raises `InputError`."""
     from orchestra.app.project import Project
     from orchestra.cli.run.explain import as_data, explain, show_explanation
 

@@ -475,7 +475,9 @@ def export(
         list[str] | None,
         typer.Argument(metavar="RUN...", help="Run ids, unique prefixes of ids, or `last`.", show_default="last"),
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The output file.", show_default="stdout")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The output file.", show_default="stdout")
+    ] = None,
     blobs: Annotated[
         bool, typer.Option("--blobs/--no-blobs", help="Include the exact bytes sent and received.")
     ] = True,
