@@ -384,7 +384,7 @@ class LiveText:
         self.show()
 
     def defer(self, action: Callable[[], None]) -> None:
-        """Runs `tell` at once, or after the shown text."""
+        """Runs `action` at once, or after the shown text."""
         self._deferred.append(action)
         self._run_deferred()
 

@@ -1,4 +1,4 @@
-"""`orchestra runs`: what ran, what each node did, what waits, and runs gone on with, made again, compared and deleted."""
+"""`orchestra runs`: inspect, answer, resume, repeat, compare, export and delete runs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ EXIT_CODE_HELP = "Exits as `orchestra run` does."
 
 @dataclass(frozen=True, slots=True)
 class ListArguments:
-    """Which runs are listed, and how, as it was typed."""
+    """The arguments of `orchestra runs list`."""
 
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="The maximum number of runs, newest first.")] = 20
     status: Annotated[
@@ -62,7 +62,9 @@ class ListArguments:
 
     @property
     def run_filter(self) -> RunListQuery:
-        """The same as the journal is asked. Raises `InputError` C010 for what is no status or no moment, E040 for what is no tag."""
+        """The query for the journal. Raises `InputError` C010 for an invalid status or time, E040 for an invalid
+        tag.
+        """
         from orchestra.app.run_status import RunListQuery, check_statuses
         from orchestra.cli.options import parse_period, split_names
         from orchestra.core.tags import parse_tags
@@ -80,7 +82,7 @@ class ListArguments:
 
 @dataclass(frozen=True, slots=True)
 class ShowArguments:
-    """What of a run is to be shown, and how, as it was typed."""
+    """The arguments of `orchestra runs show`."""
 
     run: RunArgument = "last"
     node: Annotated[str, typer.Argument(help="The path of a node, such as readings[3].", show_default=False)] = ""
@@ -103,7 +105,7 @@ class ShowArguments:
 
 @dataclass(frozen=True, slots=True)
 class AnswerArguments:
-    """What is answered, by whom, as it was typed."""
+    """The arguments of `orchestra runs answer`."""
 
     run: RunArgument
     value: Annotated[
@@ -145,7 +147,7 @@ class AnswerArguments:
 
 @dataclass(frozen=True, slots=True)
 class ForkArguments:
-    """Which run is to be made again, or which ones, and what is to be otherwise, as it was typed."""
+    """The arguments of `orchestra runs fork`."""
 
     runs: Annotated[
         list[str] | None,
@@ -197,7 +199,7 @@ class ForkArguments:
     )
 
     def to_fork_many(self, display: DisplayArguments, limits: BudgetLimits | None) -> ForkManyRequest | None:
-        """The same where it is about more than one run, or about those that failed; else None. Raises `InputError` C010."""
+        """The request for several or failed runs; None for a single run. Raises `InputError` C010."""
         from orchestra.cli.options import parse_period
         from orchestra.cli.runs.fork import ForkManyRequest
 
@@ -228,7 +230,7 @@ class ForkArguments:
 
 @dataclass(frozen=True, slots=True)
 class DisplayArguments:
-    """How a run that goes on is shown."""
+    """How a resumed run is shown."""
 
     as_json: JsonOption = False
     stream: StreamOption = False
@@ -236,14 +238,14 @@ class DisplayArguments:
 
     @property
     def to_options(self) -> DisplayOptions:
-        """The same for whoever watches. Raises `InputError` C010 for what goes against each other."""
+        """Converts the flags. Raises `InputError` C010 for conflicting flags."""
         from orchestra.cli.run.watch import DisplayOptions
 
         return DisplayOptions.from_flags(as_json=self.as_json, stream=self.stream, live=self.live)
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the verbs."""
+    """Adds the commands."""
     runs = typer.Typer(no_args_is_help=True, help="Inspect, answer, resume, repeat, export and delete runs.")
     add_command(runs, list_, "list", panel="Inspect")
     add_command(runs, show, panel="Inspect")
@@ -264,9 +266,9 @@ def register(app: typer.Typer) -> None:
 
 
 def list_(arguments: ListArguments) -> None:
-    """List the latest runs. `waiting` ones wait for a person; the process of `interrupted` ones is gone.
+    """List the latest runs. A `waiting` run waits for a person; the process of an `interrupted` run has ended.
 
-    With --json each has its tags, and the code, the message and the node of its error.
+    --json adds the tags of each run, and the code, message and node of its error.
     """
     import asyncio
 
@@ -276,9 +278,10 @@ def list_(arguments: ListArguments) -> None:
 
 
 def show(arguments: ShowArguments) -> None:
-    """Show a run; or one of its nodes; or, with --prompt, what a model was sent and answered.
+    """Show a run or one of its nodes; with --prompt, what a model received and answered.
 
-    With --html the whole run becomes a page: the answer, each claim beside its evidence, what was withheld and why.
+    With --html, the whole run becomes a page: the answer, each claim beside its evidence, and withheld outputs with
+    reasons.
     """
     import asyncio
 
@@ -294,7 +297,7 @@ def show(arguments: ShowArguments) -> None:
 
 
 def _check_page(arguments: ShowArguments, html: Path) -> None:
-    """Raises `InputError` C019 for options that say nothing of a page."""
+    """Raises `InputError` C019 for options without an effect on a page."""
     hint = f"orchestra runs show {arguments.run} --html {html}"
     if arguments.node:
         raise InputError("C019", "--html is about the whole run", hint=hint)
@@ -310,7 +313,7 @@ def _check_page(arguments: ShowArguments, html: Path) -> None:
 
 
 def _check_show_options(arguments: ShowArguments) -> None:
-    """Raises `InputError` C019 for options that say nothing of what is shown."""
+    """Raises `InputError` C019 for options without an effect on what is shown."""
     again = f"orchestra runs show {arguments.run}"
     if arguments.prompt and not arguments.node:
         raise InputError("C019", "--prompt needs a node", hint=f"{again} NODE --prompt")
@@ -335,7 +338,7 @@ def tail(
     ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print each event as a line of JSON.")] = False,
 ) -> None:
-    """Watch a run, whichever process has it in hand: its events as they come, until it ends or waits for a person."""
+    """Follow the events of a run in any process, until it ends or waits for a person."""
     import asyncio
 
     from orchestra.cli.runs.tail import tail
@@ -344,12 +347,14 @@ def tail(
 
 
 def answer(context: typer.Context, arguments: AnswerArguments, display: DisplayArguments) -> None:
-    """Answer what a run asks, or say why nobody does, and go on with it.
+    """Answer the question of a run, or decline to answer, and continue the run.
 
-    A text is taken as it is where the question takes a text; an answer of another type is written as JSON. It may stand in a file
-    (@answer.json), also where it is null and the question takes a text or null; @@ begins a text with one @. The command that is shown
-    with a question answers that one and no other. Without --to an answer counts where no other question can be meant: the run (for
-    `last` the only one that waits), or its --node, has never asked another.
+    A text answers a question for text as it is; other answers are JSON. An answer may be in a file (@answer.json), also
+    null for a question
+    that takes text or null; @@ stands for a leading @. The command shown with a question answers only that question.
+    Without --to, the
+    answer is accepted only if it is unambiguous: the run (with `last`, the only waiting one), or its --node, has never
+    asked another question.
     """
     from orchestra.cli.runs import resume as resume_module
     from orchestra.cli.signals import run_with_signals
@@ -380,7 +385,7 @@ def resume(
     *,
     display: DisplayArguments,
 ) -> None:
-    """Go on with a run that was interrupted. Calls that came to an end are not made again."""
+    """Continue an interrupted run. Completed calls are not repeated."""
     from orchestra.cli.runs import resume as resume_module
     from orchestra.cli.signals import run_with_signals
 
@@ -400,7 +405,7 @@ def resume(
 
 
 def cancel(context: typer.Context, run: RunArgument, by: ByOption = "", as_json: JsonOption = False) -> None:
-    """Ask a run to end, whichever process has it in hand. What it came to so far stays in the journal."""
+    """Ask a run in any process to end. Its results so far stay in the journal."""
     import asyncio
 
     from orchestra.cli.runs import resume as resume_module
@@ -409,14 +414,17 @@ def cancel(context: typer.Context, run: RunArgument, by: ByOption = "", as_json:
 
 
 def fork(context: typer.Context, arguments: ForkArguments, display: DisplayArguments) -> None:
-    """Run a run's workflow again as it is today: edit one prompt, and only what changed is called anew.
+    """Run a workflow again in its current version with the inputs of a run: only what changed is called again.
 
-    This is also how a failed run goes on: what it did in the world is recalled, and not done again without --again.
-    With --set a person says what a node gives: nothing is called for it, and what depends on it is made anew.
-    Says which nodes changed and why, runs, and says how many calls were recalled from the old run and how many were made anew.
+    This also continues a failed run: its calls with effects are recalled, and not repeated without --again. With --set,
+    a person overrides
+    the output of a node: nothing is called for it, and dependent nodes run again. The command shows the changed nodes
+    with reasons, runs, and
+    shows how many calls were recalled and how many were made.
 
-    Of several runs it says how each ended, and exits with 1 where one failed. Of those that failed the newest run speaks: one that was
-    made again since, by whichever command, is left out, and one whose fork was cut off goes on with that. Ctrl-C lets go of them.
+    For several runs it shows the end of each, and exits with 1 if one failed. --failed leaves out runs that were
+    already repeated, by any
+    command; an interrupted fork is continued. Ctrl-C releases the forks.
     """
     from orchestra.cli.options import parse_budget
     from orchestra.cli.runs import fork as fork_module
@@ -433,7 +441,7 @@ def fork(context: typer.Context, arguments: ForkArguments, display: DisplayArgum
             "C010", "--by says who gives a value, and none is given", hint="give one with --set NODE=VALUE"
         )
     again = fork_module.ForkRequest(
-        run="".join(arguments.runs or ()),  # it is one
+        run="".join(arguments.runs or ()),  # a single run
         workflow=arguments.workflow,
         inputs=arguments.inputs or (),
         budget=limits,
@@ -447,7 +455,10 @@ def fork(context: typer.Context, arguments: ForkArguments, display: DisplayArgum
 
 
 def replay(context: typer.Context, run: RunArgument = "last", as_json: JsonOption = False) -> None:
-    """Hold a run's events against what the engine decides today; nothing is called. Exits with 1 at the first difference."""
+    """Compare the events of a run with the current decisions of the engine; nothing is called. Exits with 1 at the
+    first
+    difference.
+    """
     import asyncio
 
     from orchestra.cli.runs import fork as fork_module
@@ -462,7 +473,7 @@ def diff(
     two: Annotated[str, typer.Argument(metavar="OTHER", help="The run to compare with.", show_default=False)],
     as_json: JsonOption = False,
 ) -> None:
-    """Show the nodes that ended otherwise in two runs, side by side. Exits with 1 where there are some."""
+    """Show the nodes with different outcomes in two runs side by side. Exits with 1 if there are any."""
     import asyncio
 
     from orchestra.cli.runs import fork as fork_module
@@ -485,7 +496,7 @@ def export(
         bool, typer.Option("--json", help="Print a JSON summary if --output is given; stdout is JSON in any case.")
     ] = False,
 ) -> None:
-    """Write runs as lines of JSON: of each its events, then the blobs that they name, in base64 under their digests."""
+    """Write runs as lines of JSON: the events of each run, then the referenced blobs in base64 with their digests."""
     import asyncio
 
     from orchestra.cli.runs import export as export_module
@@ -500,9 +511,9 @@ def import_(
     ],
     as_json: JsonOption = False,
 ) -> None:
-    """Put exported runs into the journal as they were: restored, or moved to another one.
+    """Import exported runs unchanged into the journal, to restore them or to move them to another journal.
 
-    One that has not ended waits here, or is interrupted, and may go on. A run that is here already stays as it is.
+    An unfinished run waits here or is interrupted, and can be continued. A run that exists already is not changed.
     """
     import asyncio
 
@@ -528,9 +539,9 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete runs for good: all that the journal has of them, whatever their age. Says which other runs have copies.
+    """Delete runs of any age with all their data in the journal. Shows which other runs have copies.
 
-    A run that may go on is refused: cancel it first. So is one whose messages in the outbox are not delivered.
+    A run that may continue is refused: cancel it first. A run with undelivered messages in the outbox is refused too.
     """
     import asyncio
 
@@ -558,10 +569,11 @@ def gc(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete ended runs that are old, and give their room back to the disk.
+    """Delete old ended runs, and return their disk space.
 
-    Runs that are under way, wait or were interrupted stay, and so do those whose messages in the outbox are not delivered, or whose
-    results their batch has not written yet.
+    Active, waiting and interrupted runs are kept, and so are runs with undelivered messages in the outbox, and runs
+    whose results their batch
+    has not written yet.
     """
     import asyncio
 
@@ -583,9 +595,10 @@ def recover(
     sure: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Accept that the journal's file has lost commits (J025), and go on with what it has.
+    """Accept that the journal file has lost commits (J025), and continue with the remaining data.
 
-    Runs without an end may have lost their last events: they are listed, and none goes on (J026) until it is named here.
+    Runs without an end may have lost their last events. They are listed, and none of them continues (J026) until it is
+    named here.
     """
     import asyncio
 

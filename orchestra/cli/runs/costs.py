@@ -1,4 +1,11 @@
-"""What `orchestra runs costs` does: what runs took, summed up, as a table, as JSON or as CSV."""
+"""`orchestra runs costs`: sums the cost of runs, as a table, JSON or CSV.
+
+A CSV cell that starts with = + - @, a tab or a line break is a formula for spreadsheets, and may start programs or send
+data (OWASP, "CSV
+Injection", https://owasp.org/www-community/attacks/CSV_Injection). Such a text gets a leading single quote, which
+spreadsheets do not
+display. Numbers stay numbers, also as texts.
+"""
 
 from __future__ import annotations
 
@@ -32,17 +39,20 @@ if TYPE_CHECKING:
     from orchestra.fleet.config import Endpoint, LocalServer
 
 FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-"""How formulas begin; spreadsheets take the full-width signs too."""
+"""Prefixes of formulas; spreadsheets accept the full-width characters too."""
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def to_csv(rows: Iterable[Iterable[object]]) -> str:
-    """The rows as CSV, each ended by a line break."""
+    """Formats rows as CSV; each row ends with a line break."""
     return "".join(f"{_format_row([escape_formula(cell) for cell in row])}\n" for row in rows)
 
 
 def _format_row(cells: list[object]) -> str:
-    """One row. The writer quotes the characters of its own line end, and a carriage return has to be quoted too."""
+    """Formats one row. The CSV writer quotes the characters of its line terminator, and a carriage return must be
+    quoted
+    too.
+    """
     import csv
 
     text = StringIO()
@@ -51,7 +61,7 @@ def _format_row(cells: list[object]) -> str:
 
 
 def escape_formula(cell: object) -> object:
-    """A cell that no spreadsheet computes: a text that begins as a formula does, with a single quote in front; all others as they are."""
+    """Adds a leading single quote to a text that a spreadsheet would compute; returns other cells unchanged."""
     return (
         f"'{cell}"
         if isinstance(cell, str) and cell.startswith(FORMULA_PREFIXES) and not NUMBER.fullmatch(cell)
@@ -61,15 +71,18 @@ def escape_formula(cell: object) -> object:
 
 MAX_NOTES = 5
 MIN_NAME_WIDTH = 14
-"""Characters of a narrow terminal that a name has at least."""
+"""The minimum width of a name on a narrow terminal."""
 OPTIONAL_COLUMNS = ("recalled", "time", "runs")
-"""What a narrow terminal goes without, in this order."""
+"""Columns omitted on a narrow terminal, in this order."""
 COLUMN_GAP = 2
 HEADINGS: Mapping[CostKey, str] = {"agent": "agent or tool"}
 
 
 async def show_costs(arguments: CostArguments) -> None:
-    """Prints what runs took. Raises `InputError` C010 for no moment, C043 for what costs are not summed up by, E040 for what is no tag."""
+    """Prints the cost of runs. Raises `InputError` C010 for an invalid time, C043 for an unknown key, E040 for an
+    invalid
+    tag.
+    """
     from orchestra.app.costs import cost_keys, costs, fleet_servers
     from orchestra.cli.runs.find import open_existing_journal
     from orchestra.core.tags import parse_tags
@@ -111,7 +124,7 @@ def _to_datetime(at: float) -> datetime | None:
 
 
 def as_data(found: CostReport, max_rows: int | None = None) -> dict[str, Any]:
-    """Costs as one JSON object. Money is null where no price is known of what costs money."""
+    """Costs as JSON values. Money is null if a price is unknown."""
     return {
         "by": found.group_by,
         "rows": [{**row.group, **_cost_data(row.cost)} for row in _top_rows(found, max_rows)],
@@ -128,7 +141,7 @@ def as_data(found: CostReport, max_rows: int | None = None) -> dict[str, Any]:
 
 
 def _top_rows(found: CostReport, max_rows: int | None) -> Sequence[CostRow]:
-    """The rows that are shown: the dearest, or of days and months the latest."""
+    """The shown rows: the most expensive ones, or the latest days and months."""
     return found.rows[-max_rows:] if max_rows and found.group_by[0] in ("day", "month") else found.rows[:max_rows]
 
 
@@ -150,7 +163,7 @@ def _cost_data(cost: CostTotal) -> dict[str, Any]:
 
 
 def _print_csv(found: CostReport, max_rows: int | None) -> None:
-    """Prints a row for each kind, and no total: whoever adds a column up has it."""
+    """Prints one row for each group, without a total, which spreadsheets compute."""
     from orchestra.app.costs import CostTotal
 
     rows = [
@@ -163,7 +176,7 @@ def _print_csv(found: CostReport, max_rows: int | None) -> None:
 
 
 def _show_table(found: CostReport, max_rows: int | None) -> None:
-    """Prints a table, and below it the total. A terminal that is too narrow for all columns goes without the least of them."""
+    """Prints a table and its total. Optional columns are omitted on a narrow terminal."""
     from orchestra.core.tags import TAG_PREFIX
 
     shown = _top_rows(found, max_rows)
@@ -196,7 +209,7 @@ def _show_table(found: CostReport, max_rows: int | None) -> None:
 def _fits(
     headings: Sequence[str], figures: Sequence[str], rows: Sequence[tuple[list[str], Mapping[str, str]]], width: int
 ) -> bool:
-    """Whether a line has room for the figures beside names that fold: no number is wider than a name is then, so none is broken."""
+    """True if a line has space for all figures beside folded names, so that no number is broken."""
     from orchestra.journal.costs import TIME_KEYS
 
     widths = [max(len(name), *(len(of[name]) for _, of in rows)) for name in figures]
@@ -205,7 +218,7 @@ def _fits(
 
 
 def _format_figures(cost: CostTotal) -> dict[str, str]:
-    """As people read them, by their headings."""
+    """Formats the figures, by heading."""
     usage = cost.usage
     about = "~" if usage.estimated_tokens else ""
     return {
@@ -224,7 +237,7 @@ def _format_figures(cost: CostTotal) -> dict[str, str]:
 
 
 def _notes(found: CostReport, fleet: Mapping[str, LocalServer | Endpoint]) -> Iterator[str]:
-    """What the figures do not say."""
+    """Notes on what the figures leave out."""
     total = found.total
     for server, calls in sorted(total.unpriced.items(), key=lambda one: (-one[1], one[0])):
         yield f"not in the money: {pluralize(calls, 'call')} on {server}, {_missing_price_reason(fleet.get(server))}"
@@ -260,7 +273,7 @@ def _missing_price_reason(server: LocalServer | Endpoint | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class CostArguments:
-    """Which runs are summed up, by what, and how that is printed."""
+    """The arguments of `orchestra runs costs`."""
 
     by: Annotated[
         str,
@@ -295,9 +308,9 @@ def register(runs: typer.Typer) -> None:
 
 
 def costs_command(arguments: CostArguments) -> None:
-    """Sum up what runs cost: calls, tokens in and out, time, and money where prices are known.
+    """Sum the cost of runs: calls, tokens, time, and money where prices are known.
 
-    A run counts with all that it took, on the day on which it began. Calls of which nobody knows the price are not taken to be free.
+    The whole cost of a run counts on the day of its start. Calls of unknown price are not counted as free.
     """
     import asyncio
 

@@ -1,4 +1,4 @@
-"""What `orchestra runs export` and `gc` do: runs written to a file, and runs deleted when they are old."""
+"""Moves runs out of and into a journal: `orchestra runs export`, `import`, `delete` and `gc`."""
 
 from __future__ import annotations
 
@@ -42,15 +42,18 @@ from orchestra.schema.strict_json import digest
 
 FORMAT = "orchestra/export/v1"
 DELETE_BATCH_SIZE = 1000
-"""Runs that are deleted in one transaction: a few tenths of a second, for which others wait."""
+"""Runs deleted in one transaction, which blocks other writers for a few tenths of a second."""
 UNDELIVERED_CODE = "J024"
 DELETED_CODE = "J023"
 
 
 async def export(names: Sequence[str], target: Path | None, *, blobs: bool, as_json: bool) -> None:
-    """Writes runs as lines of JSON: what one is, its events, its letters, then each blob that they name, in base64 under its digest.
+    """Writes runs as lines of JSON: a header, the events, the inbox messages, then each referenced blob in base64 with
+    its
+    digest.
 
-    Raises `InputError` C018 for a run that is not there, before anything is written, and `OrchestraError` C023 where that cannot be.
+    Raises `InputError` C018 for an unknown run, before anything is written, and `OrchestraError` C023 if the file
+    cannot be written.
     """
     async with open_journal_of(names[0]) as (journal, first):
         runs = list(dict.fromkeys([first, *[await find_run(journal, name) for name in names[1:]]]))
@@ -70,7 +73,7 @@ async def export(names: Sequence[str], target: Path | None, *, blobs: bool, as_j
 
 
 async def write_run(journal: Journal, run: str, file: IO[bytes] | None, *, blobs: bool = True) -> tuple[int, int]:
-    """Writes a run's export, on stdout where there is no file; gives how many events and blobs it has."""
+    """Writes the export of a run, to stdout without a file; returns the number of events and blobs."""
     status = await status_of(journal, run)
     events, letters = await journal.read(run), await journal.inbox(run)
     digests = dict.fromkeys(blob_digests(events)) if blobs else {}
@@ -93,7 +96,7 @@ async def write_run(journal: Journal, run: str, file: IO[bytes] | None, *, blobs
 
 
 def chain_digest(run: str, events: Iterable[Event]) -> str:
-    """The last link of a hash chain of events, whichever journal has them, in hexadecimal."""
+    """The last link of a hash chain of events in hexadecimal; the same in every journal."""
     last = run.encode()
     for event in events:
         last = next_hash(last, encode(event))
@@ -101,12 +104,12 @@ def chain_digest(run: str, events: Iterable[Event]) -> str:
 
 
 async def _undelivered_nodes(journal: Journal, run: str) -> list[str]:
-    """The nodes of a run whose messages in the outbox are not delivered."""
+    """The nodes of a run with undelivered messages in the outbox."""
     return [message.node async for message in _read_outbox(journal) if message.run == run]
 
 
 async def _undelivered_runs(journal: Journal) -> set[str]:
-    """The runs with messages in the outbox that are not delivered."""
+    """The runs with undelivered messages in the outbox."""
     return {message.run async for message in _read_outbox(journal)}
 
 
@@ -134,7 +137,7 @@ def _unwritable_error(target: Path | None, error: OSError) -> OrchestraError:
 
 @dataclass(frozen=True, slots=True)
 class RetentionPolicy:
-    """Which ended runs are to go: those that ended before `older`, and are not among the newest `keep`."""
+    """Which ended runs are deleted: those older than `older` that are not among the newest `keep`."""
 
     older: float | None
     """Seconds; None for any age."""
@@ -142,7 +145,7 @@ class RetentionPolicy:
 
     @classmethod
     def from_options(cls, older: str | None, keep: int | None) -> RetentionPolicy:
-        """What the options say, else the setting `retention`. Raises `InputError` C010 where nothing does."""
+        """From the options, or the setting `retention`. Raises `InputError` C010 without either."""
         if older is None and keep is None:
             older = load_settings_to_inspect().retention
             if older == "off":
@@ -151,13 +154,13 @@ class RetentionPolicy:
         return cls(None if older is None else parse_age(older), keep or 0)
 
     def select(self, runs: list[RunSummary], now: float) -> list[RunSummary]:
-        """Those of the runs, newest first, that are to go, oldest first."""
+        """Selects from runs, newest first, those to delete, oldest first."""
         ended = [run for run in runs if run.finished is not None][self.keep :]
         return [run for run in reversed(ended) if self.older is None or now - (run.finished or now) > self.older]
 
 
 async def collect_garbage(policy: RetentionPolicy, *, dry_run: bool, confirmed: bool, as_json: bool) -> None:
-    """Deletes ended runs that are old, and gives their room back; none with messages that are not delivered. Raises `InputError` C010."""
+    """Deletes old ended runs without undelivered messages, and returns their disk space. Raises `InputError` C010."""
     async with open_existing_journal() as journal:
         found, unwritten = await _expired_runs(journal, policy) if journal is not None else ([], 0)
         if dry_run or not found or journal is None:
@@ -178,7 +181,7 @@ async def collect_garbage(policy: RetentionPolicy, *, dry_run: bool, confirmed: 
         before = size_on_disk()
         deleted, spared = await delete_in_batches(journal, [run.run for run in found], (UNDELIVERED_CODE, DELETED_CODE))
         kept = sum(error.code == UNDELIVERED_CODE for error in spared)
-        if isinstance(journal, SqliteJournal):  # a database gives room back by itself
+        if isinstance(journal, SqliteJournal):  # PostgreSQL returns space by itself
             await journal.compact()
         freed = max(0, before - size_on_disk())
     if as_json:
@@ -197,7 +200,7 @@ def _report_unwritten(count: int) -> None:
 
 
 async def _expired_runs(journal: Journal, policy: RetentionPolicy) -> tuple[list[RunSummary], int]:
-    """The runs that are to go, and how many stay because a batch still needs them."""
+    """The runs to delete, and the number of those that a batch still needs."""
     chosen, unwritten = policy.select(await journal.list_runs(NO_LIMIT), time.time()), set[str]()
     for some in split_batches([run.run for run in chosen if run.run.startswith(KEYED_RUN_PREFIX)], DELETE_BATCH_SIZE):
         unwritten |= await BatchMarks(journal).filter_unwritten(some)
@@ -207,13 +210,16 @@ async def _expired_runs(journal: Journal, policy: RetentionPolicy) -> tuple[list
 async def delete_in_batches(
     journal: Journal, runs: Sequence[str], tolerated_codes: Collection[str]
 ) -> tuple[list[str], list[OrchestraError]]:
-    """Deletes runs; gives those that are deleted, and why others are not, where that has a code that is `is_transient`. Raises the first other
-    `JournalError`, which says what is deleted all the same. Marks stay of what others must know of the runs."""
+    """Deletes runs. Returns the deleted ones, and the errors of the others if these are `is_transient`. Raises the
+    first
+    other `JournalError`,
+    which states what was deleted. Marks keep what other runs must know.
+    """
     gone, kept = list[str](), list[OrchestraError]()
-    for some in split_batches(runs, DELETE_BATCH_SIZE):  # each a transaction of its own: others write in between
+    for some in split_batches(runs, DELETE_BATCH_SIZE):  # one transaction each, so that others can write in between
         firsts = {
             run: first for run, (first, _) in (await first_and_last_events(journal, some)).items()
-        }  # a damaged one may go all the same
+        }  # a damaged run may be deleted too
         parents = {run: first.parent if isinstance(first := firsts.get(run), RunStarted) else "" for run in some}
         await BatchMarks(journal).mark_before_delete(parents)
         told = await delete_runs(journal, some)
@@ -229,12 +235,12 @@ async def delete_in_batches(
 
 
 def split_batches(runs: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    """The same in lists of so many."""
+    """Splits a list into lists of a maximum length."""
     return (runs[start : start + size] for start in range(0, len(runs), size))
 
 
 async def confirm_deletion(count: int) -> bool:
-    """Whether the person at the terminal wants it. Raises `InputError` C010 where nobody sits there."""
+    """Asks for confirmation at the terminal. Raises `InputError` C010 without a terminal."""
     if not is_interactive():
         raise InputError(
             "C010",
@@ -247,7 +253,7 @@ async def confirm_deletion(count: int) -> bool:
 
 
 def size_on_disk(*parts: str) -> int:
-    """Bytes on disk of the journal's file and its log, or of what else stands beside it."""
+    """Bytes on disk of the journal file, its log and companion files."""
     place = load_settings_to_inspect().journal
     files = [place.with_name(place.name + part) for part in parts or ("", "-wal")] if isinstance(place, Path) else []
     return sum(os.stat(file).st_size for file in files if file.exists())
@@ -258,10 +264,11 @@ COPIES_NOTE = "not in the journal, and left as they are: files made of runs (exp
 
 
 async def delete(names: Sequence[str], tags: Tags, *, dry_run: bool, confirmed: bool, as_json: bool) -> None:
-    """Deletes runs, those that are named and those with all of these tags; none where one of them cannot go.
+    """Deletes the named runs and those with all of these tags; none if one of them cannot be deleted.
 
-    Raises `InputError` C018 for one that is not there, C056 for one that has not ended, C010 where nobody can be asked; `JournalError` J024
-    where messages of one are not delivered. A fault of the journal in the middle says what was deleted before.
+    Raises `InputError` C018 for an unknown run, C056 for an unfinished one, C010 without a terminal; `JournalError`
+    J024 for undelivered
+    messages. A journal error midway states what was deleted before.
     """
     async with open_existing_journal() as journal:
         if journal is None:
@@ -284,7 +291,7 @@ async def delete(names: Sequence[str], tags: Tags, *, dry_run: bool, confirmed: 
             return
         before = size_on_disk()
         gone, _ = await delete_in_batches(journal, [] if dry_run else [run.run for run in found], (DELETED_CODE,))
-        if gone and isinstance(journal, SqliteJournal):  # a database gives room back by itself
+        if gone and isinstance(journal, SqliteJournal):  # PostgreSQL returns space by itself
             await journal.compact()
         freed = max(0, before - size_on_disk())
         left = size_on_disk("-wal") if gone else 0
@@ -303,7 +310,7 @@ async def delete(names: Sequence[str], tags: Tags, *, dry_run: bool, confirmed: 
 
 
 async def _find_ended(journal: Journal, names: Collection[str]) -> list[RunSummary]:
-    """The runs of these ids. Raises as `delete` does where one cannot go."""
+    """The runs with these ids. Raises the errors of `delete`."""
     found, now = [], time.time()
     for name in names:
         if (summary := await journal.summary(name)) is None:
@@ -323,7 +330,7 @@ async def _find_ended(journal: Journal, names: Collection[str]) -> list[RunSumma
 
 
 def _report_dependents(dependents: Sequence[str]) -> None:
-    """What stays, on stderr."""
+    """Prints to stderr what remains."""
     if dependents:
         more = f" and {len(dependents) - MAX_DEPENDENTS_SHOWN} more" if len(dependents) > MAX_DEPENDENTS_SHOWN else ""
         print_note(
@@ -337,7 +344,7 @@ _RUN_ID = re.compile(r"(?!last\Z)[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
 class _ExportHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """The first line of an export; earlier versions wrote less."""
+    """The first line of an export. Earlier versions wrote fewer fields."""
 
     run: str
     events: int
@@ -345,22 +352,22 @@ class _ExportHeader(msgspec.Struct, frozen=True, kw_only=True):
     chain: str | None = None
     undelivered: tuple[str, ...] = ()
     unwritten: bool = False
-    """Whether its batch had still to write what it came to."""
+    """True if its batch had not written its result."""
     followed: bool = False
-    """Whether it was followed by another try."""
+    """True if it was repeated."""
 
 
 @dataclass(slots=True)
 class ExportedRun:
-    """A run as its export has it."""
+    """A run read from an export."""
 
     place: SourceLocation
-    """Where it begins."""
+    """The location of its first line."""
     header: dict[str, Any]
     events: list[Event] = field(default_factory=list)
     blobs: dict[str, bytes] = field(default_factory=dict)
     missing_blobs: set[str] = field(default_factory=set)
-    """Blobs that the journal of before did not have either."""
+    """Blobs that the exporting journal lacked too."""
     messages: list[InboxMessage] = field(default_factory=list)
 
     @property
@@ -370,9 +377,10 @@ class ExportedRun:
 
 
 async def import_runs(files: Sequence[Path], *, as_json: bool) -> None:
-    """Puts exported runs into the journal: all of the files are looked through first, and where one is faulty, none is taken.
+    """Imports exported runs into the journal. All files are checked first; if one is invalid, none is imported.
 
-    Raises `InputError` C057 for what is no whole export, C058 for a run that is here with other events, or goes on elsewhere.
+    Raises `InputError` C057 for an incomplete export, C058 for a run that exists with other events or is active
+    elsewhere.
     """
     with ExitStack() as stack:
         sources = [(str(path), stack.enter_context(rereadable_file(path))) for path in files]
@@ -388,7 +396,7 @@ async def import_runs(files: Sequence[Path], *, as_json: bool) -> None:
 
 
 async def _import_files(sources: Sequence[tuple[str, Path]], *, as_json: bool) -> None:
-    with ExitStack() as signals:  # which outlasts the closing: it commits too
+    with ExitStack() as signals:  # outlasts the closing, which commits too
         await _import_all(sources, signals, as_json=as_json)
 
 
@@ -416,7 +424,7 @@ async def _import_all(sources: Sequence[tuple[str, Path]], signals: ExitStack, *
 
 
 def check_run(run: ExportedRun) -> None:
-    """Raises `InputError` C057 for an export that is not whole, C058 for a run that was under way."""
+    """Raises `InputError` C057 for an incomplete export, C058 for a run that was active."""
     events = run.events
     try:
         head = msgspec.convert(run.header, _ExportHeader)
@@ -454,11 +462,11 @@ def check_run(run: ExportedRun) -> None:
 
 
 async def put_run(journal: Journal, run: ExportedRun) -> None:
-    """Puts a run that is not there into a journal. One without an end is let go of: it waits, or is interrupted."""
+    """Adds a new run to a journal. An unfinished run is released: it waits, or is interrupted."""
     for data in run.blobs.values():
         journal.put_blob(data)
     _restore_marks(journal, run)
-    # Messages were delivered where the run came from, but for those that the export names.
+    # Messages were delivered by the exporting journal, except those that the export lists.
     open_ = set(run.header.get("undelivered", ()))
     journal.append(
         run.run,
@@ -472,8 +480,9 @@ async def put_run(journal: Journal, run: ExportedRun) -> None:
 
 
 async def complete_run(journal: Journal, run: ExportedRun) -> bool:
-    """Adds what a journal lacks of a run whose events it has, for its import was cut off, and lets go of one without an end; gives whether
-    it lacked anything."""
+    """Adds missing data of a run whose import was interrupted, and releases an unfinished one. Returns whether data was
+    missing.
+    """
     _restore_marks(journal, run)
     lacked = "undelivered" in run.header and await _restore_delivered(journal, run)
     if isinstance(run.events[-1], RunFinished):
@@ -483,7 +492,7 @@ async def complete_run(journal: Journal, run: ExportedRun) -> bool:
 
 
 async def _release_lease(journal: Journal, run: ExportedRun) -> bool:
-    """Gives back the lease of an import that is gone, where the run waits for persons alone. Gives whether it did."""
+    """Releases the lease of a dead import if the run only waits for persons. Returns whether it did."""
     found = await journal.summary(run.run)
     if found is None or found.status != "interrupted":
         return False
@@ -494,7 +503,7 @@ async def _release_lease(journal: Journal, run: ExportedRun) -> bool:
     except JournalError as error:
         if error.code != LEASE_HELD:
             raise
-        return False  # somebody goes on with it
+        return False  # another process continues it
     await journal.release(run.run)
     return True
 
@@ -505,7 +514,7 @@ def _restore_marks(journal: Journal, run: ExportedRun) -> None:
 
 
 async def _restore_delivered(journal: Journal, run: ExportedRun) -> bool:
-    """Marks the messages that were delivered where the run came from. Gives whether any were open."""
+    """Marks messages delivered by the exporting journal. Returns whether any were open."""
     after, open_, found = 0, set(run.header.get("undelivered", ())), False
     while messages := await journal.outbox(after):
         if numbers := [one.number for one in messages if one.run == run.run and one.node not in open_]:
@@ -516,7 +525,9 @@ async def _restore_delivered(journal: Journal, run: ExportedRun) -> bool:
 
 
 async def _restore_messages(journal: Journal, run: ExportedRun) -> bool:
-    """Posts the letters that come behind those that are there; none where others are there. Gives whether there were any."""
+    """Posts missing inbox messages behind equal existing ones; none if others exist. Returns whether any were
+    posted.
+    """
     here, letters = (
         [msgspec.structs.replace(one, number=0) for one in some]
         for some in (await journal.inbox(run.run), run.messages)
@@ -539,7 +550,7 @@ async def _refuse_conflicting(journal: Journal, run: ExportedRun) -> None:
 
 
 def read_runs(files: Iterable[tuple[str, Path]]) -> Iterator[ExportedRun]:
-    """The runs of some files, which are named, one at a time. Raises `InputError` C057."""
+    """Reads the runs of files, one at a time. Raises `InputError` C057."""
     for name, path in files:
         with ExitStack() as stack:
             try:

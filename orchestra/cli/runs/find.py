@@ -1,4 +1,4 @@
-"""Runs found: the journal opened for looking, and the run that a name stands for."""
+"""Opens the journal for reading, resolves run names, and lists runs."""
 
 from __future__ import annotations
 
@@ -39,13 +39,15 @@ from orchestra.workflows.model import ASK_WORKFLOW, REQUEST
 
 @asynccontextmanager
 async def open_existing_journal() -> AsyncIterator[Journal | None]:
-    """The journal; None where nothing has been recorded: looking makes none. One whose folder cannot be written is only read, and that is
-    said. Raises `InputError` C018 where it is off."""
+    """Opens the journal; None if there is none, because reading creates none. In a read-only folder it is opened for
+    reading, with a message.
+    Raises `InputError` C018 if the journal is off.
+    """
     chosen = load_settings_to_inspect()
     if not journal_exists(chosen):
         yield None
         return
-    with ExitStack() as signals:  # which outlasts the closing: it commits too
+    with ExitStack() as signals:  # outlasts the closing, which commits too
         async with AsyncExitStack() as stack:
             try:
                 journal = await stack.enter_async_context(open_journal(chosen))
@@ -62,7 +64,7 @@ async def open_existing_journal() -> AsyncIterator[Journal | None]:
 
 @asynccontextmanager
 async def open_journal_of(name: str) -> AsyncIterator[tuple[Journal, str]]:
-    """The journal, and the id of the run that a name stands for. Raises `InputError` C018."""
+    """Opens the journal, and resolves a run name to its id. Raises `InputError` C018."""
     async with open_existing_journal() as journal:
         if journal is None:
             raise no_runs_error(repr(name))
@@ -70,14 +72,14 @@ async def open_journal_of(name: str) -> AsyncIterator[tuple[Journal, str]]:
 
 
 def no_runs_error(which: str) -> InputError:
-    """The error of looking for a run where nothing has been recorded."""
+    """The error for a run name without a journal."""
     return InputError(
         "C018", f"there is no run {which}: nothing has been recorded yet", hint="begin with: orchestra run NAME"
     )
 
 
 async def find_run(journal: Journal, name: str) -> str:
-    """The id that a name stands for: an id, the beginning of one, or `last`. Raises `InputError` C018 for none, or more than one."""
+    """Resolves a run name: an id, a unique prefix, or `last`. Raises `InputError` C018 for none or several."""
     if name == "last":
         latest = await journal.list_runs(1)
         if not latest:
@@ -94,13 +96,13 @@ async def find_run(journal: Journal, name: str) -> str:
 
 
 async def status_of(journal: Journal, run: str) -> str:
-    """What a run does, or how it ended, as `runs list` says it; empty where it is not there any more."""
+    """The status of a run as in `runs list`; empty if it no longer exists."""
     found = await journal.summary(run)
     return summary_at(found, time.time()).status if found is not None else ""
 
 
 async def why_interrupted(journal: Journal, run: str, events: Sequence[Event]) -> str:
-    """Why nobody goes on with a run that is interrupted, and what to type."""
+    """Why an interrupted run does not continue, and the command for it."""
     if not History.of(events).is_waiting:
         why = "the process that had it is gone"
     elif letters := await journal.inbox(run, last_read_message(events)):
@@ -117,7 +119,7 @@ async def why_interrupted(journal: Journal, run: str, events: Sequence[Event]) -
 
 
 async def describe_owner(journal: Journal, run: str) -> str:
-    """Who has a run that is under way."""
+    """The process that holds the lease of an active run."""
     found = await journal.summary(run)
     by = f" in {found.holder}" if found is not None and found.holder else ""
     return escape_invisible(f"under way{by}; watch it: orchestra runs tail {run}")
@@ -128,11 +130,11 @@ def _author_suffix(letter: InboxMessage) -> str:
 
 
 MAX_REQUEST_LENGTH = 50
-"""Characters of a request in a row of a table."""
+"""The maximum number of characters of a request in a table."""
 
 
 async def list_runs(run_filter: RunListQuery, *, as_json: bool) -> None:
-    """Prints the latest runs that are wanted, newest first. Raises `InputError` C018 for a run `before` that is not there."""
+    """Prints the selected runs, newest first. Raises `InputError` C018 for an unknown run `before`."""
     async with open_existing_journal() as journal:
         if journal is not None and run_filter.before:
             run_filter = replace(run_filter, before=await find_run(journal, run_filter.before))
@@ -184,7 +186,7 @@ async def list_runs(run_filter: RunListQuery, *, as_json: bool) -> None:
 
 
 def _extra_data(first: Event | None, last: Event | None) -> dict[str, Any]:
-    """What the row of a run does not have: its tags, and its error where it has no output; of one that cannot be read neither."""
+    """The tags of a run and, without an output, its error; empty for an unreadable run."""
     error = None
     match last:
         case RunFinished(outcome=FailedOutcome(code, reason, node)):
@@ -197,7 +199,7 @@ def _extra_data(first: Event | None, last: Event | None) -> dict[str, Any]:
 
 
 def request_of(history: History) -> str:
-    """What a run of `orchestra ask` was asked; empty for one of another workflow."""
+    """The request of a run of `orchestra ask`; empty for other workflows."""
     said = (
         history.inputs.get(REQUEST)
         if history.workflow == ASK_WORKFLOW and isinstance(history.inputs, Mapping)
@@ -207,5 +209,5 @@ def request_of(history: History) -> str:
 
 
 def shorten_request(request: str) -> str:
-    """A request in a row of a table."""
+    """Shortens a request for a table."""
     return shorten(" ".join(request.split()), MAX_REQUEST_LENGTH)

@@ -1,4 +1,9 @@
-"""What `orchestra runs fork`, `replay` and `diff` do: runs made again, held against today's engine, and against each other."""
+"""`orchestra runs fork`, `replay` and `diff`: repeat runs, verify them against the current engine, and compare them.
+
+For failed runs, only the newest run counts: one that was forked or repeated is left out. The id of a fork of several
+runs derives from
+the id of the run, so that two commands create one fork, and an interrupted one is continued.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +45,7 @@ MAX_VALUE_LENGTH = 200
 
 @dataclass(frozen=True, slots=True)
 class ForkRequest:
-    """Which run is to be made again, and what is to be otherwise."""
+    """Which run is repeated, and what changes."""
 
     run: str
     workflow: str
@@ -48,17 +53,17 @@ class ForkRequest:
     budget: Budget | None
     fleet: str | None
     repeat_effects: bool = False
-    """Whether effects that the run had come about again."""
+    """Repeats the effects of the run."""
     node_values: Sequence[str] = ()
-    """What nodes give, as it was typed: `NODE=VALUE`."""
+    """Overrides of node outputs as typed: `NODE=VALUE`."""
     unset: Sequence[str] = ()
-    """Nodes that do without what a person gave before."""
+    """Nodes whose override is removed."""
     by: str = ""
-    """Who says so."""
+    """The author of the overrides."""
 
 
 async def fork(open_: Opener, request: ForkRequest, display: DisplayOptions, stop: StopSignal) -> int:
-    """Makes a run again where something changed: says what did, then runs, then says which calls were made; gives the exit code."""
+    """Repeats a run: shows the changes, runs, shows the calls, and returns the exit code."""
     waiting = StatusLine()
     async with open_recorded_orchestra(open_, request.run, waiting, load_settings(fleet=request.fleet)) as orchestra:
         old = await find_run(orchestra.journal, request.run)
@@ -98,7 +103,7 @@ async def fork(open_: Opener, request: ForkRequest, display: DisplayOptions, sto
 
 
 async def step_of(orchestra: Orchestra, run: str) -> tuple[str, Step[..., Any]]:
-    """The name of a run's workflow, and what it is today. Raises `InputError` C004."""
+    """The name of a run's workflow, and its current version. Raises `InputError` C004."""
     first = (await orchestra.journal.read(run))[0]
     name = first.workflow if isinstance(first, RunStarted) else ""
     if isinstance(first, RunStarted) and (asked := await recorded_request(orchestra, first)) is not None:
@@ -139,7 +144,7 @@ def _show_changes(
 
 
 def count_calls(end: RunEnd) -> tuple[int, int]:
-    """How many calls of a run were recalled, and how many went out."""
+    """The number of recalled calls and of calls made."""
     recalled = {
         (event.node, event.attempt) for event in end.events if isinstance(event, AttemptFinished) and event.reused_from
     }
@@ -149,7 +154,7 @@ def count_calls(end: RunEnd) -> tuple[int, int]:
 
 
 async def replay(open_: Opener, name: str, *, as_json: bool) -> int:
-    """Says whether today's engine would have brought a run's events about; gives 1 where not."""
+    """Shows whether the current engine would produce the events of a run; returns 1 if not."""
     async with open_recorded_orchestra(open_, name) as orchestra:
         run = await find_run(orchestra.journal, name)
         found = await orchestra.replay(run)
@@ -180,7 +185,7 @@ def _to_raw(event: Event | None) -> Any:
 
 
 async def diff(one: str, two: str, *, as_json: bool) -> int:
-    """Shows the nodes that ended otherwise in two runs; gives 1 where there are some."""
+    """Shows the nodes with different outcomes in two runs; returns 1 if there are any."""
     async with open_journal_of(one) as (journal, before):
         after = await find_run(journal, two)
         first, second = await journal.read(before), await journal.read(after)
@@ -214,26 +219,26 @@ def _format_outcome(outcome: Outcome | None) -> str:
 
 
 MAX_RUNS_SHOWN = 5
-"""Runs that are named of those that are left out."""
+"""The maximum number of omitted runs that are named."""
 FAILURE_STATUSES = ("failed", "budget", "cancelled", "not forked")
 
 
 @dataclass(frozen=True, slots=True)
 class ForkManyRequest:
-    """Which runs are to be made again: those that are named, and of a period those that failed."""
+    """Which runs are repeated: the named ones, or the failed ones of a period."""
 
     runs: Sequence[str]
     period: tuple[float, float] | None
-    """When those began that failed; None for named ones alone."""
+    """The start period of failed runs; None for named runs only."""
     budget: Budget | None
     fleet: str | None
     repeat_effects: bool
-    """Whether effects that the runs had come about again."""
+    """Repeats the effects of the runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class _ForkEnd:
-    """What became of a run that was to be made again; `run` is the new one."""
+    """The result for a repeated run; `run` is the new one."""
 
     run: str
     parent: str
@@ -243,8 +248,10 @@ class _ForkEnd:
 
 
 async def fork_all(open_: Opener, request: ForkManyRequest, *, as_json: bool) -> int:
-    """Makes runs again, oldest first; prints a line for each, and gives 1 where one of them failed or was not forked. Being cancelled, it
-    lets go of the forks, and says how to go on with them."""
+    """Repeats runs, oldest first, and prints a line for each. Returns 1 if one failed or was not forked. A cancellation
+    releases the forks, and
+    the command to continue them is printed.
+    """
     async with open_recorded_orchestra(
         open_, request.runs[0] if request.runs else "failed", None, load_settings(fleet=request.fleet)
     ) as orchestra:
@@ -290,8 +297,10 @@ async def fork_all(open_: Opener, request: ForkManyRequest, *, as_json: bool) ->
 
 
 async def _find_failed(orchestra: Orchestra, since: float, until: float) -> tuple[dict[str, str], list[str]]:
-    """The runs of a period that failed and were not made again, oldest first, those of an evaluation left out. Each with its fork where
-    that was cut off: it takes the place of the run. And those whose fork is deleted."""
+    """The failed runs of a period that were not repeated, oldest first, without those of evaluations, each with its
+    interrupted fork, which is
+    continued instead. Also returns those whose fork was deleted.
+    """
     runs = await latest_runs(orchestra.journal, time.time(), RunListQuery(NO_LIMIT, since=since))
     marks, done, forks = BatchMarks(orchestra.journal), set[str](), dict[str, list[str]]()
     async for run, first in started_events(orchestra.journal, runs):
@@ -315,8 +324,11 @@ async def _find_failed(orchestra: Orchestra, since: float, until: float) -> tupl
 
 
 async def _fork_run(orchestra: Orchestra, old: str, fork: str, *, kept: bool) -> _ForkEnd:
-    """How a run ends that is made again, by the fork of it that was cut off if there is one, or why it cannot be. With `kept` it has one
-    such fork, whoever makes it."""
+    """The end of a repeated run, through its interrupted fork if there is one, or why it cannot be repeated. With
+    `kept`
+    it has at most one such
+    fork, whichever command creates it.
+    """
     going: Run[Any] | None = None
     workflow = ""
     try:
@@ -327,7 +339,7 @@ async def _fork_run(orchestra: Orchestra, old: str, fork: str, *, kept: bool) ->
             going = await orchestra.resume(fork, by=COMMAND_LINE_AUTHOR)
         else:
             if kept and await BatchMarks(orchestra.journal).is_unwritten(old):
-                BatchMarks(orchestra.journal).mark_begun(next_run(old))  # the batch has still to write what comes of it
+                BatchMarks(orchestra.journal).mark_begun(next_run(old))  # the batch still has to write its result
             going = (await orchestra.options(idempotency_key=next_key(old) if kept else "").fork(old, step)).run
         result = await going.wait_until_blocked()
     except OrchestraError as error:
@@ -337,7 +349,7 @@ async def _fork_run(orchestra: Orchestra, old: str, fork: str, *, kept: bool) ->
         hint = f"; orchestra runs fork {fork}" if fork else ""
         return _ForkEnd(run, old, workflow, "not forked", f"{error.code}: {error.message}{hint}")
     except asyncio.CancelledError:
-        if going is not None:  # it is let go of
+        if going is not None:  # it is released
             print_note(f"stopped; go on with: orchestra runs resume {going.id}")
         raise
     if result is None:

@@ -1,4 +1,4 @@
-"""What `orchestra runs answer`, `resume` and `cancel` do: runs that are there already, answered, gone on with, ended."""
+"""Answers, resumes, cancels and recovers runs: `orchestra runs answer`, `resume`, `cancel` and `recover`."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from orchestra.journal.sqlite.commit_loss import AcceptedLoss, accept_loss, find
 from orchestra.journal.sqlite.journal import SqliteJournal
 
 MAX_CONCURRENT_RUNS = 8
-"""Runs that `resume --all` goes on with at once."""
+"""The maximum number of concurrent runs of `resume --all`."""
 CANCEL_TIMEOUT = 5.0
-"""Seconds that `cancel` waits for whoever has the run in hand."""
+"""Seconds that `cancel` waits for the process of the run."""
 POLL_SECONDS = 0.2
 
 
@@ -42,7 +42,7 @@ POLL_SECONDS = 0.2
 async def open_recorded_orchestra(
     open_: Opener, name: str, status_line: StatusLine | None = None, settings: Settings | None = None
 ) -> AsyncIterator[Orchestra]:
-    """An `Orchestra` on a journal that is there. Raises `InputError` C018."""
+    """Opens an `Orchestra` on an existing journal. Raises `InputError` C018."""
     settings = settings or load_settings()
     if not journal_exists(settings):
         raise no_runs_error(repr(name))
@@ -51,7 +51,7 @@ async def open_recorded_orchestra(
 
 
 async def resume(open_: Opener, name: str, by: str, display: DisplayOptions, stop: StopSignal) -> int:
-    """Goes on with a run, and shows what came of it; gives the exit code."""
+    """Continues a run, shows its end and returns the exit code."""
     waiting = StatusLine()
     async with open_recorded_orchestra(open_, name, waiting) as orchestra:
         run = await find_run(orchestra.journal, name)
@@ -72,8 +72,9 @@ async def _continue_run(
 
 
 async def resume_all(open_: Opener, by: str, *, as_json: bool, stop: StopSignal) -> int:
-    """Goes on with all runs that were interrupted, or were answered, or ask with a deadline that has passed; prints a line for each, and
-    gives 1 where one of them failed."""
+    """Continues all interrupted and answered runs, and those with a question past its deadline. Prints a line for each;
+    returns 1 if one failed.
+    """
     if not journal_exists(load_settings()):
         if not as_json:
             print_text("no run was interrupted")
@@ -100,7 +101,7 @@ async def resume_all(open_: Opener, by: str, *, as_json: bool, stop: StopSignal)
 
 
 async def _resume_one(orchestra: Orchestra, run: str, by: str, stop: StopSignal) -> tuple[str, str]:
-    """How a run ends, or why it cannot go on."""
+    """The end of a run, or why it cannot continue."""
     going: Run[Any] | None = None
     try:
         going = await orchestra.resume(run, by=by, require_fleet=True)
@@ -110,7 +111,7 @@ async def _resume_one(orchestra: Orchestra, run: str, by: str, stop: StopSignal)
     except asyncio.CancelledError:
         if stop.terminating:
             print_note(f"stopped; go on with: orchestra runs resume {run}")
-        elif going is not None:  # else its servers were coming up, and it stays as it was: interrupted
+        elif going is not None:  # otherwise its servers were starting, and it stays interrupted
             going.cancel(COMMAND_LINE_AUTHOR)
             await going.wait()
         raise
@@ -121,23 +122,23 @@ async def _resume_one(orchestra: Orchestra, run: str, by: str, stop: StopSignal)
 
 @dataclass(frozen=True, slots=True)
 class AnswerRequest:
-    """An answer as it was typed; `value` is None where it is to be asked for at the terminal."""
+    """An answer as typed; `value` is None if the terminal must ask."""
 
     run: str
     value: str | None
     node: str = ""
     token: str = ""
-    """The word of the question that its author has read."""
+    """The token of the question that the author has read."""
     by: str = ""
     later: bool = False
     declined: str | None = None
-    """Why nobody answers."""
+    """The reason for declining to answer."""
     call_result: str | None = None
-    """What a call in doubt gave."""
+    """The result of a call of unknown outcome."""
 
 
 async def answer(open_: Opener, request: AnswerRequest, display: DisplayOptions, stop: StopSignal) -> int:
-    """Posts an answer, and goes on with the run; gives the exit code. Raises `InputError`."""
+    """Posts an answer and continues the run; returns the exit code. Raises `InputError`."""
     waiting = StatusLine()
     async with open_recorded_orchestra(open_, request.run, waiting) as orchestra:
         run = await find_run(orchestra.journal, request.run)
@@ -187,8 +188,10 @@ async def answer(open_: Opener, request: AnswerRequest, display: DisplayOptions,
 
 
 async def _confirm_question(orchestra: Orchestra, request: AnswerRequest, run: str, question: QuestionAsked) -> None:
-    """Lets an answer pass that can be to no other question than this one; else somebody at the terminal reads it and says so. Raises
-    `InputError` E037 where nobody does."""
+    """Accepts an answer that can only belong to this question; otherwise asks for confirmation at the terminal. Raises
+    `InputError` E037
+    without one.
+    """
     events = await orchestra.journal.read(run)
     ever = sum(isinstance(one, QuestionAsked) and request.node in ("", one.node) for one in events)
     waiting = await orchestra.runs(limit=2, status="waiting") if request.run == "last" else []
@@ -210,8 +213,11 @@ async def _confirm_question(orchestra: Orchestra, request: AnswerRequest, run: s
 
 
 async def _read_answer(run: str, question: QuestionAsked) -> tuple[object, str, bool]:
-    """What a person answers at the terminal; why nothing, where he declines; and whether it is what a call gave. Raises `InputError` C024
-    where nobody sits there, or says nothing."""
+    """Reads an answer at the terminal: the value, the reason for declining, and whether it is the result of a call.
+    Raises
+    `InputError` C024
+    without a terminal or an answer.
+    """
     hint = questions.answer_command(run, question)
     if not is_interactive():
         raise InputError("C024", f"what is the answer?\n\n{questions.format_question(question)}\n", hint=hint)
@@ -231,7 +237,7 @@ async def _read_answer(run: str, question: QuestionAsked) -> tuple[object, str, 
 
 
 async def cancel(open_: Opener, name: str, by: str, *, as_json: bool) -> int:
-    """Asks a run to end, wherever it is, and says how it stands; gives 0, also where it had ended before."""
+    """Asks a run in any process to end, and shows its status. Returns 0, also for an ended run."""
     async with open_recorded_orchestra(open_, name) as orchestra:
         run = await find_run(orchestra.journal, name)
         before = await status_of(orchestra.journal, run)
@@ -251,7 +257,7 @@ async def cancel(open_: Opener, name: str, by: str, *, as_json: bool) -> int:
 
 
 async def _wait_for_status(orchestra: Orchestra, run: str) -> str:
-    """The status of a run that was asked to end, after a while at most."""
+    """The status of a cancelled run, after a timeout at most."""
     for _ in range(round(CANCEL_TIMEOUT / POLL_SECONDS)):
         events = await orchestra.journal.read(run)
         if isinstance(events[-1], RunFinished):
@@ -261,12 +267,14 @@ async def _wait_for_status(orchestra: Orchestra, run: str) -> str:
 
 
 LOCK_TIMEOUT = 10.0
-"""Seconds that another process may keep the file locked."""
+"""Seconds to wait while another process locks the file."""
 
 
 async def accept_commit_loss(*, confirmed: bool, as_json: bool) -> None:
-    """Takes the journal's file as it is, and lists the runs without an end. Raises `InputError` C010 where nobody can be asked,
-    `JournalError` J027 where another process has the journal open."""
+    """Accepts the current journal file and lists the runs without an end. Raises `InputError` C010 without a terminal,
+    `JournalError` J027 if
+    another process has the journal open.
+    """
     place = load_settings().journal
     loss = await asyncio.to_thread(find_loss, place, LOCK_TIMEOUT) if isinstance(place, Path) else None
     if loss is None or not isinstance(place, Path):
@@ -311,7 +319,7 @@ def _report_loss(accepted: AcceptedLoss) -> None:
 
 
 async def confirm_runs(names: Sequence[str], *, as_json: bool) -> None:
-    """Lets runs go on that may have lost their last events. Raises `InputError` C018 for a run that is not there."""
+    """Lets runs continue that may have lost their last events. Raises `InputError` C018 for an unknown run."""
     async with open_journal_of(names[0]) as (journal, first):
         for run in dict.fromkeys([first, *[await find_run(journal, name) for name in names[1:]]]):
             confirmed = isinstance(journal, SqliteJournal) and await journal.confirm_loss(run)
@@ -326,7 +334,7 @@ async def confirm_runs(names: Sequence[str], *, as_json: bool) -> None:
 
 
 async def _confirm_at_terminal() -> bool:
-    """Whether the person at the terminal wants it. Raises `InputError` C010 where nobody sits there."""
+    """Asks for confirmation at the terminal. Raises `InputError` C010 without a terminal."""
     if not is_interactive():
         raise InputError(
             "C010", "the loss would be accepted", hint="add --yes, once the file and its log cannot be put back"

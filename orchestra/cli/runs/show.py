@@ -1,4 +1,9 @@
-"""What `orchestra runs show` does: a run of the journal, one of its nodes, or what a model was sent."""
+"""`orchestra runs show`: shows a run, one of its nodes or the bytes of a model call, as text, JSON or one HTML page.
+
+The page loads and executes nothing. All texts are untrusted: the template escapes them, and bidi controls and invisible
+characters are
+spelled out.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +64,7 @@ MAX_INCIDENTS = 20
 
 @dataclass(frozen=True, slots=True)
 class ShowOptions:
-    """How a run is to be shown: every element, what its steps might have taken, as JSON."""
+    """How a run is shown: with every element, an explanation, or as JSON."""
 
     everything: bool = False
     explain: bool = False
@@ -67,9 +72,9 @@ class ShowOptions:
 
 
 async def show_run(name: str, node: str, attempt: int | None, options: ShowOptions) -> None:
-    """Prints a run, one of its nodes, or with an `attempt` (0 is the last) the bytes of one.
+    """Prints a run, one of its nodes, or the bytes of an `attempt` (0 is the last).
 
-    Raises `InputError` C018 or C019; to explain a run, what reading its workflow and the fleet's file raises.
+    Raises `InputError` C018 or C019; with an explanation also the errors of reading the workflow and the fleet file.
     """
     async with open_journal_of(name) as (journal, run):
         events = await journal.read(run)
@@ -123,7 +128,7 @@ async def show_run(name: str, node: str, attempt: int | None, options: ShowOptio
 async def _claims_and_status(
     journal: Journal, run: str, events: Sequence[Event], history: History
 ) -> tuple[Sequence[OutputClaim], str]:
-    """What a run claims, and its status."""
+    """The claims of a run and its status."""
     found = (
         extract_claims(events, await stored_workflows(journal, events[0]))
         if events and isinstance(events[0], RunStarted)
@@ -133,7 +138,7 @@ async def _claims_and_status(
 
 
 async def _explain_run(journal: Journal, events: Sequence[Event], history: History) -> ProgramExplanation | None:
-    """A run by the workflow that it began with and today's fleet; None for a run that has no beginning."""
+    """Explains a run with its own workflow and the current fleet; None for a run without a start event."""
     from orchestra.app.project import Project
     from orchestra.cli.context import print_trust_notice
     from orchestra.cli.run.explain import explain
@@ -149,7 +154,7 @@ async def _explain_run(journal: Journal, events: Sequence[Event], history: Histo
 
 
 def _explanation_data(explanation: ProgramExplanation | None) -> dict[str, Any]:
-    """What --json has of an explanation, where there is one."""
+    """The explanation as JSON values, if there is one."""
     if explanation is None:
         return {}
     from orchestra.cli.run.explain import as_data
@@ -158,7 +163,9 @@ def _explanation_data(explanation: ProgramExplanation | None) -> dict[str, Any]:
 
 
 async def write_page(name: str, target: Path) -> None:
-    """Writes a run as one HTML file; `-` is stdout. Raises `InputError` C018, and `OrchestraError` C023 where it cannot be written."""
+    """Writes a run as one HTML file; `-` is stdout. Raises `InputError` C018, and `OrchestraError` C023 if it cannot be
+    written.
+    """
     from orchestra.cli.learn.audit import read_certificates
 
     async with open_journal_of(name) as (journal, run):
@@ -172,7 +179,7 @@ async def write_page(name: str, target: Path) -> None:
 def _write_text(target: Path, text: str) -> None:
     if str(target) == "-":
         sys.stdout.flush()
-        sys.stdout.buffer.write(text.encode())  # a page is UTF-8, and says so
+        sys.stdout.buffer.write(text.encode())  # the page declares UTF-8
         return
     try:
         with open_private_file(target) as file:
@@ -185,7 +192,7 @@ def _write_text(target: Path, text: str) -> None:
 
 
 def find_node(history: History, node: str) -> NodeRow:
-    """The row of a node. Raises `InputError` C019 with the nearest path."""
+    """The row of a node. Raises `InputError` C019 with the most similar path."""
     if row := history.row(node):
         return row
     paths = [row.path for row in history.rows]
@@ -195,7 +202,7 @@ def find_node(history: History, node: str) -> NodeRow:
 
 
 def find_attempt(row: NodeRow, attempt: int) -> NodeAttempt:
-    """An attempt that a model was asked in; 0 is the last. Raises `InputError` C019."""
+    """An attempt that called a model; 0 is the last. Raises `InputError` C019."""
     asked = [tried for tried in row.attempts if tried.sent or tried.received]
     for tried in reversed(asked):
         if attempt in (0, tried.number):
@@ -208,7 +215,7 @@ def find_attempt(row: NodeRow, attempt: int) -> NodeAttempt:
 
 
 def _print_bytes(parts: Sequence[bytes]) -> None:
-    """The exact bytes, each part ended by one newline; on a terminal escaped, since they may hold anything."""
+    """Prints exact bytes, each part followed by a newline; escaped on a terminal."""
     if sys.stdout.isatty():
         for title, part in zip(("sent", "received"), parts, strict=False):
             print_text(f"--- {title}: {len(part)} bytes", style="bold")
@@ -230,7 +237,7 @@ def _show_run(
     everything: bool,
     tags: Tags,
 ) -> None:
-    """Prints a run; `state_note` is what it waits for, or why it does not go on."""
+    """Prints a run. `state_note` is what it waits for, or why it does not continue."""
     print_text(escape_invisible(_headline(history, status, tags), keep=""), style="bold")
     if request := request_of(history):
         print_text(escape_invisible(f"> {request}"))
@@ -276,7 +283,7 @@ def _show_run(
 
 
 def _headline(history: History, status: str, tags: Tags) -> str:
-    """What a run is, how it stands, and what it is found by."""
+    """The name, status and tags of a run."""
     took = f" in {format_duration(history.seconds)}{format_cost(history.usage)}" if history.seconds is not None else ""
     forked = f", forked from {history.parent}" if history.parent else ""
     tagged = f", {format_tags(tags)}" if tags else ""
@@ -284,7 +291,7 @@ def _headline(history: History, status: str, tags: Tags) -> str:
 
 
 def describe_saving(saved: PlanReuse) -> str:
-    """What a plan that served again has saved."""
+    """The savings of a cached plan."""
     calls, tokens = saved.usage.calls, saved.usage.prompt_tokens + saved.usage.output_tokens
     whose = f"{saved.node}: the" if saved.node else "its"
     return (
@@ -293,7 +300,7 @@ def describe_saving(saved: PlanReuse) -> str:
 
 
 def describe_tiers(tiers: Sequence[TierUsage]) -> list[str]:
-    """What each tier was asked for, what came of it and what it cost, a line each."""
+    """The calls, outcomes and cost of each tier, one line each."""
     lines = []
     for one in tiers:
         used = one.usage
@@ -313,7 +320,7 @@ def describe_tiers(tiers: Sequence[TierUsage]) -> list[str]:
 
 
 def _show_incidents(history: History) -> None:
-    """Prints what happened to the run from outside, and which calls it did not make itself."""
+    """Prints external events of the run, and the calls that it did not make itself."""
     lines = []
     for event in history.external_events[-MAX_INCIDENTS:]:
         node = getattr(event, "node", "")
@@ -427,11 +434,11 @@ def _format_score(score: float | None) -> str:
 
 
 MAX_TEXT_LENGTH = 20_000
-"""Characters of one text that the page shows; what is beyond them is said to be left out."""
+"""The maximum number of characters of a text on the page; the page states how many are omitted."""
 FOLD_CHARACTERS, FOLD_LINES = 1_200, 12
-"""Characters, and lines, from which on a text is folded away until it is asked for."""
+"""Characters and lines above which a text is folded."""
 CONTEXT_CHARACTERS = 240
-"""Characters of a source that are shown before and after the words that a claim rests on."""
+"""Characters of a source shown before and after cited words."""
 MAX_CHOICES = 100
 MAX_CLAIMS = 200
 MAX_DOCUMENTS = 50
@@ -439,7 +446,7 @@ MAX_EVIDENCE = 20
 MAX_ROWS = 500
 MAX_WITHHELD = 100
 NEAR_ROWS = 1
-"""Rows of a table that are shown above and below a cell's."""
+"""Table rows shown above and below a cited cell."""
 
 
 def render_page(
@@ -449,7 +456,7 @@ def render_page(
     status: str,
     certificates: Sequence[StoredCertificate] = (),
 ) -> str:
-    """The page of a run."""
+    """Renders the page of a run."""
     environment = Environment(
         auto_escape_callback=lambda _: True, undefined_behavior="strict", trim_blocks=True, lstrip_blocks=True
     )
@@ -493,7 +500,7 @@ def _template_values(
 
 
 def _promise_parts(history: History, certificates: Sequence[StoredCertificate]) -> Iterator[dict[str, Any]]:
-    """What certificates promise of accepted values, once for all elements of a list, each with what stands behind it."""
+    """The guarantees of accepted values with their certificates; once for all elements of a list."""
     nodes = dict[tuple[str, str], tuple[int, StoredCertificate | None]]()
     for path, said, one in iter_promises(history, certificates):
         about = re.sub(r"\[\d+\]|#\d+", "", path), said
@@ -512,7 +519,7 @@ def _promise_parts(history: History, certificates: Sequence[StoredCertificate]) 
 
 
 def _promise_facts(terms: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What stands behind a promise, in words."""
+    """The facts of a certificate in words."""
     rows, seen, rest, data = terms["rows"], terms["calibrated"], terms["held_out"], terms["data"]
     delta = f", delta {terms['delta']:g}" if "delta" in terms else ""
     yield "terms", f"alpha {terms['alpha']:g}{delta}; from a score of {terms['threshold']:.6g}"
@@ -557,7 +564,7 @@ def _run_facts(history: History, events: Sequence[Event]) -> Iterator[tuple[str,
 
 
 def _named_inputs(inputs: Any) -> Iterator[tuple[str, Any]]:
-    """The inputs by name; of a list of documents each by itself."""
+    """The inputs by name; each document of a list separately."""
     for name, value in inputs.items() if isinstance(inputs, Mapping) else [("input", inputs)]:
         documents = value if isinstance(value, list) and value and all(map(_is_document, value)) else []
         if not documents:
@@ -577,7 +584,9 @@ def _is_document(value: Any) -> bool:
 
 
 def _text_part(value: Any) -> dict[str, Any]:
-    """A value as the page has it: at most `MAX_TEXT_LENGTH` characters, with how many were left out; what is no text, as JSON."""
+    """A value for the page: at most `MAX_TEXT_LENGTH` characters, and the number of omitted ones; JSON unless it is a
+    text.
+    """
     text = format_value(value)
     folded = len(text) > FOLD_CHARACTERS or text.count("\n", 0, FOLD_CHARACTERS) > FOLD_LINES
     data = not isinstance(value, str) and text[:1] in ("{", "[")
@@ -645,7 +654,7 @@ def _evidence_part(evidence: Support, texts: RunTexts) -> dict[str, Any]:
 
 
 def _span_part(span: TextSpan, texts: RunTexts) -> dict[str, Any]:
-    """The words in their text, with some of it around them; alone where no text of the run has them."""
+    """Cited words within their text; alone if no text of the run contains them."""
     source = texts.get(span.where)
     before, after = "", ""
     if source is not None and span.start is not None and span.end is not None:
@@ -665,7 +674,7 @@ def _span_part(span: TextSpan, texts: RunTexts) -> dict[str, Any]:
 
 
 def _table_part(cell: TableCell, texts: RunTexts) -> dict[str, Any]:
-    """The cell in its table: the head, and the rows around it."""
+    """A cited cell within its table: the header and neighbouring rows."""
     source = texts.get(cell.where)
     table = source.table if source is not None else ()
     first = max(1, cell.row - NEAR_ROWS)
@@ -690,7 +699,7 @@ def _format_location(place: EvidenceLocation) -> str:
 
 
 def _withheld_parts(rows: Sequence[NodeRow]) -> Iterator[dict[str, Any]]:
-    """The values that checks did not accept, and the nodes that ended without one."""
+    """The rejected values, and the nodes without an output."""
     for row in rows:
         for tried in row.attempts:
             if tried.accepted is False:
@@ -712,7 +721,7 @@ def _withheld_part(row: NodeRow, what: str, why: str, value: dict[str, Any] | No
 
 
 def _plan_parts(events: Sequence[Event]) -> Iterator[dict[str, Any]]:
-    """The lines of each plan that the router wrote, as far as they stood at the last turn."""
+    """The lines of each plan at the last turn of its router."""
     last = {event.node: event.draft for event in events if isinstance(event, TurnStarted) and event.draft is not None}
     for node, drafted in last.items():
         yield {
@@ -737,7 +746,7 @@ def _row_part(row: NodeRow) -> dict[str, Any]:
 
 
 def _callee_name(row: NodeRow) -> str:
-    """Who was asked, and who said what it gave; of a list its elements."""
+    """The called agent or tool, and the author of an override; for a list, those of its elements."""
     said = describe_given(row.overridden_by) if row.overridden_by is not None else ""
     return (
         _one_line(", ".join(filter(None, (row.name, said))))
@@ -747,7 +756,7 @@ def _callee_name(row: NodeRow) -> str:
 
 
 def _run_digests(history: History, events: Sequence[Event]) -> Iterator[tuple[str, str]]:
-    """What the run is bound to: its workflow, and by name all that it calls; and which models answered."""
+    """The digests of the workflow and of everything it calls, and the models that answered."""
     if history.graph:
         yield "workflow", _one_line(history.graph)
     first = events[0] if events else None

@@ -1,4 +1,4 @@
-"""`orchestra whatif`: recorded runs gone through again with another agent, and what would have come of it."""
+"""`orchestra whatif`: replays recorded runs with another agent, and compares the results."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from orchestra.learn.certification.audit import AuditPeriod
 
 MAX_CONCURRENT_RUNS = 4
-"""Runs that are gone through at once."""
+"""The maximum number of concurrent replays."""
 
 
 @dataclass(frozen=True, slots=True)
 class WhatIfArguments:
-    """Which runs are gone through, with whom, and how that is printed."""
+    """The arguments of `orchestra whatif`."""
 
     runs: Annotated[
         list[str] | None,
@@ -74,17 +74,18 @@ class WhatIfArguments:
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the verb."""
+    """Adds the command."""
     add_command(app, whatif, panel="Inspect runs")
 
 
 def whatif(context: typer.Context, arguments: WhatIfArguments) -> None:
-    """Go through recorded runs again with something otherwise: which answers, what is accepted, and the cost, then and now.
+    """Replay recorded runs with a change: compare answers, acceptance and cost before and after.
 
-    Only what changed is asked; everything else is recalled from the record. Nothing is recorded, no tool with effects is called,
-    no person is asked: where a run would do that with other inputs, it stops, and that is said.
+    Only what changed is called; everything else is recalled from the journal. Nothing is recorded, no tool with effects
+    is called and no
+    person is asked: a replay that would do so with other inputs stops, and the report shows it.
 
-    Exits with 0 where all answers are the same, 1 where some are not or a run stops, 2 for bad input.
+    Exits with 0 if all answers are the same, 1 if some differ or a replay stops, 2 for bad input.
     """
     from orchestra.cli.learn.audit import parse_period
     from orchestra.cli.output import print_json
@@ -106,7 +107,7 @@ def whatif(context: typer.Context, arguments: WhatIfArguments) -> None:
 
 
 def _check_arguments(arguments: WhatIfArguments) -> None:
-    """Raises `InputError` C042 where it is not clear which runs are meant, C010 for two ways to print them."""
+    """Raises `InputError` C042 if the runs are ambiguous, C010 for two output formats."""
     from orchestra.core.settings import looks_like_path
 
     if bool(arguments.runs) == bool(arguments.last):
@@ -123,7 +124,7 @@ def _check_arguments(arguments: WhatIfArguments) -> None:
 async def run_whatif(
     open_: Opener, settings: Settings, arguments: WhatIfArguments, run_filter: AuditPeriod
 ) -> WhatIfReport:
-    """Goes through the runs. Raises `InputError` where there is none, or where none of them can be gone through."""
+    """Replays the runs. Raises `InputError` if there are none, or none can be replayed."""
     import asyncio
 
     from orchestra.app.whatif import WhatifResult
@@ -161,7 +162,7 @@ async def run_whatif(
 
 
 def _refuse_duplicates(variants: Sequence[AgentVariant]) -> None:
-    """Raises `InputError` C041 where two variants are of one agent."""
+    """Raises `InputError` C041 for two variants of one agent."""
     names = [one.agent for one in variants]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -171,7 +172,7 @@ def _refuse_duplicates(variants: Sequence[AgentVariant]) -> None:
 async def _select_runs(
     orchestra: Orchestra, arguments: WhatIfArguments, run_filter: AuditPeriod, variants: Sequence[AgentVariant]
 ) -> list[str]:
-    """The ids of the runs that are meant. Raises `InputError` C018 and C042."""
+    """The ids of the selected runs. Raises `InputError` C018 and C042."""
     from orchestra.cli.runs.find import find_run
     from orchestra.core.protocols import NO_LIMIT
     from orchestra.core.settings import looks_like_path
@@ -198,7 +199,7 @@ async def _select_runs(
 
 
 async def _is_evaluation(journal: Journal, run: str) -> bool:
-    """Whether a run is one of an evaluation, and so no work of the user's."""
+    """True if a run belongs to an evaluation."""
     from orchestra.core.events import RunStarted
 
     first = next(iter(await journal.read(run)), None)
@@ -206,7 +207,7 @@ async def _is_evaluation(journal: Journal, run: str) -> bool:
 
 
 async def _uses_agent(journal: Journal, run: str, variants: Sequence[AgentVariant]) -> bool:
-    """Whether a run knows one of the agents that are to be others."""
+    """True if a run uses one of the changed agents."""
     from orchestra.app.snapshot_store import CARD, CONTRACT
     from orchestra.core.events import RunStarted
 
@@ -219,9 +220,9 @@ async def _uses_agent(journal: Journal, run: str, variants: Sequence[AgentVarian
 
 
 MAX_NODES_SHOWN = 20
-"""Nodes that are shown side by side; JSON has all."""
+"""The maximum number of nodes shown side by side; JSON has all."""
 MAX_VALUE_LENGTH = 400
-"""Characters of a value that are shown."""
+"""The maximum number of characters of a value."""
 VERDICT_TEXTS: dict[WhatifVerdict, str] = {
     "same": "the same",
     "changed": "another",
@@ -235,7 +236,7 @@ VERDICT_TEXTS: dict[WhatifVerdict, str] = {
 
 @dataclass(frozen=True, slots=True)
 class UnreplayableRun:
-    """A run that could not be gone through, and why."""
+    """A run that cannot be replayed, and the error."""
 
     run: str
     error: OrchestraError
@@ -243,44 +244,44 @@ class UnreplayableRun:
 
 @dataclass(frozen=True, slots=True)
 class WhatIfReport:
-    """What became of some runs."""
+    """The results of the replays."""
 
     agents: Sequence[tuple[str, str]]
-    """Who was asked otherwise, and who instead; empty for everything as it is today."""
+    """The changed agents and their replacements; empty for the current version of everything."""
     rehearsals: Sequence[WhatifResult]
     failures: Sequence[UnreplayableRun]
 
     @property
     def is_unchanged(self) -> bool:
-        """Whether every answer is what it was."""
+        """True if every answer is unchanged."""
         return not self.failures and all(one.verdict == "same" for one in self.rehearsals)
 
     @property
     def completed(self) -> list[WhatifResult]:
-        """The runs that come to their ends: what the figures are about."""
+        """The completed replays, to which the figures refer."""
         return [one for one in self.rehearsals if not one.stops]
 
     @property
     def verdict_counts(self) -> Counter[WhatifVerdict]:
-        """How many answers become what."""
+        """The number of answers by verdict."""
         return Counter(one.verdict for one in self.rehearsals)
 
     @property
     def title(self) -> str:
-        """What is otherwise."""
+        """A description of the change."""
         said = (f"{other} instead of {agent}" if other != agent else other for agent, other in self.agents)
         return "; ".join(said) or "everything as it is today"
 
     @property
     def summary(self) -> str:
-        """What becomes of the answers, in one line."""
+        """The changes of the answers in one line."""
         return ", ".join(
             f"{count:,} {VERDICT_TEXTS[verdict]}" for verdict, count in self.verdict_counts.most_common()
         ) + (f", {len(self.failures):,} cannot be gone through" if self.failures else "")
 
     @property
     def effort(self) -> str:
-        """What it took to find out."""
+        """The cost of the replays."""
         from orchestra.core.events import NO_USAGE
 
         recalled, anew = (
@@ -294,7 +295,7 @@ class WhatIfReport:
         )
 
     def figures(self) -> list[tuple[str, str, str]]:
-        """Answers, acceptance and cost, then and now, of the runs that come to their ends."""
+        """Answers, acceptance and cost before and after, of completed replays."""
         from orchestra.core.events import NO_USAGE
         from orchestra.core.outcomes import ValueOutcome
 
@@ -324,7 +325,7 @@ def _accepted_share(sides: Sequence[WhatifRun]) -> str:
 
 
 def show_report(report: WhatIfReport) -> None:
-    """Prints it for a person."""
+    """Prints the report."""
     from orchestra.cli.run.result_view import format_value
 
     print_text(escape_invisible(f"{report.title}: {report.summary}"), style="bold")
@@ -411,7 +412,10 @@ def _shorten(text: str) -> str:
 
 
 def as_markdown(report: WhatIfReport) -> str:
-    """It as a comment on a pull request. What models and users wrote stands in code, where it can name nobody and link nowhere."""
+    """Formats the report as a comment on a pull request. Texts of models and users are code, which cannot mention
+    anyone
+    or link.
+    """
     lines = [
         f"### What if: {_inline_code(report.title)}",
         "",
@@ -468,12 +472,12 @@ def as_markdown(report: WhatIfReport) -> str:
 
 
 def _longest_backticks(text: str) -> int:
-    """The longest row of backticks."""
+    """The length of the longest sequence of backticks."""
     return max((len(found) for found in re.findall("`+", text)), default=0)
 
 
 def _inline_code(text: str) -> str:
-    """A text as code within a line, or a cell of a table."""
+    """Formats a text as inline code, also within a table cell."""
     text = _shorten(escape_invisible(text, keep="")).replace("|", "\\|")
     fence = "`" * (_longest_backticks(text) + 1)
     pad = " " if text.startswith("`") or text.endswith("`") else ""
@@ -481,7 +485,7 @@ def _inline_code(text: str) -> str:
 
 
 def as_data(report: WhatIfReport) -> dict[str, Any]:
-    """It as plain JSON."""
+    """The report as JSON values."""
     from orchestra.core.events import NO_USAGE
 
     return {
@@ -532,21 +536,21 @@ def _side_data(side: WhatifRun) -> dict[str, Any]:
 
 MODEL_PREFIX = "model:"
 ADAPTER_FILES = ("manifest.json", "adapter_config.json")
-"""Files by which a folder is known for an adapter's."""
+"""Files that identify an adapter folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class AgentVariant:
-    """An agent, and who is asked instead."""
+    """An agent and its replacement."""
 
     agent: str
     option_text: str
-    """In words."""
+    """A description of the replacement."""
     replacement: Card | Contract
 
 
 def parse_variant(registry: Registry, text: str) -> AgentVariant:
-    """What an option says: `reader`, which is the agent as it is today, or `reader@OTHER`. Raises `InputError` C041."""
+    """Parses an option: `reader` for the current version of the agent, or `reader@OTHER`. Raises `InputError` C041."""
     from orchestra.cli.inputs import read_text
 
     name, _, other = text.partition("@")
@@ -575,13 +579,13 @@ def parse_variant(registry: Registry, text: str) -> AgentVariant:
 
 
 def _find_agent(registry: Registry, name: str) -> Card | Contract:
-    """An agent of the project. Raises `InputError` A001."""
+    """Finds an agent of the project. Raises `InputError` A001."""
     coded = registry.agents.get(name) if name not in registry.cards else None
     return coded or registry.card(name)
 
 
 def _standalone_card(registry: Registry, name: str) -> Card:
-    """A card with a model, a prompt or arrays of its own. Raises `InputError` A001, C041."""
+    """Finds a card with its own model, prompt or arrays. Raises `InputError` A001, C041."""
     card = registry.card(name)
     if card.kind == "ensemble":
         reason = f"{name} is an ensemble, and has no model, prompt or adapter of its own"
@@ -611,7 +615,7 @@ def _load_folder(registry: Registry, name: str, path: Path) -> Card:
 
 
 def _with_distinct_name(registry: Registry, card: Card) -> Card:
-    """The card under another name, where it cannot be told from the project's own: digests do not cover an adapter's weights."""
+    """Renames a card that differs from the project's only by an adapter's weights, which the digest does not cover."""
     own = registry.cards.get(card.name)
     same = own is not None and own.digest == card.digest and own.folder != card.folder
     return card.with_settings(name=f"{card.name}_other"[-64:]) if same else card
