@@ -48,7 +48,7 @@ WhenOption = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class DatasetArguments:
-    """What a data set is to be made of, as it was typed."""
+    """The arguments of `orchestra learn data`."""
 
     agent: AgentArgument
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the dataset.", show_default=False)]
@@ -115,7 +115,7 @@ class DatasetArguments:
 
     @property
     def spec(self) -> DatasetSpec:
-        """What is to be collected. Raises `InputError` for columns, shares and ages that are none."""
+        """The dataset to build. Raises `InputError` for invalid columns, shares and ages."""
         from orchestra.cli.learn.data import DatasetSpec
         from orchestra.cli.options import parse_age
         from orchestra.learn.data.sources import ColumnMapping
@@ -141,7 +141,7 @@ class DatasetArguments:
 
 @dataclass(frozen=True, slots=True)
 class TrainArguments:
-    """Which agent is to be trained, on what, and how."""
+    """The arguments of `orchestra learn train`."""
 
     agent: AgentArgument
     data: Annotated[Path, typer.Option("--data", help="The folder of a dataset.", show_default=False)]
@@ -205,7 +205,7 @@ class TrainArguments:
 
 
 class HeldOutPart(StrEnum):
-    """Parts that nothing was trained on; an enum, for Typer takes no list of literals."""
+    """Splits that are not used for training. An enum, because Typer does not accept a list of literals."""
 
     TUNE = "tune"
     TEST = "test"
@@ -213,7 +213,7 @@ class HeldOutPart(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ComparisonSpec:
-    """What is to be compared, and on what."""
+    """Which agents are compared, and on which rows."""
 
     agent: str
     data: Path
@@ -222,23 +222,23 @@ class ComparisonSpec:
     candidate: Path | None
     untuned: bool
     rows: int | None
-    """At most so many; None for what the evaluation says, or else all."""
+    """The maximum number of rows; None for that of the evaluation, or all."""
     seed: int | None
     no_checks: bool
     require: Sequence[str] = ()
     evaluation: str = ""
-    """Of `evaluation.yaml`; the first where none is named."""
+    """The name of an evaluation in `evaluation.yaml`; the first one by default."""
     classes: bool = False
-    """Whether figures are wanted for each label, too."""
+    """Also computes figures for each label."""
     predictions: bool = False
-    """Whether the answers themselves are wanted, as `orchestra certify --predictions` reads them."""
+    """Also returns the answers, as `orchestra certify --predictions` reads them."""
     members: bool = True
-    """Whether an ensemble's members are asked alone, too."""
+    """Also evaluates the members of an ensemble alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class MeasurementArguments:
-    """By which rows an agent is measured."""
+    """The rows of a measurement."""
 
     rows: Annotated[
         int | None,
@@ -263,7 +263,7 @@ class MeasurementArguments:
 
 @dataclass(frozen=True, slots=True)
 class ServingArguments:
-    """Who serves the agent, and how what came of it is printed."""
+    """The fleet of the agent, and the output format."""
 
     concurrency: ConcurrencyOption = None
     fleet: FleetOption = None
@@ -271,13 +271,13 @@ class ServingArguments:
 
     @property
     def settings(self) -> Settings:
-        """The settings with these on top."""
+        """The settings with these options."""
         return load_settings(fleet=self.fleet, concurrency=self.concurrency)
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluateArguments:
-    """Which agent is to be measured, on what, and what must come of it, as it was typed."""
+    """The arguments of `orchestra learn evaluate`."""
 
     agent: AgentArgument
     data: DataOption
@@ -313,7 +313,7 @@ class EvaluateArguments:
     classes: Annotated[bool, typer.Option("--classes", help="Show precision, recall and F1 of each label.")] = False
 
     def to_spec(self, measurement: MeasurementArguments) -> ComparisonSpec:
-        """What is to be compared."""
+        """The comparison to make."""
 
         return ComparisonSpec(
             self.agent,
@@ -335,7 +335,7 @@ class EvaluateArguments:
 
 @dataclass(frozen=True, slots=True)
 class PromoteArguments:
-    """Which adapter is to take an agent's place, and by which rows, as it was typed."""
+    """The arguments of `orchestra learn promote`."""
 
     agent: AgentArgument
     candidate: Annotated[
@@ -349,7 +349,7 @@ class PromoteArguments:
     ] = False
 
     def to_spec(self, measurement: MeasurementArguments) -> ComparisonSpec:
-        """What is to be compared."""
+        """The comparison to make."""
 
         return ComparisonSpec(
             self.agent,
@@ -367,7 +367,7 @@ class PromoteArguments:
 
 @dataclass(frozen=True, slots=True)
 class CalibrateArguments:
-    """Whose probabilities are to be set right, and by what, as it was typed."""
+    """The arguments of `orchestra learn calibrate`."""
 
     agent: AgentArgument
     data: Annotated[Path, typer.Option("--data", "-d", help="The folder of a dataset.", show_default=False)]
@@ -388,19 +388,19 @@ class CalibrateArguments:
 
     @property
     def parts(self) -> list[Split]:
-        """The parts whose rows are asked."""
+        """The splits to use."""
         return ["test" if one is HeldOutPart.TEST else "tune" for one in self.part or [HeldOutPart.TUNE]]
 
     @property
     def overlap_inputs(self) -> tuple[str, str] | None:
-        """The inputs whose words vote."""
+        """The two inputs whose word overlap is a feature."""
         claim, _, evidence = self.words.partition(",")
         return (claim.strip(), evidence.strip()) if self.words else None
 
 
 @dataclass(frozen=True, slots=True)
 class CombineArguments:
-    """What is to be combined, and on what."""
+    """The arguments of `orchestra learn combine`."""
 
     agent: AgentArgument
     data: DataOption
@@ -428,13 +428,13 @@ class CombineArguments:
 
     @property
     def check_names(self) -> tuple[str, ...]:
-        """The node's checks."""
+        """The checks of the node."""
         return split_names(self.checks)
 
 
 @dataclass(frozen=True, slots=True)
 class CertifyArguments:
-    """What is to be certified, and on what; or which promise is to be held against audits."""
+    """The arguments of `orchestra certify`."""
 
     agent: Annotated[
         str,
@@ -518,12 +518,12 @@ class CertifyArguments:
 
     @property
     def check_names(self) -> tuple[str, ...]:
-        """The node's checks."""
+        """The checks of the node."""
         return split_names(self.checks)
 
     @property
     def terms(self) -> CertificationTerms:
-        """What is promised of whole answers. Raises `InputError` V006."""
+        """The guarantee for whole answers. Raises `InputError` V006."""
         from orchestra.verification.certificates.certify import CertificationTerms
 
         return CertificationTerms(self.alpha, self.delta, seed=self.seed)

@@ -1,4 +1,7 @@
-"""What `orchestra certify --watch`, `--audit` and `--labels` do: accepted outputs drawn and judged, and what that says of the promise."""
+"""Certificates in use: samples and audits accepted outputs (`orchestra certify --watch`, `--audit`, `--labels`), and
+shows
+certificates.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ if TYPE_CHECKING:
     from orchestra.cli.learn.arguments import CertifyArguments
 
 MAX_AUDITS_SHOWN = 10
-"""Audits that are printed."""
+"""The maximum number of printed audits."""
 VERDICT_BY_WORD: dict[str, AuditVerdict] = {
     "y": "right",
     "yes": "right",
@@ -58,14 +61,14 @@ QUIT_WORDS = ("q", "quit")
 
 @dataclass(frozen=True, slots=True)
 class AuditRange:
-    """Which runs are drawn from, and the words for it."""
+    """The period of sampled runs, and its description."""
 
     run_filter: AuditPeriod
     option_texts: tuple[str, str]
 
 
 def parse_period(since: str | None, until: str | None) -> AuditRange:
-    """The time that `--since` and `--until` say. Raises `InputError` C010."""
+    """Parses `--since` and `--until`. Raises `InputError` C010."""
     wanted = AuditPeriod(
         parse_time(since, "--since") if since else 0.0, parse_time(until, "--until") if until else float("inf")
     )
@@ -77,25 +80,27 @@ def parse_period(since: str | None, until: str | None) -> AuditRange:
 
 
 class NotCertifiedError(InputError):
-    """Of an agent whose promise is to be watched, and that has none: the exit code is that of one whose promise is broken."""
+    """The agent has no certificate to watch. The exit code is that of a broken guarantee."""
 
     exit_code = 3
 
 
 @dataclass(frozen=True, slots=True)
 class _AuditedCertificate:
-    """A certificate under watch."""
+    """A watched certificate."""
 
     project: Project
     card: Card
     certificate: AuditedCertificate
     file: Path
-    """Where it is written when it is voided."""
+    """The file, rewritten when the certificate is voided."""
     log: AuditLogFile
 
     @classmethod
     def load(cls, settings: Settings, project: Project, agent: str, *, claims: bool = False) -> _AuditedCertificate:
-        """Of an agent. Raises `InputError` L119 where it has no certificate, V002 where it is void for another reason than audits."""
+        """Loads it. Raises `InputError` L119 without a certificate, V002 if it is void for other reasons than
+        audits.
+        """
         registry = project.registry
         card, name = registry.card(agent), CLAIMS_FILE if claims else FILE_NAME
         found = certificates.find_certificate(settings, registry, agent, name)
@@ -115,13 +120,16 @@ class _AuditedCertificate:
 
     @property
     def command(self) -> str:
-        """The command that watches over it."""
+        """The command that watches it."""
         option = " --claims" if isinstance(self.certificate, ClaimsCertificate) else ""
         return f"orchestra certify {self.certificate.agent}{option}"
 
 
 async def watch_certificate(settings: Settings, arguments: CertifyArguments, period: AuditRange) -> int:
-    """Does what is wanted, and says how the promise stands; gives the exit code. Raises `InputError` before anything is recorded."""
+    """Records verdicts or samples outputs as requested, and shows the state of the guarantee. Returns the exit code.
+    Raises `InputError` before
+    anything is recorded.
+    """
     project = Project.load(settings)
     if not arguments.agent:
         if arguments.audit or arguments.labels is not None:
@@ -155,7 +163,7 @@ async def watch_certificate(settings: Settings, arguments: CertifyArguments, per
 async def _record_verdicts(
     case: _AuditedCertificate, arguments: CertifyArguments, journal: Journal, path: Path
 ) -> None:
-    """Records a file's verdicts."""
+    """Records the verdicts of a file."""
 
     def right() -> Correctness:
         if arguments.claims:
@@ -175,7 +183,10 @@ async def _record_verdicts(
 async def _draw_and_ask(
     case: _AuditedCertificate, arguments: CertifyArguments, period: AuditRange, journal: Journal
 ) -> bool:
-    """Draws outputs, and asks about them at the terminal, or prints them as lines of JSON; whether it did the latter."""
+    """Samples outputs, and asks for verdicts at the terminal, or prints them as lines of JSON; returns whether it did
+    the
+    latter.
+    """
     shown = await _draw_outputs(case, arguments, period, journal)
     if arguments.as_json or not is_interactive():
         for one in shown:
@@ -195,7 +206,7 @@ async def _draw_and_ask(
 async def _draw_outputs(
     case: _AuditedCertificate, arguments: CertifyArguments, period: AuditRange, journal: Journal
 ) -> list[AuditView]:
-    """Outputs to audit: those that were drawn before and are still open, then others. Raises `InputError` V022 where there is none."""
+    """Samples outputs to audit: open ones of earlier samples, then new ones. Raises `InputError` V022 without any."""
     before = case.log.audit_state()
     waiting = [output for output in before.pending if not output.withheld]
     shown = [
@@ -210,7 +221,7 @@ async def _draw_outputs(
         draw = audit_module.draw_sample(found, before, arguments.audit - len(shown), arguments.seed)
         fresh = draw.outputs
         case.log.record_sample(fresh, draw.population, arguments.seed, period.option_texts)
-        case.log.record_verdicts((), arguments.by)  # where all of them were withheld, nobody need say anything
+        case.log.record_verdicts((), arguments.by)  # if all of them were withheld, no verdict is needed
         withheld = sum(bool(output.withheld) for output in fresh)
         shown += [
             one
@@ -253,7 +264,7 @@ def _output_data(drawn: AuditView) -> dict[str, Any]:
 
 
 async def _ask_person(case: _AuditedCertificate, drawn: AuditView, count: str) -> AuditVerdict | None:
-    """What the person at the terminal says of an output; None who leaves. What was said so far stands."""
+    """Asks for a verdict at the terminal; None if the user quits. Earlier verdicts are kept."""
     output = drawn.output
     score = "" if output.score is None else f", score {output.score:.3g}"
     print_text(escape_invisible(f"\n{count}  {output.node} of run {output.run}{score}", keep=""), style="bold")
@@ -278,7 +289,7 @@ async def _ask_person(case: _AuditedCertificate, drawn: AuditView, count: str) -
 
 
 def _show_watch(case: _AuditedCertificate, *, as_json: bool) -> None:
-    """Prints how a watch stands."""
+    """Prints the state of a watch."""
     watch, certificate = case.log.audit_state(), case.certificate
     drift = watch.drift
     doubled = min(1.0, 2 * drift.tested_rate)
@@ -351,7 +362,7 @@ def _watch_data(case: _AuditedCertificate, watch: AuditState, doubled: float, wi
 
 
 def _show_all(settings: Settings, project: Project, *, as_json: bool) -> int:
-    """One line for each agent with a certificate; gives the exit code."""
+    """Prints one line for each agent with a certificate; returns the exit code."""
     registry: Registry = project.registry
     held = [(agent, False) for agent in certificates.AgentCertificates(settings, lambda: registry)]
     held += [(agent, True) for agent in certificates.ClaimsCertificates(settings, lambda: registry)]
@@ -399,7 +410,7 @@ def _show_all(settings: Settings, project: Project, *, as_json: bool) -> int:
 
 
 def show_certificate(settings: Settings, agent: str, *, claims: bool, as_json: bool) -> None:
-    """Shows the certificate that there is. Raises `InputError` where it does not hold, L119 where there is none."""
+    """Shows the current certificate. Raises `InputError` if it is invalid, L119 without one."""
     from orchestra.cli.learn import certify as target
 
     project = Project.load(settings)
@@ -426,7 +437,7 @@ def show_certificate(settings: Settings, agent: str, *, claims: bool, as_json: b
 
 
 def missing_certificate(agent: str, *, claims: bool) -> InputError:
-    """The error of looking for a certificate where there is none."""
+    """The error for a missing certificate."""
     of, option = (f"of {agent!r} about claims", " --claims") if claims else (f"for {agent!r}", "")
     return InputError("L119", f"there is no certificate {of}", hint=f"orchestra certify {agent}{option} --data FILE")
 
@@ -458,7 +469,7 @@ StoredCertificate: TypeAlias = Certificate | ClaimsCertificate
 
 
 async def read_certificates(journal: Journal, events: Sequence[Event]) -> list[StoredCertificate]:
-    """The certificates that a run began with. One that is gone, or that this version cannot read, is left out."""
+    """The certificates that a run started with. Missing or unreadable ones are left out."""
     started = events[0] if events else None
     found: list[StoredCertificate] = []
     for name, mark in started.versions.items() if isinstance(started, RunStarted) else ():
@@ -475,7 +486,7 @@ async def read_certificates(journal: Journal, events: Sequence[Event]) -> list[S
 def iter_promises(
     history: History, certificates: Sequence[StoredCertificate]
 ) -> Iterator[tuple[str, str, StoredCertificate | None]]:
-    """The nodes with a promise, its sentence, and the certificate that promises it; None where that is not known."""
+    """The nodes with a guarantee, its sentence, and its certificate; None if that is unknown."""
     for row in history.rows:
         said = next((tried.guarantee for tried in reversed(row.attempts) if tried.guarantee), "")
         same = [one for one in certificates if one.guarantee == said]
@@ -490,5 +501,5 @@ def iter_promises(
 def certificates_by_node(
     history: History, certificates: Sequence[StoredCertificate]
 ) -> Mapping[str, Mapping[str, Any]]:
-    """What stands behind each promise, by the path of its node."""
+    """The certificates behind guarantees, by the path of their node."""
     return {path: one.summary for path, _, one in iter_promises(history, certificates) if one is not None}

@@ -1,4 +1,4 @@
-"""What `orchestra certify` does with whole answers: asked for or read, held against each other, and a threshold written."""
+"""`orchestra certify`: certifies whole answers of agents and workflows, and with --claims parts of answers."""
 
 from __future__ import annotations
 
@@ -90,19 +90,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CertificationResult:
-    """What came of it; no certificate where none could be made."""
+    """The result; without a certificate if none could be made."""
 
     certification: Certification | InsufficientData
-    """Too little where nobody was asked: so few rows that no answers to them could carry the promise."""
+    """`InsufficientData` without calls if no answers to so few rows could support the guarantee."""
     certificate: Certificate | None
     file: Path | None
     terms: CertificationTerms
     sample: IndependentRows
     correctness: Correctness
     tested: bool = True
-    """Whether it counts: rows so few that no answers to them could carry the promise are not tested."""
+    """False if no answers to so few rows could support the guarantee; the attempt does not count."""
     replaced_promise: str = ""
-    """What was promised by the certificate that stood there."""
+    """The guarantee of the replaced certificate."""
 
     @property
     def exit_code(self) -> int:
@@ -112,12 +112,12 @@ class CertificationResult:
 
 @dataclass(frozen=True, slots=True)
 class _CertificationJob:
-    """All that is found and looked at before anybody is asked."""
+    """All inputs of a certification, checked before any call."""
 
     project: Project
     subject: CertificationSubject
     all_rows: RowSet
-    """All rows that there are, of which some are drawn."""
+    """All rows, from which some are sampled."""
     sample: IndependentRows
     correctness: Correctness
     checks: tuple[str, ...]
@@ -127,11 +127,14 @@ class _CertificationJob:
     recorded: Predictions | None
     attempt_book: AttemptLogFile
     terms: CertificationTerms
-    """Those of the next attempt on these rows."""
+    """The terms of the next attempt on these rows."""
 
     @classmethod
     def load(cls, project_settings: Settings, arguments: CertifyArguments, data: Path) -> _CertificationJob:
-        """Raises `InputError` for what cannot be certified, and `OrchestraError` C023 where the file cannot be written."""
+        """Loads and checks everything. Raises `InputError` for what cannot be certified, and `OrchestraError` C023 for
+        an
+        unwritable file.
+        """
         terms, project = arguments.terms, Project.load(project_settings)
         subject = find_subject(project, arguments.agent)
         card, agent = subject.card, subject.card.name
@@ -167,12 +170,12 @@ class _CertificationJob:
 
     @property
     def test(self) -> EvaluationSet:
-        """The rows that are drawn."""
+        """The sampled rows."""
         return self.sample.test
 
     @property
     def origin(self) -> CertificationOrigin:
-        """What the certificate says of its rows."""
+        """The origin of the rows, for the certificate."""
         test, recorded = self.test, self.recorded
         return CertificationOrigin(
             name=test.name,
@@ -188,7 +191,7 @@ class _CertificationJob:
 
     @property
     def row_notes(self) -> list[str]:
-        """What is to be said of rows that are not taken, and of those that are taken although figures leave them out."""
+        """Notes on omitted rows, and on included rows that are not part of figures."""
         drawn, said = self.sample, describe_left_out(self.sample)
         if aside := sum(map(self.correctness.is_excluded, _unanswered_cases(drawn.test))):
             said.append(
@@ -197,7 +200,7 @@ class _CertificationJob:
         return said
 
     async def cases(self, open_: Opener, settings: Settings) -> list[Case]:
-        """The answers, asked for or recorded; each row once."""
+        """The answers, generated or recorded, one for each row."""
         if self.combination is not None:
             from orchestra.cli.learn import evaluate as combine
 
@@ -215,8 +218,10 @@ class _CertificationJob:
 async def certify_outputs(
     open_: Opener, settings: Settings, arguments: CertifyArguments, data: Path, stop: StopSignal
 ) -> CertificationResult:
-    """Asks or reads the answers, certifies, and writes the file, unless it is told to stop. Raises `InputError` before anything starts, and
-    `OrchestraError` C023 where the file cannot be written."""
+    """Collects the answers, certifies, and writes the file unless it is cancelled. Raises `InputError` before anything
+    starts, and
+    `OrchestraError` C023 if the file cannot be written.
+    """
     matter = _CertificationJob.load(settings, arguments, data)
     test, drawn, right, terms = matter.test, matter.sample, matter.correctness, matter.terms
     size, answers = len(test.rows), None
@@ -245,7 +250,7 @@ async def certify_outputs(
 
     def go_on() -> None:
         if stop.requested:
-            raise asyncio.CancelledError  # nothing waits from here on, where it would come by itself
+            raise asyncio.CancelledError  # nothing awaits from here on, where a cancellation would be raised
 
     if few is None:
         found = matter.attempt_book.record_certification(test.name, matter.all_rows, answers, arguments.terms, go_on)
@@ -267,7 +272,7 @@ async def certify_outputs(
 
 
 def describe_left_out(sample: IndependentRows) -> list[str]:
-    """What is to be said of rows that are not taken, for others like them are."""
+    """Notes on rows omitted as duplicates."""
     said = []
     if sample.duplicates:
         said.append(
@@ -290,7 +295,7 @@ def _unanswered_cases(test: EvaluationSet) -> list[Case]:
 
 
 def _refuse_fitted(combination: Combination, rows: RowSet) -> None:
-    """Raises `InputError` V028 where many of the rows are among those that the combination was fitted to; a few are told."""
+    """Raises `InputError` V028 if many of the rows were used to fit the combination; prints a note for a few."""
     data = combination.data
     if rows.overlaps(() if data.fingerprints else (data.digest,), data.fingerprints):
         said = f"the combination of {combination.agent!r} was fitted to many of these rows ({data.name})"
@@ -304,8 +309,9 @@ def _refuse_fitted(combination: Combination, rows: RowSet) -> None:
 
 
 def _replaced_promise(file: Path, certificate_: Certificate) -> str:
-    """What the certificate promises that a new one takes the place of, and who cannot accept by the new one; empty where there is no
-    file."""
+    """The guarantee of the certificate to be replaced, and the nodes that cannot use the new one; empty without a
+    file.
+    """
     if not file.exists():
         return ""
     try:
@@ -320,13 +326,14 @@ def _replaced_promise(file: Path, certificate_: Certificate) -> str:
 
 
 def _accepting_nodes(certificate: Certificate) -> str:
-    """Which nodes accept by a certificate."""
+    """The nodes that accept by a certificate."""
     return f"`checks: [{', '.join(certificate.checks)}]`{' and `score: combined`' if certificate.combination else ''}"
 
 
 def _load_combination(project: Project, arguments: CertifyArguments) -> Combination:
-    """The agent's combination. Raises `InputError` L076 where there is none, V005 for one of other checks, V002 to V007 where it does not
-    hold."""
+    """The combination of the agent. Raises `InputError` L076 without one, V005 for other checks, V002 to V007 if it is
+    invalid.
+    """
     found: Combination | None = project.catalog().combinations.get(arguments.agent)
     if found is None:
         hint = f"orchestra learn combine {arguments.agent} --data FILE"
@@ -338,7 +345,7 @@ def _load_combination(project: Project, arguments: CertifyArguments) -> Combinat
 
 
 def _check_known(project: Project, checks: tuple[str, ...]) -> None:
-    """Raises `InputError` L072 for a text that is no check, L111 for a check that nobody knows, V006 for one that asks agents."""
+    """Raises `InputError` L072 for an invalid check, L111 for an unknown one, V006 for one that calls agents."""
     known = project.catalog().checks
     for text in checks:
         try:
@@ -370,7 +377,7 @@ def _describe_attempt(terms: CertificationTerms) -> str:
 
 
 def show(arguments: CertifyArguments, result: CertificationResult) -> None:
-    """Prints what was found out."""
+    """Prints the result."""
     found = result.certification
     if isinstance(found, InsufficientData):
         _show_too_little(found, result, "; the agent was not asked")
@@ -442,7 +449,7 @@ def _format_accepted(found: ThresholdResult) -> str:
 
 
 def show_data(arguments: CertifyArguments, result: CertificationResult) -> None:
-    """Prints it as JSON."""
+    """Prints the result as JSON."""
     found, terms = result.certification, result.terms
     print_json(
         {
@@ -466,13 +473,13 @@ def show_data(arguments: CertifyArguments, result: CertificationResult) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ClaimsCertificationResult:
-    """What came of it; nothing where rows are to be judged first, and no certificate where none could be made."""
+    """The result; empty if rows must be judged first, and without a certificate if none could be made."""
 
     calibration: FactualityResult | None
     certificate: ClaimsCertificate | None = None
     file: Path | None = None
     attempt: int = 1
-    """Which one on these answers it is."""
+    """The number of the attempt on these answers."""
     sample: IndependentRows | None = None
 
     @property
@@ -484,8 +491,11 @@ class ClaimsCertificationResult:
 async def certify_claims(
     open_: Opener, settings: Settings, arguments: CertifyArguments, data: Path
 ) -> ClaimsCertificationResult:
-    """Reads the answers, asks the judge where they have no scores, calibrates, and writes the file. Raises `OrchestraError` C023 where
-    it cannot be written, before anybody is asked."""
+    """Reads the answers, calls the judge for missing scores, calibrates, and writes the file. Raises `OrchestraError`
+    C023
+    for an unwritable
+    file before any call.
+    """
     from datetime import UTC, datetime
 
     from orchestra.app.certificates import default_path, dependency_digests, writable_path
@@ -526,7 +536,7 @@ async def certify_claims(
         book.record_claims_calibration(rows.name, marked, answers, found)
         if found.calibration >= found.min_answers
         else 1
-    )  # fewer test nothing
+    )  # fewer answers are not tested
     if found.threshold is None or found.held_out is None:
         return ClaimsCertificationResult(found, attempt=attempt, sample=drawn)
     sketch = RowFingerprints.of(marked.fingerprints, SAMPLE_SIZE)
@@ -543,7 +553,7 @@ async def certify_claims(
 
 
 def _print_unlabelled(rows: JudgedAnswerFile, agent: str) -> ClaimsCertificationResult:
-    """Prints the rows for somebody to judge."""
+    """Prints the rows for a person to judge."""
     for line in rows.label_template():
         sys.stdout.write(json_line(line))
     print_note(
@@ -553,7 +563,7 @@ def _print_unlabelled(rows: JudgedAnswerFile, agent: str) -> ClaimsCertification
 
 
 def _report_rows(agent: str, rows: JudgedAnswerFile, check: str, sample: IndependentRows) -> None:
-    """Says on which answers the promise will rest."""
+    """Prints which answers the guarantee rests on."""
 
     parts = sum(len(row.parts) for row in rows.rows)
     print_text(
@@ -564,7 +574,7 @@ def _report_rows(agent: str, rows: JudgedAnswerFile, check: str, sample: Indepen
 
 
 def _with_left_out(origin: ClaimsData, sample: IndependentRows) -> ClaimsData:
-    """Where the answers are from, with what was left out of them."""
+    """The origin of the answers, with what was omitted."""
     import msgspec
 
     group = (sample.group_input if sample.group_duplicates else "") or msgspec.UNSET
@@ -577,7 +587,10 @@ def _with_left_out(origin: ClaimsData, sample: IndependentRows) -> ClaimsData:
 
 
 def _find_judge(project: Project, arguments: CertifyArguments, checks: tuple[str, ...]) -> tuple[str, str]:
-    """The check that scores claims, and the agent that it asks. Raises `InputError` V006 for others, V011 where that agent is not there."""
+    """The check that scores claims, and the agent that it calls. Raises `InputError` V006 for others, V011 for an
+    unknown
+    agent.
+    """
     from orchestra.verification.acceptance import parse_checks
     from orchestra.verification.check_expression import CheckCall
     from orchestra.verification.entailment import ENTAILMENT
@@ -628,7 +641,7 @@ async def _calibration_answers(
 async def _ask_judge(
     open_: Opener, settings: Settings, project: Project, judge: str, rows: JudgedAnswerFile
 ) -> list[Any]:
-    """What the judge says to each question."""
+    """The answers of the judge."""
     from orchestra.cli.learn.evaluate import ask_arm
     from orchestra.verification.entailment import JudgeReply
     from orchestra.workflows.python.steps import Agent
@@ -649,7 +662,7 @@ async def _ask_judge(
 
 
 def show_claims_certification(_: CertifyArguments, result: ClaimsCertificationResult) -> None:
-    """Prints what was found out."""
+    """Prints the result."""
     from orchestra.verification.certificates.certify import confidence_interval, format_percent
 
     found = result.calibration
@@ -705,7 +718,7 @@ def _format_kept(found: RetentionResult) -> str:
 
 
 def show_claims_certification_data(arguments: CertifyArguments, result: ClaimsCertificationResult) -> None:
-    """Prints it as JSON."""
+    """Prints the result as JSON."""
     import msgspec
 
     if result.calibration is None:
@@ -726,10 +739,10 @@ FAILED_ROWS_NOTE = "rows failed, and count as wrong and not accepted"
 
 @dataclass(frozen=True, slots=True)
 class CertificationSubject:
-    """Who is certified. `settings` and `registry` find what lies beside it."""
+    """What is certified. `settings` and `registry` locate its files."""
 
     card: Card
-    """Of an agent; of a workflow its face."""
+    """The card of the agent; for a workflow, its card-like description."""
     settings: Settings
     registry: Registry
     workflow: WorkflowTarget | None = None
@@ -737,7 +750,7 @@ class CertificationSubject:
     step: Workflow[..., object] | None = None
 
     def check_supported(self, *, named: bool, combined: bool, recorded: bool) -> None:
-        """Raises `InputError` V030 for a workflow that cannot be asked row by row, C010 for options that are about an agent's checks."""
+        """Raises `InputError` V030 for a workflow that cannot run row by row, C010 for options on an agent's checks."""
         if self.workflow is None:
             return
         if named or combined:
@@ -750,7 +763,7 @@ class CertificationSubject:
             raise InputError("V030", f"{self.card.name} would act once for each row: {acts}", hint=hint)
 
     def bonds(self) -> DependencyDigests:
-        """What its answers and their scores follow from. Raises `InputError` V007."""
+        """The digests of what its answers and scores depend on. Raises `InputError` V007."""
         return (
             certificates.dependency_digests(self.settings, self.registry, self.card.name)
             if self.workflow is None
@@ -758,7 +771,7 @@ class CertificationSubject:
         )
 
     def recorded_cases(self, given: Predictions, checks: tuple[str, ...], test: EvaluationSet) -> list[Case]:
-        """Answers that were recorded. Raises `InputError` V006 for one to no row, and where none of a workflow's has a score."""
+        """Recorded answers. Raises `InputError` V006 for one without a row, and if none of a workflow's has a score."""
         if self.workflow is None:
             return given.cases_for(self.card, checks, test)
         answers = given.outputs_for(test)
@@ -771,7 +784,9 @@ class CertificationSubject:
     async def ask_cases(
         self, orchestra: Orchestra, checks: tuple[str, ...], test: EvaluationSet, concurrency: int
     ) -> list[Case]:
-        """Its answers, asked for once each, with how sure it is of them. Raises `FleetError` where no server can be had."""
+        """Runs it once for each row; returns its answers with confidence. Raises `FleetError` if no server is
+        available.
+        """
         if self.step is None:
             step = Agent.from_card(certification_card(self.card, checks))
             arm = await evaluate.ask_arm(orchestra, self.card.name, step, test, concurrency, FAILED_ROWS_NOTE)
@@ -783,14 +798,14 @@ class CertificationSubject:
 
 
 def _recorded_case(expected: dict[str, object], said: tuple[object, float | None] | None) -> Case:
-    """A recorded output of a workflow; one that says nothing is withheld, and so is one of which nobody says how sure it is."""
+    """A recorded output of a workflow. An empty one, or one without confidence, counts as withheld."""
     if said is None or said[1] is None or not has_content(said[0]):
         return Case(expected, None)
     return Case(expected, as_record(said[0]), said[1])
 
 
 def find_workflow(project: Project, name: str) -> tuple[WorkflowTarget, Workflow[..., object]] | None:
-    """The workflow of a name or a file; None where that is no workflow's."""
+    """The workflow of a name or a file; None for other names."""
     if not looks_like_path(name) and name not in project.workflow_names():
         return None
     step = project.find(name)
@@ -799,7 +814,7 @@ def find_workflow(project: Project, name: str) -> tuple[WorkflowTarget, Workflow
 
 
 def find_subject(project: Project, name: str) -> CertificationSubject:
-    """What has this name. Raises `InputError` A001 for nothing, and what reading it raises."""
+    """The agent or workflow of this name. Raises `InputError` A001 for an unknown name, and errors of reading it."""
     if (found := find_workflow(project, name)) is None:
         return CertificationSubject(project.registry.card(name), project.settings, project.registry)
     one, step = found

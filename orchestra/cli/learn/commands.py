@@ -1,4 +1,4 @@
-"""`orchestra learn`: from rows of an agent's work to an adapter that does it better."""
+"""Registers and runs the commands `orchestra learn` and `orchestra certify`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the verbs."""
+    """Adds the commands."""
     learn = typer.Typer(no_args_is_help=True, help="Build datasets, and train, evaluate and promote agents.")
     add_command(learn, data)
     add_command(learn, train)
@@ -61,11 +61,13 @@ def register(app: typer.Typer) -> None:
 
 
 def data(context: typer.Context, arguments: DatasetArguments) -> None:
-    """Make a versioned data set: types checked, duplicates left out, whole groups in one part.
+    """Build a versioned dataset: types are checked, duplicates removed, and each group is kept in one split.
 
-    Of files; with --runs, of the accepted answers of the agent in your runs, and of the answers that persons, the larger model or
-    another agent gave where its own was withheld or failed. A --teacher is asked what is still open: the inputs of files, whose
-    outputs are not read then, and those of failed calls. What the checks accept of its answers is kept.
+    Rows come from files. With --runs, they come from accepted answers of the agent in your runs, and from answers of
+    persons, the larger model
+    or another agent where its own answer was withheld or failed. A --teacher labels the rest: the inputs of files,
+    whose outputs are ignored
+    then, and those of failed calls. Its answers are kept if the checks accept them.
     """
     from orchestra.cli.learn.data import build_dataset, report_dataset
     from orchestra.cli.signals import run_with_signals
@@ -80,13 +82,15 @@ def data(context: typer.Context, arguments: DatasetArguments) -> None:
 
 
 def train(context: typer.Context, arguments: TrainArguments) -> None:
-    """Train an agent on a data set: an adapter for a language model; a sentence encoder that tells labels, or points at words or at
-    cells of tables; the arrays of a tagger or a classifier, in seconds.
+    """Train an agent on a dataset: the adapter of a language model, a sentence encoder that predicts labels or selects
+    words or table cells, or
+    the arrays of a tagger or a classifier, which takes seconds.
 
-    A training of an adapter or an encoder that was killed goes on where it stopped: give the same command. With --teacher an adapter
-    learns from the probabilities of a larger model, and from the labels; with --start it goes on from an adapter that is there, or an
-    encoder from one that was trained. An encoder takes --minutes or --epochs, --rate, --seed, --start and --fresh; the other options are
-    about adapters.
+    The same command resumes an interrupted training of an adapter or encoder. With --teacher, an adapter also learns
+    from the probabilities of
+    a larger model. With --start, training continues from an existing adapter or encoder. Encoders take --minutes or
+    --epochs, --rate, --seed,
+    --start and --fresh; the other options are for adapters.
     """
     from orchestra.cli.learn import train as train_module
 
@@ -96,9 +100,9 @@ def train(context: typer.Context, arguments: TrainArguments) -> None:
 def evaluate(
     context: typer.Context, arguments: EvaluateArguments, measurement: MeasurementArguments, serving: ServingArguments
 ) -> None:
-    """Measure an agent through the served model, beside floors without a model and its untuned base.
+    """Evaluate an agent on the served model, beside baselines without a model and its base model.
 
-    Exits with 0, with 1 where a requirement is missed or no server can be had, 2 for bad input.
+    Exits with 0, with 1 if a requirement is missed or no server is available, 2 for bad input.
     """
     from orchestra.cli.learn.evaluate import compare
     from orchestra.cli.signals import run_with_signals
@@ -159,11 +163,13 @@ def _show_classes(found: ClassificationReport) -> None:
 def promote(
     context: typer.Context, arguments: PromoteArguments, measurement: MeasurementArguments, serving: ServingArguments
 ) -> None:
-    """Give an agent a new adapter, if it is surely better than what it has, on rows that neither was trained on.
+    """Promote an adapter if it is significantly better than the current one, on rows used to train neither.
 
-    A paired test on the first metric of evaluation.yaml decides; the more candidates these rows have judged, the surer it must be.
-    A fleet that runs loads the adapter at once; calls under way end with the old one. Exits with 0 where it was taken, 1 where it
-    was not, 2 for bad input.
+    A paired test on the first metric of evaluation.yaml decides; its significance level falls with the number of
+    candidates tested on these
+    rows. A running fleet loads the adapter at once; active calls end with the old one. Exits with 0 if it was promoted,
+    1 if not, 2 for bad
+    input.
     """
     from orchestra.cli.learn.evaluate import run_promotion
     from orchestra.cli.signals import run_with_signals
@@ -186,7 +192,7 @@ def promote(
 def rollback(
     context: typer.Context, agent: AgentArgument, fleet: FleetOption = None, as_json: JsonOption = False
 ) -> None:
-    """Give an agent back what it had before its last promotion."""
+    """Restore the adapter that an agent had before its last promotion."""
     from orchestra.cli.learn.evaluate import run_rollback
     from orchestra.cli.signals import run_with_signals
 
@@ -199,7 +205,7 @@ def rollback(
 
 
 def calibrate(context: typer.Context, arguments: CalibrateArguments, serving: ServingArguments) -> None:
-    """Set the probabilities of an agent's choices right, by what they were worth on rows that it was not trained on."""
+    """Calibrate the probabilities of an agent's choices on rows it was not trained on."""
     from orchestra.cli.learn.evaluate import run_calibration
     from orchestra.cli.signals import run_with_signals
 
@@ -225,9 +231,9 @@ def calibrate(context: typer.Context, arguments: CalibrateArguments, serving: Se
 
 
 def combine(context: typer.Context, arguments: CombineArguments, serving: ServingArguments) -> None:
-    """Make one score of several checks, each weighed by what it was worth on rows of the agent; `score: combined` takes it.
+    """Fit one score from several checks, each weighted by its value on rows of the agent, for `score: combined`.
 
-    It takes 300 rows whose right answers are known; with --unlabelled 300 rows and three checks. What each check brings is printed.
+    It needs 300 rows with labels; with --unlabelled, 300 rows and three checks. The weight of each check is printed.
     """
     from orchestra.cli.learn.evaluate import run_combination, show_combination, show_combination_data
     from orchestra.cli.signals import run_with_signals
@@ -265,17 +271,19 @@ MODES: Mapping[str, tuple[str, tuple[str, ...]]] = {
         ("watch", "audit", "labels", "since", "until", "by", "seed", "metric", "evaluation", "claims"),
     ),
 }
-"""What the verb does: a command that does it, and the options that say how."""
+"""The modes of the command: an example command, and the options of each."""
 COMMON_OPTIONS = ("agent", "concurrency", "fleet", "as_json")
 
 
 def certify(context: typer.Context, arguments: CertifyArguments) -> None:
-    """Find the score from which an agent's answers, or a workflow's, can be accepted, with a promise: so many of them at most are wrong.
+    """Certify an agent or a workflow: find the score from which answers are accepted, with a guaranteed maximum share
+    of
+    wrong ones.
 
-    With --watch, --audit or --labels the promise is held against accepted outputs that somebody audits, and voided where it is broken.
+    --watch, --audit and --labels compare the guarantee with audits of accepted outputs, and void it if it is broken.
 
-    Exits with 0 where there is a certificate, 3 where there is none: too little data, an agent that is wrong too often, or a promise
-    that audits found broken.
+    Exits with 0 with a certificate, and with 3 without one: too little data, too many wrong answers, or a guarantee
+    that audits have refuted.
     """
     chosen = load_settings(fleet=arguments.fleet, concurrency=arguments.concurrency)
     if arguments.watch or arguments.audit or arguments.labels is not None:
@@ -302,7 +310,7 @@ def certify(context: typer.Context, arguments: CertifyArguments) -> None:
 
 
 def _refuse_workflows(settings: Settings, arguments: CertifyArguments) -> None:
-    """Raises `InputError` V032 for a workflow, of which only the output as a whole is certified, and not watched."""
+    """Raises `InputError` V032 for a workflow: only its whole output is certified, and it cannot be watched."""
     from orchestra.app.project import Project
     from orchestra.cli.learn import certify as target
 
@@ -349,7 +357,7 @@ def _run_certify_claims(context: typer.Context, settings: Settings, arguments: C
 
 
 def _check_options(context: typer.Context, mode: str, agent: str) -> None:
-    """Raises `InputError` C010 for an option that somebody gave and that says nothing about what is done; the hint does what it is of."""
+    """Raises `InputError` C010 for an option without an effect in this mode; the hint names its mode."""
     options = MODES[mode][1]
     said = {name for name in given_parameters(context) if name not in COMMON_OPTIONS}
     strange = next((name for name in given_parameters(context) if name in said.difference(options)), None)

@@ -1,4 +1,4 @@
-"""What `orchestra learn evaluate` does: all arms asked, figures made, requirements judged."""
+"""Measures agents on held-out rows: `orchestra learn evaluate`, `promote`, `rollback`, `combine` and `calibrate`."""
 
 from __future__ import annotations
 
@@ -105,40 +105,40 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ComparisonResult:
-    """What came of it."""
+    """The result of a comparison."""
 
     report: EvaluationReport
     judged_figures: Mapping[str, IntervalEstimate]
-    """The figures of the arm that requirements are about: the candidate, where there is one."""
+    """The figures of the arm that requirements refer to: the candidate, if there is one."""
     requirements: Sequence[Requirement]
     training_overlap: Sequence[str] = ()
-    """What is to be said of rows that the agent or the candidate was trained on."""
+    """Notes on rows used to train the agent or the candidate."""
     predictions: Sequence[Mapping[str, Any]] = ()
-    """By row: the answer of the arm that requirements are about, whether it is right, and how sure it was."""
+    """By row: the answer of the arm that requirements refer to, its correctness and its confidence."""
     classes: ClassificationReport | None = None
 
     @property
     def missed_requirements(self) -> list[Requirement]:
-        """The requirements that are not met."""
+        """The missed requirements."""
         return [one for one in self.requirements if not one.is_met(self.judged_figures)]
 
     def to_junit(self) -> bytes:
-        """As JUnit's XML."""
+        """The requirements as JUnit XML."""
         return junit_report(self.report.agent, self.report.test, self.requirements, self.judged_figures)
 
     def to_json_lines(self) -> bytes:
-        """The predictions as lines of JSON; `orchestra certify --predictions` reads them, too."""
+        """The predictions as lines of JSON, which `orchestra certify --predictions` reads."""
         return b"".join(msgspec.json.encode(one) + b"\n" for one in self.predictions)
 
     def as_data(self) -> dict[str, Any]:
-        """As plain JSON."""
+        """The result as JSON values."""
         by_class = {"by_class": self.classes.as_data()} if self.classes is not None else {}
         required = [{"require": str(one), "met": one.is_met(self.judged_figures)} for one in self.requirements]
         return {**self.report.as_data(), "requirements": required, "known": list(self.training_overlap), **by_class}
 
 
 async def compare(open_: Opener, settings: Settings, spec: ComparisonSpec) -> ComparisonResult:
-    """Asks every arm. Raises `InputError` before anything starts, `FleetError` where no server can be had."""
+    """Runs every arm. Raises `InputError` before anything starts, `FleetError` if no server is available."""
     async with open_orchestra(open_, settings) as orchestra:
         card = find_card(orchestra, spec)
         if spec.candidate is not None:
@@ -168,7 +168,10 @@ async def compare(open_: Opener, settings: Settings, spec: ComparisonSpec) -> Co
 
 
 def adapter_warnings(settings: Settings, card: Card, folder: Path) -> list[str]:
-    """What an adapter says of itself and is not so here, and may be meant. Raises `FleetError` F222 for one that no server could apply."""
+    """Differences between the manifest of an adapter and the base here. Raises `FleetError` F222 if no server could
+    apply
+    it.
+    """
     if card.kind != "model":
         return []
     return check_servable(
@@ -177,8 +180,11 @@ def adapter_warnings(settings: Settings, card: Card, folder: Path) -> list[str]:
 
 
 def _refuse_checked(card: Card) -> None:
-    """Raises `InputError` C010 for an agent whose answers checks judge: a certificate is made of what it answers before them, and of how
-    sure it is itself, and not of what they have withheld and of their score."""
+    """Raises `InputError` C010 for an agent with checks: a certificate needs its raw answers and its own confidence,
+    not
+    those that checks have
+    withheld or scored.
+    """
     if card.checks or card.accept is not None:
         said = f"--predictions are an agent's answers as it gives them, and {card.name} says them only after its checks"
         raise InputError(
@@ -187,7 +193,7 @@ def _refuse_checked(card: Card) -> None:
 
 
 def _prediction_rows(card: Card, evaluation: str, test: EvaluationSet, arm: Arm) -> list[Mapping[str, Any]]:
-    """The answers of an arm; whether they are right is null where no metric tells it of one answer."""
+    """The answers of an arm; correctness is null if no metric decides it for one answer."""
     try:
         right = correctness_of(card, evaluation).is_correct
     except InputError:
@@ -207,7 +213,7 @@ def _prediction_rows(card: Card, evaluation: str, test: EvaluationSet, arm: Arm)
 
 
 def find_card(orchestra: Orchestra, spec: ComparisonSpec) -> Card:
-    """The card of the agent. Raises `InputError` A001 for one that is not there or has no card."""
+    """The card of the agent. Raises `InputError` A001 without one."""
     card = orchestra.registry.card(spec.agent)
     if spec.no_checks:
         return card.with_settings(checks=(), otherwise=(), accept=None)
@@ -215,8 +221,10 @@ def find_card(orchestra: Orchestra, spec: ComparisonSpec) -> Card:
 
 
 def _certified_threshold(orchestra: Orchestra, card: Card) -> float | None:
-    """The threshold that all arms are accepted by, where a card says `certified`: that of its certificate, void or not, for they are
-    compared and promise nothing; None where there is none."""
+    """The threshold of all arms if the card says `certified`: that of its certificate, even a void one, because a
+    comparison guarantees nothing.
+    None without a certificate.
+    """
     path = certificates.find_certificate(orchestra.settings, orchestra.registry, card.name)
     if path is None:
         print_note(f"{card.name} accepts by a certificate, and has none: its arms accept from a score of 0.5")
@@ -225,7 +233,7 @@ def _certified_threshold(orchestra: Orchestra, card: Card) -> float | None:
 
 
 def prepare(card: Card, spec: ComparisonSpec) -> tuple[Sequence[Metric], EvaluationSet]:
-    """What to measure, and on what. A candidate may stand in for an agent that is not trained."""
+    """The metrics and the rows. A candidate may replace an untrained agent."""
     trained = spec.candidate is None
     test = load_rows(card, spec.data, spec.part, spec.rows, spec.seed, spec.evaluation, spec.train, trained=trained)
     return metrics_for(card, spec.evaluation, test.rows), test
@@ -242,9 +250,12 @@ def load_rows(
     *,
     trained: bool = True,
 ) -> EvaluationSet:
-    """The rows, at most so many, 0 for all: of a data set or a file, or those that the evaluation of this name has under a folder with one
-    folder a set, which says how many and by which seed, too. Raises `InputError` N001 for rows that the agent does not take, N305 for an
-    agent that is not trained, where it must be."""
+    """Loads the rows, at most `max_rows`, 0 for all: of a dataset or a file, or of the named evaluation below a folder
+    with one folder for each
+    set, which also defines number and seed. Raises `InputError` N001 for rows of a wrong type, N305 for an untrained
+    agent that must be
+    trained.
+    """
     named = _evaluation_rows(card, name)
     if named is None or not os.path.isdir(data) or os.path.isfile(data / MANIFEST_FILE):
         test = evaluation.sample_rows(read_evaluation_set(data, part, train, card), max_rows or 0, seed or 0)
@@ -263,8 +274,11 @@ def load_rows(
 
 
 def load_unseen_rows(card: Card, data: Path, max_rows: int, seed: int, name: str) -> EvaluationSet:
-    """The rows of a test part, at most so many. Raises as `load_rows` does, and N205 for those that the agent was trained on; says of which the
-    agent knows some."""
+    """Loads rows of a test split. Raises the errors of `load_rows`, and N205 for training rows of the agent; prints a
+    note
+    if it was trained on
+    a few.
+    """
     test = load_rows(card, data, "test", max_rows, seed, name)
     refuse_training_rows(card, test, data)
     return test
@@ -273,14 +287,14 @@ def load_unseen_rows(card: Card, data: Path, max_rows: int, seed: int, name: str
 def refuse_training_rows(
     card: Card, test: EvaluationSet, data: Path, parts: tuple[TrainingSplit, ...] = TRAINING_SPLITS
 ) -> None:
-    """Says of which rows the agent knows some. Raises `InputError` N205 where it was trained on them."""
+    """Prints a note if the agent was trained on a few of the rows. Raises `InputError` N205 if on more."""
     refuse_training_overlap(learnt := find_training_overlap(card, test, data, parts))
     for one in learnt:
         print_note(one.message)
 
 
 def _evaluation_rows(card: Card, evaluation: str) -> RowSelection | None:
-    """The rows that the agent's `evaluation.yaml` names."""
+    """The rows named by `evaluation.yaml` of the agent."""
     file = card.folder / FILE if card.folder is not None else None
     return find_evaluation(file, evaluation)[1].rows if file is not None and file.is_file() else None
 
@@ -288,7 +302,7 @@ def _evaluation_rows(card: Card, evaluation: str) -> RowSelection | None:
 async def ask_arms(
     orchestra: Orchestra, card: Card, test: EvaluationSet, spec: ComparisonSpec, concurrency: int
 ) -> list[Arm]:
-    """The answers of all arms: floors, the untuned base, an ensemble's members, the agent, a candidate."""
+    """Runs all arms: baselines, the base model, members of an ensemble, the agent, a candidate."""
     cards = {INCUMBENT: card} if card.is_trained else {}
     if card.is_trained and spec.members:
         cards = {
@@ -311,8 +325,11 @@ async def ask_arms(
 async def ask_arm(
     runs: Orchestra, name: str, step: Step[..., Any], test: EvaluationSet, concurrency: int, what: str = "rows failed"
 ) -> Arm:
-    """The answers of an agent, while stderr tells how far it is, and how many rows failed: `what` says what that comes to. The runs have
-    the label of the rows."""
+    """Runs an agent on rows, with progress on stderr and the number of failed rows; `what` states how they count. The
+    runs
+    have the label of the
+    rows.
+    """
     with ProgressMeter(len(test.rows), 0) as meter:
         labelled = runs.options(purpose=EVALUATION_PURPOSE, label=test.label)
         arm = await evaluation.evaluate_arm(labelled, name, step, test, concurrency, lambda *_: meter.advance())
@@ -323,7 +340,7 @@ async def ask_arm(
 
 @dataclass(frozen=True, slots=True)
 class PromotionResult:
-    """What came of a candidate."""
+    """The result for a candidate."""
 
     report: EvaluationReport
     judgement: CandidateComparison
@@ -331,7 +348,7 @@ class PromotionResult:
     message: str
 
     def as_data(self) -> dict[str, Any]:
-        """As plain JSON."""
+        """The result as JSON values."""
         differences = {
             name: {"value": one.value, "low": one.low, "high": one.high, "chance": one.p_value}
             for name, one in self.judgement.differences
@@ -345,7 +362,7 @@ class PromotionResult:
 
 
 async def run_promotion(open_: Opener, settings: Settings, spec: ComparisonSpec, *, force: bool) -> PromotionResult:
-    """Judges a candidate, and takes it where it is better or where it is forced."""
+    """Compares a candidate, and promotes it if it is better or forced."""
     assert spec.candidate is not None, "the verb demands one"
     own = check_trainable(Project.load(settings).registry.card(spec.agent))
     mark, shelf = check_candidate(own, spec.candidate), AdapterStore.for_agent(own, Folders.from_environment().adapters)
@@ -396,8 +413,11 @@ async def run_promotion(open_: Opener, settings: Settings, spec: ComparisonSpec,
 
 
 def _training_overlap(own_card: Card, spec: ComparisonSpec, test: EvaluationSet, *, force: bool) -> tuple[str, ...]:
-    """What is to be said of rows that the agent or its candidate was trained on: a few, those of the tune part where that is asked for, or
-    whatever they are where it is forced. Raises `InputError` N205 for others."""
+    """Notes on rows used to train the agent or the candidate, if they are few, if the tune split was chosen, or if
+    forced.
+    Raises `InputError`
+    N205 otherwise.
+    """
     assert spec.candidate is not None, "the verb demands one"
     each = (
         (own_card, ""),
@@ -415,9 +435,9 @@ def _training_overlap(own_card: Card, spec: ComparisonSpec, test: EvaluationSet,
 
 
 def current_arm(arms: Sequence[Arm]) -> Arm:
-    """What a candidate must beat: the agent as it is; what knows nothing, the first of the floors, where it was never trained.
+    """The arm that a candidate must beat: the agent; the first baseline if it was never trained.
 
-    Raises `InputError` N305 where there is neither.
+    Raises `InputError` N305 without either.
     """
     found = next((arm for arm in arms if arm.name == INCUMBENT), arms[0])
     if found.name == CANDIDATE:
@@ -428,7 +448,7 @@ def current_arm(arms: Sequence[Arm]) -> Arm:
 
 
 async def run_rollback(open_: Opener, settings: Settings, agent: str) -> PromotionRecord:
-    """Gives an agent back what it had, in the running fleet too."""
+    """Restores the previous adapter, also in the running fleet."""
     async with open_(settings, fleet="adopt") as orchestra:
         line = AdapterStore.for_agent(
             check_trainable(orchestra.registry.card(agent)), Folders.from_environment().adapters
@@ -438,7 +458,7 @@ async def run_rollback(open_: Opener, settings: Settings, agent: str) -> Promoti
 
 
 async def _reload_servers(open_: Opener, settings: Settings, agent: str) -> str:
-    """Has the servers that run load the agent's adapter, so that its first call does not wait for it; which those are, in words."""
+    """Lets running servers load the adapter, so that the first call does not wait; returns them in words."""
     async with open_(settings, fleet="adopt") as orchestra:
         names = await orchestra.load(agent)
     return f", loaded by {', '.join(names)}" if names else ""
@@ -450,7 +470,7 @@ def _timestamp() -> str:
 
 @dataclass(frozen=True, slots=True)
 class CombinationResult:
-    """What came of it."""
+    """The result of fitting a combination."""
 
     fit: CombinationFit
     combination: Combination
@@ -458,8 +478,10 @@ class CombinationResult:
 
 
 async def run_combination(open_: Opener, settings: Settings, arguments: CombineArguments) -> CombinationResult:
-    """Asks or reads the answers, has the checks speak, fits, and writes the file. Raises `InputError` before anything starts, and
-    `OrchestraError` C023 where the file cannot be written."""
+    """Collects answers, runs the checks, fits the combination and writes the file. Raises `InputError` before anything
+    starts, and
+    `OrchestraError` C023 if the file cannot be written.
+    """
     check_packages(PACKAGES)
     project = Project.load(settings)
     card = project.registry.card(arguments.agent)
@@ -508,7 +530,7 @@ async def run_combination(open_: Opener, settings: Settings, arguments: CombineA
 
 
 def resolve_checks(project: Project, card: Card, wanted: Sequence[str]) -> tuple[str, ...]:
-    """The checks that are put together, as rules are written. Raises `InputError` V010, V011, L111 for those that there are not."""
+    """The checks to combine, in canonical form. Raises `InputError` V010, V011, L111 for unknown ones."""
     checks = certified_checks(card, wanted)
     _judge_contracts(project, checks)
     known = project.catalog().checks
@@ -527,7 +549,7 @@ async def answer_and_rule(
     test: EvaluationSet,
     recorded: Predictions | None = None,
 ) -> list[tuple[Case, VerificationResult | None]]:
-    """Answers to rows, asked for or recorded, and the rulings on them under a combination; no ruling where there is no answer."""
+    """Answers to rows, generated or recorded, and their verification under a combination; None without an answer."""
     checks = tuple(map(str, parse_checks(combination.checks)))
     asking = any(name in MODEL_CHECKS for name in check_names(checks))
     if recorded is not None and not asking:
@@ -553,7 +575,7 @@ async def _run_checks(
     test: EvaluationSet,
     given: Sequence[tuple[Any, float | None] | None],
 ) -> list[tuple[Case, VerificationResult | None]]:
-    """What the checks say of answers, each with how sure the agent was of it; None where a row has none."""
+    """Runs the checks on answers, each with the confidence of the agent; None for rows without an answer."""
     checks = tuple(map(str, parse_checks(combination.checks)))
     judges = _judge_contracts(project, checks)
     steps = {name: _judge_step(project, name) for name in judges}
@@ -574,18 +596,18 @@ async def _run_checks(
 
 
 def _judge_contracts(project: Project, checks: tuple[str, ...]) -> dict[str, Contract]:
-    """Whom checks ask. Raises `InputError` V010, V011 for checks and judges that there are not."""
+    """The contracts of the agents that checks call. Raises `InputError` V010, V011 for unknown checks and agents."""
     return validate_checks(checks, project.registry.agents, project.catalog().tools)[1]
 
 
 def _judge_step(project: Project, name: str) -> Step[..., Any]:
-    """An agent that a check asks, without checks of its own; or a tool."""
+    """An agent that a check calls, without its own checks; or a tool."""
     card = project.registry.cards.get(name)
     return Agent.from_card(rulings.without_checks(card)) if card is not None else project.judge_step(name)
 
 
 def show_combination(arguments: CombineArguments, result: CombinationResult) -> None:
-    """Prints what was found out."""
+    """Prints the combination."""
     fit = result.fit
     told = (
         f", {fit.correct_count:,} of them right"
@@ -619,14 +641,14 @@ def show_combination(arguments: CombineArguments, result: CombinationResult) -> 
 
 
 def show_combination_data(arguments: CombineArguments, result: CombinationResult) -> None:
-    """Prints it as JSON."""
+    """Prints the combination as JSON."""
     fit: Mapping[str, Any] = msgspec.to_builtins(result.fit)
     print_json({"agent": arguments.agent, **fit, "file": str(result.file)})
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationResult:
-    """What came of it."""
+    """The result of a calibration."""
 
     file: Path
     calibration: Calibration
@@ -634,7 +656,9 @@ class CalibrationResult:
 
 
 async def run_calibration(open_: Opener, settings: Settings, arguments: CalibrateArguments) -> CalibrationResult:
-    """Asks, fits, and writes the file that the card names. Raises `InputError` N160, N161, N008, N205."""
+    """Runs the agent, fits the calibration, and writes the file of the card. Raises `InputError` N160, N161, N008,
+    N205.
+    """
     agent, words, out = arguments.agent, arguments.overlap_inputs, arguments.out
     if out is not None:
         check_writable(out, "--out")

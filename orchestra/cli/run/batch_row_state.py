@@ -1,4 +1,6 @@
-"""What a row of a batch comes to: the newest run of the row speaks, and says whether another is begun, and what that one may do."""
+"""The state of a batch row across its runs: which run counts, whether it is resumed or forked, and the marks in the
+journal for that.
+"""
 
 from __future__ import annotations
 
@@ -34,40 +36,45 @@ from orchestra.schema.strict_json import canonical, digest
 from orchestra.workflows.python.steps import Step
 
 NOT_RESUMABLE_CODES = ("E015", "E019", "T005", "T009")
-"""Codes of a run that was cut off and that the batch cannot go on with: it is another workflow's, or its record or tools are not here."""
+"""Error codes of an interrupted run that the batch cannot resume: it has another workflow, or its record or tools are
+missing here.
+"""
 NOT_FORKABLE_CODES = ("E019", "E020")
-"""Codes of a run that nothing can be forked from: it was deleted, or its record cannot be read."""
+"""Error codes of a run that cannot be forked: it was deleted, or its record is unreadable."""
 UNKNOWN_OUTCOME_CODE = "C059"
 POLL_SECONDS = 0.5
-"""Seconds between two looks at a run that another process has in hand."""
+"""Seconds between two checks of a run that another process holds."""
 
 
 @dataclass(slots=True)
 class _RowRuns:
-    """The runs that a batch has begun for a row, and not as forks, in their order."""
+    """The runs that batches have started for a row, without forks, in order."""
 
     keys: dict[str, str] = field(default_factory=dict)
-    """Their idempotency keys, by run; the last one is that of a run which was not begun."""
+    """Their idempotency keys by run; the last key is that of a run not started yet."""
     latest: LineageRun | None = None
-    """The last of them that is there, with the input of now."""
+    """The last existing run with the current input."""
     deleted: list[str] = field(default_factory=list)
-    """Those that were deleted."""
+    """Deleted runs."""
     lost_result: bool = False
-    """Whether one that is newer than `latest` was deleted before its result was written."""
+    """True if a run newer than `latest` was deleted before its result was written."""
 
     @property
     def reference_run(self) -> str:
-        """The run that the row is known by: `latest`, or the first one."""
+        """The run that identifies the row: `latest`, or the first one."""
         return self.latest.run if self.latest is not None else next(iter(self.keys))
 
 
 class RowRunner:
-    """What a row comes to: a run of its own, or the run of it that waited for a person when its result was written.
+    """Runs a row: in a new run, or in the run that waited for a person when its result was written.
 
-    One rule: the newest run of the row speaks, whichever command has begun it. What it came to and nobody has written yet is the answer,
-    and what is under way is gone on with. What failed, or was or may have been written, is done by a fork of it, which repeats nothing;
-    only after a result that was written, and whose line somebody has taken out, all is done anew. Where tools with lasting effects may be
-    called and nobody knows what the newest run has done, the row gets the error C059, and no run.
+    The newest run of the row counts, whichever command started it. If its result was not written yet, it is the result.
+    If it is unfinished,
+    it is resumed. If it failed, or was or may have been written, it is forked, which repeats no effects. Only if a
+    written result was removed
+    from the output does the row start over. If tools with lasting effects may be called and it is unknown what the
+    newest run has done, the
+    row gets the error C059, and no run.
     """
 
     def __init__(
@@ -90,13 +97,13 @@ class RowRunner:
         self._effect_tools = effect_tools(self._program)
         self._lineage = ForkLineage(orchestra.journal)
         self._run_by_row: dict[str, str] = {}
-        """By row: the run that its result is of, until that is written."""
+        """By row: the run of its result, until that is written."""
         self.rerun_rows = rerun_rows
-        """The rows that have a result, and are asked for another."""
+        """Rows with a result that should get another one."""
         self.unchanged_rows: set[str] = set()
-        """Of these, the rows that keep the result which they have."""
+        """Of these, the rows that keep their result."""
         self.recovered = 0
-        """Rows whose runs had ended before, and were not written."""
+        """Rows whose runs had ended before, unwritten."""
         self.uncertain = 0
         """Rows whose runs had ended before, and may have been written."""
 
@@ -111,10 +118,10 @@ class RowRunner:
             return self._error_result(row, error)
         return self._record_result(
             row, run, await run.wait_until_blocked()
-        )  # being cancelled, it lets go of the run, which goes on when the batch does
+        )  # a cancellation releases the run, which continues with the batch
 
     def pop_finished_run(self, result: RowResult) -> str:
-        """The result stands in the output: gives the run whose last result it is, else an empty text."""
+        """Returns the run of a written row if the result is its last one, otherwise an empty text."""
         run = self._run_by_row.pop(result.id, "")
         return run if result.waiting is None else ""
 
@@ -131,7 +138,7 @@ class RowRunner:
         )
 
     async def _get_run(self, row: BatchRow) -> Run[Any]:
-        """The run of a row: one that is there, or another. Raises `OrchestraError` C059."""
+        """The run of a row: an existing or a new one. Raises `OrchestraError` C059."""
         again, inputs = row.id in self.rerun_rows, canonical(bind_arguments(self._program, (), row.input))
         line = await self._load_runs(row, inputs)
         if line.lost_result and self._effect_tools:
@@ -172,7 +179,9 @@ class RowRunner:
         return line
 
     async def _continue_row(self, row: BatchRow, row_runs: _RowRuns, runs: Sequence[LineageRun]) -> Run[Any]:
-        """The run of a row that was tried before: the newest one, a fork of it, or one that begins anew. Raises `OrchestraError` C059."""
+        """The run of a row with earlier runs: the newest one, a fork of it, or a new one. Raises `OrchestraError`
+        C059.
+        """
         again, succeeded = row.id in self.rerun_rows, next((one for one in reversed(runs) if one.succeeded), None)
         if (last := succeeded or latest_run(runs, self._effect_tools)) is None:
             raise _unknown_outcome_error("it was forked more than once, and several of the forks have done something")
@@ -196,7 +205,7 @@ class RowRunner:
         return await self._start_over(row, row_runs, last, runs)
 
     async def _start_run(self, row: BatchRow, row_runs: _RowRuns, runs: Sequence[LineageRun] = ()) -> Run[Any]:
-        """A run that knows of none before."""
+        """Starts a run without earlier runs."""
         *before, name = row_runs.keys
         for run in (*before[-1:], *(one.run for one in runs if not one.succeeded)):
             self._marks.mark_followed(run)
@@ -208,7 +217,7 @@ class RowRunner:
     async def _start_over(
         self, row: BatchRow, row_runs: _RowRuns, last: LineageRun, runs: Sequence[LineageRun]
     ) -> Run[Any]:
-        """A new run; it repeats nothing that an earlier try of the row did in the world. Raises `OrchestraError` C059."""
+        """Starts a new run that repeats no effects of earlier runs of the row. Raises `OrchestraError` C059."""
         if not self._effect_tools:
             return await self._start_run(row, row_runs, runs)
         if await self._marks.follow_state(last.run):
@@ -233,7 +242,7 @@ class RowRunner:
         return (await orchestra.fork(run, self._step)).run
 
     async def _take_existing(self, row: BatchRow, row_runs: _RowRuns, existing: LineageRun) -> Run[Any]:
-        """A run that is there already. One that cannot go on as the workflow is today is ended, and forked."""
+        """Continues an existing run. One that cannot continue with the current workflow is ended and forked."""
         if existing.finished is None:
             self._marks.mark_begun(existing.run)
         try:
@@ -247,7 +256,7 @@ class RowRunner:
         return run
 
     async def _open_existing(self, row: BatchRow, row_runs: _RowRuns, existing: LineageRun) -> Run[Any]:
-        """By its key, where it has one: then its workflow is that of today."""
+        """Opens a run by its key if there is one; it then uses the current workflow."""
         parent = existing.started.parent
         key = row_runs.keys.get(existing.run, "") or (
             next_key(parent) if parent and existing.run == next_run(parent) else ""
@@ -264,7 +273,7 @@ class RowRunner:
         return await self._orchestra.resume(existing.run, by=COMMAND_LINE_AUTHOR)
 
     async def _wait_for_lease(self, row: BatchRow, begin: Callable[[], Awaitable[Run[Any]]]) -> Run[Any]:
-        """A run; one that another process has in hand once that has let go of it, or has ended it."""
+        """Opens a run; waits while another process holds its lease."""
         told = False
         while True:
             try:
@@ -278,10 +287,10 @@ class RowRunner:
             await asyncio.sleep(POLL_SECONDS)
 
     async def _resume_waiting(self, row: BatchRow, waiting: str) -> RowResult:
-        """The run is not begun anew, whatever becomes of it: what it has done may be nothing to do twice."""
+        """Resumes a waiting run. It is never started anew, because its effects may not be repeatable."""
         try:
             run = await self._orchestra.resume(waiting, by=COMMAND_LINE_AUTHOR)
-        except OrchestraError as error:  # it lies in another journal, or another process has it in hand
+        except OrchestraError as error:  # it is in another journal, or another process holds it
             message = f"its run waited for a person, and cannot be taken up: {error.message}"
             return RowResult(
                 id=row.id, error={"code": error.code, "message": message}, waiting=waiting, inputs=row.digest
@@ -320,7 +329,10 @@ def row_result(name: str, result: Result[Any]) -> RowResult:
 
 
 def _raise_fleet_error(result: Result[Any]) -> None:
-    """Without servers every row would fail alike: so the batch ends, and the row is done when it goes on."""
+    """Re-raises errors of the fleet. Without servers every row would fail alike: the batch ends, and the row runs when
+    it
+    is resumed.
+    """
     outcome = result.outcome
     if isinstance(outcome, FailedOutcome) and _is_fleet_error(outcome):
         raise FleetError(outcome.code, outcome.reason, hint=outcome.hint)
@@ -332,7 +344,7 @@ def _is_fleet_error(outcome: Outcome) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class LineageRun:
-    """One run of several that have tried the same."""
+    """One of several runs for the same row."""
 
     started: RunStarted
     events: Sequence[Event]
@@ -344,24 +356,24 @@ class LineageRun:
 
     @property
     def finished(self) -> RunFinished | None:
-        """How it ended; None for one that may go on."""
+        """Its end; None for an unfinished run."""
         last = self.events[-1]
         return last if isinstance(last, RunFinished) else None
 
     @property
     def succeeded(self) -> bool:
-        """Whether it ended with an answer, or withheld one."""
+        """True if it ended with an answer, or withheld one."""
         return self.finished is not None and self.finished.status in ("done", "abstained")
 
     @classmethod
     def from_events(cls, events: Sequence[Event], inputs: bytes) -> LineageRun | None:
-        """A run with these inputs; None where it is not there, or has others."""
+        """Creates it from events; None without a run, or with other inputs."""
         first = events[0] if events else None
         return cls(first, events) if isinstance(first, RunStarted) and canonical(first.inputs) == inputs else None
 
 
 class ForkLineage:
-    """Which runs of a journal were forked from which. The journal is gone through once, and then as far as runs have begun since."""
+    """The forks within a journal. The journal is scanned once, and then only for newer runs."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
@@ -370,7 +382,7 @@ class ForkLineage:
         self._refresh_lock = asyncio.Lock()
 
     async def runs_in_lineage(self, runs: Iterable[str], inputs: bytes) -> list[LineageRun]:
-        """Runs, those that they were forked from, and all forks of these, oldest first; without those that have other inputs."""
+        """Returns runs, their ancestors and all forks of these, oldest first, without those that have other inputs."""
         await self._refresh()
         found: dict[str, LineageRun] = {}
         open_, seen = list(runs), set[str]()
@@ -396,8 +408,10 @@ class ForkLineage:
 
 
 def latest_run(runs: Sequence[LineageRun], effect_tools: Collection[str]) -> LineageRun | None:
-    """The latest try that nothing was forked from, or that may go on, and that knows of all that was done with the `effect_tools`; None
-    where that was done on several ways, none of which knows of the others."""
+    """The latest run without forks, or unfinished, that descends from every run with effects of `effect_tools`; None if
+    such runs are on
+    separate branches.
+    """
     parents = {one.run: one.started.parent for one in runs}
     acted = {one.run for one in runs if has_effects(one.events, effect_tools)}
     for one in reversed(runs):
@@ -413,16 +427,16 @@ def latest_run(runs: Sequence[LineageRun], effect_tools: Collection[str]) -> Lin
 
 
 KEYED_RUN_PREFIX = "k"
-"""How the ids of runs with an idempotency key begin: those of batches are such."""
+"""The prefix of run ids with an idempotency key, as those of batches."""
 
 
 def next_key(run: str) -> str:
-    """The idempotency key of the try that comes next after a run: two commands that make it, also at once, make one."""
+    """The idempotency key of the attempt after a run. Two commands with the same key create one run."""
     return digest(canonical(["next", run]))
 
 
 def next_run(run: str) -> str:
-    """The id of that try."""
+    """The id of that run."""
     return RunOptions(next_key(run)).run_id
 
 
@@ -430,51 +444,57 @@ def next_run(run: str) -> str:
 class _MarkedRuns:
     written: set[str] = field(default_factory=set)
     followed: set[str] = field(default_factory=set)
-    """Runs whose next try is there."""
+    """Runs with an existing next attempt."""
     unwritten: set[str] = field(default_factory=set)
 
 
 class BatchMarks:
-    """What is known of runs beside their events.
+    """Marks in the journal beside the events of runs.
 
-    A batch marks a run before it begins: from then on a result that is not marked as written is not written. Of runs of earlier versions,
-    and of those that came from another journal, nobody knows. A run that was followed is not the last try of what it was to do, whether or
-    not the later one can be found; this outlives the run.
+    A batch marks a run before it starts; from then on, a result without a mark as written is unwritten. This is unknown
+    for runs of earlier
+    versions and of other journals. A run that was followed by another attempt does not count, whether or not that
+    attempt exists; the mark
+    outlives the run.
     """
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
 
     def mark_begun(self, run: str) -> None:
-        """The result of a run is not written yet; from now on that is marked."""
+        """Marks a run whose result is not written yet."""
         self._journal.put_memo(_mark_key("kept", run), run, True)
 
     def mark_written(self, run: str) -> None:
-        """The result of a run stands in the output, on disk."""
+        """Marks a run whose result is in the output, on disk."""
         self._journal.put_memo(_mark_key("written", run), run, True)
 
     async def is_written(self, run: str, head: str) -> bool | None:
-        """Whether the result of a run was written, by the batch that began the run `head` of the same row; None where nobody knows."""
+        """True if the result of a run was written by the batch that started the run `head` of the same row; None if
+        unknown.
+        """
         if await self._has_mark("written", run):
             return True
         return False if await self._has_mark("kept", run) or await self._has_mark("kept", head) else None
 
     def mark_followed(self, run: str, *, lost: bool = False) -> None:
-        """Another try comes after a run; with `lost` one that is deleted, and whose result was not written, as far as anybody knows."""
+        """Marks a run with a next attempt; with `lost`, one that was deleted, whose result was not written as far as
+        known.
+        """
         what = "lost" if lost else "followed"
         self._journal.put_memo(
             _mark_key(what, run), "", what
-        )  # each has a mark of its own, since the first word of a mark stays
+        )  # each state has its own mark, because the first value of a mark is final
 
     async def follow_state(self, run: str) -> Literal["", "followed", "lost"]:
-        """What was said of the try after a run."""
+        """The state of the attempt after a run."""
         if await self._journal.get_memo(_mark_key("lost", run)) is not None:
             return "lost"
         found = await self._journal.get_memo(_mark_key("followed", run))
         return "" if found is None else "lost" if found[1] == "lost" else "followed"
 
     async def is_unwritten(self, run: str) -> bool:
-        """Whether a batch still has to write what a run came to, or to try its row once more, as far as that is known here."""
+        """True if a batch still has to write the result of a run or retry its row, as far as known."""
         return bool((await self._load_marked_runs((run,))).unwritten)
 
     async def filter_unwritten(self, runs: Collection[str]) -> set[str]:
@@ -482,14 +502,17 @@ class BatchMarks:
         return (await self._load_marked_runs(runs)).unwritten
 
     def mark_imported(self, run: str, *, unwritten: bool, followed: bool) -> None:
-        """Marks a run that comes from another journal: its batch may go on here, with another output; what was written says nothing."""
+        """Marks an imported run. Its batch may continue here with another output, so earlier writes do not count."""
         if unwritten:
             self._journal.put_memo(_mark_key("kept", run), run, "elsewhere")
         if followed:
             self.mark_followed(run)
 
     async def mark_before_delete(self, parents: Mapping[str, str]) -> None:
-        """Marks what must be known of runs once they are deleted; each has the run that it was forked from, or an empty text."""
+        """Marks what must be known of deleted runs. `parents` maps each run to the run it was forked from, or to an
+        empty
+        text.
+        """
         standing = await self._load_marked_runs(parents)
         there = await existing_runs(self._journal, set(parents.values()) - {""})
         for run, parent in parents.items():
@@ -501,7 +524,7 @@ class BatchMarks:
                 self.mark_followed(parent, lost=run not in standing.written)
 
     async def _load_marked_runs(self, runs: Collection[str]) -> _MarkedRuns:
-        """What is known of runs, by few questions whatever their number."""
+        """Loads the marks of runs with a constant number of queries."""
         words = {
             run: ("written", "kept", "lost", "followed") if run.startswith(KEYED_RUN_PREFIX) else ("written",)
             for run in runs
