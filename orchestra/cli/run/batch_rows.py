@@ -429,7 +429,7 @@ def check_files(source: Path, target: Path, name: str = "") -> None:
 
 
 def _open_existing(path: Path) -> IO[bytes]:
-    """Opens existing results for reading; None without a file."""
+    """Opens existing results for reading; empty without a file."""
     try:
         return path.open("rb")
     except (FileNotFoundError, NotADirectoryError):
