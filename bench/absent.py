@@ -27,7 +27,7 @@ from bench.machine import ROOT, now
 from orchestra.app.orchestra import Orchestra
 from orchestra.app.planning import PlanOptions, PlanResult, plan_result, request_workflow
 from orchestra.cli.inputs import read_documents
-from orchestra.cli.run.empty_steps import DESK_WORKFLOW, EmptyStep, find_empty_steps
+from orchestra.cli.run.plan import DESK_WORKFLOW, EmptyStep, find_empty_steps
 from orchestra.journal.history import History
 from orchestra.router.plan import Plan
 from orchestra.schema.strict_yaml import load_yaml

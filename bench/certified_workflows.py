@@ -28,8 +28,7 @@ from bench.verification import write
 from orchestra import Orchestra
 from orchestra.app.project import Project
 from orchestra.app.workflow_certificates import WorkflowTarget
-from orchestra.cli.output import print_note
-from orchestra.cli.progress import ProgressMeter, StatusLine
+from orchestra.cli.output import ProgressMeter, StatusLine, print_note
 from orchestra.core.settings import Settings
 from orchestra.learn.certification.labelled_answers import Correctness, certification_items, correctness_of
 from orchestra.learn.evaluation.evaluation import EVALUATION_PURPOSE, evaluate_arm, sample_rows

@@ -29,8 +29,7 @@ from bench.evaluate import LIMIT, minutes, running, stop
 from bench.evaluation_tables import Marks, Measured, between, card_section, page_lines, page_with
 from bench.machine import ROOT, now
 from orchestra import Orchestra
-from orchestra.cli.output import print_note
-from orchestra.cli.progress import ProgressMeter, StatusLine
+from orchestra.cli.output import ProgressMeter, StatusLine, print_note
 from orchestra.core.settings import Settings
 from orchestra.learn.evaluation.config import Evaluation
 from orchestra.learn.evaluation.evaluation import (

@@ -19,8 +19,7 @@ from typing import Any
 
 from orchestra.app.orchestra import Orchestra
 from orchestra.app.result import Result
-from orchestra.cli.output import format_duration, make_console, make_table, print_text
-from orchestra.cli.progress import StatusLine
+from orchestra.cli.output import StatusLine, format_duration, print_table, print_text
 from orchestra.core.errors import OrchestraError
 from orchestra.core.events import NO_USAGE
 from orchestra.core.untrusted_text import escape_invisible
@@ -119,10 +118,8 @@ def show_sum(answers: Sequence[Told], started: float, took: float) -> None:
         nodes.setdefault(row.path.partition("[")[0], []).append(row)
     print_text(f"\nWhat the nodes took, all {len(answers)} questions together", style="bold")
     lines = [line(path, rows) for path, rows in nodes.items()]
-    make_console().print(
-        make_table(
-            ("node", "asked", "calls", "came to", "tokens in", "tokens out", "time of one"), lines, right=(2, 4, 5, 6)
-        )
+    print_table(
+        ("node", "asked", "calls", "came to", "tokens in", "tokens out", "time of one"), lines, right=(2, 4, 5, 6)
     )
     rate = sum(told.result.usage.output_tokens for told in answers) / took
     if started >= STARTED_NOW:

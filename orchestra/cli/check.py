@@ -1,4 +1,6 @@
-"""`orchestra check`: an answer held against evidence, without a workflow; and without a fleet, unless a check asks agents."""
+"""`orchestra check`: check an answer against evidence without a workflow. A fleet is needed only for checks that call
+agents.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestra.cli.context import get_opener, load_settings, open_orchestra
-from orchestra.cli.exit_codes import STATUS_CODES
 from orchestra.cli.options import FleetOption, JsonOption
-from orchestra.cli.typer_adapter import add_command
+from orchestra.cli.typer_adapter import STATUS_CODES, add_command
 from orchestra.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,80 +24,95 @@ if TYPE_CHECKING:
     from orchestra.verification.acceptance import VerificationResult
 
 MAX_PLACES = 20
-"""Places that are printed of one verdict."""
+"""The maximum number of evidence passages printed for one verdict."""
 FORWARDED_OPTIONS = ("accept", "combined", "confidence", "back_off")
-"""What an open `Orchestra` is told as it was typed."""
+"""Options passed unchanged to `Orchestra.check`."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckArguments:
-    """An answer, what it is held against, and how, as it was typed."""
+    """The arguments of `orchestra check`."""
 
     answer: Annotated[
-        str, typer.Argument(help="A text, JSON, @file.txt or @file.json; @@ is a plain @.", show_default=False)
+        str,
+        typer.Argument(help="The answer: text, JSON, @file.txt or @file.json; @@ stands for @.", show_default=False),
     ]
     against: Annotated[
         list[Path],
         typer.Option(
-            "--against", "-a", metavar="FILE", help="What it must rest on: a text, JSON, or a folder of texts."
+            "--against", "-a", metavar="FILE", help="Evidence: a text file, a JSON file, or a folder of texts."
         ),
     ]
     checks: Annotated[
         str | None,
         typer.Option(
             metavar="CHECKS",
-            help="Which checks, with commas between, or put together.",
+            help="Comma-separated checks, or a check expression.",
             show_default="quote, or those of the combination",
         ),
     ] = None
     accept: Annotated[
         float | None,
         typer.Option(
-            min=0.0, max=1.0, help="The score that it must reach.", show_default="0.5, or as certified with --combined"
+            min=0.0,
+            max=1.0,
+            help="The score from which the answer is accepted.",
+            show_default="0.5, or as certified with --combined",
         ),
     ] = None
     combined: Annotated[
         str,
         typer.Option(
             metavar="AGENT|FILE",
-            help="Whose answer it is: what the checks of its combination say becomes one score.",
+            help="The agent that gave the answer; its combination turns the checks into one score.",
             show_default=False,
         ),
     ] = ""
     confidence: Annotated[
         float | None,
-        typer.Option(min=0.0, max=1.0, help="How sure its producer was, for confidence.", show_default=False),
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="The confidence of the model in the answer, for the check `confidence`.",
+            show_default=False,
+        ),
     ] = None
     inputs: Annotated[
         list[str] | None,
         typer.Option(
-            "--input", "-i", metavar="KEY=VALUE", help="What it was made from, for rederive(NAME) and agree(N)."
+            "--input",
+            "-i",
+            metavar="KEY=VALUE",
+            help="An input that led to the answer, for rederive(NAME) and agree(N).",
         ),
     ] = None
     back_off: Annotated[
         bool,
-        typer.Option("--back-off", help="Take out the parts that entailment does not pass, and print what is left."),
+        typer.Option("--back-off", help="Remove the parts that fail entailment, and print the rest."),
     ] = False
     fleet: FleetOption = None
     as_json: JsonOption = False
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the verb."""
+    """Adds the command."""
     add_command(app, check, panel="Run")
 
 
 def check(context: typer.Context, arguments: CheckArguments) -> None:
-    """Hold an answer against evidence: quotes, numbers, sums; and what agents say of it, where they are asked.
+    """Check an answer against evidence: quotes, numbers, sums, and checks that call agents.
 
-    --checks 'quote | entailment' puts checks together, as a workflow does. Of JSON the fields `quote` and `quotes` are quotes, and
-    an `expression` is computed again; a text is a quote as a whole where the check `quote` is asked for. Where no check asks an
-    agent, no fleet is needed and nothing is recorded.
+    --checks 'quote | entailment' is a check expression, as in a workflow. In JSON, the fields `quote` and `quotes` are
+    quotes and
+    `expression` is computed again. A plain text is one quote for the check `quote`. Without checks that call agents, no
+    fleet is needed and
+    nothing is recorded.
 
-    --combined AGENT weighs the checks as `orchestra learn combine` found for that agent, and accepts as its certificate says that
-    `orchestra certify --combined` made, or from --accept on.
+    --combined AGENT weighs the checks with the combination of that agent (`orchestra learn combine`). The threshold is
+    that of its
+    certificate (`orchestra certify --combined`), or --accept.
 
-    Exits with 0 where the answer is accepted, with 3 where it is not.
+    Exits with 0 if the answer is accepted, and with 3 if it is not.
     """
     ruling, given = run_checks(get_opener(context), arguments)
     more = (
@@ -114,7 +130,7 @@ def check(context: typer.Context, arguments: CheckArguments) -> None:
 
 
 def run_checks(open_: Opener, arguments: CheckArguments) -> tuple[VerificationResult, Any]:
-    """What the checks say, and the answer as it was read. Raises `InputError` before anything starts."""
+    """Runs the checks, and returns their result and the parsed answer. Raises `InputError` before anything starts."""
     from orchestra.cli.run.plan import read_values
     from orchestra.cli.signals import run_with_signals
     from orchestra.verification.standalone import DEFAULT_THRESHOLD, verify_answer
@@ -140,16 +156,17 @@ def run_checks(open_: Opener, arguments: CheckArguments) -> tuple[VerificationRe
 async def _ask_agents(
     open_: Opener, settings: Settings, answer: Any, evidence: Sequence[EvidenceSource], told: Mapping[str, Any]
 ) -> VerificationResult:
-    """What checks say that ask agents, or that a combination weighs."""
+    """Runs checks that call agents or use a combination."""
     texts = [{"text": source.text, "source": source.name} for source in evidence]
     async with open_orchestra(open_, settings) as orchestra:
         return await orchestra.check(answer, against=texts, **told)
 
 
 def _parse_checks(arguments: CheckArguments) -> tuple[list[str] | None, bool]:
-    """The checks, None for those of the combination; and whether an open `Orchestra` is needed.
+    """Returns the checks, or None for those of the combination, and whether an open `Orchestra` is needed.
 
-    Raises `InputError` C037 for one that needs more than is given, or that nobody knows, V010 for what cannot be read.
+    Raises:
+        InputError: C037 for an unknown check or one without its inputs; V010 for a check that cannot be parsed.
     """
     if arguments.combined and arguments.checks is None:
         return None, True
@@ -162,7 +179,7 @@ def _parse_checks(arguments: CheckArguments) -> tuple[list[str] | None, bool]:
 
 
 def _split_checks(told: str, known: list[str]) -> tuple[list[str], bool]:
-    """Checks as they are written, and whether one of them asks agents."""
+    """Splits the checks, and returns whether one of them calls agents."""
     from orchestra.core.suggestions import closest_match
     from orchestra.verification.check_expression import CheckSyntaxError, check_calls, parse_check
     from orchestra.verification.model_checks import MODEL_CHECKS
@@ -191,7 +208,7 @@ def _split_checks(told: str, known: list[str]) -> tuple[list[str], bool]:
 
 
 def _available_checks(arguments: CheckArguments) -> list[str]:
-    """The checks that can be asked: not those that want to know who made the answer, or how sure that was, where nobody says so."""
+    """The available checks. Those that need the agent or its confidence are included only if these are given."""
     from orchestra.verification.acceptance import CONFIDENCE
     from orchestra.verification.check_expression import AGREE
     from orchestra.verification.deterministic import DETERMINISTIC_CHECKS
@@ -206,7 +223,7 @@ def _available_hint(known: list[str]) -> str:
 
 
 def _read_answer(text: str) -> Any:
-    """The answer: the text itself, or JSON where it is an object, a list or a file of JSON. Raises `InputError` C014 and C038."""
+    """Parses the answer: text, or JSON if it is an object, a list or a JSON file. Raises `InputError` C014 and C038."""
     from orchestra.cli.inputs import read_text
     from orchestra.schema.strict_json import StrictJsonError, parse_untrusted
 
@@ -219,12 +236,12 @@ def _read_answer(text: str) -> Any:
         try:
             return parse_untrusted(text)
         except StrictJsonError:
-            return text  # words in brackets
+            return text  # text in brackets, not JSON
     return text
 
 
 def _read_evidence(paths: Sequence[Path]) -> tuple[EvidenceSource, ...]:
-    """The texts of files, named by them; of JSON all texts that stand in it. Raises `InputError` C014 and C038."""
+    """Reads texts from files, and all texts from JSON files. Raises `InputError` C014 and C038."""
     from orchestra.cli.inputs import read_documents, read_text
     from orchestra.core.protocols import collect_sources
 

@@ -1,34 +1,47 @@
-"""`orchestra doctor`: shows what this machine has and lacks, each with what to type."""
+"""`orchestra doctor`: check this machine, and print a command for each problem."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
 from orchestra.cli.context import load_settings_to_inspect
+from orchestra.cli.fleet import connection_error, describe_cpu
 from orchestra.cli.options import JsonOption
-from orchestra.cli.output import make_console, print_json, print_text
+from orchestra.cli.output import format_size, make_console, print_json, print_text
 from orchestra.cli.typer_adapter import add_command
+from orchestra.core.errors import OrchestraError
 from orchestra.core.untrusted_text import pluralize
+
+if TYPE_CHECKING:
+    from orchestra.core.settings import Settings
+    from orchestra.fleet.config import FleetConfig
 
 STATE_MARKS = {"ok": ("ok", "green"), "warning": ("!!", "yellow"), "problem": ("NO", "red")}
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the verb."""
-    add_command(app, doctor, panel="Look after it")
+    """Adds the command."""
+    add_command(app, doctor, panel="Operate")
 
 
 def doctor(
     deep: Annotated[bool, typer.Option("--deep", help="Also import vLLM, which takes ten seconds or more.")] = False,
-    fleet: Annotated[str | None, typer.Option(help="The fleet to look at: a name in configs/, or a path.")] = None,
+    fleet: Annotated[str | None, typer.Option(help="The fleet to check: a name in configs/, or a path.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Look at this machine: what is there, what is missing, and what to type."""
+    """Check this machine: what is installed, what is missing, and which commands fix it."""
     from rich.text import Text
-
-    from orchestra.cli.doctor_checks import run_checks
 
     screen = make_console()
     told: list[dict[str, str]] = []
@@ -53,3 +66,305 @@ def doctor(
         )
     if problems:
         raise typer.Exit(1)
+
+
+FindingState: TypeAlias = Literal["ok", "warning", "problem"]
+MIN_FREE_DISK = 2_000_000_000
+MIN_FREE_MEMORY = 4_500_000_000
+"""Bytes: one laptop server takes about 3.7 GiB; the commands around it take the rest (SERVING)."""
+IMPORT_TIMEOUT = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The result of one check. `remedy` is the command to type, empty if there is none."""
+
+    subject: str
+    state: FindingState
+    message: str
+    remedy: str = ""
+
+
+def run_checks(settings: Settings, *, deep: bool = False) -> Iterator[Finding]:
+    """Runs all checks, in the order in which problems can be fixed. `deep` also imports vLLM."""
+    from orchestra.fleet.supervisor.folders import Folders
+
+    yield _check_python()
+    yield from _check_extras()
+    fleet = yield from _check_fleet(settings)
+    if fleet is not None and fleet.local_servers:
+        yield _check_cpu(deep)
+        yield from _check_vllm(deep)
+        yield from _check_weights(settings, fleet)
+        yield _check_memory()
+    yield _check_disk(Folders.from_environment().cache)
+    yield _check_journal(settings)
+    yield _check_modules(settings)
+    if fleet is not None:
+        yield from _check_servers(fleet)
+        yield from _check_endpoints(fleet)
+
+
+def _check_python() -> Finding:
+    here = f"{platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
+    return (
+        Finding("Python", "ok", here)
+        if sys.version_info >= (3, 11)
+        else Finding("Python", "problem", f"{here}; 3.11 or later is needed")
+    )
+
+
+def _check_cpu(deep: bool) -> Finding:
+    said = describe_cpu(measure=deep)
+    return Finding("CPU", "ok", said if "tokens/s" in said else f"{said}; --deep measures its speed")
+
+
+EXTRAS = (
+    ("search", "bm25s", "the tool `search`"),
+    ("classical", "numpy", "classical agents"),
+    ("encoder", "tokenizers", "agents that stand on an encoder"),
+)
+"""Optional dependencies: the extra, one of its modules, and what needs it."""
+
+
+def _check_extras() -> Iterator[Finding]:
+    for extra, module, use in EXTRAS:
+        if _is_installed(module):
+            yield Finding(extra, "ok", f"{module} {_installed_version(module)}")
+        else:
+            yield Finding(
+                extra,
+                "warning",
+                f"{module} is not installed, and wanted for {use}",
+                f"pip install 'orchestra-slm[{extra}]'",
+            )
+
+
+def _check_fleet(settings: Settings) -> Generator[Finding, None, FleetConfig | None]:
+    from orchestra.core.settings import looks_like_path
+    from orchestra.fleet.config import read_config
+
+    try:
+        fleet = read_config(path := settings.find_resource("configs", settings.fleet))
+    except OrchestraError as error:
+        yield Finding(
+            "fleet file",
+            "problem",
+            error.message,
+            f"orchestra validate {settings.fleet}" if looks_like_path(settings.fleet) else f"# {error.hint}",
+        )
+        return None
+    source = settings.sources.get("fleet", "default")
+    yield Finding("fleet file", "ok", f"{fleet.name}: {path}, chosen by {source}")
+    return fleet
+
+
+def _check_vllm(deep: bool) -> Iterator[Finding]:
+    from orchestra.fleet.supervisor.vllm_launch import vllm_version
+
+    if platform.system() != "Linux":
+        yield Finding("vLLM", "problem", "local servers run on Linux only", "orchestra run --fleet endpoint …")
+        return
+    try:
+        yield Finding("vLLM", "ok", vllm_version())
+    except OrchestraError as error:
+        yield Finding("vLLM", "problem", error.message, error.hint)
+        if error.code == "F001":
+            return
+    yield from _check_torch()
+    if deep:
+        yield _check_vllm_import()
+
+
+def _check_torch() -> Iterator[Finding]:
+    torch = _installed_version("torch")
+    yield Finding(
+        "torch",
+        "ok" if torch else "problem",
+        torch or "not installed",
+        "" if torch else "pip install 'orchestra-slm[cpu]'",
+    )
+    if "+cpu" not in torch:
+        return
+    # With a CPU build of torch, pip may install CUDA builds of these, and `transformers` then fails at import
+    # (SERVING).
+    trap = [
+        name for name in ("torchaudio", "torchcodec") if (found := _installed_version(name)) and "+cpu" not in found
+    ]
+    if trap:
+        says = f"{' and '.join(trap)} beside the CPU build of torch make transformers fail at import; nothing here needs them"
+        yield Finding("torch", "problem", says, f"pip uninstall -y {' '.join(trap)}")
+
+
+def _check_vllm_import() -> Finding:
+    command = [sys.executable, "-P", "-c", "import vllm, transformers"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=IMPORT_TIMEOUT, check=False)  # noqa: S603 - a constant command
+    except subprocess.TimeoutExpired:
+        return Finding("vLLM", "problem", f"`import vllm` takes more than {IMPORT_TIMEOUT:.0f} s")
+    if done.returncode == 0:
+        return Finding("vLLM", "ok", "imports")
+    last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+    return Finding("vLLM", "problem", f"`import vllm` fails: {last}", f"{Path(sys.executable).name} -c 'import vllm'")
+
+
+def _check_weights(settings: Settings, fleet: FleetConfig) -> Iterator[Finding]:
+    from orchestra.fleet.weights.weights import ModelStore, find_weights
+
+    pantry = ModelStore.from_environment(hub=settings.hub)
+    for name, server in fleet.local_servers.items():
+        if folder := find_weights(server.weights, pantry):
+            yield Finding("weights", "ok", f"{server.model}: {folder}")
+            continue
+        sources = pantry.sources(server.weights)
+        if sources:
+            wanted = format_size(getattr(sources[0], "download_bytes", 0))
+            yield Finding(
+                "weights",
+                "warning",
+                f"{server.model} of the server {name} is not here yet: {wanted} to fetch",
+                "orchestra fleet start",
+            )
+        else:
+            says = f"{server.model} of the server {name} comes from the hub only, which is not allowed"
+            yield Finding("weights", "problem", says, "export ORCHESTRA_HUB=1")
+
+
+def _check_memory() -> Finding:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return Finding("memory", "warning", "cannot be read here")
+    fields = dict(line.split(":", 1) for line in lines)
+    free = int(fields["MemAvailable"].split()[0]) * 1024
+    if free < MIN_FREE_MEMORY:
+        return Finding(
+            "memory",
+            "warning",
+            f"{format_size(free)} free; one local server wants {format_size(MIN_FREE_MEMORY)}, unless it runs already",
+        )
+    return Finding("memory", "ok", f"{format_size(free)} free")
+
+
+def _check_disk(cache: Path) -> Finding:
+    folder = next(place for place in (cache, *cache.parents) if place.exists())
+    free = shutil.disk_usage(folder).free
+    if free < MIN_FREE_DISK:
+        return Finding(
+            "disk",
+            "warning",
+            f"{format_size(free)} free at {folder}; weights want {format_size(MIN_FREE_DISK)}",
+            "export XDG_CACHE_HOME=…",
+        )
+    return Finding("disk", "ok", f"{format_size(free)} free at {folder}")
+
+
+def _check_journal(settings: Settings) -> Finding:
+    import asyncio
+
+    from orchestra.app.open_journal import missing_folder, probe_database
+
+    place = settings.journal
+    if error := settings.trust_error("journal"):
+        return Finding("journal", "problem", f"{error.message}: {error.why}", f"orchestra trust {settings.project}")
+    if place == "off":
+        return Finding("journal", "warning", "off: runs cannot be shown afterwards")
+    if not isinstance(place, Path):
+        try:
+            where = asyncio.run(probe_database(place))
+        except OrchestraError as error:
+            why = f": {error.why}" if error.why else ""
+            return Finding("journal", "problem", f"{error.message}{why}", _remedy(error))
+        return Finding("journal", "ok", f"{where} takes connections, by asyncpg {_installed_version('asyncpg')}")
+    if (lacking := missing_folder(settings)) is not None:
+        return Finding("journal", "problem", f"{lacking} is not there; is its disk mounted?", f"mkdir -p {lacking}")
+    nearest = next(folder for folder in (place, *place.parents) if folder.exists())
+    if nearest.is_dir() and place.exists():
+        return Finding("journal", "problem", f"{place} is a folder", "export ORCHESTRA_JOURNAL=…/journal.db")
+    if not nearest.is_dir() and nearest != place:
+        return Finding(
+            "journal",
+            "problem",
+            f"{nearest} is no folder, so {place} cannot be made",
+            "export ORCHESTRA_JOURNAL=…/journal.db",
+        )
+    if not os.access(nearest, os.W_OK):
+        return Finding("journal", "problem", f"{place} cannot be written", f"ls -ld {nearest}")
+    return Finding("journal", "ok", f"{place}" + ("" if place.exists() else ", made by the first run"))
+
+
+def _check_modules(settings: Settings) -> Finding:
+    from orchestra.core.settings import load_modules
+
+    if error := settings.trust_error("modules"):
+        return Finding("modules", "problem", f"{error.message}: {error.why}", f"orchestra trust {settings.project}")
+    try:
+        loaded = load_modules(settings)
+    except OrchestraError as error:
+        return Finding("modules", "problem", error.message, error.hint and f"# {error.hint}")
+    names = ", ".join(module.__name__ for module in loaded)
+    project = f"project {settings.project}" if settings.project else "no project here"
+    return Finding("modules", "ok", f"{names or 'none'}; {project}")
+
+
+def _check_servers(fleet: FleetConfig) -> Iterator[Finding]:
+    import asyncio
+
+    from orchestra.fleet.supervisor.client import SupervisorClient
+    from orchestra.fleet.supervisor.folders import Folders
+    from orchestra.fleet.supervisor.vllm_launch import closes_internal_ports
+
+    if not fleet.local_servers:
+        return
+    if open_ := [name for name, server in fleet.local_servers.items() if not closes_internal_ports(server)]:
+        said = (
+            f"users of this machine can connect to internal ports of {', '.join(open_)}, and use up their descriptors"
+        )
+        yield Finding("ports", "warning", said, "# docs/fleet.md: who may ask the servers")
+    try:
+        status = asyncio.run(SupervisorClient(fleet, Folders.from_environment()).status())
+    except OrchestraError as error:
+        yield Finding("servers", "problem", error.message, "orchestra fleet logs")
+        return
+    if status is None:
+        yield Finding("servers", "ok", "not running; the first run starts them, or: orchestra fleet start")
+    for server in status.servers if status else ():
+        state: FindingState = "problem" if server.phase == "failed" else "ok"
+        yield Finding(
+            server.name, state, f"{server.phase}, {server.model}", "orchestra fleet logs" if state == "problem" else ""
+        )
+
+
+def _check_endpoints(fleet: FleetConfig) -> Iterator[Finding]:
+    from orchestra.fleet.secrets import missing_key_error
+
+    for name, server in fleet.servers.items():
+        address = getattr(server, "endpoint", None)
+        if address is None:
+            continue
+        if error := missing_key_error(server):
+            yield Finding(name, "problem", error.message, _remedy(error))
+        if why := connection_error(address):
+            yield Finding(name, "problem", f"{address} cannot be reached: {why}", f"curl {address}/models")
+        else:
+            yield Finding(name, "ok", f"{address} takes connections")
+
+
+def _remedy(error: OrchestraError) -> str:
+    """The hint of an error as a command or a comment."""
+    return error.hint if error.hint.startswith(("export ", "pip ")) else f"# {error.hint}"
+
+
+def _is_installed(module: str) -> bool:
+    return find_spec(module) is not None
+
+
+def _installed_version(*distributions: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    for name in distributions:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return ""

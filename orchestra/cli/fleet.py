@@ -1,24 +1,45 @@
-"""`orchestra fleet`: the servers started, looked at, read and stopped."""
+"""`orchestra fleet`: start, inspect and stop the model servers."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
+from orchestra.cli.context import load_settings, load_settings_to_inspect
 from orchestra.cli.options import FleetOption, JsonOption
+from orchestra.cli.output import (
+    StatusLine,
+    format_duration,
+    format_size,
+    print_json,
+    print_note,
+    print_table,
+    print_text,
+)
 from orchestra.cli.typer_adapter import add_command
+from orchestra.core.errors import FleetError
+from orchestra.core.untrusted_text import escape_invisible, pluralize
+
+if TYPE_CHECKING:
+    from orchestra.core.settings import Settings
+    from orchestra.fleet.config import FleetConfig
+    from orchestra.fleet.supervisor.client import SupervisorClient
+    from orchestra.fleet.supervisor.messages import ServerReport, SupervisorReport
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the verbs."""
-    group = typer.Typer(no_args_is_help=True, help="The servers: start, status, logs, key, stop.")
+    """Adds the commands."""
+    group = typer.Typer(no_args_is_help=True, help="Start, inspect and stop the model servers.")
     add_command(group, start)
     add_command(group, status)
     add_command(group, stop)
     add_command(group, logs)
     add_command(group, key)
-    app.add_typer(group, name="fleet", rich_help_panel="Look after it")
+    app.add_typer(group, name="fleet", rich_help_panel="Operate")
 
 
 def start(
@@ -26,60 +47,322 @@ def start(
     wait: Annotated[bool, typer.Option(help="Wait until every server is ready.")] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Start the servers, or find them running; the first time fetches the weights, and says how large they are."""
+    """Start the servers, or connect to running ones. The first start downloads the weights and prints their size."""
     import asyncio
 
-    from orchestra.cli import fleet_status
-
-    asyncio.run(fleet_status.start(fleet, wait, as_json))
+    asyncio.run(start_fleet(fleet, wait, as_json))
 
 
 def status(fleet: FleetOption = None, as_json: JsonOption = False) -> None:
-    """Show the servers: health, version, load, memory; and which endpoints are there.
+    """Show the servers (health, version, load and memory) and whether endpoints can be reached.
 
-    Exits with 1 where the fleet is not running, a server has failed, an endpoint takes no connection, or its key is not there.
+    Exits with 1 if the fleet is not running, a server has failed, an endpoint refuses connections, or its key is
+    missing.
     """
     import asyncio
 
-    from orchestra.cli import fleet_status
-
-    asyncio.run(fleet_status.status(fleet, as_json))
+    asyncio.run(show_status(fleet, as_json))
 
 
 def stop(fleet: FleetOption = None, as_json: JsonOption = False) -> None:
     """Stop the servers."""
     import asyncio
 
-    from orchestra.cli import fleet_status
-
-    asyncio.run(fleet_status.stop(fleet, as_json))
+    asyncio.run(stop_fleet(fleet, as_json))
 
 
 def logs(
     fleet: FleetOption = None,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=500, help="How many, of each server.")] = 40,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", min=1, max=500, help="The number of lines of each server.")
+    ] = 40,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the last lines of the servers' logs."""
+    """Print the last lines of the server logs."""
     import asyncio
 
-    from orchestra.cli import fleet_status
-
-    asyncio.run(fleet_status.logs(fleet, lines, as_json))
+    asyncio.run(show_logs(fleet, lines, as_json))
 
 
 def key(
     fleet: FleetOption = None,
-    header: Annotated[bool, typer.Option("--header", help="As the header that carries it, for curl -H @-.")] = False,
+    header: Annotated[bool, typer.Option("--header", help="Print it as an HTTP header, for curl -H @-.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the key that the running local servers want with each request.
+    """Print the API key of the running local servers.
 
-    orchestra fleet key --header | curl -H @- ADDRESS/v1/models keeps it off the command line, which all users of a machine can read;
-    orchestra fleet status has the address.
+    orchestra fleet key --header | curl -H @- ADDRESS/v1/models keeps the key off the command line, which all users of a
+    machine can read.
+    orchestra fleet status shows the address.
     """
     import asyncio
 
-    from orchestra.cli import fleet_status
+    asyncio.run(show_key(fleet, header, as_json))
 
-    asyncio.run(fleet_status.key(fleet, header, as_json))
+
+def _load_fleet(
+    name: str | None, load: Callable[..., Settings] = load_settings_to_inspect
+) -> tuple[Settings, FleetConfig, SupervisorClient]:
+    from orchestra.fleet.config import read_config
+    from orchestra.fleet.supervisor.client import SupervisorClient
+    from orchestra.fleet.supervisor.folders import Folders
+
+    chosen = load(fleet=name)
+    config = read_config(chosen.find_resource("configs", chosen.fleet))
+    return chosen, config, SupervisorClient(config, Folders.from_environment())
+
+
+async def start_fleet(name: str | None, wait: bool, as_json: bool) -> None:
+    """Starts the local servers and shows them. With `wait`, waits until they are ready. Raises `FleetError`."""
+    from orchestra.fleet.supervisor import vllm_launch
+    from orchestra.fleet.weights import weights
+
+    chosen, config, supervision = _load_fleet(name, load_settings)
+    waiting = StatusLine()
+    try:
+        if config.local_servers:
+            vllm_launch.vllm_version()
+            for server in config.local_servers.values():
+                await weights.ensure_weights(
+                    server.weights, weights.ModelStore.from_environment(hub=chosen.hub), waiting
+                )
+            await supervision.start()
+            if wait:
+                await supervision.wait_until_ready(waiting)
+    finally:
+        waiting.close()
+    _show_status(await _fetch_status(config, supervision), as_json)
+
+
+async def show_status(name: str | None, as_json: bool) -> None:
+    """Shows the servers. Exits with 1 if one does not run or cannot be reached, or the key of an endpoint is missing."""
+    _, config, supervision = _load_fleet(name)
+    found = await _fetch_status(config, supervision)
+    _show_status(found, as_json)
+    failed = any(server.phase == "failed" for server in found.servers)
+    if failed or not found.running or any(end.error or end.key for end in found.endpoints):
+        raise typer.Exit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class _EndpointStatus:
+    """An endpoint that is not managed here, its connection error and its key error."""
+
+    name: str
+    endpoint: str
+    model: str
+    external: bool
+    error: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class _FleetStatus:
+    """The report of the supervisor, if it runs, and the endpoints."""
+
+    config: FleetConfig
+    report: SupervisorReport | None
+    endpoints: list[_EndpointStatus]
+
+    @property
+    def running(self) -> bool:
+        return self.report is not None or not self.config.local_servers
+
+    @property
+    def servers(self) -> list[ServerReport]:
+        return self.report.servers if self.report is not None else []
+
+    def as_data(self) -> dict[str, Any]:
+        import msgspec
+
+        told = msgspec.to_builtins(self.report) if self.report is not None else {}
+        common = {"fleet": self.config.name, "running": self.running, "servers": []}
+        cpu_part = (
+            {"cpu": cpu_as_data()}
+            if any(server.device == "cpu" for server in self.config.local_servers.values())
+            else {}
+        )
+        return {**common, **told, **cpu_part, "endpoints": msgspec.to_builtins(self.endpoints)}
+
+
+async def _fetch_status(config: FleetConfig, supervision: SupervisorClient) -> _FleetStatus:
+    import asyncio
+
+    from orchestra.fleet.config import Endpoint
+    from orchestra.fleet.secrets import missing_key_error
+
+    report = await supervision.status() if config.local_servers else None
+    known = {server: endpoint for server, endpoint in config.servers.items() if isinstance(endpoint, Endpoint)}
+    reasons = await asyncio.gather(
+        *(asyncio.to_thread(connection_error, endpoint.endpoint) for endpoint in known.values())
+    )
+    keys = [error.message if (error := missing_key_error(endpoint)) else "" for endpoint in known.values()]
+    endpoints = [
+        _EndpointStatus(server, end.endpoint, end.model, end.external, why, key)
+        for (server, end), why, key in zip(known.items(), reasons, keys, strict=True)
+    ]
+    return _FleetStatus(config, report, endpoints)
+
+
+def _show_status(found: _FleetStatus, as_json: bool) -> None:
+    config, report = found.config, found.report
+    if as_json:
+        print_json(found.as_data())
+        return
+    if not found.running:
+        print_text(f"the fleet {config.name!r} is not running; start it with: orchestra fleet start")
+        return
+    if report is not None and report.servers:
+        rows = [_server_row(server) for server in report.servers]
+        print_text(
+            f"{config.name}: up for {format_duration(report.uptime)}; ends after {format_duration(report.idle_stop)} without work\n",
+            style="bold",
+        )
+        headings = (
+            "server",
+            "is",
+            "model",
+            "vLLM",
+            "address",
+            "up",
+            "restarts",
+            "running",
+            "waiting",
+            "precision",
+            "most tokens/s",
+            "memory",
+        )
+        print_table(headings, rows, right=(6, 7, 8, 10, 11))
+        if any(server.device == "cpu" for server in config.local_servers.values()):
+            print_text("\n" + describe_cpu(), style="dim")
+    for server in found.servers:
+        if error := server.error:
+            print_text(escape_invisible(f"\n{server.name}: {error.code}: {error.message}\n  {error.hint}"), style="red")
+    for end in found.endpoints:
+        where = f"{end.model} at {end.endpoint}{' (external)' if end.external else ''}"
+        why = f" cannot be reached: {end.error}" if end.error else ", takes connections"
+        key = f"; {end.key}" if end.key else ""
+        print_text(f"{end.name}: {where}{why}{key}", style="red" if end.error or key else "")
+
+
+def _server_row(server: ServerReport) -> Sequence[str]:
+    version = server.version
+    return (
+        server.name,
+        server.phase,
+        server.model,
+        str(version.get("version", "") if isinstance(version, Mapping) else version or ""),
+        server.url or "",
+        format_duration(server.uptime),
+        str(server.restarts),
+        str(server.running),
+        str(server.waiting),
+        server.precision,
+        f"{server.tokens_per_second:.0f}" if server.tokens_per_second else "",
+        format_size(server.memory_bytes),
+    )
+
+
+async def stop_fleet(name: str | None, as_json: bool) -> None:
+    """Stops the local servers."""
+    _, config, supervision = _load_fleet(name)
+    stopped = await supervision.stop()
+    if as_json:
+        print_json({"fleet": config.name, "stopped": stopped})
+    else:
+        print_text(
+            f"the fleet {config.name!r} has stopped" if stopped else f"the fleet {config.name!r} was not running"
+        )
+
+
+async def show_key(name: str | None, header: bool, as_json: bool) -> None:
+    """Prints the API key of the local servers. Raises `FleetError` F008 if none runs."""
+    from orchestra.fleet.secrets import auth_headers
+
+    _, config, supervision = _load_fleet(name)
+    if not config.local_servers:
+        hint = "those of its endpoints are what `api_key:` stands for in the fleet file"
+        raise FleetError("F008", f"the fleet {config.name!r} has no servers here that want a key", hint=hint)
+    found = await supervision.key()
+    if not found:
+        print_note(
+            "its servers want no key, for an earlier version of Orchestra started them: orchestra fleet stop ends them"
+        )
+    if as_json:
+        print_json({"fleet": config.name, "key": found})
+    elif found:
+        print_text("".join(f"{name}: {value}" for name, value in auth_headers(found).items()) if header else found)
+
+
+async def show_logs(name: str | None, lines: int, as_json: bool) -> None:
+    """Prints the last lines of each server log, also of stopped servers."""
+    from orchestra.core.child_process import last_lines
+    from orchestra.fleet.supervisor.folders import Folders
+
+    _, config, supervision = _load_fleet(name)
+    logs = await supervision.logs(lines)
+    if logs is None:
+        folder = Folders.from_environment().logs(config.digest)
+        logs = {path.stem: last_lines(path, lines) for path in sorted(folder.glob("*.log"))}
+    if as_json:
+        print_json({"fleet": config.name, "logs": logs})
+        return
+    for server, told in logs.items():
+        print_text(f"--- {server}", style="bold")
+        print_text(escape_invisible("\n".join(told)))
+    if not logs:
+        print_text("there are no logs yet")
+
+
+def cpu_as_data(*, measure: bool = False) -> dict[str, Any]:
+    """Describes the CPU, the default data type of servers on it, and the expected speed.
+
+    Args:
+        measure: Whether to measure missing matrix product times, which takes seconds.
+
+    Returns:
+        JSON values; `expected_tokens_per_second` is None without a measurement.
+    """
+    from orchestra.fleet import cpu
+    from orchestra.fleet.supervisor.folders import Folders
+
+    found, cache = cpu.read_cpu(), Folders.from_environment().cache
+    speeds = cpu.ensure_speeds(cache) if measure else cpu.cached_speeds(found, cache)
+    dtype = cpu.choose_dtype(found, speeds)
+    int8 = cpu.default_quantization(found, dtype) == "int8"
+    expected = None if speeds is None else round(cpu.expected_tokens_per_second(speeds, dtype, int8=int8))
+    return {
+        "model": found.model,
+        "cores": found.cores,
+        "instructions": found.instructions,
+        "dtype": dtype,
+        "quantization": "int8" if int8 else None,
+        "expected_tokens_per_second": expected,
+    }
+
+
+def describe_cpu(*, measure: bool = False) -> str:
+    """Describes the CPU in one line."""
+    told = cpu_as_data(measure=measure)
+    precision = f"{told['dtype']} with linear layers in int8" if told["quantization"] else told["dtype"]
+    line = (
+        f"{told['model']}, {pluralize(told['cores'], 'core')}, {told['instructions']}: servers compute in {precision}"
+    )
+    expected = told["expected_tokens_per_second"]
+    return line if expected is None else f"{line}, about {expected} tokens/s (135M model, 32 requests at once)"
+
+
+CONNECT_TIMEOUT = 3.0
+
+
+def connection_error(address: str) -> str:
+    """Tries to connect to an address, without sending anything. Returns the error of the system, or an empty text."""
+    import socket
+
+    parts = urlsplit(address)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname or "", port), CONNECT_TIMEOUT).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""

@@ -1,9 +1,10 @@
-"""`orchestra init` and `orchestra config show`: a project begun, and its settings explained."""
+"""The commands `init`, `config` and `trust`: create a project, show its settings, and trust it."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -11,26 +12,28 @@ import typer
 
 from orchestra.cli.context import load_settings_to_inspect
 from orchestra.cli.options import JsonOption
-from orchestra.cli.output import make_console, make_table, print_json, print_text
-from orchestra.cli.trust import trust_new_project
-from orchestra.cli.typer_adapter import add_command
+from orchestra.cli.output import print_json, print_table, print_text
+from orchestra.cli.typer_adapter import add_command, describe_needs
 from orchestra.core.errors import InputError, OrchestraError
+from orchestra.core.trust import ProjectGuard, TrustStore
+from orchestra.core.untrusted_text import escape_invisible
 
 STARTER_FOLDER = Path(__file__).parent / "starter"
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the verbs."""
-    add_command(app, init, panel="Begin")
-    config = typer.Typer(no_args_is_help=True, help="Settings, and where each came from.")
+    """Adds the commands."""
+    add_command(app, init, panel="Start")
+    config = typer.Typer(no_args_is_help=True, help="Show settings and their sources.")
     add_command(config, show)
-    app.add_typer(config, name="config", rich_help_panel="Look after it")
+    app.add_typer(config, name="config", rich_help_panel="Operate")
+    add_command(app, trust, panel="Operate")
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(help="Where; made if it is not there.", show_default="here")] = Path(),
+    folder: Annotated[Path, typer.Argument(help="The folder; it is created if missing.", show_default="here")] = Path(),
 ) -> None:
-    """Begin a project: settings, a workflow, an agent and a Python example, ready to run."""
+    """Create a project with settings, a workflow, an agent and a Python example, ready to run."""
     made = create_project(folder)
     trust_new_project(folder)
     for path in made:
@@ -44,7 +47,7 @@ def init(
 
 
 def show(as_json: JsonOption = False) -> None:
-    """Show the settings in force, and what set each of them."""
+    """Show the effective settings and their sources."""
     from orchestra.core.settings import SETTING_NAMES
 
     found = load_settings_to_inspect()
@@ -62,7 +65,7 @@ def show(as_json: JsonOption = False) -> None:
         (key, _format_value(values[key]), found.sources[key], str(found.__class__.model_fields[key].description))
         for key in SETTING_NAMES
     ]
-    make_console().print(make_table(("setting", "value", "set by", "what it is"), rows))
+    print_table(("setting", "value", "set by", "what it is"), rows)
     print_text(
         f"\nproject: {found.project}" if found.project else "\nno project here; `orchestra init` begins one",
         style="dim",
@@ -70,9 +73,10 @@ def show(as_json: JsonOption = False) -> None:
 
 
 def create_project(folder: Path) -> list[Path]:
-    """Writes the starter project; gives the files, relative to `folder`.
+    """Writes the starter project, and returns its files relative to `folder`.
 
-    Raises `InputError` C016 where one of them is there already, before anything is written.
+    Raises:
+        InputError: C016 if one of the files exists; nothing is written then.
     """
     sources = sorted(path for path in STARTER_FOLDER.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     targets = {
@@ -98,3 +102,91 @@ def create_project(folder: Path) -> list[Path]:
 
 def _format_value(value: object) -> str:
     return ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)
+
+
+def trust(
+    folder: Annotated[Path, typer.Argument(help="The folder of the project.", show_default="here")] = Path(),
+    list_: Annotated[bool, typer.Option("--list", help="List the trusted projects.")] = False,
+    revoke: Annotated[bool, typer.Option("--revoke", help="Revoke the trust in the project.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Trust a project: show what its settings may run, and allow it until they change.
+
+    In an untrusted project no Python module is imported, no MCP server is started, and no journal or symbolic link may
+    lead out of the
+    folder. `ORCHESTRA_TRUST=1` trusts every project, for CI and containers.
+    """
+    records = TrustStore.from_environment(os.environ)
+    if list_:
+        _list_records(records, as_json)
+    elif revoke:
+        place = (
+            folder
+            if folder.is_dir() and records.find(folder)
+            else _load_guard(folder).folder
+            if folder.is_dir()
+            else folder
+        )
+        records.remove(place)
+        _print_result(
+            {"folder": os.path.realpath(place), "trusted": False},
+            f"{os.path.realpath(place)} is not trusted any more",
+            as_json,
+        )
+    else:
+        guard = _load_guard(folder)
+        records.add(guard)
+        needs = [{"kind": need.kind, "text": need.text} for need in guard.requirements]
+        _print_result(
+            {"folder": str(guard.folder), "trusted": True, "allowed": needs},
+            f"{describe_needs(guard)}\nIt is trusted now.",
+            as_json,
+        )
+
+
+def trust_new_project(folder: Path) -> None:
+    """Trusts a project written by `orchestra init`. If that cannot be recorded, the first command that needs trust
+    reports
+    it.
+    """
+    with suppress(OrchestraError):
+        TrustStore.from_environment(os.environ).add(_load_guard(folder))
+
+
+def _load_guard(folder: Path) -> ProjectGuard:
+    """Loads what the project of a folder needs trust for. Raises `InputError` C045."""
+    from orchestra.core.settings import PROJECT_VARIABLE, Settings
+
+    if not folder.is_dir():
+        raise InputError("C045", f"there is no folder {folder}", hint="orchestra trust FOLDER")
+    named = folder != Path()
+    environ = {name: value for name, value in os.environ.items() if not (named and name == PROJECT_VARIABLE)}
+    guard = Settings.load(start=folder, environ=environ, trusted="never").guard
+    assert guard is not None  # always set with "never"
+    return guard
+
+
+def _print_result(data: dict[str, object], text: str, as_json: bool) -> None:
+    if as_json:
+        print_json(data)
+    else:
+        print_text(escape_invisible(text))
+
+
+def _list_records(records: TrustStore, as_json: bool) -> None:
+    rows = [(record.folder, _record_state(record.folder, record.digest)) for record in records.all()]
+    if as_json:
+        print_json([{"folder": folder, "state": state} for folder, state in rows])
+    elif rows:
+        print_table(("folder", "state"), [(escape_invisible(folder), state) for folder, state in rows])
+    else:
+        print_text("no project is trusted")
+
+
+def _record_state(folder: str, digest: str) -> str:
+    """The state of a trust record: `trusted`, `gone`, `changed since` or a fault."""
+    try:
+        guard = _load_guard(Path(folder))
+    except InputError as error:
+        return "gone" if error.code == "C045" else f"has a fault: {error.code}"
+    return "trusted" if guard.digest == digest and str(guard.folder) == folder else "changed since"

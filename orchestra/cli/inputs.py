@@ -1,4 +1,4 @@
-"""Inputs of a run, from the command line: texts, files and folders become values of the workflow's input types."""
+"""Parses inputs of the command line: texts, files and folders become values of input types."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from orchestra.cli.interruptible_read import interruptible
+from orchestra.cli.signals import interruptible
 from orchestra.core.errors import InputError
 from orchestra.core.suggestions import closest_match
 from orchestra.core.untrusted_text import shorten
@@ -17,7 +17,7 @@ from orchestra.schema.json_schema import Schema, format_type, subschema, union_m
 from orchestra.schema.strict_json import StrictJsonError, parse_untrusted
 
 MAX_BYTES = 1 << 20
-"""Bytes of one file at most."""
+"""The maximum size of one file in bytes."""
 MAX_FILES = 10_000
 TEXT_FILES = (".txt", ".md")
 STDIN = ("-", "@-")
@@ -35,13 +35,13 @@ _EXAMPLE_BY_TYPE = {
 
 @dataclass(frozen=True)
 class InputType:
-    """The type of an input, as far as the command line must know it."""
+    """The properties of an input type that the command line needs."""
 
     schema: Schema
 
     @property
     def json_types(self) -> list[str]:
-        """The JSON types that it takes, sorted; empty for any."""
+        """The accepted JSON types, sorted; empty for any."""
         found: set[str] = set()
         for branch in union_members(self.schema):
             stated = branch.get("type")
@@ -51,19 +51,19 @@ class InputType:
 
     @property
     def accepts_text(self) -> bool:
-        """Whether a bare text is a value of it."""
+        """True if a bare text is a valid value."""
         return not self.json_types or "string" in self.json_types
 
     @property
     def allowed_texts(self) -> frozenset[str]:
-        """The texts that it lists: each is taken as it is, also one such as `-` or `@home`."""
+        """The texts of an enumeration. Each is taken literally, also `-` or `@home`."""
         listed = [
             one for branch in union_members(self.schema) for one in (*branch.get("enum", ()), branch.get("const"))
         ]
         return frozenset(one for one in listed if isinstance(one, str))
 
     def normalize(self, text: str) -> str:
-        """What a text that was read stands for: where the type lists its texts, without the line's end that editors and `echo` write."""
+        """Removes the trailing line break that editors and `echo` add, if the type is an enumeration of texts."""
         free = any(
             branch.get("type") == "string" and "enum" not in branch and "const" not in branch
             for branch in union_members(self.schema)
@@ -76,13 +76,13 @@ class InputType:
 
     @property
     def items(self) -> InputType | None:
-        """The type of a list's elements; None for what is no list."""
+        """The type of list elements; None if it is not a list."""
         lists = (branch for branch in union_members(self.schema) if branch.get("type") == "array")
         return next((InputType(subschema(branch, branch.get("items", True))) for branch in lists), None)
 
     @property
     def is_document(self) -> bool:
-        """Whether it is an object that wants `source` and `text`, and nothing more."""
+        """True for an object with exactly the required fields `source` and `text`."""
         return any({"source", "text"} == set(branch.get("required", ())) for branch in union_members(self.schema))
 
     def __str__(self) -> str:
@@ -90,24 +90,34 @@ class InputType:
 
     @property
     def example(self) -> str:
-        """A value of it, as JSON."""
+        """An example value as JSON."""
         if self.items and self.items.is_document:
             return '[{"source": "a.txt", "text": "…"}]'
         return next((_EXAMPLE_BY_TYPE[kind] for kind in self.json_types if kind in _EXAMPLE_BY_TYPE), '"…"')
 
 
-def read_inputs(given: Sequence[str], fields: Mapping[str, Schema], stdin: StdinReader | None = None) -> dict[str, Any]:
-    """The inputs that `-i` options state; `fields` has the type of each input.
+def read_inputs(
+    options: Sequence[str], fields: Mapping[str, Schema], stdin: StdinReader | None = None
+) -> dict[str, Any]:
+    """Parses `-i` options.
 
-    An option is `key=value`, `key=@file`, `key=@folder` (documents), `key=-` (the text on stdin), `@file.json` or `-` (a whole
-    JSON object); `@-` is stdin too. `@@` begins a value with one `@`. A key that is a list may be given many times, an element each. Raises
-    `InputError` C010 (an option of another form, or a second one that reads stdin), C011 (no such input), C012 (not of the type),
-    C013 (no JSON object) or C014 (unreadable file).
+    An option is `key=value`, `key=@file`, `key=@folder` (documents), `key=-` (text on stdin), `@file.json` or `-` (a
+    JSON object); `@-` is
+    stdin too. A value that starts with `@` is written `@@`. A list key may be repeated, once for each element.
+
+    Args:
+        options: The options.
+        fields: The type of each input.
+
+    Raises:
+        InputError: C010 for another form or a second option that reads stdin, C011 for an unknown input, C012 for a
+        wrong type, C013 for
+            an invalid JSON object, C014 for an unreadable file.
     """
     stdin = stdin or StdinReader()
     objects: dict[str, Any] = {}
     texts: dict[str, list[str]] = {}
-    for option in given:
+    for option in options:
         if _is_object_option(option):
             objects |= _read_object_option(option, "-i", stdin)
             continue
@@ -128,9 +138,12 @@ def read_inputs(given: Sequence[str], fields: Mapping[str, Schema], stdin: Stdin
 def read_node_values(
     given: Sequence[str], type_of: Callable[[str], Schema], stdin: StdinReader | None = None
 ) -> dict[str, Any]:
-    """What `--set` options state: `node=value`, `node=@file`, `node=-` (stdin), a text as it is where the node gives a text, else JSON;
-    `@file.json` or `-`, a whole JSON object by node. `@@` begins a value with one `@`. Raises `InputError` C010, C012, C013 or C014, and
-    what `type_of` raises for a node that is none."""
+    """Parses `--set` options: `node=value`, `node=@file`, `node=-` (stdin), or `@file.json` or `-` for a JSON object by
+    node. A value is
+    literal text if the node outputs text, otherwise JSON; `@@` stands for a leading `@`. Raises `InputError` C010,
+    C012, C013 or C014, and
+    the errors of `type_of` for unknown nodes.
+    """
     stdin = stdin or StdinReader()
     found: dict[str, Any] = {}
     for option in given:
@@ -162,8 +175,10 @@ def _parse_node_value(node: str, text: str, type_: InputType, stdin: StdinReader
 
 
 def resolve_text(text: str, option: str, stdin: StdinReader, type_: InputType) -> str:
-    """The text that a value of a type stands for: itself, also where the type lists it, that of a file (`@file`), that on stdin (`-` and
-    `@-`), or one that begins with an `@` (`@@text`). `option` is for the message. Raises `InputError` C014."""
+    """Resolves a value to its text: literal text, also of an enumeration, a file (`@file`), stdin (`-` or `@-`), or
+    `@@text` for `@text`.
+    `option` is used in messages. Raises `InputError` C014.
+    """
     if text in type_.allowed_texts:
         return text
     if text in STDIN:
@@ -178,7 +193,7 @@ def resolve_text(text: str, option: str, stdin: StdinReader, type_: InputType) -
 
 
 def _is_object_option(option: str) -> bool:
-    """Whether an option is no `key=value`, but stands for all: a file's name, or stdin."""
+    """True if an option is a whole JSON object, from a file or stdin, and not `key=value`."""
     return option in STDIN or (option.startswith("@") and "=" not in option)
 
 
@@ -190,7 +205,7 @@ def _read_object_option(option: str, flag: str, stdin: StdinReader) -> dict[str,
 
 
 def parse_json_object(text: str, source: str) -> dict[str, Any]:
-    """A JSON object; `source` is for the message. Raises `InputError` C013."""
+    """Parses a JSON object. `source` is used in messages. Raises `InputError` C013."""
     try:
         value = parse_untrusted(text)
     except StrictJsonError as error:
@@ -205,14 +220,14 @@ def parse_json_object(text: str, source: str) -> dict[str, Any]:
 
 
 def unknown_input_error(key: str, fields: Mapping[str, Schema]) -> InputError:
-    """The error of an input that the workflow does not have."""
+    """The error for an unknown input."""
     near = closest_match(key, fields)
     hint = f"did you mean {near!r}?" if near else f"inputs are: {', '.join(fields)}" if fields else "it takes no inputs"
     return InputError("C011", f"there is no input {key!r}", hint=hint)
 
 
 def read_text(path: Path, hint: str = "") -> str:
-    """A UTF-8 text of at most 1 MiB. Raises `InputError` C014, with a hint of how a text is written that begins with @, or another one."""
+    """Reads a UTF-8 text of at most 1 MiB. Raises `InputError` C014, with a hint for literal texts that start with @."""
     try:
         with interruptible(), path.open("rb") as file:
             return _read_limited(file, str(path))
@@ -222,13 +237,13 @@ def read_text(path: Path, hint: str = "") -> str:
 
 
 class StdinReader:
-    """The text on stdin: UTF-8, of at most 1 MiB, which one option can have."""
+    """Reads stdin, at most 1 MiB of UTF-8, for one option only."""
 
     def __init__(self) -> None:
         self._reader_option = ""
 
     def read(self, option: str) -> str:
-        """The whole text, for this option. Raises `InputError` C010 where another one has it, and C014."""
+        """Reads all of stdin for this option. Raises `InputError` C010 if another option has read it, and C014."""
         if self._reader_option:
             hint = "give one of them as a file: @FILE in the place of -"
             raise InputError(
@@ -261,8 +276,8 @@ def _read_limited(file: IO[bytes], name: str) -> str:
 
 
 def read_documents(path: Path) -> list[dict[str, Any]]:
-    """The documents of a folder (its .txt and .md files, at any depth, in order of their names), or the one of a file."""
-    if not os.path.isdir(path):  # a name that is too long for one is none either
+    """Reads the documents of a folder (its .txt and .md files at any depth, in order of their names), or one file."""
+    if not os.path.isdir(path):  # also false for a name that is too long
         return [{"source": str(path) if path.parts[:2] == ("/", "dev") else path.name, "text": read_text(path)}]
     root = path.resolve()
     files = sorted(file for file in path.rglob("*") if file.suffix in TEXT_FILES and file.is_file())
@@ -324,7 +339,7 @@ def _parse_single(key: str, text: str, type_: InputType, stdin: StdinReader) -> 
 
 
 def _read_stdin_documents(key: str, stdin: StdinReader) -> list[Any]:
-    """The documents on stdin: JSON of one or of a list of them, or the text of one."""
+    """Reads documents from stdin: JSON of one or several, or the text of one."""
     text = stdin.read(f"-i {key}=-")
     if not text.strip():
         raise InputError(

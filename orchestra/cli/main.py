@@ -1,4 +1,4 @@
-"""The command line's entry: all verbs under one name."""
+"""The entry point of the command line: builds the Typer application and runs it."""
 
 from __future__ import annotations
 
@@ -15,38 +15,43 @@ from orchestra.cli.context import Opener
 COMMAND_MODULES: Mapping[str, str] = {
     "init": "init",
     "config": "init",
+    "trust": "init",
     "validate": "validate",
     "graph": "validate",
-    "run": "run.run",
-    "ask": "run.ask",
-    "plan": "run.ask",
-    "batch": "batch.batch",
+    "run": "run.commands",
+    "ask": "run.commands",
+    "plan": "run.commands",
+    "batch": "run.commands",
     "check": "check",
     "runs": "runs.commands",
     "whatif": "runs.whatif",
-    "agents": "agents.agents",
-    "tools": "agents.tools",
-    "explain": "reference",
-    "schema": "reference",
+    "agents": "agents",
+    "tools": "agents",
+    "explain": "validate",
+    "schema": "validate",
     "fleet": "fleet",
     "learn": "learn.commands",
-    "certify": "certify.commands",
+    "certify": "learn.commands",
     "doctor": "doctor",
-    "trust": "trust",
 }
-"""The modules that have the verbs, in the order of `orchestra --help`."""
+"""The module of each command."""
+PANELS = ("Start", "Run", "Inspect runs", "Improve", "Reference", "Operate")
+"""The groups of commands, in the order of `orchestra --help`."""
 VERSION_FLAG = "--version"
 
 
 def build_app(opener: Opener | None = None, first: str = "") -> typer.Typer:
-    """The command line; `opener` stands in for `Orchestra.open`, so that tests run it on a simulated fleet.
+    """Returns the Typer application.
 
-    `first` is the first word that follows, where that is known: a verb leaves out what the others' modules have, the version all. To
-    describe every verb takes as long as many a verb takes.
+    Args:
+        opener: Replaces `Orchestra.open`, so that tests run the command line on a simulated fleet.
+        first: The first word of the command line, if known. Only the module of that command is imported, and none for
+        `--version`:
+            importing every command would take longer than most commands run.
     """
     app = typer.Typer(
         name="orchestra",
-        help="Small specialised language models that work as one dependable system.",
+        help="Run small specialised language models as one dependable system.",
         epilog="New here? orchestra init hello",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
@@ -58,7 +63,7 @@ def build_app(opener: Opener | None = None, first: str = "") -> typer.Typer:
         context: typer.Context,
         version: Annotated[
             bool,
-            typer.Option(VERSION_FLAG, help="Print the version and leave.", callback=_print_version, is_eager=True),
+            typer.Option(VERSION_FLAG, help="Print the version and exit.", callback=_print_version, is_eager=True),
         ] = False,
     ) -> None:
         context.obj = opener
@@ -66,19 +71,18 @@ def build_app(opener: Opener | None = None, first: str = "") -> typer.Typer:
     modules = dict.fromkeys(COMMAND_MODULES.values()) if first != VERSION_FLAG else {}
     for module in [COMMAND_MODULES[first]] if first in COMMAND_MODULES else modules:
         import_module(f"orchestra.cli.{module}").register(app)
+    app.registered_commands.sort(key=lambda command: PANELS.index(str(command.rich_help_panel)))
     return app
 
 
 def main() -> None:
-    """`orchestra` in the shell."""
+    """The console script `orchestra`."""
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(
-            errors="backslashreplace"
-        )  # a box or an accent that the terminal cannot show is no reason to fail
+        sys.stdout.reconfigure(errors="backslashreplace")  # a character that the terminal cannot show is not an error
     try:
         build_app(first="".join(sys.argv[1:2]))(prog_name="orchestra")
     except SystemExit as end:
-        if end.code in (130, 143):  # told to end by a signal
+        if end.code in (130, 143):  # ended by a signal
             from orchestra.cli.signals import exit_process
 
             exit_process(end.code)

@@ -1,14 +1,18 @@
-"""What verbs print: JSON for programs; for people plain text, and rich's tables where they help."""
+"""Output of commands: JSON, text, tables and progress lines, and checks of output files."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from orchestra.core.errors import display_width
+from orchestra.core.errors import OrchestraError, display_width
 from orchestra.core.untrusted_text import escape_invisible
 
 if TYPE_CHECKING:
@@ -16,16 +20,18 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from orchestra.fleet.progress import Progress
+
 
 def print_json(value: Any) -> None:
-    """One line of JSON on stdout, keys in the order given."""
+    """Prints one line of JSON to stdout, keys in the given order."""
     import msgspec
 
     sys.stdout.write(json_line(msgspec.json.encode(value)))
 
 
 def json_line(encoded: bytes) -> str:
-    """JSON as a line of stdout: what a terminal would obey, and what the encoding there has no sign for, are escapes of JSON in it."""
+    """One line of JSON in which control characters, and characters that the encoding of stdout lacks, are JSON escapes."""
     text = encoded.decode()
     if text.isascii() and "\x7f" not in text:
         return text + "\n"
@@ -37,12 +43,12 @@ def json_line(encoded: bytes) -> str:
 
 
 MAX_RICH_ROWS = 200
-"""Rows of a table that is long."""
+"""Rows above which a table is long."""
 _NON_ASCII = re.compile("[^\x00-\x7f]")
 _CONTROL_CHARACTERS = re.compile(
     "[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff]"
 )
-"""Control, bidi and invisible characters that JSON leaves as they are; outside of strings it has none of them."""
+"""Control, bidi and invisible characters that JSON does not escape. They occur only within strings."""
 
 
 def _json_escape(match: re.Match[str]) -> str:
@@ -51,12 +57,12 @@ def _json_escape(match: re.Match[str]) -> str:
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """A console that leaves lines as long as they are where nobody looks at a terminal."""
+    """Returns a rich console. It does not wrap lines if stdout is not a terminal."""
     from rich.console import Console
 
     class PlainConsole(Console):
         def on_broken_pipe(self) -> None:
-            """Lets the verb's error handling see it; rich would end the process with status 1."""
+            """Re-raises the error for the command's error handling; rich would exit with status 1."""
             raise BrokenPipeError
 
     stream = sys.stderr if stderr else sys.stdout
@@ -64,8 +70,8 @@ def make_console(*, stderr: bool = False) -> Console:
     return PlainConsole(file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
-def make_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[int] = ()) -> Table:
-    """A table of escaped texts; the columns in `right` are numbers."""
+def _make_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[int] = ()) -> Table:
+    """A table of escaped texts. `right` are the indices of numeric columns."""
     from rich.table import Table
     from rich.text import Text
 
@@ -79,7 +85,10 @@ def make_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right:
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: Iterable[int] = ()) -> None:
-    """The same on stdout. A long one that fits is laid out here, for rich takes a millisecond a row."""
+    """Prints a table to stdout. `right` are the indices of numeric columns.
+
+    A long table that fits the terminal is laid out here, because rich takes a millisecond a row.
+    """
     screen = make_console()
     if len(rows) > MAX_RICH_ROWS:
         from rich.cells import cell_len
@@ -103,11 +112,11 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right
             sys.stdout.write("".join(f"{line.rstrip()}\n" for line in lines[1:]))
             sys.stdout.flush()
             return
-    screen.print(make_table(headings, rows, right=right))
+    screen.print(_make_table(headings, rows, right=right))
 
 
 def print_text(text: str | Text = "", *, style: str = "") -> None:
-    """A text for a person on stdout: exactly as it is; on a terminal in its style, and without what that would obey."""
+    """Prints text to stdout. On a terminal it is styled, and control characters are removed."""
     if style or not isinstance(text, str):
         from rich.text import Text
 
@@ -116,18 +125,18 @@ def print_text(text: str | Text = "", *, style: str = "") -> None:
             screen.print(Text(escape_invisible(text), style=style) if isinstance(text, str) else text)
             return
     plain = text if isinstance(text, str) else text.plain
-    # Not by way of rich, which makes spaces of tabs.
+    # rich would replace tabs by spaces.
     sys.stdout.write(f"{escape_invisible(plain) if sys.stdout.isatty() else plain}\n")
-    sys.stdout.flush()  # as rich does: what stands on stderr keeps its place beside it
+    sys.stdout.flush()  # as rich does, to keep the order with stderr
 
 
 def print_note(text: str) -> None:
-    """A remark on stderr, beside the output that a program may read."""
+    """Prints a message to stderr."""
     print(escape_invisible(text), file=sys.stderr)
 
 
 def terminal_width(stream: TextIO, otherwise: int = 80) -> int:
-    """The columns of the terminal that a stream is; `otherwise` where it is none, or does not say."""
+    """The width of a stream's terminal in columns; `otherwise` without a terminal or a known width."""
     if not stream.isatty():
         return otherwise
     told = os.environ.get("COLUMNS", "")
@@ -140,7 +149,7 @@ def terminal_width(stream: TextIO, otherwise: int = 80) -> int:
 
 
 def truncate(text: str, width: int) -> str:
-    """As much of a text as stands in so many columns."""
+    """Cuts a text to a number of columns."""
     left = width
     for end, char in enumerate(text):
         if (left := left - display_width(char)) < 0:
@@ -149,7 +158,7 @@ def truncate(text: str, width: int) -> str:
 
 
 def format_time(at: float) -> str:
-    """A time of a journal as people read it; the number itself where it is none, for a journal may be damaged."""
+    """Formats a journal timestamp. An invalid number, possible in a damaged journal, is returned as it is."""
     from datetime import datetime
 
     try:
@@ -159,7 +168,7 @@ def format_time(at: float) -> str:
 
 
 def format_duration(value: float) -> str:
-    """A duration as people read it."""
+    """Formats a duration in seconds."""
     if value < 10:
         return f"{value:.2f} s"
     if value < 120:
@@ -169,7 +178,7 @@ def format_duration(value: float) -> str:
 
 
 def format_money(value: float) -> str:
-    """What something cost, in the currency of the fleet's prices; empty for nothing."""
+    """Formats an amount in the currency of the fleet's prices; empty for 0."""
     if value <= 0:
         return ""
     if value >= 1:
@@ -178,9 +187,166 @@ def format_money(value: float) -> str:
 
 
 def format_size(count: float) -> str:
-    """A number of bytes as people read it."""
+    """Formats a number of bytes."""
     for unit in ("bytes", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}"
         count /= 1000
     return f"{count:.1f} GB"
+
+
+def check_writable(target: Path, option: str, *, folder: bool = False) -> None:
+    """Checks, before the work starts, that a file or `folder` can be written. Raises `OrchestraError` C023."""
+    there = next(path for path in (target, *target.absolute().parents) if os.path.lexists(path))
+    if there.is_dir() != (folder or there != target):
+        reason = "it is a folder" if there.is_dir() else f"{there} is no folder"
+    elif not os.access(there, os.W_OK):
+        reason = f"{there} may not be written"
+    else:
+        return
+    raise _write_error(target, reason, option)
+
+
+def check_replaceable(target: Path, option: str) -> None:
+    """Checks that a file can be replaced atomically, which depends on its folder. Raises `OrchestraError` C023."""
+    if target.is_dir():
+        raise _write_error(target, "it is a folder", option)
+    check_writable(target.parent, option, folder=True)
+
+
+@contextlib.contextmanager
+def writing_output(target: Path, option: str) -> Iterator[None]:
+    """Creates the folder of `target`, and raises `OrchestraError` C023 if writing within the context fails."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise _write_error(target, error.strerror or str(error), option) from error
+
+
+def _write_error(target: Path, reason: str, option: str) -> OrchestraError:
+    return OrchestraError("C023", f"{target} cannot be written: {reason}", hint=f"name another with {option}")
+
+
+REPORT_SECONDS = 5.0
+"""Seconds between two lines if stderr is not a terminal."""
+
+
+class ProgressMeter:
+    """Progress of a batch: rows, rate and remaining time."""
+
+    def __init__(self, total: int, done: int, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._total, self._initial, self._done, self._failed, self._abstained = total, done, done, 0, 0
+        self._monotonic = monotonic
+        self._started = self._last_report = monotonic()
+        self._bar: Any = None
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+            self._bar = Progress(
+                BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), console=make_console(stderr=True)
+            )
+            self._bar.start()
+            self._bar.add_task("", total=self._total, completed=self._done)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def advance(self, *, failed: bool = False, abstained: bool = False) -> None:
+        """Counts one more written row."""
+        self._done += 1
+        self._failed += failed
+        self._abstained += abstained
+        if self._bar is not None:
+            self._bar.update(0, completed=self._done, description=self.rates())
+        elif (now := self._monotonic()) - self._last_report >= REPORT_SECONDS:
+            self._last_report = now
+            print(f"{self._done} of {self._total} rows, {self.rates()}", file=sys.stderr)
+
+    def rates(self) -> str:
+        """The rate, the remaining time and the number of rows without an output."""
+        elapsed = max(self._monotonic() - self._started, 1e-9)
+        rate = (self._done - self._initial) / elapsed
+        said = [f"{rate:.1f} rows/s"]
+        if rate and self._done < self._total:
+            said.append(f"{format_duration((self._total - self._done) / rate)} left")
+        if self._abstained:
+            said.append(f"{self._abstained} abstained")
+        if self._failed:
+            said.append(f"{self._failed} failed")
+        return ", ".join(said)
+
+
+class StatusLine:
+    """Shows the progress of the fleet; a `ProgressCallback` of `orchestra.fleet.progress`."""
+
+    def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._message, self._last_report, self._line_open = "", float("-inf"), False
+        self._console: Any = None
+        """Prints model text; created at the first text."""
+        self._text_open = False
+        """True within an unfinished line of model text."""
+
+    def __call__(self, progress: Progress) -> None:
+        """Shows a step: each new one at once, a continuing one every few seconds, or at once on a terminal."""
+        now = self._monotonic()
+        new = progress.message != self._message
+        terminal = sys.stderr.isatty()
+        if not new and now - self._last_report < (0.1 if terminal else REPORT_SECONDS):
+            return
+        self._message, self._last_report = progress.message, now
+        text = escape_invisible(progress.message, keep="") + _format_progress(progress)
+        if not terminal:
+            self.close()
+            print(text, file=sys.stderr)
+            return
+        if new and self._line_open:
+            sys.stderr.write("\n")
+        self.show_line(text)
+
+    def show_line(self, text: str) -> None:
+        """Rewrites the status line on a terminal; without effect elsewhere."""
+        if sys.stderr.isatty():
+            if self._text_open:
+                self.close()
+            shown = truncate(escape_invisible(text, keep=""), terminal_width(sys.stderr) - 1)
+            sys.stderr.write(f"\r\x1b[2K{shown}")
+            sys.stderr.flush()
+            self._line_open = True
+
+    def show_text(self, text: str) -> None:
+        """Appends model text, dimmed on a terminal."""
+        if self._line_open:
+            self.close()
+        if self._console is None:
+            self._console = make_console(stderr=True)
+        self._console.print(escape_invisible(text), style="dim", end="")
+        self._text_open = not text.endswith("\n")
+
+    def close(self) -> None:
+        """Ends the current status line or text."""
+        if self._line_open or self._text_open:
+            sys.stderr.write("\n")
+            self._line_open = self._text_open = False
+
+
+def _format_progress(progress: Progress) -> str:
+    if progress.done is None:
+        return ""
+    show: Callable[[float], str] = {"bytes": format_size, "seconds": format_duration}.get(progress.unit, "{:g}".format)
+    if progress.total:
+        about = "about " if progress.unit == "seconds" else ""
+        return f": {show(progress.done)} of {about}{show(progress.total)}"
+    return f": {show(progress.done)}"
+
+
+def is_interactive() -> bool:
+    """True if a user at the terminal of this process can answer questions."""
+    return sys.platform != "win32" and sys.stdin.isatty() and sys.stderr.isatty()

@@ -1,4 +1,17 @@
-"""Signals: the first SIGINT ends a verb's work cleanly, SIGTERM lets go of it so that it can be resumed, a second one leaves at once."""
+"""Signals, reads that signals interrupt, and ordered concurrent tasks.
+
+The first SIGINT cancels the work of a command cleanly. SIGTERM releases the run, which can be resumed. A second signal
+ends the process
+at once.
+
+A read from a pipe blocks the event loop, so a handler that only schedules a callback would never run. Within
+`interruptible` the handler
+raises instead, and the read ends. Python runs handlers between two instructions, or when a signal interrupts a system
+call (PEP 475). A
+signal that arrives just before the call blocks, or in another thread, interrupts nothing. A timer therefore interrupts
+the blocked call
+several times a second.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +21,16 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from orchestra.cli.exit_codes import INTERRUPTED, TERMINATED
-from orchestra.cli.interruptible_read import INTERRUPTIBLE
+from orchestra.cli.typer_adapter import INTERRUPTED, TERMINATED
 from orchestra.core.untrusted_text import pluralize
 
 if TYPE_CHECKING:
@@ -25,32 +39,37 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 GRACE_SECONDS = 5.0
-"""Seconds that plain functions are given to return in, once the process was told to end: `docker stop` kills it after ten."""
+"""Seconds that running plain functions get before the process ends. `docker stop` kills after ten seconds."""
 COMMIT_WAIT_SECONDS = 2.0
-"""Seconds that Ctrl-Z waits for a transaction at most; one that takes longer waits for the lock itself."""
+"""The longest time in seconds that Ctrl-Z waits for a transaction; a longer transaction waits for the lock itself."""
 JOIN_SECONDS = 0.2
-"""Seconds in which the threads of functions that have returned are gone."""
+"""Seconds within which the threads of finished functions have ended."""
 
 
 class StopSignal:
-    """Whether the process was told to end, and how. Handlers of its own, and not the loop's, work while the loop is blocked too."""
+    """The state of stop requests. It installs signal handlers of its own, which also work while the event loop is
+    blocked.
+    """
 
     def __init__(self) -> None:
         self.terminating = False
-        """Whether it was SIGTERM: what is under way is let go of, not cancelled."""
+        """True after SIGTERM: the current run is released, not cancelled."""
         self.run = ""
-        """The run that is being carried out, for whoever wants to go on with it."""
+        """The id of the current run, for the hint to resume it."""
         self.requested = False
-        """Whether there was a signal. Work that does not wait hears of it here alone."""
+        """True after any signal. Work that never waits must check it."""
 
     @property
     def resume_hint(self) -> str:
-        """How to go on with what is let go of; empty where nothing is under way."""
+        """The command that resumes the released run; empty without a run."""
         return f"go on with: orchestra runs resume {self.run}" if self.run else ""
 
     @contextmanager
     def handle_signals(self, task: asyncio.Task[Any]) -> Iterator[None]:
-        """While it lasts, a signal cancels the task, and a second one ends the process. One that finds a read under way ends the read."""
+        """Handles signals within the context: the first one cancels the task or ends a blocking read, the second one
+        ends
+        the process.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -74,15 +93,17 @@ class StopSignal:
                 signal.signal(number, handler)
 
     def _exit_now(self, code: int) -> None:
-        """Ends the process without another step: its runs are interrupted, as if the power were cut, and can be resumed."""
+        """Ends the process at once. Its runs are interrupted as after a power cut, and can be resumed."""
         os.write(2, f"left at once{f'; {self.resume_hint}' if self.resume_hint else ''}\n".encode())
         os._exit(code)
 
 
 @contextmanager
 def suspend_between_commits(journal: Journal) -> Iterator[None]:
-    """While it lasts, Ctrl-Z (SIGTSTP) stops the process after the transaction of the journal that is under way: a process that is stopped
-    inside of one keeps all others from writing. SIGSTOP cannot be handled."""
+    """Within the context, Ctrl-Z (SIGTSTP) stops the process after the current journal transaction: a process stopped
+    within a transaction
+    blocks all other writers. SIGSTOP cannot be handled.
+    """
     number = getattr(signal, "SIGTSTP", None)
     if (
         number is None
@@ -109,12 +130,14 @@ def suspend_between_commits(journal: Journal) -> Iterator[None]:
 
 
 def run_with_signals(work: Callable[[StopSignal], Coroutine[Any, Any, T]]) -> T:
-    """`asyncio.run` for verbs that carry out runs. Raises `KeyboardInterrupt` after SIGINT and `typer.Exit` 143 after SIGTERM."""
+    """Runs a coroutine as `asyncio.run` does, with signal handling. Raises `KeyboardInterrupt` after SIGINT and
+    `typer.Exit` 143 after SIGTERM.
+    """
     stop = StopSignal()
 
     async def main() -> T:
         task = asyncio.current_task()
-        assert task is not None  # a coroutine that runs is in a task
+        assert task is not None  # a running coroutine belongs to a task
         with stop.handle_signals(task):
             return await work(stop)
 
@@ -127,10 +150,12 @@ def run_with_signals(work: Callable[[StopSignal], Coroutine[Any, Any, T]]) -> T:
 
 
 def exit_process(code: int) -> None:
-    """Ends a process that was told to end, though plain functions of tools still run, which nobody can cancel: after `GRACE_SECONDS`, or at another
-    signal. Python itself would wait until they return.
+    """Ends the process although plain functions of tools, which cannot be cancelled, still run: after `GRACE_SECONDS`,
+    or
+    at another signal.
+    Python itself would wait until they return.
 
-    Its runs were let go of, and are on disk: what these functions give is asked for no more, and a call of theirs is one that was cut off.
+    Their runs are released and on disk. The results of these functions are discarded; their calls count as interrupted.
     """
     if threading.active_count() == 1:
         return
@@ -152,3 +177,75 @@ def _join_threads(threads: Sequence[threading.Thread], seconds: float) -> bool:
     for one in threads:
         one.join(max(0.0, end - time.monotonic()))
     return not any(one.is_alive() for one in threads)
+
+
+INTERRUPTIBLE: ContextVar[bool] = ContextVar("orchestra_endable", default=False)
+"""True while an interruptible read runs. Python runs signal handlers in the context of the interrupted code."""
+TIMER_SECONDS = 0.2
+"""The longest delay in seconds until a signal is handled."""
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within the context, the first signal raises `asyncio.CancelledError` in the main thread."""
+    before = INTERRUPTIBLE.set(True)
+    try:
+        with _interval_timer():
+            yield
+    finally:
+        INTERRUPTIBLE.reset(before)
+
+
+@contextmanager
+def _interval_timer() -> Iterator[None]:
+    """Interrupts blocking system calls with a timer. It works on the main thread only, where handlers run."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+    handler = signal.signal(signal.SIGALRM, lambda *_: None)
+    timer = signal.setitimer(signal.ITIMER_REAL, TIMER_SECONDS, TIMER_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+        signal.signal(signal.SIGALRM, handler)
+
+
+Row = TypeVar("Row")
+RowResult = TypeVar("RowResult")
+
+WINDOW_SLACK = 4
+"""Rows in progress or finished but unwritten, as a multiple of the concurrency: a slow row does not block later rows at
+once.
+"""
+
+
+async def map_in_order(
+    rows: Iterable[Row], function: Callable[[Row], Awaitable[RowResult]], concurrency: int
+) -> AsyncGenerator[RowResult, None]:
+    """Yields the result of `function` for each row, in order, with at most `concurrency` concurrent calls. Memory does
+    not
+    grow with the rows.
+
+    If the consumer stops early or `function` raises, the pending tasks are cancelled and awaited.
+    """
+    places = asyncio.Semaphore(concurrency)
+
+    async def one(row: Row) -> RowResult:
+        async with places:
+            return await function(row)
+
+    window: deque[asyncio.Task[RowResult]] = deque()
+    coming = iter(rows)
+    try:
+        while True:
+            while len(window) < concurrency * WINDOW_SLACK and (row := next(coming, None)) is not None:
+                window.append(asyncio.create_task(one(row)))
+            if not window:
+                return
+            yield await window[0]
+            window.popleft()
+    finally:
+        for task in window:
+            task.cancel()
+        await asyncio.gather(*window, return_exceptions=True)

@@ -1,16 +1,141 @@
-"""Commands: functions of a module, entered into Typer; what a command was asked is one frozen dataclass, whose fields are its options."""
+"""Registers functions as Typer commands, and maps errors to messages and exit codes.
+
+A command takes its options as frozen dataclasses: each field is an option or an argument.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import update_wrapper
 from inspect import Parameter, Signature, signature
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
-from orchestra.cli.exit_codes import OrchestraCommand
+from orchestra.cli.output import is_interactive, print_json
+from orchestra.core.errors import InputErrors, OrchestraError
+from orchestra.core.trust import ProjectGuard, TrustStore, UntrustedError
+from orchestra.core.untrusted_text import escape_invisible
+
+INTERRUPTED = 130
+TERMINATED = 143
+"""128 + SIGTERM: the run was released and can be resumed."""
+WAITING = 5
+"""The run waits for a person."""
+BROKEN_PIPE = 141
+"""128 + SIGPIPE, as of every filter whose reader has closed the pipe."""
+STATUS_CODES: Mapping[str, int] = {
+    "done": 0,
+    "failed": 1,
+    "abstained": 3,
+    "budget": 4,
+    "waiting": WAITING,
+    "cancelled": INTERRUPTED,
+}
+"""Exit codes of a run's statuses (docs/words.md)."""
+DISK_FULL_ERRNOS = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
+"""Error numbers of a full disk."""
+
+
+class OrchestraCommand(TyperCommand):
+    """A command that prints its errors and exits with their codes."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command."""
+        as_json = bool(ctx.params.get("as_json"))
+        try:
+            return self._execute(ctx, as_json=as_json)
+        except BrokenPipeError as error:
+            # The reader of stdout has closed it. Buffered output must not raise again at exit.
+            _drop_stdout()
+            raise typer.Exit(BROKEN_PIPE) from error
+        except OSError as error:
+            if error.errno not in DISK_FULL_ERRNOS:
+                raise
+            raise typer.Exit(_show_disk_full(error, as_json=as_json)) from error
+        except KeyboardInterrupt as error:
+            print("interrupted", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from error
+
+    def _execute(self, ctx: Any, *, as_json: bool) -> Any:
+        try:
+            result = self._execute_trusted(ctx)
+        except OrchestraError as error:
+            show_error(error, as_json=as_json)
+            sys.stdout.flush()
+            raise typer.Exit(error.exit_code) from error
+        sys.stdout.flush()
+        return result
+
+    def _execute_trusted(self, ctx: Any) -> Any:
+        """Runs the command. An untrusted project is refused before any work; if the user then trusts it, the command
+        runs
+        once more.
+        """
+        try:
+            return super().invoke(ctx)
+        except UntrustedError as error:
+            if not ask_for_trust(error):
+                raise
+        return super().invoke(ctx)
+
+
+def _show_disk_full(error: OSError, *, as_json: bool) -> int:
+    """Prints the error of a full disk, also of the disk behind stdout. Returns the exit code."""
+    fault = OrchestraError(
+        "C023",
+        f"{error.filename or 'the output'} cannot be written: {error.strerror}",
+        hint="make room, or write to another place",
+    )
+    if error.filename is None:
+        _drop_stdout()  # a failed write to stdout: the buffered rest must not raise again
+    show_error(fault, as_json=as_json)
+    return fault.exit_code
+
+
+def _drop_stdout() -> None:
+    """Discards all further output on stdout."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def show_error(error: OrchestraError, *, as_json: bool = False) -> None:
+    """Prints an error as text to stderr and, with `as_json`, as JSON to stdout."""
+    print(format_error(error), file=sys.stderr)
+    if not as_json:
+        print(f"\norchestra explain {error.code} says more", file=sys.stderr)
+    else:
+        print_json({"error": error_data(error)})
+
+
+def format_error(error: OrchestraError) -> str:
+    """The full text of an error, without control characters. Files in the current folder get relative paths."""
+    return escape_invisible(str(error)).replace(f"--> {Path.cwd()}{os.sep}", "--> ")
+
+
+def split_error(error: OrchestraError) -> tuple[OrchestraError, ...]:
+    """The single errors of an error."""
+    return error.errors if isinstance(error, InputErrors) else (error,)
+
+
+def error_data(error: OrchestraError) -> dict[str, Any]:
+    """Returns an error as JSON values."""
+    data: dict[str, Any] = {"code": error.code, "message": error.message}
+    if error.location:
+        data["place"] = {"file": error.location.file, "line": error.location.line, "column": error.location.column}
+    if error.hint:
+        data["hint"] = error.hint
+    if error.why:
+        data["why"] = error.why
+    if isinstance(error, InputErrors):
+        data["errors"] = [error_data(part) for part in error.errors]
+    return data
+
 
 CommandFunction = Callable[..., None]
 
@@ -23,12 +148,12 @@ def add_command(
     panel: str | None = None,
     epilog: str | None = None,
 ) -> None:
-    """Enters a function as a command, under its own name where none is given."""
+    """Registers a function as a command; its default name is that of the function."""
     group.command(name, cls=OrchestraCommand, rich_help_panel=panel, epilog=epilog)(expand_arguments(function))
 
 
 def expand_arguments(function: CommandFunction) -> CommandFunction:
-    """The same function as Typer reads it: a parameter that is a dataclass stands there as its fields, each an option or an argument."""
+    """Returns a function with the same effect for Typer: each dataclass parameter is replaced by its fields."""
     hints = get_type_hints(function, include_extras=True)
     asked = {name: kind for name, kind in hints.items() if is_dataclass(kind) and isinstance(kind, type)}
     apart = {name: [field.name for field in fields(kind)] for name, kind in asked.items()}
@@ -38,7 +163,7 @@ def expand_arguments(function: CommandFunction) -> CommandFunction:
         function(**given, **made)
 
     update_wrapper(command, function, assigned=("__module__", "__name__", "__qualname__", "__doc__"))
-    command.__annotations__ = {}  # Typer reads them beside the signature, which says all
+    command.__annotations__ = {}  # Typer reads annotations beside the signature
     parameters = [
         each for own in signature(function).parameters.values() for each in _expand_parameter(own, hints[own.name])
     ]
@@ -47,13 +172,13 @@ def expand_arguments(function: CommandFunction) -> CommandFunction:
 
 
 def exit_with(code: int) -> None:
-    """Ends the command with an exit code, unless that is 0."""
+    """Exits with a code other than 0."""
     if code:
         raise typer.Exit(code)
 
 
 def _expand_parameter(parameter: Parameter, annotation: Any) -> Iterator[Parameter]:
-    """What a parameter is to Typer: itself, or the fields of what it is made of."""
+    """Yields the Typer parameters of one parameter: itself, or the fields of its dataclass."""
     if not is_dataclass(annotation):
         yield Parameter(parameter.name, Parameter.KEYWORD_ONLY, default=parameter.default, annotation=annotation)
         return
@@ -61,3 +186,27 @@ def _expand_parameter(parameter: Parameter, annotation: Any) -> Iterator[Paramet
     for field in fields(annotation):
         default = Parameter.empty if field.default is MISSING else field.default
         yield Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=types[field.name])
+
+
+def ask_for_trust(error: UntrustedError) -> bool:
+    """Asks the user at the terminal to trust a project, and records a yes. Returns False without a terminal or without
+    a
+    yes.
+    """
+    if not is_interactive():
+        return False
+    sys.stderr.write(f"{describe_needs(error.guard)}\nTrust it? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        return False
+    TrustStore.from_environment(os.environ).add(error.guard)
+    return True
+
+
+def describe_needs(guard: ProjectGuard) -> str:
+    """Lists what the project may do once it is trusted."""
+    if not guard.requirements:
+        return escape_invisible(f"{guard.folder} asks for nothing that needs trust.")
+    return escape_invisible(
+        "\n".join([f"Trust in {guard.folder} allows it to", *(f"  - {need}" for need in guard.requirements)])
+    )

@@ -1,4 +1,4 @@
-"""`orchestra validate` and `orchestra graph`: files checked to the last reference, and drawn; nothing is started."""
+"""The commands `validate`, `graph`, `explain` and `schema`, which start nothing."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from orchestra.cli.context import load_settings_to_inspect
-from orchestra.cli.exit_codes import error_data, format_error, split_error
 from orchestra.cli.options import JsonOption
 from orchestra.cli.output import print_json, print_text, terminal_width
-from orchestra.cli.typer_adapter import add_command
+from orchestra.cli.typer_adapter import add_command, error_data, format_error, split_error
 from orchestra.core.errors import InputError, OrchestraError
 from orchestra.core.untrusted_text import escape_invisible, pluralize
 
@@ -28,13 +27,13 @@ if TYPE_CHECKING:
     from orchestra.schema.types import Schema
 
 MAX_NODES_DRAWN = 100
-"""Columns of a drawing where nobody looks at a terminal."""
+"""The width of a drawing in columns if stdout is not a terminal."""
 _FLEET_SCHEMA = re.compile(r"^schema:\s*['\"]?orchestra/fleet/", re.MULTILINE)
 
 
 @dataclass(slots=True)
 class FileReport:
-    """What is to be said of one file."""
+    """The result for one file."""
 
     name: str
     summary: str = ""
@@ -43,21 +42,23 @@ class FileReport:
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the verbs."""
-    add_command(app, validate, panel="Begin")
-    add_command(app, graph, panel="Begin")
+    """Adds the commands."""
+    add_command(app, validate, panel="Start")
+    add_command(app, graph, panel="Start")
+    add_command(app, explain, panel="Reference")
+    add_command(app, schema, panel="Reference")
 
 
 def validate(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Workflows by name; or files of workflows, fleets, agents. All of the project where none is named."
+            help="Names of workflows, or files of workflows, fleets and agents. The whole project by default."
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check workflows, fleets and agents: every name, type and reference. Exits with 2 where something is wrong."""
+    """Check workflows, fleets and agents: all names, types and references. Exits with 2 if there are errors."""
     checks = ProjectValidator(load_settings_to_inspect())
     found = [checks.validate_one(name) for name in names] if names else checks.validate_all()
     if error := checks.trust_error:
@@ -71,12 +72,12 @@ def validate(
 
 
 def graph(
-    name: Annotated[str, typer.Argument(help="A workflow's name or file.", show_default=False)],
-    mermaid: Annotated[bool, typer.Option("--mermaid", help="Print mermaid, for Markdown.")] = False,
+    name: Annotated[str, typer.Argument(help="The name or the file of a workflow.", show_default=False)],
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="Print a Mermaid diagram.")] = False,
 ) -> None:
-    """Draw a workflow."""
+    """Draw the graph of a workflow."""
     from orchestra.app.project import Project
-    from orchestra.cli.trust import print_trust_notice
+    from orchestra.cli.context import print_trust_notice
     from orchestra.workflows.drawing import draw
     from orchestra.workflows.drawing import mermaid as chart
 
@@ -89,14 +90,14 @@ def graph(
 
 
 class ProjectValidator:
-    """What is right or wrong with the parts of a project, which is read once."""
+    """Validates the parts of a project, which is loaded once."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     @cached_property
     def _load_result(self) -> Project | InputError:
-        """The project; or the fault of its modules, which are not imported again to find it once more."""
+        """The project, or the error of its modules, which are imported only once."""
         from orchestra.app.project import Project
 
         try:
@@ -106,7 +107,7 @@ class ProjectValidator:
 
     @property
     def trust_error(self) -> InputError | None:
-        """Why the modules were not imported, where the project was read and is not trusted."""
+        """Why the modules were not imported, if the loaded project is untrusted."""
         return self._settings.trust_error("modules") if "_load_result" in vars(self) else None
 
     @property
@@ -117,14 +118,14 @@ class ProjectValidator:
 
     @cached_property
     def _card_models(self) -> Mapping[str, Schema] | None:
-        """What a card may name; of a project whose modules have a fault, what every project knows."""
+        """The models that a card may use; None, for the built-in ones, if the modules have an error."""
         try:
             return self._project.registry.models
         except InputError:
             return None
 
     def validate_one(self, name: str) -> FileReport:
-        """A workflow by name or file, a fleet's file, or an agent's folder."""
+        """Validates a workflow by name or file, a fleet file or an agent folder."""
         path, found = Path(name), FileReport(name)
         card = path if path.name == "agent.yaml" else path / "agent.yaml"
         with _collect_errors(found):
@@ -138,8 +139,10 @@ class ProjectValidator:
         return found
 
     def validate_all(self) -> list[FileReport]:
-        """Everything of the project's own: fleets, agents, workflows, also those of its modules. Raises `InputError` C004 where it has
-        nothing."""
+        """Validates all fleets, agents and workflows of the project, including those of its modules. Raises
+        `InputError`
+        C004 without any.
+        """
         found: list[FileReport] = []
         fleet = FileReport(f"the fleet of {self._settings.sources['fleet']}")
         with _collect_errors(fleet):
@@ -156,9 +159,7 @@ class ProjectValidator:
             found += [self.validate_one(_display_path(path)) for path in self._settings.own_resources("agents")]
             told = {str(error) for one in found for error in one.errors}
             for name, error in self._project.registry.broken.items():
-                if new := [
-                    part for part in split_error(error) if str(part) not in told
-                ]:  # such as a name that two have
+                if new := [part for part in split_error(error) if str(part) not in told]:  # such as a duplicate name
                     found.append(FileReport(name, errors=[*new]))
             names = {*self._project.workflow_names()} - {*self._settings.resources("workflows")}
             found += [
@@ -174,7 +175,7 @@ class ProjectValidator:
         return found
 
     def _validate_agent(self, folder: Path, report: FileReport) -> None:
-        """A card; of one with tools that what it may call is there, and of an ensemble what it asks."""
+        """Validates a card, the tools that it may call and the members of an ensemble."""
         from orchestra.agents.card import Card
         from orchestra.app.project import Project
         from orchestra.workflows.python.steps import Agent
@@ -182,7 +183,7 @@ class ProjectValidator:
         loaded = Card.load(folder, self._card_models)
         report.summary = f"the agent {loaded.name!r}"
         if (loaded.tool_use_cards is not None or loaded.members) and self._project:
-            Project.load(self._settings).program(Agent.from_card(loaded))  # one that comes to know this card
+            Project.load(self._settings).program(Agent.from_card(loaded))  # a new project, which finds this card
 
     def _validate_workflow(self, name: str, report: FileReport) -> None:
         program = self._project.program(self._project.find(name))
@@ -209,13 +210,13 @@ def _validate_fleet(path: Path, report: FileReport) -> None:
 
 
 def _display_path(path: Path) -> str:
-    """A file as one would type it here, and never as a name."""
+    """A path relative to the current folder that cannot be taken for a name."""
     here = os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
     return here if os.sep in here else f".{os.sep}{here}"
 
 
 def _read_beginning(path: Path) -> str:
-    """As much of a file as one of a workflow has at most. Raises `InputError` C014."""
+    """The beginning of a file, up to the maximum size of a workflow. Raises `InputError` C014."""
     try:
         with path.open("rb") as file:
             return file.read(1 << 20).decode("utf-8-sig", "replace")
@@ -237,7 +238,7 @@ def _print_reports(reports: list[FileReport]) -> None:
     for one in reports:
         new = [
             error for error in one.errors if format_error(error) not in map(format_error, told)
-        ]  # a card is read for each workflow that has it
+        ]  # a card is read once for each workflow that uses it
         for error in new:
             print(format_error(error) + "\n", file=sys.stderr)
         if one.errors and not new:
@@ -249,3 +250,50 @@ def _print_reports(reports: list[FileReport]) -> None:
             print_text(f"ok  {one.name}: {one.summary}")
     if told:
         print(f"{pluralize(len(told), 'fault')}; orchestra explain {told[0].code} says more", file=sys.stderr)
+
+
+def explain(
+    code: Annotated[
+        str, typer.Argument(help="An error code such as L003. Without it, all codes are listed.", show_default=False)
+    ] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Explain an error code: its meaning, an example and how to fix it."""
+    from orchestra.core import error_help as explaining
+
+    found = [explaining.explain(code)] if code else list(explaining.load_explanations().values())
+    if as_json:
+        print_json([{"code": one.code, "title": one.title, "text": one.text.strip()} for one in found])
+    elif code:
+        print_text(str(found[0]).rstrip())
+    else:
+        for one in found:
+            print_text(f"{one.code}  {one.title}")
+
+
+def schema(
+    what: Annotated[Literal["workflow", "fleet", "agent"], typer.Argument(help="The kind of file.")] = "workflow",
+) -> None:
+    """Print the JSON Schema of a kind of file, for editors."""
+    import json
+
+    sys.stdout.write(json.dumps(file_schema(what), indent=2, ensure_ascii=False) + "\n")
+
+
+def file_schema(what: Literal["workflow", "fleet", "agent"]) -> dict[str, Any]:
+    """Returns the JSON Schema of workflow, fleet or agent files."""
+    match what:
+        case "fleet":
+            from orchestra.fleet.config import FleetConfig
+
+            body = FleetConfig.model_json_schema(by_alias=True)
+        case "agent":
+            from orchestra.agents.card_file import CardFile
+
+            body = CardFile.model_json_schema(by_alias=True)
+        case "workflow":
+            from orchestra.workflows.yaml import json_schema
+
+            return json_schema.workflow_schema()
+    title = "a fleet" if what == "fleet" else "an agent's card"
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **body, "title": f"Orchestra: {title}"}

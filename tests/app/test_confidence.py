@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestra import Orchestra
-from orchestra.cli.batch.row_state import row_result
+from orchestra.cli.run.batch_row_state import row_result
 from orchestra.core.events import AttemptFinished
 from orchestra.core.settings import Settings
 from orchestra.testing.fake_vllm.server import SimulatedServer

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from orchestra import InputError, Orchestra
-from orchestra.cli.runs.import_ import ExportedRun, put_run
+from orchestra.cli.runs.export import ExportedRun, put_run
 from orchestra.core.errors import SourceLocation
 from orchestra.core.events import RunStarted
 from orchestra.journal.memory import MemoryJournal

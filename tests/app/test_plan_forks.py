@@ -15,7 +15,7 @@ from orchestra import Orchestra
 from orchestra.app.fork_effects import EffectHistory, effect_tools
 from orchestra.app.reuse import NodeChange
 from orchestra.app.run import Run
-from orchestra.cli.runs.import_ import ExportedRun, put_run
+from orchestra.cli.runs.export import ExportedRun, put_run
 from orchestra.core.errors import InputError, SourceLocation
 from orchestra.core.events import AttemptFinished, RunStarted
 from orchestra.core.protocols import CallError, CallRequest, Journal

@@ -23,7 +23,7 @@ from bench.absent import (
     table,
 )
 from orchestra.app.planning import PlanResult
-from orchestra.cli.run.empty_steps import EmptyStep
+from orchestra.cli.run.plan import EmptyStep
 from orchestra.router.plan import build_plan
 from orchestra.router.plan_syntax import parse_plan
 from orchestra.router.planner import DECLINED_CODE

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from orchestra.cli.timestamps import parse_age
+from orchestra.cli.options import parse_age
 from orchestra.core.errors import InputError
 from orchestra.journal.sqlite.journal import SqliteJournal
 from orchestra.schema.strict_json import digest

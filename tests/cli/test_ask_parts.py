@@ -11,7 +11,7 @@ import pytest
 
 from orchestra.agents.registry import builtin_folder
 from orchestra.app.planning import PlanResult
-from orchestra.cli.run.empty_steps import find_empty_steps
+from orchestra.cli.run.plan import find_empty_steps
 from orchestra.core.outcomes import ValueOutcome
 from orchestra.core.protocols import CallRequest
 from orchestra.core.settings import Settings

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from orchestra.cli.certify.audit import parse_period
+from orchestra.cli.learn.audit import parse_period
 from orchestra.core.errors import SourceLocation
 from orchestra.verification.certificates.audits import AuditLog, OutputAudited, OutputsSampled, encode
 from orchestra.verification.certificates.file import Certificate
@@ -374,7 +374,7 @@ def test_a_day_begins_at_its_midnight_also_where_clocks_were_changed_since(
     with monkeypatch.context() as patched:
         patched.setenv("TZ", "Europe/Berlin")
         time.tzset()
-        patched.setattr("orchestra.cli.timestamps.datetime", Then)
+        patched.setattr("orchestra.cli.options.datetime", Then)
         today = Then.now().date()
         for day, name in ((today, "today"), (today - timedelta(days=1), "yesterday")):
             assert parse_period(name, None).run_filter.since == parse_period(day.isoformat(), None).run_filter.since

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestra.cli.budget_option import parse_budget
+from orchestra.cli.options import parse_budget
 from orchestra.core.errors import InputError
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import typer
 
-from orchestra.cli.batch.rows import rereadable_file
 from orchestra.cli.inputs import StdinReader, read_documents, read_text
+from orchestra.cli.run.batch_rows import rereadable_file
 from orchestra.cli.signals import StopSignal, run_with_signals
 from tests.cli.processes import PATIENCE, started
 from tests.cli.shell import Shell

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.cli.doctor_checks import run_checks
+from orchestra.cli.doctor import run_checks
 from orchestra.core.settings import Settings
 from orchestra.fleet.supervisor import vllm_launch
 from orchestra.fleet.vllm_cpu import plugin

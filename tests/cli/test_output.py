@@ -13,9 +13,8 @@ import pytest
 from orchestra.app.claims.claims import OutputClaim
 from orchestra.app.claims.locations import TextSpan
 from orchestra.cli import output
-from orchestra.cli.output import json_line, print_text, terminal_width, truncate
-from orchestra.cli.progress import StatusLine
-from orchestra.cli.run.claims_view import show_claims
+from orchestra.cli.output import StatusLine, json_line, print_text, terminal_width, truncate
+from orchestra.cli.run.result_view import show_claims
 from orchestra.core.errors import InputError, SourceLocation, display_width
 from tests.cli.processes import ROOT
 from tests.cli.shell import Shell

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestra.cli.progress import ProgressMeter, StatusLine
+from orchestra.cli.output import ProgressMeter, StatusLine
 from orchestra.fleet.progress import Progress
 
 

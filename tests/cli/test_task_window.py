@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.cli.task_window import WINDOW_SLACK, map_in_order
+from orchestra.cli.signals import WINDOW_SLACK, map_in_order
 
 
 @given(

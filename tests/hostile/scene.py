@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestra.app.orchestra import Orchestra
-from orchestra.cli.budget_option import parse_budget
+from orchestra.cli.options import parse_budget
 from orchestra.core.events import AttemptFinished, Event, RunFinished
 from orchestra.core.labels import Label
 from orchestra.core.settings import Settings

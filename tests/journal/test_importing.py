@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from orchestra import Orchestra, tool, workflow
-from orchestra.cli.runs import export, import_
+from orchestra.cli.runs import export
+from orchestra.cli.runs import export as import_
 from orchestra.core.settings import Settings
 from orchestra.journal.postgres.journal import PostgresJournal
 from tests.journal.postgres_server import PostgresServer

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from orchestra import Orchestra
-from orchestra.cli.learn.evaluate import ComparisonSpec
-from orchestra.cli.learn.promote import run_promotion, run_rollback
+from orchestra.cli.learn.arguments import ComparisonSpec
+from orchestra.cli.learn.evaluate import run_promotion, run_rollback
 from orchestra.core.errors import FleetError
 from orchestra.core.events import AttemptFinished
 from orchestra.core.settings import Settings

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.cli.runs.variants import parse_variant
+from orchestra.cli.runs.whatif import parse_variant
 from orchestra.core.outcomes import ValueOutcome
 from orchestra.fleet.config import FleetConfig
 from tests.real.test_workflows import opened

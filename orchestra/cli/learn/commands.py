@@ -1,187 +1,73 @@
-"""`orchestra learn`: from rows of an agent's work to an adapter that does it better."""
+"""Registers and runs the commands `orchestra learn` and `orchestra certify`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from orchestra.cli.context import get_opener, given_parameters, load_settings
-from orchestra.cli.learn import evaluate_commands
-from orchestra.cli.options import ConcurrencyOption, FleetOption
-from orchestra.cli.output_files import check_writable, writing_output
-from orchestra.cli.typer_adapter import add_command
+from orchestra.cli.learn.arguments import (
+    AgentArgument,
+    CalibrateArguments,
+    CertifyArguments,
+    CombineArguments,
+    DatasetArguments,
+    EvaluateArguments,
+    MeasurementArguments,
+    PromoteArguments,
+    ServingArguments,
+    TrainArguments,
+)
+from orchestra.cli.options import (
+    FleetOption,
+    JsonOption,
+)
+from orchestra.cli.output import (
+    check_writable,
+    print_json,
+    print_note,
+    print_table,
+    print_text,
+    writing_output,
+)
+from orchestra.cli.typer_adapter import add_command, exit_with
+from orchestra.core.errors import InputError
+from orchestra.core.untrusted_text import escape_invisible, pluralize
 
 if TYPE_CHECKING:
-    from orchestra.cli.learn.data import DatasetSpec
+    from collections.abc import Callable
 
-AgentArgument = Annotated[str, typer.Argument(help="An agent's name.", show_default=False)]
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetArguments:
-    """What a data set is to be made of, as it was typed."""
-
-    agent: AgentArgument
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the data set.", show_default=False)]
-    files: Annotated[
-        list[Path] | None, typer.Argument(help="JSON lines or CSV with inputs and outputs.", show_default=False)
-    ] = None
-    licence: Annotated[str, typer.Option(help="What may be done with the rows. Needed.", show_default=False)] = ""
-    name: Annotated[str, typer.Option(help="Its name.", show_default="as the folder")] = ""
-    column: Annotated[
-        list[str] | None, typer.Option("--column", help="FIELD=COLUMN, where the names differ.", show_default=False)
-    ] = None
-    means: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--means",
-            metavar="FIELD:VALUE=VALUE",
-            help="What a value of the rows means; * is all others.",
-            show_default=False,
-        ),
-    ] = None
-    group: Annotated[
-        str,
-        typer.Option(
-            help="The column, or input, that says what belongs together.", show_default="the agent's evidence"
-        ),
-    ] = ""
-    tune: Annotated[float, typer.Option(help="Share of the groups to stop early by.")] = 0.1
-    test: Annotated[float, typer.Option(help="Share of the groups to report on.")] = 0.1
-    runs: Annotated[
-        bool, typer.Option("--runs", help="Take what the agent was asked in your runs, as the journal has it.")
-    ] = False
-    since: Annotated[
-        str | None, typer.Option(metavar="AGE", help="Of --runs, those of the last 12h, 30d, 2w.", show_default=False)
-    ] = None
-    workflow: Annotated[
-        str, typer.Option(metavar="NAME", help="Of --runs, those of this workflow or agent.", show_default=False)
-    ] = ""
-    escalated: Annotated[
-        str,
-        typer.Option(
-            metavar="AGENT",
-            help="Of --runs: learn which calls of this agent needed the larger model.",
-            show_default=False,
-        ),
-    ] = ""
-    teacher: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="An agent, or a model of the fleet, that answers what has no output.",
-            show_default=False,
-        ),
-    ] = ""
-    without: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--without", metavar="SET", help="Leave out what a data set's test part asks.", show_default=False
-        ),
-    ] = None
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Write over another data set that stands in the folder.")
-    ] = False
-    concurrency: ConcurrencyOption = None
-    fleet: FleetOption = None
-
-    @property
-    def spec(self) -> DatasetSpec:
-        """What is to be collected. Raises `InputError` for columns, shares and ages that are none."""
-        from orchestra.cli.learn.data import DatasetSpec
-        from orchestra.cli.timestamps import parse_age
-        from orchestra.learn.data.dataset import SplitShares
-        from orchestra.learn.data.sources import ColumnMapping
-
-        return DatasetSpec(
-            self.agent,
-            tuple(self.files or ()),
-            self.out,
-            self.licence,
-            self.name or self.out.name,
-            ColumnMapping.parse(self.column or (), self.group, self.means or ()),
-            SplitShares(self.tune, self.test),
-            runs=self.runs,
-            max_age=parse_age(self.since, "--since") if self.since is not None else None,
-            workflow=self.workflow,
-            teacher=self.teacher,
-            escalated=self.escalated,
-            excluded_sets=tuple(self.without or ()),
-            replace=self.replace,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class TrainArguments:
-    """Which agent is to be trained, on what, and how."""
-
-    agent: AgentArgument
-    data: Annotated[Path, typer.Option("--data", help="The folder of a data set.", show_default=False)]
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where the adapter goes.", show_default="in DATA")] = (
-        None
-    )
-    minutes: Annotated[float | None, typer.Option(min=0.01, help="Train for about so long.", show_default=False)] = None
-    epochs: Annotated[
-        float | None,
-        typer.Option(min=0.01, help="Passes over the rows.", show_default="3, an encoder's 6 or 3, without --minutes"),
-    ] = None
-    rank: Annotated[int, typer.Option(min=1, max=256, help="Rank of the LoRA.")] = 16
-    targets: Annotated[str, typer.Option(help="Layers: all-linear, attention or query-value.")] = "all-linear"
-    rate: Annotated[
-        float | None,
-        typer.Option(min=1e-7, max=1, help="The highest learning rate.", show_default="0.0006, an encoder's own"),
-    ] = None
-    decay: Annotated[str, typer.Option(help="How it falls: linear, cosine or none.")] = "linear"
-    seed: Annotated[int, typer.Option(help="Seed of the first weights and of the order of rows.")] = 0
-    patience: Annotated[
-        int, typer.Option(min=1, help="Looks at the tune part, of which none is better, after which it ends.")
-    ] = 4
-    tune_every: Annotated[float, typer.Option(min=0.01, help="Epochs between two such looks.")] = 0.5
-    batch: Annotated[int, typer.Option(min=64, help="Tokens of a batch.")] = 1400
-    longest: Annotated[int, typer.Option(min=16, help="Tokens of a row at most; longer ones are left out.")] = 2048
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto"
-    start: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="What is trained already, to go on from.", show_default="the base alone"),
-    ] = None
-    teacher: Annotated[
-        str,
-        typer.Option(
-            metavar="MODEL|FOLDER",
-            help="A model with the same tokenizer: learn its probabilities too.",
-            show_default=False,
-        ),
-    ] = ""
-    teacher_adapter: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="The teacher's adapter.", show_default=False)
-    ] = None
-    temperature: Annotated[float, typer.Option(min=0.1, max=100, help="What teacher and student are softened by.")] = (
-        2.0
-    )
-    share: Annotated[float, typer.Option(min=0, max=1, help="What the teacher counts; the labels count the rest.")] = (
-        0.5
-    )
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget a training that was killed, and begin again.")] = False
+    from orchestra.cli.learn.evaluate import ComparisonResult
+    from orchestra.core.settings import Settings
+    from orchestra.learn.evaluation.classification import ClassificationReport
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the verbs."""
-    learn = typer.Typer(no_args_is_help=True, help="Specialists: data, training, evaluation, promotion.")
+    """Adds the commands."""
+    learn = typer.Typer(no_args_is_help=True, help="Build datasets, and train, evaluate and promote agents.")
     add_command(learn, data)
     add_command(learn, train)
-    evaluate_commands.register(learn)
-    app.add_typer(learn, name="learn", rich_help_panel="Make it better")
+    add_command(learn, evaluate)
+    add_command(learn, promote)
+    add_command(learn, rollback)
+    add_command(learn, calibrate)
+    add_command(learn, combine)
+    app.add_typer(learn, name="learn", rich_help_panel="Improve")
+    add_command(app, certify, panel="Improve")
 
 
 def data(context: typer.Context, arguments: DatasetArguments) -> None:
-    """Make a versioned data set: types checked, duplicates left out, whole groups in one part.
+    """Build a versioned dataset: types are checked, duplicates removed, and each group is kept in one split.
 
-    Of files; with --runs, of the accepted answers of the agent in your runs, and of the answers that persons, the larger model or
-    another agent gave where its own was withheld or failed. A --teacher is asked what is still open: the inputs of files, whose
-    outputs are not read then, and those of failed calls. What the checks accept of its answers is kept.
+    Rows come from files. With --runs, they come from accepted answers of the agent in your runs, and from answers of
+    persons, the larger model
+    or another agent where its own answer was withheld or failed. A --teacher labels the rest: the inputs of files,
+    whose outputs are ignored
+    then, and those of failed calls. Its answers are kept if the checks accept them.
     """
     from orchestra.cli.learn.data import build_dataset, report_dataset
     from orchestra.cli.signals import run_with_signals
@@ -196,14 +82,290 @@ def data(context: typer.Context, arguments: DatasetArguments) -> None:
 
 
 def train(context: typer.Context, arguments: TrainArguments) -> None:
-    """Train an agent on a data set: an adapter for a language model; a sentence encoder that tells labels, or points at words or at
-    cells of tables; the arrays of a tagger or a classifier, in seconds.
+    """Train an agent on a dataset: the adapter of a language model, a sentence encoder that predicts labels or selects
+    words or table cells, or
+    the arrays of a tagger or a classifier, which takes seconds.
 
-    A training of an adapter or an encoder that was killed goes on where it stopped: give the same command. With --teacher an adapter
-    learns from the probabilities of a larger model, and from the labels; with --start it goes on from an adapter that is there, or an
-    encoder from one that was trained. An encoder takes --minutes or --epochs, --rate, --seed, --start and --fresh; the other options are
-    about adapters.
+    The same command resumes an interrupted training of an adapter or encoder. With --teacher, an adapter also learns
+    from the probabilities of
+    a larger model. With --start, training continues from an existing adapter or encoder. Encoders take --minutes or
+    --epochs, --rate, --seed,
+    --start and --fresh; the other options are for adapters.
     """
     from orchestra.cli.learn import train as train_module
 
     train_module.train(arguments, given_parameters(context))
+
+
+def evaluate(
+    context: typer.Context, arguments: EvaluateArguments, measurement: MeasurementArguments, serving: ServingArguments
+) -> None:
+    """Evaluate an agent on the served model, beside baselines without a model and its base model.
+
+    Exits with 0, with 1 if a requirement is missed or no server is available, 2 for bad input.
+    """
+    from orchestra.cli.learn.evaluate import compare
+    from orchestra.cli.signals import run_with_signals
+    from orchestra.core.errors import OrchestraError
+    from orchestra.learn.evaluation.gates import junit_error_report
+
+    chosen = serving.settings
+    for file, option in ((arguments.junit, "--junit"), (arguments.predictions, "--predictions")):
+        if file is not None:
+            check_writable(file, option)
+    try:
+        compared = run_with_signals(lambda _: compare(get_opener(context), chosen, arguments.to_spec(measurement)))
+    except OrchestraError as error:
+        _write_file(arguments.junit, "--junit", partial(junit_error_report, arguments.agent, error))
+        raise
+    _write_file(arguments.predictions, "--predictions", compared.to_json_lines)
+    if serving.as_json:
+        print_json(compared.as_data())
+    else:
+        _show_comparison(compared)
+    _write_file(arguments.junit, "--junit", compared.to_junit)
+    for missed in compared.missed_requirements:
+        print_note(f"missed: {missed}, and it is {compared.judged_figures[missed.metric]}")
+    if compared.missed_requirements:
+        raise typer.Exit(1)
+
+
+def _write_file(file: Path | None, option: str, content: Callable[[], bytes]) -> None:
+    if file is not None:
+        with writing_output(file, option):
+            file.write_bytes(content())
+
+
+def _show_comparison(compared: ComparisonResult) -> None:
+    report = compared.report
+    print_text(f"{report.agent} on {report.test}: {report.rows} rows\n")
+    print_text(report.markdown())
+    if compared.classes is not None:
+        _show_classes(compared.classes)
+    for known in compared.training_overlap:
+        print_text(f"\n{known}: what it says of these holds for no others")
+
+
+def _show_classes(found: ClassificationReport) -> None:
+    def figure(value: float | None) -> str:
+        return "-" if value is None else f"{value:.3f}"
+
+    rows = [
+        (escape_invisible(one.label), figure(one.precision), figure(one.recall), f"{one.f1:.3f}", f"{one.support:,}")
+        for one in found.labels
+    ]
+    print_text()
+    print_table((found.field, "precision", "recall", "F1", "support"), rows, right=(1, 2, 3, 4))
+    for expected, told, count in found.confusions:
+        print_text(escape_invisible(f"{expected} told as {told}: {pluralize(count, 'row')}"))
+
+
+def promote(
+    context: typer.Context, arguments: PromoteArguments, measurement: MeasurementArguments, serving: ServingArguments
+) -> None:
+    """Promote an adapter if it is significantly better than the current one, on rows used to train neither.
+
+    A paired test on the first metric of evaluation.yaml decides; its significance level falls with the number of
+    candidates tested on these
+    rows. A running fleet loads the adapter at once; active calls end with the old one. Exits with 0 if it was promoted,
+    1 if not, 2 for bad
+    input.
+    """
+    from orchestra.cli.learn.evaluate import run_promotion
+    from orchestra.cli.signals import run_with_signals
+
+    chosen = serving.settings
+    result = run_with_signals(
+        lambda _: run_promotion(get_opener(context), chosen, arguments.to_spec(measurement), force=arguments.force)
+    )
+    if serving.as_json:
+        print_json(result.as_data())
+    else:
+        print_text(f"{arguments.agent} on {result.report.test}: {result.report.rows} rows\n")
+        print_text(f"{result.report.markdown()}\n")
+        print_text(f"The candidate is {result.judgement}.")
+        print_text(result.message)
+    if not result.promoted:
+        raise typer.Exit(1)
+
+
+def rollback(
+    context: typer.Context, agent: AgentArgument, fleet: FleetOption = None, as_json: JsonOption = False
+) -> None:
+    """Restore the adapter that an agent had before its last promotion."""
+    from orchestra.cli.learn.evaluate import run_rollback
+    from orchestra.cli.signals import run_with_signals
+
+    line = run_with_signals(lambda _: run_rollback(get_opener(context), load_settings(fleet=fleet), agent))
+    if as_json:
+        print_json(line)
+    else:
+        has = f"the adapter {line.new_digest[:12]}" if line.new_digest else "no adapter"
+        print_text(f"{agent} has {has} again, in place of {line.previous_digest[:12] or 'none'}")
+
+
+def calibrate(context: typer.Context, arguments: CalibrateArguments, serving: ServingArguments) -> None:
+    """Calibrate the probabilities of an agent's choices on rows it was not trained on."""
+    from orchestra.cli.learn.evaluate import run_calibration
+    from orchestra.cli.signals import run_with_signals
+
+    chosen = serving.settings
+    done = run_with_signals(lambda _: run_calibration(get_opener(context), chosen, arguments))
+    made = done.calibration
+    if serving.as_json:
+        print_json(
+            {
+                "file": str(done.file),
+                "rows": made.rows,
+                "asked": done.rows_asked,
+                "model": made.trust.model,
+                "words": made.trust.wording,
+            }
+        )
+    else:
+        print_text(f"{done.file}: fitted on {made.rows:,} of {done.rows_asked:,} rows")
+        print_text(
+            f"  the model's vote counts {made.trust.model:.2f}"
+            + (f", the words' {made.trust.wording:.2f}" if arguments.overlap_inputs else "")
+        )
+
+
+def combine(context: typer.Context, arguments: CombineArguments, serving: ServingArguments) -> None:
+    """Fit one score from several checks, each weighted by its value on rows of the agent, for `score: combined`.
+
+    It needs 300 rows with labels; with --unlabelled, 300 rows and three checks. The weight of each check is printed.
+    """
+    from orchestra.cli.learn.evaluate import run_combination, show_combination, show_combination_data
+    from orchestra.cli.signals import run_with_signals
+
+    chosen = serving.settings
+    made = run_with_signals(lambda _: run_combination(get_opener(context), chosen, arguments))
+    (show_combination_data if serving.as_json else show_combination)(arguments, made)
+
+
+MODES: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "answers are certified": (
+        "--data FILE",
+        (
+            "data",
+            "alpha",
+            "delta",
+            "predictions",
+            "checks",
+            "metric",
+            "evaluation",
+            "rows",
+            "seed",
+            "out",
+            "combined",
+            "group",
+        ),
+    ),
+    "parts of answers are certified": (
+        "--claims --data FILE",
+        ("claims", "data", "alpha", "checks", "seed", "out", "group"),
+    ),
+    "a certificate is shown": ("--data FILE", ("claims",)),
+    "a promise is watched": (
+        "--watch",
+        ("watch", "audit", "labels", "since", "until", "by", "seed", "metric", "evaluation", "claims"),
+    ),
+}
+"""The modes of the command: an example command, and the options of each."""
+COMMON_OPTIONS = ("agent", "concurrency", "fleet", "as_json")
+
+
+def certify(context: typer.Context, arguments: CertifyArguments) -> None:
+    """Certify an agent or a workflow: find the score from which answers are accepted, with a guaranteed maximum share
+    of
+    wrong ones.
+
+    --watch, --audit and --labels compare the guarantee with audits of accepted outputs, and void it if it is broken.
+
+    Exits with 0 with a certificate, and with 3 without one: too little data, too many wrong answers, or a guarantee
+    that audits have refuted.
+    """
+    chosen = load_settings(fleet=arguments.fleet, concurrency=arguments.concurrency)
+    if arguments.watch or arguments.audit or arguments.labels is not None:
+        _check_options(context, "a promise is watched", arguments.agent)
+        _refuse_workflows(chosen, arguments)
+        exit_with(_run_watch(chosen, arguments))
+        return
+    if not arguments.agent:
+        raise InputError(
+            "C010", "which agent?", hint="orchestra certify AGENT --data FILE, or orchestra certify --watch"
+        )
+    if arguments.claims:
+        _refuse_workflows(chosen, arguments)
+    if arguments.data is None:
+        from orchestra.cli.learn import audit as show
+
+        _check_options(context, "a certificate is shown", arguments.agent)
+        show.show_certificate(chosen, arguments.agent, claims=arguments.claims, as_json=arguments.as_json)
+        return
+    _check_options(
+        context, "parts of answers are certified" if arguments.claims else "answers are certified", arguments.agent
+    )
+    exit_with((_run_certify_claims if arguments.claims else _run_certify)(context, chosen, arguments, arguments.data))
+
+
+def _refuse_workflows(settings: Settings, arguments: CertifyArguments) -> None:
+    """Raises `InputError` V032 for a workflow: only its whole output is certified, and it cannot be watched."""
+    from orchestra.app.project import Project
+    from orchestra.cli.learn import certify as target
+
+    if arguments.agent and target.find_workflow(Project.load(settings), arguments.agent) is not None:
+        what = "--claims are" if arguments.claims else "a watch is"
+        rows = (
+            "FILE" if arguments.claims else "ROWS_OF_TODAY --out ANOTHER_FILE tells whether its promise is still kept"
+        )
+        raise InputError(
+            "V032",
+            f"{what} of agents, and {arguments.agent} is a workflow",
+            hint=f"orchestra certify {arguments.agent} --data {rows}",
+        )
+
+
+def _run_watch(settings: Settings, arguments: CertifyArguments) -> int:
+    from orchestra.cli.learn import audit as audit_module
+    from orchestra.cli.signals import run_with_signals
+
+    during = audit_module.parse_period(arguments.since, arguments.until)
+    return run_with_signals(lambda _: audit_module.watch_certificate(settings, arguments, during))
+
+
+def _run_certify(context: typer.Context, settings: Settings, arguments: CertifyArguments, data: Path) -> int:
+    from orchestra.cli.learn import certify as certify_module
+    from orchestra.cli.signals import run_with_signals
+
+    made = run_with_signals(
+        lambda stop: certify_module.certify_outputs(get_opener(context), settings, arguments, data, stop)
+    )
+    (certify_module.show_data if arguments.as_json else certify_module.show)(arguments, made)
+    return made.exit_code
+
+
+def _run_certify_claims(context: typer.Context, settings: Settings, arguments: CertifyArguments, data: Path) -> int:
+    from orchestra.cli.learn import certify as certify_module
+    from orchestra.cli.signals import run_with_signals
+
+    made = run_with_signals(lambda _: certify_module.certify_claims(get_opener(context), settings, arguments, data))
+    (certify_module.show_claims_certification_data if arguments.as_json else certify_module.show_claims_certification)(
+        arguments, made
+    )
+    return made.exit_code
+
+
+def _check_options(context: typer.Context, mode: str, agent: str) -> None:
+    """Raises `InputError` C010 for an option without an effect in this mode; the hint names its mode."""
+    options = MODES[mode][1]
+    said = {name for name in given_parameters(context) if name not in COMMON_OPTIONS}
+    strange = next((name for name in given_parameters(context) if name in said.difference(options)), None)
+    if strange is None:
+        return
+    told = ", ".join(f"--{name}" for name in options)
+    having = [one for one in MODES.values() if strange in one[1]]
+    command, takes = next((one for one in having if said.issubset(one[1])), having[0])
+    claims = "--claims" if "claims" in said.intersection(takes) and "--claims" not in command else ""
+    hint = " ".join(filter(None, ("orchestra certify", agent, command, claims)))
+    raise InputError("C010", f"--{strange} says nothing where {mode}; that takes {told}", hint=hint)

@@ -1,4 +1,4 @@
-"""What `orchestra learn data` does: rows of files and of the journal, a teacher's answers, and the data set that they make."""
+"""`orchestra learn data`: builds a dataset from rows of files, of the journal and of a teacher."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from pathlib import Path
 from orchestra.agents.card import Card
 from orchestra.app.project import Project
 from orchestra.cli.context import Opener, open_orchestra
-from orchestra.cli.output import print_note, print_text
-from orchestra.cli.progress import ProgressMeter
+from orchestra.cli.output import ProgressMeter, print_note, print_text
 from orchestra.cli.runs.find import open_existing_journal
 from orchestra.core.errors import InputError
 from orchestra.core.settings import Settings
@@ -40,13 +39,13 @@ from orchestra.learn.data.traces import TraceFilter, collect_traces
 from orchestra.schema.strict_json import canonical
 
 MAX_LISTED = 5
-"""Rows that were left out which are named, of each reason."""
+"""The maximum number of named omitted rows for each reason."""
 CONTRADICTION_REASON = "the same with another output"
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetSpec:
-    """What a data set is to be made of."""
+    """How a dataset is built."""
 
     agent: str
     files: tuple[Path, ...]
@@ -57,28 +56,30 @@ class DatasetSpec:
     shares: SplitShares
     runs: bool = False
     max_age: float | None = None
-    """Of the journal, how far back; None for all of it."""
+    """The maximum age of runs in seconds; None for any."""
     workflow: str = ""
     teacher: str = ""
     escalated: str = ""
-    """An agent: rows are what its calls in the runs needed of the larger model."""
+    """An agent: rows are its calls, with whether they needed the larger model."""
     excluded_sets: tuple[Path, ...] = ()
-    """Data sets whose test parts are not to be learnt from."""
+    """Datasets whose test rows are excluded."""
     replace: bool = False
-    """Whether another data set may stand where this one goes."""
+    """Replaces a different dataset in the folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltDataset:
-    """A data set, and where some of the rows that were left out stand, by reason."""
+    """A dataset, and some omitted rows by reason."""
 
     data: Dataset
     left_out_places: Mapping[str, Sequence[str]]
 
 
 async def build_dataset(open_: Opener, settings: Settings, spec: DatasetSpec) -> BuiltDataset:
-    """Makes a data set. Raises `InputError` before a teacher is asked, and what `teaching.taught` raises; N016 where another data set
-    stands."""
+    """Builds a dataset. Raises `InputError` before a teacher is called, the errors of `ask_teacher`, and N016 for
+    another
+    dataset in the folder.
+    """
     project = Project.load(settings)
     card = project.registry.card(spec.agent)
     if not spec.licence.strip():
@@ -139,7 +140,7 @@ def _short_output(row: DatasetRow) -> str:
 
 
 def _exclude_test_rows(gathered: CollectedRows, data: Dataset) -> CollectedRows:
-    """The same without what the test part of a data set asks, and without what belongs together with that."""
+    """Removes rows of the test split of a dataset, and their groups."""
     tested = data.rows["test"]
     marks, groups = {fingerprint(row.input) for row in tested}, {row.group for row in tested}
     return gathered.exclude(
@@ -148,7 +149,7 @@ def _exclude_test_rows(gathered: CollectedRows, data: Dataset) -> CollectedRows:
 
 
 async def _rows_of_runs(project: Project, card: Card, spec: DatasetSpec) -> CollectedRows:
-    """The rows of the journal. Raises `InputError` N006 to N008, C018 where it is off."""
+    """The rows of the journal. Raises `InputError` N006 to N008, C018 if the journal is off."""
     wanted = TraceFilter(time.time() - spec.max_age if spec.max_age is not None else 0.0, spec.workflow)
     async with open_existing_journal() as journal:
         if journal is None:
@@ -179,7 +180,7 @@ async def _ask_teacher(
 
 
 def report_dataset(out: Path, dataset: BuiltDataset) -> None:
-    """Says what was made, and what was left out."""
+    """Prints what was built and what was omitted."""
     manifest = dataset.data.manifest
     print_text(f"{out}: {manifest.name} {manifest.digest}, {manifest.licence}")
     for part, record in manifest.splits.items():

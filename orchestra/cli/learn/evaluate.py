@@ -1,34 +1,60 @@
-"""What `orchestra learn evaluate` does: all arms asked, figures made, requirements judged."""
+"""Measures agents on held-out rows: `orchestra learn evaluate`, `promote`, `rollback`, `combine` and `calibrate`."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from orchestra.agents.card import Card
+from orchestra.agents.contract import Contract
+from orchestra.agents.inference.calibration import Calibration
 from orchestra.app import certificates
 from orchestra.app.orchestra import Orchestra
+from orchestra.app.project import Project
 from orchestra.cli.context import Opener, open_orchestra
-from orchestra.cli.output import print_note
-from orchestra.cli.progress import ProgressMeter
+from orchestra.cli.output import (
+    ProgressMeter,
+    check_replaceable,
+    check_writable,
+    print_json,
+    print_note,
+    print_table,
+    print_text,
+    writing_output,
+)
 from orchestra.core.errors import InputError
 from orchestra.core.settings import Settings
+from orchestra.core.untrusted_text import escape_invisible
 from orchestra.fleet.config import read_config
+from orchestra.fleet.supervisor.folders import Folders
+from orchestra.fleet.weights.adapter_checks import mismatch_error
 from orchestra.fleet.weights.weights import ModelStore
+from orchestra.learn.calibration import calibration_rows, encode_calibration, fit_calibration, without_calibration
 from orchestra.learn.certification import rulings
-from orchestra.learn.certification.labelled_answers import correctness_of
-from orchestra.learn.compatibility import check_trainable
-from orchestra.learn.data.dataset import MANIFEST_FILE, Split
+from orchestra.learn.certification.audit_log import replace_file
+from orchestra.learn.certification.combination import (
+    PACKAGES,
+    CombinationFit,
+    CombinationRow,
+    empty_combination,
+    fit_combination,
+)
+from orchestra.learn.certification.labelled_answers import Predictions, certified_checks, correctness_of
+from orchestra.learn.compatibility import check_contract, check_trainable
+from orchestra.learn.data.dataset import MANIFEST_FILE, Dataset, Split
 from orchestra.learn.data.provenance import (
     TRAINING_SPLITS,
     TrainingSplit,
     find_training_overlap,
+    fingerprints_of,
     refuse_training_overlap,
+    row_set_of,
 )
 from orchestra.learn.evaluation import evaluation
 from orchestra.learn.evaluation.bootstrap import IntervalEstimate
@@ -45,73 +71,74 @@ from orchestra.learn.evaluation.evaluation import (
     answer_rate_interval,
 )
 from orchestra.learn.evaluation.gates import Requirement, junit_report, parse_requirement
-from orchestra.learn.evaluation.metrics import Metric
-from orchestra.learn.evaluation.rows import EvaluationSet, metrics_for, read_evaluation_set, read_selected_rows
-from orchestra.learn.promotion.candidates import check_compatible, check_servable
+from orchestra.learn.evaluation.metrics import Case, Metric
+from orchestra.learn.evaluation.rows import (
+    EvaluationRow,
+    EvaluationSet,
+    as_record,
+    metrics_for,
+    read_evaluation_set,
+    read_selected_rows,
+)
+from orchestra.learn.lora.model import check_packages
+from orchestra.learn.promotion.candidates import check_candidate, check_compatible, check_servable
+from orchestra.learn.promotion.promotion import (
+    TRY,
+    AdapterStore,
+    CandidateComparison,
+    PromotionRecord,
+    compare_candidate,
+    promotion_record,
+    significance_level,
+)
+from orchestra.schema.strict_json import canonical, digest
+from orchestra.verification.acceptance import VerificationResult, check_names, parse_checks
+from orchestra.verification.certificates.combination import FILE_NAME, Combination, CombinationData
+from orchestra.verification.certificates.row_fingerprints import SAMPLE_SIZE, RowFingerprints
+from orchestra.verification.model_checks import MODEL_CHECKS
+from orchestra.verification.session import validate_checks
 from orchestra.workflows.python.steps import Agent, Step
 
-
-@dataclass(frozen=True, slots=True)
-class ComparisonSpec:
-    """What is to be compared, and on what."""
-
-    agent: str
-    data: Path
-    part: Split
-    train: Path | None
-    candidate: Path | None
-    untuned: bool
-    rows: int | None
-    """At most so many; None for what the evaluation says, or else all."""
-    seed: int | None
-    no_checks: bool
-    require: Sequence[str] = ()
-    evaluation: str = ""
-    """Of `evaluation.yaml`; the first where none is named."""
-    classes: bool = False
-    """Whether figures are wanted for each label, too."""
-    predictions: bool = False
-    """Whether the answers themselves are wanted, as `orchestra certify --predictions` reads them."""
-    members: bool = True
-    """Whether an ensemble's members are asked alone, too."""
+if TYPE_CHECKING:
+    from orchestra.cli.learn.arguments import CalibrateArguments, CombineArguments, ComparisonSpec
 
 
 @dataclass(frozen=True, slots=True)
 class ComparisonResult:
-    """What came of it."""
+    """The result of a comparison."""
 
     report: EvaluationReport
     judged_figures: Mapping[str, IntervalEstimate]
-    """The figures of the arm that requirements are about: the candidate, where there is one."""
+    """The figures of the arm that requirements refer to: the candidate, if there is one."""
     requirements: Sequence[Requirement]
     training_overlap: Sequence[str] = ()
-    """What is to be said of rows that the agent or the candidate was trained on."""
+    """Notes on rows used to train the agent or the candidate."""
     predictions: Sequence[Mapping[str, Any]] = ()
-    """By row: the answer of the arm that requirements are about, whether it is right, and how sure it was."""
+    """By row: the answer of the arm that requirements refer to, its correctness and its confidence."""
     classes: ClassificationReport | None = None
 
     @property
     def missed_requirements(self) -> list[Requirement]:
-        """The requirements that are not met."""
+        """The missed requirements."""
         return [one for one in self.requirements if not one.is_met(self.judged_figures)]
 
     def to_junit(self) -> bytes:
-        """As JUnit's XML."""
+        """The requirements as JUnit XML."""
         return junit_report(self.report.agent, self.report.test, self.requirements, self.judged_figures)
 
     def to_json_lines(self) -> bytes:
-        """The predictions as lines of JSON; `orchestra certify --predictions` reads them, too."""
+        """The predictions as lines of JSON, which `orchestra certify --predictions` reads."""
         return b"".join(msgspec.json.encode(one) + b"\n" for one in self.predictions)
 
     def as_data(self) -> dict[str, Any]:
-        """As plain JSON."""
+        """The result as JSON values."""
         by_class = {"by_class": self.classes.as_data()} if self.classes is not None else {}
         required = [{"require": str(one), "met": one.is_met(self.judged_figures)} for one in self.requirements]
         return {**self.report.as_data(), "requirements": required, "known": list(self.training_overlap), **by_class}
 
 
 async def compare(open_: Opener, settings: Settings, spec: ComparisonSpec) -> ComparisonResult:
-    """Asks every arm. Raises `InputError` before anything starts, `FleetError` where no server can be had."""
+    """Runs every arm. Raises `InputError` before anything starts, `FleetError` if no server is available."""
     async with open_orchestra(open_, settings) as orchestra:
         card = find_card(orchestra, spec)
         if spec.candidate is not None:
@@ -141,7 +168,10 @@ async def compare(open_: Opener, settings: Settings, spec: ComparisonSpec) -> Co
 
 
 def adapter_warnings(settings: Settings, card: Card, folder: Path) -> list[str]:
-    """What an adapter says of itself and is not so here, and may be meant. Raises `FleetError` F222 for one that no server could apply."""
+    """Differences between the manifest of an adapter and the base here. Raises `FleetError` F222 if no server could
+    apply
+    it.
+    """
     if card.kind != "model":
         return []
     return check_servable(
@@ -150,8 +180,11 @@ def adapter_warnings(settings: Settings, card: Card, folder: Path) -> list[str]:
 
 
 def _refuse_checked(card: Card) -> None:
-    """Raises `InputError` C010 for an agent whose answers checks judge: a certificate is made of what it answers before them, and of how
-    sure it is itself, and not of what they have withheld and of their score."""
+    """Raises `InputError` C010 for an agent with checks: a certificate needs its raw answers and its own confidence,
+    not
+    those that checks have
+    withheld or scored.
+    """
     if card.checks or card.accept is not None:
         said = f"--predictions are an agent's answers as it gives them, and {card.name} says them only after its checks"
         raise InputError(
@@ -160,7 +193,7 @@ def _refuse_checked(card: Card) -> None:
 
 
 def _prediction_rows(card: Card, evaluation: str, test: EvaluationSet, arm: Arm) -> list[Mapping[str, Any]]:
-    """The answers of an arm; whether they are right is null where no metric tells it of one answer."""
+    """The answers of an arm; correctness is null if no metric decides it for one answer."""
     try:
         right = correctness_of(card, evaluation).is_correct
     except InputError:
@@ -180,7 +213,7 @@ def _prediction_rows(card: Card, evaluation: str, test: EvaluationSet, arm: Arm)
 
 
 def find_card(orchestra: Orchestra, spec: ComparisonSpec) -> Card:
-    """The card of the agent. Raises `InputError` A001 for one that is not there or has no card."""
+    """The card of the agent. Raises `InputError` A001 without one."""
     card = orchestra.registry.card(spec.agent)
     if spec.no_checks:
         return card.with_settings(checks=(), otherwise=(), accept=None)
@@ -188,8 +221,10 @@ def find_card(orchestra: Orchestra, spec: ComparisonSpec) -> Card:
 
 
 def _certified_threshold(orchestra: Orchestra, card: Card) -> float | None:
-    """The threshold that all arms are accepted by, where a card says `certified`: that of its certificate, void or not, for they are
-    compared and promise nothing; None where there is none."""
+    """The threshold of all arms if the card says `certified`: that of its certificate, even a void one, because a
+    comparison guarantees nothing.
+    None without a certificate.
+    """
     path = certificates.find_certificate(orchestra.settings, orchestra.registry, card.name)
     if path is None:
         print_note(f"{card.name} accepts by a certificate, and has none: its arms accept from a score of 0.5")
@@ -198,7 +233,7 @@ def _certified_threshold(orchestra: Orchestra, card: Card) -> float | None:
 
 
 def prepare(card: Card, spec: ComparisonSpec) -> tuple[Sequence[Metric], EvaluationSet]:
-    """What to measure, and on what. A candidate may stand in for an agent that is not trained."""
+    """The metrics and the rows. A candidate may replace an untrained agent."""
     trained = spec.candidate is None
     test = load_rows(card, spec.data, spec.part, spec.rows, spec.seed, spec.evaluation, spec.train, trained=trained)
     return metrics_for(card, spec.evaluation, test.rows), test
@@ -215,9 +250,12 @@ def load_rows(
     *,
     trained: bool = True,
 ) -> EvaluationSet:
-    """The rows, at most so many, 0 for all: of a data set or a file, or those that the evaluation of this name has under a folder with one
-    folder a set, which says how many and by which seed, too. Raises `InputError` N001 for rows that the agent does not take, N305 for an
-    agent that is not trained, where it must be."""
+    """Loads the rows, at most `max_rows`, 0 for all: of a dataset or a file, or of the named evaluation below a folder
+    with one folder for each
+    set, which also defines number and seed. Raises `InputError` N001 for rows of a wrong type, N305 for an untrained
+    agent that must be
+    trained.
+    """
     named = _evaluation_rows(card, name)
     if named is None or not os.path.isdir(data) or os.path.isfile(data / MANIFEST_FILE):
         test = evaluation.sample_rows(read_evaluation_set(data, part, train, card), max_rows or 0, seed or 0)
@@ -236,8 +274,11 @@ def load_rows(
 
 
 def load_unseen_rows(card: Card, data: Path, max_rows: int, seed: int, name: str) -> EvaluationSet:
-    """The rows of a test part, at most so many. Raises as `load_rows` does, and N205 for those that the agent was trained on; says of which the
-    agent knows some."""
+    """Loads rows of a test split. Raises the errors of `load_rows`, and N205 for training rows of the agent; prints a
+    note
+    if it was trained on
+    a few.
+    """
     test = load_rows(card, data, "test", max_rows, seed, name)
     refuse_training_rows(card, test, data)
     return test
@@ -246,14 +287,14 @@ def load_unseen_rows(card: Card, data: Path, max_rows: int, seed: int, name: str
 def refuse_training_rows(
     card: Card, test: EvaluationSet, data: Path, parts: tuple[TrainingSplit, ...] = TRAINING_SPLITS
 ) -> None:
-    """Says of which rows the agent knows some. Raises `InputError` N205 where it was trained on them."""
+    """Prints a note if the agent was trained on a few of the rows. Raises `InputError` N205 if on more."""
     refuse_training_overlap(learnt := find_training_overlap(card, test, data, parts))
     for one in learnt:
         print_note(one.message)
 
 
 def _evaluation_rows(card: Card, evaluation: str) -> RowSelection | None:
-    """The rows that the agent's `evaluation.yaml` names."""
+    """The rows named by `evaluation.yaml` of the agent."""
     file = card.folder / FILE if card.folder is not None else None
     return find_evaluation(file, evaluation)[1].rows if file is not None and file.is_file() else None
 
@@ -261,7 +302,7 @@ def _evaluation_rows(card: Card, evaluation: str) -> RowSelection | None:
 async def ask_arms(
     orchestra: Orchestra, card: Card, test: EvaluationSet, spec: ComparisonSpec, concurrency: int
 ) -> list[Arm]:
-    """The answers of all arms: floors, the untuned base, an ensemble's members, the agent, a candidate."""
+    """Runs all arms: baselines, the base model, members of an ensemble, the agent, a candidate."""
     cards = {INCUMBENT: card} if card.is_trained else {}
     if card.is_trained and spec.members:
         cards = {
@@ -284,11 +325,366 @@ async def ask_arms(
 async def ask_arm(
     runs: Orchestra, name: str, step: Step[..., Any], test: EvaluationSet, concurrency: int, what: str = "rows failed"
 ) -> Arm:
-    """The answers of an agent, while stderr tells how far it is, and how many rows failed: `what` says what that comes to. The runs have
-    the label of the rows."""
+    """Runs an agent on rows, with progress on stderr and the number of failed rows; `what` states how they count. The
+    runs
+    have the label of the
+    rows.
+    """
     with ProgressMeter(len(test.rows), 0) as meter:
         labelled = runs.options(purpose=EVALUATION_PURPOSE, label=test.label)
         arm = await evaluation.evaluate_arm(labelled, name, step, test, concurrency, lambda *_: meter.advance())
     if arm.failed:
         print_note(f"{name}: {arm.failed} {what}; the first: {arm.reason}")
     return arm
+
+
+@dataclass(frozen=True, slots=True)
+class PromotionResult:
+    """The result for a candidate."""
+
+    report: EvaluationReport
+    judgement: CandidateComparison
+    promoted: bool
+    message: str
+
+    def as_data(self) -> dict[str, Any]:
+        """The result as JSON values."""
+        differences = {
+            name: {"value": one.value, "low": one.low, "high": one.high, "chance": one.p_value}
+            for name, one in self.judgement.differences
+        }
+        judged = {
+            "better": self.judgement.is_better,
+            "tries": self.judgement.tries,
+            "level": significance_level(self.judgement.tries),
+        }
+        return {**self.report.as_data(), **judged, "promoted": self.promoted, "differences": differences}
+
+
+async def run_promotion(open_: Opener, settings: Settings, spec: ComparisonSpec, *, force: bool) -> PromotionResult:
+    """Compares a candidate, and promotes it if it is better or forced."""
+    assert spec.candidate is not None, "the verb demands one"
+    own = check_trainable(Project.load(settings).registry.card(spec.agent))
+    mark, shelf = check_candidate(own, spec.candidate), AdapterStore.for_agent(own, Folders.from_environment().adapters)
+    for other in adapter_warnings(settings, own, spec.candidate):
+        if not force:
+            raise mismatch_error(spec.candidate, other, "--force takes it all the same, where that is meant")
+        print_note(f"the candidate: {other}")
+    if mark == shelf.current_digest:
+        raise InputError("N304", f"{spec.agent} has this already: {mark[:12]}", hint="orchestra learn train")
+    metrics, test = prepare(own, spec)
+    marked = row_set_of(test)
+    known = _training_overlap(own, spec, test, force=force)
+    async with open_orchestra(open_, settings) as orchestra:
+        card = find_card(orchestra, spec)
+        arms = await ask_arms(orchestra, card, test, spec, settings.concurrency)
+        report = evaluation.build_report(card.name, test, metrics, arms, spec.seed or 0)
+        new, old = arms[-1], current_arm(arms)
+        if new.failed == len(new.cases):
+            hint = f"{spec.agent} stays as it is, and this was no try"
+            raise InputError("N306", f"{CANDIDATE} has failed on every row: {new.reason}", hint=hint)
+        figures = [(arm.name, report.estimates(arm.name)[metrics[0].name].value) for arm in (old, new)]
+
+        def told(tries: int) -> tuple[CandidateComparison, PromotionRecord]:
+            judgement = compare_candidate(metrics, old, new, spec.seed or 0, tries)
+            return judgement, promotion_record(
+                shelf, mark, _timestamp(), judgement, figures, test, marked, training_overlap=known
+            )
+
+        judgement, made = told(shelf.count_candidates(marked) + 1)
+        if again := shelf.earlier_number(made, marked):
+            judgement, made = told(again)
+        if not (judgement.is_better or force):
+            shelf.record_try(msgspec.structs.replace(made, verb=TRY))
+            return PromotionResult(
+                report, judgement, False, f"{spec.agent} stays as it is; --force takes the candidate all the same."
+            )
+        calibrated = own.current_calibration is not None
+        shelf.promote(spec.candidate, made)
+        loaded = await _reload_servers(open_, settings, spec.agent)
+    said = f"{spec.agent} has {mark[:12]} now{loaded}. orchestra learn rollback {spec.agent}"
+    if calibrated:
+        said += (
+            f"\nIts calibration was made for the adapter before, and is void: orchestra learn calibrate {spec.agent}"
+        )
+    if certificates.find_certificate(settings, Project.load(settings).registry, spec.agent) is not None:
+        said += f"\nIts certificate was made for the adapter before, and is void: orchestra certify {spec.agent} --data FILE"
+    return PromotionResult(report, judgement, True, said)
+
+
+def _training_overlap(own_card: Card, spec: ComparisonSpec, test: EvaluationSet, *, force: bool) -> tuple[str, ...]:
+    """Notes on rows used to train the agent or the candidate, if they are few, if the tune split was chosen, or if
+    forced.
+    Raises `InputError`
+    N205 otherwise.
+    """
+    assert spec.candidate is not None, "the verb demands one"
+    each = (
+        (own_card, ""),
+        (evaluation.candidate_card(own_card, spec.candidate).with_settings(name=own_card.name), CANDIDATE),
+    )
+    parts: tuple[TrainingSplit, ...] = ("train",) if spec.part == "tune" and spec.data.is_dir() else TRAINING_SPLITS
+    for card, who in () if force else each:
+        refuse_training_overlap(find_training_overlap(card, test, spec.data, parts, who))
+    said = tuple(
+        one.message for card, who in each for one in find_training_overlap(card, test, spec.data, display_name=who)
+    )
+    for one in said:
+        print_note(one)
+    return said
+
+
+def current_arm(arms: Sequence[Arm]) -> Arm:
+    """The arm that a candidate must beat: the agent; the first baseline if it was never trained.
+
+    Raises `InputError` N305 without either.
+    """
+    found = next((arm for arm in arms if arm.name == INCUMBENT), arms[0])
+    if found.name == CANDIDATE:
+        raise InputError(
+            "N305", "there is nothing that the candidate could be better than", hint="a data set has rows for floors"
+        )
+    return found
+
+
+async def run_rollback(open_: Opener, settings: Settings, agent: str) -> PromotionRecord:
+    """Restores the previous adapter, also in the running fleet."""
+    async with open_(settings, fleet="adopt") as orchestra:
+        line = AdapterStore.for_agent(
+            check_trainable(orchestra.registry.card(agent)), Folders.from_environment().adapters
+        ).roll_back(_timestamp())
+    await _reload_servers(open_, settings, agent)
+    return line
+
+
+async def _reload_servers(open_: Opener, settings: Settings, agent: str) -> str:
+    """Lets running servers load the adapter, so that the first call does not wait; returns them in words."""
+    async with open_(settings, fleet="adopt") as orchestra:
+        names = await orchestra.load(agent)
+    return f", loaded by {', '.join(names)}" if names else ""
+
+
+def _timestamp() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class CombinationResult:
+    """The result of fitting a combination."""
+
+    fit: CombinationFit
+    combination: Combination
+    file: Path
+
+
+async def run_combination(open_: Opener, settings: Settings, arguments: CombineArguments) -> CombinationResult:
+    """Collects answers, runs the checks, fits the combination and writes the file. Raises `InputError` before anything
+    starts, and
+    `OrchestraError` C023 if the file cannot be written.
+    """
+    check_packages(PACKAGES)
+    project = Project.load(settings)
+    card = project.registry.card(arguments.agent)
+    file = arguments.out or certificates.default_path(settings, project.registry, arguments.agent, FILE_NAME)
+    check_replaceable(file, "--out")
+    test = load_unseen_rows(card, arguments.data, arguments.rows, arguments.seed, arguments.evaluation)
+    checks = resolve_checks(project, card, arguments.check_names)
+    right = None if arguments.unlabelled else correctness_of(card, arguments.evaluation, arguments.metric)
+    bound = certificates.dependency_digests(settings, project.registry, arguments.agent)
+    judges = {
+        name: certificates.judge_dependency_digests(settings, project.registry, name)
+        for name in _judge_contracts(project, checks)
+    }
+    recorded = Predictions.read(arguments.predictions) if arguments.predictions is not None else None
+    said = await answer_and_rule(open_, settings, project, card, empty_combination(card.name, checks), test, recorded)
+    rows = [
+        CombinationRow(question.id, ruling.verdicts, right.is_correct(case) if right is not None else None)
+        for question, (case, ruling) in zip(test.rows, said, strict=True)
+        if ruling is not None
+    ]
+    fit = fit_combination(rows, checks, unlabelled=arguments.unlabelled, seed=arguments.seed)
+    mark = digest(canonical([test.digest, recorded.digest])) if recorded is not None else test.digest
+    marks = RowFingerprints.of(fingerprints_of(test), SAMPLE_SIZE)
+    made = Combination(
+        agent=card.name,
+        method="dawid-skene" if arguments.unlabelled else "regression",
+        checks=tuple(sorted(checks)),
+        bias=fit.bias,
+        weights=fit.weights,
+        isotonic_points=fit.isotonic_points,
+        data=CombinationData(
+            test.name,
+            mark,
+            fit.row_count,
+            fit.correct_count,
+            arguments.seed,
+            right.metrics if right is not None else (),
+            marks,
+        ),
+        dependencies=bound,
+        judge_dependencies=judges,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    ).with_digest()
+    replace_file(file, made.to_bytes())
+    return CombinationResult(fit, made, file)
+
+
+def resolve_checks(project: Project, card: Card, wanted: Sequence[str]) -> tuple[str, ...]:
+    """The checks to combine, in canonical form. Raises `InputError` V010, V011, L111 for unknown ones."""
+    checks = certified_checks(card, wanted)
+    _judge_contracts(project, checks)
+    known = project.catalog().checks
+    for name in check_names(checks):
+        if name not in known:
+            raise InputError("L111", f"there is no check {name!r}", hint=f"there are: {', '.join(sorted(known))}")
+    return tuple(map(str, parse_checks(checks)))
+
+
+async def answer_and_rule(
+    open_: Opener,
+    settings: Settings,
+    project: Project,
+    card: Card,
+    combination: Combination,
+    test: EvaluationSet,
+    recorded: Predictions | None = None,
+) -> list[tuple[Case, VerificationResult | None]]:
+    """Answers to rows, generated or recorded, and their verification under a combination; None without an answer."""
+    checks = tuple(map(str, parse_checks(combination.checks)))
+    asking = any(name in MODEL_CHECKS for name in check_names(checks))
+    if recorded is not None and not asking:
+        return await _run_checks(None, settings, project, card, combination, test, recorded.outputs_for(test))
+    async with open_orchestra(open_, settings) as orchestra:
+        runs = orchestra.options(purpose=EVALUATION_PURPOSE, label=test.label)
+        if recorded is not None:
+            return await _run_checks(runs, settings, project, card, combination, test, recorded.outputs_for(test))
+        step = Agent.from_card(rulings.without_checks(card))
+        arm = await ask_arm(orchestra, card.name, step, test, settings.concurrency)
+        given = [
+            (rulings.plain_output(card, one.output), one.score) if one.output is not None else None for one in arm.cases
+        ]
+        return await _run_checks(runs, settings, project, card, combination, test, given)
+
+
+async def _run_checks(
+    runs: Orchestra | None,
+    settings: Settings,
+    project: Project,
+    card: Card,
+    combination: Combination,
+    test: EvaluationSet,
+    given: Sequence[tuple[Any, float | None] | None],
+) -> list[tuple[Case, VerificationResult | None]]:
+    """Runs the checks on answers, each with the confidence of the agent; None for rows without an answer."""
+    checks = tuple(map(str, parse_checks(combination.checks)))
+    judges = _judge_contracts(project, checks)
+    steps = {name: _judge_step(project, name) for name in judges}
+    situations = [
+        (rulings.build_situation(card, checks, row.input, *said, combination), row.input)
+        for row, said in zip(test.rows, given, strict=True)
+        if said is not None
+    ]
+    found = iter(await rulings.run_checks(runs, card, situations, steps, judges, settings.concurrency))
+    made: list[tuple[Case, VerificationResult | None]] = []
+    for row, said in zip(test.rows, given, strict=True):
+        ruling = next(found) if said is not None else None
+        output = as_record(said[0]) if said is not None else None
+        made.append(
+            (Case(row.expected, output, ruling.score if ruling is not None and ruling.accepted else None), ruling)
+        )
+    return made
+
+
+def _judge_contracts(project: Project, checks: tuple[str, ...]) -> dict[str, Contract]:
+    """The contracts of the agents that checks call. Raises `InputError` V010, V011 for unknown checks and agents."""
+    return validate_checks(checks, project.registry.agents, project.catalog().tools)[1]
+
+
+def _judge_step(project: Project, name: str) -> Step[..., Any]:
+    """An agent that a check calls, without its own checks; or a tool."""
+    card = project.registry.cards.get(name)
+    return Agent.from_card(rulings.without_checks(card)) if card is not None else project.judge_step(name)
+
+
+def show_combination(arguments: CombineArguments, result: CombinationResult) -> None:
+    """Prints the combination."""
+    fit = result.fit
+    told = (
+        f", {fit.correct_count:,} of them right"
+        if result.combination.data.metrics
+        else ", by each other: nobody said what is right"
+    )
+    print_text(
+        escape_invisible(
+            f"{arguments.agent}: checks {', '.join(result.combination.checks)}, combined on {fit.row_count:,} rows{told}"
+        )
+    )
+    for why, count in fit.left_out.items():
+        print_text(escape_invisible(f"  {count:,} rows left out: {why}"), style="dim")
+    print_text()
+    if fit.method == "regression":
+        print_table(
+            ("check", "weight"),
+            [(escape_invisible(one.check), f"{one.weight:+.3f}") for one in fit.weights],
+            right=(1,),
+        )
+    else:
+        rows = [(escape_invisible(one.check), f"{one.passed:+.3f}", f"{one.failed:+.3f}") for one in fit.weights]
+        print_table(("check", "passes", "fails"), rows, right=(1, 2))
+    for check, why in fit.excluded_checks.items():
+        print_text(escape_invisible(f"{check} counts nothing: {why}"), style="dim")
+    if fit.score_rankings:
+        print_text()
+        places = [(escape_invisible(one.name), f"{one.aurc:.4f}", f"{one.auroc:.3f}") for one in fit.score_rankings]
+        print_table(("rows that a score has not seen", "AURC", "AUROC"), places, right=(1, 2))
+    print_text(escape_invisible(f"\n{result.file}: written; a node takes it with `score: combined`"), style="bold")
+
+
+def show_combination_data(arguments: CombineArguments, result: CombinationResult) -> None:
+    """Prints the combination as JSON."""
+    fit: Mapping[str, Any] = msgspec.to_builtins(result.fit)
+    print_json({"agent": arguments.agent, **fit, "file": str(result.file)})
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationResult:
+    """The result of a calibration."""
+
+    file: Path
+    calibration: Calibration
+    rows_asked: int
+
+
+async def run_calibration(open_: Opener, settings: Settings, arguments: CalibrateArguments) -> CalibrationResult:
+    """Runs the agent, fits the calibration, and writes the file of the card. Raises `InputError` N160, N161, N008,
+    N205.
+    """
+    agent, words, out = arguments.agent, arguments.overlap_inputs, arguments.out
+    if out is not None:
+        check_writable(out, "--out")
+    held_back = Dataset.load(arguments.data)
+    rows = [row for part in arguments.parts for row in held_back.rows[part]]
+    async with open_orchestra(open_, settings) as orchestra:
+        card = check_trainable(orchestra.registry.card(agent))
+        calibration_rows(card, [], [])
+        check_contract(card, held_back.manifest)
+        strange = next((name for name in words or () if name not in card.input_schema.get("properties", {})), None)
+        if strange is not None:
+            raise InputError(
+                "N011",
+                f"{agent} has no input {strange!r}",
+                hint=f"inputs: {', '.join(card.input_schema['properties'])}",
+            )
+        questions = [EvaluationRow(row.id, row.input, as_record(row.output)) for row in rows]
+        test = EvaluationSet(
+            held_back.manifest.name, held_back.manifest.digest, questions, label=held_back.manifest.label
+        )
+        refuse_training_rows(card, test, arguments.data, ("train",))
+        arm = await ask_arm(orchestra, agent, Agent.from_card(without_calibration(card)), test, settings.concurrency)
+    made = fit_calibration(card, held_back, calibration_rows(card, rows, arm.cases), words)
+    if out is None and card.folder is None:
+        raise InputError("A004", f"the agent {agent!r} has no folder", hint="--out FILE")
+    file = out if out is not None else Path(str(card.folder)) / str(card.calibration)
+    with writing_output(file, "--out"):
+        file.write_bytes(encode_calibration(made))
+    return CalibrationResult(file, made, len(rows))

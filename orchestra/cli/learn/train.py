@@ -1,4 +1,6 @@
-"""What `orchestra learn train` does: an adapter, an encoder or a few arrays made of a data set, and how far that is."""
+"""`orchestra learn train`: trains an adapter, an encoder or the arrays of a tagger or classifier, and reports
+progress.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,7 @@ from orchestra.agents.card import Card
 from orchestra.agents.encoder_tasks import encoder_task
 from orchestra.app.project import Project
 from orchestra.cli.context import load_settings
-from orchestra.cli.output import format_duration, print_note, print_text
-from orchestra.cli.output_files import check_writable, writing_output
+from orchestra.cli.output import check_writable, format_duration, print_note, print_text, writing_output
 from orchestra.core.errors import InputError
 from orchestra.fleet.config import FleetConfig, LocalServer, read_config
 from orchestra.fleet.supervisor.folders import Folders
@@ -35,20 +36,20 @@ from orchestra.learn.lora_adapter import StartingAdapter, check_output_folder
 from orchestra.learn.training_lock import lock_training
 
 if TYPE_CHECKING:
-    from orchestra.cli.learn.commands import TrainArguments
+    from orchestra.cli.learn.arguments import TrainArguments
     from orchestra.learn.encoders.intents import ClassifierTraining
     from orchestra.learn.encoders.training import HeadTraining
 
 REPORT_SECONDS = 10.0
-"""Seconds between two lines of a training."""
+"""Seconds between two progress lines."""
 SUPPORTED_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "sklearn": (),
     "tagger": (),
     "encoder": ("minutes", "epochs", "rate", "seed", "start", "fresh"),
 }
-"""What else than rows and a folder a training takes, by the agent's kind; of a language model's adapter everything."""
+"""The supported options by kind of agent, besides data and output; language models support all."""
 ADAPTER_RATE = 6e-4
-"""The highest learning rate of an adapter."""
+"""The default maximum learning rate of an adapter."""
 Choice = TypeVar("Choice", bound=str)
 
 
@@ -62,7 +63,7 @@ class _AdapterSettings:
 
     @classmethod
     def from_arguments(cls, arguments: TrainArguments) -> _AdapterSettings:
-        """As options say. Raises `InputError` N107."""
+        """From the arguments. Raises `InputError` N107."""
         if arguments.minutes is not None and arguments.epochs is not None:
             raise _invalid_option("--minutes and --epochs", "both", ("one of them",))
         shape = AdapterShape(
@@ -81,7 +82,9 @@ class _AdapterSettings:
 
 
 def train(arguments: TrainArguments, given_options: Iterable[str]) -> None:
-    """Trains an agent; `given_options` are the options that were given. Raises `InputError` N107 for those that are not for such an agent."""
+    """Trains an agent. `given_options` are the options on the command line. Raises `InputError` N107 for unsupported
+    ones.
+    """
     adapter_settings = _AdapterSettings.from_arguments(arguments)
     card = check_trainable(Project.load(load_settings()).registry.card(arguments.agent))
     _check_supported(card, given_options)
@@ -96,7 +99,7 @@ def train(arguments: TrainArguments, given_options: Iterable[str]) -> None:
 
 
 def _check_supported(card: Card, given_options: Iterable[str]) -> None:
-    """Refuses options that a training of such an agent does not have. Raises `InputError` N107."""
+    """Raises `InputError` N107 for options that do not apply to this kind of agent."""
     if (taken := SUPPORTED_OPTIONS.get(card.kind)) is None:
         return
     for name in given_options:
@@ -148,7 +151,7 @@ def _train_adapter(card: Card, arguments: TrainArguments, adapter_settings: _Ada
 def _adapter_command(
     arguments: TrainArguments, adapter_settings: _AdapterSettings, distillation: DistillationSettings | None
 ) -> str:
-    """The command that makes the same adapter of the same data set; it names no folder of this machine."""
+    """The command that reproduces the adapter from the same dataset; without paths of this machine."""
     course, shape = adapter_settings.hyperparameters, adapter_settings.shape
     ends = f"--epochs {course.epochs:g}" if course.epochs is not None else f"--minutes {course.minutes:g}"
     looks = f"--patience {course.patience} --tune-every {course.tune_every:g}"
@@ -190,7 +193,7 @@ def _train_encoder(card: Card, arguments: TrainArguments, out: Path) -> None:
 
 
 def _label_training(card: Card, rows: Dataset, base: Path, arguments: TrainArguments) -> ClassifierTraining:
-    """How an encoder that tells labels is trained."""
+    """The training of an encoder that predicts labels."""
     from orchestra.learn.encoders import intents
 
     return intents.ClassifierTraining(
@@ -209,7 +212,7 @@ def _label_training(card: Card, rows: Dataset, base: Path, arguments: TrainArgum
 def _head_training(
     trainer: ModuleType, card: Card, rows: Dataset, base: Path, arguments: TrainArguments
 ) -> HeadTraining:
-    """How an encoder with one head is trained."""
+    """The training of an encoder with one head."""
     from orchestra.learn.encoders.training import LEARNING_RATE, HeadTraining
 
     return HeadTraining(
@@ -226,7 +229,9 @@ def _head_training(
 
 
 def _encoder_command(arguments: TrainArguments, training: ClassifierTraining | HeadTraining) -> str:
-    """The command that makes the same encoder of the same data set, but for a budget of minutes; it names no folder of this machine."""
+    """The command that reproduces the encoder from the same dataset, except with --minutes; without paths of this
+    machine.
+    """
     ends = (
         f" --minutes {arguments.minutes:g}"
         if arguments.minutes is not None
@@ -240,18 +245,18 @@ def _encoder_command(arguments: TrainArguments, training: ClassifierTraining | H
 
 
 def _whole_epochs(arguments: TrainArguments) -> int | None:
-    """Whole passes over the rows; None for the training's own."""
+    """Whole epochs; None for the default of the training."""
     return max(1, round(arguments.epochs)) if arguments.epochs is not None else None
 
 
 def _initial_provenance(card: Card, arguments: TrainArguments) -> TrainingProvenance | None:
-    """What that has learnt from which a training goes on."""
+    """The provenance of the starting weights."""
     return provenance.read_provenance(card, arguments.start) if arguments.start is not None else None
 
 
 def _encoder_weights(model: str) -> Path:
-    """The folder of an encoder's weights, which are fetched where they are not here."""
-    from orchestra.cli.progress import StatusLine
+    """The folder of an encoder's weights, downloaded if missing."""
+    from orchestra.cli.output import StatusLine
     from orchestra.fleet.weights.encoders import EncoderStore
 
     waiting = StatusLine()
@@ -264,7 +269,7 @@ def _encoder_weights(model: str) -> Path:
 
 
 def _trainer_module(card: Card) -> ModuleType | None:
-    """What trains an encoder that is no committee; None for one that is."""
+    """The training module of an encoder with one head; None for a label encoder."""
     from orchestra.learn.encoders import slots, spans, tables, word_problems
 
     return {"tables": tables, "spans": spans, "slots": slots, "deduction": word_problems}.get(encoder_task(card))
@@ -287,7 +292,7 @@ def _train_classical(card: Card, data: Path, out: Path) -> None:
 
 
 def _base_weights(card: Card) -> tuple[str, Path]:
-    """The name and the folder of the weights that stand behind a card's model in the fleet."""
+    """The name and the folder of the weights behind a card's model in the fleet."""
     return _find_weights(_load_fleet(), card.model)
 
 
@@ -297,7 +302,7 @@ def _load_fleet() -> FleetConfig:
 
 
 def _find_weights(config: FleetConfig, model: str) -> tuple[str, Path]:
-    """The name and the folder of a model's weights. Raises `InputError` N106, `FleetError` F003 where they are not here."""
+    """The name and the folder of a model's weights. Raises `InputError` N106, `FleetError` F003 if they are missing."""
     for name in config.servers_for(model):
         server = config.servers[name]
         if isinstance(server, LocalServer):
@@ -310,7 +315,7 @@ def _find_weights(config: FleetConfig, model: str) -> tuple[str, Path]:
 
 
 def _load_teacher(arguments: TrainArguments) -> DistillationSettings | None:
-    """The teacher of a training: a model of the fleet whose weights are here, or a folder of weights."""
+    """The teacher: a model of the fleet with local weights, or a folder of weights."""
     named, adapter = arguments.teacher, arguments.teacher_adapter
     if not named:
         if adapter is not None:
@@ -337,7 +342,7 @@ def _refusal(reason: str, hint: str) -> InputError:
 
 
 class TrainingReporter:
-    """Says how a training goes: a line every ten seconds, and one for each look at the tune part."""
+    """Reports training: a line every ten seconds, and one for each evaluation on the tune split."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic, self._last_report = monotonic, -math.inf
@@ -346,7 +351,7 @@ class TrainingReporter:
         self.report(format_tick(tick), now=tick.point is not None)
 
     def report(self, text: str, *, now: bool = False) -> None:
-        """Says a line, where the last one is long enough ago or where it is to be said `now`."""
+        """Prints a line if the last one is old enough, or `now`."""
         at = self._monotonic()
         if now or at - self._last_report >= REPORT_SECONDS:
             self._last_report = at
@@ -354,7 +359,7 @@ class TrainingReporter:
 
 
 def _step_reporter() -> Callable[[TrainingStep], None]:
-    """Tells a step of an encoder's training."""
+    """Returns a reporter of an encoder's training steps."""
     teller = TrainingReporter()
 
     def tell(step: TrainingStep) -> None:
@@ -365,7 +370,7 @@ def _step_reporter() -> Callable[[TrainingStep], None]:
 
 
 def format_tick(tick: TrainingProgress) -> str:
-    """A line about a step."""
+    """The progress line of a step."""
     steps = f"{tick.step}/{tick.total_steps}" if tick.total_steps else str(tick.step)
     left = "" if math.isnan(tick.seconds_left) else f", {format_duration(max(0.0, tick.seconds_left))} left"
     line = f"step {steps}, epoch {tick.epoch:.2f}, loss {tick.loss:.3f}, {tick.tokens_per_second:.0f} tokens/s{left}"

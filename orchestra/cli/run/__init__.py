@@ -1,1 +1,3 @@
-"""Commands that run a workflow, a request or a plan."""
+"""The commands `run`, `ask`, `plan` and `batch`, which start runs, and the display of runs and results."""
+
+__all__ = ["batch", "commands", "explain", "plan", "questions", "result_view", "run", "watch"]

@@ -1,5 +1,6 @@
-"""EXPLAIN: what a program would take, step by step, before it runs: who is asked, where that goes, what it may cost at most; and after a
-run, beside it, what came of it."""
+"""Explains a program step by step: the called agents and servers, and the maximum cost. After a run, it adds the actual
+cost.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +11,10 @@ from typing import Any
 
 from orchestra.agents.card import Card
 from orchestra.app.project import Project
-from orchestra.cli.output import format_duration, format_money, make_console, make_table, print_text
-from orchestra.cli.run.targets import THIS_PROCESS, CallTarget, has_valid_certificate, model_targets, node_targets
+from orchestra.cli.output import format_duration, format_money, make_console, print_table, print_text
+from orchestra.core.errors import InputError
 from orchestra.core.errors import display_width as wide
-from orchestra.core.labels import Label, is_allowed
+from orchestra.core.labels import Label, is_allowed, meet
 from orchestra.core.paths import workflow_path
 from orchestra.core.untrusted_text import escape_invisible
 from orchestra.fleet.config import FleetConfig, read_config
@@ -26,87 +27,87 @@ from orchestra.workflows.model import AgentNode, Budget
 from orchestra.workflows.program import CompiledNode, Program
 
 PLANNER_NODE = "line"
-"""The node in which a plan asks its router, as `orchestra.router.plan.question` calls it."""
+"""The node in which a plan calls its router; named by `orchestra.router.plan.question`."""
 _OUTCOME_WORDS = {"value": "done", "abstained": "withheld"}
 
 
 @dataclass(frozen=True, slots=True)
 class StepActuals:
-    """What came of a step: its calls, all elements and turns together."""
+    """The actual cost of a step: its calls, over all elements and turns."""
 
     outcome: str
     calls: int
     prompt_tokens: int
     output_tokens: int
     seconds: float | None
-    """From the start of the first to the end of the last; None while it goes on."""
+    """From the first start to the last end; None while it runs."""
     servers: tuple[str, ...]
     money: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class ExplainedStep:
-    """One step of a program. `planned` is None for what is made of other steps, and for what a plan node wrote at run time."""
+    """One step of a program. `planned` is None for composite steps, and for steps of a plan written at run time."""
 
     path: str
     callee: str
     planned: CostBound | None
     critical: bool
     label: Label
-    """Of its inputs."""
+    """The label of its inputs."""
     targets: tuple[CallTarget, ...]
     certificate: bool | None
-    """Whether the agent has one; None for tools."""
+    """True if the agent has a certificate; None for tools."""
     actual: StepActuals | None = None
     choice: str = ""
-    """Of a node that chooses its agent: what gives the label."""
+    """For a node that selects an agent: the source of the label."""
     choice_labels: str = ""
-    """Of one agent of several: on which labels it is asked."""
+    """For one of several agents: the labels for which it is called."""
     escalation_condition: str = ""
-    """The condition on which the larger model is asked at once; empty where there is none."""
+    """The condition for calling the larger model at once; empty without one."""
 
     @property
     def is_composite(self) -> bool:
-        """Whether it is made of other steps, and asks nobody itself."""
+        """True if it consists of other steps and makes no call itself."""
         return not self.targets and self.certificate is None
 
     @property
     def cleared_targets(self) -> tuple[CallTarget, ...]:
-        """The targets that its data may go to."""
+        """The targets that are cleared for its data."""
         return tuple(target for target in self.targets if is_allowed(self.label, target.clearance))
 
     @property
     def barred_targets(self) -> tuple[CallTarget, ...]:
-        """Those of the targets that are asked first that its data may not go to."""
+        """The primary targets that are not cleared for its data."""
         return tuple(
             target for target in self.targets if not target.escalated and not is_allowed(self.label, target.clearance)
         )
 
     @property
     def is_allowed(self) -> bool:
-        """Whether its data may go to one of the targets that are asked first; of an ensemble, to one of each member."""
+        """True if one of the primary targets is cleared for its data; for an ensemble, one of each member."""
         members = {target.member for target in self.targets}
         return bool(members) and {target.member for target in self.cleared_targets if not target.escalated} == members
 
 
 @dataclass(frozen=True)
 class ProgramExplanation:
-    """A program, explained: its steps, with what came of them where it has run."""
+    """An explained program: its steps and, after a run, their actual cost."""
 
     steps: tuple[ExplainedStep, ...]
     critical_path: tuple[str, ...]
-    """The steps on the critical path, first to last; a step of several nodes counts as one."""
+    """The steps on the critical path in order; a step of several nodes counts as one."""
     budget: Budget | None = None
     history: History | None = None
 
     @property
     def has_refused_steps(self) -> bool:
-        """Whether a step asks what must not see its data, or a model that the fleet does not have."""
+        """True if a step has no target that is cleared for its data, or a model that the fleet lacks."""
         return any(not step.is_allowed and not step.is_composite for step in self.steps)
 
     @property
     def total(self) -> tuple[int, int, int | None]:
-        """Calls, output tokens and tokens in all, at most; the last None where nothing bounds it."""
+        """The maximum of calls, output tokens and total tokens; the last is None if unbounded."""
         rows = [step.planned for step in self.steps if step.planned is not None]
         return total(rows, self.budget.tokens if self.budget else None)
 
@@ -120,9 +121,11 @@ def explain(
     budget: Budget | None = None,
     history: History | None = None,
 ) -> ProgramExplanation:
-    """What a program with these inputs would take; with a `history`, what it took. The inputs' label is the program's, unless one is given.
+    """Explains a program with these inputs; with a `history`, also its run. The default label of the inputs is that of
+    the
+    program.
 
-    Raises `InputError` where the fleet's file cannot be read.
+    Raises `InputError` if the fleet file cannot be read.
     """
     label = label or program.label
     fleet = read_config(project.settings.find_resource("configs", project.settings.fleet))
@@ -135,7 +138,7 @@ def explain(
     choice_labels: dict[str, str] = {}
     for path, node in _walk_nodes(program, ""):
         if path not in planned and node.body is None:
-            continue  # it calls nothing
+            continue  # it makes no call
         goes_to, certificate = node_targets(project, fleet, node) if path in planned else ((), None)
         asks = (
             planned[path].callee if path in planned else "one of them" if choice_of(node.source) else callee_name(node)
@@ -158,7 +161,7 @@ def explain(
             for inner in (node.body.nodes if choice is not None and node.body else ())
         }
         if node.plan_settings is not None and history is not None:
-            # What it asked stands behind it: the router, and then what the plan was made of.
+            # The router's calls and the steps of the plan follow it.
             found.append(replace(step, callee="", planned=None, targets=(), certificate=None))
             found += _plan_steps(step, rows, project, fleet)
         else:
@@ -176,8 +179,10 @@ def explain(
 def explain_planned_run(
     explanation: ProgramExplanation, project: Project, request_program: Program, planner_row: NodeRow
 ) -> ProgramExplanation:
-    """A plan that has run, explained, with what the questions to its planner took before it. `request_program` is the request that they were asked
-    for, a workflow of one `plan` node."""
+    """Explains a run of a plan, with the cost of its planning first. `request_program` is the request: a workflow of
+    one
+    `plan` node.
+    """
     (node,) = request_program.nodes
     fleet = read_config(project.settings.find_resource("configs", project.settings.fleet))
     most = next(iter(compute_bounds(request_program, {}, context_lengths(project, fleet), len(fleet.tiers))))
@@ -190,7 +195,7 @@ def explain_planned_run(
 
 
 def context_lengths(project: Project, fleet: FleetConfig | None = None) -> dict[str, int]:
-    """The tokens that prompt and output of one call share, by agent, where the fleet's file says so: of an ensemble all members'."""
+    """The context length in tokens by agent, as far as the fleet file states it; for an ensemble, that of all members."""
     fleet = fleet or read_config(project.settings.find_resource("configs", project.settings.fleet))
     found: dict[str, int] = {}
     for name, card in project.registry.cards.items():
@@ -201,7 +206,7 @@ def context_lengths(project: Project, fleet: FleetConfig | None = None) -> dict[
 
 
 def _context_length(fleet: FleetConfig, card: Card) -> int:
-    """The longest context among a card's servers; 0 where one of them does not tell, or there is none."""
+    """The longest context among the servers of a card; 0 if one is unknown or there is none."""
     lengths = [fleet.servers[server].max_model_len or 0 for server in fleet.servers_for(card.model)]
     return max(lengths) if lengths and all(lengths) else 0
 
@@ -214,7 +219,7 @@ def _walk_nodes(program: Program, prefix: str) -> Iterator[tuple[str, CompiledNo
 
 
 def _critical_paths(program: Program, prefix: str) -> Iterator[str]:
-    """The paths on the critical path, those of bodies on it included."""
+    """The paths on the critical path, including bodies."""
     named = {node.name: node for node in program.nodes}
     for name in critical_path(program):
         yield f"{prefix}{name}"
@@ -225,7 +230,7 @@ def _critical_paths(program: Program, prefix: str) -> Iterator[str]:
 def _plan_steps(
     step: ExplainedStep, rows: Mapping[str, list[NodeRow]], project: Project, fleet: FleetConfig
 ) -> Iterator[ExplainedStep]:
-    """The steps of a plan that was written at run time, the questions to its router first."""
+    """The steps of a plan written at run time, after the calls of its router."""
     for path, inside in rows.items():
         name = next((row.name for row in inside if row.name), "")
         if not path.startswith(f"{step.path}/") or not name:
@@ -241,7 +246,7 @@ def _plan_steps(
 
 
 def _rows_by_step(history: History) -> dict[str, list[NodeRow]]:
-    """The rows of a history by step, elements and turns together: `a[1]/b#2/c` is of the step `a/b/c`."""
+    """The rows of a history by step, over all elements and turns: `a[1]/b#2/c` belongs to the step `a/b/c`."""
     found: dict[str, list[NodeRow]] = {}
     for row in history.rows:
         if row.kind != "turn":
@@ -250,7 +255,7 @@ def _rows_by_step(history: History) -> dict[str, list[NodeRow]]:
 
 
 def _step_actuals(rows: list[NodeRow]) -> StepActuals:
-    """What came of the rows of one step: the node itself, or its elements, in all turns."""
+    """Sums the rows of one step: the node itself, or its elements, in all turns."""
     calls = [attempt for row in rows for attempt in row.attempts]
     ended = [row.finished for row in rows]
     took = max((end for end in ended if end is not None), default=0.0) - min((row.started for row in rows), default=0.0)
@@ -273,7 +278,7 @@ def _step_actuals(rows: list[NodeRow]) -> StepActuals:
 
 
 def _format_outcomes(rows: list[NodeRow]) -> str:
-    """`done`, or how many came to what; elements count, and not the list that they are in."""
+    """`done`, or the number of each outcome. Elements are counted instead of their list."""
     if not rows:
         return "not run"
     counts = Counter(
@@ -285,17 +290,15 @@ def _format_outcomes(rows: list[NodeRow]) -> str:
 
 
 def show_explanation(explanation: ProgramExplanation) -> None:
-    """Prints an explanation for a person: the table, as far as the screen is wide, then what does not fit and what stands out."""
+    """Prints an explanation: the table as wide as the terminal, then omitted details and remarks."""
     screen = make_console()
     ran = explanation.history is not None
     columns = [column for column in _COLUMNS if column.after_run in (None, ran)]
     while _table_width(columns, explanation) > screen.width and any(column.drop_priority for column in columns):
         columns.remove(max(columns, key=lambda column: column.drop_priority))
     rows = [[column.cell(step) for column in columns] for step in explanation.steps]
-    screen.print(
-        make_table(
-            [column.heading for column in columns], rows, right=[at for at, one in enumerate(columns) if one.is_number]
-        )
+    print_table(
+        [column.heading for column in columns], rows, right=[at for at, one in enumerate(columns) if one.is_number]
     )
     print_text()
     headings = {column.heading for column in columns}
@@ -307,13 +310,13 @@ def show_explanation(explanation: ProgramExplanation) -> None:
 
 
 def _table_width(columns: Iterable[_Column], explanation: ProgramExplanation) -> int:
-    """How wide a table of these columns would be."""
+    """The width of a table with these columns."""
     told = ((column.heading, *(column.cell(step) for step in explanation.steps)) for column in columns)
     return sum(max(map(wide, cells)) + 2 for cells in told) - 2
 
 
 def _omitted_details(explanation: ProgramExplanation, headings: Container[str]) -> Iterator[str]:
-    """What the table says only by a mark, or has no room for."""
+    """Details that the table only marks or has no space for."""
     if len(explanation.critical_path) > 1:
         yield f"* the critical path: {' → '.join(explanation.critical_path)}"
     asking = [step for step in explanation.steps if step.targets]
@@ -348,7 +351,7 @@ def _show_total(explanation: ProgramExplanation) -> None:
 
 
 def _remarks(explanation: ProgramExplanation) -> Iterator[str]:
-    """What stands out: data that may not go where it would, or that leaves the user's machines; plans that are not written yet."""
+    """Remarks: data that may not go to a target or leaves the user's machines, and unwritten plans."""
     refused: dict[str, list[str]] = {}
     for step in explanation.steps:
         if step.is_allowed or step.is_composite:
@@ -376,13 +379,13 @@ def _remarks(explanation: ProgramExplanation) -> Iterator[str]:
 
 
 def _external_servers(step: ExplainedStep) -> list[str]:
-    """The servers on others' machines that a step would ask, or has asked."""
+    """The external servers that a step would call or has called."""
     external = [target.name for target in step.cleared_targets if target.external] if step.is_allowed else []
     return external if step.actual is None else [name for name in external if name in step.actual.servers]
 
 
 def _format_targets(step: ExplainedStep) -> str:
-    """The servers that a step would ask, the larger model's last; those that are cleared, where some are."""
+    """The servers that a step would call, escalation servers last; only cleared servers if there are any."""
     going = step.cleared_targets if step.is_allowed else step.barred_targets
     texts = dict.fromkeys(_mark_external(target.name, target.external) for target in going if not target.escalated)
     tiers: dict[int, list[str]] = {}
@@ -401,7 +404,7 @@ def _mark_external(name: str, external: bool) -> str:
 
 
 def _format_clearance(step: ExplainedStep) -> str:
-    """The label of a step's inputs against what its servers are cleared for."""
+    """The label of a step's inputs and the clearance of its servers."""
     if not step.targets:
         return ""
     cleared = (step.cleared_targets if step.is_allowed else step.barred_targets or step.targets)[0].clearance
@@ -409,7 +412,7 @@ def _format_clearance(step: ExplainedStep) -> str:
 
 
 def _format_servers(step: ExplainedStep) -> str:
-    """The servers that were asked; before a run, those that would be."""
+    """The called servers; before a run, those that would be called."""
     if step.actual is None:
         return _format_targets(step)
     external = {target.name for target in step.targets if target.external}
@@ -418,13 +421,13 @@ def _format_servers(step: ExplainedStep) -> str:
 
 
 def _step_name(step: ExplainedStep) -> str:
-    """A step's own name, below that of what it stands in."""
+    """The name of a step without that of its parent."""
     *above, name = step.path.split("/")
     return ("* " if step.critical else "  ") + "  " * len(above) + name
 
 
 def _format_used(used: int, limit: int | None) -> str:
-    """What was taken, of what it could have been."""
+    """The actual amount and its maximum."""
     return "" if not used else f"{used:,}" if limit is None else f"{used:,} of {limit:,}"
 
 
@@ -464,9 +467,9 @@ class _Column:
     cell: Callable[[ExplainedStep], str]
     is_number: bool = False
     drop_priority: int = 0
-    """How soon it is left out where the screen is too narrow; 0 for never."""
+    """The priority for omission on a narrow terminal; 0 for never."""
     after_run: bool | None = None
-    """Whether it belongs to the table after a run, or to that before it; None for both."""
+    """True for the table after a run, False for the table before it, None for both."""
 
 
 def _format_certificate(step: ExplainedStep) -> str:
@@ -474,7 +477,7 @@ def _format_certificate(step: ExplainedStep) -> str:
 
 
 def _format_max_calls(step: ExplainedStep) -> str:
-    """Calls at most, elements and attempts apart."""
+    """The maximum number of calls; elements and attempts apart."""
     planned = step.planned
     if planned is None:
         return ""
@@ -516,7 +519,7 @@ _COLUMNS: tuple[_Column, ...] = (
 
 
 def as_data(explanation: ProgramExplanation) -> dict[str, Any]:
-    """An explanation as JSON: the same facts."""
+    """An explanation as JSON values."""
     calls, written, tokens = explanation.total
     return {
         "nodes": [_step_data(step) for step in explanation.steps if not step.is_composite],
@@ -552,3 +555,72 @@ def _step_data(step: ExplainedStep) -> dict[str, Any]:
         "choice_labels": step.choice_labels,
     }
     return found if step.actual is None else {**found, "actual": step.actual}
+
+
+THIS_PROCESS = "here"
+"""The target of tools, and of agents without a server: this process."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallTarget:
+    """A target of a call: a server of the fleet, or this process."""
+
+    name: str
+    external: bool
+    clearance: Label
+    """The strictest label of data that may go there, including the ceiling of the agent."""
+    escalated: bool = False
+    """True if it is called only after a smaller model failed."""
+    tier: int = 0
+    """The index of the larger model, from 1."""
+    member: str = ""
+    """For an ensemble: the member whose calls go there."""
+
+
+def node_targets(
+    project: Project, fleet: FleetConfig, node: CompiledNode
+) -> tuple[tuple[CallTarget, ...], bool | None]:
+    """The targets of a node's calls, and whether its agent has a valid certificate."""
+    contract = node.contract if node.plan_settings is None else node.plan_settings.router
+    if contract is None or contract.kind == "tool":
+        return (CallTarget(THIS_PROCESS, False, "restricted" if contract is None else contract.label),), None
+    card = project.registry.cards.get(contract.name)
+    escalates = node.escalate is not None or (node.acceptance is not None and "escalate" in node.acceptance.otherwise)
+    targets = model_targets(fleet, card, escalates=escalates)
+    if node.plan_settings is not None and (larger := node.plan_settings.larger) is not None:
+        more = model_targets(fleet, project.registry.cards.get(larger.name), escalates=False)
+        targets += tuple(
+            replace(one, escalated=True) for one in more if one.name not in {target.name for target in targets}
+        )
+    return targets, has_valid_certificate(project, contract.name)
+
+
+def has_valid_certificate(project: Project, agent: str) -> bool:
+    """True if an agent has a valid certificate, by which a node may accept."""
+    try:
+        return agent in project.catalog().certificates
+    except InputError:
+        return False
+
+
+def model_targets(fleet: FleetConfig, card: Card | None, *, escalates: bool) -> tuple[CallTarget, ...]:
+    """The servers of a card's model and of its larger model; for an ensemble those of each member. Empty if the fleet
+    lacks one of the models.
+    """
+    if card is not None and card.member_cards:
+        each = [(part.name, model_targets(fleet, part, escalates=escalates)) for part in card.member_cards]
+        if not all(found for _, found in each):
+            return ()
+        return tuple(
+            replace(one, member=name, clearance=meet((one.clearance, card.label)))
+            for name, found in each
+            for one in found
+        )
+    if card is None or card.kind != "model":
+        return (CallTarget(THIS_PROCESS, False, card.label if card is not None else "restricted"),)
+    found = []
+    for tier, model in enumerate((card.model, *(fleet.tiers if escalates else ()))):
+        for name in fleet.servers_for(model):
+            server = fleet.servers[name]
+            found.append(CallTarget(name, server.external, meet((server.label, card.label)), tier > 0, tier))
+    return tuple(found)

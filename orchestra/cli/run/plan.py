@@ -1,14 +1,15 @@
-"""What `orchestra ask` and `orchestra plan` do: a request planned, then shown, saved or run."""
+"""`orchestra ask` and `orchestra plan`: plans a request, then shows, saves or runs the plan."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from orchestra.agents.registry import builtin_folder
 from orchestra.app.planning import (
     NODE,
     PlanOptions,
@@ -22,9 +23,7 @@ from orchestra.app.planning import (
 from orchestra.app.project import Project
 from orchestra.cli.context import Opener, open_orchestra
 from orchestra.cli.inputs import read_documents, read_text
-from orchestra.cli.output import print_json, print_note, print_text
-from orchestra.cli.progress import StatusLine
-from orchestra.cli.run.empty_steps import find_empty_steps
+from orchestra.cli.output import StatusLine, print_json, print_note, print_text
 from orchestra.cli.run.explain import as_data, explain_planned_run, show_explanation
 from orchestra.cli.run.explain import explain as explained
 from orchestra.cli.run.result_view import show_nodes
@@ -32,12 +31,14 @@ from orchestra.cli.run.watch import DisplayOptions, RunEnd, RunWatcher
 from orchestra.cli.signals import StopSignal
 from orchestra.core.errors import InputError
 from orchestra.core.events import NO_USAGE, AttemptStarted, Event, NodeFinished, PlanDraft, TurnStarted
+from orchestra.core.outcomes import ValueOutcome
 from orchestra.core.settings import Settings
 from orchestra.core.tags import Tags
-from orchestra.core.untrusted_text import escape_invisible, pluralize
+from orchestra.core.untrusted_text import escape_invisible, pluralize, shorten
 from orchestra.engine.kinds.plan import is_complete
 from orchestra.journal.history import History, NodeRow
 from orchestra.router.plan import Plan
+from orchestra.router.plan_syntax import ELEMENT, INPUT, Argument, PlanLiteral, PlanReference, PlanStep
 from orchestra.router.planner import DECLINED_CODE
 from orchestra.schema.strict_json import StrictJsonError, parse_untrusted
 from orchestra.workflows.expressions.parser import KEYWORDS
@@ -47,31 +48,31 @@ from orchestra.workflows.python.steps import Workflow
 from orchestra.workflows.yaml.writer import write
 
 NO_PLAN_EXIT_CODE = 3
-"""The exit code where the router gave none: it abstained."""
+"""The exit code if the router gave no plan, as for `abstained`."""
 REFUSED_EXIT_CODE = 1
-"""The exit code of a plan of which a step would be refused: a run would fail."""
+"""The exit code for a plan with a step that would be refused."""
 _RESERVED_NAMES = KEYWORDS | {"input"}
-"""What no workflow is called."""
+"""Reserved names, invalid for workflows."""
 
 
 @dataclass(frozen=True)
 class AskRequest:
-    """A request with the values that it brings along, and what is wanted of its plan."""
+    """A request with its values and planning options."""
 
     request: str
     values: Mapping[str, Any]
     options: PlanOptions
     budget: Budget | None = None
-    """Of the run."""
+    """The budget of the run."""
     explain: bool = False
-    """Whether each step is shown beside what it might have taken."""
+    """Shows the upper bound of each step beside its actual cost."""
     tags: Tags = field(default_factory=dict)
     save: Path | None = None
-    """Where a plan that is not run is written as a workflow."""
+    """The workflow file for a plan that is not run."""
 
 
 def read_values(documents: Sequence[Path], inputs: Sequence[str]) -> dict[str, Any]:
-    """The values at hand. Raises `InputError` C010, C013 or C014 for what cannot be read."""
+    """Reads documents and inputs. Raises `InputError` C010, C013 or C014."""
     found: dict[str, Any] = {}
     if documents:
         found["documents"] = [document for path in documents for document in read_documents(path)]
@@ -92,7 +93,7 @@ def read_values(documents: Sequence[Path], inputs: Sequence[str]) -> dict[str, A
 
 
 def keys_from_files(inputs: Sequence[str]) -> tuple[str, ...]:
-    """The keys whose values are those of files: who typed the command has not typed them."""
+    """The keys whose values were read from files, which the user has not typed."""
     typed = (option.partition("=") for option in inputs)
     return tuple(key for key, _, text in typed if _is_file(text))
 
@@ -119,7 +120,7 @@ def _parse_value(key: str, text: str) -> Any:
 
 
 async def plan_request(open_: Opener, settings: Settings, request: AskRequest, as_json: bool, stop: StopSignal) -> int:
-    """Plans, and shows the plan with what it may cost; gives the exit code."""
+    """Plans a request and shows the plan with its maximum cost. Returns the exit code."""
     waiting = StatusLine()
     async with open_orchestra(open_, settings, waiting) as orchestra:
         draft = await plan(orchestra, request.request, request.values, request.options)
@@ -147,7 +148,7 @@ async def plan_request(open_: Opener, settings: Settings, request: AskRequest, a
 async def run_request(
     open_: Opener, settings: Settings, request: AskRequest, display: DisplayOptions, stop: StopSignal
 ) -> int:
-    """Runs a request, whose plan runs while it is being written, and shows what came of it; gives the exit code."""
+    """Runs a request, whose plan runs while it is written, and shows the result. Returns the exit code."""
     waiting = StatusLine()
     as_json = display.as_json
     display = replace(display, on_event=_ignore_event if as_json else PlanPrinter(waiting), display_name=_step_path)
@@ -162,7 +163,7 @@ async def run_request(
         if draft.rejections:
             return _report_no_plan(draft, as_json, run.id)
         if draft.plan is None and draft.version == 1 and ending.status == "failed":
-            _raise_failure(ending)  # the router could not be asked
+            _raise_failure(ending)  # the router could not be called
         if not as_json:
             _report_plan(draft)
         history = History.of(ending.events)
@@ -189,23 +190,23 @@ async def run_request(
 
 
 def _raise_failure(end: RunEnd) -> None:
-    """Raises what a run failed with."""
+    """Raises the error of a failed run."""
     if end.result is not None and end.result.error is not None:
         raise end.result.error
 
 
 def _ignore_event(event: Event) -> None:
-    """Tells nothing."""
+    """Ignores an event."""
 
 
 class PlanPrinter:
-    """Tells the lines of a plan on stderr, each as it is accepted, and at a terminal which step is under way."""
+    """Prints accepted lines of a plan to stderr and, at a terminal, the current step."""
 
     def __init__(self, status_line: StatusLine) -> None:
         self._status_line, self._version, self._lines_printed = status_line, 1, 0
 
     def __call__(self, event: Event) -> None:
-        """Tells what there is to tell of an event."""
+        """Prints what an event adds."""
         match event:
             case TurnStarted(node=path, draft=PlanDraft() as told) if path == NODE:
                 self._status_line.close()
@@ -225,7 +226,7 @@ class PlanPrinter:
             print_note(f"\n{line} failed: {reason}; another plan:\n")
             self._version, self._lines_printed = drafted.version, 0
         if drafted.sample:
-            return  # of samples that are under way nobody knows which one will be the plan
+            return  # it is not known yet which sample becomes the plan
         for line in drafted.lines[self._lines_printed :]:
             print_note(line)
         self._lines_printed = len(drafted.lines)
@@ -234,12 +235,12 @@ class PlanPrinter:
 
 
 def _step_path(path: str) -> str:
-    """The path of a step of a plan in the plan; empty of what is none, as the lines that the router writes."""
+    """The path of a step within the plan; empty for other nodes, such as the router's lines."""
     return path.partition("/")[2] if path.startswith(f"{NODE}@") else ""
 
 
 def plan_history(history: History, version: int) -> History:
-    """What the steps of a plan took, and before them what its planning took. Of several plans all is told."""
+    """The rows of the planning and then of the steps. All plans of a replanned request are included."""
     if version > 1 or history.row(NODE) is None:
         return history
     steps, asked = history.subtree(f"{NODE}@{version}"), planner_row(history)
@@ -247,7 +248,7 @@ def plan_history(history: History, version: int) -> History:
 
 
 def planner_row(history: History) -> NodeRow | None:
-    """The questions to the planners as one row; None where nobody was asked."""
+    """Sums the calls of planners in one row; None without calls."""
     node, questions = history.row(NODE), [row for row in history.rows if row.path.startswith(f"{NODE}#") and row.name]
     if node is None or not questions:
         return None
@@ -272,7 +273,7 @@ def _plan_inputs(request: AskRequest, graph: Graph) -> dict[str, Any]:
 
 
 def _report_no_plan(draft: PlanResult, as_json: bool, run: str = "") -> int:
-    """Says that there is no plan, and why; `run` is that of a request."""
+    """Prints that there is no plan and why. `run` is the run of the request."""
     if as_json:
         print_json({**({"run": run} if run else {}), **_plan_data(draft), "status": "failed"})
         return NO_PLAN_EXIT_CODE
@@ -287,7 +288,7 @@ def _report_no_plan(draft: PlanResult, as_json: bool, run: str = "") -> int:
 
 
 def _plan_data(draft: PlanResult) -> dict[str, Any]:
-    """A plan as JSON."""
+    """A plan as JSON values."""
     rejections = [
         {"code": one.code, "path": one.path, "reason": one.reason, "hint": one.hint} for one in draft.rejections
     ]
@@ -304,14 +305,14 @@ def _plan_data(draft: PlanResult) -> dict[str, Any]:
 
 
 def _vote_data(draft: PlanResult) -> dict[str, Any]:
-    """How sure a plan is that was voted on, as JSON."""
+    """The agreement of sampled plans as JSON values."""
     if (won := draft.vote) is None:
         return {}
     return {"votes": {"sampled": won.samples, "agree": won.votes, "confidence": won.agreement}}
 
 
 def _cache_data(draft: PlanResult) -> dict[str, Any] | None:
-    """Where a plan comes from that nobody was asked for, and what was saved, as JSON; None for one that was made now."""
+    """The source of a cached plan and its savings as JSON values; None for a new plan."""
     if (known := draft.recalled) is None:
         return None
     saved = {
@@ -323,7 +324,7 @@ def _cache_data(draft: PlanResult) -> dict[str, Any] | None:
 
 
 def _report_plan(draft: PlanResult) -> None:
-    """Says where a plan comes from, how sure it is, and what of the request it is not for."""
+    """Prints the source of a plan, its agreement and the parts of the request that it leaves out."""
     _report_saving(draft)
     _report_votes(draft)
     if (left := draft.unserved_parts) is not None:
@@ -358,7 +359,7 @@ def _plan_lines(found: Plan | None) -> list[str] | None:
 
 
 def refuse_existing(path: Path) -> None:
-    """Raises `InputError` C016 for a file that is there."""
+    """Raises `InputError` C016 if a file exists."""
     if os.path.lexists(path):
         raise InputError(
             "C016", f"{path}: already there, and nothing is overwritten", hint="--save another file, or --force"
@@ -366,7 +367,7 @@ def refuse_existing(path: Path) -> None:
 
 
 def _save_workflow(path: Path, graph: Graph) -> None:
-    """Writes the workflow under the file's own name, where a workflow can have it. Raises `InputError` C014 where it cannot."""
+    """Writes the workflow, named after the file if that is a valid name. Raises `InputError` C014."""
     fit = NAME_PATTERN.fullmatch(path.stem) and path.stem not in _RESERVED_NAMES
     named = graph.model_copy(update={"name": path.stem if fit else graph.name})
     try:
@@ -374,3 +375,114 @@ def _save_workflow(path: Path, graph: Graph) -> None:
     except OSError as error:
         raise InputError("C014", f"{path} cannot be written: {error.strerror}", hint="give another --save") from error
     print_note(f"saved as {path}")
+
+
+DESK_WORKFLOW = "support_desk"
+"""The packaged workflow that accepts any message."""
+MAX_WORDS_LENGTH = 80
+"""The maximum number of characters of the request that are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmptyStep:
+    """A step without a useful output."""
+
+    message: str
+    capability: str
+    request_text: str
+    """The part of the request that the step received; all parts for a step without an own one."""
+
+
+def find_empty_steps(draft: PlanResult, history: History, settings: Settings) -> Iterator[EmptyStep]:
+    """Finds the steps whose output is empty, in order.
+
+    The packaged desk may have only classified a message: it expects a person who handles it, and there is none here.
+    Another capability that
+    received only words of the request may correctly return nothing, such as an extractor without a match. A step that
+    reads documents or a
+    table may find nothing there, which is a result.
+    """
+    if draft.plan is None:
+        return
+    packaged = (
+        settings.resources("workflows").get(DESK_WORKFLOW) == builtin_folder("workflows") / f"{DESK_WORKFLOW}.yaml"
+    )
+    for step in draft.plan.steps:
+        row = history.row(f"{NODE}@{draft.version}/{step.name}")
+        if row is None or not isinstance(row.outcome, ValueOutcome):
+            continue
+        skill = draft.capabilities.by_name.get(step.capability)  # a cached or a later plan may contain other steps
+        returned = [
+            () if step.each is not None else value.path for value in draft.plan.answer.values if value.root == step.name
+        ]
+        for words, value in _step_calls(step, row.outcome.value, draft.request):
+            if step.capability == DESK_WORKFLOW and packaged:
+                if said := _describe_sorting(value):
+                    yield EmptyStep(said, DESK_WORKFLOW, words or draft.request)
+            elif (
+                words
+                and skill is not None
+                and not skill.has_effects
+                and any(_is_empty(_value_at(value, path)) for path in returned)
+            ):
+                yield EmptyStep(
+                    f'{step.name} is empty: {step.capability} found nothing in "{shorten(words, MAX_WORDS_LENGTH)}"',
+                    step.capability,
+                    words,
+                )
+
+
+def _step_calls(step: PlanStep, value: Any, request: str) -> Iterator[tuple[str, Any]]:
+    """For each call of a step that received only words of the request: these words, and its output."""
+    if step.each is None:
+        yield _request_text(step.arguments.values(), request), value
+    elif isinstance(value, list):
+        stated = step.each.value if isinstance(step.each, PlanLiteral) else []
+        for number, one in enumerate(value):
+            element = (
+                PlanLiteral(stated[number]) if len(stated) == len(value) else PlanReference(ELEMENT)
+            )  # a failed call has no output
+            given = [element if said == PlanReference(ELEMENT) else said for said in step.arguments.values()]
+            yield _request_text(given, request), one
+
+
+def _request_text(given: Iterable[Argument], request: str) -> str:
+    """The shortest text of the request among the arguments; empty if there is none or another value is read."""
+    found: list[str] = []
+    for value in given:
+        match value:
+            case PlanLiteral(str() as text) if text and text in request:
+                found.append(text)
+            case PlanReference() if (value.root, *value.path) == (INPUT, REQUEST):
+                found.append(request)
+            case PlanReference():
+                return ""
+            case _:
+                pass
+    return min(found, key=len, default="")
+
+
+def _value_at(value: Any, path: Sequence[str | int]) -> Any:
+    """The returned part of a value; the value itself without such a part."""
+    for one in path:
+        try:
+            value = value[one]
+        except (KeyError, IndexError, TypeError):
+            return value
+    return value
+
+
+def _describe_sorting(value: Any) -> str:
+    """How the desk only classified a message; empty if it did more."""
+    match value:
+        case {"branch": "person" | "assistant" as branch, "intent": str(intent), "matter": None}:
+            return f"{DESK_WORKFLOW} only sorted it (branch {branch}, intent {intent}): nothing was done, and nobody was told"
+        case _:
+            return ""
+
+
+def _is_empty(value: Any) -> bool:
+    """True for an empty value; false and 0 are not empty."""
+    if isinstance(value, Mapping):
+        return all(map(_is_empty, value.values()))
+    return value is None or (isinstance(value, str | Sequence) and not value)

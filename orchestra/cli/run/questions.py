@@ -1,4 +1,4 @@
-"""Questions to people: shown with options or type, answered at the terminal or by a command."""
+"""Questions to persons: their display, the commands that answer them, and the parsing of answers."""
 
 from __future__ import annotations
 
@@ -20,21 +20,19 @@ from orchestra.core.untrusted_text import escape_invisible, shorten
 from orchestra.schema.strict_json import StrictJsonError, canonical, digest, parse_untrusted
 
 DECLINE_COMMAND = "/decline"
-"""How a line at the terminal begins that says why nobody answers."""
+"""The prefix of a terminal line that declines to answer, with a reason."""
 CALL_RESULT_COMMAND = "/gave"
-"""And one that says what a call in doubt gave."""
+"""The prefix of a terminal line with the result of a call of unknown outcome."""
 QUOTE_PREFIX = "  | "
-"""How a line begins that is no line of ours."""
-
-
-def is_interactive() -> bool:
-    """Whether a person sits at this process's terminal, and can be asked there."""
-    return sys.platform != "win32" and sys.stdin.isatty() and sys.stderr.isatty()
+"""Marks lines of quoted text."""
 
 
 def format_question(question: QuestionAsked) -> str:
-    """A question as a person reads it: who asks, what, and the options, numbered, or the type of the answer. Further lines of its text, and
-    of evidence, are marked: what a stranger has written may look like options, or like a command that answers."""
+    """Formats a question with its node, its text and its numbered options or answer type. Further lines, and evidence,
+    are
+    marked: untrusted
+    text may imitate options or an answering command.
+    """
     first, *more = _split_lines(question.question)
     lines = [
         f"{question.node}: {first}",
@@ -52,7 +50,7 @@ def format_question(question: QuestionAsked) -> str:
 
 
 def _format_withheld(withheld: WithheldOutput) -> Iterator[str]:
-    """A value that was not accepted, what was said of it, and what it had to rest on."""
+    """A withheld value, its verdicts and its evidence."""
     yield from ("", json.dumps(withheld.value, indent=2, ensure_ascii=False), "")
     for one in withheld.verdicts:
         yield f"  {one.check}: {one.outcome} ({one.score:.2f}) {' '.join(one.reason.split())}".rstrip()
@@ -72,15 +70,17 @@ def _split_lines(text: str) -> list[str]:
 
 
 def question_token(question: QuestionAsked) -> str:
-    """What tells a question from every other one that its run may ask: of its node, all that was shown, and when it was asked, for the
-    same may be asked again."""
+    """Identifies a question within its run: by its node, all that was shown, and its time, because the same question
+    may
+    be asked again.
+    """
     return digest(canonical([question.node, question.question_digest, question.seq]))[:12]
 
 
 def find_question(
     questions: Sequence[QuestionAsked], run: str, node: str, token: str, messages: Sequence[InboxMessage]
 ) -> QuestionAsked:
-    """The open question that an answer is to, where none lies in the inbox yet. Raises `InputError` E021, E037."""
+    """Finds the open question for an answer, without an answer in the inbox. Raises `InputError` E021, E037."""
     if not token:
         return select_question(questions, run, node, messages)
     found = next((one for one in questions if question_token(one) == token and node in ("", one.node)), None)
@@ -97,7 +97,7 @@ def _answer_command_prefix(run: str, question: QuestionAsked) -> str:
 def repeat_command(
     run: str, question: QuestionAsked, value: str | None, declined: str | None, call_result: str | None
 ) -> str:
-    """What to type in order to give this question what was given to whichever there is."""
+    """The command that gives the same answer to this question."""
     given = [
         f"--{name} {shlex.quote(said)}"
         for name, said in (("decline", declined), ("gave", call_result))
@@ -109,7 +109,7 @@ def repeat_command(
 
 
 def answer_command(run: str, question: QuestionAsked) -> str:
-    """What to type in order to answer: with the first of the options, or with an example of the type."""
+    """The command that answers, with the first option or an example of the type."""
     value = (
         question.options[0]
         if question.options
@@ -118,7 +118,7 @@ def answer_command(run: str, question: QuestionAsked) -> str:
         else InputType(question.schema).example
     )
     if question.withheld is not None and not _accepts_text(question):
-        value = canonical(question.withheld.value).decode("utf-8", "replace")  # to be mended
+        value = canonical(question.withheld.value).decode("utf-8", "replace")  # the user edits it
     return f"{_answer_command_prefix(run, question)} {'-- ' if value.startswith('-') else ''}{shlex.quote(value)}"
 
 
@@ -135,7 +135,7 @@ def _format_open_question(run: str, question: QuestionAsked) -> str:
 
 
 def question_data(run: str, questions: Sequence[QuestionAsked]) -> list[dict[str, Any]]:
-    """The open questions of a run as JSON."""
+    """The open questions of a run as JSON values."""
     return [
         {
             "node": asked.node,
@@ -157,12 +157,12 @@ def question_data(run: str, questions: Sequence[QuestionAsked]) -> list[dict[str
 
 
 def decline_command(run: str, question: QuestionAsked) -> str | None:
-    """What to type in order to say that one does not answer; None where somebody must."""
+    """The command that declines to answer; None if that is not allowed."""
     return f"{_answer_command_prefix(run, question)} --decline 'your reason'" if question.kind != "effect" else None
 
 
 def call_result_command(run: str, question: QuestionAsked) -> str | None:
-    """What to type in order to say what a call in doubt gave; None where no call is."""
+    """The command that reports the result of a call of unknown outcome; None without such a call."""
     if question.result_schema is None:
         return None
     value = "your text" if InputType(question.result_schema).accepts_text else InputType(question.result_schema).example
@@ -170,8 +170,10 @@ def call_result_command(run: str, question: QuestionAsked) -> str | None:
 
 
 def read_value(text: str, schema: dict[str, Any], option: str) -> tuple[str, bool]:
-    """The text that a value on the command line stands for, and whether it is JSON though its type takes texts: where it is that
-    of a .json file, and the type takes more, such as null. Raises `InputError` C014."""
+    """Reads a command line value. Returns its text, and whether it is JSON although its type accepts texts: true for a
+    .json file if the type
+    accepts more, such as null. Raises `InputError` C014.
+    """
     wanted = InputType(schema)
     named = (
         text.startswith("@")
@@ -185,12 +187,12 @@ def read_value(text: str, schema: dict[str, Any], option: str) -> tuple[str, boo
 
 
 def parse_call_result(question: QuestionAsked, text: str, *, as_json: bool = False) -> Any:
-    """What a call in doubt gave, as it was typed, and with `as_json` as JSON in any case. Raises `InputError` C024."""
+    """Parses the result of a call of unknown outcome; with `as_json` always as JSON. Raises `InputError` C024."""
     if question.kind != "effect":
         raise InputError(
             "C024", f"{question.node} asks for an answer, and not for what a call gave", hint="leave out --gave"
         )
-    if question.result_schema is None:  # an older version asked
+    if question.result_schema is None:  # asked by an older version
         return text
     if InputType(question.result_schema).accepts_text and not as_json:
         return text
@@ -206,7 +208,7 @@ def parse_call_result(question: QuestionAsked, text: str, *, as_json: bool = Fal
 
 
 def parse_terminal_line(run: str, question: QuestionAsked, line: str) -> tuple[Any, bool]:
-    """What a line at the terminal stands for, and whether it is what a call in doubt gave. Raises `InputError` C024."""
+    """Parses a terminal line. Returns the value, and whether it is the result of a call. Raises `InputError` C024."""
     word, _, rest = line.strip().partition(" ")
     if word == CALL_RESULT_COMMAND and question.result_schema is not None:
         return parse_call_result(question, rest.strip()), True
@@ -218,7 +220,7 @@ def _describe_type(schema: dict[str, Any]) -> str:
 
 
 def parse_decline_reason(question: QuestionAsked, line: str) -> str:
-    """The reason on a line at the terminal that declines to answer; empty for one that does not. Raises `InputError` C024 without one."""
+    """The reason on a declining terminal line; empty for other lines. Raises `InputError` C024 without a reason."""
     word, _, reason = line.strip().partition(" ")
     if word != DECLINE_COMMAND or question.kind == "effect":
         return ""
@@ -228,8 +230,10 @@ def parse_decline_reason(question: QuestionAsked, line: str) -> str:
 
 
 def parse_answer(run: str, question: QuestionAsked, text: str, *, as_json: bool = False) -> Any:
-    """The answer that a text stands for: itself where the question takes a text, else, and with `as_json`, JSON. Raises `InputError`
-    C024."""
+    """Parses an answer: literal text if the question accepts it, otherwise, or with `as_json`, JSON. Raises
+    `InputError`
+    C024.
+    """
     if _accepts_text(question) and not as_json:
         return text
     try:
@@ -243,7 +247,7 @@ def parse_answer(run: str, question: QuestionAsked, text: str, *, as_json: bool 
 
 
 def parse_terminal_answer(run: str, question: QuestionAsked, line: str) -> Any:
-    """The answer that a line at the terminal stands for; a number chooses among options. Raises `InputError` C024."""
+    """Parses an answer at the terminal; a number selects an option. Raises `InputError` C024."""
     text = line.strip("\r\n")
     if question.options and text.strip() not in question.options:
         number = text.strip()
@@ -253,7 +257,7 @@ def parse_terminal_answer(run: str, question: QuestionAsked, line: str) -> Any:
 
 
 def show_question(question: QuestionAsked) -> None:
-    """Shows a question at the terminal, beside the output that a program may read."""
+    """Shows a question on stderr."""
     more = f"  {DECLINE_COMMAND} REASON, where you cannot say\n" if question.kind != "effect" else ""
     more += f"  {CALL_RESULT_COMMAND} VALUE, where it happened\n" if question.result_schema is not None else ""
     sys.stderr.write(f"\n{format_question(question)}\n{more}> ")
@@ -261,7 +265,7 @@ def show_question(question: QuestionAsked) -> None:
 
 
 async def read_terminal_line() -> str | None:
-    """The next line that is typed; None at the end of input. Being cancelled leaves what is typed to the next reader."""
+    """Reads the next typed line; None at the end of input. After a cancellation, the next reader gets the typed text."""
     loop = asyncio.get_running_loop()
     descriptor = sys.stdin.fileno()
     typed: asyncio.Future[bytes] = loop.create_future()
@@ -279,5 +283,5 @@ async def read_terminal_line() -> str | None:
 
 
 def _accepts_text(question: QuestionAsked) -> bool:
-    """Whether a bare text answers it."""
+    """True if a bare text is a valid answer."""
     return bool(question.options) or InputType(question.schema).accepts_text

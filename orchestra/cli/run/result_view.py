@@ -1,4 +1,4 @@
-"""How a result is shown: the answer first, then what it rests on, what it took, and where to look next."""
+"""Shows results: the answer, its claims and evidence, the nodes with their cost, and further commands."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, assert_never
 
+from orchestra.app.claims.claims import ClaimVerdict, Computation, OutputClaim, Support
+from orchestra.app.claims.locations import TableCell, TextSpan
 from orchestra.app.result import Result
-from orchestra.cli.exit_codes import error_data
-from orchestra.cli.output import format_duration, format_money, make_console, make_table, print_text
-from orchestra.cli.run.claims_view import claim_data, show_claims
+from orchestra.cli.output import format_duration, format_money, print_table, print_text
+from orchestra.cli.typer_adapter import error_data
 from orchestra.core.events import Event, Usage
-from orchestra.core.untrusted_text import escape_invisible, pluralize
+from orchestra.core.untrusted_text import escape_invisible, pluralize, shorten
 from orchestra.journal.history import History, NodeRow
 
 MAX_ROWS = 40
 
 
 def show_result(result: Result[Any], events: Sequence[Event], nodes: Callable[[], None] | None = None) -> None:
-    """Prints a result for a person; `nodes` prints what its nodes took, where that is not the usual table."""
+    """Prints a result. `nodes` replaces the default table of nodes."""
     if result.error is None:
         answer = format_value(result.value)
         print_text(escape_invisible(answer))
@@ -49,7 +50,7 @@ def show_result(result: Result[Any], events: Sequence[Event], nodes: Callable[[]
 
 
 def result_data(result: Result[Any]) -> dict[str, Any]:
-    """A result as one JSON object."""
+    """A result as JSON values."""
     return {
         "run": result.run,
         "status": result.status,
@@ -66,29 +67,29 @@ def result_data(result: Result[Any]) -> dict[str, Any]:
 
 
 def format_cost(usage: Usage) -> str:
-    """What a run cost, as words behind how long it took; empty where nothing has a price."""
+    """The cost of a run as a suffix of its duration; empty without prices."""
     return f" for {format_money(usage.money)} of money" if usage.money > 0 else ""
 
 
 def format_value(value: Any) -> str:
-    """A value as people read it: a text bare, an answer with a text by its text, anything else as indented JSON."""
+    """Formats a value: a text as it is, an answer by its text, other values as indented JSON."""
     if isinstance(value, str):
         return value
     if isinstance(value, dict) and set(value) == {"text", "citations"}:
         return value["text"] if isinstance(value["text"], str) else "The documents do not tell."
     try:
         return json.dumps(value, indent=2, ensure_ascii=False)
-    except RecursionError:  # no value that Orchestra writes, but a journal's may be nested so deep
+    except RecursionError:  # Orchestra writes no such value, but a journal's may be nested that deep
         return "(nested too deep to be shown; see --json)"
 
 
 def default_answers(rows: Iterable[NodeRow]) -> Iterator[str]:
-    """Which questions to persons were not answered, so that the default stands."""
+    """The unanswered questions whose default is used."""
     yield from (f"{row.path}: {row.unanswered_reason}; the default stands" for row in rows if row.unanswered_reason)
 
 
 def show_promises(promises: Mapping[str, str]) -> None:
-    """Prints what certificates promise of accepted values: once for all elements of a list, with their number."""
+    """Prints the guarantees of accepted values; once for all elements of a list, with their number."""
     counted = Counter((re.sub(r"\[\d+\]|#\d+", "", node), promise) for node, promise in promises.items())
     if counted:
         print_text()
@@ -98,7 +99,7 @@ def show_promises(promises: Mapping[str, str]) -> None:
 
 
 def show_failed_elements(failed: Mapping[str, str]) -> None:
-    """Prints which lists do without elements that failed: the number of each, and the reason of the first."""
+    """Prints the lists that lack failed elements: their number, and the reason of the first one."""
     lists: dict[str, list[str]] = {}
     for path, reason in failed.items():
         lists.setdefault(path.rpartition("[")[0], []).append(reason)
@@ -115,7 +116,7 @@ def show_failed_elements(failed: Mapping[str, str]) -> None:
 
 
 def show_defaults(history: History) -> None:
-    """Prints which questions to persons were not answered."""
+    """Prints the unanswered questions."""
     lines = list(default_answers(history.rows))
     if lines:
         print_text()
@@ -126,8 +127,7 @@ def show_defaults(history: History) -> None:
 
 
 def show_nodes(history: History, *, everything: bool = False) -> None:
-    """Prints what each node took, and what it cost where something has a price. Of long lists the elements are left out, unless
-    `everything` is wanted; their node has the sum."""
+    """Prints the nodes with their cost. Elements of long lists are summed in their node, unless `everything` is set."""
     rows = history.rows
     if not everything and len(rows) > MAX_ROWS:
         rows = tuple(row for row in rows if "[" not in row.path)
@@ -155,8 +155,156 @@ def show_nodes(history: History, *, everything: bool = False) -> None:
         "tokens out",
         *(("money",) if paid else ()),
     )
-    make_console().print(make_table(headings, shown, right=range(3, len(headings))))
+    print_table(headings, shown, right=range(3, len(headings)))
     if len(rows) < len(history.rows):
         print_text(
             f"and {len(history.rows) - len(rows)} inside lists; orchestra runs show {history.run} --all", style="dim"
         )
+
+
+MAX_CLAIMS = 20
+MAX_EVIDENCE = 6
+MAX_QUOTE_LENGTH = 400
+MAX_VALUE_LENGTH = 120
+QUOTE_NOTE = "quote: these words are in the source. It does not show that they are the right answer."
+"""Printed for a claim that passed only the check `quote`."""
+
+
+def show_claims(claims: Sequence[OutputClaim], answer: str, dropped: Sequence[OutputClaim] = ()) -> None:
+    """Prints the claims of an answer and its dropped parts. The value of a claim that equals the answer is not
+    repeated.
+    """
+    from rich.text import Text
+
+    supported = [claim for claim in claims if not claim.unsupported]
+    for claim in supported[:MAX_CLAIMS]:
+        print_text()
+        value = format_claim_value(claim.value, MAX_VALUE_LENGTH)
+        if value.strip() != answer.strip():
+            print_text(Text.assemble((f"{_claim_path(claim)}: ", "bold"), escape_invisible(value, keep="")))
+        shown = outermost_evidence(claim.evidence)
+        for support in shown[:MAX_EVIDENCE]:
+            print_text(_format_evidence(support))
+        if len(shown) > MAX_EVIDENCE:
+            print_text(f"  and {len(shown) - MAX_EVIDENCE} more", style="dim")
+        print_text(f"  {escape_invisible(describe_checks(claim), keep='')}", style="dim")
+    if any(is_quote_only(claim) for claim in supported):
+        print_text(f"\n{QUOTE_NOTE}", style="dim")
+    if len(supported) > MAX_CLAIMS:
+        print_text(f"\nand {len(supported) - MAX_CLAIMS} more claims that are supported; see --json", style="dim")
+    _show_unsupported(claims)
+    if dropped:
+        print_text()
+    for claim in dropped[:MAX_CLAIMS]:
+        said = f"dropped from {', '.join(claim.nodes)}: {format_claim_value(claim.value, MAX_VALUE_LENGTH)}: {claim.unsupported.removeprefix('dropped: ')}"
+        print_text(escape_invisible(said, keep=""), style="yellow")
+    if len(dropped) > MAX_CLAIMS:
+        print_text(f"and {len(dropped) - MAX_CLAIMS} more that were dropped; see --json", style="dim")
+
+
+def is_quote_only(claim: OutputClaim) -> bool:
+    """True if a claim passed no check except `quote`."""
+    return {one.check for one in claim.verdicts if one.outcome == "pass"} <= {"quote", "schema"}
+
+
+def claim_data(claims: Sequence[OutputClaim], dropped: Sequence[OutputClaim] = ()) -> dict[str, Any]:
+    """Claims as JSON values; `unsupported` are the paths of unsupported claims."""
+    return {"claims": claims, "unsupported": [claim.path for claim in claims if claim.unsupported], "dropped": dropped}
+
+
+def outermost_evidence(evidence: Iterable[Support]) -> list[Support]:
+    """Evidence without spans that lie within other spans."""
+    every = list(evidence)
+    spans = [one for one in every if isinstance(one, TextSpan)]
+    return [one for one in every if not (isinstance(one, TextSpan) and any(_is_within(one, other) for other in spans))]
+
+
+def format_claim_value(value: Any, max_length: int) -> str:
+    """The value of a claim on one line."""
+
+    return shorten(" ".join(format_value(value).split()), max_length)
+
+
+def describe_checks(claim: OutputClaim) -> str:
+    """The checks of a claim on one line: `checked by quote, numbers (readings[0]), score 1.00`."""
+    by_node: dict[str, list[ClaimVerdict]] = {}
+    for verdict in claim.verdicts:
+        by_node.setdefault(verdict.node, []).append(verdict)
+    said = [f"{', '.join(_format_verdict(one) for one in verdicts)} ({node})" for node, verdicts in by_node.items()]
+    more = f" and {len(said) - 3} more nodes" if len(said) > 3 else ""
+    score = "" if claim.score is None else f", score {claim.score:.2f}"
+    return f"checked by {'; '.join(said[:3])}{more}{score}" if said else f"checked by nothing{score}"
+
+
+def _format_verdict(verdict: ClaimVerdict) -> str:
+    return verdict.check if verdict.outcome == "pass" else f"{verdict.check} {verdict.outcome}"
+
+
+def _format_evidence(evidence: Support) -> Any:
+    from rich.text import Text
+
+    match evidence:
+        case TextSpan():
+            quote = shorten(evidence.quote, MAX_QUOTE_LENGTH)
+            return Text.assemble(
+                ("  “", "dim"),
+                (escape_invisible(quote), "green"),
+                ("”", "dim"),
+                f"  {escape_invisible(_format_location(evidence), keep='')}",
+            )
+        case TableCell():
+            return Text.assemble(
+                "  ",
+                (escape_invisible(evidence.text, keep=""), "green"),
+                f"  {escape_invisible(_format_location(evidence), keep='')}",
+            )
+        case Computation():
+            places = [
+                place.text if isinstance(place, TableCell) else place.quote
+                for one in evidence.operands
+                for place in one.places
+            ]
+            rests = f"  from {', '.join(places)}" if places else ""
+            said = f"{evidence.expression} = {evidence.result}"
+            return Text.assemble("  ", (escape_invisible(said, keep=""), "green"), escape_invisible(rests, keep=""))
+        case never:
+            assert_never(never)
+
+
+def _format_location(place: TextSpan | TableCell) -> str:
+    if isinstance(place, TableCell):
+        named = ", ".join(filter(None, (place.row_heading, place.column_heading)))
+        return f"{named or 'the cell'} [{place.row}][{place.column}]"
+    at = f" [{place.start}:{place.end}]" if place.start is not None else ""
+    return f"{place.source or place.where or 'the input'}{at}"
+
+
+def _is_within(one: TextSpan, other: TextSpan) -> bool:
+    """True if a span lies within a different span."""
+    if one.start is None or one.end is None or other.start is None or other.end is None:
+        return False
+    same = (one.source, one.where) == (other.source, other.where)
+    return (
+        same and other.start <= one.start and one.end <= other.end and (one.start, one.end) != (other.start, other.end)
+    )
+
+
+def _show_unsupported(claims: Sequence[OutputClaim]) -> None:
+    if claims and not any(claim.verdicts or claim.evidence for claim in claims):
+        print_text("\nnothing checked this answer", style="dim")
+        return
+    why: dict[str, list[str]] = {}
+    for claim in claims:
+        if claim.unsupported:
+            why.setdefault(claim.unsupported, []).append(_claim_path(claim))
+    if why:
+        print_text()
+    for reason, paths in why.items():
+        more = f" and {len(paths) - MAX_CLAIMS} more" if len(paths) > MAX_CLAIMS else ""
+        print_text(
+            escape_invisible(f"not supported: {', '.join(paths[:MAX_CLAIMS])}{more}: {reason}", keep=""), style="yellow"
+        )
+
+
+def _claim_path(claim: OutputClaim) -> str:
+    return claim.path or "the answer"

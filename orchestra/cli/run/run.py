@@ -1,85 +1,72 @@
-"""`orchestra run`: one workflow, agent or tool, from inputs to an answer."""
+"""`orchestra run`: runs a workflow and shows the result, or shows the planned calls."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Annotated
+from typing import Any
 
-import typer
-
-from orchestra.cli.context import get_opener, load_settings
-from orchestra.cli.options import AcceptOption, BudgetOption, FleetOption, LiveOption, StreamOption, TagsOption
-from orchestra.cli.typer_adapter import add_command, exit_with
+from orchestra.app.inputs import bind_arguments
+from orchestra.cli.context import Opener, open_orchestra
+from orchestra.cli.inputs import read_inputs
+from orchestra.cli.output import StatusLine, print_json, print_text
+from orchestra.cli.run.watch import DisplayOptions, RunWatcher
+from orchestra.cli.signals import StopSignal
+from orchestra.core.settings import Settings
+from orchestra.core.tags import Tags
+from orchestra.workflows.model import Budget
+from orchestra.workflows.program import Program
+from orchestra.workflows.python.acceptance import AcceptThreshold
 
 
 @dataclass(frozen=True, slots=True)
-class RunArguments:
-    """What is to be run, and how it is to be shown, as it was typed."""
+class RunSpec:
+    """What is run, and how the run is shown."""
 
-    name: Annotated[
-        str, typer.Argument(help="A workflow, an agent or a tool; or a workflow's file.", show_default=False)
-    ]
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input",
-            "-i",
-            metavar="KEY=VALUE",
-            help="An input: key=value, key=@file, key=@folder, @all.json, or - for JSON on stdin.",
-        ),
-    ] = None
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything and print the plan of calls; start nothing.")
-    ] = False
-    budget: BudgetOption = None
-    fleet: FleetOption = None
-    key: Annotated[str, typer.Option(help="Run at most once under this key; a second time shows the first result.")] = (
-        ""
+    name: str
+    inputs: Sequence[str]
+    budget: Budget | None
+    key: str
+    memo: bool
+    display: DisplayOptions
+    tags: Tags
+    accept: AcceptThreshold | None = None
+
+
+async def run(open_: Opener, settings: Settings, request: RunSpec, stop: StopSignal) -> int:
+    """Runs it, shows the result and returns the exit code."""
+    waiting = StatusLine()
+    async with open_orchestra(open_, settings, waiting) as orchestra:
+        step = orchestra.find(request.name)
+        orchestra = orchestra.options(accept=request.accept)
+        given = read_program_inputs(request.inputs, orchestra.program(step))
+        told = orchestra.options(
+            idempotency_key=request.key, budget=request.budget, memo=request.memo or None, live=request.display.live
+        )
+        run = await told.options(tags=request.tags).start(step, **given)
+        ending = await RunWatcher(orchestra, run, stop, waiting, request.display).wait_for_end()
+    ending.show(request.display)
+    return ending.exit_code
+
+
+def read_program_inputs(inputs: Sequence[str], program: Program) -> dict[str, Any]:
+    """Parses and checks the inputs of a program. Raises `InputError`."""
+    return bind_arguments(
+        program, (), read_inputs(inputs, {name: field.schema for name, field in program.inputs.items()})
     )
-    memo: Annotated[
-        bool,
-        typer.Option("--memo", help="Answer calls that any run has made before, and that are pure, from the memo."),
-    ] = False
-    tags: TagsOption = None
-    accept: AcceptOption = ""
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False
-    stream: StreamOption = False
-    live: LiveOption = False
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the verb."""
-    add_command(app, run, panel="Run")
+def dry_run(settings: Settings, request: RunSpec) -> None:
+    """Checks the inputs and prints the planned calls. Raises `InputError`."""
+    from orchestra.app.project import Project
+    from orchestra.cli.run.explain import as_data, explain, show_explanation
 
-
-def run(context: typer.Context, arguments: RunArguments) -> None:
-    """Run a workflow, an agent or a tool; print the answer, what it rests on, and what it took.
-
-    A question to a person is asked right here on a terminal; elsewhere the run waits, and the command that answers is printed.
-    Ctrl-C cancels the run, a second one leaves at once; SIGTERM lets go of it: `orchestra runs resume` goes on.
-
-    Exits with 0 done, 1 failed, 2 bad input, 3 abstained, 4 over budget, 5 waits for a person, 130 interrupted, 143 terminated.
-    """
-    from orchestra.cli import running
-    from orchestra.cli.budget_option import parse_accept, parse_budget
-    from orchestra.cli.run.watch import DisplayOptions
-    from orchestra.cli.signals import run_with_signals
-    from orchestra.core.tags import parse_tags
-    from orchestra.engine.request import RunOptions, RunRequest
-
-    options = RunOptions(
-        idempotency_key=arguments.key,
-        budget=parse_budget(arguments.budget or ()),
-        memo=arguments.memo,
-        live=arguments.live,
-        tags=parse_tags(arguments.tags or ()),
-        accept=parse_accept(arguments.accept),
-    )
-    request, inputs = RunRequest(workflow=arguments.name, options=options), arguments.inputs or ()
-    display = DisplayOptions.from_flags(as_json=arguments.as_json, stream=arguments.stream, live=arguments.live)
-    settings = load_settings(fleet=arguments.fleet)
-    if arguments.dry_run:
-        running.dry_run(settings, request, inputs, as_json=display.as_json)
+    project = Project.load(settings)
+    program = project.program(project.find(request.name), request.accept)
+    given = read_program_inputs(request.inputs, program)
+    explanation = explain(project, program, given, budget=request.budget)
+    if request.display.as_json:
+        print_json({"workflow": program.name, **as_data(explanation)})
         return
-    exit_with(run_with_signals(partial(running.run, get_opener(context), settings, request, inputs, display)))
+    print_text(f"{program.name}: inputs are right; nothing was started. At most:\n", style="bold")
+    show_explanation(explanation)

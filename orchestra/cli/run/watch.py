@@ -1,4 +1,4 @@
-"""A run that is carried out before somebody's eyes: its progress, its questions, its end; and what is shown of it."""
+"""Follows a run: shows its progress and model output, asks its questions, and shows the end."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from math import inf
+from typing import Any, TypeAlias
 
 from orchestra.app.orchestra import Orchestra
 from orchestra.app.result import Result
 from orchestra.app.run import Run
-from orchestra.cli.exit_codes import STATUS_CODES, format_error
-from orchestra.cli.output import json_line, print_json, print_note, print_text
-from orchestra.cli.progress import StatusLine
+from orchestra.cli.output import StatusLine, is_interactive, json_line, print_json, print_note, print_text
 from orchestra.cli.run import questions as questions_module
-from orchestra.cli.run.live_text import LiveText
 from orchestra.cli.run.result_view import result_data, show_result
 from orchestra.cli.signals import StopSignal
+from orchestra.cli.typer_adapter import STATUS_CODES, format_error
 from orchestra.core.error_codes import ALREADY_CALLED
 from orchestra.core.errors import InputError
 from orchestra.core.events import (
@@ -33,29 +32,30 @@ from orchestra.core.events import (
     TurnStarted,
     encode,
 )
+from orchestra.engine.streaming import TextPiece, is_within
 from orchestra.journal.history import History
 
 COMMAND_LINE_AUTHOR = "the command line"
 NOTICE_DELAY = 0.5
-"""Seconds that a question is open before it is told where nobody sits at the terminal, while the run goes on elsewhere."""
+"""Seconds before an open question is printed without a terminal, while the run continues elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
 class DisplayOptions:
-    """How a run is to be shown."""
+    """How a run is shown."""
 
     as_json: bool = False
     stream: bool = False
     live: bool = False
-    """Whether what models write is shown while they do."""
+    """Shows model output while it is generated."""
     on_event: Callable[[Event], None] | None = None
-    """What is told of each event, where that is not the usual line of progress."""
+    """Receives each event instead of the default progress line."""
     display_name: Callable[[str], str] = str
-    """What a node is called where its text is shown; empty where it is not."""
+    """Maps a node to its displayed name; an empty name hides its text."""
 
     @classmethod
     def from_flags(cls, *, as_json: bool, stream: bool, live: bool) -> DisplayOptions:
-        """As options say. Raises `InputError` C010 where they go against each other."""
+        """Checks and combines the flags. Raises `InputError` C010 for conflicting flags."""
         if live and (as_json or stream):
             hint = "leave one of them out; a program reads the pieces with `run.text()` of Python"
             raise InputError(
@@ -66,36 +66,38 @@ class DisplayOptions:
 
 @dataclass(frozen=True, slots=True)
 class RunEnd:
-    """How far a run has come when nobody watches it any more: at its end, or waiting for a person."""
+    """The state of a run at its end, or when it waits for a person."""
 
     run: str
     result: Result[Any] | None
     events: list[Event]
     certificates: Mapping[str, Any]
-    """What stands behind its promises, by node."""
+    """The certificates behind its guarantees, by node."""
 
     @property
     def status(self) -> str:
-        """The result's, or `waiting`."""
+        """The status of the result, or `waiting`."""
         return "waiting" if self.result is None else self.result.status
 
     @property
     def exit_code(self) -> int:
-        """The exit code: not 0 where a fork did not make a call that may have been made before, whatever hides that."""
+        """The exit code. It is not 0 if a fork skipped a call that may have been made before, even if the run
+        succeeded.
+        """
         return STATUS_CODES[self.status] or int(bool(self.refused_calls))
 
     @property
     def refused_calls(self) -> list[AttemptFinished]:
-        """The calls with effects that a fork did not make a second time."""
+        """The calls with effects that a fork did not repeat."""
         return [event for event in self.events if isinstance(event, AttemptFinished) and event.error == ALREADY_CALLED]
 
     def show(
         self, display: DisplayOptions, more: Mapping[str, Any] | None = None, nodes: Callable[[], None] | None = None
     ) -> None:
-        """Prints it; `more` stands in the JSON object beside the result, and `nodes` prints what they took in another way than usual."""
+        """Prints the end. `more` are further JSON keys; `nodes` replaces the default table of nodes."""
         self._print(display, more, nodes)
-        for event in self.refused_calls:  # a fallback may hide it, and is then what the output rests on
-            # The fork itself is made again: it has the inputs and the workflow that were meant.
+        for event in self.refused_calls:  # a fallback may hide it, and the output then rests on the fallback
+            # The hint repeats the fork, which has the intended inputs and workflow.
             print_note(f"{event.node}: {ALREADY_CALLED} {event.reason}; {event.hint.replace(' RUN ', f' {self.run} ')}")
 
     def _print(self, display: DisplayOptions, more: Mapping[str, Any] | None, nodes: Callable[[], None] | None) -> None:
@@ -123,8 +125,10 @@ class RunEnd:
 
 
 def update_open_questions(questions: Mapping[str, QuestionAsked], event: Event) -> Mapping[str, QuestionAsked]:
-    """What persons are asked after an event, by node, of what they were asked before. A question that the run does not know is not asked
-    again, whatever the events say of it."""
+    """Returns the open questions by node after an event. A question unknown to the run is not asked again, whatever
+    later
+    events state.
+    """
     match event:
         case QuestionAsked(node=node):
             return {**questions, node: event}
@@ -141,7 +145,7 @@ def update_open_questions(questions: Mapping[str, QuestionAsked], event: Event) 
 
 
 class RunWatcher:
-    """Follows one run. Questions are asked at the terminal, if somebody sits there; being interrupted cancels the run."""
+    """Follows one run. It asks questions at the terminal if there is one. An interruption cancels the run."""
 
     def __init__(
         self,
@@ -161,9 +165,12 @@ class RunWatcher:
         self._live_text = LiveText(status_line, display.display_name)
 
     async def wait_for_end(self) -> RunEnd:
-        """The run's end; or how it stands once it waits for a person who is not here. Raises what broke the engine or the journal."""
+        """Returns the end of the run, or its state once it waits for an absent person. Raises errors of the engine or
+        the
+        journal.
+        """
         self._stop.run = self._run.id
-        here = questions_module.is_interactive()
+        here = is_interactive()
         reader = asyncio.create_task(self._read_events(), name="reader")
         talker = asyncio.create_task(self._ask_questions() if here else self._announce_questions(), name="questions")
         writer = asyncio.create_task(self._read_text(), name="text")
@@ -176,7 +183,7 @@ class RunWatcher:
                     if task.done():
                         task.result()
                 if here and talker.done():
-                    # The person has gone away: so the run waits for nobody who is here.
+                    # End of input: the run no longer waits for a person here.
                     here = False
                     end.cancel()
                     end = asyncio.create_task(self._wait_for_result(here), name="end")
@@ -203,7 +210,7 @@ class RunWatcher:
     async def _load_certificates(self, result: Result[Any] | None) -> Mapping[str, Any]:
         if not self._display.as_json or result is None or not result.guarantees:
             return {}
-        from orchestra.cli.certify.promises import certificates_by_node, read_certificates
+        from orchestra.cli.learn.audit import certificates_by_node, read_certificates
 
         return certificates_by_node(
             History.of(self._events), await read_certificates(self._orchestra.journal, self._events)
@@ -213,7 +220,7 @@ class RunWatcher:
         return await self._run.wait() if interactive else await self._run.wait_until_blocked()
 
     async def _on_stop(self) -> None:
-        """SIGTERM lets go of the run; anything else cancels it, which its journal says."""
+        """Releases the run on SIGTERM; cancels it otherwise, which the journal records."""
         if self._stop.terminating:
             print_note(f"stopped; {self._stop.resume_hint}")
             return
@@ -260,7 +267,7 @@ class RunWatcher:
             self._status_line.show_line(f"{event.node}: {event.draft.lines[-1]}")
 
     def _update_live_text(self, event: Event) -> None:
-        """What an event says of the texts that are being written."""
+        """Updates the shown texts after an event."""
         self._live_text.paused = bool(self._open_questions)
         match event:
             case AttemptFinished():
@@ -277,7 +284,7 @@ class RunWatcher:
         await self._changed.wait()
 
     async def _announce_questions(self) -> None:
-        """Where nobody sits at the terminal, but the run goes on elsewhere: a question is told once on stderr."""
+        """Prints each question once to stderr if there is no terminal and the run continues elsewhere."""
         told: set[str] = set()
         while True:
             while not self._open_questions.keys() - told:
@@ -288,7 +295,7 @@ class RunWatcher:
                 print_note(questions_module.format_open_questions(self._run.id, (asked,)))
 
     async def _ask_questions(self) -> None:
-        """Asks what is open, one question after the other; returns when the person goes away."""
+        """Asks open questions one after the other; returns at the end of input."""
         while True:
             while not self._open_questions:
                 await self._wait_for_event()
@@ -300,7 +307,7 @@ class RunWatcher:
                 await self._send_answer(asked, line)
 
     async def _read_answer_line(self, question: QuestionAsked) -> str | None:
-        """What the person types; empty where the question has gone meanwhile, None where the person has."""
+        """The typed line; empty if the question was closed meanwhile, None at the end of input."""
         self._status_line.close()
         questions_module.show_question(question)
         typed = asyncio.create_task(questions_module.read_terminal_line())
@@ -341,3 +348,72 @@ class RunWatcher:
         self._refused_answers.discard(question.node)
         while self._open_questions.get(question.node) is question and question.node not in self._refused_answers:
             await self._wait_for_event()
+
+
+AttemptKey: TypeAlias = tuple[str, int]
+"""A node and its attempt."""
+
+
+class LiveText:
+    """Model output of a run. One text is shown at a time, the others wait. `display_name` maps a node to its displayed
+    name; an empty name hides
+    its text.
+    """
+
+    def __init__(self, status_line: StatusLine, display_name: Callable[[str], str] = str) -> None:
+        self._status_line, self._display_name = status_line, display_name
+        self._pending: dict[AttemptKey, list[TextPiece]] = {}
+        """Received text that is not shown yet."""
+        self._deferred: list[Callable[[], None]] = []
+        """Output that waits for the end of the shown text."""
+        self._current: AttemptKey | None = None
+        self._finished: set[AttemptKey] = set()
+        self.paused = False
+        """True while a person types, when nothing may be shown."""
+
+    @property
+    def is_busy(self) -> bool:
+        """True while an unfinished text is shown."""
+        return self._current is not None
+
+    def add(self, piece: TextPiece) -> None:
+        """Adds a piece of text."""
+        if not self._display_name(piece.node):
+            return
+        self._pending.setdefault((piece.node, piece.attempt), []).append(piece)
+        self.show()
+
+    def defer(self, action: Callable[[], None]) -> None:
+        """Runs `action` at once, or after the shown text."""
+        self._deferred.append(action)
+        self._run_deferred()
+
+    def _run_deferred(self) -> None:
+        while self._deferred and not self.is_busy:
+            self._deferred.pop(0)()
+
+    def end(self, node: str = "", attempt: float = inf) -> None:
+        """Ends the text of an attempt and of its inner nodes; without a node, all texts."""
+        known = {*self._pending, *((self._current,) if self._current is not None else ())}
+        self._finished |= {
+            key for key in known if not node or (is_within(key[0], node) and (key[1] <= attempt or key[0] != node))
+        }
+        self.show()
+
+    def show(self) -> None:
+        """Shows as much text as possible."""
+        while not self.paused:
+            if self._current is None:
+                if (first := next(iter(self._pending), None)) is None:
+                    return
+                self._current = first
+                agent, attempt = self._pending[first][0].agent, f", attempt {first[1]}" if first[1] > 1 else ""
+                self._status_line.show_text(f"{self._display_name(first[0])} ({agent}{attempt}), unverified:\n")
+            for piece in self._pending.pop(self._current, ()):
+                self._status_line.show_text(piece.text)
+            if self._current not in self._finished:
+                return
+            self._finished.discard(self._current)
+            self._current = None
+            self._status_line.close()
+            self._run_deferred()

@@ -1,4 +1,4 @@
-"""`orchestra runs`: what ran, what each node did, what waits, and runs gone on with, made again, compared and deleted."""
+"""`orchestra runs`: inspect, answer, resume, repeat, compare, export and delete runs."""
 
 from __future__ import annotations
 
@@ -20,52 +20,53 @@ from orchestra.cli.options import (
     TagFilterOption,
     UntilOption,
 )
-from orchestra.cli.runs import recover
+from orchestra.cli.runs import costs
 from orchestra.cli.typer_adapter import add_command, exit_with
 from orchestra.core.errors import InputError
 
 if TYPE_CHECKING:
     from orchestra.app.run_status import RunListQuery
     from orchestra.cli.run.watch import DisplayOptions
-    from orchestra.cli.runs.fork_many import ForkManyRequest
+    from orchestra.cli.runs.fork import ForkManyRequest
     from orchestra.workflows.model import Budget as BudgetLimits
 
-RunArgument = Annotated[str, typer.Argument(help="A run's id, the beginning of one, or `last`.", show_default=False)]
-ByOption = Annotated[
-    str, typer.Option(metavar="NAME", help="Who says so; the run's journal keeps it.", show_default=False)
-]
+RunArgument = Annotated[str, typer.Argument(help="A run id, a unique prefix of one, or `last`.", show_default=False)]
+ByOption = Annotated[str, typer.Option(metavar="NAME", help="Your name, for the journal.", show_default=False)]
 EXIT_CODE_HELP = "Exits as `orchestra run` does."
 
 
 @dataclass(frozen=True, slots=True)
 class ListArguments:
-    """Which runs are listed, and how, as it was typed."""
+    """The arguments of `orchestra runs list`."""
 
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, newest first.")] = 20
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="The maximum number of runs, newest first.")] = 20
     status: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="A,B", help="Only those: running, waiting, interrupted, done, failed, …", show_default=False
+            metavar="A,B",
+            help="Only runs with this status: running, waiting, interrupted, done, failed, …",
+            show_default=False,
         ),
     ] = None
     workflow: Annotated[
-        str, typer.Option(metavar="NAME", help="Only those of this workflow or agent.", show_default=False)
+        str, typer.Option(metavar="NAME", help="Only runs of this workflow or agent.", show_default=False)
     ] = ""
     tags: TagFilterOption = None
     since: SinceOption = None
     until: UntilOption = None
     before: Annotated[
         str,
-        typer.Option(metavar="RUN", help="Only those behind this run in the list: the next page.", show_default=False),
+        typer.Option(metavar="RUN", help="Only runs after this one in the list, for paging.", show_default=False),
     ] = ""
     as_json: JsonOption = False
 
     @property
     def run_filter(self) -> RunListQuery:
-        """The same as the journal is asked. Raises `InputError` C010 for what is no status or no moment, E040 for what is no tag."""
+        """The query for the journal. Raises `InputError` C010 for an invalid status or time, E040 for an invalid
+        tag.
+        """
         from orchestra.app.run_status import RunListQuery, check_statuses
-        from orchestra.cli.options import split_names
-        from orchestra.cli.timestamps import parse_period
+        from orchestra.cli.options import parse_period, split_names
         from orchestra.core.tags import parse_tags
 
         statuses = check_statuses(split_names(",".join(self.status or ())))
@@ -81,76 +82,52 @@ class ListArguments:
 
 @dataclass(frozen=True, slots=True)
 class ShowArguments:
-    """What of a run is to be shown, and how, as it was typed."""
+    """The arguments of `orchestra runs show`."""
 
     run: RunArgument = "last"
-    node: Annotated[str, typer.Argument(help="A node's path, such as readings[3].", show_default=False)] = ""
-    prompt: Annotated[bool, typer.Option("--prompt", help="Print the bytes that were sent and received, exactly.")] = (
-        False
-    )
+    node: Annotated[str, typer.Argument(help="The path of a node, such as readings[3].", show_default=False)] = ""
+    prompt: Annotated[bool, typer.Option("--prompt", help="Print the exact bytes sent and received.")] = False
     attempt: Annotated[
-        int | None, typer.Option(min=0, help="With --prompt: of which attempt; 0 is the last.", show_default="the last")
+        int | None,
+        typer.Option(min=0, help="With --prompt: the number of the attempt; 0 is the last.", show_default="the last"),
     ] = None
-    everything: Annotated[bool, typer.Option("--all", help="One row an element, however many there are.")] = False
+    everything: Annotated[bool, typer.Option("--all", help="Show one row for each element of a list.")] = False
     explain: Annotated[
-        bool, typer.Option("--explain", help="Beside what each step took, what it might have taken, and where.")
+        bool,
+        typer.Option("--explain", help="Show the upper bound and the servers of each step beside the actual cost."),
     ] = False
     html: Annotated[
         Path | None,
-        typer.Option("--html", metavar="FILE", help="Write it as a page: one file for a browser.", show_default=False),
+        typer.Option("--html", metavar="FILE", help="Write the run as one HTML file.", show_default=False),
     ] = None
     as_json: JsonOption = False
-
-
-@dataclass(frozen=True, slots=True)
-class CostArguments:
-    """Which runs are summed up, by what, and how that is printed."""
-
-    by: Annotated[
-        str,
-        typer.Option(
-            metavar="KEYS",
-            help="workflow, agent, model, server, day, month, label, status, purpose, run, tag:NAME; or several: day,agent.",
-        ),
-    ] = "workflow"
-    since: SinceOption = None
-    until: UntilOption = None
-    tags: TagFilterOption = None
-    workflow: Annotated[
-        str, typer.Option(metavar="NAME", help="Only runs of this workflow or agent.", show_default=False)
-    ] = ""
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            "--limit", "-n", min=1, help="How many rows: the dearest, or the latest days.", show_default="all"
-        ),
-    ] = None
-    as_json: JsonOption = False
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, for a spreadsheet.")] = False
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerArguments:
-    """What is answered, by whom, as it was typed."""
+    """The arguments of `orchestra runs answer`."""
 
     run: RunArgument
     value: Annotated[
         str | None,
-        typer.Argument(
-            help="The answer, @FILE, or - for stdin; left out, it is asked for at the terminal.", show_default=False
-        ),
+        typer.Argument(help="The answer, @FILE, or - for stdin. Without it, the terminal asks.", show_default=False),
     ] = None
-    node: Annotated[str, typer.Option(help="Which question, where several are open.", show_default=False)] = ""
+    node: Annotated[str, typer.Option(help="The node of the question, if several are open.", show_default=False)] = ""
     to: Annotated[
         str,
         typer.Option(
-            metavar="WORD", help="Of the question that you have read, as it is shown with it.", show_default=False
+            metavar="WORD",
+            help="The token shown with the question, so that no other question is answered.",
+            show_default=False,
         ),
     ] = ""
     decline: Annotated[
         str | None,
         typer.Option(
-            "--decline", metavar="REASON", help="Why nobody answers; the node is withheld.", show_default=False
+            "--decline",
+            metavar="REASON",
+            help="Decline to answer, with this reason; the output of the node is withheld.",
+            show_default=False,
         ),
     ] = None
     gave: Annotated[
@@ -158,42 +135,49 @@ class AnswerArguments:
         typer.Option(
             "--gave",
             metavar="VALUE",
-            help="Of a call in doubt: it happened, and gave this; or @FILE, or -.",
+            help="The result of a call of unknown outcome that did happen; or @FILE, or -.",
             show_default=False,
         ),
     ] = None
     by: ByOption = ""
-    later: Annotated[bool, typer.Option("--later", help="Only put the answer down; who resumes the run takes it.")] = (
-        False
-    )
+    later: Annotated[
+        bool, typer.Option("--later", help="Only store the answer; the run reads it when it is resumed.")
+    ] = False
 
 
 @dataclass(frozen=True, slots=True)
 class ForkArguments:
-    """Which run is to be made again, or which ones, and what is to be otherwise, as it was typed."""
+    """The arguments of `orchestra runs fork`."""
 
     runs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RUN...", help="Ids of runs, the beginnings of some, or `last`.", show_default=False),
+        typer.Argument(metavar="RUN...", help="Run ids, unique prefixes of ids, or `last`.", show_default=False),
     ] = None
     failed: Annotated[
-        bool, typer.Option("--failed", help="All that failed since then and were not made again; a line each.")
+        bool, typer.Option("--failed", help="All failed runs that were not repeated yet; prints one line for each.")
     ] = False
     since: Annotated[
-        str | None, typer.Option(metavar="WHEN", help="With --failed: 12h, 30d, yesterday, a day.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="WHEN", help="With --failed: only runs since 12h, 30d, yesterday, 2026-11-24.", show_default=False
+        ),
     ] = None
     until: Annotated[
-        str | None, typer.Option(metavar="WHEN", help="With --failed: before that.", show_default=False)
+        str | None, typer.Option(metavar="WHEN", help="With --failed: only runs before this time.", show_default=False)
     ] = None
     workflow: Annotated[
         str,
         typer.Option(
-            metavar="FILE|NAME", help="Another workflow than the run's own.", show_default="the run's, as it is today"
+            metavar="FILE|NAME",
+            help="A workflow that replaces that of the run.",
+            show_default="the current version of the run's workflow",
         ),
     ] = ""
     inputs: Annotated[
         list[str] | None,
-        typer.Option("--input", "-i", metavar="KEY=VALUE", help="An input instead of the run's, as for orchestra run."),
+        typer.Option(
+            "--input", "-i", metavar="KEY=VALUE", help="An input that replaces that of the run, as for orchestra run."
+        ),
     ] = None
     budget: BudgetOption = None
     fleet: FleetOption = None
@@ -202,24 +186,22 @@ class ForkArguments:
         typer.Option(
             "--set",
             metavar="NODE=VALUE",
-            help="What a node gives, whatever it would come to: node=value, node=@file, @all.json, or - for JSON on stdin.",
+            help="Override the output of a node: node=value, node=@file, @all.json, or - for JSON on stdin.",
         ),
     ] = None
     unset: Annotated[
         list[str] | None,
-        typer.Option(
-            "--unset", metavar="NODE", help="A node that does without the value that a person gave it before."
-        ),
+        typer.Option("--unset", metavar="NODE", help="Remove the override of this node."),
     ] = None
     by: ByOption = ""
-    repeat_effects: Annotated[
-        bool, typer.Option("--again", help="Do again what the run did in the world, such as a payment.")
-    ] = False
+    repeat_effects: Annotated[bool, typer.Option("--again", help="Repeat calls with effects, such as a payment.")] = (
+        False
+    )
 
     def to_fork_many(self, display: DisplayArguments, limits: BudgetLimits | None) -> ForkManyRequest | None:
-        """The same where it is about more than one run, or about those that failed; else None. Raises `InputError` C010."""
-        from orchestra.cli.runs.fork_many import ForkManyRequest
-        from orchestra.cli.timestamps import parse_period
+        """The request for several or failed runs; None for a single run. Raises `InputError` C010."""
+        from orchestra.cli.options import parse_period
+        from orchestra.cli.runs.fork import ForkManyRequest
 
         if not self.failed and (self.since or self.until):
             raise InputError(
@@ -248,7 +230,7 @@ class ForkArguments:
 
 @dataclass(frozen=True, slots=True)
 class DisplayArguments:
-    """How a run that goes on is shown."""
+    """How a resumed run is shown."""
 
     as_json: JsonOption = False
     stream: StreamOption = False
@@ -256,51 +238,50 @@ class DisplayArguments:
 
     @property
     def to_options(self) -> DisplayOptions:
-        """The same for whoever watches. Raises `InputError` C010 for what goes against each other."""
+        """Converts the flags. Raises `InputError` C010 for conflicting flags."""
         from orchestra.cli.run.watch import DisplayOptions
 
         return DisplayOptions.from_flags(as_json=self.as_json, stream=self.stream, live=self.live)
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the verbs."""
-    runs = typer.Typer(
-        no_args_is_help=True, help="What ran, and what waits: look, answer, go on, make again, keep, delete."
-    )
-    add_command(runs, list_, "list", panel="Look")
-    add_command(runs, show, panel="Look")
-    add_command(runs, costs_, "costs", panel="Look")
-    add_command(runs, tail, panel="Look")
-    add_command(runs, answer, panel="Go on", epilog=EXIT_CODE_HELP)
-    add_command(runs, resume, panel="Go on", epilog=EXIT_CODE_HELP)
-    add_command(runs, cancel, panel="Go on")
-    add_command(runs, fork, panel="Make again", epilog=EXIT_CODE_HELP)
-    add_command(runs, replay, panel="Make again")
-    add_command(runs, diff, panel="Make again")
-    add_command(runs, export, panel="Keep")
-    add_command(runs, import_, "import", panel="Keep")
-    add_command(runs, delete, panel="Keep")
-    add_command(runs, gc, panel="Keep")
-    recover.register(runs)
-    app.add_typer(runs, name="runs", rich_help_panel="Look back")
+    """Adds the commands."""
+    runs = typer.Typer(no_args_is_help=True, help="Inspect, answer, resume, repeat, export and delete runs.")
+    add_command(runs, list_, "list", panel="Inspect")
+    add_command(runs, show, panel="Inspect")
+    costs.register(runs)
+    add_command(runs, tail, panel="Inspect")
+    add_command(runs, answer, panel="Continue", epilog=EXIT_CODE_HELP)
+    add_command(runs, resume, panel="Continue", epilog=EXIT_CODE_HELP)
+    add_command(runs, cancel, panel="Continue")
+    add_command(runs, fork, panel="Repeat", epilog=EXIT_CODE_HELP)
+    add_command(runs, replay, panel="Repeat")
+    add_command(runs, diff, panel="Repeat")
+    add_command(runs, export, panel="Store")
+    add_command(runs, import_, "import", panel="Store")
+    add_command(runs, delete, panel="Store")
+    add_command(runs, gc, panel="Store")
+    add_command(runs, recover, panel="Store")
+    app.add_typer(runs, name="runs", rich_help_panel="Inspect runs")
 
 
 def list_(arguments: ListArguments) -> None:
-    """List the latest runs. `waiting` ones wait for a person; the process of `interrupted` ones is gone.
+    """List the latest runs. A `waiting` run waits for a person; the process of an `interrupted` run has ended.
 
-    With --json each has its tags, and the code, the message and the node of its error.
+    --json adds the tags of each run, and the code, message and node of its error.
     """
     import asyncio
 
-    from orchestra.cli.runs.listing import list_runs
+    from orchestra.cli.runs.find import list_runs
 
     asyncio.run(list_runs(arguments.run_filter, as_json=arguments.as_json))
 
 
 def show(arguments: ShowArguments) -> None:
-    """Show a run; or one of its nodes; or, with --prompt, what a model was sent and answered.
+    """Show a run or one of its nodes; with --prompt, what a model received and answered.
 
-    With --html the whole run becomes a page: the answer, each claim beside its evidence, what was withheld and why.
+    With --html, the whole run becomes a page: the answer, each claim beside its evidence, and withheld outputs with
+    reasons.
     """
     import asyncio
 
@@ -316,7 +297,7 @@ def show(arguments: ShowArguments) -> None:
 
 
 def _check_page(arguments: ShowArguments, html: Path) -> None:
-    """Raises `InputError` C019 for options that say nothing of a page."""
+    """Raises `InputError` C019 for options without an effect on a page."""
     hint = f"orchestra runs show {arguments.run} --html {html}"
     if arguments.node:
         raise InputError("C019", "--html is about the whole run", hint=hint)
@@ -332,7 +313,7 @@ def _check_page(arguments: ShowArguments, html: Path) -> None:
 
 
 def _check_show_options(arguments: ShowArguments) -> None:
-    """Raises `InputError` C019 for options that say nothing of what is shown."""
+    """Raises `InputError` C019 for options without an effect on what is shown."""
     again = f"orchestra runs show {arguments.run}"
     if arguments.prompt and not arguments.node:
         raise InputError("C019", "--prompt needs a node", hint=f"{again} NODE --prompt")
@@ -350,28 +331,14 @@ def _check_show_options(arguments: ShowArguments) -> None:
         raise InputError("C019", f"--all is about {said}", hint=f"{again} --all")
 
 
-def costs_(arguments: CostArguments) -> None:
-    """Sum up what runs cost: calls, tokens in and out, time, and money where prices are known.
-
-    A run counts with all that it took, on the day on which it began. Calls of which nobody knows the price are not taken to be free.
-    """
-    import asyncio
-
-    from orchestra.cli.runs.costs import show_costs
-
-    if arguments.as_json and arguments.as_csv:
-        raise InputError("C010", "--json and --csv exclude each other", hint="give one of them")
-    asyncio.run(show_costs(arguments))
-
-
 def tail(
     run: RunArgument = "last",
     follow: Annotated[
-        bool, typer.Option("--follow/--no-follow", "-f", help="Go on until the run ends or waits.")
+        bool, typer.Option("--follow/--no-follow", "-f", help="Follow the run until it ends or waits.")
     ] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print each event as JSON, a line each.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print each event as a line of JSON.")] = False,
 ) -> None:
-    """Watch a run, whichever process has it in hand: its events as they come, until it ends or waits for a person."""
+    """Follow the events of a run in any process, until it ends or waits for a person."""
     import asyncio
 
     from orchestra.cli.runs.tail import tail
@@ -380,12 +347,14 @@ def tail(
 
 
 def answer(context: typer.Context, arguments: AnswerArguments, display: DisplayArguments) -> None:
-    """Answer what a run asks, or say why nobody does, and go on with it.
+    """Answer the question of a run, or decline to answer, and continue the run.
 
-    A text is taken as it is where the question takes a text; an answer of another type is written as JSON. It may stand in a file
-    (@answer.json), also where it is null and the question takes a text or null; @@ begins a text with one @. The command that is shown
-    with a question answers that one and no other. Without --to an answer counts where no other question can be meant: the run (for
-    `last` the only one that waits), or its --node, has never asked another.
+    A text answers a question for text as it is; other answers are JSON. An answer may be in a file (@answer.json), also
+    null for a question
+    that takes text or null; @@ stands for a leading @. The command shown with a question answers only that question.
+    Without --to, the
+    answer is accepted only if it is unambiguous: the run (with `last`, the only waiting one), or its --node, has never
+    asked another question.
     """
     from orchestra.cli.runs import resume as resume_module
     from orchestra.cli.signals import run_with_signals
@@ -408,15 +377,15 @@ def answer(context: typer.Context, arguments: AnswerArguments, display: DisplayA
 
 def resume(
     context: typer.Context,
-    run: Annotated[str, typer.Argument(help="A run's id, the beginning of one, or `last`.", show_default=False)] = "",
+    run: Annotated[str, typer.Argument(help="A run id, a unique prefix of one, or `last`.", show_default=False)] = "",
     everything: Annotated[
-        bool, typer.Option("--all", help="Every run that was interrupted, or answered later; a line each.")
+        bool, typer.Option("--all", help="Resume all interrupted or answered runs; prints one line for each.")
     ] = False,
     by: ByOption = "",
     *,
     display: DisplayArguments,
 ) -> None:
-    """Go on with a run that was interrupted. Calls that came to an end are not made again."""
+    """Continue an interrupted run. Completed calls are not repeated."""
     from orchestra.cli.runs import resume as resume_module
     from orchestra.cli.signals import run_with_signals
 
@@ -436,7 +405,7 @@ def resume(
 
 
 def cancel(context: typer.Context, run: RunArgument, by: ByOption = "", as_json: JsonOption = False) -> None:
-    """Ask a run to end, whichever process has it in hand. What it came to so far stays in the journal."""
+    """Ask a run in any process to end. Its results so far stay in the journal."""
     import asyncio
 
     from orchestra.cli.runs import resume as resume_module
@@ -445,22 +414,25 @@ def cancel(context: typer.Context, run: RunArgument, by: ByOption = "", as_json:
 
 
 def fork(context: typer.Context, arguments: ForkArguments, display: DisplayArguments) -> None:
-    """Run a run's workflow again as it is today: edit one prompt, and only what changed is called anew.
+    """Run a workflow again in its current version with the inputs of a run: only what changed is called again.
 
-    This is also how a failed run goes on: what it did in the world is recalled, and not done again without --again.
-    With --set a person says what a node gives: nothing is called for it, and what depends on it is made anew.
-    Says which nodes changed and why, runs, and says how many calls were recalled from the old run and how many were made anew.
+    This also continues a failed run: its calls with effects are recalled, and not repeated without --again. With --set,
+    a person overrides
+    the output of a node: nothing is called for it, and dependent nodes run again. The command shows the changed nodes
+    with reasons, runs, and
+    shows how many calls were recalled and how many were made.
 
-    Of several runs it says how each ended, and exits with 1 where one failed. Of those that failed the newest run speaks: one that was
-    made again since, by whichever command, is left out, and one whose fork was cut off goes on with that. Ctrl-C lets go of them.
+    For several runs it shows the end of each, and exits with 1 if one failed. --failed leaves out runs that were
+    already repeated, by any
+    command; an interrupted fork is continued. Ctrl-C releases the forks.
     """
-    from orchestra.cli.budget_option import parse_budget
+    from orchestra.cli.options import parse_budget
     from orchestra.cli.runs import fork as fork_module
     from orchestra.cli.signals import run_with_signals
 
     manner, limits = display.to_options, parse_budget(arguments.budget or ())
     if (several := arguments.to_fork_many(display, limits)) is not None:
-        from orchestra.cli.runs.fork_many import fork_all
+        from orchestra.cli.runs.fork import fork_all
 
         exit_with(run_with_signals(lambda _: fork_all(get_opener(context), several, as_json=display.as_json)))
         return
@@ -469,7 +441,7 @@ def fork(context: typer.Context, arguments: ForkArguments, display: DisplayArgum
             "C010", "--by says who gives a value, and none is given", hint="give one with --set NODE=VALUE"
         )
     again = fork_module.ForkRequest(
-        run="".join(arguments.runs or ()),  # it is one
+        run="".join(arguments.runs or ()),  # a single run
         workflow=arguments.workflow,
         inputs=arguments.inputs or (),
         budget=limits,
@@ -483,7 +455,10 @@ def fork(context: typer.Context, arguments: ForkArguments, display: DisplayArgum
 
 
 def replay(context: typer.Context, run: RunArgument = "last", as_json: JsonOption = False) -> None:
-    """Hold a run's events against what the engine decides today; nothing is called. Exits with 1 at the first difference."""
+    """Compare the events of a run with the current decisions of the engine; nothing is called. Exits with 1 at the
+    first
+    difference.
+    """
     import asyncio
 
     from orchestra.cli.runs import fork as fork_module
@@ -493,12 +468,12 @@ def replay(context: typer.Context, run: RunArgument = "last", as_json: JsonOptio
 
 def diff(
     one: Annotated[
-        str, typer.Argument(metavar="RUN", help="A run's id, the beginning of one, or `last`.", show_default=False)
+        str, typer.Argument(metavar="RUN", help="A run id, a unique prefix of one, or `last`.", show_default=False)
     ],
-    two: Annotated[str, typer.Argument(metavar="OTHER", help="Another run.", show_default=False)],
+    two: Annotated[str, typer.Argument(metavar="OTHER", help="The run to compare with.", show_default=False)],
     as_json: JsonOption = False,
 ) -> None:
-    """Show the nodes that ended otherwise in two runs, side by side. Exits with 1 where there are some."""
+    """Show the nodes with different outcomes in two runs side by side. Exits with 1 if there are any."""
     import asyncio
 
     from orchestra.cli.runs import fork as fork_module
@@ -509,17 +484,19 @@ def diff(
 def export(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RUN...", help="Ids of runs, the beginnings of some, or `last`.", show_default="last"),
+        typer.Argument(metavar="RUN...", help="Run ids, unique prefixes of ids, or `last`.", show_default="last"),
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file.", show_default="stdout")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The output file.", show_default="stdout")
+    ] = None,
     blobs: Annotated[
-        bool, typer.Option("--blobs/--no-blobs", help="With the exact bytes that were sent and received.")
+        bool, typer.Option("--blobs/--no-blobs", help="Include the exact bytes sent and received.")
     ] = True,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print what was written to --output as JSON; on stdout all is JSON.")
+        bool, typer.Option("--json", help="Print a JSON summary if --output is given; stdout is JSON in any case.")
     ] = False,
 ) -> None:
-    """Write runs as lines of JSON: of each its events, then the blobs that they name, in base64 under their digests."""
+    """Write runs as lines of JSON: the events of each run, then the referenced blobs in base64 with their digests."""
     import asyncio
 
     from orchestra.cli.runs import export as export_module
@@ -529,17 +506,18 @@ def export(
 
 def import_(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Files of `orchestra runs export`.", show_default=False)
+        list[Path],
+        typer.Argument(metavar="FILE...", help="Files written by `orchestra runs export`.", show_default=False),
     ],
     as_json: JsonOption = False,
 ) -> None:
-    """Put exported runs into the journal as they were: restored, or moved to another one.
+    """Import exported runs unchanged into the journal, to restore them or to move them to another journal.
 
-    One that has not ended waits here, or is interrupted, and may go on. A run that is here already stays as it is.
+    An unfinished run waits here or is interrupted, and can be continued. A run that exists already is not changed.
     """
     import asyncio
 
-    from orchestra.cli.runs import import_ as import_module
+    from orchestra.cli.runs import export as import_module
 
     asyncio.run(import_module.import_runs(files, as_json=as_json))
 
@@ -547,25 +525,27 @@ def import_(
 def delete(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RUN...", help="Ids of runs, the beginnings of some, or `last`.", show_default=False),
+        typer.Argument(metavar="RUN...", help="Run ids, unique prefixes of ids, or `last`.", show_default=False),
     ] = None,
     tags: Annotated[
         list[str] | None,
-        typer.Option("--tag", metavar="NAME=VALUE", help="All runs with that tag: customer=42.", show_default=False),
+        typer.Option(
+            "--tag", metavar="NAME=VALUE", help="Delete all runs with this tag: customer=42.", show_default=False
+        ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would go, and which runs have copies.")
+        bool, typer.Option("--dry-run", help="Only list what would be deleted, and the runs with copies of it.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete runs for good: all that the journal has of them, whatever their age. Says which other runs have copies.
+    """Delete runs of any age with all their data in the journal. Shows which other runs have copies.
 
-    A run that may go on is refused: cancel it first. So is one whose messages in the outbox are not delivered.
+    A run that may continue is refused: cancel it first. A run with undelivered messages in the outbox is refused too.
     """
     import asyncio
 
-    from orchestra.cli.runs import delete as delete_module
+    from orchestra.cli.runs import export as delete_module
     from orchestra.core.tags import parse_tags
 
     if not names and not tags:
@@ -579,20 +559,21 @@ def gc(
     older: Annotated[
         str | None,
         typer.Option(
-            metavar="AGE", help="That ended so long ago: 12h, 30d, 2w.", show_default="the setting `retention`"
+            metavar="AGE", help="The minimum age of ended runs: 12h, 30d, 2w.", show_default="the setting `retention`"
         ),
     ] = None,
     keep: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Spare the newest N ended runs.", show_default=False)
+        int | None, typer.Option(min=0, metavar="N", help="Keep the newest N ended runs.", show_default=False)
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list them.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the runs.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete ended runs that are old, and give their room back to the disk.
+    """Delete old ended runs, and return their disk space.
 
-    Runs that are under way, wait or were interrupted stay, and so do those whose messages in the outbox are not delivered, or whose
-    results their batch has not written yet.
+    Active, waiting and interrupted runs are kept, and so are runs with undelivered messages in the outbox, and runs
+    whose results their batch
+    has not written yet.
     """
     import asyncio
 
@@ -600,3 +581,30 @@ def gc(
 
     wanted = export_module.RetentionPolicy.from_options(older, keep)
     asyncio.run(export_module.collect_garbage(wanted, dry_run=dry_run, confirmed=yes, as_json=as_json))
+
+
+def recover(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN...",
+            help="Runs that may continue after a loss of commits, after you have inspected them.",
+            show_default=False,
+        ),
+    ] = None,
+    sure: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Accept that the journal file has lost commits (J025), and continue with the remaining data.
+
+    Runs without an end may have lost their last events. They are listed, and none of them continues (J026) until it is
+    named here.
+    """
+    import asyncio
+
+    from orchestra.cli.runs import resume as recovery
+
+    if runs:
+        asyncio.run(recovery.confirm_runs(runs, as_json=as_json))
+    else:
+        asyncio.run(recovery.accept_commit_loss(confirmed=sure, as_json=as_json))

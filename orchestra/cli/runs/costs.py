@@ -1,47 +1,93 @@
-"""What `orchestra runs costs` does: what runs took, summed up, as a table, as JSON or as CSV."""
+"""`orchestra runs costs`: sums the cost of runs, as a table, JSON or CSV.
+
+A CSV cell that starts with = + - @, a tab or a line break is a formula for spreadsheets, and may start programs or send
+data (OWASP, "CSV
+Injection", https://owasp.org/www-community/attacks/CSV_Injection). Such a text gets a leading single quote, which
+spreadsheets do not
+display. Numbers stay numbers, also as texts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import StringIO
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from orchestra.app.costs import CostKey, CostReport, CostRow, CostTotal, cost_keys, costs, fleet_servers
+import typer
+
 from orchestra.cli.context import load_settings_to_inspect
-from orchestra.cli.csv_text import to_csv
+from orchestra.cli.options import JsonOption, SinceOption, TagFilterOption, UntilOption, parse_period
 from orchestra.cli.output import (
     format_duration,
     format_money,
     make_console,
-    make_table,
     print_json,
     print_note,
+    print_table,
     print_text,
 )
-from orchestra.cli.runs.find import open_existing_journal
-from orchestra.cli.timestamps import parse_period
+from orchestra.cli.typer_adapter import add_command
 from orchestra.core.errors import InputError
-from orchestra.core.tags import TAG_PREFIX, parse_tags
 from orchestra.core.untrusted_text import escape_invisible, pluralize
-from orchestra.fleet.config import Endpoint, LocalServer
-from orchestra.journal.costs import TIME_KEYS
-from orchestra.journal.memory import MemoryJournal
 
 if TYPE_CHECKING:
-    from orchestra.cli.runs.commands import CostArguments
+    from orchestra.app.costs import CostKey, CostReport, CostRow, CostTotal
+    from orchestra.fleet.config import Endpoint, LocalServer
+
+FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""Prefixes of formulas; spreadsheets accept the full-width characters too."""
+NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+def to_csv(rows: Iterable[Iterable[object]]) -> str:
+    """Formats rows as CSV; each row ends with a line break."""
+    return "".join(f"{_format_row([escape_formula(cell) for cell in row])}\n" for row in rows)
+
+
+def _format_row(cells: list[object]) -> str:
+    """Formats one row. The CSV writer quotes the characters of its line terminator, and a carriage return must be
+    quoted
+    too.
+    """
+    import csv
+
+    text = StringIO()
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue().removesuffix("\r\n")
+
+
+def escape_formula(cell: object) -> object:
+    """Adds a leading single quote to a text that a spreadsheet would compute; returns other cells unchanged."""
+    return (
+        f"'{cell}"
+        if isinstance(cell, str) and cell.startswith(FORMULA_PREFIXES) and not NUMBER.fullmatch(cell)
+        else cell
+    )
+
 
 MAX_NOTES = 5
 MIN_NAME_WIDTH = 14
-"""Characters of a narrow terminal that a name has at least."""
+"""The minimum width of a name on a narrow terminal."""
 OPTIONAL_COLUMNS = ("recalled", "time", "runs")
-"""What a narrow terminal goes without, in this order."""
+"""Columns omitted on a narrow terminal, in this order."""
 COLUMN_GAP = 2
 HEADINGS: Mapping[CostKey, str] = {"agent": "agent or tool"}
 
 
 async def show_costs(arguments: CostArguments) -> None:
-    """Prints what runs took. Raises `InputError` C010 for no moment, C043 for what costs are not summed up by, E040 for what is no tag."""
+    """Prints the cost of runs. Raises `InputError` C010 for an invalid time, C043 for an unknown key, E040 for an
+    invalid
+    tag.
+    """
+    from orchestra.app.costs import cost_keys, costs, fleet_servers
+    from orchestra.cli.runs.find import open_existing_journal
+    from orchestra.core.tags import parse_tags
+    from orchestra.journal.memory import MemoryJournal
+
     since, until = map(_to_datetime, parse_period(arguments.since, arguments.until))
     tags = parse_tags(arguments.tags or ())
     chosen = load_settings_to_inspect()
@@ -78,7 +124,7 @@ def _to_datetime(at: float) -> datetime | None:
 
 
 def as_data(found: CostReport, max_rows: int | None = None) -> dict[str, Any]:
-    """Costs as one JSON object. Money is null where no price is known of what costs money."""
+    """Costs as JSON values. Money is null if a price is unknown."""
     return {
         "by": found.group_by,
         "rows": [{**row.group, **_cost_data(row.cost)} for row in _top_rows(found, max_rows)],
@@ -95,7 +141,7 @@ def as_data(found: CostReport, max_rows: int | None = None) -> dict[str, Any]:
 
 
 def _top_rows(found: CostReport, max_rows: int | None) -> Sequence[CostRow]:
-    """The rows that are shown: the dearest, or of days and months the latest."""
+    """The shown rows: the most expensive ones, or the latest days and months."""
     return found.rows[-max_rows:] if max_rows and found.group_by[0] in ("day", "month") else found.rows[:max_rows]
 
 
@@ -117,7 +163,9 @@ def _cost_data(cost: CostTotal) -> dict[str, Any]:
 
 
 def _print_csv(found: CostReport, max_rows: int | None) -> None:
-    """Prints a row for each kind, and no total: whoever adds a column up has it."""
+    """Prints one row for each group, without a total, which spreadsheets compute."""
+    from orchestra.app.costs import CostTotal
+
     rows = [
         (*row.group.values(), *{**_cost_data(row.cost), "unpriced": sum(row.cost.unpriced.values())}.values())
         for row in _top_rows(found, max_rows)
@@ -128,7 +176,9 @@ def _print_csv(found: CostReport, max_rows: int | None) -> None:
 
 
 def _show_table(found: CostReport, max_rows: int | None) -> None:
-    """Prints a table, and below it the total. A terminal that is too narrow for all columns goes without the least of them."""
+    """Prints a table and its total. Optional columns are omitted on a narrow terminal."""
+    from orchestra.core.tags import TAG_PREFIX
+
     shown = _top_rows(found, max_rows)
     wanted = {"runs", "calls", "tokens in", "out", "time"}
     wanted |= {"recalled"} if found.total.reused else set()
@@ -146,7 +196,7 @@ def _show_table(found: CostReport, max_rows: int | None) -> None:
     ):
         figures.remove(least)
     cells = [(*names, *[""] * (len(headings) - len(names)), *(of[name] for name in figures)) for names, of in rows]
-    screen.print(make_table((*headings, *figures), cells, right=range(len(headings), len(headings) + len(figures))))
+    print_table((*headings, *figures), cells, right=range(len(headings), len(headings) + len(figures)))
     if len(shown) < len(found.rows):
         print_text(f"and {pluralize(len(found.rows) - len(shown), 'row')} more, which are in the total", style="dim")
     if wanted - set(figures):
@@ -159,14 +209,16 @@ def _show_table(found: CostReport, max_rows: int | None) -> None:
 def _fits(
     headings: Sequence[str], figures: Sequence[str], rows: Sequence[tuple[list[str], Mapping[str, str]]], width: int
 ) -> bool:
-    """Whether a line has room for the figures beside names that fold: no number is wider than a name is then, so none is broken."""
+    """True if a line has space for all figures beside folded names, so that no number is broken."""
+    from orchestra.journal.costs import TIME_KEYS
+
     widths = [max(len(name), *(len(of[name]) for _, of in rows)) for name in figures]
     widths += [len("2026-11-28") if heading in TIME_KEYS else MIN_NAME_WIDTH for heading in headings]
     return sum(widths) + COLUMN_GAP * (len(widths) - 1) <= width
 
 
 def _format_figures(cost: CostTotal) -> dict[str, str]:
-    """As people read them, by their headings."""
+    """Formats the figures, by heading."""
     usage = cost.usage
     about = "~" if usage.estimated_tokens else ""
     return {
@@ -185,7 +237,7 @@ def _format_figures(cost: CostTotal) -> dict[str, str]:
 
 
 def _notes(found: CostReport, fleet: Mapping[str, LocalServer | Endpoint]) -> Iterator[str]:
-    """What the figures do not say."""
+    """Notes on what the figures leave out."""
     total = found.total
     for server, calls in sorted(total.unpriced.items(), key=lambda one: (-one[1], one[0])):
         yield f"not in the money: {pluralize(calls, 'call')} on {server}, {_missing_price_reason(fleet.get(server))}"
@@ -208,6 +260,8 @@ def _notes(found: CostReport, fleet: Mapping[str, LocalServer | Endpoint]) -> It
 
 
 def _missing_price_reason(server: LocalServer | Endpoint | None) -> str:
+    from orchestra.fleet.config import Endpoint
+
     match server:
         case None:
             return "which no fleet file has"
@@ -215,3 +269,51 @@ def _missing_price_reason(server: LocalServer | Endpoint | None) -> str:
             return "which has no `price:` in the fleet file"
         case _:
             return "which had no `price:` then"
+
+
+@dataclass(frozen=True, slots=True)
+class CostArguments:
+    """The arguments of `orchestra runs costs`."""
+
+    by: Annotated[
+        str,
+        typer.Option(
+            metavar="KEYS",
+            help="workflow, agent, model, server, day, month, label, status, purpose, run or tag:NAME; or several: day,agent.",
+        ),
+    ] = "workflow"
+    since: SinceOption = None
+    until: UntilOption = None
+    tags: TagFilterOption = None
+    workflow: Annotated[
+        str, typer.Option(metavar="NAME", help="Only runs of this workflow or agent.", show_default=False)
+    ] = ""
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit",
+            "-n",
+            min=1,
+            help="The maximum number of rows: the most expensive ones, or the latest days.",
+            show_default="all",
+        ),
+    ] = None
+    as_json: JsonOption = False
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV for spreadsheets.")] = False
+
+
+def register(runs: typer.Typer) -> None:
+    """Adds `orchestra runs costs`."""
+    add_command(runs, costs_command, "costs", panel="Inspect")
+
+
+def costs_command(arguments: CostArguments) -> None:
+    """Sum the cost of runs: calls, tokens, time, and money where prices are known.
+
+    The whole cost of a run counts on the day of its start. Calls of unknown price are not counted as free.
+    """
+    import asyncio
+
+    if arguments.as_json and arguments.as_csv:
+        raise InputError("C010", "--json and --csv exclude each other", hint="give one of them")
+    asyncio.run(show_costs(arguments))

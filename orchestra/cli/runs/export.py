@@ -1,47 +1,59 @@
-"""What `orchestra runs export` and `gc` do: runs written to a file, and runs deleted when they are old."""
+"""Moves runs out of and into a journal: `orchestra runs export`, `import`, `delete` and `gc`."""
 
 from __future__ import annotations
 
 import base64
+import binascii
 import os
+import re
 import sys
 import time
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 import msgspec
 
-from orchestra.app.run_queries import delete_runs, first_and_last_events
+from orchestra.app.open_journal import open_journal
+from orchestra.app.run_queries import delete_runs, derived_runs, first_and_last_events
+from orchestra.app.run_status import RunListQuery, latest_runs
 from orchestra.cli.context import load_settings_to_inspect
-from orchestra.cli.output import format_size, json_line, print_json, print_note, print_text
+from orchestra.cli.options import parse_age
+from orchestra.cli.output import format_size, format_time, is_interactive, json_line, print_json, print_note, print_text
 from orchestra.cli.run import questions
-from orchestra.cli.runs.batch_marks import KEYED_RUN_PREFIX, BatchMarks
-from orchestra.cli.runs.find import find_run, open_existing_journal, open_journal_of, status_of
-from orchestra.cli.timestamps import parse_age
+from orchestra.cli.run.batch_row_state import KEYED_RUN_PREFIX, BatchMarks
+from orchestra.cli.run.batch_rows import rereadable_file
+from orchestra.cli.runs.find import find_run, no_runs_error, open_existing_journal, open_journal_of, status_of
+from orchestra.cli.signals import suspend_between_commits
 from orchestra.core.atomic_files import open_private_file
-from orchestra.core.errors import InputError, OrchestraError
-from orchestra.core.events import Event, RunStarted, encode
-from orchestra.core.protocols import NO_LIMIT, Journal, OutboxMessage, RunSummary
-from orchestra.core.untrusted_text import pluralize
-from orchestra.journal.errors import JournalError
+from orchestra.core.error_codes import LEASE_HELD
+from orchestra.core.errors import InputError, OrchestraError, SourceLocation
+from orchestra.core.events import AttemptFinished, Event, RunFinished, RunStarted, decode, encode
+from orchestra.core.protocols import NO_LIMIT, InboxMessage, Journal, OutboxMessage, RunSummary
+from orchestra.core.tags import Tags, format_tags
+from orchestra.core.untrusted_text import escape_invisible, pluralize
+from orchestra.journal.errors import JournalError, undelivered_error
 from orchestra.journal.hash_chain import next_hash
 from orchestra.journal.sqlite.journal import SqliteJournal
-from orchestra.journal.summary import blob_digests
+from orchestra.journal.summary import LogEnd, blob_digests, summary_at, unleased_summary
+from orchestra.schema.strict_json import digest
 
 FORMAT = "orchestra/export/v1"
 DELETE_BATCH_SIZE = 1000
-"""Runs that are deleted in one transaction: a few tenths of a second, for which others wait."""
+"""Runs deleted in one transaction, which blocks other writers for a few tenths of a second."""
 UNDELIVERED_CODE = "J024"
 DELETED_CODE = "J023"
 
 
 async def export(names: Sequence[str], target: Path | None, *, blobs: bool, as_json: bool) -> None:
-    """Writes runs as lines of JSON: what one is, its events, its letters, then each blob that they name, in base64 under its digest.
+    """Writes runs as lines of JSON: a header, the events, the inbox messages, then each referenced blob in base64 with
+    its
+    digest.
 
-    Raises `InputError` C018 for a run that is not there, before anything is written, and `OrchestraError` C023 where that cannot be.
+    Raises `InputError` C018 for an unknown run, before anything is written, and `OrchestraError` C023 if the file
+    cannot be written.
     """
     async with open_journal_of(names[0]) as (journal, first):
         runs = list(dict.fromkeys([first, *[await find_run(journal, name) for name in names[1:]]]))
@@ -61,7 +73,7 @@ async def export(names: Sequence[str], target: Path | None, *, blobs: bool, as_j
 
 
 async def write_run(journal: Journal, run: str, file: IO[bytes] | None, *, blobs: bool = True) -> tuple[int, int]:
-    """Writes a run's export, on stdout where there is no file; gives how many events and blobs it has."""
+    """Writes the export of a run, to stdout without a file; returns the number of events and blobs."""
     status = await status_of(journal, run)
     events, letters = await journal.read(run), await journal.inbox(run)
     digests = dict.fromkeys(blob_digests(events)) if blobs else {}
@@ -77,14 +89,14 @@ async def write_run(journal: Journal, run: str, file: IO[bytes] | None, *, blobs
         _write_line(file, {"event": msgspec.Raw(encode(event))})
     for letter in letters:
         _write_line(file, {"letter": letter})
-    for digest in digests:
-        data = await journal.get_blob(digest)
-        _write_line(file, {"blob": digest, "base64": None if data is None else base64.b64encode(data).decode()})
+    for blob_digest in digests:
+        data = await journal.get_blob(blob_digest)
+        _write_line(file, {"blob": blob_digest, "base64": None if data is None else base64.b64encode(data).decode()})
     return len(events), len(digests)
 
 
 def chain_digest(run: str, events: Iterable[Event]) -> str:
-    """The last link of a hash chain of events, whichever journal has them, in hexadecimal."""
+    """The last link of a hash chain of events in hexadecimal; the same in every journal."""
     last = run.encode()
     for event in events:
         last = next_hash(last, encode(event))
@@ -92,12 +104,12 @@ def chain_digest(run: str, events: Iterable[Event]) -> str:
 
 
 async def _undelivered_nodes(journal: Journal, run: str) -> list[str]:
-    """The nodes of a run whose messages in the outbox are not delivered."""
+    """The nodes of a run with undelivered messages in the outbox."""
     return [message.node async for message in _read_outbox(journal) if message.run == run]
 
 
 async def _undelivered_runs(journal: Journal) -> set[str]:
-    """The runs with messages in the outbox that are not delivered."""
+    """The runs with undelivered messages in the outbox."""
     return {message.run async for message in _read_outbox(journal)}
 
 
@@ -125,7 +137,7 @@ def _unwritable_error(target: Path | None, error: OSError) -> OrchestraError:
 
 @dataclass(frozen=True, slots=True)
 class RetentionPolicy:
-    """Which ended runs are to go: those that ended before `older`, and are not among the newest `keep`."""
+    """Which ended runs are deleted: those older than `older` that are not among the newest `keep`."""
 
     older: float | None
     """Seconds; None for any age."""
@@ -133,7 +145,7 @@ class RetentionPolicy:
 
     @classmethod
     def from_options(cls, older: str | None, keep: int | None) -> RetentionPolicy:
-        """What the options say, else the setting `retention`. Raises `InputError` C010 where nothing does."""
+        """From the options, or the setting `retention`. Raises `InputError` C010 without either."""
         if older is None and keep is None:
             older = load_settings_to_inspect().retention
             if older == "off":
@@ -142,13 +154,13 @@ class RetentionPolicy:
         return cls(None if older is None else parse_age(older), keep or 0)
 
     def select(self, runs: list[RunSummary], now: float) -> list[RunSummary]:
-        """Those of the runs, newest first, that are to go, oldest first."""
+        """Selects from runs, newest first, those to delete, oldest first."""
         ended = [run for run in runs if run.finished is not None][self.keep :]
         return [run for run in reversed(ended) if self.older is None or now - (run.finished or now) > self.older]
 
 
 async def collect_garbage(policy: RetentionPolicy, *, dry_run: bool, confirmed: bool, as_json: bool) -> None:
-    """Deletes ended runs that are old, and gives their room back; none with messages that are not delivered. Raises `InputError` C010."""
+    """Deletes old ended runs without undelivered messages, and returns their disk space. Raises `InputError` C010."""
     async with open_existing_journal() as journal:
         found, unwritten = await _expired_runs(journal, policy) if journal is not None else ([], 0)
         if dry_run or not found or journal is None:
@@ -169,7 +181,7 @@ async def collect_garbage(policy: RetentionPolicy, *, dry_run: bool, confirmed: 
         before = size_on_disk()
         deleted, spared = await delete_in_batches(journal, [run.run for run in found], (UNDELIVERED_CODE, DELETED_CODE))
         kept = sum(error.code == UNDELIVERED_CODE for error in spared)
-        if isinstance(journal, SqliteJournal):  # a database gives room back by itself
+        if isinstance(journal, SqliteJournal):  # PostgreSQL returns space by itself
             await journal.compact()
         freed = max(0, before - size_on_disk())
     if as_json:
@@ -188,7 +200,7 @@ def _report_unwritten(count: int) -> None:
 
 
 async def _expired_runs(journal: Journal, policy: RetentionPolicy) -> tuple[list[RunSummary], int]:
-    """The runs that are to go, and how many stay because a batch still needs them."""
+    """The runs to delete, and the number of those that a batch still needs."""
     chosen, unwritten = policy.select(await journal.list_runs(NO_LIMIT), time.time()), set[str]()
     for some in split_batches([run.run for run in chosen if run.run.startswith(KEYED_RUN_PREFIX)], DELETE_BATCH_SIZE):
         unwritten |= await BatchMarks(journal).filter_unwritten(some)
@@ -198,13 +210,16 @@ async def _expired_runs(journal: Journal, policy: RetentionPolicy) -> tuple[list
 async def delete_in_batches(
     journal: Journal, runs: Sequence[str], tolerated_codes: Collection[str]
 ) -> tuple[list[str], list[OrchestraError]]:
-    """Deletes runs; gives those that are deleted, and why others are not, where that has a code that is `is_transient`. Raises the first other
-    `JournalError`, which says what is deleted all the same. Marks stay of what others must know of the runs."""
+    """Deletes runs. Returns the deleted ones, and the errors of the others if these are `is_transient`. Raises the
+    first
+    other `JournalError`,
+    which states what was deleted. Marks keep what other runs must know.
+    """
     gone, kept = list[str](), list[OrchestraError]()
-    for some in split_batches(runs, DELETE_BATCH_SIZE):  # each a transaction of its own: others write in between
+    for some in split_batches(runs, DELETE_BATCH_SIZE):  # one transaction each, so that others can write in between
         firsts = {
             run: first for run, (first, _) in (await first_and_last_events(journal, some)).items()
-        }  # a damaged one may go all the same
+        }  # a damaged run may be deleted too
         parents = {run: first.parent if isinstance(first := firsts.get(run), RunStarted) else "" for run in some}
         await BatchMarks(journal).mark_before_delete(parents)
         told = await delete_runs(journal, some)
@@ -220,13 +235,13 @@ async def delete_in_batches(
 
 
 def split_batches(runs: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    """The same in lists of so many."""
+    """Splits a list into lists of a maximum length."""
     return (runs[start : start + size] for start in range(0, len(runs), size))
 
 
 async def confirm_deletion(count: int) -> bool:
-    """Whether the person at the terminal wants it. Raises `InputError` C010 where nobody sits there."""
-    if not questions.is_interactive():
+    """Asks for confirmation at the terminal. Raises `InputError` C010 without a terminal."""
+    if not is_interactive():
         raise InputError(
             "C010",
             f"{pluralize(count, 'run')} would be deleted for good",
@@ -238,7 +253,362 @@ async def confirm_deletion(count: int) -> bool:
 
 
 def size_on_disk(*parts: str) -> int:
-    """Bytes on disk of the journal's file and its log, or of what else stands beside it."""
+    """Bytes on disk of the journal file, its log and companion files."""
     place = load_settings_to_inspect().journal
     files = [place.with_name(place.name + part) for part in parts or ("", "-wal")] if isinstance(place, Path) else []
     return sum(os.stat(file).st_size for file in files if file.exists())
+
+
+MAX_DEPENDENTS_SHOWN = 5
+COPIES_NOTE = "not in the journal, and left as they are: files made of runs (exports, pages, batches, rows to learn from), logs, backups"
+
+
+async def delete(names: Sequence[str], tags: Tags, *, dry_run: bool, confirmed: bool, as_json: bool) -> None:
+    """Deletes the named runs and those with all of these tags; none if one of them cannot be deleted.
+
+    Raises `InputError` C018 for an unknown run, C056 for an unfinished one, C010 without a terminal; `JournalError`
+    J024 for undelivered
+    messages. A journal error midway states what was deleted before.
+    """
+    async with open_existing_journal() as journal:
+        if journal is None:
+            raise no_runs_error(repr(names[0]) if names else f"with the tag {format_tags(tags)}")
+        tagged = await latest_runs(journal, time.time(), RunListQuery(NO_LIMIT, tags=tags)) if tags else ()
+        found = await _find_ended(
+            journal, dict.fromkeys([*[await find_run(journal, name) for name in names], *(run.run for run in tagged)])
+        )
+        if not found:
+            raise InputError(
+                "C018", f"no run has the tag {format_tags(tags)}", hint="orchestra runs list --tag NAME=VALUE"
+            )
+        heirs = await derived_runs(journal, {run.run for run in found})
+        if not as_json:
+            for run in found:
+                print_note(f"{run.run}  {run.workflow}  {run.status}  {format_time(run.started)}")
+            _report_dependents(heirs)
+        if not dry_run and not confirmed and not await confirm_deletion(len(found)):
+            print_text("nothing was deleted")
+            return
+        before = size_on_disk()
+        gone, _ = await delete_in_batches(journal, [] if dry_run else [run.run for run in found], (DELETED_CODE,))
+        if gone and isinstance(journal, SqliteJournal):  # PostgreSQL returns space by itself
+            await journal.compact()
+        freed = max(0, before - size_on_disk())
+        left = size_on_disk("-wal") if gone else 0
+    if as_json:
+        told = {"runs": [run.run for run in found], "deleted": len(gone), "freed": freed}
+        print_json({**told, "copies": heirs, "wal": left})
+        return
+    if dry_run:
+        print_text(f"{pluralize(len(found), 'run')} would be deleted")
+        return
+    print_text(f"{pluralize(len(gone), 'run')} deleted, {format_size(freed)} freed")
+    if left:
+        print_note(
+            "other processes read the journal: its -wal has pages of before until they close it, or the next: orchestra runs gc"
+        )
+
+
+async def _find_ended(journal: Journal, names: Collection[str]) -> list[RunSummary]:
+    """The runs with these ids. Raises the errors of `delete`."""
+    found, now = [], time.time()
+    for name in names:
+        if (summary := await journal.summary(name)) is None:
+            raise InputError("C018", f"there is no run {name!r}", hint="orchestra runs list")
+        if summary.finished is None:
+            status = summary_at(summary, now).status
+            raise InputError(
+                "C056", f"run {name} is {status}, and may go on", hint=f"end it first: orchestra runs cancel {name}"
+            )
+        found.append(summary)
+    after = 0
+    while messages := await journal.outbox(after):
+        if message := next((message for message in messages if message.run in names), None):
+            raise undelivered_error(message.run)
+        after = messages[-1].number
+    return found
+
+
+def _report_dependents(dependents: Sequence[str]) -> None:
+    """Prints to stderr what remains."""
+    if dependents:
+        more = f" and {len(dependents) - MAX_DEPENDENTS_SHOWN} more" if len(dependents) > MAX_DEPENDENTS_SHOWN else ""
+        print_note(
+            f"{pluralize(len(dependents), 'other run')} with copies of what they were given or answered: {' '.join(dependents[:MAX_DEPENDENTS_SHOWN])}{more}"
+        )
+    print_note(COPIES_NOTE)
+
+
+EXPORT_HINT = "export it once more: orchestra runs export RUN -o run.jsonl"
+_RUN_ID = re.compile(r"(?!last\Z)[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+
+
+class _ExportHeader(msgspec.Struct, frozen=True, kw_only=True):
+    """The first line of an export. Earlier versions wrote fewer fields."""
+
+    run: str
+    events: int
+    status: str = ""
+    chain: str | None = None
+    undelivered: tuple[str, ...] = ()
+    unwritten: bool = False
+    """True if its batch had not written its result."""
+    followed: bool = False
+    """True if it was repeated."""
+
+
+@dataclass(slots=True)
+class ExportedRun:
+    """A run read from an export."""
+
+    place: SourceLocation
+    """The location of its first line."""
+    header: dict[str, Any]
+    events: list[Event] = field(default_factory=list)
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    missing_blobs: set[str] = field(default_factory=set)
+    """Blobs that the exporting journal lacked too."""
+    messages: list[InboxMessage] = field(default_factory=list)
+
+    @property
+    def run(self) -> str:
+        """Its id."""
+        return str(self.header.get("run", ""))
+
+
+async def import_runs(files: Sequence[Path], *, as_json: bool) -> None:
+    """Imports exported runs into the journal. All files are checked first; if one is invalid, none is imported.
+
+    Raises `InputError` C057 for an incomplete export, C058 for a run that exists with other events or is active
+    elsewhere.
+    """
+    with ExitStack() as stack:
+        sources = [(str(path), stack.enter_context(rereadable_file(path))) for path in files]
+        chains: dict[str, str] = {}
+        for run in read_runs(sources):
+            check_run(run)
+            if chains.setdefault(run.run, found := chain_digest(run.run, run.events)) != found:
+                said = f"run {run.run} is in these files twice, with other events"
+                raise InputError(
+                    "C058", said, location=run.place, hint="name the file that was written last, and not the other"
+                )
+        await _import_files(sources, as_json=as_json)
+
+
+async def _import_files(sources: Sequence[tuple[str, Path]], *, as_json: bool) -> None:
+    with ExitStack() as signals:  # outlasts the closing, which commits too
+        await _import_all(sources, signals, as_json=as_json)
+
+
+async def _import_all(sources: Sequence[tuple[str, Path]], signals: ExitStack, *, as_json: bool) -> None:
+    async with open_journal(load_settings_to_inspect()) as journal:
+        signals.enter_context(suspend_between_commits(journal))
+        for run in read_runs(sources):
+            await _refuse_conflicting(journal, run)
+        for run in read_runs(sources):
+            if new := not await journal.read(run.run):
+                await put_run(journal, run)
+            lacked = not new and await complete_run(journal, run)
+            status = await status_of(journal, run.run)
+            if as_json:
+                print_json(
+                    {"run": run.run, "workflow": getattr(run.events[0], "workflow", ""), "status": status, "new": new}
+                )
+                continue
+            here = "" if new else ": what was missing of it is here now" if lacked else ": it is here already"
+            print_text(f"{run.run}  {status}{here}")
+            if (new or lacked) and status in ("waiting", "interrupted"):
+                print_note(
+                    "it may go on here: do not resume or answer it where it came from, or what it does is done twice"
+                )
+
+
+def check_run(run: ExportedRun) -> None:
+    """Raises `InputError` C057 for an incomplete export, C058 for a run that was active."""
+    events = run.events
+    try:
+        head = msgspec.convert(run.header, _ExportHeader)
+    except msgspec.ValidationError as error:
+        raise _export_error(run.place, f"this is no first line of an export: {error}") from error
+    if not _RUN_ID.fullmatch(run.run):
+        raise _export_error(run.place, f"{run.run!r} is no id of a run")
+    try:
+        LogEnd(run.run).extend(events)
+    except JournalError as error:
+        raise _export_error(run.place, error.message) from error
+    if (
+        not events
+        or not isinstance(first := events[0], RunStarted)
+        or first.run != run.run
+        or len(events) != head.events
+    ):
+        raise _export_error(run.place, f"the events of run {run.run!r} are not all there")
+    if head.chain is not None and head.chain != chain_digest(run.run, events):
+        raise _export_error(run.place, f"the events of run {run.run} are not those that were exported")
+    if lacking := set(blob_digests(events)) - run.blobs.keys() - run.missing_blobs:
+        raise _export_error(
+            run.place,
+            f"{pluralize(len(lacking), 'blob')} of run {run.run} are not there",
+            "export it without --no-blobs",
+        )
+    if head.status == "running" and not isinstance(events[-1], RunFinished):
+        hint = f"let it end, or stop its process, and export it once more: orchestra runs export {run.run}"
+        raise InputError(
+            "C058",
+            f"run {run.run} was under way when it was exported, and goes on there",
+            location=run.place,
+            hint=hint,
+        )
+
+
+async def put_run(journal: Journal, run: ExportedRun) -> None:
+    """Adds a new run to a journal. An unfinished run is released: it waits, or is interrupted."""
+    for data in run.blobs.values():
+        journal.put_blob(data)
+    _restore_marks(journal, run)
+    # Messages were delivered by the exporting journal, except those that the export lists.
+    open_ = set(run.header.get("undelivered", ()))
+    journal.append(
+        run.run,
+        run.events,
+        {one.node for one in run.events if isinstance(one, AttemptFinished) and one.node not in open_},
+    )
+    await journal.wait_durable(run.run, len(run.events))
+    if not isinstance(run.events[-1], RunFinished):
+        await _restore_messages(journal, run)
+        await journal.release(run.run)
+
+
+async def complete_run(journal: Journal, run: ExportedRun) -> bool:
+    """Adds missing data of a run whose import was interrupted, and releases an unfinished one. Returns whether data was
+    missing.
+    """
+    _restore_marks(journal, run)
+    lacked = "undelivered" in run.header and await _restore_delivered(journal, run)
+    if isinstance(run.events[-1], RunFinished):
+        return lacked
+    posted = await _restore_messages(journal, run)
+    return await _release_lease(journal, run) or posted or lacked
+
+
+async def _release_lease(journal: Journal, run: ExportedRun) -> bool:
+    """Releases the lease of a dead import if the run only waits for persons. Returns whether it did."""
+    found = await journal.summary(run.run)
+    if found is None or found.status != "interrupted":
+        return False
+    if unleased_summary(found, run.events, len(await journal.inbox(run.run))).status != "waiting":
+        return False
+    try:
+        await journal.lease(run.run)
+    except JournalError as error:
+        if error.code != LEASE_HELD:
+            raise
+        return False  # another process continues it
+    await journal.release(run.run)
+    return True
+
+
+def _restore_marks(journal: Journal, run: ExportedRun) -> None:
+    told = run.header.get
+    BatchMarks(journal).mark_imported(run.run, unwritten=told("unwritten") is True, followed=told("followed") is True)
+
+
+async def _restore_delivered(journal: Journal, run: ExportedRun) -> bool:
+    """Marks messages delivered by the exporting journal. Returns whether any were open."""
+    after, open_, found = 0, set(run.header.get("undelivered", ())), False
+    while messages := await journal.outbox(after):
+        if numbers := [one.number for one in messages if one.run == run.run and one.node not in open_]:
+            await journal.mark_delivered(numbers)
+            found = True
+        after = messages[-1].number
+    return found
+
+
+async def _restore_messages(journal: Journal, run: ExportedRun) -> bool:
+    """Posts missing inbox messages behind equal existing ones; none if others exist. Returns whether any were
+    posted.
+    """
+    here, letters = (
+        [msgspec.structs.replace(one, number=0) for one in some]
+        for some in (await journal.inbox(run.run), run.messages)
+    )
+    missing = letters[len(here) :] if letters[: len(here)] == here else []
+    for letter in missing:
+        await journal.send(run.run, letter)
+    return bool(missing)
+
+
+async def _refuse_conflicting(journal: Journal, run: ExportedRun) -> None:
+    there = await journal.read(run.run)
+    if there and there != run.events:
+        raise InputError(
+            "C058",
+            f"run {run.run} is in this journal, with other events",
+            location=run.place,
+            hint=f"orchestra runs show {run.run}",
+        )
+
+
+def read_runs(files: Iterable[tuple[str, Path]]) -> Iterator[ExportedRun]:
+    """Reads the runs of files, one at a time. Raises `InputError` C057."""
+    for name, path in files:
+        with ExitStack() as stack:
+            try:
+                file = stack.enter_context(path.open("rb"))
+                yield from _read_file(name, file)
+            except OSError as error:
+                raise InputError(
+                    "C057", f"{name} cannot be read: {error.strerror}", hint="name a file of orchestra runs export"
+                ) from error
+
+
+def _read_file(name: str, file: BinaryIO) -> Iterator[ExportedRun]:
+    run: ExportedRun | None = None
+    for number, text in enumerate(file, 1):
+        place = SourceLocation(name, number)
+        try:
+            line = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+            match line:
+                case {"schema": schema}:
+                    if run is not None:
+                        yield run
+                    run = ExportedRun(place, msgspec.json.decode(text))
+                    if msgspec.json.decode(schema) != FORMAT:
+                        raise _export_error(place, f"this is no {FORMAT}")
+                case {"event": event} if run is not None:
+                    run.events.append(decode(event))
+                case {"letter": letter} if run is not None:
+                    run.messages.append(msgspec.json.decode(letter, type=InboxMessage))
+                case {"blob": blob, "base64": data} if run is not None:
+                    _add_blob(
+                        run, place, msgspec.json.decode(blob, type=str), msgspec.json.decode(data, type=str | None)
+                    )
+                case _:
+                    raise _export_error(place, "this is no line of an export")
+        except msgspec.ValidationError as error:
+            said = f"it is of a kind that this version does not know: {error}"
+            raise _export_error(
+                place, said, "a newer Orchestra may have written it: pip install --upgrade orchestra-slm"
+            ) from error
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise _export_error(place, f"this is no line of an export: {error}") from error
+    if run is None:
+        raise _export_error(SourceLocation(name, 1), "there is no run in it")
+    yield run
+
+
+def _add_blob(run: ExportedRun, place: SourceLocation, name: str, text: str | None) -> None:
+    if text is None:
+        run.missing_blobs.add(name)
+        return
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise _export_error(place, f"blob {name} is no base64") from error
+    if digest(data) != name:
+        raise _export_error(place, f"blob {name} is not what was exported")
+    run.blobs[name] = data
+
+
+def _export_error(place: SourceLocation, said: str, hint: str = EXPORT_HINT) -> InputError:
+    return InputError("C057", escape_invisible(said), location=place, hint=hint)

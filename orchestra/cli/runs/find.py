@@ -1,34 +1,53 @@
-"""Runs found: the journal opened for looking, and the run that a name stands for."""
+"""Opens the journal for reading, resolves run names, and lists runs."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+from msgspec.structs import asdict
 
 from orchestra.app.open_journal import journal_exists, open_journal
+from orchestra.app.run_queries import first_and_last_events
+from orchestra.app.run_status import RunListQuery, latest_runs
 from orchestra.cli.context import load_settings_to_inspect
-from orchestra.cli.output import print_note
+from orchestra.cli.output import (
+    format_duration,
+    format_money,
+    format_time,
+    print_json,
+    print_note,
+    print_table,
+    print_text,
+)
 from orchestra.cli.signals import suspend_between_commits
 from orchestra.core.errors import InputError
-from orchestra.core.events import Event, last_read_message
+from orchestra.core.events import Event, RunFinished, RunStarted, last_read_message
+from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, SkippedOutcome
 from orchestra.core.protocols import InboxMessage, Journal
-from orchestra.core.untrusted_text import escape_invisible
+from orchestra.core.tags import format_tags
+from orchestra.core.untrusted_text import escape_invisible, shorten
 from orchestra.journal.errors import JournalError
 from orchestra.journal.history import History
 from orchestra.journal.summary import summary_at
+from orchestra.workflows.model import ASK_WORKFLOW, REQUEST
 
 
 @asynccontextmanager
 async def open_existing_journal() -> AsyncIterator[Journal | None]:
-    """The journal; None where nothing has been recorded: looking makes none. One whose folder cannot be written is only read, and that is
-    said. Raises `InputError` C018 where it is off."""
+    """Opens the journal; None if there is none, because reading creates none. In a read-only folder it is opened for
+    reading, with a message.
+    Raises `InputError` C018 if the journal is off.
+    """
     chosen = load_settings_to_inspect()
     if not journal_exists(chosen):
         yield None
         return
-    with ExitStack() as signals:  # which outlasts the closing: it commits too
+    with ExitStack() as signals:  # outlasts the closing, which commits too
         async with AsyncExitStack() as stack:
             try:
                 journal = await stack.enter_async_context(open_journal(chosen))
@@ -45,7 +64,7 @@ async def open_existing_journal() -> AsyncIterator[Journal | None]:
 
 @asynccontextmanager
 async def open_journal_of(name: str) -> AsyncIterator[tuple[Journal, str]]:
-    """The journal, and the id of the run that a name stands for. Raises `InputError` C018."""
+    """Opens the journal, and resolves a run name to its id. Raises `InputError` C018."""
     async with open_existing_journal() as journal:
         if journal is None:
             raise no_runs_error(repr(name))
@@ -53,14 +72,14 @@ async def open_journal_of(name: str) -> AsyncIterator[tuple[Journal, str]]:
 
 
 def no_runs_error(which: str) -> InputError:
-    """The error of looking for a run where nothing has been recorded."""
+    """The error for a run name without a journal."""
     return InputError(
         "C018", f"there is no run {which}: nothing has been recorded yet", hint="begin with: orchestra run NAME"
     )
 
 
 async def find_run(journal: Journal, name: str) -> str:
-    """The id that a name stands for: an id, the beginning of one, or `last`. Raises `InputError` C018 for none, or more than one."""
+    """Resolves a run name: an id, a unique prefix, or `last`. Raises `InputError` C018 for none or several."""
     if name == "last":
         latest = await journal.list_runs(1)
         if not latest:
@@ -77,13 +96,13 @@ async def find_run(journal: Journal, name: str) -> str:
 
 
 async def status_of(journal: Journal, run: str) -> str:
-    """What a run does, or how it ended, as `runs list` says it; empty where it is not there any more."""
+    """The status of a run as in `runs list`; empty if it no longer exists."""
     found = await journal.summary(run)
     return summary_at(found, time.time()).status if found is not None else ""
 
 
 async def why_interrupted(journal: Journal, run: str, events: Sequence[Event]) -> str:
-    """Why nobody goes on with a run that is interrupted, and what to type."""
+    """Why an interrupted run does not continue, and the command for it."""
     if not History.of(events).is_waiting:
         why = "the process that had it is gone"
     elif letters := await journal.inbox(run, last_read_message(events)):
@@ -100,7 +119,7 @@ async def why_interrupted(journal: Journal, run: str, events: Sequence[Event]) -
 
 
 async def describe_owner(journal: Journal, run: str) -> str:
-    """Who has a run that is under way."""
+    """The process that holds the lease of an active run."""
     found = await journal.summary(run)
     by = f" in {found.holder}" if found is not None and found.holder else ""
     return escape_invisible(f"under way{by}; watch it: orchestra runs tail {run}")
@@ -108,3 +127,87 @@ async def describe_owner(journal: Journal, run: str) -> str:
 
 def _author_suffix(letter: InboxMessage) -> str:
     return f" by {letter.by}" if letter.by else ""
+
+
+MAX_REQUEST_LENGTH = 50
+"""The maximum number of characters of a request in a table."""
+
+
+async def list_runs(run_filter: RunListQuery, *, as_json: bool) -> None:
+    """Prints the selected runs, newest first. Raises `InputError` C018 for an unknown run `before`."""
+    async with open_existing_journal() as journal:
+        if journal is not None and run_filter.before:
+            run_filter = replace(run_filter, before=await find_run(journal, run_filter.before))
+        found = await latest_runs(journal, time.time(), run_filter) if journal is not None else []
+        none = not found and (journal is None or not await journal.list_runs(1))
+        asked = [run.run for run in found if run.workflow == ASK_WORKFLOW and journal is not None and not as_json]
+        requests = {
+            run: shorten_request(request_of(History.of((await journal.read(run))[:1])))
+            for run in asked
+            if journal is not None
+        }
+        read = await first_and_last_events(journal, [run.run for run in found]) if journal is not None else {}
+    if as_json:
+        print_json([{**asdict(run), **_extra_data(*read.get(run.run, (None, None)))} for run in found])
+        return
+    if not found:
+        print_text("no such runs" if not none else "no runs yet; begin with: orchestra run NAME")
+        return
+    tags = {
+        run: format_tags(first.tags) for run, (first, _) in read.items() if isinstance(first, RunStarted) and first.tags
+    }
+    paid = any(summary.usage.money > 0 for summary in found)
+    rows = [
+        (
+            summary.run,
+            summary.workflow + (f": {requests[summary.run]}" if requests.get(summary.run) else ""),
+            summary.status,
+            format_time(summary.started),
+            format_duration(summary.finished - summary.started) if summary.finished else "",
+            str(summary.nodes),
+            str(summary.usage.prompt_tokens + summary.usage.output_tokens),
+            *((format_money(summary.usage.money),) if paid else ()),
+            *((escape_invisible(tags.get(summary.run, "")),) if tags else ()),
+        )
+        for summary in found
+    ]
+    headings = (
+        "run",
+        "workflow",
+        "status",
+        "started",
+        "took",
+        "nodes",
+        "tokens",
+        *(("money",) if paid else ()),
+        *(("tags",) if tags else ()),
+    )
+    print_table(headings, rows, right=range(4, len(headings) - bool(tags)))
+
+
+def _extra_data(first: Event | None, last: Event | None) -> dict[str, Any]:
+    """The tags of a run and, without an output, its error; empty for an unreadable run."""
+    error = None
+    match last:
+        case RunFinished(outcome=FailedOutcome(code, reason, node)):
+            error = {"code": code, "message": reason, "node": node}
+        case RunFinished(outcome=AbstainedOutcome(reason, node) | SkippedOutcome(reason, node)):
+            error = {"code": "", "message": reason, "node": node}
+        case _:
+            pass
+    return {"tags": first.tags if isinstance(first, RunStarted) else {}, "error": error}
+
+
+def request_of(history: History) -> str:
+    """The request of a run of `orchestra ask`; empty for other workflows."""
+    said = (
+        history.inputs.get(REQUEST)
+        if history.workflow == ASK_WORKFLOW and isinstance(history.inputs, Mapping)
+        else None
+    )
+    return said if isinstance(said, str) else ""
+
+
+def shorten_request(request: str) -> str:
+    """Shortens a request for a table."""
+    return shorten(" ".join(request.split()), MAX_REQUEST_LENGTH)

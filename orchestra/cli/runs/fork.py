@@ -1,8 +1,16 @@
-"""What `orchestra runs fork`, `replay` and `diff` do: runs made again, held against today's engine, and against each other."""
+"""`orchestra runs fork`, `replay` and `diff`: repeat runs, verify them against the current engine, and compare them.
+
+For failed runs, only the newest run counts: one that was forked or repeated is left out. The id of a fork of several
+runs derives from
+the id of the run, so that two commands create one fork, and an interrupted one is continued.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,19 +18,23 @@ from orchestra.app.fork_overrides import node_type, skipped_effects
 from orchestra.app.orchestra import Orchestra
 from orchestra.app.planning import recorded_request
 from orchestra.app.reuse import NodeChange, compare_runs
+from orchestra.app.run import Run
+from orchestra.app.run_status import RunListQuery, latest_runs, started_events
 from orchestra.cli.context import Opener, load_settings
 from orchestra.cli.inputs import StdinReader, read_inputs, read_node_values
-from orchestra.cli.output import make_console, make_table, print_json, print_text
-from orchestra.cli.progress import StatusLine
+from orchestra.cli.output import StatusLine, print_json, print_note, print_table, print_text
+from orchestra.cli.run.batch_row_state import BatchMarks, next_key, next_run
 from orchestra.cli.run.result_view import format_value
-from orchestra.cli.run.watch import DisplayOptions, RunEnd, RunWatcher
+from orchestra.cli.run.watch import COMMAND_LINE_AUTHOR, DisplayOptions, RunEnd, RunWatcher
 from orchestra.cli.runs.find import find_run, open_journal_of
-from orchestra.cli.runs.resume import open_recorded_orchestra
+from orchestra.cli.runs.resume import MAX_CONCURRENT_RUNS, open_recorded_orchestra
 from orchestra.cli.runs.tail import describe_given, format_event
-from orchestra.cli.signals import StopSignal
-from orchestra.core.errors import InputError
+from orchestra.cli.signals import StopSignal, map_in_order
+from orchestra.core.error_codes import LEASE_HELD
+from orchestra.core.errors import InputError, OrchestraError
 from orchestra.core.events import AttemptFinished, AttemptStarted, Event, Override, RunStarted, encode
 from orchestra.core.outcomes import Outcome, ValueOutcome
+from orchestra.core.protocols import NO_LIMIT
 from orchestra.core.untrusted_text import escape_invisible, pluralize, shorten
 from orchestra.journal.history import History
 from orchestra.workflows.model import Budget
@@ -33,7 +45,7 @@ MAX_VALUE_LENGTH = 200
 
 @dataclass(frozen=True, slots=True)
 class ForkRequest:
-    """Which run is to be made again, and what is to be otherwise."""
+    """Which run is repeated, and what changes."""
 
     run: str
     workflow: str
@@ -41,17 +53,17 @@ class ForkRequest:
     budget: Budget | None
     fleet: str | None
     repeat_effects: bool = False
-    """Whether effects that the run had come about again."""
+    """Repeats the effects of the run."""
     node_values: Sequence[str] = ()
-    """What nodes give, as it was typed: `NODE=VALUE`."""
+    """Overrides of node outputs as typed: `NODE=VALUE`."""
     unset: Sequence[str] = ()
-    """Nodes that do without what a person gave before."""
+    """Nodes whose override is removed."""
     by: str = ""
-    """Who says so."""
+    """The author of the overrides."""
 
 
 async def fork(open_: Opener, request: ForkRequest, display: DisplayOptions, stop: StopSignal) -> int:
-    """Makes a run again where something changed: says what did, then runs, then says which calls were made; gives the exit code."""
+    """Repeats a run: shows the changes, runs, shows the calls, and returns the exit code."""
     waiting = StatusLine()
     async with open_recorded_orchestra(open_, request.run, waiting, load_settings(fleet=request.fleet)) as orchestra:
         old = await find_run(orchestra.journal, request.run)
@@ -91,7 +103,7 @@ async def fork(open_: Opener, request: ForkRequest, display: DisplayOptions, sto
 
 
 async def step_of(orchestra: Orchestra, run: str) -> tuple[str, Step[..., Any]]:
-    """The name of a run's workflow, and what it is today. Raises `InputError` C004."""
+    """The name of a run's workflow, and its current version. Raises `InputError` C004."""
     first = (await orchestra.journal.read(run))[0]
     name = first.workflow if isinstance(first, RunStarted) else ""
     if isinstance(first, RunStarted) and (asked := await recorded_request(orchestra, first)) is not None:
@@ -132,7 +144,7 @@ def _show_changes(
 
 
 def count_calls(end: RunEnd) -> tuple[int, int]:
-    """How many calls of a run were recalled, and how many went out."""
+    """The number of recalled calls and of calls made."""
     recalled = {
         (event.node, event.attempt) for event in end.events if isinstance(event, AttemptFinished) and event.reused_from
     }
@@ -142,7 +154,7 @@ def count_calls(end: RunEnd) -> tuple[int, int]:
 
 
 async def replay(open_: Opener, name: str, *, as_json: bool) -> int:
-    """Says whether today's engine would have brought a run's events about; gives 1 where not."""
+    """Shows whether the current engine would produce the events of a run; returns 1 if not."""
     async with open_recorded_orchestra(open_, name) as orchestra:
         run = await find_run(orchestra.journal, name)
         found = await orchestra.replay(run)
@@ -173,7 +185,7 @@ def _to_raw(event: Event | None) -> Any:
 
 
 async def diff(one: str, two: str, *, as_json: bool) -> int:
-    """Shows the nodes that ended otherwise in two runs; gives 1 where there are some."""
+    """Shows the nodes with different outcomes in two runs; returns 1 if there are any."""
     async with open_journal_of(one) as (journal, before):
         after = await find_run(journal, two)
         first, second = await journal.read(before), await journal.read(after)
@@ -190,7 +202,7 @@ async def diff(one: str, two: str, *, as_json: bool) -> int:
         (difference.node or "the run", _format_outcome(difference.before), _format_outcome(difference.after))
         for difference in found
     ]
-    make_console().print(make_table(("node", before, after), rows))
+    print_table(("node", before, after), rows)
     return 1
 
 
@@ -204,3 +216,142 @@ def _format_outcome(outcome: Outcome | None) -> str:
     )
     text = " ".join(text.split())
     return shorten(text, MAX_VALUE_LENGTH)
+
+
+MAX_RUNS_SHOWN = 5
+"""The maximum number of omitted runs that are named."""
+FAILURE_STATUSES = ("failed", "budget", "cancelled", "not forked")
+
+
+@dataclass(frozen=True, slots=True)
+class ForkManyRequest:
+    """Which runs are repeated: the named ones, or the failed ones of a period."""
+
+    runs: Sequence[str]
+    period: tuple[float, float] | None
+    """The start period of failed runs; None for named runs only."""
+    budget: Budget | None
+    fleet: str | None
+    repeat_effects: bool
+    """Repeats the effects of the runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class _ForkEnd:
+    """The result for a repeated run; `run` is the new one."""
+
+    run: str
+    parent: str
+    workflow: str
+    status: str
+    reason: str = ""
+
+
+async def fork_all(open_: Opener, request: ForkManyRequest, *, as_json: bool) -> int:
+    """Repeats runs, oldest first, and prints a line for each. Returns 1 if one failed or was not forked. A cancellation
+    releases the forks, and
+    the command to continue them is printed.
+    """
+    async with open_recorded_orchestra(
+        open_, request.runs[0] if request.runs else "failed", None, load_settings(fleet=request.fleet)
+    ) as orchestra:
+        view, bad = orchestra.options(budget=request.budget, again=request.repeat_effects), False
+        failed, lost = ({}, []) if request.period is None else await _find_failed(orchestra, *request.period)
+        found = dict.fromkeys([await find_run(orchestra.journal, name) for name in request.runs], "") | failed
+        if lost:
+            runs, more = ", ".join(lost[:MAX_RUNS_SHOWN]), ", …" if len(lost) > MAX_RUNS_SHOWN else ""
+            print_note(
+                f"{len(lost)} left out that failed: what was made of them was deleted, and may have done something: {runs}{more}"
+            )
+            print_note(f"to make one again all the same: orchestra runs fork {lost[0]}")
+        elif not found and not as_json:
+            print_text("no run failed that was not made again since")
+
+        async def one(run: str) -> _ForkEnd:
+            return await _fork_run(view, run, found[run], kept=run in failed)
+
+        async with aclosing(map_in_order(found, one, MAX_CONCURRENT_RUNS)) as ends:
+            for _ in found:
+                try:
+                    end = await anext(ends)
+                except asyncio.CancelledError:
+                    print_note("to go on with all of them, give the same command again")
+                    raise
+                bad = bad or end.status in FAILURE_STATUSES
+                if as_json:
+                    print_json(
+                        {
+                            "run": end.run,
+                            "parent": end.parent,
+                            "workflow": end.workflow,
+                            "status": end.status,
+                            "reason": end.reason,
+                        }
+                    )
+                else:
+                    made = f"{end.run}  " if end.run else ""
+                    print_text(
+                        f"{made}{end.workflow}  {end.status}, forked from {end.parent}{f': {end.reason}' if end.reason else ''}"
+                    )
+    return int(bad)
+
+
+async def _find_failed(orchestra: Orchestra, since: float, until: float) -> tuple[dict[str, str], list[str]]:
+    """The failed runs of a period that were not repeated, oldest first, without those of evaluations, each with its
+    interrupted fork, which is
+    continued instead. Also returns those whose fork was deleted.
+    """
+    runs = await latest_runs(orchestra.journal, time.time(), RunListQuery(NO_LIMIT, since=since))
+    marks, done, forks = BatchMarks(orchestra.journal), set[str](), dict[str, list[str]]()
+    async for run, first in started_events(orchestra.journal, runs):
+        if first.options.get("purpose"):
+            done.add(run)
+        elif first.parent:
+            forks.setdefault(first.parent, []).append(run)
+    cut_off = {run.run for run in runs if run.status == "interrupted"}
+    found, lost = dict[str, str](), list[str]()
+    for run in (
+        run.run for run in reversed(runs) if run.status == "failed" and run.started < until and run.run not in done
+    ):
+        if run in forks:
+            if forks[run] == [fork := next_run(run)] and fork in cut_off:
+                found[run] = fork
+        elif not (said := await marks.follow_state(run)):
+            found[run] = ""
+        elif said == "lost":
+            lost.append(run)
+    return found, lost
+
+
+async def _fork_run(orchestra: Orchestra, old: str, fork: str, *, kept: bool) -> _ForkEnd:
+    """The end of a repeated run, through its interrupted fork if there is one, or why it cannot be repeated. With
+    `kept`
+    it has at most one such
+    fork, whichever command creates it.
+    """
+    going: Run[Any] | None = None
+    workflow = ""
+    try:
+        workflow, step = await step_of(orchestra, old)
+        if kept and not fork and await BatchMarks(orchestra.journal).follow_state(old):
+            return _ForkEnd("", old, workflow, "not forked", "another try was made meanwhile")
+        if fork:
+            going = await orchestra.resume(fork, by=COMMAND_LINE_AUTHOR)
+        else:
+            if kept and await BatchMarks(orchestra.journal).is_unwritten(old):
+                BatchMarks(orchestra.journal).mark_begun(next_run(old))  # the batch still has to write its result
+            going = (await orchestra.options(idempotency_key=next_key(old) if kept else "").fork(old, step)).run
+        result = await going.wait_until_blocked()
+    except OrchestraError as error:
+        run = going.id if going is not None else fork
+        if error.code == LEASE_HELD:
+            return _ForkEnd(run, old, workflow, "running", f"{error.code}: {error.message}")
+        hint = f"; orchestra runs fork {fork}" if fork else ""
+        return _ForkEnd(run, old, workflow, "not forked", f"{error.code}: {error.message}{hint}")
+    except asyncio.CancelledError:
+        if going is not None:  # it is released
+            print_note(f"stopped; go on with: orchestra runs resume {going.id}")
+        raise
+    if result is None:
+        return _ForkEnd(going.id, old, workflow, "waiting", f"orchestra runs answer {going.id}")
+    return _ForkEnd(going.id, old, workflow, result.status, result.error.message if result.error is not None else "")

@@ -1,12 +1,13 @@
-"""What `orchestra runs answer`, `resume` and `cancel` do: runs that are there already, answered, gone on with, ended."""
+"""Answers, resumes, cancels and recovers runs: `orchestra runs answer`, `resume`, `cancel` and `recover`."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from orchestra.app.inputs import open_questions as questions_of
@@ -14,25 +15,26 @@ from orchestra.app.open_journal import journal_exists
 from orchestra.app.orchestra import Orchestra
 from orchestra.app.run import Run
 from orchestra.cli.context import Opener, load_settings, open_orchestra
-from orchestra.cli.exit_codes import STATUS_CODES
-from orchestra.cli.output import print_json, print_note, print_text
-from orchestra.cli.progress import StatusLine
+from orchestra.cli.output import StatusLine, is_interactive, print_json, print_note, print_text
 from orchestra.cli.run import questions
 from orchestra.cli.run.watch import COMMAND_LINE_AUTHOR, DisplayOptions, RunWatcher
-from orchestra.cli.runs.find import find_run, no_runs_error, status_of
-from orchestra.cli.signals import StopSignal
-from orchestra.cli.task_window import map_in_order
+from orchestra.cli.runs.find import find_run, no_runs_error, open_journal_of, status_of
+from orchestra.cli.signals import StopSignal, map_in_order
+from orchestra.cli.typer_adapter import STATUS_CODES
 from orchestra.core.error_codes import LEASE_HELD
 from orchestra.core.errors import InputError, OrchestraError
 from orchestra.core.events import QuestionAsked, RunFinished
 from orchestra.core.events import last_read_message as opened_letters
 from orchestra.core.protocols import NO_LIMIT
 from orchestra.core.settings import Settings
+from orchestra.core.untrusted_text import pluralize
+from orchestra.journal.sqlite.commit_loss import AcceptedLoss, accept_loss, find_loss
+from orchestra.journal.sqlite.journal import SqliteJournal
 
 MAX_CONCURRENT_RUNS = 8
-"""Runs that `resume --all` goes on with at once."""
+"""The maximum number of concurrent runs of `resume --all`."""
 CANCEL_TIMEOUT = 5.0
-"""Seconds that `cancel` waits for whoever has the run in hand."""
+"""Seconds that `cancel` waits for the process of the run."""
 POLL_SECONDS = 0.2
 
 
@@ -40,7 +42,7 @@ POLL_SECONDS = 0.2
 async def open_recorded_orchestra(
     open_: Opener, name: str, status_line: StatusLine | None = None, settings: Settings | None = None
 ) -> AsyncIterator[Orchestra]:
-    """An `Orchestra` on a journal that is there. Raises `InputError` C018."""
+    """Opens an `Orchestra` on an existing journal. Raises `InputError` C018."""
     settings = settings or load_settings()
     if not journal_exists(settings):
         raise no_runs_error(repr(name))
@@ -49,7 +51,7 @@ async def open_recorded_orchestra(
 
 
 async def resume(open_: Opener, name: str, by: str, display: DisplayOptions, stop: StopSignal) -> int:
-    """Goes on with a run, and shows what came of it; gives the exit code."""
+    """Continues a run, shows its end and returns the exit code."""
     waiting = StatusLine()
     async with open_recorded_orchestra(open_, name, waiting) as orchestra:
         run = await find_run(orchestra.journal, name)
@@ -70,8 +72,9 @@ async def _continue_run(
 
 
 async def resume_all(open_: Opener, by: str, *, as_json: bool, stop: StopSignal) -> int:
-    """Goes on with all runs that were interrupted, or were answered, or ask with a deadline that has passed; prints a line for each, and
-    gives 1 where one of them failed."""
+    """Continues all interrupted and answered runs, and those with a question past its deadline. Prints a line for each;
+    returns 1 if one failed.
+    """
     if not journal_exists(load_settings()):
         if not as_json:
             print_text("no run was interrupted")
@@ -98,7 +101,7 @@ async def resume_all(open_: Opener, by: str, *, as_json: bool, stop: StopSignal)
 
 
 async def _resume_one(orchestra: Orchestra, run: str, by: str, stop: StopSignal) -> tuple[str, str]:
-    """How a run ends, or why it cannot go on."""
+    """The end of a run, or why it cannot continue."""
     going: Run[Any] | None = None
     try:
         going = await orchestra.resume(run, by=by, require_fleet=True)
@@ -108,7 +111,7 @@ async def _resume_one(orchestra: Orchestra, run: str, by: str, stop: StopSignal)
     except asyncio.CancelledError:
         if stop.terminating:
             print_note(f"stopped; go on with: orchestra runs resume {run}")
-        elif going is not None:  # else its servers were coming up, and it stays as it was: interrupted
+        elif going is not None:  # otherwise its servers were starting, and it stays interrupted
             going.cancel(COMMAND_LINE_AUTHOR)
             await going.wait()
         raise
@@ -119,23 +122,23 @@ async def _resume_one(orchestra: Orchestra, run: str, by: str, stop: StopSignal)
 
 @dataclass(frozen=True, slots=True)
 class AnswerRequest:
-    """An answer as it was typed; `value` is None where it is to be asked for at the terminal."""
+    """An answer as typed; `value` is None if the terminal must ask."""
 
     run: str
     value: str | None
     node: str = ""
     token: str = ""
-    """The word of the question that its author has read."""
+    """The token of the question that the author has read."""
     by: str = ""
     later: bool = False
     declined: str | None = None
-    """Why nobody answers."""
+    """The reason for declining to answer."""
     call_result: str | None = None
-    """What a call in doubt gave."""
+    """The result of a call of unknown outcome."""
 
 
 async def answer(open_: Opener, request: AnswerRequest, display: DisplayOptions, stop: StopSignal) -> int:
-    """Posts an answer, and goes on with the run; gives the exit code. Raises `InputError`."""
+    """Posts an answer and continues the run; returns the exit code. Raises `InputError`."""
     waiting = StatusLine()
     async with open_recorded_orchestra(open_, request.run, waiting) as orchestra:
         run = await find_run(orchestra.journal, request.run)
@@ -185,8 +188,10 @@ async def answer(open_: Opener, request: AnswerRequest, display: DisplayOptions,
 
 
 async def _confirm_question(orchestra: Orchestra, request: AnswerRequest, run: str, question: QuestionAsked) -> None:
-    """Lets an answer pass that can be to no other question than this one; else somebody at the terminal reads it and says so. Raises
-    `InputError` E037 where nobody does."""
+    """Accepts an answer that can only belong to this question; otherwise asks for confirmation at the terminal. Raises
+    `InputError` E037
+    without one.
+    """
     events = await orchestra.journal.read(run)
     ever = sum(isinstance(one, QuestionAsked) and request.node in ("", one.node) for one in events)
     waiting = await orchestra.runs(limit=2, status="waiting") if request.run == "last" else []
@@ -196,7 +201,7 @@ async def _confirm_question(orchestra: Orchestra, request: AnswerRequest, run: s
         why = f"this is not the first question of the run {run}"
     else:
         return
-    if questions.is_interactive():
+    if is_interactive():
         sys.stderr.write(f"{questions.format_question(question)}\n\n{why}; is this the one that you answer? [y/N] ")
         sys.stderr.flush()
         if (await questions.read_terminal_line() or "").strip().lower() in ("y", "yes"):
@@ -208,10 +213,13 @@ async def _confirm_question(orchestra: Orchestra, request: AnswerRequest, run: s
 
 
 async def _read_answer(run: str, question: QuestionAsked) -> tuple[object, str, bool]:
-    """What a person answers at the terminal; why nothing, where he declines; and whether it is what a call gave. Raises `InputError` C024
-    where nobody sits there, or says nothing."""
+    """Reads an answer at the terminal: the value, the reason for declining, and whether it is the result of a call.
+    Raises
+    `InputError` C024
+    without a terminal or an answer.
+    """
     hint = questions.answer_command(run, question)
-    if not questions.is_interactive():
+    if not is_interactive():
         raise InputError("C024", f"what is the answer?\n\n{questions.format_question(question)}\n", hint=hint)
     while True:
         questions.show_question(question)
@@ -229,7 +237,7 @@ async def _read_answer(run: str, question: QuestionAsked) -> tuple[object, str, 
 
 
 async def cancel(open_: Opener, name: str, by: str, *, as_json: bool) -> int:
-    """Asks a run to end, wherever it is, and says how it stands; gives 0, also where it had ended before."""
+    """Asks a run in any process to end, and shows its status. Returns 0, also for an ended run."""
     async with open_recorded_orchestra(open_, name) as orchestra:
         run = await find_run(orchestra.journal, name)
         before = await status_of(orchestra.journal, run)
@@ -249,10 +257,88 @@ async def cancel(open_: Opener, name: str, by: str, *, as_json: bool) -> int:
 
 
 async def _wait_for_status(orchestra: Orchestra, run: str) -> str:
-    """The status of a run that was asked to end, after a while at most."""
+    """The status of a cancelled run, after a timeout at most."""
     for _ in range(round(CANCEL_TIMEOUT / POLL_SECONDS)):
         events = await orchestra.journal.read(run)
         if isinstance(events[-1], RunFinished):
             return events[-1].status
         await asyncio.sleep(POLL_SECONDS)
     return await status_of(orchestra.journal, run)
+
+
+LOCK_TIMEOUT = 10.0
+"""Seconds to wait while another process locks the file."""
+
+
+async def accept_commit_loss(*, confirmed: bool, as_json: bool) -> None:
+    """Accepts the current journal file and lists the runs without an end. Raises `InputError` C010 without a terminal,
+    `JournalError` J027 if
+    another process has the journal open.
+    """
+    place = load_settings().journal
+    loss = await asyncio.to_thread(find_loss, place, LOCK_TIMEOUT) if isinstance(place, Path) else None
+    if loss is None or not isinstance(place, Path):
+        _report_no_loss(as_json=as_json)
+        return
+    print_note(f"{place}: {loss.description}")
+    if not confirmed and not await _confirm_at_terminal():
+        print_text("nothing was changed")
+        return
+    accepted = await asyncio.to_thread(accept_loss, place)
+    if accepted is None:
+        _report_no_loss(as_json=as_json)
+    elif as_json:
+        log = str(accepted.log_copy) if accepted.log_copy else None
+        print_json(
+            {"lost": accepted.loss.description, "commits": accepted.loss.commits, "log": log, "runs": accepted.runs}
+        )
+    else:
+        _report_loss(accepted)
+
+
+def _report_no_loss(*, as_json: bool) -> None:
+    if as_json:
+        print_json({"lost": None, "commits": 0, "log": None, "runs": []})
+    else:
+        print_text("nothing is missing")
+
+
+def _report_loss(accepted: AcceptedLoss) -> None:
+    print_text("accepted; the journal can be opened again")
+    if accepted.log_copy:
+        print_text(f"the log as it was found: {accepted.log_copy}")
+    print_text(
+        "runs that began after the loss are not there: a request that is repeated under its key begins again",
+        style="yellow",
+    )
+    if accepted.runs:
+        said = "may have lost events; look at each (orchestra runs show RUN), then: orchestra runs recover RUN"
+        print_text(f"{pluralize(len(accepted.runs), 'run')} without an end {said}", style="yellow")
+        for run in accepted.runs:
+            print_text(run)
+
+
+async def confirm_runs(names: Sequence[str], *, as_json: bool) -> None:
+    """Lets runs continue that may have lost their last events. Raises `InputError` C018 for an unknown run."""
+    async with open_journal_of(names[0]) as (journal, first):
+        for run in dict.fromkeys([first, *[await find_run(journal, name) for name in names[1:]]]):
+            confirmed = isinstance(journal, SqliteJournal) and await journal.confirm_loss(run)
+            if as_json:
+                print_json({"run": run, "confirmed": confirmed})
+            else:
+                print_text(
+                    f"{run}  may go on: orchestra runs resume {run}"
+                    if confirmed
+                    else f"{run}  has lost nothing that is known of"
+                )
+
+
+async def _confirm_at_terminal() -> bool:
+    """Asks for confirmation at the terminal. Raises `InputError` C010 without a terminal."""
+    if not is_interactive():
+        raise InputError(
+            "C010", "the loss would be accepted", hint="add --yes, once the file and its log cannot be put back"
+        )
+    sys.stderr.write("go on without what is lost? [y/N] ")
+    sys.stderr.flush()
+    return (await questions.read_terminal_line() or "").strip().lower() in ("y", "yes")

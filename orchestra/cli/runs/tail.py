@@ -1,4 +1,4 @@
-"""`orchestra runs tail`: the events of a run as they come, a readable line each."""
+"""`orchestra runs tail`: prints the events of a run when they happen, one line each."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ from orchestra.core.untrusted_text import escape_invisible, pluralize, shorten
 from orchestra.journal.history import History, NodeAttempt, NodeRow
 
 POLL_SECONDS = 0.5
-"""Seconds between two looks."""
+"""Seconds between two reads."""
 MAX_TEXT_LENGTH = 200
-"""Characters of a value or a reason that a line shows at most."""
+"""The maximum number of characters of a value or a reason on a line."""
 
 
 async def tail(name: str, *, follow: bool, as_json: bool) -> None:
-    """Prints the events of a run, also of one that another process has in hand, until it ends or nobody goes on with it."""
+    """Prints the events of a run in any process, until it ends or no process continues it."""
     async with open_journal_of(name) as (journal, run):
         events: list[Event] = []
         while True:
@@ -63,7 +63,7 @@ async def tail(name: str, *, follow: bool, as_json: bool) -> None:
 
 
 async def _rest_reason(journal: Journal, run: str, events: Sequence[Event]) -> str:
-    """Why nothing more will come; empty where something may."""
+    """Why no more events will follow; empty if some may."""
     match await status_of(journal, run):
         case "waiting":
             return f"waits for a person\n{questions.format_open_questions(run, History.of(events).open_questions)}"
@@ -76,14 +76,14 @@ async def _rest_reason(journal: Journal, run: str, events: Sequence[Event]) -> s
 
 
 def format_event(event: Event) -> str:
-    """An event as one line for a person, with its time of day."""
+    """An event as one line with its time of day."""
     node = getattr(event, "node", "")
     return escape_invisible(
         f"{format_time(event.at).rpartition(' ')[2]}  {f'{node}: ' if node else ''}{_describe_event(event)}", keep=""
     )
 
 
-def _describe_event(event: Event) -> str:  # one line a kind of event, of a closed union
+def _describe_event(event: Event) -> str:  # one line for each kind of event of a closed union
     match event:
         case RunStarted():
             return f"{event.workflow} begins, run {event.run}{f', forked from {event.parent}' if event.parent else ''}"
@@ -138,7 +138,7 @@ def _describe_event(event: Event) -> str:  # one line a kind of event, of a clos
 
 
 def describe_incident(event: RunResumed | QuestionAnswered | InboxMessageRejected | CancelRequested) -> str:
-    """What happened to a run from outside."""
+    """Describes an external event of a run."""
     match event:
         case RunResumed():
             return f"resumed{_author_suffix(event.by)}"
@@ -157,17 +157,17 @@ def describe_incident(event: RunResumed | QuestionAnswered | InboxMessageRejecte
 
 
 def describe_given(given: OverrideSource) -> str:
-    """That a person said what a step gave: who, and in which run."""
+    """Describes the override of a step: its author and its run."""
     return f"given by {given.by or 'a person'}{f', in run {given.run}' if given.run else ''}"
 
 
 def describe_model_choice(tried: NodeAttempt) -> str:
-    """Which model a condition chose, and why."""
+    """The model selected by a condition, and why."""
     return f"{'the larger model at once' if tried.escalated else 'its own model'}, for {tried.escalation_reason}"
 
 
 def describe_choices(rows: Iterable[NodeRow]) -> Iterator[str]:
-    """Which agents, and which models, were chosen, and why."""
+    """The selected agents and models, and why."""
     for row in rows:
         if row.choice_reason:
             yield f"{row.path}: chose {row.choice_reason}"
@@ -175,7 +175,9 @@ def describe_choices(rows: Iterable[NodeRow]) -> Iterator[str]:
 
 
 def _describe_plan(drafted: PlanDraft) -> str:
-    """How far a plan is: what failed or was not accepted, or the line that stands now; or what an agent with tools does next."""
+    """The progress of a plan: the failed or rejected line, or the current one; for an agent with tools, its next
+    action.
+    """
     which = f"sample {drafted.sample}: " if drafted.sample else ""
     if drafted.failed_calls and not drafted.rejections:
         line, reason = drafted.failed_calls[-1]

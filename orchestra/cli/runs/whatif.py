@@ -1,82 +1,94 @@
-"""`orchestra whatif`: recorded runs gone through again with another agent, and what would have come of it."""
+"""`orchestra whatif`: replays recorded runs with another agent, and compares the results."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from orchestra.cli.context import Opener, get_opener, load_settings
 from orchestra.cli.options import FleetOption, JsonOption
-from orchestra.cli.typer_adapter import add_command
+from orchestra.cli.output import format_duration, print_table, print_text
+from orchestra.cli.typer_adapter import add_command, error_data
 from orchestra.core.errors import InputError, OrchestraError
-from orchestra.core.settings import looks_like_path
+from orchestra.core.suggestions import closest_match
+from orchestra.core.untrusted_text import escape_invisible, pluralize, shorten
 
 if TYPE_CHECKING:
+    from orchestra.agents.card import Card
+    from orchestra.agents.contract import Contract
+    from orchestra.agents.registry import Registry
     from orchestra.app.orchestra import Orchestra
-    from orchestra.cli.runs.contrast import WhatIfReport
-    from orchestra.cli.runs.variants import AgentVariant
+    from orchestra.app.whatif import StoppedNode, WhatifResult, WhatifRun, WhatifVerdict
+    from orchestra.core.events import Usage
+    from orchestra.core.outcomes import Outcome
     from orchestra.core.protocols import Journal
     from orchestra.core.settings import Settings
     from orchestra.learn.certification.audit import AuditPeriod
 
 MAX_CONCURRENT_RUNS = 4
-"""Runs that are gone through at once."""
+"""The maximum number of concurrent replays."""
 
 
 @dataclass(frozen=True, slots=True)
 class WhatIfArguments:
-    """Which runs are gone through, with whom, and how that is printed."""
+    """The arguments of `orchestra whatif`."""
 
     runs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RUNS", help="Ids, the beginnings of some, or `last`.", show_default=False),
+        typer.Argument(metavar="RUNS", help="Run ids, unique prefixes of ids, or `last`.", show_default=False),
     ] = None
     agent: Annotated[
         list[str] | None,
         typer.Option(
             "--agent",
             metavar="NAME[@OTHER]",
-            help="Who is asked otherwise: as it is today; or another agent, a folder, an adapter, a prompt's file, model:NAME.",
-            show_default="the whole workflow as it is today",
+            help="The agent to change: its current version, or OTHER: an agent, a folder, an adapter, a prompt file, model:NAME.",
+            show_default="the current version of the whole workflow",
         ),
     ] = None
-    last: Annotated[int, typer.Option("--last", "-n", min=0, metavar="N", help="The latest N runs.")] = 0
+    last: Annotated[int, typer.Option("--last", "-n", min=0, metavar="N", help="Use the latest N runs.")] = 0
     workflow: Annotated[
         str,
         typer.Option(
-            metavar="NAME|FILE", help="Of --last, those of this workflow; or its file of today.", show_default=False
+            metavar="NAME|FILE",
+            help="With --last: only runs of this workflow; or the current file of the workflow.",
+            show_default=False,
         ),
     ] = ""
     since: Annotated[
         str | None,
         typer.Option(
-            metavar="WHEN", help="Of --last, those since 12h, 30d, yesterday, 2026-11-24.", show_default=False
+            metavar="WHEN", help="With --last: only runs since 12h, 30d, yesterday, 2026-11-24.", show_default=False
         ),
     ] = None
     fleet: FleetOption = None
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a pull request.")] = False
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown for a pull request.")] = False
     as_json: JsonOption = False
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the verb."""
-    add_command(app, whatif, panel="Look back")
+    """Adds the command."""
+    add_command(app, whatif, panel="Inspect runs")
 
 
 def whatif(context: typer.Context, arguments: WhatIfArguments) -> None:
-    """Go through recorded runs again with something otherwise: which answers, what is accepted, and the cost, then and now.
+    """Replay recorded runs with a change: compare answers, acceptance and cost before and after.
 
-    Only what changed is asked; everything else is recalled from the record. Nothing is recorded, no tool with effects is called,
-    no person is asked: where a run would do that with other inputs, it stops, and that is said.
+    Only what changed is called; everything else is recalled from the journal. Nothing is recorded, no tool with effects
+    is called and no
+    person is asked: a replay that would do so with other inputs stops, and the report shows it.
 
-    Exits with 0 where all answers are the same, 1 where some are not or a run stops, 2 for bad input.
+    Exits with 0 if all answers are the same, 1 if some differ or a replay stops, 2 for bad input.
     """
-    from orchestra.cli.certify.audit import parse_period
+    from orchestra.cli.learn.audit import parse_period
     from orchestra.cli.output import print_json
-    from orchestra.cli.runs.contrast import as_data, as_markdown, show_report
     from orchestra.cli.signals import run_with_signals
 
     since = parse_period(arguments.since, None).run_filter
@@ -95,7 +107,9 @@ def whatif(context: typer.Context, arguments: WhatIfArguments) -> None:
 
 
 def _check_arguments(arguments: WhatIfArguments) -> None:
-    """Raises `InputError` C042 where it is not clear which runs are meant, C010 for two ways to print them."""
+    """Raises `InputError` C042 if the runs are ambiguous, C010 for two output formats."""
+    from orchestra.core.settings import looks_like_path
+
     if bool(arguments.runs) == bool(arguments.last):
         raise InputError(
             "C042", "which runs?", hint="orchestra whatif last, or orchestra whatif --last 20 --workflow NAME"
@@ -110,14 +124,13 @@ def _check_arguments(arguments: WhatIfArguments) -> None:
 async def run_whatif(
     open_: Opener, settings: Settings, arguments: WhatIfArguments, run_filter: AuditPeriod
 ) -> WhatIfReport:
-    """Goes through the runs. Raises `InputError` where there is none, or where none of them can be gone through."""
+    """Replays the runs. Raises `InputError` if there are none, or none can be replayed."""
     import asyncio
 
     from orchestra.app.whatif import WhatifResult
-    from orchestra.cli.progress import StatusLine
-    from orchestra.cli.runs.contrast import UnreplayableRun, WhatIfReport
+    from orchestra.cli.output import StatusLine
     from orchestra.cli.runs.resume import open_recorded_orchestra
-    from orchestra.cli.runs.variants import parse_variant
+    from orchestra.core.settings import looks_like_path
 
     waiting = StatusLine()
     async with open_recorded_orchestra(
@@ -149,7 +162,7 @@ async def run_whatif(
 
 
 def _refuse_duplicates(variants: Sequence[AgentVariant]) -> None:
-    """Raises `InputError` C041 where two variants are of one agent."""
+    """Raises `InputError` C041 for two variants of one agent."""
     names = [one.agent for one in variants]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -159,9 +172,10 @@ def _refuse_duplicates(variants: Sequence[AgentVariant]) -> None:
 async def _select_runs(
     orchestra: Orchestra, arguments: WhatIfArguments, run_filter: AuditPeriod, variants: Sequence[AgentVariant]
 ) -> list[str]:
-    """The ids of the runs that are meant. Raises `InputError` C018 and C042."""
+    """The ids of the selected runs. Raises `InputError` C018 and C042."""
     from orchestra.cli.runs.find import find_run
     from orchestra.core.protocols import NO_LIMIT
+    from orchestra.core.settings import looks_like_path
 
     journal = orchestra.journal
     if arguments.runs:
@@ -185,7 +199,7 @@ async def _select_runs(
 
 
 async def _is_evaluation(journal: Journal, run: str) -> bool:
-    """Whether a run is one of an evaluation, and so no work of the user's."""
+    """True if a run belongs to an evaluation."""
     from orchestra.core.events import RunStarted
 
     first = next(iter(await journal.read(run)), None)
@@ -193,7 +207,7 @@ async def _is_evaluation(journal: Journal, run: str) -> bool:
 
 
 async def _uses_agent(journal: Journal, run: str, variants: Sequence[AgentVariant]) -> bool:
-    """Whether a run knows one of the agents that are to be others."""
+    """True if a run uses one of the changed agents."""
     from orchestra.app.snapshot_store import CARD, CONTRACT
     from orchestra.core.events import RunStarted
 
@@ -203,3 +217,405 @@ async def _uses_agent(journal: Journal, run: str, variants: Sequence[AgentVarian
     return not variants or any(
         {f"{CARD}/{one.agent}", f"{CONTRACT}/agent/{one.agent}"} & first.versions.keys() for one in variants
     )
+
+
+MAX_NODES_SHOWN = 20
+"""The maximum number of nodes shown side by side; JSON has all."""
+MAX_VALUE_LENGTH = 400
+"""The maximum number of characters of a value."""
+VERDICT_TEXTS: dict[WhatifVerdict, str] = {
+    "same": "the same",
+    "changed": "another",
+    "withheld": "withheld now",
+    "answered": "answered now",
+    "failed": "fails now",
+    "stopped": "stops before it",
+    "refused": "would be refused",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class UnreplayableRun:
+    """A run that cannot be replayed, and the error."""
+
+    run: str
+    error: OrchestraError
+
+
+@dataclass(frozen=True, slots=True)
+class WhatIfReport:
+    """The results of the replays."""
+
+    agents: Sequence[tuple[str, str]]
+    """The changed agents and their replacements; empty for the current version of everything."""
+    rehearsals: Sequence[WhatifResult]
+    failures: Sequence[UnreplayableRun]
+
+    @property
+    def is_unchanged(self) -> bool:
+        """True if every answer is unchanged."""
+        return not self.failures and all(one.verdict == "same" for one in self.rehearsals)
+
+    @property
+    def completed(self) -> list[WhatifResult]:
+        """The completed replays, to which the figures refer."""
+        return [one for one in self.rehearsals if not one.stops]
+
+    @property
+    def verdict_counts(self) -> Counter[WhatifVerdict]:
+        """The number of answers by verdict."""
+        return Counter(one.verdict for one in self.rehearsals)
+
+    @property
+    def title(self) -> str:
+        """A description of the change."""
+        said = (f"{other} instead of {agent}" if other != agent else other for agent, other in self.agents)
+        return "; ".join(said) or "everything as it is today"
+
+    @property
+    def summary(self) -> str:
+        """The changes of the answers in one line."""
+        return ", ".join(
+            f"{count:,} {VERDICT_TEXTS[verdict]}" for verdict, count in self.verdict_counts.most_common()
+        ) + (f", {len(self.failures):,} cannot be gone through" if self.failures else "")
+
+    @property
+    def effort(self) -> str:
+        """The cost of the replays."""
+        from orchestra.core.events import NO_USAGE
+
+        recalled, anew = (
+            sum(one.recalled_calls for one in self.rehearsals),
+            sum(one.new_calls for one in self.rehearsals),
+        )
+        spent = sum((one.new_usage for one in self.rehearsals), NO_USAGE)
+        return (
+            f"{pluralize(recalled, 'call')} recalled, {anew:,} made anew:"
+            f" {spent.prompt_tokens:,} tokens in, {spent.output_tokens:,} out, {format_duration(spent.seconds)}"
+        )
+
+    def figures(self) -> list[tuple[str, str, str]]:
+        """Answers, acceptance and cost before and after, of completed replays."""
+        from orchestra.core.events import NO_USAGE
+        from orchestra.core.outcomes import ValueOutcome
+
+        before, after = [one.before for one in self.completed], [one.after for one in self.completed]
+        spent = [sum((side.usage for side in sides), NO_USAGE) for sides in (before, after)]
+        then = sum(isinstance(side.outcome, ValueOutcome) for side in before)
+        now = sum(isinstance(one.after.outcome, ValueOutcome) and one.verdict != "refused" for one in self.completed)
+        rows = [("answers", f"{then:,}", f"{now:,}")]
+        if any(side.judged_nodes for side in (*before, *after)):
+            rows.append(("accepted", _accepted_share(before), _accepted_share(after)))
+        for name, of in _COSTS.items():
+            if any(of(usage) not in ("0", "0.00 s", "0.000000") for usage in spent):
+                rows.append((name, of(spent[0]), of(spent[1])))
+        return rows
+
+
+_COSTS: dict[str, Callable[[Usage], str]] = {
+    "tokens in": lambda usage: f"{usage.prompt_tokens:,}",
+    "tokens out": lambda usage: f"{usage.output_tokens:,}",
+    "time": lambda usage: format_duration(usage.seconds),
+    "money": lambda usage: f"{usage.money:.6f}",
+}
+
+
+def _accepted_share(sides: Sequence[WhatifRun]) -> str:
+    return f"{sum(side.accepted_nodes for side in sides):,} of {sum(side.judged_nodes for side in sides):,}"
+
+
+def show_report(report: WhatIfReport) -> None:
+    """Prints the report."""
+    from orchestra.cli.run.result_view import format_value
+
+    print_text(escape_invisible(f"{report.title}: {report.summary}"), style="bold")
+    print_text()
+    rows = [
+        (one.run, one.workflow, VERDICT_TEXTS[one.verdict], ", ".join(change.node for change in one.differences))
+        for one in report.rehearsals
+    ]
+    rows += [(one.run, "", "cannot be gone through", one.error.message) for one in report.failures]
+    print_table(("run", "workflow", "its answer", "nodes that come to something else"), rows)
+    for one in report.rehearsals:
+        for stop in one.stops:
+            print_text(escape_invisible(f"\n{one.run} stops at {stop.node}: {_stop_reason(stop)}"), style="yellow")
+            print_text(escape_invisible(f"  {_shorten(format_value(stop.inputs))}"), style="dim")
+        if one.replay_gap:
+            print_text(
+                escape_invisible(f"\n{one.run} is not followed to its end by today's engine: {one.replay_gap}"),
+                style="yellow",
+            )
+        for node in one.uncertified:
+            print_text(escape_invisible(f"\n{one.run}, {node.node}: {node.message}"), style="yellow")
+        if one.changed_tools or one.unknown_tools:
+            print_text(escape_invisible(f"\n{one.run}: {_code_change_note(one)}"), style="yellow")
+        if one.timed_out:
+            print_text(escape_invisible(f"\n{one.run}: {_timeout_note(one)}"), style="yellow")
+    changes = [(one, change) for one in report.rehearsals for change in one.differences]
+    for one, change in changes[:MAX_NODES_SHOWN]:
+        print_text(escape_invisible(f"\n{change.node} of run {one.run}"), style="bold")
+        print_text(escape_invisible(f"  then  {_format_outcome(change.before)}"), style="red")
+        print_text(escape_invisible(f"  now   {_format_outcome(change.after)}"), style="green")
+    if len(changes) > MAX_NODES_SHOWN:
+        print_text(f"\nand {len(changes) - MAX_NODES_SHOWN:,} more; --json has them", style="dim")
+    print_text()
+    if report.completed:
+        print_table(("", "then", "now"), report.figures(), right=(1, 2))
+    print_text(_footer(report), style="dim")
+
+
+def _footer(report: WhatIfReport) -> str:
+    left = len(report.rehearsals) - len(report.completed)
+    whole = len(report.completed)
+    ends = (
+        f"{whole:,} run{'s come to their ends' if whole != 1 else ' comes to its end'}; "
+        if left or report.failures
+        else ""
+    )
+    return ends + report.effort
+
+
+def _code_change_note(one: WhatifResult) -> str:
+    altered = f"the code of {', '.join(one.changed_tools)} has changed: called anew" if one.changed_tools else ""
+    unsure = (
+        f"whether the code of {', '.join(one.unknown_tools)} has changed is not on record" if one.unknown_tools else ""
+    )
+    return "; ".join(filter(None, (altered, unsure)))
+
+
+def _timeout_note(one: WhatifResult) -> str:
+    where = ", ".join(node or "the run" for node in one.timed_out)
+    return f"time was up then at {where}; recalled calls take none, so this may come out otherwise though nothing is"
+
+
+def _stop_reason(stop: StoppedNode) -> str:
+    if stop.name == "a person":
+        return "a person would be asked, and was not asked this"
+    return f"{stop.name} has effects, and would be called with other inputs"
+
+
+def _format_outcome(outcome: Outcome | None) -> str:
+    from orchestra.cli.run.result_view import format_value
+    from orchestra.core.outcomes import ValueOutcome
+
+    if outcome is None:
+        return "nothing"
+    return _shorten(
+        format_value(outcome.value)
+        if isinstance(outcome, ValueOutcome)
+        else f"{type(outcome).__name__.lower()}: {outcome.reason}"
+    )
+
+
+def _shorten(text: str) -> str:
+    return shorten(" ".join(text.split()), MAX_VALUE_LENGTH)
+
+
+def as_markdown(report: WhatIfReport) -> str:
+    """Formats the report as a comment on a pull request. Texts of models and users are code, which cannot mention
+    anyone
+    or link.
+    """
+    lines = [
+        f"### What if: {_inline_code(report.title)}",
+        "",
+        f"{len(report.rehearsals) + len(report.failures):,} runs: {report.summary}.",
+        "",
+    ]
+    lines += [
+        "| | then | now |",
+        "|---|---:|---:|",
+        *(f"| {name} | {then} | {now} |" for name, then, now in report.figures()),
+        "",
+    ]
+    lines += [_footer(report), ""]
+    different = [one for one in report.rehearsals if one.verdict != "same" or one.differences]
+    if different or report.failures:
+        lines += ["| run | its answer | nodes that come to something else |", "|---|---|---|"]
+    for one in different:
+        nodes = ", ".join(_inline_code(change.node) for change in one.differences)
+        stops = "; ".join(f"{_inline_code(stop.node)}: {_inline_code(_stop_reason(stop))}" for stop in one.stops)
+        lines.append(
+            f"| {_inline_code(one.run)} | {VERDICT_TEXTS[one.verdict]} | {'; '.join(part for part in (nodes, stops) if part)} |"
+        )
+    late = [
+        f"- {_inline_code(one.run)}, {_inline_code(node.node)}: {_inline_code(node.message)}"
+        for one in report.rehearsals
+        for node in one.uncertified
+    ]
+    late += [
+        f"- {_inline_code(one.run)}: {_inline_code(_code_change_note(one))}"
+        for one in report.rehearsals
+        if one.changed_tools or one.unknown_tools
+    ]
+    late += [
+        f"- {_inline_code(one.run)}: {_inline_code(_timeout_note(one))}" for one in report.rehearsals if one.timed_out
+    ]
+    lines += [
+        f"| {_inline_code(one.run)} | cannot be gone through | {_inline_code(one.error.message)} |"
+        for one in report.failures
+    ]
+    lines += ["", *late] if late else []
+    changes = [(one, change) for one in report.rehearsals for change in one.differences]
+    if changes:
+        lines += [
+            "",
+            f"<details><summary>{min(len(changes), MAX_NODES_SHOWN)} of {len(changes):,} nodes, then and now</summary>",
+            "",
+        ]
+        for one, change in changes[:MAX_NODES_SHOWN]:
+            text = f"- {escape_invisible(_format_outcome(change.before))}\n+ {escape_invisible(_format_outcome(change.after))}"
+            fence = "`" * max(3, _longest_backticks(text) + 1)
+            lines += [f"{_inline_code(change.node)} of {_inline_code(one.run)}", "", f"{fence}diff", text, fence, ""]
+        lines.append("</details>")
+    return "\n".join(lines).rstrip()
+
+
+def _longest_backticks(text: str) -> int:
+    """The length of the longest sequence of backticks."""
+    return max((len(found) for found in re.findall("`+", text)), default=0)
+
+
+def _inline_code(text: str) -> str:
+    """Formats a text as inline code, also within a table cell."""
+    text = _shorten(escape_invisible(text, keep="")).replace("|", "\\|")
+    fence = "`" * (_longest_backticks(text) + 1)
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def as_data(report: WhatIfReport) -> dict[str, Any]:
+    """The report as JSON values."""
+    from orchestra.core.events import NO_USAGE
+
+    return {
+        "agents": [{"agent": agent, "instead": said} for agent, said in report.agents],
+        "verdicts": dict(report.verdict_counts),
+        "same": report.is_unchanged,
+        "runs": [_run_data(one) for one in report.rehearsals],
+        "lost": [{"run": one.run, "error": error_data(one.error)} for one in report.failures],
+        "recalled": sum(one.recalled_calls for one in report.rehearsals),
+        "anew": sum(one.new_calls for one in report.rehearsals),
+        "spent": sum((one.new_usage for one in report.rehearsals), NO_USAGE),
+    }
+
+
+def _run_data(one: WhatifResult) -> dict[str, Any]:
+    return {
+        "run": one.run,
+        "workflow": one.workflow,
+        "verdict": one.verdict,
+        "before": _side_data(one.before),
+        "after": _side_data(one.after),
+        "changed": [
+            {"node": change.node, "before": change.before, "after": change.after} for change in one.differences
+        ],
+        "stops": [{"node": stop.node, "name": stop.name, "inputs": stop.inputs} for stop in one.stops],
+        "recalled": one.recalled_calls,
+        "anew": one.new_calls,
+        "spent": one.new_usage,
+        "lost": one.replay_gap or None,
+        "late": one.timed_out,
+        "altered": one.changed_tools,
+        "unsure": one.unknown_tools,
+        "uncovered": [
+            {"node": node.node, "agent": node.agent, "code": node.code, "why": node.reason} for node in one.uncertified
+        ],
+    }
+
+
+def _side_data(side: WhatifRun) -> dict[str, Any]:
+    return {
+        "status": side.status,
+        "outcome": side.outcome,
+        "usage": side.usage,
+        "judged": side.judged_nodes,
+        "accepted": side.accepted_nodes,
+    }
+
+
+MODEL_PREFIX = "model:"
+ADAPTER_FILES = ("manifest.json", "adapter_config.json")
+"""Files that identify an adapter folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentVariant:
+    """An agent and its replacement."""
+
+    agent: str
+    option_text: str
+    """A description of the replacement."""
+    replacement: Card | Contract
+
+
+def parse_variant(registry: Registry, text: str) -> AgentVariant:
+    """Parses an option: `reader` for the current version of the agent, or `reader@OTHER`. Raises `InputError` C041."""
+    from orchestra.cli.inputs import read_text
+
+    name, _, other = text.partition("@")
+    if not other:
+        return AgentVariant(name, f"{name} as it is today", _find_agent(registry, name))
+    if other in registry.agents:
+        return AgentVariant(name, other, _find_agent(registry, other))
+    if other.startswith(MODEL_PREFIX):
+        return AgentVariant(
+            name,
+            f"{name} on {other.removeprefix(MODEL_PREFIX)}",
+            _standalone_card(registry, name).with_settings(model=other.removeprefix(MODEL_PREFIX)),
+        )
+    path = Path(other)
+    if os.path.isdir(path):
+        return AgentVariant(
+            name, f"{name} of {other}", _with_distinct_name(registry, _load_folder(registry, name, path))
+        )
+    if os.path.isfile(path):
+        return AgentVariant(
+            name, f"{name} with {other}", _standalone_card(registry, name).with_prompt(read_text(path), path)
+        )
+    near = closest_match(other, registry.agents)
+    hint = f"did you mean {name}@{near}?" if near else "orchestra explain C041"
+    raise InputError("C041", f"{other!r} is no agent, no file and no folder", hint=hint)
+
+
+def _find_agent(registry: Registry, name: str) -> Card | Contract:
+    """Finds an agent of the project. Raises `InputError` A001."""
+    coded = registry.agents.get(name) if name not in registry.cards else None
+    return coded or registry.card(name)
+
+
+def _standalone_card(registry: Registry, name: str) -> Card:
+    """Finds a card with its own model, prompt or arrays. Raises `InputError` A001, C041."""
+    card = registry.card(name)
+    if card.kind == "ensemble":
+        reason = f"{name} is an ensemble, and has no model, prompt or adapter of its own"
+        raise InputError(
+            "C041",
+            reason,
+            hint=f"{name}@OTHER with another agent, or a run of one of its members: {', '.join(card.members)}",
+        )
+    return card
+
+
+def _load_folder(registry: Registry, name: str, path: Path) -> Card:
+    from orchestra.agents.card import CARD_FILE, Card
+    from orchestra.agents.card_file import KINDS_WITH_ARRAYS
+    from orchestra.agents.ensemble import join_members
+
+    if (path / CARD_FILE).is_file():
+        own = registry.cards.get(name)
+        members = {part.name: part for part in own.member_cards} if own is not None else {}
+        return join_members(Card.load(path.resolve(), registry.models), {**registry.cards, **members})
+    card, folder = _standalone_card(registry, name), path.resolve()
+    if card.kind in KINDS_WITH_ARRAYS:
+        return card.with_settings(folder=folder)
+    if any((path / file).is_file() for file in ADAPTER_FILES):
+        return card.with_settings(adapter=folder.name, elsewhere=None, calibration=None, folder=folder.parent)
+    raise InputError("C041", f"{path} has no {CARD_FILE} and no adapter", hint="orchestra explain C041")
+
+
+def _with_distinct_name(registry: Registry, card: Card) -> Card:
+    """Renames a card that differs from the project's only by an adapter's weights, which the digest does not cover."""
+    own = registry.cards.get(card.name)
+    same = own is not None and own.digest == card.digest and own.folder != card.folder
+    return card.with_settings(name=f"{card.name}_other"[-64:]) if same else card

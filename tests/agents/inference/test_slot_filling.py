@@ -17,7 +17,7 @@ from orchestra.agents.card import Card  # noqa: E402
 from orchestra.agents.inference.array_files import pack_arrays  # noqa: E402
 from orchestra.agents.inference.crf_tagger import decode_slots, split_words, viterbi  # noqa: E402
 from orchestra.agents.inference.encoder import Encoder  # noqa: E402
-from orchestra.agents.inference.slot_filling import (
+from orchestra.agents.inference.slot_filling import (  # noqa: E402
     FORMAT,
     SlotFiller,
     SlotFillingConfig,

@@ -14,7 +14,7 @@ pytest.importorskip("tokenizers")
 
 from orchestra.agents.card import Card  # noqa: E402
 from orchestra.agents.inference.array_files import pack_arrays  # noqa: E402
-from orchestra.agents.inference.encoder import (
+from orchestra.agents.inference.encoder import (  # noqa: E402
     RELATIVE_BIAS,
     EncodedPair,
     Encoder,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestra.agents.card import Card
-from orchestra.cli.agents.codegen import generate_source
+from orchestra.cli.agents import generate_source
 from orchestra.core.errors import InputError
 
 pytestmark = pytest.mark.slow

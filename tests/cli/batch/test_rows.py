@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestra.cli.batch.rows import MAX_ERRORS, ResultFile, RowResult, check_files, read_rows, scan_rows
-from orchestra.cli.output_files import check_replaceable
+from orchestra.cli.output import check_replaceable
+from orchestra.cli.run.batch_rows import MAX_ERRORS, ResultFile, RowResult, check_files, read_rows, scan_rows
 from orchestra.core.errors import InputError, InputErrors, OrchestraError
 
 
@@ -207,7 +207,7 @@ def test_a_file_system_without_locks_is_no_reason_to_refuse(
     def hold(descriptor: int) -> None:
         raise OSError(number, "said by the file system")
 
-    monkeypatch.setattr("orchestra.cli.batch.rows.lock_file", hold)
+    monkeypatch.setattr("orchestra.cli.run.batch_rows.lock_file", hold)
     with pytest.raises(OrchestraError) if refused else contextlib.nullcontext():
         ResultFile(tmp_path / "out.jsonl", IDS).close()
 
@@ -266,7 +266,7 @@ def test_a_file_that_another_batch_put_a_new_one_in_the_place_of_is_not_written(
     path, other = tmp_path / "out.jsonl", tmp_path / "other.jsonl"
     other.touch()
     monkeypatch.setattr(
-        "orchestra.cli.batch.rows.lock_file", lambda descriptor: other.replace(path)
+        "orchestra.cli.run.batch_rows.lock_file", lambda descriptor: other.replace(path)
     )  # between the opening and the lock
     with pytest.raises(OrchestraError) as caught:
         ResultFile(path, IDS)

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.cli.output import print_note
-from orchestra.cli.progress import StatusLine
-from orchestra.cli.run.live_text import LiveText
+from orchestra.cli.output import StatusLine, print_note
+from orchestra.cli.run.watch import LiveText
 from orchestra.engine.streaming import TextPiece
 from orchestra.testing import answer_sequence
 from tests.cli.run.test_ask import PLAN, WHEN, desk

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from orchestra.cli.runs.fork_many import ForkManyRequest, fork_all
+from orchestra.cli.runs.fork import ForkManyRequest, fork_all
 from orchestra.core.protocols import CallError
 from tests.cli.shell import Shell
 from tests.cli.stage import GOOD, TEXT, Simulated, furnish

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from orchestra.cli.runs.html_page import MAX_TEXT_LENGTH
+from orchestra.cli.runs.show import MAX_TEXT_LENGTH
 from orchestra.core.events import (
     AttemptFinished,
     Event,

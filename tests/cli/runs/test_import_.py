@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from orchestra.cli.runs.import_ import ExportedRun, put_run
+from orchestra.cli.runs.export import ExportedRun, put_run
 from orchestra.core.errors import SourceLocation
 from orchestra.core.events import AttemptFinished, Event, RunFinished, RunStarted
 from orchestra.core.outcomes import ValueOutcome

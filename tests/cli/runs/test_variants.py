@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestra.agents.registry import Registry
-from orchestra.cli.runs.variants import parse_variant
+from orchestra.cli.runs.whatif import parse_variant
 from orchestra.core.errors import InputError
 
 

@@ -1,4 +1,6 @@
-"""Rows of a batch: read strictly and located, and results written in order, so that a batch can be taken up again."""
+"""Rows of a batch: reads and validates the input with locations, and writes results in order so that a batch can be
+resumed.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ from typing import IO, Any, cast
 
 import msgspec
 
-from orchestra.cli.interruptible_read import interruptible
 from orchestra.cli.output import print_note
+from orchestra.cli.signals import interruptible
 from orchestra.core.errors import InputError, InputErrors, OrchestraError, SourceLocation
 from orchestra.core.events import NO_USAGE, Usage
 from orchestra.core.file_locks import lock_file
@@ -38,32 +40,32 @@ from orchestra.workflows.program import InputField
 from orchestra.workflows.python.checks import AcceptThreshold
 
 LOCKING_UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
-"""What file systems say that have no locks."""
+"""Errors of file systems without locks."""
 
 MAX_ERRORS = 20
-"""Faults of a file that are told at once."""
+"""The maximum number of reported errors of a file."""
 MAX_BLANK_LINES = 100_000
-"""Lines of a file with nothing in them: a small file that is packed may have more of them than anybody waits for."""
+"""The maximum number of blank lines: a small compressed file may contain more than can be read in reasonable time."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchRow:
-    """One line of the input; keys beside `id` and `input`, such as `expected`, are never read."""
+    """One line of the input. Keys other than `id` and `input`, such as `expected`, are never read."""
 
     id: str
     input: dict[str, Any]
     line: int
     accept: AcceptThreshold | None = None
-    """By what its output is accepted as a whole; None where the batch does not say."""
+    """The acceptance of its whole output; None for that of the workflow."""
 
     @property
     def digest(self) -> str:
-        """Of the input, and of what it is accepted by."""
+        """The digest of the input and of its acceptance."""
         return digest(canonical(self.input if self.accept is None else [self.input, self.accept]))
 
 
 class RowResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One line of the output. `error` is null, or says why there is no output."""
+    """One line of the output. `error` is null, or the reason for the missing output."""
 
     id: str
     output: Any = None
@@ -73,26 +75,26 @@ class RowResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     usage: Usage = NO_USAGE
     error: dict[str, str] | None = None
     waiting: str | None = None
-    """The run that waits for a person, who has not answered yet: `orchestra runs answer RUN`."""
+    """The run that waits for an answer of a person: `orchestra runs answer RUN`."""
     inputs: str | None = None
-    """Digest of the row's input; null in files of before."""
+    """The digest of the row's input; null in older files."""
 
     @property
     def failed(self) -> bool:
-        """Whether there is no output, though nothing was withheld and nobody is waited for."""
+        """True without an output, unless it was withheld or waits for a person."""
         return self.error is not None and not self.abstained and self.waiting is None
 
 
 @contextmanager
 def rereadable_file(path: Path) -> Iterator[Path]:
-    """A file that gives its rows as often as it is read: `path` itself, or, where that is a pipe, a copy of all that comes out of it.
+    """Yields a file that can be read several times: `path` itself, or a copy of a pipe.
 
-    Raises `InputError` C014 for a pipe that cannot be read to its end, or kept.
+    Raises `InputError` C014 if a pipe cannot be read to its end or copied.
     """
     under_dev = path.parts[:2] == (
         "/",
         "dev",
-    )  # some systems go on reading /dev/stdin where they stopped, whatever stands behind it
+    )  # some systems continue /dev/stdin where the last read stopped, whatever file it is
     if os.path.isdir(path) or not os.path.exists(path) or (os.path.isfile(path) and not under_dev):  # these never raise
         yield path
         return
@@ -113,10 +115,11 @@ def read_rows(
     fields: Mapping[str, InputField] | None = None,
     warn: Callable[[str], None] = lambda _: None,
 ) -> Iterator[BatchRow]:
-    """The rows of a `.jsonl` or `.jsonl.gz` file, or of a table whose columns are `fields`, one by one; `name` is what the user calls it,
-    where that is not its path, and `warn` is called for columns that may be meant for an input, and are not read.
+    """Reads the rows of a `.jsonl` or `.jsonl.gz` file, or of a table with the columns `fields`, one by one.
 
-    Raises `InputError` C014 where it cannot be read, N010 where a table cannot, and C020 with the row's place.
+    `name` is the name for the user, if it is not the path. `warn` is called for ignored columns that resemble an input.
+    Raises `InputError`
+    C014 for an unreadable file, N010 for an unreadable table, and C020 with the location of a bad row.
     """
     name = name or str(path)
     try:
@@ -145,8 +148,10 @@ def read_rows(
 def _read_table(
     path: Path, name: str, fields: Mapping[str, InputField], warn: Callable[[str], None]
 ) -> Iterator[BatchRow]:
-    """The rows of a table: its columns are the inputs, cells become values of their types, and an empty one leaves out an input that is not
-    required; ids are those of a column `id`, else the rows' numbers."""
+    """Reads the rows of a table. Its columns are inputs, and cells are parsed by type; an empty cell omits an optional
+    input. Ids come from the
+    column `id`, otherwise they are row numbers.
+    """
     for number, line in enumerate(
         read_lines(path, Path(name), lambda columns: _check_columns(columns, name, fields, warn)), 1
     ):
@@ -162,7 +167,7 @@ def _read_table(
 def _check_columns(
     columns: Sequence[str], name: str, fields: Mapping[str, InputField], warn: Callable[[str], None]
 ) -> None:
-    """Tells of a column that is called nearly as an input that is none. Raises `InputError` C020 where that is required."""
+    """Warns about a column that resembles an optional input. Raises `InputError` C020 for a required one."""
     unread = [column for column in columns if column not in fields and column != "id"]
     for field in (field for field in fields if field not in columns):
         near = closest_match(field, unread)
@@ -185,9 +190,9 @@ def scan_rows(
     fields: Mapping[str, InputField] | None = None,
     accept: AcceptThreshold | None = None,
 ) -> Mapping[str, str]:
-    """The ids of all rows, in order, with digests of their inputs and of `accept`, after a look at each row, before anything starts.
+    """Checks all rows before anything starts. Returns their ids in order, with digests of their inputs and of `accept`.
 
-    `check` returns what is wrong with an input, or None. Raises `InputErrors`: C020 for a bad row, C021 for an id that stands twice.
+    `check` returns the error of an input, or None. Raises `InputErrors`: C020 for a bad row, C021 for a duplicate id.
     """
     name = name or str(path)
     seen: dict[str, int] = {}
@@ -216,7 +221,9 @@ def reread_rows(
     fields: Mapping[str, InputField] | None = None,
     accept: AcceptThreshold | None = None,
 ) -> Iterator[BatchRow]:
-    """The rows of a file, whose ids a survey gave. Raises what `read_rows` does, and `InputError` C014 where it has others by now."""
+    """Reads the rows again after a scan. Raises the errors of `read_rows`, and `InputError` C014 if the rows have
+    changed.
+    """
     expected = iter(ids)
     for row in read_rows(path, name, fields):
         if row.id != next(expected, None):
@@ -254,21 +261,24 @@ def _parse_row(name: str, number: int, raw: bytes) -> BatchRow:
 
 
 class ResultFile:
-    """The output file. What stands in it already is kept; a last line that a crash tore is taken away.
+    """The output file. Existing results are kept; an incomplete last line, left by a crash, is removed.
 
-    It belongs to one batch at a time, which holds it until `close`: two would do every row twice.
+    It is locked until `close`: two batches would run every row twice.
 
-    Raises `InputError` C022 where the file has other things than results of rows in `ids`, each once and of the same input as now, before
-    it is touched, C014 where it cannot be read, and `OrchestraError` C023 where it cannot be written, or another batch has it.
+    Raises:
+        InputError: C022 if the file contains anything but one result for each of the rows `ids` with the current input;
+        C014 if it cannot be
+            read. The file is not changed then.
+        OrchestraError: C023 if it cannot be written, or another batch has locked it.
     """
 
     def __init__(self, path: Path, ids: Mapping[str, str]) -> None:
         self.path = path
         self.done: set[str] = set()
         self.waiting: dict[str, RowResult] = {}
-        """Of the rows that are done, those whose runs waited for a person when they were written."""
+        """Written rows whose runs waited for a person."""
         self.failed: set[str] = set()
-        """Of the rows that are done, those that failed."""
+        """Written rows that failed."""
         self._ids = ids
         self.repaired = False
         with _open_existing(path):
@@ -285,12 +295,12 @@ class ResultFile:
             raise
 
     def _lock_and_load(self) -> None:
-        """Holds the file, and only then looks at what stands in it: the last line may be one that another batch is writing."""
+        """Locks the file before reading it: its last line may be one that another batch is writing."""
         try:
             lock_file(self._file.fileno())
             held = os.path.samestat(
                 os.fstat(self._file.fileno()), self.path.stat()
-            )  # else another batch has put a new one in its place
+            )  # otherwise another batch has replaced the file
         except OSError as error:
             held = error.errno in LOCKING_UNSUPPORTED
         if not held:
@@ -304,7 +314,7 @@ class ResultFile:
             raise _unwritable_error(self.path, error) from error
 
     def _load_existing(self) -> int:
-        """Collects the ids; gives the number of bytes that are whole lines."""
+        """Collects the ids; returns the length of all complete lines in bytes."""
         end, changed = 0, list[InputError]()
         try:
             self._file.seek(0)
@@ -350,7 +360,7 @@ class ResultFile:
         return result
 
     def write(self, result: RowResult) -> None:
-        """Adds a result, with one write."""
+        """Appends a result with one write."""
         try:
             self._file.write(_encode(result) + b"\n")
             self._file.flush()
@@ -358,7 +368,7 @@ class ResultFile:
             raise _unwritable_error(self.path, error) from error
 
     def sync(self) -> None:
-        """Brings what was written to the disk. Raises `OrchestraError` C023."""
+        """Syncs written results to disk. Raises `OrchestraError` C023."""
         try:
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -366,9 +376,9 @@ class ResultFile:
             raise _unwritable_error(self.path, error) from error
 
     def replace(self, results: Mapping[str, RowResult]) -> None:
-        """Puts results in the places of those of the same rows, all at once: whoever is cut off before the end has the old file.
+        """Replaces results of existing rows atomically: a crash leaves the old file.
 
-        Raises `OrchestraError` C023 where the file's folder does not let it be put there; it is as it was then.
+        Raises `OrchestraError` C023 if the folder does not allow it; the file is unchanged then.
         """
         path = self.path.resolve()
         partial = path.with_name(f".{path.name}.{os.getpid()}")
@@ -382,7 +392,7 @@ class ResultFile:
                 os.fsync(file.fileno())
             shutil.copymode(path, partial)
             fresh = partial.open("a+b")
-            with suppress(OSError):  # where there are no locks the first one was not had either
+            with suppress(OSError):  # without locks, the first one was not acquired either
                 lock_file(fresh.fileno())
             partial.replace(path)
         except OSError as error:
@@ -393,7 +403,7 @@ class ResultFile:
         self._file = fresh
 
     def close(self) -> None:
-        """Brings everything to the disk."""
+        """Syncs everything to disk and closes the file."""
         try:
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -403,7 +413,7 @@ class ResultFile:
 
 
 def check_files(source: Path, target: Path, name: str = "") -> None:
-    """A look at both files before a fleet is started for them: at the first row, and at whether results can be taken up.
+    """Checks both files before a fleet is started: the first row, and whether results can be appended.
 
     Raises `InputError` C010, C014 and C020, and `OrchestraError` C023.
     """
@@ -419,7 +429,7 @@ def check_files(source: Path, target: Path, name: str = "") -> None:
 
 
 def _open_existing(path: Path) -> IO[bytes]:
-    """The results that are there, for reading; nothing where no file is."""
+    """Opens existing results for reading; empty without a file."""
     try:
         return path.open("rb")
     except (FileNotFoundError, NotADirectoryError):

@@ -1,70 +1,80 @@
-"""What a row of a batch comes to: the newest run of the row speaks, and says whether another is begun, and what that one may do."""
+"""The state of a batch row across its runs: which run counts, whether it is resumed or forked, and the marks in the
+journal for that.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
+from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-from orchestra.app.fork_effects import effect_tools
+from orchestra.app.fork_effects import effect_tools, has_effects
 from orchestra.app.inputs import bind_arguments
 from orchestra.app.orchestra import Orchestra
 from orchestra.app.result import Result
 from orchestra.app.run import Run
-from orchestra.cli.batch.rows import BatchRow, RowResult
+from orchestra.app.run_options import RunOptions
+from orchestra.app.run_queries import existing_runs, get_memos
 from orchestra.cli.output import print_note
+from orchestra.cli.run.batch_rows import BatchRow, RowResult
 from orchestra.cli.run.watch import COMMAND_LINE_AUTHOR
-from orchestra.cli.runs.attempts import ForkLineage, LineageRun, latest_run
-from orchestra.cli.runs.batch_marks import BatchMarks, next_key, next_run
 from orchestra.core.error_codes import LEASE_HELD
 from orchestra.core.errors import FleetError, OrchestraError
-from orchestra.core.events import RunFinished
+from orchestra.core.events import Event, RunFinished, RunStarted
 from orchestra.core.outcomes import FailedOutcome, Outcome
-from orchestra.engine.request import RunOptions
+from orchestra.core.protocols import Journal
+from orchestra.journal.scan import scan
 from orchestra.schema.strict_json import canonical, digest
 from orchestra.workflows.python.steps import Step
 
 NOT_RESUMABLE_CODES = ("E015", "E019", "T005", "T009")
-"""Codes of a run that was cut off and that the batch cannot go on with: it is another workflow's, or its record or tools are not here."""
+"""Error codes of an interrupted run that the batch cannot resume: it has another workflow, or its record or tools are
+missing here.
+"""
 NOT_FORKABLE_CODES = ("E019", "E020")
-"""Codes of a run that nothing can be forked from: it was deleted, or its record cannot be read."""
+"""Error codes of a run that cannot be forked: it was deleted, or its record is unreadable."""
 UNKNOWN_OUTCOME_CODE = "C059"
 POLL_SECONDS = 0.5
-"""Seconds between two looks at a run that another process has in hand."""
+"""Seconds between two checks of a run that another process holds."""
 
 
 @dataclass(slots=True)
 class _RowRuns:
-    """The runs that a batch has begun for a row, and not as forks, in their order."""
+    """The runs that batches have started for a row, without forks, in order."""
 
     keys: dict[str, str] = field(default_factory=dict)
-    """Their idempotency keys, by run; the last one is that of a run which was not begun."""
+    """Their idempotency keys by run; the last key is that of a run not started yet."""
     latest: LineageRun | None = None
-    """The last of them that is there, with the input of now."""
+    """The last existing run with the current input."""
     deleted: list[str] = field(default_factory=list)
-    """Those that were deleted."""
+    """Deleted runs."""
     lost_result: bool = False
-    """Whether one that is newer than `latest` was deleted before its result was written."""
+    """True if a run newer than `latest` was deleted before its result was written."""
 
     @property
     def reference_run(self) -> str:
-        """The run that the row is known by: `latest`, or the first one."""
+        """The run that identifies the row: `latest`, or the first one."""
         return self.latest.run if self.latest is not None else next(iter(self.keys))
 
 
 class RowRunner:
-    """What a row comes to: a run of its own, or the run of it that waited for a person when its result was written.
+    """Runs a row: in a new run, or in the run that waited for a person when its result was written.
 
-    One rule: the newest run of the row speaks, whichever command has begun it. What it came to and nobody has written yet is the answer,
-    and what is under way is gone on with. What failed, or was or may have been written, is done by a fork of it, which repeats nothing;
-    only after a result that was written, and whose line somebody has taken out, all is done anew. Where tools with lasting effects may be
-    called and nobody knows what the newest run has done, the row gets the error C059, and no run.
+    The newest run of the row counts, whichever command started it. If its result was not written yet, it is the result.
+    If it is unfinished,
+    it is resumed. If it failed, or was or may have been written, it is forked, which repeats no effects. Only if a
+    written result was removed
+    from the output does the row start over. If tools with lasting effects may be called and it is unknown what the
+    newest run has done, the
+    row gets the error C059, and no run.
     """
 
     def __init__(
@@ -87,13 +97,13 @@ class RowRunner:
         self._effect_tools = effect_tools(self._program)
         self._lineage = ForkLineage(orchestra.journal)
         self._run_by_row: dict[str, str] = {}
-        """By row: the run that its result is of, until that is written."""
+        """By row: the run of its result, until that is written."""
         self.rerun_rows = rerun_rows
-        """The rows that have a result, and are asked for another."""
+        """Rows with a result that should get another one."""
         self.unchanged_rows: set[str] = set()
-        """Of these, the rows that keep the result which they have."""
+        """Of these, the rows that keep their result."""
         self.recovered = 0
-        """Rows whose runs had ended before, and were not written."""
+        """Rows whose runs had ended before, unwritten."""
         self.uncertain = 0
         """Rows whose runs had ended before, and may have been written."""
 
@@ -108,10 +118,10 @@ class RowRunner:
             return self._error_result(row, error)
         return self._record_result(
             row, run, await run.wait_until_blocked()
-        )  # being cancelled, it lets go of the run, which goes on when the batch does
+        )  # a cancellation releases the run, which continues with the batch
 
     def pop_finished_run(self, result: RowResult) -> str:
-        """The result stands in the output: gives the run whose last result it is, else an empty text."""
+        """Returns the run of a written row if the result is its last one, otherwise an empty text."""
         run = self._run_by_row.pop(result.id, "")
         return run if result.waiting is None else ""
 
@@ -128,7 +138,7 @@ class RowRunner:
         )
 
     async def _get_run(self, row: BatchRow) -> Run[Any]:
-        """The run of a row: one that is there, or another. Raises `OrchestraError` C059."""
+        """The run of a row: an existing or a new one. Raises `OrchestraError` C059."""
         again, inputs = row.id in self.rerun_rows, canonical(bind_arguments(self._program, (), row.input))
         line = await self._load_runs(row, inputs)
         if line.lost_result and self._effect_tools:
@@ -169,7 +179,9 @@ class RowRunner:
         return line
 
     async def _continue_row(self, row: BatchRow, row_runs: _RowRuns, runs: Sequence[LineageRun]) -> Run[Any]:
-        """The run of a row that was tried before: the newest one, a fork of it, or one that begins anew. Raises `OrchestraError` C059."""
+        """The run of a row with earlier runs: the newest one, a fork of it, or a new one. Raises `OrchestraError`
+        C059.
+        """
         again, succeeded = row.id in self.rerun_rows, next((one for one in reversed(runs) if one.succeeded), None)
         if (last := succeeded or latest_run(runs, self._effect_tools)) is None:
             raise _unknown_outcome_error("it was forked more than once, and several of the forks have done something")
@@ -193,7 +205,7 @@ class RowRunner:
         return await self._start_over(row, row_runs, last, runs)
 
     async def _start_run(self, row: BatchRow, row_runs: _RowRuns, runs: Sequence[LineageRun] = ()) -> Run[Any]:
-        """A run that knows of none before."""
+        """Starts a run without earlier runs."""
         *before, name = row_runs.keys
         for run in (*before[-1:], *(one.run for one in runs if not one.succeeded)):
             self._marks.mark_followed(run)
@@ -205,7 +217,7 @@ class RowRunner:
     async def _start_over(
         self, row: BatchRow, row_runs: _RowRuns, last: LineageRun, runs: Sequence[LineageRun]
     ) -> Run[Any]:
-        """A new run; it repeats nothing that an earlier try of the row did in the world. Raises `OrchestraError` C059."""
+        """Starts a new run that repeats no effects of earlier runs of the row. Raises `OrchestraError` C059."""
         if not self._effect_tools:
             return await self._start_run(row, row_runs, runs)
         if await self._marks.follow_state(last.run):
@@ -230,7 +242,7 @@ class RowRunner:
         return (await orchestra.fork(run, self._step)).run
 
     async def _take_existing(self, row: BatchRow, row_runs: _RowRuns, existing: LineageRun) -> Run[Any]:
-        """A run that is there already. One that cannot go on as the workflow is today is ended, and forked."""
+        """Continues an existing run. One that cannot continue with the current workflow is ended and forked."""
         if existing.finished is None:
             self._marks.mark_begun(existing.run)
         try:
@@ -244,7 +256,7 @@ class RowRunner:
         return run
 
     async def _open_existing(self, row: BatchRow, row_runs: _RowRuns, existing: LineageRun) -> Run[Any]:
-        """By its key, where it has one: then its workflow is that of today."""
+        """Opens a run by its key if there is one; it then uses the current workflow."""
         parent = existing.started.parent
         key = row_runs.keys.get(existing.run, "") or (
             next_key(parent) if parent and existing.run == next_run(parent) else ""
@@ -261,7 +273,7 @@ class RowRunner:
         return await self._orchestra.resume(existing.run, by=COMMAND_LINE_AUTHOR)
 
     async def _wait_for_lease(self, row: BatchRow, begin: Callable[[], Awaitable[Run[Any]]]) -> Run[Any]:
-        """A run; one that another process has in hand once that has let go of it, or has ended it."""
+        """Opens a run; waits while another process holds its lease."""
         told = False
         while True:
             try:
@@ -275,10 +287,10 @@ class RowRunner:
             await asyncio.sleep(POLL_SECONDS)
 
     async def _resume_waiting(self, row: BatchRow, waiting: str) -> RowResult:
-        """The run is not begun anew, whatever becomes of it: what it has done may be nothing to do twice."""
+        """Resumes a waiting run. It is never started anew, because its effects may not be repeatable."""
         try:
             run = await self._orchestra.resume(waiting, by=COMMAND_LINE_AUTHOR)
-        except OrchestraError as error:  # it lies in another journal, or another process has it in hand
+        except OrchestraError as error:  # it is in another journal, or another process holds it
             message = f"its run waited for a person, and cannot be taken up: {error.message}"
             return RowResult(
                 id=row.id, error={"code": error.code, "message": message}, waiting=waiting, inputs=row.digest
@@ -317,7 +329,10 @@ def row_result(name: str, result: Result[Any]) -> RowResult:
 
 
 def _raise_fleet_error(result: Result[Any]) -> None:
-    """Without servers every row would fail alike: so the batch ends, and the row is done when it goes on."""
+    """Re-raises errors of the fleet. Without servers every row would fail alike: the batch ends, and the row runs when
+    it
+    is resumed.
+    """
     outcome = result.outcome
     if isinstance(outcome, FailedOutcome) and _is_fleet_error(outcome):
         raise FleetError(outcome.code, outcome.reason, hint=outcome.hint)
@@ -325,3 +340,215 @@ def _raise_fleet_error(result: Result[Any]) -> None:
 
 def _is_fleet_error(outcome: Outcome) -> bool:
     return isinstance(outcome, FailedOutcome) and outcome.code.startswith("F0")
+
+
+@dataclass(frozen=True, slots=True)
+class LineageRun:
+    """One of several runs for the same row."""
+
+    started: RunStarted
+    events: Sequence[Event]
+
+    @property
+    def run(self) -> str:
+        """Its id."""
+        return self.started.run
+
+    @property
+    def finished(self) -> RunFinished | None:
+        """Its end; None for an unfinished run."""
+        last = self.events[-1]
+        return last if isinstance(last, RunFinished) else None
+
+    @property
+    def succeeded(self) -> bool:
+        """True if it ended with an answer, or withheld one."""
+        return self.finished is not None and self.finished.status in ("done", "abstained")
+
+    @classmethod
+    def from_events(cls, events: Sequence[Event], inputs: bytes) -> LineageRun | None:
+        """Creates it from events; None without a run, or with other inputs."""
+        first = events[0] if events else None
+        return cls(first, events) if isinstance(first, RunStarted) and canonical(first.inputs) == inputs else None
+
+
+class ForkLineage:
+    """The forks within a journal. The journal is scanned once, and then only for newer runs."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._forks: dict[str, dict[str, None]] = {}
+        self._since = -inf
+        self._refresh_lock = asyncio.Lock()
+
+    async def runs_in_lineage(self, runs: Iterable[str], inputs: bytes) -> list[LineageRun]:
+        """Returns runs, their ancestors and all forks of these, oldest first, without those that have other inputs."""
+        await self._refresh()
+        found: dict[str, LineageRun] = {}
+        open_, seen = list(runs), set[str]()
+        while open_:
+            if (run := open_.pop()) in seen:
+                continue
+            seen.add(run)
+            if (one := LineageRun.from_events(await self._journal.read(run), inputs)) is not None:
+                found[run] = one
+                open_.append(one.started.parent or run)
+            open_ += self._forks.get(run, ())
+        return sorted(found.values(), key=lambda one: (one.started.at, one.run))
+
+    async def _refresh(self) -> None:
+        async with self._refresh_lock:
+            latest = self._since
+            async with aclosing(scan(self._journal, self._since)) as runs:
+                async for run, started, events, _ in runs:
+                    latest = max(latest, started)
+                    if events and isinstance(first := events[0], RunStarted) and first.parent:
+                        self._forks.setdefault(first.parent, {})[run] = None
+            self._since = latest
+
+
+def latest_run(runs: Sequence[LineageRun], effect_tools: Collection[str]) -> LineageRun | None:
+    """The latest run without forks, or unfinished, that descends from every run with effects of `effect_tools`; None if
+    such runs are on
+    separate branches.
+    """
+    parents = {one.run: one.started.parent for one in runs}
+    acted = {one.run for one in runs if has_effects(one.events, effect_tools)}
+    for one in reversed(runs):
+        if one.finished is not None and one.run in parents.values():
+            continue
+        known, run = set[str](), one.run
+        while run in parents and run not in known:
+            known.add(run)
+            run = parents[run]
+        if acted <= known:
+            return one
+    return None
+
+
+KEYED_RUN_PREFIX = "k"
+"""The prefix of run ids with an idempotency key, as those of batches."""
+
+
+def next_key(run: str) -> str:
+    """The idempotency key of the attempt after a run. Two commands with the same key create one run."""
+    return digest(canonical(["next", run]))
+
+
+def next_run(run: str) -> str:
+    """The id of that run."""
+    return RunOptions(next_key(run)).run_id
+
+
+@dataclass(slots=True)
+class _MarkedRuns:
+    written: set[str] = field(default_factory=set)
+    followed: set[str] = field(default_factory=set)
+    """Runs with an existing next attempt."""
+    unwritten: set[str] = field(default_factory=set)
+
+
+class BatchMarks:
+    """Marks in the journal beside the events of runs.
+
+    A batch marks a run before it starts; from then on, a result without a mark as written is unwritten. This is unknown
+    for runs of earlier
+    versions and of other journals. A run that was followed by another attempt does not count, whether or not that
+    attempt exists; the mark
+    outlives the run.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def mark_begun(self, run: str) -> None:
+        """Marks a run whose result is not written yet."""
+        self._journal.put_memo(_mark_key("kept", run), run, True)
+
+    def mark_written(self, run: str) -> None:
+        """Marks a run whose result is in the output, on disk."""
+        self._journal.put_memo(_mark_key("written", run), run, True)
+
+    async def is_written(self, run: str, head: str) -> bool | None:
+        """True if the result of a run was written by the batch that started the run `head` of the same row; None if
+        unknown.
+        """
+        if await self._has_mark("written", run):
+            return True
+        return False if await self._has_mark("kept", run) or await self._has_mark("kept", head) else None
+
+    def mark_followed(self, run: str, *, lost: bool = False) -> None:
+        """Marks a run with a next attempt; with `lost`, one that was deleted, whose result was not written as far as
+        known.
+        """
+        what = "lost" if lost else "followed"
+        self._journal.put_memo(
+            _mark_key(what, run), "", what
+        )  # each state has its own mark, because the first value of a mark is final
+
+    async def follow_state(self, run: str) -> Literal["", "followed", "lost"]:
+        """The state of the attempt after a run."""
+        if await self._journal.get_memo(_mark_key("lost", run)) is not None:
+            return "lost"
+        found = await self._journal.get_memo(_mark_key("followed", run))
+        return "" if found is None else "lost" if found[1] == "lost" else "followed"
+
+    async def is_unwritten(self, run: str) -> bool:
+        """True if a batch still has to write the result of a run or retry its row, as far as known."""
+        return bool((await self._load_marked_runs((run,))).unwritten)
+
+    async def filter_unwritten(self, runs: Collection[str]) -> set[str]:
+        """Those of these runs that are `unwritten`."""
+        return (await self._load_marked_runs(runs)).unwritten
+
+    def mark_imported(self, run: str, *, unwritten: bool, followed: bool) -> None:
+        """Marks an imported run. Its batch may continue here with another output, so earlier writes do not count."""
+        if unwritten:
+            self._journal.put_memo(_mark_key("kept", run), run, "elsewhere")
+        if followed:
+            self.mark_followed(run)
+
+    async def mark_before_delete(self, parents: Mapping[str, str]) -> None:
+        """Marks what must be known of deleted runs. `parents` maps each run to the run it was forked from, or to an
+        empty
+        text.
+        """
+        standing = await self._load_marked_runs(parents)
+        there = await existing_runs(self._journal, set(parents.values()) - {""})
+        for run, parent in parents.items():
+            if run in standing.unwritten:
+                self.mark_followed(run, lost=True)
+            elif run in standing.followed:
+                self.mark_followed(run)
+            if parent.startswith(KEYED_RUN_PREFIX) or parent in there:
+                self.mark_followed(parent, lost=run not in standing.written)
+
+    async def _load_marked_runs(self, runs: Collection[str]) -> _MarkedRuns:
+        """Loads the marks of runs with a constant number of queries."""
+        words = {
+            run: ("written", "kept", "lost", "followed") if run.startswith(KEYED_RUN_PREFIX) else ("written",)
+            for run in runs
+        }
+        marks = {(run, word): _mark_key(word, run) for run, those in words.items() for word in those}
+        said = await get_memos(self._journal, set(marks.values()))
+        later = {run: next_run(run) for run in runs}
+        there = await existing_runs(self._journal, set(later.values()))
+        found = _MarkedRuns()
+        for run in runs:
+            mark = {word: said.get(marks[run, word]) for word in words[run]}
+            done = mark["written"]
+            if written := done is not None and done[1] is True:
+                found.written.add(run)
+            if later[run] in there:
+                found.followed.add(run)
+            elif mark.get("kept") and not (written or mark.get("lost") or mark.get("followed")):
+                found.unwritten.add(run)
+        return found
+
+    async def _has_mark(self, what: str, run: str) -> bool:
+        found = await self._journal.get_memo(_mark_key(what, run))
+        return found is not None and found[1] is True
+
+
+def _mark_key(what: str, run: str) -> str:
+    return digest(canonical(["batch", what, run]))

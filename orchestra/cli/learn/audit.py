@@ -1,29 +1,36 @@
-"""What `orchestra certify --watch`, `--audit` and `--labels` do: accepted outputs drawn and judged, and what that says of the promise."""
+"""Certificates in use: samples and audits accepted outputs (`orchestra certify --watch`, `--audit`, `--labels`), and
+shows
+certificates.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
 from orchestra.agents.card import Card
 from orchestra.agents.registry import Registry
 from orchestra.app import certificates
+from orchestra.app.certificates import AgentCertificates, ClaimsCertificates, find_certificate
 from orchestra.app.project import Project
-from orchestra.cli.certify.show import missing_certificate
-from orchestra.cli.exit_codes import STATUS_CODES
-from orchestra.cli.output import make_console, make_table, print_json, print_note, print_text
+from orchestra.app.snapshot_store import CERTIFICATE, CLAIMS, WORKFLOW_CERTIFICATE
+from orchestra.cli.options import parse_time
+from orchestra.cli.output import is_interactive, print_json, print_note, print_table, print_text
 from orchestra.cli.run import questions
 from orchestra.cli.run.result_view import format_value
 from orchestra.cli.runs.find import open_existing_journal
-from orchestra.cli.timestamps import parse_time
+from orchestra.cli.typer_adapter import STATUS_CODES
 from orchestra.core.errors import InputError
+from orchestra.core.events import Event, RunStarted
 from orchestra.core.protocols import Journal
 from orchestra.core.settings import Settings
 from orchestra.core.untrusted_text import escape_invisible, pluralize
+from orchestra.journal.history import History
 from orchestra.learn.certification import audit as audit_module
 from orchestra.learn.certification.audit import AuditPeriod, AuditView
 from orchestra.learn.certification.audit_log import AuditLogFile
@@ -31,16 +38,16 @@ from orchestra.learn.certification.labelled_answers import Correctness, correctn
 from orchestra.verification.certificates import audits
 from orchestra.verification.certificates.audits import AuditedCertificate, AuditState, AuditVerdict
 from orchestra.verification.certificates.certify import format_percent
-from orchestra.verification.certificates.claims_file import FILE_NAME as CLAIMS
+from orchestra.verification.certificates.claims_file import FILE_NAME as CLAIMS_FILE
 from orchestra.verification.certificates.claims_file import ClaimsCertificate
 from orchestra.verification.certificates.drift import DETECTION_POWER, audits_to_detect
-from orchestra.verification.certificates.file import FILE_NAME
+from orchestra.verification.certificates.file import FILE_NAME, Certificate
 
 if TYPE_CHECKING:
-    from orchestra.cli.certify.commands import CertifyArguments
+    from orchestra.cli.learn.arguments import CertifyArguments
 
 MAX_AUDITS_SHOWN = 10
-"""Audits that are printed."""
+"""The maximum number of printed audits."""
 VERDICT_BY_WORD: dict[str, AuditVerdict] = {
     "y": "right",
     "yes": "right",
@@ -54,14 +61,14 @@ QUIT_WORDS = ("q", "quit")
 
 @dataclass(frozen=True, slots=True)
 class AuditRange:
-    """Which runs are drawn from, and the words for it."""
+    """The period of sampled runs, and its description."""
 
     run_filter: AuditPeriod
     option_texts: tuple[str, str]
 
 
 def parse_period(since: str | None, until: str | None) -> AuditRange:
-    """The time that `--since` and `--until` say. Raises `InputError` C010."""
+    """Parses `--since` and `--until`. Raises `InputError` C010."""
     wanted = AuditPeriod(
         parse_time(since, "--since") if since else 0.0, parse_time(until, "--until") if until else float("inf")
     )
@@ -73,27 +80,29 @@ def parse_period(since: str | None, until: str | None) -> AuditRange:
 
 
 class NotCertifiedError(InputError):
-    """Of an agent whose promise is to be watched, and that has none: the exit code is that of one whose promise is broken."""
+    """The agent has no certificate to watch. The exit code is that of a broken guarantee."""
 
     exit_code = 3
 
 
 @dataclass(frozen=True, slots=True)
 class _AuditedCertificate:
-    """A certificate under watch."""
+    """A watched certificate."""
 
     project: Project
     card: Card
     certificate: AuditedCertificate
     file: Path
-    """Where it is written when it is voided."""
+    """The file, rewritten when the certificate is voided."""
     log: AuditLogFile
 
     @classmethod
     def load(cls, settings: Settings, project: Project, agent: str, *, claims: bool = False) -> _AuditedCertificate:
-        """Of an agent. Raises `InputError` L119 where it has no certificate, V002 where it is void for another reason than audits."""
+        """Loads it. Raises `InputError` L119 without a certificate, V002 if it is void for other reasons than
+        audits.
+        """
         registry = project.registry
-        card, name = registry.card(agent), CLAIMS if claims else FILE_NAME
+        card, name = registry.card(agent), CLAIMS_FILE if claims else FILE_NAME
         found = certificates.find_certificate(settings, registry, agent, name)
         if found is None:
             missing = missing_certificate(agent, claims=claims)
@@ -111,13 +120,16 @@ class _AuditedCertificate:
 
     @property
     def command(self) -> str:
-        """The command that watches over it."""
+        """The command that watches it."""
         option = " --claims" if isinstance(self.certificate, ClaimsCertificate) else ""
         return f"orchestra certify {self.certificate.agent}{option}"
 
 
 async def watch_certificate(settings: Settings, arguments: CertifyArguments, period: AuditRange) -> int:
-    """Does what is wanted, and says how the promise stands; gives the exit code. Raises `InputError` before anything is recorded."""
+    """Records verdicts or samples outputs as requested, and shows the state of the guarantee. Returns the exit code.
+    Raises `InputError` before
+    anything is recorded.
+    """
     project = Project.load(settings)
     if not arguments.agent:
         if arguments.audit or arguments.labels is not None:
@@ -151,7 +163,7 @@ async def watch_certificate(settings: Settings, arguments: CertifyArguments, per
 async def _record_verdicts(
     case: _AuditedCertificate, arguments: CertifyArguments, journal: Journal, path: Path
 ) -> None:
-    """Records a file's verdicts."""
+    """Records the verdicts of a file."""
 
     def right() -> Correctness:
         if arguments.claims:
@@ -171,9 +183,12 @@ async def _record_verdicts(
 async def _draw_and_ask(
     case: _AuditedCertificate, arguments: CertifyArguments, period: AuditRange, journal: Journal
 ) -> bool:
-    """Draws outputs, and asks about them at the terminal, or prints them as lines of JSON; whether it did the latter."""
+    """Samples outputs, and asks for verdicts at the terminal, or prints them as lines of JSON; returns whether it did
+    the
+    latter.
+    """
     shown = await _draw_outputs(case, arguments, period, journal)
-    if arguments.as_json or not questions.is_interactive():
+    if arguments.as_json or not is_interactive():
         for one in shown:
             print_json(_output_data(one))
         print_note(f'write "verdict": "right", "wrong" or "unclear" into each line; then: {case.command} --labels FILE')
@@ -191,7 +206,7 @@ async def _draw_and_ask(
 async def _draw_outputs(
     case: _AuditedCertificate, arguments: CertifyArguments, period: AuditRange, journal: Journal
 ) -> list[AuditView]:
-    """Outputs to audit: those that were drawn before and are still open, then others. Raises `InputError` V022 where there is none."""
+    """Samples outputs to audit: open ones of earlier samples, then new ones. Raises `InputError` V022 without any."""
     before = case.log.audit_state()
     waiting = [output for output in before.pending if not output.withheld]
     shown = [
@@ -206,7 +221,7 @@ async def _draw_outputs(
         draw = audit_module.draw_sample(found, before, arguments.audit - len(shown), arguments.seed)
         fresh = draw.outputs
         case.log.record_sample(fresh, draw.population, arguments.seed, period.option_texts)
-        case.log.record_verdicts((), arguments.by)  # where all of them were withheld, nobody need say anything
+        case.log.record_verdicts((), arguments.by)  # if all of them were withheld, no verdict is needed
         withheld = sum(bool(output.withheld) for output in fresh)
         shown += [
             one
@@ -249,7 +264,7 @@ def _output_data(drawn: AuditView) -> dict[str, Any]:
 
 
 async def _ask_person(case: _AuditedCertificate, drawn: AuditView, count: str) -> AuditVerdict | None:
-    """What the person at the terminal says of an output; None who leaves. What was said so far stands."""
+    """Asks for a verdict at the terminal; None if the user quits. Earlier verdicts are kept."""
     output = drawn.output
     score = "" if output.score is None else f", score {output.score:.3g}"
     print_text(escape_invisible(f"\n{count}  {output.node} of run {output.run}{score}", keep=""), style="bold")
@@ -274,7 +289,7 @@ async def _ask_person(case: _AuditedCertificate, drawn: AuditView, count: str) -
 
 
 def _show_watch(case: _AuditedCertificate, *, as_json: bool) -> None:
-    """Prints how a watch stands."""
+    """Prints the state of a watch."""
     watch, certificate = case.log.audit_state(), case.certificate
     drift = watch.drift
     doubled = min(1.0, 2 * drift.tested_rate)
@@ -304,9 +319,7 @@ def _show_watch(case: _AuditedCertificate, *, as_json: bool) -> None:
     rows = [_audit_row(audit) for audit in list(watch.audits.values())[-MAX_AUDITS_SHOWN:]]
     if rows:
         print_text()
-        make_console().print(
-            make_table(("audited", "run", "node", "said", "working alpha", "evidence", "by"), rows, right=(4, 5))
-        )
+        print_table(("audited", "run", "node", "said", "working alpha", "evidence", "by"), rows, right=(4, 5))
     print_text()
     if certificate.void_reason:
         print_text(escape_invisible(f"The certificate is void: {certificate.void_reason}."), style="bold red")
@@ -349,7 +362,7 @@ def _watch_data(case: _AuditedCertificate, watch: AuditState, doubled: float, wi
 
 
 def _show_all(settings: Settings, project: Project, *, as_json: bool) -> int:
-    """One line for each agent with a certificate; gives the exit code."""
+    """Prints one line for each agent with a certificate; returns the exit code."""
     registry: Registry = project.registry
     held = [(agent, False) for agent in certificates.AgentCertificates(settings, lambda: registry)]
     held += [(agent, True) for agent in certificates.ClaimsCertificates(settings, lambda: registry)]
@@ -390,11 +403,103 @@ def _show_all(settings: Settings, project: Project, *, as_json: bool) -> int:
     if as_json:
         print_json(told)
     elif rows:
-        make_console().print(
-            make_table(
-                ("agent", "audited", "wrong", "evidence", "working alpha", "its promise"), rows, right=(1, 2, 3, 4)
-            )
-        )
+        print_table(("agent", "audited", "wrong", "evidence", "working alpha", "its promise"), rows, right=(1, 2, 3, 4))
     else:
         print_text("no agent has a certificate: orchestra certify AGENT --data FILE")
     return code
+
+
+def show_certificate(settings: Settings, agent: str, *, claims: bool, as_json: bool) -> None:
+    """Shows the current certificate. Raises `InputError` if it is invalid, L119 without one."""
+    from orchestra.cli.learn import certify as target
+
+    project = Project.load(settings)
+    one: Certificate | ClaimsCertificate | None
+    if (whole := target.find_workflow(project, agent)) is not None:
+        one, file = whole[0].certificate(), whole[0].certificate_path
+    else:
+        registry = project.registry
+        registry.card(agent)
+        held = (
+            ClaimsCertificates(settings, lambda: registry) if claims else AgentCertificates(settings, lambda: registry)
+        )
+        one, file = held.get(agent), find_certificate(settings, registry, agent, CLAIMS_FILE if claims else FILE_NAME)
+    if one is None:
+        raise missing_certificate(agent, claims=claims)
+    if as_json:
+        print_json({"file": str(file), "guarantee": one.guarantee, "certificate": one})
+        return
+    print_text(f"{agent}: {one.guarantee}", style="green")
+    print_text(f"\n  threshold  {one.threshold:.6g}, {one.score}")
+    for line in _claims_lines(one) if isinstance(one, ClaimsCertificate) else _answers_lines(one):
+        print_text(escape_invisible(line))
+    print_text(escape_invisible(f"  made       {one.created_at}\n  file       {file}, digest {one.digest}"))
+
+
+def missing_certificate(agent: str, *, claims: bool) -> InputError:
+    """The error for a missing certificate."""
+    of, option = (f"of {agent!r} about claims", " --claims") if claims else (f"for {agent!r}", "")
+    return InputError("L119", f"there is no certificate {of}", hint=f"orchestra certify {agent}{option} --data FILE")
+
+
+def _answers_lines(one: Certificate) -> Iterator[str]:
+    data, judged = one.data, one.held_out
+    yield f"  checks     {', '.join(one.checks)}"
+    yield f"  data       {data.name}, digest {data.digest}; right by {', '.join(data.metrics)}"
+    yield f"  rows       {data.tuning:,} tuned, {data.calibration:,} calibrated, {data.held_out:,} judged; seed {data.seed}"
+    yield f"  accepted   {one.accepted:,} of those that calibrated, {one.errors:,} of them wrong"
+    share = f"[{format_percent(judged.low)}, {format_percent(judged.high)}]"
+    yield f"  judged     {judged.accepted:,} of {judged.rows:,} accepted, {judged.errors:,} wrong, {share}"
+    if one.attempt:
+        yield f"  attempt    number {one.attempt:,} on these rows, tested at {format_percent(one.spent_delta)} of {format_percent(one.delta)}"
+    if data.duplicates or data.grouped:
+        yield f"  left out   {data.duplicates or 0:,} rows with the input of another, {data.grouped or 0:,} of one group with another"
+
+
+def _claims_lines(one: ClaimsCertificate) -> Iterator[str]:
+    data, judged = one.data, one.held_out
+    yield f"  check      {one.check}"
+    yield f"  data       {data.name}, digest {data.digest}"
+    yield f"  answers    {data.calibration:,} calibrated, {data.held_out:,} judged; seed {data.seed}"
+    wrong = f"something wrong kept in {judged.violations:,} of {judged.answers:,}, [{format_percent(one.low)}, {format_percent(one.high)}]"
+    yield f"  judged     {wrong}; {judged.kept:,} of {judged.parts:,} parts kept"
+
+
+StoredCertificate: TypeAlias = Certificate | ClaimsCertificate
+
+
+async def read_certificates(journal: Journal, events: Sequence[Event]) -> list[StoredCertificate]:
+    """The certificates that a run started with. Missing or unreadable ones are left out."""
+    started = events[0] if events else None
+    found: list[StoredCertificate] = []
+    for name, mark in started.versions.items() if isinstance(started, RunStarted) else ():
+        kind = name.partition("/")[0]
+        data = await journal.get_blob(mark) if kind in (CERTIFICATE, CLAIMS, WORKFLOW_CERTIFICATE) else None
+        if data is not None:
+            try:
+                found.append((ClaimsCertificate if kind == CLAIMS else Certificate).from_bytes(data))
+            except InputError:
+                continue
+    return found
+
+
+def iter_promises(
+    history: History, certificates: Sequence[StoredCertificate]
+) -> Iterator[tuple[str, str, StoredCertificate | None]]:
+    """The nodes with a guarantee, its sentence, and its certificate; None if that is unknown."""
+    for row in history.rows:
+        said = next((tried.guarantee for tried in reversed(row.attempts) if tried.guarantee), "")
+        same = [one for one in certificates if one.guarantee == said]
+        if said:
+            yield (
+                row.path,
+                said,
+                next((one for one in same if one.agent == row.name), same[0] if len(same) == 1 else None),
+            )
+
+
+def certificates_by_node(
+    history: History, certificates: Sequence[StoredCertificate]
+) -> Mapping[str, Mapping[str, Any]]:
+    """The certificates behind guarantees, by the path of their node."""
+    return {path: one.summary for path, _, one in iter_promises(history, certificates) if one is not None}

@@ -1,4 +1,4 @@
-"""What `orchestra batch` does: rows surveyed, asked in a window, written in order."""
+"""`orchestra batch`: scans the rows, runs them concurrently and writes results in order."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from orchestra.app.orchestra import Orchestra
-from orchestra.cli.batch.row_state import RowRunner
-from orchestra.cli.batch.rows import BatchRow, ResultFile, RowResult, check_files, reread_rows, scan_rows
 from orchestra.cli.context import Opener, open_orchestra
-from orchestra.cli.output import print_note
-from orchestra.cli.progress import ProgressMeter
-from orchestra.cli.runs.batch_marks import BatchMarks
-from orchestra.cli.task_window import map_in_order
+from orchestra.cli.output import ProgressMeter, print_note
+from orchestra.cli.run.batch_row_state import BatchMarks, RowRunner
+from orchestra.cli.run.batch_rows import BatchRow, ResultFile, RowResult, check_files, reread_rows, scan_rows
+from orchestra.cli.signals import map_in_order
 from orchestra.core.errors import InputError, OrchestraError
 from orchestra.core.settings import Settings
 from orchestra.core.suggestions import closest_match
@@ -30,34 +28,34 @@ from orchestra.workflows.python.steps import Agent, Step, Workflow
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BatchJob:
-    """What is to be done."""
+    """The job of one command."""
 
     name: str
     source: Path
-    """A file that can be read more than once."""
+    """A file that can be read several times."""
     target: Path
     concurrency: int
     budget: Budget | None
     checks: tuple[str, ...] | None
-    """Of a single agent; None for those of its card."""
+    """The checks of a single agent; None for those of its card."""
     source_name: str = ""
-    """What the user calls the source, where that is not its path."""
+    """The name of the source for the user, if it is not its path."""
     retry_failed: bool = False
-    """Whether rows that failed before are done again."""
+    """Retries failed rows."""
     tags: Tags = dataclasses.field(default_factory=dict)
     accept: AcceptThreshold | None = None
-    """By what outputs are accepted as wholes; None for what the workflow says."""
+    """The acceptance of whole outputs; None for that of the workflow."""
     inputs: Mapping[str, InputField] = dataclasses.field(default_factory=dict)
-    """What the columns of a table are; known once the program is."""
+    """The columns of a table; set after the program is compiled."""
 
 
 @dataclasses.dataclass(slots=True)
 class BatchSummary:
-    """What became of the rows of one command."""
+    """The results of one command."""
 
     rows: int
     earlier: int
-    """Rows whose results were there already."""
+    """Rows with results of earlier commands."""
     done: int = 0
     abstained: int = 0
     failed: int = 0
@@ -76,7 +74,9 @@ class BatchSummary:
 
 
 async def run_batch(open_: Opener, settings: Settings, job: BatchJob) -> BatchSummary:
-    """Does a job, or what is left of it. Raises `InputError` before anything starts, and `FleetError` where no server can be had."""
+    """Runs a job, or the rest of it. Raises `InputError` before anything starts, and `FleetError` if no server is
+    available.
+    """
     check_files(job.source, job.target, job.source_name)
     async with open_orchestra(open_, settings) as orchestra:
         step = step_with_checks(orchestra, job.name, job.checks)
@@ -108,9 +108,10 @@ async def run_batch(open_: Opener, settings: Settings, job: BatchJob) -> BatchSu
 
 
 def step_with_checks(orchestra: Orchestra, name: str, checks: tuple[str, ...] | None) -> Step[..., Any]:
-    """A step by name; where `checks` are given, the agent of that name with these instead of its card's.
+    """Finds a step by name. With `checks`, it must be an agent, whose card's checks are replaced.
 
-    No checks are the check `schema`, which every output of the type passes. Raises `InputError` C010 for what is no agent.
+    An empty list stands for the check `schema`, which every output of the type passes. Raises `InputError` C010 if it
+    is no agent.
     """
     step = orchestra.find(name)
     if checks is None:
@@ -128,7 +129,7 @@ def step_with_checks(orchestra: Orchestra, name: str, checks: tuple[str, ...] | 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _BatchProgress:
-    """A job under way."""
+    """A job in progress."""
 
     job: BatchJob
     ids: Collection[str]
@@ -138,13 +139,13 @@ class _BatchProgress:
     marks: WrittenMarks
 
     def mark_written(self, result: RowResult) -> None:
-        """A result stands in the output."""
+        """Counts a result that was written to the output."""
         if run := self.runner.pop_finished_run(result):
             self.marks.add(run)
 
 
 async def _write_all(work: _BatchProgress) -> None:
-    """First the rows that are there already and come to something else now, then those that are not there."""
+    """Writes changed results of existing rows first, then new rows."""
     results, ask = work.results, work.runner
     with ProgressMeter(work.summary.rows, work.summary.earlier) as meter:
         if ask.rerun_rows:
@@ -162,7 +163,9 @@ async def _write_all(work: _BatchProgress) -> None:
 
 
 async def _update_existing(work: _BatchProgress, meter: ProgressMeter) -> None:
-    """A file whose folder cannot be written keeps what stands in it, and gets the rows that are not there all the same."""
+    """Replaces changed results. If the folder cannot be written, the file keeps the old results and still gets new
+    rows.
+    """
     results, ask = work.results, work.runner
     found: dict[str, RowResult] = {}
     try:
@@ -197,8 +200,11 @@ def _count_result(result: RowResult, summary: BatchSummary, meter: ProgressMeter
 
 
 class WrittenMarks:
-    """Marks of runs whose results stand in the output, on disk. One that has ended without a mark is what its row came to, and was kept
-    from being written; the line of one that has a mark was taken out since, by somebody who wants another."""
+    """Marks runs whose results are in the output, on disk. The result of an ended run without a mark was not written
+    yet.
+    If a marked run's line
+    is missing, the user removed it to get another result.
+    """
 
     def __init__(self, marks: BatchMarks, results: ResultFile) -> None:
         self._marks, self._results = marks, results
@@ -206,13 +212,15 @@ class WrittenMarks:
         self._changed = asyncio.Event()
 
     def add(self, run: str) -> None:
-        """The result of a run stands in the output, though not on disk yet."""
+        """Adds a run whose result is in the output, but not on disk yet."""
         self._pending.append(run)
         self._changed.set()
 
     @asynccontextmanager
     async def sync_in_background(self) -> AsyncIterator[None]:
-        """While it lasts, and at its end, results come to the disk, and then their marks. Raises `OrchestraError` C023."""
+        """Syncs results to disk and then writes their marks, periodically and at the end of the context. Raises
+        `OrchestraError` C023.
+        """
         keeper = asyncio.create_task(self._sync_loop(), name="marks")
         try:
             yield
@@ -237,14 +245,14 @@ class WrittenMarks:
 
 
 class InputValidator:
-    """Says what is wrong with an input of a program, before anything starts; its validators are made once."""
+    """Checks inputs of a program before anything starts; its validators are created once."""
 
     def __init__(self, program: Program) -> None:
         self._fields = program.inputs
         self._validators = {name: Validator(field.schema) for name, field in program.inputs.items()}
 
     def __call__(self, given: dict[str, Any]) -> str | None:
-        """What is wrong, or None."""
+        """The error of an input, or None."""
         for name, value in given.items():
             if name not in self._validators:
                 near = closest_match(name, self._validators)
