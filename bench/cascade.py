@@ -6,7 +6,7 @@ to; each tier is called only if an earlier one may be wrong.
 
 Collects the answers of each tier to dev rows on the real fleet, which it starts or adopts, into files in `--out` that a
 later call continues. `--collect` ends there, and `--offline` uses only the files. The results of routing are computed
-from the answers. `--page` writes the tables into docs/routing.md.
+from the answers. `--page` writes the tables into docs/concepts/routing.md.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """Planners in one harness on the same served model: baselines, ReAct, a plan in free text, and ours; a table for each
-set in docs/planning.md.
+set in docs/evaluation/planning.md.
 
     python -m bench.planners --data FOLDER [--sets ultratool tmdb ...] [--rows 24] [--seed 0]
                              [--arms floor react ...] [--out KEPT] [--dry]

@@ -9,7 +9,7 @@ and the cost of a grammar.
 The first form samples plans from the base of the fleet, without an adapter and at temperature 1, for the requests of
 `bench.router_data`. It counts the plans and the errors before any repair: unknown capabilities, undefined references
 and values of the wrong type, as validation finds them. A truncated line counts as wrong. `--kept` stores the result of
-each request in a file, and a second call continues there; `--page` writes the figures into docs/router.md.
+each request in a file, and a second call continues there; `--page` writes the figures into docs/concepts/router.md.
 
 The second form runs an agent on the held-out rows of a data set: the share of correct plans, line for line, and the F1
 of its capabilities. The third form measures the time of the grammar of a second step for 10, 100 and 1,000 agents, ours

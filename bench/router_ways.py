@@ -8,7 +8,7 @@ equals the row's, line for line; a request without a plan counts 0. Intervals ar
 rows. *Seconds a row* are the time of all rows, run concurrently, divided by their number; *median wait* is the duration
 of one. Without a grammar the router writes to the end of the plan in every variant, so that variant is measured once. A
 variant without invalid lines is not measured with repairs. The journal is off, so no answer is reused. The table goes
-into docs/router.md.
+into docs/concepts/router.md.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ outcomes of Mixtral 8x7B and GPT-4, https://github.com/lm-sys/RouteLLM, Apache-2
 fitted separately on the training rows and evaluated on the others: APGR and the least share of strong calls that closes
 50, 80 and 95 % of the gap, with 95 % bootstrap intervals. Other data of a row than its question is used in training
 only. `--scores` writes the scores of the agent, one JSON object a line; `--page` writes the tables into
-docs/routing.md.
+docs/concepts/routing.md.
 """
 
 from __future__ import annotations

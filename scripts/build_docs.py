@@ -1,7 +1,12 @@
 """Writes the generated pages of the documentation. `make docs` runs it.
 
-.venv/bin/python scripts/build_docs.py           # writes them
-.venv/bin/python scripts/build_docs.py --check   # exits 1 if one is out of date
+    .venv/bin/python scripts/build_docs.py                # writes them
+    .venv/bin/python scripts/build_docs.py --check        # exits 1 if a page that is in version control is out of date
+    .venv/bin/python scripts/build_docs.py --docs FOLDER  # writes them into another copy of docs/
+
+In version control are the error codes, the command line, the settings and the list of decisions. Not in version control
+are the pages of the Python API, which change with every docstring, and the copies of CONTRIBUTING.md and CHANGELOG.md.
+Each build writes them.
 """
 
 from __future__ import annotations
@@ -57,7 +62,7 @@ consequences.
 
 
 def errors_page() -> str:
-    """Returns all explanations, by area and code."""
+    """All explanations, by area and code."""
     parts = [ERRORS]
     for letter, entries in groupby(load_explanations().values(), key=lambda entry: entry.code[0]):
         parts.append(f"## {letter}: {CODE_AREAS[letter]}\n\n")
@@ -67,7 +72,7 @@ def errors_page() -> str:
 
 
 def markdown(text: str) -> str:
-    """Returns an explanation as Markdown: indented text becomes a code block."""
+    """An explanation as Markdown: what is indented in it becomes a block of code."""
     blocks = []
     for indented, lines in groupby(text.strip("\n").splitlines(), key=lambda line: line.startswith((" ", "\t"))):
         block = textwrap.dedent("\n".join(lines)).strip("\n")
@@ -76,14 +81,8 @@ def markdown(text: str) -> str:
     return "\n\n".join(blocks)
 
 
-def escaped(text: str) -> str:
-    """Escapes HTML outside of `code`."""
-    parts = text.split("`")
-    return "`".join(part.replace("<", "&lt;") if at % 2 == 0 else part for at, part in enumerate(parts))
-
-
 def decisions_page() -> str:
-    """Returns the list of the decision records by number."""
+    """The list of the decision records, by number."""
     lines = []
     for path in sorted((DOCS / "decisions").glob("[0-9]*.md")):
         title = path.read_text("utf-8").splitlines()[0].removeprefix("#").strip()
@@ -91,9 +90,174 @@ def decisions_page() -> str:
     return DECISIONS + "".join(lines)
 
 
-def pages() -> dict[Path, str]:
-    """Returns every generated page with its content."""
-    return {DOCS / "errors.md": errors_page(), DOCS / "decisions" / "index.md": decisions_page()}
+def command_page() -> str:
+    """Every command, in the groups of `orchestra --help`."""
+    commands: dict[str, Any] = command_line().commands
+    groups: dict[str, list[str]] = {}
+    for name, command in commands.items():
+        groups.setdefault(command.rich_help_panel or "Other", []).append(name)
+    parts = [COMMANDS]
+    for group, names in groups.items():
+        parts.append(f"## {group}\n\n")
+        parts += ["".join(command_entries(commands[name], f"orchestra {name}")) for name in names]
+    return "".join(parts).rstrip() + "\n"
+
+
+def command_line() -> Any:
+    """The command line as click has it. (typer brings a click of its own, so its classes are not click's.)"""
+    return typer.main.get_command(build_app())
+
+
+def command_entries(command: Any, name: str) -> Iterator[str]:
+    """A command and its subcommands: usage, help, arguments and options."""
+    arguments = [each for each in command.params if each.param_type_name == "argument"]
+    options = [each for each in command.params if each.param_type_name == "option" and not each.hidden]
+    subcommands: dict[str, Any] = getattr(command, "commands", {})
+    usage = " ".join(
+        [
+            name,
+            *(["COMMAND"] if subcommands else []),
+            *(["[OPTIONS]"] if options else []),
+            *map(argument_usage, arguments),
+        ]
+    )
+    yield f"### {name} {{ #{name.replace(' ', '-')} }}\n\n```text\n{usage}\n```\n\n{markdown(command.help or '')}\n\n"
+    if arguments:
+        yield "**Arguments**\n\n" + "".join(f"- `{each.name.upper()}`: {said(each)}\n" for each in arguments) + "\n"
+    if options:
+        yield "**Options**\n\n" + "".join(f"- {spelling(each)}: {said(each)}\n" for each in options) + "\n"
+    if command.epilog:
+        yield f"{escaped(command.epilog)}\n\n"
+    for inner, subcommand in subcommands.items():
+        yield from command_entries(subcommand, f"{name} {inner}")
+
+
+def argument_usage(parameter: Any) -> str:
+    """An argument in a usage line."""
+    name = f"{parameter.name.upper()}{'...' if parameter.nargs != 1 or parameter.multiple else ''}"
+    return name if parameter.required else f"[{name}]"
+
+
+def spelling(parameter: Any) -> str:
+    """The names of an option, with what its value is."""
+    names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
+    kind = parameter.type_descriptor.annotation
+    return names if parameter.is_flag else f"{names} `{parameter.metavar or value_of(kind)}`"
+
+
+def value_of(kind: Any) -> str:
+    """The placeholder of an option's value: its choices, or its type in capitals."""
+    if get_origin(kind) is Literal:
+        return "|".join(map(str, get_args(kind)))
+    if inner := [one for one in get_args(kind) if one is not type(None)]:
+        return value_of(inner[0])
+    return {str: "TEXT", int: "INTEGER", float: "NUMBER", Path: "PATH"}.get(kind, "VALUE")
+
+
+def said(parameter: Any) -> str:
+    """The help of an argument or option, with its default."""
+    default, shown = parameter.default, parameter.show_default
+    notes = []
+    if isinstance(shown, str):
+        notes.append(f"Default: {shown}.")
+    elif shown and default not in (None, "", False, (), []) and not callable(default):
+        notes.append(f"Default: `{parameter.opts[0] if default is True else default}`.")
+    if parameter.required:
+        notes.append("Required.")
+    return " ".join([escaped(" ".join((parameter.help or "").split())), *notes]).strip()
+
+
+def settings_list() -> str:
+    """Every setting: name, values, default, environment variable and description."""
+    lines = []
+    for key in SETTING_NAMES:
+        field = Settings.model_fields[key]
+        default = "see below" if field.default_factory else f"`{written(field.default)}`"
+        description = f"{(field.description or '')[:1].upper()}{(field.description or '')[1:]}"
+        variable = f"; variable `{ENVIRONMENT_PREFIX}{key.upper()}`" if key != "mcp" else ""
+        lines.append(
+            f"### {key} {{ #{key} }}\n\n{escaped(description)}.\n\n"
+            f"Value: {values_of(field)}; default {default}{variable}.\n"
+        )
+    return "\n".join(lines)
+
+
+def written(value: Any) -> str:
+    """A default as TOML has it."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case str():
+            return f'"{value}"'
+        case tuple():
+            return "[]"
+        case dict():
+            return "{}"
+        case _:
+            return str(value)
+
+
+def values_of(field: Any) -> str:
+    """The values that a setting takes."""
+    kind = field.annotation
+    if get_origin(kind) is Literal:
+        return ", ".join(f"`{one}`" for one in get_args(kind))
+    bounds = {name: getattr(one, name) for one in field.metadata for name in ("ge", "le") if hasattr(one, name)}
+    if kind is int:
+        return f"a number from {bounds['ge']:,} to {bounds['le']:,}"
+    names = {
+        str: "text",
+        bool: "`true` or `false`",
+        tuple[str, ...]: "a list of names",
+        tuple[Path, ...]: "a list of folders",
+    }
+    return names.get(kind, "see the description")
+
+
+def configuration_page(docs: Path) -> str:
+    """The page of the settings, with its list written anew."""
+    text = (docs / "reference" / "configuration.md").read_text("utf-8")
+    return re.sub(
+        r"(<!-- begin:settings -->\n).*?(<!-- end:settings -->)",
+        lambda found: f"{found[1]}\n{settings_list()}\n{found[2]}",
+        text,
+        flags=re.DOTALL,
+    )
+
+
+def pages(docs: Path = DOCS) -> dict[Path, str]:
+    """The generated pages that are in version control, with their text."""
+    return {
+        docs / "reference" / "errors.md": errors_page(),
+        docs / "reference" / "cli.md": command_page(),
+        docs / "reference" / "configuration.md": configuration_page(docs),
+        docs / "decisions" / "index.md": decisions_page(),
+    }
+
+
+def copied_page(name: str) -> str:
+    """Returns a page of the repository's root as a page of the site: links to files outside of `docs/` become paths."""
+
+    def rewrite(link: re.Match[str]) -> str:
+        text, target = link[1], link[2]
+        if re.match(r"https?:|#", target):
+            return link[0]
+        if target.startswith("docs/"):
+            return f"[{text}]({target.removeprefix('docs/')})"
+        file, _, anchor = target.partition("#")
+        if file in COPIES:
+            return f"[{text}]({COPIES[file]}{'#' if anchor else ''}{anchor})"
+        return f"`{file}`" if text == file else f"{text} (`{file}`)"
+
+    return re.sub(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)", rewrite, (ROOT / name).read_text("utf-8"))
+
+
+def built_pages(docs: Path = DOCS) -> dict[Path, str]:
+    """The generated pages that each build writes: the Python API, and the copies of pages of the root."""
+    return {
+        **{docs / "reference" / "api" / name: text for name, text in api_reference.pages().items()},
+        **{docs / page: copied_page(name) for name, page in COPIES.items()},
+    }
 
 
 def main() -> int:

@@ -26,9 +26,7 @@ from orchestra.app.inputs import (
     unanswered_questions,
 )
 from orchestra.app.result import Result, identity
-from orchestra.app.run import Fork, Run, abandon_wait
-from orchestra.app.run_options import DEFAULT_OPTIONS, RunOptions
-from orchestra.app.snapshot import WorkflowSnapshot
+from orchestra.app.run import Fork, Run
 from orchestra.app.snapshot_store import (
     apply_plan_limits,
     get_snapshot,

@@ -320,7 +320,7 @@ def _check_servers(fleet: FleetConfig) -> Iterator[Finding]:
         said = (
             f"users of this machine can connect to internal ports of {', '.join(open_)}, and use up their descriptors"
         )
-        yield Finding("ports", "warning", said, "# docs/fleet.md: who may ask the servers")
+        yield Finding("ports", "warning", said, "# docs/how-to/fleet.md: who may ask the servers")
     try:
         status = asyncio.run(SupervisorClient(fleet, Folders.from_environment()).status())
     except OrchestraError as error:

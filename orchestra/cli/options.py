@@ -16,7 +16,7 @@ from orchestra.core.suggestions import closest_match
 
 if TYPE_CHECKING:
     from orchestra.workflows.model import Budget
-    from orchestra.workflows.python.acceptance import AcceptThreshold
+    from orchestra.workflows.python.checks import AcceptThreshold
 
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 AcceptOption: TypeAlias = Annotated[

@@ -38,7 +38,7 @@ STATUS_CODES: Mapping[str, int] = {
     "waiting": WAITING,
     "cancelled": INTERRUPTED,
 }
-"""Exit codes of a run's statuses (docs/words.md)."""
+"""Exit codes of a run's statuses (docs/reference/glossary.md)."""
 DISK_FULL_ERRNOS = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
 """Error numbers of a full disk."""
 

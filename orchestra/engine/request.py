@@ -15,7 +15,7 @@ from orchestra.workflows.model import Budget
 
 if TYPE_CHECKING:
     from orchestra.core.tags import Tags
-    from orchestra.workflows.python.acceptance import AcceptThreshold
+    from orchestra.workflows.python.checks import AcceptThreshold
     from orchestra.workflows.python.steps import Step
 
 _VALUES_HINT: Final = 'orchestra.options(values={"node": value}).fork(run)'

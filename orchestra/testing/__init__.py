@@ -12,7 +12,7 @@
 Everything is
 seeded: the same seed gives the same run, and a failing seed prints the command that repeats it.
 
-With pytest, use the fixtures `simulated` and `cassette` of `orchestra.testing.pytest_plugin` (docs/testing.md). Names
+With pytest, use the fixtures `simulated` and `cassette` of `orchestra.testing.pytest_plugin` (docs/how-to/testing.md). Names
 are loaded on first
 use, because pytest imports this package at every start if Orchestra is installed.
 """

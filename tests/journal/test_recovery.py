@@ -21,7 +21,7 @@ from orchestra.core.settings import Settings
 from orchestra.journal.errors import JournalError
 from orchestra.journal.postgres.journal import PostgresJournal
 from orchestra.journal.sqlite.journal import SqliteJournal
-from orchestra.testing.conformance.stories import (
+from orchestra.testing.conformance.scenarios import (
     append_durably,
     error_code,
     node_events,

@@ -119,7 +119,7 @@ class DatasetArguments:
         from orchestra.cli.learn.data import DatasetSpec
         from orchestra.cli.options import parse_age
         from orchestra.learn.data.sources import ColumnMapping
-        from orchestra.learn.data.splits import SplitShares
+        from orchestra.learn.data.dataset import SplitShares
 
         return DatasetSpec(
             self.agent,

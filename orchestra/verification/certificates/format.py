@@ -34,7 +34,7 @@ class CertificateFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     create_command: ClassVar[str]
     """Command line that makes such a file."""
 
-    format: Literal["orchestra/certificate/v3"] = FORMAT
+    format: Literal["orchestra/certificate/v3"] = "orchestra/certificate/v3"
     agent: str
     digest: str = ""
     """Digest of everything else in the file."""

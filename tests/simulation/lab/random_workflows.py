@@ -315,8 +315,8 @@ class _WorkflowGenerator:
             return self.combined(scope), "reading"
         node = {"agent": "reader", "with": {"question": self.words(3), "context": self.text(scope)}}
         return node | (
-            self.random_checks(scope, against=node["with"]["context"]) if self.likely(0.7) else {}
-        ), "reading"  # type: ignore[index]
+            self.random_checks(scope, against=node["with"]["context"]) if self.likely(0.7) else {}  # type: ignore[index]
+        ), "reading"
 
     def choice(self, scope: _BodyScope) -> dict[str, Any]:
         """Returns a node that chooses one agent of several, by a label of any type."""

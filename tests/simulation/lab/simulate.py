@@ -3,7 +3,7 @@
     python -m tests.simulation.lab.simulate --runs 20000 --jobs 2
     python -m tests.simulation.lab.simulate --seed 123 --runs 1 -v      # repeats one run, with its events
 
-Exits with 1 if an invariant is violated (docs/simulation.md), and prints one line that repeats that run.
+Exits with 1 if an invariant is violated (docs/concepts/simulation.md), and prints one line that repeats that run.
 """
 
 from __future__ import annotations

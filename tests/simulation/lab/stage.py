@@ -390,8 +390,8 @@ class TrialRunner:
             await asyncio.sleep(0)
         else:
             self.trial.violations.append(
-                f"I10 tasks left after close: {sorted(task.get_coro().__qualname__ for task in left)}"
-            )  # type: ignore[union-attr]  # tasks are made of coroutines
+                f"I10 tasks left after close: {sorted(task.get_coro().__qualname__ for task in left)}"  # type: ignore[union-attr]  # tasks are made of coroutines
+            )
         if workers.in_flight:
             self.trial.violations.append(f"I10 {workers.in_flight} calls left in flight after close")
 

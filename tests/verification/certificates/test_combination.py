@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from orchestra.core.errors import InputError
 from orchestra.core.events import Verdict
-from orchestra.verification import combine_verdicts
+from orchestra.verification import acceptance
 from orchestra.verification.certificates.combination import (
     CheckWeight,
     Combination,

@@ -210,8 +210,8 @@ def logged(said: str) -> bytes:
     log = AuditLog().with_digests([drawn(len(said))])
     watch = AuditLog(tuple(log)).audit_state(certified())
     lines = audit_entries(
-        certified(), watch, [(output(at), words[one]) for at, one in enumerate(said)], "ada", "2026-11-25"
-    )  # type: ignore[misc]
+        certified(), watch, [(output(at), words[one]) for at, one in enumerate(said)], "ada", "2026-11-25"  # type: ignore[misc]
+    )
     return encode([*log, *AuditLog(tuple(log)).with_digests(lines)])
 
 
