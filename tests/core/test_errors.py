@@ -40,9 +40,13 @@ async def forever() -> str:
     return ""
 
 
-@pytest.mark.parametrize(("step", "node"), [(filed, "file_ticket"), (handled, "filed/file_ticket"), (file_ticket, "result")])
-async def test_the_exception_of_a_run_says_which_run_which_node_and_which_line(step: object, node: str, tmp_path: Path) -> None:
-    async with Orchestra.open(Settings.load({"journal": tmp_path / "runs.db"}, start=tmp_path), fleet="none") as orchestra:
+@pytest.mark.parametrize(
+    ("step", "node"), [(filed, "file_ticket"), (handled, "filed/file_ticket"), (file_ticket, "result")]
+)
+async def test_run_error_has_run_node_and_line(step: object, node: str, tmp_path: Path) -> None:
+    async with Orchestra.open(
+        Settings.load({"journal": tmp_path / "runs.db"}, start=tmp_path), fleet="none"
+    ) as orchestra:
         with pytest.raises(RunFailed) as caught:
             await orchestra.run(step, customer="Ada")  # type: ignore[arg-type]  # one of three steps
         error = caught.value
@@ -53,7 +57,7 @@ async def test_the_exception_of_a_run_says_which_run_which_node_and_which_line(s
     assert "no customer Ada" in repr(error)
 
 
-async def test_a_run_that_was_let_go_of_is_named_too() -> None:
+async def test_run_error_of_detached_run_has_run_id() -> None:
     async with Orchestra.open(Settings.load({"journal": "off"}), fleet="none") as orchestra:
         run = await orchestra.start(forever)
         waiting = asyncio.create_task(run.wait())
@@ -75,7 +79,7 @@ async def test_a_run_that_was_let_go_of_is_named_too() -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_an_error_comes_whole_to_another_process(error: OrchestraError) -> None:
+def test_error_survives_pickling(error: OrchestraError) -> None:
     for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
         assert type(again) is type(error)
         assert str(again) == str(error)

@@ -36,7 +36,7 @@ def told(level: str) -> list[str]:
     return stream.getvalue().splitlines()
 
 
-def test_levels_choose_what_is_told() -> None:
+def test_log_level_filters_events() -> None:
     assert len(told("debug")) == 4
     assert len(told("info")) == 3
     (failure,) = told("warning")
@@ -46,21 +46,21 @@ def test_levels_choose_what_is_told() -> None:
     assert told("error") == []
 
 
-def test_off_is_silent() -> None:
+def test_log_off_logs_nothing() -> None:
     assert create_observer("off") is None
 
 
-def test_data_is_never_told() -> None:
+def test_log_never_contains_data() -> None:
     assert "canary" not in "".join(told("debug"))
 
 
-def test_the_hosts_structlog_stays_as_it_was() -> None:
+def test_log_keeps_structlog_configuration_of_host() -> None:
     before = structlog.get_config()
     told("info")
     assert structlog.get_config() == before
 
 
-def test_a_line_that_belongs_to_no_run_names_none(capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_line_without_run_has_no_run_id(capsys: pytest.CaptureFixture[str]) -> None:
     log_info("info", "no project here", folder="/srv")
     log_info("warning", "no project here", folder="/srv")
     log_info("off", "no project here", folder="/srv")
@@ -71,7 +71,13 @@ def test_a_line_that_belongs_to_no_run_names_none(capsys: pytest.CaptureFixture[
 FAILED: list[Event] = [
     RunStarted(seq=1, at=0.0, run="r1", workflow="w", graph="", inputs={"text": "canary"}),
     AttemptFinished(
-        seq=2, at=0.0, node="a", attempt=1, error="T003", reason="f raised ValueError: canary", frames=("x.py:1 in g", "x.py:9 in f")
+        seq=2,
+        at=0.0,
+        node="a",
+        attempt=1,
+        error="T003",
+        reason="f raised ValueError: canary",
+        frames=("x.py:1 in g", "x.py:9 in f"),
     ),
     RunFinished(seq=3, at=0.0, status="failed", outcome=FailedOutcome("T003", "f raised ValueError: canary", "a")),
 ]
@@ -87,21 +93,29 @@ def lines(*, reasons: bool = False) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_a_failure_is_told_with_its_code_its_node_and_the_line_that_raised() -> None:
+def test_log_failure_has_code_node_and_line() -> None:
     _, attempt, end = lines()
     assert (attempt["code"], attempt["node"], attempt["at"]) == ("T003", "a", "x.py:9 in f")
-    assert (end["event"], end["status"], end["code"], end["node"], end["level"]) == ("run finished", "failed", "T003", "a", "warning")
+    assert (end["event"], end["status"], end["code"], end["node"], end["level"]) == (
+        "run finished",
+        "failed",
+        "T003",
+        "a",
+        "warning",
+    )
     assert "canary" not in str(lines())
 
 
-def test_the_end_of_a_run_is_told_with_its_time_and_with_its_money_where_it_cost_some() -> None:
+def test_log_run_end_has_time_and_money() -> None:
     *_, end = lines()
     assert (end["seconds"], "money" in end) == (0.0, False)
     stream = io.StringIO()
     observe = create_observer("info", stream, form="json")
     assert observe is not None
     began = RunStarted(seq=1, at=10.0, run="r1", workflow="w", graph="", inputs={})
-    ended = RunFinished(seq=3, at=12.3456, status="done", outcome=ValueOutcome(1), usage=Usage(prompt_tokens=7, calls=2, money=0.25))
+    ended = RunFinished(
+        seq=3, at=12.3456, status="done", outcome=ValueOutcome(1), usage=Usage(prompt_tokens=7, calls=2, money=0.25)
+    )
     for run, event in (("r1", began), ("r1", ended), ("r2", RunResumed(seq=2, at=11.0, epoch=2)), ("r2", ended)):
         observe(run, event)
     _, one, _, other = map(json.loads, stream.getvalue().splitlines())
@@ -109,25 +123,27 @@ def test_the_end_of_a_run_is_told_with_its_time_and_with_its_money_where_it_cost
     assert "seconds" not in other  # this process does not know when it began
 
 
-def test_its_reason_is_told_only_where_that_is_wanted() -> None:
+def test_log_reason_only_if_enabled() -> None:
     _, attempt, end = lines(reasons=True)
     assert attempt["reason"] == end["reason"] == "f raised ValueError: canary"
 
 
-def test_lines_of_a_run_have_what_was_bound_where_it_began() -> None:
+def test_log_lines_have_context_of_run_start() -> None:
     stream = io.StringIO()
     observe = create_observer("info", stream, form="json")
     assert observe is not None
     first, *rest = FAILED
     with structlog.contextvars.bound_contextvars(request_id="q-1"):
         observe("r1", first)
-    with structlog.contextvars.bound_contextvars(request_id="q-2"):  # a letter's, or another run's, whoever the event came through
+    with structlog.contextvars.bound_contextvars(
+        request_id="q-2"
+    ):  # a letter's, or another run's, whoever the event came through
         for event in rest:
             observe("r1", event)
     assert [json.loads(line)["request_id"] for line in stream.getvalue().splitlines()] == ["q-1"] * 3
 
 
-def test_pythons_logging_gets_a_message_for_people_and_fields_for_formatters(caplog: pytest.LogCaptureFixture) -> None:
+def test_log_to_logging_has_message_and_fields(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "orchestra")
     observe = create_observer("info", form="logging")
     assert observe is not None
@@ -141,7 +157,7 @@ def test_pythons_logging_gets_a_message_for_people_and_fields_for_formatters(cap
     assert (vars(record)["request_id"], vars(record)["code"], vars(record)["run"]) == ("q-1", "T003", "r1")
 
 
-def test_the_hosts_own_structlog_gets_events_as_it_is_configured() -> None:
+def test_log_to_structlog_uses_host_configuration() -> None:
     observe = create_observer("info", form="structlog")
     assert observe is not None
     capturing = structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars])
@@ -155,7 +171,7 @@ def test_the_hosts_own_structlog_gets_events_as_it_is_configured() -> None:
     ]
 
 
-def test_the_settings_say_how_runs_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_log_format_follows_settings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "orchestra")
     workers = SimulatedWorkers({"reader": {"answer": "1889"}})
 

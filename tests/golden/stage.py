@@ -138,10 +138,14 @@ async def played(settings: Settings) -> tuple[list[Event], MemoryStore]:
         if await run.wait_until_blocked() is None:
             (asked,) = run.questions
             await journal.send(
-                run.id, InboxMessage(kind="answer", node="sure", value="perhaps", question_digest=asked.question_digest, by="ann")
+                run.id,
+                InboxMessage(
+                    kind="answer", node="sure", value="perhaps", question_digest=asked.question_digest, by="ann"
+                ),
             )
             await journal.send(
-                run.id, InboxMessage(kind="answer", node="sure", value="yes", question_digest=asked.question_digest, by="ann")
+                run.id,
+                InboxMessage(kind="answer", node="sure", value="yes", question_digest=asked.question_digest, by="ann"),
             )
         assert (await run).value == OUTPUT
         return await journal.read(run.id), journal.store
@@ -149,7 +153,9 @@ async def played(settings: Settings) -> tuple[list[Event], MemoryStore]:
 
 def dumped(events: Iterable[Event], blobs: dict[str, bytes]) -> str:
     lines = [encode(event).decode() for event in events]
-    lines += [json.dumps({"blob": name, "data": base64.b64encode(data).decode()}) for name, data in sorted(blobs.items())]
+    lines += [
+        json.dumps({"blob": name, "data": base64.b64encode(data).decode()}) for name, data in sorted(blobs.items())
+    ]
     return "\n".join(lines) + "\n"
 
 

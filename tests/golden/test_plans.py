@@ -45,7 +45,7 @@ def answer(name: str) -> object:
     return line
 
 
-def test_every_file_is_of_a_plan_of_an_older_engine() -> None:
+def test_golden_plans_are_of_older_engine() -> None:
     files = sorted(FOLDER.glob("*.jsonl"))
     assert [path.stem for path in files] == sorted(MORE)
     for path in files:
@@ -54,7 +54,7 @@ def test_every_file_is_of_a_plan_of_an_older_engine() -> None:
 
 
 @pytest.mark.parametrize("name", MORE)
-def test_an_older_plan_is_replayed_and_goes_on_as_it_began(name: str) -> None:
+def test_golden_plan_replays_and_continues(name: str) -> None:
     before = events(name)
     compiled = program(WORK % MORE[name])
     found = replay(compiled, before)
@@ -88,18 +88,23 @@ def sampled_again(call: CallRequest) -> str:
 
 VOTES: dict[str, tuple[int, dict[str, Any]]] = {
     "voted": (3, {"router": sampled}),
-    "voted_again": (2, {"router": sampled_again, "writer": lambda call: CallError(code="T009", reason="the pen is dry")}),
+    "voted_again": (
+        2,
+        {"router": sampled_again, "writer": lambda call: CallError(code="T009", reason="the pen is dry")},
+    ),
 }
 
 
 @pytest.mark.parametrize("name", VOTES)
-def test_samples_that_an_older_engine_made_one_after_the_other_go_on_so(name: str) -> None:
+def test_golden_sequential_samples_continue_sequentially(name: str) -> None:
     before = events(name, VOTED)
     count, answers = VOTES[name]
     compiled = program(WORK % f"returns: str, repairs: 0, votes: {count}")
     found = replay(compiled, before)
     assert (found.first_difference, found.reason, found.event_count) == (None, "", len(before))
-    assert not any(event.draft.parallel for event in before if isinstance(event, TurnStarted) and event.draft is not None)
+    assert not any(
+        event.draft.parallel for event in before if isinstance(event, TurnStarted) and event.draft is not None
+    )
     first, last = before[0], before[-1]
     assert isinstance(first, RunStarted)
     assert isinstance(last, RunFinished)

@@ -37,7 +37,7 @@ def crash(file: Path, chance: random.Random) -> dict[str, int]:
     return {run.decode(): int(seq) for run, seq in pairs}
 
 
-async def test_nothing_durable_is_lost_at_any_point(tmp_path: Path) -> None:
+async def test_crash_at_any_point_loses_no_durable_event(tmp_path: Path) -> None:
     chance, file, durable = random.Random(SEED), tmp_path / "journal.db", dict[str, int]()
     for point in range(POINTS):
         # The same file again and again: each writer goes on where the killed one was.

@@ -169,7 +169,7 @@ def spoilt(whole_file: bytes, chance: random.Random) -> bytes:
     return bytes(copy)
 
 
-async def test_a_spoilt_file_gives_right_answers_or_coded_errors(tmp_path: Path) -> None:
+async def test_damaged_file_gives_valid_results_or_coded_errors(tmp_path: Path) -> None:
     file, chance = tmp_path / "whole" / "journal.db", random.Random(SEED)
     async with SqliteJournal.open(file) as journal:
         await fill(journal)
@@ -191,7 +191,7 @@ async def test_a_spoilt_file_gives_right_answers_or_coded_errors(tmp_path: Path)
     assert refused > POINTS * 0.5
 
 
-async def test_a_spoilt_log_takes_the_last_commits_at_most(tmp_path: Path) -> None:
+async def test_damaged_log_loses_last_commits_at_most(tmp_path: Path) -> None:
     file, chance = tmp_path / "whole" / "journal.db", random.Random(SEED)
     async with SqliteJournal.open(file) as journal:
         await fill(journal)
@@ -216,7 +216,7 @@ async def test_a_spoilt_log_takes_the_last_commits_at_most(tmp_path: Path) -> No
     assert lost > POINTS // 8
 
 
-async def test_who_writes_to_a_spoilt_file_goes_on_or_is_told(tmp_path: Path) -> None:
+async def test_write_to_damaged_file_succeeds_or_is_coded_error(tmp_path: Path) -> None:
     file, chance, refused = tmp_path / "whole" / "journal.db", random.Random(SEED), 0
     async with SqliteJournal.open(file) as journal:
         await fill(journal)
@@ -257,7 +257,7 @@ async def test_who_writes_to_a_spoilt_file_goes_on_or_is_told(tmp_path: Path) ->
         ("UPDATE tags SET run = 'r9' WHERE run = 'r1'", "tagged"),
     ],
 )
-async def test_a_changed_row_is_noticed(tmp_path: Path, change: str, question: str) -> None:
+async def test_altered_row_is_detected(tmp_path: Path, change: str, question: str) -> None:
     file = tmp_path / "journal.db"
     async with SqliteJournal.open(file) as journal:
         await fill(journal)

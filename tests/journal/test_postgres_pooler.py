@@ -51,7 +51,7 @@ def pooler(server: PostgresServer, mode: str) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def test_in_transaction_mode_the_journal_is_refused(postgres: PostgresServer, schema: str) -> None:
+async def test_pooler_transaction_mode_is_refused(postgres: PostgresServer, schema: str) -> None:
     with pooler(postgres, "transaction") as dsn, pytest.raises(JournalError, match="J034"):
         async with PostgresJournal.open(dsn, schema=schema):
             pass
@@ -60,7 +60,7 @@ async def test_in_transaction_mode_the_journal_is_refused(postgres: PostgresServ
 @pytest.mark.parametrize(
     "name", ["a_deleted_run_is_gone", "a_run_under_way_is_not_deleted", "a_lease_is_not_taken_from_the_living"]
 )
-async def test_in_session_mode_its_laws_hold(name: str, postgres: PostgresServer, schema: str) -> None:
+async def test_pooler_session_mode_obeys_laws(name: str, postgres: PostgresServer, schema: str) -> None:
     (law,) = (law for law in CONFORMANCE_TESTS if law.name == name)
     with pooler(postgres, "session") as dsn:
         await law.run(lambda: PostgresJournal.open(dsn, schema=schema))

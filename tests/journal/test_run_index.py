@@ -152,7 +152,7 @@ def first(events: Sequence[Event]) -> RunStarted:
     return events[0]
 
 
-async def test_indexes_say_what_the_events_say(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_indexes_equal_fold_of_events(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "USAGE_BATCH_RUNS", 7)
     monkeypatch.setattr(tables, "USAGE_BATCH_RUNS", 7)
     for seed in range(HISTORIES):
@@ -163,7 +163,7 @@ async def test_indexes_say_what_the_events_say(places: Places, monkeypatch: pyte
             await check(journal, place.ask, history.chance)
 
 
-async def test_after_a_crash_indexes_say_what_the_events_say(tmp_path: Path) -> None:
+async def test_indexes_equal_fold_of_events_after_crash(tmp_path: Path) -> None:
     for seed in range(HISTORIES):
         file, history, crashes = tmp_path / str(seed) / "j.db", History(seed), list[Path]()
 
@@ -186,9 +186,7 @@ async def test_after_a_crash_indexes_say_what_the_events_say(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("every", [2, 3])
-async def test_a_commit_that_is_tried_again_counts_nothing_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int
-) -> None:
+async def test_retried_commit_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int) -> None:
     file, commit, tries = tmp_path / "j.db", SqliteStore._write, [0]
 
     def refused_at_first(store: SqliteStore, change: Any) -> Any:
@@ -211,7 +209,7 @@ async def test_a_commit_that_is_tried_again_counts_nothing_twice(
         await check(journal, ask, Random(0))
 
 
-async def test_runs_that_can_go_are_deleted_and_the_others_say_why_not(places: Places) -> None:
+async def test_delete_runs_returns_errors_of_others(places: Places) -> None:
     place = places()
     async with place.open() as journal, place.open() as other:
         for run in ("a", "b"):
@@ -224,7 +222,7 @@ async def test_runs_that_can_go_are_deleted_and_the_others_say_why_not(places: P
         assert await journal.delete_runs([]) == []
 
 
-async def test_of_a_deleted_run_no_index_has_anything(places: Places) -> None:
+async def test_delete_removes_index_entries(places: Places) -> None:
     place, name = places(), "Mrs-Canary"
     async with place.open() as journal:
         started = msgspec.structs.replace(begun("a"), options={"tags": {"customer": name}}, workflow=name, parent=name)
@@ -237,7 +235,7 @@ async def test_of_a_deleted_run_no_index_has_anything(places: Places) -> None:
         assert await journal.query_runs(10, RunSelection(tags={"customer": name})) == []
 
 
-async def test_an_event_that_names_no_tag_or_run_that_can_be_is_kept_all_the_same(places: Places) -> None:
+async def test_event_with_invalid_tag_or_run_is_kept(places: Places) -> None:
     place = places()
     async with place.open() as journal:
         started = msgspec.structs.replace(
@@ -249,7 +247,7 @@ async def test_an_event_that_names_no_tag_or_run_that_can_be_is_kept_all_the_sam
         assert await journal.derived_runs(["p\0q" * 500]) in ([], ["a"])  # Postgres has no such run
 
 
-async def test_a_run_that_took_over_one_answer_is_a_copy(places: Places) -> None:
+async def test_run_with_reused_answer_is_derived(places: Places) -> None:
     async with places().open() as journal:
         events: list[Event] = [
             begun("b"),
@@ -260,7 +258,7 @@ async def test_a_run_that_took_over_one_answer_is_a_copy(places: Places) -> None
         assert await journal.derived_runs(["a"]) == ["b"]
 
 
-async def test_a_tag_that_is_in_one_copy_only_is_reported(tmp_path: Path) -> None:
+async def test_tag_in_one_copy_is_damage(tmp_path: Path) -> None:
     """The copy is the index of the table: it is hidden while a row of the table is deleted, as if a page of it had been lost."""
     file = tmp_path / "j.db"
     async with SqliteJournal.open(file) as journal:
@@ -278,7 +276,7 @@ async def test_a_tag_that_is_in_one_copy_only_is_reported(tmp_path: Path) -> Non
     assert caught.value.code == "J013"
 
 
-def test_events_of_a_commit_that_failed_are_not_counted_twice(tmp_path: Path) -> None:
+def test_failed_commit_is_not_counted_twice(tmp_path: Path) -> None:
     presence, events = SqlitePresence(tmp_path / "writers"), whole("a")
     store = SqliteStore(tmp_path / "j.db", presence)
 
@@ -298,7 +296,7 @@ def test_events_of_a_commit_that_failed_are_not_counted_twice(tmp_path: Path) ->
         assert looking.query_usages(RunSelection()).found == [RunUsageResult("a", 1.0, usage_of(events))]
 
 
-async def test_a_run_that_two_begin_has_the_usage_of_the_one_who_got_it(places: Places) -> None:
+async def test_usage_of_contested_run_is_of_winner(places: Places) -> None:
     place = places()
     async with place.open() as one, place.open() as other:
         for number in range(20):
@@ -312,7 +310,7 @@ async def test_a_run_that_two_begin_has_the_usage_of_the_one_who_got_it(places: 
         await check(one, place.ask, Random(0))
 
 
-async def test_a_run_that_others_had_in_between_is_summed_up_whole(places: Places) -> None:
+async def test_usage_of_taken_over_run_is_complete(places: Places) -> None:
     place, events = places(), whole("a")
     async with place.open() as one, place.open() as other:
         one.append("a", events[:1])
@@ -328,7 +326,7 @@ async def test_a_run_that_others_had_in_between_is_summed_up_whole(places: Place
         await check(one, place.ask, Random(0))
 
 
-async def test_a_step_of_compacting_gives_back_many_pages(tmp_path: Path) -> None:
+async def test_compact_step_frees_many_pages(tmp_path: Path) -> None:
     async with SqliteJournal.open(tmp_path / "j.db") as journal:
         journal.append("a", [msgspec.structs.replace(begun("a"), inputs={"text": "x" * 2_000_000}), *whole("a")[1:]])
         await journal.wait_durable("a", 5)

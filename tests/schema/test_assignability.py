@@ -70,7 +70,7 @@ def check(producer: Any, consumer: Any) -> str | None:
         (Annotated[list[int], Field(min_length=2)], Annotated[list[int], Field(min_length=1)]),
     ],
 )
-def test_what_fits(producer: Any, consumer: Any) -> None:
+def test_assignable_types(producer: Any, consumer: Any) -> None:
     assert check(producer, consumer) is None
 
 
@@ -100,37 +100,40 @@ def test_what_fits(producer: Any, consumer: Any) -> None:
         (str, Annotated[str, Field(pattern="^a")], "pattern '^a' is not promised"),
     ],
 )
-def test_what_does_not_fit_and_why(producer: Any, consumer: Any, reason: str) -> None:
+def test_unassignable_types_have_reason(producer: Any, consumer: Any, reason: str) -> None:
     assert check(producer, consumer) == reason
 
 
-def test_a_consumer_that_forbids_further_fields_is_told_which() -> None:
+def test_assignability_names_forbidden_fields() -> None:
     class Closed(StrictModel):
         fact: str
 
     assert check(Fact, Closed) == ".quote: Closed has no such field, Fact has"
 
 
-def test_a_bare_object_promises_nothing_about_its_fields() -> None:
+def test_assignability_bare_object_has_no_fields() -> None:
     assert assignability_error({"type": "object"}, schema_of(dict[str, int], "validation")) is not None
 
 
-def test_constants_are_tried_one_by_one() -> None:
+def test_assignability_compares_each_constant() -> None:
     consumer = schema_of(Document, "validation")
     assert assignability_error({"const": {"source": "a", "text": "b"}}, consumer) is None
     assert assignability_error({"const": {"source": "a", "txt": "b"}}, consumer) is not None
-    assert assignability_error({"const": {"fact": "a", "quote": "b"}}, schema_of(Fact, "validation")) == "expected Quote, got an object"
+    assert (
+        assignability_error({"const": {"fact": "a", "quote": "b"}}, schema_of(Fact, "validation"))
+        == "expected Quote, got an object"
+    )
     assert assignability_error({"const": 6}, {"type": "integer"}) is None
     assert assignability_error({"const": True}, {"type": "integer"}) == "expected int, got true"
 
 
-def test_an_unknown_keyword_is_refused_unless_it_is_the_same() -> None:
+def test_assignability_unknown_keyword_must_be_equal() -> None:
     wants = {"type": "object", "patternProperties": {"^a": {"type": "string"}}}
     assert assignability_error({"type": "object", "properties": {}}, wants) == "cannot prove 'patternProperties'"
     assert assignability_error({**wants, "title": "X"}, wants) is None
 
 
-def test_a_hostile_pair_of_types_ends_in_a_refusal() -> None:
+def test_assignability_hostile_types_are_refused() -> None:
     def wide(depth: int, leaf: Schema) -> Schema:
         inner = leaf if not depth else wide(depth - 1, leaf)
         return {"anyOf": [{"type": "array", "items": inner, "minItems": n} for n in (0, 1, 2, 3, 4, 5)]}
@@ -143,7 +146,9 @@ def test_a_hostile_pair_of_types_ends_in_a_refusal() -> None:
 INT = st.builds(lambda a, b: Annotated[int, Field(ge=min(a, b), le=max(a, b))], st.integers(-3, 3), st.integers(-3, 3))
 OPEN = st.builds(lambda low: Annotated[int, Field(gt=low)], st.integers(-3, 3))
 FLOAT = st.builds(lambda low: Annotated[float, Field(ge=low)], st.integers(-2, 2))
-STR = st.builds(lambda low, n: Annotated[str, Field(min_length=low, max_length=low + n)], st.integers(0, 2), st.integers(0, 3))
+STR = st.builds(
+    lambda low, n: Annotated[str, Field(min_length=low, max_length=low + n)], st.integers(0, 2), st.integers(0, 3)
+)
 LITERALS = [Literal["a"], Literal["a", "b"], Literal[1, "a"], Literal[1, 2], Literal[True]]
 LEAF: st.SearchStrategy[Any] = (
     st.sampled_from([int, float, bool, str, type(None), datetime.date, *LITERALS, Any]) | INT | OPEN | FLOAT | STR
@@ -197,9 +202,15 @@ def values(schema: Schema, root: Schema) -> st.SearchStrategy[Any]:
         case "array" if "prefixItems" in schema:
             return st.tuples(*[values(part, root) for part in schema["prefixItems"]]).map(list)
         case "array":
-            return st.lists(values(schema.get("items", {}), root), min_size=schema.get("minItems", 0), max_size=schema.get("maxItems", 2))
+            return st.lists(
+                values(schema.get("items", {}), root),
+                min_size=schema.get("minItems", 0),
+                max_size=schema.get("maxItems", 2),
+            )
         case "object":
-            known = st.fixed_dictionaries({name: values(part, root) for name, part in schema.get("properties", {}).items()})
+            known = st.fixed_dictionaries(
+                {name: values(part, root) for name, part in schema.get("properties", {}).items()}
+            )
             more = schema.get("additionalProperties", False)
             inner = values(more if isinstance(more, dict) else {}, root)
             extra = st.dictionaries(st.sampled_from("abcd"), inner, max_size=2) if more else st.just({})
@@ -218,7 +229,10 @@ def loosened(draw: Any, kind: Any) -> Any:
         case 2 | 3 if isinstance(kind, type) and issubclass(kind, BaseModel):
             keep = {name: field for name, field in kind.model_fields.items() if draw(st.booleans())}
             fields = {
-                name: (loosened(draw, field.annotation) if draw(st.booleans()) else field.rebuild_annotation(), draw(st.booleans()))
+                name: (
+                    loosened(draw, field.annotation) if draw(st.booleans()) else field.rebuild_annotation(),
+                    draw(st.booleans()),
+                )
                 for name, field in keep.items()
             }
             return model(fields, draw(st.sampled_from(["ignore", "allow", "forbid"])))
@@ -228,7 +242,7 @@ def loosened(draw: Any, kind: Any) -> Any:
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
-def test_a_value_of_the_producer_is_one_of_the_consumer_whenever_it_fits(data: st.DataObject) -> None:
+def test_assignable_producer_values_are_valid(data: st.DataObject) -> None:
     producer = data.draw(TYPE)
     consumer = loosened(data.draw, producer) if data.draw(st.booleans()) else data.draw(TYPE)
     writes, reads = TypeAdapter(producer), TypeAdapter(consumer)
@@ -254,6 +268,8 @@ def test_a_value_of_the_producer_is_one_of_the_consumer_whenever_it_fits(data: s
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(TYPE)
-def test_every_type_fits_itself(kind: Any) -> None:
+def test_type_is_assignable_to_itself(kind: Any) -> None:
     adapter = TypeAdapter(kind)
-    assert assignability_error(adapter.json_schema(mode="serialization"), adapter.json_schema(mode="validation")) is None
+    assert (
+        assignability_error(adapter.json_schema(mode="serialization"), adapter.json_schema(mode="validation")) is None
+    )

@@ -10,7 +10,17 @@ from copy import deepcopy
 from typing import Annotated, Any
 
 import pytest
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, JsonValue, SkipValidation, TypeAdapter
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    JsonValue,
+    SkipValidation,
+    TypeAdapter,
+)
 from pydantic import model_validator as validator
 from typing_extensions import NamedTuple, TypedDict
 
@@ -145,7 +155,7 @@ def spoken(value: Any) -> str:
 
 
 @pytest.mark.parametrize(("kind", "value"), [*KEPT, *REBUILT], ids=spoken)
-def test_whoever_changes_what_was_read_does_not_change_the_value(kind: Any, value: Any) -> None:
+def test_decode_value_result_is_independent(kind: Any, value: Any) -> None:
     adapter: TypeAdapter[Any] = TypeAdapter(kind)
     before = deepcopy(value)
     changed(decode_value(adapter, value, copy_first=may_alias_input(adapter)), set())
@@ -153,16 +163,18 @@ def test_whoever_changes_what_was_read_does_not_change_the_value(kind: Any, valu
 
 
 @pytest.mark.parametrize(("kind", "value"), REBUILT, ids=spoken)
-def test_what_pydantic_makes_anew_is_not_copied_before(kind: Any, value: Any) -> None:
+def test_decode_value_avoids_needless_copy(kind: Any, value: Any) -> None:
     assert not may_alias_input(TypeAdapter(kind))
 
 
-@pytest.mark.parametrize("kind", [*(kind for kind, _ in KEPT), defaultdict[str, list[Any]], Counter[str], Iterable[int]], ids=spoken)
-def test_of_a_type_that_may_hand_parts_on_a_copy_is_read(kind: Any) -> None:
+@pytest.mark.parametrize(
+    "kind", [*(kind for kind, _ in KEPT), defaultdict[str, list[Any]], Counter[str], Iterable[int]], ids=spoken
+)
+def test_decode_value_copies_aliasing_types(kind: Any) -> None:
     assert may_alias_input(TypeAdapter(kind))
 
 
-def test_a_copy_is_the_same_value_in_other_containers() -> None:
+def test_copy_value_equals_value() -> None:
     value: dict[str, Any] = {"a": [1, (2, [3])], "b": {"c": None}}
     assert copy_value(value) == value
     assert copy_value(value)["a"] is not value["a"]

@@ -12,9 +12,14 @@ from orchestra.text.keywords import expand_to_words
 
 @pytest.mark.parametrize(
     ("text", "part", "said"),
-    [("to $5.3M from", "$5.3", "$5.3M"), ("30kg", "30", "30kg"), ("a 2,800 b", "8", "2,800"), ("Moby _Dick_", "Dick", "Dick")],
+    [
+        ("to $5.3M from", "$5.3", "$5.3M"),
+        ("30kg", "30", "30kg"),
+        ("a 2,800 b", "8", "2,800"),
+        ("Moby _Dick_", "Dick", "Dick"),
+    ],
 )
-def test_a_span_takes_in_the_words_that_it_cuts(text: str, part: str, said: str) -> None:
+def test_expand_to_words_completes_cut_words(text: str, part: str, said: str) -> None:
     at = text.index(part)
     assert text[slice(*expand_to_words(text, at, at + len(part)))] == said
 
@@ -24,7 +29,7 @@ def test_a_span_takes_in_the_words_that_it_cuts(text: str, part: str, said: str)
     st.integers(0, 12),
     st.integers(0, 12),
 )
-def test_a_whole_span_holds_the_span_and_is_whole(text: str, one: int, other: int) -> None:
+def test_expand_to_words_contains_span(text: str, one: int, other: int) -> None:
     start, end = sorted((min(one, len(text)), min(other, len(text))))
     first, last = expand_to_words(text, start, end)
     assert 0 <= first <= start <= end <= last <= len(text)
@@ -32,7 +37,8 @@ def test_a_whole_span_holds_the_span_and_is_whole(text: str, one: int, other: in
 
 
 @pytest.mark.parametrize(
-    ("cell", "digits"), [("Boeing 737 800", "737"), ("Game 3 120 pts", "3"), ("USD 12 345", "12345"), ("12 345,67", "12345.67")]
+    ("cell", "digits"),
+    [("Boeing 737 800", "737"), ("Game 3 120 pts", "3"), ("USD 12 345", "12345"), ("12 345,67", "12345.67")],
 )
-def test_behind_a_word_two_numbers_are_two(cell: str, digits: str) -> None:
+def test_expand_to_words_two_numbers_after_word(cell: str, digits: str) -> None:
     assert parse_figure(cell) == digits

@@ -32,9 +32,15 @@ def _dutch(number: int) -> str:
     )
     tens = _words("- - twintig dertig veertig vijftig zestig zeventig tachtig negentig")
     if number >= 1000:
-        return (_dutch(number // 1000) if number >= 2000 else "") + "duizend" + (_dutch(number % 1000) if number % 1000 else "")
+        return (
+            (_dutch(number // 1000) if number >= 2000 else "")
+            + "duizend"
+            + (_dutch(number % 1000) if number % 1000 else "")
+        )
     if number >= 100:
-        return (ones[number // 100] if number >= 200 else "") + "honderd" + (_dutch(number % 100) if number % 100 else "")
+        return (
+            (ones[number // 100] if number >= 200 else "") + "honderd" + (_dutch(number % 100) if number % 100 else "")
+        )
     if number < 20:
         return ones[number]
     one = ones[number % 10]
@@ -47,9 +53,17 @@ def _french(number: int) -> str:
     )
     tens = _words("- - vingt trente quarante cinquante soixante soixante quatre-vingt quatre-vingt")
     if number >= 1000:
-        return (_french(number // 1000) + " " if number >= 2000 else "") + "mille" + (" " + _french(number % 1000) if number % 1000 else "")
+        return (
+            (_french(number // 1000) + " " if number >= 2000 else "")
+            + "mille"
+            + (" " + _french(number % 1000) if number % 1000 else "")
+        )
     if number >= 100:
-        return (ones[number // 100] + " " if number >= 200 else "") + "cent" + (" " + _french(number % 100) if number % 100 else "")
+        return (
+            (ones[number // 100] + " " if number >= 200 else "")
+            + "cent"
+            + (" " + _french(number % 100) if number % 100 else "")
+        )
     if number < 20:
         return ones[number]
     base = number // 10 - (number // 10 in (7, 9))
@@ -66,11 +80,21 @@ def _spanish(number: int) -> str:
         "veinte veintiuno veintidós veintitrés veinticuatro veinticinco veintiséis veintisiete veintiocho veintinueve"
     )
     tens = _words("- - - treinta cuarenta cincuenta sesenta setenta ochenta noventa")
-    hundreds = _words("- ciento doscientos trescientos cuatrocientos quinientos seiscientos setecientos ochocientos novecientos")
+    hundreds = _words(
+        "- ciento doscientos trescientos cuatrocientos quinientos seiscientos setecientos ochocientos novecientos"
+    )
     if number >= 1000:
-        return (_spanish(number // 1000) + " " if number >= 2000 else "") + "mil" + (" " + _spanish(number % 1000) if number % 1000 else "")
+        return (
+            (_spanish(number // 1000) + " " if number >= 2000 else "")
+            + "mil"
+            + (" " + _spanish(number % 1000) if number % 1000 else "")
+        )
     if number >= 100:
-        return "cien" if number == 100 else hundreds[number // 100] + (" " + _spanish(number % 100) if number % 100 else "")
+        return (
+            "cien"
+            if number == 100
+            else hundreds[number // 100] + (" " + _spanish(number % 100) if number % 100 else "")
+        )
     if number < 30:
         return ones[number]
     return tens[number // 10] + (" y " + ones[number % 10] if number % 10 else "")
@@ -89,7 +113,11 @@ def _portuguese(number: int) -> str:
             + (" e " + _portuguese(number % 1000) if number % 1000 else "")
         )
     if number >= 100:
-        return "cem" if number == 100 else hundreds[number // 100] + (" e " + _portuguese(number % 100) if number % 100 else "")
+        return (
+            "cem"
+            if number == 100
+            else hundreds[number // 100] + (" e " + _portuguese(number % 100) if number % 100 else "")
+        )
     if number < 20:
         return ones[number]
     return tens[number // 10] + (" e " + ones[number % 10] if number % 10 else "")
@@ -105,7 +133,9 @@ def _italian(number: int) -> str:
         head = "mille" if number < 2000 else _italian(number // 1000) + "mila"
         return head + (_italian(number % 1000) if number % 1000 else "")
     if number >= 100:
-        return (ones[number // 100] if number >= 200 else "") + "cento" + (_italian(number % 100) if number % 100 else "")
+        return (
+            (ones[number // 100] if number >= 200 else "") + "cento" + (_italian(number % 100) if number % 100 else "")
+        )
     if number < 20:
         return ones[number]
     ten, one = tens[number // 10], number % 10
@@ -120,7 +150,9 @@ def _russian(number: int) -> str:
     tens = _words("- - двадцать тридцать сорок пятьдесят шестьдесят семьдесят восемьдесят девяносто")
     hundreds = _words("- сто двести триста четыреста пятьсот шестьсот семьсот восемьсот девятьсот")
     if number >= 1000:
-        head = {1: "тысяча", 2: "две тысячи"}.get(number // 1000, ones[number // 1000] + (" тысячи" if number < 5000 else " тысяч"))
+        head = {1: "тысяча", 2: "две тысячи"}.get(
+            number // 1000, ones[number // 1000] + (" тысячи" if number < 5000 else " тысяч")
+        )
         return head + (" " + _russian(number % 1000) if number % 1000 else "")
     if number >= 100:
         return hundreds[number // 100] + (" " + _russian(number % 100) if number % 100 else "")

@@ -26,12 +26,12 @@ from orchestra.text.numbers.numbers import find_dates, find_numbers, same_number
         ("0,5 l", "0.5"), ("1,5 Millionen", "1.5"), ("3,14 %", "0.0314"), ("0.123,5", "0.123"), ("1,5\n2,6", "1"), ("(3,5)", "3"),
     ],
 )  # fmt: skip
-def test_a_number_has_its_value(text: str, value: str) -> None:
+def test_find_numbers_values(text: str, value: str) -> None:
     assert find_numbers(text)[0].value == Fraction(value)
 
 
 @pytest.mark.parametrize("text", ["none", "x2y", "v1", "three"])
-def test_what_is_no_number_is_none(text: str) -> None:
+def test_find_numbers_ignores_non_numbers(text: str) -> None:
     assert find_numbers(text) == []
 
 
@@ -50,16 +50,16 @@ def test_what_is_no_number_is_none(text: str) -> None:
         ("\u017feventy-\u017fix m\u0131llion", [76_000_000]),
     ],
 )  # fmt: skip
-def test_written_numbers_are_read_where_they_are_asked_for(text: str, values: list[int]) -> None:
+def test_find_numbers_written_numbers_on_request(text: str, values: list[int]) -> None:
     assert [number.value for number in find_numbers(text, words=True)] == values
 
 
-def test_a_month_with_a_letter_that_is_taken_for_another_is_read() -> None:
+def test_find_dates_case_folded_month() -> None:
     assert [day.month for day in find_dates("3 \u017fept 2020")] == [9]
 
 
 @given(st.integers(0, 10**12), st.integers(0, 4))
-def test_thousands_and_decimals_say_the_same_number(whole: int, places: int) -> None:
+def test_same_number_thousands_and_decimals(whole: int, places: int) -> None:
     shown = f"{whole / 10**places:,.{places}f}"
     assert find_numbers(f"about {shown} units")[0].value == Fraction(shown.replace(",", ""))
 
@@ -77,7 +77,7 @@ def test_thousands_and_decimals_say_the_same_number(whole: int, places: int) -> 
         ("1" * 44, "1" * 43 + "2", False),
     ],
 )  # fmt: skip
-def test_two_numbers_say_the_same_or_not(answer: str, evidence: str, equal: bool) -> None:
+def test_same_number_pairs(answer: str, evidence: str, equal: bool) -> None:
     assert same_number(find_numbers(answer)[0], find_numbers(evidence)[0]) is equal
 
 
@@ -88,13 +88,15 @@ def test_two_numbers_say_the_same_or_not(answer: str, evidence: str, equal: bool
         ("$-5", -5, False), ("a -5", -5, False), ("‑5", -5, False),
     ],
 )  # fmt: skip
-def test_a_minus_stands_at_its_digits_and_a_dash_may_be_none(text: str, value: int, dashed: bool) -> None:
+def test_minus_and_dash_before_digits(text: str, value: int, dashed: bool) -> None:
     [number] = find_numbers(text)
     assert (int(number.value), number.uncertain_minus) == (value, dashed)
 
 
-@pytest.mark.parametrize("text", ["10 - 20", "10-20", "10 – 20", "10–20", "10 –20", "10 − 20", "10%-20%", "10%–20%", "€10-€20"])
-def test_a_dash_between_two_numbers_is_no_minus(text: str) -> None:
+@pytest.mark.parametrize(
+    "text", ["10 - 20", "10-20", "10 – 20", "10–20", "10 –20", "10 − 20", "10%-20%", "10%–20%", "€10-€20"]
+)
+def test_dash_between_numbers_is_not_minus(text: str) -> None:
     assert [number.plain for number in find_numbers(text)] == [10, 20]
 
 
@@ -107,12 +109,12 @@ def test_a_dash_between_two_numbers_is_no_minus(text: str) -> None:
         ("3\nmillion", 3_000_000),
     ],
 )  # fmt: skip
-def test_a_letter_is_a_scale_where_it_is_glued_or_beside_a_currency(text: str, value: int) -> None:
+def test_letter_is_scale_next_to_digits_or_currency(text: str, value: int) -> None:
     assert find_numbers(text)[0].value == value
 
 
 @pytest.mark.parametrize("text", ["1920x1080", "05T10:30", "4.7.2026", "2026.07.04"])
-def test_numbers_that_stand_against_others_are_all_read(text: str) -> None:
+def test_adjacent_numbers_are_all_read(text: str) -> None:
     assert len(find_numbers(text)) == text.count("x") + text.count("T") + text.count(":") + text.count(".") + 1
 
 
@@ -124,12 +126,12 @@ def test_numbers_that_stand_against_others_are_all_read(text: str) -> None:
         ("2026/01/05", (2026, 1, 5)), ("25.12.2020", (2020, 12, 25)),
     ],
 )  # fmt: skip
-def test_a_date_is_read(text: str, found: tuple[int | None, int, int | None]) -> None:
+def test_find_dates_values(text: str, found: tuple[int | None, int, int | None]) -> None:
     day = find_dates(text)[0]
     assert (day.year, day.month, day.day) == found
 
 
-def test_a_day_that_does_not_exist_is_no_date() -> None:
+def test_find_dates_ignores_invalid_day() -> None:
     assert find_dates("31/02/2026, 2026-02-30, 31 April") == []
 
 
@@ -141,5 +143,5 @@ def test_a_day_that_does_not_exist_is_no_date() -> None:
         ("March 4, 2026", "3/4/2026", True),
     ],
 )  # fmt: skip
-def test_a_date_agrees_with_one_that_says_at_least_as_much(answer: str, evidence: str, agrees: bool) -> None:
+def test_date_matches_more_exact_date(answer: str, evidence: str, agrees: bool) -> None:
     assert find_dates(answer)[0].matches(find_dates(evidence)[0]) is agrees

@@ -29,7 +29,7 @@ def read(text: str, *, points: bool = False) -> str:
         ("30.9.2024", "30.9"), ("1,2,3", "123"), ("2,5.", "2.5"), ("7, 8", "7"), ("1234,567", "1234567"),
     ],
 )  # fmt: skip
-def test_a_number_is_read_as_it_is_written(text: str, number: str) -> None:
+def test_parse_numeral_values(text: str, number: str) -> None:
     assert read(text) == number
 
 
@@ -40,7 +40,7 @@ def test_a_number_is_read_as_it_is_written(text: str, number: str) -> None:
         ("1.5000", "1.5000"), ("1,234.50", "1234.50"), ("12,5", "12.5"), ("7", "7"),
     ],
 )  # fmt: skip
-def test_beside_points_between_thousands_a_point_before_three_digits_is_one(text: str, number: str) -> None:
+def test_parse_numeral_point_next_to_grouped_numbers(text: str, number: str) -> None:
     assert read(text, points=True) == number
 
 
@@ -53,16 +53,16 @@ def test_beside_points_between_thousands_a_point_before_three_digits_is_one(text
         (["yes", ""], False), ([], False),
     ],
 )  # fmt: skip
-def test_one_number_tells_what_points_are_where_none_tells_the_contrary(texts: list[str], found: bool) -> None:
+def test_uses_decimal_comma_needs_one_clear_number(texts: list[str], found: bool) -> None:
     assert uses_decimal_comma(texts) is found
 
 
 @given(st.decimals(-(10**9), 10**9, places=2), st.sampled_from([",.", ".,", " ,", " .", "'.", "’,", "\u202f,"]))
-def test_a_number_is_the_same_in_every_spelling(number: object, marks: str) -> None:
+def test_parse_numeral_spellings_are_equal(number: object, marks: str) -> None:
     written = f"{number:,.2f}".lstrip("-").translate(str.maketrans(",.", marks))
     assert read(written) == f"{number:.2f}".lstrip("-")
 
 
 @given(st.text(max_size=20), st.booleans())
-def test_of_any_text_there_is_a_number_or_none(text: str, points: bool) -> None:
+def test_parse_numeral_any_text(text: str, points: bool) -> None:
     assert all(float(plain_decimal(found[0], decimal_comma=points)) >= 0 for found in re.finditer(NUMERAL, text))

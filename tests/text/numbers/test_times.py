@@ -32,7 +32,7 @@ def outcome(answer: object, evidence: str) -> str:
         ("5:45", (5, 45, "", "")), ("07:30 pm", (7, 30, "", "pm")), ("24:00", (24, 0, "", "24")), ("1:02:03.50", (1, 2, "03.5", "")),
     ],
 )  # fmt: skip
-def test_a_time_is_read(text: str, found: tuple[int, int | None, str, str]) -> None:
+def test_find_times_values(text: str, found: tuple[int, int | None, str, str]) -> None:
     [one] = find_times(text)
     assert (one.hour, one.minute, one.second, one.clock_format) == found
     assert text[one.start : one.end] == one.text
@@ -42,14 +42,14 @@ def test_a_time_is_read(text: str, found: tuple[int, int | None, str, str]) -> N
     "text",
     ["61:30", "1:02.5", "17:60", "I am 10", "5 amps", "13 pm", "3.5", "192.168.1.1:80", "1:50,000", "24:10", "+02:00"],
 )
-def test_what_is_no_time_is_none(text: str) -> None:
+def test_find_times_ignores_non_times(text: str) -> None:
     assert find_times(text) == []
 
 
 @pytest.mark.parametrize(
     "text", ["9:30-10:30", "9:30–10:30", "2026-01-05T09:30:00-02:00 to 2026-01-05T10:30:00-02:00", "9.30 am / 10.30 am"]
 )
-def test_each_of_several_is_read(text: str) -> None:
+def test_find_times_several(text: str) -> None:
     assert [(one.hour, one.minute) for one in find_times(text)] == [(9, 30), (10, 30)]
 
 
@@ -88,17 +88,17 @@ def test_each_of_several_is_read(text: str) -> None:
         ("verse 3:16", "John 3:16", "pass"), ("verse 3:16", "John 3:17", "fail"),
     ],
 )  # fmt: skip
-def test_a_time_passes_where_the_evidence_says_it(answer: object, evidence: str, says: str) -> None:
+def test_numbers_check_time_in_evidence_passes(answer: object, evidence: str, says: str) -> None:
     assert outcome(answer, evidence) == says
 
 
-def test_the_place_of_a_time_is_told() -> None:
+def test_find_times_has_positions() -> None:
     ruling = verify_answer("at 17:45", (EvidenceSource("It left at 5:45 pm.", "a"),), ["numbers"])
     assert [(one.quote, one.source, one.start, one.end) for one in ruling.evidence] == [("5:45 pm", "a", 11, 18)]
 
 
 @given(st.times(), st.times(), st.sampled_from(FORMS), st.sampled_from(FORMS[:3]))
-def test_a_time_is_the_same_in_any_form_and_another_is_not(one: time, other: time, form: str, written: str) -> None:
+def test_times_are_equal_in_any_form(one: time, other: time, form: str, written: str) -> None:
     one, other = one.replace(second=0, microsecond=0), other.replace(second=0, microsecond=0)
     said, halves = f"at {one.strftime(form)}", "%p" in form and "%p" in written
     assert outcome(said, f"It left at {one.strftime(written)} sharp.") == "pass" or (not halves and 0 < one.hour <= 12)
@@ -108,7 +108,7 @@ def test_a_time_is_the_same_in_any_form_and_another_is_not(one: time, other: tim
 
 
 @given(st.text(st.sampled_from("0123456789:.,apmTZ+- "), max_size=16))
-def test_every_time_agrees_with_itself_and_stands_where_it_says(text: str) -> None:
+def test_time_matches_itself_at_its_position(text: str) -> None:
     end = 0
     for one in find_times(text):
         assert one.matches(one)
@@ -124,12 +124,12 @@ def test_every_time_agrees_with_itself_and_stands_where_it_says(text: str) -> No
         ("17:45", "17", False),
     ],
 )  # fmt: skip
-def test_two_answers_with_times_say_the_same_or_not(one: str, other: str, same: bool) -> None:
+def test_same_answers_with_times(one: str, other: str, same: bool) -> None:
     assert equivalence.is_equivalent(one, other) is same
     assert equivalence.is_equivalent(other, one) is same
 
 
-def test_many_times_of_one_minute_are_looked_up_at_once() -> None:
+def test_many_times_of_one_minute_are_fast() -> None:
     evidence = "\n".join(f"at 1:05:{at % 60:02d}.{at + 10_001} go" for at in range(4_000))
     held = EvidenceIndex([EvidenceSource(evidence)])
     answers = find_times(" ".join(f"1:05:{at % 60:02d}.{at + 10_001}" for at in range(3_000, 4_000)))

@@ -15,7 +15,19 @@ from tests.text.numbers.spellings import SPELLINGS
 
 EVIDENCE = "The tower has 4096 rivets and was not made of wood, but of iron."
 NUMERIC = [char for char in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(char) in ("Nd", "Nl", "No")]
-PLACES = ("{}", "Completed in {}.", "18{}9", "18{}", "{}89", "x{}", "{}x", "ab{}cd", "{}{}", "塔{}年", "It grew {} percent")
+PLACES = (
+    "{}",
+    "Completed in {}.",
+    "18{}9",
+    "18{}",
+    "{}89",
+    "x{}",
+    "{}x",
+    "ab{}cd",
+    "{}{}",
+    "塔{}年",
+    "It grew {} percent",
+)
 LANGUAGES = sorted(SPELLINGS)
 
 
@@ -36,22 +48,22 @@ def passing(answers: list[str], evidence: str = EVIDENCE) -> list[str]:
         "It has a couple hundred steps.", "Visits grew tenfold.",
     ],
 )  # fmt: skip
-def test_a_wrong_number_in_another_notation_does_not_pass(answer: str) -> None:
+def test_unparsed_wrong_number_does_not_pass(answer: str) -> None:
     assert outcome(answer, "The tower was completed in 1889. It has 1665 steps, and visits doubled.") != "pass"
 
 
-def test_no_numeric_character_of_unicode_passes_unread() -> None:
+def test_unparsed_numeric_characters_do_not_pass() -> None:
     sample = Random(5).sample(NUMERIC, 250)
     assert passing([place.format(*char * place.count("{}")) for char in sample for place in PLACES]) == []
 
 
 @pytest.mark.slow
-def test_every_numeric_character_of_unicode_in_every_place() -> None:
+def test_unparsed_numeric_characters_in_every_place() -> None:
     assert len(NUMERIC) > 1_700
     assert passing([place.format(*char * place.count("{}")) for char in NUMERIC for place in PLACES]) == []
 
 
-def test_a_numeral_that_the_evidence_has_as_it_is_written_passes() -> None:
+def test_unparsed_same_text_in_evidence_passes() -> None:
     for char in Random(6).sample(NUMERIC, 200):
         for place in ("Completed in {}.", "x{}", "{}x", "18{}"):
             answer = place.format(char)
@@ -59,27 +71,43 @@ def test_a_numeral_that_the_evidence_has_as_it_is_written_passes() -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_number_in_words_of_another_language_does_not_pass(language: str) -> None:
+def test_unparsed_foreign_words_do_not_pass(language: str) -> None:
     spell, sentence = SPELLINGS[language]
-    numbers = [*range(3, 21), 30, 40, 50, 60, 70, 71, 80, 81, 90, 97, 100, 1000, 1890, *Random(language).sample(range(100, 10_000), 60)]
+    numbers = [
+        *range(3, 21),
+        30,
+        40,
+        50,
+        60,
+        70,
+        71,
+        80,
+        81,
+        90,
+        97,
+        100,
+        1000,
+        1890,
+        *Random(language).sample(range(100, 10_000), 60),
+    ]
     assert passing([sentence.format(spell(number)) for number in numbers]) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_every_number_below_ten_thousand_in_words_of_another_language(language: str) -> None:
+def test_unparsed_foreign_words_below_ten_thousand(language: str) -> None:
     spell, sentence = SPELLINGS[language]
     assert passing([sentence.format(spell(number)) for number in range(3, 10_000) if number != 4096]) == []
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_number_in_words_of_another_language_that_the_evidence_has_passes(language: str) -> None:
+def test_unparsed_foreign_words_in_evidence_pass(language: str) -> None:
     spell, sentence = SPELLINGS[language]
     for number in Random(language).sample(range(100, 10_000), 20):
         assert outcome(sentence.format(spell(number)), sentence.format(spell(number))) == "pass", spell(number)
 
 
-def test_a_part_of_a_longer_number_in_words_does_not_pass() -> None:
+def test_unparsed_part_of_longer_number_does_not_pass() -> None:
     assert outcome("Il y a mille huit cent pages.", "Il y a mille huit cent quatre-vingt-dix pages.") == "unknown"
     assert outcome("塔有八百级。", "塔有八百九十级。") == "unknown"
 
@@ -111,12 +139,23 @@ def english_forms() -> list[str]:
         "two quadrillion lakh",
         "zillions",
     ]
-    forms += ["fourscore", "umpteen", "eighteenninety", "onehundred", "a multi-million sum", "fourty", "billions", "five crore lakhs"]
+    forms += [
+        "fourscore",
+        "umpteen",
+        "eighteenninety",
+        "onehundred",
+        "a multi-million sum",
+        "fourty",
+        "billions",
+        "five crore lakhs",
+    ]
     return forms
 
 
-@pytest.mark.parametrize("sentence", ["It has {} of them.", "{}", "Sales were {} last year", "There were {}, they said."])
-def test_vague_and_multiplied_numbers_of_english_do_not_pass(sentence: str) -> None:
+@pytest.mark.parametrize(
+    "sentence", ["It has {} of them.", "{}", "Sales were {} last year", "There were {}, they said."]
+)
+def test_unparsed_vague_english_numbers_do_not_pass(sentence: str) -> None:
     assert passing([sentence.format(form) for form in english_forms()]) == []
 
 
@@ -131,7 +170,7 @@ def roman(number: int) -> str:
     return out
 
 
-def test_a_roman_numeral_passes_only_where_the_evidence_has_its_value() -> None:
+def test_unparsed_roman_numeral_needs_value_in_evidence() -> None:
     for number in range(2, 4_000, 7):
         written = roman(number)
         if len(written) > 1:
@@ -142,9 +181,10 @@ def test_a_roman_numeral_passes_only_where_the_evidence_has_its_value() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", ["in MDCCCLXXXX", "in mdcccxc", "in ⅯⅮⅭⅭⅭⅩⅭ", "in ⅯDCCCXC", "in М\u0421\u0421XC", "in M.D.C.C.C.X.C.", "Chapter Ⅳ"]
+    "answer",
+    ["in MDCCCLXXXX", "in mdcccxc", "in ⅯⅮⅭⅭⅭⅩⅭ", "in ⅯDCCCXC", "in М\u0421\u0421XC", "in M.D.C.C.C.X.C.", "Chapter Ⅳ"],
 )
-def test_other_spellings_of_roman_numerals_do_not_pass(answer: str) -> None:
+def test_unparsed_roman_spellings_do_not_pass(answer: str) -> None:
     assert outcome(answer) == "unknown"
 
 
@@ -162,23 +202,32 @@ def disguised(text: str, random: Random) -> str:
     return "".join(random.choice(LOOKALIKES[char]) if at in chosen else char for at, char in enumerate(text))
 
 
-def test_numbers_in_letters_that_look_alike_do_not_pass() -> None:
+def test_unparsed_lookalike_letters_do_not_pass() -> None:
     random = Random(7)
     words = ["eighteen", "ninety", "seven", "twelve", "six", "seventy", "thousand", "1890", "10", "1058", "five", "two"]
     assert passing([f"Completed in {disguised(random.choice(words), random)}." for _ in range(1_500)]) == []
 
 
 @pytest.mark.parametrize("letters", ["O", "l", "I", "О", "Ⅰ", "B", "OO", "q7"])
-def test_letters_behind_a_number_of_the_evidence_make_another_one(letters: str) -> None:
+def test_unparsed_letters_after_number_change_it(letters: str) -> None:
     assert outcome(f"It has 4096{letters} rivets.") == "unknown"
 
 
 IGNORABLE = "\u00ad\u200b\u200c\u200d\u2060\ufeff\u034f\ufe0f\u180e\u200e\u2063\U000e0041"
 
 
-def test_characters_that_are_not_seen_hide_no_number() -> None:
+def test_unparsed_invisible_characters_hide_no_number() -> None:
     random = Random(8)
-    for text in ("eighteen ninety", "1890", "seventy-two", "achtzehnhundert", "MDCCCXC", "tenfold", "two hundred", "mille huit cent"):
+    for text in (
+        "eighteen ninety",
+        "1890",
+        "seventy-two",
+        "achtzehnhundert",
+        "MDCCCXC",
+        "tenfold",
+        "two hundred",
+        "mille huit cent",
+    ):
         for _ in range(40):
             chars = list(text)
             for _ in range(random.randint(1, 4)):
@@ -186,7 +235,7 @@ def test_characters_that_are_not_seen_hide_no_number() -> None:
             assert outcome(f"Completed in {''.join(chars)}.") != "pass", ascii("".join(chars))
 
 
-def test_digits_shown_in_the_other_direction_do_not_pass() -> None:
+def test_unparsed_reversed_digits_do_not_pass() -> None:
     assert outcome("It has \u202e6904\u202c rivets.", "It has 6904 rivets.") == "unknown"
 
 
@@ -205,10 +254,10 @@ def test_digits_shown_in_the_other_direction_do_not_pass() -> None:
         ("Das Werk von Otto", "Das Werk von Otto, dem Ersten"),
     ],
 )  # fmt: skip
-def test_what_is_no_other_numeral_than_the_evidence_has_passes(answer: str, evidence: str) -> None:
+def test_unparsed_equal_numerals_pass(answer: str, evidence: str) -> None:
     assert outcome(answer, evidence) == "pass"
 
 
-def test_words_of_a_script_whose_numbers_are_not_known_pass_only_where_the_evidence_has_them() -> None:
+def test_unparsed_unknown_script_needs_evidence() -> None:
     assert outcome("मीनार में नब्बे सीढ़ियाँ हैं", "मीनार लोहे की है") == "unknown"
     assert outcome("मीनार लोहे की है", "मीनार लोहे की है, और ऊँची है") == "pass"
