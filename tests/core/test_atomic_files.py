@@ -1,4 +1,4 @@
-"""Files and folders are there whole, before and after, also where their writer is killed."""
+"""Atomic replacement of files and folders, also if the writer is killed."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_private_file_device_is_written_directly() -> None:
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="descriptors are files on Linux only")
 def test_private_file_stdout_link_is_kept(tmp_path: Path) -> None:
     link, target = tmp_path / "stdout", tmp_path / "out"
-    link.symlink_to("/proc/self/fd/1")  # what /dev/stdout is
+    link.symlink_to("/proc/self/fd/1")  # the target of /dev/stdout
     write = "import sys; from pathlib import Path; from orchestra.core.atomic_files import open_private_file\n"
     write += "with open_private_file(Path(sys.argv[1])) as file: file.write(b'run')"
     target.write_text("before ")
@@ -94,7 +94,7 @@ def test_private_file_irreplaceable_is_written_in_place(tmp_path: Path, monkeypa
     path.chmod(0o640)
 
     def busy(source: Path, target: Path) -> None:
-        raise OSError(errno.EBUSY, "Device or resource busy")  # of a single file that was mounted
+        raise OSError(errno.EBUSY, "Device or resource busy")  # for a single mounted file
 
     monkeypatch.setattr(os, "replace", busy)
     with open_private_file(path) as file:
@@ -110,7 +110,7 @@ def test_private_file_foreign_folder_is_written_in_place(tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     user = os.geteuid()
     if user == 0:
-        os.seteuid(65534)  # whom rights concern
+        os.seteuid(65534)  # root ignores permissions
     try:
         with open_private_file(Path("run.jsonl")) as file:
             file.write(b"new")

@@ -1,4 +1,4 @@
-"""Errors: what the exception of a run says to a program, and that it comes whole to another process."""
+"""Errors: attributes of the exception of a run, and pickling to another process."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def handled(customer: str) -> str:
 
 @tool(effect="pure")
 async def forever() -> str:
-    """Takes longer than anybody waits."""
+    """Never returns in time."""
     await asyncio.sleep(3600)
     return ""
 

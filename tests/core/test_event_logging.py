@@ -1,4 +1,4 @@
-"""The log: which events are told, at which level, and that no data is."""
+"""Event logging: logged events, levels, and absence of data."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ FAILED: list[Event] = [
 
 
 def lines(*, reasons: bool = False) -> list[dict[str, Any]]:
-    """What is logged of a run that failed, as JSON."""
+    """Returns the log lines of a failed run, as JSON."""
     stream = io.StringIO()
     observe = create_observer("info", stream, form="json", reasons=reasons)
     assert observe is not None
@@ -120,7 +120,7 @@ def test_log_run_end_has_time_and_money() -> None:
         observe(run, event)
     _, one, _, other = map(json.loads, stream.getvalue().splitlines())
     assert (one["calls"], one["tokens"], one["money"], one["seconds"]) == (2, 7, 0.25, 2.346)
-    assert "seconds" not in other  # this process does not know when it began
+    assert "seconds" not in other  # this process does not know when the run started
 
 
 def test_log_reason_only_if_enabled() -> None:
@@ -137,7 +137,7 @@ def test_log_lines_have_context_of_run_start() -> None:
         observe("r1", first)
     with structlog.contextvars.bound_contextvars(
         request_id="q-2"
-    ):  # a letter's, or another run's, whoever the event came through
+    ):  # of a message or another run, whichever process recorded the event
         for event in rest:
             observe("r1", event)
     assert [json.loads(line)["request_id"] for line in stream.getvalue().splitlines()] == ["q-1"] * 3
@@ -184,7 +184,7 @@ def test_log_format_follows_settings(tmp_path: Path, caplog: pytest.LogCaptureFi
         async with Orchestra.open(settings, workers=workers) as orchestra:
             await asyncio.gather(request(orchestra, "q-1"), request(orchestra, "q-2"))
 
-    (tmp_path / "orchestra.toml").write_text("")  # without one, a line says so
+    (tmp_path / "orchestra.toml").write_text("")  # without a project, a note is printed
     asyncio.run(served())
     said = {(vars(record)["request_id"], vars(record)["run"]) for record in caplog.records}
     assert len(caplog.records) == 4

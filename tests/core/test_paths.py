@@ -1,4 +1,4 @@
-"""Paths of nodes, and of parts in a value."""
+"""Paths of nodes, and of parts of a value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configuration: the order of strength, where a value came from, and what bad input gets."""
+"""Settings: precedence of sources, origin of values, and errors for invalid input."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ if __name__ == "__main__":
 
 
 class World:
-    """A home, a project and a folder in it to work in."""
+    """A home, a project and a working folder in it."""
 
     def __init__(self, root: Path) -> None:
         self.home, self.project = root / "home", root / "project"
@@ -355,12 +355,12 @@ def test_load_modules_error_has_location(world: World) -> None:
     assert (Path(caught.value.location.file).name, caught.value.location.line) == ("falls.py", 2)
 
 
-# Who has no home, and what is empty
+# Missing home and empty values
 
 
 @pytest.fixture
 def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user whom the system does not know, as in a container."""
+    """A user unknown to the system, as in a container."""
 
     def unknown(_user: int) -> NoReturn:
         raise KeyError
@@ -402,7 +402,7 @@ def test_settings_empty_value_is_error(key: str, world: World) -> None:
 
 @pytest.mark.parametrize("of", ["file", "folder"])
 def test_settings_foreign_project_must_be_named(of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a folder where all may write, anybody can put a file above the one in which somebody works."""
+    """In a folder that all users may write, another user can add a project file above the working folder."""
     work = tmp_path / "shared" / "mine"
     work.mkdir(parents=True)
     file = tmp_path / "shared" / "orchestra.toml"
@@ -423,7 +423,7 @@ def test_settings_foreign_project_must_be_named(of: str, tmp_path: Path, monkeyp
 
 
 def test_settings_foreign_folder_uses_its_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As root does in a container, over a folder that is mounted."""
+    """As root in a container, in a mounted folder."""
     (tmp_path / "orchestra.toml").write_text('fleet = "sim"\n')
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     assert Settings.load(start=tmp_path, environ={}).fleet == "sim"

@@ -1,4 +1,4 @@
-"""Texts as they are shown: shortened, counted."""
+"""Display texts: shortening and counting."""
 
 from __future__ import annotations
 

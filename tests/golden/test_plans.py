@@ -1,9 +1,9 @@
 """Runs of older engines with plans are replayed and resumed, at every event, as they began.
 
-`plans-1` is from the engine of commit 2c6d2a7, which ran a plan only once it was complete (`PlanDraft.version` 0): a plan with a repaired
-line, a refused plan, and a plan with a failed step. `plans-2` is from the engine of commit fc20942, which made the samples of a vote one
-after the other (`PlanDraft.parallel` false): three samples, and two in each of two versions. The names of fields and types were rewritten
-to version 2 of the events.
+`plans-1` is from the engine of commit 2c6d2a7, which ran a plan only once it was complete (`PlanDraft.version` 0): a
+plan with a repaired line, a refused plan, and a plan with a failed step. `plans-2` is from the engine of commit
+fc20942, which made the samples of a vote one after the other (`PlanDraft.parallel` false): three samples, and two in
+each of two versions. The names of fields and types were rewritten to version 2 of the events.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def test_golden_plan_replays_and_continues(name: str) -> None:
     assert isinstance(last, RunFinished)
 
     async def scene(clock: VirtualClock) -> None:
-        for cut in range(2, len(before)):  # of one that had not begun to plan, today's engine plans as today
+        for cut in range(2, len(before)):  # today's engine plans a run without a plan in its own way
             theatre = Theatre(clock, {"router": answer(name)}, latency=0.5)
             theatre.put(before[:cut])
             run = await theatre.engine.resume(compiled, first.run)

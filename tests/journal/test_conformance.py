@@ -1,4 +1,4 @@
-"""Every journal of ours keeps the laws that a user's own journal must keep; and a journal that breaks one is found out."""
+"""All journals obey the conformance laws for user-defined journals; and a journal that breaks one is detected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deleting runs from a file: what goes, what stays, and how the room comes back."""
+"""Deleting runs from a file: what is removed, what is kept, and how space is freed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def full(journal: SqliteJournal, run: str) -> list[Event]:
-    """A run that names blobs of its own and shared ones in every way, and sends a message."""
+    """Returns a run that uses its own and shared blobs in every way, and sends a message."""
     graph, card = journal.put_blob(b"the graph"), journal.put_blob(b"the card")
     sent, received = journal.put_blob(f"asked by {run}".encode()), journal.put_blob(b"answered")
     return [

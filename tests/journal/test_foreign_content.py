@@ -1,4 +1,4 @@
-"""A journal's file that holds what no Orchestra made is refused before anything of it runs."""
+"""A journal's file with foreign content is refused before any of it is executed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ async def test_foreign_views_and_triggers_are_refused(script: str, tmp_path: Pat
 
 @pytest.mark.parametrize("what", ["folder", "pipe", "text", "link", "link to nothing written"])
 async def test_foreign_file_keeps_mode(what: str, tmp_path: Path) -> None:
-    """A name in a stranger's project may lead anywhere: to somebody's home, to a device, to a file that others read."""
+    """A path in another user's project may lead anywhere: to a home folder, to a device, to a file that other users
+    read.
+    """
     path, target = tmp_path / "journal.db", tmp_path / "shared"
     match what:
         case "folder":

@@ -1,4 +1,4 @@
-"""The history of a run, as a person reads it."""
+"""The history of a run, for display."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run moved from a file to a Postgres database: it is the same there, is replayed and forked."""
+"""A run moved from a file to a Postgres database: it is equal there, and can be replayed and forked."""
 
 from __future__ import annotations
 

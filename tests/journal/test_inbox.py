@@ -1,4 +1,4 @@
-"""The inbox in a file: letters of other journals and processes, who waits for them, and what a kill leaves."""
+"""The inbox in a file: messages of other journals and processes, waiting callers, and killed processes."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ async def test_cancelled_wait_for_messages_loses_none(file: Path) -> None:
             waiting.cancel()
             with suppress(asyncio.CancelledError):
                 assert await waiting == {"r1"}
-                await journal.send("r1", CANCEL)  # it was quicker than we: there is news again
+                await journal.send("r1", CANCEL)  # it was faster, so there are messages again
         assert await asyncio.wait_for(journal.wait_for_messages(), 60) == {"r1"}
         assert {thread.name for thread in threading.enumerate()} == threads
         assert asyncio.all_tasks() == {asyncio.current_task()}

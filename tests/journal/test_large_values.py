@@ -1,4 +1,4 @@
-"""Large values are stored once, by their digest, and come back as they were."""
+"""Large values are stored once, by digest, and restored unchanged."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ async def test_two_starts_of_one_run_first_commit_wins(file: Path) -> None:
 
 async def test_concurrent_starts_of_one_run_one_wins(file: Path) -> None:
     async def begin(journal: SqliteJournal, number: int) -> str:
-        try:  # one that comes late is refused at once
+        try:  # a late one is refused at once
             journal.append("shared", [begun("shared", at=float(number))])
         except JournalError as error:
             journal.append(f"own{number}", [begun(f"own{number}")])
@@ -158,7 +158,7 @@ async def test_cancelled_lease_is_released(file: Path) -> None:
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
-        await journal.send("r1", LETTER)  # behind it in line
+        await journal.send("r1", LETTER)  # queued after it
         await journal.send("r1", LETTER)
         assert await other.lease("r1") == 3
 
@@ -191,7 +191,7 @@ async def test_stopped_process_with_lost_lease_is_fenced(file: Path) -> None:
             with pytest.raises(JournalError) as caught:
                 await journal.lease("r1")
             assert caught.value.code == "J022"
-            # Somebody tidies the folder of locks up, and so takes the stopped process for gone.
+            # The lock folder is cleaned up, so the stopped process seems dead.
             (writer,) = sql(file, "SELECT writer FROM runs")[0]
             (file.parent / "journal.db-writers" / str(writer)).unlink()
             assert await journal.lease("r1") == 2
@@ -223,7 +223,7 @@ async def test_lost_lease_can_be_taken_again(file: Path) -> None:
 
 @pytest.mark.parametrize("fault", [errno.EACCES, errno.EMFILE])
 async def test_unreadable_presence_counts_as_alive(file: Path, monkeypatch: pytest.MonkeyPatch, fault: int) -> None:
-    """It is another user's, or this process has no descriptors left."""
+    """It belongs to another user, or this process has no descriptors left."""
     presences = file.with_name(file.name + "-writers")
     opened = os.open
     async with SqliteJournal.open(file) as journal:
@@ -250,7 +250,7 @@ async def test_unreadable_presence_counts_as_alive(file: Path, monkeypatch: pyte
 
 
 async def test_removed_foreign_presence_frees_run(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As older versions left them, for their maker alone."""
+    """As older versions created them, readable only for their owner."""
     async with SqliteJournal.open(file) as journal:
         journal.append("r1", [begun("r1")])
     (writer,) = sql(file, "SELECT writer FROM runs")[0]

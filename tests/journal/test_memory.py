@@ -1,4 +1,4 @@
-"""A journal in memory that keeps the latest runs alone: what it forgets, it forgets whole."""
+"""A journal in memory that keeps only the latest runs: dropped runs are dropped completely."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def ran(journal: MemoryJournal, run: str) -> None:
     """A run with an answer to remember and a message."""
     journal.put_memo(
         f"memo of {run}", run, "x" * 1000
-    )  # facts go to the journal at the end of the turn, so this may come first
+    )  # facts are written to the journal at the end of the turn, so this may come first
     journal.append(run, [begun(run), sends(2)])
     journal.append(run, [RunFinished(seq=3, at=1.0, status="done", outcome=ValueOutcome(1))])
 

@@ -1,4 +1,4 @@
-"""The journal behind PgBouncer: as everywhere in session mode, refused in transaction mode. Skipped where there is no PgBouncer."""
+"""The journal behind PgBouncer: supported in session mode, refused in transaction mode. Skipped without PgBouncer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(BOUNCER is None, reason="no pgbouncer")
 
 @contextmanager
 def pooler(server: PostgresServer, mode: str) -> Iterator[str]:
-    """A pooler before the server; gives its address."""
+    """Starts a pooler in front of the server and returns its address."""
     assert BOUNCER is not None
     folder = Path(tempfile.mkdtemp(prefix="orchestra-pb-"))
     folder.chmod(0o777)

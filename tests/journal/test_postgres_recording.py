@@ -1,4 +1,4 @@
-"""The journal that the settings name, opened."""
+"""Opening the journal of the settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A store that could not be written for a while: who had a run in hand is told, nothing is half there, and then all goes on."""
+"""A store that could not be written for a while: holders of runs get the fault, nothing is written partly, and then all
+runs continue.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,7 @@ def file(tmp_path: Path) -> Path:
 
 
 async def recovered(journal: Journal) -> None:
-    """Waits until it can be written again."""
+    """Waits until the store can be written again."""
     for _ in range(600):
         if not await error_code(journal.check_writable()):
             return
@@ -51,7 +53,7 @@ async def recovered(journal: Journal) -> None:
 
 
 async def fill(journal: SqliteJournal) -> None:
-    """More than fits."""
+    """Writes more than fits."""
     journal.append("large", [run_started("large"), *many(2, 300)])
     assert await error_code(journal.wait_durable("large", 301)) == "J010"
 
@@ -84,7 +86,7 @@ async def test_open_run_after_fault_needs_lease(file: Path) -> None:
         assert await journal.lease("here") == 2
         await append_durably(journal, "here", [*node_events(2, 1), run_finished(3)])
         assert len(await other.read("here")) == 3
-        await append_durably(journal, "large", [run_started("large")])  # of which nothing was there
+        await append_durably(journal, "large", [run_started("large")])  # nothing of it was on disk
 
 
 async def test_blob_put_before_fault_is_usable_after(file: Path) -> None:
@@ -201,7 +203,7 @@ async def test_slow_release_keeps_lease_of_new_holder(file: Path) -> None:
 
     @tool(effect="pure")
     async def stubborn() -> int:
-        """Takes its time, also when it is cancelled."""
+        """Is slow, also when it is cancelled."""
         calls.append(1)
         try:
             await asyncio.sleep(1.5)
@@ -223,12 +225,12 @@ async def test_slow_release_keeps_lease_of_new_holder(file: Path) -> None:
         await asyncio.sleep(0.05)
         assert await failure(orchestra.run(wordy, size=1_000_000)) == "J010"
         await recovered(orchestra.journal)
-        assert await failure((await orchestra.resume(held.id)).wait()) == "J010"  # the one that lets go
+        assert await failure((await orchestra.resume(held.id)).wait()) == "J010"  # the one that releases
         assert (await (await orchestra.resume(held.id))).value == [1, 2]
 
 
 async def failure(work: Awaitable[object]) -> str | None:
-    """The code of what went wrong."""
+    """Returns the code of the error."""
     try:
         await work
     except (OrchestraError, RunFailed) as error:

@@ -1,4 +1,4 @@
-"""The indexes of a journal: whatever happened to it, they say what a fold over the events says."""
+"""Indexes of a journal equal a fold over the events after any history."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ models: {base: paid}
 
 @dataclass(frozen=True)
 class Place:
-    """A journal that is opened as often as one likes, and asked behind its back."""
+    """A journal that can be opened several times and queried directly."""
 
     open: Callable[[], AbstractAsyncContextManager[Journal]]
     ask: Callable[[str], Awaitable[Sequence[Sequence[Any]]]]
@@ -65,7 +65,7 @@ Places: TypeAlias = Callable[[], Place]
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def places(request: pytest.FixtureRequest, tmp_path: Path) -> Places:
-    """Makes fresh journals."""
+    """Creates new journals."""
     if request.param == "sqlite":
 
         def in_a_file() -> Place:
@@ -95,12 +95,12 @@ def places(request: pytest.FixtureRequest, tmp_path: Path) -> Places:
 
 
 async def logs(journal: Any) -> dict[str, list[Event]]:
-    """All runs, newest first, with their events."""
+    """Returns all runs, newest first, with their events."""
     return {run.run: await journal.read(run.run) for run in await journal.list_runs(NO_LIMIT)}
 
 
 async def check(journal: Any, ask: Callable[[str], Awaitable[Sequence[Sequence[Any]]]], chance: Random) -> None:
-    """The indexes say what the events say; twice, for what is missing is stored by the first to ask."""
+    """Compares the indexes with the events, twice: missing usages are stored by the first query."""
     runs = await logs(journal)
     for _ in range(2):
         used = [one async for one in journal.query_usages(RunSelection())]
@@ -125,7 +125,7 @@ async def check(journal: Any, ask: Callable[[str], Awaitable[Sequence[Sequence[A
     model: Any = MemoryJournal(MemoryStore())
     for run, events in runs.items():
         model.append(run, events)
-    by = tuple(key for key in COST_KEYS if key != "status")  # of a run without an end it depends on who has it in hand
+    by = tuple(key for key in COST_KEYS if key != "status")  # for a run without an end it depends on the lease holder
     assert await costs(journal, FLEET, by) == await costs(model, FLEET, by)
 
 
@@ -138,7 +138,9 @@ async def check_pages(journal: Any, runs: dict[str, list[Event]], found: list[st
 
 
 def copied(events: Sequence[Event]) -> set[str]:
-    """The runs of which these events have something: found as any JSON is searched, and not by the code that writes the index."""
+    """Returns the runs that these events copy from, found by searching the JSON and not by the code that writes the
+    index.
+    """
     told = [msgspec.json.decode(encode(event)) for event in events]
     found = {told[0].get("parent", ""), told[0].get("options", {}).get("planned", {}).get("run", "")}
     found |= {one.get("reused_from", "") for one in told} | {
@@ -168,7 +170,7 @@ async def test_indexes_equal_fold_of_events_after_crash(tmp_path: Path) -> None:
         file, history, crashes = tmp_path / str(seed) / "j.db", History(seed), list[Path]()
 
         async def crash(file: Path = file, crashes: list[Path] = crashes) -> None:
-            """What lies on disk at this moment, while the writer goes on."""
+            """Copies the current files, while the writer continues."""
             copy = file.with_name(f"crash{len(crashes)}.db")
             shutil.copy(file, copy)
             if (log := file.with_name(f"{file.name}-wal")).exists():
@@ -244,7 +246,7 @@ async def test_event_with_invalid_tag_or_run_is_kept(places: Places) -> None:
         journal.append("a", [started])
         await journal.wait_durable("a", 1)
         assert await journal.read("a") == [started]
-        assert await journal.derived_runs(["p\0q" * 500]) in ([], ["a"])  # Postgres has no such run
+        assert await journal.derived_runs(["p\0q" * 500]) in ([], ["a"])  # Postgres cannot have such a run
 
 
 async def test_run_with_reused_answer_is_derived(places: Places) -> None:
@@ -259,7 +261,9 @@ async def test_run_with_reused_answer_is_derived(places: Places) -> None:
 
 
 async def test_tag_in_one_copy_is_damage(tmp_path: Path) -> None:
-    """The copy is the index of the table: it is hidden while a row of the table is deleted, as if a page of it had been lost."""
+    """The second copy is the index of the table: it is hidden while a row of the table is deleted, as if a page was
+    lost.
+    """
     file = tmp_path / "j.db"
     async with SqliteJournal.open(file) as journal:
         for run in ("a", "b"):
@@ -285,7 +289,7 @@ def test_failed_commit_is_not_counted_twice(tmp_path: Path) -> None:
 
     store.commit(batch("a", *events[:2]))
     failing = batch("a", *events[2:4])
-    failing.runs |= batch("b", events[1]).runs  # it does not begin with its first event
+    failing.runs |= batch("b", events[1]).runs  # its first event is missing
     with pytest.raises(LeaseConflict):
         store.commit(failing)
     store.commit(batch("a", *events[2:4]))

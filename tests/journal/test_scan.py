@@ -1,4 +1,4 @@
-"""Journals gone through run by run: newest first, in pages, and a run that cannot be read is no reason not to give the others."""
+"""Scans of journals: newest first, in pages; a run that cannot be read does not prevent the others."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LONG = "x" * 40_000
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
 def open_journal(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
-    """Opens one store, as often as one likes."""
+    """Opens one store several times."""
     match request.param:
         case "memory":
             store = MemoryStore()
@@ -143,11 +143,11 @@ async def test_scan_omits_only_large_values(open_journal: Open) -> None:
 
 @dataclass(frozen=True)
 class Store:
-    """A journal that lies somewhere, and can be changed behind its back."""
+    """A stored journal that can be changed directly."""
 
     open: Open
     change: Callable[[str, dict[str, bytes]], Awaitable[None]]
-    """Carries a statement out, with bytes by their names in it."""
+    """Executes a statement with named bytes."""
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -1,4 +1,4 @@
-"""What every journal does, whatever it is kept in."""
+"""Behaviour that all journals share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process that is stopped, by Ctrl-Z or by SIGSTOP, and the others that use its journal."""
+"""A process stopped by Ctrl-Z or SIGSTOP, and other processes that use its journal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="no /proc/locks")
 
 @contextmanager
 def inside_a_transaction(file: Path, how: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process within a transaction; a group of its own, as a shell gives it."""
+    """A process inside a transaction, in its own process group, as started by a shell."""
     script = str(Path(__file__).with_name("stopped_child.py"))
     process = subprocess.Popen(
         [sys.executable, script, str(file), how], stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0

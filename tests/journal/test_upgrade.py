@@ -1,4 +1,4 @@
-"""A SQLite file of an older version is refused when it is opened, and stays unchanged."""
+"""An SQLite file of an older version is refused and not changed."""
 
 from __future__ import annotations
 

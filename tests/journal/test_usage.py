@@ -1,4 +1,4 @@
-"""Usage: what a run used, summed up, says the same as its calls one by one."""
+"""Usage: the sum over a run equals the usage of its calls."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CALLS = st.lists(st.tuples(st.sampled_from(["s0", "s1", "s2", "s3", "gateway", "
 
 
 def run_of(calls: list[tuple[str, Usage]], *, ended: bool = True) -> list[Event]:
-    """A run with these calls to these servers."""
+    """Returns a run with these calls to these servers."""
     made: list[Event] = [RunStarted(seq=1, at=1.0, run="r", workflow="w", graph="", inputs={})]
     for number, (server, usage) in enumerate(calls):
         at = len(made) + 1

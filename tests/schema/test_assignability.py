@@ -1,4 +1,4 @@
-"""Assignability: what it says, and that it never says yes where a value would be refused (pydantic is the judge)."""
+"""Assignability: results and reasons, and that an assignable value is always valid (pydantic is the reference)."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ TYPE = st.recursive(LEAF, wider, max_leaves=5)
 
 
 def values(schema: Schema, root: Schema) -> st.SearchStrategy[Any]:
-    """JSON values that are near a schema; pydantic decides whether they are the producer's."""
+    """Draws JSON values that are similar to a schema; pydantic decides whether they are valid for the producer."""
     if "$ref" in schema:
         schema = root["$defs"][schema["$ref"].rsplit("/", 1)[-1]]
     if "const" in schema or "enum" in schema:
@@ -220,7 +220,7 @@ def values(schema: Schema, root: Schema) -> st.SearchStrategy[Any]:
 
 
 def loosened(draw: Any, kind: Any) -> Any:
-    """A type that many values of `kind` fit."""
+    """Returns a type that many values of `kind` fit."""
     match draw(st.integers(0, 4)):
         case 0:
             return Union[kind, None]  # noqa: UP007 - as above

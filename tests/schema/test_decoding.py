@@ -1,4 +1,4 @@
-"""Values read as Python types: what is read may be changed, and the value stays what it was."""
+"""Decoding of Python types: changing the result does not change the value."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ REBUILT: list[tuple[Any, Any]] = [
 
 
 def changed(value: Any, seen: set[int]) -> None:
-    """Changes every container that a value holds, whatever it is."""
+    """Changes every container in a value of any type."""
     if id(value) in seen:
         return
     seen.add(id(value))
@@ -150,7 +150,7 @@ def changed(value: Any, seen: set[int]) -> None:
 
 
 def spoken(value: Any) -> str:
-    """What a case is called: the same in every process."""
+    """Returns the name of a case, which is the same in every process."""
     return re.sub(r" at 0x[0-9a-f]+", "", str(value))
 
 

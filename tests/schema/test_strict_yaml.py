@@ -1,4 +1,4 @@
-"""The strict YAML reader: what it gives, where it says things stand, and what it refuses."""
+"""The strict YAML parser: data, locations, and refused files."""
 
 from __future__ import annotations
 

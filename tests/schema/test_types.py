@@ -1,4 +1,4 @@
-"""Types: their names, their parts, their combinations, and how they are read from texts and from Python."""
+"""Types: names, parts, combinations, and parsing from text and from Python."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arithmetic done again, exactly."""
+"""Exact recomputation of arithmetic."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from orchestra.text.arithmetic import MAX_SUM, ArithmeticParseError, evaluate, i
 
 
 def trees() -> st.SearchStrategy[tuple[str, Fraction | None]]:
-    """Expressions with their values; None where they divide by zero."""
+    """Draws expressions with their values; None for a division by zero."""
     numbers = st.decimals(0, 1000, places=2).map(lambda number: (f"{number:f}", Fraction(number)))
 
     def joined(parts: st.SearchStrategy[tuple[str, Fraction | None]]) -> st.SearchStrategy[tuple[str, Fraction | None]]:

@@ -1,4 +1,4 @@
-"""Spans of a text with all of the words that they have a part of, and where a blank parts two numbers of a cell."""
+"""Spans extended to complete words, and spaces between two numbers of a cell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a quote stands in its evidence."""
+"""Positions of quotes in evidence."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_find_quote_ignores_case_spacing_and_form(words: list[str], data: st.Dat
     span = find_quote(quote, (EvidenceSource(text),))
     assert span is not None
     assert fold(text[span.start : span.end]).text == fold(wanted).text
-    assert span.start <= before  # the first place where it stands
+    assert span.start <= before  # the first position
     if all(
         whole.find(part) == whole.rfind(part)
         for whole, part in ((text.casefold(), wanted.casefold()), (fold(text).text, fold(wanted).text))

@@ -1,4 +1,4 @@
-"""The address of a journal's database: the schema that it names, and what errors show of it."""
+"""The address of a journal's database: its schema, and its form in errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The journal in Postgres: lost connections, lost leases, dead servers, and what is in its tables."""
+"""The journal in Postgres: lost connections, lost leases, stopped servers, and table contents."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def refusal(doing: Any) -> JournalError:
 
 
 def once(use: str, part: bytes, loss: Loss) -> Any:
-    """Loses the first request of such a connection that carries this."""
+    """Loses the first request of a connection that contains this text."""
     left = [loss]
     return lambda of, request: left.pop() if left and of == use and part in request else None
 
@@ -140,7 +140,8 @@ async def test_unreachable_database_is_coded_error(postgres: PostgresServer, sch
         with pytest.raises(JournalError, match="J032"):
             journal.append("r1", node_events(2))
         proxy.lose = lambda use, request: None
-        async with PostgresJournal.open(proxy.dsn, schema=schema) as other:  # who writes no more holds no lease
+        # a journal that writes no more holds no lease
+        async with PostgresJournal.open(proxy.dsn, schema=schema) as other:
             assert await other.lease("r0") == 2
 
 
@@ -148,7 +149,7 @@ async def test_unreachable_database_is_coded_error(postgres: PostgresServer, sch
 
 
 async def lose_presence(server: PostgresServer, schema: str) -> None:
-    """Ends the session that shows that a journal is alive."""
+    """Closes the session that shows that a journal is alive."""
     await sql(
         server,
         f"SELECT pg_terminate_backend(l.pid) FROM pg_locks l, {schema}.runs r WHERE l.locktype = 'advisory'"
@@ -179,13 +180,13 @@ async def test_lost_presence_stops_writes_and_frees_leases(postgres: PostgresSer
         proxy.lose = lambda use, request: None
         await other.send("r1", InboxMessage(kind="cancel"))
         async with asyncio.timeout(30):
-            assert await mail == {"r1"}  # who waits for letters waits through it
+            assert await mail == {"r1"}  # the waiting caller is not disturbed
         with pytest.raises(JournalError, match="J031"):
             journal.append("r1", node_events(2))
 
 
 async def lock_of(server: PostgresServer, schema: str, run: str = "r1") -> list[tuple[Any, ...]]:
-    """The sessions that show that the holder of a run is alive."""
+    """Returns the sessions that show that the holder of a run is alive."""
     return await sql(
         server,
         f"SELECT l.pid FROM pg_locks l, {schema}.runs r WHERE l.locktype = 'advisory' AND l.granted"
@@ -205,7 +206,7 @@ async def test_restored_presence_receives_messages(postgres: PostgresServer, sch
         away = [True]
         proxy.lose = lambda use, request: "request" if use == "presence" and away else None
         await lose_presence(postgres, schema)
-        assert await other.send("r1", InboxMessage(kind="cancel")) == 1  # nobody is there to hear it
+        assert await other.send("r1", InboxMessage(kind="cancel")) == 1  # no listener is connected
         away.clear()
         async with asyncio.timeout(30):
             assert await journal.wait_for_messages() == {"r1"}
@@ -290,12 +291,12 @@ async def test_lease_of_killed_process_is_free(postgres: PostgresServer, schema:
         process.kill()
         await process.wait()
         async with asyncio.timeout(30):
-            while await status_of(journal, "r1") != "interrupted":  # until the server sees that the socket is closed
+            while await status_of(journal, "r1") != "interrupted":  # until the server detects the closed socket
                 pass
         assert await journal.lease("r1") == 2
 
 
-# Servers that die
+# Stopped servers
 
 
 @pytest.mark.parametrize("how", [signal.SIGQUIT, signal.SIGINT])
@@ -432,7 +433,7 @@ async def test_durability_off_commits_at_close(postgres: PostgresServer, schema:
 
 
 async def waiting(server: PostgresServer, schema: str) -> int:
-    """How many statements over the journal's tables wait for a lock."""
+    """Returns how many statements on the journal's tables wait for a lock."""
     ((count,),) = await sql(
         server,
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%' || $1 || '%'",
@@ -451,7 +452,7 @@ async def test_delete_keeps_blob_of_concurrent_use(postgres: PostgresServer, sch
         stop = await asyncpg.connect(postgres.dsn)
         try:
             async with asyncio.timeout(60):
-                # A row that may yet be undone holds up whoever inserts the same; the writer inserts its blobs before.
+                # An uncommitted row blocks inserts of the same row; the writer inserts its blobs before.
                 await stop.execute("BEGIN")
                 await stop.execute(f"INSERT INTO {schema}.events VALUES ('new', 1, '', '')")
                 one.put_blob(b"shared")
@@ -485,7 +486,7 @@ async def test_delete_removes_exactly_unused_blobs(postgres: PostgresServer, sch
         assert await sql(postgres, f"SELECT count(*) FROM {schema}.blobs") == [(0,)]
 
 
-# Damage, and what cannot be kept
+# Damage, and unstorable ids
 
 DAMAGE = {
     "a changed byte": ("UPDATE @events SET body = overlay(body placing '\\x58' from 3) WHERE seq = 2", "J013"),

@@ -1,4 +1,6 @@
-"""Commits that were durable and are missing: found at the opening, accepted by a command, and no `once` call is made again unasked."""
+"""Lost durable commits: detected at opening, accepted by a command, and no `once` call is repeated without a
+confirmation.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,7 @@ def content(file: Path) -> bytes:
 
 
 def replace(file: Path, data: bytes | None) -> None:
-    """Puts bytes in the file's place; None for no file."""
+    """Replaces the content of a file; None removes it."""
     if data is None:
         file.unlink()
     else:
@@ -47,7 +49,7 @@ def replace(file: Path, data: bytes | None) -> None:
 
 
 async def opening(file: Path) -> str | None:
-    """The code with which a journal does not open."""
+    """Returns the error code of opening a journal."""
     try:
         async with SqliteJournal.open(file, busy_timeout=0.05):
             return None
@@ -56,14 +58,14 @@ async def opening(file: Path) -> str | None:
 
 
 async def fill(file: Path, runs: int) -> None:
-    """A journal with runs that are under way, which another process will not have in hand."""
+    """Writes a journal with open runs that another process does not hold."""
     async with SqliteJournal.open(file) as journal:
         for number in range(runs):
             await append_durably(journal, f"r{number}", [begun(f"r{number}"), *middle(2, 3)])
 
 
 async def copied(file: Path, target: Path) -> Path:
-    """The files of a journal that is open, as after the end of its process; its log holds the last runs."""
+    """Copies the files of an open journal, as after the end of its process; its log has the last runs."""
     async with SqliteJournal.open(file) as journal:
         await append_durably(journal, "last", whole("last"))
         await append_durably(journal, "more", [begun("more"), *middle(2, 600)])
@@ -177,7 +179,7 @@ async def test_mark_ignores_failed_commit(file: Path, monkeypatch: pytest.Monkey
     assert find_loss(file, 1.0) is None
 
 
-# Openings
+# Opening
 
 
 async def test_any_process_end_leaves_no_loss(file: Path) -> None:
@@ -279,9 +281,7 @@ async def test_read_only_folder_reports_loss(file: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize("part", [0.1, 0.3, 0.5, 0.7, 0.9])
 async def test_log_lost_during_checkpoint_is_reported(file: Path, tmp_path: Path, part: float) -> None:
     await fill(file, 1)
-    async with SqliteJournal.open(
-        file
-    ) as journal:  # free pages: a file that is too short is damage that SQLite finds by itself
+    async with SqliteJournal.open(file) as journal:  # free pages: SQLite itself detects a file that is too short
         await append_durably(journal, "room", [begun("room"), *middle(2, 1500), run_finished(1502)])
         await journal.delete("room")
     await copied(file, tmp_path / "copy")
@@ -294,7 +294,7 @@ async def test_log_lost_during_checkpoint_is_reported(file: Path, tmp_path: Path
     ]
     for spoilt in (b"", kept[:40], *flipped):
         log_path(cut).write_bytes(spoilt)
-        assert await opening(cut) in ("J025", "J013")  # SQLite itself may find such a database damaged
+        assert await opening(cut) in ("J025", "J013")  # SQLite itself may report such a database as damaged
     log_path(cut).write_bytes(kept)
     assert await opening(cut) is None
     noted = read_mark(mark_path(cut))

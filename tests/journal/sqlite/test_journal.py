@@ -1,4 +1,4 @@
-"""The journal in a file: what outlives it, who may share it, and what its faults look like."""
+"""The journal in a file: durability, sharing and faults."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ async def test_unknown_event_type_is_refused(file: Path) -> None:
     assert caught.value.code == "J021"
 
 
-# Several who write
+# Several writers
 
 
 async def test_journals_of_one_file_write_concurrently(file: Path) -> None:
@@ -362,7 +362,7 @@ async def test_cancelled_waiter_disturbs_no_other(file: Path) -> None:
         assert waiting[1].cancelled()
 
 
-# What cannot be opened
+# Files that cannot be opened
 
 
 async def refused(file: Path) -> JournalError:

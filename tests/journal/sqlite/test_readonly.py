@@ -1,4 +1,4 @@
-"""A journal whose folder cannot be written, such as a mounted backup: it is read as it is, and nothing is made beside it."""
+"""A journal whose folder cannot be written, such as a mounted backup: it is read as it is, and no file is created."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dates of an answer: with their place in the evidence, and only such as exist."""
+"""Dates of an answer: their positions in the evidence, and invalid dates."""
 
 from __future__ import annotations
 

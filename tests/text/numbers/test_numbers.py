@@ -1,4 +1,4 @@
-"""Numbers and dates, as texts write them."""
+"""Numbers and dates in text."""
 
 from __future__ import annotations
 

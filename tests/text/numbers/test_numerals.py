@@ -1,4 +1,4 @@
-"""Digits: numbers as they are written elsewhere, and when a column says what its points and commas are."""
+"""Figures: notations of other countries, and columns that determine the meaning of points and commas."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orchestra.text.numbers.numerals import NUMERAL, plain_decimal, uses_decimal
 
 
 def read(text: str, *, points: bool = False) -> str:
-    """The first number of a text."""
+    """Returns the first number of a text."""
     found = re.search(NUMERAL, text)
     assert found is not None
     return plain_decimal(found[0], decimal_comma=points)

@@ -1,4 +1,4 @@
-"""Measures: what columns are put in order by, which columns have none, and which cells are on the right side of a limit."""
+"""Sort keys of table columns, columns without sort keys, and limits."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def test_find_extremes_returns_all_equal(column: list[str], most: list[int], lea
 
 
 def held(column: list[str], limit: str, bound: str = ABOVE, head: str = "") -> str | None:
-    """Which cells are within a limit, as ones and noughts."""
+    """Returns which cells are within a limit, as ones and zeros."""
     found = filter_by_limit(column, limit, bound, head)
     return None if found is None else "".join("01"[one] for one in found)
 

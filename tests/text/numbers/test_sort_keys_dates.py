@@ -1,4 +1,4 @@
-"""Dates as tables have them beside the usual ones: with a time, with strokes, of months, quarters and halves; and dates among words."""
+"""Sort keys of less common dates: with a time, with slashes, months, quarters and halves; and dates among words."""
 
 from __future__ import annotations
 

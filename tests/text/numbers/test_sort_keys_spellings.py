@@ -1,4 +1,4 @@
-"""Measures of columns that are written otherwise: points between thousands, letters that multiply, months before days."""
+"""Sort keys of other notations: points between thousands, scale letters, months before days."""
 
 from __future__ import annotations
 

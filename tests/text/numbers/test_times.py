@@ -1,4 +1,4 @@
-"""Times of the day, as texts write them: one value each."""
+"""Times of day in text: one value each."""
 
 from __future__ import annotations
 
@@ -61,17 +61,17 @@ def test_find_times_several(text: str) -> None:
         ("at 17:45", "45:17", "unknown"), ("at 10:00", "2026-01-05T10:00:00Z", "pass"), ("at 11:00", "2026-01-05T10:00:00Z", "fail"),
         ("at 10:00", "logged 10:00:30", "pass"), ("at 10:00:30", "logged 10:00", "fail"),
         ("at 10:00:30", "10:00:31", "fail"), ("at 10:00:30", "10 men for 30 s", "unknown"),
-        # which half of the day
+        # am or pm
         ("at 5:45", "5:45 pm", "pass"), ("at 5:45 am", "5:45 pm", "fail"), ("at 5:45 pm", "5:45", "unknown"),
         ("at 5:45", "17:45", "unknown"),
         ("at 05:45", "5:45", "pass"), ("at 05:45", "5:45 pm", "fail"), ("at 5 pm", "17:00", "pass"), ("at 5 pm", "from 9 to 5", "unknown"),
         ("at 12:15 am", "00:15", "pass"), ("at 12:15 pm", "00:15", "fail"), ("at 24:00", "12:00 am", "pass"),
-        # a part of a time may be a number by itself, and two numbers are no time
+        # a part of a time may be a number by itself, and two numbers are not a time
         ("45 men", "It left at 17:45.", "pass"), ("45 men", "45 men left at 17:45.", "pass"), ("46 men", "at 17:45", "fail"),
         ("9 to 5", "9 am to 5 pm", "pass"), ({"minutes": 115, "expression": "11*60+40 - (9*60+45)"}, "9:45 to 11:40, 60 minutes", "pass"),
         ({"hour": 17, "minute": 45}, "We meet at 17:45.", "pass"), ("21 to 15", "It ended 21:15.", "pass"),
         ("It ended 21:15", "21 to 15", "unknown"), ("at 17:45", "17:30 and 18:45", "fail"),
-        # whatever stands around it
+        # in any context
         ("at 17:45", "train,departs\nIC 12,17:45,5", "pass"), ("at 17:45", "Departure:17:45", "pass"), ("at 17:45", "17:45Uhr", "pass"),
         ("at 17:45", "17:45Z", "pass"), ("at 17:45", "会议17:45开始", "pass"), ("at 17:45", "2026-05-01_17:45", "pass"),
         ("Departure:17:45", "17 and 45", "unknown"), ("at 17:45", "117:45", "fail"), ("at 17:45", "17:450", "fail"),
@@ -79,10 +79,10 @@ def test_find_times_several(text: str) -> None:
         # before a word with a capital
         ("at 17:00", "at 5 pm Eastern time", "pass"), ("at 5:30 pm", "at 5:30 am Eastern", "fail"),
         ("at 8 am", "At 8 pm Anna called", "unknown"),
-        # fewer seconds, and another half of the day
+        # fewer seconds, and am instead of pm
         ("at 10:15:30", "10:15:30,123 ERROR", "pass"), ("at 10:15:30.2", "10:15:30.25", "pass"), ("at 10:15:00", "10:15:30", "fail"),
         ("10:00", "10 pm", "unknown"), ("10:00", "10 am", "pass"), ("12:00", "12 am", "unknown"),
-        # what is no time of the day
+        # not a time of day
         ("It took 0:30", "It began at 12:30 am", "unknown"), ("The score was 20:10", "at 8:10 pm", "unknown"),
         ("The ratio is 24:10", "it left at 0:10", "fail"), ("9:00-17:00", "from 9 am to 5 pm", "pass"),
         ("verse 3:16", "John 3:16", "pass"), ("verse 3:16", "John 3:17", "fail"),

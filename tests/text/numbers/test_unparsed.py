@@ -1,4 +1,4 @@
-"""Numerals that are not read: the check `numbers` passes none of them, unless the evidence has it."""
+"""Numerals that are not parsed: the check `numbers` passes none of them, unless the evidence has it."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ LOOKALIKES = {
 
 
 def disguised(text: str, random: Random) -> str:
-    """A text with at least one letter or digit replaced by one that looks like it; one digit at least stays."""
+    """Replaces at least one letter or digit of a text with a lookalike; at least one digit remains."""
     places = [at for at, char in enumerate(text) if char in LOOKALIKES]
     most = len(places) - 1 if text.isdigit() else len(places)
     chosen = set(random.sample(places, random.randint(1, most)))
