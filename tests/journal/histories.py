@@ -46,7 +46,7 @@ class History:
         self._ids = iter(range(1_000_000))
 
     async def play(self, open_journal: Open, steps: int, pause: Callable[[], Awaitable[None]] | None = None) -> None:
-        """Executes a number of steps; `pause` is awaited sometimes, while the journals are open and events are queued."""
+        """Executes a number of steps; `pause` is awaited sometimes, with open journals and queued events."""
         chance = self.chance
         async with AsyncExitStack() as stack:
             openers = [await stack.enter_async_context(open_journal()) for _ in range(OPENERS)]

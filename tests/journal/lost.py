@@ -133,7 +133,7 @@ async def scene(folder: Path, unfinished: Sequence[str]) -> Scene:
 
 
 async def answered(file: Path) -> Answers:
-    """Returns the results of a journal, or the code of the error for each query; only the code if it cannot be opened."""
+    """Returns the results of a journal, or error codes, for each query; only the code if it cannot be opened."""
     answers: Answers = {}
     try:
         async with SqliteJournal.open(file, busy_timeout=1.0) as journal:
@@ -215,7 +215,7 @@ async def check(found: Scene, part: Part, chance: random.Random, told: Told) -> 
 
 
 async def accepted(found: Scene, place: Path, case: str, told: Told) -> None:
-    """After the loss is accepted the journal opens, or has other damage, and no run without an end continues by itself."""
+    """After the loss is accepted the journal opens, or has other damage, and no open run continues by itself."""
     try:
         assert accept_loss(place / FILE) is not None
     except JournalError as error:

@@ -1,4 +1,4 @@
-"""A process with finished runs and two open ones, one of them in a call with the effect `once`; it waits to be killed."""
+"""A process with finished runs and two open ones, one of them in a call with effect `once`; it waits to be killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Postgres server for tests: on a socket in a temporary folder, or on a port, with fsync, removed after the session."""
+"""A Postgres server for tests: on a socket in a temporary folder or on a port, with fsync, removed at the end."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def _free_port() -> int:
 
 @contextmanager
 def running(*, tcp: bool = False) -> Iterator[PostgresServer]:
-    """Runs a server on a socket, or on a free port. Its log is shown after a failure; its folder is removed afterwards."""
+    """Runs a server on a socket, or on a free port. Its log is shown after a failure; its folder is removed."""
     folder = Path(tempfile.mkdtemp(prefix="orchestra-pg-"))  # a short path: a socket's name has 107 bytes
     try:
         server = PostgresServer(folder, _free_port() if tcp else 0)

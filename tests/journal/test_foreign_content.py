@@ -11,7 +11,10 @@ import pytest
 from orchestra.journal.errors import JournalError
 from orchestra.journal.sqlite.journal import SqliteJournal
 
-ENDLESS = "CREATE VIEW schema_version AS WITH RECURSIVE n(version) AS (SELECT 1 UNION ALL SELECT version FROM n) SELECT version FROM n"
+ENDLESS = (
+    "CREATE VIEW schema_version AS WITH RECURSIVE n(version) AS (SELECT 1 UNION ALL SELECT version FROM n)"
+    " SELECT version FROM n"
+)
 TRIGGER = "CREATE TRIGGER t AFTER INSERT ON events BEGIN DELETE FROM runs; END"
 
 

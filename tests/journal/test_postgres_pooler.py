@@ -32,7 +32,8 @@ def pooler(server: PostgresServer, mode: str) -> Iterator[str]:
     folder.chmod(0o777)
     file = folder / "pgbouncer.ini"
     file.write_text(
-        f"[databases]\npostgres = host={server.folder} user=orchestra\n[pgbouncer]\nlisten_addr =\nunix_socket_dir = {folder}\n"
+        f"[databases]\npostgres = host={server.folder} user=orchestra\n[pgbouncer]\nlisten_addr =\n"
+        f"unix_socket_dir = {folder}\n"
         f"auth_type = any\npool_mode = {mode}\nmax_prepared_statements = 100\nlisten_port = 5432\n"
     )
     user: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}

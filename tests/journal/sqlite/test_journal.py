@@ -180,7 +180,8 @@ async def test_unknown_event_type_is_refused(file: Path) -> None:
     sql(
         file,
         f"INSERT INTO events VALUES ('r9', 1, x'{body.hex()}', x'{chain.hex()}', '')",
-        f"INSERT INTO runs SELECT 'r9', workflow, status, started, finished, nodes, usage, 1, x'{chain.hex()}', writer, 1, NULL FROM runs",
+        f"INSERT INTO runs SELECT 'r9', workflow, status, started, finished, nodes, usage, 1, x'{chain.hex()}', writer,"
+        " 1, NULL FROM runs",
     )
     async with SqliteJournal.open(file) as journal:
         with pytest.raises(JournalError) as caught:

@@ -30,7 +30,8 @@ def _german(number: int) -> str:
 
 def _dutch(number: int) -> str:
     ones = _words(
-        "nul een twee drie vier vijf zes zeven acht negen tien elf twaalf dertien veertien vijftien zestien zeventien achttien negentien"
+        "nul een twee drie vier vijf zes zeven acht negen tien elf twaalf dertien veertien vijftien zestien "
+        "zeventien achttien negentien"
     )
     tens = _words("- - twintig dertig veertig vijftig zestig zeventig tachtig negentig")
     if number >= 1000:
@@ -51,7 +52,8 @@ def _dutch(number: int) -> str:
 
 def _french(number: int) -> str:
     ones = _words(
-        "zéro un deux trois quatre cinq six sept huit neuf dix onze douze treize quatorze quinze seize dix-sept dix-huit dix-neuf"
+        "zéro un deux trois quatre cinq six sept huit neuf dix onze douze treize quatorze quinze seize dix-sept "
+        "dix-huit dix-neuf"
     )
     tens = _words("- - vingt trente quarante cinquante soixante soixante quatre-vingt quatre-vingt")
     if number >= 1000:
@@ -104,7 +106,8 @@ def _spanish(number: int) -> str:
 
 def _portuguese(number: int) -> str:
     ones = _words(
-        "zero um dois três quatro cinco seis sete oito nove dez onze doze treze catorze quinze dezesseis dezessete dezoito dezenove"
+        "zero um dois três quatro cinco seis sete oito nove dez onze doze treze catorze quinze dezesseis dezessete "
+        "dezoito dezenove"
     )
     tens = _words("- - vinte trinta quarenta cinquenta sessenta setenta oitenta noventa")
     hundreds = _words("- cento duzentos trezentos quatrocentos quinhentos seiscentos setecentos oitocentos novecentos")
@@ -127,8 +130,8 @@ def _portuguese(number: int) -> str:
 
 def _italian(number: int) -> str:
     ones = _words(
-        "zero uno due tre quattro cinque sei sette otto nove dieci undici dodici tredici quattordici quindici sedici diciassette diciotto "
-        "diciannove"
+        "zero uno due tre quattro cinque sei sette otto nove dieci undici dodici tredici quattordici quindici sedici "
+        "diciassette diciotto diciannove"
     )
     tens = _words("- - venti trenta quaranta cinquanta sessanta settanta ottanta novanta")
     if number >= 1000:
@@ -146,8 +149,8 @@ def _italian(number: int) -> str:
 
 def _russian(number: int) -> str:
     ones = _words(
-        "ноль один два три четыре пять шесть семь восемь девять десять одиннадцать двенадцать тринадцать четырнадцать пятнадцать "
-        "шестнадцать семнадцать восемнадцать девятнадцать"
+        "ноль один два три четыре пять шесть семь восемь девять десять одиннадцать двенадцать тринадцать "
+        "четырнадцать пятнадцать шестнадцать семнадцать восемнадцать девятнадцать"
     )
     tens = _words("- - двадцать тридцать сорок пятьдесят шестьдесят семьдесят восемьдесят девяносто")
     hundreds = _words("- сто двести триста четыреста пятьсот шестьсот семьсот восемьсот девятьсот")

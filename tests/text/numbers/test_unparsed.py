@@ -44,8 +44,8 @@ def passing(answers: list[str], evidence: str = EVIDENCE) -> list[str]:
     [
         "The tower was completed in MDCCCXC.", "Der Turm wurde achtzehnhundertneunzig fertig.",
         "La tour date de mille huit cent quatre-vingt-dix.",
-        "塔于一八九〇年完成。", "Completed in ¹⁸⁹⁰.", "Completed in ①⑧⑨⓪.", "Completed in l89O.", "Completed in eighteen nine\u200bty.",
-        "It has a couple hundred steps.", "Visits grew tenfold.",
+        "塔于一八九〇年完成。", "Completed in ¹⁸⁹⁰.", "Completed in ①⑧⑨⓪.", "Completed in l89O.",
+        "Completed in eighteen nine\u200bty.", "It has a couple hundred steps.", "Visits grew tenfold.",
     ],
 )  # fmt: skip
 def test_unparsed_wrong_number_does_not_pass(answer: str) -> None:
@@ -189,8 +189,9 @@ def test_unparsed_roman_spellings_do_not_pass(answer: str) -> None:
 
 
 LOOKALIKES = {
-    "a": "аɑ", "c": "сϲ", "d": "ԁ", "e": "еҽ", "h": "һհ", "i": "іι", "n": "ո", "o": "оοօ", "s": "ѕ", "t": "т", "u": "սυ", "v": "ѵν",
-    "w": "ԝ", "x": "хχ", "y": "уү", "0": "OоΟ", "1": "lIІ|", "8": "B", "5": "S", "r": "г", "g": "ց", "f": "ϝ", "l": "ӏ",
+    "a": "аɑ", "c": "сϲ", "d": "ԁ", "e": "еҽ", "h": "һհ", "i": "іι", "n": "ո", "o": "оοօ", "s": "ѕ", "t": "т",
+    "u": "սυ", "v": "ѵν", "w": "ԝ", "x": "хχ", "y": "уү", "0": "OоΟ", "1": "lIІ|", "8": "B", "5": "S", "r": "г",
+    "g": "ց", "f": "ϝ", "l": "ӏ",
 }  # fmt: skip
 
 
@@ -244,13 +245,13 @@ def test_unparsed_reversed_digits_do_not_pass() -> None:
     [
         ("I think it was built on iron, and I like it", EVIDENCE), ("H₂O", "H2O is water"),
         ("CO2", "CO₂ is a gas"), ("HIV1", "the virus HIV-1"),
-        ("5 km²", "5 square kilometres"), ("It is 12 m² large", "an area of 12 m²"), ("World War II", "after World War II"),
-        ("a CD", "on a CD"),
-        ("Washington DC", "Washington, D.C. is a city"), ("the 1980s", "in 1980"), ("due to fire", EVIDENCE), ("once", EVIDENCE),
-        ("the ones on it", EVIDENCE), ("Henry VIII", "Henry VIII of England"), ("5 μg", "5 µg"), ("Samuel L. Jackson", EVIDENCE),
+        ("5 km²", "5 square kilometres"), ("It is 12 m² large", "an area of 12 m²"),
+        ("World War II", "after World War II"), ("a CD", "on a CD"), ("Washington DC", "Washington, D.C. is a city"),
+        ("the 1980s", "in 1980"), ("due to fire", EVIDENCE), ("once", EVIDENCE), ("the ones on it", EVIDENCE),
+        ("Henry VIII", "Henry VIII of England"), ("5 μg", "5 µg"), ("Samuel L. Jackson", EVIDENCE),
         ("The 10x growth", "growth by 10"), ("a 3D film", "a 3D film"), ("a sonnet mix of civil life", EVIDENCE),
-        ("Q4 was good", "the fourth quarter"),
-        ("It doubled", "It grew to twice as much"), ("the eighties", "in the 1980s"), ("a tenfold rise", "it rose 10 times"),
+        ("Q4 was good", "the fourth quarter"), ("It doubled", "It grew to twice as much"),
+        ("the eighties", "in the 1980s"), ("a tenfold rise", "it rose 10 times"),
         ("Das Werk von Otto", "Das Werk von Otto, dem Ersten"),
     ],
 )  # fmt: skip
