@@ -86,7 +86,7 @@ nodes:
   note: {tool: golden_note, with: {text: "${joined}"}}
   pay: {tool: golden_pay, with: {text: "${joined}"}}
   sent: {tool: golden_send, when: "${sure == 'yes'}", with: {text: "${joined}"}}
-"""
+"""  # noqa: E501
 INNER = """
 schema: orchestra/v1
 name: golden_inner
