@@ -116,7 +116,7 @@ def test_help_names_every_verb(shell: Shell) -> None:
 
 
 def test_explain_tells_what_a_code_means_in_either_case(shell: Shell) -> None:
-    assert shell("explain", "c001").out.startswith("C001: a setting that there is not\n\n")
+    assert shell("explain", "c001").out.startswith("C001: an unknown setting\n\n")
 
 
 def test_explain_lists_all_codes(shell: Shell) -> None:

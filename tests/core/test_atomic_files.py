@@ -1,4 +1,4 @@
-"""Files and folders are there whole, before and after, also where their writer is killed."""
+"""Atomic replacement of files and folders, also if the writer is killed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def folder(path: Path, text: str) -> Path:
     return path
 
 
-def test_a_file_is_the_old_one_until_it_is_the_new_one(tmp_path: Path) -> None:
+def test_write_file_shows_old_content_until_replaced(tmp_path: Path) -> None:
     path = tmp_path / "a"
     for text in (b"one", b"two"):
         write_file(path, text)
@@ -39,14 +39,14 @@ def test_a_file_is_the_old_one_until_it_is_the_new_one(tmp_path: Path) -> None:
     assert sorted(one.name for one in tmp_path.iterdir()) == ["a", "b"]
 
 
-def test_a_folder_takes_the_place_of_another(tmp_path: Path) -> None:
+def test_replace_folder_replaces_content(tmp_path: Path) -> None:
     place = tmp_path / "place"
     for text in ("one", "two"):
         replace_folder(folder(tmp_path / "new", text), place)
         assert [(one.name, (one / "weights").read_text()) for one in tmp_path.iterdir()] == [("place", text)]
 
 
-def test_a_writer_that_is_killed_in_the_middle_leaves_the_old_folder(tmp_path: Path) -> None:
+def test_replace_folder_killed_writer_keeps_old_folder(tmp_path: Path) -> None:
     place, new = folder(tmp_path / "place", "one"), folder(tmp_path / "new", "two")
     assert subprocess.run([sys.executable, "-c", KILLED, str(new), str(place)], check=False).returncode == 9
     assert (recover_folder(place) / "weights").read_text() == "one"
@@ -55,7 +55,7 @@ def test_a_writer_that_is_killed_in_the_middle_leaves_the_old_folder(tmp_path: P
     assert [(one.name, (one / "weights").read_text()) for one in tmp_path.iterdir()] == [("place", "two")]
 
 
-def test_a_private_file_is_its_owners_and_takes_the_place_of_a_link(tmp_path: Path) -> None:
+def test_private_file_is_owner_only_and_replaces_link(tmp_path: Path) -> None:
     path, victim = tmp_path / "run.jsonl", tmp_path / "victim"
     victim.write_text("precious")
     path.symlink_to(victim)
@@ -69,16 +69,16 @@ def test_a_private_file_is_its_owners_and_takes_the_place_of_a_link(tmp_path: Pa
     assert sorted(one.name for one in tmp_path.iterdir()) == ["run.jsonl", "victim"]
 
 
-def test_a_device_is_written_to_as_it_stands() -> None:
+def test_private_file_device_is_written_directly() -> None:
     with open_private_file(Path(os.devnull)) as file:
         file.write(b"gone")
     assert not Path(os.devnull).is_file()
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="descriptors are files on Linux only")
-def test_a_link_to_stdout_is_written_through_and_stays(tmp_path: Path) -> None:
+def test_private_file_stdout_link_is_kept(tmp_path: Path) -> None:
     link, target = tmp_path / "stdout", tmp_path / "out"
-    link.symlink_to("/proc/self/fd/1")  # what /dev/stdout is
+    link.symlink_to("/proc/self/fd/1")  # the target of /dev/stdout
     write = "import sys; from pathlib import Path; from orchestra.core.atomic_files import open_private_file\n"
     write += "with open_private_file(Path(sys.argv[1])) as file: file.write(b'run')"
     target.write_text("before ")
@@ -88,13 +88,13 @@ def test_a_link_to_stdout_is_written_through_and_stays(tmp_path: Path) -> None:
     assert sorted(one.name for one in tmp_path.iterdir()) == ["out", "stdout"]
 
 
-def test_a_file_that_no_other_can_replace_is_written_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_private_file_irreplaceable_is_written_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "run.jsonl"
     path.write_text("of before")
     path.chmod(0o640)
 
     def busy(source: Path, target: Path) -> None:
-        raise OSError(errno.EBUSY, "Device or resource busy")  # of a single file that was mounted
+        raise OSError(errno.EBUSY, "Device or resource busy")  # for a single mounted file
 
     monkeypatch.setattr(os, "replace", busy)
     with open_private_file(path) as file:
@@ -102,7 +102,7 @@ def test_a_file_that_no_other_can_replace_is_written_in_place(tmp_path: Path, mo
     assert (path.read_text(), path.stat().st_mode & 0o777, os.listdir(tmp_path)) == ("new", 0o640, ["run.jsonl"])
 
 
-def test_a_file_in_a_folder_of_another_is_written_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_private_file_foreign_folder_is_written_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (path := tmp_path / "run.jsonl").write_text("of before")
     path.chmod(0o666)
     (tmp_path / "link").symlink_to("run.jsonl")
@@ -110,7 +110,7 @@ def test_a_file_in_a_folder_of_another_is_written_in_place(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     user = os.geteuid()
     if user == 0:
-        os.seteuid(65534)  # whom rights concern
+        os.seteuid(65534)  # root ignores permissions
     try:
         with open_private_file(Path("run.jsonl")) as file:
             file.write(b"new")

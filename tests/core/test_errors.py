@@ -1,4 +1,4 @@
-"""Errors: what the exception of a run says to a program, and that it comes whole to another process."""
+"""Errors: attributes of the exception of a run, and pickling to another process."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def handled(customer: str) -> str:
 
 @tool(effect="pure")
 async def forever() -> str:
-    """Takes longer than anybody waits."""
+    """Never returns in time."""
     await asyncio.sleep(3600)
     return ""
 
@@ -43,9 +43,7 @@ async def forever() -> str:
 @pytest.mark.parametrize(
     ("step", "node"), [(filed, "file_ticket"), (handled, "filed/file_ticket"), (file_ticket, "result")]
 )
-async def test_the_exception_of_a_run_says_which_run_which_node_and_which_line(
-    step: object, node: str, tmp_path: Path
-) -> None:
+async def test_run_error_has_run_node_and_line(step: object, node: str, tmp_path: Path) -> None:
     async with Orchestra.open(
         Settings.load({"journal": tmp_path / "runs.db"}, start=tmp_path), fleet="none"
     ) as orchestra:
@@ -59,7 +57,7 @@ async def test_the_exception_of_a_run_says_which_run_which_node_and_which_line(
     assert "no customer Ada" in repr(error)
 
 
-async def test_a_run_that_was_let_go_of_is_named_too() -> None:
+async def test_run_error_of_detached_run_has_run_id() -> None:
     async with Orchestra.open(Settings.load({"journal": "off"}), fleet="none") as orchestra:
         run = await orchestra.start(forever)
         waiting = asyncio.create_task(run.wait())
@@ -81,7 +79,7 @@ async def test_a_run_that_was_let_go_of_is_named_too() -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_an_error_comes_whole_to_another_process(error: OrchestraError) -> None:
+def test_error_survives_pickling(error: OrchestraError) -> None:
     for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
         assert type(again) is type(error)
         assert str(again) == str(error)

@@ -1,4 +1,4 @@
-"""The log: which events are told, at which level, and that no data is."""
+"""Event logging: logged events, levels, and absence of data."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def told(level: str) -> list[str]:
     return stream.getvalue().splitlines()
 
 
-def test_levels_choose_what_is_told() -> None:
+def test_log_level_filters_events() -> None:
     assert len(told("debug")) == 4
     assert len(told("info")) == 3
     (failure,) = told("warning")
@@ -46,21 +46,21 @@ def test_levels_choose_what_is_told() -> None:
     assert told("error") == []
 
 
-def test_off_is_silent() -> None:
+def test_log_off_logs_nothing() -> None:
     assert create_observer("off") is None
 
 
-def test_data_is_never_told() -> None:
+def test_log_never_contains_data() -> None:
     assert "canary" not in "".join(told("debug"))
 
 
-def test_the_hosts_structlog_stays_as_it_was() -> None:
+def test_log_keeps_structlog_configuration_of_host() -> None:
     before = structlog.get_config()
     told("info")
     assert structlog.get_config() == before
 
 
-def test_a_line_that_belongs_to_no_run_names_none(capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_line_without_run_has_no_run_id(capsys: pytest.CaptureFixture[str]) -> None:
     log_info("info", "no project here", folder="/srv")
     log_info("warning", "no project here", folder="/srv")
     log_info("off", "no project here", folder="/srv")
@@ -84,7 +84,7 @@ FAILED: list[Event] = [
 
 
 def lines(*, reasons: bool = False) -> list[dict[str, Any]]:
-    """What is logged of a run that failed, as JSON."""
+    """Returns the log lines of a failed run, as JSON."""
     stream = io.StringIO()
     observe = create_observer("info", stream, form="json", reasons=reasons)
     assert observe is not None
@@ -93,7 +93,7 @@ def lines(*, reasons: bool = False) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_a_failure_is_told_with_its_code_its_node_and_the_line_that_raised() -> None:
+def test_log_failure_has_code_node_and_line() -> None:
     _, attempt, end = lines()
     assert (attempt["code"], attempt["node"], attempt["at"]) == ("T003", "a", "x.py:9 in f")
     assert (end["event"], end["status"], end["code"], end["node"], end["level"]) == (
@@ -106,7 +106,7 @@ def test_a_failure_is_told_with_its_code_its_node_and_the_line_that_raised() -> 
     assert "canary" not in str(lines())
 
 
-def test_the_end_of_a_run_is_told_with_its_time_and_with_its_money_where_it_cost_some() -> None:
+def test_log_run_end_has_time_and_money() -> None:
     *_, end = lines()
     assert (end["seconds"], "money" in end) == (0.0, False)
     stream = io.StringIO()
@@ -120,15 +120,15 @@ def test_the_end_of_a_run_is_told_with_its_time_and_with_its_money_where_it_cost
         observe(run, event)
     _, one, _, other = map(json.loads, stream.getvalue().splitlines())
     assert (one["calls"], one["tokens"], one["money"], one["seconds"]) == (2, 7, 0.25, 2.346)
-    assert "seconds" not in other  # this process does not know when it began
+    assert "seconds" not in other  # this process does not know when the run started
 
 
-def test_its_reason_is_told_only_where_that_is_wanted() -> None:
+def test_log_reason_only_if_enabled() -> None:
     _, attempt, end = lines(reasons=True)
     assert attempt["reason"] == end["reason"] == "f raised ValueError: canary"
 
 
-def test_lines_of_a_run_have_what_was_bound_where_it_began() -> None:
+def test_log_lines_have_context_of_run_start() -> None:
     stream = io.StringIO()
     observe = create_observer("info", stream, form="json")
     assert observe is not None
@@ -137,13 +137,13 @@ def test_lines_of_a_run_have_what_was_bound_where_it_began() -> None:
         observe("r1", first)
     with structlog.contextvars.bound_contextvars(
         request_id="q-2"
-    ):  # a letter's, or another run's, whoever the event came through
+    ):  # of a message or another run, whichever process recorded the event
         for event in rest:
             observe("r1", event)
     assert [json.loads(line)["request_id"] for line in stream.getvalue().splitlines()] == ["q-1"] * 3
 
 
-def test_pythons_logging_gets_a_message_for_people_and_fields_for_formatters(caplog: pytest.LogCaptureFixture) -> None:
+def test_log_to_logging_has_message_and_fields(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "orchestra")
     observe = create_observer("info", form="logging")
     assert observe is not None
@@ -157,7 +157,7 @@ def test_pythons_logging_gets_a_message_for_people_and_fields_for_formatters(cap
     assert (vars(record)["request_id"], vars(record)["code"], vars(record)["run"]) == ("q-1", "T003", "r1")
 
 
-def test_the_hosts_own_structlog_gets_events_as_it_is_configured() -> None:
+def test_log_to_structlog_uses_host_configuration() -> None:
     observe = create_observer("info", form="structlog")
     assert observe is not None
     capturing = structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars])
@@ -171,7 +171,7 @@ def test_the_hosts_own_structlog_gets_events_as_it_is_configured() -> None:
     ]
 
 
-def test_the_settings_say_how_runs_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_log_format_follows_settings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "orchestra")
     workers = SimulatedWorkers({"reader": {"answer": "1889"}})
 
@@ -184,7 +184,7 @@ def test_the_settings_say_how_runs_are_logged(tmp_path: Path, caplog: pytest.Log
         async with Orchestra.open(settings, workers=workers) as orchestra:
             await asyncio.gather(request(orchestra, "q-1"), request(orchestra, "q-2"))
 
-    (tmp_path / "orchestra.toml").write_text("")  # without one, a line says so
+    (tmp_path / "orchestra.toml").write_text("")  # without a project, a note is printed
     asyncio.run(served())
     said = {(vars(record)["request_id"], vars(record)["run"]) for record in caplog.records}
     assert len(caplog.records) == 4

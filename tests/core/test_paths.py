@@ -1,4 +1,4 @@
-"""Paths of nodes, and of parts in a value."""
+"""Paths of nodes, and of parts of a value."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from orchestra.core.paths import format_path, is_inside, parent, root_name, with
         ("solve@2/s1", "solve@2"),
     ],
 )
-def test_the_parent_of_a_path(path: str, expected: str) -> None:
+def test_parent_returns_enclosing_path(path: str, expected: str) -> None:
     assert parent(path) == expected
 
 
 @pytest.mark.parametrize("path", ["a[3]", "a#2", "a/b", "a@1/s2", "a?1/entailment_0"])
-def test_what_is_inside_of_a_node_begins_with_it(path: str) -> None:
+def test_is_inside_checks_path_prefix(path: str) -> None:
     assert is_inside(path, "a")
     assert not is_inside(path, path)
     assert not is_inside(f"a{path}", "a")
     assert root_name(path) == "a"
 
 
-def test_a_node_in_its_workflow() -> None:
+def test_workflow_path_drops_elements_and_turns() -> None:
     assert workflow_path("a[1]/b#2/c") == "a/b/c"
     assert workflow_path("solve@1/s2[0]") == "solve/s2"
 
@@ -48,11 +48,11 @@ def test_a_node_in_its_workflow() -> None:
         ("a#2/b", "a#2/b"),
     ],
 )
-def test_a_node_whose_turn_it_is(path: str, node: str) -> None:
+def test_without_turn_drops_turn(path: str, node: str) -> None:
     assert without_turn(path) == node
 
 
-def test_the_way_to_a_part_as_it_is_written() -> None:
+def test_format_path_formats_steps() -> None:
     assert format_path(("items", 0, "quote")) == "items[0].quote"
     assert format_path((1, "text")) == "[1].text"
     assert format_path(()) == ""

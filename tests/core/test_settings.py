@@ -1,4 +1,4 @@
-"""Configuration: the order of strength, where a value came from, and what bad input gets."""
+"""Settings: precedence of sources, origin of values, and errors for invalid input."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ if __name__ == "__main__":
 
 
 class World:
-    """A home, a project and a folder in it to work in."""
+    """A home, a project and a working folder in it."""
 
     def __init__(self, root: Path) -> None:
         self.home, self.project = root / "home", root / "project"
@@ -79,7 +79,7 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         del sys.modules[name]
 
 
-def test_each_layer_beats_the_one_below_it(world: World) -> None:
+def test_settings_layers_have_precedence(world: World) -> None:
     assert (world.load().concurrency, world.load().sources["concurrency"]) == (32, "default")
     world.user("concurrency = 1\n")
     assert (world.load().concurrency, world.load().sources["concurrency"]) == (
@@ -94,12 +94,12 @@ def test_each_layer_beats_the_one_below_it(world: World) -> None:
     assert (found.concurrency, found.sources["concurrency"]) == (4, "flag")
 
 
-def test_a_flag_that_was_not_given_overrides_nothing(world: World) -> None:
+def test_settings_none_override_is_ignored(world: World) -> None:
     world.file('durability = "strict"\n')
     assert world.load({"durability": None}).durability == "strict"
 
 
-def test_the_nearest_project_counts_and_its_journal_lies_in_it(world: World) -> None:
+def test_settings_nearest_project_has_journal(world: World) -> None:
     world.file('[tool.orchestra]\nfleet = "endpoint"\n', "pyproject.toml")
     (world.project / "deep" / "pyproject.toml").write_text("[project]\nname = 'not ours'\n")
     found = world.load()
@@ -108,7 +108,7 @@ def test_the_nearest_project_counts_and_its_journal_lies_in_it(world: World) -> 
     assert found.workflows == (world.project / "workflows",)
 
 
-def test_the_project_that_is_named_counts_wherever_the_work_begins(world: World, tmp_path: Path) -> None:
+def test_settings_named_project_is_used_from_anywhere(world: World, tmp_path: Path) -> None:
     world.file('fleet = "near"\n')
     named, other = tmp_path / "named", tmp_path / "other"
     for folder in (named, other):
@@ -131,7 +131,7 @@ def test_the_project_that_is_named_counts_wherever_the_work_begins(world: World,
 @pytest.mark.parametrize(
     ("folder", "says"), [("nowhere", "there is no such folder"), ("..", "there is no orchestra.toml in it")]
 )
-def test_a_folder_that_is_no_project_is_told_and_no_other_one_is_taken(world: World, folder: str, says: str) -> None:
+def test_settings_named_folder_without_project_is_error(world: World, folder: str, says: str) -> None:
     world.file('fleet = "near"\n')
     error = world.error(ORCHESTRA_PROJECT=folder)
     assert (error.code, "ORCHESTRA_PROJECT is not a project" in error.message, says in error.message) == (
@@ -143,13 +143,13 @@ def test_a_folder_that_is_no_project_is_told_and_no_other_one_is_taken(world: Wo
         Settings.load(project=folder, start=world.here, environ=world.environ)
 
 
-def test_without_a_project_the_journal_lies_in_the_state_folder(world: World) -> None:
+def test_settings_journal_without_project_in_state_folder(world: World) -> None:
     assert world.load().journal == world.home / ".local" / "state" / "orchestra" / "journal.db"
     assert world.load(XDG_STATE_HOME="/var/s").journal == Path("/var/s/orchestra/journal.db")
     assert world.load(XDG_STATE_HOME="relative").journal == world.home / ".local" / "state" / "orchestra" / "journal.db"
 
 
-def test_a_relative_path_belongs_to_the_file_that_states_it(world: World) -> None:
+def test_settings_relative_path_is_relative_to_file(world: World) -> None:
     world.file('journal = "runs.db"\nfleet = "fleets/mine.yaml"\nagents = ["a", "b"]\n')
     found = world.load()
     assert found.journal == world.project / "runs.db"
@@ -159,17 +159,17 @@ def test_a_relative_path_belongs_to_the_file_that_states_it(world: World) -> Non
     assert world.load(ORCHESTRA_JOURNAL="off").journal == "off"
 
 
-def test_texts_of_variables_become_values(world: World) -> None:
+def test_settings_variables_are_converted(world: World) -> None:
     found = world.load(ORCHESTRA_HUB="true", ORCHESTRA_MODULES="one, two.three", ORCHESTRA_AGENTS="/a,/b")
     assert (found.hub, found.modules, found.agents) == (True, ("one", "two.three"), (Path("/a"), Path("/b")))
 
 
-def test_a_single_name_may_stand_alone_where_a_list_is_expected(world: World) -> None:
+def test_settings_single_name_is_accepted_as_list(world: World) -> None:
     world.file('modules = "my_tools"\n')
     assert world.load().modules == ("my_tools",)
 
 
-def test_an_unknown_key_is_located_and_has_its_nearest_name(world: World) -> None:
+def test_settings_unknown_key_has_location_and_suggestion(world: World) -> None:
     world.file('fleet = "laptop"\n  concurency = 3\n')
     error = world.error()
     assert (error.code, error.hint) == ("C001", "did you mean 'concurrency'?")
@@ -177,7 +177,7 @@ def test_an_unknown_key_is_located_and_has_its_nearest_name(world: World) -> Non
     assert (error.location.line, error.location.column, error.location.text) == (2, 3, "  concurency = 3")
 
 
-def test_a_key_is_looked_for_in_its_own_table(world: World) -> None:
+def test_settings_key_location_is_in_its_table(world: World) -> None:
     world.file(
         "[tool.other]\nconcurrency = 1\n[tool.orchestra]\nconcurrency = 0\n[x]\nconcurrency = 2\n", "pyproject.toml"
     )
@@ -187,7 +187,7 @@ def test_a_key_is_looked_for_in_its_own_table(world: World) -> None:
     assert error.location.line == 4
 
 
-def test_all_faults_are_told_at_once(world: World) -> None:
+def test_settings_reports_all_errors(world: World) -> None:
     world.file('fleeet = "x"\nconcurrency = "many"\nhub = 1\n')
     error = world.error()
     assert isinstance(error, InputErrors)
@@ -197,27 +197,27 @@ def test_all_faults_are_told_at_once(world: World) -> None:
 @pytest.mark.parametrize(
     "text", ["concurrency = true", 'concurrency = "3"', "concurrency = 0", "fleet = 3", 'log = "loud"', "modules = [1]"]
 )
-def test_a_file_s_value_must_have_the_setting_s_type(world: World, text: str) -> None:
+def test_settings_file_value_of_wrong_type_is_error(world: World, text: str) -> None:
     world.file(text)
     error = world.error()
     assert error.code == "C002"
     assert error.location is not None
 
 
-def test_a_wrong_variable_is_named(world: World) -> None:
+def test_settings_invalid_variable_is_named(world: World) -> None:
     assert "ORCHESTRA_CONCURRENCY" in world.error(ORCHESTRA_CONCURRENCY="few").message
     assert world.error(ORCHESTRA_CONCURENCY="3").hint == "did you mean ORCHESTRA_CONCURRENCY?"
 
 
-def test_a_misspelt_variable_of_the_project_is_told(world: World) -> None:
+def test_settings_misspelled_variable_is_error(world: World) -> None:
     assert "ORCHESTRA_PROJECT" in world.error(ORCHESTRA_PROJCT="/srv").hint
 
 
-def test_a_variable_that_is_near_no_setting_is_somebody_else_s(world: World) -> None:
+def test_settings_dissimilar_variable_is_ignored(world: World) -> None:
     assert world.load(ORCHESTRA_ENDPOINT_API_KEY="secret").sources["fleet"] == "default"
 
 
-def test_a_broken_file_is_located(world: World) -> None:
+def test_settings_invalid_toml_has_location(world: World) -> None:
     world.file('fleet = "laptop"\nlog = off\n')
     error = world.error()
     assert error.code == "C003"
@@ -226,13 +226,13 @@ def test_a_broken_file_is_located(world: World) -> None:
 
 
 @pytest.mark.parametrize("data", [b"\xff\xfe", b"#" * (1 << 20) + b"\n"], ids=["not UTF-8", "over 1 MiB"])
-def test_an_unreadable_file_is_refused(world: World, data: bytes) -> None:
+def test_settings_unreadable_file_is_error(world: World, data: bytes) -> None:
     (world.project / "orchestra.toml").write_bytes(data)
     assert world.error().code == "C003"
 
 
 @pytest.mark.parametrize("folder", ["/etc", "..", "deep/../../other"])
-def test_a_project_s_folders_stay_in_the_project(world: World, folder: str) -> None:
+def test_settings_project_folders_must_be_inside(world: World, folder: str) -> None:
     world.file(f'workflows = ["{folder}"]\n')
     assert world.error().code == "C006"
     world.file("")
@@ -240,9 +240,7 @@ def test_a_project_s_folders_stay_in_the_project(world: World, folder: str) -> N
 
 
 @given(text=st.text(max_size=200))
-def test_no_file_ends_in_anything_but_settings_or_an_input_error(
-    tmp_path_factory: pytest.TempPathFactory, text: str
-) -> None:
+def test_settings_any_file_loads_or_raises_input_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     folder = tmp_path_factory.mktemp("p")
     (folder / "orchestra.toml").write_text(text, encoding="utf-8", errors="surrogatepass", newline="")
     try:
@@ -251,7 +249,7 @@ def test_no_file_ends_in_anything_but_settings_or_an_input_error(
         assert error.code in {"C001", "C002", "C003"}  # noqa: PT017 - either outcome is right
 
 
-def test_the_user_s_own_comes_before_the_packaged(world: World) -> None:
+def test_resources_own_before_packaged(world: World) -> None:
     world.file("")
     mine = world.project / "workflows" / "mine.yaml"
     mine.parent.mkdir()
@@ -260,7 +258,7 @@ def test_the_user_s_own_comes_before_the_packaged(world: World) -> None:
     assert builtin_folder("configs").name == "configs"
 
 
-def test_an_agent_is_a_folder_with_a_card(world: World) -> None:
+def test_resources_agent_is_folder_with_card(world: World) -> None:
     world.file("")
     for name in ("reader", "empty"):
         (world.project / "agents" / name).mkdir(parents=True)
@@ -271,7 +269,7 @@ def test_an_agent_is_a_folder_with_a_card(world: World) -> None:
         found.find_resource("agents", "empty")
 
 
-def test_a_misspelt_name_gets_the_nearest(world: World) -> None:
+def test_find_resource_misspelled_name_has_suggestion(world: World) -> None:
     world.file("")
     (world.project / "workflows").mkdir()
     (world.project / "workflows" / "greet.yaml").write_text("")
@@ -281,7 +279,7 @@ def test_a_misspelt_name_gets_the_nearest(world: World) -> None:
 
 
 @pytest.mark.usefixtures("modules")
-def test_modules_come_from_the_project(world: World) -> None:
+def test_load_modules_imports_from_project(world: World) -> None:
     world.file('modules = ["own_tools_of_a_test"]\n')
     (world.project / "own_tools_of_a_test.py").write_text("ANSWER = 42\n")
     assert [module.ANSWER for module in load_modules(world.load())] == [42]
@@ -304,7 +302,7 @@ def test_modules_come_from_the_project(world: World) -> None:
         ("../evil", None, "'../evil' is not a module name"),
     ],
 )
-def test_a_module_that_cannot_be_imported_is_told(world: World, name: str, text: str | None, says: str) -> None:
+def test_load_modules_import_error_is_coded(world: World, name: str, text: str | None, says: str) -> None:
     world.file(f'modules = ["{name}"]\n')
     if text is not None:
         (world.project / f"{name}.py").write_text(text)
@@ -316,7 +314,7 @@ def test_a_module_that_cannot_be_imported_is_told(world: World, name: str, text:
 
 
 @pytest.mark.parametrize("command", [["app.py"], ["-m", "app"], ["deep/../app.py"]])
-def test_a_module_that_is_the_program_itself_is_not_loaded_again(world: World, command: list[str]) -> None:
+def test_load_modules_running_program_is_reused(world: World, command: list[str]) -> None:
     world.file('modules = ["app"]\njournal = "off"\n')
     (world.project / "app.py").write_text(PROGRAM)
     environ = {**os.environ, **world.environ}
@@ -332,7 +330,7 @@ def test_a_module_that_is_the_program_itself_is_not_loaded_again(world: World, c
     assert (done.stdout, done.stderr) == ("TEA True True\n", "")
 
 
-def test_a_module_of_a_package_that_is_the_program_itself_is_found_in_its_package(world: World) -> None:
+def test_load_modules_running_package_module_is_reused(world: World) -> None:
     world.file('modules = ["pack.app"]\njournal = "off"\n')
     (world.project / "pack").mkdir()
     (world.project / "pack" / "__init__.py").write_text("")
@@ -348,7 +346,7 @@ def test_a_module_of_a_package_that_is_the_program_itself_is_found_in_its_packag
 
 
 @pytest.mark.usefixtures("modules")
-def test_the_place_of_a_module_s_fault_is_shown(world: World) -> None:
+def test_load_modules_error_has_location(world: World) -> None:
     world.file('modules = ["falls"]\n')
     (world.project / "falls.py").write_text("def f():\n    return 1 / 0\nf()")
     with pytest.raises(InputError) as caught:
@@ -357,12 +355,12 @@ def test_the_place_of_a_module_s_fault_is_shown(world: World) -> None:
     assert (Path(caught.value.location.file).name, caught.value.location.line) == ("falls.py", 2)
 
 
-# Who has no home, and what is empty
+# Missing home and empty values
 
 
 @pytest.fixture
 def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user whom the system does not know, as in a container."""
+    """A user unknown to the system, as in a container."""
 
     def unknown(_user: int) -> NoReturn:
         raise KeyError
@@ -372,7 +370,7 @@ def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("homeless")
-def test_whoever_has_no_home_is_told_what_to_set_where_one_is_wanted(world: World, tmp_path: Path) -> None:
+def test_settings_without_home_is_error_with_hint(world: World, tmp_path: Path) -> None:
     world.environ = {}
     error = world.error()
     assert error.code == "C050"
@@ -389,7 +387,7 @@ def test_whoever_has_no_home_is_told_what_to_set_where_one_is_wanted(world: Worl
     )
 
 
-def test_a_variable_that_is_empty_is_none(world: World) -> None:
+def test_settings_empty_variable_is_ignored(world: World) -> None:
     world.file('fleet = "gpu-24g"\nmodules = ["a"]')
     loaded = world.load(ORCHESTRA_JOURNAL="", ORCHESTRA_FLEET="", ORCHESTRA_MODULES="", ORCHESTRA_LOG="")
     assert (loaded.fleet, loaded.modules, loaded.log, loaded.sources["log"]) == ("gpu-24g", ("a",), "off", "default")
@@ -397,16 +395,14 @@ def test_a_variable_that_is_empty_is_none(world: World) -> None:
 
 
 @pytest.mark.parametrize("key", ["journal", "fleet"])
-def test_a_setting_that_names_nothing_is_refused(key: str, world: World) -> None:
+def test_settings_empty_value_is_error(key: str, world: World) -> None:
     world.file(f'{key} = ""')
     assert world.error().code == "C002"
 
 
 @pytest.mark.parametrize("of", ["file", "folder"])
-def test_a_strangers_project_is_used_where_it_is_named_only(
-    of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In a folder where all may write, anybody can put a file above the one in which somebody works."""
+def test_settings_foreign_project_must_be_named(of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder that all users may write, another user can add a project file above the working folder."""
     work = tmp_path / "shared" / "mine"
     work.mkdir(parents=True)
     file = tmp_path / "shared" / "orchestra.toml"
@@ -426,16 +422,14 @@ def test_a_strangers_project_is_used_where_it_is_named_only(
     assert Settings.load(project=file.parent, start=work, environ={}).fleet == "sim"
 
 
-def test_whoever_stands_in_a_strangers_folder_works_on_the_strangers_project(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As root does in a container, over a folder that is mounted."""
+def test_settings_foreign_folder_uses_its_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As root in a container, in a mounted folder."""
     (tmp_path / "orchestra.toml").write_text('fleet = "sim"\n')
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     assert Settings.load(start=tmp_path, environ={}).fleet == "sim"
 
 
-def test_sudo_lets_the_project_of_its_caller_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_sudo_accepts_project_of_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "orchestra.toml").write_text('fleet = "sim"\n')
     if os.getuid() == 0:
         os.chown(tmp_path / "orchestra.toml", 65534, -1)

@@ -1,4 +1,4 @@
-"""Texts as they are shown: shortened, counted."""
+"""Display texts: shortening and counting."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from orchestra.core.untrusted_text import pluralize, shorten
 
 
 @given(st.text(), st.integers(1, 20))
-def test_a_shortened_text_is_never_longer_and_says_that_something_is_gone(text: str, most: int) -> None:
+def test_shorten_never_exceeds_limit(text: str, most: int) -> None:
     short = shorten(text, most)
     assert len(short) <= most
     assert short == text or (short[-1] == "…" and text.startswith(short[:-1]))
 
 
 @pytest.mark.parametrize(("number", "said"), [(0, "0 rows"), (1, "1 row"), (2, "2 rows"), (1000, "1,000 rows")])
-def test_what_is_counted_is_one_or_several(number: int, said: str) -> None:
+def test_pluralize_singular_and_plural(number: int, said: str) -> None:
     assert pluralize(number, "row") == said

@@ -1,9 +1,11 @@
-"""Golden journals: runs of the current version of the events, written once, then resumed and replayed by every later change.
+"""Golden journals: runs of the current version of the events, written once, then resumed and replayed by every later
+change.
 
-    python -m tests.golden.stage        writes those of this version, where they are not there yet
+    python -m tests.golden.stage        writes those of this version that are missing
 
-Each is a file of JSON lines: the run's events, then its blobs in base64. Do not change a file: a change of Orchestra that cannot read them
-breaks the users' runs, and needs a new `VERSION` of the events. `events-1` has one run of version 1, which is refused.
+Each is a file of JSON lines: the run's events, then its blobs in base64. Do not change a file: a change of Orchestra
+that cannot read them breaks the users' runs, and needs a new `VERSION` of the events. `events-1` has one run of version
+1, which is refused.
 """
 
 from __future__ import annotations
@@ -84,7 +86,7 @@ nodes:
   note: {tool: golden_note, with: {text: "${joined}"}}
   pay: {tool: golden_pay, with: {text: "${joined}"}}
   sent: {tool: golden_send, when: "${sure == 'yes'}", with: {text: "${joined}"}}
-"""
+"""  # noqa: E501
 INNER = """
 schema: orchestra/v1
 name: golden_inner
@@ -112,7 +114,7 @@ OUTPUT = {
 
 
 def project(folder: Path) -> Settings:
-    """The project that the golden runs are of, in a folder."""
+    """Writes the project of the golden runs into a folder."""
     agent = folder / "agents" / "golden_writer"
     agent.mkdir(parents=True)
     (agent / "agent.yaml").write_text(CARD % "golden_writer")
@@ -130,7 +132,7 @@ def workers(**simulation: Any) -> SimulatedWorkers:
 
 
 async def played(settings: Settings) -> tuple[list[Event], MemoryStore]:
-    """One whole run, with refused calls, a question and its answer."""
+    """Executes one complete run, with refused calls, a question and its answer."""
     journal = MemoryJournal()
     faulty = workers(faults=Faults(refused=0.4, attempts=1), seed=3)
     async with Orchestra.open(settings, workers=faulty, journal=journal) as orchestra:
@@ -160,7 +162,7 @@ def dumped(events: Iterable[Event], blobs: dict[str, bytes]) -> str:
 
 
 def loaded(path: Path) -> tuple[list[Event], list[bytes]]:
-    """The events and blobs of a golden file."""
+    """Returns the events and blobs of a golden file."""
     events: list[Event] = []
     blobs: list[bytes] = []
     for line in path.read_bytes().splitlines():
@@ -172,7 +174,7 @@ def loaded(path: Path) -> tuple[list[Event], list[bytes]]:
 
 
 def write(settings: Settings) -> None:
-    """The golden files of this version: a whole run, and the same cut off at every fifth event."""
+    """Writes the golden files of this version: a complete run, and the same cut off at every fifth event."""
     events, store = asyncio.run(played(settings))
     assert isinstance(events[0], RunStarted)
     FOLDER.mkdir()

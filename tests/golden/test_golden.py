@@ -25,12 +25,12 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return project(tmp_path_factory.mktemp("golden"))
 
 
-def test_there_are_golden_journals() -> None:
+def test_golden_journals_exist() -> None:
     assert len(FILES) > 5
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
-async def test_a_golden_run_is_replayed_and_taken_to_its_end(path: Path, settings: Settings) -> None:
+async def test_golden_run_replays_and_finishes(path: Path, settings: Settings) -> None:
     events, blobs = loaded(path)
     first = events[0]
     assert isinstance(first, RunStarted)
@@ -62,11 +62,11 @@ def done(events: Sequence[Event]) -> list[tuple[str, int]]:
     return [(event.node, event.attempt) for event in events if isinstance(event, AttemptFinished)]
 
 
-def test_the_golden_runs_ask_a_person() -> None:
+def test_golden_runs_contain_question() -> None:
     assert any(isinstance(event, QuestionAsked) for path in FILES for event in loaded(path)[0])
 
 
-def test_events_of_version_1_are_refused_with_a_clear_error() -> None:
+def test_golden_version_1_is_refused() -> None:
     refused = []
     for seq, line in enumerate(VERSION_1.read_bytes().splitlines(), 1):
         if not line.startswith(b'{"blob"'):

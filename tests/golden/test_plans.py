@@ -1,9 +1,9 @@
 """Runs of older engines with plans are replayed and resumed, at every event, as they began.
 
-`plans-1` is from the engine of commit 2c6d2a7, which ran a plan only once it was complete (`PlanDraft.version` 0): a plan with a repaired
-line, a refused plan, and a plan with a failed step. `plans-2` is from the engine of commit fc20942, which made the samples of a vote one
-after the other (`PlanDraft.parallel` false): three samples, and two in each of two versions. The names of fields and types were rewritten
-to version 2 of the events.
+`plans-1` is from the engine of commit 2c6d2a7, which ran a plan only once it was complete (`PlanDraft.version` 0): a
+plan with a repaired line, a refused plan, and a plan with a failed step. `plans-2` is from the engine of commit
+fc20942, which made the samples of a vote one after the other (`PlanDraft.parallel` false): three samples, and two in
+each of two versions. The names of fields and types were rewritten to version 2 of the events.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def answer(name: str) -> object:
     return line
 
 
-def test_every_file_is_of_a_plan_of_an_older_engine() -> None:
+def test_golden_plans_are_of_older_engine() -> None:
     files = sorted(FOLDER.glob("*.jsonl"))
     assert [path.stem for path in files] == sorted(MORE)
     for path in files:
@@ -54,7 +54,7 @@ def test_every_file_is_of_a_plan_of_an_older_engine() -> None:
 
 
 @pytest.mark.parametrize("name", MORE)
-def test_an_older_plan_is_replayed_and_goes_on_as_it_began(name: str) -> None:
+def test_golden_plan_replays_and_continues(name: str) -> None:
     before = events(name)
     compiled = program(WORK % MORE[name])
     found = replay(compiled, before)
@@ -64,7 +64,7 @@ def test_an_older_plan_is_replayed_and_goes_on_as_it_began(name: str) -> None:
     assert isinstance(last, RunFinished)
 
     async def scene(clock: VirtualClock) -> None:
-        for cut in range(2, len(before)):  # of one that had not begun to plan, today's engine plans as today
+        for cut in range(2, len(before)):  # today's engine plans a run without a plan in its own way
             theatre = Theatre(clock, {"router": answer(name)}, latency=0.5)
             theatre.put(before[:cut])
             run = await theatre.engine.resume(compiled, first.run)
@@ -96,7 +96,7 @@ VOTES: dict[str, tuple[int, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", VOTES)
-def test_samples_that_an_older_engine_made_one_after_the_other_go_on_so(name: str) -> None:
+def test_golden_sequential_samples_continue_sequentially(name: str) -> None:
     before = events(name, VOTED)
     count, answers = VOTES[name]
     compiled = program(WORK % f"returns: str, repairs: 0, votes: {count}")

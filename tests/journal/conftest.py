@@ -13,7 +13,7 @@ from tests.journal.postgres_server import PostgresServer, missing, running
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    """A server for all tests that share it. Where there is no Postgres, they are skipped, except in CI."""
+    """A server shared by all tests. Without Postgres the tests are skipped, except in CI."""
     if (lacking := missing()) and not os.environ.get("CI"):
         pytest.skip(f"no Postgres: {lacking}")
     with running() as server:
@@ -22,7 +22,7 @@ def postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="session")
 def postgres_over_tcp() -> Iterator[PostgresServer]:
-    """The same on a port: addresses, timeouts and endings of connections are others there."""
+    """The same on a TCP port, where addresses, timeouts and lost connections differ."""
     if (lacking := missing()) and not os.environ.get("CI"):
         pytest.skip(f"no Postgres: {lacking}")
     with running(tcp=True) as server:
@@ -31,5 +31,5 @@ def postgres_over_tcp() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def schema() -> str:
-    """A schema of the test's own."""
+    """A separate schema for the test."""
     return f"s{secrets.token_hex(8)}"

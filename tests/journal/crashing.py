@@ -1,4 +1,4 @@
-"""A process that appends to a journal and says what became durable, until somebody kills it."""
+"""A process that appends to a journal and prints what became durable, until it is killed."""
 
 from __future__ import annotations
 

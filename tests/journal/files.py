@@ -1,4 +1,4 @@
-"""Journal files in tests: looked into and changed behind the journal's back, and written by other processes."""
+"""Journal files in tests: inspected and changed directly, and written by other processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def sql(file: Path, *statements: str) -> list[tuple[object, ...]]:
 
 
 class Holder:
-    """A process of `holding.py`: `ask` tells it to go on and gives what it says then."""
+    """A process of `holding.py`: `ask` lets it continue and returns its next line."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process

@@ -1,4 +1,6 @@
-"""Random histories of a journal that several openers share: runs begun, taken over, cut off, finished, imported and deleted."""
+"""Random histories of a journal that several openers share: runs started, taken over, cut off, finished, imported and
+deleted.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +33,12 @@ TAGS: tuple[dict[str, Any], ...] = (
     {"customer": "2", "kind": "é"},
     {"kind": 7, "no name": "x"},
 )
-"""Of runs; the last ones can be nobody's question."""
+"""Tags of runs; the last ones cannot be queried."""
 OPENERS = 2
 
 
 class History:
-    """What is done to one journal, the same for the same seed."""
+    """Operations on one journal, the same for the same seed."""
 
     def __init__(self, seed: int) -> None:
         self.chance = Random(seed)
@@ -44,13 +46,13 @@ class History:
         self._ids = iter(range(1_000_000))
 
     async def play(self, open_journal: Open, steps: int, pause: Callable[[], Awaitable[None]] | None = None) -> None:
-        """Does so many steps; `pause` is awaited now and then, while the journals are open and events are in line."""
+        """Executes a number of steps; `pause` is awaited sometimes, with open journals and queued events."""
         chance = self.chance
         async with AsyncExitStack() as stack:
             openers = [await stack.enter_async_context(open_journal()) for _ in range(OPENERS)]
             for _ in range(steps):
                 journal = chance.choice(openers)
-                with suppress(JournalError):  # refused, as a run that another opener holds
+                with suppress(JournalError):  # refused, as for a run that another opener holds
                     await chance.choices(
                         (self.begin, self.go_on, self.take_over, self.delete, self.collide), (5, 12, 3, 1, 1)
                     )[0](journal, openers)
@@ -63,7 +65,7 @@ class History:
                             await journal.wait_durable(run, events[-1].seq)
 
     async def begin(self, journal: Any, openers: Sequence[Any]) -> None:
-        """A run begins: its first event alone, or all of it at once, as an import brings it."""
+        """Starts a run: its first event alone, or all events at once, as an import does."""
         run = self._new()
         events: list[Event] = [self._started(run)]
         if self.chance.random() < 0.3:
@@ -74,7 +76,7 @@ class History:
             await journal.wait_durable(run, len(events))
 
     async def go_on(self, journal: Any, openers: Sequence[Any]) -> None:
-        """A run gets more events, and perhaps its end."""
+        """Appends events to a run, and sometimes its end."""
         run = self._known()
         events = await journal.read(run)
         if not events or isinstance(events[-1], RunFinished):
@@ -87,7 +89,7 @@ class History:
             await journal.wait_durable(run, more[-1].seq)
 
     async def take_over(self, journal: Any, openers: Sequence[Any]) -> None:
-        """A run is let go of, and perhaps resumed by another opener."""
+        """Releases a run, and sometimes resumes it in another opener."""
         run = self._known()
         await journal.release(run)
         if self.chance.random() < 0.7:
@@ -97,11 +99,11 @@ class History:
             other.append(run, [RunResumed(seq=last + 1, at=float(last + 1), epoch=epoch)])
 
     async def delete(self, journal: Any, openers: Sequence[Any]) -> None:
-        """Some runs are deleted together, as far as they have ended."""
+        """Deletes some ended runs together."""
         await journal.delete_runs([self._known() for _ in range(self.chance.randint(1, 4))])
 
     async def collide(self, journal: Any, openers: Sequence[Any]) -> None:
-        """Two openers begin the same run: one of them is refused at the commit."""
+        """Two openers start the same run: one of them is refused at the commit."""
         run = self._new()
         for one in openers:
             one.append(run, [self._started(run), *self._more(2, 2), self._finished(4)])

@@ -1,4 +1,4 @@
-"""A process that fights for the lease of a run, says what came of it, and appends one event for each line that it is told."""
+"""A process that competes for the lease of a run, prints the result, and appends one event for each input line."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Journals of killed processes, damaged in their log, their database or both: `python -m tests.journal.lost [CASES]`.
 
-Nothing that was durable may be missing without an error code, and no `once` call may be made again unasked: not when the runs are
-resumed, and not after the loss was accepted.
+Nothing that was durable may be missing without an error code, and no `once` call may be made again unasked: not when
+the runs are resumed, and not after the loss was accepted.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ KINDS = ("flip", "flips", "zeros", "cut", "half", "gone")
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """The folder of a killed process, its two runs without an end, and what its journal answers."""
+    """The folder of a killed process, its two runs without an end, and the results of its journal."""
 
     name: str
     folder: Path
@@ -55,7 +55,7 @@ class Scene:
 
 @dataclass(slots=True)
 class Told:
-    """What became of the cases: how many were reported, how many changed nothing, and what is wrong."""
+    """Results of the cases: number reported, number unchanged, and errors."""
 
     reported: Counter[str] = field(default_factory=Counter)
     harmless: int = 0
@@ -63,7 +63,7 @@ class Told:
 
 
 def child(folder: Path, runs: int, size: int, how: str) -> Sequence[str]:
-    """Runs a process on the folder's journal; one that does not end is killed. Gives its runs without an end."""
+    """Runs a process on the folder's journal; one that does not end is killed. Returns its runs without an end."""
     environ = {
         **os.environ,
         lost_child.CALLS: str(folder / "calls"),
@@ -83,8 +83,9 @@ def child(folder: Path, runs: int, size: int, how: str) -> Sequence[str]:
 
 
 async def scenes(folder: Path) -> list[Scene]:
-    """Journals of killed processes: all is in the log; runs, and the beginning of the last two, are in the database; the log was written
-    back several times; and the process ended in the middle of a checkpoint."""
+    """Yields journals of killed processes: everything is in the log; the runs, and the beginning of the last two, are
+    in the database; several checkpoints were made; and the process ended during a checkpoint.
+    """
     made: list[tuple[str, Sequence[str]]] = []
     for name, before, runs, size, how in [
         ("log", 0, 3, 10, "stays"),
@@ -105,14 +106,14 @@ async def scenes(folder: Path) -> list[Scene]:
 
 
 def cut_checkpoint(source: Path, target: Path, part: float) -> None:
-    """The same journal, with a part of its log written back, as by a process that was killed meanwhile."""
+    """Returns the same journal with a part of its log written back, as by a process that was killed meanwhile."""
     shutil.copytree(source, target)
     file, after = target / FILE, target / "after"
     shutil.copytree(source, after)
     with closing(SqliteReader(after / FILE)) as reading:
         reading.truncate_log()
         mark = CommitMark(mark_path(file))
-        mark.checkpoint(read_commit_count(reading.sql).journal_id).__enter__()  # and never left
+        mark.checkpoint(read_commit_count(reading.sql).journal_id).__enter__()  # never left
         mark.close()
     whole, old = (after / FILE).read_bytes(), file.read_bytes()
     pages = int(part * len(whole) / 4096) * 4096
@@ -121,7 +122,7 @@ def cut_checkpoint(source: Path, target: Path, part: float) -> None:
 
 
 async def scene(folder: Path, unfinished: Sequence[str]) -> Scene:
-    """What the journal answers before anything is damaged; asked of a copy."""
+    """Returns the results of the journal before any damage, from a copy."""
     with tempfile.TemporaryDirectory() as copy:
         place = Path(copy) / "copy"
         shutil.copytree(folder, place)
@@ -132,7 +133,7 @@ async def scene(folder: Path, unfinished: Sequence[str]) -> Scene:
 
 
 async def answered(file: Path) -> Answers:
-    """What a journal answers, or the code of the error for each question; of an opening that fails, that alone."""
+    """Returns the results of a journal, or error codes, for each query; only the code if it cannot be opened."""
     answers: Answers = {}
     try:
         async with SqliteJournal.open(file, busy_timeout=1.0) as journal:
@@ -148,7 +149,7 @@ async def answered(file: Path) -> Answers:
 
 
 async def coded(question: Any) -> Any:
-    """The answer, or the code of the error."""
+    """Returns the result, or the code of the error."""
     try:
         return await question
     except JournalError as error:
@@ -156,13 +157,13 @@ async def coded(question: Any) -> Any:
 
 
 def code_of(error: OrchestraError) -> str:
-    """The error's code; it has a hint."""
+    """Returns the error's code and checks that it has a hint."""
     assert error.hint, error
     return error.code
 
 
 def damage(file: Path, kind: str, chance: random.Random) -> None:
-    """Spoils a file."""
+    """Damages a file."""
     data = bytearray(file.read_bytes()) if file.exists() else bytearray()
     match kind:
         case _ if not data:
@@ -183,7 +184,7 @@ def damage(file: Path, kind: str, chance: random.Random) -> None:
 
 
 async def check(found: Scene, part: Part, chance: random.Random, told: Told) -> None:
-    """Damages a copy of the journal, and looks, resumes, accepts the loss, and resumes again."""
+    """Damages a copy of the journal, reads and resumes it, accepts the loss, and resumes again."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "copy"
         shutil.copytree(found.folder, place)
@@ -214,7 +215,7 @@ async def check(found: Scene, part: Part, chance: random.Random, told: Told) -> 
 
 
 async def accepted(found: Scene, place: Path, case: str, told: Told) -> None:
-    """After the loss is accepted the journal opens, or is damaged otherwise, and no run without an end goes on by itself."""
+    """After the loss is accepted the journal opens, or has other damage, and no open run continues by itself."""
     try:
         assert accept_loss(place / FILE) is not None
     except JournalError as error:
@@ -227,7 +228,7 @@ async def accepted(found: Scene, place: Path, case: str, told: Told) -> None:
 
 
 async def resumed(found: Scene, place: Path) -> set[str]:
-    """Resumes the runs without an end; gives the codes of what kept it from that."""
+    """Resumes the runs without an end; returns the codes of errors."""
     os.environ[lost_child.CALLS] = str(place / "calls")
     codes = set[str]()
     try:
@@ -245,7 +246,7 @@ async def resumed(found: Scene, place: Path) -> set[str]:
 
 
 async def check_all(cases: int, seed: int = SEED) -> Told:
-    """So many cases, the same ones for the same seed."""
+    """Runs a number of cases, the same ones for the same seed."""
     chance, told = random.Random(seed), Told()
     parts: Sequence[Part] = ("log", "log", "database", "both")
     with tempfile.TemporaryDirectory() as folder:
@@ -256,7 +257,7 @@ async def check_all(cases: int, seed: int = SEED) -> Told:
 
 
 def main() -> None:
-    """Prints what became of the cases."""
+    """Prints the results of the cases."""
     cases = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
     told = asyncio.run(check_all(cases))
     for wrong in told.wrong:

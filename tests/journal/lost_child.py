@@ -1,4 +1,4 @@
-"""A process with finished runs and two that are under way, one of them in a call with the effect `once`; it waits to be killed."""
+"""A process with finished runs and two open ones, one of them in a call with effect `once`; it waits to be killed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CALLS = "calls"
 """The environment variable with the file that has a line for each call of a tool with the effect `once`."""
 MODULE = "tests.journal.lost_child"
 WAITS = "waits"
-"""The environment variable that says whether tools wait for the end of the process."""
+"""The environment variable that decides whether tools wait for the end of the process."""
 
 
 def _note(name: str) -> None:
@@ -67,7 +67,7 @@ GATE = asyncio.Event()
 
 @tool(effect="pure")
 async def enter(name: str) -> str:
-    """Gives the name, once the gate is open."""
+    """Returns the name, once the gate is open."""
     if os.environ.get(WAITS):
         await GATE.wait()
     return name
@@ -92,7 +92,7 @@ def doubtful(name: str) -> str:
 
 
 async def _reached(run: Run[str], kind: type[Event]) -> None:
-    """Waits until an event of this kind is on disk."""
+    """Waits until an event of this type is on disk."""
     async for event in run:
         if isinstance(event, kind):
             return
@@ -111,7 +111,7 @@ async def main(journal: Path, runs: int, size: int, how: str) -> None:
             await orchestra.journal.compact()
         GATE.set()
         await asyncio.gather(_reached(begun[0], AttemptFinished), _reached(begun[1], AttemptStarted))
-        for _ in range(100):  # whatever follows on these is in line then
+        for _ in range(100):  # later events are queued then
             await asyncio.sleep(0)
         await orchestra.journal.check_writable()
         print(json.dumps([one.id for one in begun]), flush=True)
@@ -119,5 +119,5 @@ async def main(journal: Path, runs: int, size: int, how: str) -> None:
 
 
 def begin() -> None:
-    """Entry of the process: journal, finished runs, bytes of their text, and how it ends."""
+    """Entry point of the process: journal, finished runs, bytes of their text, and how it ends."""
     asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]))

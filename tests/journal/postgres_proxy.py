@@ -1,4 +1,6 @@
-"""A proxy before a Postgres server that loses connections when told to: before a request reaches the server, or after it was done."""
+"""A proxy in front of a Postgres server that drops connections on request: before a request reaches the server, or
+after it was executed.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ SOCKET = ".s.PGSQL.5432"
 
 
 class Proxy:
-    """Passes bytes on both ways. `mark_lost` is asked at each request of a connection, and says what to lose of it."""
+    """Forwards bytes in both directions. `mark_lost` is called for each request of a connection, and decides what to
+    drop.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.dsn = f"postgresql://orchestra@/postgres?host={folder}"
@@ -25,7 +29,7 @@ class Proxy:
         self.lost = 0
 
     async def serve(self, client: asyncio.StreamReader, back: asyncio.StreamWriter, path: str) -> None:
-        """One connection."""
+        """Serves one connection."""
         try:
             server, on = await asyncio.open_unix_connection(path)
         except OSError:
@@ -45,7 +49,7 @@ class Proxy:
                         self.lost += 1
                         losing.set()
                         on.write(request)
-                        await answers  # ends with the answer, which nobody gets
+                        await answers  # ends with the answer, which is dropped
                         break
                     case None:
                         on.write(request)
@@ -66,7 +70,7 @@ async def _answers(server: asyncio.StreamReader, back: asyncio.StreamWriter, los
 
 @asynccontextmanager
 async def before(server: PostgresServer) -> AsyncIterator[Proxy]:
-    """A proxy before the server."""
+    """Starts a proxy in front of the server."""
     folder = Path(tempfile.mkdtemp(prefix="orchestra-px-"))
     proxy, connections = Proxy(folder), set[asyncio.Task[None]]()
 

@@ -1,4 +1,4 @@
-"""A Postgres server of the tests' own: on a socket in a temporary folder, or on a port, with fsync, gone with the session."""
+"""A Postgres server for tests: on a socket in a temporary folder or on a port, with fsync, removed at the end."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from pathlib import Path
 from typing import Any
 
 PATIENCE = 120.0
-"""Seconds that the server may take to start, or to stop."""
+"""Maximum seconds for the server to start or stop."""
 
 
 class PostgresServer:
-    """A cluster in a folder, and the process that serves it."""
+    """A cluster in a folder, and its server process."""
 
     def __init__(self, folder: Path, port: int = 0) -> None:
-        """Makes the cluster. Its programs refuse to run as root, so root runs them as `nobody`. With a `port` it listens on 127.0.0.1."""
+        """Creates the cluster. Its programs refuse to run as root, so root runs them as `nobody`. With a `port` it
+        listens on 127.0.0.1.
+        """
         self.folder, self.log, self.port = folder, folder / "server.log", port
         self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         if self._user is not None:
@@ -53,7 +55,7 @@ class PostgresServer:
         return f"postgresql://orchestra@/postgres?host={self.folder}"
 
     def start(self) -> None:
-        """Starts the server and waits until it takes connections."""
+        """Starts the server and waits until it accepts connections."""
         settings = {
             "listen_addresses": "",
             "unix_socket_directories": str(self.folder),
@@ -79,14 +81,16 @@ class PostgresServer:
             time.sleep(0.05)
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """Stops the server: SIGINT ends the sessions and closes the files, SIGQUIT stops at once and leaves recovery to the next start."""
+        """Stops the server: SIGINT closes the sessions and files, SIGQUIT stops at once and leaves recovery to the next
+        start.
+        """
         if self._process is not None:
             self._process.send_signal(how)
             self._process.wait(PATIENCE)
             self._process = None
 
     def _ready(self) -> bool:
-        """Whether it says so in its own file: `ready` stands in the eighth line once it takes connections."""
+        """Returns whether its status file says `ready` in the eighth line."""
         file = self.folder / "data" / "postmaster.pid"
         lines = file.read_text().splitlines() if file.exists() else []
         if len(lines) < 8 or lines[7].strip() != "ready":
@@ -109,12 +113,12 @@ class PostgresServer:
 
 
 def missing() -> str:
-    """The programs of Postgres that are nowhere; empty where all are there."""
+    """Returns the missing programs of Postgres; empty if all exist."""
     return ", ".join(name for name in ("initdb", "postgres") if _found(name) is None)
 
 
 def program(name: str) -> str:
-    """A program of Postgres: on PATH, or where Debian keeps it."""
+    """Returns the path of a program of Postgres: on PATH, or where Debian installs it."""
     if (found := _found(name)) is None:
         raise RuntimeError(f"no {name}: apt-get install postgresql")
     return found
@@ -134,7 +138,7 @@ def _free_port() -> int:
 
 @contextmanager
 def running(*, tcp: bool = False) -> Iterator[PostgresServer]:
-    """A server that runs, on a socket, or on a free port; its log is shown where something fails, its folder is removed afterwards."""
+    """Runs a server on a socket, or on a free port. Its log is shown after a failure; its folder is removed."""
     folder = Path(tempfile.mkdtemp(prefix="orchestra-pg-"))  # a short path: a socket's name has 107 bytes
     try:
         server = PostgresServer(folder, _free_port() if tcp else 0)

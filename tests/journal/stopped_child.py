@@ -1,4 +1,6 @@
-"""A process that is inside a transaction of a journal until it reads a line; with `handled`, Ctrl-Z is handled as the CLI does."""
+"""A process that is inside a transaction of a journal until it reads a line; with `handled`, Ctrl-Z is handled as the
+CLI does.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from orchestra.journal.sqlite.store import SqliteStore
 
 
 def inside(store: SqliteStore) -> None:
-    """Holds the transaction until somebody says a line."""
+    """Holds the transaction until a line is read."""
     os.write(1, b"inside\n")
     sys.stdin.readline()
 

@@ -1,4 +1,4 @@
-"""Every journal of ours keeps the laws that a user's own journal must keep; and a journal that breaks one is found out."""
+"""All journals obey the conformance laws for user-defined journals; and a journal that breaks one is detected."""
 
 from __future__ import annotations
 
@@ -52,21 +52,23 @@ async def test_postgres(law: ConformanceTest, durability: Any, postgres: Postgre
 
 
 @pytest.mark.parametrize("law", CONFORMANCE_TESTS, ids=lambda law: law.name)
-async def test_postgres_over_tcp(law: ConformanceTest, postgres_over_tcp: PostgresServer, schema: str) -> None:
+async def test_postgres_journal_over_tcp_obeys_laws(
+    law: ConformanceTest, postgres_over_tcp: PostgresServer, schema: str
+) -> None:
     await law.run(lambda: PostgresJournal.open(postgres_over_tcp.dsn, schema=schema))
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_sqlite_answers_as_memory_does(seed: int, tmp_path: Path) -> None:
+async def test_sqlite_journal_equals_memory_journal(seed: int, tmp_path: Path) -> None:
     await run_steps(lambda: SqliteJournal.open(tmp_path / "j.db"), random_steps(seed))
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_postgres_answers_as_memory_does(seed: int, postgres: PostgresServer, schema: str) -> None:
+async def test_postgres_journal_equals_memory_journal(seed: int, postgres: PostgresServer, schema: str) -> None:
     await run_steps(lambda: PostgresJournal.open(postgres.dsn, schema=schema), random_steps(seed))
 
 
-def test_a_law_needs_no_plugin_of_pytest() -> None:
+def test_laws_need_no_pytest_plugin() -> None:
     asyncio.run(CONFORMANCE_TESTS[0].run(in_memory()))
 
 
@@ -142,7 +144,7 @@ FAULTY = {
 
 
 @pytest.mark.parametrize(("faulty", "law"), FAULTY.items(), ids=lambda given: getattr(given, "__name__", given))
-async def test_a_law_finds_the_journal_that_breaks_it(faulty: type[MemoryJournal], law: str) -> None:
+async def test_laws_detect_defective_journal(faulty: type[MemoryJournal], law: str) -> None:
     (broken,) = (found for found in CONFORMANCE_TESTS if found.name == law)
     with pytest.raises(AssertionError):
         await broken.run(in_memory(faulty))
@@ -151,7 +153,7 @@ async def test_a_law_finds_the_journal_that_breaks_it(faulty: type[MemoryJournal
 @pytest.mark.parametrize(
     "faulty", [LosesALetter, TakesAnyLease, SendsTwice, DeliversNothing, DeletesAnything, ReversesTheOutbox]
 )
-async def test_sequences_find_the_journal_that_answers_otherwise(faulty: type[MemoryJournal]) -> None:
+async def test_sequences_detect_defective_journal(faulty: type[MemoryJournal]) -> None:
     async def many() -> None:
         for seed in range(50):
             await run_steps(in_memory(faulty), random_steps(seed))

@@ -1,4 +1,6 @@
-"""Kill -9 at any moment: what `wait_durable` returned for is there, numbers have no gap, the chain holds, and the run can go on."""
+"""Kill -9 at any time: everything that `wait_durable` returned for is there, numbers have no gap, the chain is valid,
+and the run can continue.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,13 @@ CHILD = Path(__file__).with_name("crashing.py")
 
 
 def crash(file: Path, chance: random.Random) -> dict[str, int]:
-    """Kills a writer at a random point; gives what it said was durable, by run."""
+    """Kills a writer at a random point; returns what it reported as durable, by run."""
     child = subprocess.Popen(
         [sys.executable, str(CHILD), str(file), str(chance.randrange(1 << 30))], stdout=subprocess.PIPE
     )
     assert child.stdout is not None
     said = [child.stdout.readline() for _ in range(chance.randint(0, 40))]
-    # Busy, not asleep: a point within a millisecond, wherever the writer is then.
+    # Busy waiting: a point within a millisecond, anywhere in the writer.
     until = time.perf_counter() + chance.uniform(0, 0.004)
     while time.perf_counter() < until:
         pass
@@ -37,10 +39,10 @@ def crash(file: Path, chance: random.Random) -> dict[str, int]:
     return {run.decode(): int(seq) for run, seq in pairs}
 
 
-async def test_nothing_durable_is_lost_at_any_point(tmp_path: Path) -> None:
+async def test_crash_at_any_point_loses_no_durable_event(tmp_path: Path) -> None:
     chance, file, durable = random.Random(SEED), tmp_path / "journal.db", dict[str, int]()
     for point in range(POINTS):
-        # The same file again and again: each writer goes on where the killed one was.
+        # The same file repeatedly: each writer continues after the killed one.
         durable |= crash(file, chance)
         async with SqliteJournal.open(file) as journal:
             for run, seq in durable.items():

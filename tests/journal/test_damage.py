@@ -1,4 +1,4 @@
-"""Flipped bits and cut files: every read gives the right answer or a coded error, whatever was hit."""
+"""Flipped bits and cut files: every read returns the right result or a coded error."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ POINTS = int(os.environ.get("ORCHESTRA_TEST_DAMAGE_POINTS", "2000"))
 SEED = 20_262
 RUNS = [f"r{number}" for number in range(4)]
 Answers: TypeAlias = dict[str, Any]
-"""What is asked, and what came: an answer, or the code of an error."""
+"""Queries and their results, or the code of an error."""
 
 
 def story(journal: SqliteJournal, run: str) -> Sequence[Event]:
@@ -86,7 +86,7 @@ def questions(reading: SqliteReader) -> dict[str, Callable[[], Any]]:
 
 
 def used(reading: SqliteReader) -> list[RunUsageResult]:
-    """What all runs used; the first fault of one of them."""
+    """Returns the usage of all runs; raises the first error of one of them."""
     found, where = list[RunUsageResult](), RunSelection(since=0.5)
     while some := reading.query_usages(where).found:
         for one in some:
@@ -98,7 +98,7 @@ def used(reading: SqliteReader) -> list[RunUsageResult]:
 
 
 def skimmed(reading: SqliteReader) -> list[tuple[str, Sequence[Event]]]:
-    """All runs with their events, without large values; the first fault of one of them."""
+    """Returns all runs with their events, without large values; raises the first error of one of them."""
     found = []
     before = None
     while page := reading.scan(-inf, before):
@@ -111,7 +111,7 @@ def skimmed(reading: SqliteReader) -> list[tuple[str, Sequence[Event]]]:
 
 
 def asked(file: Path) -> Answers:
-    """Every question and its answer; nothing at all where the file cannot be opened."""
+    """Returns every query and its result; empty if the file cannot be opened."""
     answers: Answers = {}
     try:
         with closing(SqliteReader(file, busy_timeout=0.05)) as reading:
@@ -133,7 +133,7 @@ def coded(error: JournalError) -> str:
 
 
 async def lived_in(file: Path) -> None:
-    """A journal is opened, written and closed."""
+    """Opens, writes and closes a journal."""
     async with SqliteJournal.open(file, busy_timeout=0.05) as journal:
         journal.append("new", [begun("new")])
         await journal.wait_durable("new", 1)
@@ -149,7 +149,7 @@ def content(file: Path) -> bytes:
 
 
 def laid(folder: Path, data: bytes, log: bytes = b"") -> Path:
-    """A fresh file with these bytes, and its log."""
+    """Writes a new file with these bytes, and its log."""
     place = folder / "spoilt"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
@@ -169,7 +169,7 @@ def spoilt(whole_file: bytes, chance: random.Random) -> bytes:
     return bytes(copy)
 
 
-async def test_a_spoilt_file_gives_right_answers_or_coded_errors(tmp_path: Path) -> None:
+async def test_damaged_file_gives_valid_results_or_coded_errors(tmp_path: Path) -> None:
     file, chance = tmp_path / "whole" / "journal.db", random.Random(SEED)
     async with SqliteJournal.open(file) as journal:
         await fill(journal)
@@ -181,8 +181,8 @@ async def test_a_spoilt_file_gives_right_answers_or_coded_errors(tmp_path: Path)
         opened += bool(answers)
         for question, answer in answers.items():
             refused += isinstance(answer, str)
-            # Where a memo's key was hit the answer is forgotten, and asked for again: no other read may miss what was there.
-            # Of a damaged run nobody is told how it began: whoever asks for the ends of many runs gets those of the others.
+            # If a memo's key was damaged, the answer is missing and is requested again: no other read may miss data.
+            # The ends of a damaged run are left out, and those of the other runs are returned.
             forgotten = answer == {} and question.startswith(("recall", "ends"))
             assert isinstance(answer, str) or forgotten or answer == right[question], (
                 f"{question} after damage {point} of seed {SEED}"
@@ -191,7 +191,7 @@ async def test_a_spoilt_file_gives_right_answers_or_coded_errors(tmp_path: Path)
     assert refused > POINTS * 0.5
 
 
-async def test_a_spoilt_log_takes_the_last_commits_at_most(tmp_path: Path) -> None:
+async def test_damaged_log_loses_last_commits_at_most(tmp_path: Path) -> None:
     file, chance = tmp_path / "whole" / "journal.db", random.Random(SEED)
     async with SqliteJournal.open(file) as journal:
         await fill(journal)
@@ -216,7 +216,7 @@ async def test_a_spoilt_log_takes_the_last_commits_at_most(tmp_path: Path) -> No
     assert lost > POINTS // 8
 
 
-async def test_who_writes_to_a_spoilt_file_goes_on_or_is_told(tmp_path: Path) -> None:
+async def test_write_to_damaged_file_succeeds_or_is_coded_error(tmp_path: Path) -> None:
     file, chance, refused = tmp_path / "whole" / "journal.db", random.Random(SEED), 0
     async with SqliteJournal.open(file) as journal:
         await fill(journal)
@@ -257,7 +257,7 @@ async def test_who_writes_to_a_spoilt_file_goes_on_or_is_told(tmp_path: Path) ->
         ("UPDATE tags SET run = 'r9' WHERE run = 'r1'", "tagged"),
     ],
 )
-async def test_a_changed_row_is_noticed(tmp_path: Path, change: str, question: str) -> None:
+async def test_altered_row_is_detected(tmp_path: Path, change: str, question: str) -> None:
     file = tmp_path / "journal.db"
     async with SqliteJournal.open(file) as journal:
         await fill(journal)

@@ -1,4 +1,4 @@
-"""Deleting runs from a file: what goes, what stays, and how the room comes back."""
+"""Deleting runs from a file: what is removed, what is kept, and how space is freed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def full(journal: SqliteJournal, run: str) -> list[Event]:
-    """A run that names blobs of its own and shared ones in every way, and sends a message."""
+    """Returns a run that uses its own and shared blobs in every way, and sends a message."""
     graph, card = journal.put_blob(b"the graph"), journal.put_blob(b"the card")
     sent, received = journal.put_blob(f"asked by {run}".encode()), journal.put_blob(b"answered")
     return [
@@ -52,7 +52,7 @@ def counts(file: Path) -> list[object]:
     return [sql(file, f"SELECT count(*) FROM {table}")[0][0] for table in TABLES]  # names from this file
 
 
-async def test_nothing_of_a_deleted_run_stays(file: Path) -> None:
+async def test_delete_removes_everything_of_run(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         await filled(journal, "r1")
         assert 0 not in counts(file)
@@ -65,7 +65,7 @@ async def test_nothing_of_a_deleted_run_stays(file: Path) -> None:
         )
 
 
-async def test_other_runs_keep_all_that_they_name(file: Path) -> None:
+async def test_delete_keeps_blobs_of_other_runs(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         await filled(journal, "r1", "r2")
         await journal.delete("r1")
@@ -76,7 +76,7 @@ async def test_other_runs_keep_all_that_they_name(file: Path) -> None:
     assert sql(file, "SELECT DISTINCT run FROM blobs", "SELECT count(*) FROM blob_uses") == [("r2",), (0,)]
 
 
-async def test_a_deleted_run_may_begin_anew(file: Path) -> None:
+async def test_deleted_run_may_start_again(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         await filled(journal, "r1")
         await journal.delete("r1")
@@ -84,7 +84,7 @@ async def test_a_deleted_run_may_begin_anew(file: Path) -> None:
         assert await journal.read("r1") == list(whole("r1"))
 
 
-async def test_a_blob_that_no_event_names_yet_is_not_taken_away(file: Path) -> None:
+async def test_delete_keeps_pinned_blob(file: Path) -> None:
     async with SqliteJournal.open(file) as one, SqliteJournal.open(file) as two:
         await filled(one, "r1")
         name = two.put_blob(b"the graph")
@@ -99,7 +99,7 @@ async def test_a_blob_that_no_event_names_yet_is_not_taken_away(file: Path) -> N
         assert await one.get_blob(name) is None
 
 
-async def test_what_a_process_that_is_gone_stored_and_never_named_is_swept(file: Path) -> None:
+async def test_remove_orphans_deletes_blobs_of_dead_process(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         forgotten = journal.put_blob(b"forgotten")
         journal.append("r1", full(journal, "r1"))
@@ -111,7 +111,7 @@ async def test_what_a_process_that_is_gone_stored_and_never_named_is_swept(file:
 
 
 @pytest.mark.parametrize(("run", "code"), [("held", "J022"), ("sending", "J024"), ("nobody", "J023")])
-async def test_a_run_is_not_deleted_and_whole_then(file: Path, run: str, code: str) -> None:
+async def test_refused_delete_keeps_run(file: Path, run: str, code: str) -> None:
     async with SqliteJournal.open(file) as journal:
         journal.append("held", [begun("held")])
         journal.append("sending", full(journal, "sending"))
@@ -122,7 +122,7 @@ async def test_a_run_is_not_deleted_and_whole_then(file: Path, run: str, code: s
         assert (caught.value.code, counts(file)) == (code, before)
 
 
-async def test_a_run_that_ended_or_was_interrupted_can_be_deleted(file: Path) -> None:
+async def test_delete_ended_or_interrupted_run(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         journal.append("interrupted", [begun("interrupted")])
     async with SqliteJournal.open(file) as journal:
@@ -133,7 +133,7 @@ async def test_a_run_that_ended_or_was_interrupted_can_be_deleted(file: Path) ->
         assert await journal.list_runs() == []
 
 
-async def test_compact_gives_room_back_while_others_read(file: Path) -> None:
+async def test_compact_frees_space_during_reads(file: Path) -> None:
     async with SqliteJournal.open(file) as journal, SqliteJournal.open(file) as other:
         await filled(journal, "r1", *(f"big{number}" for number in range(20)))
         await journal.compact()
@@ -146,7 +146,7 @@ async def test_compact_gives_room_back_while_others_read(file: Path) -> None:
     assert sql(file, "PRAGMA integrity_check") == [("ok",)]
 
 
-async def test_runs_that_are_deleted_together_are_one_commit(file: Path) -> None:
+async def test_delete_runs_is_one_commit(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         runs = [f"r{number}" for number in range(20)]
         for run in runs:
@@ -159,7 +159,7 @@ async def test_runs_that_are_deleted_together_are_one_commit(file: Path) -> None
         assert {table: sql(file, f"SELECT count(*) FROM {table}")[0][0] for table in TABLES} == dict.fromkeys(TABLES, 0)
 
 
-async def test_a_blob_of_a_deleted_run_that_is_named_again_in_the_same_commit_stays(file: Path) -> None:
+async def test_delete_keeps_blob_used_in_same_commit(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         journal.append(
             "old", [begun("old"), AttemptFinished(seq=2, at=1.0, node="a", attempt=1, sent=journal.put_blob(b"asked"))]

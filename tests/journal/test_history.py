@@ -1,4 +1,4 @@
-"""The history of a run, as a person reads it."""
+"""The history of a run, for display."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def done(node: str, outcome: Outcome | None = None) -> Fact:
     return NodeFinished, {"node": node, "outcome": outcome or ValueOutcome(value=1)}
 
 
-def test_a_plain_run() -> None:
+def test_history_of_plain_run() -> None:
     history = History.of(whole("r1", at=10.0))
     assert (history.run, history.workflow, history.status, history.started, history.seconds) == (
         "r1",
@@ -76,12 +76,12 @@ def test_a_plain_run() -> None:
     assert row.attempts[0].seconds == 1.0
 
 
-def test_rows_stand_in_the_order_of_their_starts() -> None:
+def test_history_rows_are_in_start_order() -> None:
     history = History.of(numbered(*call("late")[:1], *call("a"), done("a"), *call("late")[1:], done("late")))
     assert [row.path for row in history.rows] == ["late", "a"]
 
 
-def test_elements_stand_under_their_list_and_their_costs_add_up() -> None:
+def test_history_elements_are_nested_and_usage_is_summed() -> None:
     history = History.of(
         numbered(
             (MapExpanded, {"node": "x", "count": 2}),
@@ -103,7 +103,7 @@ def test_elements_stand_under_their_list_and_their_costs_add_up() -> None:
     assert history.usage == COST + COST
 
 
-def test_turns_and_blocks_stand_under_their_loop() -> None:
+def test_history_turns_and_blocks_are_nested() -> None:
     turns: list[Fact] = []
     for turn in (1, 2):
         turns += [(TurnStarted, {"node": "l", "turn": turn}), *call(f"l#{turn}/draft"), done(f"l#{turn}/draft")]
@@ -117,14 +117,14 @@ def test_turns_and_blocks_stand_under_their_loop() -> None:
     ]
 
 
-def test_the_body_of_a_call_has_no_turns() -> None:
+def test_history_call_body_has_no_turns() -> None:
     history = History.of(
         numbered((TurnStarted, {"node": "c", "turn": 1}), *call("c/draft"), done("c/draft"), done("c"))
     )
     assert [(row.path, row.kind) for row in history.rows] == [("c", "block"), ("c/draft", "call")]
 
 
-def test_what_happened_from_outside_is_kept_in_order_and_open_questions_stand_apart() -> None:
+def test_history_external_events_and_open_questions() -> None:
     asked = {"question": "Well?", "schema": {}, "question_digest": "d"}
     facts: list[Fact] = [
         (QuestionAsked, {"node": "a", **asked}),
@@ -138,7 +138,7 @@ def test_what_happened_from_outside_is_kept_in_order_and_open_questions_stand_ap
     assert [event.node for event in history.open_questions] == ["b"]
 
 
-def test_nobody_is_asked_any_more_in_what_has_come_to_its_end() -> None:
+def test_history_finished_node_has_no_open_questions() -> None:
     asked = {"question": "Well?", "schema": {}, "question_digest": "d"}
     failed = FailedOutcome(code="E034", reason="all elements are needed", origin="got")
     facts: list[Fact] = [
@@ -156,7 +156,7 @@ def test_nobody_is_asked_any_more_in_what_has_come_to_its_end() -> None:
     assert not any(row.unanswered_reason for row in after.rows)
 
 
-def test_nobody_is_asked_any_more_by_a_plan_that_another_one_follows() -> None:
+def test_history_replaced_plan_has_no_open_questions() -> None:
     asked = {"question": "Well?", "schema": {}, "question_digest": "d"}
     facts: list[Fact] = [
         (TurnStarted, {"node": "solve", "turn": 1, "draft": PlanDraft(graph={}, version=1)}),
@@ -169,12 +169,12 @@ def test_nobody_is_asked_any_more_by_a_plan_that_another_one_follows() -> None:
     assert [event.node for event in History.of(numbered(*facts)).open_questions] == ["solve@2/s1"]
 
 
-def test_an_attempt_says_which_run_its_answer_was_recalled_from() -> None:
+def test_history_attempt_has_source_of_reused_answer() -> None:
     history = History.of(numbered(*call("a", reused_from="older")))
     assert [tried.reused_from for tried in history.rows[0].attempts] == ["older"]
 
 
-def test_attempts_carry_what_the_checks_said() -> None:
+def test_history_attempts_have_verdicts() -> None:
     verdict = Verdict(check="quote", outcome="fail", score=0.0, reason="not in the text")
     history = History.of(
         numbered(
@@ -216,12 +216,12 @@ def test_attempts_carry_what_the_checks_said() -> None:
         (FailedOutcome(code="E009", reason="wrong type"), "failed", "E009: wrong type"),
     ],
 )
-def test_each_outcome_has_its_status_and_error(outcome: Outcome, status: str, error: str) -> None:
+def test_history_outcomes_have_status_and_error(outcome: Outcome, status: str, error: str) -> None:
     (row,) = History.of(numbered(done("a", outcome))).rows
     assert (row.status, row.error) == (status, error)
 
 
-def test_what_still_goes_on() -> None:
+def test_history_of_running_run() -> None:
     history = History.of(
         numbered(
             *call("busy")[:1],
@@ -240,14 +240,14 @@ def test_what_still_goes_on() -> None:
     assert (again.status, again.error) == ("waiting", "F203: refused")
 
 
-def test_a_cancelled_run_tells_who_and_what_was_broken_off() -> None:
+def test_history_of_cancelled_run() -> None:
     end = (RunFinished, {"status": "cancelled", "outcome": FailedOutcome(code="E008", reason="cancelled")})
     history = History.of(numbered(*call("a")[:1], (CancelRequested, {"by": "me"}), end))
     assert (history.status, history.cancelled_by, history.rows[0].status) == ("cancelled", "me", "interrupted")
 
 
 @given(st.integers(0, 5))
-def test_any_beginning_of_a_run_has_a_history(length: int) -> None:
+def test_history_of_any_prefix_is_valid(length: int) -> None:
     history = History.of(whole("r1")[:length])
     assert history.status == ("done" if length == 5 else "running")
     assert len(history.rows) == (1 if length >= 2 else 0)

@@ -1,4 +1,4 @@
-"""A run moved from a file to a Postgres database: it is the same there, is replayed and forked."""
+"""A run moved from a file to a Postgres database: it is equal there, and can be replayed and forked."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def loud(text: str) -> str:
     return shout(text=text)
 
 
-async def test_a_run_is_moved_from_a_file_to_a_database(postgres: PostgresServer, schema: str, tmp_path: Path) -> None:
+async def test_import_moves_run_from_sqlite_to_postgres(postgres: PostgresServer, schema: str, tmp_path: Path) -> None:
     (tmp_path / "orchestra.toml").write_text('journal = "runs.db"\n')
     settings = Settings.load({}, start=tmp_path)
     async with Orchestra.open(settings, fleet="none") as orchestra:

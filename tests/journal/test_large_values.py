@@ -1,4 +1,4 @@
-"""Large values are stored once, by their digest, and come back as they were."""
+"""Large values are stored once, by digest, and restored unchanged."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def story(value: Any) -> list[Event]:
     ]
 
 
-async def test_a_large_value_is_stored_once_and_every_event_comes_back_equal(file: Path) -> None:
+async def test_large_value_is_stored_once_and_restored(file: Path) -> None:
     value = {"text": TEXT, "none": None, "deep": [[1.5, True, {}]]}
     async with SqliteJournal.open(file) as journal:
         journal.append("r1", story(value))
@@ -63,13 +63,13 @@ async def test_a_large_value_is_stored_once_and_every_event_comes_back_equal(fil
     assert sql(file, "SELECT max(length(body)) < 400 FROM events") == [(1,)]
 
 
-async def test_a_small_value_stands_in_its_event(file: Path) -> None:
+async def test_small_value_stays_in_event(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         journal.append("r1", story("x" * 100))
     assert sql(file, "SELECT count(*) FROM blobs", "SELECT DISTINCT big FROM events") == [(0,), ("",)]
 
 
-async def test_long_events_without_a_value_stay_as_they_are(file: Path) -> None:
+async def test_long_event_without_value_is_not_split(file: Path) -> None:
     events: list[Event] = [
         begun("r1"),
         AttemptFinished(seq=2, at=1.0, node="a", attempt=1, error="A1", reason=TEXT),
@@ -84,7 +84,7 @@ async def test_long_events_without_a_value_stay_as_they_are(file: Path) -> None:
     assert sql(file, "SELECT count(*) FROM blobs", "SELECT DISTINCT big FROM events") == [(0,), ("",)]
 
 
-async def test_a_value_that_changes_after_it_was_appended_is_stored_as_it_was(file: Path) -> None:
+async def test_value_changed_after_append_is_stored_unchanged(file: Path) -> None:
     value: dict[str, object] = {"text": TEXT}
     async with SqliteJournal.open(file) as journal:
         journal.append("r1", [begun("r1"), NodeFinished(seq=2, at=1.0, node="a", outcome=ValueOutcome(value=value))])
@@ -103,7 +103,7 @@ async def test_a_value_that_changes_after_it_was_appended_is_stored_as_it_was(fi
         "UPDATE events SET big = (SELECT max(digest) FROM blobs) WHERE seq = 3",
     ],
 )
-async def test_a_large_value_that_is_not_what_was_stored_is_refused(file: Path, damage: str) -> None:
+async def test_altered_large_value_is_refused(file: Path, damage: str) -> None:
     async with SqliteJournal.open(file) as journal:
         journal.append("r1", [*story(TEXT)[:2], *middle(3, 1)])
     sql(file, damage)
@@ -126,7 +126,7 @@ JSON = st.recursive(
 
 @given(JSON, st.sampled_from(range(4)))
 @settings(max_examples=200)
-def test_an_event_is_the_sum_of_its_parts(value: Any, which: int) -> None:
+def test_split_value_and_with_value_are_inverse(value: Any, which: int) -> None:
     event = story(value)[which]
     parts = split_value(event, encode(event))
     if parts is None:

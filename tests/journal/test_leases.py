@@ -32,7 +32,7 @@ async def statuses(journal: SqliteJournal) -> dict[str, str]:
     return {summary.run: summary.status for summary in await journal.list_runs()}
 
 
-async def test_a_run_without_an_end_is_running_waiting_or_interrupted(file: Path) -> None:
+async def test_open_run_status_follows_lease_and_questions(file: Path) -> None:
     async with SqliteJournal.open(file) as watching:
         async with SqliteJournal.open(file) as journal:
             for run in ("held", "asking", "released", "busy"):
@@ -50,7 +50,7 @@ async def test_a_run_without_an_end_is_running_waiting_or_interrupted(file: Path
 @pytest.mark.parametrize(
     "damage", ["DELETE FROM events WHERE run = 'broken' AND seq = 1", "UPDATE inbox_counts SET messages = 7"]
 )
-async def test_a_released_run_whose_log_or_inbox_is_damaged_is_listed_with_the_others(file: Path, damage: str) -> None:
+async def test_list_runs_includes_damaged_released_run(file: Path, damage: str) -> None:
     async with SqliteJournal.open(file) as journal:
         for run in ("sound", "broken"):
             journal.append(run, [begun(run), QUESTION])
@@ -61,14 +61,14 @@ async def test_a_released_run_whose_log_or_inbox_is_damaged_is_listed_with_the_o
         assert await statuses(journal) == {"sound": "waiting", "broken": "interrupted"}
 
 
-async def test_release_waits_for_what_is_in_line(file: Path) -> None:
+async def test_release_waits_for_queued_events(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         journal.append("r1", [begun("r1"), *middle(2, 500)])
         await journal.release("r1")
         assert sql(file, "SELECT last, writer FROM runs", "SELECT count(*) FROM events") == [(501, ""), (501,)]
 
 
-async def test_who_released_a_run_appends_no_more_until_it_leases_again(file: Path) -> None:
+async def test_append_after_release_needs_lease(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         journal.append("r1", [begun("r1")])
         await journal.release("r1")
@@ -80,7 +80,7 @@ async def test_who_released_a_run_appends_no_more_until_it_leases_again(file: Pa
         assert len(await journal.read("r1")) == 2
 
 
-async def test_of_two_who_begin_one_run_the_first_on_disk_stands(file: Path) -> None:
+async def test_two_starts_of_one_run_first_commit_wins(file: Path) -> None:
     async with SqliteJournal.open(file) as one, SqliteJournal.open(file) as two:
         two.append("r1", [begun("r1", at=2.0)])
         await two.wait_durable("r1", 1)
@@ -92,9 +92,9 @@ async def test_of_two_who_begin_one_run_the_first_on_disk_stands(file: Path) -> 
         assert await one.read("r1") == [begun("r1", at=2.0)]
 
 
-async def test_of_many_who_begin_one_run_at_once_one_wins_and_other_runs_go_on(file: Path) -> None:
+async def test_concurrent_starts_of_one_run_one_wins(file: Path) -> None:
     async def begin(journal: SqliteJournal, number: int) -> str:
-        try:  # one that comes late is refused at once
+        try:  # a late one is refused at once
             journal.append("shared", [begun("shared", at=float(number))])
         except JournalError as error:
             journal.append(f"own{number}", [begun(f"own{number}")])
@@ -117,7 +117,7 @@ async def test_of_many_who_begin_one_run_at_once_one_wins_and_other_runs_go_on(f
 @pytest.mark.parametrize(
     ("what", "code"), [("held", "J022"), ("ended", "J006"), ("nobody", "J023"), ("\udcff", "J023")]
 )
-async def test_a_lease_is_refused(file: Path, what: str, code: str) -> None:
+async def test_lease_refusals_have_codes(file: Path, what: str, code: str) -> None:
     async with SqliteJournal.open(file) as journal, SqliteJournal.open(file) as other:
         journal.append("held", [begun("held")])
         journal.append("ended", whole("ended"))
@@ -128,7 +128,7 @@ async def test_a_lease_is_refused(file: Path, what: str, code: str) -> None:
             assert caught.value.code == code
 
 
-async def test_of_many_who_want_a_lease_one_gets_it(file: Path) -> None:
+async def test_concurrent_leases_one_wins(file: Path) -> None:
     async def fight(journal: SqliteJournal) -> str:
         try:
             return str(await journal.lease("r1"))
@@ -149,7 +149,7 @@ async def test_of_many_who_want_a_lease_one_gets_it(file: Path) -> None:
             ]
 
 
-async def test_a_lease_that_nobody_waits_for_any_more_goes_back(file: Path) -> None:
+async def test_cancelled_lease_is_released(file: Path) -> None:
     async with SqliteJournal.open(file) as journal, SqliteJournal.open(file) as other:
         journal.append("r1", [begun("r1")])
         await journal.release("r1")
@@ -158,12 +158,12 @@ async def test_a_lease_that_nobody_waits_for_any_more_goes_back(file: Path) -> N
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
-        await journal.send("r1", LETTER)  # behind it in line
+        await journal.send("r1", LETTER)  # queued after it
         await journal.send("r1", LETTER)
         assert await other.lease("r1") == 3
 
 
-async def test_of_two_processes_that_fight_for_a_lease_one_wins_and_the_other_never_writes(file: Path) -> None:
+async def test_two_processes_leasing_only_winner_writes(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         journal.append("r1", [begun("r1")])
     with holder(file, "r1") as one, holder(file, "r1") as two:
@@ -176,14 +176,14 @@ async def test_of_two_processes_that_fight_for_a_lease_one_wins_and_the_other_ne
         assert await journal.read("r1") == [begun("r1"), *middle(2, 2)]
 
 
-async def test_of_two_processes_that_begin_one_run_one_wins(file: Path) -> None:
+async def test_two_processes_starting_one_run_one_wins(file: Path) -> None:
     with holder(file, "r1") as one, holder(file, "r1") as two:
         one.go()
         two.go()
         assert {one.heard(), two.heard()} in ({"1", "J005"}, {"1", "J022"})
 
 
-async def test_a_process_that_was_stopped_and_lost_its_lease_is_fenced(file: Path) -> None:
+async def test_stopped_process_with_lost_lease_is_fenced(file: Path) -> None:
     with holder(file, "r1") as old:
         assert [old.ask(), old.ask()] == ["1", "2"]
         old.process.send_signal(signal.SIGSTOP)
@@ -191,7 +191,7 @@ async def test_a_process_that_was_stopped_and_lost_its_lease_is_fenced(file: Pat
             with pytest.raises(JournalError) as caught:
                 await journal.lease("r1")
             assert caught.value.code == "J022"
-            # Somebody tidies the folder of locks up, and so takes the stopped process for gone.
+            # The lock folder is cleaned up, so the stopped process seems dead.
             (writer,) = sql(file, "SELECT writer FROM runs")[0]
             (file.parent / "journal.db-writers" / str(writer)).unlink()
             assert await journal.lease("r1") == 2
@@ -203,7 +203,7 @@ async def test_a_process_that_was_stopped_and_lost_its_lease_is_fenced(file: Pat
             assert await journal.read("r1") == [begun("r1"), *middle(2, 3)]
 
 
-async def test_a_journal_that_lost_a_lease_may_take_it_again_and_write_on(file: Path) -> None:
+async def test_lost_lease_can_be_taken_again(file: Path) -> None:
     async with SqliteJournal.open(file) as old:
         old.append("r1", [begun("r1")])
         await old.wait_durable("r1", 1)
@@ -222,10 +222,8 @@ async def test_a_journal_that_lost_a_lease_may_take_it_again_and_write_on(file: 
 
 
 @pytest.mark.parametrize("fault", [errno.EACCES, errno.EMFILE])
-async def test_a_writer_whose_file_cannot_be_opened_is_not_taken_for_gone(
-    file: Path, monkeypatch: pytest.MonkeyPatch, fault: int
-) -> None:
-    """It is another user's, or this process has no descriptors left."""
+async def test_unreadable_presence_counts_as_alive(file: Path, monkeypatch: pytest.MonkeyPatch, fault: int) -> None:
+    """It belongs to another user, or this process has no descriptors left."""
     presences = file.with_name(file.name + "-writers")
     opened = os.open
     async with SqliteJournal.open(file) as journal:
@@ -251,10 +249,8 @@ async def test_a_writer_whose_file_cannot_be_opened_is_not_taken_for_gone(
         await journal.wait_durable("r1", 2)
 
 
-async def test_a_run_whose_file_was_left_by_another_user_goes_on_when_that_is_removed(
-    file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As older versions left them, for their maker alone."""
+async def test_removed_foreign_presence_frees_run(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As older versions created them, readable only for their owner."""
     async with SqliteJournal.open(file) as journal:
         journal.append("r1", [begun("r1")])
     (writer,) = sql(file, "SELECT writer FROM runs")[0]
@@ -278,7 +274,7 @@ async def test_a_run_whose_file_was_left_by_another_user_goes_on_when_that_is_re
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no such modes")
-async def test_other_users_may_read_whether_a_writer_is_there(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_presence_is_readable_by_other_users(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     presences = file.with_name(file.name + "-writers")
     mask = os.umask(0o077)
     try:
@@ -303,7 +299,7 @@ async def test_other_users_may_read_whether_a_writer_is_there(file: Path, monkey
         os.umask(mask)
 
 
-async def test_files_of_writers_that_are_gone_are_swept_away(file: Path) -> None:
+async def test_stale_presence_files_are_removed(file: Path) -> None:
     presences = file.with_name(file.name + "-writers")
     async with SqliteJournal.open(file):
         (presences / "1-abc").touch()

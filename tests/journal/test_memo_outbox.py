@@ -24,7 +24,7 @@ def sends(seq: int, node: str, value: object = "hello") -> AttemptFinished:
     return AttemptFinished(seq=seq, at=1.0, node=node, attempt=1, name="mailer", value=value, outbox=True)
 
 
-async def test_the_first_answer_stays_and_outlives_the_journal(file: Path) -> None:
+async def test_memo_keeps_first_answer(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         journal.put_memo("m1", "r1", {"a": [1, None, "ä"]})
         journal.put_memo("m1", "r2", "later")
@@ -35,7 +35,7 @@ async def test_the_first_answer_stays_and_outlives_the_journal(file: Path) -> No
         assert await journal.get_memo("m2") is None
 
 
-async def test_an_answer_is_on_disk_with_the_next_commit(file: Path) -> None:
+async def test_memo_is_durable_with_next_commit(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         journal.put_memo("m1", "r1", 7)
         journal.append("r1", [begun("r1")])
@@ -43,7 +43,7 @@ async def test_an_answer_is_on_disk_with_the_next_commit(file: Path) -> None:
         assert sql(file, "SELECT memo, run FROM memo") == [("m1", "r1")]
 
 
-async def test_an_answer_that_is_no_json_is_refused_at_once(file: Path) -> None:
+async def test_memo_invalid_json_is_refused(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         with pytest.raises(JournalError) as caught:
             journal.put_memo("m1", "r1", object())
@@ -51,7 +51,7 @@ async def test_an_answer_that_is_no_json_is_refused_at_once(file: Path) -> None:
         assert await journal.get_memo("m1") is None
 
 
-async def test_an_answer_that_was_tampered_with_is_refused(file: Path) -> None:
+async def test_memo_altered_answer_is_refused(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         journal.put_memo("m1", "r1", "true")
     sql(file, "UPDATE memo SET value = replace(value, 'true', 'false')")
@@ -61,7 +61,7 @@ async def test_an_answer_that_was_tampered_with_is_refused(file: Path) -> None:
     assert caught.value.code == "J013"
 
 
-async def test_messages_come_in_the_order_of_commit_until_they_are_delivered(file: Path) -> None:
+async def test_outbox_is_in_commit_order_until_delivered(file: Path) -> None:
     async with SqliteJournal.open(file) as one, SqliteJournal.open(file) as two:
         one.append("r1", [begun("r1"), sends(2, "a", {"to": "ann"}), sends(3, "b")])
         await one.wait_durable("r1", 3)
@@ -81,7 +81,7 @@ async def test_messages_come_in_the_order_of_commit_until_they_are_delivered(fil
         assert [sent.number for sent in await journal.outbox()] == [2]
 
 
-async def test_a_message_of_the_same_node_is_sent_once(file: Path) -> None:
+async def test_outbox_message_of_node_is_unique(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         journal.append("r1", [begun("r1"), sends(2, "a", "first"), sends(3, "a", "second")])
         await journal.wait_durable("r1", 3)
@@ -93,7 +93,7 @@ async def test_a_message_of_the_same_node_is_sent_once(file: Path) -> None:
         assert await journal.outbox() == []
 
 
-async def test_a_message_comes_with_its_event_or_not_at_all(file: Path) -> None:
+async def test_outbox_message_is_atomic_with_event(file: Path) -> None:
     async with SqliteJournal.open(file) as one, SqliteJournal.open(file) as two:
         two.append("r1", [begun("r1")])
         one.append("r1", [begun("r1"), sends(2, "a")])
@@ -111,7 +111,7 @@ async def test_a_message_comes_with_its_event_or_not_at_all(file: Path) -> None:
         "UPDATE outbox SET run = 'r2' WHERE number = 2",
     ],
 )
-async def test_a_message_that_was_tampered_with_is_refused(file: Path, damage: str) -> None:
+async def test_outbox_altered_message_is_refused(file: Path, damage: str) -> None:
     async with SqliteJournal.open(file) as journal:
         journal.append("r1", [begun("r1"), sends(2, "a"), sends(3, "b")])
     sql(file, damage)
@@ -121,7 +121,7 @@ async def test_a_message_that_was_tampered_with_is_refused(file: Path, damage: s
     assert caught.value.code == "J013"
 
 
-async def test_who_was_killed_between_delivery_and_its_mark_finds_the_message_again(file: Path) -> None:
+async def test_outbox_killed_before_mark_redelivers(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         journal.append("r1", [begun("r1"), sends(2, "a")])
     with holder(file, "r1") as taken:
@@ -131,7 +131,7 @@ async def test_who_was_killed_between_delivery_and_its_mark_finds_the_message_ag
         assert [sent.key for sent in await journal.outbox()] == ["r1/a"]
 
 
-async def test_the_answers_of_a_run_that_never_began_go_where_nobody_else_may_begin_it(file: Path) -> None:
+async def test_remove_orphans_deletes_answers_of_unstarted_run(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         journal.append("r1", [begun("r1")])
         for memo, run in (("m1", "r1"), ("m2", "refused"), ("m3", "")):

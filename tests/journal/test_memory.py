@@ -1,4 +1,4 @@
-"""A journal in memory that keeps the latest runs alone: what it forgets, it forgets whole."""
+"""A journal in memory that keeps only the latest runs: dropped runs are dropped completely."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def ran(journal: MemoryJournal, run: str) -> None:
     """A run with an answer to remember and a message."""
     journal.put_memo(
         f"memo of {run}", run, "x" * 1000
-    )  # facts go to the journal at the end of the turn, so this may come first
+    )  # facts are written to the journal at the end of the turn, so this may come first
     journal.append(run, [begun(run), sends(2)])
     journal.append(run, [RunFinished(seq=3, at=1.0, status="done", outcome=ValueOutcome(1))])
 
 
-async def test_answers_and_the_keys_of_messages_go_with_their_runs() -> None:
+async def test_memory_drops_answers_and_keys_with_run() -> None:
     journal = MemoryJournal(max_ended_runs=4)
     for number in range(100):
         ran(journal, f"r{number}")
@@ -33,7 +33,7 @@ async def test_answers_and_the_keys_of_messages_go_with_their_runs() -> None:
     assert await journal.get_memo("memo of r99") == ("r99", "x" * 1000)
 
 
-async def test_a_message_that_is_not_delivered_outlives_its_run() -> None:
+async def test_memory_keeps_undelivered_message() -> None:
     journal = MemoryJournal(max_ended_runs=1)
     for number in range(3):
         ran(journal, f"r{number}")
@@ -43,7 +43,7 @@ async def test_a_message_that_is_not_delivered_outlives_its_run() -> None:
     assert journal.store.sent_keys == {"r2/mail"}
 
 
-async def test_a_run_that_is_deleted_takes_its_answers_with_it() -> None:
+async def test_memory_delete_drops_answers() -> None:
     journal = MemoryJournal()
     ran(journal, "r1")
     ran(journal, "r2")

@@ -1,4 +1,4 @@
-"""The journal behind PgBouncer: as everywhere in session mode, refused in transaction mode. Skipped where there is no PgBouncer."""
+"""The journal behind PgBouncer: supported in session mode, refused in transaction mode. Skipped without PgBouncer."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ pytestmark = pytest.mark.skipif(BOUNCER is None, reason="no pgbouncer")
 
 @contextmanager
 def pooler(server: PostgresServer, mode: str) -> Iterator[str]:
-    """A pooler before the server; gives its address."""
+    """Starts a pooler in front of the server and returns its address."""
     assert BOUNCER is not None
     folder = Path(tempfile.mkdtemp(prefix="orchestra-pb-"))
     folder.chmod(0o777)
     file = folder / "pgbouncer.ini"
     file.write_text(
-        f"[databases]\npostgres = host={server.folder} user=orchestra\n[pgbouncer]\nlisten_addr =\nunix_socket_dir = {folder}\n"
+        f"[databases]\npostgres = host={server.folder} user=orchestra\n[pgbouncer]\nlisten_addr =\n"
+        f"unix_socket_dir = {folder}\n"
         f"auth_type = any\npool_mode = {mode}\nmax_prepared_statements = 100\nlisten_port = 5432\n"
     )
     user: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
@@ -51,7 +52,7 @@ def pooler(server: PostgresServer, mode: str) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def test_in_transaction_mode_the_journal_is_refused(postgres: PostgresServer, schema: str) -> None:
+async def test_pooler_transaction_mode_is_refused(postgres: PostgresServer, schema: str) -> None:
     with pooler(postgres, "transaction") as dsn, pytest.raises(JournalError, match="J034"):
         async with PostgresJournal.open(dsn, schema=schema):
             pass
@@ -60,7 +61,7 @@ async def test_in_transaction_mode_the_journal_is_refused(postgres: PostgresServ
 @pytest.mark.parametrize(
     "name", ["a_deleted_run_is_gone", "a_run_under_way_is_not_deleted", "a_lease_is_not_taken_from_the_living"]
 )
-async def test_in_session_mode_its_laws_hold(name: str, postgres: PostgresServer, schema: str) -> None:
+async def test_pooler_session_mode_obeys_laws(name: str, postgres: PostgresServer, schema: str) -> None:
     (law,) = (law for law in CONFORMANCE_TESTS if law.name == name)
     with pooler(postgres, "session") as dsn:
         await law.run(lambda: PostgresJournal.open(dsn, schema=schema))

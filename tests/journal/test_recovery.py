@@ -1,4 +1,6 @@
-"""A store that could not be written for a while: who had a run in hand is told, nothing is half there, and then all goes on."""
+"""A store that could not be written for a while: holders of runs get the fault, nothing is written partly, and then all
+runs continue.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,7 @@ def file(tmp_path: Path) -> Path:
 
 
 async def recovered(journal: Journal) -> None:
-    """Waits until it can be written again."""
+    """Waits until the store can be written again."""
     for _ in range(600):
         if not await error_code(journal.check_writable()):
             return
@@ -51,12 +53,12 @@ async def recovered(journal: Journal) -> None:
 
 
 async def fill(journal: SqliteJournal) -> None:
-    """More than fits."""
+    """Writes more than fits."""
     journal.append("large", [run_started("large"), *many(2, 300)])
     assert await error_code(journal.wait_durable("large", 301)) == "J010"
 
 
-async def test_a_disk_that_was_full_is_written_again(file: Path) -> None:
+async def test_full_disk_recovers(file: Path) -> None:
     async with SqliteJournal.open(file, max_bytes=200_000) as journal:
         await append_durably(journal, "in hand", [run_started("in hand")])
         await fill(journal)
@@ -70,7 +72,7 @@ async def test_a_disk_that_was_full_is_written_again(file: Path) -> None:
         ]
 
 
-async def test_who_had_a_run_in_hand_writes_no_more_of_it_until_he_takes_it_over(file: Path) -> None:
+async def test_open_run_after_fault_needs_lease(file: Path) -> None:
     async with SqliteJournal.open(file, max_bytes=200_000) as journal, SqliteJournal.open(file) as other:
         await append_durably(journal, "here", [run_started("here")])
         await append_durably(journal, "there", [run_started("there")])
@@ -84,10 +86,10 @@ async def test_who_had_a_run_in_hand_writes_no_more_of_it_until_he_takes_it_over
         assert await journal.lease("here") == 2
         await append_durably(journal, "here", [*node_events(2, 1), run_finished(3)])
         assert len(await other.read("here")) == 3
-        await append_durably(journal, "large", [run_started("large")])  # of which nothing was there
+        await append_durably(journal, "large", [run_started("large")])  # nothing of it was on disk
 
 
-async def test_what_was_put_before_a_fault_is_there_when_it_is_named_after_it(file: Path) -> None:
+async def test_blob_put_before_fault_is_usable_after(file: Path) -> None:
     async with SqliteJournal.open(file, max_bytes=200_000) as journal:
         name = journal.put_blob(b"a prompt")
         await fill(journal)
@@ -101,7 +103,7 @@ async def test_what_was_put_before_a_fault_is_there_when_it_is_named_after_it(fi
         assert await journal.get_blob(name) == b"a prompt"
 
 
-async def test_an_answer_that_was_lost_is_not_remembered(file: Path) -> None:
+async def test_lost_answer_is_not_memoized(file: Path) -> None:
     async with SqliteJournal.open(file, max_bytes=200_000) as journal:
         journal.append("large", [run_started("large"), *many(2, 300)])
         journal.put_memo("memo", "large", 1)
@@ -111,7 +113,7 @@ async def test_an_answer_that_was_lost_is_not_remembered(file: Path) -> None:
         assert await journal.get_memo("memo") is None
 
 
-async def test_a_lock_that_was_held_too_long_is_told_while_it_lasts(file: Path) -> None:
+async def test_long_lock_is_fault_while_it_lasts(file: Path) -> None:
     heard: list[str | None] = []
     async with SqliteJournal.open(
         file, busy_timeout=0.05, alarm=lambda fault: heard.append(fault.code if fault else None)
@@ -127,7 +129,7 @@ async def test_a_lock_that_was_held_too_long_is_told_while_it_lasts(file: Path) 
     assert heard == ["J012", None] * 2
 
 
-async def test_a_disk_that_fails_is_trusted_no_more(file: Path) -> None:
+async def test_failed_disk_is_permanent_fault(file: Path) -> None:
     heard: list[str | None] = []
     async with SqliteJournal.open(file, alarm=lambda fault: heard.append(fault.code if fault else None)) as journal:
         os.unlink(file)
@@ -137,7 +139,7 @@ async def test_a_disk_that_fails_is_trusted_no_more(file: Path) -> None:
     assert heard == ["J016"]
 
 
-async def test_it_closes_while_nothing_can_be_written(file: Path) -> None:
+async def test_close_during_fault_returns(file: Path) -> None:
     async with SqliteJournal.open(file, busy_timeout=0.05) as journal:
         other = sqlite3.connect(file, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -145,7 +147,7 @@ async def test_it_closes_while_nothing_can_be_written(file: Path) -> None:
     other.close()
 
 
-def test_a_fault_is_a_line_of_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+def test_fault_is_logged(capsys: pytest.CaptureFixture[str]) -> None:
     hear = create_fault_logger("warning", form="json")
     hear(JournalError("J010", "the disk is full: x", hint="free some", why="database or disk is full"))
     hear(None)
@@ -182,7 +184,7 @@ def wordy(size: int) -> str:
     return long_text(size=size)
 
 
-async def test_runs_of_a_service_fail_while_the_disk_is_full_and_go_on_afterwards(file: Path) -> None:
+async def test_service_runs_resume_after_full_disk(file: Path) -> None:
     async with (
         SqliteJournal.open(file, max_bytes=400_000) as journal,
         Orchestra.open(Settings.load({"journal": "off"}), fleet="none", journal=journal) as orchestra,
@@ -196,12 +198,12 @@ async def test_runs_of_a_service_fail_while_the_disk_is_full_and_go_on_afterward
         assert (await (await orchestra.resume(held.id))).value == 1
 
 
-async def test_a_run_that_is_slow_to_let_go_does_not_give_back_the_lease_of_the_one_that_goes_on(file: Path) -> None:
+async def test_slow_release_keeps_lease_of_new_holder(file: Path) -> None:
     calls: list[int] = []
 
     @tool(effect="pure")
     async def stubborn() -> int:
-        """Takes its time, also when it is cancelled."""
+        """Is slow, also when it is cancelled."""
         calls.append(1)
         try:
             await asyncio.sleep(1.5)
@@ -223,12 +225,12 @@ async def test_a_run_that_is_slow_to_let_go_does_not_give_back_the_lease_of_the_
         await asyncio.sleep(0.05)
         assert await failure(orchestra.run(wordy, size=1_000_000)) == "J010"
         await recovered(orchestra.journal)
-        assert await failure((await orchestra.resume(held.id)).wait()) == "J010"  # the one that lets go
+        assert await failure((await orchestra.resume(held.id)).wait()) == "J010"  # the one that releases
         assert (await (await orchestra.resume(held.id))).value == [1, 2]
 
 
 async def failure(work: Awaitable[object]) -> str | None:
-    """The code of what went wrong."""
+    """Returns the code of the error."""
     try:
         await work
     except (OrchestraError, RunFailed) as error:
@@ -239,7 +241,7 @@ async def failure(work: Awaitable[object]) -> str | None:
 # Postgres
 
 
-async def test_a_database_that_stayed_away_is_written_again(postgres: PostgresServer, schema: str) -> None:
+async def test_unreachable_database_recovers(postgres: PostgresServer, schema: str) -> None:
     heard: list[str | None] = []
     async with (
         before(postgres) as proxy,
@@ -271,9 +273,7 @@ async def test_a_database_that_stayed_away_is_written_again(postgres: PostgresSe
             assert "r1" in await waiting
 
 
-async def test_a_server_that_was_away_for_longer_than_it_was_waited_for(
-    schema: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_server_away_longer_than_timeout_recovers(schema: str, caplog: pytest.LogCaptureFixture) -> None:
     with running() as server:
         async with PostgresJournal.open(server.dsn, schema=schema, retry_timeout=0.5) as journal:
             await append_durably(journal, "r1", [run_started("r1")])

@@ -1,4 +1,4 @@
-"""The indexes of a journal: whatever happened to it, they say what a fold over the events says."""
+"""Indexes of a journal equal a fold over the events after any history."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ models: {base: paid}
 
 @dataclass(frozen=True)
 class Place:
-    """A journal that is opened as often as one likes, and asked behind its back."""
+    """A journal that can be opened several times and queried directly."""
 
     open: Callable[[], AbstractAsyncContextManager[Journal]]
     ask: Callable[[str], Awaitable[Sequence[Sequence[Any]]]]
@@ -65,7 +65,7 @@ Places: TypeAlias = Callable[[], Place]
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def places(request: pytest.FixtureRequest, tmp_path: Path) -> Places:
-    """Makes fresh journals."""
+    """Creates new journals."""
     if request.param == "sqlite":
 
         def in_a_file() -> Place:
@@ -95,12 +95,12 @@ def places(request: pytest.FixtureRequest, tmp_path: Path) -> Places:
 
 
 async def logs(journal: Any) -> dict[str, list[Event]]:
-    """All runs, newest first, with their events."""
+    """Returns all runs, newest first, with their events."""
     return {run.run: await journal.read(run.run) for run in await journal.list_runs(NO_LIMIT)}
 
 
 async def check(journal: Any, ask: Callable[[str], Awaitable[Sequence[Sequence[Any]]]], chance: Random) -> None:
-    """The indexes say what the events say; twice, for what is missing is stored by the first to ask."""
+    """Compares the indexes with the events, twice: missing usages are stored by the first query."""
     runs = await logs(journal)
     for _ in range(2):
         used = [one async for one in journal.query_usages(RunSelection())]
@@ -125,7 +125,7 @@ async def check(journal: Any, ask: Callable[[str], Awaitable[Sequence[Sequence[A
     model: Any = MemoryJournal(MemoryStore())
     for run, events in runs.items():
         model.append(run, events)
-    by = tuple(key for key in COST_KEYS if key != "status")  # of a run without an end it depends on who has it in hand
+    by = tuple(key for key in COST_KEYS if key != "status")  # for a run without an end it depends on the lease holder
     assert await costs(journal, FLEET, by) == await costs(model, FLEET, by)
 
 
@@ -138,7 +138,9 @@ async def check_pages(journal: Any, runs: dict[str, list[Event]], found: list[st
 
 
 def copied(events: Sequence[Event]) -> set[str]:
-    """The runs of which these events have something: found as any JSON is searched, and not by the code that writes the index."""
+    """Returns the runs that these events copy from, found by searching the JSON and not by the code that writes the
+    index.
+    """
     told = [msgspec.json.decode(encode(event)) for event in events]
     found = {told[0].get("parent", ""), told[0].get("options", {}).get("planned", {}).get("run", "")}
     found |= {one.get("reused_from", "") for one in told} | {
@@ -152,7 +154,7 @@ def first(events: Sequence[Event]) -> RunStarted:
     return events[0]
 
 
-async def test_indexes_say_what_the_events_say(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_indexes_equal_fold_of_events(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "USAGE_BATCH_RUNS", 7)
     monkeypatch.setattr(tables, "USAGE_BATCH_RUNS", 7)
     for seed in range(HISTORIES):
@@ -163,12 +165,12 @@ async def test_indexes_say_what_the_events_say(places: Places, monkeypatch: pyte
             await check(journal, place.ask, history.chance)
 
 
-async def test_after_a_crash_indexes_say_what_the_events_say(tmp_path: Path) -> None:
+async def test_indexes_equal_fold_of_events_after_crash(tmp_path: Path) -> None:
     for seed in range(HISTORIES):
         file, history, crashes = tmp_path / str(seed) / "j.db", History(seed), list[Path]()
 
         async def crash(file: Path = file, crashes: list[Path] = crashes) -> None:
-            """What lies on disk at this moment, while the writer goes on."""
+            """Copies the current files, while the writer continues."""
             copy = file.with_name(f"crash{len(crashes)}.db")
             shutil.copy(file, copy)
             if (log := file.with_name(f"{file.name}-wal")).exists():
@@ -186,9 +188,7 @@ async def test_after_a_crash_indexes_say_what_the_events_say(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("every", [2, 3])
-async def test_a_commit_that_is_tried_again_counts_nothing_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int
-) -> None:
+async def test_retried_commit_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int) -> None:
     file, commit, tries = tmp_path / "j.db", SqliteStore._write, [0]
 
     def refused_at_first(store: SqliteStore, change: Any) -> Any:
@@ -211,7 +211,7 @@ async def test_a_commit_that_is_tried_again_counts_nothing_twice(
         await check(journal, ask, Random(0))
 
 
-async def test_runs_that_can_go_are_deleted_and_the_others_say_why_not(places: Places) -> None:
+async def test_delete_runs_returns_errors_of_others(places: Places) -> None:
     place = places()
     async with place.open() as journal, place.open() as other:
         for run in ("a", "b"):
@@ -224,7 +224,7 @@ async def test_runs_that_can_go_are_deleted_and_the_others_say_why_not(places: P
         assert await journal.delete_runs([]) == []
 
 
-async def test_of_a_deleted_run_no_index_has_anything(places: Places) -> None:
+async def test_delete_removes_index_entries(places: Places) -> None:
     place, name = places(), "Mrs-Canary"
     async with place.open() as journal:
         started = msgspec.structs.replace(begun("a"), options={"tags": {"customer": name}}, workflow=name, parent=name)
@@ -237,7 +237,7 @@ async def test_of_a_deleted_run_no_index_has_anything(places: Places) -> None:
         assert await journal.query_runs(10, RunSelection(tags={"customer": name})) == []
 
 
-async def test_an_event_that_names_no_tag_or_run_that_can_be_is_kept_all_the_same(places: Places) -> None:
+async def test_event_with_invalid_tag_or_run_is_kept(places: Places) -> None:
     place = places()
     async with place.open() as journal:
         started = msgspec.structs.replace(
@@ -246,10 +246,10 @@ async def test_an_event_that_names_no_tag_or_run_that_can_be_is_kept_all_the_sam
         journal.append("a", [started])
         await journal.wait_durable("a", 1)
         assert await journal.read("a") == [started]
-        assert await journal.derived_runs(["p\0q" * 500]) in ([], ["a"])  # Postgres has no such run
+        assert await journal.derived_runs(["p\0q" * 500]) in ([], ["a"])  # Postgres cannot have such a run
 
 
-async def test_a_run_that_took_over_one_answer_is_a_copy(places: Places) -> None:
+async def test_run_with_reused_answer_is_derived(places: Places) -> None:
     async with places().open() as journal:
         events: list[Event] = [
             begun("b"),
@@ -260,8 +260,10 @@ async def test_a_run_that_took_over_one_answer_is_a_copy(places: Places) -> None
         assert await journal.derived_runs(["a"]) == ["b"]
 
 
-async def test_a_tag_that_is_in_one_copy_only_is_reported(tmp_path: Path) -> None:
-    """The copy is the index of the table: it is hidden while a row of the table is deleted, as if a page of it had been lost."""
+async def test_tag_in_one_copy_is_damage(tmp_path: Path) -> None:
+    """The second copy is the index of the table: it is hidden while a row of the table is deleted, as if a page was
+    lost.
+    """
     file = tmp_path / "j.db"
     async with SqliteJournal.open(file) as journal:
         for run in ("a", "b"):
@@ -278,7 +280,7 @@ async def test_a_tag_that_is_in_one_copy_only_is_reported(tmp_path: Path) -> Non
     assert caught.value.code == "J013"
 
 
-def test_events_of_a_commit_that_failed_are_not_counted_twice(tmp_path: Path) -> None:
+def test_failed_commit_is_not_counted_twice(tmp_path: Path) -> None:
     presence, events = SqlitePresence(tmp_path / "writers"), whole("a")
     store = SqliteStore(tmp_path / "j.db", presence)
 
@@ -287,7 +289,7 @@ def test_events_of_a_commit_that_failed_are_not_counted_twice(tmp_path: Path) ->
 
     store.commit(batch("a", *events[:2]))
     failing = batch("a", *events[2:4])
-    failing.runs |= batch("b", events[1]).runs  # it does not begin with its first event
+    failing.runs |= batch("b", events[1]).runs  # its first event is missing
     with pytest.raises(LeaseConflict):
         store.commit(failing)
     store.commit(batch("a", *events[2:4]))
@@ -298,7 +300,7 @@ def test_events_of_a_commit_that_failed_are_not_counted_twice(tmp_path: Path) ->
         assert looking.query_usages(RunSelection()).found == [RunUsageResult("a", 1.0, usage_of(events))]
 
 
-async def test_a_run_that_two_begin_has_the_usage_of_the_one_who_got_it(places: Places) -> None:
+async def test_usage_of_contested_run_is_of_winner(places: Places) -> None:
     place = places()
     async with place.open() as one, place.open() as other:
         for number in range(20):
@@ -312,7 +314,7 @@ async def test_a_run_that_two_begin_has_the_usage_of_the_one_who_got_it(places: 
         await check(one, place.ask, Random(0))
 
 
-async def test_a_run_that_others_had_in_between_is_summed_up_whole(places: Places) -> None:
+async def test_usage_of_taken_over_run_is_complete(places: Places) -> None:
     place, events = places(), whole("a")
     async with place.open() as one, place.open() as other:
         one.append("a", events[:1])
@@ -328,7 +330,7 @@ async def test_a_run_that_others_had_in_between_is_summed_up_whole(places: Place
         await check(one, place.ask, Random(0))
 
 
-async def test_a_step_of_compacting_gives_back_many_pages(tmp_path: Path) -> None:
+async def test_compact_step_frees_many_pages(tmp_path: Path) -> None:
     async with SqliteJournal.open(tmp_path / "j.db") as journal:
         journal.append("a", [msgspec.structs.replace(begun("a"), inputs={"text": "x" * 2_000_000}), *whole("a")[1:]])
         await journal.wait_durable("a", 5)

@@ -1,4 +1,4 @@
-"""A SQLite file of an older version is refused when it is opened, and stays unchanged."""
+"""An SQLite file of an older version is refused and not changed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OLD_FILE = Path(__file__).parent / "sqlite" / "version1.db"
 
 @pytest.mark.parametrize("version", [1, SCHEMA_VERSION - 1])
 @pytest.mark.parametrize("journal", [SqliteJournal, ReadOnlyJournal])
-async def test_an_older_file_is_refused_with_its_version_and_stays(tmp_path: Path, version: int, journal: Any) -> None:
+async def test_older_file_is_refused_unchanged(tmp_path: Path, version: int, journal: Any) -> None:
     file = Path(shutil.copy(OLD_FILE, tmp_path / "journal.db"))
     sql(file, f"UPDATE schema_version SET version = {version}")
     before = digest(file.read_bytes())  # noqa: ASYNC240  # a small local file
@@ -34,6 +34,6 @@ async def test_an_older_file_is_refused_with_its_version_and_stays(tmp_path: Pat
     assert digest(file.read_bytes()) == before  # noqa: ASYNC240
 
 
-def test_the_golden_file_is_of_version_1(tmp_path: Path) -> None:
+def test_golden_file_has_version_1(tmp_path: Path) -> None:
     file = Path(shutil.copy(OLD_FILE, tmp_path / "journal.db"))
     assert sql(file, "SELECT version FROM schema_version") == [(1,)]

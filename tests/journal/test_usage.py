@@ -1,4 +1,4 @@
-"""Usage: what a run used, summed up, says the same as its calls one by one."""
+"""Usage: the sum over a run equals the usage of its calls."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CALLS = st.lists(st.tuples(st.sampled_from(["s0", "s1", "s2", "s3", "gateway", "
 
 
 def run_of(calls: list[tuple[str, Usage]], *, ended: bool = True) -> list[Event]:
-    """A run with these calls to these servers."""
+    """Returns a run with these calls to these servers."""
     made: list[Event] = [RunStarted(seq=1, at=1.0, run="r", workflow="w", graph="", inputs={})]
     for number, (server, usage) in enumerate(calls):
         at = len(made) + 1
@@ -45,7 +45,7 @@ def run_of(calls: list[tuple[str, Usage]], *, ended: bool = True) -> list[Event]
 
 
 @given(CALLS)
-def test_usage_summed_up_is_priced_as_its_calls_are(calls: list[tuple[str, Usage]]) -> None:
+def test_usage_sum_has_price_of_calls(calls: list[tuple[str, Usage]]) -> None:
     priced, wanted = unpriced_server(FLEET), dict[str, int]()
     for server, usage in calls:
         if name := priced(server, usage):
@@ -60,14 +60,14 @@ def test_usage_summed_up_is_priced_as_its_calls_are(calls: list[tuple[str, Usage
 
 
 @given(CALLS, st.booleans())
-def test_usage_is_read_as_it_was_written(calls: list[tuple[str, Usage]], ended: bool) -> None:
+def test_usage_round_trips(calls: list[tuple[str, Usage]], ended: bool) -> None:
     used = usage_of(run_of(calls, ended=ended))
     assert used is not None
     assert decode_usage(encode_usage(used)) == used
     assert used.status == ("done" if ended else "")
 
 
-def test_a_call_that_goes_out_again_was_left_open_before() -> None:
+def test_usage_repeated_call_counts_open_call() -> None:
     made = run_of([], ended=False)
     made += [AttemptStarted(seq=seq, at=1.0, node="a", attempt=1, name="reader") for seq in (2, 3, 4)]
     used = usage_of(made)
@@ -75,6 +75,6 @@ def test_a_call_that_goes_out_again_was_left_open_before() -> None:
     assert sum(one.open for one in used.calls) == 3
 
 
-def test_without_its_first_event_a_run_has_no_usage() -> None:
+def test_usage_without_first_event_is_none() -> None:
     assert usage_of(run_of([])[1:]) is None
     assert msgspec.json.decode(encode_usage(usage_of(run_of([]))), type=list)[0] == "w"

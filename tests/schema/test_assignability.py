@@ -1,4 +1,4 @@
-"""Assignability: what it says, and that it never says yes where a value would be refused (pydantic is the judge)."""
+"""Assignability: results and reasons, and that an assignable value is always valid (pydantic is the reference)."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def check(producer: Any, consumer: Any) -> str | None:
         (Annotated[list[int], Field(min_length=2)], Annotated[list[int], Field(min_length=1)]),
     ],
 )
-def test_what_fits(producer: Any, consumer: Any) -> None:
+def test_assignable_types(producer: Any, consumer: Any) -> None:
     assert check(producer, consumer) is None
 
 
@@ -100,22 +100,22 @@ def test_what_fits(producer: Any, consumer: Any) -> None:
         (str, Annotated[str, Field(pattern="^a")], "pattern '^a' is not promised"),
     ],
 )
-def test_what_does_not_fit_and_why(producer: Any, consumer: Any, reason: str) -> None:
+def test_unassignable_types_have_reason(producer: Any, consumer: Any, reason: str) -> None:
     assert check(producer, consumer) == reason
 
 
-def test_a_consumer_that_forbids_further_fields_is_told_which() -> None:
+def test_assignability_names_forbidden_fields() -> None:
     class Closed(StrictModel):
         fact: str
 
     assert check(Fact, Closed) == ".quote: Closed has no such field, Fact has"
 
 
-def test_a_bare_object_promises_nothing_about_its_fields() -> None:
+def test_assignability_bare_object_has_no_fields() -> None:
     assert assignability_error({"type": "object"}, schema_of(dict[str, int], "validation")) is not None
 
 
-def test_constants_are_tried_one_by_one() -> None:
+def test_assignability_compares_each_constant() -> None:
     consumer = schema_of(Document, "validation")
     assert assignability_error({"const": {"source": "a", "text": "b"}}, consumer) is None
     assert assignability_error({"const": {"source": "a", "txt": "b"}}, consumer) is not None
@@ -127,13 +127,13 @@ def test_constants_are_tried_one_by_one() -> None:
     assert assignability_error({"const": True}, {"type": "integer"}) == "expected int, got true"
 
 
-def test_an_unknown_keyword_is_refused_unless_it_is_the_same() -> None:
+def test_assignability_unknown_keyword_must_be_equal() -> None:
     wants = {"type": "object", "patternProperties": {"^a": {"type": "string"}}}
     assert assignability_error({"type": "object", "properties": {}}, wants) == "cannot prove 'patternProperties'"
     assert assignability_error({**wants, "title": "X"}, wants) is None
 
 
-def test_a_hostile_pair_of_types_ends_in_a_refusal() -> None:
+def test_assignability_hostile_types_are_refused() -> None:
     def wide(depth: int, leaf: Schema) -> Schema:
         inner = leaf if not depth else wide(depth - 1, leaf)
         return {"anyOf": [{"type": "array", "items": inner, "minItems": n} for n in (0, 1, 2, 3, 4, 5)]}
@@ -178,7 +178,7 @@ TYPE = st.recursive(LEAF, wider, max_leaves=5)
 
 
 def values(schema: Schema, root: Schema) -> st.SearchStrategy[Any]:
-    """JSON values that are near a schema; pydantic decides whether they are the producer's."""
+    """Draws JSON values that are similar to a schema; pydantic decides whether they are valid for the producer."""
     if "$ref" in schema:
         schema = root["$defs"][schema["$ref"].rsplit("/", 1)[-1]]
     if "const" in schema or "enum" in schema:
@@ -220,7 +220,7 @@ def values(schema: Schema, root: Schema) -> st.SearchStrategy[Any]:
 
 
 def loosened(draw: Any, kind: Any) -> Any:
-    """A type that many values of `kind` fit."""
+    """Returns a type that many values of `kind` fit."""
     match draw(st.integers(0, 4)):
         case 0:
             return Union[kind, None]  # noqa: UP007 - as above
@@ -242,7 +242,7 @@ def loosened(draw: Any, kind: Any) -> Any:
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
-def test_a_value_of_the_producer_is_one_of_the_consumer_whenever_it_fits(data: st.DataObject) -> None:
+def test_assignable_producer_values_are_valid(data: st.DataObject) -> None:
     producer = data.draw(TYPE)
     consumer = loosened(data.draw, producer) if data.draw(st.booleans()) else data.draw(TYPE)
     writes, reads = TypeAdapter(producer), TypeAdapter(consumer)
@@ -268,7 +268,7 @@ def test_a_value_of_the_producer_is_one_of_the_consumer_whenever_it_fits(data: s
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(TYPE)
-def test_every_type_fits_itself(kind: Any) -> None:
+def test_type_is_assignable_to_itself(kind: Any) -> None:
     adapter = TypeAdapter(kind)
     assert (
         assignability_error(adapter.json_schema(mode="serialization"), adapter.json_schema(mode="validation")) is None

@@ -1,4 +1,4 @@
-"""Values read as Python types: what is read may be changed, and the value stays what it was."""
+"""Decoding of Python types: changing the result does not change the value."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ REBUILT: list[tuple[Any, Any]] = [
 
 
 def changed(value: Any, seen: set[int]) -> None:
-    """Changes every container that a value holds, whatever it is."""
+    """Changes every container in a value of any type."""
     if id(value) in seen:
         return
     seen.add(id(value))
@@ -150,12 +150,12 @@ def changed(value: Any, seen: set[int]) -> None:
 
 
 def spoken(value: Any) -> str:
-    """What a case is called: the same in every process."""
+    """Returns the name of a case, which is the same in every process."""
     return re.sub(r" at 0x[0-9a-f]+", "", str(value))
 
 
 @pytest.mark.parametrize(("kind", "value"), [*KEPT, *REBUILT], ids=spoken)
-def test_whoever_changes_what_was_read_does_not_change_the_value(kind: Any, value: Any) -> None:
+def test_decode_value_result_is_independent(kind: Any, value: Any) -> None:
     adapter: TypeAdapter[Any] = TypeAdapter(kind)
     before = deepcopy(value)
     changed(decode_value(adapter, value, copy_first=may_alias_input(adapter)), set())
@@ -163,18 +163,18 @@ def test_whoever_changes_what_was_read_does_not_change_the_value(kind: Any, valu
 
 
 @pytest.mark.parametrize(("kind", "value"), REBUILT, ids=spoken)
-def test_what_pydantic_makes_anew_is_not_copied_before(kind: Any, value: Any) -> None:
+def test_decode_value_avoids_needless_copy(kind: Any, value: Any) -> None:
     assert not may_alias_input(TypeAdapter(kind))
 
 
 @pytest.mark.parametrize(
     "kind", [*(kind for kind, _ in KEPT), defaultdict[str, list[Any]], Counter[str], Iterable[int]], ids=spoken
 )
-def test_of_a_type_that_may_hand_parts_on_a_copy_is_read(kind: Any) -> None:
+def test_decode_value_copies_aliasing_types(kind: Any) -> None:
     assert may_alias_input(TypeAdapter(kind))
 
 
-def test_a_copy_is_the_same_value_in_other_containers() -> None:
+def test_copy_value_equals_value() -> None:
     value: dict[str, Any] = {"a": [1, (2, [3])], "b": {"c": None}}
     assert copy_value(value) == value
     assert copy_value(value)["a"] is not value["a"]

@@ -1,4 +1,4 @@
-"""Types: their names, their parts, their combinations, and how they are read from texts and from Python."""
+"""Types: names, parts, combinations, and parsing from text and from Python."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ MODELS = {"Document": written(Document), "Answer": written(Answer), "Tree": writ
         (Any, "anything"),
     ],
 )
-def test_a_type_is_shown_as_a_reader_would_write_it(python_type: Any, name: str) -> None:
+def test_format_type_uses_type_syntax(python_type: Any, name: str) -> None:
     assert format_type(written(python_type)) == name
 
 
@@ -102,11 +102,11 @@ def test_a_type_is_shown_as_a_reader_would_write_it(python_type: Any, name: str)
         "int | str",
     ],
 )
-def test_the_text_of_a_type_is_read_back_as_it_is_shown(text: str) -> None:
+def test_parse_type_round_trips(text: str) -> None:
     assert format_type(parse_type(text, MODELS)) == text
 
 
-def test_none_is_another_spelling_of_null_and_brackets_may_group() -> None:
+def test_parse_type_none_and_brackets() -> None:
     assert parse_type("None | str", {}) == parse_type("(null | str)", {})
     assert format_type(parse_type(" list [ (str | None) ] ", {})) == "list[str | null]"
 
@@ -135,14 +135,14 @@ def test_none_is_another_spelling_of_null_and_brackets_may_group() -> None:
         ("str | " * 400 + "int", "L041", ""),
     ],
 )
-def test_a_text_that_is_no_type_is_refused(text: str, code: str, hint: str) -> None:
+def test_parse_type_invalid_text_is_refused(text: str, code: str, hint: str) -> None:
     with pytest.raises(InputError) as caught:
         parse_type(text, MODELS)
     assert caught.value.code == code
     assert hint in caught.value.hint
 
 
-def test_the_place_of_a_fault_inside_a_type_is_its_own() -> None:
+def test_parse_type_error_has_location() -> None:
     place = SourceLocation("f.yaml", 4, 12, 'input: {d: "list[Documnet]"}', 16)
     with pytest.raises(InputError) as caught:
         parse_type("list[Documnet]", MODELS, place)
@@ -150,7 +150,7 @@ def test_the_place_of_a_fault_inside_a_type_is_its_own() -> None:
 
 
 @given(st.text("strinlf[]|,'\"()Literadc ", max_size=20))
-def test_any_text_is_a_type_or_is_refused(text: str) -> None:
+def test_parse_type_any_text_parses_or_is_refused(text: str) -> None:
     try:
         schema = parse_type(text, MODELS)
     except InputError:
@@ -158,7 +158,7 @@ def test_any_text_is_a_type_or_is_refused(text: str) -> None:
     Validator(schema)
 
 
-def test_fields_are_followed_through_references_and_unions() -> None:
+def test_field_type_follows_references_and_unions() -> None:
     answer = written(Answer)
     citations = field_type(answer, "citations")
     assert isinstance(citations, dict)
@@ -180,17 +180,17 @@ def test_fields_are_followed_through_references_and_unions() -> None:
         (written(list[Answer]), "text", "list[Answer] has no field 'text'"),
     ],
 )
-def test_a_field_that_is_not_there_has_a_reason(schema: Schema, name: str, reason: str) -> None:
+def test_field_type_missing_field_has_reason(schema: Schema, name: str, reason: str) -> None:
     assert field_type(schema, name) == reason
 
 
-def test_the_values_of_a_dict_are_its_fields_and_anything_has_any_field() -> None:
+def test_field_type_of_dict_and_any() -> None:
     assert field_type(written(dict[str, int]), "k") == {"type": "integer"}
     assert field_type({"type": "object"}, "k") == ANY
     assert field_type(ANY, "k") == ANY
 
 
-def test_elements_of_lists_and_tuples() -> None:
+def test_item_type_of_lists_and_tuples() -> None:
     pair = written(tuple[int, str])
     assert item_type(pair, 1) == {"type": "string"}
     assert format_type(element_type(pair)) == "int | str"  # type: ignore[arg-type]  # a tuple has elements
@@ -199,14 +199,14 @@ def test_elements_of_lists_and_tuples() -> None:
     assert element_type(written(list[str] | None)) == "may be null (list[str] | null)"
 
 
-def test_a_union_has_each_member_once() -> None:
+def test_union_has_unique_members() -> None:
     assert union([written(str), written(str)]) == {"type": "string"}
     assert format_type(union([written(str), written(Answer), written(str | None)])) == "str | Answer | null"
     assert union([written(str), ANY]) == ANY
     assert nullable(nullable(written(str))) == nullable(written(str))
 
 
-def test_definitions_of_one_name_and_two_meanings_are_kept_apart() -> None:
+def test_bundle_definitions_numbers_equal_names() -> None:
     first = {"$ref": "#/$defs/X", "$defs": {"X": {"type": "string"}}}
     second = {"$ref": "#/$defs/X", "$defs": {"X": {"type": "integer"}}}
     both = bundle_definitions({"type": "object", "properties": {"a": first, "b": second}, "required": ["a", "b"]})
@@ -217,7 +217,7 @@ def test_definitions_of_one_name_and_two_meanings_are_kept_apart() -> None:
     assert list(same["$defs"]) == ["X"]
 
 
-def test_recursive_types_are_bundled_and_validated() -> None:
+def test_bundle_definitions_recursive_types() -> None:
     schema = parse_type("list[Tree]", MODELS)
     assert Validator(schema).check([{"name": "a", "children": [{"name": "b", "children": []}]}]) is None
     assert (
@@ -226,7 +226,7 @@ def test_recursive_types_are_bundled_and_validated() -> None:
     )
 
 
-def test_a_mapped_node_has_values_and_nothing_else() -> None:
+def test_map_result_type_has_only_values() -> None:
     schema = map_result_type(written(Answer))
     assert is_map_result(schema)
     assert format_type(field_type(schema, "values")) == "list[Answer]"  # type: ignore[arg-type]  # it is there
@@ -255,11 +255,11 @@ def test_a_mapped_node_has_values_and_nothing_else() -> None:
         (str, object(), "not JSON: Unsupported type: 'object'"),
     ],
 )
-def test_a_validator_says_where_and_why(python_type: Any, value: Any, reason: str | None) -> None:
+def test_validator_error_has_location_and_reason(python_type: Any, value: Any, reason: str | None) -> None:
     assert Validator(written(python_type)).check(value) == reason
 
 
-def test_limits_are_said_in_words() -> None:
+def test_validator_limit_errors_are_in_words() -> None:
     class Limited(BaseModel):
         n: int = Field(ge=3, multiple_of=2)
         s: str = Field(min_length=2, pattern="^a")
@@ -285,43 +285,43 @@ def test_limits_are_said_in_words() -> None:
         {"pattern": "(a)\\1"},
     ],
 )
-def test_a_schema_that_is_none_or_that_reaches_outside_is_refused(schema: Schema) -> None:
+def test_validator_invalid_or_external_schema_is_refused(schema: Schema) -> None:
     with pytest.raises(InputError) as caught:
         Validator(schema)
     assert caught.value.code == "L042"
 
 
-def test_a_pattern_takes_linear_time() -> None:
+def test_validator_patterns_take_linear_time() -> None:
     assert not Validator({"type": "string", "pattern": "^(a+)+$"}).is_valid("a" * 50_000 + "b")
 
 
-def test_a_python_type_without_a_json_form_is_refused() -> None:
+def test_schema_of_type_without_json_form_is_refused() -> None:
     for python_type in (Callable[[int], int], type("Own", (), {})):
         with pytest.raises(InputError) as caught:
             schema_of(python_type, "validation")
         assert caught.value.code == "L043"
 
 
-def test_fields_keep_the_names_of_their_types() -> None:
+def test_schema_of_keeps_type_names() -> None:
     assert format_type(field_type(written(Reading), "meta")) == "dict[str, int]"  # type: ignore[arg-type]  # it is there
     assert format_type(field_type(written(Reading), "quote")) == "Quote | null"  # type: ignore[arg-type]  # it is there
 
 
-def test_the_nearest_of_many_words_is_looked_for_in_time() -> None:
+def test_closest_match_of_many_words_is_fast() -> None:
     words = [f"node_{number}" for number in range(100_000)]
     assert_cost(lambda: [closest_match(f"nodes_{number}", words) for number in range(50)], at_most=1_000)
 
 
-def test_a_word_as_long_as_a_page_is_near_to_nothing() -> None:
+def test_closest_match_of_long_word_is_empty() -> None:
     assert closest_match("x" * 60_000, ["x" * 60_000]) == ""
 
 
 @given(st.text("abc", max_size=8), st.lists(st.text("abc", max_size=24), max_size=8))
-def test_words_of_another_length_are_left_out_only_where_they_could_not_be_near(word: str, words: list[str]) -> None:
+def test_closest_match_length_filter_is_exact(word: str, words: list[str]) -> None:
     assert closest_match(word, words) == next(iter(get_close_matches(word, words, 1, 0.6)), "")
 
 
-def test_references_below_the_whole_of_a_type_lead_to_definitions() -> None:
+def test_localize_references_creates_definitions() -> None:
     given = {
         "type": "object",
         "properties": {
@@ -361,9 +361,7 @@ def test_references_below_the_whole_of_a_type_lead_to_definitions() -> None:
         (r"^\p{Nd}$", "\u0663", True),
     ],
 )
-def test_classes_of_patterns_know_ascii_alone_and_there_are_others_for_all_languages(
-    pattern: str, value: str, fits: bool
-) -> None:
+def test_validator_pattern_classes_are_ascii(pattern: str, value: str, fits: bool) -> None:
     assert Validator({"type": "string", "pattern": pattern}).is_valid(value) is fits
     if fits:
         assert TypeAdapter(Annotated[str, Field(pattern=pattern)]).validate_python(value) == value

@@ -1,4 +1,4 @@
-"""Spans of a text with all of the words that they have a part of, and where a blank parts two numbers of a cell."""
+"""Spans extended to complete words, and spaces between two numbers of a cell."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from orchestra.text.keywords import expand_to_words
         ("Moby _Dick_", "Dick", "Dick"),
     ],
 )
-def test_a_span_takes_in_the_words_that_it_cuts(text: str, part: str, said: str) -> None:
+def test_expand_to_words_completes_cut_words(text: str, part: str, said: str) -> None:
     at = text.index(part)
     assert text[slice(*expand_to_words(text, at, at + len(part)))] == said
 
@@ -29,7 +29,7 @@ def test_a_span_takes_in_the_words_that_it_cuts(text: str, part: str, said: str)
     st.integers(0, 12),
     st.integers(0, 12),
 )
-def test_a_whole_span_holds_the_span_and_is_whole(text: str, one: int, other: int) -> None:
+def test_expand_to_words_contains_span(text: str, one: int, other: int) -> None:
     start, end = sorted((min(one, len(text)), min(other, len(text))))
     first, last = expand_to_words(text, start, end)
     assert 0 <= first <= start <= end <= last <= len(text)
@@ -40,5 +40,5 @@ def test_a_whole_span_holds_the_span_and_is_whole(text: str, one: int, other: in
     ("cell", "digits"),
     [("Boeing 737 800", "737"), ("Game 3 120 pts", "3"), ("USD 12 345", "12345"), ("12 345,67", "12345.67")],
 )
-def test_behind_a_word_two_numbers_are_two(cell: str, digits: str) -> None:
+def test_expand_to_words_two_numbers_after_word(cell: str, digits: str) -> None:
     assert parse_figure(cell) == digits

@@ -1,4 +1,4 @@
-"""Where a quote stands in its evidence."""
+"""Positions of quotes in evidence."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LATIN = st.lists(
 
 
 @given(WORDS, st.data())
-def test_a_substring_is_found_at_its_exact_place(words: list[str], data: st.DataObject) -> None:
+def test_find_quote_exact_position(words: list[str], data: st.DataObject) -> None:
     text = " ".join(words)
     start = data.draw(st.integers(0, len(text) - 1))
     end = data.draw(st.integers(start + 1, len(text)))
@@ -42,7 +42,7 @@ def test_a_substring_is_found_at_its_exact_place(words: list[str], data: st.Data
 
 
 @given(LATIN, st.data())
-def test_case_spacing_and_unicode_form_do_not_matter(words: list[str], data: st.DataObject) -> None:
+def test_find_quote_ignores_case_spacing_and_form(words: list[str], data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(words) - 1))
     end = data.draw(st.integers(start + 1, len(words)))
     text, before = " ".join(words), len(" ".join(words[:start])) + (start > 0)
@@ -54,7 +54,7 @@ def test_case_spacing_and_unicode_form_do_not_matter(words: list[str], data: st.
     span = find_quote(quote, (EvidenceSource(text),))
     assert span is not None
     assert fold(text[span.start : span.end]).text == fold(wanted).text
-    assert span.start <= before  # the first place where it stands
+    assert span.start <= before  # the first position
     if all(
         whole.find(part) == whole.rfind(part)
         for whole, part in ((text.casefold(), wanted.casefold()), (fold(text).text, fold(wanted).text))
@@ -63,14 +63,14 @@ def test_case_spacing_and_unicode_form_do_not_matter(words: list[str], data: st.
 
 
 @given(st.lists(st.text(st.sampled_from("abcdefgh"), min_size=2, max_size=6), min_size=1, max_size=20), st.data())
-def test_a_changed_word_is_never_found(words: list[str], data: st.DataObject) -> None:
+def test_find_quote_changed_word_is_not_found(words: list[str], data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(words) - 1))
     changed = [*words[:at], words[at] + "z", *words[at + 1 :]]
     assert find_quote(" ".join(changed), (EvidenceSource(" ".join(words)),)) is None
 
 
 @given(st.text(max_size=40))
-def test_folding_keeps_the_way_back(text: str) -> None:
+def test_fold_maps_to_original(text: str) -> None:
     folded = fold(text)
     assert len(folded.text) == len(folded.starts) == len(folded.ends)
     assert list(folded.starts) == sorted(folded.starts)
@@ -78,7 +78,7 @@ def test_folding_keeps_the_way_back(text: str) -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=30))
-def test_folding_in_pieces_is_folding_the_whole(text: str) -> None:
+def test_fold_in_pieces_equals_whole(text: str) -> None:
     whole = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     assert "".join(fold(text).text.split()) == "".join(whole.split())
 
@@ -87,11 +87,11 @@ def test_folding_in_pieces_is_folding_the_whole(text: str) -> None:
     ("quote", "text"),
     [("e", "caf\u00e9"), ("cafe", "cafe\u0301"), ("", "text"), ("   ", "text"), ("x", ""), ("s", "ß"), ("f", "ﬁ")],
 )
-def test_half_a_letter_and_nothing_at_all_are_not_found(quote: str, text: str) -> None:
+def test_find_quote_partial_letter_is_not_found(quote: str, text: str) -> None:
     assert find_quote(quote, (EvidenceSource(text),)) is None
 
 
-def test_the_first_source_that_has_it_is_named() -> None:
+def test_find_quote_names_first_source() -> None:
     assert find_quote(
         "Dewar", (EvidenceSource("no"), EvidenceSource("James  dewar"), EvidenceSource("Dewar"))
     ) == QuoteSpan(2, 0, 5)
@@ -101,23 +101,24 @@ def test_the_first_source_that_has_it_is_named() -> None:
 @pytest.mark.parametrize(
     ("quote", "text", "stands"),
     [
-        ("8 million people", "There are 138 million people.", False), ("5 %", "It rose by 15 %.", False), ("5 %", "It is 1.5 %.", False),
-        ("1", "It is 1,500.", False), ("1", "It is 1'500.", False), ("1", "1½ cups", False), ("legal", "It is illegal.", False),
-        ("Scottish chemist", "Scottish chemists", False), ("LEGAL", "It is illegal.", False), ("caf", "café", False),
-        ("हिन", "हिन्दी", False), ("a_b", "a_b_c", False),
-        ("legal", "It is illegal, or legal.", True), ("LEGAL", "It is illegal, or legal.", True), ("5", "15 and 1.5 and 5.", True),
-        ("Eiffel", "Eiffel's tower", True), ("10", "10:30", True), ("5 %", "It rose by 5 %.", True), ("known", "well-known", True),
-        ("東京", "私は東京に住む", True), ("佐", "佐々木", True), ("ไทย", "ประเทศไทยนี้", True), ("10,000", "10,000円", True),
-        ("5", "-5", True),
+        ("8 million people", "There are 138 million people.", False), ("5 %", "It rose by 15 %.", False),
+        ("5 %", "It is 1.5 %.", False), ("1", "It is 1,500.", False), ("1", "It is 1'500.", False),
+        ("1", "1½ cups", False), ("legal", "It is illegal.", False), ("Scottish chemist", "Scottish chemists", False),
+        ("LEGAL", "It is illegal.", False), ("caf", "café", False), ("हिन", "हिन्दी", False), ("a_b", "a_b_c", False),
+        ("legal", "It is illegal, or legal.", True), ("LEGAL", "It is illegal, or legal.", True),
+        ("5", "15 and 1.5 and 5.", True), ("Eiffel", "Eiffel's tower", True), ("10", "10:30", True),
+        ("5 %", "It rose by 5 %.", True), ("known", "well-known", True), ("東京", "私は東京に住む", True),
+        ("佐", "佐々木", True),
+        ("ไทย", "ประเทศไทยนี้", True), ("10,000", "10,000円", True), ("5", "-5", True),
     ],
 )  # fmt: skip
-def test_a_whole_quote_is_cut_out_of_no_word_and_no_number(quote: str, text: str, stands: bool) -> None:
+def test_find_quote_whole_is_word_aligned(quote: str, text: str, stands: bool) -> None:
     assert (find_quote(quote, (EvidenceSource(text),), whole=True) is not None) is stands
     assert verify_answer(quote, (EvidenceSource(text),), ["quote"]).accepted is stands
 
 
 @given(st.text(max_size=20) | st.text(st.sampled_from("aé\u0301½1.,'’5 -_々佐한кa"), max_size=12))
-def test_what_is_decoded_word_by_word_is_never_cut(text: str) -> None:
+def test_find_quote_decoded_words_are_aligned(text: str) -> None:
     at = 0
     for chunk in chunks(text):
         assert not is_inside_word(text, at)
@@ -125,25 +126,25 @@ def test_what_is_decoded_word_by_word_is_never_cut(text: str) -> None:
 
 
 @pytest.mark.parametrize(("quote", "text"), [("7" * 1000, "7"), ("aa " * 30_000 + "a", "aa "), ("a", "a")])
-def test_a_quote_that_stands_cut_everywhere_is_not_looked_for_without_end(quote: str, text: str) -> None:
+def test_find_quote_many_cut_matches_is_bounded(quote: str, text: str) -> None:
     evidence = (EvidenceSource(text * ((1 << 20) // len(text))),)
     assert find_quote(quote, evidence, whole=True) is None
     assert_cost(lambda: find_quote(quote, evidence, whole=True), at_most=2_000)
 
 
-def test_one_word_of_thirty_is_near_and_one_of_five_is_not() -> None:
+def test_match_ratio_threshold() -> None:
     words = [f"word{index}" for index in range(30)]
     source = (EvidenceSource(" ".join(["before", *words, "after"])),)
     assert match_ratio(" ".join([*words[:10], "other", *words[11:]]), source) >= NEAR_THRESHOLD
     assert match_ratio(" ".join([*words[:2], "other", *words[3:5]]), source) < NEAR_THRESHOLD
 
 
-def test_words_that_are_scattered_over_a_text_are_not_near() -> None:
+def test_match_ratio_scattered_words() -> None:
     wanted = [f"w{index}" for index in range(20)]
     scattered = " ".join(f"{word} {' '.join(['and'] * 30)}" for word in wanted)
     assert match_ratio(" ".join(wanted), (EvidenceSource(scattered),)) < NEAR_THRESHOLD
 
 
-def test_a_comparison_that_would_be_too_large_is_not_made() -> None:
+def test_match_ratio_large_comparison_is_skipped() -> None:
     words = " ".join(random.Random(1).choices("abcdefgh", k=20_000))
     assert match_ratio(words, (EvidenceSource(words + " x"),)) == 0.0

@@ -28,9 +28,9 @@ def split_dsn(dsn: str) -> tuple[str, str]:
     support.
     """
     address, _, query = dsn.partition("?")
-    told = query.split("&") if query else []
-    named = [unquote(part.removeprefix(_SCHEMA_OPTION)) for part in told if part.startswith(_SCHEMA_OPTION)]
-    kept = "&".join(part for part in told if not part.startswith(_SCHEMA_OPTION))
+    options = query.split("&") if query else []
+    named = [unquote(part.removeprefix(_SCHEMA_OPTION)) for part in options if part.startswith(_SCHEMA_OPTION)]
+    kept = "&".join(part for part in options if not part.startswith(_SCHEMA_OPTION))
     return f"{address}?{kept}" if kept else address, (named[-1] if named else "") or DEFAULT_SCHEMA
 
 

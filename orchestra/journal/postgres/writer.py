@@ -66,10 +66,10 @@ class RunLog:
     def fail(self, error: JournalError) -> bool:
         """Fails the run. Returns whether a caller was waiting."""
         waiting, self._waiters = self._waiters, []
-        told = [future for _, future in waiting if not future.done()]
-        for future in told:
+        pending = [future for _, future in waiting if not future.done()]
+        for future in pending:
             future.set_exception(error.copy())
-        return bool(told)
+        return bool(pending)
 
 
 @dataclass(slots=True, frozen=True)

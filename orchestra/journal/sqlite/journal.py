@@ -494,8 +494,8 @@ class SqliteJournal(SqliteQueries):
         for run, error in report.failed.items():
             self._run_errors[run] = error
             self._wake(run, None)
-        for errand, answer in report.answers:
-            self._resolve_waiter(errand.waiter, answer)
+        for operation, answer in report.answers:
+            self._resolve_waiter(operation.waiter, answer)
         if report.fault is not None:
             self._fail(report.fault)
         elif report.recovered:

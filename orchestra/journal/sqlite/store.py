@@ -79,7 +79,7 @@ class SqliteBatch:
         return [
             SqliteBatch(self.blobs, self.memos),
             *(SqliteBatch(runs={run: parts}) for run, parts in self.runs.items()),
-            *(SqliteBatch(operations=[errand]) for errand in self.operations),
+            *(SqliteBatch(operations=[operation]) for operation in self.operations),
         ]
 
 
@@ -151,7 +151,7 @@ class SqliteStore(SqliteFile):
                 pinned = self._write(change)
                 if batch.memos:
                     self._write_memos(batch.memos)
-                answers = [(errand, errand.execute(self)) for errand in batch.operations]
+                answers = [(operation, operation.execute(self)) for operation in batch.operations]
         except sqlite3.IntegrityError as error:
             raise LeaseConflict from error
         self._pinned = pinned

@@ -216,8 +216,8 @@ class SqliteWriter(threading.Thread):
             for run in part.runs:
                 self._store.forget(run)
                 report.failed[run] = lease_lost_error(run)
-            for errand in part.operations:
-                report.answers.append((errand, damaged_rows_error("its tables", "they are inconsistent")))
+            for operation in part.operations:
+                report.answers.append((operation, damaged_rows_error("its tables", "they are inconsistent")))
 
 
 def _add_results(report: SqliteCommitReport, batch: SqliteBatch, answers: list[tuple[JournalOperation, Any]]) -> None:

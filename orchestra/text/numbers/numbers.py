@@ -204,8 +204,8 @@ def find_figures(text: str) -> Iterator[tuple[Number, int]]:
         before = "" if match["before"] or begin < 3 else plain[begin - 4 : begin]
         shown = text[begin:end]
         headed = not match["before"] and plain[max(0, begin - 8) : begin].rstrip().endswith("(%)")
-        told = before if before[2:3].isupper() else ""
-        key = (shown, minus, dashed, listed[0] if listed else "", behind[0] if behind else "", told, headed)
+        previous = before if before[2:3].isupper() else ""
+        key = (shown, minus, dashed, listed[0] if listed else "", behind[0] if behind else "", previous, headed)
         if (number := known.get(key)) is None:
             number = _number(match, shown, listed, minus=minus, dashed=dashed)
             number = known[key] = replace(number, has_percent_header=True) if headed else number
@@ -301,7 +301,7 @@ def _other_readings(match: re.Match[str], plain: Fraction, *, sure: bool) -> tup
         return () if sure else tuple(parse_numeral(part)[0] for part in digits.split(","))
     if match["joined"] and " " in digits and not sure and not digits.endswith("000"):  # `Boeing 737 800`
         return tuple(parse_numeral(part)[0] for part in digits.split(" "))
-    other = plain if "," in digits else parse_numeral(digits, decimal_comma=True)[0]  # `1.234` beside `1.234,50`
+    other = plain if "," in digits else parse_numeral(digits, decimal_comma=True)[0]  # `1.234` next to `1.234,50`
     return (other,) if other != plain else ()
 
 

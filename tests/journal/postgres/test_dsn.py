@@ -1,4 +1,4 @@
-"""The address of a journal's database: the schema that it names, and what errors show of it."""
+"""The address of a journal's database: its schema, and its form in errors."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from tests.journal.postgres_server import PostgresServer
         ("postgresql://h/d?search_schema=x", "postgresql://h/d?search_schema=x", "orchestra"),
     ],
 )
-def test_the_schema_of_an_address_is_ours_and_the_rest_is_the_servers(dsn: str, told: str, schema: str) -> None:
+def test_split_dsn_removes_schema_option(dsn: str, told: str, schema: str) -> None:
     assert split_dsn(dsn) == (told, schema)
 
 
-async def test_an_address_names_the_schema(postgres: PostgresServer, schema: str) -> None:
+async def test_open_uses_schema_of_dsn(postgres: PostgresServer, schema: str) -> None:
     async with PostgresJournal.open(f"{postgres.dsn}&schema={schema}") as journal:
         await append_durably(journal, "r1", [run_started("r1")])
     assert await sql(postgres, f"SELECT run FROM {schema}.runs") == [("r1",)]
 
 
-async def test_a_role_that_may_not_make_the_schema_is_told_what_to_grant(postgres: PostgresServer, schema: str) -> None:
+async def test_open_without_create_privilege_has_hint(postgres: PostgresServer, schema: str) -> None:
     await sql(postgres, f"CREATE ROLE {schema} LOGIN")
     mine = postgres.dsn.replace("orchestra@", f"{schema}@")
     with pytest.raises(JournalError, match="J011") as caught:
@@ -44,7 +44,7 @@ async def test_a_role_that_may_not_make_the_schema_is_told_what_to_grant(postgre
         await append_durably(journal, "r1", [run_started("r1")])
 
 
-def test_a_place_has_no_password() -> None:
+def test_redact_dsn_removes_password() -> None:
     assert (
         redact_dsn("postgresql://ann:secret@db.example:5433/runs?sslmode=require")
         == "postgresql://db.example:5433/runs"

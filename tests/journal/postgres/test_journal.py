@@ -1,4 +1,4 @@
-"""The journal in Postgres: lost connections, lost leases, dead servers, and what is in its tables."""
+"""The journal in Postgres: lost connections, lost leases, stopped servers, and table contents."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def refusal(doing: Any) -> JournalError:
 
 
 def once(use: str, part: bytes, loss: Loss) -> Any:
-    """Loses the first request of such a connection that carries this."""
+    """Loses the first request of a connection that contains this text."""
     left = [loss]
     return lambda of, request: left.pop() if left and of == use and part in request else None
 
@@ -62,9 +62,7 @@ def once(use: str, part: bytes, loss: Loss) -> Any:
 
 
 @pytest.mark.parametrize("loss", ["request", "answer"])
-async def test_a_commit_whose_connection_is_lost_is_done_once(
-    loss: Loss, postgres: PostgresServer, schema: str
-) -> None:
+async def test_commit_lost_connection_applies_once(loss: Loss, postgres: PostgresServer, schema: str) -> None:
     async with before(postgres) as proxy, PostgresJournal.open(proxy.dsn, schema=schema) as journal:
         await append_durably(journal, "r1", [run_started("r1")])
         proxy.lose = once("writer", b"node-of-the-message", loss)
@@ -76,7 +74,7 @@ async def test_a_commit_whose_connection_is_lost_is_done_once(
 
 
 @pytest.mark.parametrize("loss", ["request", "answer"])
-async def test_the_first_event_of_a_run_is_kept_once_too(loss: Loss, postgres: PostgresServer, schema: str) -> None:
+async def test_first_event_lost_connection_applies_once(loss: Loss, postgres: PostgresServer, schema: str) -> None:
     async with before(postgres) as proxy, PostgresJournal.open(proxy.dsn, schema=schema) as journal:
         proxy.lose = once("writer", b"run_started", loss)
         await append_durably(journal, "r1", [run_started("r1")])
@@ -84,9 +82,7 @@ async def test_the_first_event_of_a_run_is_kept_once_too(loss: Loss, postgres: P
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_nothing_is_lost_or_doubled_where_connections_are_lost_at_random(
-    seed: int, postgres: PostgresServer, schema: str
-) -> None:
+async def test_random_connection_losses_keep_events_once(seed: int, postgres: PostgresServer, schema: str) -> None:
     chance = random.Random(seed)
 
     async def one_run(journal: PostgresJournal, run: str) -> None:
@@ -115,7 +111,7 @@ async def test_nothing_is_lost_or_doubled_where_connections_are_lost_at_random(
 
 @pytest.mark.parametrize("part", [b"by-ann", b"COMMIT"])
 @pytest.mark.parametrize("loss", ["request", "answer"])
-async def test_a_letter_whose_connection_is_lost_is_posted_once(
+async def test_send_lost_connection_applies_once(
     loss: Loss, part: bytes, postgres: PostgresServer, schema: str
 ) -> None:
     async with before(postgres) as proxy, PostgresJournal.open(proxy.dsn, schema=schema) as journal:
@@ -126,9 +122,7 @@ async def test_a_letter_whose_connection_is_lost_is_posted_once(
 
 
 @pytest.mark.parametrize("loss", ["request", "answer"])
-async def test_a_lease_whose_connection_is_lost_is_taken_once(
-    loss: Loss, postgres: PostgresServer, schema: str
-) -> None:
+async def test_lease_lost_connection_applies_once(loss: Loss, postgres: PostgresServer, schema: str) -> None:
     async with PostgresJournal.open(postgres.dsn, schema=schema) as first:
         await append_durably(first, "r1", [run_started("r1")])
     async with before(postgres) as proxy, PostgresJournal.open(proxy.dsn, schema=schema) as journal:
@@ -138,7 +132,7 @@ async def test_a_lease_whose_connection_is_lost_is_taken_once(
         await append_durably(journal, "r1", node_events(2))
 
 
-async def test_a_database_that_stays_away_is_an_error_with_a_code(postgres: PostgresServer, schema: str) -> None:
+async def test_unreachable_database_is_coded_error(postgres: PostgresServer, schema: str) -> None:
     async with before(postgres) as proxy, PostgresJournal.open(proxy.dsn, schema=schema, retry_timeout=0.2) as journal:
         await append_durably(journal, "r0", [run_started("r0")])
         proxy.lose = lambda use, request: "request" if use != "presence" else None
@@ -146,7 +140,8 @@ async def test_a_database_that_stays_away_is_an_error_with_a_code(postgres: Post
         with pytest.raises(JournalError, match="J032"):
             journal.append("r1", node_events(2))
         proxy.lose = lambda use, request: None
-        async with PostgresJournal.open(proxy.dsn, schema=schema) as other:  # who writes no more holds no lease
+        # a journal that writes no more holds no lease
+        async with PostgresJournal.open(proxy.dsn, schema=schema) as other:
             assert await other.lease("r0") == 2
 
 
@@ -154,7 +149,7 @@ async def test_a_database_that_stays_away_is_an_error_with_a_code(postgres: Post
 
 
 async def lose_presence(server: PostgresServer, schema: str) -> None:
-    """Ends the session that shows that a journal is alive."""
+    """Closes the session that shows that a journal is alive."""
     await sql(
         server,
         f"SELECT pg_terminate_backend(l.pid) FROM pg_locks l, {schema}.runs r WHERE l.locktype = 'advisory'"
@@ -162,9 +157,7 @@ async def lose_presence(server: PostgresServer, schema: str) -> None:
     )
 
 
-async def test_who_loses_his_presence_for_good_writes_no_more_and_others_take_over(
-    postgres: PostgresServer, schema: str
-) -> None:
+async def test_lost_presence_stops_writes_and_frees_leases(postgres: PostgresServer, schema: str) -> None:
     async with (
         before(postgres) as proxy,
         PostgresJournal.open(postgres.dsn, schema=schema) as other,
@@ -187,13 +180,13 @@ async def test_who_loses_his_presence_for_good_writes_no_more_and_others_take_ov
         proxy.lose = lambda use, request: None
         await other.send("r1", InboxMessage(kind="cancel"))
         async with asyncio.timeout(30):
-            assert await mail == {"r1"}  # who waits for letters waits through it
+            assert await mail == {"r1"}  # the waiting caller is not disturbed
         with pytest.raises(JournalError, match="J031"):
             journal.append("r1", node_events(2))
 
 
 async def lock_of(server: PostgresServer, schema: str, run: str = "r1") -> list[tuple[Any, ...]]:
-    """The sessions that show that the holder of a run is alive."""
+    """Returns the sessions that show that the holder of a run is alive."""
     return await sql(
         server,
         f"SELECT l.pid FROM pg_locks l, {schema}.runs r WHERE l.locktype = 'advisory' AND l.granted"
@@ -202,7 +195,7 @@ async def lock_of(server: PostgresServer, schema: str, run: str = "r1") -> list[
     )
 
 
-async def test_a_presence_that_is_lost_comes_back_and_hears_of_letters(postgres: PostgresServer, schema: str) -> None:
+async def test_restored_presence_receives_messages(postgres: PostgresServer, schema: str) -> None:
     async with (
         before(postgres) as proxy,
         PostgresJournal.open(postgres.dsn, schema=schema) as other,
@@ -213,7 +206,7 @@ async def test_a_presence_that_is_lost_comes_back_and_hears_of_letters(postgres:
         away = [True]
         proxy.lose = lambda use, request: "request" if use == "presence" and away else None
         await lose_presence(postgres, schema)
-        assert await other.send("r1", InboxMessage(kind="cancel")) == 1  # nobody is there to hear it
+        assert await other.send("r1", InboxMessage(kind="cancel")) == 1  # no listener is connected
         away.clear()
         async with asyncio.timeout(30):
             assert await journal.wait_for_messages() == {"r1"}
@@ -226,9 +219,7 @@ async def test_a_presence_that_is_lost_comes_back_and_hears_of_letters(postgres:
             assert await journal.wait_for_messages() == {"r1"}
 
 
-async def test_a_run_that_was_taken_while_its_holder_was_not_seen_fails_alone(
-    postgres: PostgresServer, schema: str
-) -> None:
+async def test_takeover_during_lost_presence_fails_one_run(postgres: PostgresServer, schema: str) -> None:
     async with (
         before(postgres) as proxy,
         PostgresJournal.open(postgres.dsn, schema=schema) as other,
@@ -257,9 +248,7 @@ async def test_a_run_that_was_taken_while_its_holder_was_not_seen_fails_alone(
 
 
 @pytest.mark.parametrize("taken", ["epoch = epoch + 1", "holder = 1", "ended = true", "last = 7"])
-async def test_a_run_whose_lease_was_taken_fails_alone_at_the_commit(
-    taken: str, postgres: PostgresServer, schema: str
-) -> None:
+async def test_commit_with_lost_lease_fails_one_run(taken: str, postgres: PostgresServer, schema: str) -> None:
     async with PostgresJournal.open(postgres.dsn, schema=schema) as journal:
         await append_durably(journal, "r1", [run_started("r1")])
         await append_durably(journal, "r2", [run_started("r2")])
@@ -292,7 +281,7 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-async def test_the_lease_of_a_killed_process_can_be_taken_at_once(postgres: PostgresServer, schema: str) -> None:
+async def test_lease_of_killed_process_is_free(postgres: PostgresServer, schema: str) -> None:
     command = [sys.executable, "-c", HOLDER, postgres.dsn, schema]
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, cwd=ROOT)
     assert process.stdout is not None
@@ -302,16 +291,16 @@ async def test_the_lease_of_a_killed_process_can_be_taken_at_once(postgres: Post
         process.kill()
         await process.wait()
         async with asyncio.timeout(30):
-            while await status_of(journal, "r1") != "interrupted":  # until the server sees that the socket is closed
+            while await status_of(journal, "r1") != "interrupted":  # until the server detects the closed socket
                 pass
         assert await journal.lease("r1") == 2
 
 
-# Servers that die
+# Stopped servers
 
 
 @pytest.mark.parametrize("how", [signal.SIGQUIT, signal.SIGINT])
-async def test_what_was_durable_outlives_the_server(how: signal.Signals) -> None:
+async def test_durable_events_survive_server_crash(how: signal.Signals) -> None:
     with running() as server:
         durable: dict[str, int] = {}
 
@@ -335,7 +324,7 @@ async def test_what_was_durable_outlives_the_server(how: signal.Signals) -> None
 
 
 @pytest.mark.parametrize("how", [signal.SIGQUIT, signal.SIGINT])
-async def test_runs_go_on_after_a_restart_of_the_server(how: signal.Signals) -> None:
+async def test_runs_continue_after_server_restart(how: signal.Signals) -> None:
     with running() as server:
 
         async def one_run(journal: PostgresJournal, run: str) -> None:
@@ -373,7 +362,7 @@ async def test_runs_go_on_after_a_restart_of_the_server(how: signal.Signals) -> 
 # Tables
 
 
-async def test_tables_are_made_once_by_many_who_open_at_once(postgres: PostgresServer, schema: str) -> None:
+async def test_concurrent_opens_create_tables_once(postgres: PostgresServer, schema: str) -> None:
     async def one() -> None:
         async with PostgresJournal.open(postgres.dsn, schema=schema):
             pass
@@ -385,7 +374,9 @@ async def test_tables_are_made_once_by_many_who_open_at_once(postgres: PostgresS
 @pytest.mark.parametrize(
     ("version", "hint"), [(99, "pip install --upgrade"), (SCHEMA_VERSION - 1, "read this one with the version")]
 )
-async def test_another_version_is_refused(postgres: PostgresServer, schema: str, version: int, hint: str) -> None:
+async def test_open_other_schema_version_is_refused(
+    postgres: PostgresServer, schema: str, version: int, hint: str
+) -> None:
     async with PostgresJournal.open(postgres.dsn, schema=schema):
         pass
     await sql(postgres, f"UPDATE {schema}.schema_version SET version = {version}")
@@ -393,7 +384,7 @@ async def test_another_version_is_refused(postgres: PostgresServer, schema: str,
     assert (error.code, hint in error.hint) == ("J020", True)
 
 
-async def test_a_strangers_schema_is_left_alone(postgres: PostgresServer, schema: str) -> None:
+async def test_open_foreign_schema_is_refused(postgres: PostgresServer, schema: str) -> None:
     await sql(postgres, f"CREATE SCHEMA {schema}")
     await sql(postgres, f"CREATE TABLE {schema}.accounts (name text)")
     assert (await refusal(PostgresJournal.open(postgres.dsn, schema=schema).__aenter__())).code == "J018"
@@ -403,13 +394,13 @@ async def test_a_strangers_schema_is_left_alone(postgres: PostgresServer, schema
 @pytest.mark.parametrize(
     "dsn", ["postgresql://ann:secret@localhost:1/x", "postgresql://ann:secret@/x?host=/nowhere", "no address"]
 )
-async def test_an_address_where_nobody_answers_is_an_error_without_the_password(dsn: str) -> None:
+async def test_open_unreachable_error_has_no_password(dsn: str) -> None:
     error = await refusal(PostgresJournal.open(dsn, retry_timeout=2.0).__aenter__())
     assert error.code == "J030"
     assert "secret" not in str(error)
 
 
-async def test_large_values_lie_beside_the_rows_once(postgres: PostgresServer, schema: str) -> None:
+async def test_large_values_are_stored_once(postgres: PostgresServer, schema: str) -> None:
     value = {"text": "x" * 100_000}
     async with PostgresJournal.open(postgres.dsn, schema=schema) as journal:
         finished = AttemptFinished(seq=2, at=1.0, node="a", attempt=1, value=value)
@@ -423,7 +414,7 @@ async def test_large_values_lie_beside_the_rows_once(postgres: PostgresServer, s
 
 
 @pytest.mark.parametrize(("durability", "least", "most"), [("group", 1, 20), ("strict", 400, 400)])
-async def test_commits_gather_what_waits(
+async def test_commit_groups_queued_events(
     durability: Any, least: int, most: int, postgres: PostgresServer, schema: str
 ) -> None:
     async with PostgresJournal.open(postgres.dsn, schema=schema, durability=durability) as journal:
@@ -436,13 +427,13 @@ async def test_commits_gather_what_waits(
     assert least <= commits <= most
 
 
-async def test_off_commits_at_the_close(postgres: PostgresServer, schema: str) -> None:
+async def test_durability_off_commits_at_close(postgres: PostgresServer, schema: str) -> None:
     (law,) = (law for law in CONFORMANCE_TESTS if law.name == "closing_commits_what_is_in_line")
     await law.run(lambda: PostgresJournal.open(postgres.dsn, schema=schema, durability="off"))
 
 
 async def waiting(server: PostgresServer, schema: str) -> int:
-    """How many statements over the journal's tables wait for a lock."""
+    """Returns how many statements on the journal's tables wait for a lock."""
     ((count,),) = await sql(
         server,
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%' || $1 || '%'",
@@ -451,7 +442,7 @@ async def waiting(server: PostgresServer, schema: str) -> int:
     return int(count)
 
 
-async def test_a_blob_that_is_being_named_again_outlives_a_deletion(postgres: PostgresServer, schema: str) -> None:
+async def test_delete_keeps_blob_of_concurrent_use(postgres: PostgresServer, schema: str) -> None:
     async with (
         PostgresJournal.open(postgres.dsn, schema=schema) as one,
         PostgresJournal.open(postgres.dsn, schema=schema) as two,
@@ -461,7 +452,7 @@ async def test_a_blob_that_is_being_named_again_outlives_a_deletion(postgres: Po
         stop = await asyncpg.connect(postgres.dsn)
         try:
             async with asyncio.timeout(60):
-                # A row that may yet be undone holds up whoever inserts the same; the writer inserts its blobs before.
+                # An uncommitted row blocks inserts of the same row; the writer inserts its blobs before.
                 await stop.execute("BEGIN")
                 await stop.execute(f"INSERT INTO {schema}.events VALUES ('new', 1, '', '')")
                 one.put_blob(b"shared")
@@ -478,7 +469,7 @@ async def test_a_blob_that_is_being_named_again_outlives_a_deletion(postgres: Po
         assert await two.get_blob(name) == b"shared"
 
 
-async def test_deletions_leave_no_blob_behind_and_take_none_too_many(postgres: PostgresServer, schema: str) -> None:
+async def test_delete_removes_exactly_unused_blobs(postgres: PostgresServer, schema: str) -> None:
     async def begin_and_end(journal: PostgresJournal, worker: int) -> None:
         for number in range(20):
             run, name = f"r{worker}-{number}", journal.put_blob(b"shared")
@@ -495,7 +486,7 @@ async def test_deletions_leave_no_blob_behind_and_take_none_too_many(postgres: P
         assert await sql(postgres, f"SELECT count(*) FROM {schema}.blobs") == [(0,)]
 
 
-# Damage, and what cannot be kept
+# Damage, and unstorable ids
 
 DAMAGE = {
     "a changed byte": ("UPDATE @events SET body = overlay(body placing '\\x58' from 3) WHERE seq = 2", "J013"),
@@ -507,7 +498,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-async def test_damage_is_found_when_a_run_is_read(damage: str, postgres: PostgresServer, schema: str) -> None:
+async def test_read_detects_damage(damage: str, postgres: PostgresServer, schema: str) -> None:
     statement, code = DAMAGE[damage]
     finished = AttemptFinished(seq=3, at=1.0, node="a", attempt=1, value="x" * 100_000)
     async with PostgresJournal.open(postgres.dsn, schema=schema) as journal:
@@ -519,9 +510,7 @@ async def test_damage_is_found_when_a_run_is_read(damage: str, postgres: Postgre
 
 
 @pytest.mark.parametrize("run", ["a\0b", "\ud800", "x" * 2000])
-async def test_an_id_that_postgres_cannot_keep_is_refused_alone(
-    run: str, postgres: PostgresServer, schema: str
-) -> None:
+async def test_append_unstorable_id_is_refused(run: str, postgres: PostgresServer, schema: str) -> None:
     async with PostgresJournal.open(postgres.dsn, schema=schema) as journal:
         assert await error_code(append_durably(journal, run, [run_started(run)])) == "J004"
         assert [await journal.read(run), await journal.inbox(run), await journal.find_runs(run)] == [[], [], []]
@@ -543,5 +532,5 @@ async def test_an_id_that_postgres_cannot_keep_is_refused_alone(
     ],
     ids=lambda given: given if isinstance(given, str) else type(given).__name__,
 )
-def test_an_error_of_the_database_has_a_code(error: Exception, code: str) -> None:
+def test_database_error_has_code(error: Exception, code: str) -> None:
     assert from_postgres(error, "here").code == code

@@ -1,4 +1,6 @@
-"""Commits that were durable and are missing: found at the opening, accepted by a command, and no `once` call is made again unasked."""
+"""Lost durable commits: detected at opening, accepted by a command, and no `once` call is repeated without a
+confirmation.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,7 @@ def content(file: Path) -> bytes:
 
 
 def replace(file: Path, data: bytes | None) -> None:
-    """Puts bytes in the file's place; None for no file."""
+    """Replaces the content of a file; None removes it."""
     if data is None:
         file.unlink()
     else:
@@ -47,7 +49,7 @@ def replace(file: Path, data: bytes | None) -> None:
 
 
 async def opening(file: Path) -> str | None:
-    """The code with which a journal does not open."""
+    """Returns the error code of opening a journal."""
     try:
         async with SqliteJournal.open(file, busy_timeout=0.05):
             return None
@@ -56,14 +58,14 @@ async def opening(file: Path) -> str | None:
 
 
 async def fill(file: Path, runs: int) -> None:
-    """A journal with runs that are under way, which another process will not have in hand."""
+    """Writes a journal with open runs that another process does not hold."""
     async with SqliteJournal.open(file) as journal:
         for number in range(runs):
             await append_durably(journal, f"r{number}", [begun(f"r{number}"), *middle(2, 3)])
 
 
 async def copied(file: Path, target: Path) -> Path:
-    """The files of a journal that is open, as after the end of its process; its log holds the last runs."""
+    """Copies the files of an open journal, as after the end of its process; its log has the last runs."""
     async with SqliteJournal.open(file) as journal:
         await append_durably(journal, "last", whole("last"))
         await append_durably(journal, "more", [begun("more"), *middle(2, 600)])
@@ -71,7 +73,7 @@ async def copied(file: Path, target: Path) -> Path:
     return target / file.name
 
 
-async def test_damage_after_a_kill_is_reported_or_harmless() -> None:
+async def test_damage_after_kill_is_reported_or_harmless() -> None:
     told = await check_all(18)
     assert not told.wrong
     assert told.reported["J025"] > 4
@@ -79,7 +81,7 @@ async def test_damage_after_a_kill_is_reported_or_harmless() -> None:
 
 
 @pytest.mark.slow
-async def test_each_of_many_damages_after_a_kill_is_reported_or_harmless() -> None:
+async def test_many_damages_after_kill_are_reported_or_harmless() -> None:
     number = sample_size(2_000, 10)
     told = await check_all(number)
     assert not told.wrong
@@ -91,7 +93,7 @@ async def test_each_of_many_damages_after_a_kill_is_reported_or_harmless() -> No
 
 
 @given(st.integers(0, 1 << 40), st.permutations(range(40)))
-def test_a_commit_that_is_noted_late_hides_no_later_one(
+def test_mark_late_write_hides_no_later_commit(
     tmp_path_factory: pytest.TempPathFactory, first: int, order: list[int]
 ) -> None:
     path = tmp_path_factory.mktemp("mark") / "mark"
@@ -102,9 +104,7 @@ def test_a_commit_that_is_noted_late_hides_no_later_one(
 
 
 @given(st.integers(0, 8 * marks.SIZE - 1))
-def test_a_flipped_bit_of_the_mark_claims_no_commit_that_was_not_there(
-    tmp_path_factory: pytest.TempPathFactory, bit: int
-) -> None:
+def test_mark_flipped_bit_claims_no_commit(tmp_path_factory: pytest.TempPathFactory, bit: int) -> None:
     path = tmp_path_factory.mktemp("mark") / "mark"
     with closing(CommitMark(path)) as mark:
         for number in range(1, 70):
@@ -119,7 +119,7 @@ def test_a_flipped_bit_of_the_mark_claims_no_commit_that_was_not_there(
 
 
 @pytest.mark.parametrize(("synced", "claimed"), [(True, 7), (False, None)])
-def test_a_commit_without_fsync_counts_until_the_next_boot(
+def test_mark_unsynced_commit_is_valid_until_reboot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synced: bool, claimed: int | None
 ) -> None:
     path, boot = tmp_path / "mark", tmp_path / "boot"
@@ -133,16 +133,14 @@ def test_a_commit_without_fsync_counts_until_the_next_boot(
     assert (noted.commit_number if noted else None) == claimed
 
 
-def test_without_an_id_of_the_boot_a_commit_without_fsync_is_not_noted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mark_unsynced_commit_needs_boot_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(marks, "_BOOT", tmp_path / "none")
     with closing(CommitMark(tmp_path / "mark", synced=False)) as mark:
         mark.note_commit(ONE, 7)
     assert read_mark(tmp_path / "mark") is None
 
 
-async def test_the_mark_is_there_before_durable_returns(file: Path) -> None:
+async def test_mark_is_written_before_wait_durable_returns(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         for seq in range(1, 70):
             await append_durably(journal, "r", [begun("r")] if seq == 1 else middle(seq, 1))
@@ -167,7 +165,7 @@ class FailingCommit:
         return self._sql.execute(statement, *values)
 
 
-async def test_a_commit_that_fails_is_not_noted(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_mark_ignores_failed_commit(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with SqliteJournal.open(file) as journal:
         await append_durably(journal, "r", [begun("r")])
         before, store = read_mark(mark_path(file)), journal._connections.store
@@ -181,10 +179,10 @@ async def test_a_commit_that_fails_is_not_noted(file: Path, monkeypatch: pytest.
     assert find_loss(file, 1.0) is None
 
 
-# Openings
+# Opening
 
 
-async def test_a_process_that_ends_in_any_way_leaves_no_loss(file: Path) -> None:
+async def test_any_process_end_leaves_no_loss(file: Path) -> None:
     for number in range(3):
         with holder(file, f"r{number}") as other:
             assert other.ask() == "1"
@@ -192,7 +190,7 @@ async def test_a_process_that_ends_in_any_way_leaves_no_loss(file: Path) -> None
         assert await opening(file) is None
 
 
-async def test_a_log_that_is_gone_is_reported_and_may_be_put_back(file: Path, tmp_path: Path) -> None:
+async def test_missing_log_is_reported_until_restored(file: Path, tmp_path: Path) -> None:
     await fill(file, 2)
     copy = await copied(file, tmp_path / "copy")
     log = log_path(copy)
@@ -205,7 +203,7 @@ async def test_a_log_that_is_gone_is_reported_and_may_be_put_back(file: Path, tm
     assert await opening(copy) is None
 
 
-async def test_a_damaged_log_is_left_as_it_is(file: Path, tmp_path: Path) -> None:
+async def test_damaged_log_is_not_changed(file: Path, tmp_path: Path) -> None:
     copy = await copied(file, tmp_path / "copy")
     data = bytearray(log_path(copy).read_bytes())
     data[len(data) // 2] ^= 1
@@ -215,7 +213,7 @@ async def test_a_damaged_log_is_left_as_it_is(file: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("what", ["gone", "empty", "older", "another"])
-async def test_a_database_that_was_replaced_is_reported(file: Path, tmp_path: Path, what: str) -> None:
+async def test_replaced_database_is_reported(file: Path, tmp_path: Path, what: str) -> None:
     await fill(file, 1)
     older = content(file)
     await fill_more(file)
@@ -239,7 +237,7 @@ async def fill_more(file: Path) -> None:
         await append_durably(journal, "later", whole("later"))
 
 
-async def test_a_journal_that_is_moved_away_with_its_mark_begins_anew(file: Path, tmp_path: Path) -> None:
+async def test_journal_moved_with_mark_starts_anew(file: Path, tmp_path: Path) -> None:
     await fill(file, 1)
     (tmp_path / "old").mkdir()
     for part in file.parent.glob("journal.db*"):
@@ -247,7 +245,7 @@ async def test_a_journal_that_is_moved_away_with_its_mark_begins_anew(file: Path
     assert await opening(file) is None
 
 
-async def test_a_file_of_before_the_counter_gets_one(file: Path) -> None:
+async def test_file_without_commit_counter_gets_one(file: Path) -> None:
     await fill(file, 1)
     mark_path(file).unlink()
     with closing(sqlite3.connect(file)) as sql:
@@ -258,7 +256,7 @@ async def test_a_file_of_before_the_counter_gets_one(file: Path) -> None:
     assert find_loss(file, 1.0) is None
 
 
-async def test_a_changed_counter_is_damage(file: Path) -> None:
+async def test_altered_commit_counter_is_damage(file: Path) -> None:
     await fill(file, 1)
     with closing(sqlite3.connect(file)) as sql:
         sql.execute("UPDATE commits SET number = number + 1")
@@ -266,7 +264,7 @@ async def test_a_changed_counter_is_damage(file: Path) -> None:
     assert await opening(file) == "J013"
 
 
-async def test_a_folder_that_is_only_read_reports_the_loss_too(file: Path, tmp_path: Path) -> None:
+async def test_read_only_folder_reports_loss(file: Path, tmp_path: Path) -> None:
     await fill(file, 1)
     older = content(file)
     await fill_more(file)
@@ -281,11 +279,9 @@ async def test_a_folder_that_is_only_read_reports_the_loss_too(file: Path, tmp_p
 
 
 @pytest.mark.parametrize("part", [0.1, 0.3, 0.5, 0.7, 0.9])
-async def test_a_log_that_is_lost_within_a_checkpoint_is_reported(file: Path, tmp_path: Path, part: float) -> None:
+async def test_log_lost_during_checkpoint_is_reported(file: Path, tmp_path: Path, part: float) -> None:
     await fill(file, 1)
-    async with SqliteJournal.open(
-        file
-    ) as journal:  # free pages: a file that is too short is damage that SQLite finds by itself
+    async with SqliteJournal.open(file) as journal:  # free pages: SQLite itself detects a file that is too short
         await append_durably(journal, "room", [begun("room"), *middle(2, 1500), run_finished(1502)])
         await journal.delete("room")
     await copied(file, tmp_path / "copy")
@@ -298,7 +294,7 @@ async def test_a_log_that_is_lost_within_a_checkpoint_is_reported(file: Path, tm
     ]
     for spoilt in (b"", kept[:40], *flipped):
         log_path(cut).write_bytes(spoilt)
-        assert await opening(cut) in ("J025", "J013")  # SQLite itself may find such a database damaged
+        assert await opening(cut) in ("J025", "J013")  # SQLite itself may report such a database as damaged
     log_path(cut).write_bytes(kept)
     assert await opening(cut) is None
     noted = read_mark(mark_path(cut))
@@ -306,7 +302,7 @@ async def test_a_log_that_is_lost_within_a_checkpoint_is_reported(file: Path, tm
     assert not noted.in_checkpoint
 
 
-async def test_the_log_is_written_back_once_it_is_long(file: Path, tmp_path: Path) -> None:
+async def test_long_log_is_checkpointed(file: Path, tmp_path: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         for number in range(40):
             await append_durably(journal, f"r{number}", [begun(f"r{number}"), *middle(2, 400)])
@@ -323,7 +319,7 @@ async def test_the_log_is_written_back_once_it_is_long(file: Path, tmp_path: Pat
 # Accepting a loss
 
 
-async def test_a_run_that_may_have_lost_events_goes_on_after_somebody_has_named_it(file: Path) -> None:
+async def test_confirm_loss_allows_run_to_continue(file: Path) -> None:
     await fill(file, 2)
     older = content(file)
     await fill_more(file)
@@ -346,7 +342,7 @@ async def test_a_run_that_may_have_lost_events_goes_on_after_somebody_has_named_
         assert await error_code(journal.lease("r1")) == "J026"
 
 
-async def test_a_loss_is_accepted_while_nobody_has_the_journal_open(file: Path) -> None:
+async def test_accept_loss_needs_exclusive_use(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         await append_durably(journal, "r", [begun("r")])
         noted = read_mark(mark_path(file))
@@ -361,7 +357,7 @@ async def test_a_loss_is_accepted_while_nobody_has_the_journal_open(file: Path) 
     assert accept_loss(file) is None
 
 
-async def test_the_log_is_kept_when_its_loss_is_accepted(file: Path, tmp_path: Path) -> None:
+async def test_accept_loss_keeps_copy_of_log(file: Path, tmp_path: Path) -> None:
     await fill(file, 1)
     copy = await copied(file, tmp_path / "copy")
     data = bytearray(log_path(copy).read_bytes())

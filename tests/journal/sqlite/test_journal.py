@@ -1,4 +1,4 @@
-"""The journal in a file: what outlives it, who may share it, and what its faults look like."""
+"""The journal in a file: durability, sharing and faults."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def take_away(file: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("durability", ["strict", "group", "off"])
-async def test_events_and_blobs_outlive_the_journal(file: Path, durability: Durability) -> None:
+async def test_events_and_blobs_survive_reopening(file: Path, durability: Durability) -> None:
     async with SqliteJournal.open(file, durability=durability) as journal:
         name = journal.put_blob(b"prompt")
         journal.append("r1", whole("r1"))
@@ -66,7 +66,7 @@ async def test_events_and_blobs_outlive_the_journal(file: Path, durability: Dura
         assert await journal.get_blob(name) == b"prompt"
 
 
-async def test_durable_means_on_disk(file: Path) -> None:
+async def test_wait_durable_returns_after_commit(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         name = journal.put_blob(b"prompt")
         journal.append("r1", [begun("r1")])
@@ -74,7 +74,7 @@ async def test_durable_means_on_disk(file: Path) -> None:
         assert sql(file, "SELECT count(*) FROM events", "SELECT digest FROM blobs") == [(1,), (name,)]
 
 
-async def test_a_blob_that_is_already_on_disk_may_be_put_again(file: Path) -> None:
+async def test_put_blob_twice_is_accepted(file: Path) -> None:
     for run in ("r1", "r2"):
         async with SqliteJournal.open(file) as journal:
             names = [journal.put_blob(b"prompt"), journal.put_blob(run.encode())]
@@ -84,7 +84,7 @@ async def test_a_blob_that_is_already_on_disk_may_be_put_again(file: Path) -> No
     assert sql(file, "SELECT count(*) FROM blobs") == [(3,)]
 
 
-async def test_nothing_remains_after_close(file: Path) -> None:
+async def test_close_leaves_no_threads_or_files(file: Path) -> None:
     def held() -> tuple[set[str], int]:
         return {thread.name for thread in threading.enumerate()}, len(os.listdir("/proc/self/fd")) if os.path.isdir(
             "/proc/self/fd"
@@ -96,7 +96,7 @@ async def test_nothing_remains_after_close(file: Path) -> None:
     assert sorted(os.listdir(file.parent)) == [file.name, file.name + "-mark", file.name + "-writers"]
 
 
-async def test_a_large_value_comes_back_equal(file: Path) -> None:
+async def test_large_value_round_trips(file: Path) -> None:
     event = NodeFinished(
         seq=2,
         at=1.0,
@@ -108,7 +108,7 @@ async def test_a_large_value_comes_back_equal(file: Path) -> None:
         assert (await journal.read("r1"))[1] == event
 
 
-async def test_files_are_for_their_owner_only(file: Path) -> None:
+async def test_files_are_owner_only(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         journal.append("r1", [begun("r1")])
         await journal.wait_durable("r1", 1)
@@ -117,14 +117,14 @@ async def test_files_are_for_their_owner_only(file: Path) -> None:
     assert modes == {"state": 0o700, file.name + "-writers": 0o700, **files}
 
 
-async def test_a_file_that_others_could_read_is_closed_to_them(file: Path) -> None:
+async def test_open_removes_permissions_of_others(file: Path) -> None:
     await write(file, "r1")
     os.chmod(file, 0o644)
     await write(file, "r2")
     assert mode(file) == 0o600
 
 
-async def test_the_chain_binds_each_event_to_all_before_it(file: Path) -> None:
+async def test_hash_chain_covers_previous_events(file: Path) -> None:
     await write(file, "r1")
     expected, link = [], b"r1"
     for event in whole("r1"):
@@ -144,9 +144,7 @@ async def test_the_chain_binds_each_event_to_all_before_it(file: Path) -> None:
         ("DELETE FROM runs WHERE run = 'r1'", "end at 0"),
     ],
 )
-async def test_a_log_that_was_tampered_with_is_refused_and_other_runs_are_read(
-    file: Path, damage: str, place: str
-) -> None:
+async def test_read_altered_log_is_refused_alone(file: Path, damage: str, place: str) -> None:
     await write(file, "r1", "r2")
     sql(file, damage.replace("WHERE seq", "WHERE run = 'r1' AND seq"))
     async with SqliteJournal.open(file) as journal:
@@ -157,9 +155,7 @@ async def test_a_log_that_was_tampered_with_is_refused_and_other_runs_are_read(
 
 
 @pytest.mark.parametrize(("after", "code"), [(4, "J013"), (6, "J013"), (9, "J013"), (10, "")])
-async def test_an_event_beyond_the_end_of_its_log_is_damage_from_wherever_it_is_read(
-    file: Path, after: int, code: str
-) -> None:
+async def test_event_after_log_end_is_damage(file: Path, after: int, code: str) -> None:
     await write(file, "r1")
     sql(file, "UPDATE events SET seq = 9 WHERE seq = 5")
     async with SqliteJournal.open(file) as journal:
@@ -167,7 +163,7 @@ async def test_an_event_beyond_the_end_of_its_log_is_damage_from_wherever_it_is_
             assert await journal.read("r1", after) == []
 
 
-async def test_a_tampered_blob_is_refused(file: Path) -> None:
+async def test_altered_blob_is_refused(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         name = journal.put_blob(b"what was said")
     sql(file, "UPDATE blobs SET data = x'00'")
@@ -177,14 +173,15 @@ async def test_a_tampered_blob_is_refused(file: Path) -> None:
     assert caught.value.code == "J013"
 
 
-async def test_an_event_of_an_unknown_kind_is_refused_not_skipped(file: Path) -> None:
+async def test_unknown_event_type_is_refused(file: Path) -> None:
     await write(file, "r1")
     body = b'{"type":"teleported","seq":1,"at":1.0}'
     chain = hashlib.sha256(b"r9" + body).digest()
     sql(
         file,
         f"INSERT INTO events VALUES ('r9', 1, x'{body.hex()}', x'{chain.hex()}', '')",
-        f"INSERT INTO runs SELECT 'r9', workflow, status, started, finished, nodes, usage, 1, x'{chain.hex()}', writer, 1, NULL FROM runs",
+        f"INSERT INTO runs SELECT 'r9', workflow, status, started, finished, nodes, usage, 1, x'{chain.hex()}', writer,"
+        " 1, NULL FROM runs",
     )
     async with SqliteJournal.open(file) as journal:
         with pytest.raises(JournalError) as caught:
@@ -192,10 +189,10 @@ async def test_an_event_of_an_unknown_kind_is_refused_not_skipped(file: Path) ->
     assert caught.value.code == "J021"
 
 
-# Several who write
+# Several writers
 
 
-async def test_journals_of_one_file_write_side_by_side(file: Path) -> None:
+async def test_journals_of_one_file_write_concurrently(file: Path) -> None:
     async with SqliteJournal.open(file) as one, SqliteJournal.open(file) as two:
         for seq in range(50):
             for journal, run in ((one, "r1"), (two, "r2")):
@@ -204,7 +201,7 @@ async def test_journals_of_one_file_write_side_by_side(file: Path) -> None:
         assert len(await one.read("r2")) == len(await two.read("r1")) == 50
 
 
-async def test_a_run_goes_on_where_another_journal_left_it(file: Path) -> None:
+async def test_run_continues_in_another_journal(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         journal.append("r1", whole("r1")[:3])
     async with SqliteJournal.open(file) as journal:
@@ -214,7 +211,7 @@ async def test_a_run_goes_on_where_another_journal_left_it(file: Path) -> None:
         assert [(summary.status, summary.nodes) for summary in await journal.list_runs()] == [("done", 1)]
 
 
-async def test_a_run_whose_writer_is_gone_is_interrupted(file: Path) -> None:
+async def test_run_of_dead_writer_is_interrupted(file: Path) -> None:
     async with SqliteJournal.open(file) as watching:
         async with SqliteJournal.open(file) as journal:
             journal.append("r1", whole("r1")[:3])
@@ -242,7 +239,7 @@ def many(first: int, count: int) -> Sequence[Event]:
     ]
 
 
-async def test_a_full_disk_reaches_all_who_wait_and_ends_appending(file: Path) -> None:
+async def test_full_disk_fails_waiters_and_appends(file: Path) -> None:
     async with SqliteJournal.open(file, max_bytes=200_000) as journal:
         journal.append("r0", [begun("r0")])
         await journal.wait_durable("r0", 1)
@@ -260,7 +257,7 @@ async def test_a_full_disk_reaches_all_who_wait_and_ends_appending(file: Path) -
         assert await journal.read("r1") == []
 
 
-async def test_a_fault_that_nobody_saw_is_raised_by_close(file: Path) -> None:
+async def test_close_raises_unreported_fault(file: Path) -> None:
     with pytest.raises(JournalError) as caught:
         async with SqliteJournal.open(file, max_bytes=100_000) as journal:
             journal.append("r1", [begun("r1"), *many(2, 300)])
@@ -273,12 +270,12 @@ async def fill_and_fail(file: Path) -> None:
         raise ZeroDivisionError
 
 
-async def test_close_does_not_hide_the_error_of_the_block(file: Path) -> None:
+async def test_close_keeps_error_of_block(file: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         await fill_and_fail(file)
 
 
-async def test_a_locked_file_reaches_who_waits(file: Path) -> None:
+async def test_locked_file_fails_waiters(file: Path) -> None:
     async with SqliteJournal.open(file, busy_timeout=0.05) as journal:
         other = sqlite3.connect(file, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -289,7 +286,7 @@ async def test_a_locked_file_reaches_who_waits(file: Path) -> None:
     assert caught.value.code == "J012"
 
 
-def test_a_file_that_may_only_be_read_has_its_code(file: Path) -> None:
+def test_read_only_file_has_code(file: Path) -> None:
     file.parent.mkdir()
     presence = SqlitePresence(file.parent / "writers")
     with closing(SqliteStore(file, presence)) as store:
@@ -300,7 +297,7 @@ def test_a_file_that_may_only_be_read_has_its_code(file: Path) -> None:
     presence.release()
 
 
-async def test_an_id_that_no_file_can_hold_is_an_unknown_run(file: Path) -> None:
+async def test_unencodable_id_is_unknown_run(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         assert (await journal.read("\udcff"), await journal.inbox("\udcff"), await journal.find_runs("\udcff")) == (
             [],
@@ -313,7 +310,7 @@ async def test_an_id_that_no_file_can_hold_is_an_unknown_run(file: Path) -> None
 
 
 @pytest.mark.parametrize("how", ["delete", "replace"])
-async def test_a_file_taken_away_reaches_who_waits(file: Path, how: str) -> None:
+async def test_removed_file_fails_waiters(file: Path, how: str) -> None:
     async with SqliteJournal.open(file) as journal:
         journal.append("r1", [begun("r1")])
         await journal.wait_durable("r1", 1)
@@ -336,7 +333,7 @@ async def test_a_file_taken_away_reaches_who_waits(file: Path, how: str) -> None
         (sqlite3.SQLITE_MISUSE, "J019"),
     ],
 )
-def test_each_fault_of_the_store_has_its_code_and_hint(number: int, code: str) -> None:
+def test_sqlite_errors_have_codes_and_hints(number: int, code: str) -> None:
     error = sqlite3.OperationalError("as SQLite says it")
     error.sqlite_errorcode = number
     found = from_sqlite(error, "/folder/journal.db", "/folder")
@@ -345,7 +342,7 @@ def test_each_fault_of_the_store_has_its_code_and_hint(number: int, code: str) -
     assert "as SQLite says it" in str(found)
 
 
-async def test_a_value_that_is_no_json_is_refused_at_once_and_the_run_goes_on(file: Path) -> None:
+async def test_append_invalid_json_is_refused_and_run_continues(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         journal.append("r1", [begun("r1")])
         for value in (object(), "\ud800", {(1, 2): 3}):
@@ -356,7 +353,7 @@ async def test_a_value_that_is_no_json_is_refused_at_once_and_the_run_goes_on(fi
         assert len(await journal.read("r1")) == 2
 
 
-async def test_who_stops_waiting_disturbs_nobody(file: Path) -> None:
+async def test_cancelled_waiter_disturbs_no_other(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         journal.append("r1", [begun("r1")])
         waiting = [asyncio.create_task(journal.wait_durable("r1", 1)) for _ in range(3)]
@@ -366,7 +363,7 @@ async def test_who_stops_waiting_disturbs_nobody(file: Path) -> None:
         assert waiting[1].cancelled()
 
 
-# What cannot be opened
+# Files that cannot be opened
 
 
 async def refused(file: Path) -> JournalError:
@@ -376,7 +373,7 @@ async def refused(file: Path) -> JournalError:
     return caught.value
 
 
-async def test_a_journal_from_the_future_is_refused_and_left_alone(file: Path) -> None:
+async def test_open_newer_version_is_refused_unchanged(file: Path) -> None:
     await write(file, "r1")
     sql(file, "UPDATE schema_version SET version = 99")
     before = content(file)
@@ -385,25 +382,25 @@ async def test_a_journal_from_the_future_is_refused_and_left_alone(file: Path) -
     assert content(file) == before
 
 
-async def test_somebody_elses_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+async def test_open_foreign_database_is_refused_unchanged(tmp_path: Path) -> None:
     file = tmp_path / "other.db"
     sql(file, "CREATE TABLE theirs (x)")
     assert (await refused(file)).code == "J018"
     assert sql(file, "SELECT name FROM sqlite_schema", "PRAGMA journal_mode") == [("theirs",), ("delete",)]
 
 
-async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+async def test_open_non_database_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "notes.txt"
     file.write_text("these are my notes\n" * 500)
     assert (await refused(file)).code == "J013"
 
 
-async def test_a_folder_where_a_file_should_be_is_refused(tmp_path: Path) -> None:
+async def test_open_folder_is_refused(tmp_path: Path) -> None:
     error = await refused(tmp_path)
     assert (error.code, str(tmp_path) in error.message) == ("J015", True)
 
 
-def test_makers_of_one_new_file_do_not_get_in_each_others_way(file: Path) -> None:
+def test_concurrent_creation_of_one_file_succeeds(file: Path) -> None:
     stores = [SqliteReader(file) for _ in range(4)]
     for store in stores:
         assert store.find_runs("", 10) == []

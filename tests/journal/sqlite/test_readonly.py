@@ -1,4 +1,4 @@
-"""A journal whose folder cannot be written, such as a mounted backup: it is read as it is, and nothing is made beside it."""
+"""A journal whose folder cannot be written, such as a mounted backup: it is read as it is, and no file is created."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def file(tmp_path: Path) -> Path:
     return path
 
 
-async def test_it_tells_what_the_journal_tells_and_makes_nothing(file: Path) -> None:
+async def test_read_only_journal_equals_journal_and_writes_nothing(file: Path) -> None:
     shutil.copytree(file.parent, file.parent.parent / "copy")
     async with (
         SqliteJournal.open(file.parent.parent / "copy" / file.name) as journal,
@@ -53,7 +53,7 @@ async def test_it_tells_what_the_journal_tells_and_makes_nothing(file: Path) -> 
     ]
 
 
-async def test_whatever_would_write_is_refused(file: Path) -> None:
+async def test_read_only_journal_refuses_writes(file: Path) -> None:
     async with ReadOnlyJournal.open(file) as frozen:
         for write in (
             frozen.check_writable(),
@@ -68,7 +68,7 @@ async def test_whatever_would_write_is_refused(file: Path) -> None:
             frozen.append("new", [begun("new")])
 
 
-async def test_what_another_process_has_written_to_the_log_is_seen(file: Path) -> None:
+async def test_read_only_journal_reads_log_of_other_process(file: Path) -> None:
     with holder(file, "held") as other:
         assert other.ask() == "1"
         async with ReadOnlyJournal.open(file) as frozen:
@@ -85,7 +85,7 @@ async def test_what_another_process_has_written_to_the_log_is_seen(file: Path) -
     assert (caught.value.code, "-wal" in caught.value.hint) == ("J011", True)
 
 
-def test_the_verbs_that_look_say_that_they_only_read(file: Path) -> None:
+def test_read_only_folder_commands_print_note(file: Path) -> None:
     if subprocess.run(
         ["unshare", "-m", "sh", "-c", READ_ONLY, str(file.parent), "true"], capture_output=True
     ).returncode:

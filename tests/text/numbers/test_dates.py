@@ -1,4 +1,4 @@
-"""Dates of an answer: with their place in the evidence, and only such as exist."""
+"""Dates of an answer: their positions in the evidence, and invalid dates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FORMS = ("%Y-%m-%d", "%-d %B %Y", "%B %-d, %Y", "%-d %b %Y", "%d/%m/%Y", "%d.%m.
 
 
 @given(st.dates(date(1000, 1, 1)), st.sampled_from(FORMS), st.sampled_from(FORMS))
-def test_a_date_is_found_with_its_place(day: date, form: str, other: str) -> None:
+def test_find_dates_has_positions(day: date, form: str, other: str) -> None:
     text = f"It was finished on {day.strftime(other)}, they say."
     ruling = verify_answer(f"on {day.strftime(form)}", (EvidenceSource(text, "tower"),), ["numbers"])
     assert ruling.accepted
@@ -27,7 +27,7 @@ def test_a_date_is_found_with_its_place(day: date, form: str, other: str) -> Non
 
 
 @given(st.integers(1000, 2999), st.integers(1, 12), st.integers(1, 31))
-def test_a_day_that_does_not_exist_fails_though_the_evidence_has_it(year: int, month: int, day: int) -> None:
+def test_invalid_date_fails_even_if_in_evidence(year: int, month: int, day: int) -> None:
     exists = day <= calendar.monthrange(year, month)[1]
     name = calendar.month_name[month]
     for text in (
@@ -48,10 +48,11 @@ def test_a_day_that_does_not_exist_fails_though_the_evidence_has_it(year: int, m
         ("In June 31 people died.", "pass"), ("It fell in June 31%.", "pass"), ("in Feb 30.5 million", "pass"),
         ("version 2024.02.30", "pass"), ("Jan 10, Feb 30, Mar 40", "unknown"), ("12 in Feb 30 in Mar", "pass"),
         ("on February 30 the board met", "unknown"),
-        ("due on February 30.", "fail"), ("on 30 February", "fail"), ("on June 31, 2020 they met", "fail"), ("on 2024.02.30", "fail"),
+        ("due on February 30.", "fail"), ("on 30 February", "fail"), ("on June 31, 2020 they met", "fail"),
+        ("on 2024.02.30", "fail"),
     ],
 )  # fmt: skip
-def test_a_month_and_a_number_that_may_count_something_are_no_false_date(text: str, says: str) -> None:
+def test_month_with_count_is_not_invalid_date(text: str, says: str) -> None:
     assert [one.outcome for one in verify_answer({"answer": text}, (EvidenceSource(text),), ["numbers"]).verdicts] == [
         says
     ]
@@ -60,5 +61,5 @@ def test_a_month_and_a_number_that_may_count_something_are_no_false_date(text: s
 @pytest.mark.parametrize(
     "text", ["version 31.2.1", "12-31-99", "April 2020", "31 people", "room 30, February", "2026-40-77", "0/5/2020"]
 )
-def test_what_is_no_date_is_no_date_that_does_not_exist(text: str) -> None:
+def test_non_date_is_not_invalid_date(text: str) -> None:
     assert find_invalid_dates(text) == []

@@ -1,4 +1,4 @@
-"""Measures: what columns are put in order by, which columns have none, and which cells are on the right side of a limit."""
+"""Sort keys of table columns, columns without sort keys, and limits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from orchestra.text.numbers.sort_keys import (
         (["5 m", "12 kg", "3rd"], [5, 12, 3]),
     ],
 )
-def test_prices_and_other_numbers_are_in_order_of_what_they_say(column: list[str], values: list[float]) -> None:
+def test_sort_keys_of_prices_and_numbers(column: list[str], values: list[float]) -> None:
     assert column_sort_keys(column) == pytest.approx(values)
 
 
@@ -44,9 +44,7 @@ def test_prices_and_other_numbers_are_in_order_of_what_they_say(column: list[str
         (["2010-15", "2011–12", "No–7"], [2010, 2011, 7]),
     ],
 )
-def test_numbers_in_brackets_and_behind_a_minus_are_negative_and_behind_others_they_are_not(
-    column: list[str], values: list[float]
-) -> None:
+def test_sort_keys_of_negative_numbers(column: list[str], values: list[float]) -> None:
     assert column_sort_keys(column) == values
 
 
@@ -60,7 +58,7 @@ def test_numbers_in_brackets_and_behind_a_minus_are_negative_and_behind_others_t
         (["Mon 9:40", "Tue 8:00"], [580, 480]),
     ],
 )
-def test_times_are_minutes_of_the_day(column: list[str], minutes: list[float]) -> None:
+def test_sort_keys_of_times(column: list[str], minutes: list[float]) -> None:
     assert column_sort_keys(column) == minutes
 
 
@@ -78,7 +76,7 @@ def test_times_are_minutes_of_the_day(column: list[str], minutes: list[float]) -
         ["5.6.97", "4.6.98", "1.1.02", "1.1.03"],
     ],
 )
-def test_dates_are_in_order_of_year_month_and_day(column: list[str]) -> None:
+def test_sort_keys_of_dates(column: list[str]) -> None:
     values = [value for value in column_sort_keys(column) if value is not None]
     assert len(values) == 4
     assert values == sorted(set(values))
@@ -94,41 +92,41 @@ def test_dates_are_in_order_of_year_month_and_day(column: list[str]) -> None:
         (["1.5 h", "30 min", "1,25 hours", "2 h 5 min"], [90, 30, 75, 125]),
     ],
 )
-def test_durations_are_minutes(column: list[str], minutes: list[float]) -> None:
+def test_sort_keys_of_durations(column: list[str], minutes: list[float]) -> None:
     assert column_sort_keys(column) == minutes
 
 
-def test_hours_that_no_minutes_stand_beside_are_numbers() -> None:
+def test_sort_keys_hours_without_minutes_are_numbers() -> None:
     assert column_sort_keys(["1.5 h", "2.25 h"]) == [1.5, 2.25]
     assert filter_by_limit(["1.5 h", "30 min"], "1 hour", ABOVE) == [True, False]
 
 
-def test_laps_are_seconds() -> None:
+def test_sort_keys_of_laps() -> None:
     assert column_sort_keys(["1:02.5", "0:59.95", "10'12.5\"", "4′35.25″"]) == [62.5, 59.95, 612.5, 275.25]
     assert column_sort_keys(["4'35\"", "4'12\"", "10'05\""]) == [435, 412, 1005], "numbers, in the same order"
 
 
-def test_weekdays_are_in_order_of_the_week() -> None:
+def test_sort_keys_of_weekdays() -> None:
     assert column_sort_keys(["Sunday", "Tue", "monday", "Sat. morning", "Fridays"]) == [6, 1, 0, 5, 4]
     assert column_sort_keys(["Monday to Friday", "Saturday"]) == [0, 5]
 
 
-def test_a_dash_and_an_empty_cell_have_no_measure_and_leave_the_others_theirs() -> None:
+def test_sort_keys_dash_and_empty_cell_are_none() -> None:
     assert column_sort_keys(["–", "12", "", "-", "7", "…"]) == [None, 12, None, None, 7, None]
     assert column_sort_keys(["9:40", "—", "10:05"]) == [580, None, 605]
 
 
-def test_few_cells_of_words_have_no_measure_and_many_leave_none_at_all() -> None:
+def test_sort_keys_columns_with_words() -> None:
     assert column_sort_keys(["2", "n/a"]) == [2, None]
     assert column_sort_keys(["2", "n/a", "none"]) == [None] * 3
 
 
 @pytest.mark.parametrize("column", [["yes", "no"], ["Northgate", "Quay Street"], ["", " "], ["-", "–"], []])
-def test_a_column_of_words_or_of_nothing_has_no_measure(column: list[str]) -> None:
+def test_sort_keys_of_words_are_none(column: list[str]) -> None:
     assert column_sort_keys(column) == [None] * len(column)
 
 
-def test_what_most_cells_are_says_what_the_others_are() -> None:
+def test_sort_keys_follow_majority() -> None:
     times = [f"{hour}:15" for hour in range(1, 10)]
     assert column_sort_keys([*times, "later"]) == [*[hour * 60 + 15 for hour in range(1, 10)], None]
     assert column_sort_keys([*times[:8], "later"])[0] == 1, "less than nine of ten: numbers"
@@ -136,7 +134,7 @@ def test_what_most_cells_are_says_what_the_others_are() -> None:
     assert column_sort_keys(["45", "2 hours"]) == [45, 2]
 
 
-def test_blanks_around_a_cell_make_no_difference() -> None:
+def test_sort_keys_ignore_outer_spaces() -> None:
     assert column_sort_keys(["  9:40\n", "10:05\u00a0 pm"]) == column_sort_keys(["9:40", "10:05 pm"]) == [580, 1325]
 
 
@@ -144,7 +142,7 @@ def test_blanks_around_a_cell_make_no_difference() -> None:
     st.lists(st.integers(-(10**9), 10**9), min_size=1, max_size=8),
     st.sampled_from(["{:,}", "${:,}", "{}", "{} kg", "€ {:,}.00"]),
 )
-def test_formatted_numbers_are_in_their_order(numbers: list[int], form: str) -> None:
+def test_sort_keys_of_formatted_numbers_are_ordered(numbers: list[int], form: str) -> None:
     column = [f"({form.format(-number)})" if number < 0 else form.format(number) for number in numbers]
     assert column_sort_keys(column) == numbers
 
@@ -153,7 +151,7 @@ def test_formatted_numbers_are_in_their_order(numbers: list[int], form: str) -> 
     st.lists(st.times(), min_size=1, max_size=8),
     st.sampled_from(["%H:%M", "%-H:%M", "%I:%M %p", "%-I.%M %p", "%-I:%M%p", "%Hh%M"]),
 )
-def test_times_of_a_clock_are_in_their_order(times: list[datetime.time], form: str) -> None:
+def test_sort_keys_of_clock_times_are_ordered(times: list[datetime.time], form: str) -> None:
     assert column_sort_keys([time.strftime(form) for time in times]) == [time.hour * 60 + time.minute for time in times]
 
 
@@ -161,7 +159,7 @@ def test_times_of_a_clock_are_in_their_order(times: list[datetime.time], form: s
     st.lists(st.dates(datetime.date(1950, 1, 1), datetime.date(2049, 12, 31)), min_size=2, max_size=8),
     st.sampled_from(["%Y-%m-%d", "%-d %B %Y", "%b %-d, %Y", "%A, %-d %b %Y", "%d.%m.%Y"]),
 )
-def test_dates_are_in_their_order(dates: list[datetime.date], form: str) -> None:
+def test_sort_keys_of_dates_are_ordered(dates: list[datetime.date], form: str) -> None:
     values = [value or 0.0 for value in column_sort_keys([date.strftime(form) for date in dates])]
     order = range(len(dates))
     assert [[values[one] < values[other] for one in order] for other in order] == [
@@ -184,7 +182,7 @@ def test_no_text_makes_it_stumble(column: list[str]) -> None:
         ([], [], []),
     ],
 )
-def test_the_extremes_of_a_column_are_all_that_are_alike(column: list[str], most: list[int], least: list[int]) -> None:
+def test_find_extremes_returns_all_equal(column: list[str], most: list[int], least: list[int]) -> None:
     assert (find_extremes(column, largest=True), find_extremes(column, largest=False)) == (most, least)
 
 
@@ -192,7 +190,7 @@ def test_the_extremes_of_a_column_are_all_that_are_alike(column: list[str], most
 
 
 def held(column: list[str], limit: str, bound: str = ABOVE, head: str = "") -> str | None:
-    """Which cells are within a limit, as ones and noughts."""
+    """Returns which cells are within a limit, as ones and zeros."""
     found = filter_by_limit(column, limit, bound, head)
     return None if found is None else "".join("01"[one] for one in found)
 
@@ -225,9 +223,7 @@ def held(column: list[str], limit: str, bound: str = ABOVE, head: str = "") -> s
         (["10,000", "60,000", "60,001", "-"], "60 thousand"),
     ],
 )
-def test_cells_are_on_the_right_side_of_a_limit_and_those_without_a_measure_never_are(
-    column: list[str], limit: str, bound: str, wanted: str
-) -> None:
+def test_filter_by_limit_selects_side(column: list[str], limit: str, bound: str, wanted: str) -> None:
     assert held(column, limit, bound) == wanted
 
 
@@ -253,11 +249,11 @@ def test_cells_are_on_the_right_side_of_a_limit_and_those_without_a_measure_neve
         ([], "5"),
     ],
 )
-def test_a_limit_of_another_kind_cannot_be_compared(column: list[str], limit: str) -> None:
+def test_filter_by_limit_of_other_kind_is_none(column: list[str], limit: str) -> None:
     assert [held(column, limit, bound) for bound in BOUNDS] == [None] * 4
 
 
-def test_a_bound_that_there_is_not_cannot_be_compared() -> None:
+def test_filter_by_limit_unknown_bound_is_none() -> None:
     assert filter_by_limit(["9", "12"], "10", "near") is None
 
 
@@ -273,11 +269,11 @@ def test_a_bound_that_there_is_not_cannot_be_compared() -> None:
         ("hrs. of work", "3000 minutes", "011"),
     ],
 )
-def test_the_head_tells_whether_numbers_are_hours(head: str, limit: str, wanted: str) -> None:
+def test_filter_by_limit_uses_unit_of_head(head: str, limit: str, wanted: str) -> None:
     assert held(["45", "60", "90"], limit, ABOVE, head) == wanted
 
 
-def test_hours_in_a_column_of_fractions_are_compared_with_minutes() -> None:
+def test_filter_by_limit_fractions_of_hours() -> None:
     assert held(["0.5", "1.5", "2"], "90 minutes", FROM, "Length (hours)") == "011"
 
 
@@ -294,13 +290,11 @@ def test_hours_in_a_column_of_fractions_are_compared_with_minutes() -> None:
         (["-58", "(61)", "3"], "2 thousand", "001"),
     ],
 )
-def test_thousands_are_compared_with_figures_in_thousands_and_with_whole_ones(
-    column: list[str], limit: str, wanted: str
-) -> None:
+def test_filter_by_limit_figures_in_thousands(column: list[str], limit: str, wanted: str) -> None:
     assert held(column, limit) == wanted
 
 
-def test_dates_are_compared_to_the_month_or_the_year_where_a_limit_has_no_more() -> None:
+def test_filter_by_limit_partial_dates() -> None:
     column = ["31 December 2023", "1 January 2024", "30 June 2024"]
     assert (held(column, "2024", FROM), held(column, "2024", ABOVE), held(column, "2023", UP_TO)) == (
         "011",
@@ -310,13 +304,13 @@ def test_dates_are_compared_to_the_month_or_the_year_where_a_limit_has_no_more()
     assert (held(column, "january 2024", UP_TO), held(column, "january 2024", ABOVE)) == ("110", "001")
 
 
-def test_blanks_in_cells_and_in_a_limit_make_no_difference() -> None:
+def test_filter_by_limit_ignores_spaces() -> None:
     assert held(["  9:40\n", "6:30\u00a0 pm"], " 6:00  pm") == "01"
     assert held(["1  May 2024", "3 May\n2024"], " 2  may 2024 ") == "01"
 
 
 @given(st.lists(st.integers(-500, 500), min_size=1, max_size=6), st.integers(0, 500))
-def test_each_cell_is_above_or_not_and_from_it_on_or_not(numbers: list[int], limit: int) -> None:
+def test_filter_by_limit_bounds_are_complementary(numbers: list[int], limit: int) -> None:
     column = [str(number) for number in numbers]
     above, since, below, upto = (filter_by_limit(column, str(limit), bound) for bound in BOUNDS)
     assert above == [number > limit for number in numbers]
@@ -326,7 +320,7 @@ def test_each_cell_is_above_or_not_and_from_it_on_or_not(numbers: list[int], lim
 
 
 @given(st.lists(st.text(max_size=12), max_size=6), st.text(max_size=12), st.sampled_from(BOUNDS), st.text(max_size=6))
-def test_no_column_and_no_limit_make_it_stumble(column: list[str], limit: str, bound: str, head: str) -> None:
+def test_filter_by_limit_any_text(column: list[str], limit: str, bound: str, head: str) -> None:
     found = filter_by_limit(column, limit, bound, head)
     assert found is None or len(found) == len(column)
 
@@ -357,7 +351,7 @@ MEANT = {
     MEANT.values(),
     ids=MEANT,
 )
-def test_a_limit_is_what_is_meant(column: list[str], limit: str, bound: str, head: str, wanted: str) -> None:
+def test_filter_by_limit_intended_meaning(column: list[str], limit: str, bound: str, head: str, wanted: str) -> None:
     assert held(column, limit, bound, head) == wanted
 
 
@@ -383,10 +377,10 @@ def test_a_limit_is_what_is_meant(column: list[str], limit: str, bound: str, hea
         "($5) per share",
     ],
 )
-def test_what_accounts_write_below_nothing_is_measured_so(text: str) -> None:
+def test_sort_keys_accounting_negatives(text: str) -> None:
     assert column_sort_keys([text, "7"]) == [-5, 7]
     assert filter_by_limit([text, "7"], "0", "below") == [True, False]
 
 
-def test_a_number_in_an_aside_is_no_loss() -> None:
+def test_sort_keys_bracketed_aside_is_positive() -> None:
     assert column_sort_keys(["(3) of them", "(4) Smith", "5 (6)"]) == [3, 4, 5]

@@ -1,4 +1,4 @@
-"""Dates as tables have them beside the usual ones: with a time, with strokes, of months, quarters and halves; and dates among words."""
+"""Sort keys of less common dates: with a time, with slashes, months, quarters and halves; and dates among words."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ IN_ORDER = [
 
 
 @pytest.mark.parametrize("column", IN_ORDER)
-def test_dates_are_put_in_order_to_the_minute(column: list[str]) -> None:
+def test_sort_keys_of_dates_with_times(column: list[str]) -> None:
     found = [value for value in column_sort_keys(column) if value is not None]
     assert len(set(found)) == len(column)
     assert found == sorted(found)
@@ -40,7 +40,7 @@ TIMES = st.datetimes(datetime.datetime(1900, 1, 1), datetime.datetime(2100, 1, 1
 
 
 @given(TIMES, TIMES, st.sampled_from(["%Y-%m-%d %H:%M:%S", "%d %b %Y %I:%M:%S %p"]))
-def test_two_points_in_time_are_in_their_order(one: datetime.datetime, other: datetime.datetime, form: str) -> None:
+def test_sort_keys_of_two_date_times_are_ordered(one: datetime.datetime, other: datetime.datetime, form: str) -> None:
     first, second = (time.replace(microsecond=0) for time in (one, other))
     left, right = column_sort_keys([first.strftime(form), second.strftime(form)])
     assert left is not None
@@ -48,13 +48,13 @@ def test_two_points_in_time_are_in_their_order(one: datetime.datetime, other: da
     assert (left < right) == (first < second)
 
 
-def test_points_in_time_are_bounded_to_the_day_or_to_the_minute() -> None:
+def test_filter_by_limit_date_times() -> None:
     column = ["2024-01-05 10:00", "2024-01-05 18:30", "2024-03-01 09:00"]
     assert filter_by_limit(column, "2024-02-01", BELOW) == [True, True, False]
     assert filter_by_limit(column, "5 january 2024", FROM) == [True, True, True]
     assert filter_by_limit(column, "2024-01-05 12:00", FROM) == [False, True, True]
 
 
-def test_the_first_digits_of_a_date_among_words_are_no_number() -> None:
+def test_sort_keys_date_among_words_is_not_number() -> None:
     assert column_sort_keys(["due 2024-03-01", "paid 5 Jan 2024", "on 3/4/2024", "May 5, 2024 (late)"]) == [None] * 4
     assert column_sort_keys(["about 12", "3 since 2024-03-01", "7 in May 2021"]) == [12, 3, 7]

@@ -1,4 +1,4 @@
-"""Measures of columns that are written otherwise: points between thousands, letters that multiply, months before days."""
+"""Sort keys of other notations: points between thousands, scale letters, months before days."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from orchestra.text.numbers.sort_keys import (
         (["4'35", "4’12", "10′05"], [435, 412, 1005]),
     ],
 )
-def test_numbers_are_what_they_are_in_the_spelling_of_their_column(column: list[str], values: list[float]) -> None:
+def test_sort_keys_follow_format_of_column(column: list[str], values: list[float]) -> None:
     assert column_sort_keys(column) == pytest.approx(values)
     assert find_extremes(column, largest=True) == [values.index(max(values))]
 
@@ -56,9 +56,7 @@ def test_numbers_are_what_they_are_in_the_spelling_of_their_column(column: list[
         (["$1.2 trillion", "$900 billion", "900 Tsd."], [1.2e12, 9e11, 9e5]),
     ],
 )
-def test_letters_multiply_behind_money_and_where_the_whole_column_has_them(
-    column: list[str], values: list[float]
-) -> None:
+def test_sort_keys_scale_letters(column: list[str], values: list[float]) -> None:
     assert column_sort_keys(column) == pytest.approx(values)
 
 
@@ -78,11 +76,11 @@ def test_letters_multiply_behind_money_and_where_the_whole_column_has_them(
         (["1.2 million", "3 million"], "2", "01"),
     ],
 )
-def test_a_limit_is_compared_in_the_spelling_of_the_column(column: list[str], limit: str, wanted: str) -> None:
+def test_filter_by_limit_uses_format_of_column(column: list[str], limit: str, wanted: str) -> None:
     assert filter_by_limit(column, limit, ABOVE) == [one == "1" for one in wanted]
 
 
-def test_what_more_than_the_column_tells_can_be_told() -> None:
+def test_sort_keys_use_given_format() -> None:
     assert column_sort_keys(["999.000", "1.500"]) == [999, 1.5]
     assert column_sort_keys(["999.000", "1.500"], NumberFormat(decimal_comma=True)) == [999000, 1500]
     assert find_extremes(["1.500", "999"], largest=True, number_format=NumberFormat(decimal_comma=True)) == [0]
@@ -94,18 +92,18 @@ def test_what_more_than_the_column_tells_can_be_told() -> None:
     assert detect_format(["12/31/2024", "5"]) == NumberFormat(month_first=True)
 
 
-def test_versions_and_addresses_are_in_the_order_of_their_parts() -> None:
+def test_sort_keys_of_versions_and_addresses() -> None:
     assert find_extremes(["3.9", "3.10.1", "v3.10", "3.8.12"], largest=True) == [1]
     assert find_extremes(["10.0.0.10", "10.0.0.9", "9.255.1.1"], largest=False) == [2]
     assert filter_by_limit(["3.9.7", "3.10.1", "3.11"], "3.10", ABOVE) == [False, True, True]
     assert column_sort_keys(["3.9", "3.10"]) == [3.9, 3.1], "numbers, as far as the column tells"
 
 
-def test_feet_come_before_inches() -> None:
+def test_sort_keys_of_feet_and_inches() -> None:
     assert find_extremes(["5'11\"", "6'2\"", "6’0"], largest=True) == [1]
 
 
-def test_a_list_and_a_power_beyond_all_bounds_have_no_measure() -> None:
+def test_sort_keys_of_lists_and_huge_powers_are_none() -> None:
     assert column_sort_keys(["1,2,3", "1e999", "1e-999", "7"]) == [None, None, 0, 7]
     assert filter_by_limit(["٣", "１２", "½"], "٢", ABOVE) == [True, True, False]
 
@@ -126,13 +124,13 @@ def test_a_list_and_a_power_beyond_all_bounds_have_no_measure() -> None:
         ["Q3 2023", "q4, 2023", "Q1 2024", "Jun 2024"],
     ],
 )
-def test_dates_are_read_as_those_of_their_column_that_leave_nothing_open(column: list[str]) -> None:
+def test_sort_keys_ambiguous_dates_follow_column(column: list[str]) -> None:
     values = [value for value in column_sort_keys(column) if value is not None]
     assert len(values) == len(column)
     assert values == sorted(set(values))
 
 
-def test_the_latest_date_of_an_american_column_is_in_december() -> None:
+def test_find_extremes_of_american_dates() -> None:
     assert find_extremes(["01/20/2024", "12/05/2024"], largest=True) == [1]
 
 
@@ -140,7 +138,7 @@ def test_the_latest_date_of_an_american_column_is_in_december() -> None:
     "column",
     [["13/13/2024"], ["2024-13-01"], ["00/10/2024"], ["10.0.2024"], ["32 May 2024"], ["45.50.2024"], ["12/32/2024"]],
 )
-def test_what_is_in_no_calendar_is_no_date(column: list[str]) -> None:
+def test_sort_keys_invalid_date_is_none(column: list[str]) -> None:
     assert filter_by_limit(column, "2 january 2024", ABOVE) is None
 
 
@@ -155,7 +153,7 @@ def test_what_is_in_no_calendar_is_no_date(column: list[str]) -> None:
         (["20/01/2024", "12/05/2024"], "02/01/2024", ABOVE, [True, True]),
     ],
 )
-def test_a_limit_is_a_date_as_the_column_has_them_and_the_other_way_round(
+def test_filter_by_limit_date_order_follows_column(
     column: list[str], limit: str, bound: str, wanted: list[bool]
 ) -> None:
     assert filter_by_limit(column, limit, bound) == wanted
@@ -165,9 +163,7 @@ def test_a_limit_is_a_date_as_the_column_has_them_and_the_other_way_round(
     st.lists(st.dates(datetime.date(1950, 1, 1), datetime.date(2049, 12, 31)), min_size=2, max_size=8),
     st.sampled_from(["/", ".", "-"]),
 )
-def test_dates_with_the_month_first_are_in_their_order_beside_one_that_tells(
-    dates: list[datetime.date], mark: str
-) -> None:
+def test_sort_keys_month_first_dates_are_ordered(dates: list[datetime.date], mark: str) -> None:
     dates = [*dates, datetime.date(2000, 1, 31)]
     values = [value or 0.0 for value in column_sort_keys([date.strftime(f"%m{mark}%d{mark}%Y") for date in dates])]
     order = range(len(dates))

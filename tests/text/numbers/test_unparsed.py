@@ -1,4 +1,4 @@
-"""Numerals that are not read: the check `numbers` passes none of them, unless the evidence has it."""
+"""Numerals that are not parsed: the check `numbers` passes none of them, unless the evidence has it."""
 
 from __future__ import annotations
 
@@ -44,26 +44,26 @@ def passing(answers: list[str], evidence: str = EVIDENCE) -> list[str]:
     [
         "The tower was completed in MDCCCXC.", "Der Turm wurde achtzehnhundertneunzig fertig.",
         "La tour date de mille huit cent quatre-vingt-dix.",
-        "塔于一八九〇年完成。", "Completed in ¹⁸⁹⁰.", "Completed in ①⑧⑨⓪.", "Completed in l89O.", "Completed in eighteen nine\u200bty.",
-        "It has a couple hundred steps.", "Visits grew tenfold.",
+        "塔于一八九〇年完成。", "Completed in ¹⁸⁹⁰.", "Completed in ①⑧⑨⓪.", "Completed in l89O.",
+        "Completed in eighteen nine\u200bty.", "It has a couple hundred steps.", "Visits grew tenfold.",
     ],
 )  # fmt: skip
-def test_a_wrong_number_in_another_notation_does_not_pass(answer: str) -> None:
+def test_unparsed_wrong_number_does_not_pass(answer: str) -> None:
     assert outcome(answer, "The tower was completed in 1889. It has 1665 steps, and visits doubled.") != "pass"
 
 
-def test_no_numeric_character_of_unicode_passes_unread() -> None:
+def test_unparsed_numeric_characters_do_not_pass() -> None:
     sample = Random(5).sample(NUMERIC, 250)
     assert passing([place.format(*char * place.count("{}")) for char in sample for place in PLACES]) == []
 
 
 @pytest.mark.slow
-def test_every_numeric_character_of_unicode_in_every_place() -> None:
+def test_unparsed_numeric_characters_in_every_place() -> None:
     assert len(NUMERIC) > 1_700
     assert passing([place.format(*char * place.count("{}")) for char in NUMERIC for place in PLACES]) == []
 
 
-def test_a_numeral_that_the_evidence_has_as_it_is_written_passes() -> None:
+def test_unparsed_same_text_in_evidence_passes() -> None:
     for char in Random(6).sample(NUMERIC, 200):
         for place in ("Completed in {}.", "x{}", "{}x", "18{}"):
             answer = place.format(char)
@@ -71,7 +71,7 @@ def test_a_numeral_that_the_evidence_has_as_it_is_written_passes() -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_number_in_words_of_another_language_does_not_pass(language: str) -> None:
+def test_unparsed_foreign_words_do_not_pass(language: str) -> None:
     spell, sentence = SPELLINGS[language]
     numbers = [
         *range(3, 21),
@@ -95,19 +95,19 @@ def test_a_number_in_words_of_another_language_does_not_pass(language: str) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_every_number_below_ten_thousand_in_words_of_another_language(language: str) -> None:
+def test_unparsed_foreign_words_below_ten_thousand(language: str) -> None:
     spell, sentence = SPELLINGS[language]
     assert passing([sentence.format(spell(number)) for number in range(3, 10_000) if number != 4096]) == []
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_number_in_words_of_another_language_that_the_evidence_has_passes(language: str) -> None:
+def test_unparsed_foreign_words_in_evidence_pass(language: str) -> None:
     spell, sentence = SPELLINGS[language]
     for number in Random(language).sample(range(100, 10_000), 20):
         assert outcome(sentence.format(spell(number)), sentence.format(spell(number))) == "pass", spell(number)
 
 
-def test_a_part_of_a_longer_number_in_words_does_not_pass() -> None:
+def test_unparsed_part_of_longer_number_does_not_pass() -> None:
     assert outcome("Il y a mille huit cent pages.", "Il y a mille huit cent quatre-vingt-dix pages.") == "unknown"
     assert outcome("塔有八百级。", "塔有八百九十级。") == "unknown"
 
@@ -155,7 +155,7 @@ def english_forms() -> list[str]:
 @pytest.mark.parametrize(
     "sentence", ["It has {} of them.", "{}", "Sales were {} last year", "There were {}, they said."]
 )
-def test_vague_and_multiplied_numbers_of_english_do_not_pass(sentence: str) -> None:
+def test_unparsed_vague_english_numbers_do_not_pass(sentence: str) -> None:
     assert passing([sentence.format(form) for form in english_forms()]) == []
 
 
@@ -170,7 +170,7 @@ def roman(number: int) -> str:
     return out
 
 
-def test_a_roman_numeral_passes_only_where_the_evidence_has_its_value() -> None:
+def test_unparsed_roman_numeral_needs_value_in_evidence() -> None:
     for number in range(2, 4_000, 7):
         written = roman(number)
         if len(written) > 1:
@@ -184,39 +184,40 @@ def test_a_roman_numeral_passes_only_where_the_evidence_has_its_value() -> None:
     "answer",
     ["in MDCCCLXXXX", "in mdcccxc", "in ⅯⅮⅭⅭⅭⅩⅭ", "in ⅯDCCCXC", "in М\u0421\u0421XC", "in M.D.C.C.C.X.C.", "Chapter Ⅳ"],
 )
-def test_other_spellings_of_roman_numerals_do_not_pass(answer: str) -> None:
+def test_unparsed_roman_spellings_do_not_pass(answer: str) -> None:
     assert outcome(answer) == "unknown"
 
 
 LOOKALIKES = {
-    "a": "аɑ", "c": "сϲ", "d": "ԁ", "e": "еҽ", "h": "һհ", "i": "іι", "n": "ո", "o": "оοօ", "s": "ѕ", "t": "т", "u": "սυ", "v": "ѵν",
-    "w": "ԝ", "x": "хχ", "y": "уү", "0": "OоΟ", "1": "lIІ|", "8": "B", "5": "S", "r": "г", "g": "ց", "f": "ϝ", "l": "ӏ",
+    "a": "аɑ", "c": "сϲ", "d": "ԁ", "e": "еҽ", "h": "һհ", "i": "іι", "n": "ո", "o": "оοօ", "s": "ѕ", "t": "т",
+    "u": "սυ", "v": "ѵν", "w": "ԝ", "x": "хχ", "y": "уү", "0": "OоΟ", "1": "lIІ|", "8": "B", "5": "S", "r": "г",
+    "g": "ց", "f": "ϝ", "l": "ӏ",
 }  # fmt: skip
 
 
 def disguised(text: str, random: Random) -> str:
-    """A text with at least one letter or digit replaced by one that looks like it; one digit at least stays."""
+    """Replaces at least one letter or digit of a text with a lookalike; at least one digit remains."""
     places = [at for at, char in enumerate(text) if char in LOOKALIKES]
     most = len(places) - 1 if text.isdigit() else len(places)
     chosen = set(random.sample(places, random.randint(1, most)))
     return "".join(random.choice(LOOKALIKES[char]) if at in chosen else char for at, char in enumerate(text))
 
 
-def test_numbers_in_letters_that_look_alike_do_not_pass() -> None:
+def test_unparsed_lookalike_letters_do_not_pass() -> None:
     random = Random(7)
     words = ["eighteen", "ninety", "seven", "twelve", "six", "seventy", "thousand", "1890", "10", "1058", "five", "two"]
     assert passing([f"Completed in {disguised(random.choice(words), random)}." for _ in range(1_500)]) == []
 
 
 @pytest.mark.parametrize("letters", ["O", "l", "I", "О", "Ⅰ", "B", "OO", "q7"])
-def test_letters_behind_a_number_of_the_evidence_make_another_one(letters: str) -> None:
+def test_unparsed_letters_after_number_change_it(letters: str) -> None:
     assert outcome(f"It has 4096{letters} rivets.") == "unknown"
 
 
 IGNORABLE = "\u00ad\u200b\u200c\u200d\u2060\ufeff\u034f\ufe0f\u180e\u200e\u2063\U000e0041"
 
 
-def test_characters_that_are_not_seen_hide_no_number() -> None:
+def test_unparsed_invisible_characters_hide_no_number() -> None:
     random = Random(8)
     for text in (
         "eighteen ninety",
@@ -235,7 +236,7 @@ def test_characters_that_are_not_seen_hide_no_number() -> None:
             assert outcome(f"Completed in {''.join(chars)}.") != "pass", ascii("".join(chars))
 
 
-def test_digits_shown_in_the_other_direction_do_not_pass() -> None:
+def test_unparsed_reversed_digits_do_not_pass() -> None:
     assert outcome("It has \u202e6904\u202c rivets.", "It has 6904 rivets.") == "unknown"
 
 
@@ -244,20 +245,20 @@ def test_digits_shown_in_the_other_direction_do_not_pass() -> None:
     [
         ("I think it was built on iron, and I like it", EVIDENCE), ("H₂O", "H2O is water"),
         ("CO2", "CO₂ is a gas"), ("HIV1", "the virus HIV-1"),
-        ("5 km²", "5 square kilometres"), ("It is 12 m² large", "an area of 12 m²"), ("World War II", "after World War II"),
-        ("a CD", "on a CD"),
-        ("Washington DC", "Washington, D.C. is a city"), ("the 1980s", "in 1980"), ("due to fire", EVIDENCE), ("once", EVIDENCE),
-        ("the ones on it", EVIDENCE), ("Henry VIII", "Henry VIII of England"), ("5 μg", "5 µg"), ("Samuel L. Jackson", EVIDENCE),
+        ("5 km²", "5 square kilometres"), ("It is 12 m² large", "an area of 12 m²"),
+        ("World War II", "after World War II"), ("a CD", "on a CD"), ("Washington DC", "Washington, D.C. is a city"),
+        ("the 1980s", "in 1980"), ("due to fire", EVIDENCE), ("once", EVIDENCE), ("the ones on it", EVIDENCE),
+        ("Henry VIII", "Henry VIII of England"), ("5 μg", "5 µg"), ("Samuel L. Jackson", EVIDENCE),
         ("The 10x growth", "growth by 10"), ("a 3D film", "a 3D film"), ("a sonnet mix of civil life", EVIDENCE),
-        ("Q4 was good", "the fourth quarter"),
-        ("It doubled", "It grew to twice as much"), ("the eighties", "in the 1980s"), ("a tenfold rise", "it rose 10 times"),
+        ("Q4 was good", "the fourth quarter"), ("It doubled", "It grew to twice as much"),
+        ("the eighties", "in the 1980s"), ("a tenfold rise", "it rose 10 times"),
         ("Das Werk von Otto", "Das Werk von Otto, dem Ersten"),
     ],
 )  # fmt: skip
-def test_what_is_no_other_numeral_than_the_evidence_has_passes(answer: str, evidence: str) -> None:
+def test_unparsed_equal_numerals_pass(answer: str, evidence: str) -> None:
     assert outcome(answer, evidence) == "pass"
 
 
-def test_words_of_a_script_whose_numbers_are_not_known_pass_only_where_the_evidence_has_them() -> None:
+def test_unparsed_unknown_script_needs_evidence() -> None:
     assert outcome("मीनार में नब्बे सीढ़ियाँ हैं", "मीनार लोहे की है") == "unknown"
     assert outcome("मीनार लोहे की है", "मीनार लोहे की है, और ऊँची है") == "pass"

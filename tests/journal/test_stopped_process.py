@@ -1,4 +1,4 @@
-"""A process that is stopped, by Ctrl-Z or by SIGSTOP, and the others that use its journal."""
+"""A process stopped by Ctrl-Z or SIGSTOP, and other processes that use its journal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="no /proc/locks")
 
 @contextmanager
 def inside_a_transaction(file: Path, how: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process within a transaction; a group of its own, as a shell gives it."""
+    """A process inside a transaction, in its own process group, as started by a shell."""
     script = str(Path(__file__).with_name("stopped_child.py"))
     process = subprocess.Popen(
         [sys.executable, script, str(file), how], stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0
@@ -67,7 +67,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "journal.db"
 
 
-def test_ctrl_z_waits_for_the_transaction_that_is_under_way(file: Path) -> None:
+def test_ctrl_z_waits_for_transaction(file: Path) -> None:
     with inside_a_transaction(file, "handled") as process:
         assert not may_be_written(file)
         os.killpg(process.pid, signal.SIGTSTP)
@@ -85,7 +85,7 @@ def test_ctrl_z_waits_for_the_transaction_that_is_under_way(file: Path) -> None:
 
 
 @LINUX
-async def test_a_process_stopped_within_a_transaction_is_named(file: Path) -> None:
+async def test_stopped_lock_holder_is_named(file: Path) -> None:
     with inside_a_transaction(file, "plain") as process:
         process.send_signal(signal.SIGSTOP)
         wait_until_stopped(process)
@@ -102,7 +102,7 @@ async def test_a_process_stopped_within_a_transaction_is_named(file: Path) -> No
 
 
 @LINUX
-def test_the_holder_is_the_process_that_writes(file: Path) -> None:
+def test_lock_holder_is_writing_process(file: Path) -> None:
     assert find_lock_holder(file) is None
     with inside_a_transaction(file, "plain") as process:
         found = find_lock_holder(file)
@@ -114,9 +114,7 @@ def test_the_holder_is_the_process_that_writes(file: Path) -> None:
         assert find_lock_holder(file) is None
 
 
-def test_where_the_system_has_no_table_of_locks_nobody_is_named(
-    file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_lock_holder_without_proc_locks_is_unknown(file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(liveness, "_LOCKS", tmp_path / "none")
     with inside_a_transaction(file, "plain"):
         assert find_lock_holder(file) is None
@@ -135,7 +133,7 @@ def test_where_the_system_has_no_table_of_locks_nobody_is_named(
     ],
 )
 @LINUX
-def test_a_line_of_the_table_of_locks(
+def test_lock_holder_parses_proc_locks(
     file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, line: str, found: bool
 ) -> None:
     index = file.with_name(file.name + "-shm")

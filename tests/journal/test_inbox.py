@@ -1,4 +1,4 @@
-"""The inbox in a file: letters of other journals and processes, who waits for them, and what a kill leaves."""
+"""The inbox in a file: messages of other journals and processes, waiting callers, and killed processes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "journal.db"
 
 
-async def test_a_posted_letter_is_on_disk(file: Path) -> None:
+async def test_send_is_durable(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         journal.append("r1", [begun("r1")])
         assert [await journal.send("r1", letter) for letter in (CANCEL, ANSWER)] == [1, 2]
@@ -51,7 +51,7 @@ async def test_a_posted_letter_is_on_disk(file: Path) -> None:
         assert await journal.inbox("r1", 2) == await journal.inbox("other") == []
 
 
-async def test_letters_of_many_who_post_at_once_have_numbers_without_a_gap(file: Path) -> None:
+async def test_concurrent_sends_have_consecutive_numbers(file: Path) -> None:
     async with SqliteJournal.open(file) as one, SqliteJournal.open(file) as two:
         one.append("r1", [begun("r1")])
         await one.wait_durable("r1", 1)
@@ -61,7 +61,7 @@ async def test_letters_of_many_who_post_at_once_have_numbers_without_a_gap(file:
 
 
 @pytest.mark.parametrize(("run", "code"), [("ended", "J006"), ("nobody", "J023"), ("\udcff", "J023")])
-async def test_a_letter_to_no_open_run_is_refused(file: Path, run: str, code: str) -> None:
+async def test_send_to_unknown_or_ended_run_is_refused(file: Path, run: str, code: str) -> None:
     async with SqliteJournal.open(file) as journal:
         journal.append("ended", whole("ended"))
         with pytest.raises(JournalError) as caught:
@@ -69,7 +69,7 @@ async def test_a_letter_to_no_open_run_is_refused(file: Path, run: str, code: st
     assert caught.value.code == code
 
 
-async def test_a_letter_that_is_no_json_is_refused(file: Path) -> None:
+async def test_send_invalid_json_is_refused(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         journal.append("r1", [begun("r1")])
         with pytest.raises(JournalError) as caught:
@@ -78,7 +78,7 @@ async def test_a_letter_that_is_no_json_is_refused(file: Path) -> None:
         assert await journal.send("r1", CANCEL) == 1
 
 
-async def test_mail_names_each_run_once_wherever_the_letters_came_from(file: Path) -> None:
+async def test_wait_for_messages_names_each_run_once(file: Path) -> None:
     async with SqliteJournal.open(file) as one, SqliteJournal.open(file) as two:
         for run in ("r1", "r2", "r3"):
             one.append(run, [begun(run)])
@@ -92,7 +92,7 @@ async def test_mail_names_each_run_once_wherever_the_letters_came_from(file: Pat
         assert await asyncio.wait_for(one.wait_for_messages(), 60) == {"r2"}
 
 
-async def test_letters_from_before_the_opening_are_no_news(file: Path) -> None:
+async def test_wait_for_messages_ignores_earlier_messages(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         for run in ("r1", "r2"):
             journal.append(run, [begun(run)])
@@ -102,7 +102,7 @@ async def test_letters_from_before_the_opening_are_no_news(file: Path) -> None:
         assert await asyncio.wait_for(journal.wait_for_messages(), 60) == {"r2"}
 
 
-async def test_news_outlives_the_deletion_of_newer_ones(file: Path) -> None:
+async def test_wait_for_messages_survives_deletion_of_newer_ones(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         for run in ("r1", "r2"):
             journal.append(run, [begun(run)])
@@ -114,7 +114,7 @@ async def test_news_outlives_the_deletion_of_newer_ones(file: Path) -> None:
         assert await asyncio.wait_for(journal.wait_for_messages(), 60) == {"r1"}
 
 
-async def test_who_stops_waiting_for_mail_loses_none_and_leaves_nothing(file: Path) -> None:
+async def test_cancelled_wait_for_messages_loses_none(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         journal.append("r1", [begun("r1")])
         threads = {thread.name for thread in threading.enumerate()}
@@ -127,13 +127,13 @@ async def test_who_stops_waiting_for_mail_loses_none_and_leaves_nothing(file: Pa
             waiting.cancel()
             with suppress(asyncio.CancelledError):
                 assert await waiting == {"r1"}
-                await journal.send("r1", CANCEL)  # it was quicker than we: there is news again
+                await journal.send("r1", CANCEL)  # it was faster, so there are messages again
         assert await asyncio.wait_for(journal.wait_for_messages(), 60) == {"r1"}
         assert {thread.name for thread in threading.enumerate()} == threads
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_close_wakes_who_waits_for_mail(file: Path) -> None:
+async def test_close_wakes_wait_for_messages(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         waiting = [asyncio.create_task(journal.wait_for_messages()) for _ in range(2)]
         await asyncio.sleep(0)
@@ -141,7 +141,7 @@ async def test_close_wakes_who_waits_for_mail(file: Path) -> None:
     assert [getattr(error, "code", error) for error in told] == ["J002", "J002"]
 
 
-async def test_a_letter_of_a_process_that_was_killed_is_there_for_the_next_holder(file: Path) -> None:
+async def test_message_of_killed_process_is_kept(file: Path) -> None:
     with holder(file, "r1") as old:
         assert old.ask() == "1"
         async with SqliteJournal.open(file) as outsider:
@@ -153,7 +153,7 @@ async def test_a_letter_of_a_process_that_was_killed_is_there_for_the_next_holde
             assert [letter.by for letter in await journal.inbox("r1")] == ["ann"]
 
 
-async def test_a_letter_is_on_disk_or_refused_where_the_disk_is_full(file: Path) -> None:
+async def test_send_on_full_disk_is_durable_or_refused(file: Path) -> None:
     async with SqliteJournal.open(file, max_bytes=200_000) as journal:
         journal.append("r1", [begun("r1")])
         told = await asyncio.gather(
@@ -172,7 +172,7 @@ async def test_a_letter_is_on_disk_or_refused_where_the_disk_is_full(file: Path)
         "DELETE FROM inbox_counts",
     ],
 )
-async def test_an_inbox_that_was_tampered_with_is_refused(file: Path, damage: str) -> None:
+async def test_altered_inbox_is_refused(file: Path, damage: str) -> None:
     async with SqliteJournal.open(file) as journal:
         journal.append("r1", [begun("r1")])
         for _ in range(2):
@@ -184,7 +184,7 @@ async def test_an_inbox_that_was_tampered_with_is_refused(file: Path, damage: st
     assert caught.value.code == "J013"
 
 
-async def test_the_file_that_is_taken_away_is_seen_by_who_posts(file: Path) -> None:
+async def test_send_to_removed_file_is_error(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         journal.append("r1", [begun("r1")])
         await journal.wait_durable("r1", 1)

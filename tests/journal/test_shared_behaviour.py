@@ -1,4 +1,4 @@
-"""What every journal does, whatever it is kept in."""
+"""Behaviour that all journals share."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def journal(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         yield found
 
 
-async def test_gives_back_equal_events_in_order(journal: AnyJournal) -> None:
+async def test_read_returns_events_in_order(journal: AnyJournal) -> None:
     for event in whole("r1"):
         journal.append("r1", [event])
     await journal.wait_durable("r1", 5)
@@ -46,22 +46,22 @@ async def test_gives_back_equal_events_in_order(journal: AnyJournal) -> None:
 
 
 @pytest.mark.parametrize("after", [0, 1, 4, 5, 6])
-async def test_reads_what_comes_after(journal: AnyJournal, after: int) -> None:
+async def test_read_after_seq(journal: AnyJournal, after: int) -> None:
     journal.append("r1", whole("r1"))
     assert [event.seq for event in await journal.read("r1", after)] == list(range(after + 1, 6))
 
 
-async def test_reads_what_is_still_in_line(journal: AnyJournal) -> None:
+async def test_read_includes_queued_events(journal: AnyJournal) -> None:
     journal.append("r1", whole("r1")[:2])
     assert len(await journal.read("r1")) == 2
 
 
-async def test_an_unknown_run_has_no_events(journal: AnyJournal) -> None:
+async def test_read_unknown_run_is_empty(journal: AnyJournal) -> None:
     assert await journal.read("nobody") == []
 
 
 @pytest.mark.parametrize(("kept", "given"), [(0, 2), (1, 1), (1, 3), (3, 2)])
-async def test_refuses_a_gap_and_keeps_what_was_there(journal: AnyJournal, kept: int, given: int) -> None:
+async def test_append_gap_is_refused(journal: AnyJournal, kept: int, given: int) -> None:
     journal.append("r1", whole("r1")[:kept])
     with pytest.raises(JournalError) as caught:
         journal.append("r1", middle(given, 1))
@@ -69,7 +69,7 @@ async def test_refuses_a_gap_and_keeps_what_was_there(journal: AnyJournal, kept:
     assert len(await journal.read("r1")) == kept
 
 
-async def test_appends_all_or_none(journal: AnyJournal) -> None:
+async def test_append_is_all_or_none(journal: AnyJournal) -> None:
     with pytest.raises(JournalError):
         journal.append("r1", [begun("r1"), *middle(3, 1)])
     assert await journal.read("r1") == []
@@ -77,7 +77,7 @@ async def test_appends_all_or_none(journal: AnyJournal) -> None:
     assert len(await journal.read("r1")) == 1
 
 
-async def test_refuses_events_after_the_end(journal: AnyJournal) -> None:
+async def test_append_after_end_is_refused(journal: AnyJournal) -> None:
     journal.append("r1", whole("r1"))
     await journal.wait_durable("r1", 5)
     with pytest.raises(JournalError) as caught:
@@ -85,7 +85,7 @@ async def test_refuses_events_after_the_end(journal: AnyJournal) -> None:
     assert caught.value.code == "J006"
 
 
-async def test_a_lease_or_a_letter_of_a_run_that_has_ended_is_refused_with_what_to_do(journal: AnyJournal) -> None:
+async def test_ended_run_refuses_lease_and_message(journal: AnyJournal) -> None:
     journal.append("r1", whole("r1"))
     await journal.wait_durable("r1", 5)
     for late in (journal.lease("r1"), journal.send("r1", InboxMessage(kind="cancel"))):
@@ -98,7 +98,7 @@ async def test_a_lease_or_a_letter_of_a_run_that_has_ended_is_refused_with_what_
         assert "orchestra runs fork r1" in caught.value.hint
 
 
-def test_of_what_is_too_large_the_size_is_said_in_mebibytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_large_error_has_size_in_mib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoding, "MAX_BODY_BYTES", 1 << 16)
     event = AttemptFinished(seq=2, at=1.0, node="a", attempt=1, value="x" * 100_000)
     for keep, what in (
@@ -113,7 +113,7 @@ def test_of_what_is_too_large_the_size_is_said_in_mebibytes(monkeypatch: pytest.
         )
 
 
-async def test_refuses_to_wait_for_what_nobody_appended(journal: AnyJournal) -> None:
+async def test_wait_durable_unknown_seq_is_refused(journal: AnyJournal) -> None:
     journal.append("r1", [begun("r1")])
     for run, seq in (("r1", 2), ("nobody", 1)):
         with pytest.raises(JournalError) as caught:
@@ -121,14 +121,14 @@ async def test_refuses_to_wait_for_what_nobody_appended(journal: AnyJournal) -> 
         assert caught.value.code == "J003"
 
 
-async def test_durable_still_knows_a_run_that_ended(journal: AnyJournal) -> None:
+async def test_wait_durable_knows_ended_run(journal: AnyJournal) -> None:
     journal.append("r1", whole("r1"))
     await journal.wait_durable("r1", 5)
     await journal.wait_durable("r1", 5)
     await journal.wait_durable("r1", 1)
 
 
-async def test_blobs_are_kept_once_by_digest(journal: AnyJournal) -> None:
+async def test_blobs_are_stored_once(journal: AnyJournal) -> None:
     data = b"\x00bytes\xff"
     assert journal.put_blob(data) == journal.put_blob(data) == digest(data)
     assert await journal.get_blob(digest(data)) == data
@@ -138,7 +138,7 @@ async def test_blobs_are_kept_once_by_digest(journal: AnyJournal) -> None:
     assert await journal.get_blob("0" * 32) is None
 
 
-async def test_summaries_come_newest_first_and_tell_what_happened(journal: AnyJournal) -> None:
+async def test_list_runs_is_newest_first(journal: AnyJournal) -> None:
     journal.append("a", whole("a", at=10.0))
     journal.append("b", [begun("b", at=20.0), *middle(2, 3)])
     newest, oldest = await journal.list_runs()
@@ -155,7 +155,7 @@ async def test_summaries_come_newest_first_and_tell_what_happened(journal: AnyJo
     assert [summary.run for summary in await journal.list_runs(1)] == ["b"]
 
 
-async def test_finds_runs_by_the_beginning_of_their_ids(journal: AnyJournal) -> None:
+async def test_find_runs_by_prefix(journal: AnyJournal) -> None:
     for run in ("01ab", "01ac", "02", "%1"):
         journal.append(run, [begun(run)])
     assert await journal.find_runs("01") == ["01ab", "01ac"]
@@ -164,7 +164,7 @@ async def test_finds_runs_by_the_beginning_of_their_ids(journal: AnyJournal) -> 
     assert await journal.find_runs("3") == []
 
 
-async def test_takes_nothing_once_closed(journal: AnyJournal) -> None:
+async def test_closed_journal_refuses_appends(journal: AnyJournal) -> None:
     journal.append("r1", [begun("r1")])
     await journal.close()
     with pytest.raises(JournalError) as caught:

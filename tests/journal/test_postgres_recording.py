@@ -1,4 +1,4 @@
-"""The journal that the settings name, opened."""
+"""Opening the journal of the settings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def twice(text: str) -> str:
     return doubled(text=text)
 
 
-def test_runs_are_recorded_in_postgres_and_shown_from_there(postgres: PostgresServer, tmp_path: Path) -> None:
+def test_postgres_runs_are_recorded_and_shown(postgres: PostgresServer, tmp_path: Path) -> None:
     (tmp_path / "address").write_text(postgres.dsn)
     settings = Settings.load({"journal": f"file:{tmp_path / 'address'}"}, start=tmp_path)
 
@@ -47,7 +47,7 @@ def test_runs_are_recorded_in_postgres_and_shown_from_there(postgres: PostgresSe
     assert "abab" in shown.stdout
 
 
-def test_looking_whether_a_database_is_there_makes_nothing_in_it(postgres_over_tcp: PostgresServer) -> None:
+def test_probe_database_creates_nothing(postgres_over_tcp: PostgresServer) -> None:
     async def looked() -> tuple[str, bool]:
         where = await probe_database(postgres_over_tcp.dsn)
         connection = await asyncpg.connect(postgres_over_tcp.dsn)
@@ -59,6 +59,6 @@ def test_looking_whether_a_database_is_there_makes_nothing_in_it(postgres_over_t
 
 
 @pytest.mark.parametrize("address", ["postgresql://me:secret@host/runs", "postgresql://me@host/runs"])
-def test_an_address_with_a_name_or_a_password_is_refused(address: str, tmp_path: Path) -> None:
+def test_address_with_user_or_password_is_refused(address: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="journal"):
         Settings.load({"journal": address}, start=tmp_path)

@@ -1,4 +1,4 @@
-"""Journals gone through run by run: newest first, in pages, and a run that cannot be read is no reason not to give the others."""
+"""Scans of journals: newest first, in pages; a run that cannot be read does not prevent the others."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LONG = "x" * 40_000
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
 def open_journal(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
-    """Opens one store, as often as one likes."""
+    """Opens one store several times."""
     match request.param:
         case "memory":
             store = MemoryStore()
@@ -61,7 +61,7 @@ async def skimmed(journal: Scannable, since: float = float("-inf")) -> list[Scan
     return [found async for found in journal.scan(since)]
 
 
-async def test_runs_come_newest_first_with_their_events(open_journal: Open) -> None:
+async def test_scan_is_newest_first_with_events(open_journal: Open) -> None:
     async with open_journal() as journal:
         for run, at in (("a", 3.0), ("c", 5.0), ("b", 5.0)):
             await write(journal, run, whole(run, at))
@@ -78,14 +78,14 @@ async def test_runs_come_newest_first_with_their_events(open_journal: Open) -> N
 
 
 @pytest.mark.parametrize(("since", "runs"), [(3.0, ["c", "b", "a"]), (3.5, ["c", "b"]), (5.0, ["c"]), (5.5, [])])
-async def test_only_those_come_that_began_since(open_journal: Open, since: float, runs: list[str]) -> None:
+async def test_scan_since(open_journal: Open, since: float, runs: list[str]) -> None:
     async with open_journal() as journal:
         for run, at in (("a", 3.0), ("b", 4.0), ("c", 5.0)):
             await write(journal, run, whole(run, at))
         assert [found.run for found in await skimmed(journal, since)] == runs
 
 
-async def test_pages_join_without_a_gap(open_journal: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_scan_pages_join(open_journal: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "SCAN_BATCH_EVENTS", 6)
     monkeypatch.setattr(tables, "SCAN_BATCH_EVENTS", 6)
     monkeypatch.setattr(tables, "SCAN_BATCH_RUNS", 3)
@@ -95,7 +95,7 @@ async def test_pages_join_without_a_gap(open_journal: Open, monkeypatch: pytest.
         assert [found.run for found in await skimmed(journal)] == [f"r{number:02}" for number in reversed(range(20))]
 
 
-async def test_a_page_holds_no_more_runs_than_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_scan_page_size_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "SCAN_BATCH_EVENTS", 6)
     async with SqliteJournal.open(tmp_path / "j.db") as journal:
         for number in range(5):
@@ -105,7 +105,7 @@ async def test_a_page_holds_no_more_runs_than_it_needs(tmp_path: Path, monkeypat
         assert [found.run for found in looking.scan(0.0, (3.0, "r3"))] == ["r2", "r1"]
 
 
-async def test_what_comes_in_line_or_from_another_process_meanwhile_is_whole_or_left_out(open_journal: Open) -> None:
+async def test_scan_concurrent_runs_are_consistent(open_journal: Open) -> None:
     async with open_journal() as journal, open_journal() as other:
         await write(other, "a", [begun("a", 1.0)])
         journal.append("b", whole("b", 2.0))
@@ -119,7 +119,7 @@ async def test_what_comes_in_line_or_from_another_process_meanwhile_is_whole_or_
         assert [len(one.events) for one in found] in ([5, 1], [5, 5])
 
 
-async def test_large_values_stay_where_they_are_and_all_else_is_there(open_journal: Open) -> None:
+async def test_scan_omits_only_large_values(open_journal: Open) -> None:
     events: list[Event] = [
         RunStarted(seq=1, at=1.0, run="r", workflow="w", graph="", inputs={"text": LONG}),
         AttemptFinished(seq=2, at=2.0, node="a", attempt=1, value=LONG, usage=SPENT, final=True),
@@ -143,11 +143,11 @@ async def test_large_values_stay_where_they_are_and_all_else_is_there(open_journ
 
 @dataclass(frozen=True)
 class Store:
-    """A journal that lies somewhere, and can be changed behind its back."""
+    """A stored journal that can be changed directly."""
 
     open: Open
     change: Callable[[str, dict[str, bytes]], Awaitable[None]]
-    """Carries a statement out, with bytes by their names in it."""
+    """Executes a statement with named bytes."""
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -180,7 +180,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-async def test_a_damaged_run_says_so_and_the_others_are_given(change: str, store: Store) -> None:
+async def test_scan_damaged_run_has_error(change: str, store: Store) -> None:
     async with store.open() as journal:
         for run, at in (("a", 1.0), ("b", 2.0), ("c", 3.0)):
             await write(journal, run, whole(run, at))
@@ -200,7 +200,7 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("fault", UNREADABLE)
-async def test_a_run_that_cannot_be_read_says_so_and_can_be_deleted(fault: str, store: Store) -> None:
+async def test_scan_unreadable_run_can_be_deleted(fault: str, store: Store) -> None:
     body, code = UNREADABLE[fault]
     chain = next_hash(b"b", body)
     async with store.open() as journal:

@@ -1,4 +1,4 @@
-"""A journal's file that holds what no Orchestra made is refused before anything of it runs."""
+"""A journal's file with foreign content is refused before any of it is executed."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ import pytest
 from orchestra.journal.errors import JournalError
 from orchestra.journal.sqlite.journal import SqliteJournal
 
-ENDLESS = "CREATE VIEW schema_version AS WITH RECURSIVE n(version) AS (SELECT 1 UNION ALL SELECT version FROM n) SELECT version FROM n"
+ENDLESS = (
+    "CREATE VIEW schema_version AS WITH RECURSIVE n(version) AS (SELECT 1 UNION ALL SELECT version FROM n)"
+    " SELECT version FROM n"
+)
 TRIGGER = "CREATE TRIGGER t AFTER INSERT ON events BEGIN DELETE FROM runs; END"
 
 
 @pytest.mark.parametrize("script", [f"DROP TABLE schema_version; {ENDLESS}", TRIGGER], ids=["view", "trigger"])
-async def test_views_and_triggers_are_refused(script: str, tmp_path: Path) -> None:
+async def test_foreign_views_and_triggers_are_refused(script: str, tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     async with SqliteJournal.open(path):
         pass
@@ -29,8 +32,10 @@ async def test_views_and_triggers_are_refused(script: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("what", ["folder", "pipe", "text", "link", "link to nothing written"])
-async def test_what_is_no_journal_keeps_its_mode(what: str, tmp_path: Path) -> None:
-    """A name in a stranger's project may lead anywhere: to somebody's home, to a device, to a file that others read."""
+async def test_foreign_file_keeps_mode(what: str, tmp_path: Path) -> None:
+    """A path in another user's project may lead anywhere: to a home folder, to a device, to a file that other users
+    read.
+    """
     path, target = tmp_path / "journal.db", tmp_path / "shared"
     match what:
         case "folder":
@@ -52,7 +57,7 @@ async def test_what_is_no_journal_keeps_its_mode(what: str, tmp_path: Path) -> N
     assert path.stat().st_size == before.st_size
 
 
-async def test_a_link_to_a_journal_is_the_journal(tmp_path: Path) -> None:
+async def test_link_to_journal_is_followed(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     async with SqliteJournal.open(tmp_path / "elsewhere.db"):
         pass
