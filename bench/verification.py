@@ -1,12 +1,10 @@
-"""Accepted wrong answers with and without verification: risk-coverage on the dev splits of public sets, and
-certificates.
+"""Accepted and wrong, with verification and without it: risk by coverage on the dev parts of public sets, and certificates.
 
-    python -m bench.verification --data FOLDER [--rows 200] [--only SET ...] [--minutes 20] [--out FOLDER] [--docs
-    FOLDER]
+    python -m bench.verification --data FOLDER [--rows 200] [--only SET ...] [--minutes 20] [--out FOLDER] [--docs FOLDER]
 
-Collects the answers of the shipped agents on the real fleet, which it starts or adopts, into files that a later call
-continues. `--collect` ends there, and `--offline` uses only the files. `--docs` writes the tables into its pages; with
-`--only` just the lines of these sets, and no picture. `--cost` measures the cost of log-probabilities.
+Collects the answers of the shipped agents on the real fleet, which it starts or adopts, into files that it goes on with the next time;
+`--collect` ends there, and `--offline` takes what is in the files; `--docs` writes the tables into its pages, of `--only` some sets their
+lines alone, and no picture. `--cost` measures what log-probabilities cost.
 """
 
 from __future__ import annotations
@@ -45,26 +43,26 @@ from orchestra.verification.certificates.certify import Certification, Certifica
 
 AGENTS = machine.ROOT / "agents"
 COSTLY = {"generative_reader": 96, "generative_calculator": 96, "caller": 32}
-"""Requests of each agent for measuring the cost of log-probabilities."""
+"""Requests of each agent by which the cost of log-probabilities is measured."""
 
 
 ALONE_ARMS = ("base", "blind1", "blind2", "claim", "sample1")
-"""The arms of which a few rows are also run one after the other."""
+"""The arms of which a few rows are asked one after the other, too."""
 
 
 def tell(line: str) -> None:
-    """Writes progress to stderr."""
+    """Says it where no table is."""
     print(line, file=sys.stderr, flush=True)
 
 
 def cards_of() -> dict[str, Card]:
-    """Returns the shipped agents."""
+    """The shipped agents."""
     alone = {path.parent.name: Card.load(path.parent) for path in sorted(AGENTS.glob("*/agent.yaml"))}
     return {name: join_members(card, alone) for name, card in alone.items()}
 
 
 async def collect(given: argparse.Namespace, sets: list[Set], out: Path) -> None:
-    """Collects missing answers: the agents' own first, then those of checks."""
+    """Asks what is not in the files: the agents' own answers first, then what checks would ask."""
     cards = cards_of()
     until = time.monotonic() + 60 * given.minutes
     with tempfile.TemporaryDirectory() as folder:
@@ -84,7 +82,7 @@ async def collect(given: argparse.Namespace, sets: list[Set], out: Path) -> None
 
 
 async def cost(given: argparse.Namespace, sets: list[Set]) -> None:
-    """Prints the cost of log-probabilities."""
+    """Prints what it costs to be told the tokens' log-probabilities."""
     cards = cards_of()
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings.load({"journal": str(Path(folder) / "journal.db"), "concurrency": 64}, start=machine.ROOT)
@@ -97,9 +95,7 @@ async def cost(given: argparse.Namespace, sets: list[Set]) -> None:
                 base = next(iter(arms_of(one, cards, test, Path(folder))))
                 await collector.collect(base)
                 address = (await orchestra.fleet_status()).servers[0].address
-                line = await weighing.weighed(
-                    address, await signing.headers(settings), collector.bodies[agent], given.rounds
-                )
+                line = await weighing.weighed(address, await signing.headers(settings), collector.bodies[agent], given.rounds)
                 print(f"| {agent} | {len(test.rows)} | {line} |", flush=True)
 
 
@@ -107,14 +103,15 @@ SUM, MEAN, LEAST = "sum", "mean", "least"
 SHORT = {SUM: "of all tokens together", MEAN: "of the mean token", LEAST: "of the least token"}
 COLOURS = {"no verification": "#999999", ALONE: "#b5762a", CARD: "#3a8a4d", NODE: "#2a6fb5", ALL: "#8a5fb5"}
 ALPHAS = (0.1, 0.05, 0.02)
-PAGES = {"certificates": "certificates.md"}
-"""Pages of tables that are not on `risk.md`."""
+RISK = Path("evaluation", "risk.md")
+PAGES = {"certificates": Path("concepts", "certificates.md")}
+"""Pages of the tables that are not on the page `RISK`."""
 ENOUGH = 0.95
-"""Minimal share of answered rows of an arm."""
+"""The share of its rows that an arm must have answered to be counted in."""
 
 
 def right_of(one: Set, card: Card) -> Correctness:
-    """Returns the criterion of correctness of a set."""
+    """What tells right answers of a set from wrong ones."""
     if one.measure is None:
         judge = correctness_of(card, one.evaluation)
         return Correctness(judge.metrics, lambda case: None if judge.is_excluded(case) else judge.is_correct(case))
@@ -128,7 +125,7 @@ def right_of(one: Set, card: Card) -> Correctness:
 
 
 def answered(one: Set, cards: dict[str, Card], test: EvaluationSet, data: Path, out: Path) -> list[Answered]:
-    """Returns the answered rows, with the answers of others."""
+    """The rows that were answered, with what others said of them."""
     arms = {arm.name: (arm, read(arm.file(out))) for arm in arms_of(one, cards, test, out)}
     base = arms.pop("base")[1]
     whole = {name: sheets for name, (arm, sheets) in arms.items() if _enough(arm, sheets)}
@@ -136,11 +133,7 @@ def answered(one: Set, cards: dict[str, Card], test: EvaluationSet, data: Path, 
         tell(f"{one.title}: {name} was not asked for enough rows, and is left out")
     train = data / one.name / "train.jsonl"
     rule = SentenceRule([msgspec.json.decode(line) for line in train.open("rb")]) if one.kind == "reading" else None
-    rules = (
-        [lambda given: rule.answer({"input": given})]
-        if rule is not None
-        else list(fit_baselines(test.reference_rows)[1:])
-    )
+    rules = [lambda given: rule.answer({"input": given})] if rule is not None else list(fit_baselines(test.reference_rows)[1:])
     told = [ruled(out / f"{one.title}.rule{number}.jsonl", one_rule, test) for number, one_rule in enumerate(rules)]
     found = []
     for row in test.rows:
@@ -151,7 +144,7 @@ def answered(one: Set, cards: dict[str, Card], test: EvaluationSet, data: Path, 
 
 
 def ruled(file: Path, rule: Callable[[Any], Any], test: EvaluationSet) -> dict[str, Sheet]:
-    """Returns the answers of a rule without a model; computed once."""
+    """The answers of a rule without a model, made once."""
     known = read(file)
     with file.open("ab") as sheets:
         for row in test.rows:
@@ -166,13 +159,10 @@ def _enough(arm: Arm, sheets: dict[str, Sheet]) -> bool:
 
 
 def measured(one: Set, cards: Mapping[str, Card], test: EvaluationSet, rows: list[Answered], out: Path) -> Measured:
-    """Returns the rankings of the answers of a set."""
+    """What the rankings make of the answers of a set."""
     card = cards[one.agent]
     judge = right_of(one, card)
-    cases = [
-        Case(row.question.expected, as_record(row.sheet.output) if row.sheet.output is not None else None)
-        for row in rows
-    ]
+    cases = [Case(row.question.expected, as_record(row.sheet.output) if row.sheet.output is not None else None) for row in rows]
     kept = [(row, good) for row, case in zip(rows, cases, strict=True) if (good := judge.is_correct(case)) is not None]
     rows, right = [row for row, _ in kept], [good and row.sheet.output is not None for row, good in kept]
     asked = tuple(dict.fromkeys((*card.checks, CONFIDENCE)))
@@ -185,21 +175,15 @@ def measured(one: Set, cards: Mapping[str, Card], test: EvaluationSet, rows: lis
     }
     if any(row.sheet.logprobs for row in rows):
         tokens = [row.sheet.logprobs or (-99.0,) for row in rows]
-        scores |= {
-            SUM: [sum(few) for few in tokens],
-            MEAN: [sum(few) / len(few) for few in tokens],
-            LEAST: [min(few) for few in tokens],
-        }
+        scores |= {SUM: [sum(few) for few in tokens], MEAN: [sum(few) / len(few) for few in tokens], LEAST: [min(few) for few in tokens]}
     without = {check: combined(said, right, groups, check) for check in said[0]}
-    alone = select_independent(replace(test, rows=[row.question for row in rows]), card, seed=0).test.rows
+    alone = select_independent(replace(test, questions=[row.question for row in rows]), card, seed=0).test.rows
     ids = [row.question.id for row in rows]
-    return Measured(
-        one, ids, groups, frozenset(row.id for row in alone), right, scores, without, _costs(one, rows, out)
-    )
+    return Measured(one, ids, groups, frozenset(row.id for row in alone), right, scores, without, _costs(one, rows, out))
 
 
 ASKED = {"blind": "rederive", "claim": "entailment", "sample": "agree"}
-"""The check that uses an arm, by its name without a number."""
+"""Which check asks an arm, by its name without a number."""
 
 
 def _costs(one: Set, rows: list[Answered], out: Path) -> dict[str, dict[str, float]]:
@@ -227,14 +211,14 @@ def _asked(arm: str) -> str:
 
 
 def certified(found: Measured) -> dict[float, Certification]:
-    """Returns the first certification of a set's agent at each alpha, with the checks of its card and its confidence."""
+    """What `orchestra certify` would say of a set's agent at each alpha, the first time, by its card's checks and its confidence."""
     rows = zip(found.ids, found.scores[CARD], found.right, strict=True)
     items = [ScoredAnswer(name, score, not good) for name, score, good in rows if name in found.independent]
     return {alpha: certify(items, CertificationTerms(alpha, attempt=1)) for alpha in ALPHAS}
 
 
 def report(given: argparse.Namespace, sets: list[Set], out: Path) -> dict[str, str]:
-    """Returns the tables by name, and the picture as `picture`."""
+    """The tables, by name; and the picture, as `picture`."""
     cards, found = cards_of(), []
     for one in sets:
         test = rows_of(one, cards[one.agent], given.data, given.rows)
@@ -243,8 +227,7 @@ def report(given: argparse.Namespace, sets: list[Set], out: Path) -> dict[str, s
             found.append(measured(one, cards, test, rows, out))
             tell(f"{one.title}: {len(found[-1].right)} rows judged")
     curves = {
-        one.of.title: {"no verification": risk.Curve.of(one.right, [0.0] * len(one.right))}
-        | {name: one.curve(name) for name in RANKINGS}
+        one.of.title: {"no verification": risk.Curve.of(one.right, [0.0] * len(one.right))} | {name: one.curve(name) for name in RANKINGS}
         for one in found
     }
     return {
@@ -259,7 +242,7 @@ def report(given: argparse.Namespace, sets: list[Set], out: Path) -> dict[str, s
 
 
 def write(page: Path, name: str, text: str, bench: str = "bench.verification", *, merge: bool = False) -> None:
-    """Writes a text between the markers of its name on a page; with `merge` into the existing table."""
+    """Puts a text between the marks of its name on a page; with `merge` into the table that stands there."""
     begin, end = f"<!-- {bench}: {name} -->\n", f"<!-- /{bench}: {name} -->"
     before, _, rest = page.read_text("utf-8").partition(begin)
     old, mark, after = rest.partition(end)
@@ -269,9 +252,7 @@ def write(page: Path, name: str, text: str, bench: str = "bench.verification", *
 
 
 def merged(old: str, new: str) -> str:
-    """Returns a table with the lines of another one replacing those with the same start. Raises SystemExit if the
-    columns differ.
-    """
+    """A table with the lines of another one in the place of those that begin alike. Raises SystemExit where the columns differ."""
     head = old.splitlines()[:2]
     if new.splitlines()[:2] != head:
         raise SystemExit("the table has other columns than the one that stands there: measure all sets")
@@ -280,7 +261,7 @@ def merged(old: str, new: str) -> str:
         lines: dict[str, list[str]] = {}
         for line in table.splitlines()[2:]:
             lines.setdefault(line.split(" | ")[0], []).append(line)
-        found |= lines  # existing lines keep their position
+        found |= lines  # what is there already keeps its place
     return "\n".join([*head, *(line for lines in found.values() for line in lines)])
 
 
@@ -288,13 +269,9 @@ def main() -> int:
     """Collects, and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="a folder with one folder a set")
-    parser.add_argument(
-        "--rows", type=int, default=200, help="rows of a set at most, where a language model answers; 0 for all"
-    )
+    parser.add_argument("--rows", type=int, default=200, help="rows of a set at most, where a language model answers; 0 for all")
     parser.add_argument("--only", nargs="*", default=[], help="these sets")
-    parser.add_argument(
-        "--minutes", type=float, default=20, help="for collecting; what is not asked by then is left out"
-    )
+    parser.add_argument("--minutes", type=float, default=20, help="for collecting; what is not asked by then is left out")
     parser.add_argument("--out", type=Path, help="the answers' folder; in the user's cache otherwise")
     parser.add_argument("--collect", action="store_true", help="collect, and print nothing")
     parser.add_argument("--offline", action="store_true", help="collect nothing")

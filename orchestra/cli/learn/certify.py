@@ -615,7 +615,7 @@ def _find_judge(project: Project, arguments: CertifyArguments, checks: tuple[str
 def _unrefuted_rows(settings: Settings, project: Project, agent: str, rows: JudgedAnswerFile) -> RowSet:
     """Returns the fingerprints of the rows. Raises `InputError` if an audit refuted a certificate that was made on them."""
     from orchestra.learn.certification.audit_log import refuse_refuted_rows
-    from orchestra.learn.data.deduplication import fingerprint
+    from orchestra.learn.data.dataset import fingerprint
     from orchestra.verification.certificates.row_fingerprints import FINGERPRINT_LENGTH, RowSet
 
     fingerprints = frozenset(fingerprint([row.input, row.output])[:FINGERPRINT_LENGTH] for row in rows.rows)

@@ -21,7 +21,7 @@ from orchestra.app.inputs import bind_arguments
 from orchestra.app.orchestra import Orchestra
 from orchestra.app.result import Result
 from orchestra.app.run import Run
-from orchestra.app.run_options import RunOptions
+from orchestra.engine.request import RunOptions
 from orchestra.app.run_queries import existing_runs, get_memos
 from orchestra.cli.output import print_note
 from orchestra.cli.run.batch_rows import BatchRow, RowResult

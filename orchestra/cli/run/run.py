@@ -16,7 +16,7 @@ from orchestra.core.settings import Settings
 from orchestra.core.tags import Tags
 from orchestra.workflows.model import Budget
 from orchestra.workflows.program import Program
-from orchestra.workflows.python.acceptance import AcceptThreshold
+from orchestra.workflows.python.checks import AcceptThreshold
 
 
 @dataclass(frozen=True, slots=True)
