@@ -391,7 +391,7 @@ async def made(folder: Path, rows: int, seed: int = SEED, times: int = TIMES, wh
         for number, one in enumerate(wanted(found, rows, forms, seed, times)):
             if one.values not in offers:
                 offer = capabilities_of(orchestra, "-", {name: VALUES[name] for name in one.values}, PlanOptions(grounded=False))
-                offers[one.values] = replace(offer, words="")  # of any request
+                offers[one.values] = replace(offer, request_text="")  # of any request
             every.append(row_of(one, offers[one.values], number))
             every += mended(one, offers[one.values], number)
     licences = {
