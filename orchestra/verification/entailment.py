@@ -254,8 +254,8 @@ def _claim_verdict(
     for (_, refuted), piece in known:
         if refuted > DECISION_THRESHOLD:
             name = sources[piece.source].name
-            of_source = f" of {name}" if name else ""
-            reason = f"the evidence{of_source} contradicts {excerpt(claim.text)} (probability {refuted:.2f})"
+            origin = f" of {name}" if name else ""
+            reason = f"the evidence{origin} contradicts {excerpt(claim.text)} (probability {refuted:.2f})"
             return Verdict(ENTAILMENT, FAIL, 0.0, reason, deterministic=False)
     if faults := [chance for chance in heard if isinstance(chance, str)]:
         return unknown_by_model(ENTAILMENT, f"{excerpt(claim.text)}: {faults[0]}")

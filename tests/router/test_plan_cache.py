@@ -118,11 +118,11 @@ TOP = 's1 = search(query="iron", documents=input.documents, top=%d)\nreturn s1'
     ("lines", "old", "new", "why"),
     [
         (TOP % 2, "2 passages on iron of 2 pages", "3 passages on iron of 4 pages", "more than once"),
-        (TOP % 14, "2 weeks of iron", "3 weeks of iron", "may follow from one that changed"),
-        (TOP % 5, "passages on iron from 1889", "passages on iron from 1890", "may follow from one that changed"),
+        (TOP % 14, "2 weeks of iron", "3 weeks of iron", "may depend on one that changed"),
+        (TOP % 5, "passages on iron from 1889", "passages on iron from 1890", "may depend on one that changed"),
         ('s1 = search(query="iron", documents=input.documents)\nreturn s1', "iron in 1889", "iron in 1890",
         "does not contain '1889'"),
-        (READ, "Who founded Apple?", "Who founded Siemens?", "does not carry 'Apple'"),
+        (READ, "Who founded Apple?", "Who founded Siemens?", "does not contain 'Apple'"),
         (READ.replace("return s1", "return s1[1]"), "passage 2 of these", "passage 3 of these",
         "the structure of the plan"),
         ('s1 = [reader(question=x, context=input.request) for x in ["iron", "tin"]]\nreturn s1',
@@ -262,5 +262,5 @@ def test_plan_cache_truncated_request_is_not_stored() -> None:
 
 def test_plan_cache_stored_record_is_refused() -> None:
     free = offer(contract("take", "tool", {"it": record({"a": STR})}, STR), values=VALUES)
-    with pytest.raises(CachedPlanError, match="makes up no"):
+    with pytest.raises(CachedPlanError, match="cannot state"):
         fitted('s1 = take(it={"a": "b"})\nreturn s1', "b", "b", free)

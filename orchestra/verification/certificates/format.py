@@ -7,7 +7,7 @@ edit that also replaces the digest makes another certificate.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Final, Literal, Self
 
 import msgspec
 
@@ -17,7 +17,7 @@ from orchestra.schema.strict_json import canonical, digest
 MAX_BYTES = 1 << 20
 CERTIFICATE_FILE, CLAIMS_FILE, COMBINATION_FILE = "certificate.json", "claims.json", "combination.json"
 """Names of the files. They are here so that a check for their existence loads no statistics."""
-FORMAT = "orchestra/certificate/v3"
+FORMAT: Final = "orchestra/certificate/v3"
 """Format and version of all kinds."""
 
 

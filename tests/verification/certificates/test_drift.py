@@ -15,6 +15,7 @@ from orchestra.core.errors import InputError, SourceLocation
 from orchestra.verification.certificates.audits import (
     AuditEntry,
     AuditLog,
+    AuditVerdict,
     OutputAudited,
     OutputsSampled,
     SampledOutput,
@@ -206,12 +207,11 @@ def drawn(count: int) -> OutputsSampled:
 
 def logged(said: str) -> bytes:
     """A log with an audit per letter: r, w, u."""
-    words = {"r": "right", "w": "wrong", "u": "unclear"}
+    words: dict[str, AuditVerdict] = {"r": "right", "w": "wrong", "u": "unclear"}
     log = AuditLog().with_digests([drawn(len(said))])
     watch = AuditLog(tuple(log)).audit_state(certified())
-    lines = audit_entries(
-        certified(), watch, [(output(at), words[one]) for at, one in enumerate(said)], "ada", "2026-11-25"  # type: ignore[misc]
-    )
+    verdicts = [(output(at), words[one]) for at, one in enumerate(said)]
+    lines = audit_entries(certified(), watch, verdicts, "ada", "2026-11-25")
     return encode([*log, *AuditLog(tuple(log)).with_digests(lines)])
 
 
