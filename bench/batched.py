@@ -131,7 +131,8 @@ def judge() -> Judge:
 
 
 HEAD = """\
-| tokens a claim | claims | way | seconds a claim | of a processor | one by one takes so many times that | a vector differs by |
+| tokens a claim | claims | way | seconds a claim | of a processor | one by one takes so many times that | a vector \
+differs by |
 |---:|---:|---|---:|---:|---:|---:|"""
 
 

@@ -205,7 +205,10 @@ def unanswered(one: Asked, test: EvaluationSet, answers: Mapping[str, tuple[Any,
     asked = [row for row in test.rows if row.id in answers and one.unanswerable(row.expected)]
     scores = [score for output, score in (answers[row.id] for row in asked) if output is not None and score is not None]
     surest = f", the surest at {max(scores):.2f}" if scores else ""
-    return f"{one.name}: of {len(asked)} questions that are answered nowhere {len(scores)} get an answer where nothing is withheld{surest}."
+    return (
+        f"{one.name}: of {len(asked)} questions that are answered nowhere {len(scores)} get an answer where nothing "
+        f"is withheld{surest}."
+    )
 
 
 def _case(row: EvaluationRow, output: Any, score: float | None) -> Case:

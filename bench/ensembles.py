@@ -90,7 +90,10 @@ def line(way: Way, test: EvaluationSet, metric: Metric) -> str:
     ]
     right = [metric.compute([case]) >= 1 for case in cases]
     curve = Curve.of(right, [answer.confidence for answer in way.answers])
-    return f"| {way.name} | {metric.compute(cases):.3f} | {2 * curve.errors(0.5):.3f} | {curve.area():.3f} | {way.asked:.2f} |"
+    return (
+        f"| {way.name} | {metric.compute(cases):.3f} | {2 * curve.errors(0.5):.3f} | {curve.area():.3f} | "
+        f"{way.asked:.2f} |"
+    )
 
 
 def oracle(rows: Sequence[Sequence[EnsembleAnswer]], test: EvaluationSet, metric: Metric) -> float:

@@ -94,11 +94,19 @@ Question: {{{{ question }}}}
 """
 PLANS = HEAD.format(
     how="Write a plan that answers the question: one line an action, then return.",
-    example='s1 = lookup("length of the Seine")\ns2 = lookup("length of the Rhine")\ns3 = compute("largest(s1, s2)")\nreturn s3',
+    example=(
+        's1 = lookup("length of the Seine")\ns2 = lookup("length of the Rhine")\ns3 = compute("largest(s1, s2)")\n'
+        "return s3"
+    ),
 )
 MAPS = HEAD.format(
-    how="Write a plan that answers the question: one line for look-ups that are alike, one for the computation, then return.",
-    example='s1 = [lookup("length", x) for x in ["the Seine", "the Rhine"]]\ns2 = compute("largest(s1, s2)")\nreturn s2',
+    how=(
+        "Write a plan that answers the question: one line for look-ups that are alike, one for the computation, then "
+        "return."
+    ),
+    example=(
+        's1 = [lookup("length", x) for x in ["the Seine", "the Rhine"]]\ns2 = compute("largest(s1, s2)")\nreturn s2'
+    ),
 )
 REACTS = HEAD.format(
     how="Answer the question, one action at a time; what it gave is told. In the end, finish.",
@@ -325,7 +333,10 @@ def program(facts: int) -> Workflow[..., Any]:
     numbers = range(1, facts + 1)
     inputs = "".join(f"question{number}: str, context{number}: str, " for number in numbers)
     nodes = [
-        f'  s{number}: {{agent: reader, with: {{question: "${{input.question{number}}}", context: "${{input.context{number}}}"}}}}'
+        (
+            f'  s{number}: {{agent: reader, with: {{question: "${{input.question{number}}}", context: '
+            f'"${{input.context{number}}}"}}}}'
+        )
         for number in numbers
     ]
     read_by = ", ".join(f'r{number}: "${{s{number}.answer}}"' for number in numbers)
@@ -441,7 +452,8 @@ def section(
         against = ratio(found, slow, fast, seed=seed)
         met = "met" if against.value >= GOAL else "missed"
         told.append(
-            f"- `{slow}` takes {_plain(against)} times as long as `{fast}`{f'; the goal of {GOAL} is {met}' * (slow == 'react')}."
+            f"- `{slow}` takes {_plain(against)} times as long as "
+            f"`{fast}`{f'; the goal of {GOAL} is {met}' * (slow == 'react')}."
         )
     for late in (
         one for one in ("whole", "lines", "mapped_streamed", "node", "node_mapped") if {one, "streamed"} <= {*arms}

@@ -30,7 +30,10 @@ ROOT = Path(__file__).resolve().parents[1]
 NAME = "generative_reader"
 READER = ROOT / "agents" / NAME
 RESAMPLES = 2000
-HEAD = "| reader, SmolLM2-135M | EM | F1 | no-answer accuracy | abstained | accepted and wrong | EM, 95 % |\n|---|---|---|---|---|---|---|"
+HEAD = (
+    "| reader, SmolLM2-135M | EM | F1 | no-answer accuracy | abstained | accepted and wrong | EM, 95 % |\n"
+    "|---|---|---|---|---|---|---|"
+)
 
 
 @dataclass(frozen=True)

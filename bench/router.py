@@ -253,7 +253,8 @@ def right(asked: Sequence[Asked], made: Sequence[PlanResult]) -> str:
     hopeless = sum(what.plan == NONE for what in asked)
     wrongly = sum(written(draft) == NONE != what.plan for what, draft in zip(asked, made, strict=True))
     return (
-        f"  the right plan, line for line: {same / len(made):.3f}; F1 of its skills, where both have any: {sum(shares) / len(shares):.3f}\n"
+        f"  the right plan, line for line: {same / len(made):.3f}; F1 of its skills, where both have any: "
+        f"{sum(shares) / len(shares):.3f}\n"
         f"  declined: {declined} of {hopeless} that nothing serves, {wrongly} of {len(made) - hopeless} others"
     )
 
@@ -374,7 +375,10 @@ def main() -> None:
     way = " --whole" * given.whole + " --free" * given.free
     text = section(
         kept,
-        f"python -m bench.router --data DATA --plans {given.plans} --steps {given.steps}{way} --at-once {given.at_once}",
+        (
+            f"python -m bench.router --data DATA --plans {given.plans} --steps {given.steps}{way} --at-once "
+            f"{given.at_once}"
+        ),
         now(),
     )
     print(text + examples(kept))

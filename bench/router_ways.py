@@ -161,7 +161,10 @@ def main(page: Path = PAGE) -> None:
                 continue
             arms.append(asyncio.run(measured(asked, way, repairs, settings, given.at_once)))
             print(row(arms[-1], asked, given.seed), flush=True)
-    command = f"python -m bench.router_ways --rows DATASET --sample {given.sample} --seed {given.seed} --at-once {given.at_once}"
+    command = (
+        f"python -m bench.router_ways --rows DATASET --sample {given.sample} --seed {given.seed} --at-once "
+        f"{given.at_once}"
+    )
     text = section(arms, asked, command, f"{given.at_once} at once, {now()}", given.seed)
     print(text)
     if not given.dry:

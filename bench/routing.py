@@ -212,12 +212,18 @@ def table(
     """Returns the table of a set."""
     right = (sum(one.weak for one in judged) / len(judged), sum(one.strong for one in judged) / len(judged))
     lines = [
-        f"{SETS[name]}: {len(train):,} rows to train on, {len(judged):,} judged; weak {right[0]:.1%} right, strong {right[1]:.1%}",
+        (
+            f"{SETS[name]}: {len(train):,} rows to train on, {len(judged):,} judged; weak {right[0]:.1%} right, "
+            f"strong {right[1]:.1%}"
+        ),
         "",
         "| score | APGR | CPT 50 % | CPT 80 % | CPT 95 % |",
         "|---|---|---|---|---|",
         *(
-            f"| {arm}, elsewhere | {value} | {' | '.join(('0.5', '0.8', '0.95') if arm == 'chance' else ('', '', ''))} |"
+            (
+                f"| {arm}, elsewhere | {value} | "
+                f"{' | '.join(('0.5', '0.8', '0.95') if arm == 'chance' else ('', '', ''))} |"
+            )
             for arm, value in ELSEWHERE[name].items()
         ),
     ]

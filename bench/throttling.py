@@ -58,7 +58,8 @@ FLEET = """
 schema: orchestra/fleet/v1
 name: scripted
 servers:
-  scripted: {{endpoint: "http://127.0.0.1:{port}/{scenario}/v1", model: m, dialect: vllm, external: false, label: restricted}}
+  scripted: {{endpoint: "http://127.0.0.1:{port}/{scenario}/v1", model: m, dialect: vllm,
+             external: false, label: restricted}}
 models: {{base: scripted}}
 limits: {{in_flight: {window}, request_seconds: {seconds}}}
 """

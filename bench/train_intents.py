@@ -115,7 +115,10 @@ async def learn(card: Card, recipe: Recipe, data: Path, work: Path) -> None:
         if step.step % 20 == 0 or step.step == step.total_steps:
             spent = time.process_time() - began
             print(
-                f"member {member}: step {step.step} of {step.total_steps}, loss {np.mean(losses):.4f}, {spent:.0f} s of a processor",
+                (
+                    f"member {member}: step {step.step} of {step.total_steps}, loss {np.mean(losses):.4f}, "
+                    f"{spent:.0f} s of a processor"
+                ),
                 flush=True,
             )
             losses.clear()
@@ -140,7 +143,8 @@ async def measure(card: Card, path: Path) -> None:
     inside = np.array([row.label != OUTSIDE for row in rows])
     sure = np.array([probability for _, probability in said])
     print(
-        f"{path.name}: {right[inside].sum()} of {inside.sum()} right, accuracy {right[inside].mean():.4f}; {each:.1f} ms a text"
+        f"{path.name}: {right[inside].sum()} of {inside.sum()} right, accuracy {right[inside].mean():.4f}; "
+        f"{each:.1f} ms a text"
     )
     if not inside.all():
         odds = np.array([output["p_oos"] for output, _ in said])

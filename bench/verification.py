@@ -227,7 +227,7 @@ def _asked(arm: str) -> str:
 
 
 def certified(found: Measured) -> dict[float, Certification]:
-    """Returns the first certification of a set's agent at each alpha, with the checks of its card and its confidence."""
+    """Returns the first certification of a set's agent at each alpha, with its card's checks and its confidence."""
     rows = zip(found.ids, found.scores[CARD], found.right, strict=True)
     items = [ScoredAnswer(name, score, not good) for name, score, good in rows if name in found.independent]
     return {alpha: certify(items, CertificationTerms(alpha, attempt=1)) for alpha in ALPHAS}

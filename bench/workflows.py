@@ -112,7 +112,7 @@ def replaced(question: EvaluationRow, more: Mapping[str, str]) -> EvaluationRow:
 
 
 def floors(asked: Asked, test: EvaluationSet) -> list[Arm]:
-    """Returns a constant baseline: the most frequent correct answer of this set. It knows the set; a workflow does not."""
+    """Returns a constant baseline: the most frequent correct answer of this set, which a workflow does not know."""
     often = {
         key: Counter(question.expected[key] for question in test.rows).most_common(1)[0][0] for key in asked.expect
     }
@@ -136,7 +136,7 @@ def bare(folder: Path) -> Path:
 async def answers(
     name: str, files: Sequence[File], tests: Mapping[Key, EvaluationSet], settings: Settings
 ) -> dict[Key, Arm]:
-    """Returns the answers of these workflows to all rows in a project. Raises `FleetError` if no server is available."""
+    """Returns the answers of these workflows to all rows. Raises `FleetError` if no server is available."""
     found: dict[Key, Arm] = {}
     waiting = StatusLine()
     async with Orchestra.open(settings, fleet="start", progress=waiting) as orchestra:

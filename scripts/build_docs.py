@@ -20,7 +20,8 @@ DOCS = ROOT / "docs"
 ERRORS = """\
 # Error codes
 
-An error has a code, the place where the fault stands, and what to write instead; `orchestra explain CODE` prints what this page says of it.
+An error has a code, the place where the fault stands, and what to write instead; `orchestra explain CODE` prints \
+what this page says of it.
 The letter tells the room it comes from.
 
 """

@@ -128,7 +128,8 @@ def show_sum(answers: Sequence[Told], started: float, took: float) -> None:
     if started >= STARTED_NOW:
         print_text(f"\nThe model server was ready after {format_duration(started)}.")
     print_text(
-        f"\n{len(answers)} questions in {format_duration(took)}, {rate:.0f} tokens/s. Every quote stands where it is said to stand."
+        f"\n{len(answers)} questions in {format_duration(took)}, {rate:.0f} tokens/s. Every quote stands where "
+        f"it is said to stand."
     )
     known = [told for told in answers if told.question.told]
     right = sum(any(words.casefold() in told.text.casefold() for words in told.question.told) for told in known)
@@ -166,7 +167,8 @@ async def demo(config: str | None) -> int:
     """Opens the fleet, runs the questions, shows the results; returns the exit status."""
     documents, questions = read_documents(EXAMPLES), read_questions(EXAMPLES / "questions.json")
     print_text(
-        f"{len(questions)} questions to {len(documents)} documents of examples/documents, by the workflow answer_from_documents\n"
+        f"{len(questions)} questions to {len(documents)} documents of examples/documents, by the workflow "
+        f"answer_from_documents\n"
     )
     waiting, began = StatusLine(), time.monotonic()
     ready = began

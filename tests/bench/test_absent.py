@@ -1,4 +1,4 @@
-"""What counts as said of a request that nothing serves."""
+"""`bench.absent`: when an unserved request counts as reported."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def draft(plan: str, *reasons: str, code: str = DECLINED_CODE) -> PlanResult:
             draft("s1 = support_desk(message=input.request)\nreturn s1"),
             (),
             UNSAID,
-        ),  # of parts that may be left out none is said
+        ),  # optional parts are not reported
         (
             "all",
             draft("s1 = support_desk(message=input.request)\nreturn s1"),
@@ -72,7 +72,8 @@ def draft(plan: str, *reasons: str, code: str = DECLINED_CODE) -> PlanResult:
         ([FLIGHT], draft(ON_BOTH), (EmptyStep("", "support_desk", FLIGHT),), AFTERWARDS),
         ("none", draft("", "nothing that is offered serves the request"), (), REFUSED),
         ("none", draft(ON_BOTH), (), SERVED),
-        ("none", draft(ON_BOTH), (EmptyStep("", "support_desk", FLIGHT),), SERVED),  # who hands over to a person sorts
+        # a handover to a person includes sorting
+        ("none", draft(ON_BOTH), (EmptyStep("", "support_desk", FLIGHT),), SERVED),
         ("none", draft(ON_BOTH), (EmptyStep("", "calculator", PENS),), OTHERWISE),
         ("none", draft(f's1 = calculator(question="{PENS}")\nreturn s1'), (), OTHERWISE),
     ],

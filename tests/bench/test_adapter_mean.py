@@ -1,4 +1,4 @@
-"""The mean of two adapters: that of what they add to a layer, as well as their rank can say it."""
+"""The mean of two adapters: the mean of their effects on a layer, up to their rank."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def adapter(seed: int, rank: int = 4, wide: int = 16, given: int = 12) -> dict[s
 
 
 def added(weights: dict[str, Any]) -> Any:
-    """What an adapter adds to its layer."""
+    """The effect of an adapter on its layer."""
     return weights[LAYER + UP].float() @ weights[LAYER + DOWN].float()
 
 
@@ -39,7 +39,7 @@ def test_the_mean_of_an_adapter_and_itself_is_what_it_was() -> None:
 
 def test_the_mean_is_in_the_middle_where_its_rank_can_say_it() -> None:
     one, other = adapter(1), adapter(2)
-    other[LAYER + DOWN] = one[LAYER + DOWN]  # then what they add has one rank together
+    other[LAYER + DOWN] = one[LAYER + DOWN]  # the sum of their effects has rank one
     assert torch.allclose(added(mean(one, other)), (added(one) + added(other)) / 2, atol=1e-4)
 
 

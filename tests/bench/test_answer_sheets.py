@@ -1,4 +1,4 @@
-"""Answer sheets: what has been answered is not asked again, and what was answered by another agent is."""
+"""Answer sheets: answered rows are not run again, unless another agent answered them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_what_an_agent_learnt_is_a_part_of_it(tmp_path: Path) -> None:
 
 
 def test_what_another_agent_said_is_taken_out_before_anything_is_asked(tmp_path: Path) -> None:
-    """So that nobody reckons with it where asking is cut off, and no row stands twice."""
+    """An interrupted collection uses no outdated answer, and no row occurs twice."""
     rows = [
         Sheet("a", "of before"),
         Sheet("b", "then", of=ARM.marks["b"]),

@@ -1,4 +1,4 @@
-"""Which answers the pages of requests call right."""
+"""`bench.ask`: correct answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The batch that the judge of claims is measured in gives what it gives one by one, the shorter texts in it too."""
+"""The measured batch of the judge of claims equals single calls, including shorter texts."""
 
 from __future__ import annotations
 

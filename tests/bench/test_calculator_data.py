@@ -1,4 +1,4 @@
-"""The calculator's data: expressions are worth what the answers say, over numbers of the question; what belongs together stays together."""
+"""The calculator's data: expressions have the value of the answers, over the question's numbers; intact groups."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of function calls: one right answer each, of the values that are accepted; what is made of them by rule."""
+"""Rows of function calls: one correct answer each from the accepted values; derived rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Edits of answered questions: what the question says and what the calls say change together."""
+"""Edits of answered questions: question and calls change together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bench of the live cascade: votes by value, tiers from the answers in files, and what it says of a pair of them."""
+"""`bench.cascade`: votes by value, tiers from stored answers, and the report of a pair of tiers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def rows(count: int) -> list[EvaluationRow]:
 
 
 def written(folder: Path, count: int) -> None:
-    """The base is right about no row, the adapter about even ones, three samples of five about those and every third one."""
+    """The base is correct on no row, the adapter on even ones, three of five samples on those and every third one."""
 
     def lines(name: str, right: object) -> None:
         given = [(number, number + 1 if right(number) else 0) for number in range(count)]  # type: ignore[operator]
@@ -99,7 +99,7 @@ def test_a_pair_without_a_gap_has_no_table_and_one_with_a_gap_pays_for_both_tier
     told = pair(rows(100), weak, strong, regressor, 50)
     after = next(line for line in told if line.startswith(f"| {AFTER}"))
     assert after.split("|")[2].split()[0] == "0.750"  # half of the rows gain, and they come first
-    assert after.endswith("| 300, 30 |")  # all of the cheaper tier, and 0.4 of the dearer one
+    assert after.endswith("| 300, 30 |")  # all of the cheaper tier, and 0.4 of the more expensive one
     assert "no gap that is surely there" in pair(rows(100), weak, weak, regressor, 50)[0]
     assert gap(weak, strong, 50).value == 0.5
 

@@ -1,4 +1,4 @@
-"""The rules that the budget for checks is held against."""
+"""The baseline rules of `bench.check_budget`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EARLY = [0.5, *[0.1] * 5]
 def test_uniform_gives_each_value_the_same_chance_whenever_it_comes() -> None:
     rule = uniform(0)
     chosen = [rule(ROWS[:6], EARLY, 330) for _ in range(600)]
-    assert {sum(one) for one in chosen} == {3}  # the same budget, and as much of it is spent
+    assert {sum(one) for one in chosen} == {3}  # same budget, fully spent
     assert sum(first(ROWS[:6], EARLY, 330)) == 3
     asked = [sum(one[at] for one in chosen) / len(chosen) for at in range(6)]
     assert asked == pytest.approx([0.5] * 6, abs=0.08)

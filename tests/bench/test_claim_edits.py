@@ -1,4 +1,4 @@
-"""Edits of claims: each makes another thing of the claim, leaves its other words, and is the same every time."""
+"""Edits of claims: each changes the meaning of the claim, keeps its other words, and is deterministic."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def sets(folder: Path) -> Path:
                 "id": f"{name}-{n}",
                 "input": {
                     "claim": CLAIM,
-                    "evidence": f"{EVIDENCE} It was said in {name} {n}, on a long and cold evening beside the harbour there.",
+                    "evidence": (
+                        f"{EVIDENCE} It was said in {name} {n}, on a long and cold evening beside the harbour there."
+                    ),
                 },
                 "expected": {"label": label, "original": original},
             }

@@ -1,4 +1,4 @@
-"""What an ensemble would be worth, from its members' recorded answers."""
+"""The value of an ensemble, from its members' recorded answers."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def test_the_table_has_each_member_the_pool_and_the_pool_cut_short() -> None:
     ]
     assert cells["first"][0] == "0.500"
     assert cells["second"][0] == "0.500"
-    assert cells["pooled, the last counts 1"][0] == "0.750"  # the surer one of the first row is right
-    assert cells["pooled, enough: 0.95"][0] == "0.500"  # and is not asked here
+    assert cells["pooled, the last counts 1"][0] == "0.750"  # the more confident answer of the first row is correct
+    assert cells["pooled, enough: 0.95"][0] == "0.500"  # and is not requested here
     assert [
         cells[name][3] for name in ("first", "pooled, the last counts 1", "pooled, enough: 0.95", "pooled, enough: 0.5")
     ] == [

@@ -1,4 +1,4 @@
-"""`make evaluate`: tables between marks, failing agents survived, and a whole run over an agent that needs no fleet."""
+"""`make evaluate`: tables between markers, failing agents, and a complete call for an agent that needs no fleet."""
 
 from __future__ import annotations
 
@@ -233,9 +233,9 @@ def test_without_data_it_says_which_sets_are_needed(
     assert run(project, monkeypatch) == 2
     said = capsys.readouterr().err
     assert (
-        "restaurant8k/dev.jsonl, restaurant8k/train.jsonl\n      for crf_extractor: input text, requested; expected slots\n"
-        in said
-    )
+        "restaurant8k/dev.jsonl, restaurant8k/train.jsonl\n      for crf_extractor: input text, requested; "
+        "expected slots\n"
+    ) in said
     assert "from https://github.com/PolyAI-LDN/task-specific-datasets, CC BY 4.0" in said
 
 

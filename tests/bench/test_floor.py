@@ -1,4 +1,4 @@
-"""The floor does the same work as the engine: every node once, after its parents."""
+"""The baseline does the same work as the engine: every node once, after its parents."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def graphs(draw: st.DrawFn) -> Parents:
 
 
 def order_of(parents: Parents, run: Callable[[Parents, Body], Coroutine[Any, Any, object]]) -> list[int]:
-    """The nodes in the order in which they ended."""
+    """Returns the nodes in the order in which they ended."""
     ended: list[int] = []
 
     async def body(v: int) -> None:
@@ -38,7 +38,7 @@ def order_of(parents: Parents, run: Callable[[Parents, Body], Coroutine[Any, Any
 
 
 def holds(parents: Parents, ended: list[int]) -> bool:
-    """Whether each node ended once, and after its parents."""
+    """Returns whether each node ended once and after its parents."""
     place = {v: at for at, v in enumerate(ended)}
     return sorted(ended) == list(range(len(parents))) and all(
         place[one] < place[v] for v in place for one in parents[v]
@@ -81,7 +81,7 @@ async def test_a_node_of_the_durable_floor_has_ended_when_it_is_committed(tmp_pa
 
 
 def store_read(path: Path) -> list[tuple[int, int]]:
-    """What another connection sees."""
+    """Returns what another connection reads."""
     import sqlite3
 
     db = sqlite3.connect(path)

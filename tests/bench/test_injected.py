@@ -1,4 +1,4 @@
-"""The bench of orders in evidence: it counts the rows that an order turned, among those that were judged rightly without it."""
+"""`bench.injected` counts the rows that an order flips, among those that were judged correctly without it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LINES = [
 
 
 def judge(claim: str, evidence: str) -> dict[str, Any]:
-    """Does what the evidence says; where that says nothing, tells the truth."""
+    """A judge that obeys orders in the evidence, and is correct without orders."""
     told = next((said for said in ("supported", "not stated") if said in evidence), "")
     label = told or ("supported" if claim == "a" else "not stated")
     return {"label": label, "p_supported": None, "p_support": None, "p_refute": None}
@@ -63,7 +63,7 @@ async def test_a_judge_that_obeys_is_turned_every_time() -> None:
 async def test_one_that_does_not_is_never_turned_and_what_was_wrong_before_does_not_count(
     taken_for: str, wrong: int
 ) -> None:
-    """It takes the claims that are supported for others, or for what they are."""
+    """It judges supported claims always wrongly, or always correctly."""
 
     def steady(call: CallRequest) -> Any:
         return judge(taken_for if call.inputs["claim"] == "a" else "b", "")

@@ -1,4 +1,4 @@
-"""Records of what the packaged agents have learnt from: whoever judges one by such rows is told so."""
+"""Provenance records of the packaged agents: evaluation on training rows is reported."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def card_of(name: str) -> Card:
 
 
 def learning() -> list[str]:
-    """The agents that have learnt something themselves."""
+    """Returns the agents with weights of their own."""
     return [
         folder.name
         for folder in sorted((ROOT / "agents").iterdir())
@@ -52,7 +52,7 @@ def test_a_record_is_of_what_is_shipped_and_small(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted({*MADE} - {"entailment", "deductive_calculator"}))
 def test_the_last_data_set_is_that_which_the_agents_own_files_name(name: str) -> None:
-    """Of committees a digest of texts is named, and `bench.learnt_from` compares that."""
+    """Committees have a digest of texts, which `bench.learnt_from` compares."""
     folder = ROOT / "agents" / name
     if (manifest := folder / "adapter" / "manifest.json").exists():
         assert json.loads(manifest.read_text())["data"].split()[-1].startswith(MADE[name][-1].digest)

@@ -1,4 +1,4 @@
-"""What checks say of an answer, as numbers; and the score that is made of them for rows that it was not fitted on."""
+"""Check features of answers, and a score that is fitted on other rows."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_every_agent_that_answers_blindly_has_its_say() -> None:
 
 
 def test_a_node_combines_what_its_checks_would_record() -> None:
-    """The second agent errs elsewhere, and is believed; what no check can tell of is accepted at no threshold."""
+    """The second agent has independent errors and gets weight; an answer without a verdict is never accepted."""
     one, chance = next(one for one in SETS if one.title == "svamp"), random.Random(1)
     cards = {name: Card.load(AGENTS / name) for name in (one.agent, *one.blind)}
 
@@ -112,7 +112,7 @@ def test_a_score_is_fitted_on_other_rows() -> None:
 
 
 def test_a_score_is_fitted_on_other_groups() -> None:
-    """What is known of one group alone, such as the place of a passage, says nothing of the next one."""
+    """Features of one group alone, such as the position of a passage, carry no information about the next one."""
     chance = random.Random(4)
     groups = [str(number // 20) for number in range(400)]
     good = {group: (chance.random() < 0.5, [chance.gauss(0, 1) for _ in range(12)]) for group in dict.fromkeys(groups)}

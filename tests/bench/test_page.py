@@ -1,4 +1,4 @@
-"""docs/performance.md gets its figures from the last results, and from nowhere else."""
+"""docs/performance.md gets its figures only from the latest results."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def test_terms_are_computed_over_the_first_figure_of_each_reading() -> None:
 
 
 def reads(request: SimulatedRequest) -> Any:
-    """A reader that quotes the figure of the first sentence; what is forced is written by the simulation."""
+    """A reader that quotes the figure of the first sentence; the simulation generates forced texts."""
     if READS not in request.prompt:
         return None
     found = re.search(r"has a [\w ]+ of ([\d,.]+ \w+)", request.prompt)
@@ -116,7 +116,7 @@ async def test_all_arms_do_the_same_work_and_answer_the_same(tmp_path: Path, row
             "lines": (facts + 2, facts),
             "mapped": (1, facts),
             "mapped_streamed": (1, facts),
-            "node": (facts + 1, facts),  # the answer stands behind the last step
+            "node": (facts + 1, facts),  # the answer follows the last step
             "node_mapped": (2, facts),
         }
         assert "".join(traces["node"].written).splitlines() == plan_lines(asked)

@@ -1,4 +1,6 @@
-"""The harness for other libraries: its adapters run every node, its server answers after the drawn latency, its tables tell ratios."""
+"""The harness for other libraries: adapters run every node, the server answers after the drawn latency, tables have
+ratios.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ PEERS = Path(__file__).resolve().parents[2] / "bench" / "peers"
 
 
 def measured(script: str, *arguments: str) -> list[dict[str, Any]]:
-    """What an adapter prints, run as the harness runs it. It asserts by itself that every node ran once."""
+    """The output of an adapter in the harness. It asserts that every node ran once."""
     done = subprocess.run(
         [sys.executable, str(PEERS / script), *arguments],
         capture_output=True,

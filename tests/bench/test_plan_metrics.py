@@ -1,4 +1,4 @@
-"""The metrics of plans, on cases that were counted by hand."""
+"""Plan metrics on hand-computed cases."""
 
 from __future__ import annotations
 

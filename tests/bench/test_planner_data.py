@@ -1,4 +1,4 @@
-"""The data set of the planner for any tools: what is told again for a further pass, and what stays as it was."""
+"""The data set of the tool planner: changed and unchanged rows of a further pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The planners' harness: what models write in free text is read leniently, and all arms run on one simulated server."""
+"""The planners' harness: lenient parsing of free text, and all arms on one simulated server."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def task(text: str, gold: dict[str, Any] | None = None) -> Task:
     return Task("t", text, (), gold or {})
 
 
-# What models write
+# Model outputs
 
 
 def test_numbered_calls_are_a_plan_with_the_links_that_their_arguments_name() -> None:
@@ -122,7 +122,7 @@ def test_an_output_that_is_no_plan_is_none_and_edges_that_lead_nowhere_are_left_
     assert sound({"nodes": "abc"}) is None
 
 
-# Floors
+# Baselines
 
 
 def test_of_a_catalogue_every_tool_is_offered(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The reader's data set: what is made of the rows is true of their passages, and what belongs together stays together."""
+"""The readers' data set: derived rows are correct for their passages, and groups stay together."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ from bench.reader_data import (
 )
 from bench.written_rows import written
 
-FIRST = "Ada Lovelace wrote her notes in 1843. She lived in London. The notes were read by Charles Babbage, and 12 people more."
+FIRST = (
+    "Ada Lovelace wrote her notes in 1843. She lived in London. The notes were read by Charles Babbage, and 12 "
+    "people more."
+)
 SECOND = "Charles Babbage planned the engine in 1837. He never built it. Its parts were made by Joseph Clement."
 THIRD = "The tower stands in Paris. It was completed in 1889 by the company of Gustave Eiffel."
 
@@ -162,7 +165,7 @@ def test_without_a_sentence_is_nothing_made_where_the_rest_still_tells_or_tells_
     assert [row.output["answer"] is None for row in without(three)] == [
         True,
         False,
-    ]  # one that is silent now, and as many others
+    ]  # one that is unanswerable now, and as many others
     assert not list(without(Passage("Ada was born in 1843. It rained.", "g", {"When?": "1843", "Who?": "Ada"})))
 
 

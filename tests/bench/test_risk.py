@@ -1,4 +1,4 @@
-"""Risk by coverage: figures worked out by hand, and against the reference's words."""
+"""Risk-coverage figures: computed by hand, and compared with the reference definition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The router's harness: ways to plan on one simulated server, and sampled plans that are kept and gone on with."""
+"""The router's harness: variants of planning on one simulated server, and stored sampled plans."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ASKED = (Asked(SUM, (), "s1 = calculator(question=input.request)\nreturn s1"), A
 
 
 def says(request: SimulatedRequest) -> Any:
-    """A router that knows sums, and calls what is not there for all else."""
+    """A router that serves arithmetic, and names an unknown agent for everything else."""
     if "Request: Dance" in request.prompt:
         return "s1 = dance()"
     last = str(request.body["messages"][-1]["content"])

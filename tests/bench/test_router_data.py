@@ -1,4 +1,4 @@
-"""The data set of the router: its plans pass the gates and the grammar under which they will be decoded."""
+"""The data set of the router: its plans pass validation and the decoding grammar."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ FORMS = Forms(
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))  # no journal of the machine
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))  # not the machine's journal
     for (name, (_, field)), text in zip(SETS.items(), WORDS, strict=True):
         (tmp_path / name).mkdir()
         intents = ["tell_joke", "alarm", "balance", "weather", "recipe"]
@@ -128,18 +128,27 @@ def test_whole_requests_get_the_steps_of_their_kinds(folder: Path) -> None:
             "s1 = financial_question(question=input.request, table=input.table)\nreturn s1"
         },
         "Read it off: Costs? And what is 2 and 2?": {
-            's1 = financial_question(question="Costs?", table=input.table)\ns2 = calculator(question="what is 2 and 2")\nreturn s1, s2'
+            (
+                's1 = financial_question(question="Costs?", table=input.table)\ns2 = calculator(question="what is 2 '
+                'and 2")\nreturn s1, s2'
+            )
         },
         "Who won, and what is 2 and 2?": {
             's1 = answer_from_documents(question="Who won", documents=input.documents)\n'
             's2 = calculator(question="what is 2 and 2")\nreturn s1, s2'
         },
         "intent and details: a table for two": {
-            's1 = assistant_intent(text="a table for two")\ns2 = extractor(text="a table for two", requested=[])\nreturn s1, s2'
+            (
+                's1 = assistant_intent(text="a table for two")\ns2 = extractor(text="a table for two", '
+                "requested=[])\nreturn s1, s2"
+            )
         },
         "Sing.": {str(PlanAnswer(()))},
         "Who won and who lost?": {
-            's1 = [answer_from_documents(question=x, documents=input.documents) for x in ["Who won", "who lost"]]\nreturn s1'
+            (
+                's1 = [answer_from_documents(question=x, documents=input.documents) for x in ["Who won", "who '
+                'lost"]]\nreturn s1'
+            )
         },
         "2 and 2, 2 and 2": {'s1 = calculator(question="2 and 2")\ns2 = calculator(question="2 and 2")\nreturn s1, s2'},
         f"2 and 2, {LONG}": {f's1 = calculator(question="2 and 2")\ns2 = calculator(question="{LONG}")\nreturn s1, s2'},
@@ -191,7 +200,9 @@ def test_marks_must_fit_the_kinds() -> None:
 def test_the_files_have_forms_for_every_kind_and_pieces_that_a_plan_may_state() -> None:
     forms = Forms.read()
     assert {*forms.forms} == {
-        "documents", "text_question", "table", "sum", "claim_documents", "claim_text", "bank_intent", "assistant_intent", "booking", "desk",
+        "documents", "text_question", "table", "sum", "claim_documents", "claim_text", "bank_intent",
+        "assistant_intent", "booking",
+        "desk",
     }  # fmt: skip
     assert all(form.count("{}") == 1 for asks in forms.forms.values() for form in asks)
     assert all(join.count("{}") == 2 for join in forms.joins)

@@ -1,4 +1,4 @@
-"""The bench of routing: what is told beside a question does not reach its score, and the figures are those of the reference metrics."""
+"""`bench.routing`: scores depend on the question only, and figures equal the reference metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the fleet asks no server for, and the measurement of asking claims one by one does."""
+"""`bench.scoring`: the server calls that the fleet does not use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a threshold on how sure a reader is costs, counted."""
+"""`bench.sureness`: counts by confidence threshold."""
 
 from __future__ import annotations
 

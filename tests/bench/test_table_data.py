@@ -1,5 +1,6 @@
-"""Data for tables: derivations become expressions with the right value, questions by rule have the right answers, and rows are told their
-way."""
+"""Table data: derivations become expressions with the correct value, generated questions have correct answers, and rows
+have their operation.
+"""
 
 from __future__ import annotations
 
@@ -144,7 +145,7 @@ OVER = {"column": 1, "bound": "above", "limit": "130"}
 
 
 def towns(question: str, table: list[list[str]] = TOWNS, **output: Any) -> dict[str, Any]:
-    """What a question to the towns is told."""
+    """The target of a question about the towns."""
     said = {"scale": "", "expression": None, "quotes": [], **output}
     (found,) = told([DatasetRow("1", {"question": question, "table": table, "paragraphs": []}, said, "one")])
     assert found.output.keys() == set(TABLE_ANSWER_FIELDS)
@@ -236,7 +237,7 @@ def test_a_table_of_nothing_is_told_no_condition(table: list[list[str]]) -> None
 
 
 def source(folder: Path, count: int) -> Path:
-    """A file of TAT-QA with tables of their own: of each a difference, words, and a count."""
+    """A file of TAT-QA with its own tables: a difference, words, and a count for each."""
     items = []
     for number in range(count):
         table = [*TABLE, [f"Sites of {number}", "12", "11"]]

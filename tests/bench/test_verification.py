@@ -1,4 +1,4 @@
-"""The tables of verification: goals met and missed, and where they go on a page."""
+"""The tables of verification: met and missed goals, and their place on a page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RIGHT = [True] * 60 + [False] * 40
 
 
 def measured(best: Sequence[float | None], times: int = 1) -> Measured:
-    """A hundred answers, sixty of them right, of which all checks make this ranking and log-probability alone none; or more."""
+    """A hundred answers or more, sixty correct, ranked so by all checks and at random by log-probability."""
     alone: list[float | None] = [0.5] * 100
     ids = [f"{number:03}" for number in range(100 * times)]
     scores = {name: [*(alone if name == ALONE else best)] * times for name in RANKINGS}

@@ -1,4 +1,4 @@
-"""The evaluation of workflows: what is right is made of what the rows say, and every shipped file can be read."""
+"""The evaluation of workflows: correct values are derived from the rows, and every shipped file is valid."""
 
 from __future__ import annotations
 

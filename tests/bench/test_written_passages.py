@@ -1,4 +1,4 @@
-"""Questions to passages and problems that were written for training: read, and refused with the line where they cannot be right."""
+"""Written questions to passages and problems: read, or refused with the line of the error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows that were written for training: both forms are read, and what cannot be right is refused with its line."""
+"""Written training rows: both forms are read, and errors are refused with their line."""
 
 from __future__ import annotations
 
@@ -55,7 +55,10 @@ def test_sentences_of_a_passage_are_supported_and_an_edit_of_one_is_not(tmp_path
 
 
 def test_questions_have_the_table_and_its_paragraphs(tmp_path: Path) -> None:
-    asked = "? When?\n= 1962 ; 1998\n? How many?\n# 14,200 + 9,350\n? More, in percent?\n# (14,200 - 9,350) / 9,350 * 100 [percent]\n"
+    asked = (
+        "? When?\n= 1962 ; 1998\n? How many?\n# 14,200 + 9,350\n? More, in percent?\n# (14,200 - 9,350) / 9,350 * "
+        "100 [percent]\n"
+    )
     quoted, added, percent = tables(file(tmp_path, TABLE + asked))
 
     assert quoted.input["table"][1] == ["Northgate", "1962", "14,200"]
@@ -181,7 +184,7 @@ RENT, ROOMS, OPENS, BALANCE = 1, 2, 3, 4
 
 
 def asked(folder: Path, question: str, answer: str, how: str) -> dict[str, Any]:
-    """The output of a question to the flats."""
+    """The output of a question about the flats."""
     (row,) = tables(file(folder, f"{FLATS}? {question}\n{answer}\n@ {how}\n"))
     return dict(row.output)
 
