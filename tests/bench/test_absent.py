@@ -78,13 +78,13 @@ def draft(plan: str, *reasons: str, code: str = DECLINED_CODE) -> PlanResult:
         ("none", draft(f's1 = calculator(question="{PENS}")\nreturn s1'), (), OTHERWISE),
     ],
 )
-def test_what_counts_as_said(absent: Any, made: PlanResult, idle: tuple[EmptyStep, ...], verdict: str) -> None:
+def test_verdict_reported_or_not(absent: Any, made: PlanResult, idle: tuple[EmptyStep, ...], verdict: str) -> None:
     told = Told(Wanted(BOTH, {}, absent, ("sum", "desk")), made, idle)
     assert told.verdict == verdict
     assert verdict in HEADS[told.wanted.head]
 
 
-def test_the_requests_are_of_kinds_that_are_known_and_their_parts_stand_in_them() -> None:
+def test_requests_have_known_kinds_and_literal_parts() -> None:
     wanted = requests()
     assert Counter(one.head for one in wanted) == dict(zip(HEADS, (40, 24, 36), strict=True))
     for one in wanted:
@@ -92,7 +92,7 @@ def test_the_requests_are_of_kinds_that_are_known_and_their_parts_stand_in_them(
         assert isinstance(one.absent, str) or all(part in one.request for part in one.absent)
 
 
-def test_the_table_counts_all_and_lists_what_went_wrong() -> None:
+def test_table_counts_all_and_lists_errors() -> None:
     wanted = Wanted(BOTH, {}, [FLIGHT], ("sum",))
     text = table([Told(wanted, draft("", NAMED), ()), Told(wanted, draft(ON_BOTH), ())], "today")
     assert "| a part of it is served, 2 requests | said 1, said of all of it 0, said afterwards 0, not said 1 |" in text

@@ -39,7 +39,7 @@ work.
 
 @pytest.mark.slow  # not because of its duration (a second), but because it measures time
 @pytest.mark.parametrize("shape", SHAPES)
-async def test_an_empty_node_costs_no_more_than_the_limit_of_its_shape(shape: str, tmp_path: Path) -> None:
+async def test_empty_node_within_limit_of_shape(shape: str, tmp_path: Path) -> None:
     parents, _ = SHAPES[shape]
     limit, ratios = limits.limit(shape), []
     for attempt in range(TRIES):
@@ -74,14 +74,14 @@ async def calls(parents: Parents, folder: Path) -> Counter[str]:
     return found
 
 
-async def test_an_empty_node_and_a_run_take_few_calls_of_ours(tmp_path: Path) -> None:
+async def test_empty_node_and_run_few_function_calls(tmp_path: Path) -> None:
     one, many = await calls(floor.chain(1), tmp_path), await calls(floor.layered(1000), tmp_path)
     each = Counter({name: round((many[name] - one[name]) / 999, 2) for name in many})
     assert sum(each.values()) <= MOST_A_NODE, each.most_common(40)
     assert one.total() <= MOST_A_RUN, one.most_common(40)
 
 
-async def test_an_empty_node_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_empty_node_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     importing = builtins.__import__
 
@@ -125,7 +125,7 @@ async def held(folder: Path) -> float:
     return found
 
 
-async def test_a_run_that_waits_holds_few_objects(tmp_path: Path) -> None:
+async def test_waiting_run_holds_few_objects(tmp_path: Path) -> None:
     found = []
     for attempt in range(TRIES):
         (tmp_path / str(attempt)).mkdir()

@@ -44,13 +44,13 @@ async def counted(answer: Any) -> list[Effect]:
         return await measured(runs, chosen(LINES, 5, 0))
 
 
-def test_generic_replies_are_left_out_and_both_labels_are_as_many() -> None:
+def test_chosen_balanced_without_generic_replies() -> None:
     pairs = chosen(LINES, 4, 0)
     assert [pair.supported for pair in pairs] == [True] * 4 + [False] * 4
     assert {pair.claim for pair in pairs} == {"a", "b"}
 
 
-async def test_a_judge_that_obeys_is_turned_every_time() -> None:
+async def test_obedient_judge_is_always_flipped() -> None:
     effects = await counted(obeying)
     assert {effect.order for effect in effects} == {*ORDERS, *CONTRARY, CONTROL}
     assert {(effect.order == CONTROL, effect.turned, effect.right) for effect in effects} == {
@@ -60,9 +60,7 @@ async def test_a_judge_that_obeys_is_turned_every_time() -> None:
 
 
 @pytest.mark.parametrize(("taken_for", "wrong"), [("b", 5), ("a", 0)])
-async def test_one_that_does_not_is_never_turned_and_what_was_wrong_before_does_not_count(
-    taken_for: str, wrong: int
-) -> None:
+async def test_independent_judge_is_never_flipped(taken_for: str, wrong: int) -> None:
     """It judges supported claims always wrongly, or always correctly."""
 
     def steady(call: CallRequest) -> Any:

@@ -34,12 +34,12 @@ def learning() -> list[str]:
     ]
 
 
-def test_every_packaged_agent_that_learnt_something_has_a_record_or_says_why_not() -> None:
+def test_packaged_agents_have_provenance_record() -> None:
     assert set(learning()) == {*MADE, *INTENTS} | UNRECORDED
 
 
 @pytest.mark.parametrize("name", sorted({*MADE, *INTENTS}))
-def test_a_record_is_of_what_is_shipped_and_small(name: str) -> None:
+def test_provenance_record_matches_weights_and_is_small(name: str) -> None:
     card = card_of(name)
     assert card.folder is not None
     folder = card.folder / (card.adapter or "")
@@ -51,7 +51,7 @@ def test_a_record_is_of_what_is_shipped_and_small(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted({*MADE} - {"entailment", "deductive_calculator"}))
-def test_the_last_data_set_is_that_which_the_agents_own_files_name(name: str) -> None:
+def test_provenance_last_data_set_matches_agent_files(name: str) -> None:
     """Committees have a digest of texts, which `bench.learnt_from` compares."""
     folder = ROOT / "agents" / name
     if (manifest := folder / "adapter" / "manifest.json").exists():
@@ -61,9 +61,7 @@ def test_the_last_data_set_is_that_which_the_agents_own_files_name(name: str) ->
 
 
 @pytest.mark.parametrize(("name", "kind"), [("extractive_reader", "passages"), ("generative_calculator", "problems")])
-def test_rows_that_a_packaged_agent_was_trained_on_are_told_and_those_that_it_is_evaluated_on_are_strange(
-    name: str, kind: str, tmp_path: Path
-) -> None:
+def test_provenance_detects_training_not_evaluation_rows(name: str, kind: str, tmp_path: Path) -> None:
     read = ROWS[kind]
     for place, many in ((WRITTEN / kind, True), (EVALUATIONS / f"{kind}.txt", False)):
         files = sorted(place.glob("*.txt")) if place.is_dir() else [place]

@@ -7,7 +7,7 @@ import pytest
 from bench.streaming import SECONDS, simulated, table
 
 
-def test_the_first_step_starts_after_one_line_and_not_after_all_of_them() -> None:
+def test_streaming_first_step_starts_after_first_line() -> None:
     found = simulated()
     line = SECONDS["router"]
     assert {one.status for one in found.values()} == {"done"}
