@@ -220,7 +220,7 @@ def main() -> None:
     parser.add_argument("--part", default="", help="only this part of the requests")
     parser.add_argument("--fleet")
     parser.add_argument("--router", default="router")
-    parser.add_argument("--out", type=Path, help="the page; docs/FILE.md without it")
+    parser.add_argument("--out", type=Path, help="the page; default: docs/FILE.md")
     given = parser.parse_args()
     said = load_yaml(given.file.read_bytes(), str(given.file)).value
     if given.out is None and given.part != (shown := said.get("shown", "")):

@@ -343,10 +343,10 @@ def report(given: argparse.Namespace, out: Path) -> str:
 def main() -> int:
     """Collects answers and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="a folder with one folder a set")
-    parser.add_argument("--minutes", type=float, default=20, help="for collecting")
-    parser.add_argument("--out", type=Path, help="the answers' folder; in the user's cache otherwise")
-    parser.add_argument("--offline", action="store_true", help="collect nothing")
+    parser.add_argument("--data", type=Path, required=True, help="a folder with one folder for each set")
+    parser.add_argument("--minutes", type=float, default=20, help="time limit for collecting")
+    parser.add_argument("--out", type=Path, help="the folder of the answers; default: in the user's cache")
+    parser.add_argument("--offline", action="store_true", help="use only stored answers")
     parser.add_argument("--docs", type=Path, help="write the tables into verification.md of this folder")
     given = parser.parse_args()
     out = given.out or machine.folder() / "verification"

@@ -134,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("agent")
     parser.add_argument("rows", type=Path)
-    parser.add_argument("--keep", type=Path, help="a folder for the members' answers")
+    parser.add_argument("--keep", type=Path, help="a folder in which the members' answers are stored")
     parser.add_argument("--fleet")
     given = parser.parse_args()
     card = Project.load(Settings.load()).registry.card(given.agent)

@@ -337,10 +337,10 @@ def needed(agents: Path) -> str:
 def main(root: Path = ROOT) -> int:
     """Evaluates the agents of a project and writes the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="a folder with one folder a set")
-    parser.add_argument("--only", nargs="*", default=[], help="these agents")
+    parser.add_argument("--data", help="a folder with one folder for each set")
+    parser.add_argument("--only", nargs="*", default=[], help="only these agents")
     parser.add_argument("--fleet", help="a name in configs/, or a path")
-    parser.add_argument("--dry", action="store_true", help="write nothing, say what would be asked")
+    parser.add_argument("--dry", action="store_true", help="write nothing, print what would be run")
     given = parser.parse_args()
     agents, page = root / "agents", root / "README.md"
     if not given.data:

@@ -176,10 +176,10 @@ def table(sets: dict[str, list[CalibrationAnswer]]) -> str:
 def main() -> int:
     """Runs the agent and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="a folder with one folder a set")
+    parser.add_argument("--data", type=Path, required=True, help="a folder with one folder for each set")
     parser.add_argument("--docs", type=Path, help="write the table into certificates.md of this folder")
-    parser.add_argument("--offline", action="store_true", help="ask nobody; what is not in the files is an error")
-    parser.add_argument("--wording", action="store_true", help="ask nobody; the words alone say")
+    parser.add_argument("--offline", action="store_true", help="use only stored answers; missing ones are an error")
+    parser.add_argument("--wording", action="store_true", help="use no server; score by wording alone")
     given = parser.parse_args()
     out = machine.folder() / "factuality"
     out.mkdir(parents=True, exist_ok=True)

@@ -205,11 +205,9 @@ def write(card: Card, found: Iterator[Dataset]) -> Path:
 def main() -> None:
     """Writes the records."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("agents", nargs="*", metavar="AGENT", help="which; all without it")
+    parser.add_argument("agents", nargs="*", metavar="AGENT", help="agents; default: all")
     parser.add_argument("--data", type=Path, required=True, help="the folder of the public sets")
-    parser.add_argument(
-        "--work", type=Path, help="where the data sets are made; those that stand there are taken as they are"
-    )
+    parser.add_argument("--work", type=Path, help="the folder of the data sets; existing ones are reused")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         for name in given.agents or sorted((*MADE, *INTENTS)):

@@ -477,16 +477,16 @@ def _plain(figure: IntervalEstimate) -> str:
 def main(page: Path = PAGE) -> int:
     """Measures, prints and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="the folder that has parallelqa/dev.jsonl")
+    parser.add_argument("--data", type=Path, required=True, help="the folder with parallelqa/dev.jsonl")
     parser.add_argument(
-        "--rows", type=int, default=16, help="a seeded sample of so many questions, and one to warm up; 0 for all"
+        "--rows", type=int, default=16, help="size of a seeded sample of questions, beside one to warm up; 0 for all"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--arms", nargs="+", choices=list(ARMS), default=list(ARMS), help="some of them; the page is then left alone"
+        "--arms", nargs="+", choices=list(ARMS), default=list(ARMS), help="only these arms; the page is not written"
     )
     parser.add_argument("--fleet", help="a name in configs/, or a path")
-    parser.add_argument("--dry", action="store_true", help="print, and write nothing")
+    parser.add_argument("--dry", action="store_true", help="print only")
     given = parser.parse_args()
     known = questions(given.data / "parallelqa" / "dev.jsonl")
     first, *rows = random.Random(given.seed).sample(

@@ -335,12 +335,10 @@ def main() -> None:
     parser.add_argument("--agent", default="router")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--whole", action="store_true")
-    parser.add_argument("--free", action="store_true", help="texts need not be pieces of the request")
+    parser.add_argument("--free", action="store_true", help="do not restrict texts to pieces of the request")
     parser.add_argument("--fleet")
-    parser.add_argument("--at-once", type=int, default=AT_ONCE, help="requests in flight")
-    parser.add_argument(
-        "--kept", type=Path, help="a file for what came of each request; what is there already is not asked again"
-    )
+    parser.add_argument("--at-once", type=int, default=AT_ONCE, help="concurrent requests")
+    parser.add_argument("--kept", type=Path, help="a file in which results are stored and reused")
     parser.add_argument("--page", action="store_true", help="write the figures into docs/router.md")
     parser.add_argument("--grammars", action="store_true")
     given = parser.parse_args()

@@ -235,9 +235,9 @@ def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the folder routellm")
-    parser.add_argument("--draws", type=int, default=1000, help="of the intervals")
-    parser.add_argument("--scores", type=Path, help="where the agent's scores of dev.jsonl go")
-    parser.add_argument("--page", action="store_true", help="put the tables into docs/routing.md")
+    parser.add_argument("--draws", type=int, default=1000, help="bootstrap draws")
+    parser.add_argument("--scores", type=Path, help="the file for the agent's scores of dev.jsonl")
+    parser.add_argument("--page", action="store_true", help="write the tables into docs/routing.md")
     given = parser.parse_args()
     began = time.monotonic()
     train, judged = outcomes(given.data / "train.jsonl.gz"), outcomes(given.data / "dev.jsonl")

@@ -166,11 +166,9 @@ def main() -> None:
     parser.add_argument("agent", choices=sorted(RECIPES))
     parser.add_argument("--data", type=Path, required=True, help="the folder of the sets")
     parser.add_argument("--out", type=Path, help="the agent's folder")
-    parser.add_argument(
-        "--work", type=Path, help="where checkpoints stand; a training that was killed goes on from there"
-    )
+    parser.add_argument("--work", type=Path, help="the folder of the checkpoints; a killed training resumes from there")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--measure", action="store_true", help="only measure what is there")
+    parser.add_argument("--measure", action="store_true", help="only evaluate the existing card")
     chosen = parser.parse_args()
     recipe, folder = RECIPES[chosen.agent], chosen.out or ROOT / "agents" / chosen.agent
     if chosen.measure:

@@ -197,12 +197,12 @@ def main() -> int:
     """Measures and writes."""
     known = {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", choices=[*known, []], help="all, where none is named")
+    parser.add_argument("names", nargs="*", choices=[*known, []], help="names; default: all")
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--part", default="dev", help="another part of the sets: train")
+    parser.add_argument("--part", default="dev", help="the split of the sets")
     parser.add_argument("--rows", type=int, help="another number of rows; 0 for all")
     parser.add_argument("--fleet", help="a name in configs/, or a path")
-    parser.add_argument("--dry", action="store_true", help="print, and write nothing")
+    parser.add_argument("--dry", action="store_true", help="print only")
     given = parser.parse_args()
     files = [read(known[name]) for name in given.names or known]
     tests = {

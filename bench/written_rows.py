@@ -522,7 +522,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=READERS)
     parser.add_argument("files", nargs="+", type=Path)
-    parser.add_argument("--rows", type=Path, help="write them here, to evaluate on")
+    parser.add_argument("--rows", type=Path, help="write them to this file as evaluation rows")
     given = parser.parse_args()
     found: list[DatasetRow] = []
     for path in given.files:

@@ -434,8 +434,8 @@ def set_up(venv: Venv, sets: Sequence[str]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0 if ready, 2 for an error that the user can fix, 130 if interrupted."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("sets", nargs="+", choices=["base", "cpu"], help="what is wanted: base, cpu or both")
-    parser.add_argument("--venv", type=Path, default=ROOT / ".venv", help="another place for the environment")
+    parser.add_argument("sets", nargs="+", choices=["base", "cpu"], help="base, cpu or both")
+    parser.add_argument("--venv", type=Path, default=ROOT / ".venv", help="the folder of the environment")
     chosen = parser.parse_args(arguments)
     sets = sorted(set(chosen.sets))
     venv = Venv(chosen.venv.absolute())

@@ -77,7 +77,7 @@ def pages() -> dict[Path, str]:
 def main() -> int:
     """Writes or checks the pages."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a page is out of date")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is out of date")
     check = parser.parse_args().check
     stale = [(path, text) for path, text in pages().items() if not path.exists() or path.read_text("utf-8") != text]
     for path, text in stale:

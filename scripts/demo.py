@@ -203,7 +203,7 @@ async def demo(config: str | None) -> int:
 def main() -> int:
     """Runs the demo."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--fleet", help="another fleet than that of the configuration")
+    parser.add_argument("--fleet", help="a fleet instead of the configured one")
     chosen = parser.parse_args()
     try:
         return asyncio.run(demo(chosen.fleet))

@@ -137,7 +137,7 @@ def pinned(path: Path) -> dict[str, str]:
 def main() -> None:
     """Writes both locks."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--upgrade", action="store_true", help="take the newest versions, not those pinned")
+    parser.add_argument("--upgrade", action="store_true", help="take the newest versions instead of the pinned ones")
     upgrade = parser.parse_args().upgrade
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     paths = {name: ROOT / "requirements" / f"{name}.lock" for name in SETS}
