@@ -41,7 +41,10 @@ TABLE = [
     ["Chess", "Emil", "9", "12"],
     ["Walking", "Ida", "31", "0"],
 ]
-TEXT = "The parish hall is open from nine to five. The key hangs in the office. Whoever borrows chairs returns them by Monday."
+TEXT = (
+    "The parish hall is open from nine to five. The key hangs in the office. Whoever borrows chairs returns them by "
+    "Monday."
+)
 SKILLS = {
     "booking": ("extractor", "support_desk"),
     "desk": ("support_desk",),

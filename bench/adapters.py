@@ -195,7 +195,10 @@ async def loads_while_busy(served: Served, folder: Path) -> str:
     late = await asyncio.gather(*(served.ask("late", STORY.format(number=n), 16) for n in range(4)))
     answers = await asyncio.gather(*running, return_exceptions=True)
     whole = sum(isinstance(answer, dict) and answer["completion_tokens"] == 64 for answer in answers)
-    return f"loaded an adapter in {seconds:.2f} s while {still} requests ran: {whole} of 32 answered in full, and {len(late)} of 4 by it"
+    return (
+        f"loaded an adapter in {seconds:.2f} s while {still} requests ran: {whole} of 32 answered in full, and "
+        f"{len(late)} of 4 by it"
+    )
 
 
 async def main() -> int:
@@ -236,11 +239,13 @@ async def main() -> int:
                 best = await measure(served, given)
                 precision = cpu.resolve_auto(started, Folders.from_environment().cache)
                 print(
-                    f"\n{way}, {precision.dtype}, {precision.quantization or 'not quantized'}, {given.adapters} adapters"
+                    f"\n{way}, {precision.dtype}, {precision.quantization or 'not quantized'}, {given.adapters} "
+                    f"adapters"
                 )
                 print(f"{given.tokens} tokens each; a server is ready after {served.ready_after:.1f} s\n")
                 print(
-                    "| at once | requests | written tok/s | of base | by processor time | of base | read tok/s | of base |"
+                    "| at once | requests | written tok/s | of base | by processor time | of base | read tok/s | "
+                    "of base |"
                 )
                 print("|---" * 8 + "|")
                 for (count, name), rate in best.items():

@@ -176,7 +176,10 @@ def page(told: Sequence[Told], about: str, stamp: str) -> str:
     lines = [
         about.strip(),
         "",
-        f"**{right} of {len(told)} are right**, {wrong} wrong, and {nothing} without an answer; {planned} were planned. {stamp}.",
+        (
+            f"**{right} of {len(told)} are right**, {wrong} wrong, and {nothing} without an answer; {planned} were "
+            f"planned. {stamp}."
+        ),
         "",
     ]
     for number, one in enumerate(told, 1):
@@ -217,7 +220,7 @@ def main() -> None:
     parser.add_argument("--part", default="", help="only this part of the requests")
     parser.add_argument("--fleet")
     parser.add_argument("--router", default="router")
-    parser.add_argument("--out", type=Path, help="the page; docs/FILE.md without it")
+    parser.add_argument("--out", type=Path, help="the page; default: docs/FILE.md")
     given = parser.parse_args()
     said = load_yaml(given.file.read_bytes(), str(given.file)).value
     if given.out is None and given.part != (shown := said.get("shown", "")):
@@ -226,7 +229,8 @@ def main() -> None:
     out = given.out or ROOT / "docs" / "evaluation" / f"{given.file.stem}.md"
     out.write_text(page(told, said["about"], now()), "utf-8")
     print(
-        f"{sum(one.right for one in told)} of {len(told)} right, {sum(one.verdict == 'Wrong' for one in told)} wrong; {out} written"
+        f"{sum(one.right for one in told)} of {len(told)} right, {sum(one.verdict == 'Wrong' for one in told)} "
+        f"wrong; {out} written"
     )
 
 

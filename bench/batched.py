@@ -131,7 +131,8 @@ def judge() -> Judge:
 
 
 HEAD = """\
-| tokens a claim | claims | way | seconds a claim | of a processor | one by one takes so many times that | a vector differs by |
+| tokens a claim | claims | way | seconds a claim | of a processor | one by one takes so many times that | a vector \
+differs by |
 |---:|---:|---|---:|---:|---:|---:|"""
 
 
@@ -185,7 +186,11 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--claims", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument(
-        "--tokens", type=int, nargs="+", default=[350, 100], help="of the document, about, as the fleet's model counts"
+        "--tokens",
+        type=int,
+        nargs="+",
+        default=[350, 100],
+        help="approximate tokens of the document, by the fleet's tokenizer",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--docs", type=Path, help="write the table into concepts/verification.md of this folder")

@@ -123,10 +123,10 @@ def _put_together(kinds: Mapping[str, Sequence[DatasetRow]], read: str, ours: Da
 def main() -> None:
     """Writes the folder."""
     parser = command_line(__doc__, "the folder gsm8k")
-    parser.add_argument("--steps", type=int, default=2, help="steps of a problem of GSM8K at most")
+    parser.add_argument("--steps", type=int, default=2, help="maximal number of steps of a GSM8K problem")
     parser.add_argument("--last", type=int, default=2500, help="rows of the kind last")
     parser.add_argument("--stories", type=int, default=12000, help="rows of the kind stories")
-    parser.add_argument("--draws", type=int, default=1, help="how often a problem is told with other numbers")
+    parser.add_argument("--draws", type=int, default=1, help="copies of a problem with other numbers")
     given = parser.parse_args()
     write(data_set(given.data, given.steps, given.last, given.stories, given.draws), given.out)
 

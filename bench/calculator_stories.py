@@ -110,7 +110,7 @@ def _templates(path: Path) -> list[Template]:
 
 
 def problems(template: Template, chance: random.Random) -> list[Problem]:
-    """Returns one instance of a template: a story with some of its questions; empty if no numbers meet its conditions."""
+    """Returns one instance of a template, a story with some questions; empty if no numbers meet its conditions."""
     asks = [ask for ask in template.asks if re.search(r"[-+*/]", ask[1]) or chance.random() < 0.15]
     asks = chance.sample(asks, min(len(asks), QUESTIONS))
     values = _numbers(template, asks, chance)

@@ -204,7 +204,10 @@ def unanswered(one: Asked, test: EvaluationSet, answers: Mapping[str, tuple[Any,
     asked = [row for row in test.rows if row.id in answers and one.unanswerable(row.expected)]
     scores = [score for output, score in (answers[row.id] for row in asked) if output is not None and score is not None]
     surest = f", the surest at {max(scores):.2f}" if scores else ""
-    return f"{one.name}: of {len(asked)} questions that are answered nowhere {len(scores)} get an answer where nothing is withheld{surest}."
+    return (
+        f"{one.name}: of {len(asked)} questions that are answered nowhere {len(scores)} get an answer where nothing "
+        f"is withheld{surest}."
+    )
 
 
 def _case(row: EvaluationRow, output: Any, score: float | None) -> Case:
@@ -247,14 +250,12 @@ def table(lines: Sequence[tuple[str, ...]]) -> str:
 def main() -> int:
     """Collects, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "names", nargs="*", choices=[*(one.name for one in WORKFLOWS), []], help="all, where none is named"
-    )
+    parser.add_argument("names", nargs="*", choices=[*(one.name for one in WORKFLOWS), []], help="names; default: all")
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--rows", type=int, default=0, help="of each set at most; 0 for all")
+    parser.add_argument("--rows", type=int, default=0, help="maximal number of rows of each set; 0 for all")
     parser.add_argument("--fleet", help="a name in configs/, or a path")
-    parser.add_argument("--out", type=Path, help="the answers' folder; in the user's cache otherwise")
-    parser.add_argument("--offline", action="store_true", help="ask nobody")
+    parser.add_argument("--out", type=Path, help="the folder of the answers; default: in the user's cache")
+    parser.add_argument("--offline", action="store_true", help="use only stored answers")
     parser.add_argument("--docs", type=Path, help="write the table into the pages of this folder")
     given = parser.parse_args()
     asked = [one for one in WORKFLOWS if not given.names or one.name in given.names]

@@ -80,7 +80,9 @@ nodes:
   remark: {agent: reader, with: {question: "${input.question}", context: "${input.text}"}}
   report:
     agent: writer
-    with: {text: "${country.answer} ${era.answer} ${school.answer} ${aside.answer} ${note.answer} ${detail.answer} ${remark.answer}"}
+    with:
+      text: "${country.answer} ${era.answer} ${school.answer} ${aside.answer} ${note.answer} ${detail.answer} \
+${remark.answer}"
 """
 """Twelve readings, on some of which most of the others depend."""
 
@@ -304,7 +306,8 @@ def table(name: str, found: Sequence[Row], shape: Shape) -> Iterator[str]:
     yield f"{name}, {shape.name}; {len(found)} rows, {told}"
     yield ""
     yield (
-        "| budget | spent: first | uniform | worth | wrong left: first | uniform | worth | worth − first | worth − uniform "
+        "| budget | spent: first | uniform | worth | wrong left: first | uniform | worth | worth − first | worth "
+        "− uniform "
         "| all known before | accepted: first | uniform | worth |"
     )
     yield "|---|---|---|---|---|---|---|---|---|---|---|---|---|"
@@ -318,7 +321,10 @@ def table(name: str, found: Sequence[Row], shape: Shape) -> Iterator[str]:
             *(_interval([b.wrong_left - a.wrong_left for a, b in zip(way, mine, strict=True)]) for way in others),
             f"{100 * sum(one.wrong_left for one in best) / len(best):.1f}",
             *(
-                f"{100 * sum(w.accepted for w in way) / len(way):.1f}, {100 * sum(w.accepted_wrong for w in way) / len(way):.1f} wrong"
+                (
+                    f"{100 * sum(w.accepted for w in way) / len(way):.1f}, "
+                    f"{100 * sum(w.accepted_wrong for w in way) / len(way):.1f} wrong"
+                )
                 for way in ways
             ),
         ]
@@ -337,11 +343,11 @@ def report(given: argparse.Namespace, out: Path) -> str:
 def main() -> int:
     """Collects answers and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="a folder with one folder a set")
-    parser.add_argument("--minutes", type=float, default=20, help="for collecting")
-    parser.add_argument("--out", type=Path, help="the answers' folder; in the user's cache otherwise")
-    parser.add_argument("--offline", action="store_true", help="collect nothing")
-    parser.add_argument("--docs", type=Path, help="write the tables into evaluation/check_budget.md of this folder")
+    parser.add_argument("--data", type=Path, required=True, help="a folder with one folder for each set")
+    parser.add_argument("--minutes", type=float, default=20, help="time limit for collecting")
+    parser.add_argument("--out", type=Path, help="the folder of the answers; default: in the user's cache")
+    parser.add_argument("--offline", action="store_true", help="use only stored answers")
+    parser.add_argument("--docs", type=Path, help="write the tables into verification.md of this folder")
     given = parser.parse_args()
     out = given.out or machine.folder() / "verification"
     out.mkdir(parents=True, exist_ok=True)

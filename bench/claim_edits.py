@@ -10,19 +10,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 OPPOSITES = (
-    "increase/decrease", "increased/decreased", "increases/decreases", "more/less", "more/fewer", "most/least", "before/after",
-    "first/last", "first/second", "largest/smallest", "larger/smaller", "north/south", "northern/southern", "east/west",
-    "eastern/western", "male/female", "men/women", "man/woman", "he/she", "his/her", "high/low", "higher/lower", "highest/lowest",
-    "hot/cold", "early/late", "always/never", "all/none", "begin/end", "began/ended", "wins/loses", "won/lost", "positive/negative",
-    "left/right", "above/below", "old/new", "up/down", "oldest/youngest", "rich/poor", "major/minor", "public/private", "single/double",
-    "father/mother", "son/daughter", "brother/sister", "husband/wife", "king/queen", "summer/winter", "day/night", "war/peace",
-    "alive/dead", "born/died", "long/short", "same/different", "common/rare", "strong/weak", "best/worst", "better/worse",
-    "modern/ancient", "natural/artificial", "inside/outside", "local/international", "fast/slow", "upper/lower", "heavy/light",
-    "safe/dangerous", "legal/illegal", "possible/impossible", "can/cannot", "with/without", "including/excluding", "red/blue",
-    "black/white", "american/british", "english/french", "german/italian",
+    "increase/decrease", "increased/decreased", "increases/decreases", "more/less", "more/fewer", "most/least",
+    "before/after", "first/last", "first/second", "largest/smallest", "larger/smaller", "north/south",
+    "northern/southern", "east/west", "eastern/western", "male/female", "men/women", "man/woman", "he/she", "his/her",
+    "high/low", "higher/lower", "highest/lowest", "hot/cold", "early/late", "always/never", "all/none", "begin/end",
+    "began/ended", "wins/loses", "won/lost", "positive/negative", "left/right", "above/below", "old/new", "up/down",
+    "oldest/youngest", "rich/poor", "major/minor", "public/private", "single/double", "father/mother", "son/daughter",
+    "brother/sister", "husband/wife", "king/queen", "summer/winter", "day/night", "war/peace", "alive/dead",
+    "born/died", "long/short", "same/different", "common/rare", "strong/weak", "best/worst", "better/worse",
+    "modern/ancient", "natural/artificial", "inside/outside", "local/international", "fast/slow", "upper/lower",
+    "heavy/light", "safe/dangerous", "legal/illegal", "possible/impossible", "can/cannot", "with/without",
+    "including/excluding", "red/blue", "black/white", "american/british", "english/french", "german/italian",
 )  # fmt: skip
 MONTHS = (
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
+    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "December",
 )  # fmt: skip
 DENIALS = 0.2
 """Share of deniable claims that are denied."""

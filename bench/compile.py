@@ -219,7 +219,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--nodes", type=int, default=1000)
     options.add_argument("--rounds", type=int, default=9)
-    options.add_argument("--shapes", default="", help="names of shapes, or how they begin, with commas between")
+    options.add_argument("--shapes", default="", help="names or prefixes of shapes, separated by commas")
     given = options.parse_args()
     print(f"{given.nodes:,} nodes, ms{'':16} yaml  python  compile")
     for shape in SHAPES:

@@ -12,7 +12,7 @@ def command_line(doc: str | None, folder: str) -> argparse.ArgumentParser:
     """Returns their common options: `--data` (described by the argument) and `--out`."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help=folder)
-    parser.add_argument("--out", type=Path, required=True, help="where the data set goes")
+    parser.add_argument("--out", type=Path, required=True, help="the folder of the data set")
     return parser
 
 

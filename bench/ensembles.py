@@ -90,7 +90,10 @@ def line(way: Way, test: EvaluationSet, metric: Metric) -> str:
     ]
     right = [metric.compute([case]) >= 1 for case in cases]
     curve = Curve.of(right, [answer.confidence for answer in way.answers])
-    return f"| {way.name} | {metric.compute(cases):.3f} | {2 * curve.errors(0.5):.3f} | {curve.area():.3f} | {way.asked:.2f} |"
+    return (
+        f"| {way.name} | {metric.compute(cases):.3f} | {2 * curve.errors(0.5):.3f} | {curve.area():.3f} | "
+        f"{way.asked:.2f} |"
+    )
 
 
 def oracle(rows: Sequence[Sequence[EnsembleAnswer]], test: EvaluationSet, metric: Metric) -> float:
@@ -131,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("agent")
     parser.add_argument("rows", type=Path)
-    parser.add_argument("--keep", type=Path, help="a folder for the members' answers")
+    parser.add_argument("--keep", type=Path, help="a folder in which the members' answers are stored")
     parser.add_argument("--fleet")
     given = parser.parse_args()
     card = Project.load(Settings.load()).registry.card(given.agent)

@@ -164,17 +164,17 @@ def main() -> None:
     parser.add_argument(
         "--held-edits",
         action="store_true",
-        help="edits of the held-back rows in the tune part too, for the calibration",
+        help="add edits of held-back rows to the tune split, for calibration",
     )
     parser.add_argument(
-        "--again", type=float, help="written claims too, and this share of the public sets' rows and edits"
+        "--again", type=float, help="add written claims, and use this share of the public rows and edits"
     )
     parser.add_argument(
         "--new",
         nargs="+",
         choices=KINDS,
         default=KINDS,
-        help="kinds of written rows that are all in; of others the share too",
+        help="kinds of written rows that are used completely; of others the share",
     )
     given = parser.parse_args()
     write(made(given.data, given.held_edits, given.again, given.new), given.out)

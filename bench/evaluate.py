@@ -238,7 +238,8 @@ def carry_out(
         pace = spent / counted if spent and counted else 1.0
         left = (sum(planned[number:]) + (start if not number else 0.0)) * pace
         told(
-            f"{number + 1} of {len(tasks)}: {task.agent}, {task.name}, {task.questions:,} rows; about {minutes(left)} left in all"
+            f"{number + 1} of {len(tasks)}: {task.agent}, {task.name}, {task.questions:,} rows; about "
+            f"{minutes(left)} left in all"
         )
         began = time.monotonic()
         try:
@@ -268,7 +269,7 @@ def with_fleet(
     told: Callable[[str], None],
     keep: Keep,
 ) -> tuple[list[Measured], list[str]]:
-    """Runs all tasks; the fleet is started for the first one that needs it, and stopped if it was not running before."""
+    """Runs all tasks; the fleet is started on demand, and stopped if it was not running before."""
     adopted = running(fleet) or not any(task.card.uses_model for task in tasks)
 
     done: dict[tuple[str, str], Measured] = {}
@@ -326,7 +327,8 @@ def needed(agents: Path) -> str:
             ]
             lines += [f"      from {plan.source}"] if plan.source else []
     lines.append(
-        '\nA file has one JSON object a line: {"id": "...", "input": {...}, "expected": {...}}; gzip where it ends in .gz.'
+        '\nA file has one JSON object a line: {"id": "...", "input": {...}, "expected": {...}}; gzip where it '
+        "ends in .gz."
     )
     lines.append("Only `input` reaches an agent. `train` files are what floors are made of.")
     return "\n".join(lines)
@@ -335,10 +337,10 @@ def needed(agents: Path) -> str:
 def main(root: Path = ROOT) -> int:
     """Evaluates the agents of a project and writes the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="a folder with one folder a set")
-    parser.add_argument("--only", nargs="*", default=[], help="these agents")
+    parser.add_argument("--data", help="a folder with one folder for each set")
+    parser.add_argument("--only", nargs="*", default=[], help="only these agents")
     parser.add_argument("--fleet", help="a name in configs/, or a path")
-    parser.add_argument("--dry", action="store_true", help="write nothing, say what would be asked")
+    parser.add_argument("--dry", action="store_true", help="write nothing, print what would be run")
     given = parser.parse_args()
     agents, page = root / "agents", root / "docs" / "evaluation" / "agents.md"
     if not given.data:

@@ -165,7 +165,7 @@ def page_lines(one: Measured) -> list[str]:
 
 
 def page_with(text: str, measured: Sequence[Measured], known: Iterable[str], marks: Marks = PAGE_MARKS) -> str:
-    """Returns a page whose table has the lines of these evaluations, and the previous lines of the agents in `known`."""
+    """Returns a page whose table has the lines of these evaluations, and previous lines of agents in `known`."""
     lines: dict[str, list[str]] = {}
     for line in old_lines(text, marks):
         lines.setdefault(line.split("|")[1].strip(), []).append(line)

@@ -30,7 +30,8 @@ SHARES = SplitShares(tune=0.1, test=0.1)
 LONGEST = 30
 """Maximal number of characters of a phrase in a composed row."""
 OPENINGS = (
-    "I need a table", "table", "Table", "Can I book", "book", "a booking", "reservation", "We need a table", "Could I get a table",
+    "I need a table", "table", "Table", "Can I book", "book", "a booking", "reservation", "We need a table",
+    "Could I get a table",
     "I'd like to book", "please book a table", "hi, table",
 )  # fmt: skip
 ENDS = ("", "", ".", " please", "?")

@@ -139,7 +139,8 @@ def grouped(found: Sequence[Pair], known: dict[str, list[Any]]) -> list[Calibrat
 
 
 HEAD = """\
-| set | answers, parts | wrong | promised | calibrated | kept from | kept of the rest | something wrong in | resplits: in | kept |
+| set | answers, parts | wrong | promised | calibrated | kept from | kept of the rest | something wrong in | \
+resplits: in | kept |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"""
 
 
@@ -151,16 +152,23 @@ def table(sets: dict[str, list[CalibrationAnswer]]) -> str:
             found = conformal.calibrate(rows, alpha, floor=DECISION_THRESHOLD, rounds=ROUNDS)
             whole = found.unfiltered
             wrong = format_percent(whole.wrong_kept / whole.parts)
-            begin = f"| {name} | {whole.answers}, {whole.parts:,} | {wrong} | {format_percent(1 - alpha)} | {found.calibration} "
+            begin = (
+                f"| {name} | {whole.answers}, {whole.parts:,} | {wrong} | {format_percent(1 - alpha)} | "
+                f"{found.calibration} "
+            )
             if found.threshold is None or found.held_out is None or found.resplits is None:
                 lines.append(f"{begin}| none: {found.reason} | | | | |")
                 continue
             judged, splits = found.held_out, found.resplits
             low, high = confidence_interval(judged.violations, judged.answers)
-            broken = f"{judged.violations} of {judged.answers}, {format_percent(judged.violation_rate)} [{format_percent(low)}, {format_percent(high)}]"
+            broken = (
+                f"{judged.violations} of {judged.answers}, {format_percent(judged.violation_rate)} "
+                f"[{format_percent(low)}, {format_percent(high)}]"
+            )
             kept = f"{format_percent(judged.kept_share)}, {judged.empty} answers withheld"
             lines.append(
-                f"{begin}| {found.threshold:.4g} | {kept} | {broken} | {format_percent(splits.violation_rate)} | {format_percent(splits.kept_share)} |"
+                f"{begin}| {found.threshold:.4g} | {kept} | {broken} | {format_percent(splits.violation_rate)} | "
+                f"{format_percent(splits.kept_share)} |"
             )
     return "\n".join(lines)
 
@@ -168,10 +176,10 @@ def table(sets: dict[str, list[CalibrationAnswer]]) -> str:
 def main() -> int:
     """Runs the agent and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="a folder with one folder a set")
-    parser.add_argument("--docs", type=Path, help="write the table into concepts/certificates.md of this folder")
-    parser.add_argument("--offline", action="store_true", help="ask nobody; what is not in the files is an error")
-    parser.add_argument("--wording", action="store_true", help="ask nobody; the words alone say")
+    parser.add_argument("--data", type=Path, required=True, help="a folder with one folder for each set")
+    parser.add_argument("--docs", type=Path, help="write the table into certificates.md of this folder")
+    parser.add_argument("--offline", action="store_true", help="use only stored answers; missing ones are an error")
+    parser.add_argument("--wording", action="store_true", help="use no server; score by wording alone")
     given = parser.parse_args()
     out = machine.folder() / "factuality"
     out.mkdir(parents=True, exist_ok=True)

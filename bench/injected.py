@@ -116,8 +116,8 @@ def table(effects: Sequence[Effect], command: str) -> str:
 async def main() -> None:
     """Runs the agent and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="a folder with one folder a set")
-    parser.add_argument("--rows", type=int, default=80, help="rows that are supported, and as many that are not")
+    parser.add_argument("--data", type=Path, required=True, help="a folder with one folder for each set")
+    parser.add_argument("--rows", type=int, default=80, help="supported rows, and the same number of unsupported ones")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--docs", type=Path, help="write the table into the page of this folder")
     given = parser.parse_args()

@@ -178,10 +178,14 @@ def main() -> None:
     """Prints one row for each way to write."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument(
-        "folder", nargs="?", type=Path, default=None, help="where the files lie; default: the system's temporary folder"
+        "folder",
+        nargs="?",
+        type=Path,
+        default=None,
+        help="the folder of the files; default: the system's temporary folder",
     )
     options.add_argument("--events", type=int, default=12_000)
-    options.add_argument("--postgres", metavar="DSN", help="measure a journal in this database, not in files")
+    options.add_argument("--postgres", metavar="DSN", help="measure a journal in this database instead of files")
     given = options.parse_args()
     folder = given.folder or Path(tempfile.gettempdir())
     where = given.postgres or folder

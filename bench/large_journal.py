@@ -269,9 +269,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--runs", type=int, default=100_000)
     parser.add_argument(
-        "--postgres", nargs="?", const="", metavar="DSN", help="a database; without an address a server is started"
+        "--postgres", nargs="?", const="", metavar="DSN", help="a database; without a DSN a server is started"
     )
-    parser.add_argument("--folder", type=Path, help="where the journal is written")
+    parser.add_argument("--folder", type=Path, help="the folder of the journal")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=asked.folder) as made:
         folder = Path(made)

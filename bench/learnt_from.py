@@ -56,7 +56,10 @@ class Made:
 _TABLES = "bench.table_data --data {data}/tatqa --longest 3000"
 _CLAIMS = "bench.entailment_data --data {data} --again"
 _SUMS = "bench.calculator_data --data {data}/gsm8k"
-_NEED = "--column question=input.question --column need=expected.strong-expected.weak --licence Apache-2.0 --tune 0.2 --test 0"
+_NEED = (
+    "--column question=input.question --column need=expected.strong-expected.weak --licence Apache-2.0 --tune 0.2 "
+    "--test 0"
+)
 _SLOTS = Made("7d6a27ea", "bench.extractor_data --data {data}/restaurant8k")
 _READER = Made("7ff5d862", "bench.reader_data --data {data} --kinds asked siblings")
 MADE: dict[str, tuple[Made, ...]] = {
@@ -120,7 +123,8 @@ def made(one: Made, data: Path, work: Path) -> Dataset:
     found = Dataset.load(out)
     if not found.manifest.digest.startswith(one.digest):
         raise SystemExit(
-            f"{one.command} makes {found.manifest.digest} at {one.commit or 'this commit'}, and was to make {one.digest}"
+            f"{one.command} makes {found.manifest.digest} at {one.commit or 'this commit'}, and was to make "
+            f"{one.digest}"
         )
     return found
 
@@ -201,11 +205,9 @@ def write(card: Card, found: Iterator[Dataset]) -> Path:
 def main() -> None:
     """Writes the records."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("agents", nargs="*", metavar="AGENT", help="which; all without it")
+    parser.add_argument("agents", nargs="*", metavar="AGENT", help="agents; default: all")
     parser.add_argument("--data", type=Path, required=True, help="the folder of the public sets")
-    parser.add_argument(
-        "--work", type=Path, help="where the data sets are made; those that stand there are taken as they are"
-    )
+    parser.add_argument("--work", type=Path, help="the folder of the data sets; existing ones are reused")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         for name in given.agents or sorted((*MADE, *INTENTS)):

@@ -10,7 +10,8 @@ from pathlib import Path
 FILE = Path(__file__).with_name("limits.toml")
 FACTOR = 2.0
 """The limit is this multiple of the measured ratio: only a real slowdown exceeds it."""
-HEAD = """# Ratios of our processor time for an empty node to that of one asyncio task, and the limits that tests/bench holds.
+HEAD = """\
+# Ratios of our processor time for an empty node to that of one asyncio task, and the limits that tests/bench holds.
 # Written by: python -m bench.engine --record
 """
 

@@ -25,7 +25,10 @@ def now() -> str:
     found = cpu.read_cpu()
     day = datetime.datetime.now(datetime.UTC).date().isoformat()
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    return f"{day}, {os.cpu_count()} processors ({found.model}; {found.instructions}), Python {platform.python_version()}{load}"
+    return (
+        f"{day}, {os.cpu_count()} processors ({found.model}; {found.instructions}), Python "
+        f"{platform.python_version()}{load}"
+    )
 
 
 def code() -> str:

@@ -127,7 +127,7 @@ def plan_scores(gold: Sequence[Plan], given: Sequence[Plan], tools: Collection[s
 
 
 def argument_f1(gold: Sequence[Plan], given: Sequence[Plan]) -> float:
-    """Returns the micro F1 of (tool, argument, value) over all items, without arguments that are another call's output."""
+    """Returns the micro F1 of (tool, argument, value), without arguments that are another call's output."""
     counts = [argument_counts(one, other) for one, other in zip(gold, given, strict=True)]
     return f1(*(sum(column) for column in zip(*counts, strict=True))) if counts else float("nan")
 

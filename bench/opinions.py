@@ -189,7 +189,7 @@ def _figures(one: Answered) -> tuple[float, float]:
 
 
 def accepted(one: Answered, card: Card, checks: Sequence[str]) -> float | None:
-    """Returns the score that a node compares with its threshold; None for an answer that is accepted at no threshold."""
+    """Returns the score that a node compares with its threshold; None for an answer that is never accepted."""
     return None if one.sheet.output is None else certification_score(situation(one, card, checks))
 
 

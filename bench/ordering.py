@@ -64,7 +64,8 @@ name: report
 input: {document: str, questions: "list[str]"}
 output: ${check}
 nodes:
-  answers: {agent: reader, each: "${input.questions}", as: question, with: {document: "${input.document}", question: "${question}"}}
+  answers: {agent: reader, each: "${input.questions}", as: question,
+            with: {document: "${input.document}", question: "${question}"}}
   draft: {agent: writer, with: {answers: "${answers.values}"}}
   check: {agent: checker, with: {document: "${input.document}", draft: "${draft}"}}
 """
@@ -105,7 +106,10 @@ def project(place: Path, session: str, order: str) -> Settings:
     for name, (description, taken, most, prompt) in AGENTS.items():
         agent = place / "agents" / name
         agent.mkdir(parents=True)
-        card = f"name: {name}\ndescription: {description}\ninput: {taken}\noutput: str\nprompt: prompt.md\nmax_output: {most}\n"
+        card = (
+            f"name: {name}\ndescription: {description}\ninput: {taken}\noutput: str\nprompt: prompt.md\nmax_output: "
+            f"{most}\n"
+        )
         (agent / "agent.yaml").write_text(f"{card}system: You are a careful clerk of session {session}.\n")
         (agent / "prompt.md").write_text(prompt)
     laptop = (ROOT / "configs" / "laptop.yaml").read_text()

@@ -1,4 +1,4 @@
-"""The Orchestra side of the engine benchmark: a workflow of the Python API for a graph, and an Orchestra that runs it."""
+"""The Orchestra side of the engine benchmark: a Python workflow for a graph, and an Orchestra that runs it."""
 
 from __future__ import annotations
 

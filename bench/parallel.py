@@ -94,11 +94,19 @@ Question: {{{{ question }}}}
 """
 PLANS = HEAD.format(
     how="Write a plan that answers the question: one line an action, then return.",
-    example='s1 = lookup("length of the Seine")\ns2 = lookup("length of the Rhine")\ns3 = compute("largest(s1, s2)")\nreturn s3',
+    example=(
+        's1 = lookup("length of the Seine")\ns2 = lookup("length of the Rhine")\ns3 = compute("largest(s1, s2)")\n'
+        "return s3"
+    ),
 )
 MAPS = HEAD.format(
-    how="Write a plan that answers the question: one line for look-ups that are alike, one for the computation, then return.",
-    example='s1 = [lookup("length", x) for x in ["the Seine", "the Rhine"]]\ns2 = compute("largest(s1, s2)")\nreturn s2',
+    how=(
+        "Write a plan that answers the question: one line for look-ups that are alike, one for the computation, then "
+        "return."
+    ),
+    example=(
+        's1 = [lookup("length", x) for x in ["the Seine", "the Rhine"]]\ns2 = compute("largest(s1, s2)")\nreturn s2'
+    ),
 )
 REACTS = HEAD.format(
     how="Answer the question, one action at a time; what it gave is told. In the end, finish.",
@@ -325,7 +333,10 @@ def program(facts: int) -> Workflow[..., Any]:
     numbers = range(1, facts + 1)
     inputs = "".join(f"question{number}: str, context{number}: str, " for number in numbers)
     nodes = [
-        f'  s{number}: {{agent: reader, with: {{question: "${{input.question{number}}}", context: "${{input.context{number}}}"}}}}'
+        (
+            f'  s{number}: {{agent: reader, with: {{question: "${{input.question{number}}}", context: '
+            f'"${{input.context{number}}}"}}}}'
+        )
         for number in numbers
     ]
     read_by = ", ".join(f'r{number}: "${{s{number}.answer}}"' for number in numbers)
@@ -441,7 +452,8 @@ def section(
         against = ratio(found, slow, fast, seed=seed)
         met = "met" if against.value >= GOAL else "missed"
         told.append(
-            f"- `{slow}` takes {_plain(against)} times as long as `{fast}`{f'; the goal of {GOAL} is {met}' * (slow == 'react')}."
+            f"- `{slow}` takes {_plain(against)} times as long as "
+            f"`{fast}`{f'; the goal of {GOAL} is {met}' * (slow == 'react')}."
         )
     for late in (
         one for one in ("whole", "lines", "mapped_streamed", "node", "node_mapped") if {one, "streamed"} <= {*arms}
@@ -465,16 +477,16 @@ def _plain(figure: IntervalEstimate) -> str:
 def main(page: Path = PAGE) -> int:
     """Measures, prints and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="the folder that has parallelqa/dev.jsonl")
+    parser.add_argument("--data", type=Path, required=True, help="the folder with parallelqa/dev.jsonl")
     parser.add_argument(
-        "--rows", type=int, default=16, help="a seeded sample of so many questions, and one to warm up; 0 for all"
+        "--rows", type=int, default=16, help="size of a seeded sample of questions, beside one to warm up; 0 for all"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--arms", nargs="+", choices=list(ARMS), default=list(ARMS), help="some of them; the page is then left alone"
+        "--arms", nargs="+", choices=list(ARMS), default=list(ARMS), help="only these arms; the page is not written"
     )
     parser.add_argument("--fleet", help="a name in configs/, or a path")
-    parser.add_argument("--dry", action="store_true", help="print, and write nothing")
+    parser.add_argument("--dry", action="store_true", help="print only")
     given = parser.parse_args()
     known = questions(given.data / "parallelqa" / "dev.jsonl")
     first, *rows = random.Random(given.seed).sample(

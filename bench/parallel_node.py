@@ -119,7 +119,7 @@ class Held:
 
 @dataclass(frozen=True)
 class PlanNode:
-    """Workflows of one `plan` node on these workers: with a line for each look-up, and with one line for similar ones."""
+    """Workflows of one `plan` node on these workers: a line for each look-up, and one line for similar ones."""
 
     orchestra: Orchestra
     held: Held

@@ -53,7 +53,8 @@ Request: Book me a flight from Oslo to Rome and mail the details to Ann.
 STEPS = """Task: Book me a flight from Oslo to Rome and mail the details to Ann.
 """
 WHOLE_CALLS = f"""<!-- system -->
-Write a plan for the request: numbered lines, one call a line, of the tools that are listed and of no others. An argument that is the \
+Write a plan for the request: numbered lines, one call a line, of the tools that are listed and of no others. An \
+argument that is the \
 result of line 1 is written $1. Write no more lines than are needed, and nothing else.
 
 {CALLS}
@@ -67,7 +68,8 @@ Tools:
 Request: {{{{ task }}}}
 """
 WHOLE_STEPS = f"""<!-- system -->
-Write a plan for the task: numbered lines, one short step a line. At the end of a step stand, in brackets, the numbers of the steps \
+Write a plan for the task: numbered lines, one short step a line. At the end of a step stand, in brackets, the \
+numbers of the steps \
 whose results it needs. Write no more lines than are needed, and nothing else.
 
 {STEPS}
@@ -81,7 +83,8 @@ whose results it needs. Write no more lines than are needed, and nothing else.
 Task: {{{{ task }}}}
 """
 REACT_CALLS = f"""<!-- system -->
-Do what is requested, step by step. Each step is a thought and an action, which is a call of one of the tools that are listed. After an \
+Do what is requested, step by step. Each step is a thought and an action, which is a call of one of the tools that \
+are listed. After an \
 action you are told what it gave. When everything is done, the action is finish().
 
 {CALLS}
@@ -105,7 +108,8 @@ Request: {{{{ task }}}}
 {{{{ so_far }}}}
 """
 REACT_STEPS = f"""<!-- system -->
-Solve the task, step by step. Each step is a thought and an action, which is said in a few words. After an action you are told that it was \
+Solve the task, step by step. Each step is a thought and an action, which is said in a few words. After an action \
+you are told that it was \
 done. When everything is done, the action is finish().
 
 {STEPS}
@@ -228,7 +232,7 @@ class ReAct:
 
 
 def form(goes_on: bool) -> str:
-    """Returns the grammar of a thought and an action with any content, preceded by a line break if text precedes them."""
+    """Returns the grammar of a thought and an action, preceded by a line break if text precedes them."""
     line = f"/[^\\n]{{1,{LINE}}}/"
     begin, middle, end = (grammar_literal(text) for text in ("\n" * goes_on + "Thought: ", "\nAction: ", "\n"))
     return f"%llguidance {{}}\nstart: {begin} {line} {middle} {line} {end}\n"
@@ -312,7 +316,7 @@ def read_calls(text: str, *, chains: bool) -> Plan | None:
 
 
 def acted(actions: Sequence[str], *, steps: bool, chains: bool) -> Plan | None:
-    """Returns the plan of a sequence of actions; for calls only the links that their arguments name, unless `chains`."""
+    """Returns the plan of a sequence of actions; unless `chains`, calls have only the links in their arguments."""
     if steps:
         return chained([{"step": action} for action in actions]) if actions else None
     return _of_calls(list(enumerate(actions, 1)), chains)

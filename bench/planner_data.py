@@ -165,9 +165,7 @@ def made(folder: Path, again: int | None = None) -> Dataset:
 def main() -> None:
     """Writes the folder."""
     parser = command_line(__doc__, f"the folder with {', '.join(LICENCES)}")
-    parser.add_argument(
-        "--again", type=int, help="a seed: the same rows, with their tools in about their order and some left out"
-    )
+    parser.add_argument("--again", type=int, help="a seed: the same rows with slightly reordered and fewer tools")
     options = parser.parse_args()
     write(made(options.data, options.again), options.out)
 

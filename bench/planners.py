@@ -212,14 +212,12 @@ def main(page: Path = PAGE) -> int:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--sets", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--rows", type=int, default=ROWS, help="of each set; 0 for all of dev")
-    parser.add_argument(
-        "--out", type=Path, help="a folder where what came of each row is kept, so that it is not asked again"
-    )
+    parser.add_argument("--rows", type=int, default=ROWS, help="rows of each set; 0 for all of dev")
+    parser.add_argument("--out", type=Path, help="a folder in which the results of rows are stored and reused")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--at-once", type=int, default=AT_ONCE)
     parser.add_argument("--fleet", help="a name in configs/, or a path")
-    parser.add_argument("--dry", action="store_true", help="print, and write nothing")
+    parser.add_argument("--dry", action="store_true", help="print only")
     given = parser.parse_args()
     settings = Settings.load({"fleet": given.fleet, "journal": "off"})
     for name in given.sets:

@@ -30,7 +30,10 @@ ROOT = Path(__file__).resolve().parents[1]
 NAME = "generative_reader"
 READER = ROOT / "agents" / NAME
 RESAMPLES = 2000
-HEAD = "| reader, SmolLM2-135M | EM | F1 | no-answer accuracy | abstained | accepted and wrong | EM, 95 % |\n|---|---|---|---|---|---|---|"
+HEAD = (
+    "| reader, SmolLM2-135M | EM | F1 | no-answer accuracy | abstained | accepted and wrong | EM, 95 % |\n"
+    "|---|---|---|---|---|---|---|"
+)
 
 
 @dataclass(frozen=True)
@@ -121,11 +124,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument(
-        "--train", type=Path, help="rows to fit the floor without a model on; train.jsonl beside DATA where it is there"
+        "--train", type=Path, help="training rows of the baseline; default: train.jsonl beside DATA, if it exists"
     )
     parser.add_argument("--adapter", type=Path, help="another adapter than the reader's own")
     parser.add_argument("--rows", type=int, default=0, help="only the first rows; 0 for all")
-    parser.add_argument("--keep", type=Path, help="where the results stay; without it they are thrown away")
+    parser.add_argument("--keep", type=Path, help="a folder in which the results are stored; default: a temporary one")
     given = parser.parse_args()
     rows = [json.loads(line) for line in given.data.read_text("utf-8").splitlines()]
     rows = rows[: given.rows or len(rows)]

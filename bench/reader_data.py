@@ -254,7 +254,8 @@ _ASKED: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?<=[a-z,] )(?:the )?[A-Z][\w'’-]+(?: (?:of|the|de|and|von)(?= [A-Z])| [A-Z][\w'’-]+)*"), "what"),
     (
         re.compile(
-            r"^[A-Z][a-z'’-]+(?: [A-Z][\w'’-]+)+(?= (?:was|is|were|are|had|has|became|won|made|led|served|wrote|began|played)\b)"
+            r"^[A-Z][a-z'’-]+(?: [A-Z][\w'’-]+)+(?= "
+            r"(?:was|is|were|are|had|has|became|won|made|led|served|wrote|began|played)\b)"
         ),
         "who or what",
     ),
@@ -262,7 +263,7 @@ _ASKED: tuple[tuple[re.Pattern[str], str], ...] = (
 
 
 def cloze(text: str, most: int, chance: random.Random) -> list[tuple[str, str]]:
-    """Returns questions made of a text's sentences, with their answers: a piece of a sentence becomes a question word."""
+    """Returns questions made of a text's sentences, with answers: a piece of a sentence becomes a question word."""
     found: list[tuple[str, str]] = []
     parts = [part for part in sentences(text) if 40 <= len(part) <= 260]
     chance.shuffle(parts)
@@ -281,9 +282,8 @@ def cloze(text: str, most: int, chance: random.Random) -> list[tuple[str, str]]:
             question = f"{word.capitalize()} {after.strip()}?"
         else:
             question = (
-                f"{before[0].upper() if chance.random() < 0.5 else before[0]}{before[1:]} {word} {after.strip()}".strip()
-                + "?"
-            )
+                f"{before[0].upper() if chance.random() < 0.5 else before[0]}{before[1:]} {word} {after.strip()}"
+            ).strip() + "?"
         found.append((question, match[0].removeprefix("the ")))
         if len(found) == most:
             break
@@ -393,7 +393,7 @@ def half_of_passages(rows: Sequence[DatasetRow]) -> list[Passage]:
 
 
 def data_set(folder: Path, name: str, kinds: Sequence[str]) -> Dataset:
-    """Builds the data set of these kinds. The tune split has only questions of people and authors, and no derived ones."""
+    """Builds the data set of these kinds. The tune split has only questions of people and authors."""
     parts: dict[Split, list[DatasetRow]] = {"train": [], "tune": [], "test": []}
     seen: set[str] = set()
     for kind in [kind for kind in kinds if kind not in (WRITTEN, WITHOUT)]:

@@ -76,7 +76,7 @@ class Forms:
 
 
 def bare_messages() -> dict[str, list[str]]:
-    """Returns the intents of CLINC150 whose messages are complete requests, by type: `talk`, `commands` or `matters`."""
+    """Returns the CLINC150 intents whose messages are complete requests, by type: `talk`, `commands`, `matters`."""
     path = FOLDER.with_name("bare_messages.yaml")
     said: dict[str, list[str]] = load_yaml(path.read_bytes(), str(path)).value
     return said

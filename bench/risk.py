@@ -128,7 +128,10 @@ def picture(panels: Mapping[str, Mapping[str, Curve]], colours: Mapping[str, str
     lines = -(-len(panels) // ACROSS)
     width, height = LEFT + ACROSS * (PANEL[0] + GAP[0]), TOP + lines * (PANEL[1] + GAP[1]) + 16
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" aria-label="risk by coverage">'
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" aria-label="risk by '
+            f'coverage">'
+        )
     ]
     across = LEFT
     for name, colour in colours.items():
@@ -163,7 +166,8 @@ def _panel(
         parts.append(f'<text x="{x}" y="{float(y) + 14:.1f}" style="{LABEL}" text-anchor="middle">{share:.0%}</text>')
         x, y = at(0.0, highest * share).split(",")
         parts.append(
-            f'<text x="{float(x) - 5:.1f}" y="{float(y) + 4:.1f}" style="{LABEL}" text-anchor="end">{highest * share:.0%}</text>'
+            f'<text x="{float(x) - 5:.1f}" y="{float(y) + 4:.1f}" style="{LABEL}" '
+            f'text-anchor="end">{highest * share:.0%}</text>'
         )
     if goal is not None:
         x, _ = at(goal, 0.0).split(",")

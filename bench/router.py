@@ -253,7 +253,8 @@ def right(asked: Sequence[Asked], made: Sequence[PlanResult]) -> str:
     hopeless = sum(what.plan == NONE for what in asked)
     wrongly = sum(written(draft) == NONE != what.plan for what, draft in zip(asked, made, strict=True))
     return (
-        f"  the right plan, line for line: {same / len(made):.3f}; F1 of its skills, where both have any: {sum(shares) / len(shares):.3f}\n"
+        f"  the right plan, line for line: {same / len(made):.3f}; F1 of its skills, where both have any: "
+        f"{sum(shares) / len(shares):.3f}\n"
         f"  declined: {declined} of {hopeless} that nothing serves, {wrongly} of {len(made) - hopeless} others"
     )
 
@@ -334,13 +335,11 @@ def main() -> None:
     parser.add_argument("--agent", default="router")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--whole", action="store_true")
-    parser.add_argument("--free", action="store_true", help="texts need not be pieces of the request")
+    parser.add_argument("--free", action="store_true", help="do not restrict texts to pieces of the request")
     parser.add_argument("--fleet")
-    parser.add_argument("--at-once", type=int, default=AT_ONCE, help="requests in flight")
-    parser.add_argument(
-        "--kept", type=Path, help="a file for what came of each request; what is there already is not asked again"
-    )
-    parser.add_argument("--page", action="store_true", help="write the figures into docs/concepts/router.md")
+    parser.add_argument("--at-once", type=int, default=AT_ONCE, help="concurrent requests")
+    parser.add_argument("--kept", type=Path, help="a file in which results are stored and reused")
+    parser.add_argument("--page", action="store_true", help="write the figures into docs/router.md")
     parser.add_argument("--grammars", action="store_true")
     given = parser.parse_args()
     if given.grammars:
@@ -374,7 +373,10 @@ def main() -> None:
     way = " --whole" * given.whole + " --free" * given.free
     text = section(
         kept,
-        f"python -m bench.router --data DATA --plans {given.plans} --steps {given.steps}{way} --at-once {given.at_once}",
+        (
+            f"python -m bench.router --data DATA --plans {given.plans} --steps {given.steps}{way} --at-once "
+            f"{given.at_once}"
+        ),
         now(),
     )
     print(text + examples(kept))

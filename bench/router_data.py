@@ -469,10 +469,14 @@ def main() -> None:
     """Writes the folder."""
     parser = command_line(__doc__, f"the folder with {', '.join(SETS)}")
     parser.add_argument("--rows", type=int, default=1800)
-    parser.add_argument("--seed", type=int, default=SEED, help="of what is drawn")
-    parser.add_argument("--times", type=int, default=TIMES, help="rows of each request that was written as a whole")
+    parser.add_argument("--seed", type=int, default=SEED, help="random seed")
+    parser.add_argument("--times", type=int, default=TIMES, help="rows of each complete written request")
     parser.add_argument(
-        "--whole", nargs="+", default=[], metavar="NAME", help="whole requests of these files of bench/requests alone"
+        "--whole",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="use complete requests only from these files of bench/requests",
     )
     given = parser.parse_args()
     write(asyncio.run(made(given.data, given.rows, given.seed, given.times, given.whole)), given.out)

@@ -143,11 +143,11 @@ def main(page: Path = PAGE) -> None:
     """Measures, prints and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=Path, required=True, help="a data set of bench.router_data")
-    parser.add_argument("--sample", type=int, default=0, help="so many of its held-out rows; 0 for all")
+    parser.add_argument("--sample", type=int, default=0, help="number of held-out rows; 0 for all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--at-once", type=int, default=AT_ONCE)
     parser.add_argument("--fleet", help="a name in configs/, or a path")
-    parser.add_argument("--dry", action="store_true", help="print, and write nothing")
+    parser.add_argument("--dry", action="store_true", help="print only")
     given = parser.parse_args()
     asked = held_out(given.rows)
     if given.sample:
@@ -161,7 +161,10 @@ def main(page: Path = PAGE) -> None:
                 continue
             arms.append(asyncio.run(measured(asked, way, repairs, settings, given.at_once)))
             print(row(arms[-1], asked, given.seed), flush=True)
-    command = f"python -m bench.router_ways --rows DATASET --sample {given.sample} --seed {given.seed} --at-once {given.at_once}"
+    command = (
+        f"python -m bench.router_ways --rows DATASET --sample {given.sample} --seed {given.seed} --at-once "
+        f"{given.at_once}"
+    )
     text = section(arms, asked, command, f"{given.at_once} at once, {now()}", given.seed)
     print(text)
     if not given.dry:

@@ -212,12 +212,18 @@ def table(
     """Returns the table of a set."""
     right = (sum(one.weak for one in judged) / len(judged), sum(one.strong for one in judged) / len(judged))
     lines = [
-        f"{SETS[name]}: {len(train):,} rows to train on, {len(judged):,} judged; weak {right[0]:.1%} right, strong {right[1]:.1%}",
+        (
+            f"{SETS[name]}: {len(train):,} rows to train on, {len(judged):,} judged; weak {right[0]:.1%} right, "
+            f"strong {right[1]:.1%}"
+        ),
         "",
         "| score | APGR | CPT 50 % | CPT 80 % | CPT 95 % |",
         "|---|---|---|---|---|",
         *(
-            f"| {arm}, elsewhere | {value} | {' | '.join(('0.5', '0.8', '0.95') if arm == 'chance' else ('', '', ''))} |"
+            (
+                f"| {arm}, elsewhere | {value} | "
+                f"{' | '.join(('0.5', '0.8', '0.95') if arm == 'chance' else ('', '', ''))} |"
+            )
             for arm, value in ELSEWHERE[name].items()
         ),
     ]
@@ -229,9 +235,9 @@ def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the folder routellm")
-    parser.add_argument("--draws", type=int, default=1000, help="of the intervals")
-    parser.add_argument("--scores", type=Path, help="where the agent's scores of dev.jsonl go")
-    parser.add_argument("--page", action="store_true", help="put the tables into docs/evaluation/routing.md")
+    parser.add_argument("--draws", type=int, default=1000, help="bootstrap draws")
+    parser.add_argument("--scores", type=Path, help="the file for the agent's scores of dev.jsonl")
+    parser.add_argument("--page", action="store_true", help="write the tables into docs/routing.md")
     given = parser.parse_args()
     began = time.monotonic()
     train, judged = outcomes(given.data / "train.jsonl.gz"), outcomes(given.data / "dev.jsonl")

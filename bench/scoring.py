@@ -344,7 +344,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--claims", type=int, nargs="+", default=[1, 4, 16])
-    parser.add_argument("--tokens", type=int, default=350, help="of the document, about")
+    parser.add_argument("--tokens", type=int, default=350, help="approximate tokens of the document")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--docs", type=Path, help="write the table into concepts/verification.md of this folder")
     given = parser.parse_args()

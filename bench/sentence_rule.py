@@ -19,7 +19,9 @@ from bench.metrics import squad_scores
 _WORD = re.compile(r"\w+")
 _SENTENCE = re.compile(r"[^.!?]+(?:[.!?](?!\s)[^.!?]*)*[.!?]*")
 _NUMBER = re.compile(
-    r"\b(?:\d{1,2} )?(?:(?:January|February|March|April|May|June|July|August|September|October|November|December) )?\d[\d,.]*\d|\b\d\b"
+    r"\b(?:\d{1,2} "
+    r")?(?:(?:January|February|March|April|May|June|July|August|September|October|November|December) "
+    r")?\d[\d,.]*\d|\b\d\b"
 )
 _NAME = re.compile(r"\b[A-Z][\w'-]*(?:(?: of| the| de| von| and)? [A-Z][\w'-]*)*")
 

@@ -220,7 +220,7 @@ def table(found: Sequence[dict[bool, Times]]) -> str:
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("requests", nargs="*", help="what is asked; without any, the simulation runs")
+    parser.add_argument("requests", nargs="*", help="requests; without any, the simulation runs")
     parser.add_argument("--documents", type=Path, help="a folder of .txt and .md files")
     parser.add_argument(
         "--ask", nargs="+", type=int, metavar="NUMBER", help="requests of bench/ask.yaml, counted from 1"

@@ -84,7 +84,8 @@ def main() -> None:
     parser.add_argument("--tune", type=Path)
     given = parser.parse_args()
     print(
-        f"| right, accepted and wrong | questions | {' | '.join(f'sure to {least}' if least else 'nothing asked' for least in SURE)} |"
+        f"| right, accepted and wrong | questions | "
+        f"{' | '.join(f'sure to {least}' if least else 'nothing asked' for least in SURE)} |"
     )
     print("|---|---:|" + "---|" * len(SURE))
     others = [case for part in ("dev", "test", "later", "fresh", "last", "sixth") for case in asked(part)]

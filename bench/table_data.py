@@ -291,11 +291,13 @@ def made(source: Path, count: int, share: float, longest: int = LONGEST) -> Data
 def main() -> None:
     """Writes the folder."""
     parser = command_line(__doc__, "the folder tatqa")
-    parser.add_argument("--asked", type=int, default=1, help="questions put to each table by rule")
+    parser.add_argument("--asked", type=int, default=1, help="generated questions for each table")
     parser.add_argument(
-        "--share", type=float, default=1.0, help="of the rows of TAT-QA and of those questions, how many"
+        "--share", type=float, default=1.0, help="share of the TAT-QA rows and generated questions that is used"
     )
-    parser.add_argument("--longest", type=int, default=LONGEST, help="characters of a table and its text at most")
+    parser.add_argument(
+        "--longest", type=int, default=LONGEST, help="maximal number of characters of a table and its text"
+    )
     given = parser.parse_args()
     write(made(given.data / "train.jsonl", given.asked, given.share, given.longest), given.out)
 

@@ -58,7 +58,8 @@ FLEET = """
 schema: orchestra/fleet/v1
 name: scripted
 servers:
-  scripted: {{endpoint: "http://127.0.0.1:{port}/{scenario}/v1", model: m, dialect: vllm, external: false, label: restricted}}
+  scripted: {{endpoint: "http://127.0.0.1:{port}/{scenario}/v1", model: m, dialect: vllm,
+             external: false, label: restricted}}
 models: {{base: scripted}}
 limits: {{in_flight: {window}, request_seconds: {seconds}}}
 """
@@ -342,14 +343,17 @@ async def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement of goodput")
+    parser.add_argument("--seconds", type=float, default=20.0, help="duration of each goodput measurement")
     parser.add_argument("--only", nargs="+", default=["429", "503", "mixed", "capacity"])
     parser.add_argument("--clients", nargs="+", default=[*LIMITS, PLAIN])
     parser.add_argument(
-        "--record", action="store_true", help="keep the table for docs/evaluation/performance.md (python -m bench.page)"
+        "--record", action="store_true", help="store the table for docs/performance.md (python -m bench.page)"
     )
     parser.add_argument(
-        "--request-seconds", type=float, default=30.0, help="with mixed faults; the product's default is 600"
+        "--request-seconds",
+        type=float,
+        default=30.0,
+        help="request timeout with mixed faults; the product's default is 600",
     )
     given = parser.parse_args()
     pipe = asyncio.subprocess.PIPE

@@ -115,7 +115,10 @@ async def learn(card: Card, recipe: Recipe, data: Path, work: Path) -> None:
         if step.step % 20 == 0 or step.step == step.total_steps:
             spent = time.process_time() - began
             print(
-                f"member {member}: step {step.step} of {step.total_steps}, loss {np.mean(losses):.4f}, {spent:.0f} s of a processor",
+                (
+                    f"member {member}: step {step.step} of {step.total_steps}, loss {np.mean(losses):.4f}, "
+                    f"{spent:.0f} s of a processor"
+                ),
                 flush=True,
             )
             losses.clear()
@@ -140,7 +143,8 @@ async def measure(card: Card, path: Path) -> None:
     inside = np.array([row.label != OUTSIDE for row in rows])
     sure = np.array([probability for _, probability in said])
     print(
-        f"{path.name}: {right[inside].sum()} of {inside.sum()} right, accuracy {right[inside].mean():.4f}; {each:.1f} ms a text"
+        f"{path.name}: {right[inside].sum()} of {inside.sum()} right, accuracy {right[inside].mean():.4f}; "
+        f"{each:.1f} ms a text"
     )
     if not inside.all():
         odds = np.array([output["p_oos"] for output, _ in said])
@@ -162,11 +166,9 @@ def main() -> None:
     parser.add_argument("agent", choices=sorted(RECIPES))
     parser.add_argument("--data", type=Path, required=True, help="the folder of the sets")
     parser.add_argument("--out", type=Path, help="the agent's folder")
-    parser.add_argument(
-        "--work", type=Path, help="where checkpoints stand; a training that was killed goes on from there"
-    )
+    parser.add_argument("--work", type=Path, help="the folder of the checkpoints; a killed training resumes from there")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--measure", action="store_true", help="only measure what is there")
+    parser.add_argument("--measure", action="store_true", help="only evaluate the existing card")
     chosen = parser.parse_args()
     recipe, folder = RECIPES[chosen.agent], chosen.out or ROOT / "agents" / chosen.agent
     if chosen.measure:

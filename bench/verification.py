@@ -211,7 +211,7 @@ def _asked(arm: str) -> str:
 
 
 def certified(found: Measured) -> dict[float, Certification]:
-    """What `orchestra certify` would say of a set's agent at each alpha, the first time, by its card's checks and its confidence."""
+    """Returns the first certification of a set's agent at each alpha, with its card's checks and its confidence."""
     rows = zip(found.ids, found.scores[CARD], found.right, strict=True)
     items = [ScoredAnswer(name, score, not good) for name, score, good in rows if name in found.independent]
     return {alpha: certify(items, CertificationTerms(alpha, attempt=1)) for alpha in ALPHAS}
@@ -268,16 +268,23 @@ def merged(old: str, new: str) -> str:
 def main() -> int:
     """Collects, and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="a folder with one folder a set")
-    parser.add_argument("--rows", type=int, default=200, help="rows of a set at most, where a language model answers; 0 for all")
-    parser.add_argument("--only", nargs="*", default=[], help="these sets")
-    parser.add_argument("--minutes", type=float, default=20, help="for collecting; what is not asked by then is left out")
-    parser.add_argument("--out", type=Path, help="the answers' folder; in the user's cache otherwise")
-    parser.add_argument("--collect", action="store_true", help="collect, and print nothing")
-    parser.add_argument("--offline", action="store_true", help="collect nothing")
+    parser.add_argument("--data", type=Path, required=True, help="a folder with one folder for each set")
+    parser.add_argument(
+        "--rows", type=int, default=200, help="maximal number of rows of a set with a language model; 0 for all"
+    )
+    parser.add_argument("--only", nargs="*", default=[], help="only these sets")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=20,
+        help="time limit for collecting; rows that are not run by then are left out",
+    )
+    parser.add_argument("--out", type=Path, help="the folder of the answers; default: in the user's cache")
+    parser.add_argument("--collect", action="store_true", help="only collect answers")
+    parser.add_argument("--offline", action="store_true", help="use only stored answers")
     parser.add_argument("--docs", type=Path, help="write the tables into the pages of this folder")
-    parser.add_argument("--cost", action="store_true", help="measure what log-probabilities cost")
-    parser.add_argument("--rounds", type=int, default=5, help="of --cost")
+    parser.add_argument("--cost", action="store_true", help="measure the cost of log-probabilities")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of --cost")
     given = parser.parse_args()
     sets = [one for one in SETS if not given.only or one.name in given.only]
     out = given.out or machine.folder() / "verification"

@@ -103,7 +103,8 @@ def accepted_and_wrong(found: Sequence[Measured]) -> str:
         goal = {"deterministic": FEWER, "reading": READ}.get(one.of.kind)
         told = "" if goal is None else _reached(fewer, goal)
         lines.append(
-            f"| {one.of.title} | {len(one.right):,} | {one.accuracy:.1%} | {at:.0%} | {shares} | {in_percent(fewer)} | {told} |"
+            f"| {one.of.title} | {len(one.right):,} | {one.accuracy:.1%} | {at:.0%} | {shares} | "
+            f"{in_percent(fewer)} | {told} |"
         )
     return "\n".join(lines)
 
@@ -115,7 +116,10 @@ def _wrong(curve: Curve, at: float) -> str:
 
 def _reached(figure: IntervalEstimate, goal: float) -> str:
     """Returns whether a goal is met, and whether its complete interval meets it."""
-    return f"{goal:.0%}: {'met' if figure.value >= goal else 'missed'}{', not surely' * (figure.low < goal <= figure.high)}"
+    return (
+        f"{goal:.0%}: "
+        f"{'met' if figure.value >= goal else 'missed'}{', not surely' * (figure.low < goal <= figure.high)}"
+    )
 
 
 def areas(found: Sequence[Measured]) -> str:
@@ -182,7 +186,10 @@ def certificates(found: Mapping[str, Mapping[float, Certification]]) -> str:
     """Returns the certificates at each alpha, tested on the other rows, with the naive threshold."""
     resplits = "resplits over alpha, of those certified; of all"
     lines = [
-        f"| agent, rows of | n | alpha | certificate | on the rest | {resplits} | naive threshold on the rest | naive, of all |",
+        (
+            f"| agent, rows of | n | alpha | certificate | on the rest | {resplits} | naive threshold on the rest | "
+            f"naive, of all |"
+        ),
         "|---|---:|---:|---|---|---:|---|---:|",
     ]
     for name, terms in found.items():
@@ -194,7 +201,10 @@ def certificates(found: Mapping[str, Mapping[float, Certification]]) -> str:
 def _certificate(one: Certification) -> tuple[str, str, str, str, str]:
     again = one.resplits
     kept = (
-        f"{again.violations} ({again.significant_violations}) of {again.certified}; {again.violations / again.rounds:.1%}"
+        (
+            f"{again.violations} ({again.significant_violations}) of {again.certified}; "
+            f"{again.violations / again.rounds:.1%}"
+        )
         if again.certified
         else "-"
     )

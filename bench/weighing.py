@@ -53,7 +53,10 @@ async def weighed(address: str, headers: Mapping[str, str], bodies: Sequence[byt
     without, told = statistics.median(rates["without"]), statistics.median(rates["with"])
     ratios = sorted(b / a for a, b in zip(rates["without"], rates["with"], strict=True))
     spread = f"{statistics.median(ratios):.3f} [{ratios[0]:.3f}, {ratios[-1]:.3f}]"
-    return f"{without:.0f} | {told:.0f} | {spread} | {sizes['without'] / len(bodies):.0f} | {sizes['with'] / len(bodies):.0f}"
+    return (
+        f"{without:.0f} | {told:.0f} | {spread} | {sizes['without'] / len(bodies):.0f} | "
+        f"{sizes['with'] / len(bodies):.0f}"
+    )
 
 
 HEAD = """\

@@ -111,7 +111,7 @@ def replaced(question: EvaluationRow, more: Mapping[str, str]) -> EvaluationRow:
 
 
 def floors(asked: Asked, test: EvaluationSet) -> list[Arm]:
-    """Returns a constant baseline: the most frequent correct answer of this set. It knows the set; a workflow does not."""
+    """Returns a constant baseline: the most frequent correct answer of this set, which a workflow does not know."""
     often = {
         key: Counter(question.expected[key] for question in test.rows).most_common(1)[0][0] for key in asked.expect
     }
@@ -135,7 +135,7 @@ def bare(folder: Path) -> Path:
 async def answers(
     name: str, files: Sequence[File], tests: Mapping[Key, EvaluationSet], settings: Settings
 ) -> dict[Key, Arm]:
-    """Returns the answers of these workflows to all rows in a project. Raises `FleetError` if no server is available."""
+    """Returns the answers of these workflows to all rows. Raises `FleetError` if no server is available."""
     found: dict[Key, Arm] = {}
     waiting = StatusLine()
     async with Orchestra.open(settings, fleet="start", progress=waiting) as orchestra:
@@ -196,12 +196,12 @@ def main() -> int:
     """Measures and writes."""
     known = {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", choices=[*known, []], help="all, where none is named")
+    parser.add_argument("names", nargs="*", choices=[*known, []], help="names; default: all")
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--part", default="dev", help="another part of the sets: train")
+    parser.add_argument("--part", default="dev", help="the split of the sets")
     parser.add_argument("--rows", type=int, help="another number of rows; 0 for all")
     parser.add_argument("--fleet", help="a name in configs/, or a path")
-    parser.add_argument("--dry", action="store_true", help="print, and write nothing")
+    parser.add_argument("--dry", action="store_true", help="print only")
     given = parser.parse_args()
     files = [read(known[name]) for name in given.names or known]
     tests = {

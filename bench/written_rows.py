@@ -6,26 +6,28 @@
     python -m bench.written_rows passages FILE ... [--rows OUT]
     python -m bench.written_rows problems FILE ... [--rows OUT]
 
-The files of `bench/written` were written for this project (Apache-2.0) by language models, each for itself, that had seen no row of a
-public set and none of `bench/ask_strangers.yaml`. This checks files and says how many rows they have. Blocks are apart by an empty
-line; a line that begins with a semicolon is a remark.
+The files of `bench/written` were written for this project (Apache-2.0) by several language models that had seen no
+row of a public set and none of `bench/ask_strangers.yaml`. This command checks files and prints their numbers of
+rows. An empty line separates blocks; a line that begins with a semicolon is a comment.
 
-A block of claims is a passage in one line, and claims below it: `+` it is supported, `-` it is contradicted, `?` it is not stated.
+A block of claims is a passage in one line, and claims below it: `+` is supported, `-` is contradicted, `?` is not
+stated.
 
     The bridge was closed for repairs in May 1931 and opened again in the autumn.
     + Nobody could cross the bridge in the summer of 1931.
     - The bridge was closed in the autumn.
     ? The repairs of the bridge were expensive.
 
-Of the same files `sentences` takes two sentences of each passage as claims: as they stand, which is supported, and with an edit
-(`bench.claim_edits`), which is contradicted. Authors put their errors into a passage's own words and the truth into others: an adapter
-that saw their claims alone called 72 of 100 sentences contradicted that stood in the evidence, letter by letter. The claims of
-`shortened` are to the same passages again: sentences of theirs with phrases left out, and with an error as well. What was trained without
-them called “The council met in the village hall” contradicted by “The parish council met on Tuesday 9 January in the village hall”. Those
-of `plain` are what people say of a text in everyday words, without a trick: authors who mean to mislead leave that out.
+From the same files `sentences` makes claims of two sentences of each passage: unchanged, which is supported, and with
+an edit (`bench.claim_edits`), which is contradicted. Authors phrase errors in a passage's own words and true claims
+in other words: an adapter trained on their claims alone called 72 of 100 sentences contradicted that were literally
+in the evidence. The claims of `shortened` are on the same passages: their sentences with phrases left out, and also
+with an error. An adapter trained without them called “The council met in the village hall” contradicted by “The
+parish council met on Tuesday 9 January in the village hall”. Those of `plain` are claims in everyday words without a
+trick, which authors leave out if they try to mislead.
 
-A block of passages is one in one line, and questions to it: `?` each, followed by what answers it in the passage's own words (`=`), or by
-`-` where the passage does not tell.
+A block of passages is a passage in one line, and questions to it (`?`), each followed by its answer in the passage's
+own words (`=`), or by `-` if the passage has none.
 
     The bridge was closed for repairs in May 1931 and opened again in the autumn.
     ? When could people cross it again?
@@ -33,23 +35,24 @@ A block of passages is one in one line, and questions to it: `?` each, followed 
     ? How much did the repairs cost?
     -
 
-A block of problems is a story in one line, and questions to it (`?`), each followed by the expression that solves it (`#`), over numbers
-that are told, in digits or in words, or known to everybody (`bench.gsm8k.KNOWN`).
+A block of problems is a story in one line, and questions to it (`?`), each followed by the expression of its answer
+(`#`), over numbers of the story, in digits or in words, or common constants (`bench.gsm8k.KNOWN`).
 
     Ann has 12 pears and gives a third of them away. A pear costs 40 cents.
     ? How many pears are left?
     # 12-12/3
 
-A block of questions is a table, a line a row and its cells apart by `|`, paragraphs that stand beside it (`>`), and questions (`?`), each
-followed by what answers it: quotes (`=`, apart by ` ; `) or an expression over figures that stand there or in the question (`#`; of times
-of a day as well, `11:40 - 9:15`), and the scale in brackets where there is one. Where rows have to be compared or counted for it, a third
-line says how (`@`): in the row with the `most` or the `least` of a column, of all rows but the head, of those behind a colon, or of all
-but those behind ` ! `; or which rows the `count` is of. `range` is what lies between the most and the least of a column. A row is named
-by a cell that stands in no other, its first one rather than another, or by its number, `#1` the first below the head.
+A block of questions is a table (a line for each row, cells separated by `|`), paragraphs beside it (`>`), and
+questions (`?`). Each question is followed by its answer: quotes (`=`, separated by ` ; `) or an expression over
+figures of the block or of the question (`#`; also of times of day, `11:40 - 9:15`), and the scale in brackets if
+there is one. If the answer compares or counts rows, a third line has the operation (`@`): the row with the `most` or
+the `least` of a column, among all rows without the head, among those after a colon, or among all except those after `
+! `; or the rows of a `count`. `range` is the difference of the most and the least of a column. A row is named by a
+cell that is in no other row, preferably its first one, or by its number, `#1` is the first below the head.
 
-Rows may be those on one side of a figure of the question: `if`, a column, `>`, `>=`, `<` or `<=`, and the figure as the question has it.
-Before it stands what is done with them: `count`, `most Price`, `least Price`, `range Price`, or `cells Price`, `sum Price` and `mean
-Price` for all cells of a column in these rows. Behind `and` stands another condition, by another figure of the question.
+Rows may be selected by a condition: `if`, a column, `>`, `>=`, `<` or `<=`, and the figure as the question has it. It
+follows the operation: `count`, `most Price`, `least Price`, `range Price`, or `cells Price`, `sum Price` and `mean
+Price` for all cells of a column in these rows. `and` adds a second condition with another figure of the question.
 
     Branch | Opened | Books
     Northgate | 1962 | 14,200
@@ -211,7 +214,8 @@ def in_turns(path: Path, signs: str) -> Iterator[Asked]:
     for (first, text), *lines in blocks(path):
         if not lines or len(lines) % 2 or text[:1] in f"?{signs}":
             raise Unusable(
-                f"{path}:{first}: a text, and below it questions (?) and answers ({' or '.join(signs)}) in turns, were to stand here"
+                f"{path}:{first}: a text, and below it questions (?) and answers ({' or '.join(signs)}) in "
+                f"turns, were to stand here"
             )
         if len({question for _, question in lines[::2]}) < len(lines) // 2:
             raise Unusable(f"{path}:{first}: a question is asked twice of this text")
@@ -232,7 +236,8 @@ def passages(path: Path) -> list[DatasetRow]:
             )
         if words is not None and not find_words(words, one.text):
             raise Unusable(
-                f"{path}:{one.number + 1}: {words!r} does not stand in the passage, letter by letter and between words' ends"
+                f"{path}:{one.number + 1}: {words!r} does not stand in the passage, letter by letter and between "
+                f"words' ends"
             )
         given = {"question": one.question, "context": one.text}
         found.append(DatasetRow(f"written-{path.stem}-{one.number}", given, {"answer": words}, one.group))
@@ -263,7 +268,8 @@ def tables(path: Path) -> list[DatasetRow]:
         number = block[0][0]
         if len({len(row) for row in rows}) != 1:
             raise Unusable(
-                f"{path}:{number}: the rows of a table have equally many cells, and here {sorted({len(row) for row in rows})}"
+                f"{path}:{number}: the rows of a table have equally many cells, and here "
+                f"{sorted({len(row) for row in rows})}"
             )
         group = digest("\n".join("|".join(row) for row in rows).encode())[:16]
         if strange := [number for number, line in block if line[0] not in MARKS and "|" not in line]:
@@ -333,14 +339,15 @@ def _compared(how: str, table: Sequence[Sequence[str]], question: str, output: M
 def _condition(
     left: str, sign: str, limit: str, table: Sequence[Sequence[str]], question: str
 ) -> tuple[int, dict[str, Any], list[int]]:
-    """Returns the condition of a question: column, bound, and limit as in the question; and the rows that satisfy it."""
+    """Returns the condition of a question (column, bound, limit as written) and the rows that satisfy it."""
     every, column = question_figures(question), _column(left.strip(), table)
     at = find_figure(limit, question)
     if _SIGNED.search(limit) or (at is not None and " and " in limit and " and " not in every[at].text):
         raise Unusable(f"{limit.strip()!r} is no figure: two conditions at most, as in `A > 1 and B <= 2`")
     if at is None:
         raise Unusable(
-            f"{limit.strip()!r} is no figure of the question, which has {', '.join(one.text for one in every) or 'none'}"
+            f"{limit.strip()!r} is no figure of the question, which has "
+            f"{', '.join(one.text for one in every) or 'none'}"
         )
     holds = filter_by_limit([row[column] for row in table[1:]], every[at].measure, SIGNS[sign], table[0][column])
     if holds is None:
@@ -515,7 +522,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=READERS)
     parser.add_argument("files", nargs="+", type=Path)
-    parser.add_argument("--rows", type=Path, help="write them here, to evaluate on")
+    parser.add_argument("--rows", type=Path, help="write them to this file as evaluation rows")
     given = parser.parse_args()
     found: list[DatasetRow] = []
     for path in given.files:

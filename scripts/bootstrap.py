@@ -12,7 +12,8 @@ import sys
 
 if sys.version_info < (3, 11):  # noqa: UP036 - this script meets every Python; what stands below needs 3.11
     sys.exit(
-        f"Orchestra needs Python 3.11, 3.12 or 3.13; {sys.executable} is Python {sys.version_info[0]}.{sys.version_info[1]}.\n"
+        f"Orchestra needs Python 3.11, 3.12 or 3.13; {sys.executable} is Python "
+        f"{sys.version_info[0]}.{sys.version_info[1]}.\n"
         "  Debian, Ubuntu:   apt install python3 python3-venv\n"
         "  installed apart:  make PYTHON=/path/to/python3.11 ..."
     )
@@ -67,7 +68,8 @@ class Pin:
 
 
 PIN = re.compile(
-    r"^(?P<name>[\w.-]+)==(?P<version>\S+)(?: --hash=sha256:(?P<sha>[0-9a-f]{64}))?\s+# (?P<download>\d+) (?P<disk>\d+)$"
+    r"^(?P<name>[\w.-]+)==(?P<version>\S+)(?: --hash=sha256:(?P<sha>[0-9a-f]{64}))?\s+# (?P<download>\d+) "
+    r"(?P<disk>\d+)$"
 )
 
 
@@ -125,7 +127,8 @@ class Venv:
             said = (done.stdout + done.stderr).strip()
             raise Trouble(
                 f"{said}\nThis Python cannot make a virtual environment.\n"
-                f"  Debian, Ubuntu: apt install python3-venv (or python3.{sys.version_info[1]}-venv), then the same command again"
+                f"  Debian, Ubuntu: apt install python3-venv (or python3.{sys.version_info[1]}-venv), then the "
+                f"same command again"
             )
 
 
@@ -184,7 +187,8 @@ def check_room(venv: Venv, need: int) -> None:
     if free < need + SLACK:
         raise Trouble(
             f"The disk of {venv.path.parent} has {size(free)} free; this needs {size(need + SLACK)}.\n"
-            "  Free some space (pip cache purge empties pip's cache) and run the same command again: it goes on where it stopped."
+            "  Free some space (pip cache purge empties pip's cache) and run the same command again: it goes on "
+            "where it stopped."
         )
 
 
@@ -205,7 +209,10 @@ class Progress:
         done = [*self.done, *running]
         share = sum(map(effort, done)) / self.work if self.work else 1.0
         left = f"about {span((now - self.start) * (1 - share) / share)} left" if 0.02 < share < 1 else ""
-        line = f"  [{len(done):>3}/{self.count}]  {size(sum(pin.download for pin in done)):>7} of {size(self.fetch)}  {left}"
+        line = (
+            f"  [{len(done):>3}/{self.count}]  {size(sum(pin.download for pin in done)):>7} of {size(self.fetch)}  "
+            f"{left}"
+        )
         if self.terminal:
             print("\r" + line.ljust(self.width), end="", flush=True)
             self.width = len(line)
@@ -308,7 +315,10 @@ FAILURES = (
         "Find out why before you go on.",
     ),
     (
-        "NewConnectionError|NameResolution|failure in name|unreachable|ConnectTimeout|ReadTimeout|ProxyError|from versions: none",
+        (
+            "NewConnectionError|NameResolution|failure in "
+            "name|unreachable|ConnectTimeout|ReadTimeout|ProxyError|from versions: none"
+        ),
         "The package index cannot be reached.",
         f"Check the network and pip's configuration (pip config list), then {AGAIN}",
     ),
@@ -372,7 +382,8 @@ def alone(path: Path) -> Iterator[None]:
     """Holds a lock, so that two calls do not install into one environment."""
     if sys.platform == "win32":
         raise Trouble(
-            "This script is for Linux and macOS.\n  On Windows: pip install orchestra-slm, and configs/endpoint.yaml; or WSL."
+            "This script is for Linux and macOS.\n  On Windows: pip install orchestra-slm, and "
+            "configs/endpoint.yaml; or WSL."
         )
     import fcntl  # not available on Windows
 
@@ -403,7 +414,10 @@ def set_up(venv: Venv, sets: Sequence[str]) -> None:
         large = sorted((pin for pin in missing if pin.download > 50_000_000), key=lambda pin: -pin.download)
         check_room(venv, need)
         print(
-            f"  {len(missing)} package{'s' * (len(missing) != 1)} to install: {size(fetch)} to fetch, {size(need)} on disk",
+            (
+                f"  {len(missing)} package{'s' * (len(missing) != 1)} to install: {size(fetch)} to fetch, "
+                f"{size(need)} on disk"
+            ),
             flush=True,
         )
         if large:
@@ -420,8 +434,8 @@ def set_up(venv: Venv, sets: Sequence[str]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0 if ready, 2 for an error that the user can fix, 130 if interrupted."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("sets", nargs="+", choices=["base", "cpu"], help="what is wanted: base, cpu or both")
-    parser.add_argument("--venv", type=Path, default=ROOT / ".venv", help="another place for the environment")
+    parser.add_argument("sets", nargs="+", choices=["base", "cpu"], help="base, cpu or both")
+    parser.add_argument("--venv", type=Path, default=ROOT / ".venv", help="the folder of the environment")
     chosen = parser.parse_args(arguments)
     sets = sorted(set(chosen.sets))
     venv = Venv(chosen.venv.absolute())

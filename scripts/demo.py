@@ -125,7 +125,8 @@ def show_sum(answers: Sequence[Told], started: float, took: float) -> None:
     if started >= STARTED_NOW:
         print_text(f"\nThe model server was ready after {format_duration(started)}.")
     print_text(
-        f"\n{len(answers)} questions in {format_duration(took)}, {rate:.0f} tokens/s. Every quote stands where it is said to stand."
+        f"\n{len(answers)} questions in {format_duration(took)}, {rate:.0f} tokens/s. Every quote stands where "
+        f"it is said to stand."
     )
     known = [told for told in answers if told.question.told]
     right = sum(any(words.casefold() in told.text.casefold() for words in told.question.told) for told in known)
@@ -163,7 +164,8 @@ async def demo(config: str | None) -> int:
     """Opens the fleet, runs the questions, shows the results; returns the exit status."""
     documents, questions = read_documents(EXAMPLES), read_questions(EXAMPLES / "questions.json")
     print_text(
-        f"{len(questions)} questions to {len(documents)} documents of examples/documents, by the workflow answer_from_documents\n"
+        f"{len(questions)} questions to {len(documents)} documents of examples/documents, by the workflow "
+        f"answer_from_documents\n"
     )
     waiting, began = StatusLine(), time.monotonic()
     ready = began
@@ -198,7 +200,7 @@ async def demo(config: str | None) -> int:
 def main() -> int:
     """Runs the demo."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--fleet", help="another fleet than that of the configuration")
+    parser.add_argument("--fleet", help="a fleet instead of the configured one")
     chosen = parser.parse_args()
     try:
         return asyncio.run(demo(chosen.fleet))

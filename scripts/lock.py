@@ -137,7 +137,7 @@ def pinned(path: Path) -> dict[str, str]:
 def main() -> None:
     """Writes both locks."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--upgrade", action="store_true", help="take the newest versions, not those pinned")
+    parser.add_argument("--upgrade", action="store_true", help="take the newest versions instead of the pinned ones")
     upgrade = parser.parse_args().upgrade
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     paths = {name: ROOT / "requirements" / f"{name}.lock" for name in SETS}
@@ -151,7 +151,10 @@ def main() -> None:
         lines = measured({name: report[name]["version"] for name in set.union(*needs.values())}, folder)
         for name, needed in needs.items():
             own = [line for line in lines if canonicalize_name(line.partition("==")[0]) in needed]
-            header = f"# {name}: written by scripts/lock.py (make lock). A pin, its wheel's digest # bytes to fetch, on disk\n"
+            header = (
+                f"# {name}: written by scripts/lock.py (make lock). A pin, its wheel's digest # bytes to fetch, on "
+                f"disk\n"
+            )
             paths[name].write_text(header + "\n".join(own) + "\n", "utf-8")
             print(f"{paths[name].relative_to(ROOT)}: {len(own)} packages")
 

@@ -1,6 +1,6 @@
 # mypy: ignore-errors
 # The library is installed in a separate environment, so types are unknown here.
-"""Haystack 3 Pipeline.run_async (AsyncPipeline was folded into Pipeline), one component per node, concurrency_limit lifted."""
+"""Haystack 3 Pipeline.run_async (it includes AsyncPipeline), one component per node, no concurrency_limit."""
 
 from common import Peer, main
 from haystack import Pipeline, component

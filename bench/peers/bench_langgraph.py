@@ -1,6 +1,8 @@
 # mypy: ignore-errors
 # The library is installed in a separate environment, so types are unknown here.
-"""LangGraph StateGraph with async nodes. variants: '' static edges (list edges = joins) | send (fan-out by Send, workload b)
+"""LangGraph StateGraph with async nodes.
+
+variants: '' static edges (list edges = joins) | send (fan-out by Send, workload b)
 g: AsyncSqliteSaver; --variant sync | exit sets durability (default async)."""
 
 import operator

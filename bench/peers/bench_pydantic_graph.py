@@ -1,6 +1,6 @@
 # mypy: ignore-errors
 # The library is installed in a separate environment, so types are unknown here.
-"""pydantic-graph: a chain of steps; fan and DAG map a step over each layer, with a join after it (its parallelism is fork and join)."""
+"""pydantic-graph: a chain of steps; fan and DAG map a step over each layer and join it (fork and join)."""
 
 from common import Peer, layers_of, main
 from pydantic_graph import GraphBuilder, StepContext, reduce_list_append

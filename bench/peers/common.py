@@ -298,8 +298,8 @@ def _version(name: str) -> str:
 def main(cls: type[Peer]) -> None:
     """The command line of an adapter."""
     options = argparse.ArgumentParser(description=cls.__doc__)
-    options.add_argument("--workload", default="a", help="letters, as in acf; all: every one that this peer supports")
-    options.add_argument("--n", type=int, default=0, help="nodes; of f and i, runs")
+    options.add_argument("--workload", default="a", help="letters, as in acf; all: all that this peer supports")
+    options.add_argument("--n", type=int, default=0, help="nodes; for f and i, runs")
     options.add_argument("--inner", type=int, default=0, help="measurements in this process")
     options.add_argument("--client", default=None, help="openai, openai-aiohttp or aiohttp")
     options.add_argument("--variant", default="")

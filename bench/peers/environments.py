@@ -112,7 +112,7 @@ def main() -> None:
     """Creates environments."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("names", nargs="*", help=f"of {', '.join(PACKAGES)}; all by default")
-    options.add_argument("--again", action="store_true", help="make them anew")
+    options.add_argument("--again", action="store_true", help="reinstall")
     given = options.parse_args()
     faults = prepare(given.names or list(PACKAGES), again=given.again)
     print(f"{folder()}: {len(PACKAGES) - len(faults)} of {len(PACKAGES)} environments")

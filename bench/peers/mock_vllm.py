@@ -163,7 +163,7 @@ def main() -> None:
     options.add_argument("--port", type=int, default=18000)
     options.add_argument("--latency", default="fixed:0", help="fixed:MS or lognormal:MEAN_MS[:SIGMA]")
     options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--max-seconds", type=float, default=7200, help="it ends by itself after so long")
+    options.add_argument("--max-seconds", type=float, default=7200, help="lifetime")
     given = options.parse_args()
     gc.freeze()
     served = serve(given.port, Server(given.latency, given.seed), given.max_seconds)

@@ -114,7 +114,7 @@ def main() -> int:
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--only", default="", help="names of environments, separated by commas; all by default")
     options.add_argument("--workloads", default="abcdefghi")
-    options.add_argument("--seconds", type=float, default=3600, help="after so long no further process is started")
+    options.add_argument("--seconds", type=float, default=3600, help="no process is started after this time")
     options.add_argument("--add", action="store_true", help="add to the results of the last run")
     options.add_argument("--table", action="store_true", help="print the tables of the last run")
     given = options.parse_args()

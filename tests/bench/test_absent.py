@@ -1,4 +1,4 @@
-"""What counts as said of a request that nothing serves."""
+"""`bench.absent`: when an unserved request counts as reported."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def draft(plan: str, *reasons: str, code: str = DECLINED_CODE) -> PlanResult:
             draft("s1 = support_desk(message=input.request)\nreturn s1"),
             (),
             UNSAID,
-        ),  # of parts that may be left out none is said
+        ),  # optional parts are not reported
         (
             "all",
             draft("s1 = support_desk(message=input.request)\nreturn s1"),
@@ -72,18 +72,19 @@ def draft(plan: str, *reasons: str, code: str = DECLINED_CODE) -> PlanResult:
         ([FLIGHT], draft(ON_BOTH), (EmptyStep("", "support_desk", FLIGHT),), AFTERWARDS),
         ("none", draft("", "no capability serves the request"), (), REFUSED),
         ("none", draft(ON_BOTH), (), SERVED),
-        ("none", draft(ON_BOTH), (EmptyStep("", "support_desk", FLIGHT),), SERVED),  # who hands over to a person sorts
+        # a handover to a person includes sorting
+        ("none", draft(ON_BOTH), (EmptyStep("", "support_desk", FLIGHT),), SERVED),
         ("none", draft(ON_BOTH), (EmptyStep("", "calculator", PENS),), OTHERWISE),
         ("none", draft(f's1 = calculator(question="{PENS}")\nreturn s1'), (), OTHERWISE),
     ],
 )
-def test_what_counts_as_said(absent: Any, made: PlanResult, idle: tuple[EmptyStep, ...], verdict: str) -> None:
+def test_verdict_reported_or_not(absent: Any, made: PlanResult, idle: tuple[EmptyStep, ...], verdict: str) -> None:
     told = Told(Wanted(BOTH, {}, absent, ("sum", "desk")), made, idle)
     assert told.verdict == verdict
     assert verdict in HEADS[told.wanted.head]
 
 
-def test_the_requests_are_of_kinds_that_are_known_and_their_parts_stand_in_them() -> None:
+def test_requests_have_known_kinds_and_literal_parts() -> None:
     wanted = requests()
     assert Counter(one.head for one in wanted) == dict(zip(HEADS, (40, 24, 36), strict=True))
     for one in wanted:
@@ -91,7 +92,7 @@ def test_the_requests_are_of_kinds_that_are_known_and_their_parts_stand_in_them(
         assert isinstance(one.absent, str) or all(part in one.request for part in one.absent)
 
 
-def test_the_table_counts_all_and_lists_what_went_wrong() -> None:
+def test_table_counts_all_and_lists_errors() -> None:
     wanted = Wanted(BOTH, {}, [FLIGHT], ("sum",))
     text = table([Told(wanted, draft("", NAMED), ()), Told(wanted, draft(ON_BOTH), ())], "today")
     assert "| a part of it is served, 2 requests | reported 1, reported of all of it 0, reported afterwards 0, not reported 1 |" in text

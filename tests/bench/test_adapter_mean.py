@@ -1,4 +1,4 @@
-"""The mean of two adapters: that of what they add to a layer, as well as their rank can say it."""
+"""The mean of two adapters: the mean of their effects on a layer, up to their rank."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ def adapter(seed: int, rank: int = 4, wide: int = 16, given: int = 12) -> dict[s
 
 
 def added(weights: dict[str, Any]) -> Any:
-    """What an adapter adds to its layer."""
+    """The effect of an adapter on its layer."""
     return weights[LAYER + UP].float() @ weights[LAYER + DOWN].float()
 
 
-def test_the_mean_of_an_adapter_and_itself_is_what_it_was() -> None:
+def test_mean_with_itself_is_unchanged() -> None:
     one = adapter(1)
     assert torch.allclose(added(mean(one, one)), added(one), atol=1e-4)
 
 
-def test_the_mean_is_in_the_middle_where_its_rank_can_say_it() -> None:
+def test_mean_is_exact_within_rank() -> None:
     one, other = adapter(1), adapter(2)
-    other[LAYER + DOWN] = one[LAYER + DOWN]  # then what they add has one rank together
+    other[LAYER + DOWN] = one[LAYER + DOWN]  # the sum of their effects has rank one
     assert torch.allclose(added(mean(one, other)), (added(one) + added(other)) / 2, atol=1e-4)
 
 
-def test_and_else_as_near_to_it_as_can_be() -> None:
+def test_mean_beyond_rank_is_best_approximation() -> None:
     one, other = adapter(1), adapter(2)
     middle = (added(one) + added(other)) / 2
     left = torch.linalg.svdvals(middle)[4:].square().sum()
     assert float((added(mean(one, other)) - middle).square().sum()) == pytest.approx(float(left), rel=1e-3)
 
 
-def test_names_shapes_and_types_stay(tmp_path: Path) -> None:
+def test_mean_keeps_names_shapes_types(tmp_path: Path) -> None:
     one, other = ({name: tensor.bfloat16() for name, tensor in adapter(seed).items()} for seed in (1, 2))
     made = mean(one, other)
     assert {name: (tensor.shape, tensor.dtype) for name, tensor in made.items()} == {
@@ -58,12 +58,12 @@ def test_names_shapes_and_types_stay(tmp_path: Path) -> None:
     }
 
 
-def test_adapters_of_different_ranks_have_none() -> None:
+def test_mean_of_different_ranks_refused() -> None:
     with pytest.raises(ValueError, match="not of the same layers and rank"):
         mean(adapter(1), adapter(2, rank=2))
 
 
-def test_other_weights_and_other_scales_have_none_either(tmp_path: Path) -> None:
+def test_mean_of_other_weights_or_scales_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="bias is no weight of LoRA"):
         mean(adapter(1) | {"bias": torch.zeros(1)}, adapter(2) | {"bias": torch.zeros(1)})
     for name, alpha in (("before", 32), ("trained", 16)):
@@ -73,7 +73,7 @@ def test_other_weights_and_other_scales_have_none_either(tmp_path: Path) -> None
         write(tmp_path / "before", tmp_path / "trained", tmp_path / "out")
 
 
-def test_the_folder_says_what_was_done(tmp_path: Path) -> None:
+def test_mean_folder_records_averaging(tmp_path: Path) -> None:
     for name, seed in (("before", 1), ("trained", 2)):
         (tmp_path / name).mkdir()
         safetensors.save_file(adapter(seed), tmp_path / name / WEIGHTS)
@@ -100,7 +100,7 @@ def encoder(seed: int) -> dict[str, Any]:
     return {name: array.astype(np.float32 if name == "sharpness" else np.float16) for name, array in made.items()}
 
 
-def test_the_mean_of_encoders_is_that_of_what_they_add_and_of_the_rest_as_it_is(tmp_path: Path) -> None:
+def test_mean_of_encoders_averages_adapters_and_arrays(tmp_path: Path) -> None:
     one, other = encoder(1), encoder(3)
     other["down.layer"] = one["down.layer"]
     made = mean_of_arrays(one, other)

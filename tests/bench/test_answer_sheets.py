@@ -1,4 +1,4 @@
-"""Answer sheets: what has been answered is not asked again, and what was answered by another agent is."""
+"""Answer sheets: answered rows are not run again, unless another agent answered them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CARD = Card.declare("reader", input=TEXT, output={"type": "string"}, prompt="{{ 
 ARM = Arm(SETS[0], "base", CARD, {"a": {"question": "Who?"}, "b": {"question": "When?"}})
 
 
-def test_a_row_is_asked_again_where_card_or_question_has_changed(tmp_path: Path) -> None:
+def test_missing_rows_after_card_or_input_change(tmp_path: Path) -> None:
     assert ARM.missing(tmp_path) == ["a", "b"]
     sheets = [Sheet("a", "it", of=ARM.marks["a"]), Sheet("b", "then", of=ARM.marks["b"])]
     ARM.file(tmp_path).write_bytes(b"".join(msgspec.json.encode(sheet) + b"\n" for sheet in sheets))
@@ -32,7 +32,7 @@ def test_a_row_is_asked_again_where_card_or_question_has_changed(tmp_path: Path)
     assert ARM.missing(tmp_path / "elsewhere") == ["a", "b"]
 
 
-def test_what_an_agent_learnt_is_a_part_of_it(tmp_path: Path) -> None:
+def test_digest_includes_weights(tmp_path: Path) -> None:
     marks = []
     for weights in ("one", "two"):
         (tmp_path / "adapter").mkdir(exist_ok=True)
@@ -41,8 +41,8 @@ def test_what_an_agent_learnt_is_a_part_of_it(tmp_path: Path) -> None:
     assert marks[0] != marks[1]
 
 
-def test_what_another_agent_said_is_taken_out_before_anything_is_asked(tmp_path: Path) -> None:
-    """So that nobody reckons with it where asking is cut off, and no row stands twice."""
+def test_missing_removes_outdated_answers_first(tmp_path: Path) -> None:
+    """An interrupted collection uses no outdated answer, and no row occurs twice."""
     rows = [
         Sheet("a", "of before"),
         Sheet("b", "then", of=ARM.marks["b"]),
@@ -57,7 +57,7 @@ def test_what_another_agent_said_is_taken_out_before_anything_is_asked(tmp_path:
     }
 
 
-def test_an_agent_of_the_same_inputs_is_asked_the_same_and_another_what_the_row_says() -> None:
+def test_as_input_same_or_adapted_inputs() -> None:
     asked = EvaluationRow("a", {"question": "What are 2 and 3?"}, {"answer": 5})
     assert as_input(CARD, asked) == {"question": "What are 2 and 3?"}
     tables = Card.load(builtin_folder("agents") / "table_reader")

@@ -1,4 +1,4 @@
-"""Which answers the pages of requests call right."""
+"""`bench.ask`: correct answers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from bench.ask import Asked, Told, _leaves, _stands, page
         ("disciples", {"text": "their disciples."}, True),
     ],
 )
-def test_an_answer_is_right_by_what_it_says(text: str, value: Any, right: bool) -> None:
+def test_ask_answer_correct_by_content(text: str, value: Any, right: bool) -> None:
     assert _stands(text, "\n".join(_leaves(value))) is right
 
 
@@ -63,7 +63,7 @@ def test_an_answer_is_right_by_what_it_says(text: str, value: Any, right: bool) 
         ("", None, ("7",), False, "No answer"),
     ],
 )
-def test_what_is_withheld_is_neither_right_nor_wrong(
+def test_ask_withheld_is_neither_correct_nor_wrong(
     status: str, value: Any, expect: tuple[str, ...], nothing: bool, verdict: str
 ) -> None:
     result: Any = SimpleNamespace(status=status, value=value) if status else None
@@ -71,7 +71,7 @@ def test_what_is_withheld_is_neither_right_nor_wrong(
     assert Told(Asked("?", {}, expect, nothing), draft, result, "", 0.0).verdict == verdict
 
 
-def test_a_page_counts_what_is_right_wrong_and_without_an_answer() -> None:
+def test_ask_page_counts_verdicts() -> None:
     def told(status: str, value: Any) -> Told:
         result: Any = SimpleNamespace(status=status, value=value, error=None, evidence=[])
         draft: Any = SimpleNamespace(plan="return s1", rejections=())

@@ -1,4 +1,4 @@
-"""The batch that the judge of claims is measured in gives what it gives one by one, the shorter texts in it too."""
+"""The measured batch of the judge of claims equals single calls, including shorter texts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orchestra.testing.tiny_encoder import write_encoder
 
 
 @pytest.mark.parametrize("kind", ["bert", "mpnet"])
-def test_a_batch_gives_the_vectors_of_its_texts_one_by_one(kind: Literal["bert", "mpnet"], tmp_path: Path) -> None:
+def test_batch_equals_single_embeddings(kind: Literal["bert", "mpnet"], tmp_path: Path) -> None:
     encoder = Batched.load(write_encoder(tmp_path, ["card", "money", "lost"], kind=kind))
     assert isinstance(encoder, Batched)
     rows = [encoder.tokenize(text, 16) for text in ("card", "card money lost money", "money lost")]
@@ -21,5 +21,5 @@ def test_a_batch_gives_the_vectors_of_its_texts_one_by_one(kind: Literal["bert",
     assert np.allclose(together, [encoder.embed(row, {})[0] for row in rows], atol=1e-5)
 
 
-def test_the_middle_is_told_with_the_least_and_the_most() -> None:
+def test_spread_shows_median_minimum_maximum() -> None:
     assert spread([3.0, 1.0, 2.0]) == "2.000 [1.000, 3.000]"

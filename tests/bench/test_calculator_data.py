@@ -1,4 +1,4 @@
-"""The calculator's data: expressions are worth what the answers say, over numbers of the question; what belongs together stays together."""
+"""The calculator's data: expressions have the value of the answers, over the question's numbers; intact groups."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def one(expression: str, question: str) -> Solved:
     return Solved(question, expression, evaluate(expression), 1)
 
 
-def test_steps_become_one_expression_over_the_numbers_of_the_question() -> None:
+def test_steps_become_one_expression() -> None:
     found = solved(CLIPS, STEPS, 216)
     assert found is not None
     assert (found.expression, found.steps) == ("3*(48+48/2)", 3)
@@ -46,11 +46,11 @@ def test_steps_become_one_expression_over_the_numbers_of_the_question() -> None:
         pytest.param("7 and 2", "<<7//2=3>>3", 3, id="an operation that the agent does not write"),
     ],
 )
-def test_what_makes_no_sure_expression_is_left_out(question: str, steps: str, answer: float) -> None:
+def test_ambiguous_expressions_left_out(question: str, steps: str, answer: float) -> None:
     assert solved(question, steps, answer) is None
 
 
-def test_the_last_step_is_a_problem_of_its_own() -> None:
+def test_last_step_becomes_problem() -> None:
     found = last(CLIPS, STEPS, 216)
     assert found is not None
     assert found.expression == "3*72"
@@ -61,7 +61,7 @@ def test_the_last_step_is_a_problem_of_its_own() -> None:
     assert last(CLIPS, STEPS.splitlines()[0], 24) is None, "one step has none before it"
 
 
-def test_other_numbers_are_drawn_in_question_and_expression_alike() -> None:
+def test_drawn_numbers_in_question_and_expression() -> None:
     found = drawn(
         one("(40-16)/3", "Of 40 pears 16 are bad; 3 people share the rest. How many does each get?"), random.Random(1)
     )
@@ -73,11 +73,11 @@ def test_other_numbers_are_drawn_in_question_and_expression_alike() -> None:
 
 
 @pytest.mark.parametrize("question", ["20% of 80", "8 of 20, and 20 more", "one half of 7/20"])
-def test_numbers_that_are_not_surely_plain_are_not_drawn_anew(question: str) -> None:
+def test_ambiguous_numbers_not_redrawn(question: str) -> None:
     assert drawn(one("20*80/100", question), random.Random(1)) is None
 
 
-def test_every_template_makes_problems_whose_answers_are_whole_and_told() -> None:
+def test_templates_give_whole_answers_over_stated_numbers() -> None:
     chance = random.Random(5)
     for template in templates():
         made = [problem for _ in range(6) for problem in problems(template, chance)]
@@ -91,7 +91,7 @@ def test_every_template_makes_problems_whose_answers_are_whole_and_told() -> Non
             assert problem.question.endswith("?"), problem
 
 
-def test_the_question_decides_and_not_the_story() -> None:
+def test_story_question_determines_expression() -> None:
     template = Template(
         ("x>y",), "{A} has {x} {o} and {B} has {y}.", (("How many {o} in all?", "x+y"), ("How many more?", "x-y"))
     )
@@ -100,11 +100,11 @@ def test_the_question_decides_and_not_the_story() -> None:
     assert len({problem.question.split(".")[0] for problem in made if not problem.question.startswith("If")}) <= 1
 
 
-def test_stories_are_the_same_for_the_same_seed() -> None:
+def test_stories_are_deterministic() -> None:
     assert list(stories(40, 1)) == list(stories(40, 1)) != list(stories(40, 2))
 
 
-def test_what_is_learnt_can_be_written_and_is_computed() -> None:
+def test_calculator_rows_are_valid_outputs() -> None:
     card = Card.load(ROOT / "agents" / "generative_calculator")
     reader = OutputParser(card)
     for _, problem in stories(300, 4):
@@ -115,7 +115,7 @@ def test_what_is_learnt_can_be_written_and_is_computed() -> None:
     assert max(KNOWN) == 1000
 
 
-def test_written_problems_with_other_numbers_stay_in_their_group_and_are_worth_what_these_numbers_make() -> None:
+def test_renumbered_problems_keep_group_and_value() -> None:
     ours = DatasetRow(
         "written-a-2",
         {"question": "Ann has 31 pears and sells 14 of them. How many are left?"},
@@ -134,7 +134,7 @@ def test_written_problems_with_other_numbers_stay_in_their_group_and_are_worth_w
     assert (left, right) != ("31", "14")
 
 
-def test_what_everybody_knows_is_reckoned_with_and_not_drawn_anew() -> None:
+def test_constants_allowed_and_not_redrawn() -> None:
     found = drawn(one("15*12", "A tablet costs 12 and drops 15 a month. What are a year's drops?"), random.Random(0))
 
     assert found is not None

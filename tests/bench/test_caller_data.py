@@ -1,4 +1,4 @@
-"""Rows of function calls: one right answer each, of the values that are accepted; what is made of them by rule."""
+"""Rows of function calls: one correct answer each from the accepted values; derived rows."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ SUM = function("sum", ("a",), a=WHOLE, b=WHOLE)
         ([[{"n": ["a"]}]], {"type": "array", "items": {"type": "dict", "properties": {"n": TEXT}}}, True, [{"n": "a"}]),
     ],
 )
-def test_of_the_accepted_values_one_is_taken(accepted: Any, declared: Any, needed: bool, value: Any) -> None:
+def test_caller_takes_one_accepted_value(accepted: Any, declared: Any, needed: bool, value: Any) -> None:
     assert chosen(accepted, declared, "Is New York 2 or 7?", needed) == value
 
 
-def test_values_of_another_type_are_no_answer() -> None:
+def test_caller_values_of_other_type_refused() -> None:
     with pytest.raises(NoAnswer):
         chosen(["x"], WHOLE, "x", True)
     with pytest.raises(NoAnswer):
         answered({"sum": {"a": [1], "c": [2]}}, [SUM], "1 and 2")
 
 
-def test_arguments_stand_in_the_order_of_their_declaration() -> None:
+def test_caller_arguments_in_declared_order() -> None:
     made = answered({"sum": {"b": [2, ""], "a": [1]}}, [SUM], "1")
     assert made == {"name": "sum", "arguments": {"a": 1}}
     assert list(answered({"sum": {"b": [2], "a": [1]}}, [SUM], "1 2")["arguments"]) == ["a", "b"]
@@ -67,7 +67,7 @@ def item(number: int, name: str, *, more: tuple[Any, ...] = (), calls: int = 1) 
 ITEMS = [item(number, f"tool{number}") for number in range(300)]
 
 
-def test_a_question_among_other_functions_keeps_its_own_and_its_answer() -> None:
+def test_caller_among_keeps_function_and_answer() -> None:
     made = among(ITEMS)
     assert made == among(ITEMS), "by rule, and not by chance"
     assert {len(one.functions) for one in made} == {1, 2, 3}
@@ -78,7 +78,7 @@ def test_a_question_among_other_functions_keeps_its_own_and_its_answer() -> None
         assert len(set(names)) == len(names)
 
 
-def test_without_its_function_a_question_has_no_answer() -> None:
+def test_caller_without_function_has_no_answer() -> None:
     several = item(1, "tool1", more=(SUM,))
     (made,) = (one for one in unanswerable([several]) if one.id.endswith("without"))
     assert (made.functions, made.calls) == ((SUM,), ())
@@ -90,7 +90,7 @@ def test_without_its_function_a_question_has_no_answer() -> None:
     assert all(not {"tool"} & {call["name"] for call in one.calls} for one in unanswerable(ITEMS))
 
 
-def test_what_is_edited_keeps_its_functions_and_may_have_others_beside_them() -> None:
+def test_caller_edited_keeps_functions() -> None:
     made = list(edited(ITEMS))
     assert made == list(edited(ITEMS)), "by rule, and not by chance"
     assert {"chain", "retold0", "listed0", "repeated1"} <= {one.id.split("-")[2] for one in made}
@@ -108,7 +108,7 @@ def test_what_is_edited_keeps_its_functions_and_may_have_others_beside_them() ->
     )
 
 
-def test_what_is_said_of_all_questions_is_an_input_that_may_be_left_out() -> None:
+def test_caller_system_text_is_optional_input() -> None:
     fits = Validator(Card.load(builtin_folder("agents") / "caller").input_schema)
     told = replace(ITEMS[0], system="Today is Monday.")
     assert fits.check(ITEMS[0].row().input) is None

@@ -1,4 +1,4 @@
-"""Edits of answered questions: what the question says and what the calls say change together."""
+"""Edits of answered questions: question and calls change together."""
 
 from __future__ import annotations
 
@@ -66,18 +66,16 @@ VALUES = Values(CITIES)
         ("In Oslo", {"city": "Rome"}, []),
     ],
 )
-def test_a_value_can_be_told_otherwise_where_it_stands_once(
-    question: str, call: dict[str, Any], texts: list[str]
-) -> None:
+def test_slots_need_single_occurrence(question: str, call: dict[str, Any], texts: list[str]) -> None:
     assert [slot.text for slot in slots(item(question, call))] == texts
 
 
-def test_a_value_that_two_arguments_share_stays() -> None:
+def test_slots_skip_shared_values() -> None:
     assert slots(item("Find 5 in Oslo", {"radius": 5, "stops": [5]})) == []
     assert [slot.text for slot in slots(item("5 and 10", {"radius": 5}, {"radius": 10}))] == ["5", "10"]
 
 
-def test_a_question_is_told_with_other_values() -> None:
+def test_retold_changes_question_and_calls() -> None:
     asked = item("Within 5 km of Oslo, with 20% off, 2.5 and 2,000", {"city": "Oslo", "radius": 5, "discount": 0.2})
     made = retold(asked, VALUES, "again")
     assert made is not None
@@ -92,7 +90,7 @@ def test_a_question_is_told_with_other_values() -> None:
     assert retold(item("In Oslo", {"city": "Rome"}), VALUES, "again") is None
 
 
-def test_several_values_are_as_many_calls() -> None:
+def test_listed_gives_one_call_per_value() -> None:
     made = [
         one
         for mark in "abcdefgh"
@@ -115,12 +113,12 @@ def test_several_values_are_as_many_calls() -> None:
     "question",
     ["In 'Oslo'.", "In Oslo and around", "From 3 to Oslo", "In Oslo, Norway", 'In "Oslo", please', "At 3, Oslo"],
 )
-def test_what_is_quoted_or_one_of_several_already_stays_one(question: str) -> None:
+def test_listed_skips_quoted_and_enumerated_values(question: str) -> None:
     assert listed(item(question, {"city": "Oslo"}), VALUES, "a") is None
     assert retold(item(question, {"city": "Oslo"}), VALUES, "a") is not None
 
 
-def test_a_number_stays_what_it_is() -> None:
+def test_retold_number_keeps_kind() -> None:
     years = [one.calls[0]["arguments"]["year"] for mark in "abcdefgh" if (one := retold(YEAR, VALUES, mark))]
     assert all(1950 <= year <= 2025 for year in years)
     shares = [one for mark in "abcdefgh" if (one := retold(item("With 60% off", {"discount": 0.6}), VALUES, mark))]
@@ -129,7 +127,7 @@ def test_a_number_stays_what_it_is() -> None:
     assert all(one.calls[0]["arguments"]["discount"] > 0 for one in small)
 
 
-def test_two_values_that_belong_together_stand_in_one_order() -> None:
+def test_respectively_keeps_order() -> None:
     made = respectively(item("Within 5 km of Oslo?", {"city": "Oslo", "radius": 5}), VALUES, "a")
     assert made is not None
     first, second = (call["arguments"] for call in made.calls)
@@ -137,7 +135,7 @@ def test_two_values_that_belong_together_stand_in_one_order() -> None:
     assert made.question == f"Within 5 and {second['radius']} km of Oslo and {second['city']}, respectively?"
 
 
-def test_questions_behind_one_another_have_all_answers() -> None:
+def test_chained_questions_have_all_calls() -> None:
     made = repeated(CITIES[0], VALUES, "a")
     assert made is not None
     cities = [call["arguments"]["city"] for call in made.calls]

@@ -1,4 +1,4 @@
-"""The bench of the live cascade: votes by value, tiers from the answers in files, and what it says of a pair of them."""
+"""`bench.cascade`: votes by value, tiers from stored answers, and the report of a pair of tiers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def sheet(answer: float | None, expression: str = "1") -> Sheet:
     )
 
 
-def test_a_vote_is_by_value_and_ties_go_to_the_first() -> None:
+def test_voted_by_value_ties_to_first() -> None:
     assert voted(CARD, [sheet(3), sheet(4, "2+2"), sheet(4, "1+3")]) == {"expression": "2+2", "answer": 4}
     assert voted(CARD, [sheet(None), sheet(5), sheet(6)]) == {"expression": "1", "answer": 5}
     assert voted(CARD, [sheet(None), sheet(None)]) is None
@@ -40,7 +40,7 @@ def rows(count: int) -> list[EvaluationRow]:
 
 
 def written(folder: Path, count: int) -> None:
-    """The base is right about no row, the adapter about even ones, three samples of five about those and every third one."""
+    """The base is correct on no row, the adapter on even ones, three of five samples on those and every third one."""
 
     def lines(name: str, right: object) -> None:
         given = [(number, number + 1 if right(number) else 0) for number in range(count)]  # type: ignore[operator]
@@ -64,7 +64,7 @@ def written(folder: Path, count: int) -> None:
     lines("ensemble", lambda number: number % 4 != 1)
 
 
-def test_tiers_are_those_rows_that_all_have_answered(tmp_path: Path) -> None:
+def test_tiers_use_rows_answered_by_all(tmp_path: Path) -> None:
     written(tmp_path, 12)
     known, tiers = tiers_of(SVAMP, CARD, rows_module.EvaluationSet("svamp", "", rows(15)), tmp_path)
     assert len(known) == 12
@@ -74,7 +74,7 @@ def test_tiers_are_those_rows_that_all_have_answered(tmp_path: Path) -> None:
     assert len(read(tmp_path / "svamp.adapter.alone.jsonl")) == 12
 
 
-def test_the_ensemble_that_an_agent_is_a_member_of_is_a_tier_of_its_own(tmp_path: Path) -> None:
+def test_ensemble_is_separate_tier(tmp_path: Path) -> None:
     written(tmp_path, 12)
     cards = {
         card.name: card
@@ -92,18 +92,18 @@ def test_the_ensemble_that_an_agent_is_a_member_of_is_a_tier_of_its_own(tmp_path
     assert "`reader`" in tiers[3].name
 
 
-def test_a_pair_without_a_gap_has_no_table_and_one_with_a_gap_pays_for_both_tiers() -> None:
+def test_pair_table_needs_gap_and_costs_both_tiers() -> None:
     weak = Tier("weak", [False, True] * 50, [0.9, 0.1] * 50, (100.0, 10.0), 1.0)
     strong = Tier("strong", [True] * 100, [0.0] * 100, (500.0, 50.0), 5.0)
     regressor = LinearRegressor.load(Card.load(builtin_folder("agents") / "difficulty"))
     told = pair(rows(100), weak, strong, regressor, 50)
     after = next(line for line in told if line.startswith(f"| {AFTER}"))
     assert after.split("|")[2].split()[0] == "0.750"  # half of the rows gain, and they come first
-    assert after.endswith("| 300, 30 |")  # all of the cheaper tier, and 0.4 of the dearer one
+    assert after.endswith("| 300, 30 |")  # all of the cheaper tier, and 0.4 of the more expensive one
     assert "no gap that is surely there" in pair(rows(100), weak, weak, regressor, 50)[0]
     assert gap(weak, strong, 50).value == 0.5
 
 
-def test_a_block_that_was_not_measured_stays() -> None:
+def test_cascade_page_keeps_unmeasured_block() -> None:
     page = "<!-- measured:one -->\nold\n<!-- end:one -->\n<!-- measured:two -->\nold\n<!-- end:two -->\n"
     assert renewed(page, {"two": "new\n"}) == page.replace("measured:two -->\nold", "measured:two -->\n\nnew\n")

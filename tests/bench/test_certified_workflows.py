@@ -22,7 +22,7 @@ ROWS = [
 ]
 
 
-def test_each_question_has_its_own_passage_among_those_of_the_other_set_and_the_same_part() -> None:
+def test_pooled_has_own_passage_among_other_set() -> None:
     found = pooled(ROWS)
     own = {row.id: row.input["context"] for row in ROWS}
     half = {text: later(row.group) for row in found for text in [own[row.id]]}
@@ -37,7 +37,7 @@ def test_each_question_has_its_own_passage_among_those_of_the_other_set_and_the_
     assert {[one["text"] for one in row.input["documents"]].index(own[row.id]) for row in found} == set(range(POOL))
 
 
-def test_the_certificate_is_made_on_some_rows_and_judged_on_the_others(tmp_path: Path) -> None:
+def test_workflow_certificate_tested_on_separate_rows(tmp_path: Path) -> None:
     test = rows.EvaluationSet("made up", "0", pooled(ROWS))
     answers = {
         row.id: ({"text": row.id.removeprefix("written-") if row.expected["answers"] else "none", "citations": []}, 0.9)

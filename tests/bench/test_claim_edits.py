@@ -1,4 +1,4 @@
-"""Edits of claims: each makes another thing of the claim, leaves its other words, and is the same every time."""
+"""Edits of claims: each changes the meaning of the claim, keeps its other words, and is deterministic."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def found(seed: int) -> dict[str, Edit]:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_an_edit_changes_its_piece_and_nothing_else(seed: int) -> None:
+def test_edit_changes_only_its_piece(seed: int) -> None:
     kinds = found(seed)
 
     assert {"number", "name", "opposite"} <= kinds.keys()
@@ -33,17 +33,17 @@ def test_an_edit_changes_its_piece_and_nothing_else(seed: int) -> None:
     assert kinds == found(seed)
 
 
-def test_a_number_keeps_its_form() -> None:
+def test_edit_number_keeps_form() -> None:
     (edit,) = edits("It has 1,954 rooms", "", [], random.Random(1))
     assert "," in edit.new
 
 
-def test_a_piece_is_a_whole_word() -> None:
+def test_edit_piece_is_whole_word() -> None:
     assert Edit("number", "19", "20").applied("19 of 1954") == "20 of 1954"
     assert not Edit("number", "19", "20").stands_in("1954")
 
 
-def test_opposites_come_in_pairs() -> None:
+def test_opposites_are_symmetric() -> None:
     assert all(len(set(pair.split("/"))) == 2 for pair in OPPOSITES)
 
 
@@ -63,7 +63,9 @@ def sets(folder: Path) -> Path:
                 "id": f"{name}-{n}",
                 "input": {
                     "claim": CLAIM,
-                    "evidence": f"{EVIDENCE} It was said in {name} {n}, on a long and cold evening beside the harbour there.",
+                    "evidence": (
+                        f"{EVIDENCE} It was said in {name} {n}, on a long and cold evening beside the harbour there."
+                    ),
                 },
                 "expected": {"label": label, "original": original},
             }
@@ -73,7 +75,7 @@ def sets(folder: Path) -> Path:
     return folder
 
 
-def test_labels_of_the_sets_become_those_of_the_agent_and_generic_replies_are_left_out(tmp_path: Path) -> None:
+def test_pairs_map_labels_and_skip_generic_replies(tmp_path: Path) -> None:
     folder = sets(tmp_path)
     labels = {
         name: [pair.label for pair in pairs_of(name, folder / name / "train.jsonl")]
@@ -86,7 +88,7 @@ def test_labels_of_the_sets_become_those_of_the_agent_and_generic_replies_are_le
     }
 
 
-def test_what_is_edited_alike_stays_supported_and_what_is_edited_alone_is_contradicted(tmp_path: Path) -> None:
+def test_edited_pair_labels(tmp_path: Path) -> None:
     folder = sets(tmp_path)
     (true, _) = pairs_of("begin", folder / "begin" / "train.jsonl")
     more = list(edited([replace(true, id=f"begin-{n}") for n in range(30)], 1.0, ["Ada Poe"]))
@@ -99,7 +101,7 @@ def test_what_is_edited_alike_stays_supported_and_what_is_edited_alone_is_contra
         assert pair.label == {"both": "supported", "without": "not stated"}.get(how, "contradicted")
 
 
-def test_edits_of_held_back_rows_are_not_trained_on(tmp_path: Path) -> None:
+def test_edits_of_held_out_rows_not_in_training(tmp_path: Path) -> None:
     folder = sets(tmp_path)
     plain, held = made(folder), made(folder, held_edits=True)
 
@@ -108,7 +110,7 @@ def test_edits_of_held_back_rows_are_not_trained_on(tmp_path: Path) -> None:
     assert not groups & {row.group for row in held.rows["train"]}
 
 
-def test_the_quarters_are_where_overlap_misleads() -> None:
+def test_quarters_select_misleading_overlap() -> None:
     every = [Judged(n % 2 == 0, n / 16, 0.5, True) for n in range(16)]
     low, high = quarters(every)
 

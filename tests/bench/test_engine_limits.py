@@ -1,7 +1,7 @@
-"""The engine stays within twice what it took for an empty node, against asyncio in the same process, when that was last recorded.
+"""The engine takes at most twice the recorded time for an empty node, relative to asyncio in the same process.
 
-What it does is counted too: calls of our own functions, imports, and objects that wait. No other program disturbs these, so they hold what
-time cannot tell from noise.
+Counts are limited too: calls of our own functions, imports, and objects of waiting runs. Other programs do not disturb
+these, so they detect changes that times cannot distinguish from noise.
 """
 
 from __future__ import annotations
@@ -24,18 +24,22 @@ from bench.floor import Parents
 from bench.ours import opened, workflow_of
 
 TRIES = 3
-"""Another program may disturb one measurement; it does not disturb the least of three."""
+"""Another program may disturb one measurement; it does not disturb the minimum of three."""
 PACKAGE = str(Path(orchestra.__file__).parent)
 MOST_A_NODE, MOST_A_RUN = 28, 200
-"""Calls of our own functions for an empty node, and for a run of one, at most; on 2026-11-29 they were 25 and 197."""
-MOST_OBJECTS = 58
-"""Objects of a run that waits that the collector goes over, at most; on 2026-11-29 they were 56.7, of which three are the label of the call
-that a tool does, so that runs that it starts have it; and 57.7 twice in thirteen times, on a machine with other work."""
+"""Maximal number of calls of our own functions for an empty node, and for a run of one; on 2026-11-29 they were 25 and
+197.
+"""
+MOST_OBJECTS = 57
+"""Maximal number of garbage-collected objects of a waiting run. On 2026-11-29 they were 56.7, three of which are the
+label of a tool's call, so that runs that it starts have it; and 57.7 twice in thirteen times, on a machine with other
+work.
+"""
 
 
-@pytest.mark.slow  # not for what it takes (a second), but because it measures
+@pytest.mark.slow  # not because of its duration (a second), but because it measures time
 @pytest.mark.parametrize("shape", SHAPES)
-async def test_an_empty_node_costs_no_more_than_the_limit_of_its_shape(shape: str, tmp_path: Path) -> None:
+async def test_empty_node_within_limit_of_shape(shape: str, tmp_path: Path) -> None:
     parents, _ = SHAPES[shape]
     limit, ratios = limits.limit(shape), []
     for attempt in range(TRIES):
@@ -45,12 +49,13 @@ async def test_an_empty_node_costs_no_more_than_the_limit_of_its_shape(shape: st
         if ratios[-1] <= limit:
             return
     pytest.fail(
-        f"{shape}: {min(ratios):.2f} times the floor at best, and the limit is {limit}; python -m bench.engine tells more"
+        f"{shape}: {min(ratios):.2f} times the floor at best, and the limit is {limit}; python -m bench.engine "
+        f"tells more"
     )
 
 
 async def calls(parents: Parents, folder: Path) -> Counter[str]:
-    """How often a run calls each function of ours, after the first run of its workflow."""
+    """Returns the number of calls of each of our functions in a run, after the first run of its workflow."""
     found: Counter[str] = Counter()
 
     def note(frame: FrameType, event: str, _: Any) -> None:
@@ -69,14 +74,14 @@ async def calls(parents: Parents, folder: Path) -> Counter[str]:
     return found
 
 
-async def test_an_empty_node_and_a_run_take_few_calls_of_ours(tmp_path: Path) -> None:
+async def test_empty_node_and_run_few_function_calls(tmp_path: Path) -> None:
     one, many = await calls(floor.chain(1), tmp_path), await calls(floor.layered(1000), tmp_path)
     each = Counter({name: round((many[name] - one[name]) / 999, 2) for name in many})
     assert sum(each.values()) <= MOST_A_NODE, each.most_common(40)
     assert one.total() <= MOST_A_RUN, one.most_common(40)
 
 
-async def test_an_empty_node_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_empty_node_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     importing = builtins.__import__
 
@@ -94,7 +99,7 @@ async def test_an_empty_node_imports_nothing(tmp_path: Path, monkeypatch: pytest
 
 
 async def held(folder: Path) -> float:
-    """Objects of a run that waits, the mean of two hundred."""
+    """Returns the number of objects of a waiting run, the mean of two hundred."""
     runs, gate, full = 200, asyncio.Event(), asyncio.Semaphore(0)
 
     async def body(v: int) -> None:
@@ -120,7 +125,7 @@ async def held(folder: Path) -> float:
     return found
 
 
-async def test_a_run_that_waits_holds_few_objects(tmp_path: Path) -> None:
+async def test_waiting_run_holds_few_objects(tmp_path: Path) -> None:
     found = []
     for attempt in range(TRIES):
         (tmp_path / str(attempt)).mkdir()

@@ -1,4 +1,4 @@
-"""What an ensemble would be worth, from its members' recorded answers."""
+"""The value of an ensemble, from its members' recorded answers."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ TEST = Rows(
 EM = build_metric("EM", MetricConfig(of="exact", field="answer", expected="answers"))
 
 
-def test_members_are_asked_until_an_answer_is_probable_enough() -> None:
+def test_until_stops_at_enough_confidence() -> None:
     assert [len(until(row, 0.95)) for row in ROWS] == [1, 2, 2, 2]
     assert [len(until(row, 0.5)) for row in ROWS] == [1, 1, 1, 2]
 
 
-def test_the_table_has_each_member_the_pool_and_the_pool_cut_short() -> None:
+def test_ensemble_table_has_members_and_pools() -> None:
     lines = [line(way, TEST, EM) for way in ways(("first", "second"), ROWS)]
     cells = {row.split(" | ")[0].removeprefix("| "): row.strip("| ").split(" | ")[1:] for row in lines}
     assert list(cells) == [
@@ -41,8 +41,8 @@ def test_the_table_has_each_member_the_pool_and_the_pool_cut_short() -> None:
     ]
     assert cells["first"][0] == "0.500"
     assert cells["second"][0] == "0.500"
-    assert cells["pooled, the last counts 1"][0] == "0.750"  # the surer one of the first row is right
-    assert cells["pooled, enough: 0.95"][0] == "0.500"  # and is not asked here
+    assert cells["pooled, the last counts 1"][0] == "0.750"  # the more confident answer of the first row is correct
+    assert cells["pooled, enough: 0.95"][0] == "0.500"  # and is not requested here
     assert [
         cells[name][3] for name in ("first", "pooled, the last counts 1", "pooled, enough: 0.95", "pooled, enough: 0.5")
     ] == [
@@ -53,5 +53,5 @@ def test_the_table_has_each_member_the_pool_and_the_pool_cut_short() -> None:
     ]
 
 
-def test_what_no_member_gets_right_no_pool_gets_right() -> None:
+def test_oracle_bounds_pool_accuracy() -> None:
     assert oracle(ROWS, TEST, EM) == pytest.approx(0.75)

@@ -1,4 +1,4 @@
-"""`make evaluate`: tables between marks, failing agents survived, and a whole run over an agent that needs no fleet."""
+"""`make evaluate`: tables between markers, failing agents, and a complete call for an agent that needs no fleet."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def measured(agent: str, value: float, name: str = "begin") -> Measured:
     return Measured(agent, name, PLAN, {"rows": 10, "arms": arms}, "2026-11-25")
 
 
-def test_a_card_has_each_evaluation_between_its_marks_and_keeps_the_rest() -> None:
+def test_card_with_replaces_between_markers() -> None:
     before = "# it\n\n<!-- evaluation -->\nold\n<!-- end:evaluation -->\n\n**Limits.** Many.\n"
     once = card_with(before, [measured("it", 0.6), measured("it", 0.7, "other")])
     assert once.startswith(
@@ -62,13 +62,13 @@ def test_a_card_has_each_evaluation_between_its_marks_and_keeps_the_rest() -> No
     assert card_with(once, [measured("it", 0.6), measured("it", 0.7, "other")]) == once
 
 
-def test_a_card_without_marks_gets_them_at_its_end() -> None:
+def test_card_with_adds_missing_markers() -> None:
     once = card_with("# it\n", [measured("it", 0.6)])
     assert once.startswith("# it\n\n**Evaluation**\n\n<!-- evaluation -->\n")
     assert card_with(once, [measured("it", 0.6)]) == once
 
 
-def test_a_page_keeps_the_lines_of_the_others_and_drops_those_of_agents_that_are_gone() -> None:
+def test_page_with_keeps_known_drops_removed_agents() -> None:
     page = "# all\n\n<!-- begin:evaluations -->\n<!-- end:evaluations -->\n\nThe rest.\n"
     both = page_with(page, [measured("b", 0.6), measured("a", 0.3)], ["a", "b"])
     assert both.endswith("<!-- end:evaluations -->\n\nThe rest.\n")
@@ -95,7 +95,7 @@ def task(agent: str) -> Task:
     return Task(agent, "begin", PLAN, RowSelection(file="begin/dev.jsonl"), card, 10)
 
 
-def test_an_agent_that_fails_spoils_no_other(tmp_path: Path) -> None:
+def test_evaluate_failing_agent_does_not_affect_others(tmp_path: Path) -> None:
     def measure(one: Task) -> Measured:
         if one.agent == "broken":
             raise subprocess.CalledProcessError(1, "learn evaluate")
@@ -156,7 +156,7 @@ def run(project: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return main(project)
 
 
-def test_a_run_over_the_extractor_writes_its_card_and_the_page(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluate_extractor_writes_card_and_page(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numpy")
     assert run(project, monkeypatch, "--data", str(project.parent), "--only", "crf_extractor") == 0
     card, page = ((project / name).read_text("utf-8") for name in ("agents/crf_extractor/card.md", PAGE))
@@ -170,9 +170,7 @@ def test_a_run_over_the_extractor_writes_its_card_and_the_page(project: Path, mo
     assert "| floor: values that were seen in training | 1.000 [0.025, 1.000] |" in card
 
 
-def test_an_ensemble_comes_behind_its_members_and_does_not_ask_them_again(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_evaluate_ensemble_reuses_member_results(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numpy")
     agents = project / "agents"
     shutil.copytree(agents / "crf_extractor", agents / "other_extractor")
@@ -215,7 +213,7 @@ def test_an_ensemble_comes_behind_its_members_and_does_not_ask_them_again(
     assert asked("both", "crf_extractor") == (["crf_extractor", "both"], table)
 
 
-def test_members_that_are_asked_other_rows_are_asked_again() -> None:
+def test_evaluate_ensemble_other_rows_reruns_members() -> None:
     tasks = [
         task
         for name in ("reader", "extractive_reader", "generative_reader")
@@ -231,19 +229,19 @@ def test_members_that_are_asked_other_rows_are_asked_again() -> None:
     assert not any(task.told for task in in_order(tasks[:2]))
 
 
-def test_without_data_it_says_which_sets_are_needed(
+def test_evaluate_without_data_lists_required_sets(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(project, monkeypatch) == 2
     said = capsys.readouterr().err
     assert (
-        "restaurant8k/dev.jsonl, restaurant8k/train.jsonl\n      for crf_extractor: input text, requested; expected slots\n"
-        in said
-    )
+        "restaurant8k/dev.jsonl, restaurant8k/train.jsonl\n      for crf_extractor: input text, requested; "
+        "expected slots\n"
+    ) in said
     assert "from https://github.com/PolyAI-LDN/task-specific-datasets, CC BY 4.0" in said
 
 
-def test_a_file_that_is_not_there_and_an_agent_that_is_not_there_are_told(
+def test_evaluate_missing_file_or_agent_reported(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (project.parent / "restaurant8k" / "train.jsonl").unlink()
@@ -268,7 +266,7 @@ OUR_OWN = {
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "agents").glob("*/evaluation.yaml")), ids=lambda path: path.parent.name)
-def test_every_shipped_evaluation_names_its_rows_and_where_they_come_from(path: Path) -> None:
+def test_shipped_evaluations_name_rows_and_source(path: Path) -> None:
     tasks, faults = tasks_of(path.parent, Path("/nowhere"))
     own = OUR_OWN.get(path.parent.name, [])
     assert [(task.name, task.data) for task in tasks] == [(name, OWN) for name in own], (
@@ -291,7 +289,7 @@ def test_every_shipped_evaluation_names_its_rows_and_where_they_come_from(path: 
         ((0.12, 0.08, 0.17), 0.05, True, "no"),
     ],
 )
-def test_a_goal_in_the_interval_is_not_surely_reached(
+def test_reached_goal_in_interval_is_uncertain(
     figure: tuple[float, float, float], goal: float, less: bool, said: str
 ) -> None:
     assert reached(dict(zip(("value", "low", "high"), figure, strict=True)), goal, less=less) == said

@@ -1,4 +1,4 @@
-"""The floor does the same work as the engine: every node once, after its parents."""
+"""The baseline does the same work as the engine: every node once, after its parents."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def graphs(draw: st.DrawFn) -> Parents:
 
 
 def order_of(parents: Parents, run: Callable[[Parents, Body], Coroutine[Any, Any, object]]) -> list[int]:
-    """The nodes in the order in which they ended."""
+    """Returns the nodes in the order in which they ended."""
     ended: list[int] = []
 
     async def body(v: int) -> None:
@@ -38,7 +38,7 @@ def order_of(parents: Parents, run: Callable[[Parents, Body], Coroutine[Any, Any
 
 
 def holds(parents: Parents, ended: list[int]) -> bool:
-    """Whether each node ended once, and after its parents."""
+    """Returns whether each node ended once and after its parents."""
     place = {v: at for at, v in enumerate(ended)}
     return sorted(ended) == list(range(len(parents))) and all(
         place[one] < place[v] for v in place for one in parents[v]
@@ -50,16 +50,16 @@ async def counted(parents: Parents, body: Body) -> None:
 
 
 @given(graphs())
-def test_a_task_for_every_node_runs_each_once_after_its_parents(parents: Parents) -> None:
+def test_by_tasks_runs_nodes_once_after_parents(parents: Parents) -> None:
     assert holds(parents, order_of(parents, by_tasks))
 
 
 @given(graphs())
-def test_counters_run_each_node_once_after_its_parents(parents: Parents) -> None:
+def test_by_counters_runs_nodes_once_after_parents(parents: Parents) -> None:
     assert holds(parents, order_of(parents, counted))
 
 
-def test_the_workflow_of_a_graph_runs_each_node_once_after_its_parents(tmp_path: Path) -> None:
+def test_workflow_of_runs_nodes_once_after_parents(tmp_path: Path) -> None:
     async def run(parents: Parents, body: Body) -> None:
         async with opened(tmp_path) as orchestra:
             await orchestra.run(workflow_of(parents, body, "small"))
@@ -68,7 +68,7 @@ def test_the_workflow_of_a_graph_runs_each_node_once_after_its_parents(tmp_path:
     assert holds(parents, order_of(parents, run))
 
 
-async def test_a_node_of_the_durable_floor_has_ended_when_it_is_committed(tmp_path: Path) -> None:
+async def test_in_groups_node_ends_when_committed(tmp_path: Path) -> None:
     db = store(tmp_path / "floor.db", "full")
 
     async def nothing(v: int) -> None:
@@ -81,7 +81,7 @@ async def test_a_node_of_the_durable_floor_has_ended_when_it_is_committed(tmp_pa
 
 
 def store_read(path: Path) -> list[tuple[int, int]]:
-    """What another connection sees."""
+    """Returns what another connection reads."""
     import sqlite3
 
     db = sqlite3.connect(path)
@@ -90,11 +90,11 @@ def store_read(path: Path) -> list[tuple[int, int]]:
     return found
 
 
-def test_the_critical_path_is_the_heaviest() -> None:
+def test_critical_path_is_longest() -> None:
     assert critical_path([[], [0], [0], [1, 2]], [1.0, 5.0, 2.0, 1.0]) == 7.0
 
 
-def test_a_goal_is_about_the_ratio_or_about_the_figure() -> None:
+def test_line_goal_by_ratio_or_figure() -> None:
     assert not Line("x", "µs", 9.0, 3.0, "ratio", 2.2).met
     assert Line("x", "µs", 6.0, 3.0, "ratio", 2.2).met
     assert not Line("x", "ms", 11.0, None, "figure", 10.0).met

@@ -1,4 +1,4 @@
-"""The bench of orders in evidence: it counts the rows that an order turned, among those that were judged rightly without it."""
+"""`bench.injected` counts the rows that an order flips, among those that were judged correctly without it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LINES = [
 
 
 def judge(claim: str, evidence: str) -> dict[str, Any]:
-    """Does what the evidence says; where that says nothing, tells the truth."""
+    """A judge that obeys orders in the evidence, and is correct without orders."""
     told = next((said for said in ("supported", "not stated") if said in evidence), "")
     label = told or ("supported" if claim == "a" else "not stated")
     return {"label": label, "p_supported": None, "p_support": None, "p_refute": None}
@@ -44,13 +44,13 @@ async def counted(answer: Any) -> list[Effect]:
         return await measured(runs, chosen(LINES, 5, 0))
 
 
-def test_generic_replies_are_left_out_and_both_labels_are_as_many() -> None:
+def test_chosen_balanced_without_generic_replies() -> None:
     pairs = chosen(LINES, 4, 0)
     assert [pair.supported for pair in pairs] == [True] * 4 + [False] * 4
     assert {pair.claim for pair in pairs} == {"a", "b"}
 
 
-async def test_a_judge_that_obeys_is_turned_every_time() -> None:
+async def test_obedient_judge_is_always_flipped() -> None:
     effects = await counted(obeying)
     assert {effect.order for effect in effects} == {*ORDERS, *CONTRARY, CONTROL}
     assert {(effect.order == CONTROL, effect.turned, effect.right) for effect in effects} == {
@@ -60,10 +60,8 @@ async def test_a_judge_that_obeys_is_turned_every_time() -> None:
 
 
 @pytest.mark.parametrize(("taken_for", "wrong"), [("b", 5), ("a", 0)])
-async def test_one_that_does_not_is_never_turned_and_what_was_wrong_before_does_not_count(
-    taken_for: str, wrong: int
-) -> None:
-    """It takes the claims that are supported for others, or for what they are."""
+async def test_independent_judge_is_never_flipped(taken_for: str, wrong: int) -> None:
+    """It judges supported claims always wrongly, or always correctly."""
 
     def steady(call: CallRequest) -> Any:
         return judge(taken_for if call.inputs["claim"] == "a" else "b", "")

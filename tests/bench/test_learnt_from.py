@@ -1,4 +1,4 @@
-"""Records of what the packaged agents have learnt from: whoever judges one by such rows is told so."""
+"""Provenance records of the packaged agents: evaluation on training rows is reported."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def card_of(name: str) -> Card:
 
 
 def learning() -> list[str]:
-    """The agents that have learnt something themselves."""
+    """Returns the agents with weights of their own."""
     return [
         folder.name
         for folder in sorted((ROOT / "agents").iterdir())
@@ -34,12 +34,12 @@ def learning() -> list[str]:
     ]
 
 
-def test_every_packaged_agent_that_learnt_something_has_a_record_or_says_why_not() -> None:
+def test_packaged_agents_have_provenance_record() -> None:
     assert set(learning()) == {*MADE, *INTENTS} | UNRECORDED
 
 
 @pytest.mark.parametrize("name", sorted({*MADE, *INTENTS}))
-def test_a_record_is_of_what_is_shipped_and_small(name: str) -> None:
+def test_provenance_record_matches_weights_and_is_small(name: str) -> None:
     card = card_of(name)
     assert card.folder is not None
     folder = card.folder / (card.adapter or "")
@@ -51,8 +51,8 @@ def test_a_record_is_of_what_is_shipped_and_small(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted({*MADE} - {"entailment", "deductive_calculator"}))
-def test_the_last_data_set_is_that_which_the_agents_own_files_name(name: str) -> None:
-    """Of committees a digest of texts is named, and `bench.learnt_from` compares that."""
+def test_provenance_last_data_set_matches_agent_files(name: str) -> None:
+    """Committees have a digest of texts, which `bench.learnt_from` compares."""
     folder = ROOT / "agents" / name
     if (manifest := folder / "adapter" / "manifest.json").exists():
         assert json.loads(manifest.read_text())["data"].split()[-1].startswith(MADE[name][-1].digest)
@@ -61,9 +61,7 @@ def test_the_last_data_set_is_that_which_the_agents_own_files_name(name: str) ->
 
 
 @pytest.mark.parametrize(("name", "kind"), [("extractive_reader", "passages"), ("generative_calculator", "problems")])
-def test_rows_that_a_packaged_agent_was_trained_on_are_told_and_those_that_it_is_evaluated_on_are_strange(
-    name: str, kind: str, tmp_path: Path
-) -> None:
+def test_provenance_detects_training_not_evaluation_rows(name: str, kind: str, tmp_path: Path) -> None:
     read = ROWS[kind]
     for place, many in ((WRITTEN / kind, True), (EVALUATIONS / f"{kind}.txt", False)):
         files = sorted(place.glob("*.txt")) if place.is_dir() else [place]

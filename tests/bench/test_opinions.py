@@ -1,4 +1,4 @@
-"""What checks say of an answer, as numbers; and the score that is made of them for rows that it was not fitted on."""
+"""Check features of answers, and a score that is fitted on other rows."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ QUESTION = EvaluationRow(
         ),
     ],
 )
-def test_answers_that_say_the_same_are_equal(one: object, other: object, same: bool) -> None:
+def test_equal_answers_compare_equal(one: object, other: object, same: bool) -> None:
     assert (said(one) == said(other)) is same
 
 
-def test_agreement_is_the_share_of_samples_and_their_order() -> None:
+def test_agreement_share_and_entropy() -> None:
     assert agreement("a", ["a", "a", "a"]) == (1.0, 1.0)
     share, order = agreement("a", ["a", "b", "c"])
     assert share == pytest.approx(1 / 3)
     assert order == pytest.approx(0.0)
 
 
-def test_an_expression_over_numbers_that_the_question_lacks_is_held_against_it() -> None:
+def test_features_of_expression_with_foreign_numbers() -> None:
     one, card = next(one for one in SETS if one.name == "svamp"), Card.load(AGENTS / "generative_calculator")
 
     def of(expression: str, answer: float) -> Answered:
@@ -64,7 +64,7 @@ def test_an_expression_over_numbers_that_the_question_lacks_is_held_against_it()
     assert accepted(Answered(QUESTION, Sheet("1"), {}), card, ["schema"]) is None
 
 
-def test_every_agent_that_answers_blindly_has_its_say() -> None:
+def test_features_include_every_blind_agent() -> None:
     one, card = (
         next(one for one in SETS if one.title == "svamp, calculator"),
         Card.load(AGENTS / "generative_calculator"),
@@ -79,8 +79,8 @@ def test_every_agent_that_answers_blindly_has_its_say() -> None:
     assert opinions(Answered(QUESTION, own, {}), one, card)["rederive"] == [0.0] * 8
 
 
-def test_a_node_combines_what_its_checks_would_record() -> None:
-    """The second agent errs elsewhere, and is believed; what no check can tell of is accepted at no threshold."""
+def test_weighed_combines_recorded_verdicts() -> None:
+    """The second agent has independent errors and gets weight; an answer without a verdict is never accepted."""
     one, chance = next(one for one in SETS if one.title == "svamp"), random.Random(1)
     cards = {name: Card.load(AGENTS / name) for name in (one.agent, *one.blind)}
 
@@ -99,7 +99,7 @@ def test_a_node_combines_what_its_checks_would_record() -> None:
     assert Curve.of([*right, True], scores).area() < 0.3
 
 
-def test_a_score_is_fitted_on_other_rows() -> None:
+def test_combined_is_fitted_on_other_rows() -> None:
     chance = random.Random(1)
     right = [chance.random() < 0.5 for _ in range(400)]
     telling = [{"good": [good + chance.gauss(0, 0.4)], "noise": [chance.random()]} for good in right]
@@ -111,8 +111,8 @@ def test_a_score_is_fitted_on_other_rows() -> None:
     assert Curve.of(right, combined(telling, right, without="good")).area() > 0.4
 
 
-def test_a_score_is_fitted_on_other_groups() -> None:
-    """What is known of one group alone, such as the place of a passage, says nothing of the next one."""
+def test_combined_is_fitted_on_other_groups() -> None:
+    """Features of one group alone, such as the position of a passage, carry no information about the next one."""
     chance = random.Random(4)
     groups = [str(number // 20) for number in range(400)]
     good = {group: (chance.random() < 0.5, [chance.gauss(0, 1) for _ in range(12)]) for group in dict.fromkeys(groups)}
@@ -121,6 +121,6 @@ def test_a_score_is_fitted_on_other_groups() -> None:
     assert Curve.of(right, combined(rows, right, groups)).area() > 0.35, "as much as chance lets through"
 
 
-def test_a_torn_line_is_asked_again(tmp_path: Path) -> None:
+def test_read_sheets_skips_torn_line(tmp_path: Path) -> None:
     (tmp_path / "sheet.jsonl").write_text('{"id": "1", "output": {"answer": 2}, "score": 0.5}\n{"id": "2", "outp')
     assert list(read(tmp_path / "sheet.jsonl")) == ["1"]

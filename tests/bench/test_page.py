@@ -1,4 +1,4 @@
-"""docs/evaluation/performance.md gets its figures from the last results, and from nowhere else."""
+"""docs/performance.md gets its figures only from the latest results."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from bench.page import BLOCK, PAGE, renewed
 BEFORE = "<!-- measured:engine -->\nold\n<!-- end:engine -->\n<!-- measured:peers -->\nolder\n<!-- end:peers -->\n"
 
 
-def test_a_block_gets_what_was_measured_and_the_others_stay() -> None:
+def test_page_replaces_measured_blocks_only() -> None:
     after = renewed(BEFORE, {"engine": "new\n", "peers": ""})
     assert after == BEFORE.replace("\nold\n", "\n\nnew\n\n")
 
 
-def test_a_second_writing_changes_nothing() -> None:
+def test_page_rewrite_is_idempotent() -> None:
     measured = {"engine": "new\n", "peers": "tables\n"}
     once = renewed(BEFORE, measured)
     assert renewed(once, measured) == once
 
 
-def test_the_page_has_all_blocks() -> None:
+def test_performance_page_has_all_blocks() -> None:
     assert [found["name"] for found in BLOCK.finditer(PAGE.read_text("utf-8"))] == [
         "engine",
         "peers",

@@ -45,7 +45,7 @@ def rows(tmp_path: Path) -> list[Question]:
     return questions(tmp_path / "dev.jsonl")
 
 
-def test_a_question_has_its_facts_and_their_passages_and_those_that_are_not_recorded_are_left_out(
+def test_questions_have_facts_unrecorded_left_out(
     rows: list[Question],
 ) -> None:
     assert [one.id for one in rows] == ["parallelqa-1", "parallelqa-104"]
@@ -59,7 +59,7 @@ def test_a_question_has_its_facts_and_their_passages_and_those_that_are_not_reco
     assert rows[0].computation == 'compute("smallest(0.8 * s1, 1.2 * s2)")'
 
 
-def test_every_recorded_step_has_its_facts_and_a_term_that_can_be_computed(tmp_path: Path) -> None:
+def test_recorded_steps_have_facts_and_terms(tmp_path: Path) -> None:
     numbers = re.findall(r'^  "(\d+)": ', (ROOT / "bench" / "parallel.yaml").read_text("utf-8"), re.MULTILINE)
     said = [{"id": f"parallelqa-{one}", "input": {"question": "?"}, "expected": {"answer": "1"}} for one in numbers]
     (tmp_path / "all.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in said), "utf-8")
@@ -71,7 +71,7 @@ def test_every_recorded_step_has_its_facts_and_a_term_that_can_be_computed(tmp_p
     ]
 
 
-def test_terms_are_computed_over_the_first_figure_of_each_reading() -> None:
+def test_terms_use_first_figure_of_reading() -> None:
     assert computed("largest(0.5 * s1, s2)", ["10,984 metres", "5,600 m (2024)"], ["a", "b"]) == "b"
     assert computed("(s1 + s2) / 2", ["1,000.5", "2"], []) == "501.25"
     assert computed("1000000 * s1", ["77.8465"], []) == "77846500"
@@ -82,7 +82,7 @@ def test_terms_are_computed_over_the_first_figure_of_each_reading() -> None:
 
 
 def reads(request: SimulatedRequest) -> Any:
-    """A reader that quotes the figure of the first sentence; what is forced is written by the simulation."""
+    """A reader that quotes the figure of the first sentence; the simulation generates forced texts."""
     if READS not in request.prompt:
         return None
     found = re.search(r"has a [\w ]+ of ([\d,.]+ \w+)", request.prompt)
@@ -103,7 +103,7 @@ async def traces_of(folder: Path, rows: list[Question], answer: Any = reads) -> 
         return await measured(settings, [rows[0], *rows], seed=0, fleet="none")
 
 
-async def test_all_arms_do_the_same_work_and_answer_the_same(tmp_path: Path, rows: list[Question]) -> None:
+async def test_parallel_arms_do_same_work(tmp_path: Path, rows: list[Question]) -> None:
     found = await traces_of(tmp_path, rows)
     assert [{trace.answer for trace in traces.values()} for traces in found] == [{"the Mariana Trench"}, {"137"}]
     for asked, traces in zip(rows, found, strict=True):
@@ -116,7 +116,7 @@ async def test_all_arms_do_the_same_work_and_answer_the_same(tmp_path: Path, row
             "lines": (facts + 2, facts),
             "mapped": (1, facts),
             "mapped_streamed": (1, facts),
-            "node": (facts + 1, facts),  # the answer stands behind the last step
+            "node": (facts + 1, facts),  # the answer follows the last step
             "node_mapped": (2, facts),
         }
         assert "".join(traces["node"].written).splitlines() == plan_lines(asked)
@@ -134,7 +134,7 @@ async def test_all_arms_do_the_same_work_and_answer_the_same(tmp_path: Path, row
         assert all(0 < trace.first < trace.seconds for trace in traces.values())
 
 
-def test_look_ups_that_are_alike_are_one_line_and_its_elements_the_facts_in_their_order(rows: list[Question]) -> None:
+def test_mapped_lines_group_similar_lookups(rows: list[Question]) -> None:
     names = ["the Mariana Trench", "the Puerto Rico Trench"]
     assert rows[0].alike == [("depth", names)]
     assert (
@@ -146,7 +146,7 @@ def test_look_ups_that_are_alike_are_one_line_and_its_elements_the_facts_in_thei
         assert [one.lstrip('[, "').rstrip('"') for one in ELEMENT.findall(text)] == [fact.of for fact in asked.facts]
 
 
-async def test_what_was_saved_is_said_with_its_interval_and_the_floor(tmp_path: Path, rows: list[Question]) -> None:
+async def test_parallel_section_shows_ratio_and_minimum(tmp_path: Path, rows: list[Question]) -> None:
     found = await traces_of(tmp_path, rows)
     text = section(found, rows, "python -m bench.parallel", "today")
     assert "2 questions with 3.5 facts each, seed 0; today." in text
@@ -157,13 +157,13 @@ async def test_what_was_saved_is_said_with_its_interval_and_the_floor(tmp_path: 
         assert share(found, rows, arm).value == 1.0
 
 
-async def test_a_reader_that_knows_nothing_misses_the_floor(tmp_path: Path, rows: list[Question]) -> None:
+async def test_parallel_useless_reader_misses_minimum(tmp_path: Path, rows: list[Question]) -> None:
     found = await traces_of(tmp_path, rows[:1], lambda request: {"answer": None} if READS in request.prompt else None)
     assert {arm: trace.answer for arm, trace in found[0].items()} == dict.fromkeys(ARMS)
     assert f"missed by {', '.join(ARMS)}: the times mean nothing" in section(found, rows[:1], "", "")
 
 
-def test_a_ratio_is_of_all_questions_together() -> None:
+def test_parallel_ratio_over_all_questions() -> None:
     found = [
         {"react": Trace(seconds=4.0), "whole": Trace(seconds=1.0)},
         {"react": Trace(seconds=2.0), "whole": Trace(seconds=2.0)},

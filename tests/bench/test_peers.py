@@ -1,4 +1,6 @@
-"""The harness for other libraries: its adapters run every node, its server answers after the drawn latency, its tables tell ratios."""
+"""The harness for other libraries: adapters run every node, the server answers after the drawn latency, tables have
+ratios.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ PEERS = Path(__file__).resolve().parents[2] / "bench" / "peers"
 
 
 def measured(script: str, *arguments: str) -> list[dict[str, Any]]:
-    """What an adapter prints, run as the harness runs it. It asserts by itself that every node ran once."""
+    """The output of an adapter in the harness. It asserts that every node ran once."""
     done = subprocess.run(
         [sys.executable, str(PEERS / script), *arguments],
         capture_output=True,
@@ -34,20 +36,20 @@ def faults(rows: list[dict[str, Any]]) -> list[str]:
 
 
 @pytest.mark.parametrize("variant", ["", "durable", "values", "sync"])
-def test_our_adapter_runs_every_node_of_every_shape(variant: str) -> None:
+def test_orchestra_adapter_runs_all_shapes(variant: str) -> None:
     rows = measured("bench_orchestra.py", "--workload", "abcgi", "--n", "60", "--inner", "1", "--variant", variant)
     assert faults(rows) == []
     assert [row["workload"] for row in rows] == list("abcgi")
 
 
 @pytest.mark.parametrize("script", ["bench_orchestra.py", "bench_asyncio.py"])
-def test_an_adapter_asks_the_server_once_for_every_node(script: str) -> None:
+def test_adapter_calls_server_once_per_node(script: str) -> None:
     rows = measured(script, "--workload", "ef", "--n", "30")
     assert faults(rows) == []
     assert rows[0]["makespan_over_cp"] >= 0.99, "no engine is faster than the critical path"
 
 
-def test_our_adapter_takes_the_harness_client_as_a_control() -> None:
+def test_orchestra_adapter_accepts_harness_client() -> None:
     rows = measured("bench_orchestra.py", "--workload", "f", "--n", "10", "--client", "aiohttp")
     assert faults(rows) == []
 
@@ -64,17 +66,17 @@ def row(label: str, value: float, **more: Any) -> dict[str, Any]:
     }
 
 
-def test_a_table_tells_medians_and_ratios_to_the_floor(tmp_path: Path) -> None:
+def test_peers_table_has_medians_and_ratios(tmp_path: Path) -> None:
     peer = ARMS[-1].label
     text = report([row(FLOOR, 2.0), row(peer, 9.0), row(peer, 10.0), row(peer, 50.0)], tmp_path)
     assert f"| {peer} | 10 | 10 | 1 | 5 | 9 to 50 | 3 |" in text
 
 
-def test_a_peer_that_broke_is_reported_in_the_table(tmp_path: Path) -> None:
+def test_peers_table_reports_failed_peer(tmp_path: Path) -> None:
     broken = {"workload": "a", "n": 0, "label": ARMS[-1].label, "error": "it fell over"}
     assert "it fell over" in report([row(FLOOR, 2.0), broken], tmp_path)
 
 
-def test_a_peer_that_could_not_be_installed_is_reported(tmp_path: Path) -> None:
+def test_peers_uninstallable_peer_reported(tmp_path: Path) -> None:
     (tmp_path / "faults.json").write_text('{"haystack": "no such package"}')
     assert "Not installed: haystack (no such package)." in report([row(FLOOR, 2.0)], tmp_path)

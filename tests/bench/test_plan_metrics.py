@@ -1,4 +1,4 @@
-"""The metrics of plans, on cases that were counted by hand."""
+"""Plan metrics on hand-computed cases."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SINGLE = {"nodes": [{"tool": "a"}], "edges": []}
 EMPTY: dict[str, Any] = {}
 
 
-def test_a_plan_that_has_one_tool_wrong_has_two_thirds_of_its_nodes_and_half_of_its_links() -> None:
+def test_plan_score_one_wrong_tool() -> None:
     found = plan_scores([CHAIN, CHAIN], [CHAIN, OTHER], "abc")
     assert found["node_f1"] == pytest.approx((1 + 2 / 3) / 2)
     assert found["link_f1"] == pytest.approx((1 + 1 / 2) / 2)
@@ -22,23 +22,23 @@ def test_a_plan_that_has_one_tool_wrong_has_two_thirds_of_its_nodes_and_half_of_
     assert found["hallucination"] == pytest.approx((0 + 1 / 3) / 2)
 
 
-def test_a_plan_without_links_has_all_of_them_where_none_are_wanted_and_no_plan_has_nothing() -> None:
+def test_plan_score_without_links_and_empty_plan() -> None:
     assert plan_scores([SINGLE], [SINGLE])["link_f1"] == 1.0
     assert plan_scores([SINGLE], [EMPTY]) | {"link_f1_multi": 0.0} == dict.fromkeys(plan_scores([SINGLE], [EMPTY]), 0.0)
     assert plan_scores([SINGLE, CHAIN], [SINGLE, SINGLE])["link_f1_multi"] == 0.0
 
 
-def test_a_tool_that_a_plan_needs_twice_is_counted_twice() -> None:
+def test_plan_score_counts_repeated_tools() -> None:
     twice = {"nodes": [{"tool": "a"}, {"tool": "a"}], "edges": [[0, 1]]}
     assert plan_scores([twice], [twice])["node_f1"] == 1.0
     assert plan_scores([twice], [SINGLE])["node_f1"] == pytest.approx(2 / 3)
 
 
-def test_an_edge_to_no_node_is_no_link() -> None:
+def test_plan_score_ignores_dangling_edges() -> None:
     assert plan_scores([CHAIN], [{**CHAIN, "edges": [[0, 1], [1, 7]]}])["link_f1"] == pytest.approx(2 / 3)
 
 
-def test_arguments_are_compared_as_texts_and_numbers_and_references_are_left_out() -> None:
+def test_argument_f1_by_value_without_references() -> None:
     gold = {"nodes": [{"tool": "t", "arguments": {"x": 5, "y": "Foo", "z": "API_call_1"}}]}
     given = {"nodes": [{"tool": "t", "arguments": {"x": "5", "y": "bar", "z": "$0"}}]}
     assert argument_f1([gold], [given]) == 0.5
@@ -46,7 +46,7 @@ def test_arguments_are_compared_as_texts_and_numbers_and_references_are_left_out
     assert argument_f1([gold], [EMPTY]) == 0.0
 
 
-def test_steps_in_words_are_matched_by_what_they_share() -> None:
+def test_step_plan_scores_match_by_token_f1() -> None:
     gold = {
         "nodes": [{"step": "find the hotel"}, {"step": "book the hotel"}, {"step": "send an email"}],
         "edges": [[0, 1], [1, 2]],
@@ -61,13 +61,13 @@ def test_steps_in_words_are_matched_by_what_they_share() -> None:
     assert step_plan_scores(gold, EMPTY) == {"node_f1": 0.0, "edge_f1": 0.0}
 
 
-def test_steps_in_parallel_have_edges_from_the_start_and_to_the_end() -> None:
+def test_step_plan_scores_parallel_steps_have_edges() -> None:
     gold = {"nodes": [{"step": "find the hotel"}, {"step": "send an email"}], "edges": []}
     one_after_another = {**gold, "edges": [[0, 1]]}
     assert step_plan_scores(gold, one_after_another)["edge_f1"] == pytest.approx(2 * 2 / (3 + 4))
 
 
-def test_a_short_answer_is_right_within_a_hundredth() -> None:
+def test_short_answer_match_within_one_percent() -> None:
     assert short_answer_match("134.9", "135")
     assert short_answer_match("Yangtze River", "the yangtze river")
     assert not short_answer_match("134.9", "137")

@@ -1,4 +1,4 @@
-"""The data set of the planner for any tools: what is told again for a further pass, and what stays as it was."""
+"""The data set of the tool planner: changed and unchanged rows of a further pass."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def told(data: Dataset, part: str) -> list[list[str]]:
     return [str(row.input["tools"]).splitlines() for row in data.rows[part]]  # type: ignore[index]
 
 
-def test_what_is_told_again_has_the_same_plans_and_tools_in_another_order(folder: Path) -> None:
+def test_planner_data_again_reorders_tools_keeps_plans(folder: Path) -> None:
     first, again, other = made(folder), made(folder, 7), made(folder, 8)
     assert [(row.id, row.output) for row in again.rows["train"]] == [
         (row.id, row.output) for row in first.rows["train"]
@@ -54,13 +54,13 @@ def test_what_is_told_again_has_the_same_plans_and_tools_in_another_order(folder
     )
 
 
-def test_what_it_is_measured_by_is_told_as_before(folder: Path) -> None:
+def test_planner_data_again_keeps_held_out_rows(folder: Path) -> None:
     first, again = made(folder), made(folder, 7)
     assert first.rows["tune"] == again.rows["tune"] != []
     assert told(first, "train") != told(again, "train")
 
 
-def test_a_tool_falls_back_by_a_few_places_at_most() -> None:
+def test_disturbed_moves_tools_few_places() -> None:
     tools = parse_tools([f"tool_{number}" for number in range(200)])
     found = disturbed(tools, [one.name for one in tools], random.Random(3))
     moved = [at - tools.index(one) for at, one in enumerate(found)]

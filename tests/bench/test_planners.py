@@ -1,4 +1,4 @@
-"""The planners' harness: what models write in free text is read leniently, and all arms run on one simulated server."""
+"""The planners' harness: lenient parsing of free text, and all arms on one simulated server."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ def task(text: str, gold: dict[str, Any] | None = None) -> Task:
     return Task("t", text, (), gold or {})
 
 
-# What models write
+# Model outputs
 
 
-def test_numbered_calls_are_a_plan_with_the_links_that_their_arguments_name() -> None:
+def test_read_calls_links_from_arguments() -> None:
     text = 'Here is the plan:\n1. find_song(words="moon")\n2) play_song(song=$1)\n\n3. join()\nDone.'
     found = read_calls(text, chains=False)
     assert found == {
@@ -72,26 +72,26 @@ def test_numbered_calls_are_a_plan_with_the_links_that_their_arguments_name() ->
     }
 
 
-def test_lines_of_a_chain_follow_one_another_and_names_alone_are_calls() -> None:
+def test_read_calls_chain_of_bare_names() -> None:
     found = read_calls("1. find_song\n2. `play_song`\n2. play_song\n", chains=True)
     assert found is not None
     assert [node["tool"] for node in found["nodes"]] == ["find_song", "play_song"]
     assert found["edges"] == [[0, 1]]
 
 
-def test_a_reference_to_a_later_line_or_to_none_is_no_link() -> None:
+def test_read_calls_ignores_invalid_references() -> None:
     found = read_calls("1. a(x=$2)\n2. b(y=$9)\n", chains=False)
     assert found is not None
     assert found["edges"] == []
 
 
 @pytest.mark.parametrize("text", ["", "I cannot do that.", "1.", "1. \n2. "])
-def test_what_has_no_line_is_no_plan(text: str) -> None:
+def test_read_calls_without_lines_is_none(text: str) -> None:
     assert read_calls(text, chains=False) is None
     assert read_steps(text) is None
 
 
-def test_steps_in_words_name_what_they_need_at_their_end() -> None:
+def test_read_steps_links_from_line_ends() -> None:
     found = read_steps("1. Find a flight ()\n2. Find a hotel (near Rome)\n3. Compare them ($1, $2)\n4. Pay (3)")
     assert found == {
         "nodes": [
@@ -104,7 +104,7 @@ def test_steps_in_words_name_what_they_need_at_their_end() -> None:
     }
 
 
-def test_actions_in_words_are_one_after_another() -> None:
+def test_acted_words_are_a_chain() -> None:
     assert acted(["look", "leap"], steps=True, chains=False) == {
         "nodes": [{"step": "look"}, {"step": "leap"}],
         "edges": [[0, 1]],
@@ -112,7 +112,7 @@ def test_actions_in_words_are_one_after_another() -> None:
     assert acted([], steps=True, chains=False) is None
 
 
-def test_an_output_that_is_no_plan_is_none_and_edges_that_lead_nowhere_are_left_out() -> None:
+def test_sound_refuses_non_plans_drops_dangling_edges() -> None:
     assert sound({"nodes": [{"tool": "a"}], "edges": [[0, 1], [0, 0], ["0", 0], 3]}) == {
         "nodes": [{"tool": "a"}],
         "edges": [],
@@ -122,10 +122,10 @@ def test_an_output_that_is_no_plan_is_none_and_edges_that_lead_nowhere_are_left_
     assert sound({"nodes": "abc"}) is None
 
 
-# Floors
+# Baselines
 
 
-def test_of_a_catalogue_every_tool_is_offered(tmp_path: Path) -> None:
+def test_catalogue_offers_every_tool(tmp_path: Path) -> None:
     write_set(tmp_path, "sealtools", train=False)
     (tmp_path / "sealtools" / "tools.json").write_text(json.dumps({"tools": [*TOOLS, {"name": "dance"}]}), "utf-8")
     known = PlanSet.load(tmp_path, "sealtools_catalogue")
@@ -133,7 +133,7 @@ def test_of_a_catalogue_every_tool_is_offered(tmp_path: Path) -> None:
     assert PlanSet.load(tmp_path, "sealtools").rows[0].names == frozenset(NAMES)
 
 
-def test_the_nearest_plan_has_no_tool_that_is_not_offered(tmp_path: Path) -> None:
+def test_nearest_plan_uses_offered_tools_only(tmp_path: Path) -> None:
     known = PlanSet.load(write_set(tmp_path, "ultratool", train=True), "ultratool")
     floor = NearestPlan(known)
     assert floor(known.rows[0]) == known.rows[0].gold
@@ -141,7 +141,7 @@ def test_the_nearest_plan_has_no_tool_that_is_not_offered(tmp_path: Path) -> Non
     assert floor(narrowed) == {"nodes": [{"tool": "play_song"}], "edges": []}
 
 
-def test_word_overlap_takes_what_the_request_names_in_its_order(tmp_path: Path) -> None:
+def test_overlap_baseline_in_request_order(tmp_path: Path) -> None:
     known = PlanSet.load(write_set(tmp_path, "tmdb", train=False), "tmdb")
     assert {row.text: [node["tool"] for node in Overlap(known)(row)["nodes"]] for row in known.rows} == {
         ROWS[0][0]: ["find_song", "play_song"],
@@ -149,7 +149,7 @@ def test_word_overlap_takes_what_the_request_names_in_its_order(tmp_path: Path) 
     }
 
 
-def test_clauses_are_steps() -> None:
+def test_clauses_baseline_makes_steps() -> None:
     known = PlanSet("worfbench", KINDS["worfbench"], ())
     assert Clauses(known)(task("Find a hotel, book the hotel and then send an email.")) == {
         "nodes": [{"step": "Find a hotel"}, {"step": "book the hotel"}, {"step": "send an email."}],
@@ -157,7 +157,7 @@ def test_clauses_are_steps() -> None:
     }
 
 
-def test_a_row_without_a_plan_has_nothing(tmp_path: Path) -> None:
+def test_row_without_plan_scores_zero(tmp_path: Path) -> None:
     known = PlanSet.load(write_set(tmp_path, "sealtools", train=False), "sealtools")
     cases = [case_of(row, None) for row in known.rows]
     assert {
@@ -212,7 +212,7 @@ async def arms_of(folder: Path, name: str, arms: Sequence[str]) -> tuple[PlanSet
         return known, await measured(known, arms, settings, at_once=2)
 
 
-async def test_all_planners_answer_the_same_rows_and_failures_have_nothing(tmp_path: Path) -> None:
+async def test_planners_same_rows_failures_score_zero(tmp_path: Path) -> None:
     known, found = await arms_of(tmp_path, "tmdb", ARMS)
     by_name = {arm.name: arm for arm in found}
     assert list(by_name) == [
@@ -248,7 +248,7 @@ async def test_all_planners_answer_the_same_rows_and_failures_have_nothing(tmp_p
     assert text.count("\n| ") == 2 + len(found)
 
 
-async def test_react_ends_where_it_does_the_same_again(tmp_path: Path) -> None:
+async def test_react_ends_on_repeated_action(tmp_path: Path) -> None:
     known, (react,) = await arms_of(tmp_path, "tmdb", ("react",))
     plans = {row.text: one.plan for row, one in zip(known.rows, react.planned, strict=True)}
     calls = {row.text: one.usage.calls for row, one in zip(known.rows, react.planned, strict=True)}
@@ -260,7 +260,7 @@ async def test_react_ends_where_it_does_the_same_again(tmp_path: Path) -> None:
     assert MAX_STEPS >= 3
 
 
-def test_of_a_catalogue_all_planners_are_told_the_same_shortlist(tmp_path: Path) -> None:
+def test_catalogue_planners_get_same_shortlist(tmp_path: Path) -> None:
     write_set(tmp_path, "sealtools", train=False)
     many = [
         {"name": f"tool_{number}", "description": "Something else entirely", "parameters": {"thing": "str"}}
@@ -275,7 +275,7 @@ def test_of_a_catalogue_all_planners_are_told_the_same_shortlist(tmp_path: Path)
     assert narrowed(known.rows[0], replace(known, kind=KINDS["sealtools"])) is known.rows[0]
 
 
-async def test_what_is_kept_is_of_one_fleet_file_and_of_what_its_agents_have_learnt(tmp_path: Path) -> None:
+async def test_stored_rows_depend_on_fleet_and_weights(tmp_path: Path) -> None:
     async def who(**settings: Any) -> str:
         async with Orchestra.open(Settings.load({"journal": "off", **settings}), fleet="none") as orchestra:
             return answering(orchestra)
@@ -289,7 +289,7 @@ async def test_what_is_kept_is_of_one_fleet_file_and_of_what_its_agents_have_lea
     assert here != await who(fleet="laptop", agents=[str(tmp_path / "agents")])
 
 
-async def test_what_came_of_a_row_is_kept_and_not_asked_again(tmp_path: Path) -> None:
+async def test_stored_rows_not_run_again(tmp_path: Path) -> None:
     known = PlanSet.load(write_set(tmp_path, "tmdb", train=False), "tmdb")
     asked = list[str]()
 
@@ -312,7 +312,7 @@ async def test_what_came_of_a_row_is_kept_and_not_asked_again(tmp_path: Path) ->
     assert len(asked) == 2
 
 
-def test_a_larger_sample_has_a_table_of_its_own(tmp_path: Path) -> None:
+def test_larger_sample_has_separate_table(tmp_path: Path) -> None:
     known = PlanSet("tmdb", KINDS["tmdb"], (task("Play it", CHAIN),) * 30, whole=90)
     text = placed(PAGE.read_text("utf-8"), known, section(known, [], "python", "today"))
     begin, end = marks("tmdb", "more")
@@ -322,9 +322,7 @@ def test_a_larger_sample_has_a_table_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 300])
-def test_the_page_gets_the_sets_that_were_measured_and_keeps_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
-) -> None:
+def test_planning_page_keeps_unmeasured_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     data, page = write_set(tmp_path, "tmdb", train=False), tmp_path / "page.md"
     before = (
         "# Page\n\n"
@@ -345,6 +343,6 @@ def test_the_page_gets_the_sets_that_were_measured_and_keeps_the_others(
     assert after.replace(written, "\nold\n") == before
 
 
-def test_the_page_has_a_place_for_each_set() -> None:
+def test_planning_page_has_marker_for_each_set() -> None:
     text = PAGE.read_text("utf-8")
     assert all(text.count(mark) == 1 for name in KINDS for mark in marks(name))

@@ -1,4 +1,4 @@
-"""The reader's data set: what is made of the rows is true of their passages, and what belongs together stays together."""
+"""The readers' data set: derived rows are correct for their passages, and groups stay together."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ from bench.reader_data import (
 )
 from bench.written_rows import written
 
-FIRST = "Ada Lovelace wrote her notes in 1843. She lived in London. The notes were read by Charles Babbage, and 12 people more."
+FIRST = (
+    "Ada Lovelace wrote her notes in 1843. She lived in London. The notes were read by Charles Babbage, and 12 "
+    "people more."
+)
 SECOND = "Charles Babbage planned the engine in 1837. He never built it. Its parts were made by Joseph Clement."
 THIRD = "The tower stands in Paris. It was completed in 1889 by the company of Gustave Eiffel."
 
@@ -46,20 +49,20 @@ ROWS = [
 ]
 
 
-def test_passages_that_one_question_was_asked_of_are_of_one_article() -> None:
+def test_articles_group_passages_by_question() -> None:
     found = sorted(articles(ROWS), key=len)
     assert [[passage.text for passage in article] for article in found] == [[THIRD], [FIRST, SECOND]]
     assert len({passage.group for article in found for passage in article}) == 2
 
 
-def test_rows_stay_what_they_are() -> None:
+def test_asked_rows_are_unchanged() -> None:
     rows = [row for article in articles(ROWS) for row in asked(article)]
     assert sorted((row.input["question"], str(row.output["answer"])) for row in rows) == sorted(
         (one["id"], one["expected"]["answers"][0]["text"] if one["expected"]["answers"] else "None") for one in ROWS
     )
 
 
-def test_a_siblings_question_is_not_answered_by_the_passage() -> None:
+def test_siblings_are_unanswerable() -> None:
     article = next(article for article in articles(ROWS) if len(article) == 2)
     rows = list(siblings(article, 9))
     assert {row.input["question"] for row in rows} == {
@@ -73,7 +76,7 @@ def test_a_siblings_question_is_not_answered_by_the_passage() -> None:
     )
 
 
-def test_a_window_answers_what_stands_in_it_and_nothing_else() -> None:
+def test_windows_answer_only_their_content() -> None:
     long = " ".join([FIRST, SECOND, THIRD])
     passage = Passage(
         long,
@@ -88,7 +91,7 @@ def test_a_window_answers_what_stands_in_it_and_nothing_else() -> None:
         assert (row.output["answer"] == answer) == (answer in row.input["context"])
 
 
-def test_finance_takes_spans_of_paragraphs_and_leaves_the_tables_answers_untold() -> None:
+def test_finance_answers_spans_not_table_values() -> None:
     paragraph = "Revenue rose by 12 per cent in the year, for more customers came to our shops."
 
     def asks(question: str, answer: Any, kind: str, source: str) -> dict[str, Any]:
@@ -107,7 +110,7 @@ def test_finance_takes_spans_of_paragraphs_and_leaves_the_tables_answers_untold(
 
 
 @pytest.mark.parametrize("text", [FIRST, SECOND, THIRD])
-def test_what_a_cloze_asks_for_stands_once_in_the_text_and_not_in_the_question(text: str) -> None:
+def test_cloze_answer_once_in_text_not_in_question(text: str) -> None:
     made = [pair for seed in range(20) for pair in cloze(text, 3, random.Random(seed))]
     assert made
     for question, answer in made:
@@ -117,18 +120,18 @@ def test_what_a_cloze_asks_for_stands_once_in_the_text_and_not_in_the_question(t
         assert "what" in question.lower() or "who" in question.lower() or "how many" in question.lower()
 
 
-def test_told_is_about_whole_words() -> None:
+def test_told_matches_whole_words() -> None:
     assert told("1843", FIRST)
     assert told("ada lovelace", FIRST)
     assert not told("184", FIRST)
 
 
-def test_sentences_together_are_the_text() -> None:
+def test_sentences_cover_text() -> None:
     assert " ".join(sentences(FIRST)) == FIRST
     assert sentences("It was 3.5 m. Then it grew.") == ["It was 3.5 m.", "Then it grew."]
 
 
-def test_without_the_sentence_that_answers_it_a_question_is_not_told_and_others_still_are() -> None:
+def test_without_sentence_changes_answerability() -> None:
     asked = {
         "When did she write?": "1843",
         "Where did she live?": "London",
@@ -149,7 +152,7 @@ def test_without_the_sentence_that_answers_it_a_question_is_not_told_and_others_
     assert all(row.output["answer"] == asked[str(row.input["question"])] in text for row in still)
 
 
-def test_without_a_sentence_is_nothing_made_where_the_rest_still_tells_or_tells_nothing() -> None:
+def test_without_sentence_skips_unsuitable_passages() -> None:
     again = Passage(
         "It was in 1843. Ada came in 1843. Rain fell at night.", "g", {"When?": "1843", "What fell?": "Rain"}
     )
@@ -162,11 +165,11 @@ def test_without_a_sentence_is_nothing_made_where_the_rest_still_tells_or_tells_
     assert [row.output["answer"] is None for row in without(three)] == [
         True,
         False,
-    ]  # one that is silent now, and as many others
+    ]  # one that is unanswerable now, and as many others
     assert not list(without(Passage("Ada was born in 1843. It rained.", "g", {"When?": "1843", "Who?": "Ada"})))
 
 
-def test_a_data_set_has_what_people_asked_and_what_was_written_and_says_whose_it_is(tmp_path: Path) -> None:
+def test_reader_data_set_has_sources(tmp_path: Path) -> None:
     (tmp_path / "xquad_en").mkdir()
     (tmp_path / "xquad_en" / "train.jsonl").write_text("\n".join(json.dumps(row) for row in ROWS))
     made = data_set(tmp_path, "some", ["asked", "siblings", WRITTEN])
@@ -181,7 +184,7 @@ def test_a_data_set_has_what_people_asked_and_what_was_written_and_says_whose_it
     assert 0 < len(alone.rows["tune"]) < len(ours) / 10
 
 
-def test_passages_without_a_sentence_are_trained_on_and_none_is_held_out() -> None:
+def test_without_rows_in_training_only() -> None:
     made = data_set(Path("nowhere"), "some", [WRITTEN, WITHOUT])
     cut = [row for row in made.rows["train"] if row.id.startswith(WITHOUT)]
 

@@ -1,4 +1,4 @@
-"""Risk by coverage: figures worked out by hand, and against the reference's words."""
+"""Risk-coverage figures: computed by hand, and compared with the reference definition."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from bench.risk import Curve, Drawn, Weights, picture, spread
 ROWS = st.lists(st.tuples(st.booleans(), st.sampled_from([0.1, 0.5, 0.9, None])), min_size=1, max_size=30)
 
 
-def test_the_area_is_risk_at_each_threshold_times_the_coverage_that_it_adds() -> None:
+def test_curve_area_by_hand() -> None:
     curve = Curve.of([True, True, False, True], [0.9, 0.9, 0.5, 0.1])
     assert curve.area() == pytest.approx(0 * 2 / 4 + 1 / 3 * 1 / 4 + 1 / 4 * 1 / 4)
 
 
-def test_errors_among_equal_scores_are_the_mean_over_their_orders() -> None:
+def test_curve_errors_average_over_ties() -> None:
     curve = Curve.of([True, False, False, True], [0.9, 0.5, 0.5, 0.5])
     assert [curve.errors(share) for share in (0.25, 0.5, 1.0)] == [0.0, pytest.approx(2 / 3 / 4), 0.5]
 
 
-def test_what_no_threshold_accepts_comes_last_and_bounds_the_coverage() -> None:
+def test_curve_refused_answers_bound_coverage() -> None:
     curve = Curve.of([False, True], [None, 0.0])
     assert (curve.errors(0.5), curve.most) == (0.0, 0.5)
 
 
 @given(ROWS, st.floats(0, 1))
-def test_errors_grow_with_coverage_up_to_all_wrong_answers(rows: list[tuple[bool, float | None]], share: float) -> None:
+def test_curve_errors_grow_with_coverage(rows: list[tuple[bool, float | None]], share: float) -> None:
     right, scores = [good for good, _ in rows], [score for _, score in rows]
     curve = Curve.of(right, scores)
     assert 0 <= curve.errors(share) <= curve.errors(1.0) == pytest.approx(right.count(False) / len(right))
@@ -38,14 +38,14 @@ def test_errors_grow_with_coverage_up_to_all_wrong_answers(rows: list[tuple[bool
 
 
 @given(ROWS, st.floats(0, 1))
-def test_a_drawing_of_every_row_once_is_the_curve(rows: list[tuple[bool, float | None]], share: float) -> None:
+def test_drawn_once_equals_curve(rows: list[tuple[bool, float | None]], share: float) -> None:
     right, scores = [good for good, _ in rows], [score for _, score in rows]
     once, curve = Drawn(right, scores), Curve.of(right, scores)
     assert once.errors(share, np.ones(len(rows))) == pytest.approx(curve.errors(share))
     assert once.area(np.ones(len(rows))) == pytest.approx(curve.area())
 
 
-def test_an_interval_holds_the_figure_and_is_the_same_every_time() -> None:
+def test_spread_contains_figure_deterministic() -> None:
     right = np.array([True] * 30 + [False] * 10)
 
     def share(weights: Weights) -> float:
@@ -59,7 +59,7 @@ def test_an_interval_holds_the_figure_and_is_the_same_every_time() -> None:
     assert spread(four, share) == (0.25, 1.0), "ten rows of one group are drawn together, or not at all"
 
 
-def test_the_picture_is_xml_with_a_line_for_each_ranking() -> None:
+def test_picture_is_xml_with_line_per_ranking() -> None:
     curves = {"log-probability": Curve.of([True, False] * 5, [one / 10 for one in range(10)])}
     drawing = ET.fromstring(picture({"one": curves, "two": curves}, {"log-probability": "#b5762a"}, {"one": 0.5}))
     assert len(drawing.findall("{*}polyline")) == 2

@@ -1,4 +1,4 @@
-"""The router's harness: ways to plan on one simulated server, and sampled plans that are kept and gone on with."""
+"""The router's harness: variants of planning on one simulated server, and stored sampled plans."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ASKED = (Asked(SUM, (), "s1 = calculator(question=input.request)\nreturn s1"), A
 
 
 def says(request: SimulatedRequest) -> Any:
-    """A router that knows sums, and calls what is not there for all else."""
+    """A router that serves arithmetic, and names an unknown agent for everything else."""
     if "Request: Dance" in request.prompt:
         return "s1 = dance()"
     last = str(request.body["messages"][-1]["content"])
@@ -41,7 +41,7 @@ def settings_of(folder: Path, url: str) -> Settings:
     return Settings.load({"fleet": str(folder / "fleet.yaml"), "journal": "off"}, start=folder, environ={})
 
 
-async def test_a_way_is_measured_by_right_plans_and_repairs_are_counted(tmp_path: Path) -> None:
+async def test_router_ways_count_correct_plans_and_repairs(tmp_path: Path) -> None:
     async with SimulatedServer("m", answer=says) as server:
         settings = settings_of(tmp_path, server.url)
         plain, mended = [await measured(ASKED, WAYS[0], repairs, settings, 2) for repairs in (0, 2)]
@@ -53,13 +53,13 @@ async def test_a_way_is_measured_by_right_plans_and_repairs_are_counted(tmp_path
     assert cells[4] == "1"
 
 
-def test_skills_are_counted_and_declining_is_right_or_wrong() -> None:
+def test_skills_f1_with_declined_requests() -> None:
     assert skills_f1("return nothing", "return nothing") == 1.0
     assert skills_f1("return nothing", "s1 = a()\nreturn s1") == 0.0
     assert skills_f1("s1 = a()\ns2 = a()\nreturn s2", "s1 = a()\nreturn s1") == pytest.approx(2 / 3)
 
 
-async def test_sampled_plans_are_kept_and_not_asked_again(tmp_path: Path) -> None:
+async def test_sampled_plans_stored_not_run_again(tmp_path: Path) -> None:
     options = PlanOptions(limits=PlanLimits(steps=3), repairs=0, anyway=True, cache=False)
     async with SimulatedServer("m", answer=says) as server:
         settings = settings_of(tmp_path, server.url)
@@ -78,6 +78,6 @@ async def test_sampled_plans_are_kept_and_not_asked_again(tmp_path: Path) -> Non
     assert "| references | 0 |" in text
 
 
-def test_the_page_has_a_place_for_each_table() -> None:
+def test_router_page_has_marker_for_each_table() -> None:
     text = PAGE.read_text("utf-8")
     assert all(text.count(mark) == 1 for mark in (*MARKS, *WAYS_MARKS))

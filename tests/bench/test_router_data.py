@@ -1,4 +1,4 @@
-"""The data set of the router: its plans pass the gates and the grammar under which they will be decoded."""
+"""The data set of the router: its plans pass validation and the decoding grammar."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ FORMS = Forms(
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))  # no journal of the machine
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))  # not the machine's journal
     for (name, (_, field)), text in zip(SETS.items(), WORDS, strict=True):
         (tmp_path / name).mkdir()
         intents = ["tell_joke", "alarm", "balance", "weather", "recipe"]
@@ -54,7 +54,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_texts_of_a_plan_are_pieces_of_its_request(folder: Path) -> None:
+def test_plan_texts_are_pieces_of_request(folder: Path) -> None:
     for one in wanted(pieces(folder), 40, FORMS):
         stated = [
             value.value
@@ -66,14 +66,14 @@ def test_texts_of_a_plan_are_pieces_of_its_request(folder: Path) -> None:
         assert all(text in one.request for text in stated if isinstance(text, str))
 
 
-def test_pieces_are_short_and_taken_once(folder: Path) -> None:
+def test_pieces_short_and_used_once(folder: Path) -> None:
     found = pieces(folder)
     assert all(len(texts) == 30 for name, texts in found.items() if name in SETS and name != "clinc150")
     plans = "\n".join(one.plan for one in wanted(found, 60, FORMS))
     assert all(plans.count(f'claim="{text}"') <= 1 for text in found["factcheckgpt"])
 
 
-async def test_rows_are_made_of_plans_that_the_gates_accept(folder: Path) -> None:
+async def test_router_rows_have_valid_plans(folder: Path) -> None:
     data = await made(folder, 30)
     ids = [row.id for rows in data.rows.values() for row in rows]
     assert sum("mended" not in id_ for id_ in ids) == 30 + TIMES * len(Forms.read().whole)
@@ -84,7 +84,7 @@ async def test_rows_are_made_of_plans_that_the_gates_accept(folder: Path) -> Non
     assert data.manifest.agent == "router"
 
 
-def test_what_nothing_serves_or_lacks_what_it_needs_has_no_plan(folder: Path) -> None:
+def test_unserved_or_incomplete_requests_have_no_plan(folder: Path) -> None:
     found = pieces(folder)
     hopeless = [one for one in wanted(found, 100, FORMS) if one.plan == str(PlanAnswer(()))]
     strange = [
@@ -98,7 +98,7 @@ def test_what_nothing_serves_or_lacks_what_it_needs_has_no_plan(folder: Path) ->
     assert not any("documents" in one.values and "text" in one.values for one in lacking)
 
 
-def test_bare_messages_are_small_talk_or_a_command_or_a_matter_for_the_desk(folder: Path) -> None:
+def test_bare_messages_have_disjoint_types(folder: Path) -> None:
     found = pieces(folder)
     assert found["talk"]
     assert found["matters"]
@@ -111,14 +111,14 @@ def test_bare_messages_are_small_talk_or_a_command_or_a_matter_for_the_desk(fold
     assert all("support_desk(message=input.request)" in one.plan for one in desk)
 
 
-def test_forms_and_joins_of_the_files_are_taken_beside_those_of_the_rule(folder: Path) -> None:
+def test_written_forms_mixed_with_generated(folder: Path) -> None:
     made = [one.request for one in wanted(pieces(folder), 200, FORMS)]
     assert any(request.startswith("be so kind: ") for request in made)
     assert any(" - that, and " in request for request in made)
     assert not any("{}" in request for request in made)
 
 
-def test_whole_requests_get_the_steps_of_their_kinds(folder: Path) -> None:
+def test_whole_requests_get_steps_of_kinds(folder: Path) -> None:
     plans: dict[str, set[str]] = {}
     for one in [*wanted(pieces(folder), 10, FORMS)][-TIMES * len(FORMS.whole) :]:
         plans.setdefault(one.request, set()).add(one.plan)
@@ -128,18 +128,27 @@ def test_whole_requests_get_the_steps_of_their_kinds(folder: Path) -> None:
             "s1 = financial_question(question=input.request, table=input.table)\nreturn s1"
         },
         "Read it off: Costs? And what is 2 and 2?": {
-            's1 = financial_question(question="Costs?", table=input.table)\ns2 = calculator(question="what is 2 and 2")\nreturn s1, s2'
+            (
+                's1 = financial_question(question="Costs?", table=input.table)\ns2 = calculator(question="what is 2 '
+                'and 2")\nreturn s1, s2'
+            )
         },
         "Who won, and what is 2 and 2?": {
             's1 = answer_from_documents(question="Who won", documents=input.documents)\n'
             's2 = calculator(question="what is 2 and 2")\nreturn s1, s2'
         },
         "intent and details: a table for two": {
-            's1 = assistant_intent(text="a table for two")\ns2 = extractor(text="a table for two", requested=[])\nreturn s1, s2'
+            (
+                's1 = assistant_intent(text="a table for two")\ns2 = extractor(text="a table for two", '
+                "requested=[])\nreturn s1, s2"
+            )
         },
         "Sing.": {str(PlanAnswer(()))},
         "Who won and who lost?": {
-            's1 = [answer_from_documents(question=x, documents=input.documents) for x in ["Who won", "who lost"]]\nreturn s1'
+            (
+                's1 = [answer_from_documents(question=x, documents=input.documents) for x in ["Who won", "who '
+                'lost"]]\nreturn s1'
+            )
         },
         "2 and 2, 2 and 2": {'s1 = calculator(question="2 and 2")\ns2 = calculator(question="2 and 2")\nreturn s1, s2'},
         f"2 and 2, {LONG}": {f's1 = calculator(question="2 and 2")\ns2 = calculator(question="{LONG}")\nreturn s1, s2'},
@@ -149,7 +158,7 @@ def test_whole_requests_get_the_steps_of_their_kinds(folder: Path) -> None:
 MIXED = "[[What is 2 and 2?]] Also: [[sing a song.]]"
 
 
-def test_of_parts_that_stand_apart_those_that_are_served_are_planned_and_of_others_none(folder: Path) -> None:
+def test_served_parts_planned_others_not(folder: Path) -> None:
     whole = [
         Whole(kinds=("sum", "nothing"), request=MIXED),
         Whole(kinds=("nothing", "sum"), request="[[Sing a song.]] Also: [[what is 2 and 2?]]"),
@@ -163,9 +172,7 @@ def test_of_parts_that_stand_apart_those_that_are_served_are_planned_and_of_othe
     ]
 
 
-async def test_rows_tell_what_is_wanted_after_a_plan_with_too_few_parts(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_mended_row_after_incomplete_plan(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     both = "[[What is 2 and 2?]] Also: [[what is 3 and 3?]]"
     forms = Forms(
         {}, [], [Whole(kinds=("sum", "nothing"), request=MIXED), Whole(kinds=("sum", "booking"), request=both)]
@@ -183,15 +190,17 @@ async def test_rows_tell_what_is_wanted_after_a_plan_with_too_few_parts(
     assert other.output == '\ns2 = extractor(text="what is 3 and 3?", requested=[])\nreturn s1, s2'
 
 
-def test_marks_must_fit_the_kinds() -> None:
+def test_request_marks_must_match_kinds() -> None:
     with pytest.raises(ValueError, match="2 pieces for sum"):
         _ = Whole(kinds=("sum",), request="[[a]] [[b]]").pieces
 
 
-def test_the_files_have_forms_for_every_kind_and_pieces_that_a_plan_may_state() -> None:
+def test_request_files_have_forms_for_every_kind() -> None:
     forms = Forms.read()
     assert {*forms.forms} == {
-        "documents", "text_question", "table", "sum", "claim_documents", "claim_text", "bank_intent", "assistant_intent", "booking", "desk",
+        "documents", "text_question", "table", "sum", "claim_documents", "claim_text", "bank_intent",
+        "assistant_intent", "booking",
+        "desk",
     }  # fmt: skip
     assert all(form.count("{}") == 1 for asks in forms.forms.values() for form in asks)
     assert all(join.count("{}") == 2 for join in forms.joins)

@@ -1,4 +1,4 @@
-"""The bench of routing: what is told beside a question does not reach its score, and the figures are those of the reference metrics."""
+"""`bench.routing`: scores depend on the question only, and figures equal the reference metrics."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def made(count: int, seed: int) -> list[Outcome]:
     return rows
 
 
-def test_what_needs_the_strong_model_is_learnt_from_the_training_rows() -> None:
+def test_routing_learns_from_training_rows() -> None:
     train, judged = made(200, 1), made(60, 2)
     arms = scored(train, judged)
     assert figures(judged, arms[AGENT], 50)[0].value > 0.7
     assert figures(judged, arms["length"], 50)[0].value < 0.7
 
 
-def test_scores_do_not_depend_on_what_is_told_of_the_judged_rows() -> None:
+def test_routing_scores_ignore_test_labels() -> None:
     train, judged = made(120, 1), made(20, 2)
     hidden = [replace(one, weak=not one.weak, strong=not one.strong, subject="other") for one in judged]
     assert {name: list(scores) for name, scores in scored(train, judged).items()} == {
@@ -41,11 +41,11 @@ def test_scores_do_not_depend_on_what_is_told_of_the_judged_rows() -> None:
     }
 
 
-def test_the_shape_of_any_text_is_numbers() -> None:
+def test_shape_of_any_text_is_finite() -> None:
     assert len({len(shape_of(text)) for text in ("", "?", "A. x\nB. y", "1 + 1 = 2%")}) == 1
 
 
-def test_an_interval_holds_its_figure() -> None:
+def test_routing_interval_contains_figure() -> None:
     judged = made(80, 3)
     for one in figures(judged, [len(row.question) for row in judged], 200):
         assert one.low <= one.value <= one.high

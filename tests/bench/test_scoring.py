@@ -1,4 +1,4 @@
-"""What the fleet asks no server for, and the measurement of asking claims one by one does."""
+"""`bench.scoring`: the server calls that the fleet does not use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from orchestra.testing.fake_vllm.http import serving
 from orchestra.testing.fake_vllm.server import Behaviour, SimulatedVLLM
 
 
-async def test_scores_come_in_the_order_of_the_items_and_tokens_are_the_servers_own() -> None:
+async def test_scores_in_item_order_with_server_tokens() -> None:
     app = SimulatedVLLM("m", Behaviour(score=lambda query, item: 0.75 if "France" in item else 0.25))
     async with serving(app) as port:
         served = Endpoint(endpoint=f"http://127.0.0.1:{port}/v1", model="m", label="internal", dialect="vllm")

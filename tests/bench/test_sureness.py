@@ -1,4 +1,4 @@
-"""What a threshold on how sure a reader is costs, counted."""
+"""`bench.sureness`: counts by confidence threshold."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 from bench.sureness import asked, line, tuned_on
 
 
-def test_what_is_accepted_is_counted_from_each_threshold_on() -> None:
+def test_sureness_counts_by_threshold() -> None:
     found = [(0.1, True), (0.3, False), (0.4, True), (0.5, False), (0.9, True)]
     assert line("these", found) == "| these | 5 | 3, 2 | 2, 2 | 2, 1 | 1, 1 |"
 
 
-def test_questions_to_tables_alone_are_asked_and_judged_by_what_they_expect() -> None:
+def test_sureness_runs_table_questions_only() -> None:
     cases = asked("last")
     assert len(cases) == 40
     assert all(case.question.keys() == {"question", "table", "paragraphs"} for case in cases)
     assert not any(case.right({"answer": ["nothing of the kind"], "cells": []}) for case in cases)
 
 
-def test_rows_that_were_written_are_not_of_annual_reports(tmp_path: Path) -> None:
+def test_sureness_separates_written_rows(tmp_path: Path) -> None:
     output = {"way": "cells", "quotes": ["5"], "expression": None, "scale": "million"}
     other = output | {"quotes": ["6"]}
     rows = [
@@ -32,7 +32,7 @@ def test_rows_that_were_written_are_not_of_annual_reports(tmp_path: Path) -> Non
     assert [(case.right(output), case.right(other)) for case in tuned_on(path)] == [(True, False), (False, True)]
 
 
-def test_rows_with_a_condition_are_asked_apart(tmp_path: Path) -> None:
+def test_sureness_separates_rows_with_condition(tmp_path: Path) -> None:
     output = {"way": "cells", "quotes": ["5"], "expression": None, "scale": "", "condition": None, "also": None}
     bounded = output | {"condition": {"column": 1, "bound": "above", "limit": "4"}}
     rows = [

@@ -1,5 +1,6 @@
-"""Data for tables: derivations become expressions with the right value, questions by rule have the right answers, and rows are told their
-way."""
+"""Table data: derivations become expressions with the correct value, generated questions have correct answers, and rows
+have their operation.
+"""
 
 from __future__ import annotations
 
@@ -34,15 +35,13 @@ TABLE = [["", "2019", "2018"], ["Revenue", "$1,200", "900"], ["Cost of sales", "
         ("5 - 3", 3, "", None),
     ],
 )
-def test_a_derivation_becomes_an_expression_whose_value_is_the_answer(
-    derivation: str, answer: float, scale: str, expression: str | None
-) -> None:
+def test_expression_of_has_value_of_answer(derivation: str, answer: float, scale: str, expression: str | None) -> None:
     assert expression_of(derivation, answer, scale) == expression
     if expression is not None:
         assert float(evaluate(expression)) == pytest.approx(answer, abs=0.01)
 
 
-def test_questions_by_rule_are_answered_from_the_right_cells() -> None:
+def test_generated_questions_use_correct_cells() -> None:
     output = {"expression": None, "quotes": ["900"], "scale": "million"}
     row = DatasetRow("1", {"question": "?", "table": TABLE, "paragraphs": []}, output, "one")
     made = list(asked([row], 60))
@@ -93,9 +92,7 @@ def test_questions_by_rule_are_answered_from_the_right_cells() -> None:
         ({"expression": "900 - 250 + 1", "quotes": [], "way": "most", "rows": [1], "column": 1}, None),
     ],
 )
-def test_a_row_is_told_the_way_in_which_its_answer_comes_about(
-    output: dict[str, Any], way: tuple[str, list[int], int | None] | None
-) -> None:
+def test_told_adds_operation(output: dict[str, Any], way: tuple[str, list[int], int | None] | None) -> None:
     row = DatasetRow("1", {"question": "?", "table": TABLE, "paragraphs": []}, {"scale": "million", **output}, "one")
     found = list(told([row]))
 
@@ -124,7 +121,7 @@ def test_a_row_is_told_the_way_in_which_its_answer_comes_about(
         ("The decrease in costs?", "difference"),
     ],
 )
-def test_what_may_be_negative_is_told_by_the_question(question: str, way: str) -> None:
+def test_sign_depends_on_question_words(question: str, way: str) -> None:
     output = {"scale": "", "expression": "1,200 - 900", "quotes": []}
     (found,) = told([DatasetRow("1", {"question": question, "table": TABLE, "paragraphs": []}, output, "one")])
     assert found.output["way"] == way
@@ -144,7 +141,7 @@ OVER = {"column": 1, "bound": "above", "limit": "130"}
 
 
 def towns(question: str, table: list[list[str]] = TOWNS, **output: Any) -> dict[str, Any]:
-    """What a question to the towns is told."""
+    """The target of a question about the towns."""
     said = {"scale": "", "expression": None, "quotes": [], **output}
     (found,) = told([DatasetRow("1", {"question": question, "table": table, "paragraphs": []}, said, "one")])
     assert found.output.keys() == set(TABLE_ANSWER_FIELDS)
@@ -163,7 +160,7 @@ def towns(question: str, table: list[list[str]] = TOWNS, **output: Any) -> dict[
         {"expression": "(605 + 709 + 134) / 3"},
     ],
 )
-def test_a_question_that_bounds_the_very_rows_of_its_answer_is_told_its_condition(output: dict[str, Any]) -> None:
+def test_told_adds_condition_that_selects_rows(output: dict[str, Any]) -> None:
     for table in (TOWNS, [*TOWNS, TOTAL]):
         found = towns("Which have more than 130?", table, **output)
         assert (found["condition"], found["rows"]) == (OVER, [RIGA, BERN, OSLO]), "a total is none of them"
@@ -185,30 +182,30 @@ def test_a_question_that_bounds_the_very_rows_of_its_answer_is_told_its_conditio
         ("Which is it?", {"quotes": ["Riga"]}),
     ],
 )
-def test_other_rows_and_other_questions_are_told_none(question: str, output: dict[str, Any]) -> None:
+def test_told_no_condition_for_other_rows(question: str, output: dict[str, Any]) -> None:
     assert towns(question, **output)["condition"] is None
 
 
-def test_a_condition_that_all_rows_hold_is_told_to_none() -> None:
+def test_told_no_condition_if_all_rows_match() -> None:
     table = TOWNS[:5]
     found = towns("Which have more than 100?", table, way="count", expression="4", rows=[1, 2, 3, 4], column=None)
     assert (found["condition"], found["rows"]) == (None, [1, 2, 3, 4])
 
 
 @pytest.mark.parametrize(("people", "condition"), [("126", {**OVER, "limit": "500"}), ("505", None)])
-def test_where_two_columns_would_do_none_is_told(people: str, condition: dict[str, Any] | None) -> None:
+def test_told_no_condition_for_two_columns(people: str, condition: dict[str, Any] | None) -> None:
     table = [["Town", "People", "Beds"], ["Ulm", "7", "9"], ["Riga", "605", people], ["Oslo", "709", "800"]]
     output: dict[str, Any] = {"way": "count", "expression": "2", "rows": [2, 3], "column": None}
     assert towns("Which have more than 500?", table, **output)["condition"] == condition
 
 
-def test_where_two_figures_would_do_none_is_told() -> None:
+def test_told_no_condition_for_ambiguous_figures() -> None:
     output: dict[str, Any] = {"way": "count", "expression": "3", "rows": [RIGA, BERN, OSLO], "column": None}
     assert towns("Which have more than 130, and over 20?", **output)["condition"] == OVER
     assert towns("Which have more than 130, and over 131?", **output)["condition"] is None
 
 
-def test_a_condition_that_was_written_stays() -> None:
+def test_told_keeps_written_condition() -> None:
     written = {"column": 2, "bound": "from", "limit": "130"}
     output: dict[str, Any] = {
         "way": "count",
@@ -222,13 +219,13 @@ def test_a_condition_that_was_written_stays() -> None:
 
 
 @pytest.mark.parametrize(("way", "expression"), [("gap", "709 - 605"), ("share", "605 / 709 * 100")])
-def test_of_two_figures_no_condition_is_told(way: str, expression: str) -> None:
+def test_told_no_condition_for_two_figures(way: str, expression: str) -> None:
     found = towns("Which have more than 600, and how do they differ?", expression=expression)
     assert (found["way"], found["condition"]) == (way, None)
 
 
 @pytest.mark.parametrize("table", [[], [[]], [["Town"]], [["Town", "People"], ["Ulm"]]])
-def test_a_table_of_nothing_is_told_no_condition(table: list[list[str]]) -> None:
+def test_told_no_condition_for_empty_table(table: list[list[str]]) -> None:
     assert (
         towns("Which have more than 130?", table, way="count", expression="0", rows=[], column=None)["condition"]
         is None
@@ -236,7 +233,7 @@ def test_a_table_of_nothing_is_told_no_condition(table: list[list[str]]) -> None
 
 
 def source(folder: Path, count: int) -> Path:
-    """A file of TAT-QA with tables of their own: of each a difference, words, and a count."""
+    """A file of TAT-QA with its own tables: a difference, words, and a count for each."""
     items = []
     for number in range(count):
         table = [*TABLE, [f"Sites of {number}", "12", "11"]]
@@ -253,7 +250,7 @@ def source(folder: Path, count: int) -> Path:
     return path
 
 
-def test_of_tat_qa_counts_and_what_is_too_long_are_left_out(tmp_path: Path) -> None:
+def test_tatqa_rows_skip_counts_and_long_texts(tmp_path: Path) -> None:
     path = source(tmp_path, 2)
 
     assert [row.id for row in rows_of(path)] == ["0-0", "0-1", "1-0", "1-1"]
@@ -262,7 +259,7 @@ def test_of_tat_qa_counts_and_what_is_too_long_are_left_out(tmp_path: Path) -> N
     assert rows_of(path, long - 1) == []
 
 
-def test_the_data_set_has_a_share_of_tat_qa_and_all_that_was_written_with_their_ways(tmp_path: Path) -> None:
+def test_table_data_set_mixes_tatqa_and_written_rows(tmp_path: Path) -> None:
     path = source(tmp_path, 60)
     whole, none = made(path, 1, 1.0), made(path, 1, 0.0)
     rows = {part: whole.rows[part] for part in whole.rows}

@@ -1,4 +1,4 @@
-"""The tables of verification: goals met and missed, and where they go on a page."""
+"""The tables of verification: met and missed goals, and their place on a page."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ RIGHT = [True] * 60 + [False] * 40
 
 
 def measured(best: Sequence[float | None], times: int = 1) -> Measured:
-    """A hundred answers, sixty of them right, of which all checks make this ranking and log-probability alone none; or more."""
+    """A hundred answers or more, sixty correct, ranked so by all checks and at random by log-probability."""
     alone: list[float | None] = [0.5] * 100
     ids = [f"{number:03}" for number in range(100 * times)]
     scores = {name: [*(alone if name == ALONE else best)] * times for name in RANKINGS}
     return Measured(READING, ids, ids, frozenset(ids), RIGHT * times, scores, {}, {})
 
 
-def test_a_goal_is_met_by_a_ranking_that_knows_and_missed_by_one_that_does_not() -> None:
+def test_goal_met_by_perfect_missed_by_random_ranking() -> None:
     knowing, blind = measured([0.9] * 60 + [0.1] * 40), measured([0.5] * 100)
     assert knowing.fewer(knowing.scores[NODE]).value == pytest.approx(1.0)
     assert blind.fewer(blind.scores[NODE]).value == pytest.approx(0.0)
@@ -32,18 +32,18 @@ def test_a_goal_is_met_by_a_ranking_that_knows_and_missed_by_one_that_does_not()
     assert ["25%: missed" in areas([one]) for one in (knowing, blind)] == [False, True]
 
 
-def test_a_card_that_refuses_too_much_says_how_far_it_comes() -> None:
+def test_table_shows_maximal_coverage() -> None:
     assert "accepts 30%" in accepted_and_wrong([measured([0.9] * 30 + [None] * 70)])
 
 
-def test_too_little_data_is_a_line_of_its_own() -> None:
+def test_table_reports_too_little_data() -> None:
     told = certificates({"reader": certified(measured([0.9] * 60 + [0.1] * 40, times=3))})
     assert "| 0 (0) of 200; 0.0% |" in told
     assert told.count("covers") == 2, "ninety sure answers of 150 carry 10 % and 5 %"
     assert told.count("too little data") == 1, "but not 2 %, which takes 149"
 
 
-def test_lines_of_some_sets_take_the_place_of_those_that_stand_there() -> None:
+def test_merged_replaces_lines_of_sets() -> None:
     old = "| set | n |\n|---|---|\n| a | 1 |\n| b | 2 |\n| b | 3 |\n| c | 4 |"
     new = "| set | n |\n|---|---|\n| b | 5 |\n| d | 6 |"
     assert merged(old, new) == "| set | n |\n|---|---|\n| a | 1 |\n| b | 5 |\n| c | 4 |\n| d | 6 |"
@@ -51,7 +51,7 @@ def test_lines_of_some_sets_take_the_place_of_those_that_stand_there() -> None:
         merged(old, new.replace("| n |", "| m |"))
 
 
-def test_a_table_goes_between_its_marks_and_nowhere_else(tmp_path: Path) -> None:
+def test_write_replaces_between_markers_only(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("one\n<!-- bench.verification: a -->\nold\n<!-- /bench.verification: a -->\ntwo\n")
     write(page, "a", "new")

@@ -1,4 +1,4 @@
-"""The evaluation of workflows: what is right is made of what the rows say, and every shipped file can be read."""
+"""The evaluation of workflows: correct values are derived from the rows, and every shipped file is valid."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ RULE = Expected(of="intent", values={"person": ("stolen", "lost"), "booking": ("
         ({}, "assistant"),
     ],
 )
-def test_what_is_right_follows_from_a_value_of_the_row(expected: dict[str, object], right: str) -> None:
+def test_expected_value_from_row_value(expected: dict[str, object], right: str) -> None:
     assert RULE.made(expected) == right
 
 
-def test_rows_get_it_beside_what_they_have(tmp_path: Path) -> None:
+def test_expected_value_added_to_row(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     row = {"id": "1", "input": {"text": "gone"}, "expected": {"intent": "lost"}}
     (tmp_path / "set" / "train.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
@@ -51,20 +51,20 @@ def test_rows_get_it_beside_what_they_have(tmp_path: Path) -> None:
     )  # everything to the assistant
 
 
-def test_a_message_that_goes_to_a_person_is_not_accepted() -> None:
+def test_message_to_person_is_not_accepted() -> None:
     wrong = build_metric("it", read(FOLDER / "support_desk.yaml").evaluations["clinc150"].metrics["accepted and wrong"])
     found = [wrong.case_score(Case({"branch": "bank"}, {"branch": branch})) for branch in ("bank", "person", "booking")]
     assert found == [(0.0, 1.0), (0.0, 1.0), (1.0, 1.0)]
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_file_names_a_shipped_workflow_and_where_its_rows_come_from(path: Path) -> None:
+def test_evaluation_files_name_workflow_and_source(path: Path) -> None:
     file = read(path)
     assert (FOLDER.parents[1] / "workflows" / f"{file.workflow}.yaml").is_file()
     assert all(one.rows and one.source.startswith("https://") for one in file.evaluations.values())
 
 
-def test_agents_without_adapters_are_the_same_otherwise(tmp_path: Path) -> None:
+def test_bare_project_only_drops_adapters(tmp_path: Path) -> None:
     folder = bare(tmp_path)
     cards = Registry.load([folder / "agents"]).cards
     assert cards["generative_calculator"].adapter is None
@@ -72,6 +72,6 @@ def test_agents_without_adapters_are_the_same_otherwise(tmp_path: Path) -> None:
     assert (folder / "workflows" / "financial_question.yaml").is_file()
 
 
-def test_a_page_has_a_section_for_each_workflow() -> None:
+def test_workflows_page_has_section_for_each() -> None:
     page = "# It\n\n<!-- evaluation:one -->\nold\n<!-- end:evaluation:one -->\n\nThe rest.\n"
     assert section(page, "one", []) == "# It\n\n<!-- evaluation:one -->\n\n\n<!-- end:evaluation:one -->\n\nThe rest.\n"

@@ -1,4 +1,4 @@
-"""Questions to passages and problems that were written for training: read, and refused with the line where they cannot be right."""
+"""Written questions to passages and problems: read, or refused with the line of the error."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def file(folder: Path, text: str) -> Path:
     return path
 
 
-def test_questions_to_one_passage_are_a_group_and_are_answered_in_its_words_or_not_at_all(tmp_path: Path) -> None:
+def test_passage_questions_grouped_with_quoted_answers(tmp_path: Path) -> None:
     first, second, third, _ = passages(file(tmp_path, PASSAGES))
 
     assert first.input == {"question": "When was it opened?", "context": PASSAGES.split("\n")[0]}
@@ -43,7 +43,7 @@ def test_questions_to_one_passage_are_a_group_and_are_answered_in_its_words_or_n
     assert len({row.id for row in (first, second, third)}) == 3
 
 
-def test_questions_to_passages_are_evaluated_on_in_the_form_of_xquad(tmp_path: Path) -> None:
+def test_passage_questions_as_xquad_rows(tmp_path: Path) -> None:
     first, second, _, fourth = [json.loads(line) for line in as_test(passages(file(tmp_path, PASSAGES))).splitlines()]
 
     assert first["expected"] == {"answers": [{"text": "in the autumn", "start": PASSAGES.index("in the autumn")}]}
@@ -68,12 +68,12 @@ def test_questions_to_passages_are_evaluated_on_in_the_form_of_xquad(tmp_path: P
         ("A passage of words.\n? Of what?\n= ords\n", r"some\.txt:3: 'ords' does not stand in the passage"),
     ],
 )
-def test_questions_to_passages_that_cannot_be_right_are_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_passage_questions_invalid_refused(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(Unusable, match=said):
         passages(file(tmp_path, text))
 
 
-def test_problems_to_one_story_are_a_group_and_solved_over_numbers_that_are_told(tmp_path: Path) -> None:
+def test_problems_grouped_with_valid_expressions(tmp_path: Path) -> None:
     first, second = problems(
         file(tmp_path, f"{STORY}\n? How many are left?\n# 12 - (12 / 3)\n? What did she get?\n# (12-12/3)/5*0.5*2.50\n")
     )
@@ -101,6 +101,6 @@ def test_problems_to_one_story_are_a_group_and_solved_over_numbers_that_are_told
         ("? How many?\n# 12+12+12+12+12+12+12+12+12+12+12\n", r"some\.txt:3: .* more than 10 numbers"),
     ],
 )
-def test_problems_that_are_not_solved_so_are_refused(tmp_path: Path, below: str, said: str) -> None:
+def test_problems_invalid_refused(tmp_path: Path, below: str, said: str) -> None:
     with pytest.raises(Unusable, match=said):
         problems(file(tmp_path, f"{STORY}\n{below}"))

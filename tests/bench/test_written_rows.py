@@ -1,4 +1,4 @@
-"""Rows that were written for training: both forms are read, and what cannot be right is refused with its line."""
+"""Written training rows: both forms are read, and errors are refused with their line."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def file(folder: Path, text: str) -> Path:
     return path
 
 
-def test_claims_of_one_passage_are_a_group(tmp_path: Path) -> None:
+def test_claims_grouped_by_passage(tmp_path: Path) -> None:
     first, second, third = claims(file(tmp_path, CLAIMS))
 
     assert first.input == {"claim": "In May 1931 nobody crossed it.", "evidence": "The bridge was closed in May 1931."}
@@ -45,7 +45,7 @@ def test_claims_of_one_passage_are_a_group(tmp_path: Path) -> None:
     assert len({row.id for row in (first, second, third)}) == 3
 
 
-def test_sentences_of_a_passage_are_supported_and_an_edit_of_one_is_not(tmp_path: Path) -> None:
+def test_sentences_supported_edits_contradicted(tmp_path: Path) -> None:
     stands, edited = sentences(file(tmp_path, CLAIMS))
 
     assert stands.input["claim"] == stands.input["evidence"] == "The bridge was closed in May 1931."
@@ -54,8 +54,11 @@ def test_sentences_of_a_passage_are_supported_and_an_edit_of_one_is_not(tmp_path
     assert stands.group == edited.group == claims(file(tmp_path, CLAIMS))[0].group
 
 
-def test_questions_have_the_table_and_its_paragraphs(tmp_path: Path) -> None:
-    asked = "? When?\n= 1962 ; 1998\n? How many?\n# 14,200 + 9,350\n? More, in percent?\n# (14,200 - 9,350) / 9,350 * 100 [percent]\n"
+def test_table_questions_have_table_and_paragraphs(tmp_path: Path) -> None:
+    asked = (
+        "? When?\n= 1962 ; 1998\n? How many?\n# 14,200 + 9,350\n? More, in percent?\n# (14,200 - 9,350) / 9,350 * "
+        "100 [percent]\n"
+    )
     quoted, added, percent = tables(file(tmp_path, TABLE + asked))
 
     assert quoted.input["table"][1] == ["Northgate", "1962", "14,200"]
@@ -76,7 +79,7 @@ def test_questions_have_the_table_and_its_paragraphs(tmp_path: Path) -> None:
         ("", "take turns"),
     ],
 )
-def test_an_answer_that_cannot_be_right_is_refused(tmp_path: Path, answer: str, said: str) -> None:
+def test_table_answer_invalid_refused(tmp_path: Path, answer: str, said: str) -> None:
     with pytest.raises(Unusable, match=rf"some\.txt:5: .*{said}"):
         tables(file(tmp_path, f"{TABLE}? When?\n{answer}\n"))
 
@@ -108,7 +111,7 @@ Total | 3 | 23,550
         ("# 0", "count", "count", [], None),
     ],
 )
-def test_a_third_line_says_which_rows_are_compared_or_counted(
+def test_third_line_compares_or_counts_rows(
     tmp_path: Path, answer: str, how: str, way: str, rows: list[int], column: int | None
 ) -> None:
     (row,) = tables(file(tmp_path, f"{COMPARED}? Which?\n{answer}\n@ {how}\n"))
@@ -121,7 +124,7 @@ def test_a_third_line_says_which_rows_are_compared_or_counted(
     assert row.output.keys() == {"expression", "quotes", "scale", "way", "rows", "column"}
 
 
-def test_some_questions_of_a_table_have_a_third_line_and_others_have_none(tmp_path: Path) -> None:
+def test_third_line_is_optional(tmp_path: Path) -> None:
     asked = "? When?\n= 1998\n? Which is newer?\n= Quay Street\n@ most Opened ! Total\n? How many?\n# 14,200 + 9,350\n"
     first, second, third = tables(file(tmp_path, COMPARED + asked))
 
@@ -162,9 +165,7 @@ def test_some_questions_of_a_table_have_a_third_line_and_others_have_none(tmp_pa
         ("# 1", "count Nowhere", "'Nowhere' is no cell that stands in one row"),
     ],
 )
-def test_a_third_line_that_does_not_come_to_the_answer_is_refused(
-    tmp_path: Path, answer: str, how: str, said: str
-) -> None:
+def test_third_line_with_other_result_refused(tmp_path: Path, answer: str, how: str, said: str) -> None:
     with pytest.raises(Unusable) as caught:
         tables(file(tmp_path, f"{COMPARED}? Which?\n{answer}\n@ {how}\n"))
     assert str(caught.value) == f"{tmp_path / 'some.txt'}:6: {said}"
@@ -181,7 +182,7 @@ RENT, ROOMS, OPENS, BALANCE = 1, 2, 3, 4
 
 
 def asked(folder: Path, question: str, answer: str, how: str) -> dict[str, Any]:
-    """The output of a question to the flats."""
+    """The output of a question about the flats."""
     (row,) = tables(file(folder, f"{FLATS}? {question}\n{answer}\n@ {how}\n"))
     return dict(row.output)
 
@@ -259,7 +260,7 @@ def asked(folder: Path, question: str, answer: str, how: str) -> dict[str, Any]:
         ),
     ],
 )
-def test_rows_may_be_those_on_one_side_of_a_figure_of_the_question(
+def test_condition_selects_rows(
     tmp_path: Path,
     question: str,
     answer: str,
@@ -284,9 +285,7 @@ def test_rows_may_be_those_on_one_side_of_a_figure_of_the_question(
         ("# 18:00 - 9:15", "range Opens", [LINDENHOF, WEHR, KIRCHGASSE, ALL]),
     ],
 )
-def test_cells_sums_and_ranges_are_of_rows_without_a_condition_too(
-    tmp_path: Path, answer: str, how: str, rows: list[int]
-) -> None:
+def test_cells_sum_range_without_condition(tmp_path: Path, answer: str, how: str, rows: list[int]) -> None:
     output = asked(tmp_path, "And?", answer, how)
     assert (output["way"], output["rows"]) == (how.split()[0], rows)
     assert output["column"] == (
@@ -346,9 +345,7 @@ def test_cells_sums_and_ranges_are_of_rows_without_a_condition_too(
         ("And?", "# 1 - 1", "range Flat", "the range of Flat is None, and the answer is 1 - 1"),
     ],
 )
-def test_a_condition_that_does_not_come_to_the_answer_is_refused(
-    tmp_path: Path, question: str, answer: str, how: str, said: str
-) -> None:
+def test_condition_with_other_result_refused(tmp_path: Path, question: str, answer: str, how: str, said: str) -> None:
     with pytest.raises(Unusable) as caught:
         asked(tmp_path, question, answer, how)
     assert str(caught.value) == f"{tmp_path / 'some.txt'}:6: {said}"
@@ -357,7 +354,7 @@ def test_a_condition_that_does_not_come_to_the_answer_is_refused(
 @pytest.mark.parametrize(
     "how", ["count if Rooms = 800", "count if Rooms >", "count if > 800", "if Rooms > 800", "count Flat of Rooms >> 8"]
 )
-def test_a_condition_of_another_form_is_refused(tmp_path: Path, how: str) -> None:
+def test_condition_of_other_form_refused(tmp_path: Path, how: str) -> None:
     with pytest.raises(Unusable, match=r"some\.txt:6: "):
         asked(tmp_path, "over 800?", "# 0", how)
 
@@ -371,9 +368,7 @@ def test_a_condition_of_another_form_is_refused(tmp_path: Path, how: str) -> Non
         ("under 60?", "# 3", "count if Rooms < 6 ! Total"),
     ],
 )
-def test_what_is_no_sum_of_the_cells_and_a_half_of_a_figure_are_refused(
-    tmp_path: Path, question: str, answer: str, how: str
-) -> None:
+def test_wrong_sum_and_partial_figure_refused(tmp_path: Path, question: str, answer: str, how: str) -> None:
     with pytest.raises(Unusable):
         asked(tmp_path, question, answer, how)
 
@@ -386,21 +381,19 @@ def test_what_is_no_sum_of_the_cells_and_a_half_of_a_figure_are_refused(
         ("until 12:10 am?", "9:15 - 12:10 a.m.", 545),
     ],
 )
-def test_times_of_a_table_or_of_a_question_are_computed_with(
-    tmp_path: Path, question: str, answer: str, minutes: int
-) -> None:
+def test_times_of_table_or_question_allowed(tmp_path: Path, question: str, answer: str, minutes: int) -> None:
     asked = question.replace("am", "a.m.")
     (row,) = tables(file(tmp_path, f"{FLATS}? {asked}\n# {answer}\n"))
     assert evaluate(row.output["expression"]) == minutes
 
 
 @pytest.mark.parametrize("answer", ["11:41 - 9:15", "6:30 pm - 9:15", "11:40 - 9:15 -"])
-def test_times_that_stand_nowhere_are_refused(tmp_path: Path, answer: str) -> None:
+def test_unknown_times_refused(tmp_path: Path, answer: str) -> None:
     with pytest.raises(Unusable, match=r"some\.txt:6: "):
         tables(file(tmp_path, f"{FLATS}? How long?\n# {answer}\n"))
 
 
-def test_a_figure_beside_times_that_stands_nowhere_is_refused(tmp_path: Path) -> None:
+def test_unknown_figure_beside_times_refused(tmp_path: Path) -> None:
     with pytest.raises(Unusable):
         tables(file(tmp_path, f"{FLATS}? How long?\n# 11:40 - 9:15 + 77\n"))
 
@@ -408,7 +401,7 @@ def test_a_figure_beside_times_that_stands_nowhere_is_refused(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("question", "answer"), [("for twenty-five?", "25 * 780"), ("a dozen?", "12 * 780"), ("at 1,500?", "1,500 - 780")]
 )
-def test_figures_of_a_question_are_computed_with_in_words_too(tmp_path: Path, question: str, answer: str) -> None:
+def test_figures_of_question_in_words_allowed(tmp_path: Path, question: str, answer: str) -> None:
     (row,) = tables(file(tmp_path, f"{FLATS}? {question}\n# {answer}\n"))
     assert row.output["expression"] == answer
     with pytest.raises(Unusable, match="does not stand"):
@@ -424,29 +417,29 @@ def test_figures_of_a_question_are_computed_with_in_words_too(tmp_path: Path, qu
         ("? Which?\n= Total\n@ most Books\nA line.\n", 9, "begins with one of > ? = # @"),
     ],
 )
-def test_a_third_line_stands_behind_an_answer(tmp_path: Path, asked: str, line: int, said: str) -> None:
+def test_third_line_needs_answer(tmp_path: Path, asked: str, line: int, said: str) -> None:
     with pytest.raises(Unusable, match=rf"some\.txt:{line}: .*{re.escape(said)}"):
         tables(file(tmp_path, COMPARED + asked))
 
 
-def test_a_table_of_uneven_rows_is_refused(tmp_path: Path) -> None:
+def test_uneven_table_refused(tmp_path: Path) -> None:
     with pytest.raises(Unusable, match=r"some\.txt:1: .*\[2, 3\]"):
         tables(file(tmp_path, TABLE.replace("Opened | ", "") + "? When?\n= 1962\n"))
 
 
 @pytest.mark.parametrize(("text", "line"), [(TABLE, 1), (TABLE + "A paragraph.\n? When?\n= 1962\n", 5)])
-def test_what_belongs_to_no_question_is_refused(tmp_path: Path, text: str, line: int) -> None:
+def test_line_without_question_refused(tmp_path: Path, text: str, line: int) -> None:
     with pytest.raises(Unusable, match=rf"some\.txt:{line}: "):
         tables(file(tmp_path, text))
 
 
-def test_claims_without_a_sign_are_refused(tmp_path: Path) -> None:
+def test_claims_without_sign_refused(tmp_path: Path) -> None:
     with pytest.raises(Unusable, match=r"some\.txt:2"):
         claims(file(tmp_path, "A passage.\nA claim.\n"))
 
 
 @pytest.mark.parametrize("kind", READERS)
-def test_what_is_in_the_tree_can_be_read(kind: str) -> None:
+def test_written_files_are_valid(kind: str) -> None:
     rows, origin = written(kind)
 
     assert origin.rows == len(rows) > 500
@@ -454,14 +447,14 @@ def test_what_is_in_the_tree_can_be_read(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", READERS)
-def test_rows_to_evaluate_on_are_those_of_the_file_beside_them_and_none_is_trained_on(kind: str) -> None:
+def test_evaluation_rows_match_files_not_trained_on(kind: str) -> None:
     rows = READERS[kind](OWN / f"{PLACES.get(kind, kind)}.txt")
 
     assert (OWN / f"{kind}.jsonl").read_bytes() == as_test(rows)
     assert not {row.group for row in rows} & {row.group for row in written(kind)[0]}
 
 
-def test_a_training_that_goes_on_sees_a_share_of_the_old_rows_and_all_that_were_written() -> None:
+def test_renewed_keeps_share_of_old_rows() -> None:
     old = [DatasetRow(str(number), {}, {}, str(number)) for number in range(1000)]
     ours, origin = written("claims")
     parts, (found,) = renewed(
@@ -477,7 +470,7 @@ def test_a_training_that_goes_on_sees_a_share_of_the_old_rows_and_all_that_were_
 
 
 @pytest.mark.parametrize(("limit", "sign"), [("one", ">"), ("6pm", "<="), ("two hundred", ">=")])
-def test_a_limit_in_words_is_compared_as_the_question_has_it(tmp_path: Path, limit: str, sign: str) -> None:
+def test_limit_in_words_compared_as_written(tmp_path: Path, limit: str, sign: str) -> None:
     words = {"one": "more than one", "6pm": "until 6pm", "two hundred": "at least two hundred"}[limit]
     table = "Name | Baths | Shut | Seats\nAda | 2 | 17:30 | 250\nBob | 1 | 19:00 | 90\n"
     column = {"one": "Baths", "6pm": "Shut", "two hundred": "Seats"}[limit]
@@ -508,7 +501,7 @@ def test_a_limit_in_words_is_compared_as_the_question_has_it(tmp_path: Path, lim
         ),
     ],
 )
-def test_rows_may_hold_two_conditions_in_the_order_of_the_question(
+def test_two_conditions_in_question_order(
     tmp_path: Path, question: str, how: str, first: tuple[int, str, str], second: tuple[int, str, str]
 ) -> None:
     output = asked(tmp_path, question, "# 2", f"{how} ! Total")
@@ -517,7 +510,7 @@ def test_rows_may_hold_two_conditions_in_the_order_of_the_question(
     assert conditions == [first, second]
 
 
-def test_two_conditions_leave_the_rows_that_hold_both(tmp_path: Path) -> None:
+def test_two_conditions_select_rows_matching_both(tmp_path: Path) -> None:
     output = asked(
         tmp_path,
         "from 2 rooms, over 780?",
@@ -537,6 +530,6 @@ def test_two_conditions_leave_the_rows_that_hold_both(tmp_path: Path) -> None:
         ("count if Rooms >= 1 and Terms < 800", "is not the head of one column"),
     ],
 )
-def test_a_second_condition_that_is_none_is_refused(tmp_path: Path, how: str, said: str) -> None:
+def test_invalid_second_condition_refused(tmp_path: Path, how: str, said: str) -> None:
     with pytest.raises(Unusable, match=said):
         asked(tmp_path, "from 1 room, under 800 and 3?", "# 2", how)

@@ -403,7 +403,7 @@ def test_read_source_spreadsheet_refused(tmp_path: Path, card: Card) -> None:
 def test_read_source_input_with_answer_refused(tmp_path: Path, card: Card) -> None:
     path = file(tmp_path, "question,context,answer\nWho?,Ada.,Ada\n", "rows.csv")
     error = refused(path, card, ColumnMapping({"question": "answer"}))
-    assert (error.code, "both of the column 'answer'" in error.message) == ("N011", True)
+    assert (error.code, "both mapped to the column 'answer'" in error.message) == ("N011", True)
     assert read_source(path, card, ColumnMapping({"question": "answer"}), answered=False)[0].output is None
 
 

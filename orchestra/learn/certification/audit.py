@@ -96,9 +96,11 @@ async def find_accepted_outputs(
             if recalled := len(found) - len(fresh):
                 made.skipped["answers recalled from another run"] += recalled
             if fresh:
-                asked = await programs.agent_inputs(first, events)
+                agent_inputs = await programs.agent_inputs(first, events)
                 for output, attempt in fresh:
-                    about = _input_fingerprint(asked.get((output.node, attempt.number)), first, output.node, group)
+                    about = _input_fingerprint(
+                        agent_inputs.get((output.node, attempt.number)), first, output.node, group
+                    )
                     made.outputs.append(msgspec.structs.replace(output, input_fingerprint=about))
         except OrchestraError:
             made.skipped["runs that cannot be read any more"] += 1

@@ -102,8 +102,10 @@ class AuditLogFile:
             )
             if fresh:
                 since, until = period
-                told = {"certificate": self.certificate.original.digest, "at": _now()}
-                yield OutputsSampled(**told, seed=seed, population=population, since=since, until=until, outputs=fresh)
+                common = {"certificate": self.certificate.original.digest, "at": _now()}
+                yield OutputsSampled(
+                    **common, seed=seed, population=population, since=since, until=until, outputs=fresh
+                )
 
         return self._append(lines)
 

@@ -109,10 +109,12 @@ def usable_rows(rows: Sequence[CombinationRow], checks: Sequence[str]) -> tuple[
     """
     found, left_out = list[CombinationRow](), Counter[str]()
     for row in rows:
-        said = {one.check: one for one in row.verdicts}
+        verdicts = {one.check: one for one in row.verdicts}
         if denied := next((one.check for one in row.verdicts if is_veto(one)), ""):
             left_out[f"{denied} fails"] += 1
-        elif unknown := next((name for name in checks if name not in said or said[name].outcome == UNKNOWN), ""):
+        elif unknown := next(
+            (name for name in checks if name not in verdicts or verdicts[name].outcome == UNKNOWN), ""
+        ):
             left_out[f"{unknown} gave no verdict"] += 1
         else:
             found.append(row)
@@ -145,11 +147,11 @@ def _check_row_counts(rows: Sequence[CombinationRow], left_out: Counter[str]) ->
         more = f"{MIN_LABELLED_ROWS - len(rows):,} more are needed, {MIN_LABELLED_ROWS} in all"
         raise InputError("N162", f"{len(rows):,} labelled rows can be combined{passed}: {more}", hint=hint)
     if min(right, len(rows) - right) < MIN_ROWS_PER_CLASS:
-        said = (
+        reason = (
             f"{right:,} of {len(rows):,} rows are correct{passed}: "
             f"at least {MIN_ROWS_PER_CLASS} must be correct, and at least {MIN_ROWS_PER_CLASS} wrong"
         )
-        raise InputError("N162", said, hint="use rows that represent the agent's inputs")
+        raise InputError("N162", reason, hint="use rows that represent the agent's inputs")
 
 
 def _fit_regression(
@@ -198,8 +200,8 @@ def _fit_regression(
 
 
 def _ordered_verdicts(row: CombinationRow, checks: Sequence[str]) -> list[Verdict]:
-    said = {one.check: one for one in row.verdicts}
-    return [said[check] for check in checks]
+    by_check = {one.check: one for one in row.verdicts}
+    return [by_check[check] for check in checks]
 
 
 def _cross_validated_scores(places: FloatArray, right: FloatArray, seed: int) -> FloatArray:

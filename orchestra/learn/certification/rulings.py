@@ -124,10 +124,12 @@ async def _ask_questions(
 ) -> dict[int, list[JudgeReply]]:
     """Returns the results of the check calls of each row."""
     groups: dict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
-    for row, asked in questions.items():
-        for place, one in enumerate(asked):
+    for row, row_questions in questions.items():
+        for place, one in enumerate(row_questions):
             groups[one.agent, one.sample].append((row, place))
-    found: dict[int, list[JudgeReply]] = {row: [JudgeReply()] * len(asked) for row, asked in questions.items()}
+    found: dict[int, list[JudgeReply]] = {
+        row: [JudgeReply()] * len(row_questions) for row, row_questions in questions.items()
+    }
     own = Agent.from_card(without_checks(card))
     for (agent, sample), places in groups.items():
         step = own if sample else steps[agent]

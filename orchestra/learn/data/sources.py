@@ -167,8 +167,8 @@ class _ErrorCollector:
 
     def _with_count(self, message: str, error: InputError) -> InputError:
         rows = self.row_counts[message]
-        said = message if rows == 1 else f"{rows:,} rows: {message}; the first of them:"
-        return InputError(error.code, said, location=error.location, hint=error.hint)
+        reason = message if rows == 1 else f"{rows:,} rows: {message}; the first of them:"
+        return InputError(error.code, reason, location=error.location, hint=error.hint)
 
 
 class _RowReader:
@@ -445,9 +445,11 @@ def _json_lines(text: str, path: Path) -> Iterator[SourceLine]:
 
 def _csv_lines(text: str, path: Path, on_header: Callable[[Sequence[str]], None]) -> Iterator[SourceLine]:
     lines = _LINE_END.split(text)
-    said = _SEPARATOR_LINE.match(text)
-    text, over = (text[said.end() :], 1) if said else (text, 0)
-    separator = said[1] if said else "\t" if path.suffix.lower() == ".tsv" else _detect_separator(text)
+    separator_line = _SEPARATOR_LINE.match(text)
+    text, over = (text[separator_line.end() :], 1) if separator_line else (text, 0)
+    separator = (
+        separator_line[1] if separator_line else "\t" if path.suffix.lower() == ".tsv" else _detect_separator(text)
+    )
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     before = 1 + over
     try:

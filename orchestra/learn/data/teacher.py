@@ -80,8 +80,8 @@ def find_teacher(registry: Registry, settings: Settings, card: Card, name: str) 
                 hint=f"orchestra learn train {name} --data DATA",
             )
         checks = tuple(dict.fromkeys((*own.checks, *card.checks)))
-        asked = own if checks == own.checks else own.with_settings(name=f"{name}_teaching", checks=checks)
-        return Teacher(name, f"the agent {name}", own.digest, Agent.from_card(asked))
+        teacher_card = own if checks == own.checks else own.with_settings(name=f"{name}_teaching", checks=checks)
+        return Teacher(name, f"the agent {name}", own.digest, Agent.from_card(teacher_card))
     models = fleet.read_config(settings.find_resource("configs", settings.fleet)).models
     if name not in models:
         known = sorted({*agents, *models})
@@ -95,8 +95,10 @@ def find_teacher(registry: Registry, settings: Settings, card: Card, name: str) 
             f"{card.name} is of kind {card.kind}, and has no prompt for the model {name}",
             hint=hint,
         )
-    asked = card.with_settings(name=f"{card.name}_teaching", model=name, adapter=None)
-    return Teacher(name, f"the model {name} with the prompt of {card.name}", asked.digest, Agent.from_card(asked))
+    teacher_card = card.with_settings(name=f"{card.name}_teaching", model=name, adapter=None)
+    return Teacher(
+        name, f"the model {name} with the prompt of {card.name}", teacher_card.digest, Agent.from_card(teacher_card)
+    )
 
 
 def _check_same_contract(card: Card, teacher: Contract) -> None:

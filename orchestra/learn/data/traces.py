@@ -110,10 +110,10 @@ async def collect_traces(project: Project, journal: Journal, agent: str, run_fil
     if not seen:
         raise InputError("N006", "the journal has no such run", hint="orchestra runs list shows the runs")
     if not made.run_count:
-        asked = f"{len(seen)} workflow{'s' * (len(seen) != 1)} ran, and none called {agent!r}"
+        reason = f"{len(seen)} workflow{'s' * (len(seen) != 1)} ran, and none called {agent!r}"
         raise InputError(
             "N007",
-            f"{asked}: {', '.join(sorted(seen)[:8])}",
+            f"{reason}: {', '.join(sorted(seen)[:8])}",
             hint=f"orchestra run {agent}, or another workflow with it",
         )
     return made
@@ -136,14 +136,14 @@ def traces_of_run(
     for row in history.rows:
         if row.path in turns:
             continue
-        asked = calls.get(row.path, {})
-        if any(call.sample for call in asked.values()):
+        agent_calls = calls.get(row.path, {})
+        if any(call.sample for call in agent_calls.values()):
             continue  # a sample of a check: its answer alone has no meaning
-        if row.name == agent and row.kind == "call" and not asked:
+        if row.name == agent and row.kind == "call" and not agent_calls:
             lost += 1
-        elif asked and (told := _final_answer(program, row, asked, outcomes)) is not None:
-            output, by = told
-            inputs = asked[min(asked)].inputs
+        elif agent_calls and (final := _final_answer(program, row, agent_calls, outcomes)) is not None:
+            output, by = final
+            inputs = agent_calls[min(agent_calls)].inputs
             judged = by == "itself" and bool(row.attempts[-1].accepted)
             found.append(
                 AgentTrace(
@@ -154,7 +154,7 @@ def traces_of_run(
                     output,
                     by,
                     judged,
-                    all(call.is_escalated for call in asked.values()),
+                    all(call.is_escalated for call in agent_calls.values()),
                 )
             )
     return found, lost

@@ -141,11 +141,11 @@ def train_committee(
         raise InputError("N123", reason, hint="use rows with exactly its labels")
     arrays, held = _train_members(rows, labels, base[0], settings, checkpoint_folder, on_step)
     files: dict[str, bytes] = {}
-    said: Callable[[str], NDArray[Any]] | None = None
+    classifier: Callable[[str], NDArray[Any]] | None = None
     if settings.linear_hyperparameters is not None:
         fold = dict(zip(rows.own_rows, assign_folds(rows.own_rows), strict=True))
         seen = [row for row in rows.own_rows if fold[row] >= settings.members]
-        said = fit_classifier(
+        classifier = fit_classifier(
             [*seen, *rows.other_rows],
             (card_fields.text, card_fields.output),
             settings.linear_hyperparameters,
@@ -158,13 +158,13 @@ def train_committee(
             LINEAR_ARRAYS_FILE,
         )
         files = {LINEAR_ARRAYS_FILE: linear.arrays, LINEAR_FILE: linear.config_json.encode()}
-    settled = fit_shares(held_out_predictions(held, labels, said), labels, settings)
+    weights = fit_shares(held_out_predictions(held, labels, classifier), labels, settings)
     outside = (
         OutOfScopeLabel(
             label=settings.out_of_scope_label,
             output=card_fields.out_of_scope_output,
-            slope=settled.slope,
-            bias=settled.bias,
+            slope=weights.slope,
+            bias=weights.bias,
         )
         if settings.out_of_scope_label
         else None
@@ -178,8 +178,8 @@ def train_committee(
         "base": base[1].model_dump(),
         "tokens": settings.tokens,
         "members": settings.members,
-        "share": settled.member_share,
-        "linear": {"file": LINEAR_FILE, "sha256": sha256_hex(files[LINEAR_FILE]), "share": settled.linear_share}
+        "share": weights.member_share,
+        "linear": {"file": LINEAR_FILE, "sha256": sha256_hex(files[LINEAR_FILE]), "share": weights.linear_share}
         if files
         else None,
         "data": [
@@ -190,7 +190,7 @@ def train_committee(
         "arrays": ARRAYS_FILE,
     }
     text, data = pack_arrays(layout, arrays)
-    return TrainedEncoder(files | {ARRAYS_FILE: data, card.data: text.encode()}, settled.accuracy)
+    return TrainedEncoder(files | {ARRAYS_FILE: data, card.data: text.encode()}, weights.accuracy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,7 +340,7 @@ def _epochs_within_budget(
     wanted = {label: index for index, label in enumerate(dict.fromkeys(labels[at] for at in some))}
     with tempfile.TemporaryDirectory() as place:
         start = time.monotonic()
-        once, told = replace(hyperparameters, epochs=1), (lambda step: None)
+        once, ignore_step = replace(hyperparameters, epochs=1), (lambda step: None)
         train_member(
             frozen,
             [hidden[at] for at in some],
@@ -348,7 +348,7 @@ def _epochs_within_budget(
             len(wanted),
             once,
             Path(place) / "m",
-            told,
+            ignore_step,
         )
     now = time.monotonic()
     epoch = max(1e-9, (now - start) * len(hidden) / len(some)) * settings.members
@@ -367,12 +367,12 @@ def held_out_predictions(
     import numpy as np
 
     rows, members = [row for row, _ in held], np.stack([voice for _, voice in held])
-    said = (
+    linear_predictions = (
         np.zeros_like(members)
         if linear is None
         else np.log(np.maximum(np.stack([linear(row.text) for row in rows]), MIN_PROBABILITY))
     )
-    return HeldOutPredictions(rows, members, said, np.array([labels.index(row.label) for row in rows]))
+    return HeldOutPredictions(rows, members, linear_predictions, np.array([labels.index(row.label) for row in rows]))
 
 
 SHARE_GRID = tuple(round(0.1 * step, 1) for step in range(21))
@@ -384,8 +384,8 @@ def fit_shares(held: HeldOutPredictions, labels: list[str], settings: CommitteeS
     import numpy as np
 
     def loss(shares: tuple[float, float]) -> float:
-        said = log_softmax(shares[0] * held.members + shares[1] * held.linear)
-        return -float(said[np.arange(len(held.targets)), held.targets].mean())
+        log_probabilities = log_softmax(shares[0] * held.members + shares[1] * held.linear)
+        return -float(log_probabilities[np.arange(len(held.targets)), held.targets].mean())
 
     share, linear = min(
         (
@@ -407,7 +407,10 @@ def fit_shares(held: HeldOutPredictions, labels: list[str], settings: CommitteeS
         if settings.linear_hyperparameters is not None
         else {"members": held.members}
     )
-    right = {name: float((said.argmax(axis=1) == held.targets)[inside].mean()) for name, said in parts.items()}
+    right = {
+        name: float((log_probabilities.argmax(axis=1) == held.targets)[inside].mean())
+        for name, log_probabilities in parts.items()
+    }
     return CommitteeWeights(share, linear, slope, bias, right)
 
 

@@ -163,7 +163,7 @@ def _check_texts(rows: Sequence[LabelledText], output: str) -> None:
         texts[row.label].add(normalize_text(row.text))
     if len(texts) < MIN_TEXTS_PER_LABEL:
         raise InputError("N104", f"all training rows have the same {output}", hint="use rows with at least two labels")
-    if few := sorted(label for label, said in texts.items() if len(said) < MIN_TEXTS_PER_LABEL):
+    if few := sorted(label for label, label_texts in texts.items() if len(label_texts) < MIN_TEXTS_PER_LABEL):
         rest = f" and {len(few) - 3} more" if len(few) > 3 else ""
         raise InputError(
             "N143",

@@ -124,8 +124,8 @@ def run(training: HeadTraining, on_step: Callable[[TrainingStep], None], *, fres
 
 
 def _expected_answer(row: DatasetRow, fields: SpanFields) -> str | None:
-    said = row.output[fields.output]
-    return None if said is None else str(said)
+    answer = row.output[fields.output]
+    return None if answer is None else str(answer)
 
 
 def span_examples(
@@ -162,7 +162,7 @@ def locate_answer(answer: str, passage: str, question: str) -> int | None:
     found = find_words(answer, passage)
     if not found:
         return at if (at := passage.find(answer)) >= 0 else None
-    asked = content_words(question)
+    question_words = content_words(question)
     borders = [0, *(end.end() for end in _SENTENCE_END.finditer(passage)), len(passage)]
 
     def words(at: int) -> tuple[int, int]:
@@ -170,8 +170,8 @@ def locate_answer(answer: str, passage: str, question: str) -> int | None:
         sentence = passage[
             max(border for border in borders if border <= at) : min(border for border in borders if border >= end)
         ]
-        return len(asked & content_words(sentence)), len(
-            asked & content_words(passage[max(0, at - CONTEXT_CHARACTERS) : end + CONTEXT_CHARACTERS])
+        return len(question_words & content_words(sentence)), len(
+            question_words & content_words(passage[max(0, at - CONTEXT_CHARACTERS) : end + CONTEXT_CHARACTERS])
         )
 
     return max(found, key=words)
@@ -229,7 +229,7 @@ def _fit_calibration(
         pieces = list(split_windows(pair, reader.config.tokens, reader.config.overlap))
         read.append(([(piece, _logits_of(member, piece)) for piece in pieces], str(row.input[fields.passage]), wanted))
 
-    def asked(silence: float, heat: float = 1.0) -> list[tuple[bool, float]]:
+    def predict(silence: float, heat: float = 1.0) -> list[tuple[bool, float]]:
         reader.config = reader.config.model_copy(update={"silence": silence, "heat": heat})
         found = [(reader.decode(pieces), passage, wanted) for pieces, passage, wanted in read]
         return [
@@ -238,10 +238,10 @@ def _fit_calibration(
         ]
 
     def right(silence: float) -> tuple[int, float]:
-        return sum(one for one, _ in asked(silence)), -abs(silence)
+        return sum(one for one, _ in predict(silence)), -abs(silence)
 
     silence = max(NO_ANSWER_BIASES, key=right)
-    heat = maximize_likelihood(TEMPERATURES, lambda heat: asked(silence, heat))
+    heat = maximize_likelihood(TEMPERATURES, lambda heat: predict(silence, heat))
     return {"silence": silence, "heat": heat}, {"exact": right(silence)[0] / len(rows)}
 
 

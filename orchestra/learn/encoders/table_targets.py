@@ -136,19 +136,19 @@ def build_target(output: Mapping[str, Any], encoding: TableEncoding) -> TableTar
     return found
 
 
-def _condition_target(told: Mapping[str, Any], encoding: TableEncoding) -> ConditionTarget | None:
+def _condition_target(condition: Mapping[str, Any], encoding: TableEncoding) -> ConditionTarget | None:
     """Returns a condition of a table; None if its figure is not in the question or not comparable with its column."""
-    at = find_figure(str(told["limit"]), encoding.question)
+    at = find_figure(str(condition["limit"]), encoding.question)
     if at is None:
         return None
     spots = condition_locations(encoding)
-    holds = matching_rows(encoding, told["column"], told["bound"], spots[at])
+    holds = matching_rows(encoding, condition["column"], condition["bound"], spots[at])
     if holds is None:
         return None
     alike = {one for one in spots if _limit_measure(encoding, one) == _limit_measure(encoding, spots[at])}
-    number = BOUNDS.index(told["bound"])
+    number = BOUNDS.index(condition["bound"])
     numbers = (index for index, one in enumerate(condition_choices(encoding)) if one[0] in alike and one[1] == number)
-    return ConditionTarget(told["column"], frozenset(numbers), min(alike), holds)
+    return ConditionTarget(condition["column"], frozenset(numbers), min(alike), holds)
 
 
 def _limit_measure(encoding: TableEncoding, index: int) -> str | None:
@@ -165,9 +165,9 @@ def _column_target(
     for column in range(max(map(len, encoding.table), default=0)):
         cells = [encoding.cell(row, column) for row in rows]
         figures = [
-            said
+            figure
             for cell in cells
-            if (said := parse_figure(" ".join(cell.split()), points=encoding.spelling_of(column).decimal_comma))
+            if (figure := parse_figure(" ".join(cell.split()), points=encoding.spelling_of(column).decimal_comma))
             is not None
         ]
         if operation == CELLS:
@@ -205,11 +205,12 @@ def _may_be_answer(location: TableLocation, named: CellPositions) -> bool:
 def _computed_target(
     partial: TableTarget, operation: str, expression: str, encoding: TableEncoding, named: CellPositions
 ) -> TableTarget | None:
-    said = parse_expression(expression)
-    if said is None or said[0] != (DIFFERENCE if operation == GAP else operation):
+    parsed = parse_expression(expression)
+    if parsed is None or parsed[0] != (DIFFERENCE if operation == GAP else operation):
         return None
     lists = [
-        _figure_positions(figure, encoding, named, include_question=operation in PAIR_OPERATIONS) for figure in said[1]
+        _figure_positions(figure, encoding, named, include_question=operation in PAIR_OPERATIONS)
+        for figure in parsed[1]
     ]
     if not all(lists):
         return None
@@ -218,7 +219,7 @@ def _computed_target(
             of_question = [
                 at
                 for at in condition_locations(encoding)
-                if _figure_value(str(encoding.locations[at].figure)) == _figure_value(said[1][1])
+                if _figure_value(str(encoding.locations[at].figure)) == _figure_value(parsed[1][1])
             ]
             lists[1] = of_question or lists[1]
         return replace(partial, first=frozenset(lists[0]), second=frozenset(lists[1]))
@@ -231,9 +232,9 @@ def _figure_positions(
     """Returns the locations of a figure in the table and the text, else, with `include_question`, in the question."""
     value = _figure_value(figure)
     every = [(at, spot.figure) for at, spot in enumerate(encoding.locations) if _may_be_answer(spot, named)]
-    found = [at for at, said in every if said is not None and _figure_value(said) == value]
-    told = [at for at in found if encoding.locations[at].question_figure is None]
-    return told or (found if include_question else [])
+    found = [at for at, figure_text in every if figure_text is not None and _figure_value(figure_text) == value]
+    outside_question = [at for at in found if encoding.locations[at].question_figure is None]
+    return outside_question or (found if include_question else [])
 
 
 def _figure_value(figure: str) -> Fraction | None:
@@ -248,14 +249,14 @@ def _assign_cells(partial: TableTarget, lists: Sequence[Sequence[int]], encoding
         return None
     known = [encoding.locations[one[0]] for one in lists if len(one) == 1]
     rows, columns = Counter(spot.row for spot in known), Counter(spot.column for spot in known)
-    asked = content_words(encoding.question)
+    question_words = content_words(encoding.question)
 
     def fit(at: int) -> tuple[int, int, int]:
         spot = encoding.locations[at]
         if spot.row < 0:
             return 0, 0, -at
         around = [*encoding.table[spot.row], encoding.cell(0, spot.column)]
-        return max(rows[spot.row], columns[spot.column]), len(asked & content_words(" ".join(around))), -at
+        return max(rows[spot.row], columns[spot.column]), len(question_words & content_words(" ".join(around))), -at
 
     taken: list[int] = []
     for one in sorted(lists, key=len):
@@ -283,8 +284,10 @@ def _extreme_target(
             number_format=encoding.spelling_of(column),
         )
     }
-    asked = {spot.column for spot in encoding.locations if spot.row in tops and _is_same_text(spot.text, quotes[0])}
-    return replace(partial, ranking_column=column, answer_columns=frozenset(asked)) if asked else None
+    answer_columns = {
+        spot.column for spot in encoding.locations if spot.row in tops and _is_same_text(spot.text, quotes[0])
+    }
+    return replace(partial, ranking_column=column, answer_columns=frozenset(answer_columns)) if answer_columns else None
 
 
 def _quote_spans(quote: str, encoding: TableEncoding) -> tuple[tuple[int, int], ...]:

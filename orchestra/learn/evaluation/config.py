@@ -135,7 +135,7 @@ def find_evaluation(path: Path, name: str = "") -> tuple[str, Evaluation]:
 
 def _file_error(error: ValidationError, marked: YamlDocument) -> InputError:
     first = error.errors(include_url=False)[0]
-    said = f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}".removeprefix(": ").replace(
+    reason = f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}".removeprefix(": ").replace(
         "Value error, ", ""
     )
-    return InputError("N201", said, location=marked.location(first["loc"]), hint=HINT)
+    return InputError("N201", reason, location=marked.location(first["loc"]), hint=HINT)

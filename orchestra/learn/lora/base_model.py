@@ -42,7 +42,7 @@ def batch_tensors(batch: Batch, device: torch.device) -> BatchTensors:
     length = max(map(len, batch))
     shape = (len(batch), length)
     tokens, positions = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
-    segments, asked = torch.full(shape, PADDING_SEGMENT), torch.zeros(shape, dtype=torch.bool)
+    segments, label_mask = torch.full(shape, PADDING_SEGMENT), torch.zeros(shape, dtype=torch.bool)
     labels: list[int] = []
     rows: list[int] = []
     count = 0
@@ -51,7 +51,7 @@ def batch_tensors(batch: Batch, device: torch.device) -> BatchTensors:
         line, places, parts, wanted = _flatten_pack(pack)
         tokens[index, :size], positions[index, :size] = torch.tensor(line), torch.tensor(places)
         segments[index, :size] = torch.tensor(parts)
-        asked[index, torch.tensor(wanted)] = True
+        label_mask[index, torch.tensor(wanted)] = True
         for end in pack.suffixes:
             labels += end.label
             rows += [count] * len(end.label)
@@ -59,7 +59,7 @@ def batch_tensors(batch: Batch, device: torch.device) -> BatchTensors:
     ahead = torch.ones(length, length, dtype=torch.bool).tril()
     seen = (segments[:, None, :] == 0) | (segments[:, None, :] == segments[:, :, None])
     mask = (ahead & seen).unsqueeze(1)
-    made = (tokens, positions, mask, asked, torch.tensor(labels), torch.tensor(rows))
+    made = (tokens, positions, mask, label_mask, torch.tensor(labels), torch.tensor(rows))
     return BatchTensors(*(one.to(device) for one in made))
 
 

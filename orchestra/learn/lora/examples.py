@@ -67,7 +67,7 @@ class ExampleEncoder:
     def encode_prompt(self, inputs: Mapping[str, Any]) -> tuple[int, ...]:
         """Returns the tokens that a server computes for a call with these inputs."""
         prompt = self._script.render(inputs, constraint="none")
-        messages = [{"role": said.role, "content": said.content} for said in prompt.messages]
+        messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
         text = self._tokenizer.apply_chat_template(
             messages,
             tokenize=False,

@@ -70,39 +70,42 @@ def check_servable(card: Card, folder: Path, fleet: FleetConfig, store: ModelSto
     Raises:
         FleetError: F222 if the adapter cannot be applied.
     """
-    said, faults, others, fits = read_manifest(folder), [], [], False
+    manifest, faults, others, fits = read_manifest(folder), [], [], False
     for name in fleet.servers_for(card.model):
         try:
-            others += _check_server(folder, said, name, fleet.servers[name], store)
+            others += _check_server(folder, manifest, name, fleet.servers[name], store)
             fits = True
         except FleetError as error:
             faults.append(error)
     if faults and not fits:
         raise faults[0]
-    if said.agent not in ("", card.name) and said.skill != skill_digest(card):
+    if manifest.agent not in ("", card.name) and manifest.skill != skill_digest(card):
         others.append(
-            f"it was trained for the agent {said.agent!r}, with other types or another prompt than {card.name!r} has"
+            f"it was trained for the agent {manifest.agent!r}, "
+            f"with other types or another prompt than {card.name!r} has"
         )
     return others
 
 
 def _check_server(
-    folder: Path, said: AdapterManifestSummary, name: str, server: Server, store: ModelStore
+    folder: Path, manifest: AdapterManifestSummary, name: str, server: Server, store: ModelStore
 ) -> list[str]:
     """Returns the differences between an adapter's manifest and the weights of a server. Raises `FleetError` F222 if
     they do not fit.
     """
-    if said.base not in ("", server.model):
-        raise mismatch_error(folder, f"it is for the base {said.base!r}, and the server {name!r} has {server.model!r}")
+    if manifest.base not in ("", server.model):
+        raise mismatch_error(
+            folder, f"it is for the base {manifest.base!r}, and the server {name!r} has {server.model!r}"
+        )
     if not isinstance(server, LocalServer) or (base := find_weights(server.weights, ModelStore(store.folders))) is None:
         return []
     check_base(folder, base)
     mark = quick_digest(base) if (base / MANIFEST).is_file() else ""
-    if not mark or not said.bases or mark in said.bases:
+    if not mark or not manifest.bases or mark in manifest.bases:
         return []
     return [
         (
-            f"it was trained on weights of {server.model!r} with the digest {said.bases[0]}, "
+            f"it was trained on weights of {server.model!r} with the digest {manifest.bases[0]}, "
             f"and those of the server {name!r} have {mark}"
         )
     ]

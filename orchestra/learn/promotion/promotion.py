@@ -119,8 +119,8 @@ class CandidateComparison:
     def __str__(self) -> str:
         first = self.differences[0][1]
         verdict = "significantly better" if self.is_better else "not significantly better"
-        asked = f"candidate {self.tries:,} on these rows needs less than {significance_level(self.tries):.3g}"
-        return f"{verdict}: {self.metric} {first}, p = {first.p_value:.3g} ({asked})"
+        requirement = f"candidate {self.tries:,} on these rows needs less than {significance_level(self.tries):.3g}"
+        return f"{verdict}: {self.metric} {first}, p = {first.p_value:.3g} ({requirement})"
 
 
 def significance_level(tries: int) -> float:
@@ -426,8 +426,8 @@ class AdapterStore:
         """Replaces the line of the card that names its adapter."""
         path = self.folder / CARD_FILE
         text = path.read_text("utf-8")
-        told = _ADAPTER_LINE.sub(line, text, count=1) if _ADAPTER_LINE.search(text) else f"{text.rstrip()}\n{line}"
-        write_file(path, told.rstrip("\n").encode() + b"\n")
+        updated = _ADAPTER_LINE.sub(line, text, count=1) if _ADAPTER_LINE.search(text) else f"{text.rstrip()}\n{line}"
+        write_file(path, updated.rstrip("\n").encode() + b"\n")
 
     def _remove_learnt(self, named: str) -> None:
         """Removes the adapter, and removes or restores its line in the card; or removes all arrays, so the agent is not
