@@ -240,7 +240,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=1000, help="bootstrap draws")
     parser.add_argument("--collect", action="store_true", help="only collect answers")
     parser.add_argument("--offline", action="store_true", help="use only stored answers")
-    parser.add_argument("--page", action="store_true", help="write the tables into docs/routing.md")
+    parser.add_argument("--page", action="store_true", help="write the tables into docs/concepts/routing.md")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     sets = [one for one in SETS if not given.only or one.name in given.only]

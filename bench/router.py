@@ -339,7 +339,7 @@ def main() -> None:
     parser.add_argument("--fleet")
     parser.add_argument("--at-once", type=int, default=AT_ONCE, help="concurrent requests")
     parser.add_argument("--kept", type=Path, help="a file in which results are stored and reused")
-    parser.add_argument("--page", action="store_true", help="write the figures into docs/router.md")
+    parser.add_argument("--page", action="store_true", help="write the figures into docs/concepts/router.md")
     parser.add_argument("--grammars", action="store_true")
     given = parser.parse_args()
     if given.grammars:

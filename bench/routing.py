@@ -237,7 +237,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the folder routellm")
     parser.add_argument("--draws", type=int, default=1000, help="bootstrap draws")
     parser.add_argument("--scores", type=Path, help="the file for the agent's scores of dev.jsonl")
-    parser.add_argument("--page", action="store_true", help="write the tables into docs/routing.md")
+    parser.add_argument("--page", action="store_true", help="write the tables into docs/concepts/routing.md")
     given = parser.parse_args()
     began = time.monotonic()
     train, judged = outcomes(given.data / "train.jsonl.gz"), outcomes(given.data / "dev.jsonl")

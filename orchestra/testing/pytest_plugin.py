@@ -6,7 +6,7 @@
         result = await simulated.run(my_workflow, question="…")
         assert result.output.text == "1889"
 
-    async def test_answers_of_the_model(cassette: CassetteOrchestra) -> None:       # pytest --record once, replayed afterwards
+    async def test_answers_of_the_model(cassette: CassetteOrchestra) -> None:  # record once: pytest --record
         result = await cassette.run(my_workflow, question="…")
 
 pytest loads it if Orchestra is installed, so it imports nothing until a test uses it.

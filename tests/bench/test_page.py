@@ -1,4 +1,4 @@
-"""docs/performance.md gets its figures only from the latest results."""
+"""docs/evaluation/performance.md gets its figures only from the latest results."""
 
 from __future__ import annotations
 

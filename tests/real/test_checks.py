@@ -133,7 +133,11 @@ name: backed
 input: {statement: str, text: str}
 output: ${checked}
 nodes:
-  checked: {verify: "${input.statement}", checks: [entailment], against: "${input.text}", otherwise: [back_off, abstain]}
+  checked:
+    verify: "${input.statement}"
+    checks: [entailment]
+    against: "${input.text}"
+    otherwise: [back_off, abstain]
 """
 
 

@@ -313,10 +313,9 @@ class _WorkflowGenerator:
             return self.backing_off(scope), "texts"
         if self.back_off_random.random() < 0.15:
             return self.combined(scope), "reading"
-        node = {"agent": "reader", "with": {"question": self.words(3), "context": self.text(scope)}}
-        return node | (
-            self.random_checks(scope, against=node["with"]["context"]) if self.likely(0.7) else {}  # type: ignore[index]
-        ), "reading"
+        question, context = self.words(3), self.text(scope)
+        node: dict[str, Any] = {"agent": "reader", "with": {"question": question, "context": context}}
+        return node | (self.random_checks(scope, against=context) if self.likely(0.7) else {}), "reading"
 
     def choice(self, scope: _BodyScope) -> dict[str, Any]:
         """Returns a node that chooses one agent of several, by a label of any type."""

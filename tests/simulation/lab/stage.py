@@ -389,9 +389,8 @@ class TrialRunner:
                 break
             await asyncio.sleep(0)
         else:
-            self.trial.violations.append(
-                f"I10 tasks left after close: {sorted(task.get_coro().__qualname__ for task in left)}"  # type: ignore[union-attr]  # tasks are made of coroutines
-            )
+            names = sorted(getattr(task.get_coro(), "__qualname__", "?") for task in left)
+            self.trial.violations.append(f"I10 tasks left after close: {names}")
         if workers.in_flight:
             self.trial.violations.append(f"I10 {workers.in_flight} calls left in flight after close")
 
