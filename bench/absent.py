@@ -164,7 +164,9 @@ def table(told: Sequence[Told], stamp: str) -> str:
         )
     wrong = [one for one in told if one.verdict in (UNSAID, OTHERWISE, REFUSED)]
     shown = [f"- {one.verdict}: `{one.wanted.request.strip()}`, {_plan(one)}".replace("\n", " ") for one in wrong]
-    return f"\n`python -m bench.absent --page`, {stamp}\n\n| | |\n|---|---|\n" + "\n".join([*lines, "", *shown]) + "\n\n"
+    return (
+        f"\n`python -m bench.absent --page`, {stamp}\n\n| | |\n|---|---|\n" + "\n".join([*lines, "", *shown]) + "\n\n"
+    )
 
 
 def _plan(one: Told) -> str:

@@ -436,11 +436,13 @@ async def made(folder: Path, rows: int, seed: int = SEED, times: int = TIMES, wh
         capabilities_by_values: dict[tuple[str, ...], Capabilities] = {}
         every = []
         for number, one in enumerate(wanted(found, rows, forms, seed, times)):
-            if one.values not in offers:
-                offer = capabilities_of(orchestra, "-", {name: VALUES[name] for name in one.values}, PlanOptions(grounded=False))
-                offers[one.values] = replace(offer, request_text="")  # of any request
-            every.append(row_of(one, offers[one.values], number))
-            every += mended(one, offers[one.values], number)
+            if one.values not in capabilities_by_values:
+                offer = capabilities_of(
+                    orchestra, "-", {name: VALUES[name] for name in one.values}, PlanOptions(grounded=False)
+                )
+                capabilities_by_values[one.values] = replace(offer, request_text="")  # the same for any request
+            every.append(row_of(one, capabilities_by_values[one.values], number))
+            every += mended(one, capabilities_by_values[one.values], number)
     licences = {
         **{name: licence for name, (licence, _) in SETS.items()},
         "stories": "Apache-2.0",

@@ -347,7 +347,9 @@ async def main() -> int:
     parser.add_argument("--only", nargs="+", default=["429", "503", "mixed", "capacity"])
     parser.add_argument("--clients", nargs="+", default=[*LIMITS, PLAIN])
     parser.add_argument(
-        "--record", action="store_true", help="store the table for docs/evaluation/performance.md (python -m bench.page)"
+        "--record",
+        action="store_true",
+        help="store the table for docs/evaluation/performance.md (python -m bench.page)",
     )
     parser.add_argument(
         "--request-seconds",

@@ -95,7 +95,9 @@ async def cost(given: argparse.Namespace, sets: list[Set]) -> None:
                 base = next(iter(arms_of(one, cards, test, Path(folder))))
                 await collector.collect(base)
                 address = (await orchestra.fleet_status()).servers[0].address
-                line = await weighing.weighed(address, await signing.headers(settings), collector.bodies[agent], given.rounds)
+                line = await weighing.weighed(
+                    address, await signing.headers(settings), collector.bodies[agent], given.rounds
+                )
                 print(f"| {agent} | {len(test.rows)} | {line} |", flush=True)
 
 
@@ -133,7 +135,11 @@ def answered(one: Set, cards: dict[str, Card], test: EvaluationSet, data: Path, 
         tell(f"{one.title}: {name} was not asked for enough rows, and is left out")
     train = data / one.name / "train.jsonl"
     rule = SentenceRule([msgspec.json.decode(line) for line in train.open("rb")]) if one.kind == "reading" else None
-    rules = [lambda given: rule.answer({"input": given})] if rule is not None else list(fit_baselines(test.reference_rows)[1:])
+    rules = (
+        [lambda given: rule.answer({"input": given})]
+        if rule is not None
+        else list(fit_baselines(test.reference_rows)[1:])
+    )
     told = [ruled(out / f"{one.title}.rule{number}.jsonl", one_rule, test) for number, one_rule in enumerate(rules)]
     found = []
     for row in test.rows:
@@ -162,7 +168,10 @@ def measured(one: Set, cards: Mapping[str, Card], test: EvaluationSet, rows: lis
     """What the rankings make of the answers of a set."""
     card = cards[one.agent]
     judge = right_of(one, card)
-    cases = [Case(row.question.expected, as_record(row.sheet.output) if row.sheet.output is not None else None) for row in rows]
+    cases = [
+        Case(row.question.expected, as_record(row.sheet.output) if row.sheet.output is not None else None)
+        for row in rows
+    ]
     kept = [(row, good) for row, case in zip(rows, cases, strict=True) if (good := judge.is_correct(case)) is not None]
     rows, right = [row for row, _ in kept], [good and row.sheet.output is not None for row, good in kept]
     asked = tuple(dict.fromkeys((*card.checks, CONFIDENCE)))
@@ -175,11 +184,17 @@ def measured(one: Set, cards: Mapping[str, Card], test: EvaluationSet, rows: lis
     }
     if any(row.sheet.logprobs for row in rows):
         tokens = [row.sheet.logprobs or (-99.0,) for row in rows]
-        scores |= {SUM: [sum(few) for few in tokens], MEAN: [sum(few) / len(few) for few in tokens], LEAST: [min(few) for few in tokens]}
+        scores |= {
+            SUM: [sum(few) for few in tokens],
+            MEAN: [sum(few) / len(few) for few in tokens],
+            LEAST: [min(few) for few in tokens],
+        }
     without = {check: combined(said, right, groups, check) for check in said[0]}
-    alone = select_independent(replace(test, questions=[row.question for row in rows]), card, seed=0).test.rows
+    alone = select_independent(replace(test, rows=[row.question for row in rows]), card, seed=0).test.rows
     ids = [row.question.id for row in rows]
-    return Measured(one, ids, groups, frozenset(row.id for row in alone), right, scores, without, _costs(one, rows, out))
+    return Measured(
+        one, ids, groups, frozenset(row.id for row in alone), right, scores, without, _costs(one, rows, out)
+    )
 
 
 ASKED = {"blind": "rederive", "claim": "entailment", "sample": "agree"}
@@ -227,7 +242,8 @@ def report(given: argparse.Namespace, sets: list[Set], out: Path) -> dict[str, s
             found.append(measured(one, cards, test, rows, out))
             tell(f"{one.title}: {len(found[-1].right)} rows judged")
     curves = {
-        one.of.title: {"no verification": risk.Curve.of(one.right, [0.0] * len(one.right))} | {name: one.curve(name) for name in RANKINGS}
+        one.of.title: {"no verification": risk.Curve.of(one.right, [0.0] * len(one.right))}
+        | {name: one.curve(name) for name in RANKINGS}
         for one in found
     }
     return {

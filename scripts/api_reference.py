@@ -29,7 +29,7 @@ MODULES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "orchestra.core.events": ("The events of a run, as the journal stores them and as a program reads them.", ()),
     "orchestra.core.settings": ("The settings, and how they are loaded.", ("Settings",)),
     "orchestra.journal.memory": ("A journal in memory, for tests and for runs that are not kept.", ()),
-    "orchestra.testing.conformance.laws": ("Conformance tests for a journal of your own.", ()),
+    "orchestra.testing.conformance.suite": ("Conformance tests for a journal of your own.", ()),
 }
 """The documented modules: the purpose of each page, and its names. Without names: `__all__`, or else all public names."""
 

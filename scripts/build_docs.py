@@ -39,9 +39,16 @@ COPIES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 ERRORS = """\
 # Error codes
 
-An error has a code, the place where the fault stands, and what to write instead; `orchestra explain CODE` prints \
-what this page says of it.
-The letter tells the room it comes from.
+Every error of Orchestra has a code. This page lists all codes, with their cause and the remedy.
+`orchestra explain CODE` prints the same text. The first letter of a code names the part of the system that reports it.
+
+"""
+
+COMMANDS = """\
+# Command line
+
+This page lists every command of `orchestra` with its arguments and options. It is generated from the commands.
+`orchestra COMMAND --help` prints the same text. The exit codes are in the [glossary](glossary.md#how-a-command-ends).
 
 """
 
@@ -257,8 +264,10 @@ def main() -> int:
     """Writes or checks the pages."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is out of date")
-    check = parser.parse_args().check
-    stale = [(path, text) for path, text in pages().items() if not path.exists() or path.read_text("utf-8") != text]
+    parser.add_argument("--docs", type=Path, default=DOCS, help="the folder of the pages")
+    given = parser.parse_args()
+    wanted = pages(given.docs) | ({} if given.check else built_pages(given.docs))
+    stale = [(path, text) for path, text in wanted.items() if not path.exists() or path.read_text("utf-8") != text]
     for path, text in stale:
         print(f"{path.relative_to(given.docs.parent)} {'is out of date: make docs' if given.check else 'written'}")
         if not given.check:

@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from orchestra.fleet.status import FleetStatus
     from orchestra.verification.acceptance import VerificationResult
     from orchestra.workflows.program import Program
-    from orchestra.workflows.python.checks import AcceptThreshold, Checks
+    from orchestra.workflows.python.checks import Checks
 
 P = ParamSpec("P")
 R = TypeVar("R", default=Any)

@@ -217,7 +217,9 @@ async def test_what_a_tool_wants_and_nobody_has_is_told_when_the_workflow_is_rea
 async def test_a_skill_whose_check_cannot_be_asked_is_told_when_the_plan_is_read(tmp_path: Path) -> None:
     async with Orchestra.open(Settings.load({"journal": "off"}, start=tmp_path), fleet="none") as orchestra:
         program = orchestra._project.program(planned)
-        assert any("a call of speaker would fail" in one and "it requires 'language'" in one for one in program.warnings), program.warnings
+        assert any(
+            "a call of speaker would fail" in one and "it requires 'language'" in one for one in program.warnings
+        ), program.warnings
 
 
 async def test_checks_are_values_texts_and_lists_of_both(tmp_path: Path) -> None:

@@ -238,7 +238,9 @@ def test_a_plan_that_surely_takes_more_calls_than_the_budget_has_goes_back_and_s
     said = desk("ask", "find 1889", "-d", "docs", "-i", many, "--one-shot", "--budget", f"calls={calls}", "--no-cache")
     assert said.code == code, said.err
     if code:
-        assert said.err.count("R023  /steps/1: the steps would make at least 60 calls, and 59 are left in the budget") == 3
+        assert (
+            said.err.count("R023  /steps/1: the steps would make at least 60 calls, and 59 are left in the budget") == 3
+        )
         assert isinstance(desk.opener, Simulated)
         assert desk.opener.workers is not None
         assert {call.name for call in desk.opener.workers.calls} == {"router"}

@@ -124,7 +124,9 @@ def test_a_broken_promise_is_voided_and_the_node_refuses(ran: Shell) -> None:
     assert said.code == 3
     assert "The certificate is void: of audited answers 18 of 24 wrong" in said.out
     bound = ClaimsCertificate.from_bytes(FILE.read_bytes()).drift.tested_rate
-    assert f"and 20 % was promised, no more than {format_percent(bound)} of this threshold" in " ".join(said.out.split())
+    assert f"and 20 % was promised, no more than {format_percent(bound)} of this threshold" in " ".join(
+        said.out.split()
+    )
     assert 0.2 < bound < 0.3
     refused = ran("run", "tell", "-i", "text=1")
     assert (refused.code, "V002" in refused.err, "18 of 24 wrong" in refused.err) == (2, True, True)

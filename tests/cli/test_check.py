@@ -31,7 +31,9 @@ def test_words_of_the_evidence_are_accepted_with_their_place(shell: Shell) -> No
 def test_other_words_are_not(shell: Shell) -> None:
     said = shell("check", "finished in 1890", "--against", "tower.txt")
     assert said.code == 3
-    assert said.out.startswith("not accepted, score 0.00\n\nquote: fail 0.00  'finished in 1890' does not occur in the evidence")
+    assert said.out.startswith(
+        "not accepted, score 0.00\n\nquote: fail 0.00  'finished in 1890' does not occur in the evidence"
+    )
 
 
 def test_numbers_of_a_sentence_in_its_own_words_are_looked_up(shell: Shell) -> None:

@@ -67,7 +67,9 @@ def test_an_answer_alone_is_put_to_the_tool(desk: Shell) -> None:
     assert desk("check", GOOD, "-a", "letter.txt", "--checks", "quote & tool(valid)").code == 0
     said = desk("check", BAD, "-a", "letter.txt", "--checks", "tool(valid)", "--json")
     assert (said.code, said.json["verdicts"][0]["outcome"]) == (3, "fail")
-    assert desk("check", BAD, "-a", "letter.txt", "--checks", "tool(valids)").err.startswith("V011: a check calls the tool 'valids'")
+    assert desk("check", BAD, "-a", "letter.txt", "--checks", "tool(valids)").err.startswith(
+        "V011: a check calls the tool 'valids'"
+    )
     assert "it names no tool: tool(NAME)" in desk("check", BAD, "-a", "letter.txt", "--checks", "tool").out
 
 

@@ -252,7 +252,9 @@ def test_a_tier_survives_the_crash_of_its_process() -> None:
         await theatre.crash()
         run = await theatre.engine.resume(compiled, run.id)
         assert (await run.wait()).outcome == ValueOutcome(
-            GOOD, 1.0, History.of(await run.history()).rows[0].outcome.evidence  # type: ignore[union-attr]
+            GOOD,
+            1.0,
+            History.of(await run.history()).rows[0].outcome.evidence,  # type: ignore[union-attr]
         )
         assert [call.tier for call in theatre.workers.calls] == [0, 1, 2, 2, 3]
         await theatre.engine.close()

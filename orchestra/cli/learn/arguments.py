@@ -118,8 +118,8 @@ class DatasetArguments:
         """The dataset to build. Raises `InputError` for invalid columns, shares and ages."""
         from orchestra.cli.learn.data import DatasetSpec
         from orchestra.cli.options import parse_age
-        from orchestra.learn.data.sources import ColumnMapping
         from orchestra.learn.data.dataset import SplitShares
+        from orchestra.learn.data.sources import ColumnMapping
 
         return DatasetSpec(
             self.agent,

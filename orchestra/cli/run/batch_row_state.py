@@ -21,7 +21,6 @@ from orchestra.app.inputs import bind_arguments
 from orchestra.app.orchestra import Orchestra
 from orchestra.app.result import Result
 from orchestra.app.run import Run
-from orchestra.engine.request import RunOptions
 from orchestra.app.run_queries import existing_runs, get_memos
 from orchestra.cli.output import print_note
 from orchestra.cli.run.batch_rows import BatchRow, RowResult
@@ -31,6 +30,7 @@ from orchestra.core.errors import FleetError, OrchestraError
 from orchestra.core.events import Event, RunFinished, RunStarted
 from orchestra.core.outcomes import FailedOutcome, Outcome
 from orchestra.core.protocols import Journal
+from orchestra.engine.request import RunOptions
 from orchestra.journal.scan import scan
 from orchestra.schema.strict_json import canonical, digest
 from orchestra.workflows.python.steps import Step

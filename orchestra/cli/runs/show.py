@@ -51,8 +51,7 @@ from orchestra.core.protocols import Journal
 from orchestra.core.suggestions import closest_match
 from orchestra.core.tags import Tags, format_tags
 from orchestra.core.untrusted_text import escape_invisible, pluralize, shorten
-from orchestra.journal.history import History, NodeAttempt, NodeRow, PlanReuse
-from orchestra.journal.history import PERSON, TierUsage, usage_by_tier
+from orchestra.journal.history import PERSON, History, NodeAttempt, NodeRow, PlanReuse, TierUsage, usage_by_tier
 from orchestra.verification.certificates.certify import format_percent
 
 if TYPE_CHECKING:

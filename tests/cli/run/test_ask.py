@@ -481,7 +481,10 @@ def test_what_is_brought_along_is_read_first_unless_it_is_said_otherwise(desk: S
     summing(aside[0], *PLAN)
     said = desk("ask", WHEN, "-d", "docs")
     assert said.code == 0, said.err
-    assert "it reads none of the required inputs; the first step must read one of input.documents" in asked(desk)[1].inputs["request"]
+    assert (
+        "it reads none of the required inputs; the first step must read one of input.documents"
+        in asked(desk)[1].inputs["request"]
+    )
     for more in (("-d", "docs", "--no-grounding"), ()):  # in the end nothing was brought along
         summing(*aside)
         said = desk("ask", WHEN, *more, "--no-cache")

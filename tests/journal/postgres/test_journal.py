@@ -269,11 +269,11 @@ async def test_commit_with_lost_lease_fails_one_run(taken: str, postgres: Postgr
 HOLDER = """
 import asyncio, sys
 from orchestra.journal.postgres.journal import PostgresJournal
-from orchestra.testing.conformance.scenarios import begun, write
+from orchestra.testing.conformance.scenarios import append_durably, run_started
 
 async def main(dsn, schema):
     async with PostgresJournal.open(dsn, schema=schema) as journal:
-        await write(journal, "r1", [begun("r1")])
+        await append_durably(journal, "r1", [run_started("r1")])
         print("held", flush=True)
         await asyncio.sleep(600)
 
