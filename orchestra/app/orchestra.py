@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Unpack, overload
 
+import msgspec
 from typing_extensions import TypeVar
 
 from orchestra.app.inputs import (
@@ -220,14 +221,14 @@ class Orchestra:
             RunFailed: The run has no output.
             BudgetExceeded: The run has no output because its budget is exhausted.
         """
-        run, request = await self._launch(step, args, inputs)
+        run = await self._launch(step, args, inputs)
         try:
             return await run
         except (
             asyncio.CancelledError,
             OrchestraError,
         ) as error:  # no context manager: a run that waits would hold three objects more
-            raise run.abandon(error, has_key=bool(request.options.idempotency_key))  # noqa: B904 - it has its cause
+            raise run.abandon(error, has_key=self._has_key(step))  # noqa: B904 - it has its cause
 
     @overload
     async def start(self, step: RunRequest, /) -> Run[Any]: ...
@@ -248,12 +249,14 @@ class Orchestra:
             FleetError: A server that the run needs is not available.
             JournalError: J022: another process holds the lease of the run with this key.
         """
-        run, request = await self._launch(step, args, inputs)
-        return await run.wait_started(has_key=bool(request.options.idempotency_key))
+        return await (await self._launch(step, args, inputs)).wait_started(has_key=self._has_key(step))
+
+    def _has_key(self, step: Step[..., Any] | RunRequest) -> bool:
+        return bool((step.options if isinstance(step, RunRequest) else self._options).idempotency_key)
 
     async def _launch(
         self, step: Step[..., Any] | RunRequest, args: Sequence[Any], inputs: Mapping[str, Any]
-    ) -> tuple[Run[Any], RunRequest]:
+    ) -> Run[Any]:
         """Starts the run of a request, or returns the existing run with its idempotency key."""
         self._affinity.check()
         request = (
@@ -267,17 +270,17 @@ class Orchestra:
         if self._workers is not None:
             await self._workers.prepare(program)
         graph, versions = snapshot.put(self.journal)
-        request = dataclasses.replace(
+        request = msgspec.structs.replace(
             request, inputs=bound, graph=graph, versions=versions, label=_data_label(program, request.options)
         )
         execution = await self._start_once(_apply_options(program, request.options), request)
         known = None if request.options.idempotency_key else snapshot
-        return Run(execution, step.read, known, by=request.options.by), request
+        return Run(execution, step.read, known, by=request.options.by)
 
     def _begin(self, program: Program, request: RunRequest, workers: Workers | None) -> Execution:
         fresh = not (request.options.memo or request.parent)
         limits = plan_limit_options(self._project, program, request.label, fleet=self._workers is not None, fresh=fresh)
-        request = dataclasses.replace(request, tiers=self._project.tiers(program), plan_limits=limits)
+        request = msgspec.structs.replace(request, tiers=self._project.tiers(program), plan_limits=limits)
         return self._engine.start(apply_plan_limits(program, limits), request, workers=workers)
 
     async def _start_once(self, program: Program, request: RunRequest, workers: Workers | None = None) -> Execution:
@@ -289,7 +292,7 @@ class Orchestra:
             events = await self.journal.read(name)
             execution = self._engine.find_run(name)  # another caller may have begun it while we looked
             if execution is None and not events:
-                return self._begin(program, dataclasses.replace(request, run=name), workers)
+                return self._begin(program, msgspec.structs.replace(request, run=name), workers)
             if execution is None or execution.started is None:
                 execution = Execution(name, self.journal, events)
         if (conflict := request.key_conflict(name, execution.started)) is not None:

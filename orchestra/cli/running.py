@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
+
+from msgspec import structs
 
 from orchestra.app.inputs import bind_arguments
 from orchestra.cli.context import Opener, open_orchestra
@@ -39,7 +40,9 @@ async def run(
     async with open_orchestra(open_, settings, waiting) as orchestra:
         step = orchestra.find(str(request.workflow))
         program = orchestra.options(accept=request.options.accept).program(step)
-        started = await orchestra.start(replace(request, workflow=step, inputs=read_program_inputs(inputs, program)))
+        started = await orchestra.start(
+            structs.replace(request, workflow=step, inputs=read_program_inputs(inputs, program))
+        )
         ending = await RunWatcher(orchestra, started, stop, waiting, display).wait_for_end()
     ending.show(display)
     return ending.exit_code

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 from orchestra.core.error_codes import TIMEOUT
 from orchestra.core.errors import OrchestraError
@@ -55,8 +55,10 @@ from orchestra.engine.proposals import (
     is_stale,
 )
 from orchestra.engine.run import Execution
-from orchestra.engine.run_context import RunOwner
 from orchestra.engine.state import Phase, RunState, WorkItem, internal_error
+
+if TYPE_CHECKING:
+    from orchestra.engine.run_context import RunOwner
 
 YIELD_INTERVAL = 256
 """Calls that come back at once, after which other tasks of the loop get a turn."""

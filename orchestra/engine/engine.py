@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestra.core.error_codes import LEASE_HELD, LEASE_LOST, RUN_ENDED
 from orchestra.core.errors import OrchestraError
@@ -28,10 +28,12 @@ from orchestra.engine.driver import Driver
 from orchestra.engine.evolve import evolve
 from orchestra.engine.request import RunRequest
 from orchestra.engine.run import Execution
-from orchestra.engine.run_context import RunContext
 from orchestra.engine.state import RunState, WorkItem
 from orchestra.schema.types import Validator
 from orchestra.workflows.program import Program
+
+if TYPE_CHECKING:
+    from orchestra.engine.run_context import RunContext
 
 OWNED_ELSEWHERE = (LEASE_HELD, RUN_ENDED, LEASE_LOST)
 """Codes of runs that are not in this process's hand."""
