@@ -1,4 +1,4 @@
-"""Inputs of a run: named, made JSON, checked against their types before anything starts; and which question an answer is to."""
+"""Inputs of a run, checked against their types before it starts; and the question to which an answer belongs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from orchestra.schema.types import Validator, format_type
 from orchestra.workflows.program import Program
 
 MAX_INPUT_BYTES = 63 << 20
-"""Bytes of all inputs together at most: they are one event of the journal, which takes 64 MiB, beside a run's options and versions."""
+"""Bytes of all inputs at most: they are one event of the journal, which takes 64 MiB, with the run's options and
+versions.
+"""
 TOO_LARGE_HINT = "pass names of files, and let tools read them"
 
 
 def bind_arguments(program: Program, args: Sequence[Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs of a program by name, as JSON, with defaults. Raises `InputError` E012 or E013."""
+    """Returns the inputs of a program by name, as JSON, with defaults. Raises `InputError` E012 or E013."""
     names = list(program.inputs)
     if len(args) > len(names):
         raise InputError(
@@ -64,7 +66,7 @@ def bind_arguments(program: Program, args: Sequence[Any], inputs: Mapping[str, A
 
 
 def _checked_input(program: str, name: str, value: Any) -> Any:
-    """An input as JSON that a journal reads back the same."""
+    """Returns an input as JSON that a journal reads back unchanged."""
     try:
         plain = to_jsonable(value)
     except InputError as error:
@@ -77,7 +79,9 @@ def _checked_input(program: str, name: str, value: Any) -> Any:
 
 
 def to_jsonable(value: Any) -> Any:
-    """A value as plain JSON: models, dataclasses, paths and dates are written as pydantic writes them. Raises `InputError` E013."""
+    """Returns a value as plain JSON: models, dataclasses, paths and dates as pydantic writes them. Raises `InputError`
+    E013.
+    """
     try:
         return to_jsonable_python(value, by_alias=True)
     except (PydanticSerializationError, ValueError, RecursionError) as error:
@@ -97,14 +101,14 @@ def _signature(program: Program) -> str:
 
 
 def open_questions(events: Sequence[Event]) -> list[QuestionAsked]:
-    """What persons are asked, as of these events of a run."""
+    """Returns the open questions after these events of a run."""
     from orchestra.journal.history import History
 
     return list(History.of(events).open_questions)
 
 
 def unanswered_questions(asked: Sequence[QuestionAsked], messages: Sequence[InboxMessage]) -> list[QuestionAsked]:
-    """The questions without an answer among these unread inbox messages."""
+    """Returns the questions that none of these unread inbox messages answers."""
     return [one for one in asked if not any(map(_answer_message(one).answers_same_question, messages))]
 
 
@@ -115,15 +119,21 @@ def _answer_message(asked: QuestionAsked) -> InboxMessage:
 
 
 def question_number(asked: QuestionAsked) -> int:
-    """The number by which an answer names its question; 0 of one that is not asked again in the same words, as of a call in doubt it is."""
+    """Returns the number by which an answer names its question; 0 for a question that is not asked again in the same
+    words, as a call in doubt is.
+    """
     return asked.seq if asked.kind == "effect" else 0
 
 
 def find_question(
     events: Sequence[Event], run: str, messages: Sequence[InboxMessage], node: str, shown: str, number: int
 ) -> QuestionAsked:
-    """The open question that an answer is to, of a person who saw what is `shown`, asked by the event of this number, where these are told.
-    Raises `InputError` E021, or E037 where it is asked no more or nobody can tell which one was seen."""
+    """Returns the open question that an answer is for.
+
+    Raises:
+        InputError: E021: there is none; E037: the question that the person saw is closed, or it is unclear which one it
+        was.
+    """
     asked = open_questions(events)
     if number:
         found = [one for one in asked if one.seq == number and node in ("", one.node)]
@@ -146,7 +156,7 @@ def find_question(
 def select_question(
     asked: Sequence[QuestionAsked], run: str, node: str, messages: Sequence[InboxMessage]
 ) -> QuestionAsked:
-    """The question that is meant, of those to which no answer lies in the inbox. Raises `InputError` E021."""
+    """Returns the question that is meant, of those without an answer in the inbox. Raises `InputError` E021."""
     left = unanswered_questions(asked, messages)
     found = [one for one in left if not node or one.node == node]
     if len(found) == 1:
@@ -166,7 +176,7 @@ def select_question(
 
 
 def answer_error(asked: QuestionAsked, run: str, why: str, *, late: bool, call_happened: bool = False) -> InputError:
-    """Of an answer that does not count."""
+    """Returns the error for a rejected answer."""
     if late:
         hint = f"without an answer its `fallback` stands; where no process has the run in hand: orchestra runs resume {run}"
         return InputError("E031", f"{asked.node} of run {run}: {why}", hint=hint)
@@ -182,15 +192,17 @@ def answer_error(asked: QuestionAsked, run: str, why: str, *, late: bool, call_h
 
 
 async def send_answer(journal: Journal, run: str, message: InboxMessage, since: int) -> None:
-    """Puts an answer into a run's inbox, where none lies there since the message of this number: of several in the same moment the first
-    counts. Raises `InputError` E021 for the others."""
+    """Puts an answer into a run's inbox, unless the inbox has one since the given message: of several simultaneous
+    answers
+    the first counts. Raises `InputError` E021 for the others.
+    """
     from orchestra.journal.errors import JournalError
 
     try:
         if await journal.send(run, message, since):
             return
     except JournalError as error:
-        if error.code != RUN_ENDED:  # by the other answer
+        if error.code != RUN_ENDED:  # By the other answer.
             raise
     first = next((one for one in await journal.inbox(run, since) if message.answers_same_question(one)), None)
     if first is None:
@@ -205,5 +217,5 @@ def _already_answered_error(run: str, message: InboxMessage) -> InputError:
 
 
 def run_not_found(run: str) -> InputError:
-    """Of a run that nobody knows."""
+    """Returns the error for an unknown run."""
     return InputError("E020", f"there is no run {run!r}", hint="orchestra runs list")

@@ -1,4 +1,4 @@
-"""The journal of the settings, opened: a file, a Postgres database, or memory where it is off."""
+"""Opens the configured journal: a file, a Postgres database, or memory if it is off."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ from orchestra.core.protocols import Journal
 from orchestra.core.settings import Settings
 
 MEMORY_JOURNAL_RUNS = 64
-"""Runs that have ended and are remembered where the journal is off."""
+"""Finished runs that are kept in memory if the journal is off."""
 CONNECT_TIMEOUT = 5.0
-"""Seconds that a database may take to let somebody look whether it is there."""
+"""Seconds to wait for a database when only its presence is checked."""
 SECRET_PREFIXES = ("env:", "file:")
 
 
 @asynccontextmanager
 async def open_journal(settings: Settings) -> AsyncIterator[Journal]:
-    """The open journal. Raises `JournalError` where it cannot be opened, `InputError` C040 where asyncpg is not installed, C060 for a
-    journal outside of a project that is not trusted."""
+    """Opens the journal.
+
+    Raises:
+        JournalError: It cannot be opened.
+        InputError: C040: asyncpg is not installed; C060: the journal is outside of an untrusted project.
+    """
     settings.require_trust("journal")
     place, heard = settings.journal, create_fault_logger(settings.log, form=settings.log_as)
     if place == "off":
@@ -43,9 +47,12 @@ async def open_journal(settings: Settings) -> AsyncIterator[Journal]:
 
 
 async def probe_database(place: str) -> str:
-    """Where the database of a journal is, once it takes a connection; nothing is made or written there.
+    """Returns the address of a journal's database once it accepts a connection; creates and writes nothing there.
 
-    Raises `JournalError` J030 where it takes none, `FleetError` F105 where its address is not there, `InputError` C040 without asyncpg.
+    Raises:
+        JournalError: J030: it accepts none.
+        FleetError: F105: its address is missing.
+        InputError: C040: asyncpg is not installed.
     """
     address = _database_address(place)
     import asyncpg
@@ -62,7 +69,9 @@ async def probe_database(place: str) -> str:
 
 
 def _database_address(place: str) -> str:
-    """The address of a journal's database, with its secrets. Raises `FleetError` F105, and `InputError` C040 without asyncpg."""
+    """Returns the address of a journal's database, with its secrets. Raises `FleetError` F105, and `InputError` C040
+    without asyncpg.
+    """
     if find_spec("asyncpg") is None:
         raise InputError("C040", "a journal in Postgres needs asyncpg", hint="pip install 'orchestra-slm[postgres]'")
     from orchestra.fleet.secrets import read_secret
@@ -71,8 +80,12 @@ def _database_address(place: str) -> str:
 
 
 def journal_exists(settings: Settings) -> bool:
-    """Whether there may be runs to look at: a journal's file that is not there holds none. Raises `InputError` C018 where it is off,
-    C051 where the folder is not there in which somebody said that it is, and C060 for one outside of a project that is not trusted."""
+    """Whether there may be runs: a missing journal file has none.
+
+    Raises:
+        InputError: C018: the journal is off; C051: its configured folder is missing; C060: it is outside of an
+        untrusted project.
+    """
     settings.require_trust("journal")
     place = settings.journal
     if place == "off":
@@ -87,13 +100,14 @@ def journal_exists(settings: Settings) -> bool:
             why=f"set by {settings.sources['journal']}",
             hint=hint,
         )
-    # A mark without the file: the file is lost, which the opening reports.
+    # A marker without the file: the file is lost, which opening it reports.
     return not isinstance(place, Path) or place.exists() or place.with_name(place.name + "-mark").exists()
 
 
 def missing_folder(settings: Settings) -> Path | None:
-    """The folder of a journal that somebody named, where it is not there: its disk may not be. One inside of the project is made by the
-    first run."""
+    """Returns the configured folder of a journal if it is missing: its disk may not be mounted. A folder inside the
+    project is created by the first run.
+    """
     place, project = settings.journal, settings.project
     if not isinstance(place, Path) or settings.sources.get("journal", "default") == "default" or place.parent.is_dir():
         return None

@@ -1,6 +1,7 @@
-"""The composition root: `Orchestra` puts registry, journal, workers and engine together. Only this module knows them all.
+"""The composition root: `Orchestra` connects registry, journal, workers and engine. No other module imports all of
+them.
 
-What an open `Orchestra` consists of is imported by `Orchestra.open`: a module that defines steps, or names the class, needs none of it.
+`Orchestra.open` imports the parts: a module that only defines steps needs none of them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Unpack, overload
 
+import msgspec
 from typing_extensions import TypeVar
 
 from orchestra.app.inputs import (
@@ -75,7 +77,7 @@ __all__ = ["Fork", "Orchestra", "Result", "Run", "RunOptions", "RunRequest"]
 
 
 class Orchestra:
-    """A fleet, a journal and an engine, open for work. `Orchestra.open` makes one; any number may live in one process."""
+    """An open fleet, journal and engine. `Orchestra.open` creates one; a process may have several."""
 
     def __init__(
         self,
@@ -108,17 +110,26 @@ class Orchestra:
         clock: Clock | None = None,
         progress: Callable[[Progress], None] | None = None,
     ) -> AsyncIterator[Orchestra]:
-        """An open `Orchestra`.
+        """Opens an `Orchestra`. Use it on the event loop that opened it.
 
-        `config` is a fleet (the name of a file in `configs/`, or a path) or whole `Settings`; without it the project's and
-        the user's configuration hold. `project` is the folder with the project's `orchestra.toml`: without it the one that the variable
-        `ORCHESTRA_PROJECT` names, else the nearest one from the current folder upwards. `fleet` says what to do about local servers:
-        `start` adopts or starts a supervisor at the first call that needs one, `adopt` only adopts, `none` uses endpoints alone.
-        `workers` stands in for fleet and tools (a simulation). `progress` hears of downloads and of servers that start.
+        Leaving the context stops its runs and closes journal and connections. The fleet's supervisor stays until it is
+        idle.
 
-        Leaving it ends its runs and closes journal and connections; the fleet's supervisor stays until it is idle. It is used on the event
-        loop that opened it. Raises `InputError` for faults of configuration, cards and modules; C045 where `project` is none, C046 beside
-        whole `Settings`.
+        Args:
+            config: A fleet (the name of a file in `configs/`, or a path) or complete `Settings`. None for the
+            configuration of project and user.
+            project: The folder of the project's `orchestra.toml`. None for the variable `ORCHESTRA_PROJECT`, else the
+            nearest folder upwards from the current one.
+            fleet: How local servers are used: `start` adopts or starts a supervisor at the first call that needs one,
+            `adopt` only adopts, `none` uses endpoints only.
+            workers: Replaces fleet and tools, for a simulation.
+            journal: Replaces the configured journal.
+            clock: Replaces the system clock.
+            progress: Called about downloads and starting servers.
+
+        Raises:
+            InputError: The configuration, a card or a module is invalid; C045: `project` is not a project; C046:
+            `project` beside complete `Settings`.
         """
         from orchestra.app.open_journal import open_journal
         from orchestra.app.project import Project, load_settings
@@ -150,7 +161,7 @@ class Orchestra:
 
     @property
     def registry(self) -> Registry:
-        """The agents and tools that are known by name."""
+        """The agents and tools, by name."""
         return self._project.registry
 
     def options(self, **changes: Unpack[OptionChanges]) -> Orchestra:
@@ -168,24 +179,26 @@ class Orchestra:
 
     @property
     def label(self) -> Label:
-        """The label of the data that its runs are given, where their workflow says none."""
+        """The label of the data of its runs, unless their workflow states a stricter one."""
         return join((self._options.label or "internal", CURRENT_LABEL.get()))
 
     @property
     def has_key(self) -> bool:
-        """Whether its runs have an idempotency key: whoever leaves one does not end it."""
+        """Whether its runs have an idempotency key. Then a caller that is cancelled does not cancel the run."""
         return bool(self._options.idempotency_key)
 
     def workflows(self) -> list[str]:
-        """The names of all workflows that are known: the project's, and those of the package."""
+        """Returns the names of all workflows: of the project, and of the package."""
         return self._project.workflow_names()
 
     def find(self, name: str, /) -> Step[..., Any]:
-        """A workflow, an agent or a tool by name, or a workflow file by path. Raises `InputError` with the nearest name."""
+        """Returns a workflow, an agent or a tool by name, or a workflow file by path. Raises `InputError`, with the
+        nearest name.
+        """
         return self._project.find(name)
 
     def program(self, step: Step[..., Any], /) -> Program:
-        """A step as the engine runs it. Raises `InputError`, or `InputErrors`, where it does not compile."""
+        """Compiles a step. Raises `InputError` or `InputErrors` if it does not compile."""
         program = self._project.program(step, self._options.accept)
         told = plan_limit_options(
             self._project,
@@ -208,7 +221,8 @@ class Orchestra:
         Cancelling the call cancels the run; a run with an idempotency key continues.
 
         Args:
-            step: What to run, or a whole request: then its options hold, and not those of this `Orchestra`.
+            step: What to run, or a complete request. A request has its own options; those of this `Orchestra` do not
+            apply.
             args: Inputs by position.
             inputs: Inputs by name.
 
@@ -220,14 +234,14 @@ class Orchestra:
             RunFailed: The run has no output.
             BudgetExceeded: The run has no output because its budget is exhausted.
         """
-        run, request = await self._launch(step, args, inputs)
+        run = await self._launch(step, args, inputs)
         try:
             return await run
         except (
             asyncio.CancelledError,
             OrchestraError,
-        ) as error:  # no context manager: a run that waits would hold three objects more
-            raise run.abandon(error, has_key=bool(request.options.idempotency_key))  # noqa: B904 - it has its cause
+        ) as error:  # No context manager: every waiting run would keep three more objects.
+            raise run.abandon(error, has_key=self._has_key(step))  # noqa: B904 - it has its cause
 
     @overload
     async def start(self, step: RunRequest, /) -> Run[Any]: ...
@@ -236,10 +250,13 @@ class Orchestra:
     async def start(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Run[R]: ...
 
     async def start(self, step: Step[..., Any] | RunRequest, /, *args: Any, **inputs: Any) -> Run[Any]:
-        """Starts a run, once its inputs are checked and the servers that it needs are up. Its first event is on disk when this returns.
+        """Starts a run, once its inputs are checked and the servers that it needs are up. Its first event is on disk
+        when
+        this returns.
 
         Args:
-            step: What to run, or a whole request: then its options hold, and not those of this `Orchestra`.
+            step: What to run, or a complete request. A request has its own options; those of this `Orchestra` do not
+            apply.
             args: Inputs by position.
             inputs: Inputs by name.
 
@@ -248,12 +265,14 @@ class Orchestra:
             FleetError: A server that the run needs is not available.
             JournalError: J022: another process holds the lease of the run with this key.
         """
-        run, request = await self._launch(step, args, inputs)
-        return await run.wait_started(has_key=bool(request.options.idempotency_key))
+        return await (await self._launch(step, args, inputs)).wait_started(has_key=self._has_key(step))
+
+    def _has_key(self, step: Step[..., Any] | RunRequest) -> bool:
+        return bool((step.options if isinstance(step, RunRequest) else self._options).idempotency_key)
 
     async def _launch(
         self, step: Step[..., Any] | RunRequest, args: Sequence[Any], inputs: Mapping[str, Any]
-    ) -> tuple[Run[Any], RunRequest]:
+    ) -> Run[Any]:
         """Starts the run of a request, or returns the existing run with its idempotency key."""
         self._affinity.check()
         request = (
@@ -267,17 +286,17 @@ class Orchestra:
         if self._workers is not None:
             await self._workers.prepare(program)
         graph, versions = snapshot.put(self.journal)
-        request = dataclasses.replace(
+        request = msgspec.structs.replace(
             request, inputs=bound, graph=graph, versions=versions, label=_data_label(program, request.options)
         )
         execution = await self._start_once(_apply_options(program, request.options), request)
         known = None if request.options.idempotency_key else snapshot
-        return Run(execution, step.read, known, by=request.options.by), request
+        return Run(execution, step.read, known, by=request.options.by)
 
     def _begin(self, program: Program, request: RunRequest, workers: Workers | None) -> Execution:
         fresh = not (request.options.memo or request.parent)
         limits = plan_limit_options(self._project, program, request.label, fleet=self._workers is not None, fresh=fresh)
-        request = dataclasses.replace(request, tiers=self._project.tiers(program), plan_limits=limits)
+        request = msgspec.structs.replace(request, tiers=self._project.tiers(program), plan_limits=limits)
         return self._engine.start(apply_plan_limits(program, limits), request, workers=workers)
 
     async def _start_once(self, program: Program, request: RunRequest, workers: Workers | None = None) -> Execution:
@@ -287,9 +306,9 @@ class Orchestra:
         execution = self._engine.find_run(name)
         if execution is None or execution.started is None:
             events = await self.journal.read(name)
-            execution = self._engine.find_run(name)  # another caller may have begun it while we looked
+            execution = self._engine.find_run(name)  # Another caller may have begun it meanwhile.
             if execution is None and not events:
-                return self._begin(program, dataclasses.replace(request, run=name), workers)
+                return self._begin(program, msgspec.structs.replace(request, run=name), workers)
             if execution is None or execution.started is None:
                 execution = Execution(name, self.journal, events)
         if (conflict := request.key_conflict(name, execution.started)) is not None:
@@ -302,14 +321,22 @@ class Orchestra:
             return await self._take_over(name, execution.started, request.options)
         return execution.enable_text_stream(request.options.live)
 
-    # Runs that are there already
+    # Existing runs
 
     async def resume(self, run: str, *, by: str = "", require_fleet: bool = False) -> Run[Any]:
-        """Goes on with a run that was interrupted, or that waits; on the workflow that it began with. One that has ended is just there.
+        """Resumes a run that was interrupted or waits, with the workflow with which it began. A run that has ended is
+        returned as it is. Calls that have ended are not made again.
 
-        Calls that have an end are not made again. Raises `InputError` E020 for a run that is not there, `JournalError` J022 where
-        another process has it in hand, `OrchestraError` E019 where what it stored cannot be read, T009 or T005 for another tool or none;
-        with `ready`, `FleetError` where a model that the rest surely asks cannot be had now, and the run would fail for that.
+        Args:
+            run: The id of the run.
+            by: Who resumes it.
+            require_fleet: Whether to check first that every model that the rest of the run needs is available.
+
+        Raises:
+            InputError: E020: there is no such run.
+            JournalError: J022: another process holds its lease.
+            OrchestraError: E019: its stored workflow cannot be read; T009 or T005: a tool has changed or is missing.
+            FleetError: A model is not available, with `require_fleet`.
         """
         self._options.reject_fork_options()
         first, events = await self._read_run(run)
@@ -339,7 +366,7 @@ class Orchestra:
             return Execution(run, self.journal, await self._read_events(run))
 
     async def _fork_workers(self, started: RunStarted, program: Program) -> Workers:
-        """The workers of a fork: they know what its parent was answered."""
+        """Returns the workers of a fork: they reuse the answers of its parent."""
         from orchestra.app.fork_effects import fork_workers, orphan_workers
 
         again = started.options.get("again") is True
@@ -349,11 +376,13 @@ class Orchestra:
                     self._project, self._engine, *await self._read_run(started.parent), program, again=again
                 )
             ).workers
-        except OrchestraError:  # the parent was deleted, or cannot be read any more
+        except OrchestraError:  # The parent was deleted, or cannot be read.
             return orphan_workers(self._engine, started.parent, program, again=again)
 
     async def cancel(self, run: str, *, by: str = "") -> None:
-        """Asks a run to end, wherever it is. One that nobody has in hand ends at once, even if it cannot be resumed. Raises E020."""
+        """Cancels a run, in whichever process it is. A run that no process holds ends at once, even if it cannot be
+        resumed. Raises `InputError` E020 for an unknown run.
+        """
         if isinstance((await self._read_events(run))[-1], RunFinished):
             return
         by = by or self._options.by
@@ -369,8 +398,9 @@ class Orchestra:
                 raise
 
     async def view(self, run: str) -> RunView:
-        """How a run stands, whoever has it in hand: its status, what persons are asked, and its result where it has ended. Nothing of it
-        is changed. Raises `InputError` E020 for a run that is not there."""
+        """Returns the status of a run, its open questions, and its result if it has ended. It does not change the run.
+        Raises `InputError` E020 for an unknown run.
+        """
         from orchestra.app.run_status import view_run
 
         self._affinity.check()
@@ -387,9 +417,20 @@ class Orchestra:
         until: TimeSpec = None,
         before: str = "",
     ) -> Sequence[RunSummary]:
-        """The latest runs, newest first: those of a `workflow` alone, of one `status` or several, with all of these `tags`, that began at
-        `since` or later and before `until` (a moment, or so long ago), and behind the run `before` in this order, for the next page.
-        Raises `InputError` C010 for what is no status or no moment, E020 for a `before` that is not there, E040 for tags that are none."""
+        """Returns the latest runs, newest first.
+
+        Args:
+            limit: Number of runs at most.
+            workflow: Only runs of this workflow.
+            status: Only runs with this status, or one of these.
+            tags: Only runs with all of these tags.
+            since: Only runs that began at this time or later: a timestamp, or a duration before now.
+            until: Only runs that began before this time.
+            before: Only runs after this one in the list, for the next page.
+
+        Raises:
+            InputError: C010: an invalid status or time; E020: `before` is unknown; E040: invalid tags.
+        """
         from orchestra.app.run_status import RunListQuery, latest_runs
 
         self._affinity.check()
@@ -397,7 +438,7 @@ class Orchestra:
         return await latest_runs(self.journal, self._engine.clock.now(), wanted)
 
     async def questions(self, run: str) -> list[QuestionAsked]:
-        """What persons are asked by a run, and have not answered. Raises `InputError` E020 for one that is not there."""
+        """Returns the open questions of a run to persons. Raises `InputError` E020 for an unknown run."""
         events = await self._read_events(run)
         return unanswered_questions(open_questions(events), await self.journal.inbox(run, last_read_message(events)))
 
@@ -413,16 +454,25 @@ class Orchestra:
         decline_reason: str = "",
         call_happened: bool = False,
     ) -> None:
-        """Answers a question of a run, or declines it (`decline_reason`): the node is withheld then. The message is in the run's inbox
-        when this returns: the process that holds the run, or the one that resumes it, reads it. For a call in doubt, `call_happened` says
-        that the call happened, and that `value` is its result.
+        """Answers a question of a run, or declines it. The message is in the run's inbox when this returns: the process
+        that holds the run, or resumes it, reads it.
 
-        `node` may be left out if one question is open. `question_digest` is the digest of the question that the person saw
-        (`QuestionAsked.question_digest`), and `question_seq` the number of its event (`QuestionAsked.seq`): a call in doubt may be asked
-        about twice. Without them the answer is to the question that is open now. Raises `InputError` E020 for an unknown run, E021 if no
-        question is open or an answer is already in the inbox, E022 for an invalid answer or a question that has changed, E037 for a
-        question that is closed, or asked again if `question_seq` is missing, E031 for a late answer, T009 if a tool that may yet be called
-        has changed.
+        Args:
+            run: The id of the run.
+            value: The answer; or the result of a call in doubt, with `call_happened`.
+            node: The node that asks. May be left out if one question is open.
+            by: Who answers.
+            question_digest: The digest of the question that the person saw (`QuestionAsked.question_digest`). Empty for
+            the open question.
+            question_seq: The number of its event (`QuestionAsked.seq`): the same call in doubt may be asked about
+            twice.
+            decline_reason: Why the person does not answer. The node is then withheld.
+            call_happened: Whether a call in doubt happened, with the result `value`.
+
+        Raises:
+            InputError: E020: an unknown run; E021: no question is open, or an answer is already in the inbox; E022: an
+            invalid answer, or the question has changed; E031: the answer is late; E037: the question is closed, or was
+            asked again and `question_seq` is missing; T009: a tool that the run may still call has changed.
         """
         events, now = await self._read_events(run), self._engine.clock.now()
         one = find_question(
@@ -453,12 +503,20 @@ class Orchestra:
             handle.mark_answered(one)
 
     async def fork(self, run: str, step: Step[..., Any] | None = None, /, **inputs: Any) -> Fork:
-        """A new run of a run's workflow as it is today, or of `step`, on its inputs; `inputs` replace some of them.
+        """Starts a new run with the inputs of an existing run: of its workflow as it is today, or of `step`.
 
-        Pure calls of which nothing has changed are answered from the old run, and so is what it did in the world; a call that might do it
-        a second time fails with E024, unless the option `again` is set. What the option `values` gives, and what was given before, is the
-        outcome of its node: nothing is called for it, and what depends on it is made anew. Options hold as in `start`: with a key, there
-        is one such fork; `accept` stays what it was. Raises `InputError` E020, E033 for a value that no node takes, and as `start`.
+        Pure calls of unchanged nodes are answered from the parent run, and so are its calls with effects. A call that
+        might repeat an effect fails with E024, unless the option `again` is set. A node in the option `values` is not
+        run: the value is its outcome, and what depends on it is run again; values given in the parent still hold.
+        Options apply as in `start`: with a key there is one such fork; `accept` is the parent's.
+
+        Args:
+            run: The parent run.
+            step: Another workflow than the parent's.
+            inputs: Replace inputs of the parent.
+
+        Raises:
+            InputError: E020: an unknown run; E033: a value that its node does not accept; and as `start`.
         """
         from orchestra.app.fork_effects import fork_workers
         from orchestra.app.fork_overrides import ParentRun, collect_overrides
@@ -497,9 +555,17 @@ class Orchestra:
     async def whatif(
         self, run: str, replacements: Mapping[str, Card | Contract] | None = None, /, *, workflow: str = ""
     ) -> WhatifResult:
-        """What a run that has ended would have come to with other agents, by the names that its workflow knows them by; or, without
-        any, with everything as it is today: `workflow` is its file, where it has no name here. Nothing is recorded, no tool with effects
-        is called, no person is asked. Raises `InputError` E020, E025 for a run that has not ended, and what compiling it anew raises."""
+        """Simulates a run that has ended with other agents; without any, with everything as it is today. Nothing is
+        recorded, no tool with effects is called, and no person is asked.
+
+        Args:
+            run: The id of the run.
+            replacements: Agents by the names under which the workflow knows the replaced ones.
+            workflow: The file of the workflow, if it is not known by name.
+
+        Raises:
+            InputError: E020: an unknown run; E025: the run has not ended; and the errors of compiling.
+        """
         from orchestra.app.whatif import whatif
 
         self._options.reject_fork_options()
@@ -515,14 +581,17 @@ class Orchestra:
         )
 
     async def replay(self, run: str) -> ReplayResult:
-        """A run's events held against what the engine decides today, on the workflow that the run stored. Raises `InputError` E020."""
+        """Compares a run's events with what the engine decides today, on the stored workflow. Raises `InputError` E020
+        for
+        an unknown run.
+        """
         from orchestra.engine.replay import replay
 
         first, events = await self._read_run(run)
         return replay(await restore_program(self._project, self.journal, first, will_call=False), events)
 
     async def _read_run(self, run: str) -> tuple[RunStarted, list[Event]]:
-        """How a run began, and all of its events."""
+        """Returns the first event of a run, and all of its events."""
         events = await self._read_events(run)
         first = events[0]
         if not isinstance(first, RunStarted):
@@ -547,19 +616,28 @@ class Orchestra:
         combined: str | Path = "",
         back_off: bool = False,
     ) -> VerificationResult:
-        """What the checks say of an answer: a text, or a model with fields of type `Quote`. Without checks or a combination, `quote`.
+        """Checks an answer: a text, or a model with fields of type `Quote`.
 
-        A text is a quote as a whole where the check `quote` is asked for; of a dict the fields `quote` and `quotes` are quotes.
-        Checks that ask agents run these, each question as a run of its own; those that ask nobody leave no trace. `inputs` is what the
-        answer was made from, for `rederive` and `agree`; `confidence` is how sure its producer was, in [0, 1].
+        Checks that ask agents run them, each question as a run; other checks leave no trace.
 
-        `combined` names the agent whose answer it is, or the file of a combination: its checks are asked, and what they say becomes one
-        score, as with `score: combined`. It is accepted from `accept` on; where that is not said, by the agent's certificate over the
-        combined score (`ruling.guarantee`), or from 0.5 on. With `back_off` the parts that `entailment` does not pass are left out of the
-        judgement: `ruling.dropped` are these, and `ruling.remaining(answer)` is the answer as JSON without them.
+        Args:
+            answer: The answer. With the check `quote` a whole text is a quote; of a dict, the fields `quote` and
+            `quotes` are.
+            against: The evidence.
+            checks: The checks; None for `quote`, or those of the combination.
+            accept: The score from which the answer is accepted.
+            inputs: The inputs from which the answer was made, for `rederive` and `agree`.
+            confidence: The confidence of its producer, in [0, 1].
+            combined: The agent that gave the answer, or the file of a combination: its checks become one score, as with
+            `score: combined`. It is accepted from `accept` on; else by the agent's certificate for the combined score
+            (`ruling.guarantee`), else from 0.5 on.
+            back_off: Whether parts that `entailment` rejects are left out of the judgement: `ruling.dropped` lists
+            them, `ruling.remaining(answer)` is the rest as JSON.
 
-        Raises `InputError` V010 for what is no check, V011 for an agent or a tool that is not there, V014 for an `accept` or a `confidence`
-        that is none, and with `combined` what `orchestra.app.check_answer.combined_request` does."""
+        Raises:
+            InputError: V010: an invalid check; V011: an unknown agent or tool; V014: an invalid `accept` or
+            `confidence`; with `combined`, as `orchestra.app.check_answer.combined_request`.
+        """
         from orchestra.app import check_answer
         from orchestra.verification.session import ChecksPending, advance, start
 
@@ -590,10 +668,17 @@ class Orchestra:
         workflow: str = "",
         tags: Tags | None = None,
     ) -> CostReport:
-        """What the journal's runs cost, summed up by one key or several (`orchestra.app.costs.COST_KEYS`, `tag:NAME`):
-        those of `runs` with the same
-        `since`, `until`, `workflow` and `tags`. Runs that cannot be read are named, and left out. Raises `InputError` C043 for what is no
-        key, E040 for tags that are none, F100 where the fleet's file, which has the prices, cannot be read."""
+        """Sums the costs of the runs that `runs` returns for the same filters. Runs that cannot be read are named and
+        left
+        out.
+
+        Args:
+            by: One or several keys of `orchestra.app.costs.COST_KEYS`, or `tag:NAME`.
+
+        Raises:
+            InputError: C043: an invalid key; E040: invalid tags; F100: the fleet file, which has the prices, cannot be
+            read.
+        """
         from orchestra.app.costs import costs, fleet_servers
 
         self._affinity.check()
@@ -602,15 +687,19 @@ class Orchestra:
         )
 
     async def load(self, agent: str) -> list[str]:
-        """Has the local servers that run load an agent's adapter, before its first call; gives their names. Raises `InputError` A001."""
+        """Loads an agent's adapter on the running local servers, before its first call; returns their names. Raises
+        `InputError` A001.
+        """
         self._affinity.check()
         card = self.registry.card(agent)
         return await self._workers.load(card) if self._workers is not None else []
 
     async def fleet_status(self, *, probe: bool = False) -> FleetStatus:
-        """What is known of the fleet's servers, and whether they can serve (`can_serve`); it has none where other `workers` are used.
+        """Returns the status of the fleet's servers, and whether they can serve (`can_serve`). It is empty if other
+        `workers` replace the fleet.
 
-        Only the supervisor of local servers is asked; with `probe` endpoints too, for 5 seconds at most. Raises `InputError` F100, F102.
+        Only the supervisor of local servers is asked; with `probe` also endpoints, for at most 5 seconds. Raises
+        `InputError` F100, F102.
         """
         from orchestra.fleet.status import FleetStatus
 

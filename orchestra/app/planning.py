@@ -1,9 +1,10 @@
-"""Planning: a request as a workflow of one `plan` node, which `orchestra ask` runs; and the router alone, for `orchestra plan`.
+"""Planning: a request as a workflow of one `plan` node, for `orchestra ask`; and the router alone, for `orchestra
+plan`.
 
-The router itself (`orchestra.router`) is pure. In a run the engine carries its questions to the router's agent, and steps of the plan run
-while it is being written (`orchestra.engine.kinds.plan`); what came of the planning is read off the run's journal (`plan_result`). `plan`
-asks the same questions in runs of their own, and runs nothing of the plan. Plans that served are kept in the journal's memo, under keys of
-intent and shape (`orchestra.router.plan_cache`), which are the same for both.
+The router (`orchestra.router`) is pure. In a run, the engine puts its questions to the router's agent and runs steps of
+the plan while it is written (`orchestra.engine.kinds.plan`); `plan_result` reads the plan from the run's events. `plan`
+asks the same questions in runs of their own, and runs no step. Plans that were successful are stored in the journal's
+memo under keys of intent and shape (`orchestra.router.plan_cache`), the same for both.
 """
 
 from __future__ import annotations
@@ -63,11 +64,11 @@ from orchestra.workflows.python.steps import Agent, Step, Tool, Workflow
 
 ROUTER = "router"
 PLANNERS = frozenset({ROUTER, "planner", "tool_planner"})
-"""What plans, and is no skill of a plan."""
+"""Agents and workflows that plan, and are not capabilities of a plan."""
 PLANNER_TOOLS = frozenset(tool.contract.name for tool in router_tools.TOOLS)
-"""Tools of the workflow `planner`, which are no skills of a plan either."""
+"""Tools of the workflow `planner`; not capabilities of a plan either."""
 ADVISORY_AGENTS = frozenset({"difficulty"})
-"""Agents that say something about a call, and answer nothing: no steps of a plan, unless they are named."""
+"""Agents that rate a call and do not answer it: steps of a plan only if named."""
 _NODE_KEYS = (
     *(
         "repairs",
@@ -84,31 +85,31 @@ _NODE_KEYS = (
     ),
     *("cache", "votes"),
 )
-"""Of plan options: the keys that a `plan` node has too."""
+"""The plan options that are keys of a `plan` node."""
 NODE = "answer"
-"""The one node of what a request becomes."""
+"""The name of the node in a request workflow."""
 MAX_BROADEST = 5
-"""Skills that stand for all, where none is near."""
+"""Capabilities that are listed as examples if none is near."""
 _CLAUSE = re.compile("[,;:]")
 NO_PLAN = "R007"
-"""The code of a node whose router gave none."""
+"""The error code of a node whose router returned no plan."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecalledPlan:
-    """Where a plan comes from that nobody was asked for."""
+    """The origin of a stored plan."""
 
     run: str
-    """The run that it served, or in which it was made."""
+    """The run in which it was made or was successful."""
     request: str
-    """What was wanted then."""
+    """The request of that run."""
     saved: Usage
-    """What it cost to make, and was not spent again."""
+    """The usage that making it took, and that was saved."""
 
 
 @dataclass(frozen=True)
 class PlanResult:
-    """What came of planning: the plan, or why there is none."""
+    """The result of planning: the plan, or why there is none."""
 
     request: str
     capabilities: Capabilities
@@ -118,30 +119,30 @@ class PlanResult:
     """Questions to the router's agent."""
     repairs: int = 0
     usage: Usage = NO_USAGE
-    """What the router's agent cost."""
+    """The usage of the router's agent."""
     recalled: RecalledPlan | None = None
-    """Of a plan that comes from the cache."""
+    """The origin of a plan from the cache."""
     remarks: tuple[str, ...] = ()
-    """What a person should know: a stored plan that was ignored, with its code."""
+    """Warnings, such as a stored plan that was ignored, with its code."""
     vote: VoteResult | None = None
-    """Of a plan that was voted on."""
+    """The vote, if there was one."""
     run: str = ""
     """The run of the last question."""
     cache_shape: str = ""
-    """What the plan may be made of, as the cache tells it; empty where the cache is not used."""
+    """The digest of what the plan may consist of, for the cache; empty if the cache is not used."""
     version: int = 1
-    """Which plan of a run it is, where others before it failed."""
+    """The version of the plan in its run, from 1: a version follows a failed one."""
     recorded_graph: Any = None
-    """The plan as a workflow, where a journal tells it."""
+    """The plan as a workflow, as recorded in the journal."""
 
     @property
     def declined(self) -> bool:
-        """Whether the router found that nothing which is offered serves the request."""
+        """Whether the router found that no capability serves the request."""
         return self.plan is None and any(one.code == DECLINED_CODE for one in self.rejections)
 
     @property
     def unserved_parts(self) -> UncoveredParts | None:
-        """What of the request its plan is not for; of a plan that follows one which failed nothing is known."""
+        """The parts of the request that the plan does not serve. Unknown for a version after the first."""
         return (
             find_uncovered(self.capabilities.request_parts, self.plan.steps, self.plan.answer)
             if self.plan is not None and self.version <= 1
@@ -150,7 +151,7 @@ class PlanResult:
 
     @property
     def graph(self) -> Graph:
-        """The plan as a workflow. Raises `InputError` R007 where there is no plan."""
+        """The plan as a workflow. Raises `InputError` R007 if there is no plan."""
         if self.plan is None:
             why = "; ".join(map(str, self.rejections)) or "it wrote nothing"
             raise InputError(NO_PLAN, f"the router gave no plan: {why}", hint=f"orchestra explain {NO_PLAN}")
@@ -161,51 +162,56 @@ class PlanResult:
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """How a plan shall be made: the keys of a `plan` node."""
+    """How to plan: the keys of a `plan` node."""
 
     only: tuple[str, ...] = ()
-    """Agents, tools and workflows that it may use; empty for all that have no effects."""
+    """Agents, tools and workflows that the plan may use; empty for all without effects."""
     returns: Schema = field(default_factory=dict)
     router: str | Agent[..., Any] = ROUTER
     """The agent that plans, or its name."""
     limits: PlanLimits = field(default_factory=lambda: PlanLimits(steps=8, width=16))
     repairs: int = 2
     replans: int = 0
-    """How often another plan may follow one of which a step failed."""
+    """How many plans may follow a failed one."""
     stepwise: bool = True
     shortlist: int = MAX_SHORTLIST
-    """Skills that the router is shown at most."""
+    """Capabilities in the router's prompt at most."""
     copied: bool = True
-    """Whether the texts that a plan states are pieces of the request."""
+    """Whether texts in a plan must be copied from the request."""
     literals: bool = False
-    """Whether calls with effects may be given texts and numbers that are not in the request."""
+    """Whether calls with effects may have texts and numbers that are not in the request."""
     confirm: bool = True
     """Whether a person is asked before a plan makes calls with effects."""
     grounded: bool = True
-    """Whether the first step of a plan reads one of the values at hand, where some skill can: what somebody brings along is meant."""
+    """Whether the first step of a plan must read one of the given values, if a capability can."""
     each_part: bool = True
-    """Whether each part of a request that has several gets a step, where the router can be brought to it."""
+    """Whether each part of a request should have a step."""
     hearsay: tuple[str, ...] = ()
-    """The values that may be somebody else's words, such as those of a file: no argument of a tool with effects is one of them."""
+    """Values that may be another person's words, such as the content of a file: they must not be arguments of tools
+    with
+    effects.
+    """
     anyway: bool = False
-    """Whether what can be done is planned even where the router finds that nothing serves the request."""
+    """Whether a part of the request is planned if the router finds that the whole cannot be served."""
     cache: bool = True
-    """Whether a plan that has served may serve again."""
+    """Whether stored plans may be used, and a successful plan is stored."""
     larger: str | Agent[..., Any] | None = None
-    """The agent that goes on where the repairs are used up, or its name."""
+    """The agent that continues when all repairs are used, or its name."""
     votes: int = 1
-    """Plans that are sampled, at a temperature above 0; the one that most of them agree on is taken."""
+    """Plans that are sampled at a temperature above 0; the most frequent one wins."""
 
 
 def request_workflow(
     orchestra: Orchestra, request: str, values: Mapping[str, Any], options: PlanOptions | None = None
 ) -> Workflow[..., Any]:
-    """A request as a workflow of one `plan` node, over the request and the values at hand as its inputs.
+    """Returns a request as a workflow of one `plan` node. Its inputs are the request and the given values.
 
         run = await orchestra.start(request_workflow(orchestra, request, values), request=request, **values)
 
-    It is the same workflow for all requests over values of the same types. Raises `InputError` C004 for a skill or a router that is not
-    there, R022 for a request that is empty.
+    The workflow is the same for all requests over values of the same types.
+
+    Raises:
+        InputError: C004: an unknown capability or router; R022: the request is empty.
     """
     options, request = options or PlanOptions(), require_request(request)
     inputs, types = declare_inputs(
@@ -241,16 +247,17 @@ def request_workflow(
 
 
 def require_request(request: str) -> str:
-    """A request that says something. Raises `InputError` R022 for one that is empty."""
+    """Returns the request. Raises `InputError` R022 if it is empty."""
     if not request.strip():
         raise InputError("R022", "the request is empty", hint='orchestra ask "What is wanted?"')
     return request
 
 
 def _planner_name(orchestra: Orchestra, named: str | Agent[..., Any]) -> str:
-    """The name of an agent that plans; one that is declared in Python is made known.
+    """Returns the name of a planning agent; registers one that is declared in Python.
 
-    Raises `InputError` C004, or W021 for one whose name means another agent by now.
+    Raises:
+        InputError: C004: there is no such agent; W021: its name now means another agent.
     """
     if not isinstance(named, str):
         orchestra.program(named)
@@ -266,7 +273,10 @@ def _planner_name(orchestra: Orchestra, named: str | Agent[..., Any]) -> str:
 
 
 def _capability_names(orchestra: Orchestra, only: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """What a plan may use, by the key of the node that lists it. Raises `InputError` C004 for what is not there."""
+    """Returns the capabilities of a plan, by the key of the node that lists them. Raises `InputError` C004 for an
+    unknown
+    name.
+    """
     found: dict[str, dict[str, None]] = {"workflows": {}, "agents": {}, "tools": {}}
     for name in only or _effect_free(orchestra):
         step = orchestra.find(name)
@@ -276,11 +286,12 @@ def _capability_names(orchestra: Orchestra, only: Sequence[str]) -> dict[str, tu
 
 
 def _effect_free(orchestra: Orchestra) -> Iterable[str]:
-    """Everything that has no effects. Workflows first: what somebody has put together and named serves better than its parts. Of each kind
-    those of the project come first, as a shortlist takes them where the words of a request do not tell.
+    """Yields the names of everything without effects. Workflows come first: one that someone composed and named fits
+    better than its parts. Of each kind, those of the project come first, since a shortlist prefers them if the words of
+    a request do not decide.
 
-    An agent that is told the grammar of its output with each call is somebody's router, and no step. Nor are those that say how a call is
-    to be routed, and the members of an ensemble that can be asked here, which serves better.
+    Left out are agents whose calls carry an output grammar (they are routers), agents that rate calls, and members of
+    an available ensemble.
     """
     registry = orchestra.registry
     cards = {
@@ -299,20 +310,22 @@ def _effect_free(orchestra: Orchestra) -> Iterable[str]:
 
 
 def _is_available(card: Card) -> bool:
-    """Whether this installation can ask an ensemble: encoders need libraries that do not come with the core."""
+    """Whether this installation can run an ensemble: encoders need optional libraries."""
     return not any(part.kind == "encoder" for part in card.member_cards) or not missing_libraries()
 
 
 def _has_effects(orchestra: Orchestra, name: str) -> bool:
-    """Whether a workflow may have an effect or ask a person, or cannot run at all."""
+    """Whether a workflow may have an effect, may ask a person, or does not compile."""
     try:
         return any(node.has_effects for node in orchestra.program(orchestra.find(name)).nodes)
     except InputError:
-        return True  # `orchestra validate` says why
+        return True  # `orchestra validate` reports the error.
 
 
 async def recorded_request(orchestra: Orchestra, started: RunStarted) -> Workflow[..., Any] | None:
-    """The request workflow of a run, over what its node names today; None for a run of another workflow. Raises `OrchestraError` E019."""
+    """Returns the request workflow of a run, with what its node names today; None for another workflow. Raises
+    `OrchestraError` E019.
+    """
     if started.workflow != ASK_WORKFLOW:
         return None
     graph = await stored_graph(orchestra.journal, started)
@@ -320,14 +333,14 @@ async def recorded_request(orchestra: Orchestra, started: RunStarted) -> Workflo
 
 
 def plan_node(orchestra: Orchestra, asked: Workflow[..., Any]) -> CompiledNode:
-    """The `plan` node of a request workflow."""
+    """Returns the `plan` node of a request workflow."""
     return orchestra.program(asked).nodes[0]
 
 
 async def plan_result(
     orchestra: Orchestra, asked: Workflow[..., Any], request: str, events: Sequence[Event]
 ) -> PlanResult:
-    """The plan result of a run of a request workflow, as far as its events go."""
+    """Returns the plan result of a run of a request workflow, from its events so far."""
     started = next((event for event in events if isinstance(event, RunStarted)), None)
     program = orchestra.program(asked)
     node = (program if started is None else apply_run_options(program, started)).nodes[0]
@@ -362,7 +375,7 @@ async def plan_result(
 
 
 async def _recalled_from(orchestra: Orchestra, known: PlanDraft) -> RecalledPlan:
-    """Where a plan comes from that the memo had."""
+    """Returns the origin of a plan from the memo."""
     began = next(iter(await orchestra.journal.read(known.reused_from)), None)
     said = began.inputs.get(REQUEST, "") if isinstance(began, RunStarted) and isinstance(began.inputs, Mapping) else ""
     return RecalledPlan(known.reused_from, str(said), known.saved_usage)
@@ -371,13 +384,15 @@ async def _recalled_from(orchestra: Orchestra, known: PlanDraft) -> RecalledPlan
 def _unplanned_reason(
     request: PlanRequest, turns: Sequence[tuple[int, PlanDraft]], votes: int, events: Sequence[Event]
 ) -> tuple[PlanNotFound, VoteResult | None]:
-    """Why a run has no plan: what the router's machine says to the last answer, of each sample, or before it asks anything."""
+    """Returns why a run has no plan: what the router's state machine makes of the last answer of each sample, or of the
+    request.
+    """
     if not turns:
         _, wanted = start(request)
         return (wanted if isinstance(wanted, PlanNotFound) else PlanNotFound(())), None
     replies = {event.node: event.value for event in events if isinstance(event, AttemptFinished) and not event.error}
     latest = turns[-1][1]
-    # Of samples that were made one after the other the last one's turn has the plans of those before it.
+    # The turn of the last sequential sample contains the plans of those before it.
     last = (
         {told.sample: (turn, told) for turn, told in turns if told.version == latest.version}
         if latest.parallel
@@ -402,9 +417,13 @@ def _unplanned_reason(
 async def plan(
     orchestra: Orchestra, request: str, values: Mapping[str, Any], options: PlanOptions | None = None
 ) -> PlanResult:
-    """A plan for a request over the given values: one from the cache (`keep_plan`), or one by the router's agent. No other is called.
+    """Plans a request over the given values: with a stored plan (`keep_plan`), or with the router's agent. No other
+    agent
+    is called.
 
-    Raises `InputError` C004 for a skill or a router that is not there, and what a call of the agent raises.
+    Raises:
+        InputError: C004: an unknown capability or router.
+        OrchestraError: The call of the router's agent failed.
     """
     options = options or PlanOptions()
     step = request_workflow(orchestra, request, values, options)
@@ -435,7 +454,7 @@ async def plan(
 async def _ask_router(
     router: Orchestra, request: PlanRequest, agent: Step[..., Any], larger: Step[..., Any] | None
 ) -> PlanResult:
-    """The plan that the router's agent makes, or the larger one where it does not come to one."""
+    """Asks the router's agent for a plan, and the larger agent if that fails."""
     state, wanted = start(request)
     asked, usage, run = 0, NO_USAGE, ""
     while isinstance(wanted, PlannerQuestion):
@@ -463,9 +482,9 @@ async def _ask_router(
 async def _vote(
     orchestra: Orchestra, request: PlanRequest, agent: Step[..., Any], larger: Step[..., Any] | None, votes: int
 ) -> PlanResult:
-    """Of several samples, made side by side, the plan that most of them agree on; what all of them cost.
+    """Samples several plans in parallel; returns the most frequent one, with the usage of all.
 
-    A sample whose calls fail came to no plan. Raises what the first one raised where all of them did.
+    A sample whose calls fail has no plan. Raises the first error if all fail.
     """
     sampled = [
         orchestra.options(idempotency_key="", purpose="planning", sample=number) for number in range(1, votes + 1)
@@ -489,14 +508,14 @@ async def _vote(
 
 
 def _candidate(draft: PlanResult) -> Plan | None:
-    """What a sample votes for: its plan, or `return nothing`."""
+    """Returns the vote of a sample: its plan, or `return nothing`."""
     return Plan((), PlanAnswer(())) if draft.declined else draft.plan
 
 
 async def _recall(
     orchestra: Orchestra, request: str, offer: Capabilities, shape: str
 ) -> tuple[PlanResult | None, tuple[str, ...]]:
-    """A plan that has served and fits; and what is to be said of stored ones that are none."""
+    """Returns a stored plan that fits, and warnings about stored ones that are invalid."""
     remarks: list[str] = []
     for key in plan_cache.cache_keys(request, shape):
         try:
@@ -507,7 +526,7 @@ async def _recall(
             plan, entry = plan_cache.fit_cached_plan(stored, request, offer, shape)
         except plan_cache.CachedPlanError as error:
             remarks += [plan_cache.ignored_message(error.reason)] if error.is_corrupt else []
-        except OrchestraError as error:  # a journal that is damaged there: planning goes on without it
+        except OrchestraError as error:  # The journal is damaged there: plan without it.
             remarks.append(plan_cache.ignored_message(f"{error.code}: {error.message}"))
         else:
             known_from = RecalledPlan(run, entry.request, entry.cost)
@@ -516,9 +535,9 @@ async def _recall(
 
 
 def keep_plan(orchestra: Orchestra, draft: PlanResult, run: str = "") -> None:
-    """Lets a plan serve again, because it ran to a value that was accepted, in `run`, or because somebody saved it.
+    """Stores a plan for later requests, because it was successful in `run`, or because it was saved.
 
-    It is on disk with the journal's next commit, and gone when that run is deleted.
+    It is on disk with the journal's next commit, and deleted with that run.
     """
     if draft.plan is None or draft.recalled is not None or not draft.cache_shape:
         return
@@ -530,7 +549,7 @@ def keep_plan(orchestra: Orchestra, draft: PlanResult, run: str = "") -> None:
 def _rejections_with_hint(
     orchestra: Orchestra, node: CompiledNode, request: PlanRequest, unplanned: PlanNotFound
 ) -> tuple[Rejection, ...]:
-    """Why there is no plan; where the router declined, with the skill that is nearest."""
+    """Returns why there is no plan; if the router declined, with the nearest capability."""
     if not unplanned.is_declined:
         return unplanned.rejections
     left = find_uncovered(
@@ -544,8 +563,10 @@ def _rejections_with_hint(
 
 
 def _nearest(orchestra: Orchestra, node: CompiledNode, offer: Capabilities, request: str) -> str:
-    """Of all skills, those too that cannot be called or have effects, the one that comes nearest to the request, what it does, and what it
-    needs and has not; where none is near, a few that stand for all."""
+    """Describes the capability that is nearest to the request, what it does, and which inputs are missing. It may be
+    one
+    with effects. If none is near, lists a few examples.
+    """
     acting = [one for one in _capabilities_with_effects(orchestra) if one.name not in offer.by_name]
     one = nearest([*offer.by_name.values(), *acting], request)
     if one is None:
@@ -565,21 +586,23 @@ def _nearest(orchestra: Orchestra, node: CompiledNode, offer: Capabilities, requ
 
 
 def nearest_capability(orchestra: Orchestra, asked: Workflow[..., Any], request: str, without: str) -> str:
-    """The capability nearest to a request, of those a request workflow offers and those with effects; `without` one that cannot use it."""
+    """Describes the nearest capability to a request, except `without`: of those of a request workflow, and those with
+    effects.
+    """
     node = plan_node(orchestra, asked)
     offer = plan_module.all_capabilities(node, request)
     return _nearest(orchestra, node, offer.restricted_to([name for name in offer.by_name if name != without]), request)
 
 
 def _description(skill: Capability, *, briefly: bool = False) -> str:
-    """A skill, and what it does."""
+    """Returns the name of a capability and what it does."""
     said = prompt.first_sentence(skill.description).rstrip(".")
     said = _CLAUSE.split(said)[0] if briefly else said
     return f"{skill.name} ({said[:1].lower()}{said[1:]})" if said else skill.name
 
 
 def _capabilities_with_effects(orchestra: Orchestra) -> Iterator[Capability]:
-    """The tools and the workflows that have effects."""
+    """Yields the tools and workflows with effects."""
     yield from (
         Capability.from_contract(tool.contract)
         for tool in orchestra.registry.tools.values()
@@ -589,13 +612,13 @@ def _capabilities_with_effects(orchestra: Orchestra) -> Iterator[Capability]:
         try:
             program = orchestra.program(orchestra.find(name))
         except InputError:
-            continue  # `orchestra validate` says why
+            continue  # `orchestra validate` reports the error.
         if any(node.has_effects for node in program.nodes):
             yield Capability.from_workflow(program)
 
 
 def _broadest(node: CompiledNode, offer: Capabilities) -> list[Capability]:
-    """A few skills that stand for all: what the project has of its own, and no part of a workflow that is there too."""
+    """Returns a few capabilities as examples: those of the project first, and workflows before their parts."""
     parts = {
         agent
         for called in plan_module.require_node_plan_settings(node).workflows.values()
@@ -611,7 +634,7 @@ def _broadest(node: CompiledNode, offer: Capabilities) -> list[Capability]:
 def capabilities_of(
     orchestra: Orchestra, request: str, values: Mapping[str, Any], options: PlanOptions | None = None
 ) -> Capabilities:
-    """What a plan for a request may be made of. Raises `InputError` C004 for a skill that is not there."""
+    """Returns what a plan for a request may consist of. Raises `InputError` C004 for an unknown capability."""
     return plan_module.build_request(
         plan_node(orchestra, request_workflow(orchestra, request, values, options)), request
     ).capabilities

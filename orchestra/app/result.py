@@ -1,4 +1,4 @@
-"""Results: what a run came to, for whoever asked for it."""
+"""Results of runs."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ Status: TypeAlias = Literal["done", "failed", "abstained", "budget", "cancelled"
 
 
 def identity(value: Any) -> Any:
-    """The output of a run whose workflow is known by its stored form alone: plain JSON."""
+    """Returns the output unchanged, as plain JSON: of a run whose workflow is only known as stored."""
     return value
 
 
 @dataclass(frozen=True)
 class Result(Generic[R]):
-    """What a run came to. `output` is typed as the workflow's return value."""
+    """The result of a run. `output` has the workflow's return type."""
 
     run: str
-    """The run's id: `orchestra runs show ID`."""
+    """The id of the run, for `orchestra runs show ID`."""
     status: Status
     outcome: Outcome
     usage: Usage = NO_USAGE
     events: Sequence[Event] = field(default=(), repr=False)
     """The run's events."""
     decode: Callable[[Any], Any] = field(default=identity, repr=False)
-    """Makes the typed output of the JSON value."""
+    """Converts the JSON output to the typed output."""
     workflows: Mapping[str, bytes] = field(default_factory=dict, repr=False)
-    """The frozen workflows that the run stored: its own under an empty name, called ones under `workflow/NAME`."""
+    """The stored workflows of the run: its own under an empty name, called ones under `workflow/NAME`."""
 
     @cached_property
     def usage_by_node(self) -> Mapping[str, Usage]:
-        """What each node cost, by its path."""
+        """The usage of each node, by path."""
         found: dict[str, Usage] = {}
         for event in self.events:
             if isinstance(event, AttemptFinished):
@@ -54,26 +54,29 @@ class Result(Generic[R]):
 
     @cached_property
     def evidence(self) -> tuple[Evidence, ...]:
-        """What accepted outputs rest on, in the order in which they were accepted."""
+        """The evidence of accepted outputs, in the order of acceptance."""
         judged = [event for event in self.events if isinstance(event, OutputJudged) and event.accepted]
         return tuple(found for event in judged for verdict in event.verdicts for found in verdict.evidence)
 
     @cached_property
     def guarantees(self) -> Mapping[str, str]:
-        """What certificates promise of accepted values, by the path of their node. Elements under `each` have their own."""
+        """The guarantees that certificates give for accepted values, by the path of the node. Elements under `each`
+        have
+        their own.
+        """
         return {
             event.node: event.guarantee for event in self.events if isinstance(event, OutputJudged) and event.guarantee
         }
 
     @cached_property
     def left_out(self) -> Mapping[str, str]:
-        """The elements of mapped lists that failed, and that the lists therefore do without: by path, with the reason."""
+        """The elements that failed and are missing in their lists, by path, with the reason."""
         failed: dict[str, outcomes.FailedOutcome] = {}
         for event in self.events:
             if isinstance(event, NodeFinished) and isinstance(event.outcome, outcomes.FailedOutcome):
                 failed[event.node] = event.outcome
         elements = {path: f"{one.code}: {one.reason}" for path, one in failed.items() if path.endswith("]")}
-        # What is an element of a list that failed as a whole was not left out of anything.
+        # An element of a list that failed as a whole is not left out of anything.
         return {
             path: why
             for path, why in elements.items()
@@ -82,27 +85,32 @@ class Result(Generic[R]):
 
     @cached_property
     def claims(self) -> tuple[OutputClaim, ...]:
-        """What the output says, part by part: each with what it rests on, what the checks said, and its score."""
+        """The claims of the output, part by part: each with its evidence, its verdicts and its score."""
         from orchestra.app.claims.claims import extract_claims
 
         return extract_claims(self.events, self.workflows)
 
     @cached_property
     def dropped(self) -> tuple[OutputClaim, ...]:
-        """What nodes that back off took out of their answers, each with the reason and its score. `path` is that in the node's answer."""
+        """What nodes with back-off removed from their answers, each with the reason and its score. `path` is the path
+        in
+        the node's answer.
+        """
         from orchestra.app.claims.claims import dropped_claims
 
         return dropped_claims(self.events)
 
     @property
     def unsupported(self) -> tuple[OutputClaim, ...]:
-        """The claims without evidence, or that no check passed: `OutputClaim.unsupported` says why. Of an output that nothing checked, all.
-        What was dropped comes last."""
+        """The claims without evidence or without a passed check: `OutputClaim.unsupported` is the reason. If nothing
+        was
+        checked, all claims. Dropped ones come last.
+        """
         return (*(claim for claim in self.claims if claim.unsupported), *self.dropped)
 
     @property
     def output(self) -> R:
-        """The output. Raises `Abstained`, `BudgetExceeded` or `RunFailed` where there is none."""
+        """The output. Raises `Abstained`, `BudgetExceeded` or `RunFailed` if there is none."""
         if isinstance(self.outcome, outcomes.ValueOutcome):
             return cast(R, self.decode(self.outcome.value))
         error = self.error
@@ -111,18 +119,19 @@ class Result(Generic[R]):
 
     @property
     def value(self) -> Any:
-        """The output as plain JSON; None where there is none."""
+        """The output as plain JSON; None if there is none."""
         return self.outcome.value if isinstance(self.outcome, outcomes.ValueOutcome) else None
 
     @property
     def confidence(self) -> float | None:
-        """The score of the output in [0, 1], where checks or its producer gave one: of an agent's answer the least of what its checks say
-        and of how sure it is; of what was withheld the score that was too low, and 0 where a check failed it."""
+        """The score of the output in [0, 1], if checks or its producer gave one: of an agent's answer the lowest of its
+        verdicts and its confidence; of a withheld output the score that was too low, and 0 if a check failed.
+        """
         return outcome_score(self.outcome, self.events)
 
     @property
     def error(self) -> OrchestraError | None:
-        """Why there is no output; None where there is one."""
+        """Why there is no output; None if there is one."""
         see = f"orchestra runs show {self.run}"
         match self.outcome:
             case outcomes.ValueOutcome():
@@ -140,7 +149,7 @@ class Result(Generic[R]):
                 return Abstained("E011", f"skipped: {f'{by}: ' if by else ''}{reason}", hint=see).with_run(self.run, by)
 
     def _error_frames(self, code: str, node: str) -> tuple[str, ...]:
-        """Where a tool's own code raised that the run failed of."""
+        """Returns where the tool's own code raised that made the run fail."""
         raised = (
             event
             for event in reversed(self.events)
@@ -150,9 +159,11 @@ class Result(Generic[R]):
 
 
 def outcome_score(outcome: Outcome | None, events: Sequence[Event]) -> float | None:
-    """The score of an outcome. A producer that was not sure enough fails the check `confidence`, and the ruling then says 0: what was
-    withheld for that alone has the score that a lower threshold would have taken. Checks that find nothing against a value do not make it
-    surer than its producer is."""
+    """Returns the score of an outcome. If the producer's confidence was too low, its check `confidence` fails with
+    score
+    0; this returns the confidence, which a lower threshold would have accepted. Passed checks do not raise the
+    confidence.
+    """
     if not isinstance(outcome, outcomes.AbstainedOutcome):
         return _cap_by_confidence(outcome.score, events) if isinstance(outcome, outcomes.ValueOutcome) else None
     judged = next(
@@ -169,8 +180,9 @@ def outcome_score(outcome: Outcome | None, events: Sequence[Event]) -> float | N
 
 
 def _cap_by_confidence(score: float | None, events: Sequence[Event]) -> float | None:
-    """The score of a value that its checks passed: at most how sure its producer was, where the run has one value that was judged. A
-    combination of the checks has weighed that already."""
+    """Caps the score of a value by the confidence of its producer, if the run judged one value. A combination of checks
+    already includes the confidence.
+    """
     judged = [event for event in events if isinstance(event, OutputJudged)]
     if score is None or not judged or any(event.node != judged[0].node for event in judged):
         return score
@@ -189,5 +201,5 @@ def build_result(
     decode: Callable[[Any], Any],
     workflows: Mapping[str, bytes],
 ) -> Result[Any]:
-    """The result that a run's events tell."""
+    """Builds the result of a run from its events."""
     return Result(run, cast(Status, finished.status), finished.outcome, finished.usage, events, decode, workflows)

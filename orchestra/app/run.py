@@ -1,4 +1,4 @@
-"""A run under way, as Python sees it."""
+"""The handle of a run in the Python API."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ R = TypeVar("R", default=Any)
 
 
 class Run(Generic[R]):
-    """A run under way: await it for its result, iterate it for its events, cancel it.
+    """A run: await it for its result, iterate it for its events, cancel it.
 
-    Leaving it alone does not end it; closing the `Orchestra` does.
+    A run continues if its handle is dropped. Closing the `Orchestra` stops it.
     """
 
     __slots__ = ("_by", "_decode", "_execution", "_snapshot")
@@ -40,7 +40,7 @@ class Run(Generic[R]):
 
     @property
     def id(self) -> str:
-        """What `orchestra runs show` takes."""
+        """The id of the run, as `orchestra runs show` takes it."""
         return self._execution.id
 
     def __await__(self) -> Generator[Any, None, Result[R]]:
@@ -77,20 +77,22 @@ class Run(Generic[R]):
         return result
 
     async def wait(self) -> Result[R]:
-        """The result, however the run ended. Raises only what broke the engine or the journal. Cancelling the wait leaves the run.
+        """Returns the result, however the run ended. Raises only errors of the engine or the journal. Cancelling the
+        wait
+        does not cancel the run.
 
-        A run that asks a person waits here too, at no cost, until somebody answers: `pause` comes back instead.
+        If the run asks a person, this waits for the answer: `wait_until_blocked` returns then.
         """
         return await self._result(await self._execution.wait())
 
     async def wait_until_blocked(self) -> Result[R] | None:
-        """The result; or None as soon as the run waits for persons and for nothing else: `asked` says what they are asked."""
+        """Returns the result; or None as soon as the run only waits for persons. `questions` are then the open ones."""
         finished = await self._execution.wait_until_blocked()
         return None if finished is None else await self._result(finished)
 
     @property
     def questions(self) -> tuple[QuestionAsked, ...]:
-        """What persons are asked, while the run waits for nothing else; answer with `Orchestra.answer`."""
+        """The open questions to persons, while the run waits for nothing else. `Orchestra.answer` answers them."""
         return self._execution.questions
 
     async def _result(self, finished: RunFinished) -> Result[R]:
@@ -109,16 +111,23 @@ class Run(Generic[R]):
         return self.events()
 
     def events(self, after: int = 0) -> AsyncGenerator[Event, None]:
-        """The events with `seq > after` as they get durable, to the last one. Raises what broke the engine or the journal, and
-        `OrchestraError` E017 where the `Orchestra` was closed before that."""
+        """Yields the events with `seq > after` once they are on disk, to the last one.
+
+        Raises:
+            OrchestraError: E017: the `Orchestra` was closed before the end; or an error of the engine or the journal.
+        """
         return self._execution.events(after)
 
     def text(self, *, nodes: Collection[str] = (), agents: Collection[str] = ()) -> AsyncGenerator[TextPiece, None]:
-        """What language models write in this run, piece by piece while they do, to its end; with `nodes` or `agents` only of these.
+        """Yields the text that language models write in this run, while they write it, to its end; with `nodes` or
+        `agents` only theirs.
 
-        It is unverified and kept nowhere: events and result are what counts. Every reader sees the same; a slow one gets joined pieces,
-        a late one the text so far of the calls that are under way. Of what another process does with the run there is nothing.
-        Raises `InputError` E032 for a run that was not begun, or resumed, with `options(live=True)`; and as `events` does.
+        The text is not verified and not stored. Every reader gets the same text; a slow reader gets joined pieces, a
+        late one the text so far of current calls. Text that another process receives is not included.
+
+        Raises:
+            InputError: E032: the run was not started or resumed with `options(live=True)`.
+            OrchestraError: As `events`.
         """
         if (live := self._execution.text_stream) is None:
             hint = f"orchestra.options(live=True).start(...); of a run that is there already: .resume({self.id!r})"
@@ -126,16 +135,17 @@ class Run(Generic[R]):
         return self._execution.text(live, nodes, agents)
 
     def cancel(self, by: str = "") -> None:
-        """Asks the run to end: requests in flight are closed, what has finished stays. Idempotent. Without a name it is asked by whoever
-        the options named under which it was begun, or resumed."""
+        """Cancels the run: requests in flight are closed, finished nodes keep their values. Idempotent. Without a name,
+        the option `by` names who cancels.
+        """
         self._execution.cancel(by or self._by)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Fork:
-    """A run that goes over an old one again, and what has changed since."""
+    """A run that repeats an earlier run, and what has changed since."""
 
     run: Run[Any]
     changes: tuple[NodeChange, ...]
     overrides: Mapping[str, Override] = dataclasses.field(default_factory=dict)
-    """By path: what persons gave, so that it is not made anew."""
+    """Values that persons gave for nodes, by path."""

@@ -1,4 +1,4 @@
-"""Queries about many runs, of any journal: one with indexes answers them from these, of another one the events are read."""
+"""Queries about many runs, for any journal: by its indexes if it has them, else by reading the events."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from orchestra.journal.usage import usage_of
 
 
 async def run_pages(journal: Journal, size: int, where: RunSelection) -> AsyncGenerator[list[RunSummary], None]:
-    """The runs of a selection, newest first, `size` of them at a time; of a journal without indexes all at once."""
+    """Yields the runs of a selection, newest first, in pages of `size`; all at once if the journal has no indexes."""
     if not isinstance(journal, IndexedJournal):
         yield await _select_runs(journal, where)
         return
@@ -46,9 +46,9 @@ async def _select_runs(journal: Journal, where: RunSelection) -> list[RunSummary
 
 
 async def query_usages(journal: Journal, where: RunSelection) -> AsyncGenerator[RunUsageResult, None]:
-    """What each run of a selection used, newest first; without `before`. A run that cannot be read says so.
-
-    Raises `JournalError` where the journal as a whole cannot be read.
+    """Yields the usage of each run of a selection, newest first; `before` is ignored. An unreadable run is reported as
+    its
+    error. Raises `JournalError` if the whole journal cannot be read.
     """
     if isinstance(journal, IndexedJournal):
         async with aclosing(journal.query_usages(where)) as found:
@@ -65,7 +65,7 @@ async def query_usages(journal: Journal, where: RunSelection) -> AsyncGenerator[
 
 
 async def first_and_last_events(journal: Journal, runs: Collection[str]) -> dict[str, tuple[Event, Event]]:
-    """The first and the last event of each of these runs; those that cannot be read are left out."""
+    """Returns the first and the last event of each of these runs; unreadable ones are left out."""
     if isinstance(journal, IndexedJournal):
         return await journal.first_and_last_events(runs)
     found = dict[str, tuple[Event, Event]]()
@@ -80,7 +80,7 @@ async def first_and_last_events(journal: Journal, runs: Collection[str]) -> dict
 
 
 async def derived_runs(journal: Journal, runs: Collection[str]) -> list[str]:
-    """Other runs that have something of what these were given or answered: forks, and those that took over an answer or a plan."""
+    """Returns other runs that contain data of these runs: forks, and runs that reused an answer or a plan."""
     if isinstance(journal, IndexedJournal):
         return await journal.derived_runs(runs)
     found = list[str]()
@@ -92,14 +92,14 @@ async def derived_runs(journal: Journal, runs: Collection[str]) -> list[str]:
 
 
 async def existing_runs(journal: Journal, runs: Collection[str]) -> set[str]:
-    """Those of these runs that are there."""
+    """Returns those of these runs that exist."""
     if isinstance(journal, IndexedJournal):
         return await journal.existing_runs(runs)
     return {run for run in runs if await journal.summary(run) is not None}
 
 
 async def get_memos(journal: Journal, memos: Collection[str]) -> dict[str, tuple[str, Any]]:
-    """The answers that are kept under these keys."""
+    """Returns the memo entries under these keys."""
     if isinstance(journal, IndexedJournal):
         return await journal.get_memos(memos)
     found = [(memo, await journal.get_memo(memo)) for memo in memos]
@@ -107,7 +107,7 @@ async def get_memos(journal: Journal, memos: Collection[str]) -> dict[str, tuple
 
 
 async def delete_runs(journal: Journal, runs: Sequence[str]) -> list[OrchestraError | None]:
-    """Deletes runs; for each why it is not deleted, or None."""
+    """Deletes runs; returns for each why it is not deleted, or None."""
     if isinstance(journal, IndexedJournal):
         return await journal.delete_runs(runs)
 

@@ -1,4 +1,4 @@
-"""Runs looked at: how one stands, and the latest ones of the journal; whoever has them in hand keeps them."""
+"""The status of runs, read from the journal without taking their lease."""
 
 from __future__ import annotations
 
@@ -31,33 +31,35 @@ STATUSES: tuple[str, ...] = get_args(RunStatus)
 
 
 PAGE_SIZE = 1000
-"""Runs that are looked at together where only some of them are wanted."""
+"""Runs that are read together if only some of them are wanted."""
 
 
 @dataclass(frozen=True)
 class RunView:
-    """A run as it stands on record."""
+    """A run as recorded."""
 
     run: str
     workflow: str
     status: RunStatus
-    """`running` where some process has it in hand; where none has, `waiting` for persons alone, or `interrupted`, also by a deadline of
-    theirs that has passed, or where they have answered and nobody has gone on with it; or how it ended."""
+    """`running` if a live process holds its lease. Else `waiting` if it only waits for persons; `interrupted` if not,
+    also
+    if a deadline of a question has passed or the answers are not handled yet; or the status with which it ended.
+    """
     label: Label
-    """Of its inputs."""
+    """The label of its inputs."""
     started: float
     """Seconds since the epoch."""
     finished: float | None
     questions: tuple[QuestionAsked, ...]
-    """What persons are asked and have not answered, in the order of asking; others may go on meanwhile."""
+    """Open questions to persons, in the order of asking; other nodes may still run."""
     result: Result[Any] | None
-    """What it came to, the output as plain JSON; None where it has not ended."""
+    """The result, with the output as plain JSON; None if the run has not ended."""
     tags: Tags = field(default_factory=dict)
-    """What its caller finds it by."""
+    """The tags of the run."""
 
 
 async def view_run(journal: Journal, run: str, now: float) -> RunView:
-    """How a run stands; nothing of it is changed. Raises `InputError` E020 for one that is not there."""
+    """Returns the status of a run, without changing it. Raises `InputError` E020 for an unknown run."""
     summary = await journal.summary(run)
     events = await journal.read(run)
     if summary is None or not events or not isinstance(first := events[0], RunStarted):
@@ -74,17 +76,17 @@ async def view_run(journal: Journal, run: str, now: float) -> RunView:
 
 @dataclass(frozen=True, slots=True)
 class RunListQuery:
-    """Which runs are listed: the latest of those that are all this."""
+    """A query of runs: the latest ones that match all fields."""
 
     limit: int = 50
     workflow: str = ""
     status: tuple[str, ...] = ()
-    """One of these; any where there is none."""
+    """One of these statuses; any if empty."""
     tags: Tags = field(default_factory=dict)
     since: float = -inf
     until: float = inf
     before: str = ""
-    """A run: those that come behind it, the newest first."""
+    """A run: only runs after it in the list, newest first."""
 
     @classmethod
     def of(
@@ -97,7 +99,7 @@ class RunListQuery:
         until: TimeSpec,
         before: str,
     ) -> RunListQuery:
-        """What was asked for. Raises `InputError` C010 for what is no status or no moment, E040 for tags that are none."""
+        """Builds a query. Raises `InputError` C010 for an invalid status or time, E040 for invalid tags."""
         named = (status,) if isinstance(status, str) else tuple(status or ())
         return cls(
             limit,
@@ -111,11 +113,11 @@ class RunListQuery:
 
     @property
     def is_unfiltered(self) -> bool:
-        """Whether runs of any workflow and any status are wanted."""
+        """Whether runs of any workflow and any status match."""
         return not (self.workflow or self.status)
 
     def matches(self, run: RunSummary) -> bool:
-        """Whether a run is such a one, its tags aside."""
+        """Whether a run matches, apart from its tags."""
         return (
             self.workflow in ("", run.workflow)
             and (not self.status or run.status in self.status)
@@ -124,7 +126,7 @@ class RunListQuery:
 
 
 def check_statuses(statuses: Iterable[str]) -> tuple[str, ...]:
-    """Statuses; an empty one is any. Raises `InputError` C010 for what is none."""
+    """Returns the statuses; an empty one means any. Raises `InputError` C010 for an invalid one."""
     named = tuple(status for status in statuses if status)
     for status in named:
         if status not in STATUSES:
@@ -138,7 +140,7 @@ def check_statuses(statuses: Iterable[str]) -> tuple[str, ...]:
 
 
 async def latest_runs(journal: Journal, now: float, wanted: RunListQuery) -> Sequence[RunSummary]:
-    """The latest runs, newest first, of those that are wanted. Raises `InputError` E020 for a run `before` that is not there."""
+    """Returns the latest matching runs, newest first. Raises `InputError` E020 if the run `before` is unknown."""
     where = RunSelection(tags=wanted.tags, since=wanted.since, until=wanted.until)
     if wanted.before:
         if (last := await journal.summary(wanted.before)) is None:
@@ -155,7 +157,7 @@ async def latest_runs(journal: Journal, now: float, wanted: RunListQuery) -> Seq
 
 
 async def started_events(journal: Journal, runs: Sequence[RunSummary]) -> AsyncGenerator[tuple[str, RunStarted], None]:
-    """How these runs began, in the same order, without large inputs; those that cannot be read are left out."""
+    """Yields the first events of these runs, in the same order, without large inputs; unreadable ones are left out."""
     for start in range(0, len(runs), PAGE_SIZE):
         names = [run.run for run in runs[start : start + PAGE_SIZE]]
         found = await first_and_last_events(journal, names)

@@ -1,4 +1,7 @@
-"""What a run stores of its workflow, so that it is resumed on what it began with: the graph, and all that it names."""
+"""The snapshot that a run stores of its workflow, so that it is resumed with what it began with: the graph, and
+everything
+that it names.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,9 @@ MAX_SAMPLE = 1 << 31
 
 
 async def stored_workflows(journal: Journal, started: RunStarted) -> dict[str, bytes]:
-    """The frozen workflows that a run stored, in the form of `WorkflowSnapshot.workflows`; those that are gone are left out."""
+    """Returns the workflows that a run stored, in the form of `WorkflowSnapshot.workflows`; missing ones are left
+    out.
+    """
     marks = {
         "": started.graph,
         **{name: mark for name, mark in started.versions.items() if name.startswith(f"{WORKFLOW}/")},
@@ -41,7 +46,7 @@ async def stored_workflows(journal: Journal, started: RunStarted) -> dict[str, b
 
 
 def get_snapshot(project: Project, made: CompiledWorkflow) -> WorkflowSnapshot:
-    """A program's snapshot, the same for all of its runs."""
+    """Returns a program's snapshot, the same for all of its runs."""
     if made.snapshot is None:
         made.snapshot = _build_snapshot(project, made.program, made.models)
     return made.snapshot
@@ -85,28 +90,27 @@ def _build_snapshot(project: Project, program: Program, models: Mapping[str, Sch
 
 
 def is_unversioned_tool(contract: Contract) -> bool:
-    """Whether it is a pure tool whose author does not count the versions of its code."""
+    """Whether it is a pure tool without a declared version of its code."""
     return contract.kind == "tool" and contract.effect == "pure" and not contract.version
 
 
 async def stored_code_digests(journal: Journal, started: RunStarted) -> dict[str, str]:
-    """The digests of the code of the pure tools without a version, as it was when a run began; none for older runs.
-
-    Raises `OrchestraError` E019 where they are missing, or are none.
+    """Returns the code digests of pure tools without a version, as of the start of a run; empty for older runs. Raises
+    `OrchestraError` E019 if they are missing or invalid.
     """
     mark = started.versions.get(CODE)
     return _decode(started.run, await _read_blob(journal, started.run, mark), dict[str, str]) if mark else {}
 
 
 def reachable_contracts(node: CompiledNode) -> Iterator[Contract]:
-    """The same, with what the workflows call that its plan may call; what stands in its body is left out."""
+    """Yields what a node may call, with what the workflows call that its plan may call; without its body."""
     yield from node_contracts(node)
     for one in node.plan_settings.workflows.values() if node.plan_settings is not None else ():
         yield from called_contracts(one.program)
 
 
 def called_contracts(program: Program) -> Iterator[Contract]:
-    """What a program calls, or may call, in bodies and in the workflows of its plans too; some of it more than once."""
+    """Yields what a program may call, in bodies and in the workflows of its plans too; with repetitions."""
     for part in reachable_programs(program):
         for node in part.nodes:
             yield from node_contracts(node)
@@ -126,13 +130,20 @@ async def restore_program(
     replacements: Mapping[str, Contract] | None = None,
     held: Mapping[tuple[str, str], Any] | None = None,
 ) -> Program:
-    """The program that a run began with; its cards are made known to the project under their digests.
+    """Restores the program with which a run began; registers its cards with the project under their digests.
 
-    Without `will_call` no call will be made: what agents have learnt since is no fault then, and no card is made known. `replacements` has
-    other agents, by the names that the workflow knows them by; what `held` has of these, by kind and name, is what they are accepted by.
-    Other certificates are taken over, and promise nothing of them. A tool that only got inputs that can be left out is today's. What plans
-    and agents with tools may do in it was asked when it began (L123).
-    Raises `OrchestraError` E019 where parts are missing or are not what they should be, and what compiling raises.
+    Args:
+        project: The project.
+        journal: The journal of the run.
+        started: The first event of the run.
+        will_call: Whether calls will be made. If not, agents that were trained since are no error, and no card is
+        registered.
+        replacements: Other agents, by the names under which the workflow knows the replaced ones.
+        held: The certificates of the replacements, by kind and name. Other certificates are kept, without a guarantee
+        for the replacements.
+
+    Raises:
+        OrchestraError: E019: parts are missing or invalid; and the errors of compiling.
     """
     from orchestra.workflows.compile.compiler import compile_graph
 
@@ -150,7 +161,10 @@ async def _catalog(
     *,
     will_call: bool,
 ) -> Catalog:
-    """All that the workflow of a run names, as the run stored it."""
+    """Returns the catalog of everything that the workflow of a run names, as stored. A tool that only got optional
+    inputs
+    since is today's.
+    """
     from orchestra.verification.certificates.claims_file import ClaimsCertificate
     from orchestra.verification.certificates.combination import Combination
     from orchestra.verification.certificates.file import Certificate
@@ -186,7 +200,7 @@ async def _catalog(
             case "workflow":
                 workflows[rest] = _decode_graph(run, data)
             case "certificate":
-                certificates[rest] = Certificate.from_bytes(data)  # a run goes on with the threshold that it began with
+                certificates[rest] = Certificate.from_bytes(data)  # A run keeps the threshold with which it began.
             case "workflow_certificate":
                 wholes[rest] = Certificate.from_bytes(data)
             case "claims":
@@ -196,12 +210,12 @@ async def _catalog(
             case "served":
                 continue
             case "code":
-                continue  # a run goes on with the code that is there
+                continue  # A run continues with the current code.
             case "types":
                 models = _decode(run, data, dict[str, Any])
             case _:
                 raise _unreadable_error(run, f"it names {name!r}, which this version does not know")
-    for name, contract in replacements.items():  # in the fleet that the run began with, as those that they stand beside
+    for name, contract in replacements.items():  # In the fleet with which the run began, as the other agents.
         other = project.find_card(contract)
         agents[name] = other.served_contract(shared) if other is not None else contract
     _transfer_certificates({CERTIFICATE: certificates, CLAIMS: claims, COMBINATION: combinations}, replacements, held)
@@ -220,7 +234,9 @@ async def _catalog(
 def _transfer_certificates(
     promises: Mapping[str, dict[str, Any]], replacements: Mapping[str, Contract], held: Mapping[tuple[str, str], Any]
 ) -> None:
-    """Has other agents accepted by what is `held` of them, by kind and name; else by what the agents were whose place they take."""
+    """Gives replacements their own certificates (`held`, by kind and name), or else those of the agents that they
+    replace.
+    """
     for name, contract in replacements.items():
         for kind, promised in promises.items():
             if (own := held.get((kind, contract.name))) is not None:
@@ -230,7 +246,7 @@ def _transfer_certificates(
 
 
 def _restore_card(project: Project, name: str, data: bytes, *, will_call: bool) -> Card:
-    """A card as a run stored it; its files are those of the current one, and its members' those of the current members."""
+    """Returns a card as a run stored it, with the current files of the card and of its members."""
     from orchestra.agents.card import Card as Stored
     from orchestra.agents.ensemble import check_members
 
@@ -240,13 +256,14 @@ def _restore_card(project: Project, name: str, data: bytes, *, will_call: bool) 
     beside = {part.name: part.folder for part in current.member_cards}
     folders = {**{one.name: one.folder for one in project.cards.values()}, **beside}
     found = check_members(Stored.restore(data, current.folder, folders))
-    # Before there was such a key, the prompt alone was asked wherever the adapter's base was not.
+    # Older cards lack the key: then the prompt alone was asked wherever the adapter's base model was not.
     return found.model_copy(update={"elsewhere": current.elsewhere}) if found.digest == current.digest else found
 
 
 def apply_run_options(program: Program, started: RunStarted) -> Program:
-    """A program with what its run was told beside its inputs: the samples that its agents draw, what its plans are admitted, and its
-    budget. Raises `OrchestraError` E019 for what is none of it."""
+    """Applies a run's recorded options to its program: the sample number, the limits of plans, and the budget. Raises
+    `OrchestraError` E019 for invalid ones.
+    """
     program = with_sample(program, _sample_number(started.options.get("sample")))
     budget = started.options.get("budget")
     program = program if budget is None else replace(program, budget=_decode_budget(started.run, budget))
@@ -254,7 +271,7 @@ def apply_run_options(program: Program, started: RunStarted) -> Program:
 
 
 def apply_plan_limits(program: Program, told: Mapping[str, Any]) -> Program:
-    """A program with what its run's options tell of its plans. Raises `InputError` E019 for what does not say that."""
+    """Applies the recorded limits of plans to a program. Raises `InputError` E019 for invalid ones."""
     if not program.has_dynamic_calls:
         return program
     from orchestra.app.planner_limits import apply_limits
@@ -263,8 +280,14 @@ def apply_plan_limits(program: Program, told: Mapping[str, Any]) -> Program:
 
 
 def plan_limit_options(project: Project, program: Program, label: Label, *, fleet: bool, fresh: bool) -> dict[str, Any]:
-    """What a run's options have of its plans, where there are any: what fleet and budget admit of them on data with this label.
-    Without `fleet` others stand in for it; with `fresh` no call is recalled."""
+    """Returns the limits of a run's plans, as its options store them: what fleet and budget allow on data with this
+    label.
+    Empty for a program without plans.
+
+    Args:
+        fleet: Whether the fleet makes the calls; else other workers replace it.
+        fresh: Whether no call is answered from the memo or a parent run.
+    """
     if not program.has_dynamic_calls:
         return {}
     from orchestra.app.planner_limits import planner_limits
@@ -273,7 +296,7 @@ def plan_limit_options(project: Project, program: Program, label: Label, *, flee
 
 
 def stored_accept(started: RunStarted) -> AcceptThreshold | None:
-    """By what a run was told to accept its output as a whole; None where it was told nothing."""
+    """Returns how a run's output is accepted as a whole; None if its options do not state it."""
     said = started.options.get("accept")
     if said == "certified":
         return "certified"
@@ -281,7 +304,7 @@ def stored_accept(started: RunStarted) -> AcceptThreshold | None:
 
 
 async def stored_graph(journal: Journal, started: RunStarted) -> Graph:
-    """The graph that a run began with. Raises `OrchestraError` E019 where it is missing, or is none."""
+    """Returns the graph with which a run began. Raises `OrchestraError` E019 if it is missing or invalid."""
     return _decode_graph(started.run, await _read_blob(journal, started.run, started.graph))
 
 
@@ -306,7 +329,7 @@ def _decode(run: str, data: bytes, kind: type[T]) -> T:
 
 
 def _sample_number(stated: Any) -> int:
-    """A number of a sample; 0 for what is none."""
+    """Returns a sample number; 0 for an invalid one."""
     return stated if isinstance(stated, int) and 0 < stated <= MAX_SAMPLE else 0
 
 

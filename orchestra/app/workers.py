@@ -1,4 +1,6 @@
-"""Workers in production: the fleet for models, this process for tools and for classical and code agents, both for ensembles."""
+"""Workers in production: the fleet for models, this process for tools and for classical and code agents, both for
+ensembles.
+"""
 
 from __future__ import annotations
 
@@ -29,18 +31,19 @@ if TYPE_CHECKING:
 
 FleetMode: TypeAlias = Literal["start", "adopt", "none"]
 THREAD_PREFIX = "orchestra-tool"
-"""How the names of the threads begin that plain functions run on."""
+"""Prefix of the names of the threads on which plain functions run."""
 
 
 class ProjectWorkers:
-    """Implements `Workers`. The fleet, with its connections and imports, is opened when a call first needs it."""
+    """Implements `Workers`. The fleet, with its connections and imports, is opened by the first call that needs it."""
 
     def __init__(
         self, project: Project, mode: FleetMode, progress: Callable[[Progress], None] | None, stack: AsyncExitStack
     ) -> None:
         self._project, self._mode, self._progress, self._stack = project, mode, progress, stack
         pool = ThreadPoolExecutor(_thread_count(project.settings), thread_name_prefix=THREAD_PREFIX)
-        stack.callback(pool.shutdown, wait=False, cancel_futures=True)  # a function that hangs holds nobody up here
+        # A function that hangs does not block the shutdown.
+        stack.callback(pool.shutdown, wait=False, cancel_futures=True)
         self._local = LocalWorkers(
             project, project.cards_by_digest, encoders=lambda: _open_encoders(project, mode, progress), pool=pool
         )
@@ -53,21 +56,21 @@ class ProjectWorkers:
     async def open(
         cls, project: Project, *, mode: FleetMode = "start", progress: Callable[[Progress], None] | None = None
     ) -> AsyncIterator[ProjectWorkers]:
-        """The workers of a project; leaving it closes the fleet's connections."""
+        """Opens the workers of a project; leaving the context closes the fleet's connections."""
         async with AsyncExitStack() as stack:
             if project.toolbox is not None:
                 stack.push_async_callback(project.toolbox.close)
             yield cls(project, mode, progress, stack)
 
     def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
-        """Does one call, where it belongs."""
+        """Makes one call, in this process or in the fleet; yields chunks of text."""
         card = self._card(call)
         if card is not None and card.member_cards:
             return self._run_ensemble(call)
         return self._run_model(call) if card is not None and card.kind == "model" else self._local.run(call)
 
     def call(self, call: CallRequest) -> Coroutine[Any, Any, CallResult | CallError]:
-        """Does one call without chunks."""
+        """Makes one call without chunks."""
         if call.kind == "tool":
             return self._local.call(call)
         card = self._card(call)
@@ -86,13 +89,15 @@ class ProjectWorkers:
         return await fleet.call(call)
 
     def _card(self, call: CallRequest) -> Card | None:
-        """The card of the agent that is asked; None for tools, for agents that are code alone, and for a version that nobody has."""
+        """Returns the card of the called agent; None for tools, for agents that are code only, and for an unknown
+        version.
+        """
         if call.kind == "tool":
             return None
         try:
             return resolve_card(call, self._project.registry.cards, self._project.cards_by_digest)
         except InputError:
-            return None  # this process refuses it as well as the fleet would
+            return None  # This process refuses it, as the fleet would.
 
     async def _run_model(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
         try:
@@ -105,7 +110,7 @@ class ProjectWorkers:
                 yield reply
 
     def estimate(self, call: CallRequest) -> CallEstimate:
-        """What a call may cost, and its memo key. The first call to a model reads the fleet file."""
+        """Estimates the cost of a call, and its memo key. The first call to a model reads the fleet file."""
         card = self._card(call)
         if card is not None and card.member_cards:
             return ensemble_calls.estimate_ensemble(call, card, self.estimate)
@@ -114,10 +119,10 @@ class ProjectWorkers:
         try:
             return self._get_estimator().estimate(call)
         except OrchestraError:
-            return NO_ESTIMATE  # a faulty fleet file: the call will be refused for it
+            return NO_ESTIMATE  # The fleet file is invalid: the call will fail for it.
 
     async def count_tokens(self, call: CallRequest) -> int | None:
-        """The tokens of a call's prompt as its server counts them; None where nobody can tell."""
+        """Returns the tokens of a call's prompt as its server counts them; None if no server can."""
         card = self._card(call)
         if card is not None and card.member_cards:
             counted = [
@@ -134,7 +139,7 @@ class ProjectWorkers:
             return None
 
     async def fleet(self) -> Fleet:
-        """The fleet of the settings, opened once. Raises `InputError` for a faulty fleet file."""
+        """Returns the fleet of the settings, opened once. Raises `InputError` for an invalid fleet file."""
         if self._fleet is not None:
             return self._fleet
         async with self._fleet_lock:
@@ -155,7 +160,9 @@ class ProjectWorkers:
             return self._fleet
 
     def _get_estimator(self) -> CallEstimator:
-        """The estimator of the settings' fleet; the file is read once. Raises `InputError` for a faulty one."""
+        """Returns the estimator of the settings' fleet; the file is read once. Raises `InputError` for an invalid
+        one.
+        """
         if self._estimator is None:
             from orchestra.fleet import config
             from orchestra.fleet.call_estimates import CallEstimator
@@ -172,17 +179,24 @@ class ProjectWorkers:
         return self._estimator
 
     async def load(self, card: Card) -> list[str]:
-        """The names of the running servers that have a card's adapter, which they load where they have not."""
+        """Loads a card's adapter on the running local servers that lack it; returns the names of all that have it."""
         return (
             await (await self.fleet()).load_adapter(card) if card.kind == "model" and card.adapter is not None else []
         )
 
     async def prepare(self, program: Program, required: Iterable[AgentIdentity] = ()) -> None:
-        """Brings up the servers and fetches the encoders that a program asks, before the clock of its run starts.
+        """Starts the servers and fetches the encoders that a program needs, before the time of its run starts.
 
-        Models that it only may ask are brought up too: those behind a condition, those of a plan's skills and of what an agent with
-        tools may call, and larger ones. Raises `FleetError` where those do not come up that it will surely ask, `InputError` for a
-        faulty fleet file. Of agents `at_hand` endpoints have to answer, too.
+        Models that the program may ask are started too: behind a condition, for a plan's capabilities or the tools of
+        an agent, and larger models.
+
+        Args:
+            program: The program.
+            required: Agents whose models must be reachable now, endpoints included.
+
+        Raises:
+            FleetError: A server that the program certainly needs does not start.
+            InputError: The fleet file is invalid.
         """
         if not program.possible_agents:
             return
@@ -196,7 +210,7 @@ class ProjectWorkers:
                 await self._local.predictor(card)
 
     async def _prepare_optional(self, program: Program) -> None:
-        """Brings up what a program may ask; what does not come up is told by the call that wants it, if there will be one."""
+        """Starts the servers that a program may need. A call to one that does not start fails."""
         models = self._models(program.possible_agents)
         if not models:
             return
@@ -211,11 +225,11 @@ class ProjectWorkers:
                     await fleet.wait_until_ready([model])
 
     def _models(self, agents: Iterable[AgentIdentity]) -> dict[str, None]:
-        """The models that these agents stand on, each once."""
+        """Returns the models of these agents, each once."""
         return dict.fromkeys(card.model for card in self._cards(agents) if card.kind == "model")
 
     def _cards(self, agents: Iterable[AgentIdentity]) -> Iterator[Card]:
-        """The cards of these agents, whatever others have their names by now, and those of an ensemble's members."""
+        """Yields the cards of these agents in these versions, and of an ensemble's members."""
         cards, kept = self._project.registry.cards, self._project.cards_by_digest
         for name, mark in agents:
             card = cards.get(name)
@@ -225,13 +239,15 @@ class ProjectWorkers:
                 yield from (card, *card.member_cards)
 
     async def status(self, *, probe: bool = False) -> FleetStatus:
-        """What is known of the servers. Raises `InputError` for a faulty fleet file."""
+        """Returns the status of the servers. Raises `InputError` for an invalid fleet file."""
         return await (await self.fleet()).health(probe=probe)
 
 
 def _thread_count(settings: Settings) -> int:
-    """How many plain functions run at once at most: one that waits for a thread loses time of its call. A thread is made when a call finds
-    none idle. Where nobody said a number there is one for each call of a run."""
+    """Returns how many plain functions run at once: as many as a run has calls, unless the settings state a number. A
+    call
+    that waits for a thread loses part of its timeout; threads are only created when no thread is idle.
+    """
     return settings.threads if "threads" in settings.model_fields_set else max(settings.threads, settings.concurrency)
 
 

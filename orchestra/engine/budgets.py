@@ -1,4 +1,6 @@
-"""Budget accounts: what a budget has left. They nest: a called workflow with its own budget also spends from its caller's."""
+"""Budget accounts: what is left of a budget. They nest: a called workflow with its own budget also spends from its
+caller's budget.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ T = TypeVar("T")
 
 
 class BudgetAccount(Generic[T]):
-    """The tokens, calls and money of one budget: spent, and reserved for calls that are under way."""
+    """Tokens, calls and money of one budget: spent, and reserved for calls in flight."""
 
     __slots__ = (
         "ancestors",
@@ -29,25 +31,25 @@ class BudgetAccount(Generic[T]):
     def __init__(self, budget: Budget, outer: BudgetAccount[T] | None) -> None:
         self.budget = budget
         self.ancestors: tuple[BudgetAccount[T], ...] = (self,) if outer is None else (self, *outer.ancestors)
-        """This account and those around it: a charge goes to all of them."""
+        """This account and its ancestors. A charge goes to all of them."""
         self.tokens = self.calls = 0
         self.money = 0.0
         self.reserved_tokens = self.pending_calls = 0
-        """Tokens that are reserved, and calls that are under way."""
+        """Reserved tokens, and calls in flight."""
         self.reserved_money = 0.0
-        """Money that is reserved."""
+        """Reserved money."""
         self.queue: deque[T] = deque()
-        """Units that wait for room, the first first."""
+        """Units that wait for budget, in order."""
 
     def reserve(self, tokens: int, money: float = 0.0) -> None:
-        """A call goes out that may cost so much."""
+        """Reserves budget for a call."""
         for account in self.ancestors:
             account.reserved_tokens += tokens
             account.reserved_money += money
             account.pending_calls += 1
 
     def release(self, tokens: int, money: float = 0.0) -> None:
-        """That call is over, or was given up."""
+        """Releases the reservation of a call."""
         for account in self.ancestors:
             account.reserved_tokens -= tokens
             account.pending_calls -= 1
@@ -55,15 +57,17 @@ class BudgetAccount(Generic[T]):
             account.reserved_money = account.reserved_money - money if account.pending_calls else 0.0
 
     def spend(self, tokens: int, calls: int, money: float = 0.0) -> None:
-        """What a call has cost."""
+        """Charges what a call has cost."""
         for account in self.ancestors:
             account.tokens += tokens
             account.calls += calls
             account.money += money
 
     def remaining(self) -> tuple[int | None, int | None, float | None]:
-        """Calls, tokens and money that may still be reserved, here and around; None without a limit. Negative where a call cost more
-        than was thought."""
+        """Returns calls, tokens and money that can still be reserved in all accounts; None without a limit. Negative if
+        a
+        call cost more than its reservation.
+        """
         calls, tokens, money = None, None, None
         for account in self.ancestors:
             budget = account.budget
@@ -77,11 +81,11 @@ class BudgetAccount(Generic[T]):
 
     @property
     def has_pending_calls(self) -> bool:
-        """Whether calls are under way whose end may make room."""
+        """Whether calls are in flight whose end may free budget."""
         return self.ancestors[-1].pending_calls > 0
 
     def exhausted_limit(self) -> str:
-        """The limit that is reached, in words."""
+        """Returns the limit that is reached, as text."""
         for account in self.ancestors:
             budget = account.budget
             if budget.calls is not None and account.calls >= budget.calls:

@@ -1,4 +1,4 @@
-"""Answers: that a call went out, and what came of it, as the facts that are recorded."""
+"""Results of calls as events: an attempt that started, finished, or was answered from the memo."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 async def call_streaming(
     workers: Workers, call: CallRequest, stream: TextStream | None = None
 ) -> CallResult | CallError:
-    """The last reply of a stream. Its chunks are for those who read the run live; else nobody does."""
+    """Makes a call and returns its last reply. Chunks go to `stream`, if the run is read live."""
     if stream is not None and call.kind == "agent":
         with stream.open_text(call) as text:
             return await _last_reply(workers, msgspec.structs.replace(call, stream=True), text)
@@ -40,13 +40,15 @@ async def _last_reply(workers: Workers, call: CallRequest, text: CallText | None
 
 
 def self_cancelled_error(call: CallRequest) -> CallError:
-    """What is said of a worker that ends in a cancellation that nobody asked for: of a task of its own, as a rule."""
+    """Returns the error of a worker that ends with a cancellation that no caller requested, usually of a task of its
+    own.
+    """
     hint = "catch asyncio.CancelledError where the worker awaits its own tasks"
     return CallError(code="E007", reason=f"the worker of {call.name} cancelled its own call", hint=hint, retryable=True)
 
 
 def attempt_started(driver: RunContext, invoke: Invoke) -> AttemptStarted:
-    """The fact that a call went out."""
+    """Returns the event that a call started."""
     call = invoke.call
     return AttemptStarted(
         **driver.stamp(),
@@ -63,7 +65,7 @@ def attempt_started(driver: RunContext, invoke: Invoke) -> AttemptStarted:
 def attempt_finished(
     driver: RunContext, invoke: Invoke, reply: CallResult | CallError, began: float, memo: str
 ) -> AttemptFinished:
-    """The fact that a call came back. A value that is not of the node's type is refused here."""
+    """Returns the event that a call finished. A value that does not match the node's type becomes an error here."""
     unit, call, used = invoke.unit, invoke.call, reply.usage
     if used.seconds <= 0 or used.calls <= 0 or used.prompt_tokens < 0 or used.output_tokens < 0:
         used = _normalized_usage(used, driver.clock.monotonic() - began)
@@ -76,7 +78,7 @@ def attempt_finished(
     if isinstance(reply, CallError):
         return _attempt_failed(driver, call, reply, used, name)
     if invoke.unchecked and not (sent or received or memo or invoke.write_ahead or reply.reused_from):
-        # The same as below; most nodes of most runs are such, and a field costs 30 ns.
+        # The same as below; most nodes of most runs take this path, and each field costs 30 ns.
         return AttemptFinished(
             seq=seq,
             at=at,
@@ -98,7 +100,7 @@ def attempt_finished(
         at=at,
         node=call.node,
         attempt=call.attempt,
-        name=call.name if outbox else name,  # a message says who sent it
+        name=call.name if outbox else name,  # A message names its tool.
         value=reply.value,
         usage=NO_USAGE if reply.reused_from else used,
         confidence=reply.confidence,
@@ -115,7 +117,7 @@ def attempt_finished(
 
 
 def _wrong_type_error(reply: CallResult, reason: str) -> CallError:
-    """An answer whose value is not what its agent or tool promises."""
+    """Returns the error for a value that does not match the contract of its agent or tool."""
     hint = "the worker breaks its contract; mend it"
     server, model, sent, received = reply.server, reply.model, reply.sent, reply.received
     return CallError(code="E009", reason=reason, hint=hint, server=server, model=model, sent=sent, received=received)
@@ -142,14 +144,14 @@ def _attempt_failed(driver: RunContext, call: CallRequest, reply: CallError, use
 
 
 def confidence_key(memo: str) -> str:
-    """The key under which is remembered how sure a worker was of the answer that is remembered under `memo`."""
+    """Returns the memo key of the confidence of the answer under the key `memo`."""
     return digest(f"{memo} confidence".encode())
 
 
 def attempt_recalled(
     driver: RunContext, invoke: Invoke, memo: str, run: str, value: Any, confidence: float | None
 ) -> AttemptFinished:
-    """An answer that another run was given to the very same call, and how sure its worker was of it."""
+    """Returns the event that a call was answered from the memo, with the recorded confidence."""
     call = invoke.call
     name = "" if invoke.unit.attempt == call.attempt else call.name
     return AttemptFinished(
@@ -166,7 +168,7 @@ def attempt_recalled(
 
 
 def _normalized_usage(used: Usage, seconds: float) -> Usage:
-    """What a worker says of a call, where it leaves things out, or says what cannot be."""
+    """Returns the usage that a worker reported, with missing and impossible numbers replaced."""
     return Usage(
         max(0, used.prompt_tokens),
         max(0, used.cached_tokens),

@@ -1,5 +1,7 @@
-"""Allotting: the budget for checks as the engine keeps it. What is spent and reserved follows from facts; who gets some of it is decided
-here, and recorded with the numbers that decided it: `ChecksStarted.priority`, `OutputJudged.skipped_checks`."""
+"""The budget for checks in the engine. Spending and reservations follow from events; who gets budget is decided here,
+and
+recorded with the numbers of the decision: `ChecksStarted.priority`, `OutputJudged.skipped_checks`.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,11 @@ from orchestra.verification.check_budget import DEFAULT_DOUBT, CheckBudget, Upco
 if TYPE_CHECKING:
     from orchestra.verification.session import ChecksPending
 
-# Facts
+# Events
 
 
 def record_priority(allotment: CheckBudget, unit: WorkItem, stake: CheckPriority) -> None:
-    """A value's check got some of the budget, or got none."""
+    """Records that a value's check got budget, or none."""
     allotment.record(stake, first=not unit.check_budget_decided)
     if not unit.check_budget_decided:
         unit.check_budget_decided = True
@@ -30,13 +32,13 @@ def record_priority(allotment: CheckBudget, unit: WorkItem, stake: CheckPriority
 
 
 def reserve(allotment: CheckBudget, checking: CheckProgress, stake: CheckPriority) -> None:
-    """Questions go out that may take so much."""
+    """Reserves tokens for the questions of a check."""
     checking.reserved_tokens = stake.max_tokens
     allotment.reserved += stake.max_tokens
 
 
 def spend(allotment: CheckBudget, unit: WorkItem, event: AttemptFinished) -> None:
-    """What a question has taken; who does not say what it was is taken to have taken its part of what was reserved."""
+    """Charges the tokens of a question; if they are not reported, its part of the reservation."""
     checking = unit.scope.unit.check_progress if unit.scope.unit is not None else None
     if checking is None or checking.scope is not unit.scope or checking.started.priority is None:
         return
@@ -48,7 +50,7 @@ def spend(allotment: CheckBudget, unit: WorkItem, event: AttemptFinished) -> Non
 
 
 def release(allotment: CheckBudget, unit: WorkItem) -> None:
-    """Its questions have come back, or nobody waits for them any more."""
+    """Releases the reservation of a check whose questions have ended or were abandoned."""
     checking = unit.check_progress
     if checking is not None and checking.reserved_tokens:
         allotment.reserved -= checking.reserved_tokens
@@ -62,7 +64,7 @@ def release(allotment: CheckBudget, unit: WorkItem) -> None:
 
 @dataclass(slots=True)
 class PendingCheck:
-    """A value whose checks would ask, and wait for the budget."""
+    """A value whose checks have questions and wait for the budget."""
 
     proposal: RunChecks
     pending: ChecksPending
@@ -70,7 +72,7 @@ class PendingCheck:
 
 
 def queue_check(state: RunState, allotment: CheckBudget, proposal: RunChecks, pending: ChecksPending) -> PendingCheck:
-    """What is known of a value whose checks would ask; it waits from now on."""
+    """Returns a value whose checks have questions, as it waits for the budget."""
     unit, sure = proposal.unit, proposal.request.confidence
     bound = sum(_token_bound(state, unit, question) for question in pending.questions)
     stake = CheckPriority(
@@ -86,8 +88,10 @@ def queue_check(state: RunState, allotment: CheckBudget, proposal: RunChecks, pe
 def next_decision(
     state: RunState, allotment: CheckBudget, waiting: list[PendingCheck]
 ) -> tuple[PendingCheck, str] | None:
-    """The value that is worth most, taken from those that wait, and why it gets nothing, which is empty where it gets some. None where none
-    waits, and where there is not enough as long as checks are under way: they may take less than is reserved, and others may come."""
+    """Takes the most valuable of the waiting values, and returns it with the reason why it gets no budget, empty if it
+    does. None if none waits; also if the budget is short while checks run: they may use less than they reserved, and
+    other values may come.
+    """
     waiting[:] = [one for one in waiting if one.proposal.unit.phase is Phase.CHECKS_QUEUED]
     if not waiting:
         return None
@@ -100,7 +104,7 @@ def next_decision(
 
 
 def _refusal_reason(allotment: CheckBudget, stake: CheckPriority, expected: Iterable[UpcomingValues]) -> str:
-    """Why a check gets nothing; empty where it gets what it may take."""
+    """Returns why a check gets no budget; empty if it does."""
     limit = f"{allotment.limit:,} tokens"
     if stake.max_tokens > allotment.available:
         return f"of the budget for checks {max(0, allotment.available):,} of {limit} are left, and this one may take {stake.max_tokens:,}"
@@ -114,7 +118,10 @@ def _refusal_reason(allotment: CheckBudget, stake: CheckPriority, expected: Iter
 
 
 def _token_bound(state: RunState, unit: WorkItem, question: CheckQuestion) -> int:
-    """Tokens that a question may take; of an encoder of this process about those that it reads, and 0 where no model is asked."""
+    """Returns the tokens that a question may use: for an encoder in this process about those that it reads, 0 if no
+    model
+    is asked.
+    """
     contract = question_contract(unit, question)
     if contract.kind != "agent":
         return 0
@@ -140,7 +147,9 @@ def _token_bound(state: RunState, unit: WorkItem, question: CheckQuestion) -> in
 
 
 def influence(unit: WorkItem) -> float:
-    """The share of what leads to the output that rests on a unit's value: of an element, that of its node, by the number of elements."""
+    """Returns the share of the output that depends on a unit's value; for an element, that of its node divided by the
+    number of elements.
+    """
     found, here = 1.0, unit
     while True:
         found *= here.scope.program.influence[here.node.index]
@@ -152,8 +161,9 @@ def influence(unit: WorkItem) -> float:
 
 
 def upcoming_values(state: RunState, waiting: Sequence[PendingCheck]) -> Iterator[UpcomingValues]:
-    """The values that are still to come and will be checked, as far as the workflow and what has run tell. Those that wait are not among
-    them: they are the one that is decided about, and others that are worth less."""
+    """Yields the values that are still to come and will be checked, as far as the workflow and the state tell. Waiting
+    values are not among them.
+    """
     if state.root is not None:
         yield from _upcoming_values(state, state.root, 1.0, waiting)
 

@@ -1,4 +1,4 @@
-"""Examining: a value is judged by its checks, and what comes of that is recorded: questions to agents, or a ruling."""
+"""Checks: runs the checks of a value, and records their questions to agents or their judgement."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
 
 def run_checks(driver: RunContext, proposal: RunChecks) -> Coroutine[Any, Any, None] | None:
-    """The checks speak, or have questions first; under a budget for checks these wait until it is known who gets some of it.
+    """Runs the checks of a value. They judge it, or have questions to agents first; with a budget for checks, the
+    questions wait for it.
 
-    What reads a great deal is given back, to be done in a task: beside the loop, so that other runs go on.
+    Returns:
+        Heavy checks as a coroutine, to be run in a task beside the loop, so that other runs go on; else None.
     """
     from orchestra.verification.acceptance import is_heavy
 
@@ -35,7 +37,7 @@ def run_checks(driver: RunContext, proposal: RunChecks) -> Coroutine[Any, Any, N
 
 
 async def _run_in_background(driver: RunContext, proposal: RunChecks) -> None:
-    """A run that ends, or a time that is up meanwhile, does not wait for what the checks say."""
+    """Runs checks in a thread. The result is dropped if the run ends, or the unit times out, meanwhile."""
     unit = proposal.unit
     found = await driver.clock.run_in_thread(partial(evaluate_checks, proposal))
     if unit.phase is Phase.CHECKS_QUEUED and unit.attempt == proposal.attempt and not driver.ending:
@@ -61,7 +63,9 @@ def _handle_result(driver: RunContext, proposal: RunChecks, found: ChecksPending
 
 
 def allocate_budget(driver: RunContext) -> bool:
-    """Gives of the budget for checks to those that wait for some, or tells them that they get none; whether there was such a one."""
+    """Assigns the budget for checks to waiting questions, or lets checks judge without asking; returns whether any was
+    decided.
+    """
     allotment, happened = driver.state.check_budget, False
     while (
         allotment is not None
@@ -114,6 +118,6 @@ def _record_judgement(
             feedback=ruling.feedback,
         )
     )
-    # What was not accepted as a whole is no answer for other runs.
+    # An output that was rejected as a whole must not answer other runs.
     if accepted and answer is not None and answer.memo_key and not answer.reused_from and not ruling.dropped:
         driver.remember(answer)

@@ -1,8 +1,8 @@
-"""Deadlines: the seconds of budgets, of the run's own and of those of workflows that it calls; and the times that units wait for.
+"""Deadlines: the seconds of budgets, of the run and of called workflows; and the timers of units.
 
-Seconds count the time in which the run is under way. So they are no tasks that keep a run awake: while nothing is left but questions to
-persons the run sleeps, and its seconds stand still. A `timeout`, of a question or of a body that it stands in, goes by the calendar
-meanwhile: the engine wakes the run for the first of them.
+Budget seconds count the time in which the run is executed: while it only waits for persons it sleeps, and they stand
+still. A `timeout` of a question, or of a body around it, follows the wall clock: the engine wakes the run at the first
+of them.
 """
 
 from __future__ import annotations
@@ -24,24 +24,28 @@ if TYPE_CHECKING:
     from orchestra.engine.run_context import RunContext
 
 MIN_SLEEP = 1.0
-"""Seconds before a deadline in which a run does not go to sleep: of many that are close to each other each would wake it."""
+"""Seconds before a deadline in which a run does not go to sleep: each of several close deadlines would wake it."""
 
 
 def next_due(state: RunState) -> WorkItem | None:
-    """Of the questions to persons, and of the bodies under way, the one whose time is up first; None where none has a time."""
+    """Returns the unit with the earliest deadline, of questions to persons and of bodies; None if none has a
+    deadline.
+    """
     return min((unit for unit in state.units.values() if _has_deadline(unit)), key=lambda unit: unit.due, default=None)
 
 
 def answer_deadline(ask: AskPerson, at: float) -> float:
-    """The wall-clock time until which a person may answer what is asked `at` a time: by the question's own `timeout`, or by that of a body
-    that it stands in; 0 for ever."""
+    """Returns the wall-clock deadline of a question asked at `at`: by its own `timeout`, or by that of a body around
+    it; 0
+    without one.
+    """
     own = ask.unit.node.timeout if ask.kind == "answer" else None
     stated = [body.due for body in ancestors(ask.unit) if _has_deadline(body)]
     return min([*stated, at + own] if own is not None else stated, default=0.0)
 
 
 def max_wait(unit: WorkItem) -> float:
-    """Seconds that a unit waits for its time at most: as many as were planned when it began to."""
+    """Returns the longest time in seconds that a unit waits: as planned when the wait began."""
     if unit.phase is not Phase.BACKING_OFF:
         return inf if unit.node.timeout is None else unit.node.timeout
     return (
@@ -52,7 +56,9 @@ def max_wait(unit: WorkItem) -> float:
 
 
 def can_sleep(driver: RunContext) -> bool:
-    """Whether a run that waits for persons may sleep, because no deadline is near. Else it looks again a little later."""
+    """Whether a run that waits for persons may sleep, because no deadline is near. Otherwise it is checked again
+    later.
+    """
     waits = next_due(driver.state)
     if waits is None or waits.due >= driver.clock.now() + MIN_SLEEP:
         return True
@@ -62,12 +68,14 @@ def can_sleep(driver: RunContext) -> bool:
 
 async def _recheck_sleep(driver: RunContext) -> None:
     await driver.clock.sleep(MIN_SLEEP)
-    driver.sleep_timer = None  # what it was is over: `on_task_done` looks again
+    driver.sleep_timer = None  # Its end makes `on_task_done` check again.
 
 
 def timers(driver: RunContext) -> Iterator[asyncio.Task[None]]:
-    """The run's timer tasks: alarms, budget deadlines, and the nap before a near deadline. Timers of questions and bodies do not keep a run
-    awake; all are cancelled when the run ends or goes to sleep."""
+    """Yields the run's timer tasks. Timers of questions and bodies do not keep a run awake; all are cancelled when the
+    run
+    ends or goes to sleep.
+    """
     yield from driver.timers.values()
     yield from driver.budget_timers.values()
     if driver.sleep_timer is not None:
@@ -75,14 +83,14 @@ def timers(driver: RunContext) -> Iterator[asyncio.Task[None]]:
 
 
 def cancel_timers(driver: RunContext, path: str) -> None:
-    """The clocks of a unit ring no more."""
+    """Cancels the timers of a unit."""
     for clocks in (driver.timers, driver.budget_timers):
         if (task := clocks.pop(path, None)) is not None:
             task.cancel()
 
 
 def _create_timer(driver: RunContext, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    """A task that keeps no run awake."""
+    """Creates a task that does not keep the run awake."""
     task = driver.loop.create_task(work)
     task.add_done_callback(driver.on_task_done)
     return task
@@ -93,16 +101,19 @@ def _has_deadline(unit: WorkItem) -> bool:
 
 
 def set_timer(driver: RunContext, unit: WorkItem, most: float = inf, *, late: bool = False) -> None:
-    """Sets the clock of a unit. That of a question or of a body keeps no run awake, unless its time was up while nobody had the run."""
+    """Sets the timer of a unit. The timer of a question or a body does not keep the run awake, unless the deadline
+    passed
+    while no process held the run.
+    """
     task = driver.timers[unit.path] = _create_timer(driver, _on_due(driver, unit, unit.due, most))
     if late or unit.phase is Phase.BACKING_OFF:
         driver.tasks[task] = None
 
 
 async def _on_due(driver: RunContext, unit: WorkItem, due: float, most: float) -> None:
-    """At its due time a paused unit goes on, and one that is asked, or has a body, has run out of time."""
+    """At its time, a delayed attempt becomes ready, and a question or a body times out."""
     await driver.clock.sleep(min(max(0.0, due - driver.clock.now()), most))
-    driver.timers.pop(unit.path, None)  # it must not cancel itself
+    driver.timers.pop(unit.path, None)  # It must not cancel itself.
     if driver.ending or unit.due != due:
         return
     if unit.phase is Phase.BACKING_OFF:
@@ -116,7 +127,7 @@ async def _on_due(driver: RunContext, unit: WorkItem, due: float, most: float) -
 
 
 def watch_budget(driver: RunContext, scope: ExecutionScope | None) -> None:
-    """Sees to it that a scope ends when the seconds of its budget are over, where it has such a budget."""
+    """Ends a scope when the seconds of its budget are over, if it has such a budget."""
     if scope is None or scope.expires_at == inf:
         return
     driver.budget_timers[scope.unit.path if scope.unit is not None else ""] = _create_timer(
@@ -133,7 +144,7 @@ async def _on_budget_expired(driver: RunContext, scope: ExecutionScope) -> None:
         hint = "raise `seconds` of the workflow's `budget:`, or --budget seconds=…"
         driver.finish_run("budget", FailedOutcome(NO_BUDGET, f"not done within {limit:g} s", hint=hint))
         return
-    driver.budget_timers.pop(unit.path, None)  # it must not cancel itself
+    driver.budget_timers.pop(unit.path, None)  # It must not cancel itself.
     if unit.phase is Phase.IN_BODY:
         name = scope.program.name
         hint = f"raise `seconds` of the `budget:` of {name}"

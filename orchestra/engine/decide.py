@@ -1,4 +1,4 @@
-"""The decision: state in, proposals out. Deterministic, without I/O and without a clock."""
+"""The decision: proposals from a state. Deterministic, without I/O and without a clock."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from orchestra.engine.state import ExecutionScope, Phase, RunState, WorkItem, ha
 
 _Decision: TypeAlias = Callable[[RunState, WorkItem], Proposal | None]
 MAX_NAMED, MAX_REASON = 5, 200
-"""Elements of a list that a failure names, and characters of the reason of each."""
+"""Elements that the failure of a list names, and characters of each reason."""
 READY, RUNNING = Phase.READY, Phase.RUNNING
 
 
 def decide(state: RunState) -> list[Proposal]:
-    """What to do next, given all facts. The caller carries out every proposal, feeds back what came of it, and asks again."""
+    """Returns what to do next. The caller executes every proposal, records the result, and calls again."""
     proposals: list[Proposal] = []
     if state.cancelled or state.finished:
         return proposals
@@ -46,13 +46,14 @@ def decide(state: RunState) -> list[Proposal]:
     while ready and state.running < state.concurrency:
         unit = heappop(ready)[3]
         if unit.phase is READY and _propose(proposals, state, unit, _begin):
-            break  # its time runs: what is inside goes out before another such body is entered
+            break  # Its time runs: what is inside starts before another such body is entered.
     return proposals
 
 
 def _propose(proposals: list[Proposal], state: RunState, unit: WorkItem, step: _Decision) -> bool:
-    """A step of a unit; an expression that fails on these values fails the node. A call that goes out takes its place at once. Whether it
-    enters a body whose time runs."""
+    """Decides about one unit. A call that starts takes its slot at once. An expression error fails the node. Returns
+    whether the unit enters a body with a timeout.
+    """
     try:
         proposal = step(state, unit)
     except OrchestraError as error:
@@ -71,7 +72,7 @@ def _propose(proposals: list[Proposal], state: RunState, unit: WorkItem, step: _
     elif proposal is None:
         return False
     elif type(proposal) is FinishNode:
-        if unit.last_attempt is None:  # else its value is on record
+        if unit.last_attempt is None:  # Otherwise its value is recorded.
             proposal = _limit_outcome_size(unit, proposal)
         if unit.node.fallback is not None:
             proposal = _apply_fallback(unit, proposal)
@@ -85,7 +86,7 @@ def _limit_outcome_size(unit: WorkItem, proposal: FinishNode) -> FinishNode:
 
 
 def time_out(unit: WorkItem, outcome: Outcome) -> FinishNode:
-    """The end of a unit whose time is up: its fallback, where it has one."""
+    """Returns the end of a unit whose deadline has passed: its fallback if it has one."""
     return _apply_fallback(unit, FinishNode(unit, outcome))
 
 
@@ -103,7 +104,7 @@ def _begin(state: RunState, unit: WorkItem) -> Proposal | None:
         and not node.when.evaluate(unit.bindings)
     ):
         return FinishNode(unit, SkippedOutcome("its condition is false", unit.path))
-    if node.each is not None and unit.owner is None:  # `unit.is_map`, without the call: every node comes here
+    if node.each is not None and unit.owner is None:  # `unit.is_map`, inlined: every node comes here.
         return _expand_map(unit)
     match node.kind:
         case "agent" | "tool":
@@ -123,7 +124,7 @@ def _begin(state: RunState, unit: WorkItem) -> Proposal | None:
 
 
 def _filters_elements(unit: WorkItem) -> bool:
-    """Whether the node's `when` reads its `as` variable, and so is asked of each element."""
+    """Whether the node's `when` reads its `as` variable, so that it is evaluated for each element."""
     node = unit.node
     return node.when is not None and node.each is not None and node.variable in node.when.references
 
@@ -159,8 +160,10 @@ def _advance(state: RunState, unit: WorkItem) -> Proposal | None:
 
 
 def _unmet_need(unit: WorkItem) -> Outcome | None:
-    """The first non-value among the needs that the node does not tolerate, in the order of the file. What a person gave, and is not taken,
-    no node goes on without."""
+    """Returns the first need without a value that the node does not tolerate, in the order of the file. A rejected
+    value
+    of a person is never tolerated.
+    """
     for need in unit.node.needs:
         outcome = unit.scope.outcomes[need]
         if (
@@ -173,12 +176,12 @@ def _unmet_need(unit: WorkItem) -> Outcome | None:
 
 
 def _is_unfit_override(outcome: Outcome | None) -> bool:
-    """Whether it is the failure of a value that a person gave, and that its node does not take."""
+    """Whether a need failed because a person gave it a value of the wrong type."""
     return isinstance(outcome, FailedOutcome) and outcome.code == INVALID_OVERRIDE
 
 
 def _apply_fallback(unit: WorkItem, proposal: FinishNode) -> FinishNode:
-    """The node's fallback, where it has no value and the fallback can be computed."""
+    """Returns the node's fallback if the node has no value and the fallback can be computed."""
     fallback = unit.node.fallback
     if (
         fallback is None
@@ -214,8 +217,9 @@ def _expand_map(unit: WorkItem) -> Proposal:
 
 
 def _collect_elements(unit: WorkItem) -> Outcome:
-    """The list of the elements' values. Where every element failed there is nothing to go on with, and the node fails; so it does where
-    fewer than `at_least` can have a value."""
+    """Returns the list of the elements' values. The node fails if every element failed, or if fewer than `at_least` can
+    have a value.
+    """
     outcomes = unit.map_progress.outcomes if unit.map_progress else []
     if unit.map_progress and unit.map_progress.failures_left < 0:
         return _too_few(unit, outcomes)
@@ -226,8 +230,10 @@ def _collect_elements(unit: WorkItem) -> Outcome:
 
 
 def _too_few(unit: WorkItem, outcomes: list[Outcome | None]) -> FailedOutcome:
-    """The failure of a list of which too many elements are without a value: which ones, and why. It is that of the element that settled
-    it, and of those before, so that it follows from the facts, however many others come to their end meanwhile."""
+    """Returns the failure of a list with too many failed elements, with their reasons. It names the element that
+    decided
+    it and earlier ones, so that it depends on recorded events only.
+    """
     wanted = unit.node.at_least
     missing = [
         (index, found)
@@ -254,7 +260,9 @@ def _needed_phrase(number: int) -> str:
 
 
 def _failure_hint(unit: WorkItem, failures: list[FailedOutcome]) -> str:
-    """What to do about a list of which these elements failed. Who leaves out one that may have had its effect may never look for it."""
+    """Returns what to do about a list of which these elements failed. An element with a possible effect must not be
+    skipped without a check.
+    """
     doubtful = [
         one for one in failures if unit.node.has_effects and (one.code in IN_DOUBT_CODES or one.code == REPEAT_DECLINED)
     ]
@@ -267,7 +275,7 @@ def _failure_hint(unit: WorkItem, failures: list[FailedOutcome]) -> str:
 
 
 def _reason_text(outcome: Outcome) -> str:
-    """Why an element has no value, in a few words."""
+    """Returns, briefly, why an element has no value."""
     said = outcome.reason if not isinstance(outcome, ValueOutcome) else ""
     short = said if len(said) <= MAX_REASON else f"{said[:MAX_REASON]}…"
     match outcome:
@@ -287,7 +295,7 @@ def _finish_run(state: RunState) -> Proposal:
         outcome = (
             limit_size(subworkflow.scope_outcome(root), "output") if (lost := _unread_failure(root)) is None else lost
         )
-    except OrchestraError as error:  # of these values, such as a text that grew too long
+    except OrchestraError as error:  # An error of these values, such as a text that is too long.
         outcome = FailedOutcome(error.code, error.message, "output", error.hint)
     status = {
         ValueOutcome: "done",
@@ -301,7 +309,10 @@ def _finish_run(state: RunState) -> Proposal:
 
 
 def _unread_failure(root: ExecutionScope) -> Outcome | None:
-    """A failure that nobody reads: of a node without readers that the output does not name; or of a value that a person gave."""
+    """Returns a failure that no node reads: of a node without readers that the output does not name, or of a value from
+    a
+    person.
+    """
     if root.has_all_values:
         return None
     for node, outcome in zip(root.program.nodes, root.outcomes, strict=True):

@@ -1,11 +1,11 @@
-"""The driver: one run under way. It carries out what `decide` proposes, and feeds back what came of it."""
+"""The driver of one run: it executes the proposals of `decide`, and records the results as events."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 from orchestra.core.error_codes import TIMEOUT
 from orchestra.core.errors import OrchestraError
@@ -55,19 +55,21 @@ from orchestra.engine.proposals import (
     is_stale,
 )
 from orchestra.engine.run import Execution
-from orchestra.engine.run_context import RunOwner
 from orchestra.engine.state import Phase, RunState, WorkItem, internal_error
 
+if TYPE_CHECKING:
+    from orchestra.engine.run_context import RunOwner
+
 YIELD_INTERVAL = 256
-"""Calls that come back at once, after which other tasks of the loop get a turn."""
+"""Calls that return without waiting, after which a task yields to the event loop."""
 RUNNING = Phase.RUNNING
 
 
 class Driver:
-    """One run under way.
+    """The driver of one run.
 
-    Calls run in tasks, but a task that is done with a call takes the next one from the line, so a chain of quick calls needs one
-    task, and a fork needs as many as have to wait. Events go to the journal once a turn of the loop.
+    Calls run in tasks. A task that has finished a call takes the next one from the queue: a chain of quick calls needs
+    one task. Events go to the journal once per turn of the event loop.
     """
 
     __slots__ = (
@@ -101,32 +103,36 @@ class Driver:
         self.run, self.state = run, state
         self.loop = asyncio.get_running_loop()
         self.queue: list[Invoke] = []
-        """Calls that wait for a task: those from `queue_head` on."""
+        """Calls that wait for a task, from index `queue_head` on."""
         self.queue_head = 0
         self.tasks: dict[asyncio.Task[None], Invoke | None] = {}
-        """The tasks of the run, each with the call that it does now."""
+        """The tasks of the run, each with its current call."""
         self.pending_checks: list[PendingCheck] | None = None
-        """Values whose checks wait for the budget for checks; None where there were none."""
+        """Values whose checks wait for the budget for checks; None if there were none so far."""
         self.starting_tasks = 0
-        """Tasks that have not had their first turn."""
+        """Tasks that have not run yet."""
         self.timers: dict[str, asyncio.Task[None]] = {}
-        """Of units that wait for a time, by path."""
+        """Timers of units that wait for a time, by path."""
         self.budget_timers: dict[str, asyncio.Task[None]] = {}
-        """Of called workflows whose budget states seconds, by the path of their unit; of the run under an empty one."""
+        """Timers of budgets with `seconds`: by the path of the unit that calls the workflow, empty for the run
+        itself.
+        """
         self.sleep_timer: asyncio.Task[None] | None = None
-        """Looks again whether the run may sleep, where the next deadline is near."""
+        """Checks again whether the run may sleep, if the next deadline is near."""
         self.use_memo = False
         """Whether answers are taken from the memo."""
         self.pending_starts: dict[str, Invoke] = {}
-        """By path: calls whose start is not recorded yet. Those that come back at once need no start."""
+        """Calls whose start is not recorded yet, by path. A call that returns at once needs no start event."""
         self.flush_scheduled = False
-        """Whether the end of this turn of the loop is seen to."""
+        """Whether the end of this turn of the loop is scheduled."""
         self.ending = False
 
-    # Facts
+    # Events
 
     def record(self, event: Event) -> None:
-        """A fact: into the state, to who watches, and with the end of this turn of the loop into the journal."""
+        """Applies an event to the state and adds it to the log; the journal gets it at the end of this turn of the
+        loop.
+        """
         if not self.flush_scheduled:
             self.schedule_flush()
         evolve(self.state, event, self.program)
@@ -135,12 +141,14 @@ class Driver:
             self.engine.observe(self.run.id, event)
 
     def schedule_flush(self) -> None:
-        """Sees to it that this turn has an end."""
+        """Schedules the end of this turn of the loop."""
         self.flush_scheduled = True
         self.loop.call_soon(self._flush_turn)
 
     def _flush_turn(self) -> None:
-        """The end of a turn of the loop: calls that are still under way have begun."""
+        """Ends a turn of the loop: records the start of calls that are still running, and flushes the log to the
+        journal.
+        """
         begun, self.pending_starts = self.pending_starts, {}
         try:
             for invoke in begun.values():
@@ -159,17 +167,17 @@ class Driver:
                     self._continue()
 
     def stamp(self) -> dict[str, Any]:
-        """What every fact carries: its number, and the time."""
+        """Returns the number and the time of the next event."""
         return {"seq": self.state.seq + 1, "at": self.clock.now()}
 
-    # From proposals to facts
+    # Proposals
 
     def dispatch(self) -> None:
-        """Carries out proposals until none is left, and sees to it that somebody does the calls."""
+        """Executes the proposals of `decide` until there are none."""
         state = self.state
         happened = True
         while happened:
-            happened = False  # calls alone change nothing yet
+            happened = False  # Calls alone change nothing yet.
             for proposal in decide(state):
                 if type(proposal) is Invoke:
                     self.queue.append(proposal)
@@ -235,13 +243,15 @@ class Driver:
                 assert_never(proposal)
 
     def remember(self, answer: AttemptFinished) -> None:
-        """Keeps an answer for the same call of other runs; how sure its worker was goes first, so that no answer stands without it."""
+        """Puts an accepted answer into the memo. The confidence is written first, so that no answer is stored without
+        it.
+        """
         if answer.confidence is not None:
             self.journal.put_memo(confidence_key(answer.memo_key), self.run.id, answer.confidence)
         self.journal.put_memo(answer.memo_key, self.run.id, answer.value)
 
     def finish_run(self, status: str, outcome: Outcome) -> None:
-        """The end of the run."""
+        """Ends the run with this outcome."""
         self.record(RunFinished(**self.stamp(), status=status, outcome=outcome, usage=self.state.usage_counter.total()))
         self._end(self._finish())
 
@@ -254,7 +264,7 @@ class Driver:
         return task
 
     def on_task_done(self, task: asyncio.Task[None]) -> None:
-        """A task of the run is over: what it brought about goes on, or breaks the run."""
+        """Handles the end of a task: an exception breaks the run, otherwise the next calls start."""
         self.tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._fail(error)
@@ -264,14 +274,14 @@ class Driver:
                 self._sleep_if_idle()
 
     def start_tasks(self) -> None:
-        """Sees to it that tasks are about to start for the calls in line: as many as are under way, two at least."""
+        """Starts tasks for queued calls: as many as already run, and at least two."""
         wanted = min(len(self.queue) - self.queue_head, max(2, len(self.tasks)))
         while self.starting_tasks < wanted:
             self.starting_tasks += 1
             self._create_task(self._run_calls())
 
     async def _run_calls(self) -> None:
-        """Does calls from the line, one after the other, until none is left."""
+        """Makes calls from the queue until it is empty."""
         self.starting_tasks -= 1
         task = asyncio.current_task()
         assert task is not None, "a coroutine that runs has a task"
@@ -308,7 +318,7 @@ class Driver:
                         raise
                     reply = self_cancelled_error(call)
                 if memo and self.workers.estimate(call).memo_key != memo:
-                    memo = ""  # something was replaced meanwhile, and nobody knows which of the two has answered
+                    memo = ""  # The memo key changed meanwhile: it is unclear which version answered.
                 answer = attempt_finished(self, invoke, reply, began, memo)
             self.tasks[task] = None
             self.pending_starts.pop(call.node, None)
@@ -324,7 +334,7 @@ class Driver:
                 await asyncio.sleep(0)
 
     def _next_call(self) -> Invoke | None:
-        """The next call in line; one whose time was up before its turn came is left out."""
+        """Returns the next queued call; skips calls of units that have timed out."""
         line = self.queue
         while line:
             invoke = line[self.queue_head]
@@ -362,7 +372,10 @@ class Driver:
             self.dispatch()
 
     async def _recall_plans(self, unit: WorkItem, keys: Sequence[str]) -> None:
-        """What the memo holds under these keys. A row that is damaged is told, and stops nobody."""
+        """Reads stored plans from the memo. A damaged row is recorded as its error message, and planning continues
+        without
+        it.
+        """
         found: list[tuple[str, Any]] = []
         for key in keys:
             try:
@@ -378,12 +391,12 @@ class Driver:
     # Time
 
     def time_out(self, unit: WorkItem, failed: FailedOutcome) -> None:
-        """The time of a unit is up: it has its end, and what is under way inside is cancelled."""
+        """Fails a unit whose deadline has passed, and cancels what runs inside it."""
         self._execute(time_out(unit, failed))
         self._cancel_abandoned()
 
     def _cancel_abandoned(self) -> None:
-        """Cancels the calls and the alarms of units that nobody waits for: their time was up, or their plan has gone another way."""
+        """Cancels calls and timers of units that were abandoned: they timed out, or their plan was replaced."""
         for path in self.state.abandoned or ():
             deadlines.cancel_timers(self, path)
         self.state.abandoned = None
@@ -392,14 +405,18 @@ class Driver:
                 task.cancel()
 
     def begin(self, messages: Sequence[InboxMessage] = (), alarm_time: float = 0.0) -> None:
-        """Sets the clocks of what waits for a time, handles the messages of the inbox, and starts what may start. A timer for `alarm_time`
-        has rung, whatever the wall's clock says."""
+        """Sets the timers, handles inbox messages, and starts what is ready.
+
+        Args:
+            messages: New inbox messages.
+            alarm_time: A timer for this time has fired, even if the wall clock shows an earlier time.
+        """
         with self._stop_on_error():
             self._begin(messages, alarm_time)
 
     @contextmanager
     def _stop_on_error(self) -> Iterator[None]:
-        """Whatever goes wrong outside of the run's tasks ends the run here, so that nobody waits for it for ever."""
+        """Ends the run if the block raises outside of the run's tasks, so that no caller waits forever."""
         try:
             yield
         except BaseException as error:
@@ -422,7 +439,7 @@ class Driver:
         for message in messages:
             self._handle_message(message)
         if self.state.cancelled and not self.ending:
-            self._finish_cancelled()  # whoever had the run was cut off between the two facts
+            self._finish_cancelled()  # The previous process stopped between the two events.
         self._continue()
 
     def _continue(self) -> None:
@@ -433,12 +450,12 @@ class Driver:
     # Inbox messages
 
     def cancel(self, by: str = "", message_number: int = 0) -> None:
-        """Ends the run: its calls are cancelled up to the servers."""
+        """Cancels the run and its calls, up to the servers."""
         if not self.ending:
             self.record(CancelRequested(**self.stamp(), by=by, message_number=message_number))
             self._finish_cancelled()
         elif self.state.finished is None:
-            self.engine.cancel(self.run.id, by)  # it is going to sleep: a message wakes it
+            self.engine.cancel(self.run.id, by)  # The run is going to sleep: a message wakes it.
 
     def _finish_cancelled(self) -> None:
         by = self.state.cancelled_by
@@ -448,7 +465,7 @@ class Driver:
         )
 
     def _handle_message(self, message: InboxMessage) -> None:
-        """Handles an inbox message. One that changes nothing is recorded too, so that each is handled once."""
+        """Handles an inbox message. A rejected message is recorded too, so that each is handled once."""
         if self.ending or message.number <= self.state.last_message:
             return
         if message.kind == "cancel":
@@ -476,7 +493,7 @@ class Driver:
             self.record(QuestionAnswered(**self.stamp(), node=message.node, **said))
 
     async def read_inbox(self) -> None:
-        """Handles the inbox messages that have arrived."""
+        """Handles new inbox messages."""
         messages = await self.journal.inbox(self.run.id, self.state.last_message)
         with self._stop_on_error():
             for message in messages:
@@ -486,7 +503,7 @@ class Driver:
     # The end
 
     def _sleep_if_idle(self) -> None:
-        """Nothing is under way: the run waits for persons; else it could never end, which would be a fault of the engine."""
+        """Lets the run sleep if it waits for persons only. A run without anything to wait for is an internal error."""
         state = self.state
         if state.finished is not None or state.cancelled or self.sleep_timer is not None:
             return
@@ -497,7 +514,7 @@ class Driver:
             self._fail(internal_error(f"run {self.run.id} stands still"))
 
     def _fail(self, error: BaseException) -> None:
-        """The engine or the journal failed: the run ends here, and can be resumed."""
+        """Ends the run after an error of the engine or the journal. It can be resumed."""
         if not self.ending or self.state.finished is None:
             self._end(self._end_broken(error))
 
@@ -508,12 +525,12 @@ class Driver:
         self.engine.finish(self, last)
 
     def stop(self, error: BaseException) -> None:
-        """Lets go of the run as it stands: what has happened is kept, what is under way is cancelled."""
+        """Stops the run: what has happened is kept, what is running is cancelled."""
         if not self.ending:
             self._end(self._end_broken(error))
 
     async def wait_for_tasks(self) -> None:
-        """Waits until no task of the run is left."""
+        """Waits until the run has no tasks left."""
         left = {*self.tasks, *deadlines.timers(self)}
         while left := {task for task in left if not task.done()}:
             await asyncio.wait(left)
@@ -531,7 +548,7 @@ class Driver:
         await self.journal.release(self.run.id)
 
     async def _end_broken(self, error: BaseException) -> None:
-        """What has happened is kept, and the lease is given back, as far as the journal still can."""
+        """Flushes what has happened and releases the lease, as far as the journal still works."""
         await self.wait_for_tasks()
         with suppress(OrchestraError):
             self.run.flush()
@@ -541,6 +558,6 @@ class Driver:
 
 
 def _cancellation_requested() -> bool:
-    """Whether somebody asked for the cancellation that this task meets; else a worker let one of its own out."""
+    """Whether this task was cancelled by a caller; otherwise the worker raised a cancellation of its own."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0

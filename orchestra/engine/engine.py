@@ -1,11 +1,11 @@
-"""The engine: any number of runs on one event loop, behind three protocols."""
+"""The engine: executes any number of runs on one event loop, behind the protocols clock, journal and workers."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestra.core.error_codes import LEASE_HELD, LEASE_LOST, RUN_ENDED
 from orchestra.core.errors import OrchestraError
@@ -28,25 +28,27 @@ from orchestra.engine.driver import Driver
 from orchestra.engine.evolve import evolve
 from orchestra.engine.request import RunRequest
 from orchestra.engine.run import Execution
-from orchestra.engine.run_context import RunContext
 from orchestra.engine.state import RunState, WorkItem
 from orchestra.schema.types import Validator
 from orchestra.workflows.program import Program
 
+if TYPE_CHECKING:
+    from orchestra.engine.run_context import RunContext
+
 OWNED_ELSEWHERE = (LEASE_HELD, RUN_ENDED, LEASE_LOST)
-"""Codes of runs that are not in this process's hand."""
+"""Error codes of runs that this process does not hold: another process has the lease, or the run has ended."""
 TOO_LATE = "its time was up"
-"""Why an answer that came after the deadline of its question does not count."""
+"""Why an answer is rejected that arrived after the deadline of its question."""
 MAX_VALIDATORS = 4_096
-"""Validators that are kept; a program that is compiled anew has schemas of its own."""
+"""Size of the validator cache. A program that is compiled again has schemas of its own."""
 POLL_INTERVAL = 0.5
-"""Seconds between looks at a run that another process has in hand."""
+"""Seconds between polls of a run that another process holds."""
 _PLAIN_TYPES: Mapping[str, type] = {"string": str, "integer": int, "boolean": bool}
 _PLAIN_SCHEMA_KEYS = frozenset({"type", "title", "description"})
 
 
 class Engine:
-    """Runs programs over the three protocols. A run that waits for a person is released, and resumed when a message arrives."""
+    """Runs programs. A run that waits for a person is released from memory, and resumed when a message arrives."""
 
     def __init__(
         self,
@@ -61,25 +63,27 @@ class Engine:
         self.clock, self.journal, self.workers, self.observe = clock, journal, workers, observe
         self.call = unary_call(workers)
         self.concurrency = concurrency
-        """Calls of one run in flight at most."""
+        """Concurrent calls per run at most."""
         self.strict = strict
-        """Whether every call waits until what led to it is on disk; else only those with effects do."""
+        """Whether every call waits until the events before it are on disk; otherwise only calls with effects do."""
         self._drivers: dict[str, Driver] = {}
         self._finishing: dict[str, asyncio.Task[None]] = {}
-        """Runs that end, or go to sleep."""
+        """The last step of runs that end or go to sleep, by run."""
         self._sleeping: dict[str, Execution] = {}
         self._timers: dict[str, asyncio.Task[None]] = {}
-        """Of those that sleep, and ask with a deadline."""
+        """Timers of sleeping runs that have a deadline."""
         self._resuming: dict[str, tuple[asyncio.Task[None], Execution]] = {}
-        """Runs that are being taken over: each by one task, however many want it."""
+        """Resumptions in progress. Each run is resumed by one task, however many callers wait for it."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._followers: dict[str, tuple[asyncio.Task[None], Execution]] = {}
-        """Runs that another process has in hand, and whose events are read as they come."""
+        """Runs that another process holds, with the task that polls their events."""
         self._inbox_task: asyncio.Task[None] | None = None
         self._affinity: LoopAffinity | None = None
-        """The loop of its runs."""
+        """The event loop of the runs."""
         self._validators: dict[int, tuple[dict[str, Any], type | None, Validator]] = {}
-        """By the identity of a schema, which is kept alive here: the one type of a plain schema, and its validator."""
+        """Validators by the identity of their schema, which is kept alive here; with the exact Python type of a plain
+        schema.
+        """
         self._closed = False
 
     def start(self, program: Program, request: RunRequest, *, workers: Workers | None = None) -> Execution:
@@ -103,10 +107,18 @@ class Engine:
     async def resume(
         self, program: Program, run: str, *, by: str = "", workers: Workers | None = None, stream_text: bool = False
     ) -> Execution:
-        """Takes over a run without a live holder and continues it; `stream_text` as in `start`. `program` is the one that it began with.
+        """Resumes a run that no live process holds. Calls that have ended are not made again.
 
-        Calls that had an end are not made again. Raises `JournalError` J022 where somebody alive has it, J023 where it is not
-        there, J006 where it has ended; `OrchestraError` E018 where its events are not of this program.
+        Args:
+            program: The program with which the run began.
+            run: The id of the run.
+            by: Who resumes it, for the event `RunResumed`.
+            workers: Make the calls of this run instead of the engine's own workers.
+            stream_text: Whether the text of models can be read while they write it.
+
+        Raises:
+            JournalError: J022: a live process holds the lease; J023: there is no such run; J006: the run has ended.
+            OrchestraError: E018: the events do not match `program`.
         """
         if run in self._drivers and not self._drivers[run].ending:
             return self._drivers[run].run.enable_text_stream(stream_text)
@@ -117,7 +129,9 @@ class Engine:
         return self.find_run(run) or handle
 
     async def _resume_once(self, run: Execution, by: str, alarm_time: float = 0.0) -> None:
-        """Takes a run over; whoever wants the same run meanwhile waits for the same task. Of an alarm for the time `alarm_time`."""
+        """Resumes a run in one task; other callers wait for the same task. `alarm_time` is the time of the timer that
+        caused it.
+        """
         if run.id not in self._resuming:
             task = asyncio.get_running_loop().create_task(self._acquire(run, by, alarm_time))
             self._resuming[run.id] = (task, run)
@@ -129,13 +143,13 @@ class Engine:
         try:
             await self._continue(run, epoch, by, alarm_time)
         except BaseException:
-            if run.id not in self._drivers:  # nobody has begun to carry it out: others may
+            if run.id not in self._drivers:  # Never driven here: another process may resume it.
                 with suppress(OrchestraError):
                     await self.journal.release(run.id)
             raise
 
     async def _continue(self, run: Execution, epoch: int, by: str, alarm_time: float) -> None:
-        """A run whose lease we have: it goes on where it was, or goes on waiting."""
+        """Continues a run whose lease this journal holds, or lets it sleep again if it still waits for a person."""
         events = await self.journal.read(run.id)
         state = self.fold(run.program, events, run.workers)
         messages = await self.journal.inbox(run.id, state.last_message)
@@ -158,7 +172,9 @@ class Engine:
         driver.begin(messages, alarm_time)
 
     async def terminate(self, run: str, by: str) -> None:
-        """Ends a run that nobody has in hand, without its workflow. Raises `JournalError` J022, J023, J006 as `resume` does."""
+        """Ends a run that no process holds, without its program. Raises `JournalError` J022, J023, J006 as `resume`
+        does.
+        """
         await self.journal.lease(run)
         try:
             await self._write_cancellation(run, by)
@@ -181,7 +197,11 @@ class Engine:
         await self.journal.wait_durable(run, seq + 2)
 
     def fold(self, program: Program, events: Sequence[Event], workers: Workers) -> RunState:
-        """The state that events tell; `workers` say what calls cost. Raises `OrchestraError` E018 where they are not of this program."""
+        """Returns the state after some events. `workers` estimate the cost of calls.
+
+        Raises:
+            OrchestraError: E018: the events do not match `program`.
+        """
         state = RunState(self.concurrency, workers.estimate)
         for event in events:
             try:
@@ -204,12 +224,12 @@ class Engine:
         return driver
 
     def _ensure_inbox_task(self) -> None:
-        """Starts the task that waits for messages, if there is none."""
+        """Starts the task that delivers inbox messages, unless it runs."""
         if self._inbox_task is None or self._inbox_task.done():
             self._inbox_task = asyncio.get_running_loop().create_task(self._deliver_messages(), name="inbox")
 
     def find_run(self, run: str) -> Execution | None:
-        """The run of this engine that has the id, and is under way, waits for a person, or is followed."""
+        """Returns the run with this id if this engine drives it, resumes it, has it asleep or follows it."""
         if run in self._drivers:
             return self._drivers[run].run
         if run in self._resuming:
@@ -221,7 +241,7 @@ class Engine:
     # What drivers need
 
     def validation_error(self, schema: dict[str, Any], value: Any) -> str | None:
-        """Why a value is not of a schema; None where it is."""
+        """Returns why a value does not match a schema; None if it does."""
         known = self._validators.get(id(schema))
         if known is None:
             exact = (
@@ -237,7 +257,7 @@ class Engine:
         return known[2].check(value)
 
     def rejection_reason(self, question: QuestionAsked, message: InboxMessage) -> str:
-        """Why a person's answer does not count; empty where it does."""
+        """Returns why an answer to a question is rejected; empty if it is accepted."""
         if message.question_digest != question.question_digest:
             return "the question has changed since it was shown"
         if message.question_seq not in (0, question.seq):
@@ -254,17 +274,17 @@ class Engine:
             return f"nobody else can say it: {' or '.join(question.options)}" if question.kind == "effect" else ""
         if question.options and message.value not in question.options:
             return f"the answer is none of {', '.join(question.options)}"
-        # Not `validation_error`: that keeps the schema, and questions come and go.
+        # Not `validation_error`: its cache would keep the schema of every question.
         return (Validator(question.schema).check(message.value) if question.schema else None) or ""
 
     def finish(self, driver: RunContext, last: Coroutine[Any, Any, None]) -> None:
-        """Carries the last step of a driver out, and lets go of it."""
+        """Awaits the last step of a driver in a task, and drops the driver."""
         run = driver.run
         task = self._finishing[run.id] = self._create_task(self._finish(driver, last))
         task.add_done_callback(lambda done: self._on_finish_done(run, done))
 
     def _on_finish_done(self, run: Execution, done: asyncio.Task[None]) -> None:
-        """Whatever went wrong at the end of a run, nobody waits for it for ever."""
+        """Ends the run if its last step raised, so that no caller waits forever."""
         if not done.cancelled() and (error := done.exception()) is not None and not run.is_over:
             run.end(None, error)
             self._stop_inbox_task()
@@ -274,7 +294,7 @@ class Engine:
         try:
             await last
         except OrchestraError as error:
-            with suppress(OrchestraError):  # where the end could not be kept, the run can be resumed
+            with suppress(OrchestraError):  # If the end could not be recorded, the run can be resumed.
                 await self.journal.release(run.id)
             run.end(None, error)
         finally:
@@ -286,7 +306,9 @@ class Engine:
             await self._sleep(run, driver.state)
 
     async def _sleep(self, run: Execution, state: RunState) -> None:
-        """Lets a run wait for persons; resumes it at once if a message has arrived, and when its first timer is due."""
+        """Lets a run wait for persons. It is woken by an inbox message, also one that has already arrived, and by its
+        first deadline.
+        """
         if self._closed:
             run.end(None, _closed_error(run.id))
             return
@@ -298,7 +320,7 @@ class Engine:
             self._create_task(self._notify(run.id))
 
     def _set_timer(self, run: Execution, unit: WorkItem | None) -> None:
-        """Sees to it that a run that waits for persons is woken when the time of a unit is up, the first of its units."""
+        """Sets the timer that wakes a sleeping run at the deadline of `unit`; None removes it."""
         if (before := self._timers.pop(run.id, None)) is not None:
             before.cancel()
         if unit is not None:
@@ -308,23 +330,23 @@ class Engine:
 
     async def _on_due(self, run: Execution, due: float, most: float) -> None:
         await self.clock.sleep(min(max(0.0, due - self.clock.now()), most))
-        del self._timers[run.id]  # it must not cancel itself
+        del self._timers[run.id]  # It must not cancel itself.
         if run.id in self._sleeping:
             self._create_task(self._wake(run, "a deadline", due))
 
     def _remove_sleeping(self, run: str) -> bool:
-        """A run sleeps no more; whether it did."""
+        """Removes a run from the sleeping runs; returns whether it was one."""
         if (alarm := self._timers.pop(run, None)) is not None:
             alarm.cancel()
         return self._sleeping.pop(run, None) is not None
 
     def cancel(self, run: str, by: str) -> None:
-        """Cancels a run that waits for a person, or is about to, by a message."""
+        """Cancels a run that waits for a person, or is about to, by an inbox message."""
         self._create_task(self._cancel(run, by))
 
     async def _cancel(self, run: str, by: str) -> None:
         if run in self._finishing:
-            await asyncio.wait({self._finishing[run]})  # its events may not be on disk yet
+            await asyncio.wait({self._finishing[run]})  # Its events may not be on disk yet.
         try:
             await self.journal.send(run, InboxMessage(kind="cancel", by=by, at=self.clock.now()))
         except OrchestraError as error:
@@ -342,7 +364,7 @@ class Engine:
     # Inbox messages
 
     async def _deliver_messages(self) -> None:
-        """Delivers messages to their runs. Where the journal breaks, runs that wait for persons hear of it here."""
+        """Delivers inbox messages to their runs. If the journal fails, sleeping runs end with its error."""
         try:
             while True:
                 for run in await self.journal.wait_for_messages():
@@ -354,7 +376,7 @@ class Engine:
             self._sleeping.clear()
 
     async def _notify(self, run: str) -> None:
-        """There is a message for a run: its driver handles it; a sleeping run is resumed."""
+        """Passes the inbox of a run to its driver; resumes a sleeping run."""
         try:
             while run in self._resuming:
                 await asyncio.wait({self._resuming[run][0]})
@@ -368,7 +390,10 @@ class Engine:
                 handle.end(None, error)
 
     async def _wake(self, run: Execution, by: str, alarm_time: float = 0.0) -> None:
-        """Takes a sleeping run up again; where another process was faster, follows it. What goes wrong reaches whoever waits for it."""
+        """Resumes a sleeping run; follows it if another process was faster. An error ends the run, so that its callers
+        see
+        it.
+        """
         try:
             await self._resume_once(run, by, alarm_time)
         except OrchestraError as error:
@@ -381,13 +406,13 @@ class Engine:
                 run.end(None, error)
             elif asleep and self._closed:
                 run.end(None, _closed_error(run.id))
-            elif asleep:  # else another message resumed it too, and its task did the rest
+            elif asleep:  # Otherwise another message resumed it too, and that task did the rest.
                 follower = asyncio.get_running_loop().create_task(self._follow(run))
                 self._followers[run.id] = (follower, run)
                 follower.add_done_callback(lambda _: self._followers.pop(run.id, None))
 
     async def _follow(self, run: Execution) -> None:
-        """Another process has the run in hand: its events are read as they come, and the run is taken back where it is left."""
+        """Polls the events of a run that another process holds, and resumes the run when that process drops it."""
         try:
             while True:
                 events = await self.journal.read(run.id, run.log_offset)
@@ -416,17 +441,17 @@ class Engine:
                 run.end(None, _closed_error(run.id))
 
     def _owns(self, run: Execution) -> bool:
-        """Whether this engine has a run itself, or had it to its end."""
+        """Whether this engine drives the run, has it asleep, or has ended it."""
         return run.is_over or run.id in self._drivers or run.id in self._sleeping
 
     def _stop_inbox_task(self) -> None:
-        """Without runs there are no messages to deliver."""
+        """Cancels the inbox task if no run is left."""
         if not self._drivers and not self._sleeping and not self._resuming and self._inbox_task is not None:
             self._inbox_task.cancel()
             self._inbox_task = None
 
     async def close(self) -> None:
-        """Lets go of all runs, and waits for their tasks. What was under way can be resumed."""
+        """Stops all runs and waits for their tasks. Interrupted runs can be resumed."""
         self._closed = True
         for driver in list(self._drivers.values()):
             driver.stop(_closed_error(driver.run.id))
@@ -438,13 +463,13 @@ class Engine:
             task.cancel()
         taking = [task for task, _ in self._resuming.values()]
         await asyncio.gather(*self._tasks, *taking, *idle, return_exceptions=True)
-        for driver in list(self._drivers.values()):  # of a run that was being taken over
+        for driver in list(self._drivers.values()):  # Of runs that were being resumed.
             driver.stop(_closed_error(driver.run.id))
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 def _result_rejection(asked: QuestionAsked, value: Any) -> str:
-    """Why that is not what a call in doubt gave; empty where it may be."""
+    """Returns why a value is not the result of a call in doubt; empty if it may be."""
     if asked.kind != "effect":
         return "it asks for an answer, and not for what a call gave"
     if asked.result_schema is None:

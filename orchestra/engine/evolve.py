@@ -1,4 +1,4 @@
-"""The fold: state and event in, state out. Facts only; nothing is decided here, and nothing is read from outside."""
+"""The fold: the next state from a state and an event. It decides nothing and reads nothing from outside."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ RUNNING, READY = Phase.RUNNING, Phase.READY
 
 
 def evolve(state: RunState, event: Event, program: Program) -> None:
-    """Folds one event of a run of `program` into its state, in place. Raises `OrchestraError` E001 for a gap in `seq`."""
+    """Applies one event of a run of `program` to its state, in place. Raises `OrchestraError` E001 for a gap in
+    `seq`.
+    """
     if event.seq != state.seq + 1:
         raise OrchestraError(
             "E001", f"event {event.seq} follows event {state.seq} of run {state.run}", hint="orchestra doctor"
@@ -76,9 +78,11 @@ def _run_started(state: RunState, event: RunStarted, program: Program) -> None:
 
 
 def _run_resumed(state: RunState, event: RunResumed, program: Program) -> None:
-    """Attempts that were under way are made again, under their own number; about those that must happen once somebody is asked. The time of
-    bodies, and that between attempts, goes on from where it was; that of questions to persons, and of bodies in which one is open, goes by
-    the calendar."""
+    """Continues an interrupted run. Attempts in flight are made again under their own number; for calls that must
+    happen
+    once a person is asked. Timeouts of bodies and retry delays continue where they stopped. Deadlines of questions to
+    persons, and of bodies with an open question, follow the wall clock.
+    """
     state.epoch = event.epoch
     asking = {body.path for path in state.open_questions for body in ancestors(state.units[path])}
     for unit in list(state.units.values()):
@@ -102,7 +106,9 @@ def _run_resumed(state: RunState, event: RunResumed, program: Program) -> None:
 
 
 def _shift_times(unit: WorkItem, seconds: float) -> None:
-    """What a unit came to before its run was away stays as long after its beginning: whether another attempt follows is decided by it."""
+    """Moves the first attempt of a unit by the time in which no process held the run: whether another attempt follows
+    depends on it.
+    """
     if unit.last_attempt is not None:
         unit.last_attempt = replace(unit.last_attempt, at=unit.last_attempt.at + seconds)
     if unit.judgement is not None:
@@ -149,7 +155,7 @@ def _attempt_finished(state: RunState, event: AttemptFinished, program: Program)
 
 
 def _charge_budget(state: RunState, account: BudgetAccount[WorkItem], unit: WorkItem, event: AttemptFinished) -> None:
-    """What was reserved for an attempt is free, and what it has cost is spent; there may be room now for others."""
+    """Releases the reservation of an attempt and charges its cost; waiting units may get budget."""
     reserved, promised = unit.reserved_tokens, unit.reserved_money
     if reserved >= 0:
         account.release(reserved, promised)
@@ -157,7 +163,7 @@ def _charge_budget(state: RunState, account: BudgetAccount[WorkItem], unit: Work
     if (contract := unit.node.contract) is not None and contract.kind == "agent":
         usage = event.usage
         silent = not event.error and not event.reused_from and not usage.prompt_tokens and not usage.output_tokens
-        # A worker that does not say what a call has cost is taken to have spent what was reserved.
+        # If the worker does not report the cost, the reservation counts as spent.
         if silent and reserved > 0:
             account.spend(reserved, usage.calls, promised)
         else:
@@ -186,7 +192,7 @@ def _node_finished(state: RunState, event: NodeFinished, program: Program) -> No
 
 
 def _has_open_body(unit: WorkItem) -> bool:
-    """Whether something is still under way inside a unit that has a body, though the unit has its outcome."""
+    """Whether something still runs inside a unit with a body, although the unit has its outcome."""
     plan = unit.plan_progress.plan_scope if unit.plan_progress is not None else None
     if unit.plan_progress is not None and any(
         sample.body.open_nodes > 0 for sample in unit.plan_progress.samples.values()
@@ -196,12 +202,12 @@ def _has_open_body(unit: WorkItem) -> bool:
 
 
 def _has_open_checks(unit: WorkItem) -> bool:
-    """Whether something is still under way that its checks asked."""
+    """Whether a question of its checks is still open."""
     return unit.check_progress is not None and unit.check_progress.scope.open_nodes > 0
 
 
 def _checks_started(state: RunState, event: ChecksStarted, program: Program) -> None:
-    """Checks ask agents: their questions are calls in a scope beneath the unit, which spends from the unit's budget."""
+    """Opens the scope of a check's questions to agents. They spend from the unit's budget."""
     unit = state.units[event.node]
     unit.phase = Phase.CHECKING
     scope = state.open_scope(
@@ -266,7 +272,7 @@ def _run_finished(state: RunState, event: RunFinished, program: Program) -> None
 
 
 def _turn_started(state: RunState, event: TurnStarted, program: Program) -> None:
-    """A body begins. What a loop's turn sees as `previous` is the output of the turn before, computed as `decide` did."""
+    """Opens a body. In a loop, `previous` is the output of the turn before, computed as `decide` does."""
     unit = state.units[event.node]
     if event.draft is not None:
         begun = _plan_drafted if unit.node.tool_use is None else _tool_turn_started
@@ -297,7 +303,9 @@ def _enter_body(
 
 
 def _tool_turn_started(state: RunState, unit: WorkItem, event: TurnStarted, draft: PlanDraft) -> None:
-    """An agent that uses tools is asked for its next line or for its answer, or what its line calls is called."""
+    """Opens the next turn of an agent with tools: a question for its next line or its answer, or the call of its
+    line.
+    """
     unit.tool_results = kinds.tool_use.collect_results(unit, draft)
     unit.draft = draft
     body = kinds.tool_use.program(unit, draft)
@@ -305,9 +313,9 @@ def _tool_turn_started(state: RunState, unit: WorkItem, event: TurnStarted, draf
 
 
 def _plan_drafted(state: RunState, unit: WorkItem, event: TurnStarted, draft: PlanDraft) -> None:
-    """A plan goes on: its scope grows by the lines that were accepted, and the next question is open, if there is one.
+    """Extends a plan: its scope gets the accepted lines, and the next question is opened, if there is one.
 
-    Where a version follows one that failed, what is under way of that is abandoned, and what it has finished is at hand.
+    If this version follows a failed one, what still runs of that is abandoned, and its values can be read.
     """
     progress = unit.plan_progress
     if progress is None:
@@ -351,7 +359,7 @@ def _map_expanded(state: RunState, event: MapExpanded, program: Program) -> None
 
 
 def _start_elements(state: RunState, unit: WorkItem, map_progress: MapProgress) -> None:
-    """Lets as many elements begin as the node's `concurrency` admits; when all have an outcome, asks for the node's own."""
+    """Starts as many elements as the node's `concurrency` allows; when all have an outcome, requests the node's own."""
     node = unit.node
     items = map_progress.items
     most = node.concurrency or len(items)
@@ -368,7 +376,7 @@ def _start_elements(state: RunState, unit: WorkItem, map_progress: MapProgress) 
 
 
 def with_defaults(program: Program, given: dict[str, object]) -> dict[str, object]:
-    """The inputs of a program, with its defaults for those that are not given."""
+    """Returns the inputs of a program, with its defaults for missing ones."""
     return {name: given.get(name, field.default) for name, field in program.inputs.items()}
 
 
@@ -388,7 +396,7 @@ def _set_outcome(state: RunState, unit: WorkItem, outcome: Outcome) -> None:
             ):
                 map_progress.failures_left -= 1
             if map_progress.failures_left < 0:
-                state.request_decision(owner, Phase.MAPPING)  # it fails, whatever comes of the others
+                state.request_decision(owner, Phase.MAPPING)  # It fails, whatever the other elements return.
             else:
                 _start_elements(state, owner, map_progress)
         return
@@ -426,4 +434,4 @@ FOLDS: dict[type[Event], Callable[[RunState, Any, Program], None]] = {
     RunResumed: _run_resumed,
     RunFinished: _run_finished,
 }
-"""The fold of each type of event; a test holds it against the closed union."""
+"""The fold of each type of event; a test compares it with the union of all events."""

@@ -1,4 +1,4 @@
-"""Proposals: what `decide` asks the shell to do. A closed union."""
+"""Proposals: what `decide` asks the driver to do. A closed union."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class Invoke(msgspec.Struct, frozen=True, gc=False):
     """Make an attempt.
 
-    `write_ahead` says that the world must not see it before the journal has it: a tool with an effect. `unchecked` says that its value,
-    where it gives one, is the unit's outcome: nothing judges it.
+    With `write_ahead` the call waits until its start is on disk: a tool with an effect. With `unchecked` its value is
+    the unit's outcome: no check judges it.
     """
 
     unit: WorkItem
@@ -31,11 +31,11 @@ class Invoke(msgspec.Struct, frozen=True, gc=False):
     reserved_tokens: int = -1
     reserved_money: float = 0.0
     escalation_reason: str = ""
-    """Why the larger model is asked at once, or why not, where the node has a condition for that."""
+    """Why the larger model is or is not asked at once, if the node has a condition for that."""
 
 
 class RunChecks(msgspec.Struct, frozen=True):
-    """Let the checks speak on a value; after they have asked agents (`pending`), given the `replies`."""
+    """Run the checks of a value; after questions to agents (`pending`), with their `replies`."""
 
     unit: WorkItem
     attempt: int
@@ -55,7 +55,7 @@ class ScheduleRetry(msgspec.Struct, frozen=True):
 
 
 class CountTokens(msgspec.Struct, frozen=True):
-    """Let a server count the tokens of a call's prompt; `upper_bound` holds where nobody can."""
+    """Let a server count the tokens of a call's prompt; `upper_bound` applies if none can."""
 
     unit: WorkItem
     call: CallRequest
@@ -72,18 +72,18 @@ class AskPerson(msgspec.Struct, frozen=True):
     kind: str = "answer"
     withheld: WithheldOutput | None = None
     result_schema: dict[str, Any] | None = None
-    """Of a call in doubt: the type of what it gives."""
+    """The type of the result, of a call in doubt."""
 
 
 class ExpandMap(msgspec.Struct, frozen=True):
-    """Begin the elements of an `each` node."""
+    """Start the elements of an `each` node."""
 
     unit: WorkItem
     count: int
 
 
 class EnterBody(msgspec.Struct, frozen=True):
-    """Begin a body: of a `call`, of a turn of a loop or of a plan."""
+    """Enter a body: of a `call`, of a turn of a loop, or of a plan."""
 
     unit: WorkItem
     turn: int
@@ -93,7 +93,7 @@ class EnterBody(msgspec.Struct, frozen=True):
 
 
 class RecallPlan(msgspec.Struct, frozen=True):
-    """Look into the memo for a plan that has served before; the closest of the keys comes first."""
+    """Look for a stored plan in the memo. The closest key comes first."""
 
     unit: WorkItem
     keys: tuple[str, ...]
@@ -105,9 +105,9 @@ class FinishNode(msgspec.Struct, frozen=True):
     unit: WorkItem
     outcome: Outcome
     original_outcome: Outcome | None = None
-    """What it came to itself, where the outcome is its fallback."""
+    """Its own outcome, if the given outcome is its fallback."""
     overridden_by: OverrideSource | None = None
-    """Where a person said what it gave: who."""
+    """The person who gave the value, if one did."""
 
 
 class FinishRun(msgspec.Struct, frozen=True):
@@ -132,5 +132,5 @@ Proposal: TypeAlias = (
 
 
 def is_stale(proposal: Proposal) -> bool:
-    """Whether what a proposal is about is gone: one that was carried out before it ended its plan, or made it go another way."""
+    """Whether a proposal is outdated: one executed before it ended or changed its plan."""
     return not isinstance(proposal, FinishRun) and proposal.unit.phase is Phase.DONE

@@ -1,6 +1,6 @@
-"""Replay: a run's events held against what the engine decides today. No clock, no workers, no journal: facts and decisions alone.
+"""Replay: compares a run's events with what the engine decides today. It uses no clock, workers or journal.
 
-It shows that an old run can be resumed by today's engine; that a journal tells of one honest run; and which calls it made.
+It shows whether today's engine can resume an old run, whether the events are consistent, and which calls the run made.
 """
 
 from __future__ import annotations
@@ -59,23 +59,24 @@ from orchestra.workflows.program import CompiledNode, Program
 
 @dataclass(slots=True)
 class ReplayResult:
-    """What a replay found: each attempt's call with how it ended, by node and attempt; and the first event that today's engine
-    would not have brought about, with what it would have."""
+    """The result of a replay: the call and the result of each attempt, by node and attempt; and the first event that
+    today's engine would not produce, with what it would.
+    """
 
     calls: dict[tuple[str, int], tuple[CallRequest, AttemptFinished | None]] = field(default_factory=dict)
     token_counts: list[tuple[CallRequest, int]] = field(default_factory=list)
-    """Calls whose prompt a server was asked to count, with its tokens."""
+    """Calls whose prompt a server counted, with the number of tokens."""
     certificates: dict[str, str] = field(default_factory=dict)
-    """By node: the digest of the certificate by which its value was judged; empty where there is none."""
+    """The digest of the certificate by which a node's value was judged, by node; empty without one."""
     timed_out: list[str] = field(default_factory=list)
-    """Nodes whose time was up: the clock decided their outcome, and no answer."""
+    """Nodes that timed out: the clock decided their outcome."""
     first_difference: Event | None = None
     reason: str = ""
     event_count: int = 0
 
 
 def replay(program: Program, events: Iterable[Event]) -> ReplayResult:
-    """Goes through a run's events. Raises nothing for a run that differs: `ReplayResult.first_difference` tells it."""
+    """Replays a run's events. A difference is reported in `ReplayResult.first_difference`, not raised."""
     state, found = RunState(keep_budgets=False), ReplayResult()
     pending: dict[str, Proposal] = {}
     for event in events:
@@ -106,14 +107,16 @@ def replay(program: Program, events: Iterable[Event]) -> ReplayResult:
 
 
 def certificate_digest(node: CompiledNode) -> str:
-    """The digest of the certificate that a node's values are accepted by; empty without one."""
+    """Returns the digest of the certificate of a node's acceptance; empty without one."""
     certificate = node.acceptance.certificate if node.acceptance is not None else None
     return certificate.digest if certificate is not None else ""
 
 
 def _drop_unrecorded(state: RunState, pending: dict[str, Proposal]) -> None:
-    """Calls that were decided, and of which no fact is on record, are decided anew by whoever takes a run over; and so is how a plan
-    goes on, for more of it may be known by then."""
+    """Drops calls that were decided but not recorded: the process that resumes a run decides them again. So it is with
+    the
+    next turn of a plan, for which more may be known by then.
+    """
     for unit in state.units.values():
         if isinstance(pending.get(unit.path), Invoke):
             del pending[unit.path]
@@ -128,7 +131,7 @@ def _drop_unrecorded(state: RunState, pending: dict[str, Proposal]) -> None:
 
 
 def _drop_abandoned(pending: dict[str, Proposal]) -> None:
-    """Nothing comes any more of what was abandoned."""
+    """Drops proposals for abandoned units."""
     for path, proposal in list(pending.items()):
         if not isinstance(proposal, FinishRun) and proposal.unit.phase is Phase.DONE:
             del pending[path]
@@ -141,10 +144,10 @@ def _decide_all(state: RunState, pending: dict[str, Proposal]) -> None:
 
 
 def _mismatch(state: RunState, pending: dict[str, Proposal], event: Event, found: ReplayResult) -> str:
-    """Why the engine would not have brought this event about here; empty where it would have. Takes the proposal away."""
+    """Returns why the engine would not produce this event here; empty if it would. Removes the proposal."""
     node = getattr(event, "node", "")
     if node in state.units and state.units[node].phase is Phase.BACKING_OFF:
-        state.enqueue(state.units[node])  # its time has come
+        state.enqueue(state.units[node])  # Its time has come.
         _decide_all(state, pending)
     match event:
         case AttemptStarted():
@@ -226,7 +229,7 @@ def _match_turn(proposal: Proposal | None, event: TurnStarted) -> str:
 
 
 def _legacy_proposal(proposal: Proposal | None) -> Proposal | None:
-    """What an engine before L123 would have made of the router's answer: what it let through is a fact."""
+    """Returns the proposal of an engine before L123 for the router's answer: what it accepted is recorded."""
     unit = proposal.unit if isinstance(proposal, EnterBody | FinishNode) else None
     if unit is None or unit.plan_progress is None or unit.phase is not Phase.BODY_DONE:
         return proposal
@@ -235,19 +238,22 @@ def _legacy_proposal(proposal: Proposal | None) -> Proposal | None:
 
 
 def _is_unversioned(draft: PlanDraft | None) -> bool:
-    """Whether it is the first question of an engine that knew no versions: it ran plans only once they were whole, and so goes on."""
+    """Whether it is the first question of an engine without plan versions, which ran only complete plans."""
     return draft is not None and not draft.version and not draft.lines and not draft.rejections
 
 
 def _with_legacy_sampling(draft: PlanDraft | None, told: PlanDraft | None) -> PlanDraft | None:
-    """A first question of several samples as an engine asked it that made them one after the other, where the record is of such a one."""
+    """Returns the first question of an engine that sampled plans one after the other, if the recorded one is of that
+    kind.
+    """
     older = draft is not None and told is not None and told.sample and not told.parallel
     return replace(draft, parallel=False) if older and draft is not None else draft
 
 
 def _without_grammar(draft: PlanDraft | None) -> PlanDraft | None:
-    """A turn of a plan without the grammar of its question: that held a server to what might stand next, and a newer engine may hold it to
-    less. What was let through, and what the gates said of it, are facts of their own."""
+    """Returns a turn of a plan without the grammar of its question. A newer engine may restrict the answer differently;
+    what was accepted, and the result of validation, are recorded events.
+    """
     line = draft.graph["nodes"].get(LINE_NODE) if draft is not None and draft.graph else None
     if draft is None or line is None:
         return draft
@@ -271,7 +277,7 @@ def _match_finish(state: RunState, pending: dict[str, Proposal], event: NodeFini
     unit = state.units[event.node]
     proposal = pending.pop(event.node, None)
     if isinstance(proposal, RecallPlan):
-        proposal = plan.first_question(unit)  # nothing was found, and the router's machine had nothing to ask
+        proposal = plan.first_question(unit)  # No plan was found, and the router had no question.
         proposal = time_out(unit, proposal.outcome) if isinstance(proposal, FinishNode) else proposal
     if isinstance(proposal, EnterBody):
         proposal = _legacy_unreadable_line(unit) or proposal
@@ -280,7 +286,7 @@ def _match_finish(state: RunState, pending: dict[str, Proposal], event: NodeFini
         event.overridden_by,
     ):
         return ""
-    # Not by the clock: the engine waits in time that never jumps, and stamps events with the wall's, which may.
+    # Not by the clock: the engine waits in monotonic time and stamps events with wall-clock time, which may jump.
     late = unit.due and (
         unit.phase in (Phase.IN_BODY, Phase.ASKING_PERSON) or has_timed_checks(unit) or isinstance(proposal, RunChecks)
     )
@@ -294,19 +300,21 @@ def _match_finish(state: RunState, pending: dict[str, Proposal], event: NodeFini
 
 
 def _legacy_unreadable_line(unit: WorkItem) -> Proposal | None:
-    """What an engine before R020 made of a line of a plan that could not be read: the node ended in that, or in its fallback."""
+    """Returns the end of a node for a plan line that an engine before R020 could not read: that failure, or the
+    fallback.
+    """
     body = unit.body if unit.plan_progress is not None and not plan_voting.is_voting(unit) else None
     answer = scope_outcome(body) if body is not None and not body.open_nodes else None
     return time_out(unit, answer) if isinstance(answer, FailedOutcome) else None
 
 
 def _has_time_budget(unit: WorkItem) -> bool:
-    """Whether the budget of the workflow that a unit calls states seconds."""
+    """Whether the budget of the workflow that a unit calls has a limit of seconds."""
     return unit.body is not None and unit.body.expires_at < inf
 
 
 def _ended_with(unit: WorkItem, event: NodeFinished, code: str) -> bool:
-    """Whether a node ended in a failure of this code, or in the fallback for one."""
+    """Whether a node ended in a failure with this code, or in its fallback."""
     outcome = event.outcome
     return (isinstance(outcome, FailedOutcome) and outcome.code == code) or (
         unit.node.fallback is not None and isinstance(outcome, ValueOutcome)
@@ -327,7 +335,9 @@ def _match_judgement(proposal: Proposal | None, event: OutputJudged) -> str:
 
 
 def _with_legacy_evidence(today: tuple[Verdict, ...], told: tuple[Verdict, ...]) -> tuple[Verdict, ...]:
-    """What the checks say today, as the journal could tell it: older ones have no places of numbers, or none of dates."""
+    """Returns today's verdicts as the journal may hold them: older journals lack the locations of numbers or of
+    dates.
+    """
     known = {verdict.check: verdict.evidence for verdict in told if verdict.check == "numbers"}
     return tuple(
         replace(verdict, evidence=tuple(one for one in verdict.evidence if one in known[verdict.check]))

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
+
+import msgspec
 
 from orchestra.core.errors import InputError
 from orchestra.core.events import Override, RunStarted
@@ -161,8 +163,7 @@ DEFAULT_OPTIONS = RunOptions()
 """The options of a run for which none are stated."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRequest:
+class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The request for one run.
 
     A caller of `Orchestra.start` states `workflow`, `inputs` and `options`. `Orchestra` fills in the other fields before it calls
@@ -171,7 +172,7 @@ class RunRequest:
 
     workflow: Step[..., Any] | str = ""
     """The workflow, agent or tool, or its name. `Engine.start` takes the compiled program instead."""
-    inputs: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Any] = {}
     """By name. `Engine.start` expects values that are already checked against the program's types."""
     options: RunOptions = DEFAULT_OPTIONS
     run: str = ""
@@ -180,7 +181,7 @@ class RunRequest:
     """The run of which this is a fork; empty if it is not a fork."""
     graph: str = ""
     """The digest of the stored workflow."""
-    versions: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = {}
     """The digests of what the workflow calls, by kind and name. All runs of a workflow share the mapping."""
     label: Label = "internal"
     """The strictest label of the workflow, the options and the caller's context."""
@@ -188,7 +189,7 @@ class RunRequest:
     """The fleet's larger models, in the order in which an escalation asks them."""
     overrides: Mapping[str, Override] | None = None
     """Values that persons gave for nodes, by path. Such a node is not run."""
-    plan_limits: Mapping[str, Any] = field(default_factory=dict)
+    plan_limits: Mapping[str, Any] = {}
     """What fleet and budget allow the run's plans, as `RunStarted.options` stores it."""
 
     def started_event(self, run: str, workflow: str, budget: Budget | None, at: float) -> RunStarted:

@@ -1,4 +1,4 @@
-"""Retries as pure functions: tenacity's policies, composed, asked about facts. No clock, no sleep, no call stands behind them."""
+"""Retries as pure functions: tenacity's policies, evaluated on recorded facts. No clock, no sleep, no call."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from tenacity.wait import wait_base
 
 TYPE_ERROR_ATTEMPTS = 2
-"""Attempts where a model answers outside its type: one bounded retry."""
+"""Attempts if a model answers outside its type: one retry."""
 REJECTED_ATTEMPTS = 2
-"""Attempts where checks do not accept, and `otherwise` says `retry`."""
+"""Attempts if checks reject the value and `otherwise` is `retry`."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """When attempts end, and how long the pause before the next one is. Policies of tenacity: `|` ends at the first of two."""
+    """When attempts end, and how long to wait before the next. Tenacity's policies: `|` stops at the first of two."""
 
     stop: stop_base
     wait: wait_base
@@ -32,25 +32,28 @@ class RetryPolicy:
         return not self.stop(_tenacity_state(attempt, seconds))
 
     def backoff_range(self, attempt: int) -> tuple[float, float]:
-        """The bounds in seconds of the pause after an attempt: the upper half is left to chance, so that callers part ways."""
+        """Returns the bounds in seconds of the wait after an attempt. The upper half is random, so that callers spread
+        out.
+        """
         longest = self.wait(_tenacity_state(attempt, 0.0))
         return longest / 2, longest
 
 
 def is_retryable(node: CompiledNode, answer: AttemptFinished) -> bool:
-    """Whether another attempt can help after this one, if there may be one. After what would come again one is made only where the file
-    says `retry`, of the node or by `defaults`."""
+    """Whether another attempt may help. After a permanent error only if the file states `retry`, of the node or in
+    `defaults`.
+    """
     stated = node.source.retry is not None or node.retry is not DEFAULT_RETRY
     return answer.retryable and (stated or not answer.permanent)
 
 
 def retry_policy(node: CompiledNode, code: str) -> RetryPolicy:
-    """The policy of a node after an error of this code.
+    """Returns the retry policy of a node after an error with this code.
 
-    A tool that must happen once has one attempt, whatever the file says. After an output outside its type (M-codes), or one that
-    the checks do not accept (V-codes), there is no pause: time does not mend that.
+    A tool that must happen once has one attempt, whatever the file states. After an output outside its type (M-codes)
+    or one that the checks reject (V-codes) there is no wait: time does not help.
     """
-    # Imported here: tenacity brings half of tornado where that is installed, and most runs never ask.
+    # Imported here: tenacity imports half of tornado if that is installed, and most runs do not need it.
     from tenacity import stop_after_attempt, stop_after_delay, wait_exponential, wait_none
 
     contract, own, retry = node.contract, node.source.retry, node.retry
@@ -69,7 +72,7 @@ def retry_policy(node: CompiledNode, code: str) -> RetryPolicy:
 
 
 def _tenacity_state(attempt: int, seconds: float) -> RetryCallState:
-    """The facts in the form in which tenacity's policies read them."""
+    """Returns the facts in the form that tenacity's policies read."""
     from tenacity import RetryCallState
 
     state = RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]  # policies read numbers alone

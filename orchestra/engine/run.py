@@ -1,4 +1,4 @@
-"""Runs: the handle of one execution, for whoever started it."""
+"""The engine's handle of one run."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from orchestra.engine.streaming import TextPiece, TextStream
 
 NOT_STORABLE = "J004"
-"""Code of the journal for an event that it cannot keep: it is too large, or no JSON."""
+"""Error code of the journal for an event that it cannot store: too large, or not JSON."""
 
 
 class Execution:
-    """One execution of a program: wait for its end, watch its events, cancel it. It outlives the times at which the run waits for a
-    person, when nothing of the run is in memory but this."""
+    """One execution of a program: wait for its end, read its events, cancel it. While the run waits for a person, this
+    handle is all that is left of it in memory.
+    """
 
     __slots__ = (
         "_affinity",
@@ -46,21 +47,21 @@ class Execution:
     )  # fmt: skip
 
     program: Program
-    """The program of the run; set by the engine before it drives the run."""
+    """Set by the engine before it drives the run."""
     workers: Workers
-    """The workers that make its calls; set together with `program`."""
+    """Make the calls of the run; set together with `program`."""
 
     def __init__(self, run: str, journal: Journal, log: list[Event] | None = None) -> None:
         self.id = run
         self.journal = journal
         self.log: list[Event] = log if log is not None else []
-        """The latest events. Those that `events` gives are on disk; the last few here may not be."""
+        """The latest events. The last few may not be on disk yet; `events` yields only those that are."""
         self.flushed = len(self.log)
-        """How many of `log` the journal has in line; readers see no others."""
+        """How many events of `log` were passed to the journal. Readers see no others."""
         self.text_stream: TextStream | None = None
-        """What its models write; None where nobody asked for it."""
+        """The text that models write; None unless the run is read live."""
         self.log_offset = 0
-        """How many events came before those of `log`; the journal has them."""
+        """How many events precede `log`. The journal has them."""
         first = self.log[0] if self.log else None
         self.started = first if isinstance(first, RunStarted) else None
         last = self.log[-1] if self.log else None
@@ -68,15 +69,15 @@ class Execution:
         self._error: BaseException | None = None
         self._open_questions: tuple[QuestionAsked, ...] = ()
         self._answered_questions: set[int] = set()
-        """The numbers of questions whose answers lie in the inbox; the run may not have opened them."""
+        """Event numbers of questions whose answers are in the inbox but may not be handled yet."""
         self._waiters: list[asyncio.Future[None]] = []
         self._cancel: Callable[[str], None] | None = None
         self._affinity: LoopAffinity | None = None
 
-    # What the engine says
+    # Called by the engine
 
     def flush(self) -> None:
-        """What has happened goes into the journal's line, and those who watch may see it."""
+        """Passes new events to the journal, and wakes the readers."""
         if self.flushed < len(self.log):
             fresh = self.log[self.flushed :]
             try:
@@ -91,8 +92,9 @@ class Execution:
                 self.wake()
 
     def _flush_individually(self, fresh: Sequence[Event]) -> None:
-        """What stands before an event that the journal cannot keep goes into its line, so that nothing of it is done again. Raises J004
-        for that event; but a whole output that cannot be kept, where each value could, is the end of a run that failed for that."""
+        """Passes events to the journal one by one, up to one that it cannot store. Raises J004 for that event. If it is
+        the last event of the run, because the whole output is too large, the run fails with that error instead.
+        """
         for event in fresh:
             try:
                 self.journal.append(self.id, [event])
@@ -105,11 +107,11 @@ class Execution:
             self.flushed += 1
 
     def attach(self, cancel: Callable[[str], None], affinity: LoopAffinity) -> None:
-        """The engine has the run in hand, on its loop; `cancel(by)` reaches it."""
+        """Connects the handle to a driver on the engine's loop; `cancel(by)` cancels it."""
         self._cancel, self._open_questions, self._affinity = cancel, (), affinity
 
     def sleep(self, questions: Sequence[QuestionAsked], cancel: Callable[[str], None]) -> None:
-        """The run waits for persons; its events so far are in the journal alone."""
+        """Marks the run as waiting for persons. Its events so far are only in the journal."""
         self._open_questions, self._cancel, self._affinity = tuple(questions), cancel, self._affinity or LoopAffinity()
         self.log_offset += len(self.log)
         self.log.clear()
@@ -117,18 +119,18 @@ class Execution:
         self.wake()
 
     def mark_answered(self, question: QuestionAsked) -> None:
-        """The answer to a question of this run lies in its inbox: it will go on."""
+        """Notes that the answer to a question is in the inbox."""
         self._answered_questions.add(question.seq)
 
     def end(self, finished: RunFinished | None, error: BaseException | None = None) -> None:
-        """The run is over, its last event on disk; or the engine or the journal broke."""
+        """Ends the handle: with the last event, which is on disk, or with an error of the engine or the journal."""
         self._end, self._error, self._cancel = finished, error, None
         self.wake()
         if self.text_stream is not None:
             self.text_stream.wake()
 
     def enable_text_stream(self, enabled: bool = True) -> Self:
-        """Has what models write from now on kept for those who read it (`text`), where that is wanted. Nobody takes that back."""
+        """From now on keeps the text of models for readers (`text`), if `enabled`. It cannot be disabled again."""
         if enabled and self.text_stream is None:
             from orchestra.engine.streaming import TextStream
 
@@ -136,26 +138,28 @@ class Execution:
         return self
 
     def wake(self) -> None:
-        """Something has happened: those who wait look again."""
+        """Wakes all waiting readers."""
         waiters, self._waiters = self._waiters, []
         for waiting in waiters:
             if not waiting.done():
                 waiting.set_result(None)
 
-    # What everybody may ask
+    # Called by anyone
 
     def cancel(self, by: str = "") -> None:
-        """Asks the run to end. Its calls are cancelled up to the servers; what has finished stays. Idempotent; from any thread."""
+        """Cancels the run and its calls, up to the servers. Finished nodes keep their values. Idempotent, and callable
+        from any thread.
+        """
         if self._cancel is not None and self._affinity is not None:
             self._affinity.call_on_loop(self._request_cancel, by)
 
     def _request_cancel(self, by: str) -> None:
-        if self._cancel is not None:  # it may have ended meanwhile
+        if self._cancel is not None:  # It may have ended meanwhile.
             self._cancel(by)
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing will come any more."""
+        """Whether the run has ended or failed."""
         return self._end is not None or self._error is not None
 
     @property
@@ -165,11 +169,15 @@ class Execution:
 
     @property
     def questions(self) -> tuple[QuestionAsked, ...]:
-        """What persons are asked, while the run waits for nothing else; without what was answered here and not taken yet."""
+        """Open questions to persons, while the run waits for nothing else; without those already answered."""
         return tuple(one for one in self._open_questions if one.seq not in self._answered_questions)
 
     async def wait(self) -> RunFinished:
-        """The last event, on disk. Cancelling this wait does not cancel the run. Raises what broke the engine or the journal."""
+        """Returns the last event, once it is on disk. Cancelling the wait does not cancel the run.
+
+        Raises:
+            BaseException: The error that stopped the engine or the journal.
+        """
         while self._end is None:
             if self._error is not None:
                 raise self._error
@@ -177,7 +185,7 @@ class Execution:
         return self._end
 
     async def wait_started(self) -> None:
-        """Waits until the first event is on disk. Raises what broke the engine or the journal meanwhile."""
+        """Waits until the first event is on disk. Raises as `wait` does."""
         while not self.flushed and not self.log_offset and not self.is_over:
             await self._next_change()
         if self._error is None and self._end is None:
@@ -186,8 +194,9 @@ class Execution:
             raise self._error
 
     async def wait_until_blocked(self) -> RunFinished | None:
-        """The last event, on disk; or None as soon as the run waits for a person and for nothing else, such as an answer that was given
-        here and not taken yet. Raises as `wait` does."""
+        """Returns the last event; or None as soon as the run only waits for a person. An answer that is not handled yet
+        counts as progress. Raises as `wait` does.
+        """
         while (
             self._end is None
             and self._error is None
@@ -199,13 +208,13 @@ class Execution:
         return self._end
 
     async def history(self) -> list[Event]:
-        """All events so far."""
+        """Returns all events so far."""
         if not self.log_offset:
             return self.log
         return [*(await self.journal.read(self.id))[: self.log_offset], *self.log]
 
     async def events(self, after: int = 0) -> AsyncGenerator[Event, None]:
-        """The events with `seq > after` as they get durable, up to the last one. Every reader sees the same. Raises as `wait` does."""
+        """Yields the events with `seq > after` once they are on disk, to the last one. Raises as `wait` does."""
         position = after
         if self._affinity is not None:
             self._affinity.check()
@@ -218,7 +227,7 @@ class Execution:
                     return
                 await self._next_change()
                 continue
-            if self._end is None:  # else all is on disk
+            if self._end is None:  # Otherwise everything is on disk.
                 await self.journal.wait_durable(self.id, batch[-1].seq)
             for event in batch:
                 yield event
@@ -227,7 +236,10 @@ class Execution:
     async def text(
         self, stream: TextStream, nodes: Collection[str], agents: Collection[str]
     ) -> AsyncGenerator[TextPiece, None]:
-        """The pieces that are written in this process, of these nodes and agents, or of all. Raises as `wait` does."""
+        """Yields pieces of text that models write in this process, of these nodes and agents, or of all. Raises as
+        `wait`
+        does.
+        """
         if self._affinity is not None:
             self._affinity.check()
         with stream.open_reader(nodes, agents) as unread:
@@ -247,10 +259,12 @@ class Execution:
         return (await self.journal.read(self.id, position))[: self.log_offset - position]
 
     def _next_change(self) -> asyncio.Future[None]:
-        """Done as soon as something happens to the run. Raises `InputError` E030 on another event loop than that of the engine."""
+        """Returns a future that is done at the next change. Raises `InputError` E030 on another event loop than the
+        engine's.
+        """
         if self._affinity is not None:
             self._affinity.check()
         waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters = [one for one in self._waiters if not one.done()]  # whoever gave up waiting is forgotten
+        self._waiters = [one for one in self._waiters if not one.done()]  # Drop waiters that gave up.
         self._waiters.append(waiting)
         return waiting

@@ -1,4 +1,4 @@
-"""Scopes: how one closes, how one grows line by line, and how what is under way in one is abandoned. Part of the fold."""
+"""Scopes: closing, extending by plan lines, and abandoning what runs inside. Part of the fold."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from orchestra.workflows.program import CompiledNode, Program
 
 
 def close(state: RunState, scope: ExecutionScope) -> None:
-    """All that can run in a scope has its outcome: whoever it belongs to asks for a decision, once, though two scopes of it may close."""
+    """Closes a scope in which every node has its outcome, and requests the decision of its owner: once, though it may
+    have
+    two scopes.
+    """
     if scope.unit is None:
         state.pending_decisions.append((None, Phase.DONE))
     elif scope.unit.check_progress is not None and scope.unit.check_progress.scope is scope:
@@ -27,7 +30,7 @@ def close(state: RunState, scope: ExecutionScope) -> None:
 
 
 def release_attempt(state: RunState, unit: WorkItem) -> None:
-    """An attempt that gave nothing: its place and its reservation are free."""
+    """Releases the slot and the reservation of an attempt without a value."""
     state.running -= 1
     if unit.reserved_tokens >= 0 and unit.scope.account is not None:
         unit.scope.account.release(unit.reserved_tokens, unit.reserved_money)
@@ -37,7 +40,7 @@ def release_attempt(state: RunState, unit: WorkItem) -> None:
 
 
 def abandon(state: RunState, paths: Iterable[str]) -> None:
-    """Units of which nobody wants an outcome any more: their time was up, or their plan has gone another way."""
+    """Abandons units that timed out, or whose plan was replaced."""
     freed = []
     gone = state.abandoned = state.abandoned or []
     for path in paths:
@@ -51,11 +54,13 @@ def abandon(state: RunState, paths: Iterable[str]) -> None:
     for inner in freed:
         release_attempt(state, inner)
     if state.waiting_accounts:
-        state.resume_waiting()  # one that was let out of a line may be among them
+        state.resume_waiting()  # Abandoned units may have left a queue.
 
 
 def descendants(state: RunState, unit: WorkItem) -> list[str]:
-    """The paths of all that stands in a unit. Not by a look at every unit of the run: that many bodies may run out of time at once."""
+    """Returns the paths of everything inside a unit. It does not scan all units of the run: many bodies may time out at
+    once.
+    """
     if unit.plan_progress is not None:
         return paths_within(state, unit.path)
     found: list[str] = []
@@ -69,23 +74,23 @@ def descendants(state: RunState, unit: WorkItem) -> list[str]:
 
 
 def ancestors(unit: WorkItem) -> Iterator[WorkItem]:
-    """The units in whose bodies a unit stands, from the innermost on."""
+    """Yields the units whose bodies contain a unit, from the innermost on."""
     while (outer := unit.scope.unit) is not None:
         yield outer
         unit = outer
 
 
 def paths_within(state: RunState, path: str, marks: Iterable[str] = SEPARATORS) -> list[str]:
-    """The paths of what stands in a unit, behind one of the marks."""
+    """Returns the paths inside a unit, after one of the separators."""
     begins = tuple(path + mark for mark in marks)
     return [one for one in state.units if one.startswith(begins)]
 
 
 def extend(state: RunState, scope: ExecutionScope, program: Program, *, complete: bool) -> None:
-    """The scope of a plan has the nodes of `program` from now on, those that it had among them.
+    """Gives the scope of a plan the nodes of `program`, which include its nodes so far.
 
-    What has an outcome keeps it, what is under way goes on. Nodes with effects, and those behind them, wait until the plan is `complete`;
-    then what its answer does not rest on is abandoned.
+    Outcomes are kept, and what runs goes on. Nodes with effects, and nodes after them, wait until the plan is
+    `complete`; then what its answer does not use is abandoned.
     """
     before = scope.program
     known = {node.name: outcome for node, outcome in zip(before.nodes, scope.outcomes, strict=True)}
@@ -123,7 +128,7 @@ def extend(state: RunState, scope: ExecutionScope, program: Program, *, complete
 
 
 def _update_node(state: RunState, unit: WorkItem, node: CompiledNode) -> None:
-    """A unit that is under way knows who reads it since."""
+    """Gives a running unit the new version of its node, with its new readers."""
     unit.node = node
     for index in range(unit.map_progress.next_index if unit.map_progress is not None else 0):
         if (element := state.units.get(f"{unit.path}[{index}]")) is not None:

@@ -1,4 +1,7 @@
-"""Bulk: values that no journal takes. Each answer of a call is small enough; what is put together of many may not be."""
+"""Size limits: values that a journal cannot store. Each result of a call is small enough; a value composed of many may
+not
+be.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,16 @@ from orchestra.core.outcomes import FailedOutcome, Outcome, ValueOutcome
 
 TOO_LARGE: Final = "E026"
 MAX_VALUE_BYTES: Final = 64 << 20
-"""Bytes of JSON in a value at most: what a journal takes for an event. Not less, for runs have such values on record."""
+"""Bytes of JSON in a value at most: the journal's limit of an event. Recorded runs have such values, so it cannot be
+lower.
+"""
 SAFE_TEXT_LENGTH: Final = MAX_VALUE_BYTES // 6
-"""A text of fewer characters is smaller, however its characters are escaped."""
+"""A text with fewer characters is smaller, however its characters are escaped."""
 TOO_LARGE_HINT: Final = "pass on less of each: digests, names of files, or what a tool makes of the list"
 
 
 def limit_size(outcome: Outcome, node: str) -> Outcome:
-    """The outcome; a failure where its value is too large to be recorded."""
+    """Returns the outcome; a failure if its value is too large to be recorded."""
     if type(outcome) is not ValueOutcome or (size := _json_size(outcome.value)) <= MAX_VALUE_BYTES:
         return outcome
     return FailedOutcome(
@@ -30,11 +35,14 @@ def limit_size(outcome: Outcome, node: str) -> Outcome:
 
 
 def _json_size(value: Any) -> int:
-    """Bytes of a value as JSON, or a little less, counted until they are too many; 0 for what is no JSON: the journal says so itself."""
+    """Returns the bytes of a value as JSON, or slightly less, counted until they exceed the limit; 0 for a value that
+    is
+    not JSON: the journal reports that.
+    """
     if not isinstance(value, list | dict):
         return 0 if type(value) is not str or len(value) < SAFE_TEXT_LENGTH else _encoded_length(value)
     found, items = (_encoded_length(list(value)), value.values()) if isinstance(value, dict) else (0, value)
-    for item in items:  # each for itself: together they would be in memory once more
+    for item in items:  # One by one: together they would be in memory twice.
         found += _encoded_length(item) + 1
         if found > MAX_VALUE_BYTES:
             break

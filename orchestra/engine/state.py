@@ -1,4 +1,4 @@
-"""The state of a run: scopes of nodes, units of work, and what waits for a decision. Folded by `evolve`, read by `decide`."""
+"""The state of a run: scopes of nodes, units of work, and open decisions. `evolve` folds it, `decide` reads it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from orchestra.workflows.program import Acceptance, CompiledNode, Program
 
 
 class ScopeBindings(dict[str, Any]):
-    """The names that an expression can read, with those of the surrounding scope behind them."""
+    """The names that an expression can read; names of the outer scope come second."""
 
     __slots__ = ("outer",)
 
@@ -52,114 +52,117 @@ class ScopeBindings(dict[str, Any]):
 
 
 class Phase(IntEnum):
-    """Where a unit of work stands, in the order of its life. It is never stored."""
+    """The phase of a unit of work, in the order of its life. Never stored."""
 
     READY = auto()
-    """May start."""
+    """Ready to start."""
     READING_PLAN_CACHE = auto()
-    """The memo is asked for a plan that has served before."""
+    """The memo is read for a stored plan."""
     COUNTING_TOKENS = auto()
     """A server counts the tokens of its prompt."""
     WAITING_FOR_BUDGET = auto()
-    """The budget has no room until calls that are under way come back."""
+    """The budget is reserved by calls in flight."""
     RUNNING = auto()
     """An attempt is in flight."""
     ATTEMPT_SUCCEEDED = auto()
-    """An attempt came back with a value."""
+    """The last attempt returned a value."""
     ATTEMPT_FAILED = auto()
-    """An attempt came back without one."""
+    """The last attempt returned an error."""
     BACKING_OFF = auto()
-    """Waits for the due time of its next attempt."""
+    """Waits for the time of its next attempt."""
     IN_DOUBT = auto()
-    """An attempt that must happen once was under way when the run was interrupted."""
+    """An attempt that must happen once was in flight when the run was interrupted."""
     MAPPING = auto()
-    """An `each` node with elements under way."""
+    """An `each` node whose elements run."""
     IN_BODY = auto()
-    """A body is under way."""
+    """Its body runs."""
     BODY_DONE = auto()
-    """A body has come to its end."""
+    """Its body has ended."""
     ASKING_PERSON = auto()
     """A person is asked."""
     ANSWERED_BY_PERSON = auto()
     """A person has answered."""
     CHECKS_QUEUED = auto()
-    """Its checks would ask agents, and wait for the budget for checks."""
+    """Its checks have questions to agents and wait for the budget for checks."""
     CHECKING = auto()
     """Its checks ask agents."""
     CHECKED = auto()
-    """What they asked has come back, or never will."""
+    """The questions of its checks have ended."""
     JUDGED = auto()
-    """The checks have spoken."""
+    """The checks have judged its value."""
     DONE = auto()
-    """It has its outcome, or what it stood in has ended."""
+    """It has an outcome, or its scope has ended."""
 
 
 class WorkItem(msgspec.Struct, eq=False):
-    """A unit of work: a node, or one element of a node under `each`. A struct, because one is made for each node of each run."""
+    """A unit of work: a node, or one element of a node under `each`. A struct, because every node of every run has
+    one.
+    """
 
     path: str
     scope: ExecutionScope
     node: CompiledNode
     bindings: ScopeBindings
     owner: WorkItem | None = None
-    """The `each` node that this is an element of; `index` is its place there."""
+    """The `each` node of which this is an element; `index` is its index there."""
     index: int = -1
     phase: Phase = Phase.READY
     attempt: int = 0
     started_at: float = 0.0
-    """Wall-clock time of its first attempt."""
+    """Wall-clock time of the first attempt."""
     tier: int = 0
-    """Which larger model its last attempt asked, from 1; 0 for its own."""
+    """The larger model of the last attempt, from 1; 0 for its own model."""
     next_tier: int = 0
-    """Which one its next attempt shall ask, where that is decided."""
+    """The larger model of the next attempt, once that is decided."""
     escalations: tuple[EscalationStep, ...] = ()
-    """What came of each larger model that was asked."""
+    """The results of the larger models that were asked."""
     from_queue: bool = False
-    """Whether it comes from the line of those that wait for room in the budget."""
+    """Whether it comes from the queue of a budget account."""
     reserved_tokens: int = -1
-    """Tokens reserved for the attempt in flight; -1 where nothing was reserved."""
+    """Tokens reserved for the attempt in flight; -1 if none are."""
     reserved_money: float = 0.0
-    """Money reserved for it."""
+    """Money reserved for the attempt in flight."""
     counted_tokens: int = -1
-    """Tokens of its prompt as a server counted them; -1 where nobody did."""
+    """Tokens of its prompt as a server counted them; -1 if it did not."""
     last_attempt: AttemptFinished | None = None
     judgement: OutputJudged | None = None
     rejected_value: Any = None
-    """The last value of an attempt that its checks did not accept."""
+    """The last value that its checks rejected."""
     question: QuestionAsked | None = None
     person_answer: QuestionAnswered | None = None
     feedback: tuple[str, ...] = ()
     due: float = 0.0
-    """Wall-clock time of its next attempt, or at which its time is up."""
+    """Wall-clock time of its next attempt, or its deadline."""
     map_progress: MapProgress | None = None
     body: ExecutionScope | None = None
     check_progress: CheckProgress | None = None
-    """What its checks ask agents, or asked last."""
+    """The current or last questions of its checks."""
     check_budget_decided: bool = False
-    """Whether the budget for checks has met it."""
+    """Whether the budget for checks was decided for it."""
     turn: int = 0
     plan_progress: PlanProgress | None = None
-    """Its plan, where it is a `plan` node."""
+    """Its plan if it is a `plan` node."""
     draft: PlanDraft | None = None
-    """What an agent with tools has called."""
+    """The calls of an agent with tools."""
     tool_results: tuple[Any, ...] = ()
-    """What these calls gave."""
+    """The results of these calls."""
     router_usage: Usage = NO_USAGE
-    """What the questions to the router have cost."""
+    """Usage of the questions to the router."""
     cached_plans: tuple[tuple[str, Any], ...] | None = None
-    """What the memo holds for its plan, once it was asked: runs, and what they left; without a run, why it could not be read. No fact: a
-    run that is resumed asks again."""
+    """Stored plans from the memo, once it was read: the run and its plan; without a run, the error. Not recorded: a
+    resumed run reads again.
+    """
     plan_request: tuple[Any, Any] | None = None
-    """What its router is asked for, and of which version of the plan: worked out once for all of its lines. No fact."""
+    """The request to its router and the version of the plan; computed once for all lines. Not recorded."""
 
     @property
     def is_map(self) -> bool:
-        """Whether this is the node of an `each`, and not one of its elements."""
+        """Whether this is an `each` node, and not one of its elements."""
         return self.node.each is not None and self.owner is None
 
 
 class EscalationStep(msgspec.Struct, frozen=True, gc=False):
-    """A larger model that a unit asked for: with an error where it gave no value."""
+    """The result of a larger model that a unit asked; with an error if it returned no value."""
 
     tier: int
     error: str = ""
@@ -169,9 +172,9 @@ class EscalationStep(msgspec.Struct, frozen=True, gc=False):
 class MapProgress:
     """The elements of an `each` node.
 
-    Of those without an outcome (`pending`), `running` have started, and for `check_budget_decided` the budget for checks is decided.
-    `next_index` is the first that has not started. `failures_left` more may end without a value, by the node's `at_least`; below zero it
-    cannot be met any more, and further outcomes change nothing.
+    Of the `pending` elements, which have no outcome, `running` have started, and `check_budget_decided` have their
+    budget for checks. `next_index` is the first that has not started. `failures_left` more may end without a value, by
+    the node's `at_least`; below zero the node fails, and further outcomes change nothing.
     """
 
     __slots__ = ("check_budget_decided", "failures_left", "items", "next_index", "outcomes", "pending", "running")
@@ -185,18 +188,18 @@ class MapProgress:
 
 
 class PlanSample(msgspec.Struct, eq=False):
-    """One of several plans that are made side by side, to be voted on."""
+    """One of several plans that are sampled in parallel and voted on."""
 
     draft: PlanDraft
-    """How far it is."""
+    """The plan so far."""
     body: ExecutionScope
-    """The question that is open, or that was answered last."""
+    """The current or last question."""
     result: Any = None
-    """What the router's machine makes of the answer, once that was asked for; it follows from the facts."""
+    """The result of the router's state machine for the last answer, once computed. Follows from recorded events."""
 
 
 class PlanProgress:
-    """The plan of a node, while it is being written and run. The question that is open is the unit's `body`."""
+    """The plan of a node, while it is written and run. The open question is the unit's `body`."""
 
     __slots__ = (
         "answered",
@@ -212,31 +215,31 @@ class PlanProgress:
 
     def __init__(self, draft: PlanDraft) -> None:
         self.draft = draft
-        """How far it is."""
+        """The plan so far."""
         self.plan_scope: ExecutionScope | None = None
-        """Where its steps run; None as long as there are none, and where they are the last turn's body."""
+        """The scope of its steps; None if there are none yet, or if they are the last turn's body."""
         self.unused_values: dict[str, tuple[Any, Schema]] = {}
-        """By step, with their types: values of this version that its answer does not rest on."""
+        """Values of this version that its answer does not use, by step, with their types."""
         self.carried_values: dict[str, tuple[Any, Schema]] = {}
-        """Values of earlier versions, with their types, by the name under which this one reads them."""
+        """Values of earlier versions, by the name under which this version reads them, with their types."""
         self.carried_calls: tuple[tuple[str, str], ...] = ()
-        """The calls that gave them, as lines of this version, each with that name."""
+        """The calls that returned them, as lines of this version, each with its name."""
         self.failed_calls: tuple[tuple[str, str], ...] = ()
-        """Calls that failed in earlier versions, as lines of this one, and why."""
+        """Failed calls of earlier versions, as lines of this one, with the reasons."""
         self.used_effects: tuple[str, ...] = ()
-        """Tools with effects that earlier versions have called."""
+        """Tools with effects that earlier versions called."""
         self.samples: dict[int, PlanSample] = {}
-        """Plans that are made side by side, by number from 1."""
+        """Plans that are sampled in parallel, by number from 1."""
         self.answered: list[int] = []
-        """Those whose question is not open any more, in the order in which they came to that."""
+        """Samples whose question has ended, in the order of ending."""
 
     def mark_answered(self, scope: ExecutionScope) -> None:
-        """A question has its answer."""
+        """Marks the sample whose question has ended."""
         self.answered += [number for number, sample in self.samples.items() if sample.body is scope]
 
 
 class FinishedItems:
-    """What has ended inside a workflow that is judged as a whole."""
+    """The units that ended inside a workflow whose whole output is judged."""
 
     __slots__ = ("has_person_value", "units")
 
@@ -244,11 +247,13 @@ class FinishedItems:
         self.units: dict[str, WorkItem] = {}
         """By path."""
         self.has_person_value = False
-        """Whether a person has said what one of them gives: no promise is about that."""
+        """Whether a person gave the value of one of them: then no guarantee applies."""
 
 
 class ExecutionScope:
-    """A program under way: the root, the body of a `call`, of one turn of a loop or of a question to the router, or a plan."""
+    """A program in execution: the root, the body of a `call`, of a turn of a loop or of a question to the router, or a
+    plan.
+    """
 
     __slots__ = (
         "account",
@@ -278,42 +283,47 @@ class ExecutionScope:
         self.path, self.program, self.bindings, self.unit, self.account = path, program, bindings, unit, account
         self.outcomes: list[Outcome | None] = [None] * len(program.nodes)
         self.missing_needs = program.need_counts.copy()
-        """Needs that have no outcome yet, per node."""
+        """Needs without an outcome, per node."""
         self.open_nodes = len(program.nodes)
-        """Nodes that have no outcome yet; of a plan that is not whole those that need not wait until it is."""
+        """Nodes without an outcome. In an incomplete plan, without the nodes that wait for its completion."""
         self.has_all_values = True
         """Whether every outcome so far is a value."""
         self.critical_path_length = program.critical_path_length
         self.expires_at = inf
-        """At which `RunState.active_seconds` the seconds of its own budget are over."""
+        """The `RunState.active_seconds` at which its own budget of seconds ends."""
         self.deadline = deadline
-        """The earliest deadline of the bodies around this scope, on the clock of `RunState.active_seconds`; orders the ready heap."""
+        """The earliest deadline of the bodies around this scope, in `RunState.active_seconds`. Orders the ready
+        heap.
+        """
         self.finished_items: FinishedItems | None = unit.scope.finished_items if unit is not None else None
-        """What has ended inside the workflow around it that is judged as a whole; None where none is."""
+        """The units that ended inside the enclosing workflow whose whole output is judged; None if there is none."""
         if unit is not None and unit.node.acceptance is not None and unit.node.acceptance.whole_workflow:
             self.finished_items = FinishedItems()
 
 
 def has_body_timeout(node: CompiledNode) -> bool:
-    """Whether a node has a body, and a time for it, its own or that of a called workflow's budget, which runs from when it is entered."""
+    """Whether a node has a body with a time limit: its own timeout, or the seconds of a called workflow's budget. It
+    runs
+    from entering the body.
+    """
     if node.timeout is None:
         return node.body is not None and node.body.time_limit is not None
     return node.body is not None or node.tool_use is not None or node.plan_settings is not None
 
 
 class CheckProgress(msgspec.Struct, eq=False):
-    """Questions of a check, and the scope in which they are asked."""
+    """The questions of a check, and their scope."""
 
     started: ChecksStarted
     scope: ExecutionScope
     reserved_tokens: int = 0
-    """Tokens of the budget for checks."""
+    """Tokens reserved in the budget for checks."""
     used_tokens: int = 0
-    """Tokens that the questions have taken."""
+    """Tokens that the questions have used."""
 
 
 class UsageCounter:
-    """What a run has used, added up in place."""
+    """The usage of a run, summed in place."""
 
     __slots__ = ("assumed", "cached_tokens", "calls", "money", "output_tokens", "prompt_tokens", "resends", "seconds")
 
@@ -322,7 +332,7 @@ class UsageCounter:
         self.seconds = self.money = 0.0
 
     def add(self, usage: Usage) -> None:
-        """One more call."""
+        """Adds the usage of a call."""
         self.calls += usage.calls
         self.seconds += usage.seconds
         if usage.prompt_tokens or usage.output_tokens or usage.resends:
@@ -334,19 +344,25 @@ class UsageCounter:
             self.assumed += usage.estimated_tokens
 
     def total(self) -> Usage:
-        """The sum."""
+        """Returns the sum."""
         tokens = self.prompt_tokens, self.cached_tokens, self.output_tokens
         found = Usage(*tokens, self.calls, self.seconds, self.resends, self.money, self.assumed)
         return found if found != NO_USAGE else NO_USAGE
 
 
 def no_estimate(call: CallRequest) -> CallEstimate:
-    """Of workers that say nothing about a call."""
+    """The estimate of workers that do not estimate."""
     return NO_ESTIMATE
 
 
 class RunState:
-    """Everything that is known of a run. `concurrency` bounds the calls in flight; `estimate` says what a call may cost."""
+    """The state of a run.
+
+    Args:
+        concurrency: Calls in flight at most.
+        estimate: Estimates the cost of a call.
+        keep_budgets: Whether budgets of tokens and calls are kept. A replay reads their consequences from the events.
+    """
 
     __slots__ = (
         "abandoned",
@@ -387,35 +403,35 @@ class RunState:
         self.run = ""
         self.label: Label = "internal"
         self.tiers: tuple[str, ...] = ()
-        """The fleet's larger models, as the run began."""
+        """The fleet's larger models when the run began."""
         self.overrides: dict[str, Override] | None = None
-        """By path: what a person gave in the place of what the step would come to."""
+        """Values that persons gave for nodes, by path."""
         self.root: ExecutionScope | None = None
         self.seq = 0
         self.last_event_at = 0.0
         """Wall-clock time of the last event."""
         self.active_seconds = 0.0
-        """Seconds of wall clock in which the run was under way; time in which it waited for a person or for a process is not counted."""
+        """Seconds in which the run was executed; time in which it waited for a person or a process does not count."""
         self.epoch = 1
         self.last_message = 0
-        """The number of the last inbox message that was read."""
+        """The number of the last inbox message that was handled."""
         self.units: dict[str, WorkItem] = {}
         self.abandoned: list[str] | None = None
-        """Units that were abandoned, until somebody has seen to their alarms and calls; None where there are none."""
+        """Abandoned units whose timers and calls are not cancelled yet; None if there are none."""
         self.ready: list[tuple[float, int, int, WorkItem]] = []
-        """A heap: what has the least time left first, then the longest way to a sink, then in order of arrival."""
+        """A heap of units: least time left first, then longest path to a sink, then arrival."""
         self.arrivals = 0
         self.pending_decisions: list[tuple[WorkItem | None, Phase]] = []
-        """Units that a fact has moved, with the phase that they were moved to; None for the root."""
+        """Units that an event moved, with their new phase; None for the root."""
         self.running = 0
         self.concurrency = concurrency
         self.estimate = estimate
         self.keep_budgets = keep_budgets
-        """Whether budgets of tokens and calls are kept; a replay takes what they brought about from the facts."""
+        """Whether budgets of tokens and calls are kept."""
         self.check_budget: CheckBudget | None = None
-        """The budget for checks, where there is one."""
+        """The budget for checks, if there is one."""
         self.waiting_accounts: tuple[BudgetAccount[WorkItem], ...] = ()
-        """The accounts in which units wait for budget."""
+        """The accounts with waiting units."""
         self.open_questions: dict[str, QuestionAsked] = {}
         self.usage_counter = UsageCounter()
         self.cancelled = False
@@ -423,7 +439,7 @@ class RunState:
         self.finished: RunFinished | None = None
 
     def enqueue(self, unit: WorkItem) -> None:
-        """Puts a unit among those that may start."""
+        """Adds a unit to the ready heap."""
         unit.phase = Phase.READY
         self.arrivals += 1
         heapq.heappush(self.ready, (unit.scope.deadline, -unit.node.height, self.arrivals, unit))
@@ -439,7 +455,7 @@ class RunState:
             account.queue.append(unit)
 
     def resume_waiting(self, *accounts: BudgetAccount[WorkItem]) -> None:
-        """There may be room: the first in each line may try; when it has got some, or will get none, the next."""
+        """Lets the first unit of each queue try again, after budget was freed."""
         for account in accounts or self.waiting_accounts:
             line = account.queue
             while line and line[0].phase is not Phase.WAITING_FOR_BUDGET:
@@ -452,12 +468,12 @@ class RunState:
                 self.waiting_accounts = tuple(other for other in self.waiting_accounts if other is not account)
 
     def request_decision(self, unit: WorkItem, phase: Phase) -> None:
-        """Notes a phase that asks for a decision."""
+        """Moves a unit to a phase that requires a decision."""
         unit.phase = phase
         self.pending_decisions.append((unit, phase))
 
     def open_scope(self, path: str, program: Program, bindings: ScopeBindings, unit: WorkItem | None) -> ExecutionScope:
-        """A program begins: its nodes without needs may start."""
+        """Opens the scope of a program: nodes without needs are ready."""
         outer = unit.scope.account if unit is not None else None
         budget = program.budget
         account = (
@@ -473,8 +489,9 @@ class RunState:
         return scope
 
     def nearest_deadline(self, unit: WorkItem | None) -> float:
-        """The earliest deadline of the bodies around `unit` and inside it, on the clock of `RunState.active_seconds`; `inf` without one.
-        Units are started earliest deadline first."""
+        """Returns the earliest deadline of the bodies around `unit` and of `unit` itself, in `RunState.active_seconds`;
+        `inf` without one. Units start earliest deadline first.
+        """
         if unit is None:
             return inf
         if unit.due and has_body_timeout(unit.node):
@@ -482,14 +499,14 @@ class RunState:
         return unit.scope.deadline
 
     def admit(self, scope: ExecutionScope, node: CompiledNode) -> None:
-        """A node's needs are there."""
+        """Makes a node ready whose needs have outcomes."""
         path = scope.path + node.name
         self.units[path] = unit = WorkItem(path, scope, node, scope.bindings)
-        self.arrivals += 1  # as `enqueue` does; a unit begins as one that may start
+        self.arrivals += 1  # As in `enqueue`; a unit begins ready.
         heapq.heappush(self.ready, (scope.deadline, -node.height, self.arrivals, unit))
 
     def prune(self) -> None:
-        """Leaves of what waits for a decision only what still does: after a fold of many events, each unit once."""
+        """Removes outdated entries from the open decisions: after a fold of many events, each unit is there once."""
         self.abandoned = None
         agenda = {
             (id(unit), phase): (unit, phase)
@@ -503,7 +520,7 @@ class RunState:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing can happen before a person answers: no call is under way, and no unit waits for a time."""
+        """Whether nothing can happen before a person answers: no call is in flight, and no unit waits for a time."""
         return (
             bool(self.open_questions)
             and not self.running
@@ -515,7 +532,7 @@ _IDLE_PHASES = frozenset({Phase.ASKING_PERSON, Phase.IN_BODY, Phase.MAPPING, Pha
 
 
 def internal_error(message: str) -> OrchestraError:
-    """The error E002, of which no user is guilty."""
+    """Returns the error E002, a bug of the engine."""
     return OrchestraError(
         "E002",
         message,
@@ -524,21 +541,21 @@ def internal_error(message: str) -> OrchestraError:
 
 
 def require_last_attempt(unit: WorkItem) -> AttemptFinished:
-    """The last attempt's end. Raises `OrchestraError` E002 where there is none."""
+    """Returns the end of the last attempt. Raises `OrchestraError` E002 if there is none."""
     if unit.last_attempt is None:
         raise internal_error(f"{unit.path} has no answer")
     return unit.last_attempt
 
 
 def require_judgement(unit: WorkItem) -> OutputJudged:
-    """What the checks said of its value. Raises `OrchestraError` E002 where it was not judged."""
+    """Returns the judgement of its checks. Raises `OrchestraError` E002 if there is none."""
     if unit.judgement is None:
         raise internal_error(f"{unit.path} was not judged")
     return unit.judgement
 
 
 def require_acceptance(unit: WorkItem) -> Acceptance:
-    """The checks of its node, and what follows from them. Raises `OrchestraError` E002 where it has none."""
+    """Returns the acceptance of its node. Raises `OrchestraError` E002 if it has none."""
     if unit.node.acceptance is None:
         raise internal_error(f"{unit.path} has no checks")
     return unit.node.acceptance

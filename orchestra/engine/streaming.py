@@ -1,6 +1,6 @@
-"""The text of language models while they write it: for whoever reads a run live. Nothing has checked it, and no journal knows of it.
+"""The text of language models while they write it, for readers of a live run. It is not verified and not stored.
 
-The run never waits for a reader: each has what he did not come to read yet, of each call joined to one piece, up to a bound.
+The run never waits for a reader. Each reader has a bounded buffer, in which the pieces of one call are joined.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import msgspec
 from orchestra.core.protocols import CallRequest, Chunk
 
 MAX_BUFFERED = 1 << 20
-"""Characters that are kept for one reader at most; of those that he did not come to read, the oldest piece goes first."""
+"""Characters buffered per reader at most; the oldest text is dropped first."""
 
 
 class TextPiece(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """A piece of what a language model writes for one call. Nothing has checked it, and it may come to nothing: the next attempt writes
-    its own text, from the start. Of a model that answers with a record it is the raw JSON."""
+    """A piece of the text that a language model writes for one call. It is not verified, and may be discarded: the next
+    attempt starts its text again. For a structured output it is the raw JSON.
+    """
 
     run: str
     node: str
@@ -27,12 +28,12 @@ class TextPiece(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     agent: str
     attempt: int
     start: int
-    """How many characters of its text stand before it. Where that is more than have come, some were left out for a reader who is slow."""
+    """How many characters of the text precede it. A gap means that pieces were dropped for a slow reader."""
     text: str
 
 
 class CallText:
-    """What is written for one call."""
+    """The text of one call."""
 
     __slots__ = ("call", "is_over", "size", "stream")
 
@@ -40,30 +41,30 @@ class CallText:
         self.call, self.stream, self.size, self.is_over = call, stream, 0, False
 
     def add(self, chunk: Chunk) -> None:
-        """More of it has come."""
+        """Adds a chunk."""
         if chunk.text:
             self.stream.add(self, self.size, chunk.text)
             self.size += len(chunk.text)
 
 
 class TextReader:
-    """What one reader did not come to read yet."""
+    """The buffer of one reader."""
 
     def __init__(self, nodes: Collection[str] = (), agents: Collection[str] = ()) -> None:
         self._nodes = (nodes,) if isinstance(nodes, str) else tuple(nodes)
         self._agents = (agents,) if isinstance(agents, str) else tuple(agents)
         self._texts: dict[CallText, tuple[int, list[str]]] = {}
-        """Of each text where it goes on, and what has come since."""
+        """Unread pieces by text, with the position of the first."""
         self._size = 0
         self._waiter: asyncio.Future[None] | None = None
 
     def wants(self, call: CallRequest) -> bool:
-        """Whether the reader wants to see a call's text."""
+        """Whether the reader wants a call's text."""
         named = not self._nodes or any(is_within(call.node, name) for name in self._nodes)
         return named and (not self._agents or call.name in self._agents)
 
     def add(self, text: CallText, start: int, piece: str) -> None:
-        """More of a text."""
+        """Adds a piece of a text."""
         self._texts.setdefault(text, (start, []))[1].append(piece)
         self._size += len(piece)
         while self._size > MAX_BUFFERED:
@@ -71,12 +72,12 @@ class TextReader:
         self.wake()
 
     def discard(self, text: CallText) -> None:
-        """Forgets what is left of a text."""
+        """Drops the unread pieces of a text."""
         if (left := self._texts.pop(text, None)) is not None:
             self._size -= sum(map(len, left[1]))
 
     def take(self) -> TextPiece | None:
-        """All that has come of the text that waits longest; None where nothing has."""
+        """Takes the unread pieces of the text that has waited longest; None if there are none."""
         text = next(iter(self._texts), None)
         if text is None:
             return None
@@ -87,42 +88,42 @@ class TextReader:
         )
 
     def copy_from(self, other: TextReader) -> None:
-        """Takes over what another one has, and this one wants."""
+        """Copies unread pieces that this reader wants from another one."""
         for text, (start, pieces) in other._texts.items():
             if self.wants(text.call):
                 self.add(text, start, "".join(pieces))
 
     def discard_finished(self) -> None:
-        """Forgets texts of calls that have ended."""
+        """Drops the texts of calls that have ended."""
         for text in [text for text in self._texts if text.is_over]:
             self.discard(text)
 
     def wait_for_more(self) -> asyncio.Future[None]:
-        """Done as soon as there is more, or the run is over."""
+        """Returns a future that is done when there is more, or the run is over."""
         self._waiter = asyncio.get_running_loop().create_future()
         return self._waiter
 
     def wake(self) -> None:
-        """The reader looks again."""
+        """Wakes the reader."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
 
 class TextStream:
-    """What the models of one run write, and who reads it."""
+    """The text of one run's models, and its readers."""
 
     __slots__ = ("_backlog", "_had_reader", "_readers")
 
     def __init__(self) -> None:
         self._readers: list[TextReader] = []
         self._had_reader = False
-        """Whether anybody ever read."""
+        """Whether there was ever a reader."""
         self._backlog = TextReader()
-        """For whoever comes next: the text so far of calls that are under way; until the first reader comes, of those that are over too."""
+        """For the next reader: the text so far of current calls; until the first reader, also of ended ones."""
 
     @contextmanager
     def open_text(self, call: CallRequest) -> Iterator[CallText]:
-        """The text of a call, as long as it is under way."""
+        """Opens the text of a call, while it runs."""
         text = CallText(call, self)
         try:
             yield text
@@ -132,7 +133,7 @@ class TextStream:
                 self._backlog.discard(text)
 
     def add(self, text: CallText, start: int, piece: str) -> None:
-        """More of a text, for each who wants it."""
+        """Adds a piece for every reader that wants it."""
         self._backlog.add(text, start, piece)
         for reader in self._readers:
             if reader.wants(text.call):
@@ -140,7 +141,7 @@ class TextStream:
 
     @contextmanager
     def open_reader(self, nodes: Collection[str], agents: Collection[str]) -> Iterator[TextReader]:
-        """A reader of these nodes and agents, or of all, as long as he reads."""
+        """Opens a reader of these nodes and agents, or of all."""
         reader = TextReader(nodes, agents)
         reader.copy_from(self._backlog)
         if not self._had_reader:
@@ -153,12 +154,12 @@ class TextStream:
             self._readers.remove(reader)
 
     def wake(self) -> None:
-        """The run is over."""
+        """Wakes the readers: the run is over."""
         for reader in self._readers:
             reader.wake()
 
 
 def is_within(path: str, name: str) -> bool:
-    """Whether a path is that of a node, or of what is within it: its elements, its turns, its called workflow."""
+    """Whether a path is that of a node or of something inside it: an element, a turn, a called workflow."""
     after = path[len(name) : len(name) + 1]
     return path.startswith(name) and not (after.isalnum() or after == "_")
