@@ -102,7 +102,7 @@ def test_replay_says_that_decisions_are_the_same_today(shell: Shell) -> None:
     run = ran(shell)
     count = len(shell("runs", "show", run, "--json").json["events"])
     said = shell("runs", "replay", run)
-    assert (said.code, said.out) == (0, f"{count} events, the same decisions today\n")
+    assert (said.code, said.out) == (0, f"{count} events, same decisions of the engine\n")
     assert shell("runs", "replay", run, "--json").json["different"] is None
 
 
@@ -122,12 +122,12 @@ def test_replay_shows_the_first_event_that_would_be_another_and_one(shell: Shell
     said = shell("runs", "replay", "changed")
     assert said.code == 1
     assert "differs: the engine would" in said.out
-    assert "the run is over: done" in said.out.splitlines()[-1]
+    assert "the run has ended: done" in said.out.splitlines()[-1]
 
 
 def test_runs_that_came_to_the_same_do_not_differ(shell: Shell) -> None:
     said = shell("runs", "diff", ran(shell), ran(shell))
-    assert (said.code, said.out) == (0, "the same: 2 nodes came to the same\n")
+    assert (said.code, said.out) == (0, "the same: 2 nodes have equal outcomes\n")
 
 
 def test_nodes_that_ended_otherwise_stand_side_by_side_and_one(shell: Shell) -> None:

@@ -47,7 +47,7 @@ def test_the_projects_own_tools_are_offered_and_those_of_the_planner_are_not(des
 def test_a_file_that_is_there_is_not_overwritten_by_a_plan_unless_it_is_forced(desk: Shell) -> None:
     Path("mine.yaml").write_text("mine")
     said = desk("plan", WHEN, "-d", "docs", "--save", "mine.yaml")
-    assert (said.code, said.err.partition("\n")[0]) == (2, "C016: mine.yaml: already there, and nothing is overwritten")
+    assert (said.code, said.err.partition("\n")[0]) == (2, "C016: mine.yaml: it exists already; nothing was written")
     assert Path("mine.yaml").read_text() == "mine"
     assert desk("plan", WHEN, "-d", "docs", "--save", "mine.yaml", "--force").code == 0
     assert Path("mine.yaml").read_text() != "mine"

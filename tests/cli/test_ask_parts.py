@@ -84,7 +84,7 @@ def test_one_step_for_all_of_it_is_asked_for_another_and_else_it_is_said(desk: S
     planning(desk, WHOLE, "return s1", "return s1", "return s1")
     said = desk("plan", SUMS, *ONLY, "--no-cache")
     assert said.code == 0, said.err
-    assert f'2 parts, 1 step: "{PENS}" and "{LAMPS}"; some of them may be left out' in said.err
+    assert f'2 parts, 1 step: "{PENS}" and "{LAMPS}"; some of them may be missing' in said.err
     planning(desk, WHOLE, "return s1", "return s1", "return s1")
     told = desk("ask", SUMS, *ONLY, "--no-cache", "--json").json
     assert told["perhaps_undone"] == [PENS, LAMPS]
@@ -142,7 +142,7 @@ def test_what_the_desk_only_sorted_is_said_and_not_that_somebody_was_told(desk: 
     desk.opener = Simulated(passed_on)
     said = desk("ask", "Send an email to Ann that I am late", "--no-cache", *more)
     assert said.code == 0, said.err
-    assert "support_desk only sorted it (branch person, intent " in said.err
+    assert "support_desk only classified it (branch person, intent " in said.err
     assert "nothing was done, and nobody was told; nothing is near; there is answer_from_documents (" in said.err
     assert "support_desk (" not in said.err
 

@@ -205,4 +205,4 @@ def test_it_is_asked_at_the_terminal(ran: Shell) -> None:
         terminal.until("all of it right?")
         terminal.press("q\n")
         code, shown = terminal.ended()
-    assert (code, "drawn and still open" in shown) == (0, True)
+    assert (code, "sampled and still open" in shown) == (0, True)

@@ -83,8 +83,8 @@ def test_verdicts_are_recorded_each_with_its_step_of_alpha(ran: Shell) -> None:
     said = labelled(ran, found, "right", "--by", "ada")
     assert said.code == 0
     assert "verdicts.jsonl: 4 verdicts recorded" in said.err
-    assert "audited   0 of 4 wrong, 0 % [0 %, 60.2 %]; 0 drawn and still open" in said.out
-    assert "The promise is not refuted by these audits." in said.out
+    assert "audited   0 of 4 wrong, 0 % [0 %, 60.2 %]; 0 sampled and still open" in said.out
+    assert "The guarantee is not refuted by these audits." in said.out
     assert "working at 0.05 of 0.05" in said.out
     audits = [line for line in written() if isinstance(line, OutputAudited)]
     assert [(line.by, line.verdict) for line in audits] == [("ada", "right")] * 4
@@ -96,7 +96,7 @@ def test_audits_that_speak_against_the_promise_are_not_said_to_support_it(ran: S
     labelled(ran, found[:1], "wrong")
     said = labelled(ran, found[1:], "right")
     assert said.code == 0
-    assert "The promise is not refuted yet, but the audits speak against it." in said.out
+    assert "The guarantee is not refuted yet, but the audits contradict it." in said.out
     assert "not refuted yet; the audits speak against it" in ran("certify", "--watch").out
     assert ran(*WATCH, "--json").json["standing"] == "not refuted yet; the audits speak against it"
 
@@ -355,7 +355,7 @@ def test_a_person_is_asked_at_the_terminal_and_what_was_said_stands(ran: Shell) 
         code, shown = terminal.ended()
     assert code == 0
     assert "1 of 2 wrong" in shown
-    assert "1 drawn and still open" in shown
+    assert "1 sampled and still open" in shown
     assert [line.verdict for line in written() if isinstance(line, OutputAudited)] == ["right", "wrong"]
 
 
@@ -390,7 +390,7 @@ def test_an_input_is_bet_on_once_however_often_it_was_answered(ran: Shell) -> No
     assert len(set(texts)) == len(texts)
     assert "975" in texts
     assert (
-        f"{len(texts)} accepted outputs in 43 runs to draw from; 3 more with an input or of a group that counts already"
+        f"{len(texts)} accepted outputs in 43 runs to sample from; 3 more with an input or group that is already counted"
         in said.err
     )
     assert labelled(ran, [json.loads(line) for line in said.out.splitlines()], "right").code == 0

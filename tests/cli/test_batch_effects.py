@@ -43,7 +43,7 @@ def test_rows_that_had_ended_before_the_stop_and_were_not_written_are_not_done_a
     Path("go").touch()
     said = shop(*BATCH)
     assert said.code == 0
-    assert "2 of them are the results of runs that had ended before, and were not written" in said.err
+    assert "2 of them are results of earlier runs that had not been written" in said.err
     assert [one["output"] for one in results()] == ["sent receipt slow", "sent receipt a", "sent receipt b"]
     assert (paid(), statuses(shop)) == (["a", "b", "slow"], ["done"] * 3)
 
@@ -158,7 +158,7 @@ def test_a_plain_function_that_does_not_return_holds_nobody_up_who_was_told_to_e
         until(lambda: paid() == ["a"])
         process.send_signal(signal.SIGTERM)
         assert process.stderr is not None
-        assert process.stderr.readline().startswith("stopped; go on with: orchestra runs resume ")
+        assert process.stderr.readline().startswith("stopped; resume with: orchestra runs resume ")
         assert process.stderr.readline().startswith("waits for 1 plain function, for at most ")
         if signals == 2:
             process.send_signal(signal.SIGTERM)

@@ -109,7 +109,7 @@ def test_judged_answers_come_to_a_certificate_and_a_node_keeps_parts_by_it(shell
     said = certify(shell)
     assert said.code == 0, said.out + said.err
     for text in (
-        "takes 4 answers at the very least; 140 calibrate",
+        "requires at least 4 answers; 140 calibrate",
         "Certified: parts with a score of at least",
         "200 resplits",
         "claims.json: written",
@@ -140,7 +140,7 @@ def test_options_that_claims_do_not_take_are_refused(shell: Shell, more: tuple[s
     rows(200)
     said = certify(shell, *more)
     assert (said.code, FILE.exists()) == (2, False)
-    assert f"C010: {more[0]} says nothing where parts of answers are certified" in said.err
+    assert f"C010: {more[0]} has no effect when certifying parts of answers" in said.err
 
 
 def test_it_is_shown_where_no_answers_are_named(shell: Shell) -> None:
@@ -203,7 +203,7 @@ def test_another_attempt_on_the_same_answers_is_said_wherever_its_promise_is(she
     assert ("attempt" in first.guarantee, "attempt" in FILE.read_text()) == (False, False)
     assert "CAREFUL" not in certify(shell).out, "the same answers under the same terms are the attempt that they were"
     said = certify(shell, "--seed", "1")
-    assert "CAREFUL: attempt 2 on these answers" in " ".join(said.out.split())
+    assert "WARNING: attempt 2 on these answers" in " ".join(said.out.split())
     again = ClaimsCertificate.from_bytes(FILE.read_bytes())
     assert (again.attempt, again.summary["attempt"]) == (2, 2)
     assert again.guarantee.endswith("; attempt 2 on its answers")

@@ -71,10 +71,7 @@ def test_rows_that_a_metric_leaves_out_count_for_the_promise(shell: Shell) -> No
     said = certify(shell, *PREDICTED)
     assert said.code == 3, "a tenth of what is accepted is wrong"
     assert "1,000 rows" in said.out
-    assert (
-        "100 rows that the metric leaves out of its figure are in: the promise is about all that is accepted"
-        in said.out
-    )
+    assert "100 rows that the metric leaves out are included: the guarantee covers all accepted answers" in said.out
     assert certify(shell, *PREDICTED, "--alpha", "0.3").code == 0
     assert Certificate.from_bytes(FILE.read_bytes()).data.metrics == ("in scope, of all rows",)
 
@@ -101,7 +98,7 @@ def test_attempts_on_the_same_rows_have_delta_together(shell: Shell) -> None:
     said = certify(shell, *PREDICTED)
     assert said.code == 3
     assert "It is the first attempt on these rows, tested at 4 % of the 5 %." in said.out
-    assert "the next attempt has 0.5 % of the 5 %, and takes 104 accepted answers at the least" in said.out
+    assert "the next attempt has 0.5 % of the 5 %, and requires at least 104 accepted answers" in said.out
     assert certify(shell, *PREDICTED, "--json").json["attempt"] == 1, "the same once more is no other attempt"
     assert certify(shell, *PREDICTED, "--seed", "1", "--json").json["attempt"] == 2
     rows(500)

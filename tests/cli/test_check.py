@@ -90,11 +90,11 @@ def test_words_in_brackets_are_a_text(shell: Shell) -> None:
         (
             ("x", "--against", "tower.txt", "--checks", "quote | agree(3)"),
             "C037",
-            "no check 'agree' works on an answer alone",
+            "the check 'agree' cannot check an answer alone",
         ),
         (("x", "--against", "tower.txt", "--checks", "quote |"), "V010", "'quote |' is no check"),
         (("x", "--against", "tower.txt", "--checks", "entailment(nobody)"), "V011", "there is none"),
-        (("x", "--against", "tower.txt", "--checks", ","), "C037", "no check is named"),
+        (("x", "--against", "tower.txt", "--checks", ","), "C037", "no check is given"),
         (("x", "--against", "nowhere.txt"), "C014", "nowhere.txt"),
         (("@broken.json", "--against", "tower.txt"), "C038", "broken.json is no JSON"),
         (("x", "--against", "broken.json"), "C038", "broken.json is no JSON"),

@@ -294,7 +294,7 @@ def test_it_is_void_when_the_agent_or_a_judge_changes(
 
 def test_a_node_with_other_checks_or_one_that_backs_off_is_refused(shell: Shell, combined: Combination) -> None:
     edited('[confidence, "entailment(checker)"]', '["entailment(checker)"]')
-    assert "V005: the combination of 'teller' is of the checks confidence" in run(shell, 1).err
+    assert "V005: the combination of 'teller' uses the checks confidence" in run(shell, 1).err
     edited("otherwise: [abstain]", "otherwise: [back_off, abstain]")
     assert "L076: `back_off` keeps parts" in run(shell, 1).err
 

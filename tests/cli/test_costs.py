@@ -87,7 +87,7 @@ def recorded(shell: Shell) -> None:
 
 def test_where_nothing_has_been_recorded_nothing_is_made(shell: Shell) -> None:
     said = shell("runs", "costs")
-    assert (said.code, said.out, JOURNAL.exists()) == (0, "no runs yet; begin with: orchestra run NAME\n", False)
+    assert (said.code, said.out, JOURNAL.exists()) == (0, "no runs yet; start one with: orchestra run NAME\n", False)
     assert shell("runs", "costs", "--json").json["rows"] == []
     assert shell("runs", "costs", "--csv").out.count("\n") == 1
 
@@ -101,7 +101,7 @@ def test_runs_are_summed_up_with_what_is_not_known_of_them(shell: Shell) -> None
         "total        3      3         1      2,000   40  1.10 s  0.250000+",
         "not in the money: 1 call on gateway, which has no `price:` in the fleet file",
         "1 answer recalled from other runs, at no cost",
-        "1 run without an end, with what was spent so far",
+        "1 run without an end, with their cost so far",
         "1 call under way or cut off: what it took is not known",
     ]
 
@@ -117,7 +117,7 @@ def test_tokens_that_no_server_counted_are_marked(shell: Shell) -> None:
         "reader            1      1      1,000    20  0.50 s",
         "writer            1      1        ~60  ~300  0.50 s",
         "total             2      2     ~1,060  ~320  1.00 s",
-        "~ with 360 tokens that no server counted: as many as answers that broke off may have cost",
+        "~ with 360 tokens not counted by a server: an upper bound for interrupted answers",
     ]
     found = shell("runs", "costs", "--by", "agent", "--json").json
     assert [row["assumed_tokens"] for row in [*found["rows"], found["total"]]] == [0, 360, 360]
@@ -129,7 +129,7 @@ def test_agents_and_tools_have_a_row_each_and_the_dearest_comes_first(shell: She
     assert rows == ["agent", "reader", "writer", "search", "slow", "total"]
     short = shell("runs", "costs", "--by", "agent", "-n", "1").out.splitlines()
     assert [line.split()[0] for line in short[1:3]] == ["reader", "total"]
-    assert "and 3 rows more, which are in the total" in short
+    assert "and 3 rows more, included in the total" in short
 
 
 def test_where_nothing_has_a_price_and_nothing_was_recalled_neither_is_a_column(shell: Shell) -> None:
@@ -235,7 +235,7 @@ def test_a_damaged_run_is_left_out_and_named(shell: Shell) -> None:
 def test_runs_of_another_fleet_are_judged_by_its_file(shell: Shell) -> None:
     recorded(shell)
     record(events("r4", "elsewhere", time.time(), ("reader", "ours", FREE, "")))
-    assert "1 call on ours, which no fleet file has" in shell("runs", "costs").out
+    assert "1 call on ours, which is in no fleet file" in shell("runs", "costs").out
     ours = (
         FLEET.replace("gateway", "ours")
         .replace("model: large", "model: large, external: false")
@@ -252,7 +252,7 @@ def test_a_fleet_file_that_cannot_be_read_leaves_prices_unknown(shell: Shell) ->
     said = shell("runs", "costs")
     assert said.code == 0
     assert said.err.startswith("no prices are known: ")
-    assert "not in the money: 1 call on gateway, which no fleet file has" in said.out
+    assert "not in the money: 1 call on gateway, which is in no fleet file" in said.out
 
 
 def test_without_servers_nobody_misses_a_fleet_file(shell: Shell) -> None:

@@ -239,12 +239,12 @@ def test_a_fallback_does_not_hide_that_a_payment_was_not_made(shop: Path, shell:
     said = shell("runs", "fork", run, "-i", 'items=["chair"]')
     assert (said.code, "E024" in said.err) == (1, True)
     shown = shell("runs", "show", "last")
-    assert "paid: its fallback was taken: E024: pay has effects" in shown.out
+    assert "paid: its fallback is used: E024: pay has effects" in shown.out
     assert "fallback" in next(line for line in shown.out.splitlines() if line.startswith("paid "))
     assert "its fallback was taken" in shell("runs", "tail", "last", "--no-follow").out
     node = shell("runs", "show", "last", "paid", "--json").json
     assert (node["outcome"]["value"], node["instead"]["code"]) == ("none", "E024")
-    assert "its fallback was taken: E024" in shell("runs", "show", "last", "--html", "-").out
+    assert "its fallback is used: E024" in shell("runs", "show", "last", "--html", "-").out
 
 
 def test_nor_does_it_where_the_fork_asked_a_person_first(shop: Path, shell: Shell) -> None:

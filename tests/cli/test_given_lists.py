@@ -157,6 +157,6 @@ async def test_a_value_that_holds_on_is_let_go_where_a_person_says_so_and_never_
         with pytest.raises(InputError, match="`unset` are for a fork"):
             await let_go.resume(held.id)
     said = await asyncio.to_thread(shell, "runs", "fork", held.id, "--unset", "lines")
-    assert (said.code, "lines: the value that a person gave it is let go\n" in said.out) == (0, True)
+    assert (said.code, "lines: its override is removed\n" in said.out) == (0, True)
     assert "about tea, about milk" in said.out
     assert (desk / "paid.txt").read_text() == "tea\n"

@@ -54,7 +54,7 @@ async def test_what_a_call_in_doubt_gave_is_said_by_a_person_and_stands_in_forks
     run = await doubtful(shop)
     said = await asyncio.to_thread(shell, "runs", "resume", run)
     assert said.code == 5
-    assert "or what it gave, where it happened: a value of type Receipt, as JSON" in said.out
+    assert "or the result of the call, if it happened: a value of type Receipt, as JSON" in said.out
     assert f"or: orchestra runs answer {run} --to " in said.out
     wrong = await asyncio.to_thread(shell, "runs", "answer", run, "--node", "paid", "--gave", '{"number": "seven"}')
     assert wrong.code == 2
@@ -73,7 +73,7 @@ async def test_what_a_call_in_doubt_gave_is_said_by_a_person_and_stands_in_forks
     assert (await asyncio.to_thread(shell, "runs", "answer", run, "yes", "--node", "sure")).code == 0
     assert (shop / "paid.txt").read_text() == "tea\n"
     shown = (await asyncio.to_thread(shell, "runs", "show", run)).out
-    assert "paid: it happened, as ada says, and gave" in shown
+    assert "paid: ada reports that the call happened, with the result" in shown
     assert " given " in shown
     node = (await asyncio.to_thread(shell, "runs", "show", run, "paid")).out
     assert "given by ada" in node
@@ -141,7 +141,7 @@ async def test_at_the_shell_a_value_is_a_text_json_or_a_file(shop: Path, shell: 
     assert said.code == 0, said.err
     assert "lines: the value is given by bob\n" in said.out
     assert f"allowed: the answer is given by ada, in run {run}\n" in said.out
-    assert "paid: pay has effects, and is not called\n" in said.out
+    assert "paid: pay has effects and is not called\n" in said.out
     assert "a, b; cake 9" in said.out
     assert (shop / "paid.txt").read_text() == "tea\n"
     events = (await asyncio.to_thread(shell, "runs", "show", "last", "--json")).json["events"]
@@ -235,7 +235,7 @@ async def test_values_of_a_fork_are_one_object_too_and_stdin_is_read_once(shop: 
     piped = await asyncio.to_thread(shell, "runs", "fork", run, "--set", "-", stdin='{"letter": "c", "sure": "no"}')
     assert (piped.code, "\nc\n" in piped.out) == (0, True), piped.err
     twice = await asyncio.to_thread(shell, "runs", "fork", run, "-i", "topics=-", "--set", "letter=@-", stdin='["x"]')
-    assert "C010: -i topics=- has read stdin, and nothing is left of it for --set letter=@-" in twice.err
+    assert "C010: -i topics=- has already read stdin; --set letter=@- cannot read it again" in twice.err
     unknown = await asyncio.to_thread(shell, "runs", "fork", run, "--set", "-", stdin='{"line": "c"}')
     assert (unknown.code, "did you mean 'lines'?" in unknown.err) == (2, True)
 

@@ -208,7 +208,7 @@ def test_a_fleet_that_is_not_there_is_found_by_validate(shell: Shell, monkeypatc
 
 @contextmanager
 def somebody(fleet: str = LOCAL_ENDPOINT) -> Iterator[None]:
-    """An endpoint that takes connections, in the fleet file of the project."""
+    """An endpoint that accepts connections, in the fleet file of the project."""
     Path("orchestra.toml").write_text('fleet = "./fleet.yaml"\n')
     with socket.create_server(("127.0.0.1", 0)) as listener:
         Path("fleet.yaml").write_text(fleet.replace(":9/", f":{listener.getsockname()[1]}/"))
@@ -272,7 +272,7 @@ def test_doctor_is_content_where_nothing_is_missing(shell: Shell) -> None:
         Path("fleet.yaml").write_text(LOCAL_ENDPOINT.replace(":9/", f":{listener.getsockname()[1]}/"))
         said = shell("doctor")
     assert said.code == 0
-    assert "Everything that is needed is there." in said.out
+    assert "Everything required is available." in said.out
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:

@@ -71,6 +71,6 @@ def test_an_input_that_is_listed_is_taken_as_it_is_and_other_texts_keep_their_li
 def test_hints_fit_the_option_that_was_typed(asked: Shell) -> None:
     asked("run", "sign")
     twice = asked("runs", "fork", "last", "--set", "sign=@-", "--set", "-", stdin="+").err
-    assert "give one of them as a file: @FILE in the place of -" in twice
+    assert "replace one - by a file: @FILE" in twice
     absent = asked("runs", "fork", "last", "--set", "@sign.json").err
-    assert "--set @FILE is a file of a JSON object; a value has its name before it: --set NAME=@sign.json" in absent
+    assert "--set @FILE reads a JSON object; for one value, write its name first: --set NAME=@sign.json" in absent

@@ -48,7 +48,7 @@ def test_a_row_goes_on_from_the_newest_of_its_forks(shop: Shell) -> None:
     Path("up").touch()
     assert shop(*BATCH, "--retry-failed").code == 0
     assert (paid(), statuses(shop)) == (["unsent"], ["done"] + ["failed"] * 4)
-    assert shop(*FORK).out == "no run failed that was not made again since\n"
+    assert shop(*FORK).out == "no failed run is left to repeat\n"
 
 
 def test_a_row_that_was_done_again_without_a_fork_is_not_made_again(shop: Shell) -> None:
@@ -58,7 +58,7 @@ def test_a_row_that_was_done_again_without_a_fork_is_not_made_again(shop: Shell)
     shop(*batch)
     Path("up").touch()
     assert shop(*batch, "--retry-failed").code == 0
-    assert shop(*FORK).out == "no run failed that was not made again since\n"
+    assert shop(*FORK).out == "no failed run is left to repeat\n"
 
 
 def test_a_row_that_somebody_forked_into_two_that_paid_gets_a_word_and_keeps_its_line(shop: Shell) -> None:
@@ -115,7 +115,7 @@ def test_a_run_that_was_forked_and_followed_is_so_in_the_journal_that_it_is_move
     Path("up").touch()
     shop(*batch, "--retry-failed")
     moved(shop, monkeypatch)
-    assert shop(*FORK).out == "no run failed that was not made again since\n"
+    assert shop(*FORK).out == "no failed run is left to repeat\n"
 
 
 def test_what_a_batch_has_not_written_yet_is_not_old(shop: Shell, start: Starter) -> None:
@@ -150,13 +150,13 @@ def test_forks_that_were_cut_off_are_gone_on_with(shop: Shell, start: Starter, h
     process.send_signal(how)
     said = process.communicate(timeout=PATIENCE)[1]
     if how != signal.SIGKILL:
-        assert said.count("stopped; go on with: orchestra runs resume ") == 2
-        assert "to go on with all of them, give the same command again" in said
+        assert said.count("stopped; resume with: orchestra runs resume ") == 2
+        assert "to continue all of them, repeat the command" in said
     assert "cancelled" not in statuses(shop)
     Path("hang").unlink()
     assert shop(*FORK).code == 0
     assert (paid(), statuses(shop).count("done")) == (["bad", "badly", "worse"], 3)
-    assert shop(*FORK).out == "no run failed that was not made again since\n"
+    assert shop(*FORK).out == "no failed run is left to repeat\n"
     assert last(shop(*BATCH, "--retry-failed").err) == "out.jsonl: 3 rows: 2 done, 1 from before"
     assert paid() == ["bad", "badly", "worse"]
 
@@ -173,7 +173,7 @@ def test_a_failed_row_whose_run_is_not_here_keeps_its_line(shop: Shell, how: str
         shutil.copy("out.jsonl", target := "other.jsonl")
     before = Path(target).read_bytes()
     said = shop(*BATCH[:-1], target, "--retry-failed")
-    assert "row unsent keeps its line: C059: " in said.err
+    assert "row unsent keeps its result: C059: " in said.err
     assert last(said.err) == f"{target}: 1 rows: 1 failed"
     assert (Path(target).read_bytes(), paid()) == (before, ["unsent"])
 

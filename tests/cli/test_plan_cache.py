@@ -54,7 +54,9 @@ def test_a_request_that_was_answered_before_asks_the_router_nothing_and_says_wha
     assert saved["prompt_tokens"] > 0
     said = desk("ask", WHEN, "-d", "docs")
     tokens = saved["prompt_tokens"] + saved["output_tokens"]
-    assert f"from the cache: 4 calls of the router and {tokens} tokens saved; made for run {first['run']}" in said.err
+    assert (
+        f"from the cache: 4 calls of the router and {tokens} tokens saved; planned for run {first['run']}" in said.err
+    )
     assert said.err.startswith("\n".join(PLAN))
 
 
@@ -63,7 +65,7 @@ def test_the_saving_stands_in_the_run_and_is_shown_by_runs_show(desk: Shell) -> 
     again = desk("ask", WHEN, "-d", "docs", "--json").json["run"]
     assert "saved" not in desk("runs", "show", first).out
     shown = desk("runs", "show", again)
-    assert f"answer: the plan was made for run {first}: 4 calls of the router and" in shown.out
+    assert f"answer: the plan was written for run {first}: 4 calls of the router and" in shown.out
     turn = desk("runs", "show", again, "--json").json["events"][1]
     assert (turn["drafted"]["recalled"], turn["drafted"]["saved"]["calls"]) == (first, 4)
 

@@ -125,4 +125,4 @@ def test_who_has_a_run_in_hand_is_told(shell: Shell, cut: str, port: int) -> Non
 
 def test_where_nothing_is_to_be_resumed_json_has_no_line(shell: Shell) -> None:
     said = [shell("runs", "resume", "--all", *more) for more in ((), ("--json",))]
-    assert [(one.code, one.out) for one in said] == [(0, "no run was interrupted\n"), (0, "")]
+    assert [(one.code, one.out) for one in said] == [(0, "no interrupted runs\n"), (0, "")]

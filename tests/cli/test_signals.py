@@ -124,7 +124,7 @@ def test_tail_says_that_a_run_was_interrupted(shell: Shell, called: Starter) -> 
     process.kill()
     process.communicate()
     said = shell("runs", "tail")
-    assert (said.code, "interrupted: the process that had it is gone" in said.out) == (0, True)
+    assert (said.code, "interrupted: its process has ended" in said.out) == (0, True)
 
 
 def test_all_interrupted_runs_are_resumed_with_a_line_each(shell: Shell, called: Starter) -> None:
@@ -134,7 +134,7 @@ def test_all_interrupted_runs_are_resumed_with_a_line_each(shell: Shell, called:
         process.communicate()
     said = shell("runs", "resume", "--all")
     assert [line.split()[1:] for line in said.out.splitlines()] == [["ask", "done"], ["ask", "done"]]
-    assert shell("runs", "resume", "--all").out == "no run was interrupted\n"
+    assert shell("runs", "resume", "--all").out == "no interrupted runs\n"
 
 
 def test_a_run_that_another_process_has_in_hand_is_neither_resumed_nor_lost(shell: Shell, called: Starter) -> None:
@@ -154,7 +154,7 @@ def test_a_run_of_another_process_is_watched_until_it_is_cancelled_from_outside(
     assert process.wait(PATIENCE) == 130
     out, _ = watching.communicate(timeout=PATIENCE)
     assert "asked to end by ada" in out
-    assert out.splitlines()[-1].partition("  ")[2].startswith("the run is over: cancelled")
+    assert out.splitlines()[-1].partition("  ")[2].startswith("the run has ended: cancelled")
 
 
 def test_ctrl_c_while_a_run_is_resumed_cancels_it(shell: Shell, called: Starter) -> None:

@@ -184,7 +184,7 @@ def test_a_module_that_cannot_be_imported_is_imported_once_and_told_once(shell: 
         assert (said.code, Path("imported").read_text()) == (2, "x")
         assert (said.err.count("C005: "), "1 fault;" in said.err) == (1, True)
         for other in others:
-            assert f"{other}: not checked, for what is told above" in said.err
+            assert f"{other}: not validated because of the errors above" in said.err
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_a_broken_card_is_told_once_however_many_workflows_have_it(shell: Shell)
         Path(f"workflows/{name}.yaml").write_text(flow)
     said = shell("validate")
     assert (said.code, said.err.count("A006:")) == (2, 1)
-    assert "workflows/two.yaml: not checked, for what is told above" in said.err
+    assert "workflows/two.yaml: not validated because of the errors above" in said.err
     assert "1 fault; orchestra explain A006" in said.err
 
 

@@ -104,7 +104,7 @@ def test_a_run_of_a_file_elsewhere_is_gone_through_with_the_file_of_today(shell:
     run = ran(shell, 999, "./mine.yaml")
     said = shell("whatif", run)
     assert said.code == 2
-    assert f"C004: run {run} ran 'elsewhere', which is no workflow of this project" in said.err
+    assert f"C004: run {run} ran 'elsewhere', which is not a workflow of this project" in said.err
     assert f"orchestra whatif {run} --workflow FILE" in said.err
     assert shell("whatif", run, "--workflow", "./mine.yaml").code == 0
     assert [

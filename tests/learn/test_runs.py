@@ -145,7 +145,7 @@ def test_a_person_who_corrects_a_record_is_believed_and_not_the_agent(shell: She
     assert shell("runs", "answer", run, '{"answer": "1889 AD", "quote": null}').code == 0
     assert collected(shell, "--runs").code == 0
     assert rows()["easy 1"].output == {"answer": "1889 AD", "quote": None}
-    assert left_out() == {"the same with another output": 1}
+    assert left_out() == {"equal inputs with another output": 1}
 
 
 def test_elements_of_lists_are_rows_each(shell: Shell) -> None:
@@ -247,7 +247,7 @@ def test_fields_that_code_computes_are_not_learnt(shell: Shell) -> None:
 
 
 def test_a_journal_without_runs_and_an_agent_that_never_ran_are_told(shell: Shell) -> None:
-    assert collected(shell, "--runs").err.startswith("N006: nothing has been recorded yet")
+    assert collected(shell, "--runs").err.startswith("N006: nothing is recorded yet")
     ran(shell, "easy 1")
     said = collected(shell, "--runs", agent="critic")
     assert said.err.startswith("N007: 1 workflow ran, and none asked 'critic': ask")
@@ -258,7 +258,7 @@ def test_a_journal_without_runs_and_an_agent_that_never_ran_are_told(shell: Shel
 def test_no_accepted_answer_is_told_with_a_way_out(shell: Shell) -> None:
     ran(shell, "hard 1", "hard 2")
     said = collected(shell, "--runs")
-    assert said.err.startswith("N008: no answer of answerer is there to learn from: 2 nobody's answer was accepted")
+    assert said.err.startswith("N008: no answer of answerer can be used: 2 nobody's answer was accepted")
     assert "--teacher" in said.err
 
 

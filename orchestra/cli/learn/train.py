@@ -106,7 +106,7 @@ def _check_supported(card: Card, given_options: Iterable[str]) -> None:
         if name not in ("agent", "data", "out", *taken):
             option = f"--{name.replace('_', '-')}"
             hint = f"leave it out; {', '.join(f'--{one}' for one in taken)}" if taken else "leave it out"
-            raise _refusal(f"{option} is not for {card.name}, of kind {card.kind}", hint)
+            raise _refusal(f"{option} does not apply to {card.name}, of kind {card.kind}", hint)
 
 
 def _train_adapter(card: Card, arguments: TrainArguments, adapter_settings: _AdapterSettings, target: Path) -> None:
@@ -135,7 +135,7 @@ def _train_adapter(card: Card, arguments: TrainArguments, adapter_settings: _Ada
     before = _initial_provenance(card, arguments)
     prepared = prepare_examples(training)
     print_note(
-        f"{len(prepared.train):,} rows to train on, {len(prepared.tune):,} to tune on; {prepared.too_long:,} are too long and left out"
+        f"{len(prepared.train):,} rows to train on, {len(prepared.tune):,} to tune on; {prepared.too_long:,} are too long and were left out"
     )
     print_note(f"checkpoints: {training.checkpoint_folder}")
     with lock_training(training.checkpoint_folder):
@@ -170,7 +170,7 @@ def _train_encoder(card: Card, arguments: TrainArguments, out: Path) -> None:
     course = _trainer_module(card)
     check_packages(intents.PACKAGES if course is None else PACKAGES)
     if course is not None and arguments.minutes is not None:
-        reason = f"{card.name} tells no labels: its training ends after epochs, not after minutes"
+        reason = f"{card.name} predicts no labels: its training is limited by epochs, not by minutes"
         raise InputError("N107", reason, hint="--epochs 3 instead of --minutes")
     rows, base = Dataset.load(arguments.data), _encoder_weights(card.model)
     before = _initial_provenance(card, arguments)
@@ -287,7 +287,7 @@ def _train_classical(card: Card, data: Path, out: Path) -> None:
     print_text(f"{out}: trained on {made.rows:,} rows{left}; orchestra learn promote {card.name} {out} --data {data}")
     for one in made.shares:
         print_text(
-            f"  {one.share:.0%} of the tune part is above {one.threshold:.4f}; what was expected of it is {one.mean_target:.3f} on average"
+            f"  {one.share:.0%} of the tune part is above {one.threshold:.4f}; its mean target is {one.mean_target:.3f} on average"
         )
 
 

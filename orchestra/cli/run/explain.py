@@ -121,9 +121,7 @@ def explain(
     budget: Budget | None = None,
     history: History | None = None,
 ) -> ProgramExplanation:
-    """Explains a program with these inputs; with a `history`, also its run. The default label of the inputs is that of
-    the
-    program.
+    """Explains a program with these inputs; with a `history`, also its run. The default label is that of the program.
 
     Raises `InputError` if the fleet file cannot be read.
     """
@@ -180,8 +178,7 @@ def explain_planned_run(
     explanation: ProgramExplanation, project: Project, request_program: Program, planner_row: NodeRow
 ) -> ProgramExplanation:
     """Explains a run of a plan, with the cost of its planning first. `request_program` is the request: a workflow of
-    one
-    `plan` node.
+    one `plan` node.
     """
     (node,) = request_program.nodes
     fleet = read_config(project.settings.find_resource("configs", project.settings.fleet))
@@ -357,7 +354,7 @@ def _remarks(explanation: ProgramExplanation) -> Iterator[str]:
         if step.is_allowed or step.is_composite:
             continue
         cleared = " or ".join(dict.fromkeys(target.clearance for target in step.barred_targets))
-        why = f"the inputs are {step.label}, and {_format_targets(step)} is cleared for {cleared}: refused (F202)"
+        why = f"the inputs are {step.label}, but {_format_targets(step)} is only cleared for {cleared}: refused (F202)"
         refused.setdefault(
             why if step.barred_targets else f"the fleet has no model for {step.callee}: refused (F201)", []
         ).append(step.path)
@@ -367,7 +364,7 @@ def _remarks(explanation: ProgramExplanation) -> Iterator[str]:
         for target in step.targets if step.is_allowed else ():
             if target.escalated and not is_allowed(step.label, target.clearance):
                 name = _mark_external(target.name, target.external)
-                said = f"{name} is passed over: the inputs are {step.label}, and it is cleared for {target.clearance}"
+                said = f"{name} is skipped: the inputs are {step.label}, but it is only cleared for {target.clearance}"
                 over.setdefault(said, []).append(step.path)
     yield from (f"{', '.join(paths)}: {said}" for said, paths in over.items())
     outside = dict.fromkeys(name for step in explanation.steps for name in _external_servers(step))
@@ -375,7 +372,7 @@ def _remarks(explanation: ProgramExplanation) -> Iterator[str]:
         yield f"data {'may leave' if explanation.history is None else 'left'} your machines: {', '.join(outside)}"
     plans = [step.path for step in explanation.steps if step.planned is not None and step.planned.kind == "plan"]
     if plans and explanation.history is None:
-        yield f"{', '.join(plans)}: only the questions to the router are counted; the budget bounds what the plan takes"
+        yield f"{', '.join(plans)}: only the calls of the router are counted; the budget limits the plan"
 
 
 def _external_servers(step: ExplainedStep) -> list[str]:

@@ -137,7 +137,7 @@ def test_a_column_that_is_called_nearly_as_an_input_is_told_once(shell: Shell) -
     said = shell("batch", "counted", "-i", "rows.csv", "-o", "out.jsonl")
     assert (
         said.code,
-        said.err.count("rows.csv: the column 'word' is not read; for the input 'words' call it that"),
+        said.err.count("rows.csv: the column 'word' is ignored; rename it for the input 'words'"),
     ) == (0, 1)
 
 
@@ -205,7 +205,7 @@ def test_rows_that_change_on_the_way_end_the_batch(shell: Shell) -> None:
     shell.opener = Simulated(changing)
     said = batch(shell, "-c", "1")
     assert said.code == 2
-    assert said.err.startswith("C014: rows.jsonl has other rows than it had at the start")
+    assert said.err.startswith("C014: rows.jsonl has changed since the start")
 
 
 def test_what_is_expected_never_reaches_a_model(shell: Shell) -> None:
@@ -392,7 +392,7 @@ def test_an_interrupted_batch_leaves_whole_lines_and_says_how_to_go_on(shell: Sh
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err == "4 rows: 2 done; to go on, give the same command again\ninterrupted\n"
+    assert err == "4 rows: 2 done; to continue, repeat the command\ninterrupted\n"
     assert [result["id"] for result in results()] == ["r0", "r1"]
     rows("good", "good", "good", "good")
     assert batch(shell).code == 0

@@ -82,7 +82,7 @@ def test_a_page_whose_certificate_is_gone_says_so(shell: Shell, certified: Certi
         assert file.execute("DELETE FROM blobs WHERE digest = ?", (digest(certified.to_bytes()),)).rowcount == 1
     shown = page(shell, name)
     assert certified.guarantee in shown
-    assert "its certificate is not stored, or cannot be read" in shown
+    assert "its certificate is missing or unreadable" in shown
 
 
 def test_a_promise_about_the_elements_of_a_list_is_said_to_be_none_about_what_is_made_of_them(
@@ -90,5 +90,5 @@ def test_a_promise_about_the_elements_of_a_list_is_said_to_be_none_about_what_is
 ) -> None:
     show_promises({"readings[0]": "at most 5 %", "readings[2]": "at most 5 %", "answer": "at most 10 %"})
     said = capsys.readouterr().out.split("\n")
-    assert "readings (2 values, each by itself, and not what is made of them): at most 5 %" in said
+    assert "readings (2 values, each alone, not values derived from them): at most 5 %" in said
     assert "answer: at most 10 %" in said

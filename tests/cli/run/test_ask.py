@@ -373,7 +373,7 @@ def test_a_step_that_fails_is_planned_around_and_the_journal_tells_how(desk: She
     assert run["status"] == "done", run
     assert desk("runs", "replay", run["run"]).code == 0
     told = desk("runs", "tail", run["run"]).out
-    assert "solved: the router is asked for another plan, version 2: return input.s1[7].text: L" in told
+    assert "solved: the router writes a new plan, version 2: return input.s1[7].text: L" in told
     shown = desk("runs", "show", run["run"]).out
     assert "solved@2/s1" in shown
     assert "solved@1" in shown

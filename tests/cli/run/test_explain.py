@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from orchestra.app.project import Project
+from orchestra.cli import output
 from orchestra.cli.output import make_console
 from orchestra.cli.run import explain as explain_module
 from orchestra.cli.run.explain import ProgramExplanation, explain, show_explanation
@@ -127,7 +128,7 @@ def test_a_server_that_is_not_cleared_is_told_before_anything_runs(desk: Shell) 
     fleet("label: restricted", "label: public")
     said = desk(*RUN, "--dry-run")
     assert "internal > public" in said.out
-    assert "the inputs are internal, and small is cleared for public: refused (F202)" in said.out
+    assert "the inputs are internal, but small is only cleared for public: refused (F202)" in said.out
     asked = desk("plan", WHEN, "-d", "docs")
     assert (asked.code, "cleared for public: refused (F202)" in asked.out) == (1, True), (
         "others stand in for the fleet, and bar nobody"
@@ -157,7 +158,7 @@ def test_where_data_leaves_the_machines_is_told(desk: Shell) -> None:
     out = " ".join(desk(*RUN, "--dry-run").out.split())
     assert "may leave your machines" not in out
     assert "then provider" not in out
-    assert "provider (external) is passed over: the inputs are internal, and it is cleared for public" in out
+    assert "provider (external) is skipped: the inputs are internal, but it is only cleared for public" in out
 
 
 def test_a_node_that_may_ask_the_larger_model_at_once_shows_both_servers(desk: Shell) -> None:
@@ -295,6 +296,7 @@ def test_the_table_fits_the_terminal_and_what_has_no_room_stands_below(
         return screen
 
     monkeypatch.setattr(explain_module, "make_console", narrow)
+    monkeypatch.setattr(output, "make_console", narrow)
     capsys.readouterr()
     show_explanation(explanation)
     out = capsys.readouterr().out

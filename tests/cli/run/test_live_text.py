@@ -49,7 +49,7 @@ def test_it_is_for_people(shell: Shell, other: str) -> None:
     said = shell("run", "ask", *INPUTS, "--live", other)
     assert (said.code, f"--live is for people, and {other} for programs" in said.out + said.err) == (2, True)
     said = shell("runs", "resume", "--all", "--live")
-    assert (said.code, "--live is for one run" in said.err) == (2, True)
+    assert (said.code, "--live requires a single run" in said.err) == (2, True)
 
 
 def test_what_the_steps_of_a_plan_write_is_shown_between_its_lines_and_the_routers_own_text_is_not(desk: Shell) -> None:
@@ -78,7 +78,7 @@ def test_a_run_that_is_answered_or_forked_is_read_live_too(shell: Shell) -> None
         refused = shell("runs", *verb, "--live", "--stream")
         assert (refused.code, "--live is for people, and --stream for programs" in refused.err) == (2, True)
     later = shell("runs", "answer", "last", "yes", "--live", "--later")
-    assert (later.code, "--live follows the run, and --later does not" in later.err) == (2, True)
+    assert (later.code, "--live follows the run, but --later does not" in later.err) == (2, True)
 
 
 def test_what_else_is_told_does_not_stand_in_the_middle_of_a_text(capsys: pytest.CaptureFixture[str]) -> None:

@@ -107,7 +107,7 @@ def test_the_command_that_was_printed_answers_the_question_that_it_was_printed_w
     assert shell(*typed(shell, first)).code == 5
     said = shell(*typed(shell, first))  # of somebody who has read the first question as well
     assert (said.code, said.err[:5]) == (2, "E037:")
-    assert f"asks the question {typed(shell, first)[4]} no more" in said.err
+    assert f"no longer asks the question {typed(shell, first)[4]}" in said.err
     assert shell("runs", "list", "--json").json[0]["status"] == "waiting"
 
 
@@ -127,7 +127,7 @@ def test_an_answer_to_whichever_question_there_is_counts_where_there_has_been_no
 def test_last_is_a_run_that_somebody_else_may_have_begun(shell: Shell) -> None:
     first, second = asked(shell), asked(shell)
     said = shell("runs", "answer", "last", "yes")
-    assert (said.code, f"`last` is the run {second}, and it is not the only one that waits" in said.err) == (2, True)
+    assert (said.code, f"`last` is the run {second}, but other runs wait too" in said.err) == (2, True)
     shell("runs", "cancel", first)
     assert shell("runs", "answer", "last", "yes").code == 5
 
@@ -254,7 +254,7 @@ def test_who_cannot_say_declines_with_a_reason_and_what_rests_on_it_is_withheld(
 def test_a_decline_for_later_is_taken_when_the_run_is_resumed(shell: Shell) -> None:
     run = asked(shell)
     said = shell("runs", "answer", run, "--decline", "no idea", "--later")
-    assert (said.code, "sure is declined; go on with: orchestra runs resume" in said.err) == (0, True)
+    assert (said.code, "sure is declined; resume with: orchestra runs resume" in said.err) == (0, True)
     assert shell("runs", "resume", run).code == 3
 
 
@@ -276,7 +276,7 @@ def test_the_questions_of_a_waiting_run_say_how_to_decline(shell: Shell) -> None
 
 def test_at_a_terminal_a_line_declines(shell: Shell) -> None:
     with Terminal(*RUN) as terminal:
-        assert "/decline REASON, where you cannot say" in terminal.until("> ")
+        assert "/decline REASON, to decline" in terminal.until("> ")
         terminal.press("/decline\n")
         assert "why is sure not answered?" in terminal.until("> ")
         terminal.press("/decline I was never there\n")
@@ -294,7 +294,7 @@ def test_a_waiting_run_is_cancelled_and_says_by_whom(shell: Shell) -> None:
     run = asked(shell)
     assert shell("runs", "cancel", run, "--by", "ada").out == f"run {run} is cancelled\n"
     assert "cancelled by ada" in shell("runs", "show", run).out
-    assert shell("runs", "cancel", run).out == f"run {run} has ended before: cancelled\n"
+    assert shell("runs", "cancel", run).out == f"run {run} has already ended: cancelled\n"
 
 
 def test_rows_of_a_batch_that_ask_end_as_waiting_with_their_run(shell: Shell) -> None:
@@ -375,7 +375,7 @@ def test_a_question_that_waits_for_a_while_is_told_beside_the_output(shell: Shel
 
 def test_at_a_terminal_the_questions_are_asked_right_there(shell: Shell) -> None:
     with Terminal(*RUN, "--json") as terminal:
-        terminal.until("Is Rome right?\n  1  yes\n  2  no\n  /decline REASON, where you cannot say\n> ")
+        terminal.until("Is Rome right?\n  1  yes\n  2  no\n  /decline REASON, to decline\n> ")
         terminal.press("perhaps\n")
         assert "E022" in terminal.until("> ")
         terminal.press("2\n")
@@ -422,7 +422,7 @@ def test_a_question_whose_node_ran_out_of_time_is_not_asked_any_more(shell: Shel
     Path("workflows/timed.yaml").write_text(TIMED)
     with Terminal("run", "timed") as terminal:
         terminal.until("one/sure: Sure?")
-        terminal.until("one/sure has been answered elsewhere, or is not asked any more")
+        terminal.until("one/sure was answered elsewhere, or is no longer asked")
         terminal.until("two: And two (none)?")
         said = shell("runs", "answer", "last", "yes", "--node", "one/sure")
         assert (said.code, "E021" in said.err, "these do: two" in said.err) == (2, True, True)

@@ -61,7 +61,7 @@ def test_what_failed_is_made_again_and_what_was_made_again_is_not(shell: Shell, 
     assert sorted(forked(shell, "--failed", "--since", "yesterday")) == sorted((run, "done") for run in again)
     assert not {bad, worse} & set(again)
     said = shell("runs", "fork", "--failed")
-    assert (said.code, said.out) == (0, "no run failed that was not made again since\n")
+    assert (said.code, said.out) == (0, "no failed run is left to repeat\n")
 
 
 def test_a_run_whose_fork_was_deleted_is_left_out_and_that_is_said(shell: Shell) -> None:
@@ -72,7 +72,7 @@ def test_a_run_whose_fork_was_deleted_is_left_out_and_that_is_said(shell: Shell)
     said = shell("runs", "fork", "--failed")
     assert (said.code, said.out) == (0, "")
     assert said.err.startswith(
-        f"1 left out that failed: what was made of them was deleted, and may have done something: {bad}\n"
+        f"1 failed run left out: their forks were deleted, and may have made calls with effects: {bad}\n"
     )
     assert forked(shell, bad) == [(bad, "failed")]
 

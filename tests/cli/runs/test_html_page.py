@@ -228,8 +228,8 @@ def test_the_starter_project_shows_its_verified_answer_beside_a_title_that_nothi
     for shown in (said.out, on_stage("runs", "show").out):
         assert f"answer: {quote}\n{evidence}" in shown
         assert "not supported: title: nothing checked what title says" in shown
-        assert "nothing checked this answer" not in shown
-        assert "quote: these words are in the source. It does not show that they are the right answer." in shown
+        assert "no check was run on this answer" not in shown
+        assert "quote: these words are in the source. This does not prove that they answer the question." in shown
     claims = on_stage("runs", "show", "--json").json["claims"]
     assert [(one["path"], one["unsupported"]) for one in claims] == [
         ("answer", ""),
@@ -240,4 +240,4 @@ def test_the_starter_project_shows_its_verified_answer_beside_a_title_that_nothi
     page = Page(Path("run.html").read_text("utf-8"))
     assert "1 of 2 claims supported" in " ".join(page.words.split())
     assert quote in page.marked
-    assert "It does not show that they are the right answer." in page.words
+    assert "This does not prove that they answer the question." in page.words

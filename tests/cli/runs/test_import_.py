@@ -246,7 +246,7 @@ def test_two_exports_of_a_run_that_differ_are_refused_in_one_command(shell: Shel
     said = other("runs", "import", "old.jsonl", "new.jsonl")
     assert (said.code, said.err[:4]) == (2, "C058")
     assert not Path("other.db").exists()
-    assert other("runs", "import", "new.jsonl", "new.jsonl").out == f"{run}  done\n{run}  done: it is here already\n"
+    assert other("runs", "import", "new.jsonl", "new.jsonl").out == f"{run}  done\n{run}  done: it exists already\n"
 
 
 def test_a_pipe_is_imported(shell: Shell, other: Callable[..., Any]) -> None:
@@ -296,7 +296,7 @@ def test_a_run_whose_import_was_cut_off_waits_once_it_is_completed(
     said = other("runs", "import", "run.jsonl")
     assert (
         said.out
-        == f"{run}  {'interrupted: it is here already' if answered else 'waiting: what was missing of it is here now'}\n"
+        == f"{run}  {'interrupted: it exists already' if answered else 'waiting: its missing parts were added'}\n"
     )
     assert ("do not resume or answer it where it came from" in said.err) is not answered
-    assert other("runs", "import", "run.jsonl").out.endswith(": it is here already\n")
+    assert other("runs", "import", "run.jsonl").out.endswith(": it exists already\n")

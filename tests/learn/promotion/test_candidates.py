@@ -148,7 +148,7 @@ def test_one_that_fails_on_every_row_is_not_taken_and_is_no_try(shell: Shell) ->
     shell.opener = answerers(answer)
     for more in ((), ("--force",)):
         said = shell("learn", "promote", "answerer", "new/adapter", "--data", "rows.jsonl", *more)
-        assert (said.code, "N306: the candidate has failed on every row: not JSON" in said.err) == (2, True), said.err
+        assert (said.code, "N306: the candidate failed on every row: not JSON" in said.err) == (2, True), said.err
     assert not Path("agents/answerer/promotions.jsonl").exists()
 
 
