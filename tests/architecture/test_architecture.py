@@ -1,4 +1,4 @@
-"""The plan of the house, held by tests: floors, sizes of modules, what must never be written, what must not be imported early."""
+"""Architecture rules: package layers, module sizes, forbidden code and expensive imports."""
 
 from __future__ import annotations
 
@@ -75,12 +75,12 @@ def places(faults: list[tuple[Path, int]]) -> list[str]:
     return [f"{path.relative_to(ROOT)}:{line}" for path, line in faults]
 
 
-def test_every_room_imports_only_rooms_below_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packages_import_only_lower_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     assert lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True) == 0
 
 
-def test_the_contracts_name_every_room() -> None:
+def test_import_contracts_name_every_package() -> None:
     contracts = (ROOT / "pyproject.toml").read_text("utf-8")
     rooms = {
         path.name.removesuffix(".py")
@@ -96,15 +96,15 @@ def test_no_module_is_longer_than_nine_hundred_lines() -> None:
     } == {}
 
 
-def test_modules_are_named_for_what_they_hold() -> None:
+def test_module_names_describe_their_content() -> None:
     assert [str(path.relative_to(ROOT)) for path in LIBRARY if path.stem in FORBIDDEN_NAMES] == []
 
 
-def test_every_module_says_what_it_is() -> None:
+def test_every_module_has_a_docstring() -> None:
     assert [str(path.relative_to(ROOT)) for path, tree in trees(LIBRARY) if not ast.get_docstring(tree)] == []
 
 
-def test_what_is_public_says_what_it_is() -> None:
+def test_every_public_object_has_a_docstring() -> None:
     """A method of a door says it for all that stand behind the door. A scene of the conformance of journals has its name, as a test."""
 
     def declared(body: list[ast.stmt]) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
@@ -183,7 +183,7 @@ def test_nothing_is_executed_or_unpickled() -> None:
     assert places(faults) == []
 
 
-def test_no_pattern_of_a_model_counts_letters_of_every_script() -> None:
+def test_model_patterns_do_not_count_unicode_letters() -> None:
     """Pydantic compiles patterns to automata when it builds a validator: with `\\w{0,127}` one took 50 ms and 12 MiB of every start."""
     counted = re.compile(r"""\bpattern=r?"[^"]*\\[wWdDsS]\{""")
     lines = (
@@ -192,7 +192,7 @@ def test_no_pattern_of_a_model_counts_letters_of_every_script() -> None:
     assert places([(path, number) for path, number, line in lines if counted.search(line)]) == []
 
 
-def test_no_module_keeps_state_that_changes() -> None:
+def test_modules_have_no_mutable_state() -> None:
     """A module-level `global` statement is how one `Orchestra` would reach into another."""
     assert (
         places(
@@ -207,7 +207,7 @@ def test_no_module_keeps_state_that_changes() -> None:
     )
 
 
-def test_no_file_knows_the_machine_it_was_written_on() -> None:
+def test_files_contain_no_machine_paths() -> None:
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
     if tracked.returncode != 0:
         pytest.skip("not a git checkout")
@@ -238,19 +238,19 @@ def loaded_by(statement: str) -> set[str]:
     return told_after(statement, "[*sys.modules, *(name.partition('.')[0] for name in sys.modules)]")
 
 
-def test_importing_the_package_loads_nothing_heavy() -> None:
+def test_package_import_loads_no_heavy_module() -> None:
     assert loaded_by("import orchestra") & HEAVY == set()
 
 
-def test_the_command_line_loads_nothing_heavy() -> None:
+def test_command_line_import_loads_no_heavy_module() -> None:
     assert loaded_by("import orchestra.cli.main") & HEAVY == set()
 
 
-def test_a_module_that_defines_steps_loads_nothing_that_runs_them() -> None:
+def test_step_definition_imports_no_engine() -> None:
     assert loaded_by("from orchestra import Budget, Document, agent, tool, workflow") & {*AT_WORK, "asyncio"} == set()
 
 
-def test_the_import_of_a_program_leaves_the_rest_to_its_first_open_orchestra() -> None:
+def test_program_import_defers_the_rest_until_open_orchestra() -> None:
     assert loaded_by("from orchestra import Orchestra, agent, tool, workflow") & AT_WORK == set()
 
 

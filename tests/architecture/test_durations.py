@@ -1,5 +1,6 @@
-"""No test asserts how long something takes: seconds are those of the machine. Tests hold ratios
-(`tests/unsafe_reference.py`) and counts."""
+"""No test asserts a duration, because seconds depend on the machine. Tests assert ratios
+(`tests/unsafe_reference.py`) and counts.
+"""
 
 from __future__ import annotations
 
@@ -104,5 +105,5 @@ def test_assertions_of_durations_are_found(source: str, count: int) -> None:
     assert len(faults(source)) == count
 
 
-def test_no_test_asserts_how_long_something_takes() -> None:
+def test_no_test_asserts_a_duration() -> None:
     assert [f"{path.relative_to(ROOT)}:{fault}" for path in FILES for fault in faults(path.read_text())] == []

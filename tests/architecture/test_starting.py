@@ -1,4 +1,4 @@
-"""What a start loads: modules, not milliseconds. Whoever adds one here says that everybody waits for it, every time."""
+"""Modules loaded at start-up. A module added here delays every start."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def loaded_at_the_prompt(folder: Path, *words: str) -> set[str]:
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_the_first_run_of_one_tool_loads_what_it_takes() -> None:
+def test_first_run_of_one_tool_loads_only_required_modules() -> None:
     loaded = loaded_by(FIRST_RUN)
     ours = {name for name in loaded if name.startswith("orchestra.")}
     known = {f"orchestra.{room}.{name}" for room, names in ONE_TOOL.items() for name in names.split()}
@@ -101,7 +101,7 @@ def test_the_first_run_of_one_tool_loads_what_it_takes() -> None:
         (("validate", "calc"), NOT_TO_RUN | {"asyncio", "orchestra.engine", "orchestra.journal"}),
     ],
 )
-def test_a_command_loads_neither_other_verbs_nor_what_it_does_not_do(
+def test_command_loads_no_other_commands_or_unused_modules(
     elsewhere: Path, words: tuple[str, ...], idle: set[str]
 ) -> None:
     loaded = loaded_at_the_prompt(elsewhere, *words)
@@ -111,7 +111,7 @@ def test_a_command_loads_neither_other_verbs_nor_what_it_does_not_do(
     assert loaded & (idle | others | HEAVY) == set()
 
 
-def test_every_verb_is_found_where_it_is_said_to_be() -> None:
+def test_command_modules_match_the_registered_commands() -> None:
     def verbs(app: typer.Typer) -> set[str]:
         return set(getattr(get_command(app), "commands", {}))
 
@@ -122,7 +122,7 @@ def test_every_verb_is_found_where_it_is_said_to_be() -> None:
     assert verbs(build_app(first="--help")) == set(COMMAND_MODULES)
 
 
-def test_completion_knows_every_verb() -> None:
+def test_completion_loads_every_command() -> None:
     """The shell asks for it without words behind the name: those are in the environment."""
     asked = "import os, sys\nos.environ.update(_ORCHESTRA_COMPLETE='complete_bash', COMP_WORDS='orchestra fle', COMP_CWORD='1')"
     script = f"{asked}\nsys.argv = ['orchestra']\nfrom orchestra.cli.main import main\ntry:\n    main()\nexcept SystemExit:\n    pass"

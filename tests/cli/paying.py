@@ -1,4 +1,4 @@
-"""A shop whose tools pay, of tests that hold that nothing is paid twice."""
+"""A shop with payment tools, for tests that no payment is repeated."""
 
 from __future__ import annotations
 

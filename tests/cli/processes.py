@@ -1,4 +1,4 @@
-"""`orchestra` in processes of their own, on simulated workers: with a terminal or without, and signals sent to them."""
+"""Runs `orchestra` in separate processes with simulated workers, with or without a terminal, and sends signals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder of its own with the command line on it, in this process."""
+"""The command line in a temporary folder, in this process."""
 
 from __future__ import annotations
 

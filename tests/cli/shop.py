@@ -1,4 +1,4 @@
-"""A shop whose orders are paid, written and allowed by somebody, for tests of what a person gives in the place of a step."""
+"""A shop whose orders are paid, written and approved by persons, for tests of overrides and answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A project with one agent, whose workers are simulated: what `build_app(opener)` is for."""
+"""A project with one agent and simulated workers, for `build_app(opener)`."""
 
 from __future__ import annotations
 

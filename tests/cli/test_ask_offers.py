@@ -1,4 +1,4 @@
-"""What a request's plan may be made of, as a person meets it: the project's own first, and nothing that would be refused."""
+"""The capabilities offered to a plan: project tools first, and nothing that would be refused."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def project(module: str, more: str = "") -> None:
     Path("orchestra.toml").write_text(f'fleet = "nowhere"\nmodules = ["{module}"]\n')
 
 
-def test_the_projects_own_tools_are_offered_and_those_of_the_planner_are_not(desk: Shell) -> None:
+def test_router_is_offered_project_tools_but_not_planner_tools(desk: Shell) -> None:
     project("six")
     planning(desk, "return nothing")("plan", "make this loud")
     skills = [line.partition("(")[0] for line in str(asked(desk)[0].inputs["skills"]).splitlines()]
@@ -44,7 +44,7 @@ def test_the_projects_own_tools_are_offered_and_those_of_the_planner_are_not(des
     assert not {"offer_tools", "read_plan"} & set(skills)
 
 
-def test_a_file_that_is_there_is_not_overwritten_by_a_plan_unless_it_is_forced(desk: Shell) -> None:
+def test_save_does_not_overwrite_a_file_without_force(desk: Shell) -> None:
     Path("mine.yaml").write_text("mine")
     said = desk("plan", WHEN, "-d", "docs", "--save", "mine.yaml")
     assert (said.code, said.err.partition("\n")[0]) == (2, "C016: mine.yaml: it exists already; nothing was written")
@@ -53,7 +53,7 @@ def test_a_file_that_is_there_is_not_overwritten_by_a_plan_unless_it_is_forced(d
     assert Path("mine.yaml").read_text() != "mine"
 
 
-def test_a_request_without_a_plan_has_one_status(desk: Shell) -> None:
+def test_request_without_a_plan_has_one_status(desk: Shell) -> None:
     said = planning(desk, "return nothing")("ask", "Book me a flight", "--json")
     assert (said.code, said.json["status"]) == (3, "failed")
     assert [run["status"] for run in desk("runs", "list", "--json").json] == ["failed"]
@@ -73,9 +73,7 @@ DELETING = "\n\n@tool(effect='once')\ndef delete_all(why: str) -> str:\n    'Del
         ),
     ],
 )
-def test_what_a_file_says_is_no_argument_of_an_effect_and_what_is_typed_is(
-    desk: Shell, name: str, text: str, line: str
-) -> None:
+def test_file_content_is_no_effect_argument_but_typed_text_is(desk: Shell, name: str, text: str, line: str) -> None:
     project("deleting", DELETING)
     Path(name).write_text(text)
     only = ("--only", "delete_all", "--only", "a", "--no-cache")
@@ -98,7 +96,7 @@ def paying(shell: Shell, *lines: str) -> Shell:
     return shell
 
 
-def test_a_person_says_yes_to_the_effects_of_a_plan_or_the_command_does(desk: Shell) -> None:
+def test_effects_of_a_plan_need_approval_or_yes(desk: Shell) -> None:
     project("paying", PAYING)
     wanted, only = ("ask", "Pay Bob 5 euros"), ("--only", "pay", "--no-cache", "--json")
     waiting = paying(desk, PAY, "return s1")(*wanted, *only)
@@ -177,7 +175,7 @@ def told(desk: Shell) -> list[str]:
 READ = "s1 = reader(question=input.request, context=input.text)"
 
 
-def test_an_agent_whose_servers_must_not_see_the_data_is_not_offered_and_a_plan_that_names_it_goes_back(
+def test_uncleared_agent_is_not_offered_and_its_plan_is_rejected(
     desk: Shell,
 ) -> None:
     fleet("public")
@@ -195,7 +193,7 @@ def test_an_agent_whose_servers_must_not_see_the_data_is_not_offered_and_a_plan_
     assert "\nreader(" in told(desk)[0]
 
 
-def test_a_workflow_is_as_little_cleared_as_what_it_surely_asks(desk: Shell) -> None:
+def test_workflow_has_the_clearance_of_its_unconditional_calls(desk: Shell) -> None:
     fleet("public")
     look = "schema: orchestra/v1\nname: look\ndescription: Looks.\ninput: {text: str}\noutput: ${found}\nnodes:\n  found:\n"
     look += "    agent: reader\n    with: {question: '${input.text}', context: '${input.text}'}\n"
@@ -209,7 +207,7 @@ def test_a_workflow_is_as_little_cleared_as_what_it_surely_asks(desk: Shell) -> 
     assert ("look(" in skills, "perhaps(" in skills) == (False, True)
 
 
-def test_a_plan_of_which_a_step_would_be_refused_is_shown_and_is_no_success(desk: Shell) -> None:
+def test_plan_with_a_refused_step_is_shown_with_exit_code_1(desk: Shell) -> None:
     fleet("internal")
     text = Path("configs/nowhere.yaml").read_text()
     Path("configs/nowhere.yaml").write_text(text.replace(", base: of, writer: of", ""))
@@ -221,7 +219,7 @@ def test_a_plan_of_which_a_step_would_be_refused_is_shown_and_is_no_success(desk
 
 @pytest.mark.parametrize("verb", ["ask", "plan"])
 @pytest.mark.parametrize("request_", ["", " \n"])
-def test_an_empty_request_is_said_to_be_empty_before_anybody_is_asked(desk: Shell, verb: str, request_: str) -> None:
+def test_empty_request_is_refused_before_any_call(desk: Shell, verb: str, request_: str) -> None:
     said = desk(verb, request_)
     assert (said.code, said.err.partition("\n")[0]) == (2, "R022: the request is empty")
     assert isinstance(desk.opener, Simulated)
@@ -229,9 +227,7 @@ def test_an_empty_request_is_said_to_be_empty_before_anybody_is_asked(desk: Shel
 
 
 @pytest.mark.parametrize(("calls", "code"), [(61, 0), (60, 3)])
-def test_a_plan_that_surely_takes_more_calls_than_the_budget_has_goes_back_and_spends_nothing(
-    desk: Shell, calls: int, code: int
-) -> None:
+def test_plan_over_the_call_budget_is_rejected_without_calls(desk: Shell, calls: int, code: int) -> None:
     line = "s1 = [reader(question=x, context=input.request) for x in input.many]"
     many = f"many={json.dumps(['tower'] * 60)}"
     planning(desk, f"{line}\nreturn s1", line, line)
@@ -249,7 +245,7 @@ def test_a_plan_that_surely_takes_more_calls_than_the_budget_has_goes_back_and_s
         assert desk("runs", "fork", "last", "--budget", "calls=5").code == 0
 
 
-def test_tools_take_no_calls_of_a_budget(desk: Shell) -> None:
+def test_tools_do_not_count_as_budget_calls(desk: Shell) -> None:
     planning(desk, "s1 = [search(query=x, documents=input.documents) for x in input.many]\nreturn s1")
     many = f"many={json.dumps(['tower'] * 60)}"
     said = desk("ask", "find these", "-d", "docs", "-i", many, "--one-shot", "--budget", "calls=2", "--no-cache")

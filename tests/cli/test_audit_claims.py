@@ -1,4 +1,6 @@
-"""`orchestra certify --claims --watch`: answers of which parts were dropped, drawn and judged; withheld ones count as right."""
+"""`orchestra certify --claims --watch`: sampling and judging answers with dropped parts; withheld answers count as
+right.
+"""
 
 from __future__ import annotations
 
@@ -98,7 +100,7 @@ def test_a_draw_is_of_all_answers_and_shows_what_was_kept_of_them(ran: Shell) ->
     assert sum(bool(output.withheld) for output in draw.outputs) == RUNS // 4
 
 
-def test_verdicts_count_in_the_order_of_drawing_and_withheld_answers_count_as_right(ran: Shell) -> None:
+def test_verdicts_count_in_sampling_order_and_withheld_answers_as_right(ran: Shell) -> None:
     found = drawn(ran, RUNS)
     said = labelled(ran, found, "right", "--by", "ada")
     assert said.code == 0

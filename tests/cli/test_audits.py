@@ -1,4 +1,4 @@
-"""`orchestra certify --watch`: accepted outputs drawn from the journal, judged, and what becomes of a promise that is not kept."""
+"""`orchestra certify --watch`: sampling accepted outputs, verdicts, and refuted guarantees."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ def test_recalled_answers_are_passed_over(ran: Shell) -> None:
 
 
 @pytest.mark.parametrize("option", ["--since", "--until"])
-def test_a_time_that_is_none(ran: Shell, option: str) -> None:
+def test_invalid_time_is_refused(ran: Shell, option: str) -> None:
     for text in ("noon", "2026-13-01", "1999-02-30", "-1d"):
         said = ran(*WATCH, "--audit", "1", f"{option}={text}")
         assert said.code == 2, text
@@ -232,7 +232,7 @@ def test_the_time_chooses_among_runs(ran: Shell) -> None:
     assert ran(*WATCH, "--audit", "3", "--since", "today", "--until", "yesterday").code == 2
 
 
-def test_nothing_to_watch(shell: Shell) -> None:
+def test_watch_without_a_certificate_is_refused(shell: Shell) -> None:
     said = shell(*WATCH)
     assert (said.code, said.err[:4]) == (3, "L119")
     assert shell("certify", "--watch").code == 0
@@ -252,7 +252,7 @@ def again(shell: Shell, *more: str) -> Said:
     return shell("certify", "sorter", "--data", "rows.jsonl", "--checks", "schema,confidence", *more)
 
 
-def test_the_rows_of_a_voided_certificate_make_no_other(ran: Shell) -> None:
+def test_voided_rows_make_no_certificate(ran: Shell) -> None:
     labelled(ran, drawn(ran, 6), "wrong")
     for more in (
         PREDICTED,
@@ -270,7 +270,7 @@ def test_the_rows_of_a_voided_certificate_make_no_other(ran: Shell) -> None:
     assert Certificate.from_bytes(FILE.read_bytes()).void_reason
 
 
-def test_nor_do_they_once_another_certificate_has_taken_its_place(ran: Shell) -> None:
+def test_voided_rows_make_no_certificate_after_a_replacement(ran: Shell) -> None:
     labelled(ran, drawn(ran, 6), "wrong")
     refuted = Path("rows.jsonl").read_bytes()
     rows(1000, 1000)
@@ -284,9 +284,7 @@ def test_nor_do_they_once_another_certificate_has_taken_its_place(ran: Shell) ->
 
 
 @pytest.mark.parametrize("made_anew", [False, True])
-def test_nor_do_they_with_an_empty_line_with_one_taken_away_under_other_ids_or_among_others(
-    ran: Shell, made_anew: bool
-) -> None:
+def test_voided_rows_make_no_certificate_when_edited_or_mixed(ran: Shell, made_anew: bool) -> None:
     labelled(ran, drawn(ran, 6), "wrong")
     refuted = Path("rows.jsonl").read_text()
     if made_anew:

@@ -1,4 +1,4 @@
-"""`orchestra check`: an answer held against files, with verdicts, places and exit code; a fleet is opened where a check asks an agent."""
+"""`orchestra check`: verdicts, evidence and exit codes; a fleet is opened only for checks that call agents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs made again, or gone through again, after somebody edited the code of a tool."""
+"""Forks and what-if replays after a change of tool code."""
 
 from __future__ import annotations
 

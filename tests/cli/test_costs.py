@@ -1,4 +1,4 @@
-"""`orchestra runs costs`: what is printed of runs summed up, for people, for programs and for spreadsheets."""
+"""`orchestra runs costs`: tables, JSON and CSV."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_agents_and_tools_have_a_row_each_and_the_dearest_comes_first(shell: She
     assert "and 3 rows more, included in the total" in short
 
 
-def test_where_nothing_has_a_price_and_nothing_was_recalled_neither_is_a_column(shell: Shell) -> None:
+def test_costs_omit_money_and_recalled_columns_without_values(shell: Shell) -> None:
     record(events("r1", "answers", time.time(), ("search", "local", Usage(calls=1, seconds=0.1), "")))
     assert shell("runs", "costs").out == (
         "workflow  runs  calls  tokens in  out    time\n"
@@ -153,7 +153,7 @@ def test_programs_get_null_for_money_that_nobody_knows(shell: Shell) -> None:
     assert (found["unfinished"], found["unread"]) == (1, [])
 
 
-def test_spreadsheets_get_a_row_a_kind_and_an_empty_cell_for_money_that_nobody_knows(shell: Shell) -> None:
+def test_costs_csv_has_an_empty_cell_for_unknown_money(shell: Shell) -> None:
     recorded(shell)
     rows = list(csv.DictReader(io.StringIO(shell("runs", "costs", "--csv", "--by", "workflow,server").out)))
     assert [(row["workflow"], row["server"], row["calls"], row["money"], row["unpriced"]) for row in rows] == [

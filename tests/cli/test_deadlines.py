@@ -1,4 +1,4 @@
-"""Questions with a deadline in the shell: nobody stays for it, it is found once it has passed, and what stands then is told."""
+"""Questions with a deadline on the command line: expiry, resumption and defaults."""
 
 from __future__ import annotations
 

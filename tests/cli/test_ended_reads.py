@@ -1,4 +1,4 @@
-"""A signal ends a verb that reads from a pipe that nobody writes to: one is enough."""
+"""One signal ends a command that reads from a pipe without a writer."""
 
 from __future__ import annotations
 

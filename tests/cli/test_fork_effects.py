@@ -1,4 +1,4 @@
-"""Forks of runs that did something in the world: it is recalled, and not done a second time unasked."""
+"""Forks of runs with effects: effects are recalled and not repeated."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def errors(events: list[Any]) -> dict[str, str]:
     return {event.node: event.error for event in events if isinstance(event, AttemptFinished) and event.error}
 
 
-async def test_a_failed_run_goes_on_as_a_fork_and_pays_nothing_twice(shop: Path) -> None:
+async def test_fork_of_a_failed_run_repeats_no_payment(shop: Path) -> None:
     async with opened(shop) as orchestra:
         run = await begun(orchestra, "desk", "lamp")
     (shop / "up").touch()
@@ -124,7 +124,7 @@ async def test_a_failed_run_goes_on_as_a_fork_and_pays_nothing_twice(shop: Path)
     assert paid(shop) == ["desk 1", "lamp 1"]
 
 
-async def test_what_an_earlier_ancestor_paid_is_not_paid_either(shop: Path) -> None:
+async def test_fork_repeats_no_payment_of_an_ancestor(shop: Path) -> None:
     async with opened(shop) as orchestra:
         run = await begun(orchestra, "desk")
         (shop / "broken").touch()
@@ -136,7 +136,7 @@ async def test_what_an_earlier_ancestor_paid_is_not_paid_either(shop: Path) -> N
     assert paid(shop) == ["desk 1"]
 
 
-async def test_other_inputs_at_the_same_node_are_refused_unless_that_is_said(shop: Path) -> None:
+async def test_fork_refuses_an_effect_with_other_inputs_without_again(shop: Path) -> None:
     async with opened(shop) as orchestra:
         run = await begun(orchestra, "desk")
         (shop / "up").touch()
@@ -151,7 +151,7 @@ async def test_other_inputs_at_the_same_node_are_refused_unless_that_is_said(sho
     assert paid(shop) == ["desk 1", "desk 1"]
 
 
-async def test_a_payment_whose_receipt_was_of_another_type_is_not_made_again(shop: Path) -> None:
+async def test_fork_repeats_no_payment_with_an_invalid_receipt(shop: Path) -> None:
     (shop / "odd").touch()
     async with opened(shop) as orchestra:
         run = await begun(orchestra, "desk")
@@ -162,7 +162,7 @@ async def test_a_payment_whose_receipt_was_of_another_type_is_not_made_again(sho
     assert paid(shop) == ["desk 1"]
 
 
-async def test_a_new_element_is_paid(shop: Path) -> None:
+async def test_fork_pays_a_new_element(shop: Path) -> None:
     async with opened(shop) as orchestra:
         run = await begun(orchestra, "desk")
         (shop / "up").touch()
@@ -170,7 +170,7 @@ async def test_a_new_element_is_paid(shop: Path) -> None:
     assert paid(shop) == ["desk 1", "lamp 1"]
 
 
-async def test_a_node_that_got_another_name_pays_nothing_twice(shop: Path) -> None:
+async def test_fork_repeats_no_payment_of_a_renamed_node(shop: Path) -> None:
     async with opened(shop) as orchestra:
         run = await begun(orchestra, "desk")
     (shop / "up").touch()
@@ -181,7 +181,7 @@ async def test_a_node_that_got_another_name_pays_nothing_twice(shop: Path) -> No
     assert paid(shop) == ["desk 1"]
 
 
-async def test_what_a_loop_paid_does_not_stand_for_another_node_with_the_same_inputs(shop: Path) -> None:
+async def test_fork_does_not_reuse_a_loop_payment_for_another_node(shop: Path) -> None:
     (shop / "workflows" / "buy.yaml").write_text(LOOPED)
     async with opened(shop) as orchestra:
         run = await begun(orchestra, "desk")
@@ -191,7 +191,7 @@ async def test_what_a_loop_paid_does_not_stand_for_another_node_with_the_same_in
 
 
 @pytest.mark.parametrize("shop", ["transactional"], indirect=True)
-async def test_a_message_that_is_recalled_is_not_sent_again(shop: Path) -> None:
+async def test_fork_does_not_resend_a_recalled_message(shop: Path) -> None:
     async with opened(shop) as orchestra:
         run = await begun(orchestra, "desk")
         (shop / "up").touch()
@@ -199,7 +199,7 @@ async def test_a_message_that_is_recalled_is_not_sent_again(shop: Path) -> None:
         assert [message.run for message in await orchestra.journal.outbox()] == [run]
 
 
-async def test_a_fork_whose_parent_is_gone_pays_nothing(shop: Path) -> None:
+async def test_fork_without_its_parent_pays_nothing(shop: Path) -> None:
     async with opened(shop) as orchestra:
         program = orchestra.program(orchestra.find("buy"))
     left = EffectHistory(program, unknown_tools=effect_tools(program))
@@ -211,7 +211,7 @@ async def test_a_fork_whose_parent_is_gone_pays_nothing(shop: Path) -> None:
     assert left.recorded_reply(msgspec.structs.replace(call, name="mail")) is None
 
 
-def test_the_command_says_that_it_pays_once_and_how_a_failed_run_goes_on(shop: Path, shell: Shell) -> None:
+def test_fork_prints_that_effects_are_recalled(shop: Path, shell: Shell) -> None:
     run = shell("run", "buy", "-i", 'items=["desk"]', "--json").json["run"]
     (shop / "up").touch()
     assert f"orchestra runs fork {run}" in shell("runs", "resume", run).err
@@ -224,7 +224,7 @@ def test_the_command_says_that_it_pays_once_and_how_a_failed_run_goes_on(shop: P
     assert paid(shop) == ["chair 1", "desk 1"]
 
 
-def test_a_fallback_does_not_hide_that_a_payment_was_not_made(shop: Path, shell: Shell) -> None:
+def test_fallback_does_not_hide_a_skipped_payment(shop: Path, shell: Shell) -> None:
     (shop / "up").touch()
     file = shop / "workflows" / "buy.yaml"
     file.write_text(
@@ -247,7 +247,7 @@ def test_a_fallback_does_not_hide_that_a_payment_was_not_made(shop: Path, shell:
     assert "its fallback is used: E024" in shell("runs", "show", "last", "--html", "-").out
 
 
-def test_nor_does_it_where_the_fork_asked_a_person_first(shop: Path, shell: Shell) -> None:
+def test_question_does_not_hide_a_skipped_payment(shop: Path, shell: Shell) -> None:
     (shop / "up").touch()
     (shop / "workflows" / "buy.yaml").write_text(
         """

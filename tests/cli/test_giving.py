@@ -1,4 +1,4 @@
-"""What a person says at the command line in the place of a step: of a call in doubt what it gave, of a fork what a node comes to."""
+"""Values given by a person: results of calls of unknown outcome, and overrides in forks."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def doubtful(shop: Path) -> str:
     return run.id
 
 
-async def test_what_a_call_in_doubt_gave_is_said_by_a_person_and_stands_in_forks_too(shop: Path, shell: Shell) -> None:
+async def test_person_reports_an_unknown_call_result_also_for_forks(shop: Path, shell: Shell) -> None:
     run = await doubtful(shop)
     said = await asyncio.to_thread(shell, "runs", "resume", run)
     assert said.code == 5
@@ -102,7 +102,7 @@ async def test_what_a_call_in_doubt_gave_is_said_by_a_person_and_stands_in_forks
     assert (shop / "paid.txt").read_text() == "tea\n"
 
 
-async def test_who_said_not_to_call_again_is_told_how_it_goes_on(shop: Path, shell: Shell) -> None:
+async def test_declined_call_prints_the_resume_command(shop: Path, shell: Shell) -> None:
     run = await doubtful(shop)
     await asyncio.to_thread(shell, "runs", "resume", run)
     said = await asyncio.to_thread(shell, "runs", "answer", run, "fail", "--node", "paid")
@@ -121,7 +121,7 @@ async def test_who_said_not_to_call_again_is_told_how_it_goes_on(shop: Path, she
     assert (shop / "paid.txt").read_text() == "tea\n"
 
 
-async def test_at_the_shell_a_value_is_a_text_json_or_a_file(shop: Path, shell: Shell) -> None:
+async def test_call_result_option_accepts_text_json_or_a_file(shop: Path, shell: Shell) -> None:
     run = await ended(shop, "tea")
     (shop / "lines.json").write_text('["a", "b"]')
     said = await asyncio.to_thread(
@@ -158,7 +158,7 @@ async def test_at_the_shell_a_value_is_a_text_json_or_a_file(shop: Path, shell: 
     assert [event["type"] for event in events][-1] == "run_finished"
 
 
-def test_at_the_terminal_a_line_says_what_a_call_in_doubt_gave() -> None:
+def test_terminal_line_reports_an_unknown_call_result() -> None:
     gives = {"type": "object", "properties": {"number": {"type": "integer"}}, "required": ["number"]}
     asked = QuestionAsked(
         seq=1,
@@ -181,7 +181,7 @@ def test_at_the_terminal_a_line_says_what_a_call_in_doubt_gave() -> None:
     assert questions.parse_terminal_line("r", older, "/gave 7\n") == ("/gave 7", False)  # which is none of its options
 
 
-async def test_who_gives_a_value_is_said_with_the_value(shop: Path, shell: Shell) -> None:
+async def test_override_records_its_author(shop: Path, shell: Shell) -> None:
     run = await ended(shop, "tea")
     said = await asyncio.to_thread(shell, "runs", "fork", run, "--by", "bob")
     assert said.code == 2
@@ -190,7 +190,7 @@ async def test_who_gives_a_value_is_said_with_the_value(shop: Path, shell: Shell
     assert "C010: --set gives letter twice" in twice.err
 
 
-async def test_a_payment_that_a_fork_may_not_repeat_is_given(shop: Path, shell: Shell) -> None:
+async def test_override_replaces_an_unrepeatable_payment(shop: Path, shell: Shell) -> None:
     run = await ended(shop, "tea")
     refused = await asyncio.to_thread(shell, "runs", "fork", run, "-i", 'topics=["cake"]', "--set", "allowed=yes")
     assert "orchestra runs fork RUN --set paid=VALUE" in refused.out + refused.err
@@ -202,7 +202,7 @@ async def test_a_payment_that_a_fork_may_not_repeat_is_given(shop: Path, shell: 
     assert (shop / "paid.txt").read_text() == "tea\n"
 
 
-async def test_who_says_it_is_told_once_for_values_answers_resumptions_and_cancellations(shop: Path) -> None:
+async def test_author_is_recorded_for_all_manual_commands(shop: Path) -> None:
     async with opened(shop) as orchestra:
         run = await orchestra.start(orchestra.find("order"), topics=["tea"])
         assert await run.wait_until_blocked() is None
@@ -227,7 +227,7 @@ async def test_who_says_it_is_told_once_for_values_answers_resumptions_and_cance
     ]
 
 
-async def test_values_of_a_fork_are_one_object_too_and_stdin_is_read_once(shop: Path, shell: Shell) -> None:
+async def test_set_accepts_one_object_and_reads_stdin_once(shop: Path, shell: Shell) -> None:
     run = await ended(shop, "tea")
     (shop / "values.json").write_text('{"lines": ["a"], "letter": "b"}')
     said = await asyncio.to_thread(shell, "runs", "fork", run, "--set", "@values.json", "--set", "sure=-", stdin="yes")
@@ -251,7 +251,7 @@ async def test_values_of_a_fork_are_one_object_too_and_stdin_is_read_once(shop: 
         ("@-", "piped"),
     ],
 )
-def test_an_answer_is_read_as_inputs_are_and_null_is_one_in_a_file(shell: Shell, typed: str, value: str | None) -> None:
+def test_answer_is_parsed_like_inputs_and_may_be_null_in_a_file(shell: Shell, typed: str, value: str | None) -> None:
     (shell.project / "workflows").mkdir()
     (shell.project / "workflows" / "note.yaml").write_text(NOTE)
     for name in ("none.json", "none.txt"):
@@ -299,9 +299,7 @@ async def asked_twice(shop: Path, shell: Shell) -> tuple[str, dict[str, Any], di
     return run, first, second
 
 
-async def test_a_command_that_was_shown_before_does_not_answer_when_the_same_is_asked_again(
-    shop: Path, shell: Shell
-) -> None:
+async def test_old_answer_command_does_not_answer_a_repeated_question(shop: Path, shell: Shell) -> None:
     run, first, second = await asked_twice(shop, shell)
     for told in (("--to", first["to"]), ("--node", "paid")):
         said = await asyncio.to_thread(shell, "runs", "answer", run, "again", *told)
@@ -310,7 +308,7 @@ async def test_a_command_that_was_shown_before_does_not_answer_when_the_same_is_
     assert (await asyncio.to_thread(shell, "runs", "answer", run, "again", "--to", second["to"], "--later")).code == 0
 
 
-async def test_nor_does_what_was_read_before_in_python(shop: Path, shell: Shell) -> None:
+async def test_old_question_in_python_does_not_answer_a_repeated_one(shop: Path, shell: Shell) -> None:
     run, first, _ = await asked_twice(shop, shell)
     async with opened(shop) as orchestra:
         one, two = (

@@ -1,4 +1,4 @@
-"""Inputs from the command line become values of the input's type, or a coded error."""
+"""Inputs of the command line become values of the input type, or a coded error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`doctor` names the servers whose internal ports other users can connect to."""
+"""`doctor` names servers whose internal ports are open to other users."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of one's own on the command line: in workflow files, of answers alone, and in runs that are made again with other code."""
+"""Custom checks on the command line: in workflow files, for single answers, and in forks with changed code."""
 
 from __future__ import annotations
 

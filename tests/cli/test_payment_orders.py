@@ -1,4 +1,4 @@
-"""Whatever commands are given, in whichever order, killed in between, and at once: no row is paid twice, and each gets a line."""
+"""Random sequences of commands, kills and concurrency: no row is paid twice, and each row gets a result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`orchestra learn evaluate --predictions`: what is written comes to the certificate that the served agent comes to."""
+"""`orchestra learn evaluate --predictions` leads to the same certificate as the served agent."""
 
 from __future__ import annotations
 

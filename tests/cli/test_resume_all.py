@@ -1,4 +1,6 @@
-"""`orchestra runs resume --all`, unattended: what cannot go on now stays as it is, and what another process has is its own."""
+"""`orchestra runs resume --all`: runs that cannot continue are unchanged, and runs of other processes are left
+alone.
+"""
 
 from __future__ import annotations
 

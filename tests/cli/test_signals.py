@@ -1,4 +1,4 @@
-"""What signals do to `orchestra run`, in real processes: cancelled at the first Ctrl-C, left at the second, let go of at SIGTERM."""
+"""Signals of `orchestra run` in real processes: Ctrl-C cancels, a second one exits, SIGTERM releases."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_request_is_cancelled_as_one_run_while_its_plan_runs(shell: Shell, cal
     assert len(shell("runs", "list", "--json").json) == 1
 
 
-def test_a_request_that_was_let_go_of_goes_on_with_its_plan(shell: Shell, called: Starter) -> None:
+def test_released_request_continues_its_plan(shell: Shell, called: Starter) -> None:
     process = called("forever", *ASKED)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=PATIENCE)
@@ -85,7 +85,7 @@ def test_a_request_that_was_let_go_of_goes_on_with_its_plan(shell: Shell, called
     assert [call.inputs["plan"] for call in shell.opener.workers.calls if call.name == "router"] in ([], [PLAN[0]])
 
 
-def test_the_second_ctrl_c_leaves_at_once_and_the_run_can_be_resumed(shell: Shell, called: Starter) -> None:
+def test_second_ctrl_c_exits_at_once_and_the_run_can_be_resumed(shell: Shell, called: Starter) -> None:
     process = called("deaf")
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
@@ -96,7 +96,7 @@ def test_the_second_ctrl_c_leaves_at_once_and_the_run_can_be_resumed(shell: Shel
     assert "orchestra runs resume" in err
 
 
-def test_sigterm_lets_go_of_the_run_and_names_the_command_that_goes_on(shell: Shell, called: Starter) -> None:
+def test_sigterm_releases_the_run_and_prints_the_resume_command(shell: Shell, called: Starter) -> None:
     process = called()
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=PATIENCE)
@@ -105,9 +105,7 @@ def test_sigterm_lets_go_of_the_run_and_names_the_command_that_goes_on(shell: Sh
     assert shell(*command, "--json").json["output"] == GOOD
 
 
-def test_a_run_whose_process_was_killed_is_shown_as_interrupted_with_the_command_that_goes_on(
-    shell: Shell, called: Starter
-) -> None:
+def test_killed_run_is_interrupted_with_a_resume_command(shell: Shell, called: Starter) -> None:
     process = called()
     process.kill()
     process.communicate()
@@ -137,14 +135,14 @@ def test_all_interrupted_runs_are_resumed_with_a_line_each(shell: Shell, called:
     assert shell("runs", "resume", "--all").out == "no interrupted runs\n"
 
 
-def test_a_run_that_another_process_has_in_hand_is_neither_resumed_nor_lost(shell: Shell, called: Starter) -> None:
+def test_run_held_by_another_process_is_neither_resumed_nor_lost(shell: Shell, called: Starter) -> None:
     called()
     said = shell("runs", "resume", "last")
     assert (said.code, said.err[:4]) == (1, "J022")
     assert "orchestra runs tail" in said.err
 
 
-def test_a_run_of_another_process_is_watched_until_it_is_cancelled_from_outside(shell: Shell, called: Starter) -> None:
+def test_tail_follows_another_process_until_its_cancellation(shell: Shell, called: Starter) -> None:
     process = called()
     watching = started("runs", "tail", "last")
     assert watching.stdout is not None

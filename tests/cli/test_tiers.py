@@ -1,4 +1,4 @@
-"""Tiers at the terminal: what a person is shown and gives in the place of it, what each tier took, and before a run who may be asked."""
+"""Escalation at the terminal: what persons see and answer, the cost of each tier, and explanations."""
 
 from __future__ import annotations
 

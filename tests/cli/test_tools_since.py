@@ -1,4 +1,4 @@
-"""Runs that wait while somebody edits their tools."""
+"""Waiting runs whose tools change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`orchestra trust`: what a project may do only once a person has trusted it, for how long, and who is asked."""
+"""`orchestra trust`: what an untrusted project may not do, and how trust is given, changed and revoked."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ def test_a_journal_outside_of_the_project_needs_trust(journal: str, shell: Shell
 
 
 @pytest.mark.parametrize("link", [".orchestra", ".orchestra/journal.db", ".orchestra/journal.db-wal"])
-def test_the_usual_journal_needs_trust_where_it_is_a_link_out_of_the_project(link: str, shell: Shell) -> None:
+def test_default_journal_behind_an_outside_link_needs_trust(link: str, shell: Shell) -> None:
     Path("orchestra.toml").write_text("")
     Path(link).parent.mkdir(exist_ok=True)
     Path(link).symlink_to(shell.home)

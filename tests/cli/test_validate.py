@@ -1,4 +1,4 @@
-"""`validate`, `graph` and `agents`: what a person learns of files before anything starts."""
+"""`validate`, `graph` and `agents`: errors found before anything starts."""
 
 from __future__ import annotations
 

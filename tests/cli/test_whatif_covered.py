@@ -1,4 +1,4 @@
-"""What-if runs of certified nodes, where who is asked instead has no certificate, and runs of files outside of workflows/."""
+"""What-if replays of certified nodes with uncertified agents, and of workflow files outside workflows/."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Towers: questions to documents about them, and a simulated reader that errs at a known rate, less where it is surer."""
+"""Questions about documents on towers, and a simulated reader with a known error rate that falls with its
+confidence.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The setup that make does: its locks agree with pyproject.toml and each other, and its refusals say what to type."""
+"""Setup with make: the lock files match pyproject.toml and each other, and errors name a command."""
 
 from __future__ import annotations
 

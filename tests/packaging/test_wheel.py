@@ -1,4 +1,4 @@
-"""What a user gets from the wheel: built from the sdist, installed with its core dependencies alone, run from another folder."""
+"""The wheel: built from the sdist, installed with core dependencies only, and run from another folder."""
 
 from __future__ import annotations
 

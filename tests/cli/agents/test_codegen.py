@@ -1,4 +1,4 @@
-"""Bound agents: Python source whose types are those of the cards."""
+"""Generated Python source has the types of the cards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`orchestra batch`: rows in, results out, in order; taken up again after any interruption."""
+"""`orchestra batch`: results in the order of rows, resumed after any interruption."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_table_has_an_input_a_column_and_its_ids_or_numbers_are_the_rows(shell
     assert json.loads(Path("other.jsonl").read_text())["id"] == "a"
 
 
-def test_cells_become_values_of_the_inputs_types_and_an_empty_one_leaves_out_what_need_not_be(shell: Shell) -> None:
+def test_cells_are_parsed_by_type_and_empty_ones_omit_optional_inputs(shell: Shell) -> None:
     shell.opener = Simulated(lambda call: [])
     Path("workflows/counted.yaml").write_text(COUNTED)
     Path("rows.csv").write_text('count,words\n3,"[""a""]"\n4,\n')
@@ -115,7 +115,7 @@ def test_a_column_that_is_not_there_and_a_table_of_results_are_refused(shell: Sh
     assert "--output out.jsonl" in said.err
 
 
-def test_a_table_that_cannot_be_read_or_lacks_a_column_is_told_as_lines_are(shell: Shell) -> None:
+def test_invalid_table_is_reported_like_invalid_lines(shell: Shell) -> None:
     for name in ("missing.csv", "missing.jsonl"):
         assert shell("batch", "ask", "-i", name, "-o", "out.jsonl").err.startswith(
             f"C014: {name} cannot be read: No such file"
@@ -352,7 +352,7 @@ def test_the_summary_is_json_where_it_is_asked(shell: Shell) -> None:
     }
 
 
-def test_rows_that_failed_are_done_again_where_it_is_asked_and_stay_in_their_places(shell: Shell) -> None:
+def test_retry_failed_replaces_results_in_place(shell: Shell) -> None:
     rows("good", "broken", "bad")
     batch(shell)
     before = results()

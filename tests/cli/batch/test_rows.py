@@ -1,4 +1,4 @@
-"""Rows are read strictly; results can be taken up again after a crash at any byte."""
+"""Strict parsing of rows, and results resumed after a crash at any byte."""
 
 from __future__ import annotations
 
@@ -260,9 +260,7 @@ def test_a_look_at_rows_that_are_none_is_enough(tmp_path: Path, rows: str, code:
     assert not (tmp_path / "out.jsonl").exists()
 
 
-def test_a_file_that_another_batch_put_a_new_one_in_the_place_of_is_not_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_result_file_replaced_by_another_batch_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, other = tmp_path / "out.jsonl", tmp_path / "other.jsonl"
     other.touch()
     monkeypatch.setattr(

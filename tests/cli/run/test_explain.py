@@ -1,4 +1,4 @@
-"""EXPLAIN: each step of a plan, a workflow or a run with where it goes, what it may take at most, and what it took."""
+"""Explanations: targets, maximum and actual cost of each step of a plan, workflow or run."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def test_votes_and_the_larger_planner_of_a_plan_node_count(desk: Shell) -> None:
     assert [(one["name"], one["escalated"]) for one in solved["servers"]] == [("small", False), ("provider", True)]
 
 
-def test_after_a_request_the_table_has_what_came_of_it_beside_what_might_have(desk: Shell) -> None:
+def test_ask_explain_shows_actual_beside_maximum_cost(desk: Shell) -> None:
     said = desk("ask", WHEN, "-d", "docs", "--explain")
     assert said.code == 0, said.err
     row = next(line.split() for line in said.out.splitlines() if " reader " in line)
@@ -285,7 +285,7 @@ def test_explain_is_about_a_whole_run(desk: Shell) -> None:
 
 @pytest.mark.parametrize("columns", [60, 80, 100, 120, 160])
 @pytest.mark.parametrize("ran", [False, True])
-def test_the_table_fits_the_terminal_and_what_has_no_room_stands_below(
+def test_explain_table_fits_the_terminal_with_details_below(
     desk: Shell, columns: int, ran: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     explanation = explained(desk, ran=ran)

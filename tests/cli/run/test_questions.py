@@ -1,4 +1,4 @@
-"""Runs that ask a person: at the terminal, by `runs answer`, in a batch; and what the journal says of them meanwhile."""
+"""Questions to persons: at the terminal, with `runs answer`, and in a batch."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def typed(shell: Shell, said: Said) -> Sequence[str]:
     return line.removeprefix("answer with: orchestra ").split()
 
 
-def test_without_a_terminal_a_question_is_printed_with_the_command_that_answers_and_five(shell: Shell) -> None:
+def test_question_without_a_terminal_prints_a_command_and_exits_with_5(shell: Shell) -> None:
     said = shell(*RUN)
     assert said.code == 5
     assert "sure: Is Rome right?\n  1  yes\n  2  no\n" in said.out
@@ -102,7 +102,7 @@ def test_the_command_that_is_printed_answers(shell: Shell) -> None:
     assert (last.code, last.json["output"]) == (0, {"sure": "yes", "nights": 3})
 
 
-def test_the_command_that_was_printed_answers_the_question_that_it_was_printed_with_and_no_other(shell: Shell) -> None:
+def test_printed_command_answers_only_its_question(shell: Shell) -> None:
     first = shell(*RUN)
     assert shell(*typed(shell, first)).code == 5
     said = shell(*typed(shell, first))  # of somebody who has read the first question as well
@@ -111,7 +111,7 @@ def test_the_command_that_was_printed_answers_the_question_that_it_was_printed_w
     assert shell("runs", "list", "--json").json[0]["status"] == "waiting"
 
 
-def test_an_answer_to_whichever_question_there_is_counts_where_there_has_been_no_other(shell: Shell) -> None:
+def test_answer_without_a_token_needs_a_single_question(shell: Shell) -> None:
     run = asked(shell)
     assert shell("runs", "answer", run, "yes").code == 5
     for command in (("3",), ("--decline", "no idea")):
@@ -132,7 +132,7 @@ def test_last_is_a_run_that_somebody_else_may_have_begun(shell: Shell) -> None:
     assert shell("runs", "answer", "last", "yes").code == 5
 
 
-def test_at_a_terminal_the_question_is_shown_before_an_answer_that_may_be_to_another_one(shell: Shell) -> None:
+def test_ambiguous_answer_is_confirmed_at_the_terminal(shell: Shell) -> None:
     run = asked(shell)
     shell("runs", "answer", run, "yes")
     for key, code in (("n", 2), ("y", 0)):
@@ -239,7 +239,7 @@ def test_where_two_questions_are_open_the_node_is_named(shell: Shell) -> None:
     assert f"answer {run} --to {word(shell, run, 'one')} " in shell("runs", "show", run).out
 
 
-def test_who_cannot_say_declines_with_a_reason_and_what_rests_on_it_is_withheld(shell: Shell) -> None:
+def test_declined_question_withholds_dependent_outputs(shell: Shell) -> None:
     run = asked(shell)
     said = shell("runs", "answer", run, "--decline", "I was never there", "--by", "ada", "--json")
     assert (said.code, said.json["status"]) == (3, "abstained")
@@ -339,7 +339,7 @@ def test_a_batch_that_is_given_again_takes_up_what_persons_answered(shell: Shell
     assert len(shell("runs", "list", "--json").json) == 3
 
 
-def test_where_the_file_cannot_be_replaced_the_rows_that_are_not_there_are_done_all_the_same(shell: Shell) -> None:
+def test_batch_writes_new_rows_if_the_file_cannot_be_replaced(shell: Shell) -> None:
     lines = [json.dumps({"id": name, "input": {"city": name}}) + "\n" for name in ("Rome", "Oslo")]
     Path("rows.jsonl").write_text(lines[0])
     _, (row,) = batch(shell)

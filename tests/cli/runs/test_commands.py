@@ -1,4 +1,4 @@
-"""`orchestra runs`: what is listed and shown, the exact bytes, and names of runs and nodes."""
+"""`orchestra runs`: list, show, exact bytes, and names of runs and nodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`orchestra runs delete`: one run forgotten, whatever its age, and what has copies of it."""
+"""`orchestra runs delete`: runs of any age, and runs with copies."""
 
 from __future__ import annotations
 

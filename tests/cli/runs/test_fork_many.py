@@ -1,4 +1,4 @@
-"""`orchestra runs fork` of several runs: last night's failures, once more."""
+"""`orchestra runs fork` with several failed runs."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_of_several_one_that_cannot_be_forked_is_said_and_the_others_are(shell: 
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
-def test_where_nothing_more_can_be_said_what_is_under_way_is_let_go_of_first(shell: Shell, servers: Servers) -> None:
+def test_fork_many_releases_active_runs_on_a_broken_pipe(shell: Shell, servers: Servers) -> None:
     bad, slow = ran(shell, "bad"), ran(shell, "slow")
     open_ = Simulated({"answerer": servers}, latency=lambda call, _: 60.0 if call.inputs["question"] == "slow" else 0.2)
     with pytest.raises(OSError, match="No space"), Path("/dev/full").open("w") as full, redirect_stdout(full):

@@ -1,4 +1,4 @@
-"""`orchestra runs show RUN --html FILE`: one file that fetches and runs nothing, whatever stands in a run."""
+"""`orchestra runs show RUN --html FILE`: one file that loads and executes nothing."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def page_of(shell: Shell, events: list[Event]) -> Page:
     return Page(Path("run.html").read_text("utf-8"))
 
 
-def test_a_page_has_the_answer_its_evidence_in_its_text_and_what_the_run_is_bound_to(shell: Shell) -> None:
+def test_page_shows_answer_evidence_and_digests(shell: Shell) -> None:
     page = page_of(shell, told("It was opened in 1889, in May."))
     assert page.marked == ["in 1889"]
     words = " ".join(page.words.split())
@@ -212,9 +212,7 @@ def test_a_run_tells_its_claims_and_so_does_the_journal_later(shell: Shell) -> N
     assert on_stage("runs", "show", "--json").json["claims"] == found["claims"]
 
 
-def test_the_starter_project_shows_its_verified_answer_beside_a_title_that_nothing_checked(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_page_of_the_starter_marks_the_unchecked_title(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     shell("init", "hello")
     monkeypatch.chdir("hello")
     furnish(files={"configs/nowhere.yaml": FLEET, "orchestra.toml": 'fleet = "nowhere"\n'})

@@ -1,4 +1,4 @@
-"""`orchestra runs import`: exported runs, restored or moved to another journal, where they are replayed, forked and gone on with."""
+"""`orchestra runs import`: restored and moved runs, which can be replayed, forked and continued."""
 
 from __future__ import annotations
 
@@ -50,9 +50,7 @@ def ran(shell: Shell, *words: str) -> str:
     return run
 
 
-def test_a_run_in_another_journal_is_the_same_and_is_replayed_and_forked_there(
-    shell: Shell, other: Callable[..., Any]
-) -> None:
+def test_imported_run_is_equal_and_can_be_replayed_and_forked(shell: Shell, other: Callable[..., Any]) -> None:
     run = ran(shell, "ask", "-i", "question=Wann? ä\u2028", "-i", f"text={TEXT * 5000}", "--tag", "customer=42")
     shell("runs", "export", run, "-o", "run.jsonl")
     assert other("runs", "import", "run.jsonl").out == f"{run}  done\n"
@@ -76,9 +74,7 @@ def test_a_run_that_was_deleted_is_restored(shell: Shell) -> None:
     assert shell("runs", "show", run, "--json").json == before
 
 
-def test_a_run_that_waits_goes_on_where_it_is_imported_with_the_answer_that_was_put_down(
-    shell: Shell, other: Callable[..., Any]
-) -> None:
+def test_imported_waiting_run_resumes_with_the_stored_answer(shell: Shell, other: Callable[..., Any]) -> None:
     run = ran(shell, "wait")
     shell("runs", "export", run, "-o", "open.jsonl")
     shell("runs", "answer", run, "fine", "--later", "--by", "ada")

@@ -1,4 +1,4 @@
-"""`orchestra runs recover`: a journal that has lost commits is refused, its loss is accepted, and runs are confirmed."""
+"""`orchestra runs recover`: lost commits are refused, then accepted, and runs are confirmed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`orchestra runs resume --all` that is told to end before the runs go on."""
+"""`orchestra runs resume --all` cancelled before the runs continue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`orchestra whatif`: recorded runs gone through again; only what changed is asked, and nothing is done twice."""
+"""`orchestra whatif`: replays call only what changed, and repeat no effects."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_the_same_agent_is_asked_anew_and_what_comes_of_it_is_the_same(shell: Sh
     assert (said.json["recalled"], said.json["anew"], said.json["runs"][0]["changed"]) == (0, 1, [])
 
 
-def test_a_run_of_an_evaluation_had_checks_of_its_own_and_is_not_gone_through(shell: Shell) -> None:
+def test_whatif_refuses_a_run_of_an_evaluation(shell: Shell) -> None:
     async def evaluated() -> str:
         assert shell.opener is not None
         async with shell.opener(Settings.load(), fleet="start") as orchestra:
@@ -378,7 +378,7 @@ def test_who_is_asked_instead_spends_of_the_same_budget(shell: Shell) -> None:
     assert calls(shell) == ["answerer_v2"]
 
 
-def test_the_same_question_asked_twice_keeps_both_of_its_answers_and_what_each_cost(shell: Shell) -> None:
+def test_whatif_recalls_both_answers_of_a_repeated_call(shell: Shell) -> None:
     Path("workflows/twice.yaml").write_text(TWICE)
     answering(shell, critic=lambda call: (cost(GOOD) if call.node == "one" else cost(OTHER, 30))(call))
     run = ran(shell, "twice")
