@@ -36,7 +36,7 @@ HEAVY = {
     "uvicorn",
     "mcp",
 }
-"""Packages that take too long to import for a command that does not use them."""
+"""Packages that are too slow to import for a command that does not use them."""
 
 AT_WORK = {
     "importlib.metadata",
@@ -51,8 +51,9 @@ AT_WORK = {
     "orchestra.workflows.compile.compiler",
     "yaml",
 }
-"""What work on an open `Orchestra` takes, and a module that defines steps does not. Pydantic looks for plug-ins, with
-`importlib.metadata`, when it builds the first validator."""
+"""Modules for work on an open `Orchestra` that a module defining steps does not need. Pydantic looks for plug-ins with
+`importlib.metadata` when it builds the first validator.
+"""
 
 STRANGERS = {
     "agents/tools.py",
@@ -61,7 +62,7 @@ STRANGERS = {
     "core/untrusted_text.py",
     "workflows/python/steps.py",
 }
-"""Modules that run somebody else's code, and make whatever it raises a fault of ours."""
+"""Modules that run code of others and convert any exception to a coded error."""
 
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "manager", "managers", "base", "misc", "common"}
 
@@ -105,7 +106,9 @@ def test_every_module_has_a_docstring() -> None:
 
 
 def test_every_public_object_has_a_docstring() -> None:
-    """A method of a door says it for all that stand behind the door. A scene of the conformance of journals has its name, as a test."""
+    """A method of a protocol documents its implementations. A scene of the journal conformance tests has a name, like a
+    test.
+    """
 
     def declared(body: list[ast.stmt]) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
         for node in body:
@@ -137,8 +140,9 @@ def test_every_public_object_has_a_docstring() -> None:
 
 
 def test_no_except_is_broad() -> None:
-    """Whatever comes may be caught to clean up: it is raised again as it is. Where it is not, a stranger's code runs: in these modules
-    only, and the line says whose."""
+    """A broad `except` may clean up and re-raise. Otherwise it must run code of others: only in these modules, with a
+    comment on the line.
+    """
 
     def kept(node: ast.ExceptHandler) -> bool:
         caught = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
@@ -184,7 +188,9 @@ def test_nothing_is_executed_or_unpickled() -> None:
 
 
 def test_model_patterns_do_not_count_unicode_letters() -> None:
-    """Pydantic compiles patterns to automata when it builds a validator: with `\\w{0,127}` one took 50 ms and 12 MiB of every start."""
+    r"""Pydantic compiles patterns to automata when it builds a validator: `\w{0,127}` took 50 ms and 12 MiB of every
+    start.
+    """
     counted = re.compile(r"""\bpattern=r?"[^"]*\\[wWdDsS]\{""")
     lines = (
         (path, number, line) for path in LIBRARY for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
@@ -193,7 +199,7 @@ def test_model_patterns_do_not_count_unicode_letters() -> None:
 
 
 def test_modules_have_no_mutable_state() -> None:
-    """A module-level `global` statement is how one `Orchestra` would reach into another."""
+    """A module-level `global` statement would let one `Orchestra` affect another."""
     assert (
         places(
             [
@@ -211,7 +217,7 @@ def test_files_contain_no_machine_paths() -> None:
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
     if tracked.returncode != 0:
         pytest.skip("not a git checkout")
-    # Put together here, so that this file does not hold what it looks for.
+    # Concatenated, so that this file does not contain the searched text.
     machine = re.compile("|".join(["/wo" + "rk/(main|shared)", "/ro" + "ot/", "/op" + "t/wheels", r"\.pye" + "nv/"]))
     faults = []
     for name in filter(None, tracked.stdout.split("\0")):
@@ -226,7 +232,7 @@ def test_files_contain_no_machine_paths() -> None:
 
 
 def told_after(statement: str, expression: str) -> set[str]:
-    """The texts that an expression gives after the statement, in a fresh interpreter."""
+    """The texts that an expression returns after the statement, in a new interpreter."""
     script = f"{statement}\nimport json, sys\nprint(json.dumps({expression}))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd="/")
     names: list[str] = json.loads(done.stdout.splitlines()[-1])
@@ -234,7 +240,7 @@ def told_after(statement: str, expression: str) -> set[str]:
 
 
 def loaded_by(statement: str) -> set[str]:
-    """The modules that stand in `sys.modules` after the statement, and the packages that they are in."""
+    """The modules in `sys.modules` after the statement, and their packages."""
     return told_after(statement, "[*sys.modules, *(name.partition('.')[0] for name in sys.modules)]")
 
 
@@ -255,7 +261,7 @@ def test_program_import_defers_the_rest_until_open_orchestra() -> None:
 
 
 def test_importing_builds_no_validator() -> None:
-    """Each takes a millisecond or so, and that of a graph, a card or a fleet serves all that stands in it."""
+    """Each validator takes about a millisecond; that of a graph, a card or a fleet is built once."""
     modules = "import orchestra.app.orchestra, orchestra.agents.card, orchestra.agents.inference.linear, orchestra.fleet.config"
     built = "[name for module in [*sys.modules.values()] if module.__name__.startswith('orchestra') for name, one in vars(module).items()"
     built += " if getattr(one, '__module__', '') == module.__name__ and getattr(one, '__pydantic_complete__', False)]"

@@ -15,7 +15,7 @@ EXPLANATIONS = sorted((ROOT / "orchestra" / "core" / "error_texts").glob("*.toml
 
 
 def codes_used() -> dict[str, str]:
-    """Each code that stands alone as a string in the library, with one place where it does."""
+    """Each code that is a string of its own in the library, with one location."""
     found: dict[str, str] = {}
     for path in sorted((ROOT / "orchestra").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):

@@ -26,9 +26,9 @@ ONE_TOOL = {
     "type_syntax types validator",
     "verification": "check_budget",
 }
-"""What the first run of one tool takes of the rooms that grow: no check, no plan, and nothing that reads tables."""
+"""The modules for the first run of one tool, in packages that grow: no check, no plan and no table reader."""
 MOST = 170
-"""Our modules together; a run of one tool had 191 when starting took twice as long as it had to."""
+"""The maximum number of Orchestra modules. A run of one tool had 191 when starting took twice as long as necessary."""
 NOT_TO_LIST = {
     "orchestra.agents.card",
     "orchestra.app.claims.claims",
@@ -64,7 +64,7 @@ def double(a: int) -> int:
 
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project with one tool and one workflow, away from everybody's state."""
+    """A project with one tool and one workflow, isolated from user state."""
     for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
     (tmp_path / "orchestra.toml").write_text('modules = ["tools_here"]\n')
@@ -75,7 +75,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def loaded_at_the_prompt(folder: Path, *words: str) -> set[str]:
-    """The modules that a command has loaded when it ends well."""
+    """The modules loaded by a successful command."""
     start = f"import os, sys\nos.chdir({str(folder)!r})\nsys.argv = {['orchestra', *words]!r}\nfrom orchestra.cli.main import main"
     return loaded_by(f"{start}\ntry:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code")
 
@@ -123,7 +123,7 @@ def test_command_modules_match_the_registered_commands() -> None:
 
 
 def test_completion_loads_every_command() -> None:
-    """The shell asks for it without words behind the name: those are in the environment."""
+    """The shell calls it without arguments; the words are in the environment."""
     asked = "import os, sys\nos.environ.update(_ORCHESTRA_COMPLETE='complete_bash', COMP_WORDS='orchestra fle', COMP_CWORD='1')"
     script = f"{asked}\nsys.argv = ['orchestra']\nfrom orchestra.cli.main import main\ntry:\n    main()\nexcept SystemExit:\n    pass"
     assert "orchestra.cli.fleet" in loaded_by(script)

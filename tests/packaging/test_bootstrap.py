@@ -56,7 +56,7 @@ def test_every_tool_of_the_development_groups_is_pinned(bootstrap: ModuleType) -
 
 
 def test_the_fleet_comes_without_what_breaks_it(bootstrap: ModuleType) -> None:
-    """torchaudio and torchcodec would come as CUDA builds, with which transformers does not import."""
+    """torchaudio and torchcodec would be CUDA builds, with which transformers cannot be imported."""
     assert {"torchaudio", "torchcodec"} & pins(bootstrap, "cpu").keys() == set()
 
 

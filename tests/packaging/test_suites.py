@@ -23,7 +23,7 @@ def suites(*arguments: str) -> tuple[int, dict[str, str], str]:
 
 
 def ended(pid: int) -> bool:
-    """Whether a process is gone; one that nobody waits for stays as a zombie."""
+    """True if a process has ended; a process without a waiting parent remains as a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
