@@ -43,7 +43,7 @@ nodes:
 
 @pytest.fixture
 def desk(shell: Shell) -> Shell:
-    """A workflow that asks one of two agents, by an intent that is the text's first word."""
+    """A workflow that calls one of two agents, by an intent that is the text's first word."""
     cards = {"intent": ("\"Literal['lost', 'stolen', 'other']\"", "4"), "card": ("str", "10"), "general": ("str", "90")}
     files = {
         f"agents/{name}/agent.yaml": CARD.replace("NAME", name).replace("OUT", out).replace("MOST", n)

@@ -31,7 +31,7 @@ TOOLS = "".join(
 
 
 def project(module: str, more: str = "") -> None:
-    """Six tools of the project's own, and more, in a module that no other test has imported."""
+    """Six project tools and others, in a module that no other test has imported."""
     Path(f"{module}.py").write_text("from orchestra import tool\n" + TOOLS + more)
     Path("orchestra.toml").write_text(f'fleet = "nowhere"\nmodules = ["{module}"]\n')
 
@@ -88,7 +88,7 @@ PAY = 's1 = pay(to="Bob", amount=5)'
 
 
 def paying(shell: Shell, *lines: str) -> Shell:
-    """The router writes these lines, and `pay` says what it was given."""
+    """The router writes these lines, and `pay` records its arguments."""
     left = iter(lines)
     shell.opener = Simulated(
         lambda call: f"{call.inputs['to']} {call.inputs['amount']}" if call.name == "pay" else next(left)
@@ -114,7 +114,7 @@ def test_effects_of_a_plan_need_approval_or_yes(desk: Shell) -> None:
 
 
 def fleet(label: str) -> None:
-    """The planner's server is cleared for the data, and that of the other agents for so much."""
+    """The planner's server is cleared for the data, and that of the other agents for this label."""
     servers = "".join(
         f'  {name}: {{endpoint: "http://127.0.0.1:9/v1", model: m, label: {of}}}\n'
         for name, of in (("it", "internal"), ("of", label))
@@ -133,7 +133,7 @@ def fleet(label: str) -> None:
 
 
 class Served:
-    """An opener on a fleet whose servers answer: with these lines, where they are asked to plan."""
+    """An opener on a fleet whose servers answer planning requests with these lines."""
 
     def __init__(self, *lines: str) -> None:
         self.asked: list[str] = []
@@ -167,7 +167,7 @@ def planned_by_mine(desk: Shell, *lines: str) -> Shell:
 
 
 def told(desk: Shell) -> list[str]:
-    """What the planner was told."""
+    """The prompt of the planner."""
     assert isinstance(desk.opener, Served)
     return desk.opener.asked
 
@@ -241,7 +241,7 @@ def test_plan_over_the_call_budget_is_rejected_without_calls(desk: Shell, calls:
         assert desk.opener.workers is not None
         assert {call.name for call in desk.opener.workers.calls} == {"router"}
     assert desk("runs", "replay", "last").code == 0
-    if not code:  # a fork is told what its parent was answered
+    if not code:  # a fork reuses the answers of its parent
         assert desk("runs", "fork", "last", "--budget", "calls=5").code == 0
 
 

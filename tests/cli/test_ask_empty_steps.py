@@ -39,7 +39,7 @@ def desk(shell: Shell) -> Shell:
 
 
 def planning(desk: Shell, *lines: str) -> list[CallRequest]:
-    """The router writes these lines, one a question, whatever it is told; gives its questions."""
+    """The router writes these lines, one for each call, for any prompt; returns the prompts."""
     left, asked = iter(lines), list[CallRequest]()
 
     def answer(call: CallRequest) -> Any:
@@ -131,7 +131,7 @@ def test_request_of_one_part_is_planned_normally(desk: Shell) -> None:
 
 
 def passed_on(call: CallRequest) -> Any:
-    """The router gives the desk the message, which is none of its business."""
+    """The router passes the message to the desk."""
     if call.name == "router":
         return "return s1" if call.inputs["plan"] else "s1 = support_desk(message=input.request)"
     return {"intent": "out_of_scope", "p_oos": 1.0} if call.name == "assistant_intent" else {"slots": {}}
@@ -162,7 +162,7 @@ SUM = {"expression": "12*5", "answer": 60.0}
 
 
 def reading(desk: Shell, *lines: str, found: Any = SLOTS) -> None:
-    """The router writes these lines; who is given a text finds this in it, and who is asked a question the sum."""
+    """The router writes these lines; an extractor finds this in its text, and a calculator returns the sum."""
     left = iter(lines)
     desk.opener = Simulated(
         lambda call: next(left, "") if call.name == "router" else found if "text" in call.inputs else SUM
@@ -195,7 +195,7 @@ def test_empty_list_elements_are_reported(desk: Shell) -> None:
 @pytest.mark.parametrize(
     ("line", "answer"),
     [
-        ("s1 = extractor(text=input.text, requested=[])", "return s1"),  # it has read what was brought along
+        ("s1 = extractor(text=input.text, requested=[])", "return s1"),  # it has read the inputs
         ("s1 = extractor(text=input.request, requested=[])", "return s1"),
     ],
 )
@@ -226,7 +226,7 @@ def send_note(text: str) -> None:
 
 
 def test_plan_with_removed_capabilities_is_still_read(desk: Shell) -> None:
-    """A plan from the cache, or a later one of a run, may have been made of others."""
+    """A cached plan, or a later one of a run, may use others."""
     made = build_plan(parse_plan(f's1 = extractor(text="{EMAIL}", requested=[])\nreturn s1'))
     history: Any = SimpleNamespace(row=lambda path: SimpleNamespace(outcome=ValueOutcome(SLOTS)))
     known = Capabilities.of([], {"request": {"type": "string"}})

@@ -61,7 +61,7 @@ def answer(call: CallRequest) -> Any:
 
 @pytest.fixture
 def ran(shell: Shell) -> Shell:
-    """A shell where texts were told; nothing is kept of every fourth."""
+    """A shell with told texts; of every fourth answer, nothing is kept."""
     rows(200, scored=True)
     assert certify(shell).code == 0
     shell.opener = Simulated(answer)

@@ -28,7 +28,7 @@ WATCH = ("certify", "sorter", "--watch")
 
 @pytest.fixture
 def ran(shell: Shell, certified: Certificate) -> Shell:
-    """A shell where forty messages were sorted; those whose number is below the threshold were withheld."""
+    """A shell with forty sorted messages; those with a number below the threshold were withheld."""
     lines("messages.jsonl", [{"id": f"{n}", "input": {"text": f"{n}"}} for n in range(0, 1000, 25)])
     assert shell("batch", "sort", "--input", "messages.jsonl", "--output", "sorted.jsonl").code == 0
     return shell
@@ -121,8 +121,8 @@ def test_a_promise_that_is_not_kept_is_voided_and_refused(ran: Shell) -> None:
     again = ran(*WATCH, "--json")
     assert again.code == 3
     assert again.json["void"].startswith("of audited answers 6 of 6 wrong, 100 % [54.1 %, 100 %], and 5 % was promised")
-    assert ran(*WATCH, "--audit", "5").code == 3  # nothing is drawn any more
-    assert len(written()) == 8  # a draw, six verdicts, and that it is void
+    assert ran(*WATCH, "--audit", "5").code == 3  # no more sampling
+    assert len(written()) == 8  # a sample, six verdicts, and the voiding
 
 
 def test_a_void_certificate_stays_void_without_its_log(ran: Shell) -> None:
@@ -380,7 +380,7 @@ def test_a_day_begins_at_its_midnight_also_where_clocks_were_changed_since(
 
 
 def test_an_input_is_bet_on_once_however_often_it_was_answered(ran: Shell) -> None:
-    """Three requests of the same text are one, in a draw and over several."""
+    """Three requests with the same text count as one, within a sample and over several."""
     lines("more.jsonl", [{"id": f"again {n}", "input": {"text": " 975 "}} for n in range(3)])
     assert ran("batch", "sort", "--input", "more.jsonl", "--output", "more_sorted.jsonl").code == 0
     said = ran(*WATCH, "--audit", "100")
@@ -397,7 +397,7 @@ def test_an_input_is_bet_on_once_however_often_it_was_answered(ran: Shell) -> No
 
 
 def test_what_was_drawn_before_by_its_name_alone_is_known_by_its_input(ran: Shell) -> None:
-    """A log of before has no marks of inputs."""
+    """An old log has no digests of inputs."""
     drawn(ran, 100)
     found = AuditLog.from_bytes(LOG.read_bytes(), SourceLocation("", 1)).entries
     old = [

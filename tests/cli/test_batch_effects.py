@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 
 def cut_off(shop: Shell, start: Starter, how: int) -> subprocess.Popen[str]:
-    """A batch that is stopped while two rows have ended, and wait to be written behind a slow one."""
+    """A batch stopped while two rows have ended and wait for a slow one before they are written."""
     rows("slow", "a", "b")
     process = start(*BATCH)
     until(lambda: statuses(shop) == ["done", "done", "running"])
@@ -172,12 +172,12 @@ def test_row_of_an_earlier_version_repeats_no_payment(
     rows("a")
     shop(*BATCH)
     with closing(sqlite3.connect(".orchestra/journal.db")) as journal, journal:
-        journal.execute("DELETE FROM memo")  # earlier versions kept no marks
+        journal.execute("DELETE FROM memo")  # earlier versions had no marks
     Path("out.jsonl").unlink()
     said = shop(*BATCH).err
     assert "had ended before" not in said
     assert "of 1 of them nobody knows whether they were written before" in said
     assert (results()[0]["output"], paid()) == ("sent receipt a", ["a"])
     Path("out.jsonl").unlink()
-    shop(*BATCH)  # now it is known that it was
+    shop(*BATCH)  # now it is known to be written
     assert paid() == ["a", "a"]

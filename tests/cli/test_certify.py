@@ -49,12 +49,12 @@ PREDICTED = ("--predictions", "answers.jsonl")
 
 
 def sure(number: int) -> float:
-    """Of the row of this number, from 0 to 1."""
+    """The confidence for the row of this number, from 0 to 1."""
     return number % 1000 / 999
 
 
 def label(number: int) -> str:
-    """What the agent answers: `yes`, which is right; wrong for those that it is least sure of."""
+    """The answer of the agent: `yes`, which is right; wrong for the rows of lowest confidence."""
     return "yes" if sure(number) > 0.3 else "no"
 
 
@@ -101,7 +101,7 @@ def certify(shell: Shell, *more: str) -> Said:
 
 @pytest.fixture
 def certified(shell: Shell) -> Certificate:
-    """The sorter's certificate, of recorded answers."""
+    """The sorter's certificate, from recorded answers."""
     rows(1000)
     predictions(1000)
     said = certify(shell, *PREDICTED)
@@ -293,7 +293,7 @@ def test_a_card_can_say_certified_itself(shell: Shell, certified: Certificate) -
 
 
 def test_a_certificate_of_the_users_own_comes_first(shell: Shell, certified: Certificate) -> None:
-    """The card lies in another folder of agents; what the first one has of that name is taken."""
+    """The card is in another agents folder; the first folder's certificate of that name is used."""
     Path("more").mkdir()
     shutil.move("agents/sorter", "more/sorter")
     Path("orchestra.toml").write_text('fleet = "nowhere"\nagents = ["agents", "more"]\n')
@@ -440,7 +440,7 @@ def test_server_without_a_revision_cannot_be_certified(shell: Shell) -> None:
 
 
 def test_resumed_run_keeps_its_threshold(shell: Shell, certified: Certificate) -> None:
-    """The certificate is void when the run is made again; the old run still replays, on what it stored."""
+    """The certificate is void when the run is repeated; the old run is still replayed with its stored certificate."""
     done = run(shell, 999)
     edited('revision: "1"', 'revision: "2"', "configs/nowhere.yaml")
     replayed = shell("runs", "replay", done.json["run"])

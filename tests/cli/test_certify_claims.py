@@ -49,7 +49,7 @@ FILE = Path("agents/teller/claims.json")
 
 
 def score(claim: str) -> float:
-    """`fact 870 of 3` is supported to 0.87."""
+    """`fact 870 of 3` is supported with 0.87."""
     return int(claim.split()[1]) / 1000
 
 
@@ -60,7 +60,7 @@ def answer(call: CallRequest) -> Any:
 
 
 def facts(number: int) -> list[tuple[str, bool]]:
-    """The parts of an answer, and whether each is right: surer ones are, but for one in eight answers."""
+    """The parts of an answer, and whether each is right: confident ones are, except in one of eight answers."""
     low = 500 + 10 * (number % 20)
     return [(f"fact {950 + number % 40} of {number}", number % 8 > 0), (f"fact {low} of {number}", False)]
 

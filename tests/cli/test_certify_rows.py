@@ -19,7 +19,7 @@ ATTEMPTS = Path("agents/sorter/attempts.jsonl")
 
 
 def written(count: int, change: Callable[[int], dict[str, Any]]) -> None:
-    """Rows, and answers to them that are all right."""
+    """Rows, and right answers to all of them."""
     lines(
         "rows.jsonl",
         [{"id": f"{n}", "input": {"text": f"{n}"}, "expected": {"label": "yes"}, **change(n)} for n in range(count)],

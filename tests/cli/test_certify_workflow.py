@@ -53,7 +53,7 @@ def certify(shell: Shell, *more: str, of: str = NAME) -> Said:
 
 
 def recorded(shell: Shell, count: int) -> Said:
-    """A certificate of recorded answers, which nobody need be asked for."""
+    """A certificate from recorded answers, without calls."""
     towers.rows("rows.jsonl", range(count))
     towers.predictions("answers.jsonl", range(count))
     return certify(shell, "--predictions", "answers.jsonl")
@@ -65,13 +65,13 @@ def run(shell: Shell, number: int, *more: str, of: str = NAME) -> Said:
 
 
 def one(known: bool, above: float = 0.0, below: float = 1.0, first: int = 5_000) -> int:
-    """A tower of which the documents tell, or do not, and of which the reader is so sure."""
+    """A tower with or without a document, for which the reader has this confidence."""
     return next(n for n in range(first, first + 500) if towers.known(n) == known and above <= towers.sure(n) < below)
 
 
 @pytest.fixture
 def certified(shell: Shell) -> Certificate:
-    """The certificate of the packaged workflow, of recorded answers."""
+    """The certificate of the packaged workflow, from recorded answers."""
     said = recorded(shell, 1_000)
     assert said.code == 0, said.out + said.err
     return Certificate.from_bytes(FILE.read_bytes())

@@ -38,7 +38,7 @@ nodes:
 
 @pytest.fixture
 def run(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A run that came to 7."""
+    """A run with the result 7."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     (shell.project / "workflows").mkdir()
@@ -52,7 +52,7 @@ def run(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def written(module: str) -> None:
-    """Writes the tools, as another process reads them."""
+    """Writes the tools, and imports them again."""
     Path("sum_tools.py").write_text(module)
     sys.modules.pop("sum_tools", None)
 
@@ -91,7 +91,7 @@ def test_a_run_that_does_not_know_its_code_is_recalled_and_that_is_said(
     with monkeypatch.context() as earlier:
         earlier.setattr(
             "orchestra.app.snapshot_store.is_unversioned_tool", lambda contract: False
-        )  # as runs were kept before there were such digests
+        )  # as old runs were stored, without such digests
         sys.modules.pop("sum_tools", None)
         old = shell("run", "sums", "-i", "number=3", "--json").json["run"]
     written(MODULE.replace("number * 2", "number * 3"))

@@ -116,7 +116,7 @@ def test_evidence_that_a_terminal_would_obey_is_spelled_out(shell: Shell) -> Non
 
 
 def judging(shell: Shell, label: str, chance: float) -> list[CallRequest]:
-    """Whoever is asked says this; what was asked."""
+    """Every agent answers this; returns the requests."""
     asked: list[CallRequest] = []
 
     def answer(call: CallRequest) -> Any:

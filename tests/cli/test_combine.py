@@ -64,7 +64,7 @@ def supported(number: int) -> float:
 
 
 def right(number: int) -> bool:
-    """Where both together are likely: neither tells it alone."""
+    """True if both together are likely; neither predicts it alone."""
     return sure(number) + supported(number) > 1 or number % 25 == 0
 
 
@@ -105,7 +105,7 @@ def combine(shell: Shell, *more: str) -> Said:
 
 @pytest.fixture
 def combined(shell: Shell, made: list[bytes]) -> Combination:
-    """The teller's combination; asked for once, as every project of these tests is the same."""
+    """The teller's combination; fitted once, because all projects of these tests are equal."""
     if not made:
         rows(320)
         said = combine(shell)
@@ -218,7 +218,7 @@ def test_rows_that_the_combination_was_fitted_to_make_no_promise(shell: Shell, c
 
 
 def check(shell: Shell, number: int, *more: str) -> Said:
-    """The answer to a row held against its text alone, as the teller's."""
+    """Checks the answer to a row against its text, as the teller's."""
     Path("text.txt").write_text(f"{number}")
     given = json.dumps({"fact": f"fact {number} holds"})
     return shell(
@@ -357,7 +357,7 @@ def test_without_labels_three_checks_are_needed(shell: Shell) -> None:
     rows(310)
     said = combine(shell, "--unlabelled")
     assert "N163" in said.err
-    assert "passes 100.0% of the rows" in said.err  # `confidence` says how sure, and not pass or fail
+    assert "passes 100.0% of the rows" in said.err  # `confidence` is a score, not pass or fail
 
 
 TOOLS = '''

@@ -40,7 +40,7 @@ PAID, FREE = Usage(1000, 0, 20, 1, 0.5, 0, 0.25), Usage(1000, 0, 20, 1, 0.5)
 
 
 def events(run: str, workflow: str, at: float, *calls: tuple[str, str, Usage, str], ended: bool = True) -> list[Event]:
-    """A run with calls of these agents to these servers, and what each was recalled from."""
+    """A run with calls of these agents to these servers, and the sources of recalled calls."""
     made: list[Event] = [RunStarted(seq=1, at=at, run=run, workflow=workflow, graph="", inputs={})]
     for number, (agent, server, usage, recalled) in enumerate(calls):
         node = f"n{number}"
@@ -71,7 +71,7 @@ def record(*runs: list[Event]) -> None:
 
 
 def recorded(shell: Shell) -> None:
-    """Three runs: one was paid for, one took an answer over, of one nobody knows the price, and it is not over."""
+    """Three runs: a paid one, one with a recalled answer, and an unfinished one of unknown price."""
     Path("configs").mkdir()
     Path("configs/nowhere.yaml").write_text(FLEET)
     (shell.project / "orchestra.toml").write_text('fleet = "nowhere"\n')

@@ -47,7 +47,7 @@ def desk(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Shell:
 
 
 def written(module: str) -> None:
-    """Writes the tools, as another process reads them."""
+    """Writes the tools, and imports them again."""
     Path("account_tools.py").write_text(module)
     sys.modules.pop("account_tools", None)
 

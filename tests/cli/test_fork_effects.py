@@ -77,9 +77,9 @@ nodes:
 
 @pytest.fixture(params=["once"])
 def shop(shell: Shell, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project that pays, and then mails."""
+    """A project that pays and then mails."""
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a module that is edited within a second is read anew
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a module edited within a second is read again
     sys.modules.pop("shop_tools", None)
     where = shell.project
     (where / "workflows").mkdir()
@@ -91,7 +91,7 @@ def shop(shell: Shell, request: pytest.FixtureRequest, monkeypatch: pytest.Monke
 
 @asynccontextmanager
 async def opened(shop: Path) -> AsyncIterator[Orchestra]:
-    sys.modules.pop("shop_tools", None)  # as another process would
+    sys.modules.pop("shop_tools", None)  # as in another process
     async with Orchestra.open(Settings.load({"journal": str(shop / "runs.db")}, start=shop)) as orchestra:
         yield orchestra
 
@@ -101,7 +101,7 @@ def paid(shop: Path) -> list[str]:
 
 
 async def begun(orchestra: Orchestra, *items: str) -> str:
-    """A run that paid, and could not mail."""
+    """A run that paid and could not mail."""
     run = await orchestra.start(orchestra.find("buy"), items=list(items))
     assert (await run.wait()).status == "failed"
     return run.id
@@ -119,7 +119,7 @@ async def test_fork_of_a_failed_run_repeats_no_payment(shop: Path) -> None:
     module.write_text(module.read_text().replace('@tool(effect="once")', '@tool(effect="once", version="2")'))
     async with opened(shop) as orchestra:
         assert (await (await orchestra.fork(run)).run).value == "sent receipt desk"
-        fewer = await orchestra.fork(run, items=["lamp"])  # another place of the list, and the same payment
+        fewer = await orchestra.fork(run, items=["lamp"])  # another index of the list, but the same payment
         assert (await fewer.run).value == "sent receipt lamp"
     assert paid(shop) == ["desk 1", "lamp 1"]
 
@@ -129,7 +129,7 @@ async def test_fork_repeats_no_payment_of_an_ancestor(shop: Path) -> None:
         run = await begun(orchestra, "desk")
         (shop / "broken").touch()
         middle = (await orchestra.fork(run, items=["chair"])).run
-        assert (await middle.wait()).status == "failed"  # before it came to the payment
+        assert (await middle.wait()).status == "failed"  # before the payment
         (shop / "broken").unlink()
         (shop / "up").touch()
         assert (await (await orchestra.fork(middle.id, items=["desk"])).run).value == "sent receipt desk"
@@ -144,7 +144,7 @@ async def test_fork_refuses_an_effect_with_other_inputs_without_again(shop: Path
         with pytest.raises(RunFailed):
             await fork
         assert errors(await orchestra.journal.read(fork.id)) == {"paid[0]": "E024"}
-        with pytest.raises(RunFailed):  # that it was refused stands for the payment
+        with pytest.raises(RunFailed):  # the refusal replaces the payment
             await (await orchestra.fork(fork.id)).run
         assert paid(shop) == ["desk 1"]
         assert (await (await orchestra.options(again=True).fork(run)).run).value == "sent receipt desk"

@@ -40,9 +40,9 @@ async def test_fork_with_an_override_reruns_dependent_nodes(shop: Path) -> None:
         assert await fork.run.wait_until_blocked() is None
         assert [asked.node for asked in fork.run.questions] == [
             "sure"
-        ]  # it depends on the lines; whether it is allowed does not
+        ]  # it depends on the lines; the approval does not
         assert fork.run.questions[0].question == "Send no tea, no milk; tea 1?"
-    # its process is gone; another one goes on
+    # its process has ended; another one continues
     async with opened(shop) as orchestra:
         again = await orchestra.resume(fork.run.id)
         await again.wait_until_blocked()
@@ -136,7 +136,7 @@ async def test_fork_of_a_fork_keeps_unaffected_answers(shop: Path) -> None:
         second = await orchestra.options(values={"note": "two"}, by="bob").fork(first.id)
         assert {path: one.source for path, one in second.overrides.items()} == {
             "allowed": OverrideSource("ada", run),
-            "lines": OverrideSource("bob", first.id),  # it holds on, and `sure`, which depends on it, was asked with it
+            "lines": OverrideSource("bob", first.id),  # it is kept, and the dependent `sure` was asked again
             "sure": OverrideSource("eve", first.id),
             "note": OverrideSource("bob"),
         }

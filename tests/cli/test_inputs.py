@@ -34,7 +34,7 @@ def read(*options: str) -> dict[str, Any]:
 
 
 def pipe(monkeypatch: pytest.MonkeyPatch, said: str | bytes) -> None:
-    """Puts a text, or bytes that may be none, on stdin."""
+    """Writes a text, or arbitrary bytes, to stdin."""
     data = said.encode() if isinstance(said, str) else said
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data), "utf-8"))
 

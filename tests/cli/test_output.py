@@ -23,14 +23,14 @@ TABBED = "name\tvalue  \n\x0b\x0cé\t\r\n"
 
 
 class Terminal(io.StringIO):
-    """Takes what is written, as a terminal."""
+    """Receives output as a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
 def at_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    """A terminal of 12 columns, in the place of stdout and stderr."""
+    """A terminal of 12 columns instead of stdout and stderr."""
     for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm")

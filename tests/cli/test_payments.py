@@ -97,7 +97,7 @@ def test_rows_of_a_moved_journal_repeat_no_payment(
 
 
 def cut_off(shop: Shell, start: Starter) -> None:
-    """A batch that is killed while two rows have ended, and wait to be written behind a slow one."""
+    """A batch killed while two rows have ended and wait for a slow one before they are written."""
     rows("slow", "a", "b")
     process = start(*BATCH)
     until(lambda: statuses(shop) == ["done", "done", "running"])

@@ -38,7 +38,7 @@ nodes:
 
 
 async def doubtful(shop: Path) -> str:
-    """A run whose process died between its payment and the answer of that."""
+    """A run whose process was killed between its payment and the response."""
     async with opened(shop) as orchestra:
         run = await orchestra.start(orchestra.find("order"), topics=["tea"])
         assert await run.wait_until_blocked() is None
@@ -68,7 +68,7 @@ async def test_person_reports_an_unknown_call_result_also_for_forks(shop: Path, 
     done = await asyncio.to_thread(
         shell, "runs", "answer", run, "--node", "paid", "--gave", "@receipt.json", "--by", "ada"
     )
-    assert done.code == 5, done.err  # the letter is asked about
+    assert done.code == 5, done.err  # the question about the letter
     assert "Send about tea; tea 7?" in done.out
     assert (await asyncio.to_thread(shell, "runs", "answer", run, "yes", "--node", "sure")).code == 0
     assert (shop / "paid.txt").read_text() == "tea\n"
@@ -178,7 +178,8 @@ def test_terminal_line_reports_an_unknown_call_result() -> None:
     assert caught.value.code == "C024"
     older = msgspec.structs.replace(asked, result_schema=None)
     assert questions.call_result_command("r", older) is None
-    assert questions.parse_terminal_line("r", older, "/gave 7\n") == ("/gave 7", False)  # which is none of its options
+    # which is not one of its options
+    assert questions.parse_terminal_line("r", older, "/gave 7\n") == ("/gave 7", False)
 
 
 async def test_override_records_its_author(shop: Path, shell: Shell) -> None:
@@ -218,7 +219,7 @@ async def test_author_is_recorded_for_all_manual_commands(shop: Path) -> None:
         await eve.cancel(fork.id)
         events = [*await orchestra.journal.read(run.id), *await orchestra.journal.read(fork.id)]
     found = [event for event in events if isinstance(event, QuestionAnswered | RunResumed | CancelRequested)]
-    said = [(event.by, type(event).__name__) for event in found if event.by != "a message"]  # which woke the run
+    said = [(event.by, type(event).__name__) for event in found if event.by != "a message"]  # which resumed the run
     assert said == [
         ("eve", "RunResumed"),
         ("eve", "QuestionAnswered"),
@@ -263,7 +264,7 @@ def test_answer_is_parsed_like_inputs_and_may_be_null_in_a_file(shell: Shell, ty
 
 
 async def asked_twice(shop: Path, shell: Shell) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """A run whose process died at the first payment and at the second, and what was asked after each."""
+    """A run whose process was killed at the first and at the second payment, and the question after each."""
     run = await doubtful(shop)
     await asyncio.to_thread(shell, "runs", "resume", run)
     (first,) = [
@@ -325,7 +326,7 @@ async def test_old_question_in_python_does_not_answer_a_repeated_one(shop: Path,
             with pytest.raises(InputError) as caught:
                 await orchestra.answer(run, "again", node="paid", by="bob", **told)
             assert caught.value.code == "E037"
-        # Posted before the question was asked again, it is no answer to that either.
+        # Posted before the question was asked again, it does not answer that one either.
         late = InboxMessage(
             kind="answer",
             node="paid",

@@ -20,7 +20,7 @@ QUOTED = ['s1 = search(query="%s", documents=input.documents, top=%d)', "return 
 
 @pytest.fixture
 def desk(shell: Shell) -> Shell:
-    """A project with two documents, and a router that writes the plan of a reader over passages."""
+    """A project with two documents, and a router that writes a plan with a reader for each passage."""
     Path("docs").mkdir()
     Path("docs/tower.txt").write_text("The tower was opened in 1889. It is made of iron.")
     Path("docs/bridge.txt").write_text("The bridge was opened in 1894. It is made of steel.")
@@ -31,7 +31,7 @@ def desk(shell: Shell) -> Shell:
 
 
 def writing(shell: Shell, *lines: str) -> Shell:
-    """The router goes on with these lines, in every opening."""
+    """The router writes these lines from now on, in every opening."""
 
     def answer(call: CallRequest) -> Any:
         if call.kind == "tool":
@@ -83,7 +83,7 @@ def test_plan_prints_its_cache_source_and_a_saved_plan_is_reused(desk: Shell) ->
     assert "from the cache" not in desk("plan", WHEN, "-d", "docs").err
     assert (
         "from the cache" not in desk("plan", WHEN, "-d", "docs", "--save", "one.yaml").err
-    )  # shown only, and so not kept before
+    )  # only shown, so not stored before
     said = desk("plan", WHEN, "-d", "docs")
     assert "from the cache: 4 calls of the router" in said.err
     assert said.out.startswith("\n".join(PLAN))
@@ -124,9 +124,7 @@ def test_changed_capability_is_planned_again(desk: Shell) -> None:
 
 
 def test_plan_of_a_run_without_a_result_is_not_cached(desk: Shell) -> None:
-    writing(
-        desk, "s1 = calculator(question=input.request)", "return s1"
-    )  # what the reader says is no answer of a calculator
+    writing(desk, "s1 = calculator(question=input.request)", "return s1")  # the reader's answer is not a calculator's
     assert desk("ask", WHEN, "--json").json["status"] != "done"
     assert desk("ask", WHEN, "--json").json["cached"] is None
 

@@ -41,7 +41,7 @@ def desk(shell: Shell) -> Shell:
 
 
 def sampling(shell: Shell, *plans: list[str] | None, planner: list[str] | None = None) -> Shell:
-    """Sample k of the router writes plan k; None is a server that is gone."""
+    """Sample k of the router writes plan k; None is a missing server."""
 
     def answer(call: CallRequest) -> Any:
         if call.kind == "tool":

@@ -49,7 +49,7 @@ INPUTS = ("-i", "question=When?", "-i", f"text={TEXT}")
 
 
 class Server(BaseHTTPRequestHandler):
-    """Has a model, and refuses what it is asked."""
+    """Has a model, and refuses every request."""
 
     def do_GET(self) -> None:
         self._say(200, {"object": "list", "data": [{"id": "m", "object": "model"}]})
@@ -71,7 +71,7 @@ class Server(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """Of a server."""
+    """The port of a server."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -83,7 +83,7 @@ def port() -> Iterator[int]:
 
 @pytest.fixture
 def cut(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A run that was killed before it asked its model."""
+    """A run that was killed before it called its model."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     sys.modules.pop("held_tools", None)
     furnish(files={**FILES, "held_tools.py": MODULE, "workflows/read.yaml": READ})

@@ -29,7 +29,7 @@ def shell(shell: Shell) -> Shell:
 
 @pytest.fixture
 def called(shell: Shell) -> Iterator[Starter]:
-    """Starts `orchestra run ask` whose model is `forever` or `deaf`, and waits until the model is asked."""
+    """Starts `orchestra run ask` with a model that is `forever` or `deaf`, and waits until the model is called."""
     processes: list[subprocess.Popen[str]] = []
 
     def start(script: str = "forever", *arguments: str) -> subprocess.Popen[str]:
@@ -49,7 +49,7 @@ def called(shell: Shell) -> Iterator[Starter]:
 
 
 def status(shell: Shell) -> str:
-    """Of the latest run; empty where there is none."""
+    """The status of the latest run; empty without one."""
     runs = shell("runs", "list", "--json").json
     return runs[0]["status"] if runs else ""
 

@@ -43,7 +43,7 @@ SERVER = '[mcp.files]\ncommand = ["python3", "-m", "files_server"]\ntools = {}\n
 
 @pytest.fixture
 def shell(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
-    """A shell in a project with a module and a workflow, in which nothing is trusted."""
+    """A shell in an untrusted project with a module and a workflow."""
     monkeypatch.delenv("ORCHESTRA_TRUST")
     monkeypatch.setattr(sys, "path", list(sys.path))
     Path("orchestra.toml").write_text('modules = ["canary_tools"]\n')
@@ -300,7 +300,7 @@ def test_a_project_with_too_many_files_to_search_needs_trust(tmp_path: Path, mon
 
 
 def test_modules_that_the_user_names_need_trust_in_a_project(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The project's folder comes first where Python looks for modules: another one of the name would be imported."""
+    """Python searches the project folder first, so another module of the same name would be imported."""
     Path("orchestra.toml").write_text("")
     monkeypatch.setenv("ORCHESTRA_MODULES", "canary_tools")
     assert shell("run", "calc", "-i", "a=2").err.startswith("C060")
@@ -308,7 +308,9 @@ def test_modules_that_the_user_names_need_trust_in_a_project(shell: Shell, monke
 
 
 def test_no_child_process_of_python_imports_from_the_current_folder() -> None:
-    """Without `-P` or `-I`, `python -m` and `python -c` look for modules there first: `vllm.py` of a project would run."""
+    """Without `-P` or `-I`, `python -m` and `python -c` search the current folder first: `vllm.py` of a project would
+    run.
+    """
     library = Path(orchestra.__file__).parent
     commands = [
         (str(path.relative_to(library)), node.elts[1])

@@ -20,14 +20,14 @@ from orchestra.core.errors import InputError
 
 ROOM = Path(orchestra.cli.__file__).parent
 SCREEN = 60
-"""Lines of a function at most."""
+"""The maximum number of lines of a function."""
 PARAMETERS = 5
-"""Parameters of a command at most, beside what Typer passes on."""
+"""The maximum number of parameters of a command, without the context."""
 
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """What is to be greeted, and how."""
+    """A greeting."""
 
     name: Annotated[str, typer.Argument(help="Whom.")]
     loud: Annotated[bool, typer.Option("--loud", help="In capitals.")] = False
@@ -46,7 +46,7 @@ def greet(context: typer.Context, asked: Greeting, times: Annotated[int, typer.O
 
 @pytest.fixture
 def app() -> typer.Typer:
-    """One group with one command."""
+    """A group with one command."""
     made = typer.Typer()
     made.callback()(lambda: None)
     add_command(made, greet, panel="Words")
@@ -54,7 +54,7 @@ def app() -> typer.Typer:
 
 
 def commands() -> Iterator[tuple[str, ast.FunctionDef]]:
-    """The functions that modules enter as commands, by their places."""
+    """The functions registered as commands, with their locations."""
     for path in sorted(ROOM.rglob("*.py")):
         tree = ast.parse(path.read_text())
         functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}

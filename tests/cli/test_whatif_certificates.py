@@ -30,7 +30,7 @@ def named(text: str, name: str) -> str:
 
 @pytest.fixture
 def shell(shell: Shell) -> Shell:
-    """A project with a certified agent, another one without a certificate, and a workflow outside of workflows/."""
+    """A project with a certified agent, an uncertified one, and a workflow outside of workflows/."""
     files = {
         "agents/sorter/agent.yaml": AGENT,
         "agents/sorter/prompt.md": "{{ text }}\n",

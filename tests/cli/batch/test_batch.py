@@ -167,7 +167,7 @@ def test_each_row_gets_a_result_in_order(shell: Shell) -> None:
 
 @pytest.fixture
 def pipe() -> Iterator[Callable[[str], str]]:
-    """Gives the path of a pipe that a text comes out of, once."""
+    """The path of a pipe that returns a text once."""
     read, write = os.pipe()
 
     def filled(text: str) -> str:
@@ -409,12 +409,12 @@ def test_a_batch_takes_up_the_runs_that_a_kill_cut_off(shell: Shell) -> None:
     while (
         sum(run["status"] == "running" for run in shell("runs", "list", "--json").json) < 2 and time.monotonic() < until
     ):
-        time.sleep(0.05)  # what it began may not be on disk yet
+        time.sleep(0.05)  # what it started may not be on disk yet
     process.kill()
     process.communicate(timeout=60)
     cut = {run["run"] for run in shell("runs", "list", "--json").json if run["status"] == "interrupted"}
     assert len(cut) == 2
-    rows("good", "slow", "good")  # of the last one the input is another, so its run cannot be its answer
+    rows("good", "slow", "good")  # the last one has another input, so its run cannot be its result
     assert batch(shell).code == 0
     runs = shell("runs", "list", "--json").json
     assert sorted(run["status"] for run in runs) == ["cancelled", "done", "done", "done"]

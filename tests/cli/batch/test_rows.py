@@ -181,7 +181,7 @@ def test_results_belong_to_one_batch_at_a_time(tmp_path: Path) -> None:
     first = ResultFile(path, IDS)
     first.write(RowResult(id="a"))
     with path.open("ab") as file:
-        file.write(b'{"id": "b", "out')  # as much of the first one's line as is on disk
+        file.write(b'{"id": "b", "out')  # the part of the first one's line that is on disk
     before = path.read_bytes()
     with pytest.raises(OrchestraError, match="another batch is writing") as caught:
         ResultFile(path, IDS)
@@ -265,7 +265,7 @@ def test_result_file_replaced_by_another_batch_is_not_written(tmp_path: Path, mo
     other.touch()
     monkeypatch.setattr(
         "orchestra.cli.run.batch_rows.lock_file", lambda descriptor: other.replace(path)
-    )  # between the opening and the lock
+    )  # between opening and locking
     with pytest.raises(OrchestraError) as caught:
         ResultFile(path, IDS)
     assert (caught.value.code, "another batch" in caught.value.message) == ("C023", True)

@@ -19,7 +19,7 @@ __all__ = ["certified", "shell"]
 
 
 def above(certificate: Certificate) -> int:
-    """The least sure message that it accepts."""
+    """The accepted message of lowest confidence."""
     return next(n for n in range(1000) if sure(n) >= certificate.threshold)
 
 

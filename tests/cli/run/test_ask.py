@@ -45,7 +45,7 @@ def desk(shell: Shell) -> Shell:
 
 
 def planning(shell: Shell, *lines: str) -> Shell:
-    """The router writes these lines, one a question, whatever it is told."""
+    """The router writes these lines, one for each call, for any prompt."""
     left = iter(lines)
 
     def answer(call: CallRequest) -> Any:
@@ -58,7 +58,7 @@ def planning(shell: Shell, *lines: str) -> Shell:
 
 
 def used(call: CallRequest) -> Any:
-    """What a tool of the package gives."""
+    """The output of a packaged tool."""
     step = next(one for one in BUILTIN_TOOLS if one.name == call.name)
     given = {
         name: TypeAdapter(step.signature.types[name]).validate_python(value) for name, value in call.inputs.items()
@@ -483,7 +483,7 @@ def test_what_is_brought_along_is_read_first_unless_it_is_said_otherwise(desk: S
         "it reads nothing of what was brought along; the first step reads one of input.documents"
         in asked(desk)[1].inputs["request"]
     )
-    for more in (("-d", "docs", "--no-grounding"), ()):  # in the end nothing was brought along
+    for more in (("-d", "docs", "--no-grounding"), ()):  # the last one has no inputs
         summing(*aside)
         said = desk("ask", WHEN, *more, "--no-cache")
         assert said.code == 0, said.err

@@ -59,7 +59,10 @@ RUN = ("run", "solve", "-i", f"question={WHEN}", "-i", "documents=@docs")
 
 @pytest.fixture
 def desk(shell: Shell) -> Shell:
-    """A fleet of a small model and a provider's larger one, a router that writes the plan, and a workflow of all kinds of steps."""
+    """A fleet of a small model and a provider's larger one, a router that writes the plan, and a workflow with all
+    kinds
+    of steps.
+    """
     for name, text in (
         ("docs/tower.txt", "The tower was opened in 1889. It is made of iron."),
         ("configs/nowhere.yaml", FLEET),
@@ -174,7 +177,7 @@ def test_a_node_that_may_ask_the_larger_model_at_once_shows_both_servers(desk: S
 
 
 def carded(label: str) -> None:
-    """A reader of the project's own."""
+    """A reader of the project."""
     Path("agents/reader").mkdir(parents=True)
     Path("agents/reader/agent.yaml").write_text(
         f"name: reader\ndescription: Reads.\ninput: {{question: str, context: str}}\noutput: Reading\nlabel: {label}\n"
@@ -241,7 +244,7 @@ def test_as_json_the_actuals_stand_beside_the_estimates(desk: Shell) -> None:
     assert reading["calls"] == 300
     actual = reading["actual"]
     assert (actual["outcome"], actual["calls"], actual["servers"]) == ("done", 1, ["simulated"])
-    assert 0 < actual["prompt_tokens"] < found["usage"]["prompt_tokens"]  # the run's are those of its planning, too
+    assert 0 < actual["prompt_tokens"] < found["usage"]["prompt_tokens"]  # the run includes its planning
     assert actual["seconds"] >= 0
     assert "explain" not in desk("ask", WHEN, "-d", "docs", "--json").json
 
@@ -309,7 +312,7 @@ def test_explain_table_fits_the_terminal_with_details_below(
 
 
 def explained(desk: Shell, *, ran: bool) -> ProgramExplanation:
-    """The workflow, explained; after a run, with its history."""
+    """The explained workflow; after a run, with its history."""
     project = Project.load(Settings.load({}))
     given = {"question": WHEN, "documents": [{"source": "a", "text": "b"}]}
     return explain(project, project.program(project.find("solve")), given, history=History.of(()) if ran else None)

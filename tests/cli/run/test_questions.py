@@ -69,7 +69,7 @@ def shell(shell: Shell) -> Shell:
 
 
 def asked(shell: Shell, *command: str) -> str:
-    """The id of a run that waits."""
+    """The id of a waiting run."""
     said = shell(*(command or RUN), "--json")
     assert said.code == 5
     run: str = said.json["run"]
@@ -77,13 +77,13 @@ def asked(shell: Shell, *command: str) -> str:
 
 
 def word(shell: Shell, run: str, node: str = "sure") -> str:
-    """What a question of a run is shown with."""
+    """The token of a question of a run."""
     (found,) = [str(one["to"]) for one in shell("runs", "show", run, "--json").json["asked"] if one["node"] == node]
     return found
 
 
 def typed(shell: Shell, said: Said) -> Sequence[str]:
-    """The command that a text says to type, as words."""
+    """The command in a text, as words."""
     line = next(line for line in said.out.splitlines() if line.startswith("answer with: orchestra "))
     return line.removeprefix("answer with: orchestra ").split()
 
@@ -105,7 +105,7 @@ def test_the_command_that_is_printed_answers(shell: Shell) -> None:
 def test_printed_command_answers_only_its_question(shell: Shell) -> None:
     first = shell(*RUN)
     assert shell(*typed(shell, first)).code == 5
-    said = shell(*typed(shell, first))  # of somebody who has read the first question as well
+    said = shell(*typed(shell, first))  # answered by a person who has also read the first question
     assert (said.code, said.err[:5]) == (2, "E037:")
     assert f"no longer asks the question {typed(shell, first)[4]}" in said.err
     assert shell("runs", "list", "--json").json[0]["status"] == "waiting"
@@ -452,7 +452,7 @@ def test_who_answers_a_run_that_another_process_has_in_hand_is_told(shell: Shell
         deadline = time.monotonic() + 30
         while not shell("runs", "show", "last", "--json").json[
             "asked"
-        ]:  # the call was made, and the question may not be on disk yet
+        ]:  # the call was made, but the question may not be on disk yet
             assert time.monotonic() < deadline
         said = shell("runs", "answer", "last", "yes")
         assert (said.code, "another process has the run in hand" in said.err) == (0, True)

@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def events(run: str, at: float, elements: int = 2, money: float = 0.0, model: str = "tiny") -> list[Event]:
-    """A run whose node `readings[0]` was asked twice and accepted, and whose other elements abstained."""
+    """A run whose node `readings[0]` was called twice and accepted, and whose other elements abstained."""
     usage = Usage(prompt_tokens=10, output_tokens=2, calls=1, seconds=0.5, money=money)
     made: list[Event] = [RunStarted(seq=1, at=at, run=run, workflow="hello", graph="", inputs={})]
 

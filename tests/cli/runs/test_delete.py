@@ -47,7 +47,7 @@ def record(*runs: list[Event]) -> None:
 
 
 def kept() -> bytes:
-    """All that lies on disk of the journal."""
+    """All data of the journal on disk."""
     return b"".join(path.read_bytes() for path in JOURNAL.parent.iterdir() if path.is_file())
 
 

@@ -17,7 +17,7 @@ from tests.cli.stage import GOOD, TEXT, Simulated, furnish
 
 
 class Servers:
-    """Answers, unless it is night."""
+    """Answers, except at night."""
 
     night = True
 
@@ -48,7 +48,7 @@ def ran(shell: Shell, question: str) -> str:
 
 
 def forked(shell: Shell, *words: str) -> list[tuple[str, str]]:
-    """The runs that were made again, with how they ended."""
+    """The repeated runs and their status."""
     said = shell("runs", "fork", *words, "--json")
     return [(line["parent"], line["status"]) for line in map(json.loads, said.out.splitlines())]
 

@@ -45,7 +45,7 @@ VOID = {"meta", "br", "hr", "img", "link", "input"}
 
 
 class Page(HTMLParser):
-    """A page as a browser reads it: its tags in order, all attributes, and the texts of its marks."""
+    """A parsed page: its tags in order, all attributes, and the texts of its marks."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class Page(HTMLParser):
 def told(
     text: str, *, answer: str = "1889", quote: str = "in 1889", reason: str = "", accepted: bool = True
 ) -> list[Event]:
-    """A run whose one reading quotes a text."""
+    """A run with one reading that quotes a text."""
     start = text.find(quote)
     evidence = (Evidence("quote", quote, "", start, start + len(quote), "quote"),)
     verdict = Verdict("quote", "pass" if accepted else "fail", float(accepted), reason, evidence=evidence)

@@ -127,7 +127,7 @@ def test_messages_are_not_delivered_a_second_time(shell: Shell, other: Callable[
 
 
 def test_messages_that_were_delivered_are_open_at_no_moment(shell: Shell) -> None:
-    """A service that looks while the import is under way would send them again."""
+    """A service that reads the outbox during the import would send them again."""
     seen: list[list[str]] = []
 
     class Watched(MemoryJournal):

@@ -26,7 +26,7 @@ async def _end(run: str) -> None:
 
 
 def lose() -> None:
-    """The end of one run is lost."""
+    """Removes the end of one run."""
     asyncio.run(_write("one", "two"))
     before = PLACE.read_bytes()
     asyncio.run(_end("one"))

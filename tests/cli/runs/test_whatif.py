@@ -113,7 +113,7 @@ def shell(shell: Shell) -> Shell:
 
 
 def answering(shell: Shell, **script: Any) -> None:
-    """What the workers say from now on."""
+    """The answers of the workers from now on."""
     said = {"answerer": cost(GOOD), "critic": cost(GOOD), "answerer_v2": cost(OTHER, 30), "mail": acting, "log": acting}
     shell.opener = Simulated({**said, **script})
 
