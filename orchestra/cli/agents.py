@@ -155,7 +155,8 @@ def _agent_data(name: str, contract: Contract, card: Card | None) -> dict[str, A
 def _show_agent(contract: Contract, card: Card | None) -> None:
     print_text(escape_invisible(f"{contract.name}: {contract.description}"), style="bold")
     print_text(
-        f"\n  takes   {_format_inputs(contract)}\n  gives   {_format_output(contract)}\n  label   data up to {contract.label}"
+        f"\n  takes   {_format_inputs(contract)}\n  gives   {_format_output(contract)}\n  label   data up "
+        f"to {contract.label}"
     )
     if contract.checks:
         print_text(f"  checks  {', '.join(contract.checks)}")
@@ -166,7 +167,8 @@ def _show_agent(contract: Contract, card: Card | None) -> None:
         print_text(f"  asks    the fleet's model {card.model!r}{adapter}, for at most {card.max_output} tokens")
     if (tool_use := contract.tool_use) is not None:
         print_text(
-            f"  uses    {', '.join((*tool_use.tools, *tool_use.agents))}; at most {tool_use.steps} calls, {tool_use.shown:,} characters of each result are read"
+            f"  uses    {', '.join((*tool_use.tools, *tool_use.agents))}; at most {tool_use.steps} calls, "
+            f"{tool_use.shown:,} characters of each result are read"
         )
     if card.member_cards:
         weights = card.weights or (1.0,) * len(card.member_cards)

@@ -192,7 +192,10 @@ def _check_torch() -> Iterator[Finding]:
         name for name in ("torchaudio", "torchcodec") if (found := _installed_version(name)) and "+cpu" not in found
     ]
     if trap:
-        says = f"{' and '.join(trap)} beside the CPU build of torch make transformers fail at import; Orchestra does not need them"
+        says = (
+            f"{' and '.join(trap)} beside the CPU build of torch make transformers fail at import; "
+            "Orchestra does not need them"
+        )
         yield Finding("torch", "problem", says, f"pip uninstall -y {' '.join(trap)}")
 
 

@@ -134,7 +134,7 @@ async def start_fleet(name: str | None, wait: bool, as_json: bool) -> None:
 
 
 async def show_status(name: str | None, as_json: bool) -> None:
-    """Shows the servers. Exits with 1 if one does not run or cannot be reached, or the key of an endpoint is missing."""
+    """Shows the servers. Exits with 1 if one does not run or cannot be reached, or an endpoint key is missing."""
     _, config, supervision = _load_fleet(name)
     found = await _fetch_status(config, supervision)
     _show_status(found, as_json)
@@ -214,7 +214,8 @@ def _show_status(found: _FleetStatus, as_json: bool) -> None:
     if report is not None and report.servers:
         rows = [_server_row(server) for server in report.servers]
         print_text(
-            f"{config.name}: up for {format_duration(report.uptime)}; ends after {format_duration(report.idle_stop)} idle\n",
+            f"{config.name}: up for {format_duration(report.uptime)}; ends after "
+            f"{format_duration(report.idle_stop)} idle\n",
             style="bold",
         )
         headings = (

@@ -233,7 +233,7 @@ def unknown_input_error(key: str, fields: Mapping[str, Schema]) -> InputError:
 
 
 def read_text(path: Path, hint: str = "") -> str:
-    """Reads a UTF-8 text of at most 1 MiB. Raises `InputError` C014, with a hint for literal texts that start with @."""
+    """Reads a UTF-8 text of at most 1 MiB. Raises `InputError` C014, with a hint for texts that start with @."""
     try:
         with interruptible(), path.open("rb") as file:
             return _read_limited(file, str(path))

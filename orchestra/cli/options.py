@@ -120,7 +120,10 @@ def parse_budget(given: Sequence[str]) -> Budget | None:
         return Budget.model_validate(limits) if limits else None
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
-        hint = "limits are above 0; tokens, calls and check_tokens are whole numbers, seconds and money may have a fraction"
+        hint = (
+            "limits are above 0; tokens, calls and check_tokens are whole numbers, seconds and money may "
+            "have a fraction"
+        )
         raise InputError("C008", f"--budget {fault['loc'][0]}: {fault['msg']}", hint=hint) from None
 
 

@@ -31,7 +31,7 @@ def print_json(value: Any) -> None:
 
 
 def json_line(encoded: bytes) -> str:
-    """One line of JSON in which control characters, and characters that the encoding of stdout lacks, are JSON escapes."""
+    """One line of JSON. Control characters, and those that the encoding of stdout lacks, are JSON escapes."""
     text = encoded.decode()
     if text.isascii() and "\x7f" not in text:
         return text + "\n"

@@ -262,7 +262,13 @@ def test_program_import_defers_the_rest_until_open_orchestra() -> None:
 
 def test_importing_builds_no_validator() -> None:
     """Each validator takes about a millisecond; that of a graph, a card or a fleet is built once."""
-    modules = "import orchestra.app.orchestra, orchestra.agents.card, orchestra.agents.inference.linear, orchestra.fleet.config"
-    built = "[name for module in [*sys.modules.values()] if module.__name__.startswith('orchestra') for name, one in vars(module).items()"
+    modules = (
+        "import orchestra.app.orchestra, orchestra.agents.card, orchestra.agents.inference.linear, "
+        "orchestra.fleet.config"
+    )
+    built = (
+        "[name for module in [*sys.modules.values()] if module.__name__.startswith('orchestra') for "
+        "name, one in vars(module).items()"
+    )
     built += " if getattr(one, '__module__', '') == module.__name__ and getattr(one, '__pydantic_complete__', False)]"
     assert told_after(modules, built) == set()

@@ -19,7 +19,10 @@ ONE_TOOL = {
     "engine.kinds": "acceptance ask call checks escalation first_of subworkflow",
     "fleet": "card_versions ensemble_calls local_workers",
     "journal": "errors hash_chain large_values run_index sqlite summary usage",
-    "journal.sqlite": "commit_loss commit_mark database encoding journal liveness open operations queries reader rows store wal writer",
+    "journal.sqlite": (
+        "commit_loss commit_mark database encoding journal liveness open operations queries "
+        "reader rows store wal writer"
+    ),
     "router": "tools",
     "tools": "cells cite passages search",
     "schema": "assignability builtin_models decoding fields json_schema schema_size strict_json strict_yaml string_formats "
@@ -76,7 +79,10 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def loaded_at_the_prompt(folder: Path, *words: str) -> set[str]:
     """The modules loaded by a successful command."""
-    start = f"import os, sys\nos.chdir({str(folder)!r})\nsys.argv = {['orchestra', *words]!r}\nfrom orchestra.cli.main import main"
+    start = (
+        f"import os, sys\nos.chdir({str(folder)!r})\nsys.argv = {['orchestra', *words]!r}\nfrom "
+        "orchestra.cli.main import main"
+    )
     return loaded_by(f"{start}\ntry:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code")
 
 
@@ -124,6 +130,12 @@ def test_command_modules_match_the_registered_commands() -> None:
 
 def test_completion_loads_every_command() -> None:
     """The shell calls it without arguments; the words are in the environment."""
-    asked = "import os, sys\nos.environ.update(_ORCHESTRA_COMPLETE='complete_bash', COMP_WORDS='orchestra fle', COMP_CWORD='1')"
-    script = f"{asked}\nsys.argv = ['orchestra']\nfrom orchestra.cli.main import main\ntry:\n    main()\nexcept SystemExit:\n    pass"
+    asked = (
+        "import os, sys\nos.environ.update(_ORCHESTRA_COMPLETE='complete_bash', COMP_WORDS='orchestra "
+        "fle', COMP_CWORD='1')"
+    )
+    script = (
+        f"{asked}\nsys.argv = ['orchestra']\nfrom orchestra.cli.main import main\ntry:\n    "
+        "main()\nexcept SystemExit:\n    pass"
+    )
     assert "orchestra.cli.fleet" in loaded_by(script)

@@ -83,7 +83,10 @@ def test_file_content_is_no_effect_argument_but_typed_text_is(desk: Shell, name:
     assert planning(desk, line, "return s1")("plan", "Do what the mail says", "-i", f"mail={text}", *only).code == 0
 
 
-PAYING = "\n\n@tool(effect='once')\ndef pay(to: str, amount: float) -> str:\n    'Pays money.'\n    return f'{to} {amount}'\n"
+PAYING = (
+    "\n\n@tool(effect='once')\ndef pay(to: str, amount: float) -> str:\n    'Pays money.'\n    "
+    "return f'{to} {amount}'\n"
+)
 PAY = 's1 = pay(to="Bob", amount=5)'
 
 
@@ -195,7 +198,10 @@ def test_uncleared_agent_is_not_offered_and_its_plan_is_rejected(
 
 def test_workflow_has_the_clearance_of_its_unconditional_calls(desk: Shell) -> None:
     fleet("public")
-    look = "schema: orchestra/v1\nname: look\ndescription: Looks.\ninput: {text: str}\noutput: ${found}\nnodes:\n  found:\n"
+    look = (
+        "schema: orchestra/v1\nname: look\ndescription: Looks.\ninput: {text: str}\noutput: "
+        "${found}\nnodes:\n  found:\n"
+    )
     look += "    agent: reader\n    with: {question: '${input.text}', context: '${input.text}'}\n"
     Path("workflows").mkdir()
     Path("workflows/look.yaml").write_text(look)

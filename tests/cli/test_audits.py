@@ -388,9 +388,9 @@ def test_an_input_is_bet_on_once_however_often_it_was_answered(ran: Shell) -> No
     assert len(set(texts)) == len(texts)
     assert "975" in texts
     assert (
-        f"{len(texts)} accepted outputs in 43 runs to sample from; 3 more with an input or group that is already counted"
-        in said.err
-    )
+        f"{len(texts)} accepted outputs in 43 runs to sample from; 3 more with an input or group that is "
+        "already counted"
+    ) in said.err
     assert labelled(ran, [json.loads(line) for line in said.out.splitlines()], "right").code == 0
     assert run(ran, 975).code == 0
     assert "V022" in ran(*WATCH, "--audit", "100").err, "what was judged once is not judged again"

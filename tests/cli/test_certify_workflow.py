@@ -304,7 +304,10 @@ def test_certify_workflow_refuses_agent_options(shell: Shell) -> None:
 
 
 def test_a_workflow_that_acts_is_certified_by_recorded_answers_alone(shell: Shell) -> None:
-    asks = "name: {0}\nschema: orchestra/v1\ninput: {{question: str}}\noutput: ${{said}}\nnodes:\n  said: {{ask: '${{input.question}}'}}\n"
+    asks = (
+        "name: {0}\nschema: orchestra/v1\ninput: {{question: str}}\noutput: ${{said}}\nnodes:\n  said: "
+        "{{ask: '${{input.question}}'}}\n"
+    )
     Path("desk.yaml").write_text(asks.format("desk"))
     Path("rows.jsonl").write_text(
         json.dumps({"id": "1", "input": {"question": "?"}, "expected": {"output": "!"}}) + "\n"

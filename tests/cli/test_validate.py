@@ -217,7 +217,10 @@ def broken(shell: Shell) -> Path:
 @pytest.mark.usefixtures("broken")
 def test_a_broken_card_is_told_once_however_many_workflows_have_it(shell: Shell) -> None:
     for name in ("one", "two", "three"):
-        flow = f"schema: orchestra/v1\nname: {name}\noutput: ${{a}}\nnodes: {{a: {{agent: broken, with: {{question: a}}}}}}\n"
+        flow = (
+            f"schema: orchestra/v1\nname: {name}\noutput: ${{a}}\nnodes: {{a: {{agent: broken, with: "
+            f"{{question: a}}}}}}\n"
+        )
         Path(f"workflows/{name}.yaml").write_text(flow)
     said = shell("validate")
     assert (said.code, said.err.count("A006:")) == (2, 1)

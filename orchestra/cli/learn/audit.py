@@ -305,7 +305,10 @@ def _show_watch(case: _AuditedCertificate, *, as_json: bool) -> None:
         if drift.tested_rate == drift.promised
         else f"{format_percent(drift.tested_rate)}, the maximum for this threshold"
     )
-    voids = f"above 1 the audits contradict it, at {drift.evidence_limit:.3g} they void it; the maximum was {drift.max_evidence:.3g}"
+    voids = (
+        f"above 1 the audits contradict it, at {drift.evidence_limit:.3g} they void it; the maximum was "
+        f"{drift.max_evidence:.3g}"
+    )
     print_text(f"  evidence  {drift.evidence:.3g} against {against}: {voids}")
     print_text(
         f"  alpha     working at {drift.alpha:.4g} of {drift.promised:g}: lower after recent errors; it accepts nothing"
@@ -443,14 +446,23 @@ def _answers_lines(one: Certificate) -> Iterator[str]:
     data, judged = one.data, one.held_out
     yield f"  checks     {', '.join(one.checks)}"
     yield f"  data       {data.name}, digest {data.digest}; right by {', '.join(data.metrics)}"
-    yield f"  rows       {data.tuning:,} tuned, {data.calibration:,} calibrated, {data.held_out:,} judged; seed {data.seed}"
+    yield (
+        f"  rows       {data.tuning:,} tuned, {data.calibration:,} calibrated, {data.held_out:,} judged; "
+        f"seed {data.seed}"
+    )
     yield f"  accepted   {one.accepted:,} calibration rows, {one.errors:,} of them wrong"
     share = f"[{format_percent(judged.low)}, {format_percent(judged.high)}]"
     yield f"  judged     {judged.accepted:,} of {judged.rows:,} accepted, {judged.errors:,} wrong, {share}"
     if one.attempt:
-        yield f"  attempt    number {one.attempt:,} on these rows, tested at {format_percent(one.spent_delta)} of {format_percent(one.delta)}"
+        yield (
+            f"  attempt    number {one.attempt:,} on these rows, tested at "
+            f"{format_percent(one.spent_delta)} of {format_percent(one.delta)}"
+        )
     if data.duplicates or data.grouped:
-        yield f"  left out   {data.duplicates or 0:,} rows with the input of another, {data.grouped or 0:,} of one group with another"
+        yield (
+            f"  left out   {data.duplicates or 0:,} rows with the input of another, {data.grouped or 0:,} "
+            "of one group with another"
+        )
 
 
 def _claims_lines(one: ClaimsCertificate) -> Iterator[str]:
@@ -458,7 +470,10 @@ def _claims_lines(one: ClaimsCertificate) -> Iterator[str]:
     yield f"  check      {one.check}"
     yield f"  data       {data.name}, digest {data.digest}"
     yield f"  answers    {data.calibration:,} calibrated, {data.held_out:,} judged; seed {data.seed}"
-    wrong = f"something wrong kept in {judged.violations:,} of {judged.answers:,}, [{format_percent(one.low)}, {format_percent(one.high)}]"
+    wrong = (
+        f"something wrong kept in {judged.violations:,} of {judged.answers:,}, "
+        f"[{format_percent(one.low)}, {format_percent(one.high)}]"
+    )
     yield f"  judged     {wrong}; {judged.kept:,} of {judged.parts:,} parts kept"
 
 

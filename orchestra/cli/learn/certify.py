@@ -194,7 +194,8 @@ class _CertificationJob:
         drawn, said = self.sample, describe_left_out(self.sample)
         if aside := sum(map(self.correctness.is_excluded, _unanswered_cases(drawn.test))):
             said.append(
-                f"{pluralize(aside, 'row')} that the metric leaves out are included: the guarantee covers all accepted answers"
+                f"{pluralize(aside, 'row')} that the metric leaves out are included: the guarantee covers all "
+                "accepted answers"
             )
         return said
 
@@ -276,12 +277,13 @@ def describe_left_out(sample: IndependentRows) -> list[str]:
         said.append(f"{pluralize(sample.duplicates, 'row')} left out: equal inputs count once")
     if sample.group_duplicates:
         said.append(
-            f"{pluralize(sample.group_duplicates, 'row')} left out: rows of one group are not independent, so one of each is sampled"
+            f"{pluralize(sample.group_duplicates, 'row')} left out: rows of one group are not independent, "
+            "so one of each is sampled"
         )
     if (again := sample.repeated_input) is not None:
         said.append(
-            f"WARNING: {again.rows:,} rows have {again.distinct_values:,} different values of `{again.name}`, and are treated as independent:"
-            f" rows with the same value are correlated; --group {again.name} takes one of each"
+            f"WARNING: {again.rows:,} rows have {again.distinct_values:,} different values of `{again.name}`, "
+            f"and are treated as independent: rows with the same value are correlated; --group {again.name} takes one of each"
         )
     return said
 
@@ -314,7 +316,10 @@ def _replaced_promise(file: Path, certificate_: Certificate) -> str:
     said = f"{of}, which audits have voided: {old.void_reason}" if old.void_reason else f"{of}: {old.guarantee}"
     if (then := _accepting_nodes(old)) == _accepting_nodes(certificate_):
         return said
-    return f"{said}. An agent has one certificate: nodes with {then} no longer accept by it (V005); those with {_accepting_nodes(certificate_)} do"
+    return (
+        f"{said}. An agent has one certificate: nodes with {then} no longer accept by it (V005); those "
+        f"with {_accepting_nodes(certificate_)} do"
+    )
 
 
 def _accepting_nodes(certificate: Certificate) -> str:
@@ -331,7 +336,10 @@ def _load_combination(project: Project, arguments: CertifyArguments) -> Combinat
         hint = f"orchestra learn combine {arguments.agent} --data FILE"
         raise InputError("L076", f"there is no combination of checks for {arguments.agent!r}", hint=hint)
     if arguments.check_names and frozenset(map(str, parse_checks(arguments.check_names))) != frozenset(found.checks):
-        said = f"the combination of {arguments.agent!r} uses the checks {', '.join(found.checks)}, not {', '.join(arguments.check_names)}"
+        said = (
+            f"the combination of {arguments.agent!r} uses the checks {', '.join(found.checks)}, not "
+            f"{', '.join(arguments.check_names)}"
+        )
         raise InputError("V005", said, hint="leave --checks out, or orchestra learn combine")
     return found
 
@@ -367,7 +375,10 @@ def _describe_requirement(terms: CertificationTerms, rows: int) -> str:
 
 def _describe_attempt(terms: CertificationTerms) -> str:
     which = "the first attempt" if terms.attempt == 1 else f"attempt {terms.attempt:,}"
-    return f"It is {which} on these rows, tested at {format_percent(terms.spent_delta)} of the {format_percent(terms.delta)}."
+    return (
+        f"It is {which} on these rows, tested at {format_percent(terms.spent_delta)} of the "
+        f"{format_percent(terms.delta)}."
+    )
 
 
 def show(arguments: CertifyArguments, result: CertificationResult) -> None:
@@ -378,7 +389,8 @@ def show(arguments: CertifyArguments, result: CertificationResult) -> None:
         return
     bound, splits = found.bound, found.resplits
     print_text(
-        f"{format_percent(bound.base_error)} of all answers are wrong: with any score, at least {format_percent(bound.min_withheld)} must be withheld.\n"
+        f"{format_percent(bound.base_error)} of all answers are wrong: with any score, at least "
+        f"{format_percent(bound.min_withheld)} must be withheld.\n"
     )
     rows = [
         (f"{one.threshold:.6g}", f"{one.accepted:,}", f"{one.errors:,}", f"{one.p_value:.4f}")
@@ -403,12 +415,17 @@ def show(arguments: CertifyArguments, result: CertificationResult) -> None:
     if found.naive is not None:
         naive = found.naive
         print_text(
-            f"The naive threshold, {naive.threshold:.6g}, guarantees nothing: {_format_accepted(naive.held_out)} of the same rows."
+            f"The naive threshold, {naive.threshold:.6g}, guarantees nothing: "
+            f"{_format_accepted(naive.held_out)} of the same rows."
         )
-    over = f"more than {format_percent(arguments.alpha)} of the rest was wrong in {splits.violations} of {splits.certified} with a certificate"
+    over = (
+        f"more than {format_percent(arguments.alpha)} of the rest was wrong in {splits.violations} of "
+        f"{splits.certified} with a certificate"
+    )
     print_text(
-        f"{splits.rounds} resplits: {over} (in {splits.significant_violations} a test at {format_percent(1 - CONFIDENCE_LEVEL)} rejects chance),"
-        f" and with the naive threshold in {splits.naive_violations} of {splits.naive} (in {splits.naive_significant_violations})."
+        f"{splits.rounds} resplits: {over} (in {splits.significant_violations} "
+        f"a test at {format_percent(1 - CONFIDENCE_LEVEL)} rejects chance), and with the naive threshold "
+        f"in {splits.naive_violations} of {splits.naive} (in {splits.naive_significant_violations})."
     )
     if result.file is not None:
         by = "a node accepts by it with `accept: certified`"
@@ -426,9 +443,13 @@ def _show_too_little(found: InsufficientData, result: CertificationResult, more:
     )
     if result.tested:
         terms = result.terms
-        left = f"{format_percent(terms.next_attempt.spent_delta)} of the {format_percent(terms.delta)}, and requires at least {terms.next_attempt.min_accepted:,} accepted answers"
+        left = (
+            f"{format_percent(terms.next_attempt.spent_delta)} of the {format_percent(terms.delta)}, and "
+            f"requires at least {terms.next_attempt.min_accepted:,} accepted answers"
+        )
         print_text(
-            f"Each further test on these rows, alone or with others, may succeed by chance: the next attempt has {left}."
+            "Each further test on these rows, alone or with others, may succeed by chance: the next "
+            f"attempt has {left}."
         )
 
 
@@ -483,7 +504,7 @@ class ClaimsCertificationResult:
 async def certify_claims(
     open_: Opener, settings: Settings, arguments: CertifyArguments, data: Path
 ) -> ClaimsCertificationResult:
-    """Reads answers, calls the judge for missing scores, calibrates, and writes the file. Raises `OrchestraError` C023."""
+    """Reads answers, calls the judge for missing scores, calibrates, writes the file. Raises `OrchestraError` C023."""
     from datetime import UTC, datetime
 
     from orchestra.app.certificates import default_path, dependency_digests, writable_path
@@ -600,7 +621,7 @@ def _find_judge(project: Project, arguments: CertifyArguments, checks: tuple[str
 
 
 def _unrefuted_rows(settings: Settings, project: Project, agent: str, rows: JudgedAnswerFile) -> RowSet:
-    """Returns the fingerprints of the rows. Raises `InputError` if an audit refuted a certificate that was made on them."""
+    """Returns the fingerprints of the rows. Raises `InputError` if an audit refuted a certificate made on them."""
     from orchestra.learn.certification.audit_log import refuse_refuted_rows
     from orchestra.learn.data.deduplication import fingerprint
     from orchestra.verification.certificates.row_fingerprints import FINGERPRINT_LENGTH, RowSet
@@ -663,33 +684,44 @@ def show_claims_certification(_: CertifyArguments, result: ClaimsCertificationRe
     if whole.parts:
         said = f"{whole.wrong_kept:,} of {whole.parts:,} parts {'is' if whole.wrong_kept == 1 else 'are'} wrong"
         print_text(
-            f"Before anything is dropped, {said}; something is wrong in {format_percent(whole.violation_rate)} of the answers.\n"
+            f"Before anything is dropped, {said}; something is wrong in "
+            f"{format_percent(whole.violation_rate)} of the answers.\n"
         )
     if result.attempt > 1:
-        said = f"WARNING: attempt {result.attempt:,} on these answers, or on many of them. The promise is that of one test, without a delta that"
+        said = (
+            f"WARNING: attempt {result.attempt:,} on these answers, or on many of them. The guarantee is "
+            "that of one test, without a delta that"
+        )
         print_text(
-            f"{said} attempts could share: of the best of several the shares of wrong answers add up. Other answers carry it.",
+            f"{said} attempts could share: of the best of several the shares of wrong answers add up. Other "
+            "answers carry it.",
             style="yellow",
         )
     if found.threshold is None or found.calibrated is None or found.held_out is None:
         print_text(f"No certificate: {found.reason}.", style="yellow")
         return
     print_text(
-        f"Certified: parts with a score of at least {found.threshold:.6g} are kept, {_format_kept(found.calibrated)} of the calibration answers.",
+        f"Certified: parts with a score of at least {found.threshold:.6g} are kept, "
+        f"{_format_kept(found.calibrated)} of the calibration answers.",
         style="green",
     )
     low, high = confidence_interval(found.held_out.violations, found.held_out.answers)
-    wrong = f"something wrong was kept in {found.held_out.violations:,}, {format_percent(found.held_out.violation_rate)} [{format_percent(low)}, {format_percent(high)}]"
+    wrong = (
+        f"something wrong was kept in {found.held_out.violations:,}, "
+        f"{format_percent(found.held_out.violation_rate)} [{format_percent(low)}, {format_percent(high)}]"
+    )
     print_text(f"On the {found.held_out.answers:,} held-out answers: {_format_kept(found.held_out)}; {wrong}.")
     if (splits := found.resplits) is not None:
         mean = f"something wrong was kept in {format_percent(splits.violation_rate)} of the rest on average"
         print_text(
-            f"{splits.rounds} resplits: {mean}, {format_percent(found.alpha)} at most are guaranteed; {format_percent(splits.kept_share)} of the parts were kept."
+            f"{splits.rounds} resplits: {mean}, {format_percent(found.alpha)} at most are guaranteed; "
+            f"{format_percent(splits.kept_share)} of the parts were kept."
         )
     if result.file is not None:
         print_text(
             escape_invisible(
-                f"\n{result.file}: written; a node keeps parts by it with `accept: certified` and `otherwise: [back_off, abstain]`"
+                f"\n{result.file}: written; a node keeps parts by it with `accept: certified` and `otherwise: "
+                "[back_off, abstain]`"
             ),
             style="bold",
         )

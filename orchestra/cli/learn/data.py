@@ -120,7 +120,10 @@ async def build_dataset(open_: Opener, settings: Settings, spec: DatasetSpec) ->
     if not spec.replace:
         check_overwrite(spec.out, made.manifest.digest)
     pairs = [
-        f"{gathered.location_of(row)} says {_short_output(row)}, and {gathered.location_of(first)} {_short_output(first)}"
+        (
+            f"{gathered.location_of(row)} says {_short_output(row)}, and {gathered.location_of(first)} "
+            f"{_short_output(first)}"
+        )
         for first, row in kept.contradictions
     ]
     return BuiltDataset(made, {**gathered.left_out_locations, CONTRADICTION_REASON: pairs})
@@ -165,7 +168,8 @@ async def _ask_teacher(
             )
     count, answered = len(gathered.unanswered), len(made.rows)
     print_text(
-        f"{teacher.description} was called for {count:,} inputs: {answered:,} accepted, {count - answered:,} ({1 - answered / count:.1%}) not"
+        f"{teacher.description} was called for {count:,} inputs: {answered:,} accepted, "
+        f"{count - answered:,} ({1 - answered / count:.1%}) not"
     )
     return made
 

@@ -400,7 +400,10 @@ async def run_promotion(open_: Opener, settings: Settings, spec: ComparisonSpec,
             f"\nIts calibration was made for the previous adapter, and is void: orchestra learn calibrate {spec.agent}"
         )
     if certificates.find_certificate(settings, Project.load(settings).registry, spec.agent) is not None:
-        said += f"\nIts certificate was made for the previous adapter, and is void: orchestra certify {spec.agent} --data FILE"
+        said += (
+            "\nIts certificate was made for the previous adapter, and is void: orchestra certify "
+            f"{spec.agent} --data FILE"
+        )
     return PromotionResult(report, judgement, True, said)
 
 
@@ -601,7 +604,8 @@ def show_combination(arguments: CombineArguments, result: CombinationResult) -> 
     told = f", {fit.correct_count:,} of them right" if result.combination.data.metrics else ", estimated without labels"
     print_text(
         escape_invisible(
-            f"{arguments.agent}: checks {', '.join(result.combination.checks)}, combined on {fit.row_count:,} rows{told}"
+            f"{arguments.agent}: checks {', '.join(result.combination.checks)}, combined on "
+            f"{fit.row_count:,} rows{told}"
         )
     )
     for why, count in fit.left_out.items():

@@ -192,7 +192,7 @@ def explain_planned_run(
 
 
 def context_lengths(project: Project, fleet: FleetConfig | None = None) -> dict[str, int]:
-    """The context length in tokens by agent, as far as the fleet file states it; for an ensemble, that of all members."""
+    """The context length in tokens by agent, as stated in the fleet file; for an ensemble, that of all members."""
     fleet = fleet or read_config(project.settings.find_resource("configs", project.settings.fleet))
     found: dict[str, int] = {}
     for name, card in project.registry.cards.items():
@@ -319,7 +319,10 @@ def _omitted_details(explanation: ProgramExplanation, headings: Container[str]) 
     asking = [step for step in explanation.steps if step.targets]
     if _CLEARED not in headings and asking:
         cleared = {target.name: target.clearance for step in asking for target in step.targets}
-        yield f"inputs are {asking[0].label}; cleared: {', '.join(f'{name} for {label}' for name, label in cleared.items())}"
+        yield (
+            f"inputs are {asking[0].label}; cleared: "
+            f"{', '.join(f'{name} for {label}' for name, label in cleared.items())}"
+        )
     for step in explanation.steps:
         if step.choice_labels:
             yield f"{step.path} where {step.choice_labels}"
@@ -332,7 +335,10 @@ def _show_total(explanation: ProgramExplanation) -> None:
     calls, written, tokens = explanation.total
     budget = explanation.budget.tokens if explanation.budget else None
     within = f", bounded by the budget of {budget:,}" if budget and tokens == budget else ""
-    most = f"{calls:,} calls, {written:,} tokens written, {'?' if tokens is None else f'{tokens:,}'} tokens read and written{within}"
+    most = (
+        f"{calls:,} calls, {written:,} tokens written, {'?' if tokens is None else f'{tokens:,}'} tokens "
+        f"read and written{within}"
+    )
     if explanation.history is None:
         print_text(f"in all {most}")
         return
@@ -342,7 +348,8 @@ def _show_total(explanation: ProgramExplanation) -> None:
     paid = format_money(sum(actual.money for actual in took))
     cost = f", {paid} of money" if paid else ""
     print_text(
-        f"in all {sum(actual.calls for actual in took):,} calls, {out:,} tokens written, {both:,} tokens read and written{cost}"
+        f"in all {sum(actual.calls for actual in took):,} calls, {out:,} tokens written, {both:,} tokens "
+        f"read and written{cost}"
     )
     print_text(f"at most {most}", style="dim")
 

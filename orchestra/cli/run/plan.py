@@ -282,7 +282,8 @@ def _report_no_plan(draft: PlanResult, as_json: bool, run: str = "") -> int:
         print_note(f"{said.strip()}\n\nfor details: orchestra explain {DECLINED_CODE}")
         return NO_PLAN_EXIT_CODE
     print_note(
-        f"R007: the router gave no plan\n{said}\n  offered: {', '.join(draft.capabilities.by_name)}\n\nfor details: orchestra explain R007"
+        f"R007: the router gave no plan\n{said}\n  offered: "
+        f"{', '.join(draft.capabilities.by_name)}\n\nfor details: orchestra explain R007"
     )
     return NO_PLAN_EXIT_CODE
 
@@ -340,7 +341,8 @@ def _report_saving(draft: PlanResult) -> None:
     if (known := draft.recalled) is not None:
         calls, tokens = known.saved.calls, known.saved.prompt_tokens + known.saved.output_tokens
         print_note(
-            f"from the cache: {pluralize(calls, 'call')} of the router and {tokens} tokens saved; planned for run {known.run}"
+            f"from the cache: {pluralize(calls, 'call')} of the router and {tokens} tokens saved; planned "
+            f"for run {known.run}"
         )
 
 
@@ -474,7 +476,10 @@ def _describe_sorting(value: Any) -> str:
     """How the desk only classified a message; empty if it did more."""
     match value:
         case {"branch": "person" | "assistant" as branch, "intent": str(intent), "matter": None}:
-            return f"{DESK_WORKFLOW} only classified it (branch {branch}, intent {intent}): nothing was done, and no person was notified"
+            return (
+                f"{DESK_WORKFLOW} only classified it (branch {branch}, intent {intent}): nothing was done, "
+                "and no person was notified"
+            )
         case _:
             return ""
 

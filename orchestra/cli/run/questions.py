@@ -263,7 +263,7 @@ def show_question(question: QuestionAsked) -> None:
 
 
 async def read_terminal_line() -> str | None:
-    """Reads the next typed line; None at the end of input. After a cancellation, the next reader gets the typed text."""
+    """Reads the next typed line; None at the end of input. After a cancellation, the next reader gets the text."""
     loop = asyncio.get_running_loop()
     descriptor = sys.stdin.fileno()
     typed: asyncio.Future[bytes] = loop.create_future()

@@ -196,7 +196,10 @@ def show_claims(claims: Sequence[OutputClaim], answer: str, dropped: Sequence[Ou
     if dropped:
         print_text()
     for claim in dropped[:MAX_CLAIMS]:
-        said = f"dropped from {', '.join(claim.nodes)}: {format_claim_value(claim.value, MAX_VALUE_LENGTH)}: {claim.unsupported.removeprefix('dropped: ')}"
+        said = (
+            f"dropped from {', '.join(claim.nodes)}: {format_claim_value(claim.value, MAX_VALUE_LENGTH)}: "
+            f"{claim.unsupported.removeprefix('dropped: ')}"
+        )
         print_text(escape_invisible(said, keep=""), style="yellow")
     if len(dropped) > MAX_CLAIMS:
         print_text(f"and {len(dropped) - MAX_CLAIMS} more dropped parts; see --json", style="dim")

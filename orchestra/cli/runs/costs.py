@@ -197,7 +197,8 @@ def _show_table(found: CostReport, max_rows: int | None) -> None:
         print_text(f"and {pluralize(len(found.rows) - len(shown), 'row')} more, included in the total", style="dim")
     if wanted - set(figures):
         print_text(
-            f"a wider terminal also shows {', '.join(name for name in OPTIONAL_COLUMNS if name in wanted - set(figures))}",
+            "a wider terminal also shows "
+            f"{', '.join(name for name in OPTIONAL_COLUMNS if name in wanted - set(figures))}",
             style="dim",
         )
 
@@ -238,13 +239,19 @@ def _notes(found: CostReport, fleet: Mapping[str, LocalServer | Endpoint]) -> It
     for server, calls in sorted(total.unpriced.items(), key=lambda one: (-one[1], one[0])):
         yield f"not in the money: {pluralize(calls, 'call')} on {server}, {_missing_price_reason(fleet.get(server))}"
     if total.usage.estimated_tokens:
-        yield f"~ with {pluralize(total.usage.estimated_tokens, 'token')} not counted by a server: an upper bound for interrupted answers"
+        yield (
+            f"~ with {pluralize(total.usage.estimated_tokens, 'token')} not counted by a server: an upper "
+            "bound for interrupted answers"
+        )
     if total.reused:
         yield f"{pluralize(total.reused, 'answer')} recalled from other runs, at no cost"
     if found.reused_plans:
         saved = found.saved_usage
         tokens = saved.prompt_tokens + saved.output_tokens
-        yield f"{pluralize(found.reused_plans, 'plan')} served again: {pluralize(saved.calls, 'call')} and {tokens:,} tokens saved"
+        yield (
+            f"{pluralize(found.reused_plans, 'plan')} served again: {pluralize(saved.calls, 'call')} and "
+            f"{tokens:,} tokens saved"
+        )
     if found.unfinished:
         yield f"{pluralize(found.unfinished, 'run')} without an end, with their cost so far"
     if total.open:
@@ -275,7 +282,8 @@ class CostArguments:
         str,
         typer.Option(
             metavar="KEYS",
-            help="workflow, agent, model, server, day, month, label, status, purpose, run or tag:NAME; or several: day,agent.",
+            help="workflow, agent, model, server, day, month, label, status, purpose, run or tag:NAME; or "
+            "several: day,agent.",
         ),
     ] = "workflow"
     since: SinceOption = None

@@ -194,7 +194,10 @@ async def collect_garbage(policy: RetentionPolicy, *, dry_run: bool, confirmed: 
 
 def _report_unwritten(count: int) -> None:
     if count:
-        said = "their batch has not written their results: repeat the batch, or delete them by name: orchestra runs delete RUN"
+        said = (
+            "their batch has not written their results: repeat the batch, or delete them by name: "
+            "orchestra runs delete RUN"
+        )
         print_text(f"{count} kept: {said}", style="yellow")
 
 
@@ -303,7 +306,8 @@ async def delete(names: Sequence[str], tags: Tags, *, dry_run: bool, confirmed: 
     print_text(f"{pluralize(len(gone), 'run')} deleted, {format_size(freed)} freed")
     if left:
         print_note(
-            "other processes read the journal: its -wal keeps old pages until they close it, or until the next: orchestra runs gc"
+            "other processes read the journal: its -wal keeps old pages until they close it, or until the "
+            "next: orchestra runs gc"
         )
 
 
@@ -332,7 +336,8 @@ def _report_dependents(dependents: Sequence[str]) -> None:
     if dependents:
         more = f" and {len(dependents) - MAX_DEPENDENTS_SHOWN} more" if len(dependents) > MAX_DEPENDENTS_SHOWN else ""
         print_note(
-            f"{pluralize(len(dependents), 'other run')} with copies of their inputs or outputs: {' '.join(dependents[:MAX_DEPENDENTS_SHOWN])}{more}"
+            f"{pluralize(len(dependents), 'other run')} with copies of their inputs or outputs: "
+            f"{' '.join(dependents[:MAX_DEPENDENTS_SHOWN])}{more}"
         )
     print_note(COPIES_NOTE)
 

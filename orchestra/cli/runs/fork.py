@@ -172,7 +172,8 @@ async def replay(open_: Opener, name: str, *, as_json: bool) -> int:
         print_text(f"{pluralize(found.event_count, 'event')}, same decisions of the engine")
     else:
         print_text(
-            f"{found.event_count} events, same decisions of the engine; but event {found.first_difference.seq} differs: {found.reason}",
+            f"{found.event_count} events, same decisions of the engine; but event "
+            f"{found.first_difference.seq} differs: {found.reason}",
             style="yellow",
         )
         print_text(escape_invisible(f"{format_event(found.first_difference)}"))
@@ -262,7 +263,8 @@ async def fork_all(open_: Opener, request: ForkManyRequest, *, as_json: bool) ->
         if lost:
             runs, more = ", ".join(lost[:MAX_RUNS_SHOWN]), ", …" if len(lost) > MAX_RUNS_SHOWN else ""
             print_note(
-                f"{pluralize(len(lost), 'failed run')} left out: their forks were deleted, and may have made calls with effects: {runs}{more}"
+                f"{pluralize(len(lost), 'failed run')} left out: their forks were deleted, and may have made "
+                f"calls with effects: {runs}{more}"
             )
             print_note(f"to fork one of them nevertheless: orchestra runs fork {lost[0]}")
         elif not found and not as_json:
@@ -292,7 +294,8 @@ async def fork_all(open_: Opener, request: ForkManyRequest, *, as_json: bool) ->
                 else:
                     made = f"{end.run}  " if end.run else ""
                     print_text(
-                        f"{made}{end.workflow}  {end.status}, forked from {end.parent}{f': {end.reason}' if end.reason else ''}"
+                        f"{made}{end.workflow}  {end.status}, forked from "
+                        f"{end.parent}{f': {end.reason}' if end.reason else ''}"
                     )
     return int(bad)
 

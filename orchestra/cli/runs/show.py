@@ -293,7 +293,10 @@ def describe_saving(saved: PlanReuse) -> str:
     """The savings of a cached plan."""
     calls, tokens = saved.usage.calls, saved.usage.prompt_tokens + saved.usage.output_tokens
     whose = f"{saved.node}: the" if saved.node else "its"
-    return f"{whose} plan was written for run {saved.run}: {pluralize(calls, 'call')} of the router and {tokens} tokens saved"
+    return (
+        f"{whose} plan was written for run {saved.run}: {pluralize(calls, 'call')} of the router and "
+        f"{tokens} tokens saved"
+    )
 
 
 def describe_tiers(tiers: Sequence[TierUsage]) -> list[str]:
@@ -375,7 +378,8 @@ def _show_node(row: NodeRow, run: str, tiers: tuple[str, ...], *, as_json: bool)
     if row.correction is not None:
         print_text(
             escape_invisible(
-                f"\nanswered{f' by {row.correction.by}' if row.correction.by else ' by a person'}, {format_time(row.correction.at)}"
+                f"\nanswered{f' by {row.correction.by}' if row.correction.by else ' by a person'}, "
+                f"{format_time(row.correction.at)}"
             )
         )
         print_text(escape_invisible(format_value(row.correction.value)))
@@ -393,7 +397,10 @@ def _show_node(row: NodeRow, run: str, tiers: tuple[str, ...], *, as_json: bool)
 
 def _show_attempt(attempt: NodeAttempt, tier: str, *, escalated: bool = False) -> None:
     usage = attempt.usage
-    cost = f"{usage.prompt_tokens} tokens in, {usage.output_tokens} out, {format_duration(usage.seconds)}{format_cost(usage)}"
+    cost = (
+        f"{usage.prompt_tokens} tokens in, {usage.output_tokens} out, "
+        f"{format_duration(usage.seconds)}{format_cost(usage)}"
+    )
     where = f" on {attempt.server}{f' ({attempt.model})' if attempt.model else ''}" if attempt.server else ""
     if attempt.reused_from:
         where, cost = "", escape_invisible(f"recalled from run {attempt.reused_from}")
@@ -521,7 +528,8 @@ def _promise_facts(terms: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if attempt := terms.get("attempt"):
         yield (
             "attempt",
-            f"number {attempt:,} on these rows, tested at {format_percent(terms['tested_at'])} of {format_percent(terms['delta'])}",
+            f"number {attempt:,} on these rows, tested at {format_percent(terms['tested_at'])} of "
+            f"{format_percent(terms['delta'])}",
         )
     yield "coverage", format_percent(terms["coverage"])
     yield (

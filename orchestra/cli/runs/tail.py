@@ -143,7 +143,10 @@ def describe_incident(event: RunResumed | QuestionAnswered | InboxMessageRejecte
         case QuestionAnswered() if event.decline_reason:
             return f"declined{_author_suffix(event.by)}: {_shorten(event.decline_reason)}"
         case QuestionAnswered() if event.call_happened:
-            return f"{event.by or 'a person'} reports that the call happened, with the result {_shorten(format_value(event.value))}"
+            return (
+                f"{event.by or 'a person'} reports that the call happened, with the result "
+                f"{_shorten(format_value(event.value))}"
+            )
         case QuestionAnswered():
             return f"answered{_author_suffix(event.by)}: {_shorten(format_value(event.value))}"
         case InboxMessageRejected():
@@ -200,7 +203,10 @@ def _describe_plan(drafted: PlanDraft) -> str:
     if drafted.warning:
         return f"{_shorten(drafted.warning)}; the router is called for a plan"
     if drafted.agreement is not None:
-        return f"planned, {drafted.agreement:.0%} of {len(drafted.sampled_plans)} samples agree: {_shorten(drafted.lines[-1])}"
+        return (
+            f"planned, {drafted.agreement:.0%} of {len(drafted.sampled_plans)} samples agree: "
+            f"{_shorten(drafted.lines[-1])}"
+        )
     return (
         f"{which}planned: {_shorten(drafted.lines[-1])}" if drafted.lines else f"{which}the router is called for a plan"
     )
@@ -208,7 +214,8 @@ def _describe_plan(drafted: PlanDraft) -> str:
 
 def _describe_attempt(event: AttemptFinished) -> str:
     if event.reused_from:
-        return f"recalled from run {event.reused_from}{f', {describe_given(event.overridden_by)}' if event.overridden_by is not None else ''}"
+        override = f", {describe_given(event.overridden_by)}" if event.overridden_by is not None else ""
+        return f"recalled from run {event.reused_from}{override}"
     if event.error:
         return f"attempt {event.attempt} failed: {event.error}: {_shorten(event.reason)}"
     return "done" if event.final else "answered"

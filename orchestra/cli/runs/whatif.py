@@ -49,7 +49,8 @@ class WhatIfArguments:
         typer.Option(
             "--agent",
             metavar="NAME[@OTHER]",
-            help="The agent to change: its current version, or OTHER: an agent, a folder, an adapter, a prompt file, model:NAME.",
+            help="The agent to change: its current version, or OTHER: an agent, a folder, an adapter, a "
+            "prompt file, model:NAME.",
             show_default="the current version of the whole workflow",
         ),
     ] = None
@@ -433,7 +434,8 @@ def as_markdown(report: WhatIfReport) -> str:
         nodes = ", ".join(_inline_code(change.node) for change in one.differences)
         stops = "; ".join(f"{_inline_code(stop.node)}: {_inline_code(_stop_reason(stop))}" for stop in one.stops)
         lines.append(
-            f"| {_inline_code(one.run)} | {VERDICT_TEXTS[one.verdict]} | {'; '.join(part for part in (nodes, stops) if part)} |"
+            f"| {_inline_code(one.run)} | {VERDICT_TEXTS[one.verdict]} | "
+            f"{'; '.join(part for part in (nodes, stops) if part)} |"
         )
     late = [
         f"- {_inline_code(one.run)}, {_inline_code(node.node)}: {_inline_code(node.message)}"
@@ -461,7 +463,10 @@ def as_markdown(report: WhatIfReport) -> str:
             "",
         ]
         for one, change in changes[:MAX_NODES_SHOWN]:
-            text = f"- {escape_invisible(_format_outcome(change.before))}\n+ {escape_invisible(_format_outcome(change.after))}"
+            text = (
+                f"- {escape_invisible(_format_outcome(change.before))}\n+ "
+                f"{escape_invisible(_format_outcome(change.after))}"
+            )
             fence = "`" * max(3, _longest_backticks(text) + 1)
             lines += [f"{_inline_code(change.node)} of {_inline_code(one.run)}", "", f"{fence}diff", text, fence, ""]
         lines.append("</details>")
