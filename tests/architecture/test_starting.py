@@ -13,7 +13,8 @@ from orchestra.cli.main import COMMAND_MODULES, build_app
 from tests.architecture.test_architecture import HEAVY, loaded_by
 
 ONE_TOOL = {
-    "agents": "card card_errors card_file card_types code_digest computed_fields contract ensemble ensemble_voting evidence_grammar "
+    "agents": "card card_errors card_file card_types code_digest computed_fields contract ensemble ensemble_voting "
+    "evidence_grammar "
     "fast_validation function_calls inference registry template tool_prompt tools tracebacks",
     "agents.inference": "calibration logprob_confidence overlap_features",
     "engine.kinds": "acceptance ask call checks escalation first_of subworkflow",
@@ -25,8 +26,8 @@ ONE_TOOL = {
     ),
     "router": "tools",
     "tools": "cells cite passages search",
-    "schema": "assignability builtin_models decoding fields json_schema schema_size strict_json strict_yaml string_formats "
-    "type_syntax types validator",
+    "schema": "assignability builtin_models decoding fields json_schema schema_size strict_json strict_yaml "
+    "string_formats type_syntax types validator",
     "verification": "check_budget",
 }
 """The modules for the first run of one tool, in packages that grow: no check, no plan and no table reader."""

@@ -283,7 +283,8 @@ def describe_left_out(sample: IndependentRows) -> list[str]:
     if (again := sample.repeated_input) is not None:
         said.append(
             f"WARNING: {again.rows:,} rows have {again.distinct_values:,} different values of `{again.name}`, "
-            f"and are treated as independent: rows with the same value are correlated; --group {again.name} takes one of each"
+            f"and are treated as independent: rows with the same value are correlated; "
+            f"--group {again.name} takes one of each"
         )
     return said
 

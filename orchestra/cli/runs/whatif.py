@@ -411,9 +411,7 @@ def _shorten(text: str) -> str:
 
 
 def as_markdown(report: WhatIfReport) -> str:
-    """Formats the report as a comment on a pull request. Texts of models and users are code, which cannot mention
-    anyone or link.
-    """
+    """Formats the report for a pull request. Texts of models and users are code, without mentions or links."""
     lines = [
         f"### What if: {_inline_code(report.title)}",
         "",
