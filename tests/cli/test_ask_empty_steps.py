@@ -69,7 +69,7 @@ def test_unserved_part_is_reported_and_partial_plans_the_rest(desk: Shell) -> No
     planning(desk, *TOLD)
     said = desk("ask", BOTH, *ONLY, "--partial")
     assert said.code == 0, said.err
-    assert f'nothing serves "{FLIGHT}"; nothing is done about it' in said.err
+    assert f'nothing serves "{FLIGHT}"; the plan ignores it' in said.err
     planning(desk, *TOLD)
     told = desk("ask", BOTH, *ONLY, "--partial", "--no-cache", "--json").json
     assert told["undone"] == [FLIGHT]
@@ -143,7 +143,7 @@ def test_desk_classification_without_action_is_reported(desk: Shell, more: tuple
     said = desk("ask", "Send an email to Ann that I am late", "--no-cache", *more)
     assert said.code == 0, said.err
     assert "support_desk only classified it (branch person, intent " in said.err
-    assert "nothing was done, and nobody was told; nothing is near; there is answer_from_documents (" in said.err
+    assert "nothing was done, and no person was notified; nothing is near; there is answer_from_documents (" in said.err
     assert "support_desk (" not in said.err
 
 

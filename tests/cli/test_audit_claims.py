@@ -187,7 +187,7 @@ def test_what_was_expected_tells_nothing_of_parts(ran: Shell) -> None:
         json.dumps({"run": line["run"], "node": line["node"], "expected": {"facts": []}}) + "\n"
     )
     said = ran(*WATCH, "--labels", "verdicts.jsonl")
-    assert (said.code, "V021" in said.err, "no metric tells" in said.err) == (2, True, True)
+    assert (said.code, "V021" in said.err, "no metric decides" in said.err) == (2, True, True)
 
 
 def test_the_certificate_of_whole_answers_is_another_watch(ran: Shell) -> None:

@@ -205,7 +205,7 @@ def test_of_a_run_that_is_gone_only_a_verdict_counts(ran: Shell) -> None:
     left = ran(*WATCH, "--audit", "1")
     assert left.code == 2
     assert "V022" in left.err
-    assert "1 output drawn before cannot be shown any more" in left.err
+    assert "1 output of an earlier sample cannot be shown" in left.err
 
 
 def test_unclear_ones_are_counted_apart(ran: Shell) -> None:

@@ -175,7 +175,7 @@ def test_one_answer_of_each_text_is_sampled(shell: Shell) -> None:
     Path("rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     said = certify(shell)
     assert "50 answers of 100 parts" in said.out
-    assert "150 rows left out: each input counts once" in said.out
+    assert "150 rows left out: equal inputs count once" in said.out
     for number, line in enumerate(lines):
         line |= {"input": {"text": f"Text {number}."}, "group": f"book {number // 4}"}
     Path("rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -31,7 +31,7 @@ def test_duplicate_rows_count_once(shell: Shell) -> None:
     written(1000, lambda n: {"input": {"text": f"{n % 25}"}})
     said = certify(shell, *PREDICTED)
     assert said.code == 3, said.out
-    assert "975 rows left out: each input counts once" in said.out
+    assert "975 rows left out: equal inputs count once" in said.out
     assert not ATTEMPTS.exists(), "so few test nothing"
 
 
@@ -133,7 +133,7 @@ def test_equal_generated_answers_do_not_count_as_an_attempt(shell: Shell) -> Non
     rows(1000)
     for told in (False, True):
         said = certify(shell)
-        assert (said.code, "the answers of an attempt before. It is the first attempt" in said.out) == (0, told)
+        assert (said.code, "the answers of an earlier attempt. It is the first attempt" in said.out) == (0, told)
     assert len(ATTEMPTS.read_text().splitlines()) == 1
 
 

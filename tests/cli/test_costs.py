@@ -196,7 +196,7 @@ def test_what_cannot_be_summed_up_is_said(shell: Shell, arguments: tuple[str, ..
 
 def test_where_no_run_is_of_that_name_it_is_said(shell: Shell) -> None:
     recorded(shell)
-    assert shell("runs", "costs", "--workflow", "mail").out == "no such runs\n"
+    assert shell("runs", "costs", "--workflow", "mail").out == "no matching runs\n"
 
 
 def test_a_run_whose_events_are_damaged_counts_with_its_stored_usage(shell: Shell) -> None:
@@ -292,7 +292,7 @@ def test_on_a_narrow_terminal_no_number_is_broken(shell: Shell) -> None:
     lines = on_a_terminal(80, "runs", "costs", "--by", "day,workflow,agent").splitlines()
     assert max(map(len, lines)) <= 80
     assert [line.split()[-1] for line in lines if "150,000,000" in line] == ["375.00"]
-    assert "a wider terminal shows recalled, time, runs as well" in lines
+    assert "a wider terminal also shows recalled, time, runs" in lines
     assert on_a_terminal(200, "runs", "costs", "--by", "day,workflow").split()[:5] == [
         "day",
         "workflow",

@@ -175,7 +175,7 @@ def test_stdin_is_for_one_option(monkeypatch: pytest.MonkeyPatch, options: tuple
     pipe(monkeypatch, '{"source": "a", "text": "b"}')
     with pytest.raises(InputError) as caught:
         read_inputs(options, {**FIELDS, "source": {"type": "string"}})
-    assert (caught.value.code, caught.value.message.endswith(f" for -i {second}")) == ("C010", True)
+    assert (caught.value.code, caught.value.message.endswith(f"; -i {second} cannot read it again")) == ("C010", True)
 
 
 @pytest.mark.parametrize("option", ["-", "text=-", "words=@-", "document=-", "documents=@-", "record=-"])

@@ -186,7 +186,7 @@ async def test_override_records_its_author(shop: Path, shell: Shell) -> None:
     run = await ended(shop, "tea")
     said = await asyncio.to_thread(shell, "runs", "fork", run, "--by", "bob")
     assert said.code == 2
-    assert "C010: --by says who gives a value" in said.err
+    assert "C010: --by is the author of --set" in said.err
     twice = await asyncio.to_thread(shell, "runs", "fork", run, "--set", "letter=a", "--set", "letter=b")
     assert "C010: --set gives letter twice" in twice.err
 

@@ -101,7 +101,7 @@ def test_sigterm_releases_the_run_and_prints_the_resume_command(shell: Shell, ca
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, status(shell)) == (143, "interrupted")
-    command = err.partition("stopped; go on with: orchestra ")[2].split()
+    command = err.partition("stopped; resume with: orchestra ")[2].split()
     assert shell(*command, "--json").json["output"] == GOOD
 
 
@@ -112,7 +112,7 @@ def test_killed_run_is_interrupted_with_a_resume_command(shell: Shell, called: S
     out = shell("runs", "show").out
     assert out.startswith("ask: interrupted")
     assert "answerer  interrupted" in out
-    command = out.partition("go on with: orchestra ")[2].split("\n")[0].split()
+    command = out.partition("resume it with: orchestra ")[2].split("\n")[0].split()
     assert shell(*command).code == 0
     assert "resumed" in shell("runs", "show").out
 

@@ -321,7 +321,7 @@ def test_arms_of_a_card_that_says_certified_are_accepted_by_the_certificates_thr
     rows(8)
     said = evaluate(shell, "--json")
     assert [arm["answered"] for arm in said.json["arms"]] == [1.0, 1.0]
-    assert "accepts by a certificate, and has none" in said.err
+    assert "accepts by a certificate but has none" in said.err
     Path("agents/answerer/certificate.json").write_bytes(certified("answerer", ("confidence",), 0.7).to_bytes())
     assert [arm["answered"] for arm in evaluate(shell, "--json").json["arms"]] == [0.0, 0.0]
 

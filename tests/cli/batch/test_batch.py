@@ -438,7 +438,7 @@ def test_a_row_with_another_input_than_its_result_is_refused(shell: Shell) -> No
     assert said.code == 2
     assert "out.jsonl:1" in said.err
     assert "out.jsonl:3" in said.err
-    assert "C022: the result of 'r0' is of another input than the row has now" in said.err
+    assert "C022: the result of 'r0' belongs to another input of the row" in said.err
     assert Path("out.jsonl").read_bytes() == before
     Path("out.jsonl").write_bytes(before.splitlines(True)[1])
     assert batch(shell).code == 0

@@ -199,7 +199,7 @@ def test_a_plan_node_counts_its_questions_and_leaves_the_rest_open(desk: Shell) 
     assert (solved["asks"], solved["calls"], solved["tokens"]) == ("router", 2 * 2 * (4 + 1 + 1), None)
     assert found["tokens"] is None
     out = desk(*RUN, "--dry-run", "--budget", "tokens=700").out
-    assert "solved: only the questions to the router are counted" in out
+    assert "solved: only the calls of the router are counted" in out
     assert "bounded by the budget of 700" in out
 
 

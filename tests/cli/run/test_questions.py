@@ -348,7 +348,7 @@ def test_batch_writes_new_rows_if_the_file_cannot_be_replaced(shell: Shell) -> N
     Path("rows.jsonl").write_text("".join(lines))
     Path(f".out.jsonl.{os.getpid()}").mkdir()
     said = shell("batch", "trip", "-i", "rows.jsonl", "-o", "out.jsonl")
-    assert "1 results are left as they were" in said.err
+    assert "1 results are unchanged" in said.err
     rows = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
     assert [one["id"] for one in rows] == ["Rome", "Oslo"]
     assert rows[0] == row

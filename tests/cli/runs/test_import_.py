@@ -81,7 +81,7 @@ def test_imported_waiting_run_resumes_with_the_stored_answer(shell: Shell, other
     shell("runs", "export", run, "-o", "answered.jsonl")
     said = other("runs", "import", "answered.jsonl")
     assert said.code == 0
-    assert "do not resume or answer it where it came from" in said.err
+    assert "do not resume or answer it in the other journal" in said.err
     assert other("runs", "resume", run, "--json").json["output"] == "fine"
     assert other("runs", "import", "open.jsonl").err.startswith("C058")
 
@@ -268,8 +268,8 @@ def test_an_import_that_was_cut_off_is_completed(
     with monkeypatch.context() as patch:
         patch.setattr(SqliteJournal, "send", dies)
         assert other("runs", "import", "run.jsonl").code == 130
-    assert "what was missing of it is here now" in other("runs", "import", "run.jsonl").out
-    assert "it is here already" in other("runs", "import", "run.jsonl").out
+    assert "its missing parts were added" in other("runs", "import", "run.jsonl").out
+    assert "it exists already" in other("runs", "import", "run.jsonl").out
     assert other("runs", "resume", run, "--json").json["output"] == "fine"
 
 
@@ -294,5 +294,5 @@ def test_a_run_whose_import_was_cut_off_waits_once_it_is_completed(
         said.out
         == f"{run}  {'interrupted: it exists already' if answered else 'waiting: its missing parts were added'}\n"
     )
-    assert ("do not resume or answer it where it came from" in said.err) is not answered
+    assert ("do not resume or answer it in the other journal" in said.err) is not answered
     assert other("runs", "import", "run.jsonl").out.endswith(": it exists already\n")
