@@ -94,7 +94,7 @@ def test_a_draw_is_of_all_answers_and_shows_what_was_kept_of_them(ran: Shell) ->
     for line in found:
         assert line["output"] == {"facts": [f"fact 990 of {line['input']['text']}"]}
         assert (line["dropped"], line["node"]) == (1, "told")
-    assert f"{RUNS} judged answers in {RUNS} runs to draw from" in said.err
+    assert f"{RUNS} judged answers in {RUNS} runs to sample from" in said.err
     assert f"of {RUNS // 4} drawn answers nothing was kept" in said.err
     (draw,) = (line for line in written() if isinstance(line, OutputsSampled))
     assert sum(bool(output.withheld) for output in draw.outputs) == RUNS // 4

@@ -102,7 +102,7 @@ def test_runs_are_summed_up_with_what_is_not_known_of_them(shell: Shell) -> None
         "not in the money: 1 call on gateway, which has no `price:` in the fleet file",
         "1 answer recalled from other runs, at no cost",
         "1 run without an end, with their cost so far",
-        "1 call under way or cut off: what it took is not known",
+        "1 call active or interrupted: the cost is unknown",
     ]
 
 

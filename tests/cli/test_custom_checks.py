@@ -93,4 +93,4 @@ def test_a_certificate_is_not_bound_to_a_tool_and_says_so(desk: Shell) -> None:
     Path("rows.jsonl").write_text('{"id": "1", "input": {"text": "a"}, "expected": {"word": "a"}}\n')
     said = desk("certify", "copier", "--data", "rows.jsonl", "--checks", "tool(valid)")
     assert said.code == 2
-    assert said.err.startswith("V006: the check 'tool' asks a tool")
+    assert said.err.startswith("V006: the check 'tool' calls a tool")

@@ -35,7 +35,7 @@ def test_an_answer_that_nobody_has_taken_is_told_and_found(shell: Shell) -> None
     assert [one["status"] for one in shell("runs", "list", "--json").json] == ["interrupted"]
     for command in ("show", "tail"):
         found = shell("runs", command, run).out
-        assert f"sure is answered by ada, and no process holds it; resume with: orchestra runs resume {run}" in found
+        assert f"sure is answered by ada, and no process holds it; resume it with: orchestra runs resume {run}" in found
         assert "answer with:" not in found
     assert shell("runs", "show", run, "--json").json["asked"] == []
     again = shell("runs", "answer", run, "no")
@@ -72,7 +72,7 @@ def test_a_deadline_that_has_passed_is_found_told_and_kept(shell: Shell, monkeyp
     for command in ("show", "tail"):
         found = shell("runs", command, run).out
         assert (
-            f"the deadline of a question has passed, and no process holds it; resume with: orchestra runs resume {run}"
+            f"the deadline of a question has passed, and no process holds it; resume it with: orchestra runs resume {run}"
             in found
         )
     late = shell("runs", "answer", run, "yes")

@@ -215,7 +215,7 @@ def test_fork_prints_that_effects_are_recalled(shop: Path, shell: Shell) -> None
     run = shell("run", "buy", "-i", 'items=["desk"]', "--json").json["run"]
     (shop / "up").touch()
     assert f"orchestra runs fork {run}" in shell("runs", "resume", run).err
-    assert shell("runs", "fork", run).out.endswith(f"2 calls recalled from run {run}, 1 made anew\n")
+    assert shell("runs", "fork", run).out.endswith(f"2 calls recalled from run {run}, 1 made\n")
     said = shell("runs", "fork", run, "-i", 'items=["chair"]')
     assert said.code == 1
     fork = shell("runs", "show", "last", "--json").json["run"]
@@ -239,12 +239,12 @@ def test_fallback_does_not_hide_a_skipped_payment(shop: Path, shell: Shell) -> N
     said = shell("runs", "fork", run, "-i", 'items=["chair"]')
     assert (said.code, "E024" in said.err) == (1, True)
     shown = shell("runs", "show", "last")
-    assert "paid: its fallback is used: E024: pay has effects" in shown.out
+    assert "paid: its fallback was taken: E024: pay has effects" in shown.out
     assert "fallback" in next(line for line in shown.out.splitlines() if line.startswith("paid "))
     assert "its fallback was taken" in shell("runs", "tail", "last", "--no-follow").out
     node = shell("runs", "show", "last", "paid", "--json").json
     assert (node["outcome"]["value"], node["instead"]["code"]) == ("none", "E024")
-    assert "its fallback is used: E024" in shell("runs", "show", "last", "--html", "-").out
+    assert "its fallback was taken: E024" in shell("runs", "show", "last", "--html", "-").out
 
 
 def test_question_does_not_hide_a_skipped_payment(shop: Path, shell: Shell) -> None:

@@ -53,7 +53,7 @@ def test_fork_without_changes_makes_no_call(shell: Shell) -> None:
     said = shell("runs", "fork", run)
     assert said.code == 0
     assert said.out.startswith("nothing has changed\n")
-    assert said.out.endswith(f"2 calls recalled from run {run}, 0 made anew\n")
+    assert said.out.endswith(f"2 calls recalled from run {run}, 0 made\n")
     assert calls(shell) == []
 
 
@@ -62,7 +62,7 @@ def test_fork_after_a_prompt_edit_calls_only_its_agent(shell: Shell) -> None:
     Path("agents/critic/prompt.md").write_text("{{ context }}\nBe brief.\n{{ question }}\n")
     said = shell("runs", "fork", run)
     assert said.out.startswith("second: its agent critic has changed\n")
-    assert said.out.endswith(f"1 call recalled from run {run}, 1 made anew\n")
+    assert said.out.endswith(f"1 call recalled from run {run}, 1 made\n")
     assert calls(shell) == ["critic"]
     assert f"1 answer recalled from run {run}" in shell("runs", "show").out
     assert f"recalled from run {run}" in shell("runs", "show", "last", "first").out

@@ -62,7 +62,7 @@ async def test_person_reports_an_unknown_call_result_also_for_forks(shop: Path, 
     assert "what the call gave is a value of type Receipt" in wrong.err
     (shop / "receipt.json").write_text('{"number": 7, "item": "tea"}')
     text = await asyncio.to_thread(shell, "runs", "answer", run, "--node", "paid", "--gave", "seven")
-    assert "C024: paid gives a value of type Receipt" in text.err
+    assert "C024: paid outputs a value of type Receipt" in text.err
     both = await asyncio.to_thread(shell, "runs", "answer", run, "again", "--node", "paid", "--gave", "7")
     assert both.code == 2
     done = await asyncio.to_thread(
@@ -154,7 +154,7 @@ async def test_call_result_option_accepts_text_json_or_a_file(shop: Path, shell:
     unknown = await asyncio.to_thread(shell, "runs", "fork", run, "--set", "line=x")
     assert (unknown.code, "did you mean 'lines'?" in unknown.err) == (2, True)
     bad = await asyncio.to_thread(shell, "runs", "fork", run, "--set", "lines=x")
-    assert "C012: lines gives list[str]" in bad.err
+    assert "C012: lines outputs list[str]" in bad.err
     assert [event["type"] for event in events][-1] == "run_finished"
 
 

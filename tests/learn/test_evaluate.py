@@ -399,7 +399,7 @@ def test_each_label_has_its_figures_and_confusions_are_told(sorter: Shell) -> No
         {"expected": "c", "predicted": "(none)", "rows": 1},
     ]
     said = sorted_by(sorter, "--classes").out
-    assert "b told as a: 2 rows" in said
+    assert "b predicted as a: 2 rows" in said
     assert "by_class" not in sorted_by(sorter, "--json").json
 
 

@@ -243,7 +243,7 @@ def test_it_goes_on_by_the_ids_that_are_written(shell: Shell) -> None:
     Path("out.jsonl").write_bytes(whole[0] + whole[1][:20])
     said = batch(shell)
     assert said.code == 0
-    assert "the last line was torn" in said.err
+    assert "the last line was incomplete" in said.err
     assert said.err.splitlines()[-1] == "out.jsonl: 3 rows: 2 done, 1 from before"
     assert [result["id"] for result in results()] == ["r0", "r1", "r2"]
     workers = simulated(shell).workers
