@@ -241,7 +241,7 @@ def test_fallback_does_not_hide_a_skipped_payment(shop: Path, shell: Shell) -> N
     shown = shell("runs", "show", "last")
     assert "paid: its fallback was taken: E024: pay has effects" in shown.out
     assert "fallback" in next(line for line in shown.out.splitlines() if line.startswith("paid "))
-    assert "its fallback was taken" in shell("runs", "tail", "last", "--no-follow").out
+    assert "its fallback is used" in shell("runs", "tail", "last", "--no-follow").out
     node = shell("runs", "show", "last", "paid", "--json").json
     assert (node["outcome"]["value"], node["instead"]["code"]) == ("none", "E024")
     assert "its fallback was taken: E024" in shell("runs", "show", "last", "--html", "-").out
