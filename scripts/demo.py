@@ -98,7 +98,7 @@ def show(number: int, told: Told) -> None:
     elif told.result.error is not None:
         print_text(f"    {escape_invisible(told.result.error.message)}", style="yellow")
     else:
-        print_text("    The documents do not tell.", style="yellow")
+        print_text("    The documents do not contain the answer.", style="yellow")
     said = " | ".join(told.question.told) if told.question.told else "nothing about it"
     usage = told.result.usage
     took = f"{format_duration(told.history.seconds or 0.0)}, {usage.prompt_tokens} tokens in, {usage.output_tokens} out"

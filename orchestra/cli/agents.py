@@ -52,7 +52,7 @@ def list_agents(as_json: JsonOption = False) -> None:
         return
     for name, error in sorted(registry.broken.items()):
         print(
-            escape_invisible(f"warning: {name} is left out, for its card is broken: {error.code}: {error.message}"),
+            escape_invisible(f"warning: {name} is left out; its card is invalid: {error.code}: {error.message}"),
             file=sys.stderr,
         )
     rows = [
@@ -155,7 +155,8 @@ def _agent_data(name: str, contract: Contract, card: Card | None) -> dict[str, A
 def _show_agent(contract: Contract, card: Card | None) -> None:
     print_text(escape_invisible(f"{contract.name}: {contract.description}"), style="bold")
     print_text(
-        f"\n  takes   {_format_inputs(contract)}\n  gives   {_format_output(contract)}\n  label   sees data up to {contract.label}"
+        f"\n  takes   {_format_inputs(contract)}\n  gives   {_format_output(contract)}\n  label   data up "
+        f"to {contract.label}"
     )
     if contract.checks:
         print_text(f"  checks  {', '.join(contract.checks)}")
@@ -166,19 +167,20 @@ def _show_agent(contract: Contract, card: Card | None) -> None:
         print_text(f"  asks    the fleet's model {card.model!r}{adapter}, for at most {card.max_output} tokens")
     if (tool_use := contract.tool_use) is not None:
         print_text(
-            f"  uses    {', '.join((*tool_use.tools, *tool_use.agents))}; at most {tool_use.steps} calls, {tool_use.shown:,} characters of each are read"
+            f"  uses    {', '.join((*tool_use.tools, *tool_use.agents))}; at most {tool_use.steps} calls, "
+            f"{tool_use.shown:,} characters of each result are read"
         )
     if card.member_cards:
         weights = card.weights or (1.0,) * len(card.member_cards)
         named = ", ".join(f"{part.name} × {weight:g}" for part, weight in zip(card.member_cards, weights, strict=True))
         order = (
-            "side by side"
+            "concurrently"
             if card.enough is None
-            else f"in this order, until an answer has a probability of {card.enough:g}"
+            else f"in this order until an answer has a probability of {card.enough:g}"
         )
-        print_text(f"  asks    {named}, {order}; the likeliest of their answers is its own")
+        print_text(f"  asks    {named}, {order}; the most probable answer is used")
     if card.kind == "encoder":
-        print_text(f"  stands  on the encoder {card.model!r}, in this process")
+        print_text(f"  uses    the encoder {card.model!r} in this process")
     print_text(f"  card    {card.folder}\n  digest  {card.digest}")
     if card.template:
         print_text("\nprompt", style="bold")
@@ -190,12 +192,10 @@ _TYPE_TOKEN = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[A-Za-z_]\w*"""
 
 def generate_source(cards: Sequence[Card]) -> str:
     """Returns a Python module with a class for the input and output of each agent, and the bound agent, so that mypy
-    and
-    pyright check calls.
+    and pyright check calls.
 
     It contains the digest of each card: a changed card must be bound again. Only identifiers, types and constants of a
-    card are written, and
-    all of them are generated anew. Raises `InputError` L105 for an invalid type name.
+    card are written, and all of them are generated anew. Raises `InputError` L105 for an invalid type name.
     """
     from orchestra.agents.card_types import project_models
 
@@ -210,7 +210,7 @@ def generate_source(cards: Sequence[Card]) -> str:
     typing = sorted(name for name in ("Any", "Literal") if re.search(rf"\b{name}\b", text))
     fields = "BaseModel, ConfigDict, Field" if "Field(" in text else "BaseModel, ConfigDict"
     lines = [
-        '"""Agents, bound by `orchestra agents bind`: do not edit, bind again."""',
+        '"""Agents, bound by `orchestra agents bind`: do not edit; generate it again."""',
         "",
         "from __future__ import annotations",
         "",
@@ -277,8 +277,7 @@ def _generate_model(
 
 def _default_arguments(value: object) -> tuple[str, ...]:
     """The arguments of `Field` for a default. A default that is not a constant is validated, so that a record becomes
-    an
-    instance of its class.
+    an instance of its class.
     """
     return (repr(value),) if value is None or isinstance(value, str | int) else (repr(value), "validate_default=True")
 
@@ -363,10 +362,10 @@ def pin(
         return
     for row in rows:
         print_text(f"{row['name']}  {row['state']}", style="bold")
-        print_text(f"  {row['description'] or 'says nothing of itself'}")
+        print_text(f"  {row['description'] or 'no description'}")
         if row["digest"]:
             print_text(f"  {row['digest']}", style="dim")
-    print_text(f"\npinned {len(kept)} in {path}" if path else "\nnothing is kept")
+    print_text(f"\npinned {len(kept)} in {path}" if path else "\nnothing was pinned")
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,9 +394,9 @@ class _StoredPins:
     def state(self, name: str, current: ToolPin) -> str:
         """The state of a tool relative to its pin."""
         if self.unreadable:
-            return "not known, the pins cannot be read"
+            return "unknown: the pins cannot be read"
         if name in self.broken:
-            return "not known, its pin was TAMPERED WITH"
+            return "unknown: its pin was TAMPERED WITH"
         pin = self.pins.get(name)
         return "new" if pin is None else "as before" if pin == current else "CHANGED"
 
@@ -440,7 +439,7 @@ def _tool_data(
             "description": pin.message,
             "digest": "",
         }
-    state = "not declared, and not used" if effect is None else stored.state(name, pin)
+    state = "not declared, not used" if effect is None else stored.state(name, pin)
     return {
         "name": f"{server}.{escape_invisible(name, keep='')}",
         "state": state,
@@ -456,7 +455,7 @@ def _write_pins(settings: Settings, server: str, new_pins: dict[str, ToolPin]) -
     if missing := [name for name in settings.mcp[server].tools if name not in new_pins]:
         raise InputError(
             "T019",
-            f"{server} has no usable tool {missing[0]!r}, which the configuration declares",
-            hint="take it out there",
+            f"{server} has no usable tool {missing[0]!r}, declared in the configuration",
+            hint="remove it there",
         )
     return pins.write(settings.project, server, new_pins)

@@ -103,14 +103,11 @@ def check(context: typer.Context, arguments: CheckArguments) -> None:
     """Check an answer against evidence: quotes, numbers, sums, and checks that call agents.
 
     --checks 'quote | entailment' is a check expression, as in a workflow. In JSON, the fields `quote` and `quotes` are
-    quotes and
-    `expression` is computed again. A plain text is one quote for the check `quote`. Without checks that call agents, no
-    fleet is needed and
-    nothing is recorded.
+    quotes and `expression` is computed again. A plain text is one quote for the check `quote`. Without checks that call
+    agents, no fleet is needed and nothing is recorded.
 
     --combined AGENT weighs the checks with the combination of that agent (`orchestra learn combine`). The threshold is
-    that of its
-    certificate (`orchestra certify --combined`), or --accept.
+    that of its certificate (`orchestra certify --combined`), or --accept.
 
     Exits with 0 if the answer is accepted, and with 3 if it is not.
     """
@@ -174,7 +171,9 @@ def _parse_checks(arguments: CheckArguments) -> tuple[list[str] | None, bool]:
         "quote" if arguments.checks is None else arguments.checks, _available_checks(arguments)
     )
     if arguments.back_off and "entailment" not in (text.partition("(")[0] for text in found):
-        raise InputError("C037", "--back-off needs the check 'entailment' by itself", hint="--checks entailment")
+        raise InputError(
+            "C037", "--back-off needs the check 'entailment' outside of a combination", hint="--checks entailment"
+        )
     return found, asking or bool(arguments.combined)
 
 
@@ -186,23 +185,23 @@ def _split_checks(told: str, known: list[str]) -> tuple[list[str], bool]:
 
     found = [part.strip() for part in told.split(",") if part.strip()]
     if not found:
-        raise InputError("C037", "no check is named", hint=_available_hint(known))
+        raise InputError("C037", "no check is given", hint=_available_hint(known))
     asking = False
     for text in found:
         try:
             names = [check.check for check in check_calls(parse_check(text))]
         except CheckSyntaxError as error:
             raise InputError(
-                "V010", f"{text!r} is no check: {error.reason}", hint="--checks 'quote | entailment'"
+                "V010", f"{text!r} is not a check: {error.reason}", hint="--checks 'quote | entailment'"
             ) from error
         for name in names:
             if name not in known:
                 hint = (
                     f"did you mean {near!r}?"
                     if (near := closest_match(name, known))
-                    else f"{_available_hint(known)}; one of your own is tool({name})"
+                    else f"{_available_hint(known)}; a check of your own is tool({name})"
                 )
-                raise InputError("C037", f"no check {name!r} works on an answer alone", hint=hint)
+                raise InputError("C037", f"the check {name!r} cannot check an answer alone", hint=hint)
             asking = asking or name in MODEL_CHECKS
     return found, asking
 
@@ -219,7 +218,7 @@ def _available_checks(arguments: CheckArguments) -> list[str]:
 
 
 def _available_hint(known: list[str]) -> str:
-    return f"these do: {', '.join(known)}"
+    return f"available checks: {', '.join(known)}"
 
 
 def _read_answer(text: str) -> Any:
@@ -263,7 +262,7 @@ def _parse_json(path: Path, text: str) -> Any:
         return parse_untrusted(text)
     except StrictJsonError as error:
         raise InputError(
-            "C038", f"{path} is no JSON: {error}", hint="a file of another name is read as a text"
+            "C038", f"{path} is not JSON: {error}", hint="a file with another suffix is read as text"
         ) from error
 
 

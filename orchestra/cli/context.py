@@ -41,9 +41,7 @@ def load_settings(**flags: Any) -> Settings:
 
 def load_settings_to_inspect(**flags: Any) -> Settings:
     """Returns the settings for a command that only inspects. In an untrusted project no module is imported, no server
-    is
-    started and no
-    link out of the project is followed.
+    is started and no link out of the project is followed.
     """
     from orchestra.core.settings import Settings
 

@@ -60,9 +60,9 @@ def doctor(
         print_json({"findings": told, "problems": problems})
     else:
         print_text(
-            f"\n{pluralize(problems, 'problem')} to mend, from the top"
+            f"\n{pluralize(problems, 'problem')} to fix, from the top"
             if problems
-            else "\nEverything that is needed is there."
+            else "\nEverything required is available."
         )
     if problems:
         raise typer.Exit(1)
@@ -122,7 +122,7 @@ def _check_cpu(deep: bool) -> Finding:
 EXTRAS = (
     ("search", "bm25s", "the tool `search`"),
     ("classical", "numpy", "classical agents"),
-    ("encoder", "tokenizers", "agents that stand on an encoder"),
+    ("encoder", "tokenizers", "agents with an encoder"),
 )
 """Optional dependencies: the extra, one of its modules, and what needs it."""
 
@@ -135,7 +135,7 @@ def _check_extras() -> Iterator[Finding]:
             yield Finding(
                 extra,
                 "warning",
-                f"{module} is not installed, and wanted for {use}",
+                f"{module} is not installed; it is needed for {use}",
                 f"pip install 'orchestra-slm[{extra}]'",
             )
 
@@ -163,7 +163,7 @@ def _check_vllm(deep: bool) -> Iterator[Finding]:
     from orchestra.fleet.supervisor.vllm_launch import vllm_version
 
     if platform.system() != "Linux":
-        yield Finding("vLLM", "problem", "local servers run on Linux only", "orchestra run --fleet endpoint …")
+        yield Finding("vLLM", "problem", "local servers run only on Linux", "orchestra run --fleet endpoint …")
         return
     try:
         yield Finding("vLLM", "ok", vllm_version())
@@ -192,7 +192,10 @@ def _check_torch() -> Iterator[Finding]:
         name for name in ("torchaudio", "torchcodec") if (found := _installed_version(name)) and "+cpu" not in found
     ]
     if trap:
-        says = f"{' and '.join(trap)} beside the CPU build of torch make transformers fail at import; nothing here needs them"
+        says = (
+            f"{' and '.join(trap)} beside the CPU build of torch make transformers fail at import; "
+            "Orchestra does not need them"
+        )
         yield Finding("torch", "problem", says, f"pip uninstall -y {' '.join(trap)}")
 
 
@@ -222,11 +225,11 @@ def _check_weights(settings: Settings, fleet: FleetConfig) -> Iterator[Finding]:
             yield Finding(
                 "weights",
                 "warning",
-                f"{server.model} of the server {name} is not here yet: {wanted} to fetch",
+                f"{server.model} of the server {name} is not downloaded yet: {wanted}",
                 "orchestra fleet start",
             )
         else:
-            says = f"{server.model} of the server {name} comes from the hub only, which is not allowed"
+            says = f"{server.model} of the server {name} is only on the hub, which is not allowed"
             yield Finding("weights", "problem", says, "export ORCHESTRA_HUB=1")
 
 
@@ -241,7 +244,7 @@ def _check_memory() -> Finding:
         return Finding(
             "memory",
             "warning",
-            f"{format_size(free)} free; one local server wants {format_size(MIN_FREE_MEMORY)}, unless it runs already",
+            f"{format_size(free)} free; a local server needs {format_size(MIN_FREE_MEMORY)}, unless it is running",
         )
     return Finding("memory", "ok", f"{format_size(free)} free")
 
@@ -253,7 +256,7 @@ def _check_disk(cache: Path) -> Finding:
         return Finding(
             "disk",
             "warning",
-            f"{format_size(free)} free at {folder}; weights want {format_size(MIN_FREE_DISK)}",
+            f"{format_size(free)} free at {folder}; weights need {format_size(MIN_FREE_DISK)}",
             "export XDG_CACHE_HOME=…",
         )
     return Finding("disk", "ok", f"{format_size(free)} free at {folder}")
@@ -268,16 +271,16 @@ def _check_journal(settings: Settings) -> Finding:
     if error := settings.trust_error("journal"):
         return Finding("journal", "problem", f"{error.message}: {error.why}", f"orchestra trust {settings.project}")
     if place == "off":
-        return Finding("journal", "warning", "off: runs cannot be shown afterwards")
+        return Finding("journal", "warning", "off: runs cannot be inspected later")
     if not isinstance(place, Path):
         try:
             where = asyncio.run(probe_database(place))
         except OrchestraError as error:
             why = f": {error.why}" if error.why else ""
             return Finding("journal", "problem", f"{error.message}{why}", _remedy(error))
-        return Finding("journal", "ok", f"{where} takes connections, by asyncpg {_installed_version('asyncpg')}")
+        return Finding("journal", "ok", f"{where} accepts connections, through asyncpg {_installed_version('asyncpg')}")
     if (lacking := missing_folder(settings)) is not None:
-        return Finding("journal", "problem", f"{lacking} is not there; is its disk mounted?", f"mkdir -p {lacking}")
+        return Finding("journal", "problem", f"{lacking} does not exist; is its disk mounted?", f"mkdir -p {lacking}")
     nearest = next(folder for folder in (place, *place.parents) if folder.exists())
     if nearest.is_dir() and place.exists():
         return Finding("journal", "problem", f"{place} is a folder", "export ORCHESTRA_JOURNAL=…/journal.db")
@@ -285,7 +288,7 @@ def _check_journal(settings: Settings) -> Finding:
         return Finding(
             "journal",
             "problem",
-            f"{nearest} is no folder, so {place} cannot be made",
+            f"{nearest} is not a folder, so {place} cannot be created",
             "export ORCHESTRA_JOURNAL=…/journal.db",
         )
     if not os.access(nearest, os.W_OK):
@@ -318,9 +321,9 @@ def _check_servers(fleet: FleetConfig) -> Iterator[Finding]:
         return
     if open_ := [name for name, server in fleet.local_servers.items() if not closes_internal_ports(server)]:
         said = (
-            f"users of this machine can connect to internal ports of {', '.join(open_)}, and use up their descriptors"
+            f"users of this machine can connect to internal ports of {', '.join(open_)} and exhaust their descriptors"
         )
-        yield Finding("ports", "warning", said, "# docs/how-to/fleet.md: who may ask the servers")
+        yield Finding("ports", "warning", said, "# docs/fleet.md: access to the servers")
     try:
         status = asyncio.run(SupervisorClient(fleet, Folders.from_environment()).status())
     except OrchestraError as error:
@@ -347,7 +350,7 @@ def _check_endpoints(fleet: FleetConfig) -> Iterator[Finding]:
         if why := connection_error(address):
             yield Finding(name, "problem", f"{address} cannot be reached: {why}", f"curl {address}/models")
         else:
-            yield Finding(name, "ok", f"{address} takes connections")
+            yield Finding(name, "ok", f"{address} accepts connections")
 
 
 def _remedy(error: OrchestraError) -> str:

@@ -92,8 +92,7 @@ def key(
     """Print the API key of the running local servers.
 
     orchestra fleet key --header | curl -H @- ADDRESS/v1/models keeps the key off the command line, which all users of a
-    machine can read.
-    orchestra fleet status shows the address.
+    machine can read. orchestra fleet status shows the address.
     """
     import asyncio
 
@@ -135,7 +134,7 @@ async def start_fleet(name: str | None, wait: bool, as_json: bool) -> None:
 
 
 async def show_status(name: str | None, as_json: bool) -> None:
-    """Shows the servers. Exits with 1 if one does not run or cannot be reached, or the key of an endpoint is missing."""
+    """Shows the servers. Exits with 1 if one does not run or cannot be reached, or an endpoint key is missing."""
     _, config, supervision = _load_fleet(name)
     found = await _fetch_status(config, supervision)
     _show_status(found, as_json)
@@ -215,7 +214,8 @@ def _show_status(found: _FleetStatus, as_json: bool) -> None:
     if report is not None and report.servers:
         rows = [_server_row(server) for server in report.servers]
         print_text(
-            f"{config.name}: up for {format_duration(report.uptime)}; ends after {format_duration(report.idle_stop)} without work\n",
+            f"{config.name}: up for {format_duration(report.uptime)}; ends after "
+            f"{format_duration(report.idle_stop)} idle\n",
             style="bold",
         )
         headings = (
@@ -240,7 +240,7 @@ def _show_status(found: _FleetStatus, as_json: bool) -> None:
             print_text(escape_invisible(f"\n{server.name}: {error.code}: {error.message}\n  {error.hint}"), style="red")
     for end in found.endpoints:
         where = f"{end.model} at {end.endpoint}{' (external)' if end.external else ''}"
-        why = f" cannot be reached: {end.error}" if end.error else ", takes connections"
+        why = f" cannot be reached: {end.error}" if end.error else ", accepts connections"
         key = f"; {end.key}" if end.key else ""
         print_text(f"{end.name}: {where}{why}{key}", style="red" if end.error or key else "")
 
@@ -281,13 +281,11 @@ async def show_key(name: str | None, header: bool, as_json: bool) -> None:
 
     _, config, supervision = _load_fleet(name)
     if not config.local_servers:
-        hint = "those of its endpoints are what `api_key:` stands for in the fleet file"
-        raise FleetError("F008", f"the fleet {config.name!r} has no servers here that want a key", hint=hint)
+        hint = "the keys of its endpoints are those of `api_key:` in the fleet file"
+        raise FleetError("F008", f"the fleet {config.name!r} has no local servers with a key", hint=hint)
     found = await supervision.key()
     if not found:
-        print_note(
-            "its servers want no key, for an earlier version of Orchestra started them: orchestra fleet stop ends them"
-        )
+        print_note("an earlier version of Orchestra started its servers without a key; stop them: orchestra fleet stop")
     if as_json:
         print_json({"fleet": config.name, "key": found})
     elif found:

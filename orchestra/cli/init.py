@@ -67,7 +67,7 @@ def show(as_json: JsonOption = False) -> None:
     ]
     print_table(("setting", "value", "set by", "what it is"), rows)
     print_text(
-        f"\nproject: {found.project}" if found.project else "\nno project here; `orchestra init` begins one",
+        f"\nproject: {found.project}" if found.project else "\nno project here; `orchestra init` creates one",
         style="dim",
     )
 
@@ -87,7 +87,7 @@ def create_project(folder: Path) -> list[Path]:
     if taken:
         more = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
         raise InputError(
-            "C016", f"{taken[0]}{more}: already there, and nothing is overwritten", hint="orchestra init another_folder"
+            "C016", f"{taken[0]}{more}: it exists already; nothing was written", hint="orchestra init another_folder"
         )
     try:
         for source, target in targets.items():
@@ -130,7 +130,7 @@ def trust(
         records.remove(place)
         _print_result(
             {"folder": os.path.realpath(place), "trusted": False},
-            f"{os.path.realpath(place)} is not trusted any more",
+            f"{os.path.realpath(place)} is no longer trusted",
             as_json,
         )
     else:
@@ -146,8 +146,7 @@ def trust(
 
 def trust_new_project(folder: Path) -> None:
     """Trusts a project written by `orchestra init`. If that cannot be recorded, the first command that needs trust
-    reports
-    it.
+    reports it.
     """
     with suppress(OrchestraError):
         TrustStore.from_environment(os.environ).add(_load_guard(folder))
@@ -188,5 +187,5 @@ def _record_state(folder: str, digest: str) -> str:
     try:
         guard = _load_guard(Path(folder))
     except InputError as error:
-        return "gone" if error.code == "C045" else f"has a fault: {error.code}"
+        return "gone" if error.code == "C045" else f"invalid: {error.code}"
     return "trusted" if guard.digest == digest and str(guard.folder) == folder else "changed since"

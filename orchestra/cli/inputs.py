@@ -102,8 +102,8 @@ def read_inputs(
     """Parses `-i` options.
 
     An option is `key=value`, `key=@file`, `key=@folder` (documents), `key=-` (text on stdin), `@file.json` or `-` (a
-    JSON object); `@-` is
-    stdin too. A value that starts with `@` is written `@@`. A list key may be repeated, once for each element.
+    JSON object); `@-` is stdin too. A value that starts with `@` is written `@@`. A list key may be repeated, once for
+    each element.
 
     Args:
         options: The options.
@@ -111,8 +111,7 @@ def read_inputs(
 
     Raises:
         InputError: C010 for another form or a second option that reads stdin, C011 for an unknown input, C012 for a
-        wrong type, C013 for
-            an invalid JSON object, C014 for an unreadable file.
+        wrong type, C013 for an invalid JSON object, C014 for an unreadable file.
     """
     stdin = stdin or StdinReader()
     objects: dict[str, Any] = {}
@@ -125,7 +124,7 @@ def read_inputs(
         if not equals or not key:
             raise InputError(
                 "C010",
-                f"-i {option}: what is it the value of?",
+                f"-i {option}: the name of the input is missing",
                 hint="write -i key=value, -i key=@file, -i @inputs.json or -i -",
             )
         texts.setdefault(key.strip(), []).append(value)
@@ -153,13 +152,15 @@ def read_node_values(
             node, equals, text = option.partition("=")
             if not equals or not node:
                 hint = "write --set node=value, --set node=@file, --set @values.json or --set -"
-                raise InputError("C010", f"--set {option}: which node gives what?", hint=hint)
+                raise InputError("C010", f"--set {option}: a node and its value are required", hint=hint)
             values = {node: _parse_node_value(node, text, InputType(type_of(node)), stdin)}
         for node, value in values.items():
             type_of(node)
             if node in found:
                 raise InputError(
-                    "C010", f"--set gives {node} twice", hint="give it one value; the list of all where it has elements"
+                    "C010",
+                    f"--set gives {node} twice",
+                    hint="set it once; for a node with elements, to the list of all",
                 )
             found[node] = value
     return found
@@ -171,13 +172,12 @@ def _parse_node_value(node: str, text: str, type_: InputType, stdin: StdinReader
         return text if type_.accepts_text else parse_untrusted(text)
     except StrictJsonError as error:
         hint = f"write it as JSON: --set '{node}={type_.example}'"
-        raise InputError("C012", f"{node} gives {type_}, and {shorten(text, 40)!r} is not", hint=hint) from error
+        raise InputError("C012", f"{node} outputs {type_}, which {shorten(text, 40)!r} is not", hint=hint) from error
 
 
 def resolve_text(text: str, option: str, stdin: StdinReader, type_: InputType) -> str:
     """Resolves a value to its text: literal text, also of an enumeration, a file (`@file`), stdin (`-` or `@-`), or
-    `@@text` for `@text`.
-    `option` is used in messages. Raises `InputError` C014.
+    `@@text` for `@text`. `option` is used in messages. Raises `InputError` C014.
     """
     if text in type_.allowed_texts:
         return text
@@ -200,7 +200,7 @@ def _is_object_option(option: str) -> bool:
 def _read_object_option(option: str, flag: str, stdin: StdinReader) -> dict[str, Any]:
     if option in STDIN:
         return parse_json_object(stdin.read(f"{flag} {option}"), "stdin")
-    hint = f"{flag} @FILE is a file of a JSON object; a value has its name before it: {flag} NAME={option}"
+    hint = f"{flag} @FILE reads a JSON object; for one value, write its name first: {flag} NAME={option}"
     return parse_json_object(read_text(Path(option[1:]), hint), option[1:])
 
 
@@ -209,12 +209,12 @@ def parse_json_object(text: str, source: str) -> dict[str, Any]:
     try:
         value = parse_untrusted(text)
     except StrictJsonError as error:
-        raise InputError("C013", f"{source}: {error}", hint='a JSON object is wanted: {"key": value, …}') from error
+        raise InputError("C013", f"{source}: {error}", hint='expected a JSON object: {"key": value, …}') from error
     if not isinstance(value, dict):
         raise InputError(
             "C013",
             f"{source} has a JSON {_json_type(value)}, not an object",
-            hint='a JSON object is wanted: {"key": value, …}',
+            hint='expected a JSON object: {"key": value, …}',
         )
     return value
 
@@ -222,17 +222,23 @@ def parse_json_object(text: str, source: str) -> dict[str, Any]:
 def unknown_input_error(key: str, fields: Mapping[str, Schema]) -> InputError:
     """The error for an unknown input."""
     near = closest_match(key, fields)
-    hint = f"did you mean {near!r}?" if near else f"inputs are: {', '.join(fields)}" if fields else "it takes no inputs"
+    hint = (
+        f"did you mean {near!r}?"
+        if near
+        else f"the inputs are: {', '.join(fields)}"
+        if fields
+        else "it takes no inputs"
+    )
     return InputError("C011", f"there is no input {key!r}", hint=hint)
 
 
 def read_text(path: Path, hint: str = "") -> str:
-    """Reads a UTF-8 text of at most 1 MiB. Raises `InputError` C014, with a hint for literal texts that start with @."""
+    """Reads a UTF-8 text of at most 1 MiB. Raises `InputError` C014, with a hint for texts that start with @."""
     try:
         with interruptible(), path.open("rb") as file:
             return _read_limited(file, str(path))
     except OSError as error:
-        hint = hint or f"write @@{path} for a text that begins with @"
+        hint = hint or f"write @@{path} for a text that starts with @"
         raise InputError("C014", f"{path} cannot be read: {error.strerror}", hint=hint) from error
 
 
@@ -245,13 +251,13 @@ class StdinReader:
     def read(self, option: str) -> str:
         """Reads all of stdin for this option. Raises `InputError` C010 if another option has read it, and C014."""
         if self._reader_option:
-            hint = "give one of them as a file: @FILE in the place of -"
+            hint = "replace one - by a file: @FILE"
             raise InputError(
-                "C010", f"{self._reader_option} has read stdin, and nothing is left of it for {option}", hint=hint
+                "C010", f"{self._reader_option} has already read stdin; {option} cannot read it again", hint=hint
             )
         self._reader_option = option
         if sys.stdin is None:
-            raise InputError("C014", f"stdin is closed, and {option} reads it")
+            raise InputError("C014", f"stdin is closed, but {option} reads it")
         try:
             with interruptible():
                 return _read_limited(sys.stdin.buffer, "stdin")
@@ -265,7 +271,7 @@ def _read_limited(file: IO[bytes], name: str) -> str:
         raise InputError(
             "C014",
             f"{name} is larger than 1 MiB",
-            hint="where documents are wanted, split it into several files, and give their folder",
+            hint="for documents, split it into several files, and pass their folder",
         )
     try:
         return data.decode("utf-8-sig")
@@ -282,13 +288,11 @@ def read_documents(path: Path) -> list[dict[str, Any]]:
     root = path.resolve()
     files = sorted(file for file in path.rglob("*") if file.suffix in TEXT_FILES and file.is_file())
     if not files:
-        raise InputError("C014", f"{path} has no .txt and no .md file")
+        raise InputError("C014", f"{path} has no .txt or .md file")
     if len(files) > MAX_FILES:
-        raise InputError("C014", f"{path} has {len(files)} files; at most {MAX_FILES} are read")
+        raise InputError("C014", f"{path} has {len(files)} files; the maximum is {MAX_FILES}")
     if outside := next((file for file in files if not file.resolve().is_relative_to(root)), None):
-        raise InputError(
-            "C014", f"{outside} is a link to a file outside of {path}", hint="copy the file into the folder"
-        )
+        raise InputError("C014", f"{outside} is a link to a file outside {path}", hint="copy the file into the folder")
     return [{"source": file.relative_to(path).as_posix(), "text": read_text(file)} for file in files]
 
 
@@ -296,7 +300,7 @@ def _parse_input(key: str, given: Sequence[str], type_: InputType, stdin: StdinR
     items = type_.items
     if items is None:
         if len(given) > 1:
-            raise InputError("C010", f"the input {key!r} is given {len(given)} times, and is no list")
+            raise InputError("C010", f"the input {key!r} is given {len(given)} times, but is not a list")
         return _parse_single(key, given[0], type_, stdin)
     if len(given) == 1 and given[0].lstrip().startswith("["):
         return _parse_json(key, given[0], type_)
@@ -323,7 +327,7 @@ def _parse_single(key: str, text: str, type_: InputType, stdin: StdinReader) -> 
     if text in STDIN and type_.is_document:
         found = _read_stdin_documents(key, stdin)
         if len(found) != 1:
-            raise InputError("C012", f"the input {key!r} is one document, and stdin has {len(found)}")
+            raise InputError("C012", f"the input {key!r} is one document, but stdin has {len(found)}")
         return found[0]
     path = Path(text[1:])
     if (
@@ -344,7 +348,7 @@ def _read_stdin_documents(key: str, stdin: StdinReader) -> list[Any]:
     if not text.strip():
         raise InputError(
             "C014",
-            f"stdin is empty, and the input {key!r} is read from it",
+            f"stdin is empty, but the input {key!r} is read from it",
             hint=f"cat notes.txt | orchestra run … -i {key}=-",
         )
     try:
@@ -363,8 +367,8 @@ def _parse_json(key: str, text: str, type_: InputType) -> Any:
         shown = shorten(text, 40)
         hint = f"write it as JSON: -i '{key}={type_.example}'"
         if type_.items and type_.items.is_document:
-            hint += f", or give a file or a folder: -i {key}=@folder"
-        raise InputError("C012", f"the input {key!r} is {type_}, and {shown!r} is not", hint=hint) from error
+            hint += f", or pass a file or a folder: -i {key}=@folder"
+        raise InputError("C012", f"the input {key!r} is {type_}, which {shown!r} is not", hint=hint) from error
 
 
 def _json_type(value: Any) -> str:

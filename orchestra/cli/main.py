@@ -46,8 +46,7 @@ def build_app(opener: Opener | None = None, first: str = "") -> typer.Typer:
     Args:
         opener: Replaces `Orchestra.open`, so that tests run the command line on a simulated fleet.
         first: The first word of the command line, if known. Only the module of that command is imported, and none for
-        `--version`:
-            importing every command would take longer than most commands run.
+        `--version`: importing every command would take longer than most commands run.
     """
     app = typer.Typer(
         name="orchestra",

@@ -107,20 +107,23 @@ def parse_budget(given: Sequence[str]) -> Budget | None:
         name, _, number = part.partition("=")
         if name not in Budget.model_fields:
             near = closest_match(name, Budget.model_fields)
-            hint = f"did you mean {near}=…?" if near else f"limits are: {', '.join(Budget.model_fields)}"
+            hint = f"did you mean {near}=…?" if near else f"the limits are: {', '.join(Budget.model_fields)}"
             raise InputError("C008", f"--budget {part}: there is no limit {name!r}", hint=hint)
         try:
             value = float(number.replace("_", ""))
         except ValueError:
             raise InputError(
-                "C008", f"--budget {part}: {number!r} is no number", hint="write --budget tokens=20000"
+                "C008", f"--budget {part}: {number!r} is not a number", hint="write --budget tokens=20000"
             ) from None
         limits[name] = value if name == "seconds" or not value.is_integer() else int(value)
     try:
         return Budget.model_validate(limits) if limits else None
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
-        hint = "limits are above 0; tokens, calls and check_tokens are whole numbers, seconds and money may have a fraction"
+        hint = (
+            "limits are above 0; tokens, calls and check_tokens are whole numbers, seconds and money may "
+            "have a fraction"
+        )
         raise InputError("C008", f"--budget {fault['loc'][0]}: {fault['msg']}", hint=hint) from None
 
 
@@ -133,7 +136,7 @@ def parse_accept(text: str) -> AcceptThreshold | None:
     except ValueError:
         score = -1.0
     if not 0 <= score <= 1:
-        raise InputError("V029", f"--accept {text} is no score", hint="--accept certified, or a score from 0 to 1")
+        raise InputError("V029", f"--accept {text} is not a score", hint="--accept certified, or a score from 0 to 1")
     return score
 
 
@@ -145,7 +148,7 @@ def parse_age(text: str, option: str = "--older") -> float:
     if found := re.fullmatch(r"([0-9]{1,6})([hdw])", text):
         return float(found[1]) * _SECONDS[found[2]]
     raise InputError(
-        "C010", f"{text!r} is no age", hint=f"write hours, days or weeks: {option} 12h, {option} 30d, {option} 2w"
+        "C010", f"{text!r} is not an age", hint=f"write hours, days or weeks: {option} 12h, {option} 30d, {option} 2w"
     )
 
 
@@ -160,7 +163,7 @@ def parse_time(text: str, option: str) -> float:
         try:
             return datetime.fromisoformat(text).astimezone().timestamp()
         except (ValueError, OverflowError, OSError) as error:
-            raise InputError("C010", f"{text} is no day", hint=f"{option} 2026-11-24") from error
+            raise InputError("C010", f"{text} is not a date", hint=f"{option} 2026-11-24") from error
     return time.time() - parse_age(text, option)
 
 
@@ -171,6 +174,6 @@ def parse_period(since: str | None, until: str | None) -> tuple[float, float]:
     end = inf if until is None else max(0.0, parse_time(until, "--until"))
     if begin >= end:
         raise InputError(
-            "C010", f"no run began since {since} and before {until}", hint="--since yesterday --until today"
+            "C010", f"no run can start both since {since} and before {until}", hint="--since yesterday --until today"
         )
     return begin, end

@@ -31,7 +31,7 @@ def print_json(value: Any) -> None:
 
 
 def json_line(encoded: bytes) -> str:
-    """One line of JSON in which control characters, and characters that the encoding of stdout lacks, are JSON escapes."""
+    """One line of JSON. Control characters, and those that the encoding of stdout lacks, are JSON escapes."""
     text = encoded.decode()
     if text.isascii() and "\x7f" not in text:
         return text + "\n"
@@ -199,9 +199,9 @@ def check_writable(target: Path, option: str, *, folder: bool = False) -> None:
     """Checks, before the work starts, that a file or `folder` can be written. Raises `OrchestraError` C023."""
     there = next(path for path in (target, *target.absolute().parents) if os.path.lexists(path))
     if there.is_dir() != (folder or there != target):
-        reason = "it is a folder" if there.is_dir() else f"{there} is no folder"
+        reason = "it is a folder" if there.is_dir() else f"{there} is not a folder"
     elif not os.access(there, os.W_OK):
-        reason = f"{there} may not be written"
+        reason = f"{there} is not writable"
     else:
         return
     raise _write_error(target, reason, option)
@@ -225,7 +225,7 @@ def writing_output(target: Path, option: str) -> Iterator[None]:
 
 
 def _write_error(target: Path, reason: str, option: str) -> OrchestraError:
-    return OrchestraError("C023", f"{target} cannot be written: {reason}", hint=f"name another with {option}")
+    return OrchestraError("C023", f"{target} cannot be written: {reason}", hint=f"choose another one with {option}")
 
 
 REPORT_SECONDS = 5.0

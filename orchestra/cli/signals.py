@@ -1,16 +1,12 @@
 """Signals, reads that signals interrupt, and ordered concurrent tasks.
 
 The first SIGINT cancels the work of a command cleanly. SIGTERM releases the run, which can be resumed. A second signal
-ends the process
-at once.
+ends the process at once.
 
 A read from a pipe blocks the event loop, so a handler that only schedules a callback would never run. Within
-`interruptible` the handler
-raises instead, and the read ends. Python runs handlers between two instructions, or when a signal interrupts a system
-call (PEP 475). A
-signal that arrives just before the call blocks, or in another thread, interrupts nothing. A timer therefore interrupts
-the blocked call
-several times a second.
+`interruptible` the handler raises instead, and the read ends. Python runs handlers between two instructions, or when a
+signal interrupts a system call (PEP 475). A signal that arrives just before the call blocks, or in another thread,
+interrupts nothing. A timer therefore interrupts the blocked call several times a second.
 """
 
 from __future__ import annotations
@@ -62,13 +58,12 @@ class StopSignal:
     @property
     def resume_hint(self) -> str:
         """The command that resumes the released run; empty without a run."""
-        return f"go on with: orchestra runs resume {self.run}" if self.run else ""
+        return f"resume with: orchestra runs resume {self.run}" if self.run else ""
 
     @contextmanager
     def handle_signals(self, task: asyncio.Task[Any]) -> Iterator[None]:
         """Handles signals within the context: the first one cancels the task or ends a blocking read, the second one
-        ends
-        the process.
+        ends the process.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -94,15 +89,14 @@ class StopSignal:
 
     def _exit_now(self, code: int) -> None:
         """Ends the process at once. Its runs are interrupted as after a power cut, and can be resumed."""
-        os.write(2, f"left at once{f'; {self.resume_hint}' if self.resume_hint else ''}\n".encode())
+        os.write(2, f"exited at once{f'; {self.resume_hint}' if self.resume_hint else ''}\n".encode())
         os._exit(code)
 
 
 @contextmanager
 def suspend_between_commits(journal: Journal) -> Iterator[None]:
     """Within the context, Ctrl-Z (SIGTSTP) stops the process after the current journal transaction: a process stopped
-    within a transaction
-    blocks all other writers. SIGSTOP cannot be handled.
+    within a transaction blocks all other writers. SIGSTOP cannot be handled.
     """
     number = getattr(signal, "SIGTSTP", None)
     if (
@@ -151,9 +145,7 @@ def run_with_signals(work: Callable[[StopSignal], Coroutine[Any, Any, T]]) -> T:
 
 def exit_process(code: int) -> None:
     """Ends the process although plain functions of tools, which cannot be cancelled, still run: after `GRACE_SECONDS`,
-    or
-    at another signal.
-    Python itself would wait until they return.
+    or at another signal. Python itself would wait until they return.
 
     Their runs are released and on disk. The results of these functions are discarded; their calls count as interrupted.
     """
@@ -166,7 +158,7 @@ def exit_process(code: int) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: os._exit(code))
         busy = pluralize(sum(one.is_alive() for one in threads), "plain function")
-        os.write(2, f"waits for {busy}, for at most {GRACE_SECONDS:g} s; another signal leaves at once\n".encode())
+        os.write(2, f"waiting for {busy}, at most {GRACE_SECONDS:g} s; another signal exits at once\n".encode())
         if not _join_threads(threads, GRACE_SECONDS):
             sys.stdout.flush()
             os._exit(code)
@@ -224,8 +216,7 @@ async def map_in_order(
     rows: Iterable[Row], function: Callable[[Row], Awaitable[RowResult]], concurrency: int
 ) -> AsyncGenerator[RowResult, None]:
     """Yields the result of `function` for each row, in order, with at most `concurrency` concurrent calls. Memory does
-    not
-    grow with the rows.
+    not grow with the rows.
 
     If the consumer stops early or `function` raises, the pending tasks are cancelled and awaited.
     """

@@ -75,8 +75,7 @@ class OrchestraCommand(TyperCommand):
 
     def _execute_trusted(self, ctx: Any) -> Any:
         """Runs the command. An untrusted project is refused before any work; if the user then trusts it, the command
-        runs
-        once more.
+        runs once more.
         """
         try:
             return super().invoke(ctx)
@@ -91,7 +90,7 @@ def _show_disk_full(error: OSError, *, as_json: bool) -> int:
     fault = OrchestraError(
         "C023",
         f"{error.filename or 'the output'} cannot be written: {error.strerror}",
-        hint="make room, or write to another place",
+        hint="free some disk space, or write elsewhere",
     )
     if error.filename is None:
         _drop_stdout()  # a failed write to stdout: the buffered rest must not raise again
@@ -108,7 +107,7 @@ def show_error(error: OrchestraError, *, as_json: bool = False) -> None:
     """Prints an error as text to stderr and, with `as_json`, as JSON to stdout."""
     print(format_error(error), file=sys.stderr)
     if not as_json:
-        print(f"\norchestra explain {error.code} says more", file=sys.stderr)
+        print(f"\nfor details: orchestra explain {error.code}", file=sys.stderr)
     else:
         print_json({"error": error_data(error)})
 
@@ -190,8 +189,7 @@ def _expand_parameter(parameter: Parameter, annotation: Any) -> Iterator[Paramet
 
 def ask_for_trust(error: UntrustedError) -> bool:
     """Asks the user at the terminal to trust a project, and records a yes. Returns False without a terminal or without
-    a
-    yes.
+    a yes.
     """
     if not is_interactive():
         return False
@@ -206,7 +204,7 @@ def ask_for_trust(error: UntrustedError) -> bool:
 def describe_needs(guard: ProjectGuard) -> str:
     """Lists what the project may do once it is trusted."""
     if not guard.requirements:
-        return escape_invisible(f"{guard.folder} asks for nothing that needs trust.")
+        return escape_invisible(f"{guard.folder} needs no trust.")
     return escape_invisible(
-        "\n".join([f"Trust in {guard.folder} allows it to", *(f"  - {need}" for need in guard.requirements)])
+        "\n".join([f"A trusted {guard.folder} may", *(f"  - {need}" for need in guard.requirements)])
     )

@@ -140,8 +140,7 @@ class ProjectValidator:
 
     def validate_all(self) -> list[FileReport]:
         """Validates all fleets, agents and workflows of the project, including those of its modules. Raises
-        `InputError`
-        C004 without any.
+        `InputError` C004 without any.
         """
         found: list[FileReport] = []
         fleet = FileReport(f"the fleet of {self._settings.sources['fleet']}")
@@ -170,7 +169,7 @@ class ProjectValidator:
             found.insert(0, modules)
         if not found:
             raise InputError(
-                "C004", "there is nothing of your own to check here", hint="go to the project's folder, or name files"
+                "C004", "this project has no files to validate", hint="change to the project folder, or name files"
             )
         return found
 
@@ -206,7 +205,7 @@ def _validate_fleet(path: Path, report: FileReport) -> None:
     fleet = read_config(path)
     report.summary = f"the fleet {fleet.name!r}, {pluralize(len(fleet.servers), 'server')}"
     lacked = ((name, missing_key_error(server)) for name, server in fleet.servers.items())
-    report.warnings += [f"{path}: {name}: {error.message}; calls fail by that here" for name, error in lacked if error]
+    report.warnings += [f"{path}: {name}: {error.message}; calls to it fail here" for name, error in lacked if error]
 
 
 def _display_path(path: Path) -> str:
@@ -242,14 +241,14 @@ def _print_reports(reports: list[FileReport]) -> None:
         for error in new:
             print(format_error(error) + "\n", file=sys.stderr)
         if one.errors and not new:
-            print(escape_invisible(f"{one.name}: not checked, for what is told above\n"), file=sys.stderr)
+            print(escape_invisible(f"{one.name}: not validated because of the errors above\n"), file=sys.stderr)
         told += new
         for warning in one.warnings:
             print(escape_invisible(f"warning: {warning}"), file=sys.stderr)
         if not one.errors:
             print_text(f"ok  {one.name}: {one.summary}")
     if told:
-        print(f"{pluralize(len(told), 'fault')}; orchestra explain {told[0].code} says more", file=sys.stderr)
+        print(f"{pluralize(len(told), 'fault')}; for details: orchestra explain {told[0].code}", file=sys.stderr)
 
 
 def explain(

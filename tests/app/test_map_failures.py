@@ -61,8 +61,8 @@ async def test_a_whole_list_does_without_nothing(tmp_path: Path) -> None:
 def test_the_command_counts_what_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     show_failed_elements({"bills[1]": "T003: bad", "bills[4]": "T003: worse", "pages[0]/words[2]": "T007: odd"})
     told = " ".join(capsys.readouterr().out.split())
-    assert "bills: 2 elements failed, and the list is without them: T003: bad" in told
-    assert "pages[0]/words: 1 element failed, and the list is without it: T007: odd" in told
+    assert "bills: 2 elements failed, so the list lacks them: T003: bad" in told
+    assert "pages[0]/words: 1 element failed, so the list lacks it: T007: odd" in told
 
 
 class Counted(str):

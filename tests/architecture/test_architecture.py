@@ -1,4 +1,4 @@
-"""The plan of the house, held by tests: floors, sizes of modules, what must never be written, what must not be imported early."""
+"""Architecture rules: package layers, module sizes, forbidden code and expensive imports."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ HEAVY = {
     "uvicorn",
     "mcp",
 }
-"""Packages that take too long to import for a command that does not use them."""
+"""Packages that are too slow to import for a command that does not use them."""
 
 AT_WORK = {
     "importlib.metadata",
@@ -51,8 +51,9 @@ AT_WORK = {
     "orchestra.workflows.compile.compiler",
     "yaml",
 }
-"""What work on an open `Orchestra` takes, and a module that defines steps does not. Pydantic looks for plug-ins, with
-`importlib.metadata`, when it builds the first validator."""
+"""Modules for work on an open `Orchestra` that a module defining steps does not need. Pydantic looks for plug-ins with
+`importlib.metadata` when it builds the first validator.
+"""
 
 STRANGERS = {
     "agents/tools.py",
@@ -61,7 +62,7 @@ STRANGERS = {
     "core/untrusted_text.py",
     "workflows/python/steps.py",
 }
-"""Modules that run somebody else's code, and make whatever it raises a fault of ours."""
+"""Modules that run code of others and convert any exception to a coded error."""
 
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "manager", "managers", "base", "misc", "common"}
 
@@ -75,12 +76,12 @@ def places(faults: list[tuple[Path, int]]) -> list[str]:
     return [f"{path.relative_to(ROOT)}:{line}" for path, line in faults]
 
 
-def test_every_room_imports_only_rooms_below_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packages_import_only_lower_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     assert lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True) == 0
 
 
-def test_the_contracts_name_every_room() -> None:
+def test_import_contracts_name_every_package() -> None:
     contracts = (ROOT / "pyproject.toml").read_text("utf-8")
     rooms = {
         path.name.removesuffix(".py")
@@ -96,16 +97,18 @@ def test_no_module_is_longer_than_nine_hundred_lines() -> None:
     } == {}
 
 
-def test_modules_are_named_for_what_they_hold() -> None:
+def test_module_names_describe_their_content() -> None:
     assert [str(path.relative_to(ROOT)) for path in LIBRARY if path.stem in FORBIDDEN_NAMES] == []
 
 
-def test_every_module_says_what_it_is() -> None:
+def test_every_module_has_a_docstring() -> None:
     assert [str(path.relative_to(ROOT)) for path, tree in trees(LIBRARY) if not ast.get_docstring(tree)] == []
 
 
-def test_what_is_public_says_what_it_is() -> None:
-    """A method of a door says it for all that stand behind the door. A scene of the conformance of journals has its name, as a test."""
+def test_every_public_object_has_a_docstring() -> None:
+    """A method of a protocol documents its implementations. A scene of the journal conformance tests has a name, like a
+    test.
+    """
 
     def declared(body: list[ast.stmt]) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
         for node in body:
@@ -137,8 +140,9 @@ def test_what_is_public_says_what_it_is() -> None:
 
 
 def test_no_except_is_broad() -> None:
-    """Whatever comes may be caught to clean up: it is raised again as it is. Where it is not, a stranger's code runs: in these modules
-    only, and the line says whose."""
+    """A broad `except` may clean up and re-raise. Otherwise it must run code of others: only in these modules, with a
+    comment on the line.
+    """
 
     def kept(node: ast.ExceptHandler) -> bool:
         caught = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
@@ -183,8 +187,10 @@ def test_nothing_is_executed_or_unpickled() -> None:
     assert places(faults) == []
 
 
-def test_no_pattern_of_a_model_counts_letters_of_every_script() -> None:
-    """Pydantic compiles patterns to automata when it builds a validator: with `\\w{0,127}` one took 50 ms and 12 MiB of every start."""
+def test_model_patterns_do_not_count_unicode_letters() -> None:
+    r"""Pydantic compiles patterns to automata when it builds a validator: `\w{0,127}` took 50 ms and 12 MiB of every
+    start.
+    """
     counted = re.compile(r"""\bpattern=r?"[^"]*\\[wWdDsS]\{""")
     lines = (
         (path, number, line) for path in LIBRARY for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
@@ -192,8 +198,8 @@ def test_no_pattern_of_a_model_counts_letters_of_every_script() -> None:
     assert places([(path, number) for path, number, line in lines if counted.search(line)]) == []
 
 
-def test_no_module_keeps_state_that_changes() -> None:
-    """A module-level `global` statement is how one `Orchestra` would reach into another."""
+def test_modules_have_no_mutable_state() -> None:
+    """A module-level `global` statement would let one `Orchestra` affect another."""
     assert (
         places(
             [
@@ -207,11 +213,11 @@ def test_no_module_keeps_state_that_changes() -> None:
     )
 
 
-def test_no_file_knows_the_machine_it_was_written_on() -> None:
+def test_files_contain_no_machine_paths() -> None:
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
     if tracked.returncode != 0:
         pytest.skip("not a git checkout")
-    # Put together here, so that this file does not hold what it looks for.
+    # Concatenated, so that this file does not contain the searched text.
     machine = re.compile("|".join(["/wo" + "rk/(main|shared)", "/ro" + "ot/", "/op" + "t/wheels", r"\.pye" + "nv/"]))
     faults = []
     for name in filter(None, tracked.stdout.split("\0")):
@@ -226,7 +232,7 @@ def test_no_file_knows_the_machine_it_was_written_on() -> None:
 
 
 def told_after(statement: str, expression: str) -> set[str]:
-    """The texts that an expression gives after the statement, in a fresh interpreter."""
+    """The texts that an expression returns after the statement, in a new interpreter."""
     script = f"{statement}\nimport json, sys\nprint(json.dumps({expression}))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd="/")
     names: list[str] = json.loads(done.stdout.splitlines()[-1])
@@ -234,29 +240,35 @@ def told_after(statement: str, expression: str) -> set[str]:
 
 
 def loaded_by(statement: str) -> set[str]:
-    """The modules that stand in `sys.modules` after the statement, and the packages that they are in."""
+    """The modules in `sys.modules` after the statement, and their packages."""
     return told_after(statement, "[*sys.modules, *(name.partition('.')[0] for name in sys.modules)]")
 
 
-def test_importing_the_package_loads_nothing_heavy() -> None:
+def test_package_import_loads_no_heavy_module() -> None:
     assert loaded_by("import orchestra") & HEAVY == set()
 
 
-def test_the_command_line_loads_nothing_heavy() -> None:
+def test_command_line_import_loads_no_heavy_module() -> None:
     assert loaded_by("import orchestra.cli.main") & HEAVY == set()
 
 
-def test_a_module_that_defines_steps_loads_nothing_that_runs_them() -> None:
+def test_step_definition_imports_no_engine() -> None:
     assert loaded_by("from orchestra import Budget, Document, agent, tool, workflow") & {*AT_WORK, "asyncio"} == set()
 
 
-def test_the_import_of_a_program_leaves_the_rest_to_its_first_open_orchestra() -> None:
+def test_program_import_defers_the_rest_until_open_orchestra() -> None:
     assert loaded_by("from orchestra import Orchestra, agent, tool, workflow") & AT_WORK == set()
 
 
 def test_importing_builds_no_validator() -> None:
-    """Each takes a millisecond or so, and that of a graph, a card or a fleet serves all that stands in it."""
-    modules = "import orchestra.app.orchestra, orchestra.agents.card, orchestra.agents.inference.linear, orchestra.fleet.config"
-    built = "[name for module in [*sys.modules.values()] if module.__name__.startswith('orchestra') for name, one in vars(module).items()"
+    """Each validator takes about a millisecond; that of a graph, a card or a fleet is built once."""
+    modules = (
+        "import orchestra.app.orchestra, orchestra.agents.card, orchestra.agents.inference.linear, "
+        "orchestra.fleet.config"
+    )
+    built = (
+        "[name for module in [*sys.modules.values()] if module.__name__.startswith('orchestra') for "
+        "name, one in vars(module).items()"
+    )
     built += " if getattr(one, '__module__', '') == module.__name__ and getattr(one, '__pydantic_complete__', False)]"
     assert told_after(modules, built) == set()

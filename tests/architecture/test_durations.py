@@ -1,5 +1,6 @@
-"""No test asserts how long something takes: seconds are those of the machine. Tests hold ratios
-(`tests/unsafe_reference.py`) and counts."""
+"""No test asserts a duration, because seconds depend on the machine. Tests assert ratios
+(`tests/unsafe_reference.py`) and counts.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +16,13 @@ CLOCKS = {
     f"{name}{unit}" for name in ("monotonic", "perf_counter", "process_time", "thread_time") for unit in ("", "_ns")
 }
 HANG = 30.0
-"""Seconds that a limit has at least which is there to end a test that hangs."""
+"""The minimum in seconds of a limit that ends a hanging test."""
 STRICT = {"communicate", "run", "check_output"}
 """Functions of `subprocess` that wait, with a `timeout`."""
 
 
 def reads_clock(node: ast.AST) -> bool:
-    """Whether an expression reads a clock of the machine; `clock.monotonic()` is that of a test."""
+    """True if an expression reads the machine's clock; `clock.monotonic()` belongs to a test."""
     for call in ast.walk(node):
         if isinstance(call, ast.Call):
             match call.func:
@@ -47,7 +48,7 @@ def names(function: ast.AST) -> set[str]:
 
 
 def is_limit(node: ast.AST, measured: set[str]) -> bool:
-    """Whether an expression compares a duration with a number and with nothing else."""
+    """True if an expression only compares a duration with a number."""
     if not isinstance(node, ast.Compare):
         return False
     parts = list(ast.walk(node))
@@ -56,7 +57,7 @@ def is_limit(node: ast.AST, measured: set[str]) -> bool:
 
 
 def limits(call: ast.Call) -> Iterator[float]:
-    """The limit of a call that waits: of a process, or of `asyncio.wait_for`."""
+    """The limit of a waiting call: of a process, or of `asyncio.wait_for`."""
     if not isinstance(call.func, ast.Attribute):
         return
     given = [keyword.value for keyword in call.keywords if keyword.arg == "timeout"] if call.func.attr in STRICT else []
@@ -68,7 +69,7 @@ def limits(call: ast.Call) -> Iterator[float]:
 
 
 def faults(source: str) -> list[str]:
-    """What a source text says of durations that it must not say, by line."""
+    """The forbidden assertions on durations in a source text, by line."""
     tree, found = ast.parse(source), set[str]()
     for part in (tree, *(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))):
         measured = names(part) if part is not tree else set[str]()
@@ -104,5 +105,5 @@ def test_assertions_of_durations_are_found(source: str, count: int) -> None:
     assert len(faults(source)) == count
 
 
-def test_no_test_asserts_how_long_something_takes() -> None:
+def test_no_test_asserts_a_duration() -> None:
     assert [f"{path.relative_to(ROOT)}:{fault}" for path in FILES for fault in faults(path.read_text())] == []

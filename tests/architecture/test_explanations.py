@@ -1,4 +1,4 @@
-"""Every error code that the library can show is explained, and every explanation belongs to a code that it can show."""
+"""Every error code of the library has an explanation, and every explanation has a code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EXPLANATIONS = sorted((ROOT / "orchestra" / "core" / "error_texts").glob("*.toml
 
 
 def codes_used() -> dict[str, str]:
-    """Each code that stands alone as a string in the library, with one place where it does."""
+    """Each code that is a string of its own in the library, with one location."""
     found: dict[str, str] = {}
     for path in sorted((ROOT / "orchestra").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -33,7 +33,7 @@ def test_every_code_is_explained() -> None:
     assert {code: place for code, place in codes_used().items() if code not in explained} == {}
 
 
-def test_every_explanation_belongs_to_a_code() -> None:
+def test_every_explanation_has_a_code() -> None:
     used = codes_used()
     assert {code: path.name for code, path in codes_explained().items() if code not in used} == {}
 
@@ -44,7 +44,7 @@ def test_no_code_is_explained_twice() -> None:
 
 
 @pytest.mark.parametrize("path", EXPLANATIONS, ids=lambda path: path.stem)
-def test_an_explanation_has_a_title_and_a_text_that_says_enough(path: Path) -> None:
+def test_explanation_has_a_title_and_enough_text(path: Path) -> None:
     for code, entry in tomllib.loads(path.read_text("utf-8")).items():
         assert CODE.fullmatch(code), code
         assert set(entry) == {"title", "text"}, code

@@ -1,4 +1,4 @@
-"""What a start loads: modules, not milliseconds. Whoever adds one here says that everybody waits for it, every time."""
+"""Modules loaded at start-up. A module added here delays every start."""
 
 from __future__ import annotations
 
@@ -13,21 +13,26 @@ from orchestra.cli.main import COMMAND_MODULES, build_app
 from tests.architecture.test_architecture import HEAVY, loaded_by
 
 ONE_TOOL = {
-    "agents": "card card_errors card_file card_types code_digest computed_fields contract ensemble ensemble_voting evidence_grammar "
+    "agents": "card card_errors card_file card_types code_digest computed_fields contract ensemble ensemble_voting "
+    "evidence_grammar "
     "fast_validation function_calls inference registry template tool_prompt tools tracebacks",
     "agents.inference": "calibration logprob_confidence overlap_features",
     "engine.kinds": "acceptance ask call checks escalation first_of subworkflow",
     "fleet": "card_versions ensemble_calls local_workers",
-    "journal": "encoding errors hash_chain sqlite summary usage",
-    "journal.sqlite": "commit_loss commit_mark database errors journal liveness operations queries reader store wal writer",
+    "journal": "errors hash_chain large_values run_index sqlite summary usage",
+    "journal.sqlite": (
+        "commit_loss commit_mark database encoding journal liveness open operations queries "
+        "reader rows store wal writer"
+    ),
     "router": "tools",
     "tools": "cells cite passages search",
-    "schema": "assignability builtin_models decoding fields json_schema strict_json strict_yaml types validator",
+    "schema": "assignability builtin_models decoding fields json_schema schema_size strict_json strict_yaml "
+    "string_formats type_syntax types validator",
     "verification": "check_budget",
 }
-"""What the first run of one tool takes of the rooms that grow: no check, no plan, and nothing that reads tables."""
+"""The modules for the first run of one tool, in packages that grow: no check, no plan and no table reader."""
 MOST = 170
-"""Our modules together; a run of one tool had 191 when starting took twice as long as it had to."""
+"""The maximum number of Orchestra modules. A run of one tool had 191 when starting took twice as long as necessary."""
 NOT_TO_LIST = {
     "orchestra.agents.card",
     "orchestra.app.claims.claims",
@@ -63,7 +68,7 @@ def double(a: int) -> int:
 
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project with one tool and one workflow, away from everybody's state."""
+    """A project with one tool and one workflow, isolated from user state."""
     for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
     (tmp_path / "orchestra.toml").write_text('modules = ["tools_here"]\n')
@@ -74,13 +79,16 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def loaded_at_the_prompt(folder: Path, *words: str) -> set[str]:
-    """The modules that a command has loaded when it ends well."""
-    start = f"import os, sys\nos.chdir({str(folder)!r})\nsys.argv = {['orchestra', *words]!r}\nfrom orchestra.cli.main import main"
+    """The modules loaded by a successful command."""
+    start = (
+        f"import os, sys\nos.chdir({str(folder)!r})\nsys.argv = {['orchestra', *words]!r}\nfrom "
+        "orchestra.cli.main import main"
+    )
     return loaded_by(f"{start}\ntry:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code")
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_the_first_run_of_one_tool_loads_what_it_takes() -> None:
+def test_first_run_of_one_tool_loads_only_required_modules() -> None:
     loaded = loaded_by(FIRST_RUN)
     ours = {name for name in loaded if name.startswith("orchestra.")}
     known = {f"orchestra.{room}.{name}" for room, names in ONE_TOOL.items() for name in names.split()}
@@ -100,7 +108,7 @@ def test_the_first_run_of_one_tool_loads_what_it_takes() -> None:
         (("validate", "calc"), NOT_TO_RUN | {"asyncio", "orchestra.engine", "orchestra.journal"}),
     ],
 )
-def test_a_command_loads_neither_other_verbs_nor_what_it_does_not_do(
+def test_command_loads_no_other_commands_or_unused_modules(
     elsewhere: Path, words: tuple[str, ...], idle: set[str]
 ) -> None:
     loaded = loaded_at_the_prompt(elsewhere, *words)
@@ -110,7 +118,7 @@ def test_a_command_loads_neither_other_verbs_nor_what_it_does_not_do(
     assert loaded & (idle | others | HEAVY) == set()
 
 
-def test_every_verb_is_found_where_it_is_said_to_be() -> None:
+def test_command_modules_match_the_registered_commands() -> None:
     def verbs(app: typer.Typer) -> set[str]:
         return set(getattr(get_command(app), "commands", {}))
 
@@ -121,8 +129,14 @@ def test_every_verb_is_found_where_it_is_said_to_be() -> None:
     assert verbs(build_app(first="--help")) == set(COMMAND_MODULES)
 
 
-def test_completion_knows_every_verb() -> None:
-    """The shell asks for it without words behind the name: those are in the environment."""
-    asked = "import os, sys\nos.environ.update(_ORCHESTRA_COMPLETE='complete_bash', COMP_WORDS='orchestra fle', COMP_CWORD='1')"
-    script = f"{asked}\nsys.argv = ['orchestra']\nfrom orchestra.cli.main import main\ntry:\n    main()\nexcept SystemExit:\n    pass"
+def test_completion_loads_every_command() -> None:
+    """The shell calls it without arguments; the words are in the environment."""
+    asked = (
+        "import os, sys\nos.environ.update(_ORCHESTRA_COMPLETE='complete_bash', COMP_WORDS='orchestra "
+        "fle', COMP_CWORD='1')"
+    )
+    script = (
+        f"{asked}\nsys.argv = ['orchestra']\nfrom orchestra.cli.main import main\ntry:\n    "
+        "main()\nexcept SystemExit:\n    pass"
+    )
     assert "orchestra.cli.fleet" in loaded_by(script)

@@ -1,4 +1,4 @@
-"""Fixtures of the command line's tests."""
+"""Fixtures of the command line tests."""
 
 from tests.cli.shell import shell
 from tests.cli.shop import shop

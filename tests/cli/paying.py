@@ -1,4 +1,4 @@
-"""A shop whose tools pay, of tests that hold that nothing is paid twice."""
+"""A shop with payment tools, for tests that no payment is repeated."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ Starter = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def shop(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
-    """A shell in a project that pays, and then mails."""
+    """A shell in a project that pays and then mails."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     sys.modules.pop("shop_tools", None)
     furnish(files={**FILES, "shop_tools.py": MODULE, "workflows/buy.yaml": BUY})
@@ -102,7 +102,7 @@ def shop(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
 
 @pytest.fixture
 def start(shop: Shell) -> Iterator[Starter]:
-    """Starts `orchestra` in a process of its own."""
+    """Starts `orchestra` in a separate process."""
     processes: list[subprocess.Popen[str]] = []
 
     def begin(*arguments: str) -> subprocess.Popen[str]:

@@ -1,4 +1,4 @@
-"""`orchestra` in processes of their own, on simulated workers: with a terminal or without, and signals sent to them."""
+"""Runs `orchestra` in separate processes with simulated workers, with or without a terminal, and sends signals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Self
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 30.0
-"""Seconds for a process to say something."""
+"""Seconds to wait for output of a process."""
 
 PROGRAM = """
 import asyncio, sys
@@ -41,12 +41,12 @@ build_app(Simulated({"answerer": {SCRIPT}, "router": router}))(prog_name="orches
 
 
 def environment() -> dict[str, str]:
-    """What the processes are given; `shell` has set the folders."""
+    """The environment of the processes; `shell` has set the folders."""
     return {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "200"}
 
 
 def started(*arguments: str, script: str = "GOOD") -> subprocess.Popen[str]:
-    """A process without a terminal; `script` is what its model answers: `GOOD`, `forever` or `deaf`."""
+    """A process without a terminal. `script` is the behaviour of its model: `GOOD`, `forever` or `deaf`."""
     command = [sys.executable, "-c", PROGRAM.replace("{SCRIPT}", script), *arguments]
     return subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
@@ -54,7 +54,7 @@ def started(*arguments: str, script: str = "GOOD") -> subprocess.Popen[str]:
 
 
 class Terminal:
-    """A process on a terminal of its own, whose keys one can press."""
+    """A process on its own terminal, for typing."""
 
     def __init__(self, *arguments: str) -> None:
         self._ours, theirs = pty.openpty()
@@ -76,7 +76,7 @@ class Terminal:
         os.close(self._ours)
 
     def until(self, text: str) -> str:
-        """What it shows up to the text, since the last time."""
+        """The output since the last call, up to the text."""
         end = time.monotonic() + PATIENCE
         while text not in self.seen:
             ready, _, _ = select.select([self._ours], [], [], max(0.0, end - time.monotonic()))
@@ -86,11 +86,11 @@ class Terminal:
         return before + text
 
     def press(self, keys: str) -> None:
-        """Types."""
+        """Types a text."""
         os.write(self._ours, keys.encode())
 
     def ended(self) -> tuple[int, str]:
-        """Its exit code, and what it has shown since the last time."""
+        """The exit code, and the output since the last call."""
         while more := self._read():
             self.seen += more
         return self.process.wait(PATIENCE), self.seen

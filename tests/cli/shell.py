@@ -1,4 +1,4 @@
-"""A folder of its own with the command line on it, in this process."""
+"""The command line in a temporary folder, in this process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from orchestra.cli.main import build_app
 
 @dataclass(frozen=True)
 class Said:
-    """What a command printed and returned."""
+    """The output and exit code of a command."""
 
     code: int
     out: str
@@ -24,12 +24,12 @@ class Said:
 
     @property
     def json(self) -> Any:
-        """Its one line of JSON."""
+        """The only line of JSON."""
         return json.loads(self.out)
 
 
 class Shell:
-    """`shell("runs", "list")` is `orchestra runs list`."""
+    """`shell("runs", "list")` runs `orchestra runs list`."""
 
     def __init__(self, home: Path, project: Path, opener: Opener | None = None) -> None:
         self.home, self.project = home, project

@@ -1,4 +1,4 @@
-"""A shop whose orders are paid, written and allowed by somebody, for tests of what a person gives in the place of a step."""
+"""A shop whose orders are paid, written and approved by persons, for tests of overrides and answers."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ nodes:
 
 
 def furnished(project: Path, monkeypatch: pytest.MonkeyPatch, name: str, module: str, workflow: str) -> Path:
-    """A project of a workflow `order` and a module of tools of this name, which keeps its runs in `runs.db`."""
+    """A project with a workflow `order` and a module of tools, which stores its runs in `runs.db`."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     sys.modules.pop(name, None)
     (project / "workflows").mkdir()
@@ -88,7 +88,7 @@ async def opened(shop: Path) -> AsyncIterator[Orchestra]:
 
 
 async def ended(shop: Path, *topics: str) -> str:
-    """A run of which both questions are answered."""
+    """A run with two answered questions."""
     async with opened(shop) as orchestra:
         run = await orchestra.start(orchestra.find("order"), topics=list(topics))
         for node in ("allowed", "sure"):
@@ -99,5 +99,5 @@ async def ended(shop: Path, *topics: str) -> str:
 
 
 def rows(events: list[Event]) -> dict[str, tuple[str, Any]]:
-    """How each step came to what it came to, by path, and what that is."""
+    """How each step got its output, by path, and the output."""
     return {row.path: (row.display_status, getattr(row.outcome, "value", None)) for row in History.of(events).rows}

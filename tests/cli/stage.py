@@ -1,4 +1,4 @@
-"""A project with one agent, whose workers are simulated: what `build_app(opener)` is for."""
+"""A project with one agent and simulated workers, for `build_app(opener)`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ TEXT = "It was opened in 1889."
 
 
 class Simulated:
-    """An opener on simulated workers; `workers` are those of the last opening."""
+    """An opener with simulated workers; `workers` are those of the last opening."""
 
     def __init__(self, script: Any, **options: Any) -> None:
         self.script, self.options = script, options
@@ -74,14 +74,14 @@ FILES = {
 
 
 def furnish(project: Path = Path(), files: Mapping[str, str] = FILES) -> None:
-    """Writes a project's files."""
+    """Writes the files of a project."""
     for name, text in files.items():
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text(text)
 
 
 def calls(shell: Shell) -> list[str]:
-    """Who was asked by the last command."""
+    """The agents called by the last command."""
     assert isinstance(shell.opener, Simulated)
     assert shell.opener.workers is not None
     return [call.name for call in shell.opener.workers.calls]

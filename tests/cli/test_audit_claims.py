@@ -1,4 +1,6 @@
-"""`orchestra certify --claims --watch`: answers of which parts were dropped, drawn and judged; withheld ones count as right."""
+"""`orchestra certify --claims --watch`: sampling and judging answers with dropped parts; withheld answers count as
+right.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,7 @@ def answer(call: CallRequest) -> Any:
 
 @pytest.fixture
 def ran(shell: Shell) -> Shell:
-    """A shell where texts were told; nothing is kept of every fourth."""
+    """A shell with told texts; of every fourth answer, nothing is kept."""
     rows(200, scored=True)
     assert certify(shell).code == 0
     shell.opener = Simulated(answer)
@@ -92,13 +94,13 @@ def test_a_draw_is_of_all_answers_and_shows_what_was_kept_of_them(ran: Shell) ->
     for line in found:
         assert line["output"] == {"facts": [f"fact 990 of {line['input']['text']}"]}
         assert (line["dropped"], line["node"]) == (1, "told")
-    assert f"{RUNS} judged answers in {RUNS} runs to draw from" in said.err
+    assert f"{RUNS} judged answers in {RUNS} runs to sample from" in said.err
     assert f"of {RUNS // 4} drawn answers nothing was kept" in said.err
     (draw,) = (line for line in written() if isinstance(line, OutputsSampled))
     assert sum(bool(output.withheld) for output in draw.outputs) == RUNS // 4
 
 
-def test_verdicts_count_in_the_order_of_drawing_and_withheld_answers_count_as_right(ran: Shell) -> None:
+def test_verdicts_count_in_sampling_order_and_withheld_answers_as_right(ran: Shell) -> None:
     found = drawn(ran, RUNS)
     said = labelled(ran, found, "right", "--by", "ada")
     assert said.code == 0
@@ -185,7 +187,7 @@ def test_what_was_expected_tells_nothing_of_parts(ran: Shell) -> None:
         json.dumps({"run": line["run"], "node": line["node"], "expected": {"facts": []}}) + "\n"
     )
     said = ran(*WATCH, "--labels", "verdicts.jsonl")
-    assert (said.code, "V021" in said.err, "no metric tells" in said.err) == (2, True, True)
+    assert (said.code, "V021" in said.err, "no metric decides" in said.err) == (2, True, True)
 
 
 def test_the_certificate_of_whole_answers_is_another_watch(ran: Shell) -> None:
@@ -205,4 +207,4 @@ def test_it_is_asked_at_the_terminal(ran: Shell) -> None:
         terminal.until("all of it right?")
         terminal.press("q\n")
         code, shown = terminal.ended()
-    assert (code, "drawn and still open" in shown) == (0, True)
+    assert (code, "sampled and still open" in shown) == (0, True)

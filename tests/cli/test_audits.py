@@ -1,4 +1,4 @@
-"""`orchestra certify --watch`: accepted outputs drawn from the journal, judged, and what becomes of a promise that is not kept."""
+"""`orchestra certify --watch`: sampling accepted outputs, verdicts, and refuted guarantees."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WATCH = ("certify", "sorter", "--watch")
 
 @pytest.fixture
 def ran(shell: Shell, certified: Certificate) -> Shell:
-    """A shell where forty messages were sorted; those whose number is below the threshold were withheld."""
+    """A shell with forty sorted messages; those with a number below the threshold were withheld."""
     lines("messages.jsonl", [{"id": f"{n}", "input": {"text": f"{n}"}} for n in range(0, 1000, 25)])
     assert shell("batch", "sort", "--input", "messages.jsonl", "--output", "sorted.jsonl").code == 0
     return shell
@@ -83,8 +83,8 @@ def test_verdicts_are_recorded_each_with_its_step_of_alpha(ran: Shell) -> None:
     said = labelled(ran, found, "right", "--by", "ada")
     assert said.code == 0
     assert "verdicts.jsonl: 4 verdicts recorded" in said.err
-    assert "audited   0 of 4 wrong, 0 % [0 %, 60.2 %]; 0 drawn and still open" in said.out
-    assert "The promise is not refuted by these audits." in said.out
+    assert "audited   0 of 4 wrong, 0 % [0 %, 60.2 %]; 0 sampled and still open" in said.out
+    assert "The guarantee is not refuted by these audits." in said.out
     assert "working at 0.05 of 0.05" in said.out
     audits = [line for line in written() if isinstance(line, OutputAudited)]
     assert [(line.by, line.verdict) for line in audits] == [("ada", "right")] * 4
@@ -96,9 +96,9 @@ def test_audits_that_speak_against_the_promise_are_not_said_to_support_it(ran: S
     labelled(ran, found[:1], "wrong")
     said = labelled(ran, found[1:], "right")
     assert said.code == 0
-    assert "The promise is not refuted yet, but the audits speak against it." in said.out
-    assert "not refuted yet, but the audits point to a violation" in ran("certify", "--watch").out
-    assert ran(*WATCH, "--json").json["standing"] == "not refuted yet, but the audits point to a violation"
+    assert "The guarantee is not refuted yet, but the audits contradict it." in said.out
+    assert "not refuted yet; the audits speak against it" in ran("certify", "--watch").out
+    assert ran(*WATCH, "--json").json["standing"] == "not refuted yet; the audits speak against it"
 
 
 def test_what_is_expected_is_held_against_the_output(ran: Shell) -> None:
@@ -121,8 +121,8 @@ def test_a_promise_that_is_not_kept_is_voided_and_refused(ran: Shell) -> None:
     again = ran(*WATCH, "--json")
     assert again.code == 3
     assert again.json["void"].startswith("of audited answers 6 of 6 wrong, 100 % [54.1 %, 100 %], and 5 % was promised")
-    assert ran(*WATCH, "--audit", "5").code == 3  # nothing is drawn any more
-    assert len(written()) == 8  # a draw, six verdicts, and that it is void
+    assert ran(*WATCH, "--audit", "5").code == 3  # no more sampling
+    assert len(written()) == 8  # a sample, six verdicts, and the voiding
 
 
 def test_a_void_certificate_stays_void_without_its_log(ran: Shell) -> None:
@@ -205,7 +205,7 @@ def test_of_a_run_that_is_gone_only_a_verdict_counts(ran: Shell) -> None:
     left = ran(*WATCH, "--audit", "1")
     assert left.code == 2
     assert "V022" in left.err
-    assert "1 output drawn before cannot be shown any more" in left.err
+    assert "1 output of an earlier sample cannot be shown" in left.err
 
 
 def test_unclear_ones_are_counted_apart(ran: Shell) -> None:
@@ -219,7 +219,7 @@ def test_recalled_answers_are_passed_over(ran: Shell) -> None:
 
 
 @pytest.mark.parametrize("option", ["--since", "--until"])
-def test_a_time_that_is_none(ran: Shell, option: str) -> None:
+def test_invalid_time_is_refused(ran: Shell, option: str) -> None:
     for text in ("noon", "2026-13-01", "1999-02-30", "-1d"):
         said = ran(*WATCH, "--audit", "1", f"{option}={text}")
         assert said.code == 2, text
@@ -232,7 +232,7 @@ def test_the_time_chooses_among_runs(ran: Shell) -> None:
     assert ran(*WATCH, "--audit", "3", "--since", "today", "--until", "yesterday").code == 2
 
 
-def test_nothing_to_watch(shell: Shell) -> None:
+def test_watch_without_a_certificate_is_refused(shell: Shell) -> None:
     said = shell(*WATCH)
     assert (said.code, said.err[:4]) == (3, "L119")
     assert shell("certify", "--watch").code == 0
@@ -252,7 +252,7 @@ def again(shell: Shell, *more: str) -> Said:
     return shell("certify", "sorter", "--data", "rows.jsonl", "--checks", "schema,confidence", *more)
 
 
-def test_the_rows_of_a_voided_certificate_make_no_other(ran: Shell) -> None:
+def test_voided_rows_make_no_certificate(ran: Shell) -> None:
     labelled(ran, drawn(ran, 6), "wrong")
     for more in (
         PREDICTED,
@@ -270,7 +270,7 @@ def test_the_rows_of_a_voided_certificate_make_no_other(ran: Shell) -> None:
     assert Certificate.from_bytes(FILE.read_bytes()).void_reason
 
 
-def test_nor_do_they_once_another_certificate_has_taken_its_place(ran: Shell) -> None:
+def test_voided_rows_make_no_certificate_after_a_replacement(ran: Shell) -> None:
     labelled(ran, drawn(ran, 6), "wrong")
     refuted = Path("rows.jsonl").read_bytes()
     rows(1000, 1000)
@@ -284,9 +284,7 @@ def test_nor_do_they_once_another_certificate_has_taken_its_place(ran: Shell) ->
 
 
 @pytest.mark.parametrize("made_anew", [False, True])
-def test_nor_do_they_with_an_empty_line_with_one_taken_away_under_other_ids_or_among_others(
-    ran: Shell, made_anew: bool
-) -> None:
+def test_voided_rows_make_no_certificate_when_edited_or_mixed(ran: Shell, made_anew: bool) -> None:
     labelled(ran, drawn(ran, 6), "wrong")
     refuted = Path("rows.jsonl").read_text()
     if made_anew:
@@ -355,7 +353,7 @@ def test_a_person_is_asked_at_the_terminal_and_what_was_said_stands(ran: Shell) 
         code, shown = terminal.ended()
     assert code == 0
     assert "1 of 2 wrong" in shown
-    assert "1 drawn and still open" in shown
+    assert "1 sampled and still open" in shown
     assert [line.verdict for line in written() if isinstance(line, OutputAudited)] == ["right", "wrong"]
 
 
@@ -382,7 +380,7 @@ def test_a_day_begins_at_its_midnight_also_where_clocks_were_changed_since(
 
 
 def test_an_input_is_bet_on_once_however_often_it_was_answered(ran: Shell) -> None:
-    """Three requests of the same text are one, in a draw and over several."""
+    """Three requests with the same text count as one, within a sample and over several."""
     lines("more.jsonl", [{"id": f"again {n}", "input": {"text": " 975 "}} for n in range(3)])
     assert ran("batch", "sort", "--input", "more.jsonl", "--output", "more_sorted.jsonl").code == 0
     said = ran(*WATCH, "--audit", "100")
@@ -390,16 +388,16 @@ def test_an_input_is_bet_on_once_however_often_it_was_answered(ran: Shell) -> No
     assert len(set(texts)) == len(texts)
     assert "975" in texts
     assert (
-        f"{len(texts)} accepted outputs in 43 runs to draw from; 3 more with an input or of a group that counts already"
-        in said.err
-    )
+        f"{len(texts)} accepted outputs in 43 runs to sample from; 3 more with an input or group that is "
+        "already counted"
+    ) in said.err
     assert labelled(ran, [json.loads(line) for line in said.out.splitlines()], "right").code == 0
     assert run(ran, 975).code == 0
     assert "V022" in ran(*WATCH, "--audit", "100").err, "what was judged once is not judged again"
 
 
 def test_what_was_drawn_before_by_its_name_alone_is_known_by_its_input(ran: Shell) -> None:
-    """A log of before has no marks of inputs."""
+    """An old log has no digests of inputs."""
     drawn(ran, 100)
     found = AuditLog.from_bytes(LOG.read_bytes(), SourceLocation("", 1)).entries
     old = [

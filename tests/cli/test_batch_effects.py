@@ -1,4 +1,4 @@
-"""`orchestra batch` of tools with lasting effects: whatever stops it, nothing is done a second time that nobody asked for."""
+"""`orchestra batch` with lasting effects: no interruption repeats an effect."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 
 def cut_off(shop: Shell, start: Starter, how: int) -> subprocess.Popen[str]:
-    """A batch that is stopped while two rows have ended, and wait to be written behind a slow one."""
+    """A batch stopped while two rows have ended and wait for a slow one before they are written."""
     rows("slow", "a", "b")
     process = start(*BATCH)
     until(lambda: statuses(shop) == ["done", "done", "running"])
@@ -36,19 +36,17 @@ def cut_off(shop: Shell, start: Starter, how: int) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_rows_that_had_ended_before_the_stop_and_were_not_written_are_not_done_again(
-    shop: Shell, start: Starter, how: int
-) -> None:
+def test_batch_writes_ended_unwritten_rows_without_running_them_again(shop: Shell, start: Starter, how: int) -> None:
     cut_off(shop, start, how)
     Path("go").touch()
     said = shop(*BATCH)
     assert said.code == 0
-    assert "2 of them are the results of runs that had ended before, and were not written" in said.err
+    assert "2 of them are results of earlier runs that had not been written" in said.err
     assert [one["output"] for one in results()] == ["sent receipt slow", "sent receipt a", "sent receipt b"]
     assert (paid(), statuses(shop)) == (["a", "b", "slow"], ["done"] * 3)
 
 
-def test_rows_that_were_resumed_beside_the_batch_are_not_done_again(shop: Shell, start: Starter) -> None:
+def test_batch_does_not_repeat_rows_resumed_elsewhere(shop: Shell, start: Starter) -> None:
     cut_off(shop, start, signal.SIGKILL)
     Path("go").touch()
     assert shop("runs", "resume", "--all").code == 0
@@ -56,7 +54,7 @@ def test_rows_that_were_resumed_beside_the_batch_are_not_done_again(shop: Shell,
     assert paid() == ["a", "b", "slow"]
 
 
-def test_a_row_whose_run_another_process_goes_on_with_waits_for_it(shop: Shell, start: Starter) -> None:
+def test_batch_waits_for_a_run_held_by_another_process(shop: Shell, start: Starter) -> None:
     cut_off(shop, start, signal.SIGKILL)
     start("runs", "resume", "--all")
     until(lambda: "running" in statuses(shop))
@@ -69,7 +67,7 @@ def test_a_row_whose_run_another_process_goes_on_with_waits_for_it(shop: Shell, 
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_calls_that_a_signal_cut_off_are_in_doubt_and_a_person_is_asked(shop: Shell, start: Starter, how: int) -> None:
+def test_call_interrupted_by_a_signal_asks_a_person(shop: Shell, start: Starter, how: int) -> None:
     rows("doubtful", "a")
     process = start(*BATCH)
     until(lambda: paid() == ["a", "doubtful"] and statuses(shop) == ["done", "running"])
@@ -83,7 +81,7 @@ def test_calls_that_a_signal_cut_off_are_in_doubt_and_a_person_is_asked(shop: Sh
     assert (results()[0]["output"], paid()) == ("sent receipt 7", ["a", "doubtful"])
 
 
-def test_a_line_that_is_taken_out_or_a_file_that_is_deleted_wants_all_done_anew(shop: Shell) -> None:
+def test_batch_reruns_rows_whose_lines_or_file_were_removed(shop: Shell) -> None:
     rows("a", "b")
     shop(*BATCH)
     Path("out.jsonl").write_text(Path("out.jsonl").read_text().splitlines(True)[0])
@@ -94,7 +92,7 @@ def test_a_line_that_is_taken_out_or_a_file_that_is_deleted_wants_all_done_anew(
     assert paid() == ["a", "a", "b", "b", "b"]
 
 
-def test_a_failed_row_that_is_done_once_more_repeats_nothing_that_it_did(shop: Shell) -> None:
+def test_retry_failed_repeats_no_effects(shop: Shell) -> None:
     rows("unsent", "a")
     assert "1 done, 1 failed" in shop(*BATCH).err
     Path("up").touch()
@@ -102,7 +100,7 @@ def test_a_failed_row_that_is_done_once_more_repeats_nothing_that_it_did(shop: S
     assert (results()[0]["output"], paid()) == ("sent receipt unsent", ["a", "unsent"])
 
 
-def test_a_row_that_fails_again_is_tried_again(shop: Shell) -> None:
+def test_retry_failed_retries_a_row_that_failed_twice(shop: Shell) -> None:
     rows("unsent")
     shop(*BATCH)
     shop(*BATCH, "--retry-failed")
@@ -112,7 +110,7 @@ def test_a_row_that_fails_again_is_tried_again(shop: Shell) -> None:
     assert (results()[0]["output"], paid()) == ("sent receipt unsent", ["unsent"])
 
 
-def test_a_row_whose_workflow_was_mended_meanwhile_pays_no_second_time(shop: Shell, start: Starter) -> None:
+def test_retry_after_a_workflow_fix_repeats_no_payment(shop: Shell, start: Starter) -> None:
     cut_off(shop, start, signal.SIGKILL)
     Path("go").touch()
     Path("workflows/buy.yaml").write_text(BUY.replace("attempts: 1", "attempts: 2"))
@@ -120,7 +118,7 @@ def test_a_row_whose_workflow_was_mended_meanwhile_pays_no_second_time(shop: She
     assert paid() == ["a", "b", "slow"]
 
 
-def test_what_a_row_did_before_the_fleet_was_found_absent_is_not_done_again(shop: Shell) -> None:
+def test_batch_repeats_no_effects_after_a_missing_fleet(shop: Shell) -> None:
     ask = (
         FILES["workflows/ask.yaml"]
         .replace("name: ask", "name: bought")
@@ -149,16 +147,14 @@ PATIENT = "import orchestra.cli.signals as s; s.GRACE = {grace}; from orchestra.
 
 
 @pytest.mark.parametrize(("grace", "signals"), [(0.2, 1), (600.0, 2)])
-def test_a_plain_function_that_does_not_return_holds_nobody_up_who_was_told_to_end(
-    shop: Shell, grace: float, signals: int
-) -> None:
+def test_sigterm_ends_a_process_with_a_hanging_function(shop: Shell, grace: float, signals: int) -> None:
     command = [sys.executable, "-c", PATIENT.format(grace=grace), "run", "ship", "-i", "item=a"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
     try:
         until(lambda: paid() == ["a"])
         process.send_signal(signal.SIGTERM)
         assert process.stderr is not None
-        assert process.stderr.readline().startswith("stopped; go on with: orchestra runs resume ")
+        assert process.stderr.readline().startswith("stopped; resume with: orchestra runs resume ")
         assert process.stderr.readline().startswith("waits for 1 plain function, for at most ")
         if signals == 2:
             process.send_signal(signal.SIGTERM)
@@ -170,18 +166,18 @@ def test_a_plain_function_that_does_not_return_holds_nobody_up_who_was_told_to_e
     assert (found.code, found.json["asked"][0]["about"], paid()) == (5, "effect", ["a"])
 
 
-def test_of_a_row_whose_run_an_earlier_version_began_nobody_knows_whether_it_was_written_and_it_pays_no_second_time(
+def test_row_of_an_earlier_version_repeats_no_payment(
     shop: Shell,
 ) -> None:
     rows("a")
     shop(*BATCH)
     with closing(sqlite3.connect(".orchestra/journal.db")) as journal, journal:
-        journal.execute("DELETE FROM memo")  # earlier versions kept no marks
+        journal.execute("DELETE FROM memo")  # earlier versions had no marks
     Path("out.jsonl").unlink()
     said = shop(*BATCH).err
     assert "had ended before" not in said
-    assert "of 1 of them nobody knows whether they were written before" in said
+    assert "1 of them may have been written before" in said
     assert (results()[0]["output"], paid()) == ("sent receipt a", ["a"])
     Path("out.jsonl").unlink()
-    shop(*BATCH)  # now it is known that it was
+    shop(*BATCH)  # now it is known to be written
     assert paid() == ["a", "a"]

@@ -1,4 +1,4 @@
-"""The limits of a run as a command reads them."""
+"""Parsing of budget options."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def test_limits_are_read_together_and_apart() -> None:
     "text",
     ["tokens", "tokens=", "tokens=many", "tokens=0", "tokens=-1", "tokens=1.5", "token=3", "seconds=nan", "", "x=1"],
 )
-def test_limits_that_are_none_are_refused(text: str) -> None:
+def test_invalid_limits_are_refused(text: str) -> None:
     with pytest.raises(InputError) as caught:
         parse_budget([text])
     assert caught.value.code == "C008"
 
 
 @pytest.mark.parametrize("said", ["tokens=0.5", "calls=0", "seconds=0", "money=-1"])
-def test_a_limit_that_is_none_is_told_which_may_have_a_fraction(said: str) -> None:
+def test_invalid_limit_hint_names_fractional_limits(said: str) -> None:
     budget = parse_budget(["seconds=0.5,money=0.25"])
     assert budget is not None
     assert (budget.seconds, budget.money) == (0.5, 0.25)

@@ -1,4 +1,6 @@
-"""`orchestra certify`, and nodes that accept by what it made: recorded answers, a simulated fleet, and all that voids a certificate."""
+"""`orchestra certify` and nodes that use its certificate: recorded answers, a simulated fleet, and voided
+certificates.
+"""
 
 from __future__ import annotations
 
@@ -47,12 +49,12 @@ PREDICTED = ("--predictions", "answers.jsonl")
 
 
 def sure(number: int) -> float:
-    """Of the row of this number, from 0 to 1."""
+    """The confidence for the row of this number, from 0 to 1."""
     return number % 1000 / 999
 
 
 def label(number: int) -> str:
-    """What the agent answers: `yes`, which is right; wrong for those that it is least sure of."""
+    """The answer of the agent: `yes`, which is right; wrong for the rows of lowest confidence."""
     return "yes" if sure(number) > 0.3 else "no"
 
 
@@ -99,7 +101,7 @@ def certify(shell: Shell, *more: str) -> Said:
 
 @pytest.fixture
 def certified(shell: Shell) -> Certificate:
-    """The sorter's certificate, of recorded answers."""
+    """The sorter's certificate, from recorded answers."""
     rows(1000)
     predictions(1000)
     said = certify(shell, *PREDICTED)
@@ -111,7 +113,7 @@ def run(shell: Shell, number: int) -> Said:
     return shell("run", "sort", "-i", f"text={number}", "--json")
 
 
-def test_recorded_answers_come_to_a_certificate_beside_the_card(shell: Shell, certified: Certificate) -> None:
+def test_recorded_answers_write_a_certificate_beside_the_card(shell: Shell, certified: Certificate) -> None:
     assert (certified.agent, certified.alpha, certified.delta, certified.checks) == (
         "sorter",
         0.05,
@@ -124,7 +126,7 @@ def test_recorded_answers_come_to_a_certificate_beside_the_card(shell: Shell, ce
     assert all(getattr(certified.dependencies, part) for part in ("card", "model", "adapter", "checks"))
 
 
-def test_the_least_is_told_before_anybody_is_asked_then_the_bound_the_walk_and_the_naive_threshold(
+def test_certify_prints_the_minimum_then_bound_thresholds_and_naive(
     shell: Shell,
 ) -> None:
     rows(1000)
@@ -132,7 +134,7 @@ def test_the_least_is_told_before_anybody_is_asked_then_the_bound_the_walk_and_t
     said = certify(shell, *PREDICTED)
     wanted = (
         "takes 63 accepted answers",
-        "must be withheld at least",
+        "must be withheld",
         "threshold",
         "Certified:",
         "had no part in it",
@@ -141,13 +143,11 @@ def test_the_least_is_told_before_anybody_is_asked_then_the_bound_the_walk_and_t
     )
     places = [said.out.index(text) for text in wanted]
     assert places == sorted(places)
-    assert "30 % of all answers are wrong: whatever the score, 26.3 % must be withheld at least." in said.out
-    assert re.search(
-        r"wrong in \d+ of 200 that came to a certificate \(in \d+ a test at 5 % rejects chance\)", said.out
-    )
+    assert "30 % of all answers are wrong: with any score, at least 26.3 % must be withheld." in said.out
+    assert re.search(r"wrong in \d+ of 200 with a certificate \(in \d+ a test at 5 % rejects chance\)", said.out)
 
 
-def test_the_served_agent_and_its_recorded_answers_come_to_the_same(shell: Shell, certified: Certificate) -> None:
+def test_served_and_recorded_answers_give_the_same_certificate(shell: Shell, certified: Certificate) -> None:
     FILE.unlink()
     said = certify(shell, "--json")
     assert said.code == 0, said.err
@@ -164,7 +164,7 @@ def test_the_served_agent_and_its_recorded_answers_come_to_the_same(shell: Shell
     assert said.json["least_accepted"] == 63
 
 
-def test_a_node_accepts_from_the_threshold_on_and_says_what_is_promised(shell: Shell, certified: Certificate) -> None:
+def test_node_accepts_from_the_threshold_and_states_the_guarantee(shell: Shell, certified: Certificate) -> None:
     above = next(n for n in range(1000) if sure(n) >= certified.threshold)
     good, bad = run(shell, above), run(shell, above - 1)
     assert (good.code, bad.code) == (0, 3)
@@ -210,7 +210,7 @@ def edited(old: str, new: str, file: str = "agents/sorter/agent.yaml") -> None:
         (lambda: edited("model: m", "model: n", "configs/nowhere.yaml"), "the model"),
     ],
 )
-def test_what_it_is_bound_to_voids_it_at_its_place_with_the_command_that_makes_a_new_one(
+def test_changed_dependency_voids_the_certificate_with_a_command(
     shell: Shell, certified: Certificate, change: Callable[[], None], says: str
 ) -> None:
     change()
@@ -224,13 +224,13 @@ def test_what_it_is_bound_to_voids_it_at_its_place_with_the_command_that_makes_a
     assert shell("certify", "sorter").code == 2
 
 
-def test_what_does_not_change_an_answer_does_not_void_it(shell: Shell, certified: Certificate) -> None:
+def test_irrelevant_change_does_not_void_the_certificate(shell: Shell, certified: Certificate) -> None:
     edited("Sorts a message.", "Sorts messages.")
     edited("output:", "checks: [schema, confidence]\naccept: certified\noutput:")
     assert run(shell, 999).code == 0
 
 
-def test_the_code_of_the_checks_voids_it(shell: Shell, certified: Certificate) -> None:
+def test_changed_check_code_voids_the_certificate(shell: Shell, certified: Certificate) -> None:
     other = msgspec.structs.replace(
         certified, bonds=msgspec.structs.replace(certified.dependencies, checks="of last year")
     ).with_digest()
@@ -238,9 +238,7 @@ def test_the_code_of_the_checks_voids_it(shell: Shell, certified: Certificate) -
     assert "the code of the checks changed since it was made" in run(shell, 999).err
 
 
-def test_a_moved_threshold_another_agents_file_and_a_broken_one_are_refused(
-    shell: Shell, certified: Certificate
-) -> None:
+def test_modified_or_foreign_certificate_is_refused(shell: Shell, certified: Certificate) -> None:
     whole = FILE.read_bytes()
     FILE.write_bytes(whole.replace(f'"threshold": {certified.threshold}'.encode(), b'"threshold": 0.0'))
     assert "V004" in run(shell, 999).err
@@ -295,7 +293,7 @@ def test_a_card_can_say_certified_itself(shell: Shell, certified: Certificate) -
 
 
 def test_a_certificate_of_the_users_own_comes_first(shell: Shell, certified: Certificate) -> None:
-    """The card lies in another folder of agents; what the first one has of that name is taken."""
+    """The card is in another agents folder; the first folder's certificate of that name is used."""
     Path("more").mkdir()
     shutil.move("agents/sorter", "more/sorter")
     Path("orchestra.toml").write_text('fleet = "nowhere"\nagents = ["agents", "more"]\n')
@@ -329,7 +327,7 @@ def test_too_few_rows_are_told_before_the_agent_is_asked(shell: Shell) -> None:
     assert shell.opener.workers is None
 
 
-def test_an_agent_that_is_always_wrong_gets_none(shell: Shell) -> None:
+def test_always_wrong_agent_gets_no_certificate(shell: Shell) -> None:
     rows(1200)
     predictions(1200, lambda n: {"output": {"label": "no"}})
     said = certify(shell, *PREDICTED, "--json")
@@ -339,13 +337,13 @@ def test_an_agent_that_is_always_wrong_gets_none(shell: Shell) -> None:
     assert "More rows would not mend that" in certify(shell, *PREDICTED).out
 
 
-def test_an_agent_that_says_nothing_of_how_sure_it_is_gets_none(shell: Shell) -> None:
+def test_agent_without_confidence_gets_no_certificate(shell: Shell) -> None:
     rows(1200)
     predictions(1200, lambda n: {"score": None})
     assert "none of 600 answers passes its checks" in certify(shell, *PREDICTED).out
 
 
-def test_a_constant_score_is_all_or_nothing(shell: Shell) -> None:
+def test_constant_score_accepts_all_or_nothing(shell: Shell) -> None:
     rows(1000)
     predictions(1000, lambda n: {"score": 0.5, "output": {"label": "yes" if n % 100 else "no"}})
     assert certify(shell, *PREDICTED).code == 0
@@ -362,14 +360,14 @@ def test_an_abstention_and_a_missing_answer_are_wrong_and_accepted_nowhere(shell
     assert found.coverage == pytest.approx(0.45, abs=0.07)
 
 
-def test_rows_that_fail_are_wrong_and_told(shell: Shell) -> None:
+def test_failed_rows_count_as_wrong_with_a_note(shell: Shell) -> None:
     rows(1000)
     shell.opener = Simulated(
         lambda call: answer(call) if int(call.inputs["text"]) % 10 else CallError(code="M001", reason="not JSON")
     )
     said = certify(shell)
     assert said.code == 0
-    assert "100 rows failed, and count as wrong and not accepted; the first: not JSON" in said.err
+    assert "100 rows failed; they count as wrong and not accepted; the first: not JSON" in said.err
 
 
 @pytest.mark.parametrize(
@@ -385,7 +383,7 @@ def test_rows_that_fail_are_wrong_and_told(shell: Shell) -> None:
         ("\x00", "not a prediction"),
     ],
 )
-def test_recorded_answers_that_are_none_are_refused(shell: Shell, text: str, says: str) -> None:
+def test_invalid_recorded_answers_are_refused(shell: Shell, text: str, says: str) -> None:
     rows(1000)
     Path("answers.jsonl").write_text(text + "\n")
     said = certify(shell, *PREDICTED)
@@ -395,7 +393,7 @@ def test_recorded_answers_that_are_none_are_refused(shell: Shell, text: str, say
     assert not FILE.exists()
 
 
-def test_a_file_that_cannot_be_written_is_told_before_anybody_is_asked(shell: Shell) -> None:
+def test_unwritable_file_is_reported_before_any_call(shell: Shell) -> None:
     rows(100)
     Path("a_file").write_text("")
     shell.opener = Simulated(lambda call: pytest.fail("somebody was asked"))
@@ -403,7 +401,7 @@ def test_a_file_that_cannot_be_written_is_told_before_anybody_is_asked(shell: Sh
     assert (said.code != 0, said.err.startswith("C023")) == (True, True), said.err
 
 
-def test_rows_with_one_id_are_refused_before_anybody_is_asked(shell: Shell) -> None:
+def test_duplicate_row_ids_are_refused_before_any_call(shell: Shell) -> None:
     rows(1000)
     Path("rows.jsonl").write_text(Path("rows.jsonl").read_text() * 2)
     said = certify(shell)
@@ -427,13 +425,13 @@ def test_rows_with_one_id_are_refused_before_anybody_is_asked(shell: Shell) -> N
         (("--metric", "label F1"), "V008"),
     ],
 )
-def test_terms_and_names_that_are_none_are_refused(shell: Shell, more: tuple[str, ...], code: str) -> None:
+def test_invalid_terms_and_names_are_refused(shell: Shell, more: tuple[str, ...], code: str) -> None:
     rows(1000)
     said = certify(shell, *more)
     assert (said.code, said.err[:4]) == (2, code)
 
 
-def test_a_server_without_a_revision_cannot_be_bound_to(shell: Shell) -> None:
+def test_server_without_a_revision_cannot_be_certified(shell: Shell) -> None:
     rows(1000)
     edited(', revision: "1"', "", "configs/nowhere.yaml")
     said = certify(shell)
@@ -441,12 +439,12 @@ def test_a_server_without_a_revision_cannot_be_bound_to(shell: Shell) -> None:
     assert "V007: nobody can tell what answers as 'it' for 'sorter'" in said.err
 
 
-def test_a_run_that_began_goes_on_with_the_threshold_that_it_began_with(shell: Shell, certified: Certificate) -> None:
-    """The certificate is void when the run is made again; the old run still replays, on what it stored."""
+def test_resumed_run_keeps_its_threshold(shell: Shell, certified: Certificate) -> None:
+    """The certificate is void when the run is repeated; the old run is still replayed with its stored certificate."""
     done = run(shell, 999)
     edited('revision: "1"', 'revision: "2"', "configs/nowhere.yaml")
     replayed = shell("runs", "replay", done.json["run"])
-    assert (replayed.code, "the same decisions today" in replayed.out) == (0, True)
+    assert (replayed.code, "same decisions of the engine" in replayed.out) == (0, True)
     FILE.unlink()
     assert shell("runs", "replay", done.json["run"]).code == 0
     assert shell("runs", "fork", done.json["run"]).code == 2
@@ -459,12 +457,12 @@ def test_a_new_certificate_says_which_one_it_replaces(shell: Shell, certified: C
     )
     FILE.write_text("{}")
     again = json.loads(certify(shell, *PREDICTED, "--json").out)
-    assert again["replaced"].startswith("one that does not hold:")
+    assert again["replaced"].startswith("an invalid one:")
     FILE.unlink()
     assert json.loads(certify(shell, *PREDICTED, "--json").out)["replaced"] is None
 
 
-def test_answers_that_were_never_asked_for_are_not_called_wrong(shell: Shell) -> None:
+def test_missing_recorded_answers_are_not_called_wrong(shell: Shell) -> None:
     rows(30)
     shell.opener = Simulated(lambda call: pytest.fail("somebody was asked"))
     said = certify(shell, "--json")
@@ -473,14 +471,12 @@ def test_answers_that_were_never_asked_for_are_not_called_wrong(shell: Shell) ->
     assert "bound" not in said.json
 
 
-def test_a_certificate_for_other_nodes_says_who_accepts_by_it_no_more(shell: Shell, certified: Certificate) -> None:
+def test_replacing_a_certificate_names_nodes_that_lose_it(shell: Shell, certified: Certificate) -> None:
     said = shell("certify", "sorter", "--data", "rows.jsonl", "--checks", "confidence", *PREDICTED)
-    assert "nodes with `checks: [confidence, schema]` accept by this one no more (V005)" in " ".join(said.out.split())
+    assert "nodes with `checks: [confidence, schema]` no longer accept by it (V005)" in " ".join(said.out.split())
 
 
-def test_explain_sees_the_certificates_that_nodes_accept_by_and_no_void_one(
-    shell: Shell, certified: Certificate
-) -> None:
+def test_explain_shows_valid_certificates_only(shell: Shell, certified: Certificate) -> None:
     def seen() -> Any:
         return shell("run", "sorter", "-i", "text=1", "--dry-run", "--json").json["nodes"][0]["certificate"]
 
@@ -503,33 +499,31 @@ def test_a_table_whose_columns_are_the_fields_does_as_well(shell: Shell, certifi
     "more", [("--alpha", "0.2"), ("--delta", "0.1"), ("--checks", "confidence"), ("--rows", "3"), ("--combined",)]
 )
 @pytest.mark.parametrize("watch", [(), ("--watch",)])
-def test_terms_where_nothing_is_made_are_refused(
+def test_terms_without_data_are_refused(
     shell: Shell, certified: Certificate, watch: tuple[str, ...], more: tuple[str, ...]
 ) -> None:
     said = shell("certify", "sorter", *watch, *more)
     assert said.code == 2
-    assert f"C010: {more[0]} says nothing where" in said.err
+    assert f"C010: {more[0]} has no effect when" in said.err
 
 
 @pytest.mark.parametrize(
     "more", [("--seed", "1"), ("--metric", "EM"), ("--evaluation", "one"), ("--since", "today"), ("--by", "ada")]
 )
-def test_options_that_a_certificate_that_is_shown_does_not_take_are_refused(
+def test_options_without_effect_on_a_shown_certificate_are_refused(
     shell: Shell, certified: Certificate, more: tuple[str, str]
 ) -> None:
     said = shell("certify", "sorter", *more)
     assert said.code == 2
-    assert f"C010: {more[0]} says nothing where a certificate is shown" in said.err
+    assert f"C010: {more[0]} has no effect when showing a certificate" in said.err
 
 
-def test_options_of_audits_are_refused_where_a_certificate_is_made(shell: Shell) -> None:
+def test_audit_options_are_refused_when_certifying(shell: Shell) -> None:
     rows(3)
-    assert "C010: --since says nothing where answers are certified" in certify(shell, "--since", "today").err
+    assert "C010: --since has no effect when certifying answers" in certify(shell, "--since", "today").err
 
 
-def test_a_signal_while_figures_are_made_ends_it_without_a_certificate(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_signal_during_certification_writes_no_certificate(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     from orchestra.cli.signals import StopSignal
 
     rows(1000)

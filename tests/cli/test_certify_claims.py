@@ -1,4 +1,6 @@
-"""`orchestra certify --claims`, and nodes that keep parts of answers by what it made: judged rows, a simulated judge, all that voids it."""
+"""`orchestra certify --claims` and nodes that use its certificate: judged rows, a simulated judge, and voided
+certificates.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,7 @@ FILE = Path("agents/teller/claims.json")
 
 
 def score(claim: str) -> float:
-    """`fact 870 of 3` is supported to 0.87."""
+    """`fact 870 of 3` is supported with 0.87."""
     return int(claim.split()[1]) / 1000
 
 
@@ -58,7 +60,7 @@ def answer(call: CallRequest) -> Any:
 
 
 def facts(number: int) -> list[tuple[str, bool]]:
-    """The parts of an answer, and whether each is right: surer ones are, but for one in eight answers."""
+    """The parts of an answer, and whether each is right: confident ones are, except in one of eight answers."""
     low = 500 + 10 * (number % 20)
     return [(f"fact {950 + number % 40} of {number}", number % 8 > 0), (f"fact {low} of {number}", False)]
 
@@ -109,7 +111,7 @@ def test_judged_answers_come_to_a_certificate_and_a_node_keeps_parts_by_it(shell
     said = certify(shell)
     assert said.code == 0, said.out + said.err
     for text in (
-        "takes 4 answers at the very least; 140 calibrate",
+        "requires at least 4 answers; 140 calibrate",
         "Certified: parts with a score of at least",
         "200 resplits",
         "claims.json: written",
@@ -140,7 +142,7 @@ def test_options_that_claims_do_not_take_are_refused(shell: Shell, more: tuple[s
     rows(200)
     said = certify(shell, *more)
     assert (said.code, FILE.exists()) == (2, False)
-    assert f"C010: {more[0]} says nothing where parts of answers are certified" in said.err
+    assert f"C010: {more[0]} has no effect when certifying parts of answers" in said.err
 
 
 def test_it_is_shown_where_no_answers_are_named(shell: Shell) -> None:
@@ -155,7 +157,7 @@ def test_it_is_shown_where_no_answers_are_named(shell: Shell) -> None:
     assert shell("certify", "teller", "--claims", "--json").json["certificate"]["digest"] == made.digest
 
 
-def test_recorded_scores_come_to_the_same_and_ask_nobody(shell: Shell) -> None:
+def test_recorded_scores_give_the_same_certificate_without_calls(shell: Shell) -> None:
     rows(200)
     assert certify(shell).code == 0
     asked = ClaimsCertificate.from_bytes(FILE.read_bytes())
@@ -165,7 +167,7 @@ def test_recorded_scores_come_to_the_same_and_ask_nobody(shell: Shell) -> None:
     assert ClaimsCertificate.from_bytes(FILE.read_bytes()).data.recorded_scores
 
 
-def test_of_answers_about_one_text_one_is_drawn(shell: Shell) -> None:
+def test_one_answer_of_each_text_is_sampled(shell: Shell) -> None:
     rows(200)
     lines = [json.loads(line) for line in Path("rows.jsonl").read_text().splitlines()]
     for number, line in enumerate(lines):
@@ -173,7 +175,7 @@ def test_of_answers_about_one_text_one_is_drawn(shell: Shell) -> None:
     Path("rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     said = certify(shell)
     assert "50 answers of 100 parts" in said.out
-    assert "150 rows left out: each input counts once" in said.out
+    assert "150 rows left out: equal inputs count once" in said.out
     for number, line in enumerate(lines):
         line |= {"input": {"text": f"Text {number}."}, "group": f"book {number // 4}"}
     Path("rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -184,7 +186,7 @@ def test_of_answers_about_one_text_one_is_drawn(shell: Shell) -> None:
     assert "V026: teller has no input 'page' to group by" in certify(shell, "--group", "page").err
 
 
-def test_an_id_that_stands_there_twice_is_refused_before_anybody_is_asked(shell: Shell) -> None:
+def test_duplicate_id_is_refused_before_any_call(shell: Shell) -> None:
     rows(200)
     lines = [json.loads(line) for line in Path("rows.jsonl").read_text().splitlines()]
     Path("rows.jsonl").write_text(
@@ -196,14 +198,14 @@ def test_an_id_that_stands_there_twice_is_refused_before_anybody_is_asked(shell:
     assert "rows.jsonl:2" in said.err
 
 
-def test_another_attempt_on_the_same_answers_is_said_wherever_its_promise_is(shell: Shell) -> None:
+def test_claims_certificate_always_states_its_attempt(shell: Shell) -> None:
     rows(200, scored=True)
     assert certify(shell).code == 0
     first = ClaimsCertificate.from_bytes(FILE.read_bytes())
     assert ("attempt" in first.guarantee, "attempt" in FILE.read_text()) == (False, False)
     assert "CAREFUL" not in certify(shell).out, "the same answers under the same terms are the attempt that they were"
     said = certify(shell, "--seed", "1")
-    assert "CAREFUL: attempt 2 on these answers" in " ".join(said.out.split())
+    assert "WARNING: attempt 2 on these answers" in " ".join(said.out.split())
     again = ClaimsCertificate.from_bytes(FILE.read_bytes())
     assert (again.attempt, again.summary["attempt"]) == (2, 2)
     assert again.guarantee.endswith("; attempt 2 on its answers")
@@ -212,7 +214,7 @@ def test_another_attempt_on_the_same_answers_is_said_wherever_its_promise_is(she
     assert len(FILE.with_name("claims_attempts.jsonl").read_text().splitlines()) == 3
 
 
-def test_answers_that_nobody_has_judged_are_printed_to_be_judged(shell: Shell) -> None:
+def test_unjudged_answers_are_printed_for_labelling(shell: Shell) -> None:
     rows(2, judged=False)
     said = certify(shell)
     assert said.code == 0
@@ -224,7 +226,7 @@ def test_answers_that_nobody_has_judged_are_printed_to_be_judged(shell: Shell) -
     assert (again.code, "the claim 'fact 950 of 0' of row '0' has no label" in again.err) == (2, True)
 
 
-def test_too_few_answers_ask_nobody_and_say_how_many_are_needed(shell: Shell) -> None:
+def test_too_few_answers_stop_before_any_call(shell: Shell) -> None:
     rows(5)
     shell.opener = Simulated({})
     said = certify(shell, "--alpha", "0.1")
@@ -273,7 +275,7 @@ def test_what_it_is_bound_to_voids_it(shell: Shell, file: str, old: str, new: st
     assert says in " ".join(said.err.split())
 
 
-def test_a_threshold_that_was_moved_and_a_promise_that_is_not_carried_are_refused(shell: Shell) -> None:
+def test_modified_claims_certificate_is_refused(shell: Shell) -> None:
     rows(200)
     assert certify(shell).code == 0
     good = json.loads(FILE.read_text())
@@ -292,7 +294,7 @@ def test_a_threshold_that_was_moved_and_a_promise_that_is_not_carried_are_refuse
     assert "is void: an audit" in " ".join(run(shell).err.split())
 
 
-def test_without_one_a_node_says_how_to_make_it(shell: Shell) -> None:
+def test_node_without_a_claims_certificate_names_the_command(shell: Shell) -> None:
     said = run(shell)
     assert said.code == 2
     assert "L119: there is no certificate of 'teller' about claims" in said.err
@@ -309,7 +311,7 @@ def test_without_one_a_node_says_how_to_make_it(shell: Shell) -> None:
         (("--data", "rows.jsonl", "--by", "me"), "--watch"),
     ],
 )
-def test_an_option_that_says_nothing_here_is_told_with_the_command_that_takes_it(
+def test_option_of_another_mode_is_refused_with_the_right_command(
     shell: Shell, given: tuple[str, ...], hint: str
 ) -> None:
     said = shell("certify", "AGENT", *given)

@@ -1,4 +1,4 @@
-"""Which rows `orchestra certify` takes, how often they count, and how often they may be tested."""
+"""The rows of `orchestra certify`: selection, duplicates and repeated attempts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ATTEMPTS = Path("agents/sorter/attempts.jsonl")
 
 
 def written(count: int, change: Callable[[int], dict[str, Any]]) -> None:
-    """Rows, and answers to them that are all right."""
+    """Rows, and right answers to all of them."""
     lines(
         "rows.jsonl",
         [{"id": f"{n}", "input": {"text": f"{n}"}, "expected": {"label": "yes"}, **change(n)} for n in range(count)],
@@ -27,15 +27,15 @@ def written(count: int, change: Callable[[int], dict[str, Any]]) -> None:
     lines("answers.jsonl", [{"id": f"{n}", "output": {"label": "yes"}, "score": 0.9} for n in range(count)])
 
 
-def test_rows_that_are_written_down_forty_times_count_once(shell: Shell) -> None:
+def test_duplicate_rows_count_once(shell: Shell) -> None:
     written(1000, lambda n: {"input": {"text": f"{n % 25}"}})
     said = certify(shell, *PREDICTED)
     assert said.code == 3, said.out
-    assert "975 rows left out: each input counts once" in said.out
+    assert "975 rows left out: equal inputs count once" in said.out
     assert not ATTEMPTS.exists(), "so few test nothing"
 
 
-def test_of_a_group_one_row_is_drawn_and_the_certificate_says_so(shell: Shell) -> None:
+def test_certificate_samples_one_row_of_each_group(shell: Shell) -> None:
     written(2000, lambda n: {"group": n // 10})
     said = certify(shell, *PREDICTED)
     assert said.code == 0, said.out
@@ -46,7 +46,7 @@ def test_of_a_group_one_row_is_drawn_and_the_certificate_says_so(shell: Shell) -
     assert "1,800 of one group with another" in shell("certify", "sorter").out
 
 
-def test_an_input_can_be_what_groups(shell: Shell) -> None:
+def test_group_option_accepts_an_input(shell: Shell) -> None:
     Path("agents/sorter/agent.yaml").write_text(AGENT.replace("{text: str}", "{text: str, passage: str}"))
     written(1000, lambda n: {"input": {"text": f"{n}", "passage": f"{n % 100}"}})
     said = certify(shell, *PREDICTED, "--group", "passage", "--json")
@@ -55,7 +55,7 @@ def test_an_input_can_be_what_groups(shell: Shell) -> None:
     assert (said.code, said.err[:4], "--group passage" in said.err) == (2, "V026", True)
 
 
-def test_rows_of_one_passage_are_a_group_where_the_card_names_it_as_evidence(shell: Shell) -> None:
+def test_rows_with_equal_evidence_form_a_group(shell: Shell) -> None:
     card = AGENT.replace("{text: str}", "{text: str, passage: str}") + "evidence: passage\n"
     Path("agents/sorter/agent.yaml").write_text(card)
     written(1000, lambda n: {"input": {"text": f"{n}", "passage": f"{n % 100}"}})
@@ -65,28 +65,25 @@ def test_rows_of_one_passage_are_a_group_where_the_card_names_it_as_evidence(she
 EVALUATION = "schema: orchestra/evaluation/v1\nmetrics: {in scope: {of: accuracy, field: label, without: [other]}}\n"
 
 
-def test_rows_that_a_metric_leaves_out_count_for_the_promise(shell: Shell) -> None:
+def test_rows_omitted_by_the_metric_count_for_the_guarantee(shell: Shell) -> None:
     Path("agents/sorter/evaluation.yaml").write_text(EVALUATION)
     written(1000, lambda n: {"expected": {"label": "yes" if n % 10 else "other"}})
     said = certify(shell, *PREDICTED)
     assert said.code == 3, "a tenth of what is accepted is wrong"
     assert "1,000 rows" in said.out
-    assert (
-        "100 rows that the metric leaves out of its figure are in: the promise is about all that is accepted"
-        in said.out
-    )
+    assert "100 rows that the metric leaves out are included: the guarantee covers all accepted answers" in said.out
     assert certify(shell, *PREDICTED, "--alpha", "0.3").code == 0
     assert Certificate.from_bytes(FILE.read_bytes()).data.metrics == ("in scope, of all rows",)
 
 
-def test_rows_that_a_metric_leaves_out_and_that_say_nothing_are_refused(shell: Shell) -> None:
+def test_rows_omitted_by_the_metric_without_a_label_are_refused(shell: Shell) -> None:
     Path("agents/sorter/evaluation.yaml").write_text(EVALUATION.replace("without: [other]", "where: {kind: [a]}"))
     written(1000, lambda n: {"expected": {"label": "yes", "kind": "a"} if n else {"kind": "b"}})
     said = certify(shell, *PREDICTED)
     assert (said.code, said.err[:4], "such as '0'" in said.err) == (2, "V027", True)
 
 
-def test_where_nobody_chose_a_metric_a_text_is_right_by_how_it_is_spelt_and_it_is_told(shell: Shell) -> None:
+def test_default_metric_for_text_is_exact_match_with_a_note(shell: Shell) -> None:
     written(1000, lambda n: {"expected": {"label": "Yes "}})
     said = certify(shell, *PREDICTED)
     assert "right: label same (the same text but for case, blanks and Unicode form)" in said.out
@@ -95,13 +92,13 @@ def test_where_nobody_chose_a_metric_a_text_is_right_by_how_it_is_spelt_and_it_i
     assert certify(shell, *PREDICTED).code == 3
 
 
-def test_attempts_on_the_same_rows_have_delta_together(shell: Shell) -> None:
+def test_attempts_on_equal_rows_share_delta(shell: Shell) -> None:
     rows(400)
     predictions(400, lambda n: {"output": {"label": "yes" if n % 16 else "no"}, "score": 0.5})
     said = certify(shell, *PREDICTED)
     assert said.code == 3
     assert "It is the first attempt on these rows, tested at 4 % of the 5 %." in said.out
-    assert "the next attempt has 0.5 % of the 5 %, and takes 104 accepted answers at the least" in said.out
+    assert "the next attempt has 0.5 % of the 5 %, and requires at least 104 accepted answers" in said.out
     assert certify(shell, *PREDICTED, "--json").json["attempt"] == 1, "the same once more is no other attempt"
     assert certify(shell, *PREDICTED, "--seed", "1", "--json").json["attempt"] == 2
     rows(500)
@@ -121,7 +118,7 @@ def test_attempts_on_the_same_rows_have_delta_together(shell: Shell) -> None:
     assert certify(shell, *PREDICTED, "--json", "--out", "other.json").json["attempt"] == 1, "other rows"
 
 
-def test_the_same_answers_again_are_certified_again_where_another_attempt_would_be_too_little(shell: Shell) -> None:
+def test_equal_answers_are_certified_again_without_a_new_attempt(shell: Shell) -> None:
     rows(160)
     predictions(160, lambda n: {"output": {"label": "yes"}})
     for _ in range(2):
@@ -132,15 +129,15 @@ def test_the_same_answers_again_are_certified_again_where_another_attempt_would_
     assert certify(shell, *PREDICTED, "--seed", "1").code == 3, "80 answers calibrate, and a second attempt takes 104"
 
 
-def test_the_same_answers_asked_for_again_are_no_other_attempt_and_it_is_told(shell: Shell) -> None:
+def test_equal_generated_answers_do_not_count_as_an_attempt(shell: Shell) -> None:
     rows(1000)
     for told in (False, True):
         said = certify(shell)
-        assert (said.code, "the answers of an attempt before. It is the first attempt" in said.out) == (0, told)
+        assert (said.code, "the answers of an earlier attempt. It is the first attempt" in said.out) == (0, told)
     assert len(ATTEMPTS.read_text().splitlines()) == 1
 
 
-def test_answers_that_are_asked_for_are_an_attempt_and_a_changed_log_is_refused(shell: Shell) -> None:
+def test_generated_answers_count_as_an_attempt_and_guard_the_log(shell: Shell) -> None:
     rows(1000)
     assert certify(shell).code == 0
     assert len(ATTEMPTS.read_text().splitlines()) == 1
@@ -151,7 +148,7 @@ def test_answers_that_are_asked_for_are_an_attempt_and_a_changed_log_is_refused(
     assert sure(0) < sure(999)
 
 
-def test_nobody_is_asked_where_the_log_of_attempts_cannot_be_written(shell: Shell) -> None:
+def test_unwritable_attempt_log_stops_before_any_call(shell: Shell) -> None:
     rows(1000)
     ATTEMPTS.symlink_to(Path("nowhere/attempts.jsonl").absolute())
     shell.opener = Simulated(answer)

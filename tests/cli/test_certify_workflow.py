@@ -1,4 +1,6 @@
-"""`orchestra certify WORKFLOW`, and runs accepted as a whole by what it made: the promise, what is withheld, what voids it."""
+"""`orchestra certify WORKFLOW` and runs accepted by its certificate: the guarantee, withheld outputs, voided
+certificates.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,7 @@ def certify(shell: Shell, *more: str, of: str = NAME) -> Said:
 
 
 def recorded(shell: Shell, count: int) -> Said:
-    """A certificate of recorded answers, which nobody need be asked for."""
+    """A certificate from recorded answers, without calls."""
     towers.rows("rows.jsonl", range(count))
     towers.predictions("answers.jsonl", range(count))
     return certify(shell, "--predictions", "answers.jsonl")
@@ -63,24 +65,24 @@ def run(shell: Shell, number: int, *more: str, of: str = NAME) -> Said:
 
 
 def one(known: bool, above: float = 0.0, below: float = 1.0, first: int = 5_000) -> int:
-    """A tower of which the documents tell, or do not, and of which the reader is so sure."""
+    """A tower with or without a document, for which the reader has this confidence."""
     return next(n for n in range(first, first + 500) if towers.known(n) == known and above <= towers.sure(n) < below)
 
 
 @pytest.fixture
 def certified(shell: Shell) -> Certificate:
-    """The certificate of the packaged workflow, of recorded answers."""
+    """The certificate of the packaged workflow, from recorded answers."""
     said = recorded(shell, 1_000)
     assert said.code == 0, said.out + said.err
     return Certificate.from_bytes(FILE.read_bytes())
 
 
-def test_each_row_is_run_through_the_workflow_and_the_promise_is_about_its_answer(shell: Shell) -> None:
+def test_certify_workflow_runs_each_row_and_guarantees_its_output(shell: Shell) -> None:
     towers.rows("rows.jsonl", range(400))
     said = certify(shell)
     assert said.code == 0, said.out + said.err
     assert "takes 63 accepted answers" in said.out
-    assert "must be withheld at least" in said.out
+    assert "must be withheld" in said.out
     assert "naive threshold" in said.out
     assert "200 resplits" in said.out
     assert f"orchestra run {NAME} --accept certified accepts by it" in said.out
@@ -99,7 +101,7 @@ def test_each_row_is_run_through_the_workflow_and_the_promise_is_about_its_answe
     assert Certificate.from_bytes(FILE.read_bytes()).threshold == made.threshold
 
 
-def test_the_promise_is_kept_on_rows_that_had_no_part_in_it(certified: Certificate) -> None:
+def test_guarantee_holds_on_held_out_rows(certified: Certificate) -> None:
     fresh = [
         n for n in range(10_000, 14_000) if (given := towers.told(n)) is not None and given[1] >= certified.threshold
     ]
@@ -108,7 +110,7 @@ def test_the_promise_is_kept_on_rows_that_had_no_part_in_it(certified: Certifica
     assert wrong <= certified.alpha * len(fresh)
 
 
-def test_a_run_states_the_promise_and_what_stands_behind_it(shell: Shell, certified: Certificate) -> None:
+def test_run_prints_the_guarantee_and_its_certificate(shell: Shell, certified: Certificate) -> None:
     number = one(known=True, above=certified.threshold)
     said = run(shell, number, "--accept", "certified")
     assert said.code == 0, said.err
@@ -123,9 +125,7 @@ def test_a_run_states_the_promise_and_what_stands_behind_it(shell: Shell, certif
     assert run(shell, number, "--json").json["promises"] == {}, "without the option nothing is promised"
 
 
-def test_what_scores_less_and_what_says_nothing_is_withheld_under_the_certificate(
-    shell: Shell, certified: Certificate
-) -> None:
+def test_workflow_certificate_withholds_low_scores_and_empty_outputs(shell: Shell, certified: Certificate) -> None:
     unsure, hidden = one(known=True, below=certified.threshold), one(known=False, above=0.6)
     said = run(shell, unsure, "--accept", "certified")
     assert said.code == 3
@@ -136,7 +136,7 @@ def test_what_scores_less_and_what_says_nothing_is_withheld_under_the_certificat
     said = run(shell, hidden, "--accept", "certified")
     assert said.code == 3
     assert f"withheld: {NAME}: under its certificate: it says nothing" in said.out
-    assert "The documents do not tell." in run(shell, hidden).out
+    assert "The documents do not contain the answer." in run(shell, hidden).out
 
 
 def test_a_node_that_calls_the_workflow_accepts_by_its_certificate(shell: Shell, certified: Certificate) -> None:
@@ -156,9 +156,7 @@ def test_a_node_that_calls_the_workflow_accepts_from_a_score_on(shell: Shell) ->
     assert run(shell, unsure, of="./desk.yaml").code == 3
 
 
-def test_an_agent_that_takes_the_place_of_one_in_it_is_not_accepted_by_its_certificate(
-    shell: Shell, certified: Certificate
-) -> None:
+def test_workflow_certificate_does_not_cover_a_replaced_agent(shell: Shell, certified: Certificate) -> None:
     name = run(shell, one(known=True, above=certified.threshold), "--accept", "certified", "--json").json["run"]
     Path("other.md").write_text("Read: {{ question }} {{ context }}\n")
     (found,) = shell("whatif", name, "--agent", "generative_reader@other.md", "--json").json["runs"]
@@ -185,19 +183,14 @@ def test_a_batch_withholds_what_the_certificate_does_not_accept(shell: Shell, ce
     assert all(line["abstained"] for line in done if line["id"] not in wanted)
 
 
-def test_what_a_batch_wrote_that_nobody_certified_is_no_answer_of_one_that_is(
-    shell: Shell, certified: Certificate
-) -> None:
+def test_uncertified_batch_result_is_not_a_certified_answer(shell: Shell, certified: Certificate) -> None:
     towers.rows("some.jsonl", range(5_000, 5_003))
     batch = ("batch", NAME, "-i", "some.jsonl", "-o", "out.jsonl")
     assert shell(*batch).code == 0
     before = Path("out.jsonl").read_bytes()
     said = shell(*batch, "--accept", "certified")
     assert said.code == 2
-    assert (
-        "C022: the result of '5000' is of another input than the row has now, or was accepted by another --accept"
-        in said.err
-    )
+    assert "C022: the result of '5000' belongs to another input of the row, or to another --accept" in said.err
     assert Path("out.jsonl").read_bytes() == before
     assert shell(*batch).code == 0
     Path("out.jsonl").unlink()
@@ -207,7 +200,7 @@ def test_what_a_batch_wrote_that_nobody_certified_is_no_answer_of_one_that_is(
     assert len(shell("runs", "list", "--json").json) == many, "what it wrote under the certificate stays"
 
 
-def test_python_says_it_of_a_run(shell: Shell, certified: Certificate) -> None:
+def test_python_result_has_the_guarantee(shell: Shell, certified: Certificate) -> None:
     async def scene() -> tuple[Result[Any], Result[Any]]:
         assert shell.opener is not None
         async with shell.opener(Settings.load({})) as orchestra:
@@ -221,7 +214,7 @@ def test_python_says_it_of_a_run(shell: Shell, certified: Certificate) -> None:
         _ = bad.output
 
 
-def test_a_file_may_say_it_and_its_certificate_lies_beside_it(shell: Shell) -> None:
+def test_workflow_file_can_require_its_certificate(shell: Shell) -> None:
     Path("own").mkdir()
     Path("own/towers.yaml").write_text(WORKFLOW.read_text().replace(f"name: {NAME}", "name: towers\naccept: certified"))
     missing = run(shell, 1, of="./own/towers.yaml")
@@ -244,7 +237,9 @@ def test_a_file_may_say_it_and_its_certificate_lies_beside_it(shell: Shell) -> N
         ("checks: [schema, quote]", "checks: [quote]", "the card or prompt of 'generative_reader' changed"),
     ],
 )
-def test_a_changed_agent_voids_it(shell: Shell, certified: Certificate, old: str, new: str, why: str) -> None:
+def test_changed_agent_voids_the_workflow_certificate(
+    shell: Shell, certified: Certificate, old: str, new: str, why: str
+) -> None:
     own = Path("agents/generative_reader")
     own.mkdir(parents=True)
     for path in (Path(__file__).parents[2] / "agents/generative_reader").iterdir():
@@ -258,7 +253,7 @@ def test_a_changed_agent_voids_it(shell: Shell, certified: Certificate, old: str
     assert run(shell, one(known=True), "--json").code == 0, "without a promise it runs"
 
 
-def test_a_changed_workflow_voids_it_and_what_it_says_of_itself_does_not(shell: Shell, certified: Certificate) -> None:
+def test_changed_nodes_void_the_certificate_but_a_description_does_not(shell: Shell, certified: Certificate) -> None:
     text = WORKFLOW.read_text()
     Path(f"workflows/{NAME}.yaml").write_text(text.replace("description: Answers", "description: It answers"))
     assert run(shell, one(known=True, above=certified.threshold), "--accept", "certified").code == 0
@@ -266,7 +261,7 @@ def test_a_changed_workflow_voids_it_and_what_it_says_of_itself_does_not(shell: 
     assert "is void: its own definition changed since it was made" in run(shell, 1, "--accept", "certified").err
 
 
-def test_a_changed_fleet_voids_it(shell: Shell, certified: Certificate) -> None:
+def test_changed_fleet_voids_the_workflow_certificate(shell: Shell, certified: Certificate) -> None:
     Path("configs/nowhere.yaml").write_text(FLEET.replace('revision: "1"', 'revision: "2"'))
     assert "is void: the model of 'generative_reader' changed" in run(shell, 1, "--accept", "certified").err
 
@@ -292,27 +287,27 @@ def test_answers_of_which_none_has_a_score_are_refused_before_they_count(shell: 
     assert shell("batch", NAME, "-i", "some.jsonl", "-o", "answers.jsonl").code == 0
     said = certify(shell, "--predictions", "answers.jsonl", "--alpha", "0.3")
     assert said.code == 2
-    assert "V006: no answer of answers.jsonl says how sure it is" in said.err
+    assert "V006: no answer of answers.jsonl has a confidence" in said.err
     assert f"orchestra batch {NAME} --accept 0" in said.err
     assert (FOLDER / "attempts.jsonl").read_text() == ""
 
 
-def test_what_is_about_agents_is_refused(shell: Shell) -> None:
+def test_certify_workflow_refuses_agent_options(shell: Shell) -> None:
     towers.rows("rows.jsonl", range(10))
     assert "C010: --checks is about an agent" in certify(shell, "--checks", "quote").err
     watched = " ".join(shell("certify", NAME, "--watch").err.split())
     assert "V032: a watch is of agents" in watched
-    assert (
-        f"orchestra certify {NAME} --data ROWS_OF_TODAY --out ANOTHER_FILE tells whether its promise is still kept"
-        in watched
-    )
+    assert f"orchestra certify {NAME} --data ROWS_OF_TODAY --out ANOTHER_FILE tests its guarantee again" in watched
     assert "V032: --claims are of agents" in certify(shell, "--claims").err
     assert "V029: --accept 2 is no score" in run(shell, 1, "--accept", "2").err
     assert "L119: there is no certificate for the workflow" in run(shell, 1, "--accept", "certified").err
 
 
 def test_a_workflow_that_acts_is_certified_by_recorded_answers_alone(shell: Shell) -> None:
-    asks = "name: {0}\nschema: orchestra/v1\ninput: {{question: str}}\noutput: ${{said}}\nnodes:\n  said: {{ask: '${{input.question}}'}}\n"
+    asks = (
+        "name: {0}\nschema: orchestra/v1\ninput: {{question: str}}\noutput: ${{said}}\nnodes:\n  said: "
+        "{{ask: '${{input.question}}'}}\n"
+    )
     Path("desk.yaml").write_text(asks.format("desk"))
     Path("rows.jsonl").write_text(
         json.dumps({"id": "1", "input": {"question": "?"}, "expected": {"output": "!"}}) + "\n"

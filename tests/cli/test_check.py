@@ -1,4 +1,4 @@
-"""`orchestra check`: an answer held against files, with verdicts, places and exit code; a fleet is opened where a check asks an agent."""
+"""`orchestra check`: verdicts, evidence and exit codes; a fleet is opened only for checks that call agents."""
 
 from __future__ import annotations
 
@@ -86,18 +86,18 @@ def test_words_in_brackets_are_a_text(shell: Shell) -> None:
     ("arguments", "code", "says"),
     [
         (("x", "--against", "tower.txt", "--checks", "qoute"), "C037", "did you mean 'quote'?"),
-        (("x", "--against", "tower.txt", "--checks", "confidence"), "C037", "these do: schema, quote"),
+        (("x", "--against", "tower.txt", "--checks", "confidence"), "C037", "available checks: schema, quote"),
         (
             ("x", "--against", "tower.txt", "--checks", "quote | agree(3)"),
             "C037",
-            "no check 'agree' works on an answer alone",
+            "the check 'agree' cannot check an answer alone",
         ),
-        (("x", "--against", "tower.txt", "--checks", "quote |"), "V010", "'quote |' is no check"),
-        (("x", "--against", "tower.txt", "--checks", "entailment(nobody)"), "V011", "does not exist"),
-        (("x", "--against", "tower.txt", "--checks", ","), "C037", "no check is named"),
+        (("x", "--against", "tower.txt", "--checks", "quote |"), "V010", "'quote |' is not a check"),
+        (("x", "--against", "tower.txt", "--checks", "entailment(nobody)"), "V011", "there is none"),
+        (("x", "--against", "tower.txt", "--checks", ","), "C037", "no check is given"),
         (("x", "--against", "nowhere.txt"), "C014", "nowhere.txt"),
-        (("@broken.json", "--against", "tower.txt"), "C038", "broken.json is no JSON"),
-        (("x", "--against", "broken.json"), "C038", "broken.json is no JSON"),
+        (("@broken.json", "--against", "tower.txt"), "C038", "broken.json is not JSON"),
+        (("x", "--against", "broken.json"), "C038", "broken.json is not JSON"),
     ],
 )
 def test_bad_usage_is_told(shell: Shell, arguments: tuple[str, ...], code: str, says: str) -> None:
@@ -116,7 +116,7 @@ def test_evidence_that_a_terminal_would_obey_is_spelled_out(shell: Shell) -> Non
 
 
 def judging(shell: Shell, label: str, chance: float) -> list[CallRequest]:
-    """Whoever is asked says this; what was asked."""
+    """Every agent answers this; returns the requests."""
     asked: list[CallRequest] = []
 
     def answer(call: CallRequest) -> Any:

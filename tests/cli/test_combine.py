@@ -1,4 +1,6 @@
-"""`orchestra learn combine`, `certify --combined`, nodes with `score: combined`: a simulated agent and its judge, all that voids it."""
+"""`orchestra learn combine`, `certify --combined` and `score: combined`: a simulated agent and judge, and voided
+combinations.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,7 @@ def supported(number: int) -> float:
 
 
 def right(number: int) -> bool:
-    """Where both together are likely: neither tells it alone."""
+    """True if both together are likely; neither predicts it alone."""
     return sure(number) + supported(number) > 1 or number % 25 == 0
 
 
@@ -103,7 +105,7 @@ def combine(shell: Shell, *more: str) -> Said:
 
 @pytest.fixture
 def combined(shell: Shell, made: list[bytes]) -> Combination:
-    """The teller's combination; asked for once, as every project of these tests is the same."""
+    """The teller's combination; fitted once, because all projects of these tests are equal."""
     if not made:
         rows(320)
         said = combine(shell)
@@ -216,7 +218,7 @@ def test_rows_that_the_combination_was_fitted_to_make_no_promise(shell: Shell, c
 
 
 def check(shell: Shell, number: int, *more: str) -> Said:
-    """The answer to a row held against its text alone, as the teller's."""
+    """Checks the answer to a row against its text, as the teller's."""
     Path("text.txt").write_text(f"{number}")
     given = json.dumps({"fact": f"fact {number} holds"})
     return shell(
@@ -248,9 +250,7 @@ def test_an_answer_alone_is_accepted_as_the_certificate_says(shell: Shell, combi
     assert check(shell, doubtful, "--accept", "0").code == 0
 
 
-def test_an_answer_alone_without_what_a_check_wants_to_know_says_how_to_say_it(
-    shell: Shell, combined: Combination
-) -> None:
+def test_check_without_a_required_option_names_it(shell: Shell, combined: Combination) -> None:
     Path("text.txt").write_text("1")
     said = shell("check", '{"fact": "fact 1 holds"}', "--against", "text.txt", "--combined", str(FILE))
     assert said.code == 2
@@ -265,7 +265,7 @@ def test_certify_says_where_there_is_no_combination(shell: Shell) -> None:
     assert (said.code, "L076" in said.err) == (2, True)
 
 
-def test_without_one_a_node_says_how_to_make_it(shell: Shell) -> None:
+def test_node_without_a_claims_certificate_names_the_command(shell: Shell) -> None:
     said = run(shell, 1)
     assert said.code == 2
     assert "L076: there is no combination of checks for 'teller'" in said.err
@@ -294,7 +294,7 @@ def test_it_is_void_when_the_agent_or_a_judge_changes(
 
 def test_a_node_with_other_checks_or_one_that_backs_off_is_refused(shell: Shell, combined: Combination) -> None:
     edited('[confidence, "entailment(checker)"]', '["entailment(checker)"]')
-    assert "V005: the combination of 'teller' is of the checks confidence" in run(shell, 1).err
+    assert "V005: the combination of 'teller' uses the checks confidence" in run(shell, 1).err
     edited("otherwise: [abstain]", "otherwise: [back_off, abstain]")
     assert "L076: `back_off` keeps parts" in run(shell, 1).err
 
@@ -357,7 +357,7 @@ def test_without_labels_three_checks_are_needed(shell: Shell) -> None:
     rows(310)
     said = combine(shell, "--unlabelled")
     assert "N163" in said.err
-    assert "passes 100.0% of the rows" in said.err  # `confidence` says how sure, and not pass or fail
+    assert "passes 100.0% of the rows" in said.err  # `confidence` is a score, not pass or fail
 
 
 TOOLS = '''
@@ -372,9 +372,7 @@ def plausible(value: dict[str, Any], text: str) -> float:
 '''
 
 
-def test_a_tool_of_ones_own_has_a_voice_and_a_combination_is_bound_to_its_code(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_combination_with_a_custom_tool_is_bound_to_its_code(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     def said(call: CallRequest) -> Any:
         return 0.5 + supported(int(call.inputs["text"])) / 2 if call.name == "plausible" else answer(call)
 
@@ -401,9 +399,7 @@ def test_a_tool_of_ones_own_has_a_voice_and_a_combination_is_bound_to_its_code(
     assert "types or code of tool(plausible)" in changed.json["error"]["message"]
 
 
-def test_a_rehearsal_with_another_judge_or_teller_says_that_the_combination_is_not_about_these(
-    shell: Shell, combined: Combination
-) -> None:
+def test_whatif_with_other_agents_reports_an_invalid_combination(shell: Shell, combined: Combination) -> None:
     made = run(shell, next(n for n in range(400) if sure(n) > 0.8 and supported(n) > 0.8)).json["run"]
     for name, text in (("teller", AGENT), ("checker", JUDGE)):
         furnish(files={f"agents/{name}_2/agent.yaml": text.replace(f"name: {name}", f"name: {name}_2")})

@@ -1,4 +1,4 @@
-"""`orchestra runs costs`: what is printed of runs summed up, for people, for programs and for spreadsheets."""
+"""`orchestra runs costs`: tables, JSON and CSV."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PAID, FREE = Usage(1000, 0, 20, 1, 0.5, 0, 0.25), Usage(1000, 0, 20, 1, 0.5)
 
 
 def events(run: str, workflow: str, at: float, *calls: tuple[str, str, Usage, str], ended: bool = True) -> list[Event]:
-    """A run with calls of these agents to these servers, and what each was recalled from."""
+    """A run with calls of these agents to these servers, and the sources of recalled calls."""
     made: list[Event] = [RunStarted(seq=1, at=at, run=run, workflow=workflow, graph="", inputs={})]
     for number, (agent, server, usage, recalled) in enumerate(calls):
         node = f"n{number}"
@@ -71,7 +71,7 @@ def record(*runs: list[Event]) -> None:
 
 
 def recorded(shell: Shell) -> None:
-    """Three runs: one was paid for, one took an answer over, of one nobody knows the price, and it is not over."""
+    """Three runs: a paid one, one with a recalled answer, and an unfinished one of unknown price."""
     Path("configs").mkdir()
     Path("configs/nowhere.yaml").write_text(FLEET)
     (shell.project / "orchestra.toml").write_text('fleet = "nowhere"\n')
@@ -87,7 +87,7 @@ def recorded(shell: Shell) -> None:
 
 def test_where_nothing_has_been_recorded_nothing_is_made(shell: Shell) -> None:
     said = shell("runs", "costs")
-    assert (said.code, said.out, JOURNAL.exists()) == (0, "no runs yet; begin with: orchestra run NAME\n", False)
+    assert (said.code, said.out, JOURNAL.exists()) == (0, "no runs yet; start one with: orchestra run NAME\n", False)
     assert shell("runs", "costs", "--json").json["rows"] == []
     assert shell("runs", "costs", "--csv").out.count("\n") == 1
 
@@ -101,8 +101,8 @@ def test_runs_are_summed_up_with_what_is_not_known_of_them(shell: Shell) -> None
         "total        3      3         1      2,000   40  1.10 s  0.250000+",
         "not in the money: 1 call on gateway, which has no `price:` in the fleet file",
         "1 answer recalled from other runs, at no cost",
-        "1 run without an end, with what was spent so far",
-        "1 call under way or cut off: what it took is not known",
+        "1 run without an end, with their cost so far",
+        "1 call active or interrupted: the cost is unknown",
     ]
 
 
@@ -117,7 +117,7 @@ def test_tokens_that_no_server_counted_are_marked(shell: Shell) -> None:
         "reader            1      1      1,000    20  0.50 s",
         "writer            1      1        ~60  ~300  0.50 s",
         "total             2      2     ~1,060  ~320  1.00 s",
-        "~ with 360 tokens that no server counted: as many as answers that broke off may have cost",
+        "~ with 360 tokens not counted by a server: an upper bound for interrupted answers",
     ]
     found = shell("runs", "costs", "--by", "agent", "--json").json
     assert [row["assumed_tokens"] for row in [*found["rows"], found["total"]]] == [0, 360, 360]
@@ -129,10 +129,10 @@ def test_agents_and_tools_have_a_row_each_and_the_dearest_comes_first(shell: She
     assert rows == ["agent", "reader", "writer", "search", "slow", "total"]
     short = shell("runs", "costs", "--by", "agent", "-n", "1").out.splitlines()
     assert [line.split()[0] for line in short[1:3]] == ["reader", "total"]
-    assert "and 3 rows more, which are in the total" in short
+    assert "and 3 rows more, included in the total" in short
 
 
-def test_where_nothing_has_a_price_and_nothing_was_recalled_neither_is_a_column(shell: Shell) -> None:
+def test_costs_omit_money_and_recalled_columns_without_values(shell: Shell) -> None:
     record(events("r1", "answers", time.time(), ("search", "local", Usage(calls=1, seconds=0.1), "")))
     assert shell("runs", "costs").out == (
         "workflow  runs  calls  tokens in  out    time\n"
@@ -153,7 +153,7 @@ def test_programs_get_null_for_money_that_nobody_knows(shell: Shell) -> None:
     assert (found["unfinished"], found["unread"]) == (1, [])
 
 
-def test_spreadsheets_get_a_row_a_kind_and_an_empty_cell_for_money_that_nobody_knows(shell: Shell) -> None:
+def test_costs_csv_has_an_empty_cell_for_unknown_money(shell: Shell) -> None:
     recorded(shell)
     rows = list(csv.DictReader(io.StringIO(shell("runs", "costs", "--csv", "--by", "workflow,server").out)))
     assert [(row["workflow"], row["server"], row["calls"], row["money"], row["unpriced"]) for row in rows] == [
@@ -196,7 +196,7 @@ def test_what_cannot_be_summed_up_is_said(shell: Shell, arguments: tuple[str, ..
 
 def test_where_no_run_is_of_that_name_it_is_said(shell: Shell) -> None:
     recorded(shell)
-    assert shell("runs", "costs", "--workflow", "mail").out == "no such runs\n"
+    assert shell("runs", "costs", "--workflow", "mail").out == "no matching runs\n"
 
 
 def test_a_run_whose_events_are_damaged_counts_with_its_stored_usage(shell: Shell) -> None:
@@ -235,7 +235,7 @@ def test_a_damaged_run_is_left_out_and_named(shell: Shell) -> None:
 def test_runs_of_another_fleet_are_judged_by_its_file(shell: Shell) -> None:
     recorded(shell)
     record(events("r4", "elsewhere", time.time(), ("reader", "ours", FREE, "")))
-    assert "1 call on ours, which no fleet file has" in shell("runs", "costs").out
+    assert "1 call on ours, which is in no fleet file" in shell("runs", "costs").out
     ours = (
         FLEET.replace("gateway", "ours")
         .replace("model: large", "model: large, external: false")
@@ -252,7 +252,7 @@ def test_a_fleet_file_that_cannot_be_read_leaves_prices_unknown(shell: Shell) ->
     said = shell("runs", "costs")
     assert said.code == 0
     assert said.err.startswith("no prices are known: ")
-    assert "not in the money: 1 call on gateway, which no fleet file has" in said.out
+    assert "not in the money: 1 call on gateway, which is in no fleet file" in said.out
 
 
 def test_without_servers_nobody_misses_a_fleet_file(shell: Shell) -> None:
@@ -292,7 +292,7 @@ def test_on_a_narrow_terminal_no_number_is_broken(shell: Shell) -> None:
     lines = on_a_terminal(80, "runs", "costs", "--by", "day,workflow,agent").splitlines()
     assert max(map(len, lines)) <= 80
     assert [line.split()[-1] for line in lines if "150,000,000" in line] == ["375.00"]
-    assert "a wider terminal shows recalled, time, runs as well" in lines
+    assert "a wider terminal also shows recalled, time, runs" in lines
     assert on_a_terminal(200, "runs", "costs", "--by", "day,workflow").split()[:5] == [
         "day",
         "workflow",

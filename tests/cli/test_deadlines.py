@@ -1,4 +1,4 @@
-"""Questions with a deadline in the shell: nobody stays for it, it is found once it has passed, and what stands then is told."""
+"""Questions with a deadline on the command line: expiry, resumption and defaults."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_an_answer_that_nobody_has_taken_is_told_and_found(shell: Shell) -> None
     assert [one["status"] for one in shell("runs", "list", "--json").json] == ["interrupted"]
     for command in ("show", "tail"):
         found = shell("runs", command, run).out
-        assert f"sure is answered by ada, and nobody has it in hand; go on with: orchestra runs resume {run}" in found
+        assert f"sure is answered by ada, and no process holds it; resume it with: orchestra runs resume {run}" in found
         assert "answer with:" not in found
     assert shell("runs", "show", run, "--json").json["asked"] == []
     again = shell("runs", "answer", run, "no")
@@ -49,7 +49,7 @@ def test_of_two_questions_the_one_that_is_open_is_still_asked(shell: Shell) -> N
     run = shell("run", "trip", "-i", "city=Rome", "--json").json["run"]
     assert shell("runs", "answer", run, "yes", "--node", "sure", "--later").code == 0
     shown = shell("runs", "show", run).out
-    assert "sure is answered, and nobody has it in hand" in shown
+    assert "sure is answered, and no process holds it" in shown
     assert (shown.count("answer with:"), "Safe?" in shown) == (1, True)
     assert shell("runs", "answer", run, "no", "--node", "safe", "--json").json["output"] == "yes no"
 
@@ -59,8 +59,8 @@ def test_a_deadline_that_has_passed_is_found_told_and_kept(shell: Shell, monkeyp
     assert (said.code, said.json["status"]) == (5, "waiting")
     run, asked = said.json["run"], said.json["asked"][0]
     assert asked["due"] == pytest.approx(time.time() + 604_800, abs=60)
-    assert "; a later answer does not count" in shell("runs", "show", run).out
-    assert shell("runs", "resume", "--all").out == "no run was interrupted\n"
+    assert "; a later answer is ignored" in shell("runs", "show", run).out
+    assert shell("runs", "resume", "--all").out == "no interrupted runs\n"
     now = time.time
 
     def later() -> float:
@@ -72,7 +72,7 @@ def test_a_deadline_that_has_passed_is_found_told_and_kept(shell: Shell, monkeyp
     for command in ("show", "tail"):
         found = shell("runs", command, run).out
         assert (
-            f"the time to answer has passed, and nobody has it in hand; go on with: orchestra runs resume {run}"
+            f"the deadline of a question has passed, and no process holds it; resume it with: orchestra runs resume {run}"
             in found
         )
     late = shell("runs", "answer", run, "yes")
@@ -80,5 +80,5 @@ def test_a_deadline_that_has_passed_is_found_told_and_kept(shell: Shell, monkeyp
     assert shell("runs", "resume", "--all").out == f"{run}  trip  done\n"
     for command in ("show", "resume"):
         said = shell("runs", command, run)
-        assert (said.code, "\nsure: nobody answered in time; the default stands\n" in said.out) == (0, True)
-    assert shell("runs", "show", run, "sure").out.endswith("no\nnobody answered in time; the default stands\n")
+        assert (said.code, "\nsure: nobody answered in time; the default is used\n" in said.out) == (0, True)
+    assert shell("runs", "show", run, "sure").out.endswith("no\nnobody answered in time; the default is used\n")

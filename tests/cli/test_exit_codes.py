@@ -1,4 +1,4 @@
-"""What a verb says when the disk is full, and of a key that is no text."""
+"""Errors for a full disk and for invalid keys."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VERBS = [("explain", "C023"), ("agents", "list", "--json"), ("agents", "list"), 
 
 @pytest.mark.skipif(not FULL.exists(), reason="a device of Linux")
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
-def test_a_full_disk_behind_stdout_is_told(shell: Shell, verb: tuple[str, ...]) -> None:
+def test_full_disk_behind_stdout_is_reported(shell: Shell, verb: tuple[str, ...]) -> None:
     with FULL.open("wb") as full:
         command = [sys.executable, "-m", "orchestra.cli", *verb]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment())
@@ -30,7 +30,7 @@ def test_a_full_disk_behind_stdout_is_told(shell: Shell, verb: tuple[str, ...]) 
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])
-def test_a_key_that_is_no_text_is_refused(shell: Shell, options: tuple[str, ...]) -> None:
+def test_invalid_text_key_is_refused(shell: Shell, options: tuple[str, ...]) -> None:
     furnish()
     shell.opener = Simulated({"answerer": GOOD})
     said = shell("run", "ask", "-i", "question=When?", "-i", "text=In 1889.", "--key", "\udcff", *options)

@@ -1,4 +1,4 @@
-"""Forks of runs that did something in the world: it is recalled, and not done a second time unasked."""
+"""Forks of runs with effects: effects are recalled and not repeated."""
 
 from __future__ import annotations
 
@@ -77,9 +77,9 @@ nodes:
 
 @pytest.fixture(params=["once"])
 def shop(shell: Shell, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project that pays, and then mails."""
+    """A project that pays and then mails."""
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a module that is edited within a second is read anew
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a module edited within a second is read again
     sys.modules.pop("shop_tools", None)
     where = shell.project
     (where / "workflows").mkdir()
@@ -91,7 +91,7 @@ def shop(shell: Shell, request: pytest.FixtureRequest, monkeypatch: pytest.Monke
 
 @asynccontextmanager
 async def opened(shop: Path) -> AsyncIterator[Orchestra]:
-    sys.modules.pop("shop_tools", None)  # as another process would
+    sys.modules.pop("shop_tools", None)  # as in another process
     async with Orchestra.open(Settings.load({"journal": str(shop / "runs.db")}, start=shop)) as orchestra:
         yield orchestra
 
@@ -101,7 +101,7 @@ def paid(shop: Path) -> list[str]:
 
 
 async def begun(orchestra: Orchestra, *items: str) -> str:
-    """A run that paid, and could not mail."""
+    """A run that paid and could not mail."""
     run = await orchestra.start(orchestra.find("buy"), items=list(items))
     assert (await run.wait()).status == "failed"
     return run.id
@@ -111,7 +111,7 @@ def errors(events: list[Any]) -> dict[str, str]:
     return {event.node: event.error for event in events if isinstance(event, AttemptFinished) and event.error}
 
 
-async def test_a_failed_run_goes_on_as_a_fork_and_pays_nothing_twice(shop: Path) -> None:
+async def test_fork_of_a_failed_run_repeats_no_payment(shop: Path) -> None:
     async with opened(shop) as orchestra:
         run = await begun(orchestra, "desk", "lamp")
     (shop / "up").touch()
@@ -119,24 +119,24 @@ async def test_a_failed_run_goes_on_as_a_fork_and_pays_nothing_twice(shop: Path)
     module.write_text(module.read_text().replace('@tool(effect="once")', '@tool(effect="once", version="2")'))
     async with opened(shop) as orchestra:
         assert (await (await orchestra.fork(run)).run).value == "sent receipt desk"
-        fewer = await orchestra.fork(run, items=["lamp"])  # another place of the list, and the same payment
+        fewer = await orchestra.fork(run, items=["lamp"])  # another index of the list, but the same payment
         assert (await fewer.run).value == "sent receipt lamp"
     assert paid(shop) == ["desk 1", "lamp 1"]
 
 
-async def test_what_an_earlier_ancestor_paid_is_not_paid_either(shop: Path) -> None:
+async def test_fork_repeats_no_payment_of_an_ancestor(shop: Path) -> None:
     async with opened(shop) as orchestra:
         run = await begun(orchestra, "desk")
         (shop / "broken").touch()
         middle = (await orchestra.fork(run, items=["chair"])).run
-        assert (await middle.wait()).status == "failed"  # before it came to the payment
+        assert (await middle.wait()).status == "failed"  # before the payment
         (shop / "broken").unlink()
         (shop / "up").touch()
         assert (await (await orchestra.fork(middle.id, items=["desk"])).run).value == "sent receipt desk"
     assert paid(shop) == ["desk 1"]
 
 
-async def test_other_inputs_at_the_same_node_are_refused_unless_that_is_said(shop: Path) -> None:
+async def test_fork_refuses_an_effect_with_other_inputs_without_again(shop: Path) -> None:
     async with opened(shop) as orchestra:
         run = await begun(orchestra, "desk")
         (shop / "up").touch()
@@ -144,14 +144,14 @@ async def test_other_inputs_at_the_same_node_are_refused_unless_that_is_said(sho
         with pytest.raises(RunFailed):
             await fork
         assert errors(await orchestra.journal.read(fork.id)) == {"paid[0]": "E024"}
-        with pytest.raises(RunFailed):  # that it was refused stands for the payment
+        with pytest.raises(RunFailed):  # the refusal replaces the payment
             await (await orchestra.fork(fork.id)).run
         assert paid(shop) == ["desk 1"]
         assert (await (await orchestra.options(again=True).fork(run)).run).value == "sent receipt desk"
     assert paid(shop) == ["desk 1", "desk 1"]
 
 
-async def test_a_payment_whose_receipt_was_of_another_type_is_not_made_again(shop: Path) -> None:
+async def test_fork_repeats_no_payment_with_an_invalid_receipt(shop: Path) -> None:
     (shop / "odd").touch()
     async with opened(shop) as orchestra:
         run = await begun(orchestra, "desk")
@@ -162,7 +162,7 @@ async def test_a_payment_whose_receipt_was_of_another_type_is_not_made_again(sho
     assert paid(shop) == ["desk 1"]
 
 
-async def test_a_new_element_is_paid(shop: Path) -> None:
+async def test_fork_pays_a_new_element(shop: Path) -> None:
     async with opened(shop) as orchestra:
         run = await begun(orchestra, "desk")
         (shop / "up").touch()
@@ -170,7 +170,7 @@ async def test_a_new_element_is_paid(shop: Path) -> None:
     assert paid(shop) == ["desk 1", "lamp 1"]
 
 
-async def test_a_node_that_got_another_name_pays_nothing_twice(shop: Path) -> None:
+async def test_fork_repeats_no_payment_of_a_renamed_node(shop: Path) -> None:
     async with opened(shop) as orchestra:
         run = await begun(orchestra, "desk")
     (shop / "up").touch()
@@ -181,7 +181,7 @@ async def test_a_node_that_got_another_name_pays_nothing_twice(shop: Path) -> No
     assert paid(shop) == ["desk 1"]
 
 
-async def test_what_a_loop_paid_does_not_stand_for_another_node_with_the_same_inputs(shop: Path) -> None:
+async def test_fork_does_not_reuse_a_loop_payment_for_another_node(shop: Path) -> None:
     (shop / "workflows" / "buy.yaml").write_text(LOOPED)
     async with opened(shop) as orchestra:
         run = await begun(orchestra, "desk")
@@ -191,7 +191,7 @@ async def test_what_a_loop_paid_does_not_stand_for_another_node_with_the_same_in
 
 
 @pytest.mark.parametrize("shop", ["transactional"], indirect=True)
-async def test_a_message_that_is_recalled_is_not_sent_again(shop: Path) -> None:
+async def test_fork_does_not_resend_a_recalled_message(shop: Path) -> None:
     async with opened(shop) as orchestra:
         run = await begun(orchestra, "desk")
         (shop / "up").touch()
@@ -199,7 +199,7 @@ async def test_a_message_that_is_recalled_is_not_sent_again(shop: Path) -> None:
         assert [message.run for message in await orchestra.journal.outbox()] == [run]
 
 
-async def test_a_fork_whose_parent_is_gone_pays_nothing(shop: Path) -> None:
+async def test_fork_without_its_parent_pays_nothing(shop: Path) -> None:
     async with opened(shop) as orchestra:
         program = orchestra.program(orchestra.find("buy"))
     left = EffectHistory(program, unknown_tools=effect_tools(program))
@@ -211,11 +211,11 @@ async def test_a_fork_whose_parent_is_gone_pays_nothing(shop: Path) -> None:
     assert left.recorded_reply(msgspec.structs.replace(call, name="mail")) is None
 
 
-def test_the_command_says_that_it_pays_once_and_how_a_failed_run_goes_on(shop: Path, shell: Shell) -> None:
+def test_fork_prints_that_effects_are_recalled(shop: Path, shell: Shell) -> None:
     run = shell("run", "buy", "-i", 'items=["desk"]', "--json").json["run"]
     (shop / "up").touch()
     assert f"orchestra runs fork {run}" in shell("runs", "resume", run).err
-    assert shell("runs", "fork", run).out.endswith(f"2 calls recalled from run {run}, 1 made anew\n")
+    assert shell("runs", "fork", run).out.endswith(f"2 calls recalled from run {run}, 1 made\n")
     said = shell("runs", "fork", run, "-i", 'items=["chair"]')
     assert said.code == 1
     fork = shell("runs", "show", "last", "--json").json["run"]
@@ -224,7 +224,7 @@ def test_the_command_says_that_it_pays_once_and_how_a_failed_run_goes_on(shop: P
     assert paid(shop) == ["chair 1", "desk 1"]
 
 
-def test_a_fallback_does_not_hide_that_a_payment_was_not_made(shop: Path, shell: Shell) -> None:
+def test_fallback_does_not_hide_a_skipped_payment(shop: Path, shell: Shell) -> None:
     (shop / "up").touch()
     file = shop / "workflows" / "buy.yaml"
     file.write_text(
@@ -241,13 +241,13 @@ def test_a_fallback_does_not_hide_that_a_payment_was_not_made(shop: Path, shell:
     shown = shell("runs", "show", "last")
     assert "paid: its fallback was taken: E024: pay has effects" in shown.out
     assert "fallback" in next(line for line in shown.out.splitlines() if line.startswith("paid "))
-    assert "its fallback was taken" in shell("runs", "tail", "last", "--no-follow").out
+    assert "its fallback is used" in shell("runs", "tail", "last", "--no-follow").out
     node = shell("runs", "show", "last", "paid", "--json").json
     assert (node["outcome"]["value"], node["instead"]["code"]) == ("none", "E024")
     assert "its fallback was taken: E024" in shell("runs", "show", "last", "--html", "-").out
 
 
-def test_nor_does_it_where_the_fork_asked_a_person_first(shop: Path, shell: Shell) -> None:
+def test_question_does_not_hide_a_skipped_payment(shop: Path, shell: Shell) -> None:
     (shop / "up").touch()
     (shop / "workflows" / "buy.yaml").write_text(
         """

@@ -1,4 +1,4 @@
-"""`init`, `config show`, `explain`, `schema`, `doctor`, and what every verb does with errors."""
+"""`init`, `config show`, `explain`, `schema`, `doctor`, and errors of every command."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_project_may_be_named_from_anywhere(shell: Shell, tmp_path: Path, monk
     assert (shown["project"], shown["settings"]["concurrency"]["value"]) == (str(shell.project), 7)
 
 
-def test_a_wrong_setting_ends_every_verb_with_its_place(shell: Shell) -> None:
+def test_invalid_setting_ends_every_command_with_its_location(shell: Shell) -> None:
     Path("orchestra.toml").write_text("concurency = 3\n")
     said = shell("config", "show")
     assert said.code == 2
@@ -87,16 +87,16 @@ def test_an_error_is_json_where_json_was_asked(shell: Shell) -> None:
 @pytest.mark.parametrize(
     "arguments", [["nonsense"], ["explain", "--nonsense"], ["runs", "show", "a", "b", "c"], ["schema", "cake"]]
 )
-def test_wrong_usage_is_two(shell: Shell, arguments: list[str]) -> None:
+def test_wrong_usage_exits_with_2(shell: Shell, arguments: list[str]) -> None:
     assert shell(*arguments).code == 2
 
 
-def test_version(shell: Shell) -> None:
+def test_version_option_prints_the_version(shell: Shell) -> None:
     said = shell("--version")
     assert (said.code, said.out.startswith("orchestra ")) == (0, True)
 
 
-def test_help_names_every_verb(shell: Shell) -> None:
+def test_help_lists_every_command(shell: Shell) -> None:
     out = shell("--help").out
     verbs = (
         "init",
@@ -124,7 +124,7 @@ def test_explain_lists_all_codes(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("code", ["C999", "Q001", "hello"])
-def test_explain_refuses_a_code_that_there_is_not(shell: Shell, code: str) -> None:
+def test_explain_refuses_an_unknown_code(shell: Shell, code: str) -> None:
     said = shell("explain", code)
     assert (said.code, said.err[:4]) == (2, "C007")
 
@@ -160,7 +160,7 @@ def test_doctor_says_what_to_type_for_each_problem(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:99999", "x" * 70])
-def test_doctor_names_an_address_that_is_none(address: str, shell: Shell) -> None:
+def test_doctor_reports_an_invalid_address(address: str, shell: Shell) -> None:
     Path("elsewhere.yaml").write_text(LOCAL_ENDPOINT.replace("127.0.0.1:9", address))
     Path("orchestra.toml").write_text('fleet = "./elsewhere.yaml"\n')
     said = shell("doctor", "--json")
@@ -169,7 +169,7 @@ def test_doctor_names_an_address_that_is_none(address: str, shell: Shell) -> Non
     assert "servers.it.endpoint" in found["message"]
 
 
-def test_doctor_sees_a_journal_that_cannot_be_made(shell: Shell) -> None:
+def test_doctor_reports_a_journal_that_cannot_be_created(shell: Shell) -> None:
     Path("elsewhere.yaml").write_text(LOCAL_ENDPOINT)
     Path("file").write_text("")
     Path("orchestra.toml").write_text('journal = "file/journal.db"\nfleet = "./elsewhere.yaml"\n')
@@ -208,7 +208,7 @@ def test_a_fleet_that_is_not_there_is_found_by_validate(shell: Shell, monkeypatc
 
 @contextmanager
 def somebody(fleet: str = LOCAL_ENDPOINT) -> Iterator[None]:
-    """An endpoint that takes connections, in the fleet file of the project."""
+    """An endpoint that accepts connections, in the fleet file of the project."""
     Path("orchestra.toml").write_text('fleet = "./fleet.yaml"\n')
     with socket.create_server(("127.0.0.1", 0)) as listener:
         Path("fleet.yaml").write_text(fleet.replace(":9/", f":{listener.getsockname()[1]}/"))
@@ -256,7 +256,7 @@ def test_an_endpoint_that_takes_no_connection_makes_status_fail(shell: Shell) ->
         ("file:nowhere", "the secret file:nowhere cannot be read", "# put it into nowhere"),
     ],
 )
-def test_doctor_sees_a_database_that_is_not_there(address: str, says: str, wanted: str, shell: Shell) -> None:
+def test_doctor_reports_a_missing_database(address: str, says: str, wanted: str, shell: Shell) -> None:
     with somebody():
         Path("orchestra.toml").write_text(f'fleet = "./fleet.yaml"\njournal = "{address}"\n')
         said = shell("doctor", "--json")
@@ -266,16 +266,16 @@ def test_doctor_sees_a_database_that_is_not_there(address: str, says: str, wante
     assert found["remedy"].startswith(wanted)
 
 
-def test_doctor_is_content_where_nothing_is_missing(shell: Shell) -> None:
+def test_doctor_reports_no_problem_if_nothing_is_missing(shell: Shell) -> None:
     Path("orchestra.toml").write_text('fleet = "./fleet.yaml"\n')
     with socket.create_server(("127.0.0.1", 0)) as listener:
         Path("fleet.yaml").write_text(LOCAL_ENDPOINT.replace(":9/", f":{listener.getsockname()[1]}/"))
         said = shell("doctor")
     assert said.code == 0
-    assert "Everything that is needed is there." in said.out
+    assert "Everything required is available." in said.out
 
 
-def test_a_reader_that_goes_away_is_no_error() -> None:
+def test_closed_stdout_is_not_an_error() -> None:
     command = f"{sys.executable} -m orchestra.cli explain | head -n 1; exit ${{PIPESTATUS[0]}}"
     root = str(Path(__file__).parents[2])
     done = subprocess.run(

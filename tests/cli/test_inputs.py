@@ -1,4 +1,4 @@
-"""Inputs from the command line become values of the input's type, or a coded error."""
+"""Inputs of the command line become values of the input type, or a coded error."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def read(*options: str) -> dict[str, Any]:
 
 
 def pipe(monkeypatch: pytest.MonkeyPatch, said: str | bytes) -> None:
-    """Puts a text, or bytes that may be none, on stdin."""
+    """Writes a text, or arbitrary bytes, to stdin."""
     data = said.encode() if isinstance(said, str) else said
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data), "utf-8"))
 
@@ -175,7 +175,7 @@ def test_stdin_is_for_one_option(monkeypatch: pytest.MonkeyPatch, options: tuple
     pipe(monkeypatch, '{"source": "a", "text": "b"}')
     with pytest.raises(InputError) as caught:
         read_inputs(options, {**FIELDS, "source": {"type": "string"}})
-    assert (caught.value.code, caught.value.message.endswith(f" for -i {second}")) == ("C010", True)
+    assert (caught.value.code, caught.value.message.endswith(f"; -i {second} cannot read it again")) == ("C010", True)
 
 
 @pytest.mark.parametrize("option", ["-", "text=-", "words=@-", "document=-", "documents=@-", "record=-"])

@@ -1,4 +1,4 @@
-"""`doctor` names the servers whose internal ports other users can connect to."""
+"""`doctor` names servers whose internal ports are open to other users."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ models: {base: one}
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="local servers run on Linux only")
+@pytest.mark.skipif(sys.platform != "linux", reason="local servers run only on Linux")
 @pytest.mark.parametrize(
     ("device", "version", "open_"), [("cpu", "0.32.0", False), ("cpu", "0.99.0", True), ("gpu", "0.32.0", True)]
 )

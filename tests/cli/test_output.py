@@ -1,4 +1,4 @@
-"""What is printed: texts as they are, nothing that a terminal would obey, and no more columns than there are."""
+"""Output: unchanged text, no control characters on a terminal, and the width of the terminal."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ TABBED = "name\tvalue  \n\x0b\x0cé\t\r\n"
 
 
 class Terminal(io.StringIO):
-    """Takes what is written, as a terminal."""
+    """Receives output as a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
 def at_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    """A terminal of 12 columns, in the place of stdout and stderr."""
+    """A terminal of 12 columns instead of stdout and stderr."""
     for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm")
@@ -42,7 +42,7 @@ def at_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
 
 
 @pytest.mark.parametrize("style", ["", "yellow"])
-def test_a_text_is_written_as_it_is_where_no_terminal_is(style: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_is_unchanged_without_a_terminal(style: str, monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.StringIO()
     monkeypatch.setattr("sys.stdout", out)
     print_text(TABBED, style=style)
@@ -56,7 +56,7 @@ def test_the_words_of_a_quote_keep_their_tabs(capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize("style", ["", "yellow"])
-def test_a_terminal_is_sent_nothing_that_it_would_obey(style: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_receives_no_control_characters(style: str, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = at_terminal(monkeypatch)
     print_text("a\x1b[2Jb\x07c\rd\u202ee", style=style)
     shown = terminal.getvalue()
@@ -80,16 +80,14 @@ def test_a_tab_of_a_text_without_style_reaches_a_terminal(monkeypatch: pytest.Mo
         ("short", "short"),
     ],
 )
-def test_the_line_that_is_rewritten_is_never_wider_than_the_terminal(
-    text: str, shown: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_status_line_fits_the_terminal(text: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = at_terminal(monkeypatch)
     StatusLine().show_line(text)
     assert terminal.getvalue() == f"\r\x1b[2K{shown}"
     assert display_width(shown) <= 11
 
 
-def test_a_text_begins_with_what_stands_in_so_many_columns() -> None:
+def test_truncate_keeps_the_given_columns() -> None:
     assert [truncate("日本", width) for width in range(5)] == ["", "", "日", "日", "日本"]
 
 
@@ -129,9 +127,7 @@ def test_json_is_json_in_every_encoding(encoding: str, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(("encoding", "shown"), [("cp1252", "\\u2502"), ("utf-8", "│")])
-def test_what_the_encoding_of_the_output_cannot_say_is_no_reason_to_fail(
-    encoding: str, shown: str, shell: Shell
-) -> None:
+def test_unencodable_characters_do_not_fail(encoding: str, shown: str, shell: Shell) -> None:
     assert shell("init", "begun").code == 0
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(

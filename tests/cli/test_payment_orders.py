@@ -1,4 +1,4 @@
-"""Whatever commands are given, in whichever order, killed in between, and at once: no row is paid twice, and each gets a line."""
+"""Random sequences of commands, kills and concurrency: no row is paid twice, and each row gets a result."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PLACES = ("ready", "paid", "mail")
 
 
 class House:
-    """A project whose servers come and go, and whose processes die."""
+    """A project whose servers start and stop, and whose processes are killed."""
 
     def __init__(self, shop: Shell, start: Starter, move: Callable[[str], None]) -> None:
         self._shop, self._start, self._move = shop, start, move
@@ -39,7 +39,7 @@ class House:
             Path(name).touch() if chance.random() < 0.4 else Path(name).unlink(missing_ok=True)
 
     def killed(self, command: str, place: str) -> None:
-        """Dies at that place, where it comes there."""
+        """Is killed when it reaches this place."""
         Path(f"die {place}").touch()
         self._start(*COMMANDS[command]).communicate(timeout=PATIENCE)
         Path(f"die {place}").unlink(missing_ok=True)
@@ -52,7 +52,7 @@ class House:
         self._shop(*COMMANDS[command])
 
     def moved(self) -> None:
-        """To another journal, all that is there."""
+        """Moves everything to another journal."""
         if runs := [run["run"] for run in self._shop("runs", "list", "-n", "1000", "--json").json]:
             self._shop("runs", "export", *runs, "-o", "runs.jsonl")
             self._moves += 1
@@ -92,6 +92,6 @@ def test_no_row_is_paid_twice(shop: Shell, start: Starter, monkeypatch: pytest.M
 
 
 def twice() -> list[str]:
-    """The items that were paid more than once."""
+    """The items paid more than once."""
     items = Path("paid.txt").read_text().splitlines() if Path("paid.txt").exists() else []
     return [item for item, many in Counter(items).items() if many > 1]

@@ -1,4 +1,4 @@
-"""No payment twice, in whichever order commands are given; and where nobody knows, a word in its place."""
+"""No sequence of commands repeats a payment; an unknown state is reported."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def last(said: str) -> str:
     return said.splitlines()[-1]
 
 
-def test_a_row_whose_run_was_forked_meanwhile_gets_what_the_fork_came_to(shop: Shell) -> None:
+def test_row_gets_the_result_of_its_fork(shop: Shell) -> None:
     rows("bad", "a")
     shop(*BATCH)
     Path("up").touch()
@@ -39,7 +39,7 @@ def test_a_row_whose_run_was_forked_meanwhile_gets_what_the_fork_came_to(shop: S
     assert (results()[0]["output"], paid(), len(statuses(shop))) == ("sent receipt bad", ["a", "bad"], 3)
 
 
-def test_a_row_goes_on_from_the_newest_of_its_forks(shop: Shell) -> None:
+def test_row_continues_from_its_newest_fork(shop: Shell) -> None:
     rows("unsent")
     shop(*BATCH)
     for _ in range(2):
@@ -48,20 +48,20 @@ def test_a_row_goes_on_from_the_newest_of_its_forks(shop: Shell) -> None:
     Path("up").touch()
     assert shop(*BATCH, "--retry-failed").code == 0
     assert (paid(), statuses(shop)) == (["unsent"], ["done"] + ["failed"] * 4)
-    assert shop(*FORK).out == "no run failed that was not made again since\n"
+    assert shop(*FORK).out == "no failed run is left to repeat\n"
 
 
-def test_a_row_that_was_done_again_without_a_fork_is_not_made_again(shop: Shell) -> None:
+def test_repeated_row_is_not_forked_again(shop: Shell) -> None:
     Path("workflows/just.yaml").write_text(JUST)
     rows("bad")
     batch = ("batch", "just", *BATCH[2:])
     shop(*batch)
     Path("up").touch()
     assert shop(*batch, "--retry-failed").code == 0
-    assert shop(*FORK).out == "no run failed that was not made again since\n"
+    assert shop(*FORK).out == "no failed run is left to repeat\n"
 
 
-def test_a_row_that_somebody_forked_into_two_that_paid_gets_a_word_and_keeps_its_line(shop: Shell) -> None:
+def test_row_with_two_paying_forks_keeps_its_line_with_c059(shop: Shell) -> None:
     rows("badunsent")
     shop(*BATCH)
     run = shop("runs", "list", "--json").json[0]["run"]
@@ -82,22 +82,19 @@ def moved(shop: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     assert shop("runs", "import", "runs.jsonl").code == 0
 
 
-def test_rows_that_had_ended_before_their_journal_was_moved_are_not_paid_again(
+def test_rows_of_a_moved_journal_repeat_no_payment(
     shop: Shell, start: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cut_off(shop, start)
     moved(shop, monkeypatch)
     Path("go").touch()
-    assert (
-        "of 2 of them nobody knows whether they were written before: what they had done was recalled"
-        in shop(*BATCH).err
-    )
+    assert "2 of them may have been written before: their calls were recalled" in shop(*BATCH).err
     assert [one["output"] for one in results()] == [f"sent receipt {item}" for item in ("slow", "a", "b")]
     assert paid() == ["a", "b", "slow"]
 
 
 def cut_off(shop: Shell, start: Starter) -> None:
-    """A batch that is killed while two rows have ended, and wait to be written behind a slow one."""
+    """A batch killed while two rows have ended and wait for a slow one before they are written."""
     rows("slow", "a", "b")
     process = start(*BATCH)
     until(lambda: statuses(shop) == ["done", "done", "running"])
@@ -105,9 +102,7 @@ def cut_off(shop: Shell, start: Starter) -> None:
     process.wait(PATIENCE)
 
 
-def test_a_run_that_was_forked_and_followed_is_so_in_the_journal_that_it_is_moved_to(
-    shop: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_imported_run_keeps_its_forked_and_followed_marks(shop: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("workflows/just.yaml").write_text(JUST)
     rows("bad")
     batch = ("batch", "just", *BATCH[2:])
@@ -115,13 +110,13 @@ def test_a_run_that_was_forked_and_followed_is_so_in_the_journal_that_it_is_move
     Path("up").touch()
     shop(*batch, "--retry-failed")
     moved(shop, monkeypatch)
-    assert shop(*FORK).out == "no run failed that was not made again since\n"
+    assert shop(*FORK).out == "no failed run is left to repeat\n"
 
 
-def test_what_a_batch_has_not_written_yet_is_not_old(shop: Shell, start: Starter) -> None:
+def test_gc_keeps_unwritten_batch_runs(shop: Shell, start: Starter) -> None:
     cut_off(shop, start)
     assert shop("runs", "gc", "--older", "0d", "--yes").out.startswith(
-        "2 kept: their batch has not written what they came to: "
+        "2 kept: their batch has not written their results: "
     )
     Path("go").touch()
     assert shop(*BATCH).code == 0
@@ -129,7 +124,7 @@ def test_what_a_batch_has_not_written_yet_is_not_old(shop: Shell, start: Starter
     assert shop("runs", "gc", "--older", "0d", "--yes").out.startswith("3 runs deleted")
 
 
-def test_a_row_whose_run_was_deleted_before_it_was_written_gets_a_word(shop: Shell, start: Starter) -> None:
+def test_row_with_a_deleted_unwritten_run_gets_c059(shop: Shell, start: Starter) -> None:
     cut_off(shop, start)
     done = [run["run"] for run in shop("runs", "list", "--json").json if run["status"] == "done"]
     shop("runs", "delete", done[0], "--yes")
@@ -140,7 +135,7 @@ def test_a_row_whose_run_was_deleted_before_it_was_written_gets_a_word(shop: She
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_forks_that_were_cut_off_are_gone_on_with(shop: Shell, start: Starter, how: int) -> None:
+def test_interrupted_forks_are_continued(shop: Shell, start: Starter, how: int) -> None:
     rows("badly", "worse", "bad")
     shop(*BATCH)
     Path("up").touch()
@@ -150,19 +145,19 @@ def test_forks_that_were_cut_off_are_gone_on_with(shop: Shell, start: Starter, h
     process.send_signal(how)
     said = process.communicate(timeout=PATIENCE)[1]
     if how != signal.SIGKILL:
-        assert said.count("stopped; go on with: orchestra runs resume ") == 2
-        assert "to go on with all of them, give the same command again" in said
+        assert said.count("stopped; resume with: orchestra runs resume ") == 2
+        assert "to continue all of them, repeat the command" in said
     assert "cancelled" not in statuses(shop)
     Path("hang").unlink()
     assert shop(*FORK).code == 0
     assert (paid(), statuses(shop).count("done")) == (["bad", "badly", "worse"], 3)
-    assert shop(*FORK).out == "no run failed that was not made again since\n"
+    assert shop(*FORK).out == "no failed run is left to repeat\n"
     assert last(shop(*BATCH, "--retry-failed").err) == "out.jsonl: 3 rows: 2 done, 1 from before"
     assert paid() == ["bad", "badly", "worse"]
 
 
 @pytest.mark.parametrize("how", ["gc", "another file"])
-def test_a_failed_row_whose_run_is_not_here_keeps_its_line(shop: Shell, how: str) -> None:
+def test_failed_row_with_a_missing_run_keeps_its_line(shop: Shell, how: str) -> None:
     rows("unsent")
     shop(*BATCH)
     Path("up").touch()
@@ -173,12 +168,12 @@ def test_a_failed_row_whose_run_is_not_here_keeps_its_line(shop: Shell, how: str
         shutil.copy("out.jsonl", target := "other.jsonl")
     before = Path(target).read_bytes()
     said = shop(*BATCH[:-1], target, "--retry-failed")
-    assert "row unsent keeps its line: C059: " in said.err
+    assert "row unsent keeps its result: C059: " in said.err
     assert last(said.err) == f"{target}: 1 rows: 1 failed"
     assert (Path(target).read_bytes(), paid()) == (before, ["unsent"])
 
 
-def test_two_that_fork_what_failed_at_once_make_one_fork(shop: Shell, start: Starter) -> None:
+def test_concurrent_fork_failed_commands_create_one_fork(shop: Shell, start: Starter) -> None:
     rows("bad1", "bad2", "bad3")
     shop(*BATCH)
     Path("up").touch()
@@ -192,9 +187,7 @@ def test_two_that_fork_what_failed_at_once_make_one_fork(shop: Shell, start: Sta
     assert (paid(), statuses(shop)) == (["bad1", "bad2", "bad3"], ["done"] * 3 + ["failed"] * 3)
 
 
-def test_a_fork_of_a_failed_row_stays_until_its_batch_has_written_it_and_is_lost_where_both_are_deleted(
-    shop: Shell, start: Starter
-) -> None:
+def test_gc_keeps_a_fork_until_its_batch_has_written_it(shop: Shell, start: Starter) -> None:
     rows("slow", "unsent")
     process = start(*BATCH)
     until(lambda: statuses(shop) == ["failed", "running"])
@@ -205,7 +198,7 @@ def test_a_fork_of_a_failed_row_stays_until_its_batch_has_written_it_and_is_lost
     runs = {run["status"]: run["run"] for run in shop("runs", "list", "--json").json}
     assert shop("runs", "delete", runs["failed"], "--yes").code == 0
     assert shop("runs", "gc", "--older", "0d", "--yes").out.startswith(
-        "1 kept: their batch has not written what they came to: "
+        "1 kept: their batch has not written their results: "
     )
     shop("runs", "delete", runs["done"], "--yes")
     Path("go").touch()

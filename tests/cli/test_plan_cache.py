@@ -1,4 +1,4 @@
-"""Plans that serve again: the router is not asked, the saving is told, and nothing stored can do harm."""
+"""The plan cache: no router calls, printed savings, and tampered rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ QUOTED = ['s1 = search(query="%s", documents=input.documents, top=%d)', "return 
 
 @pytest.fixture
 def desk(shell: Shell) -> Shell:
-    """A project with two documents, and a router that writes the plan of a reader over passages."""
+    """A project with two documents, and a router that writes a plan with a reader for each passage."""
     Path("docs").mkdir()
     Path("docs/tower.txt").write_text("The tower was opened in 1889. It is made of iron.")
     Path("docs/bridge.txt").write_text("The bridge was opened in 1894. It is made of steel.")
@@ -31,7 +31,7 @@ def desk(shell: Shell) -> Shell:
 
 
 def writing(shell: Shell, *lines: str) -> Shell:
-    """The router goes on with these lines, in every opening."""
+    """The router writes these lines from now on, in every opening."""
 
     def answer(call: CallRequest) -> Any:
         if call.kind == "tool":
@@ -43,7 +43,7 @@ def writing(shell: Shell, *lines: str) -> Shell:
     return shell
 
 
-def test_a_request_that_was_answered_before_asks_the_router_nothing_and_says_what_that_saves(desk: Shell) -> None:
+def test_repeated_request_uses_the_plan_cache_and_prints_the_savings(desk: Shell) -> None:
     first = desk("ask", WHEN, "-d", "docs", "--json").json
     assert (first["status"], first["cached"], first["router"]["calls"]) == ("done", None, 4)
     again = desk("ask", "when was THE tower opened", "-d", "docs", "--json").json
@@ -54,21 +54,23 @@ def test_a_request_that_was_answered_before_asks_the_router_nothing_and_says_wha
     assert saved["prompt_tokens"] > 0
     said = desk("ask", WHEN, "-d", "docs")
     tokens = saved["prompt_tokens"] + saved["output_tokens"]
-    assert f"from the cache: 4 calls of the router and {tokens} tokens saved; made for run {first['run']}" in said.err
+    assert (
+        f"from the cache: 4 calls of the router and {tokens} tokens saved; planned for run {first['run']}" in said.err
+    )
     assert said.err.startswith("\n".join(PLAN))
 
 
-def test_the_saving_stands_in_the_run_and_is_shown_by_runs_show(desk: Shell) -> None:
+def test_runs_show_prints_the_savings_of_a_cached_plan(desk: Shell) -> None:
     first = desk("ask", WHEN, "-d", "docs", "--json").json["run"]
     again = desk("ask", WHEN, "-d", "docs", "--json").json["run"]
     assert "saved" not in desk("runs", "show", first).out
     shown = desk("runs", "show", again)
-    assert f"answer: the plan was made for run {first}: 4 calls of the router and" in shown.out
+    assert f"answer: the plan was written for run {first}: 4 calls of the router and" in shown.out
     turn = desk("runs", "show", again, "--json").json["events"][1]
     assert (turn["drafted"]["recalled"], turn["drafted"]["saved"]["calls"]) == (first, 4)
 
 
-def test_literals_are_filled_anew(desk: Shell) -> None:
+def test_cached_plan_gets_the_literals_of_the_new_request(desk: Shell) -> None:
     writing(desk, *[QUOTED[0] % ("made of iron", 2), QUOTED[1]])
     desk("ask", 'Find 2 passages on "made of iron"', "-d", "docs")
     found = desk("ask", 'find 1 passages on "made of steel"', "-d", "docs", "--json").json
@@ -77,23 +79,23 @@ def test_literals_are_filled_anew(desk: Shell) -> None:
     assert asked(desk) == []
 
 
-def test_plan_says_that_a_plan_comes_from_the_cache_and_what_is_saved_serves(desk: Shell) -> None:
+def test_plan_prints_its_cache_source_and_a_saved_plan_is_reused(desk: Shell) -> None:
     assert "from the cache" not in desk("plan", WHEN, "-d", "docs").err
     assert (
         "from the cache" not in desk("plan", WHEN, "-d", "docs", "--save", "one.yaml").err
-    )  # shown only, and so not kept before
+    )  # only shown, so not stored before
     said = desk("plan", WHEN, "-d", "docs")
     assert "from the cache: 4 calls of the router" in said.err
     assert said.out.startswith("\n".join(PLAN))
 
 
-def test_without_the_cache_the_router_is_asked(desk: Shell) -> None:
+def test_no_cache_calls_the_router(desk: Shell) -> None:
     desk("ask", WHEN, "-d", "docs")
     assert desk("ask", WHEN, "-d", "docs", "--no-cache", "--json").json["router"]["calls"] == 4
     assert len(asked(desk)) == 4
 
 
-def test_what_was_made_without_the_cache_is_not_kept(desk: Shell) -> None:
+def test_no_cache_stores_no_plan(desk: Shell) -> None:
     desk("ask", WHEN, "-d", "docs", "--no-cache")
     assert desk("ask", WHEN, "-d", "docs", "--json").json["cached"] is None
 
@@ -106,12 +108,12 @@ def test_what_was_made_without_the_cache_is_not_kept(desk: Shell) -> None:
         ("-d", "docs", "--steps", "7"),
     ],
 )
-def test_another_shape_is_planned_anew(desk: Shell, change: tuple[str, ...]) -> None:
+def test_request_of_another_shape_is_planned_again(desk: Shell, change: tuple[str, ...]) -> None:
     desk("ask", WHEN, "-d", "docs")
     assert desk("ask", WHEN, *change, "--json").json["cached"] is None
 
 
-def test_a_skill_that_has_changed_is_another_shape(desk: Shell) -> None:
+def test_changed_capability_is_planned_again(desk: Shell) -> None:
     desk("ask", WHEN, "-d", "docs")
     Path("agents/reader").mkdir(parents=True)
     Path("agents/reader/agent.yaml").write_text(
@@ -121,21 +123,19 @@ def test_a_skill_that_has_changed_is_another_shape(desk: Shell) -> None:
     assert desk("ask", WHEN, "-d", "docs", "--json").json["cached"] is None
 
 
-def test_a_plan_whose_run_came_to_nothing_is_not_kept(desk: Shell) -> None:
-    writing(
-        desk, "s1 = calculator(question=input.request)", "return s1"
-    )  # what the reader says is no answer of a calculator
+def test_plan_of_a_run_without_a_result_is_not_cached(desk: Shell) -> None:
+    writing(desk, "s1 = calculator(question=input.request)", "return s1")  # the reader's answer is not a calculator's
     assert desk("ask", WHEN, "--json").json["status"] != "done"
     assert desk("ask", WHEN, "--json").json["cached"] is None
 
 
-def test_deleting_the_run_forgets_its_plan(desk: Shell) -> None:
+def test_deleting_a_run_deletes_its_cached_plan(desk: Shell) -> None:
     desk("ask", WHEN, "-d", "docs")
     assert desk("runs", "gc", "--keep", "0", "--older", "0h", "--yes").code == 0
     assert desk("ask", WHEN, "-d", "docs", "--json").json["cached"] is None
 
 
-def test_a_row_that_was_tampered_with_is_ignored_and_said(desk: Shell) -> None:
+def test_tampered_cache_row_is_ignored_with_a_warning(desk: Shell) -> None:
     desk("ask", WHEN, "-d", "docs")
     with sqlite3.connect(".orchestra/journal.db") as journal:
         journal.execute("UPDATE memo SET value = ?", (b'{"format":"orchestra/plan/v3","lines":["import os"]}',))

@@ -1,4 +1,4 @@
-"""`--votes` and `--larger`: several samples decide, and a larger planner goes on where the router fails."""
+"""`--votes` and `--larger`: majority plans, and a larger planner after failures of the router."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def desk(shell: Shell) -> Shell:
 
 
 def sampling(shell: Shell, *plans: list[str] | None, planner: list[str] | None = None) -> Shell:
-    """Sample k of the router writes plan k; None is a server that is gone."""
+    """Sample k of the router writes plan k; None is a missing server."""
 
     def answer(call: CallRequest) -> Any:
         if call.kind == "tool":
@@ -60,7 +60,7 @@ def sampling(shell: Shell, *plans: list[str] | None, planner: list[str] | None =
     return shell
 
 
-def test_the_plan_that_most_samples_agree_on_runs_and_its_confidence_is_shown(desk: Shell) -> None:
+def test_votes_run_the_majority_plan_and_show_its_agreement(desk: Shell) -> None:
     sampling(desk, FIND, FIND_ONE, [FIND_ONE[0].replace("top=1", "top=1.0"), "return s1"])
     said = desk("ask", WHEN, "-d", "docs", "--votes", "3")
     assert said.code == 0, said.err
@@ -72,7 +72,7 @@ def test_the_plan_that_most_samples_agree_on_runs_and_its_confidence_is_shown(de
     assert sorted(call.sample for call in asked(desk)) == [1, 1, 2, 2, 3, 3]
 
 
-def test_plan_shows_the_agreement_too(desk: Shell) -> None:
+def test_plan_command_shows_the_agreement(desk: Shell) -> None:
     said = sampling(desk, FIND, FIND)("plan", WHEN, "-d", "docs", "--votes", "2")
     assert "2 of 2 samples agree on this plan" in said.err
 

@@ -1,4 +1,4 @@
-"""Progress where nobody looks at a terminal: few lines, with rate and time left."""
+"""Progress without a terminal: few lines, with rate and remaining time."""
 
 from __future__ import annotations
 

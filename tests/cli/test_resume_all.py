@@ -1,4 +1,6 @@
-"""`orchestra runs resume --all`, unattended: what cannot go on now stays as it is, and what another process has is its own."""
+"""`orchestra runs resume --all`: runs that cannot continue are unchanged, and runs of other processes are left
+alone.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,7 @@ INPUTS = ("-i", "question=When?", "-i", f"text={TEXT}")
 
 
 class Server(BaseHTTPRequestHandler):
-    """Has a model, and refuses what it is asked."""
+    """Has a model, and refuses every request."""
 
     def do_GET(self) -> None:
         self._say(200, {"object": "list", "data": [{"id": "m", "object": "model"}]})
@@ -69,7 +71,7 @@ class Server(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """Of a server."""
+    """The port of a server."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -81,7 +83,7 @@ def port() -> Iterator[int]:
 
 @pytest.fixture
 def cut(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A run that was killed before it asked its model."""
+    """A run that was killed before it called its model."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     sys.modules.pop("held_tools", None)
     furnish(files={**FILES, "held_tools.py": MODULE, "workflows/read.yaml": READ})
@@ -116,8 +118,8 @@ def test_who_has_a_run_in_hand_is_told(shell: Shell, cut: str, port: int) -> Non
     try:
         until(lambda: shell("runs", "list", "--json").json[0]["status"] == "running")
         said = shell("runs", "resume", cut)
-        assert (said.code, f"J022: run {cut} is running in process {found.pid} on " in said.err) == (1, True)
-        assert f"under way in process {found.pid} on " in shell("runs", "show", cut).out
+        assert (said.code, f"J022: run {cut} is under way in process {found.pid} on " in said.err) == (1, True)
+        assert f"active in process {found.pid} on " in shell("runs", "show", cut).out
     finally:
         found.kill()
         found.wait(PATIENCE)
@@ -125,4 +127,4 @@ def test_who_has_a_run_in_hand_is_told(shell: Shell, cut: str, port: int) -> Non
 
 def test_where_nothing_is_to_be_resumed_json_has_no_line(shell: Shell) -> None:
     said = [shell("runs", "resume", "--all", *more) for more in ((), ("--json",))]
-    assert [(one.code, one.out) for one in said] == [(0, "no run was interrupted\n"), (0, "")]
+    assert [(one.code, one.out) for one in said] == [(0, "no interrupted runs\n"), (0, "")]

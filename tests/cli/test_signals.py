@@ -1,4 +1,4 @@
-"""What signals do to `orchestra run`, in real processes: cancelled at the first Ctrl-C, left at the second, let go of at SIGTERM."""
+"""Signals of `orchestra run` in real processes: Ctrl-C cancels, a second one exits, SIGTERM releases."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def shell(shell: Shell) -> Shell:
 
 @pytest.fixture
 def called(shell: Shell) -> Iterator[Starter]:
-    """Starts `orchestra run ask` whose model is `forever` or `deaf`, and waits until the model is asked."""
+    """Starts `orchestra run ask` with a model that is `forever` or `deaf`, and waits until the model is called."""
     processes: list[subprocess.Popen[str]] = []
 
     def start(script: str = "forever", *arguments: str) -> subprocess.Popen[str]:
@@ -49,7 +49,7 @@ def called(shell: Shell) -> Iterator[Starter]:
 
 
 def status(shell: Shell) -> str:
-    """Of the latest run; empty where there is none."""
+    """The status of the latest run; empty without one."""
     runs = shell("runs", "list", "--json").json
     return runs[0]["status"] if runs else ""
 
@@ -73,7 +73,7 @@ def test_a_request_is_cancelled_as_one_run_while_its_plan_runs(shell: Shell, cal
     assert len(shell("runs", "list", "--json").json) == 1
 
 
-def test_a_request_that_was_let_go_of_goes_on_with_its_plan(shell: Shell, called: Starter) -> None:
+def test_released_request_continues_its_plan(shell: Shell, called: Starter) -> None:
     process = called("forever", *ASKED)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=PATIENCE)
@@ -85,7 +85,7 @@ def test_a_request_that_was_let_go_of_goes_on_with_its_plan(shell: Shell, called
     assert [call.inputs["plan"] for call in shell.opener.workers.calls if call.name == "router"] in ([], [PLAN[0]])
 
 
-def test_the_second_ctrl_c_leaves_at_once_and_the_run_can_be_resumed(shell: Shell, called: Starter) -> None:
+def test_second_ctrl_c_exits_at_once_and_the_run_can_be_resumed(shell: Shell, called: Starter) -> None:
     process = called("deaf")
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
@@ -96,25 +96,23 @@ def test_the_second_ctrl_c_leaves_at_once_and_the_run_can_be_resumed(shell: Shel
     assert "orchestra runs resume" in err
 
 
-def test_sigterm_lets_go_of_the_run_and_names_the_command_that_goes_on(shell: Shell, called: Starter) -> None:
+def test_sigterm_releases_the_run_and_prints_the_resume_command(shell: Shell, called: Starter) -> None:
     process = called()
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, status(shell)) == (143, "interrupted")
-    command = err.partition("stopped; go on with: orchestra ")[2].split()
+    command = err.partition("stopped; resume with: orchestra ")[2].split()
     assert shell(*command, "--json").json["output"] == GOOD
 
 
-def test_a_run_whose_process_was_killed_is_shown_as_interrupted_with_the_command_that_goes_on(
-    shell: Shell, called: Starter
-) -> None:
+def test_killed_run_is_interrupted_with_a_resume_command(shell: Shell, called: Starter) -> None:
     process = called()
     process.kill()
     process.communicate()
     out = shell("runs", "show").out
     assert out.startswith("ask: interrupted")
     assert "answerer  interrupted" in out
-    command = out.partition("go on with: orchestra ")[2].split("\n")[0].split()
+    command = out.partition("resume it with: orchestra ")[2].split("\n")[0].split()
     assert shell(*command).code == 0
     assert "resumed" in shell("runs", "show").out
 
@@ -124,7 +122,7 @@ def test_tail_says_that_a_run_was_interrupted(shell: Shell, called: Starter) -> 
     process.kill()
     process.communicate()
     said = shell("runs", "tail")
-    assert (said.code, "interrupted: the process that had it is gone" in said.out) == (0, True)
+    assert (said.code, "interrupted: its process has ended" in said.out) == (0, True)
 
 
 def test_all_interrupted_runs_are_resumed_with_a_line_each(shell: Shell, called: Starter) -> None:
@@ -134,17 +132,17 @@ def test_all_interrupted_runs_are_resumed_with_a_line_each(shell: Shell, called:
         process.communicate()
     said = shell("runs", "resume", "--all")
     assert [line.split()[1:] for line in said.out.splitlines()] == [["ask", "done"], ["ask", "done"]]
-    assert shell("runs", "resume", "--all").out == "no run was interrupted\n"
+    assert shell("runs", "resume", "--all").out == "no interrupted runs\n"
 
 
-def test_a_run_that_another_process_has_in_hand_is_neither_resumed_nor_lost(shell: Shell, called: Starter) -> None:
+def test_run_held_by_another_process_is_neither_resumed_nor_lost(shell: Shell, called: Starter) -> None:
     called()
     said = shell("runs", "resume", "last")
     assert (said.code, said.err[:4]) == (1, "J022")
     assert "orchestra runs tail" in said.err
 
 
-def test_a_run_of_another_process_is_watched_until_it_is_cancelled_from_outside(shell: Shell, called: Starter) -> None:
+def test_tail_follows_another_process_until_its_cancellation(shell: Shell, called: Starter) -> None:
     process = called()
     watching = started("runs", "tail", "last")
     assert watching.stdout is not None
@@ -154,7 +152,7 @@ def test_a_run_of_another_process_is_watched_until_it_is_cancelled_from_outside(
     assert process.wait(PATIENCE) == 130
     out, _ = watching.communicate(timeout=PATIENCE)
     assert "asked to end by ada" in out
-    assert out.splitlines()[-1].partition("  ")[2].startswith("the run is over: cancelled")
+    assert out.splitlines()[-1].partition("  ")[2].startswith("the run has ended: cancelled")
 
 
 def test_ctrl_c_while_a_run_is_resumed_cancels_it(shell: Shell, called: Starter) -> None:

@@ -1,4 +1,4 @@
-"""`--tag`: runs, requests and batches that are found again, listed, summed up and deleted by what they are for."""
+"""`--tag`: runs and batches are listed, summed and deleted by tag."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_last_nights_failures_are_listed_with_their_code_and_node(shell: Shell) 
         (("--tag", "customer"), "E040"),
     ],
 )
-def test_a_list_of_what_cannot_be_is_refused(shell: Shell, options: tuple[str, ...], code: str) -> None:
+def test_list_with_invalid_filters_is_refused(shell: Shell, options: tuple[str, ...], code: str) -> None:
     ran(shell)
     said = shell("runs", "list", *options)
     assert (said.code, said.err[:4]) == (2, code)
@@ -104,7 +104,7 @@ def test_a_list_of_what_cannot_be_is_refused(shell: Shell, options: tuple[str, .
 @pytest.mark.parametrize(
     "command", [("run", "ask"), ("ask", "When?"), ("batch", "ask", "-i", "rows.jsonl", "-o", "out.jsonl")]
 )
-def test_what_is_no_tag_begins_nothing(shell: Shell, command: tuple[str, ...]) -> None:
+def test_invalid_tag_starts_no_run(shell: Shell, command: tuple[str, ...]) -> None:
     Path("rows.jsonl").write_text('{"id": "1", "input": {}}\n')
     said = shell(*command, "--tag", "customer")
     assert (said.code, said.err[:4]) == (2, "E040")

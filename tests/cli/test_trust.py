@@ -1,4 +1,4 @@
-"""`orchestra trust`: what a project may do only once a person has trusted it, for how long, and who is asked."""
+"""`orchestra trust`: what an untrusted project may not do, and how trust is given, changed and revoked."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SERVER = '[mcp.files]\ncommand = ["python3", "-m", "files_server"]\ntools = {}\n
 
 @pytest.fixture
 def shell(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
-    """A shell in a project with a module and a workflow, in which nothing is trusted."""
+    """A shell in an untrusted project with a module and a workflow."""
     monkeypatch.delenv("ORCHESTRA_TRUST")
     monkeypatch.setattr(sys, "path", list(sys.path))
     Path("orchestra.toml").write_text('modules = ["canary_tools"]\n')
@@ -234,7 +234,7 @@ def test_a_journal_outside_of_the_project_needs_trust(journal: str, shell: Shell
 
 
 @pytest.mark.parametrize("link", [".orchestra", ".orchestra/journal.db", ".orchestra/journal.db-wal"])
-def test_the_usual_journal_needs_trust_where_it_is_a_link_out_of_the_project(link: str, shell: Shell) -> None:
+def test_default_journal_behind_an_outside_link_needs_trust(link: str, shell: Shell) -> None:
     Path("orchestra.toml").write_text("")
     Path(link).parent.mkdir(exist_ok=True)
     Path(link).symlink_to(shell.home)
@@ -300,7 +300,7 @@ def test_a_project_with_too_many_files_to_search_needs_trust(tmp_path: Path, mon
 
 
 def test_modules_that_the_user_names_need_trust_in_a_project(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The project's folder comes first where Python looks for modules: another one of the name would be imported."""
+    """Python searches the project folder first, so another module of the same name would be imported."""
     Path("orchestra.toml").write_text("")
     monkeypatch.setenv("ORCHESTRA_MODULES", "canary_tools")
     assert shell("run", "calc", "-i", "a=2").err.startswith("C060")
@@ -308,7 +308,9 @@ def test_modules_that_the_user_names_need_trust_in_a_project(shell: Shell, monke
 
 
 def test_no_child_process_of_python_imports_from_the_current_folder() -> None:
-    """Without `-P` or `-I`, `python -m` and `python -c` look for modules there first: `vllm.py` of a project would run."""
+    """Without `-P` or `-I`, `python -m` and `python -c` search the current folder first: `vllm.py` of a project would
+    run.
+    """
     library = Path(orchestra.__file__).parent
     commands = [
         (str(path.relative_to(library)), node.elts[1])

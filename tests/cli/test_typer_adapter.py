@@ -1,4 +1,4 @@
-"""The form that all commands have: functions of a module, with few parameters; what was asked is one value."""
+"""The form of all commands: module functions with few parameters, whose arguments are one dataclass."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from orchestra.core.errors import InputError
 
 ROOM = Path(orchestra.cli.__file__).parent
 SCREEN = 60
-"""Lines of a function at most."""
+"""The maximum number of lines of a function."""
 PARAMETERS = 5
-"""Parameters of a command at most, beside what Typer passes on."""
+"""The maximum number of parameters of a command, without the context."""
 
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """What is to be greeted, and how."""
+    """A greeting."""
 
     name: Annotated[str, typer.Argument(help="Whom.")]
     loud: Annotated[bool, typer.Option("--loud", help="In capitals.")] = False
@@ -46,7 +46,7 @@ def greet(context: typer.Context, asked: Greeting, times: Annotated[int, typer.O
 
 @pytest.fixture
 def app() -> typer.Typer:
-    """One group with one command."""
+    """A group with one command."""
     made = typer.Typer()
     made.callback()(lambda: None)
     add_command(made, greet, panel="Words")
@@ -54,7 +54,7 @@ def app() -> typer.Typer:
 
 
 def commands() -> Iterator[tuple[str, ast.FunctionDef]]:
-    """The functions that modules enter as commands, by their places."""
+    """The functions registered as commands, with their locations."""
     for path in sorted(ROOM.rglob("*.py")):
         tree = ast.parse(path.read_text())
         functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
@@ -64,18 +64,18 @@ def commands() -> Iterator[tuple[str, ast.FunctionDef]]:
                     yield f"{path.stem}.{name}", functions[name]
 
 
-def test_a_command_reads_the_fields_of_what_it_is_asked_as_options(app: typer.Typer) -> None:
+def test_dataclass_fields_are_options(app: typer.Typer) -> None:
     said = CliRunner().invoke(app, ["greet", "Ada", "--loud", "--times", "2"])
     assert (said.exit_code, said.output) == (0, "HELLO ADA\nHELLO ADA\n")
 
 
-def test_a_command_shows_the_fields_of_what_it_is_asked_in_its_help(app: typer.Typer) -> None:
+def test_dataclass_fields_are_in_the_help(app: typer.Typer) -> None:
     said = CliRunner().invoke(app, ["greet", "--help"], env={"COLUMNS": "100"}).output
     assert all(word in said for word in ("Say hello.", "Whom.", "--loud", "In capitals.", "--times"))
     assert "asked" not in said
 
 
-def test_a_command_ends_with_the_exit_code_of_its_error(app: typer.Typer) -> None:
+def test_command_exits_with_the_code_of_its_error(app: typer.Typer) -> None:
     said = CliRunner().invoke(app, ["greet", "nobody", "--json"])
     assert said.exit_code == 2
     assert '"C010"' in said.output
@@ -94,7 +94,7 @@ def test_no_command_takes_more_than_five_parameters() -> None:
     assert {place: names for place, names in counts.items() if len(set(names) - {"context"}) > PARAMETERS} == {}
 
 
-def test_no_function_is_longer_than_a_screen() -> None:
+def test_no_function_is_longer_than_sixty_lines() -> None:
     long = {
         f"{path.stem}.{node.name}": size
         for path in sorted(ROOM.rglob("*.py"))

@@ -1,4 +1,6 @@
-"""Towers: questions to documents about them, and a simulated reader that errs at a known rate, less where it is surer."""
+"""Questions about documents on towers, and a simulated reader with a known error rate that falls with its
+confidence.
+"""
 
 from __future__ import annotations
 
@@ -15,26 +17,26 @@ from tests.cli.stage import Simulated
 
 NAME = "answer_from_documents"
 HIDDEN = 10
-"""Of so many towers in a row the documents do not tell of the last."""
+"""Of this many towers in a row, the last has no document."""
 
 
 def sure(number: int) -> float:
-    """How sure the reader is of a tower."""
+    """The confidence of the reader for a tower."""
     return random.Random(f"sure {number}").random()
 
 
 def right(number: int) -> bool:
-    """Whether it is right: always from 0.6 on, and seldom below."""
+    """True if its answer is right: always from 0.6, and rarely below."""
     return sure(number) > 0.6 or random.Random(f"right {number}").random() < 0.3
 
 
 def known(number: int) -> bool:
-    """Whether the documents tell of a tower."""
+    """True if a tower has a document."""
     return number % HIDDEN != HIDDEN - 1
 
 
 def document(number: int) -> dict[str, Any]:
-    """What is said of a tower."""
+    """The document of a tower."""
     return {
         "source": f"tower {number}",
         "text": f"Tower {number} was opened in the year {3000 + number}, and painted in {7000 + number}.",
@@ -42,7 +44,7 @@ def document(number: int) -> dict[str, Any]:
 
 
 def inputs(number: int) -> dict[str, Any]:
-    """A question about one tower, and documents: its own, where there is one, and others."""
+    """A question about one tower, with its document, if any, and others."""
     others = [document(one) for one in (number + 1, number + 2)]
     return {
         "question": f"When was the tower {number} opened?",
@@ -51,12 +53,15 @@ def inputs(number: int) -> dict[str, Any]:
 
 
 def expected(number: int) -> dict[str, Any]:
-    """What is right: null where the documents do not tell."""
+    """The right answer; null without a document."""
     return {"text": f"{3000 + number}" if known(number) else None}
 
 
 def answer(call: CallRequest) -> Any:
-    """What the reader says of a passage: an answer, from its own tower's; of others nothing, but sometimes their year."""
+    """The reader's answer to a passage: an answer from the tower's own document, otherwise nothing or, sometimes, a
+    wrong
+    year.
+    """
     asked, told = (int(re.search(r"tower (\d+)", call.inputs[key].lower())[1]) for key in ("question", "context"))  # type: ignore[index]
     if asked != told and (known(asked) or sure(asked) >= 0.5):
         return CallResult(value={"answer": None}, confidence=0.999)
@@ -65,7 +70,7 @@ def answer(call: CallRequest) -> Any:
 
 
 def simulated(change: Callable[[CallRequest], Any] = answer) -> Simulated:
-    """Workers that answer so; tools run as they are."""
+    """Workers with this reader; tools run normally."""
     return Simulated({"generative_reader": change}, tools=BUILTIN_TOOLS)
 
 
@@ -76,14 +81,14 @@ def rows(file: str, numbers: range) -> None:
 
 
 def told(number: int) -> tuple[dict[str, Any], float] | None:
-    """What the workflow comes to on its inputs, and how sure it is; None where it says nothing."""
+    """The output of the workflow and its confidence; None if empty."""
     if known(number):
         return {"text": f"{(3000 if right(number) else 7000) + number}"}, sure(number)
     return ({"text": f"{7001 + number}"}, sure(number)) if sure(number) < 0.5 else None
 
 
 def predictions(file: str, numbers: range) -> None:
-    """A file of what it came to."""
+    """A file of outputs."""
     made = [
         {"id": f"{n}", "output": given[0], "score": given[1]}
         if (given := told(n))

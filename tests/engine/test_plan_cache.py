@@ -110,7 +110,7 @@ def test_another_intent_or_shape_or_no_cache_asks_the_router(goal: str, more: st
     staged(scene)
 
 
-def test_what_was_made_without_the_cache_is_not_kept() -> None:
+def test_no_cache_stores_no_plan() -> None:
     async def scene(theatre: Theatre) -> None:
         await one(theatre, more=", cache: false")
         await one(theatre)

@@ -88,9 +88,9 @@ def test_data_reports_contradictions_and_empty_rows(shell: Shell, project: Path)
         "learn", "data", "finder", "rows.csv", "--out", "set", "--licence", "own", "--tune", "0", "--test", "0"
     )
     assert said.code == 0, said.err
-    assert "left out: 1 rows, with nothing in their inputs\n    rows.csv:4\n" in said.out
+    assert "left out: 1 rows, with empty inputs\n    rows.csv:4\n" in said.out
     assert (
-        'the same with another output\n    rows.csv:3 says {"answer":null}, and rows.csv:2 {"answer":"Ada"}\n'
+        'equal inputs with another output\n    rows.csv:3 says {"answer":null}, and rows.csv:2 {"answer":"Ada"}\n'
         in said.out
     )
 

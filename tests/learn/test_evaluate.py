@@ -319,7 +319,7 @@ def test_evaluate_certified_card_uses_its_threshold(shell: Shell) -> None:
     rows(8)
     said = evaluate(shell, "--json")
     assert [arm["answered"] for arm in said.json["arms"]] == [1.0, 1.0]
-    assert "accepts by a certificate, and has none" in said.err
+    assert "accepts by a certificate but has none" in said.err
     Path("agents/answerer/certificate.json").write_bytes(certified("answerer", ("confidence",), 0.7).to_bytes())
     assert [arm["answered"] for arm in evaluate(shell, "--json").json["arms"]] == [0.0, 0.0]
 
@@ -400,7 +400,7 @@ def test_classes_show_labels_and_confusions(sorter: Shell) -> None:
         {"expected": "c", "predicted": "(none)", "rows": 1},
     ]
     said = sorted_by(sorter, "--classes").out
-    assert "b told as a: 2 rows" in said
+    assert "b predicted as a: 2 rows" in said
     assert "by_class" not in sorted_by(sorter, "--json").json
 
 

@@ -150,7 +150,7 @@ def test_runs_person_correction_overrides_agent(shell: Shell) -> None:
     assert shell("runs", "answer", run, '{"answer": "1889 AD", "quote": null}').code == 0
     assert collected(shell, "--runs").code == 0
     assert rows()["easy 1"].output == {"answer": "1889 AD", "quote": None}
-    assert left_out() == {"the same with another output": 1}
+    assert left_out() == {"equal inputs with another output": 1}
 
 
 def test_runs_map_elements_are_rows(shell: Shell) -> None:
@@ -253,8 +253,8 @@ def test_runs_computed_fields_left_out(shell: Shell) -> None:
         assert [row.output for row in rows().values()] == [{"sum": "1 + 1"}] * 2
 
 
-def test_runs_no_run_or_no_call_refused(shell: Shell) -> None:
-    assert collected(shell, "--runs").err.startswith("N006: nothing has been recorded yet")
+def test_a_journal_without_runs_and_an_agent_that_never_ran_are_told(shell: Shell) -> None:
+    assert collected(shell, "--runs").err.startswith("N006: nothing is recorded yet")
     ran(shell, "easy 1")
     said = collected(shell, "--runs", agent="critic")
     assert said.err.startswith("N007: 1 workflow ran, and none called 'critic': ask")
@@ -265,7 +265,7 @@ def test_runs_no_run_or_no_call_refused(shell: Shell) -> None:
 def test_runs_no_accepted_answer_has_hint(shell: Shell) -> None:
     ran(shell, "hard 1", "hard 2")
     said = collected(shell, "--runs")
-    assert said.err.startswith("N008: no answer of answerer is there to learn from: 2 no answer was accepted")
+    assert said.err.startswith("N008: no answer of answerer can be used: 2 nobody's answer was accepted")
     assert "--teacher" in said.err
 
 

@@ -1,4 +1,4 @@
-"""The setup that make does: its locks agree with pyproject.toml and each other, and its refusals say what to type."""
+"""Setup with make: the lock files match pyproject.toml and each other, and errors name a command."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_every_tool_of_the_development_groups_is_pinned(bootstrap: ModuleType) -
 
 
 def test_the_fleet_comes_without_what_breaks_it(bootstrap: ModuleType) -> None:
-    """torchaudio and torchcodec would come as CUDA builds, with which transformers does not import."""
+    """torchaudio and torchcodec would be CUDA builds, with which transformers cannot be imported."""
     assert {"torchaudio", "torchcodec"} & pins(bootstrap, "cpu").keys() == set()
 
 

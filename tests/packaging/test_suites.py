@@ -1,4 +1,4 @@
-"""A suite that fails hides no other one: all run, and each is reported."""
+"""All test suites run and are reported, even if one fails."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def suites(*arguments: str) -> tuple[int, dict[str, str], str]:
 
 
 def ended(pid: int) -> bool:
-    """Whether a process is gone; one that nobody waits for stays as a zombie."""
+    """True if a process has ended; a process without a waiting parent remains as a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -40,7 +40,7 @@ def test_suites_that_pass_exit_with_zero() -> None:
     assert suites("first=true", "second:60=true")[:2] == (0, {"first": "passed", "second": "passed"})
 
 
-def test_a_suite_that_hangs_is_ended_with_its_processes_and_the_next_one_runs(tmp_path: Path) -> None:
+def test_hanging_suite_is_killed_and_the_next_one_runs(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     status, results, _ = suites(f"first:0.5=sleep 600 & echo $! > {pid}; wait", "second=true")
     assert (status, results) == (1, {"first": "failed (time limit)", "second": "passed"})

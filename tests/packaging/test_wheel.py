@@ -1,4 +1,4 @@
-"""What a user gets from the wheel: built from the sdist, installed with its core dependencies alone, run from another folder."""
+"""The wheel: built from the sdist, installed with core dependencies only, and run from another folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 def run(*command: str | Path, cwd: Path = ROOT, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs a command without the variables of this environment that could lend it what it lacks."""
+    """Runs a command without environment variables that could hide missing parts."""
     clean = {
         key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "ORCHESTRA_", "VIRTUAL_ENV"))
     }
@@ -38,7 +38,7 @@ def run(*command: str | Path, cwd: Path = ROOT, env: dict[str, str] | None = Non
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The sdist, and the wheel that is built from it."""
+    """The sdist, and the wheel built from it."""
     folder = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT)
     return next(folder.glob("*.tar.gz")), next(folder.glob("*.whl"))
@@ -46,7 +46,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def installed(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
-    """The `bin` folder of an empty environment with the wheel in it, and variables of a user who has nothing else."""
+    """The `bin` folder of a new environment with only the wheel, and the variables of a user without settings."""
     home = tmp_path_factory.mktemp("home")
     folder = home / "venv"
     run(sys.executable, "-m", "venv", folder)

@@ -34,7 +34,8 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         "-d",
-        help="A dataset folder; rows {id, input, expected} as .jsonl, .jsonl.gz or .csv; or the folder of the files in evaluation.yaml.",
+        help="A dataset folder; rows {id, input, expected} as .jsonl, .jsonl.gz or .csv; or the folder of "
+        "the files in evaluation.yaml.",
         show_default=False,
     ),
 ]
@@ -448,7 +449,8 @@ class CertifyArguments:
         typer.Option(
             "--data",
             "-d",
-            help="Rows {id, input, expected} as .jsonl, .jsonl.gz, .csv or a dataset folder. Without it, the certificate is shown.",
+            help="Rows {id, input, expected} as .jsonl, .jsonl.gz, .csv or a dataset folder. Without it, the "
+            "certificate is shown.",
             show_default=False,
         ),
     ] = None

@@ -1,6 +1,5 @@
 """Certificates in use: samples and audits accepted outputs (`orchestra certify --watch`, `--audit`, `--labels`), and
-shows
-certificates.
+shows certificates.
 """
 
 from __future__ import annotations
@@ -74,7 +73,7 @@ def parse_period(since: str | None, until: str | None) -> AuditRange:
     )
     if wanted.since >= wanted.until:
         raise InputError(
-            "C010", f"no run began since {since} and before {until}", hint="--since yesterday --until today"
+            "C010", f"no run can start both since {since} and before {until}", hint="--since yesterday --until today"
         )
     return AuditRange(wanted, (since or "", until or ""))
 
@@ -127,8 +126,7 @@ class _AuditedCertificate:
 
 async def watch_certificate(settings: Settings, arguments: CertifyArguments, period: AuditRange) -> int:
     """Records verdicts or samples outputs as requested, and shows the state of the guarantee. Returns the exit code.
-    Raises `InputError` before
-    anything is recorded.
+    Raises `InputError` before anything is recorded.
     """
     project = Project.load(settings)
     if not arguments.agent:
@@ -142,8 +140,8 @@ async def watch_certificate(settings: Settings, arguments: CertifyArguments, per
             if journal is None:
                 raise InputError(
                     "V022",
-                    "nothing has been recorded yet, so nothing was accepted",
-                    hint="begin with: orchestra run NAME",
+                    "nothing is recorded yet, so no output was accepted",
+                    hint="start one with: orchestra run NAME",
                 )
             if arguments.labels is not None:
                 await _record_verdicts(case, arguments, journal, arguments.labels)
@@ -151,7 +149,7 @@ async def watch_certificate(settings: Settings, arguments: CertifyArguments, per
                 printed = await _draw_and_ask(case, arguments, period, journal)
     why = case.log.void_certificate(case.file)
     if why and case.log.is_replaced(case.file):
-        print_note(f"another certificate has taken its place meanwhile, and stands; of the one that was audited: {why}")
+        print_note(f"another certificate has replaced it meanwhile and is unchanged; the audited one: {why}")
     if not printed:
         _show_watch(
             _AuditedCertificate.load(settings, project, arguments.agent, claims=arguments.claims) if why else case,
@@ -169,7 +167,7 @@ async def _record_verdicts(
         if arguments.claims:
             raise InputError(
                 "V021",
-                "whether all that was kept is right, no metric tells",
+                "no metric decides whether all kept parts are right",
                 hint='"verdict": "right", "wrong" or "unclear"',
             )
         return correctness_of(case.card, arguments.evaluation, arguments.metric)
@@ -184,8 +182,7 @@ async def _draw_and_ask(
     case: _AuditedCertificate, arguments: CertifyArguments, period: AuditRange, journal: Journal
 ) -> bool:
     """Samples outputs, and asks for verdicts at the terminal, or prints them as lines of JSON; returns whether it did
-    the
-    latter.
+    the latter.
     """
     shown = await _draw_outputs(case, arguments, period, journal)
     if arguments.as_json or not is_interactive():
@@ -214,7 +211,7 @@ async def _draw_outputs(
     ]
     if gone := len(waiting) - len(shown):
         print_note(
-            f"{pluralize(gone, 'output')} drawn before cannot be shown any more: the journal has lost their runs"
+            f"{pluralize(gone, 'output')} of an earlier sample cannot be shown: their runs are no longer in the journal"
         )
     if len(shown) < arguments.audit:
         found = await audit_module.find_accepted_outputs(case.project, journal, case.certificate, period.run_filter)
@@ -230,7 +227,7 @@ async def _draw_outputs(
         ]
         _report_draw(found, draw)
         if withheld:
-            print_note(f"of {pluralize(withheld, 'drawn answer')} nothing was kept, and so nothing wrong")
+            print_note(f"of {pluralize(withheld, 'drawn answer')} nothing was kept, so nothing wrong")
         if len(fresh) + len(waiting) < arguments.audit:
             what = "judged" if arguments.claims else "accepted"
             print_note(f"{len(shown):,} outputs to audit, not {arguments.audit:,}: more were not {what} in that time")
@@ -244,10 +241,10 @@ async def _draw_outputs(
 
 
 def _report_draw(found: audit_module.AcceptedOutputs, draw: audit_module.AuditSample) -> None:
-    copies = f"; {draw.duplicates:,} more with an input or of a group that counts already" if draw.duplicates else ""
-    passed = "".join(f"; {count:,} {reason} passed over" for reason, count in found.skipped.items())
+    copies = f"; {draw.duplicates:,} more with an input or group that is already counted" if draw.duplicates else ""
+    passed = "".join(f"; {count:,} {reason} skipped" for reason, count in found.skipped.items())
     kind = "judged answers" if any(output.withheld for output in found.outputs) else "accepted outputs"
-    print_note(f"{draw.population:,} {kind} in {pluralize(found.run_count, 'run')} to draw from{copies}{passed}")
+    print_note(f"{draw.population:,} {kind} in {pluralize(found.run_count, 'run')} to sample from{copies}{passed}")
 
 
 def _output_data(drawn: AuditView) -> dict[str, Any]:
@@ -269,7 +266,7 @@ async def _ask_person(case: _AuditedCertificate, drawn: AuditView, count: str) -
     score = "" if output.score is None else f", score {output.score:.3g}"
     print_text(escape_invisible(f"\n{count}  {output.node} of run {output.run}{score}", keep=""), style="bold")
     if drawn.inputs is None:
-        print_text("its inputs cannot be told: today's engine does not follow the run so far", style="dim")
+        print_text("its inputs are unknown: the current engine cannot replay the run up to here", style="dim")
     for name, value in (drawn.inputs or {}).items():
         print_text(escape_invisible(f"{name}: {format_value(value)}"), style="dim")
     print_text(escape_invisible(format_value(drawn.value)), style="cyan")
@@ -302,18 +299,21 @@ def _show_watch(case: _AuditedCertificate, *, as_json: bool) -> None:
         style="yellow" if certificate.void_reason else "green",
     )
     unclear = f"; {watch.unclear_count:,} unclear" if watch.unclear_count else ""
-    print_text(f"\n  audited   {drift.summary}{unclear}; {len(watch.pending):,} drawn and still open")
+    print_text(f"\n  audited   {drift.summary}{unclear}; {len(watch.pending):,} sampled and still open")
     against = (
         "the promise"
         if drift.tested_rate == drift.promised
-        else f"{format_percent(drift.tested_rate)}, the most that this very threshold may have"
+        else f"{format_percent(drift.tested_rate)}, the maximum for this threshold"
     )
-    voids = f"above 1 the audits speak against it, at {drift.evidence_limit:.3g} they void it; {drift.max_evidence:.3g} was the most"
+    voids = (
+        f"above 1 the audits contradict it, at {drift.evidence_limit:.3g} they void it; the maximum was "
+        f"{drift.max_evidence:.3g}"
+    )
     print_text(f"  evidence  {drift.evidence:.3g} against {against}: {voids}")
     print_text(
-        f"  alpha     working at {drift.alpha:.4g} of {drift.promised:g}: lower where more was wrong of late; nothing is accepted by it"
+        f"  alpha     working at {drift.alpha:.4g} of {drift.promised:g}: lower after recent errors; it accepts nothing"
     )
-    finds = f"within {within:,} audits" if within is not None else "not within any number of audits that one would make"
+    finds = f"within {within:,} audits" if within is not None else "not within a practical number of audits"
     alarms = f"{format_percent(DETECTION_POWER)} of the time; a false alarm at most {format_percent(drift.delta)}"
     print_text(f"  finds     an error rate of {format_percent(doubled)} {finds}, {alarms}")
     rows = [_audit_row(audit) for audit in list(watch.audits.values())[-MAX_AUDITS_SHOWN:]]
@@ -323,13 +323,13 @@ def _show_watch(case: _AuditedCertificate, *, as_json: bool) -> None:
     print_text()
     if certificate.void_reason:
         print_text(escape_invisible(f"The certificate is void: {certificate.void_reason}."), style="bold red")
-        print_text(f"a new one, on other rows, which are like those of today: {certificate.renew_command}", style="dim")
+        print_text(f"certify again on new, representative rows: {certificate.renew_command}", style="dim")
     elif not drift.audited:
         print_text(f"Nothing was audited yet: {case.command} --watch --audit 20", style="dim")
     elif drift.evidence > 1:
-        print_text("The promise is not refuted yet, but the audits speak against it.", style="bold yellow")
+        print_text("The guarantee is not refuted yet, but the audits contradict it.", style="bold yellow")
     else:
-        print_text("The promise is not refuted by these audits.", style="green")
+        print_text("The guarantee is not refuted by these audits.", style="green")
 
 
 def _audit_row(audit: audits.OutputAudited) -> tuple[str, ...]:
@@ -446,14 +446,23 @@ def _answers_lines(one: Certificate) -> Iterator[str]:
     data, judged = one.data, one.held_out
     yield f"  checks     {', '.join(one.checks)}"
     yield f"  data       {data.name}, digest {data.digest}; right by {', '.join(data.metrics)}"
-    yield f"  rows       {data.tuning:,} tuned, {data.calibration:,} calibrated, {data.held_out:,} judged; seed {data.seed}"
-    yield f"  accepted   {one.accepted:,} of those that calibrated, {one.errors:,} of them wrong"
+    yield (
+        f"  rows       {data.tuning:,} tuned, {data.calibration:,} calibrated, {data.held_out:,} judged; "
+        f"seed {data.seed}"
+    )
+    yield f"  accepted   {one.accepted:,} calibration rows, {one.errors:,} of them wrong"
     share = f"[{format_percent(judged.low)}, {format_percent(judged.high)}]"
     yield f"  judged     {judged.accepted:,} of {judged.rows:,} accepted, {judged.errors:,} wrong, {share}"
     if one.attempt:
-        yield f"  attempt    number {one.attempt:,} on these rows, tested at {format_percent(one.spent_delta)} of {format_percent(one.delta)}"
+        yield (
+            f"  attempt    number {one.attempt:,} on these rows, tested at "
+            f"{format_percent(one.spent_delta)} of {format_percent(one.delta)}"
+        )
     if data.duplicates or data.grouped:
-        yield f"  left out   {data.duplicates or 0:,} rows with the input of another, {data.grouped or 0:,} of one group with another"
+        yield (
+            f"  left out   {data.duplicates or 0:,} rows with the input of another, {data.grouped or 0:,} "
+            "of one group with another"
+        )
 
 
 def _claims_lines(one: ClaimsCertificate) -> Iterator[str]:
@@ -461,7 +470,10 @@ def _claims_lines(one: ClaimsCertificate) -> Iterator[str]:
     yield f"  check      {one.check}"
     yield f"  data       {data.name}, digest {data.digest}"
     yield f"  answers    {data.calibration:,} calibrated, {data.held_out:,} judged; seed {data.seed}"
-    wrong = f"something wrong kept in {judged.violations:,} of {judged.answers:,}, [{format_percent(one.low)}, {format_percent(one.high)}]"
+    wrong = (
+        f"something wrong kept in {judged.violations:,} of {judged.answers:,}, "
+        f"[{format_percent(one.low)}, {format_percent(one.high)}]"
+    )
     yield f"  judged     {wrong}; {judged.kept:,} of {judged.parts:,} parts kept"
 
 

@@ -132,8 +132,7 @@ class _CertificationJob:
     @classmethod
     def load(cls, project_settings: Settings, arguments: CertifyArguments, data: Path) -> _CertificationJob:
         """Loads and checks everything. Raises `InputError` for what cannot be certified, and `OrchestraError` C023 for
-        an
-        unwritable file.
+        an unwritable file.
         """
         terms, project = arguments.terms, Project.load(project_settings)
         subject = find_subject(project, arguments.agent)
@@ -195,7 +194,8 @@ class _CertificationJob:
         drawn, said = self.sample, describe_left_out(self.sample)
         if aside := sum(map(self.correctness.is_excluded, _unanswered_cases(drawn.test))):
             said.append(
-                f"{pluralize(aside, 'row')} that the metric leaves out of its figure are in: the promise is about all that is accepted"
+                f"{pluralize(aside, 'row')} that the metric leaves out are included: the guarantee covers all "
+                "accepted answers"
             )
         return said
 
@@ -219,8 +219,7 @@ async def certify_outputs(
     open_: Opener, settings: Settings, arguments: CertifyArguments, data: Path, stop: StopSignal
 ) -> CertificationResult:
     """Collects the answers, certifies, and writes the file unless it is cancelled. Raises `InputError` before anything
-    starts, and
-    `OrchestraError` C023 if the file cannot be written.
+    starts, and `OrchestraError` C023 if the file cannot be written.
     """
     matter = _CertificationJob.load(settings, arguments, data)
     test, drawn, right, terms = matter.test, matter.sample, matter.correctness, matter.terms
@@ -229,7 +228,7 @@ async def certify_outputs(
         what = (
             f"checks {', '.join(matter.checks)}"
             if matter.subject.workflow is None
-            else "scored by the least sure that the output follows from"
+            else "scored by the least confident node that the output depends on"
         )
         print_text(escape_invisible(f"{matter.subject.card.name} on {test.name}: {size:,} rows, {what}"))
         print_text(escape_invisible(f"right: {right.description}"))
@@ -257,7 +256,7 @@ async def certify_outputs(
     else:
         found = certify(answers, terms, on_round=go_on)
     if found.terms.attempt < terms.attempt and not arguments.as_json:
-        print_text(f"These are the answers of an attempt before. {_describe_attempt(found.terms)}")
+        print_text(f"These are the answers of an earlier attempt. {_describe_attempt(found.terms)}")
     if not isinstance(found.outcome, Certified):
         return CertificationResult(found, None, None, found.terms, drawn, right, tested=few is None)
     mark, now = (
@@ -275,17 +274,17 @@ def describe_left_out(sample: IndependentRows) -> list[str]:
     """Notes on rows omitted as duplicates."""
     said = []
     if sample.duplicates:
-        said.append(
-            f"{pluralize(sample.duplicates, 'row')} left out: each input counts once, however often it is written down"
-        )
+        said.append(f"{pluralize(sample.duplicates, 'row')} left out: equal inputs count once")
     if sample.group_duplicates:
         said.append(
-            f"{pluralize(sample.group_duplicates, 'row')} left out: rows of one group are not independent, and one of each is drawn"
+            f"{pluralize(sample.group_duplicates, 'row')} left out: rows of one group are not independent, "
+            "so one of each is sampled"
         )
     if (again := sample.repeated_input) is not None:
         said.append(
-            f"CAREFUL: {again.rows:,} rows have {again.distinct_values:,} different values of `{again.name}`, and are taken as independent:"
-            f" rows about one are right and wrong together; --group {again.name} takes one of each"
+            f"WARNING: {again.rows:,} rows have {again.distinct_values:,} different values of `{again.name}`, "
+            f"and are treated as independent: rows with the same value are correlated; "
+            f"--group {again.name} takes one of each"
         )
     return said
 
@@ -298,14 +297,10 @@ def _refuse_fitted(combination: Combination, rows: RowSet) -> None:
     """Raises `InputError` V028 if many of the rows were used to fit the combination; prints a note for a few."""
     data = combination.data
     if rows.overlaps(() if data.fingerprints else (data.digest,), data.fingerprints):
-        said = f"the combination of {combination.agent!r} was fitted to many of these rows ({data.name})"
-        raise InputError(
-            "V028", said, hint="rows that had no part in it: orchestra certify NAME --combined --data OTHER_ROWS"
-        )
+        said = f"the combination of {combination.agent!r} was fitted on many of these rows ({data.name})"
+        raise InputError("V028", said, hint="use other rows: orchestra certify NAME --combined --data OTHER_ROWS")
     if data.fingerprints and (few := data.fingerprints.count_matches(rows.fingerprints)[1]):
-        print_note(
-            f"the combination was fitted to {few:,} of these rows and more; up to a tenth may be there by chance"
-        )
+        print_note(f"the combination was fitted on {few:,} or more of these rows; up to a tenth may be there by chance")
 
 
 def _replaced_promise(file: Path, certificate_: Certificate) -> str:
@@ -317,12 +312,15 @@ def _replaced_promise(file: Path, certificate_: Certificate) -> str:
     try:
         old = certificates.read_certificate(file, certificate_.agent)
     except InputError as error:
-        return f"one that does not hold: {error.message}"
+        return f"an invalid one: {error.message}"
     of = f"one of {old.created_at[:10]} on {old.data.name}"
     said = f"{of}, which audits have voided: {old.void_reason}" if old.void_reason else f"{of}: {old.guarantee}"
     if (then := _accepting_nodes(old)) == _accepting_nodes(certificate_):
         return said
-    return f"{said}. An agent has one certificate: nodes with {then} accept by this one no more (V005); those with {_accepting_nodes(certificate_)} do"
+    return (
+        f"{said}. An agent has one certificate: nodes with {then} no longer accept by it (V005); those "
+        f"with {_accepting_nodes(certificate_)} do"
+    )
 
 
 def _accepting_nodes(certificate: Certificate) -> str:
@@ -339,7 +337,10 @@ def _load_combination(project: Project, arguments: CertifyArguments) -> Combinat
         hint = f"orchestra learn combine {arguments.agent} --data FILE"
         raise InputError("L076", f"there is no combination of checks for {arguments.agent!r}", hint=hint)
     if arguments.check_names and frozenset(map(str, parse_checks(arguments.check_names))) != frozenset(found.checks):
-        said = f"the combination of {arguments.agent!r} is of the checks {', '.join(found.checks)}, and not of {', '.join(arguments.check_names)}"
+        said = (
+            f"the combination of {arguments.agent!r} uses the checks {', '.join(found.checks)}, not "
+            f"{', '.join(arguments.check_names)}"
+        )
         raise InputError("V005", said, hint="leave --checks out, or orchestra learn combine")
     return found
 
@@ -351,11 +352,13 @@ def _check_known(project: Project, checks: tuple[str, ...]) -> None:
         try:
             check_expression.parse_check(text)
         except check_expression.CheckSyntaxError as error:
-            raise InputError("L072", f"{text!r} is no check: {error.reason}", hint="--checks quote,numbers") from error
+            raise InputError(
+                "L072", f"{text!r} is not a check: {error.reason}", hint="--checks quote,numbers"
+            ) from error
     for check in check_names(checks):
         if check in MODEL_CHECKS:
             whom = "a tool" if check == TOOL else "agents"
-            said = f"the check {check!r} asks {whom}, and a certificate is bound to nothing but the agent that it is of"
+            said = f"the check {check!r} calls {whom}, but a certificate is bound only to its own agent"
             raise InputError("V006", said, hint="--checks quote,confidence")
         if check not in known:
             near = closest_match(check, known)
@@ -365,7 +368,7 @@ def _check_known(project: Project, checks: tuple[str, ...]) -> None:
 
 def _describe_requirement(terms: CertificationTerms, rows: int) -> str:
     promise = f"At most {format_percent(terms.alpha)} wrong with {format_percent(1 - terms.delta)} confidence"
-    least = f"{promise} takes {terms.min_accepted:,} accepted answers at the very least, none of them wrong"
+    least = f"{promise} requires at least {terms.min_accepted:,} accepted answers, none of them wrong"
     tuning, calibrating = round(terms.tuning * rows), terms.calibration_size(rows)
     parts = f"here {tuning:,} rows tune, {calibrating:,} calibrate and {rows - tuning - calibrating:,} judge."
     return f"{least}; {parts}\n{_describe_attempt(terms)}"
@@ -373,18 +376,22 @@ def _describe_requirement(terms: CertificationTerms, rows: int) -> str:
 
 def _describe_attempt(terms: CertificationTerms) -> str:
     which = "the first attempt" if terms.attempt == 1 else f"attempt {terms.attempt:,}"
-    return f"It is {which} on these rows, tested at {format_percent(terms.spent_delta)} of the {format_percent(terms.delta)}."
+    return (
+        f"It is {which} on these rows, tested at {format_percent(terms.spent_delta)} of the "
+        f"{format_percent(terms.delta)}."
+    )
 
 
 def show(arguments: CertifyArguments, result: CertificationResult) -> None:
     """Prints the result."""
     found = result.certification
     if isinstance(found, InsufficientData):
-        _show_too_little(found, result, "; the agent was not asked")
+        _show_too_little(found, result, "; the agent was not called")
         return
     bound, splits = found.bound, found.resplits
     print_text(
-        f"{format_percent(bound.base_error)} of all answers are wrong: whatever the score, {format_percent(bound.min_withheld)} must be withheld at least.\n"
+        f"{format_percent(bound.base_error)} of all answers are wrong: with any score, at least "
+        f"{format_percent(bound.min_withheld)} must be withheld.\n"
     )
     rows = [
         (f"{one.threshold:.6g}", f"{one.accepted:,}", f"{one.errors:,}", f"{one.p_value:.4f}")
@@ -403,20 +410,23 @@ def show(arguments: CertifyArguments, result: CertificationResult) -> None:
         case InsufficientData():
             _show_too_little(found.outcome, result)
         case other:
-            print_text(
-                f"No certificate: {other.reason}. More rows would not mend that: {other.remedy}.", style="yellow"
-            )
+            print_text(f"No certificate: {other.reason}. More rows would not help: {other.remedy}.", style="yellow")
     if found.held_out is not None:
-        print_text(f"On the {found.held_out.rows:,} rows that had no part in it: {_format_accepted(found.held_out)}.")
+        print_text(f"On the {found.held_out.rows:,} held-out rows: {_format_accepted(found.held_out)}.")
     if found.naive is not None:
         naive = found.naive
         print_text(
-            f"The naive threshold, {naive.threshold:.6g}, promises nothing: {_format_accepted(naive.held_out)} of the same rows."
+            f"The naive threshold, {naive.threshold:.6g}, guarantees nothing: "
+            f"{_format_accepted(naive.held_out)} of the same rows."
         )
-    over = f"more than {format_percent(arguments.alpha)} of the rest was wrong in {splits.violations} of {splits.certified} that came to a certificate"
+    over = (
+        f"more than {format_percent(arguments.alpha)} of the rest was wrong in {splits.violations} of "
+        f"{splits.certified} with a certificate"
+    )
     print_text(
-        f"{splits.rounds} resplits: {over} (in {splits.significant_violations} a test at {format_percent(1 - CONFIDENCE_LEVEL)} rejects chance),"
-        f" and with the naive threshold in {splits.naive_violations} of {splits.naive} (in {splits.naive_significant_violations})."
+        f"{splits.rounds} resplits: {over} (in {splits.significant_violations} "
+        f"a test at {format_percent(1 - CONFIDENCE_LEVEL)} rejects chance), and with the naive threshold "
+        f"in {splits.naive_violations} of {splits.naive} (in {splits.naive_significant_violations})."
     )
     if result.file is not None:
         by = "a node accepts by it with `accept: certified`"
@@ -434,9 +444,13 @@ def _show_too_little(found: InsufficientData, result: CertificationResult, more:
     )
     if result.tested:
         terms = result.terms
-        left = f"{format_percent(terms.next_attempt.spent_delta)} of the {format_percent(terms.delta)}, and takes {terms.next_attempt.min_accepted:,} accepted answers at the least"
+        left = (
+            f"{format_percent(terms.next_attempt.spent_delta)} of the {format_percent(terms.delta)}, and "
+            f"requires at least {terms.next_attempt.min_accepted:,} accepted answers"
+        )
         print_text(
-            f"Who tests these rows again, among others or not, has another chance to be lucky: the next attempt has {left}."
+            "Each further test on these rows, alone or with others, may succeed by chance: the next "
+            f"attempt has {left}."
         )
 
 
@@ -491,11 +505,7 @@ class ClaimsCertificationResult:
 async def certify_claims(
     open_: Opener, settings: Settings, arguments: CertifyArguments, data: Path
 ) -> ClaimsCertificationResult:
-    """Reads the answers, calls the judge for missing scores, calibrates, and writes the file. Raises `OrchestraError`
-    C023
-    for an unwritable
-    file before any call.
-    """
+    """Reads answers, calls the judge for missing scores, calibrates, writes the file. Raises `OrchestraError` C023."""
     from datetime import UTC, datetime
 
     from orchestra.app.certificates import default_path, dependency_digests, writable_path
@@ -588,8 +598,7 @@ def _with_left_out(origin: ClaimsData, sample: IndependentRows) -> ClaimsData:
 
 def _find_judge(project: Project, arguments: CertifyArguments, checks: tuple[str, ...]) -> tuple[str, str]:
     """The check that scores claims, and the agent that it calls. Raises `InputError` V006 for others, V011 for an
-    unknown
-    agent.
+    unknown agent.
     """
     from orchestra.verification.acceptance import parse_checks
     from orchestra.verification.check_expression import CheckCall
@@ -613,7 +622,7 @@ def _find_judge(project: Project, arguments: CertifyArguments, checks: tuple[str
 
 
 def _unrefuted_rows(settings: Settings, project: Project, agent: str, rows: JudgedAnswerFile) -> RowSet:
-    """Returns the fingerprints of the rows. Raises `InputError` if an audit refuted a certificate that was made on them."""
+    """Returns the fingerprints of the rows. Raises `InputError` if an audit refuted a certificate made on them."""
     from orchestra.learn.certification.audit_log import refuse_refuted_rows
     from orchestra.learn.data.dataset import fingerprint
     from orchestra.verification.certificates.row_fingerprints import FINGERPRINT_LENGTH, RowSet
@@ -633,7 +642,7 @@ async def _calibration_answers(
     if rows.is_scored:
         return rows.scored_answers([])
     if round(conformal.CALIBRATION_SHARE * len(rows.rows)) < conformal.min_answers(alpha):
-        print_note("too few answers for any scores to help: nobody is asked")
+        print_note("too few answers for any scores to suffice: no calls are made")
         return [conformal.CalibrationAnswer(row.id, ()) for row in rows.rows]
     return rows.scored_answers(await _ask_judge(open_, settings, project, judge, rows))
 
@@ -653,7 +662,7 @@ async def _ask_judge(
         else project.agent(judge)
     )
     async with open_orchestra(open_, settings) as orchestra:
-        what = "questions failed, and what they are about is never kept"
+        what = "calls failed; the parts they concern are never kept"
         arm = await ask_arm(orchestra, judge, step, rows.judge_inputs(), settings.concurrency, what)
     return [
         JudgeReply(case.output) if case.output is not None else JudgeReply(error=arm.reason or "it was withheld")
@@ -668,43 +677,52 @@ def show_claims_certification(_: CertifyArguments, result: ClaimsCertificationRe
     found = result.calibration
     if found is None:
         return
-    promise = f"All that is kept shall be right in at least {format_percent(1 - found.alpha)} of answers"
+    promise = f"All kept parts must be right in at least {format_percent(1 - found.alpha)} of answers"
     print_text(
-        f"{promise}: that takes {found.min_answers:,} answers at the very least; {found.calibration:,} calibrate here."
+        f"{promise}: that requires at least {found.min_answers:,} answers; {found.calibration:,} calibrate here."
     )
     whole = found.unfiltered
     if whole.parts:
         said = f"{whole.wrong_kept:,} of {whole.parts:,} parts {'is' if whole.wrong_kept == 1 else 'are'} wrong"
         print_text(
-            f"Before anything is dropped, {said}; something wrong stands in {format_percent(whole.violation_rate)} of the answers.\n"
+            f"Before anything is dropped, {said}; something is wrong in "
+            f"{format_percent(whole.violation_rate)} of the answers.\n"
         )
     if result.attempt > 1:
-        said = f"CAREFUL: attempt {result.attempt:,} on these answers, or on many of them. The promise is that of one test, without a delta that"
+        said = (
+            f"WARNING: attempt {result.attempt:,} on these answers, or on many of them. The guarantee is "
+            "that of one test, without a delta that"
+        )
         print_text(
-            f"{said} attempts could share: of the best of several the shares of wrong answers add up. Other answers carry it.",
+            f"{said} attempts could share: of the best of several the shares of wrong answers add up. Other "
+            "answers carry it.",
             style="yellow",
         )
     if found.threshold is None or found.calibrated is None or found.held_out is None:
         print_text(f"No certificate: {found.reason}.", style="yellow")
         return
     print_text(
-        f"Certified: parts with a score of at least {found.threshold:.6g} are kept, {_format_kept(found.calibrated)} that calibrated.",
+        f"Certified: parts with a score of at least {found.threshold:.6g} are kept, "
+        f"{_format_kept(found.calibrated)} of the calibration answers.",
         style="green",
     )
     low, high = confidence_interval(found.held_out.violations, found.held_out.answers)
-    wrong = f"something wrong was kept in {found.held_out.violations:,}, {format_percent(found.held_out.violation_rate)} [{format_percent(low)}, {format_percent(high)}]"
-    print_text(
-        f"On the {found.held_out.answers:,} answers that had no part in it: {_format_kept(found.held_out)}; {wrong}."
+    wrong = (
+        f"something wrong was kept in {found.held_out.violations:,}, "
+        f"{format_percent(found.held_out.violation_rate)} [{format_percent(low)}, {format_percent(high)}]"
     )
+    print_text(f"On the {found.held_out.answers:,} held-out answers: {_format_kept(found.held_out)}; {wrong}.")
     if (splits := found.resplits) is not None:
         mean = f"something wrong was kept in {format_percent(splits.violation_rate)} of the rest on average"
         print_text(
-            f"{splits.rounds} resplits: {mean}, {format_percent(found.alpha)} at most are promised; {format_percent(splits.kept_share)} of the parts were kept."
+            f"{splits.rounds} resplits: {mean}, {format_percent(found.alpha)} at most are guaranteed; "
+            f"{format_percent(splits.kept_share)} of the parts were kept."
         )
     if result.file is not None:
         print_text(
             escape_invisible(
-                f"\n{result.file}: written; a node keeps parts by it with `accept: certified` and `otherwise: [back_off, abstain]`"
+                f"\n{result.file}: written; a node keeps parts by it with `accept: certified` and `otherwise: "
+                "[back_off, abstain]`"
             ),
             style="bold",
         )
@@ -734,7 +752,7 @@ def show_claims_certification_data(arguments: CertifyArguments, result: ClaimsCe
     print_json({"agent": arguments.agent, **msgspec.to_builtins(result.calibration), **more})
 
 
-FAILED_ROWS_NOTE = "rows failed, and count as wrong and not accepted"
+FAILED_ROWS_NOTE = "rows failed; they count as wrong and not accepted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -754,12 +772,14 @@ class CertificationSubject:
         if self.workflow is None:
             return
         if named or combined:
-            said = f"--{'checks' if named else 'combined'} is about an agent, and {self.card.name} is a workflow"
+            said = f"--{'checks' if named else 'combined'} requires an agent, but {self.card.name} is a workflow"
             raise InputError(
-                "C010", said, hint="leave it out: its score is how sure the least sure is that its output follows from"
+                "C010",
+                said,
+                hint="leave it out: its score is that of the least confident node that the output depends on",
             )
         if not recorded and (acts := self.workflow.effect_reason):
-            hint = "run it where that is meant, and give what came of it: --predictions FILE"
+            hint = "run it where that is intended, and pass its outputs: --predictions FILE"
             raise InputError("V030", f"{self.card.name} would act once for each row: {acts}", hint=hint)
 
     def bonds(self) -> DependencyDigests:
@@ -778,7 +798,7 @@ class CertificationSubject:
         scores = [said[1] for said in answers if said is not None]
         if scores and all(score is None for score in scores):
             hint = f"orchestra batch {self.card.name} --accept 0"
-            raise InputError("V006", f"no answer of {given.name} says how sure it is", hint=hint)
+            raise InputError("V006", f"no answer of {given.name} has a confidence", hint=hint)
         return [_recorded_case(question.expected, said) for question, said in zip(test.rows, answers, strict=True)]
 
     async def ask_cases(

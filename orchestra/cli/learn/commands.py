@@ -83,14 +83,11 @@ def data(context: typer.Context, arguments: DatasetArguments) -> None:
 
 def train(context: typer.Context, arguments: TrainArguments) -> None:
     """Train an agent on a dataset: the adapter of a language model, a sentence encoder that predicts labels or selects
-    words or table cells, or
-    the arrays of a tagger or a classifier, which takes seconds.
+    words or table cells, or the arrays of a tagger or a classifier, which takes seconds.
 
     The same command resumes an interrupted training of an adapter or encoder. With --teacher, an adapter also learns
-    from the probabilities of
-    a larger model. With --start, training continues from an existing adapter or encoder. Encoders take --minutes or
-    --epochs, --rate, --seed,
-    --start and --fresh; the other options are for adapters.
+    from the probabilities of a larger model. With --start, training continues from an existing adapter or encoder.
+    Encoders take --minutes or --epochs, --rate, --seed, --start and --fresh; the other options are for adapters.
     """
     from orchestra.cli.learn import train as train_module
 
@@ -143,7 +140,7 @@ def _show_comparison(compared: ComparisonResult) -> None:
     if compared.classes is not None:
         _show_classes(compared.classes)
     for known in compared.training_overlap:
-        print_text(f"\n{known}: what it says of these holds for no others")
+        print_text(f"\n{known}: these figures do not generalise to other rows")
 
 
 def _show_classes(found: ClassificationReport) -> None:
@@ -157,7 +154,7 @@ def _show_classes(found: ClassificationReport) -> None:
     print_text()
     print_table((found.field, "precision", "recall", "F1", "support"), rows, right=(1, 2, 3, 4))
     for expected, told, count in found.confusions:
-        print_text(escape_invisible(f"{expected} told as {told}: {pluralize(count, 'row')}"))
+        print_text(escape_invisible(f"{expected} predicted as {told}: {pluralize(count, 'row')}"))
 
 
 def promote(
@@ -201,7 +198,7 @@ def rollback(
         print_json(line)
     else:
         has = f"the adapter {line.new_digest[:12]}" if line.new_digest else "no adapter"
-        print_text(f"{agent} has {has} again, in place of {line.previous_digest[:12] or 'none'}")
+        print_text(f"{agent} has {has} again, instead of {line.previous_digest[:12] or 'none'}")
 
 
 def calibrate(context: typer.Context, arguments: CalibrateArguments, serving: ServingArguments) -> None:
@@ -225,8 +222,8 @@ def calibrate(context: typer.Context, arguments: CalibrateArguments, serving: Se
     else:
         print_text(f"{done.file}: fitted on {made.rows:,} of {done.rows_asked:,} rows")
         print_text(
-            f"  the model's vote counts {made.trust.model:.2f}"
-            + (f", the words' {made.trust.wording:.2f}" if arguments.overlap_inputs else "")
+            f"  the weight of the model is {made.trust.model:.2f}"
+            + (f", that of the words {made.trust.wording:.2f}" if arguments.overlap_inputs else "")
         )
 
 
@@ -244,7 +241,7 @@ def combine(context: typer.Context, arguments: CombineArguments, serving: Servin
 
 
 MODES: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "answers are certified": (
+    "certifying answers": (
         "--data FILE",
         (
             "data",
@@ -261,12 +258,12 @@ MODES: Mapping[str, tuple[str, tuple[str, ...]]] = {
             "group",
         ),
     ),
-    "parts of answers are certified": (
+    "certifying parts of answers": (
         "--claims --data FILE",
         ("claims", "data", "alpha", "checks", "seed", "out", "group"),
     ),
-    "a certificate is shown": ("--data FILE", ("claims",)),
-    "a promise is watched": (
+    "showing a certificate": ("--data FILE", ("claims",)),
+    "watching a guarantee": (
         "--watch",
         ("watch", "audit", "labels", "since", "until", "by", "seed", "metric", "evaluation", "claims"),
     ),
@@ -277,8 +274,7 @@ COMMON_OPTIONS = ("agent", "concurrency", "fleet", "as_json")
 
 def certify(context: typer.Context, arguments: CertifyArguments) -> None:
     """Certify an agent or a workflow: find the score from which answers are accepted, with a guaranteed maximum share
-    of
-    wrong ones.
+    of wrong ones.
 
     --watch, --audit and --labels compare the guarantee with audits of accepted outputs, and void it if it is broken.
 
@@ -287,7 +283,7 @@ def certify(context: typer.Context, arguments: CertifyArguments) -> None:
     """
     chosen = load_settings(fleet=arguments.fleet, concurrency=arguments.concurrency)
     if arguments.watch or arguments.audit or arguments.labels is not None:
-        _check_options(context, "a promise is watched", arguments.agent)
+        _check_options(context, "watching a guarantee", arguments.agent)
         _refuse_workflows(chosen, arguments)
         exit_with(_run_watch(chosen, arguments))
         return
@@ -300,11 +296,11 @@ def certify(context: typer.Context, arguments: CertifyArguments) -> None:
     if arguments.data is None:
         from orchestra.cli.learn import audit as show
 
-        _check_options(context, "a certificate is shown", arguments.agent)
+        _check_options(context, "showing a certificate", arguments.agent)
         show.show_certificate(chosen, arguments.agent, claims=arguments.claims, as_json=arguments.as_json)
         return
     _check_options(
-        context, "parts of answers are certified" if arguments.claims else "answers are certified", arguments.agent
+        context, "certifying parts of answers" if arguments.claims else "certifying answers", arguments.agent
     )
     exit_with((_run_certify_claims if arguments.claims else _run_certify)(context, chosen, arguments, arguments.data))
 
@@ -316,12 +312,10 @@ def _refuse_workflows(settings: Settings, arguments: CertifyArguments) -> None:
 
     if arguments.agent and target.find_workflow(Project.load(settings), arguments.agent) is not None:
         what = "--claims are" if arguments.claims else "a watch is"
-        rows = (
-            "FILE" if arguments.claims else "ROWS_OF_TODAY --out ANOTHER_FILE tells whether its promise is still kept"
-        )
+        rows = "FILE" if arguments.claims else "ROWS_OF_TODAY --out ANOTHER_FILE tests its guarantee again"
         raise InputError(
             "V032",
-            f"{what} of agents, and {arguments.agent} is a workflow",
+            f"{what} only possible for agents, and {arguments.agent} is a workflow",
             hint=f"orchestra certify {arguments.agent} --data {rows}",
         )
 
@@ -368,4 +362,4 @@ def _check_options(context: typer.Context, mode: str, agent: str) -> None:
     command, takes = next((one for one in having if said.issubset(one[1])), having[0])
     claims = "--claims" if "claims" in said.intersection(takes) and "--claims" not in command else ""
     hint = " ".join(filter(None, ("orchestra certify", agent, command, claims)))
-    raise InputError("C010", f"--{strange} says nothing where {mode}; that takes {told}", hint=hint)
+    raise InputError("C010", f"--{strange} has no effect when {mode}; its options are {told}", hint=hint)

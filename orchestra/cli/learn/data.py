@@ -40,7 +40,7 @@ from orchestra.schema.strict_json import canonical
 
 MAX_LISTED = 5
 """The maximum number of named omitted rows for each reason."""
-CONTRADICTION_REASON = "the same with another output"
+CONTRADICTION_REASON = "equal inputs with another output"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,21 +77,20 @@ class BuiltDataset:
 
 async def build_dataset(open_: Opener, settings: Settings, spec: DatasetSpec) -> BuiltDataset:
     """Builds a dataset. Raises `InputError` before a teacher is called, the errors of `ask_teacher`, and N016 for
-    another
-    dataset in the folder.
+    another dataset in the folder.
     """
     project = Project.load(settings)
     card = project.registry.card(spec.agent)
     if not spec.licence.strip():
         Dataset.build(spec.name, spec.agent, "", spec.licence, (), {})
     if not (spec.files or spec.runs):
-        raise InputError("N015", "what is the data set made of?", hint="name files, or --runs for what the journal has")
+        raise InputError("N015", "no source of rows is given", hint="pass files, or --runs for rows of the journal")
     if not spec.runs and (spec.workflow or spec.max_age is not None or spec.escalated):
-        raise InputError("N015", "--since, --workflow and --escalated are about runs", hint="--runs")
+        raise InputError("N015", "--since, --workflow and --escalated require --runs", hint="--runs")
     teacher = find_teacher(project.registry, settings, card, spec.teacher) if spec.teacher else None
     gathered = await _rows_of_runs(project, card, spec) if spec.runs else CollectedRows()
     gathered += collect_from_files(spec.files, card, spec.columns, spec.licence, answered=teacher is None)
-    gathered = gathered.exclude(lambda row: is_empty(row.input), "with nothing in their inputs")
+    gathered = gathered.exclude(lambda row: is_empty(row.input), "with empty inputs")
     for folder in spec.excluded_sets:
         gathered = _exclude_test_rows(gathered, Dataset.load(folder))
     gathered = gathered.drop_answered()
@@ -106,8 +105,8 @@ async def build_dataset(open_: Opener, settings: Settings, spec: DatasetSpec) ->
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in gathered.left_out.items())
         raise InputError(
             "N008",
-            f"no answer of {card.name} is there to learn from: {reasons}",
-            hint="--teacher NAME answers what failed",
+            f"no answer of {card.name} can be used: {reasons}",
+            hint="--teacher NAME labels failed calls",
         )
     kept = deduplicate(gathered.rows)
     same = {
@@ -129,7 +128,10 @@ async def build_dataset(open_: Opener, settings: Settings, spec: DatasetSpec) ->
     if not spec.replace:
         check_overwrite(spec.out, made.manifest.digest)
     pairs = [
-        f"{gathered.location_of(row)} says {_short_output(row)}, and {gathered.location_of(first)} {_short_output(first)}"
+        (
+            f"{gathered.location_of(row)} says {_short_output(row)}, and {gathered.location_of(first)} "
+            f"{_short_output(first)}"
+        )
         for first, row in kept.contradictions
     ]
     return BuiltDataset(made, {**gathered.left_out_locations, CONTRADICTION_REASON: pairs})
@@ -153,10 +155,10 @@ async def _rows_of_runs(project: Project, card: Card, spec: DatasetSpec) -> Coll
     wanted = TraceFilter(time.time() - spec.max_age if spec.max_age is not None else 0.0, spec.workflow)
     async with open_existing_journal() as journal:
         if journal is None:
-            raise InputError("N006", "nothing has been recorded yet", hint=f"begin with: orchestra run {card.name}")
+            raise InputError("N006", "nothing is recorded yet", hint=f"start one with: orchestra run {card.name}")
         found = await collect_traces(project, journal, spec.escalated or card.name, wanted)
     for reason, count in found.skipped_runs.items():
-        print_note(f"passed over {pluralize(count, 'run')} {reason}")
+        print_note(f"skipped {pluralize(count, 'run')} {reason}")
     place = project.settings.journal
     named = place.name if isinstance(place, Path) else place
     if spec.escalated:
@@ -174,7 +176,8 @@ async def _ask_teacher(
             )
     count, answered = len(gathered.unanswered), len(made.rows)
     print_text(
-        f"{teacher.description} was asked {count:,} inputs: {answered:,} accepted, {count - answered:,} ({1 - answered / count:.1%}) not"
+        f"{teacher.description} was called for {count:,} inputs: {answered:,} accepted, "
+        f"{count - answered:,} ({1 - answered / count:.1%}) not"
     )
     return made
 

@@ -169,8 +169,7 @@ async def compare(open_: Opener, settings: Settings, spec: ComparisonSpec) -> Co
 
 def adapter_warnings(settings: Settings, card: Card, folder: Path) -> list[str]:
     """Differences between the manifest of an adapter and the base here. Raises `FleetError` F222 if no server could
-    apply
-    it.
+    apply it.
     """
     if card.kind != "model":
         return []
@@ -181,14 +180,12 @@ def adapter_warnings(settings: Settings, card: Card, folder: Path) -> list[str]:
 
 def _refuse_checked(card: Card) -> None:
     """Raises `InputError` C010 for an agent with checks: a certificate needs its raw answers and its own confidence,
-    not
-    those that checks have
-    withheld or scored.
+    not those that checks have withheld or scored.
     """
     if card.checks or card.accept is not None:
-        said = f"--predictions are an agent's answers as it gives them, and {card.name} says them only after its checks"
+        said = f"--predictions require raw answers, but {card.name} returns them only after its checks"
         raise InputError(
-            "C010", said, hint="--no-checks, and `orchestra certify --predictions` has them judge each answer"
+            "C010", said, hint="--no-checks; `orchestra certify --predictions` runs the checks on each answer"
         )
 
 
@@ -222,12 +219,11 @@ def find_card(orchestra: Orchestra, spec: ComparisonSpec) -> Card:
 
 def _certified_threshold(orchestra: Orchestra, card: Card) -> float | None:
     """The threshold of all arms if the card says `certified`: that of its certificate, even a void one, because a
-    comparison guarantees nothing.
-    None without a certificate.
+    comparison guarantees nothing. None without a certificate.
     """
     path = certificates.find_certificate(orchestra.settings, orchestra.registry, card.name)
     if path is None:
-        print_note(f"{card.name} accepts by a certificate, and has none: its arms accept from a score of 0.5")
+        print_note(f"{card.name} accepts by a certificate but has none: its arms accept from a score of 0.5")
         return None
     return certificates.read_certificate(path, card.name).threshold
 
@@ -269,15 +265,13 @@ def load_rows(
     known = set(card.input_schema.get("properties", {}))
     strange = next((key for question in test.rows for key in question.input if key not in known), None)
     if strange is not None:
-        raise InputError("N001", f"{data} has the input {strange!r}, and {card.name} takes {', '.join(known)}")
+        raise InputError("N001", f"{data} has the input {strange!r}, but {card.name} takes {', '.join(known)}")
     return test
 
 
 def load_unseen_rows(card: Card, data: Path, max_rows: int, seed: int, name: str) -> EvaluationSet:
     """Loads rows of a test split. Raises the errors of `load_rows`, and N205 for training rows of the agent; prints a
-    note
-    if it was trained on
-    a few.
+    note if it was trained on a few.
     """
     test = load_rows(card, data, "test", max_rows, seed, name)
     refuse_training_rows(card, test, data)
@@ -326,9 +320,7 @@ async def ask_arm(
     runs: Orchestra, name: str, step: Step[..., Any], test: EvaluationSet, concurrency: int, what: str = "rows failed"
 ) -> Arm:
     """Runs an agent on rows, with progress on stderr and the number of failed rows; `what` states how they count. The
-    runs
-    have the label of the
-    rows.
+    runs have the label of the rows.
     """
     with ProgressMeter(len(test.rows), 0) as meter:
         labelled = runs.options(purpose=EVALUATION_PURPOSE, label=test.label)
@@ -368,10 +360,10 @@ async def run_promotion(open_: Opener, settings: Settings, spec: ComparisonSpec,
     mark, shelf = check_candidate(own, spec.candidate), AdapterStore.for_agent(own, Folders.from_environment().adapters)
     for other in adapter_warnings(settings, own, spec.candidate):
         if not force:
-            raise mismatch_error(spec.candidate, other, "--force takes it all the same, where that is meant")
+            raise mismatch_error(spec.candidate, other, "--force promotes it nevertheless")
         print_note(f"the candidate: {other}")
     if mark == shelf.current_digest:
-        raise InputError("N304", f"{spec.agent} has this already: {mark[:12]}", hint="orchestra learn train")
+        raise InputError("N304", f"{spec.agent} already has {mark[:12]}", hint="orchestra learn train")
     metrics, test = prepare(own, spec)
     marked = row_set_of(test)
     known = _training_overlap(own, spec, test, force=force)
@@ -381,8 +373,8 @@ async def run_promotion(open_: Opener, settings: Settings, spec: ComparisonSpec,
         report = evaluation.build_report(card.name, test, metrics, arms, spec.seed or 0)
         new, old = arms[-1], current_arm(arms)
         if new.failed == len(new.cases):
-            hint = f"{spec.agent} stays as it is, and this was no try"
-            raise InputError("N306", f"{CANDIDATE} has failed on every row: {new.reason}", hint=hint)
+            hint = f"{spec.agent} is unchanged, and this does not count as an attempt"
+            raise InputError("N306", f"{CANDIDATE} failed on every row: {new.reason}", hint=hint)
         figures = [(arm.name, report.estimates(arm.name)[metrics[0].name].value) for arm in (old, new)]
 
         def told(tries: int) -> tuple[CandidateComparison, PromotionRecord]:
@@ -397,7 +389,7 @@ async def run_promotion(open_: Opener, settings: Settings, spec: ComparisonSpec,
         if not (judgement.is_better or force):
             shelf.record_try(msgspec.structs.replace(made, verb=TRY))
             return PromotionResult(
-                report, judgement, False, f"{spec.agent} stays as it is; --force takes the candidate all the same."
+                report, judgement, False, f"{spec.agent} is unchanged; --force promotes the candidate nevertheless."
             )
         calibrated = own.current_calibration is not None
         shelf.promote(spec.candidate, made)
@@ -405,18 +397,19 @@ async def run_promotion(open_: Opener, settings: Settings, spec: ComparisonSpec,
     said = f"{spec.agent} has {mark[:12]} now{loaded}. orchestra learn rollback {spec.agent}"
     if calibrated:
         said += (
-            f"\nIts calibration was made for the adapter before, and is void: orchestra learn calibrate {spec.agent}"
+            f"\nIts calibration was made for the previous adapter, and is void: orchestra learn calibrate {spec.agent}"
         )
     if certificates.find_certificate(settings, Project.load(settings).registry, spec.agent) is not None:
-        said += f"\nIts certificate was made for the adapter before, and is void: orchestra certify {spec.agent} --data FILE"
+        said += (
+            "\nIts certificate was made for the previous adapter, and is void: orchestra certify "
+            f"{spec.agent} --data FILE"
+        )
     return PromotionResult(report, judgement, True, said)
 
 
 def _training_overlap(own_card: Card, spec: ComparisonSpec, test: EvaluationSet, *, force: bool) -> tuple[str, ...]:
     """Notes on rows used to train the agent or the candidate, if they are few, if the tune split was chosen, or if
-    forced.
-    Raises `InputError`
-    N205 otherwise.
+    forced. Raises `InputError` N205 otherwise.
     """
     assert spec.candidate is not None, "the verb demands one"
     each = (
@@ -442,7 +435,7 @@ def current_arm(arms: Sequence[Arm]) -> Arm:
     found = next((arm for arm in arms if arm.name == INCUMBENT), arms[0])
     if found.name == CANDIDATE:
         raise InputError(
-            "N305", "there is nothing that the candidate could be better than", hint="a data set has rows for floors"
+            "N305", "there is nothing to compare the candidate with", hint="a dataset has rows for baselines"
         )
     return found
 
@@ -479,8 +472,7 @@ class CombinationResult:
 
 async def run_combination(open_: Opener, settings: Settings, arguments: CombineArguments) -> CombinationResult:
     """Collects answers, runs the checks, fits the combination and writes the file. Raises `InputError` before anything
-    starts, and
-    `OrchestraError` C023 if the file cannot be written.
+    starts, and `OrchestraError` C023 if the file cannot be written.
     """
     check_packages(PACKAGES)
     project = Project.load(settings)
@@ -609,14 +601,11 @@ def _judge_step(project: Project, name: str) -> Step[..., Any]:
 def show_combination(arguments: CombineArguments, result: CombinationResult) -> None:
     """Prints the combination."""
     fit = result.fit
-    told = (
-        f", {fit.correct_count:,} of them right"
-        if result.combination.data.metrics
-        else ", by each other: nobody said what is right"
-    )
+    told = f", {fit.correct_count:,} of them right" if result.combination.data.metrics else ", estimated without labels"
     print_text(
         escape_invisible(
-            f"{arguments.agent}: checks {', '.join(result.combination.checks)}, combined on {fit.row_count:,} rows{told}"
+            f"{arguments.agent}: checks {', '.join(result.combination.checks)}, combined on "
+            f"{fit.row_count:,} rows{told}"
         )
     )
     for why, count in fit.left_out.items():
@@ -632,12 +621,12 @@ def show_combination(arguments: CombineArguments, result: CombinationResult) -> 
         rows = [(escape_invisible(one.check), f"{one.passed:+.3f}", f"{one.failed:+.3f}") for one in fit.weights]
         print_table(("check", "passes", "fails"), rows, right=(1, 2))
     for check, why in fit.excluded_checks.items():
-        print_text(escape_invisible(f"{check} counts nothing: {why}"), style="dim")
+        print_text(escape_invisible(f"{check} has no weight: {why}"), style="dim")
     if fit.score_rankings:
         print_text()
         places = [(escape_invisible(one.name), f"{one.aurc:.4f}", f"{one.auroc:.3f}") for one in fit.score_rankings]
-        print_table(("rows that a score has not seen", "AURC", "AUROC"), places, right=(1, 2))
-    print_text(escape_invisible(f"\n{result.file}: written; a node takes it with `score: combined`"), style="bold")
+        print_table(("held-out rows", "AURC", "AUROC"), places, right=(1, 2))
+    print_text(escape_invisible(f"\n{result.file}: written; a node uses it with `score: combined`"), style="bold")
 
 
 def show_combination_data(arguments: CombineArguments, result: CombinationResult) -> None:

@@ -106,7 +106,7 @@ def _check_supported(card: Card, given_options: Iterable[str]) -> None:
         if name not in ("agent", "data", "out", *taken):
             option = f"--{name.replace('_', '-')}"
             hint = f"leave it out; {', '.join(f'--{one}' for one in taken)}" if taken else "leave it out"
-            raise _refusal(f"{option} is not for {card.name}, of kind {card.kind}", hint)
+            raise _refusal(f"{option} does not apply to {card.name}, of kind {card.kind}", hint)
 
 
 def _train_adapter(card: Card, arguments: TrainArguments, adapter_settings: _AdapterSettings, target: Path) -> None:
@@ -135,7 +135,8 @@ def _train_adapter(card: Card, arguments: TrainArguments, adapter_settings: _Ada
     before = _initial_provenance(card, arguments)
     prepared = prepare_examples(training)
     print_note(
-        f"{len(prepared.train):,} rows to train on, {len(prepared.tune):,} to tune on; {prepared.too_long:,} are too long and left out"
+        f"{len(prepared.train):,} rows to train on, {len(prepared.tune):,} to tune on; "
+        f"{prepared.too_long:,} are too long and were left out"
     )
     print_note(f"checkpoints: {training.checkpoint_folder}")
     with lock_training(training.checkpoint_folder):
@@ -144,7 +145,8 @@ def _train_adapter(card: Card, arguments: TrainArguments, adapter_settings: _Ada
         provenance.write_provenance(card, training.data, target, before)
     kept = next(point for point in made.curve if point.step == made.best_step)
     print_text(
-        f"{target}: loss on the tune part {kept.tune:.4f}, {kept.exact:.3f} of its rows exact (step {made.best_step} of {made.steps})"
+        f"{target}: loss on the tune part {kept.tune:.4f}, {kept.exact:.3f} of its rows exact (step "
+        f"{made.best_step} of {made.steps})"
     )
 
 
@@ -155,11 +157,20 @@ def _adapter_command(
     course, shape = adapter_settings.hyperparameters, adapter_settings.shape
     ends = f"--epochs {course.epochs:g}" if course.epochs is not None else f"--minutes {course.minutes:g}"
     looks = f"--patience {course.patience} --tune-every {course.tune_every:g}"
-    steps = f"--rate {course.learning_rate:g} --decay {course.decay} --seed {course.seed} {looks} --batch {arguments.batch} --longest {arguments.longest}"
-    command = f"orchestra learn train {arguments.agent} --data DATA {ends} --rank {shape.rank} --targets {shape.targets} {steps}"
+    steps = (
+        f"--rate {course.learning_rate:g} --decay {course.decay} --seed {course.seed} {looks} --batch "
+        f"{arguments.batch} --longest {arguments.longest}"
+    )
+    command = (
+        f"orchestra learn train {arguments.agent} --data DATA {ends} --rank {shape.rank} --targets "
+        f"{shape.targets} {steps}"
+    )
     if distillation is not None:
         adapter = " --teacher-adapter ADAPTER" if distillation.adapter is not None else ""
-        command += f" --teacher {distillation.name}{adapter} --temperature {distillation.temperature:g} --share {distillation.share:g}"
+        command += (
+            f" --teacher {distillation.name}{adapter} --temperature {distillation.temperature:g} --share "
+            f"{distillation.share:g}"
+        )
     return command + (" --start ADAPTER" if arguments.start is not None else "")
 
 
@@ -170,7 +181,7 @@ def _train_encoder(card: Card, arguments: TrainArguments, out: Path) -> None:
     course = _trainer_module(card)
     check_packages(intents.PACKAGES if course is None else PACKAGES)
     if course is not None and arguments.minutes is not None:
-        reason = f"{card.name} tells no labels: its training ends after epochs, not after minutes"
+        reason = f"{card.name} predicts no labels: its training is limited by epochs, not by minutes"
         raise InputError("N107", reason, hint="--epochs 3 instead of --minutes")
     rows, base = Dataset.load(arguments.data), _encoder_weights(card.model)
     before = _initial_provenance(card, arguments)
@@ -188,7 +199,8 @@ def _train_encoder(card: Card, arguments: TrainArguments, out: Path) -> None:
     shares = ", ".join(f"{name} {value:.3f}" for name, value in made.metrics.items())
     judged = "on the texts that were left out" if course is None else "of the tune part"
     print_text(
-        f"{out}: right {judged}: {shares or 'not known'}; orchestra learn promote {card.name} {out} --data {arguments.data}"
+        f"{out}: right {judged}: {shares or 'not known'}; orchestra learn promote {card.name} {out} "
+        f"--data {arguments.data}"
     )
 
 
@@ -287,7 +299,8 @@ def _train_classical(card: Card, data: Path, out: Path) -> None:
     print_text(f"{out}: trained on {made.rows:,} rows{left}; orchestra learn promote {card.name} {out} --data {data}")
     for one in made.shares:
         print_text(
-            f"  {one.share:.0%} of the tune part is above {one.threshold:.4f}; what was expected of it is {one.mean_target:.3f} on average"
+            f"  {one.share:.0%} of the tune part is above {one.threshold:.4f}; its mean target is "
+            f"{one.mean_target:.3f} on average"
         )
 
 

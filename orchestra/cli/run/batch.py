@@ -87,7 +87,7 @@ async def run_batch(open_: Opener, settings: Settings, job: BatchJob) -> BatchSu
         results = ResultFile(job.target, ids)
         try:
             if results.repaired:
-                print_note(f"{job.target}: the last line was torn, and is done again")
+                print_note(f"{job.target}: the last line was incomplete; its row runs again")
             view = orchestra.options(budget=job.budget, tags=job.tags)
             again = results.waiting.keys() | (results.failed if job.retry_failed else set())
             summary = BatchSummary(len(ids), len(results.done) - len(again))
@@ -100,7 +100,7 @@ async def run_batch(open_: Opener, settings: Settings, job: BatchJob) -> BatchSu
                 async with written.sync_in_background():
                     await _write_all(_BatchProgress(job, ids, results, summary, ask, written))
             except asyncio.CancelledError:
-                print_note(f"{summary}; to go on, give the same command again")
+                print_note(f"{summary}; to continue, repeat the command")
                 raise
         finally:
             results.close()
@@ -117,8 +117,8 @@ def step_with_checks(orchestra: Orchestra, name: str, checks: tuple[str, ...] | 
     if checks is None:
         return step
     if not isinstance(step, Agent):
-        hint = "a workflow states its checks itself, at its nodes"
-        raise InputError("C010", f"--checks and --no-checks are for a single agent, and {name} is none", hint=hint)
+        hint = "a workflow defines checks at its nodes"
+        raise InputError("C010", f"--checks and --no-checks need an agent, and {name} is not one", hint=hint)
     contract = orchestra.registry.agents[step.name]
     graph = orchestra.program(step).graph
     if not (checks or contract.checks) or graph is None:
@@ -155,11 +155,9 @@ async def _write_all(work: _BatchProgress) -> None:
             work.mark_written(result)
             _count_result(result, work.summary, meter)
     if ask.recovered:
-        print_note(f"{ask.recovered} of them are the results of runs that had ended before, and were not written")
+        print_note(f"{ask.recovered} of them are results of earlier runs that had not been written")
     if ask.uncertain:
-        print_note(
-            f"of {ask.uncertain} of them nobody knows whether they were written before: what they had done was recalled, and not done again"
-        )
+        print_note(f"of {ask.uncertain} of them may have been written before: their calls were recalled, not repeated")
 
 
 async def _update_existing(work: _BatchProgress, meter: ProgressMeter) -> None:
@@ -180,7 +178,7 @@ async def _update_existing(work: _BatchProgress, meter: ProgressMeter) -> None:
                 for result in found.values():
                     work.mark_written(result)
         except OrchestraError as error:
-            print_note(f"{len(found)} results are left as they were: {error.message}")
+            print_note(f"{len(found)} results are unchanged: {error.message}")
 
 
 async def _run_rows(work: _BatchProgress, predicate: Callable[[BatchRow], bool]) -> AsyncGenerator[RowResult]:
@@ -201,9 +199,7 @@ def _count_result(result: RowResult, summary: BatchSummary, meter: ProgressMeter
 
 class WrittenMarks:
     """Marks runs whose results are in the output, on disk. The result of an ended run without a mark was not written
-    yet.
-    If a marked run's line
-    is missing, the user removed it to get another result.
+    yet. If a marked run's line is missing, the user removed it to get another result.
     """
 
     def __init__(self, marks: BatchMarks, results: ResultFile) -> None:

@@ -132,7 +132,7 @@ class RowRunner:
     def _error_result(self, row: BatchRow, error: OrchestraError) -> RowResult:
         if row.id in self.rerun_rows:
             self.unchanged_rows.add(row.id)
-            print_note(f"row {row.id} keeps its line: {error.code}: {error.message}; {error.hint}")
+            print_note(f"row {row.id} keeps its result: {error.code}: {error.message}; {error.hint}")
         return RowResult(
             id=row.id, error={"code": error.code, "message": f"{error.message}; {error.hint}"}, inputs=row.digest
         )
@@ -154,7 +154,7 @@ class RowRunner:
         if not tries:
             if again and self._effect_tools:
                 raise _unknown_outcome_error(
-                    "its run is not in this journal: it was deleted, or it was of another journal or another --output"
+                    "its run is not in this journal: it was deleted, or belongs to another journal or another --output"
                 )
             return await self._start_run(row, line)
         return await self._continue_row(row, line, tries)
@@ -184,7 +184,7 @@ class RowRunner:
         """
         again, succeeded = row.id in self.rerun_rows, next((one for one in reversed(runs) if one.succeeded), None)
         if (last := succeeded or latest_run(runs, self._effect_tools)) is None:
-            raise _unknown_outcome_error("it was forked more than once, and several of the forks have done something")
+            raise _unknown_outcome_error("it was forked more than once, and several forks have made calls with effects")
         if last.finished is None:
             return await self._take_existing(row, row_runs, last)
         written = await self._marks.is_written(last.run, row_runs.reference_run)
@@ -291,7 +291,7 @@ class RowRunner:
         try:
             run = await self._orchestra.resume(waiting, by=COMMAND_LINE_AUTHOR)
         except OrchestraError as error:  # it is in another journal, or another process holds it
-            message = f"its run waited for a person, and cannot be taken up: {error.message}"
+            message = f"its run waited for a person, and cannot be continued: {error.message}"
             return RowResult(
                 id=row.id, error={"code": error.code, "message": message}, waiting=waiting, inputs=row.digest
             )
@@ -299,9 +299,9 @@ class RowRunner:
 
 
 def _unknown_outcome_error(why: str) -> OrchestraError:
-    hint = "see what it has done; to do it anew, put the row into a file of its own, with an --output of its own"
+    hint = "inspect what it has done; to run it anew, put the row into a separate file, with a separate --output"
     return OrchestraError(
-        UNKNOWN_OUTCOME_CODE, f"nobody knows what the row has done, so it is not begun again: {why}", hint=hint
+        UNKNOWN_OUTCOME_CODE, f"it is unknown what the row has done, so it does not run again: {why}", hint=hint
     )
 
 
@@ -330,8 +330,7 @@ def row_result(name: str, result: Result[Any]) -> RowResult:
 
 def _raise_fleet_error(result: Result[Any]) -> None:
     """Re-raises errors of the fleet. Without servers every row would fail alike: the batch ends, and the row runs when
-    it
-    is resumed.
+    it is resumed.
     """
     outcome = result.outcome
     if isinstance(outcome, FailedOutcome) and _is_fleet_error(outcome):
@@ -510,8 +509,7 @@ class BatchMarks:
 
     async def mark_before_delete(self, parents: Mapping[str, str]) -> None:
         """Marks what must be known of deleted runs. `parents` maps each run to the run it was forked from, or to an
-        empty
-        text.
+        empty text.
         """
         standing = await self._load_marked_runs(parents)
         there = await existing_runs(self._journal, set(parents.values()) - {""})

@@ -104,7 +104,7 @@ def rereadable_file(path: Path) -> Iterator[Path]:
             with interruptible(), path.open("rb") as pipe, copy.open("wb") as file:
                 shutil.copyfileobj(pipe, file)
         except OSError as error:
-            hint = "rows are read more than once: save them to a file, and name that"
+            hint = "rows are read several times: save them to a file, and pass that"
             raise InputError("C014", f"{path} cannot be read: {error.strerror or error}", hint=hint) from error
         yield copy
 
@@ -118,8 +118,8 @@ def read_rows(
     """Reads the rows of a `.jsonl` or `.jsonl.gz` file, or of a table with the columns `fields`, one by one.
 
     `name` is the name for the user, if it is not the path. `warn` is called for ignored columns that resemble an input.
-    Raises `InputError`
-    C014 for an unreadable file, N010 for an unreadable table, and C020 with the location of a bad row.
+    Raises `InputError` C014 for an unreadable file, N010 for an unreadable table, and C020 with the location of a bad
+    row.
     """
     name = name or str(path)
     try:
@@ -133,10 +133,10 @@ def read_rows(
                 if raw.strip():
                     yield _parse_row(name, number, raw)
                 elif (blank := blank + 1) > MAX_BLANK_LINES:
-                    hint = "leave the empty lines out: grep -v '^ *$'"
+                    hint = "remove the blank lines: grep -v '^ *$'"
                     raise InputError(
                         "C020",
-                        f"more than {MAX_BLANK_LINES:,} lines with nothing in them",
+                        f"more than {MAX_BLANK_LINES:,} blank lines",
                         location=SourceLocation(name, number),
                         hint=hint,
                     )
@@ -180,7 +180,7 @@ def _check_columns(
                 hint=hint,
             )
         if near:
-            warn(f"{name}: the column {near!r} is not read; for the input {field!r} call it that")
+            warn(f"{name}: the column {near!r} is ignored; rename it for the input {field!r}")
 
 
 def scan_rows(
@@ -201,8 +201,8 @@ def scan_rows(
     for row in read_rows(path, name, fields, print_note):
         place = SourceLocation(name, row.line)
         if row.id in seen:
-            hint = f"it stands in line {seen[row.id]} already; ids tell results apart"
-            errors.append(InputError("C021", f"the id {row.id!r} stands twice", location=place, hint=hint))
+            hint = f"it is also in line {seen[row.id]}; ids must be unique"
+            errors.append(InputError("C021", f"the id {row.id!r} is not unique", location=place, hint=hint))
         elif problem := check(row.input):
             errors.append(InputError("C020", f"row {row.id!r}: {problem}", location=place))
         seen.setdefault(row.id, row.line)
@@ -234,8 +234,8 @@ def reread_rows(
 
 
 def _rows_changed_error(name: str) -> InputError:
-    hint = "results that are written stay; give the same command again once the file stays as it is"
-    return InputError("C014", f"{name} has other rows than it had at the start", hint=hint)
+    hint = "written results are kept; repeat the command when the file no longer changes"
+    return InputError("C014", f"{name} has changed since the start", hint=hint)
 
 
 def _open_rows(path: Path) -> IO[bytes]:
@@ -252,11 +252,13 @@ def _parse_row(name: str, number: int, raw: bytes) -> BatchRow:
     except (StrictJsonError, UnicodeDecodeError) as error:
         raise InputError("C020", f"a row that is not JSON: {error}", location=place, hint=hint) from error
     if not isinstance(value, dict):
-        raise InputError("C020", "a row that is no JSON object", location=place, hint=hint)
+        raise InputError("C020", "a row that is not a JSON object", location=place, hint=hint)
     if not isinstance(value.get("id"), str) or not value["id"]:
-        raise InputError("C020", "a row without an id, which is a text", location=place, hint=hint)
+        raise InputError("C020", "a row without an id, which must be a text", location=place, hint=hint)
     if not isinstance(value.get("input"), dict):
-        raise InputError("C020", f"row {value['id']!r} without an input, which is an object", location=place, hint=hint)
+        raise InputError(
+            "C020", f"row {value['id']!r} without an input, which must be an object", location=place, hint=hint
+        )
     return BatchRow(value["id"], value["input"], number)
 
 
@@ -304,8 +306,8 @@ class ResultFile:
         except OSError as error:
             held = error.errno in LOCKING_UNSUPPORTED
         if not held:
-            hint = "wait until it has ended, or name another file with --output"
-            raise OrchestraError("C023", f"another batch writes {self.path} at this moment", hint=hint)
+            hint = "wait until it has ended, or choose another file with --output"
+            raise OrchestraError("C023", f"another batch is writing {self.path}", hint=hint)
         end = self._load_existing()
         try:
             self.repaired = self._file.seek(0, os.SEEK_END) > end
@@ -333,8 +335,8 @@ class ResultFile:
         return end
 
     def _input_changed_error(self, row: str, number: int) -> InputError:
-        said = f"the result of {row!r} is of another input than the row has now, or was accepted by another --accept"
-        hint = "take this line out, and the row is asked anew; or name another file with --output"
+        said = f"the result of {row!r} belongs to another input of the row, or to another --accept"
+        hint = "remove this line to run the row again, or choose another file with --output"
         return InputError("C022", said, location=SourceLocation(str(self.path), number), hint=hint)
 
     def _add(self, result: RowResult) -> None:
@@ -345,18 +347,18 @@ class ResultFile:
             self.failed.add(result.id)
 
     def _parse_result(self, raw: bytes, number: int) -> RowResult:
-        place, hint = SourceLocation(str(self.path), number), "name another file with --output, or move this one away"
+        place, hint = SourceLocation(str(self.path), number), "choose another file with --output, or move this one"
         try:
             result = decode_json(raw, RowResult)
         except JsonDecodingError as error:
-            raise InputError("C022", f"a line that is no result: {error}", location=place, hint=hint) from error
+            raise InputError("C022", f"a line that is not a result: {error}", location=place, hint=hint) from error
         if result.id not in self._ids:
             raise InputError(
-                "C022", f"a result of {result.id!r}, which is no row of the input", location=place, hint=hint
+                "C022", f"a result for {result.id!r}, which is not a row of the input", location=place, hint=hint
             )
         if result.id in self.done:
-            hint = "keep one of its lines, or name another file with --output"
-            raise InputError("C022", f"a second result of {result.id!r}", location=place, hint=hint)
+            hint = "keep one of its lines, or choose another file with --output"
+            raise InputError("C022", f"a second result for {result.id!r}", location=place, hint=hint)
         return result
 
     def write(self, result: RowResult) -> None:
@@ -420,7 +422,7 @@ def check_files(source: Path, target: Path, name: str = "") -> None:
     if is_table(target):
         raise InputError(
             "C010",
-            f"results are JSON lines, and {target} would be a table",
+            f"results are JSON lines, but {target} is the name of a table",
             hint=f"--output {target.with_suffix('.jsonl')}",
         )
     next(read_rows(source, name), None)
@@ -441,12 +443,12 @@ def _open_existing(path: Path) -> IO[bytes]:
 
 
 def _unreadable_error(path: Path, error: OSError) -> InputError:
-    hint = "results are added to what stands there: name another file with --output"
+    hint = "results are appended to existing ones: choose another file with --output"
     return InputError("C014", f"{path} cannot be read: {error.strerror or error}", hint=hint)
 
 
 def _unwritable_error(path: Path, error: OSError) -> OrchestraError:
-    hint = "make room or name another place with --output; then run the same command again, it goes on where it stopped"
+    hint = "free some disk space, or choose another --output; then repeat the command, which resumes the batch"
     return OrchestraError("C023", f"{path} cannot be written: {error.strerror or error}", hint=hint)
 
 

@@ -69,8 +69,8 @@ def run(context: typer.Context, arguments: RunArguments) -> None:
     """Run a workflow, an agent or a tool; print the result, its evidence and its cost.
 
     At a terminal, questions to a person are asked directly. Elsewhere the run waits, and the command that answers is
-    printed. Ctrl-C cancels
-    the run, and a second one exits at once. SIGTERM releases the run; `orchestra runs resume` continues it.
+    printed. Ctrl-C cancels the run, and a second one exits at once. SIGTERM releases the run; `orchestra runs resume`
+    continues it.
 
     Exits with 0 done, 1 failed, 2 bad input, 3 abstained, 4 over budget, 5 waits for a person, 130 interrupted, 143
     terminated.
@@ -238,8 +238,7 @@ def ask(context: typer.Context, arguments: AskArguments) -> None:
     """Answer a request: the router plans which agents and tools to call, and the plan runs while it is written.
 
     A plan uses only capabilities without effects, unless --only names others. Calls with effects need the approval of a
-    person, or --yes.
-    Accepted lines of the plan are printed to stderr, the answer with its evidence to stdout.
+    person, or --yes. Accepted lines of the plan are printed to stderr, the answer with its evidence to stdout.
 
     Exits as `orchestra run` does, and with 3 if the router gave no plan.
     """
@@ -350,7 +349,7 @@ class BatchArguments:
     def check_names(self) -> tuple[str, ...] | None:
         """The checks; None for those of the card. Raises `InputError` C010 for --checks with --no-checks."""
         if self.checks and self.no_checks:
-            raise InputError("C010", "--checks and --no-checks exclude each other", hint="give one of them")
+            raise InputError("C010", "--checks and --no-checks exclude each other", hint="use one of them")
         if not self.checks:
             return () if self.no_checks else None
         return tuple(check.strip() for given in self.checks for check in given.split(","))
@@ -360,16 +359,13 @@ def batch(context: typer.Context, arguments: BatchArguments) -> None:
     """Run a workflow or an agent on many rows. The same command resumes an interrupted batch.
 
     After a signal, a crash or a full disk, no work is repeated: the newest run of a row counts, whichever command
-    started it. Results of
-    ended runs are written next time. For an interrupted call with lasting effects, a person is asked. If it is unknown
-    what a row has done,
-    its result is the error C059. Rows whose output lines or output file were deleted run again, with all their effects.
+    started it. Results of ended runs are written next time. For an interrupted call with lasting effects, a person is
+    asked. If it is unknown what a row has done, its result is the error C059. Rows whose output lines or output file
+    were deleted run again, with all their effects.
 
     The error of a row is part of its result. A row that asks a person ends as `waiting`, and gets its result when the
-    batch is started again
-    after the answer. Exits with 0 if all rows are written, 1 if no row succeeded or no server is available, 2 for bad
-    input, 130 interrupted,
-    143 terminated.
+    batch is started again after the answer. Exits with 0 if all rows are written, 1 if no row succeeded or no server is
+    available, 2 for bad input, 130 interrupted, 143 terminated.
     """
     from dataclasses import asdict
 

@@ -121,9 +121,7 @@ def explain(
     budget: Budget | None = None,
     history: History | None = None,
 ) -> ProgramExplanation:
-    """Explains a program with these inputs; with a `history`, also its run. The default label of the inputs is that of
-    the
-    program.
+    """Explains a program with these inputs; with a `history`, also its run. The default label is that of the program.
 
     Raises `InputError` if the fleet file cannot be read.
     """
@@ -180,8 +178,7 @@ def explain_planned_run(
     explanation: ProgramExplanation, project: Project, request_program: Program, planner_row: NodeRow
 ) -> ProgramExplanation:
     """Explains a run of a plan, with the cost of its planning first. `request_program` is the request: a workflow of
-    one
-    `plan` node.
+    one `plan` node.
     """
     (node,) = request_program.nodes
     fleet = read_config(project.settings.find_resource("configs", project.settings.fleet))
@@ -195,7 +192,7 @@ def explain_planned_run(
 
 
 def context_lengths(project: Project, fleet: FleetConfig | None = None) -> dict[str, int]:
-    """The context length in tokens by agent, as far as the fleet file states it; for an ensemble, that of all members."""
+    """The context length in tokens by agent, as stated in the fleet file; for an ensemble, that of all members."""
     fleet = fleet or read_config(project.settings.find_resource("configs", project.settings.fleet))
     found: dict[str, int] = {}
     for name, card in project.registry.cards.items():
@@ -322,7 +319,10 @@ def _omitted_details(explanation: ProgramExplanation, headings: Container[str]) 
     asking = [step for step in explanation.steps if step.targets]
     if _CLEARED not in headings and asking:
         cleared = {target.name: target.clearance for step in asking for target in step.targets}
-        yield f"inputs are {asking[0].label}; cleared: {', '.join(f'{name} for {label}' for name, label in cleared.items())}"
+        yield (
+            f"inputs are {asking[0].label}; cleared: "
+            f"{', '.join(f'{name} for {label}' for name, label in cleared.items())}"
+        )
     for step in explanation.steps:
         if step.choice_labels:
             yield f"{step.path} where {step.choice_labels}"
@@ -335,7 +335,10 @@ def _show_total(explanation: ProgramExplanation) -> None:
     calls, written, tokens = explanation.total
     budget = explanation.budget.tokens if explanation.budget else None
     within = f", bounded by the budget of {budget:,}" if budget and tokens == budget else ""
-    most = f"{calls:,} calls, {written:,} tokens written, {'?' if tokens is None else f'{tokens:,}'} tokens read and written{within}"
+    most = (
+        f"{calls:,} calls, {written:,} tokens written, {'?' if tokens is None else f'{tokens:,}'} tokens "
+        f"read and written{within}"
+    )
     if explanation.history is None:
         print_text(f"in all {most}")
         return
@@ -345,7 +348,8 @@ def _show_total(explanation: ProgramExplanation) -> None:
     paid = format_money(sum(actual.money for actual in took))
     cost = f", {paid} of money" if paid else ""
     print_text(
-        f"in all {sum(actual.calls for actual in took):,} calls, {out:,} tokens written, {both:,} tokens read and written{cost}"
+        f"in all {sum(actual.calls for actual in took):,} calls, {out:,} tokens written, {both:,} tokens "
+        f"read and written{cost}"
     )
     print_text(f"at most {most}", style="dim")
 
@@ -357,7 +361,7 @@ def _remarks(explanation: ProgramExplanation) -> Iterator[str]:
         if step.is_allowed or step.is_composite:
             continue
         cleared = " or ".join(dict.fromkeys(target.clearance for target in step.barred_targets))
-        why = f"the inputs are {step.label}, and {_format_targets(step)} is cleared for {cleared}: refused (F202)"
+        why = f"the inputs are {step.label}, but {_format_targets(step)} is only cleared for {cleared}: refused (F202)"
         refused.setdefault(
             why if step.barred_targets else f"the fleet has no model for {step.callee}: refused (F201)", []
         ).append(step.path)
@@ -367,7 +371,7 @@ def _remarks(explanation: ProgramExplanation) -> Iterator[str]:
         for target in step.targets if step.is_allowed else ():
             if target.escalated and not is_allowed(step.label, target.clearance):
                 name = _mark_external(target.name, target.external)
-                said = f"{name} is passed over: the inputs are {step.label}, and it is cleared for {target.clearance}"
+                said = f"{name} is skipped: the inputs are {step.label}, but it is only cleared for {target.clearance}"
                 over.setdefault(said, []).append(step.path)
     yield from (f"{', '.join(paths)}: {said}" for said, paths in over.items())
     outside = dict.fromkeys(name for step in explanation.steps for name in _external_servers(step))
@@ -375,7 +379,7 @@ def _remarks(explanation: ProgramExplanation) -> Iterator[str]:
         yield f"data {'may leave' if explanation.history is None else 'left'} your machines: {', '.join(outside)}"
     plans = [step.path for step in explanation.steps if step.planned is not None and step.planned.kind == "plan"]
     if plans and explanation.history is None:
-        yield f"{', '.join(plans)}: only the questions to the router are counted; the budget bounds what the plan takes"
+        yield f"{', '.join(plans)}: only the calls of the router are counted; the budget limits the plan"
 
 
 def _external_servers(step: ExplainedStep) -> list[str]:

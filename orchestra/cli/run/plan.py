@@ -80,13 +80,13 @@ def read_values(documents: Sequence[Path], inputs: Sequence[str]) -> dict[str, A
         key, equals, text = option.partition("=")
         if not equals or not NAME_PATTERN.fullmatch(key) or key in KEYWORDS or key == REQUEST:
             hint = "write -i key=value, -i key=@file.json; a key is lower case letters, digits and _"
-            raise InputError("C010", f"-i {option}: what is it the value of?", hint=hint)
+            raise InputError("C010", f"-i {option}: the name of the input is missing", hint=hint)
         if key in found:
-            said = "by --documents already" if key == "documents" and documents else "twice"
+            said = "already by --documents" if key == "documents" and documents else "twice"
             raise InputError(
                 "C010",
                 f"-i {option}: {key} is given {said}",
-                hint="several texts are a JSON list, or are called otherwise",
+                hint="pass several texts as a JSON list, or under other keys",
             )
         found[key] = _parse_value(key, text)
     return found
@@ -115,7 +115,7 @@ def _parse_value(key: str, text: str) -> Any:
         return parse_untrusted(said)
     except StrictJsonError as error:
         raise InputError(
-            "C013", f"{key} is no JSON: {error}", hint=f"-i {key}=@file.json, or @@ before a text that begins so"
+            "C013", f"{key} is not JSON: {error}", hint=f"-i {key}=@file.json, or @@ before a literal text"
         ) from error
 
 
@@ -212,7 +212,7 @@ class PlanPrinter:
                 self._status_line.close()
                 self._print_plan(told)
             case AttemptStarted(node=path, name=name) if _step_path(path):
-                self._status_line.show_line(f"{_step_path(path)}: {name} is asked")
+                self._status_line.show_line(f"{_step_path(path)}: calling {name}")
             case NodeFinished(node=path) if _step_path(path):
                 self._status_line.show_line(f"{_step_path(path)} is done")
             case _:
@@ -223,7 +223,7 @@ class PlanPrinter:
             print_note(drafted.warning)
         if drafted.version > self._version:
             line, reason = drafted.failed_calls[-1]
-            print_note(f"\n{line} failed: {reason}; another plan:\n")
+            print_note(f"\n{line} failed: {reason}; new plan:\n")
             self._version, self._lines_printed = drafted.version, 0
         if drafted.sample:
             return  # it is not known yet which sample becomes the plan
@@ -279,10 +279,11 @@ def _report_no_plan(draft: PlanResult, as_json: bool, run: str = "") -> int:
         return NO_PLAN_EXIT_CODE
     said = "\n".join(f"  {rejection.code}  {rejection}" for rejection in draft.rejections)
     if draft.declined:
-        print_note(f"{said.strip()}\n\norchestra explain {DECLINED_CODE} says more")
+        print_note(f"{said.strip()}\n\nfor details: orchestra explain {DECLINED_CODE}")
         return NO_PLAN_EXIT_CODE
     print_note(
-        f"R007: the router gave no plan\n{said}\n  offered: {', '.join(draft.capabilities.by_name)}\n\norchestra explain R007 says more"
+        f"R007: the router gave no plan\n{said}\n  offered: "
+        f"{', '.join(draft.capabilities.by_name)}\n\nfor details: orchestra explain R007"
     )
     return NO_PLAN_EXIT_CODE
 
@@ -329,9 +330,9 @@ def _report_plan(draft: PlanResult) -> None:
     _report_votes(draft)
     if (left := draft.unserved_parts) is not None:
         done = (
-            "some of them may be left out"
+            "some of them may be missing"
             if left.unassigned_values
-            else f"nothing is done about {'them' if len(left.parts) > 1 else 'it'}"
+            else f"the plan ignores {'them' if len(left.parts) > 1 else 'it'}"
         )
         print_note(escape_invisible(f"{left}; {done}"))
 
@@ -340,7 +341,8 @@ def _report_saving(draft: PlanResult) -> None:
     if (known := draft.recalled) is not None:
         calls, tokens = known.saved.calls, known.saved.prompt_tokens + known.saved.output_tokens
         print_note(
-            f"from the cache: {pluralize(calls, 'call')} of the router and {tokens} tokens saved; made for run {known.run}"
+            f"from the cache: {pluralize(calls, 'call')} of the router and {tokens} tokens saved; planned "
+            f"for run {known.run}"
         )
 
 
@@ -362,7 +364,7 @@ def refuse_existing(path: Path) -> None:
     """Raises `InputError` C016 if a file exists."""
     if os.path.lexists(path):
         raise InputError(
-            "C016", f"{path}: already there, and nothing is overwritten", hint="--save another file, or --force"
+            "C016", f"{path}: it exists already; nothing was written", hint="--save another file, or --force"
         )
 
 
@@ -373,7 +375,7 @@ def _save_workflow(path: Path, graph: Graph) -> None:
     try:
         path.write_text(write(named), "utf-8")
     except OSError as error:
-        raise InputError("C014", f"{path} cannot be written: {error.strerror}", hint="give another --save") from error
+        raise InputError("C014", f"{path} cannot be written: {error.strerror}", hint="choose another --save") from error
     print_note(f"saved as {path}")
 
 
@@ -397,10 +399,8 @@ def find_empty_steps(draft: PlanResult, history: History, settings: Settings) ->
     """Finds the steps whose output is empty, in order.
 
     The packaged desk may have only classified a message: it expects a person who handles it, and there is none here.
-    Another capability that
-    received only words of the request may correctly return nothing, such as an extractor without a match. A step that
-    reads documents or a
-    table may find nothing there, which is a result.
+    Another capability that received only words of the request may correctly return nothing, such as an extractor
+    without a match. A step that reads documents or a table may find nothing there, which is a result.
     """
     if draft.plan is None:
         return
@@ -476,7 +476,10 @@ def _describe_sorting(value: Any) -> str:
     """How the desk only classified a message; empty if it did more."""
     match value:
         case {"branch": "person" | "assistant" as branch, "intent": str(intent), "matter": None}:
-            return f"{DESK_WORKFLOW} only sorted it (branch {branch}, intent {intent}): nothing was done, and nobody was told"
+            return (
+                f"{DESK_WORKFLOW} only classified it (branch {branch}, intent {intent}): nothing was done, "
+                "and no person was notified"
+            )
         case _:
             return ""
 

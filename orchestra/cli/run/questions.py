@@ -29,9 +29,7 @@ QUOTE_PREFIX = "  | "
 
 def format_question(question: QuestionAsked) -> str:
     """Formats a question with its node, its text and its numbered options or answer type. Further lines, and evidence,
-    are
-    marked: untrusted
-    text may imitate options or an answering command.
+    are marked: untrusted text may imitate options or an answering command.
     """
     first, *more = _split_lines(question.question)
     lines = [
@@ -41,11 +39,11 @@ def format_question(question: QuestionAsked) -> str:
     ]
     lines += [f"  {number}  {option}" for number, option in enumerate(question.options, 1)]
     if question.result_schema is not None:
-        lines.append(f"  or what it gave, where it happened: {_describe_type(question.result_schema)}")
+        lines.append(f"  or the result of the call, if it happened: {_describe_type(question.result_schema)}")
     if not question.options and not _accepts_text(question):
         lines.append(f"  an answer of type {InputType(question.schema)}, as JSON")
     if question.due:
-        lines.append(f"  until {format_time(question.due)}; a later answer does not count")
+        lines.append(f"  until {format_time(question.due)}; a later answer is ignored")
     return escape_invisible("\n".join(lines))
 
 
@@ -71,8 +69,7 @@ def _split_lines(text: str) -> list[str]:
 
 def question_token(question: QuestionAsked) -> str:
     """Identifies a question within its run: by its node, all that was shown, and its time, because the same question
-    may
-    be asked again.
+    may be asked again.
     """
     return digest(canonical([question.node, question.question_digest, question.seq]))[:12]
 
@@ -85,8 +82,8 @@ def find_question(
         return select_question(questions, run, node, messages)
     found = next((one for one in questions if question_token(one) == token and node in ("", one.node)), None)
     if found is None:
-        hint = f"orchestra runs show {run}{'  has what it asks now' if questions else ''}"
-        raise InputError("E037", f"run {run} asks the question {token} no more", hint=hint)
+        hint = f"orchestra runs show {run}{'  shows its current question' if questions else ''}"
+        raise InputError("E037", f"run {run} no longer asks the question {token}", hint=hint)
     return select_question([found], run, found.node, messages)
 
 
@@ -190,7 +187,7 @@ def parse_call_result(question: QuestionAsked, text: str, *, as_json: bool = Fal
     """Parses the result of a call of unknown outcome; with `as_json` always as JSON. Raises `InputError` C024."""
     if question.kind != "effect":
         raise InputError(
-            "C024", f"{question.node} asks for an answer, and not for what a call gave", hint="leave out --gave"
+            "C024", f"{question.node} asks for an answer, not for the result of a call", hint="leave out --gave"
         )
     if question.result_schema is None:  # asked by an older version
         return text
@@ -202,7 +199,7 @@ def parse_call_result(question: QuestionAsked, text: str, *, as_json: bool = Fal
         hint = f"such as {InputType(question.result_schema).example}"
         raise InputError(
             "C024",
-            f"{question.node} gives {_describe_type(question.result_schema)}, and {shorten(text, 40)!r} is none",
+            f"{question.node} outputs {_describe_type(question.result_schema)}, which {shorten(text, 40)!r} is not",
             hint=hint,
         ) from error
 
@@ -225,14 +222,15 @@ def parse_decline_reason(question: QuestionAsked, line: str) -> str:
     if word != DECLINE_COMMAND or question.kind == "effect":
         return ""
     if not reason.strip():
-        raise InputError("C024", f"why is {question.node} not answered?", hint=f"{DECLINE_COMMAND} I was not there")
+        raise InputError(
+            "C024", f"a reason is required to decline {question.node}", hint=f"{DECLINE_COMMAND} I was not there"
+        )
     return reason.strip()
 
 
 def parse_answer(run: str, question: QuestionAsked, text: str, *, as_json: bool = False) -> Any:
     """Parses an answer: literal text if the question accepts it, otherwise, or with `as_json`, JSON. Raises
-    `InputError`
-    C024.
+    `InputError` C024.
     """
     if _accepts_text(question) and not as_json:
         return text
@@ -242,7 +240,7 @@ def parse_answer(run: str, question: QuestionAsked, text: str, *, as_json: bool 
         said = shorten(text, 40)
         hint = answer_command(run, question)
         raise InputError(
-            "C024", f"{question.node} wants {InputType(question.schema)} as JSON, and {said!r} is none", hint=hint
+            "C024", f"{question.node} requires {InputType(question.schema)} as JSON, which {said!r} is not", hint=hint
         ) from error
 
 
@@ -258,14 +256,14 @@ def parse_terminal_answer(run: str, question: QuestionAsked, line: str) -> Any:
 
 def show_question(question: QuestionAsked) -> None:
     """Shows a question on stderr."""
-    more = f"  {DECLINE_COMMAND} REASON, where you cannot say\n" if question.kind != "effect" else ""
-    more += f"  {CALL_RESULT_COMMAND} VALUE, where it happened\n" if question.result_schema is not None else ""
+    more = f"  {DECLINE_COMMAND} REASON, to decline\n" if question.kind != "effect" else ""
+    more += f"  {CALL_RESULT_COMMAND} VALUE, if the call happened\n" if question.result_schema is not None else ""
     sys.stderr.write(f"\n{format_question(question)}\n{more}> ")
     sys.stderr.flush()
 
 
 async def read_terminal_line() -> str | None:
-    """Reads the next typed line; None at the end of input. After a cancellation, the next reader gets the typed text."""
+    """Reads the next typed line; None at the end of input. After a cancellation, the next reader gets the text."""
     loop = asyncio.get_running_loop()
     descriptor = sys.stdin.fileno()
     typed: asyncio.Future[bytes] = loop.create_future()

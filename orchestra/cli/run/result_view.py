@@ -76,7 +76,7 @@ def format_value(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, dict) and set(value) == {"text", "citations"}:
-        return value["text"] if isinstance(value["text"], str) else "The documents do not tell."
+        return value["text"] if isinstance(value["text"], str) else "The documents do not contain the answer."
     try:
         return json.dumps(value, indent=2, ensure_ascii=False)
     except RecursionError:  # Orchestra writes no such value, but a journal's may be nested that deep
@@ -85,7 +85,7 @@ def format_value(value: Any) -> str:
 
 def default_answers(rows: Iterable[NodeRow]) -> Iterator[str]:
     """The unanswered questions whose default is used."""
-    yield from (f"{row.path}: {row.unanswered_reason}; the default stands" for row in rows if row.unanswered_reason)
+    yield from (f"{row.path}: {row.unanswered_reason}; the default is used" for row in rows if row.unanswered_reason)
 
 
 def show_promises(promises: Mapping[str, str]) -> None:
@@ -94,7 +94,7 @@ def show_promises(promises: Mapping[str, str]) -> None:
     if counted:
         print_text()
     for (node, promise), count in counted.items():
-        many = f" ({count} values, each by itself, and not what is made of them)" if count > 1 else ""
+        many = f" ({count} values, each alone, not values derived from them)" if count > 1 else ""
         print_text(escape_invisible(f"{node}{many}: {promise}"), style="green")
 
 
@@ -109,7 +109,7 @@ def show_failed_elements(failed: Mapping[str, str]) -> None:
         many = pluralize(len(reasons), "element")
         print_text(
             escape_invisible(
-                f"{path}: {many} failed, and the list is without {'it' if len(reasons) == 1 else 'them'}: {reasons[0]}"
+                f"{path}: {many} failed, so the list lacks {'it' if len(reasons) == 1 else 'them'}: {reasons[0]}"
             ),
             style="yellow",
         )
@@ -166,7 +166,7 @@ MAX_CLAIMS = 20
 MAX_EVIDENCE = 6
 MAX_QUOTE_LENGTH = 400
 MAX_VALUE_LENGTH = 120
-QUOTE_NOTE = "quote: these words are in the source. It does not show that they are the right answer."
+QUOTE_NOTE = "quote: these words are in the source. This does not prove that they answer the question."
 """Printed for a claim that passed only the check `quote`."""
 
 
@@ -191,15 +191,18 @@ def show_claims(claims: Sequence[OutputClaim], answer: str, dropped: Sequence[Ou
     if any(is_quote_only(claim) for claim in supported):
         print_text(f"\n{QUOTE_NOTE}", style="dim")
     if len(supported) > MAX_CLAIMS:
-        print_text(f"\nand {len(supported) - MAX_CLAIMS} more claims that are supported; see --json", style="dim")
+        print_text(f"\nand {len(supported) - MAX_CLAIMS} more supported claims; see --json", style="dim")
     _show_unsupported(claims)
     if dropped:
         print_text()
     for claim in dropped[:MAX_CLAIMS]:
-        said = f"dropped from {', '.join(claim.nodes)}: {format_claim_value(claim.value, MAX_VALUE_LENGTH)}: {claim.unsupported.removeprefix('dropped: ')}"
+        said = (
+            f"dropped from {', '.join(claim.nodes)}: {format_claim_value(claim.value, MAX_VALUE_LENGTH)}: "
+            f"{claim.unsupported.removeprefix('dropped: ')}"
+        )
         print_text(escape_invisible(said, keep=""), style="yellow")
     if len(dropped) > MAX_CLAIMS:
-        print_text(f"and {len(dropped) - MAX_CLAIMS} more that were dropped; see --json", style="dim")
+        print_text(f"and {len(dropped) - MAX_CLAIMS} more dropped parts; see --json", style="dim")
 
 
 def is_quote_only(claim: OutputClaim) -> bool:
@@ -291,7 +294,7 @@ def _is_within(one: TextSpan, other: TextSpan) -> bool:
 
 def _show_unsupported(claims: Sequence[OutputClaim]) -> None:
     if claims and not any(claim.verdicts or claim.evidence for claim in claims):
-        print_text("\nnothing checked this answer", style="dim")
+        print_text("\nno check was run on this answer", style="dim")
         return
     why: dict[str, list[str]] = {}
     for claim in claims:

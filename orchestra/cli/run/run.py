@@ -68,5 +68,5 @@ def dry_run(settings: Settings, request: RunSpec) -> None:
     if request.display.as_json:
         print_json({"workflow": program.name, **as_data(explanation)})
         return
-    print_text(f"{program.name}: inputs are right; nothing was started. At most:\n", style="bold")
+    print_text(f"{program.name}: the inputs are valid; nothing was started. At most:\n", style="bold")
     show_explanation(explanation)

@@ -57,7 +57,7 @@ class DisplayOptions:
     def from_flags(cls, *, as_json: bool, stream: bool, live: bool) -> DisplayOptions:
         """Checks and combines the flags. Raises `InputError` C010 for conflicting flags."""
         if live and (as_json or stream):
-            hint = "leave one of them out; a program reads the pieces with `run.text()` of Python"
+            hint = "use one of them; programs read the text with `run.text()` in Python"
             raise InputError(
                 "C010", f"--live is for people, and --{'json' if as_json else 'stream'} for programs", hint=hint
             )
@@ -126,8 +126,7 @@ class RunEnd:
 
 def update_open_questions(questions: Mapping[str, QuestionAsked], event: Event) -> Mapping[str, QuestionAsked]:
     """Returns the open questions by node after an event. A question unknown to the run is not asked again, whatever
-    later
-    events state.
+    later events state.
     """
     match event:
         case QuestionAsked(node=node):
@@ -166,8 +165,7 @@ class RunWatcher:
 
     async def wait_for_end(self) -> RunEnd:
         """Returns the end of the run, or its state once it waits for an absent person. Raises errors of the engine or
-        the
-        journal.
+        the journal.
         """
         self._stop.run = self._run.id
         here = is_interactive()
@@ -256,7 +254,7 @@ class RunWatcher:
             return
         elif isinstance(event, NodeFinished) and not self._open_questions:
             self._status_line.show_line(
-                f"{event.node} {'is done' if event.original_outcome is None else 'came to its fallback'}"
+                f"{event.node} {'is done' if event.original_outcome is None else 'used its fallback'}"
             )
         elif (
             isinstance(event, TurnStarted)
@@ -322,7 +320,7 @@ class RunWatcher:
                         await news
             if typed.done():
                 return typed.result()
-            print_note(f"\n{question.node} has been answered elsewhere, or is not asked any more")
+            print_note(f"\n{question.node} was answered elsewhere, or is no longer asked")
             return ""
         finally:
             typed.cancel()

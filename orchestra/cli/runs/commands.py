@@ -205,7 +205,7 @@ class ForkArguments:
 
         if not self.failed and (self.since or self.until):
             raise InputError(
-                "C010", "--since and --until are for --failed", hint="orchestra runs fork --failed --since yesterday"
+                "C010", "--since and --until require --failed", hint="orchestra runs fork --failed --since yesterday"
             )
         if not self.failed and not self.runs:
             raise InputError(
@@ -223,7 +223,7 @@ class ForkArguments:
         if other := next(
             (name for name, said in {**given, "--stream": display.stream, "--live": display.live}.items() if said), ""
         ):
-            raise InputError("C010", f"{other} is for one run", hint=f"orchestra runs fork RUN {other} ...")
+            raise InputError("C010", f"{other} requires a single run", hint=f"orchestra runs fork RUN {other} ...")
         when = parse_period(self.since, self.until) if self.failed else None
         return ForkManyRequest(self.runs or (), when, limits, self.fleet, self.repeat_effects)
 
@@ -300,7 +300,7 @@ def _check_page(arguments: ShowArguments, html: Path) -> None:
     """Raises `InputError` C019 for options without an effect on a page."""
     hint = f"orchestra runs show {arguments.run} --html {html}"
     if arguments.node:
-        raise InputError("C019", "--html is about the whole run", hint=hint)
+        raise InputError("C019", "--html shows the whole run", hint=hint)
     given = {
         "--prompt": arguments.prompt,
         "--attempt": arguments.attempt is not None,
@@ -309,7 +309,7 @@ def _check_page(arguments: ShowArguments, html: Path) -> None:
         "--json": arguments.as_json,
     }
     if other := next((name for name, said in given.items() if said), ""):
-        raise InputError("C019", f"--html writes a page of the run, and {other} is not for it", hint=hint)
+        raise InputError("C019", f"--html writes a page of the run, without {other}", hint=hint)
 
 
 def _check_show_options(arguments: ShowArguments) -> None:
@@ -319,16 +319,16 @@ def _check_show_options(arguments: ShowArguments) -> None:
         raise InputError("C019", "--prompt needs a node", hint=f"{again} NODE --prompt")
     if arguments.prompt and arguments.as_json:
         hint = f"orchestra runs export {arguments.run} has them in base64"
-        raise InputError("C019", "--prompt prints bytes as they are, and no JSON", hint=hint)
+        raise InputError("C019", "--prompt prints raw bytes, not JSON", hint=hint)
     if arguments.attempt is not None and not arguments.prompt:
         raise InputError(
-            "C019", "--attempt is for --prompt", hint=f"{again} NODE --prompt --attempt {arguments.attempt}"
+            "C019", "--attempt requires --prompt", hint=f"{again} NODE --prompt --attempt {arguments.attempt}"
         )
     if arguments.explain and arguments.node:
-        raise InputError("C019", "--explain is about a whole run", hint=f"{again} --explain")
+        raise InputError("C019", "--explain shows a whole run", hint=f"{again} --explain")
     if arguments.everything and (arguments.node or arguments.explain):
-        said = "a whole run" if arguments.node else "what each node took, and --explain shows each step"
-        raise InputError("C019", f"--all is about {said}", hint=f"{again} --all")
+        said = "a whole run" if arguments.node else "what each node took; --explain shows each step"
+        raise InputError("C019", f"--all shows {said}", hint=f"{again} --all")
 
 
 def tail(
@@ -350,17 +350,15 @@ def answer(context: typer.Context, arguments: AnswerArguments, display: DisplayA
     """Answer the question of a run, or decline to answer, and continue the run.
 
     A text answers a question for text as it is; other answers are JSON. An answer may be in a file (@answer.json), also
-    null for a question
-    that takes text or null; @@ stands for a leading @. The command shown with a question answers only that question.
-    Without --to, the
-    answer is accepted only if it is unambiguous: the run (with `last`, the only waiting one), or its --node, has never
-    asked another question.
+    null for a question that takes text or null; @@ stands for a leading @. The command shown with a question answers
+    only that question. Without --to, the answer is accepted only if it is unambiguous: the run (with `last`, the only
+    waiting one), or its --node, has never asked another question.
     """
     from orchestra.cli.runs import resume as resume_module
     from orchestra.cli.signals import run_with_signals
 
     if arguments.later and display.live:
-        raise InputError("C010", "--live follows the run, and --later does not", hint="leave one of them out")
+        raise InputError("C010", "--live follows the run, but --later does not", hint="use one of them")
     manner = display.to_options
     given = resume_module.AnswerRequest(
         arguments.run,
@@ -393,7 +391,9 @@ def resume(
         raise InputError("C010", "which run?", hint="orchestra runs resume last, or orchestra runs resume --all")
     if everything and (display.stream or display.live):
         said = f"--{'stream' if display.stream else 'live'}"
-        raise InputError("C010", f"{said} is for one run", hint=f"orchestra runs resume RUN {said}, or --all --json")
+        raise InputError(
+            "C010", f"{said} requires a single run", hint=f"orchestra runs resume RUN {said}, or --all --json"
+        )
     if everything:
         exit_with(
             run_with_signals(
@@ -417,14 +417,11 @@ def fork(context: typer.Context, arguments: ForkArguments, display: DisplayArgum
     """Run a workflow again in its current version with the inputs of a run: only what changed is called again.
 
     This also continues a failed run: its calls with effects are recalled, and not repeated without --again. With --set,
-    a person overrides
-    the output of a node: nothing is called for it, and dependent nodes run again. The command shows the changed nodes
-    with reasons, runs, and
-    shows how many calls were recalled and how many were made.
+    a person overrides the output of a node: nothing is called for it, and dependent nodes run again. The command shows
+    the changed nodes with reasons, runs, and shows how many calls were recalled and how many were made.
 
     For several runs it shows the end of each, and exits with 1 if one failed. --failed leaves out runs that were
-    already repeated, by any
-    command; an interrupted fork is continued. Ctrl-C releases the forks.
+    already repeated, by any command; an interrupted fork is continued. Ctrl-C releases the forks.
     """
     from orchestra.cli.options import parse_budget
     from orchestra.cli.runs import fork as fork_module
@@ -437,9 +434,7 @@ def fork(context: typer.Context, arguments: ForkArguments, display: DisplayArgum
         exit_with(run_with_signals(lambda _: fork_all(get_opener(context), several, as_json=display.as_json)))
         return
     if arguments.by and not arguments.node_values:
-        raise InputError(
-            "C010", "--by says who gives a value, and none is given", hint="give one with --set NODE=VALUE"
-        )
+        raise InputError("C010", "--by is the author of --set, which is missing", hint="give one with --set NODE=VALUE")
     again = fork_module.ForkRequest(
         run="".join(arguments.runs or ()),  # a single run
         workflow=arguments.workflow,
@@ -456,8 +451,7 @@ def fork(context: typer.Context, arguments: ForkArguments, display: DisplayArgum
 
 def replay(context: typer.Context, run: RunArgument = "last", as_json: JsonOption = False) -> None:
     """Compare the events of a run with the current decisions of the engine; nothing is called. Exits with 1 at the
-    first
-    difference.
+    first difference.
     """
     import asyncio
 

@@ -1,10 +1,8 @@
 """`orchestra runs costs`: sums the cost of runs, as a table, JSON or CSV.
 
 A CSV cell that starts with = + - @, a tab or a line break is a formula for spreadsheets, and may start programs or send
-data (OWASP, "CSV
-Injection", https://owasp.org/www-community/attacks/CSV_Injection). Such a text gets a leading single quote, which
-spreadsheets do not
-display. Numbers stay numbers, also as texts.
+data (OWASP, "CSV Injection", https://owasp.org/www-community/attacks/CSV_Injection). Such a text gets a leading single
+quote, which spreadsheets do not display. Numbers stay numbers, also as texts.
 """
 
 from __future__ import annotations
@@ -50,8 +48,7 @@ def to_csv(rows: Iterable[Iterable[object]]) -> str:
 
 def _format_row(cells: list[object]) -> str:
     """Formats one row. The CSV writer quotes the characters of its line terminator, and a carriage return must be
-    quoted
-    too.
+    quoted too.
     """
     import csv
 
@@ -80,8 +77,7 @@ HEADINGS: Mapping[CostKey, str] = {"agent": "agent or tool"}
 
 async def show_costs(arguments: CostArguments) -> None:
     """Prints the cost of runs. Raises `InputError` C010 for an invalid time, C043 for an unknown key, E040 for an
-    invalid
-    tag.
+    invalid tag.
     """
     from orchestra.app.costs import cost_keys, costs, fleet_servers
     from orchestra.cli.runs.find import open_existing_journal
@@ -113,9 +109,9 @@ async def show_costs(arguments: CostArguments) -> None:
             print_text(escape_invisible(line), style="dim")
     else:
         print_text(
-            "no such runs"
+            "no matching runs"
             if journal is not None and (since or until or arguments.workflow or tags)
-            else "no runs yet; begin with: orchestra run NAME"
+            else "no runs yet; start one with: orchestra run NAME"
         )
 
 
@@ -198,10 +194,11 @@ def _show_table(found: CostReport, max_rows: int | None) -> None:
     cells = [(*names, *[""] * (len(headings) - len(names)), *(of[name] for name in figures)) for names, of in rows]
     print_table((*headings, *figures), cells, right=range(len(headings), len(headings) + len(figures)))
     if len(shown) < len(found.rows):
-        print_text(f"and {pluralize(len(found.rows) - len(shown), 'row')} more, which are in the total", style="dim")
+        print_text(f"and {pluralize(len(found.rows) - len(shown), 'row')} more, included in the total", style="dim")
     if wanted - set(figures):
         print_text(
-            f"a wider terminal shows {', '.join(name for name in OPTIONAL_COLUMNS if name in wanted - set(figures))} as well",
+            "a wider terminal also shows "
+            f"{', '.join(name for name in OPTIONAL_COLUMNS if name in wanted - set(figures))}",
             style="dim",
         )
 
@@ -242,21 +239,27 @@ def _notes(found: CostReport, fleet: Mapping[str, LocalServer | Endpoint]) -> It
     for server, calls in sorted(total.unpriced.items(), key=lambda one: (-one[1], one[0])):
         yield f"not in the money: {pluralize(calls, 'call')} on {server}, {_missing_price_reason(fleet.get(server))}"
     if total.usage.estimated_tokens:
-        yield f"~ with {pluralize(total.usage.estimated_tokens, 'token')} that no server counted: as many as answers that broke off may have cost"
+        yield (
+            f"~ with {pluralize(total.usage.estimated_tokens, 'token')} not counted by a server: an upper "
+            "bound for interrupted answers"
+        )
     if total.reused:
         yield f"{pluralize(total.reused, 'answer')} recalled from other runs, at no cost"
     if found.reused_plans:
         saved = found.saved_usage
         tokens = saved.prompt_tokens + saved.output_tokens
-        yield f"{pluralize(found.reused_plans, 'plan')} served again: {pluralize(saved.calls, 'call')} and {tokens:,} tokens saved"
+        yield (
+            f"{pluralize(found.reused_plans, 'plan')} served again: {pluralize(saved.calls, 'call')} and "
+            f"{tokens:,} tokens saved"
+        )
     if found.unfinished:
-        yield f"{pluralize(found.unfinished, 'run')} without an end, with what was spent so far"
+        yield f"{pluralize(found.unfinished, 'run')} without an end, with their cost so far"
     if total.open:
-        yield f"{pluralize(total.open, 'call')} under way or cut off: what {'it' if total.open == 1 else 'they'} took is not known"
+        yield f"{pluralize(total.open, 'call')} active or interrupted: the cost is unknown"
     for left in found.unreadable[:MAX_NOTES]:
         yield f"left out: run {left.run}, {left.code}: {left.reason}"
     if len(found.unreadable) > MAX_NOTES:
-        yield f"left out: {len(found.unreadable) - MAX_NOTES} runs more that cannot be read; --json names them"
+        yield f"left out: {len(found.unreadable) - MAX_NOTES} more unreadable runs; --json lists them"
 
 
 def _missing_price_reason(server: LocalServer | Endpoint | None) -> str:
@@ -264,7 +267,7 @@ def _missing_price_reason(server: LocalServer | Endpoint | None) -> str:
 
     match server:
         case None:
-            return "which no fleet file has"
+            return "which is in no fleet file"
         case Endpoint(price=None):
             return "which has no `price:` in the fleet file"
         case _:
@@ -279,7 +282,8 @@ class CostArguments:
         str,
         typer.Option(
             metavar="KEYS",
-            help="workflow, agent, model, server, day, month, label, status, purpose, run or tag:NAME; or several: day,agent.",
+            help="workflow, agent, model, server, day, month, label, status, purpose, run or tag:NAME; or "
+            "several: day,agent.",
         ),
     ] = "workflow"
     since: SinceOption = None
@@ -315,5 +319,5 @@ def costs_command(arguments: CostArguments) -> None:
     import asyncio
 
     if arguments.as_json and arguments.as_csv:
-        raise InputError("C010", "--json and --csv exclude each other", hint="give one of them")
+        raise InputError("C010", "--json and --csv exclude each other", hint="use one of them")
     asyncio.run(show_costs(arguments))

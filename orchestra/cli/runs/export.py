@@ -49,8 +49,7 @@ DELETED_CODE = "J023"
 
 async def export(names: Sequence[str], target: Path | None, *, blobs: bool, as_json: bool) -> None:
     """Writes runs as lines of JSON: a header, the events, the inbox messages, then each referenced blob in base64 with
-    its
-    digest.
+    its digest.
 
     Raises `InputError` C018 for an unknown run, before anything is written, and `OrchestraError` C023 if the file
     cannot be written.
@@ -131,7 +130,7 @@ def _write_line(file: IO[bytes] | None, value: dict[str, Any]) -> None:
 
 def _unwritable_error(target: Path | None, error: OSError) -> OrchestraError:
     return OrchestraError(
-        "C023", f"{target or 'the output'} cannot be written: {error.strerror}", hint="name another with --output"
+        "C023", f"{target or 'the output'} cannot be written: {error.strerror}", hint="choose another one with --output"
     )
 
 
@@ -150,7 +149,7 @@ class RetentionPolicy:
             older = load_settings_to_inspect().retention
             if older == "off":
                 hint = "orchestra runs gc --older 30d; or set retention in orchestra.toml"
-                raise InputError("C010", "nothing says which runs are old", hint=hint)
+                raise InputError("C010", "no age is set", hint=hint)
         return cls(None if older is None else parse_age(older), keep or 0)
 
     def select(self, runs: list[RunSummary], now: float) -> list[RunSummary]:
@@ -189,13 +188,16 @@ async def collect_garbage(policy: RetentionPolicy, *, dry_run: bool, confirmed: 
         return
     print_text(f"{pluralize(len(deleted), 'run')} deleted, {format_size(freed)} freed")
     if kept:
-        print_text(f"{kept} kept: their messages in the outbox are not delivered yet", style="yellow")
+        print_text(f"{kept} kept: their messages in the outbox are undelivered", style="yellow")
     _report_unwritten(unwritten)
 
 
 def _report_unwritten(count: int) -> None:
     if count:
-        said = "their batch has not written what they came to: give it again, or name them: orchestra runs delete RUN"
+        said = (
+            "their batch has not written their results: repeat the batch, or delete them by name: "
+            "orchestra runs delete RUN"
+        )
         print_text(f"{count} kept: {said}", style="yellow")
 
 
@@ -211,9 +213,7 @@ async def delete_in_batches(
     journal: Journal, runs: Sequence[str], tolerated_codes: Collection[str]
 ) -> tuple[list[str], list[OrchestraError]]:
     """Deletes runs. Returns the deleted ones, and the errors of the others if these are `is_transient`. Raises the
-    first
-    other `JournalError`,
-    which states what was deleted. Marks keep what other runs must know.
+    first other `JournalError`, which states what was deleted. Marks keep what other runs must know.
     """
     gone, kept = list[str](), list[OrchestraError]()
     for some in split_batches(runs, DELETE_BATCH_SIZE):  # one transaction each, so that others can write in between
@@ -244,10 +244,10 @@ async def confirm_deletion(count: int) -> bool:
     if not is_interactive():
         raise InputError(
             "C010",
-            f"{pluralize(count, 'run')} would be deleted for good",
-            hint="add --yes, or look first with --dry-run",
+            f"{pluralize(count, 'run')} would be deleted permanently",
+            hint="add --yes, or check first with --dry-run",
         )
-    sys.stderr.write(f"delete {pluralize(count, 'run')} for good? [y/N] ")
+    sys.stderr.write(f"delete {pluralize(count, 'run')} permanently? [y/N] ")
     sys.stderr.flush()
     return (await questions.read_terminal_line() or "").strip().lower() in ("y", "yes")
 
@@ -260,15 +260,16 @@ def size_on_disk(*parts: str) -> int:
 
 
 MAX_DEPENDENTS_SHOWN = 5
-COPIES_NOTE = "not in the journal, and left as they are: files made of runs (exports, pages, batches, rows to learn from), logs, backups"
+COPIES_NOTE = (
+    "not deleted, because not in the journal: files made from runs (exports, pages, batches, datasets), logs, backups"
+)
 
 
 async def delete(names: Sequence[str], tags: Tags, *, dry_run: bool, confirmed: bool, as_json: bool) -> None:
     """Deletes the named runs and those with all of these tags; none if one of them cannot be deleted.
 
     Raises `InputError` C018 for an unknown run, C056 for an unfinished one, C010 without a terminal; `JournalError`
-    J024 for undelivered
-    messages. A journal error midway states what was deleted before.
+    J024 for undelivered messages. A journal error midway states what was deleted before.
     """
     async with open_existing_journal() as journal:
         if journal is None:
@@ -305,7 +306,8 @@ async def delete(names: Sequence[str], tags: Tags, *, dry_run: bool, confirmed: 
     print_text(f"{pluralize(len(gone), 'run')} deleted, {format_size(freed)} freed")
     if left:
         print_note(
-            "other processes read the journal: its -wal has pages of before until they close it, or the next: orchestra runs gc"
+            "other processes read the journal: its -wal keeps old pages until they close it, or until the "
+            "next: orchestra runs gc"
         )
 
 
@@ -318,7 +320,7 @@ async def _find_ended(journal: Journal, names: Collection[str]) -> list[RunSumma
         if summary.finished is None:
             status = summary_at(summary, now).status
             raise InputError(
-                "C056", f"run {name} is {status}, and may go on", hint=f"end it first: orchestra runs cancel {name}"
+                "C056", f"run {name} is {status}, and may continue", hint=f"end it first: orchestra runs cancel {name}"
             )
         found.append(summary)
     after = 0
@@ -334,12 +336,13 @@ def _report_dependents(dependents: Sequence[str]) -> None:
     if dependents:
         more = f" and {len(dependents) - MAX_DEPENDENTS_SHOWN} more" if len(dependents) > MAX_DEPENDENTS_SHOWN else ""
         print_note(
-            f"{pluralize(len(dependents), 'other run')} with copies of what they were given or answered: {' '.join(dependents[:MAX_DEPENDENTS_SHOWN])}{more}"
+            f"{pluralize(len(dependents), 'other run')} with copies of their inputs or outputs: "
+            f"{' '.join(dependents[:MAX_DEPENDENTS_SHOWN])}{more}"
         )
     print_note(COPIES_NOTE)
 
 
-EXPORT_HINT = "export it once more: orchestra runs export RUN -o run.jsonl"
+EXPORT_HINT = "export it again: orchestra runs export RUN -o run.jsonl"
 _RUN_ID = re.compile(r"(?!last\Z)[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
@@ -388,10 +391,8 @@ async def import_runs(files: Sequence[Path], *, as_json: bool) -> None:
         for run in read_runs(sources):
             check_run(run)
             if chains.setdefault(run.run, found := chain_digest(run.run, run.events)) != found:
-                said = f"run {run.run} is in these files twice, with other events"
-                raise InputError(
-                    "C058", said, location=run.place, hint="name the file that was written last, and not the other"
-                )
+                said = f"run {run.run} is in these files twice, with different events"
+                raise InputError("C058", said, location=run.place, hint="import only the file that was written last")
         await _import_files(sources, as_json=as_json)
 
 
@@ -415,11 +416,11 @@ async def _import_all(sources: Sequence[tuple[str, Path]], signals: ExitStack, *
                     {"run": run.run, "workflow": getattr(run.events[0], "workflow", ""), "status": status, "new": new}
                 )
                 continue
-            here = "" if new else ": what was missing of it is here now" if lacked else ": it is here already"
+            here = "" if new else ": its missing parts were added" if lacked else ": it exists already"
             print_text(f"{run.run}  {status}{here}")
             if (new or lacked) and status in ("waiting", "interrupted"):
                 print_note(
-                    "it may go on here: do not resume or answer it where it came from, or what it does is done twice"
+                    "it may continue here: do not resume or answer it in the other journal, or its calls are made twice"
                 )
 
 
@@ -429,9 +430,9 @@ def check_run(run: ExportedRun) -> None:
     try:
         head = msgspec.convert(run.header, _ExportHeader)
     except msgspec.ValidationError as error:
-        raise _export_error(run.place, f"this is no first line of an export: {error}") from error
+        raise _export_error(run.place, f"this is not the first line of an export: {error}") from error
     if not _RUN_ID.fullmatch(run.run):
-        raise _export_error(run.place, f"{run.run!r} is no id of a run")
+        raise _export_error(run.place, f"{run.run!r} is not a run id")
     try:
         LogEnd(run.run).extend(events)
     except JournalError as error:
@@ -442,20 +443,20 @@ def check_run(run: ExportedRun) -> None:
         or first.run != run.run
         or len(events) != head.events
     ):
-        raise _export_error(run.place, f"the events of run {run.run!r} are not all there")
+        raise _export_error(run.place, f"events of run {run.run!r} are missing")
     if head.chain is not None and head.chain != chain_digest(run.run, events):
-        raise _export_error(run.place, f"the events of run {run.run} are not those that were exported")
+        raise _export_error(run.place, f"the events of run {run.run} differ from the exported ones")
     if lacking := set(blob_digests(events)) - run.blobs.keys() - run.missing_blobs:
         raise _export_error(
             run.place,
-            f"{pluralize(len(lacking), 'blob')} of run {run.run} are not there",
+            f"{pluralize(len(lacking), 'blob')} of run {run.run} are missing",
             "export it without --no-blobs",
         )
     if head.status == "running" and not isinstance(events[-1], RunFinished):
-        hint = f"let it end, or stop its process, and export it once more: orchestra runs export {run.run}"
+        hint = f"let it end, or stop its process, and export it again: orchestra runs export {run.run}"
         raise InputError(
             "C058",
-            f"run {run.run} was under way when it was exported, and goes on there",
+            f"run {run.run} was active when it was exported, and continues there",
             location=run.place,
             hint=hint,
         )
@@ -543,7 +544,7 @@ async def _refuse_conflicting(journal: Journal, run: ExportedRun) -> None:
     if there and there != run.events:
         raise InputError(
             "C058",
-            f"run {run.run} is in this journal, with other events",
+            f"run {run.run} is already in this journal, with other events",
             location=run.place,
             hint=f"orchestra runs show {run.run}",
         )
@@ -558,7 +559,7 @@ def read_runs(files: Iterable[tuple[str, Path]]) -> Iterator[ExportedRun]:
                 yield from _read_file(name, file)
             except OSError as error:
                 raise InputError(
-                    "C057", f"{name} cannot be read: {error.strerror}", hint="name a file of orchestra runs export"
+                    "C057", f"{name} cannot be read: {error.strerror}", hint="choose a file of orchestra runs export"
                 ) from error
 
 
@@ -574,7 +575,7 @@ def _read_file(name: str, file: BinaryIO) -> Iterator[ExportedRun]:
                         yield run
                     run = ExportedRun(place, msgspec.json.decode(text))
                     if msgspec.json.decode(schema) != FORMAT:
-                        raise _export_error(place, f"this is no {FORMAT}")
+                        raise _export_error(place, f"this is not {FORMAT}")
                 case {"event": event} if run is not None:
                     run.events.append(decode(event))
                 case {"letter": letter} if run is not None:
@@ -584,16 +585,16 @@ def _read_file(name: str, file: BinaryIO) -> Iterator[ExportedRun]:
                         run, place, msgspec.json.decode(blob, type=str), msgspec.json.decode(data, type=str | None)
                     )
                 case _:
-                    raise _export_error(place, "this is no line of an export")
+                    raise _export_error(place, "this is not a line of an export")
         except msgspec.ValidationError as error:
-            said = f"it is of a kind that this version does not know: {error}"
+            said = f"its kind is unknown to this version: {error}"
             raise _export_error(
                 place, said, "a newer Orchestra may have written it: pip install --upgrade orchestra-slm"
             ) from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise _export_error(place, f"this is no line of an export: {error}") from error
+            raise _export_error(place, f"this is not a line of an export: {error}") from error
     if run is None:
-        raise _export_error(SourceLocation(name, 1), "there is no run in it")
+        raise _export_error(SourceLocation(name, 1), "it contains no run")
     yield run
 
 
@@ -604,9 +605,9 @@ def _add_blob(run: ExportedRun, place: SourceLocation, name: str, text: str | No
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise _export_error(place, f"blob {name} is no base64") from error
+        raise _export_error(place, f"blob {name} is not base64") from error
     if digest(data) != name:
-        raise _export_error(place, f"blob {name} is not what was exported")
+        raise _export_error(place, f"blob {name} differs from the exported one")
     run.blobs[name] = data
 
 

@@ -57,7 +57,7 @@ async def open_existing_journal() -> AsyncIterator[Journal | None]:
                 if not isinstance(chosen.journal, Path) or not is_read_only(chosen.journal):
                     raise
                 journal = await stack.enter_async_context(ReadOnlyJournal.open(chosen.journal))
-                print_note(f"{chosen.journal.parent} cannot be written: the journal is only read")
+                print_note(f"{chosen.journal.parent} is not writable: the journal is opened read-only")
             signals.enter_context(suspend_between_commits(journal))
             yield journal
 
@@ -74,7 +74,7 @@ async def open_journal_of(name: str) -> AsyncIterator[tuple[Journal, str]]:
 def no_runs_error(which: str) -> InputError:
     """The error for a run name without a journal."""
     return InputError(
-        "C018", f"there is no run {which}: nothing has been recorded yet", hint="begin with: orchestra run NAME"
+        "C018", f"there is no run {which}: nothing is recorded yet", hint="start one with: orchestra run NAME"
     )
 
 
@@ -83,14 +83,14 @@ async def find_run(journal: Journal, name: str) -> str:
     if name == "last":
         latest = await journal.list_runs(1)
         if not latest:
-            raise InputError("C018", "there is no run yet", hint="begin with: orchestra run NAME")
+            raise InputError("C018", "there are no runs yet", hint="start one with: orchestra run NAME")
         return latest[0].run
     found = await journal.find_runs(name)
     if name in found or len(found) == 1:
         return name if name in found else found[0]
     if found:
         raise InputError(
-            "C018", f"{len(found)} runs begin with {name!r}: {', '.join(found[:5])}", hint="give more of the id"
+            "C018", f"{len(found)} runs match {name!r}: {', '.join(found[:5])}", hint="use a longer prefix"
         )
     raise InputError("C018", f"there is no run {name!r}", hint="orchestra runs list")
 
@@ -104,25 +104,25 @@ async def status_of(journal: Journal, run: str) -> str:
 async def why_interrupted(journal: Journal, run: str, events: Sequence[Event]) -> str:
     """Why an interrupted run does not continue, and the command for it."""
     if not History.of(events).is_waiting:
-        why = "the process that had it is gone"
+        why = "its process has ended"
     elif letters := await journal.inbox(run, last_read_message(events)):
         said = [
             f"{one.node} is {'declined' if one.decline_reason else 'answered'}{_author_suffix(one)}"
             if one.node
-            else f"it is asked to end{_author_suffix(one)}"
+            else f"it was asked to end{_author_suffix(one)}"
             for one in letters
         ]
-        why = f"{', '.join(said)}, and nobody has it in hand"
+        why = f"{', '.join(said)}, and no process holds it"
     else:
-        why = "the time to answer has passed, and nobody has it in hand"
-    return f"{why}; go on with: orchestra runs resume {run}"
+        why = "the deadline of a question has passed, and no process holds it"
+    return f"{why}; resume it with: orchestra runs resume {run}"
 
 
 async def describe_owner(journal: Journal, run: str) -> str:
     """The process that holds the lease of an active run."""
     found = await journal.summary(run)
     by = f" in {found.holder}" if found is not None and found.holder else ""
-    return escape_invisible(f"under way{by}; watch it: orchestra runs tail {run}")
+    return escape_invisible(f"active{by}; follow it: orchestra runs tail {run}")
 
 
 def _author_suffix(letter: InboxMessage) -> str:
@@ -151,7 +151,7 @@ async def list_runs(run_filter: RunListQuery, *, as_json: bool) -> None:
         print_json([{**asdict(run), **_extra_data(*read.get(run.run, (None, None)))} for run in found])
         return
     if not found:
-        print_text("no such runs" if not none else "no runs yet; begin with: orchestra run NAME")
+        print_text("no matching runs" if not none else "no runs yet; start one with: orchestra run NAME")
         return
     tags = {
         run: format_tags(first.tags) for run, (first, _) in read.items() if isinstance(first, RunStarted) and first.tags

@@ -1,8 +1,7 @@
 """`orchestra runs fork`, `replay` and `diff`: repeat runs, verify them against the current engine, and compare them.
 
 For failed runs, only the newest run counts: one that was forked or repeated is left out. The id of a fork of several
-runs derives from
-the id of the run, so that two commands create one fork, and an interrupted one is continued.
+runs derives from the id of the run, so that two commands create one fork, and an interrupted one is continued.
 """
 
 from __future__ import annotations
@@ -98,7 +97,7 @@ async def fork(open_: Opener, request: ForkRequest, display: DisplayOptions, sto
         },
     )
     if not display.as_json and not display.stream:
-        print_text(f"{pluralize(recalled, 'call')} recalled from run {old}, {anew} made anew", style="bold")
+        print_text(f"{pluralize(recalled, 'call')} recalled from run {old}, {anew} made", style="bold")
     return ending.exit_code
 
 
@@ -113,8 +112,10 @@ async def step_of(orchestra: Orchestra, run: str) -> tuple[str, Step[..., Any]]:
     except InputError as error:
         if error.code != "C004":
             raise
-        hint = f"name its file: orchestra runs fork {run} --workflow FILE"
-        raise InputError("C004", f"run {run} ran {name!r}, which is no workflow of this project", hint=hint) from error
+        hint = f"use its file: orchestra runs fork {run} --workflow FILE"
+        raise InputError(
+            "C004", f"run {run} ran {name!r}, which is not a workflow of this project", hint=hint
+        ) from error
 
 
 def _show_changes(
@@ -127,7 +128,7 @@ def _show_changes(
     for change in changes:
         print_text(escape_invisible(f"{change.node}: {change.reason}"))
     for name in given:
-        print_text(escape_invisible(f"input {name}: is given anew"))
+        print_text(escape_invisible(f"input {name}: has a new value"))
     for path, one in values.items():
         print_text(
             escape_invisible(
@@ -135,9 +136,9 @@ def _show_changes(
             )
         )
     for name in dict.fromkeys(unset):
-        print_text(escape_invisible(f"{name}: the value that a person gave it is let go"))
+        print_text(escape_invisible(f"{name}: its override is removed"))
     for node, tool in not_called:
-        print_text(escape_invisible(f"{node}: {tool} has effects, and is not called"))
+        print_text(escape_invisible(f"{node}: {tool} has effects and is not called"))
     if not changes and not given and not values and not unset:
         print_text("nothing has changed")
     print_text()
@@ -168,10 +169,11 @@ async def replay(open_: Opener, name: str, *, as_json: bool) -> int:
             }
         )
     elif found.first_difference is None:
-        print_text(f"{pluralize(found.event_count, 'event')}, the same decisions today")
+        print_text(f"{pluralize(found.event_count, 'event')}, same decisions of the engine")
     else:
         print_text(
-            f"{found.event_count} events, the same decisions today; but event {found.first_difference.seq} differs: {found.reason}",
+            f"{found.event_count} events, same decisions of the engine; but event "
+            f"{found.first_difference.seq} differs: {found.reason}",
             style="yellow",
         )
         print_text(escape_invisible(f"{format_event(found.first_difference)}"))
@@ -196,7 +198,7 @@ async def diff(one: str, two: str, *, as_json: bool) -> int:
         )
         return int(bool(found))
     if not found:
-        print_text(f"the same: {len(History.of(second).rows)} nodes came to the same")
+        print_text(f"the same: {len(History.of(second).rows)} nodes have equal outcomes")
         return 0
     rows = [
         (difference.node or "the run", _format_outcome(difference.before), _format_outcome(difference.after))
@@ -261,11 +263,12 @@ async def fork_all(open_: Opener, request: ForkManyRequest, *, as_json: bool) ->
         if lost:
             runs, more = ", ".join(lost[:MAX_RUNS_SHOWN]), ", …" if len(lost) > MAX_RUNS_SHOWN else ""
             print_note(
-                f"{len(lost)} left out that failed: what was made of them was deleted, and may have done something: {runs}{more}"
+                f"{pluralize(len(lost), 'failed run')} left out: their forks were deleted, and may have made "
+                f"calls with effects: {runs}{more}"
             )
-            print_note(f"to make one again all the same: orchestra runs fork {lost[0]}")
+            print_note(f"to fork one of them nevertheless: orchestra runs fork {lost[0]}")
         elif not found and not as_json:
-            print_text("no run failed that was not made again since")
+            print_text("no failed run is left to repeat")
 
         async def one(run: str) -> _ForkEnd:
             return await _fork_run(view, run, found[run], kept=run in failed)
@@ -275,7 +278,7 @@ async def fork_all(open_: Opener, request: ForkManyRequest, *, as_json: bool) ->
                 try:
                     end = await anext(ends)
                 except asyncio.CancelledError:
-                    print_note("to go on with all of them, give the same command again")
+                    print_note("to continue all of them, repeat the command")
                     raise
                 bad = bad or end.status in FAILURE_STATUSES
                 if as_json:
@@ -291,7 +294,8 @@ async def fork_all(open_: Opener, request: ForkManyRequest, *, as_json: bool) ->
                 else:
                     made = f"{end.run}  " if end.run else ""
                     print_text(
-                        f"{made}{end.workflow}  {end.status}, forked from {end.parent}{f': {end.reason}' if end.reason else ''}"
+                        f"{made}{end.workflow}  {end.status}, forked from "
+                        f"{end.parent}{f': {end.reason}' if end.reason else ''}"
                     )
     return int(bad)
 
@@ -325,16 +329,14 @@ async def _find_failed(orchestra: Orchestra, since: float, until: float) -> tupl
 
 async def _fork_run(orchestra: Orchestra, old: str, fork: str, *, kept: bool) -> _ForkEnd:
     """The end of a repeated run, through its interrupted fork if there is one, or why it cannot be repeated. With
-    `kept`
-    it has at most one such
-    fork, whichever command creates it.
+    `kept` it has at most one such fork, whichever command creates it.
     """
     going: Run[Any] | None = None
     workflow = ""
     try:
         workflow, step = await step_of(orchestra, old)
         if kept and not fork and await BatchMarks(orchestra.journal).follow_state(old):
-            return _ForkEnd("", old, workflow, "not forked", "another try was made meanwhile")
+            return _ForkEnd("", old, workflow, "not forked", "it was repeated meanwhile")
         if fork:
             going = await orchestra.resume(fork, by=COMMAND_LINE_AUTHOR)
         else:
@@ -350,7 +352,7 @@ async def _fork_run(orchestra: Orchestra, old: str, fork: str, *, kept: bool) ->
         return _ForkEnd(run, old, workflow, "not forked", f"{error.code}: {error.message}{hint}")
     except asyncio.CancelledError:
         if going is not None:  # it is released
-            print_note(f"stopped; go on with: orchestra runs resume {going.id}")
+            print_note(f"stopped; resume with: orchestra runs resume {going.id}")
         raise
     if result is None:
         return _ForkEnd(going.id, old, workflow, "waiting", f"orchestra runs answer {going.id}")

@@ -67,7 +67,7 @@ async def _continue_run(
     ending = await RunWatcher(orchestra, going, stop, status_line, display, after_seq=before).wait_for_end()
     ending.show(display)
     if ended and ending.status in ("failed", "budget", "cancelled"):
-        print_note(f"it had ended; to go on with what it came to: orchestra runs fork {run}")
+        print_note(f"it has ended; to continue from its results: orchestra runs fork {run}")
     return ending.exit_code
 
 
@@ -77,13 +77,13 @@ async def resume_all(open_: Opener, by: str, *, as_json: bool, stop: StopSignal)
     """
     if not journal_exists(load_settings()):
         if not as_json:
-            print_text("no run was interrupted")
+            print_text("no interrupted runs")
         return 0
     waiting = StatusLine()
     async with open_recorded_orchestra(open_, "", waiting) as orchestra:
         found = await orchestra.runs(limit=NO_LIMIT, status="interrupted")
         if not found and not as_json:
-            print_text("no run was interrupted")
+            print_text("no interrupted runs")
 
         async def one(run: str) -> tuple[str, str]:
             return await _resume_one(orchestra, run, by, stop)
@@ -110,7 +110,7 @@ async def _resume_one(orchestra: Orchestra, run: str, by: str, stop: StopSignal)
         return "running" if error.code == LEASE_HELD else "not resumed", f"{error.code}: {error.message}"
     except asyncio.CancelledError:
         if stop.terminating:
-            print_note(f"stopped; go on with: orchestra runs resume {run}")
+            print_note(f"stopped; resume it with: orchestra runs resume {run}")
         elif going is not None:  # otherwise its servers were starting, and it stays interrupted
             going.cancel(COMMAND_LINE_AUTHOR)
             await going.wait()
@@ -150,7 +150,7 @@ async def answer(open_: Opener, request: AnswerRequest, display: DisplayOptions,
             request.declined is not None and not declined
         ):
             hint = "--decline 'your reason'" + (", or --gave VALUE" if asked.result_schema is not None else "")
-            raise InputError("C024", f"{asked.node} takes an answer, or the reason why there is none", hint=hint)
+            raise InputError("C024", f"{asked.node} requires an answer, or a reason for declining", hint=hint)
         if request.call_result is not None:
             text, as_json = questions.read_value(request.call_result, asked.result_schema or {}, "--gave")
             value = questions.parse_call_result(asked, text, as_json=as_json)
@@ -174,39 +174,36 @@ async def answer(open_: Opener, request: AnswerRequest, display: DisplayOptions,
         )
         done = "declined" if declined else "answered"
         if request.later:
-            print_note(f"{asked.node} is {done}; go on with: orchestra runs resume {run}")
+            print_note(f"{asked.node} is {done}; resume it with: orchestra runs resume {run}")
             return 0
         try:
             return await _continue_run(orchestra, run, request.by, display, stop, waiting)
         except OrchestraError as error:
             if error.code != LEASE_HELD:
                 raise
-    print_note(
-        f"{asked.node} is {done}; another process has the run in hand and goes on with it: orchestra runs tail {run}"
-    )
+    print_note(f"{asked.node} is {done}; another process holds the run and continues it: orchestra runs tail {run}")
     return 0
 
 
 async def _confirm_question(orchestra: Orchestra, request: AnswerRequest, run: str, question: QuestionAsked) -> None:
     """Accepts an answer that can only belong to this question; otherwise asks for confirmation at the terminal. Raises
-    `InputError` E037
-    without one.
+    `InputError` E037 without one.
     """
     events = await orchestra.journal.read(run)
     ever = sum(isinstance(one, QuestionAsked) and request.node in ("", one.node) for one in events)
     waiting = await orchestra.runs(limit=2, status="waiting") if request.run == "last" else []
     if any(one.run != run for one in waiting):
-        why = f"`last` is the run {run}, and it is not the only one that waits"
+        why = f"`last` is the run {run}, but other runs wait too"
     elif not request.token and ever > 1:
         why = f"this is not the first question of the run {run}"
     else:
         return
     if is_interactive():
-        sys.stderr.write(f"{questions.format_question(question)}\n\n{why}; is this the one that you answer? [y/N] ")
+        sys.stderr.write(f"{questions.format_question(question)}\n\n{why}; do you answer this question? [y/N] ")
         sys.stderr.flush()
         if (await questions.read_terminal_line() or "").strip().lower() in ("y", "yes"):
             return
-    said = f"which question is answered? {why}; it asks now:\n\n{questions.format_question(question)}\n"
+    said = f"the question is ambiguous: {why}; it now asks:\n\n{questions.format_question(question)}\n"
     raise InputError(
         "E037", said, hint=questions.repeat_command(run, question, request.value, request.declined, request.call_result)
     )
@@ -214,13 +211,11 @@ async def _confirm_question(orchestra: Orchestra, request: AnswerRequest, run: s
 
 async def _read_answer(run: str, question: QuestionAsked) -> tuple[object, str, bool]:
     """Reads an answer at the terminal: the value, the reason for declining, and whether it is the result of a call.
-    Raises
-    `InputError` C024
-    without a terminal or an answer.
+    Raises `InputError` C024 without a terminal or an answer.
     """
     hint = questions.answer_command(run, question)
     if not is_interactive():
-        raise InputError("C024", f"what is the answer?\n\n{questions.format_question(question)}\n", hint=hint)
+        raise InputError("C024", f"an answer is required\n\n{questions.format_question(question)}\n", hint=hint)
     while True:
         questions.show_question(question)
         line = await questions.read_terminal_line()
@@ -242,13 +237,13 @@ async def cancel(open_: Opener, name: str, by: str, *, as_json: bool) -> int:
         run = await find_run(orchestra.journal, name)
         before = await status_of(orchestra.journal, run)
         if before in STATUS_CODES and before != "waiting":
-            status, said = before, f"run {run} has ended before: {before}"
+            status, said = before, f"run {run} has already ended: {before}"
         else:
             await orchestra.cancel(run, by=by)
             status = await _wait_for_status(orchestra, run)
             said = f"run {run} is {status}"
             if status not in STATUS_CODES:
-                said = f"run {run} is asked to end; whoever has it in hand ends it: orchestra runs tail {run}"
+                said = f"run {run} was asked to end; its process ends it: orchestra runs tail {run}"
     if as_json:
         print_json({"run": run, "status": status})
     else:
@@ -272,8 +267,7 @@ LOCK_TIMEOUT = 10.0
 
 async def accept_commit_loss(*, confirmed: bool, as_json: bool) -> None:
     """Accepts the current journal file and lists the runs without an end. Raises `InputError` C010 without a terminal,
-    `JournalError` J027 if
-    another process has the journal open.
+    `JournalError` J027 if another process has the journal open.
     """
     place = load_settings().journal
     loss = await asyncio.to_thread(find_loss, place, LOCK_TIMEOUT) if isinstance(place, Path) else None
@@ -308,11 +302,11 @@ def _report_loss(accepted: AcceptedLoss) -> None:
     if accepted.log_copy:
         print_text(f"the log as it was found: {accepted.log_copy}")
     print_text(
-        "runs that began after the loss are not there: a request that is repeated under its key begins again",
+        "runs that started after the lost commits are gone: a request repeated with its key starts again",
         style="yellow",
     )
     if accepted.runs:
-        said = "may have lost events; look at each (orchestra runs show RUN), then: orchestra runs recover RUN"
+        said = "may have lost events; inspect each (orchestra runs show RUN), then: orchestra runs recover RUN"
         print_text(f"{pluralize(len(accepted.runs), 'run')} without an end {said}", style="yellow")
         for run in accepted.runs:
             print_text(run)
@@ -327,9 +321,7 @@ async def confirm_runs(names: Sequence[str], *, as_json: bool) -> None:
                 print_json({"run": run, "confirmed": confirmed})
             else:
                 print_text(
-                    f"{run}  may go on: orchestra runs resume {run}"
-                    if confirmed
-                    else f"{run}  has lost nothing that is known of"
+                    f"{run}  may continue: orchestra runs resume {run}" if confirmed else f"{run}  has no known loss"
                 )
 
 
@@ -337,8 +329,8 @@ async def _confirm_at_terminal() -> bool:
     """Asks for confirmation at the terminal. Raises `InputError` C010 without a terminal."""
     if not is_interactive():
         raise InputError(
-            "C010", "the loss would be accepted", hint="add --yes, once the file and its log cannot be put back"
+            "C010", "the loss would be accepted", hint="add --yes if the file and its log cannot be restored"
         )
-    sys.stderr.write("go on without what is lost? [y/N] ")
+    sys.stderr.write("continue without the lost commits? [y/N] ")
     sys.stderr.flush()
     return (await questions.read_terminal_line() or "").strip().lower() in ("y", "yes")

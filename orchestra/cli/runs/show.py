@@ -1,8 +1,7 @@
 """`orchestra runs show`: shows a run, one of its nodes or the bytes of a model call, as text, JSON or one HTML page.
 
 The page loads and executes nothing. All texts are untrusted: the template escapes them, and bidi controls and invisible
-characters are
-spelled out.
+characters are spelled out.
 """
 
 from __future__ import annotations
@@ -185,7 +184,7 @@ def _write_text(target: Path, text: str) -> None:
             file.write(text.encode())
     except OSError as error:
         raise OrchestraError(
-            "C023", f"{target} cannot be written: {error.strerror}", hint="name another with --html"
+            "C023", f"{target} cannot be written: {error.strerror}", hint="choose another one with --html"
         ) from error
     print_text(escape_invisible(f"{target}: {format_size(len(text.encode()))}; open it in a browser"))
 
@@ -208,9 +207,9 @@ def find_attempt(row: NodeRow, attempt: int) -> NodeAttempt:
             return tried
     if asked:
         numbers = ", ".join(str(tried.number) for tried in asked)
-        raise InputError("C019", f"{row.path} has no attempt {attempt} with bytes sent", hint=f"attempts: {numbers}")
-    hint = "name one of its parts, such as " + f"'{row.path}[0]'" if row.elements else "see it without --prompt"
-    raise InputError("C019", f"{row.path} has sent nothing to a model", hint=hint)
+        raise InputError("C019", f"{row.path} has no attempt {attempt} with sent bytes", hint=f"attempts: {numbers}")
+    hint = "choose one of its parts, such as " + f"'{row.path}[0]'" if row.elements else "show it without --prompt"
+    raise InputError("C019", f"{row.path} has not called a model", hint=hint)
 
 
 def _print_bytes(parts: Sequence[bytes]) -> None:
@@ -294,7 +293,8 @@ def describe_saving(saved: PlanReuse) -> str:
     calls, tokens = saved.usage.calls, saved.usage.prompt_tokens + saved.usage.output_tokens
     whose = f"{saved.node}: the" if saved.node else "its"
     return (
-        f"{whose} plan was made for run {saved.run}: {pluralize(calls, 'call')} of the router and {tokens} tokens saved"
+        f"{whose} plan was written for run {saved.run}: {pluralize(calls, 'call')} of the router and "
+        f"{tokens} tokens saved"
     )
 
 
@@ -335,7 +335,7 @@ def _show_incidents(history: History) -> None:
     chosen = list(describe_choices(history.rows))
     lines += chosen[:MAX_INCIDENTS]
     if len(chosen) > MAX_INCIDENTS:
-        more = f"and {len(chosen) - MAX_INCIDENTS} more choices of an agent or a model"
+        more = f"and {len(chosen) - MAX_INCIDENTS} more selections of an agent or a model"
         lines.append(f"{more}; orchestra runs tail {history.run} --no-follow")
     recalled = Counter(tried.reused_from for row in history.rows for tried in row.attempts if tried.reused_from)
     lines += describe_tiers(usage_by_tier(history))
@@ -377,7 +377,8 @@ def _show_node(row: NodeRow, run: str, tiers: tuple[str, ...], *, as_json: bool)
     if row.correction is not None:
         print_text(
             escape_invisible(
-                f"\nanswered{f' by {row.correction.by}' if row.correction.by else ' by a person'}, {format_time(row.correction.at)}"
+                f"\nanswered{f' by {row.correction.by}' if row.correction.by else ' by a person'}, "
+                f"{format_time(row.correction.at)}"
             )
         )
         print_text(escape_invisible(format_value(row.correction.value)))
@@ -390,18 +391,21 @@ def _show_node(row: NodeRow, run: str, tiers: tuple[str, ...], *, as_json: bool)
     ):
         print_text(escape_invisible(format_value(row.outcome.value)))
     if row.unanswered_reason:
-        print_text(escape_invisible(f"{row.unanswered_reason}; the default stands"), style="dim")
+        print_text(escape_invisible(f"{row.unanswered_reason}; the default is used"), style="dim")
 
 
 def _show_attempt(attempt: NodeAttempt, tier: str, *, escalated: bool = False) -> None:
     usage = attempt.usage
-    cost = f"{usage.prompt_tokens} tokens in, {usage.output_tokens} out, {format_duration(usage.seconds)}{format_cost(usage)}"
+    cost = (
+        f"{usage.prompt_tokens} tokens in, {usage.output_tokens} out, "
+        f"{format_duration(usage.seconds)}{format_cost(usage)}"
+    )
     where = f" on {attempt.server}{f' ({attempt.model})' if attempt.model else ''}" if attempt.server else ""
     if attempt.reused_from:
         where, cost = "", escape_invisible(f"recalled from run {attempt.reused_from}")
     where = f", {tier}{where}" if tier else where
     if attempt.seconds is None:
-        cost = "without an end on record" if escalated else "under way"
+        cost = "without a recorded end" if escalated else "under way"
     print_text(f"\nattempt {attempt.number}{escape_invisible(where, keep='')}: {cost}")
     if attempt.escalation_reason:
         print_text(escape_invisible(f"  {describe_model_choice(attempt)}"), style="dim")
@@ -506,9 +510,7 @@ def _promise_parts(history: History, certificates: Sequence[StoredCertificate]) 
         nodes[about] = nodes.get(about, (0, None))[0] + 1, one
     for (path, said), (count, one) in islice(nodes.items(), MAX_CHOICES):
         facts = (
-            list(_promise_facts(one.summary))
-            if one is not None
-            else [("", "its certificate is not stored, or cannot be read")]
+            list(_promise_facts(one.summary)) if one is not None else [("", "its certificate is missing or unreadable")]
         )
         yield {
             "node": _one_line(path) + (f" ({count} values)" if count > 1 else ""),
@@ -525,7 +527,8 @@ def _promise_facts(terms: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if attempt := terms.get("attempt"):
         yield (
             "attempt",
-            f"number {attempt:,} on these rows, tested at {format_percent(terms['tested_at'])} of {format_percent(terms['delta'])}",
+            f"number {attempt:,} on these rows, tested at {format_percent(terms['tested_at'])} of "
+            f"{format_percent(terms['delta'])}",
         )
     yield "coverage", format_percent(terms["coverage"])
     yield (
@@ -694,7 +697,7 @@ def _format_location(place: EvidenceLocation) -> str:
         named = ", ".join(filter(None, (place.row_heading, place.column_heading)))
         return f"{named + ' — ' if named else ''}row {place.row}, column {place.column}"
     at = f", characters {place.start} to {place.end}" if place.start is not None else ""
-    return f"{place.source or place.where or 'a text that is not stored'}{at}"
+    return f"{place.source or place.where or 'a text outside of the journal'}{at}"
 
 
 def _withheld_parts(rows: Sequence[NodeRow]) -> Iterator[dict[str, Any]]:

@@ -86,7 +86,7 @@ def format_event(event: Event) -> str:
 def _describe_event(event: Event) -> str:  # one line for each kind of event of a closed union
     match event:
         case RunStarted():
-            return f"{event.workflow} begins, run {event.run}{f', forked from {event.parent}' if event.parent else ''}"
+            return f"{event.workflow} started, run {event.run}{f', forked from {event.parent}' if event.parent else ''}"
         case RunResumed():
             return f"resumed{_author_suffix(event.by)}"
         case MapExpanded():
@@ -94,11 +94,11 @@ def _describe_event(event: Event) -> str:  # one line for each kind of event of 
         case TurnStarted():
             if event.choice_reason:
                 return f"chooses {event.choice_reason}"
-            return _describe_plan(event.draft) if event.draft is not None else f"turn {event.turn} begins"
+            return _describe_plan(event.draft) if event.draft is not None else f"turn {event.turn} starts"
         case AttemptStarted():
             tier = f" of larger model {event.tier}" if event.tier else " of the larger model" if event.escalated else ""
             because = f", for {event.escalation_reason}" if event.escalation_reason else ""
-            return f"{event.name} is asked{tier}{f', attempt {event.attempt}' if event.attempt > 1 else ''}{because}"
+            return f"calling {event.name}{tier}{f', attempt {event.attempt}' if event.attempt > 1 else ''}{because}"
         case AttemptFinished():
             return _describe_attempt(event)
         case ChecksStarted():
@@ -108,22 +108,20 @@ def _describe_event(event: Event) -> str:  # one line for each kind of event of 
             why = (
                 ""
                 if stake is None
-                else f", for a doubt of {stake.uncertainty:.2f} with influence {stake.influence:.2f}"
+                else f", for an uncertainty of {stake.uncertainty:.2f} with influence {stake.influence:.2f}"
             )
-            return f"the check {event.check} asks {asked}{times}{why}"
+            return f"the check {event.check} calls {asked}{times}{why}"
         case OutputJudged():
-            return (
-                "the checks accept it" if event.accepted else f"the checks do not accept it: {_shorten(event.reason)}"
-            )
+            return "accepted by the checks" if event.accepted else f"rejected by the checks: {_shorten(event.reason)}"
         case RetryPlanned():
-            return f"attempt {event.attempt} follows in {format_duration(max(0.0, event.due - event.at))}"
+            return f"attempt {event.attempt} starts in {format_duration(max(0.0, event.due - event.at))}"
         case NodeFinished():
             if event.overridden_by is not None and isinstance(event.outcome, ValueOutcome):
                 return describe_given(event.overridden_by)
             return (
                 _describe_outcome(event.outcome)
                 if event.original_outcome is None
-                else f"its fallback was taken: {_describe_outcome(event.original_outcome)}"
+                else f"its fallback is used: {_describe_outcome(event.original_outcome)}"
             )
         case QuestionAsked():
             return f"a person is asked: {_shorten(event.question)}"
@@ -132,7 +130,7 @@ def _describe_event(event: Event) -> str:  # one line for each kind of event of 
         case TokensCounted():
             return f"its prompt has {event.prompt_tokens} tokens"
         case RunFinished():
-            return f"the run is over: {event.status}{_outcome_reason(event.outcome)}"
+            return f"the run has ended: {event.status}{_outcome_reason(event.outcome)}"
         case never:
             assert_never(never)
 
@@ -145,11 +143,14 @@ def describe_incident(event: RunResumed | QuestionAnswered | InboxMessageRejecte
         case QuestionAnswered() if event.decline_reason:
             return f"declined{_author_suffix(event.by)}: {_shorten(event.decline_reason)}"
         case QuestionAnswered() if event.call_happened:
-            return f"it happened, as {event.by or 'a person'} says, and gave {_shorten(format_value(event.value))}"
+            return (
+                f"{event.by or 'a person'} reports that the call happened, with the result "
+                f"{_shorten(format_value(event.value))}"
+            )
         case QuestionAnswered():
             return f"answered{_author_suffix(event.by)}: {_shorten(format_value(event.value))}"
         case InboxMessageRejected():
-            return f"letter {event.message_number} was refused: {_shorten(event.reason)}"
+            return f"message {event.message_number} was refused: {_shorten(event.reason)}"
         case CancelRequested():
             return f"asked to end{_author_suffix(event.by)}"
         case never:
@@ -181,41 +182,43 @@ def _describe_plan(drafted: PlanDraft) -> str:
     which = f"sample {drafted.sample}: " if drafted.sample else ""
     if drafted.failed_calls and not drafted.rejections:
         line, reason = drafted.failed_calls[-1]
-        return (
-            f"{which}the router is asked for another plan, version {drafted.version}: {_shorten(f'{line}: {reason}')}"
-        )
+        return f"{which}the router writes a new plan, version {drafted.version}: {_shorten(f'{line}: {reason}')}"
     name, node = next(iter(drafted.graph["nodes"].items()))
     if name == "answer":
-        return "it is asked for its answer"
+        return "it is called for its answer"
     if "steps" in node.get("with", ()) and name == "line":
         return (
-            f"it is asked again: {_shorten(drafted.rejections[-1][2])}"
+            f"it is called again: {_shorten(drafted.rejections[-1][2])}"
             if drafted.rejections
-            else "it is asked for its next line"
+            else "it is called for its next line"
         )
     if drafted.lines and name != "line" and not drafted.lines[-1].startswith("return "):
         return f"calls: {_shorten(drafted.lines[-1])}"
     if drafted.rejections:
         _, path, reason, _ = drafted.rejections[-1]
         whom = "the larger planner" if drafted.escalated else "the router"
-        return f"{which}{whom} is asked again: {_shorten(f'{path}: {reason}')}"
+        return f"{which}{whom} is called again: {_shorten(f'{path}: {reason}')}"
     if drafted.reused_from:
         return f"planned, as for run {drafted.reused_from}: {_shorten(drafted.lines[-1])}"
     if drafted.warning:
-        return f"{_shorten(drafted.warning)}; the router is asked for a plan"
+        return f"{_shorten(drafted.warning)}; the router is called for a plan"
     if drafted.agreement is not None:
-        return f"planned, {drafted.agreement:.0%} of {len(drafted.sampled_plans)} samples agree: {_shorten(drafted.lines[-1])}"
+        return (
+            f"planned, {drafted.agreement:.0%} of {len(drafted.sampled_plans)} samples agree: "
+            f"{_shorten(drafted.lines[-1])}"
+        )
     return (
-        f"{which}planned: {_shorten(drafted.lines[-1])}" if drafted.lines else f"{which}the router is asked for a plan"
+        f"{which}planned: {_shorten(drafted.lines[-1])}" if drafted.lines else f"{which}the router is called for a plan"
     )
 
 
 def _describe_attempt(event: AttemptFinished) -> str:
     if event.reused_from:
-        return f"recalled from run {event.reused_from}{f', {describe_given(event.overridden_by)}' if event.overridden_by is not None else ''}"
+        override = f", {describe_given(event.overridden_by)}" if event.overridden_by is not None else ""
+        return f"recalled from run {event.reused_from}{override}"
     if event.error:
         return f"attempt {event.attempt} failed: {event.error}: {_shorten(event.reason)}"
-    return "done" if event.final else "an answer came"
+    return "done" if event.final else "answered"
 
 
 def _describe_outcome(outcome: Outcome) -> str:

@@ -49,7 +49,8 @@ class WhatIfArguments:
         typer.Option(
             "--agent",
             metavar="NAME[@OTHER]",
-            help="The agent to change: its current version, or OTHER: an agent, a folder, an adapter, a prompt file, model:NAME.",
+            help="The agent to change: its current version, or OTHER: an agent, a folder, an adapter, a "
+            "prompt file, model:NAME.",
             show_default="the current version of the whole workflow",
         ),
     ] = None
@@ -115,10 +116,10 @@ def _check_arguments(arguments: WhatIfArguments) -> None:
             "C042", "which runs?", hint="orchestra whatif last, or orchestra whatif --last 20 --workflow NAME"
         )
     if arguments.runs and ((arguments.workflow and not looks_like_path(arguments.workflow)) or arguments.since):
-        said = f"{'--since' if arguments.since else '--workflow'} is for --last, and these runs are named"
+        said = f"{'--since' if arguments.since else '--workflow'} requires --last, not named runs"
         raise InputError("C042", said, hint="orchestra whatif --last 20 --workflow NAME --since 30d")
     if arguments.markdown and arguments.as_json:
-        raise InputError("C010", "--markdown and --json exclude each other", hint="give one of them")
+        raise InputError("C010", "--markdown and --json exclude each other", hint="use one of them")
 
 
 async def run_whatif(
@@ -166,7 +167,7 @@ def _refuse_duplicates(variants: Sequence[AgentVariant]) -> None:
     names = [one.agent for one in variants]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise InputError("C041", f"two variants of {twice!r}", hint="go through the runs once for each")
+        raise InputError("C041", f"two variants of {twice!r}", hint="run the command once for each")
 
 
 async def _select_runs(
@@ -182,7 +183,7 @@ async def _select_runs(
         named = list(dict.fromkeys([await find_run(journal, name) for name in arguments.runs]))
         for run in named:
             if await _is_evaluation(journal, run):
-                said = f"run {run} is one of an evaluation, which puts checks of its own on its agent: no workflow of today has them"
+                said = f"run {run} belongs to an evaluation with its own checks, which no current workflow has"
                 raise InputError("C042", said, hint="orchestra whatif --last 1")
         return named
     found: list[str] = []
@@ -194,7 +195,7 @@ async def _select_runs(
         if meant and await _uses_agent(journal, summary.run, variants):
             found.append(summary.run)
     if not found:
-        raise InputError("C042", "no run is meant that has ended", hint="orchestra runs list")
+        raise InputError("C042", "no matching run has ended", hint="orchestra runs list")
     return found
 
 
@@ -229,7 +230,7 @@ VERDICT_TEXTS: dict[WhatifVerdict, str] = {
     "withheld": "withheld now",
     "answered": "answered now",
     "failed": "fails now",
-    "stopped": "stops before it",
+    "stopped": "stops before",
     "refused": "would be refused",
 }
 
@@ -270,14 +271,14 @@ class WhatIfReport:
     def title(self) -> str:
         """A description of the change."""
         said = (f"{other} instead of {agent}" if other != agent else other for agent, other in self.agents)
-        return "; ".join(said) or "everything as it is today"
+        return "; ".join(said) or "the current version of everything"
 
     @property
     def summary(self) -> str:
         """The changes of the answers in one line."""
         return ", ".join(
             f"{count:,} {VERDICT_TEXTS[verdict]}" for verdict, count in self.verdict_counts.most_common()
-        ) + (f", {len(self.failures):,} cannot be gone through" if self.failures else "")
+        ) + (f", {len(self.failures):,} cannot be replayed" if self.failures else "")
 
     @property
     def effort(self) -> str:
@@ -290,7 +291,7 @@ class WhatIfReport:
         )
         spent = sum((one.new_usage for one in self.rehearsals), NO_USAGE)
         return (
-            f"{pluralize(recalled, 'call')} recalled, {anew:,} made anew:"
+            f"{pluralize(recalled, 'call')} recalled, {anew:,} made:"
             f" {spent.prompt_tokens:,} tokens in, {spent.output_tokens:,} out, {format_duration(spent.seconds)}"
         )
 
@@ -334,15 +335,15 @@ def show_report(report: WhatIfReport) -> None:
         (one.run, one.workflow, VERDICT_TEXTS[one.verdict], ", ".join(change.node for change in one.differences))
         for one in report.rehearsals
     ]
-    rows += [(one.run, "", "cannot be gone through", one.error.message) for one in report.failures]
-    print_table(("run", "workflow", "its answer", "nodes that come to something else"), rows)
+    rows += [(one.run, "", "cannot be replayed", one.error.message) for one in report.failures]
+    print_table(("run", "workflow", "its answer", "nodes with other outcomes"), rows)
     for one in report.rehearsals:
         for stop in one.stops:
             print_text(escape_invisible(f"\n{one.run} stops at {stop.node}: {_stop_reason(stop)}"), style="yellow")
             print_text(escape_invisible(f"  {_shorten(format_value(stop.inputs))}"), style="dim")
         if one.replay_gap:
             print_text(
-                escape_invisible(f"\n{one.run} is not followed to its end by today's engine: {one.replay_gap}"),
+                escape_invisible(f"\n{one.run} cannot be completed by the current engine: {one.replay_gap}"),
                 style="yellow",
             )
         for node in one.uncertified:
@@ -367,31 +368,29 @@ def show_report(report: WhatIfReport) -> None:
 def _footer(report: WhatIfReport) -> str:
     left = len(report.rehearsals) - len(report.completed)
     whole = len(report.completed)
-    ends = (
-        f"{whole:,} run{'s come to their ends' if whole != 1 else ' comes to its end'}; "
-        if left or report.failures
-        else ""
-    )
+    ends = f"{whole:,} complete run{'s' if whole != 1 else ''}; " if left or report.failures else ""
     return ends + report.effort
 
 
 def _code_change_note(one: WhatifResult) -> str:
-    altered = f"the code of {', '.join(one.changed_tools)} has changed: called anew" if one.changed_tools else ""
+    altered = f"the code of {', '.join(one.changed_tools)} has changed: called again" if one.changed_tools else ""
     unsure = (
-        f"whether the code of {', '.join(one.unknown_tools)} has changed is not on record" if one.unknown_tools else ""
+        f"it is not recorded whether the code of {', '.join(one.unknown_tools)} has changed"
+        if one.unknown_tools
+        else ""
     )
     return "; ".join(filter(None, (altered, unsure)))
 
 
 def _timeout_note(one: WhatifResult) -> str:
     where = ", ".join(node or "the run" for node in one.timed_out)
-    return f"time was up then at {where}; recalled calls take none, so this may come out otherwise though nothing is"
+    return f"the deadline had passed at {where}; recalled calls take no time, so the result may differ without a change"
 
 
 def _stop_reason(stop: StoppedNode) -> str:
     if stop.name == "a person":
-        return "a person would be asked, and was not asked this"
-    return f"{stop.name} has effects, and would be called with other inputs"
+        return "a person would be asked a new question"
+    return f"{stop.name} has effects, and its inputs differ"
 
 
 def _format_outcome(outcome: Outcome | None) -> str:
@@ -412,10 +411,7 @@ def _shorten(text: str) -> str:
 
 
 def as_markdown(report: WhatIfReport) -> str:
-    """Formats the report as a comment on a pull request. Texts of models and users are code, which cannot mention
-    anyone
-    or link.
-    """
+    """Formats the report for a pull request. Texts of models and users are code, without mentions or links."""
     lines = [
         f"### What if: {_inline_code(report.title)}",
         "",
@@ -431,12 +427,13 @@ def as_markdown(report: WhatIfReport) -> str:
     lines += [_footer(report), ""]
     different = [one for one in report.rehearsals if one.verdict != "same" or one.differences]
     if different or report.failures:
-        lines += ["| run | its answer | nodes that come to something else |", "|---|---|---|"]
+        lines += ["| run | its answer | nodes with other outcomes |", "|---|---|---|"]
     for one in different:
         nodes = ", ".join(_inline_code(change.node) for change in one.differences)
         stops = "; ".join(f"{_inline_code(stop.node)}: {_inline_code(_stop_reason(stop))}" for stop in one.stops)
         lines.append(
-            f"| {_inline_code(one.run)} | {VERDICT_TEXTS[one.verdict]} | {'; '.join(part for part in (nodes, stops) if part)} |"
+            f"| {_inline_code(one.run)} | {VERDICT_TEXTS[one.verdict]} | "
+            f"{'; '.join(part for part in (nodes, stops) if part)} |"
         )
     late = [
         f"- {_inline_code(one.run)}, {_inline_code(node.node)}: {_inline_code(node.message)}"
@@ -452,7 +449,7 @@ def as_markdown(report: WhatIfReport) -> str:
         f"- {_inline_code(one.run)}: {_inline_code(_timeout_note(one))}" for one in report.rehearsals if one.timed_out
     ]
     lines += [
-        f"| {_inline_code(one.run)} | cannot be gone through | {_inline_code(one.error.message)} |"
+        f"| {_inline_code(one.run)} | cannot be replayed | {_inline_code(one.error.message)} |"
         for one in report.failures
     ]
     lines += ["", *late] if late else []
@@ -464,7 +461,10 @@ def as_markdown(report: WhatIfReport) -> str:
             "",
         ]
         for one, change in changes[:MAX_NODES_SHOWN]:
-            text = f"- {escape_invisible(_format_outcome(change.before))}\n+ {escape_invisible(_format_outcome(change.after))}"
+            text = (
+                f"- {escape_invisible(_format_outcome(change.before))}\n+ "
+                f"{escape_invisible(_format_outcome(change.after))}"
+            )
             fence = "`" * max(3, _longest_backticks(text) + 1)
             lines += [f"{_inline_code(change.node)} of {_inline_code(one.run)}", "", f"{fence}diff", text, fence, ""]
         lines.append("</details>")
@@ -555,7 +555,7 @@ def parse_variant(registry: Registry, text: str) -> AgentVariant:
 
     name, _, other = text.partition("@")
     if not other:
-        return AgentVariant(name, f"{name} as it is today", _find_agent(registry, name))
+        return AgentVariant(name, f"{name} in its current version", _find_agent(registry, name))
     if other in registry.agents:
         return AgentVariant(name, other, _find_agent(registry, other))
     if other.startswith(MODEL_PREFIX):
@@ -575,7 +575,7 @@ def parse_variant(registry: Registry, text: str) -> AgentVariant:
         )
     near = closest_match(other, registry.agents)
     hint = f"did you mean {name}@{near}?" if near else "orchestra explain C041"
-    raise InputError("C041", f"{other!r} is no agent, no file and no folder", hint=hint)
+    raise InputError("C041", f"{other!r} is not an agent, a file or a folder", hint=hint)
 
 
 def _find_agent(registry: Registry, name: str) -> Card | Contract:
@@ -588,7 +588,7 @@ def _standalone_card(registry: Registry, name: str) -> Card:
     """Finds a card with its own model, prompt or arrays. Raises `InputError` A001, C041."""
     card = registry.card(name)
     if card.kind == "ensemble":
-        reason = f"{name} is an ensemble, and has no model, prompt or adapter of its own"
+        reason = f"{name} is an ensemble, without its own model, prompt or adapter"
         raise InputError(
             "C041",
             reason,

@@ -91,9 +91,9 @@ def test_each_tool_is_held_against_its_own_pin_whatever_the_others_are(
     kept = json.loads(file.read_text())
     for change in ({"description": "Finds all things."}, {"input": {"type": "string"}}):
         file.write_text(json.dumps({**kept, "tools": {**kept["tools"], "find": {**kept["tools"]["find"], **change}}}))
-        assert states(shell) == {"it.act": "as before", "it.find": "not known, its pin was TAMPERED WITH"}
+        assert states(shell) == {"it.act": "as before", "it.find": "unknown: its pin was TAMPERED WITH"}
     file.write_text("{")
-    assert states(shell)["it.act"] == "not known, the pins cannot be read"
+    assert states(shell)["it.act"] == "unknown: the pins cannot be read"
     assert shell("tools", "pin", "it").code == 0
     assert states(shell) == {"it.act": "as before", "it.find": "as before"}
 

@@ -1,4 +1,4 @@
-"""Bound agents: Python source whose types are those of the cards."""
+"""Generated Python source has the types of the cards."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_only_what_is_used_is_imported(tmp_path: Path) -> None:
 
 
 def test_nothing_of_a_card_becomes_code(tmp_path: Path) -> None:
-    """A field's name is an alias, a type's a name, and a text of a `Literal` is written anew, whoever wrote the card."""
+    """Field names become aliases, type names are checked, and texts of a `Literal` are escaped again, for any card."""
     folder = tmp_path / "a"
     folder.mkdir()
     (folder / "prompt.md").write_text("{{ kind }}")

@@ -1,4 +1,4 @@
-"""`orchestra batch`: rows in, results out, in order; taken up again after any interruption."""
+"""`orchestra batch`: results in the order of rows, resumed after any interruption."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_table_has_an_input_a_column_and_its_ids_or_numbers_are_the_rows(shell
     assert json.loads(Path("other.jsonl").read_text())["id"] == "a"
 
 
-def test_cells_become_values_of_the_inputs_types_and_an_empty_one_leaves_out_what_need_not_be(shell: Shell) -> None:
+def test_cells_are_parsed_by_type_and_empty_ones_omit_optional_inputs(shell: Shell) -> None:
     shell.opener = Simulated(lambda call: [])
     Path("workflows/counted.yaml").write_text(COUNTED)
     Path("rows.csv").write_text('count,words\n3,"[""a""]"\n4,\n')
@@ -115,7 +115,7 @@ def test_a_column_that_is_not_there_and_a_table_of_results_are_refused(shell: Sh
     assert "--output out.jsonl" in said.err
 
 
-def test_a_table_that_cannot_be_read_or_lacks_a_column_is_told_as_lines_are(shell: Shell) -> None:
+def test_invalid_table_is_reported_like_invalid_lines(shell: Shell) -> None:
     for name in ("missing.csv", "missing.jsonl"):
         assert shell("batch", "ask", "-i", name, "-o", "out.jsonl").err.startswith(
             f"C014: {name} cannot be read: No such file"
@@ -137,7 +137,7 @@ def test_a_column_that_is_called_nearly_as_an_input_is_told_once(shell: Shell) -
     said = shell("batch", "counted", "-i", "rows.csv", "-o", "out.jsonl")
     assert (
         said.code,
-        said.err.count("rows.csv: the column 'word' is not read; for the input 'words' call it that"),
+        said.err.count("rows.csv: the column 'word' is ignored; rename it for the input 'words'"),
     ) == (0, 1)
 
 
@@ -167,7 +167,7 @@ def test_each_row_gets_a_result_in_order(shell: Shell) -> None:
 
 @pytest.fixture
 def pipe() -> Iterator[Callable[[str], str]]:
-    """Gives the path of a pipe that a text comes out of, once."""
+    """The path of a pipe that returns a text once."""
     read, write = os.pipe()
 
     def filled(text: str) -> str:
@@ -205,7 +205,7 @@ def test_rows_that_change_on_the_way_end_the_batch(shell: Shell) -> None:
     shell.opener = Simulated(changing)
     said = batch(shell, "-c", "1")
     assert said.code == 2
-    assert said.err.startswith("C014: rows.jsonl has other rows than it had at the start")
+    assert said.err.startswith("C014: rows.jsonl has changed since the start")
 
 
 def test_what_is_expected_never_reaches_a_model(shell: Shell) -> None:
@@ -243,7 +243,7 @@ def test_it_goes_on_by_the_ids_that_are_written(shell: Shell) -> None:
     Path("out.jsonl").write_bytes(whole[0] + whole[1][:20])
     said = batch(shell)
     assert said.code == 0
-    assert "the last line was torn" in said.err
+    assert "the last line was incomplete" in said.err
     assert said.err.splitlines()[-1] == "out.jsonl: 3 rows: 2 done, 1 from before"
     assert [result["id"] for result in results()] == ["r0", "r1", "r2"]
     workers = simulated(shell).workers
@@ -352,7 +352,7 @@ def test_the_summary_is_json_where_it_is_asked(shell: Shell) -> None:
     }
 
 
-def test_rows_that_failed_are_done_again_where_it_is_asked_and_stay_in_their_places(shell: Shell) -> None:
+def test_retry_failed_replaces_results_in_place(shell: Shell) -> None:
     rows("good", "broken", "bad")
     batch(shell)
     before = results()
@@ -392,7 +392,7 @@ def test_an_interrupted_batch_leaves_whole_lines_and_says_how_to_go_on(shell: Sh
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err == "4 rows: 2 done; to go on, give the same command again\ninterrupted\n"
+    assert err == "4 rows: 2 done; to continue, repeat the command\ninterrupted\n"
     assert [result["id"] for result in results()] == ["r0", "r1"]
     rows("good", "good", "good", "good")
     assert batch(shell).code == 0
@@ -409,12 +409,12 @@ def test_a_batch_takes_up_the_runs_that_a_kill_cut_off(shell: Shell) -> None:
     while (
         sum(run["status"] == "running" for run in shell("runs", "list", "--json").json) < 2 and time.monotonic() < until
     ):
-        time.sleep(0.05)  # what it began may not be on disk yet
+        time.sleep(0.05)  # what it started may not be on disk yet
     process.kill()
     process.communicate(timeout=60)
     cut = {run["run"] for run in shell("runs", "list", "--json").json if run["status"] == "interrupted"}
     assert len(cut) == 2
-    rows("good", "slow", "good")  # of the last one the input is another, so its run cannot be its answer
+    rows("good", "slow", "good")  # the last one has another input, so its run cannot be its result
     assert batch(shell).code == 0
     runs = shell("runs", "list", "--json").json
     assert sorted(run["status"] for run in runs) == ["cancelled", "done", "done", "done"]
@@ -438,7 +438,7 @@ def test_a_row_with_another_input_than_its_result_is_refused(shell: Shell) -> No
     assert said.code == 2
     assert "out.jsonl:1" in said.err
     assert "out.jsonl:3" in said.err
-    assert "C022: the result of 'r0' is of another input than the row has now" in said.err
+    assert "C022: the result of 'r0' belongs to another input of the row" in said.err
     assert Path("out.jsonl").read_bytes() == before
     Path("out.jsonl").write_bytes(before.splitlines(True)[1])
     assert batch(shell).code == 0

@@ -1,4 +1,4 @@
-"""Rows are read strictly; results can be taken up again after a crash at any byte."""
+"""Strict parsing of rows, and results resumed after a crash at any byte."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_compressed_file_is_read(tmp_path: Path) -> None:
 def test_a_small_file_of_empty_lines_is_not_read_for_minutes(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl.gz"
     path.write_bytes(gzip.compress(b"\n" * 200_000))
-    with pytest.raises(InputError, match="more than 100,000 lines with nothing in them") as refused:
+    with pytest.raises(InputError, match="more than 100,000 blank lines") as refused:
         list(read_rows(path))
     assert refused.value.code == "C020"
 
@@ -181,9 +181,9 @@ def test_results_belong_to_one_batch_at_a_time(tmp_path: Path) -> None:
     first = ResultFile(path, IDS)
     first.write(RowResult(id="a"))
     with path.open("ab") as file:
-        file.write(b'{"id": "b", "out')  # as much of the first one's line as is on disk
+        file.write(b'{"id": "b", "out')  # the part of the first one's line that is on disk
     before = path.read_bytes()
-    with pytest.raises(OrchestraError, match="another batch writes") as caught:
+    with pytest.raises(OrchestraError, match="another batch is writing") as caught:
         ResultFile(path, IDS)
     assert (caught.value.code, path.read_bytes()) == ("C023", before)
     first.close()
@@ -215,7 +215,7 @@ def test_a_file_system_without_locks_is_no_reason_to_refuse(
 def test_a_row_with_two_results_is_told(tmp_path: Path) -> None:
     path = written(tmp_path / "out.jsonl", '{"id": "a"}', '{"id": "b"}', '{"id": "a"}')
     before = path.read_bytes()
-    with pytest.raises(InputError, match="a second result of 'a'") as caught:
+    with pytest.raises(InputError, match="a second result for 'a'") as caught:
         ResultFile(path, IDS)
     assert (caught.value.code, caught.value.location and caught.value.location.line, path.read_bytes()) == (
         "C022",
@@ -260,14 +260,12 @@ def test_a_look_at_rows_that_are_none_is_enough(tmp_path: Path, rows: str, code:
     assert not (tmp_path / "out.jsonl").exists()
 
 
-def test_a_file_that_another_batch_put_a_new_one_in_the_place_of_is_not_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_result_file_replaced_by_another_batch_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, other = tmp_path / "out.jsonl", tmp_path / "other.jsonl"
     other.touch()
     monkeypatch.setattr(
         "orchestra.cli.run.batch_rows.lock_file", lambda descriptor: other.replace(path)
-    )  # between the opening and the lock
+    )  # between opening and locking
     with pytest.raises(OrchestraError) as caught:
         ResultFile(path, IDS)
     assert (caught.value.code, "another batch" in caught.value.message) == ("C023", True)

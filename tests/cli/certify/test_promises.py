@@ -1,4 +1,4 @@
-"""What stands behind the promises of a run: in `run --json`, and on its page."""
+"""The certificates of a run in `run --json` and on its page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["certified", "shell"]
 
 
 def above(certificate: Certificate) -> int:
-    """The least sure message that it accepts."""
+    """The accepted message of lowest confidence."""
     return next(n for n in range(1000) if sure(n) >= certificate.threshold)
 
 
@@ -65,7 +65,7 @@ def test_the_page_of_a_run_has_the_promise_and_what_it_rests_on(shell: Shell, ce
     assert "What is promised" not in page(shell, run(shell, above(certified) - 1).json["run"])
 
 
-def test_the_page_says_which_rows_were_left_out_and_that_a_metric_left_out_none(shell: Shell) -> None:
+def test_page_lists_rows_left_out_of_the_certificate(shell: Shell) -> None:
     measure = "metrics: {in scope: {of: accuracy, field: label, without: [other]}}"
     Path("agents/sorter/evaluation.yaml").write_text(f"schema: orchestra/evaluation/v1\n{measure}\n")
     written(2000, lambda n: {"group": n // 10})
@@ -82,13 +82,13 @@ def test_a_page_whose_certificate_is_gone_says_so(shell: Shell, certified: Certi
         assert file.execute("DELETE FROM blobs WHERE digest = ?", (digest(certified.to_bytes()),)).rowcount == 1
     shown = page(shell, name)
     assert certified.guarantee in shown
-    assert "its certificate is not stored, or cannot be read" in shown
+    assert "its certificate is missing or unreadable" in shown
 
 
-def test_a_promise_about_the_elements_of_a_list_is_said_to_be_none_about_what_is_made_of_them(
+def test_element_guarantee_excludes_derived_values(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     show_promises({"readings[0]": "at most 5 %", "readings[2]": "at most 5 %", "answer": "at most 10 %"})
     said = capsys.readouterr().out.split("\n")
-    assert "readings (2 values, each by itself, and not what is made of them): at most 5 %" in said
+    assert "readings (2 values, each alone, not values derived from them): at most 5 %" in said
     assert "answer: at most 10 %" in said

@@ -1,4 +1,4 @@
-"""EXPLAIN: each step of a plan, a workflow or a run with where it goes, what it may take at most, and what it took."""
+"""Explanations: targets, maximum and actual cost of each step of a plan, workflow or run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from orchestra.app.project import Project
+from orchestra.cli import output
 from orchestra.cli.output import make_console
 from orchestra.cli.run import explain as explain_module
 from orchestra.cli.run.explain import ProgramExplanation, explain, show_explanation
@@ -58,7 +59,10 @@ RUN = ("run", "solve", "-i", f"question={WHEN}", "-i", "documents=@docs")
 
 @pytest.fixture
 def desk(shell: Shell) -> Shell:
-    """A fleet of a small model and a provider's larger one, a router that writes the plan, and a workflow of all kinds of steps."""
+    """A fleet of a small model and a provider's larger one, a router that writes the plan, and a workflow with all
+    kinds
+    of steps.
+    """
     for name, text in (
         ("docs/tower.txt", "The tower was opened in 1889. It is made of iron."),
         ("configs/nowhere.yaml", FLEET),
@@ -127,7 +131,7 @@ def test_a_server_that_is_not_cleared_is_told_before_anything_runs(desk: Shell) 
     fleet("label: restricted", "label: public")
     said = desk(*RUN, "--dry-run")
     assert "internal > public" in said.out
-    assert "the inputs are internal, and small is cleared for public: refused (F202)" in said.out
+    assert "the inputs are internal, but small is only cleared for public: refused (F202)" in said.out
     asked = desk("plan", WHEN, "-d", "docs")
     assert (asked.code, "cleared for public: refused (F202)" in asked.out) == (1, True), (
         "others stand in for the fleet, and bar nobody"
@@ -157,7 +161,7 @@ def test_where_data_leaves_the_machines_is_told(desk: Shell) -> None:
     out = " ".join(desk(*RUN, "--dry-run").out.split())
     assert "may leave your machines" not in out
     assert "then provider" not in out
-    assert "provider (external) is passed over: the inputs are internal, and it is cleared for public" in out
+    assert "provider (external) is skipped: the inputs are internal, but it is only cleared for public" in out
 
 
 def test_a_node_that_may_ask_the_larger_model_at_once_shows_both_servers(desk: Shell) -> None:
@@ -173,7 +177,7 @@ def test_a_node_that_may_ask_the_larger_model_at_once_shows_both_servers(desk: S
 
 
 def carded(label: str) -> None:
-    """A reader of the project's own."""
+    """A reader of the project."""
     Path("agents/reader").mkdir(parents=True)
     Path("agents/reader/agent.yaml").write_text(
         f"name: reader\ndescription: Reads.\ninput: {{question: str, context: str}}\noutput: Reading\nlabel: {label}\n"
@@ -195,7 +199,7 @@ def test_a_plan_node_counts_its_questions_and_leaves_the_rest_open(desk: Shell) 
     assert (solved["asks"], solved["calls"], solved["tokens"]) == ("router", 2 * 2 * (4 + 1 + 1), None)
     assert found["tokens"] is None
     out = desk(*RUN, "--dry-run", "--budget", "tokens=700").out
-    assert "solved: only the questions to the router are counted" in out
+    assert "solved: only the calls of the router are counted" in out
     assert "bounded by the budget of 700" in out
 
 
@@ -224,7 +228,7 @@ def test_votes_and_the_larger_planner_of_a_plan_node_count(desk: Shell) -> None:
     assert [(one["name"], one["escalated"]) for one in solved["servers"]] == [("small", False), ("provider", True)]
 
 
-def test_after_a_request_the_table_has_what_came_of_it_beside_what_might_have(desk: Shell) -> None:
+def test_ask_explain_shows_actual_beside_maximum_cost(desk: Shell) -> None:
     said = desk("ask", WHEN, "-d", "docs", "--explain")
     assert said.code == 0, said.err
     row = next(line.split() for line in said.out.splitlines() if " reader " in line)
@@ -240,7 +244,7 @@ def test_as_json_the_actuals_stand_beside_the_estimates(desk: Shell) -> None:
     assert reading["calls"] == 300
     actual = reading["actual"]
     assert (actual["outcome"], actual["calls"], actual["servers"]) == ("done", 1, ["simulated"])
-    assert 0 < actual["prompt_tokens"] < found["usage"]["prompt_tokens"]  # the run's are those of its planning, too
+    assert 0 < actual["prompt_tokens"] < found["usage"]["prompt_tokens"]  # the run includes its planning
     assert actual["seconds"] >= 0
     assert "explain" not in desk("ask", WHEN, "-d", "docs", "--json").json
 
@@ -284,7 +288,7 @@ def test_explain_is_about_a_whole_run(desk: Shell) -> None:
 
 @pytest.mark.parametrize("columns", [60, 80, 100, 120, 160])
 @pytest.mark.parametrize("ran", [False, True])
-def test_the_table_fits_the_terminal_and_what_has_no_room_stands_below(
+def test_explain_table_fits_the_terminal_with_details_below(
     desk: Shell, columns: int, ran: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     explanation = explained(desk, ran=ran)
@@ -295,6 +299,7 @@ def test_the_table_fits_the_terminal_and_what_has_no_room_stands_below(
         return screen
 
     monkeypatch.setattr(explain_module, "make_console", narrow)
+    monkeypatch.setattr(output, "make_console", narrow)
     capsys.readouterr()
     show_explanation(explanation)
     out = capsys.readouterr().out
@@ -307,7 +312,7 @@ def test_the_table_fits_the_terminal_and_what_has_no_room_stands_below(
 
 
 def explained(desk: Shell, *, ran: bool) -> ProgramExplanation:
-    """The workflow, explained; after a run, with its history."""
+    """The explained workflow; after a run, with its history."""
     project = Project.load(Settings.load({}))
     given = {"question": WHEN, "documents": [{"source": "a", "text": "b"}]}
     return explain(project, project.program(project.find("solve")), given, history=History.of(()) if ran else None)

@@ -1,4 +1,4 @@
-"""`--live`: what models write while they do, on stderr, and never in the way of what a program reads."""
+"""`--live`: model output on stderr, never mixed with the result."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def piece(node: str, text: str, attempt: int = 1) -> TextPiece:
     return TextPiece(run="r", node=node, agent="writer", attempt=attempt, start=0, text=text)
 
 
-def test_every_attempt_is_shown_on_stderr_as_what_it_is_and_the_answer_stays_alone_on_stdout(shell: Shell) -> None:
+def test_live_shows_attempts_on_stderr_and_the_answer_on_stdout(shell: Shell) -> None:
     furnish()
     shell.opener = Simulated({"answerer": answer_sequence(BAD, GOOD)}, chunks=3)
     plain, live = shell("run", "ask", *INPUTS), shell("run", "ask", *INPUTS, "--live")
@@ -49,10 +49,10 @@ def test_it_is_for_people(shell: Shell, other: str) -> None:
     said = shell("run", "ask", *INPUTS, "--live", other)
     assert (said.code, f"--live is for people, and {other} for programs" in said.out + said.err) == (2, True)
     said = shell("runs", "resume", "--all", "--live")
-    assert (said.code, "--live is for one run" in said.err) == (2, True)
+    assert (said.code, "--live requires a single run" in said.err) == (2, True)
 
 
-def test_what_the_steps_of_a_plan_write_is_shown_between_its_lines_and_the_routers_own_text_is_not(desk: Shell) -> None:
+def test_live_shows_step_texts_but_not_router_texts(desk: Shell) -> None:
     desk.opener.options["chunks"] = 3  # type: ignore[union-attr]
     said = desk("ask", WHEN, "--documents", "docs", "--live")
     assert (said.code, said.out.partition("\n")[0]) == (0, "1889")
@@ -78,7 +78,7 @@ def test_a_run_that_is_answered_or_forked_is_read_live_too(shell: Shell) -> None
         refused = shell("runs", *verb, "--live", "--stream")
         assert (refused.code, "--live is for people, and --stream for programs" in refused.err) == (2, True)
     later = shell("runs", "answer", "last", "yes", "--live", "--later")
-    assert (later.code, "--live follows the run, and --later does not" in later.err) == (2, True)
+    assert (later.code, "--live follows the run, but --later does not" in later.err) == (2, True)
 
 
 def test_what_else_is_told_does_not_stand_in_the_middle_of_a_text(capsys: pytest.CaptureFixture[str]) -> None:

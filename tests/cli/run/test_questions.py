@@ -1,4 +1,4 @@
-"""Runs that ask a person: at the terminal, by `runs answer`, in a batch; and what the journal says of them meanwhile."""
+"""Questions to persons: at the terminal, with `runs answer`, and in a batch."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def shell(shell: Shell) -> Shell:
 
 
 def asked(shell: Shell, *command: str) -> str:
-    """The id of a run that waits."""
+    """The id of a waiting run."""
     said = shell(*(command or RUN), "--json")
     assert said.code == 5
     run: str = said.json["run"]
@@ -77,18 +77,18 @@ def asked(shell: Shell, *command: str) -> str:
 
 
 def word(shell: Shell, run: str, node: str = "sure") -> str:
-    """What a question of a run is shown with."""
+    """The token of a question of a run."""
     (found,) = [str(one["to"]) for one in shell("runs", "show", run, "--json").json["asked"] if one["node"] == node]
     return found
 
 
 def typed(shell: Shell, said: Said) -> Sequence[str]:
-    """The command that a text says to type, as words."""
+    """The command in a text, as words."""
     line = next(line for line in said.out.splitlines() if line.startswith("answer with: orchestra "))
     return line.removeprefix("answer with: orchestra ").split()
 
 
-def test_without_a_terminal_a_question_is_printed_with_the_command_that_answers_and_five(shell: Shell) -> None:
+def test_question_without_a_terminal_prints_a_command_and_exits_with_5(shell: Shell) -> None:
     said = shell(*RUN)
     assert said.code == 5
     assert "sure: Is Rome right?\n  1  yes\n  2  no\n" in said.out
@@ -102,16 +102,16 @@ def test_the_command_that_is_printed_answers(shell: Shell) -> None:
     assert (last.code, last.json["output"]) == (0, {"sure": "yes", "nights": 3})
 
 
-def test_the_command_that_was_printed_answers_the_question_that_it_was_printed_with_and_no_other(shell: Shell) -> None:
+def test_printed_command_answers_only_its_question(shell: Shell) -> None:
     first = shell(*RUN)
     assert shell(*typed(shell, first)).code == 5
-    said = shell(*typed(shell, first))  # of somebody who has read the first question as well
+    said = shell(*typed(shell, first))  # answered by a person who has also read the first question
     assert (said.code, said.err[:5]) == (2, "E037:")
-    assert f"asks the question {typed(shell, first)[4]} no more" in said.err
+    assert f"no longer asks the question {typed(shell, first)[4]}" in said.err
     assert shell("runs", "list", "--json").json[0]["status"] == "waiting"
 
 
-def test_an_answer_to_whichever_question_there_is_counts_where_there_has_been_no_other(shell: Shell) -> None:
+def test_answer_without_a_token_needs_a_single_question(shell: Shell) -> None:
     run = asked(shell)
     assert shell("runs", "answer", run, "yes").code == 5
     for command in (("3",), ("--decline", "no idea")):
@@ -127,12 +127,12 @@ def test_an_answer_to_whichever_question_there_is_counts_where_there_has_been_no
 def test_last_is_a_run_that_somebody_else_may_have_begun(shell: Shell) -> None:
     first, second = asked(shell), asked(shell)
     said = shell("runs", "answer", "last", "yes")
-    assert (said.code, f"`last` is the run {second}, and it is not the only one that waits" in said.err) == (2, True)
+    assert (said.code, f"`last` is the run {second}, but other runs wait too" in said.err) == (2, True)
     shell("runs", "cancel", first)
     assert shell("runs", "answer", "last", "yes").code == 5
 
 
-def test_at_a_terminal_the_question_is_shown_before_an_answer_that_may_be_to_another_one(shell: Shell) -> None:
+def test_ambiguous_answer_is_confirmed_at_the_terminal(shell: Shell) -> None:
     run = asked(shell)
     shell("runs", "answer", run, "yes")
     for key, code in (("n", 2), ("y", 0)):
@@ -239,7 +239,7 @@ def test_where_two_questions_are_open_the_node_is_named(shell: Shell) -> None:
     assert f"answer {run} --to {word(shell, run, 'one')} " in shell("runs", "show", run).out
 
 
-def test_who_cannot_say_declines_with_a_reason_and_what_rests_on_it_is_withheld(shell: Shell) -> None:
+def test_declined_question_withholds_dependent_outputs(shell: Shell) -> None:
     run = asked(shell)
     said = shell("runs", "answer", run, "--decline", "I was never there", "--by", "ada", "--json")
     assert (said.code, said.json["status"]) == (3, "abstained")
@@ -254,7 +254,7 @@ def test_who_cannot_say_declines_with_a_reason_and_what_rests_on_it_is_withheld(
 def test_a_decline_for_later_is_taken_when_the_run_is_resumed(shell: Shell) -> None:
     run = asked(shell)
     said = shell("runs", "answer", run, "--decline", "no idea", "--later")
-    assert (said.code, "sure is declined; go on with: orchestra runs resume" in said.err) == (0, True)
+    assert (said.code, "sure is declined; resume with: orchestra runs resume" in said.err) == (0, True)
     assert shell("runs", "resume", run).code == 3
 
 
@@ -276,7 +276,7 @@ def test_the_questions_of_a_waiting_run_say_how_to_decline(shell: Shell) -> None
 
 def test_at_a_terminal_a_line_declines(shell: Shell) -> None:
     with Terminal(*RUN) as terminal:
-        assert "/decline REASON, where you cannot say" in terminal.until("> ")
+        assert "/decline REASON, to decline" in terminal.until("> ")
         terminal.press("/decline\n")
         assert "why is sure not answered?" in terminal.until("> ")
         terminal.press("/decline I was never there\n")
@@ -294,7 +294,7 @@ def test_a_waiting_run_is_cancelled_and_says_by_whom(shell: Shell) -> None:
     run = asked(shell)
     assert shell("runs", "cancel", run, "--by", "ada").out == f"run {run} is cancelled\n"
     assert "cancelled by ada" in shell("runs", "show", run).out
-    assert shell("runs", "cancel", run).out == f"run {run} has ended before: cancelled\n"
+    assert shell("runs", "cancel", run).out == f"run {run} has already ended: cancelled\n"
 
 
 def test_rows_of_a_batch_that_ask_end_as_waiting_with_their_run(shell: Shell) -> None:
@@ -339,7 +339,7 @@ def test_a_batch_that_is_given_again_takes_up_what_persons_answered(shell: Shell
     assert len(shell("runs", "list", "--json").json) == 3
 
 
-def test_where_the_file_cannot_be_replaced_the_rows_that_are_not_there_are_done_all_the_same(shell: Shell) -> None:
+def test_batch_writes_new_rows_if_the_file_cannot_be_replaced(shell: Shell) -> None:
     lines = [json.dumps({"id": name, "input": {"city": name}}) + "\n" for name in ("Rome", "Oslo")]
     Path("rows.jsonl").write_text(lines[0])
     _, (row,) = batch(shell)
@@ -348,7 +348,7 @@ def test_where_the_file_cannot_be_replaced_the_rows_that_are_not_there_are_done_
     Path("rows.jsonl").write_text("".join(lines))
     Path(f".out.jsonl.{os.getpid()}").mkdir()
     said = shell("batch", "trip", "-i", "rows.jsonl", "-o", "out.jsonl")
-    assert "1 results are left as they were" in said.err
+    assert "1 results are unchanged" in said.err
     rows = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
     assert [one["id"] for one in rows] == ["Rome", "Oslo"]
     assert rows[0] == row
@@ -375,7 +375,7 @@ def test_a_question_that_waits_for_a_while_is_told_beside_the_output(shell: Shel
 
 def test_at_a_terminal_the_questions_are_asked_right_there(shell: Shell) -> None:
     with Terminal(*RUN, "--json") as terminal:
-        terminal.until("Is Rome right?\n  1  yes\n  2  no\n  /decline REASON, where you cannot say\n> ")
+        terminal.until("Is Rome right?\n  1  yes\n  2  no\n  /decline REASON, to decline\n> ")
         terminal.press("perhaps\n")
         assert "E022" in terminal.until("> ")
         terminal.press("2\n")
@@ -422,7 +422,7 @@ def test_a_question_whose_node_ran_out_of_time_is_not_asked_any_more(shell: Shel
     Path("workflows/timed.yaml").write_text(TIMED)
     with Terminal("run", "timed") as terminal:
         terminal.until("one/sure: Sure?")
-        terminal.until("one/sure has been answered elsewhere, or is not asked any more")
+        terminal.until("one/sure was answered elsewhere, or is no longer asked")
         terminal.until("two: And two (none)?")
         said = shell("runs", "answer", "last", "yes", "--node", "one/sure")
         assert (said.code, "E021" in said.err, "these do: two" in said.err) == (2, True, True)
@@ -452,7 +452,7 @@ def test_who_answers_a_run_that_another_process_has_in_hand_is_told(shell: Shell
         deadline = time.monotonic() + 30
         while not shell("runs", "show", "last", "--json").json[
             "asked"
-        ]:  # the call was made, and the question may not be on disk yet
+        ]:  # the call was made, but the question may not be on disk yet
             assert time.monotonic() < deadline
         said = shell("runs", "answer", "last", "yes")
         assert (said.code, "another process has the run in hand" in said.err) == (0, True)

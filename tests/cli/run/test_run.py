@@ -1,4 +1,4 @@
-"""`orchestra run`: answers, exit codes, what is printed where, and that bad input starts nothing."""
+"""`orchestra run`: answers, exit codes and output; bad input starts nothing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def ask(shell: Shell, *more: str) -> Said:
     return shell("run", "ask", *INPUTS, *more)
 
 
-def test_the_answer_comes_first_then_its_evidence_what_it_took_and_where_to_look(answering: Shell) -> None:
+def test_run_prints_answer_evidence_cost_and_next_command(answering: Shell) -> None:
     said = ask(answering)
     assert (said.code, said.err) == (0, "")
     answer, evidence, node, more = (

@@ -1,4 +1,4 @@
-"""`orchestra runs`: what is listed and shown, the exact bytes, and names of runs and nodes."""
+"""`orchestra runs`: list, show, exact bytes, and names of runs and nodes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def events(run: str, at: float, elements: int = 2, money: float = 0.0, model: str = "tiny") -> list[Event]:
-    """A run whose node `readings[0]` was asked twice and accepted, and whose other elements abstained."""
+    """A run whose node `readings[0]` was called twice and accepted, and whose other elements abstained."""
     usage = Usage(prompt_tokens=10, output_tokens=2, calls=1, seconds=0.5, money=money)
     made: list[Event] = [RunStarted(seq=1, at=at, run=run, workflow="hello", graph="", inputs={})]
 
@@ -95,7 +95,7 @@ def record(*runs: tuple[str, float, int], money: float = 0.0, model: str = "tiny
 
 
 def test_looking_where_nothing_ran_makes_no_file(shell: Shell) -> None:
-    assert shell("runs", "list").out == "no runs yet; begin with: orchestra run NAME\n"
+    assert shell("runs", "list").out == "no runs yet; start one with: orchestra run NAME\n"
     assert shell("runs", "list", "--json").json == []
     assert shell("runs", "show").code == 2
     assert not Path(".orchestra").exists()
@@ -128,7 +128,7 @@ def test_a_run_is_named_by_id_by_its_beginning_and_as_the_last(shell: Shell) -> 
 
 
 @pytest.mark.parametrize(
-    ("name", "says"), [("a", "2 runs begin with 'a'"), ("zz", "there is no run 'zz'"), ("", "3 runs begin with")]
+    ("name", "says"), [("a", "2 runs match 'a'"), ("zz", "there is no run 'zz'"), ("", "3 runs match")]
 )
 def test_a_run_that_is_not_one_is_refused(shell: Shell, name: str, says: str) -> None:
     record(("aaaa1111", 1e9, 2), ("aaaa2222", 2e9, 2), ("bbbb3333", 2e9, 2))
@@ -255,16 +255,16 @@ def test_a_prompt_needs_a_node(shell: Shell) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["readings[0]", "--attempt", "1"], "--attempt is for --prompt"),
-        (["--attempt", "0"], "--attempt is for --prompt"),
-        (["readings[0]", "--prompt", "--json"], "--prompt prints bytes as they are, and no JSON"),
-        (["--html", "run.html", "--json"], "--html writes a page of the run, and --json is not for it"),
-        (["--html", "run.html", "--explain"], "--html writes a page of the run, and --explain is not for it"),
-        (["--html", "run.html", "--all"], "--html writes a page of the run, and --all is not for it"),
-        (["--html", "run.html", "--prompt"], "--html writes a page of the run, and --prompt is not for it"),
-        (["--html", "run.html", "--attempt", "1"], "--html writes a page of the run, and --attempt is not for it"),
-        (["readings[0]", "--all"], "--all is about a whole run"),
-        (["--explain", "--all"], "--all is about what each node took"),
+        (["readings[0]", "--attempt", "1"], "--attempt requires --prompt"),
+        (["--attempt", "0"], "--attempt requires --prompt"),
+        (["readings[0]", "--prompt", "--json"], "--prompt prints raw bytes, not JSON"),
+        (["--html", "run.html", "--json"], "--html writes a page of the run, without --json"),
+        (["--html", "run.html", "--explain"], "--html writes a page of the run, without --explain"),
+        (["--html", "run.html", "--all"], "--html writes a page of the run, without --all"),
+        (["--html", "run.html", "--prompt"], "--html writes a page of the run, without --prompt"),
+        (["--html", "run.html", "--attempt", "1"], "--html writes a page of the run, without --attempt"),
+        (["readings[0]", "--all"], "--all shows a whole run"),
+        (["--explain", "--all"], "--all shows what each node took"),
     ],
 )
 def test_an_option_that_would_do_nothing_is_refused(shell: Shell, arguments: list[str], says: str) -> None:

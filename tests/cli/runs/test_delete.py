@@ -1,4 +1,4 @@
-"""`orchestra runs delete`: one run forgotten, whatever its age, and what has copies of it."""
+"""`orchestra runs delete`: runs of any age, and runs with copies."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def record(*runs: list[Event]) -> None:
 
 
 def kept() -> bytes:
-    """All that lies on disk of the journal."""
+    """All data of the journal on disk."""
     return b"".join(path.read_bytes() for path in JOURNAL.parent.iterdir() if path.is_file())
 
 
@@ -101,7 +101,7 @@ async def test_where_the_journal_fails_in_the_middle_it_is_said_what_is_deleted(
 def test_runs_with_copies_are_named(shell: Shell) -> None:
     record(events("aaaa1111"), events("bbbb2222", parent="aaaa1111"), events("cccc3333"))
     said = shell("runs", "delete", "aaaa1111", "--dry-run")
-    assert "1 other run with copies of what they were given or answered: bbbb2222\n" in said.err
+    assert "1 other run with copies of their inputs or outputs: bbbb2222\n" in said.err
     assert said.out == "1 run would be deleted\n"
     assert shell("runs", "delete", "aaaa1111", "--dry-run", "--json").json["copies"] == ["bbbb2222"]
     assert len(listed(shell)) == 3
@@ -128,7 +128,7 @@ def test_what_is_not_there_or_not_wanted_surely_is_not_deleted(
 
 def test_where_nothing_has_been_recorded_nothing_is_deleted(shell: Shell) -> None:
     assert shell("runs", "delete", "last", "--yes").err.startswith(
-        "C018: there is no run 'last': nothing has been recorded yet"
+        "C018: there is no run 'last': nothing is recorded yet"
     )
     assert shell("runs", "delete", "--tag", "customer=42", "--yes").err.startswith(
         "C018: there is no run with the tag customer=42"

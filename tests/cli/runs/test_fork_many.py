@@ -1,4 +1,4 @@
-"""`orchestra runs fork` of several runs: last night's failures, once more."""
+"""`orchestra runs fork` with several failed runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.cli.stage import GOOD, TEXT, Simulated, furnish
 
 
 class Servers:
-    """Answers, unless it is night."""
+    """Answers, except at night."""
 
     night = True
 
@@ -48,7 +48,7 @@ def ran(shell: Shell, question: str) -> str:
 
 
 def forked(shell: Shell, *words: str) -> list[tuple[str, str]]:
-    """The runs that were made again, with how they ended."""
+    """The repeated runs and their status."""
     said = shell("runs", "fork", *words, "--json")
     return [(line["parent"], line["status"]) for line in map(json.loads, said.out.splitlines())]
 
@@ -61,7 +61,7 @@ def test_what_failed_is_made_again_and_what_was_made_again_is_not(shell: Shell, 
     assert sorted(forked(shell, "--failed", "--since", "yesterday")) == sorted((run, "done") for run in again)
     assert not {bad, worse} & set(again)
     said = shell("runs", "fork", "--failed")
-    assert (said.code, said.out) == (0, "no run failed that was not made again since\n")
+    assert (said.code, said.out) == (0, "no failed run is left to repeat\n")
 
 
 def test_a_run_whose_fork_was_deleted_is_left_out_and_that_is_said(shell: Shell) -> None:
@@ -72,7 +72,7 @@ def test_a_run_whose_fork_was_deleted_is_left_out_and_that_is_said(shell: Shell)
     said = shell("runs", "fork", "--failed")
     assert (said.code, said.out) == (0, "")
     assert said.err.startswith(
-        f"1 left out that failed: what was made of them was deleted, and may have done something: {bad}\n"
+        f"1 failed run left out: their forks were deleted, and may have made calls with effects: {bad}\n"
     )
     assert forked(shell, bad) == [(bad, "failed")]
 
@@ -98,7 +98,7 @@ def test_of_several_one_that_cannot_be_forked_is_said_and_the_others_are(shell: 
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
-def test_where_nothing_more_can_be_said_what_is_under_way_is_let_go_of_first(shell: Shell, servers: Servers) -> None:
+def test_fork_many_releases_active_runs_on_a_broken_pipe(shell: Shell, servers: Servers) -> None:
     bad, slow = ran(shell, "bad"), ran(shell, "slow")
     open_ = Simulated({"answerer": servers}, latency=lambda call, _: 60.0 if call.inputs["question"] == "slow" else 0.2)
     with pytest.raises(OSError, match="No space"), Path("/dev/full").open("w") as full, redirect_stdout(full):

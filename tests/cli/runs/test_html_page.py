@@ -1,4 +1,4 @@
-"""`orchestra runs show RUN --html FILE`: one file that fetches and runs nothing, whatever stands in a run."""
+"""`orchestra runs show RUN --html FILE`: one file that loads and executes nothing."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ VOID = {"meta", "br", "hr", "img", "link", "input"}
 
 
 class Page(HTMLParser):
-    """A page as a browser reads it: its tags in order, all attributes, and the texts of its marks."""
+    """A parsed page: its tags in order, all attributes, and the texts of its marks."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class Page(HTMLParser):
 def told(
     text: str, *, answer: str = "1889", quote: str = "in 1889", reason: str = "", accepted: bool = True
 ) -> list[Event]:
-    """A run whose one reading quotes a text."""
+    """A run with one reading that quotes a text."""
     start = text.find(quote)
     evidence = (Evidence("quote", quote, "", start, start + len(quote), "quote"),)
     verdict = Verdict("quote", "pass" if accepted else "fail", float(accepted), reason, evidence=evidence)
@@ -116,7 +116,7 @@ def page_of(shell: Shell, events: list[Event]) -> Page:
     return Page(Path("run.html").read_text("utf-8"))
 
 
-def test_a_page_has_the_answer_its_evidence_in_its_text_and_what_the_run_is_bound_to(shell: Shell) -> None:
+def test_page_shows_answer_evidence_and_digests(shell: Shell) -> None:
     page = page_of(shell, told("It was opened in 1889, in May."))
     assert page.marked == ["in 1889"]
     words = " ".join(page.words.split())
@@ -212,9 +212,7 @@ def test_a_run_tells_its_claims_and_so_does_the_journal_later(shell: Shell) -> N
     assert on_stage("runs", "show", "--json").json["claims"] == found["claims"]
 
 
-def test_the_starter_project_shows_its_verified_answer_beside_a_title_that_nothing_checked(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_page_of_the_starter_marks_the_unchecked_title(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     shell("init", "hello")
     monkeypatch.chdir("hello")
     furnish(files={"configs/nowhere.yaml": FLEET, "orchestra.toml": 'fleet = "nowhere"\n'})
@@ -228,8 +226,8 @@ def test_the_starter_project_shows_its_verified_answer_beside_a_title_that_nothi
     for shown in (said.out, on_stage("runs", "show").out):
         assert f"answer: {quote}\n{evidence}" in shown
         assert "not supported: title: nothing checked what title says" in shown
-        assert "nothing checked this answer" not in shown
-        assert "quote: these words are in the source. It does not show that they are the right answer." in shown
+        assert "no check was run on this answer" not in shown
+        assert "quote: these words are in the source. This does not prove that they answer the question." in shown
     claims = on_stage("runs", "show", "--json").json["claims"]
     assert [(one["path"], one["unsupported"]) for one in claims] == [
         ("answer", ""),
@@ -240,4 +238,4 @@ def test_the_starter_project_shows_its_verified_answer_beside_a_title_that_nothi
     page = Page(Path("run.html").read_text("utf-8"))
     assert "1 of 2 claims supported" in " ".join(page.words.split())
     assert quote in page.marked
-    assert "It does not show that they are the right answer." in page.words
+    assert "This does not prove that they answer the question." in page.words

@@ -1,4 +1,4 @@
-"""`orchestra runs import`: exported runs, restored or moved to another journal, where they are replayed, forked and gone on with."""
+"""`orchestra runs import`: restored and moved runs, which can be replayed, forked and continued."""
 
 from __future__ import annotations
 
@@ -50,9 +50,7 @@ def ran(shell: Shell, *words: str) -> str:
     return run
 
 
-def test_a_run_in_another_journal_is_the_same_and_is_replayed_and_forked_there(
-    shell: Shell, other: Callable[..., Any]
-) -> None:
+def test_imported_run_is_equal_and_can_be_replayed_and_forked(shell: Shell, other: Callable[..., Any]) -> None:
     run = ran(shell, "ask", "-i", "question=Wann? ä\u2028", "-i", f"text={TEXT * 5000}", "--tag", "customer=42")
     shell("runs", "export", run, "-o", "run.jsonl")
     assert other("runs", "import", "run.jsonl").out == f"{run}  done\n"
@@ -76,16 +74,14 @@ def test_a_run_that_was_deleted_is_restored(shell: Shell) -> None:
     assert shell("runs", "show", run, "--json").json == before
 
 
-def test_a_run_that_waits_goes_on_where_it_is_imported_with_the_answer_that_was_put_down(
-    shell: Shell, other: Callable[..., Any]
-) -> None:
+def test_imported_waiting_run_resumes_with_the_stored_answer(shell: Shell, other: Callable[..., Any]) -> None:
     run = ran(shell, "wait")
     shell("runs", "export", run, "-o", "open.jsonl")
     shell("runs", "answer", run, "fine", "--later", "--by", "ada")
     shell("runs", "export", run, "-o", "answered.jsonl")
     said = other("runs", "import", "answered.jsonl")
     assert said.code == 0
-    assert "do not resume or answer it where it came from" in said.err
+    assert "do not resume or answer it in the other journal" in said.err
     assert other("runs", "resume", run, "--json").json["output"] == "fine"
     assert other("runs", "import", "open.jsonl").err.startswith("C058")
 
@@ -131,7 +127,7 @@ def test_messages_are_not_delivered_a_second_time(shell: Shell, other: Callable[
 
 
 def test_messages_that_were_delivered_are_open_at_no_moment(shell: Shell) -> None:
-    """A service that looks while the import is under way would send them again."""
+    """A service that reads the outbox during the import would send them again."""
     seen: list[list[str]] = []
 
     class Watched(MemoryJournal):
@@ -246,7 +242,7 @@ def test_two_exports_of_a_run_that_differ_are_refused_in_one_command(shell: Shel
     said = other("runs", "import", "old.jsonl", "new.jsonl")
     assert (said.code, said.err[:4]) == (2, "C058")
     assert not Path("other.db").exists()
-    assert other("runs", "import", "new.jsonl", "new.jsonl").out == f"{run}  done\n{run}  done: it is here already\n"
+    assert other("runs", "import", "new.jsonl", "new.jsonl").out == f"{run}  done\n{run}  done: it exists already\n"
 
 
 def test_a_pipe_is_imported(shell: Shell, other: Callable[..., Any]) -> None:
@@ -272,8 +268,8 @@ def test_an_import_that_was_cut_off_is_completed(
     with monkeypatch.context() as patch:
         patch.setattr(SqliteJournal, "send", dies)
         assert other("runs", "import", "run.jsonl").code == 130
-    assert "what was missing of it is here now" in other("runs", "import", "run.jsonl").out
-    assert "it is here already" in other("runs", "import", "run.jsonl").out
+    assert "its missing parts were added" in other("runs", "import", "run.jsonl").out
+    assert "it exists already" in other("runs", "import", "run.jsonl").out
     assert other("runs", "resume", run, "--json").json["output"] == "fine"
 
 
@@ -296,7 +292,7 @@ def test_a_run_whose_import_was_cut_off_waits_once_it_is_completed(
     said = other("runs", "import", "run.jsonl")
     assert (
         said.out
-        == f"{run}  {'interrupted: it is here already' if answered else 'waiting: what was missing of it is here now'}\n"
+        == f"{run}  {'interrupted: it exists already' if answered else 'waiting: its missing parts were added'}\n"
     )
-    assert ("do not resume or answer it where it came from" in said.err) is not answered
-    assert other("runs", "import", "run.jsonl").out.endswith(": it is here already\n")
+    assert ("do not resume or answer it in the other journal" in said.err) is not answered
+    assert other("runs", "import", "run.jsonl").out.endswith(": it exists already\n")

@@ -1,4 +1,4 @@
-"""`orchestra runs recover`: a journal that has lost commits is refused, its loss is accepted, and runs are confirmed."""
+"""`orchestra runs recover`: lost commits are refused, then accepted, and runs are confirmed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def _end(run: str) -> None:
 
 
 def lose() -> None:
-    """The end of one run is lost."""
+    """Removes the end of one run."""
     asyncio.run(_write("one", "two"))
     before = PLACE.read_bytes()
     asyncio.run(_end("one"))

@@ -1,4 +1,4 @@
-"""`orchestra runs resume --all` that is told to end before the runs go on."""
+"""`orchestra runs resume --all` cancelled before the runs continue."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from orchestra.journal.memory import MemoryJournal
 
 
 class Starting:
-    """Stands where an `Orchestra` stands whose servers come up, and never are."""
+    """An `Orchestra` whose servers are starting and never ready."""
 
     journal = MemoryJournal()
 
@@ -52,7 +52,7 @@ async def test_ctrl_c_while_servers_come_up_leaves_the_runs_as_they_were(
 
 
 class Faster:
-    """Stands where an `Orchestra` stands of which another process is faster with one run."""
+    """An `Orchestra` whose run is resumed first by another process."""
 
     journal = MemoryJournal()
 

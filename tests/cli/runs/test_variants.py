@@ -1,4 +1,4 @@
-"""Variants of agents, as `--agent NAME@OTHER` names them."""
+"""Agent variants, as in `--agent NAME@OTHER`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`orchestra whatif`: recorded runs gone through again; only what changed is asked, and nothing is done twice."""
+"""`orchestra whatif`: replays call only what changed, and repeat no effects."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def shell(shell: Shell) -> Shell:
 
 
 def answering(shell: Shell, **script: Any) -> None:
-    """What the workers say from now on."""
+    """The answers of the workers from now on."""
     said = {"answerer": cost(GOOD), "critic": cost(GOOD), "answerer_v2": cost(OTHER, 30), "mail": acting, "log": acting}
     shell.opener = Simulated({**said, **script})
 
@@ -138,7 +138,7 @@ def test_the_same_agent_is_asked_anew_and_what_comes_of_it_is_the_same(shell: Sh
     assert (said.json["recalled"], said.json["anew"], said.json["runs"][0]["changed"]) == (0, 1, [])
 
 
-def test_a_run_of_an_evaluation_had_checks_of_its_own_and_is_not_gone_through(shell: Shell) -> None:
+def test_whatif_refuses_a_run_of_an_evaluation(shell: Shell) -> None:
     async def evaluated() -> str:
         assert shell.opener is not None
         async with shell.opener(Settings.load(), fleet="start") as orchestra:
@@ -223,7 +223,7 @@ def test_a_tool_with_effects_is_never_called_and_the_run_stops_there(shell: Shel
     assert one["stops"] == [{"node": "sent", "name": "mail", "inputs": {"text": "of 1889"}}]
     assert [change["node"] for change in one["changed"]] == ["reading"]
     text = shell("whatif", run, "--agent", "answerer@answerer_v2").out
-    assert f"{run} stops at sent: mail has effects, and would be called with other inputs" in text
+    assert f"{run} stops at sent: mail has effects, and its inputs differ" in text
     assert "0 runs come to their ends" in text
 
 
@@ -280,7 +280,7 @@ def test_a_person_is_not_asked_anything_else(shell: Shell) -> None:
     Path("workflows/decide.yaml").write_text(DECIDE.replace("a question?", "a good one?"))
     said = whatif(shell, run)
     assert said.json["runs"][0]["stops"] == [{"node": "sure", "name": "a person", "inputs": "Is When? a good one?"}]
-    assert "a person would be asked, and was not asked this" in shell("whatif", run).out
+    assert "a person would be asked a new question" in shell("whatif", run).out
 
 
 def test_a_prompt_a_folder_and_a_model_are_variants(shell: Shell) -> None:
@@ -378,7 +378,7 @@ def test_who_is_asked_instead_spends_of_the_same_budget(shell: Shell) -> None:
     assert calls(shell) == ["answerer_v2"]
 
 
-def test_the_same_question_asked_twice_keeps_both_of_its_answers_and_what_each_cost(shell: Shell) -> None:
+def test_whatif_recalls_both_answers_of_a_repeated_call(shell: Shell) -> None:
     Path("workflows/twice.yaml").write_text(TWICE)
     answering(shell, critic=lambda call: (cost(GOOD) if call.node == "one" else cost(OTHER, 30))(call))
     run = ran(shell, "twice")
@@ -393,8 +393,8 @@ def test_that_time_decided_something_is_told(shell: Shell) -> None:
     Path("workflows/frugal.yaml").write_text(FRUGAL.replace("tokens: 15", "tokens: 4000"))
     run = ran(shell, "frugal")
     assert whatif(shell, run).json["runs"][0]["late"] == ["more"]
-    assert f"{run}: time was up then at more" in shell("whatif", run).out
-    assert "time was up then at more" in shell("whatif", run, "--markdown").out
+    assert f"{run}: the deadline had passed at more" in shell("whatif", run).out
+    assert "the deadline had passed at more" in shell("whatif", run, "--markdown").out
     assert whatif(shell, ran(shell)).json["runs"][0]["late"] == []
 
 
@@ -429,7 +429,7 @@ def test_a_run_that_cannot_be_gone_through_does_not_hide_the_others(shell: Shell
     assert said.code == 1
     assert [one["run"] for one in said.json["lost"]] == [waits]
     assert said.json["verdicts"] == {"same": 1}
-    assert "cannot be gone through" in shell("whatif", waits, run).out
+    assert "cannot be replayed" in shell("whatif", waits, run).out
 
 
 def test_an_error_on_record_is_an_error_again_without_waiting(shell: Shell) -> None:
@@ -505,7 +505,7 @@ def test_in_python(shell: Shell) -> None:
 
 def test_the_json_is_one_line(shell: Shell) -> None:
     said = whatif(shell, ran(shell), "--agent", "answerer")
-    assert json.loads(said.out)["agents"] == [{"agent": "answerer", "instead": "answerer as it is today"}]
+    assert json.loads(said.out)["agents"] == [{"agent": "answerer", "instead": "answerer in its current version"}]
 
 
 def test_a_checked_list_is_told_by_its_elements(shell: Shell) -> None:

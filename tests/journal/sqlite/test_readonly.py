@@ -100,7 +100,7 @@ def test_read_only_folder_commands_print_note(file: Path) -> None:
 
     told = said("list", "--json")
     assert (told.returncode, {run["run"] for run in json.loads(told.stdout)}) == (0, {"ended", "waits"})
-    assert told.stderr == f"{file.parent} cannot be written: the journal is only read\n"
+    assert told.stderr == f"{file.parent} is not writable: the journal is opened read-only\n"
     assert json.loads(said("export", "ended").stdout.splitlines()[0])["run"] == "ended"
     gone = said("delete", "ended", "--yes")
     assert (gone.returncode, "J011" in gone.stderr) == (1, True)

@@ -257,7 +257,7 @@ def test_spans_command_trains_promotes_and_answers(shell: Shell, base: Path) -> 
     assert shell("learn", "data", "finder", "rows.jsonl", "--licence", "CC0", "--out", "set").code == 0
     refused = shell("learn", "train", "finder", "--data", "set", "--minutes", "1")
     assert refused.code == 2
-    assert refused.err.startswith("N107: finder tells no labels")
+    assert refused.err.startswith("N107: finder predicts no labels")
     made = shell("learn", "train", "finder", "--data", "set", "--epochs", "1", "--out", "made")
     assert made.code == 0, made.err
     assert "orchestra learn promote finder made --data set" in made.out

@@ -148,7 +148,7 @@ def test_candidate_failing_every_row_not_counted(shell: Shell) -> None:
     shell.opener = answerers(answer)
     for more in ((), ("--force",)):
         said = shell("learn", "promote", "answerer", "new/adapter", "--data", "rows.jsonl", *more)
-        assert (said.code, "N306: the candidate has failed on every row: not JSON" in said.err) == (2, True), said.err
+        assert (said.code, "N306: the candidate failed on every row: not JSON" in said.err) == (2, True), said.err
     assert not Path("agents/answerer/promotions.jsonl").exists()
 
 

@@ -1,4 +1,4 @@
-"""Lists that a person gives in a fork, where all elements are needed: what is held to their number, and what then comes of the run."""
+"""Override lists in forks where all elements are required."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def desk(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Path:
     return furnished(shell.project, monkeypatch, "list_tools", MODULE, ORDER)
 
 
-async def test_a_list_that_a_run_took_before_all_were_counted_holds_on(desk: Path) -> None:
+async def test_old_override_list_without_a_count_is_kept(desk: Path) -> None:
     (desk / "workflows" / "order.yaml").write_text(ORDER.replace("at_least: all, ", ""))
     async with opened(desk) as orchestra:
         run = await orchestra.start(orchestra.find("order"), topics=["tea", "milk"])
@@ -69,7 +69,7 @@ async def test_a_list_that_a_run_took_before_all_were_counted_holds_on(desk: Pat
     assert (desk / "paid.txt").read_text() == "tea\n"
 
 
-async def test_a_list_that_is_not_all_is_refused_before_anything_begins_where_the_inputs_say_so(desk: Path) -> None:
+async def test_incomplete_override_list_is_refused_before_the_run(desk: Path) -> None:
     async with opened(desk) as orchestra:
         run = await orchestra.start(orchestra.find("order"), topics=["tea", "milk"])
         await run
@@ -91,9 +91,7 @@ async def test_a_list_that_is_not_all_is_refused_before_anything_begins_where_th
     "after",
     ['best: {first_of: ["${letter}", "nothing"]}', 'best: {tool: pay, with: {item: "${letter}"}, fallback: "x"}'],
 )
-async def test_no_step_goes_on_without_a_list_that_was_given_and_is_not_all(
-    desk: Path, shell: Shell, after: str
-) -> None:
+async def test_incomplete_override_list_stops_dependent_steps(desk: Path, shell: Shell, after: str) -> None:
     text = ORDER.replace('"${input.topics}"', '"${parts}"').replace("output: ${letter}", "output: ${best}")
     text = text.replace("nodes:", 'nodes:\n  parts: {tool: split, with: {text: "${input.topics[0]}"}}').replace(
         "[letter]", "[best]"
@@ -113,7 +111,7 @@ async def test_no_step_goes_on_without_a_list_that_was_given_and_is_not_all(
     assert (desk / "paid.txt").read_text() == paid
 
 
-async def test_where_the_node_would_come_to_nothing_a_persons_list_stands(desk: Path) -> None:
+async def test_override_list_replaces_a_missing_output(desk: Path) -> None:
     rules = 'at_least: all, limit: 2, when: "${input.go}"'
     text = ORDER.replace("at_least: all", rules).replace('"list[str]"}', '"list[str]", go: bool}')
     (desk / "workflows" / "order.yaml").write_text(text)
@@ -129,7 +127,7 @@ async def test_where_the_node_would_come_to_nothing_a_persons_list_stands(desk: 
             await orchestra.options(values={"lines": ["x"]}).fork(run.id, go=True)
 
 
-async def test_a_value_that_holds_on_is_let_go_where_a_person_says_so_and_never_else(desk: Path, shell: Shell) -> None:
+async def test_override_is_removed_only_by_unset(desk: Path, shell: Shell) -> None:
     other = "schema: orchestra/v1\nname: other\ninput: {topics: 'list[str]'}\noutput: ${lines}\nnodes:\n"
     (desk / "workflows" / "other.yaml").write_text(
         f"{other}  lines: {{tool: draft, with: {{topic: '${{input.topics[0]}}'}}}}\n"
@@ -160,6 +158,6 @@ async def test_a_value_that_holds_on_is_let_go_where_a_person_says_so_and_never_
         with pytest.raises(InputError, match="`unset` are for a fork"):
             await let_go.resume(held.id)
     said = await asyncio.to_thread(shell, "runs", "fork", held.id, "--unset", "lines")
-    assert (said.code, "lines: the value that a person gave it is let go\n" in said.out) == (0, True)
+    assert (said.code, "lines: its override is removed\n" in said.out) == (0, True)
     assert "about tea, about milk" in said.out
     assert (desk / "paid.txt").read_text() == "tea\n"

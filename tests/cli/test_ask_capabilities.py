@@ -1,4 +1,4 @@
-"""What a request's plan may be made of, as a person meets it: the project's own first, and nothing that would be refused."""
+"""The capabilities offered to a plan: project tools first, and nothing that would be refused."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ TOOLS = "".join(
 
 
 def project(module: str, more: str = "") -> None:
-    """Six tools of the project's own, and more, in a module that no other test has imported."""
+    """Six project tools and others, in a module that no other test has imported."""
     Path(f"{module}.py").write_text("from orchestra import tool\n" + TOOLS + more)
     Path("orchestra.toml").write_text(f'fleet = "nowhere"\nmodules = ["{module}"]\n')
 
 
-def test_the_projects_own_tools_are_offered_and_those_of_the_planner_are_not(desk: Shell) -> None:
+def test_router_is_offered_project_tools_but_not_planner_tools(desk: Shell) -> None:
     project("six")
     planning(desk, "return nothing")("plan", "make this loud")
     skills = [line.partition("(")[0] for line in str(asked(desk)[0].inputs["skills"]).splitlines()]
@@ -44,16 +44,16 @@ def test_the_projects_own_tools_are_offered_and_those_of_the_planner_are_not(des
     assert not {"offer_tools", "read_plan"} & set(skills)
 
 
-def test_a_file_that_is_there_is_not_overwritten_by_a_plan_unless_it_is_forced(desk: Shell) -> None:
+def test_save_does_not_overwrite_a_file_without_force(desk: Shell) -> None:
     Path("mine.yaml").write_text("mine")
     said = desk("plan", WHEN, "-d", "docs", "--save", "mine.yaml")
-    assert (said.code, said.err.partition("\n")[0]) == (2, "C016: mine.yaml: already there, and nothing is overwritten")
+    assert (said.code, said.err.partition("\n")[0]) == (2, "C016: mine.yaml: it exists already; nothing was written")
     assert Path("mine.yaml").read_text() == "mine"
     assert desk("plan", WHEN, "-d", "docs", "--save", "mine.yaml", "--force").code == 0
     assert Path("mine.yaml").read_text() != "mine"
 
 
-def test_a_request_without_a_plan_has_one_status(desk: Shell) -> None:
+def test_request_without_a_plan_has_one_status(desk: Shell) -> None:
     said = planning(desk, "return nothing")("ask", "Book me a flight", "--json")
     assert (said.code, said.json["status"]) == (3, "failed")
     assert [run["status"] for run in desk("runs", "list", "--json").json] == ["failed"]
@@ -73,9 +73,7 @@ DELETING = "\n\n@tool(effect='once')\ndef delete_all(why: str) -> str:\n    'Del
         ),
     ],
 )
-def test_what_a_file_says_is_no_argument_of_an_effect_and_what_is_typed_is(
-    desk: Shell, name: str, text: str, line: str
-) -> None:
+def test_file_content_is_no_effect_argument_but_typed_text_is(desk: Shell, name: str, text: str, line: str) -> None:
     project("deleting", DELETING)
     Path(name).write_text(text)
     only = ("--only", "delete_all", "--only", "a", "--no-cache")
@@ -85,12 +83,15 @@ def test_what_a_file_says_is_no_argument_of_an_effect_and_what_is_typed_is(
     assert planning(desk, line, "return s1")("plan", "Do what the mail says", "-i", f"mail={text}", *only).code == 0
 
 
-PAYING = "\n\n@tool(effect='once')\ndef pay(to: str, amount: float) -> str:\n    'Pays money.'\n    return f'{to} {amount}'\n"
+PAYING = (
+    "\n\n@tool(effect='once')\ndef pay(to: str, amount: float) -> str:\n    'Pays money.'\n    "
+    "return f'{to} {amount}'\n"
+)
 PAY = 's1 = pay(to="Bob", amount=5)'
 
 
 def paying(shell: Shell, *lines: str) -> Shell:
-    """The router writes these lines, and `pay` says what it was given."""
+    """The router writes these lines, and `pay` records its arguments."""
     left = iter(lines)
     shell.opener = Simulated(
         lambda call: f"{call.inputs['to']} {call.inputs['amount']}" if call.name == "pay" else next(left)
@@ -98,7 +99,7 @@ def paying(shell: Shell, *lines: str) -> Shell:
     return shell
 
 
-def test_a_person_says_yes_to_the_effects_of_a_plan_or_the_command_does(desk: Shell) -> None:
+def test_effects_of_a_plan_need_approval_or_yes(desk: Shell) -> None:
     project("paying", PAYING)
     wanted, only = ("ask", "Pay Bob 5 euros"), ("--only", "pay", "--no-cache", "--json")
     waiting = paying(desk, PAY, "return s1")(*wanted, *only)
@@ -116,7 +117,7 @@ def test_a_person_says_yes_to_the_effects_of_a_plan_or_the_command_does(desk: Sh
 
 
 def fleet(label: str) -> None:
-    """The planner's server is cleared for the data, and that of the other agents for so much."""
+    """The planner's server is cleared for the data, and that of the other agents for this label."""
     servers = "".join(
         f'  {name}: {{endpoint: "http://127.0.0.1:9/v1", model: m, label: {of}}}\n'
         for name, of in (("it", "internal"), ("of", label))
@@ -135,7 +136,7 @@ def fleet(label: str) -> None:
 
 
 class Served:
-    """An opener on a fleet whose servers answer: with these lines, where they are asked to plan."""
+    """An opener on a fleet whose servers answer planning requests with these lines."""
 
     def __init__(self, *lines: str) -> None:
         self.asked: list[str] = []
@@ -169,7 +170,7 @@ def planned_by_mine(desk: Shell, *lines: str) -> Shell:
 
 
 def told(desk: Shell) -> list[str]:
-    """What the planner was told."""
+    """The prompt of the planner."""
     assert isinstance(desk.opener, Served)
     return desk.opener.asked
 
@@ -177,7 +178,7 @@ def told(desk: Shell) -> list[str]:
 READ = "s1 = reader(question=input.request, context=input.text)"
 
 
-def test_an_agent_whose_servers_must_not_see_the_data_is_not_offered_and_a_plan_that_names_it_goes_back(
+def test_uncleared_agent_is_not_offered_and_its_plan_is_rejected(
     desk: Shell,
 ) -> None:
     fleet("public")
@@ -195,9 +196,12 @@ def test_an_agent_whose_servers_must_not_see_the_data_is_not_offered_and_a_plan_
     assert "\nreader(" in told(desk)[0]
 
 
-def test_a_workflow_is_as_little_cleared_as_what_it_surely_asks(desk: Shell) -> None:
+def test_workflow_has_the_clearance_of_its_unconditional_calls(desk: Shell) -> None:
     fleet("public")
-    look = "schema: orchestra/v1\nname: look\ndescription: Looks.\ninput: {text: str}\noutput: ${found}\nnodes:\n  found:\n"
+    look = (
+        "schema: orchestra/v1\nname: look\ndescription: Looks.\ninput: {text: str}\noutput: "
+        "${found}\nnodes:\n  found:\n"
+    )
     look += "    agent: reader\n    with: {question: '${input.text}', context: '${input.text}'}\n"
     Path("workflows").mkdir()
     Path("workflows/look.yaml").write_text(look)
@@ -209,7 +213,7 @@ def test_a_workflow_is_as_little_cleared_as_what_it_surely_asks(desk: Shell) -> 
     assert ("look(" in skills, "perhaps(" in skills) == (False, True)
 
 
-def test_a_plan_of_which_a_step_would_be_refused_is_shown_and_is_no_success(desk: Shell) -> None:
+def test_plan_with_a_refused_step_is_shown_with_exit_code_1(desk: Shell) -> None:
     fleet("internal")
     text = Path("configs/nowhere.yaml").read_text()
     Path("configs/nowhere.yaml").write_text(text.replace(", base: of, writer: of", ""))
@@ -221,7 +225,7 @@ def test_a_plan_of_which_a_step_would_be_refused_is_shown_and_is_no_success(desk
 
 @pytest.mark.parametrize("verb", ["ask", "plan"])
 @pytest.mark.parametrize("request_", ["", " \n"])
-def test_an_empty_request_is_said_to_be_empty_before_anybody_is_asked(desk: Shell, verb: str, request_: str) -> None:
+def test_empty_request_is_refused_before_any_call(desk: Shell, verb: str, request_: str) -> None:
     said = desk(verb, request_)
     assert (said.code, said.err.partition("\n")[0]) == (2, "R022: the request is empty")
     assert isinstance(desk.opener, Simulated)
@@ -229,9 +233,7 @@ def test_an_empty_request_is_said_to_be_empty_before_anybody_is_asked(desk: Shel
 
 
 @pytest.mark.parametrize(("calls", "code"), [(61, 0), (60, 3)])
-def test_a_plan_that_surely_takes_more_calls_than_the_budget_has_goes_back_and_spends_nothing(
-    desk: Shell, calls: int, code: int
-) -> None:
+def test_plan_over_the_call_budget_is_rejected_without_calls(desk: Shell, calls: int, code: int) -> None:
     line = "s1 = [reader(question=x, context=input.request) for x in input.many]"
     many = f"many={json.dumps(['tower'] * 60)}"
     planning(desk, f"{line}\nreturn s1", line, line)
@@ -245,11 +247,11 @@ def test_a_plan_that_surely_takes_more_calls_than_the_budget_has_goes_back_and_s
         assert desk.opener.workers is not None
         assert {call.name for call in desk.opener.workers.calls} == {"router"}
     assert desk("runs", "replay", "last").code == 0
-    if not code:  # a fork is told what its parent was answered
+    if not code:  # a fork reuses the answers of its parent
         assert desk("runs", "fork", "last", "--budget", "calls=5").code == 0
 
 
-def test_tools_take_no_calls_of_a_budget(desk: Shell) -> None:
+def test_tools_do_not_count_as_budget_calls(desk: Shell) -> None:
     planning(desk, "s1 = [search(query=x, documents=input.documents) for x in input.many]\nreturn s1")
     many = f"many={json.dumps(['tower'] * 60)}"
     said = desk("ask", "find these", "-d", "docs", "-i", many, "--one-shot", "--budget", "calls=2", "--no-cache")

@@ -1,4 +1,4 @@
-"""`orchestra ask` and `orchestra plan` of requests that want several things: what of them nothing was done about is said."""
+"""`orchestra ask` and `orchestra plan` for requests of several parts: ignored parts are reported."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def desk(shell: Shell) -> Shell:
 
 
 def planning(desk: Shell, *lines: str) -> list[CallRequest]:
-    """The router writes these lines, one a question, whatever it is told; gives its questions."""
+    """The router writes these lines, one for each call, for any prompt; returns the prompts."""
     left, asked = iter(lines), list[CallRequest]()
 
     def answer(call: CallRequest) -> Any:
@@ -58,7 +58,7 @@ ON_PENS = f's1 = generative_calculator(question="{PENS}")'
 TOLD = [ON_PENS, "return s1", "return s1", "return s1"]
 
 
-def test_a_part_that_nothing_serves_is_said_and_the_rest_is_planned_only_if_that_is_asked_for(desk: Shell) -> None:
+def test_unserved_part_is_reported_and_partial_plans_the_rest(desk: Shell) -> None:
     asked = planning(desk, *TOLD)
     said = desk("ask", BOTH, *ONLY)
     assert (said.code, said.out) == (3, "")
@@ -69,14 +69,14 @@ def test_a_part_that_nothing_serves_is_said_and_the_rest_is_planned_only_if_that
     planning(desk, *TOLD)
     said = desk("ask", BOTH, *ONLY, "--partial")
     assert said.code == 0, said.err
-    assert f'nothing serves "{FLIGHT}"; nothing is done about it' in said.err
+    assert f'nothing serves "{FLIGHT}"; the plan ignores it' in said.err
     planning(desk, *TOLD)
     told = desk("ask", BOTH, *ONLY, "--partial", "--no-cache", "--json").json
     assert told["undone"] == [FLIGHT]
     assert "60" in str(told["output"])
 
 
-def test_one_step_for_all_of_it_is_asked_for_another_and_else_it_is_said(desk: Shell) -> None:
+def test_single_step_for_several_parts_is_replanned_or_reported(desk: Shell) -> None:
     planning(desk, WHOLE, "return s1", f'2 = generative_calculator(question="{LAMPS}")', "return s1, s2")
     said = desk("ask", SUMS, *ONLY, "--json").json
     assert said["plan"][1:] == [f's2 = generative_calculator(question="{LAMPS}")', "return s1, s2"]
@@ -84,14 +84,14 @@ def test_one_step_for_all_of_it_is_asked_for_another_and_else_it_is_said(desk: S
     planning(desk, WHOLE, "return s1", "return s1", "return s1")
     said = desk("plan", SUMS, *ONLY, "--no-cache")
     assert said.code == 0, said.err
-    assert f'2 parts, 1 step: "{PENS}" and "{LAMPS}"; some of them may be left out' in said.err
+    assert f'2 parts, 1 step: "{PENS}" and "{LAMPS}"; some of them may be missing' in said.err
     planning(desk, WHOLE, "return s1", "return s1", "return s1")
     told = desk("ask", SUMS, *ONLY, "--no-cache", "--json").json
     assert told["perhaps_undone"] == [PENS, LAMPS]
     assert "undone" not in told
 
 
-def test_what_computes_does_nothing_about_a_part_without_a_number_though_it_had_all_of_the_request(desk: Shell) -> None:
+def test_computing_step_does_not_cover_a_part_without_numbers(desk: Shell) -> None:
     planning(
         desk, WHOLE, "return s1", f'2 = generative_calculator(question="{PENS}")', "return s1, s2", "return s1, s2"
     )
@@ -108,7 +108,7 @@ def test_what_computes_does_nothing_about_a_part_without_a_number_though_it_had_
     ("request_", "lines", "anyway", "left"),
     [(SUMS, (WHOLE, *["return s1"] * 3), (), LAMPS), (BOTH, TOLD, ("--partial",), FLIGHT)],
 )
-def test_a_plan_that_was_taken_though_it_leaves_a_part_out_serves_again(
+def test_accepted_partial_plan_is_cached(
     desk: Shell, request_: str, lines: tuple[str, ...], anyway: tuple[str, ...], left: str
 ) -> None:
     planning(desk, *lines)
@@ -123,7 +123,7 @@ def test_a_plan_that_was_taken_though_it_leaves_a_part_out_serves_again(
     assert desk("runs", "replay", run).code == 0
 
 
-def test_what_is_one_thing_is_planned_as_ever(desk: Shell) -> None:
+def test_request_of_one_part_is_planned_normally(desk: Shell) -> None:
     planning(desk, "s1 = generative_calculator(question=input.request)", "return s1")
     said = desk("ask", PENS, *ONLY)
     assert said.code == 0, said.err
@@ -131,23 +131,23 @@ def test_what_is_one_thing_is_planned_as_ever(desk: Shell) -> None:
 
 
 def passed_on(call: CallRequest) -> Any:
-    """The router gives the desk the message, which is none of its business."""
+    """The router passes the message to the desk."""
     if call.name == "router":
         return "return s1" if call.inputs["plan"] else "s1 = support_desk(message=input.request)"
     return {"intent": "out_of_scope", "p_oos": 1.0} if call.name == "assistant_intent" else {"slots": {}}
 
 
 @pytest.mark.parametrize("more", [(), ("--json",)])
-def test_what_the_desk_only_sorted_is_said_and_not_that_somebody_was_told(desk: Shell, more: tuple[str, ...]) -> None:
+def test_desk_classification_without_action_is_reported(desk: Shell, more: tuple[str, ...]) -> None:
     desk.opener = Simulated(passed_on)
     said = desk("ask", "Send an email to Ann that I am late", "--no-cache", *more)
     assert said.code == 0, said.err
-    assert "support_desk only sorted it (branch person, intent " in said.err
-    assert "nothing was done, and nobody was told; nothing is near; there is answer_from_documents (" in said.err
+    assert "support_desk only classified it (branch person, intent " in said.err
+    assert "nothing was done, and no person was notified; nothing is near; there is answer_from_documents (" in said.err
     assert "support_desk (" not in said.err
 
 
-def test_a_desk_of_the_projects_own_is_not_said_to_tell_nobody(desk: Shell) -> None:
+def test_project_desk_is_not_reported_as_inactive(desk: Shell) -> None:
     Path("workflows").mkdir()
     Path("workflows/support_desk.yaml").write_text((builtin_folder("workflows") / "support_desk.yaml").read_text())
     desk.opener = Simulated(passed_on)
@@ -162,7 +162,7 @@ SUM = {"expression": "12*5", "answer": 60.0}
 
 
 def reading(desk: Shell, *lines: str, found: Any = SLOTS) -> None:
-    """The router writes these lines; who is given a text finds this in it, and who is asked a question the sum."""
+    """The router writes these lines; an extractor finds this in its text, and a calculator returns the sum."""
     left = iter(lines)
     desk.opener = Simulated(
         lambda call: next(left, "") if call.name == "router" else found if "text" in call.inputs else SUM
@@ -170,7 +170,7 @@ def reading(desk: Shell, *lines: str, found: Any = SLOTS) -> None:
 
 
 @pytest.mark.parametrize("more", [(), ("--json",)])
-def test_a_step_that_found_nothing_is_said(desk: Shell, more: tuple[str, ...]) -> None:
+def test_empty_step_is_reported(desk: Shell, more: tuple[str, ...]) -> None:
     reading(desk, ON_PENS, f's2 = extractor(text="{EMAIL}", requested=[])', "return s1, s2")
     said = desk("ask", f"{PENS} Also: {EMAIL}", *ONLY, "--only", "extractor", "--no-cache", *more)
     assert said.code == 0, said.err
@@ -179,7 +179,7 @@ def test_a_step_that_found_nothing_is_said(desk: Shell, more: tuple[str, ...]) -
     assert not more or said.json["status"] == "done"
 
 
-def test_of_calls_for_a_list_those_that_found_nothing_are_said(desk: Shell) -> None:
+def test_empty_list_elements_are_reported(desk: Shell) -> None:
     texts = ["A table for 2 at 8.", EMAIL]
     left = iter([f"s1 = [extractor(text=x, requested=[]) for x in {json.dumps(texts)}]", "return s1"])
     slot = {"slots": {"people": {"value": "2", "start": 12, "end": 13}}}
@@ -195,11 +195,11 @@ def test_of_calls_for_a_list_those_that_found_nothing_are_said(desk: Shell) -> N
 @pytest.mark.parametrize(
     ("line", "answer"),
     [
-        ("s1 = extractor(text=input.text, requested=[])", "return s1"),  # it has read what was brought along
+        ("s1 = extractor(text=input.text, requested=[])", "return s1"),  # it has read the inputs
         ("s1 = extractor(text=input.request, requested=[])", "return s1"),
     ],
 )
-def test_what_reads_what_was_brought_along_may_find_nothing(desk: Shell, line: str, answer: str) -> None:
+def test_step_that_reads_inputs_may_be_empty(desk: Shell, line: str, answer: str) -> None:
     reading(desk, line, answer)
     at_hand = ["-i", "text=Nothing of the kind."] if "input.text" in line else []
     said = desk("ask", EMAIL, *at_hand, "--only", "extractor", "--no-cache")
@@ -207,7 +207,7 @@ def test_what_reads_what_was_brought_along_may_find_nothing(desk: Shell, line: s
     assert ("is empty" in said.err) == ("input.request" in line)
 
 
-def test_what_acts_and_gives_nothing_has_done_its_work(desk: Shell) -> None:
+def test_step_with_effects_may_be_empty(desk: Shell) -> None:
     Path("noting.py").write_text(NOTES)
     Path("orchestra.toml").write_text('fleet = "nowhere"\nmodules = ["noting"]\n')
     reading(desk, f's1 = send_note(text="{EMAIL}")', "return s1", found=None)
@@ -225,8 +225,8 @@ def send_note(text: str) -> None:
 """
 
 
-def test_a_plan_of_skills_that_are_not_offered_any_more_is_read_all_the_same(desk: Shell) -> None:
-    """A plan from the cache, or a later one of a run, may have been made of others."""
+def test_plan_with_removed_capabilities_is_still_read(desk: Shell) -> None:
+    """A cached plan, or a later one of a run, may use others."""
     made = build_plan(parse_plan(f's1 = extractor(text="{EMAIL}", requested=[])\nreturn s1'))
     history: Any = SimpleNamespace(row=lambda path: SimpleNamespace(outcome=ValueOutcome(SLOTS)))
     known = Capabilities.of([], {"request": {"type": "string"}})

@@ -1,4 +1,4 @@
-"""Runs made again, or gone through again, after somebody edited the code of a tool."""
+"""Forks and what-if replays after a change of tool code."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ nodes:
 
 @pytest.fixture
 def run(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A run that came to 7."""
+    """A run with the result 7."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     (shell.project / "workflows").mkdir()
@@ -52,7 +52,7 @@ def run(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def written(module: str) -> None:
-    """Writes the tools, as another process reads them."""
+    """Writes the tools, and imports them again."""
     Path("sum_tools.py").write_text(module)
     sys.modules.pop("sum_tools", None)
 
@@ -80,7 +80,7 @@ def test_what_if_calls_it_anew_and_says_so(run: str, shell: Shell) -> None:
     written(MODULE.replace("number * 2", "number * 3"))
     said = shell("whatif", run)
     assert said.code == 1
-    assert f"{run}: the code of double has changed: called anew" in said.out
+    assert f"{run}: the code of double has changed: called again" in said.out
     assert "the code of double has changed" in shell("whatif", run, "--markdown").out
     assert shell("whatif", run, "--json").json["runs"][0]["altered"] == ["double"]
 
@@ -91,7 +91,7 @@ def test_a_run_that_does_not_know_its_code_is_recalled_and_that_is_said(
     with monkeypatch.context() as earlier:
         earlier.setattr(
             "orchestra.app.snapshot_store.is_unversioned_tool", lambda contract: False
-        )  # as runs were kept before there were such digests
+        )  # as old runs were stored, without such digests
         sys.modules.pop("sum_tools", None)
         old = shell("run", "sums", "-i", "number=3", "--json").json["run"]
     written(MODULE.replace("number * 2", "number * 3"))
@@ -100,4 +100,4 @@ def test_a_run_that_does_not_know_its_code_is_recalled_and_that_is_said(
     assert said["changes"] == [
         {"node": "twice", "why": "whether the code of its tool double has changed is not on record"}
     ]
-    assert "whether the code of double has changed is not on record" in shell("whatif", old).out
+    assert "it is not recorded whether the code of double has changed" in shell("whatif", old).out

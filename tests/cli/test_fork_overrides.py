@@ -1,4 +1,4 @@
-"""Values that a person gives in a fork: which ones a node takes, what depends on them, and how long they hold."""
+"""Overrides of node outputs in forks: accepted nodes, dependent nodes and lifetime."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ nodes:
 """
 
 
-async def test_a_fork_takes_a_nodes_value_from_a_person_and_makes_anew_what_depends_on_it(shop: Path) -> None:
+async def test_fork_with_an_override_reruns_dependent_nodes(shop: Path) -> None:
     run = await ended(shop, "tea", "milk")
     (shop / "drafted.txt").unlink()
     async with opened(shop) as orchestra:
@@ -40,9 +40,9 @@ async def test_a_fork_takes_a_nodes_value_from_a_person_and_makes_anew_what_depe
         assert await fork.run.wait_until_blocked() is None
         assert [asked.node for asked in fork.run.questions] == [
             "sure"
-        ]  # it depends on the lines; whether it is allowed does not
+        ]  # it depends on the lines; the approval does not
         assert fork.run.questions[0].question == "Send no tea, no milk; tea 1?"
-    # its process is gone; another one goes on
+    # its process has ended; another one continues
     async with opened(shop) as orchestra:
         again = await orchestra.resume(fork.run.id)
         await again.wait_until_blocked()
@@ -76,9 +76,7 @@ async def test_a_fork_takes_a_nodes_value_from_a_person_and_makes_anew_what_depe
         ({"allowed": "perhaps"}, "the value of allowed"),
     ],
 )
-async def test_a_value_that_no_node_takes_is_refused_before_anything_begins(
-    shop: Path, values: dict[str, Any], why: str
-) -> None:
+async def test_override_of_a_wrong_type_is_refused_before_the_run(shop: Path, values: dict[str, Any], why: str) -> None:
     run = await ended(shop, "tea")
     async with opened(shop) as orchestra:
         with pytest.raises(InputError, match=why) as caught:
@@ -87,7 +85,7 @@ async def test_a_value_that_no_node_takes_is_refused_before_anything_begins(
         assert len(await orchestra.runs()) == 1
 
 
-async def test_one_key_is_one_fork_with_one_value(shop: Path) -> None:
+async def test_fork_key_identifies_one_fork_with_its_overrides(shop: Path) -> None:
     run = await ended(shop, "tea")
     async with opened(shop) as orchestra:
         first = await orchestra.options(values={"letter": "one", "sure": "no"}, idempotency_key="k").fork(run)
@@ -98,7 +96,7 @@ async def test_one_key_is_one_fork_with_one_value(shop: Path) -> None:
             await orchestra.options(values={"letter": "two", "sure": "no"}, idempotency_key="k").fork(run)
 
 
-async def test_a_value_whose_node_was_renamed_is_not_dropped_and_its_tool_not_called(shop: Path) -> None:
+async def test_override_of_a_renamed_node_is_kept_without_a_call(shop: Path) -> None:
     run = await ended(shop, "tea")
     receipt = {"number": 3, "item": "cake"}
     async with opened(shop) as orchestra:
@@ -124,7 +122,7 @@ async def test_a_value_whose_node_was_renamed_is_not_dropped_and_its_tool_not_ca
     assert (shop / "paid.txt").read_text() == "tea\n"
 
 
-async def test_an_answer_that_depends_on_nothing_changed_is_kept_in_a_fork_of_a_fork_too(shop: Path) -> None:
+async def test_fork_of_a_fork_keeps_unaffected_answers(shop: Path) -> None:
     (shop / "workflows" / "order.yaml").write_text(
         WORKFLOW + '  note: {tool: draft, with: {topic: "${input.topics[0]}"}}\n'
     )
@@ -138,7 +136,7 @@ async def test_an_answer_that_depends_on_nothing_changed_is_kept_in_a_fork_of_a_
         second = await orchestra.options(values={"note": "two"}, by="bob").fork(first.id)
         assert {path: one.source for path, one in second.overrides.items()} == {
             "allowed": OverrideSource("ada", run),
-            "lines": OverrideSource("bob", first.id),  # it holds on, and `sure`, which depends on it, was asked with it
+            "lines": OverrideSource("bob", first.id),  # it is kept, and the dependent `sure` was asked again
             "sure": OverrideSource("eve", first.id),
             "note": OverrideSource("bob"),
         }
@@ -164,7 +162,7 @@ async def test_an_answer_that_depends_on_nothing_changed_is_kept_in_a_fork_of_a_
     ],
     ids=["a condition", "an order", "nothing waits for it", "no effect reads it", "nothing is called"],
 )
-async def test_what_somebody_allowed_is_asked_again_where_it_would_happen_with_something_else(
+async def test_approval_is_asked_again_for_other_arguments(
     shop: Path, workflow: str, values: dict[str, Any], kept: set[str]
 ) -> None:
     (shop / "workflows" / "order.yaml").write_text(workflow)
@@ -184,7 +182,7 @@ async def test_what_somebody_allowed_is_asked_again_where_it_would_happen_with_s
         await fork.run.wait()
 
 
-async def test_a_list_that_is_given_has_as_many_elements_as_its_node_may_have(shop: Path) -> None:
+async def test_override_list_has_the_length_of_its_node(shop: Path) -> None:
     def rule(keys: str) -> None:
         (shop / "workflows" / "order.yaml").write_text(WORKFLOW.replace("as: topic,", f"as: topic, {keys},"))
 
@@ -224,7 +222,7 @@ async def test_a_list_that_is_given_has_as_many_elements_as_its_node_may_have(sh
             assert (await orchestra.replay(right.run.id)).reason == ""
 
 
-async def test_where_the_list_that_all_are_needed_of_has_no_value_a_persons_word_stands(shop: Path) -> None:
+async def test_override_list_is_kept_if_the_length_is_unknown(shop: Path) -> None:
     (shop / "workflows" / "order.yaml").write_text(
         WORKFLOW.replace("as: topic,", "as: topic, at_least: all,").replace(
             '"${input.topics}"', '"${[input.topics[5]]}"'
@@ -239,7 +237,7 @@ async def test_where_the_list_that_all_are_needed_of_has_no_value_a_persons_word
         assert (await fork.run).output == "a, b; tea 1"
 
 
-async def test_only_a_fork_takes_values_by_the_names_of_nodes(shop: Path) -> None:
+async def test_only_fork_accepts_node_overrides(shop: Path) -> None:
     run = await ended(shop, "tea")
     async with opened(shop) as orchestra:
         given, order = orchestra.options(values={"letter": "x"}), orchestra.find("order")
@@ -259,7 +257,7 @@ async def test_only_a_fork_takes_values_by_the_names_of_nodes(shop: Path) -> Non
         assert (await orchestra.options(values={}).resume(run)).id == run
 
 
-async def test_a_value_holds_on_where_the_workflow_itself_was_renamed(shop: Path, shell: Shell) -> None:
+async def test_override_is_kept_in_a_renamed_workflow(shop: Path, shell: Shell) -> None:
     run = await ended(shop, "tea")
     more = ("--set", 'paid={"number": 3, "item": "cake"}', "--set", "allowed=yes", "--set", "sure=yes", "--by", "ada")
     assert (await asyncio.to_thread(shell, "runs", "fork", run, "-i", 'topics=["cake"]', *more)).code == 0

@@ -1,4 +1,4 @@
-"""CSV for spreadsheets: no cell is a formula, and no number and no text is lost."""
+"""CSV for spreadsheets: no cell is a formula, and no number or text is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What-if runs of certified nodes, where who is asked instead has no certificate, and runs of files outside of workflows/."""
+"""What-if replays of certified nodes with uncertified agents, and of workflow files outside workflows/."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def named(text: str, name: str) -> str:
 
 @pytest.fixture
 def shell(shell: Shell) -> Shell:
-    """A project with a certified agent, another one without a certificate, and a workflow outside of workflows/."""
+    """A project with a certified agent, an uncertified one, and a workflow outside of workflows/."""
     files = {
         "agents/sorter/agent.yaml": AGENT,
         "agents/sorter/prompt.md": "{{ text }}\n",
@@ -104,7 +104,7 @@ def test_a_run_of_a_file_elsewhere_is_gone_through_with_the_file_of_today(shell:
     run = ran(shell, 999, "./mine.yaml")
     said = shell("whatif", run)
     assert said.code == 2
-    assert f"C004: run {run} ran 'elsewhere', which is no workflow of this project" in said.err
+    assert f"C004: run {run} ran 'elsewhere', which is not a workflow of this project" in said.err
     assert f"orchestra whatif {run} --workflow FILE" in said.err
     assert shell("whatif", run, "--workflow", "./mine.yaml").code == 0
     assert [

@@ -1,4 +1,4 @@
-"""Runs that wait while somebody edits their tools."""
+"""Waiting runs whose tools change."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def waiting(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def written(module: str) -> None:
-    """Writes the tools, as another process reads them."""
+    """Writes the tools, and imports them again."""
     Path("desk_tools.py").write_text(module)
     sys.modules.pop("desk_tools", None)
 
@@ -121,7 +121,7 @@ def test_which_contracts_serve_calls_of_others() -> None:
     assert is_compatible(contract(input=more), then)
     assert is_compatible(contract(input={**then.input, "required": []}), then)
     assert not is_compatible(contract(input={**more, "required": [*required, "year"]}), then)
-    assert not is_compatible(then, contract(input=more))  # one that is gone
+    assert not is_compatible(then, contract(input=more))  # a removed one
     assert not is_compatible(
         contract(input={**then.input, "properties": {**properties, "top": {"type": "string"}}}), then
     )

@@ -1,4 +1,4 @@
-"""A signal ends a verb that reads from a pipe that nobody writes to: one is enough."""
+"""One signal ends a command that reads from a pipe without a writer."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ READS: dict[str, Callable[[Path], Any]] = {
 
 
 def ended(read: Callable[[], Any], number: int, path: Path) -> BaseException:
-    """How a verb ends whose read of a pipe is under way when a signal comes. Opening the pipe for writing waits for the reader."""
+    """The end of a command that is reading from a pipe when a signal arrives. Opening the pipe for writing waits for
+    the
+    reader.
+    """
     heard: list[bool] = []
 
     def signalled() -> None:
@@ -79,7 +82,9 @@ def test_one_signal_ends_a_read_of_a_pipe(how: str, number: int, tmp_path: Path)
 
 @pytest.mark.parametrize("how", READS)
 def test_a_signal_that_breaks_off_no_system_call_ends_a_read_too(how: str, tmp_path: Path) -> None:
-    """As one that comes just before the call blocks: the system gives it to another thread here, for it is blocked on the main one."""
+    """Like a signal just before the call blocks: here the system delivers it to another thread, because the main one
+    blocks it.
+    """
     path = tmp_path / "pipe"
     os.mkfifo(path)
 
@@ -103,7 +108,7 @@ def test_the_timer_and_its_handler_are_what_they_were_afterwards(tmp_path: Path)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_one_signal_ends_a_read_of_stdin(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     class Buffer:
-        """The signal comes while it is read."""
+        """The signal arrives during the read."""
 
         def read(self, size: int) -> bytes:
             os.kill(os.getpid(), number)
@@ -156,5 +161,5 @@ def test_one_signal_ends_a_process_that_reads_from_a_pipe(verb: str, number: int
     finally:
         process.kill()
         process.wait()
-    # Where a verb reads before its work begins the signal itself ends the process: for a shell that is 143, too.
+    # If a command reads before its work starts, the signal itself ends the process, which a shell also reports as 143.
     assert process.returncode in ((143, -signal.SIGTERM) if number == signal.SIGTERM else (130,))

@@ -1,4 +1,4 @@
-"""What a person says at the command line in the place of a step: of a call in doubt what it gave, of a fork what a node comes to."""
+"""Values given by a person: results of calls of unknown outcome, and overrides in forks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ nodes:
 
 
 async def doubtful(shop: Path) -> str:
-    """A run whose process died between its payment and the answer of that."""
+    """A run whose process was killed between its payment and the response."""
     async with opened(shop) as orchestra:
         run = await orchestra.start(orchestra.find("order"), topics=["tea"])
         assert await run.wait_until_blocked() is None
@@ -50,11 +50,11 @@ async def doubtful(shop: Path) -> str:
     return run.id
 
 
-async def test_what_a_call_in_doubt_gave_is_said_by_a_person_and_stands_in_forks_too(shop: Path, shell: Shell) -> None:
+async def test_person_reports_an_unknown_call_result_also_for_forks(shop: Path, shell: Shell) -> None:
     run = await doubtful(shop)
     said = await asyncio.to_thread(shell, "runs", "resume", run)
     assert said.code == 5
-    assert "or what it gave, where it happened: a value of type Receipt, as JSON" in said.out
+    assert "or the result of the call, if it happened: a value of type Receipt, as JSON" in said.out
     assert f"or: orchestra runs answer {run} --to " in said.out
     wrong = await asyncio.to_thread(shell, "runs", "answer", run, "--node", "paid", "--gave", '{"number": "seven"}')
     assert wrong.code == 2
@@ -62,18 +62,18 @@ async def test_what_a_call_in_doubt_gave_is_said_by_a_person_and_stands_in_forks
     assert "what the call gave is a value of type Receipt" in wrong.err
     (shop / "receipt.json").write_text('{"number": 7, "item": "tea"}')
     text = await asyncio.to_thread(shell, "runs", "answer", run, "--node", "paid", "--gave", "seven")
-    assert "C024: paid gives a value of type Receipt" in text.err
+    assert "C024: paid outputs a value of type Receipt" in text.err
     both = await asyncio.to_thread(shell, "runs", "answer", run, "again", "--node", "paid", "--gave", "7")
     assert both.code == 2
     done = await asyncio.to_thread(
         shell, "runs", "answer", run, "--node", "paid", "--gave", "@receipt.json", "--by", "ada"
     )
-    assert done.code == 5, done.err  # the letter is asked about
+    assert done.code == 5, done.err  # the question about the letter
     assert "Send about tea; tea 7?" in done.out
     assert (await asyncio.to_thread(shell, "runs", "answer", run, "yes", "--node", "sure")).code == 0
     assert (shop / "paid.txt").read_text() == "tea\n"
     shown = (await asyncio.to_thread(shell, "runs", "show", run)).out
-    assert "paid: it happened, as ada says, and gave" in shown
+    assert "paid: ada reports that the call happened, with the result" in shown
     assert " given " in shown
     node = (await asyncio.to_thread(shell, "runs", "show", run, "paid")).out
     assert "given by ada" in node
@@ -102,7 +102,7 @@ async def test_what_a_call_in_doubt_gave_is_said_by_a_person_and_stands_in_forks
     assert (shop / "paid.txt").read_text() == "tea\n"
 
 
-async def test_who_said_not_to_call_again_is_told_how_it_goes_on(shop: Path, shell: Shell) -> None:
+async def test_declined_call_prints_the_resume_command(shop: Path, shell: Shell) -> None:
     run = await doubtful(shop)
     await asyncio.to_thread(shell, "runs", "resume", run)
     said = await asyncio.to_thread(shell, "runs", "answer", run, "fail", "--node", "paid")
@@ -121,7 +121,7 @@ async def test_who_said_not_to_call_again_is_told_how_it_goes_on(shop: Path, she
     assert (shop / "paid.txt").read_text() == "tea\n"
 
 
-async def test_at_the_shell_a_value_is_a_text_json_or_a_file(shop: Path, shell: Shell) -> None:
+async def test_call_result_option_accepts_text_json_or_a_file(shop: Path, shell: Shell) -> None:
     run = await ended(shop, "tea")
     (shop / "lines.json").write_text('["a", "b"]')
     said = await asyncio.to_thread(
@@ -141,7 +141,7 @@ async def test_at_the_shell_a_value_is_a_text_json_or_a_file(shop: Path, shell: 
     assert said.code == 0, said.err
     assert "lines: the value is given by bob\n" in said.out
     assert f"allowed: the answer is given by ada, in run {run}\n" in said.out
-    assert "paid: pay has effects, and is not called\n" in said.out
+    assert "paid: pay has effects and is not called\n" in said.out
     assert "a, b; cake 9" in said.out
     assert (shop / "paid.txt").read_text() == "tea\n"
     events = (await asyncio.to_thread(shell, "runs", "show", "last", "--json")).json["events"]
@@ -154,11 +154,11 @@ async def test_at_the_shell_a_value_is_a_text_json_or_a_file(shop: Path, shell: 
     unknown = await asyncio.to_thread(shell, "runs", "fork", run, "--set", "line=x")
     assert (unknown.code, "did you mean 'lines'?" in unknown.err) == (2, True)
     bad = await asyncio.to_thread(shell, "runs", "fork", run, "--set", "lines=x")
-    assert "C012: lines gives list[str]" in bad.err
+    assert "C012: lines outputs list[str]" in bad.err
     assert [event["type"] for event in events][-1] == "run_finished"
 
 
-def test_at_the_terminal_a_line_says_what_a_call_in_doubt_gave() -> None:
+def test_terminal_line_reports_an_unknown_call_result() -> None:
     gives = {"type": "object", "properties": {"number": {"type": "integer"}}, "required": ["number"]}
     asked = QuestionAsked(
         seq=1,
@@ -178,19 +178,20 @@ def test_at_the_terminal_a_line_says_what_a_call_in_doubt_gave() -> None:
     assert caught.value.code == "C024"
     older = msgspec.structs.replace(asked, result_schema=None)
     assert questions.call_result_command("r", older) is None
-    assert questions.parse_terminal_line("r", older, "/gave 7\n") == ("/gave 7", False)  # which is none of its options
+    # which is not one of its options
+    assert questions.parse_terminal_line("r", older, "/gave 7\n") == ("/gave 7", False)
 
 
-async def test_who_gives_a_value_is_said_with_the_value(shop: Path, shell: Shell) -> None:
+async def test_override_records_its_author(shop: Path, shell: Shell) -> None:
     run = await ended(shop, "tea")
     said = await asyncio.to_thread(shell, "runs", "fork", run, "--by", "bob")
     assert said.code == 2
-    assert "C010: --by says who gives a value" in said.err
+    assert "C010: --by is the author of --set" in said.err
     twice = await asyncio.to_thread(shell, "runs", "fork", run, "--set", "letter=a", "--set", "letter=b")
     assert "C010: --set gives letter twice" in twice.err
 
 
-async def test_a_payment_that_a_fork_may_not_repeat_is_given(shop: Path, shell: Shell) -> None:
+async def test_override_replaces_an_unrepeatable_payment(shop: Path, shell: Shell) -> None:
     run = await ended(shop, "tea")
     refused = await asyncio.to_thread(shell, "runs", "fork", run, "-i", 'topics=["cake"]', "--set", "allowed=yes")
     assert "orchestra runs fork RUN --set paid=VALUE" in refused.out + refused.err
@@ -202,7 +203,7 @@ async def test_a_payment_that_a_fork_may_not_repeat_is_given(shop: Path, shell: 
     assert (shop / "paid.txt").read_text() == "tea\n"
 
 
-async def test_who_says_it_is_told_once_for_values_answers_resumptions_and_cancellations(shop: Path) -> None:
+async def test_author_is_recorded_for_all_manual_commands(shop: Path) -> None:
     async with opened(shop) as orchestra:
         run = await orchestra.start(orchestra.find("order"), topics=["tea"])
         assert await run.wait_until_blocked() is None
@@ -218,7 +219,7 @@ async def test_who_says_it_is_told_once_for_values_answers_resumptions_and_cance
         await eve.cancel(fork.id)
         events = [*await orchestra.journal.read(run.id), *await orchestra.journal.read(fork.id)]
     found = [event for event in events if isinstance(event, QuestionAnswered | RunResumed | CancelRequested)]
-    said = [(event.by, type(event).__name__) for event in found if event.by != "a message"]  # which woke the run
+    said = [(event.by, type(event).__name__) for event in found if event.by != "a message"]  # which resumed the run
     assert said == [
         ("eve", "RunResumed"),
         ("eve", "QuestionAnswered"),
@@ -227,7 +228,7 @@ async def test_who_says_it_is_told_once_for_values_answers_resumptions_and_cance
     ]
 
 
-async def test_values_of_a_fork_are_one_object_too_and_stdin_is_read_once(shop: Path, shell: Shell) -> None:
+async def test_set_accepts_one_object_and_reads_stdin_once(shop: Path, shell: Shell) -> None:
     run = await ended(shop, "tea")
     (shop / "values.json").write_text('{"lines": ["a"], "letter": "b"}')
     said = await asyncio.to_thread(shell, "runs", "fork", run, "--set", "@values.json", "--set", "sure=-", stdin="yes")
@@ -235,7 +236,7 @@ async def test_values_of_a_fork_are_one_object_too_and_stdin_is_read_once(shop: 
     piped = await asyncio.to_thread(shell, "runs", "fork", run, "--set", "-", stdin='{"letter": "c", "sure": "no"}')
     assert (piped.code, "\nc\n" in piped.out) == (0, True), piped.err
     twice = await asyncio.to_thread(shell, "runs", "fork", run, "-i", "topics=-", "--set", "letter=@-", stdin='["x"]')
-    assert "C010: -i topics=- has read stdin, and nothing is left of it for --set letter=@-" in twice.err
+    assert "C010: -i topics=- has already read stdin; --set letter=@- cannot read it again" in twice.err
     unknown = await asyncio.to_thread(shell, "runs", "fork", run, "--set", "-", stdin='{"line": "c"}')
     assert (unknown.code, "did you mean 'lines'?" in unknown.err) == (2, True)
 
@@ -251,7 +252,7 @@ async def test_values_of_a_fork_are_one_object_too_and_stdin_is_read_once(shop: 
         ("@-", "piped"),
     ],
 )
-def test_an_answer_is_read_as_inputs_are_and_null_is_one_in_a_file(shell: Shell, typed: str, value: str | None) -> None:
+def test_answer_is_parsed_like_inputs_and_may_be_null_in_a_file(shell: Shell, typed: str, value: str | None) -> None:
     (shell.project / "workflows").mkdir()
     (shell.project / "workflows" / "note.yaml").write_text(NOTE)
     for name in ("none.json", "none.txt"):
@@ -263,7 +264,7 @@ def test_an_answer_is_read_as_inputs_are_and_null_is_one_in_a_file(shell: Shell,
 
 
 async def asked_twice(shop: Path, shell: Shell) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """A run whose process died at the first payment and at the second, and what was asked after each."""
+    """A run whose process was killed at the first and at the second payment, and the question after each."""
     run = await doubtful(shop)
     await asyncio.to_thread(shell, "runs", "resume", run)
     (first,) = [
@@ -299,9 +300,7 @@ async def asked_twice(shop: Path, shell: Shell) -> tuple[str, dict[str, Any], di
     return run, first, second
 
 
-async def test_a_command_that_was_shown_before_does_not_answer_when_the_same_is_asked_again(
-    shop: Path, shell: Shell
-) -> None:
+async def test_old_answer_command_does_not_answer_a_repeated_question(shop: Path, shell: Shell) -> None:
     run, first, second = await asked_twice(shop, shell)
     for told in (("--to", first["to"]), ("--node", "paid")):
         said = await asyncio.to_thread(shell, "runs", "answer", run, "again", *told)
@@ -310,7 +309,7 @@ async def test_a_command_that_was_shown_before_does_not_answer_when_the_same_is_
     assert (await asyncio.to_thread(shell, "runs", "answer", run, "again", "--to", second["to"], "--later")).code == 0
 
 
-async def test_nor_does_what_was_read_before_in_python(shop: Path, shell: Shell) -> None:
+async def test_old_question_in_python_does_not_answer_a_repeated_one(shop: Path, shell: Shell) -> None:
     run, first, _ = await asked_twice(shop, shell)
     async with opened(shop) as orchestra:
         one, two = (
@@ -327,7 +326,7 @@ async def test_nor_does_what_was_read_before_in_python(shop: Path, shell: Shell)
             with pytest.raises(InputError) as caught:
                 await orchestra.answer(run, "again", node="paid", by="bob", **told)
             assert caught.value.code == "E037"
-        # Posted before the question was asked again, it is no answer to that either.
+        # Posted before the question was asked again, it does not answer that one either.
         late = InboxMessage(
             kind="answer",
             node="paid",

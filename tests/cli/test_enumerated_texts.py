@@ -1,4 +1,4 @@
-"""Texts that a type or a question lists, typed at the shell: each is taken as it is, and is read from a file or stdin as a line."""
+"""Enumerated texts on the command line: taken literally, and read as a line from files and stdin."""
 
 from __future__ import annotations
 
@@ -37,22 +37,20 @@ def asked(shell: Shell) -> Shell:
 @pytest.mark.parametrize(
     ("typed", "value"), [("-", "-"), ("@home", "@home"), ("@plus.txt", "+"), ("@-", "+"), ("@@home", "@home")]
 )
-def test_an_answer_that_is_listed_is_taken_as_it_is_and_read_as_a_line(
-    asked: Shell, workflow: str, typed: str, value: str
-) -> None:
+def test_listed_answer_is_literal_and_read_as_a_line(asked: Shell, workflow: str, typed: str, value: str) -> None:
     asked("run", workflow)
     assert asked("runs", "answer", "last", "--json", "--", typed, stdin="+\r\n").json["output"] == {"it": value}
     given = asked("runs", "fork", "last", "--set", f"sign={typed}", "--json", stdin="+\n").json["given"]
     assert given["sign"]["value"] == value
 
 
-def test_what_no_option_is_and_no_file_is_told(asked: Shell) -> None:
+def test_missing_file_suggests_the_listed_options(asked: Shell) -> None:
     asked("run", "choice")
     assert "E022" in asked("runs", "answer", "last", "perhaps").err
     assert "C014: none.txt cannot be read" in asked("runs", "answer", "last", "@none.txt").err
 
 
-def test_an_input_that_is_listed_is_taken_as_it_is_and_other_texts_keep_their_lines(asked: Shell) -> None:
+def test_listed_input_is_literal_and_other_texts_keep_line_breaks(asked: Shell) -> None:
     fields: dict[str, dict[str, Any]] = {
         "sign": SIGN,
         "signs": {"type": "array", "items": SIGN},
@@ -71,6 +69,6 @@ def test_an_input_that_is_listed_is_taken_as_it_is_and_other_texts_keep_their_li
 def test_hints_fit_the_option_that_was_typed(asked: Shell) -> None:
     asked("run", "sign")
     twice = asked("runs", "fork", "last", "--set", "sign=@-", "--set", "-", stdin="+").err
-    assert "give one of them as a file: @FILE in the place of -" in twice
+    assert "replace one - by a file: @FILE" in twice
     absent = asked("runs", "fork", "last", "--set", "@sign.json").err
-    assert "--set @FILE is a file of a JSON object; a value has its name before it: --set NAME=@sign.json" in absent
+    assert "--set @FILE reads a JSON object; for one value, write its name first: --set NAME=@sign.json" in absent

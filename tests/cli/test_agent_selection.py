@@ -1,4 +1,4 @@
-"""One agent of several on the command line: what a dry run says of them, and what a run tells of the one that was chosen."""
+"""Agent selection on the command line: in dry runs and in finished runs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ nodes:
 
 @pytest.fixture
 def desk(shell: Shell) -> Shell:
-    """A workflow that asks one of two agents, by an intent that is the text's first word."""
+    """A workflow that calls one of two agents, by an intent that is the text's first word."""
     cards = {"intent": ("\"Literal['lost', 'stolen', 'other']\"", "4"), "card": ("str", "10"), "general": ("str", "90")}
     files = {
         f"agents/{name}/agent.yaml": CARD.replace("NAME", name).replace("OUT", out).replace("MOST", n)
@@ -63,7 +63,7 @@ def desk(shell: Shell) -> Shell:
     return shell
 
 
-def test_a_dry_run_says_who_is_asked_where_and_counts_the_dearest_alone(desk: Shell) -> None:
+def test_dry_run_counts_only_the_most_expensive_alternative(desk: Shell) -> None:
     said = desk("run", "desk", "-i", "text=lost", "--dry-run")
     told = " ".join(said.out.split())
     assert said.code == 0, said.err
@@ -88,13 +88,13 @@ def test_a_run_says_which_agent_was_chosen_and_why(desk: Shell) -> None:
     assert "skipped" in explained
 
 
-def test_the_page_of_a_run_has_it(desk: Shell) -> None:
+def test_page_shows_the_chosen_agent(desk: Shell) -> None:
     run = str(desk("run", "desk", "-i", "text=other things", "--json").json["run"])
     assert desk("runs", "show", run, "--html", "page.html").code == 0
     assert 'reply: chose general, for intent is "other"' in html.unescape(Path("page.html").read_text("utf-8"))
 
 
-def test_labels_that_no_agent_is_for_are_told_before_anything_starts(desk: Shell) -> None:
+def test_labels_without_an_agent_are_reported_before_the_run(desk: Shell) -> None:
     Path("workflows/desk.yaml").write_text(FLOW.replace(", otherwise: general", ""))
     said = desk("validate", "workflows/desk.yaml")
     assert said.code == 2

@@ -1,4 +1,4 @@
-"""Tiers at the terminal: what a person is shown and gives in the place of it, what each tier took, and before a run who may be asked."""
+"""Escalation at the terminal: what persons see and answer, the cost of each tier, and explanations."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_an_abstention_tells_the_tiers(desk: Shell) -> None:
 def test_a_fork_and_a_rehearsal_climb_the_same_way(desk: Shell) -> None:
     made = run(desk, "impossible").json["run"]
     desk("runs", "answer", made, json.dumps(PERSON))
-    assert desk("whatif", made).out.startswith("everything as it is today: 1 the same")
+    assert desk("whatif", made).out.startswith("the current version of everything: 1 the same")
     forked = desk("runs", "fork", made, "--json")
     assert forked.code == 5
     assert isinstance(desk.opener, Simulated)
@@ -132,7 +132,7 @@ def test_before_a_run_it_is_said_who_is_asked_and_who_is_passed_over(desk: Shell
     assert node["calls"] == 4, "two attempts, and one of each larger model"
     shown = desk("run", "climb", "-i", "question=q", "-i", f"text={TEXT}", "--dry-run").out
     assert "small, then big" in shown
-    assert "provider (external) is passed over: the inputs are internal, and it is cleared for public" in " ".join(
+    assert "provider (external) is skipped: the inputs are internal, but it is only cleared for public" in " ".join(
         shown.split()
     )
 

@@ -1,4 +1,4 @@
-"""Rows go through a window: in order, never more at once than allowed, nothing left behind."""
+"""`map_in_order`: order, concurrency limit and clean-up."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from orchestra.cli.signals import WINDOW_SLACK, map_in_order
     turns=st.lists(st.integers(min_value=0, max_value=9), max_size=40),
     concurrency=st.integers(min_value=1, max_value=8),
 )
-def test_results_keep_the_order_whatever_each_row_takes(turns: list[int], concurrency: int) -> None:
+def test_results_keep_the_order_of_rows(turns: list[int], concurrency: int) -> None:
     async def ask(row: tuple[int, int]) -> int:
         for _ in range(row[1]):
             await asyncio.sleep(0)
@@ -28,7 +28,7 @@ def test_results_keep_the_order_whatever_each_row_takes(turns: list[int], concur
     assert asyncio.run(main()) == list(range(len(turns)))
 
 
-async def test_no_more_are_asked_at_once_than_allowed() -> None:
+async def test_concurrency_is_limited() -> None:
     here = most = 0
 
     async def ask(row: int) -> int:
@@ -43,7 +43,7 @@ async def test_no_more_are_asked_at_once_than_allowed() -> None:
     assert most == 3
 
 
-async def test_rows_are_read_no_further_than_the_window() -> None:
+async def test_rows_are_read_only_up_to_the_window() -> None:
     read = 0
     gate = asyncio.Event()
 
@@ -68,7 +68,7 @@ async def test_rows_are_read_no_further_than_the_window() -> None:
     await results.aclose()
 
 
-async def test_an_error_of_a_row_ends_the_stream_and_leaves_no_task() -> None:
+async def test_row_error_ends_the_stream_and_cancels_tasks() -> None:
     async def ask(row: int) -> int:
         if row == 3:
             raise ValueError("no")

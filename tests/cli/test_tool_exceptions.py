@@ -1,4 +1,4 @@
-"""A tool whose own code raises: what a person is told of it."""
+"""Errors shown for a tool that raises an exception."""
 
 from __future__ import annotations
 
@@ -46,10 +46,11 @@ def shell(shell: Shell) -> Shell:
     return shell
 
 
-def test_the_line_that_raised_and_the_hint_are_told_and_all_lines_by_the_node(shell: Shell) -> None:
+def test_tool_exception_shows_its_line_and_runs_show_the_traceback(shell: Shell) -> None:
     said = shell("run", "raising", "-i", "text=secret")
     assert said.out.startswith(
-        "x: buggy_of_raising raised KeyError: 'n' (tools_of_raising.py:5 in helper)\n  the tool's own code raised; run it by itself\n"
+        "x: buggy_of_raising raised KeyError: 'n' (tools_of_raising.py:5 in helper)\n  the tool's own "
+        "code raised; run it by itself\n"
     )
     shown = shell("runs", "show", "last", "x").out
     place = Path("tools_of_raising.py").resolve()

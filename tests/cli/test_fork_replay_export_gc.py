@@ -1,4 +1,4 @@
-"""`orchestra runs` fork, replay, diff, export and gc, and `run --memo`: runs made again, compared, kept and deleted."""
+"""`orchestra runs` fork, replay, diff, export and gc, and `run --memo`."""
 
 from __future__ import annotations
 
@@ -48,21 +48,21 @@ def ran(shell: Shell, question: str = "When?", *more: str) -> str:
     return run
 
 
-def test_a_fork_of_what_has_not_changed_makes_no_call(shell: Shell) -> None:
+def test_fork_without_changes_makes_no_call(shell: Shell) -> None:
     run = ran(shell)
     said = shell("runs", "fork", run)
     assert said.code == 0
     assert said.out.startswith("nothing has changed\n")
-    assert said.out.endswith(f"2 calls recalled from run {run}, 0 made anew\n")
+    assert said.out.endswith(f"2 calls recalled from run {run}, 0 made\n")
     assert calls(shell) == []
 
 
-def test_after_one_prompt_was_edited_only_its_agent_is_asked(shell: Shell) -> None:
+def test_fork_after_a_prompt_edit_calls_only_its_agent(shell: Shell) -> None:
     run = ran(shell)
     Path("agents/critic/prompt.md").write_text("{{ context }}\nBe brief.\n{{ question }}\n")
     said = shell("runs", "fork", run)
     assert said.out.startswith("second: its agent critic has changed\n")
-    assert said.out.endswith(f"1 call recalled from run {run}, 1 made anew\n")
+    assert said.out.endswith(f"1 call recalled from run {run}, 1 made\n")
     assert calls(shell) == ["critic"]
     assert f"1 answer recalled from run {run}" in shell("runs", "show").out
     assert f"recalled from run {run}" in shell("runs", "show", "last", "first").out
@@ -74,14 +74,14 @@ def test_a_fork_is_json_with_its_changes_and_calls(shell: Shell) -> None:
     assert (found["parent"], found["changes"], found["recalled"], found["anew"]) == (run, [], 0, 2)
 
 
-def test_a_fork_of_another_file_says_what_it_has_otherwise(shell: Shell) -> None:
+def test_fork_with_another_file_lists_the_changes(shell: Shell) -> None:
     run = ran(shell)
     Path("other.yaml").write_text(TWICE.replace("  second:", "  third:").replace("second.answer", "third.answer"))
     out = shell("runs", "fork", run, "--workflow", "other.yaml").out
     assert out.startswith("second: is gone\nthird: is new\noutput: is written otherwise\n")
 
 
-def test_a_fork_whose_workflow_is_not_in_the_project_asks_for_its_file(shell: Shell) -> None:
+def test_fork_of_an_unknown_workflow_requires_its_file(shell: Shell) -> None:
     run = ran(shell)
     Path("workflows/twice.yaml").rename("elsewhere.yaml")
     said = shell("runs", "fork", run)
@@ -98,15 +98,15 @@ def test_a_run_with_the_memo_says_so_in_its_journal(shell: Shell) -> None:
     assert options == [{}, {"memo": True}]
 
 
-def test_replay_says_that_decisions_are_the_same_today(shell: Shell) -> None:
+def test_replay_reports_equal_decisions(shell: Shell) -> None:
     run = ran(shell)
     count = len(shell("runs", "show", run, "--json").json["events"])
     said = shell("runs", "replay", run)
-    assert (said.code, said.out) == (0, f"{count} events, the same decisions today\n")
+    assert (said.code, said.out) == (0, f"{count} events, same decisions of the engine\n")
     assert shell("runs", "replay", run, "--json").json["different"] is None
 
 
-def test_replay_shows_the_first_event_that_would_be_another_and_one(shell: Shell) -> None:
+def test_replay_shows_the_first_difference_with_exit_code_1(shell: Shell) -> None:
     run = ran(shell)
 
     async def copy() -> None:
@@ -122,15 +122,15 @@ def test_replay_shows_the_first_event_that_would_be_another_and_one(shell: Shell
     said = shell("runs", "replay", "changed")
     assert said.code == 1
     assert "differs: the engine would" in said.out
-    assert "the run is over: done" in said.out.splitlines()[-1]
+    assert "the run has ended: done" in said.out.splitlines()[-1]
 
 
-def test_runs_that_came_to_the_same_do_not_differ(shell: Shell) -> None:
+def test_diff_of_equal_runs_is_empty(shell: Shell) -> None:
     said = shell("runs", "diff", ran(shell), ran(shell))
-    assert (said.code, said.out) == (0, "the same: 2 nodes came to the same\n")
+    assert (said.code, said.out) == (0, "the same: 2 nodes have equal outcomes\n")
 
 
-def test_nodes_that_ended_otherwise_stand_side_by_side_and_one(shell: Shell) -> None:
+def test_diff_shows_changed_nodes_with_exit_code_1(shell: Shell) -> None:
     one = ran(shell)
     shell.opener = Simulated({"answerer": GOOD, "critic": OTHER})
     two = ran(shell)
@@ -141,7 +141,7 @@ def test_nodes_that_ended_otherwise_stand_side_by_side_and_one(shell: Shell) -> 
     assert [row["node"] for row in shell("runs", "diff", one, two, "--json").json] == ["", "second"]
 
 
-def test_an_export_has_every_event_and_every_blob_under_its_digest(shell: Shell) -> None:
+def test_export_contains_all_events_and_blobs(shell: Shell) -> None:
     run = ran(shell)
     assert shell("runs", "export", run, "-o", "run.jsonl").code == 0
     head, *lines = [json.loads(line) for line in Path("run.jsonl").read_text().splitlines()]
@@ -159,12 +159,12 @@ def test_an_export_without_blobs_has_events_alone(shell: Shell) -> None:
     assert all("event" in json.loads(line) for line in lines[1:])
 
 
-def test_an_export_to_where_nothing_can_be_written_is_refused(shell: Shell) -> None:
+def test_export_to_an_unwritable_file_is_refused(shell: Shell) -> None:
     said = shell("runs", "export", ran(shell), "-o", "absent/run.jsonl")
     assert (said.code, said.err[:4]) == (1, "C023")
 
 
-def test_what_was_exported_is_said_as_json_where_that_is_wanted(shell: Shell) -> None:
+def test_export_prints_a_json_summary(shell: Shell) -> None:
     run = ran(shell)
     said = shell("runs", "export", run, "-o", "run.jsonl", "--json")
     lines = [json.loads(line) for line in Path("run.jsonl").read_text().splitlines()]
@@ -172,21 +172,21 @@ def test_what_was_exported_is_said_as_json_where_that_is_wanted(shell: Shell) ->
     assert [json.loads(line) for line in shell("runs", "export", run, "--json").out.splitlines()] == lines
 
 
-def test_gc_deletes_nothing_unless_something_says_what_is_old(shell: Shell) -> None:
+def test_gc_without_an_age_deletes_nothing(shell: Shell) -> None:
     ran(shell)
     said = shell("runs", "gc", "--yes")
     assert (said.code, said.err[:4]) == (2, "C010")
     assert "orchestra runs gc --older 30d" in said.err
 
 
-def test_gc_without_a_terminal_wants_a_yes(shell: Shell) -> None:
+def test_gc_without_a_terminal_requires_yes(shell: Shell) -> None:
     ran(shell)
     said = shell("runs", "gc", "--older", "0d")
     assert (said.code, "--yes" in said.err) == (2, True)
     assert len(shell("runs", "list", "--json").json) == 1
 
 
-def test_gc_lists_first_then_deletes_all_but_the_newest_that_are_to_be_kept(shell: Shell) -> None:
+def test_gc_lists_and_deletes_all_but_the_newest(shell: Shell) -> None:
     runs = [ran(shell) for _ in range(3)]
     out = shell("runs", "gc", "--older", "0d", "--keep", "1", "--dry-run").out
     assert [line.split()[0] for line in out.splitlines()[:2]] == runs[:2]
@@ -195,7 +195,7 @@ def test_gc_lists_first_then_deletes_all_but_the_newest_that_are_to_be_kept(shel
     assert [row["run"] for row in shell("runs", "list", "--json").json] == runs[2:]
 
 
-def test_gc_spares_runs_that_wait(shell: Shell) -> None:
+def test_gc_keeps_waiting_runs(shell: Shell) -> None:
     Path("workflows/wait.yaml").write_text(
         'schema: orchestra/v1\nname: wait\noutput: ${a}\nnodes: {a: {ask: "Well?"}}\n'
     )
@@ -205,14 +205,14 @@ def test_gc_spares_runs_that_wait(shell: Shell) -> None:
     assert [row["status"] for row in shell("runs", "list", "--json").json] == ["waiting"]
 
 
-def test_the_setting_retention_says_what_is_old(shell: Shell) -> None:
+def test_gc_uses_the_retention_setting(shell: Shell) -> None:
     Path("orchestra.toml").write_text('fleet = "nowhere"\nretention = "0h"\n')
     ran(shell)
     assert shell("runs", "gc", "--yes", "--json").json["deleted"] == 1
 
 
 @pytest.mark.parametrize("setting", ["soon", "30", "-1d", "30 d"])
-def test_a_retention_that_is_no_age_is_refused(shell: Shell, setting: str) -> None:
+def test_invalid_retention_is_refused(shell: Shell, setting: str) -> None:
     Path("orchestra.toml").write_text(f'retention = "{setting}"\n')
     assert shell("runs", "list").err.startswith("C002")
 
@@ -242,18 +242,18 @@ def test_other_ages_are_refused(text: str) -> None:
     ],
     ids=lambda verb: verb[0],
 )
-def test_where_nothing_ran_every_verb_says_so_and_makes_no_file(shell: Shell, verb: tuple[str, ...]) -> None:
+def test_commands_without_a_journal_report_it_and_create_no_file(shell: Shell, verb: tuple[str, ...]) -> None:
     said = shell("runs", *verb)
     assert (said.code, said.err[:4]) == (2, "C018")
     assert not Path(".orchestra").exists()
 
 
 @pytest.mark.parametrize("arguments", [("resume",), ("resume", "last", "--all")])
-def test_resume_wants_one_run_or_all(shell: Shell, arguments: tuple[str, ...]) -> None:
+def test_resume_requires_one_run_or_all(shell: Shell, arguments: tuple[str, ...]) -> None:
     assert shell("runs", *arguments).err.startswith("C010")
 
 
-def test_a_status_that_no_run_has_is_refused_with_the_nearest(shell: Shell) -> None:
+def test_unknown_status_is_refused_with_a_suggestion(shell: Shell) -> None:
     assert "did you mean 'waiting'?" in shell("runs", "list", "--status", "waitng").err
 
 

@@ -1,4 +1,4 @@
-"""`orchestra learn evaluate --predictions`: what is written comes to the certificate that the served agent comes to."""
+"""`orchestra learn evaluate --predictions` leads to the same certificate as the served agent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EVALUATE = ("learn", "evaluate", "sorter", "--data", "rows.jsonl", "--prediction
 
 
 def certified(shell: Shell, *more: str) -> Any:
-    """What is certified of the sorter: how, and what is at most wrong."""
+    """The certificate of the sorter: its score and its maximum share of wrong answers."""
     said = shell("certify", "sorter", "--data", "rows.jsonl", *CHECKS, "--json", "--out", "here.json", *more)
     assert said.code in (0, 3), said.err
     return said.json["outcome"], said.json["bound"]

@@ -1,4 +1,4 @@
-"""Checks of one's own on the command line: in workflow files, of answers alone, and in runs that are made again with other code."""
+"""Custom checks on the command line: in workflow files, for single answers, and in forks with changed code."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def desk(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Shell:
 
 
 def written(module: str) -> None:
-    """Writes the tools, as another process reads them."""
+    """Writes the tools, and imports them again."""
     Path("account_tools.py").write_text(module)
     sys.modules.pop("account_tools", None)
 
@@ -93,4 +93,4 @@ def test_a_certificate_is_not_bound_to_a_tool_and_says_so(desk: Shell) -> None:
     Path("rows.jsonl").write_text('{"id": "1", "input": {"text": "a"}, "expected": {"word": "a"}}\n')
     said = desk("certify", "copier", "--data", "rows.jsonl", "--checks", "tool(valid)")
     assert said.code == 2
-    assert said.err.startswith("V006: the check 'tool' asks a tool")
+    assert said.err.startswith("V006: the check 'tool' calls a tool")
