@@ -1,4 +1,6 @@
-"""Cards: what a specialist is. A folder with `agent.yaml`, its prompt, and its data; or a Python declaration of the same."""
+"""Cards: what a specialist is. A folder with `agent.yaml`, its prompt, and its data; or a Python declaration of the
+same.
+"""
 
 from __future__ import annotations
 
@@ -33,14 +35,17 @@ MAX_STORED_BYTES = 8 << 20
 
 
 class Card(CardFile):
-    """A specialist, ready: the file with its types read, its prompt checked, and a digest of everything that it says."""
+    """A specialist, ready: the file with its types read, its prompt checked, and a digest of everything that it
+    says.
+    """
 
     input_schema: Schema = Field(default_factory=dict)
     output_schema: Schema = Field(default_factory=dict)
     template: str = ""
     data_digest: str = ""
-    """Of the data file of an agent with arrays, which in turn names their digest, or of a calibration; empty for the others, and before
-    it is made."""
+    """Of the data file of an agent with arrays, which in turn names their digest, or of a calibration; empty for the
+    others, and before it is made.
+    """
     folder: Path | None = None
     member_cards: tuple[Card, ...] = ()
     """The members of an ensemble, once they are loaded (`orchestra.agents.ensemble.join_members`)."""
@@ -71,7 +76,8 @@ class Card(CardFile):
 
     @classmethod
     def declare(cls, name: str, *, input: Schema, output: Schema, prompt: str, **settings: Any) -> Card:
-        """A card made in Python: schemas of input (an object) and output, the prompt's text, and the other keys of `agent.yaml`.
+        """A card made in Python: schemas of input (an object) and output, the prompt's text, and the other keys of
+        `agent.yaml`.
 
         Raises `InputError` A002 for a setting that is not one, and what `orchestra.agents.card_file.check_card` raises.
         """
@@ -91,7 +97,9 @@ class Card(CardFile):
 
     @classmethod
     def from_schemas(cls, name: str, input: Schema, output: Schema, folder: Path | None = None) -> Card:
-        """What something takes and gives that is no agent, such as a workflow, where that is looked at as an agent is."""
+        """What something takes and gives that is no agent, such as a workflow, where that is looked at as an agent
+        is.
+        """
         return cls._build(CardFile(name=name, output="str", kind="python"), input, output, "", folder=folder)
 
     @classmethod
@@ -141,7 +149,10 @@ class Card(CardFile):
         return self.model_dump(by_alias=True, include=set(CardFile.model_fields))
 
     def dump(self) -> bytes:
-        """The card as a run stores it: its settings, its types, its prompt, and the digest of its data file; without its folder."""
+        """The card as a run stores it: its settings, its types, its prompt, and the digest of its data file; without
+        its
+        folder.
+        """
         return msgspec.json.encode(self._to_stored())
 
     def _to_stored(self) -> dict[str, Any]:
@@ -156,11 +167,11 @@ class Card(CardFile):
 
     @classmethod
     def restore(cls, data: bytes, folder: Path | None = None, folders: Mapping[str, Path | None] | None = None) -> Card:
-        """The card that `dump` wrote, with the same digest. `folder` is where its data file and its adapter are looked for; `folders`
-        has those of an ensemble's members by name.
+        """The card that `dump` wrote, with the same digest. `folder` is where its data file and its adapter are looked
+        for; `folders` has those of an ensemble's members by name.
 
-        The bytes are not trusted. Raises `InputError` A012 where they are no card, or not the one that they say, or where the data
-        file has changed; A003 or A004 where it cannot be read.
+        The bytes are not trusted. Raises `InputError` A012 where they are no card, or not the one that they say, or
+        where the data file has changed; A003 or A004 where it cannot be read.
         """
         if len(data) > MAX_STORED_BYTES:
             raise invalid_stored_card(f"it has more than {MAX_STORED_BYTES >> 20} MiB")
@@ -188,7 +199,10 @@ class Card(CardFile):
             raise invalid_stored_card("its members are others", name)
         made = cls._build(file, stored.input, stored.output, stored.prompt, stored.data, folder, parts)
         if made.digest != stored.digest:
-            why = f"its contents have the digest {made.digest}, but it was stored as {stored.digest}, so it was damaged or edited"
+            why = (
+                f"its contents have the digest {made.digest}, but it was stored as {stored.digest}, so it was damaged"
+                " or edited"
+            )
             raise invalid_stored_card(why, name)
         named = file.kind in KINDS_WITH_ARRAYS or file.calibration is not None
         if (
@@ -204,7 +218,9 @@ class Card(CardFile):
         return made
 
     def with_settings(self, *, folder: Path | None = None, **settings: Any) -> Card:
-        """The card with some settings of `agent.yaml` otherwise, or with the files of another folder; with a digest of its own.
+        """The card with some settings of `agent.yaml` otherwise, or with the files of another folder; with a digest of
+        its
+        own.
 
         Raises `InputError` A004 for a folder without the data file that the card names.
         """
@@ -218,7 +234,10 @@ class Card(CardFile):
         )
 
     def with_prompt(self, text: str, file: Path) -> Card:
-        """The card with another prompt; `file` is where it comes from. Raises `InputError` A005 or A006 where it cannot be rendered."""
+        """The card with another prompt; `file` is where it comes from. Raises `InputError` A005 or A006 where it cannot
+        be
+        rendered.
+        """
         template.check(text, self.input_schema.get("properties", {}), file)
         return self._build(self._file, self.input_schema, self.output_schema, text, self.data_digest, self.folder)
 
@@ -245,7 +264,10 @@ class Card(CardFile):
 
     @property
     def has_confidence(self) -> bool:
-        """Whether the probability of its text says how sure its model is: not that of free prose, which can say one thing in many ways."""
+        """Whether the probability of its text says how sure its model is: not that of free prose, which can say one
+        thing
+        in many ways.
+        """
         return self.kind == "model" and (self.grammar is not None or not is_plain_text(self.output_form.text_schema))
 
     @property
@@ -271,8 +293,11 @@ class Card(CardFile):
 
     @property
     def weights_digest(self) -> str:
-        """SHA-256 of the weights of its adapter, as the adapter's manifest has it, or of its data file, which names that of its arrays;
-        of an ensemble a digest of what its members have learnt. Empty where there is none or nothing says it."""
+        """SHA-256 of the weights of its adapter, as the adapter's manifest has it, or of its data file, which names
+        that
+        of its arrays; of an ensemble a digest of what its members have learnt. Empty where there is none or nothing
+        says it.
+        """
         if self.member_cards:
             return digest(msgspec.json.encode([part.weights_digest for part in self.member_cards]))
         if self.kind in KINDS_WITH_ARRAYS:
@@ -286,7 +311,9 @@ class Card(CardFile):
 
     @cached_property
     def tool_use_cards(self) -> tuple[Card, Card] | None:
-        """Of an agent with tools: itself as it is asked for its next line, and as it is asked for its answer; None for any other.
+        """Of an agent with tools: itself as it is asked for its next line, and as it is asked for its answer; None for
+        any
+        other.
 
         Both bear its name, and are told apart by their digests.
         """
@@ -343,9 +370,9 @@ class Card(CardFile):
             input=self.input_schema,
             output=self.output_schema,
             description=self.description,
-            max_output=self.max_output
-            if self.kind == "model"
-            else sum(part.contract.max_output for part in self.member_cards),
+            max_output=(
+                self.max_output if self.kind == "model" else sum(part.contract.max_output for part in self.member_cards)
+            ),
             label=self.label,
             checks=self.checks,
             digest=self.digest,
@@ -357,12 +384,17 @@ class Card(CardFile):
         )
 
     def served_contract(self, models: Mapping[str, Sequence[str]]) -> Contract:
-        """Its face in a fleet where these are the models that are served under each name: it has a mind for each of those under its own."""
+        """Its face in a fleet where these are the models that are served under each name: it has a mind for each of
+        those
+        under its own.
+        """
         return replace(self.contract, model_identity=self._model_identity(models)) if models else self.contract
 
     def _model_identity(self, models: Mapping[str, Sequence[str]]) -> str:
-        """Of what its answers come from: model, adapter and prompt; of an agent without a prompt, its data. Neither its name is in it nor
-        blanks of its prompt, by which no other agent comes about. Of an ensemble those of its members, with a + between them."""
+        """Of what its answers come from: model, adapter and prompt; of an agent without a prompt, its data. Neither its
+        name is in it nor blanks of its prompt, by which no other agent comes about. Of an ensemble those of its
+        members, with a + between them.
+        """
         if self.member_cards:
             return "+".join(part._model_identity(models) for part in self.member_cards)
         data = self.data_digest if self.kind in KINDS_WITH_ARRAYS else ""
@@ -373,7 +405,10 @@ class Card(CardFile):
         )
 
     def locate(self, *path: str | int) -> SourceLocation:
-        """Where a key of the card's file stands, for a fault found after it was loaded; the nearest key around one that is not there."""
+        """Where a key of the card's file stands, for a fault found after it was loaded; the nearest key around one that
+        is
+        not there.
+        """
         if self.folder is None:
             return SourceLocation(f"the agent {self.name!r}", 1)
         file = self.folder / CARD_FILE
@@ -383,7 +418,9 @@ class Card(CardFile):
             return SourceLocation(str(file), 1)
 
     def read(self, name: str, limit: int = MAX_DATA_BYTES) -> bytes:
-        """A file of the card's folder. Raises `InputError` A003 for a path that leads out of it, A004 where it is not there."""
+        """A file of the card's folder. Raises `InputError` A003 for a path that leads out of it, A004 where it is not
+        there.
+        """
         if self.folder is None:
             raise InputError(
                 "A004",
@@ -442,7 +479,10 @@ def _read_types(file: CardFile, models: Mapping[str, Schema] | None, marked: Yam
 
 
 def _input_schema(file: CardFile, known: Mapping[str, Schema], at: Callable[[str], SourceLocation]) -> Schema:
-    """The inputs as a record, of which those with a default need not be given. Raises `InputError` A002 for a default of another type."""
+    """The inputs as a record, of which those with a default need not be given. Raises `InputError` A002 for a default
+    of
+    another type.
+    """
     schema = record_schema(
         {name: given if isinstance(given, str) else given.type for name, given in file.input.items()}, known, at
     )
@@ -465,7 +505,8 @@ def _input_schema(file: CardFile, known: Mapping[str, Schema], at: Callable[[str
 def _data_digest(file: CardFile, folder: Path, marked: YamlDocument | None = None) -> str:
     """The digest of a card's data file, of its calibration, or of both; empty where there is none.
 
-    `marked` is the card's file where it is loaded for the first time, when its data file need not be there. Raises `InputError` A003, A004.
+    `marked` is the card's file where it is loaded for the first time, when its data file need not be there. Raises
+    `InputError` A003, A004.
     """
     named = ["data"] if file.kind in KINDS_WITH_ARRAYS else []
     named += ["calibration"] if file.calibration is not None else []

@@ -104,8 +104,9 @@ class CardFile(_FrozenModel):
     weights: tuple[Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)], ...] = Field(default=(), strict=False)
     """Of an ensemble: what each member's probability counts, in their order; alike where they are not stated."""
     enough: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Of an ensemble: how probable an answer must be for the members behind those that were asked not to be asked; all side by side
-    where it is not stated."""
+    """Of an ensemble: how probable an answer must be for the members behind those that were asked not to be asked; all
+    side by side where it is not stated.
+    """
     input: Mapping[Name, InputDeclaration] = {}
     """Types as texts, or `{type, default}` for an input that may be left out."""
     output: str | Mapping[Name, str]
@@ -115,14 +116,19 @@ class CardFile(_FrozenModel):
     calls: Mapping[Name, Name] = {}
     """Fields of the output that list calls, each with the input that lists the functions which may be called."""
     grammar: Name | None = None
-    """An input that holds the grammar of the output, which is a text: Lark, as llguidance reads it. Code makes it, for each call."""
+    """An input that holds the grammar of the output, which is a text: Lark, as llguidance reads it. Code makes it, for
+    each call.
+    """
     tools: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field(default=(), strict=False)
     """Tools that its model may call, one after the other, before it answers."""
     agents: tuple[Name, ...] = Field(default=(), strict=False)
     """Other agents that it may ask in the same way."""
     limits: ToolLimits | None = None
     calibration: str | None = None
-    """A file of the folder that sets the probabilities of choices right, made by `orchestra learn calibrate`; it may come later."""
+    """A file of the folder that sets the probabilities of choices right, made by `orchestra learn calibrate`; it may
+    come
+    later.
+    """
     prompt: str = "prompt.md"
     """A file of the folder."""
     system: str = ""
@@ -131,8 +137,10 @@ class CardFile(_FrozenModel):
     """A name in the fleet; of kind `encoder`, the encoder that it stands on."""
     adapter: str | None = None
     elsewhere: Literal["prompt"] | None = None
-    """What is asked of a server whose base is not the one that the adapter was trained on: the prompt alone; nothing where it is not
-    stated."""
+    """What is asked of a server whose base is not the one that the adapter was trained on: the prompt alone; nothing
+    where
+    it is not stated.
+    """
     sampling: SamplingParameters = SamplingParameters.model_construct()
     max_output: Annotated[int, Field(ge=1, le=1 << 20)] = 256
     min_output: Annotated[int, Field(ge=1, le=1 << 20)] = 16
@@ -158,8 +166,10 @@ def check_card(
     *,
     stored: bool = False,
 ) -> None:
-    """Refuses a card whose keys, types and prompt do not fit one another; `at` gives the place of a key, and `source` is the prompt's.
-    One that a run has `stored` goes on with defaults and lengths that new ones are refused for: it was asked so before.
+    """Refuses a card whose keys, types and prompt do not fit one another; `at` gives the place of a key, and `source`
+    is
+    the prompt's. One that a run has `stored` goes on with defaults and lengths that new ones are refused for: it was
+    asked so before.
 
     Raises `InputError` A002, A005, A006, A008, A013, A015, A017, A018, A020 or A024, and what a schema is refused with.
     """
@@ -290,7 +300,10 @@ def _check_lengths(file: CardFile, outputs: Schema, place: SourceLocation) -> No
         return
     length = longest_min_length(strip_unknown_formats(written))
     if length > (most := free_text_limit(written, file.max_output)):
-        reason = f"a text of at least {length:,} characters does not fit into max_output: {file.max_output}, which leaves it {most:,}"
+        reason = (
+            f"a text of at least {length:,} characters does not fit into max_output: {file.max_output}, which leaves it"
+            f" {most:,}"
+        )
         raise InputError("A002", reason, location=place, hint=f"max_output: {required_max_output(written, length)}")
 
 
@@ -324,14 +337,19 @@ def _check_tool_use(file: CardFile, names: Iterable[str], place: SourceLocation)
             "A018", f"{twice[0]!r} is named as a tool and as an agent", location=place, hint="leave one of them out"
         )
     if taken := next((name for name in names if tool_prompt.is_reserved(name)), None):
-        hint = f"call it {taken}_; {', '.join(tool_prompt.INJECTED_NAMES)} and s1, s2, ... are what the loop itself puts in"
+        hint = (
+            f"call it {taken}_; {', '.join(tool_prompt.INJECTED_NAMES)} and s1, s2, ... are what the loop itself"
+            " puts in"
+        )
         raise InputError(
             "A018", f"the input {taken!r} of an agent with tools has a name that is taken", location=place, hint=hint
         )
 
 
 def _check_members(file: CardFile, place: SourceLocation) -> None:
-    """Refuses members of a card of another kind, an ensemble without two of them, and what only its members can have (A024)."""
+    """Refuses members of a card of another kind, an ensemble without two of them, and what only its members can have
+    (A024).
+    """
     if file.kind != "ensemble":
         if key := next((key for key in ("members", "weights", "enough") if getattr(file, key)), None):
             raise InputError(

@@ -21,7 +21,9 @@ from orchestra.schema.types import (
 
 TYPE_NAME_HINT: Final = "types are named like `Invoice`"
 FIELD_NAME: Final = re.compile(r"[\w$@][\w $@.:/-]{0,99}")
-"""Names of the fields of records, such as `total` or `first-name`: one line, with nothing that quotes or ends anything elsewhere."""
+"""Names of the fields of records, such as `total` or `first-name`: one line, with nothing that quotes or ends anything
+elsewhere.
+"""
 
 KeyLocator = Callable[[str], SourceLocation | None]
 """Gives the place of a key."""
@@ -43,8 +45,8 @@ def resolve_types(
     """The models with those that a card declares; each may name the ones above it.
 
     A type is a record of fields, such as `{name: str, age: int | null}`, or JSON Schema where it has a `type`, `enum`,
-    `anyOf` or `properties` of JSON Schema. Raises `InputError` L105 for a name that is none, or that every text of types knows, and
-    A002 for a field.
+    `anyOf` or `properties` of JSON Schema. Raises `InputError` L105 for a name that is none, or that every text of
+    types knows, and A002 for a field.
     """
     found = dict(models)
     for name, body in types.items():

@@ -40,11 +40,11 @@ FUNCTION_TYPES: Final = (FunctionType, type(lru_cache(print)))
 
 
 def code_digest(function: Callable[..., Any]) -> str:
-    """A digest that stays while the function, and the functions, classes and constants of its folder that it names, say the same; empty
-    for what is not written in Python.
+    """A digest that stays while the function, and the functions, classes and constants of its folder that it names, say
+    the same; empty for what is not written in Python.
 
-    Not of the lines of the file: comments and the order of a module say nothing. Bytecode is another in each version of Python, and so
-    is the digest.
+    Not of the lines of the file: comments and the order of a module say nothing. Bytecode is another in each version of
+    Python, and so is the digest.
     """
     inner = unwrap(function)
     if not isinstance(inner, FunctionType):

@@ -1,8 +1,8 @@
 """Computed fields: parts of an output that code fills once the model has written the rest.
 
-A model that writes `(48 + 24) / 2` and leaves the sum to code does not err in the sum; one that answers in one word has already said, by
-what else it might have written, how sure it is. Where one field is left to write, and it is a text, it is written as it is, without JSON
-around it: a word then costs a token and not eight.
+A model that writes `(48 + 24) / 2` and leaves the sum to code does not err in the sum; one that answers in one word has
+already said, by what else it might have written, how sure it is. Where one field is left to write, and it is a text, it
+is written as it is, without JSON around it: a word then costs a token and not eight.
 """
 
 from __future__ import annotations
@@ -23,11 +23,15 @@ from orchestra.schema.strict_json import MAX_DIGITS
 from orchestra.schema.types import Schema
 
 MIN_CHOICE_MASS = 0.5
-"""Of the probability that a model gave to all choices together: with less it had something else in mind, and nothing is known."""
+"""Of the probability that a model gave to all choices together: with less it had something else in mind, and nothing is
+known.
+"""
 TABLE_ANSWER_FIELDS: Final = ("way", "quotes", "expression", "scale", "cells", "rows", "column", "condition", "also")
-"""The fields of an answer about a table: the way; what is read off, or what computes it; the cells that it rests on, each its row and its
-column; the rows that are counted, compared or bounded, by which column they are compared, the condition that bounds them, and another one
-that they hold as well."""
+"""The fields of an answer about a table: the way; what is read off, or what computes it; the cells that it rests on,
+each
+its row and its column; the rows that are counted, compared or bounded, by which column they are compared, the condition
+that bounds them, and another one that they hold as well.
+"""
 LOGPROB_PARAMETERS = {"logprobs": True, "top_logprobs": 20}
 """What a server is asked for where probabilities are read; twenty are the most that OpenAI and vLLM give."""
 
@@ -49,7 +53,9 @@ class ComputedField(BaseModel):
     otherwise: str | None = None
     """The field that stands for a value where there is none."""
     probability: str | None = None
-    """A choice of the only field with choices: the probability that the model gave it among them, or null where that is not known."""
+    """A choice of the only field with choices: the probability that the model gave it among them, or null where that is
+    not known.
+    """
 
     @model_validator(mode="after")
     def _check_keys(self) -> ComputedField:
@@ -130,7 +136,9 @@ class OutputForm:
         return any(rule.probability is not None for rule in self.rules.values())
 
     def comparison_key(self, output: Any) -> Any:
-        """What tells two outputs apart: not the expression where it has a value, for another one of that value says the same."""
+        """What tells two outputs apart: not the expression where it has a value, for another one of that value says the
+        same.
+        """
         if not isinstance(output, Mapping):
             return output
         ways = {
@@ -147,8 +155,10 @@ class OutputForm:
 
     @property
     def one_token(self) -> bool:
-        """Whether the first token of what a model writes tells all: a choice alone, whose probabilities are read, and no two begin alike.
-        Under a constraint the rest of it is forced, and need not be written."""
+        """Whether the first token of what a model writes tells all: a choice alone, whose probabilities are read, and
+        no
+        two begin alike. Under a constraint the rest of it is forced, and need not be written.
+        """
         return (
             bool(self.single_field)
             and self.needs_logprobs
@@ -172,7 +182,10 @@ class OutputForm:
         )
 
     def fill(self, written: Any, probabilities: Mapping[str, float] | None) -> Any:
-        """Returns the output: the written and the computed fields in the order of the type. `probabilities` are those of the choices."""
+        """Returns the output: the written and the computed fields in the order of the type. `probabilities` are those
+        of
+        the choices.
+        """
         if not self.rules or not isinstance(written, Mapping):
             return written
         made = dict(written)
@@ -189,8 +202,8 @@ class OutputForm:
     ) -> float | None:
         """Returns the model's confidence in an output, in [0, 1], or None if it is unknown.
 
-        It is `text_probability`, or the probability of the choice if the choices' probabilities are read. It is the lower of
-        the two if the model wrote more than a choice.
+        It is `text_probability`, or the probability of the choice if the choices' probabilities are read. It is the
+        lower of the two if the model wrote more than a choice.
         """
         chosen = probabilities.get(str(value.get(self.choice_field))) if probabilities is not None else None
         if chosen is None:
@@ -198,7 +211,9 @@ class OutputForm:
         return chosen if self.single_field or text_probability is None else min(chosen, text_probability)
 
     def choice_probabilities(self, text: str, tokens: Sequence[TokenAlternatives]) -> Mapping[str, float] | None:
-        """The probability of each choice among them, as the token tells with which it begins; None where they cannot be told apart."""
+        """The probability of each choice among them, as the token tells with which it begins; None where they cannot be
+        told apart.
+        """
         start = self._choice_start(text)
         at = 0
         for token in tokens:

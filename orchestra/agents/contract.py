@@ -43,8 +43,11 @@ class Contract:
     tool_use: ToolUse | None = None
     """Of an agent that uses tools."""
     model_identity: str = ""
-    """Digest of an agent's model, adapter and prompt, whatever its name: what answers alike errs alike. Empty where that is not known; of
-    an ensemble those of its members, with a + between them, and likewise where several models answer for one name."""
+    """Digest of an agent's model, adapter and prompt, whatever its name: what answers alike errs alike. Empty where
+    that
+    is not known; of an ensemble those of its members, with a + between them, and likewise where several models answer
+    for one name.
+    """
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -55,7 +58,9 @@ class Contract:
         }
 
     def with_digest(self) -> Contract:
-        """The contract with the digest of what callers rely on: kind, name, types, effect and version. One that has a digest keeps it."""
+        """The contract with the digest of what callers rely on: kind, name, types, effect and version. One that has a
+        digest keeps it.
+        """
         if self.digest:
             return self
         said = [self.kind, self.name, self.input, self.output, self.effect, self.version]
@@ -63,8 +68,9 @@ class Contract:
 
 
 def is_compatible(current: Contract, previous: Contract) -> bool:
-    """Whether calls that were written for a tool as it was then mean the same of what it is now: it may have got inputs that can be left
-    out, and any of its inputs may be left out now."""
+    """Whether calls that were written for a tool as it was then mean the same of what it is now: it may have got inputs
+    that can be left out, and any of its inputs may be left out now.
+    """
     if current.digest == previous.digest:
         return True
     said = ("kind", "name", "output", "effect", "version")
@@ -84,7 +90,9 @@ def is_compatible(current: Contract, previous: Contract) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ToolUse:
-    """What an agent with tools may use, and the two ways in which its model is asked: for its next line, and for its answer."""
+    """What an agent with tools may use, and the two ways in which its model is asked: for its next line, and for its
+    answer.
+    """
 
     tools: tuple[str, ...]
     agents: tuple[str, ...]
@@ -102,7 +110,9 @@ class ToolUse:
 
 @dataclass(frozen=True)
 class Catalog:
-    """Everything that a workflow may name. `workflows` maps names to frozen graphs (`orchestra.workflows.model.Graph`)."""
+    """Everything that a workflow may name. `workflows` maps names to frozen graphs
+    (`orchestra.workflows.model.Graph`).
+    """
 
     agents: Mapping[str, Contract] = field(default_factory=dict)
     tools: Mapping[str, Contract] = field(default_factory=dict)
@@ -130,10 +140,15 @@ class Catalog:
     """By agent: what it keeps parts by where the node backs off
     (`orchestra.verification.certificates.claims_file.ClaimsCertificate`). Likewise."""
     combinations: Mapping[str, Any] = field(default_factory=dict)
-    """By agent: what `score: combined` stands for (`orchestra.verification.certificates.combination.Combination`). Likewise."""
+    """By agent: what `score: combined` stands for (`orchestra.verification.certificates.combination.Combination`).
+    Likewise.
+    """
     workflow_certificates: Mapping[str, Any] = field(default_factory=dict)
     """By workflow: the certificate that its output is accepted by as a whole. One that does not hold raises."""
     broken: Mapping[str, InputError] = field(default_factory=dict)
     """By name: what is wrong with agents whose cards cannot be used."""
     stored: bool = False
-    """Whether it is what a run began with, or was told since: rules that forbid what a workflow or a plan may do are those of then."""
+    """Whether it is what a run began with, or was told since: rules that forbid what a workflow or a plan may do are
+    those
+    of then.
+    """

@@ -1,4 +1,6 @@
-"""What an agent of kind `encoder` does. Its card alone tells, by what it takes and gives; its training and its arrays follow from that."""
+"""What an agent of kind `encoder` does. Its card alone tells, by what it takes and gives; its training and its arrays
+follow from that.
+"""
 
 from __future__ import annotations
 

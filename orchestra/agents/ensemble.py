@@ -1,4 +1,7 @@
-"""Ensembles: agents of the same types that answer a call together (`orchestra.agents.ensemble_voting`), and who can be one of them."""
+"""Ensembles: agents of the same types that answer a call together (`orchestra.agents.ensemble_voting`), and who can be
+one
+of them.
+"""
 
 from __future__ import annotations
 

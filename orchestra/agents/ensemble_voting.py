@@ -1,9 +1,9 @@
 """Pooling: what several agents answer between them.
 
-Each says how probable its answer is. An answer has the mean of what they give it, nothing from those that gave another one (the linear
-opinion pool, Stone 1961, https://doi.org/10.1214/aoms/1177704873), and the likeliest one is theirs. So where two differ the surer one is
-believed, and where they agree they are as sure as they are between them. Weights make the mean a weighted one: some are surer than they
-should be.
+Each says how probable its answer is. An answer has the mean of what they give it, nothing from those that gave another
+one (the linear opinion pool, Stone 1961, https://doi.org/10.1214/aoms/1177704873), and the likeliest one is theirs. So
+where two differ the surer one is believed, and where they agree they are as sure as they are between them. Weights make
+the mean a weighted one: some are surer than they should be.
 """
 
 from __future__ import annotations

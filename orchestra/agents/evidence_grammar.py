@@ -1,10 +1,12 @@
-r"""Evidence-compiled decoding: one grammar for an output type, in which every `Quote` is a piece of this call's evidence.
+r"""Evidence-compiled decoding: one grammar for an output type, in which every `Quote` is a piece of this call's
+evidence.
 
-The grammar is Lark as llguidance reads it (https://github.com/guidance-ai/llguidance, docs/syntax.md). It writes JSON with `, `
-and `: ` between its parts. A quote is a run of *chunks* of the evidence: words, single signs, white space. Each chunk stands in the
-grammar as JSON spells it in a string (`"` as `\"`, a line break as `\n`), so that whatever is decoded reads back as exact evidence, and
-no quote begins or ends within an escape. All that comes from the evidence stands inside JSON strings of ASCII letters and `\u` escapes,
-so that no evidence can end a string or be taken for grammar.
+The grammar is Lark as llguidance reads it (https://github.com/guidance-ai/llguidance, docs/syntax.md). It writes JSON
+with `, ` and `: ` between its parts. A quote is a run of *chunks* of the evidence: words, single signs, white space.
+Each chunk stands in the grammar as JSON spells it in a string (`"` as `\"`, a line break as `\n`), so that whatever is
+decoded reads back as exact evidence, and no quote begins or ends within an escape. All that comes from the evidence
+stands inside JSON strings of ASCII letters and `\u` escapes, so that no evidence can end a string or be taken for
+grammar.
 """
 
 from __future__ import annotations
@@ -18,12 +20,19 @@ from typing import Any
 from orchestra.schema.fields import QUOTE_FORMAT, resolve_reference, schema_has_format
 
 MAX_QUOTE = 400
-"""Characters of a quote as JSON spells it, at most, where its type says nothing: a quote is a sentence or two, not the document."""
+"""Characters of a quote as JSON spells it, at most, where its type says nothing: a quote is a sentence or two, not the
+document.
+"""
 MAX_COUNTED_EVIDENCE = 12_000
-"""Characters of evidence up to which that limit is in the grammar. On 29,000 characters of prose llguidance 1.7 ran out of states
-with it and did not without."""
+"""Characters of evidence up to which that limit is in the grammar. On 29,000 characters of prose llguidance 1.7 ran out
+of
+states with it and did not without.
+"""
 MAX_EVIDENCE = 60_000
-"""Characters of evidence that are compiled at most (40 ms); beyond it the caller falls back to the schema, and the check decides."""
+"""Characters of evidence that are compiled at most (40 ms); beyond it the caller falls back to the schema, and the
+check
+decides.
+"""
 
 CHARACTERS_PER_TOKEN = 3
 """A cautious count for English prose, to bound free text so that its JSON can be closed within `max_output`."""
@@ -227,7 +236,9 @@ def _references(schema: Any) -> set[str]:
 
 
 def free_text_limit(schema: Mapping[str, Any], max_output: int) -> int:
-    """Characters that one text may have, so that all of them fit into `max_output` tokens together with the JSON around them."""
+    """Characters that one text may have, so that all of them fit into `max_output` tokens together with the JSON around
+    them.
+    """
     fields = max(1, len(schema.get("properties", {})))
     return max(MIN_FREE_TEXT, (max_output - JSON_TOKENS_PER_FIELD * fields) * CHARACTERS_PER_TOKEN // fields)
 
@@ -257,7 +268,9 @@ def _is_free(schema: Any) -> bool:
 
 
 def limit_texts(schema: Any, limit: int) -> Any:
-    """A schema whose free texts have at most `limit` characters, so that a model that runs on is stopped within its JSON."""
+    """A schema whose free texts have at most `limit` characters, so that a model that runs on is stopped within its
+    JSON.
+    """
     if _is_free(schema):
         return {**schema, "maxLength": limit}
     return _map_subschemas(schema, lambda part: limit_texts(part, limit))
@@ -277,11 +290,13 @@ def _map_subschemas(schema: Any, change: Callable[[Any], Any]) -> Any:
     if not isinstance(schema, dict):
         return schema
     return {
-        key: {name: change(part) for name, part in value.items()}
-        if key in _SCHEMA_MAP_KEYS and isinstance(value, dict)
-        else value
-        if key in _LITERAL_KEYS
-        else change(value)
+        key: (
+            {name: change(part) for name, part in value.items()}
+            if key in _SCHEMA_MAP_KEYS and isinstance(value, dict)
+            else value
+            if key in _LITERAL_KEYS
+            else change(value)
+        )
         for key, value in schema.items()
     }
 

@@ -1,4 +1,6 @@
-"""Plain values: texts, numbers, truth values and lists of them. A look at their type says all that a schema and pydantic would.
+"""Plain values: texts, numbers, truth values and lists of them. A look at their type says all that a schema and
+pydantic
+would.
 
 What fails here is not wrong yet: it goes the long way, where whatever is wrong is said in words.
 """
@@ -88,7 +90,9 @@ def list_test(schema: Schema, hint: Any) -> Predicate | None:
 
 
 def record_tests(schema: Schema, hints: Mapping[str, Any]) -> tuple[Mapping[str, Predicate], int] | None:
-    """The tests of a closed object's fields, the required ones first, and how many those are; None where a field is not plain."""
+    """The tests of a closed object's fields, the required ones first, and how many those are; None where a field is not
+    plain.
+    """
     if {key for key in schema if key not in _ANNOTATION_KEYS} - {
         "type",
         "properties",

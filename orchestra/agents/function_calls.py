@@ -1,10 +1,10 @@
 """Calls of functions: outputs that are typed by what a call of the agent itself brings.
 
-An agent that is given functions may call these and no others. Their declarations come with each call, in the dialect of the Berkeley
-Function Calling Leaderboard (https://gorilla.cs.berkeley.edu/leaderboard.html) or as JSON Schema, and become the type of the
-output: one branch a function, its name a constant, its arguments typed as it declares. Where decoding is constrained a function that
-is not there cannot be sampled; elsewhere the answer is held against the same type. A declaration is data: only the keys below are read
-from it, so no reference is followed and no pattern runs.
+An agent that is given functions may call these and no others. Their declarations come with each call, in the dialect of
+the Berkeley Function Calling Leaderboard (https://gorilla.cs.berkeley.edu/leaderboard.html) or as JSON Schema, and
+become the type of the output: one branch a function, its name a constant, its arguments typed as it declares. Where
+decoding is constrained a function that is not there cannot be sampled; elsewhere the answer is held against the same
+type. A declaration is data: only the keys below are read from it, so no reference is followed and no pattern runs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ CallFields: TypeAlias = Mapping[str, str]
 MAX_FUNCTIONS = 128
 """Functions at most: beyond it a prompt holds too many to choose from, and a grammar costs more than the answer."""
 MAX_TYPES = 2_000
-"""Types of parameters, those inside others counted too, that are compiled at most; beyond it only the functions' names are held."""
+"""Types of parameters, those inside others counted too, that are compiled at most; beyond it only the functions' names
+are
+held.
+"""
 MAX_DEPTH = 8
 """Types within types; what lies deeper is any value."""
 
@@ -48,7 +51,9 @@ _BOUND_KEYS = {
 
 
 def check_call_fields(fields: CallFields, inputs: Schema, output: Schema, place: SourceLocation | None) -> None:
-    """Refuses a `calls:` that cannot be kept: A015 for a field that lists no calls, or an input that lists no functions."""
+    """Refuses a `calls:` that cannot be kept: A015 for a field that lists no calls, or an input that lists no
+    functions.
+    """
     for name, source in fields.items():
         known, given = output.get("properties", {}), inputs.get("properties", {})
         if name not in known:
@@ -56,7 +61,10 @@ def check_call_fields(fields: CallFields, inputs: Schema, output: Schema, place:
         if source not in given:
             raise _unknown_field(f"there is no input {source!r}", source, given, place)
         if not any(_lists_calls(one, output) for one in expand_schema(known[name], output)):
-            hint = "list[Call], with types: Call: {type: object, properties: {name: {type: string}, arguments: {type: object}}}"
+            hint = (
+                "list[Call], with types: Call: {type: object, properties: {name: {type: string}, arguments: {type:"
+                " object}}}"
+            )
             raise InputError(
                 "A015",
                 f"calls: the output {name!r} is no list of records with `name` and `arguments`",
@@ -75,7 +83,9 @@ def _lists_calls(schema: Mapping[str, Any], root: Schema) -> bool:
 
 
 def narrow_output(schema: Schema, fields: CallFields, inputs: Mapping[str, Any]) -> Schema:
-    """The type of an output for one call: each element of these fields is one of the functions in the inputs, called as it declares.
+    """The type of an output for one call: each element of these fields is one of the functions in the inputs, called as
+    it
+    declares.
 
     Raises `InputError` A016 where an input has no functions that can be told apart.
     """
@@ -203,5 +213,8 @@ def _unknown_field(why: str, name: str, known: Mapping[str, Any], place: SourceL
 
 
 def _functions_error(source: str, why: str) -> InputError:
-    hint = '[{"name": "add", "description": "Adds.", "parameters": {"type": "object", "properties": {...}, "required": [...]}}]'
+    hint = (
+        '[{"name": "add", "description": "Adds.", "parameters": {"type": "object", "properties": {...}, "required":'
+        " [...]}}]"
+    )
     return InputError("A016", f"the input {source!r} does not list functions that can be called: {why}", hint=hint)

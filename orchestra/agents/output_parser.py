@@ -1,4 +1,6 @@
-"""Outputs: what a model wrote, read strictly as JSON and held against its type. The text is data, and never anything else."""
+"""Outputs: what a model wrote, read strictly as JSON and held against its type. The text is data, and never anything
+else.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ class ParsedOutput(msgspec.Struct, frozen=True):
 
 
 class InvalidOutput(msgspec.Struct, frozen=True):
-    """An output that is not of its type: a code (M001 to M004), why, and what could help. Another attempt may do better."""
+    """An output that is not of its type: a code (M001 to M004), why, and what could help. Another attempt may do
+    better.
+    """
 
     code: str
     reason: str
@@ -61,8 +65,8 @@ class OutputParser:
     ) -> ParsedOutput | InvalidOutput:
         """Parses and checks a model's text.
 
-        If the card has a calibration, the most probable choice after it replaces the written one. A calibration belongs to
-        an adapter, so it is not used without `with_adapter` (another base model wrote the text). An agent that calls
+        If the card has a calibration, the most probable choice after it replaces the written one. A calibration belongs
+        to an adapter, so it is not used without `with_adapter` (another base model wrote the text). An agent that calls
         functions may call only those in `inputs`.
 
         Args:
@@ -138,13 +142,16 @@ class OutputParser:
 
 
 def _complete_lines(text: str) -> str | None:
-    """The lines of a plan that was cut off, without the last one, which may have gone on: `return s1` may have been `return s1, s2`. None
-    where there is but one."""
+    """The lines of a plan that was cut off, without the last one, which may have gone on: `return s1` may have been
+    `return s1, s2`. None where there is but one.
+    """
     return text[: text.rfind("\n")] if text.strip() != text[text.rfind("\n") + 1 :].strip() else None
 
 
 def _restore_text(value: Any, names: list[str]) -> Any:
-    """The value with the data's own spelling: what `CompiledPrompt.render` neutralised, and the model copied, is turned back."""
+    """The value with the data's own spelling: what `CompiledPrompt.render` neutralised, and the model copied, is turned
+    back.
+    """
     match value:
         case str():
             return unfence(restore(value), names) if "\u2060" in value else value

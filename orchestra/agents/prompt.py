@@ -1,7 +1,8 @@
 """Prompts: what is sent to a model for one call: messages, the constraint on its output, and how it is sampled.
 
-The order is stable (system, the template's fixed text, data, feedback), so that servers find their prefix again. Data is neutralised:
-no chat-template token in it reaches a server as one, and no tag in it closes the section that it stands in.
+The order is stable (system, the template's fixed text, data, feedback), so that servers find their prefix again. Data
+is neutralised: no chat-template token in it reaches a server as one, and no tag in it closes the section that it stands
+in.
 """
 
 from __future__ import annotations
@@ -46,8 +47,9 @@ class ChatMessage(msgspec.Struct, frozen=True):
 
 
 class Constraint(msgspec.Struct, frozen=True):
-    """What the output must be, in the words of vLLM's `structured_outputs`: `json` with a schema, `grammar` with a Lark grammar for
-    llguidance, or, of a text that is written without JSON, `choice` or `regex`."""
+    """What the output must be, in the words of vLLM's `structured_outputs`: `json` with a schema, `grammar` with a Lark
+    grammar for llguidance, or, of a text that is written without JSON, `choice` or `regex`.
+    """
 
     kind: Literal["json", "grammar", "choice", "regex"]
     value: Any
@@ -115,8 +117,9 @@ class CompiledPrompt:
     ) -> Prompt:
         """The prompt for these inputs.
 
-        `evidence` is what fields of type `Quote` may quote; where it is empty, the card's `evidence` input, or all text of the inputs.
-        `feedback` says why earlier attempts were not accepted. Raises `InputError` A007 where the prompt cannot be rendered.
+        `evidence` is what fields of type `Quote` may quote; where it is empty, the card's `evidence` input, or all text
+        of the inputs. `feedback` says why earlier attempts were not accepted. Raises `InputError` A007 where the prompt
+        cannot be rendered.
         """
         names, inputs = self._section_names, {**self._defaults, **inputs}
         safe = {name: _fence_values(inputs.get(name), names) for name in self._input_names}
@@ -167,7 +170,9 @@ class CompiledPrompt:
 def quote_sources(
     card: Card, inputs: Mapping[str, Any], evidence: Sequence[EvidenceSource] = ()
 ) -> tuple[EvidenceSource, ...]:
-    """What a call may quote: the evidence that came with it, else the card's `evidence` input, else every text of the inputs."""
+    """What a call may quote: the evidence that came with it, else the card's `evidence` input, else every text of the
+    inputs.
+    """
     if evidence:
         return tuple(evidence)
     return collect_sources(inputs.get(card.evidence) if card.evidence else list(inputs.values()))

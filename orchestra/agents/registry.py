@@ -29,7 +29,9 @@ class Registry:
     """Functions of agents of kind `python`, by the agent's name."""
     models: Mapping[str, Schema] = field(default_factory=project_models)
     broken: Mapping[str, InputError] = field(default_factory=dict)
-    """What is wrong with cards that cannot be used, by their names: a fault for whoever asks for one, and for nobody else."""
+    """What is wrong with cards that cannot be used, by their names: a fault for whoever asks for one, and for nobody
+    else.
+    """
 
     @classmethod
     def load(
@@ -40,10 +42,11 @@ class Registry:
         models: Mapping[str, Schema] | None = None,
         check: Callable[[Path], None] | None = None,
     ) -> Registry:
-        """The cards of these folders of agents, the first before the later ones, and of the package. `check` raises `InputError` for the
-        folder of a card that may not be read.
+        """The cards of these folders of agents, the first before the later ones, and of the package. `check` raises
+        `InputError` for the folder of a card that may not be read.
 
-        A card that is broken hides those of its name in later folders, as a sound one would; `broken` says what is wrong with it.
+        A card that is broken hides those of its name in later folders, as a sound one would; `broken` says what is
+        wrong with it.
         """
         known = {**project_models(), **(models or {})}
         cards: dict[str, Card] = {}
@@ -71,7 +74,10 @@ class Registry:
         return cls(cards=made, models=known, broken=broken)
 
     def with_cards(self, cards: Iterable[Card]) -> Registry:
-        """The registry with these agents. Raises `InputError` A019 or A024 for an ensemble whose members are not there, or cannot be."""
+        """The registry with these agents. Raises `InputError` A019 or A024 for an ensemble whose members are not there,
+        or
+        cannot be.
+        """
         every = {**self.cards, **{card.name: card for card in cards}}
         broken = {name: error for name, error in self.broken.items() if name not in every}
         return replace(
@@ -99,7 +105,9 @@ class Registry:
             raise error.with_traceback(None)  # the same one is raised each time
 
     def card(self, name: str) -> Card:
-        """The card of an agent; raises `InputError` A001 with the nearest name, or what is wrong with a card that is broken."""
+        """The card of an agent; raises `InputError` A001 with the nearest name, or what is wrong with a card that is
+        broken.
+        """
         self.check_usable(name)
         if (card := self.cards.get(name)) is None:
             raise InputError(
@@ -127,7 +135,9 @@ class Registry:
 
     @property
     def agents(self) -> dict[str, Contract]:
-        """The contracts of all agents, cards and code. Code whose card is broken is left out: the card says what it takes."""
+        """The contracts of all agents, cards and code. Code whose card is broken is left out: the card says what it
+        takes.
+        """
         return {
             **{name: function.contract for name, function in self.python_agents.items() if name not in self.broken},
             **{name: card.contract for name, card in self.cards.items()},
@@ -142,7 +152,9 @@ class Registry:
 
 
 def builtin_folder(name: str) -> Path:
-    """A folder that travels with the package (`agents`, `workflows`, `configs`): in the wheel, else in the source tree."""
+    """A folder that travels with the package (`agents`, `workflows`, `configs`): in the wheel, else in the source
+    tree.
+    """
     packaged = Path(str(resources.files("orchestra"))) / "_builtin" / name
     return packaged if packaged.is_dir() else Path(__file__).resolve().parents[2] / name
 
@@ -188,7 +200,8 @@ def _stated_name(path: Path) -> str:
 
 
 def _join_members(card: Card, cards: Mapping[str, Card], broken: Mapping[str, InputError]) -> Card:
-    """An ensemble with its members. Those beside it come first: what a project names otherwise changes no packaged ensemble.
+    """An ensemble with its members. Those beside it come first: what a project names otherwise changes no packaged
+    ensemble.
 
     Raises `InputError` A019 or A024, or what is wrong with a member that is broken.
     """

@@ -1,8 +1,8 @@
 """Prompt templates: minijinja with fuel, cut into messages before anything is put into them.
 
-A line `<!-- system -->`, `<!-- user -->` or `<!-- assistant -->` begins a message; without one the text is one user message. Data is
-a value to the template, never a part of it, so it makes no message and no expression. Where the last message is the assistant's, it
-is the beginning of the answer, and the model goes on with it; an empty one is left out.
+A line `<!-- system -->`, `<!-- user -->` or `<!-- assistant -->` begins a message; without one the text is one user
+message. Data is a value to the template, never a part of it, so it makes no message and no expression. Where the last
+message is the assistant's, it is the beginning of the answer, and the model goes on with it; an empty one is left out.
 """
 
 from __future__ import annotations
@@ -50,7 +50,10 @@ def _parse_role(word: str) -> Role:
 
 
 def normalize_template(template: str) -> str:
-    """A template without what makes no other prompt to a reader: comments, and how many blanks stand where there are some, or in braces."""
+    """A template without what makes no other prompt to a reader: comments, and how many blanks stand where there are
+    some,
+    or in braces.
+    """
     bare = re.sub(r"\{#.*?#\}", " ", template, flags=re.DOTALL)
     tight = re.sub(r"(\{[{%])[-+]?\s*|\s*[-+]?([}%]\})", lambda found: found[1] or found[2], bare)
     return " ".join(tight.split())
@@ -96,7 +99,10 @@ def check_system(text: str, names: Iterable[str], place: SourceLocation) -> None
 
 
 def _check_message(text: str, known: Sequence[str], at: Callable[[int, str], SourceLocation], what: str) -> None:
-    """Refuses one message: A005 for its syntax, A006 for a name that is no input. `at` gives the place of a row, from 0, and of a word."""
+    """Refuses one message: A005 for its syntax, A006 for a name that is no input. `at` gives the place of a row, from
+    0,
+    and of a word.
+    """
     environment = _environment()
     try:
         environment.add_template("prompt", text)
@@ -128,7 +134,9 @@ class Template:
             raise _render_error(name, error) from error
 
     def render(self, values: Mapping[str, Any]) -> str:
-        """The message with its values. Raises `InputError` A007 where it runs out of fuel, or a value lacks what the template reads."""
+        """The message with its values. Raises `InputError` A007 where it runs out of fuel, or a value lacks what the
+        template reads.
+        """
         name = self._name
         try:
             rendered: str = self._environment.render_template(name, **values)
@@ -165,7 +173,9 @@ def _environment() -> Environment:
 
 
 def _error_location(error: TemplateError, text: str) -> tuple[int, str]:
-    """The row, and its end, from the braces on that open the part where the fault is: what is not closed is noticed further down."""
+    """The row, and its end, from the braces on that open the part where the fault is: what is not closed is noticed
+    further down.
+    """
     if error.range is not None:
         before = text.encode()[: error.range[0]].decode(errors="ignore")
         if (opening := max(before.rfind("{{"), before.rfind("{%"))) >= 0:

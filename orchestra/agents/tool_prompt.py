@@ -1,7 +1,10 @@
-"""Kits: how the model of an agent with tools is asked, by the prompt of its own card with what it may call and what it has seen.
+"""Kits: how the model of an agent with tools is asked, by the prompt of its own card with what it may call and what it
+has
+seen.
 
-It is asked in two ways. For its next line, which is a call or the word `return`; and, once it has said that, for its answer, under the
-constraint of its own output. The beginning of both prompts is the same and only grows, so that a server finds its prefix again.
+It is asked in two ways. For its next line, which is a call or the word `return`; and, once it has said that, for its
+answer, under the constraint of its own output. The beginning of both prompts is the same and only grows, so that a
+server finds its prefix again.
 """
 
 from __future__ import annotations
@@ -19,8 +22,10 @@ GRAMMAR: Final = "grammar"
 RESULTS: Final = "results"
 AGAINST: Final = "against"
 INJECTED_NAMES = (TOOLS, VALUES, STEPS, GRAMMAR, RESULTS, AGAINST)
-"""Names of what is put in: what may be called, what may be referred to, the lines with what came of them, the grammar of the next line,
-the texts that the answer may quote, and those that a node says it is judged against."""
+"""Names of what is put in: what may be called, what may be referred to, the lines with what came of them, the grammar
+of
+the next line, the texts that the answer may quote, and those that a node says it is judged against.
+"""
 MAX_STEP_TOKENS = 256
 """Output tokens of a line at most, where the card allows no more for its answers."""
 MIN_STEP_TOKENS = 48
@@ -51,7 +56,9 @@ def is_reserved(name: str) -> bool:
 
 
 def inject_inputs(schema: Schema, last: str) -> Schema:
-    """The inputs of an agent, and those that are put in: `last` is `GRAMMAR` or `RESULTS`, for a line or for the answer."""
+    """The inputs of an agent, and those that are put in: `last` is `GRAMMAR` or `RESULTS`, for a line or for the
+    answer.
+    """
     added = {
         **dict.fromkeys((TOOLS, VALUES, STEPS), _TEXT_SCHEMA),
         last: _TEXT_SCHEMA if last == GRAMMAR else {"type": "array", "items": _RESULT_SCHEMA},
@@ -64,7 +71,9 @@ def inject_inputs(schema: Schema, last: str) -> Schema:
 
 
 def injected_names(schema: Schema) -> frozenset[str]:
-    """The names of what is put into the inputs of an agent with tools when it is asked for its answer; none of another one."""
+    """The names of what is put into the inputs of an agent with tools when it is asked for its answer; none of another
+    one.
+    """
     added = (TOOLS, VALUES, STEPS, RESULTS)
     results, required = schema.get("properties", {}).get(RESULTS), schema.get("required", ())
     return (

@@ -1,4 +1,7 @@
-"""Tools: registered Python with a contract. Values come in as JSON and go out as JSON; in between they are the function's own types."""
+"""Tools: registered Python with a contract. Values come in as JSON and go out as JSON; in between they are the
+function's
+own types.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,9 @@ PERMANENT_ERRORS: Final = (
     ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, NotImplementedError, RecursionError, SyntaxError,
     TypeError, ValueError,
 )  # fmt: skip
-"""What Python raises where code, or a value that it was given, is wrong; pydantic's `ValidationError` is a `ValueError`."""
+"""What Python raises where code, or a value that it was given, is wrong; pydantic's `ValidationError` is a
+`ValueError`.
+"""
 PERMANENT_FILE_ERRORS: Final = (
     FileExistsError,
     FileNotFoundError,
@@ -61,12 +66,18 @@ class ToolDeclaration(Protocol):
 
 
 class ToolError(Exception):
-    """A call of a tool that gave no value: T002 wrong input, T003 it raised, T004 wrong output, F202 data that it is not cleared for."""
+    """A call of a tool that gave no value: T002 wrong input, T003 it raised, T004 wrong output, F202 data that it is
+    not
+    cleared for.
+    """
 
     def __init__(
         self, code: str, reason: str, hint: str = "", frames: tuple[str, ...] = (), *, permanent: bool = False
     ) -> None:
-        """`frames` are the lines of user code in the traceback, the outermost first; `permanent` if a repeated call would fail alike."""
+        """`frames` are the lines of user code in the traceback, the outermost first; `permanent` if a repeated call
+        would
+        fail alike.
+        """
         reason = to_storable(reason)  # what tools say may hold anything, also what no journal takes
         self.code, self.reason, self.hint, self.frames, self.permanent = code, reason, hint, frames, permanent
         super().__init__(f"{code}: {reason}")
@@ -76,7 +87,9 @@ class ToolFunction:
     """A contract with the function that keeps it. `version` goes into memo keys; an empty one is never memoised."""
 
     def __init__(self, contract: Contract, function: Callable[..., Any], version: str = "") -> None:
-        """Raises `InputError` T008 for a `keyed` contract whose function takes no key, T001 where that cannot be read."""
+        """Raises `InputError` T008 for a `keyed` contract whose function takes no key, T001 where that cannot be
+        read.
+        """
         if contract.kind == "tool" and contract.effect == "keyed":
             check_key_parameter(function, contract.name)
         self.contract = (replace(contract, version=version, digest="") if version else contract).with_digest()
@@ -113,7 +126,9 @@ class ToolFunction:
 
     @cached_property
     def source_digest(self) -> str:
-        """A digest of how it is written; empty where that is not known. Told once: what its module holds changes as it runs."""
+        """A digest of how it is written; empty where that is not known. Told once: what its module holds changes as it
+        runs.
+        """
         return code_digest(self.function)
 
     @cached_property
@@ -122,7 +137,10 @@ class ToolFunction:
 
     @cached_property
     def _argument_types(self) -> dict[str, tuple[TypeAdapter[Any], bool]]:
-        """The types of the inputs, and which are read from a copy: a tool that changes what it is given changes nothing of the run's."""
+        """The types of the inputs, and which are read from a copy: a tool that changes what it is given changes nothing
+        of
+        the run's.
+        """
         known = self.contract.input.get("properties", {})
         names = [name for name in inspect.signature(self.function).parameters if name in known]
         types: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(self._hints[name]) for name in names}
@@ -191,7 +209,9 @@ class ToolFunction:
         return plain
 
     def check_label(self, label: Label) -> None:
-        """Raises `ToolError` F202 for data with a label that is stricter than that of the tool. Each `call` asks first."""
+        """Raises `ToolError` F202 for data with a label that is stricter than that of the tool. Each `call` asks
+        first.
+        """
         if not is_allowed(label, self.contract.label):
             reason = (
                 f"data labelled {label!r} must not go to {self.name!r}, which is cleared for {self.contract.label!r}"
@@ -204,8 +224,9 @@ class ToolFunction:
         return f"the `label:` of {self.name}" if self.contract.kind == "agent" else f"`label=` of @tool for {self.name}"
 
     async def call(self, inputs: Mapping[str, Any], label: Label, key: str = "", pool: Executor | None = None) -> Any:
-        """The JSON value of a call on data with this label; raises `ToolError`. A plain function runs on a thread, so that it cannot
-        hold up the loop: on one of `pool`, or of the few that the loop keeps for everybody.
+        """The JSON value of a call on data with this label; raises `ToolError`. A plain function runs on a thread, so
+        that
+        it cannot hold up the loop: on one of `pool`, or of the few that the loop keeps for everybody.
 
         `key` is passed on where the tool is `keyed`.
         """
@@ -254,7 +275,9 @@ def _is_cancellation(error: BaseException) -> bool:
 
 
 def is_permanent(error: BaseException) -> bool:
-    """Whether an exception would most likely come again at the next attempt. Of exceptions that Python does not know nobody can tell."""
+    """Whether an exception would most likely come again at the next attempt. Of exceptions that Python does not know
+    nobody can tell.
+    """
     return isinstance(error, PERMANENT_FILE_ERRORS if isinstance(error, OSError) else PERMANENT_ERRORS)
 
 
@@ -267,7 +290,9 @@ def _call_function(function: Callable[..., Any], arguments: Mapping[str, Any]) -
 
 
 def check_key_parameter(function: Callable[..., Any], name: str) -> None:
-    """Refuses a function that takes no `idempotency_key: str`. Raises `InputError` T008, T001 for what is no function."""
+    """Refuses a function that takes no `idempotency_key: str`. Raises `InputError` T008, T001 for what is no
+    function.
+    """
     parameters, hints = _typed_parameters(function, name)
     if KEY_PARAMETER not in parameters or hints.get(KEY_PARAMETER) is not str:
         raise InputError("T008", missing_key_message(name), hint=KEY_HINT)
@@ -313,8 +338,10 @@ def signature_schemas(function: Callable[..., Any], *, keyed: bool = False) -> t
 def _typed_parameters(
     function: Callable[..., Any], name: str
 ) -> tuple[Mapping[str, inspect.Parameter], dict[str, Any]]:
-    """The parameters of a function and the types that it is annotated with. Raises `InputError` T001 where these cannot be read: of an
-    object that can be called, such as a `partial`, or of annotations that name what is not there."""
+    """The parameters of a function and the types that it is annotated with. Raises `InputError` T001 where these cannot
+    be
+    read: of an object that can be called, such as a `partial`, or of annotations that name what is not there.
+    """
     try:
         return inspect.signature(function).parameters, get_type_hints(function, include_extras=True)
     except (TypeError, ValueError, NameError) as error:
@@ -330,7 +357,9 @@ _TYPE_MISMATCH = re.compile(
 
 
 def _type_mismatches(text: str) -> str:
-    """What pydantic found where a value is of another type than was annotated, without the value; empty where it says something else."""
+    """What pydantic found where a value is of another type than was annotated, without the value; empty where it says
+    something else.
+    """
     found = [match.groupdict("") for match in map(_TYPE_MISMATCH.search, text.splitlines()) if match is not None]
     if not found:
         return ""

@@ -19,7 +19,10 @@ CodeLine: TypeAlias = tuple[CodeType, int]
 
 
 def user_frames(error: BaseException) -> tuple[str, ...]:
-    """The lines through which an exception came, the outermost first, as `FILE:LINE in FUNCTION`: the user's own, and that which raised."""
+    """The lines through which an exception came, the outermost first, as `FILE:LINE in FUNCTION`: the user's own, and
+    that
+    which raised.
+    """
     found = _tool_frames(error)
     kept = _user_code(found)
     kept += [place for place in found[-1:] if place not in kept[-1:]]
@@ -28,7 +31,9 @@ def user_frames(error: BaseException) -> tuple[str, ...]:
 
 
 def last_user_line(error: BaseException) -> str:
-    """The user's own line that was the last, as ` (FILE:LINE in FUNCTION)` without its folder; empty where there is none."""
+    """The user's own line that was the last, as ` (FILE:LINE in FUNCTION)` without its folder; empty where there is
+    none.
+    """
     own = _user_code(_tool_frames(error))
     return "".join(f" ({Path(code.co_filename).name}:{line} in {code.co_qualname})" for code, line in own[-1:])
 

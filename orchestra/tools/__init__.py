@@ -1,6 +1,9 @@
-"""Tools that come with the package: `search` finds passages, `cite` answers from their readings, `cells` finds numbers in a table.
+"""Tools that come with the package: `search` finds passages, `cite` answers from their readings, `cells` finds numbers
+in
+a table.
 
-They compute in this process and give what they find to their caller alone, so they are cleared for all data (`label="restricted"`).
+They compute in this process and give what they find to their caller alone, so they are cleared for all data
+(`label="restricted"`).
 """
 
 from orchestra.tools.cells import cells

@@ -26,11 +26,13 @@ def cells(
     quotes: Sequence[str] = (),
     places: Sequence[Sequence[int]] | None = None,
 ) -> list[Cell]:
-    """The cells that an answer rests on: those at `places`, each a row and a column, where somebody says so; or else one for each number of
-    the expression, and for each quote, that stands in the table.
+    """The cells that an answer rests on: those at `places`, each a row and a column, where somebody says so; or else
+    one
+    for each number of the expression, and for each quote, that stands in the table.
 
-    Of several cells with the same number it is the one whose row and column have most words in common with the question, the first where
-    they are equal. What stands in no cell, such as a factor of a hundred or words of a paragraph, has none.
+    Of several cells with the same number it is the one whose row and column have most words in common with the
+    question, the first where they are equal. What stands in no cell, such as a factor of a hundred or words of a
+    paragraph, has none.
     """
     from orchestra.text.keywords import content_words
     from orchestra.text.numbers.numbers import find_numbers
@@ -52,7 +54,9 @@ def cells(
 
 
 def _table_cells(table: Sequence[Sequence[str]]) -> Iterator[Cell]:
-    """All cells with a text. The heading of a row is its first text; a column's are the texts above the first row of numbers."""
+    """All cells with a text. The heading of a row is its first text; a column's are the texts above the first row of
+    numbers.
+    """
     head = next((at for at, row in enumerate(table) if any(_is_figure(text) for text in row[1:])), len(table))
     for at, row in enumerate(table):
         for column, text in enumerate(row):
@@ -72,7 +76,10 @@ def _is_figure(text: str) -> bool:
 
 
 def _number_values(number: Number) -> tuple[Fraction, ...]:
-    """What a number may be written as in an expression; brackets are a minus, or are not. A column may say that `1.234` is a thousand."""
+    """What a number may be written as in an expression; brackets are a minus, or are not. A column may say that `1.234`
+    is
+    a thousand.
+    """
     return (
         number.value,
         number.plain,

@@ -30,9 +30,10 @@ class _Candidate:
 def cite(question: str, readings: Sequence[Reading], passages: Sequence[Passage]) -> Answer:
     """The answer on which the best passages agree; null where no reading has an answer that stands in a passage.
 
-    An answer counts if it stands in one of the passages, up to case and spacing. It is cited by the sentence around it, which is found
-    here and not by a model; where it stands in several, by the one that shares most words with the question. The citation is the passage's
-    own text, so that `document.text[start:end] == quote`. Readings of the same answer add up: a passage of rank r counts 1/r.
+    An answer counts if it stands in one of the passages, up to case and spacing. It is cited by the sentence around it,
+    which is found here and not by a model; where it stands in several, by the one that shares most words with the
+    question. The citation is the passage's own text, so that `document.text[start:end] == quote`. Readings of the same
+    answer add up: a passage of rank r counts 1/r.
     """
     from orchestra.text.keywords import content_words
 

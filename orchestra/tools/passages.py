@@ -33,9 +33,12 @@ def sentence_ends(text: str) -> list[int]:
 
 
 def sentence_span(text: str, start: int, end: int, ends: Sequence[int] = ()) -> tuple[int, int]:
-    """The place of the sentence around a span of a text, or of the sentences that it reaches into, without white space at its ends.
+    """The place of the sentence around a span of a text, or of the sentences that it reaches into, without white space
+    at
+    its ends.
 
-    `ends` are those of `sentence_ends`, from whoever asks for many sentences of one text: each is then found without reading all before it.
+    `ends` are those of `sentence_ends`, from whoever asks for many sentences of one text: each is then found without
+    reading all before it.
     """
     before = bisect_right(ends, start)
     known = ends[before - 1] if before else 0

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 def search(query: str, documents: Sequence[Document], top: int = 5) -> list[Passage]:
     """The passages that answer a query best, the best first.
 
-    Documents are split into paragraphs; each passage says where it stands in its document. Passages that share no word with
-    the query are left out, so the list may be empty. Equal scores keep the order of the documents. Raises `InputError` T006 where bm25s
-    is not installed.
+    Documents are split into paragraphs; each passage says where it stands in its document. Passages that share no word
+    with the query are left out, so the list may be empty. Equal scores keep the order of the documents. Raises
+    `InputError` T006 where bm25s is not installed.
     """
     passages = split_passages(documents)
     wanted = _terms(query)
@@ -36,7 +36,9 @@ def search(query: str, documents: Sequence[Document], top: int = 5) -> list[Pass
 
 
 def bm25_scores(texts: Sequence[str], query: str) -> list[float]:
-    """How much each text shares with a query, by BM25; 0 where they share no word. Raises `InputError` T006 as `search` does."""
+    """How much each text shares with a query, by BM25; 0 where they share no word. Raises `InputError` T006 as `search`
+    does.
+    """
     wanted = _terms(query)
     return (
         [float(score) for score in _bm25([_terms(text) for text in texts], wanted)]

@@ -1,4 +1,6 @@
-"""The card of a reader of tables, the words of its tiny encoder, its files of random arrays, and logits made by hand."""
+"""The card of a reader of tables, the words of its tiny encoder, its files of random arrays, and logits made by
+hand.
+"""
 
 from __future__ import annotations
 

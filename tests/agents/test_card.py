@@ -237,7 +237,10 @@ def test_a_prompt_that_cannot_be_rendered_is_refused(
     assert (error.code, error.location.line, error.location.column) == (code, line, column)
 
 
-WORDS = "true false none not and or in is if else elif for loop self super range dict namespace with include import set do block"
+WORDS = (
+    "true false none not and or in is if else elif for loop self super range dict namespace with include import set do"
+    " block"
+)
 
 
 @pytest.mark.parametrize("name", WORDS.split())
@@ -288,7 +291,10 @@ def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", ["calibration", "data", "prompt"])
 def test_a_name_that_no_file_can_have_is_told_of_with_its_place(tmp_path: Path, key: str, name: str) -> None:
     kind = "model" if key == "prompt" else "sklearn"
-    card = f"name: teller\nkind: {kind}\ninput: {{text: str}}\noutput: {{label: \"Literal['a', 'b']\"}}\n{key}: \"{name}\"\n"
+    card = (
+        f"name: teller\nkind: {kind}\ninput: {{text: str}}\noutput: {{label: \"Literal['a', 'b']\"}}\n{key}:"
+        f' "{name}"\n'
+    )
     error = refused(folder(tmp_path, card, "{{ text }}"))
     assert error.location is not None
     assert (error.code, error.location.line) == ("A004", 5)

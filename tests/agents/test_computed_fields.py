@@ -1,4 +1,6 @@
-"""Computed fields: the value of an expression, the probability of a choice; what is left to write, and how it is written."""
+"""Computed fields: the value of an expression, the probability of a choice; what is left to write, and how it is
+written.
+"""
 
 import math
 from dataclasses import dataclass

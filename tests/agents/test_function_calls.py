@@ -1,4 +1,6 @@
-"""Calls of functions: the type of an output follows from the functions of the call, in what is decoded and in what is read."""
+"""Calls of functions: the type of an output follows from the functions of the call, in what is decoded and in what is
+read.
+"""
 
 from __future__ import annotations
 

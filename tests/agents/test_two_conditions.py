@@ -16,7 +16,19 @@ from orchestra.agents.inference.tables.filters import choice_logits, condition_c
 from orchestra.agents.inference.tables.reader import TableReader  # noqa: E402
 from orchestra.testing.tiny_encoder import write_encoder  # noqa: E402
 from orchestra.text.numbers.sort_keys import BELOW, BOUNDS, FROM, UP_TO  # noqa: E402
-from tests.agents.tables import WORDS, Hand, answer, arrays, share, sigmoid, spot, sure, told, way_and_scale, write  # noqa: E402
+from tests.agents.tables import (
+    WORDS,
+    Hand,
+    answer,
+    arrays,
+    share,
+    sigmoid,
+    spot,
+    sure,
+    told,
+    way_and_scale,
+    write,
+)  # noqa: E402
 
 TABLE = [
     ["name", "age", "books"],

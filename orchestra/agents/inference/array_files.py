@@ -1,4 +1,6 @@
-"""Arrays of agents: `.npz` files of plain numbers, read without pickle, and bound to the layout beside them by their SHA-256."""
+"""Arrays of agents: `.npz` files of plain numbers, read without pickle, and bound to the layout beside them by their
+SHA-256.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
 MAX_ARRAY_BYTES = 256 << 20
 """Bytes of all arrays, unpacked, at most."""
 _HEADER = re.compile(
-    rb"\x93NUMPY\x01\x00..\{'descr': '(?:\|[biu](?=1)|[<>][iuf](?=[248]))(?P<size>\d)', 'fortran_order': (?:True|False), "
+    rb"\x93NUMPY\x01\x00..\{'descr': '(?:\|[biu](?=1)|[<>][iuf](?=[248]))(?P<size>\d)', 'fortran_order':"
+    rb" (?:True|False), "
     rb"'shape': \((?P<shape>(?:\d{1,12}(?:, \d{1,12})*,?)?)\), \} *\n",
     re.DOTALL,
 )
@@ -64,8 +67,8 @@ def staged_name(file: str, sha256: str) -> str:
 
 
 def read_verified(card: Card, file: str, sha256: str) -> bytes:
-    """A file of the card's folder that another one names with its digest; the one aside, where a promotion was killed before it took its
-    place.
+    """A file of the card's folder that another one names with its digest; the one aside, where a promotion was killed
+    before it took its place.
 
     Raises `ValueError` for another file than the one of that digest.
     """
@@ -80,7 +83,8 @@ def read_verified(card: Card, file: str, sha256: str) -> bytes:
 def load_arrays(card: Card, file: str, sha256: str) -> dict[str, NDArray[Any]]:
     """The arrays of a file of the card's folder.
 
-    Raises `ValueError` for another file than the one of that digest, for a damaged one, and for what is no array of finite numbers.
+    Raises `ValueError` for another file than the one of that digest, for a damaged one, and for what is no array of
+    finite numbers.
     """
     data = read_verified(card, file, sha256)
     try:
@@ -105,7 +109,9 @@ def load_arrays(card: Card, file: str, sha256: str) -> dict[str, NDArray[Any]]:
 
 
 def _load_array(name: str, data: bytes) -> NDArray[Any]:
-    """An array from its bytes. Its header is read here first, for numpy makes room for whatever a header says, and reads other types.
+    """An array from its bytes. Its header is read here first, for numpy makes room for whatever a header says, and
+    reads
+    other types.
 
     Raises `ValueError` for what is no array of finite numbers, or has other bytes than its header says.
     """

@@ -1,10 +1,13 @@
-"""Calibration: the probabilities of an agent's choices set right, by what they were worth on rows that it was not trained on.
+"""Calibration: the probabilities of an agent's choices set right, by what they were worth on rows that it was not
+trained
+on.
 
     z = trust.model · log p(model) + trust.wording · log p(wording) + bias,    p = softmax(z)
 
-Without wording this is temperature scaling with a bias for each choice (Guo, Pleiss, Sun, Weinberger 2017, *On Calibration of Modern Neural
-Networks*, https://arxiv.org/abs/1706.04599). With it, a linear model over the words of a claim and its evidence (`agent.wording`) votes
-beside the language model. The file is JSON beside the card: numbers, and nothing that runs.
+Without wording this is temperature scaling with a bias for each choice (Guo, Pleiss, Sun, Weinberger 2017, *On
+Calibration of Modern Neural Networks*, https://arxiv.org/abs/1706.04599). With it, a linear model over the words of a
+claim and its evidence (`agent.wording`) votes beside the language model. The file is JSON beside the card: numbers, and
+nothing that runs.
 """
 
 from __future__ import annotations
@@ -63,7 +66,9 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """For each choice."""
     words: WordingModel | None = None
     adapter: str = ""
-    """SHA-256 of the weights of the adapter whose probabilities it sets right; with another one it is void. Empty for none."""
+    """SHA-256 of the weights of the adapter whose probabilities it sets right; with another one it is void. Empty for
+    none.
+    """
     rows: int = 0
     """Rows that trust and bias were fitted on, with equal weight for each choice."""
     data: str = ""

@@ -1,11 +1,13 @@
-"""Taggers: agents that find the parts of a text that fill some slots, with a linear chain over its words. Plain arrays, numpy only.
+"""Taggers: agents that find the parts of a text that fill some slots, with a linear chain over its words. Plain arrays,
+numpy only.
 
-A conditional random field (Lafferty, McCallum, Pereira 2001, *Conditional Random Fields*): each word gets one of the labels `O`, `B-slot`
-and `I-slot`; features of the word and its neighbours speak for labels, and labels for those that follow. The likeliest sequence is
-Viterbi's; its probability, by the forward sums, is the confidence of the call. Offsets are characters of the text: every value is a quote.
+A conditional random field (Lafferty, McCallum, Pereira 2001, *Conditional Random Fields*): each word gets one of the
+labels `O`, `B-slot` and `I-slot`; features of the word and its neighbours speak for labels, and labels for those that
+follow. The likeliest sequence is Viterbi's; its probability, by the forward sums, is the confidence of the call.
+Offsets are characters of the text: every value is a quote.
 
-`model.json` is the layout; the arrays beside it are `vocabulary` (features, as UTF-8 lines), `weights` (float32, features by labels) and
-`transitions` (float32, labels by labels).
+`model.json` is the layout; the arrays beside it are `vocabulary` (features, as UTF-8 lines), `weights` (float32,
+features by labels) and `transitions` (float32, labels by labels).
 """
 
 from __future__ import annotations
@@ -136,12 +138,16 @@ class CrfTagger:
 
     @classmethod
     def load(cls, card: Card) -> CrfTagger:
-        """The tagger of a card's folder. Raises `InputError` A011 where its files are missing, damaged or do not fit."""
+        """The tagger of a card's folder. Raises `InputError` A011 where its files are missing, damaged or do not
+        fit.
+        """
         with array_errors(card):
             return cls(*TaggerConfig.read(card))
 
     def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
-        """The output, `{slot: {value, start, end}}` under the output's field, and the probability of the whole sequence."""
+        """The output, `{slot: {value, start, end}}` under the output's field, and the probability of the whole
+        sequence.
+        """
         text = str(inputs[self.config.input])
         words = split_words(text)
         if not words:
@@ -160,7 +166,10 @@ class CrfTagger:
 
 
 def viterbi(scores: NDArray[Any], transitions: NDArray[Any]) -> tuple[list[int], float]:
-    """The likeliest sequence of labels and its probability. `scores` is (words, labels), `transitions` (labels, labels), both in nats."""
+    """The likeliest sequence of labels and its probability. `scores` is (words, labels), `transitions` (labels,
+    labels),
+    both in nats.
+    """
     import numpy
 
     best, total, back = scores[0], scores[0], []

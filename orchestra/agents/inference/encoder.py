@@ -1,11 +1,14 @@
-"""A sentence encoder in numpy: a small BERT or MPNet with several low-rank adapters at once, from text to one vector an adapter or a token.
+"""A sentence encoder in numpy: a small BERT or MPNet with several low-rank adapters at once, from text to one vector an
+adapter or a token.
 
-The weights are read where they lie, as a map of the file, so that agents with one base share its pages. An adapter changes every
-linear layer `W` to `W + B A` (LoRA, https://arxiv.org/abs/2106.09685). The members of a committee are rows of one batch: each matrix of
-the base is read once for all of them, which is what a call costs. A sentence is the mean of its tokens (https://arxiv.org/abs/1908.10084).
+The weights are read where they lie, as a map of the file, so that agents with one base share its pages. An adapter
+changes every linear layer `W` to `W + B A` (LoRA, https://arxiv.org/abs/2106.09685). The members of a committee are
+rows of one batch: each matrix of the base is read once for all of them, which is what a call costs. A sentence is the
+mean of its tokens (https://arxiv.org/abs/1908.10084).
 
-MPNet (https://arxiv.org/abs/2004.09297) differs from BERT in what its arrays are called, in where its positions begin, and in a bias of its
-attention by how far apart two tokens are, as T5 has it. Its arrays get BERT's names when they are read.
+MPNet (https://arxiv.org/abs/2004.09297) differs from BERT in what its arrays are called, in where its positions begin,
+and in a bias of its attention by how far apart two tokens are, as T5 has it. Its arrays get BERT's names when they are
+read.
 """
 
 from __future__ import annotations
@@ -65,7 +68,10 @@ class EncoderShape:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> EncoderShape:
-        """The shape that `config.json` states. Raises `ValueError` or `KeyError` for another kind of model than BERT and MPNet."""
+        """The shape that `config.json` states. Raises `ValueError` or `KeyError` for another kind of model than BERT
+        and
+        MPNet.
+        """
         kind, places = config["model_type"], config.get("position_embedding_type", "absolute")
         if kind not in ("bert", "mpnet") or config["hidden_act"] != "gelu" or places != "absolute":
             raise ValueError("the encoder is no BERT or MPNet with GELU and absolute positions")
@@ -94,14 +100,19 @@ class EncoderShape:
 
 
 class LoraWeights(NamedTuple):
-    """What adapters add to a linear layer, one after the other: `down` (members, rank, in) and `up` (members, out, rank)."""
+    """What adapters add to a linear layer, one after the other: `down` (members, rank, in) and `up` (members, out,
+    rank).
+    """
 
     down: Array
     up: Array
 
 
 class EncodedPair(NamedTuple):
-    """Two texts as tokens of one input: `head`, the first text with the marks around it; `body`, the second; `tail`, the last mark."""
+    """Two texts as tokens of one input: `head`, the first text with the marks around it; `body`, the second; `tail`,
+    the
+    last mark.
+    """
 
     head: list[int]
     body: list[int]
@@ -116,7 +127,9 @@ class Encoder:
     def __init__(
         self, shape: EncoderShape, arrays: Mapping[str, Array], tokenizer: Any, threads: BlasThreads | None = None
     ) -> None:
-        """`threads` are those of the process. Raises `KeyError` or `ValueError` for arrays that are not those of the shape."""
+        """`threads` are those of the process. Raises `KeyError` or `ValueError` for arrays that are not those of the
+        shape.
+        """
         self.shape, self._threads = shape, threads or BlasThreads()
         self._arrays = bert_names(arrays)
         self._tokenizer = tokenizer
@@ -129,8 +142,9 @@ class Encoder:
 
     @classmethod
     def load(cls, folder: Path, threads: BlasThreads | None = None) -> Encoder:
-        """The encoder of a folder; all encoders of a process share its `threads`. Raises `ValueError`, `KeyError` or `OSError` for files
-        that are not those of one."""
+        """The encoder of a folder; all encoders of a process share its `threads`. Raises `ValueError`, `KeyError` or
+        `OSError` for files that are not those of one.
+        """
         from tokenizers import Tokenizer
 
         shape = EncoderShape.from_config(json.loads((folder / CONFIG_FILE).read_bytes()))
@@ -149,7 +163,9 @@ class Encoder:
         return [first, *rest[:-1][: limit - 2], rest[-1]]
 
     def tokenize_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """The tokens of a text, with the first and the last mark, and where each stands in it, in characters; marks nowhere."""
+        """The tokens of a text, with the first and the last mark, and where each stands in it, in characters; marks
+        nowhere.
+        """
         made = self._tokenizer.encode(text.encode("utf-8", "replace").decode("utf-8"))
         return made.ids, made.offsets
 
@@ -161,7 +177,10 @@ class Encoder:
         return EncodedPair(made.ids[:start], made.ids[start:end], made.offsets[start:end], made.ids[end:])
 
     def truncate_pair(self, first: str, second: str, limit: int) -> list[int]:
-        """The tokens of two texts as one input, at most `limit`: the beginning of each, and of the first at most half of the limit."""
+        """The tokens of two texts as one input, at most `limit`: the beginning of each, and of the first at most half
+        of
+        the limit.
+        """
         pair = self.tokenize_pair(first[: limit * CHARACTERS_PER_TOKEN], second[: limit * CHARACTERS_PER_TOKEN])
         marks = len(self.tokenize_pair("", "").head) - 1  # behind the first text
         head = (
@@ -252,7 +271,10 @@ class Encoder:
 
 
 def lora_weights(arrays: Mapping[str, Array], shape: EncoderShape, members: int = 1) -> dict[str, LoraWeights]:
-    """The adapters among an agent's arrays. Raises `ValueError` or `KeyError` for others than those of the shape and of so many members."""
+    """The adapters among an agent's arrays. Raises `ValueError` or `KeyError` for others than those of the shape and of
+    so
+    many members.
+    """
     changes = {
         name: LoraWeights(arrays[f"down.{name}"], arrays[f"up.{name}"])
         for name in shape.linear_layers
@@ -276,8 +298,10 @@ def bert_names(arrays: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def relative_position_buckets(count: int, buckets: int) -> NDArray[Any]:
-    """The bucket of each pair of so many tokens, (from, to): half of them for what stands behind, of each half one half for near distances
-    one by one, and the other for longer ones in equal ratios (T5, https://arxiv.org/abs/1910.10683, section 2.1)."""
+    """The bucket of each pair of so many tokens, (from, to): half of them for what stands behind, of each half one half
+    for near distances one by one, and the other for longer ones in equal ratios (T5, https://arxiv.org/abs/1910.10683,
+    section 2.1).
+    """
     import numpy as np
 
     apart = np.arange(count)[None, :] - np.arange(count)[:, None]
@@ -294,12 +318,17 @@ CHARACTERS_PER_TOKEN = 32
 
 
 GELU_CHUNK = 1 << 15
-"""Numbers that a function goes through at once: those of all its steps stay in a processor's cache, which takes a sixth of the time."""
+"""Numbers that a function goes through at once: those of all its steps stay in a processor's cache, which takes a sixth
+of
+the time.
+"""
 ERF_COEFFICIENTS = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
 
 
 def gelu(x: Array) -> Array:
-    """`x` times the normal distribution's share below it, the error function by Abramowitz and Stegun, 7.1.26 (within 1.5e-7)."""
+    """`x` times the normal distribution's share below it, the error function by Abramowitz and Stegun, 7.1.26 (within
+    1.5e-7).
+    """
     import numpy as np
 
     flat = x.reshape(-1)
@@ -320,7 +349,10 @@ def gelu(x: Array) -> Array:
 
 
 def map_safetensors(path: Path) -> dict[str, Array]:
-    """The arrays of a safetensors file, mapped, those of 32-bit floats only. Raises `ValueError` for one whose header does not hold."""
+    """The arrays of a safetensors file, mapped, those of 32-bit floats only. Raises `ValueError` for one whose header
+    does
+    not hold.
+    """
     import numpy as np
 
     data = np.memmap(path, dtype=np.uint8, mode="r")

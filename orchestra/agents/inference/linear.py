@@ -1,8 +1,10 @@
-"""Classical agents: a linear model over n-grams of a text, read from plain arrays. No pickle, no scikit-learn, numpy only.
+"""Classical agents: a linear model over n-grams of a text, read from plain arrays. No pickle, no scikit-learn, numpy
+only.
 
 `model.json` says which features were used, how the labels are called, and the SHA-256 of the arrays beside it (`.npz`):
-`vocabulary` (UTF-8 lines as bytes), `idf`, `weights` (int8, features by labels) with one `scale` a label, and `intercept`.
-Where the output is a number there is one column of weights, and `lengths`: what each step of the text's length adds.
+`vocabulary` (UTF-8 lines as bytes), `idf`, `weights` (int8, features by labels) with one `scale` a label, and
+`intercept`. Where the output is a number there is one column of weights, and `lengths`: what each step of the text's
+length adds.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ _WORD = re.compile(r"\w+")
 
 
 class NgramFeatures(FrozenModel):
-    """What of a text counts: runs of words, runs of characters within a word, and pairs of words with others between."""
+    """What of a text counts: runs of words, runs of characters within a word, and pairs of words with others
+    between.
+    """
 
     words: tuple[Annotated[int, Field(ge=1, le=5)], ...] = (1, 2)
     characters: tuple[Annotated[int, Field(ge=1, le=8)], ...] = (3, 4, 5)
@@ -137,7 +141,9 @@ class LinearClassifier:
 
 
 class LinearRegressor:
-    """A linear regression, ready: a number of a text, by ridge regression over TF-IDF features and the text's length."""
+    """A linear regression, ready: a number of a text, by ridge regression over TF-IDF features and the text's
+    length.
+    """
 
     def __init__(self, config: LinearRegressorConfig, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Raises `ValueError` or `KeyError` for arrays that do not fit the layout."""
@@ -149,7 +155,9 @@ class LinearRegressor:
 
     @classmethod
     def load(cls, card: Card) -> LinearRegressor:
-        """The regression of a card's folder. Raises `InputError` A011 where the files are missing, damaged or do not fit."""
+        """The regression of a card's folder. Raises `InputError` A011 where the files are missing, damaged or do not
+        fit.
+        """
         with array_errors(card):
             return cls(*LinearRegressorConfig.read(card))
 

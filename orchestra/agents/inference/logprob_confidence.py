@@ -20,9 +20,9 @@ class TokenLogprob(Protocol):
 def text_probability(text: str, tokens: Sequence[TokenLogprob]) -> float | None:
     """The probability in [0, 1] that a model gave to the whole text; None where not every token's is known.
 
-    It is the product over the tokens, not their geometric mean: docs/concepts/certificates.md has what each of them ranks. vLLM masks
-    what a constraint forbids before it takes logarithms: a token that could be no other costs nothing, and JSON around an answer does
-    not count.
+    It is the product over the tokens, not their geometric mean: docs/concepts/certificates.md has what each of them
+    ranks. vLLM masks what a constraint forbids before it takes logarithms: a token that could be no other costs
+    nothing, and JSON around an answer does not count.
     """
     if not tokens or sum(_count_non_space(token.text) for token in tokens) < _count_non_space(text):
         return None
@@ -30,5 +30,7 @@ def text_probability(text: str, tokens: Sequence[TokenLogprob]) -> float | None:
 
 
 def _count_non_space(text: str) -> int:
-    """Characters that are no spaces: some tokenizers leave out the space before a word where they spell one token alone."""
+    """Characters that are no spaces: some tokenizers leave out the space before a word where they spell one token
+    alone.
+    """
     return len("".join(text.split()))

@@ -1,4 +1,7 @@
-"""Layouts: what `model.json` says of an agent's arrays. What all kinds of agents say is here; each says more in the module of its kind."""
+"""Layouts: what `model.json` says of an agent's arrays. What all kinds of agents say is here; each says more in the
+module
+of its kind.
+"""
 
 from __future__ import annotations
 
@@ -48,9 +51,11 @@ class ModelConfig(FrozenModel):
 
     @classmethod
     def read(cls, card: Card, file: str = "", sha256: str = "") -> tuple[Self, dict[str, NDArray[Any]]]:
-        """The layout of a card's folder, by its data file or by another one that is named with its digest, and the arrays.
+        """The layout of a card's folder, by its data file or by another one that is named with its digest, and the
+        arrays.
 
-        Raises `ValueError` or `KeyError` for what is damaged or does not fit, which `reading` makes an error of the card.
+        Raises `ValueError` or `KeyError` for what is damaged or does not fit, which `reading` makes an error of the
+        card.
         """
         layout = cls.model_validate_json(read_verified(card, file, sha256) if sha256 else card.read(file or card.data))
         return layout, load_arrays(card, layout.arrays, layout.sha256)
@@ -78,6 +83,8 @@ class EncoderSummary(BaseModel):
 
 
 def base_encoder(card: Card) -> BaseEncoder:
-    """The encoder that a card of kind `encoder` stands on. Raises `InputError` A011 where the card's data file says none."""
+    """The encoder that a card of kind `encoder` stands on. Raises `InputError` A011 where the card's data file says
+    none.
+    """
     with array_errors(card):
         return EncoderSummary.model_validate_json(card.read(card.data)).base

@@ -1,7 +1,8 @@
-"""Wording: what the words of a claim and of its evidence tell by themselves, as numbers. No model; microseconds to a millisecond.
+"""Wording: what the words of a claim and of its evidence tell by themselves, as numbers. No model; microseconds to a
+millisecond.
 
-On BEGIN's replies these say more about support than a language model of 135 million parameters does alone, and they know nothing of what
-a sentence means; so they are one voice beside it (`agent.calibration`), never the judge.
+On BEGIN's replies these say more about support than a language model of 135 million parameters does alone, and they
+know nothing of what a sentence means; so they are one voice beside it (`agent.calibration`), never the judge.
 """
 
 from __future__ import annotations

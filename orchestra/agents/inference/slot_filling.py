@@ -1,11 +1,14 @@
-"""Slots: a fine-tuned encoder that reads a text, and says of each word whether the value of a slot begins there, goes on, or neither.
+"""Slots: a fine-tuned encoder that reads a text, and says of each word whether the value of a slot begins there, goes
+on,
+or neither.
 
-`model.json` says what is read and given, on what base the encoder stands, and the SHA-256 of the arrays beside it (`.npz`): for each
-linear layer of the base that was tuned `down.NAME` and `up.NAME`, each of one member, and the head: `weight` (labels, width) and `bias`
-(labels). A word has the logits of its first token (Devlin et al. 2019, https://arxiv.org/abs/1810.04805, section 5.3). Words, labels and
-values are those of taggers (`orchestra.agents.inference.crf_tagger`), and so is what is given: the likeliest sequence
-in which nothing goes on that did
-not begin, and its probability among these. A text that is longer than the encoder reads at once is read in windows that overlap.
+`model.json` says what is read and given, on what base the encoder stands, and the SHA-256 of the arrays beside it
+(`.npz`): for each linear layer of the base that was tuned `down.NAME` and `up.NAME`, each of one member, and the head:
+`weight` (labels, width) and `bias` (labels). A word has the logits of its first token (Devlin et al. 2019,
+https://arxiv.org/abs/1810.04805, section 5.3). Words, labels and values are those of taggers
+(`orchestra.agents.inference.crf_tagger`), and so is what is given: the likeliest sequence in which nothing goes on that
+did not begin, and its probability among these. A text that is longer than the encoder reads at once is read in windows
+that overlap.
 """
 
 from __future__ import annotations
@@ -115,7 +118,10 @@ class SlotFiller:
 
     @classmethod
     def load(cls, card: Card, encoder: Encoder) -> SlotFiller:
-        """The reader of a card's folder, on its base. Raises `InputError` A011 where its files are missing, damaged or do not fit."""
+        """The reader of a card's folder, on its base. Raises `InputError` A011 where its files are missing, damaged or
+        do
+        not fit.
+        """
         with array_errors(card):
             return cls(*SlotFillingConfig.read(card), encoder)
 
@@ -137,8 +143,9 @@ class SlotFiller:
         return {self.config.output: decode_slots(str(inputs[self.config.input]), text.words, labels)}, probability
 
     def word_logits(self, text: SlotInput) -> NDArray[Any]:
-        """The logits of each word's labels, (words, labels): of windows that share it, of the one in which most stands around it. A word
-        that the encoder has no token for is outside of all slots."""
+        """The logits of each word's labels, (words, labels): of windows that share it, of the one in which most stands
+        around it. A word that the encoder has no token for is outside of all slots.
+        """
         import numpy as np
 
         outside = np.where(np.array(self.config.labels) == OUTSIDE, 0.0, IMPOSSIBLE_LOGIT)
@@ -166,8 +173,9 @@ class SlotFiller:
 
 
 def transition_masks(labels: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """What is added to the logits of labels of a first word, (labels,), and of a label after another one, (labels, labels): next to nothing
-    is left of one that goes on with what did not begin."""
+    """What is added to the logits of labels of a first word, (labels,), and of a label after another one, (labels,
+    labels): next to nothing is left of one that goes on with what did not begin.
+    """
     import numpy as np
 
     goes_on = np.array([label.startswith("I-") for label in labels])

@@ -1,10 +1,13 @@
-"""Spans: a fine-tuned encoder that reads a question beside a passage, and points at the words of the passage that answer it.
+"""Spans: a fine-tuned encoder that reads a question beside a passage, and points at the words of the passage that
+answer
+it.
 
-`model.json` says what is read and given, on what base the encoder stands, and the SHA-256 of the arrays beside it (`.npz`): for each
-linear layer of the base that was tuned `down.NAME` and `up.NAME`, each of one member, and the head: `weight` (2, width) and `bias` (2).
-The head gives each token of the passage two logits, of an answer that begins there and of one that ends there, and the first mark of the
-input the same for "no answer here" (Devlin et al. 2019, https://arxiv.org/abs/1810.04805, section 4.3). An answer's logit is the sum of
-two. A passage that is longer than the encoder reads at once is read in windows that overlap, and all their spans compete.
+`model.json` says what is read and given, on what base the encoder stands, and the SHA-256 of the arrays beside it
+(`.npz`): for each linear layer of the base that was tuned `down.NAME` and `up.NAME`, each of one member, and the head:
+`weight` (2, width) and `bias` (2). The head gives each token of the passage two logits, of an answer that begins there
+and of one that ends there, and the first mark of the input the same for "no answer here" (Devlin et al. 2019,
+https://arxiv.org/abs/1810.04805, section 4.3). An answer's logit is the sum of two. A passage that is longer than the
+encoder reads at once is read in windows that overlap, and all their spans compete.
 """
 
 from __future__ import annotations
@@ -78,7 +81,9 @@ def extracts_spans(card: Card) -> bool:
 
 
 def check_overlap(tokens: int, overlap: int) -> None:
-    """Raises `ValueError` for windows that share all that a long question leaves of them: they would never reach the end."""
+    """Raises `ValueError` for windows that share all that a long question leaves of them: they would never reach the
+    end.
+    """
     room = tokens - min(MAX_QUESTION, tokens // 2)
     if overlap >= room:
         raise ValueError(
@@ -116,12 +121,18 @@ class SpanExtractor:
 
     @classmethod
     def load(cls, card: Card, encoder: Encoder) -> SpanExtractor:
-        """The reader of a card's folder, on its base. Raises `InputError` A011 where its files are missing, damaged or do not fit."""
+        """The reader of a card's folder, on its base. Raises `InputError` A011 where its files are missing, damaged or
+        do
+        not fit.
+        """
         with array_errors(card):
             return cls(*SpanExtractionConfig.read(card), encoder)
 
     def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
-        """The words that answer, or null, and the probability of that. Raises `InputError` A023 for a passage that is too long."""
+        """The words that answer, or null, and the probability of that. Raises `InputError` A023 for a passage that is
+        too
+        long.
+        """
         question, passage = str(inputs[self.config.question]), str(inputs[self.config.passage])
         found = list(
             split_windows(self.encoder.tokenize_pair(question, passage), self.config.tokens, self.config.overlap)
@@ -143,7 +154,8 @@ class SpanExtractor:
         return given
 
     def decode(self, scored_windows: Sequence[tuple[Window, NDArray[Any]]]) -> tuple[tuple[int, int] | None, float]:
-        """The likeliest span, in characters of the passage, None for none, and its probability among all spans and none.
+        """The likeliest span, in characters of the passage, None for none, and its probability among all spans and
+        none.
 
         That the passage is silent is as likely as the window says that says so least.
         """

@@ -1,11 +1,14 @@
-"""Committees: fine-tuned sentence encoders and a linear classifier over n-grams, which tell the label of a text, or of a pair, together.
+"""Committees: fine-tuned sentence encoders and a linear classifier over n-grams, which tell the label of a text, or of
+a
+pair, together.
 
-`model.json` says how the labels are called, on what base the encoders stand, and the SHA-256 of the arrays beside it (`.npz`): for each
-linear layer of the base the adapters of all members, `down.NAME` and `up.NAME`, and for each member its `prototypes` (one direction a
-label) and its `sharpness`. A member's logits are its sharpness times the cosines of the text with the prototypes. The linear classifier
-stands in files of its own, as in a card of kind `sklearn`. What the committee says are the shares of what its parts say, each as the
-logarithm of a probability. Of pairs there is no linear classifier: n-grams of each text alone do not say how they stand to one another.
-The card may name fields for the probabilities of labels, and a calibration of them, as one of a language model does.
+`model.json` says how the labels are called, on what base the encoders stand, and the SHA-256 of the arrays beside it
+(`.npz`): for each linear layer of the base the adapters of all members, `down.NAME` and `up.NAME`, and for each member
+its `prototypes` (one direction a label) and its `sharpness`. A member's logits are its sharpness times the cosines of
+the text with the prototypes. The linear classifier stands in files of its own, as in a card of kind `sklearn`. What the
+committee says are the shares of what its parts say, each as the logarithm of a probability. Of pairs there is no linear
+classifier: n-grams of each text alone do not say how they stand to one another. The card may name fields for the
+probabilities of labels, and a calibration of them, as one of a language model does.
 """
 
 from __future__ import annotations
@@ -35,7 +38,9 @@ Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class LinearMember(FrozenModel):
-    """The classifier over n-grams: a file of the folder that says how its arrays are used, and what its voice counts."""
+    """The classifier over n-grams: a file of the folder that says how its arrays are used, and what its voice
+    counts.
+    """
 
     file: str
     sha256: Digest
@@ -45,7 +50,8 @@ class LinearMember(FrozenModel):
 class OutOfScopeLabel(FrozenModel):
     """A label for texts that have none of the others, and the output's field that gets the probability of that.
 
-    The probability is the logistic function of `bias` plus `slope` times the log-odds that the committee gives the label.
+    The probability is the logistic function of `bias` plus `slope` times the log-odds that the committee gives the
+    label.
     """
 
     label: str
@@ -86,8 +92,10 @@ class TextClassifier:
         form: OutputForm | None = None,
         calibration: Calibration | None = None,
     ) -> None:
-        """`form` says which fields get the probabilities of labels. Raises `ValueError` or `KeyError` for arrays that do not fit the layout
-        or the encoder."""
+        """`form` says which fields get the probabilities of labels. Raises `ValueError` or `KeyError` for arrays that
+        do
+        not fit the layout or the encoder.
+        """
         import numpy as np
 
         self.config, self.encoder, self._linear = config, encoder, linear
@@ -105,7 +113,10 @@ class TextClassifier:
 
     @classmethod
     def load(cls, card: Card, encoder: Encoder) -> TextClassifier:
-        """The committee of a card's folder, on its base. Raises `InputError` A011 where its files are missing, damaged or do not fit."""
+        """The committee of a card's folder, on its base. Raises `InputError` A011 where its files are missing, damaged
+        or
+        do not fit.
+        """
         with array_errors(card):
             config, arrays = TextClassifierConfig.read(card)
             return cls(

@@ -1,7 +1,8 @@
 """Pins: what the tools of an MCP server were when somebody looked at them. A tool that says otherwise today is refused.
 
-A server may change what its tools say of themselves at any time, and what they say is read by models. So the project keeps, in
-`mcp/SERVER.json`, the name, description and types of each tool that it uses; their digest is what the server is held to.
+A server may change what its tools say of themselves at any time, and what they say is read by models. So the project
+keeps, in `mcp/SERVER.json`, the name, description and types of each tool that it uses; their digest is what the server
+is held to.
 """
 
 from __future__ import annotations
@@ -89,7 +90,10 @@ def pin_path(project: Path | None, server: str) -> Path:
 
 
 def read(project: Path | None, server: str, config: McpServer) -> dict[str, ToolPin]:
-    """The pins of the tools that the configuration declares. Raises `InputError` T012 where one is missing or was tampered with."""
+    """The pins of the tools that the configuration declares. Raises `InputError` T012 where one is missing or was
+    tampered
+    with.
+    """
     found, place = _read_file(project, server), SourceLocation(str(pin_path(project, server)), 1)
     pins: dict[str, ToolPin] = {}
     for name in config.tools:
@@ -108,8 +112,9 @@ def read(project: Path | None, server: str, config: McpServer) -> dict[str, Tool
 
 
 def read_valid(project: Path | None, server: str) -> tuple[dict[str, ToolPin], frozenset[str]]:
-    """What pins of a server there are, each by itself, whatever the others are: those that are whole, and the names of those that were
-    tampered with. Raises `InputError` T012 for a file that cannot be read."""
+    """What pins of a server there are, each by itself, whatever the others are: those that are whole, and the names of
+    those that were tampered with. Raises `InputError` T012 for a file that cannot be read.
+    """
     found = _read_file(project, server)
     broken = frozenset(name for name, pin in found.items() if not _is_intact(name, pin))
     return {name: pin for name, pin in found.items() if name not in broken}, broken
@@ -124,7 +129,10 @@ def _is_intact(name: str, pin: ToolPin) -> bool:
 
 
 def _read_file(project: Path | None, server: str) -> dict[str, ToolPin]:
-    """All that the file of a server's pins holds, as it stands there. Raises `InputError` T012 for a file that cannot be read."""
+    """All that the file of a server's pins holds, as it stands there. Raises `InputError` T012 for a file that cannot
+    be
+    read.
+    """
     path = pin_path(project, server)
     place = SourceLocation(str(path), 1)
     try:

@@ -1,8 +1,8 @@
 """MCP servers: each is started when its tools are first called, is held to its pins, and ends with whoever owns it.
 
-The session is that of the official SDK (package `mcp`, MIT). A server's life is one task, because the SDK's scopes must be left by the
-task that entered them; calls come from others, and wait for their answers. What a server says is data: it is asked for tools alone, and
-offers of its own (sampling, elicitation, roots) are refused by the SDK's defaults.
+The session is that of the official SDK (package `mcp`, MIT). A server's life is one task, because the SDK's scopes must
+be left by the task that entered them; calls come from others, and wait for their answers. What a server says is data:
+it is asked for tools alone, and offers of its own (sampling, elicitation, roots) are refused by the SDK's defaults.
 """
 
 from __future__ import annotations
@@ -70,9 +70,10 @@ class McpClient:
     async def call(self, tool: str, arguments: Mapping[str, Any]) -> CallToolResult:
         """What a tool answered.
 
-        Raises `ToolError`: T010 without the package, T011 where the server cannot be started, T012 for a tool that is not what was pinned,
-        T014 where the server ended, T015 where it said too much, T016 where it answered what nobody understands, T017 where it was late,
-        T018 where it refused the call.
+        Raises `ToolError`: T010 without the package, T011 where the server cannot be started, T012 for a tool that is
+        not what was pinned,
+        T014 where the server ended, T015 where it said too much, T016 where it answered what nobody understands, T017
+        where it was late, T018 where it refused the call.
         """
         session, pipe = await self._session()
         pipe.invalid_lines = pipe.messages = pipe.stderr_lines = 0
@@ -101,7 +102,10 @@ class McpClient:
             raise await self._call_error(tool, pipe, error) from None
 
     async def list_tools(self) -> dict[str, ToolPin | InputError]:
-        """All tools of the server as they are today; for one whose types cannot be used, why. Raises `ToolError` as `call` does."""
+        """All tools of the server as they are today; for one whose types cannot be used, why. Raises `ToolError` as
+        `call`
+        does.
+        """
         session, pipe = await self._session()
         try:
             async with asyncio.timeout(self.config.timeout):
@@ -124,7 +128,10 @@ class McpClient:
     # Its life
 
     async def _session(self) -> tuple[ClientSession, StdioConnection]:
-        """The session of the running server, which is started where it is not running; who waits for one start shares what it comes to."""
+        """The session of the running server, which is started where it is not running; who waits for one start shares
+        what
+        it comes to.
+        """
         async with self._starting:
             ready = await self._start()
         return await asyncio.shield(ready)
@@ -214,7 +221,9 @@ class McpClient:
         return McpLaunchSpec((found, *arguments), environment, str(self._folder) if self._folder else None)
 
     def _find_program(self, program: str) -> str | None:
-        """The program's absolute path, wherever one stands: a path from the project's folder, a name from the absolute folders of PATH."""
+        """The program's absolute path, wherever one stands: a path from the project's folder, a name from the absolute
+        folders of PATH.
+        """
         if os.path.dirname(program):
             return shutil.which(str((self._folder or Path()).absolute() / program))
         return shutil.which(
@@ -222,20 +231,28 @@ class McpClient:
         )
 
     async def _check_pins(self, session: ClientSession) -> None:
-        """Holds the server's tools against their pins, unless another call has done so. Until it has succeeded nothing is called."""
+        """Holds the server's tools against their pins, unless another call has done so. Until it has succeeded nothing
+        is
+        called.
+        """
         async with self._checking:
             if self._checked_count != (news := self._change_count):
                 self._pin_errors = self._differences(await _list_tools(session) if self.pins else {})
                 self._checked_count = news
 
     async def _recheck_pins(self, session: ClientSession, pipe: StdioConnection, tool: str) -> None:
-        """Holds the tools against their pins once more, for the server says that they have changed. Raises `ToolError`."""
+        """Holds the tools against their pins once more, for the server says that they have changed. Raises
+        `ToolError`.
+        """
         try:
             await self._check_pins(session)
         except _protocol_errors() as error:
             lost = await self._call_error(tool, pipe, error)
             if lost.code == "T018":
-                said = f"{self.name}.{tool} was not called: the server says that its tools have changed, and did not list them"
+                said = (
+                    f"{self.name}.{tool} was not called: the server says that its tools have changed, and did not list"
+                    " them"
+                )
                 lost = ToolError(
                     "T018", f"{said}: {_first_line(error)}", f"look into the server: orchestra tools list {self.name}"
                 )
@@ -302,7 +319,9 @@ class McpClient:
 
 
 async def _call_tool(session: ClientSession, tool: str, arguments: Mapping[str, Any]) -> CallToolResult:
-    """The answer as it came. Not by `ClientSession.call_tool`, which checks it with patterns that a server has chosen."""
+    """The answer as it came. Not by `ClientSession.call_tool`, which checks it with patterns that a server has
+    chosen.
+    """
     from mcp_types import CallToolRequest, CallToolRequestParams, CallToolResult
 
     return await session.send_request(

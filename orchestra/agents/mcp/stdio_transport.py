@@ -1,8 +1,9 @@
 """The pipe to an MCP server: a child process that speaks JSON-RPC, a message a line, on its standard streams.
 
-The SDK has a transport of this kind; it keeps a line in memory however long it is, hands on the caller's whole shell environment, and
-leaves the child alive where this process is killed. So the session is the SDK's, and what carries its messages is ours: lines and
-their number are bounded, the environment is a list of names, and the child leads a process group that dies with us.
+The SDK has a transport of this kind; it keeps a line in memory however long it is, hands on the caller's whole shell
+environment, and leaves the child alive where this process is killed. So the session is the SDK's, and what carries its
+messages is ours: lines and their number are bounded, the environment is a list of names, and the child leads a process
+group that dies with us.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ class StdioConnection:
 
 @asynccontextmanager
 async def connect(launch: McpLaunchSpec, on_stderr: Callable[[str], None]) -> AsyncIterator[StdioConnection]:
-    """A running server; leaving the context ends the whole process group. `on_stderr` is called with each line of its standard error.
+    """A running server; leaving the context ends the whole process group. `on_stderr` is called with each line of its
+    standard error.
 
     Raises `OSError` where it cannot be started.
     """
@@ -199,8 +201,10 @@ async def _shut_down(pipe: StdioConnection, tasks: Sequence[asyncio.Task[None]])
 
 
 async def _reap(process: asyncio.subprocess.Process) -> None:
-    """Waits for a process that was killed, and for no more than it: a helper in a session of its own may keep its output open for ever,
-    and asyncio's own `wait` ends with the pipes."""
+    """Waits for a process that was killed, and for no more than it: a helper in a session of its own may keep its
+    output
+    open for ever, and asyncio's own `wait` ends with the pipes.
+    """
     process._transport.close()  # type: ignore[attr-defined] # the only way to close our ends of its pipes
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(process.wait(), SHUTDOWN_TIMEOUT)

@@ -27,7 +27,9 @@ MAX_ERROR_CHARACTERS = 500
 
 
 class McpTool(ToolFunction):
-    """A tool of a server: it is called `SERVER.TOOL`, its types are those that were pinned, its effect is the configuration's word."""
+    """A tool of a server: it is called `SERVER.TOOL`, its types are those that were pinned, its effect is the
+    configuration's word.
+    """
 
     def __init__(self, client: McpClient, pin: pins.ToolPin) -> None:
         name, effect = f"{client.name}.{pin.name}", client.config.tools[pin.name]

@@ -1,4 +1,7 @@
-"""Readers that point: what they say stands in the passage, and follows from their arrays; encoders say what transformers says."""
+"""Readers that point: what they say stands in the passage, and follows from their arrays; encoders say what
+transformers
+says.
+"""
 
 from __future__ import annotations
 

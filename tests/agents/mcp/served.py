@@ -1,7 +1,7 @@
 """A small MCP server on the official SDK, and its vices: run as a program, it speaks on its standard streams.
 
-What its tool `act` does stands in its argument `how`. The variable DESCRIPTION is what `act` says of itself; VICE is one that it has from
-the beginning.
+What its tool `act` does stands in its argument `how`. The variable DESCRIPTION is what `act` says of itself; VICE is
+one that it has from the beginning.
 """
 
 from __future__ import annotations

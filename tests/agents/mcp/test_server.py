@@ -293,8 +293,9 @@ def test_pins_are_read_as_they_were_written_and_nothing_else_is(tmp_path: Path) 
 
 
 class Listing:
-    """A session of the SDK's kind whose tools are what a test says; listing them fails as often as it says, and takes a turn of the
-    loop."""
+    """A session of the SDK's kind whose tools are what a test says; listing them fails as often as it says, and takes a
+    turn of the loop.
+    """
 
     def __init__(self) -> None:
         self.description, self.failures, self.lists = KNOWN["find"].description, 0, 0

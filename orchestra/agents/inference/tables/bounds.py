@@ -1,4 +1,6 @@
-"""Bounds: whether a figure of a question is the most or the least that something may be, by the words before and behind it."""
+"""Bounds: whether a figure of a question is the most or the least that something may be, by the words before and behind
+it.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,10 @@ _LESS_WORDS = (
     "less|fewer|lower|smaller|shorter|lighter|younger|earlier|sooner|narrower|shallower|cheaper|colder|cooler|slower|weaker|worse|nearer"
     "|closer"
 )
-_NEGATION = r"(?:\b(?:no|not|never|nothing|nobody|none|cannot|dont|cant|wont|isnt|doesnt|didnt|mustnt)\b|n['’]t\b)(?: \w+){0,2}?"
+_NEGATION = (
+    r"(?:\b(?:no|not|never|nothing|nobody|none|cannot|dont|cant|wont|isnt|doesnt|didnt|mustnt)\b|n['’]t\b)(?:"
+    r" \w+){0,2}?"
+)
 _WORDS_BEFORE: Final = (
     (UP_TO, rf"{_NEGATION} (?:(?:{_MORE_WORDS}|expensive) than|over|above|after|exceed(?:ing)?|past|beyond)"),
     (FROM, rf"{_NEGATION} (?:(?:{_LESS_WORDS}) than|under|below|before)"),
@@ -68,7 +73,8 @@ _YEAR = re.compile(r"(?:1[89]|20)\d\d")
 """Between two years something changes, more often than that rows are of them."""
 _PLUS = re.compile(r"^\s?\+(?!\s*[\d$€£¥])")
 _BY = re.compile(
-    rf"(?P<moved>\b(?:grew|rose|fell|gained|dropped|increased?|decreased?|changed?|reduced?|raised?|cut|up|down) )?\bby{_FILLER}",
+    r"(?P<moved>\b(?:grew|rose|fell|gained|dropped|increased?|decreased?|changed?|reduced?|raised?|cut|up|down)"
+    rf" )?\bby{_FILLER}",
     re.IGNORECASE,
 )
 _OVER = re.compile(rf"\b(?:over|past|within)(?P<the> the)?{_FILLER}", re.IGNORECASE)
@@ -79,8 +85,10 @@ _SPEED_WORDS = re.compile(r"\b(?:faster|quicker|slower|better|worse)\b", re.IGNO
 
 
 def find_bound(before: str, text: str, after: str, *, dated: bool, spelt: bool = False) -> str | None:
-    """The bound that the words before and behind a figure set; `dated` is a time or a date, which one does something `by`, and `spelt` a
-    number in words."""
+    """The bound that the words before and behind a figure set; `dated` is a time or a date, which one does something
+    `by`,
+    and `spelt` a number in words.
+    """
     if _PLUS.search(after):
         return FROM
     if not _YEAR.fullmatch(text):

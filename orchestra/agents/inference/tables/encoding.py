@@ -1,8 +1,9 @@
-"""Table encodings: a question, a table and the text around it as token windows, with the locations that an answer may use.
+"""Table encodings: a question, a table and the text around it as token windows, with the locations that an answer may
+use.
 
-The table is read once, row by row, with its header rows first. A text longer than the limit of the encoder is split into
-windows. Each window begins with the question and the header rows. A location (`TableLocation`) is a cell, a figure of
-the text, or a figure of the question (also as words, because a sum may need it).
+The table is read once, row by row, with its header rows first. A text longer than the limit of the encoder is split
+into windows. Each window begins with the question and the header rows. A location (`TableLocation`) is a cell, a figure
+of the text, or a figure of the question (also as words, because a sum may need it).
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ class TableLocation(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PoolingMatrices(Generic[A]):
-    """Which tokens make a place, and which places make a row and a column: arrays that average, so that products do all."""
+    """Which tokens make a place, and which places make a row and a column: arrays that average, so that products do
+    all.
+    """
 
     starts: A
     """(1, tokens): the first mark of each window."""
@@ -84,7 +87,10 @@ def count_header_rows(table: Sequence[Sequence[str]]) -> int:
 
 
 def column_spellings(rows: Sequence[Sequence[str]]) -> list[NumberFormat]:
-    """How the columns of a table are written: as their own cells tell, or else those of all, for a table is written by one hand."""
+    """How the columns of a table are written: as their own cells tell, or else those of all, for a table is written by
+    one
+    hand.
+    """
     all_of = detect_format([cell for row in rows for cell in row], is_other_column=True)
     columns = zip_longest(*rows, fillvalue="")
     return [NumberFormat(*map(max, detect_format(column), all_of)) for column in columns]
@@ -157,7 +163,9 @@ class TableEncoding:
         again = pair.body[:top] if top <= room // 2 else []
         self.windows: list[list[int]] = []
         self.chars: list[tuple[int, int] | None] = []
-        """Of each token of all windows, one after the other, where it stands in `text`; None for marks and for what is repeated."""
+        """Of each token of all windows, one after the other, where it stands in `text`; None for marks and for what is
+        repeated.
+        """
         at = 0
         while at < len(pair.body) or not self.windows:
             first = again if self.windows else []

@@ -1,9 +1,9 @@
 """Conditions: which rows count, where a question bounds them by a figure of its own (“larger than 90 square metres”).
 
-What bounds them is one of the question's figures, in one of four ways, or there is no condition: these are chosen among together. Then the
-column is chosen, and code compares its cells with the figure (`orchestra.text.numbers.sort_keys.filter_by_limit`), as a
-query would. After a first condition there may be a second one, by a figure behind the first (“between 10 and 20”,
-“over 90 square metres and under 800 a month”).
+What bounds them is one of the question's figures, in one of four ways, or there is no condition: these are chosen among
+together. Then the column is chosen, and code compares its cells with the figure
+(`orchestra.text.numbers.sort_keys.filter_by_limit`), as a query would. After a first condition there may be a second
+one, by a figure behind the first (“between 10 and 20”, “over 90 square metres and under 800 a month”).
 """
 
 from __future__ import annotations
@@ -43,13 +43,18 @@ def condition_locations(encoding: TableEncoding) -> list[int]:
 
 
 def condition_choices(encoding: TableEncoding) -> list[tuple[int, int]]:
-    """The conditions that there may be but for their columns: a place and the number of a bound. None of them is a choice as well."""
+    """The conditions that there may be but for their columns: a place and the number of a bound. None of them is a
+    choice
+    as well.
+    """
     return [(at, bound) for at in condition_locations(encoding) for bound in range(len(BOUNDS))]
 
 
 def choice_logits(encoding: TableEncoding, limits: Any, bounds: Any, after: int = -1) -> list[Any]:
-    """The logits of the choices, of numpy and of torch alike: of the place, of the bound, and what words around the figure add. Only places
-    behind `after` can be chosen."""
+    """The logits of the choices, of numpy and of torch alike: of the place, of the bound, and what words around the
+    figure
+    add. Only places behind `after` can be chosen.
+    """
     found = []
     for at, number in condition_choices(encoding):
         given = encoding.locations[at].question_figure

@@ -10,8 +10,9 @@ from orchestra.agents.inference.tables.operations import OPERATIONS, SCALES
 from orchestra.text.numbers.sort_keys import BOUNDS
 
 ROLES: Final = ("cells", "first", "second")
-"""What a place may be: one of those that are read off or summed up, or one of two figures. Each has five logits: of the place itself, of
-the name of its row and the rest of it, of the head of its column and the rest of that."""
+"""What a place may be: one of those that are read off or summed up, or one of two figures. Each has five logits: of the
+place itself, of the name of its row and the rest of it, of the head of its column and the rest of that.
+"""
 OUTPUT_NAMES: Final = (
     *(f"{role}.{part}" for role in ROLES for part in ("own", "label", "body", "head", "below")),
     *(f"{role}.{part}" for role in ("asked", "by", "bounded", "also") for part in ("head", "below")),

@@ -35,8 +35,9 @@ PAIR_OPERATIONS: Final = {
     "discount": "{a} * (100 - {b}) / 100",
     "surcharge": "{a} * (100 + {b}) / 100",
 }
-"""Ways that take two figures, and their expressions. A `gap` is by how much the larger one is larger, whichever comes first; a `difference`
-may be negative."""
+"""Ways that take two figures, and their expressions. A `gap` is by how much the larger one is larger, whichever comes
+first; a `difference` may be negative.
+"""
 PERCENT_OPERATIONS: Final = frozenset({"portion", "discount", "surcharge"})
 """Those that take the second figure for so many percent: of the first, off it, or on top of it."""
 _SHIFT_INVARIANT: Final = frozenset({MEAN, DIFFERENCE, GAP})
@@ -45,8 +46,9 @@ _DAYS_PER_YEAR: Final = 372
 _SAME_UNIT: Final = _SHIFT_INVARIANT | {SUM, "change", "share", "ratio"}
 """Ways whose figures are of one unit, and those of them to which it does not matter where counting begins."""
 OPERATIONS: Final = (CELLS, TEXT, COUNT, MOST, LEAST, SUM, MEAN, *PAIR_OPERATIONS, RANGE)
-"""`cells` and `text` are read off; `count` is of rows; `most` and `least` read a cell off in the row where a column has its extreme; a
-`range` is from its least to its most."""
+"""`cells` and `text` are read off; `count` is of rows; `most` and `least` read a cell off in the row where a column has
+its extreme; a `range` is from its least to its most.
+"""
 SCALES: Final = ("", "percent", *UNITS)
 SUM_GROUP_SIZE = 25
 """Terms of a sum that stand in one pair of brackets, where there are many."""
@@ -54,11 +56,14 @@ SUM_GROUP_SIZE = 25
 _DIGITS = r"-?\d[\d,]*(?:\.\d+)?"
 _FIGURE = re.compile(NUMERAL)
 _LAKHS = re.compile(LAKH_GROUPED)
-"""A figure with commas as India has them, which no expression has; those of others stay, and so do lists such as `1,2,3`."""
+"""A figure with commas as India has them, which no expression has; those of others stay, and so do lists such as
+`1,2,3`.
+"""
 _NON_CURRENCY_WORD = re.compile(r"(?<![^\W\d_])(?!(?:[A-Z]{3}|[Kk]r|Rs|Kč|zł|Ft)(?![^\W\d_]))[^\W\d_]+")
 """A word that is no currency: behind it two numbers with a blank between them are two, as in `Boeing 737 800`."""
 _CLOCK = re.compile(
-    r"(?P<hour>[01]?\d|2[0-3]|24(?=:00(?!:?\d))):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?(?: ?(?P<half>[ap])\.?m\.?)?",
+    r"(?P<hour>[01]?\d|2[0-3]|24(?=:00(?!:?\d))):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?(?:"
+    r" ?(?P<half>[ap])\.?m\.?)?",
     re.IGNORECASE,
 )
 _HOUR = re.compile(r"(?P<hour>1[0-2]|[1-9]) ?(?P<half>[ap])\.?m\.?", re.IGNORECASE)
@@ -80,11 +85,13 @@ _PAIR_PATTERNS: Final = {
 
 
 def parse_figure(text: str, *, points: bool = False, minutes: bool = False) -> str | None:
-    """The first figure of a text as an expression has it: without its currency, negative behind a minus or in brackets. None without.
+    """The first figure of a text as an expression has it: without its currency, negative behind a minus or in brackets.
+    None without.
 
-    A time of the day is its minutes, `(9 * 60 + 15)`, so that a difference of two says how long something takes, and so is a duration in
-    hours and minutes; with `minutes` one in hours alone is too. A lap such as `2:05.3` is its seconds. `points` says whether points stand
-    between thousands where the figure leaves it open. A version is no figure, nor is what no decimal says, such as `⅓`.
+    A time of the day is its minutes, `(9 * 60 + 15)`, so that a difference of two says how long something takes, and so
+    is a duration in hours and minutes; with `minutes` one in hours alone is too. A lap such as `2:05.3` is its seconds.
+    `points` says whether points stand between thousands where the figure leaves it open. A version is no figure, nor is
+    what no decimal says, such as `⅓`.
     """
     text = to_ascii_digits(text)
     if (timed := _time_expression(" ".join(text.split()), minutes=minutes)) is not None:
@@ -124,10 +131,12 @@ def _time_expression(text: str, *, minutes: bool) -> str | None:
 def harmonize_figures(
     operation: str, texts: Sequence[str], figures: Sequence[str], spelt: NumberFormat
 ) -> list[str] | None:
-    """The figures of cells as they are computed with together, of durations of which some are in hours and some in minutes all in minutes.
+    """The figures of cells as they are computed with together, of durations of which some are in hours and some in
+    minutes
+    all in minutes.
 
-    None where they are no such figures: what the cells are put in order by is in another proportion, as with millions beside thousands, and
-    with dates; or for differences and means, in other distances.
+    None where they are no such figures: what the cells are put in order by is in another proportion, as with millions
+    beside thousands, and with dates; or for differences and means, in other distances.
     """
     if operation not in _SAME_UNIT or _figures_agree(operation, figures, known := column_sort_keys(texts, spelt)):
         return list(figures)
@@ -158,7 +167,9 @@ def _figures_agree(operation: str, figures: Sequence[str], known: Sequence[float
 
 
 def build_expression(operation: str, figures: Sequence[str]) -> str:
-    """What computes the answer: of all figures for `sum` and `mean`, of two for `range` and the ways of `PAIR_OPERATIONS`."""
+    """What computes the answer: of all figures for `sum` and `mean`, of two for `range` and the ways of
+    `PAIR_OPERATIONS`.
+    """
     if operation == RANGE:
         return "{} - {}".format(*figures)
     if operation in PAIR_OPERATIONS:
@@ -169,8 +180,10 @@ def build_expression(operation: str, figures: Sequence[str]) -> str:
 
 
 def range_ends(texts: Sequence[str], spelt: NumberFormat | None = None) -> tuple[int, int] | None:
-    """Where in a column the most and the least stand, if the difference of their figures is that of what the column is put in order by: of
-    dates, of durations in hours beside minutes, and of millions beside thousands it is not."""
+    """Where in a column the most and the least stand, if the difference of their figures is that of what the column is
+    put
+    in order by: of dates, of durations in hours beside minutes, and of millions beside thousands it is not.
+    """
     spelt = spelt or detect_format(texts)
     order = column_sort_keys(texts, spelt)
     known = [(value, at) for at, value in enumerate(order) if value is not None]
@@ -203,7 +216,10 @@ def _figure_value(figure: str) -> Fraction:
 
 
 def sum_expression(terms: Sequence[str]) -> str:
-    """The sum of terms, in brackets by `SUM_GROUP_SIZE` where there are more, and those again, for expressions nest only so deep."""
+    """The sum of terms, in brackets by `SUM_GROUP_SIZE` where there are more, and those again, for expressions nest
+    only
+    so deep.
+    """
     if len(terms) <= SUM_GROUP_SIZE:
         return " + ".join(terms)
     return sum_expression(
@@ -212,7 +228,9 @@ def sum_expression(terms: Sequence[str]) -> str:
 
 
 def parse_expression(text: str) -> tuple[str, list[str]] | None:
-    """The way and the figures that an expression is of; None for an expression of another form. A gap looks like a difference."""
+    """The way and the figures that an expression is of; None for an expression of another form. A gap looks like a
+    difference.
+    """
     text = _strip_brackets(text)
     if (found := _MEAN_PATTERN.fullmatch(text)) is not None:
         figures = found["all"].split(" + ")
@@ -226,7 +244,9 @@ def parse_expression(text: str) -> tuple[str, list[str]] | None:
 
 
 def _strip_brackets(text: str) -> str:
-    """An expression without brackets around a figure or around all of it, and without a blank behind its first minus."""
+    """An expression without brackets around a figure or around all of it, and without a blank behind its first
+    minus.
+    """
     text = re.sub(rf"\(({_DIGITS})\)", r"\1", re.sub(r"(^|\()- (?=[\d.])", r"\1-", text.strip()))
     inner = text[1:-1]
     return inner if text.startswith("(") and text.endswith(")") and not set(inner) & set("()") else text

@@ -1,7 +1,8 @@
 """What a question gives: its numbers, in words too, times of a day, durations and dates.
 
-A figure of a question is computed with (“6 cinnamon buns”), or it bounds the rows that count (“larger than 90 square metres”). The encoder
-says which one does, and may guess how; where words say it (`orchestra.agents.inference.tables.bounds`), they count as well.
+A figure of a question is computed with (“6 cinnamon buns”), or it bounds the rows that count (“larger than 90 square
+metres”). The encoder says which one does, and may guess how; where words say it
+(`orchestra.agents.inference.tables.bounds`), they count as well.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from orchestra.text.numbers.words import POWER_WORDS, SMALL_NUMBERS, UNIT_WORDS,
 PAIR_WORDS: Final = ("both", "pair", "couple", "twice", "double")
 """Words that are two of something, and bound nothing."""
 WORD_VALUES: Final = {**dict.fromkeys(PAIR_WORDS, 2), "dozen": 12, "hundred": 100, "thousand": 1000}
-"""Words that are figures, beside those of `orchestra.text.numbers.words`; the last two where they stand without another one."""
+"""Words that are figures, beside those of `orchestra.text.numbers.words`; the last two where they stand without another
+one.
+"""
 TIME_PHRASES: Final = {
     "half an hour": "30 minutes",
     "quarter of an hour": "15 minutes",
@@ -187,7 +190,9 @@ def _join_thousands(found: re.Match[str]) -> str:
 
 
 def find_figure(wanted: str, question: str) -> int | None:
-    """Which of the figures of a question is meant by a text of one: it stands there, or it is worth as much. None without."""
+    """Which of the figures of a question is meant by a text of one: it stands there, or it is worth as much. None
+    without.
+    """
     text = wanted.strip().lower()
     every = question_figures(question)
     worth = _figure_value(parse_figure(_normalize_measure(text)))

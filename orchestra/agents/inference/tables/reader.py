@@ -1,14 +1,16 @@
-"""Tables: a fine-tuned encoder that reads a question beside a table and its text, and says in which way which places answer it.
+"""Tables: a fine-tuned encoder that reads a question beside a table and its text, and says in which way which places
+answer it.
 
-It writes nothing. A head gives each token some logits; averaged over the tokens of a place, of a row and of a column they say which cells
-the answer stands in, which figures are computed with and how, which rows count, and by which column rows are put in order. Code does the
-rest: it reads off, counts, compares and writes the expression. Rows may be bounded by figures of the question
-(`orchestra.agents.inference.tables.filters`). The idea of tagging cells and choosing an operator is TagOp's (Zhu et al.
-2021, https://arxiv.org/abs/2105.07624) and TAPAS' (Herzig et al. 2020, https://arxiv.org/abs/2004.02349); that a comparison names a column
-and is then computed, as a query would, is ours.
+It writes nothing. A head gives each token some logits; averaged over the tokens of a place, of a row and of a column
+they say which cells the answer stands in, which figures are computed with and how, which rows count, and by which
+column rows are put in order. Code does the rest: it reads off, counts, compares and writes the expression. Rows may be
+bounded by figures of the question (`orchestra.agents.inference.tables.filters`). The idea of tagging cells and choosing
+an operator is TagOp's (Zhu et al. 2021, https://arxiv.org/abs/2105.07624) and TAPAS' (Herzig et al. 2020,
+https://arxiv.org/abs/2004.02349); that a comparison names a column and is then computed, as a query would, is ours.
 
-`model.json` says what is read and given, on what base the encoder stands, and the SHA-256 of the arrays beside it (`.npz`): the adapters
-`down.NAME` and `up.NAME`, each of one member, and the head: `weight` (outputs, width) and `bias` (outputs).
+`model.json` says what is read and given, on what base the encoder stands, and the SHA-256 of the arrays beside it
+(`.npz`): the adapters `down.NAME` and `up.NAME`, each of one member, and the head: `weight` (outputs, width) and `bias`
+(outputs).
 """
 
 from __future__ import annotations
@@ -101,9 +103,14 @@ class TableReaderConfig(EncoderModelConfig):
     apart: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """How much less likely two figures are that stand neither in one row nor in one column."""
     regard: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
-    """The power of the probability of its places that a way is chosen by, besides its own: a way whose places cannot be told is none."""
+    """The power of the probability of its places that a way is chosen by, besides its own: a way whose places cannot be
+    told is none.
+    """
     sharpen: Annotated[float, Field(gt=0, allow_inf_nan=False, validation_alias=AliasChoices("sharpen", "heat"))] = 1.0
-    """The power of which the probability of an answer is taken, so that it says how often answers are right; called `heat` before."""
+    """The power of which the probability of an answer is taken, so that it says how often answers are right; called
+    `heat`
+    before.
+    """
     units: UnitWeights | None = None
     """Which words tell whether figures are in thousands, millions or billions. Without them the encoder guesses."""
 
@@ -151,7 +158,10 @@ class TableReader:
 
     @classmethod
     def load(cls, card: Card, encoder: Encoder) -> TableReader:
-        """The reader of a card's folder, on its base. Raises `InputError` A011 where its files are missing, damaged or do not fit."""
+        """The reader of a card's folder, on its base. Raises `InputError` A011 where its files are missing, damaged or
+        do
+        not fit.
+        """
         with array_errors(card):
             return cls(*TableReaderConfig.read(card), encoder, card)
 
@@ -159,12 +169,16 @@ class TableReader:
         """The answer and its probability. Raises `InputError` A023 for a table and a text that are too long."""
         encoding = self.encode_inputs(inputs)
         if len(encoding.windows) > MAX_WINDOWS:
-            reason = f"{self.config.table} and {self.config.paragraphs} have about {len(encoding.chars):,} tokens, which is too long to read"
+            reason = (
+                f"{self.config.table} and {self.config.paragraphs} have about {len(encoding.chars):,} tokens, which is"
+                " too long to read"
+            )
             raise InputError("A023", reason, hint="give the rows and the paragraphs that matter")
         found, scale = self.decode(encoding, self.logits(encoding))
-        return self._card.output_form.fill(
-            answer_fields(found, scale, encoding), None
-        ), found.probability**self.config.sharpen
+        return (
+            self._card.output_form.fill(answer_fields(found, scale, encoding), None),
+            found.probability**self.config.sharpen,
+        )
 
     def encode_inputs(self, inputs: Mapping[str, Any]) -> TableEncoding:
         """What is read of a call's inputs."""
@@ -312,7 +326,9 @@ def _answer_expression(found: TableAnswer, encoding: TableEncoding) -> str | Non
 
 
 def _answer_figures(found: TableAnswer, encoding: TableEncoding) -> list[str] | None:
-    """The figures that are computed with; None where those of cells are in different units. A share may be of different columns' kinds."""
+    """The figures that are computed with; None where those of cells are in different units. A share may be of different
+    columns' kinds.
+    """
     locations = [encoding.locations[at] for at in found.locations]
     figures, columns = [str(location.figure) for location in locations], {location.column for location in locations}
     spelt = {encoding.spelling_of(column) for column in columns if column >= 0}
@@ -326,8 +342,10 @@ def _safe_log(chance: float) -> float:
 
 
 def _supporting_cells(found: TableAnswer, encoding: TableEncoding) -> list[tuple[int, int]]:
-    """Rows and columns of the cells that an answer rests on: those that were pointed at, the one that was compared, those of conditions,
-    and of each row that was counted without one the first filled one."""
+    """Rows and columns of the cells that an answer rests on: those that were pointed at, the one that was compared,
+    those
+    of conditions, and of each row that was counted without one the first filled one.
+    """
     cells = [
         (location.row, location.column)
         for location in (encoding.locations[at] for at in found.locations)
@@ -458,7 +476,10 @@ def _column_cells(
 def _extreme_cell(
     operation: str, encoding: TableEncoding, logits: TableLogits[NDArray[Any]], counted: _SelectedRows
 ) -> TableAnswer | None:
-    """The cell of the column that is asked for, in the row where the column that is compared by has its extreme among rows that count."""
+    """The cell of the column that is asked for, in the row where the column that is compared by has its extreme among
+    rows
+    that count.
+    """
     import numpy as np
 
     rows = counted.comparable
@@ -487,7 +508,10 @@ def _extreme_cell(
 def _column_range(
     encoding: TableEncoding, logits: TableLogits[NDArray[Any]], counted: _SelectedRows
 ) -> TableAnswer | None:
-    """The most and the least of the column that is compared by, among rows that count, where their figures are what they are ordered by."""
+    """The most and the least of the column that is compared by, among rows that count, where their figures are what
+    they
+    are ordered by.
+    """
     import numpy as np
 
     rows = counted.comparable

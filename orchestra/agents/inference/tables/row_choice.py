@@ -1,9 +1,10 @@
 """Which places and rows are likeliest together, from the logits of each by itself.
 
-An encoder says of each cell or row whether it counts, and easily leaves out one of many. People ask for whole columns, and for the rows
-that a word picks (“everything from Papyra”, and `Papyra` stands in three rows). So a set that is such a group is likelier than its members
-say: the probability of a set is the product of the chances of those in it and of those out of it, times a factor where it is a group, over
-the sum of that for all sets. Two figures that are compared stand in one row or in one column, as a rule.
+An encoder says of each cell or row whether it counts, and easily leaves out one of many. People ask for whole columns,
+and for the rows that a word picks (“everything from Papyra”, and `Papyra` stands in three rows). So a set that is such
+a group is likelier than its members say: the probability of a set is the product of the chances of those in it and of
+those out of it, times a factor where it is a group, over the sum of that for all sets. Two figures that are compared
+stand in one row or in one column, as a rule.
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ _EXCLUSION = re.compile(
 
 
 def row_groups(encoding: TableEncoding) -> Iterator[tuple[int, ...]]:
-    """The rows below the head that have the same words in a column, two at least, where the question has one of these words.
+    """The rows below the head that have the same words in a column, two at least, where the question has one of these
+    words.
 
-    Figures are no words here, for conditions compare those. In a table with sections two rows of one name are in two of them.
+    Figures are no words here, for conditions compare those. In a table with sections two rows of one name are in two of
+    them.
     """
     if _EXCLUSION.search(encoding.question):
         return
@@ -58,8 +61,10 @@ def _has_sections(encoding: TableEncoding) -> bool:
 
 
 def column_groups(encoding: TableEncoding, cells: Mapping[tuple[int, int], int]) -> Iterator[tuple[int, ...]]:
-    """The numbers of the cells of each column: in all rows below the head but for totals, and in those of a group of rows. `cells` has the
-    number of a cell by its row and column; where a row has none in a column there is no such group."""
+    """The numbers of the cells of each column: in all rows below the head but for totals, and in those of a group of
+    rows.
+    `cells` has the number of a cell by its row and column; where a row has none in a column there is no such group.
+    """
     every = tuple(
         row for row in range(encoding.header_rows, len(encoding.table)) if not TOTAL_ROW.match(encoding.cell(row, 0))
     )
@@ -75,9 +80,9 @@ def most_probable_set(
 ) -> tuple[tuple[int, ...], float]:
     """The most probable set of items, and its probability.
 
-    Each item is in the set independently, with the given logit; a set listed in `groups` gets `factor` (a log-weight) on top. The
-    probability is normalised over the sets that `at_least` allows: with 0 every set, with 1 all but the empty one, with 2 all but the
-    empty one and single items. Every group must have at least `at_least` members.
+    Each item is in the set independently, with the given logit; a set listed in `groups` gets `factor` (a log-weight)
+    on top. The probability is normalised over the sets that `at_least` allows: with 0 every set, with 1 all but the
+    empty one, with 2 all but the empty one and single items. Every group must have at least `at_least` members.
     """
     import numpy as np
 
@@ -107,8 +112,8 @@ def most_probable_pair(
 ) -> tuple[int, int, float]:
     """Returns the most probable pair and its probability.
 
-    The logit of a pair is that of its first plus that of its second member, less `factor` if they are `apart`. `unordered`
-    counts both orders of a pair as one.
+    The logit of a pair is that of its first plus that of its second member, less `factor` if they are `apart`.
+    `unordered` counts both orders of a pair as one.
     """
     import numpy as np
 

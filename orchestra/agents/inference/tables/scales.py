@@ -1,7 +1,8 @@
 """Units: whether the figures of a table are in thousands, millions or billions, by the words that say so around them.
 
-An encoder that averages over hundreds of tokens is sure that there is a unit, and guesses which: `million` and `thousand` stand in the same
-places. The words themselves tell; what each place of them counts is learnt (`orchestra.learn.encoders.tables`).
+An encoder that averages over hundreds of tokens is sure that there is a unit, and guesses which: `million` and
+`thousand` stand in the same places. The words themselves tell; what each place of them counts is learnt
+(`orchestra.learn.encoders.tables`).
 """
 
 from __future__ import annotations
@@ -29,12 +30,14 @@ _CURRENCY: Final = (
 
 
 def _unit_patterns(unit: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """What a unit is said by, and what states it for all figures, as “in millions” and “£m” do and “$5 million” does not."""
+    """What a unit is said by, and what states it for all figures, as “in millions” and “£m” do and “$5 million” does
+    not.
+    """
     short, alone = _CURRENCY_SUFFIXES[unit], _STANDALONE_WORDS[unit]
     said = rf"\b{unit}s?\b|{_CURRENCY} ?(?:[\d.,]+ ?)?(?:{short})\b|{alone}"
     stated = (
-        rf"\bin (?:(?!\d|[$€£¥]\d)\S+ ){{0,3}}{unit}s?\b|\b{unit}s of\b|\({unit}s?\b|{_CURRENCY} ?(?:{unit}s?|{short})\b"
-        + (rf"|{_CURRENCY} ?000s?\b|{alone}" if unit == "thousand" else "")
+        rf"\bin (?:(?!\d|[$€£¥]\d)\S+ ){{0,3}}{unit}s?\b|\b{unit}s of\b|\({unit}s?\b|{_CURRENCY}"
+        rf" ?(?:{unit}s?|{short})\b" + (rf"|{_CURRENCY} ?000s?\b|{alone}" if unit == "thousand" else "")
     )
     return re.compile(said, re.IGNORECASE), re.compile(stated, re.IGNORECASE)
 
@@ -70,7 +73,9 @@ class UnitWeights(BaseModel):
 def unit_signs(
     question: str, head: Sequence[Sequence[str]], rows: Sequence[Sequence[str]], text: Sequence[str]
 ) -> list[list[bool]]:
-    """For each of `UNITS`, which of `UNIT_SIGNS` occur: in the question, the header rows, the other rows, and the text."""
+    """For each of `UNITS`, which of `UNIT_SIGNS` occur: in the question, the header rows, the other rows, and the
+    text.
+    """
     cells = ([cell for row in part for cell in row] for part in (head, rows))
     places = ["\n".join(" ".join(one.split()) for one in part) for part in ([question], *cells, text)]
     return [[pattern.search(place) is not None for place in places for pattern in _PATTERNS[unit]] for unit in UNITS]

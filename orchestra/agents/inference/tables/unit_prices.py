@@ -1,7 +1,8 @@
-"""Amounts: how many of something stand in one column, and what one of them costs in another. These are multiplied, and never added up.
+"""Amounts: how many of something stand in one column, and what one of them costs in another. These are multiplied, and
+never added up.
 
-The encoder was taught sums of figures that are alike, and points at both figures of a row where somebody asks what it comes to. That 3 and
-68.00 are not 71 is known without it: by how the figures of a column are written.
+The encoder was taught sums of figures that are alike, and points at both figures of a row where somebody asks what it
+comes to. That 3 and 68.00 are not 71 is known without it: by how the figures of a column are written.
 """
 
 from __future__ import annotations

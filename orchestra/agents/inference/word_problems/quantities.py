@@ -1,7 +1,7 @@
 """Quantities: the numbers that a problem gives, in digits or in words, each with the place where it stands.
 
-A word may be reckoned with in more than one way: `half` as 2, to divide by, and as 0.5; `20%` and `20 cents` as 20 and as
-0.2; `3 million` as 3 and as 3,000,000; `1⅓`, which no decimal says, as 4 and as 3, to divide by. Each is a quantity.
+A word may be reckoned with in more than one way: `half` as 2, to divide by, and as 0.5; `20%` and `20 cents` as 20 and
+as 0.2; `3 million` as 3 and as 3,000,000; `1⅓`, which no decimal says, as 4 and as 3, to divide by. Each is a quantity.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from orchestra.text.numbers.numerals import NUMERAL, SCALES, is_single_number, p
 from orchestra.text.numbers.words import POWER_WORDS, SMALL_NUMBERS
 
 QuantityKind: TypeAlias = Literal["digits", "words", "times", "divisor", "part", "percent", "known", "found"]
-"""In digits; in words; `twice`; `half` as 2, and as 0.5; `20%` as 0.2; what everybody knows; and what was found by a step before."""
+"""In digits; in words; `twice`; `half` as 2, and as 0.5; `20%` as 0.2; what everybody knows; and what was found by a
+step
+before.
+"""
 KINDS: Final[tuple[str, ...]] = get_args(QuantityKind)
 MAX_QUANTITIES: Final = 40
 """Quantities of a problem: those that come first."""
@@ -59,7 +62,8 @@ _SPELLED_NUMBER = (
     rf"(?:{_NUMBER_WORD})(?:(?:-|\s|\sand\s)(?:{_NUMBER_WORD})\b){{0,12}}(?:(?<=ty)-(?:{'|'.join(_ORDINALS)})\b)?"
 )
 _LARGE_SCALES: Final = {word: 10**power for word, power in SCALES.items() if power > 3 and len(word) > 3}
-"""What a number may be multiplied by that stands before it: a lakh and more. Hundreds and thousands are number words."""
+"""What a number may be multiplied by that stands before it: a lakh and more. Hundreds and thousands are number words.
+"""
 _QUANTITY_WORD = "|".join(sorted((*_MULTIPLIERS, *_FRACTION_WORDS), key=len, reverse=True))
 _QUANTITY = re.compile(
     rf"(?P<vulgar>[{''.join(_VULGAR_FRACTIONS)}])|(?<![\w.,])(?:[-−–])?(?P<digits>{NUMERAL})|\b(?P<spelt>{_SPELLED_NUMBER})\b|\b(?P<word>{_QUANTITY_WORD})\b"
@@ -121,7 +125,9 @@ def _iterate_quantities(text: str) -> Iterator[Quantity]:
 
 
 def _digit_quantities(run: str, text: str, start: int, end: int) -> Iterator[Quantity]:
-    """What is made of digits: a number, a percentage, a fraction; the numbers of a list; nothing of a version or a date."""
+    """What is made of digits: a number, a percentage, a fraction; the numbers of a list; nothing of a version or a
+    date.
+    """
     if len(run) > MAX_CHARACTERS:
         return
     if not is_single_number(run):
@@ -168,8 +174,9 @@ def _percent_quantities(value: Fraction, text: str, start: int, end: int) -> Ite
 
 
 def _word_numbers(words: str) -> Iterator[int]:
-    """The numbers of a row of number words: `two hundred and five` is one, and `two three`, `twenty and five` and `one hundred and two
-    hundred` are two."""
+    """The numbers of a row of number words: `two hundred and five` is one, and `two three`, `twenty and five` and `one
+    hundred and two hundred` are two.
+    """
     row = re.split(r"[-\s]+", words)
     at = 0
     while at < len(row):

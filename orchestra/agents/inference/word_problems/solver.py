@@ -1,12 +1,14 @@
-"""Deduction: a fine-tuned encoder that reads a problem, and puts its numbers together step by step until one of them answers.
+"""Deduction: a fine-tuned encoder that reads a problem, and puts its numbers together step by step until one of them
+answers.
 
-After Jie, Li and Lu 2022 (https://arxiv.org/abs/2203.10316): each quantity is a vector, a step takes two of them and an operation and gives
-a new one, and the likeliest step is taken until one is said to be the last. So no number can be made up, nothing can be ill-formed, and
-what comes out is exact. Several steps are followed at once (a beam), and what comes to the same value counts together.
+After Jie, Li and Lu 2022 (https://arxiv.org/abs/2203.10316): each quantity is a vector, a step takes two of them and an
+operation and gives a new one, and the likeliest step is taken until one is said to be the last. So no number can be
+made up, nothing can be ill-formed, and what comes out is exact. Several steps are followed at once (a beam), and what
+comes to the same value counts together.
 
-`model.json` says what is read and given, on what base the encoder stands, and the SHA-256 of the arrays beside it (`.npz`): for each linear
-layer of the base that was tuned `down.NAME` and `up.NAME`, each of one member, and those of the head (`head_shapes`). The head is written
-once, for numpy here and for torch where it is trained.
+`model.json` says what is read and given, on what base the encoder stands, and the SHA-256 of the arrays beside it
+(`.npz`): for each linear layer of the base that was tuned `down.NAME` and `up.NAME`, each of one member, and those of
+the head (`head_shapes`). The head is written once, for numpy here and for torch where it is trained.
 """
 
 from __future__ import annotations
@@ -59,11 +61,16 @@ class WordProblemConfig(EncoderModelConfig):
     """Numbers that everybody knows, and no problem need tell."""
     kinds: tuple[str, ...] = KINDS
     sharpen: Annotated[float, Field(gt=0, allow_inf_nan=False, validation_alias=AliasChoices("sharpen", "heat"))] = 1.0
-    """The power of which the probability of an answer is taken, so that it says how often answers are right; called `heat` before."""
+    """The power of which the probability of an answer is taken, so that it says how often answers are right; called
+    `heat`
+    before.
+    """
 
 
 def solves_word_problems(card: Card) -> bool:
-    """Whether an agent of kind `encoder` writes an expression over the numbers of one text, whose value code computes."""
+    """Whether an agent of kind `encoder` writes an expression over the numbers of one text, whose value code
+    computes.
+    """
     return is_word_problem(card.input_schema, card.output_form)
 
 
@@ -88,7 +95,8 @@ class SolverState(NamedTuple):
     """What is known so far, of several problems or of several ways at once."""
 
     vectors: Any
-    """Of quantities, (ways, quantities, width): of those that everybody knows, of the problem's, and of what was found."""
+    """Of quantities, (ways, quantities, width): of those that everybody knows, of the problem's, and of what was found.
+    """
     state: Any
     """Of the problem and of what was done, (ways, width)."""
 
@@ -100,8 +108,9 @@ class SolverHead:
         self.arrays = arrays
 
     def initial_state(self, read: Any, places: Any, kinds: Any) -> SolverState:
-        """From an encoder's vectors of tokens, (ways, tokens, encoder's width), the tokens of each quantity, (ways, quantities, tokens), as
-        shares, and the numbers of their kinds."""
+        """From an encoder's vectors of tokens, (ways, tokens, encoder's width), the tokens of each quantity, (ways,
+        quantities, tokens), as shares, and the numbers of their kinds.
+        """
         get = self.arrays
         told = _rms_norm((places @ read) @ get["number"].T + get["kind"][kinds])
         known = _rms_norm(get["known"] + get["kind"][KINDS.index("known")])
@@ -116,7 +125,9 @@ class SolverHead:
         return (together + (solver_state.state @ get["state"].T + get["pair.bias"])[:, None, None]).clip(0)
 
     def step_logits(self, pairs: Any) -> Any:
-        """Of each pair, operation, and whether it is the last: (ways, quantities, quantities, 2 × operations), the last ones behind."""
+        """Of each pair, operation, and whether it is the last: (ways, quantities, quantities, 2 × operations), the last
+        ones behind.
+        """
         return pairs @ self.arrays["score"].T + self.arrays["score.bias"]
 
     def single_logits(self, solver_state: SolverState) -> Any:
@@ -154,7 +165,9 @@ def _concatenate(first: Any, second: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A quantity as an expression: its value, its text, how much of an expression that is, and how many numbers it has."""
+    """A quantity as an expression: its value, its text, how much of an expression that is, and how many numbers it
+    has.
+    """
 
     value: Fraction
     text: str
@@ -225,8 +238,10 @@ def encode_problem(encoder: Encoder, text: str) -> EncodedProblem:
 
 
 def step_mask(count: int) -> NDArray[Any]:
-    """The steps that there are over so many quantities, (count, count, operations): of two that commute one, and nothing less or by
-    itself."""
+    """The steps that there are over so many quantities, (count, count, operations): of two that commute one, and
+    nothing
+    less or by itself.
+    """
     import numpy as np
 
     at = np.arange(count)
@@ -266,7 +281,10 @@ class WordProblemSolver:
 
     @classmethod
     def load(cls, card: Card, encoder: Encoder) -> WordProblemSolver:
-        """The solver of a card's folder, on its base. Raises `InputError` A011 where its files are missing, damaged or do not fit."""
+        """The solver of a card's folder, on its base. Raises `InputError` A011 where its files are missing, damaged or
+        do
+        not fit.
+        """
         with array_errors(card):
             return cls(*WordProblemConfig.read(card), encoder, card)
 

@@ -1,4 +1,6 @@
-"""Sheets: every cell and every figure is a place with tokens of its own, and nothing is lost of a table that is read in windows."""
+"""Sheets: every cell and every figure is a place with tokens of its own, and nothing is lost of a table that is read in
+windows.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,12 @@ np = pytest.importorskip("numpy")
 pytest.importorskip("tokenizers")
 
 from orchestra.agents.inference.encoder import Encoder  # noqa: E402
-from orchestra.agents.inference.tables.encoding import MAX_QUESTION, TableEncoding, TableLocation, count_header_rows  # noqa: E402
+from orchestra.agents.inference.tables.encoding import (
+    MAX_QUESTION,
+    TableEncoding,
+    TableLocation,
+    count_header_rows,
+)  # noqa: E402
 from orchestra.agents.inference.tables.question import QuestionFigure  # noqa: E402
 from orchestra.testing.tiny_encoder import write_encoder  # noqa: E402
 from tests.agents.tables import WORDS  # noqa: E402
@@ -156,9 +163,10 @@ def test_a_long_table_is_read_in_windows_that_begin_with_the_question_and_the_he
     firsts = np.cumsum([0, *map(len, sheet.windows)])[:-1].tolist()
     assert sheet.pooling().starts[0, firsts] == pytest.approx(1 / len(firsts))
     marks = [sheet.chars[first : first + 64].count(None) for first in firsts]
-    assert marks == [len(pair.head) + 1, *[len(pair.head) + len(head) + 1] * (len(marks) - 1)], (
-        "no more than the head is read again"
-    )
+    assert marks == [
+        len(pair.head) + 1,
+        *[len(pair.head) + len(head) + 1] * (len(marks) - 1),
+    ], "no more than the head is read again"
     assert [span for span in sheet.chars if span is not None] == pair.offsets, "each token once"
     read = [token for window in sheet.windows for token in window]
     assert [token for token, span in zip(read, sheet.chars, strict=True) if span is not None] == pair.body

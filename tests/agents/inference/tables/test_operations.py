@@ -1,4 +1,6 @@
-"""Ways of answering from tables: figures as expressions have them, and expressions that say their way and their figures again."""
+"""Ways of answering from tables: figures as expressions have them, and expressions that say their way and their figures
+again.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a question gives: figures in digits and words, times and dates, the bounds that words set, and a text found among them again."""
+"""What a question gives: figures in digits and words, times and dates, the bounds that words set, and a text found
+among
+them again.
+"""
 
 from __future__ import annotations
 
