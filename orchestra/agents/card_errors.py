@@ -1,4 +1,4 @@
-"""Faults of cards: pydantic's findings as located, coded errors."""
+"""Card errors: converts pydantic's validation errors to coded errors with locations."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from orchestra.schema.strict_yaml import YamlDocument
 
 
 def to_input_error(error: ValidationError, model: type[BaseModel], marked: YamlDocument) -> InputError:
-    """What pydantic found in a file, each fault at its place, as one error."""
+    """Converts a validation error of a file to one error with a location for each fault."""
     found = [_located_error(entry, model, marked) for entry in error.errors(include_url=False)]
     return merge_errors(found)
 
 
 def merge_errors(found: Sequence[InputError]) -> InputError:
-    """One error, or several in the order of their places."""
+    """Returns a single error, or all errors sorted by location."""
     ordered = sorted(found, key=lambda one: (one.location.line, one.location.column) if one.location else (0, 0))
     return ordered[0] if len(ordered) == 1 else InputErrors(list(ordered))
 
@@ -47,7 +47,7 @@ def _located_error(entry: ErrorDetails, model: type[BaseModel], marked: YamlDocu
 
 
 def parent_key(name: str, model: type[BaseModel]) -> str:
-    """The key whose record has a key of this name; empty where none has: of `temperature` it is `sampling`."""
+    """Returns the top-level key whose record has this key, such as `sampling` for `temperature`; empty if none has."""
     return next((key for key in model.model_fields if name in _known_keys(model, (key,))), "")
 
 
