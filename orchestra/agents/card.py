@@ -40,8 +40,7 @@ class Card(CardFile):
     template: str = ""
     data_digest: str = ""
     """Digest of the data file of an agent with arrays (the data file names the digest of the arrays), or of a
-    calibration.
-    Empty for other agents, and before training.
+    calibration. Empty for other agents, and before training.
     """
     folder: Path | None = None
     member_cards: tuple[Card, ...] = ()
@@ -308,8 +307,7 @@ class Card(CardFile):
         """Digest of the weights, or an empty string if there are none or the digest is unknown.
 
         For an adapter it is the SHA-256 in the adapter's manifest. For an agent with arrays it is the digest of the
-        data
-        file, which names the digest of the arrays. For an ensemble it is a digest of the members' digests.
+        data file, which names the digest of the arrays. For an ensemble it is a digest of the members' digests.
         """
         if self.member_cards:
             return digest(msgspec.json.encode([part.weights_digest for part in self.member_cards]))
@@ -407,8 +405,7 @@ class Card(CardFile):
         """Digest of model, adapter and prompt, or of the data file for an agent without a prompt.
 
         The agent's name and insignificant white space of the prompt are left out. For an ensemble, the members'
-        identities
-        are joined by `+`.
+        identities are joined by `+`.
         """
         if self.member_cards:
             return "+".join(part._model_identity(models) for part in self.member_cards)

@@ -105,8 +105,7 @@ class CardFile(_FrozenModel):
     """Of kind `ensemble`: one weight per member for its probability, in order. Default: equal weights."""
     enough: Annotated[float, Field(gt=0, le=1)] | None = None
     """Of kind `ensemble`: the probability of an answer at which the remaining members are not called. Default: all
-    members
-    are called in parallel.
+    members are called in parallel.
     """
     input: Mapping[Name, InputDeclaration] = {}
     """Types as texts, or `{type, default}` for an input that may be omitted."""
@@ -125,8 +124,7 @@ class CardFile(_FrozenModel):
     limits: ToolLimits | None = None
     calibration: str | None = None
     """A file of the folder that calibrates the probabilities of choices. `orchestra learn calibrate` makes it; it may
-    not
-    exist yet.
+    not exist yet.
     """
     prompt: str = "prompt.md"
     """The file of the prompt, in the folder."""
@@ -137,8 +135,7 @@ class CardFile(_FrozenModel):
     adapter: str | None = None
     elsewhere: Literal["prompt"] | None = None
     """Use of a server whose base model is not the one that the adapter was trained on: `prompt` sends the prompt
-    without
-    the adapter. Default: such a server is not used.
+    without the adapter. Default: such a server is not used.
     """
     sampling: SamplingParameters = SamplingParameters.model_construct()
     max_output: Annotated[int, Field(ge=1, le=1 << 20)] = 256

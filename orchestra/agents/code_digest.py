@@ -43,8 +43,7 @@ def code_digest(function: Callable[..., Any]) -> str:
     """Returns a digest of a function and of the functions, classes and constants of its folder that it uses.
 
     Comments and the order of definitions do not change the digest. Bytecode differs between Python versions, and so
-    does
-    the digest. Empty for a function that is not written in Python.
+    does the digest. Empty for a function that is not written in Python.
     """
     inner = unwrap(function)
     if not isinstance(inner, FunctionType):

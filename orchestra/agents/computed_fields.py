@@ -24,15 +24,13 @@ from orchestra.schema.types import Schema
 
 MIN_CHOICE_MASS = 0.5
 """Minimum total probability of all choices. Below it, the model most likely meant something else, and the probabilities
-of
-the choices are unknown.
+of the choices are unknown.
 """
 TABLE_ANSWER_FIELDS: Final = ("way", "quotes", "expression", "scale", "cells", "rows", "column", "condition", "also")
 """The fields of an answer about a table.
 
 `way` is the kind of answer; `quotes`, `expression` and `scale` read or compute it. `cells` are the cells used, each as
-a
-row and a column. The others name the rows that are counted, compared or bounded, the column to compare by, the
+a row and a column. The others name the rows that are counted, compared or bounded, the column to compare by, the
 condition, and a second condition.
 """
 LOGPROB_PARAMETERS = {"logprobs": True, "top_logprobs": 20}
@@ -161,8 +159,7 @@ class OutputForm:
     @property
     def one_token(self) -> bool:
         """Whether the first token identifies the output: a single choice with probabilities, and no two choices share a
-        first
-        token. Under a constraint the remaining tokens are determined, so they need not be generated.
+        first token. Under a constraint the remaining tokens are determined, so they need not be generated.
         """
         return (
             bool(self.single_field)
@@ -218,8 +215,7 @@ class OutputForm:
 
     def choice_probabilities(self, text: str, tokens: Sequence[TokenAlternatives]) -> Mapping[str, float] | None:
         """Returns the probability of each choice among the choices, from the token at which they begin to differ; None
-        if
-        unknown.
+        if unknown.
         """
         start = self._choice_start(text)
         at = 0

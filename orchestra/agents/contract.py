@@ -110,9 +110,7 @@ class ToolUse:
 
 @dataclass(frozen=True)
 class Catalog:
-    """Everything that a workflow may name. `workflows` maps names to frozen graphs
-    (`orchestra.workflows.model.Graph`).
-    """
+    """Everything that a workflow may name. `workflows` maps names to frozen graphs (`orchestra.workflows.model.Graph`)."""
 
     agents: Mapping[str, Contract] = field(default_factory=dict)
     tools: Mapping[str, Contract] = field(default_factory=dict)
@@ -135,8 +133,7 @@ class Catalog:
     )
     certificates: Mapping[str, Any] = field(default_factory=dict)
     """By agent: the certificate of `accept: certified` (`orchestra.verification.certificates.file.Certificate`). Access
-    to
-    an invalid one raises.
+    to an invalid one raises.
     """
     claims_certificates: Mapping[str, Any] = field(default_factory=dict)
     """By agent: the certificate by which parts of an answer are kept when a node backs off
@@ -144,8 +141,7 @@ class Catalog:
     """
     combinations: Mapping[str, Any] = field(default_factory=dict)
     """By agent: the definition of `score: combined` (`orchestra.verification.certificates.combination.Combination`).
-    Access
-    to an invalid one raises.
+    Access to an invalid one raises.
     """
     workflow_certificates: Mapping[str, Any] = field(default_factory=dict)
     """By workflow: the certificate for its output. Access to an invalid one raises."""

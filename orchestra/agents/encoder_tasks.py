@@ -13,8 +13,7 @@ from orchestra.agents.inference.word_problems import solver
 
 EncoderTask: TypeAlias = Literal["tables", "spans", "slots", "deduction", "committee"]
 """Reads tables, selects spans, fills slots, computes sums, or predicts a label with several classifiers. The module of
-the
-same name implements it.
+the same name implements it.
 """
 TASK_FORMATS: Final[Mapping[EncoderTask, str]] = {
     "tables": reader.FORMAT,

@@ -4,9 +4,8 @@ evidence.
 The grammar is Lark as llguidance reads it (https://github.com/guidance-ai/llguidance, docs/syntax.md). It writes JSON
 with `, ` and `: ` as separators. A quote is a sequence of *chunks* of the evidence: words, single signs, white space.
 The grammar contains each chunk as JSON writes it in a string (`"` as `\"`, a line break as `\n`). So the decoded text
-is
-an exact substring of the evidence, and no quote begins or ends within an escape. All text from the evidence is inside
-JSON strings of ASCII letters and `\u` escapes, so evidence cannot end a string or be read as grammar.
+is an exact substring of the evidence, and no quote begins or ends within an escape. All text from the evidence is
+inside JSON strings of ASCII letters and `\u` escapes, so evidence cannot end a string or be read as grammar.
 """
 
 from __future__ import annotations
@@ -25,13 +24,11 @@ document.
 """
 MAX_COUNTED_EVIDENCE = 12_000
 """Maximum characters of evidence for which the grammar limits the length of quotes. With the limit, llguidance 1.7 ran
-out
-of states on 29,000 characters of prose; without it, it did not.
+out of states on 29,000 characters of prose; without it, it did not.
 """
 MAX_EVIDENCE = 60_000
 """Maximum characters of evidence that are compiled (40 ms). For more, the caller uses the schema, and the check of
-quotes
-decides.
+quotes decides.
 """
 
 CHARACTERS_PER_TOKEN = 3

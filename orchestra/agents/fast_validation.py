@@ -1,6 +1,5 @@
 """Fast checks of plain values: texts, numbers, booleans and lists of them. Their Python type decides as much as a
-schema
-and pydantic would.
+schema and pydantic would.
 
 A value that fails here is not necessarily invalid: full validation follows and writes the error message.
 """
@@ -93,9 +92,7 @@ def list_test(schema: Schema, hint: Any) -> Predicate | None:
 
 def record_tests(schema: Schema, hints: Mapping[str, Any]) -> tuple[Mapping[str, Predicate], int] | None:
     """Returns the tests of a closed object's fields, required fields first, and the number of required fields; None if
-    a
-    field
-    is not plain.
+    a field is not plain.
     """
     if {key for key in schema if key not in _ANNOTATION_KEYS} - {
         "type",

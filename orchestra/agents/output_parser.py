@@ -66,8 +66,8 @@ class OutputParser:
         functions may call only those in `inputs`.
 
         Args:
-            finish_reason: Why the server stopped; `length` if the limit of tokens was reached.
-            tokens: The tokens of the text, if they are known.
+            finish_reason: Why the server stopped; `length` if the limit of tokens was reached. tokens: The tokens of
+            the text, if they are known.
 
         Raises:
             InputError: A016 if `inputs` hold no valid functions.
