@@ -1,1 +1,3 @@
-"""Agents and tools: cards, prompts, the registry."""
+"""Agents and tools: cards, contracts, prompts, output parsing, ensembles, tools of Python and of MCP servers, the
+registry, and the inference code of agents with arrays.
+"""

@@ -110,7 +110,7 @@ class ToolUse:
 
 @dataclass(frozen=True)
 class Catalog:
-    """Everything that a workflow may name. `workflows` maps names to frozen graphs (`orchestra.workflows.model.Graph`)."""
+    """Everything that a workflow may name. `workflows` maps names to graphs (`orchestra.workflows.model.Graph`)."""
 
     agents: Mapping[str, Contract] = field(default_factory=dict)
     tools: Mapping[str, Contract] = field(default_factory=dict)

@@ -1,1 +1,1 @@
-"""Models that run in this process: encoders, classifiers, taggers, table readers and solvers."""
+"""Inference in this process: encoders, classifiers, taggers, span extraction, slot filling, and calibration."""
