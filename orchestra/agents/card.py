@@ -97,7 +97,7 @@ class Card(CardFile):
             near = closest_match(key, CardFile.model_fields)
             hint = f"did you mean {near!r}?" if near and near != key else ""
             if first["type"] == "extra_forbidden" and (holder := parent_key(key, CardFile)):
-                hint = f"it stands in another key: {holder}={{{key!r}: …}}"
+                hint = f"it belongs in another key: {holder}={{{key!r}: …}}"
             raise InputError("A002", f"{key}: {first['msg']}", location=place, hint=hint) from error
         check_card(file, input, output, prompt, Path(f"the prompt of {name}"), lambda *_: place)
         return cls._build(file, input, output, prompt)
@@ -206,7 +206,7 @@ class Card(CardFile):
         parts = tuple(cls._restored(one, folders.get(one.settings.name), {}) for one in stored.members)
         known = tuple(part.name for part in parts) == file.members and _members_digest(parts) == stored.data
         if (parts or (stored.data and file.kind == "ensemble")) and not known:
-            raise invalid_stored_card("its members are others", name)
+            raise invalid_stored_card("it has other members", name)
         made = cls._build(file, stored.input, stored.output, stored.prompt, stored.data, folder, parts)
         if made.digest != stored.digest:
             why = (
@@ -477,7 +477,7 @@ def _members_digest(parts: Sequence[Card]) -> str:
 def invalid_stored_card(why: str, name: str = "") -> InputError:
     """Returns the error for a stored card that cannot be used."""
     whose = f"the card of {name!r} that was" if name else "a card that was"
-    hint = "bring the journal back from a copy of before, or begin a new run"
+    hint = "restore the journal from a backup, or start a new run"
     return InputError("A012", f"{whose} stored with this run cannot be used: {why}", hint=hint)
 
 

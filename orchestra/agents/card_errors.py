@@ -32,7 +32,7 @@ def _located_error(entry: ErrorDetails, model: type[BaseModel], marked: YamlDocu
         known = _known_keys(model, path[:-1])
         near, holder = closest_match(str(path[-1]), known), parent_key(str(path[-1]), model) if len(path) == 1 else ""
         hint = f"did you mean {near!r}?" if near else f"keys here: {', '.join(known)}" if known else ""
-        hint = f"it stands in another key: `{holder}: {{{name}: …}}`" if holder else hint
+        hint = f"it belongs in another key: `{holder}: {{{name}: …}}`" if holder else hint
         return InputError("A002", f"a card has no key {name!r}", location=marked.location(path, key=True), hint=hint)
     if entry["type"] == "missing":
         return InputError(

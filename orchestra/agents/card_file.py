@@ -202,10 +202,8 @@ def _check_schema(schema: Schema, place: SourceLocation) -> None:
 def _check_names(file: CardFile, names: Iterable[str], at: Callable[..., SourceLocation]) -> None:
     """Rejects input names that a prompt cannot read (A002)."""
     if file.kind == "model" and (taken := next((name for name in names if name in RESERVED_NAMES), None)):
-        hint = f"call it {taken.lower()}_: in a prompt {taken} is a word of templates"
-        raise InputError(
-            "A002", f"the input {taken!r} has a name that is taken", location=at("input", taken), hint=hint
-        )
+        hint = f"rename it to {taken.lower()}_: {taken} is a reserved word of templates"
+        raise InputError("A002", f"the input {taken!r} has a reserved name", location=at("input", taken), hint=hint)
 
 
 def _check_defaults(file: CardFile, inputs: Schema, at: Callable[..., SourceLocation]) -> None:
@@ -216,14 +214,14 @@ def _check_defaults(file: CardFile, inputs: Schema, at: Callable[..., SourceLoca
         if not isinstance(field, Mapping) or "default" not in field:
             continue
         if file.kind != "model":
-            why = f"an agent of kind {file.kind} is always given {name!r}"
+            why = f"an agent of kind {file.kind} always needs {name!r}"
         elif name in read:
-            why = f"{name!r} is what `{read[name]}:` names, and always given"
+            why = f"`{read[name]}:` names {name!r}, so every call needs it"
         else:
             continue
         raise InputError(
             "A002",
-            f"{why}: it has no default",
+            f"{why}: it must not have a default",
             location=at("input", name),
             hint=f"{name}: {format_type(subschema(inputs, field))}",
         )
@@ -254,7 +252,7 @@ def _check_computed(file: CardFile, inputs: Schema, outputs: Schema, place: Sour
             f"to read tables its output lacks {', '.join(missing)}: orchestra explain N147" if nearly else "kind: model"
         )
         raise InputError(
-            "A013", f"computed: an agent of kind {file.kind} fills its whole output", location=place, hint=hint
+            "A013", f"computed: an agent of kind {file.kind} returns its whole output", location=place, hint=hint
         )
     OutputForm.build(outputs, file.computed, place)
 
@@ -263,7 +261,7 @@ def _check_calls(file: CardFile, inputs: Schema, outputs: Schema, place: SourceL
     """Rejects `calls` that cannot be typed (A015)."""
     if file.calls and file.kind != "model":
         raise InputError(
-            "A015", f"calls: an agent of kind {file.kind} decodes nothing", location=place, hint="kind: model"
+            "A015", f"calls: an agent of kind {file.kind} does not generate text", location=place, hint="kind: model"
         )
     function_calls.check_call_fields(file.calls, inputs, OutputForm.build(outputs, file.computed).schema, place)
 
@@ -274,7 +272,7 @@ def _check_grammar(file: CardFile, given: Mapping[str, Schema], outputs: Schema,
         return
     if file.kind != "model":
         raise InputError(
-            "A017", f"grammar: an agent of kind {file.kind} decodes nothing", location=place, hint="kind: model"
+            "A017", f"grammar: an agent of kind {file.kind} does not generate text", location=place, hint="kind: model"
         )
     if given.get(file.grammar, {}).get("type") != "string":
         near = closest_match(file.grammar, given)
@@ -285,7 +283,7 @@ def _check_grammar(file: CardFile, given: Mapping[str, Schema], outputs: Schema,
     if not is_plain_text(outputs):
         raise InputError(
             "A017",
-            f"grammar: the output is {format_type(outputs)}, and a grammar makes a text",
+            f"grammar: the output is {format_type(outputs)}, but a grammar needs a text output",
             location=place,
             hint="output: str",
         )
@@ -311,37 +309,36 @@ def _check_tool_use(file: CardFile, names: Iterable[str], place: SourceLocation)
     if not file.tools and not file.agents:
         if file.limits is not None:
             raise InputError(
-                "A018", "limits: an agent without tools takes no steps", location=place, hint="tools: [search]"
+                "A018", "limits: an agent without tools has no steps", location=place, hint="tools: [search]"
             )
         return
     key = "tools" if file.tools else "agents"
     if file.kind != "model":
         raise InputError(
-            "A018", f"{key}: an agent of kind {file.kind} calls nothing", location=place, hint="kind: model"
+            "A018", f"{key}: an agent of kind {file.kind} cannot call others", location=place, hint="kind: model"
         )
     if file.grammar is not None:
-        hint = "leave `grammar:` out; it is made of the tools"
+        hint = "remove `grammar:`; it is generated from the tools"
         raise InputError(
-            "A018", f"{key}: the grammar of this agent's output comes with each call", location=place, hint=hint
+            "A018", f"{key}: an agent whose grammar is an input cannot call others", location=place, hint=hint
         )
     if file.name in file.agents:
         raise InputError(
             "A020",
-            f"{file.name} may ask itself",
+            f"{file.name} may call itself",
             location=place,
-            hint="an agent with tools is bounded: name other agents",
+            hint="recursion is not allowed: name other agents",
         )
     if twice := sorted({*file.tools} & {*file.agents}):
         raise InputError(
-            "A018", f"{twice[0]!r} is named as a tool and as an agent", location=place, hint="leave one of them out"
+            "A018", f"{twice[0]!r} is named as a tool and as an agent", location=place, hint="remove one of them"
         )
     if taken := next((name for name in names if tool_prompt.is_reserved(name)), None):
         hint = (
-            f"call it {taken}_; {', '.join(tool_prompt.INJECTED_NAMES)} and s1, s2, ... are what the loop itself"
-            " puts in"
+            f"rename it to {taken}_; {', '.join(tool_prompt.INJECTED_NAMES)} and s1, s2, ... are added by the tool loop"
         )
         raise InputError(
-            "A018", f"the input {taken!r} of an agent with tools has a name that is taken", location=place, hint=hint
+            "A018", f"the input {taken!r} of an agent with tools has a reserved name", location=place, hint=hint
         )
 
 
@@ -352,17 +349,20 @@ def _check_members(file: CardFile, place: SourceLocation) -> None:
     if file.kind != "ensemble":
         if key := next((key for key in ("members", "weights", "enough") if getattr(file, key)), None):
             raise InputError(
-                "A024", f"{key}: an agent of kind {file.kind} answers by itself", location=place, hint="kind: ensemble"
+                "A024", f"{key}: an agent of kind {file.kind} has no members", location=place, hint="kind: ensemble"
             )
         return
     if len(file.members) < MIN_MEMBERS or len(set(file.members)) < len(file.members) or file.name in file.members:
         hint = "members: [first_reader, second_reader]"
-        raise InputError("A024", "members: an ensemble is two other agents or more", location=place, hint=hint)
+        raise InputError("A024", "members: an ensemble needs at least two other agents", location=place, hint=hint)
     if file.weights and len(file.weights) != len(file.members):
         reason = f"weights: there are {len(file.weights)} of them for {len(file.members)} members"
-        raise InputError("A024", reason, location=place, hint="one for each member, in their order; or leave them out")
+        raise InputError("A024", reason, location=place, hint="state one per member, in their order, or remove the key")
     stated = next((key for key in MEMBER_KEYS if getattr(file, key) != CardFile.model_fields[key].get_default()), None)
     if stated:
         raise InputError(
-            "A024", f"{stated}: an ensemble has what its members have", location=place, hint=f"leave `{stated}:` out"
+            "A024",
+            f"{stated}: an ensemble has no such key; its members have it",
+            location=place,
+            hint=f"remove `{stated}:`",
         )

@@ -61,9 +61,9 @@ class ComputedField(BaseModel):
     @model_validator(mode="after")
     def _check_keys(self) -> ComputedField:
         if (self.value is None) == (self.probability is None):
-            raise ValueError("give one of `value: FIELD` and `probability: CHOICE`")
+            raise ValueError("state either `value: FIELD` or `probability: CHOICE`")
         if self.otherwise is not None and self.value is None:
-            raise ValueError("`otherwise: FIELD` goes with `value: FIELD`")
+            raise ValueError("`otherwise: FIELD` needs `value: FIELD`")
         return self
 
 
@@ -101,13 +101,13 @@ class OutputForm:
                 raise _field_error(f"there is no output {name!r}", name, fields, place)
             for read in (rule.value, rule.otherwise):
                 if read is not None and read not in left:
-                    raise _field_error(f"{name} is made of {read!r}, which no model writes", read, left, place)
+                    raise _field_error(f"{name} depends on {read!r}, which the model does not write", read, left, place)
         if not left:
             raise InputError(
                 "A013",
-                "every output is computed, and nothing is left to write",
+                "all output fields are computed, so the model has nothing to write",
                 location=place,
-                hint="leave a field out",
+                hint="remove a field from `computed:`",
             )
         schema = {
             **output,
@@ -118,7 +118,7 @@ class OutputForm:
         for name, rule in rules.items():
             if rule.probability is not None and rule.probability not in choices:
                 raise _field_error(
-                    f"{name} is the probability of {rule.probability!r}, which is no choice",
+                    f"{name} is the probability of {rule.probability!r}, which is not a choice",
                     rule.probability,
                     choices,
                     place,

@@ -52,7 +52,7 @@ def check_members(card: Card) -> Card:
 
 def _membership_error(card: Card, part: Card) -> str | None:
     if part.kind in ("ensemble", "python"):
-        return f"an agent of kind {part.kind} does not say how sure it is"
+        return f"an agent of kind {part.kind} has no confidence"
     if part.tools or part.agents:
         return "it uses tools, and each of its calls is a step of its node"
     if not is_allowed(card.label, part.label):

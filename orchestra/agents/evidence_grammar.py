@@ -118,7 +118,7 @@ class _GrammarWriter:
     def render(self) -> str:
         start = self.rule(self.root)
         if start is None:
-            raise QuoteGrammarError("the type demands a quote, and there is no evidence")
+            raise QuoteGrammarError("the type needs a quote, but there is no evidence")
         return "\n".join(["%llguidance {}", f"start: {start}", *self.rules, *_source_rules(self.pieces), ""])
 
     def add_rule(self, body: str) -> str:
@@ -163,11 +163,11 @@ class _GrammarWriter:
             return self.reference_names[reference]
         target = resolve_reference(reference, self.root)
         if target is None:
-            raise QuoteGrammarError(f"the reference {reference!r} leads nowhere")
+            raise QuoteGrammarError(f"the reference {reference!r} does not resolve")
         name = self.reference_names[reference] = f"t{len(self.reference_names)}"
         body = self.rule(target)
         if body is None:
-            raise QuoteGrammarError("the type demands a quote, and there is no evidence")
+            raise QuoteGrammarError("the type needs a quote, but there is no evidence")
         self.rules.append(f"{name}: {body}")
         return name
 

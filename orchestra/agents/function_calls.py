@@ -70,13 +70,13 @@ def check_call_fields(fields: CallFields, inputs: Schema, output: Schema, place:
             )
             raise InputError(
                 "A015",
-                f"calls: the output {name!r} is no list of records with `name` and `arguments`",
+                f"calls: the output {name!r} is not a list of records with `name` and `arguments`",
                 location=place,
                 hint=hint,
             )
         if not any(one.get("type") == "array" for one in expand_schema(given[source], inputs)):
             raise InputError(
-                "A015", f"calls: the input {source!r} is no list of functions", location=place, hint="list[Function]"
+                "A015", f"calls: the input {source!r} is not a list of functions", location=place, hint="list[Function]"
             )
 
 
@@ -113,7 +113,7 @@ def parameter_schemas(functions: Any, source: str) -> list[Schema]:
         InputError: A016 if the functions are invalid or their names are not distinct.
     """
     if not isinstance(functions, list | tuple):
-        raise _functions_error(source, "it is no list")
+        raise _functions_error(source, "it is not a list")
     seen: set[str] = set()
     parts = _SchemaConverter()
     found = []

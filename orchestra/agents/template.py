@@ -65,7 +65,7 @@ def check(template: str, names: Iterable[str], file: Path) -> None:
             "A005",
             f"{file} is empty",
             location=SourceLocation(str(file), 1),
-            hint="write what the model is to do, with {{ input }}",
+            hint="write instructions for the model, with {{ input }}",
         )
     if len(parts) > MAX_MESSAGES:
         place = _place(template, parts[MAX_MESSAGES][2], file)
@@ -78,7 +78,7 @@ def check(template: str, names: Iterable[str], file: Path) -> None:
     if parts[-1][0] == "system" or all(role != "user" for role, _, _ in parts):
         raise InputError(
             "A005",
-            "there is no message of the user's",
+            "there is no user message",
             location=_place(template, parts[-1][2], file),
             hint="<!-- user -->",
         )
@@ -150,7 +150,7 @@ class Template:
             raise InputError(
                 "A007",
                 f"the prompt of {name!r} has {len(rendered):,} characters",
-                hint="give it less text: at most 1 Mi",
+                hint="shorten the inputs: at most 1 Mi characters",
             )
         return rendered
 

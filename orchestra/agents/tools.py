@@ -205,16 +205,16 @@ class ToolFunction:
             raise ToolError(
                 "T004",
                 f"{self.name} returned {type(value).__name__}: {_first_error(error)}",
-                "mend the tool or its annotation",
+                "fix the tool or its annotation",
             ) from error
         if unkeepable:
             raise ToolError(
                 "T004",
-                f"{self.name} returned what cannot be kept: {unkeepable}",
+                f"{self.name} returned a value that cannot be stored: {unkeepable}",
                 "return finite, valid and smaller JSON values",
             )
         if fault := self._validators[1].check(plain):
-            raise ToolError("T004", f"{self.name} returned another type: {fault}", "mend the tool or its annotation")
+            raise ToolError("T004", f"{self.name} returned another type: {fault}", "fix the tool or its annotation")
         return plain
 
     def check_label(self, label: Label) -> None:
@@ -278,7 +278,7 @@ def tool_error(name: str, error: BaseException) -> ToolError:
     return ToolError(
         "T003",
         reason,
-        "the tool's own code raised; run it by itself",
+        "the tool's own code raised; run it separately",
         user_frames(error),
         permanent=is_permanent(error),
     )
@@ -319,7 +319,7 @@ def check_key_parameter(function: Callable[..., Any], name: str) -> None:
 
 def missing_key_message(name: str) -> str:
     """Returns the error message for a keyed tool without a key parameter."""
-    return f"{name} is keyed, and has no parameter {KEY_PARAMETER}: str for its key"
+    return f"{name} is keyed but has no parameter {KEY_PARAMETER}: str for its key"
 
 
 def signature_schemas(function: Callable[..., Any], *, keyed: bool = False) -> tuple[Schema, Schema]:
@@ -350,7 +350,7 @@ def signature_schemas(function: Callable[..., Any], *, keyed: bool = False) -> t
         if parameter.default is parameter.empty:
             required.append(parameter.name)
     if "return" not in hints:
-        raise InputError("T001", f"{name} does not say what it returns", hint="def search(query: str) -> list[str]")
+        raise InputError("T001", f"{name} has no return annotation", hint="def search(query: str) -> list[str]")
     inputs = bundle_definitions(
         {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
     )
@@ -369,9 +369,7 @@ def _typed_parameters(
         return inspect.signature(function).parameters, get_type_hints(function, include_extras=True)
     except (TypeError, ValueError, NameError) as error:
         hint = "def search(query: str) -> list[str]"
-        raise InputError(
-            "T001", f"{name}: it has no signature that can be read: {_first_error(error)}", hint=hint
-        ) from error
+        raise InputError("T001", f"{name}: its signature cannot be read: {_first_error(error)}", hint=hint) from error
 
 
 _TYPE_MISMATCH = re.compile(

@@ -49,7 +49,7 @@ def shell(shell: Shell) -> Shell:
 def test_the_line_that_raised_and_the_hint_are_told_and_all_lines_by_the_node(shell: Shell) -> None:
     said = shell("run", "raising", "-i", "text=secret")
     assert said.out.startswith(
-        "x: buggy_of_raising raised KeyError: 'n' (tools_of_raising.py:5 in helper)\n  the tool's own code raised; run it by itself\n"
+        "x: buggy_of_raising raised KeyError: 'n' (tools_of_raising.py:5 in helper)\n  the tool's own code raised; run it separately\n"
     )
     shown = shell("runs", "show", "last", "x").out
     place = Path("tools_of_raising.py").resolve()

@@ -36,8 +36,8 @@ _HEADER = re.compile(
 def _repair_hint(card: Card) -> str:
     """Returns the hint for damaged arrays. Agents of the package have a `card.md` with the training command."""
     if card.folder is not None and (card.folder / "card.md").is_file():
-        return "make it again with the command in card.md, or reinstall the package"
-    return f"make it again: orchestra learn train {card.name} --data DATA"
+        return "rebuild it with the command in card.md, or reinstall the package"
+    return f"rebuild it: orchestra learn train {card.name} --data DATA"
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def read_verified(card: Card, file: str, sha256: str) -> bytes:
             data = card.read(name)
             if hashlib.sha256(data).hexdigest() == sha256:
                 return data
-    raise ValueError(f"{file} is not the file that its layout was written for")
+    raise ValueError(f"{file} does not have the digest that names it")
 
 
 def load_arrays(card: Card, file: str, sha256: str) -> dict[str, NDArray[Any]]:
@@ -119,16 +119,16 @@ def _load_array(name: str, data: bytes) -> NDArray[Any]:
 
     said = _HEADER.match(data)
     if said is None:
-        raise ValueError(f"{name} is no array of numbers")
+        raise ValueError(f"{name} is not an array of numbers")
     shape = [int(size) for size in said["shape"].split(b",") if size.strip()]
     if (
         said.end() != 10 + int.from_bytes(data[8:10], "little")
         or math.prod(shape) * int(said["size"]) != len(data) - said.end()
     ):
-        raise ValueError(f"{name} has other bytes than its header says")
+        raise ValueError(f"{name} does not have the size that its header states")
     array: NDArray[Any] = numpy.load(io.BytesIO(data), allow_pickle=False)
     if array.dtype.kind == "f" and not (numpy.abs(array) <= numpy.finfo(numpy.float32).max).all():
-        raise ValueError(f"{name} has numbers that are not finite")
+        raise ValueError(f"{name} contains numbers that are not finite")
     return array
 
 

@@ -86,7 +86,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise _calibration_error(str(error), place) from error
         if set(found.choices) != set(choices):
             raise _calibration_error(
-                f"it is about {', '.join(found.choices)}, and the card's choices are {', '.join(choices) or 'none'}",
+                f"its choices are {', '.join(found.choices)}, but those of the card are {', '.join(choices) or 'none'}",
                 place,
             )
         sizes = [len(found.bias)]
@@ -95,13 +95,11 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             if {len(row) for row in (found.words.mean, found.words.spread, *found.words.weights)} != {
                 len(FEATURE_NAMES)
             }:
-                raise _calibration_error(
-                    f"it has other numbers of words than the {len(FEATURE_NAMES)} that are counted", place
-                )
+                raise _calibration_error(f"its wording model does not have {len(FEATURE_NAMES)} features", place)
             if not all(spread > 0 for spread in found.words.spread):
                 raise _calibration_error("a spread is not positive", place)
         if set(sizes) != {len(found.choices)}:
-            raise _calibration_error("it has not one number for each choice", place)
+            raise _calibration_error("it does not have one number for each choice", place)
         return found
 
     def calibrate(self, probabilities: Mapping[str, float], inputs: Mapping[str, Any]) -> dict[str, float]:
@@ -128,4 +126,6 @@ def softmax(sums: Sequence[float]) -> list[float]:
 
 
 def _calibration_error(why: str, place: SourceLocation | None) -> InputError:
-    return InputError("A014", f"no calibration of this agent: {why}", location=place, hint="orchestra learn calibrate")
+    return InputError(
+        "A014", f"not a calibration of this agent: {why}", location=place, hint="orchestra learn calibrate"
+    )

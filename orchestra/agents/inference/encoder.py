@@ -75,7 +75,7 @@ class EncoderShape:
         """
         kind, places = config["model_type"], config.get("position_embedding_type", "absolute")
         if kind not in ("bert", "mpnet") or config["hidden_act"] != "gelu" or places != "absolute":
-            raise ValueError("the encoder is no BERT or MPNet with GELU and absolute positions")
+            raise ValueError("the encoder is not a BERT or MPNet with GELU and absolute positions")
         sizes = [
             int(config[key]) for key in ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size")
         ]
@@ -135,11 +135,11 @@ class Encoder:
         self._arrays = bert_names(arrays)
         self._tokenizer = tokenizer
         if shape.relative_buckets and self._arrays[RELATIVE_BIAS].shape != (shape.relative_buckets, shape.heads):
-            raise ValueError(f"{RELATIVE_BIAS} has another shape than the configuration says")
+            raise ValueError(f"{RELATIVE_BIAS} does not have the shape in the configuration")
         for name in shape.linear_layers:
             taken, given = shape.layer_shape(name)
             if self._arrays[f"{name}.weight"].shape != (given, taken) or self._arrays[f"{name}.bias"].shape != (given,):
-                raise ValueError(f"{name} has another shape than the configuration says")
+                raise ValueError(f"{name} does not have the shape in the configuration")
 
     @classmethod
     def load(cls, folder: Path, threads: BlasThreads | None = None) -> Encoder:
@@ -155,7 +155,7 @@ class Encoder:
         shape = EncoderShape.from_config(json.loads((folder / CONFIG_FILE).read_bytes()))
         said = (folder / TOKENIZER_FILE).read_text("utf-8")
         if "model" not in json.loads(said):  # for any other content the library raises a bare `Exception`
-            raise ValueError(f"{TOKENIZER_FILE} holds no tokenizer")
+            raise ValueError(f"{TOKENIZER_FILE} does not contain a tokenizer")
         tokenizer = Tokenizer.from_str(said)
         tokenizer.no_padding()
         tokenizer.no_truncation()
@@ -365,7 +365,7 @@ def map_safetensors(path: Path) -> dict[str, Array]:
     data = np.memmap(path, dtype=np.uint8, mode="r")
     start = 8 + int.from_bytes(data[:8].tobytes(), "little")
     if start > len(data):
-        raise ValueError(f"{path.name} is no safetensors file")
+        raise ValueError(f"{path.name} is not a safetensors file")
     header: dict[str, Any] = json.loads(data[8:start].tobytes())
     found: dict[str, Array] = {}
     for name, entry in header.items():

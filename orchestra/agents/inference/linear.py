@@ -147,7 +147,7 @@ class LinearRegressor:
         self._tfidf = _TfidfModel(config.features, arrays, 1)
         self._lengths = arrays["lengths"].astype("float32")
         if self._lengths.ndim != 1 or config.lowest > config.highest:
-            raise ValueError("the lengths are no list, or the lowest number is above the highest")
+            raise ValueError("the lengths are not a list, or the lowest number is above the highest")
 
     @classmethod
     def load(cls, card: Card) -> LinearRegressor:

@@ -84,7 +84,7 @@ def check_overlap(tokens: int, overlap: int) -> None:
     room = tokens - min(MAX_QUESTION, tokens // 2)
     if overlap >= room:
         raise ValueError(
-            f"windows of {tokens} tokens that share {overlap} do not go on: a question leaves {room} of them"
+            f"windows of {tokens} tokens with an overlap of {overlap} make no progress: a question leaves {room} tokens"
         )
 
 

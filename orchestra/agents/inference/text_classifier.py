@@ -107,7 +107,7 @@ class TextClassifier:
         if linear is not None and linear.config.labels != config.labels:
             raise ValueError("the linear classifier has other labels")
         if config.outside is not None and config.outside.label not in config.labels:
-            raise ValueError(f"{config.outside.label!r} is none of the labels")
+            raise ValueError(f"{config.outside.label!r} is not one of the labels")
 
     @classmethod
     def load(cls, card: Card, encoder: Encoder) -> TextClassifier:

@@ -53,7 +53,7 @@ class ToolPin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise _unusable_types(name, why)
         data = canonical(said)
         if len(data) > MAX_SCHEMA:
-            raise _unusable_types(name, f"it says {len(data):,} bytes of itself; at most {MAX_SCHEMA:,}")
+            raise _unusable_types(name, f"its description and types have {len(data):,} bytes; at most {MAX_SCHEMA:,}")
         made = cls(name, description, dict(input), None if output is None else dict(output), digest(data))
         _ = made.input_schema, made.output_schema
         return made
@@ -62,7 +62,7 @@ class ToolPin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def input_schema(self) -> Schema:
         """The type of the arguments, a record. Raises `InputError` T013 if it is not one."""
         if self.input.get("type") != "object":
-            raise _unusable_types(self.name, "its arguments are no record")
+            raise _unusable_types(self.name, "its arguments are not a record")
         return _tool_schema(self.name, {"properties": {}, **self.input})
 
     @property
@@ -92,7 +92,7 @@ def pin_path(project: Path | None, server: str) -> Path:
         InputError: T019 outside of a project.
     """
     if project is None:
-        raise InputError("T019", "pins are kept in a project, and there is none here", hint="orchestra init")
+        raise InputError("T019", "pins are stored in a project, and there is none here", hint="orchestra init")
     return project / FOLDER / f"{server}.json"
 
 
@@ -111,7 +111,7 @@ def read(project: Path | None, server: str, config: McpServer) -> dict[str, Tool
         if not _is_intact(name, pin):
             raise InputError(
                 "T012",
-                f"the pin of {server}.{name} is not what its digest says",
+                f"the pin of {server}.{name} does not match its digest",
                 location=place,
                 hint=_pin_hint(server),
             )
@@ -185,7 +185,7 @@ def write(project: Path | None, server: str, pins: Mapping[str, ToolPin]) -> Pat
 
 
 def _pin_hint(server: str) -> str:
-    return f"look at what it says, and keep it: orchestra tools pin {server}"
+    return f"review it and pin it: orchestra tools pin {server}"
 
 
 def _tool_schema(name: str, stated: Mapping[str, Any]) -> Schema:

@@ -89,12 +89,14 @@ class McpClient:
                     await self._recheck_pins(session, pipe, tool)
                 if (reason := self._pin_errors.get(tool)) is not None:
                     raise ToolError(
-                        "T012", f"{self.name}.{tool} {reason}", f"orchestra tools pin {self.name}, if that is well"
+                        "T012",
+                        f"{self.name}.{tool} {reason}",
+                        f"orchestra tools pin {self.name}, if the change is acceptable",
                     )
                 return await _call_tool(session, tool, arguments)
         except TimeoutError:
             await self._ping_or_stop(session)
-            hint = f"raise `timeout` of [mcp.{self.name}], or look into the server"
+            hint = f"raise `timeout` of [mcp.{self.name}], or check the server"
             raise ToolError(
                 "T017", f"{self.name}.{tool} gave no answer within {self.config.timeout:g} s", hint
             ) from None
@@ -102,7 +104,7 @@ class McpClient:
             raise
         except (ValidationError, ValueError) as error:
             raise ToolError(
-                "T016", f"{self.name}.{tool} answered what is no result: {_first_line(error)}", "mend the server"
+                "T016", f"{self.name}.{tool} sent an invalid result: {_first_line(error)}", "fix the server"
             ) from None
         except _protocol_errors() as error:
             raise await self._call_error(tool, pipe, error) from None
@@ -119,7 +121,7 @@ class McpClient:
                 return await _list_tools(session)
         except TimeoutError:
             raise ToolError(
-                "T017", f"{self.name} did not list its tools within {self.config.timeout:g} s", "look into the server"
+                "T017", f"{self.name} did not list its tools within {self.config.timeout:g} s", "check the server"
             ) from None
         except _protocol_errors() as error:
             raise await self._call_error("tools/list", pipe, error) from None
@@ -149,7 +151,7 @@ class McpClient:
             if find_spec("mcp") is None:
                 raise ToolError(
                     "T010",
-                    f"{self.name} is an MCP server, and the package mcp is not there",
+                    f"{self.name} is an MCP server, but the package mcp is not installed",
                     "pip install 'orchestra-slm[mcp]'",
                 )
             self._stop = asyncio.Event()
@@ -193,7 +195,7 @@ class McpClient:
                 except _protocol_errors() as error:
                     await asyncio.wait([asyncio.ensure_future(pipe.closed.wait())], timeout=0.5)
                     why = pipe.limit_error or (pipe.exit_status if pipe.closed.is_set() else _first_line(error))
-                    fault.reason = f"the MCP server {self.name} did not begin to speak MCP: {why}"
+                    fault.reason = f"the MCP server {self.name} did not open an MCP session: {why}"
                 else:
                     ready.set_result((session, pipe))
                     waiting = [asyncio.ensure_future(event.wait()) for event in (stop, pipe.closed)]
@@ -256,12 +258,9 @@ class McpClient:
         except _protocol_errors() as error:
             lost = await self._call_error(tool, pipe, error)
             if lost.code == "T018":
-                said = (
-                    f"{self.name}.{tool} was not called: the server says that its tools have changed, and did not list"
-                    " them"
-                )
+                said = f"{self.name}.{tool} was not called: the server reported changed tools, but did not list them"
                 lost = ToolError(
-                    "T018", f"{said}: {_first_line(error)}", f"look into the server: orchestra tools list {self.name}"
+                    "T018", f"{said}: {_first_line(error)}", f"check the server: orchestra tools list {self.name}"
                 )
             raise lost from None
 
@@ -271,14 +270,14 @@ class McpClient:
         for name, pin in self.pins.items():
             today = found.get(name)
             if today is None:
-                changed[name] = "is not among the server's tools any more"
+                changed[name] = "is no longer one of the server's tools"
             elif isinstance(today, InputError):
-                changed[name] = f"is not what was pinned: {today.message}"
+                changed[name] = f"differs from its pin: {today.message}"
             elif today.digest != pin.digest:
                 parts = [
                     part for part in ("description", "input", "output") if getattr(today, part) != getattr(pin, part)
                 ]
-                changed[name] = f"is not what was pinned: it has another {' and another '.join(parts)}"
+                changed[name] = f"differs from its pin: it has another {' and another '.join(parts)}"
         return changed
 
     async def _on_message(self, message: IncomingMessage) -> None:
@@ -310,15 +309,17 @@ class McpClient:
             with_closing.cancel()
         if pipe.limit_error:
             return ToolError(
-                "T015", f"{self.name}.{tool}: {pipe.limit_error}; the server was ended", "ask it for less, or mend it"
+                "T015",
+                f"{self.name}.{tool}: {pipe.limit_error}; the server was ended",
+                "request less, or fix the server",
             )
         if pipe.closed.is_set():
             if self._task is not None:
                 await asyncio.wait([self._task], timeout=5)
             return ToolError(
                 "T014",
-                f"the MCP server {self.name} ended in the middle of {tool}: {pipe.exit_status}",
-                "look into the server",
+                f"the MCP server {self.name} ended during {tool}: {pipe.exit_status}",
+                "check the server",
             )
         return ToolError(
             "T018", f"{self.name}.{tool} refused the call: {_first_line(error)}", "compare with `orchestra tools list`"

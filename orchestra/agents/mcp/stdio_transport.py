@@ -134,7 +134,7 @@ async def _receive(pipe: StdioConnection, incoming: MemoryObjectSendStream[Sessi
                 except ValueError:
                     pipe.invalid_lines += bool(line.strip())
                     pipe.limit_error = (
-                        f"it wrote {MAX_INVALID_LINES:,} lines that are no message"
+                        f"it wrote {MAX_INVALID_LINES:,} lines that are not messages"
                         if pipe.invalid_lines >= MAX_INVALID_LINES
                         else ""
                     )
@@ -142,7 +142,7 @@ async def _receive(pipe: StdioConnection, incoming: MemoryObjectSendStream[Sessi
                     continue
                 pipe.messages += 1
                 pipe.limit_error = (
-                    f"it sent {MAX_MESSAGES:,} messages that nobody asked for" if pipe.messages >= MAX_MESSAGES else ""
+                    f"it sent {MAX_MESSAGES:,} unsolicited messages" if pipe.messages >= MAX_MESSAGES else ""
                 )
                 await incoming.send(SessionMessage(message))
     except (anyio.BrokenResourceError, anyio.ClosedResourceError, ConnectionError):

@@ -73,19 +73,19 @@ class McpTool(ToolFunction):
             said = to_storable(escape_invisible(" ".join(" ".join(texts).split()), keep=""), MAX_ERROR_CHARACTERS)
             raise ToolError(
                 "T018",
-                f"{self.name} refused the call: {said or 'it does not say why'}",
-                "what it says is the server's word",
+                f"{self.name} refused the call: {said or 'no reason given'}",
+                "the reason is the server's text",
             )
         value: Any = "\n".join(texts) if self.pin.output is None else result.structured_content
         if self.pin.output is None and not texts:
-            raise ToolError("T016", f"{self.name} gave no text", "only texts and structured results can be used")
+            raise ToolError("T016", f"{self.name} returned no text", "only texts and structured results can be used")
         why = storage_error(value)
         if not why and (size := len(canonical(value))) > MAX_BYTES:
             why = f"it has {size:,} bytes; at most {MAX_BYTES:,}"
         if why:
-            raise ToolError("T015", f"{self.name} gave what cannot be kept: {why}", "ask it for less")
+            raise ToolError("T015", f"{self.name} returned a value that cannot be stored: {why}", "request less")
         if fault := self._schema_validators[1].check(value):
-            raise ToolError("T016", f"{self.name} gave another type than it states: {fault}", "mend the server")
+            raise ToolError("T016", f"{self.name} returned another type than it declares: {fault}", "fix the server")
         return value
 
 

@@ -19,7 +19,7 @@ from orchestra.agents.card import Card  # noqa: E402
 from orchestra.agents.inference.array_files import pack_arrays  # noqa: E402
 from orchestra.agents.inference.crf_tagger import decode_slots, split_words, viterbi  # noqa: E402
 from orchestra.agents.inference.encoder import Encoder  # noqa: E402
-from orchestra.agents.inference.slot_filling import (
+from orchestra.agents.inference.slot_filling import (  # noqa: E402
     FORMAT,
     SlotFiller,
     SlotFillingConfig,
@@ -229,5 +229,5 @@ def test_files_that_do_not_fit_are_refused(encoder: Encoder, tmp_path: Path) -> 
 
 def test_windows_that_share_all_that_a_question_leaves_of_them_are_refused() -> None:
     assert layout(tokens=64, overlap=31).overlap == 31
-    with pytest.raises(ValueError, match="a question leaves 32 of them"):
+    with pytest.raises(ValueError, match="a question leaves 32 tokens"):
         layout(tokens=64, overlap=32)

@@ -77,7 +77,7 @@ async def called(context: Any, params: types.CallToolRequestParams) -> types.Cal
         case "hang":
             await asyncio.sleep(3600)
         case "deaf":
-            time.sleep(3600)  # noqa: ASYNC251  # not even a ping is answered
+            time.sleep(3600)  # noqa: ASYNC251  # no ping is answered
         case "huge":
             return text("x" * (8 << 20))
         case "large":

@@ -12,12 +12,12 @@ np = pytest.importorskip("numpy")
 pytest.importorskip("tokenizers")
 
 from orchestra.agents.inference.encoder import Encoder  # noqa: E402
-from orchestra.agents.inference.tables.encoding import (
+from orchestra.agents.inference.tables.encoding import (  # noqa: E402
     MAX_QUESTION,
     TableEncoding,
     TableLocation,
     count_header_rows,
-)  # noqa: E402
+)
 from orchestra.agents.inference.tables.question import QuestionFigure  # noqa: E402
 from orchestra.testing.tiny_encoder import write_encoder  # noqa: E402
 from tests.agents.tables import WORDS  # noqa: E402
@@ -25,8 +25,10 @@ from tests.agents.tables import WORDS  # noqa: E402
 TABLE = [["Name", "Age", "Books  of\nAda"], ["Ada", "", "14,200"], ["", "36", " - "], ["Grace Alan", "($ 85)", "9,350"]]
 TEXT = ["Ada has 12 of the 1,200.5 books, and $3 (-7).", "Grace is (40)."]
 FILLED = [
-    (0, 0, "Name", None), (0, 1, "Age", None), (0, 2, "Books of Ada", None), (1, 0, "Ada", None), (1, 2, "14,200", "14,200"),
-    (2, 1, "36", "36"), (2, 2, "-", None), (3, 0, "Grace Alan", None), (3, 1, "($ 85)", "-85"), (3, 2, "9,350", "9,350"),
+    (0, 0, "Name", None), (0, 1, "Age", None), (0, 2, "Books of Ada", None), (1, 0, "Ada", None),
+    (1, 2, "14,200", "14,200"),
+    (2, 1, "36", "36"), (2, 2, "-", None), (3, 0, "Grace Alan", None), (3, 1, "($ 85)", "-85"),
+    (3, 2, "9,350", "9,350"),
 ]  # fmt: skip
 CELL = st.text("aé1|$,.(-) \n", max_size=6)
 WORDED = st.lists(

@@ -28,7 +28,7 @@ from orchestra.agents.inference.tables.head import OUTPUT_INDEX, OUTPUT_NAMES, t
 from orchestra.agents.inference.tables.reader import TableReader  # noqa: E402
 from orchestra.testing.tiny_encoder import write_encoder  # noqa: E402
 from orchestra.text.numbers.sort_keys import ABOVE, BELOW, BOUNDS, FROM, UP_TO  # noqa: E402
-from tests.agents.tables import (
+from tests.agents.tables import (  # noqa: E402
     WORDS,
     Hand,
     Place,

@@ -24,7 +24,7 @@ from orchestra.agents.inference.encoder import Encoder  # noqa: E402
 from orchestra.agents.inference.tables.encoding import TableEncoding  # noqa: E402
 from orchestra.agents.inference.tables.head import OUTPUT_INDEX, OUTPUT_NAMES, table_logits  # noqa: E402
 from orchestra.agents.inference.tables.operations import OPERATIONS, SCALES  # noqa: E402
-from orchestra.agents.inference.tables.reader import (
+from orchestra.agents.inference.tables.reader import (  # noqa: E402
     MAX_WINDOWS,
     TableAnswer,
     TableReader,
@@ -36,7 +36,7 @@ from orchestra.core.errors import InputError  # noqa: E402
 from orchestra.schema.types import Validator  # noqa: E402
 from orchestra.testing.tiny_encoder import SHAPE, write_encoder  # noqa: E402
 from orchestra.text.arithmetic import evaluate  # noqa: E402
-from tests.agents.tables import (
+from tests.agents.tables import (  # noqa: E402
     CARD,
     WORDS,
     Hand,

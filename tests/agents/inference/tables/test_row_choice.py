@@ -14,7 +14,7 @@ pytest.importorskip("tokenizers")
 
 from orchestra.agents.inference.encoder import Encoder  # noqa: E402
 from orchestra.agents.inference.tables.encoding import TableEncoding  # noqa: E402
-from orchestra.agents.inference.tables.row_choice import (
+from orchestra.agents.inference.tables.row_choice import (  # noqa: E402
     column_groups,
     most_probable_pair,
     most_probable_set,
