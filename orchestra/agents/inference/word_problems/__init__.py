@@ -1,1 +1,1 @@
-"""The solver of arithmetic word problems."""
+"""The solver of arithmetic word problems: quantities of a text, and a head that combines them."""
