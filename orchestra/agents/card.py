@@ -1,4 +1,4 @@
-"""Cards: what a specialist is. A folder with `agent.yaml`, its prompt, and its data; or a Python declaration of the same."""
+"""Agent cards: a folder with `agent.yaml`, a prompt and data files, or the same declared in Python."""
 
 from __future__ import annotations
 
@@ -29,26 +29,31 @@ CARD_FILE = "agent.yaml"
 MAX_BYTES = 1 << 20
 MAX_DATA_BYTES = 64 << 20
 MAX_STORED_BYTES = 8 << 20
-"""Bytes of a stored card at most."""
+"""Maximum size of a stored card, in bytes."""
 
 
 class Card(CardFile):
-    """A specialist, ready: the file with its types read, its prompt checked, and a digest of everything that it says."""
+    """A loaded agent card: checked settings, resolved types, the prompt, and a digest of all of them."""
 
     input_schema: Schema = Field(default_factory=dict)
     output_schema: Schema = Field(default_factory=dict)
     template: str = ""
     data_digest: str = ""
-    """Of the data file of an agent with arrays, which in turn names their digest, or of a calibration; empty for the others, and before
-    it is made."""
+    """Digest of the data file of an agent with arrays (the data file names the digest of the arrays), or of a
+    calibration. Empty for other agents, and before training.
+    """
     folder: Path | None = None
     member_cards: tuple[Card, ...] = ()
-    """The members of an ensemble, once they are loaded (`orchestra.agents.ensemble.join_members`)."""
+    """The members of a loaded ensemble (`orchestra.agents.ensemble.join_members`)."""
     digest: str = ""
 
     @classmethod
     def load(cls, folder: Path, models: Mapping[str, Schema] | None = None) -> Card:
-        """The card of a folder. Raises `InputError` (A- and L-codes) with the place of the first fault, or of all."""
+        """Loads the card of a folder.
+
+        Raises:
+            InputError: A- and L-codes, with the location of the fault, or of all faults.
+        """
         path = folder / CARD_FILE
         marked = load_yaml(_read_file(folder, CARD_FILE, SourceLocation(str(path), 1)), str(path))
         if not isinstance(marked.value, dict):
@@ -71,9 +76,17 @@ class Card(CardFile):
 
     @classmethod
     def declare(cls, name: str, *, input: Schema, output: Schema, prompt: str, **settings: Any) -> Card:
-        """A card made in Python: schemas of input (an object) and output, the prompt's text, and the other keys of `agent.yaml`.
+        """Builds a card in Python.
 
-        Raises `InputError` A002 for a setting that is not one, and what `orchestra.agents.card_file.check_card` raises.
+        Args:
+            input: JSON Schema of the input, an object.
+            output: JSON Schema of the output.
+            prompt: The text of the prompt.
+            settings: The other keys of `agent.yaml`.
+
+        Raises:
+            InputError: A002 for an unknown or invalid setting, and the codes of
+            `orchestra.agents.card_file.check_card`.
         """
         place = SourceLocation(f"the agent {name!r}", 1)
         try:
@@ -84,14 +97,14 @@ class Card(CardFile):
             near = closest_match(key, CardFile.model_fields)
             hint = f"did you mean {near!r}?" if near and near != key else ""
             if first["type"] == "extra_forbidden" and (holder := parent_key(key, CardFile)):
-                hint = f"it stands in another key: {holder}={{{key!r}: …}}"
+                hint = f"it belongs in another key: {holder}={{{key!r}: …}}"
             raise InputError("A002", f"{key}: {first['msg']}", location=place, hint=hint) from error
         check_card(file, input, output, prompt, Path(f"the prompt of {name}"), lambda *_: place)
         return cls._build(file, input, output, prompt)
 
     @classmethod
     def from_schemas(cls, name: str, input: Schema, output: Schema, folder: Path | None = None) -> Card:
-        """What something takes and gives that is no agent, such as a workflow, where that is looked at as an agent is."""
+        """Builds a card for a callable that is not an agent, such as a workflow, for code that needs a card."""
         return cls._build(CardFile(name=name, output="str", kind="python"), input, output, "", folder=folder)
 
     @classmethod
@@ -105,10 +118,10 @@ class Card(CardFile):
         folder: Path | None = None,
         parts: tuple[Card, ...] = (),
     ) -> Card:
-        # Not canonical: the order of an output's fields is the order in which a model writes them.
+        # Not canonical JSON: a model writes the fields of an output in the order of the schema.
         said = file.model_dump(
             by_alias=True, exclude={ELSEWHERE_KEY} | {key for key in LATER_KEYS if not getattr(file, key)}
-        )  # cards of before keep their digests; and where else its prompt may be asked changes no answer of its own
+        )  # older cards keep their digests; `elsewhere` does not change the agent's own answers
         mark = digest(msgspec.json.encode([said, inputs, outputs, text, data]))
         made = {
             "input_schema": inputs,
@@ -121,7 +134,7 @@ class Card(CardFile):
         return cls.model_validate({**dict(file), **made, "member_cards": parts})
 
     def with_members(self, parts: Sequence[Card]) -> Card:
-        """An ensemble with its members; `orchestra.agents.ensemble.join_members` finds and checks them."""
+        """Returns the ensemble with its members. `orchestra.agents.ensemble.join_members` finds and checks them."""
         return self._build(
             self._file,
             self.input_schema,
@@ -141,7 +154,9 @@ class Card(CardFile):
         return self.model_dump(by_alias=True, include=set(CardFile.model_fields))
 
     def dump(self) -> bytes:
-        """The card as a run stores it: its settings, its types, its prompt, and the digest of its data file; without its folder."""
+        """Serializes the card for a run: settings, types, prompt and the digest of the data file, without the
+        folder.
+        """
         return msgspec.json.encode(self._to_stored())
 
     def _to_stored(self) -> dict[str, Any]:
@@ -156,11 +171,17 @@ class Card(CardFile):
 
     @classmethod
     def restore(cls, data: bytes, folder: Path | None = None, folders: Mapping[str, Path | None] | None = None) -> Card:
-        """The card that `dump` wrote, with the same digest. `folder` is where its data file and its adapter are looked for; `folders`
-        has those of an ensemble's members by name.
+        """Restores a card that `dump` wrote, with the same digest. The bytes are not trusted.
 
-        The bytes are not trusted. Raises `InputError` A012 where they are no card, or not the one that they say, or where the data
-        file has changed; A003 or A004 where it cannot be read.
+        Args:
+            data: The serialized card.
+            folder: The folder of the data file and of the adapter.
+            folders: The folders of an ensemble's members, by name.
+
+        Raises:
+            InputError: A012 if the bytes are not a card, the digest differs, or the data file has changed; A003 or A004
+            if
+                the data file cannot be read.
         """
         if len(data) > MAX_STORED_BYTES:
             raise invalid_stored_card(f"it has more than {MAX_STORED_BYTES >> 20} MiB")
@@ -185,10 +206,13 @@ class Card(CardFile):
         parts = tuple(cls._restored(one, folders.get(one.settings.name), {}) for one in stored.members)
         known = tuple(part.name for part in parts) == file.members and _members_digest(parts) == stored.data
         if (parts or (stored.data and file.kind == "ensemble")) and not known:
-            raise invalid_stored_card("its members are others", name)
+            raise invalid_stored_card("it has other members", name)
         made = cls._build(file, stored.input, stored.output, stored.prompt, stored.data, folder, parts)
         if made.digest != stored.digest:
-            why = f"its contents have the digest {made.digest}, but it was stored as {stored.digest}, so it was damaged or edited"
+            why = (
+                f"its contents have the digest {made.digest}, but it was stored as {stored.digest}, so it was damaged"
+                " or edited"
+            )
             raise invalid_stored_card(why, name)
         named = file.kind in KINDS_WITH_ARRAYS or file.calibration is not None
         if (
@@ -204,9 +228,10 @@ class Card(CardFile):
         return made
 
     def with_settings(self, *, folder: Path | None = None, **settings: Any) -> Card:
-        """The card with some settings of `agent.yaml` otherwise, or with the files of another folder; with a digest of its own.
+        """Returns the card with other settings, or with the files of another folder. The digest is computed anew.
 
-        Raises `InputError` A004 for a folder without the data file that the card names.
+        Raises:
+            InputError: A004 if the folder lacks the data file that the card names.
         """
         file = CardFile.model_validate({**self._settings, **settings})
         data = self.data_digest if file.kind in KINDS_WITH_ARRAYS or file.calibration or self.member_cards else ""
@@ -218,46 +243,54 @@ class Card(CardFile):
         )
 
     def with_prompt(self, text: str, file: Path) -> Card:
-        """The card with another prompt; `file` is where it comes from. Raises `InputError` A005 or A006 where it cannot be rendered."""
+        """Returns the card with another prompt. `file` is the source of the prompt, for error locations.
+
+        Raises:
+            InputError: A005 or A006 if the prompt cannot be rendered.
+        """
         template.check(text, self.input_schema.get("properties", {}), file)
         return self._build(self._file, self.input_schema, self.output_schema, text, self.data_digest, self.folder)
 
     @property
     def is_trained(self) -> bool:
-        """Whether it can be asked: an agent with arrays has them, and an ensemble trained members."""
+        """Whether the agent can be called: an agent with arrays needs them, an ensemble needs trained members."""
         if self.kind == "ensemble":
             return bool(self.member_cards) and all(part.is_trained for part in self.member_cards)
         return self.kind not in KINDS_WITH_ARRAYS or bool(self.data_digest)
 
     @property
     def uses_model(self) -> bool:
-        """Whether a model of the fleet is asked."""
+        """Whether calls use a model of the fleet."""
         return self.kind == "model" or any(part.kind == "model" for part in self.member_cards)
 
     def is_model_member(self, name: str) -> bool:
-        """Whether one of an ensemble's members is asked of a model."""
+        """Whether the ensemble has a member of this name that uses a model of the fleet."""
         return any(part.name == name and part.kind == "model" for part in self.member_cards)
 
     @property
     def output_form(self) -> OutputForm:
-        """What of its output a model writes, and what code adds."""
+        """The fields of the output that a model writes, and those that code computes."""
         return OutputForm.build(self.output_schema, self.computed)
 
     @property
     def has_confidence(self) -> bool:
-        """Whether the probability of its text says how sure its model is: not that of free prose, which can say one thing in many ways."""
+        """Whether the probability of the text measures the model's confidence.
+
+        It does not for free prose, where many texts have the same meaning.
+        """
         return self.kind == "model" and (self.grammar is not None or not is_plain_text(self.output_form.text_schema))
 
     @property
     def current_calibration(self) -> Calibration | None:
-        """The calibration of its probabilities, where it has one that was made for the adapter that it has now.
+        """The calibration, if it was made for the current adapter or arrays; otherwise None.
 
-        Raises `InputError` A014 for a file that is none.
+        Raises:
+            InputError: A014 if the file is not a valid calibration.
         """
         if self.calibration is None or not self.data_digest or self.folder is None:
             return None
         if self.kind in KINDS_WITH_ARRAYS and self.data_digest == self.weights_digest:
-            return None  # the digest is of the data alone: there was no calibration when the card was loaded
+            return None  # the digest is of the data alone: the card had no calibration when it was loaded
         place = SourceLocation(str(self.folder / CARD_FILE), 1)
         data = (
             _read_if_exists(self.folder, self.calibration, place, MAX_DATA_BYTES)
@@ -265,14 +298,17 @@ class Card(CardFile):
             else self.read(self.calibration)
         )
         if data is None:
-            return None  # the arrays were replaced since, and nothing was ever calibrated
+            return None  # the arrays were replaced after loading, and there is no calibration yet
         found = Calibration.read(data, self.output_form.choices, SourceLocation(str(self.folder / self.calibration), 1))
         return found if found.adapter == self.weights_digest else None
 
     @property
     def weights_digest(self) -> str:
-        """SHA-256 of the weights of its adapter, as the adapter's manifest has it, or of its data file, which names that of its arrays;
-        of an ensemble a digest of what its members have learnt. Empty where there is none or nothing says it."""
+        """Digest of the weights, or an empty string if there are none or the digest is unknown.
+
+        For an adapter it is the SHA-256 in the adapter's manifest. For an agent with arrays it is the digest of the
+        data file, which names the digest of the arrays. For an ensemble it is a digest of the members' digests.
+        """
         if self.member_cards:
             return digest(msgspec.json.encode([part.weights_digest for part in self.member_cards]))
         if self.kind in KINDS_WITH_ARRAYS:
@@ -286,9 +322,10 @@ class Card(CardFile):
 
     @cached_property
     def tool_use_cards(self) -> tuple[Card, Card] | None:
-        """Of an agent with tools: itself as it is asked for its next line, and as it is asked for its answer; None for any other.
+        """The two cards of an agent with tools: one requests the next line, one requests the answer. None for other
+        agents.
 
-        Both bear its name, and are told apart by their digests.
+        Both have the agent's name. Their digests differ.
         """
         if not self.tools and not self.agents:
             return None
@@ -336,16 +373,16 @@ class Card(CardFile):
 
     @property
     def contract(self) -> Contract:
-        """Its typed face."""
+        """The contract of the agent."""
         return Contract(
             name=self.name,
             kind="agent",
             input=self.input_schema,
             output=self.output_schema,
             description=self.description,
-            max_output=self.max_output
-            if self.kind == "model"
-            else sum(part.contract.max_output for part in self.member_cards),
+            max_output=(
+                self.max_output if self.kind == "model" else sum(part.contract.max_output for part in self.member_cards)
+            ),
             label=self.label,
             checks=self.checks,
             digest=self.digest,
@@ -357,12 +394,19 @@ class Card(CardFile):
         )
 
     def served_contract(self, models: Mapping[str, Sequence[str]]) -> Contract:
-        """Its face in a fleet where these are the models that are served under each name: it has a mind for each of those under its own."""
+        """Returns the contract in a fleet.
+
+        Args:
+            models: The models served under each name. The model identity of the contract covers all of them.
+        """
         return replace(self.contract, model_identity=self._model_identity(models)) if models else self.contract
 
     def _model_identity(self, models: Mapping[str, Sequence[str]]) -> str:
-        """Of what its answers come from: model, adapter and prompt; of an agent without a prompt, its data. Neither its name is in it nor
-        blanks of its prompt, by which no other agent comes about. Of an ensemble those of its members, with a + between them."""
+        """Digest of model, adapter and prompt, or of the data file for an agent without a prompt.
+
+        The agent's name and insignificant white space of the prompt are left out. For an ensemble, the members'
+        identities are joined by `+`.
+        """
         if self.member_cards:
             return "+".join(part._model_identity(models) for part in self.member_cards)
         data = self.data_digest if self.kind in KINDS_WITH_ARRAYS else ""
@@ -373,7 +417,9 @@ class Card(CardFile):
         )
 
     def locate(self, *path: str | int) -> SourceLocation:
-        """Where a key of the card's file stands, for a fault found after it was loaded; the nearest key around one that is not there."""
+        """Returns the location of a key in the card's file, or of the nearest enclosing key, for faults found after
+        loading.
+        """
         if self.folder is None:
             return SourceLocation(f"the agent {self.name!r}", 1)
         file = self.folder / CARD_FILE
@@ -383,7 +429,11 @@ class Card(CardFile):
             return SourceLocation(str(file), 1)
 
     def read(self, name: str, limit: int = MAX_DATA_BYTES) -> bytes:
-        """A file of the card's folder. Raises `InputError` A003 for a path that leads out of it, A004 where it is not there."""
+        """Reads a file of the card's folder.
+
+        Raises:
+            InputError: A003 if the path leads out of the folder, A004 if the file does not exist.
+        """
         if self.folder is None:
             raise InputError(
                 "A004",
@@ -400,13 +450,13 @@ class Card(CardFile):
 
 
 class _AdapterManifest(msgspec.Struct):
-    """The keys that are read of an adapter's manifest (`orchestra.learn.lora_adapter.AdapterTrainingRecord`)."""
+    """The keys of an adapter's manifest that are read here (`orchestra.learn.lora_adapter.AdapterTrainingRecord`)."""
 
     sha256: str = ""
 
 
 class _StoredCard(BaseModel):
-    """What `Card.dump` writes."""
+    """The format of `Card.dump`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True, defer_build=True)
 
@@ -425,9 +475,9 @@ def _members_digest(parts: Sequence[Card]) -> str:
 
 
 def invalid_stored_card(why: str, name: str = "") -> InputError:
-    """The error of a stored card that cannot be used."""
+    """Returns the error for a stored card that cannot be used."""
     whose = f"the card of {name!r} that was" if name else "a card that was"
-    hint = "bring the journal back from a copy of before, or begin a new run"
+    hint = "restore the journal from a backup, or start a new run"
     return InputError("A012", f"{whose} stored with this run cannot be used: {why}", hint=hint)
 
 
@@ -442,7 +492,11 @@ def _read_types(file: CardFile, models: Mapping[str, Schema] | None, marked: Yam
 
 
 def _input_schema(file: CardFile, known: Mapping[str, Schema], at: Callable[[str], SourceLocation]) -> Schema:
-    """The inputs as a record, of which those with a default need not be given. Raises `InputError` A002 for a default of another type."""
+    """Returns the inputs as a record schema in which inputs with a default are optional.
+
+    Raises:
+        InputError: A002 if a default is not of its type.
+    """
     schema = record_schema(
         {name: given if isinstance(given, str) else given.type for name, given in file.input.items()}, known, at
     )
@@ -463,9 +517,12 @@ def _input_schema(file: CardFile, known: Mapping[str, Schema], at: Callable[[str
 
 
 def _data_digest(file: CardFile, folder: Path, marked: YamlDocument | None = None) -> str:
-    """The digest of a card's data file, of its calibration, or of both; empty where there is none.
+    """Returns the digest of a card's data file, of its calibration, or of both. Empty if neither exists.
 
-    `marked` is the card's file where it is loaded for the first time, when its data file need not be there. Raises `InputError` A003, A004.
+    `marked` is the card's file at first loading, when the data file may not exist yet.
+
+    Raises:
+        InputError: A003 or A004, as `_read_file`.
     """
     named = ["data"] if file.kind in KINDS_WITH_ARRAYS else []
     named += ["calibration"] if file.calibration is not None else []
@@ -476,7 +533,7 @@ def _data_digest(file: CardFile, folder: Path, marked: YamlDocument | None = Non
         read = _read_file if marked is None and key == "data" else _read_if_exists
         if (data := read(folder, name, place, MAX_DATA_BYTES if marked is None else MAX_BYTES)) is not None:
             found.append(digest(data))
-        elif key == "data":  # one that is not there yet is trained first
+        elif key == "data":  # a missing data file is made by training
             return ""
     return found[0] if len(found) == 1 else digest(msgspec.json.encode(found)) if found else ""
 
@@ -490,7 +547,7 @@ def _read_prompt(folder: Path, name: str, marked: YamlDocument) -> str:
 
 
 def _read_if_exists(folder: Path, name: str, place: SourceLocation, limit: int = MAX_BYTES) -> bytes | None:
-    """As `_read_file` gives them; None for a file that is not there, and may come later."""
+    """Returns the bytes of a file as `_read_file` does, or None if it does not exist."""
     try:
         return _read_file(folder, name, place, limit)
     except InputError as error:
@@ -500,14 +557,14 @@ def _read_if_exists(folder: Path, name: str, place: SourceLocation, limit: int =
 
 
 def _read_file(folder: Path, name: str, place: SourceLocation, limit: int = MAX_BYTES) -> bytes:
-    """The bytes of a file that lies in a folder, symbolic links followed and checked."""
+    """Reads a file inside a folder. Symbolic links are followed and checked."""
     try:
         root, path = folder.resolve(), (folder / name).resolve()
     except (
         OSError,
         RuntimeError,
         ValueError,
-    ) as error:  # of a NUL ValueError; Python 3.11 says RuntimeError of links in a circle
+    ) as error:  # ValueError for a NUL; Python 3.11 raises RuntimeError for a cycle of links
         raise InputError(
             "A004", f"cannot read {folder / name}: {error}", location=place, hint=f"create {name} in {folder}"
         ) from error
@@ -517,7 +574,7 @@ def _read_file(folder: Path, name: str, place: SourceLocation, limit: int = MAX_
         )
     try:
         status = path.stat()
-        if not S_ISREG(status.st_mode):  # a pipe would keep its reader waiting
+        if not S_ISREG(status.st_mode):  # reading a pipe would block
             raise InputError(
                 "A004", f"{folder / name} is not a file", location=place, hint=f"create {name} in {folder}"
             )

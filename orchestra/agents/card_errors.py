@@ -1,4 +1,4 @@
-"""Faults of cards: pydantic's findings as located, coded errors."""
+"""Card errors: converts pydantic's validation errors to coded errors with locations."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from orchestra.schema.strict_yaml import YamlDocument
 
 
 def to_input_error(error: ValidationError, model: type[BaseModel], marked: YamlDocument) -> InputError:
-    """What pydantic found in a file, each fault at its place, as one error."""
+    """Converts a validation error of a file to one error with a location for each fault."""
     found = [_located_error(entry, model, marked) for entry in error.errors(include_url=False)]
     return merge_errors(found)
 
 
 def merge_errors(found: Sequence[InputError]) -> InputError:
-    """One error, or several in the order of their places."""
+    """Returns a single error, or all errors sorted by location."""
     ordered = sorted(found, key=lambda one: (one.location.line, one.location.column) if one.location else (0, 0))
     return ordered[0] if len(ordered) == 1 else InputErrors(list(ordered))
 
@@ -32,7 +32,7 @@ def _located_error(entry: ErrorDetails, model: type[BaseModel], marked: YamlDocu
         known = _known_keys(model, path[:-1])
         near, holder = closest_match(str(path[-1]), known), parent_key(str(path[-1]), model) if len(path) == 1 else ""
         hint = f"did you mean {near!r}?" if near else f"keys here: {', '.join(known)}" if known else ""
-        hint = f"it stands in another key: `{holder}: {{{name}: …}}`" if holder else hint
+        hint = f"it belongs in another key: `{holder}: {{{name}: …}}`" if holder else hint
         return InputError("A002", f"a card has no key {name!r}", location=marked.location(path, key=True), hint=hint)
     if entry["type"] == "missing":
         return InputError(
@@ -47,7 +47,7 @@ def _located_error(entry: ErrorDetails, model: type[BaseModel], marked: YamlDocu
 
 
 def parent_key(name: str, model: type[BaseModel]) -> str:
-    """The key whose record has a key of this name; empty where none has: of `temperature` it is `sampling`."""
+    """Returns the top-level key whose record has this key, such as `sampling` for `temperature`; empty if none has."""
     return next((key for key in model.model_fields if name in _known_keys(model, (key,))), "")
 
 

@@ -1,4 +1,4 @@
-"""Types of a card: its `input`, `output` and `types` as JSON Schemas."""
+"""Types of a card: converts its `input`, `output` and `types` to JSON Schemas."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ from orchestra.schema.types import (
 
 TYPE_NAME_HINT: Final = "types are named like `Invoice`"
 FIELD_NAME: Final = re.compile(r"[\w$@][\w $@.:/-]{0,99}")
-"""Names of the fields of records, such as `total` or `first-name`: one line, with nothing that quotes or ends anything elsewhere."""
+"""Names of record fields, such as `total` or `first-name`: one line, without quotes and delimiters of other
+syntaxes.
+"""
 
 KeyLocator = Callable[[str], SourceLocation | None]
-"""Gives the place of a key."""
+"""Returns the location of a key."""
 
 
 @cache
 def project_models() -> dict[str, Schema]:
-    """The models that every project knows by name, and `Quote`."""
+    """Returns the types that every project has, and `Quote`."""
     named = {
         model.__name__: schema_of(model, "validation")
         for model in (known.Document, known.Passage, known.Citation, known.Answer, known.Judgement, known.Reading)
@@ -40,11 +42,13 @@ def project_models() -> dict[str, Schema]:
 def resolve_types(
     types: Mapping[str, Mapping[str, Any]], models: Mapping[str, Schema], at: KeyLocator
 ) -> dict[str, Schema]:
-    """The models with those that a card declares; each may name the ones above it.
+    """Returns the project types and the types that a card declares. A type may refer to earlier ones.
 
-    A type is a record of fields, such as `{name: str, age: int | null}`, or JSON Schema where it has a `type`, `enum`,
-    `anyOf` or `properties` of JSON Schema. Raises `InputError` L105 for a name that is none, or that every text of types knows, and
-    A002 for a field.
+    A type is a record of fields, such as `{name: str, age: int | null}`, or JSON Schema if it has a `type`, `enum`,
+    `anyOf` or `properties` key of JSON Schema.
+
+    Raises:
+        InputError: L105 for an invalid or reserved name, A002 for an invalid field.
     """
     found = dict(models)
     for name, body in types.items():
@@ -57,12 +61,12 @@ def resolve_types(
 
 
 def invalid_type_name(name: str) -> str:
-    """What is wrong with the name of a type."""
+    """Returns why a type name is invalid."""
     return f"{name!r} cannot be the name of a type"
 
 
 def _checked_schema(name: str, body: Mapping[str, Any], place: SourceLocation | None) -> Schema:
-    """JSON Schema as a stranger wrote it, checked before anything looks into it."""
+    """Checks an untrusted JSON Schema before other code reads it."""
     schema = dict(body)
     try:
         Validator(schema)
@@ -80,9 +84,10 @@ def _is_schema(body: Mapping[str, Any]) -> bool:
 
 
 def record_schema(fields: Mapping[str, Any], models: Mapping[str, Schema], at: KeyLocator, title: str = "") -> Schema:
-    """A closed object of these fields, in their order, all required.
+    """Returns a closed object schema with these fields, in order, all required.
 
-    Raises `InputError` A002 for a field that is no text, L-codes for a type that is none.
+    Raises:
+        InputError: A002 for a field whose type is not a text, L-codes for an invalid type.
     """
     properties = {}
     for name, text in fields.items():
@@ -104,10 +109,10 @@ def record_schema(fields: Mapping[str, Any], models: Mapping[str, Schema], at: K
 
 
 def output_type(output: str | Mapping[str, str], models: Mapping[str, Schema], at: KeyLocator) -> Schema:
-    """The type of an output: one type, or a record."""
+    """Returns the schema of an output: one type, or a record."""
     return parse_type(output, models, at("output")) if isinstance(output, str) else record_schema(output, models, at)
 
 
 def is_plain_text(schema: Schema) -> bool:
-    """Whether an output is a text and nothing more: it is taken as it is written, without JSON around it."""
+    """Whether an output is plain text, which is written without JSON."""
     return schema.get("type") == "string" and not schema.keys() & {"enum", "const", "pattern", "format"}

@@ -1,4 +1,4 @@
-"""How a function is written, as a digest: of its code, and of what it uses of the code beside it."""
+"""Digests of functions: of their bytecode, and of the code of the same folder that they use."""
 
 from __future__ import annotations
 
@@ -35,16 +35,15 @@ SCALAR_TYPES: Final = (
 )
 CONTAINER_TYPES: Final = (tuple, list, set, frozenset, dict)
 MAX_DEPTH, MAX_ITEMS = 8, 1_000
-"""Levels of a constant, and parts of each: what is larger is data that a module has read."""
+"""Maximum depth of a constant and maximum number of elements per level. Larger values are data that a module loaded."""
 FUNCTION_TYPES: Final = (FunctionType, type(lru_cache(print)))
 
 
 def code_digest(function: Callable[..., Any]) -> str:
-    """A digest that stays while the function, and the functions, classes and constants of its folder that it names, say the same; empty
-    for what is not written in Python.
+    """Returns a digest of a function and of the functions, classes and constants of its folder that it uses.
 
-    Not of the lines of the file: comments and the order of a module say nothing. Bytecode is another in each version of Python, and so
-    is the digest.
+    Comments and the order of definitions do not change the digest. Bytecode differs between Python versions, and so
+    does the digest. Empty for a function that is not written in Python.
     """
     inner = unwrap(function)
     if not isinstance(inner, FunctionType):
@@ -54,14 +53,14 @@ def code_digest(function: Callable[..., Any]) -> str:
 
 
 class _CodeWalker:
-    """Tells what functions say, each of them once."""
+    """Describes functions, each of them once."""
 
     def __init__(self, folder: str, module: str) -> None:
         self._folder, self._module = folder, module
         self._visited: set[Any] = set()
 
     def walk_function(self, function: FunctionType) -> Iterator[str]:
-        """What a function says, and what it uses."""
+        """Describes a function and what it uses."""
         if function in self._visited:
             return
         self._visited.add(function)
@@ -87,16 +86,17 @@ class _CodeWalker:
                 yield from self._walk_value(name, value)
 
     def _walk_module(self, known: Mapping[str, Any], names: list[str]) -> Iterator[str]:
-        """Of a module, by which of its names: another function uses others."""
+        """Describes the names of a module that a function uses. Other functions may use other names."""
         if (key := (id(known), *names)) not in self._visited:
             self._visited.add(key)
             yield from self._walk_globals(known, names)
 
     def _walk_value(self, name: str, value: Any) -> Iterator[str]:
-        """What a value says, by its type alone: those that stand for others do anything where they are asked."""
+        """Describes a value by its type. Attributes of proxies are not accessed, because that may run code."""
         kind = type(value)
         if kind.__module__.partition(".")[0] == "orchestra":
-            value = vars(value).get("function", value) if hasattr(value, "__dict__") else value  # of a tool
+            # the function of a tool
+            value = vars(value).get("function", value) if hasattr(value, "__dict__") else value
             kind = type(value)
         if issubclass(kind, type):
             yield from self._walk_class(value)
@@ -121,7 +121,7 @@ class _CodeWalker:
                         yield from self._walk_value(f"{base.__qualname__}.{name}", _unwrap_attribute(value))
 
     def _is_local(self, file: str | None) -> bool:
-        """Whether a file is in the folder, and in no library that was installed there."""
+        """Whether a file is in the folder and not in an installed library."""
         if not file or not self._folder:
             return False
         folder, below = self._folder + os.sep, os.path.dirname(file) + os.sep
@@ -129,7 +129,7 @@ class _CodeWalker:
 
 
 def _unwrap_attribute(value: Any) -> Any:
-    """What a class keeps, without what Python wraps it in there."""
+    """Returns a class attribute without its Python wrapper, such as `property` or `staticmethod`."""
     kind = type(value)
     if kind in (staticmethod, classmethod):
         return value.__func__
@@ -155,7 +155,7 @@ def _code_lines(code: CodeType) -> Iterator[str]:
 
 
 def _constant_text(value: Any, depth: int = 0) -> str | None:
-    """A constant as it is written; None for what is none, and for what is too large to be one. Sets have no order."""
+    """Returns the text of a constant, with sets sorted; None if the value is not a constant or is too large."""
     kind = type(value)
     if kind in SCALAR_TYPES:
         return f"{kind.__name__} {value!r}"

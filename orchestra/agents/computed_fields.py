@@ -1,8 +1,8 @@
-"""Computed fields: parts of an output that code fills once the model has written the rest.
+"""Computed fields: parts of an output that code computes after the model wrote the others.
 
-A model that writes `(48 + 24) / 2` and leaves the sum to code does not err in the sum; one that answers in one word has already said, by
-what else it might have written, how sure it is. Where one field is left to write, and it is a text, it is written as it is, without JSON
-around it: a word then costs a token and not eight.
+Examples: a model writes `(48 + 24) / 2` and code computes the value, or a model answers in one word and code reads its
+probability from the token's alternatives. If the model writes only one field and it is a text, the text is written
+without JSON: a word then takes one token instead of eight.
 """
 
 from __future__ import annotations
@@ -23,64 +23,75 @@ from orchestra.schema.strict_json import MAX_DIGITS
 from orchestra.schema.types import Schema
 
 MIN_CHOICE_MASS = 0.5
-"""Of the probability that a model gave to all choices together: with less it had something else in mind, and nothing is known."""
+"""Minimum total probability of all choices. Below it, the model most likely meant something else, and the probabilities
+of the choices are unknown.
+"""
 TABLE_ANSWER_FIELDS: Final = ("way", "quotes", "expression", "scale", "cells", "rows", "column", "condition", "also")
-"""The fields of an answer about a table: the way; what is read off, or what computes it; the cells that it rests on, each its row and its
-column; the rows that are counted, compared or bounded, by which column they are compared, the condition that bounds them, and another one
-that they hold as well."""
+"""The fields of an answer about a table.
+
+`way` is the kind of answer; `quotes`, `expression` and `scale` read or compute it. `cells` are the cells used, each as
+a row and a column. The others name the rows that are counted, compared or bounded, the column to compare by, the
+condition, and a second condition.
+"""
 LOGPROB_PARAMETERS = {"logprobs": True, "top_logprobs": 20}
-"""What a server is asked for where probabilities are read; twenty are the most that OpenAI and vLLM give."""
+"""Request parameters for token probabilities. 20 alternatives are the maximum of OpenAI and vLLM."""
 
 
 class TokenAlternatives(TokenLogprob, Protocol):
-    """A token that a model wrote, with what else could have stood there: texts and natural log-probabilities."""
+    """A written token and its alternatives: texts and natural log-probabilities."""
 
     @property
     def top(self) -> Sequence[tuple[str, float]]: ...
 
 
 class ComputedField(BaseModel):
-    """How one field is filled: one of the two keys."""
+    """The rule for one computed field: either `value` or `probability`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
     value: str | None = None
-    """The field whose text is an expression: its value, or null where it has none."""
+    """The field with an arithmetic expression. The computed field is its value, or null if it has none."""
     otherwise: str | None = None
-    """The field that stands for a value where there is none."""
+    """The field whose text is used if the expression has no value."""
     probability: str | None = None
-    """A choice of the only field with choices: the probability that the model gave it among them, or null where that is not known."""
+    """A choice of the only field with choices. The computed field is its probability among the choices, or null if
+    unknown.
+    """
 
     @model_validator(mode="after")
     def _check_keys(self) -> ComputedField:
         if (self.value is None) == (self.probability is None):
-            raise ValueError("give one of `value: FIELD` and `probability: CHOICE`")
+            raise ValueError("state either `value: FIELD` or `probability: CHOICE`")
         if self.otherwise is not None and self.value is None:
-            raise ValueError("`otherwise: FIELD` goes with `value: FIELD`")
+            raise ValueError("`otherwise: FIELD` needs `value: FIELD`")
         return self
 
 
 @dataclass(frozen=True, slots=True)
 class OutputForm:
-    """What of an output a model writes, and how the output is made of it."""
+    """The fields of an output that a model writes, and how code completes them."""
 
     schema: Schema
-    """Of what it writes."""
+    """The schema of the written fields."""
     single_field: str
-    """The one field that it writes, as a text without JSON around it; empty where it writes the whole schema."""
+    """The only written field if it is a text without JSON; empty if the model writes JSON."""
     rules: Mapping[str, ComputedField]
     choices: tuple[str, ...] = ()
-    """Of the field whose probabilities are read."""
+    """The choices whose probabilities are read."""
     choice_field: str = ""
-    """That field."""
+    """The field with these choices."""
     field_order: tuple[str, ...] = ()
-    """The fields of the output."""
+    """The fields of the output, in order."""
 
     @classmethod
     def build(
         cls, output: Schema, rules: Mapping[str, ComputedField], place: SourceLocation | None = None
     ) -> OutputForm:
-        """The form of an output's type. Raises `InputError` A013 for a rule that cannot be kept."""
+        """Builds the form of an output type.
+
+        Raises:
+            InputError: A013 for a rule that cannot be applied.
+        """
         if not rules:
             return cls(output, "", rules)
         fields: Mapping[str, Any] = output.get("properties", {})
@@ -90,13 +101,13 @@ class OutputForm:
                 raise _field_error(f"there is no output {name!r}", name, fields, place)
             for read in (rule.value, rule.otherwise):
                 if read is not None and read not in left:
-                    raise _field_error(f"{name} is made of {read!r}, which no model writes", read, left, place)
+                    raise _field_error(f"{name} depends on {read!r}, which the model does not write", read, left, place)
         if not left:
             raise InputError(
                 "A013",
-                "every output is computed, and nothing is left to write",
+                "all output fields are computed, so the model has nothing to write",
                 location=place,
-                hint="leave a field out",
+                hint="remove a field from `computed:`",
             )
         schema = {
             **output,
@@ -107,7 +118,7 @@ class OutputForm:
         for name, rule in rules.items():
             if rule.probability is not None and rule.probability not in choices:
                 raise _field_error(
-                    f"{name} is the probability of {rule.probability!r}, which is no choice",
+                    f"{name} is the probability of {rule.probability!r}, which is not a choice",
                     rule.probability,
                     choices,
                     place,
@@ -119,18 +130,18 @@ class OutputForm:
 
     @property
     def text_schema(self) -> Schema:
-        """The type of what stands in the model's text."""
+        """The schema of the model's text."""
         if not self.single_field:
             return self.schema
         return _dereference(self.schema["properties"][self.single_field], self.schema)
 
     @property
     def needs_logprobs(self) -> bool:
-        """Whether probabilities are read."""
+        """Whether token probabilities are requested."""
         return any(rule.probability is not None for rule in self.rules.values())
 
     def comparison_key(self, output: Any) -> Any:
-        """What tells two outputs apart: not the expression where it has a value, for another one of that value says the same."""
+        """Returns a key by which outputs are compared. Two expressions with the same value are equal."""
         if not isinstance(output, Mapping):
             return output
         ways = {
@@ -142,13 +153,14 @@ class OutputForm:
 
     @property
     def expression_field(self) -> str:
-        """The field that is an expression, and all that is written; empty where more is, or none is."""
+        """The field that is an expression and the only written field; otherwise empty."""
         return self.single_field if self.single_field in [rule.value for rule in self.rules.values()] else ""
 
     @property
     def one_token(self) -> bool:
-        """Whether the first token of what a model writes tells all: a choice alone, whose probabilities are read, and no two begin alike.
-        Under a constraint the rest of it is forced, and need not be written."""
+        """Whether the first token identifies the output: a single choice with probabilities, and no two choices share a
+        first token. Under a constraint the remaining tokens are determined, so they need not be generated.
+        """
         return (
             bool(self.single_field)
             and self.needs_logprobs
@@ -156,7 +168,7 @@ class OutputForm:
         )
 
     def choice_from_prefix(self, text: str) -> str | None:
-        """The choice that a text is the beginning of, where one token tells it; None for any other text."""
+        """Returns the choice that begins with a text, if one token identifies the choice; otherwise None."""
         return (
             next((choice for choice in self.choices if text and choice.startswith(text)), None)
             if self.one_token
@@ -164,7 +176,7 @@ class OutputForm:
         )
 
     def select_written(self, output: Any) -> Any:
-        """What of an output a model writes."""
+        """Returns the written fields of an output."""
         return (
             {name: value for name, value in output.items() if name not in self.rules}
             if isinstance(output, Mapping)
@@ -172,7 +184,11 @@ class OutputForm:
         )
 
     def fill(self, written: Any, probabilities: Mapping[str, float] | None) -> Any:
-        """Returns the output: the written and the computed fields in the order of the type. `probabilities` are those of the choices."""
+        """Returns the output with written and computed fields in the order of the type.
+
+        Args:
+            probabilities: The probability of each choice.
+        """
         if not self.rules or not isinstance(written, Mapping):
             return written
         made = dict(written)
@@ -189,8 +205,8 @@ class OutputForm:
     ) -> float | None:
         """Returns the model's confidence in an output, in [0, 1], or None if it is unknown.
 
-        It is `text_probability`, or the probability of the choice if the choices' probabilities are read. It is the lower of
-        the two if the model wrote more than a choice.
+        It is `text_probability`, or the probability of the choice if the choices' probabilities are read. It is the
+        lower of the two if the model wrote more than a choice.
         """
         chosen = probabilities.get(str(value.get(self.choice_field))) if probabilities is not None else None
         if chosen is None:
@@ -198,7 +214,9 @@ class OutputForm:
         return chosen if self.single_field or text_probability is None else min(chosen, text_probability)
 
     def choice_probabilities(self, text: str, tokens: Sequence[TokenAlternatives]) -> Mapping[str, float] | None:
-        """The probability of each choice among them, as the token tells with which it begins; None where they cannot be told apart."""
+        """Returns the probability of each choice among the choices, from the token at which they begin to differ; None
+        if unknown.
+        """
         start = self._choice_start(text)
         at = 0
         for token in tokens:
@@ -208,7 +226,7 @@ class OutputForm:
         return None
 
     def _choice_start(self, text: str) -> int:
-        """Where in a model's text the chosen field's value begins."""
+        """Returns the offset of the choice field's value in a model's text."""
         if self.single_field:
             return 0 if text in self.choices else len(text) - len(text.lstrip())
         found = re.search(rf'"{re.escape(self.choice_field)}"\s*:\s*"', text)
@@ -216,13 +234,13 @@ class OutputForm:
 
 
 def is_word_problem(inputs: Schema, form: OutputForm) -> bool:
-    """Whether one text is read, and an expression is all that is written."""
+    """Whether the agent has one text input and writes a single expression."""
     fields: Mapping[str, Any] = inputs.get("properties", {})
     return [schema.get("type") for schema in fields.values()] == ["string"] and bool(form.expression_field)
 
 
 def expression_value(expression: Any) -> int | float | None:
-    """The value of an expression as JSON has it, or None where it has none: no arithmetic, or too large."""
+    """Returns the value of an expression as a JSON number, or None if it is not arithmetic or too large."""
     from orchestra.text.arithmetic import ArithmeticParseError, evaluate
 
     if not isinstance(expression, str):
@@ -248,7 +266,7 @@ def _choice_shares(choices: Sequence[str], before: str, top: Sequence[tuple[str,
 
 
 def _find_choice_field(fields: Mapping[str, Any], root: Schema) -> tuple[str, tuple[str, ...]]:
-    """The only field with choices, and them."""
+    """Returns the only field with choices, and its choices."""
     found = [(name, choices) for name, schema in fields.items() if (choices := tuple(_enum_texts(schema, root)))]
     return found[0] if len(found) == 1 else ("", ())
 
@@ -259,13 +277,13 @@ def _enum_texts(schema: Schema, root: Schema) -> Iterator[str]:
 
 
 def _dereference(schema: Schema, root: Schema) -> Schema:
-    """The schema that a reference stands for, where it is no more than that."""
+    """Resolves a schema that is only a reference."""
     found = expand_schema(schema, root)
     return dict(found[0] if len(found) == 1 else schema)
 
 
 def _is_bare_text(schema: Schema, root: Schema) -> bool:
-    """Whether a field can be written without JSON: a text, a choice of texts, or a text of a pattern."""
+    """Whether a field can be written without JSON: a text, a choice of texts, or a text with a pattern."""
     found = _dereference(schema, root)
     texts = found.get("type") == "string" or all(isinstance(value, str) for value in found.get("enum", [None]))
     return texts and not found.keys() & {"format", "const", "anyOf", "oneOf", "allOf"}

@@ -1,4 +1,4 @@
-"""Contracts: what a workflow needs to know of what it calls; and the catalog of all that is there."""
+"""Contracts describe callables to workflows. The catalog lists everything that a workflow may name."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from orchestra.schema.strict_json import canonical, digest
 Schema: TypeAlias = dict[str, Any]
 Effect: TypeAlias = Literal["pure", "idempotent", "keyed", "transactional", "once"]
 SAFE_EFFECTS: frozenset[Effect] = frozenset({"pure", "idempotent"})
-"""Effects of tools that models and checks may call by themselves: twice is as once."""
+"""Effects of tools that models and checks may call: a repeated call does no harm."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """The typed face of an agent or a tool: JSON Schemas of its input (an object) and of its output."""
+    """The interface of an agent or a tool: JSON Schemas of its input (an object) and its output."""
 
     name: str
     kind: Literal["agent", "tool"]
@@ -27,35 +27,39 @@ class Contract:
     description: str = ""
     effect: Effect = "pure"
     max_output: int = 0
-    """Output tokens of one call at most; 0 where no model is asked."""
+    """Maximum output tokens of one call; 0 if it uses no model."""
     label: Label = "restricted"
-    """The strictest label of data that it may see."""
+    """The strictest label of data that it may process."""
     checks: tuple[str, ...] = ()
-    """Default acceptance, used where a node states none."""
+    """Default checks, for nodes that state none."""
     digest: str = ""
-    """Digest of an agent's card, or the one that `with_digest` sets. A run resumes only with the same digest."""
+    """Digest of an agent's card, or the digest set by `with_digest`. A run resumes only with the same digest."""
     evidence: str = ""
-    """The input that fields of type `Quote` quote from; what a node is judged against where it states no `against`."""
+    """The input that fields of type `Quote` quote from. Default for a node without `against`."""
     accept: float | Literal["certified"] | None = None
     otherwise: tuple[Literal["retry", "escalate", "back_off", "abstain"], ...] = ()
     version: str = ""
-    """Of the code, as its author counts it; empty for code whose answers must not be remembered."""
+    """Version of the code, set by its author. If empty, results are not memoised."""
     tool_use: ToolUse | None = None
-    """Of an agent that uses tools."""
+    """Set for agents that use tools."""
     model_identity: str = ""
-    """Digest of an agent's model, adapter and prompt, whatever its name: what answers alike errs alike. Empty where that is not known; of
-    an ensemble those of its members, with a + between them, and likewise where several models answer for one name."""
+    """Digest of an agent's model, adapter and prompt, without its name: agents with equal identities make the same
+    errors.
+
+    Empty if unknown. The identities of an ensemble's members, or of several models served under one name, are joined by
+    `+`.
+    """
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """What its inputs are where a call leaves them out."""
+        """Default values of the inputs that a call may omit."""
         fields = self.input.get("properties", {})
         return {
             name: field["default"] for name, field in fields.items() if isinstance(field, dict) and "default" in field
         }
 
     def with_digest(self) -> Contract:
-        """The contract with the digest of what callers rely on: kind, name, types, effect and version. One that has a digest keeps it."""
+        """Returns the contract with a digest of kind, name, types, effect and version. An existing digest is kept."""
         if self.digest:
             return self
         said = [self.kind, self.name, self.input, self.output, self.effect, self.version]
@@ -63,8 +67,10 @@ class Contract:
 
 
 def is_compatible(current: Contract, previous: Contract) -> bool:
-    """Whether calls that were written for a tool as it was then mean the same of what it is now: it may have got inputs that can be left
-    out, and any of its inputs may be left out now."""
+    """Whether calls written for an older contract of a tool are valid for the current one.
+
+    The tool may have new optional inputs, and required inputs may have become optional.
+    """
     if current.digest == previous.digest:
         return True
     said = ("kind", "name", "output", "effect", "version")
@@ -84,25 +90,27 @@ def is_compatible(current: Contract, previous: Contract) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ToolUse:
-    """What an agent with tools may use, and the two ways in which its model is asked: for its next line, and for its answer."""
+    """The tools of an agent, and the contracts of its two kinds of model calls: for the next line and for the
+    answer.
+    """
 
     tools: tuple[str, ...]
     agents: tuple[str, ...]
     step_contract: Contract
     answer_contract: Contract
     steps: int = 8
-    """Calls at most."""
+    """Maximum number of calls."""
     width: int = 8
-    """Elements of a list that one line may call a tool for."""
+    """Maximum number of list elements for which one line may call a tool."""
     shown: int = 2_000
-    """Characters of a result that the model reads."""
+    """Maximum characters of a result that are shown to the model."""
     repairs: int = 2
-    """Lines that cannot stand, and calls that fail, before the node fails."""
+    """Invalid lines and failed calls that are allowed before the node fails."""
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """Everything that a workflow may name. `workflows` maps names to frozen graphs (`orchestra.workflows.model.Graph`)."""
+    """Everything that a workflow may name. `workflows` maps names to graphs (`orchestra.workflows.model.Graph`)."""
 
     agents: Mapping[str, Contract] = field(default_factory=dict)
     tools: Mapping[str, Contract] = field(default_factory=dict)
@@ -124,16 +132,20 @@ class Catalog:
         }
     )
     certificates: Mapping[str, Any] = field(default_factory=dict)
-    """By agent: what `accept: certified` accepts by (`orchestra.verification.certificates.file.Certificate`). One
-    that does not hold raises."""
+    """By agent: the certificate of `accept: certified` (`orchestra.verification.certificates.file.Certificate`). Access
+    to an invalid one raises.
+    """
     claims_certificates: Mapping[str, Any] = field(default_factory=dict)
-    """By agent: what it keeps parts by where the node backs off
-    (`orchestra.verification.certificates.claims_file.ClaimsCertificate`). Likewise."""
+    """By agent: the certificate by which parts of an answer are kept when a node backs off
+    (`orchestra.verification.certificates.claims_file.ClaimsCertificate`). Access to an invalid one raises.
+    """
     combinations: Mapping[str, Any] = field(default_factory=dict)
-    """By agent: what `score: combined` stands for (`orchestra.verification.certificates.combination.Combination`). Likewise."""
+    """By agent: the definition of `score: combined` (`orchestra.verification.certificates.combination.Combination`).
+    Access to an invalid one raises.
+    """
     workflow_certificates: Mapping[str, Any] = field(default_factory=dict)
-    """By workflow: the certificate that its output is accepted by as a whole. One that does not hold raises."""
+    """By workflow: the certificate for its output. Access to an invalid one raises."""
     broken: Mapping[str, InputError] = field(default_factory=dict)
-    """By name: what is wrong with agents whose cards cannot be used."""
+    """By name: the errors of agents whose cards cannot be used."""
     stored: bool = False
-    """Whether it is what a run began with, or was told since: rules that forbid what a workflow or a plan may do are those of then."""
+    """Whether the catalog was stored by a run. The rules for workflows and plans are then those of that time."""

@@ -1,4 +1,4 @@
-"""What an agent of kind `encoder` does. Its card alone tells, by what it takes and gives; its training and its arrays follow from that."""
+"""Tasks of agents of kind `encoder`. The types of a card determine the task; training and arrays depend on it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from orchestra.agents.inference.tables import reader
 from orchestra.agents.inference.word_problems import solver
 
 EncoderTask: TypeAlias = Literal["tables", "spans", "slots", "deduction", "committee"]
-"""It reads tables, points at words, fills slots, deduces sums, or tells a label; the module of that name does it."""
+"""Reads tables, selects spans, fills slots, computes sums, or predicts a label with several classifiers. The module of
+the same name implements it.
+"""
 TASK_FORMATS: Final[Mapping[EncoderTask, str]] = {
     "tables": reader.FORMAT,
     "spans": span_extraction.FORMAT,
@@ -20,7 +22,7 @@ TASK_FORMATS: Final[Mapping[EncoderTask, str]] = {
     "deduction": solver.FORMAT,
     "committee": text_classifier.FORMAT,
 }
-"""What `model.json` says that its arrays are."""
+"""The array formats in `model.json`."""
 TASK_CONFIGS: Final[Mapping[EncoderTask, type[EncoderModelConfig]]] = {
     "tables": reader.TableReaderConfig,
     "spans": span_extraction.SpanExtractionConfig,
@@ -28,11 +30,11 @@ TASK_CONFIGS: Final[Mapping[EncoderTask, type[EncoderModelConfig]]] = {
     "deduction": solver.WordProblemConfig,
     "committee": text_classifier.TextClassifierConfig,
 }
-"""What `model.json` says of them."""
+"""The configurations in `model.json`."""
 
 
 def encoder_task(card: Card) -> EncoderTask:
-    """The skill of an agent."""
+    """Returns the task of an agent."""
     if reader.reads_tables(card):
         return "tables"
     if span_extraction.extracts_spans(card):

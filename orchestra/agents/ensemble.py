@@ -1,4 +1,4 @@
-"""Ensembles: agents of the same types that answer a call together (`orchestra.agents.ensemble_voting`), and who can be one of them."""
+"""Ensembles: agents of the same types that answer a call together (`orchestra.agents.ensemble_voting`)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from orchestra.schema.types import Schema
 
 
 def join_members(card: Card, cards: Mapping[str, Card]) -> Card:
-    """An ensemble with its members, which `cards` has by their names; any other card as it is.
+    """Returns an ensemble with its members from `cards`. Any other card is returned unchanged.
 
-    Raises `InputError` A019 for a member that is not there, A024 for one that cannot be.
+    Raises:
+        InputError: A019 if a member does not exist, A024 if an agent cannot be a member.
     """
     if card.kind != "ensemble" or card.member_cards:
         return card
@@ -38,7 +39,11 @@ def join_members(card: Card, cards: Mapping[str, Card]) -> Card:
 
 
 def check_members(card: Card) -> Card:
-    """A card as it came from a run. Raises `InputError` A012 where its members could not be those of an ensemble."""
+    """Checks the members of a card restored from a run.
+
+    Raises:
+        InputError: A012 if the members cannot form the ensemble.
+    """
     for part in card.member_cards:
         if (why := _membership_error(card, part)) is not None:
             raise invalid_stored_card(f"{part.name} cannot be one of its members: {why}", card.name)
@@ -47,7 +52,7 @@ def check_members(card: Card) -> Card:
 
 def _membership_error(card: Card, part: Card) -> str | None:
     if part.kind in ("ensemble", "python"):
-        return f"an agent of kind {part.kind} does not say how sure it is"
+        return f"an agent of kind {part.kind} has no confidence"
     if part.tools or part.agents:
         return "it uses tools, and each of its calls is a step of its node"
     if not is_allowed(card.label, part.label):

@@ -1,9 +1,8 @@
-"""Pooling: what several agents answer between them.
+"""Pools the answers of an ensemble's members by a weighted mean of their probabilities.
 
-Each says how probable its answer is. An answer has the mean of what they give it, nothing from those that gave another one (the linear
-opinion pool, Stone 1961, https://doi.org/10.1214/aoms/1177704873), and the likeliest one is theirs. So where two differ the surer one is
-believed, and where they agree they are as sure as they are between them. Weights make the mean a weighted one: some are surer than they
-should be.
+Each member states the probability of its answer. The probability of an answer is the mean over all members, where a
+member with another answer counts 0 (linear opinion pool, Stone 1961, https://doi.org/10.1214/aoms/1177704873). The
+most probable answer wins. Weights correct members that are overconfident.
 """
 
 from __future__ import annotations
@@ -18,18 +17,18 @@ from orchestra.schema.strict_json import canonical
 
 @dataclass(frozen=True, slots=True)
 class EnsembleAnswer:
-    """What a member says, and how probable that is to it; None where it cannot tell."""
+    """A member's answer and its probability; None if unknown."""
 
     value: Any
     confidence: float | None
 
 
 AnswerKey: TypeAlias = Callable[[Any], Any]
-"""What an answer says, where one thing can be said in several ways."""
+"""Returns a key by which answers are compared."""
 
 
 def identity(value: Any) -> Any:
-    """The answer, where nothing can."""
+    """Returns the answer itself."""
     return value
 
 
@@ -54,7 +53,7 @@ def pool_answers(
         shares[one] = shares.get(one, 0.0) + (answer.confidence or 0.0) * weight / sum(counts)
     if all(answer.confidence is None for answer in answers):
         return answers[0]
-    best = max(said, key=lambda one: shares[one])  # of those that are alike it finds the first
+    best = max(said, key=lambda one: shares[one])  # `max` returns the first of equal answers
     surest = max(
         (answer for one, answer in zip(said, answers, strict=True) if one == best),
         key=lambda answer: answer.confidence or 0.0,

@@ -1,10 +1,11 @@
-r"""Evidence-compiled decoding: one grammar for an output type, in which every `Quote` is a piece of this call's evidence.
+r"""Evidence-compiled decoding: one grammar for an output type, in which every `Quote` is a substring of the call's
+evidence.
 
-The grammar is Lark as llguidance reads it (https://github.com/guidance-ai/llguidance, docs/syntax.md). It writes JSON with `, `
-and `: ` between its parts. A quote is a run of *chunks* of the evidence: words, single signs, white space. Each chunk stands in the
-grammar as JSON spells it in a string (`"` as `\"`, a line break as `\n`), so that whatever is decoded reads back as exact evidence, and
-no quote begins or ends within an escape. All that comes from the evidence stands inside JSON strings of ASCII letters and `\u` escapes,
-so that no evidence can end a string or be taken for grammar.
+The grammar is Lark as llguidance reads it (https://github.com/guidance-ai/llguidance, docs/syntax.md). It writes JSON
+with `, ` and `: ` as separators. A quote is a sequence of *chunks* of the evidence: words, single signs, white space.
+The grammar contains each chunk as JSON writes it in a string (`"` as `\"`, a line break as `\n`). So the decoded text
+is an exact substring of the evidence, and no quote begins or ends within an escape. All text from the evidence is
+inside JSON strings of ASCII letters and `\u` escapes, so evidence cannot end a string or be read as grammar.
 """
 
 from __future__ import annotations
@@ -18,26 +19,31 @@ from typing import Any
 from orchestra.schema.fields import QUOTE_FORMAT, resolve_reference, schema_has_format
 
 MAX_QUOTE = 400
-"""Characters of a quote as JSON spells it, at most, where its type says nothing: a quote is a sentence or two, not the document."""
+"""Default maximum length of a quote in characters of its JSON form: a quote is one or two sentences, not the
+document.
+"""
 MAX_COUNTED_EVIDENCE = 12_000
-"""Characters of evidence up to which that limit is in the grammar. On 29,000 characters of prose llguidance 1.7 ran out of states
-with it and did not without."""
+"""Maximum characters of evidence for which the grammar limits the length of quotes. With the limit, llguidance 1.7 ran
+out of states on 29,000 characters of prose; without it, it did not.
+"""
 MAX_EVIDENCE = 60_000
-"""Characters of evidence that are compiled at most (40 ms); beyond it the caller falls back to the schema, and the check decides."""
+"""Maximum characters of evidence that are compiled (40 ms). For more, the caller uses the schema, and the check of
+quotes decides.
+"""
 
 CHARACTERS_PER_TOKEN = 3
-"""A cautious count for English prose, to bound free text so that its JSON can be closed within `max_output`."""
+"""A low estimate for English prose. It limits free text so that its JSON can be closed within `max_output`."""
 JSON_TOKENS_PER_FIELD = 8
 """Tokens of a field's name, its quotes and its comma."""
 MIN_FREE_TEXT = 32
-"""Characters that a free text may always have."""
+"""Minimum limit of a free text, in characters."""
 
 STRING_FORMATS = frozenset(
     {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
 )
-"""Formats of texts that llguidance decodes; it refuses a schema with any other."""
+"""Formats of strings that llguidance supports. It rejects a schema with any other."""
 _LITERAL_KEYS = frozenset({"enum", "const", "required", "default", "examples"})
-"""Keys of a schema whose values are no schemas."""
+"""Keys of a schema whose values are not schemas."""
 _SCHEMA_MAP_KEYS = frozenset({"properties", "patternProperties", "$defs", "dependentSchemas"})
 _NARROWING_KEYS = frozenset({"maxLength", "pattern", "enum", "const", "format"})
 
@@ -47,11 +53,11 @@ _NEEDS_ESCAPE = re.compile(r"[^A-Za-z0-9 .,\\\"_-]")
 
 
 class QuoteGrammarError(ValueError):
-    """An output type that demands a quote of a call without evidence, or one that no grammar is made for."""
+    """An output type that needs a quote without evidence, or a type that no grammar can be made for."""
 
 
 def chunks(text: str) -> list[str]:
-    """The pieces at whose edges a quote may begin and end. Joined they are the text."""
+    """Returns the chunks at whose edges a quote may begin and end. Joined, they are the text."""
     return _chunk_pattern().findall(text)
 
 
@@ -64,9 +70,13 @@ def _chunk_pattern() -> re.Pattern[str]:
 
 
 def evidence_grammar(schema: Mapping[str, Any], evidence: Sequence[str], max_text: int) -> str:
-    """The Lark grammar of a type over a call's evidence; a text or a quote has at most `max_text` characters.
+    """Returns the Lark grammar of a type over a call's evidence.
 
-    Raises `QuoteGrammarError` where the type cannot be written so.
+    Args:
+        max_text: Maximum characters of a text or a quote.
+
+    Raises:
+        QuoteGrammarError: If the grammar cannot be made.
     """
     pieces = [piece for text in evidence for piece in _SURROGATES.split(text) if piece.strip()]
     if sum(map(len, pieces)) > MAX_EVIDENCE:
@@ -75,7 +85,7 @@ def evidence_grammar(schema: Mapping[str, Any], evidence: Sequence[str], max_tex
 
 
 def quote_rules(name: str, texts: Sequence[str], limit: int) -> list[str]:
-    """Rules of a terminal: a piece of these texts of at most `limit` characters, as JSON spells it."""
+    """Returns the rules of a terminal: a substring of these texts of at most `limit` characters of its JSON form."""
     pieces = [piece for text in texts for piece in _SURROGATES.split(text) if piece.strip()]
     return [*_quote_terminal(name, f"{name}_SHAPE", pieces, limit), *_source_rules(pieces)]
 
@@ -89,14 +99,15 @@ def _source_rules(pieces: Sequence[str]) -> list[str]:
 def _quote_terminal(name: str, shape: str, pieces: Sequence[str], limit: int) -> list[str]:
     counted = sum(map(len, pieces)) <= MAX_COUNTED_EVIDENCE
     rest = f"{{0,{max(limit - 2, 0)}}}" if counted else "*"
-    # Begins with a word or a bracket, not with a space, a stop or an escaped line break; ends with no space.
+    # A quote begins with a word or a bracket, not with a space, a stop or an escaped line break. It does not end with a
+    # space.
     form = rf"/([^ \\.,;:!?)\]}}]|\\[^nrtbf])([\s\S]{rest}[^ ])?/"
     choice = " | ".join(f"SOURCE_{i}" for i in range(len(pieces)))
     return [f"{shape}: {form}", f'{name}: "\\"" ({shape} & ({choice})) "\\""']
 
 
 class _GrammarWriter:
-    """Rules, as they are asked for."""
+    """Writes the rules that a type needs."""
 
     def __init__(self, schema: Mapping[str, Any], pieces: Sequence[str], max_text: int) -> None:
         self.root, self.pieces, self.max_text = schema, pieces, max_text
@@ -107,7 +118,7 @@ class _GrammarWriter:
     def render(self) -> str:
         start = self.rule(self.root)
         if start is None:
-            raise QuoteGrammarError("the type demands a quote, and there is no evidence")
+            raise QuoteGrammarError("the type needs a quote, but there is no evidence")
         return "\n".join(["%llguidance {}", f"start: {start}", *self.rules, *_source_rules(self.pieces), ""])
 
     def add_rule(self, body: str) -> str:
@@ -116,7 +127,7 @@ class _GrammarWriter:
         return name
 
     def rule(self, schema: Mapping[str, Any]) -> str | None:
-        """What stands for a type in a rule's body, or None where it can only be a quote and there is no evidence."""
+        """Returns the rule body for a type, or None if it needs a quote and there is no evidence."""
         if isinstance(reference := schema.get("$ref"), str):
             return self.reference(reference)
         if not self.has_quote(schema):
@@ -134,7 +145,7 @@ class _GrammarWriter:
         raise QuoteGrammarError(f"no grammar for a quote inside {sorted(schema)}")
 
     def has_quote(self, schema: Mapping[str, Any]) -> bool:
-        """Whether a quote can occur in a type, through references too."""
+        """Whether a type can contain a quote, also through references."""
         line: list[Mapping[str, Any]] = [schema]
         seen: set[str] = set()
         while line:
@@ -152,16 +163,16 @@ class _GrammarWriter:
             return self.reference_names[reference]
         target = resolve_reference(reference, self.root)
         if target is None:
-            raise QuoteGrammarError(f"the reference {reference!r} leads nowhere")
+            raise QuoteGrammarError(f"the reference {reference!r} does not resolve")
         name = self.reference_names[reference] = f"t{len(self.reference_names)}"
         body = self.rule(target)
         if body is None:
-            raise QuoteGrammarError("the type demands a quote, and there is no evidence")
+            raise QuoteGrammarError("the type needs a quote, but there is no evidence")
         self.rules.append(f"{name}: {body}")
         return name
 
     def json_rule(self, schema: Mapping[str, Any]) -> str:
-        """A type without quotes: llguidance's own JSON rules."""
+        """Returns a rule for a type without quotes, by llguidance's own JSON rules."""
         if schema.get("type") == "null" or ("const" in schema and schema["const"] is None):
             return grammar_literal("null")
         body = limit_texts(strip_unknown_formats(dict(schema)), self.max_text)
@@ -190,7 +201,7 @@ class _GrammarWriter:
         return None if not known else known[0] if len(known) == 1 else self.add_rule(" | ".join(known))
 
     def record(self, schema: Mapping[str, Any]) -> str | None:
-        """An object: its fields in the order of the type, those that are not required may be left out."""
+        """Returns a rule for an object: fields in the order of the type, optional fields may be left out."""
         required = set(schema.get("required", ()))
         first, later = grammar_literal("}"), grammar_literal("}")
         for name, inner in reversed(schema["properties"].items()):
@@ -227,19 +238,19 @@ def _references(schema: Any) -> set[str]:
 
 
 def free_text_limit(schema: Mapping[str, Any], max_output: int) -> int:
-    """Characters that one text may have, so that all of them fit into `max_output` tokens together with the JSON around them."""
+    """Returns the maximum characters of each free text so that the whole JSON fits into `max_output` tokens."""
     fields = max(1, len(schema.get("properties", {})))
     return max(MIN_FREE_TEXT, (max_output - JSON_TOKENS_PER_FIELD * fields) * CHARACTERS_PER_TOKEN // fields)
 
 
 def required_max_output(schema: Mapping[str, Any], length: int) -> int:
-    """The least `max_output` with which one text may have this many characters."""
+    """Returns the minimum `max_output` for free texts of this many characters."""
     fields = max(1, len(schema.get("properties", {})))
     return -(-length * fields // CHARACTERS_PER_TOKEN) + JSON_TOKENS_PER_FIELD * fields
 
 
 def longest_min_length(schema: Any) -> int:
-    """The most characters that a free text of a schema must have: none may be bounded by fewer."""
+    """Returns the largest `minLength` of the free texts of a schema; a limit below it would contradict the schema."""
     found = 0
 
     def visit(part: Any) -> Any:
@@ -257,42 +268,46 @@ def _is_free(schema: Any) -> bool:
 
 
 def limit_texts(schema: Any, limit: int) -> Any:
-    """A schema whose free texts have at most `limit` characters, so that a model that runs on is stopped within its JSON."""
+    """Returns the schema with free texts limited to `limit` characters, so that the JSON ends before the token
+    limit.
+    """
     if _is_free(schema):
         return {**schema, "maxLength": limit}
     return _map_subschemas(schema, lambda part: limit_texts(part, limit))
 
 
 def strip_unknown_formats(schema: Any) -> Any:
-    """A schema without the formats that servers refuse because they do not know them, such as `quote`."""
+    """Returns the schema without formats that servers reject because they do not know them, such as `quote`."""
     if isinstance(schema, dict) and schema.get("format", "uri") not in STRING_FORMATS:
         schema = {key: value for key, value in schema.items() if key != "format"}
     return _map_subschemas(schema, strip_unknown_formats)
 
 
 def _map_subschemas(schema: Any, change: Callable[[Any], Any]) -> Any:
-    """A schema with its parts changed; values that are no schemas stay."""
+    """Applies a function to the subschemas of a schema. Other values are kept."""
     if isinstance(schema, list):
         return [change(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
     return {
-        key: {name: change(part) for name, part in value.items()}
-        if key in _SCHEMA_MAP_KEYS and isinstance(value, dict)
-        else value
-        if key in _LITERAL_KEYS
-        else change(value)
+        key: (
+            {name: change(part) for name, part in value.items()}
+            if key in _SCHEMA_MAP_KEYS and isinstance(value, dict)
+            else value
+            if key in _LITERAL_KEYS
+            else change(value)
+        )
         for key, value in schema.items()
     }
 
 
 def _json_chunks(text: str) -> list[str]:
-    """The chunks of a text, each as JSON spells it inside a string."""
+    """Returns the chunks of a text in their JSON form."""
     return [json.dumps(chunk, ensure_ascii=False)[1:-1] for chunk in chunks(text)]
 
 
 def ascii_json(value: Any) -> str:
-    r"""JSON of nothing but letters, digits, JSON's own signs and `\u` escapes within its strings."""
+    r"""Returns JSON whose strings contain only letters, digits, JSON punctuation and `\u` escapes."""
     spelt = json.dumps(value, ensure_ascii=False)
     return re.sub(r'"(?:[^"\\]|\\.)*"', lambda m: _NEEDS_ESCAPE.sub(_escape, m[0]), spelt, flags=re.DOTALL)
 
@@ -302,5 +317,5 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def grammar_literal(text: str) -> str:
-    """A text as JSON writes it, and as a grammar takes it literally."""
+    """Returns a text in its JSON form as a literal of the grammar."""
     return ascii_json(text)

@@ -1,6 +1,7 @@
-"""Plain values: texts, numbers, truth values and lists of them. A look at their type says all that a schema and pydantic would.
+"""Fast checks of plain values: texts, numbers, booleans and lists of them. Their Python type decides as much as a
+schema and pydantic would.
 
-What fails here is not wrong yet: it goes the long way, where whatever is wrong is said in words.
+A value that fails here is not necessarily invalid: full validation follows and writes the error message.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from typing import Any, TypeAlias, get_args, get_origin
 from orchestra.schema.types import Schema
 
 Predicate: TypeAlias = Callable[[Any], bool]
-"""Whether a value is surely of a type, and JSON as it is."""
+"""Whether a value is certainly of a type and of JSON."""
 
 _ANNOTATION_KEYS = {"title", "description", "default"}
-"""Keys of a schema that allow and forbid nothing."""
+"""Keys of a schema that do not restrict values."""
 _MIN_INTEGER, _MAX_INTEGER = -(1 << 53), 1 << 53
-"""Whole numbers that JSON has without doubt."""
+"""Integers that JSON represents exactly."""
 
 
 def _is_text(value: Any) -> bool:
@@ -57,7 +58,9 @@ _SCALAR_TESTS: Mapping[Any, tuple[str, Predicate]] = {
 
 
 def scalar_test(schema: Schema, hint: Any) -> Predicate | None:
-    """The test of a type that is plain in Python and in JSON; None for any other, and for one with bounds."""
+    """Returns the test of a scalar type that is the same in Python and in JSON; None for other types and for types with
+    bounds.
+    """
     said = {key: value for key, value in schema.items() if key not in _ANNOTATION_KEYS}
     if hint is Any:
         return _is_scalar if not said else None
@@ -70,7 +73,7 @@ def scalar_test(schema: Schema, hint: Any) -> Predicate | None:
 
 
 def list_test(schema: Schema, hint: Any) -> Predicate | None:
-    """The test of a list of plain values; None for anything else."""
+    """Returns the test of a list of plain values; None for other types."""
     origin, inner = get_origin(hint), get_args(hint)
     if (
         origin not in (list, Sequence)
@@ -88,7 +91,9 @@ def list_test(schema: Schema, hint: Any) -> Predicate | None:
 
 
 def record_tests(schema: Schema, hints: Mapping[str, Any]) -> tuple[Mapping[str, Predicate], int] | None:
-    """The tests of a closed object's fields, the required ones first, and how many those are; None where a field is not plain."""
+    """Returns the tests of a closed object's fields, required fields first, and the number of required fields; None if
+    a field is not plain.
+    """
     if {key for key in schema if key not in _ANNOTATION_KEYS} - {
         "type",
         "properties",
@@ -115,7 +120,7 @@ def record_tests(schema: Schema, hints: Mapping[str, Any]) -> tuple[Mapping[str,
 
 
 def fast_arguments(inputs: Mapping[str, Any], tests: Mapping[str, Predicate], required: int) -> dict[str, Any] | None:
-    """The inputs as arguments, lists copied, where all pass and none is missing; else None."""
+    """Returns the inputs as arguments, with lists copied, if all tests pass and none is missing; otherwise None."""
     found: dict[str, Any] = {}
     for name, passes in tests.items():
         if name in inputs:

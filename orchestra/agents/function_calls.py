@@ -1,10 +1,10 @@
-"""Calls of functions: outputs that are typed by what a call of the agent itself brings.
+"""Function calls: output types that depend on the functions declared in a call's input.
 
-An agent that is given functions may call these and no others. Their declarations come with each call, in the dialect of the Berkeley
-Function Calling Leaderboard (https://gorilla.cs.berkeley.edu/leaderboard.html) or as JSON Schema, and become the type of the
-output: one branch a function, its name a constant, its arguments typed as it declares. Where decoding is constrained a function that
-is not there cannot be sampled; elsewhere the answer is held against the same type. A declaration is data: only the keys below are read
-from it, so no reference is followed and no pattern runs.
+An agent that receives functions may call only these. Their declarations come with each call, in the dialect of the
+Berkeley Function Calling Leaderboard (https://gorilla.cs.berkeley.edu/leaderboard.html) or as JSON Schema, and are
+converted to the output type: one branch per function, its name a constant, its arguments typed as declared. Under
+constrained decoding an undeclared function cannot be sampled; otherwise the answer is validated against the same type.
+A declaration is data: only the keys below are read, so no reference is followed and no pattern is run.
 """
 
 from __future__ import annotations
@@ -21,11 +21,15 @@ CallFields: TypeAlias = Mapping[str, str]
 """Fields of an output that list calls, each with the input that lists the functions."""
 
 MAX_FUNCTIONS = 128
-"""Functions at most: beyond it a prompt holds too many to choose from, and a grammar costs more than the answer."""
+"""Maximum number of functions. With more, a prompt has too many to choose from, and the grammar costs more than the
+answer.
+"""
 MAX_TYPES = 2_000
-"""Types of parameters, those inside others counted too, that are compiled at most; beyond it only the functions' names are held."""
+"""Maximum number of parameter types that are compiled, including nested ones. With more, only the function names are
+constrained.
+"""
 MAX_DEPTH = 8
-"""Types within types; what lies deeper is any value."""
+"""Maximum nesting of types. Deeper types are any value."""
 
 _TYPE_NAMES = {
     **{name: name for name in ("string", "integer", "number", "boolean", "null", "array", "object")},
@@ -39,7 +43,7 @@ _TYPE_NAMES = {
     "tuple": "array",
     "String": "string",
 }
-"""Names of types as declarations have them. `any`, and a name that is not here, stand for any value."""
+"""Type names of declarations. `any` and unknown names are any value."""
 _BOUND_KEYS = {
     "integer": ("minimum", "maximum"),
     "number": ("minimum", "maximum"),
@@ -48,7 +52,11 @@ _BOUND_KEYS = {
 
 
 def check_call_fields(fields: CallFields, inputs: Schema, output: Schema, place: SourceLocation | None) -> None:
-    """Refuses a `calls:` that cannot be kept: A015 for a field that lists no calls, or an input that lists no functions."""
+    """Checks the `calls:` of a card.
+
+    Raises:
+        InputError: A015 for a field that does not list calls, or an input that does not list functions.
+    """
     for name, source in fields.items():
         known, given = output.get("properties", {}), inputs.get("properties", {})
         if name not in known:
@@ -56,16 +64,19 @@ def check_call_fields(fields: CallFields, inputs: Schema, output: Schema, place:
         if source not in given:
             raise _unknown_field(f"there is no input {source!r}", source, given, place)
         if not any(_lists_calls(one, output) for one in expand_schema(known[name], output)):
-            hint = "list[Call], with types: Call: {type: object, properties: {name: {type: string}, arguments: {type: object}}}"
+            hint = (
+                "list[Call], with types: Call: {type: object, properties: {name: {type: string}, arguments: {type:"
+                " object}}}"
+            )
             raise InputError(
                 "A015",
-                f"calls: the output {name!r} is no list of records with `name` and `arguments`",
+                f"calls: the output {name!r} is not a list of records with `name` and `arguments`",
                 location=place,
                 hint=hint,
             )
         if not any(one.get("type") == "array" for one in expand_schema(given[source], inputs)):
             raise InputError(
-                "A015", f"calls: the input {source!r} is no list of functions", location=place, hint="list[Function]"
+                "A015", f"calls: the input {source!r} is not a list of functions", location=place, hint="list[Function]"
             )
 
 
@@ -75,9 +86,11 @@ def _lists_calls(schema: Mapping[str, Any], root: Schema) -> bool:
 
 
 def narrow_output(schema: Schema, fields: CallFields, inputs: Mapping[str, Any]) -> Schema:
-    """The type of an output for one call: each element of these fields is one of the functions in the inputs, called as it declares.
+    """Returns the output type of one call: each element of these fields is a call of one of the functions in the
+    inputs.
 
-    Raises `InputError` A016 where an input has no functions that can be told apart.
+    Raises:
+        InputError: A016 if an input has no functions, or their names are not distinct.
     """
     kept = dict(schema["properties"])
     for name, source in fields.items():
@@ -91,12 +104,16 @@ def narrow_output(schema: Schema, fields: CallFields, inputs: Mapping[str, Any])
 
 
 def parameter_schemas(functions: Any, source: str) -> list[Schema]:
-    """The types of the functions' arguments, in their order: an object each, as it declares them.
+    """Returns the argument types of the functions, in order, each an object.
 
-    Raises `InputError` A016 where the functions, those of the input `source`, cannot be told apart.
+    Args:
+        source: The input of the functions, for error messages.
+
+    Raises:
+        InputError: A016 if the functions are invalid or their names are not distinct.
     """
     if not isinstance(functions, list | tuple):
-        raise _functions_error(source, "it is no list")
+        raise _functions_error(source, "it is not a list")
     seen: set[str] = set()
     parts = _SchemaConverter()
     found = []
@@ -113,7 +130,7 @@ def parameter_schemas(functions: Any, source: str) -> list[Schema]:
 
 
 def _call_schemas(functions: Any, source: str) -> list[Schema]:
-    """One type a function: `{"name": its name, "arguments": what it declares}`."""
+    """Returns one type per function: `{"name": its name, "arguments": its argument type}`."""
     if isinstance(functions, list | tuple) and len(functions) > MAX_FUNCTIONS:
         raise _functions_error(source, f"it has {len(functions):,} functions; at most {MAX_FUNCTIONS}")
     types = parameter_schemas(functions, source)
@@ -131,13 +148,13 @@ def _call_schema(name: str, arguments: Schema) -> Schema:
 
 
 class _SchemaConverter:
-    """Types of declarations as JSON Schema, and how many they are."""
+    """Converts declared types to JSON Schema and counts them."""
 
     def __init__(self) -> None:
         self.count = 0
 
     def convert_arguments(self, parameters: Mapping[str, Any]) -> Schema:
-        """Of a function's arguments: those that it declares, and no others."""
+        """Converts the arguments of a function to a closed object."""
         return (
             self.convert_record(parameters, 0)
             if parameters.get("properties")
@@ -145,7 +162,7 @@ class _SchemaConverter:
         )
 
     def convert(self, declared: Any, depth: int) -> Schema:
-        """Of a declared type; any value where nobody knows what it is."""
+        """Converts a declared type; any value if the type is unknown."""
         self.count += 1
         if not isinstance(declared, Mapping) or depth > MAX_DEPTH or self.count > MAX_TYPES:
             return {}
@@ -171,7 +188,7 @@ class _SchemaConverter:
         return {"type": kind, **bounds, **more}
 
     def convert_record(self, declared: Mapping[str, Any], depth: int) -> Schema:
-        """Of a record: its fields in their order, no unknown ones."""
+        """Converts a record: its fields in order, no others."""
         properties = declared["properties"] if isinstance(declared["properties"], Mapping) else {}
         fields = {str(name): self.convert(one, depth + 1) for name, one in properties.items()}
         wanted = declared.get("required")
@@ -180,7 +197,7 @@ class _SchemaConverter:
 
 
 def _enum_values(declared: Mapping[str, Any]) -> list[Any]:
-    """The values that an argument may have, where they are listed."""
+    """Returns the listed values of an argument, if any."""
     listed = declared.get("enum")
     if not isinstance(listed, list | tuple) or not listed:
         return []
@@ -203,5 +220,8 @@ def _unknown_field(why: str, name: str, known: Mapping[str, Any], place: SourceL
 
 
 def _functions_error(source: str, why: str) -> InputError:
-    hint = '[{"name": "add", "description": "Adds.", "parameters": {"type": "object", "properties": {...}, "required": [...]}}]'
+    hint = (
+        '[{"name": "add", "description": "Adds.", "parameters": {"type": "object", "properties": {...}, "required":'
+        " [...]}}]"
+    )
     return InputError("A016", f"the input {source!r} does not list functions that can be called: {why}", hint=hint)

@@ -1,4 +1,4 @@
-"""Outputs: what a model wrote, read strictly as JSON and held against its type. The text is data, and never anything else."""
+"""Parses a model's text as strict JSON and validates it against the output type. The text is treated as data only."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from orchestra.schema.types import Validator
 
 NO_INPUTS: Mapping[str, Any] = MappingProxyType({})
 MAX_SHOWN = 120
-"""Characters of a wrong output that a message shows."""
+"""Maximum characters of an invalid output that a message shows."""
 
 
 class ParsedOutput(msgspec.Struct, frozen=True):
-    """An output of its type: plain JSON."""
+    """A valid output: plain JSON."""
 
     value: Any
     confidence: float | None = None
-    """How sure the model is of it, in [0, 1]; None where that is not known."""
+    """The model's confidence in [0, 1], or None if unknown."""
 
 
 class InvalidOutput(msgspec.Struct, frozen=True):
-    """An output that is not of its type: a code (M001 to M004), why, and what could help. Another attempt may do better."""
+    """An invalid output: a code (M001 to M004), the reason and a hint. Another attempt may succeed."""
 
     code: str
     reason: str
@@ -40,7 +40,7 @@ class InvalidOutput(msgspec.Struct, frozen=True):
 
 
 class OutputParser:
-    """Reads what models write for one card; its type is made ready once."""
+    """Parses the outputs of one card. The output type is compiled once."""
 
     def __init__(self, card: Card) -> None:
         self._card, self._form = card, card.output_form
@@ -61,13 +61,13 @@ class OutputParser:
     ) -> ParsedOutput | InvalidOutput:
         """Parses and checks a model's text.
 
-        If the card has a calibration, the most probable choice after it replaces the written one. A calibration belongs to
-        an adapter, so it is not used without `with_adapter` (another base model wrote the text). An agent that calls
+        If the card has a calibration, the most probable choice after it replaces the written one. A calibration belongs
+        to an adapter, so it is not used without `with_adapter` (another base model wrote the text). An agent that calls
         functions may call only those in `inputs`.
 
         Args:
-            finish_reason: Why the server stopped; `length` if the limit of tokens was reached.
-            tokens: The tokens of the text, if they are known.
+            finish_reason: Why the server stopped; `length` if the limit of tokens was reached. tokens: The tokens of
+            the text, if they are known.
 
         Raises:
             InputError: A016 if `inputs` hold no valid functions.
@@ -93,7 +93,7 @@ class OutputParser:
     def parse_written(
         self, text: str, finish_reason: str = "stop", inputs: Mapping[str, Any] = NO_INPUTS
     ) -> ParsedOutput | InvalidOutput:
-        """What a model wrote, without the fields that are computed."""
+        """Parses the written fields of a model's text, without computed fields."""
         card, alone = self._card, self._form.single_field
         if (
             finish_reason == "length"
@@ -138,13 +138,15 @@ class OutputParser:
 
 
 def _complete_lines(text: str) -> str | None:
-    """The lines of a plan that was cut off, without the last one, which may have gone on: `return s1` may have been `return s1, s2`. None
-    where there is but one."""
+    """Returns the complete lines of a truncated plan; None if there is only one line.
+
+    The last line is dropped because it may be incomplete: `return s1` may have been `return s1, s2`.
+    """
     return text[: text.rfind("\n")] if text.strip() != text[text.rfind("\n") + 1 :].strip() else None
 
 
 def _restore_text(value: Any, names: list[str]) -> Any:
-    """The value with the data's own spelling: what `CompiledPrompt.render` neutralised, and the model copied, is turned back."""
+    """Restores the original spelling of data that `CompiledPrompt.render` neutralised and the model copied."""
     match value:
         case str():
             return unfence(restore(value), names) if "\u2060" in value else value

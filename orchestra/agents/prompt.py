@@ -1,7 +1,7 @@
-"""Prompts: what is sent to a model for one call: messages, the constraint on its output, and how it is sampled.
+"""Prompts: the messages of one model call, the constraint on its output, and the sampling parameters.
 
-The order is stable (system, the template's fixed text, data, feedback), so that servers find their prefix again. Data is neutralised:
-no chat-template token in it reaches a server as one, and no tag in it closes the section that it stands in.
+The order is stable (system, fixed text of the template, data, feedback), so servers can reuse cached prefixes. Data is
+neutralised: it cannot contain chat-template tokens, and no tag in it closes the section that contains it.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from orchestra.schema.fields import QUOTE_FORMAT, schema_has_format
 from orchestra.schema.types import Schema
 
 ConstraintMode: TypeAlias = Literal["evidence", "schema", "none"]
-"""How hard an output is held: quotes over this call's evidence, its type alone, or not at all."""
+"""How the output is constrained: quotes from this call's evidence and its type, its type alone, or not at all."""
 
 FEEDBACK = "feedback"
 MIN_INTEGER, MAX_INTEGER = -(1 << 127), (1 << 128) - 1
-"""Whole numbers that templates write as they are; any other would be a float there, and a text is exact."""
+"""Integers that templates render exactly. Others would become floats there, so they are passed as text."""
 
 
 class ChatMessage(msgspec.Struct, frozen=True):
@@ -46,8 +46,11 @@ class ChatMessage(msgspec.Struct, frozen=True):
 
 
 class Constraint(msgspec.Struct, frozen=True):
-    """What the output must be, in the words of vLLM's `structured_outputs`: `json` with a schema, `grammar` with a Lark grammar for
-    llguidance, or, of a text that is written without JSON, `choice` or `regex`."""
+    """The constraint on an output, in terms of vLLM's `structured_outputs`.
+
+    `json` has a schema and `grammar` a Lark grammar for llguidance. A text that is written without JSON has `choice` or
+    `regex`.
+    """
 
     kind: Literal["json", "grammar", "choice", "regex"]
     value: Any
@@ -58,34 +61,38 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
 
     messages: tuple[ChatMessage, ...]
     constraint: Constraint | None
-    """None where the output is plain text, or is not held."""
+    """None if the output is plain text or is not constrained."""
     response_schema: Schema | None
-    """For servers that know JSON Schema only; None for plain text."""
+    """For servers that support only JSON Schema; None for plain text."""
     max_output: int
     sampling: SamplingParameters
     stop: tuple[str, ...] = ()
     continues: bool = False
-    """Whether the last message is the beginning of the answer, and the model goes on with it."""
+    """Whether the last message is the beginning of the answer, which the model continues."""
 
 
 class CompiledPrompt:
-    """A card made ready for its calls: what all of its prompts have in common is made once."""
+    """The parts of a card's prompts that are the same for all calls."""
 
     def __init__(self, card: Card) -> None:
-        """Raises `InputError` A007 where no prompt of the card can be rendered."""
+        """Prepares the prompts of a card.
+
+        Raises:
+            InputError: A007 if the prompt cannot be rendered.
+        """
         self.card = card
         form = card.output_form
         self.has_confidence = card.has_confidence
         self.sampling = card.sampling.model_dump(exclude_none=True) | (
             LOGPROB_PARAMETERS if form.needs_logprobs else {}
         )
-        """As servers take it. Not to be changed."""
+        """In the format of requests. Must not be modified."""
         fields: Mapping[str, Schema] = card.input_schema.get("properties", {})
         self._input_names = tuple(fields)
         self._defaults = card.contract.defaults
-        """Values of inputs that a call leaves out."""
+        """Values of inputs that a call omits."""
         self._section_names = tuple(dict.fromkeys([*fields, FEEDBACK]))
-        """Of the sections that no text may close."""
+        """Names of the sections that data must not close."""
         self._messages = [
             (role, template.Template(text, card.name)) for role, text, _ in template.split_messages(card.template)
         ]
@@ -113,10 +120,16 @@ class CompiledPrompt:
         feedback: Sequence[str] = (),
         constraint: ConstraintMode = "evidence",
     ) -> Prompt:
-        """The prompt for these inputs.
+        """Renders the prompt for these inputs.
 
-        `evidence` is what fields of type `Quote` may quote; where it is empty, the card's `evidence` input, or all text of the inputs.
-        `feedback` says why earlier attempts were not accepted. Raises `InputError` A007 where the prompt cannot be rendered.
+        Args:
+            evidence: The texts that fields of type `Quote` may quote. If empty, the card's `evidence` input, or all
+            texts of
+                the inputs.
+            feedback: The reasons why earlier attempts were rejected.
+
+        Raises:
+            InputError: A007 if the prompt cannot be rendered.
         """
         names, inputs = self._section_names, {**self._defaults, **inputs}
         safe = {name: _fence_values(inputs.get(name), names) for name in self._input_names}
@@ -155,7 +168,7 @@ class CompiledPrompt:
                 return Constraint(
                     "grammar", evidence_grammar(written, texts if self._has_quotes else (), self._text_limit)
                 )
-            except QuoteGrammarError:  # the check of quotes decides then
+            except QuoteGrammarError:  # the check of quotes decides instead
                 pass
         return (
             Constraint("json", limit_texts(strip_unknown_formats(written), self._text_limit))
@@ -167,7 +180,9 @@ class CompiledPrompt:
 def quote_sources(
     card: Card, inputs: Mapping[str, Any], evidence: Sequence[EvidenceSource] = ()
 ) -> tuple[EvidenceSource, ...]:
-    """What a call may quote: the evidence that came with it, else the card's `evidence` input, else every text of the inputs."""
+    """Returns the texts that a call may quote: its evidence, else the card's `evidence` input, else all texts of the
+    inputs.
+    """
     if evidence:
         return tuple(evidence)
     return collect_sources(inputs.get(card.evidence) if card.evidence else list(inputs.values()))
@@ -178,7 +193,7 @@ def _render_message(role: Role, text: template.Template, values: Mapping[str, An
 
 
 def _text_constraint(schema: Schema) -> Constraint | None:
-    """What holds a text that is written without JSON: its choices, its pattern, or nothing."""
+    """Returns the constraint on a text that is written without JSON: its choices, its pattern, or None."""
     if choices := schema.get("enum"):
         return Constraint("choice", list(choices))
     if pattern := schema.get("pattern"):
@@ -187,7 +202,7 @@ def _text_constraint(schema: Schema) -> Constraint | None:
 
 
 def _strip_anchors(pattern: str) -> str:
-    """A pattern without the signs for the beginning and the end of a text; a `$` that is escaped is none of them."""
+    """Removes the anchors `^` and `$` at the ends of a pattern. An escaped `$` is not an anchor."""
     whole = pattern.removeprefix("^")
     body = whole.removesuffix("$")
     return whole if (len(body) - len(body.rstrip("\\"))) % 2 else body

@@ -1,4 +1,4 @@
-"""The registry: every agent, tool and model that a project may name. Immutable; `with_*` gives a larger one."""
+"""The registry: all agents, tools and models of a project. It is immutable; `with_*` methods return a larger one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from orchestra.schema.strict_yaml import load_yaml
 
 @dataclass(frozen=True)
 class Registry:
-    """Names and what they stand for. What was added later comes first."""
+    """Names of agents, tools and models. Later additions come first."""
 
     cards: Mapping[str, Card] = field(default_factory=dict)
     tools: Mapping[str, ToolFunction] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class Registry:
     """Functions of agents of kind `python`, by the agent's name."""
     models: Mapping[str, Schema] = field(default_factory=project_models)
     broken: Mapping[str, InputError] = field(default_factory=dict)
-    """What is wrong with cards that cannot be used, by their names: a fault for whoever asks for one, and for nobody else."""
+    """Errors of cards that cannot be used, by name. They are raised only for these agents."""
 
     @classmethod
     def load(
@@ -40,10 +40,13 @@ class Registry:
         models: Mapping[str, Schema] | None = None,
         check: Callable[[Path], None] | None = None,
     ) -> Registry:
-        """The cards of these folders of agents, the first before the later ones, and of the package. `check` raises `InputError` for the
-        folder of a card that may not be read.
+        """Loads the cards of these folders of agents, and of the package.
 
-        A card that is broken hides those of its name in later folders, as a sound one would; `broken` says what is wrong with it.
+        Earlier folders take precedence. A broken card hides cards of the same name in later folders, as a valid one
+        does; `broken` has its error.
+
+        Args:
+            check: Raises `InputError` for the folder of a card that must not be read.
         """
         known = {**project_models(), **(models or {})}
         cards: dict[str, Card] = {}
@@ -52,7 +55,7 @@ class Registry:
         places, packaged = [*folders], builtin_folder("agents")
         if builtin and packaged.resolve() not in [
             folder.resolve() for folder in places
-        ]:  # a checkout's own are those of the package
+        ]:  # in a checkout, the folder can be that of the package
             places.append(packaged)
         for folder in places:
             here, faulty = _load_folder(folder, known, check)
@@ -71,7 +74,11 @@ class Registry:
         return cls(cards=made, models=known, broken=broken)
 
     def with_cards(self, cards: Iterable[Card]) -> Registry:
-        """The registry with these agents. Raises `InputError` A019 or A024 for an ensemble whose members are not there, or cannot be."""
+        """Returns the registry with these agents.
+
+        Raises:
+            InputError: A019 if a member of an ensemble does not exist, A024 if an agent cannot be a member.
+        """
         every = {**self.cards, **{card.name: card for card in cards}}
         broken = {name: error for name, error in self.broken.items() if name not in every}
         return replace(
@@ -79,7 +86,7 @@ class Registry:
         )
 
     def with_tools(self, tools: Iterable[ToolDeclaration | ToolFunction]) -> Registry:
-        """The registry with these tools, and with agents that are Python code (a contract of kind `agent`)."""
+        """Returns the registry with these tools, including agents in Python (contracts of kind `agent`)."""
         made = [
             tool if isinstance(tool, ToolFunction) else ToolFunction(tool.contract, tool.function) for tool in tools
         ]
@@ -90,16 +97,20 @@ class Registry:
         )
 
     def with_models(self, models: Mapping[str, Schema]) -> Registry:
-        """The registry with these models."""
+        """Returns the registry with these models."""
         return replace(self, models={**self.models, **models})
 
     def check_usable(self, name: str) -> None:
-        """Raises the `InputError` of a card that is broken."""
+        """Raises the `InputError` of a broken card."""
         if (error := self.broken.get(name)) is not None:
-            raise error.with_traceback(None)  # the same one is raised each time
+            raise error.with_traceback(None)  # the same exception object is raised each time
 
     def card(self, name: str) -> Card:
-        """The card of an agent; raises `InputError` A001 with the nearest name, or what is wrong with a card that is broken."""
+        """Returns the card of an agent.
+
+        Raises:
+            InputError: A001 with the nearest name, or the error of a broken card.
+        """
         self.check_usable(name)
         if (card := self.cards.get(name)) is None:
             raise InputError(
@@ -110,13 +121,21 @@ class Registry:
         return card
 
     def tool(self, name: str) -> ToolFunction:
-        """A tool; raises `InputError` T005 with the nearest name."""
+        """Returns a tool.
+
+        Raises:
+            InputError: T005 with the nearest name.
+        """
         if (tool := self.tools.get(name)) is None:
             raise InputError("T005", f"there is no tool {name!r}", hint=_name_hint(name, self.tools, "tools"))
         return tool
 
     def python_agent(self, name: str) -> ToolFunction:
-        """The function of an agent of kind `python`; raises `InputError` A010 where no module registered it."""
+        """Returns the function of an agent of kind `python`.
+
+        Raises:
+            InputError: A010 if no module registered it.
+        """
         if (function := self.python_agents.get(name)) is None:
             raise InputError(
                 "A010",
@@ -127,14 +146,16 @@ class Registry:
 
     @property
     def agents(self) -> dict[str, Contract]:
-        """The contracts of all agents, cards and code. Code whose card is broken is left out: the card says what it takes."""
+        """The contracts of all agents. A Python agent with a broken card is left out, because the card has its
+        types.
+        """
         return {
             **{name: function.contract for name, function in self.python_agents.items() if name not in self.broken},
             **{name: card.contract for name, card in self.cards.items()},
         }
 
     def catalog(self, workflows: Mapping[str, Any] | None = None) -> Catalog:
-        """All that a workflow may name; `workflows` maps names to frozen graphs."""
+        """Returns the catalog for workflows. `workflows` maps names to frozen graphs."""
         tools = {name: tool.contract for name, tool in self.tools.items()}
         return Catalog(
             agents=self.agents, tools=tools, workflows=workflows or {}, models=dict(self.models), broken=self.broken
@@ -142,7 +163,7 @@ class Registry:
 
 
 def builtin_folder(name: str) -> Path:
-    """A folder that travels with the package (`agents`, `workflows`, `configs`): in the wheel, else in the source tree."""
+    """Returns a folder of the package (`agents`, `workflows`, `configs`): in the wheel, else in the source tree."""
     packaged = Path(str(resources.files("orchestra"))) / "_builtin" / name
     return packaged if packaged.is_dir() else Path(__file__).resolve().parents[2] / name
 
@@ -150,7 +171,7 @@ def builtin_folder(name: str) -> Path:
 def _load_folder(
     folder: Path, models: Mapping[str, Schema], check: Callable[[Path], None] | None
 ) -> tuple[dict[str, Card], dict[str, InputError]]:
-    """The sound cards of a folder of agents, and what is wrong with the others, by their names."""
+    """Loads the cards of a folder of agents. Returns the valid ones and the errors of the others, by name."""
     cards: dict[str, Card] = {}
     broken: dict[str, InputError] = {}
     for path in _card_folders(folder):
@@ -178,7 +199,7 @@ def _load_folder(
 
 
 def _stated_name(path: Path) -> str:
-    """The name that a broken card states; that of its folder where it states none that can be one."""
+    """Returns the name that a broken card states, or the name of its folder if it states no valid one."""
     try:
         stated = load_yaml((path / CARD_FILE).read_bytes(), str(path / CARD_FILE)).value
     except (OSError, InputError):
@@ -188,9 +209,11 @@ def _stated_name(path: Path) -> str:
 
 
 def _join_members(card: Card, cards: Mapping[str, Card], broken: Mapping[str, InputError]) -> Card:
-    """An ensemble with its members. Those beside it come first: what a project names otherwise changes no packaged ensemble.
+    """Returns an ensemble with its members. Agents of the same folder come first, so that a project's agents do not
+    change a packaged ensemble.
 
-    Raises `InputError` A019 or A024, or what is wrong with a member that is broken.
+    Raises:
+        InputError: A019, A024, or the error of a broken member.
     """
     if not card.member_cards and (
         name := next((name for name in card.members if name in broken and name not in cards), None)

@@ -1,8 +1,8 @@
-"""Prompt templates: minijinja with fuel, cut into messages before anything is put into them.
+"""Prompt templates: minijinja with a step limit, split into messages before rendering.
 
-A line `<!-- system -->`, `<!-- user -->` or `<!-- assistant -->` begins a message; without one the text is one user message. Data is
-a value to the template, never a part of it, so it makes no message and no expression. Where the last message is the assistant's, it
-is the beginning of the answer, and the model goes on with it; an empty one is left out.
+A line `<!-- system -->`, `<!-- user -->` or `<!-- assistant -->` begins a message. A text without such lines is one
+user message. Data is only a value of the template, so it cannot add messages or expressions. If the last message is the
+assistant's, it is the beginning of the answer, which the model continues. An empty last assistant message is left out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from orchestra.core.errors import InputError, SourceLocation
 from orchestra.core.suggestions import closest_match
 
 MAX_RENDER_STEPS = 200_000
-"""Steps that one rendering may take (minijinja's count: about one an instruction)."""
+"""Maximum steps of one rendering (minijinja's count: about one per instruction)."""
 MAX_CHARACTERS = 1 << 20
 MAX_MESSAGES = 200
 
@@ -26,14 +26,14 @@ TEMPLATE_FUNCTIONS = frozenset({"range", "dict", "namespace"})
 """Functions of minijinja that a template may call."""
 
 RESERVED_NAMES = frozenset({"true", "True", "false", "False", "none", "None", "not"})
-"""Words that a template never takes for a name: an input that is called so could not be read."""
+"""Words that a template never reads as names, so an input cannot have them."""
 
 Role: TypeAlias = Literal["system", "user", "assistant"]
 _MARKER = re.compile(r"^[ \t]*<!--[ \t]*(system|user|assistant)[ \t]*-->[ \t]*$\n?", re.MULTILINE)
 
 
 def split_messages(template: str) -> list[tuple[Role, str, int]]:
-    """The messages of a template: role, text, and the 1-based line where the text begins."""
+    """Splits a template into messages: role, text, and the 1-based line where the text begins."""
     parts: list[tuple[Role, str, int]] = []
     role: Role = "user"
     start, line = 0, 1
@@ -50,14 +50,14 @@ def _parse_role(word: str) -> Role:
 
 
 def normalize_template(template: str) -> str:
-    """A template without what makes no other prompt to a reader: comments, and how many blanks stand where there are some, or in braces."""
+    """Returns a template without comments and with normalized white space, to compare templates."""
     bare = re.sub(r"\{#.*?#\}", " ", template, flags=re.DOTALL)
     tight = re.sub(r"(\{[{%])[-+]?\s*|\s*[-+]?([}%]\})", lambda found: found[1] or found[2], bare)
     return " ".join(tight.split())
 
 
 def check(template: str, names: Iterable[str], file: Path) -> None:
-    """Refuses a template that cannot be rendered: A005 for its syntax, A006 for a name that is no input."""
+    """Rejects a template that cannot be rendered: A005 for its syntax, A006 for a name that is not an input."""
     known = list(names)
     parts = split_messages(template)
     if not parts:
@@ -65,7 +65,7 @@ def check(template: str, names: Iterable[str], file: Path) -> None:
             "A005",
             f"{file} is empty",
             location=SourceLocation(str(file), 1),
-            hint="write what the model is to do, with {{ input }}",
+            hint="write instructions for the model, with {{ input }}",
         )
     if len(parts) > MAX_MESSAGES:
         place = _place(template, parts[MAX_MESSAGES][2], file)
@@ -78,7 +78,7 @@ def check(template: str, names: Iterable[str], file: Path) -> None:
     if parts[-1][0] == "system" or all(role != "user" for role, _, _ in parts):
         raise InputError(
             "A005",
-            "there is no message of the user's",
+            "there is no user message",
             location=_place(template, parts[-1][2], file),
             hint="<!-- user -->",
         )
@@ -91,12 +91,16 @@ def check(template: str, names: Iterable[str], file: Path) -> None:
 
 
 def check_system(text: str, names: Iterable[str], place: SourceLocation) -> None:
-    """Refuses the text of `system:`, which is one message, as `check` refuses a prompt; `place` is where it stands."""
+    """Rejects an invalid `system:` text, which is one message. `place` is its location."""
     _check_message(text, list(names), lambda row, word: place, "system text")
 
 
 def _check_message(text: str, known: Sequence[str], at: Callable[[int, str], SourceLocation], what: str) -> None:
-    """Refuses one message: A005 for its syntax, A006 for a name that is no input. `at` gives the place of a row, from 0, and of a word."""
+    """Rejects an invalid message: A005 for its syntax, A006 for a name that is not an input.
+
+    Args:
+        at: Returns the location of a row, counted from 0, and of a word.
+    """
     environment = _environment()
     try:
         environment.add_template("prompt", text)
@@ -114,12 +118,16 @@ def _check_message(text: str, known: Sequence[str], at: Callable[[int, str], Sou
 
 
 class Template:
-    """One message of a template, made ready once for any number of renderings."""
+    """One message of a template, compiled once."""
 
     __slots__ = ("_environment", "_name")
 
     def __init__(self, text: str, name: str) -> None:
-        """`name` is whose prompt it is. Raises `InputError` A007 for a text that is no template."""
+        """Compiles the message. `name` is the agent, for error messages.
+
+        Raises:
+            InputError: A007 for invalid syntax.
+        """
         self._name = name
         self._environment = _environment()
         try:
@@ -128,7 +136,11 @@ class Template:
             raise _render_error(name, error) from error
 
     def render(self, values: Mapping[str, Any]) -> str:
-        """The message with its values. Raises `InputError` A007 where it runs out of fuel, or a value lacks what the template reads."""
+        """Renders the message.
+
+        Raises:
+            InputError: A007 if the step limit is exceeded, or a value lacks what the template reads.
+        """
         name = self._name
         try:
             rendered: str = self._environment.render_template(name, **values)
@@ -138,7 +150,7 @@ class Template:
             raise InputError(
                 "A007",
                 f"the prompt of {name!r} has {len(rendered):,} characters",
-                hint="give it less text: at most 1 Mi",
+                hint="shorten the inputs: at most 1 Mi characters",
             )
         return rendered
 
@@ -158,14 +170,16 @@ def _environment() -> Environment:
         auto_escape_callback=lambda _: False,
         path_join_callback=lambda name, parent: (
             f"{name} " if name == parent else name
-        ),  # a template includes nothing, nor itself
+        ),  # templates cannot include others or themselves
         pycompat=False,
         debug=False,
     )
 
 
 def _error_location(error: TemplateError, text: str) -> tuple[int, str]:
-    """The row, and its end, from the braces on that open the part where the fault is: what is not closed is noticed further down."""
+    """Returns the first and the last row of the part with a syntax error, from its opening braces on: minijinja reports
+    an unclosed part further down.
+    """
     if error.range is not None:
         before = text.encode()[: error.range[0]].decode(errors="ignore")
         if (opening := max(before.rfind("{{"), before.rfind("{%"))) >= 0:

@@ -1,7 +1,8 @@
-"""Kits: how the model of an agent with tools is asked, by the prompt of its own card with what it may call and what it has seen.
+"""Prompts of agents with tools: the card's own prompt with the tools and the results so far.
 
-It is asked in two ways. For its next line, which is a call or the word `return`; and, once it has said that, for its answer, under the
-constraint of its own output. The beginning of both prompts is the same and only grows, so that a server finds its prefix again.
+The model receives two kinds of requests: for its next line, which is a call or the word `return`, and, after `return`,
+for its answer under the constraint of its output type. Both prompts have the same beginning, and it only grows, so
+servers can reuse cached prefixes.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ GRAMMAR: Final = "grammar"
 RESULTS: Final = "results"
 AGAINST: Final = "against"
 INJECTED_NAMES = (TOOLS, VALUES, STEPS, GRAMMAR, RESULTS, AGAINST)
-"""Names of what is put in: what may be called, what may be referred to, the lines with what came of them, the grammar of the next line,
-the texts that the answer may quote, and those that a node says it is judged against."""
+"""Names of the inputs that are added: the tools, the values that may be referred to, the lines with their results, the
+grammar of the next line, the texts that the answer may quote, and the evidence that a node states.
+"""
 MAX_STEP_TOKENS = 256
-"""Output tokens of a line at most, where the card allows no more for its answers."""
+"""Minimum for the maximum output tokens of a line, if the card allows fewer for its answers."""
 MIN_STEP_TOKENS = 48
 """Output tokens that a budget must leave for a line."""
 
@@ -51,7 +53,9 @@ def is_reserved(name: str) -> bool:
 
 
 def inject_inputs(schema: Schema, last: str) -> Schema:
-    """The inputs of an agent, and those that are put in: `last` is `GRAMMAR` or `RESULTS`, for a line or for the answer."""
+    """Returns the inputs of an agent with the added ones. `last` is `GRAMMAR` for a line or `RESULTS` for the
+    answer.
+    """
     added = {
         **dict.fromkeys((TOOLS, VALUES, STEPS), _TEXT_SCHEMA),
         last: _TEXT_SCHEMA if last == GRAMMAR else {"type": "array", "items": _RESULT_SCHEMA},
@@ -64,7 +68,9 @@ def inject_inputs(schema: Schema, last: str) -> Schema:
 
 
 def injected_names(schema: Schema) -> frozenset[str]:
-    """The names of what is put into the inputs of an agent with tools when it is asked for its answer; none of another one."""
+    """Returns the names of the added inputs when an agent with tools is requested for its answer; none for other
+    agents.
+    """
     added = (TOOLS, VALUES, STEPS, RESULTS)
     results, required = schema.get("properties", {}).get(RESULTS), schema.get("required", ())
     return (
@@ -75,12 +81,12 @@ def injected_names(schema: Schema) -> frozenset[str]:
 
 
 def step_prompt(prompt: str) -> str:
-    """A card's prompt as it asks for the next line."""
+    """Returns a card's prompt as a request for the next line."""
     return _build_prompt(prompt, _STEP_REQUEST, keep_prefill=False)
 
 
 def answer_prompt(prompt: str) -> str:
-    """A card's prompt as it asks for the answer. What its last message begins for the model begins it here too."""
+    """Returns a card's prompt as a request for the answer. A beginning of the answer in the last message is kept."""
     return _build_prompt(prompt, _ANSWER_REQUEST, keep_prefill=True)
 
 

@@ -1,4 +1,6 @@
-"""Tools: registered Python with a contract. Values come in as JSON and go out as JSON; in between they are the function's own types."""
+"""Tools: registered Python functions with a contract. Inputs and results are JSON; the function receives its own
+types.
+"""
 
 from __future__ import annotations
 
@@ -29,15 +31,15 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 KEY_PARAMETER: Final = "idempotency_key"
-"""The parameter of a keyed tool that gets the key, and is none of its inputs."""
+"""The parameter of a keyed tool that receives the idempotency key. It is not one of its inputs."""
 KEY_HINT = 'def charge(amount: int, *, idempotency_key: str = "") -> Receipt: ...'
 
 
 PERMANENT_ERRORS: Final = (
-    ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, NotImplementedError, RecursionError, SyntaxError,
-    TypeError, ValueError,
+    ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, NotImplementedError,
+    RecursionError, SyntaxError, TypeError, ValueError,
 )  # fmt: skip
-"""What Python raises where code, or a value that it was given, is wrong; pydantic's `ValidationError` is a `ValueError`."""
+"""Exceptions that Python raises for wrong code or wrong values. Pydantic's `ValidationError` is a `ValueError`."""
 PERMANENT_FILE_ERRORS: Final = (
     FileExistsError,
     FileNotFoundError,
@@ -45,45 +47,59 @@ PERMANENT_FILE_ERRORS: Final = (
     NotADirectoryError,
     PermissionError,
 )
-"""Of the faults of the system, which the network's are among, those that a second look does not mend."""
+"""Errors of the operating system that a retry does not fix. Other `OSError`s, such as network errors, may be
+transient.
+"""
 
 
 class ToolDeclaration(Protocol):
-    """What a Python-declared tool shows: `orchestra.workflows.python.steps.Tool` is one."""
+    """A tool declared in Python, such as `orchestra.workflows.python.steps.Tool`."""
 
     @property
     def contract(self) -> Contract:
-        """Its typed face."""
+        """The contract of the tool."""
 
     @property
     def function(self) -> Callable[..., Any]:
-        """What it runs; a coroutine function or a plain one."""
+        """The function of the tool: a coroutine function or a plain one."""
 
 
 class ToolError(Exception):
-    """A call of a tool that gave no value: T002 wrong input, T003 it raised, T004 wrong output, F202 data that it is not cleared for."""
+    """A failed call of a tool: T002 wrong input, T003 it raised, T004 wrong output, F202 data with a label too strict
+    for it.
+    """
 
     def __init__(
         self, code: str, reason: str, hint: str = "", frames: tuple[str, ...] = (), *, permanent: bool = False
     ) -> None:
-        """`frames` are the lines of user code in the traceback, the outermost first; `permanent` if a repeated call would fail alike."""
-        reason = to_storable(reason)  # what tools say may hold anything, also what no journal takes
+        """Creates the error.
+
+        Args:
+            frames: The lines of user code in the traceback, the outermost first.
+            permanent: Whether a repeated call would fail as well.
+        """
+        reason = to_storable(reason)  # reasons from tools may contain text that the journal cannot store
         self.code, self.reason, self.hint, self.frames, self.permanent = code, reason, hint, frames, permanent
         super().__init__(f"{code}: {reason}")
 
 
 class ToolFunction:
-    """A contract with the function that keeps it. `version` goes into memo keys; an empty one is never memoised."""
+    """A contract and its function. `version` is part of memo keys; if it is empty, results are not memoised."""
 
     def __init__(self, contract: Contract, function: Callable[..., Any], version: str = "") -> None:
-        """Raises `InputError` T008 for a `keyed` contract whose function takes no key, T001 where that cannot be read."""
+        """Creates the tool.
+
+        Raises:
+            InputError: T008 if the contract is `keyed` and the function takes no key, T001 if the signature cannot be
+            read.
+        """
         if contract.kind == "tool" and contract.effect == "keyed":
             check_key_parameter(function, contract.name)
         self.contract = (replace(contract, version=version, digest="") if version else contract).with_digest()
         self.function = function
         self.version = self.contract.version
         self.is_async = inspect.iscoroutinefunction(function)
-        """Whether it runs on the loop; a plain function runs on a thread."""
+        """Whether the function runs on the event loop. A plain function runs on a thread."""
         self._keyed = contract.effect == "keyed"
 
     @classmethod
@@ -96,9 +112,10 @@ class ToolFunction:
         version: str = "",
         label: Label = "internal",
     ) -> ToolFunction:
-        """A tool of a plain function, its contract read from the signature.
+        """Creates a tool from a function, with a contract from its signature.
 
-        Raises `InputError` T001 for one that is not annotated, T008 for a keyed one without a parameter for its key.
+        Raises:
+            InputError: T001 for a function without annotations, T008 for a keyed one without a parameter for its key.
         """
         inputs, outputs = signature_schemas(function, keyed=effect == "keyed")
         text = inspect.getdoc(function) or ""
@@ -108,12 +125,14 @@ class ToolFunction:
 
     @property
     def name(self) -> str:
-        """Its name in workflows."""
+        """The name of the tool in workflows."""
         return self.contract.name
 
     @cached_property
     def source_digest(self) -> str:
-        """A digest of how it is written; empty where that is not known. Told once: what its module holds changes as it runs."""
+        """A digest of the function's code, computed once because its module's values change at run time; empty if
+        unknown.
+        """
         return code_digest(self.function)
 
     @cached_property
@@ -122,7 +141,7 @@ class ToolFunction:
 
     @cached_property
     def _argument_types(self) -> dict[str, tuple[TypeAdapter[Any], bool]]:
-        """The types of the inputs, and which are read from a copy: a tool that changes what it is given changes nothing of the run's."""
+        """The types of the inputs, and the inputs that are copied so that a tool cannot modify the run's values."""
         known = self.contract.input.get("properties", {})
         names = [name for name in inspect.signature(self.function).parameters if name in known]
         types: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(self._hints[name]) for name in names}
@@ -138,7 +157,7 @@ class ToolFunction:
 
     @cached_property
     def _fast_tests(self) -> tuple[Mapping[str, Predicate], int] | None:
-        """The tests of inputs that are all plain, and how many of them are required; None where one is not."""
+        """The tests of inputs if all are plain, and the number of required inputs; None otherwise."""
         return record_tests(self.contract.input, self._hints)
 
     @cached_property
@@ -146,7 +165,11 @@ class ToolFunction:
         return scalar_test(self.contract.output, self._hints["return"])
 
     def convert_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """The inputs as the function's types; raises `ToolError` T002."""
+        """Converts the inputs to the function's types.
+
+        Raises:
+            ToolError: T002.
+        """
         if (known := self._fast_tests) is not None and (found := fast_arguments(inputs, *known)) is not None:
             return found
         if fault := self._validators[0].check(dict(inputs)):
@@ -161,7 +184,11 @@ class ToolFunction:
         return found
 
     def convert_result(self, value: Any) -> Any:
-        """What the function gave, as JSON; raises `ToolError` T004 where it is not what its annotation says."""
+        """Converts the function's result to JSON.
+
+        Raises:
+            ToolError: T004 if it is not of the annotated type.
+        """
         if (
             (passes := self._fast_result_test) is not None
             and passes(value)
@@ -170,7 +197,7 @@ class ToolFunction:
             return value
         try:
             plain = self._result_type.dump_python(value, mode="json", by_alias=True, warnings="error")
-            # Pydantic writes a NaN that stands under `Any` as null.
+            # Pydantic writes a NaN under `Any` as null.
             unkeepable = storage_error(plain) or (
                 non_finite_error(self._result_type.dump_python(value, warnings=False)) if may_have_null(plain) else ""
             )
@@ -178,20 +205,24 @@ class ToolFunction:
             raise ToolError(
                 "T004",
                 f"{self.name} returned {type(value).__name__}: {_first_error(error)}",
-                "mend the tool or its annotation",
+                "fix the tool or its annotation",
             ) from error
         if unkeepable:
             raise ToolError(
                 "T004",
-                f"{self.name} returned what cannot be kept: {unkeepable}",
+                f"{self.name} returned a value that cannot be stored: {unkeepable}",
                 "return finite, valid and smaller JSON values",
             )
         if fault := self._validators[1].check(plain):
-            raise ToolError("T004", f"{self.name} returned another type: {fault}", "mend the tool or its annotation")
+            raise ToolError("T004", f"{self.name} returned another type: {fault}", "fix the tool or its annotation")
         return plain
 
     def check_label(self, label: Label) -> None:
-        """Raises `ToolError` F202 for data with a label that is stricter than that of the tool. Each `call` asks first."""
+        """Checks that the tool may process data with a label. Each `call` does this first.
+
+        Raises:
+            ToolError: F202 if the label is stricter than that of the tool.
+        """
         if not is_allowed(label, self.contract.label):
             reason = (
                 f"data labelled {label!r} must not go to {self.name!r}, which is cleared for {self.contract.label!r}"
@@ -200,14 +231,21 @@ class ToolFunction:
 
     @property
     def label_setting(self) -> str:
-        """Where its label is set, for hints."""
+        """The place where the tool's label is set, for hints."""
         return f"the `label:` of {self.name}" if self.contract.kind == "agent" else f"`label=` of @tool for {self.name}"
 
     async def call(self, inputs: Mapping[str, Any], label: Label, key: str = "", pool: Executor | None = None) -> Any:
-        """The JSON value of a call on data with this label; raises `ToolError`. A plain function runs on a thread, so that it cannot
-        hold up the loop: on one of `pool`, or of the few that the loop keeps for everybody.
+        """Calls the tool and returns its JSON value.
 
-        `key` is passed on where the tool is `keyed`.
+        A plain function runs on a thread, so that it cannot block the event loop.
+
+        Args:
+            label: The label of the data.
+            pool: The threads to use; by default the few threads of the event loop.
+            key: The idempotency key, passed on if the tool is `keyed`.
+
+        Raises:
+            ToolError: If the call fails.
         """
         self.check_label(label)
         arguments = self.convert_inputs(inputs)
@@ -217,17 +255,17 @@ class ToolFunction:
             if self.is_async:
                 value = await self.function(**arguments)
             else:
-                import asyncio  # whoever awaits this has it loaded; a module of tools needs none of it
+                import asyncio  # asyncio is loaded when this runs; modules that only declare tools do not need it
 
                 called = partial(copy_context().run, _call_function, self.function, arguments)
                 value = await asyncio.get_running_loop().run_in_executor(pool, called)
-                if inspect.isawaitable(value):  # of a coroutine function behind a decorator that is none
+                if inspect.isawaitable(value):  # from a coroutine function behind a plain decorator
                     value = await value
         except InputError as error:
             raise ToolError(error.code, error.message, error.hint) from error
         except (
             BaseException
-        ) as error:  # a user's function may raise anything, a panic of Rust too; the run gets it as a failed attempt
+        ) as error:  # user code may raise anything, including a Rust panic; it becomes a failed attempt
             if _is_cancellation(error):
                 raise
             raise tool_error(self.name, error) from error
@@ -235,31 +273,33 @@ class ToolFunction:
 
 
 def tool_error(name: str, error: BaseException) -> ToolError:
-    """T003, for an exception of a tool's own code: what it says, and where it was raised."""
+    """Returns T003 for an exception of a tool's code, with its message and its location."""
     reason = f"{name} raised {type(error).__name__}: {exception_text(error)}{last_user_line(error)}"
     return ToolError(
         "T003",
         reason,
-        "the tool's own code raised; run it by itself",
+        "the tool's own code raised; run it separately",
         user_frames(error),
         permanent=is_permanent(error),
     )
 
 
 def _is_cancellation(error: BaseException) -> bool:
-    """Whether an exception ends more than the call."""
+    """Whether an exception cancels more than the call."""
     import asyncio
 
     return isinstance(error, asyncio.CancelledError | KeyboardInterrupt | GeneratorExit)
 
 
 def is_permanent(error: BaseException) -> bool:
-    """Whether an exception would most likely come again at the next attempt. Of exceptions that Python does not know nobody can tell."""
+    """Whether an exception is likely to recur at the next attempt. Unknown exceptions are not permanent."""
     return isinstance(error, PERMANENT_FILE_ERRORS if isinstance(error, OSError) else PERMANENT_ERRORS)
 
 
 def _call_function(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
-    """What a plain function gives. A future takes no `StopIteration`: who waits for it would wait for ever."""
+    """Calls a plain function. `StopIteration` is converted, because a future cannot store it and its waiter would wait
+    forever.
+    """
     try:
         return function(**arguments)
     except StopIteration as error:
@@ -267,21 +307,28 @@ def _call_function(function: Callable[..., Any], arguments: Mapping[str, Any]) -
 
 
 def check_key_parameter(function: Callable[..., Any], name: str) -> None:
-    """Refuses a function that takes no `idempotency_key: str`. Raises `InputError` T008, T001 for what is no function."""
+    """Checks that a function has the parameter `idempotency_key: str`.
+
+    Raises:
+        InputError: T008 if it has not, T001 if the object is not a function.
+    """
     parameters, hints = _typed_parameters(function, name)
     if KEY_PARAMETER not in parameters or hints.get(KEY_PARAMETER) is not str:
         raise InputError("T008", missing_key_message(name), hint=KEY_HINT)
 
 
 def missing_key_message(name: str) -> str:
-    """What is wrong with a keyed tool that takes no key."""
-    return f"{name} is keyed, and has no parameter {KEY_PARAMETER}: str for its key"
+    """Returns the error message for a keyed tool without a key parameter."""
+    return f"{name} is keyed but has no parameter {KEY_PARAMETER}: str for its key"
 
 
 def signature_schemas(function: Callable[..., Any], *, keyed: bool = False) -> tuple[Schema, Schema]:
-    """The schemas of a function's parameters (an object) and of what it returns. Raises `InputError` T001.
+    """Returns the schemas of a function's parameters (an object) and of its result.
 
-    Of a keyed tool, the parameter of the key is none of its inputs.
+    The key parameter of a keyed tool is not one of its inputs.
+
+    Raises:
+        InputError: T001.
     """
     name = getattr(function, "__name__", type(function).__name__)
     parameters, hints = _typed_parameters(function, name)
@@ -303,7 +350,7 @@ def signature_schemas(function: Callable[..., Any], *, keyed: bool = False) -> t
         if parameter.default is parameter.empty:
             required.append(parameter.name)
     if "return" not in hints:
-        raise InputError("T001", f"{name} does not say what it returns", hint="def search(query: str) -> list[str]")
+        raise InputError("T001", f"{name} has no return annotation", hint="def search(query: str) -> list[str]")
     inputs = bundle_definitions(
         {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
     )
@@ -313,15 +360,16 @@ def signature_schemas(function: Callable[..., Any], *, keyed: bool = False) -> t
 def _typed_parameters(
     function: Callable[..., Any], name: str
 ) -> tuple[Mapping[str, inspect.Parameter], dict[str, Any]]:
-    """The parameters of a function and the types that it is annotated with. Raises `InputError` T001 where these cannot be read: of an
-    object that can be called, such as a `partial`, or of annotations that name what is not there."""
+    """Returns the parameters of a function and their annotated types.
+
+    Raises:
+        InputError: T001 if they cannot be read: of a callable object such as a `partial`, or with unknown names.
+    """
     try:
         return inspect.signature(function).parameters, get_type_hints(function, include_extras=True)
     except (TypeError, ValueError, NameError) as error:
         hint = "def search(query: str) -> list[str]"
-        raise InputError(
-            "T001", f"{name}: it has no signature that can be read: {_first_error(error)}", hint=hint
-        ) from error
+        raise InputError("T001", f"{name}: its signature cannot be read: {_first_error(error)}", hint=hint) from error
 
 
 _TYPE_MISMATCH = re.compile(
@@ -330,7 +378,7 @@ _TYPE_MISMATCH = re.compile(
 
 
 def _type_mismatches(text: str) -> str:
-    """What pydantic found where a value is of another type than was annotated, without the value; empty where it says something else."""
+    """Returns pydantic's type mismatches without the values; empty if an error is of another kind."""
     found = [match.groupdict("") for match in map(_TYPE_MISMATCH.search, text.splitlines()) if match is not None]
     if not found:
         return ""

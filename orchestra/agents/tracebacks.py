@@ -1,4 +1,4 @@
-"""Where a user's function raised: the lines of code that a traceback names, without any value that stood in them."""
+"""Locations of exceptions in user code: lines of a traceback, without values."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from typing import TypeAlias
 from orchestra.core.untrusted_text import to_storable
 
 MAX_FRAMES = 20
-"""Lines that are kept; of more, as many from either end."""
+"""Maximum number of lines. Of a longer traceback, half are kept from each end."""
 PACKAGE_FOLDER = str(Path(__file__).resolve().parent.parent) + "/"
-"""Where Orchestra's own code is."""
+"""The folder of Orchestra's own code."""
 
 CodeLine: TypeAlias = tuple[CodeType, int]
 
 
 def user_frames(error: BaseException) -> tuple[str, ...]:
-    """The lines through which an exception came, the outermost first, as `FILE:LINE in FUNCTION`: the user's own, and that which raised."""
+    """Returns the traceback's lines of user code and the line that raised, the outermost first, as `FILE:LINE in
+    FUNCTION`.
+    """
     found = _tool_frames(error)
     kept = _user_code(found)
     kept += [place for place in found[-1:] if place not in kept[-1:]]
@@ -28,13 +30,13 @@ def user_frames(error: BaseException) -> tuple[str, ...]:
 
 
 def last_user_line(error: BaseException) -> str:
-    """The user's own line that was the last, as ` (FILE:LINE in FUNCTION)` without its folder; empty where there is none."""
+    """Returns the last line of user code as ` (FILE:LINE in FUNCTION)` without its folder; empty if there is none."""
     own = _user_code(_tool_frames(error))
     return "".join(f" ({Path(code.co_filename).name}:{line} in {code.co_qualname})" for code, line in own[-1:])
 
 
 def _tool_frames(error: BaseException) -> list[CodeLine]:
-    """All lines from the function on that Orchestra called."""
+    """Returns all lines from the function on that Orchestra called."""
     found: list[CodeLine] = []
     trace = error.__traceback__
     while trace is not None:
@@ -45,7 +47,7 @@ def _tool_frames(error: BaseException) -> list[CodeLine]:
 
 
 def _user_code(found: list[CodeLine]) -> list[CodeLine]:
-    """Those that are no library's; but a tool that is installed is the user's own as well, with what lies beside it."""
+    """Returns the lines that are not in libraries. For an installed tool, its own package counts as user code."""
     beside = Path(found[0][0].co_filename).parent if found else None
     python, packages = _library_folders()
     return [
@@ -57,13 +59,13 @@ def _user_code(found: list[CodeLine]) -> list[CodeLine]:
 
 
 def _is_internal(name: str) -> bool:
-    """Whether a file is Orchestra's or Python's own, by which a call comes to the user's function."""
+    """Whether a file is Orchestra's or Python's own code between the engine and the user's function."""
     python, packages = _library_folders()
     return name.startswith((PACKAGE_FOLDER, "<frozen", *python)) and not name.startswith(packages)
 
 
 @cache
 def _library_folders() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The folders of Python's own library, and of the packages that are installed."""
+    """Returns the folders of Python's standard library and of installed packages."""
     paths = sysconfig.get_paths()
     return (f"{paths['stdlib']}/", f"{paths['platstdlib']}/"), tuple(f"{paths[key]}/" for key in ("purelib", "platlib"))

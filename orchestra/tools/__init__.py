@@ -1,13 +1,15 @@
-"""Tools that come with the package: `search` finds passages, `cite` answers from their readings, `cells` finds numbers in a table.
+"""Built-in tools: `search` finds passages, `cite` selects an answer from readings, `cells` locates numbers in a table.
 
-They compute in this process and give what they find to their caller alone, so they are cleared for all data (`label="restricted"`).
+They run in this process and return their results only to the caller, so they may process all data
+(`label="restricted"`).
 """
 
 from orchestra.tools.cells import cells
 from orchestra.tools.cite import cite
 from orchestra.tools.search import search
 
+# The first paragraph of a tool's docstring is its description in the router's requests. A change of it changes plans.
 BUILTIN_TOOLS = (search, cite, cells)
-"""All of them; every project can name them."""
+"""All built-in tools. Every project can use them."""
 
 __all__ = ["BUILTIN_TOOLS", "cells", "cite", "search"]

@@ -1,4 +1,4 @@
-"""Cells: where the numbers of an expression, and quoted words, stand in a table."""
+"""Cells: locates the numbers of an expression, and quoted words, in a table."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ def cells(
     quotes: Sequence[str] = (),
     places: Sequence[Sequence[int]] | None = None,
 ) -> list[Cell]:
-    """The cells that an answer rests on: those at `places`, each a row and a column, where somebody says so; or else one for each number of
-    the expression, and for each quote, that stands in the table.
+    """The cells that an answer rests on: those at `places`, each a row and a column, where somebody says so; or else
+    one for each number of the expression, and for each quote, that stands in the table.
 
-    Of several cells with the same number it is the one whose row and column have most words in common with the question, the first where
-    they are equal. What stands in no cell, such as a factor of a hundred or words of a paragraph, has none.
+    Of several cells with the same number, the one whose row and column share most words with the question is returned,
+    the first on a tie. A number or quote without a cell, such as a factor of a hundred or words of a paragraph, is left
+    out.
     """
     from orchestra.text.keywords import content_words
     from orchestra.text.numbers.numbers import find_numbers
@@ -52,7 +53,9 @@ def cells(
 
 
 def _table_cells(table: Sequence[Sequence[str]]) -> Iterator[Cell]:
-    """All cells with a text. The heading of a row is its first text; a column's are the texts above the first row of numbers."""
+    """Returns all cells with a text. A row's heading is its first text; a column's are the texts above the first row of
+    numbers.
+    """
     head = next((at for at, row in enumerate(table) if any(_is_figure(text) for text in row[1:])), len(table))
     for at, row in enumerate(table):
         for column, text in enumerate(row):
@@ -67,12 +70,14 @@ def _table_cells(table: Sequence[Sequence[str]]) -> Iterator[Cell]:
 
 
 def _is_figure(text: str) -> bool:
-    """Whether a cell is a number, and no year."""
+    """Whether a cell is a number, but not a year."""
     return _FIGURE.fullmatch(text.strip()) is not None and _YEAR.fullmatch(text.strip()) is None
 
 
 def _number_values(number: Number) -> tuple[Fraction, ...]:
-    """What a number may be written as in an expression; brackets are a minus, or are not. A column may say that `1.234` is a thousand."""
+    """Returns the values that an expression may use for a cell. Brackets may mean a minus. `1.234` may mean a thousand,
+    depending on the column.
+    """
     return (
         number.value,
         number.plain,

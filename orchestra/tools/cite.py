@@ -1,4 +1,4 @@
-"""Cite: one answer from the readings of several passages, with the sentences that say it and their places."""
+"""Cite: selects one answer from the readings of several passages, with supporting sentences and their positions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orchestra.tools.passages import sentence_ends, sentence_span
 from orchestra.workflows.python.steps import tool
 
 MAX_CITATIONS = 3
-"""Citations of an answer at most."""
+"""Maximum number of citations of an answer."""
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 
 
@@ -22,7 +22,7 @@ class _Candidate:
     answer: str
     rank: int
     shared_words: int
-    """Words that its sentence has in common with the question."""
+    """Number of words that its sentence shares with the question."""
     citation: Citation
 
 
@@ -30,9 +30,10 @@ class _Candidate:
 def cite(question: str, readings: Sequence[Reading], passages: Sequence[Passage]) -> Answer:
     """The answer on which the best passages agree; null where no reading has an answer that stands in a passage.
 
-    An answer counts if it stands in one of the passages, up to case and spacing. It is cited by the sentence around it, which is found
-    here and not by a model; where it stands in several, by the one that shares most words with the question. The citation is the passage's
-    own text, so that `document.text[start:end] == quote`. Readings of the same answer add up: a passage of rank r counts 1/r.
+    An answer counts if it occurs in one of the passages, up to case and spacing. Its citation is the sentence around
+    it, which is located by code, not by a model. Of several sentences, the one that shares most words with the question
+    is used. The citation is the passage's own text, so that `document.text[start:end] == quote`. Readings of the same
+    answer add up: a passage of rank r counts 1/r.
     """
     from orchestra.text.keywords import content_words
 
@@ -65,7 +66,7 @@ def _best_candidate(answer: str, asked: frozenset[str], passages: Sequence[Passa
 
 
 def _answer_sentences(answer: str, text: str) -> Iterator[tuple[int, int]]:
-    """The sentences that an answer stands in."""
+    """Returns the sentences that contain an answer."""
     from orchestra.text import quotes
 
     after, ends = 0, list[int]()
@@ -87,6 +88,6 @@ def _weight(group: list[_Candidate]) -> float:
 
 
 def _normalize(text: str) -> str:
-    """An answer as it is compared: NFKC, casefold, words only, no articles."""
+    """Normalizes an answer for comparison: NFKC, casefold, words only, no articles."""
     words = " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
     return " ".join(_ARTICLES.sub(" ", words).split())

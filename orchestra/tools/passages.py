@@ -1,4 +1,4 @@
-"""Passages: a document in pieces that a small model can read, each with its exact place."""
+"""Passages: splits documents into parts that a small model can read, each with its exact position."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from orchestra.schema.builtin_models import Document, Passage
 
 MAX_PASSAGE = 1_200
-"""Characters of a passage at most, where a sentence ends in time: about 300 tokens, a small model's reading span."""
+"""Maximum characters of a passage if a sentence ends in time: about 300 tokens, a small model's reading span."""
 MIN_PARAGRAPH = 80
-"""A paragraph under this many characters, such as a heading, goes with the one after it."""
+"""A paragraph with fewer characters, such as a heading, is joined with the next one."""
 
 _PARAGRAPH = re.compile(r"\S(?:.*?\S)??(?=\s*\n\s*\n|\s*\Z)", re.DOTALL)
 _ABBREVIATION = re.compile(r"(?:\b(?:[A-Za-z]|Dr|Mr|Mrs|Ms|St|Prof|Jr|Sr|vs|cf|No|ca|etc|approx))\Z")
@@ -19,7 +19,7 @@ _SENTENCE_END = re.compile(r"[.!?]['\")\]\u2019\u201d]*\s+|[\u3002\uff01\uff1f]|
 
 
 def split_passages(documents: Sequence[Document]) -> list[Passage]:
-    """The passages of all documents in their order; `text == document.text[start:end]` for each."""
+    """Returns the passages of all documents, in order; `text == document.text[start:end]` for each."""
     return [
         Passage(source=document.source, text=document.text[start:end], start=start, end=end)
         for document in documents
@@ -28,14 +28,15 @@ def split_passages(documents: Sequence[Document]) -> list[Passage]:
 
 
 def sentence_ends(text: str) -> list[int]:
-    """Where the sentences of a text end, and what ends them with white space behind it, in order."""
+    """Returns the positions where sentences end, and the end marks with the white space after them, in order."""
     return list(_sentence_ends(text, 0, len(text)))
 
 
 def sentence_span(text: str, start: int, end: int, ends: Sequence[int] = ()) -> tuple[int, int]:
-    """The place of the sentence around a span of a text, or of the sentences that it reaches into, without white space at its ends.
+    """Returns the position of the sentences that a span of a text overlaps, without white space at their ends.
 
-    `ends` are those of `sentence_ends`, from whoever asks for many sentences of one text: each is then found without reading all before it.
+    Args:
+        ends: The result of `sentence_ends`, if there are many spans of one text. It saves reading the text before.
     """
     before = bisect_right(ends, start)
     known = ends[before - 1] if before else 0
@@ -47,14 +48,14 @@ def sentence_span(text: str, start: int, end: int, ends: Sequence[int] = ()) -> 
 
 
 def _sentence_ends(text: str, start: int, stop: int) -> Iterator[int]:
-    """Where sentences end in a part of a text."""
+    """Returns the ends of the sentences in a part of a text."""
     return (
         match.end() for match in _SENTENCE_END.finditer(text, start, stop) if not _is_abbreviation(text, match.start())
     )
 
 
 def _is_abbreviation(text: str, stop: int) -> bool:
-    """Whether a full stop ends no sentence: after a single letter, or a word such as `Dr`."""
+    """Whether a full stop does not end a sentence: after a single letter, or a word such as `Dr`."""
     return text[stop] == "." and _ABBREVIATION.search(text, max(0, stop - 6), stop) is not None
 
 
@@ -76,7 +77,7 @@ def _passage_spans(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _split_long(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """A long paragraph in pieces that end where a sentence does, or at white space, or at the limit."""
+    """Splits a long paragraph at the ends of sentences, or at white space, or at the limit."""
     while end - start > MAX_PASSAGE:
         window = text[start : start + MAX_PASSAGE]
         ends = [match.end() for match in _SENTENCE_END.finditer(window) if match.end() > MAX_PASSAGE // 3]

@@ -1,4 +1,4 @@
-"""Search: the passages of documents that share most with a query, by BM25."""
+"""Search: ranks the passages of documents for a query by BM25."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 def search(query: str, documents: Sequence[Document], top: int = 5) -> list[Passage]:
     """The passages that answer a query best, the best first.
 
-    Documents are split into paragraphs; each passage says where it stands in its document. Passages that share no word with
-    the query are left out, so the list may be empty. Equal scores keep the order of the documents. Raises `InputError` T006 where bm25s
-    is not installed.
+    Documents are split into paragraphs. Each passage has its position in its document. Passages that share no word with
+    the query are left out, so the list may be empty. Equal scores keep the order of the documents.
+
+    Raises:
+        InputError: T006 if bm25s is not installed.
     """
     passages = split_passages(documents)
     wanted = _terms(query)
@@ -36,7 +38,11 @@ def search(query: str, documents: Sequence[Document], top: int = 5) -> list[Pass
 
 
 def bm25_scores(texts: Sequence[str], query: str) -> list[float]:
-    """How much each text shares with a query, by BM25; 0 where they share no word. Raises `InputError` T006 as `search` does."""
+    """Returns the BM25 score of each text for a query; 0 if they share no word.
+
+    Raises:
+        InputError: T006 if bm25s is not installed.
+    """
     wanted = _terms(query)
     return (
         [float(score) for score in _bm25([_terms(text) for text in texts], wanted)]
@@ -70,7 +76,7 @@ def _zeros(length: int) -> NDArray[numpy.float32]:
 
 
 def _terms(text: str) -> list[str]:
-    """The words of a text as they are compared: NFKC, casefold, no plural `s`, no words that every text has."""
+    """Returns the words of a text for comparison: NFKC, casefold, no plural `s`, no stop words."""
     from orchestra.text.keywords import STOP_WORDS, WORD
 
     words = WORD.findall(unicodedata.normalize("NFKC", text).casefold())
@@ -78,7 +84,7 @@ def _terms(text: str) -> list[str]:
 
 
 def _singular(word: str) -> str:
-    """A word without its plural ending (Harman 1991, How effective is suffixing?, the S stemmer)."""
+    """Returns a word without its plural ending (Harman 1991, How effective is suffixing?, the S stemmer)."""
     if len(word) < 4 or not word.endswith("s") or word.endswith(("us", "ss")):
         return word
     if word.endswith("ies") and not word.endswith(("eies", "aies")):

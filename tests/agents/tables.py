@@ -1,4 +1,6 @@
-"""The card of a reader of tables, the words of its tiny encoder, its files of random arrays, and logits made by hand."""
+"""The card of a reader of tables, the words of its tiny encoder, its files of random arrays, and logits made by
+hand.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,8 @@ types:
   Index: {type: integer, format: index, minimum: 0}
   Way:
     type: string
-    enum: [cells, text, count, most, least, sum, mean, difference, gap, change, share, ratio, product, portion, discount, surcharge, range]
+    enum: [cells, text, count, most, least, sum, mean, difference, gap, change, share, ratio, product, portion,
+    discount, surcharge, range]
   Bound: {type: string, enum: [above, from, below, upto]}
   Condition: {column: Index, bound: Bound, limit: Quote}
   Sum: {type: string, format: expression}

@@ -77,7 +77,7 @@ def test_the_digest_changes_with_whatever_the_card_says(tmp_path: Path, change: 
         ("max_output: 99", "max_output: many", "A002", 6, 13, ""),
         ("max_output: 99", "sampling: {temperature: 9}", "A002", 6, 25, ""),
         ("max_output: 99", "sampling: {temprature: 0.5}", "A002", 6, 12, "did you mean 'temperature'?"),
-        ("max_output: 99", "temperature: 0.5", "A002", 6, 1, "it stands in another key: `sampling: {temperature: …}`"),
+        ("max_output: 99", "temperature: 0.5", "A002", 6, 1, "it belongs in another key: `sampling: {temperature: …}`"),
         ("name: reader", "name: Reader", "A002", 1, 7, ""),
         ("context: str}", "context: strr}", "L040", 3, 33, "did you mean 'str'?"),
         ("Quote | null", "Qote | null", "L040", 4, 37, "did you mean 'Quote'?"),
@@ -88,8 +88,8 @@ def test_the_digest_changes_with_whatever_the_card_says(tmp_path: Path, change: 
         ("max_output: 99", "kind: pickle", "A002", 6, 7, ""),
         ("max_output: 99", "output_schema: {}", "A002", 6, 1, ""),
         ("context: str}", "context: {type: str}}", "A002", 3, 33, "add `default:`"),
-        ("context: str}", "none: str}", "A002", 3, 30, "call it none_: in a prompt none is a word of templates"),
-        ("context: str}", "not: str}", "A002", 3, 29, "call it not_: in a prompt not is a word of templates"),
+        ("context: str}", "none: str}", "A002", 3, 30, "rename it to none_: none is a reserved word of templates"),
+        ("context: str}", "not: str}", "A002", 3, 29, "rename it to not_: not is a reserved word of templates"),
         ("context: str}", "other: {type: str, default: 3}}", "A002", 3, 31, "a default is a value of the input's type"),
         ("context: str}", "context: {type: strr, default: ''}}", "L040", 3, 40, "did you mean 'str'?"),
         ("answer: str | null", "answer: Long", "A002", 6, 13, "max_output: 134"),
@@ -138,15 +138,15 @@ def test_a_field_is_shown_with_its_default_where_it_may_be_left_out() -> None:
 @pytest.mark.parametrize(
     ("more", "why"),
     [
-        ("output: str\ngrammar: rules\n", "'rules' is what `grammar:` names, and always given"),
-        ("output: {made: 'list[str]'}\ncalls: {made: rules}\n", "'rules' is what `calls:` names, and always given"),
-        ("output: str\nkind: sklearn\n", "an agent of kind sklearn is always given 'rules'"),
-        ("output: str\nkind: ensemble\nmembers: [a, b]\n", "an agent of kind ensemble is always given 'rules'"),
+        ("output: str\ngrammar: rules\n", "`grammar:` names 'rules', so every call needs it"),
+        ("output: {made: 'list[str]'}\ncalls: {made: rules}\n", "`calls:` names 'rules', so every call needs it"),
+        ("output: str\nkind: sklearn\n", "an agent of kind sklearn always needs 'rules'"),
+        ("output: str\nkind: ensemble\nmembers: [a, b]\n", "an agent of kind ensemble always needs 'rules'"),
     ],
 )
 def test_what_code_reads_has_no_default(tmp_path: Path, more: str, why: str) -> None:
     error = refused(folder(tmp_path, f"name: reader\ninput: {{rules: {{type: str, default: x}}}}\n{more}"))
-    assert (error.code, error.message) == ("A002", f"{why}: it has no default")
+    assert (error.code, error.message) == ("A002", f"{why}: it must not have a default")
 
 
 GRAMMATICAL = GOOD.partition("output:")[0]
@@ -156,8 +156,8 @@ GRAMMATICAL = GOOD.partition("output:")[0]
     ("more", "why"),
     [
         ("output: str\ngrammar: rules\n", "there is no input 'rules' that is a text"),
-        ("output: {answer: str}\ngrammar: question\n", "the output is {answer}, and a grammar makes a text"),
-        ("kind: sklearn\noutput: str\ngrammar: question\n", "an agent of kind sklearn decodes nothing"),
+        ("output: {answer: str}\ngrammar: question\n", "the output is {answer}, but a grammar needs a text output"),
+        ("kind: sklearn\noutput: str\ngrammar: question\n", "an agent of kind sklearn does not generate text"),
     ],
 )
 def test_a_grammar_that_cannot_hold_the_output_is_refused(tmp_path: Path, more: str, why: str) -> None:
@@ -193,7 +193,7 @@ POINTS = "name: finder\nkind: encoder\nmodel: tiny\ninput: {question: str, conte
 )
 def test_an_agent_that_fills_its_whole_output_has_none(tmp_path: Path, text: str, kind: str) -> None:
     error = refused(folder(tmp_path, text, None))
-    assert (error.code, error.message) == ("A013", f"computed: an agent of kind {kind} fills its whole output")
+    assert (error.code, error.message) == ("A013", f"computed: an agent of kind {kind} returns its whole output")
 
 
 def test_a_computed_field_of_an_encoder_of_tables_is_made_of_others_too(tmp_path: Path) -> None:
@@ -237,7 +237,10 @@ def test_a_prompt_that_cannot_be_rendered_is_refused(
     assert (error.code, error.location.line, error.location.column) == (code, line, column)
 
 
-WORDS = "true false none not and or in is if else elif for loop self super range dict namespace with include import set do block"
+WORDS = (
+    "true false none not and or in is if else elif for loop self super range dict namespace with include import set do"
+    " block"
+)
 
 
 @pytest.mark.parametrize("name", WORDS.split())
@@ -248,7 +251,7 @@ def test_an_input_that_may_have_a_name_is_read_under_it(name: str) -> None:
     try:
         made = Card.declare("reader", input=inputs, output=given, prompt=prompt)
     except InputError as error:
-        assert error.code in {"A002", "A005"}  # noqa: PT017 - whichever is found first
+        assert error.code in {"A002", "A005"}  # noqa: PT017 - depends on the first fault
         assert name in RESERVED_NAMES
     else:
         assert CompiledPrompt(made).render({name: "Dewar"}).messages[0].content == "Dewar Dewar"
@@ -288,7 +291,10 @@ def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", ["calibration", "data", "prompt"])
 def test_a_name_that_no_file_can_have_is_told_of_with_its_place(tmp_path: Path, key: str, name: str) -> None:
     kind = "model" if key == "prompt" else "sklearn"
-    card = f"name: teller\nkind: {kind}\ninput: {{text: str}}\noutput: {{label: \"Literal['a', 'b']\"}}\n{key}: \"{name}\"\n"
+    card = (
+        f"name: teller\nkind: {kind}\ninput: {{text: str}}\noutput: {{label: \"Literal['a', 'b']\"}}\n{key}:"
+        f' "{name}"\n'
+    )
     error = refused(folder(tmp_path, card, "{{ text }}"))
     assert error.location is not None
     assert (error.code, error.location.line) == ("A004", 5)
@@ -374,7 +380,11 @@ LONG = {"type": "object", "properties": {"a": {"type": "string", "minLength": 99
     ("change", "code", "message"),
     [
         ({"output": {"type": "strnig"}}, "L042", "not a schema"),
-        ({"evidence": "context"}, "A002", "'context' is what `evidence:` names, and always given: it has no default"),
+        (
+            {"evidence": "context"},
+            "A002",
+            "`evidence:` names 'context', so every call needs it: it must not have a default",
+        ),
         ({"output": LONG}, "A002", "max_output"),
     ],
 )
@@ -494,7 +504,7 @@ def test_a_key_of_sampling_that_stands_beside_it_is_shown_its_place() -> None:
         Card.declare(
             "reader", input=parse_type("dict[str, str]", {}), output={"type": "string"}, prompt="Read.", temperature=0.2
         )
-    assert (caught.value.code, caught.value.hint) == ("A002", "it stands in another key: sampling={'temperature': …}")
+    assert (caught.value.code, caught.value.hint) == ("A002", "it belongs in another key: sampling={'temperature': …}")
 
 
 @pytest.mark.parametrize(

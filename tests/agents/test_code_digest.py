@@ -1,4 +1,6 @@
-"""Digests of code: the same as long as a function says the same, and another where it or what it uses says something else."""
+"""Digests of code: the same as long as a function says the same, and another where it or what it uses says something
+else.
+"""
 
 from __future__ import annotations
 

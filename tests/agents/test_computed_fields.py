@@ -1,4 +1,6 @@
-"""Computed fields: the value of an expression, the probability of a choice; what is left to write, and how it is written."""
+"""Computed fields: the value of an expression, the probability of a choice; what is left to write, and how it is
+written.
+"""
 
 import math
 from dataclasses import dataclass
@@ -155,12 +157,12 @@ def test_an_output_that_needs_a_value_is_refused_without_one() -> None:
     ("computed", "said"),
     [
         ({"q": {"probability": "supported"}}, "no output 'q'"),
-        ({"p": {"probability": "suported"}}, "no choice"),
-        ({"p": {"value": "p"}}, "no model writes"),
-        ({"p": {"probability": "supported"}, "label": {"value": "p"}}, "no model writes"),
-        ({"p": {}}, "one of"),
-        ({"p": {"probability": "supported", "otherwise": "label"}}, "goes with"),
-        ({"p": {"value": "label", "probability": "supported"}}, "one of"),
+        ({"p": {"probability": "suported"}}, "not a choice"),
+        ({"p": {"value": "p"}}, "the model does not write"),
+        ({"p": {"probability": "supported"}, "label": {"value": "p"}}, "the model does not write"),
+        ({"p": {}}, "state either"),
+        ({"p": {"probability": "supported", "otherwise": "label"}}, "needs `value: FIELD`"),
+        ({"p": {"value": "label", "probability": "supported"}}, "state either"),
     ],
 )
 def test_a_rule_that_cannot_be_kept_is_refused(computed: dict[str, Any], said: str) -> None:

@@ -130,7 +130,7 @@ def test_members_cannot_be_taken_out_of_a_stored_ensemble(tmp_path: Path) -> Non
     said = json.loads(card.dump())
     others: list[list[Any]] = [[], said["members"][:1], said["members"][::-1]]
     for members in others:
-        with pytest.raises(InputError, match="members are others") as caught:
+        with pytest.raises(InputError, match="it has other members") as caught:
             Card.restore(json.dumps({**said, "members": members}).encode())
         assert caught.value.code == "A012"
 
@@ -149,18 +149,22 @@ def test_members_that_could_be_none_are_not_taken_from_a_stored_ensemble(tmp_pat
     ("cards", "code", "said"),
     [
         ({"both": ENSEMBLE, "first": member("first")}, "A019", "there is no agent 'second'"),
-        ({"both": ENSEMBLE.replace("[first, second]", "[first]")}, "A024", "two other agents or more"),
-        ({"both": ENSEMBLE.replace("[first, second]", "[first, first]")}, "A024", "two other agents or more"),
-        ({"both": ENSEMBLE.replace("[first, second]", "[both, first]")}, "A024", "two other agents or more"),
-        ({"both": ENSEMBLE + "adapter: adapter\n"}, "A024", "an ensemble has what its members have"),
+        ({"both": ENSEMBLE.replace("[first, second]", "[first]")}, "A024", "at least two other agents"),
+        ({"both": ENSEMBLE.replace("[first, second]", "[first, first]")}, "A024", "at least two other agents"),
+        ({"both": ENSEMBLE.replace("[first, second]", "[both, first]")}, "A024", "at least two other agents"),
+        ({"both": ENSEMBLE + "adapter: adapter\n"}, "A024", "an ensemble has no such key; its members have it"),
         ({"both": ENSEMBLE + "weights: [1, 2, 3]\n"}, "A024", "there are 3 of them for 2 members"),
         ({"both": ENSEMBLE + "weights: [1, 0]\n"}, "A002", "greater than 0"),
         ({"both": member("both", "weights: [1, 2]\n")}, "A024", "weights: an agent of kind model"),
         ({"both": member("both", "enough: 0.9\n")}, "A024", "enough: an agent of kind model"),
-        ({"both": ENSEMBLE + "max_output: 20\n"}, "A024", "max_output: an ensemble has what its members have"),
-        ({"both": ENSEMBLE + "system: Read.\n"}, "A024", "system: an ensemble has what its members have"),
-        ({"both": ENSEMBLE + "tools: [search]\n"}, "A018", "an agent of kind ensemble calls nothing"),
-        ({"both": member("both", "members: [first, second]\n")}, "A024", "an agent of kind model answers by itself"),
+        (
+            {"both": ENSEMBLE + "max_output: 20\n"},
+            "A024",
+            "max_output: an ensemble has no such key; its members have it",
+        ),
+        ({"both": ENSEMBLE + "system: Read.\n"}, "A024", "system: an ensemble has no such key; its members have it"),
+        ({"both": ENSEMBLE + "tools: [search]\n"}, "A018", "an agent of kind ensemble cannot call others"),
+        ({"both": member("both", "members: [first, second]\n")}, "A024", "an agent of kind model has no members"),
         (
             {"both": ENSEMBLE, "first": member("first"), "second": member("second", "tools: [search]\n")},
             "A024",
@@ -174,7 +178,7 @@ def test_members_that_could_be_none_are_not_taken_from_a_stored_ensemble(tmp_pat
         (
             {"both": ENSEMBLE, "first": member("first"), "second": member("second", "kind: python\n")},
             "A024",
-            "kind python does not say",
+            "kind python has no confidence",
         ),
         (
             {
@@ -201,7 +205,7 @@ def test_members_that_could_be_none_are_not_taken_from_a_stored_ensemble(tmp_pat
                 "second": ENSEMBLE.replace("both", "second").replace("[first, second]", "[first, both]"),
             },
             "A024",
-            "kind ensemble does not say",
+            "kind ensemble has no confidence",
         ),
     ],
 )

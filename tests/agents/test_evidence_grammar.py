@@ -49,7 +49,9 @@ TOKENIZER = llguidance.LLTokenizer(llguidance.TokenizerWrapper(Bytes()))
 
 
 def accepts(grammar: str, text: str) -> bool:
-    """Whether a grammar lets this text through to its end. It goes the way of vLLM, which guesses the kind of a grammar."""
+    """Whether a grammar lets this text through to its end. It goes the way of vLLM, which guesses the kind of a
+    grammar.
+    """
     matcher = llguidance.LLMatcher(TOKENIZER, llguidance.grammar_from("grammar", grammar), log_level=0)
     assert not matcher.is_error(), matcher.get_error()
     tokens = list(text.encode())

@@ -1,4 +1,7 @@
-"""Plain values take a short way into a tool and out of it; it never lets through what the long way refuses, nor changes a value."""
+"""Plain values take a short way into a tool and out of it; it never lets through what the long way refuses, nor changes
+a
+value.
+"""
 
 from __future__ import annotations
 

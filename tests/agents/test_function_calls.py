@@ -1,4 +1,6 @@
-"""Calls of functions: the type of an output follows from the functions of the call, in what is decoded and in what is read."""
+"""Calls of functions: the type of an output follows from the functions of the call, in what is decoded and in what is
+read.
+"""
 
 from __future__ import annotations
 
@@ -114,8 +116,8 @@ def test_servers_that_know_schemas_alone_get_that_of_the_call() -> None:
 @pytest.mark.parametrize(
     ("functions", "why"),
     [
-        ("weather", "no list"),
-        (None, "no list"),
+        ("weather", "not a list"),
+        (None, "not a list"),
         ([WEATHER, "area"], "number 2 has no name"),
         ([{"name": "", "parameters": {}}], "number 1 has no name"),
         ([{"name": 5}], "number 1 has no name"),
@@ -213,13 +215,13 @@ def test_quotes_beside_calls_are_decoded_over_the_evidence() -> None:
     [
         ({"call": "functions"}, {}, "there is no output 'call'"),
         ({"calls": "function"}, {}, "there is no input 'function'"),
-        ({"calls": "question"}, {}, "is no list of functions"),
+        ({"calls": "question"}, {}, "is not a list of functions"),
         (
             {"calls": "functions"},
             {"output": {**OUTPUT, "properties": {"calls": {"type": "array", "items": TEXT}}}},
-            "no list of records",
+            "not a list of records",
         ),
-        ({"calls": "functions"}, {"kind": "python"}, "decodes nothing"),
+        ({"calls": "functions"}, {"kind": "python"}, "does not generate text"),
     ],
 )
 def test_a_card_that_cannot_keep_it_is_refused(calls: Any, more: Any, why: str) -> None:

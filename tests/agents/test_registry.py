@@ -207,7 +207,7 @@ class Doubled:
         return 2 * n
 
 
-def unknown(n: Missing) -> int:  # type: ignore[name-defined]  # noqa: F821 - the point of the test
+def unknown(n: Missing) -> int:  # type: ignore[name-defined]  # noqa: F821 - the name is missing
     return 1
 
 

@@ -1,4 +1,6 @@
-"""Readers of tables: groups of cells and rows that are likelier than their members say, figures that stand apart, ways without places."""
+"""Readers of tables: groups of cells and rows that are likelier than their members say, figures that stand apart, ways
+without places.
+"""
 
 from __future__ import annotations
 

@@ -16,7 +16,19 @@ from orchestra.agents.inference.tables.filters import choice_logits, condition_c
 from orchestra.agents.inference.tables.reader import TableReader  # noqa: E402
 from orchestra.testing.tiny_encoder import write_encoder  # noqa: E402
 from orchestra.text.numbers.sort_keys import BELOW, BOUNDS, FROM, UP_TO  # noqa: E402
-from tests.agents.tables import WORDS, Hand, answer, arrays, share, sigmoid, spot, sure, told, way_and_scale, write  # noqa: E402
+from tests.agents.tables import (  # noqa: E402
+    WORDS,
+    Hand,
+    answer,
+    arrays,
+    share,
+    sigmoid,
+    spot,
+    sure,
+    told,
+    way_and_scale,
+    write,
+)
 
 TABLE = [
     ["name", "age", "books"],
@@ -100,8 +112,17 @@ def test_the_second_figure_stands_behind_the_first(reader: TableReader) -> None:
 
 
 def test_two_bounds_may_be_of_one_column(reader: TableReader) -> None:
-    said = answer(reader, sheet_of(reader, "who is between 30 and 50 ?"), Hand(["count"], rows=dict.fromkeys(range(5), 4.0),
-        bounded={AGE: 3.0}, limits={"30": 5.0}, bound=FROM, also={AGE: 3.0}, also_limits={"50": 5.0}, also_bound=BELOW))  # fmt: skip
+    hand = Hand(
+        ["count"],
+        rows=dict.fromkeys(range(5), 4.0),
+        bounded={AGE: 3.0},
+        limits={"30": 5.0},
+        bound=FROM,
+        also={AGE: 3.0},
+        also_limits={"50": 5.0},
+        also_bound=BELOW,
+    )
+    said = answer(reader, sheet_of(reader, "who is between 30 and 50 ?"), hand)
     assert said["rows"] == [ADA, ALAN]
     assert said["cells"] == [[ADA, AGE], [ALAN, AGE]], "each once"
 

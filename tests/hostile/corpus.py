@@ -1,5 +1,5 @@
-"""Hostile inputs of every kind, each with the code that refuses it: workflows, types, cards, prompts, run inputs, model outputs,
-event lines and cassettes. `every` joins them with the files that other tests have by code and place.
+"""Hostile inputs of every kind, each with the code that refuses it: workflows, types, cards, prompts, run inputs, model
+outputs, event lines and cassettes. `every` joins them with the files that other tests have by code and place.
 """
 
 from __future__ import annotations
@@ -249,9 +249,9 @@ def _cards() -> Iterator[tuple[str, str, str, str]]:
 
 
 _PROGRAM = whole(
-    "types: {T: {type: object, properties: {x: {type: string}}, required: [x]}}\ninput: {t: str, n: {type: int, default: 1},"
-    " o: {type: T, default: {x: y}}, f: {type: float, default: 0.5}}\noutput: ${a}\n"
-    "nodes:\n  a: {tool: shout, with: {text: '${input.t}'}}\n"
+    "types: {T: {type: object, properties: {x: {type: string}}, required: [x]}}\ninput: {t: str, n: {type: int,"
+    " default: 1}, o: {type: T, default: {x: y}}, f: {type: float, default: 0.5}}\noutput: ${a}\nnodes:\n  a: {tool:"
+    " shout, with: {text: '${input.t}'}}\n"
 )
 
 

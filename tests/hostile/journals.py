@@ -1,4 +1,6 @@
-"""Journals that are not what they seem: a whole file, and the same with hostile events under a chain and a summary that fit."""
+"""Journals that are not what they seem: a whole file, and the same with hostile events under a chain and a summary that
+fit.
+"""
 
 from __future__ import annotations
 

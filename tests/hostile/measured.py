@@ -33,7 +33,9 @@ def seconds(case: Case) -> tuple[tuple[str, str], float]:
 
 
 def least(case: Case, first: float) -> float:
-    """The least cost of a case whose first round cost this much; it is asked again only where that was not clearly little."""
+    """The least cost of a case whose first round cost this much; it is asked again only where that was not clearly
+    little.
+    """
     cost = first
     for _ in range(7):
         if cost < QUICK:
@@ -50,7 +52,9 @@ def resident() -> float:
 
 
 def main() -> None:
-    """Measures each case. Linux resets the peak of a process's memory on request, which is what makes it measurable a case."""
+    """Measures each case. Linux resets the peak of a process's memory on request, which is what makes it measurable a
+    case.
+    """
     cases = list(every())
     for case in cases[:: len(cases) // 20]:
         case.refusal()

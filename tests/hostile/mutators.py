@@ -1,4 +1,7 @@
-"""Mutators that know the formats: YAML files, prompts, JSON lines, SQLite files. Every one takes its chance from a seeded `Random`."""
+"""Mutators that know the formats: YAML files, prompts, JSON lines, SQLite files. Every one takes its chance from a
+seeded
+`Random`.
+"""
 
 from __future__ import annotations
 

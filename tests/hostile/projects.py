@@ -1,4 +1,6 @@
-"""Projects that somebody else has written: settings, modules, MCP servers, journals and symbolic links, drawn from a seeded `Random`."""
+"""Projects that somebody else has written: settings, modules, MCP servers, journals and symbolic links, drawn from a
+seeded `Random`.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,10 @@ output: ${{found}}
 nodes:
   found: {{tool: search, with: {{query: "${{input.text}}", documents: ["{SECRET}"]}}}}
 """
-FLEET = 'schema: orchestra/fleet/v1\nname: own\nservers: {it: {endpoint: "http://127.0.0.1:9/v1", model: m}}\nmodels: {base: it}\n'
+FLEET = (
+    'schema: orchestra/fleet/v1\nname: own\nservers: {it: {endpoint: "http://127.0.0.1:9/v1", model: m}}\nmodels:'
+    " {base: it}\n"
+)
 VALUES = (
     '""',
     '"x"',

@@ -1,10 +1,11 @@
-"""Residency: random workflows over labelled data, tools, MCP servers and model servers. No data goes where its label forbids.
+"""Residency: random workflows over labelled data, tools, MCP servers and model servers. No data goes where its label
+forbids.
 
     python -m tests.hostile.residency --graphs 10000
 
-Each graph is run by the real engine, fleet and workers. Every place that data can reach keeps what it was given: tools, tools that are
-checks, MCP servers (their process is replaced, their configuration and contract are real), and model servers on loopback. The label of
-the run is computed here a second time, from what the graph states.
+Each graph is run by the real engine, fleet and workers. Every place that data can reach keeps what it was given: tools,
+tools that are checks, MCP servers (their process is replaced, their configuration and contract are real), and model
+servers on loopback. The label of the run is computed here a second time, from what the graph states.
 """
 
 from __future__ import annotations
@@ -158,7 +159,10 @@ def callable_tools() -> list[str]:
 
 
 def furnish(project: Path, urls: Mapping[Label, str]) -> None:
-    """Writes the project: agents of each label on each server, MCP servers with pins, and workflows of each label for each tool."""
+    """Writes the project: agents of each label on each server, MCP servers with pins, and workflows of each label for
+    each
+    tool.
+    """
     servers = "\n".join(
         f'  s_{label}: {{endpoint: "{url}/v1", model: m_{label}, dialect: vllm, label: {label}}}'
         for label, url in urls.items()
@@ -197,7 +201,9 @@ def furnish(project: Path, urls: Mapping[Label, str]) -> None:
 
 
 def obedient(sinks: Sinks, server: str) -> Callable[[SimulatedRequest], Any]:
-    """A model server that keeps each prompt, and does what the text in it says: it plans to send the text with the tool that is named."""
+    """A model server that keeps each prompt, and does what the text in it says: it plans to send the text with the tool
+    that is named.
+    """
 
     def answer(request: SimulatedRequest) -> Any:
         sinks.keep(server, request.prompt)
@@ -317,7 +323,9 @@ class Drawing:
         return {**made, "fallback": "${''}"}
 
     def pick(self) -> str:
-        """A tool that a node calls by itself. Mostly one that the workflow may call, as far as that is known when it is read."""
+        """A tool that a node calls by itself. Mostly one that the workflow may call, as far as that is known when it is
+        read.
+        """
         label = self.random.choices(LABELS, WEIGHTS)[0]
         return self.random.choice([name for name in callable_tools() if cleared_for(name) == label])
 
@@ -495,7 +503,8 @@ def main() -> None:
     began = time.monotonic()
     report = asyncio.run(explore(asked.graphs, asked.first))
     print(
-        f"{report.graphs:,} graphs in {time.monotonic() - began:.0f} s: {report.refused:,} refused at compile time (T020)"
+        f"{report.graphs:,} graphs in {time.monotonic() - began:.0f} s: {report.refused:,} refused at compile time"
+        " (T020)"
     )
     print(f"runs by label: {dict(report.runs)}")
     print(f"places given data: {report.given:,}; leaks: {len(report.leaks)}; missed: {len(report.missed)}")

@@ -1,4 +1,6 @@
-"""A project whose model is a simulated HTTP server: fleet, engine, SQLite journal and command line are the real ones."""
+"""A project whose model is a simulated HTTP server: fleet, engine, SQLite journal and command line are the real
+ones.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +24,33 @@ from orchestra.workflows.python.steps import Step
 RETRY = "retry: {attempts: 2, wait: [0, 0]}"
 HEAD = "schema: orchestra/v1\nname: "
 FILES = {
-    "agents/judge/agent.yaml": "name: judge\ninput: {text: str}\noutput: {answer: str, count: int | null}\nmax_output: 1048576\n",
+    "agents/judge/agent.yaml": (
+        "name: judge\ninput: {text: str}\noutput: {answer: str, count: int | null}\nmax_output: 1048576\n"
+    ),
     "agents/judge/prompt.md": "<!-- system -->\nJudge the text.\n<!-- user -->\n<text>\n{{ text }}\n</text>\n",
-    "agents/echo/agent.yaml": "name: echo\ninput: {text: str, more: 'dict[str, str] | null'}\noutput: str\nmax_output: 1048576\n",
-    "agents/echo/prompt.md": "<text>{{ text }}</text>\n{% for key in more or [] %}{{ key }}={{ more[key] }}\n{% endfor %}\n",
-    "workflows/judging.yaml": f"{HEAD}judging\ninput: {{text: str, secret: {{type: str, default: S3CRET}}}}\noutput: ${{second}}\nnodes:\n"
-    f"  first: {{agent: judge, with: {{text: '${{input.text}}'}}, {RETRY}}}\n"
-    f"  second: {{agent: echo, with: {{text: 'It said: ${{first.answer}}', more: '${{null}}'}}, {RETRY}}}\n",
-    "workflows/echoing.yaml": f"{HEAD}echoing\ninput: {{text: str, more: {{type: 'dict[str, str] | null', default: null}}}}\n"
-    f"output: ${{said}}\nnodes:\n  said: {{agent: echo, with: {{text: '${{input.text}}', more: '${{input.more}}'}}, {RETRY}}}\n",
-    "workflows/tooling.yaml": f"{HEAD}tooling\ninput: {{}}\noutput: ${{told}}\nnodes:\n  told: {{tool: poisoned, with: {{}}, {RETRY}}}\n",
-    "workflows/saving.yaml": f"{HEAD}saving\ninput: {{}}\noutput: ${{told}}\nnodes:\n"
-    "  told: {tool: poisoned, with: {}, fallback: saved}\n",
+    "agents/echo/agent.yaml": (
+        "name: echo\ninput: {text: str, more: 'dict[str, str] | null'}\noutput: str\nmax_output: 1048576\n"
+    ),
+    "agents/echo/prompt.md": (
+        "<text>{{ text }}</text>\n{% for key in more or [] %}{{ key }}={{ more[key] }}\n{% endfor %}\n"
+    ),
+    "workflows/judging.yaml": (
+        f"{HEAD}judging\ninput: {{text: str, secret: {{type: str, default: S3CRET}}}}\noutput: ${{second}}\nnodes:\n"
+        f"  first: {{agent: judge, with: {{text: '${{input.text}}'}}, {RETRY}}}\n"
+        f"  second: {{agent: echo, with: {{text: 'It said: ${{first.answer}}', more: '${{null}}'}}, {RETRY}}}\n"
+    ),
+    "workflows/echoing.yaml": (
+        f"{HEAD}echoing\ninput: {{text: str, more: {{type: 'dict[str, str] | null', default: null}}}}\noutput:"
+        " ${said}\nnodes:\n  said: {agent: echo, with: {text: '${input.text}', more: '${input.more}'},"
+        f" {RETRY}}}\n"
+    ),
+    "workflows/tooling.yaml": (
+        f"{HEAD}tooling\ninput: {{}}\noutput: ${{told}}\nnodes:\n  told: {{tool: poisoned, with: {{}}, {RETRY}}}\n"
+    ),
+    "workflows/saving.yaml": (
+        f"{HEAD}saving\ninput: {{}}\noutput: ${{told}}\nnodes:\n"
+        "  told: {tool: poisoned, with: {}, fallback: saved}\n"
+    ),
 }
 FLEET = """\
 schema: orchestra/fleet/v1
@@ -73,7 +90,9 @@ def furnish(project: Path) -> None:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a scene is played on: the fleet file, faults of the server, the label of the run's data, the level of the log."""
+    """What a scene is played on: the fleet file, faults of the server, the label of the run's data, the level of the
+    log.
+    """
 
     fleet: str = FLEET
     faults: EndpointFaults = EndpointFaults()  # noqa: RUF009  # frozen
@@ -91,7 +110,9 @@ def play(
     on: Setting = Setting(),
     **inputs: Any,
 ) -> Played:
-    """Runs a workflow to its end; `answer` is what the model says, or makes it of the request. The journal is read by another reader."""
+    """Runs a workflow to its end; `answer` is what the model says, or makes it of the request. The journal is read by
+    another reader.
+    """
     furnish(project)
     return asyncio.run(_play(project, workflow, answer, tool, on, inputs))
 

@@ -1,4 +1,6 @@
-"""I9 and I11 on the whole path: data goes nowhere beyond its label, and a key stands in no file, log, error or answer."""
+"""I9 and I11 on the whole path: data goes nowhere beyond its label, and a key stands in no file, log, error or
+answer.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ def test_a_key_is_sent_and_stands_nowhere_else(
 
 
 def test_a_key_that_the_server_says_again_is_hidden(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Proxies for debugging do so, and so does a server that means ill: then a reader of answers or journals would have the key."""
+    """Proxies for debugging do so, and so does a server that means ill: then a reader of answers or journals would have
+    the key.
+    """
     monkeypatch.setenv("CANARY_KEY", CANARY)
     played = play(
         shell.project,

@@ -1,4 +1,6 @@
-"""What could take for ever does not: schemas and values that grow in 2^n ways, prompts of many messages, names of great length."""
+"""What could take for ever does not: schemas and values that grow in 2^n ways, prompts of many messages, names of great
+length.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Money on the whole path: prices of the fleet file, what a call has cost, and a budget that ends the run before it costs more."""
+"""Money on the whole path: prices of the fleet file, what a call has cost, and a budget that ends the run before it
+costs
+more.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Poisoned model output, end to end: an HTTP server, the fleet, the engine, a SQLite journal and `orchestra runs show`.
 
-What cannot be read is a typed error and a bounded retry; what can is stored exactly, escaped where it is shown, and never more
-than data.
+What cannot be read is a typed error and a bounded retry; what can is stored exactly, escaped where it is shown, and
+never more than data.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Values of tools that no journal can keep are a coded, failed attempt: never a crash of the run, and never another value."""
+"""Values of tools that no journal can keep are a coded, failed attempt: never a crash of the run, and never another
+value.
+"""
 
 from __future__ import annotations
 

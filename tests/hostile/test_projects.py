@@ -1,4 +1,6 @@
-"""A project that nobody trusts runs nothing and leads nowhere, whatever its settings and files are; every refusal has a code."""
+"""A project that nobody trusts runs nothing and leads nowhere, whatever its settings and files are; every refusal has a
+code.
+"""
 
 from __future__ import annotations
 

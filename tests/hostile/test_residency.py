@@ -160,11 +160,16 @@ def test_a_label_that_there_is_not_is_refused() -> None:
 async def test_a_model_is_not_offered_tools_that_are_not_cleared(kind: str, label: Label) -> None:
     sinks = Sinks()
     said = {
-        "plan": "{plan: 'Send.', with: {text: '${input.text}'}, router: planner, tools: [say_public, say_internal, say_restricted], "
-        "returns: str, repairs: 0, fallback: ''}",
+        "plan": (
+            "{plan: 'Send.', with: {text: '${input.text}'}, router: planner, tools: [say_public, say_internal,"
+            " say_restricted], returns: str, repairs: 0, fallback: ''}"
+        ),
         "agent": "{agent: helper, with: {text: '${input.text}'}, fallback: {answer: ''}}",
     }
-    text = f"schema: orchestra/v1\nname: it\nlabel: public\ninput: {{text: str}}\noutput: ${{n}}\nnodes:\n  n: {said[kind]}\n"
+    text = (
+        "schema: orchestra/v1\nname: it\nlabel: public\ninput: {text: str}\noutput: ${n}\nnodes:\n  n:"
+        f" {said[kind]}\n"
+    )
     async with opened(sinks) as orchestra:
         run = await orchestra.options(label=label).start(
             Workflow.from_graph(read(text, "it.yaml").graph), text="canary"

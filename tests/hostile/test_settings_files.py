@@ -1,4 +1,6 @@
-"""A settings file is read or refused with a code, whatever it holds: its size and its levels are limited before it is parsed."""
+"""A settings file is read or refused with a code, whatever it holds: its size and its levels are limited before it is
+parsed.
+"""
 
 from __future__ import annotations
 
@@ -118,7 +120,9 @@ def test_levels_are_counted_as_the_parser_finds_them(seeds: range) -> None:
     "seeds", [range(FEW), pytest.param(range(FEW, MANY), marks=pytest.mark.slow)], ids=["few", "many"]
 )
 def test_nothing_hides_levels_from_the_count(seeds: range) -> None:
-    """Texts that were damaged: where the count lets one through and the parser takes it, it has no more levels than it may."""
+    """Texts that were damaged: where the count lets one through and the parser takes it, it has no more levels than it
+    may.
+    """
     for seed in seeds:
         chance = Random(seed)
         text = document(chance, chance.randint(MAX_LEVELS + 1, 2 * MAX_LEVELS))

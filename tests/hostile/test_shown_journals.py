@@ -1,4 +1,6 @@
-"""Journals that a stranger wrote, shown: whatever they say of names, servers and times, a terminal is told no more than texts."""
+"""Journals that a stranger wrote, shown: whatever they say of names, servers and times, a terminal is told no more than
+texts.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Cells: the numbers of an expression and quoted words are found in the table, under the headings that the question speaks of."""
+"""Cells: the numbers of an expression and quoted words are found in the table, under the headings that the question
+speaks
+of.
+"""
 
 from __future__ import annotations
 

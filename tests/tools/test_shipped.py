@@ -1,4 +1,6 @@
-"""The workflows that travel with the package compile against what travels with it, and triage sends every intent to a queue."""
+"""The workflows that travel with the package compile against what travels with it, and triage sends every intent to a
+queue.
+"""
 
 from __future__ import annotations
 

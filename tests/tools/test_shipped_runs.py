@@ -1,4 +1,6 @@
-"""The shipped workflows `support_desk` and `financial_question`, branch by branch, with agents that say what the test says."""
+"""The shipped workflows `support_desk` and `financial_question`, branch by branch, with agents that say what the test
+says.
+"""
 
 from __future__ import annotations
 

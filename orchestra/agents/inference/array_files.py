@@ -1,4 +1,4 @@
-"""Arrays of agents: `.npz` files of plain numbers, read without pickle, and bound to the layout beside them by their SHA-256."""
+"""Array files of agents: `.npz` files of numbers, read without pickle and verified by the SHA-256 in `model.json`."""
 
 from __future__ import annotations
 
@@ -23,25 +23,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_ARRAY_BYTES = 256 << 20
-"""Bytes of all arrays, unpacked, at most."""
+"""Maximum size of all arrays, uncompressed, in bytes."""
 _HEADER = re.compile(
-    rb"\x93NUMPY\x01\x00..\{'descr': '(?:\|[biu](?=1)|[<>][iuf](?=[248]))(?P<size>\d)', 'fortran_order': (?:True|False), "
+    rb"\x93NUMPY\x01\x00..\{'descr': '(?:\|[biu](?=1)|[<>][iuf](?=[248]))(?P<size>\d)', 'fortran_order':"
+    rb" (?:True|False), "
     rb"'shape': \((?P<shape>(?:\d{1,12}(?:, \d{1,12})*,?)?)\), \} *\n",
     re.DOTALL,
 )
-"""What stands before an array of numbers, as numpy writes it."""
+"""The `.npy` header of a numeric array, as numpy writes it."""
 
 
 def _repair_hint(card: Card) -> str:
-    """What to do about damaged arrays: those of the package have a `card.md`, which says how they were made."""
+    """Returns the hint for damaged arrays. Agents of the package have a `card.md` with the training command."""
     if card.folder is not None and (card.folder / "card.md").is_file():
-        return "make it again with the command in card.md, or reinstall the package"
-    return f"make it again: orchestra learn train {card.name} --data DATA"
+        return "rebuild it with the command in card.md, or reinstall the package"
+    return f"rebuild it: orchestra learn train {card.name} --data DATA"
 
 
 @contextmanager
 def array_errors(card: Card, file: str = "") -> Iterator[None]:
-    """Makes what is wrong with a card's arrays and with their layout an `InputError` A011."""
+    """Converts errors in a card's arrays and in their configuration to `InputError` A011."""
     try:
         yield
     except ValidationError as error:
@@ -59,28 +60,31 @@ def array_errors(card: Card, file: str = "") -> Iterator[None]:
 
 
 def staged_name(file: str, sha256: str) -> str:
-    """Where a file of this digest lies that will take the place of another one as soon as what names it is there."""
+    """Returns the name of a staged file: it replaces the current file once the file that names its digest is
+    written.
+    """
     return f".{file}.{sha256[:16]}"
 
 
 def read_verified(card: Card, file: str, sha256: str) -> bytes:
-    """A file of the card's folder that another one names with its digest; the one aside, where a promotion was killed before it took its
-    place.
+    """Reads a file of the card's folder by name and digest, or the staged one if a promotion was interrupted.
 
-    Raises `ValueError` for another file than the one of that digest.
+    Raises:
+        ValueError: If no file has the digest.
     """
-    for name in (file, staged_name(file, sha256), file):  # it may have taken its place meanwhile
+    for name in (file, staged_name(file, sha256), file):  # the staged file may have replaced it meanwhile
         if name == file or (card.folder is not None and (card.folder / name).is_file()):
             data = card.read(name)
             if hashlib.sha256(data).hexdigest() == sha256:
                 return data
-    raise ValueError(f"{file} is not the file that its layout was written for")
+    raise ValueError(f"{file} does not have the digest that names it")
 
 
 def load_arrays(card: Card, file: str, sha256: str) -> dict[str, NDArray[Any]]:
-    """The arrays of a file of the card's folder.
+    """Returns the arrays of a file of the card's folder.
 
-    Raises `ValueError` for another file than the one of that digest, for a damaged one, and for what is no array of finite numbers.
+    Raises:
+        ValueError: If the digest differs, the file is damaged, or it has other contents than arrays of finite numbers.
     """
     data = read_verified(card, file, sha256)
     try:
@@ -100,34 +104,36 @@ def load_arrays(card: Card, file: str, sha256: str) -> dict[str, NDArray[Any]]:
         struct.error,
         EOFError,
         RuntimeError,
-    ) as error:  # what zipfile raises for damaged ones
+    ) as error:  # what zipfile raises for damaged files
         raise ValueError(f"{file} is damaged: {error}") from error
 
 
 def _load_array(name: str, data: bytes) -> NDArray[Any]:
-    """An array from its bytes. Its header is read here first, for numpy makes room for whatever a header says, and reads other types.
+    """Reads an array from its bytes. The header is checked first, because numpy allocates whatever size it states, and
+    reads other types.
 
-    Raises `ValueError` for what is no array of finite numbers, or has other bytes than its header says.
+    Raises:
+        ValueError: If it is not an array of finite numbers, or its size differs from the header.
     """
     import numpy
 
     said = _HEADER.match(data)
     if said is None:
-        raise ValueError(f"{name} is no array of numbers")
+        raise ValueError(f"{name} is not an array of numbers")
     shape = [int(size) for size in said["shape"].split(b",") if size.strip()]
     if (
         said.end() != 10 + int.from_bytes(data[8:10], "little")
         or math.prod(shape) * int(said["size"]) != len(data) - said.end()
     ):
-        raise ValueError(f"{name} has other bytes than its header says")
+        raise ValueError(f"{name} does not have the size that its header states")
     array: NDArray[Any] = numpy.load(io.BytesIO(data), allow_pickle=False)
     if array.dtype.kind == "f" and not (numpy.abs(array) <= numpy.finfo(numpy.float32).max).all():
-        raise ValueError(f"{name} has numbers that are not finite")
+        raise ValueError(f"{name} contains numbers that are not finite")
     return array
 
 
 def pack_arrays(layout: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> tuple[str, bytes]:
-    """The texts of `model.json` and of its arrays, for a trainer: the layout without its digest, and the arrays."""
+    """Returns the texts of `model.json` and of the arrays, for a trainer. The configuration has no digest yet."""
     import numpy
 
     buffer = io.BytesIO()

@@ -1,10 +1,11 @@
-"""Calibration: the probabilities of an agent's choices set right, by what they were worth on rows that it was not trained on.
+"""Calibration of an agent's choice probabilities on held-out rows.
 
     z = trust.model · log p(model) + trust.wording · log p(wording) + bias,    p = softmax(z)
 
-Without wording this is temperature scaling with a bias for each choice (Guo, Pleiss, Sun, Weinberger 2017, *On Calibration of Modern Neural
-Networks*, https://arxiv.org/abs/1706.04599). With it, a linear model over the words of a claim and its evidence (`agent.wording`) votes
-beside the language model. The file is JSON beside the card: numbers, and nothing that runs.
+Without wording this is temperature scaling with a bias for each choice (Guo, Pleiss, Sun, Weinberger 2017, *On
+Calibration of Modern Neural Networks*, https://arxiv.org/abs/1706.04599). With wording, a linear model over the words
+of a claim and its evidence (`orchestra.agents.inference.overlap_features`) is combined with the language model. The
+file is JSON beside the card and contains only numbers.
 """
 
 from __future__ import annotations
@@ -20,24 +21,24 @@ from orchestra.core.errors import InputError, SourceLocation
 from orchestra.schema.strict_json import JsonDecodingError, decode_json
 
 MIN_PROBABILITY = 1e-6
-"""A probability below which none is counted."""
+"""Lower bound of probabilities."""
 
 
 class WordingModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A linear model over the wording of a claim and its evidence."""
 
     claim: str
-    """The input that has the claim."""
+    """The input with the claim."""
     evidence: str
-    """The input that has the evidence."""
+    """The input with the evidence."""
     mean: tuple[float, ...]
     spread: tuple[float, ...]
     weights: tuple[tuple[float, ...], ...]
-    """A row for each choice."""
+    """One row per choice."""
     bias: tuple[float, ...]
 
     def probabilities(self, inputs: Mapping[str, Any]) -> list[float]:
-        """The probability of each choice by the words alone."""
+        """Returns the probability of each choice by the words alone."""
         numbers = wording_features(str(inputs.get(self.claim, "")), str(inputs.get(self.evidence, "")))
         scaled = [
             (number - mean) / spread for number, mean, spread in zip(numbers, self.mean, self.spread, strict=True)
@@ -47,39 +48,45 @@ class WordingModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TrustWeights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How much each voice counts."""
+    """The weights of the language model and of the wording model."""
 
     model: float
     wording: float = 0.0
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the file says."""
+    """The contents of the calibration file."""
 
     format: str = "orchestra/calibration/v1"
     choices: tuple[str, ...]
     trust: TrustWeights
     bias: tuple[float, ...]
-    """For each choice."""
+    """One per choice."""
     words: WordingModel | None = None
     adapter: str = ""
-    """SHA-256 of the weights of the adapter whose probabilities it sets right; with another one it is void. Empty for none."""
+    """SHA-256 of the weights of the calibrated adapter; empty for none. The calibration is not used for other
+    weights.
+    """
     rows: int = 0
-    """Rows that trust and bias were fitted on, with equal weight for each choice."""
+    """Number of rows that trust and bias were fitted on, with equal weight for each choice."""
     data: str = ""
-    """The data set, with its digest."""
+    """The dataset, with its digest."""
     licence: str = ""
 
     @classmethod
     def read(cls, data: bytes, choices: Sequence[str], place: SourceLocation | None = None) -> Calibration:
-        """From a file's bytes. Raises `InputError` A014 for what is no calibration of these choices."""
+        """Reads a calibration from a file's bytes.
+
+        Raises:
+            InputError: A014 if it is not a calibration of these choices.
+        """
         try:
             found = decode_json(data, cls)
         except JsonDecodingError as error:
             raise _calibration_error(str(error), place) from error
         if set(found.choices) != set(choices):
             raise _calibration_error(
-                f"it is about {', '.join(found.choices)}, and the card's choices are {', '.join(choices) or 'none'}",
+                f"its choices are {', '.join(found.choices)}, but those of the card are {', '.join(choices) or 'none'}",
                 place,
             )
         sizes = [len(found.bias)]
@@ -88,17 +95,15 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             if {len(row) for row in (found.words.mean, found.words.spread, *found.words.weights)} != {
                 len(FEATURE_NAMES)
             }:
-                raise _calibration_error(
-                    f"it has other numbers of words than the {len(FEATURE_NAMES)} that are counted", place
-                )
+                raise _calibration_error(f"its wording model does not have {len(FEATURE_NAMES)} features", place)
             if not all(spread > 0 for spread in found.words.spread):
                 raise _calibration_error("a spread is not positive", place)
         if set(sizes) != {len(found.choices)}:
-            raise _calibration_error("it has not one number for each choice", place)
+            raise _calibration_error("it does not have one number for each choice", place)
         return found
 
     def calibrate(self, probabilities: Mapping[str, float], inputs: Mapping[str, Any]) -> dict[str, float]:
-        """The probabilities, set right."""
+        """Returns the calibrated probabilities."""
         sums = [
             self.trust.model * math.log(max(MIN_PROBABILITY, probabilities.get(choice, 0.0))) + bias
             for choice, bias in zip(self.choices, self.bias, strict=True)
@@ -113,7 +118,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 def softmax(sums: Sequence[float]) -> list[float]:
-    """Probabilities in proportion to the exponentials."""
+    """Returns probabilities in proportion to the exponentials."""
     most = max(sums)
     shares = [math.exp(one - most) for one in sums]
     whole = sum(shares)
@@ -121,4 +126,6 @@ def softmax(sums: Sequence[float]) -> list[float]:
 
 
 def _calibration_error(why: str, place: SourceLocation | None) -> InputError:
-    return InputError("A014", f"no calibration of this agent: {why}", location=place, hint="orchestra learn calibrate")
+    return InputError(
+        "A014", f"not a calibration of this agent: {why}", location=place, hint="orchestra learn calibrate"
+    )

@@ -1,11 +1,12 @@
-"""Taggers: agents that find the parts of a text that fill some slots, with a linear chain over its words. Plain arrays, numpy only.
+"""Taggers: agents that extract slots from a text with a linear-chain conditional random field. Needs only numpy.
 
-A conditional random field (Lafferty, McCallum, Pereira 2001, *Conditional Random Fields*): each word gets one of the labels `O`, `B-slot`
-and `I-slot`; features of the word and its neighbours speak for labels, and labels for those that follow. The likeliest sequence is
-Viterbi's; its probability, by the forward sums, is the confidence of the call. Offsets are characters of the text: every value is a quote.
+In the CRF (Lafferty, McCallum, Pereira 2001, *Conditional Random Fields*) each word gets one of the labels `O`,
+`B-slot` and `I-slot`. Features of the word and its neighbours score the labels, and transitions score pairs of adjacent
+labels. The most probable sequence is found by the Viterbi algorithm. Its probability, by the forward algorithm, is the
+confidence of the call. Offsets are characters of the text, so every value is a quote.
 
-`model.json` is the layout; the arrays beside it are `vocabulary` (features, as UTF-8 lines), `weights` (float32, features by labels) and
-`transitions` (float32, labels by labels).
+`model.json` has the configuration. The arrays beside it are `vocabulary` (features, as UTF-8 lines), `weights`
+(float32, features by labels) and `transitions` (float32, labels by labels).
 """
 
 from __future__ import annotations
@@ -31,23 +32,23 @@ _OFFSETS = (-3, -2, -1, 0, 1, 2, 3)
 
 
 class TaggerConfig(ModelConfig):
-    """What `model.json` says."""
+    """The configuration in `model.json`."""
 
     format: Literal["orchestra/tagger/v1"]
     input: str
-    """The text that is tagged."""
+    """The input that is tagged."""
     hint: str = ""
-    """An input that lists the slots that were asked for; none where it is empty."""
+    """An input that lists the requested slots; empty for none."""
     output: str
-    """The output's field that gets the slots."""
+    """The field of the output with the slots."""
     words: Mapping[str, tuple[str, ...]] = {}
-    """Classes of words that mean something to this task, such as the days of the week: names of classes by word."""
+    """Word classes of the task, such as the days of the week: names of classes by word."""
     labels: tuple[str, ...] = Field(min_length=2)
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word of a text, and where it stands."""
+    """A word of a text and its position."""
 
     text: str
     start: int
@@ -55,12 +56,12 @@ class Word:
 
 
 def split_words(text: str) -> list[Word]:
-    """The words of a text: runs of digits, runs of letters, and every other sign by itself."""
+    """Splits a text into words: runs of digits, runs of letters, and single other characters."""
     return [Word(match[0], match.start(), match.end()) for match in _WORD.finditer(text)]
 
 
 def word_shape(word: str) -> str:
-    """How a word looks: `Xx` for `Marcelo`, `dd` for `2026`; runs of more than two are cut to two."""
+    """Returns the shape of a word: `Xx` for `Marcelo`, `dd` for `2026`. Runs are cut to two characters."""
     looks = "".join(
         "d" if char.isdigit() else "X" if char.isupper() else "x" if char.isalpha() else char for char in word
     )
@@ -68,13 +69,13 @@ def word_shape(word: str) -> str:
 
 
 class TaggerFeatures:
-    """What speaks for a word's label: itself, its neighbours, their looks, and what was asked for."""
+    """Features of a word: the word, its neighbours, their shapes, and the requested slots."""
 
     def __init__(self, classes: Mapping[str, Sequence[str]]) -> None:
         self._classes = classes
 
     def extract(self, words: Sequence[Word], asked: Iterable[str] = ()) -> list[list[str]]:
-        """The features of each word."""
+        """Returns the features of each word."""
         lower = [word.text.lower() for word in words]
         shapes = [word_shape(word.text) for word in words]
         wanted = sorted(set(asked))
@@ -121,10 +122,10 @@ class TaggerFeatures:
 
 
 class CrfTagger:
-    """A tagger, ready."""
+    """A loaded tagger."""
 
     def __init__(self, config: TaggerConfig, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Raises `ValueError` or `KeyError` for arrays that do not fit the layout."""
+        """Raises `ValueError` or `KeyError` if the arrays do not fit the configuration."""
         self.config = config
         self._features = TaggerFeatures(config.words)
         names = arrays["vocabulary"].tobytes().decode("utf-8").split("\n")
@@ -136,12 +137,18 @@ class CrfTagger:
 
     @classmethod
     def load(cls, card: Card) -> CrfTagger:
-        """The tagger of a card's folder. Raises `InputError` A011 where its files are missing, damaged or do not fit."""
+        """Loads the tagger of a card's folder.
+
+        Raises:
+            InputError: A011 if its files are missing, damaged or inconsistent.
+        """
         with array_errors(card):
             return cls(*TaggerConfig.read(card))
 
     def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
-        """The output, `{slot: {value, start, end}}` under the output's field, and the probability of the whole sequence."""
+        """Returns the output, `{slot: {value, start, end}}` under the output's field, and the probability of the
+        sequence.
+        """
         text = str(inputs[self.config.input])
         words = split_words(text)
         if not words:
@@ -160,7 +167,12 @@ class CrfTagger:
 
 
 def viterbi(scores: NDArray[Any], transitions: NDArray[Any]) -> tuple[list[int], float]:
-    """The likeliest sequence of labels and its probability. `scores` is (words, labels), `transitions` (labels, labels), both in nats."""
+    """Returns the most probable sequence of labels and its probability.
+
+    Args:
+        scores: (words, labels), in nats.
+        transitions: (labels, labels), in nats.
+    """
     import numpy
 
     best, total, back = scores[0], scores[0], []
@@ -176,7 +188,7 @@ def viterbi(scores: NDArray[Any], transitions: NDArray[Any]) -> tuple[list[int],
 
 
 def _log_sum_exp(values: NDArray[Any]) -> NDArray[Any]:
-    """The logarithm of the sum of exponentials along the first axis."""
+    """Returns the logarithm of the sum of exponentials along the first axis."""
     import numpy
 
     most = values.max(axis=0)
@@ -185,7 +197,7 @@ def _log_sum_exp(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def decode_slots(text: str, words: Sequence[Word], labels: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The slots that labels mark: each one's first run of words, as a span of the text."""
+    """Returns the slots of a label sequence: the first run of words of each slot, as a span of the text."""
     found: dict[str, dict[str, Any]] = {}
     at = 0
     while at < len(words):
@@ -201,7 +213,7 @@ def decode_slots(text: str, words: Sequence[Word], labels: Sequence[str]) -> dic
 
 
 def slot_labels(words: Sequence[Word], wanted: Mapping[str, Mapping[str, Any]]) -> list[str] | None:
-    """The labels of a text whose slots are known; None where a slot does not begin and end with a word."""
+    """Returns the labels of a text with known slots; None if a slot does not begin and end at word boundaries."""
     labels = [OUTSIDE] * len(words)
     for name, span in wanted.items():
         inside = [at for at, word in enumerate(words) if word.start >= span["start"] and word.end <= span["end"]]

@@ -1,11 +1,13 @@
-"""A sentence encoder in numpy: a small BERT or MPNet with several low-rank adapters at once, from text to one vector an adapter or a token.
+"""A sentence encoder in numpy: a small BERT or MPNet with several low-rank adapters at once. It returns one vector per
+adapter, or per adapter and token.
 
-The weights are read where they lie, as a map of the file, so that agents with one base share its pages. An adapter changes every
-linear layer `W` to `W + B A` (LoRA, https://arxiv.org/abs/2106.09685). The members of a committee are rows of one batch: each matrix of
-the base is read once for all of them, which is what a call costs. A sentence is the mean of its tokens (https://arxiv.org/abs/1908.10084).
+The weights are memory-mapped, so agents with one base share its pages. An adapter changes every linear layer `W` to `W
++ B A` (LoRA, https://arxiv.org/abs/2106.09685). The members of a committee are rows of one batch, so each matrix of the
+base is read once for all of them; reading them dominates the cost of a call. The vector of a sentence is the mean of
+its tokens (https://arxiv.org/abs/1908.10084).
 
-MPNet (https://arxiv.org/abs/2004.09297) differs from BERT in what its arrays are called, in where its positions begin, and in a bias of its
-attention by how far apart two tokens are, as T5 has it. Its arrays get BERT's names when they are read.
+MPNet (https://arxiv.org/abs/2004.09297) differs from BERT in the names of its arrays, in its first position, and in an
+attention bias by the distance of two tokens, as in T5. Its arrays are renamed to BERT's names when they are read.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ LINEAR_LAYERS = (
     "intermediate.dense",
     "output.dense",
 )
-"""The linear layers of a block, by their names in the file: those that adapters change."""
+"""The linear layers of a block that adapters change, by their names in the file."""
 MPNET_NAMES = (
     ("attention.attn.q.", "attention.self.query."),
     ("attention.attn.k.", "attention.self.key."),
@@ -42,16 +44,16 @@ MPNET_NAMES = (
     ("attention.attn.o.", "attention.output.dense."),
     ("attention.LayerNorm.", "attention.output.LayerNorm."),
 )
-"""Parts of names of MPNet's arrays, and BERT's names for the same."""
+"""Parts of MPNet's array names, and BERT's names for the same."""
 RELATIVE_BIAS = "encoder.relative_attention_bias.weight"
-"""MPNet's array of what distance says for attention: (buckets, heads), one for all blocks."""
+"""MPNet's array of attention biases by distance: (buckets, heads), one for all blocks."""
 MAX_DISTANCE = 128
-"""Tokens from which on all distances are alike to MPNet."""
+"""Distance in tokens from which on MPNet does not distinguish distances."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderShape:
-    """How large an encoder is."""
+    """The sizes of an encoder."""
 
     layers: int
     heads: int
@@ -61,14 +63,19 @@ class EncoderShape:
     first_position: int = 0
     """The position of the first token."""
     relative_buckets: int = 0
-    """How many distances attention tells apart; 0 where it tells none."""
+    """Number of distance buckets of attention; 0 for none."""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> EncoderShape:
-        """The shape that `config.json` states. Raises `ValueError` or `KeyError` for another kind of model than BERT and MPNet."""
+        """Reads the shape from `config.json`.
+
+        Raises:
+            ValueError: If the model is not a supported BERT or MPNet.
+            KeyError: If a setting is missing.
+        """
         kind, places = config["model_type"], config.get("position_embedding_type", "absolute")
         if kind not in ("bert", "mpnet") or config["hidden_act"] != "gelu" or places != "absolute":
-            raise ValueError("the encoder is no BERT or MPNet with GELU and absolute positions")
+            raise ValueError("the encoder is not a BERT or MPNet with GELU and absolute positions")
         sizes = [
             int(config[key]) for key in ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size")
         ]
@@ -85,7 +92,7 @@ class EncoderShape:
         return (f"encoder.layer.{layer}.{name}" for layer in range(self.layers) for name in LINEAR_LAYERS)
 
     def layer_shape(self, name: str) -> tuple[int, int]:
-        """What a linear layer takes and gives."""
+        """Returns the input and output sizes of a linear layer."""
         if name.endswith("intermediate.dense"):
             return self.hidden_size, self.intermediate_size
         return (
@@ -94,76 +101,92 @@ class EncoderShape:
 
 
 class LoraWeights(NamedTuple):
-    """What adapters add to a linear layer, one after the other: `down` (members, rank, in) and `up` (members, out, rank)."""
+    """The adapters of a linear layer, stacked: `down` (members, rank, in) and `up` (members, out, rank)."""
 
     down: Array
     up: Array
 
 
 class EncodedPair(NamedTuple):
-    """Two texts as tokens of one input: `head`, the first text with the marks around it; `body`, the second; `tail`, the last mark."""
+    """Two texts as tokens of one input: `head` has the first text and the marks around it, `body` the second text,
+    `tail` the last mark.
+    """
 
     head: list[int]
     body: list[int]
     offsets: list[tuple[int, int]]
-    """Where each token of `body` stands in the second text, in characters."""
+    """The span of each token of `body` in the second text, in characters."""
     tail: list[int]
 
 
 class Encoder:
-    """An encoder, ready to read texts."""
+    """A loaded encoder."""
 
     def __init__(
         self, shape: EncoderShape, arrays: Mapping[str, Array], tokenizer: Any, threads: BlasThreads | None = None
     ) -> None:
-        """`threads` are those of the process. Raises `KeyError` or `ValueError` for arrays that are not those of the shape."""
+        """Creates the encoder. `threads` are those of the process.
+
+        Raises:
+            KeyError: If an array is missing.
+            ValueError: If an array does not fit the shape.
+        """
         self.shape, self._threads = shape, threads or BlasThreads()
         self._arrays = bert_names(arrays)
         self._tokenizer = tokenizer
         if shape.relative_buckets and self._arrays[RELATIVE_BIAS].shape != (shape.relative_buckets, shape.heads):
-            raise ValueError(f"{RELATIVE_BIAS} has another shape than the configuration says")
+            raise ValueError(f"{RELATIVE_BIAS} does not have the shape in the configuration")
         for name in shape.linear_layers:
             taken, given = shape.layer_shape(name)
             if self._arrays[f"{name}.weight"].shape != (given, taken) or self._arrays[f"{name}.bias"].shape != (given,):
-                raise ValueError(f"{name} has another shape than the configuration says")
+                raise ValueError(f"{name} does not have the shape in the configuration")
 
     @classmethod
     def load(cls, folder: Path, threads: BlasThreads | None = None) -> Encoder:
-        """The encoder of a folder; all encoders of a process share its `threads`. Raises `ValueError`, `KeyError` or `OSError` for files
-        that are not those of one."""
+        """Loads the encoder of a folder. All encoders of a process share its `threads`.
+
+        Raises:
+            ValueError: If a file is not valid.
+            KeyError: If a setting or an array is missing.
+            OSError: If a file cannot be read.
+        """
         from tokenizers import Tokenizer
 
         shape = EncoderShape.from_config(json.loads((folder / CONFIG_FILE).read_bytes()))
         said = (folder / TOKENIZER_FILE).read_text("utf-8")
-        if "model" not in json.loads(said):  # of anything else the library says `Exception`, which nothing can catch
-            raise ValueError(f"{TOKENIZER_FILE} holds no tokenizer")
+        if "model" not in json.loads(said):  # for any other content the library raises a bare `Exception`
+            raise ValueError(f"{TOKENIZER_FILE} does not contain a tokenizer")
         tokenizer = Tokenizer.from_str(said)
         tokenizer.no_padding()
         tokenizer.no_truncation()
         return cls(shape, map_safetensors(folder / WEIGHTS_FILE), tokenizer, threads)
 
     def tokenize(self, text: str, limit: int) -> list[int]:
-        """The tokens of a text, the first and the last mark among them. A long text is cut after `limit` tokens."""
-        clean = text.encode("utf-8", "replace").decode("utf-8")  # the tokenizer refuses a lone surrogate
+        """Returns the tokens of a text with the first and the last mark. A long text is cut after `limit` tokens."""
+        clean = text.encode("utf-8", "replace").decode("utf-8")  # the tokenizer rejects a lone surrogate
         first, *rest = self._tokenizer.encode(clean[: limit * CHARACTERS_PER_TOKEN]).ids
         return [first, *rest[:-1][: limit - 2], rest[-1]]
 
     def tokenize_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """The tokens of a text, with the first and the last mark, and where each stands in it, in characters; marks nowhere."""
+        """Returns the tokens of a text with the first and the last mark, and the span of each in characters; marks have
+        empty spans.
+        """
         made = self._tokenizer.encode(text.encode("utf-8", "replace").decode("utf-8"))
         return made.ids, made.offsets
 
     def tokenize_pair(self, first: str, second: str) -> EncodedPair:
-        """Two texts, all of them."""
+        """Tokenizes two texts without a limit."""
         made = self._tokenizer.encode(*(text.encode("utf-8", "replace").decode("utf-8") for text in (first, second)))
         body = [at for at, text in enumerate(made.sequence_ids) if text == 1]
         start, end = (body[0], body[-1] + 1) if body else (len(made.ids) - 1, len(made.ids) - 1)
         return EncodedPair(made.ids[:start], made.ids[start:end], made.offsets[start:end], made.ids[end:])
 
     def truncate_pair(self, first: str, second: str, limit: int) -> list[int]:
-        """The tokens of two texts as one input, at most `limit`: the beginning of each, and of the first at most half of the limit."""
+        """Tokenizes two texts as one input of at most `limit` tokens. Both are cut at the end; the first gets at most
+        half of the limit.
+        """
         pair = self.tokenize_pair(first[: limit * CHARACTERS_PER_TOKEN], second[: limit * CHARACTERS_PER_TOKEN])
-        marks = len(self.tokenize_pair("", "").head) - 1  # behind the first text
+        marks = len(self.tokenize_pair("", "").head) - 1  # after the first text
         head = (
             pair.head
             if len(pair.head) <= limit // 2
@@ -172,12 +195,12 @@ class Encoder:
         return [*head, *pair.body[: max(0, limit - len(head) - len(pair.tail))], *pair.tail]
 
     def embed(self, tokens: Sequence[int], adapters: Mapping[str, LoraWeights], members: int = 1) -> Array:
-        """The vectors of a text, (members, width)."""
+        """Returns the vectors of a text, (members, width)."""
         mean: Array = self.encode(tokens, adapters, members).mean(axis=1)
         return mean
 
     def encode(self, tokens: Sequence[int], adapters: Mapping[str, LoraWeights], members: int = 1) -> Array:
-        """The vectors of a text's tokens, (members, tokens, width)."""
+        """Returns the vectors of a text's tokens, (members, tokens, width)."""
         with self._threads.limit_to_one():
             return self._forward(tokens, adapters, members)
 
@@ -199,7 +222,7 @@ class Encoder:
         for layer in range(self.shape.layers):
             block = f"encoder.layer.{layer}"
             if len(x) != members and any(f"{block}.{name}" in adapters for name in LINEAR_LAYERS):
-                x = np.repeat(x, members, axis=0)  # up to here they have said the same
+                x = np.repeat(x, members, axis=0)  # up to here the members have the same values
             read = self._attention(x, block, adapters, near)
             x = self._layer_norm(
                 x + self._linear(read, f"{block}.attention.output.dense", adapters),
@@ -215,13 +238,13 @@ class Encoder:
     def _attention(
         self, x: Array, block: str, adapters: Mapping[str, LoraWeights], position_bias: Array | None
     ) -> Array:
-        """What each token reads from the others, (members, tokens, width)."""
+        """Computes the attention layer, (members, tokens, width)."""
         import numpy as np
 
         members, count, width = x.shape
         parts = [self._linear(x, f"{block}.attention.self.{name}", adapters) for name in ("query", "key", "value")]
         split = (part.reshape(members, count, self.shape.heads, -1).transpose(0, 2, 1, 3) for part in parts)
-        query, key, value = map(np.ascontiguousarray, split)  # of others products are slow
+        query, key, value = map(np.ascontiguousarray, split)  # products of non-contiguous arrays are slow
         query /= np.float32(math.sqrt(width // self.shape.heads))
         scores: Array = query @ key.transpose(0, 1, 3, 2)
         if position_bias is not None:
@@ -252,7 +275,12 @@ class Encoder:
 
 
 def lora_weights(arrays: Mapping[str, Array], shape: EncoderShape, members: int = 1) -> dict[str, LoraWeights]:
-    """The adapters among an agent's arrays. Raises `ValueError` or `KeyError` for others than those of the shape and of so many members."""
+    """Returns the adapters among an agent's arrays.
+
+    Raises:
+        ValueError: If an array does not fit the shape or the number of members.
+        KeyError: If an array is missing.
+    """
     changes = {
         name: LoraWeights(arrays[f"down.{name}"], arrays[f"up.{name}"])
         for name in shape.linear_layers
@@ -266,7 +294,7 @@ def lora_weights(arrays: Mapping[str, Array], shape: EncoderShape, members: int 
 
 
 def bert_names(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Arrays of a file by BERT's names."""
+    """Renames the arrays of a file to BERT's names."""
     found = {}
     for name, array in arrays.items():
         for theirs, ours in MPNET_NAMES:
@@ -276,8 +304,11 @@ def bert_names(arrays: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def relative_position_buckets(count: int, buckets: int) -> NDArray[Any]:
-    """The bucket of each pair of so many tokens, (from, to): half of them for what stands behind, of each half one half for near distances
-    one by one, and the other for longer ones in equal ratios (T5, https://arxiv.org/abs/1910.10683, section 2.1)."""
+    """Returns the distance bucket of each pair of tokens, (from, to).
+
+    Half of the buckets are for later tokens. Half of each half is for single short distances, the other half for longer
+    ones in logarithmic steps (T5, https://arxiv.org/abs/1910.10683, section 2.1).
+    """
     import numpy as np
 
     apart = np.arange(count)[None, :] - np.arange(count)[:, None]
@@ -290,16 +321,20 @@ def relative_position_buckets(count: int, buckets: int) -> NDArray[Any]:
 
 
 CHARACTERS_PER_TOKEN = 32
-"""Characters of a text that are read for each token that counts: a word of more is one unknown token anyway."""
+"""Characters of a text that are read per token of the limit. A longer word is a single unknown token."""
 
 
 GELU_CHUNK = 1 << 15
-"""Numbers that a function goes through at once: those of all its steps stay in a processor's cache, which takes a sixth of the time."""
+"""Numbers that are processed at once, so that all intermediate values stay in the processor's cache. This takes a sixth
+of the time.
+"""
 ERF_COEFFICIENTS = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
 
 
 def gelu(x: Array) -> Array:
-    """`x` times the normal distribution's share below it, the error function by Abramowitz and Stegun, 7.1.26 (within 1.5e-7)."""
+    """GELU: `x` times the normal distribution function at `x`, with the error function by Abramowitz and Stegun, 7.1.26
+    (error within 1.5e-7).
+    """
     import numpy as np
 
     flat = x.reshape(-1)
@@ -313,20 +348,24 @@ def gelu(x: Array) -> Array:
         for factor in ERF_COEFFICIENTS[1:]:
             poly += np.float32(factor)
             poly *= t
-        poly *= np.exp(size * -size)  # twice the share beyond the size
+        poly *= np.exp(size * -size)  # twice the tail beyond the size
         np.maximum(here, 0, out=out)
         out -= np.abs(here) * poly * np.float32(0.5)
     return given.reshape(x.shape)
 
 
 def map_safetensors(path: Path) -> dict[str, Array]:
-    """The arrays of a safetensors file, mapped, those of 32-bit floats only. Raises `ValueError` for one whose header does not hold."""
+    """Memory-maps the arrays of a safetensors file. Only 32-bit floats are supported.
+
+    Raises:
+        ValueError: If the header is not valid.
+    """
     import numpy as np
 
     data = np.memmap(path, dtype=np.uint8, mode="r")
     start = 8 + int.from_bytes(data[:8].tobytes(), "little")
     if start > len(data):
-        raise ValueError(f"{path.name} is no safetensors file")
+        raise ValueError(f"{path.name} is not a safetensors file")
     header: dict[str, Any] = json.loads(data[8:start].tobytes())
     found: dict[str, Array] = {}
     for name, entry in header.items():

@@ -1,8 +1,9 @@
-"""Classical agents: a linear model over n-grams of a text, read from plain arrays. No pickle, no scikit-learn, numpy only.
+"""Classical agents: a linear model over n-grams of a text, read from plain arrays. Needs only numpy, no pickle and no
+scikit-learn.
 
-`model.json` says which features were used, how the labels are called, and the SHA-256 of the arrays beside it (`.npz`):
-`vocabulary` (UTF-8 lines as bytes), `idf`, `weights` (int8, features by labels) with one `scale` a label, and `intercept`.
-Where the output is a number there is one column of weights, and `lengths`: what each step of the text's length adds.
+`model.json` has the features, the labels, and the SHA-256 of the arrays beside it (`.npz`): `vocabulary` (UTF-8 lines
+as bytes), `idf`, `weights` (int8, features by labels) with one `scale` a label, and `intercept`. A regressor has one
+column of weights, and `lengths`: the addend of each step of the text's length.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ _WORD = re.compile(r"\w+")
 
 
 class NgramFeatures(FrozenModel):
-    """What of a text counts: runs of words, runs of characters within a word, and pairs of words with others between."""
+    """The features of a text: runs of words, runs of characters within a word, and pairs of words with a gap."""
 
     words: tuple[Annotated[int, Field(ge=1, le=5)], ...] = (1, 2)
     characters: tuple[Annotated[int, Field(ge=1, le=8)], ...] = (3, 4, 5)
     gap: Annotated[int, Field(ge=0, le=5)] = 0
-    """Words that may stand between the two of a pair; 0 for no pairs."""
+    """Maximum number of words between the two of a pair; 0 for no pairs."""
 
     def extract(self, text: str) -> list[str]:
-        """The features of a text, each as often as it occurs."""
+        """Returns the features of a text, repeated as often as they occur."""
         words: list[str] = _WORD.findall(text.lower())
         found = ["w" + " ".join(words[i : i + n]) for n in self.words for i in range(len(words) - n + 1)]
         for word in words:
@@ -47,36 +48,36 @@ class NgramFeatures(FrozenModel):
 
 
 class LinearClassifierConfig(ModelConfig):
-    """What `model.json` says."""
+    """The configuration of a classifier in `model.json`."""
 
     format: Literal["orchestra/linear-text/v1"]
     input: str
     """The input that is read."""
     output: str
-    """The output's field that gets the label."""
+    """The field of the output with the label."""
     features: NgramFeatures
     labels: tuple[str | bool | int | None, ...] = Field(min_length=2)
-    """As they stand in the output."""
+    """As in the output."""
 
 
 class LinearRegressorConfig(ModelConfig):
-    """What `model.json` says where the output is a number."""
+    """The configuration of a regressor in `model.json`."""
 
     format: Literal["orchestra/linear-number/v1"]
     input: str
     output: str
-    """The output's field that gets the number."""
+    """The field of the output with the number."""
     features: NgramFeatures
     lowest: float
     highest: float
-    """What it was trained on lies between these, and so does what it says."""
+    """The range of the training targets. Predictions are limited to it."""
 
 
 class _TfidfModel:
-    """The TF-IDF features of a text, by the row of each, at Euclidean length 1."""
+    """The TF-IDF features of a text by row, normalized to Euclidean length 1."""
 
     def __init__(self, features: NgramFeatures, arrays: Mapping[str, NDArray[Any]], columns: int) -> None:
-        """Raises `ValueError` or `KeyError` for arrays that do not fit each other."""
+        """Raises `ValueError` or `KeyError` if the arrays are inconsistent."""
         words = arrays["vocabulary"].tobytes().decode("utf-8").split("\n")
         self._features, self._index = features, {word: row for row, word in enumerate(words)}
         self._idf, self._weights = arrays["idf"].astype("float32"), arrays["weights"]
@@ -86,7 +87,7 @@ class _TfidfModel:
             raise ValueError("the arrays have other shapes than the vocabulary and the labels")
 
     def scores(self, text: str) -> NDArray[numpy.float32]:
-        """What the features say, by column; the intercept where there are none."""
+        """Returns the score of each column; the intercept if the text has no known features."""
         import numpy
 
         counts = Counter(
@@ -94,7 +95,7 @@ class _TfidfModel:
         )
         rows = numpy.fromiter(counts, dtype=numpy.int64)
         weights = numpy.array([1 + math.log(count) for count in counts.values()], dtype=numpy.float32) * self._idf[rows]
-        if not weights.any():  # none that counts: nothing has a length of 1
+        if not weights.any():  # all weights are 0, so the length cannot be normalized
             return self.intercept
         weights /= numpy.linalg.norm(weights)
         found: NDArray[numpy.float32] = (
@@ -104,24 +105,25 @@ class _TfidfModel:
 
 
 class LinearClassifier:
-    """A linear classifier, ready: multinomial logistic regression over TF-IDF features."""
+    """A loaded linear classifier: multinomial logistic regression over TF-IDF features."""
 
     def __init__(self, config: LinearClassifierConfig, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Raises `ValueError` or `KeyError` for arrays that do not fit the layout."""
+        """Raises `ValueError` or `KeyError` if the arrays do not fit the configuration."""
         self.config = config
         self._tfidf = _TfidfModel(config.features, arrays, len(config.labels))
 
     @classmethod
     def load(cls, card: Card, file: str = "", sha256: str = "") -> LinearClassifier:
-        """The classifier of a card's folder, by its data file or by another one that is named with its digest.
+        """Loads the classifier of a card's folder, by the card's data file or by another one with its digest.
 
-        Raises `InputError` A011 where the files are missing, damaged or do not fit.
+        Raises:
+            InputError: A011 if the files are missing, damaged or inconsistent.
         """
         with array_errors(card, file):
             return cls(*LinearClassifierConfig.read(card, file, sha256))
 
     def probabilities(self, text: str) -> NDArray[numpy.float32]:
-        """The probability of each label."""
+        """Returns the probability of each label."""
         import numpy
 
         logits = self._tfidf.scores(text)
@@ -130,45 +132,49 @@ class LinearClassifier:
         return probabilities
 
     def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
-        """The output, and its probability."""
+        """Returns the output and its probability."""
         probabilities = self.probabilities(str(inputs[self.config.input]))
         best = int(probabilities.argmax())
         return {self.config.output: self.config.labels[best]}, float(probabilities[best])
 
 
 class LinearRegressor:
-    """A linear regression, ready: a number of a text, by ridge regression over TF-IDF features and the text's length."""
+    """A loaded linear regressor: ridge regression over TF-IDF features and the text's length."""
 
     def __init__(self, config: LinearRegressorConfig, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Raises `ValueError` or `KeyError` for arrays that do not fit the layout."""
+        """Raises `ValueError` or `KeyError` if the arrays do not fit the configuration."""
         self.config = config
         self._tfidf = _TfidfModel(config.features, arrays, 1)
         self._lengths = arrays["lengths"].astype("float32")
         if self._lengths.ndim != 1 or config.lowest > config.highest:
-            raise ValueError("the lengths are no list, or the lowest number is above the highest")
+            raise ValueError("the lengths are not a list, or the lowest number is above the highest")
 
     @classmethod
     def load(cls, card: Card) -> LinearRegressor:
-        """The regression of a card's folder. Raises `InputError` A011 where the files are missing, damaged or do not fit."""
+        """Loads the regressor of a card's folder.
+
+        Raises:
+            InputError: A011 if the files are missing, damaged or inconsistent.
+        """
         with array_errors(card):
             return cls(*LinearRegressorConfig.read(card))
 
     def predict_number(self, text: str) -> float:
-        """The number of a text."""
+        """Returns the number for a text."""
         found = float(self._tfidf.scores(text)[0] + self._lengths[: length_steps(text)].sum())
         return min(self.config.highest, max(self.config.lowest, found))
 
     def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], None]:
-        """The output; a regression does not say how sure it is."""
+        """Returns the output. The confidence of a regressor is unknown."""
         return {self.config.output: self.predict_number(str(inputs[self.config.input]))}, None
 
 
 def length_steps(text: str) -> int:
-    """How often a text's length is half a doubling longer than one character; at most 40, for a mebibyte."""
+    """Returns the number of half doublings from one character to the text's length; at most 40, for a mebibyte."""
     return min(40, int(2 * math.log2(max(1, len(text)))))
 
 
 def predicts_number(card: Card) -> bool:
-    """Whether a linear agent gives a number, and not a label."""
+    """Whether a linear agent predicts a number instead of a label."""
     fields: Mapping[str, Any] = card.output_schema.get("properties", {})
     return [field.get("type") for field in fields.values()] == ["number"]

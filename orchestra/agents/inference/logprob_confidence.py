@@ -1,4 +1,4 @@
-"""Sureness: how probable a model's own text was to it, as the log-probabilities of its tokens tell."""
+"""Confidence: the probability of a model's text from the log-probabilities of its tokens."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class TokenLogprob(Protocol):
 
 
 def text_probability(text: str, tokens: Sequence[TokenLogprob]) -> float | None:
-    """The probability in [0, 1] that a model gave to the whole text; None where not every token's is known.
+    """Returns the probability in [0, 1] of the whole text; None if the probability of a token is unknown.
 
-    It is the product over the tokens, not their geometric mean: docs/concepts/certificates.md has what each of them ranks. vLLM masks
-    what a constraint forbids before it takes logarithms: a token that could be no other costs nothing, and JSON around an answer does
-    not count.
+    It is the product over the tokens, not their geometric mean: docs/concepts/certificates.md has a comparison. vLLM
+    masks forbidden tokens before it takes logarithms, so a token that a constraint determines has probability 1, and
+    JSON around an answer does not count.
     """
     if not tokens or sum(_count_non_space(token.text) for token in tokens) < _count_non_space(text):
         return None
@@ -30,5 +30,7 @@ def text_probability(text: str, tokens: Sequence[TokenLogprob]) -> float | None:
 
 
 def _count_non_space(text: str) -> int:
-    """Characters that are no spaces: some tokenizers leave out the space before a word where they spell one token alone."""
+    """Counts non-space characters, because some tokenizers drop the space before a word when they decode a single
+    token.
+    """
     return len("".join(text.split()))

@@ -1,4 +1,4 @@
-"""Layouts: what `model.json` says of an agent's arrays. What all kinds of agents say is here; each says more in the module of its kind."""
+"""Configuration of agents with arrays (`model.json`): the common fields. The module of each kind adds its own."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Digest: TypeAlias = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class FrozenModel(BaseModel):
-    """What has no other fields than are known, and never changes."""
+    """An immutable model that forbids unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class BaseEncoder(FrozenModel):
-    """The encoder that an agent stands on."""
+    """The base encoder of an agent."""
 
     licence: str
     sha256: Mapping[str, Digest]
@@ -31,7 +31,7 @@ class BaseEncoder(FrozenModel):
 
 
 class TrainingSource(FrozenModel):
-    """Rows that an agent was trained on."""
+    """The rows that an agent was trained on."""
 
     name: str
     licence: str
@@ -40,7 +40,7 @@ class TrainingSource(FrozenModel):
 
 
 class ModelConfig(FrozenModel):
-    """What all agents with arrays say."""
+    """The fields of all agents with arrays."""
 
     arrays: str
     """The file of the arrays, beside this one."""
@@ -48,23 +48,26 @@ class ModelConfig(FrozenModel):
 
     @classmethod
     def read(cls, card: Card, file: str = "", sha256: str = "") -> tuple[Self, dict[str, NDArray[Any]]]:
-        """The layout of a card's folder, by its data file or by another one that is named with its digest, and the arrays.
+        """Reads the configuration and the arrays of a card's folder, by the card's data file or by another one with its
+        digest.
 
-        Raises `ValueError` or `KeyError` for what is damaged or does not fit, which `reading` makes an error of the card.
+        Raises:
+            ValueError: If a file is damaged or inconsistent; `array_errors` converts it to an error of the card.
+            KeyError: If an array is missing; likewise.
         """
         layout = cls.model_validate_json(read_verified(card, file, sha256) if sha256 else card.read(file or card.data))
         return layout, load_arrays(card, layout.arrays, layout.sha256)
 
 
 class EncoderModelConfig(ModelConfig):
-    """What all encoders that were trained say."""
+    """The fields of all trained encoders."""
 
     base: BaseEncoder
     data: tuple[TrainingSource, ...]
 
 
 class EncoderSummary(BaseModel):
-    """What can be read of an encoder without knowing what it does."""
+    """The fields of an encoder that do not depend on its task."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
@@ -78,6 +81,10 @@ class EncoderSummary(BaseModel):
 
 
 def base_encoder(card: Card) -> BaseEncoder:
-    """The encoder that a card of kind `encoder` stands on. Raises `InputError` A011 where the card's data file says none."""
+    """Returns the base encoder of a card of kind `encoder`.
+
+    Raises:
+        InputError: A011 if the card's data file states none.
+    """
     with array_errors(card):
         return EncoderSummary.model_validate_json(card.read(card.data)).base

@@ -1,7 +1,8 @@
-"""Wording: what the words of a claim and of its evidence tell by themselves, as numbers. No model; microseconds to a millisecond.
+"""Word overlap of a claim and its evidence as numeric features. No model; takes microseconds to a millisecond.
 
-On BEGIN's replies these say more about support than a language model of 135 million parameters does alone, and they know nothing of what
-a sentence means; so they are one voice beside it (`agent.calibration`), never the judge.
+On BEGIN's replies these features predict support better than a language model of 135 million parameters alone. They do
+not represent the meaning of a sentence, so they are only combined with a model
+(`orchestra.agents.inference.calibration`) and never decide alone.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ import re
 from collections.abc import Sequence
 
 MAX_SUBSEQUENCE_WORDS = 400
-"""Words of evidence that the longest common subsequence looks at."""
+"""Maximum words of evidence for the longest common subsequence."""
 NEGATIONS = frozenset(("not", "no", "never", "none", "without", "cannot", "t", "nor"))
-"""`t` is what is left of “isn’t”."""
+"""`t` is the remainder of “isn’t”."""
 PERSONAL_PRONOUNS = frozenset(("i", "you", "my", "me", "we", "your", "our", "us"))
-"""Who says such a word says more than any evidence of the world can hold."""
+"""Pronouns of a claim about the speakers, which evidence about the world cannot support."""
 REPLY_OPENERS = frozenset(("yes", "no", "well", "oh", "yeah", "sure"))
 _SUFFIXES = ("ing", "ed", "es", "s", "ly")
 _NUMBER = re.compile(r"\d[\d,.]*")
@@ -42,11 +43,11 @@ FEATURE_NAMES = (
     "exclamation mark",
     "opens as a reply does",
 )
-"""Names of the numbers that `wording_features` returns, in their order."""
+"""Names of the features that `wording_features` returns, in order."""
 
 
 def wording_features(claim: str, evidence: str) -> tuple[float, ...]:
-    """The numbers of `FEATURE_NAMES` for a claim and its evidence; shares are in [0, 1], the others are counts."""
+    """Returns the features `FEATURE_NAMES` of a claim and its evidence. Shares are in [0, 1], the others are counts."""
     from orchestra.text.keywords import STOP_WORDS
 
     mine, theirs = _stems(claim), _stems(evidence)
@@ -80,7 +81,7 @@ def wording_features(claim: str, evidence: str) -> tuple[float, ...]:
 
 
 def _stems(text: str) -> list[str]:
-    """Words in lower case, without the commonest endings."""
+    """Returns words in lower case without the most common endings."""
     from orchestra.text.keywords import WORD
 
     return [_stem(word) for word in WORD.findall(text.lower())]
@@ -95,13 +96,13 @@ def _mean(found: Sequence[bool]) -> float:
 
 
 def _ngram_overlap(mine: Sequence[str], theirs: Sequence[str], length: int) -> float:
-    """The share of runs of so many words that the evidence has too."""
+    """Returns the share of n-grams that also occur in the evidence."""
     known = set(zip(*(theirs[at:] for at in range(length)), strict=False))
     return _mean([run in known for run in zip(*(mine[at:] for at in range(length)), strict=False)])
 
 
 def _common_subsequence(mine: Sequence[str], theirs: Sequence[str]) -> int:
-    """The length of the longest common subsequence of words."""
+    """Returns the length of the longest common subsequence of words."""
     last = [0] * (len(theirs) + 1)
     for word in mine:
         line = [0]

@@ -1,11 +1,13 @@
-"""Slots: a fine-tuned encoder that reads a text, and says of each word whether the value of a slot begins there, goes on, or neither.
+"""Slot filling: a fine-tuned encoder that labels each word of a text as the beginning, the inside or the outside of a
+slot.
 
-`model.json` says what is read and given, on what base the encoder stands, and the SHA-256 of the arrays beside it (`.npz`): for each
-linear layer of the base that was tuned `down.NAME` and `up.NAME`, each of one member, and the head: `weight` (labels, width) and `bias`
-(labels). A word has the logits of its first token (Devlin et al. 2019, https://arxiv.org/abs/1810.04805, section 5.3). Words, labels and
-values are those of taggers (`orchestra.agents.inference.crf_tagger`), and so is what is given: the likeliest sequence
-in which nothing goes on that did
-not begin, and its probability among these. A text that is longer than the encoder reads at once is read in windows that overlap.
+`model.json` has the input and output fields, the base encoder, and the SHA-256 of the arrays beside it (`.npz`): for
+each tuned linear layer of the base `down.NAME` and `up.NAME`, each of one member, and the head: `weight` (labels,
+width) and `bias` (labels). A word has the logits of its first token (Devlin et al. 2019,
+https://arxiv.org/abs/1810.04805, section 5.3). Words, labels and values are those of taggers
+(`orchestra.agents.inference.crf_tagger`). The result is the most probable sequence in which every inside label
+continues a slot, and its probability among these sequences. A text that is longer than the encoder's input is read in
+overlapping windows.
 """
 
 from __future__ import annotations
@@ -32,26 +34,26 @@ FORMAT: Literal["orchestra/slots/v1"] = "orchestra/slots/v1"
 SPAN_FIELDS = {"value", "start", "end"}
 """The fields of a slot's value."""
 IMPOSSIBLE_LOGIT = -1e9
-"""The logit of what cannot be."""
+"""The logit of an impossible label."""
 
 
 class SlotFillingConfig(EncoderModelConfig):
-    """What `model.json` says."""
+    """The configuration in `model.json`."""
 
     format: Literal["orchestra/slots/v1"]
     input: str
-    """The text that is read."""
+    """The input that is read."""
     hint: str = ""
-    """An input that lists the slots that were asked for; none where it is empty."""
+    """An input that lists the requested slots; empty for none."""
     output: str
-    """The output's field that gets the slots."""
+    """The field of the output with the slots."""
     labels: tuple[str, ...] = Field(min_length=2)
     tokens: Annotated[int, Field(ge=32, le=512)] = 256
-    """Tokens of hint and window together at most."""
+    """Maximum tokens of hint and window together."""
     overlap: Annotated[int, Field(ge=0, le=256)] = 64
-    """Tokens that two windows share."""
+    """Tokens that two adjacent windows share."""
     heat: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    """What logits are divided by for the probability of an answer."""
+    """Temperature: logits are divided by it for the probability of an answer."""
 
     @model_validator(mode="after")
     def _check_overlap(self) -> Self:
@@ -60,7 +62,7 @@ class SlotFillingConfig(EncoderModelConfig):
 
 
 def fills_slots(card: Card) -> bool:
-    """Whether an agent of kind `encoder` gives the values of slots, each with its place, and not a label."""
+    """Whether an agent of kind `encoder` fills slots with spans of a text."""
     fields: Mapping[str, Any] = card.output_schema.get("properties", {})
     values = [field.get("additionalProperties") for field in fields.values()]
     return len(values) == 1 and isinstance(values[0], Mapping) and set(values[0].get("properties", {})) == SPAN_FIELDS
@@ -68,19 +70,19 @@ def fills_slots(card: Card) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class SlotInput:
-    """A text as it is read: its words, and windows of its tokens beside the slots that were asked for."""
+    """A tokenized text: its words, and windows of its tokens beside the requested slots."""
 
     words: list[Word]
     first_tokens: list[int | None]
-    """The first token of each word, by its number among the text's; None for a word that has none."""
+    """The index of each word's first token; None for a word without tokens."""
     token_count: int
-    """Tokens of the text."""
+    """Number of tokens of the text."""
     windows: list[tuple[int, Window]]
-    """Each with the number of its first token among the text's."""
+    """Each with the index of its first token in the text."""
 
     @classmethod
     def from_inputs(cls, encoder: Encoder, config: SlotFillingConfig, inputs: Mapping[str, Any]) -> SlotInput:
-        """The text of some inputs."""
+        """Creates the text of the inputs."""
         text, asked = str(inputs[config.input]), inputs.get(config.hint) or () if config.hint else ()
         pair = encoder.tokenize_pair(", ".join(name.replace("_", " ") for name in asked), text)
         found, at = [], 0
@@ -98,10 +100,10 @@ def _first_tokens(words: Sequence[Word], spans: Sequence[tuple[int, int]]) -> li
 
 
 class SlotFiller:
-    """A reader that finds slots, ready."""
+    """A loaded slot filler."""
 
     def __init__(self, config: SlotFillingConfig, arrays: Mapping[str, NDArray[Any]], encoder: Encoder) -> None:
-        """Raises `ValueError` or `KeyError` for arrays that do not fit the layout or the encoder."""
+        """Raises `ValueError` or `KeyError` if the arrays do not fit the configuration or the encoder."""
         import numpy as np
 
         self.config, self.encoder = config, encoder
@@ -115,14 +117,19 @@ class SlotFiller:
 
     @classmethod
     def load(cls, card: Card, encoder: Encoder) -> SlotFiller:
-        """The reader of a card's folder, on its base. Raises `InputError` A011 where its files are missing, damaged or do not fit."""
+        """Loads the slot filler of a card's folder, with its base encoder.
+
+        Raises:
+            InputError: A011 if its files are missing, damaged or inconsistent.
+        """
         with array_errors(card):
             return cls(*SlotFillingConfig.read(card), encoder)
 
     def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
-        """The output, `{slot: {value, start, end}}` under the output's field, and how probable that is.
+        """Returns the output, `{slot: {value, start, end}}` under the output's field, and its probability.
 
-        Raises `InputError` A023 for a text that is too long.
+        Raises:
+            InputError: A023 if the text is too long.
         """
         text = SlotInput.from_inputs(self.encoder, self.config, inputs)
         if len(text.windows) > MAX_WINDOWS:
@@ -137,8 +144,11 @@ class SlotFiller:
         return {self.config.output: decode_slots(str(inputs[self.config.input]), text.words, labels)}, probability
 
     def word_logits(self, text: SlotInput) -> NDArray[Any]:
-        """The logits of each word's labels, (words, labels): of windows that share it, of the one in which most stands around it. A word
-        that the encoder has no token for is outside of all slots."""
+        """Returns the logits of each word's labels, (words, labels).
+
+        Of several windows, the one with the most context around the word is used. A word without tokens is outside of
+        all slots.
+        """
         import numpy as np
 
         outside = np.where(np.array(self.config.labels) == OUTSIDE, 0.0, IMPOSSIBLE_LOGIT)
@@ -156,7 +166,7 @@ class SlotFiller:
         return given
 
     def decode(self, scores: NDArray[Any]) -> tuple[list[str], float]:
-        """The likeliest labels of words, and how probable they are together."""
+        """Returns the most probable labels of words and their joint probability."""
         import numpy as np
 
         told = scores.astype(np.float64) / self.config.heat
@@ -166,8 +176,9 @@ class SlotFiller:
 
 
 def transition_masks(labels: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """What is added to the logits of labels of a first word, (labels,), and of a label after another one, (labels, labels): next to nothing
-    is left of one that goes on with what did not begin."""
+    """Returns masks that are added to the logits: of the first word's label, (labels,), and of adjacent labels,
+    (labels, labels). They exclude an inside label that does not continue its slot.
+    """
     import numpy as np
 
     goes_on = np.array([label.startswith("I-") for label in labels])

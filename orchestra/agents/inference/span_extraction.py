@@ -1,10 +1,12 @@
-"""Spans: a fine-tuned encoder that reads a question beside a passage, and points at the words of the passage that answer it.
+"""Span extraction: a fine-tuned encoder that reads a question and a passage, and selects the words that answer the
+question.
 
-`model.json` says what is read and given, on what base the encoder stands, and the SHA-256 of the arrays beside it (`.npz`): for each
-linear layer of the base that was tuned `down.NAME` and `up.NAME`, each of one member, and the head: `weight` (2, width) and `bias` (2).
-The head gives each token of the passage two logits, of an answer that begins there and of one that ends there, and the first mark of the
-input the same for "no answer here" (Devlin et al. 2019, https://arxiv.org/abs/1810.04805, section 4.3). An answer's logit is the sum of
-two. A passage that is longer than the encoder reads at once is read in windows that overlap, and all their spans compete.
+`model.json` has the input and output fields, the base encoder, and the SHA-256 of the arrays beside it (`.npz`): for
+each tuned linear layer of the base `down.NAME` and `up.NAME`, each of one member, and the head: `weight` (2, width) and
+`bias` (2). The head gives each token of the passage two logits, for an answer that begins there and for one that ends
+there. The logits of the first mark are those of "no answer here" (Devlin et al. 2019, https://arxiv.org/abs/1810.04805,
+section 4.3). An answer's logit is the sum of two. A passage that is longer than the encoder's input is read in
+overlapping windows, and the spans of all windows are compared.
 """
 
 from __future__ import annotations
@@ -29,31 +31,31 @@ if TYPE_CHECKING:
 
 FORMAT: Literal["orchestra/spans/v1"] = "orchestra/spans/v1"
 MAX_QUESTION = 128
-"""Tokens of a question that are read at most."""
+"""Maximum tokens of a question that are read."""
 MAX_WINDOWS = 32
-"""Windows of a passage at most: about ten thousand tokens."""
+"""Maximum windows of a passage: about ten thousand tokens."""
 
 
 class SpanExtractionConfig(EncoderModelConfig):
-    """What `model.json` says."""
+    """The configuration in `model.json`."""
 
     format: Literal["orchestra/spans/v1"]
     question: str
-    """The input that asks."""
+    """The input with the question."""
     passage: str
-    """The input that is pointed into."""
+    """The input with the passage."""
     output: str
-    """The output's field that gets the words, or null."""
+    """The field of the output with the words, or null."""
     tokens: Annotated[int, Field(ge=32, le=512)] = 384
-    """Tokens of question and window together at most."""
+    """Maximum tokens of question and window together."""
     overlap: Annotated[int, Field(ge=0, le=256)] = 96
-    """Tokens that two windows share."""
+    """Tokens that two adjacent windows share."""
     longest: Annotated[int, Field(ge=1, le=256)] = 30
-    """Tokens of an answer at most."""
+    """Maximum tokens of an answer."""
     silence: Annotated[float, Field(allow_inf_nan=False)] = 0.0
-    """What is added to the logit of "no answer here"."""
+    """Added to the logit of "no answer here"."""
     heat: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    """What logits are divided by for the probability of an answer."""
+    """Temperature: logits are divided by it for the probability of an answer."""
 
     @model_validator(mode="after")
     def _check_overlap(self) -> Self:
@@ -63,33 +65,34 @@ class SpanExtractionConfig(EncoderModelConfig):
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A piece of a passage beside the question, as the encoder reads it."""
+    """A part of a passage beside the question, as input of the encoder."""
 
     tokens: list[int]
     start: int
-    """Where the tokens of the passage begin."""
+    """Index of the first token of the passage."""
     offsets: Sequence[tuple[int, int]]
-    """Where each of them stands in the passage, in characters."""
+    """The span of each of them in the passage, in characters."""
 
 
 def extracts_spans(card: Card) -> bool:
-    """Whether an agent of kind `encoder` answers with words of what it reads, and not with a label."""
+    """Whether an agent of kind `encoder` answers with a span of its input."""
     return schema_has_format(card.output_schema, QUOTE_FORMAT)
 
 
 def check_overlap(tokens: int, overlap: int) -> None:
-    """Raises `ValueError` for windows that share all that a long question leaves of them: they would never reach the end."""
+    """Raises `ValueError` if the overlap leaves no progress from window to window with a long question."""
     room = tokens - min(MAX_QUESTION, tokens // 2)
     if overlap >= room:
         raise ValueError(
-            f"windows of {tokens} tokens that share {overlap} do not go on: a question leaves {room} of them"
+            f"windows of {tokens} tokens with an overlap of {overlap} make no progress: a question leaves {room} tokens"
         )
 
 
 def split_windows(pair: EncodedPair, tokens: int, overlap: int) -> Iterator[Window]:
-    """The windows of a question and a passage. Of a long question the beginning counts, in half of a window at most.
+    """Returns the windows of a question and a passage. A long question is cut to half of a window.
 
-    Raises as `check_overlap`.
+    Raises:
+        ValueError: As `check_overlap`.
     """
     check_overlap(tokens, overlap)
     most = min(MAX_QUESTION, tokens // 2, tokens - overlap - len(pair.tail) - 1)
@@ -101,10 +104,10 @@ def split_windows(pair: EncodedPair, tokens: int, overlap: int) -> Iterator[Wind
 
 
 class SpanExtractor:
-    """A reader that points, ready."""
+    """A loaded span extractor."""
 
     def __init__(self, config: SpanExtractionConfig, arrays: Mapping[str, NDArray[Any]], encoder: Encoder) -> None:
-        """Raises `ValueError` or `KeyError` for arrays that do not fit the encoder."""
+        """Raises `ValueError` or `KeyError` if the arrays do not fit the encoder."""
         import numpy as np
 
         self.config, self.encoder = config, encoder
@@ -116,12 +119,20 @@ class SpanExtractor:
 
     @classmethod
     def load(cls, card: Card, encoder: Encoder) -> SpanExtractor:
-        """The reader of a card's folder, on its base. Raises `InputError` A011 where its files are missing, damaged or do not fit."""
+        """Loads the span extractor of a card's folder, with its base encoder.
+
+        Raises:
+            InputError: A011 if its files are missing, damaged or inconsistent.
+        """
         with array_errors(card):
             return cls(*SpanExtractionConfig.read(card), encoder)
 
     def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
-        """The words that answer, or null, and the probability of that. Raises `InputError` A023 for a passage that is too long."""
+        """Returns the output with the words or null, and its probability.
+
+        Raises:
+            InputError: A023 if the passage is too long.
+        """
         question, passage = str(inputs[self.config.question]), str(inputs[self.config.passage])
         found = list(
             split_windows(self.encoder.tokenize_pair(question, passage), self.config.tokens, self.config.overlap)
@@ -137,15 +148,15 @@ class SpanExtractor:
         return {self.config.output: answer}, probability
 
     def logits(self, window: Window) -> NDArray[Any]:
-        """Of an answer that begins and of one that ends at each token of a window, (tokens, 2)."""
+        """Returns the logits of answers that begin and end at each token of a window, (tokens, 2)."""
         read = self.encoder.encode(window.tokens, self._adapters)[0]
         given: NDArray[Any] = read @ self._weight.T + self._bias
         return given
 
     def decode(self, scored_windows: Sequence[tuple[Window, NDArray[Any]]]) -> tuple[tuple[int, int] | None, float]:
-        """The likeliest span, in characters of the passage, None for none, and its probability among all spans and none.
+        """Returns the most probable span in characters of the passage, or None for no answer, and its probability.
 
-        That the passage is silent is as likely as the window says that says so least.
+        The logit of "no answer here" is the lowest over the windows.
         """
         import numpy as np
 

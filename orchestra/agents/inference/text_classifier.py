@@ -1,11 +1,13 @@
-"""Committees: fine-tuned sentence encoders and a linear classifier over n-grams, which tell the label of a text, or of a pair, together.
+"""Text classification by a committee of fine-tuned sentence encoders and a linear classifier over n-grams, for a text
+or a pair of texts.
 
-`model.json` says how the labels are called, on what base the encoders stand, and the SHA-256 of the arrays beside it (`.npz`): for each
-linear layer of the base the adapters of all members, `down.NAME` and `up.NAME`, and for each member its `prototypes` (one direction a
-label) and its `sharpness`. A member's logits are its sharpness times the cosines of the text with the prototypes. The linear classifier
-stands in files of its own, as in a card of kind `sklearn`. What the committee says are the shares of what its parts say, each as the
-logarithm of a probability. Of pairs there is no linear classifier: n-grams of each text alone do not say how they stand to one another.
-The card may name fields for the probabilities of labels, and a calibration of them, as one of a language model does.
+`model.json` has the labels, the base encoder, and the SHA-256 of the arrays beside it (`.npz`): for each linear layer
+of the base the adapters of all members, `down.NAME` and `up.NAME`, and for each member its `prototypes` (one direction
+a label) and its `sharpness`. A member's logits are its sharpness times the cosines of the text with the prototypes. The
+linear classifier has files of its own, as in a card of kind `sklearn`. The committee's logits are the weighted sum of
+its members' log-probabilities. For pairs there is no linear classifier, because n-grams of each text alone do not
+represent their relation. The card may name fields for the probabilities of labels, and a calibration of them, as for a
+language model.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class LinearMember(FrozenModel):
-    """The classifier over n-grams: a file of the folder that says how its arrays are used, and what its voice counts."""
+    """The classifier over n-grams: its data file in the folder, and its weight in the committee."""
 
     file: str
     sha256: Digest
@@ -43,9 +45,9 @@ class LinearMember(FrozenModel):
 
 
 class OutOfScopeLabel(FrozenModel):
-    """A label for texts that have none of the others, and the output's field that gets the probability of that.
+    """A label for texts that have none of the others, and the field of the output with its probability.
 
-    The probability is the logistic function of `bias` plus `slope` times the log-odds that the committee gives the label.
+    The probability is the logistic function of `bias` plus `slope` times the committee's log-odds of the label.
     """
 
     label: str
@@ -55,27 +57,27 @@ class OutOfScopeLabel(FrozenModel):
 
 
 class TextClassifierConfig(EncoderModelConfig):
-    """What `model.json` says."""
+    """The configuration in `model.json`."""
 
     format: Literal["orchestra/committee/v1"]
     input: str
     """The input that is read."""
     beside: str = ""
-    """The input that is read beside it, as one text; empty where texts stand alone."""
+    """The second input of a pair; empty for single texts."""
     output: str
-    """The output's field that gets the label."""
+    """The field of the output with the label."""
     labels: tuple[str, ...] = Field(min_length=2)
     outside: OutOfScopeLabel | None = None
     tokens: Annotated[int, Field(ge=3, le=512)] = 64
-    """Tokens of a text that are read at most."""
+    """Maximum tokens of a text that are read."""
     members: Annotated[int, Field(ge=1, le=16)]
     share: Share
-    """What the members' mean counts."""
+    """The weight of the members' mean."""
     linear: LinearMember | None = None
 
 
 class TextClassifier:
-    """A committee, ready."""
+    """A loaded committee."""
 
     def __init__(
         self,
@@ -86,8 +88,12 @@ class TextClassifier:
         form: OutputForm | None = None,
         calibration: Calibration | None = None,
     ) -> None:
-        """`form` says which fields get the probabilities of labels. Raises `ValueError` or `KeyError` for arrays that do not fit the layout
-        or the encoder."""
+        """Creates the committee. `form` has the fields for the probabilities of labels.
+
+        Raises:
+            ValueError: If the arrays do not fit the configuration or the encoder.
+            KeyError: If an array is missing.
+        """
         import numpy as np
 
         self.config, self.encoder, self._linear = config, encoder, linear
@@ -101,11 +107,15 @@ class TextClassifier:
         if linear is not None and linear.config.labels != config.labels:
             raise ValueError("the linear classifier has other labels")
         if config.outside is not None and config.outside.label not in config.labels:
-            raise ValueError(f"{config.outside.label!r} is none of the labels")
+            raise ValueError(f"{config.outside.label!r} is not one of the labels")
 
     @classmethod
     def load(cls, card: Card, encoder: Encoder) -> TextClassifier:
-        """The committee of a card's folder, on its base. Raises `InputError` A011 where its files are missing, damaged or do not fit."""
+        """Loads the committee of a card's folder, with its base encoder.
+
+        Raises:
+            InputError: A011 if its files are missing, damaged or inconsistent.
+        """
         with array_errors(card):
             config, arrays = TextClassifierConfig.read(card)
             return cls(
@@ -113,7 +123,7 @@ class TextClassifier:
             )
 
     def logits(self, text: str, beside: str = "") -> NDArray[Any]:
-        """What the committee gives each label: logarithms of weights that need not sum to one."""
+        """Returns the committee's logit of each label: a logarithm of weights that need not sum to one."""
         most = self.config.tokens
         tokens = (
             self.encoder.truncate_pair(text, beside, most) if self.config.beside else self.encoder.tokenize(text, most)
@@ -129,7 +139,7 @@ class TextClassifier:
         return given
 
     def member_log_probabilities(self, vectors: Array) -> Array:
-        """The logarithms of each member's probabilities, (members, labels), from its vector of the text."""
+        """Returns the log-probabilities of each member, (members, labels), from its vector of the text."""
         import numpy as np
 
         length = np.linalg.norm(vectors, axis=-1, keepdims=True)
@@ -137,7 +147,7 @@ class TextClassifier:
         return log_softmax(self._sharpness[:, None] * cosines)
 
     def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
-        """The output, and the probability of its label."""
+        """Returns the output and the probability of its label."""
         import numpy as np
 
         config = self.config
@@ -159,7 +169,7 @@ class TextClassifier:
     def _calibrated_output(
         self, chances: Mapping[str, float], inputs: Mapping[str, Any]
     ) -> tuple[dict[str, Any], float]:
-        """The likeliest label, and the fields of probabilities, after the calibration where there is one."""
+        """Returns the most probable label and the fields of probabilities, calibrated if there is a calibration."""
         if self._calibration is not None:
             chances = self._calibration.calibrate(chances, inputs)
         best = max(chances, key=lambda label: chances[label])
@@ -168,7 +178,7 @@ class TextClassifier:
 
 
 MIN_PROBABILITY = 1e-12
-"""A probability is no less, so that it has a logarithm."""
+"""Lower bound of probabilities, so that they have a logarithm."""
 OUT_OF_SCOPE_THRESHOLD = 0.5
 
 
@@ -177,12 +187,12 @@ def _load_linear(card: Card, named: LinearMember | None) -> LinearClassifier | N
 
 
 def sha256_hex(data: bytes) -> str:
-    """The SHA-256 of some bytes, in hexadecimal."""
+    """Returns the SHA-256 of bytes, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
 def log_softmax(logits: NDArray[Any]) -> NDArray[Any]:
-    """The logarithms of the probabilities that logits mean, along the last axis."""
+    """Returns the log-probabilities of logits along the last axis."""
     import numpy as np
 
     moved = logits - logits.max(axis=-1, keepdims=True)

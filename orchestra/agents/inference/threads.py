@@ -1,7 +1,9 @@
-"""Threads: while encoders work in this process, a product of numpy's takes one of them, and several predictions go side by side.
+"""Threads: limits numpy's matrix products to one thread while encoders run, so that several predictions run in
+parallel.
 
-A product that is cut into pieces is done when the last of them is, and on a machine whose processors also serve models that piece waits
-for its turn at each of a hundred products: of `reader` 60 rows take 32 s so on two processors beside a vLLM, and 16 s in this way.
+A product split over threads waits for the slowest one. On a machine whose processors also serve models, each of a
+hundred products then waits for a processor: 60 rows of `reader` take 32 s on two processors beside a vLLM that way, and
+16 s with one thread a product.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Any
 
 
 class BlasThreads:
-    """How many threads the libraries behind numpy take: one while anybody is inside, whatever was set before again once nobody is."""
+    """The thread limit of numpy's libraries: one while a context is active, the previous number afterwards."""
 
     def __init__(self) -> None:
         import numpy  # noqa: F401 - the controller knows the libraries that are loaded
@@ -26,8 +28,10 @@ class BlasThreads:
 
     @contextmanager
     def limit_to_one(self) -> Iterator[None]:
-        """One thread a product, until the last who asked for it is done. Whoever is first and last should be of one thread: threadpoolctl
-        lets no other put back what was."""
+        """Limits products to one thread until the last active context exits.
+
+        The first and the last context should belong to one thread, because threadpoolctl restores the limit only there.
+        """
         with self._lock:
             if not self._active:
                 self._limit = self._controller.limit(limits=1, user_api="blas")

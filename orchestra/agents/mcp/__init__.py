@@ -1,1 +1,3 @@
-"""MCP tools: other people's tool servers, as child processes, their tools with contracts like any other and pinned."""
+"""MCP tools: third-party tool servers run as child processes. Their tools have contracts and are pinned."""
+
+__all__ = ["pins", "server", "tool"]

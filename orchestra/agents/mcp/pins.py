@@ -1,7 +1,7 @@
-"""Pins: what the tools of an MCP server were when somebody looked at them. A tool that says otherwise today is refused.
+"""Pins: the descriptions and types of MCP tools as they were reviewed. A tool that differs from its pin is refused.
 
-A server may change what its tools say of themselves at any time, and what they say is read by models. So the project keeps, in
-`mcp/SERVER.json`, the name, description and types of each tool that it uses; their digest is what the server is held to.
+A server may change the descriptions of its tools at any time, and models read these descriptions. So the project keeps
+the name, description and types of each tool that it uses in `mcp/SERVER.json`. A tool must match the digest in its pin.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from orchestra.schema.types import Schema, Validator, bundle_definitions
 FOLDER = "mcp"
 FORMAT = "orchestra/mcp/v1"
 MAX_BYTES = 8 << 20
-"""Bytes of a file of pins at most."""
+"""Maximum size of a file of pins, in bytes."""
 MAX_SCHEMA = 100_000
-"""Bytes of what one tool says of itself, at most."""
+"""Maximum size of one tool's description and types, in bytes."""
 MAX_DESCRIPTION = 500
-"""Characters of a description that anybody is shown; the digest is of the whole."""
+"""Maximum characters of a description that are shown. The digest covers the whole description."""
 TEXT_SCHEMA: Schema = {"type": "string"}
 
 
 class ToolPin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One tool as it was: its types as the server states them, and the digest of all that it says."""
+    """A tool as it was pinned: its types as the server states them, and a digest of name, description and types."""
 
     name: str
     description: str
@@ -43,38 +43,42 @@ class ToolPin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def from_tool(
         cls, name: str, description: str, input: Mapping[str, Any], output: Mapping[str, Any] | None
     ) -> ToolPin:
-        """A tool as its server tells of it. Raises `InputError` T013 for one whose types cannot be used."""
+        """Creates the pin of a tool that a server lists.
+
+        Raises:
+            InputError: T013 if its types cannot be used.
+        """
         said = [name, description, dict(input), None if output is None else dict(output)]
         if why := storage_error(said):
             raise _unusable_types(name, why)
         data = canonical(said)
         if len(data) > MAX_SCHEMA:
-            raise _unusable_types(name, f"it says {len(data):,} bytes of itself; at most {MAX_SCHEMA:,}")
+            raise _unusable_types(name, f"its description and types have {len(data):,} bytes; at most {MAX_SCHEMA:,}")
         made = cls(name, description, dict(input), None if output is None else dict(output), digest(data))
         _ = made.input_schema, made.output_schema
         return made
 
     @property
     def input_schema(self) -> Schema:
-        """The type of its arguments: a record. Raises `InputError` T013."""
+        """The type of the arguments, a record. Raises `InputError` T013 if it is not one."""
         if self.input.get("type") != "object":
-            raise _unusable_types(self.name, "its arguments are no record")
+            raise _unusable_types(self.name, "its arguments are not a record")
         return _tool_schema(self.name, {"properties": {}, **self.input})
 
     @property
     def output_schema(self) -> Schema:
-        """The type of its result: a text, where it states none. Raises `InputError` T013."""
+        """The type of the result; a text if the server states none. Raises `InputError` T013 if it cannot be used."""
         return TEXT_SCHEMA if self.output is None else _tool_schema(self.name, self.output)
 
     @property
     def summary(self) -> str:
-        """Its description, in one line that is safe to show."""
+        """The description in one line, without invisible characters."""
         line = " ".join(escape_invisible(self.description, keep="").replace("\\x0a", " ").split())
         return to_storable(line, MAX_DESCRIPTION)
 
 
 class PinFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What `mcp/SERVER.json` holds."""
+    """The contents of `mcp/SERVER.json`."""
 
     format: str
     server: str
@@ -82,14 +86,22 @@ class PinFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def pin_path(project: Path | None, server: str) -> Path:
-    """Where the pins of a server stand. Raises `InputError` T019 outside of a project."""
+    """Returns the path of a server's pins.
+
+    Raises:
+        InputError: T019 outside of a project.
+    """
     if project is None:
-        raise InputError("T019", "pins are kept in a project, and there is none here", hint="orchestra init")
+        raise InputError("T019", "pins are stored in a project, and there is none here", hint="orchestra init")
     return project / FOLDER / f"{server}.json"
 
 
 def read(project: Path | None, server: str, config: McpServer) -> dict[str, ToolPin]:
-    """The pins of the tools that the configuration declares. Raises `InputError` T012 where one is missing or was tampered with."""
+    """Returns the pins of the tools that the configuration declares.
+
+    Raises:
+        InputError: T012 if one is missing or was modified.
+    """
     found, place = _read_file(project, server), SourceLocation(str(pin_path(project, server)), 1)
     pins: dict[str, ToolPin] = {}
     for name in config.tools:
@@ -99,7 +111,7 @@ def read(project: Path | None, server: str, config: McpServer) -> dict[str, Tool
         if not _is_intact(name, pin):
             raise InputError(
                 "T012",
-                f"the pin of {server}.{name} is not what its digest says",
+                f"the pin of {server}.{name} does not match its digest",
                 location=place,
                 hint=_pin_hint(server),
             )
@@ -108,15 +120,18 @@ def read(project: Path | None, server: str, config: McpServer) -> dict[str, Tool
 
 
 def read_valid(project: Path | None, server: str) -> tuple[dict[str, ToolPin], frozenset[str]]:
-    """What pins of a server there are, each by itself, whatever the others are: those that are whole, and the names of those that were
-    tampered with. Raises `InputError` T012 for a file that cannot be read."""
+    """Returns the valid pins of a server and the names of the modified ones.
+
+    Raises:
+        InputError: T012 if the file cannot be read.
+    """
     found = _read_file(project, server)
     broken = frozenset(name for name, pin in found.items() if not _is_intact(name, pin))
     return {name: pin for name, pin in found.items() if name not in broken}, broken
 
 
 def _is_intact(name: str, pin: ToolPin) -> bool:
-    """Whether a pin is what its digest says."""
+    """Whether a pin matches its digest."""
     try:
         return pin == ToolPin.from_tool(name, pin.description, pin.input, pin.output)
     except InputError:
@@ -124,7 +139,11 @@ def _is_intact(name: str, pin: ToolPin) -> bool:
 
 
 def _read_file(project: Path | None, server: str) -> dict[str, ToolPin]:
-    """All that the file of a server's pins holds, as it stands there. Raises `InputError` T012 for a file that cannot be read."""
+    """Returns the contents of the file of a server's pins.
+
+    Raises:
+        InputError: T012 if the file cannot be read.
+    """
     path = pin_path(project, server)
     place = SourceLocation(str(path), 1)
     try:
@@ -146,7 +165,11 @@ def _read_file(project: Path | None, server: str) -> dict[str, ToolPin]:
 
 
 def write(project: Path | None, server: str, pins: Mapping[str, ToolPin]) -> Path:
-    """Keeps the pins of a server; gives the file. Raises `InputError` T019 where it cannot be written."""
+    """Writes the pins of a server and returns the path.
+
+    Raises:
+        InputError: T019 if the file cannot be written.
+    """
     path = pin_path(project, server)
     data = (
         msgspec.json.format(msgspec.json.encode(PinFile(FORMAT, server, dict(sorted(pins.items())))), indent=2) + b"\n"
@@ -162,7 +185,7 @@ def write(project: Path | None, server: str, pins: Mapping[str, ToolPin]) -> Pat
 
 
 def _pin_hint(server: str) -> str:
-    return f"look at what it says, and keep it: orchestra tools pin {server}"
+    return f"review it and pin it: orchestra tools pin {server}"
 
 
 def _tool_schema(name: str, stated: Mapping[str, Any]) -> Schema:

@@ -1,8 +1,9 @@
-"""MCP servers: each is started when its tools are first called, is held to its pins, and ends with whoever owns it.
+"""MCP servers: each is started at the first call of its tools, checked against its pins, and stopped with its owner.
 
-The session is that of the official SDK (package `mcp`, MIT). A server's life is one task, because the SDK's scopes must be left by the
-task that entered them; calls come from others, and wait for their answers. What a server says is data: it is asked for tools alone, and
-offers of its own (sampling, elicitation, roots) are refused by the SDK's defaults.
+The session is that of the official SDK (package `mcp`, MIT). One task runs a server from start to stop, because the
+SDK's scopes must be exited by the task that entered them. Other tasks send calls to it and wait for the answers. Output
+of a server is untrusted data: the client uses tools only, and the SDK's defaults refuse requests of the server
+(sampling, elicitation, roots).
 """
 
 from __future__ import annotations
@@ -34,14 +35,16 @@ if TYPE_CHECKING:
 START_TIMEOUT = 30.0
 """Seconds in which a server must be ready."""
 PING_TIMEOUT = 5.0
-"""Seconds in which a server that was late must answer a ping; else it is ended, and started anew for the next call."""
+"""Seconds in which a server must answer a ping after a timeout. Otherwise it is stopped, and the next call starts it
+anew.
+"""
 MAX_TOOLS = 1_000
 INHERITED_ENVIRONMENT = ("PATH", "HOME", "LANG")
-"""What every server has of our environment, beside what `environment` names."""
+"""Environment variables that every server inherits, in addition to those in `environment`."""
 
 
 class McpClient:
-    """One server of the configuration."""
+    """The client of one configured server."""
 
     def __init__(
         self,
@@ -51,7 +54,7 @@ class McpClient:
         folder: Path | None = None,
         on_stderr: Callable[[str, str], None] | None = None,
     ) -> None:
-        """`on_stderr` is called with the server's name and each line of its standard error."""
+        """Creates the client. `on_stderr` is called with the server's name and each line of its standard error."""
         self.name, self.config, self.pins = name, config, dict(pins)
         self._folder, self._on_stderr = folder, on_stderr
         self._task: asyncio.Task[None] | None = None
@@ -59,20 +62,24 @@ class McpClient:
         self._stop = asyncio.Event()
         self._starting = asyncio.Lock()
         self._start_timeout: asyncio.Timeout | None = None
-        """Of a server that is starting."""
+        """Set while the server starts."""
         self._checking = asyncio.Lock()
         self._pin_errors: dict[str, str] = {}
         self._change_count = 0
-        """How often a server has said that its tools have changed."""
+        """Number of notifications that the tools have changed."""
         self._checked_count = -1
-        """How often it had when they were last held against their pins; -1 where they were not since it started."""
+        """Value of `_change_count` at the last check of the pins; -1 if they were not checked since the server
+        started.
+        """
 
     async def call(self, tool: str, arguments: Mapping[str, Any]) -> CallToolResult:
-        """What a tool answered.
+        """Calls a tool and returns its answer.
 
-        Raises `ToolError`: T010 without the package, T011 where the server cannot be started, T012 for a tool that is not what was pinned,
-        T014 where the server ended, T015 where it said too much, T016 where it answered what nobody understands, T017 where it was late,
-        T018 where it refused the call.
+        Raises:
+            ToolError: T010 without the package `mcp`, T011 if the server cannot be started, T012 if the tool differs
+            from its
+                pin, T014 if the server ended, T015 if its output exceeded a limit, T016 for an invalid answer, T017 on
+                a timeout, T018 if it refused the call.
         """
         session, pipe = await self._session()
         pipe.invalid_lines = pipe.messages = pipe.stderr_lines = 0
@@ -82,12 +89,14 @@ class McpClient:
                     await self._recheck_pins(session, pipe, tool)
                 if (reason := self._pin_errors.get(tool)) is not None:
                     raise ToolError(
-                        "T012", f"{self.name}.{tool} {reason}", f"orchestra tools pin {self.name}, if that is well"
+                        "T012",
+                        f"{self.name}.{tool} {reason}",
+                        f"orchestra tools pin {self.name}, if the change is acceptable",
                     )
                 return await _call_tool(session, tool, arguments)
         except TimeoutError:
             await self._ping_or_stop(session)
-            hint = f"raise `timeout` of [mcp.{self.name}], or look into the server"
+            hint = f"raise `timeout` of [mcp.{self.name}], or check the server"
             raise ToolError(
                 "T017", f"{self.name}.{tool} gave no answer within {self.config.timeout:g} s", hint
             ) from None
@@ -95,48 +104,54 @@ class McpClient:
             raise
         except (ValidationError, ValueError) as error:
             raise ToolError(
-                "T016", f"{self.name}.{tool} answered what is no result: {_first_line(error)}", "mend the server"
+                "T016", f"{self.name}.{tool} sent an invalid result: {_first_line(error)}", "fix the server"
             ) from None
         except _protocol_errors() as error:
             raise await self._call_error(tool, pipe, error) from None
 
     async def list_tools(self) -> dict[str, ToolPin | InputError]:
-        """All tools of the server as they are today; for one whose types cannot be used, why. Raises `ToolError` as `call` does."""
+        """Returns all tools of the server; for a tool whose types cannot be used, the error.
+
+        Raises:
+            ToolError: As `call`.
+        """
         session, pipe = await self._session()
         try:
             async with asyncio.timeout(self.config.timeout):
                 return await _list_tools(session)
         except TimeoutError:
             raise ToolError(
-                "T017", f"{self.name} did not list its tools within {self.config.timeout:g} s", "look into the server"
+                "T017", f"{self.name} did not list its tools within {self.config.timeout:g} s", "check the server"
             ) from None
         except _protocol_errors() as error:
             raise await self._call_error("tools/list", pipe, error) from None
 
     async def close(self) -> None:
-        """Ends the server, where it runs."""
+        """Stops the server if it runs."""
         self._stop.set()
         if self._start_timeout is not None:
             self._start_timeout.reschedule(asyncio.get_running_loop().time())
         if self._task is not None:
             await asyncio.wait([self._task])
 
-    # Its life
+    # Lifecycle
 
     async def _session(self) -> tuple[ClientSession, StdioConnection]:
-        """The session of the running server, which is started where it is not running; who waits for one start shares what it comes to."""
+        """Returns the session of the server, which is started if it does not run. Concurrent callers share one start
+        and its result.
+        """
         async with self._starting:
             ready = await self._start()
         return await asyncio.shield(ready)
 
     async def _start(self) -> asyncio.Future[tuple[ClientSession, StdioConnection]]:
         if self._task is not None and not self._task.done() and self._is_ending:
-            await asyncio.wait([self._task])  # one that is ending takes no more calls
+            await asyncio.wait([self._task])  # a server that is ending accepts no calls
         if self._task is None or self._task.done() or self._ready is None:
             if find_spec("mcp") is None:
                 raise ToolError(
                     "T010",
-                    f"{self.name} is an MCP server, and the package mcp is not there",
+                    f"{self.name} is an MCP server, but the package mcp is not installed",
                     "pip install 'orchestra-slm[mcp]'",
                 )
             self._stop = asyncio.Event()
@@ -147,7 +162,7 @@ class McpClient:
 
     @property
     def _is_ending(self) -> bool:
-        """Whether the server is about to end, or has ended by itself."""
+        """Whether the server is ending or has ended."""
         ready = self._ready
         began = ready is not None and ready.done() and not ready.cancelled() and ready.exception() is None
         return self._stop.is_set() or (ready is not None and began and ready.result()[1].closed.is_set())
@@ -180,7 +195,7 @@ class McpClient:
                 except _protocol_errors() as error:
                     await asyncio.wait([asyncio.ensure_future(pipe.closed.wait())], timeout=0.5)
                     why = pipe.limit_error or (pipe.exit_status if pipe.closed.is_set() else _first_line(error))
-                    fault.reason = f"the MCP server {self.name} did not begin to speak MCP: {why}"
+                    fault.reason = f"the MCP server {self.name} did not open an MCP session: {why}"
                 else:
                     ready.set_result((session, pipe))
                     waiting = [asyncio.ensure_future(event.wait()) for event in (stop, pipe.closed)]
@@ -195,7 +210,7 @@ class McpClient:
 
     @asynccontextmanager
     async def _start_deadline(self, stop: asyncio.Event) -> AsyncIterator[None]:
-        """The time in which a server must be ready: it is over at once for one that is closed meanwhile."""
+        """Limits the time in which a server must be ready. It expires at once if the client is closed meanwhile."""
         async with asyncio.timeout(0 if stop.is_set() else START_TIMEOUT) as self._start_timeout:
             try:
                 yield
@@ -214,7 +229,9 @@ class McpClient:
         return McpLaunchSpec((found, *arguments), environment, str(self._folder) if self._folder else None)
 
     def _find_program(self, program: str) -> str | None:
-        """The program's absolute path, wherever one stands: a path from the project's folder, a name from the absolute folders of PATH."""
+        """Returns the program's absolute path: a path relative to the project's folder, or a name in the absolute
+        folders of PATH.
+        """
         if os.path.dirname(program):
             return shutil.which(str((self._folder or Path()).absolute() / program))
         return shutil.which(
@@ -222,43 +239,49 @@ class McpClient:
         )
 
     async def _check_pins(self, session: ClientSession) -> None:
-        """Holds the server's tools against their pins, unless another call has done so. Until it has succeeded nothing is called."""
+        """Checks the server's tools against their pins, unless it was already done. No tool is called before it
+        succeeded.
+        """
         async with self._checking:
             if self._checked_count != (news := self._change_count):
                 self._pin_errors = self._differences(await _list_tools(session) if self.pins else {})
                 self._checked_count = news
 
     async def _recheck_pins(self, session: ClientSession, pipe: StdioConnection, tool: str) -> None:
-        """Holds the tools against their pins once more, for the server says that they have changed. Raises `ToolError`."""
+        """Checks the pins again after a notification that the tools have changed.
+
+        Raises:
+            ToolError: If the tools cannot be listed.
+        """
         try:
             await self._check_pins(session)
         except _protocol_errors() as error:
             lost = await self._call_error(tool, pipe, error)
             if lost.code == "T018":
-                said = f"{self.name}.{tool} was not called: the server says that its tools have changed, and did not list them"
+                said = f"{self.name}.{tool} was not called: the server reported changed tools, but did not list them"
                 lost = ToolError(
-                    "T018", f"{said}: {_first_line(error)}", f"look into the server: orchestra tools list {self.name}"
+                    "T018", f"{said}: {_first_line(error)}", f"check the server: orchestra tools list {self.name}"
                 )
             raise lost from None
 
     def _differences(self, found: Mapping[str, ToolPin | InputError]) -> dict[str, str]:
-        """By tool: in what it is not what was pinned."""
+        """Returns the difference from the pin for each tool that differs."""
         changed: dict[str, str] = {}
         for name, pin in self.pins.items():
             today = found.get(name)
             if today is None:
-                changed[name] = "is not among the server's tools any more"
+                changed[name] = "is no longer one of the server's tools"
             elif isinstance(today, InputError):
-                changed[name] = f"is not what was pinned: {today.message}"
+                changed[name] = f"differs from its pin: {today.message}"
             elif today.digest != pin.digest:
                 parts = [
                     part for part in ("description", "input", "output") if getattr(today, part) != getattr(pin, part)
                 ]
-                changed[name] = f"is not what was pinned: it has another {' and another '.join(parts)}"
+                changed[name] = f"differs from its pin: it has another {' and another '.join(parts)}"
         return changed
 
     async def _on_message(self, message: IncomingMessage) -> None:
-        """A server that says that its tools have changed is held against their pins again before the next call."""
+        """Handles a notification that the tools have changed: the pins are checked again before the next call."""
         from mcp_types import ToolListChangedNotification
 
         if isinstance(message, ToolListChangedNotification):
@@ -268,10 +291,10 @@ class McpClient:
         if self._on_stderr is not None:
             self._on_stderr(self.name, line)
 
-    # What goes wrong
+    # Errors
 
     async def _ping_or_stop(self, session: ClientSession) -> None:
-        """Ends a server that does not even answer a ping."""
+        """Stops a server that does not answer a ping."""
         try:
             async with asyncio.timeout(PING_TIMEOUT):
                 await session.send_ping()
@@ -279,22 +302,24 @@ class McpClient:
             self._stop.set()
 
     async def _call_error(self, tool: str, pipe: StdioConnection, error: Exception) -> ToolError:
-        """What is said of a call whose answer is an error, or will not come."""
+        """Returns the error of a call whose answer is an error or will not arrive."""
         if not pipe.closed.is_set():
             with_closing = asyncio.ensure_future(pipe.closed.wait())
             await asyncio.wait([with_closing], timeout=0.05)
             with_closing.cancel()
         if pipe.limit_error:
             return ToolError(
-                "T015", f"{self.name}.{tool}: {pipe.limit_error}; the server was ended", "ask it for less, or mend it"
+                "T015",
+                f"{self.name}.{tool}: {pipe.limit_error}; the server was ended",
+                "request less, or fix the server",
             )
         if pipe.closed.is_set():
             if self._task is not None:
                 await asyncio.wait([self._task], timeout=5)
             return ToolError(
                 "T014",
-                f"the MCP server {self.name} ended in the middle of {tool}: {pipe.exit_status}",
-                "look into the server",
+                f"the MCP server {self.name} ended during {tool}: {pipe.exit_status}",
+                "check the server",
             )
         return ToolError(
             "T018", f"{self.name}.{tool} refused the call: {_first_line(error)}", "compare with `orchestra tools list`"
@@ -302,7 +327,9 @@ class McpClient:
 
 
 async def _call_tool(session: ClientSession, tool: str, arguments: Mapping[str, Any]) -> CallToolResult:
-    """The answer as it came. Not by `ClientSession.call_tool`, which checks it with patterns that a server has chosen."""
+    """Sends a call and returns the raw answer. `ClientSession.call_tool` is not used, because it runs the server's
+    patterns.
+    """
     from mcp_types import CallToolRequest, CallToolRequestParams, CallToolResult
 
     return await session.send_request(
@@ -331,7 +358,7 @@ async def _list_tools(session: ClientSession) -> dict[str, ToolPin | InputError]
 
 
 def _protocol_errors() -> tuple[type[Exception], ...]:
-    """What the SDK raises where a server does not do as it should."""
+    """Returns the exceptions that the SDK raises for protocol errors."""
     import anyio
     from mcp.shared.exceptions import MCPError
 
@@ -340,13 +367,13 @@ def _protocol_errors() -> tuple[type[Exception], ...]:
 
 
 def _consume_exception(ready: asyncio.Future[Any]) -> None:
-    """Looks at how a start ended, for it may be that nobody waits for it any more."""
+    """Retrieves the exception of a failed start, because there may be no waiter left."""
     if not ready.cancelled():
         ready.exception()
 
 
 def _first_line(error: BaseException) -> str:
-    """What a stranger's error says, in one line."""
+    """Returns an error message of a server as one line."""
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     said = error.message if isinstance(error, InputError) else exception_text(error)

@@ -1,8 +1,8 @@
-"""The pipe to an MCP server: a child process that speaks JSON-RPC, a message a line, on its standard streams.
+"""The transport to an MCP server: a child process that exchanges JSON-RPC, one message a line, on its standard streams.
 
-The SDK has a transport of this kind; it keeps a line in memory however long it is, hands on the caller's whole shell environment, and
-leaves the child alive where this process is killed. So the session is the SDK's, and what carries its messages is ours: lines and
-their number are bounded, the environment is a list of names, and the child leads a process group that dies with us.
+The SDK's transport keeps lines of any length in memory, passes on the whole environment, and leaves the child running
+if this process is killed. So the SDK provides the session and this module the transport: length and number of lines are
+limited, the environment is a list of names, and the child leads a process group that ends with this process.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from orchestra.core.child_process import GUARD_SCRIPT, kill_group
 from orchestra.core.untrusted_text import escape_invisible
 
 MAX_LINE = 4 << 20
-"""Bytes of a message at most."""
+"""Maximum size of a message, in bytes."""
 MAX_INVALID_LINES = 1_000
-"""Lines that are no message, such as what a server prints for people, after which it is given up."""
+"""Maximum number of lines that are not messages, such as log output, before the server is stopped."""
 MAX_MESSAGES = 100_000
-"""Messages between two calls, after which a server is given up."""
+"""Maximum number of messages between two calls before the server is stopped."""
 SHUTDOWN_TIMEOUT = 2.0
-"""Seconds that a server has to end once its input is closed."""
+"""Seconds that a server has to exit after its input is closed."""
 MAX_LOGGED_CHARACTERS = 500
-"""Characters of a line of its standard error that are logged."""
+"""Maximum characters of a line of standard error that are logged."""
 MAX_LOGGED_LINES = 1_000
-"""Lines of its standard error that are logged between two calls; the rest is read and dropped."""
+"""Maximum lines of standard error that are logged between two calls. Further lines are dropped."""
 
 
 @dataclass(frozen=True, slots=True)
 class McpLaunchSpec:
-    """How a server is started: an absolute program with its arguments, all of its environment, and its folder."""
+    """How to start a server: an absolute program with arguments, the complete environment, and the folder."""
 
     command: Sequence[str]
     environment: Mapping[str, str]
@@ -48,25 +48,25 @@ class McpLaunchSpec:
 
 @dataclass(slots=True)
 class StdioConnection:
-    """A running server: what the SDK's session reads and writes, and how it went."""
+    """A running server: the streams of the SDK's session and the state of the process."""
 
     process: asyncio.subprocess.Process
     read: MemoryObjectReceiveStream[SessionMessage | Exception]
     write: MemoryObjectSendStream[SessionMessage]
     closed: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once nothing more will come from it."""
+    """Set when there will be no more output."""
     limit_error: str = ""
-    """Why it was given up, where it said too much."""
+    """The exceeded limit, if the server was stopped for one."""
     last_stderr_line: str = ""
-    """The last line of its standard error."""
+    """The last line of standard error."""
     invalid_lines: int = 0
     messages: int = 0
     stderr_lines: int = 0
-    """Lines that were no message, messages, and lines of standard error, since the last call began."""
+    """Counts since the last call began: lines that are not messages, messages, and lines of standard error."""
 
     @property
     def exit_status(self) -> str:
-        """How it ended, in words."""
+        """Describes how the process ended."""
         code = self.process.returncode
         ended = (
             "it closed its output"
@@ -80,9 +80,13 @@ class StdioConnection:
 
 @asynccontextmanager
 async def connect(launch: McpLaunchSpec, on_stderr: Callable[[str], None]) -> AsyncIterator[StdioConnection]:
-    """A running server; leaving the context ends the whole process group. `on_stderr` is called with each line of its standard error.
+    """Starts a server; leaving the context stops its whole process group.
 
-    Raises `OSError` where it cannot be started.
+    Args:
+        on_stderr: Called with each line of standard error.
+
+    Raises:
+        OSError: If the server cannot be started.
     """
     guarded = (sys.executable, "-I", str(GUARD_SCRIPT), str(os.getpid()), *launch.command)
     process = await asyncio.create_subprocess_exec(
@@ -111,7 +115,7 @@ async def connect(launch: McpLaunchSpec, on_stderr: Callable[[str], None]) -> As
 
 
 async def _receive(pipe: StdioConnection, incoming: MemoryObjectSendStream[SessionMessage | Exception]) -> None:
-    """Hands on what the server says, and ends it where it says too much."""
+    """Passes on the messages of the server. Stops it if it exceeds a limit."""
     stdout = pipe.process.stdout
     assert stdout is not None, "it was started with pipes"
     try:
@@ -130,7 +134,7 @@ async def _receive(pipe: StdioConnection, incoming: MemoryObjectSendStream[Sessi
                 except ValueError:
                     pipe.invalid_lines += bool(line.strip())
                     pipe.limit_error = (
-                        f"it wrote {MAX_INVALID_LINES:,} lines that are no message"
+                        f"it wrote {MAX_INVALID_LINES:,} lines that are not messages"
                         if pipe.invalid_lines >= MAX_INVALID_LINES
                         else ""
                     )
@@ -138,11 +142,11 @@ async def _receive(pipe: StdioConnection, incoming: MemoryObjectSendStream[Sessi
                     continue
                 pipe.messages += 1
                 pipe.limit_error = (
-                    f"it sent {MAX_MESSAGES:,} messages that nobody asked for" if pipe.messages >= MAX_MESSAGES else ""
+                    f"it sent {MAX_MESSAGES:,} unsolicited messages" if pipe.messages >= MAX_MESSAGES else ""
                 )
                 await incoming.send(SessionMessage(message))
     except (anyio.BrokenResourceError, anyio.ClosedResourceError, ConnectionError):
-        pass  # the session is gone
+        pass  # the session has ended
     finally:
         if pipe.limit_error:
             kill_group(pipe.process.pid)
@@ -150,7 +154,7 @@ async def _receive(pipe: StdioConnection, incoming: MemoryObjectSendStream[Sessi
 
 
 async def _wait_for_exit(pipe: StdioConnection) -> None:
-    """Waits a moment for the end of a server that has closed its output, so that it can be told how it ended."""
+    """Waits briefly for the exit of a server that has closed its output, so that its exit status is known."""
     for _ in range(100):
         if pipe.process.returncode is not None:
             return
@@ -167,7 +171,7 @@ async def _send(pipe: StdioConnection, outgoing: MemoryObjectReceiveStream[Sessi
 
 
 async def _read_stderr(pipe: StdioConnection, on_stderr: Callable[[str], None]) -> None:
-    """Reads standard error to its end, so that nobody waits for room in it."""
+    """Reads standard error to its end, so that the server does not block on a full pipe."""
     stderr = pipe.process.stderr
     assert stderr is not None, "it was started with pipes"
     rest = b""
@@ -182,7 +186,7 @@ async def _read_stderr(pipe: StdioConnection, on_stderr: Callable[[str], None]) 
 
 
 async def _shut_down(pipe: StdioConnection, tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Closes the server's input, waits, and kills what is left of its group; whatever happens meanwhile."""
+    """Closes the server's input, waits, and kills the rest of its process group, even on cancellation."""
     process = pipe.process
     if process.stdin is not None:
         process.stdin.close()
@@ -199,8 +203,9 @@ async def _shut_down(pipe: StdioConnection, tasks: Sequence[asyncio.Task[None]])
 
 
 async def _reap(process: asyncio.subprocess.Process) -> None:
-    """Waits for a process that was killed, and for no more than it: a helper in a session of its own may keep its output open for ever,
-    and asyncio's own `wait` ends with the pipes."""
+    """Waits for a killed process only. A child in a session of its own may keep the output open, and asyncio's own
+    `wait` waits for the pipes to close.
+    """
     process._transport.close()  # type: ignore[attr-defined] # the only way to close our ends of its pipes
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(process.wait(), SHUTDOWN_TIMEOUT)

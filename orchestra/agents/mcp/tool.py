@@ -1,4 +1,4 @@
-"""MCP tools: a contract like that of any other tool, kept by a server of the configuration."""
+"""MCP tools: contracts like those of other tools, implemented by a configured server."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from mcp_types import CallToolResult
 
 MAX_ERROR_CHARACTERS = 500
-"""Characters of a tool's own complaint that are shown."""
+"""Maximum characters of a tool's own error message that are shown."""
 
 
 class McpTool(ToolFunction):
-    """A tool of a server: it is called `SERVER.TOOL`, its types are those that were pinned, its effect is the configuration's word."""
+    """A tool of a server, named `SERVER.TOOL`. Its types are those of the pin. The configuration sets its effect."""
 
     def __init__(self, client: McpClient, pin: pins.ToolPin) -> None:
         name, effect = f"{client.name}.{pin.name}", client.config.tools[pin.name]
@@ -49,7 +49,7 @@ class McpTool(ToolFunction):
 
     @property
     def label_setting(self) -> str:
-        """Where its label is set, for hints."""
+        """The place where the tool's label is set, for hints."""
         return f"`label` of [mcp.{self.client.name}]"
 
     @cached_property
@@ -57,9 +57,10 @@ class McpTool(ToolFunction):
         return Validator(self.contract.input), Validator(self.contract.output)
 
     async def call(self, inputs: Mapping[str, Any], label: Label, key: str = "", pool: Executor | None = None) -> Any:
-        """The value of a call: the structured result, where the tool states a type, else its text.
+        """Calls the tool. Returns the structured result if the tool states a type, otherwise its text.
 
-        Raises `ToolError`: F202, T002, and T010 to T018.
+        Raises:
+            ToolError: F202, T002, and T010 to T018.
         """
         self.check_label(label)
         if fault := self._schema_validators[0].check(dict(inputs)):
@@ -72,27 +73,31 @@ class McpTool(ToolFunction):
             said = to_storable(escape_invisible(" ".join(" ".join(texts).split()), keep=""), MAX_ERROR_CHARACTERS)
             raise ToolError(
                 "T018",
-                f"{self.name} refused the call: {said or 'it does not say why'}",
-                "what it says is the server's word",
+                f"{self.name} refused the call: {said or 'no reason given'}",
+                "the reason is the server's text",
             )
         value: Any = "\n".join(texts) if self.pin.output is None else result.structured_content
         if self.pin.output is None and not texts:
-            raise ToolError("T016", f"{self.name} gave no text", "only texts and structured results can be used")
+            raise ToolError("T016", f"{self.name} returned no text", "only texts and structured results can be used")
         why = storage_error(value)
         if not why and (size := len(canonical(value))) > MAX_BYTES:
             why = f"it has {size:,} bytes; at most {MAX_BYTES:,}"
         if why:
-            raise ToolError("T015", f"{self.name} gave what cannot be kept: {why}", "ask it for less")
+            raise ToolError("T015", f"{self.name} returned a value that cannot be stored: {why}", "request less")
         if fault := self._schema_validators[1].check(value):
-            raise ToolError("T016", f"{self.name} gave another type than it states: {fault}", "mend the server")
+            raise ToolError("T016", f"{self.name} returned another type than it declares: {fault}", "fix the server")
         return value
 
 
 class McpToolset:
-    """The servers of a project, none of which runs before one of its tools is called; `close` ends those that do."""
+    """The servers of a project. A server starts at the first call of one of its tools; `close` stops them."""
 
     def __init__(self, settings: Settings, on_stderr: Callable[[str, str], None] | None = None) -> None:
-        """Reads the pins. Raises `InputError` T012, T013 or T019."""
+        """Reads the pins.
+
+        Raises:
+            InputError: T012, T013 or T019.
+        """
         self.clients = {
             name: McpClient(name, config, pins.read(settings.project, name, config), settings.project, on_stderr)
             for name, config in settings.mcp.items()
@@ -100,9 +105,9 @@ class McpToolset:
 
     @property
     def tools(self) -> Iterable[McpTool]:
-        """Those that the configuration declares."""
+        """The tools that the configuration declares."""
         return [McpTool(server, pin) for server in self.clients.values() for pin in server.pins.values()]
 
     async def close(self) -> None:
-        """Ends all servers, at the same time."""
+        """Stops all servers concurrently."""
         await asyncio.gather(*(server.close() for server in self.clients.values()))

@@ -117,11 +117,11 @@ def test_a_stored_card_finds_its_calibration_again_and_tells_where_it_has_change
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"choices": ["yes", "no", "maybe"]}, "it is about yes, no, maybe"),
+        ({"choices": ["yes", "no", "maybe"]}, "its choices are yes, no, maybe"),
         ({"bias": [0.0, 1.0]}, "one number for each choice"),
         ({"bias": ["a", "b", "c"]}, "Expected `float`"),
         ({"code": "print(1)"}, "unknown field"),
-        ({"words": {**words(1.0), "mean": [0.0]}}, "other numbers of words"),
+        ({"words": {**words(1.0), "mean": [0.0]}}, "its wording model does not have 19 features"),
         ({"words": {**words(1.0), "spread": [0.0] * len(FEATURE_NAMES)}}, "not positive"),
     ],
 )

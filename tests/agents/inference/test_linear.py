@@ -174,8 +174,10 @@ def header(shape: tuple[int, ...]) -> bytes:
     "idf",
     [
         header((10**13,)), header((10**30,)), header((-5, -5)), b"", b"hello", plain(np.ones(2, np.float32))[:-3], None,
-        plain(np.array(["a", "b"])), plain(np.ones(2, complex)), plain(np.zeros(2, "M8[s]")), plain(np.zeros(2, [("a", "f4")])),
-        plain(np.array([1, np.nan], np.float32)), plain(np.array([-np.inf, 1], np.float16)), plain(np.array([1e200, 1])),
+        plain(np.array(["a", "b"])), plain(np.ones(2, complex)), plain(np.zeros(2, "M8[s]")),
+        plain(np.zeros(2, [("a", "f4")])),
+        plain(np.array([1, np.nan], np.float32)), plain(np.array([-np.inf, 1], np.float16)),
+        plain(np.array([1e200, 1])),
     ],
 )  # fmt: skip
 def test_what_is_no_array_of_finite_numbers_is_refused_before_there_is_room_made_for_it(

@@ -1,4 +1,6 @@
-"""Readers that find slots: what they say stands in the text, words get the logits of their tokens, and windows share a long text."""
+"""Readers that find slots: what they say stands in the text, words get the logits of their tokens, and windows share a
+long text.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,10 @@ from orchestra.testing.tiny_encoder import SHAPE, write_encoder  # noqa: E402
 
 WORDS = ["a", "table", "for", "8", "at", "nine", "##teen", "ada", "people", "time", ",", "?"]
 LABELS = ("O", "B-name", "I-name", "B-people", "I-people")
-SPAN = "{type: object, properties: {value: {type: string}, start: {type: integer}, end: {type: integer}}, required: [value, start, end]}"
+SPAN = (
+    "{type: object, properties: {value: {type: string}, start: {type: integer}, end: {type: integer}}, required:"
+    " [value, start, end]}"
+)
 CARD = f"""
 name: clerk
 kind: encoder
@@ -224,5 +229,5 @@ def test_files_that_do_not_fit_are_refused(encoder: Encoder, tmp_path: Path) -> 
 
 def test_windows_that_share_all_that_a_question_leaves_of_them_are_refused() -> None:
     assert layout(tokens=64, overlap=31).overlap == 31
-    with pytest.raises(ValueError, match="a question leaves 32 of them"):
+    with pytest.raises(ValueError, match="a question leaves 32 tokens"):
         layout(tokens=64, overlap=32)

@@ -1,7 +1,7 @@
 """A small MCP server on the official SDK, and its vices: run as a program, it speaks on its standard streams.
 
-What its tool `act` does stands in its argument `how`. The variable DESCRIPTION is what `act` says of itself; VICE is one that it has from
-the beginning.
+What its tool `act` does stands in its argument `how`. The variable DESCRIPTION is what `act` says of itself; VICE is
+one that it has from the beginning.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ async def called(context: Any, params: types.CallToolRequestParams) -> types.Cal
         case "hang":
             await asyncio.sleep(3600)
         case "deaf":
-            time.sleep(3600)  # noqa: ASYNC251  # not even a ping is answered
+            time.sleep(3600)  # noqa: ASYNC251  # no ping is answered
         case "huge":
             return text("x" * (8 << 20))
         case "large":

@@ -1,1 +1,3 @@
-"""The table reader: encoding, row and column choice, operations and units."""
+"""The table reader: encoding, choice of rows, columns and operations, conditions, and units."""
+
+__all__ = ["encoding", "filters", "head", "operations", "question", "reader", "scales"]

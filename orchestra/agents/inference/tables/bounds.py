@@ -1,4 +1,4 @@
-"""Bounds: whether a figure of a question is the most or the least that something may be, by the words before and behind it."""
+"""Bounds: whether a figure of a question is an upper or a lower bound, by the words before and after it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from orchestra.text.numbers.sort_keys import ABOVE, BELOW, FROM, UP_TO
 from orchestra.text.numbers.words import NUMBER_WORDS_PATTERN
 
 CONTEXT_CHARACTERS: Final = 60
-"""Characters before and behind a figure that are enough to read."""
+"""Characters before and after a figure that are read."""
 _MORE_WORDS = (
     "more|greater|larger|bigger|higher|longer|heavier|older|later|newer|taller|wider|deeper|dearer|warmer|hotter|faster|quicker|stronger"
     "|further|farther|better"
@@ -18,7 +18,10 @@ _LESS_WORDS = (
     "less|fewer|lower|smaller|shorter|lighter|younger|earlier|sooner|narrower|shallower|cheaper|colder|cooler|slower|weaker|worse|nearer"
     "|closer"
 )
-_NEGATION = r"(?:\b(?:no|not|never|nothing|nobody|none|cannot|dont|cant|wont|isnt|doesnt|didnt|mustnt)\b|n['’]t\b)(?: \w+){0,2}?"
+_NEGATION = (
+    r"(?:\b(?:no|not|never|nothing|nobody|none|cannot|dont|cant|wont|isnt|doesnt|didnt|mustnt)\b|n['’]t\b)(?:"
+    r" \w+){0,2}?"
+)
 _WORDS_BEFORE: Final = (
     (UP_TO, rf"{_NEGATION} (?:(?:{_MORE_WORDS}|expensive) than|over|above|after|exceed(?:ing)?|past|beyond)"),
     (FROM, rf"{_NEGATION} (?:(?:{_LESS_WORDS}) than|under|below|before)"),
@@ -37,9 +40,9 @@ _WORDS_BEFORE: Final = (
     (FROM, r"\b(?:at (?:the )?least|minimum(?: of)?|since|starting(?: at| in| from)?|min\.?)"),
     (UP_TO, r"\b(?:at (?:the )?most|maximum(?: of)?|max\.?|up to|within|until|till|limit of|at the latest)"),
 )
-"""The bound that is set by words right before a figure; the first that fits."""
+"""Bounds by the words right before a figure. The first match is used."""
 _NOT_NEXT_FIGURE = r"(?! than|\s+[$€£¥\d])"
-"""What does not come behind words that belong to a figure: the next one, as in “more than 5 and less than 10”."""
+"""Excludes words that belong to the next figure, as in “more than 5 and less than 10”."""
 _ENDS = r"(?=\s*(?:[,.;:?!)]|$))"
 _WORDS_AFTER: Final = (
     (FROM, rf"(?:or|and) (?:{_MORE_WORDS}|over|above|after|up|upwards?|onwards?|beyond)\b{_NOT_NEXT_FIGURE}"),
@@ -47,7 +50,7 @@ _WORDS_AFTER: Final = (
     (UP_TO, rf"(?:or|and) (?:{_LESS_WORDS}|under|below|before)\b{_NOT_NEXT_FIGURE}"),
     (UP_TO, rf"(?:at (?:the )?most|maximum|max|tops){_ENDS}|at the latest\b"),
 )
-"""And by words soon behind it."""
+"""Bounds by the words soon after a figure."""
 _FILLER = r"(?:\s+(?:a|an|the|about|some|year|ages?|of|its|just|exactly|that)){0,3}\s*[$€£¥(]*\s*$"
 _PATTERNS_BEFORE: Final = tuple(
     (bound, re.compile(f"(?:{words}){_FILLER}", re.IGNORECASE)) for bound, words in _WORDS_BEFORE
@@ -63,12 +66,13 @@ _BETWEEN = re.compile(
     rf"\bbetween(?:\s+(?:the|ages?|of|about)){{0,3}}\s+{_FIGURE}(?:\s+[\w%°²³$€£]+)?\s+and(?:\s+(?:the|about))?\s*[$€£¥(]*\s*$",
     re.IGNORECASE,
 )
-"""What stands before the second figure of “between 10 and 20 euros”, and around the first."""
+"""The words before the second figure of “between 10 and 20 euros”, and around the first."""
 _YEAR = re.compile(r"(?:1[89]|20)\d\d")
-"""Between two years something changes, more often than that rows are of them."""
+"""Between two years there is mostly a change, not a range of rows."""
 _PLUS = re.compile(r"^\s?\+(?!\s*[\d$€£¥])")
 _BY = re.compile(
-    rf"(?P<moved>\b(?:grew|rose|fell|gained|dropped|increased?|decreased?|changed?|reduced?|raised?|cut|up|down) )?\bby{_FILLER}",
+    r"(?P<moved>\b(?:grew|rose|fell|gained|dropped|increased?|decreased?|changed?|reduced?|raised?|cut|up|down)"
+    rf" )?\bby{_FILLER}",
     re.IGNORECASE,
 )
 _OVER = re.compile(rf"\b(?:over|past|within)(?P<the> the)?{_FILLER}", re.IGNORECASE)
@@ -79,8 +83,12 @@ _SPEED_WORDS = re.compile(r"\b(?:faster|quicker|slower|better|worse)\b", re.IGNO
 
 
 def find_bound(before: str, text: str, after: str, *, dated: bool, spelt: bool = False) -> str | None:
-    """The bound that the words before and behind a figure set; `dated` is a time or a date, which one does something `by`, and `spelt` a
-    number in words."""
+    """Returns the bound that the words before and after a figure set.
+
+    Args:
+        dated: Whether the figure is a time or a date, as after `by`.
+        spelt: Whether the figure is a number in words.
+    """
     if _PLUS.search(after):
         return FROM
     if not _YEAR.fullmatch(text):
@@ -93,7 +101,7 @@ def find_bound(before: str, text: str, after: str, *, dated: bool, spelt: bool =
     if (by := _BY.search(before)) is not None:
         return UP_TO if dated and not by["moved"] else None
     if (over := _OVER.search(before)) is not None and (_SPAN.search(after) or (over["the"] and spelt and not dated)):
-        return None  # “over 3 years” it comes to so much, and “over the two years”
+        return None  # “over 3 years” and “over the two years” are periods, not bounds
     if (found := _first_match(_PATTERNS_BEFORE, before)) is None:
         return None
     turned = (dated and text.isdigit() and _AGE_WORDS.search(found[1])) or (
@@ -103,6 +111,6 @@ def find_bound(before: str, text: str, after: str, *, dated: bool, spelt: bool =
 
 
 def _first_match(patterns: tuple[tuple[str, re.Pattern[str]], ...], text: str) -> tuple[str, str] | None:
-    """The bound of the first pattern that fits, and its words."""
+    """Returns the bound of the first matching pattern, and the matched words."""
     fits = ((bound, pattern.search(text)) for bound, pattern in patterns)
     return next(((bound, found[0]) for bound, found in fits if found is not None), None)

@@ -1,8 +1,9 @@
-"""Table encodings: a question, a table and the text around it as token windows, with the locations that an answer may use.
+"""Table encodings: a question, a table and the text around it as token windows, with the locations that an answer may
+use.
 
-The table is read once, row by row, with its header rows first. A text longer than the limit of the encoder is split into
-windows. Each window begins with the question and the header rows. A location (`TableLocation`) is a cell, a figure of
-the text, or a figure of the question (also as words, because a sum may need it).
+The table is read once, row by row, with its header rows first. A text longer than the limit of the encoder is split
+into windows. Each window begins with the question and the header rows. A location (`TableLocation`) is a cell, a figure
+of the text, or a figure of the question (also as words, because a sum may need it).
 """
 
 from __future__ import annotations
@@ -24,57 +25,57 @@ if TYPE_CHECKING:
     from orchestra.agents.inference.encoder import Encoder
 
 MAX_QUESTION = 128
-"""Tokens of a question that are read at most."""
+"""Maximum tokens of a question that are read."""
 MAX_HEADER_ROWS = 3
-"""Rows of a table that are taken for its head at most."""
+"""Maximum number of header rows of a table."""
 _FIGURES = re.compile(
     r"(?<![\w.,])\(?(?:[-−–](?:(?:US|CA|AU|NZ|HK|[ACRS])\$|[₹₩₽₺₪])|[-−–]?[$€£¥]?)(?:\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,}(?![\d.])|\d(?:[\d,]*\d)?(?:\.\d+)?)\)?"
 )
-"""Figures of the text: of `2010-2015` and `COVID-19` the stroke is no minus."""
+"""Figures of the text. In `2010-2015` and `COVID-19` the hyphen is not a minus."""
 _YEAR = re.compile(r"\((?:19|20)\d\d\)")
 TOTAL_ROW = re.compile(r"\s*(?:(?:grand |sub-?)?total|average)\b|\s*(?:mean|sum|all|together)\s*$", re.IGNORECASE)
-"""The first cell of a row that is of other rows."""
+"""The first cell of a row that aggregates other rows."""
 A = TypeVar("A")
 
 
 class TableLocation(NamedTuple):
-    """A place that may be pointed at."""
+    """A location that an answer may use."""
 
     text: str
-    """What stands there, blanks made one."""
+    """Its text, with normalized white space."""
     row: int = -1
-    """The row of the table, from 0; -1 outside of it."""
+    """The row of the table, from 0; -1 outside of the table."""
     column: int = -1
     figure: str | None = None
-    """Its first figure, as an expression has it."""
+    """Its first figure, in the form of an expression."""
     question_figure: QuestionFigure | None = None
-    """What it is in the question, if that gives it."""
+    """The figure of the question, if the location is one."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolingMatrices(Generic[A]):
-    """Which tokens make a place, and which places make a row and a column: arrays that average, so that products do all."""
+    """Averaging matrices from tokens to locations, and from locations to rows and columns."""
 
     starts: A
     """(1, tokens): the first mark of each window."""
     locations: A
-    """(spots, tokens)"""
+    """(locations, tokens)"""
     row_label: A
-    """(rows, spots): the first filled cell of each row."""
+    """(rows, locations): the first filled cell of each row."""
     row_body: A
-    """(rows, spots): the others."""
+    """(rows, locations): the other cells."""
     column_header: A
-    """(columns, spots): the cells of a column in the head."""
+    """(columns, locations): the cells of a column in the header rows."""
     column_body: A
-    """(columns, spots): those below."""
+    """(columns, locations): the cells below."""
     in_row: A
-    """(spots, rows): 1 where a place is in a row."""
+    """(locations, rows): 1 if a location is in a row."""
     in_column: A
-    """(spots, columns)"""
+    """(locations, columns)"""
 
 
 def count_header_rows(table: Sequence[Sequence[str]]) -> int:
-    """How many rows of a table are its head: the first, and those behind it until there is a row with a name."""
+    """Returns the number of header rows of a table: the first row, and the next ones up to a row with a name."""
     full = any(cell.strip() for cell in table[0][1:]) if table else False
     count = min(1, len(table))
     while count < min(MAX_HEADER_ROWS, len(table) - 1) and not (full and "".join(table[count][:1]).strip()):
@@ -84,35 +85,35 @@ def count_header_rows(table: Sequence[Sequence[str]]) -> int:
 
 
 def column_spellings(rows: Sequence[Sequence[str]]) -> list[NumberFormat]:
-    """How the columns of a table are written: as their own cells tell, or else those of all, for a table is written by one hand."""
+    """Returns the number format of each column: from its own cells, or from all cells if these do not determine it."""
     all_of = detect_format([cell for row in rows for cell in row], is_other_column=True)
     columns = zip_longest(*rows, fillvalue="")
     return [NumberFormat(*map(max, detect_format(column), all_of)) for column in columns]
 
 
 class TableEncoding:
-    """What is read for one question."""
+    """The encoding of a question and a table."""
 
     def __init__(
         self, encoder: Encoder, question: str, table: Sequence[Sequence[str]], paragraphs: Sequence[str], tokens: int
     ) -> None:
-        """`tokens` are those of a window at most."""
+        """Encodes the inputs. `tokens` is the maximum of a window."""
         self.question, self.table, self.paragraphs = question, table, paragraphs
         self.header_rows = count_header_rows(table)
         self.spellings = column_spellings(table[self.header_rows :])
-        """How each column is written, from the row below the head on."""
+        """The number format of each column, from the rows below the header."""
         self.locations: list[TableLocation] = []
         self.text = ""
-        """The table and the text, as they are read behind the question."""
-        self._location_spans: list[tuple[int, int, int]] = []  # of spots: begin, end, number; in order
+        """The table and the text after the question, as one string."""
+        self._location_spans: list[tuple[int, int, int]] = []  # start, end and index of each location, in order
         self._paragraph_spans: list[tuple[int, int]] = []
         after_head = self._build_text(question, table, paragraphs)
         self._token_locations: list[int] = []
-        """Of each token the place that it is of, or -1."""
+        """The location of each token, or -1."""
         self._tokenize(encoder, after_head, tokens)
 
     def _build_text(self, question: str, table: Sequence[Sequence[str]], paragraphs: Sequence[str]) -> int:
-        """Puts the text together; where the head ends in it."""
+        """Builds the string. Returns the end of the header rows in it."""
         after_head = 0
         for row, cells in enumerate(table):
             for column, cell in enumerate(cells):
@@ -157,7 +158,7 @@ class TableEncoding:
         again = pair.body[:top] if top <= room // 2 else []
         self.windows: list[list[int]] = []
         self.chars: list[tuple[int, int] | None] = []
-        """Of each token of all windows, one after the other, where it stands in `text`; None for marks and for what is repeated."""
+        """The span in `text` of each token of all windows; None for marks and repeated tokens."""
         at = 0
         while at < len(pair.body) or not self.windows:
             first = again if self.windows else []
@@ -178,15 +179,15 @@ class TableEncoding:
             yield places[at][2] if at < len(places) and places[at][0] <= span[0] < places[at][1] else -1
 
     def spelling_of(self, column: int) -> NumberFormat:
-        """How a column is written."""
+        """Returns the number format of a column."""
         return self.spellings[column] if column < len(self.spellings) else NumberFormat()
 
     def cell(self, row: int, column: int) -> str:
-        """What stands in a cell; nothing where the row ends before it."""
+        """Returns the text of a cell; empty if the row is shorter."""
         return self.table[row][column] if row < len(self.table) and column < len(self.table[row]) else ""
 
     def pooling(self) -> PoolingMatrices[NDArray[Any]]:
-        """The arrays that average."""
+        """Returns the averaging matrices."""
         import numpy as np
 
         count, tokens = len(self.locations), len(self.chars)
@@ -219,12 +220,12 @@ class TableEncoding:
         )
 
     def prose_mask(self) -> NDArray[Any]:
-        """Of each token, whether it is one of the text around the table."""
+        """Whether each token is of the text around the table."""
         given: NDArray[Any] = self.paragraph_ids() >= 0
         return given
 
     def paragraph_ids(self) -> NDArray[Any]:
-        """Of each token the number of the paragraph that it is of, -1 outside of the text around the table."""
+        """Returns the paragraph index of each token; -1 outside of the text around the table."""
         import numpy as np
 
         found = np.full(len(self.chars), -1)
@@ -236,7 +237,7 @@ class TableEncoding:
 
 
 def _normalize_rows(ones: NDArray[Any]) -> NDArray[Any]:
-    """Ones and noughts as what averages over the last axis."""
+    """Divides the rows of a 0/1 matrix by their sums, to average over the last axis."""
     import numpy as np
 
     made: NDArray[Any] = ones / np.maximum(ones.sum(axis=-1, keepdims=True), 1)

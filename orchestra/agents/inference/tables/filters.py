@@ -1,9 +1,9 @@
-"""Conditions: which rows count, where a question bounds them by a figure of its own (“larger than 90 square metres”).
+"""Conditions: rows that are limited by a figure of the question (“larger than 90 square metres”).
 
-What bounds them is one of the question's figures, in one of four ways, or there is no condition: these are chosen among together. Then the
-column is chosen, and code compares its cells with the figure (`orchestra.text.numbers.sort_keys.filter_by_limit`), as a
-query would. After a first condition there may be a second one, by a figure behind the first (“between 10 and 20”,
-“over 90 square metres and under 800 a month”).
+A condition has one of the question's figures and one of four bounds. The most probable of these, or no condition, is
+chosen first. Then the column is chosen, and code compares its cells with the figure
+(`orchestra.text.numbers.sort_keys.filter_by_limit`), as a query does. There may be a second condition with a later
+figure (“between 10 and 20”, “over 90 square metres and under 800 a month”).
 """
 
 from __future__ import annotations
@@ -19,37 +19,40 @@ if TYPE_CHECKING:
     from orchestra.agents.inference.tables.encoding import TableEncoding
 
 FILTERABLE_OPERATIONS: Final = frozenset({CELLS, COUNT, MOST, LEAST, SUM, MEAN, RANGE})
-"""The ways that rows may be bounded in."""
+"""The operations that conditions apply to."""
 WORD_BONUS: Final = 3.0
-"""The logit that is added to the bound that words around a figure set, before anything is learnt."""
+"""Added to the logit of the bound that the words around a figure set, before training."""
 IMPOSSIBLE_PENALTY: Final = 1e4
-"""What is taken from the logit of a choice that there is not."""
+"""Subtracted from the logit of an impossible choice."""
 
 
 class Condition(NamedTuple):
-    """Which rows hold it: those whose cell of a column is on the right side of a figure of the question."""
+    """A condition on rows: the cell of a column compared with a figure of the question."""
 
     column: int
     bound: str
     location: int
-    """The place of the figure."""
+    """The location of the figure."""
     row_mask: tuple[bool, ...]
-    """Of each row, the head's too, which never do."""
+    """Whether each row meets the condition. Header rows never do."""
 
 
 def condition_locations(encoding: TableEncoding) -> list[int]:
-    """The places of a sheet that a condition may take its figure from."""
+    """Returns the locations from which a condition may take its figure."""
     return [at for at, location in enumerate(encoding.locations) if location.question_figure is not None]
 
 
 def condition_choices(encoding: TableEncoding) -> list[tuple[int, int]]:
-    """The conditions that there may be but for their columns: a place and the number of a bound. None of them is a choice as well."""
+    """Returns the possible conditions without columns: a location and the index of a bound. No condition is a choice as
+    well.
+    """
     return [(at, bound) for at in condition_locations(encoding) for bound in range(len(BOUNDS))]
 
 
 def choice_logits(encoding: TableEncoding, limits: Any, bounds: Any, after: int = -1) -> list[Any]:
-    """The logits of the choices, of numpy and of torch alike: of the place, of the bound, and what words around the figure add. Only places
-    behind `after` can be chosen."""
+    """Returns the logits of the choices, for numpy and torch: location plus bound plus the bonus of the words around
+    the figure. Only locations after `after` are possible.
+    """
     found = []
     for at, number in condition_choices(encoding):
         given = encoding.locations[at].question_figure
@@ -64,7 +67,7 @@ def choice_logits(encoding: TableEncoding, limits: Any, bounds: Any, after: int 
 
 
 def matching_rows(encoding: TableEncoding, column: int, bound: str, location: int) -> tuple[bool, ...] | None:
-    """Which rows hold a condition; None where the figure cannot be compared with the column."""
+    """Returns which rows meet a condition; None if the figure cannot be compared with the column."""
     given = encoding.locations[location].question_figure
     if given is None:
         return None

@@ -1,4 +1,4 @@
-"""The head of a reader of tables: its outputs, and what they say of places, rows, columns and ways."""
+"""The head of a table reader: its outputs, and the logits of locations, rows, columns and operations."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from orchestra.agents.inference.tables.operations import OPERATIONS, SCALES
 from orchestra.text.numbers.sort_keys import BOUNDS
 
 ROLES: Final = ("cells", "first", "second")
-"""What a place may be: one of those that are read off or summed up, or one of two figures. Each has five logits: of the place itself, of
-the name of its row and the rest of it, of the head of its column and the rest of that."""
+"""Roles of a location: read or aggregated, or one of two figures. Each has five logits: of the location, of the name of
+its row, of the rest of the row, of the header of its column, and of the rest of the column.
+"""
 OUTPUT_NAMES: Final = (
     *(f"{role}.{part}" for role in ROLES for part in ("own", "label", "body", "head", "below")),
     *(f"{role}.{part}" for role in ("asked", "by", "bounded", "also") for part in ("head", "below")),
@@ -29,35 +30,35 @@ A = TypeVar("A")
 
 
 class TableLogits(NamedTuple, Generic[A]):
-    """What the head says of a sheet."""
+    """The logits of an encoded table."""
 
     operations: A
     scales: A
     cells: A
-    """Of each place."""
+    """Of each location."""
     first: A
     second: A
     rows: A
     """Of each row of the table."""
     answer_columns: A
-    """Of each column: that it is read off."""
+    """Of each column: that it is read."""
     order_columns: A
-    """Of each column: that rows are put in order by it."""
+    """Of each column: that rows are ordered by it."""
     begin: A
     """Of each token."""
     end: A
     condition_columns: A
-    """Of each column: that rows count by a figure of the question that it is compared with."""
+    """Of each column: that the condition compares it."""
     limits: A
-    """Of each place: that it is that figure."""
+    """Of each location: that it is the figure of the condition."""
     bounds: A
-    """That there is no such condition, and of each of `BOUNDS`."""
+    """Of no condition, and of each of `BOUNDS`."""
     extra_columns: A
-    """And of a second condition: of each column,"""
+    """Of the second condition: of each column,"""
     extra_limits: A
-    """of each place,"""
+    """of each location,"""
     extra_bounds: A
-    """and that there is none, and of each of `BOUNDS`."""
+    """and of no second condition, and of each of `BOUNDS`."""
 
 
 def table_logits(read: Any, pooling: PoolingMatrices[Any], log_sum_exp: Callable[[Any], Any]) -> TableLogits[Any]:

@@ -1,4 +1,4 @@
-"""Ways in which an answer comes out of a table and the text around it, and the expressions of those that compute."""
+"""Operations that compute an answer from a table and its text, and their expressions."""
 
 from __future__ import annotations
 
@@ -35,36 +35,41 @@ PAIR_OPERATIONS: Final = {
     "discount": "{a} * (100 - {b}) / 100",
     "surcharge": "{a} * (100 + {b}) / 100",
 }
-"""Ways that take two figures, and their expressions. A `gap` is by how much the larger one is larger, whichever comes first; a `difference`
-may be negative."""
+"""Operations on two figures, and their expressions. A `gap` is the absolute difference; a `difference` may be
+negative.
+"""
 PERCENT_OPERATIONS: Final = frozenset({"portion", "discount", "surcharge"})
-"""Those that take the second figure for so many percent: of the first, off it, or on top of it."""
+"""Operations whose second figure is a percentage: of the first, off it, or on top of it."""
 _SHIFT_INVARIANT: Final = frozenset({MEAN, DIFFERENCE, GAP})
 _DAYS_PER_YEAR: Final = 372
-"""Days of a year by which dates are put in order (`orchestra.text.numbers.sort_keys`)."""
+"""Days of a year in the sort keys of dates (`orchestra.text.numbers.sort_keys`)."""
 _SAME_UNIT: Final = _SHIFT_INVARIANT | {SUM, "change", "share", "ratio"}
-"""Ways whose figures are of one unit, and those of them to which it does not matter where counting begins."""
+"""Operations whose figures have one unit. Some of them do not depend on the origin of the scale."""
 OPERATIONS: Final = (CELLS, TEXT, COUNT, MOST, LEAST, SUM, MEAN, *PAIR_OPERATIONS, RANGE)
-"""`cells` and `text` are read off; `count` is of rows; `most` and `least` read a cell off in the row where a column has its extreme; a
-`range` is from its least to its most."""
+"""`cells` and `text` are read; `count` counts rows; `most` and `least` read a cell in the row with a column's extreme;
+a `range` is the difference of a column's extremes.
+"""
 SCALES: Final = ("", "percent", *UNITS)
 SUM_GROUP_SIZE = 25
-"""Terms of a sum that stand in one pair of brackets, where there are many."""
+"""Terms of a sum in one pair of brackets, if there are many."""
 
 _DIGITS = r"-?\d[\d,]*(?:\.\d+)?"
 _FIGURE = re.compile(NUMERAL)
 _LAKHS = re.compile(LAKH_GROUPED)
-"""A figure with commas as India has them, which no expression has; those of others stay, and so do lists such as `1,2,3`."""
+"""A figure with Indian digit grouping, which expressions do not support. Other commas and lists such as `1,2,3` are
+kept.
+"""
 _NON_CURRENCY_WORD = re.compile(r"(?<![^\W\d_])(?!(?:[A-Z]{3}|[Kk]r|Rs|Kč|zł|Ft)(?![^\W\d_]))[^\W\d_]+")
-"""A word that is no currency: behind it two numbers with a blank between them are two, as in `Boeing 737 800`."""
+"""A word that is not a currency. Two numbers separated by a blank after it are two numbers, as in `Boeing 737 800`."""
 _CLOCK = re.compile(
-    r"(?P<hour>[01]?\d|2[0-3]|24(?=:00(?!:?\d))):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?(?: ?(?P<half>[ap])\.?m\.?)?",
+    r"(?P<hour>[01]?\d|2[0-3]|24(?=:00(?!:?\d))):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?(?:"
+    r" ?(?P<half>[ap])\.?m\.?)?",
     re.IGNORECASE,
 )
 _HOUR = re.compile(r"(?P<hour>1[0-2]|[1-9]) ?(?P<half>[ap])\.?m\.?", re.IGNORECASE)
 _LAP = re.compile(r"(?P<minutes>\d{1,6}):0?(?P<seconds>[0-5]?\d\.\d+)")
 _TERM = rf"(?:{_DIGITS}|\([\d.]+ \* 60 \+ [\d.]+(?: \+ \d+ / 60)?(?: \+ 12 \* 60)?\))"
-"""A figure, a time of the day or a duration."""
+"""A figure, a time of day or a duration."""
 _SUM_PATTERN = re.compile(rf"(?P<all>{_DIGITS}(?: \+ {_DIGITS})+)")
 _MEAN_PATTERN = re.compile(rf"\((?P<all>{_DIGITS}(?: \+ {_DIGITS})+)\) / (?P<count>\d+)")
 _PAIR_PATTERNS: Final = {
@@ -80,11 +85,15 @@ _PAIR_PATTERNS: Final = {
 
 
 def parse_figure(text: str, *, points: bool = False, minutes: bool = False) -> str | None:
-    """The first figure of a text as an expression has it: without its currency, negative behind a minus or in brackets. None without.
+    """Returns the first figure of a text in the form of an expression; None if there is none.
 
-    A time of the day is its minutes, `(9 * 60 + 15)`, so that a difference of two says how long something takes, and so is a duration in
-    hours and minutes; with `minutes` one in hours alone is too. A lap such as `2:05.3` is its seconds. `points` says whether points stand
-    between thousands where the figure leaves it open. A version is no figure, nor is what no decimal says, such as `⅓`.
+    The currency is dropped. A figure after a minus or in brackets is negative. A time of day is its minutes, `(9 * 60 +
+    15)`, so that the difference of two is a duration. A duration in hours and minutes is its minutes, too. A lap such
+    as `2:05.3` is its seconds. A version is not a figure, nor is a number without a finite decimal form, such as `⅓`.
+
+    Args:
+        minutes: Whether a duration in hours alone is converted to minutes.
+        points: Whether points separate thousands in ambiguous figures.
     """
     text = to_ascii_digits(text)
     if (timed := _time_expression(" ".join(text.split()), minutes=minutes)) is not None:
@@ -107,7 +116,7 @@ def parse_figure(text: str, *, points: bool = False, minutes: bool = False) -> s
 
 
 def _time_expression(text: str, *, minutes: bool) -> str | None:
-    """The minutes of a time of the day or of a duration, the seconds of a lap."""
+    """Returns the minutes of a time of day or of a duration, or the seconds of a lap."""
     if (clock := _CLOCK.fullmatch(text) or _HOUR.fullmatch(text)) is not None:
         said = clock.groupdict()
         half = (said["half"] or "").lower()
@@ -124,10 +133,11 @@ def _time_expression(text: str, *, minutes: bool) -> str | None:
 def harmonize_figures(
     operation: str, texts: Sequence[str], figures: Sequence[str], spelt: NumberFormat
 ) -> list[str] | None:
-    """The figures of cells as they are computed with together, of durations of which some are in hours and some in minutes all in minutes.
+    """Returns the figures of cells for one computation. If some durations are in hours and others in minutes, all are
+    in minutes.
 
-    None where they are no such figures: what the cells are put in order by is in another proportion, as with millions beside thousands, and
-    with dates; or for differences and means, in other distances.
+    None if the figures do not match the sort keys of the cells in proportion, such as millions beside thousands, and
+    dates; for differences and means, in distance.
     """
     if operation not in _SAME_UNIT or _figures_agree(operation, figures, known := column_sort_keys(texts, spelt)):
         return list(figures)
@@ -151,14 +161,16 @@ def _figures_agree(operation: str, figures: Sequence[str], known: Sequence[float
     if operation in (DIFFERENCE, GAP) and all(
         worth in ((measure - 1) // _DAYS_PER_YEAR, (measure - 32) // _DAYS_PER_YEAR) for worth, measure in pairs
     ):
-        return True  # years, of dates: the first days of a year are counted from its months, and some dates have no day
+        return True  # dates as years: the first days of a year are counted from its months, and some dates have no day
     return operation in _SHIFT_INVARIANT and all(
         abs(worth - measure - top + unit) < Fraction(1, 10**6) for worth, measure in pairs
     )
 
 
 def build_expression(operation: str, figures: Sequence[str]) -> str:
-    """What computes the answer: of all figures for `sum` and `mean`, of two for `range` and the ways of `PAIR_OPERATIONS`."""
+    """Returns the expression of an answer: over all figures for `sum` and `mean`, over two for `range` and
+    `PAIR_OPERATIONS`.
+    """
     if operation == RANGE:
         return "{} - {}".format(*figures)
     if operation in PAIR_OPERATIONS:
@@ -169,8 +181,9 @@ def build_expression(operation: str, figures: Sequence[str]) -> str:
 
 
 def range_ends(texts: Sequence[str], spelt: NumberFormat | None = None) -> tuple[int, int] | None:
-    """Where in a column the most and the least stand, if the difference of their figures is that of what the column is put in order by: of
-    dates, of durations in hours beside minutes, and of millions beside thousands it is not."""
+    """Returns the positions of a column's maximum and minimum, if the difference of their figures is that of their sort
+    keys. It is not for dates, for durations in hours beside minutes, and for millions beside thousands.
+    """
     spelt = spelt or detect_format(texts)
     order = column_sort_keys(texts, spelt)
     known = [(value, at) for at, value in enumerate(order) if value is not None]
@@ -187,7 +200,7 @@ def range_ends(texts: Sequence[str], spelt: NumberFormat | None = None) -> tuple
 
 
 def can_evaluate(expression: str | None) -> bool:
-    """Whether there is nothing to compute, or it can be: not by nought, and not of digits that are no figure."""
+    """Whether an answer needs no computation or can be computed: no division by zero, and only valid figures."""
     try:
         return expression is None or evaluate(expression) is not None
     except ArithmeticParseError:
@@ -195,7 +208,7 @@ def can_evaluate(expression: str | None) -> bool:
 
 
 def _figure_value(figure: str) -> Fraction:
-    """What a figure is worth; nothing where it cannot be computed with, as a list."""
+    """Returns the value of a figure; None if it is not a number, such as a list."""
     try:
         return evaluate(figure)
     except ArithmeticParseError:
@@ -203,7 +216,9 @@ def _figure_value(figure: str) -> Fraction:
 
 
 def sum_expression(terms: Sequence[str]) -> str:
-    """The sum of terms, in brackets by `SUM_GROUP_SIZE` where there are more, and those again, for expressions nest only so deep."""
+    """Returns the sum of terms, in nested brackets of `SUM_GROUP_SIZE` if there are more, because the nesting of
+    expressions is limited.
+    """
     if len(terms) <= SUM_GROUP_SIZE:
         return " + ".join(terms)
     return sum_expression(
@@ -212,7 +227,9 @@ def sum_expression(terms: Sequence[str]) -> str:
 
 
 def parse_expression(text: str) -> tuple[str, list[str]] | None:
-    """The way and the figures that an expression is of; None for an expression of another form. A gap looks like a difference."""
+    """Returns the operation and the figures of an expression; None for another form. A gap is parsed as a
+    difference.
+    """
     text = _strip_brackets(text)
     if (found := _MEAN_PATTERN.fullmatch(text)) is not None:
         figures = found["all"].split(" + ")
@@ -226,7 +243,7 @@ def parse_expression(text: str) -> tuple[str, list[str]] | None:
 
 
 def _strip_brackets(text: str) -> str:
-    """An expression without brackets around a figure or around all of it, and without a blank behind its first minus."""
+    """Removes brackets around a figure or the whole expression, and a blank after its first minus."""
     text = re.sub(rf"\(({_DIGITS})\)", r"\1", re.sub(r"(^|\()- (?=[\d.])", r"\1-", text.strip()))
     inner = text[1:-1]
     return inner if text.startswith("(") and text.endswith(")") and not set(inner) & set("()") else text

@@ -1,8 +1,8 @@
-"""Percentages that a question gives: so many percent of a figure, off it or on top of it, by the words around them.
+"""Percentages of a question: a percentage of a figure, off it or on top of it, by the words around it.
 
-Of 13,603 rows that `table_reader` was trained on 66 have one, and it found the two figures and not the way: words tell that, as they tell
-units (`orchestra.agents.inference.tables.scales`) and bounds (`orchestra.agents.inference.tables.bounds`). What is
-not sure to be such a question is left to the encoder.
+Of 13,603 training rows of `table_reader`, 66 have one. The reader found the two figures but not the operation, so words
+determine it, as for units (`orchestra.agents.inference.tables.scales`) and bounds
+(`orchestra.agents.inference.tables.bounds`). Ambiguous questions are left to the encoder.
 """
 
 from __future__ import annotations
@@ -18,29 +18,35 @@ if TYPE_CHECKING:
     from orchestra.agents.inference.tables.head import TableLogits
 
 WORD_BONUS: Final = 10.0
-"""The logit that is added to the way that words tell, and to its figure; the encoder's own are a few units apart. Only where a table is
-read: what is learnt goes without."""
+"""Added to the logits of the operation and the figure that the words determine. The encoder's own logits are a few
+units apart. Used for inference only, not for training.
+"""
 _PERCENT: Final = r"[\s-]*(?:%|per ?cent\b)"
 _FIGURE: Final = rf"(?<![\w.,])(?P<figure>\d{{1,9}}(?:\.\d{{1,9}})?){_PERCENT}"
 _WORDS_BETWEEN: Final = r"(?:\s+(?!or\b|and\b|of\b|than\b)\w+){0,2}?\s+"
-"""Words between a percentage and what is done with it; behind `or` stands a bound, “60% or more”."""
+"""Words between a percentage and its base. After `or` there is a bound, “60% or more”."""
 _SELECTING_QUESTION = re.compile(
-    r"(?:^|[:.!?,;] *)\W*(?:in |at |to |for |of )?(?:which|who|whose|why|name|list|how many (?!(?:euros?|dollars?|pounds?|cents?)\b)"
+    r"(?:^|[:.!?,;] *)\W*(?:in |at |to |for |of )?(?:which|who|whose|why|name|list|how many"
+    r" (?!(?:euros?|dollars?|pounds?|cents?)\b)"
     r"|(?:where|when) (?:is|are|was|were|do|does|did)"
     r"|what (?:kinds?|sorts?|part(?:y|ies)|customers?|items?|products?)|(?:is|are) there|show me)\b",
     re.IGNORECASE,
 )
-"""Such questions ask for what has a percentage, and not for what it comes to."""
+"""Questions that select what has a percentage, and do not compute with it."""
 _BOUND_BEFORE = re.compile(
-    r"\b(?:th[ae]n|over|under|above|below|least|most|exactly|got|have|has|had|took|won|up to|(?:effect|impact)\b.{0,60}\ban?)\s*$",
+    r"\b(?:th[ae]n|over|under|above|below|least|most|exactly|got|have|has|had|took|won|up"
+    r" to|(?:effect|impact)\b.{0,60}\ban?)\s*$",
     re.IGNORECASE,
 )
-"""Behind these words so do others."""
+"""The same, for words before the percentage."""
 _OPERATION_WORDS: Final = (
     ("discount", rf"{_FIGURE}{_WORDS_BETWEEN}(?:off|discount|reduction|rebate|cheaper|less|lower)\b"),
     (
         "discount",
-        rf"\b(?:discount of|reduc\w+ (?:of|by)|rebate of|minus|less(?! th[ae]n)|lower\w* by|cut\w* by|taking off) {_FIGURE}",
+        (
+            r"\b(?:discount of|reduc\w+ (?:of|by)|rebate of|minus|less(?! th[ae]n)|lower\w* by|cut\w* by|taking off)"
+            rf" {_FIGURE}"
+        ),
     ),
     ("surcharge", rf"{_FIGURE}{_WORDS_BETWEEN}(?:on top|more|extra|added|surcharge|dearer|higher)\b"),
     (
@@ -53,15 +59,17 @@ _PATTERNS: Final = tuple((way, re.compile(pattern, re.IGNORECASE)) for way, patt
 
 
 class Percentage(NamedTuple):
-    """What a question does with a percentage of its own."""
+    """A percentage of a question, and its operation."""
 
     operation: str
     figure: str
-    """As the question has it, without its sign."""
+    """As in the question, without the percent sign."""
 
 
 def find_percentage(question: str) -> Percentage | None:
-    """The first that words tell; None where none is told, or where it only says which rows are meant."""
+    """Returns the first percentage whose operation the words determine; None if there is none, or if it only selects
+    rows.
+    """
     question = question[:MAX_CHARACTERS]
     if _SELECTING_QUESTION.search(question):
         return None
@@ -75,8 +83,9 @@ def find_percentage(question: str) -> Percentage | None:
 
 
 def add_percentage_logits(encoding: TableEncoding, logits: TableLogits[Any]) -> TableLogits[Any]:
-    """The logits of a sheet, with those of the way and of the figure that words tell; as they were where the figure bounds rows, or where
-    the table has the percentage itself (“Price with 10% discount”)."""
+    """Returns the logits with the bonus for the operation and the figure that the words determine. They are unchanged
+    if the figure is a bound of rows, or if the table has the percentage itself (“Price with 10% discount”).
+    """
     told = find_percentage(encoding.question)
     if told is None or re.search(
         rf"(?<![\w.,]){re.escape(told.figure)}{_PERCENT}", " ".join(cell for row in encoding.table for cell in row)

@@ -1,7 +1,7 @@
-"""What a question gives: its numbers, in words too, times of a day, durations and dates.
+"""The figures of a question: numbers, also in words, times of day, durations and dates.
 
-A figure of a question is computed with (“6 cinnamon buns”), or it bounds the rows that count (“larger than 90 square metres”). The encoder
-says which one does, and may guess how; where words say it (`orchestra.agents.inference.tables.bounds`), they count as well.
+A figure is part of the computation (“6 cinnamon buns”), or it limits rows (“larger than 90 square metres”). The encoder
+predicts which; the words around it count as well (`orchestra.agents.inference.tables.bounds`).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from orchestra.text.numbers.times import MONTH_PATTERN
 from orchestra.text.numbers.words import POWER_WORDS, SMALL_NUMBERS, UNIT_WORDS, WrittenNumber, find_written_numbers
 
 PAIR_WORDS: Final = ("both", "pair", "couple", "twice", "double")
-"""Words that are two of something, and bound nothing."""
+"""Words for two of something, which are never bounds."""
 WORD_VALUES: Final = {**dict.fromkeys(PAIR_WORDS, 2), "dozen": 12, "hundred": 100, "thousand": 1000}
-"""Words that are figures, beside those of `orchestra.text.numbers.words`; the last two where they stand without another one."""
+"""Words with values, in addition to `orchestra.text.numbers.words`; the last two only without another number word."""
 TIME_PHRASES: Final = {
     "half an hour": "30 minutes",
     "quarter of an hour": "15 minutes",
@@ -32,9 +32,9 @@ TIME_PHRASES: Final = {
 }
 """Words for durations and times."""
 HOUR_VALUES: Final = {"an hour": "1", "one hour": "1"}
-"""What is computed with, where it is another than what is compared: a price is of an hour."""
+"""Values for computation where they differ from those for comparison: a price is per hour."""
 _CLOCKS: Final = {"half past": (0, 30), "quarter past": (0, 15), "quarter to": (1, 45)}
-"""How many hours before the one that is named, and the minutes."""
+"""Hours before the named one, and minutes."""
 
 WEEKDAYS: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _MONTHS = rf"(?:{MONTH_PATTERN})\b\.?"
@@ -43,14 +43,14 @@ _UNIT = r"(?:hours?|hrs?|minutes?|mins?|thousands?|millions?|billions?|trillions
 _WORD = rf"(?:{'|'.join(WORD_VALUES)})\b"
 _NAMED = rf"(?:{'|'.join(WEEKDAYS)}|{_MONTHS})"
 _BOUND_ONLY = rf"(?:(?:one|zero)(?:-hour|[ -](?:hr|minute|min)s?)?|an? (?:million|billion|trillion)|{_NAMED})"
-"""What is a figure only where words make a bound of it: “at least one”, “before May”."""
+"""Figures only if words make them a bound: “at least one”, “before May”."""
 _ARTICLE_NUMBER = re.compile(r"an?[\s-](?:hundred|thousand)", re.IGNORECASE)
-"""What is found without its article."""
+"""Matched without its article."""
 _UNIT_AFTER = re.compile(rf"[ -]{_UNIT}", re.IGNORECASE)
 _SCALE_WORD = re.compile(r"\b(thousand|million|billion|trillion)s?$")
 _DAY_PART = r"(?: in the (?:morning|afternoon|evening)| at night)"
 _THOUSANDS_SEPARATOR = "[ \u00a0\u2009\u202f'’]"
-"""What stands between thousands but points and commas."""
+"""Separators of thousands other than points and commas."""
 _DIGITS = (
     rf"(?:\d{{1,3}}(?:{_THOUSANDS_SEPARATOR}\d{{3}})+(?!\d)(?:[.,]\d+)?|\d{{1,3}}(?:\.\d{{3}})+,\d+|\d{{1,3}}(?:\.\d{{3}}){{2,}}(?![.\d])"
     r"|\d(?:[\d,]*\d)?(?:\.\d+)?)"
@@ -70,36 +70,38 @@ _FIGURE = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 _FOREIGN_NUMBER = re.compile(rf"\d{{1,3}}(?:{_THOUSANDS_SEPARATOR}\d{{3}}|\.\d{{3}}[.,])")
-"""A number as others write it."""
+"""A number in a foreign format."""
 _SCALE_LETTERS: Final = {"k": "thousand", "m": "million", "b": "billion"}
 _SIGN = re.compile(r"^(?:[-−–]|minus )[$€£¥]?")
 _MINUEND = re.compile(r"[\d%)] *$")
-"""A figure, behind which a minus is no sign."""
+"""A figure before a minus, which is then an operator and not a sign."""
 _DATE_OR_TIME = re.compile(
     rf"\d:|-\d\d-|[./]\d+[./]|{_MONTHS}|^(?:1[5-9]|20)\d\d$|^(?:{'|'.join(WEEKDAYS)})$", re.IGNORECASE
 )
-"""What one may do something `by`: a time or a date, and not a percentage."""
+"""A time or a date after `by`, not a percentage."""
 MAX_CHARACTERS: Final = 4_000
-"""Characters of a question that are looked at."""
+"""Maximum characters of a question that are read."""
 MAX_FIGURES: Final = 48
-"""Figures of a question that are places."""
+"""Maximum figures of a question that are locations."""
 
 
 class QuestionFigure(NamedTuple):
-    """A figure that a question gives."""
+    """A figure of a question."""
 
     text: str
-    """What stands there, in small letters."""
+    """Its text in lower case."""
     figure: str | None
-    """As an expression has it, without a `thousand` or `million` behind it, for the table's figures may be in these."""
+    """In the form of an expression, without a following `thousand` or `million`, because the table's figures may have
+    this unit.
+    """
     measure: str
-    """As a column's measures are compared with it: digits, and the unit."""
+    """For comparison with a column's measures: digits and unit."""
     bound: str | None = None
-    """The bound that words around it set."""
+    """The bound that the words around it set."""
 
 
 def question_figures(question: str) -> list[QuestionFigure]:
-    """The figures of a question, in order: of what is very long, those that come first."""
+    """Returns the figures of a question, in order. Only the beginning of a long question is read."""
     question = question[:MAX_CHARACTERS]
     found: list[QuestionFigure] = []
     for start, end in _figure_spans(question):
@@ -121,7 +123,7 @@ def question_figures(question: str) -> list[QuestionFigure]:
 
 
 def _figure_spans(question: str) -> list[tuple[int, int]]:
-    """Where the figures of a question stand, in order, those in words with the unit behind them."""
+    """Returns the spans of the figures of a question, in order; of those in words, with the unit after them."""
     found = [one.span() for one in _FIGURE.finditer(question)]
     for one in find_written_numbers(question):
         if not _ARTICLE_NUMBER.fullmatch(question, one.start, one.end):
@@ -135,7 +137,7 @@ def _figure_spans(question: str) -> list[tuple[int, int]]:
 
 
 def _normalize_measure(text: str) -> str:
-    """A text with its words as digits, and its times with a colon."""
+    """Returns a text with number words as digits, and times with a colon."""
     if text in TIME_PHRASES:
         return TIME_PHRASES[text]
     if (past := re.fullmatch(rf"({'|'.join(_CLOCKS)}) (\w+)", text)) is not None:
@@ -163,7 +165,7 @@ def _normalize_measure(text: str) -> str:
 
 
 def _number_digits(number: WrittenNumber, text: str) -> str:
-    """A number in words as digits, with the word behind it that multiplies all of it; a thousand is 1000."""
+    """Returns a number in words as digits, with the multiplier after it; a thousand is 1000."""
     great = _SCALE_WORD.search(text)
     if number.value != 1000 and great is not None and number.value == number.plain * 10 ** POWER_WORDS[great[1]]:
         return f"{decimal_text(number.plain)} {great[1]}"
@@ -171,7 +173,7 @@ def _number_digits(number: WrittenNumber, text: str) -> str:
 
 
 def _time_of_day(hour: int, minute: str, half: str, text: str) -> str:
-    """A time of the day: in the evening it is of the second half, and at night of whichever is dark."""
+    """Returns a time of day, with `am` or `pm` if known. At night, 6 to 11 are pm, earlier hours and 12 are am."""
     if "afternoon" in text or "evening" in text:
         half = "p" if hour <= 12 else ""
     elif "morning" in text:
@@ -182,12 +184,12 @@ def _time_of_day(hour: int, minute: str, half: str, text: str) -> str:
 
 
 def _join_thousands(found: re.Match[str]) -> str:
-    """A number with blanks, apostrophes or points between its thousands, as others are written."""
+    """Removes blanks, apostrophes or points between the thousands of a number."""
     return re.sub(r"\D", "", found[1]) + (found[2] or "").replace(",", ".")
 
 
 def find_figure(wanted: str, question: str) -> int | None:
-    """Which of the figures of a question is meant by a text of one: it stands there, or it is worth as much. None without."""
+    """Returns the index of the question's figure with the same text or value; None if there is none."""
     text = wanted.strip().lower()
     every = question_figures(question)
     worth = _figure_value(parse_figure(_normalize_measure(text)))

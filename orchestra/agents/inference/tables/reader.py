@@ -1,14 +1,16 @@
-"""Tables: a fine-tuned encoder that reads a question beside a table and its text, and says in which way which places answer it.
+"""The table reader: a fine-tuned encoder that answers questions about a table and its text by selecting locations and
+an operation.
 
-It writes nothing. A head gives each token some logits; averaged over the tokens of a place, of a row and of a column they say which cells
-the answer stands in, which figures are computed with and how, which rows count, and by which column rows are put in order. Code does the
-rest: it reads off, counts, compares and writes the expression. Rows may be bounded by figures of the question
-(`orchestra.agents.inference.tables.filters`). The idea of tagging cells and choosing an operator is TagOp's (Zhu et al.
-2021, https://arxiv.org/abs/2105.07624) and TAPAS' (Herzig et al. 2020, https://arxiv.org/abs/2004.02349); that a comparison names a column
-and is then computed, as a query would, is ours.
+It generates no text. A head gives each token some logits. Averaged over the tokens of a location, a row or a column,
+they predict the cells with the answer, the figures and the operation of a computation, the selected rows, and the
+column that rows are ordered by. Code does the rest: it reads, counts, compares and writes the expression. Figures of
+the question may limit the rows (`orchestra.agents.inference.tables.filters`). Tagging cells and choosing an operator is
+from TagOp (Zhu et al. 2021, https://arxiv.org/abs/2105.07624) and TAPAS (Herzig et al. 2020,
+https://arxiv.org/abs/2004.02349). Comparisons that name a column and are then computed, as in a query, are our own
+addition.
 
-`model.json` says what is read and given, on what base the encoder stands, and the SHA-256 of the arrays beside it (`.npz`): the adapters
-`down.NAME` and `up.NAME`, each of one member, and the head: `weight` (outputs, width) and `bias` (outputs).
+`model.json` has the input and output fields, the base encoder, and the SHA-256 of the arrays beside it (`.npz`): the
+adapters `down.NAME` and `up.NAME`, each of one member, and the head: `weight` (outputs, width) and `bias` (outputs).
 """
 
 from __future__ import annotations
@@ -66,55 +68,59 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMAT: Literal["orchestra/table/v3"] = "orchestra/table/v3"
-"""The first had no `gap`, the second no conditions and no `range`: what was trained in them is trained again."""
+"""Version 1 had no `gap`, version 2 no conditions and no `range`. Their agents must be trained again."""
 MAX_WINDOWS = 16
-"""Windows of a table and its text at most: about eight thousand tokens."""
+"""Maximum windows of a table and its text: about eight thousand tokens."""
 MAX_STARTS = 20
-"""The likeliest tokens for words of the text to begin at that are looked at."""
+"""Number of most probable start tokens that are considered for words of the text."""
 A = TypeVar("A")
 
 
 class TableReaderConfig(EncoderModelConfig):
-    """What `model.json` says."""
+    """The configuration in `model.json`."""
 
     format: Literal["orchestra/table/v3"]
     question: str
-    """The input that asks."""
+    """The input with the question."""
     table: str
-    """The input that is the table."""
+    """The input with the table."""
     paragraphs: str
-    """The input that is the text beside it."""
+    """The input with the text around the table."""
     tokens: Annotated[int, Field(ge=64, le=512)] = 512
-    """Tokens of a window at most."""
+    """Maximum tokens of a window."""
     outputs: tuple[str, ...] = OUTPUT_NAMES
-    """What the rows of the head are."""
+    """The outputs of the head, in the order of its rows."""
     longest: Annotated[int, Field(ge=1, le=256)] = 40
-    """Tokens of words of the text at most."""
+    """Maximum tokens of words of the text."""
     cells: Annotated[float, Field(allow_inf_nan=False)] = 0.0
-    """What is added to the logits of places: how readily there is a further one beside the likeliest."""
+    """Added to the logits of locations. It sets how readily more locations than the most probable one are selected."""
     rows: Annotated[float, Field(allow_inf_nan=False)] = 0.0
-    """What is added to the logits of rows."""
+    """Added to the logits of rows."""
     held: Annotated[float, Field(allow_inf_nan=False)] = 0.0
-    """And instead of it to those of rows that hold a condition, which but for totals all count."""
+    """Added instead to the logits of rows that meet a condition: all of them count, except totals."""
     groups: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """How much likelier whole columns are, and rows that a word of the question picks: the logarithm of the factor."""
+    """Logarithm of the factor for whole columns, and for rows selected by a word of the question."""
     apart: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """How much less likely two figures are that stand neither in one row nor in one column."""
+    """Penalty for two figures that share neither a row nor a column."""
     regard: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
-    """The power of the probability of its places that a way is chosen by, besides its own: a way whose places cannot be told is none."""
+    """Exponent of the probability of an operation's locations in the choice of the operation. An operation without
+    possible locations is excluded.
+    """
     sharpen: Annotated[float, Field(gt=0, allow_inf_nan=False, validation_alias=AliasChoices("sharpen", "heat"))] = 1.0
-    """The power of which the probability of an answer is taken, so that it says how often answers are right; called `heat` before."""
+    """Exponent of the probability of an answer, so that it is calibrated; formerly `heat`."""
     units: UnitWeights | None = None
-    """Which words tell whether figures are in thousands, millions or billions. Without them the encoder guesses."""
+    """Weights of the words that tell whether figures are in thousands, millions or billions. Without them the encoder
+    decides.
+    """
 
 
 def reads_tables(card: Card) -> bool:
-    """Whether an agent of kind `encoder` answers questions to tables."""
+    """Whether an agent of kind `encoder` answers questions about tables."""
     return set(TABLE_ANSWER_FIELDS) <= set(card.output_schema.get("properties", {}))
 
 
 class TableAnswer(NamedTuple):
-    """An answer before it is written: which places, rows and column in which way, and how probable that is."""
+    """An answer before it is written: locations, rows, column and operation, and its probability."""
 
     operation: str
     probability: float
@@ -122,20 +128,20 @@ class TableAnswer(NamedTuple):
     rows: tuple[int, ...] = ()
     column: int | None = None
     compared_cell: tuple[int, int] | None = None
-    """The row and the column of the cell that is the most or the least."""
+    """The row and the column of the cell that is the maximum or minimum."""
     text: str = ""
     conditions: tuple[Condition, ...] = ()
     multiplied: bool = False
-    """Whether the places are pairs, whose products are added up."""
+    """Whether the locations are pairs, whose products are added."""
 
 
 class TableReader:
-    """A reader of tables, ready."""
+    """A loaded table reader."""
 
     def __init__(
         self, config: TableReaderConfig, arrays: Mapping[str, NDArray[Any]], encoder: Encoder, card: Card
     ) -> None:
-        """Raises `ValueError` or `KeyError` for arrays that do not fit the encoder."""
+        """Raises `ValueError` or `KeyError` if the arrays do not fit the encoder."""
         import numpy as np
 
         self.config, self.encoder, self._card = config, encoder, card
@@ -151,30 +157,42 @@ class TableReader:
 
     @classmethod
     def load(cls, card: Card, encoder: Encoder) -> TableReader:
-        """The reader of a card's folder, on its base. Raises `InputError` A011 where its files are missing, damaged or do not fit."""
+        """Loads the reader of a card's folder, with its base encoder.
+
+        Raises:
+            InputError: A011 if its files are missing, damaged or inconsistent.
+        """
         with array_errors(card):
             return cls(*TableReaderConfig.read(card), encoder, card)
 
     def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
-        """The answer and its probability. Raises `InputError` A023 for a table and a text that are too long."""
+        """Returns the answer and its probability.
+
+        Raises:
+            InputError: A023 if the table and the text are too long.
+        """
         encoding = self.encode_inputs(inputs)
         if len(encoding.windows) > MAX_WINDOWS:
-            reason = f"{self.config.table} and {self.config.paragraphs} have about {len(encoding.chars):,} tokens, which is too long to read"
+            reason = (
+                f"{self.config.table} and {self.config.paragraphs} have about {len(encoding.chars):,} tokens, which is"
+                " too long to read"
+            )
             raise InputError("A023", reason, hint="give the rows and the paragraphs that matter")
         found, scale = self.decode(encoding, self.logits(encoding))
-        return self._card.output_form.fill(
-            answer_fields(found, scale, encoding), None
-        ), found.probability**self.config.sharpen
+        return (
+            self._card.output_form.fill(answer_fields(found, scale, encoding), None),
+            found.probability**self.config.sharpen,
+        )
 
     def encode_inputs(self, inputs: Mapping[str, Any]) -> TableEncoding:
-        """What is read of a call's inputs."""
+        """Encodes the inputs of a call."""
         config = self.config
         return TableEncoding(
             self.encoder, str(inputs[config.question]), inputs[config.table], inputs[config.paragraphs], config.tokens
         )
 
     def logits(self, encoding: TableEncoding) -> TableLogits[NDArray[Any]]:
-        """What the head says of a sheet."""
+        """Returns the logits of an encoded table."""
         import numpy as np
 
         read = np.concatenate(
@@ -197,7 +215,7 @@ class TableReader:
         )
 
     def decode(self, encoding: TableEncoding, logits: TableLogits[NDArray[Any]]) -> tuple[TableAnswer, str]:
-        """The likeliest way in which there is an answer that can be computed at all, with its places, and the scale."""
+        """Returns the most probable operation with an answer that can be computed, its locations, and the scale."""
         logits = logits._replace(cells=logits.cells + self.config.cells)
         probabilities, scales = softmax(logits.operations), softmax(logits.scales)
         scale = int(scales.argmax())
@@ -252,7 +270,7 @@ class TableReader:
         )
 
     def _text_answer(self, encoding: TableEncoding, logits: TableLogits[NDArray[Any]]) -> TableAnswer | None:
-        """The likeliest words of one paragraph."""
+        """Returns the most probable words of one paragraph."""
         import numpy as np
 
         place = encoding.paragraph_ids()
@@ -275,7 +293,7 @@ class TableReader:
 
 
 def answer_fields(found: TableAnswer, scale: str, encoding: TableEncoding) -> dict[str, Any]:
-    """The fields of the output, but the answer, which is computed."""
+    """Returns the fields of the output without the answer, which is computed."""
     said = _answer_expression(found, encoding)
     quotes = (
         []
@@ -298,7 +316,7 @@ def answer_fields(found: TableAnswer, scale: str, encoding: TableEncoding) -> di
 
 
 def _answer_expression(found: TableAnswer, encoding: TableEncoding) -> str | None:
-    """What computes the answer; None where it is read off. What is counted is summed up, one by one."""
+    """Returns the expression of the answer; None if it is read. A count is a sum of ones."""
     if found.operation == COUNT:
         return sum_expression(["1"] * len(found.rows)) or "0"
     if found.multiplied:
@@ -312,7 +330,9 @@ def _answer_expression(found: TableAnswer, encoding: TableEncoding) -> str | Non
 
 
 def _answer_figures(found: TableAnswer, encoding: TableEncoding) -> list[str] | None:
-    """The figures that are computed with; None where those of cells are in different units. A share may be of different columns' kinds."""
+    """Returns the figures of the computation; None if those of cells have different units. The figures of a share may
+    have different units.
+    """
     locations = [encoding.locations[at] for at in found.locations]
     figures, columns = [str(location.figure) for location in locations], {location.column for location in locations}
     spelt = {encoding.spelling_of(column) for column in columns if column >= 0}
@@ -326,8 +346,9 @@ def _safe_log(chance: float) -> float:
 
 
 def _supporting_cells(found: TableAnswer, encoding: TableEncoding) -> list[tuple[int, int]]:
-    """Rows and columns of the cells that an answer rests on: those that were pointed at, the one that was compared, those of conditions,
-    and of each row that was counted without one the first filled one."""
+    """Returns the rows and columns of the cells that support an answer: the selected ones, the compared one, those of
+    conditions, and the first filled cell of each row that is counted without a condition.
+    """
     cells = [
         (location.row, location.column)
         for location in (encoding.locations[at] for at in found.locations)
@@ -345,7 +366,7 @@ def _supporting_cells(found: TableAnswer, encoding: TableEncoding) -> list[tuple
 def _location_set(
     operation: str, encoding: TableEncoding, logits: TableLogits[NDArray[Any]], groups: float
 ) -> TableAnswer | None:
-    """Those of the places that are likeliest together in the answer; two at least where they are summed up."""
+    """Returns the most probable set of locations; at least two for a sum."""
     sums = operation in (SUM, MEAN)
     given = ((at, location) for at, location in enumerate(encoding.locations) if location.question_figure is None)
     fit = [at for at, location in given if (location.figure is not None if sums else location.row >= 0)]
@@ -372,7 +393,7 @@ def _location_set(
 def _best_pair(
     operation: str, encoding: TableEncoding, logits: TableLogits[NDArray[Any]], apart: float
 ) -> TableAnswer | None:
-    """The likeliest two figures."""
+    """Returns the most probable pair of figures."""
     import numpy as np
 
     fit = [at for at, location in enumerate(encoding.locations) if location.figure is not None]
@@ -388,23 +409,23 @@ def _best_pair(
 
 
 class _SelectedRows(NamedTuple):
-    """Rows that count."""
+    """The rows that count."""
 
     selected: tuple[int, ...]
     probability: float
     candidates: tuple[int, ...]
-    """Those that may count: all below the head, or those that hold the conditions."""
+    """The rows that may count: all below the header, or those that meet the conditions."""
 
     @property
     def comparable(self) -> tuple[int, ...]:
-        """Those among which there is a most and a least, for one there must be."""
+        """The rows that are compared for a maximum or minimum; never empty."""
         return self.selected or self.candidates
 
 
 def _choose_conditions(
     encoding: TableEncoding, logits: TableLogits[NDArray[Any]]
 ) -> tuple[tuple[Condition, ...], float]:
-    """The likeliest conditions, none to two, and how probable that is."""
+    """Returns the most probable conditions, at most two, and their probability."""
     import numpy as np
 
     found, probability, after = list[Condition](), 1.0, -1
@@ -428,7 +449,7 @@ def _choose_conditions(
 def _select_rows(
     encoding: TableEncoding, logits: NDArray[Any], conditions: Sequence[Condition], groups: float
 ) -> _SelectedRows:
-    """The rows that are likeliest to count together, of those that hold the conditions."""
+    """Returns the most probable set of rows among those that meet the conditions."""
     every = tuple(
         row for row in range(encoding.header_rows, len(encoding.table)) if all(one.row_mask[row] for one in conditions)
     )
@@ -441,7 +462,7 @@ def _select_rows(
 def _column_cells(
     operation: str, encoding: TableEncoding, logits: TableLogits[NDArray[Any]], rows: _SelectedRows
 ) -> TableAnswer | None:
-    """The cells of the column that is asked for in rows that count."""
+    """Returns the cells of the answer column in the selected rows."""
     import numpy as np
 
     cells = {(location.row, location.column): at for at, location in enumerate(encoding.locations) if location.row >= 0}
@@ -458,7 +479,9 @@ def _column_cells(
 def _extreme_cell(
     operation: str, encoding: TableEncoding, logits: TableLogits[NDArray[Any]], counted: _SelectedRows
 ) -> TableAnswer | None:
-    """The cell of the column that is asked for, in the row where the column that is compared by has its extreme among rows that count."""
+    """Returns the cell of the answer column in the row where the order column has its extreme among the selected
+    rows.
+    """
     import numpy as np
 
     rows = counted.comparable
@@ -487,7 +510,9 @@ def _extreme_cell(
 def _column_range(
     encoding: TableEncoding, logits: TableLogits[NDArray[Any]], counted: _SelectedRows
 ) -> TableAnswer | None:
-    """The most and the least of the column that is compared by, among rows that count, where their figures are what they are ordered by."""
+    """Returns the cells with the maximum and minimum of the order column among the selected rows, if their figures
+    match their sort keys.
+    """
     import numpy as np
 
     rows = counted.comparable

@@ -1,9 +1,10 @@
-"""Which places and rows are likeliest together, from the logits of each by itself.
+"""Sets of locations and rows: the most probable set, from the logits of single items.
 
-An encoder says of each cell or row whether it counts, and easily leaves out one of many. People ask for whole columns, and for the rows
-that a word picks (“everything from Papyra”, and `Papyra` stands in three rows). So a set that is such a group is likelier than its members
-say: the probability of a set is the product of the chances of those in it and of those out of it, times a factor where it is a group, over
-the sum of that for all sets. Two figures that are compared stand in one row or in one column, as a rule.
+An encoder scores each cell or row by itself, and easily omits one of many. Questions are often about whole columns, or
+about rows selected by a word (“everything from Papyra”, and three rows contain `Papyra`). So such a group is more
+probable than the product of its items: the probability of a set is the product of the probabilities of its items and of
+the complements of the others, times a factor if it is a group, normalized over all sets. Two figures that are compared
+mostly share a row or a column.
 """
 
 from __future__ import annotations
@@ -23,18 +24,19 @@ if TYPE_CHECKING:
 _NON_SELECTIVE_WORDS: Final = frozenset(
     ["all", "any", "every", "less", "many", "more", "most", "much", "no", "none", "not", "or", "than", "yes"]
 )
-"""Words of questions that pick no rows, though a cell may be one of them."""
+"""Words of questions that select no rows, even if a cell contains one."""
 _EXCLUSION = re.compile(
     r"\b(?:not|but|besides|except\w*|without|exclud\w+|neither|leaving out|other than|apart from)\b|n['’]t\b",
     re.IGNORECASE,
 )
-"""Behind these words stands what rows are not."""
+"""Words that exclude rows."""
 
 
 def row_groups(encoding: TableEncoding) -> Iterator[tuple[int, ...]]:
-    """The rows below the head that have the same words in a column, two at least, where the question has one of these words.
+    """Returns groups of rows below the header: at least two rows with the same words in a column, if the question has
+    one of these words.
 
-    Figures are no words here, for conditions compare those. In a table with sections two rows of one name are in two of them.
+    Figures are left to conditions. In a table with sections, two rows of one name belong to different sections.
     """
     if _EXCLUSION.search(encoding.question):
         return
@@ -48,7 +50,7 @@ def row_groups(encoding: TableEncoding) -> Iterator[tuple[int, ...]]:
 
 
 def _has_sections(encoding: TableEncoding) -> bool:
-    """Whether rows stand in sections, each below a row that has nothing but a name."""
+    """Whether the table has sections, each below a row with only a name."""
     bare = [
         row
         for row in encoding.table[encoding.header_rows :]
@@ -58,8 +60,12 @@ def _has_sections(encoding: TableEncoding) -> bool:
 
 
 def column_groups(encoding: TableEncoding, cells: Mapping[tuple[int, int], int]) -> Iterator[tuple[int, ...]]:
-    """The numbers of the cells of each column: in all rows below the head but for totals, and in those of a group of rows. `cells` has the
-    number of a cell by its row and column; where a row has none in a column there is no such group."""
+    """Returns the item indices of each column: in all rows below the header except totals, and in those of a row group.
+    A group is left out if a row has no item in the column.
+
+    Args:
+        cells: The item index by row and column.
+    """
     every = tuple(
         row for row in range(encoding.header_rows, len(encoding.table)) if not TOTAL_ROW.match(encoding.cell(row, 0))
     )
@@ -75,16 +81,16 @@ def most_probable_set(
 ) -> tuple[tuple[int, ...], float]:
     """The most probable set of items, and its probability.
 
-    Each item is in the set independently, with the given logit; a set listed in `groups` gets `factor` (a log-weight) on top. The
-    probability is normalised over the sets that `at_least` allows: with 0 every set, with 1 all but the empty one, with 2 all but the
-    empty one and single items. Every group must have at least `at_least` members.
+    Each item is in the set independently, with the given logit; a set listed in `groups` gets `factor` (a log-weight)
+    on top. The probability is normalised over the sets that `at_least` allows: with 0 every set, with 1 all but the
+    empty one, with 2 all but the empty one and single items. Every group must have at least `at_least` members.
     """
     import numpy as np
 
     order = np.argsort(-logits)
     taken = tuple(sorted(int(at) for rank, at in enumerate(order) if rank < at_least or logits[at] > 0))
     given = logits.astype(float)
-    none = -float(np.logaddexp(0, given).sum())  # the logarithm of the chance that all are out
+    none = -float(np.logaddexp(0, given).sum())  # log probability of the empty set
     scores = {tuple(sorted(group)): none + float(given[list(group)].sum()) for group in groups}
     best = max(scores, key=lambda group: scores[group], default=())
     alone = none + float(given[list(taken)].sum())
@@ -96,7 +102,7 @@ def most_probable_set(
         whole -= math.exp(none)
     if at_least > 1:
         whole -= float(np.exp(none + given).sum())
-    if whole < 1e-9:  # what is left of one is noise: sets of so few are all that counts
+    if whole < 1e-9:  # the rest is rounding noise: almost all probability is on smaller sets
         powers = np.exp(given)
         whole = math.exp(none) * float(powers.sum() if at_least < 2 else (powers.sum() ** 2 - (powers**2).sum()) / 2)
     return taken, min(math.exp(score) / max(whole, 1e-300), 1.0)
@@ -107,8 +113,8 @@ def most_probable_pair(
 ) -> tuple[int, int, float]:
     """Returns the most probable pair and its probability.
 
-    The logit of a pair is that of its first plus that of its second member, less `factor` if they are `apart`. `unordered`
-    counts both orders of a pair as one.
+    The logit of a pair is that of its first plus that of its second member, less `factor` if they are `apart`.
+    `unordered` counts both orders of a pair as one.
     """
     import numpy as np
 
@@ -122,7 +128,7 @@ def most_probable_pair(
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[Any]:
-    """The chances of which one comes true."""
+    """Returns softmax probabilities."""
     import numpy as np
 
     powers = np.exp(logits - logits.max())

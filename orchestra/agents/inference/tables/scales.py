@@ -1,7 +1,8 @@
-"""Units: whether the figures of a table are in thousands, millions or billions, by the words that say so around them.
+"""Units: whether the figures of a table are in thousands, millions or billions, by the words around them.
 
-An encoder that averages over hundreds of tokens is sure that there is a unit, and guesses which: `million` and `thousand` stand in the same
-places. The words themselves tell; what each place of them counts is learnt (`orchestra.learn.encoders.tables`).
+An encoder that averages over hundreds of tokens recognizes that there is a unit, but not which one, because `million`
+and `thousand` occur in the same places. So words determine the unit. The weight of each place is trained
+(`orchestra.learn.encoders.tables`).
 """
 
 from __future__ import annotations
@@ -16,48 +17,50 @@ from pydantic import BaseModel, ConfigDict, Field
 _Weight: TypeAlias = Annotated[float, Field(ge=-1e6, le=1e6)]
 UNITS: Final = ("thousand", "million", "billion")
 _CURRENCY_SUFFIXES: Final = {"thousand": "k", "million": "mm?|mn|mln|mio", "billion": "bn|bln"}
-"""What stands for a unit behind a currency."""
+"""Abbreviations of units after a currency."""
 _STANDALONE_WORDS: Final = {
     "thousand": r"(?<!\d)['’]000s?\b|(?<![\w,.'’])(?<!\d )000s?\b",
     "million": r"\b(?:mn|mln|mio)\b",
     "billion": r"\b(?:bn|bln)\b",
 }
-"""What stands for a unit anywhere: the noughts of `12,000` and `12 000` do not, nor does the `m` of a length."""
+"""Words of units in any place. The zeros of `12,000` and `12 000` and the `m` of a length are not units."""
 _CURRENCY: Final = (
     r"(?:[$€£¥]|\b(?-i:USD|EUR|GBP|CHF|JPY|CNY|RMB|HKD|SGD|AUD|CAD|NZD|SEK|NOK|DKK|PLN|CZK|INR|KRW|ZAR|BRL))"
 )
 
 
 def _unit_patterns(unit: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """What a unit is said by, and what states it for all figures, as “in millions” and “£m” do and “$5 million” does not."""
+    """Returns the patterns of a unit's words, and of statements about all figures, such as “in millions” and “£m” but
+    not “$5 million”.
+    """
     short, alone = _CURRENCY_SUFFIXES[unit], _STANDALONE_WORDS[unit]
     said = rf"\b{unit}s?\b|{_CURRENCY} ?(?:[\d.,]+ ?)?(?:{short})\b|{alone}"
     stated = (
-        rf"\bin (?:(?!\d|[$€£¥]\d)\S+ ){{0,3}}{unit}s?\b|\b{unit}s of\b|\({unit}s?\b|{_CURRENCY} ?(?:{unit}s?|{short})\b"
-        + (rf"|{_CURRENCY} ?000s?\b|{alone}" if unit == "thousand" else "")
+        rf"\bin (?:(?!\d|[$€£¥]\d)\S+ ){{0,3}}{unit}s?\b|\b{unit}s of\b|\({unit}s?\b|{_CURRENCY}"
+        rf" ?(?:{unit}s?|{short})\b" + (rf"|{_CURRENCY} ?000s?\b|{alone}" if unit == "thousand" else "")
     )
     return re.compile(said, re.IGNORECASE), re.compile(stated, re.IGNORECASE)
 
 
 _PATTERNS: Final = {unit: _unit_patterns(unit) for unit in UNITS}
-"""Whoever changes them fits the weights of the agents again that have any."""
+"""After a change, the weights of agents with `units` must be fitted again."""
 SIGN_PLACES: Final = ("question", "head", "rows", "text")
 UNIT_SIGNS: Final = tuple(f"{kind}.{place}" for place in SIGN_PLACES for kind in ("word", "stated"))
-"""What may be seen of a unit: its word, and that it is stated, in each place."""
+"""Features of a unit: its word, and a statement of it, in each place."""
 
 
 class UnitWeights(BaseModel):
-    """What each sign of a unit counts, and how usual each unit is."""
+    """The weight of each feature, and the prior of each unit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     signs: tuple[_Weight, ...] = Field(min_length=len(UNIT_SIGNS), max_length=len(UNIT_SIGNS))
-    """Of `UNIT_SIGNS`, alike for all units."""
+    """For `UNIT_SIGNS`, the same for all units."""
     usual: tuple[_Weight, ...] = Field(min_length=len(UNITS), max_length=len(UNITS))
-    """Of `UNITS`."""
+    """For `UNITS`."""
 
     def logits(self, seen: Sequence[Sequence[bool]]) -> list[float]:
-        """The logarithm of each unit's probability, by the signs that are seen of each."""
+        """Returns the log-probability of each unit from its features."""
         scores = [
             usual + sum(weight for weight, one in zip(self.signs, found, strict=True) if one)
             for usual, found in zip(self.usual, seen, strict=True)
@@ -70,7 +73,9 @@ class UnitWeights(BaseModel):
 def unit_signs(
     question: str, head: Sequence[Sequence[str]], rows: Sequence[Sequence[str]], text: Sequence[str]
 ) -> list[list[bool]]:
-    """For each of `UNITS`, which of `UNIT_SIGNS` occur: in the question, the header rows, the other rows, and the text."""
+    """Returns for each of `UNITS` the `UNIT_SIGNS` that occur: in the question, the header rows, the other rows, and
+    the text.
+    """
     cells = ([cell for row in part for cell in row] for part in (head, rows))
     places = ["\n".join(" ".join(one.split()) for one in part) for part in ([question], *cells, text)]
     return [[pattern.search(place) is not None for place in places for pattern in _PATTERNS[unit]] for unit in UNITS]

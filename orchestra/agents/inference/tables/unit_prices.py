@@ -1,7 +1,7 @@
-"""Amounts: how many of something stand in one column, and what one of them costs in another. These are multiplied, and never added up.
+"""Amounts: counts in one column and unit prices in another, which are multiplied and not added.
 
-The encoder was taught sums of figures that are alike, and points at both figures of a row where somebody asks what it comes to. That 3 and
-68.00 are not 71 is known without it: by how the figures of a column are written.
+The encoder was trained on sums of like figures, and selects both figures of a row when a question asks for the cost.
+The format of the figures in a column shows that 3 and 68.00 must not be added to 71.
 """
 
 from __future__ import annotations
@@ -11,18 +11,22 @@ from collections.abc import Sequence
 from orchestra.agents.inference.tables.encoding import TableEncoding
 
 PRICE_DECIMALS = 2
-"""Decimals of a price. Where all figures of a column have two, and all of another one none, they are of two kinds."""
+"""Decimals of a price. Two columns differ in kind if all figures of one have two decimals, and all of the other
+none.
+"""
 _YEARS = range(1900, 2101)
 
 
 def mixes_counts_and_prices(encoding: TableEncoding, locations: Sequence[int]) -> bool:
-    """Whether places stand in columns of counts and of prices, so that no sum is of both."""
+    """Whether locations are in columns of counts and of prices, so that they must not be added."""
     columns = {encoding.locations[at].column for at in locations} - {-1}
     return len(columns) > 1 and {PRICE_DECIMALS, 0} <= {_common_decimals(encoding, column) for column in columns}
 
 
 def count_price_pairs(encoding: TableEncoding, locations: Sequence[int]) -> list[tuple[int, int]]:
-    """The count and the price of each row, in the order of the columns; nothing where places are not such pairs."""
+    """Returns the count and the price of each row, in the order of the columns; empty if the locations are not such
+    pairs.
+    """
     columns = sorted({encoding.locations[at].column for at in locations})
     if len(columns) != 2 or {_common_decimals(encoding, column) for column in columns} != {PRICE_DECIMALS, 0}:
         return []
@@ -41,7 +45,9 @@ def _column_figures(encoding: TableEncoding, column: int) -> list[str]:
 
 
 def _common_decimals(encoding: TableEncoding, column: int) -> int | None:
-    """The decimals that all figures of a column have; None where they differ, where there are none, and of times."""
+    """Returns the number of decimals that all figures of a column have; None if they differ, and for no figures and
+    times.
+    """
     found = (
         {len(figure.partition(".")[2]) if " " not in figure else None for figure in _column_figures(encoding, column)}
         if column >= 0

@@ -1,7 +1,7 @@
-"""Quantities: the numbers that a problem gives, in digits or in words, each with the place where it stands.
+"""Quantities: the numbers of a problem, in digits or in words, each with its position.
 
-A word may be reckoned with in more than one way: `half` as 2, to divide by, and as 0.5; `20%` and `20 cents` as 20 and as
-0.2; `3 million` as 3 and as 3,000,000; `1⅓`, which no decimal says, as 4 and as 3, to divide by. Each is a quantity.
+A word may have more than one value: `half` is 2, as a divisor, and 0.5; `20%` and `20 cents` are 20 and 0.2; `3
+million` is 3 and 3,000,000; `1⅓`, which has no finite decimal form, is 4 and 3, as a divisor. Each value is a quantity.
 """
 
 from __future__ import annotations
@@ -18,21 +18,23 @@ from orchestra.text.numbers.numerals import NUMERAL, SCALES, is_single_number, p
 from orchestra.text.numbers.words import POWER_WORDS, SMALL_NUMBERS
 
 QuantityKind: TypeAlias = Literal["digits", "words", "times", "divisor", "part", "percent", "known", "found"]
-"""In digits; in words; `twice`; `half` as 2, and as 0.5; `20%` as 0.2; what everybody knows; and what was found by a step before."""
+"""In digits; in words; `twice`; `half` as 2, and as 0.5; `20%` as 0.2; a constant; and the result of an earlier
+step.
+"""
 KINDS: Final[tuple[str, ...]] = get_args(QuantityKind)
 MAX_QUANTITIES: Final = 40
-"""Quantities of a problem: those that come first."""
+"""Maximum number of quantities of a problem. Later ones are dropped."""
 MAX_DIGITS: Final = 15
-"""What has more digits before its point, or behind it, is no quantity;"""
+"""Maximum digits before the point, and after it;"""
 MAX_CHARACTERS: Final = 24
-"""nor what has more characters."""
+"""and maximum characters."""
 _SCALES: Final = {word: 10 ** POWER_WORDS[word] for word in ("hundred", "thousand")}
 _ORDINALS: Final = {
     word: number
     for number, word in enumerate(("first", "", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth"), 1)
     if word
 }
-"""Behind a hyphen and a ten they make a number; a `thirty-second` break has thirty seconds."""
+"""After a hyphen and a ten they form a number; a `thirty-second` break has thirty seconds."""
 _MULTIPLIERS: Final = {
     **dict.fromkeys(("twice", "double", "doubled", "doubles", "both", "pair", "pairs", "couple"), 2),
     **dict.fromkeys(("triple", "tripled", "triples", "thrice"), 3),
@@ -52,14 +54,14 @@ _FRACTION_WORDS: Final = {
     **{f"{part}{end}": number for number, part in enumerate(("ninth", "tenth"), 9) for end in ("", "s")},
 }
 _FINITE_DENOMINATORS: Final = (2, 4, 5, 8, 10, 20, 25, 50, 100)
-"""What a whole number is divided by for a short decimal fraction."""
+"""Denominators with a short decimal fraction."""
 _VULGAR_FRACTIONS: Final = {"½": (1, 2), "⅓": (1, 3), "⅔": (2, 3), "¼": (1, 4), "¾": (3, 4), "⅕": (1, 5), "⅛": (1, 8)}
 _NUMBER_WORD = "|".join(sorted((*SMALL_NUMBERS, *_SCALES), key=len, reverse=True))
 _SPELLED_NUMBER = (
     rf"(?:{_NUMBER_WORD})(?:(?:-|\s|\sand\s)(?:{_NUMBER_WORD})\b){{0,12}}(?:(?<=ty)-(?:{'|'.join(_ORDINALS)})\b)?"
 )
 _LARGE_SCALES: Final = {word: 10**power for word, power in SCALES.items() if power > 3 and len(word) > 3}
-"""What a number may be multiplied by that stands before it: a lakh and more. Hundreds and thousands are number words."""
+"""Words that multiply the number before them: a lakh and more. Hundreds and thousands are number words."""
 _QUANTITY_WORD = "|".join(sorted((*_MULTIPLIERS, *_FRACTION_WORDS), key=len, reverse=True))
 _QUANTITY = re.compile(
     rf"(?P<vulgar>[{''.join(_VULGAR_FRACTIONS)}])|(?<![\w.,])(?:[-−–])?(?P<digits>{NUMERAL})|\b(?P<spelt>{_SPELLED_NUMBER})\b|\b(?P<word>{_QUANTITY_WORD})\b"
@@ -69,33 +71,33 @@ _QUANTITY = re.compile(
 _SCALE_AFTER = re.compile(rf"[\s-](?P<scale>{'|'.join(sorted(_LARGE_SCALES, key=len, reverse=True))})\b", re.IGNORECASE)
 _PERCENT = re.compile(r"\s?(?:%|per\s?cent\b|cents?\b)", re.IGNORECASE)
 _DENOMINATOR = re.compile(r"/(\d{1,3})(?![\d./])", re.ASCII)
-"""What makes a fraction of the number before it."""
+"""Makes a fraction of the number before it."""
 _DIGITS = re.compile(r"\d+", re.ASCII)
 _LIST = re.compile(r"\d+(?:,\d+)+", re.ASCII)
 
 
 class Quantity(NamedTuple):
-    """A number that can be reckoned with."""
+    """A number that can be used in a computation."""
 
     value: Fraction
     kind: QuantityKind
     start: int = 0
-    """Where it stands, in characters; what everybody knows stands nowhere."""
+    """Its position in characters; constants have none."""
     end: int = 0
 
     @property
     def text(self) -> str:
-        """As an expression has it."""
+        """In the form of an expression."""
         return decimal_text(self.value)
 
 
 def find_quantities(text: str) -> list[Quantity]:
-    """The quantities of a problem, in order; `MAX_QUANTITIES` of them."""
+    """Returns the quantities of a problem, in order; at most `MAX_QUANTITIES`."""
     return [one for _, one in zip(range(MAX_QUANTITIES), _iterate_quantities(text), strict=False)]
 
 
 def decimal_text(value: Fraction) -> str:
-    """A number that has a finite decimal fraction, without an exponent."""
+    """Returns a number with a finite decimal form, without an exponent."""
     return f"{Decimal(value.numerator) / Decimal(value.denominator):f}"
 
 
@@ -121,7 +123,9 @@ def _iterate_quantities(text: str) -> Iterator[Quantity]:
 
 
 def _digit_quantities(run: str, text: str, start: int, end: int) -> Iterator[Quantity]:
-    """What is made of digits: a number, a percentage, a fraction; the numbers of a list; nothing of a version or a date."""
+    """Returns the quantities of digits: a number, a percentage, a fraction, or the numbers of a list; none of a version
+    or a date.
+    """
     if len(run) > MAX_CHARACTERS:
         return
     if not is_single_number(run):
@@ -135,7 +139,7 @@ def _digit_quantities(run: str, text: str, start: int, end: int) -> Iterator[Qua
     if value >= 10**MAX_DIGITS:
         return
     if 10**MAX_DIGITS % value.denominator:
-        if not run[-1].isdecimal():  # `1⅓`, and no power of ten
+        if not run[-1].isdecimal():  # `1⅓`, but not an exponent
             yield Quantity(Fraction(value.numerator), "digits", start, end)
             yield Quantity(Fraction(value.denominator), "divisor", start, end)
         return
@@ -147,14 +151,14 @@ def _digit_quantities(run: str, text: str, start: int, end: int) -> Iterator[Qua
 
 
 def _fraction_quantities(above: int, below: int, start: int, end: int) -> Iterator[Quantity]:
-    """What a word or a sign for a part is reckoned with: what is divided by, and the share."""
+    """Returns the quantities of a word or a sign for a fraction: the divisor and the share."""
     yield Quantity(Fraction(below), "divisor", start, end)
     if below in _FINITE_DENOMINATORS:
         yield Quantity(Fraction(above, below), "part", start, end)
 
 
 def _scaled_quantities(value: Fraction, kind: QuantityKind, text: str, start: int, end: int) -> Iterator[Quantity]:
-    """What stands before a million, as so many."""
+    """Returns the product of a number and a following large scale."""
     if (found := _SCALE_AFTER.match(text, end)) is not None and (
         many := value * _LARGE_SCALES[found["scale"].lower()]
     ) < 10**MAX_DIGITS:
@@ -162,14 +166,15 @@ def _scaled_quantities(value: Fraction, kind: QuantityKind, text: str, start: in
 
 
 def _percent_quantities(value: Fraction, text: str, start: int, end: int) -> Iterator[Quantity]:
-    """What stands before a per cent or a cent, as a hundredth of it."""
+    """Returns the hundredth of a number before a percent sign or a cent."""
     if (sign := _PERCENT.match(text, end)) is not None:
         yield Quantity(value / 100, "percent", start, sign.end())
 
 
 def _word_numbers(words: str) -> Iterator[int]:
-    """The numbers of a row of number words: `two hundred and five` is one, and `two three`, `twenty and five` and `one hundred and two
-    hundred` are two."""
+    """Returns the numbers in a sequence of number words: `two hundred and five` is one; `two three`, `twenty and five`
+    and `one hundred and two hundred` are two.
+    """
     row = re.split(r"[-\s]+", words)
     at = 0
     while at < len(row):
@@ -180,7 +185,7 @@ def _word_numbers(words: str) -> Iterator[int]:
 
 
 def _parse_number(row: Sequence[str], at: int) -> tuple[int, int]:
-    """The number that begins at a word, and where it ends: thousands, hundreds, and what is less, each once at most."""
+    """Returns the number that begins at a word, and its end: thousands, hundreds and the rest, each at most once."""
     total, last = 0, math.inf
     while at < len(row) and last > 1:
         start = at + (row[at] == "and" and total > 0)
@@ -195,7 +200,7 @@ def _parse_number(row: Sequence[str], at: int) -> tuple[int, int]:
 
 
 def _parse_below_hundred(row: Sequence[str], at: int) -> tuple[int, int]:
-    """`twenty five`, `twenty-fifth`, `nineteen`."""
+    """Parses `twenty five`, `twenty-fifth`, `nineteen`."""
     value, following = SMALL_NUMBERS[row[at]], row[at + 1] if at + 1 < len(row) else ""
     if 20 <= value < 100 and 0 < (one := _ORDINALS.get(following, 0) or SMALL_NUMBERS.get(following, 0)) < 10:
         return value + one, at + 2

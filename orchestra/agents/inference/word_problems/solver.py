@@ -1,12 +1,13 @@
-"""Deduction: a fine-tuned encoder that reads a problem, and puts its numbers together step by step until one of them answers.
+"""Word problems: a fine-tuned encoder that reads a problem, and combines its numbers step by step to the answer.
 
-After Jie, Li and Lu 2022 (https://arxiv.org/abs/2203.10316): each quantity is a vector, a step takes two of them and an operation and gives
-a new one, and the likeliest step is taken until one is said to be the last. So no number can be made up, nothing can be ill-formed, and
-what comes out is exact. Several steps are followed at once (a beam), and what comes to the same value counts together.
+After Jie, Li and Lu 2022 (https://arxiv.org/abs/2203.10316): each quantity is a vector. A step combines two of them by
+an operation to a new one. The most probable steps are taken until one is predicted to be the last. So all numbers come
+from the problem or are constants, every expression is well-formed, and its value is exact. A beam search follows
+several hypotheses, and the probabilities of expressions with equal values are added.
 
-`model.json` says what is read and given, on what base the encoder stands, and the SHA-256 of the arrays beside it (`.npz`): for each linear
-layer of the base that was tuned `down.NAME` and `up.NAME`, each of one member, and those of the head (`head_shapes`). The head is written
-once, for numpy here and for torch where it is trained.
+`model.json` has the input and output fields, the base encoder, and the SHA-256 of the arrays beside it (`.npz`): for
+each tuned linear layer of the base `down.NAME` and `up.NAME`, each of one member, and those of the head
+(`head_shapes`). The code of the head works for numpy here and for torch in training.
 """
 
 from __future__ import annotations
@@ -33,42 +34,42 @@ if TYPE_CHECKING:
 FORMAT: Literal["orchestra/deduction/v1"] = "orchestra/deduction/v1"
 OPERATIONS: Final = "+-*/"
 HIDDEN_SIZE: Final = 256
-"""Numbers of a quantity's vector."""
+"""Size of a quantity's vector."""
 MAX_STEPS: Final = 9
-"""Steps at most."""
+"""Maximum number of steps."""
 MAX_NUMBERS: Final = 10
-"""Numbers of an expression at most."""
+"""Maximum numbers of an expression."""
 BEAM_WIDTH: Final = 6
-"""Ways that are followed at once."""
+"""Number of hypotheses of the beam search."""
 EPSILON: Final = 1e-6
 IMPOSSIBLE_LOGIT: Final = -1e9
-"""The logit of what cannot be."""
+"""The logit of an impossible step."""
 
 
 class WordProblemConfig(EncoderModelConfig):
-    """What `model.json` says."""
+    """The configuration in `model.json`."""
 
     format: Literal["orchestra/deduction/v1"]
     input: str
     """The input that is read."""
     output: str
-    """The output's field that gets the expression."""
+    """The field of the output with the expression."""
     tokens: Annotated[int, Field(ge=32, le=512)] = 512
-    """Tokens of a problem at most."""
+    """Maximum tokens of a problem."""
     known: tuple[Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?$")], ...] = Field(min_length=1)
-    """Numbers that everybody knows, and no problem need tell."""
+    """Constants that a problem need not state."""
     kinds: tuple[str, ...] = KINDS
     sharpen: Annotated[float, Field(gt=0, allow_inf_nan=False, validation_alias=AliasChoices("sharpen", "heat"))] = 1.0
-    """The power of which the probability of an answer is taken, so that it says how often answers are right; called `heat` before."""
+    """Exponent of the probability of an answer, so that it is calibrated; formerly `heat`."""
 
 
 def solves_word_problems(card: Card) -> bool:
-    """Whether an agent of kind `encoder` writes an expression over the numbers of one text, whose value code computes."""
+    """Whether an agent of kind `encoder` writes an expression over the numbers of a text, which code evaluates."""
     return is_word_problem(card.input_schema, card.output_form)
 
 
 def head_shapes(width: int, known: int) -> dict[str, tuple[int, ...]]:
-    """The arrays of the head, on an encoder of a width, with so many numbers that everybody knows."""
+    """Returns the shapes of the head's arrays, for an encoder's width and a number of constants."""
     square, line = (HIDDEN_SIZE, HIDDEN_SIZE), (HIDDEN_SIZE,)
     return {
         "number": (HIDDEN_SIZE, width),
@@ -85,23 +86,28 @@ def head_shapes(width: int, known: int) -> dict[str, tuple[int, ...]]:
 
 
 class SolverState(NamedTuple):
-    """What is known so far, of several problems or of several ways at once."""
+    """The state of several problems or hypotheses."""
 
     vectors: Any
-    """Of quantities, (ways, quantities, width): of those that everybody knows, of the problem's, and of what was found."""
+    """Of quantities, (hypotheses, quantities, width): constants, those of the problem, and results of steps."""
     state: Any
-    """Of the problem and of what was done, (ways, width)."""
+    """Of the problem and the steps so far, (hypotheses, width)."""
 
 
 class SolverHead:
-    """The head, over arrays of numpy and of torch alike."""
+    """The head, for arrays of numpy and of torch."""
 
     def __init__(self, arrays: Mapping[str, Any]) -> None:
         self.arrays = arrays
 
     def initial_state(self, read: Any, places: Any, kinds: Any) -> SolverState:
-        """From an encoder's vectors of tokens, (ways, tokens, encoder's width), the tokens of each quantity, (ways, quantities, tokens), as
-        shares, and the numbers of their kinds."""
+        """Returns the state before the first step.
+
+        Args:
+            read: The encoder's vectors, (hypotheses, tokens, encoder's width).
+            places: The tokens of each quantity, (hypotheses, quantities, tokens), as shares.
+            kinds: The index of each quantity's kind.
+        """
         get = self.arrays
         told = _rms_norm((places @ read) @ get["number"].T + get["kind"][kinds])
         known = _rms_norm(get["known"] + get["kind"][KINDS.index("known")])
@@ -109,18 +115,20 @@ class SolverHead:
         return SolverState(_concatenate(known[None] + 0 * state[:, None], told), state)
 
     def pair_vectors(self, solver_state: SolverState) -> Any:
-        """Of each pair of quantities, (ways, quantities, quantities, width)."""
+        """Returns the vector of each pair of quantities, (hypotheses, quantities, quantities, width)."""
         get, vectors = self.arrays, solver_state.vectors
         left, right, first, second = (vectors @ get[name].T for name in ("left", "right", "first", "second"))
         together = first[:, :, None] * second[:, None] + left[:, :, None] + right[:, None]
         return (together + (solver_state.state @ get["state"].T + get["pair.bias"])[:, None, None]).clip(0)
 
     def step_logits(self, pairs: Any) -> Any:
-        """Of each pair, operation, and whether it is the last: (ways, quantities, quantities, 2 × operations), the last ones behind."""
+        """Returns the logits of each pair and operation: (hypotheses, quantities, quantities, 2 × operations). The
+        second half is for a last step.
+        """
         return pairs @ self.arrays["score"].T + self.arrays["score.bias"]
 
     def single_logits(self, solver_state: SolverState) -> Any:
-        """Of each quantity, that it answers as it is, (ways, quantities)."""
+        """Returns the logit of each quantity as the answer without a step, (hypotheses, quantities)."""
         get = self.arrays
         hidden = (
             solver_state.vectors @ get["alone"].T
@@ -129,7 +137,7 @@ class SolverHead:
         return hidden.clip(0) @ get["alone.score"]
 
     def next_state(self, solver_state: SolverState, pairs: Any, operations: Any) -> SolverState:
-        """The board after a step: of each way the pair, (ways, width), that was put together, and the operation."""
+        """Returns the state after a step, from each hypothesis's pair vector, (hypotheses, width), and operation."""
         get = self.arrays
         made = (get["new"][operations] @ pairs[:, :, None])[:, :, 0] + get["new.bias"][operations]
         new = _rms_norm(made + get["kind"][KINDS.index("found")])
@@ -142,7 +150,7 @@ def _rms_norm(x: Any) -> Any:
 
 
 def _concatenate(first: Any, second: Any) -> Any:
-    """Arrays behind one another, along the quantities."""
+    """Concatenates arrays along the quantities."""
     if hasattr(first, "numpy"):
         import torch
 
@@ -154,7 +162,7 @@ def _concatenate(first: Any, second: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A quantity as an expression: its value, its text, how much of an expression that is, and how many numbers it has."""
+    """A quantity as an expression: its value, its text, its precedence, and its number of numbers."""
 
     value: Fraction
     text: str
@@ -164,7 +172,7 @@ class Term:
 
     @classmethod
     def combine(cls, left: Term, operation: str, right: Term) -> Term | None:
-        """Two terms put together; None for a division by zero, and for what gets too long."""
+        """Combines two terms; None for a division by zero, and if the expression is too long."""
         rank = 1 if operation in "+-" else 2
         numbers = left.numbers + right.numbers
         if numbers > MAX_NUMBERS or (operation == "/" and right.value == 0):
@@ -179,7 +187,7 @@ class Term:
 
 
 def _value_probabilities(solutions: Sequence[tuple[Term, float]]) -> dict[Fraction, float]:
-    """How probable each value is."""
+    """Returns the probability of each value."""
     masses: dict[Fraction, float] = {}
     for term, chance in solutions:
         masses[term.value] = masses.get(term.value, 0.0) + chance
@@ -199,7 +207,7 @@ def _apply_operation(left: Fraction, operation: str, right: Fraction) -> Fractio
 
 
 class EncodedProblem(NamedTuple):
-    """A problem as it is read."""
+    """An encoded problem."""
 
     tokens: list[int]
     quantities: list[Quantity]
@@ -208,12 +216,12 @@ class EncodedProblem(NamedTuple):
 
     @property
     def kinds(self) -> list[int]:
-        """The numbers of the quantities' kinds."""
+        """The indices of the quantities' kinds."""
         return [KINDS.index(one.kind) for one in self.quantities]
 
 
 def encode_problem(encoder: Encoder, text: str) -> EncodedProblem:
-    """A text with its quantities, and where they are among its tokens."""
+    """Encodes a text with its quantities and their tokens."""
     tokens, spans = encoder.tokenize_with_offsets(text)
     kept, places = [], []
     for one in find_quantities(text):
@@ -225,8 +233,9 @@ def encode_problem(encoder: Encoder, text: str) -> EncodedProblem:
 
 
 def step_mask(count: int) -> NDArray[Any]:
-    """The steps that there are over so many quantities, (count, count, operations): of two that commute one, and nothing less or by
-    itself."""
+    """Returns the allowed steps over quantities, (count, count, operations): one order for commutative operations, and
+    no subtraction or division of a quantity by itself.
+    """
     import numpy as np
 
     at = np.arange(count)
@@ -238,19 +247,19 @@ def step_mask(count: int) -> NDArray[Any]:
 
 @dataclass(slots=True)
 class _Hypothesis:
-    """One of the ways that are followed: its terms, in the order of the board, and how probable it is (a logarithm)."""
+    """A hypothesis of the beam search: its terms, in the order of the state, and its log-probability."""
 
     terms: list[Term]
     log_probability: float
 
 
 class WordProblemSolver:
-    """A solver, ready."""
+    """A loaded solver."""
 
     def __init__(
         self, config: WordProblemConfig, arrays: Mapping[str, NDArray[Any]], encoder: Encoder, card: Card
     ) -> None:
-        """Raises `ValueError` or `KeyError` for arrays that do not fit the encoder."""
+        """Raises `ValueError` or `KeyError` if the arrays do not fit the encoder."""
         import numpy as np
 
         self.config, self.encoder, self._card = config, encoder, card
@@ -266,12 +275,20 @@ class WordProblemSolver:
 
     @classmethod
     def load(cls, card: Card, encoder: Encoder) -> WordProblemSolver:
-        """The solver of a card's folder, on its base. Raises `InputError` A011 where its files are missing, damaged or do not fit."""
+        """Loads the solver of a card's folder, with its base encoder.
+
+        Raises:
+            InputError: A011 if its files are missing, damaged or inconsistent.
+        """
         with array_errors(card):
             return cls(*WordProblemConfig.read(card), encoder, card)
 
     def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
-        """The answer and its probability. Raises `InputError` A023 for a text that is too long."""
+        """Returns the answer and its probability.
+
+        Raises:
+            InputError: A023 if the text is too long.
+        """
         text = str(inputs[self.config.input])
         read = encode_problem(self.encoder, text)
         if len(read.tokens) > self.config.tokens:
@@ -281,14 +298,14 @@ class WordProblemSolver:
         return self._card.output_form.fill({self.config.output: best}, None), chance
 
     def best_expression(self, solutions: Sequence[tuple[Term, float]]) -> tuple[str, float]:
-        """The likeliest value's likeliest expression, and the value's probability."""
+        """Returns the most probable expression of the most probable value, and the probability of the value."""
         masses = _value_probabilities(solutions)
         best = max(masses, key=lambda value: masses[value])
         text = max((one for one in solutions if one[0].value == best), key=lambda one: one[1])[0].text
         return text, min(1.0, masses[best]) ** self.config.sharpen
 
     def beam_search(self, encoded: EncodedProblem) -> list[tuple[Term, float]]:
-        """Expressions that answer, each with its probability, as far as the beam finds them."""
+        """Returns expressions of the answer and their probabilities, as far as the beam search finds them."""
         import numpy as np
 
         hidden = self.encoder.encode(encoded.tokens, self._adapters)
@@ -315,7 +332,7 @@ class WordProblemSolver:
             hypotheses = [one[4] for one in taken]
             best, second = sorted([0.0, 0.0, *_value_probabilities(done).values()])[:-3:-1]
             if best - second > sum(math.exp(hypothesis.log_probability) for hypothesis in hypotheses):
-                break  # whatever comes of the others, this one is the likeliest
+                break  # no unfinished hypothesis can become more probable
         return done or [(hypotheses[0].terms[-1], 0.0)]
 
     def _expand(
@@ -325,7 +342,7 @@ class WordProblemSolver:
         alone: NDArray[Any],
         done: list[tuple[Term, float]],
     ) -> list[tuple[int, int, int, int, _Hypothesis]]:
-        """The likeliest steps of all ways that are not the last; those that are go to `done`."""
+        """Returns the most probable next steps of all hypotheses. Finished ones are added to `done`."""
         import numpy as np
 
         count = logits.shape[1]

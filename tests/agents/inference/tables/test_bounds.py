@@ -1,4 +1,6 @@
-"""Which bound words set around a figure, and which figures there are by them: what people write that looks like another thing."""
+"""Which bound words set around a figure, and which figures there are by them: what people write that looks like another
+thing.
+"""
 
 from __future__ import annotations
 

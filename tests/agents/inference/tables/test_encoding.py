@@ -1,4 +1,6 @@
-"""Sheets: every cell and every figure is a place with tokens of its own, and nothing is lost of a table that is read in windows."""
+"""Sheets: every cell and every figure is a place with tokens of its own, and nothing is lost of a table that is read in
+windows.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,12 @@ np = pytest.importorskip("numpy")
 pytest.importorskip("tokenizers")
 
 from orchestra.agents.inference.encoder import Encoder  # noqa: E402
-from orchestra.agents.inference.tables.encoding import MAX_QUESTION, TableEncoding, TableLocation, count_header_rows  # noqa: E402
+from orchestra.agents.inference.tables.encoding import (  # noqa: E402
+    MAX_QUESTION,
+    TableEncoding,
+    TableLocation,
+    count_header_rows,
+)
 from orchestra.agents.inference.tables.question import QuestionFigure  # noqa: E402
 from orchestra.testing.tiny_encoder import write_encoder  # noqa: E402
 from tests.agents.tables import WORDS  # noqa: E402
@@ -18,8 +25,10 @@ from tests.agents.tables import WORDS  # noqa: E402
 TABLE = [["Name", "Age", "Books  of\nAda"], ["Ada", "", "14,200"], ["", "36", " - "], ["Grace Alan", "($ 85)", "9,350"]]
 TEXT = ["Ada has 12 of the 1,200.5 books, and $3 (-7).", "Grace is (40)."]
 FILLED = [
-    (0, 0, "Name", None), (0, 1, "Age", None), (0, 2, "Books of Ada", None), (1, 0, "Ada", None), (1, 2, "14,200", "14,200"),
-    (2, 1, "36", "36"), (2, 2, "-", None), (3, 0, "Grace Alan", None), (3, 1, "($ 85)", "-85"), (3, 2, "9,350", "9,350"),
+    (0, 0, "Name", None), (0, 1, "Age", None), (0, 2, "Books of Ada", None), (1, 0, "Ada", None),
+    (1, 2, "14,200", "14,200"),
+    (2, 1, "36", "36"), (2, 2, "-", None), (3, 0, "Grace Alan", None), (3, 1, "($ 85)", "-85"),
+    (3, 2, "9,350", "9,350"),
 ]  # fmt: skip
 CELL = st.text("aé1|$,.(-) \n", max_size=6)
 WORDED = st.lists(
@@ -156,9 +165,10 @@ def test_a_long_table_is_read_in_windows_that_begin_with_the_question_and_the_he
     firsts = np.cumsum([0, *map(len, sheet.windows)])[:-1].tolist()
     assert sheet.pooling().starts[0, firsts] == pytest.approx(1 / len(firsts))
     marks = [sheet.chars[first : first + 64].count(None) for first in firsts]
-    assert marks == [len(pair.head) + 1, *[len(pair.head) + len(head) + 1] * (len(marks) - 1)], (
-        "no more than the head is read again"
-    )
+    assert marks == [
+        len(pair.head) + 1,
+        *[len(pair.head) + len(head) + 1] * (len(marks) - 1),
+    ], "no more than the head is read again"
     assert [span for span in sheet.chars if span is not None] == pair.offsets, "each token once"
     read = [token for window in sheet.windows for token in window]
     assert [token for token, span in zip(read, sheet.chars, strict=True) if span is not None] == pair.body

@@ -1,4 +1,7 @@
-"""Conditions: which rows count where a question bounds them by a figure of its own, and what is then counted, compared and summed up."""
+"""Conditions: which rows count where a question bounds them by a figure of its own, and what is then counted, compared
+and
+summed up.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a question gives: figures in digits and words, times and dates, the bounds that words set, and a text found among them again."""
+"""What a question gives: figures in digits and words, times and dates, the bounds that words set, and a text found
+among
+them again.
+"""
 
 from __future__ import annotations
 
@@ -83,8 +86,10 @@ def test_words_in_which_a_number_is_hidden_are_no_figures(question: str) -> None
 @pytest.mark.parametrize(
     ("question", "measure"),
     [
-        ("over $1M", "1 million"), ("over € 2.5b a year", "2.5 billion"), ("over 5M followers", "5 million"), ("over 900K", "900 thousand"),
-        ("over 1 trillion", "1 trillion"), ("over 5 m", "5"), ("a 5m rope", "5"), ("over $5 a month", "5"), ("over 2B", "2"),
+        ("over $1M", "1 million"), ("over € 2.5b a year", "2.5 billion"), ("over 5M followers", "5 million"),
+        ("over 900K", "900 thousand"),
+        ("over 1 trillion", "1 trillion"), ("over 5 m", "5"), ("a 5m rope", "5"), ("over $5 a month", "5"),
+        ("over 2B", "2"),
     ],
 )  # fmt: skip
 def test_letters_behind_money_multiply_it_and_small_ones_behind_a_number_do_not(question: str, measure: str) -> None:

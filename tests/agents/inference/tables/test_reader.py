@@ -1,4 +1,6 @@
-"""Readers of tables: what follows from logits in each way, what is taken where a way leads nowhere, and which cards are refused."""
+"""Readers of tables: what follows from logits in each way, what is taken where a way leads nowhere, and which cards are
+refused.
+"""
 
 from __future__ import annotations
 

@@ -32,13 +32,16 @@ def test_a_unit_is_seen_in_its_place_and_no_other_is(unit: str, place: int) -> N
     ("text", "unit"),
     [
         ("(in thousands)", "thousand"), ("In thousands of dollars", "thousand"), ("in U.S. Thousands", "thousand"),
-        ("(thousands)", "thousand"), ("$000", "thousand"), ("EUR 000", "thousand"), ("€’000", "thousand"), ("RMB'000", "thousand"),
+        ("(thousands)", "thousand"), ("$000", "thousand"), ("EUR 000", "thousand"), ("€’000", "thousand"),
+        ("RMB'000", "thousand"),
         ("All figures in 000s", "thousand"),
         ("$ thousands", "thousand"), ("£k", "thousand"), ("in\u00a0thousands", "thousand"),
-        ("(in millions, except per share data)", "million"), ("in  US\ndollar millions", "million"), ("millions of yen", "million"),
+        ("(in millions, except per share data)", "million"), ("in  US\ndollar millions", "million"),
+        ("millions of yen", "million"),
         ("£m", "million"), ("€ m", "million"), ("(€mn", "million"), ("$ millions", "million"), ("USD m", "million"),
         ("$mln", "million"), ("$mm", "million"), ("€ mio", "million"),
-        ("in € billions", "billion"), ("$bn", "billion"), ("€bln", "billion"), ("(billions)", "billion"), ("billions of euros", "billion"),
+        ("in € billions", "billion"), ("$bn", "billion"), ("€bln", "billion"), ("(billions)", "billion"),
+        ("billions of euros", "billion"),
     ],
 )  # fmt: skip
 def test_how_a_unit_is_stated_for_all_figures(text: str, unit: str) -> None:
@@ -49,8 +52,10 @@ def test_how_a_unit_is_stated_for_all_figures(text: str, unit: str) -> None:
 @pytest.mark.parametrize(
     ("text", "unit"),
     [
-        ("we sold $5 million of it", "million"), ("a loss of €3bn", "billion"), ("$5.2m", "million"), ("£ 12k", "thousand"),
-        ("resulted in $5 million", "million"), ("in 2019 about 5 million", "million"), ("to begin millions more", "million"),
+        ("we sold $5 million of it", "million"), ("a loss of €3bn", "billion"), ("$5.2m", "million"),
+        ("£ 12k", "thousand"),
+        ("resulted in $5 million", "million"), ("in 2019 about 5 million", "million"),
+        ("to begin millions more", "million"),
         ("about 4 mio", "million"), ("2 mn", "million"), ("one thousand people", "thousand"),
     ],
 )  # fmt: skip
@@ -61,10 +66,13 @@ def test_of_one_figure_a_unit_is_said_and_not_stated(text: str, unit: str) -> No
 @pytest.mark.parametrize(
     "text",
     [
-        "", "12,000 sold", "12 000 sold", "the 12,000s", "12\u00a0000", "12\u202f000", "1’000", "1'000", "A000", "model 5000",
-        "a thousandth", "Mme Bovary", "$5", "billiards", "3.5 km", "the m1 road", "from 2018 to 2019", "FROM them", "Team",
+        "", "12,000 sold", "12 000 sold", "the 12,000s", "12\u00a0000", "12\u202f000", "1’000", "1'000", "A000",
+        "model 5000",
+        "a thousandth", "Mme Bovary", "$5", "billiards", "3.5 km", "the m1 road", "from 2018 to 2019", "FROM them",
+        "Team",
         "long-term item of the firm",
-        "Revenue (b)", "(b) Restated.", "Height (m)", "(M)", "10 a.m. to 3 p.m.", "I'm", "5 m", "10 k run", "$ missing", "€ killed",
+        "Revenue (b)", "(b) Restated.", "Height (m)", "(M)", "10 a.m. to 3 p.m.", "I'm", "5 m", "10 k run",
+        "$ missing", "€ killed",
     ],
 )  # fmt: skip
 def test_what_is_no_unit(text: str) -> None:

@@ -80,5 +80,6 @@ def test_whatever_is_written_every_quantity_stands_there_and_has_a_decimal(text:
 def test_each_reckoning_says_its_kind() -> None:
     found = [(one.text, one.kind) for one in find_quantities("2 million, two million, 1⅓, twenty-first")]
     assert found == [
-        ("2", "digits"), ("2000000", "digits"), ("2", "words"), ("2000000", "words"), ("4", "digits"), ("3", "divisor"), ("21", "words"),
+        ("2", "digits"), ("2000000", "digits"), ("2", "words"), ("2000000", "words"), ("4", "digits"),
+        ("3", "divisor"), ("21", "words"),
     ]  # fmt: skip

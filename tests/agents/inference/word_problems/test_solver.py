@@ -1,4 +1,6 @@
-"""Solvers that deduce: what they write is over the problem's numbers, is what its probability is of, and follows from their arrays."""
+"""Solvers that deduce: what they write is over the problem's numbers, is what its probability is of, and follows from
+their arrays.
+"""
 
 from __future__ import annotations
 
@@ -128,7 +130,9 @@ def test_a_problem_without_numbers_is_answered_by_what_everybody_knows_and_hardl
 def test_all_ways_together_have_a_probability_of_one(
     encoder: Encoder, card: Card, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the beam is wide and there is one number, every end of the first step is found, and what goes on has the rest."""
+    """Where the beam is wide and there is one number, every end of the first step is found, and what goes on has the
+    rest.
+    """
     module = sys.modules[WordProblemSolver.__module__]
     monkeypatch.setattr(module, "BEAM_WIDTH", 10_000)
     monkeypatch.setattr(module, "MAX_STEPS", 1)
