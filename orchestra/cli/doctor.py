@@ -323,7 +323,7 @@ def _check_servers(fleet: FleetConfig) -> Iterator[Finding]:
         said = (
             f"users of this machine can connect to internal ports of {', '.join(open_)} and exhaust their descriptors"
         )
-        yield Finding("ports", "warning", said, "# docs/fleet.md: access to the servers")
+        yield Finding("ports", "warning", said, "# docs/how-to/fleet.md: access to the servers")
     try:
         status = asyncio.run(SupervisorClient(fleet, Folders.from_environment()).status())
     except OrchestraError as error:

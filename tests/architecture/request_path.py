@@ -136,7 +136,7 @@ def project() -> Iterator[Path]:
         async with SimulatedServer("m", answer=lambda _: "A line.") as server:
             found.append(server.url)
             ready.set()
-            while not stop.is_set():
+            while not stop.is_set():  # noqa: ASYNC110 (another thread sets it)
                 await asyncio.sleep(0.02)
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)

@@ -80,26 +80,23 @@ def run(context: typer.Context, arguments: RunArguments) -> None:
     from orchestra.cli.run.watch import DisplayOptions
     from orchestra.cli.signals import run_with_signals
     from orchestra.core.tags import parse_tags
+    from orchestra.engine.request import RunOptions, RunRequest
 
-    limits, display = (
-        parse_budget(arguments.budget or ()),
-        DisplayOptions.from_flags(as_json=arguments.as_json, stream=arguments.stream, live=arguments.live),
+    options = RunOptions(
+        idempotency_key=arguments.key,
+        budget=parse_budget(arguments.budget or ()),
+        memo=arguments.memo,
+        live=arguments.live,
+        tags=parse_tags(arguments.tags or ()),
+        accept=parse_accept(arguments.accept),
     )
-    request = run_module.RunSpec(
-        arguments.name,
-        arguments.inputs or (),
-        limits,
-        arguments.key,
-        arguments.memo,
-        display,
-        parse_tags(arguments.tags or ()),
-        parse_accept(arguments.accept),
-    )
-    chosen = load_settings(fleet=arguments.fleet)
+    request, inputs = RunRequest(workflow=arguments.name, options=options), arguments.inputs or ()
+    display = DisplayOptions.from_flags(as_json=arguments.as_json, stream=arguments.stream, live=arguments.live)
+    settings = load_settings(fleet=arguments.fleet)
     if arguments.dry_run:
-        run_module.dry_run(chosen, request)
+        run_module.dry_run(settings, request, inputs, as_json=display.as_json)
         return
-    exit_with(run_with_signals(partial(run_module.run, get_opener(context), chosen, request)))
+    exit_with(run_with_signals(partial(run_module.run, get_opener(context), settings, request, inputs, display)))
 
 
 MAX_WIDTH = 100

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import structs
 
 from orchestra.app.inputs import bind_arguments
 from orchestra.cli.context import Opener, open_orchestra
@@ -13,39 +14,36 @@ from orchestra.cli.output import StatusLine, print_json, print_text
 from orchestra.cli.run.watch import DisplayOptions, RunWatcher
 from orchestra.cli.signals import StopSignal
 from orchestra.core.settings import Settings
-from orchestra.core.tags import Tags
-from orchestra.workflows.model import Budget
+from orchestra.engine.request import RunRequest
 from orchestra.workflows.program import Program
-from orchestra.workflows.python.checks import AcceptThreshold
 
 
-@dataclass(frozen=True, slots=True)
-class RunSpec:
-    """What is run, and how the run is shown."""
+async def run(
+    open_: Opener,
+    settings: Settings,
+    request: RunRequest,
+    inputs: Sequence[str],
+    display: DisplayOptions,
+    stop: StopSignal,
+) -> int:
+    """Runs a request and shows its result.
 
-    name: str
-    inputs: Sequence[str]
-    budget: Budget | None
-    key: str
-    memo: bool
-    display: DisplayOptions
-    tags: Tags
-    accept: AcceptThreshold | None = None
+    Args:
+        request: What to run; its inputs are still empty.
+        inputs: The inputs as they were typed.
 
-
-async def run(open_: Opener, settings: Settings, request: RunSpec, stop: StopSignal) -> int:
-    """Runs it, shows the result and returns the exit code."""
+    Returns:
+        The exit code.
+    """
     waiting = StatusLine()
     async with open_orchestra(open_, settings, waiting) as orchestra:
-        step = orchestra.find(request.name)
-        orchestra = orchestra.options(accept=request.accept)
-        given = read_program_inputs(request.inputs, orchestra.program(step))
-        told = orchestra.options(
-            idempotency_key=request.key, budget=request.budget, memo=request.memo or None, live=request.display.live
+        step = orchestra.find(str(request.workflow))
+        program = orchestra.options(accept=request.options.accept).program(step)
+        started = await orchestra.start(
+            structs.replace(request, workflow=step, inputs=read_program_inputs(inputs, program))
         )
-        run = await told.options(tags=request.tags).start(step, **given)
-        ending = await RunWatcher(orchestra, run, stop, waiting, request.display).wait_for_end()
-    ending.show(request.display)
+        ending = await RunWatcher(orchestra, started, stop, waiting, display).wait_for_end()
+    ending.show(display)
     return ending.exit_code
 
 
@@ -56,16 +54,15 @@ def read_program_inputs(inputs: Sequence[str], program: Program) -> dict[str, An
     )
 
 
-def dry_run(settings: Settings, request: RunSpec) -> None:
-    """Checks the inputs and prints the planned calls. Raises `InputError`."""
+def dry_run(settings: Settings, request: RunRequest, inputs: Sequence[str], *, as_json: bool) -> None:
+    """Checks a request and prints the calls that its run may make. Raises `InputError`."""
     from orchestra.app.project import Project
     from orchestra.cli.run.explain import as_data, explain, show_explanation
 
     project = Project.load(settings)
-    program = project.program(project.find(request.name), request.accept)
-    given = read_program_inputs(request.inputs, program)
-    explanation = explain(project, program, given, budget=request.budget)
-    if request.display.as_json:
+    program = project.program(project.find(str(request.workflow)), request.options.accept)
+    explanation = explain(project, program, read_program_inputs(inputs, program), budget=request.options.budget)
+    if as_json:
         print_json({"workflow": program.name, **as_data(explanation)})
         return
     print_text(f"{program.name}: the inputs are valid; nothing was started. At most:\n", style="bold")
