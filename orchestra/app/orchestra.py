@@ -300,7 +300,7 @@ class Orchestra:
         return self._engine.start(apply_plan_limits(program, limits), request, workers=workers)
 
     async def _start_once(self, program: Program, request: RunRequest, workers: Workers | None = None) -> Execution:
-        """Returns the run with the request's key, resumed if it was interrupted; a new run if there is none, or no key."""
+        """Returns the run with the request's key, resumed if it was interrupted. Without a key, or a run, starts one."""
         if not (name := request.options.run_id):
             return self._begin(program, request, workers)
         execution = self._engine.find_run(name)

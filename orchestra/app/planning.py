@@ -558,7 +558,8 @@ def _rejections_with_hint(
         PlanAnswer(tuple(PlanReference(step.name) for step in unplanned.steps)),
     )
     wanted = " ".join(left.parts) if left is not None and unplanned.steps else request.text
-    hint = f"{_nearest(orchestra, node, plan_module.all_capabilities(node, request.text), wanted)}; --partial plans what can be done"
+    nearest_text = _nearest(orchestra, node, plan_module.all_capabilities(node, request.text), wanted)
+    hint = f"{nearest_text}; --partial plans what can be done"
     return tuple(replace(one, hint=hint) for one in unplanned.rejections)
 
 

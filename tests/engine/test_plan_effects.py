@@ -11,12 +11,12 @@ import pytest
 from orchestra.agents.contract import Catalog, Contract
 from orchestra.app.fork_overrides import ParentRun, collect_overrides, skipped_effects
 from orchestra.app.reuse import NodeChange, program_changes
-from orchestra.engine.request import RunOptions
 from orchestra.core.errors import InputError
 from orchestra.core.events import Event, QuestionAnswered, QuestionAsked, RunStarted, TurnStarted
 from orchestra.core.outcomes import FailedOutcome, ValueOutcome
 from orchestra.core.protocols import CallError, InboxMessage
 from orchestra.engine.replay import replay
+from orchestra.engine.request import RunOptions
 from orchestra.router.capabilities import Capabilities
 from orchestra.router.plan_grammar import step_grammar
 from orchestra.router.plan_syntax import parse_steps
