@@ -61,8 +61,7 @@ class BlockingOrchestra:
 
     def stream(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Generator[Event, None, None]:
         """Runs a step and yields its events once they are on disk. Leaving it early (`break`, `close()`, Ctrl-C)
-        cancels
-        the run; a run with an idempotency key continues. Raises as `Orchestra.start` and `Run.events` do.
+        cancels the run; a run with an idempotency key continues. Raises as `Orchestra.start` and `Run.events` do.
         """
         run = self._wait(self.inner.start(step, *args, **inputs))
         yield from self._iterate(run, run.events())
@@ -124,8 +123,7 @@ def blocking(
 
 def _run_on_loop(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
     """Runs a coroutine on another thread's loop and returns its result. Ctrl-C cancels it there, and is raised once it
-    has
-    ended.
+    has ended.
 
     Raises `OrchestraError` E027 on that thread, which would wait for itself, and E028 if the loop is closed.
     """

@@ -205,7 +205,9 @@ def _require_agent(certificate: C, agent: str, place: SourceLocation) -> C:
 
 
 def find_certificate(settings: Settings, registry: Registry, agent: str, file: str = CERTIFICATE_FILE) -> Path | None:
-    """Where an agent's certificate lies: in a folder of the user's own, else beside its card; None where there is none."""
+    """Where an agent's certificate lies: in a folder of the user's own, else beside its card; None where there is
+    none.
+    """
     card = registry.cards.get(agent)
     places = [folder / agent for folder in settings.agents]
     if card is not None and card.folder is not None:

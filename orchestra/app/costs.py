@@ -49,8 +49,7 @@ async def costs(
     tags: Tags | None = None,
 ) -> CostReport:
     """Sums what the runs of a journal used, by one or several keys. Holds one page of runs at a time. An unreadable run
-    is
-    left out and named.
+    is left out and named.
 
     Args:
         journal: The journal.
@@ -91,8 +90,7 @@ async def _current_status(journal: Journal, run: str) -> str:
 
 def fleet_servers(settings: Settings) -> Mapping[str, LocalServer | Endpoint]:
     """Returns the servers of the fleet file, and of the project's other fleets, with which runs may have been made; of
-    the
-    package's fleets the local servers, which are free. Raises `InputError` if the fleet file cannot be read.
+    the package's fleets the local servers, which are free. Raises `InputError` if the fleet file cannot be read.
     """
     found = dict(read_config(settings.find_resource("configs", settings.fleet)).servers)
     own = settings.own_resources("configs")
@@ -108,8 +106,7 @@ def fleet_servers(settings: Settings) -> Mapping[str, LocalServer | Endpoint]:
 
 def unpriced_server(fleet: Mapping[str, LocalServer | Endpoint]) -> Callable[[str, Usage], str]:
     """Returns the server of a call whose price is unknown: one that may cost money and had no price then, or that is
-    not
-    in the fleet file any more. The cost of a call was computed when it was made: a later price does not change it.
+    not in the fleet file any more. The cost of a call was computed when it was made: a later price does not change it.
     """
 
     def found(server: str, usage: Usage) -> str:
@@ -133,8 +130,7 @@ def unpriced_server(fleet: Mapping[str, LocalServer | Endpoint]) -> Callable[[st
 
 def cost_keys(names: Iterable[str]) -> tuple[CostKey, ...]:
     """Returns the keys without repetitions. Raises `InputError` C043 for none, or for a key that is neither in
-    `COST_KEYS`
-    nor `tag:NAME`.
+    `COST_KEYS` nor `tag:NAME`.
     """
     known: dict[str, CostKey] = {**{key: key for key in COST_KEYS}, "tool": "agent"}  # One column has both.
     asked = tuple(names) or ("",)

@@ -45,8 +45,7 @@ class EffectHistory:
 
     def recorded_reply(self, call: CallRequest) -> CallResult | CallError | None:
         """Returns the recorded answer, of any version of the tool; an error if the call might be a repetition; None if
-        it
-        is not.
+        it is not.
         """
         if self.repeat or call.kind != "tool":
             return None
@@ -95,8 +94,7 @@ class EffectHistory:
 @dataclass(frozen=True, slots=True)
 class _CallSite:
     """A place of calls: a node with a fixed call, or the outer node under which a model chooses the calls, so that a
-    call
-    may have another step the next time.
+    call may have another step the next time.
     """
 
     path: str

@@ -41,8 +41,7 @@ def collect_overrides(
     program: Program, options: RunOptions, parent: ParentRun, inputs: Mapping[str, Any]
 ) -> dict[str, Override]:
     """Collects the values of persons for the nodes of a fork on these inputs: those of the options, and those given in
-    the
-    parent, by the names of nodes.
+    the parent, by the names of nodes.
 
     With new values, the parent's answers to questions are reused too, unless they depend on a new value or a change, or
     an effect that depends on one waits for them: such an effect was approved as it was then.
@@ -96,8 +95,7 @@ def _require_nodes(
     program: Program, held: Mapping[str, Override], values: Set[str], changed: Sequence[NodeChange]
 ) -> None:
     """Raises `InputError` E033 if the node of an inherited value is gone and no new node gets one: a renamed node would
-    be
-    called.
+    be called.
     """
     lost = held.keys() - values - {node.name for node in program.nodes}
     fresh = [node.name for node in program.nodes if any(one.node == node.name and one.reason == NEW for one in changed)]

@@ -194,8 +194,7 @@ def answer_error(asked: QuestionAsked, run: str, why: str, *, late: bool, call_h
 
 async def send_answer(journal: Journal, run: str, message: InboxMessage, since: int) -> None:
     """Puts an answer into a run's inbox, unless the inbox has one since the given message: of several simultaneous
-    answers
-    the first counts. Raises `InputError` E021 for the others.
+    answers the first counts. Raises `InputError` E021 for the others.
     """
     from orchestra.journal.errors import JournalError
 

@@ -35,8 +35,7 @@ class PlannerLimits(msgspec.Struct, frozen=True, omit_defaults=True):
     """Prompt tokens for which every planner has room, without its own prompt; 0 if unknown."""
     enforce_calls: bool = False
     """Whether a plan that certainly needs more calls than the budget has is rejected. Not in older runs, nor if calls
-    may
-    be reused at no cost.
+    may be reused at no cost.
     """
     blocked_tools: dict[str, Label] = {}
     """Tools that must not see the run's data, likewise. Plans, and agents with tools, are not offered them."""
@@ -46,8 +45,7 @@ def planner_limits(
     fleet: FleetConfig | None, known: Mapping[str, Card], program: Program, label: Label, *, fresh: bool
 ) -> dict[str, Any]:
     """Returns what fleet and budget allow the plans of a program on data with this label, as the run's options store
-    it;
-    empty without limits. With `fresh`, no call is reused.
+    it; empty without limits. With `fresh`, no call is reused.
     """
     plans = [
         node.plan_settings

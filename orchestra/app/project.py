@@ -339,7 +339,9 @@ class Project:
         return known[1]
 
     def program(self, step: Step[..., Any], /, accept: AcceptThreshold | None = None) -> Program:
-        """A step, compiled. An agent or a tool becomes a workflow of one node. Raises `InputError`, or `InputErrors`."""
+        """A step, compiled. An agent or a tool becomes a workflow of one node. Raises `InputError`, or
+        `InputErrors`.
+        """
         return self.compile_step(step, accept).program
 
     def compile_step(self, step: Step[..., Any], /, accept: AcceptThreshold | None = None) -> CompiledWorkflow:

@@ -107,8 +107,7 @@ def _pure_calls(program: Program) -> set[tuple[str, str]]:
 
 def call_question(call: CallRequest) -> list[Any]:
     """Returns what a call asks, and of whom. Two calls that ask the same may have the same answer, whatever their node
-    or
-    priority.
+    or priority.
     """
     return [call.kind, call.name, call.version, call.inputs, call.evidence, call.feedback, call.tier, call.sample]
 
@@ -243,8 +242,7 @@ class NodeDifference:
 
 def compare_runs(before: Sequence[Event], after: Sequence[Event]) -> list[NodeDifference]:
     """Returns the nodes with different outcomes, in the order of the second run; first the outcome of the whole run,
-    under
-    an empty name.
+    under an empty name.
     """
     one, two = History.of(before), History.of(after)
     rows = {row.path: row.outcome for row in one.rows}

@@ -78,8 +78,7 @@ class Run(Generic[R]):
 
     async def wait(self) -> Result[R]:
         """Returns the result, however the run ended. Raises only errors of the engine or the journal. Cancelling the
-        wait
-        does not cancel the run.
+        wait does not cancel the run.
 
         If the run asks a person, this waits for the answer: `wait_until_blocked` returns then.
         """

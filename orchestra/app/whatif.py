@@ -73,8 +73,7 @@ POLL_INTERVAL, ANSWER_TIMEOUT = 0.01, 10.0
 
 WhatifVerdict: TypeAlias = Literal["same", "changed", "withheld", "answered", "failed", "stopped", "refused"]
 """What happens to a run's output: the same or another one; withheld; failed; a new one where there was none; the run
-stops
-before it; or its workflow is refused because no certificate applies to the replaced agent.
+stops before it; or its workflow is refused because no certificate applies to the replaced agent.
 """
 
 
@@ -130,8 +129,7 @@ class WhatifResult:
     """Pure tools whose code at the time is unknown: their answers are reused."""
     uncertified: tuple[UncertifiedNode, ...] = ()
     """Nodes whose certificate or combination does not apply to the replaced agent: the workflow would be refused with
-    it.
-    They were judged by the recorded threshold, without a guarantee, and do not count as accepted.
+    it. They were judged by the recorded threshold, without a guarantee, and do not count as accepted.
     """
 
     @property
@@ -405,8 +403,7 @@ async def simulate_run(
     label: Label = "public",
 ) -> WhatifResult:
     """Simulates a run with another program, in a journal in memory. The agents in `asked` and the pure tools in
-    `altered`
-    are called again.
+    `altered` are called again.
 
     Its label is the strictest of the run's, the program's and `label`: new calls contain data of all three.
     """

@@ -77,7 +77,8 @@ def _find_uncertified(
         for judge, was in node.acceptance.judges.items() if rests and node.acceptance is not None else ():
             asked = instead.get(judge)
             if asked is not None and asked.digest != was.digest:
-                why = f"what {name!r} is accepted by is about checks that {judge} makes, and not {_replacement_text(asked, judge)}"
+                replacement = _replacement_text(asked, judge)
+                why = f"the certificate of {name!r} is about checks by {judge}, and not by {replacement}"
                 yield UncertifiedNode(path, asked.name, "V002", why, f"orchestra certify {name} --data FILE")
 
 
@@ -93,7 +94,8 @@ def _uncertified_in_workflow(
     }
     for name, other in instead.items():
         if name in before and before[name].digest != other.digest:
-            why = f"the certificate of the workflow {certificate.agent!r} is about {name} as it was, and not {_replacement_text(other, name)}"
+            replacement = _replacement_text(other, name)
+            why = f"the certificate of the workflow {certificate.agent!r} is about {name} as it was, and not {replacement}"
             yield UncertifiedNode(path, other.name, "V002", why, certificate.renew_command)
 
 
@@ -115,8 +117,7 @@ def _certificates_of(node: CompiledNode) -> dict[str, Any]:
 
 def _current_certificate(project: Project, kind: str, other: Card | Contract, before: Any) -> Any:
     """Returns what applies to a replacement. Raises `InputError` L119 or L076 if there is nothing, V002 to V007 if it
-    is
-    invalid, V005 if it is for other checks.
+    is invalid, V005 if it is for other checks.
     """
     from orchestra.app.certificates import AgentCertificates, AgentCombinations, ClaimsCertificates
 

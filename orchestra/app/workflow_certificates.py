@@ -155,7 +155,9 @@ class WorkflowTarget:
         return {f"the tool {contract.name!r}": digest(canonical([contract.digest, code]))}
 
     def certificate(self) -> Certificate | None:
-        """Its certificate, held against what it is bound to; None where there is none. Raises `InputError` V002 to V007."""
+        """Its certificate, held against what it is bound to; None where there is none. Raises `InputError` V002 to
+        V007.
+        """
         path = self.certificate_path
         if path is None:
             return None

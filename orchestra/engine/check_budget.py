@@ -1,6 +1,5 @@
 """The budget for checks in the engine. Spending and reservations follow from events; who gets budget is decided here,
-and
-recorded with the numbers of the decision: `ChecksStarted.priority`, `OutputJudged.skipped_checks`.
+and recorded with the numbers of the decision: `ChecksStarted.priority`, `OutputJudged.skipped_checks`.
 """
 
 from __future__ import annotations
@@ -113,15 +112,15 @@ def _refusal_reason(allotment: CheckBudget, stake: CheckPriority, expected: Iter
         return ""
     return (
         "the budget for checks goes to expected values that are worth more: "
-        f"{max(0, allotment.limit - allotment.spent):,} of {limit} are left; here the doubt is {stake.uncertainty:.2f}, the influence {stake.influence:.2f}, "
+        f"{max(0, allotment.limit - allotment.spent):,} of {limit} are left; "
+        f"here the doubt is {stake.uncertainty:.2f}, the influence {stake.influence:.2f}, "
         f"the cost about {stake.expected_tokens:,.0f} tokens"
     )
 
 
 def _token_bound(state: RunState, unit: WorkItem, question: CheckQuestion) -> int:
     """Returns the tokens that a question may use: for an encoder in this process about those that it reads, 0 if no
-    model
-    is asked.
+    model is asked.
     """
     contract = question_contract(unit, question)
     if contract.kind != "agent":

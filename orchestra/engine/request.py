@@ -48,8 +48,7 @@ class RunOptions:
 
     idempotency_key: str = ""
     """At most one run has a given key. A second request with the key gets that run; an interrupted one is resumed.
-    Empty
-    for no key.
+    Empty for no key.
     """
     budget: Budget | None = None
     """Limits that replace those of the workflow; limits that it does not state stay."""
@@ -58,8 +57,7 @@ class RunOptions:
     memo: bool = False
     """Whether pure calls are answered from the memo: the recorded answers of all earlier runs."""
     purpose: str = ""
-    """Why the run exists, if it is not the user's own work: `evaluation`. Such runs are not collected as training
-    data.
+    """Why the run exists, if it is not the user's own work: `evaluation`. Such runs are not collected as training data.
     """
     sample: int = 0
     """The number of the sample: agents answer at a temperature above 0, with this seed. 0 for the sampling of their
@@ -80,8 +78,7 @@ class RunOptions:
 
     accept: AcceptThreshold | None = None
     """How the whole output is accepted: from this score on, or `certified`. A rejected output is withheld. None for
-    what
-    the workflow states.
+    what the workflow states.
     """
 
     def __post_init__(self) -> None:
@@ -246,7 +243,10 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
             reason = f"{said}, {_parent_text(had.parent)}; this is to be {_parent_text(self.parent)}"
             return InputError("E015", reason, hint=f"give each fork a key of its own, such as {key + '/2'!r}")
         if had.graph != self.graph:
-            hint = "use a key of its own for each request; to make that run again as its workflow is today, fork it under another key"
+            hint = (
+                "use a key of its own for each request; "
+                "to repeat that run with its workflow of today, fork it under another key"
+            )
             return InputError(
                 "E015", f"{said}, which is of another workflow, or of this one before it was changed", hint=hint
             )

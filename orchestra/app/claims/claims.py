@@ -44,7 +44,9 @@ SCALES = (1, 100)
 
 
 class Operand(msgspec.Struct, frozen=True):
-    """A number of an expression, and where it stands; without a place it is a constant, such as a factor of a hundred."""
+    """A number of an expression, and where it stands; without a place it is a constant, such as a factor of a
+    hundred.
+    """
 
     text: str
     places: tuple[EvidenceLocation, ...] = ()
@@ -221,7 +223,9 @@ class _ClaimExtractor:
         return frozenset(found)
 
     def _source_records(self, leaf: Leaf) -> Iterator[tuple[str, str, str]]:
-        """The record of a part of the output, with each record of a node's value that handed the part on as it stands."""
+        """The record of a part of the output, with each record of a node's value that handed the part on as it
+        stands.
+        """
         return (
             (leaf.record, origin.node, record_path(format_path(origin.steps)))
             for origin in self._origins(leaf.steps).exact

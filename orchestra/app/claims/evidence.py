@@ -26,7 +26,9 @@ class CitedEvidence:
     support: EvidenceLocation
     steps: PathSteps = ()
     field_only: bool = False
-    """Whether it supports that field and no other beside it, as the place of a number does; a quote supports its record."""
+    """Whether it supports that field and no other beside it, as the place of a number does; a quote supports its
+    record.
+    """
 
 
 @dataclass(slots=True)
@@ -40,7 +42,9 @@ class _RecordEvidence:
     """By the path of a list: what speaks for the items of that list, and is none of them."""
 
     def for_path(self, path: str) -> Iterable[tuple[int, CitedEvidence]]:
-        """What speaks for a part of the record: not the evidence of another number, nor that of another item of a list."""
+        """What speaks for a part of the record: not the evidence of another number, nor that of another item of a
+        list.
+        """
         same = list_path(path)
         if (others := self.by_list.get(same)) is None:
             others = [(at, one) for at, one in self.all if not one.field_only and list_path(one.path) != same]
@@ -76,7 +80,9 @@ class EvidenceByPath:
             around = record_path(around)
 
     def nearest_or_all(self, path: str) -> Iterable[CitedEvidence]:
-        """The same; a part of the outermost record, where that has no evidence of its own, rests on all in the value."""
+        """The same; a part of the outermost record, where that has no evidence of its own, rests on all in the
+        value.
+        """
         return self.nearest(path) or ([] if record_path(path) else [one for one in self.cited if not one.field_only])
 
 

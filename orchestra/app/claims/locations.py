@@ -132,7 +132,9 @@ def _run_values(history: History) -> Iterator[tuple[str, Any]]:
 
 
 def _texts_in(where: str, value: Any) -> Iterator[RunText]:
-    """The texts in a value: strings, and records with a `text`, named by their `source`. What only cites one is none."""
+    """The texts in a value: strings, and records with a `text`, named by their `source`. What only cites one is
+    none.
+    """
     line = [(where, value)]
     while line:
         here, one = line.pop()

@@ -68,8 +68,7 @@ def output_confidence(unit: WorkItem, value: Any) -> float | None:
 
 def _guarantee(unit: WorkItem, acceptance: Acceptance) -> str:
     """Returns the certificate's guarantee for this value: only for a first answer, since the certificate was made on
-    first
-    answers.
+    first answers.
     """
     certificate = acceptance.certificate
     own = (

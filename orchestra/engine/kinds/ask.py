@@ -53,9 +53,8 @@ def override_outcome(state: RunState, unit: WorkItem) -> Proposal | None:
 
 def incomplete_reason(node: CompiledNode, value: Any, bindings: Mapping[str, Any]) -> str:
     """Returns why a given list is incomplete, if all elements are needed: its length differs from that of the node's
-    list;
-    empty for any other value. A condition may leave elements out. The given list counts if the node's list has no value
-    or exceeds `limit`, or if the node's own condition is false or has no value.
+    list; empty for any other value. A condition may leave elements out. The given list counts if the node's list has no
+    value or exceeds `limit`, or if the node's own condition is false or has no value.
     """
     if node.at_least != "all" or node.each is None:
         return ""
@@ -87,7 +86,10 @@ def _settle_given(unit: WorkItem, reply: QuestionAnswered) -> Proposal:
 def ask_in_doubt(unit: WorkItem) -> Proposal:
     """Asks about a call that must happen once, whose start is recorded and whose end is not."""
     name = unit.node.contract.name if unit.node.contract is not None else unit.path
-    question = f"{name} was called by {unit.path} when the run was interrupted, and may have done its work. Call it again, or fail the node?"
+    question = (
+        f"{name} was called by {unit.path} when the run was interrupted, and may have done its work. "
+        "Call it again, or fail the node?"
+    )
     return AskPerson(
         unit, question, {"enum": [AGAIN, FAIL]}, (AGAIN, FAIL), kind="effect", result_schema=unit.node.output or {}
     )

@@ -104,10 +104,8 @@ def route_tier(unit: WorkItem) -> tuple[bool, str]:
         for name in sorted(condition.references)
         if name in unit.bindings
     ]
-    return (
-        at_once,
-        f"{_truncate(sole_reference(source.escalate) or source.escalate)} is {str(at_once).lower()}, with {', '.join(values)}",
-    )
+    condition = _truncate(sole_reference(source.escalate) or source.escalate)
+    return at_once, f"{condition} is {str(at_once).lower()}, with {', '.join(values)}"
 
 
 def _json_excerpt(value: Any) -> str:
@@ -122,8 +120,7 @@ def reserve_budget(
     state: RunState, unit: WorkItem, account: BudgetAccount[WorkItem], wanted: Invoke
 ) -> Proposal | None:
     """Reserves budget for a model call (DESIGN §10). Its output limit shrinks to what is left; else it waits for calls
-    in
-    flight; else its prompt is counted exactly; else it fails.
+    in flight; else its prompt is counted exactly; else it fails.
     """
     call, fed = wanted.call, unit.from_queue
     unit.from_queue = False

@@ -107,8 +107,7 @@ def first_question(unit: WorkItem, version: int = 1) -> Proposal:
 
 def on_body_done(unit: WorkItem) -> Proposal | None:
     """Handles an answer of the router, or the end of the steps that could run: the next question, the next version, or
-    the
-    result of the plan. None while the other one of the two runs.
+    the result of the plan. None while the other one of the two runs.
     """
     progress = require_plan_progress(unit)
     draft, plan = progress.draft, progress.plan_scope

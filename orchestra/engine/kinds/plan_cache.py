@@ -66,8 +66,7 @@ def _use_cached(state: RunState, unit: WorkItem, known: Sequence[tuple[str, Any]
 
 def expected_beginning(unit: WorkItem, draft: PlanDraft | None) -> Proposal:
     """Returns how the engine would begin with a stored plan as recorded: the plan is validated again, the first
-    question
-    is asked.
+    question is asked.
     """
     if draft is None or not draft.reused_from:
         return _with_remark(plan_module.first_question(unit), "" if draft is None else draft.warning)

@@ -51,8 +51,7 @@ def has_pending_samples(unit: WorkItem) -> bool:
 
 def on_body_done(unit: WorkItem) -> Proposal | None:
     """Asks the next question of a sample, enters the plan that has won, or waits. First questions come before second
-    ones;
-    answered samples continue in the order of their answers.
+    ones; answered samples continue in the order of their answers.
     """
     progress, votes = plan.require_plan_progress(unit), plan.require_plan_settings(unit).votes
     request = plan.plan_request(unit, plan.plan_history(progress))
@@ -88,8 +87,7 @@ def _sample_result(request: PlanRequest, sample: PlanSample) -> SampleResult:
 
 def _elect(unit: WorkItem, ended: list[SampleResult], before: PlanDraft) -> Proposal:
     """Enters the most frequent plan. Without one, reports the result of the last sample; if no question was answered,
-    the
-    failure.
+    the failure.
     """
     plans = tuple(plan.sample_lines(wanted) for _, wanted, _ in ended if not isinstance(wanted, PlannerQuestion))
     heard = [one for one in ended if one[2] is None]

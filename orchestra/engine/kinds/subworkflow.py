@@ -81,8 +81,7 @@ def scope_outcome(scope: ExecutionScope) -> Outcome:
 
 def _choice_outcome(scope: ExecutionScope) -> Outcome:
     """Returns the outcome of a choice: that of the node that was not skipped, with its score and evidence; a skip if
-    all
-    were.
+    all were.
     """
     ended = [
         (node.name, outcome)

@@ -34,8 +34,7 @@ PERMANENT_ERRORS = ("T005", "T009", "T010", "T011", "T012", "T013")
 """Error codes of tools that no line can use: missing, changed, or not startable."""
 INPUT_ERRORS = ("E004", "E009")
 """Error codes, beside those of tools, models and expressions, of calls that failed because of their inputs: another
-line
-may succeed.
+line may succeed.
 """
 
 
