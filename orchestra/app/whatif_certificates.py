@@ -78,7 +78,7 @@ def _find_uncertified(
             asked = instead.get(judge)
             if asked is not None and asked.digest != was.digest:
                 replacement = _replacement_text(asked, judge)
-                why = f"the certificate of {name!r} is about checks by {judge}, and not by {replacement}"
+                why = f"the acceptance of {name!r} rests on checks by {judge}, and not by {replacement}"
                 yield UncertifiedNode(path, asked.name, "V002", why, f"orchestra certify {name} --data FILE")
 
 

@@ -104,8 +104,8 @@ def route_tier(unit: WorkItem) -> tuple[bool, str]:
         for name in sorted(condition.references)
         if name in unit.bindings
     ]
-    condition = _truncate(sole_reference(source.escalate) or source.escalate)
-    return at_once, f"{condition} is {str(at_once).lower()}, with {', '.join(values)}"
+    condition_text = _truncate(sole_reference(source.escalate) or source.escalate)
+    return at_once, f"{condition_text} is {str(at_once).lower()}, with {', '.join(values)}"
 
 
 def _json_excerpt(value: Any) -> str:
