@@ -1,9 +1,9 @@
-"""The façade without asyncio: one thread with a loop of its own. For scripts, notebooks and consoles.
+"""The API without asyncio: a thread with an event loop of its own, for scripts, notebooks and consoles.
 
     with orchestra.blocking() as fleet:
         print(fleet.run(fleet.find("answer_from_documents"), question="…", documents=documents).output)
 
-Works in a notebook cell, where a loop runs already, for its own loop runs in another thread.
+It works in a notebook cell, where a loop already runs: its own loop runs in another thread.
 """
 
 from __future__ import annotations
@@ -38,13 +38,15 @@ T = TypeVar("T")
 
 
 class BlockingOrchestra:
-    """An open `Orchestra` whose methods wait. They raise `OrchestraError` E027 on its own loop, and E028 once it is closed."""
+    """An open `Orchestra` whose methods block. They raise `OrchestraError` E027 on its own loop, and E028 after it is
+    closed.
+    """
 
     def __init__(
         self, inner: Orchestra, loop: asyncio.AbstractEventLoop, text: Callable[[TextPiece], None] | None = None
     ) -> None:
         self.inner = inner
-        """The `Orchestra` itself; use it on its own loop alone."""
+        """The `Orchestra`; use it on its own loop only."""
         self._loop, self._text = loop, text
 
     def run(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Result[R]:
@@ -58,13 +60,14 @@ class BlockingOrchestra:
         return self._wait(_await_run(run))
 
     def stream(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Generator[Event, None, None]:
-        """Runs a step and gives its events as they get durable. Leaving it early (`break`, `close()`, Ctrl-C) cancels the run; under a key
-        it goes on, for whoever has the key. Raises as `Orchestra.start` and `Run.events` do."""
+        """Runs a step and yields its events once they are on disk. Leaving it early (`break`, `close()`, Ctrl-C)
+        cancels the run; a run with an idempotency key continues. Raises as `Orchestra.start` and `Run.events` do.
+        """
         run = self._wait(self.inner.start(step, *args, **inputs))
         yield from self._iterate(run, run.events())
 
     def _iterate(self, run: Run[Any], coming: AsyncGenerator[T, None]) -> Generator[T, None, None]:
-        """What comes of a run, to its end; leaving it early cancels the run, but under a key."""
+        """Yields the items of a run, to its end. Leaving it early cancels the run, unless it has a key."""
         try:
             while True:
                 try:
@@ -79,7 +82,7 @@ class BlockingOrchestra:
                 self._wait(coming.aclose())
 
     def find(self, name: str, /) -> Step[..., Any]:
-        """A workflow, agent or tool by name, as `Orchestra.find`."""
+        """Returns a workflow, agent or tool by name, as `Orchestra.find`."""
         return self.inner.find(name)
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
@@ -96,8 +99,12 @@ def blocking(
     progress: Callable[[Progress], None] | None = None,
     text: Callable[[TextPiece], None] | None = None,
 ) -> Iterator[BlockingOrchestra]:
-    """Opens an `Orchestra` for code that does not use asyncio; takes what `Orchestra.open` takes. `text` is called, on the thread that
-    called `run`, with each piece of what models write in that run while they do; it is unverified (`Run.text`)."""
+    """Opens an `Orchestra` for code without asyncio. The parameters are those of `Orchestra.open`.
+
+    Args:
+        text: Called with each piece of text that models write, on the thread that called `run`; not verified
+        (`Run.text`).
+    """
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="orchestra", daemon=True)
     thread.start()
@@ -115,9 +122,10 @@ def blocking(
 
 
 def _run_on_loop(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine on another thread's loop; an interrupt here cancels it there, and comes out once it has ended.
+    """Runs a coroutine on another thread's loop and returns its result. Ctrl-C cancels it there, and is raised once it
+    has ended.
 
-    Raises `OrchestraError` E027 on that thread, which would wait for itself, and E028 where the loop is closed.
+    Raises `OrchestraError` E027 on that thread, which would wait for itself, and E028 if the loop is closed.
     """
     if (refusal := _loop_error(loop)) is not None:
         work.close()
@@ -139,12 +147,12 @@ def _cancel_task(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any]
 
 
 def _loop_error(loop: asyncio.AbstractEventLoop) -> OrchestraError | None:
-    """Why nobody can wait for a loop here."""
+    """Returns why this thread cannot wait for a loop; None if it can."""
     if loop.is_closed():
         return OrchestraError("E028", "this Orchestra is closed", hint="call it inside of its  with blocking():")
     try:
         own = asyncio.get_running_loop() is loop
-    except RuntimeError:  # no loop runs on this thread
+    except RuntimeError:  # No loop runs on this thread.
         return None
     hint = "make the tool a plain function (def, not async def): it runs on a thread; or call the workflow as a step"
     return (

@@ -1,4 +1,6 @@
-"""The certificates of a project's agents: found beside their cards, and held against what they are bound to. Asks no server."""
+"""The certificates of a project's agents, found beside their cards and compared with what they depend on. Calls no
+server.
+"""
 
 from __future__ import annotations
 
@@ -66,11 +68,11 @@ CHECK_SOURCES = (
     "text/numbers/units.py",
     "text/keywords.py",
 )
-"""The files of the package whose code makes a ruling and its score."""
+"""The files of the package whose code makes judgements and scores."""
 
 
 class _AgentFiles(Mapping[str, C]):
-    """What agents have in a file of this name, read when it is asked for."""
+    """Files with one name beside agents' cards, read on access."""
 
     file: ClassVar[str]
 
@@ -79,7 +81,7 @@ class _AgentFiles(Mapping[str, C]):
 
     @abstractmethod
     def _read_valid(self, registry: Registry, path: Path, agent: str) -> C:
-        """What the file holds; raises `InputError` where it does not hold today."""
+        """Reads and validates the file; raises `InputError` if it does not apply today."""
 
     def __getitem__(self, agent: str) -> C:
         registry = self._registry()
@@ -99,7 +101,7 @@ class _AgentFiles(Mapping[str, C]):
 
 
 class AgentCertificates(_AgentFiles["Certificate"]):
-    """The certificates by agent, read when they are asked for; asking raises `InputError` V002 to V008 for one that does not hold."""
+    """The certificates by agent, read on access; raises `InputError` V002 to V008 for an invalid one."""
 
     file = CERTIFICATE_FILE
 
@@ -115,7 +117,7 @@ class AgentCertificates(_AgentFiles["Certificate"]):
 
 
 class ClaimsCertificates(_AgentFiles["ClaimsCertificate"]):
-    """The certificates of agents' claims, read when they are asked for; raises `InputError` V002 to V007 for one that does not hold."""
+    """The certificates of agents' claims, read on access; raises `InputError` V002 to V007 for an invalid one."""
 
     file = CLAIMS_FILE
 
@@ -139,7 +141,7 @@ class ClaimsCertificates(_AgentFiles["ClaimsCertificate"]):
 
 
 class AgentCombinations(_AgentFiles["Combination"]):
-    """The combinations of agents' checks, read when they are asked for; raises `InputError` V002 to V007 for one that does not hold."""
+    """The combinations of agents' checks, read on access; raises `InputError` V002 to V007 for an invalid one."""
 
     file = COMBINATION_FILE
 
@@ -148,7 +150,7 @@ class AgentCombinations(_AgentFiles["Combination"]):
 
 
 def read_certificate(path: Path, agent: str) -> Certificate:
-    """The certificate of a file. Raises `InputError` V003, V004, and V005 for one of another agent."""
+    """Reads a certificate. Raises `InputError` V003, V004, and V005 for one of another agent."""
     from orchestra.verification.certificates.file import Certificate
 
     place = SourceLocation(str(path), 1)
@@ -156,7 +158,7 @@ def read_certificate(path: Path, agent: str) -> Certificate:
 
 
 def read_claims_certificate(path: Path, agent: str) -> ClaimsCertificate:
-    """The certificate of claims of a file. Raises as `read_certificate`."""
+    """Reads a certificate of claims. Raises as `read_certificate`."""
     from orchestra.verification.certificates.claims_file import ClaimsCertificate
 
     place = SourceLocation(str(path), 1)
@@ -164,7 +166,9 @@ def read_claims_certificate(path: Path, agent: str) -> ClaimsCertificate:
 
 
 def read_combination(settings: Settings, registry: Registry, path: Path, agent: str = "") -> Combination:
-    """The combination of a file, held against what it is bound to; of `agent`, where one is named. Raises `InputError` V002 to V007."""
+    """Reads a combination and compares it with what it depends on; of `agent`, if given. Raises `InputError` V002 to
+    V007.
+    """
     from orchestra.verification.certificates.combination import Combination
 
     place = SourceLocation(str(path), 1)
@@ -198,7 +202,9 @@ def _require_agent(certificate: C, agent: str, place: SourceLocation) -> C:
 
 
 def find_certificate(settings: Settings, registry: Registry, agent: str, file: str = CERTIFICATE_FILE) -> Path | None:
-    """Where an agent's certificate lies: in a folder of the user's own, else beside its card; None where there is none."""
+    """Returns the path of an agent's certificate: in one of the user's folders, else beside its card; None if there is
+    none.
+    """
     card = registry.cards.get(agent)
     places = [folder / agent for folder in settings.agents]
     if card is not None and card.folder is not None:
@@ -207,7 +213,9 @@ def find_certificate(settings: Settings, registry: Registry, agent: str, file: s
 
 
 def default_path(settings: Settings, registry: Registry, agent: str, file: str = CERTIFICATE_FILE) -> Path:
-    """Where an agent's certificate is put: beside its card, where that is the user's own; else into the user's first folder of agents."""
+    """Returns where to write an agent's certificate: beside its card if that is the user's, else in the user's first
+    folder of agents.
+    """
     card = registry.cards.get(agent)
     if card is not None and card.folder is not None:
         own = card.folder.resolve()
@@ -217,17 +225,19 @@ def default_path(settings: Settings, registry: Registry, agent: str, file: str =
 
 
 def writable_path(settings: Settings, registry: Registry, agent: str, file: str = CERTIFICATE_FILE) -> Path:
-    """Where an agent's certificate is written anew when audits void it, with the log of audits beside it: where it lies, if that folder is
-    the user's own; else its home."""
+    """Returns where to rewrite an agent's certificate that audits void, with the log of audits: its folder if that is
+    the user's, else the default path.
+    """
     path = find_certificate(settings, registry, agent, file)
     own = path is not None and any(path.resolve().is_relative_to(folder.resolve()) for folder in settings.agents)
     return path if path is not None and own else default_path(settings, registry, agent, file)
 
 
 def dependency_digests(settings: Settings, registry: Registry, agent: str) -> DependencyDigests:
-    """What an agent's answers and their scores follow from today.
+    """Returns the digests on which an agent's answers and scores depend today.
 
-    Raises `InputError` V007 where nobody can tell: a server without a revision, weights that are not here.
+    Raises:
+        InputError: V007: one is unknown: a server without a revision, weights that are not here.
     """
     from orchestra.verification.certificates.file import DependencyDigests
 
@@ -254,7 +264,9 @@ def dependency_digests(settings: Settings, registry: Registry, agent: str) -> De
 
 
 def judge_dependency_digests(settings: Settings, registry: Registry, judge: str) -> DependencyDigests:
-    """What the verdicts of a check's judge follow from: an agent by its name, or `tool(NAME)`. Raises `InputError` V007, V011."""
+    """Returns the digests on which a judge's verdicts depend: an agent by name, or `tool(NAME)`. Raises `InputError`
+    V007, V011.
+    """
     from orchestra.verification.certificates.file import DependencyDigests
     from orchestra.verification.custom_checks import tool_name
 
@@ -271,7 +283,7 @@ def judge_dependency_digests(settings: Settings, registry: Registry, judge: str)
 
 
 def _ensemble_digests(settings: Settings, card: Card) -> DependencyDigests:
-    """Of an ensemble: of the members that it has, whatever other agents have their names."""
+    """Returns the digests of an ensemble's members, whatever other agents have their names."""
     from orchestra.verification.certificates.file import DependencyDigests
 
     served = [
@@ -284,14 +296,15 @@ def _ensemble_digests(settings: Settings, card: Card) -> DependencyDigests:
 
 
 def _card_digest(card: Card) -> str:
-    """The digest of a card without what says how its answers are accepted."""
+    """Returns the digest of a card without its acceptance."""
     return card.with_settings(description="", checks=(), accept=None, otherwise=(), label="restricted").digest
 
 
 def dependency_stamps(settings: Settings, registry: Registry, program: Program) -> tuple[FileStamp, ...]:
-    """What changes when a certificate of a program is replaced, or an adapter, arrays or the fleet file that it is bound to.
+    """Returns stamps that change when a certificate of a program is replaced, or an adapter, arrays or the fleet file
+    on which it depends.
 
-    A process that stays open compiles a program once; with another stamp it does so anew. Empty where nothing is certified.
+    A long-lived process compiles a program again when the stamps change. Empty without certificates.
     """
     wholes = any(one.whole_workflow for one in program.certified_acceptances)
     made = [one.certificate for one in program.certified_acceptances if one.certificate and not one.whole_workflow]
@@ -320,7 +333,7 @@ def dependency_stamps(settings: Settings, registry: Registry, program: Program) 
 
 
 def file_stamp(path: Path | None) -> FileStamp:
-    """Of one file; of none, of what is not there."""
+    """Returns the stamp of a file; of a missing file, an empty one."""
     try:
         stat = path.stat() if path is not None else None
     except OSError:
@@ -329,7 +342,7 @@ def file_stamp(path: Path | None) -> FileStamp:
 
 
 def checks_digest() -> str:
-    """Of the code of the checks; the same for any ends of lines."""
+    """Returns the digest of the code of the checks, independent of line ends."""
     package = resources.files("orchestra")
     return digest(
         canonical([(name, package.joinpath(name).read_text("utf-8").replace("\r\n", "\n")) for name in CHECK_SOURCES])
@@ -337,7 +350,7 @@ def checks_digest() -> str:
 
 
 def _model_and_adapter_digests(settings: Settings, card: Card) -> tuple[str, str]:
-    """Digests of the model that a card is asked on, and of its adapter."""
+    """Returns digests of a card's model and adapter."""
     from orchestra.fleet import config
     from orchestra.fleet.call_estimates import CONSTRAINT_VERSION
     from orchestra.fleet.model_digests import ModelDigests

@@ -1,4 +1,4 @@
-"""Judging: an answer from elsewhere, before its checks: what it is held against, who is asked, and how their scores become one."""
+"""Checks of an answer without a run: its evidence, its judges, and how their scores are combined."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ from orchestra.workflows.python.steps import Step, Tool
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedAnswer:
-    """An answer, and what is known of how it came about."""
+    """An answer with its context."""
 
     value: Any
     against: Any
-    """The evidence: whatever has texts in it."""
+    """The evidence: any value with texts in it."""
     inputs: Mapping[str, Any]
-    """What it was made from."""
+    """The inputs from which it was made."""
     confidence: float | None = None
-    """How sure its producer was of it, in [0, 1]."""
+    """The confidence of its producer, in [0, 1]."""
 
 
 async def run_off_loop(
@@ -63,7 +63,7 @@ async def run_off_loop(
     situation: VerificationRequest,
     *more: Any,
 ) -> ChecksPending | VerificationResult:
-    """What checks say of a situation: beside the loop where they read a great deal, and else at once."""
+    """Runs checks: in a thread if they read a lot, else at once."""
     return (
         await clock.run_in_thread(partial(evaluate, situation, *more))
         if is_heavy(situation)
@@ -80,10 +80,11 @@ def verification_request(
     combined: str | Path,
     back_off: bool,
 ) -> tuple[VerificationRequest, Mapping[str, Step[..., Any]]]:
-    """The verification request of an answer for `Orchestra.check`, and the agents that its checks name themselves.
+    """Returns the verification request of an answer for `Orchestra.check`, and the agents that its checks define
+    themselves.
 
-    Raises `InputError` V014 for an `accept` or a confidence that is not in [0, 1], V036 for an empty list of checks, and the errors of
-    `plain_request` and `combined_request`.
+    Raises `InputError` V014 for an `accept` or a confidence outside of [0, 1], V036 for an empty list of checks, and
+    the errors of `plain_request` and `combined_request`.
     """
     names, own = _check_names(project, checks)
     for name, number in (("accept", accept), ("confidence", answer.confidence)):
@@ -100,8 +101,9 @@ def verification_request(
 def _check_names(
     project: Project, checks: Checks | str | Iterable[Checks | str] | None
 ) -> tuple[tuple[str, ...] | None, dict[str, Step[..., Any]]]:
-    """Checks as they are written, and the agents that they name by themselves; these, and tools, become known to the project. None where no
-    checks are stated."""
+    """Returns checks as text, and the agents that they define; registers these and their tools with the project. None
+    if no checks are stated.
+    """
     found, own = list[str](), dict[str, Step[..., Any]]()
     one: object
     for one in (
@@ -122,7 +124,7 @@ def _check_names(
 
 
 async def ask_tool(project: Project, tool: str, inputs: Mapping[str, Any], label: Label) -> JudgeReply:
-    """What a tool says to a check's question about data of a label, asked in this process."""
+    """Returns a tool's reply to a question of a check about data with a label; called in this process."""
     within = CURRENT_LABEL.set(label)
     try:
         return JudgeReply(await project.registry.tools[tool].call(inputs, label))
@@ -139,7 +141,9 @@ async def ask_judge(
     own: Mapping[str, Step[..., Any]],
     label: Label,
 ) -> JudgeReply:
-    """What an agent, of a check's `own` or of the project, or a tool says to its question; a failure, or a late answer, is none."""
+    """Returns the reply of an agent, of the check's `own` or of the project, or of a tool; none after a failure or a
+    timeout.
+    """
     from orchestra.engine.kinds.checks import QUESTION_TIMEOUT
 
     try:
@@ -157,9 +161,9 @@ async def ask_judge(
 def plain_request(
     project: Project, answer: CheckedAnswer, checks: tuple[str, ...], accept: float | None, *, back_off: bool
 ) -> VerificationRequest:
-    """The situation of an answer of which nobody says who made it: the lowest score of its checks counts.
+    """Returns the request for an answer of an unknown producer: the lowest score of its checks counts.
 
-    Raises `InputError` E013 for an answer that is no JSON, V010 for what is no check, V011 for an agent that is not there.
+    Raises `InputError` E013 for an answer that is not JSON, V010 for an invalid check, V011 for an unknown agent.
     """
     known = project.catalog()
     names, judges = validate_checks(checks, known.agents, known.tools)
@@ -188,14 +192,18 @@ def combined_request(
     *,
     back_off: bool = False,
 ) -> VerificationRequest:
-    """The situation of an answer of an agent whose combination makes one score of what its checks say.
+    """Returns the request for an agent's answer whose combination makes one score of all checks.
 
-    `which` is the agent, or the file of a combination; `checks` are None, or those of the combination. Without `accept` a certificate over
-    the combined score says from where on it is accepted, and 0.5 where there is none.
+    Args:
+        which: The agent, or the file of a combination.
+        checks: None, or the checks of the combination.
+        accept: The score from which the answer is accepted; None for the threshold of a certificate over the combined
+        score, else 0.5.
 
-    Raises `InputError` A001 for an agent that is not there, L076 for one without a combination, and for `back_off`; V002 to V008 for a
-    combination or a certificate that does not hold, V012 where a check wants to know more than is given, E013 and V013 for an answer that
-    is no JSON, or none of this agent.
+    Raises:
+        InputError: A001: an unknown agent; L076: it has no combination, or `back_off` is set; V002 to V008: an invalid
+        combination or certificate; V012: a check needs more than is given; E013 and V013: the answer is not JSON, or
+        not of this agent.
     """
     if back_off:
         said = "`back_off` keeps parts by what `entailment` says of each, and a combination is about whole values"
@@ -236,7 +244,9 @@ def combined_request(
 
 
 def _answer_json(value: Any) -> Any:
-    """An answer as JSON. Raises `InputError` E013 for NaN, infinities and whatever else a journal would not read back the same."""
+    """Returns an answer as JSON. Raises `InputError` E013 for NaN, infinities and other values that a journal would not
+    read back unchanged.
+    """
     plain = to_jsonable(value)
     if fault := storage_error(plain):
         raise InputError("E013", f"the answer: {fault}", hint="pass finite numbers, valid texts and flat values")
@@ -262,8 +272,9 @@ def _find_combination(project: Project, which: str | Path) -> Combination:
 
 
 def _find_certificate(project: Project, combination: Combination, *, own: bool) -> Certificate | None:
-    """What is promised of the combined score; None where the agent's certificate is about another one. One that was about the agent's
-    own combination, and is out of date, is not passed over. Raises `InputError` V002 to V008."""
+    """Returns the certificate of the combined score; None if the agent's certificate is for another one. An outdated
+    certificate of the agent's own combination is an error. Raises `InputError` V002 to V008.
+    """
     agent = combination.agent
     path = certificates.find_certificate(project.settings, project.registry, agent)
     about = certificates.read_certificate(path, agent).combination if path is not None else ""
@@ -283,7 +294,7 @@ def _find_certificate(project: Project, combination: Combination, *, own: bool) 
 
 
 def _missing_inputs(situation: VerificationRequest, producer: Contract) -> Iterator[tuple[str, str]]:
-    """The checks that want to know more than is given, each with how that is said."""
+    """Yields the checks that need more than is given, each with the parameter that gives it."""
     lacking = [name for name in producer.input.get("required", ()) if name not in situation.inputs]
     asked = "what the agent was asked: inputs={...}, or --input KEY=VALUE"
     for check in (one for rule in parse_checks(situation.checks) for one in check_calls(rule)):

@@ -1,4 +1,4 @@
-"""Whether code is still what it was when a run began: it is not stored with the run."""
+"""Whether tool code has changed since a run began. The code itself is not stored with the run."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 def require_unchanged_tools(
     project: Project, program: Program, run: str, events: Sequence[Event], *, missing: bool
 ) -> None:
-    """Holds the tools that the rest of a run may call against those that it began with, before anything goes into the run.
+    """Compares the tools that the rest of a run may call with those of its start.
 
-    Raises `InputError` T009 for one that has changed; with `missing`, T005 for one that is not there.
+    Raises:
+        InputError: T009: a tool has changed; T005: a tool is missing, with `missing`.
     """
     for contract in _remaining_contracts(program, events):
         if project.find_card(contract) is not None:
-            continue  # a card is stored with the run
+            continue  # A card is stored with the run.
         known = project.registry.tools if contract.kind == "tool" else project.registry.python_agents
         if (current := known.get(contract.name)) is not None:
             if contract.digest and current.contract.digest != contract.digest:
@@ -47,13 +48,13 @@ def require_unchanged_tools(
 
 @dataclass(frozen=True, slots=True)
 class CodeChanges:
-    """The pure tools of a run that have no version: those whose code is another now, and those of which that is not known."""
+    """The pure tools of a run without a version: those whose code has changed, and those for which that is unknown."""
 
     changed: tuple[str, ...]
     unknown: tuple[str, ...]
 
     def add_changes(self, program: Program, found: Sequence[NodeChange]) -> list[NodeChange]:
-        """What has changed in a program, with the nodes of these tools."""
+        """Returns the changes of a program, with the nodes of these tools."""
         told, more = {change.node for change in found}, []
         for path, node in walk_nodes(program):
             for one in reachable_contracts(node) if path not in told else ():
@@ -67,7 +68,9 @@ class CodeChanges:
 
 
 async def compare_code(project: Project, journal: Journal, started: RunStarted, program: Program) -> CodeChanges:
-    """Holds the code of a run's pure tools against that of today. Raises `OrchestraError` E019 where its record cannot be read."""
+    """Compares the code of a run's pure tools with today's. Raises `OrchestraError` E019 if its record cannot be
+    read.
+    """
     then = await stored_code_digests(journal, started)
     changed, unknown = set(), set()
     for name in {one.name for one in called_contracts(program) if is_unversioned_tool(one)}:
@@ -81,19 +84,21 @@ async def compare_code(project: Project, journal: Journal, started: RunStarted, 
 
 
 async def require_resumable(project: Project, journal: Journal, events: Sequence[Event]) -> None:
-    """The same of a run that somebody else may go on with: a tool that is not there may be there. Raises `InputError` T009."""
+    """As `require_unchanged_tools`, for a run that another process may resume: a missing tool may exist there. Raises
+    `InputError` T009.
+    """
     first = events[0]
     if not isinstance(first, RunStarted):
         return
     try:
         program = await restore_program(project, journal, first, will_call=False)
     except OrchestraError:
-        return  # whoever goes on with the run is told
+        return  # The process that resumes the run reports it.
     require_unchanged_tools(project, program, first.run, events, missing=False)
 
 
 def remaining_agents(program: Program, events: Sequence[Event]) -> list[AgentIdentity]:
-    """The agents that the rest of a run surely asks, with the digests of their cards."""
+    """Returns the agents that the rest of a run certainly asks, with the digests of their cards."""
     ahead = {
         (contract.name, contract.digest)
         for contract in _remaining_contracts(program, events)
@@ -103,7 +108,7 @@ def remaining_agents(program: Program, events: Sequence[Event]) -> list[AgentIde
 
 
 def _remaining_contracts(program: Program, events: Sequence[Event]) -> Iterator[Contract]:
-    """What may still be called: nodes of the workflow that have ended call nobody, and nor does what stands in them."""
+    """Yields what may still be called: neither nodes that have ended, nor what is inside them."""
     ended = {
         event.node
         for event in events

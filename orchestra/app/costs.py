@@ -1,4 +1,4 @@
-"""What the runs of a journal cost, with what the fleet file says of prices."""
+"""The costs of recorded runs, with the prices of the fleet file."""
 
 from __future__ import annotations
 
@@ -48,11 +48,21 @@ async def costs(
     workflow: str = "",
     tags: Tags | None = None,
 ) -> CostReport:
-    """What the runs of a journal took, summed up `by` one key or several: of those that began at `since` or later, and before `until`
-    (a moment, or so long ago), of a `workflow` alone, and with all of these `tags`. A page of runs is held at a time.
+    """Sums what the runs of a journal used, by one or several keys. Holds one page of runs at a time. An unreadable run
+    is left out and named.
 
-    `fleet` has the servers whose prices are known (`servers`). A run that cannot be read is left out, and named.
-    Raises `InputError` C043 for what is no key, E040 for tags that are none, `JournalError` where the journal as a whole cannot be read.
+    Args:
+        journal: The journal.
+        fleet: The servers with known prices (`fleet_servers`).
+        by: The keys.
+        since: Only runs that began at this time or later: a timestamp, or a duration before now.
+        until: Only runs that began before this time.
+        workflow: Only runs of this workflow.
+        tags: Only runs with all of these tags.
+
+    Raises:
+        InputError: C043: an invalid key; E040: invalid tags.
+        JournalError: The whole journal cannot be read.
     """
     names = cost_keys((by,) if isinstance(by, str) else by)
     counting = CostCounter(names, unpriced_server(fleet))
@@ -73,14 +83,15 @@ async def costs(
 
 
 async def _current_status(journal: Journal, run: str) -> str:
-    """The status of a run without an end, which its events do not say: somebody has it in hand, or it waits."""
+    """Returns the status of a run without an end, which its events do not tell: it is running, or it waits."""
     found = await journal.summary(run)
     return summary_at(found, time()).status if found is not None else ""
 
 
 def fleet_servers(settings: Settings) -> Mapping[str, LocalServer | Endpoint]:
-    """The servers that the fleet file names, and those of the project's other fleets, for runs may have been made with them; of fleets of
-    the package the local ones, which cost nothing. Raises `InputError` where the fleet file cannot be read."""
+    """Returns the servers of the fleet file, and of the project's other fleets, with which runs may have been made; of
+    the package's fleets the local servers, which are free. Raises `InputError` if the fleet file cannot be read.
+    """
     found = dict(read_config(settings.find_resource("configs", settings.fleet)).servers)
     own = settings.own_resources("configs")
     for path in (*own, *settings.resources("configs").values()):
@@ -94,11 +105,12 @@ def fleet_servers(settings: Settings) -> Mapping[str, LocalServer | Endpoint]:
 
 
 def unpriced_server(fleet: Mapping[str, LocalServer | Endpoint]) -> Callable[[str, Usage], str]:
-    """Which server of a call is one whose price nobody knows: one that may cost money, and had no price then, or that the fleet file does
-    not have any more. What a call cost was reckoned when it was made: a price that was written down since changes nothing."""
+    """Returns the server of a call whose price is unknown: one that may cost money and had no price then, or that is
+    not in the fleet file any more. The cost of a call was computed when it was made: a later price does not change it.
+    """
 
     def found(server: str, usage: Usage) -> str:
-        names = server.split("+")  # several of an ensemble
+        names = server.split("+")  # Several, of an ensemble.
         if not usage.prompt_tokens + usage.output_tokens or (usage.money and len(names) == 1):
             return ""
         for name in names:
@@ -117,8 +129,10 @@ def unpriced_server(fleet: Mapping[str, LocalServer | Endpoint]) -> Callable[[st
 
 
 def cost_keys(names: Iterable[str]) -> tuple[CostKey, ...]:
-    """The keys to sum up by, each once. Raises `InputError` C043 for none, or for one that is neither in `COST_KEYS` nor `tag:NAME`."""
-    known: dict[str, CostKey] = {**{key: key for key in COST_KEYS}, "tool": "agent"}  # one column has both
+    """Returns the keys without repetitions. Raises `InputError` C043 for none, or for a key that is neither in
+    `COST_KEYS` nor `tag:NAME`.
+    """
+    known: dict[str, CostKey] = {**{key: key for key in COST_KEYS}, "tool": "agent"}  # One column has both.
     asked = tuple(names) or ("",)
     known |= {one: one for one in asked if one.startswith(TAG_PREFIX) and is_tag_name(one.removeprefix(TAG_PREFIX))}
     if (wrong := next((one for one in asked if one not in known), None)) is not None:

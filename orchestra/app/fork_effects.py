@@ -1,4 +1,6 @@
-"""What a run and those before it did in the world: a fork takes the answers, and does none of it a second time unasked."""
+"""The calls with effects of a run and its ancestors: a fork reuses their answers, and repeats none of them unless asked
+to.
+"""
 
 from __future__ import annotations
 
@@ -23,26 +25,28 @@ if TYPE_CHECKING:
     from orchestra.engine.engine import Engine
 
 LASTING_EFFECTS: Final = frozenset({"once", "keyed", "transactional"})
-"""Effects that are there twice where the call is made twice: the key of a keyed call is that of one run."""
+"""Effects that happen twice if the call is made twice: the key of a keyed call belongs to one run."""
 
 
 @dataclass(slots=True)
 class EffectHistory:
-    """The calls with lasting effects of a run and of those that it was forked from, the nearest first."""
+    """The calls with lasting effects of a run and its ancestors, nearest first."""
 
     program: Program
-    """What asks for them now."""
+    """The program of the fork."""
     repeat: bool = False
-    """Whether they are made again: that was said."""
+    """Whether effects may be repeated."""
     answers: dict[bytes, CallResult] = field(default_factory=dict)
-    """By tool, place and inputs; the place is empty where the workflow has it no longer."""
+    """By tool, place and inputs; the place is empty if the workflow does not have it any more."""
     made_calls: dict[tuple[str, str], str] = field(default_factory=dict)
-    """The run that made a call of a tool at a place, whether its end is on record or not."""
+    """The run that called a tool at a place, whether or not the call ended."""
     unknown_tools: frozenset[str] = frozenset()
-    """Tools of whose calls nobody knows whether they were made, since the record is gone, or cannot be read."""
+    """Tools that may have been called, because a record is missing or cannot be read."""
 
     def recorded_reply(self, call: CallRequest) -> CallResult | CallError | None:
-        """The answer on record, of whatever version of the tool; a refusal where the call might be a repetition; None where it is none."""
+        """Returns the recorded answer, of any version of the tool; an error if the call might be a repetition; None if
+        it is not.
+        """
         if self.repeat or call.kind != "tool":
             return None
         at = _call_site(self.program, call.node).path
@@ -60,7 +64,7 @@ class EffectHistory:
         return CallError(code=ALREADY_CALLED, reason=f"{call.name} has effects, and {why}", hint=hint)
 
     def add(self, run: str, old: Program, events: Sequence[Event]) -> None:
-        """Adds what a run did, behind those that were added before."""
+        """Adds the effects of a run, after those added before."""
         lasting = effect_tools(old)
         if not lasting:
             return
@@ -73,11 +77,13 @@ class EffectHistory:
             self.made_calls.setdefault((self._current_path(old, node, name) or node, name), run)
 
     def mark_lost(self) -> None:
-        """From here on the record is missing: whatever is called today may have been called."""
+        """Notes that older records are missing: every tool may have been called."""
         self.unknown_tools |= effect_tools(self.program)
 
     def _current_path(self, old: Program, path: str, tool: str) -> str:
-        """Where today the call would be made that an old program made there; empty where no such place calls the tool any more."""
+        """Returns where the call of an old program would be made today; empty if no such place calls the tool any
+        more.
+        """
         found = _call_site(self.program, _call_site(old, path).path)
         calls = found.node is not None and any(
             one.kind == "tool" and one.name == tool for one in reachable_contracts(found.node)
@@ -87,16 +93,17 @@ class EffectHistory:
 
 @dataclass(frozen=True, slots=True)
 class _CallSite:
-    """What stands at a path: a node that calls what is written there, or the one above under which a model chooses the calls, so that each
-    may come at another step the next time."""
+    """A place of calls: a node with a fixed call, or the outer node under which a model chooses the calls, so that a
+    call may have another step the next time.
+    """
 
     path: str
     node: CompiledNode | None
-    """None where the program has no such node."""
+    """None if the program has no such node."""
 
 
 def _call_site(program: Program, path: str) -> _CallSite:
-    """The place of a call in a program."""
+    """Returns the place of a call in a program."""
     before, part = "", program
     for step in path.split("/"):
         node = next((one for one in part.nodes if one.name == workflow_path(step)), None)
@@ -109,8 +116,9 @@ def _call_site(program: Program, path: str) -> _CallSite:
 
 
 def _possible_calls(events: Sequence[Event], lasting: frozenset[str]) -> set[tuple[str, str]]:
-    """Nodes and tools of calls that came about, or may have: not those that failed. Not by what the engine would do today, which may not
-    follow the record to its end."""
+    """Returns nodes and tools of calls that happened or may have happened, without failed ones. Independent of what the
+    engine would do today, which may not replay the whole record.
+    """
     open_: dict[tuple[str, int], str] = {}
     found: set[tuple[str, str]] = set()
     for event in events:
@@ -124,7 +132,9 @@ def _possible_calls(events: Sequence[Event], lasting: frozenset[str]) -> set[tup
 
 
 def has_effects(events: Sequence[Event], lasting: Collection[str]) -> bool:
-    """Whether a run itself did something in the world with the tools `lasting`, or may have: what it recalled, another had done."""
+    """Whether a run itself had, or may have had, an effect with the tools `lasting`; reused answers are another run's
+    effects.
+    """
     recalled = {(one.node, one.attempt) for one in events if isinstance(one, AttemptFinished) and one.reused_from}
     own = [
         one
@@ -152,7 +162,7 @@ def _effect_key(name: str, place: str, inputs: Mapping[str, Any]) -> bytes:
 
 
 def effect_tools(program: Program) -> frozenset[str]:
-    """The tools with lasting effects that may be called in a program's course."""
+    """Returns the tools with lasting effects that a program may call."""
     return frozenset(
         one.name for one in called_contracts(program) if one.kind == "tool" and one.effect in LASTING_EFFECTS
     )
@@ -160,7 +170,7 @@ def effect_tools(program: Program) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class ForkWorkers:
-    """The workers of a fork, and what has changed since the run that it is a fork of."""
+    """The workers of a fork, and the changes since its parent."""
 
     workers: RecallingWorkers
     changes: tuple[NodeChange, ...]
@@ -169,9 +179,8 @@ class ForkWorkers:
 async def fork_workers(
     project: Project, engine: Engine, first: RunStarted, events: Sequence[Event], new: Program, *, again: bool
 ) -> ForkWorkers:
-    """Of a run: the workers know what it was answered, and what it and those before it did.
-
-    Raises `OrchestraError` E019 where what the run stored cannot be read.
+    """Returns workers that reuse the answers of a run, and the effects of the run and its ancestors. Raises
+    `OrchestraError` E019 if what the run stored cannot be read.
     """
     old = await restore_program(project, engine.journal, first, will_call=False)
     effects = EffectHistory(new, again)
@@ -191,7 +200,7 @@ async def fork_workers(
 
 
 async def _add_ancestor(project: Project, engine: Engine, run: str, effects: EffectHistory) -> RunStarted | None:
-    """How an ancestor began, once what it did is added; None where it is not there any more, or cannot be read."""
+    """Adds the effects of an ancestor and returns its first event; None if it is missing or unreadable."""
     try:
         events = await engine.journal.read(run)
         if not events or not isinstance(begun := events[0], RunStarted):
@@ -203,7 +212,9 @@ async def _add_ancestor(project: Project, engine: Engine, run: str, effects: Eff
 
 
 def orphan_workers(engine: Engine, parent: str, program: Program, *, again: bool) -> RecallingWorkers:
-    """The workers of a fork whose parent is gone: pure calls are made anew, and none that the parent may have made with effects."""
+    """Returns the workers of a fork without a parent: pure calls are made again; calls with effects that the parent may
+    have made are not.
+    """
     return RecallingWorkers(
         engine.workers, parent, {}, EffectHistory(program, again, unknown_tools=effect_tools(program)).recorded_reply
     )

@@ -1,4 +1,4 @@
-"""Values that a person gives in the place of what steps would come to: those of a fork, checked before it begins."""
+"""Values that a person gives for nodes of a fork, checked before it starts."""
 
 from __future__ import annotations
 
@@ -28,23 +28,25 @@ from orchestra.workflows.program import CompiledNode, Program
 
 @dataclass(frozen=True, slots=True)
 class ParentRun:
-    """The run that a fork is of."""
+    """The parent of a fork."""
 
     started: RunStarted
     events: Sequence[Event] | None
-    """None where the fork has other inputs: then no answer counts."""
+    """None if the fork has other inputs: then no answer is reused."""
     changes: Sequence[NodeChange]
-    """What is not today as it was then."""
+    """What has changed since."""
 
 
 def collect_overrides(
     program: Program, options: RunOptions, parent: ParentRun, inputs: Mapping[str, Any]
 ) -> dict[str, Override]:
-    """What persons have given for the nodes of a fork on these inputs: what the options say, and what holds on of the run before, by the
-    names of nodes, as inputs do, whatever the workflow is called; where the options say something, also its answers to questions that do
-    not depend on that, nor on what has changed, and that no effect waits for which does: that was allowed as it was then.
+    """Collects the values of persons for the nodes of a fork on these inputs: those of the options, and those given in
+    the parent, by the names of nodes.
 
-    Raises `InputError` E033 for a value that no node of the program takes.
+    With new values, the parent's answers to questions are reused too, unless they depend on a new value or a change, or
+    an effect that depends on one waits for them: such an effect was approved as it was then.
+
+    Raises `InputError` E033 for a value that no node of the program accepts.
     """
     first, events, changed = parent.started, parent.events, parent.changes
     values, held, let_go = options.checked_values, _inherited_overrides(first), options.unset_nodes
@@ -81,7 +83,7 @@ def collect_overrides(
 
 
 def _inherited_overrides(first: RunStarted) -> dict[str, Override]:
-    """What a run was given by persons beside answers, each with the run in which that was said."""
+    """Returns the values that persons gave in a run, without answers, each with the run in which it was given."""
     before = {name: one for name, one in (first.overrides or {}).items() if not one.question_digest}
     return {
         name: msgspec.structs.replace(one, source=OverrideSource(one.source.by, one.source.run or first.run))
@@ -92,8 +94,9 @@ def _inherited_overrides(first: RunStarted) -> dict[str, Override]:
 def _require_nodes(
     program: Program, held: Mapping[str, Override], values: Set[str], changed: Sequence[NodeChange]
 ) -> None:
-    """Raises `InputError` E033 where a value that holds on has no node any more, and no new node is given one: a renamed node would be
-    called for real."""
+    """Raises `InputError` E033 if the node of an inherited value is gone and no new node gets one: a renamed node would
+    be called.
+    """
     lost = held.keys() - values - {node.name for node in program.nodes}
     fresh = [node.name for node in program.nodes if any(one.node == node.name and one.reason == NEW for one in changed)]
     if len(lost) <= sum(name in values for name in fresh):
@@ -107,7 +110,9 @@ def _require_nodes(
 
 
 def _override_error(program: Program, name: str, said: Override, inputs: Mapping[str, Any]) -> str | None:
-    """Why a node does not take a value; a list has as many elements as the node may have, and all where these follow from the inputs."""
+    """Returns why a node does not accept a value. A list may have as many elements as the node, and needs all if their
+    number follows from the inputs.
+    """
     schema, value = node_type(program, name), said.value
     if fault := storage_error(value) or Validator(schema).check(value):
         return fault
@@ -122,7 +127,7 @@ def _override_error(program: Program, name: str, said: Override, inputs: Mapping
 
 
 def node_type(program: Program, name: str) -> Schema:
-    """The type of what a node gives, under `each` of its list. Raises `InputError` E033 for a name that no node of the workflow has."""
+    """Returns the type of a node's output, a list under `each`. Raises `InputError` E033 for an unknown node."""
     node = next((node for node in program.nodes if node.name == name), None)
     if node is not None:
         return node.output if node.each is None else bundle_definitions({"type": "array", "items": node.output})
@@ -138,7 +143,7 @@ def node_type(program: Program, name: str) -> Schema:
 
 
 def skipped_effects(program: Program, values: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """The nodes among those that are given whose tools have effects, each with such a tool, which nobody calls."""
+    """Yields the nodes with a given value whose tools have effects, each with such a tool, which is not called."""
     for node in program.nodes:
         if node.name in values:
             yield from ((node.name, name) for name in dict.fromkeys(_effect_tools(node)))
@@ -149,13 +154,13 @@ def _effect_tools(node: CompiledNode) -> Iterator[str]:
 
 
 def _node_tools(node: CompiledNode) -> Iterator[Contract]:
-    """The tools that a node may call, in its body and in the workflows that it may plan too."""
+    """Yields the tools that a node may call, in its body and in the workflows of its plan."""
     inside = called_contracts(node.body) if node.body is not None else ()
     yield from (contract for contract in (*reachable_contracts(node), *inside) if contract.kind == "tool")
 
 
 def _dependents(program: Program, names: Iterable[str]) -> set[str]:
-    """These nodes, and all that wait for one of them."""
+    """Returns these nodes and all that depend on them."""
     line = [node for node in program.nodes if node.name in set(names)]
     found = {node.name for node in line}
     while line:
@@ -167,7 +172,7 @@ def _dependents(program: Program, names: Iterable[str]) -> set[str]:
 
 
 def _prerequisites_of_effects(program: Program, names: Set[str]) -> set[str]:
-    """The nodes that those of these wait for whose tools have effects."""
+    """Returns the nodes on which those of these depend whose tools have effects."""
     line = [
         node
         for node in program.nodes
@@ -184,7 +189,7 @@ def _prerequisites_of_effects(program: Program, names: Set[str]) -> set[str]:
 
 
 def _reusable_answers(first: RunStarted, events: Sequence[Event], nodes: Iterable[str]) -> dict[str, Override]:
-    """What persons answered in these nodes, by path; each counts where the very same is asked again."""
+    """Returns the answers of persons in these nodes, by path. Each applies if the same question is asked again."""
     kept = frozenset(nodes)
     found = {path: one for path, one in (first.overrides or {}).items() if one.question_digest}
     asked: dict[str, QuestionAsked] = {}

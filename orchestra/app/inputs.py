@@ -148,8 +148,9 @@ def find_question(
         if isinstance(event, QuestionAsked) and (event.node, event.question_digest) == (one.node, shown)
     ]
     if len(seen) > 1:
-        said = f"which question is answered? {one.node} of run {run} has asked it in the events {', '.join(map(str, seen))}"
-        raise InputError("E037", said, hint="say which one was read: orchestra.answer(..., asked=asked.seq)")
+        numbers = ", ".join(map(str, seen))
+        reason = f"which question is answered? {one.node} of run {run} asked it in the events {numbers}"
+        raise InputError("E037", reason, hint="state the question: orchestra.answer(..., question_seq=question.seq)")
     return one
 
 
@@ -178,7 +179,7 @@ def select_question(
 def answer_error(asked: QuestionAsked, run: str, why: str, *, late: bool, call_happened: bool = False) -> InputError:
     """Returns the error for a rejected answer."""
     if late:
-        hint = f"without an answer its `fallback` stands; where no process has the run in hand: orchestra runs resume {run}"
+        hint = f"its `fallback` applies; if no process holds the run: orchestra runs resume {run}"
         return InputError("E031", f"{asked.node} of run {run}: {why}", hint=hint)
     if call_happened:
         hint = (
@@ -193,8 +194,7 @@ def answer_error(asked: QuestionAsked, run: str, why: str, *, late: bool, call_h
 
 async def send_answer(journal: Journal, run: str, message: InboxMessage, since: int) -> None:
     """Puts an answer into a run's inbox, unless the inbox has one since the given message: of several simultaneous
-    answers
-    the first counts. Raises `InputError` E021 for the others.
+    answers the first counts. Raises `InputError` E021 for the others.
     """
     from orchestra.journal.errors import JournalError
 

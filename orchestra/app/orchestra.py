@@ -251,8 +251,7 @@ class Orchestra:
 
     async def start(self, step: Step[..., Any] | RunRequest, /, *args: Any, **inputs: Any) -> Run[Any]:
         """Starts a run, once its inputs are checked and the servers that it needs are up. Its first event is on disk
-        when
-        this returns.
+        when this returns.
 
         Args:
             step: What to run, or a complete request. A request has its own options; those of this `Orchestra` do not
@@ -300,7 +299,9 @@ class Orchestra:
         return self._engine.start(apply_plan_limits(program, limits), request, workers=workers)
 
     async def _start_once(self, program: Program, request: RunRequest, workers: Workers | None = None) -> Execution:
-        """Returns the run with the request's key, resumed if it was interrupted; a new run if there is none, or no key."""
+        """Returns the run with the request's key, resumed if it was interrupted. Without a key, or a run, starts
+        one.
+        """
         if not (name := request.options.run_id):
             return self._begin(program, request, workers)
         execution = self._engine.find_run(name)
@@ -582,8 +583,7 @@ class Orchestra:
 
     async def replay(self, run: str) -> ReplayResult:
         """Compares a run's events with what the engine decides today, on the stored workflow. Raises `InputError` E020
-        for
-        an unknown run.
+        for an unknown run.
         """
         from orchestra.engine.replay import replay
 
@@ -669,8 +669,7 @@ class Orchestra:
         tags: Tags | None = None,
     ) -> CostReport:
         """Sums the costs of the runs that `runs` returns for the same filters. Runs that cannot be read are named and
-        left
-        out.
+        left out.
 
         Args:
             by: One or several keys of `orchestra.app.costs.COST_KEYS`, or `tag:NAME`.

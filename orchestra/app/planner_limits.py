@@ -1,6 +1,8 @@
-"""What a fleet admits of a run's plans, told before the run begins: which agents must not see its data, and how much its planners can read.
+"""What a fleet allows the plans of a run, determined before the run starts: which agents must not see its data, and how
+much its planners can read.
 
-The router and the engine know no fleet. So it is a fact of the run, among its options, and whoever resumes or replays it plans as it did.
+Router and engine do not depend on the fleet. The limits are stored in the run's options, so that a resumed or replayed
+run plans alike.
 """
 
 from __future__ import annotations
@@ -21,19 +23,20 @@ if TYPE_CHECKING:
     from orchestra.fleet.config import FleetConfig
 
 PLANS = "plans"
-"""The option of a run that has it."""
+"""The key in the run's options."""
 
 
 class PlannerLimits(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is told of a run's plans."""
+    """The limits of a run's plans."""
 
     blocked_agents: dict[str, Label] = {}
-    """Agents that must not see the run's data, and what they are cleared for."""
+    """Agents that must not see the run's data, with their clearance."""
     prompt_tokens: int = 0
-    """Tokens of a prompt that each of the planners has room for, its own words left out; 0 where that is not known."""
+    """Prompt tokens for which every planner has room, without its own prompt; 0 if unknown."""
     enforce_calls: bool = False
-    """Whether a plan that surely takes more calls than the budget has goes back. It does not in runs from before, nor where calls may be
-    recalled, and cost nothing."""
+    """Whether a plan that certainly needs more calls than the budget has is rejected. Not in older runs, nor if calls
+    may be reused at no cost.
+    """
     blocked_tools: dict[str, Label] = {}
     """Tools that must not see the run's data, likewise. Plans, and agents with tools, are not offered them."""
 
@@ -41,8 +44,9 @@ class PlannerLimits(msgspec.Struct, frozen=True, omit_defaults=True):
 def planner_limits(
     fleet: FleetConfig | None, known: Mapping[str, Card], program: Program, label: Label, *, fresh: bool
 ) -> dict[str, Any]:
-    """What fleet and budget admit of the plans of a program on data with this label, as the run's options have it; empty where there is
-    none to tell of. With `fresh` all calls are made in the run."""
+    """Returns what fleet and budget allow the plans of a program on data with this label, as the run's options store
+    it; empty without limits. With `fresh`, no call is reused.
+    """
     plans = [
         node.plan_settings
         for one in reachable_programs(program)
@@ -64,7 +68,9 @@ def planner_limits(
 
 
 def _blocked_tools(program: Program, label: Label) -> dict[str, Label]:
-    """The tools that plans, and agents with tools, may call in a program, and that are not cleared for data with this label."""
+    """Returns the tools that plans and agents with tools may call in a program, and that are not cleared for data with
+    this label.
+    """
     found = (
         contract for one in reachable_programs(program) for node in one.nodes for contract in _callable_contracts(node)
     )
@@ -72,7 +78,7 @@ def _blocked_tools(program: Program, label: Label) -> dict[str, Label]:
 
 
 def _callable_contracts(node: CompiledNode) -> Iterator[Contract]:
-    """What a router or a model may choose to call at a node."""
+    """Yields what a router or a model may choose to call at a node."""
     if node.tool_use is not None:
         yield from node.tool_use.capabilities
     if node.plan_settings is not None:
@@ -84,7 +90,7 @@ def _callable_contracts(node: CompiledNode) -> Iterator[Contract]:
 def _fleet_limits(
     fleet: FleetConfig | None, known: Mapping[str, Card], program: Program, plans: list[PlanSettings], label: Label
 ) -> PlannerLimits:
-    """What the fleet admits; all where there is none."""
+    """Returns what the fleet allows; everything without a fleet."""
     if fleet is None:
         return PlannerLimits()
     cards = {name: card for name, _ in program.possible_agents if (card := known.get(name)) is not None}
@@ -95,21 +101,22 @@ def _fleet_limits(
 
 
 def clearance(fleet: FleetConfig, card: Card) -> Label:
-    """The strictest label of data that an agent and one of its servers may see; of an ensemble, all members. A model that the fleet does
-    not have forbids nothing."""
+    """Returns the strictest label of data that an agent and one of its servers may see; for an ensemble, all members. A
+    model that is not in the fleet restricts nothing.
+    """
     parts = [card, *card.member_cards]
     return meet(label for part in parts for label in (part.label, *_server_labels(fleet, part)))
 
 
 def _server_labels(fleet: FleetConfig, card: Card) -> Iterator[Label]:
-    """The strictest label that one of an agent's servers is cleared for."""
+    """Yields the strictest label for which one of an agent's servers is cleared."""
     names = fleet.servers_for(card.model) if card.kind == "model" and not card.member_cards else ()
     if names:
         yield join(fleet.servers[name].label for name in names)
 
 
 def prompt_room(fleet: FleetConfig, planners: list[Card]) -> int:
-    """The tokens that the least of these planners' servers has for what it is told; 0 where one of them does not tell."""
+    """Returns the prompt tokens that the smallest of these planners' servers has room for; 0 if one is unknown."""
     contexts = [
         (card, fleet.servers[name].max_model_len or 0) for card in planners for name in fleet.servers_for(card.model)
     ]
@@ -121,7 +128,7 @@ def prompt_room(fleet: FleetConfig, planners: list[Card]) -> int:
 
 
 def apply_limits(program: Program, told: Mapping[str, Any]) -> Program:
-    """The program with what a run's options tell of its plans. Raises `InputError` E019 for what does not say that."""
+    """Applies the limits in a run's options to a program. Raises `InputError` E019 for invalid ones."""
     if PLANS not in told:
         return program
     try:
@@ -150,7 +157,7 @@ def _limit_node(node: CompiledNode, said: PlannerLimits, calls: int | None) -> C
 
 
 def _limit_tool_use(using: NodeToolUse, said: PlannerLimits) -> NodeToolUse:
-    """What an agent may use, without the tools that must not see the run's data."""
+    """Returns what an agent may use, without the tools that must not see the run's data."""
     skills = tuple(one for one in using.capabilities if one.kind != "tool" or one.name not in said.blocked_tools)
     return using if len(skills) == len(using.capabilities) else msgspec.structs.replace(using, capabilities=skills)
 

@@ -188,8 +188,7 @@ class PlanOptions:
     """Whether each part of a request should have a step."""
     hearsay: tuple[str, ...] = ()
     """Values that may be another person's words, such as the content of a file: they must not be arguments of tools
-    with
-    effects.
+    with effects.
     """
     anyway: bool = False
     """Whether a part of the request is planned if the router finds that the whole cannot be served."""
@@ -274,8 +273,7 @@ def _planner_name(orchestra: Orchestra, named: str | Agent[..., Any]) -> str:
 
 def _capability_names(orchestra: Orchestra, only: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Returns the capabilities of a plan, by the key of the node that lists them. Raises `InputError` C004 for an
-    unknown
-    name.
+    unknown name.
     """
     found: dict[str, dict[str, None]] = {"workflows": {}, "agents": {}, "tools": {}}
     for name in only or _effect_free(orchestra):
@@ -418,8 +416,7 @@ async def plan(
     orchestra: Orchestra, request: str, values: Mapping[str, Any], options: PlanOptions | None = None
 ) -> PlanResult:
     """Plans a request over the given values: with a stored plan (`keep_plan`), or with the router's agent. No other
-    agent
-    is called.
+    agent is called.
 
     Raises:
         InputError: C004: an unknown capability or router.
@@ -558,14 +555,14 @@ def _rejections_with_hint(
         PlanAnswer(tuple(PlanReference(step.name) for step in unplanned.steps)),
     )
     wanted = " ".join(left.parts) if left is not None and unplanned.steps else request.text
-    hint = f"{_nearest(orchestra, node, plan_module.all_capabilities(node, request.text), wanted)}; --partial plans what can be done"
+    nearest_text = _nearest(orchestra, node, plan_module.all_capabilities(node, request.text), wanted)
+    hint = f"{nearest_text}; --partial plans what can be done"
     return tuple(replace(one, hint=hint) for one in unplanned.rejections)
 
 
 def _nearest(orchestra: Orchestra, node: CompiledNode, offer: Capabilities, request: str) -> str:
     """Describes the capability that is nearest to the request, what it does, and which inputs are missing. It may be
-    one
-    with effects. If none is near, lists a few examples.
+    one with effects. If none is near, lists a few examples.
     """
     acting = [one for one in _capabilities_with_effects(orchestra) if one.name not in offer.by_name]
     one = nearest([*offer.by_name.values(), *acting], request)

@@ -1,4 +1,4 @@
-"""A project: its settings, and everything that it can name: agents, tools, models, workflows. Nothing here starts anything."""
+"""A project: its settings, and everything that it can name: agents, tools, models, workflows. It starts nothing."""
 
 from __future__ import annotations
 
@@ -40,12 +40,15 @@ MAX_WORKFLOW_BYTES = 1 << 20
 
 
 MAX_UNCHECKED = 64
-"""Agents without their checks that are kept at hand, the latest."""
+"""Agents without checks that are cached, the latest."""
 
 
 def load_settings(config: str | Path | Settings | None, project: str | Path | None) -> Settings:
-    """The settings that an `Orchestra` is opened with. The log says where they were looked for in vain. Raises `InputError`:
-    C060 for a project that is not trusted, where `Settings.load` was told to look at that."""
+    """Returns the settings of an `Orchestra`, and logs where they were searched.
+
+    Raises:
+        InputError: C060: the project is not trusted, if `Settings.load` was asked to check that.
+    """
     if not isinstance(config, Settings):
         settings = Settings.load({"fleet": None if config is None else str(config)}, project=project)
     elif project is None:
@@ -53,7 +56,7 @@ def load_settings(config: str | Path | Settings | None, project: str | Path | No
     else:
         raise InputError("C046", "whole Settings have their project already", hint="Settings.load(..., project=...)")
     settings.require_trust()
-    if settings.project is None and settings.sources:  # without sources nobody looked for a project
+    if settings.project is None and settings.sources:  # Without sources no project was searched.
         log_info(
             settings.log,
             "no project here",
@@ -67,32 +70,34 @@ def load_settings(config: str | Path | Settings | None, project: str | Path | No
 
 @dataclass(slots=True)
 class CompiledWorkflow:
-    """A program, with what its runs store of it: the two live and go together."""
+    """A program, with what its runs store of it; kept and dropped together."""
 
     program: Program
     models: Mapping[str, Schema]
-    """The types that its step was written with."""
+    """The types with which its step was written."""
     file_stamps: tuple[Any, ...]
-    """Of the files that it rests on (`orchestra.app.certificates.dependency_stamps`)."""
+    """Stamps of the files on which it depends (`orchestra.app.certificates.dependency_stamps`)."""
     snapshot: WorkflowSnapshot | None = None
-    """What a run stores, once one has begun."""
+    """The snapshot that a run stores, once one has begun."""
 
 
 class Project:
-    """What a project can name. It grows by the Python steps that it is given; names of the user come before packaged ones."""
+    """What a project can name. It grows by the Python steps that it is given; the user's names come before packaged
+    ones.
+    """
 
     def __init__(self, settings: Settings, registry: Registry) -> None:
         self.settings = settings
         self.registry = registry
         self.cards: dict[str, Card] = dict(registry.cards)
-        """The cards by name; this dictionary grows with the project, so that an open fleet sees new ones."""
+        """The cards by name. The dictionary grows with the project, so that an open fleet sees new cards."""
         self.cards_by_digest: dict[str, Card] = {}
-        """The cards by digest that runs may ask for beside those: of runs that are resumed, and those that others replaced."""
+        """Further cards by digest: of resumed runs, and cards that were replaced."""
         self.toolbox: McpToolset | None = None
-        """The servers of MCP tools; None where the configuration has none."""
+        """The MCP tool servers; None if none is configured."""
         self._workflows: dict[str, Workflow[..., Any]] = {}
         self._sources: dict[Path, WorkflowSource] = {}
-        # Weak: a process that stays open makes steps for single requests.
+        # Weak: a long-lived process makes steps for single requests.
         self._programs: WeakKeyDictionary[Step[..., Any], dict[AcceptThreshold | None, CompiledWorkflow]] = (
             WeakKeyDictionary()
         )
@@ -105,21 +110,24 @@ class Project:
         self._unchecked_cards: WeakKeyDictionary[Step[..., Any], Card] = WeakKeyDictionary()
         """The cards of these steps."""
         self._name_generation = 0
-        """How often a name came to mean another agent or workflow: files mean whatever has it."""
+        """How often a name was given to another agent or workflow: files refer to the current one."""
         self._declared: NamedSteps = {}
-        """What the modules of the project declare: files mean these by their names, whatever else runs."""
+        """What the project's modules declare. Files refer to these by name, whatever else runs."""
         for card in registry.cards.values():
             self._keep_members(card)
             self._keep_forms(card)
 
     @classmethod
     def load(cls, settings: Settings) -> Project:
-        """The project of these settings: its modules imported, its cards read. A broken card is a fault for whoever asks for it.
+        """Loads the project of these settings: imports its modules and reads its cards. An invalid card is an error
+        only when it is used.
 
-        Cards and workflow files may name the models that steps of the modules take and return. Of an untrusted project, which can only be
-        inspected, no module is imported and no link is followed out of its folder.
-        Raises `InputError` for faults of modules, C009 or W021 where two modules declare different things of one name, W028 where the
-        function of a workflow raises an exception.
+        Cards and workflow files may name the models that steps of the modules take and return. Of an untrusted project,
+        which can only be inspected, no module is imported and no link out of its folder is followed.
+
+        Raises:
+            InputError: An error of a module; C009 or W021: two modules declare different things under one name; W028:
+            the function of a workflow raises.
         """
         from orchestra.router.tools import TOOLS as PLANNING
         from orchestra.tools import BUILTIN_TOOLS
@@ -140,8 +148,8 @@ class Project:
         return project
 
     def register(self, step: Step[..., Any]) -> None:
-        """Makes a Python step known by its name, with every step that it calls; the latest of a name has it, but for what a module of
-        the project declares. Raises `InputError` C009 for a tool whose name is taken.
+        """Registers a Python step by its name, with every step that it calls. The latest step has a name, except for
+        names that the project's modules declare. Raises `InputError` C009 for a tool whose name is taken.
         """
         match step:
             case Tool():
@@ -179,45 +187,49 @@ class Project:
             self._keep_forms(card)
 
     def _owns_name(self, step: Step[..., Any]) -> bool:
-        """Whether the step's name may mean it: that of another one that a module declares does not."""
+        """Whether a step may have its name: not if a module declares another one."""
         other = self._declared.get((step.kind, step.name))
         return other is None or other.is_same(step)
 
     def register_by_name(self, step: Step[..., Any]) -> None:
-        """Adopts an agent or a tool that a check or a plan refers to by its name. Raises `InputError` W021 where that means another agent,
-        C009 where it means another tool."""
+        """Registers an agent or a tool to which a check or a plan refers by name. Raises `InputError` W021 if the name
+        means another agent, C009 if it means another tool.
+        """
         self.register(step)
         if not isinstance(step, Tool) and not self._owns_name(step):
             raise ambiguous_name_error(step)
 
     def keep_card(self, card: Card) -> None:
-        """Makes a card known to calls that ask for its digest (`CallRequest.version`); the current one of its name stays what it is."""
+        """Makes a card available to calls with its digest (`CallRequest.version`); the current card of its name
+        stays.
+        """
         self.cards_by_digest[card.digest] = card
         self._keep_members(card)
         self._keep_forms(card)
 
     def find_card(self, contract: Contract) -> Card | None:
-        """The very card that a contract is the face of, current or kept; None for what has none."""
+        """Returns the card of a contract, current or kept; None if it has none."""
         current = self.cards.get(contract.name) if contract.kind == "agent" else None
         if current is not None and current.digest == contract.digest:
             return current
         return self.cards_by_digest.get(contract.digest)
 
     def replacement_contracts(self, agents: Mapping[str, Card | Contract]) -> dict[str, Contract]:
-        """The contracts of agents that take the place of others; cards among them are made known."""
+        """Returns the contracts of replacement agents; registers their cards."""
         for one in agents.values():
             if isinstance(one, Card):
                 self.keep_card(one)
         return {name: self.contract(one) if isinstance(one, Card) else one for name, one in agents.items()}
 
     def contract(self, card: Card) -> Contract:
-        """The face of a card in the project's fleet."""
+        """Returns the contract of a card in the project's fleet."""
         return card.served_contract(self.served_names)
 
     @property
     def served_names(self) -> Mapping[str, tuple[str, ...]]:
-        """The models that are served under names of cards, where one is served under several. The fleet file is not looked at where cards
-        use one name alone."""
+        """The models that are served under several names of cards. The fleet file is not read if cards use one name
+        only.
+        """
         used = {
             part.model
             for card in (*self.cards.values(), *self.cards_by_digest.values())
@@ -227,12 +239,14 @@ class Project:
         return self.fleet.shared_models if len(used) > 1 and self.fleet is not None else {}
 
     def tiers(self, program: Program) -> tuple[str, ...]:
-        """The larger models that the fleet has for a program, in the order in which they are asked; none where it asks for none."""
+        """Returns the fleet's larger models for a program, in the order of escalation; empty if it does not
+        escalate.
+        """
         return self.fleet.tiers if program.may_escalate and self.fleet is not None else ()
 
     @cached_property
     def fleet(self) -> FleetConfig | None:
-        """What the fleet's file says; None where there is none, or a faulty one: whoever needs it says so."""
+        """The fleet file; None if it is missing or invalid: its users report that."""
         from orchestra.fleet.config import read_config as fleet
 
         try:
@@ -241,12 +255,12 @@ class Project:
             return None
 
     def _keep_members(self, card: Card) -> None:
-        """Makes an ensemble's members known by their digests: another agent may have the name of one."""
+        """Makes an ensemble's members available by digest: another agent may have the name of one."""
         for part in card.member_cards:
             self.cards_by_digest.setdefault(part.digest, part)
 
     def _keep_forms(self, card: Card) -> None:
-        """Makes known in which ways an agent with tools is asked."""
+        """Makes the forms available in which an agent with tools is asked."""
         for form in card.tool_use_cards or ():
             self.cards_by_digest[form.digest] = form
 
@@ -256,9 +270,11 @@ class Project:
             raise InputError("C009", f"two tools are named {step.name!r}", hint=hint)
 
     def find(self, name: str, /) -> Step[..., Any]:
-        """A workflow, an agent or a tool by name, or the workflow of a file; the same step each time, as long as it is what it was.
+        """Returns a workflow, an agent or a tool by name, or the workflow of a file. The step is the same until it
+        changes.
 
-        Raises `InputError` C004 with the nearest name, or what is wrong with an agent's card.
+        Raises:
+            InputError: C004, with the nearest name; or the error of an agent's card.
         """
         if looks_like_path(name):
             return self._workflow_file(Path(name))
@@ -278,7 +294,9 @@ class Project:
         raise InputError("C004", f"there is no workflow, agent or tool named {name!r}", hint=hint)
 
     def agent(self, name: str) -> Agent[..., Any]:
-        """An agent as a step, the same as long as it has the same card. Raises `InputError` A001, or what is wrong with its card."""
+        """Returns an agent as a step, the same as long as its card is the same. Raises `InputError` A001, or the error
+        of its card.
+        """
         self.registry.check_usable(name)
         found = self.registry.cards.get(name) or self.registry.python_agents.get(name)
         if found is None:
@@ -297,15 +315,16 @@ class Project:
         return known[1]
 
     def _workflow_file(self, path: Path) -> Workflow[..., Any]:
-        """The workflow of a file. Raises `InputError` C003 for one that cannot be read."""
+        """Returns the workflow of a file. Raises `InputError` C003 if it cannot be read."""
         source, known = self._source(path), self._files.get(path.absolute())
         if known is None or known.graph is not source.graph:
             known = self._files[path.absolute()] = Workflow.from_graph(source.graph)
         return known
 
     def judge_step(self, judge: str, own: Mapping[str, Step[..., Any]] | None = None) -> Step[..., Any]:
-        """What a check asks, as a step without checks of its own: an agent by its name, one of the check's `own` where it has that, or
-        `tool(NAME)`. Raises `InputError` A001, C004."""
+        """Returns the judge of a check as a step without checks: an agent by name, first of the check's `own`, or
+        `tool(NAME)`. Raises `InputError` A001, C004.
+        """
         from orchestra.verification import custom_checks
 
         name = custom_checks.tool_name(judge)
@@ -318,8 +337,8 @@ class Project:
         return self._tool(tool)
 
     def without_checks(self, agent: str | Step[..., Any]) -> Step[..., Any]:
-        """An agent as a step that is asked for its answer alone: without checks of its own. One with a card of its own is that one,
-        whatever its name means by now. Raises `InputError` A001.
+        """Returns an agent as a step without its checks. An agent with its own card is that agent, whatever its name
+        means now. Raises `InputError` A001.
         """
         name, own = (
             (agent, None) if isinstance(agent, str) else (agent.name, agent.card if isinstance(agent, Agent) else None)
@@ -331,19 +350,22 @@ class Project:
         if known is None:
             bare = card.with_settings(checks=(), accept=None, otherwise=())
             self.keep_card(bare)
-            while len(self._unchecked) >= MAX_UNCHECKED:  # a process that stays open makes agents for single requests
+            while len(self._unchecked) >= MAX_UNCHECKED:  # A long-lived process makes agents for single requests.
                 del self._unchecked[next(iter(self._unchecked))]
             known = self._unchecked[card.digest] = bare, Agent.from_contract(bare.contract)
             self._unchecked_cards[known[1]] = bare
         return known[1]
 
     def program(self, step: Step[..., Any], /, accept: AcceptThreshold | None = None) -> Program:
-        """A step, compiled. An agent or a tool becomes a workflow of one node. Raises `InputError`, or `InputErrors`."""
+        """Compiles a step. An agent or a tool becomes a workflow with one node. Raises `InputError` or
+        `InputErrors`.
+        """
         return self.compile_step(step, accept).program
 
     def compile_step(self, step: Step[..., Any], /, accept: AcceptThreshold | None = None) -> CompiledWorkflow:
-        """A step's program, with what its runs store of it; with `accept` its output is accepted as a whole from there on. Raises as
-        `program` does, and `InputError` V029 for an `accept` that the step does not take."""
+        """Compiles a step, with what its runs store; with `accept` its whole output is accepted from that score on.
+        Raises as `program`, and `InputError` V029 if the step does not take `accept`.
+        """
         programs = self._programs.setdefault(step, {})
         known = programs.get(accept)
         if known is not None and known.file_stamps == self._file_stamps(step, known.program):
@@ -372,8 +394,9 @@ class Project:
         return made
 
     def _file_stamps(self, step: Step[..., Any], program: Program) -> tuple[Any, ...]:
-        """Of what a program's certificates rest on, and of what names mean in a file, so that a process that stays open notices when
-        one is void, or another."""
+        """Returns stamps of the files of a program's certificates, and of the meaning of names in files, so that a
+        long-lived process notices when one is void or replaced.
+        """
         names = self._name_generation if isinstance(step, Workflow) and step.function is None else 0
         if not program.certified_acceptances:
             return (names,)
@@ -387,8 +410,9 @@ class Project:
         return (names, *found)
 
     def catalog(self, own: NamedSteps | None = None, graph: Graph | None = None) -> Catalog:
-        """All that a workflow may name; of `own`, what a step calls itself, these and not others of their names. `graph` is the workflow,
-        which may accept its own output by its certificate."""
+        """Returns everything that a workflow may name; names of `own` come first: the steps that a step calls itself.
+        `graph` is the workflow, which may accept its own output by its certificate.
+        """
         cards = [one.card for one in (own or {}).values() if isinstance(one, Agent) and one.card is not None]
         others = [card for card in cards if self.cards[card.name].digest != card.digest]
         graphs = {one.name: one.graph for one in (own or {}).values() if isinstance(one, Workflow)}
@@ -432,7 +456,7 @@ class Project:
         return replace(held, workflow_certificates=_LazyMapping(wholes))
 
     def file_of(self, graph: Graph) -> Path | None:
-        """Where a workflow is written, whatever it accepts by; None for one of Python."""
+        """Returns the file of a workflow, whatever its acceptance; None for one in Python."""
 
         def bare(one: Graph) -> Graph:
             return one if one.accept is None else one.model_copy(update={"accept": None})
@@ -441,17 +465,19 @@ class Project:
         return next((path for path, one in known if one.name == graph.name and bare(one) == bare(graph)), None)
 
     def graph(self, name: str) -> Graph:
-        """The frozen workflow of a name; raises `KeyError` where there is none."""
+        """Returns the graph of a workflow by name. Raises `KeyError` if there is none."""
         if name in self._workflows:
             return self._workflows[name].graph
         return self._source(self.settings.resources("workflows")[name]).graph
 
     def workflow_names(self) -> list[str]:
-        """The names of all workflows."""
+        """Returns the names of all workflows."""
         return sorted({*self._workflows, *self.settings.resources("workflows")})
 
     def _source(self, path: Path) -> WorkflowSource:
-        """A workflow file, read once. Raises `InputError` C003 for one that cannot be read, C061 for a link out of an untrusted project."""
+        """Reads a workflow file once. Raises `InputError` C003 if it cannot be read, C061 for a link out of an
+        untrusted project.
+        """
         path = path.absolute()
         if (known := self._sources.get(path)) is not None:
             return known
@@ -475,7 +501,7 @@ class Project:
 
 
 class _WorkflowGraphs(Mapping[str, Graph]):
-    """The workflows by name, read when they are asked for; `own` come before those that the project knows."""
+    """The workflows by name, read on access; `own` come first."""
 
     def __init__(self, project: Project, own: Mapping[str, Graph]) -> None:
         self._project, self._own = project, own
@@ -491,7 +517,7 @@ class _WorkflowGraphs(Mapping[str, Graph]):
 
 
 class _LazyMapping(Mapping[str, Any]):
-    """What stands beside agents' cards. What reads it is loaded once somebody asks: most workflows rest on no certificate."""
+    """Files beside agents' cards. Their reader is imported on first access: most workflows use no certificate."""
 
     def __init__(self, load: Callable[[], Mapping[str, Any]]) -> None:
         self._load = load

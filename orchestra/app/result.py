@@ -61,8 +61,7 @@ class Result(Generic[R]):
     @cached_property
     def guarantees(self) -> Mapping[str, str]:
         """The guarantees that certificates give for accepted values, by the path of the node. Elements under `each`
-        have
-        their own.
+        have their own.
         """
         return {
             event.node: event.guarantee for event in self.events if isinstance(event, OutputJudged) and event.guarantee
@@ -93,8 +92,7 @@ class Result(Generic[R]):
     @cached_property
     def dropped(self) -> tuple[OutputClaim, ...]:
         """What nodes with back-off removed from their answers, each with the reason and its score. `path` is the path
-        in
-        the node's answer.
+        in the node's answer.
         """
         from orchestra.app.claims.claims import dropped_claims
 
@@ -103,8 +101,7 @@ class Result(Generic[R]):
     @property
     def unsupported(self) -> tuple[OutputClaim, ...]:
         """The claims without evidence or without a passed check: `OutputClaim.unsupported` is the reason. If nothing
-        was
-        checked, all claims. Dropped ones come last.
+        was checked, all claims. Dropped ones come last.
         """
         return (*(claim for claim in self.claims if claim.unsupported), *self.dropped)
 
@@ -160,8 +157,7 @@ class Result(Generic[R]):
 
 def outcome_score(outcome: Outcome | None, events: Sequence[Event]) -> float | None:
     """Returns the score of an outcome. If the producer's confidence was too low, its check `confidence` fails with
-    score
-    0; this returns the confidence, which a lower threshold would have accepted. Passed checks do not raise the
+    score 0; this returns the confidence, which a lower threshold would have accepted. Passed checks do not raise the
     confidence.
     """
     if not isinstance(outcome, outcomes.AbstainedOutcome):

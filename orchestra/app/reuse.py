@@ -1,4 +1,4 @@
-"""Runs again: a fork takes the answers of an old run where nothing changed; a comparison tells two runs apart, node by node."""
+"""Reuse of recorded answers in a fork; and the comparison of two programs or two runs, node by node."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from orchestra.workflows.program import CalledWorkflow
 
 KnownReply: TypeAlias = Callable[[CallRequest], CallResult | CallError | None]
-"""What is known of a call: its answer, or why it is not made; None of one that is to go out."""
+"""Returns the known answer of a call, or the error for a call that must not be made; None for a call to make."""
 ComparisonCache: TypeAlias = dict[tuple[int, int], bool]
-"""Whether two programs differ, by what Python knows them by."""
+"""Whether two programs differ, by their identities."""
 NEW: Final = "is new"
-"""Why a node is not what it was, where it was not there."""
+"""The reason of a change for a new node."""
 
 
 class RecallingWorkers:
-    """Workers that answer a call from an old run where that run made the very same call, and pass on all others.
+    """Workers that answer a call from an earlier run if that run made the same call, and pass on all others.
 
-    The same call: the same agent or tool of the same version, the same inputs, evidence, feedback and tier; the node's path does
-    not matter. Errors are tried anew. `effects` answers, or refuses, what was done in the world and is not to be done again.
+    Calls are the same if agent or tool, version, inputs, evidence, feedback and tier are the same; the path of the node
+    does not matter. Errors are tried again. `effects` answers or rejects calls with effects that must not be repeated.
     """
 
     def __init__(
@@ -41,19 +41,21 @@ class RecallingWorkers:
         self._inner, self._run, self._answers, self._effects = inner, run, answers, effects
 
     def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
-        """Answers, or passes the call on."""
+        """Answers the call or passes it on."""
         known = self._known_reply(call)
         return self._inner.run(call) if known is None else self._stream_reply(known)
 
     def call(self, call: CallRequest) -> Coroutine[Any, Any, CallResult | CallError]:
-        """The same without chunks."""
+        """As `run`, without chunks."""
         known = self._known_reply(call)
         if known is not None:
             return self._return_reply(known)
         return self._inner.call(call) if isinstance(self._inner, UnaryWorkers) else call_streaming(self._inner, call)
 
     def _known_reply(self, call: CallRequest) -> CallResult | CallError | None:
-        """What is known of a call, or why it is not made; None for one that goes out."""
+        """Returns the known answer of a call, or the error for a call that must not be made; None for a call to
+        make.
+        """
         if (found := self._answers.get(_call_key(call))) is None:
             return None if self._effects is None else self._effects(call)
         return CallResult(
@@ -71,19 +73,21 @@ class RecallingWorkers:
         yield known
 
     def estimate(self, call: CallRequest) -> CallEstimate:
-        """What a call may cost; nothing where it is known."""
+        """Estimates the cost of a call; nothing if its answer is known."""
         measure = self._inner.estimate(call)
         return CallEstimate(memo_key=measure.memo_key) if _call_key(call) in self._answers else measure
 
     async def count_tokens(self, call: CallRequest) -> int | None:
-        """The tokens of a call's prompt."""
+        """Returns the tokens of a call's prompt."""
         return await self._inner.count_tokens(call)
 
 
 def reusable_answers(
     program: Program, events: Sequence[Event], anew: Collection[str] = ()
 ) -> dict[bytes, AttemptFinished]:
-    """The answers of a run that may be taken again: of pure calls, but for those of the tools in `anew`. Checks judge them anew."""
+    """Returns the answers of a run's pure calls that may be reused, except for the tools in `anew`. Checks judge them
+    again.
+    """
     pure = {one for one in _pure_calls(program) if one[0] != "tool" or one[1] not in anew}
     found: dict[bytes, AttemptFinished] = {}
     for call, finished in replay(program, events).calls.values():
@@ -93,7 +97,7 @@ def reusable_answers(
 
 
 def fork_label(parent: RunStarted, own: Label) -> Label:
-    """The label of a fork: its inputs and its answers are its parent's data."""
+    """Returns the label of a fork: its inputs and answers are its parent's data."""
     return join((parent.label, own))
 
 
@@ -102,18 +106,21 @@ def _pure_calls(program: Program) -> set[tuple[str, str]]:
 
 
 def call_question(call: CallRequest) -> list[Any]:
-    """What a call asks, of whom: two that ask the same can have the same answer, wherever they stand and however urgent they are."""
+    """Returns what a call asks, and of whom. Two calls that ask the same may have the same answer, whatever their node
+    or priority.
+    """
     return [call.kind, call.name, call.version, call.inputs, call.evidence, call.feedback, call.tier, call.sample]
 
 
 def _call_key(call: CallRequest) -> bytes:
-    """What makes two calls the same for a fork: the label too, since what may see the data now may not be what saw it then; and how long
-    the output may be, since an answer under a smaller limit may have been cut short."""
+    """Returns the key of a call for a fork. It includes the label, since the data's clearance may have changed; and the
+    output limit, since a smaller one may have cut the answer.
+    """
     return canonical([*call_question(call), call.label, call.max_output])
 
 
 def walk_nodes(program: Program, prefix: str = "") -> Iterator[tuple[str, CompiledNode]]:
-    """The nodes of a program with their paths as a person writes them, those of bodies behind their own; each body once."""
+    """Yields the nodes of a program with their paths, those of bodies after their own; each body once."""
     seen: set[int] = set()
     line = [(prefix, program)]
     while line:
@@ -128,14 +135,14 @@ def walk_nodes(program: Program, prefix: str = "") -> Iterator[tuple[str, Compil
 
 @dataclass(frozen=True, slots=True)
 class NodeChange:
-    """A node that is not what it was, and why."""
+    """A changed node, and what has changed."""
 
     node: str
     reason: str
 
 
 def program_changes(old: Program, new: Program) -> list[NodeChange]:
-    """What differs between two programs, node by node."""
+    """Returns the differences of two programs, node by node."""
     return _compare_programs(old, new, {})
 
 
@@ -165,13 +172,15 @@ def _compare_programs(old: Program, new: Program, known: ComparisonCache) -> lis
 
 
 def _changed_judge(was: CompiledNode, node: CompiledNode) -> str:
-    """The first that its checks asked and ask, and that is not what it was; empty where there is none."""
+    """Returns the first changed judge of a node's checks; empty if there is none."""
     before, after = (one.acceptance.judges if one.acceptance is not None else {} for one in (was, node))
     return next((name for name, judge in after.items() if name in before and before[name].digest != judge.digest), "")
 
 
 def _changed_contract(was: CompiledNode, node: CompiledNode) -> str:
-    """Says which agent or tool that its plan, or its agent with tools, could call and can is not what it was; empty where there is none."""
+    """Returns, as text, the first changed agent or tool that a node's plan or agent may call; empty if there is
+    none.
+    """
     before = {(one.kind, one.name): one.digest for one in node_contracts(was)}
     found = next(
         (one for one in node_contracts(node) if before.get((one.kind, one.name), one.digest) != one.digest), None
@@ -185,7 +194,7 @@ def _changed_contract(was: CompiledNode, node: CompiledNode) -> str:
 
 
 def _changed_plan_workflow(was: CompiledNode, node: CompiledNode, known: ComparisonCache) -> str:
-    """The same of the workflows that its plan could call and can."""
+    """Returns the same for workflows that the node's plan may call."""
     before, after = (one.plan_settings.workflows if one.plan_settings is not None else {} for one in (was, node))
     return next(
         (
@@ -198,7 +207,7 @@ def _changed_plan_workflow(was: CompiledNode, node: CompiledNode, known: Compari
 
 
 def _is_changed_workflow(was: CalledWorkflow, one: CalledWorkflow, known: ComparisonCache) -> bool:
-    """Whether a workflow is not what it was. Each pair is compared once: many ways lead to one where plans call what plans call."""
+    """Whether a workflow has changed. Each pair is compared once: many paths may lead to the same workflow."""
     pair = id(was.program), id(one.program)
     if pair not in known:
         known[pair] = bool(_compare_programs(was.program, one.program, known))
@@ -224,7 +233,7 @@ def _output_source(program: Program) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class NodeDifference:
-    """A node that ended otherwise in two runs; None where a run does not have it."""
+    """A node with different outcomes in two runs; None if a run does not have it."""
 
     node: str
     before: Outcome | None
@@ -232,7 +241,9 @@ class NodeDifference:
 
 
 def compare_runs(before: Sequence[Event], after: Sequence[Event]) -> list[NodeDifference]:
-    """The nodes that ended otherwise, in the order of the second run; the whole run's outcome, under an empty name, first."""
+    """Returns the nodes with different outcomes, in the order of the second run; first the outcome of the whole run,
+    under an empty name.
+    """
     one, two = History.of(before), History.of(after)
     rows = {row.path: row.outcome for row in one.rows}
     found = [] if one.outcome == two.outcome else [NodeDifference("", one.outcome, two.outcome)]

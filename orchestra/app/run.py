@@ -57,8 +57,8 @@ class Run(Generic[R]):
     def abandon(self, error: BaseException, *, has_key: bool) -> BaseException:
         """Returns what to raise after a wait for the run failed.
 
-        A cancelled caller cancels the run, unless the run has an idempotency key: other callers may still want it. A lost lease (J005)
-        under a key means that another process began the same run first: J022.
+        A cancelled caller cancels the run, unless the run has an idempotency key: other callers may still want it. A
+        lost lease (J005) under a key means that another process began the same run first: J022.
         """
         if isinstance(error, asyncio.CancelledError) and not has_key:
             self._execution.cancel("its caller")
@@ -78,8 +78,7 @@ class Run(Generic[R]):
 
     async def wait(self) -> Result[R]:
         """Returns the result, however the run ended. Raises only errors of the engine or the journal. Cancelling the
-        wait
-        does not cancel the run.
+        wait does not cancel the run.
 
         If the run asks a person, this waits for the answer: `wait_until_blocked` returns then.
         """

@@ -47,8 +47,7 @@ async def _select_runs(journal: Journal, where: RunSelection) -> list[RunSummary
 
 async def query_usages(journal: Journal, where: RunSelection) -> AsyncGenerator[RunUsageResult, None]:
     """Yields the usage of each run of a selection, newest first; `before` is ignored. An unreadable run is reported as
-    its
-    error. Raises `JournalError` if the whole journal cannot be read.
+    its error. Raises `JournalError` if the whole journal cannot be read.
     """
     if isinstance(journal, IndexedJournal):
         async with aclosing(journal.query_usages(where)) as found:

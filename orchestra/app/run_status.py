@@ -42,8 +42,7 @@ class RunView:
     workflow: str
     status: RunStatus
     """`running` if a live process holds its lease. Else `waiting` if it only waits for persons; `interrupted` if not,
-    also
-    if a deadline of a question has passed or the answers are not handled yet; or the status with which it ended.
+    also if a deadline of a question has passed or the answers are not handled yet; or the status with which it ended.
     """
     label: Label
     """The label of its inputs."""

@@ -1,6 +1,5 @@
 """The snapshot that a run stores of its workflow, so that it is resumed with what it began with: the graph, and
-everything
-that it names.
+everything that it names.
 """
 
 from __future__ import annotations
@@ -162,8 +161,7 @@ async def _catalog(
     will_call: bool,
 ) -> Catalog:
     """Returns the catalog of everything that the workflow of a run names, as stored. A tool that only got optional
-    inputs
-    since is today's.
+    inputs since is today's.
     """
     from orchestra.verification.certificates.claims_file import ClaimsCertificate
     from orchestra.verification.certificates.combination import Combination
@@ -281,8 +279,7 @@ def apply_plan_limits(program: Program, told: Mapping[str, Any]) -> Program:
 
 def plan_limit_options(project: Project, program: Program, label: Label, *, fleet: bool, fresh: bool) -> dict[str, Any]:
     """Returns the limits of a run's plans, as its options store them: what fleet and budget allow on data with this
-    label.
-    Empty for a program without plans.
+    label. Empty for a program without plans.
 
     Args:
         fleet: Whether the fleet makes the calls; else other workers replace it.

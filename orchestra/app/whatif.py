@@ -1,10 +1,11 @@
-"""What if: a recorded run gone through again with something otherwise, in memory: only what changed is asked, and no effect is repeated.
+"""What-if simulation: repeats a recorded run with changes, in memory. Only changed calls are made, and no effect is
+repeated.
 
-Answers that the run recorded are recalled wherever the very same call is made, those of tools with effects too. A call that the run did
-not make goes out where nothing can come of it but its answer: agents, and pure tools. A tool with effects is never called: where its
-inputs have changed the run stops. A person is never asked: what was answered stands as long as the question does.
+Recorded answers are reused for the same calls, also of tools with effects. A new call is made only if nothing but its
+answer can result: agents, and pure tools. A tool with effects is never called: if its inputs have changed the run stops
+there. No person is asked: an answer applies as long as the question is the same.
 
-Budgets hold: a recalled call takes of them what it took then. Time is not told again, for a recalled call takes none.
+Budgets apply: a reused call costs what it cost then. Time does not: a reused call takes none.
 """
 
 from __future__ import annotations
@@ -64,44 +65,45 @@ from orchestra.workflows.program import Program
 from orchestra.workflows.python.steps import Step
 
 CHECK_MARKER = "?"
-"""In the paths of what checks ask about a node: the node itself says what came of it."""
+"""In the paths of questions of checks: the node itself has their result."""
 QUIET_TURNS = 8
-"""Turns of the loop without another call, after which what an answer leads to has been asked for."""
+"""Turns of the loop without a new call, after which the consequences of an answer are known."""
 POLL_INTERVAL, ANSWER_TIMEOUT = 0.01, 10.0
-"""Seconds between looks at a run that was just answered, and until it is taken for one that cannot be."""
+"""Seconds between polls of a run that was just answered, and until it counts as stopped."""
 
 WhatifVerdict: TypeAlias = Literal["same", "changed", "withheld", "answered", "failed", "stopped", "refused"]
-"""What becomes of a run's answer: it is the same or another one; it is not there any more, because it was withheld or because something
-failed; it is there now and was not; the run stops before; or its workflow would not be run at all, for nothing certifies who is asked."""
+"""What happens to a run's output: the same or another one; withheld; failed; a new one where there was none; the run
+stops before it; or its workflow is refused because no certificate applies to the replaced agent.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class StoppedNode:
-    """A node at which a run stops: what would be done there must not be done again."""
+    """A node at which a run stops, because its call must not be repeated."""
 
     node: str
     name: str
     """The tool, or `a person`."""
     inputs: Any
-    """What it would be called with, or the question."""
+    """The inputs of the call, or the question."""
 
 
 @dataclass(frozen=True, slots=True)
 class WhatifRun:
-    """What a run came to, or would."""
+    """The end of a run, recorded or simulated."""
 
     status: str
     outcome: Outcome | None
     usage: Usage
-    """Of all its calls, recalled ones at what they cost then."""
+    """Of all calls; reused ones at what they cost then."""
     judged_nodes: int
-    """Nodes whose value checks judged."""
+    """Nodes whose value was judged by checks."""
     accepted_nodes: int
 
 
 @dataclass(frozen=True, slots=True)
 class WhatifResult:
-    """A run as it was, and as it would be."""
+    """A run as recorded, and as simulated."""
 
     run: str
     workflow: str
@@ -110,27 +112,29 @@ class WhatifResult:
     differences: tuple[NodeDifference, ...]
     stops: tuple[StoppedNode, ...]
     recalled_calls: int
-    """Calls that were answered from the record."""
+    """Calls answered from the record."""
     new_calls: int
-    """Calls that went out."""
+    """Calls that were made."""
     new_usage: Usage
-    """By those."""
+    """The usage of new calls."""
     replay_gap: str = ""
-    """Why today's engine does not follow the record to its end; calls that come behind are made anew."""
+    """Why today's engine cannot replay the whole record; later calls are made again."""
     timed_out: tuple[str, ...] = ()
-    """Nodes whose time was up then, and an empty path for the run itself. Recalled calls take no time: these may come to something else
-    though nothing is otherwise."""
+    """Nodes that timed out then, and an empty path for the run itself. Reused calls take no time, so these may end
+    differently without any other change.
+    """
     changed_tools: tuple[str, ...] = ()
-    """Pure tools whose code is another now: they are called anew."""
+    """Pure tools whose code has changed: they are called again."""
     unknown_tools: tuple[str, ...] = ()
-    """Pure tools of which the run does not say how they were written: their answers are recalled."""
+    """Pure tools whose code at the time is unknown: their answers are reused."""
     uncertified: tuple[UncertifiedNode, ...] = ()
-    """Nodes whose certificate, or combination, is not about who is asked: with that agent the workflow would be refused. They were judged
-    by the threshold that the run had, which promises nothing of their values, and none of these counts as accepted."""
+    """Nodes whose certificate or combination does not apply to the replaced agent: the workflow would be refused with
+    it. They were judged by the recorded threshold, without a guarantee, and do not count as accepted.
+    """
 
     @property
     def verdict(self) -> WhatifVerdict:
-        """What becomes of its answer."""
+        """What happens to the output."""
         if self.uncertified:
             return "refused"
         if self.stops:
@@ -144,7 +148,9 @@ class WhatifResult:
 
 
 def is_same_outcome(one: Outcome | None, other: Outcome | None) -> bool:
-    """Whether two outcomes are the same to whoever uses them: the same value, however sure; withheld twice; a failure of one kind."""
+    """Whether two outcomes are equivalent: the same value, whatever the confidence; both withheld; or failures with the
+    same code.
+    """
     match one, other:
         case ValueOutcome(), ValueOutcome():
             return bool(one.value == other.value)
@@ -158,7 +164,7 @@ def is_same_outcome(one: Outcome | None, other: Outcome | None) -> bool:
 
 @dataclass(slots=True)
 class _RecordedAnswer:
-    """What a run answered to one and the same call of a node; its attempts, the errors among them too."""
+    """The recorded answer to the same calls of a node, over all of its attempts."""
 
     answer: AttemptFinished
     usage: Usage = NO_USAGE
@@ -166,14 +172,16 @@ class _RecordedAnswer:
 
 @dataclass(slots=True)
 class _ReplayQueue:
-    """Recalled answers that are waited for: they go out one after the other, as they came then, so that who was first is first again."""
+    """Reused answers that wait for their turn: they are returned in the recorded order, so that the same one is
+    first.
+    """
 
     waiting: list[tuple[int, int, asyncio.Future[None]]] = field(default_factory=list)
     arrivals: int = 0
     task: asyncio.Task[None] | None = None
 
     async def wait_turn(self, seq: int) -> None:
-        """Waits until no answer is waited for that came before the one with this number."""
+        """Waits until all waiting answers with a lower number have been returned."""
         loop = asyncio.get_running_loop()
         free: asyncio.Future[None] = loop.create_future()
         self.arrivals += 1
@@ -185,27 +193,27 @@ class _ReplayQueue:
     async def _serve(self) -> None:
         while self.waiting:
             come, still = self.arrivals, 0
-            while still < QUIET_TURNS:  # whatever follows from the last answer may ask for one that came sooner
+            while still < QUIET_TURNS:  # The consequences of the last answer may include an earlier call.
                 await asyncio.sleep(0)
                 come, still = self.arrivals, still + 1 if come == self.arrivals else 0
             _, _, free = heapq.heappop(self.waiting)
-            if not free.done():  # else nobody waits for it any longer
+            if not free.done():  # Otherwise the caller has given up.
                 free.set_result(None)
 
 
 @dataclass(slots=True)
 class RecordedWorkers:
-    """Workers behind which nothing has effects: they answer from a record, and let through what can do no harm."""
+    """Workers without effects: they answer from a record, and pass on only harmless calls."""
 
     inner: Workers
     records: Mapping[bytes, Mapping[str, _RecordedAnswer]]
-    """By what makes a call the same, and by node: the same question asked twice may have had two answers."""
+    """By the key of the call, and by node: the same question may have had two answers."""
     allowed_calls: frozenset[tuple[str, str]]
-    """Kind and name of whatever may be called."""
+    """Kind and name of what may be called."""
     token_counts: Mapping[bytes, int] = field(default_factory=dict)
-    """Tokens of prompts, as servers counted them."""
+    """Prompt tokens as servers counted them."""
     recalled: dict[tuple[str, int], Usage] = field(default_factory=dict)
-    """By node and attempt: what an answer cost then."""
+    """What a reused answer cost then, by node and attempt."""
     new_calls: set[tuple[str, int]] = field(default_factory=set)
     stops: dict[str, StoppedNode] = field(default_factory=dict)
     queue: _ReplayQueue = field(default_factory=_ReplayQueue)
@@ -214,7 +222,7 @@ class RecordedWorkers:
     def of(
         cls, inner: Workers, program: Program, found: ReplayResult, asked: Iterable[str], altered: Iterable[str] = ()
     ) -> RecordedWorkers:
-        """Of a replayed run. The agents in `asked` and the tools in `altered` are asked anew, whatever they answered before."""
+        """Builds the workers from a replayed run. The agents in `asked` and the tools in `altered` are called again."""
         records: dict[bytes, dict[str, _RecordedAnswer]] = {}
         unknown = {("agent", name) for name in asked} | {("tool", name) for name in altered}
         for call, finished in found.calls.values():
@@ -230,7 +238,7 @@ class RecordedWorkers:
         return cls(inner, records, frozenset(pure), {_call_key(call): tokens for call, tokens in found.token_counts})
 
     async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
-        """Answers a call, or passes it on."""
+        """Answers a call or passes it on."""
         if (known := await self._recall(call)) is not None:
             yield known
             return
@@ -239,7 +247,7 @@ class RecordedWorkers:
                 yield reply
 
     async def call(self, call: CallRequest) -> CallResult | CallError:
-        """The same without chunks."""
+        """As `run`, without chunks."""
         if (known := await self._recall(call)) is not None:
             return known
         return await (
@@ -253,7 +261,7 @@ class RecordedWorkers:
             then = record.answer
             await self.queue.wait_turn(then.seq)
             server, model, usage = then.server, then.model, record.usage
-            if then.error:  # once more would be the same again: nobody waits for it
+            if then.error:  # Another attempt would fail alike.
                 return CallError(
                     code=then.error, reason=then.reason, hint=then.hint, server=server, model=model, usage=usage
                 )
@@ -273,18 +281,21 @@ class RecordedWorkers:
         )
 
     def estimate(self, call: CallRequest) -> CallEstimate:
-        """What a call may cost, whether it goes out or not: budgets are to have room for the same calls as then."""
+        """Estimates the cost of a call, whether or not it is made: budgets must have room for the same calls as
+        then.
+        """
         return self.inner.estimate(call)
 
     async def count_tokens(self, call: CallRequest) -> int | None:
-        """The tokens of a call's prompt, from the record where a server has counted them."""
+        """Returns the tokens of a call's prompt, from the record if a server counted them."""
         known = self.token_counts.get(_call_key(call))
         return await self.inner.count_tokens(call) if known is None else known
 
 
 def _call_key(call: CallRequest) -> bytes:
-    """What makes two calls the same: what they ask. Not how long the output may be, which is what a budget has left; nor the label, which
-    says where a call may go: to answer it from the record, nothing goes anywhere."""
+    """Returns the key of a call: what it asks. Without the output limit, which depends on the budget, and without the
+    label, which restricts where a call is sent: a recorded answer is not sent.
+    """
     return canonical(call_question(call))
 
 
@@ -298,10 +309,19 @@ async def whatif(
     workflow: str = "",
     label: Label = "public",
 ) -> WhatifResult:
-    """Goes through a run of these events again, with other agents, or without any with everything as it is today: `named` says which file
-    the workflow is, where its name does not. Its data is labelled as the run and its workflow say, and at least with `label`.
+    """Simulates a run again with other agents; without any, with everything as it is today.
 
-    Raises `InputError` E025 for a run that has not ended, and what compiling it anew raises.
+    Args:
+        project: The project.
+        engine: The engine.
+        workers: Start the servers that are needed; None if other workers replace the fleet.
+        events: All events of the run.
+        replacements: Agents by the names under which the workflow knows the replaced ones.
+        workflow: The file of the workflow, if its name is not known.
+        label: The least label of its data, beside those of the run and its workflow.
+
+    Raises:
+        InputError: E025: the run has not ended; and the errors of compiling.
     """
     first = events[0]
     if not isinstance(first, RunStarted) or not isinstance(events[-1], RunFinished):
@@ -339,7 +359,9 @@ async def whatif(
 
 
 def _current_step(project: Project, first: RunStarted, named: str) -> Step[..., Any]:
-    """What a run's workflow is today. Raises `InputError` C004 where its name does not say, or `named` is another workflow."""
+    """Returns a run's workflow as it is today. Raises `InputError` C004 if its name is unknown, or `named` is another
+    workflow.
+    """
     hint = f"name its file: orchestra whatif {first.run} --workflow FILE"
     try:
         step = project.find(named or first.workflow)
@@ -358,7 +380,7 @@ def _current_step(project: Project, first: RunStarted, named: str) -> Step[..., 
 
 @dataclass(frozen=True, slots=True)
 class RecordedRun:
-    """A run as it was: its program, its inputs and all of its events."""
+    """A recorded run: its program, its inputs and all of its events."""
 
     program: Program
     started: RunStarted
@@ -366,7 +388,7 @@ class RecordedRun:
 
     @property
     def active_seconds(self) -> float:
-        """How long it was under way: what passed before it was resumed does not count."""
+        """Seconds in which it was executed, without the time before it was resumed."""
         return sum(max(0.0, two.at - one.at) for one, two in pairwise(self.events) if not isinstance(two, RunResumed))
 
 
@@ -380,10 +402,11 @@ async def simulate_run(
     *,
     label: Label = "public",
 ) -> WhatifResult:
-    """Goes through a run again, with another program; the agents in `asked` are asked anew, and the pure tools in `altered` called anew.
-    Nothing of it reaches the engine's journal.
+    """Simulates a run with another program, in a journal in memory. The agents in `asked` and the pure tools in
+    `altered` are called again.
 
-    Its label is the strictest of the run's, the program's, and `label`: what goes out is data of all three."""
+    Its label is the strictest of the run's, the program's and `label`: new calls contain data of all three.
+    """
     first, found = recorded.started, replay(recorded.program, recorded.events)
     sealed = RecordedWorkers.of(engine.workers, program, found, asked, altered)
     stage = Engine(engine.clock, MemoryJournal(), sealed, concurrency=engine.concurrency)
@@ -424,14 +447,15 @@ async def simulate_run(
 
 
 def _is_out_of_time(recorded: RecordedRun) -> bool:
-    """Whether a run had no more time."""
+    """Whether the budget of seconds of a run was exhausted."""
     budget = recorded.program.budget
     return budget is not None and budget.seconds is not None and recorded.active_seconds >= budget.seconds
 
 
 async def _replay_answers(stage: Engine, run: Execution, recorded: Sequence[Event]) -> list[StoppedNode]:
-    """Answers what persons were asked as they did then, until the run ends or asks something else; gives the questions of which
-    nobody knows the answer."""
+    """Answers questions to persons as recorded, until the run ends or asks a new one; returns the questions without a
+    recorded answer.
+    """
     questions: dict[str, QuestionAsked] = {}
     known: dict[tuple[str, str], QuestionAnswered] = {}
     for event in recorded:
@@ -481,8 +505,9 @@ def _summarize(history: History, usage: Usage) -> WhatifRun:
 
 
 def _differences(before: History, after: History, stops: Sequence[StoppedNode]) -> list[NodeDifference]:
-    """The nodes that come to something else, the innermost alone, in the order of the run as it would be. Of a run that stops, only
-    what it came to before: what lacks a value there tells nothing."""
+    """Returns the innermost nodes with different outcomes, in the order of the simulated run. Of a run that stops, only
+    nodes that ended before: a missing value after the stop means nothing.
+    """
     rows = {row.path: row.outcome for row in before.rows}
     found: dict[str, NodeDifference] = {}
     for row in after.rows:

@@ -1,4 +1,6 @@
-"""Covered: what certificates and combinations say today of agents that take the place of others in a run, and of what they say nothing."""
+"""Which certificates and combinations apply to agents that replace others in a simulated run, and which nodes have
+none.
+"""
 
 from __future__ import annotations
 
@@ -24,24 +26,24 @@ CertificateMap: TypeAlias = "dict[tuple[str, str], CertificateFile]"
 
 @dataclass(frozen=True, slots=True)
 class UncertifiedNode:
-    """A node that would be refused if its workflow were written with who is asked instead, and why."""
+    """A node that would be refused if its workflow named the replacement, with the reason."""
 
     node: str
     agent: str
-    """Who is asked instead."""
+    """The replacement."""
     code: str
     reason: str
     hint: str
 
     @property
     def message(self) -> str:
-        """In words."""
+        """The reason as text."""
         return f"no certificate: would be refused: {self.reason}; {self.hint}"
 
 
 @dataclass(frozen=True, slots=True)
 class CertificateCoverage:
-    """What holds of them, and the nodes at which nothing does."""
+    """The certificates that apply, and the nodes without one."""
 
     certificates: CertificateMap = field(default_factory=dict)
     uncertified: tuple[UncertifiedNode, ...] = ()
@@ -50,7 +52,7 @@ class CertificateCoverage:
 def certificate_coverage(
     project: Project, program: Program, replacements: Mapping[str, Card | Contract]
 ) -> CertificateCoverage:
-    """Of a program whose agents of these names are others."""
+    """Returns the coverage of a program with replaced agents."""
     if not program.certified_acceptances:
         return CertificateCoverage()
     held: CertificateMap = {}
@@ -75,14 +77,15 @@ def _find_uncertified(
         for judge, was in node.acceptance.judges.items() if rests and node.acceptance is not None else ():
             asked = instead.get(judge)
             if asked is not None and asked.digest != was.digest:
-                why = f"what {name!r} is accepted by is about checks that {judge} makes, and not {_replacement_text(asked, judge)}"
+                replacement = _replacement_text(asked, judge)
+                why = f"the acceptance of {name!r} rests on checks by {judge}, and not by {replacement}"
                 yield UncertifiedNode(path, asked.name, "V002", why, f"orchestra certify {name} --data FILE")
 
 
 def _uncertified_in_workflow(
     path: str, node: CompiledNode, instead: Mapping[str, Card | Contract]
 ) -> Iterator[UncertifiedNode]:
-    """Who takes the place of one whom a workflow asks that is accepted by the certificate of all of it."""
+    """Yields the replaced agents of a workflow that is accepted by the certificate of its whole output."""
     certificate = node.acceptance.certificate if node.acceptance is not None else None
     if certificate is None or node.body is None:
         return
@@ -91,7 +94,8 @@ def _uncertified_in_workflow(
     }
     for name, other in instead.items():
         if name in before and before[name].digest != other.digest:
-            why = f"the certificate of the workflow {certificate.agent!r} is about {name} as it was, and not {_replacement_text(other, name)}"
+            replacement = _replacement_text(other, name)
+            why = f"the certificate of the workflow {certificate.agent!r} is about {name} as it was, and not {replacement}"
             yield UncertifiedNode(path, other.name, "V002", why, certificate.renew_command)
 
 
@@ -100,7 +104,7 @@ def _replacement_text(asked: Card | Contract, judge: str) -> str:
 
 
 def _certificates_of(node: CompiledNode) -> dict[str, Any]:
-    """By kind: the certificate and the combination that a node's acceptance rests on."""
+    """Yields the certificate and the combination of a node's acceptance, by kind."""
     from orchestra.verification.certificates.file import Certificate
 
     acceptance = node.acceptance
@@ -112,8 +116,9 @@ def _certificates_of(node: CompiledNode) -> dict[str, Any]:
 
 
 def _current_certificate(project: Project, kind: str, other: Card | Contract, before: Any) -> Any:
-    """What holds of an agent in the place of what a node rests on. Raises `InputError` L119, L076 where there is nothing, V002 to V007
-    where it does not hold, V005 where it is about other checks."""
+    """Returns what applies to a replacement. Raises `InputError` L119 or L076 if there is nothing, V002 to V007 if it
+    is invalid, V005 if it is for other checks.
+    """
     from orchestra.app.certificates import AgentCertificates, AgentCombinations, ClaimsCertificates
 
     registry = project.registry.with_cards([other]) if isinstance(other, Card) else project.registry

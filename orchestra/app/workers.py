@@ -245,8 +245,7 @@ class ProjectWorkers:
 
 def _thread_count(settings: Settings) -> int:
     """Returns how many plain functions run at once: as many as a run has calls, unless the settings state a number. A
-    call
-    that waits for a thread loses part of its timeout; threads are only created when no thread is idle.
+    call that waits for a thread loses part of its timeout; threads are only created when no thread is idle.
     """
     return settings.threads if "threads" in settings.model_fields_set else max(settings.threads, settings.concurrency)
 

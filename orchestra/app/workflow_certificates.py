@@ -1,7 +1,7 @@
-"""The certificates of workflows as wholes: where they lie, and what they are bound to. Asks no server.
+"""The certificates of whole workflows: their files, and what they depend on. Calls no server.
 
-A workflow is looked at as an agent is: it has a face of types, a folder of its own name beside its file (`workflows/NAME/`) with
-`certificate.json`, `attempts.jsonl` and `evaluation.yaml`, and folders of the user's own before the packaged one.
+A workflow is treated as an agent: it has a typed contract, a folder with its name beside its file (`workflows/NAME/`)
+with `certificate.json`, `attempts.jsonl` and `evaluation.yaml`, and user folders before the packaged one.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 EVALUATION = "evaluation.yaml"
 SCORING_SOURCES = ("engine/kinds/acceptance.py", "engine/kinds/confidence.py", "schema/content.py")
-"""The files of the package whose code makes the score of a whole, beside those of checks."""
+"""The files of the package whose code makes the score of a whole output, beside those of checks."""
 _IGNORED_KEYS = ("accept", "description")
-"""What a workflow's answers do not follow from."""
+"""Keys on which a workflow's answers do not depend."""
 
 
 class WorkflowProject(Protocol):
@@ -50,32 +50,32 @@ class WorkflowProject(Protocol):
 
 @dataclass(frozen=True)
 class WorkflowTarget:
-    """A workflow as something to certify."""
+    """A workflow to certify."""
 
     project: WorkflowProject
     graph: Graph
-    """Without an acceptance of its own."""
+    """Without its own acceptance."""
     file: Path | None = None
-    """Where it is written; None for one that is written in Python."""
+    """Its file; None for one in Python."""
 
     @classmethod
     def of(cls, project: WorkflowProject, graph: Graph) -> WorkflowTarget:
-        """A workflow that a project has read, or traced."""
+        """Returns the target of a workflow of a project."""
         return cls(project, graph.model_copy(update={"accept": None}), project.file_of(graph))
 
     @property
     def name(self) -> str:
-        """The workflow's."""
+        """The name of the workflow."""
         return self.graph.name
 
     @cached_property
     def program(self) -> Program:
-        """It, compiled. Raises `InputError`, or `InputErrors`."""
+        """The compiled workflow. Raises `InputError` or `InputErrors`."""
         return compile_graph(self.graph, self.project.catalog())
 
     @cached_property
     def settings(self) -> Settings:
-        """The settings by which what is said of it is found: the folders in which its own folder may lie."""
+        """The settings with the folders in which its own folder may be."""
         chosen = self.project.settings
         beside = (
             (self.file.parent,)
@@ -86,7 +86,7 @@ class WorkflowTarget:
 
     @cached_property
     def card(self) -> Card:
-        """What it takes and gives, as a card says that of an agent."""
+        """Its inputs and outputs, as a card."""
         inputs = self.program.inputs
         fields = {name: entry.schema for name, entry in inputs.items()}
         takes = bundle_definitions(
@@ -98,17 +98,17 @@ class WorkflowTarget:
 
     @cached_property
     def registry(self) -> Registry:
-        """A registry that knows it by its face."""
+        """A registry with that card."""
         return self.project.registry.with_cards([self.card])
 
     @property
     def certificate_path(self) -> Path | None:
-        """Where its certificate lies; None where there is none."""
+        """The path of its certificate; None if there is none."""
         return certificates.find_certificate(self.settings, self.registry, self.name)
 
     @property
     def effect_reason(self) -> str:
-        """What in it has effects, or asks a person; empty where nothing does."""
+        """Returns what in it has effects or asks a person; empty if nothing does."""
         for part in reachable_programs(self.program):
             for node in part.nodes:
                 if node.kind == "ask" or (node.acceptance is not None and "ask" in node.acceptance.otherwise):
@@ -118,9 +118,11 @@ class WorkflowTarget:
         return ""
 
     def dependency_digests(self) -> DependencyDigests:
-        """What its answers and their scores follow from today.
+        """Returns the digests on which its answers and scores depend today.
 
-        Raises `InputError` V007 where nobody can tell: a server without a revision, weights that are not here, code without a version.
+        Raises:
+            InputError: V007: one is unknown: a server without a revision, weights that are not here, code without a
+            version.
         """
         from orchestra.verification.certificates.file import DependencyDigests
 
@@ -155,7 +157,9 @@ class WorkflowTarget:
         return {f"the tool {contract.name!r}": digest(canonical([contract.digest, code]))}
 
     def certificate(self) -> Certificate | None:
-        """Its certificate, held against what it is bound to; None where there is none. Raises `InputError` V002 to V007."""
+        """Returns its certificate, compared with what it depends on; None if there is none. Raises `InputError` V002 to
+        V007.
+        """
         path = self.certificate_path
         if path is None:
             return None
@@ -176,13 +180,13 @@ class WorkflowTarget:
 
 
 def _graph_digest(graph: Graph) -> str:
-    """The digest of what a workflow says."""
+    """Returns the digest of a workflow's content."""
     said = graph.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     return digest(canonical({key: value for key, value in said.items() if key not in _IGNORED_KEYS}))
 
 
 def _acceptance_digests(node: CompiledNode) -> Iterator[tuple[str, str]]:
-    """By what a node inside accepts."""
+    """Yields the digests of what a node inside accepts by."""
     one = node.acceptance
     if one is not None and one.certificate is not None:
         yield f"the certificate of {one.certificate.agent!r}", one.certificate.digest
@@ -195,7 +199,7 @@ def _source_text(name: str) -> str:
 
 
 class WorkflowCertificates(Mapping[str, "Certificate"]):
-    """The certificates by workflow, read when they are asked for; asking raises `InputError` V002 to V007 for one that does not hold."""
+    """The certificates by workflow, read on access; raises `InputError` V002 to V007 for an invalid one."""
 
     def __init__(self, project: WorkflowProject, graph: Callable[[str], Graph]) -> None:
         self._project, self._graph = project, graph
@@ -217,7 +221,7 @@ class WorkflowCertificates(Mapping[str, "Certificate"]):
 
 
 def workflow_certificate_stamps(project: WorkflowProject, program: Program) -> tuple[Any, ...]:
-    """What changes when a certificate of a workflow that a program accepts by is replaced."""
+    """Returns stamps that change when a workflow certificate of a program is replaced."""
     names = [
         one.certificate.agent
         for one in program.certified_acceptances

@@ -65,8 +65,7 @@ class BudgetAccount(Generic[T]):
 
     def remaining(self) -> tuple[int | None, int | None, float | None]:
         """Returns calls, tokens and money that can still be reserved in all accounts; None without a limit. Negative if
-        a
-        call cost more than its reservation.
+        a call cost more than its reservation.
         """
         calls, tokens, money = None, None, None
         for account in self.ancestors:

@@ -1,6 +1,5 @@
 """The budget for checks in the engine. Spending and reservations follow from events; who gets budget is decided here,
-and
-recorded with the numbers of the decision: `ChecksStarted.priority`, `OutputJudged.skipped_checks`.
+and recorded with the numbers of the decision: `ChecksStarted.priority`, `OutputJudged.skipped_checks`.
 """
 
 from __future__ import annotations
@@ -107,20 +106,21 @@ def _refusal_reason(allotment: CheckBudget, stake: CheckPriority, expected: Iter
     """Returns why a check gets no budget; empty if it does."""
     limit = f"{allotment.limit:,} tokens"
     if stake.max_tokens > allotment.available:
-        return f"of the budget for checks {max(0, allotment.available):,} of {limit} are left, and this one may take {stake.max_tokens:,}"
+        available = max(0, allotment.available)
+        return f"the budget for checks has {available:,} of {limit} left, and this one may take {stake.max_tokens:,}"
     if allotment.fits(stake, expected):
         return ""
     return (
-        f"the budget for checks goes to values that are expected and worth more: {max(0, allotment.limit - allotment.spent):,} of {limit} "
-        f"are left; here the doubt is {stake.uncertainty:.2f}, the influence {stake.influence:.2f}, "
+        "the budget for checks goes to expected values that are worth more: "
+        f"{max(0, allotment.limit - allotment.spent):,} of {limit} are left; "
+        f"here the doubt is {stake.uncertainty:.2f}, the influence {stake.influence:.2f}, "
         f"the cost about {stake.expected_tokens:,.0f} tokens"
     )
 
 
 def _token_bound(state: RunState, unit: WorkItem, question: CheckQuestion) -> int:
     """Returns the tokens that a question may use: for an encoder in this process about those that it reads, 0 if no
-    model
-    is asked.
+    model is asked.
     """
     contract = question_contract(unit, question)
     if contract.kind != "agent":

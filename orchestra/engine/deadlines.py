@@ -36,8 +36,7 @@ def next_due(state: RunState) -> WorkItem | None:
 
 def answer_deadline(ask: AskPerson, at: float) -> float:
     """Returns the wall-clock deadline of a question asked at `at`: by its own `timeout`, or by that of a body around
-    it; 0
-    without one.
+    it; 0 without one.
     """
     own = ask.unit.node.timeout if ask.kind == "answer" else None
     stated = [body.due for body in ancestors(ask.unit) if _has_deadline(body)]
@@ -73,8 +72,7 @@ async def _recheck_sleep(driver: RunContext) -> None:
 
 def timers(driver: RunContext) -> Iterator[asyncio.Task[None]]:
     """Yields the run's timer tasks. Timers of questions and bodies do not keep a run awake; all are cancelled when the
-    run
-    ends or goes to sleep.
+    run ends or goes to sleep.
     """
     yield from driver.timers.values()
     yield from driver.budget_timers.values()
@@ -102,8 +100,7 @@ def _has_deadline(unit: WorkItem) -> bool:
 
 def set_timer(driver: RunContext, unit: WorkItem, most: float = inf, *, late: bool = False) -> None:
     """Sets the timer of a unit. The timer of a question or a body does not keep the run awake, unless the deadline
-    passed
-    while no process held the run.
+    passed while no process held the run.
     """
     task = driver.timers[unit.path] = _create_timer(driver, _on_due(driver, unit, unit.due, most))
     if late or unit.phase is Phase.BACKING_OFF:

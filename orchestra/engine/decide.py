@@ -161,8 +161,7 @@ def _advance(state: RunState, unit: WorkItem) -> Proposal | None:
 
 def _unmet_need(unit: WorkItem) -> Outcome | None:
     """Returns the first need without a value that the node does not tolerate, in the order of the file. A rejected
-    value
-    of a person is never tolerated.
+    value of a person is never tolerated.
     """
     for need in unit.node.needs:
         outcome = unit.scope.outcomes[need]
@@ -231,8 +230,7 @@ def _collect_elements(unit: WorkItem) -> Outcome:
 
 def _too_few(unit: WorkItem, outcomes: list[Outcome | None]) -> FailedOutcome:
     """Returns the failure of a list with too many failed elements, with their reasons. It names the element that
-    decided
-    it and earlier ones, so that it depends on recorded events only.
+    decided it and earlier ones, so that it depends on recorded events only.
     """
     wanted = unit.node.at_least
     missing = [
@@ -310,8 +308,7 @@ def _finish_run(state: RunState) -> Proposal:
 
 def _unread_failure(root: ExecutionScope) -> Outcome | None:
     """Returns a failure that no node reads: of a node without readers that the output does not name, or of a value from
-    a
-    person.
+    a person.
     """
     if root.has_all_values:
         return None

@@ -114,8 +114,7 @@ class Driver:
         self.timers: dict[str, asyncio.Task[None]] = {}
         """Timers of units that wait for a time, by path."""
         self.budget_timers: dict[str, asyncio.Task[None]] = {}
-        """Timers of budgets with `seconds`: by the path of the unit that calls the workflow, empty for the run
-        itself.
+        """Timers of budgets with `seconds`: by the path of the unit that calls the workflow, empty for the run itself.
         """
         self.sleep_timer: asyncio.Task[None] | None = None
         """Checks again whether the run may sleep, if the next deadline is near."""
@@ -373,8 +372,7 @@ class Driver:
 
     async def _recall_plans(self, unit: WorkItem, keys: Sequence[str]) -> None:
         """Reads stored plans from the memo. A damaged row is recorded as its error message, and planning continues
-        without
-        it.
+        without it.
         """
         found: list[tuple[str, Any]] = []
         for key in keys:

@@ -391,8 +391,7 @@ class Engine:
 
     async def _wake(self, run: Execution, by: str, alarm_time: float = 0.0) -> None:
         """Resumes a sleeping run; follows it if another process was faster. An error ends the run, so that its callers
-        see
-        it.
+        see it.
         """
         try:
             await self._resume_once(run, by, alarm_time)

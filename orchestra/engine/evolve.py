@@ -79,9 +79,8 @@ def _run_started(state: RunState, event: RunStarted, program: Program) -> None:
 
 def _run_resumed(state: RunState, event: RunResumed, program: Program) -> None:
     """Continues an interrupted run. Attempts in flight are made again under their own number; for calls that must
-    happen
-    once a person is asked. Timeouts of bodies and retry delays continue where they stopped. Deadlines of questions to
-    persons, and of bodies with an open question, follow the wall clock.
+    happen once a person is asked. Timeouts of bodies and retry delays continue where they stopped. Deadlines of
+    questions to persons, and of bodies with an open question, follow the wall clock.
     """
     state.epoch = event.epoch
     asking = {body.path for path in state.open_questions for body in ancestors(state.units[path])}

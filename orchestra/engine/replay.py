@@ -114,8 +114,7 @@ def certificate_digest(node: CompiledNode) -> str:
 
 def _drop_unrecorded(state: RunState, pending: dict[str, Proposal]) -> None:
     """Drops calls that were decided but not recorded: the process that resumes a run decides them again. So it is with
-    the
-    next turn of a plan, for which more may be known by then.
+    the next turn of a plan, for which more may be known by then.
     """
     for unit in state.units.values():
         if isinstance(pending.get(unit.path), Invoke):

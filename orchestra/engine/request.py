@@ -1,5 +1,6 @@
-"""The request for one run: workflow, inputs and options. The CLI and the Python API build a `RunRequest`; `Orchestra.start` completes it,
-`Engine.start` records it as the event `RunStarted`."""
+"""The request for one run: workflow, inputs and options. The CLI and the Python API build a `RunRequest`;
+`Orchestra.start` completes it, `Engine.start` records it as the event `RunStarted`.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +47,9 @@ class RunOptions:
     """The options of a run."""
 
     idempotency_key: str = ""
-    """At most one run has a given key. A second request with the key gets that run; an interrupted one is resumed. Empty for no key."""
+    """At most one run has a given key. A second request with the key gets that run; an interrupted one is resumed.
+    Empty for no key.
+    """
     budget: Budget | None = None
     """Limits that replace those of the workflow; limits that it does not state stay."""
     label: Label | None = None
@@ -54,9 +57,12 @@ class RunOptions:
     memo: bool = False
     """Whether pure calls are answered from the memo: the recorded answers of all earlier runs."""
     purpose: str = ""
-    """Why the run exists, if it is not the user's own work: `evaluation`. Such runs are not collected as training data."""
+    """Why the run exists, if it is not the user's own work: `evaluation`. Such runs are not collected as training data.
+    """
     sample: int = 0
-    """The number of the sample: agents answer at a temperature above 0, with this seed. 0 for the sampling of their cards."""
+    """The number of the sample: agents answer at a temperature above 0, with this seed. 0 for the sampling of their
+    cards.
+    """
     again: bool = False
     """Whether a fork repeats calls with effects that its parent made."""
     live: bool = False
@@ -71,7 +77,9 @@ class RunOptions:
     """Tags of the run, such as `{"customer": "42"}`. A fork also has those of its parent."""
 
     accept: AcceptThreshold | None = None
-    """How the whole output is accepted: from this score on, or `certified`. A rejected output is withheld. None for what the workflow states."""
+    """How the whole output is accepted: from this score on, or `certified`. A rejected output is withheld. None for
+    what the workflow states.
+    """
 
     def __post_init__(self) -> None:
         """Normalizes the tags. Raises `InputError` E040 for invalid tags, V029 for an invalid `accept`."""
@@ -96,7 +104,9 @@ class RunOptions:
 
     @property
     def run_id(self) -> str:
-        """The id of the run with the key; empty without a key. Raises `InputError` E013 for a key that is not valid text."""
+        """The id of the run with the key; empty without a key. Raises `InputError` E013 for a key that is not valid
+        text.
+        """
         key = self.idempotency_key
         try:
             return f"k{digest(key.encode())[:19]}" if key else ""
@@ -118,7 +128,9 @@ class RunOptions:
 
     @property
     def unset_nodes(self) -> frozenset[str]:
-        """The nodes of `unset`. Raises `InputError` E033 if it is not a collection of names, or shares one with `values`."""
+        """The nodes of `unset`. Raises `InputError` E033 if it is not a collection of names, or shares one with
+        `values`.
+        """
         if isinstance(self.unset, str) or not all(isinstance(name, str) for name in self.unset):
             raise InputError(
                 "E033", f"`unset` must be a collection of node names, not {self.unset!r}", hint='unset=["node"]'
@@ -166,8 +178,8 @@ DEFAULT_OPTIONS = RunOptions()
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The request for one run.
 
-    A caller of `Orchestra.start` states `workflow`, `inputs` and `options`. `Orchestra` fills in the other fields before it calls
-    `Engine.start`.
+    A caller of `Orchestra.start` states `workflow`, `inputs` and `options`. `Orchestra` fills in the other fields
+    before it calls `Engine.start`.
     """
 
     workflow: Step[..., Any] | str = ""
@@ -231,7 +243,10 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
             reason = f"{said}, {_parent_text(had.parent)}; this is to be {_parent_text(self.parent)}"
             return InputError("E015", reason, hint=f"give each fork a key of its own, such as {key + '/2'!r}")
         if had.graph != self.graph:
-            hint = "use a key of its own for each request; to make that run again as its workflow is today, fork it under another key"
+            hint = (
+                "use a key of its own for each request; "
+                "to repeat that run with its workflow of today, fork it under another key"
+            )
             return InputError(
                 "E015", f"{said}, which is of another workflow, or of this one before it was changed", hint=hint
             )
@@ -247,7 +262,9 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _explicit_values(overrides: Mapping[str, Override] | None) -> dict[str, Any]:
-    """Returns the values that persons gave for nodes, without kept answers to questions: those grow with the parent run."""
+    """Returns the values that persons gave for nodes, without kept answers to questions: those grow with the parent
+    run.
+    """
     return {path: override.value for path, override in (overrides or {}).items() if not override.question_digest}
 
 

@@ -237,8 +237,7 @@ class Execution:
         self, stream: TextStream, nodes: Collection[str], agents: Collection[str]
     ) -> AsyncGenerator[TextPiece, None]:
         """Yields pieces of text that models write in this process, of these nodes and agents, or of all. Raises as
-        `wait`
-        does.
+        `wait` does.
         """
         if self._affinity is not None:
             self._affinity.check()

@@ -60,7 +60,9 @@ class RunContext(Protocol):
     ending: bool
 
     def record(self, event: Event) -> None:
-        """Applies an event to the state and adds it to the log; the journal gets it at the end of this turn of the loop."""
+        """Applies an event to the state and adds it to the log; the journal gets it at the end of this turn of the
+        loop.
+        """
 
     def remember(self, answer: AttemptFinished) -> None:
         """Puts an accepted answer into the memo."""

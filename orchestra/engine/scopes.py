@@ -13,8 +13,7 @@ from orchestra.workflows.program import CompiledNode, Program
 
 def close(state: RunState, scope: ExecutionScope) -> None:
     """Closes a scope in which every node has its outcome, and requests the decision of its owner: once, though it may
-    have
-    two scopes.
+    have two scopes.
     """
     if scope.unit is None:
         state.pending_decisions.append((None, Phase.DONE))

@@ -1,6 +1,5 @@
 """Size limits: values that a journal cannot store. Each result of a call is small enough; a value composed of many may
-not
-be.
+not be.
 """
 
 from __future__ import annotations
@@ -36,8 +35,7 @@ def limit_size(outcome: Outcome, node: str) -> Outcome:
 
 def _json_size(value: Any) -> int:
     """Returns the bytes of a value as JSON, or slightly less, counted until they exceed the limit; 0 for a value that
-    is
-    not JSON: the journal reports that.
+    is not JSON: the journal reports that.
     """
     if not isinstance(value, list | dict):
         return 0 if type(value) is not str or len(value) < SAFE_TEXT_LENGTH else _encoded_length(value)

@@ -292,8 +292,7 @@ class ExecutionScope:
         self.expires_at = inf
         """The `RunState.active_seconds` at which its own budget of seconds ends."""
         self.deadline = deadline
-        """The earliest deadline of the bodies around this scope, in `RunState.active_seconds`. Orders the ready
-        heap.
+        """The earliest deadline of the bodies around this scope, in `RunState.active_seconds`. Orders the ready heap.
         """
         self.finished_items: FinishedItems | None = unit.scope.finished_items if unit is not None else None
         """The units that ended inside the enclosing workflow whose whole output is judged; None if there is none."""
@@ -303,8 +302,7 @@ class ExecutionScope:
 
 def has_body_timeout(node: CompiledNode) -> bool:
     """Whether a node has a body with a time limit: its own timeout, or the seconds of a called workflow's budget. It
-    runs
-    from entering the body.
+    runs from entering the body.
     """
     if node.timeout is None:
         return node.body is not None and node.body.time_limit is not None

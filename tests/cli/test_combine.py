@@ -410,7 +410,4 @@ def test_whatif_with_other_agents_reports_an_invalid_combination(shell: Shell, c
     assert [(node["agent"], node["code"]) for node in one["uncovered"]] == [("teller_2", "L076")]
     (one,) = shell("whatif", made, "--agent", "checker@checker_2", "--json").json["runs"]
     assert [(node["agent"], node["code"]) for node in one["uncovered"]] == [("checker_2", "V002")]
-    assert (
-        one["uncovered"][0]["why"]
-        == "what 'teller' is accepted by is about checks that checker makes, and not checker_2"
-    )
+    assert one["uncovered"][0]["why"] == "the acceptance of 'teller' rests on checks by checker, and not by checker_2"

@@ -44,15 +44,8 @@ def combination(**weights: float) -> Combination:
         CheckWeight("rederive(second)", passed=1.0, failed=-1.0),
     )
     data, told = CombinationData("rows", "d" * 32, 300, 200, 0), {"created_at": "2026-11-26", "dependencies": BONDS}
-    made = Combination(
-        agent="reader",
-        method="regression",
-        checks=tuple(sorted(CHECKS)),
-        bias=0.0,
-        weights=voices,
-        data=data,
-        **told,  # type: ignore[arg-type]
-    )
+    told |= {"agent": "reader", "method": "regression", "checks": tuple(sorted(CHECKS)), "bias": 0.0}
+    made = Combination(weights=voices, data=data, **told)  # type: ignore[arg-type]
     return made.with_digest()
 
 

@@ -66,10 +66,8 @@ def start(on: Engine, text: str = ASK, workers: Any = None) -> Execution:
 async def answer(journal: MemoryJournal, run: Execution, value: str = "yes") -> None:
     """Posts an answer to the one question of a run."""
     (asked,) = (event for event in journal.store.logs[run.id].events if type(event).__name__ == "QuestionAsked")
-    await journal.send(
-        run.id,
-        InboxMessage(kind="answer", node="sure", value=value, question_digest=asked.question_digest),  # type: ignore[union-attr]  # it is an Asked
-    )
+    digest = asked.question_digest  # type: ignore[union-attr]  # it is a QuestionAsked
+    await journal.send(run.id, InboxMessage(kind="answer", node="sure", value=value, question_digest=digest))
 
 
 ACTS = st.lists(

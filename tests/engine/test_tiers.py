@@ -251,11 +251,9 @@ def test_a_tier_survives_the_crash_of_its_process() -> None:
         await clock.sleep(25)  # the second of them is under way
         await theatre.crash()
         run = await theatre.engine.resume(compiled, run.id)
-        assert (await run.wait()).outcome == ValueOutcome(
-            GOOD,
-            1.0,
-            History.of(await run.history()).rows[0].outcome.evidence,  # type: ignore[union-attr]
-        )
+        finished = await run.wait()
+        evidence = History.of(await run.history()).rows[0].outcome.evidence  # type: ignore[union-attr]
+        assert finished.outcome == ValueOutcome(GOOD, 1.0, evidence)
         assert [call.tier for call in theatre.workers.calls] == [0, 1, 2, 2, 3]
         await theatre.engine.close()
 

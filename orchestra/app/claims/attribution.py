@@ -1,7 +1,7 @@
-"""Speakers: of the nodes behind a part that code has worked on, those that speak for it. Pure.
+"""Attribution: which of the nodes behind a computed part count as its sources. Pure.
 
-Many parts come from one group of nodes, such as all elements of a list that a tool was given. What the group has said is noted once, by
-what it says; a part then costs as much as there are nodes that say the same.
+Many parts come from one group of nodes, such as all elements of a list that a tool was given. The content of the group
+is indexed once; a part then costs as much as there are nodes with the same content.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_LEAVES = 1_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BaseOrigins:
-    """Those of a group that speak though they do not say the same, by their places in it."""
+    """The sources of a group whose content differs from the part, by their index in the group."""
 
     group: OriginGroup
     positions: tuple[int, ...]
@@ -40,29 +40,30 @@ class Attribution:
     """Nodes with the same content that are not in the base group."""
 
     def origins(self) -> list[NodeOrigin]:
-        """All of them, in the order of their group."""
+        """All origins, in the order of their group."""
         at = sorted((*self.base.positions, *self.additional)) if self.additional else self.base.positions
         return [self.base.group.origins[one] for one in at]
 
 
 @dataclass(frozen=True, slots=True)
 class _GroupIndex:
-    """What is known of a group."""
+    """The index of a group."""
 
     group: OriginGroup
     positions: Mapping[str, list[int]]
-    """By node."""
+    """Indices in the group, by node."""
     with_agents: BaseOrigins
-    """Where no agent says the same."""
+    """The base if no agent has the same content."""
     without_agents: BaseOrigins
-    """Where one does: without agents."""
+    """The base if an agent has: without agents."""
     no_agreement: Attribution
-    """Where nobody says the same."""
+    """The attribution if no node has the same content."""
 
 
 class Attributor:
-    """Of several nodes that code put together, those agents that say the same as the part speak for it, where there are any; and of tools
-    whose value is handed on through others only those with evidence or checks."""
+    """Attributes computed parts to nodes: of agents, those with the same content as the part, if any; of tools whose
+    value is passed on through others, only those with evidence or checks.
+    """
 
     def __init__(self, row: Callable[[str], NodeRow | None], is_judged: Callable[[str], bool]) -> None:
         self._row, self._is_judged = row, is_judged
@@ -72,7 +73,7 @@ class Attributor:
         self._attributions: dict[tuple[OriginGroup, ContentKey], Attribution] = {}
 
     def attribute(self, group: OriginGroup, value: Any) -> Attribution:
-        """Who speaks for a part of this value."""
+        """Returns the sources of a part with this value."""
         if (known := self._groups.get(group)) is None:
             known = self._groups[group] = self._index_group(group)
         if (key := content_key(value)) is None:
@@ -107,7 +108,7 @@ class Attributor:
         )
 
     def _index_node(self, node: str) -> None:
-        """Takes down what a node says, each thing at the first path where it stands."""
+        """Indexes the content of a node, each value at its first path."""
         if node in self._paths_by_content:
             return
         said = self._paths_by_content[node] = {}

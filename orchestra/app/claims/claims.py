@@ -1,7 +1,7 @@
-"""Claims: what a run's output says, part by part, each with what it rests on, what the checks said, and its score. Pure.
+"""Claims: what a run's output says, part by part, each with its evidence, verdicts and score. Pure.
 
-Computed from a run's events and the workflow that it stored, so that an old run gives the same as a new one. A claim is supported where
-it has evidence and a check that passed; every other one is unsupported and says why.
+Computed from a run's events and its stored workflow, so that an old run gives the same claims. A claim is supported if
+it has evidence and a check that passed; any other is unsupported, with the reason.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ if TYPE_CHECKING:
     from orchestra.text.numbers.numbers import Number
 
 MAX_CLAIMS = 1_000
-"""Claims of one output that are looked at one by one; what is beyond them is one claim more, and unsupported."""
+"""Claims of an output that are examined one by one; the rest is one more, unsupported claim."""
 MAX_EVIDENCE = 100
 """Pieces of evidence of one claim, at most: the first ones."""
 NUMBERS = "numbers"
-"""The check whose evidence is the place of a number: of one field's alone."""
+"""The check whose evidence is the location of a number: for one field only."""
 SCALES = (1, 100)
-"""By which an expression's result may be written smaller: a share is shown as per cent."""
+"""Factors by which a number may be written: a share is shown as per cent."""
 
 
 class Operand(msgspec.Struct, frozen=True):
-    """A number of an expression, and where it stands; without a place it is a constant, such as a factor of a hundred."""
+    """A number of an expression, with its location; without one it is a constant, such as a factor of a hundred."""
 
     text: str
     places: tuple[EvidenceLocation, ...] = ()
 
 
 class Computation(msgspec.Struct, frozen=True, tag_field="kind", tag="computation"):
-    """An expression that gives the claimed number, computed again here; its operands in the order in which they are written."""
+    """An expression whose result is the claimed number, computed again here; its operands in written order."""
 
     expression: str
     result: str
@@ -62,7 +62,7 @@ Support: TypeAlias = TextSpan | TableCell | Computation
 
 
 class ClaimVerdict(msgspec.Struct, frozen=True):
-    """What a check said of the value of a node that the claim comes from."""
+    """The verdict of a check on the value of a node from which the claim comes."""
 
     node: str
     check: str
@@ -72,27 +72,29 @@ class ClaimVerdict(msgspec.Struct, frozen=True):
 
 
 class OutputClaim(msgspec.Struct, frozen=True):
-    """One thing that an output says."""
+    """One claim of an output."""
 
     path: str
-    """Which part of the output, such as `text` or `items[0].answer`; empty for the whole."""
+    """The part of the output, such as `text` or `items[0].answer`; empty for the whole."""
     value: Any
     nodes: tuple[str, ...] = ()
-    """The nodes that said it; empty where nothing can be traced."""
+    """The nodes that said it; empty if nothing can be traced."""
     evidence: tuple[Support, ...] = ()
     verdicts: tuple[ClaimVerdict, ...] = ()
     score: float | None = None
-    """In [0, 1]: the lowest of the nodes' scores; None where nothing gave one."""
+    """In [0, 1]: the lowest of the nodes' scores; None if nothing gave one."""
     unsupported: str = ""
-    """Why it is not supported; empty where it is."""
+    """Why it is not supported; empty if it is."""
     dropped: bool = False
-    """Whether the output does not say it any more: a node that backs off took it out of its value, at this path."""
+    """Whether the output does not contain it any more: a node with back-off removed it from its value, at this path."""
 
 
 def extract_claims(events: Iterable[Event], workflows: Mapping[str, bytes]) -> tuple[OutputClaim, ...]:
-    """The claims of a run's output, in its order; none where there is no output, or where it says nothing (null, or empty).
+    """Returns the claims of a run's output, in its order; none without an output, or if it is null or empty.
 
-    `workflows` are the frozen ones that the run stored: its own under an empty name, called ones under `workflow/NAME`.
+    Args:
+        events: The events of the run.
+        workflows: Its stored workflows: its own under an empty name, called ones under `workflow/NAME`.
     """
     events = list(events)
     history = History.of(events)
@@ -106,7 +108,9 @@ def extract_claims(events: Iterable[Event], workflows: Mapping[str, bytes]) -> t
 
 
 def dropped_claims(events: Iterable[Event]) -> tuple[OutputClaim, ...]:
-    """What nodes that back off took out of values that they accepted, with the reason; `path` is the way to it in the node's own answer."""
+    """Returns what nodes with back-off removed from accepted values, with the reason; `path` is the path in the node's
+    answer.
+    """
     found: list[OutputClaim] = []
     for event in events:
         if not isinstance(event, OutputJudged) or not event.accepted:
@@ -134,7 +138,7 @@ def dropped_claims(events: Iterable[Event]) -> tuple[OutputClaim, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _ClaimBasis:
-    """What does not depend on the words of a claim: the same for all claims for which the same nodes speak."""
+    """What does not depend on the words of a claim: the same for all claims with the same sources."""
 
     nodes: tuple[str, ...]
     verdicts: tuple[ClaimVerdict, ...]
@@ -146,18 +150,20 @@ class _ClaimBasis:
 
 @dataclass(frozen=True, slots=True)
 class _BaseEvidence:
-    """What those nodes of a group that speak without saying the same have to show, in the order of the group, each with its place there."""
+    """The evidence of sources of a group whose content differs from the part, in the order of the group, with their
+    indices.
+    """
 
     places: list[tuple[int, EvidenceLocation]]
     distinct: list[tuple[int, EvidenceLocation]]
-    """Without repetitions, and no more than a claim can have."""
+    """Without repetitions, and limited as for a claim."""
     results: list[tuple[Fraction, int]]
-    """Of the expressions beside their values, in order of size."""
+    """Results of the expressions beside their values, sorted."""
 
 
 @dataclass(frozen=True, slots=True)
 class _ClaimEvidence:
-    """What a claim shows of a quote that stands beside it in the value of one node."""
+    """The evidence of a claim for a quote beside it in the value of one node."""
 
     evidence: frozenset[Support]
     verdicts: frozenset[ClaimVerdict]
@@ -168,7 +174,9 @@ class _ClaimEvidence:
         return cls(frozenset(claim.evidence), frozenset(claim.verdicts), not claim.unsupported)
 
     def covers(self, quote: OutputClaim, places: frozenset[Support]) -> bool:
-        """Whether the quote is among this evidence with its verdicts, and this claim is not less supported than the quote itself."""
+        """Whether the quote is in this evidence with its verdicts, and this claim is not less supported than the
+        quote.
+        """
         return (
             places <= self.evidence
             and self.verdicts.issuperset(quote.verdicts)
@@ -213,7 +221,7 @@ class _ClaimExtractor:
             yield OutputClaim("", f"{more:,} more parts, from {first} on", unsupported=why)
 
     def _quote_places(self, leaf: Leaf) -> frozenset[Support]:
-        """Where a part of the output that is a quote was found by a check; nothing for another part."""
+        """Returns where a check found a part of the output that is a quote; empty for another part."""
         found: set[Support] = set()
         for origin in self._origins(leaf.steps).exact:
             if (statement := self._statement(origin.node)) is not None:
@@ -221,7 +229,9 @@ class _ClaimExtractor:
         return frozenset(found)
 
     def _source_records(self, leaf: Leaf) -> Iterator[tuple[str, str, str]]:
-        """The record of a part of the output, with each record of a node's value that handed the part on as it stands."""
+        """Yields the record of a part of the output, and the record of each node's value that passed the part on
+        unchanged.
+        """
         return (
             (leaf.record, origin.node, record_path(format_path(origin.steps)))
             for origin in self._origins(leaf.steps).exact
@@ -260,7 +270,7 @@ class _ClaimExtractor:
         return told
 
     def _cited_support(self, leaf: Leaf, cited: EvidenceByPath, told: _ClaimBasis) -> Iterator[Support]:
-        """What the output itself cites beside a claim: where one of the nodes that said the claim has said the citation too."""
+        """Yields the citations of the output beside a claim, if a node of the claim has the citation too."""
         for one in cited.nearest(leaf.path):
             way = self._origins(one.steps)
             if (
@@ -284,14 +294,16 @@ class _ClaimExtractor:
             yield from self._node_support(origin.node, format_path(origin.steps), value)
 
     def _node_support(self, node: str, path: str, value: Any) -> Iterator[Support]:
-        """What the checks found for a part of a node's value, what that value cites, and the computation beside it."""
+        """Yields what the checks found for a part of a node's value, what the value cites, and the computation beside
+        it.
+        """
         if (statement := self._statement(node)) is not None:
             yield from statement.places(path)
             if (computed := self.arithmetic.computation(statement, path, value)) is not None:
                 yield computed
 
     def _derived_support(self, speaking: Attribution, value: Any) -> Sequence[Support]:
-        """The same for those that speak of a group, as much as a claim can have."""
+        """Yields the same for the sources of a group, limited as for a claim."""
         if content_key(value) is None:
             return _distinct(one for _, one in self._ordered_support(speaking, value))
         key = (speaking, type(value), value)
@@ -300,7 +312,9 @@ class _ClaimExtractor:
         return known
 
     def _ordered_support(self, speaking: Attribution, value: Any) -> Iterator[tuple[int, Support]]:
-        """What those that speak of a group have to show, with their places in it; at each first the places, then the computation."""
+        """Yields the evidence of the sources of a group, with their indices; for the first ones the locations, then the
+        computation.
+        """
         origins, agree = speaking.base.group.origins, speaking.agreeing
         backed = self._base_evidence(speaking.base)
         apart = agree.keys() & speaking.base.members
@@ -339,7 +353,7 @@ class _ClaimExtractor:
         return known
 
     def _statement(self, node: str) -> Statement | None:
-        """A node's value with its evidence; None where it has no value."""
+        """Returns a node's value with its evidence; None without a value."""
         if node not in self._statements:
             row, made = self._row(node), None
             if row is not None and isinstance(row.outcome, ValueOutcome):
@@ -348,7 +362,7 @@ class _ClaimExtractor:
         return self._statements[node]
 
     def _check_evidence(self, row: NodeRow) -> list[CitedEvidence]:
-        """What the checks of a node's last attempt found, by the path of the field that it supports."""
+        """Yields the evidence of the checks of a node's last attempt, by the path of the supported field."""
         attempt = _accepted_attempt(row)
         return [
             CitedEvidence(
@@ -359,7 +373,7 @@ class _ClaimExtractor:
         ]
 
     def _citations(self, value: Any) -> list[CitedEvidence]:
-        """The citations and cells in a value that stand in the run's texts; others are no evidence."""
+        """Yields the citations and cells in a value that occur in the run's texts; others are no evidence."""
         found: list[CitedEvidence] = []
         for steps, record in records(value):
             if is_citation(record):
@@ -404,7 +418,7 @@ class _ClaimExtractor:
 
 
 def _accepted_attempt(row: NodeRow) -> NodeAttempt | None:
-    """The attempt whose value was accepted."""
+    """Returns the attempt whose value was accepted."""
     last = row.attempts[-1] if row.attempts else None
     return last if last is not None and last.accepted else None
 
@@ -423,17 +437,17 @@ def _row_score(row: NodeRow) -> float | None:
 
 
 class _Arithmetic:
-    """Computations that are made again, each expression once."""
+    """Computations that are repeated, each expression once."""
 
     def __init__(self) -> None:
         self._cache: dict[str, tuple[tuple[Fraction, ...], tuple[Fraction, ...]]] = {}
 
     def results(self, expression: str) -> tuple[Fraction, ...]:
-        """What an expression gives; nothing where it is no arithmetic."""
+        """Returns the results of an expression; empty if it is not arithmetic."""
         return self._evaluate(expression)[0]
 
     def matching(self, results: Sequence[tuple[Fraction, int]], claimed: Any) -> list[int]:
-        """The places of the results that a claimed number may be, in their order; `results` go by size."""
+        """Yields the indices of results that a claimed number may be, in order; `results` are sorted."""
         if not results or (shown := _single_number(claimed)) is None:
             return []
         found: set[int] = set()
@@ -444,7 +458,7 @@ class _Arithmetic:
         return sorted(found)
 
     def computation(self, statement: Statement, path: str, claimed: Any) -> Computation | None:
-        """The expression beside a number, where it gives that number; its operands with their places."""
+        """Returns the expression beside a number if its result is that number; its operands with their locations."""
         if (expression := statement.expression(path)) is None or (shown := _single_number(claimed)) is None:
             return None
         from orchestra.text import arithmetic
@@ -463,7 +477,7 @@ class _Arithmetic:
         )
 
     def _evaluate(self, expression: str) -> tuple[tuple[Fraction, ...], tuple[Fraction, ...]]:
-        """What it gives, and its operands in the order in which they are written."""
+        """Returns the result and the operands in written order."""
         if (known := self._cache.get(expression)) is not None:
             return known
         from orchestra.text import arithmetic
@@ -487,7 +501,7 @@ def _operand(statement: Statement, operand: Fraction) -> Operand:
 
 
 def _distinct(backing: Iterable[Support]) -> tuple[Support, ...]:
-    """The first pieces of evidence, each once."""
+    """Returns the first pieces of evidence, each once."""
     found: dict[Support, None] = {}
     for one in backing:
         found[one] = None
@@ -497,7 +511,7 @@ def _distinct(backing: Iterable[Support]) -> tuple[Support, ...]:
 
 
 def _take_parts(parts: Iterable[Leaf]) -> tuple[list[Leaf], int, str]:
-    """The parts of an output that are looked at one by one; how many there are beyond, and the path of the first of these."""
+    """Returns the parts of an output to examine; the number of further parts, and the path of the first of these."""
     line = iter(parts)
     spoken = list(islice(line, MAX_CLAIMS))
     beyond = next(line, None)
@@ -505,7 +519,7 @@ def _take_parts(parts: Iterable[Leaf]) -> tuple[list[Leaf], int, str]:
 
 
 def _single_number(value: Any) -> Number | None:
-    """The one number that a part states; None for another part."""
+    """Returns the one number in a part; None for another part."""
     from orchestra.text.numbers.numbers import MAX_DIGITS, find_numbers, from_json_number
 
     if isinstance(value, str):
@@ -518,7 +532,7 @@ def _single_number(value: Any) -> Number | None:
 
 
 def _format_number(number: Fraction) -> str:
-    """A number as people read it, to 12 digits."""
+    """Formats a number for people, to 12 digits."""
     from orchestra.text import arithmetic
 
     return str(number.numerator) if number.denominator == 1 else arithmetic.format_fraction(number)

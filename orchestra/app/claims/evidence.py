@@ -1,4 +1,4 @@
-"""Backing: what the parts of a node's value rest on, found by where they stand in it. Pure."""
+"""The evidence of the parts of a node's value, found by their paths. Pure."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from orchestra.schema.fields import EXPRESSION_FORMAT
 
 @dataclass(frozen=True, slots=True)
 class CitedEvidence:
-    """Evidence in a node's value or in an output, and the path at which it stands there."""
+    """Evidence in a node's value or in an output, with its path there."""
 
     path: str
     support: EvidenceLocation
     steps: PathSteps = ()
     field_only: bool = False
-    """Whether it supports that field and no other beside it, as the place of a number does; a quote supports its record."""
+    """Whether it supports that field only, as the location of a number does; a quote supports its record."""
 
 
 @dataclass(slots=True)
 class _RecordEvidence:
-    """The evidence in one record, numbered as it stands there."""
+    """The evidence in one record, numbered in order."""
 
     all: list[tuple[int, CitedEvidence]] = field(default_factory=list)
     by_path: dict[str, list[tuple[int, CitedEvidence]]] = field(default_factory=dict)
-    """By its path."""
+    """By path."""
     by_list: dict[str, list[tuple[int, CitedEvidence]]] = field(default_factory=dict)
-    """By the path of a list: what speaks for the items of that list, and is none of them."""
+    """By the path of a list: what supports the items of that list, and is not one of them."""
 
     def for_path(self, path: str) -> Iterable[tuple[int, CitedEvidence]]:
-        """What speaks for a part of the record: not the evidence of another number, nor that of another item of a list."""
+        """Returns the evidence of a part of the record, without that of another number or of another item of a list."""
         same = list_path(path)
         if (others := self.by_list.get(same)) is None:
             others = [(at, one) for at, one in self.all if not one.field_only and list_path(one.path) != same]
@@ -61,12 +61,14 @@ class EvidenceByPath:
             record.by_path.setdefault(one.path, []).append((at, one))
 
     def at(self, path: str) -> list[EvidenceLocation]:
-        """The evidence found at a path, without what supports that field alone."""
+        """Returns the evidence at a path, without what supports that field only."""
         record = self._records.get(record_path(path))
         return [] if record is None else [one.support for _, one in record.by_path.get(path, ()) if not one.field_only]
 
     def nearest(self, path: str) -> Iterable[CitedEvidence]:
-        """What stands nearest: in the record of a part, or in one around it; that in records beside it is theirs."""
+        """Returns the nearest evidence: in the record of a part, or in a record around it, without records beside
+        it.
+        """
         around = record_path(path)
         while True:
             if (record := self._records.get(around)) is not None and (own := record.for_path(path)):
@@ -76,27 +78,27 @@ class EvidenceByPath:
             around = record_path(around)
 
     def nearest_or_all(self, path: str) -> Iterable[CitedEvidence]:
-        """The same; a part of the outermost record, where that has no evidence of its own, rests on all in the value."""
+        """As `nearest`; a part of the outermost record without own evidence rests on all evidence in the value."""
         return self.nearest(path) or ([] if record_path(path) else [one for one in self.cited if not one.field_only])
 
 
 class Statement:
-    """A node's value, with what its checks found (`found`) and what it cites itself (`cited`)."""
+    """A node's value, with what its checks found (`found`) and what it cites (`cited`)."""
 
     def __init__(self, value: Any, found: Sequence[CitedEvidence], cited: Sequence[CitedEvidence]) -> None:
         self.value, self.found, self.cited = value, EvidenceByPath(found), EvidenceByPath(cited)
 
     def places(self, path: str) -> Iterable[EvidenceLocation]:
-        """Where the words stand that a part of it rests on."""
+        """Returns the locations of the words on which a part rests."""
         return (one.support for one in chain(self.found.nearest_or_all(path), self.cited.nearest_or_all(path)))
 
     def expression(self, path: str) -> str | None:
-        """The expression that stands beside a part."""
+        """Returns the expression beside a part."""
         found = self._records.get(record_path(path), {}).get(EXPRESSION_FORMAT)
         return found if isinstance(found, str) else None
 
     def operand(self, number: Fraction) -> EvidenceLocation | None:
-        """The first place in the evidence where a number stands, whatever its sign."""
+        """Returns the first location of a number in the evidence, whatever its sign."""
         return self._number_places.get(abs(number))
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Parts of a value: those that say something, each with the way to it, and the records that they stand in. Pure."""
+"""The leaf values of a value, each with its path and the records that contain it. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _INDICES = re.compile(r"(?:\[\d+\])+\Z")
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A part of a value that holds no other: its steps and its path, and the path of the record that it stands in."""
+    """A leaf value: its steps and path, and the path of the record that contains it."""
 
     steps: PathSteps
     path: str
@@ -24,17 +24,17 @@ class Leaf:
 
     @property
     def record(self) -> str:
-        """The path of the record that it stands in."""
+        """The path of the record that contains it."""
         return record_path(self.path)
 
 
 def leaves(value: Any) -> Iterator[Leaf]:
-    """The parts of a value that say something."""
+    """Returns the leaf values that say something."""
     return (Leaf(steps, format_path(steps), part) for steps, part in content_parts(value))
 
 
 def records(value: Any) -> Iterator[tuple[PathSteps, Mapping[str, Any]]]:
-    """The records in a value, containers before what they hold, each with the steps that lead to it."""
+    """Yields the records in a value, containers first, each with its steps."""
     line: list[tuple[PathSteps, Any]] = [((), value)]
     while line:
         steps, here = line.pop()
@@ -46,10 +46,10 @@ def records(value: Any) -> Iterator[tuple[PathSteps, Mapping[str, Any]]]:
 
 
 def list_path(path: str) -> str:
-    """The path of the list that a part is an item of, through the lists between; that of another part as it is."""
+    """Returns the path of the list of which a part is an item, through nested lists; any other path unchanged."""
     return _INDICES.sub("", path)
 
 
 def record_path(path: str) -> str:
-    """The path of the record that a part stands in, through the lists between; empty for the whole value."""
+    """Returns the path of the record that contains a part, through nested lists; empty for the whole value."""
     return list_path(path).rpartition(".")[0]

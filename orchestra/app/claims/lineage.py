@@ -1,7 +1,7 @@
-"""Lineage: which nodes said a part of a run's output, found by its references in the frozen workflow. Pure.
+"""Lineage: which nodes said a part of a run's output, found by its references in the stored workflow. Pure.
 
-From the output's template the references are followed back: through calls, loops and plans, through `first_of` to the arm that was
-taken, through code to what it was given. The way ends at what asked somebody: an agent, a tool, a person.
+References are followed back from the output's template: through calls, loops and plans, through `first_of` to the arm
+that was taken, through code to its inputs. They end at an agent, a tool or a person.
 """
 
 from __future__ import annotations
@@ -37,33 +37,35 @@ from orchestra.workflows.model import (
 )
 
 MAX_VISITS = 10_000
-"""Units that are looked at for one part of an output, at most; a list that was put together of more is traced as far as that."""
+"""Units visited for one part of an output, at most; a list of more is traced that far."""
 
 PathSteps: TypeAlias = tuple[str | int, ...]
 """Fields and indices that lead to a part of a value."""
 OriginKind: TypeAlias = Literal["agent", "tool", "ask", "judge"]
-"""Who said it: `judge` is a node of nodes, such as a call or a loop, whose own checks accepted its value."""
+"""What said it: `judge` is a node that contains nodes, such as a call or a loop, whose own checks accepted its
+value.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OriginGroup:
-    """Nodes that said what code has worked on: the same one for all parts of an output that come from there."""
+    """Nodes that said the inputs of code; one group for all parts of an output from that code."""
 
     origins: tuple[NodeOrigin, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class PartOrigins:
-    """Who said a part of an output, in the order in which the references lead to them."""
+    """The origins of a part of an output, in the order of the references."""
 
     exact: tuple[NodeOrigin, ...]
-    """The nodes that handed it on as it stands."""
+    """The nodes that passed it on unchanged."""
     derived: OriginGroup
-    """Behind these, those that said what code has worked on."""
+    """Behind these, the nodes that said the inputs of code."""
 
     @property
     def origins(self) -> tuple[NodeOrigin, ...]:
-        """All of them."""
+        """All origins."""
         return (*self.exact, *self.derived.origins)
 
 
@@ -71,32 +73,32 @@ NO_ORIGINS = OriginGroup()
 
 
 class NodeOrigin(msgspec.Struct, frozen=True):
-    """A node that said a part of the output, or that handed on what it was made of."""
+    """A node that said a part of the output, or passed on what it was made of."""
 
     node: str
     steps: PathSteps
-    """Which part of the node's value it is, where `exact`."""
+    """The part of the node's value, if `exact`."""
     exact: bool
-    """Whether the part of the output is that part of the node's value as it stands; code has worked on it where not."""
+    """Whether the part of the output is that part of the node's value unchanged; otherwise code has changed it."""
     kind: OriginKind
     covered: bool
-    """Whether the checks of a node further on have judged what became of it."""
+    """Whether the checks of a later node have judged it."""
 
 
 @dataclass(frozen=True, slots=True)
 class _TemplateScope:
-    """The names that a template sees."""
+    """The names that a template reads."""
 
     prefix: str
     nodes: Mapping[str, AnyNode]
     output: Any = None
     outer: _TemplateScope | None = None
-    """Whose names are seen too: of a block, a loop, an element."""
+    """The outer scope: of a block, a loop, an element."""
     arguments: Mapping[str, Any] | None = None
     """The inputs of a called workflow, as templates of the scope `caller`."""
     caller: _TemplateScope | None = None
     element: tuple[str, str, int] | None = None
-    """An element's variable, the template of the list, and its index in it."""
+    """An element's variable, the template of the list, and its index."""
     previous: _TemplateScope | None = None
     """The turn before, in a loop."""
     unit: str = ""
@@ -104,7 +106,7 @@ class _TemplateScope:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What no other scope of the run has."""
+        """A key that is unique in the run."""
         return self.prefix, self.unit
 
 
@@ -117,31 +119,33 @@ class _TraceItem:
     covered: bool
 
     def moved_to(self, scope: _TemplateScope, template: Any, steps: PathSteps) -> _TraceItem:
-        """The same, followed on from somewhere else."""
+        """Returns the same scope at another template."""
         return _TraceItem(scope, template, steps, self.exact, self.covered)
 
 
 @dataclass(slots=True)
 class OutputLineage:
-    """A run's workflow and its outcomes, ready to be asked who said what."""
+    """A run's workflow and its outcomes, for finding origins."""
 
     rows: Mapping[str, NodeRow]
     root: _TemplateScope | None
-    """None where the workflow is not stored, or cannot be read: then nothing can be traced."""
+    """None if the workflow is not stored or cannot be read: then nothing can be traced."""
     workflows: Mapping[str, bytes]
     turns: Mapping[str, TurnStarted]
-    """By node: the last turn that began."""
+    """The last turn that began, by node."""
     elements: Mapping[str, list[int]]
-    """By node under `each`: the elements that are values, which is what its list is made of."""
+    """The elements with values, by node under `each`."""
     _graphs: dict[str, Graph | None] = field(default_factory=dict)
     _bodies: dict[str, _TemplateScope | None] = field(default_factory=dict)
     """By the path of the node."""
     _groups: dict[tuple[Any, ...], OriginGroup] = field(default_factory=dict)
-    """By what the ways have in common on which code works from there on."""
+    """By what the paths have in common from where code begins."""
 
     @classmethod
     def of(cls, history: History, events: Iterable[Event], workflows: Mapping[str, bytes]) -> OutputLineage:
-        """`workflows` are the frozen ones as a run stores them: its own under an empty name, called ones under `workflow/NAME`."""
+        """Builds the lineage of a run. `workflows` are its stored workflows: its own under an empty name, called ones
+        under `workflow/NAME`.
+        """
         turns = {event.node: event for event in events if isinstance(event, TurnStarted)}
         elements: dict[str, list[int]] = {}
         for row in history.rows:
@@ -155,10 +159,10 @@ class OutputLineage:
         return made
 
     def origins(self, steps: PathSteps) -> PartOrigins:
-        """The nodes that said a part of the output; none for what no node said.
+        """Returns the nodes that said a part of the output; none if no node did.
 
-        As long as a part is handed on as it stands, the way does not fork. From where code works on it, the way is the same for all parts
-        that come there: it is gone once.
+        While a part is passed on unchanged, its path does not fork. From where code changes it, the path is the same
+        for all parts: it is followed once.
         """
         if self.root is None:
             return PartOrigins((), NO_ORIGINS)
@@ -173,7 +177,7 @@ class OutputLineage:
         return PartOrigins(tuple(trace.found), NO_ORIGINS)
 
     def _group(self, item: _TraceItem, references: tuple[_Reference, ...], visits: int) -> OriginGroup:
-        """Who is behind a template that is worked on, after so many visits."""
+        """Returns the origins behind a template whose value code changes, after some visits."""
         key = (item.scope.key, references, item.covered, visits)
         if (known := self._groups.get(key)) is not None:
             return known
@@ -186,7 +190,7 @@ class OutputLineage:
         return found
 
     def units(self, item: _TraceItem, node: AnyNode) -> Iterator[_Unit]:
-        """The unit of a node; of one under `each` the element that the steps lead to, or all."""
+        """Returns the unit of a node; under `each`, the element to which the steps lead, or all."""
         scope, steps, exact = item.scope, item.steps, item.exact
         path = scope.prefix + item.template
         if node.each is None or _is_given(self.rows.get(path)):
@@ -206,7 +210,7 @@ class OutputLineage:
             yield _Unit(unit, inside, after, same)
 
     def source_items(self, unit: _Unit, node: AnyNode) -> Iterator[_TraceItem]:
-        """What a node's value is made of, beside what it asked somebody."""
+        """Yields what a node's value is made of, besides answers of agents, tools and persons."""
         scope, steps, exact = unit.scope, unit.steps, unit.exact
         match node:
             case ToolNode():
@@ -235,7 +239,7 @@ class OutputLineage:
                 return
 
     def _body_scope(self, unit: _Unit, node: CallNode | LoopNode | PlanNode) -> _TemplateScope | None:
-        """The names inside a body; of a loop or a plan those of its last turn."""
+        """Returns the scope inside a body; of a loop or a plan that of its last turn."""
         turn = self.turns.get(unit.path)
         match node:
             case CallNode(call=NodeBlock() as block):
@@ -260,7 +264,7 @@ class OutputLineage:
                 return None
 
     def _choice_scope(self, unit: _Unit, node: AgentNode, choice: AgentChoice) -> _TemplateScope | None:
-        """The names inside a choice of agents: the one that gave its value."""
+        """Returns the scope inside a choice of agents: of the agent that gave its value."""
         prefix = f"{unit.path}/"
         for name, one in agent_nodes(node, choice).items():
             row = self.rows.get(prefix + name)
@@ -293,7 +297,7 @@ class _Unit:
 
 
 class _Trace:
-    """One way back: what is still to be followed, and what has been found."""
+    """One search: what is still to be followed, and what was found."""
 
     def __init__(self, lineage: OutputLineage) -> None:
         self.lineage = lineage
@@ -302,12 +306,14 @@ class _Trace:
         self.found: dict[NodeOrigin, None] = {}
 
     def follow(self, item: _TraceItem, references: Iterable[_Reference]) -> None:
-        """What the names of a template stand for."""
+        """Follows the names of a template."""
         for name, steps, exact in references:
             self._follow_name(_TraceItem(item.scope, name, steps, exact, item.covered))
 
     def _follow_name(self, item: _TraceItem) -> None:
-        """What a name stands for, from the scope outwards: an element, an input of a called workflow, a turn before, or a node."""
+        """Follows a name, from the scope outwards: an element, an input of a called workflow, the turn before, or a
+        node.
+        """
         name = item.template
         here: _TemplateScope | None = item.scope
         while here is not None:
@@ -337,7 +343,7 @@ class _Trace:
         row = self.lineage.rows.get(unit.path)
         if row is None or not isinstance(row.outcome, ValueOutcome):
             return
-        if _is_given(row):  # what a person says is made of nothing that the run knows
+        if _is_given(row):  # A person's value has no origin in the run.
             self.found[NodeOrigin(unit.path, unit.steps, unit.exact, "ask", covered)] = None
             return
         if node.fallback is not None and _took_fallback(row):
@@ -355,12 +361,12 @@ _KINDS: Mapping[type, OriginKind] = {AgentNode: "agent", ToolNode: "tool", AskNo
 
 
 def _is_given(row: NodeRow | None) -> bool:
-    """Whether a person said what a node gave."""
+    """Whether a person gave the value of a node."""
     return row is not None and row.overridden_by is not None
 
 
 def _took_fallback(row: NodeRow) -> bool:
-    """Whether a node with a fallback took it: its last attempt erred, was not accepted, or came to no end."""
+    """Whether a node took its fallback: its last attempt failed, was rejected, or did not end."""
     if not row.attempts:
         return False
     last = row.attempts[-1]
@@ -372,7 +378,7 @@ def _called_scope(graph: Graph, prefix: str, given: Mapping[str, Any], giver: _T
 
 
 def _parse_graph(stored: Any) -> Graph | None:
-    """A frozen workflow as it was stored, as bytes or as JSON; None for one that this version cannot read."""
+    """Returns a stored workflow, from bytes or JSON; None if this version cannot read it."""
     try:
         return (
             Graph.model_validate_json(stored)
@@ -384,17 +390,17 @@ def _parse_graph(stored: Any) -> Graph | None:
 
 
 def _element_steps(steps: PathSteps) -> tuple[int, PathSteps] | None:
-    """The element of a node's list that steps lead to, and the steps inside; None where they lead to none."""
+    """Returns the element of a node's list to which steps lead, and the steps inside; None if they lead to none."""
     rest = steps[1:] if steps[:1] == ("values",) else steps
     return (rest[0], rest[1:]) if rest and isinstance(rest[0], int) else None
 
 
 _Reference: TypeAlias = tuple[str, PathSteps, bool]
-"""A name that a template reads, where it goes on from there, and whether as it stands."""
+"""A name that a template reads, the steps from there, and whether it is unchanged."""
 
 
 def _references(item: _TraceItem) -> Iterator[_Reference]:
-    """The names that a part of a template reads, and where from there it goes on."""
+    """Yields the names that a part of a template reads, with the steps from there."""
     template, steps, exact = item.template, item.steps, item.exact
     while steps:
         if isinstance(template, Mapping):

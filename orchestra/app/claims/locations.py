@@ -1,6 +1,7 @@
-"""Places: where the words that an output rests on stand in the texts of its run. Pure.
+"""The locations of quoted words in the texts of a run. Pure.
 
-The texts of a run are its inputs, and what its tools gave; each has an address such as `input.documents[0].text` or `passages[1].text`.
+The texts of a run are its inputs and the results of its tools; each has an address such as `input.documents[0].text` or
+`passages[1].text`.
 """
 
 from __future__ import annotations
@@ -15,23 +16,23 @@ from orchestra.journal.history import History
 from orchestra.schema.content import is_cell, is_citation
 
 MAX_TEXTS = 20_000
-"""Texts of one run that are looked through, at most."""
+"""Texts of a run that are searched, at most."""
 
 
 class TextSpan(msgspec.Struct, frozen=True, tag_field="kind", tag="span"):
-    """Words of a text: `text[start:end] == quote`, in characters, where the text is known."""
+    """A span of a text: `text[start:end] == quote`, in characters, if the text is known."""
 
     quote: str
     source: str = ""
-    """What the text is called; empty for one without a name."""
+    """The name of the text; empty without one."""
     start: int | None = None
     end: int | None = None
     where: str = ""
-    """The address of the text in the run; empty where no text of the run has these words there."""
+    """The address of the text in the run; empty if no text has these words there."""
 
 
 class TableCell(msgspec.Struct, frozen=True, tag_field="kind", tag="cell"):
-    """A cell of a table: its place, counted from 0, its text, and what its row and its column are called."""
+    """A cell of a table: its indices from 0, its text, and the headers of its row and column."""
 
     text: str
     row: int
@@ -51,14 +52,14 @@ class RunText(msgspec.Struct, frozen=True):
     text: str
     name: str = ""
     offset: int | None = None
-    """Of a passage: where it begins in the text of that name."""
+    """Where a passage begins in the text with that name."""
     cell: TableCell | None = None
     table: Sequence[Sequence[str]] = ()
-    """The table that the cell is in."""
+    """The table of the cell."""
 
 
 class RunTexts:
-    """The texts of a run, in the order inputs, nodes."""
+    """The texts of a run: inputs first, then nodes."""
 
     def __init__(self, texts: Sequence[RunText]) -> None:
         self._all = texts
@@ -73,7 +74,7 @@ class RunTexts:
 
     @classmethod
     def of(cls, history: History) -> RunTexts:
-        """The texts that stand in a run's inputs and in its nodes' values."""
+        """Returns the texts in a run's inputs and in its nodes' values."""
         found: list[RunText] = []
         for where, value in _run_values(history):
             for text in _texts_in(where, value):
@@ -83,13 +84,13 @@ class RunTexts:
         return cls(found)
 
     def get(self, where: str) -> RunText | None:
-        """The text of an address."""
+        """Returns the text at an address."""
         return self._by_address.get(where)
 
     def locate(
         self, quote: str, source: str = "", start: int | None = None, end: int | None = None
     ) -> EvidenceLocation:
-        """Where words stand; without an address where no text of that name has them there."""
+        """Returns where words are; without an address if no text with that name has them there."""
         found = self._find(quote, source, start, end)
         if found is None:
             return TextSpan(quote, source, start, end)
@@ -102,7 +103,7 @@ class RunTexts:
         return TextSpan(quote, source or text.name, at, at + len(quote), text.where)
 
     def find_cell(self, row: int, column: int, text: str) -> TableCell | None:
-        """The first cell of a table of the run at this place, if that is its text."""
+        """Returns the first cell of a table of the run with these indices and this text."""
         return self._cells.get((row, column, text.strip()))
 
     def _find(self, quote: str, source: str, start: int | None, end: int | None) -> tuple[RunText, int] | None:
@@ -117,7 +118,7 @@ class RunTexts:
         return None
 
     def _source_text(self, name: str, begin: int, quote: str) -> RunText | None:
-        """The text that a passage was cut from."""
+        """Returns the text from which a passage was cut."""
         return next(
             (one for one in self._by_name.get(name, []) if one.offset is None and one.text.startswith(quote, begin)),
             None,
@@ -132,7 +133,9 @@ def _run_values(history: History) -> Iterator[tuple[str, Any]]:
 
 
 def _texts_in(where: str, value: Any) -> Iterator[RunText]:
-    """The texts in a value: strings, and records with a `text`, named by their `source`. What only cites one is none."""
+    """Yields the texts in a value: strings, and records with a `text`, named by their `source`. A record that cites a
+    text is not one.
+    """
     line = [(where, value)]
     while line:
         here, one = line.pop()
@@ -157,7 +160,7 @@ def _texts_in(where: str, value: Any) -> Iterator[RunText]:
 
 
 def _is_table(value: Sequence[Any]) -> bool:
-    """Whether a list is one of rows of texts, of more than one column."""
+    """Whether a list has rows of texts with more than one column."""
     return (
         bool(value)
         and all(isinstance(row, list) and all(isinstance(cell, str) for cell in row) for row in value)

@@ -1,6 +1,6 @@
-"""Node kinds: one small machine each, from a unit of work to the next proposal.
+"""Node kinds: for each, a small state machine from a unit of work to the next proposal.
 
-Plans, and agents with tools, take the router; their machines are loaded at first use, as attributes of this package.
+Plans and agents with tools need the router; their modules are loaded at first use, as attributes of this package.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Acceptance: a value becomes the node's value when its checks accept it."""
+"""Acceptance: a value becomes the node's value if its checks accept it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def settle(unit: WorkItem, outcome: Outcome) -> Proposal:
-    """The outcome of a unit, or the question to its checks where it has some."""
+    """Finishes a unit with a value, or proposes to run its checks."""
     acceptance = unit.node.acceptance
     if unit.is_map or acceptance is None or not acceptance.checks or not isinstance(outcome, ValueOutcome):
         return FinishNode(unit, outcome)
@@ -30,12 +30,12 @@ def settle(unit: WorkItem, outcome: Outcome) -> Proposal:
 
 
 def withheld_reason(acceptance: Acceptance, why: str) -> str:
-    """Why a value is withheld: under the certificate of a workflow, where that is it."""
+    """Returns why a value is withheld, with the workflow's certificate if that is the reason."""
     return f"under its certificate: {why}" if acceptance.whole_workflow and acceptance.certificate is not None else why
 
 
 def verification_request(unit: WorkItem, outcome: ValueOutcome) -> VerificationRequest:
-    """What the checks of a unit are to judge."""
+    """Returns what the checks of a unit judge."""
     from orchestra.verification.acceptance import VerificationRequest
 
     acceptance = unit.node.acceptance or Acceptance()
@@ -60,14 +60,16 @@ def verification_request(unit: WorkItem, outcome: ValueOutcome) -> VerificationR
 
 
 def output_confidence(unit: WorkItem, value: Any) -> float | None:
-    """How sure a workflow's output is that is judged as a whole."""
+    """Returns the confidence of a workflow's whole output, if it is judged as a whole."""
     from orchestra.engine.kinds import confidence
 
     return confidence.output_confidence(unit, value)
 
 
 def _guarantee(unit: WorkItem, acceptance: Acceptance) -> str:
-    """What the node's certificate promises of this value: of a first answer alone, for it was made on those."""
+    """Returns the certificate's guarantee for this value: only for a first answer, since the certificate was made on
+    first answers.
+    """
     certificate = acceptance.certificate
     own = (
         unit.judgement is None
@@ -80,7 +82,7 @@ def _guarantee(unit: WorkItem, acceptance: Acceptance) -> str:
 
 
 def evidence(unit: WorkItem) -> tuple[EvidenceSource, ...]:
-    """The texts that a unit's output must rest on, as its `against` says."""
+    """Returns the texts on which a unit's output must rest, by its `against`."""
     acceptance = unit.node.acceptance
     if acceptance is None or acceptance.against is None:
         return ()

@@ -1,4 +1,4 @@
-"""Questions to people: `ask` nodes, and calls of which nobody knows whether they happened."""
+"""Questions to persons: `ask` nodes, and calls in doubt."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ AGAIN, FAIL = "again", "fail"
 
 
 def ask(state: RunState, unit: WorkItem) -> Proposal:
-    """The question of an `ask` node; or its answer, where a person was asked the very same before, and nothing judges it."""
+    """Asks the question of an `ask` node; or finishes it, if a person already answered the same question and no check
+    judges the answer.
+    """
     node = unit.node
     question = node.value.evaluate(unit.bindings) if node.value is not None else ""
     options = node.source.options if isinstance(node.source, AskNode) else ()
@@ -39,7 +41,7 @@ def ask(state: RunState, unit: WorkItem) -> Proposal:
 
 
 def override_outcome(state: RunState, unit: WorkItem) -> Proposal | None:
-    """The end of a unit of which a person said what it gives, whatever it would have come to; None of any other."""
+    """Finishes a unit whose value a person gave; None for any other unit."""
     known = state.overrides.get(unit.path) if state.overrides is not None else None
     if known is None or known.question_digest:
         return None
@@ -50,9 +52,10 @@ def override_outcome(state: RunState, unit: WorkItem) -> Proposal | None:
 
 
 def incomplete_reason(node: CompiledNode, value: Any, bindings: Mapping[str, Any]) -> str:
-    """Why a list that a person gave is none of all elements, where all are needed: it has another number of them than the list that the
-    node goes over; empty for any other value. Fewer may be right where a condition leaves elements out. Where that list has no value or is
-    longer than `limit`, and where the node's own condition is false or has no value, the person's word stands."""
+    """Returns why a given list is incomplete, if all elements are needed: its length differs from that of the node's
+    list; empty for any other value. A condition may leave elements out. The given list counts if the node's list has no
+    value or exceeds `limit`, or if the node's own condition is false or has no value.
+    """
     if node.at_least != "all" or node.each is None:
         return ""
     left_out = node.when is not None and node.variable in node.when.references
@@ -71,7 +74,7 @@ def incomplete_reason(node: CompiledNode, value: Any, bindings: Mapping[str, Any
 
 
 def _settle_given(unit: WorkItem, reply: QuestionAnswered) -> Proposal:
-    """A call in doubt of which a person says what it gave: its checks judge that as they would have judged the answer."""
+    """Finishes a call in doubt with the result that a person stated: its checks judge it as the tool's answer."""
     proposal = settle(unit, ValueOutcome(reply.value))
     return (
         FinishNode(unit, proposal.outcome, overridden_by=OverrideSource(reply.by))
@@ -81,16 +84,19 @@ def _settle_given(unit: WorkItem, reply: QuestionAnswered) -> Proposal:
 
 
 def ask_in_doubt(unit: WorkItem) -> Proposal:
-    """The question about a call that must happen once: its start is on record, and its end is not."""
+    """Asks about a call that must happen once, whose start is recorded and whose end is not."""
     name = unit.node.contract.name if unit.node.contract is not None else unit.path
-    question = f"{name} was called by {unit.path} when the run was interrupted, and may have done its work. Call it again, or fail the node?"
+    question = (
+        f"{name} was called by {unit.path} when the run was interrupted, and may have done its work. "
+        "Call it again, or fail the node?"
+    )
     return AskPerson(
         unit, question, {"enum": [AGAIN, FAIL]}, (AGAIN, FAIL), kind="effect", result_schema=unit.node.output or {}
     )
 
 
 def question_fields(ask: AskPerson) -> dict[str, Any]:
-    """What is on record of a question, with the digest of all that the person is shown."""
+    """Returns the recorded fields of a question, with the digest of what the person sees."""
     shown: list[Any] = [ask.question, ask.options, ask.schema]
     shown += [ask.withheld] if ask.withheld is not None else []
     shown += [ask.result_schema] if ask.result_schema is not None else []
@@ -106,7 +112,7 @@ def question_fields(ask: AskPerson) -> dict[str, Any]:
 
 
 def _declined_outcome(unit: WorkItem, asked: QuestionAsked, reply: QuestionAnswered) -> AbstainedOutcome:
-    """What a unit ends in whose question nobody answers: withheld, as what its checks did not accept was before."""
+    """Returns the outcome of a declined question: withheld, as a value that its checks rejected."""
     why = f"{reply.by or 'a person'} declined to answer: {reply.decline_reason}"
     ruling = unit.judgement if asked.kind == "acceptance" else None
     if ruling is None:
@@ -116,7 +122,7 @@ def _declined_outcome(unit: WorkItem, asked: QuestionAsked, reply: QuestionAnswe
 
 
 def on_answer(state: RunState, unit: WorkItem) -> Proposal | None:
-    """What follows from a person's answer."""
+    """Handles a person's answer."""
     asked, reply = unit.question, unit.person_answer
     if asked is None or reply is None:
         raise internal_error(f"{unit.path} was not asked")
@@ -125,7 +131,7 @@ def on_answer(state: RunState, unit: WorkItem) -> Proposal | None:
     if asked.kind == "answer":
         return settle(unit, ValueOutcome(reply.value))
     if asked.kind == "acceptance":
-        return FinishNode(unit, ValueOutcome(reply.value))  # as it stands: who asks a person does not judge the answer
+        return FinishNode(unit, ValueOutcome(reply.value))  # Unchanged: no check judges a person's answer.
     if reply.call_happened:
         return _settle_given(unit, reply)
     unit.person_answer = None

@@ -1,4 +1,4 @@
-"""Calls: `agent` and `tool` nodes. An attempt, its answer or error, its verdicts, and whether there is another."""
+"""Calls: `agent` and `tool` nodes. An attempt, its result, its judgement, and whether another follows."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from orchestra.workflows.expressions.parser import sole_reference
 from orchestra.workflows.model import AgentNode
 
 ZERO_PRICE = (0.0, 0.0)
-"""The price of what costs no money."""
+"""The price of free calls."""
 MAX_SHOWN = 120
-"""Characters of each value that a choice names."""
+"""Characters of each value in the reason of an escalation."""
 
 
 def invoke(state: RunState, unit: WorkItem) -> Proposal | None:
-    """The next attempt; or nothing for now, where the budget has no room yet; or the end, where it never will."""
+    """Proposes the next attempt; None if the budget has no room now; or the end if it never will."""
     node = unit.node
     contract = node.contract
     if contract is None:
@@ -42,7 +42,7 @@ def invoke(state: RunState, unit: WorkItem) -> Proposal | None:
         and contract.effect == "pure"
         and (unit.scope.account is None or contract.kind == "tool")
     ):
-        # The same as below; most calls of most runs are such, and a field costs 30 ns.
+        # The same as below; most calls of most runs take this path, and each field costs 30 ns.
         call = CallRequest(
             run=state.run,
             node=unit.path,
@@ -82,7 +82,7 @@ def invoke(state: RunState, unit: WorkItem) -> Proposal | None:
 
 
 def is_tier_unavailable(unit: WorkItem) -> bool:
-    """Whether a larger model was asked for at once, and there is none for this call."""
+    """Whether a larger model was asked at once and none is available for this call."""
     return (
         unit.tier > 0
         and unit.judgement is None
@@ -92,7 +92,9 @@ def is_tier_unavailable(unit: WorkItem) -> bool:
 
 
 def route_tier(unit: WorkItem) -> tuple[bool, str]:
-    """Whether the node's condition sends the call to the larger model at once, and the words of that: the condition, and its values."""
+    """Whether the node's condition sends the call to the larger model at once; and the condition with its values, as
+    text.
+    """
     condition, source = unit.node.escalate, unit.node.source
     if condition is None or not isinstance(source, AgentNode) or source.escalate is None:
         return False, ""
@@ -102,10 +104,8 @@ def route_tier(unit: WorkItem) -> tuple[bool, str]:
         for name in sorted(condition.references)
         if name in unit.bindings
     ]
-    return (
-        at_once,
-        f"{_truncate(sole_reference(source.escalate) or source.escalate)} is {str(at_once).lower()}, with {', '.join(values)}",
-    )
+    condition_text = _truncate(sole_reference(source.escalate) or source.escalate)
+    return at_once, f"{condition_text} is {str(at_once).lower()}, with {', '.join(values)}"
 
 
 def _json_excerpt(value: Any) -> str:
@@ -119,8 +119,9 @@ def _truncate(text: str) -> str:
 def reserve_budget(
     state: RunState, unit: WorkItem, account: BudgetAccount[WorkItem], wanted: Invoke
 ) -> Proposal | None:
-    """A model call, with what it may cost reserved (DESIGN §10): its output shrinks to what is left; else it waits for calls that
-    are under way; else its prompt is counted exactly; else there is no room for it."""
+    """Reserves budget for a model call (DESIGN §10). Its output limit shrinks to what is left; else it waits for calls
+    in flight; else its prompt is counted exactly; else it fails.
+    """
     call, fed = wanted.call, unit.from_queue
     unit.from_queue = False
     measure = state.estimate(call)
@@ -157,7 +158,7 @@ def reserve_budget(
 
 
 def _previous_attempt_text(unit: WorkItem) -> str:
-    """What the attempt came to after which there is no room for another; empty before the first one."""
+    """Returns the result of the attempt after which the budget has no room for another; empty before the first."""
     if unit.last_attempt is None:
         return ""
     if unit.last_attempt.error:
@@ -170,7 +171,9 @@ def _cost(estimate: CallEstimate, prompt: int, output: int) -> float:
 
 
 def _max_output(estimate: CallEstimate, prompt: int, room: int | None, money: float | None) -> int:
-    """Tokens of output that fit beside the prompt into what is left; negative where not even the prompt does."""
+    """Returns the output tokens that fit into the rest of the budget beside the prompt; negative if the prompt does not
+    fit.
+    """
     most = estimate.max_output if room is None else min(estimate.max_output, room - prompt)
     if money is not None and estimate.token_prices != ZERO_PRICE:
         left = money - _cost(estimate, prompt, 0)
@@ -186,7 +189,7 @@ def _max_output(estimate: CallEstimate, prompt: int, room: int | None, money: fl
 
 
 def _no_budget_reason(estimate: CallEstimate, account: BudgetAccount[WorkItem], bound: int, least: int) -> str:
-    """Which limit there is no room under."""
+    """Returns which limit has no room."""
     calls, room, money = account.remaining()
     if money is not None and estimate.unpriced_server:
         return f"the budget limits money, and {estimate.unpriced_server} has no `price:` in the fleet file"
@@ -200,12 +203,12 @@ def _no_budget_reason(estimate: CallEstimate, account: BudgetAccount[WorkItem], 
 
 
 def on_attempt_succeeded(unit: WorkItem) -> Proposal:
-    """An attempt's value, to be judged where the node has checks."""
+    """Handles the value of an attempt: its checks judge it, if there are any."""
     return settle(unit, candidate(unit))
 
 
 def candidate(unit: WorkItem) -> Outcome:
-    """The value that waits for its verdicts: a call's answer, or what a body, a choice or a `verify` node gave."""
+    """Returns the value that is to be judged: of a call, a body, a choice or a `verify` node."""
     if unit.last_attempt is not None:
         return ValueOutcome(unit.last_attempt.value, unit.last_attempt.confidence)
     if unit.person_answer is not None:
@@ -220,14 +223,14 @@ def candidate(unit: WorkItem) -> Outcome:
 
 
 def on_attempt_failed(state: RunState, unit: WorkItem) -> Proposal | None:
-    """An attempt without a value: another one where that can help, else the end."""
+    """Handles an attempt without a value: another one if that may help, else the end."""
     answer = require_last_attempt(unit)
     if is_retryable(unit.node, answer):
         retry = retry_policy(unit.node, answer.error)
         if retry.should_retry(unit.attempt, answer.at - unit.started_at):
             return ScheduleRetry(unit, unit.attempt + 1, *retry.backoff_range(unit.attempt), answer.reason)
     if is_tier_unavailable(unit):
-        state.enqueue(unit)  # its own model is asked instead: nobody has seen the call
+        state.enqueue(unit)  # Its own model is asked instead: the call was not sent.
         return None
     if unit.tier and unit.judgement is not None:
         return escalation.on_tier_failed(state, unit)
@@ -235,7 +238,9 @@ def on_attempt_failed(state: RunState, unit: WorkItem) -> Proposal | None:
 
 
 def on_judged(state: RunState, unit: WorkItem) -> Proposal | None:
-    """Accepted: the value, with its evidence. Not accepted: what `otherwise` says, and at last an abstention."""
+    """Handles a judgement: the accepted value with its evidence; else what `otherwise` states, and finally an
+    abstention.
+    """
     ruling, value = require_judgement(unit), candidate(unit)
     if not isinstance(value, ValueOutcome):
         return FinishNode(unit, value)

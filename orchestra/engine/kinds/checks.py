@@ -1,7 +1,7 @@
-"""Checks that ask agents: their questions are calls beneath the unit that is judged, and what comes of them goes on to the verdict.
+"""Checks that ask agents: their questions are calls in a scope under the judged unit.
 
-A question has a path (`reading[2]?1/entailment_0`), a reservation in the unit's budget, and events of its own, as any call has. One that
-fails, is late, answers nonsense or finds no room in the budget is no reply; and what has no reply is `unknown`.
+A question has a path (`reading[2]?1/entailment_0`), a reservation in the unit's budget, and events, as any call. A
+question that fails, times out, returns nonsense or has no budget has no reply; its verdict is `unknown`.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from orchestra.verification.session import ChecksPending
 
 QUESTION_TIMEOUT = 120.0
-"""Seconds that an attempt at a question may take where the node states no `timeout`: a late verdict is none."""
+"""Seconds for an attempt at a question if the node states no `timeout`."""
 QUESTION_RETRY = Retry.model_construct(attempts=2, wait=(0.5, 4.0))
-"""Of questions to agents: a value that waits for its verdict should not wait long."""
+"""Few and short retries: a value waits for its verdict."""
 
 
 class LiteralExpression:
-    """An expression that stands for a value that is there."""
+    """An expression with a constant value."""
 
     __slots__ = ("_value",)
 
@@ -41,26 +41,26 @@ class LiteralExpression:
 
     @property
     def references(self) -> frozenset[str]:
-        """None."""
+        """Returns none."""
         return frozenset()
 
     @property
     def schema(self) -> Schema:
-        """Nobody asks."""
+        """Not used."""
         return ANY
 
     @property
     def parts(self) -> Mapping[str, Expression] | None:
-        """None."""
+        """Returns none."""
         return None
 
     def evaluate(self, bindings: Mapping[str, Any]) -> Any:
-        """The value."""
+        """Returns the value."""
         return self._value
 
 
 def evaluate_checks(proposal: RunChecks) -> ChecksPending | VerificationResult:
-    """What the checks say of a value, or ask; the same for the same facts."""
+    """Runs the checks of a value: returns their judgement or their questions. Depends on recorded facts only."""
     from orchestra.verification import session
 
     if proposal.pending is None:
@@ -69,12 +69,12 @@ def evaluate_checks(proposal: RunChecks) -> ChecksPending | VerificationResult:
 
 
 def round_number(unit: WorkItem) -> int:
-    """How often checks of a unit have asked."""
+    """Returns how often checks of a unit have asked."""
     return unit.check_progress.started.round if unit.check_progress is not None else 0
 
 
 def has_timed_checks(unit: WorkItem) -> bool:
-    """Whether the time of a unit is that of its body, and its checks ask meanwhile: they are in that time."""
+    """Whether a unit's checks ask while the timeout of its body runs."""
     return (
         unit.phase in (Phase.CHECKING, Phase.CHECKED, Phase.CHECKS_QUEUED)
         and unit.body is not None
@@ -83,7 +83,7 @@ def has_timed_checks(unit: WorkItem) -> bool:
 
 
 def program(unit: WorkItem, event: ChecksStarted) -> Program:
-    """The questions of a check as nodes beside each other."""
+    """Returns the questions of a check as a program of independent nodes."""
     name = event.check.partition("(")[0]
     nodes = tuple(
         _question_node(unit, index, f"{name}_{index}", question) for index, question in enumerate(event.questions)
@@ -111,15 +111,15 @@ def _question_node(unit: WorkItem, index: int, name: str, question: CheckQuestio
         inputs=LiteralExpression(question.inputs),
         retry=QUESTION_RETRY if contract.kind == "agent" else AS_ANY,
         timeout=QUESTION_TIMEOUT if node.timeout is None or node.body is not None else node.timeout,
-        # No checks of its own; but quotes in its answer are of the same evidence.
+        # No checks of its own; but quotes in its answer rest on the same evidence.
         acceptance=Acceptance(against=node.acceptance.against if node.acceptance is not None else None),
-        # Beside the node's own sample: the value, drawn again with its seed, would agree with itself.
+        # Not the node's own sample: the value, drawn again with the same seed, would agree with itself.
         sample=node.sample + question.sample if question.sample else 0,
     )
 
 
 def question_contract(unit: WorkItem, question: CheckQuestion) -> Contract:
-    """The agent or the tool that a question is for. Raises `OrchestraError` E002 for one that nobody knows."""
+    """Returns the agent or tool of a question. Raises `OrchestraError` E002 for an unknown one."""
     judges = unit.node.acceptance.judges if unit.node.acceptance is not None else {}
     contract = judges.get(question.agent)
     if question.sample:
@@ -130,7 +130,7 @@ def question_contract(unit: WorkItem, question: CheckQuestion) -> Contract:
 
 
 def on_checks_done(unit: WorkItem, candidate: Outcome) -> Proposal:
-    """What was asked has come back: the verdict, or more questions."""
+    """Handles the end of questions: judges the value, or asks more."""
     from orchestra.verification.session import ChecksPending
 
     checking = unit.check_progress
@@ -143,7 +143,7 @@ def on_checks_done(unit: WorkItem, candidate: Outcome) -> Proposal:
 
 
 def to_reply(outcome: Outcome | None) -> JudgeReply:
-    """What came of a question."""
+    """Returns the reply to a question."""
     from orchestra.verification.entailment import JudgeReply
 
     match outcome:

@@ -1,8 +1,8 @@
-"""Sureness: how sure a workflow's output is as a whole, by all that it follows from. A function of facts.
+"""The confidence of a workflow's whole output. A function of recorded facts.
 
-Each agent and each check has said how sure it is of its own value; the output is as sure as the least sure of those that it follows from,
-through code, choices and workflows that are called. Of a list, whose elements were told apart by code that nobody looks into, the output
-follows from the surest element that says a part of what the output says; where none does, from all of them.
+Each agent and each check states a confidence for its value. The output is as confident as the least confident value on
+which it depends, through code, choices and called workflows. For a list whose elements were selected by code, it
+depends on the most confident element that says a part of the output; if none does, on all of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from orchestra.schema.content import ContentKey, content_key, content_parts
 
 
 def output_confidence(unit: WorkItem, output: Any) -> float | None:
-    """How sure the output of a unit's body is, in [0, 1]; None where nobody has said how sure he is of anything."""
+    """Returns the confidence of the output of a unit's body, in [0, 1]; None if nothing states one."""
     if unit.body is None:
         return None
     walk = _ConfidenceTrace({key for _, part in content_parts(output) if (key := content_key(part)) is not None})
@@ -24,14 +24,14 @@ def output_confidence(unit: WorkItem, output: Any) -> float | None:
 
 
 class _ConfidenceTrace:
-    """One way back from an output; each node is looked at once."""
+    """Walks back from an output; visits each node once."""
 
     def __init__(self, output_keys: set[ContentKey]) -> None:
         self.output_keys = output_keys
         self.visited: set[tuple[str, str]] = set()
 
     def from_names(self, scope: ExecutionScope, names: Iterable[str]) -> Iterator[float]:
-        """What is said of the nodes of these names, and of those that they follow from."""
+        """Adds the confidences of nodes by name, and of those on which they depend."""
         wanted = set(names)
         for index, node in enumerate(scope.program.nodes):
             if node.name in wanted:
@@ -41,7 +41,7 @@ class _ConfidenceTrace:
             yield from self.from_names(scope.unit.scope, wanted)
 
     def from_node(self, scope: ExecutionScope, index: int) -> Iterator[float]:
-        """What is said of a node's value; nothing of one that has none."""
+        """Adds the confidence of a node's value, if it has one."""
         node, outcome = scope.program.nodes[index], scope.outcomes[index]
         key = scope.path, node.name
         if key in self.visited or not isinstance(outcome, ValueOutcome):
@@ -56,7 +56,7 @@ class _ConfidenceTrace:
             yield from self.from_node(scope, need)
 
     def from_unit(self, unit: WorkItem | None, outcome: ValueOutcome) -> Iterator[float]:
-        """What checks, and whoever gave it, said of a value; and what stands behind it, where that is a body."""
+        """Adds what checks and producer stated for a value, and what is inside a body."""
         if outcome.score is not None:
             yield outcome.score
             answer = unit.last_attempt if unit is not None else None
@@ -69,7 +69,7 @@ class _ConfidenceTrace:
             yield from self.from_names(body, body.program.output.references)
 
     def from_elements(self, scope: ExecutionScope, unit: WorkItem) -> Iterator[float]:
-        """The same of the list of an `each` node."""
+        """Adds the confidences of the list of an `each` node."""
         assert unit.map_progress is not None, "only of a list"
         found: list[tuple[bool, float]] = []
         for index, outcome in enumerate(unit.map_progress.outcomes):

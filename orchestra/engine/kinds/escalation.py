@@ -1,7 +1,7 @@
-"""Climbing: what happens to a value that is not accepted. Another attempt, a larger model, one still larger, a person, or nobody.
+"""Escalation of a rejected value: another attempt, a larger model, an even larger one, a person, or the end.
 
-The tiers are those of the fleet file when the run began (`RunStarted.tiers`). Which of them may see the data of a call the fleet alone
-knows: one that may not is passed over, with its refusal as the fact that says why, and nothing was sent.
+The tiers are those of the fleet file when the run began (`RunStarted.tiers`). Only the fleet decides which may see the
+data of a call: one that may not is skipped, and its recorded error is the reason; nothing was sent.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from orchestra.engine.state import (
 from orchestra.workflows.program import Acceptance
 
 MAX_TEXT, MAX_TEXTS = 4_000, 16_000
-"""Characters of one text of the evidence that a person is shown, and of all together."""
+"""Characters of one evidence text that a person is shown, and of all together."""
 
 
 def on_rejected(state: RunState, unit: WorkItem, value: Any) -> Proposal | None:
-    """What follows where the checks have not accepted a unit's value: the next attempt, or the end."""
+    """Handles a rejected value: the next attempt, or the end."""
     ruling, acceptance = require_judgement(unit), require_acceptance(unit)
     # The value was not rejected, and another answer would not fit the budget either.
     if ruling.skipped_checks is not None:
         return _ask_or_withhold(state, unit, value, ruling.reason, ruling.score)
-    # A check that crashed is no fault of the answer, and would only crash again.
+    # A check that crashed is not an error of the answer, and would crash again.
     again = (
         unit.last_attempt is not None and not unit.tier and "retry" in acceptance.otherwise and ruling.feedback != ""
     )
@@ -48,7 +48,7 @@ def on_rejected(state: RunState, unit: WorkItem, value: Any) -> Proposal | None:
 
 
 def on_tier_failed(state: RunState, unit: WorkItem) -> Proposal | None:
-    """What follows where a larger model gave no value, after its own model's was not accepted."""
+    """Handles a larger model that returned no value, after its own model's value was rejected."""
     ruling, answer = require_judgement(unit), require_last_attempt(unit)
     if answer.error != NO_TIER and escalate(state, unit, require_acceptance(unit)):
         return None
@@ -59,7 +59,7 @@ def on_tier_failed(state: RunState, unit: WorkItem) -> Proposal | None:
 
 
 def escalate(state: RunState, unit: WorkItem, acceptance: Acceptance) -> bool:
-    """Lets the next larger model try, where there is one."""
+    """Asks the next larger model, if there is one."""
     contract = unit.node.contract
     if (
         "escalate" not in acceptance.otherwise
@@ -76,7 +76,7 @@ def escalate(state: RunState, unit: WorkItem, acceptance: Acceptance) -> bool:
 
 
 def _ask_or_withhold(state: RunState, unit: WorkItem, value: Any, reason: str, score: float | None) -> Proposal:
-    """The end of the models: a person is asked, or the value is withheld."""
+    """Ends the escalation: asks a person, or withholds the value."""
     tiers = tiers_text(state, unit)
     if "ask" in require_acceptance(unit).otherwise:
         return ask_correction(unit, value, tiers)
@@ -91,7 +91,7 @@ def _ask_or_withhold(state: RunState, unit: WorkItem, value: Any, reason: str, s
 
 
 def tiers_text(state: RunState, unit: WorkItem) -> str:
-    """Which larger models were asked, and which were passed over and why; empty where none was, or none has a name."""
+    """Returns which larger models were asked, and which were skipped and why; empty if none was, or none has a name."""
     if not unit.escalations or not state.tiers:
         return ""
     found = [
@@ -112,7 +112,7 @@ def _step_text(step: EscalationStep) -> str:
 
 
 def ask_correction(unit: WorkItem, value: Any, tiers: str) -> Proposal:
-    """The question to a person for the value that a node should have, beside the one that was not accepted."""
+    """Asks a person for the correct value, and shows the rejected one."""
     ruling = require_judgement(unit)
     given = evidence(unit) or collect_sources(unit.node.inputs.evaluate(unit.bindings) if unit.node.inputs else [])
     texts, left = [], MAX_TEXTS

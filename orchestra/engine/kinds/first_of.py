@@ -14,7 +14,7 @@ from orchestra.engine.state import WorkItem
 
 
 def first_value(unit: WorkItem) -> Outcome:
-    """The first arm that is a value. Without one: a failure before an abstention before a skip, whichever the arms ended in."""
+    """Finishes with the first arm that has a value; else with a failure, else an abstention, else a skip."""
     for arm in unit.node.arms:
         if all(name in unit.bindings for name in arm.references):
             return ValueOutcome(arm.evaluate(unit.bindings))
@@ -27,7 +27,7 @@ def first_value(unit: WorkItem) -> Outcome:
 
 
 def verified_value(unit: WorkItem) -> Outcome:
-    """What a `verify` node judges."""
+    """Finishes with the value that a `verify` node judges."""
     return (
         ValueOutcome(unit.node.value.evaluate(unit.bindings))
         if unit.node.value

@@ -1,12 +1,12 @@
-"""Plans: a `plan` node asks the router for its lines, turn by turn, and runs them while they are being written.
+"""Plans: a `plan` node asks the router for lines, turn by turn, and runs them while they are written.
 
-Each question is a body of its own, as the turns of loops are: `solve#3/line`. The steps stand in one scope beside it, `solve@1/s1`, which
-grows by the lines that were accepted; those without effects start as soon as what they read is there, those with effects once the plan
-is whole. A plan that fails is followed by another version, `solve@2`, in which the values that were finished are at hand, and nothing
-runs again. What a turn asks, and what the plan's workflow is by then, stands in the journal (`TurnStarted.draft`); so a run that is
-resumed by newer code goes on with the questions and the plan that it had. A plan that has served before, and comes from the memo, is such
-a fact too: whoever resumes or replays the run needs no cache. With `votes` the router makes so many plans of each version, side by
-side (`voting`), and the most frequent one runs, once it has won; a run that an older engine began makes them one after the other.
+Each question is a body, as the turns of loops: `solve#3/line`. The steps have one scope, `solve@1/s1`, which grows by
+the accepted lines. Steps without effects start as soon as their inputs have values, steps with effects when the plan is
+complete. A failed plan may be followed by another version, `solve@2`, which can read the finished values; nothing runs
+twice. The question of a turn, and the plan so far, are recorded (`TurnStarted.draft`): newer code that resumes a run
+continues with the same questions and plan. A plan from the memo is recorded too, so that a resumed or replayed run
+needs no cache. With `votes` the router samples several plans of each version in parallel (`voting`), and the most
+frequent one runs; runs of older engines sample one after the other.
 """
 
 from __future__ import annotations
@@ -67,21 +67,21 @@ from orchestra.workflows.model import REQUEST, CallNode, Graph
 from orchestra.workflows.program import CompiledNode, PlanSettings, Program, with_sample
 
 SampledPlans: TypeAlias = tuple[tuple[str, ...], ...]
-"""The lines of samples that are done."""
+"""The lines of finished samples."""
 GOAL = REQUEST
-"""The input of a plan that is the node's own goal, where `with:` has none of that name."""
+"""The input of a plan with the node's own goal, unless `with:` has one of that name."""
 MAX_REASON = 200
 """Characters of a failure's reason that the router reads."""
 
 
 @dataclass(frozen=True)
 class PlanHistory:
-    """What a version of a plan has from those before it."""
+    """What a version of a plan gets from earlier versions."""
 
     value_types: Mapping[str, Schema] = field(default_factory=dict)
-    """Of the values that they have finished, by the name under which it reads them."""
+    """Types of the values that they finished, by the name under which this version reads them."""
     carried_calls: tuple[tuple[str, str], ...] = ()
-    """The calls that gave them, as lines of this version, each with that name."""
+    """The calls that returned them, as lines of this version, each with its name."""
     failed_calls: tuple[tuple[str, str], ...] = ()
     used_effects: tuple[str, ...] = ()
 
@@ -90,24 +90,25 @@ _NO_HISTORY = PlanHistory()
 
 
 def begin(unit: WorkItem) -> Proposal:
-    """The first question to the router, where there is one."""
+    """Asks the router's first question, if it has one."""
     if require_plan_settings(unit).router is None:
         hint = "an agent of that name, such as the package's `router`; or `router: NAME`"
         return FinishNode(unit, FailedOutcome("R007", "there is no agent that plans", unit.path, hint))
-    input_values(unit)  # what fails in them fails the node
+    input_values(unit)  # An error in the inputs fails the node.
     return first_question(unit)
 
 
 def first_question(unit: WorkItem, version: int = 1) -> Proposal:
-    """The first question to the router; with version 0 as older engines asked it."""
+    """Returns the router's first question; with version 0 as older engines asked it."""
     return next_turn(
         unit, *start(plan_request(unit, declines=version > 0)), _with_sampling(unit, PlanDraft(None, version=version))
     )
 
 
 def on_body_done(unit: WorkItem) -> Proposal | None:
-    """The router has answered, or the steps that could run have ended: the next question, another version of the plan, what the plan
-    came to; or nothing for now, where one of the two is still under way."""
+    """Handles an answer of the router, or the end of the steps that could run: the next question, the next version, or
+    the result of the plan. None while the other one of the two runs.
+    """
     progress = require_plan_progress(unit)
     draft, plan = progress.draft, progress.plan_scope
     if is_complete(draft):
@@ -135,18 +136,20 @@ def on_body_done(unit: WorkItem) -> Proposal | None:
 
 
 def planner_state(request: PlanRequest, draft: PlanDraft) -> PlannerState:
-    """Where the router's machine stands, as a turn of the plan tells it."""
+    """Returns the state of the router's state machine at a turn of the plan."""
     rejected = tuple(Rejection(*one) for one in draft.rejections)
     return PlannerState(request, parse_steps(draft.lines), rejected, draft.repaired_lines, draft.escalated)
 
 
 def is_question(unit: WorkItem) -> bool:
-    """Whether a unit in a plan's node asks the router for a line, and is no step of the plan."""
+    """Whether a unit in a plan's scope asks the router for a line, and is not a step."""
     return unit.node.name == LINE_NODE
 
 
 def use_legacy_rules(unit: WorkItem) -> None:
-    """From here on the router's machine bounds no effects: engines before L123, and before decision 056, did not."""
+    """Disables the limits of effects in the router's state machine: engines before L123, and before decision 056, had
+    none.
+    """
     progress = require_plan_progress(unit)
     before, declines = plan_history(progress), progress.draft.version > 0
     request = plan_request(unit, before, declines=declines)
@@ -156,7 +159,7 @@ def use_legacy_rules(unit: WorkItem) -> None:
 
 
 def without_effect_bounds(offer: Capabilities) -> Capabilities:
-    """The offer of an engine that bounded no effects."""
+    """Returns the capabilities without limits of effects, as of older engines."""
     return replace(offer, by_name={name: replace(one, has_effects=False) for name, one in offer.by_name.items()})
 
 
@@ -165,8 +168,10 @@ def _accepted_lines(draft: PlanDraft) -> PlanDraft:
 
 
 def _on_question_failed(unit: WorkItem, draft: PlanDraft, failure: Outcome) -> Proposal:
-    """A question whose answer could not be read is asked again, or of the larger planner. Any other that came to no answer ends the node;
-    of several samples it ends only its own, which has no plan and counts all the same; where none has one, the failure is what is told."""
+    """Handles a failed question: it is asked again, or the larger planner is asked, if its answer could not be read;
+    otherwise the node fails. A failed sample only ends itself and counts as a vote without a plan; if all fail, the
+    failure is reported.
+    """
     poor = isinstance(failure, FailedOutcome) and failure.code == NO_BUDGET
     state = planner_state(
         plan_request(unit, plan_history(require_plan_progress(unit)), declines=draft.version > 0), draft
@@ -180,12 +185,12 @@ def _on_question_failed(unit: WorkItem, draft: PlanDraft, failure: Outcome) -> P
 
 
 def continue_without_answer(state: PlannerState, failure: Outcome) -> tuple[PlannerState, PlannerAction] | None:
-    """How the router's machine goes on where a question came to this; None where it does not."""
+    """Returns how the router's state machine continues after a failed question; None if it cannot."""
     return advance_unreadable(state, failure.code, failure.reason) if isinstance(failure, FailedOutcome) else None
 
 
 def program(unit: WorkItem, graph: Any, sample: int = 0) -> Program:
-    """A question to the router, or the plan, as it was told. The answer to a question is this `sample` of several, or the only one."""
+    """Returns the program of a question to the router, or of the plan. A question may belong to a sample."""
     planning = require_plan_settings(unit)
     known = (*planning.reachable, *planning.capabilities, *planning.judges)
     agents = {one.name: one for one in known if one.kind == "agent"}
@@ -200,7 +205,7 @@ def program(unit: WorkItem, graph: Any, sample: int = 0) -> Program:
 
 
 def bindings(unit: WorkItem, body: Program) -> ScopeBindings:
-    """What a question or a plan reads: the values of the node and of earlier versions, as far as it wants them."""
+    """Returns what a question or a plan can read: values of the node and of earlier versions."""
     given = input_values(unit)
     if unit.plan_progress is not None:
         given |= {name: value for name, (value, _) in unit.plan_progress.carried_values.items()}
@@ -208,7 +213,7 @@ def bindings(unit: WorkItem, body: Program) -> ScopeBindings:
 
 
 def input_values(unit: WorkItem) -> dict[str, Any]:
-    """The values that a plan may read."""
+    """Returns the values that a plan may read."""
     planning = require_plan_settings(unit)
     given = {name: value.evaluate(unit.bindings) for name, value in planning.values.items()}
     return {GOAL: planning.goal.evaluate(unit.bindings), **given}
@@ -220,7 +225,7 @@ def is_complete(draft: PlanDraft) -> bool:
 
 
 def carry_over(progress: PlanProgress, draft: PlanDraft) -> None:
-    """Another version begins: it has what the one before has finished."""
+    """Carries the finished values over into the next version."""
     had = finished_values(progress)
     for name, step in draft.carried_values.items():
         progress.carried_values[name] = had[step]
@@ -234,7 +239,7 @@ def carry_over(progress: PlanProgress, draft: PlanDraft) -> None:
 
 
 def finished_values(progress: PlanProgress) -> dict[str, tuple[Any, Schema]]:
-    """The values, with their types, that the steps of a plan have by now, those that its answer does not rest on among them."""
+    """Returns the finished values of a plan's steps, with their types; also those that its answer does not use."""
     plan, found = progress.plan_scope, dict(progress.unused_values)
     for node, outcome in zip(plan.program.nodes, plan.outcomes, strict=True) if plan is not None else ():
         if isinstance(outcome, ValueOutcome):
@@ -244,7 +249,9 @@ def finished_values(progress: PlanProgress) -> dict[str, tuple[Any, Schema]]:
 
 
 def _carried_calls(before: PlanDraft, carried: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """The calls of a version whose values are carried into the next one, as lines of that, with the names of their values."""
+    """Returns the calls whose values are carried into the next version, as its lines, with the names of their
+    values.
+    """
     named = {step: name for name, step in carried.items()}
     return tuple(
         (str(rebase_line(step, named)), named[step.name]) for step in parse_steps(before.lines) if step.name in named
@@ -252,8 +259,9 @@ def _carried_calls(before: PlanDraft, carried: Mapping[str, str]) -> tuple[tuple
 
 
 def plan_request(unit: WorkItem, history: PlanHistory = _NO_HISTORY, *, declines: bool = True) -> PlanRequest:
-    """What the router is asked for; where nothing is said of the past, in the first version of the plan. Engines that knew no versions did
-    not let it decline."""
+    """Returns the request to the router; in the first version without history. Engines without versions did not let it
+    decline.
+    """
     version = (history, declines)
     if unit.plan_request is None or unit.plan_request[0] != version:
         unit.plan_request = (
@@ -271,7 +279,7 @@ def plan_request(unit: WorkItem, history: PlanHistory = _NO_HISTORY, *, declines
 def build_request(
     node: CompiledNode, goal: str, history: PlanHistory = _NO_HISTORY, *, declines: bool = True
 ) -> PlanRequest:
-    """What the router is asked for, at a node with this goal."""
+    """Returns the request to the router for a node with this goal."""
     planning, offer = require_node_plan_settings(node), all_capabilities(node, goal, history, declines=declines)
     if planning.shortlist is not None:
         offer = shortlist(offer, goal, planning.shortlist)
@@ -289,7 +297,7 @@ def build_request(
 
 
 def limit_calls(request: PlanRequest, node: CompiledNode, given: Callable[[], Mapping[str, Any]]) -> PlanRequest:
-    """A request whose plan keeps within the calls that the budget has, one of them for a question, over the values that are given."""
+    """Limits a request to the calls that the budget has, one of them for a question."""
     calls = require_node_plan_settings(node).call_limit
     if calls is None:
         return request
@@ -297,7 +305,7 @@ def limit_calls(request: PlanRequest, node: CompiledNode, given: Callable[[], Ma
 
 
 def plan_capabilities(unit: WorkItem) -> Capabilities:
-    """All that the first version of a plan may be made of."""
+    """Returns what the first version of a plan may consist of."""
     return limit_calls(
         PlanRequest("", all_capabilities(unit.node, goal_of(unit))), unit.node, lambda: input_values(unit)
     ).capabilities
@@ -306,7 +314,7 @@ def plan_capabilities(unit: WorkItem) -> Capabilities:
 def all_capabilities(
     node: CompiledNode, goal: str, history: PlanHistory = _NO_HISTORY, *, declines: bool = True
 ) -> Capabilities:
-    """All that a plan may be made of, before a shortlist is drawn up."""
+    """Returns what a plan may consist of, before the shortlist."""
     planning = require_node_plan_settings(node)
     known = {
         GOAL: planning.goal.schema,
@@ -341,7 +349,7 @@ def all_capabilities(
 
 
 def _blocked_capabilities(planning: PlanSettings) -> dict[str, tuple[str, str]]:
-    """Skills that must not see the run's data: agents, tools, and workflows that surely call one."""
+    """Returns capabilities that must not see the run's data: agents, tools, and workflows that certainly call one."""
     if not planning.blocked_agents and not planning.blocked_tools:
         return {}
     asked = {one.name: [planning.blocked_clearance(one.kind, one.name)] for one in planning.capabilities}
@@ -354,7 +362,7 @@ def _blocked_capabilities(planning: PlanSettings) -> dict[str, tuple[str, str]]:
 
 
 def cache_shape(node: CompiledNode, goal: str, label: str) -> str:
-    """What a plan may be made of and by whom, as the cache tells it."""
+    """Returns the digest of what a plan may consist of and who plans, for the cache."""
     planning, offer = require_node_plan_settings(node), all_capabilities(node, goal)
     planners = [one.with_digest().digest for one in (planning.router, planning.larger) if one is not None]
     # A constant goal is part of the intent; its type says nothing more.
@@ -364,12 +372,12 @@ def cache_shape(node: CompiledNode, goal: str, label: str) -> str:
 
 
 def goal_of(unit: WorkItem) -> str:
-    """What a plan node is to achieve, in words."""
+    """Returns the goal of a plan node as text."""
     return str(require_plan_settings(unit).goal.evaluate(unit.bindings))
 
 
 def plan_history(progress: PlanProgress) -> PlanHistory:
-    """What the version that is under way has from those before it."""
+    """Returns what the current version gets from earlier ones."""
     return PlanHistory(
         {name: kind for name, (_, kind) in progress.carried_values.items()},
         progress.carried_calls,
@@ -379,7 +387,7 @@ def plan_history(progress: PlanProgress) -> PlanHistory:
 
 
 def _with_sampling(unit: WorkItem, first: PlanDraft) -> PlanDraft:
-    """The beginning of a version: of the first of several samples, where the node votes."""
+    """Begins a version; if the node votes, with its first sample."""
     return (
         structs.replace(first, sample=1, parallel=True)
         if first.version and require_plan_settings(unit).votes > 1
@@ -390,8 +398,9 @@ def _with_sampling(unit: WorkItem, first: PlanDraft) -> PlanDraft:
 def next_turn(
     unit: WorkItem, drafting: PlannerState, wanted: PlannerAction, before: PlanDraft, won: VoteResult | None = None
 ) -> Proposal:
-    """What the router's machine wants, as the fact that it will be. `before` has the lines that stood, which version this is, and of
-    several samples which one, or those that were done; of a plan that has `won` these are all."""
+    """Returns the next action of the router's state machine, as the fact to record. `before` has the lines so far, the
+    version and the sample, or the finished samples; if the plan has `won`, all of them.
+    """
     offer, planning = drafting.request.capabilities, require_plan_settings(unit)
     plans, sample = before.sampled_plans, 0
     plan: Graph | None = None
@@ -406,7 +415,7 @@ def next_turn(
             graph = question_workflow(router.name if router is not None else "", wanted.inputs)
             lines: tuple[PlanLine, ...] = drafting.steps
             sample = before.sample if before.parallel else len(plans) + 1 if planning.votes > 1 else 0
-            # Of samples that are under way nobody knows which one will be the plan.
+            # While samples run, it is not known which one becomes the plan.
             if before.version and planning.streaming and not sample and len(lines) > len(before.lines):
                 plan = partial_workflow(drafting.steps, offer, unit.node.name)
         case PlanFound(found):
@@ -432,7 +441,7 @@ def next_turn(
         sampled_plans=plans,
         agreement=None if won is None else won.agreement,
     )
-    # What the compiler refuses fails the node here; once it is a fact, it could only break the run.
+    # Compile now: an error fails the node here. After it is recorded, it would break the run.
     if isinstance(wanted, PlanFound):
         program(unit, told)
     elif plan is not None:
@@ -447,7 +456,7 @@ def _dump_graph(graph: Graph) -> Any:
 def enter_recalled(
     unit: WorkItem, plan: Plan, offer: Capabilities, run: str, saved: Usage, agreement: float | None
 ) -> Proposal:
-    """A plan that has served before, in a run that is named: the first version, whole from the beginning."""
+    """Enters a stored plan of another run: the first version, complete."""
     told = _dump_graph(to_workflow(plan, offer, unit.node.name))
     program(unit, told)
     lines = tuple(map(str, (*plan.steps, plan.answer)))
@@ -459,7 +468,9 @@ def enter_recalled(
 def elect_plan(
     drafting: PlannerState, wanted: PlanFound | PlanNotFound, plans: SampledPlans
 ) -> tuple[PlannerState, PlanFound | PlanNotFound, VoteResult | None]:
-    """What most samples agree on; what the last one came to, where none came to a plan. `return nothing` is a plan here too."""
+    """Returns the most frequent plan of the samples; the last result if none has a plan. `return nothing` counts as a
+    plan.
+    """
     made = [build_plan([parse_line(line) for line in lines]) for lines in plans]
     won = count_votes(made)
     chosen = None if won is None else made[won.winner]
@@ -468,12 +479,12 @@ def elect_plan(
     fresh = PlannerState(drafting.request)
     if chosen.answer.values:
         return fresh, PlanFound(chosen), won
-    told = isinstance(wanted, PlanNotFound) and wanted.is_declined  # which may say of what part
+    told = isinstance(wanted, PlanNotFound) and wanted.is_declined  # It may state for which part.
     return fresh, wanted if told else declined_result(drafting.request), won
 
 
 def sample_lines(wanted: PlanFound | PlanNotFound) -> tuple[str, ...]:
-    """The lines of a sample; none where it came to no plan."""
+    """Returns the lines of a sample; none without a plan."""
     if isinstance(wanted, PlanFound):
         return tuple(map(str, (*wanted.plan.steps, wanted.plan.answer)))
     return (str(PlanAnswer(())),) if wanted.is_declined else ()
@@ -496,7 +507,7 @@ def _no_plan_failure(unit: WorkItem, request: PlanRequest, rejections: tuple[Rej
 
 
 def _may_replan(unit: WorkItem, outcome: Outcome) -> bool:
-    """Whether another plan may follow one that came to this. None follows one whose calls with effects a person did not confirm."""
+    """Whether another plan may follow this outcome. Not if a person did not confirm calls with effects."""
     poor = isinstance(outcome, FailedOutcome) and outcome.code == NO_BUDGET
     return (
         not poor
@@ -506,8 +517,9 @@ def _may_replan(unit: WorkItem, outcome: Outcome) -> bool:
 
 
 def _replan(unit: WorkItem, outcome: Outcome | None) -> Proposal:
-    """The first question of the next version. The values that this one has finished become inputs of the next, under the names of their
-    steps where these are free; `outcome` is what the plan came to, where it was whole."""
+    """Asks the first question of the next version. Finished values become its inputs, under the names of their steps if
+    these are free. `outcome` is that of the plan, if it was complete.
+    """
     progress = require_plan_progress(unit)
     plan, version = progress.plan_scope, progress.draft.version + 1
     if plan is None:
@@ -522,7 +534,7 @@ def _replan(unit: WorkItem, outcome: Outcome | None) -> Proposal:
         carried[name] = step
         known.add(name)
     named = {step: name for name, step in carried.items()}
-    # The words of a failure may be those of a document or a model. Whoever may plan effects reads its code alone (DESIGN §11).
+    # The text of a failure may be that of a document or a model. A planner of effects reads its code only (DESIGN §11).
     planning = require_plan_settings(unit)
     words = all(one.effect == "pure" for one in planning.capabilities) and not any(
         one.has_effects for one in planning.workflows.values()
@@ -550,7 +562,7 @@ def _replan(unit: WorkItem, outcome: Outcome | None) -> Proposal:
 
 
 def is_unconfirmed(plan: ExecutionScope | None) -> bool:
-    """Whether a person was asked before the calls with effects of a plan, and did not say yes."""
+    """Whether a person was asked to confirm calls with effects, and did not."""
     asked = (
         {}
         if plan is None
@@ -561,14 +573,14 @@ def is_unconfirmed(plan: ExecutionScope | None) -> bool:
 
 
 def _capability_name(node: CompiledNode) -> str:
-    """What a step calls: an agent, a tool or a workflow."""
+    """Returns what a step calls: an agent, a tool or a workflow."""
     if node.contract is not None:
         return node.contract.name
     return node.source.call if isinstance(node.source, CallNode) and isinstance(node.source.call, str) else ""
 
 
 def _own_failures(draft: PlanDraft, plan: ExecutionScope) -> Iterator[tuple[PlanStep, Outcome]]:
-    """The steps that failed by themselves, and not by what they read."""
+    """Returns the steps that failed by themselves, and not because of their inputs."""
     ended = {node.name: outcome for node, outcome in zip(plan.program.nodes, plan.outcomes, strict=True)}
     for step in parse_steps(draft.lines):
         outcome = ended.get(step.name)
@@ -585,12 +597,12 @@ def _was_called(plan: ExecutionScope, index: int) -> bool:
 
 
 def _failed_step(plan: ExecutionScope, outcome: Outcome) -> str:
-    """The step of a plan in which a failure, or an abstention, began."""
+    """Returns the step in which a failure or an abstention began."""
     return "" if isinstance(outcome, ValueOutcome) else root_name(outcome.origin.removeprefix(plan.path))
 
 
 def _failure_text(outcome: Outcome, *, words: bool) -> str:
-    """Why a step failed, as the router reads it: with the words of the failure, or without."""
+    """Returns why a step failed, for the router: with the text of the failure, or without."""
     if isinstance(outcome, ValueOutcome):
         return ""
     what = (
@@ -609,31 +621,31 @@ def _failed_outcomes(plan: ExecutionScope) -> list[Outcome]:
     return [outcome for outcome in plan.outcomes if outcome is not None and not isinstance(outcome, ValueOutcome)]
 
 
-# Small things
+# Helpers
 
 
 def _plan_outcome(unit: WorkItem) -> Outcome:
-    """What a plan came to."""
+    """Returns the outcome of a plan."""
     try:
         return scope_outcome(require_body_scope(unit))
-    except OrchestraError as error:  # of these values, such as the first element of a list that is empty
+    except OrchestraError as error:  # An error of these values, such as the first element of an empty list.
         return FailedOutcome(error.code, error.message, unit.path, error.hint)
 
 
 def require_plan_progress(unit: WorkItem) -> PlanProgress:
-    """The plan that is under way; raises `OrchestraError` E002 where there is none."""
+    """Returns the plan in progress. Raises `OrchestraError` E002 if there is none."""
     if unit.plan_progress is None:
         raise internal_error(f"{unit.path} has no plan")
     return unit.plan_progress
 
 
 def require_plan_settings(unit: WorkItem) -> PlanSettings:
-    """What the node says of its plan; raises `OrchestraError` E002 where it plans nothing."""
+    """Returns the unit's plan settings. Raises `OrchestraError` E002 if it is no `plan` node."""
     return require_node_plan_settings(unit.node)
 
 
 def require_node_plan_settings(node: CompiledNode) -> PlanSettings:
-    """What a node says of its plan; raises `OrchestraError` E002 where it plans nothing."""
+    """Returns the node's plan settings. Raises `OrchestraError` E002 if it is no `plan` node."""
     if node.plan_settings is None:
         raise internal_error(f"{node.name} plans nothing")
     return node.plan_settings

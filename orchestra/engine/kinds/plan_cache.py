@@ -1,7 +1,8 @@
-"""Plans that have served: a `plan` node asks the memo before it asks the router, and what it finds becomes a fact of the run.
+"""Stored plans: a `plan` node reads the memo before it asks the router, and what it finds is recorded in the run.
 
-The engine reads the memo (`RecallPlan`). Its content is untrusted and no fact: it is fitted to the node's goal here, passes the validation,
-and is recorded in the journal as the first turn's plan (`TurnStarted.draft`, `reused_from`). A plan that gave its node's value is kept.
+The engine reads the memo (`RecallPlan`). Its content is not trusted: it is fitted to the node's goal and validated
+here, and recorded as the plan of the first turn (`TurnStarted.draft`, `reused_from`). A plan that gave its node's value
+is stored.
 """
 
 from __future__ import annotations
@@ -27,21 +28,23 @@ from orchestra.router.voting import VoteResult
 
 
 def begin(state: RunState, unit: WorkItem) -> Proposal:
-    """The question whether a plan has served before; once that is known the plan, or the first question to the router."""
+    """Asks for a stored plan; once it is read, enters it, or asks the router's first question."""
     said = plan_module.require_plan_settings(unit)
     if said.router is None or not said.cache:
         return plan_module.begin(unit)
     if unit.cached_plans is not None:
         return _use_cached(state, unit, unit.cached_plans)
     if keys := _cache_keys(unit, state.label):
-        plan_module.input_values(unit)  # what fails in them fails the node
+        plan_module.input_values(unit)  # An error in the inputs fails the node.
         unit.phase = Phase.READING_PLAN_CACHE
         return RecallPlan(unit, keys)
     return plan_module.begin(unit)
 
 
 def _use_cached(state: RunState, unit: WorkItem, known: Sequence[tuple[str, Any]]) -> Proposal:
-    """What the memo holds, fitted to this request; or the first question to the router, with a remark on what was none."""
+    """Enters a stored plan that fits this request; or asks the router's first question, with a warning about an invalid
+    one.
+    """
     text, offer, shape = plan_module.goal_of(unit), plan_module.plan_capabilities(unit), _cache_shape(unit, state.label)
     given = plan_module.input_values(unit)
     whole = [name for name, value in given.items() if value == text]
@@ -56,13 +59,15 @@ def _use_cached(state: RunState, unit: WorkItem, known: Sequence[tuple[str, Any]
             )
         except plan_cache.CachedPlanError as error:
             remark = plan_cache.ignored_message(error.reason) if error.is_corrupt else remark
-        except OrchestraError as error:  # the compiler refuses it: with other values it was none
+        except OrchestraError as error:  # It does not compile with these values.
             remark = plan_cache.ignored_message(f"{error.code}: {error.message}")
     return _with_remark(plan_module.first_question(unit), remark)
 
 
 def expected_beginning(unit: WorkItem, draft: PlanDraft | None) -> Proposal:
-    """What the engine would have begun with, had the memo held what the fact says: a plan is judged again, the first question asked."""
+    """Returns how the engine would begin with a stored plan as recorded: the plan is validated again, the first
+    question is asked.
+    """
     if draft is None or not draft.reused_from:
         return _with_remark(plan_module.first_question(unit), "" if draft is None else draft.warning)
     lines = [parse_line(line) for line in draft.lines]
@@ -89,16 +94,16 @@ def _with_remark(proposal: Proposal, remark: str) -> Proposal:
 
 @dataclass(frozen=True, slots=True)
 class CachedPlan:
-    """A plan that may serve again, and under which keys."""
+    """A plan to store, with its keys."""
 
     keys: tuple[str, ...]
     entry: Any
 
 
 def plan_to_cache(state: RunState, unit: WorkItem, outcome: Outcome) -> CachedPlan | None:
-    """What to remember of a plan node that has its outcome: its plan, where that is what gave the value, and was made here.
+    """Returns what to store of a `plan` node with its outcome: its plan, if it was made here and gave the value.
 
-    A plan that follows a failed one rests on what that has finished, and is not kept.
+    A plan that follows a failed one uses its values, and is not stored.
     """
     progress = unit.plan_progress
     if progress is None or not isinstance(outcome, ValueOutcome) or not plan_module.require_plan_settings(unit).cache:
@@ -126,7 +131,7 @@ def plan_to_cache(state: RunState, unit: WorkItem, outcome: Outcome) -> CachedPl
 
 
 def _plan_gave(body: ExecutionScope, outcome: ValueOutcome) -> bool:
-    """Whether a plan gave this value, and no fallback did."""
+    """Whether a plan gave this value, and not a fallback."""
     if body.open_nodes:
         return False
     try:
@@ -137,7 +142,7 @@ def _plan_gave(body: ExecutionScope, outcome: ValueOutcome) -> bool:
 
 
 def _cache_keys(unit: WorkItem, label: str) -> tuple[str, ...]:
-    """Under which keys a plan is kept; none where it must not be."""
+    """Returns the keys under which a plan is stored; none if it must not be."""
     return (
         plan_cache.cache_keys(plan_module.goal_of(unit), _cache_shape(unit, label))
         if plan_module.require_plan_settings(unit).cache

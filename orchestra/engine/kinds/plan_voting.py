@@ -1,8 +1,8 @@
-"""Votes of a `plan` node: so many plans, each made line by line as the only one would be, side by side; the most frequent one runs.
+"""Votes of a `plan` node: several plans are written line by line in parallel; the most frequent one runs.
 
-Every question of every sample is a turn of the node, with its place in the journal: `solve#4/line` is the question of the sample that its
-`TurnStarted.draft` names. Which sample goes on next hangs on the order in which their answers came, which is the journal's; so whoever
-resumes or replays a run goes on as it did. The plan that won is one more turn, and has the lines of all samples.
+Every question of every sample is a turn of the node, recorded in order: `solve#4/line` is the question of the sample in
+its `TurnStarted.draft`. Which sample continues next depends on the order of answers, as recorded: a resumed or replayed
+run continues alike. The plan that won is one more turn, with the lines of all samples.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from orchestra.router.planner import (
 )
 
 SampleResult: TypeAlias = tuple[PlannerState, PlannerAction, Outcome | None]
-"""What the router's machine makes of an answer; and what the question came to, where it came to none."""
+"""The result of the router's state machine for an answer; and the outcome of a failed question."""
 
 
 def is_voting(unit: WorkItem) -> bool:
-    """Whether samples are being made side by side."""
+    """Whether samples are being made in parallel."""
     return (
         unit.plan_progress is not None
         and unit.plan_progress.draft.parallel
@@ -42,14 +42,17 @@ def is_voting(unit: WorkItem) -> bool:
 
 
 def has_pending_samples(unit: WorkItem) -> bool:
-    """Whether there is more to decide than the question that was just opened: a sample that has not begun, or one that has its answer."""
+    """Whether another decision is open besides the question just asked: a sample that has not begun, or has its
+    answer.
+    """
     progress = plan.require_plan_progress(unit)
     return len(progress.samples) < plan.require_plan_settings(unit).votes or bool(progress.answered)
 
 
 def on_body_done(unit: WorkItem) -> Proposal | None:
-    """The next question of a sample, the plan that has won, or nothing for now: the first question of each comes before any second one,
-    and of those that were answered the one that was answered first."""
+    """Asks the next question of a sample, enters the plan that has won, or waits. First questions come before second
+    ones; answered samples continue in the order of their answers.
+    """
     progress, votes = plan.require_plan_progress(unit), plan.require_plan_settings(unit).votes
     request = plan.plan_request(unit, plan.plan_history(progress))
     before = PlanDraft(None, version=progress.draft.version, parallel=True)
@@ -70,7 +73,7 @@ def on_body_done(unit: WorkItem) -> Proposal | None:
 
 
 def _sample_result(request: PlanRequest, sample: PlanSample) -> SampleResult:
-    """What the answer to a sample's last question leads to; a question that came to none ends its sample, which has no plan."""
+    """Returns the result of a sample's last question; a failed question ends its sample without a plan."""
     if sample.result is None:
         state, answer = plan.planner_state(request, sample.draft), scope_outcome(sample.body)
         if isinstance(answer, ValueOutcome):
@@ -83,7 +86,9 @@ def _sample_result(request: PlanRequest, sample: PlanSample) -> SampleResult:
 
 
 def _elect(unit: WorkItem, ended: list[SampleResult], before: PlanDraft) -> Proposal:
-    """The plan that most samples agree on. Without one it is told what the last of them came to; where nobody was answered, the failure."""
+    """Enters the most frequent plan. Without one, reports the result of the last sample; if no question was answered,
+    the failure.
+    """
     plans = tuple(plan.sample_lines(wanted) for _, wanted, _ in ended if not isinstance(wanted, PlannerQuestion))
     heard = [one for one in ended if one[2] is None]
     if not heard and ended[0][2] is not None:

@@ -1,4 +1,4 @@
-"""Bodies: `call` runs one once, `loop` turns one until its condition holds."""
+"""Bodies: `call` runs one once, `loop` repeats one until its condition holds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from orchestra.workflows.program import Expression
 
 
 def enter(unit: WorkItem) -> Proposal:
-    """The first turn. The inputs of a called workflow are evaluated here once, so that what fails in them fails the node."""
+    """Enters the first turn. The inputs of a called workflow are evaluated here once, so that an error fails the
+    node.
+    """
     node = unit.node
     if node.inputs is not None:
         node.inputs.evaluate(unit.bindings)
@@ -26,7 +28,7 @@ def enter(unit: WorkItem) -> Proposal:
 
 
 def on_body_done(state: RunState, unit: WorkItem) -> Proposal:
-    """A body came to its end: the value, the next turn, or what the body ended in."""
+    """Handles the end of a body: the value, the next turn, or the outcome of the body."""
     scope = require_body_scope(unit)
     outcome = scope_outcome(scope)
     node = unit.node
@@ -41,7 +43,9 @@ def on_body_done(state: RunState, unit: WorkItem) -> Proposal:
 
 
 def require_body_scope(unit: WorkItem) -> ExecutionScope:
-    """The scope that gives a unit its value: its body, or its plan. Raises `OrchestraError` E002 where it has none."""
+    """Returns the scope that gives a unit its value: its body, or its plan. Raises `OrchestraError` E002 if it has
+    none.
+    """
     if unit.plan_progress is not None and unit.plan_progress.plan_scope is not None:
         return unit.plan_progress.plan_scope
     if unit.body is None:
@@ -50,10 +54,10 @@ def require_body_scope(unit: WorkItem) -> ExecutionScope:
 
 
 def scope_outcome(scope: ExecutionScope) -> Outcome:
-    """What a scope gives: its output, once all its nodes have an outcome.
+    """Returns the outcome of a scope: its output, once all its nodes have an outcome.
 
-    An output that is one reference takes the outcome of what it refers to. An output of several parts, named or listed, has null
-    for a part that was skipped or withheld; it fails if a part failed, and is no value if no part is one.
+    An output that is one reference takes the outcome of its target. In an output of several parts, named or listed, a
+    skipped or withheld part is null; the output fails if a part failed, and has no value if no part has one.
     """
     if scope.program.runs_one_node:
         return _choice_outcome(scope)
@@ -76,7 +80,9 @@ def scope_outcome(scope: ExecutionScope) -> Outcome:
 
 
 def _choice_outcome(scope: ExecutionScope) -> Outcome:
-    """Of a choice: what the one node ended in that was not skipped, with its score and its evidence; a skip where all were."""
+    """Returns the outcome of a choice: that of the node that was not skipped, with its score and evidence; a skip if
+    all were.
+    """
     ended = [
         (node.name, outcome)
         for node, outcome in zip(scope.program.nodes, scope.outcomes, strict=True)
@@ -89,7 +95,7 @@ def _choice_outcome(scope: ExecutionScope) -> Outcome:
 
 
 def _missing_references(scope: ExecutionScope, references: frozenset[str]) -> dict[str, Outcome]:
-    """The non-values among what the output refers to, in the order of the file."""
+    """Returns the references of the output without a value, in the order of the file."""
     found: dict[str, Outcome] = {}
     if scope.has_all_values:
         return found
@@ -100,7 +106,7 @@ def _missing_references(scope: ExecutionScope, references: frozenset[str]) -> di
 
 
 def _score_and_evidence(scope: ExecutionScope, references: frozenset[str]) -> tuple[float | None, tuple[Evidence, ...]]:
-    """What an output rests on: the lowest score, and the evidence, of the values that it refers to."""
+    """Returns the lowest score and the evidence of the values that an output refers to."""
     found = [
         outcome
         for node, outcome in zip(scope.program.nodes, scope.outcomes, strict=True)

@@ -1,7 +1,9 @@
-"""Agents with tools: a plan of one step at a time. The model writes a line, its call runs, and the model sees what came of it.
+"""Agents with tools: a plan of one step at a time. The model writes a line, its call runs, and the model reads the
+result.
 
-Each turn is a body, as those of plans are, and stands in the journal as they do: the question for the next line, the call of that line,
-or at last the question for the answer, which carries the node's own checks. What the calls gave is folded from the bodies that ran.
+Each turn is a body and is recorded, as the turns of plans: the question for the next line, the call of that line, or
+finally the question for the answer, with the node's own checks. The results of calls are folded from the bodies that
+ran.
 """
 
 from __future__ import annotations
@@ -27,21 +29,23 @@ from orchestra.workflows.model import DEFAULT_RETRY, Graph, PlanLimits
 from orchestra.workflows.program import NodeToolUse, Program
 
 LINE, ANSWER = "line", "answer"
-"""The nodes of the bodies in which the model is asked; that of a call bears the name of its step."""
+"""The nodes of the bodies in which the model is asked. The node of a call has the name of its step."""
 PERMANENT_ERRORS = ("T005", "T009", "T010", "T011", "T012", "T013")
-"""Codes of tools that no line can use: what is not there, has changed, or cannot be started."""
+"""Error codes of tools that no line can use: missing, changed, or not startable."""
 INPUT_ERRORS = ("E004", "E009")
-"""Codes, beside those of tools, models and expressions, of calls that failed by what they were given: another line may do better."""
+"""Error codes, beside those of tools, models and expressions, of calls that failed because of their inputs: another
+line may succeed.
+"""
 
 
 def begin(unit: WorkItem) -> Proposal:
-    """The first question for a line."""
-    _inputs(unit)  # what fails in the inputs fails the node
+    """Asks the first question for a line."""
+    _inputs(unit)  # An error in the inputs fails the node.
     return _ask_line(unit, (), (), 0)
 
 
 def on_body_done(unit: WorkItem) -> Proposal:
-    """A turn came to its end: the call of the line that was written, the next question, or the answer."""
+    """Handles the end of a turn: the call of the written line, the next question, or the answer."""
     draft, outcome = unit.draft, scope_outcome(require_body_scope(unit))
     if draft is None:
         raise internal_error(f"{unit.path} has no turn")
@@ -56,7 +60,9 @@ def on_body_done(unit: WorkItem) -> Proposal:
 
 
 def collect_results(unit: WorkItem, draft: PlanDraft) -> tuple[Any, ...]:
-    """What the calls of a unit gave, now that another turn begins: one more where the turn before was a call whose line stands."""
+    """Returns the results of a unit's calls when another turn begins: one more if the last turn was an accepted
+    call.
+    """
     before = unit.draft
     if (
         unit.node.tool_use is None
@@ -70,7 +76,7 @@ def collect_results(unit: WorkItem, draft: PlanDraft) -> tuple[Any, ...]:
 
 
 def program(unit: WorkItem, draft: PlanDraft) -> Program:
-    """The body of a turn."""
+    """Returns the body of a turn."""
     using, contract = _require_tool_use(unit), unit.node.contract
     agents = {one.name: one for one in using.reachable if one.kind == "agent"}
     tools = {one.name: one for one in using.reachable if one.kind == "tool"}
@@ -85,7 +91,9 @@ def program(unit: WorkItem, draft: PlanDraft) -> Program:
 
 
 def bindings(unit: WorkItem, body: Program) -> ScopeBindings:
-    """What the body of a turn reads: the node's inputs, what its calls gave, and what the answer rests on."""
+    """Returns what the body of a turn can read: the node's inputs, the results of calls, and the evidence of the
+    answer.
+    """
     given = _inputs(unit)
     values: dict[str, Any] = {**given, **{f"s{number}": value for number, value in enumerate(unit.tool_results, 1)}}
     if kits.RESULTS in body.inputs:
@@ -99,7 +107,7 @@ def bindings(unit: WorkItem, body: Program) -> ScopeBindings:
 def _on_line(
     unit: WorkItem, text: str, steps: tuple[PlanStep, ...], rejected: tuple[Rejection, ...], repaired: int
 ) -> Proposal:
-    """What follows from a line: its call, the question for the answer, or another question."""
+    """Handles a line: its call, the question for the answer, or another question."""
     offer = _capabilities(unit, steps, rejected)
     line = tool_turns.parse_next_line(text, offer, steps)
     if isinstance(line, tuple):
@@ -114,7 +122,9 @@ def _on_line(
 def _on_call_done(
     unit: WorkItem, outcome: Outcome, steps: tuple[PlanStep, ...], rejected: tuple[Rejection, ...], repaired: int
 ) -> Proposal:
-    """What follows from what a call gave. One that failed by what it was given is told to the model as a line that cannot stand."""
+    """Handles the result of a call. A call that failed because of its inputs is reported to the model as a rejected
+    line.
+    """
     step = steps[-1]
     if isinstance(outcome, ValueOutcome):
         return _ask_line(unit, steps, (), repaired, (*unit.tool_results, outcome.value))
@@ -136,14 +146,14 @@ def _on_call_done(
 
 
 def _reason(outcome: AbstainedOutcome | SkippedOutcome) -> str:
-    """Why a call gave nothing, as the model reads it."""
+    """Returns why a call failed, for the model."""
     return outcome.reason if isinstance(outcome, SkippedOutcome) else outcome.reason_for_models or "withheld"
 
 
 def _retry_line(
     unit: WorkItem, steps: tuple[PlanStep, ...], rejected: tuple[Rejection, ...], repaired: int
 ) -> Proposal:
-    """The question for a line once more, as often as the card allows."""
+    """Asks for a line again, as often as the card allows."""
     tool_use = _require_tool_use(unit).settings
     if repaired < tool_use.repairs:
         return _ask_line(unit, steps, rejected, repaired + 1)
@@ -160,7 +170,7 @@ def _ask_line(
     repaired: int,
     found: tuple[Any, ...] | None = None,
 ) -> Proposal:
-    """The question for the next line."""
+    """Asks for the next line."""
     values = unit.tool_results if found is None else found
     offer = _capabilities(unit, steps, rejected, values)
     told = tool_turns.build_prompt(offer, steps, values, rejected, _require_tool_use(unit).settings.shown)
@@ -175,7 +185,7 @@ def _ask_line(
 
 
 def _answer_graph(unit: WorkItem, offer: Capabilities, steps: tuple[PlanStep, ...]) -> Graph:
-    """The question for the answer, with the checks of the node."""
+    """Returns the question for the answer, with the checks of the node."""
     told = tool_turns.build_prompt(offer, steps, unit.tool_results, (), _require_tool_use(unit).settings.shown)
     node = _retry_settings(unit)
     values: dict[str, Schema] = {
@@ -205,7 +215,9 @@ def _enter_turn(
 def _capabilities(
     unit: WorkItem, steps: tuple[PlanStep, ...], rejected: tuple[Rejection, ...], found: tuple[Any, ...] | None = None
 ) -> Capabilities:
-    """What may stand in the next line. Tools with effects only as long as the model has read nothing but the run's own inputs."""
+    """Returns what the next line may call. Tools with effects only while the model has read nothing but the run's own
+    inputs.
+    """
     using, contract = _require_tool_use(unit), unit.node.contract
     untouched = (
         using.reads_only_inputs
@@ -224,7 +236,9 @@ def _capabilities(
 
 
 def _result_texts(unit: WorkItem, given: dict[str, Any]) -> list[dict[str, str]]:
-    """The texts that the answer may quote, and is judged against: those of the inputs, and of what the calls gave."""
+    """Returns the texts that the answer may quote and is judged against: those of the inputs, and of the results of
+    calls.
+    """
     evidence = unit.node.contract.evidence if unit.node.contract is not None else ""
     shown = _require_tool_use(unit).settings.shown
     read = collect_sources(given.get(evidence) if evidence else list(given.values()), numbered=True)
@@ -238,18 +252,18 @@ def _result_texts(unit: WorkItem, given: dict[str, Any]) -> list[dict[str, str]]
 
 
 def _retry_settings(unit: WorkItem) -> dict[str, Any]:
-    """The retries of the node, which hold for each question to its model."""
+    """Returns the retries of the node, which apply to each question to its model."""
     return {"retry": unit.node.retry.model_dump(mode="json")} if unit.node.retry is not DEFAULT_RETRY else {}
 
 
 def _inputs(unit: WorkItem) -> dict[str, Any]:
-    """The inputs of the node, and of those that it leaves out the defaults."""
+    """Returns the inputs of the node, with defaults."""
     left_out = unit.node.contract.defaults if unit.node.contract is not None else {}
     return left_out | (dict(unit.node.inputs.evaluate(unit.bindings)) if unit.node.inputs is not None else {})
 
 
 def _turn_node(draft: PlanDraft) -> str:
-    """The one node of a turn's body."""
+    """Returns the one node of a turn's body."""
     return str(next(iter(draft.graph["nodes"])))
 
 
