@@ -263,9 +263,7 @@ class ToolFunction:
                     value = await value
         except InputError as error:
             raise ToolError(error.code, error.message, error.hint) from error
-        except (
-            BaseException
-        ) as error:  # user code may raise anything, including a Rust panic; it becomes a failed attempt
+        except BaseException as error:  # user code may raise anything, including a Rust panic: a failed attempt
             if _is_cancellation(error):
                 raise
             raise tool_error(self.name, error) from error
