@@ -8,7 +8,8 @@ are the kinds of work of the others. Each request is run in turn on the real ser
 was refused as not served (R014) before any answer. *Said afterwards*: a step produced nothing, and `ask` reports it for
 these words. *Said of all of it*: either was reported for a complete request of which a part is served. *Not said*: all
 others. *Planned as it should be*: all returned values come from agents for that kind of work. `--page` writes the table
-into docs/concepts/router.md, and below it each request that was not reported, or that was refused although it is served.
+into docs/concepts/router.md, and below it each request that was not reported, or that was refused although it is
+served.
 """
 
 from __future__ import annotations

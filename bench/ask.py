@@ -2,10 +2,10 @@
 
     python -m bench.ask [FILE] [--part PART] [--fleet NAME] [--router AGENT] [--out FILE]
 
-The requests of docs/evaluation/ask.md are in `bench/ask.yaml`. Those of `bench/ask_strangers.yaml` are by another author, who had
-not seen the router's training rows; its `shown` part makes its page. A request is correct if every expected text occurs
-in the answer (a number as a complete number) or, if the documents have no answer, if the answer is null. A withheld
-answer is not a wrong one. A page includes all requests, also failures.
+The requests of docs/evaluation/ask.md are in `bench/ask.yaml`. Those of `bench/ask_strangers.yaml` are by another
+author, who had not seen the router's training rows; its `shown` part makes its page. A request is correct if every
+expected text occurs in the answer (a number as a complete number) or, if the documents have no answer, if the answer is
+null. A withheld answer is not a wrong one. A page includes all requests, also failures.
 """
 
 from __future__ import annotations

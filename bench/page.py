@@ -1,4 +1,6 @@
-"""Writes the latest results into docs/evaluation/performance.md: `python -m bench.page`. All its figures are generated."""
+"""Writes the latest results into docs/evaluation/performance.md: `python -m bench.page`. All its figures are
+generated.
+"""
 
 from __future__ import annotations
 

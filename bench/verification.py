@@ -1,10 +1,12 @@
-"""Accepted and wrong, with verification and without it: risk by coverage on the dev parts of public sets, and certificates.
+"""Accepted and wrong, with verification and without it: risk by coverage on the dev parts of public sets, and
+certificates.
 
-    python -m bench.verification --data FOLDER [--rows 200] [--only SET ...] [--minutes 20] [--out FOLDER] [--docs FOLDER]
+    python -m bench.verification --data FOLDER [--rows 200] [--only SET ...] [--minutes 20] [--out FOLDER] [--docs
+    FOLDER]
 
-Collects the answers of the shipped agents on the real fleet, which it starts or adopts, into files that it goes on with the next time;
-`--collect` ends there, and `--offline` takes what is in the files; `--docs` writes the tables into its pages, of `--only` some sets their
-lines alone, and no picture. `--cost` measures what log-probabilities cost.
+Collects the answers of the shipped agents on the real fleet, which it starts or adopts, into files that it goes on with
+the next time; `--collect` ends there, and `--offline` takes what is in the files; `--docs` writes the tables into its
+pages, of `--only` some sets their lines alone, and no picture. `--cost` measures what log-probabilities cost.
 """
 
 from __future__ import annotations
@@ -268,7 +270,9 @@ def write(page: Path, name: str, text: str, bench: str = "bench.verification", *
 
 
 def merged(old: str, new: str) -> str:
-    """A table with the lines of another one in the place of those that begin alike. Raises SystemExit where the columns differ."""
+    """A table with the lines of another one in the place of those that begin alike. Raises SystemExit where the columns
+    differ.
+    """
     head = old.splitlines()[:2]
     if new.splitlines()[:2] != head:
         raise SystemExit("the table has other columns than the one that stands there: measure all sets")

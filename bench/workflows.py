@@ -4,9 +4,9 @@
 
 FOLDER has one folder for each set, as for `bench.evaluate`. A file names the workflow, and has evaluations like an
 agent's `evaluation.yaml`. `expect` derives further correct values from those of the rows; with `untuned: true` the same
-workflow is also run with agents without adapters. The tables are written into docs/evaluation/workflows.md, and a line for each
-metric into the README; with `--part`, `--rows` or `--dry` they are only printed. It needs the fleet if a workflow calls
-a language model.
+workflow is also run with agents without adapters. The tables are written into docs/evaluation/workflows.md, and a line
+for each metric into the README; with `--part`, `--rows` or `--dry` they are only printed. It needs the fleet if a
+workflow calls a language model.
 """
 
 from __future__ import annotations

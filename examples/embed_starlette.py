@@ -2,10 +2,12 @@
 
     pip install starlette uvicorn
     uvicorn --app-dir examples --factory embed_starlette:build_app
-    curl -s localhost:8000/answers -d '{"question": "Which team won?", "documents": [{"source": "a.txt", "text": "The Broncos won."}]}'
+    curl -s localhost:8000/answers -d '{"question": "Which team won?", "documents": [{"source": "a.txt", "text": "The
+    Broncos won."}]}'
 
-The `Orchestra` opens when the service starts, and closes with it. An answer that its checks did not accept is a 200 with `"answer": null`,
-for withholding is a valid outcome; bad input is a 422, a key whose run another process has in hand a 409, a spent budget a 503.
+The `Orchestra` opens when the service starts, and closes with it. An answer that its checks did not accept is a 200
+with `"answer": null`, for withholding is a valid outcome; bad input is a 422, a key whose run another process has in
+hand a 409, a spent budget a 503.
 """
 
 from __future__ import annotations
@@ -32,8 +34,9 @@ async def answers(request: Request) -> JSONResponse:
         inputs = {"question": body["question"], "documents": body["documents"]}
     except (ValueError, KeyError, TypeError):
         return JSONResponse({"error": "send JSON with question and documents"}, 422)
-    # The same key never runs twice: a client that hung up, or whose reply was lost, repeats its request and gets the answer of the first
-    # one, a failure too. It takes a new key for another try. Without a key, the run of a request that is cancelled is cancelled.
+    # The same key never runs twice: a client that hung up, or whose reply was lost, repeats its request and gets the
+    # answer of the first one, a failure too. It takes a new key for another try. Without a key, the run of a request
+    # that is cancelled is cancelled.
     key = request.headers.get("idempotency-key", "")
     limited = orchestra.options(idempotency_key=key, budget=Budget(tokens=20_000, seconds=60))
     try:

@@ -163,7 +163,9 @@ _HOMES = {
     "workflows.model": "Budget Defaults Graph PlanLimits Retry",
     "workflows.python.steps": "Agent Step Tool Workflow agent answered_by_model tool workflow",
 }
-"""The module of each public name; the functions of the DSL are in `workflows.python.dsl`, `RunEvent` is `core.events.Event`."""
+"""The module of each public name; the functions of the DSL are in `workflows.python.dsl`, `RunEvent` is
+`core.events.Event`.
+"""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,7 @@
 """Python API reference as Markdown, read from the source with `ast`. `scripts/build_docs.py` writes the pages.
 
-Nothing is imported: signatures, defaults and docstrings are shown as the source has them, and no optional package is needed.
+Nothing is imported: signatures, defaults and docstrings are shown as the source has them, and no optional package is
+needed.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ MODULES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "orchestra.journal.memory": ("A journal in memory, for tests and for runs that are not kept.", ()),
     "orchestra.testing.conformance.suite": ("Conformance tests for a journal of your own.", ()),
 }
-"""The documented modules: the purpose of each page, and its names. Without names: `__all__`, or else all public names."""
+"""The documented modules: the purpose of each page, and its names. Without names: `__all__`, or else all public
+names.
+"""
 
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 Definition: TypeAlias = Function | ast.ClassDef | ast.Assign | ast.AnnAssign

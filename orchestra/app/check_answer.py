@@ -170,9 +170,11 @@ def plain_request(
     untyped = isinstance(answer.value, str | dict | list)
     return VerificationRequest(
         value=_answer_json(answer.value),
-        schema=infer_schema(answer.value, check_names(names))
-        if untyped
-        else schema_of(type(answer.value), "serialization"),
+        schema=(
+            infer_schema(answer.value, check_names(names))
+            if untyped
+            else schema_of(type(answer.value), "serialization")
+        ),
         evidence=collect_sources(to_jsonable(answer.against)),
         checks=names,
         accept=DEFAULT_THRESHOLD if accept is None else accept,
@@ -211,7 +213,10 @@ def combined_request(
     combination = _find_combination(project, which)
     card = project.registry.card(combination.agent)
     if checks is not None and frozenset(map(str, parse_checks(checks))) != frozenset(combination.checks):
-        said = f"the combination of {card.name!r} is of the checks {', '.join(combination.checks)}, and not of {', '.join(checks)}"
+        said = (
+            f"the combination of {card.name!r} is of the checks {', '.join(combination.checks)}, and not of"
+            f" {', '.join(checks)}"
+        )
         raise InputError("V005", said, hint="leave the checks out: they are those of the combination")
     value = _answer_json(answer.value)
     if (fault := Validator(card.output_schema).check(value)) is not None:

@@ -9,12 +9,10 @@
             run_simulated(scenario, seed=seed)
 
 `SimulatedWorkers` replace the fleet and the tools. `SimulatedServer` replaces a vLLM server, for tests of HTTP clients.
-Everything is
-seeded: the same seed gives the same run, and a failing seed prints the command that repeats it.
+Everything is seeded: the same seed gives the same run, and a failing seed prints the command that repeats it.
 
-With pytest, use the fixtures `simulated` and `cassette` of `orchestra.testing.pytest_plugin` (docs/how-to/testing.md). Names
-are loaded on first
-use, because pytest imports this package at every start if Orchestra is installed.
+With pytest, use the fixtures `simulated` and `cassette` of `orchestra.testing.pytest_plugin` (docs/how-to/testing.md).
+Names are loaded on first use, because pytest imports this package at every start if Orchestra is installed.
 """
 
 from __future__ import annotations

@@ -39,28 +39,47 @@ _DESCRIPTIONS = {
     "as": "The name of one element of `each`.",
     "limit": "Elements at most.",
     "concurrency": "Elements at once, at most.",
-    "at_least": "Elements that must have a value, else the node fails at once: `all`, or a number. Else those that fail are left out.",
+    "at_least": (
+        "Elements that must have a value, else the node fails at once: `all`, or a number. Else those that fail are"
+        " left out."
+    ),
     "after": "Nodes that must have ended before, although none of their values is used.",
     "retry": "Attempts in all: `3`, or `{attempts: 3, wait: [0.5, 8], within: 60}` with seconds.",
     "within": "Seconds after the first attempt began, after which no other one is planned.",
     "timeout": "Seconds that an attempt may take.",
     "fallback": "The value where the node gives none: a reference or a literal.",
-    "checks": "What the value must stand before it is accepted: `[quote, numbers, entailment]`; `quote | entailment` wants one of two.",
+    "checks": (
+        "What the value must stand before it is accepted: `[quote, numbers, entailment]`; `quote | entailment` wants"
+        " one of two."
+    ),
     "against": "The evidence that the checks compare the value with.",
-    "score": "How the scores of the checks become one: `combined`, as `orchestra learn combine` found; left out it is the lowest.",
+    "score": (
+        "How the scores of the checks become one: `combined`, as `orchestra learn combine` found; left out it is the"
+        " lowest."
+    ),
     "accept": "A score from 0 to 1, or `certified`.",
-    "otherwise": "What to do, in order, with a value that is not accepted: `[retry, escalate, ask, abstain]`, or `[back_off, abstain]`.",
-    "agent": "The name of the specialist that is asked; or one by a label: `{by: ${intent.intent}, of: {lost: desk}, otherwise: general}`.",
+    "otherwise": (
+        "What to do, in order, with a value that is not accepted: `[retry, escalate, ask, abstain]`, or `[back_off,"
+        " abstain]`."
+    ),
+    "agent": (
+        "The name of the specialist that is asked; or one by a label: `{by: ${intent.intent}, of: {lost: desk},"
+        " otherwise: general}`."
+    ),
     "escalate": "A condition: where it holds, the fleet's larger model is asked at once. `${difficulty.need > 0.4}`",
     "tool": "The name of the tool that is called.",
     "call": "The name of a workflow, or a block: `{nodes: {...}, output: ${...}}`.",
-    "first_of": "Arms in order of preference: the first that ends in a value is the node's value. `['${a}', '${b}', 'none']`",
+    "first_of": (
+        "Arms in order of preference: the first that ends in a value is the node's value. `['${a}', '${b}', 'none']`"
+    ),
     "loop": "A block and its end: `{at_most: 5, until: ${...}, nodes: {...}, output: ${...}}`.",
     "plan": "The goal that the router plans for.",
     "verify": "The value to judge, with `checks` and `against`.",
     "ask": "The question to a person.",
     "agents": "The agents that the plan may use.",
-    "tools": "The tools that the plan may use; of an agent, those of its card that have effects, and that it may use here.",
+    "tools": (
+        "The tools that the plan may use; of an agent, those of its card that have effects, and that it may use here."
+    ),
     "workflows": "The workflows that the plan may use, with all that they do.",
     "returns": "The type of the value: `str`, `list[Fact]`, ...; of a plan also `anything`.",
     "options": "The answers that the person chooses from.",
@@ -72,18 +91,29 @@ _DESCRIPTIONS = {
     "larger": "The agent that plans where the repairs of the router are used up; it goes on from the lines that stand.",
     "votes": "How many plans are sampled; the one that most of them agree on runs. From 1 to 16.",
     "cache": "Whether a plan that has served may serve again; `false` asks the router each time.",
-    "stepwise": "Whether the router writes the plan line by line; `false` asks for the whole plan at once, and nothing starts before.",
+    "stepwise": (
+        "Whether the router writes the plan line by line; `false` asks for the whole plan at once, and nothing starts"
+        " before."
+    ),
     "copied": "Whether the texts that the plan states are pieces of its goal.",
     "literals": "Whether calls with effects may be given texts and numbers that are not in the goal.",
     "confirm": "Whether a person is asked before the plan makes calls with effects; `false` asks nobody.",
-    "grounded": "Whether the first step of the plan reads one of the values of `with` beside its goal, where some skill can.",
+    "grounded": (
+        "Whether the first step of the plan reads one of the values of `with` beside its goal, where some skill can."
+    ),
     "each_part": "Whether each part of a goal that has several (`...? Also: ...`) gets a step of the plan.",
-    "hearsay": "The values of `with` that may be somebody else's words, such as a mail: no argument of a tool with effects is one of them.",
+    "hearsay": (
+        "The values of `with` that may be somebody else's words, such as a mail: no argument of a tool with effects is"
+        " one of them."
+    ),
     "anyway": "Whether what can be done is planned even where the router finds that nothing serves the goal.",
     "shortlist": "How many of the skills the router is shown at most: those that the goal is likely to need.",
     "at_most": "Turns at most.",
     "until": "The condition that ends the loop; it may read `turn` and the nodes of the block.",
-    "type": "`str`, `int`, `float`, `bool`, `list[T]`, `dict[str, T]`, `T | null`, `Literal['a', 'b']`, or a record by name.",
+    "type": (
+        "`str`, `int`, `float`, `bool`, `list[T]`, `dict[str, T]`, `T | null`, `Literal['a', 'b']`, or a record by"
+        " name."
+    ),
     "default": "The value where none is given, which makes the input optional.",
     "optional": "Whether the input may be left out; it is null then.",
     "attempts": "Attempts in all.",
