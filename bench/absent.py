@@ -61,7 +61,7 @@ SKILLS = {
 """The returned values that serve each kind of work."""
 NAMED = 60
 """Number of characters of a part that a reason quotes."""
-SAID, WHOLE, AFTERWARDS, UNSAID = "said", "said of all of it", "said afterwards", "not said"
+SAID, WHOLE, AFTERWARDS, UNSAID = "reported", "reported of all of it", "reported afterwards", "not reported"
 WHOLLY = "all of it is served"
 SERVED, OTHERWISE, REFUSED = "planned as it should be", "planned otherwise", "refused"
 HEADS = {

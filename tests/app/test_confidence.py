@@ -100,4 +100,4 @@ async def test_what_is_not_sure_enough_is_withheld(tmp_path: Path) -> None:
     assert ended.confidence is not None
     assert 0 < ended.confidence < 0.999
     assert result.confidence == row_result("1", result).score == ended.confidence
-    assert re.search(r"it is sure to 0\.\d{3}, and 0\.999 is wanted", str(result.error))
+    assert re.search(r"confidence: 0\.\d{3} is below 0\.999", str(result.error))

@@ -91,7 +91,7 @@ async def test_what_is_awaited_or_opened_without_async_says_how_to_open_it() -> 
     unopened: Any = Orchestra.open()
     with pytest.raises(InputError, match="must not be awaited") as awaited:
         await unopened
-    with pytest.raises(InputError, match="not under `with`") as entered, unopened:
+    with pytest.raises(InputError, match="not `with`") as entered, unopened:
         pass
     for caught in (awaited, entered):
         assert (caught.value.code, "async with Orchestra.open() as orchestra:" in caught.value.hint) == ("E029", True)

@@ -93,7 +93,7 @@ def test_words_in_brackets_are_a_text(shell: Shell) -> None:
             "the check 'agree' cannot check an answer alone",
         ),
         (("x", "--against", "tower.txt", "--checks", "quote |"), "V010", "'quote |' is not a check"),
-        (("x", "--against", "tower.txt", "--checks", "entailment(nobody)"), "V011", "there is none"),
+        (("x", "--against", "tower.txt", "--checks", "entailment(nobody)"), "V011", "does not exist"),
         (("x", "--against", "tower.txt", "--checks", ","), "C037", "no check is given"),
         (("x", "--against", "nowhere.txt"), "C014", "nowhere.txt"),
         (("@broken.json", "--against", "tower.txt"), "C038", "broken.json is not JSON"),

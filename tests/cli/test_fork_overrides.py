@@ -245,7 +245,7 @@ async def test_only_fork_accepts_node_overrides(shop: Path) -> None:
         doors = [given.start(order, topics=["x"]), given.run(order, topics=["x"]), given.resume(run), given.whatif(run)]
         doors += [given.check("x", against="x"), given.options(idempotency_key="k").start(order, topics=["x"])]
         for door in doors:
-            with pytest.raises(InputError, match="`values` are for a fork") as caught:
+            with pytest.raises(InputError, match="`values` is for a fork") as caught:
                 await door
             assert caught.value.code == "E033"
         wrong: list[Any] = [["letter"], [], "letter", {1: "x"}, {0: "x"}, {None: "x"}]

@@ -155,7 +155,7 @@ async def test_override_is_removed_only_by_unset(desk: Path, shell: Shell) -> No
             assert caught.value.code == "E033"
         with pytest.raises(InputError, match="lines is in `values` and in `unset`"):
             await orchestra.options(unset=["lines"], values={"lines": ["c", "d"]}).fork(held.id)
-        with pytest.raises(InputError, match="`unset` are for a fork"):
+        with pytest.raises(InputError, match="`unset` is for a fork"):
             await let_go.resume(held.id)
     said = await asyncio.to_thread(shell, "runs", "fork", held.id, "--unset", "lines")
     assert (said.code, "lines: its override is removed\n" in said.out) == (0, True)

@@ -118,7 +118,7 @@ def test_who_has_a_run_in_hand_is_told(shell: Shell, cut: str, port: int) -> Non
     try:
         until(lambda: shell("runs", "list", "--json").json[0]["status"] == "running")
         said = shell("runs", "resume", cut)
-        assert (said.code, f"J022: run {cut} is under way in process {found.pid} on " in said.err) == (1, True)
+        assert (said.code, f"J022: run {cut} is running in process {found.pid} on " in said.err) == (1, True)
         assert f"active in process {found.pid} on " in shell("runs", "show", cut).out
     finally:
         found.kill()

@@ -98,9 +98,9 @@ def test_a_claim_that_the_evidence_supports_is_accepted_with_its_probability_and
     [
         (chance(0.3), "fail", "the evidence does not state '1889'"),
         (chance(0.4, 0.6), "fail", "contradicts '1889'"),
-        (chance(None, None), "unknown", "tells no probability"),
-        (chance(0.9, 0.9), "unknown", "are no probabilities"),
-        (chance(7.0), "unknown", "are no probabilities"),
+        (chance(None, None), "unknown", "returned no probabilities"),
+        (chance(0.9, 0.9), "unknown", "are not probabilities"),
+        (chance(7.0), "unknown", "are not probabilities"),
         ({"nonsense": True}, "unknown", "E009"),
         (lambda call: CallError(code="M001", reason="no JSON", retryable=True), "unknown", "M001 no JSON"),
         (lambda call: CallError(code="F212", reason="the server is gone"), "unknown", "F212 the server is gone"),

@@ -118,7 +118,7 @@ def test_what_a_step_gave_is_no_argument_of_an_effect(lines: tuple[str, ...]) ->
     played = planned(lines)
     assert isinstance(played.outcome, FailedOutcome)
     assert "wire has effects, and " in played.outcome.reason
-    assert "may be the words of a tool, a model or a document" in played.outcome.reason
+    assert "may contain text of a tool, a model or a document" in played.outcome.reason
     assert played.workers.counts["wire"] == 0
 
 
@@ -149,7 +149,7 @@ def test_what_an_earlier_plan_finished_is_none_in_the_next() -> None:
         first, ("s1 = wire(to=input.s1)",), text=text, fetch=lambda call: CallError(code="T009", reason="gone")
     )
     assert isinstance(played.outcome, FailedOutcome)
-    assert "input.s1 may be the words of a tool" in played.outcome.reason
+    assert "input.s1 may contain text of a tool" in played.outcome.reason
     assert played.workers.counts["wire"] == 0
     last = [one.draft for one in played.of(TurnStarted) if one.draft is not None][-1]
     assert last.version == 2

@@ -292,7 +292,7 @@ def test_two_engines_never_have_one_run() -> None:
         run = theatre.start(compiled)
         await clock.sleep(1)
         other = Engine(clock, MemoryJournal(theatre.store), theatre.workers)
-        with pytest.raises(OrchestraError, match="under way"):
+        with pytest.raises(OrchestraError, match="is running"):
             await other.resume(compiled, run.id)
         await other.close()
         await theatre.engine.close()
