@@ -403,7 +403,7 @@ def test_a_server_without_a_revision_cannot_be_bound_to(shell: Shell) -> None:
     edited(', revision: "1"', "", "configs/nowhere.yaml")
     said = certify(shell)
     assert said.code == 2
-    assert "V007: nobody can tell what answers as 'it' for 'sorter'" in said.err
+    assert "V007: the model 'it' of 'sorter' is unknown" in said.err
 
 
 def test_a_run_that_began_goes_on_with_the_threshold_that_it_began_with(shell: Shell, certified: Certificate) -> None:

@@ -143,7 +143,7 @@ async def test_a_value_that_holds_on_is_let_go_where_a_person_says_so_and_never_
             assert caught.value.code == "E033"
         with pytest.raises(InputError, match="lines is in `values` and in `unset`"):
             await orchestra.options(unset=["lines"], values={"lines": ["c", "d"]}).fork(held.id)
-        with pytest.raises(InputError, match="`unset` are for a fork"):
+        with pytest.raises(InputError, match="`unset` is for a fork"):
             await let_go.resume(held.id)
     said = await asyncio.to_thread(shell, "runs", "fork", held.id, "--unset", "lines")
     assert (said.code, "lines: the value that a person gave it is let go\n" in said.out) == (0, True)

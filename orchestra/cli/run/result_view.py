@@ -81,7 +81,7 @@ def format_value(value: Any) -> str:
 
 def default_answers(rows: Iterable[NodeRow]) -> Iterator[str]:
     """Which questions to persons were not answered, so that the default stands."""
-    yield from (f"{row.path}: {row.unanswered_reason}; the default stands" for row in rows if row.unanswered_reason)
+    yield from (f"{row.path}: {row.unanswered_reason}; the default applies" for row in rows if row.unanswered_reason)
 
 
 def show_promises(promises: Mapping[str, str]) -> None:

@@ -336,7 +336,7 @@ def _show_node(row: NodeRow, run: str, tiers: tuple[str, ...], *, as_json: bool)
     if (not row.attempts or row.original_outcome is not None or row.overridden_by is not None) and isinstance(row.outcome, ValueOutcome):
         print_text(escape_invisible(format_value(row.outcome.value)))
     if row.unanswered_reason:
-        print_text(escape_invisible(f"{row.unanswered_reason}; the default stands"), style="dim")
+        print_text(escape_invisible(f"{row.unanswered_reason}; the default applies"), style="dim")
 
 
 def _show_attempt(attempt: NodeAttempt, tier: str, *, escalated: bool = False) -> None:
