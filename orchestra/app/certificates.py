@@ -368,7 +368,7 @@ def _model_and_adapter_digests(settings: Settings, card: Card) -> tuple[str, str
             local = not isinstance(target, config.Endpoint)
             why = "its files are not here" if local else "its endpoint has no `revision:`"
             hint = "orchestra fleet start" if local else f"write revision: under servers.{name} of the fleet file"
-            raise InputError("V007", f"nobody can tell what answers as {name!r} for {card.name!r}: {why}", hint=hint)
+            raise InputError("V007", f"the model {name!r} of {card.name!r} is unknown: {why}", hint=hint)
         models.add(f"{model} {supported_constraint(target, settings.constraint)}")
         learnt.add(adapter)
     if not names:

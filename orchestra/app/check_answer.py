@@ -213,10 +213,8 @@ def combined_request(
     combination = _find_combination(project, which)
     card = project.registry.card(combination.agent)
     if checks is not None and frozenset(map(str, parse_checks(checks))) != frozenset(combination.checks):
-        said = (
-            f"the combination of {card.name!r} is of the checks {', '.join(combination.checks)}, and not of"
-            f" {', '.join(checks)}"
-        )
+        own, stated = ", ".join(combination.checks), ", ".join(checks)
+        said = f"the combination of {card.name!r} is of the checks {own}, and not of {stated}"
         raise InputError("V005", said, hint="leave the checks out: they are those of the combination")
     value = _answer_json(answer.value)
     if (fault := Validator(card.output_schema).check(value)) is not None:
@@ -243,7 +241,7 @@ def combined_request(
         combination=combination,
     )
     if missing := dict(_missing_inputs(situation, card.contract)):
-        said = f"the combination of {card.name!r} weighs what nobody can tell of this answer: {', '.join(missing)}"
+        said = f"the combination of {card.name!r} needs what is not given for this answer: {', '.join(missing)}"
         raise InputError("V012", said, hint="; ".join(dict.fromkeys(missing.values())))
     return situation
 

@@ -135,7 +135,7 @@ def node_type(program: Program, name: str) -> Schema:
     outer = root_name(name)
     if outer != name and outer in names:
         raise InputError(
-            "E033", f"{name} stands inside of {outer}, and a value is given for all of that", hint=f"give {outer} one"
+            "E033", f"{name} is inside of {outer}, which takes one value as a whole", hint=f"give {outer} one"
         )
     near = closest_match(name, names)
     hint = f"did you mean {near!r}?" if near else f"nodes are: {', '.join(names[:20])}"

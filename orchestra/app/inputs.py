@@ -212,7 +212,7 @@ async def send_answer(journal: Journal, run: str, message: InboxMessage, since: 
 
 def _already_answered_error(run: str, message: InboxMessage) -> InputError:
     by = f" by {message.by}" if message.by else ""
-    hint = f"whoever has the run in hand takes the answer; where nobody does: orchestra runs resume {run}"
+    hint = f"the process that holds the run takes the answer; if none does: orchestra runs resume {run}"
     return InputError("E021", f"{message.node} of run {run} has been answered{by} already", hint=hint)
 
 

@@ -95,10 +95,8 @@ def _uncertified_in_workflow(
     for name, other in instead.items():
         if name in before and before[name].digest != other.digest:
             replacement = _replacement_text(other, name)
-            why = (
-                f"the certificate of the workflow {certificate.agent!r} is about {name} as it was, and not"
-                f" {replacement}"
-            )
+            whole = f"the certificate of the workflow {certificate.agent!r}"
+            why = f"{whole} is about {name} as it was, and not {replacement}"
             yield UncertifiedNode(path, other.name, "V002", why, certificate.renew_command)
 
 

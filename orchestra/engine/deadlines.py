@@ -116,9 +116,7 @@ async def _on_due(driver: RunContext, unit: WorkItem, due: float, most: float) -
     if unit.phase is Phase.BACKING_OFF:
         driver.state.enqueue(unit)
     elif _has_deadline(unit):
-        said = (
-            f"{'nobody answered' if unit.phase is Phase.ASKING_PERSON else 'not done'} within {unit.node.timeout:g} s"
-        )
+        said = f"{'not answered' if unit.phase is Phase.ASKING_PERSON else 'not done'} within {unit.node.timeout:g} s"
         driver.time_out(unit, FailedOutcome(TIMEOUT, said, unit.path, f"raise `timeout:` of {unit.path}"))
     driver.dispatch()
 

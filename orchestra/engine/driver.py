@@ -509,7 +509,7 @@ class Driver:
             if deadlines.can_sleep(self):
                 self._end(self._sleep())
         else:
-            self._fail(internal_error(f"run {self.run.id} stands still"))
+            self._fail(internal_error(f"run {self.run.id} has nothing to wait for"))
 
     def _fail(self, error: BaseException) -> None:
         """Ends the run after an error of the engine or the journal. It can be resumed."""

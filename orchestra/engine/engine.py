@@ -271,7 +271,7 @@ class Engine:
                 else _result_rejection(question, message.value)
             )
         if message.decline_reason:
-            return f"nobody else can say it: {' or '.join(question.options)}" if question.kind == "effect" else ""
+            return f"the answer must be one of: {' or '.join(question.options)}" if question.kind == "effect" else ""
         if question.options and message.value not in question.options:
             return f"the answer is none of {', '.join(question.options)}"
         # Not `validation_error`: its cache would keep the schema of every question.

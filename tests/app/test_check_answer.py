@@ -229,7 +229,7 @@ async def test_what_nobody_can_tell_of_an_answer_alone_is_named_before_anybody_i
         assert not workers.counts
     assert (caught.value.code, caught.value.message) == (
         "V012",
-        "the combination of 'teller' weighs what nobody can tell of this answer: confidence, rederive(checker), agree(3)",
+        "the combination of 'teller' needs what is not given for this answer: confidence, rederive(checker), agree(3)",
     )
     assert "confidence=0.9" in caught.value.hint
     assert "--input KEY=VALUE" in caught.value.hint

@@ -262,7 +262,7 @@ async def test_without_the_workflow_nothing_is_traced_and_nothing_is_supported(s
     )
     [claim] = extract_claims(result.events, {})
     assert claim.evidence, "what the answer itself cites can still be seen"
-    assert claim.unsupported == "the workflow of this run is not stored, so nobody knows which checks it passed"
+    assert claim.unsupported == "the workflow of this run is not stored, so its checks are unknown"
 
 
 async def test_a_citation_of_words_that_stand_nowhere_is_no_evidence(simulated: SimulatedOrchestra, flow: Flow) -> None:

@@ -436,7 +436,7 @@ def test_server_without_a_revision_cannot_be_certified(shell: Shell) -> None:
     edited(', revision: "1"', "", "configs/nowhere.yaml")
     said = certify(shell)
     assert said.code == 2
-    assert "V007: nobody can tell what answers as 'it' for 'sorter'" in said.err
+    assert "V007: the model 'it' of 'sorter' is unknown" in said.err
 
 
 def test_resumed_run_keeps_its_threshold(shell: Shell, certified: Certificate) -> None:

@@ -254,7 +254,7 @@ def test_check_without_a_required_option_names_it(shell: Shell, combined: Combin
     Path("text.txt").write_text("1")
     said = shell("check", '{"fact": "fact 1 holds"}', "--against", "text.txt", "--combined", str(FILE))
     assert said.code == 2
-    assert "V012: the combination of 'teller' weighs what nobody can tell of this answer: confidence" in said.err
+    assert "V012: the combination of 'teller' needs what is not given for this answer: confidence" in said.err
     assert "--confidence 0.9" in said.err
     assert not calls(shell)
 

@@ -101,7 +101,7 @@ def test_claims_of_a_persons_value_rest_on_the_person(desk: Shell) -> None:
     desk("runs", "answer", made, json.dumps(PERSON))
     claims = desk("runs", "show", made, "--json").json["claims"]
     assert {claim["unsupported"] for claim in claims if claim["path"] == "answer"} == {
-        "a person said so, in the place of what its checks did not accept (reading)"
+        "a person gave it instead of a value that its checks rejected (reading)"
     }
     assert all(not claim["verdicts"] for claim in claims)
 

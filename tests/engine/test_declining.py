@@ -142,4 +142,4 @@ def test_whether_a_call_happened_somebody_must_say() -> None:
             asked, InboxMessage(kind="answer", node="a", question_digest="s", decline_reason=WHY)
         )
 
-    assert run_simulated(scene) == "nobody else can say it: again or fail"
+    assert run_simulated(scene) == "the answer must be one of: again or fail"

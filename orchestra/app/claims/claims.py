@@ -393,7 +393,7 @@ class _ClaimExtractor:
             return "a check of it fails"
         for origin in origins:
             if not origin.covered and (row := self._row(origin.node)) is not None and row.correction is not None:
-                return f"a person said so, in the place of what its checks did not accept ({origin.node})"
+                return f"a person gave it instead of a value that its checks rejected ({origin.node})"
             if not origin.covered and (row := self._row(origin.node)) is not None and row.overridden_by is not None:
                 return f"a person gave it{f': {row.overridden_by.by}' if row.overridden_by.by else ''} ({origin.node})"
             if (
@@ -402,14 +402,14 @@ class _ClaimExtractor:
                 and (row := self._row(origin.node)) is not None
                 and row.unanswered_reason
             ):
-                return f"{row.unanswered_reason}; the default stands ({origin.node})"
+                return f"{row.unanswered_reason}; the default applies ({origin.node})"
             if origin.kind == "ask" and not origin.covered and not self.verdicts[origin.node]:
-                return f"a person said so, and nothing checked it ({origin.node})"
+                return f"a person gave it, and it was not checked ({origin.node})"
             if origin.kind == "agent" and not origin.covered and not self.verdicts[origin.node]:
                 return f"nothing checked what {origin.node} says"
         if not any(one.outcome == PASS for one in verdicts):
             if self.lineage.root is None:
-                return "the workflow of this run is not stored, so nobody knows which checks it passed"
+                return "the workflow of this run is not stored, so its checks are unknown"
             return "nothing checked it"
         return ""
 

@@ -84,8 +84,8 @@ def format_value(value: Any) -> str:
 
 
 def default_answers(rows: Iterable[NodeRow]) -> Iterator[str]:
-    """The unanswered questions whose default is used."""
-    yield from (f"{row.path}: {row.unanswered_reason}; the default is used" for row in rows if row.unanswered_reason)
+    """Which questions to persons were not answered, so that the default stands."""
+    yield from (f"{row.path}: {row.unanswered_reason}; the default applies" for row in rows if row.unanswered_reason)
 
 
 def show_promises(promises: Mapping[str, str]) -> None:

@@ -391,7 +391,7 @@ def _show_node(row: NodeRow, run: str, tiers: tuple[str, ...], *, as_json: bool)
     ):
         print_text(escape_invisible(format_value(row.outcome.value)))
     if row.unanswered_reason:
-        print_text(escape_invisible(f"{row.unanswered_reason}; the default is used"), style="dim")
+        print_text(escape_invisible(f"{row.unanswered_reason}; the default applies"), style="dim")
 
 
 def _show_attempt(attempt: NodeAttempt, tier: str, *, escalated: bool = False) -> None:
