@@ -1,5 +1,6 @@
-"""Settings of all tests: in CI hypothesis tries the same examples each time, and no example is timed. The projects that tests write are
-trusted; tests of trust take the variable away."""
+"""Settings of all tests: in CI hypothesis tries the same examples each time, and no example is timed. The projects that
+tests write are trusted; tests of trust take the variable away.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A project whose fleet is nowhere, so that only simulated workers answer; its server says a revision, which certificates name."""
+"""A project whose fleet is nowhere, so that only simulated workers answer; its server says a revision, which
+certificates
+name.
+"""
 
 from __future__ import annotations
 

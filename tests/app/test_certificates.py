@@ -110,7 +110,9 @@ def test_it_notices_them_in_workflows_that_a_plan_may_call_too(project: Path) ->
     plan = "  p: {plan: Name it., with: {text: '${input.text}'}, workflows: [naming], returns: str}\n"
     files = {
         "workflows/naming.yaml": WORKFLOW.replace("name: naming", "name: naming\ndescription: Names a text."),
-        "workflows/planned.yaml": f"schema: orchestra/v1\nname: planned\ninput: {{text: str}}\noutput: ${{p}}\nnodes:\n{plan}",
+        "workflows/planned.yaml": (
+            f"schema: orchestra/v1\nname: planned\ninput: {{text: str}}\noutput: ${{p}}\nnodes:\n{plan}"
+        ),
     }
     write(project, files)
     stays_open = Project.load(settings(project))
@@ -212,7 +214,7 @@ async def test_a_run_of_a_packaged_ensemble_has_the_packaged_members_whatever_th
     workers = SimulatedWorkers({"reader": {"answer": "1889"}})
     async with Orchestra.open(chosen, workers=workers) as orchestra:
         run = (await orchestra.run(orchestra.find("reader"), question="When?", context="In 1889.")).run
-        (first, *_) = await orchestra.journal.read(run)
+        first, *_ = await orchestra.journal.read(run)
         assert isinstance(first, RunStarted)
         again = Project.load(chosen)
         await restore_program(again, orchestra.journal, first)
@@ -232,7 +234,7 @@ async def test_a_run_whose_agent_was_trained_anew_meanwhile_is_forked(tmp_path: 
         run = (await orchestra.run(orchestra.find("sorter"), text="x")).run
     write(project, {"agents/sorter/model.json": "{ }"})
     async with Orchestra.open(chosen, workers=SimulatedWorkers({"sorter": "b"})) as orchestra:
-        (first, *_) = await orchestra.journal.read(run)
+        first, *_ = await orchestra.journal.read(run)
         assert isinstance(first, RunStarted)
         with pytest.raises(InputError, match="orchestra runs fork RUN"):
             await restore_program(Project.load(chosen), orchestra.journal, first)
@@ -241,7 +243,10 @@ async def test_a_run_whose_agent_was_trained_anew_meanwhile_is_forked(tmp_path: 
 
 
 def test_the_digest_of_the_checks_covers_all_code_that_they_use() -> None:
-    """Modules of `verify` and `values` that the covered files import; those that hold plain data, JSON Schema or forms of files apart."""
+    """Modules of `verify` and `values` that the covered files import; those that hold plain data, JSON Schema or forms
+    of
+    files apart.
+    """
     apart = {
         "verification/certificates/file.py",
         "verification/certificates/row_fingerprints.py",

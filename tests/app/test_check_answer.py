@@ -1,4 +1,6 @@
-"""Checks alone that a combination weighs: the same score as a node's, its certificate, and what cannot be told of an answer alone."""
+"""Checks alone that a combination weighs: the same score as a node's, its certificate, and what cannot be told of an
+answer alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Claims: each part of an output with what it rests on, what the checks said, and its score; the same from a journal of old."""
+"""Claims: each part of an output with what it rests on, what the checks said, and its score; the same from a journal of
+old.
+"""
 
 from __future__ import annotations
 

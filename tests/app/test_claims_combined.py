@@ -1,8 +1,8 @@
 """Claims of outputs that combine parts which checks verified with parts that nothing checked.
 
-A seeded generator makes output templates: fields and lists, nested, of a verified quote, of an answer with its quote, of a text that
-nothing checked, of an input, and of texts put together of two. Each verified part must be shown with its quote and its verdict, and
-nothing else may be shown as verified.
+A seeded generator makes output templates: fields and lists, nested, of a verified quote, of an answer with its quote,
+of a text that nothing checked, of an input, and of texts put together of two. Each verified part must be shown with its
+quote and its verdict, and nothing else may be shown as verified.
 """
 
 from __future__ import annotations
@@ -54,7 +54,10 @@ NODES = "".join(
 
 @dataclass(frozen=True)
 class Verified:
-    """A part that a check of `node` verified by `quote`; `pair` is whether it is a quote that stands beside its answer in the node."""
+    """A part that a check of `node` verified by `quote`; `pair` is whether it is a quote that stands beside its answer
+    in
+    the node.
+    """
 
     node: str
     quote: str

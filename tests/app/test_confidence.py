@@ -1,4 +1,6 @@
-"""How sure a language model is of an answer, through a run: its checks, the journal, the memo, a fork, the line of a batch."""
+"""How sure a language model is of an answer, through a run: its checks, the journal, the memo, a fork, the line of a
+batch.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,7 @@ input: {question: str}
 output: ${answer}
 nodes:
   answer: {agent: answerer, with: {question: "${input.question}"}, checks: [schema, confidence], accept: ACCEPT, otherwise: [abstain]}
-"""
+"""  # noqa: E501
 
 
 def project(folder: Path, url: str, accept: float) -> Settings:

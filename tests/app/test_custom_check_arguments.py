@@ -1,4 +1,6 @@
-"""What a check of one's own is given: the inputs of the agent itself with their defaults, and the evidence that other checks have."""
+"""What a check of one's own is given: the inputs of the agent itself with their defaults, and the evidence that other
+checks have.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Checks of one's own in Python: tools as values that are put together with checks, in workflows and of answers from elsewhere."""
+"""Checks of one's own in Python: tools as values that are put together with checks, in workflows and of answers from
+elsewhere.
+"""
 
 from __future__ import annotations
 

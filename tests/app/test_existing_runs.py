@@ -1,4 +1,7 @@
-"""Runs that are there already, through the public API and a real file: resumed, answered, cancelled, forked, remembered, replayed."""
+"""Runs that are there already, through the public API and a real file: resumed, answered, cancelled, forked,
+remembered,
+replayed.
+"""
 
 from __future__ import annotations
 
@@ -193,7 +196,10 @@ async def test_a_person_answers_in_the_same_process(project: Path) -> None:
 
 
 async def test_a_program_answers_question_after_question_and_waits_in_between(project: Path) -> None:
-    again = '  really: {ask: "Really say ${sure}?", options: ["yes", "no"]}\n  loud: {tool: shout, with: {text: "${really}"}}\n'
+    again = (
+        '  really: {ask: "Really say ${sure}?", options: ["yes", "no"]}\n  loud: {tool: shout, with: {text:'
+        ' "${really}"}}\n'
+    )
     text = ASK[: ASK.index("  loud:")] + '  also: {ask: "And ${input.text}?", options: ["yes", "no"]}\n' + again
     (project / "workflows" / "asking.yaml").write_text(text)
     questions: list[str] = []

@@ -1,4 +1,6 @@
-"""Keys of runs: whoever waits may leave, whoever comes back finds the run; and a run is on record once `start` has returned."""
+"""Keys of runs: whoever waits may leave, whoever comes back finds the run; and a run is on record once `start` has
+returned.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Runs that began before a rule that refuses their workflow today: they go on, are replayed, and are forked onto a file that keeps it."""
+"""Runs that began before a rule that refuses their workflow today: they go on, are replayed, and are forked onto a file
+that keeps it.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ FETCHED = (
     + """  page: {tool: pick, with: {text: "${input.to}"}}
   ok: {ask: "Sure?", options: ["yes", "no"]}
   done: {when: "${ok == 'yes'}", plan: "Pay", with: {to: "${%s}"}, tools: [wire], returns: anything, cache: false, confirm: false}
-"""
+"""  # noqa: E501
 )
 
 

@@ -36,7 +36,7 @@ nodes:
   planned: {plan: go, with: {text: "${input.text}"}, router: plans, larger: grows, agents: [skill], workflows: [under], returns: str}
   used: {agent: user, with: {text: "${input.text}"}}
   guarded: {agent: guarded, with: {text: "${input.text}"}, when: "${input.text == 'hard'}"}
-"""
+"""  # noqa: E501
 UNDER = """\
 schema: orchestra/v1
 name: under

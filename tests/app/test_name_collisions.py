@@ -1,4 +1,7 @@
-"""Agents and workflows of one name: each run has its own, one run never has two, and files mean what the project's modules declare."""
+"""Agents and workflows of one name: each run has its own, one run never has two, and files mean what the project's
+modules
+declare.
+"""
 
 from __future__ import annotations
 
@@ -231,7 +234,10 @@ def modules(folder: Path, **texts: str) -> Settings:
 async def test_two_modules_with_different_things_of_one_name_are_refused(tmp_path: Path, what: str) -> None:
     mark = "".join(char for char in what if char.isalpha())
     other = MODULE.partition("\n\n@agent")[2].replace(what, what.replace("MODULE", "OTHER"))
-    other = f"from orchestra import agent, answered_by_model, tool, workflow\nfrom names_one_{mark} import said\n\n@agent{other}"
+    other = (
+        f"from orchestra import agent, answered_by_model, tool, workflow\nfrom names_one_{mark} import"
+        f" said\n\n@agent{other}"
+    )
     settings = modules(tmp_path, **{f"names_one_{mark}": MODULE, f"names_two_{mark}": other})
     with pytest.raises(InputError, match="are called") as caught:
         async with Orchestra.open(settings, fleet="none"):
@@ -315,7 +321,8 @@ async def test_a_file_asks_the_agent_that_has_the_name_now(tmp_path: Path) -> No
 async def test_a_file_calls_the_workflow_that_has_the_name_now(tmp_path: Path) -> None:
     (tmp_path / "workflows").mkdir()
     (tmp_path / "workflows" / "calling.yaml").write_text(
-        "schema: orchestra/v1\nname: calling\ninput: {n: int}\noutput: ${found}\nnodes:\n  found: {call: helper, with: {n: '${input.n}'}}\n"
+        "schema: orchestra/v1\nname: calling\ninput: {n: int}\noutput: ${found}\nnodes:\n  found: {call: helper, with:"
+        " {n: '${input.n}'}}\n"
     )
     async with Orchestra.open(Settings.load({"journal": "off"}, start=tmp_path), fleet="none") as orchestra:
         for factor in (1, 100):

@@ -1,4 +1,6 @@
-"""`Orchestra` as a program sees it: runs, handles, options, cancellation; on simulated workers and a journal in memory."""
+"""`Orchestra` as a program sees it: runs, handles, options, cancellation; on simulated workers and a journal in
+memory.
+"""
 
 from __future__ import annotations
 
@@ -348,7 +350,7 @@ async def test_checks_ask_each_of_their_questions_whatever_key_their_caller_has(
 
 @pytest.mark.parametrize(
     ("own", "said", "label"),
-    [(None, None, "internal"), ("public", None, "public"), ("restricted", None, "restricted"), ("restricted", "public", "restricted"),
+    [(None, None, "internal"), ("public", None, "public"), ("restricted", None, "restricted"), ("restricted", "public", "restricted"),  # noqa: E501
      ("public", "internal", "internal"), (None, "restricted", "restricted")],
 )  # fmt: skip
 async def test_a_run_has_the_label_of_its_workflow_or_a_stricter_one(

@@ -1,4 +1,7 @@
-"""Forks of runs whose plans acted, and of runs whose ancestors are gone: what was done in the world is not done a second time unasked."""
+"""Forks of runs whose plans acted, and of runs whose ancestors are gone: what was done in the world is not done a
+second
+time unasked.
+"""
 
 from __future__ import annotations
 
@@ -42,8 +45,10 @@ def pick(text: str) -> str:
 HEAD = "schema: orchestra/v1\nname: %s\ninput: {to: str}\noutput: ${done}\nnodes:\n"
 SILENT = HEAD % "silent" + '  done: {tool: wire, with: {to: "${input.to}"}}\n'
 PLANNED = (
-    HEAD % "pay"
-    + '  done: {plan: "Pay ${input.to} by a silent wire", with: {to: "${input.to}"}, %s, returns: anything, cache: false, confirm: false}\n'
+    HEAD
+    % "pay"
+    + '  done: {plan: "Pay ${input.to} by a silent wire", with: {to: "${input.to}"}, %s, returns: anything, cache:'
+    " false, confirm: false}\n"
 )
 ASKED = (
     HEAD % "pay"

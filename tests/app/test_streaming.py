@@ -1,4 +1,7 @@
-"""The text of models while they write it: what readers of a run see of it, whoever they are, and that it changes nothing of the run."""
+"""The text of models while they write it: what readers of a run see of it, whoever they are, and that it changes
+nothing
+of the run.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""An agent with tools in a project: a card of a folder, tools of the package, a server that speaks vLLM's API, runs that are resumed."""
+"""An agent with tools in a project: a card of a folder, tools of the package, a server that speaks vLLM's API, runs
+that
+are resumed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What if, over random workflows: with nothing otherwise nothing is asked and all is the same; and whatever is otherwise, nothing acts."""
+"""What if, over random workflows: with nothing otherwise nothing is asked and all is the same; and whatever is
+otherwise,
+nothing acts.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +75,10 @@ def cut_off(events: Sequence[Event]) -> set[tuple[str, int]]:
 
 
 def raced(events: Sequence[Event]) -> bool:
-    """Whether an order decided which calls were made: for one there was no room in a budget, or a list ended before all of its elements."""
+    """Whether an order decided which calls were made: for one there was no room in a budget, or a list ended before all
+    of
+    its elements.
+    """
     outcomes = (event.outcome for event in events if isinstance(event, NodeFinished))
     return any(isinstance(outcome, FailedOutcome) and outcome.code in ("E005", "E034") for outcome in outcomes)
 
@@ -88,15 +94,16 @@ def test_with_nothing_otherwise_nobody_is_asked_and_all_is_the_same(block: int) 
         anew = {(call.node, call.attempt) for call in calls} - cut_off(recorded.events)
         assert all("@" in node or node.endswith("/line") for node, _ in anew), number
         renewed |= {number for _ in anew}
-        # A plan may be known from another element before its router is asked: then there is no line of its. And whether a step of a plan
-        # that fails is done before the next line is there, no order of answers says.
+        # A plan may be known from another element before its router is asked: then there is no line of its. And whether
+        # a step of a plan that fails is done before the next line is there, no order of answers says.
         changed = [
             change.node for change in found.differences if not change.node.endswith("/line") and "@" not in change.node
         ]
         assert (found.verdict, changed, found.stops) == ("same", [], ()), number
     assert compared >= 10  # of twenty
     assert len(renewed) <= 4, (
-        "steps of plans, and lines of their next version, are asked anew where an order decided which were asked at all: few in a hundred"
+        "steps of plans, and lines of their next version, are asked anew where an order decided which were asked at"
+        " all: few in a hundred"
     )
 
 

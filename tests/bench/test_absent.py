@@ -96,7 +96,7 @@ def test_table_counts_all_and_lists_errors() -> None:
     wanted = Wanted(BOTH, {}, [FLIGHT], ("sum",))
     text = table([Told(wanted, draft("", NAMED), ()), Told(wanted, draft(ON_BOTH), ())], "today")
     assert (
-        "| a part of it is served, 2 requests | reported 1, reported of all of it 0, reported afterwards 0, not reported 1 |"
-        in text
+        "| a part of it is served, 2 requests | reported 1, reported of all of it 0, reported afterwards 0, not"
+        " reported 1 |" in text
     )
     assert text.count("\n- not reported: `Book me a flight") == 1

@@ -72,8 +72,8 @@ def test_a_deadline_that_has_passed_is_found_told_and_kept(shell: Shell, monkeyp
     for command in ("show", "tail"):
         found = shell("runs", command, run).out
         assert (
-            f"the deadline of a question has passed, and no process holds it; resume it with: orchestra runs resume {run}"
-            in found
+            "the deadline of a question has passed, and no process holds it; resume it with: orchestra runs resume"
+            f" {run}" in found
         )
     late = shell("runs", "answer", run, "yes")
     assert (late.code, late.err[:5]) == (2, "E031:")

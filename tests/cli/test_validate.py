@@ -219,7 +219,7 @@ def test_a_broken_card_is_told_once_however_many_workflows_have_it(shell: Shell)
     for name in ("one", "two", "three"):
         flow = (
             f"schema: orchestra/v1\nname: {name}\noutput: ${{a}}\nnodes: {{a: {{agent: broken, with: "
-            f"{{question: a}}}}}}\n"
+            "{question: a}}}\n"
         )
         Path(f"workflows/{name}.yaml").write_text(flow)
     said = shell("validate")
@@ -407,9 +407,9 @@ def test_the_starter_project_runs_as_it_is(shell: Shell, monkeypatch: pytest.Mon
 
 def test_looking_at_files_loads_neither_http_nor_models(shell: Shell) -> None:
     script = (
-        "import sys\nfrom orchestra.cli.main import build_app\n"
-        "try:\n    build_app()(sys.argv[1:], prog_name='orchestra')\nexcept SystemExit:\n    pass\n"
-        "print(sorted({'aiohttp', 'vllm', 'torch', 'numpy', 'bm25s', 'transformers'} & set(sys.modules)), file=sys.stderr)\n"
+        "import sys\nfrom orchestra.cli.main import build_app\ntry:\n    build_app()(sys.argv[1:],"
+        " prog_name='orchestra')\nexcept SystemExit:\n    pass\nprint(sorted({'aiohttp', 'vllm', 'torch', 'numpy',"
+        " 'bm25s', 'transformers'} & set(sys.modules)), file=sys.stderr)\n"
     )
     root = str(Path(__file__).parents[2])
     for verb in (

@@ -190,7 +190,9 @@ def _effects(
     for entry in begun:
         keys[entry.node].add(entry.key)
         if entry.name in CALLED and (entry.node, entry.attempt, entry.child) not in started:
-            yield f"{entry.node} had its effect before the journal knew of attempt {entry.attempt}, process {entry.child}"
+            yield (
+                f"{entry.node} had its effect before the journal knew of attempt {entry.attempt}, process {entry.child}"
+            )
     for node, times in Counter(entry.node for entry in begun if CALLED.get(entry.name) == "once").items():
         if times > 1 + again[node]:
             yield f"{node} must happen once and was called {times} times; {again[node]} times somebody said `again`"
@@ -208,7 +210,9 @@ def _effects(
 
 
 def _ending(name: str, events: Sequence[Event]) -> Iterator[str]:
-    """The output is that of a run that nobody disturbed, but for what a person said about calls of which nobody knew."""
+    """The output is that of a run that nobody disturbed, but for what a person said about calls of which nobody
+    knew.
+    """
     last = events[-1] if events else None
     if not isinstance(last, RunFinished) or last.status != "done" or not isinstance(last.outcome, ValueOutcome):
         yield f"it did not end well: {last}"

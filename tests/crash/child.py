@@ -1,4 +1,6 @@
-"""The processes of a point: one that runs or resumes the workflows until it ends or is killed, one that brings letters."""
+"""The processes of a point: one that runs or resumes the workflows until it ends or is killed, one that brings
+letters.
+"""
 
 from __future__ import annotations
 
@@ -171,7 +173,9 @@ class Child:
         return finished is not None
 
     async def _close_off(self, engine: Engine, journal: Journal, run: str) -> bool:
-        """Ends a run that nobody has in hand, without going on with it, as `orchestra runs cancel` does; whether it was there."""
+        """Ends a run that nobody has in hand, without going on with it, as `orchestra runs cancel` does; whether it was
+        there.
+        """
         await cancel(journal, run)
         try:
             await self._patiently(lambda: engine.terminate(run, f"process {self.number}"))
@@ -215,7 +219,8 @@ class Child:
             try:
                 return await take()
             except JournalError as error:
-                # The system lets go of a dead process's file lock at once; a database notices that its client is gone when it looks.
+                # The system lets go of a dead process's file lock at once; a database notices that its client is gone
+                # when it looks.
                 if error.code != "J022" or self.scene.place.file or time.monotonic() > give_up:
                     raise
             await asyncio.sleep(0.005)

@@ -1,4 +1,7 @@
-"""The crash matrix: for each point a process that is killed there, one that is killed while it recovers, and one that ends the work."""
+"""The crash matrix: for each point a process that is killed there, one that is killed while it recovers, and one that
+ends
+the work.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,10 @@ MOST = 12
 
 
 class Store(msgspec.Struct, frozen=True):
-    """What kind of journal is tried: how many points a run passes, how many its recovery, and the seconds that it takes; each about."""
+    """What kind of journal is tried: how many points a run passes, how many its recovery, and the seconds that it
+    takes;
+    each about.
+    """
 
     name: Literal["sqlite", "postgres"]
     points: int
@@ -110,7 +116,9 @@ def _fork(work: Callable[[int], int], folder: Path) -> tuple[int, int]:
 def _end(
     process: int, pipe: int, kill: Kill | None = None, post: Callable[[], None] | None = None
 ) -> tuple[int, bytes]:
-    """Waits for a process, kills it where it is time, and gives how it ended and what it said. A negative end is a signal's number."""
+    """Waits for a process, kills it where it is time, and gives how it ended and what it said. A negative end is a
+    signal's number.
+    """
     began, said = time.perf_counter(), b""
     due = began + (kill.delay if kill is not None and not kill.point else PATIENCE)
     while True:
@@ -132,7 +140,9 @@ def _end(
 
 
 def _aside(work: Callable[[], Coroutine[Any, Any, Any]], folder: Path) -> Any:
-    """What a coroutine gives, run in a process of its own, because no loop or thread may be here; raises where it failed."""
+    """What a coroutine gives, run in a process of its own, because no loop or thread may be here; raises where it
+    failed.
+    """
 
     def do(pipe: int) -> int:
         os.write(pipe, msgspec.json.encode(asyncio.run(work())))
@@ -201,7 +211,8 @@ def command(store: Store, point: int) -> str:
 
 
 def play(store: Store, points: range, kills: int, root: Path, *, hasty: bool = False) -> Iterator[Result]:
-    """Goes through points one after the other until so many processes were killed; a run may end before its point comes.
+    """Goes through points one after the other until so many processes were killed; a run may end before its point
+    comes.
 
     Of a point that shows a fault, all that was written is kept until `root` goes.
     """
@@ -219,7 +230,10 @@ def play(store: Store, points: range, kills: int, root: Path, *, hasty: bool = F
 def spread(
     store: Store, first: int, kills: int, root: Path, lanes: int, tell: Callable[[Result], None], *, hasty: bool = False
 ) -> None:
-    """Goes through points from the `first` on in several lanes at once, each a process, until so many were killed; `tell` hears of each."""
+    """Goes through points from the `first` on in several lanes at once, each a process, until so many were killed;
+    `tell`
+    hears of each.
+    """
     pipes: dict[int, int] = {}
     rests: dict[int, bytes] = {}
     for lane in range(lanes):
@@ -289,6 +303,6 @@ class Summary:
     def __str__(self) -> str:
         seconds = time.monotonic() - self._began
         return (
-            f"{self._store.name}: {self.points} points, {self.kills} kills, {self.second} second kills during recovery, "
-            f"{len(self.places)} kinds of places, {seconds:.1f} s, {self.violations} violations"
+            f"{self._store.name}: {self.points} points, {self.kills} kills, {self.second} second kills during recovery,"
+            f" {len(self.places)} kinds of places, {seconds:.1f} s, {self.violations} violations"
         )

@@ -1,4 +1,6 @@
-"""Kill points: places before, inside and after every write of the journal and every use of a door, counted as they are passed."""
+"""Kill points: places before, inside and after every write of the journal and every use of a door, counted as they are
+passed.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +24,18 @@ PAGES = 60
 
 
 class Kill(msgspec.Struct, frozen=True):
-    """When a process ends: at the `point`-th point that it passes, counted from 1, and `delay` seconds later by its parent's hand;
-    with `point` 0, `delay` seconds after it began."""
+    """When a process ends: at the `point`-th point that it passes, counted from 1, and `delay` seconds later by its
+    parent's hand; with `point` 0, `delay` seconds after it began.
+    """
 
     point: int = 0
     delay: float = 0.0
 
 
 class Points:
-    """Counts the points that this process passes, and ends it at one of them. Several threads may pass points at once."""
+    """Counts the points that this process passes, and ends it at one of them. Several threads may pass points at
+    once.
+    """
 
     def __init__(self, kill: Kill | None, note: Callable[[str], None], tell: Callable[[], None]) -> None:
         """`note` keeps the name of the point; `tell` has the parent kill this process a little later."""

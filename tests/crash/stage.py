@@ -1,4 +1,7 @@
-"""What the crash matrix runs: two workflows with every kind of node and every class of effect, and a world that keeps its own record."""
+"""What the crash matrix runs: two workflows with every kind of node and every class of effect, and a world that keeps
+its
+own record.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +77,7 @@ nodes:
       until: ${turn > 1}
       at_most: 3
   wired: {call: {nodes: {inner: {tool: send, with: {text: "${words[2]}"}, fallback: "unsent"}}, output: "${inner}"}}
-"""
+"""  # noqa: E501
 # Only a cancellation ends this one: nobody answers what it asks.
 STOPPED = """
 schema: orchestra/v1
@@ -85,8 +88,9 @@ nodes:
   words: {tool: split, with: {text: "${input.text}"}}
   paid: {tool: pay, each: "${words}", as: word, concurrency: 2, with: {text: "${word}"}, retry: {attempts: 3, wait: [0.001, 0.002]}}
   sure: {ask: "Shall it go on, after ${paid.values[0]}?", options: ["yes", "no"]}
-"""
-# This one is deleted once it has ended. It makes the same calls as `everything`, and so has blobs and answers in common with it.
+"""  # noqa: E501
+# This one is deleted once it has ended. It makes the same calls as `everything`, and so has blobs and answers in common
+# with it.
 BRIEF = """
 schema: orchestra/v1
 name: brief
@@ -181,8 +185,10 @@ class Lines:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def write(self, line: bytes) -> None:
-        """Puts a line at the end; the kernel has it when this returns. A process that is killed meanwhile may leave a part of it, where
-        the line goes over the end of a page; so lines begin anew."""
+        """Puts a line at the end; the kernel has it when this returns. A process that is killed meanwhile may leave a
+        part
+        of it, where the line goes over the end of a page; so lines begin anew.
+        """
         os.write(self._descriptor, b"\n" + line + b"\n")
 
 
@@ -198,7 +204,9 @@ def lines(path: Path, kind: type[T]) -> list[T]:
 
 
 class World:
-    """Workers that write down each call before they do it, and each effect as it happens. Calls take up to two milliseconds."""
+    """Workers that write down each call before they do it, and each effect as it happens. Calls take up to two
+    milliseconds.
+    """
 
     def __init__(self, record: Lines, child: int, reach: Callable[[str], None], seed: int) -> None:
         self._record, self._child, self._reach = record, child, reach

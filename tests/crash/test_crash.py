@@ -1,4 +1,7 @@
-"""Kill -9 at many points, and again during recovery; and that what goes wrong then would be seen. The whole of it is `make crash`."""
+"""Kill -9 at many points, and again during recovery; and that what goes wrong then would be seen. The whole of it is
+`make
+crash`.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +67,9 @@ def test_a_journal_that_says_too_early_that_events_are_on_disk_is_found_out() ->
 
 
 async def test_a_neighbour_that_leaves_takes_nothing_away(tmp_path: Path) -> None:
-    """Closing any descriptor of a file drops the locks that its process has on it: SQLite's, too, if the journal ever closed one."""
+    """Closing any descriptor of a file drops the locks that its process has on it: SQLite's, too, if the journal ever
+    closed one.
+    """
     file = tmp_path / "journal.db"
     look = f"""
 import asyncio

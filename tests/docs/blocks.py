@@ -1,4 +1,6 @@
-"""Reads the examples of the documentation: fenced blocks, with the mark `<!-- test: KIND -->` that may stand before one."""
+"""Reads the examples of the documentation: fenced blocks, with the mark `<!-- test: KIND -->` that may stand before
+one.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The sessions of the pages: their commands are typed in one folder, and print what the page shows but for ids, times and sizes."""
+"""The sessions of the pages: their commands are typed in one folder, and print what the page shows but for ids, times
+and
+sizes.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +73,9 @@ WORDS = ("please", "thank you", "if you have one", "please, thank you", "please,
 
 
 def about_certificates(folder: Path) -> None:
-    """The page's workflow, messages whose right answers are known, and requests, every fourth of which is unlike them."""
+    """The page's workflow, messages whose right answers are known, and requests, every fourth of which is unlike
+    them.
+    """
     workflow = next(block for block in blocks(CERTIFICATES) if block.mark == "session workflow")
     (folder / "workflows" / "table.yaml").write_text(workflow.text, "utf-8")
     rows: list[dict[str, Any]] = []

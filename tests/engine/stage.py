@@ -149,7 +149,9 @@ def play(
 
 
 def sequence(*values: Any) -> Any:
-    """An answer that changes with the attempt: the first value for the first attempt, and so on; the last for the rest."""
+    """An answer that changes with the attempt: the first value for the first attempt, and so on; the last for the
+    rest.
+    """
 
     def answer(call: CallRequest) -> Any:
         return values[min(call.attempt, len(values)) - 1]

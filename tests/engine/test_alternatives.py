@@ -1,4 +1,6 @@
-"""`agent: {by, of, otherwise}`: one agent of several, by a label; which one, why, and that nothing is lost on the way."""
+"""`agent: {by, of, otherwise}`: one agent of several, by a label; which one, why, and that nothing is lost on the
+way.
+"""
 
 from __future__ import annotations
 
@@ -115,7 +117,7 @@ output: ${reply.values}
 nodes:
   words: {tool: split, with: {text: "${input.text}"}}
   reply: {each: "${words}", as: word, agent: {by: "${word}", of: {lost: card}, otherwise: writer}, with: {text: "${word}"}}
-"""
+"""  # noqa: E501
     played = answered(flow, "lost iron lost")
     assert played.outcome == ValueOutcome(["card: lost", "writer: iron", "card: lost"])
     assert [event.choice_reason.partition(",")[0] for event in played.of(TurnStarted)] == ["card", "writer", "card"]

@@ -1,4 +1,6 @@
-"""The closed unions are closed: every event is folded, every proposal carried out, every phase that asks for a decision decided."""
+"""The closed unions are closed: every event is folded, every proposal carried out, every phase that asks for a decision
+decided.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Nodes that back off: what the evidence does not bear out is taken out of the value, said in the journal and the result, and replayed."""
+"""Nodes that back off: what the evidence does not bear out is taken out of the value, said in the journal and the
+result,
+and replayed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The time of bodies: it counts what is inside of them, and neither the wait for a place nor the time in which nobody had the run."""
+"""The time of bodies: it counts what is inside of them, and neither the wait for a place nor the time in which nobody
+had
+the run.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +76,7 @@ nodes:
           timeout: 2.5
           call: {nodes: {a: {tool: shout, with: {text: "${part}"}}, b: {tool: shout, with: {text: "${a}"}}}, output: "${b}"}
       output: ${size(inner.values)}
-"""
+"""  # noqa: E501
     assert play(text, words(12), latency=1.0, concurrency=2).outcome == ValueOutcome([4] * 12)
 
 
@@ -138,7 +141,10 @@ def run_of(events: list[Event]) -> str:
 
 
 def test_elements_that_run_out_of_time_end_in_time_that_grows_with_their_number() -> None:
-    """Twelve times as many take about twelve times as long, and not 144 times: the bound is in between, for machines are slow at times."""
+    """Twelve times as many take about twelve times as long, and not 144 times: the bound is in between, for machines
+    are
+    slow at times.
+    """
     asking = EACH.replace('b: {tool: shout, with: {text: "${a}"}}', 'b: {ask: "Well?"}')
 
     def seconds(count: int) -> float:

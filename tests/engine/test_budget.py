@@ -29,8 +29,10 @@ nodes:
 
 
 class Costly(SimulatedWorkers):
-    """Workers whose calls cost `prompt` tokens and as many output tokens as they may, and that say so beforehand: a bound that is `loose`
-    times the truth; `counts` says whether they can count exactly."""
+    """Workers whose calls cost `prompt` tokens and as many output tokens as they may, and that say so beforehand: a
+    bound
+    that is `loose` times the truth; `counts` says whether they can count exactly.
+    """
 
     def __init__(
         self,
@@ -131,7 +133,10 @@ def test_a_called_workflow_spends_from_its_own_budget_and_from_its_callers(inner
     called = read(
         (f"schema: orchestra/v1\nname: inner\n{FAN.strip()}" % f"tokens: {inner}").encode(), "inner.yaml"
     ).graph
-    text = 'budget: {%s}\ninput: {words: "list[str]"}\noutput: ${a}\nnodes:\n  a: {call: inner, with: {words: "${input.words}"}}'
+    text = (
+        'budget: {%s}\ninput: {words: "list[str]"}\noutput: ${a}\nnodes:\n  a: {call: inner, with: {words:'
+        ' "${input.words}"}}'
+    )
     catalog = Catalog(CATALOG.agents, CATALOG.tools, {"inner": called})
     played = play(f"tokens: {outer}", 4, catalog=catalog, text=text)
     usage = played.finished.usage

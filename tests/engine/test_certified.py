@@ -1,4 +1,7 @@
-"""Nodes that accept by a certificate: by its threshold, with its promise for first answers, on a resumed run as on a whole one."""
+"""Nodes that accept by a certificate: by its threshold, with its promise for first answers, on a resumed run as on a
+whole
+one.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A budget for checks: they go where doubt times influence per token is greatest; what gets none of it is `unknown`, and says why."""
+"""A budget for checks: they go where doubt times influence per token is greatest; what gets none of it is `unknown`,
+and
+says why.
+"""
 
 from __future__ import annotations
 

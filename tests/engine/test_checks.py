@@ -1,4 +1,7 @@
-"""Checks that ask agents: their questions are calls of their own, in budgets, journals and replays; and what is not known never passes."""
+"""Checks that ask agents: their questions are calls of their own, in budgets, journals and replays; and what is not
+known
+never passes.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,7 @@ input: {{text: str}}
 output: ${{reading}}
 nodes:
   reading: {{agent: reader, with: {{question: when, context: "${{input.text}}"}}, checks: {checks}, against: "${{input.text}}", {more}}}
-"""
+"""  # noqa: E501
     return play(flow, {"text": text}, answers, catalog=WITH, **options)
 
 
@@ -406,7 +409,7 @@ output: ${{reading}}
 budget: {budget}
 nodes:
   reading: {{agent: reader, with: {{question: when, context: "${{input.text}}"}}, checks: [entailment], against: "${{input.text}}"}}
-"""
+"""  # noqa: E501
     compiled = program(text, WITH)
 
     def cost(value: Any) -> CallResult:
@@ -503,7 +506,7 @@ input: {text: str}
 output: ${reading}
 nodes:
   reading: {agent: reader, with: {question: when, context: "${input.text}"}, checks: [entailment], against: "${input.text}"}
-"""
+"""  # noqa: E501
     assert replay(program(text, WITH), events).reason == "the checks say something else today"
     asked = next(index for index, event in enumerate(played.events) if isinstance(event, ChecksStarted))
     event = played.events[asked]

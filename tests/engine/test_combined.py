@@ -38,7 +38,10 @@ READ = {"answer": "1889", "quote": "completed in 1889"}
 
 
 def combination(**weights: float) -> Combination:
-    """Of the checks of `FLOW`: those that are named count so much; the agreement of the second agent counts up to 1 either way."""
+    """Of the checks of `FLOW`: those that are named count so much; the agreement of the second agent counts up to 1
+    either
+    way.
+    """
     voices = (
         *(CheckWeight(check, weight=weight) for check, weight in weights.items()),
         CheckWeight("rederive(second)", passed=1.0, failed=-1.0),

@@ -1,4 +1,7 @@
-"""Questions with a deadline: a run that waits for nothing but persons waits, deadline or not; at the deadline it takes its default."""
+"""Questions with a deadline: a run that waits for nothing but persons waits, deadline or not; at the deadline it takes
+its
+default.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A person who declines to answer: the node is withheld with the reason, or has its fallback; journaled, resumed, replayed, audited."""
+"""A person who declines to answer: the node is withheld with the reason, or has its fallback; journaled, resumed,
+replayed, audited.
+"""
 
 from __future__ import annotations
 

@@ -203,7 +203,8 @@ def test_a_called_workflow_sees_its_inputs_alone() -> None:
     from tests.engine.stage import CATALOG
 
     inner = read(
-        "schema: orchestra/v1\nname: inner\ninput: {text: str}\noutput: ${a}\nnodes:\n  a: {tool: shout, with: {text: '${input.text}'}}",
+        "schema: orchestra/v1\nname: inner\ninput: {text: str}\noutput: ${a}\nnodes:\n  a: {tool: shout, with: {text:"
+        " '${input.text}'}}",
         "inner.yaml",
     ).graph
     catalog = dataclasses.replace(CATALOG, workflows={"inner": inner})
@@ -323,7 +324,7 @@ nodes:
       output: {answer: "${reading.answer}", judged: "${judged}"}
   second: {tool: send, when: "${first.answer == null}", with: {text: x}}
   answer: {first_of: ["${second}", "${first.answer}"]}
-"""
+"""  # noqa: E501
 
 
 def test_a_block_tells_what_was_withheld_from_what_failed() -> None:

@@ -21,7 +21,9 @@ laws = settings(max_examples=80, deadline=None)
 
 
 def fated(fates: dict[str, str]) -> Any:
-    """An answer to calls of nodes whose end is known: a text, a number that its evidence does not hold, or a refusal."""
+    """An answer to calls of nodes whose end is known: a text, a number that its evidence does not hold, or a
+    refusal.
+    """
 
     def answer(call: CallRequest) -> Any:
         name = call.node.split("/")[-1].split("[")[0]
@@ -63,7 +65,9 @@ def ended(outcome: Outcome) -> tuple[type[Outcome], str]:
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """A node of a random graph: its own fate, whose values it reads, whom it only waits for, whether it has a fallback."""
+    """A node of a random graph: its own fate, whose values it reads, whom it only waits for, whether it has a
+    fallback.
+    """
 
     name: str
     fate: str
@@ -101,7 +105,10 @@ def whole(graph: list[Piece]) -> str:
 
 
 def told(graph: list[Piece]) -> dict[str, tuple[type[Outcome], str]]:
-    """The ends that the laws promise, in the program's order: a non-value of what a node reads, the first one, or else its own fate."""
+    """The ends that the laws promise, in the program's order: a non-value of what a node reads, the first one, or else
+    its
+    own fate.
+    """
     found: dict[str, tuple[type[Outcome], str]] = {}
     order = [node.name for node in program(whole(graph)).nodes]
     graph = sorted(graph, key=lambda piece: order.index(piece.name))

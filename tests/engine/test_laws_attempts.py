@@ -1,4 +1,6 @@
-"""Laws of attempts: how many there are, how long they wait, what a verdict leads to, and what a cancelled run leaves behind."""
+"""Laws of attempts: how many there are, how long they wait, what a verdict leads to, and what a cancelled run leaves
+behind.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,10 @@ def test_what_is_not_accepted_is_tried_again_then_asked_of_the_larger_model_then
     )
     made = next((index + 1 for index in range(len(plan)) if good[index]), len(plan))
     policy = "" if attempts is None else f", retry: {{attempts: {attempts}}}"
-    text = "output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}, checks: [numbers], against: none, otherwise: [%s]%s}"
+    text = (
+        "output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}, checks: [numbers], against: none, otherwise:"
+        " [%s]%s}"
+    )
     answers = {"writer": lambda call: "fine" if good[call.attempt - 1] else f"no {call.attempt}7"}
     played = play(
         text % (", ".join(otherwise), policy), answers=answers, latency=latency, tiers=("one", "two", "three")[:tiers]
@@ -107,7 +112,7 @@ nodes:
       nodes: {next: {tool: grow, with: {text: "${previous}"}}}
       output: "${next}"
   last: {call: {nodes: {inner: {agent: writer, with: {text: "${sent}"}, timeout: 5}}, output: "${inner}"}, timeout: 60}
-"""
+"""  # noqa: E501
 FAULTS = Faults(refused=0.2, slow=0.1, attempts=2)
 
 

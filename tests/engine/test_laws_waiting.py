@@ -1,4 +1,7 @@
-"""Laws of waiting: through a journal that takes its time, no letter, cancellation or closing is lost, and nobody waits for ever."""
+"""Laws of waiting: through a journal that takes its time, no letter, cancellation or closing is lost, and nobody waits
+for
+ever.
+"""
 
 from __future__ import annotations
 
@@ -419,7 +422,10 @@ def test_closing_lets_go_of_every_run_though_the_journal_broke() -> None:
 
 
 def test_answers_that_come_together_keep_to_the_concurrency() -> None:
-    text = 'output: ${a.values}\nnodes:\n  a: {tool: send, each: "${[1, 2, 3, 4, 5, 6]}", as: x, with: {text: "${string(x)}"}}'
+    text = (
+        'output: ${a.values}\nnodes:\n  a: {tool: send, each: "${[1, 2, 3, 4, 5, 6]}", as: x, with: {text:'
+        ' "${string(x)}"}}'
+    )
 
     async def scene(clock: VirtualClock) -> int:
         theatre = Theatre(clock, latency=9.0)
@@ -443,7 +449,10 @@ def test_answers_that_come_together_keep_to_the_concurrency() -> None:
 
 
 def test_a_tool_that_must_happen_once_is_not_escalated() -> None:
-    text = "output: ${a}\nnodes:\n  a: {tool: send, with: {text: x}, checks: [numbers], against: none, otherwise: [retry, escalate, abstain]}"
+    text = (
+        "output: ${a}\nnodes:\n  a: {tool: send, with: {text: x}, checks: [numbers], against: none, otherwise: [retry,"
+        " escalate, abstain]}"
+    )
     assert len(play(text, answers={"send": "got 17"}).workers.calls) == 1
 
 

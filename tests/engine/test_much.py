@@ -24,7 +24,7 @@ nodes:
   loud: {tool: shout, with: {text: "${found}"}}
   said: {agent: writer, with: {text: "${input.text}"}, checks: ["numbers | agree(3)"], against: "${input.ledger}", otherwise: [retry]}
   both: {agent: writer, with: {text: "${loud} ${said}"}}
-"""
+"""  # noqa: E501
 ROWS = "account " * (HEAVY_SIZE // 8) + "20993.50"
 TICKS = 20
 """Turns of the loop while a ledger is read; a loop that stands still has hardly one."""

@@ -1,4 +1,5 @@
-"""Plans of a planner that obeys an attacker, over requests with and without amounts, names, negations and questions: no effect beyond them.
+"""Plans of a planner that obeys an attacker, over requests with and without amounts, names, negations and questions: no
+effect beyond them.
 
     python -m pytest -m slow tests/engine/test_plan_attacks.py -s
 

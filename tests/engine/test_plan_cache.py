@@ -1,4 +1,6 @@
-"""`plan` nodes whose plan has served before: the router is not asked, the plan is a fact, and resume and replay need no cache."""
+"""`plan` nodes whose plan has served before: the router is not asked, the plan is a fact, and resume and replay need no
+cache.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ input: {text: str}
 output: ${solve}
 nodes:
   solve: {plan: "%s", with: {text: "${input.text}"}, tools: [shout, split, count, grow], agents: [writer], returns: str%s}
-"""
+"""  # noqa: E501
 LOUD = ("s1 = shout(text=input.text)", "return s1")
 
 

@@ -1,4 +1,7 @@
-"""Plans that act: a router plans effects on what the run was given, and on nothing that a tool, a model or a document said (DESIGN §11)."""
+"""Plans that act: a router plans effects on what the run was given, and on nothing that a tool, a model or a document
+said
+(DESIGN §11).
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,7 @@ input: {to: str}
 output: ${done}
 nodes:
   done: {loop: {at_most: 2, until: "${it == 'x'}", output: "${it}", nodes: {it: {tool: wire, with: {to: "${input.to}"}}}}}
-"""
+"""  # noqa: E501
 PLAIN = """
 input: {mail: str}
 output: ${done}
@@ -232,7 +235,10 @@ def test_it_reads_and_has_a_person_asked_first(text: str) -> None:
         ('ok: {ask: "Wire?"}, done: {when: "${ok == \'yes\'}", %s}', True),
         ('ok: {ask: "Wire?", timeout: 60, fallback: "yes"}, done: {when: "${ok == \'yes\'}", %s}', False),
         (
-            'ok: {ask: "Wire?"}, so: {tool: pick, with: {text: "${ok}"}, fallback: "yes"}, done: {when: "${so == \'yes\'}", %s}',
+            (
+                'ok: {ask: "Wire?"}, so: {tool: pick, with: {text: "${ok}"}, fallback: "yes"}, done: {when: "${so =='
+                " 'yes'}\", %s}"
+            ),
             False,
         ),
         ('ok: {ask: "Wire?", timeout: 60}, done: {after: [ok], %s}', False),
@@ -242,7 +248,10 @@ def test_it_reads_and_has_a_person_asked_first(text: str) -> None:
         ("ok: {call: either}, done: {when: \"${ok.b == 'yes'}\", %s}", False),
         ('ok: {each: "${input.all}", as: it, ask: "Wire?"}, done: {when: "${size(ok.values) < 3}", %s}', False),
         (
-            'ok: {each: "${input.all}", as: it, when: "${it == \'q\'}", ask: "Wire?"}, done: {when: "${size(ok.values) < 3}", %s}',
+            (
+                'ok: {each: "${input.all}", as: it, when: "${it == \'q\'}", ask: "Wire?"}, done: {when:'
+                ' "${size(ok.values) < 3}", %s}'
+            ),
             False,
         ),
         ('ok: {each: "${input.all}", as: it, call: confirm}, done: {when: "${size(ok.values) < 3}", %s}', False),
@@ -253,7 +262,10 @@ def test_it_reads_and_has_a_person_asked_first(text: str) -> None:
 def test_a_person_was_asked_first_where_the_effect_waits_for_what_somebody_surely_answered(
     nodes: str, may: bool
 ) -> None:
-    head = "schema: orchestra/v1\nname: %s\ninput: {to: str, all: {type: 'list[str]', default: []}}\noutput: %s\nnodes: {%s}\n"
+    head = (
+        "schema: orchestra/v1\nname: %s\ninput: {to: str, all: {type: 'list[str]', default: []}}\noutput: %s\nnodes:"
+        " {%s}\n"
+    )
     asks = 'ok: {ask: "Wire?"}, no: {tool: pick, with: {text: "${input.to}"}}'
     texts = (
         head % ("confirm", "${ok}", asks),

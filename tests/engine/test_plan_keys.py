@@ -1,4 +1,7 @@
-"""Keys of a `plan` node that say how its plan is written: at once, of whose words, whether it may be declined, out of how many skills."""
+"""Keys of a `plan` node that say how its plan is written: at once, of whose words, whether it may be declined, out of
+how
+many skills.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A step of a plan fails, and the router goes on in another version: with what was finished, told of what failed, and nothing twice."""
+"""A step of a plan fails, and the router goes on in another version: with what was finished, told of what failed, and
+nothing twice.
+"""
 
 from __future__ import annotations
 

@@ -219,7 +219,9 @@ nodes:
 
 @pytest.mark.parametrize("text", [ASK, BUSY])
 def test_a_run_that_is_let_go_of_in_the_middle_waits_for_nobody(text: str) -> None:
-    """An engine that is closed gives the lease back, of a run that is under way too; whoever lists the runs is to go on with it."""
+    """An engine that is closed gives the lease back, of a run that is under way too; whoever lists the runs is to go on
+    with it.
+    """
 
     async def scene(clock: VirtualClock) -> None:
         theatre = Theatre(clock, latency=60.0)
@@ -366,7 +368,9 @@ def test_closing_an_engine_ends_the_wait_for_a_run_that_another_process_has() ->
 @pytest.mark.parametrize("freed", range(9))
 @pytest.mark.parametrize("second", range(6))
 def test_a_run_that_two_letters_wake_is_not_followed_by_who_has_it(second: int, freed: int) -> None:
-    """Turns of the loop after the first letter: when the second comes, and when the process that has the run lets go of it."""
+    """Turns of the loop after the first letter: when the second comes, and when the process that has the run lets go of
+    it.
+    """
     compiled = program(ASK)
 
     async def scene(clock: VirtualClock) -> tuple[list[Event], list[Event]]:

@@ -100,7 +100,9 @@ def test_no_attempt_is_planned_after_the_time_within_which_they_may_be() -> None
 def test_an_attempt_that_ended_before_its_run_was_cut_off_is_followed_by_another_as_ever(
     ended: float, expected: type
 ) -> None:
-    """Simulated (seed 3111): the disk was full between the end of an attempt, too late for another one, and that of its node."""
+    """Simulated (seed 3111): the disk was full between the end of an attempt, too late for another one, and that of its
+    node.
+    """
     compiled = program(
         "output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}, retry: {attempts: 3, wait: [0, 0], within: 1}}"
     )

@@ -79,7 +79,10 @@ nodes:
   a: {tool: shout, with: {text: "${input.word}"}}
   b: {tool: shout, with: {text: "${input.word}"}}
 """
-    block = '  both: {call: {nodes: {c: {tool: shout, with: {text: "${a}"}}}, output: {b: "${b}", c: "${c}"}}}\noutput: ${both.b}\n'
+    block = (
+        '  both: {call: {nodes: {c: {tool: shout, with: {text: "${a}"}}}, output: {b: "${b}", c: "${c}"}}}\noutput:'
+        " ${both.b}\n"
+    )
     for rest, node in ((block, "both"), ('output: {a: "${a}", b: "${b}"}\n', "output")):
         played = play(head + rest, {"word": "x" * 1_600})
         assert isinstance(played.outcome, FailedOutcome)

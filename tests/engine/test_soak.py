@@ -44,7 +44,7 @@ nodes:
   n: {tool: count, with: {items: "${loud.values}"}}
   grown:
     loop: {at_most: 3, until: "${turn >= 2}", nodes: {next: {tool: grow, with: {text: "${previous}"}}}, output: "${next}"}
-"""
+"""  # noqa: E501
 ASKING = """
 input: {words: "list[str]"}
 output: ${said}
@@ -56,7 +56,10 @@ nodes:
 
 
 class Quick:
-    """Workers that remember nothing, and whose bytes are never the same; each third call comes back in a later turn of the loop."""
+    """Workers that remember nothing, and whose bytes are never the same; each third call comes back in a later turn of
+    the
+    loop.
+    """
 
     def __init__(self) -> None:
         self.count_of_calls = 0

@@ -1,4 +1,6 @@
-"""Plans run while they are being written: what starts when, what waits, what is abandoned; and nothing is lost by being cut off."""
+"""Plans run while they are being written: what starts when, what waits, what is abandoned; and nothing is lost by being
+cut off.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ input: {text: str}
 output: ${solve}
 nodes:
   solve: {plan: go, with: {text: "${input.text}"}, tools: [shout, split, count, send], agents: [writer], returns: str, confirm: false, %s}
-"""
+"""  # noqa: E501
 CHAIN = ("s1 = shout(text=input.text)", "s2 = writer(text=s1)", "s3 = shout(text=s2)", "return s3")
 SENDING = ("s1 = shout(text=input.text)", "s2 = send(s1, text=input.text)", "s3 = shout(text=s2)", "return s3")
 
@@ -148,7 +150,9 @@ def test_a_plan_that_is_refused_in_the_end_abandons_what_runs_and_counts_what_it
 
 
 def test_a_plan_may_end_in_the_very_turn_in_which_a_step_of_it_fails() -> None:
-    """The budget has room for two lines: the third does not fit in, and neither does an element of the step that begins with it."""
+    """The budget has room for two lines: the third does not fit in, and neither does an element of the step that begins
+    with it.
+    """
     lines = ("s1 = split(text=input.text)", "s2 = [writer(text=x) for x in s1]", "return s2[0]")
     played = play(
         WORK % "repairs: 0" + "budget: {calls: 2}\n",

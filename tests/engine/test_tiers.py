@@ -127,7 +127,10 @@ def test_what_the_larger_model_says_at_once_goes_on_to_the_next() -> None:
 def waits(
     text: str, inputs: dict[str, Any], reader: Any, letters: list[tuple[str, Any]], *, crash: bool = False
 ) -> tuple[Any, list[Any]]:
-    """Plays a run that waits for a person for a week, and has it audited; with a crash meanwhile, another process takes it up."""
+    """Plays a run that waits for a person for a week, and has it audited; with a crash meanwhile, another process takes
+    it
+    up.
+    """
     compiled = program(text)
 
     async def scene(clock: VirtualClock) -> tuple[Any, list[Any]]:

@@ -1,4 +1,6 @@
-"""Checks of one's own in a run: a tool is asked, its call is an event like any other, and what it leaves open never passes."""
+"""Checks of one's own in a run: a tool is asked, its call is an event like any other, and what it leaves open never
+passes.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,11 @@ OWN: Catalog = replace(
     WITH,
     tools={
         **WITH.tools,
-        "true": Contract(
-            "true", "tool", record(value=READING, evidence={"type": "array", "items": TEXT}), RESULT_SCHEMA
-        ).with_digest(),
+        "true": (
+            Contract(
+                "true", "tool", record(value=READING, evidence={"type": "array", "items": TEXT}), RESULT_SCHEMA
+            ).with_digest()
+        ),
         "plain": Contract("plain", "tool", record(value=READING), {"type": "boolean"}).with_digest(),
         "sends": Contract("sends", "tool", record(value=READING), {"type": "boolean"}, effect="once").with_digest(),
         "texts": Contract("texts", "tool", record(value=TEXT), {"type": "boolean"}).with_digest(),
@@ -41,7 +45,7 @@ input: {{text: str}}
 output: ${{reading}}
 nodes:
   reading: {{agent: reader, with: {{question: when, context: "${{input.text}}"}}, checks: {checks}, against: "${{input.text}}", {more}}}
-"""
+"""  # noqa: E501
 
 
 def read(checks: str, answers: dict[str, Any], more: str = "", catalog: Catalog = OWN, **options: Any) -> Played:
@@ -94,9 +98,10 @@ def test_a_tool_is_asked_before_agents_and_ends_it_where_it_fails() -> None:
     assert [call.name for call in played.workers.calls] == ["reader", "plain"]
     both = read('["entailment | tool(plain)"]', {"plain": True, "entailment": chance(0.1)})
     assert isinstance(both.outcome, ValueOutcome)
-    assert [call.name for call in both.workers.calls] == ["reader", "plain"], (
-        "one of two is enough, and a tool costs nothing"
-    )
+    assert [call.name for call in both.workers.calls] == [
+        "reader",
+        "plain",
+    ], "one of two is enough, and a tool costs nothing"
 
 
 def test_a_refused_value_is_told_why_when_it_is_tried_again() -> None:
@@ -118,7 +123,7 @@ def test_parts_that_were_taken_out_are_not_shown_to_the_tool() -> None:
 output: ${{all}}
 nodes:
   all: {{agent: lister, with: {{text: x}}, checks: [entailment, "tool(few)"], against: "{TOWER}", otherwise: [back_off, abstain]}}
-"""
+"""  # noqa: E501
     answers: dict[str, Any] = {"lister": lambda call: ["It was completed in 1889.", "It is red."], "few": True}
     answers["entailment"] = lambda call: chance(0.9 if "1889" in call.inputs["claim"] else 0.1)
     played = play(flow, {}, answers, catalog=catalog)

@@ -1,4 +1,7 @@
-"""Workflows whose output is accepted as a whole: how sure it is, by what it follows from; what is withheld; replay and the oracle."""
+"""Workflows whose output is accepted as a whole: how sure it is, by what it follows from; what is withheld; replay and
+the
+oracle.
+"""
 
 from __future__ import annotations
 

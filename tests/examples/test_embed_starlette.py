@@ -1,4 +1,6 @@
-"""The Starlette example: concurrent requests through one `Orchestra`, on simulated workers, over ASGI and nothing else."""
+"""The Starlette example: concurrent requests through one `Orchestra`, on simulated workers, over ASGI and nothing
+else.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,7 @@ class Client:
     async def post(self, body: Any, **headers: str) -> tuple[int, Any]:
         raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
         scope = {
-            "type": "http", "method": "POST", "path": "/answers", "query_string": b"", "headers": raw, "state": dict(self._state)
+            "type": "http", "method": "POST", "path": "/answers", "query_string": b"", "headers": raw, "state": dict(self._state)  # noqa: E501
         }  # fmt: skip
         sent: list[dict[str, Any]] = []
 

@@ -1,4 +1,7 @@
-"""The page that teaches how to teach: its commands are typed one after the other, and print what it shows but for digests and times."""
+"""The page that teaches how to teach: its commands are typed one after the other, and print what it shows but for
+digests
+and times.
+"""
 
 from __future__ import annotations
 

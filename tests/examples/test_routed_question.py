@@ -1,4 +1,7 @@
-"""`examples/routed_question.yaml`: the packaged agent `difficulty`, as it is, says which questions go to the larger model at once."""
+"""`examples/routed_question.yaml`: the packaged agent `difficulty`, as it is, says which questions go to the larger
+model
+at once.
+"""
 
 from __future__ import annotations
 

@@ -349,7 +349,7 @@ class Drawing:
         self.direct.append(judge)
         self._reach(own, "a_restricted_restricted", judge)
         return {
-            "agent": "a_restricted_restricted", "with": {"text": text}, "checks": [f"tool({judge})"], "otherwise": ["abstain"],
+            "agent": "a_restricted_restricted", "with": {"text": text}, "checks": [f"tool({judge})"], "otherwise": ["abstain"],  # noqa: E501
         }  # fmt: skip
 
     def _verify(self, text: str, own: bool) -> dict[str, Any]:

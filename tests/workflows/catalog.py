@@ -1,4 +1,6 @@
-"""What the workflows of these tests may name: the stage of the engine's tests, and two workflows, one of them with a fault."""
+"""What the workflows of these tests may name: the stage of the engine's tests, and two workflows, one of them with a
+fault.
+"""
 
 from __future__ import annotations
 

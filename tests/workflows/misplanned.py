@@ -1,6 +1,9 @@
 # mypy: ignore-errors
 # pyright: basic
-"""Workflow functions with a mistake in a plan. The docstring says the code, the message, the text under the caret, and the help."""
+"""Workflow functions with a mistake in a plan. The docstring says the code, the message, the text under the caret, and
+the
+help.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,10 @@
 # mypy: ignore-errors
 # ruff: noqa: RET504, F841
 # pyright: basic
-"""Workflow functions with a mistake in what they wire. The docstring says the code, the message, the text under the caret, and the help."""
+"""Workflow functions with a mistake in what they wire. The docstring says the code, the message, the text under the
+caret,
+and the help.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,8 @@ class Query(BaseModel):
 
 
 def wrong_list(question: str, documents: list[Document]) -> Answer:
-    """W011: writer(findings=...) takes list[Reading], got list[Passage]: [].answer: required by Reading, absent in Passage
+    """W011: writer(findings=...) takes list[Reading], got list[Passage]: [].answer: required by Reading, absent in
+    Passage
     at: writer(question=question, findings=passages)
     """
     passages = search(query=question, documents=documents)

@@ -24,7 +24,7 @@ nodes:
   maybe: {tool: shout, when: "${input.go}", with: {text: "${words[0]}"}}
   said: {first_of: ["${maybe}", nothing]}
   sent: {tool: send, after: [said], fallback: not sent, with: {text: "${said}"}}
-""",
+""",  # noqa: E501
     """
 input: {question: str, context: str}
 output: ${reading.answer}
@@ -76,5 +76,5 @@ input: {goal: str}
 output: ${made}
 nodes:
   made: {plan: "${input.goal}", with: {goal: "${input.goal}"}, agents: [writer], tools: [split], returns: "list[str]", limits: {steps: 3}}
-""",
+""",  # noqa: E501
 )

@@ -218,7 +218,9 @@ def attempt(work: Callable[[], Any]) -> tuple[Any, InputError | None]:
 
 
 def computed(made: Any, item: Item) -> tuple[Any, Any, Any]:
-    """The value of an expression on an item, by way of CEL; its type as the compiler finds it, and as tracing found it."""
+    """The value of an expression on an item, by way of CEL; its type as the compiler finds it, and as tracing found
+    it.
+    """
     text, schema = template_with_type(made)
     compiled = compile_template(text, {"input": SCHEMA})
     return compiled.evaluate({"input": {"v": item.model_dump()}}), compiled.schema, schema

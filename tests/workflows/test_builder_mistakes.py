@@ -64,10 +64,14 @@ def test_the_report_shows_line_caret_reason_and_help() -> None:
         "   |",
         f'{line} |     if kind.label == "math":',
         "   |        ^^^^^^^^^^^^^^^^^^^^",
-        "   = why: the body of a workflow runs once, before any value is known; "
-        "Python's if, and, or, not, in and a < b < c cannot wait for one",
-        "   = help: return first_of(when(kind.label == 'math', lambda: calculator(question=question)), "
-        "otherwise=lambda: writer(question=question, findings=[]))",
+        (
+            "   = why: the body of a workflow runs once, before any value is known; "
+            "Python's if, and, or, not, in and a < b < c cannot wait for one"
+        ),
+        (
+            "   = help: return first_of(when(kind.label == 'math', lambda: calculator(question=question)), "
+            "otherwise=lambda: writer(question=question, findings=[]))"
+        ),
     ]
 
 
@@ -298,8 +302,10 @@ def test_without_a_source_there_is_no_caret_and_no_crash(tmp_path: Path) -> None
     assert done.stdout.splitlines() == [
         "W005: question == 'x' has no truth value yet",
         " --> <string>:8:8",
-        "  = why: the body of a workflow runs once, before any value is known; "
-        "Python's if, and, or, not, in and a < b < c cannot wait for one",
+        (
+            "  = why: the body of a workflow runs once, before any value is known; "
+            "Python's if, and, or, not, in and a < b < c cannot wait for one"
+        ),
         "  = help: first_of(when(question == 'x', lambda: ...), otherwise=...)",
     ]
 
@@ -316,5 +322,8 @@ def test_a_notebook_cell_is_a_source(tmp_path: Path) -> None:
     )
     lines = done.stdout.splitlines()
     assert lines[3:5] == ['8 |     if question == "x":', "  |        ^^^^^^^^^^^^^^^"]
-    help_ = "return first_of(when(question == 'x', lambda: calculator(question=question)), otherwise=lambda: calculator(question='y'))"
+    help_ = (
+        "return first_of(when(question == 'x', lambda: calculator(question=question)), otherwise=lambda:"
+        " calculator(question='y'))"
+    )
     assert lines[-1] == f"  = help: {help_}"

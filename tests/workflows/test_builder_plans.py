@@ -1,4 +1,6 @@
-"""`plan` in Python: the same graph as a `plan` node of YAML, whose types the compiler finds by itself, and which runs."""
+"""`plan` in Python: the same graph as a `plan` node of YAML, whose types the compiler finds by itself, and which
+runs.
+"""
 
 from __future__ import annotations
 

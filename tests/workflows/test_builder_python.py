@@ -19,7 +19,8 @@ from tests.workflows.test_builder import ANSWER_FROM_DOCUMENTS, answer_from_docu
 FLOWS: list[Workflow[..., Any]] = [answer_from_documents, of_the_design, one_page, many]
 HEAD = "schema: orchestra/v1\nname: flow\ninput: {question: str, documents: 'list[Document]', short: bool}\n"
 YAML = {
-    "the larger model at once": """
+    "the larger model at once": (
+        """
 output: ${maths}
 nodes:
   kind: {agent: classifier, with: {text: "${input.question}"}}
@@ -28,8 +29,10 @@ nodes:
     with: {question: "${input.question}"}
     escalate: '${kind.label == "math" || input.short}'
     timeout: 30
-""",
-    "one agent of several": """
+"""
+    ),
+    "one agent of several": (
+        """
 output: ${maths}
 nodes:
   kind: {agent: classifier, with: {text: "${input.question}"}}
@@ -37,15 +40,19 @@ nodes:
     agent: {by: "${kind.label}", of: {math: calculator}, otherwise: calculator}
     with: {question: "${input.question}"}
     escalate: ${input.short}
-""",
-    "a choice": """
+"""
+    ),
+    "a choice": (
+        """
 output: ${first}
 nodes:
   kind: {agent: classifier, with: {text: "${input.question}"}}
   maths: {agent: calculator, with: {question: "${input.question}"}, when: '${kind.label == "math"}'}
   first: {first_of: ["${maths}", {text: none, citations: []}]}
-""",
-    "nodes in any order, named like steps": """
+"""
+    ),
+    "nodes in any order, named like steps": (
+        """
 output: ${calculator}
 nodes:
   calculator: {agent: calculator, with: {question: 'So: ${reader.answer == null ? "none" : reader.answer}'}}
@@ -54,14 +61,18 @@ nodes:
     with: {question: "${input.question}", context: "${input.documents[0].text}"}
     retry: {attempts: 4, wait: [1, 2]}
     timeout: 30
-""",
-    "a skip that is inherited": """
+"""
+    ),
+    "a skip that is inherited": (
+        """
 output: ${second}
 nodes:
   first: {agent: calculator, with: {question: "${input.question}"}, when: "${input.short}"}
   second: {tool: cite, with: {question: '${first.text == null ? "" : first.text}', readings: []}}
-""",
-    "elements that are skipped or withheld": """
+"""
+    ),
+    "elements that are skipped or withheld": (
+        """
 output: ${written}
 nodes:
   readings:
@@ -76,8 +87,10 @@ nodes:
     concurrency: 8
     at_least: 3
   written: {agent: writer, with: {question: "${input.question}", findings: "${readings.values}"}}
-""",
-    "a list that is skipped as a whole": """
+"""
+    ),
+    "a list that is skipped as a whole": (
+        """
 output: ${written}
 nodes:
   readings:
@@ -87,8 +100,10 @@ nodes:
     when: ${input.short}
     with: {question: "${input.question}", context: "${document.text}"}
   written: {agent: writer, with: {question: "${input.question}", findings: "${readings.values}"}}
-""",
-    "a block for each element": """
+"""
+    ),
+    "a block for each element": (
+        """
 output: {parts: "${parts.values}", count: "${size(parts.values)}"}
 budget: {tokens: 100, seconds: 9.5}
 nodes:
@@ -100,8 +115,10 @@ nodes:
       output: ${reading}
     each: ${input.documents.filter(d, d.text != "")}
     as: document
-""",
-    "a loop": """
+"""
+    ),
+    "a loop": (
+        """
 output: ${better}
 nodes:
   better:
@@ -111,8 +128,10 @@ nodes:
       output: ${draft}
       nodes:
         draft: {agent: calculator, with: {question: "${previous == null ? input.question : string(turn)}"}}
-""",
-    "a loop that ends as a node behind it says": """
+"""
+    ),
+    "a loop that ends as a node behind it says": (
+        """
 output: ${better}
 nodes:
   better:
@@ -123,13 +142,17 @@ nodes:
       nodes:
         draft: {agent: calculator, with: {question: "${input.question}"}}
   goal: {agent: calculator, with: {question: "${input.question}"}}
-""",
-    "an agent's leave for effects": """
+"""
+    ),
+    "an agent's leave for effects": (
+        """
 output: ${reader}
 nodes:
   reader: {agent: reader, with: {question: "${input.question}", context: x}, tools: [send, mcp/mail]}
-""",
-    "a plan with all that it may have": """
+"""
+    ),
+    "a plan with all that it may have": (
+        """
 output: ${solved}
 nodes:
   first: {agent: calculator, with: {question: one}}
@@ -160,18 +183,24 @@ nodes:
     timeout: 30
     retry: 2
     after: [first]
-""",
-    "a plan of anything": """
+"""
+    ),
+    "a plan of anything": (
+        """
 output: ${planned}
 nodes:
   planned: {plan: "${input.question}", agents: [reader], returns: anything}
-""",
-    "a plan of the least": """
+"""
+    ),
+    "a plan of the least": (
+        """
 output: ${planned}
 nodes:
   planned: {plan: think}
-""",
-    "plans for each element, checked and guarded": """
+"""
+    ),
+    "plans for each element, checked and guarded": (
+        """
 output: "${planned.values}"
 nodes:
   planned:
@@ -184,14 +213,18 @@ nodes:
     checks: [numbers]
     against: ${input.question}
     otherwise: [abstain]
-""",
-    "a plan whose skills are called as nodes are": """
+"""
+    ),
+    "a plan whose skills are called as nodes are": (
+        """
 output: ${reader}
 nodes:
   search: {tool: search, with: {query: "${input.question}", documents: "${input.documents}"}}
   reader: {plan: "${input.question}", with: {passages: "${search}"}, agents: [reader], tools: [search, cite], returns: Reading}
-""",
-    "questions to a person": """
+"""  # noqa: E501
+    ),
+    "questions to a person": (
+        """
 output: {filed: "${filed}", nights: "${nights}", why: "${why}", guests: "${guests.values}", spoken: "${spoken}"}
 nodes:
   first: {agent: calculator, with: {question: one}}
@@ -207,20 +240,25 @@ nodes:
   why: {first_of: ["${maybe}", "-"]}
   guests: {ask: "Does ${document.source} come?", each: "${input.documents}", as: document, returns: bool}
   spoken: {ask: "${input.question}", returns: Reading, checks: [quote], against: "${input.question}"}
-""",
-    "a question where a value is called like the word": """
+"""
+    ),
+    "a question where a value is called like the word": (
+        """
 output: ${ask}
 nodes:
   ask: {ask: "Really?", options: ["yes"]}
-""",
-    "a verified value that waits": """
+"""
+    ),
+    "a verified value that waits": (
+        """
 output: ${checked}
 label: restricted
 nodes:
   first: {agent: calculator, with: {question: one}}
   second: {agent: calculator, with: {question: "two $${x} {y}"}, after: [first], fallback: {text: "${input.question}", citations: []}}
   checked: {verify: "${second}", checks: [numbers, mine], against: ["${input.question}", text], accept: certified}
-""",
+"""  # noqa: E501
+    ),
 }
 
 
@@ -278,8 +316,10 @@ def test_the_python_reads_as_one_would_write_it() -> None:
         "def answer_from_documents(question: str, documents: list[Document]) -> Any:",
         "    'Answers a question from documents, with quotes, or says that they do not tell.'",
         "    passages = search(query=question, documents=documents, top=6)",
-        "    readings = map_(lambda passage: accepted(reader(question=question, context=passage.text), "
-        "checks=quote, against=passage.text, accept=0.5, otherwise=[retry, abstain]), passages)",
+        (
+            "    readings = map_(lambda passage: accepted(reader(question=question, context=passage.text), "
+            "checks=quote, against=passage.text, accept=0.5, otherwise=[retry, abstain]), passages)"
+        ),
         "    answer = cite(question=question, readings=values(readings))",
         "    return answer",
     ]

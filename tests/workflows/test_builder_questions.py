@@ -1,4 +1,6 @@
-"""`ask` in Python: the same graph as an `ask` node of YAML, typed and refused at the user's line, and a person answers it."""
+"""`ask` in Python: the same graph as an `ask` node of YAML, typed and refused at the user's line, and a person answers
+it.
+"""
 
 from __future__ import annotations
 

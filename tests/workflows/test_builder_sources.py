@@ -1,4 +1,6 @@
-"""What is read from bytecode, on every supported version of Python that is at hand; and what the package shows of itself."""
+"""What is read from bytecode, on every supported version of Python that is at hand; and what the package shows of
+itself.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +81,7 @@ print(*(",".join(word for *_, word in bytecode.blind_spots(one.__code__)) or "-"
 for code in (one.__code__, several.__code__, choice.__code__):
     offset = bytecode.only_return(code)
     print(offset < 0 or list(code.co_positions())[offset // 2][0] - code.co_firstlineno)
-"""
+"""  # noqa: E501
 INTERPRETERS = [
     sys.executable,
     *(path for version in ("3.12", "3.13", "3.14") if (path := shutil.which(f"python{version}"))),

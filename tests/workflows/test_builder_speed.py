@@ -39,7 +39,9 @@ def test_a_trace_of_many_lines_is_quick() -> None:
 
 
 def test_a_node_costs_the_same_in_a_long_function() -> None:
-    """Nine times as many nodes, each after three others, take about nine times as long; twice that is allowed for noise."""
+    """Nine times as many nodes, each after three others, take about nine times as long; twice that is allowed for
+    noise.
+    """
 
     @tool(effect="pure")
     def step(number: int) -> int:

@@ -1,7 +1,8 @@
 """mypy and pyright, without a plugin, accept what is right and find every planted mistake.
 
-A line of `typing/bad_*.py` ends with `# E: CODE`, which is mypy's, and with ` -` where pyright (basic) does not see the mistake.
-There is one such: a comparison with a label that a `Literal` never has; pyright says so in its strict mode only.
+A line of `typing/bad_*.py` ends with `# E: CODE`, which is mypy's, and with ` -` where pyright (basic) does not see the
+mistake. There is one such: a comparison with a label that a `Literal` never has; pyright says so in its strict mode
+only.
 """
 
 from __future__ import annotations

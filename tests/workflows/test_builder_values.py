@@ -1,4 +1,6 @@
-"""What passes between the nodes of a Python workflow: typed dicts, dataclasses, local models, long texts, lists of lists."""
+"""What passes between the nodes of a Python workflow: typed dicts, dataclasses, local models, long texts, lists of
+lists.
+"""
 
 from __future__ import annotations
 

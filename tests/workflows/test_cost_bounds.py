@@ -48,7 +48,10 @@ def test_a_call_counts_with_its_retries() -> None:
 
 
 def test_a_tool_takes_no_tokens_and_one_that_must_happen_once_is_called_once() -> None:
-    nodes = '  first: {tool: shout, with: {text: "${input.text}"}, retry: 2}\n  last: {tool: send, with: {text: "${first}"}, retry: 2}\n'
+    nodes = (
+        '  first: {tool: shout, with: {text: "${input.text}"}, retry: 2}\n  last: {tool: send, with: {text:'
+        ' "${first}"}, retry: 2}\n'
+    )
     assert rows(nodes) == {"first": (2, 0, 0), "last": (1, 0, 0)}
 
 

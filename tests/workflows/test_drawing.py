@@ -148,7 +148,9 @@ DEPTH = 30
 
 
 def doubled() -> Program:
-    """A program of two calls of a program of two calls, and so on: half a thousand million calls of one tool, of three attempts each."""
+    """A program of two calls of a program of two calls, and so on: half a thousand million calls of one tool, of three
+    attempts each.
+    """
     workflows = called_in_a_row(DEPTH, width=2)
     return compile_graph(workflows["w0"], replace(CATALOG, workflows=workflows))
 
@@ -171,8 +173,8 @@ def test_bodies_are_told_to_the_last_level_where_there_is_room() -> None:
 
 
 def test_a_drawing_reads_from_the_inputs_to_the_output() -> None:
-    assert draw(compiled(REFINE), 80) == (
-        "refine(text: str) -> str\n"
+    assert (
+        draw(compiled(REFINE), 80) == "refine(text: str) -> str\n"
         "│\n"
         "├─ parts   tool split  ← input\n"
         "▼\n"
@@ -253,7 +255,10 @@ def test_in_mermaid_every_id_is_made_here_and_every_label_stays_in_its_quotes(gr
     program = program_of(graph)
     lines = mermaid(program).splitlines()
     label = r'"(?:[A-Za-z0-9 _.,()/=+-]|<br/>|#(?:quot|\d+);|[^\x00-\x7f])*"'
-    allowed = rf"flowchart TD|\s+(?:end|subgraph n[\d_]+\[{label}\]|n[\d_]+(?:in|out)?\W{{1,2}}{label}\W{{1,2}}|\w+ (?:-->|-\.->) \w+)"
+    allowed = (
+        rf"flowchart TD|\s+(?:end|subgraph n[\d_]+\[{label}\]|n[\d_]+(?:in|out)?\W{{1,2}}{label}\W{{1,2}}|\w+"
+        r" (?:-->|-\.->) \w+)"
+    )
     assert [line for line in lines if not re.fullmatch(allowed, line)] == []
     ids = re.findall(r"^\s+(?:subgraph )?(n\w+)\W*\"", mermaid(program), flags=re.MULTILINE)
     assert len(ids) == len(set(ids))
@@ -269,6 +274,9 @@ def test_in_mermaid_soft_needs_are_dashed_and_bodies_are_subgraphs() -> None:
 
 
 def test_a_block_is_drawn_as_one_and_a_call_by_the_name_of_its_workflow() -> None:
-    block = "schema: orchestra/v1\nname: b\noutput: ${b}\nnodes:\n  b: {call: {nodes: {x: {agent: w}}, output: '${x}'}}\n  c: {call: other}"
+    block = (
+        "schema: orchestra/v1\nname: b\noutput: ${b}\nnodes:\n  b: {call: {nodes: {x: {agent: w}}, output: '${x}'}}\n "
+        " c: {call: other}"
+    )
     assert [callee_name(node) for node in compiled(block).nodes] == ["", "other"]
     assert {"├─ b  block", "├─ c  call other"} <= set(draw(compiled(block)).splitlines())

@@ -1,4 +1,6 @@
-"""Effects in arguments: what is called within the expression that may not need it is refused; what is made before is not."""
+"""Effects in arguments: what is called within the expression that may not need it is refused; what is made before is
+not.
+"""
 
 from __future__ import annotations
 

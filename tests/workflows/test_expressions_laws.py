@@ -1,4 +1,6 @@
-"""Laws of expressions: what CEL gives is what Python gives on the same values, and it is of the type that was promised."""
+"""Laws of expressions: what CEL gives is what Python gives on the same values, and it is of the type that was
+promised.
+"""
 
 from __future__ import annotations
 
@@ -167,7 +169,10 @@ MANY = settings(max_examples=300, deadline=None, suppress_health_check=list(Heal
 
 
 def _evaluated(text: str, bindings: dict[str, Any]) -> Any:
-    """The value, which is of the promised type; None where the text is refused for a constant that only fails, or for its size."""
+    """The value, which is of the promised type; None where the text is refused for a constant that only fails, or for
+    its
+    size.
+    """
     try:
         expression = compile_reference(text, TYPES)
     except OrchestraError as error:

@@ -1,4 +1,7 @@
-"""Defaults that a factory makes: one that is the same each time is a default of the type, another is there once pydantic has made it."""
+"""Defaults that a factory makes: one that is the same each time is a default of the type, another is there once
+pydantic
+has made it.
+"""
 
 from __future__ import annotations
 

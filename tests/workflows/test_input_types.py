@@ -1,4 +1,7 @@
-"""Types of a workflow's inputs: their constraints hold, they are passed on as they are, and any type with a JSON form will do."""
+"""Types of a workflow's inputs: their constraints hold, they are passed on as they are, and any type with a JSON form
+will
+do.
+"""
 
 from __future__ import annotations
 

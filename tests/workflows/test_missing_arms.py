@@ -1,4 +1,6 @@
-"""`otherwise=lambda: ...` where conditions surround each other, and where an option may be withheld though nothing here says so."""
+"""`otherwise=lambda: ...` where conditions surround each other, and where an option may be withheld though nothing here
+says so.
+"""
 
 from __future__ import annotations
 

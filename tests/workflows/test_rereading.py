@@ -1,4 +1,6 @@
-"""What a model writes is what it reads again: strict models, texts beside types that are written as texts, names of fields."""
+"""What a model writes is what it reads again: strict models, texts beside types that are written as texts, names of
+fields.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What stands in runs only where nothing else is there: `otherwise=lambda: ...`, `fallback=lambda: ...`, and the same in YAML."""
+"""What stands in runs only where nothing else is there: `otherwise=lambda: ...`, `fallback=lambda: ...`, and the same
+in
+YAML.
+"""
 
 from __future__ import annotations
 

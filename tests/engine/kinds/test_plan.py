@@ -25,7 +25,7 @@ input: {text: str}
 output: ${solve}
 nodes:
   solve: {plan: "make it loud: ${input.text}", with: {text: "${input.text}"}, tools: [shout, split, count], agents: [writer], %s}
-"""
+"""  # noqa: E501
 PLAN = ("s1 = split(text=input.text)", "s2 = [shout(text=x) for x in s1]", "return s2")
 
 
@@ -314,7 +314,10 @@ def test_the_arguments_of_a_workflow_are_checked_as_those_of_any_skill(line: str
 
 
 def test_a_workflow_that_acts_acts_in_a_plan_that_lists_it() -> None:
-    sends = "schema: orchestra/v1\nname: sends\ninput: {text: str}\noutput: ${a}\nnodes:\n  a: {tool: send, with: {text: '${input.text}'}}\n"
+    sends = (
+        "schema: orchestra/v1\nname: sends\ninput: {text: str}\noutput: ${a}\nnodes:\n  a: {tool: send, with: {text:"
+        " '${input.text}'}}\n"
+    )
     text = CALLING.replace("[loudly]", "[sends]") % "returns: str, confirm: false"
     lines = ("s1 = sends(text=input.text)", "return s1")
     played = play(text, {"text": "a b"}, answers={"router": router(*lines)}, catalog=with_workflows(sends))

@@ -42,7 +42,9 @@ def catalog(card: Card | None = None, **tools: Any) -> Catalog:
 
 
 def model(*lines: str, answer: Any = "done") -> Callable[[CallRequest], Any]:
-    """A model that writes the next of these lines, as far as its calls have come, at last the last one again; then its answer."""
+    """A model that writes the next of these lines, as far as its calls have come, at last the last one again; then its
+    answer.
+    """
 
     def said(call: CallRequest) -> Any:
         if "grammar" not in call.inputs:
@@ -334,7 +336,10 @@ def test_what_acts_is_needed_for_itself_and_is_never_tried_again_by_the_loop() -
     played = used("tools: [send]", SENDING, "return", card=card, answers=failing)
     assert isinstance(played.outcome, FailedOutcome)
     assert (played.outcome.code, played.workers.counts["send"]) == ("T003", 1)
-    text = "input: {text: str}\noutput: ${a}\nnodes:\n  a: {tool: shout, with: {text: x}}\n  b: {agent: helper, with: {text: x}, %s}"
+    text = (
+        "input: {text: str}\noutput: ${a}\nnodes:\n  a: {tool: shout, with: {text: x}}\n  b: {agent: helper, with:"
+        " {text: x}, %s}"
+    )
     assert any("nothing needs the node 'b'" in warning for warning in program(text % "", catalog(card)).warnings)
     assert not any("'b'" in warning for warning in program(text % "tools: [send]", catalog(card)).warnings)
 

@@ -3,11 +3,9 @@
     audit(AuditCase(program, events))                            # an empty list: no findings
     audit(AuditCase(program, events, calls=…, messages=…))       # also checks the observations of the outside world
 
-Findings start with the number of the violated invariant (docs/concepts/simulation.md): I1 a run ends or can be resumed, I2 no
-call for finished
-units, I3 effects as declared, I4 dependencies first, I5 the outcome follows from the answers, I6 budgets, I7 one log of
-events without
-gaps, I8 checks, I9 labels.
+Findings start with the number of the violated invariant (docs/concepts/simulation.md): I1 a run ends or can be resumed,
+I2 no call for finished units, I3 effects as declared, I4 dependencies first, I5 the outcome follows from the answers,
+I6 budgets, I7 one log of events without gaps, I8 checks, I9 labels.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Workflows compiled: the shape of their programs, and what is refused, with the code, the words and the place of each refusal."""
+"""Workflows compiled: the shape of their programs, and what is refused, with the code, the words and the place of each
+refusal.
+"""
 
 from __future__ import annotations
 
@@ -95,7 +97,8 @@ def test_arms_fallbacks_and_after_are_tolerated_and_all_else_is_not() -> None:
 
 def test_what_one_part_of_a_node_needs_is_not_tolerated_for_another() -> None:
     program = compiled(
-        "output: ${b}\nnodes:\n  a: {tool: shout, with: {text: x}}\n  b: {tool: shout, fallback: '${a}', with: {text: '${a}'}}"
+        "output: ${b}\nnodes:\n  a: {tool: shout, with: {text: x}}\n  b: {tool: shout, fallback: '${a}', with: {text:"
+        " '${a}'}}"
     )
     assert node(program, "b").soft_needs == frozenset()
 
@@ -191,9 +194,13 @@ def test_previous_is_the_output_of_the_turn_before_or_null() -> None:
 
 
 def test_loops_stand_inside_loops_each_with_its_own_turn() -> None:
-    inner = "{loop: {at_most: 2, until: '${turn > 1}', nodes: {c: {tool: grow, with: {text: '${previous}'}}}, output: '${c}'}}"
+    inner = (
+        "{loop: {at_most: 2, until: '${turn > 1}', nodes: {c: {tool: grow, with: {text: '${previous}'}}}, output:"
+        " '${c}'}}"
+    )
     program = compiled(
-        f"output: ${{a}}\nnodes:\n  a: {{loop: {{at_most: 3, until: '${{turn > 2}}', nodes: {{b: {inner}}}, output: '${{b}}'}}}}"
+        f"output: ${{a}}\nnodes:\n  a: {{loop: {{at_most: 3, until: '${{turn > 2}}', nodes: {{b: {inner}}}, output:"
+        " '${b}'}}"
     )
     assert program.warnings == ()
     assert format_type(program.output_schema) == "str"
@@ -208,7 +215,10 @@ def test_the_end_of_a_loop_reads_its_nodes_those_under_each_too() -> None:
 
 
 def test_bodies_beside_each_other_may_use_the_same_names() -> None:
-    block = "{call: {nodes: {x: {tool: shout, %s with: {text: '${y}'}}, y: {tool: shout, with: {text: z}}}, output: '${x}'}}"
+    block = (
+        "{call: {nodes: {x: {tool: shout, %s with: {text: '${y}'}}, y: {tool: shout, with: {text: z}}}, output:"
+        " '${x}'}}"
+    )
     text = (
         "input: {go: bool}\noutput: ${d}\nnodes:\n"
         + f"  a: {block % ''}\n  b: {block % chr(39).join(['when: ', '${input.go}', ','])}\n"
@@ -228,7 +238,10 @@ def test_an_element_is_sure_even_where_a_body_has_an_unsure_node_of_its_name() -
 
 
 def test_a_choice_that_only_the_output_reads_needs_no_sure_arm() -> None:
-    text = "input: {go: bool}\noutput: ${b}\nnodes:\n  a: {tool: shout, when: '${input.go}', with: {text: x}}\n  b: {first_of: ['${a}']}"
+    text = (
+        "input: {go: bool}\noutput: ${b}\nnodes:\n  a: {tool: shout, when: '${input.go}', with: {text: x}}\n  b:"
+        " {first_of: ['${a}']}"
+    )
     assert compiled(text).nodes[1].kind == "first_of"
 
 
@@ -327,7 +340,10 @@ def test_the_label_is_at_least_that_of_what_is_called_through_others_too(
 ) -> None:
     flows = {
         "inner": f"{TWICE.replace('twice', 'inner')}{inner}\n",
-        "outer": "schema: orchestra/v1\nname: outer\ninput: {text: str}\noutput: ${a}\nnodes: {a: {call: inner, with: {text: x}}}",
+        "outer": (
+            "schema: orchestra/v1\nname: outer\ninput: {text: str}\noutput: ${a}\nnodes: {a: {call: inner, with: {text:"
+            " x}}}"
+        ),
     }
     catalog = replace(CATALOG, workflows={name: read(text, f"{name}.yaml").graph for name, text in flows.items()})
     main = read(f"schema: orchestra/v1\nname: main\n{own}\noutput: ${{a}}\nnodes: {{a: {step}}}", "main.yaml")
@@ -370,7 +386,8 @@ def test_a_condition_that_always_holds_is_a_warning_too() -> None:
 def test_a_condition_that_may_hold_is_none(condition: str) -> None:
     assert (
         compiled(
-            f'input: {{n: int, s: str}}\noutput: ${{a}}\nnodes:\n  a: {{tool: shout, when: "{condition}", with: {{text: x}}}}'
+            f'input: {{n: int, s: str}}\noutput: ${{a}}\nnodes:\n  a: {{tool: shout, when: "{condition}", with: {{text:'
+            " x}}"
         ).warnings
         == ()
     )
@@ -379,7 +396,7 @@ def test_a_condition_that_may_hold_is_none(condition: str) -> None:
 def test_a_node_that_nothing_needs_is_a_warning_unless_it_has_an_effect() -> None:
     block = "{call: {nodes: {x: {tool: send, with: {text: x}}}, output: '${x}'}}"
     warnings = compiled(
-        f"output: ${{a}}\nnodes:\n  a: {{tool: shout, with: {{text: x}}}}\n  b: {{tool: shout, "
+        "output: ${a}\nnodes:\n  a: {tool: shout, with: {text: x}}\n  b: {tool: shout, "
         f"with: {{text: x}}}}\n  c: {{tool: send, with: {{text: x}}}}\n  d: {block}"
     ).warnings
     assert warnings == ("w.yaml:6:3: nothing needs the node 'b'",)
@@ -440,7 +457,8 @@ def test_two_faults_in_two_places_are_both_told() -> None:
 def test_a_quote_may_be_passed_on_as_a_text_but_not_the_other_way() -> None:
     assert READING["properties"]["quote"]["format"] == "quote"  # type: ignore[index]
     program = compiled(
-        "output: ${b}\nnodes:\n  a: {agent: reader, with: {question: q, context: c}}\n  b: {tool: shout, with: {text: '${a.quote}'}}"
+        "output: ${b}\nnodes:\n  a: {agent: reader, with: {question: q, context: c}}\n  b: {tool: shout, with: {text:"
+        " '${a.quote}'}}"
     )
     assert len(program.nodes) == 2
 
@@ -459,7 +477,10 @@ def test_a_workflow_that_is_called_often_is_compiled_once() -> None:
 
 @pytest.mark.parametrize("text", SAMPLES)
 def test_the_collector_looks_at_no_compiled_node(text: str) -> None:
-    """A program is a tree, and large: for the collector, compiling a thousand nodes would be a reason to look at all there is."""
+    """A program is a tree, and large: for the collector, compiling a thousand nodes would be a reason to look at all
+    there
+    is.
+    """
     nodes = compiled(text).nodes
     assert [
         one.name for one in nodes if gc.is_tracked(one) or (one.inputs is not None and gc.is_tracked(one.inputs))

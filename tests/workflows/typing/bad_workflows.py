@@ -1,5 +1,7 @@
 # ruff: noqa: B018
-"""Mistakes that checkers find without a plugin. `# E: CODE` is what mypy --strict says; `# E: CODE -` is seen by mypy alone."""
+"""Mistakes that checkers find without a plugin. `# E: CODE` is what mypy --strict says; `# E: CODE -` is seen by mypy
+alone.
+"""
 
 from __future__ import annotations
 

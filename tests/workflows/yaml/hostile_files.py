@@ -1,4 +1,6 @@
-"""Reads and compiles 2,000 hostile workflow files; ends with an error at the first event of Python's audit hook that does something.
+"""Reads and compiles 2,000 hostile workflow files; ends with an error at the first event of Python's audit hook that
+does
+something.
 
 Run in a process of its own, for an audit hook cannot be taken away. Prints how many files were accepted and refused.
 """
@@ -33,12 +35,12 @@ HARMLESS = (
 )
 """Events of looking at objects; all others open, import, compile, run or connect."""
 SEEDS = (
-    "*a", "&a", "!!python/object/apply:os.system [id]", "!x", "<<", "---", "}", "${a.b}", "$${", "\x00", "\t", "\ufeff", "010",
+    "*a", "&a", "!!python/object/apply:os.system [id]", "!x", "<<", "---", "}", "${a.b}", "$${", "\x00", "\t", "\ufeff", "010",  # noqa: E501
     ".inf", "${", "null", "{}", "[]", "{{ 7 * 7 }}", "__import__('os')", "../../etc/passwd", "file:///etc/passwd", "http://127.0.0.1/",
     "9" * 400,
     "${a.map(x, a.map(y, y))}", "a" * 70, "[" * 70, "{a: " * 70, "'",
     '"', "# ", "%TAG ! x", "|", ">", "each: ${a}", "as: a", "when: ${true}",
-    "${1/0}", "${'a'.matches('(a+)+$')}", "\N{RIGHT-TO-LEFT OVERRIDE}", "- ", ": ", "? ", "loop", "call: w", "first_of: []", "retry: 1e400",
+    "${1/0}", "${'a'.matches('(a+)+$')}", "\N{RIGHT-TO-LEFT OVERRIDE}", "- ", ": ", "? ", "loop", "call: w", "first_of: []", "retry: 1e400",  # noqa: E501
 )  # fmt: skip
 
 

@@ -122,7 +122,10 @@ def test_whatever_is_written_is_accepted(graph: Graph) -> None:
         "{agent: r, retry: {attempts: 3, wait: [0.5, 8]}}",
         "{plan: go, agents: r, tools: [t], workflows: w, limits: {steps: 3}}",
         "{plan: go, agents: r, larger: planner, votes: 16, cache: false, replans: 0, streaming: false}",
-        "{plan: go, agents: r, stepwise: false, copied: true, grounded: true, hearsay: a, anyway: true, shortlist: 16, returns: anything}",
+        (
+            "{plan: go, agents: r, stepwise: false, copied: true, grounded: true, hearsay: a, anyway: true, shortlist:"
+            " 16, returns: anything}"
+        ),
         "{ask: really?, options: [yes_, no_]}",
         "{call: other, with: {}}",
         "{tool: t, each: '${b}', as: x, limit: 5, concurrency: 2, at_least: all}",

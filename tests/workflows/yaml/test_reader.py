@@ -37,8 +37,9 @@ def test_short_forms_are_written_out_in_bodies_and_defaults_too() -> None:
     inner = f"{NODE[:-1]}, retry: 2}}"
     graph = read(
         whole(
-            f"defaults: {{retry: 4}}\noutput: ${{a}}\nnodes:\n  a: {{call: {{nodes: {{b: {inner}}}, output: '${{b}}'}}}}\n"
-            f"  c: {{loop: {{at_most: 2, until: '${{turn > 1}}', nodes: {{d: {inner}}}, output: '${{d}}'}}}}"
+            f"defaults: {{retry: 4}}\noutput: ${{a}}\nnodes:\n  a: {{call: {{nodes: {{b: {inner}}}, output:"
+            f" '${{b}}'}}}}\n  c: {{loop: {{at_most: 2, until: '${{turn > 1}}', nodes: {{d: {inner}}}, output:"
+            " '${d}'}}"
         ),
         "w",
     ).graph
@@ -160,7 +161,9 @@ def test_any_data_is_read_or_refused(nodes: object, output: object, more: object
 
 
 def test_no_file_makes_the_reader_do_anything() -> None:
-    """2,000 mutated and random files are read and compiled in a process whose audit hook stops at the first thing done."""
+    """2,000 mutated and random files are read and compiled in a process whose audit hook stops at the first thing
+    done.
+    """
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("hostile_files.py"))],
         capture_output=True,
