@@ -300,7 +300,7 @@ def _train_classical(card: Card, data: Path, out: Path) -> None:
     for one in made.shares:
         print_text(
             f"  {one.share:.0%} of the tune part is above {one.threshold:.4f}; its mean target is "
-            f"{one.mean_target:.3f} on average"
+            f"{one.mean_target:.3f}"
         )
 
 
