@@ -299,8 +299,7 @@ def _train_classical(card: Card, data: Path, out: Path) -> None:
     print_text(f"{out}: trained on {made.rows:,} rows{left}; orchestra learn promote {card.name} {out} --data {data}")
     for one in made.shares:
         print_text(
-            f"  {one.share:.0%} of the tune part is above {one.threshold:.4f}; its mean target is "
-            f"{one.mean_target:.3f} on average"
+            f"  {one.share:.0%} of the tune part is above {one.threshold:.4f}; its mean target is {one.mean_target:.3f}"
         )
 
 

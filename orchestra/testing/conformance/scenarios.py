@@ -76,7 +76,7 @@ def all_event_kinds(run: str) -> list[Event]:
         AbstainedOutcome(reason="unsure", origin="b", score=0.2),
         FailedOutcome(code="M001", reason="no JSON", origin="c", hint="again"),
     )
-    given = {"x": Override(value={"y": [None]}, source=OverrideSource(by="ann"), question_digest="6" * 32)}
+    overrides = {"x": Override(value={"y": [None]}, source=OverrideSource(by="ann"), question_digest="6" * 32)}
     kinds: list[Callable[[int], Event]] = [
         lambda seq: run_started(
             run,
@@ -84,7 +84,7 @@ def all_event_kinds(run: str) -> list[Event]:
             versions={"reader": "1" * 32},
             parent="r0",
             options={"budget": {"tokens": 9}},
-            given=given,
+            overrides=overrides,
         ),
         lambda seq: RunResumed(seq=seq, at=1.5, epoch=2, by="host:1", idle_seconds=3.5),
         lambda seq: MapExpanded(seq=seq, at=1.5, node="each", count=3),
