@@ -68,7 +68,7 @@ async def test_a_fork_takes_a_nodes_value_from_a_person_and_makes_anew_what_depe
     ("values", "why"),
     [
         ({"lives": []}, "has no node 'lives'"),
-        ({"lines[0]": "x"}, r"lines\[0\] stands inside of lines"),
+        ({"lines[0]": "x"}, r"lines\[0\] is inside of lines"),
         ({"lines": "x"}, "the value of lines"),
         ({"paid": {"number": "x", "item": "tea"}}, "the value of paid"),
         ({"allowed": "perhaps"}, "the value of allowed"),
@@ -219,7 +219,7 @@ async def test_only_a_fork_takes_values_by_the_names_of_nodes(shop: Path) -> Non
         doors = [given.start(order, topics=["x"]), given.run(order, topics=["x"]), given.resume(run), given.whatif(run)]
         doors += [given.check("x", against="x"), given.options(idempotency_key="k").start(order, topics=["x"])]
         for door in doors:
-            with pytest.raises(InputError, match="`values` are for a fork") as caught:
+            with pytest.raises(InputError, match="`values` is for a fork") as caught:
                 await door
             assert caught.value.code == "E033"
         wrong: list[Any] = [["letter"], [], "letter", {1: "x"}, {0: "x"}, {None: "x"}]
