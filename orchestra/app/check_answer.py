@@ -213,8 +213,8 @@ def combined_request(
     combination = _find_combination(project, which)
     card = project.registry.card(combination.agent)
     if checks is not None and frozenset(map(str, parse_checks(checks))) != frozenset(combination.checks):
-        own_checks, stated = ", ".join(combination.checks), ", ".join(checks)
-        said = f"the combination of {card.name!r} is of the checks {own_checks}, and not of {stated}"
+        expected, stated = ", ".join(combination.checks), ", ".join(checks)
+        said = f"the combination of {card.name!r} is of the checks {expected}, and not of {stated}"
         raise InputError("V005", said, hint="leave the checks out: they are those of the combination")
     value = _answer_json(answer.value)
     if (fault := Validator(card.output_schema).check(value)) is not None:

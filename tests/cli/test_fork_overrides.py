@@ -70,7 +70,7 @@ async def test_fork_with_an_override_reruns_dependent_nodes(shop: Path) -> None:
     ("values", "why"),
     [
         ({"lives": []}, "has no node 'lives'"),
-        ({"lines[0]": "x"}, r"lines\[0\] stands inside of lines"),
+        ({"lines[0]": "x"}, r"lines\[0\] is inside of lines"),
         ({"lines": "x"}, "the value of lines"),
         ({"paid": {"number": "x", "item": "tea"}}, "the value of paid"),
         ({"allowed": "perhaps"}, "the value of allowed"),
