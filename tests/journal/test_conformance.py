@@ -100,17 +100,17 @@ class SendsTwice(MemoryJournal):
 
 
 class DeliversNothing(MemoryJournal):
-    async def delivered(self, numbers: Sequence[int]) -> None:
+    async def mark_delivered(self, numbers: Sequence[int]) -> None:
         pass
 
 
 class TakesTheLastAnswer(MemoryJournal):
-    def remember(self, memo: str, run: str, value: Any) -> None:
+    def put_memo(self, memo: str, run: str, value: Any) -> None:
         self.store.memos[memo] = (run, value)
 
 
 class ListsOldestFirst(MemoryJournal):
-    async def runs(self, limit: int = 50) -> list[RunSummary]:
+    async def list_runs(self, limit: int = 50) -> list[RunSummary]:
         return (await super().list_runs(limit))[::-1]
 
 
@@ -120,7 +120,7 @@ class ReversesTheOutbox(MemoryJournal):
 
 
 class ForgetsBlobs(MemoryJournal):
-    async def blob(self, digest: str) -> bytes | None:
+    async def get_blob(self, digest: str) -> bytes | None:
         return None
 
 
@@ -130,14 +130,14 @@ class DeletesAnything(MemoryJournal):
 
 
 FAULTY = {
-    LosesALetter: "letters_are_numbered_and_read_after_a_number",
+    LosesALetter: "inbox_messages_are_numbered_and_read_after_a_number",
     TakesGaps: "a_gap_is_refused_and_nothing_kept",
-    TakesAnyLease: "a_lease_is_not_taken_from_the_living",
+    TakesAnyLease: "a_lease_is_not_taken_from_a_live_holder",
     SendsTwice: "a_message_goes_out_once_for_its_key",
     DeliversNothing: "delivered_messages_leave_the_outbox",
-    TakesTheLastAnswer: "the_first_answer_stays",
+    TakesTheLastAnswer: "the_first_memo_value_stays",
     ListsOldestFirst: "runs_are_listed_newest_first",
-    ReversesTheOutbox: "messages_come_in_order_with_their_events",
+    ReversesTheOutbox: "outbox_messages_come_in_order_with_their_events",
     ForgetsBlobs: "blobs_are_kept_by_digest",
     DeletesAnything: "a_run_under_way_is_not_deleted",
 }
