@@ -156,7 +156,7 @@ def returns(question: str) -> Answer:
 def nullable(question: str) -> Answer:
     """W011: calculator(question=...) takes str, got Quote | None
     at: calculator(question=r.answer)
-    help: or_else(r.answer, ...) says what stands in for None
+    help: or_else(r.answer, ...) gives a default for None
     """
     r = reader(question=question, context="x")
     return calculator(question=r.answer)
@@ -374,7 +374,7 @@ def missing_nothing(question: str, documents: list[Document]) -> Answer:
 
 
 def rooted(url: str) -> Answer:
-    """W016: the type of what the loop gives cannot be found: it is made of the turn before alone
+    """W016: the type of the loop cannot be inferred: it depends only on the previous turn
     at: loop(lambda previous: previous, at_most=3, until=lambda answer: has_value(answer.text))
     help: give the body a first value: or_else(previous, ...)
     """

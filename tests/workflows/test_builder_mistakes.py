@@ -167,7 +167,7 @@ def _wrong_default(count: int = "one") -> int:  # type: ignore[assignment]
     ("function", "message"),
     [
         (_no_type, "_no_type: the input 'query' has no type"),
-        (_no_return, "_no_return does not say what it returns"),
+        (_no_return, "_no_return has no return type"),
         (_stars, "_stars: *queries cannot be an input, for inputs have names"),
         (_private, "_private: '_query' cannot be an input: its name begins with a letter"),
         (_no_such_type, "_no_such_type: there is no type 'Nothing' here"),

@@ -289,7 +289,7 @@ def test_the_python_reads_as_one_would_write_it() -> None:
     ("node", "reason"),
     [
         ("{ask: 'really?', returns: \"Literal['yes', 'no']\"}", "which Python has as `options`"),
-        ("{plan: think, agents: [mcp/reader]}", "'mcp/reader' is no name of a variable"),
+        ("{plan: think, agents: [mcp/reader]}", "'mcp/reader' is not a variable name"),
         (
             "{call: {nodes: {a: {agent: calculator, with: {question: x}}}, output: '${a}'}}",
             "is of a kind that Python has no word for",

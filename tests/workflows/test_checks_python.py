@@ -120,7 +120,7 @@ def test_the_graph_is_written_as_python_that_traces_to_it() -> None:
     [
         (lambda: agree(1), "no number of samples"),
         (lambda: rederive("Not A Name"), "names no agent"),
-        (lambda: quote | Check("so so"), "is no check"),
+        (lambda: quote | Check("so so"), "is not a check"),
     ],
 )
 def test_what_is_no_check_is_refused_where_it_is_written(make: object, says: str) -> None:

@@ -221,7 +221,7 @@ def test_an_effect_that_only_stands_in_and_happens_in_any_case_is_warned_of(
 ) -> None:
     warnings = [str(one) for one in compiled(workflow(function)).warnings]
     assert len(warnings) == count
-    assert all("'receipt' has effects and runs whatever happens" in one for one in warnings)
+    assert all("'receipt' has effects and always runs" in one for one in warnings)
 
 
 def guarded_whole(n: int) -> str:

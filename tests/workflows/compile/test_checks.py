@@ -15,14 +15,14 @@ from tests.engine.test_checks import WITH, chance, read
 @pytest.mark.parametrize(
     ("checks", "code", "says"),
     [
-        ('["entailment("]', "L072", "is no check"),
+        ('["entailment("]', "L072", "is not a check"),
         ('["quote &"]', "L072", "a check is wanted at its end"),
         ('["quote(x)"]', "L072", "takes nothing in brackets"),
         ('["quote | quotes"]', "L111", "there is no check 'quotes'"),
         ("[rederive]", "L070", "needs the name of an agent"),
-        ('["entailment(nobody)"]', "L070", "asks the agent 'nobody'"),
+        ('["entailment(nobody)"]', "L070", "needs the agent 'nobody'"),
         ('["entailment(second)"]', "L071", "it has no input 'claim'"),
-        ('["rederive(entailment)"]', "L071", "it wants the input 'claim'"),
+        ('["rederive(entailment)"]', "L071", "it requires the input 'claim'"),
         ('["agree(1)"]', "L074", "from 2 to 16"),
         ('["agree(many)"]', "L074", "from 2 to 16"),
     ],
@@ -40,8 +40,8 @@ def test_checks_that_cannot_be_asked_are_refused_when_compiled(checks: str, code
         ("[quote]", "[back_off]", "needs the check `entailment` by itself"),
         ('["quote | entailment"]', "[back_off, abstain]", "needs the check `entailment` by itself"),
         ("[entailment, agree]", "[back_off]", "`agree` is about whole values"),
-        ("[entailment]", "[retry, back_off, abstain]", "so `retry` would never come"),
-        ("[entailment]", "[back_off, escalate]", "so `escalate` would never come"),
+        ("[entailment]", "[retry, back_off, abstain]", "so `retry` would never happen"),
+        ("[entailment]", "[back_off, escalate]", "so `escalate` would never happen"),
     ],
 )
 def test_what_cannot_be_backed_off_is_refused_when_compiled(checks: str, otherwise: str, says: str) -> None:

@@ -350,7 +350,7 @@ def test_a_condition_that_cannot_hold_is_a_warning(head: str, condition: str) ->
         f'{head}\noutput: ${{a}}\nnodes:\n  a: {{tool: shout, when: "{condition}", with: {{text: x}}}}'
     ).warnings
     assert len(warnings) == 1
-    assert "`when` is false whatever happens: the node never runs" in warnings[0]
+    assert "`when` is false in every run: the node never runs" in warnings[0]
     assert warnings[0].startswith("w.yaml:6:")
 
 

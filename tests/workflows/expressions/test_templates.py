@@ -235,7 +235,7 @@ def test_several_faults_of_a_mapping_are_found_at_once() -> None:
         ("${int(v.name)}", "cannot convert string to int"),
         ("${input.any + 'x'}", "does not take"),
         ("${v.name.matches(v.name + '(')}", "RE2"),
-        ("a ${input.any}", "a list or mapping cannot stand in a text"),
+        ("a ${input.any}", "a list or mappingcannot be part of a text"),
     ],
 )
 def test_what_fails_only_for_some_values_fails_when_it_is_evaluated(template: str, says: str) -> None:
