@@ -135,7 +135,7 @@ async def test_an_answer_from_elsewhere_is_put_to_tools_that_run_in_this_process
         assert (open_.accepted, open_.reason) == (False, "tool(in_catalogue): it cannot tell")
         strange = await orchestra.check(5, against="5", checks=short_enough)
         assert strange.reason == "tool(short_enough): T002 short_enough: value: expected str, got 5"
-        for checks, says in (("tool(nobody)", "needs the tool 'nobody'"), (announces, "its effect is 'once'")):
+        for checks, says in (("tool(nobody)", "asks the tool 'nobody'"), (announces, "its effect is 'once'")):
             with pytest.raises(InputError) as caught:
                 await orchestra.check("x", against="x", checks=checks)
             assert caught.value.code == "V011"

@@ -294,7 +294,7 @@ def test_the_python_reads_as_one_would_write_it() -> None:
             "{call: {nodes: {a: {agent: calculator, with: {question: x}}}, output: '${a}'}}",
             "is of a kind that Python has no word for",
         ),
-        ("{first_of: ['${input.question}'], retry: 3}", "`retry` stands on a node that calls no agent"),
+        ("{first_of: ['${input.question}'], retry: 3}", "`retry` is set on a node that calls no agent"),
         ("{agent: calculator, with: {question: \"${input.question.matches('a') ? 'b' : 'c'}\"}}", "matches()"),
         ("{agent: calculator, with: {question: 'x ${input.question'}}", "`${input.question` is not closed"),
         (

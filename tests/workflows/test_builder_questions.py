@@ -123,12 +123,12 @@ def test_as_it_stands_it_asks_about_what_was_not_accepted() -> None:
         (lambda q, n: ask(q, option=["a"]), "W010", "has no 'option'", "'options'"),  # type: ignore[call-overload]  # the same
         (lambda q, n: ask(n), "W011", "takes str, got int", "as_text(n)"),
         (lambda q, n: ask(f"{q}?"), "W005", "q (str) has no value yet", "'text ' + q"),
-        (lambda q, n: ask(q, options="yes"), "W016", "no list of texts", "options=['yes', 'no']"),
+        (lambda q, n: ask(q, options="yes"), "W016", "is not a list of texts", "options=['yes', 'no']"),
         (lambda q, n: ask(q, options=[q, "no"]), "W016", "known when the workflow is written", "options="),
         (lambda q, n: ask(q, options=[]), "W016", "none to choose from", "leave it out"),
         (lambda q, n: ask(q, options=["a"], returns=int), "W016", "options, which are texts", "leave one"),  # type: ignore[call-overload]  # the same
         (lambda q, n: ask(q, returns="int"), "W016", "'int' is a text", "returns="),
-        (lambda q, n: ask(q, returns=object), "W018", "no type that a workflow can name", "returns="),
+        (lambda q, n: ask(q, returns=object), "W018", "is not a type that a workflow can name", "returns="),
         (lambda q, n: ask(q, options=["a"], fallback="b"), "W011", "takes Literal['a'], got 'b'", ""),
         (lambda q, n: ask(q, options=["a"]) == "b", "W008", "'b'", ""),
         (

@@ -149,10 +149,10 @@ def test_an_effect_within_the_expression_is_refused(function: Callable[..., Any]
 @pytest.mark.parametrize(
     ("function", "says", "hint"),
     [
-        (helped, "pay has effects (once), and otherwise=settle(...) runs it", "otherwise=lambda: settle(...)"),
-        (helped_twice, "pay has effects (once), and otherwise=twice(...) runs it", "otherwise=lambda: twice(...)"),
-        (listed, "pay has effects (once), and otherwise=pay(...) runs it", "otherwise=lambda: pay(...)"),
-        (called_within, "outer has effects (once), and otherwise=outer(...) runs it", "otherwise=lambda: outer(...)"),
+        (helped, "pay has effects (once), and otherwise=settle(...) always runs it", "otherwise=lambda: settle(...)"),
+        (helped_twice, "pay has effects (once), and otherwise=twice(...) always runs it", "otherwise=lambda: twice(...)"),
+        (listed, "pay has effects (once), and otherwise=pay(...) always runs it", "otherwise=lambda: pay(...)"),
+        (called_within, "outer has effects (once), and otherwise=outer(...) always runs it", "otherwise=lambda: outer(...)"),
     ],
 )
 def test_the_fault_names_what_stands_in_the_expression(function: Callable[..., Any], says: str, hint: str) -> None:

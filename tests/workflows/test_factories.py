@@ -100,7 +100,7 @@ def test_an_input_without_what_a_factory_gives_each_time_otherwise_says_to_state
     assert inputs is not None
     with pytest.raises(OrchestraError, match="there is no field 'id'") as caught:
         inputs.evaluate({"input": {"note": {"text": "a"}}})
-    assert (caught.value.code, caught.value.hint) == ("L061", "state it in the input, or ask first: has(input.note.id)")
+    assert (caught.value.code, caught.value.hint) == ("L061", "give it in the input, or test it first: has(input.note.id)")
 
 
 def test_a_record_in_yaml_has_them_too() -> None:

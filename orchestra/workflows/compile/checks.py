@@ -414,11 +414,17 @@ def _resolve_certificate(
     if isinstance(found, ClaimsCertificate):
         # Additional checks only withhold more, so the guarantee for accepted claims still holds.
         if found.check not in checks:
-            said = f"the certificate of {contract.name!r} is about claims that {found.check} scores, and this node has {join_names(checks)}"
+            said = (
+                f"the certificate of {contract.name!r} is about claims that {found.check} scores, "
+                f"and this node has {join_names(checks)}"
+            )
             findings.error("V005", said, place, hint=f"checks: [{found.check}]")
             return None
     elif frozenset(found.checks) != frozenset(checks):
-        said = f"the certificate of {contract.name!r} is about the checks {join_names(found.checks)}, and this node has {join_names(checks)}"
+        said = (
+            f"the certificate of {contract.name!r} is about the checks {join_names(found.checks)}, "
+            f"and this node has {join_names(checks)}"
+        )
         hint = f"checks: [{', '.join(found.checks)}], or {found.renew_command} --checks {','.join(checks)}"
         findings.error("V005", said, place, hint=hint)
         return None
@@ -470,7 +476,10 @@ def _resolve_combination(
     from orchestra.verification.acceptance import parse_checks
 
     if frozenset(found.checks) != frozenset(map(str, parse_checks(checks))):
-        said = f"the combination of {contract.name!r} is of the checks {join_names(found.checks)}, and this node has {join_names(checks)}"
+        said = (
+            f"the combination of {contract.name!r} is of the checks {join_names(found.checks)}, "
+            f"and this node has {join_names(checks)}"
+        )
         hint = f"checks: [{', '.join(found.checks)}], or orchestra learn combine {contract.name} --data FILE {stated}"
         findings.error("V005", said, place, hint=hint)
         return None

@@ -451,7 +451,10 @@ def check_clearance(program: Program, places: SourcePlaces | None = None) -> Non
         for node in program.nodes:
             for tool in called_tools(node):
                 if not is_allowed(program.label, tool.label):
-                    said = f"the tool {tool.name!r} is cleared for {tool.label!r} data, and {program.name} has {program.label!r} data"
+                    said = (
+                        f"the tool {tool.name!r} is cleared for {tool.label!r} data, "
+                        f"and {program.name} has {program.label!r} data"
+                    )
                     findings.error(
                         "T020", said, findings.place_of("nodes", node.name), hint=_hint(tool.name, program.label)
                     )

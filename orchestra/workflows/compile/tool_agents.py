@@ -191,7 +191,9 @@ def check_plan_effects(
         for number, name in enumerate(names):
             if name in acting:
                 said = f"{name} has effects, and the plan is made here of what other nodes have made"
-                hint = "give it the workflow's inputs alone, list a workflow that asks a person first, or let a node of its own do it"
+                hint = (
+                    "pass only the workflow's inputs, list a workflow that asks a person first, or use a separate node"
+                )
                 findings.error("L123", said, findings.place_of(*path, key, number), hint=hint)
 
 

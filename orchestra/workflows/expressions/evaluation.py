@@ -99,7 +99,8 @@ class PathExpression(NonMappingExpression, msgspec.Struct, frozen=True, gc=False
         hint = f"look at what {self.root} gave: orchestra runs show RUN {self.root}"
         if self.root == "input":
             way = "".join(f".{step}" if isinstance(step, str) else f"[{step}]" for step in self.steps[: number + 1])
-            hint = f"state it in the input{f', or ask first: has(input{way})' if isinstance(self.steps[number], str) else ''}"
+            test_hint = f", or test it first: has(input{way})" if isinstance(self.steps[number], str) else ""
+            hint = f"give it in the input{test_hint}"
         return OrchestraError("L061", f"${{{self.source}}}: {reason}", hint=hint)
 
 

@@ -25,7 +25,10 @@ MAX_LEVELS = 48
 """Limits of one reference: characters, nested macros, and levels of its tree."""
 
 
-_RESERVED_WORDS = """as break const continue else false for function if import in let loop package namespace null return true var void while"""
+_RESERVED_WORDS = (
+    "as break const continue else false for function if import in let loop "
+    "package namespace null return true var void while"
+)
 
 
 KEYWORDS = frozenset(re.findall(r"\w+", _RESERVED_WORDS))

@@ -287,7 +287,8 @@ def _list_fit_hint(text: str, inner: Schema, want: Schema, wanted: Schema | str)
     if isinstance(wanted, dict) and (fields := _fitting_fields(shape, wanted)):
         return f"did you mean map_(lambda item: item.{fields[0]}, {text})?"
     if fields := _fitting_fields(shape, want):
-        return f"map_(lambda item: ... item.{fields[0]} ..., {text}) for each element, or {text}[0].{fields[0]} for the first"
+        field = fields[0]
+        return f"map_(lambda item: ... item.{field} ..., {text}) for each element, or {text}[0].{field} for the first"
     return ""
 
 

@@ -143,7 +143,8 @@ def _without_unset(value: Any) -> Any:
     class _Shown:
         def __repr__(self) -> str:
             fields = {name: found for name in type(value).model_fields if (found := getattr(value, name)) is not None}
-            return f"{type(value).__name__}({', '.join(f'{name}={_without_unset(found)!r}' for name, found in fields.items())})"
+            arguments = ", ".join(f"{name}={_without_unset(found)!r}" for name, found in fields.items())
+            return f"{type(value).__name__}({arguments})"
 
     return _Shown()
 

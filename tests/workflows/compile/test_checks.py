@@ -17,7 +17,7 @@ from tests.engine.test_checks import WITH, chance, read
     [
         ('["entailment("]', "L072", "is not a check"),
         ('["quote &"]', "L072", "a check is wanted at its end"),
-        ('["quote(x)"]', "L072", "takes nothing in brackets"),
+        ('["quote(x)"]', "L072", "takes no argument"),
         ('["quote | quotes"]', "L111", "there is no check 'quotes'"),
         ("[rederive]", "L070", "needs the name of an agent"),
         ('["entailment(nobody)"]', "L070", "needs the agent 'nobody'"),
@@ -37,8 +37,8 @@ def test_checks_that_cannot_be_asked_are_refused_when_compiled(checks: str, code
 @pytest.mark.parametrize(
     ("checks", "otherwise", "says"),
     [
-        ("[quote]", "[back_off]", "needs the check `entailment` by itself"),
-        ('["quote | entailment"]', "[back_off, abstain]", "needs the check `entailment` by itself"),
+        ("[quote]", "[back_off]", "needs the check `entailment` itself"),
+        ('["quote | entailment"]', "[back_off, abstain]", "needs the check `entailment` itself"),
         ("[entailment, agree]", "[back_off]", "`agree` is about whole values"),
         ("[entailment]", "[retry, back_off, abstain]", "so `retry` would never happen"),
         ("[entailment]", "[back_off, escalate]", "so `escalate` would never happen"),
