@@ -236,19 +236,19 @@ def traced(source: str) -> Graph:
 
 
 @pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
-def test_python_to_yaml_to_python_is_the_same(flow: Workflow[..., Any]) -> None:
+def test_to_python_round_trip_from_python(flow: Workflow[..., Any]) -> None:
     graph = read(write(flow.graph), "flow.yaml").graph
     assert traced(to_python(graph)) == flow.graph
 
 
 @pytest.mark.parametrize("text", YAML.values(), ids=YAML.keys())
-def test_yaml_to_python_is_the_same(text: str) -> None:
+def test_to_python_round_trip_from_yaml(text: str) -> None:
     graph = read(HEAD + text, "flow.yaml").graph
     assert traced(to_python(graph)) == graph
 
 
 @pytest.mark.parametrize("before", ["costs $", "$", "$$", "a $${b} $", "$$$ ", ""])
-def test_dollars_before_a_value_are_dollars(before: str) -> None:
+def test_to_python_dollar_signs_kept(before: str) -> None:
     @workflow()
     def priced(question: str) -> Any:
         return ensemble.calculator(question=before + question + "$")
@@ -260,7 +260,7 @@ def test_dollars_before_a_value_are_dollars(before: str) -> None:
     assert traced(to_python(graph)) == priced.graph
 
 
-def test_a_default_is_literal_in_python_and_is_written_so_that_it_is_read_back() -> None:
+def test_to_python_default_reads_back() -> None:
     @workflow()
     def priced(question: str = "costs ${x} and $${y}") -> Any:
         return ensemble.calculator(question=question)
@@ -271,7 +271,7 @@ def test_a_default_is_literal_in_python_and_is_written_so_that_it_is_read_back()
     assert traced(to_python(graph)) == priced.graph
 
 
-def test_the_python_reads_as_one_would_write_it() -> None:
+def test_to_python_is_idiomatic() -> None:
     graph = read(ANSWER_FROM_DOCUMENTS, "answer.yaml").graph
     assert to_python(graph).splitlines() == [
         "@workflow(budget=Budget(tokens=20000, seconds=60.0))",
@@ -303,7 +303,7 @@ def test_the_python_reads_as_one_would_write_it() -> None:
         ),
     ],
 )
-def test_what_python_has_no_words_for_is_refused(node: str, reason: str) -> None:
+def test_to_python_inexpressible_graph_refused(node: str, reason: str) -> None:
     graph = read(HEAD + "output: ${only}\nnodes:\n  only: " + node, "flow.yaml").graph
     with pytest.raises(InputError) as caught:
         to_python(graph)
@@ -311,7 +311,7 @@ def test_what_python_has_no_words_for_is_refused(node: str, reason: str) -> None
     assert reason in caught.value.message
 
 
-def test_the_larger_model_at_once_is_an_option_of_an_agents_call() -> None:
+def test_escalate_option_written() -> None:
     @orchestra.workflow()
     def routed(question: str, short: bool) -> orchestra.Answer:
         return ensemble.calculator.options(escalate=orchestra.not_(short))(question=question)
@@ -320,7 +320,7 @@ def test_the_larger_model_at_once_is_an_option_of_an_agents_call() -> None:
 
 
 @pytest.mark.parametrize("given", [True, "yes", "question"])
-def test_what_is_no_condition_is_refused_as_the_reason_for_a_larger_model(given: Any) -> None:
+def test_escalate_non_condition_refused(given: Any) -> None:
     @orchestra.workflow()
     def routed(question: str) -> orchestra.Answer:
         condition: Any = question if given == "question" else given
@@ -331,7 +331,7 @@ def test_what_is_no_condition_is_refused_as_the_reason_for_a_larger_model(given:
     assert caught.value.code == "W011"
 
 
-def test_a_tool_has_no_larger_model() -> None:
+def test_escalate_on_tool_refused() -> None:
     @orchestra.workflow()
     def routed(question: str, documents: list[orchestra.Document], short: bool) -> list[orchestra.Passage]:
         return ensemble.search.options(escalate=short)(query=question, documents=documents)

@@ -45,7 +45,7 @@ def booked(city: str, guests: list[str]) -> dict[str, Any]:
     return {"booked": book(trip=trip, sure=sure), "why": why, "coming": coming}
 
 
-def test_a_question_is_the_node_that_yaml_has() -> None:
+def test_ask_equals_yaml_node() -> None:
     text = """
 schema: orchestra/v1
 name: refunded
@@ -61,13 +61,13 @@ nodes:
     assert refunded.graph == read(text, "refunded.yaml").graph
 
 
-def test_a_literal_of_texts_are_options() -> None:
+def test_ask_literal_type_becomes_options() -> None:
     node = booked.graph.nodes["sure"]
     assert isinstance(node, AskNode)
     assert (node.options, node.returns) == (("yes", "no"), "str")
 
 
-def test_a_model_that_only_a_question_returns_is_known_with_its_fields() -> None:
+def test_ask_result_model_known() -> None:
     node = next(node for node in compiled(booked).nodes if node.name == "trip")
     assert isinstance(node.source, AskNode)
     assert (node.source.returns, node.output["title"]) == ("Trip", "Trip")
@@ -76,7 +76,7 @@ def test_a_model_that_only_a_question_returns_is_known_with_its_fields() -> None
 @pytest.mark.parametrize(
     "returns", [str, int, list[str], dict[str, int], Trip | None, Literal[1, 2], Literal["a"] | None], ids=str
 )
-def test_the_compiler_finds_the_type_that_the_function_saw(returns: Any) -> None:
+def test_ask_type_equals_compiled_type(returns: Any) -> None:
     @workflow()
     def flow(question: str) -> Any:
         return {"asked": ask(question, returns=returns)}
@@ -84,7 +84,7 @@ def test_the_compiler_finds_the_type_that_the_function_saw(returns: Any) -> None
     assert compiled(flow).nodes[0].kind == "ask"
 
 
-async def test_people_answer_a_workflow_in_python(tmp_path: Path) -> None:
+async def test_ask_runs_with_answers(tmp_path: Path) -> None:
     people: dict[str, Any] = {
         "Where to, if not to Oslo?": {"city": "Rome", "nights": 5},
         "So Rome?": "yes",
@@ -105,7 +105,7 @@ async def test_people_answer_a_workflow_in_python(tmp_path: Path) -> None:
     assert people == {}
 
 
-def test_as_it_stands_it_asks_about_what_was_not_accepted() -> None:
+def test_ask_action_asks_about_refused_value() -> None:
     @workflow()
     def mended(question: str, context: str) -> Any:
         return accepted(
@@ -139,7 +139,7 @@ def test_as_it_stands_it_asks_about_what_was_not_accepted() -> None:
         ),
     ],
 )
-def test_a_mistake_is_refused_with_what_to_write(
+def test_ask_invalid_call_refused_with_hint(
     body: Callable[[Any, Any], Any], code: str, reason: str, hint: str
 ) -> None:
     @workflow()
@@ -153,7 +153,7 @@ def test_a_mistake_is_refused_with_what_to_write(
     assert hint in caught.value.hint
 
 
-def test_outside_of_a_workflow_nobody_is_asked() -> None:
+def test_ask_outside_workflow_refused() -> None:
     with pytest.raises(InputError) as caught:
         ask("Really?")
     assert (caught.value.code, caught.value.hint) == ("W001", "call it in a function under @workflow")

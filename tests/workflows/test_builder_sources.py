@@ -87,7 +87,7 @@ INTERPRETERS = [
 
 
 @pytest.mark.parametrize("interpreter", INTERPRETERS, ids=lambda path: Path(path).name)
-def test_names_and_blind_spots_are_read_from_bytecode(interpreter: str) -> None:
+def test_bytecode_names_and_tests_found(interpreter: str) -> None:
     command = [interpreter, "-W", "ignore", "-c", PROBE, str(bytecode.__file__)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0 and not done.stdout:
@@ -138,7 +138,7 @@ def value(question: str) -> Answer:
 
 
 @pytest.mark.parametrize("module", ["flows", "orchestra_flows"])
-def test_frames_of_orchestra_are_never_the_users(module: str) -> None:
+def test_own_frames_are_not_user_frames(module: str) -> None:
     """A workflow may be traced far below its own file: the line that asks for its graph is no place of a mistake."""
     space: dict[str, Any] = {"__name__": module}
     exec(compile(RETURNING, f"{module}.py", "exec"), space)
@@ -161,7 +161,7 @@ def test_frames_of_orchestra_are_never_the_users(module: str) -> None:
         )
 
 
-def test_public_names_are_not_names_of_packages() -> None:
+def test_public_names_differ_from_packages() -> None:
     packages = {module.name for module in pkgutil.iter_modules(orchestra.__path__)}
     assert packages & set(orchestra.__all__) == set()
     assert [name for name in orchestra.__all__ if not hasattr(orchestra, name)] == []
@@ -186,7 +186,7 @@ def foreign(question: str) -> Answer:
 
 
 @pytest.mark.parametrize(("name", "code"), [("truth", "W005"), ("foreign", "W014")])
-def test_a_workflow_of_an_installed_package_is_the_users_code_too(name: str, code: str) -> None:
+def test_installed_workflow_is_user_code(name: str, code: str) -> None:
     file = f"{sysconfig.get_paths()['purelib']}/flows/installed.py"
     linecache.cache[file] = (len(INSTALLED), None, INSTALLED.splitlines(keepends=True), file)
     space: dict[str, Any] = {"__name__": "flows.installed"}
@@ -198,7 +198,7 @@ def test_a_workflow_of_an_installed_package_is_the_users_code_too(name: str, cod
     assert "calculator(question=" in caught.value.location.text
 
 
-def test_a_mistake_in_a_function_that_the_workflow_calls_is_shown_there() -> None:
+def test_error_in_called_function_located_there() -> None:
     def shared(text: str) -> str:
         return text if text else "none"
 
@@ -212,7 +212,7 @@ def test_a_mistake_in_a_function_that_the_workflow_calls_is_shown_there() -> Non
     assert caught.value.location.text.strip() == 'return text if text else "none"'
 
 
-def test_all_names_can_be_imported_at_once() -> None:
+def test_star_import_has_all_names() -> None:
     space: dict[str, Any] = {}
     exec("from orchestra import *", space)
     assert {name: space[name] is getattr(orchestra, name) for name in orchestra.__all__} == dict.fromkeys(

@@ -140,7 +140,7 @@ REFUSED = [*BY_OTHERS, chosen_fields, added, passed_on, mapped, turned, checked,
 
 
 @pytest.mark.parametrize("function", REFUSED, ids=lambda function: function.__name__)
-def test_an_effect_within_the_expression_is_refused(function: Callable[..., Any]) -> None:
+def test_eager_effect_in_expression_refused(function: Callable[..., Any]) -> None:
     with pytest.raises(InputError, match="always runs it") as caught:
         assert workflow(function).graph
     assert caught.value.code == "W029"
@@ -155,14 +155,14 @@ def test_an_effect_within_the_expression_is_refused(function: Callable[..., Any]
         (called_within, "outer has effects (once), and otherwise=outer(...) always runs it", "otherwise=lambda: outer(...)"),
     ],
 )
-def test_the_fault_names_what_stands_in_the_expression(function: Callable[..., Any], says: str, hint: str) -> None:
+def test_eager_effect_error_names_call(function: Callable[..., Any], says: str, hint: str) -> None:
     with pytest.raises(InputError) as caught:
         assert workflow(function).graph
     assert says in caught.value.message
     assert caught.value.hint == hint
 
 
-def test_workflows_that_call_each_other_are_told_as_that() -> None:
+def test_eager_effect_recursive_workflows_reported() -> None:
     @workflow
     def first(text: str) -> str:
         """Calls the second one, which calls it."""
@@ -200,5 +200,5 @@ def under_a_condition(n: int, m: int) -> str:
 @pytest.mark.parametrize(
     "function", [by_helper, of_a_list, under_a_name, under_a_condition], ids=lambda function: function.__name__
 )
-def test_what_is_made_before_or_under_a_condition_is_not(function: Callable[..., Any]) -> None:
+def test_eager_effect_outside_expression_accepted(function: Callable[..., Any]) -> None:
     assert workflow(function).graph.nodes

@@ -70,14 +70,14 @@ def paid(result: Any) -> int:
     return sum(path.rpartition("/")[2].startswith("pay") for path in result.usage_by_node)
 
 
-async def test_what_stands_in_runs_only_where_nothing_else_is_there(orchestra: Orchestra) -> None:
+async def test_fallback_runs_iff_no_option_exists(orchestra: Orchestra) -> None:
     for flow, inputs, value, times in CASES:
         result = await orchestra.run(flow, **inputs)
         assert (flow.name, inputs, result.value, paid(result)) == (flow.name, inputs, value, times)
 
 
 @pytest.mark.parametrize("flow", [branched, standing.other], ids=lambda flow: flow.name)
-async def test_an_else_does_not_run_because_the_if_failed(orchestra: Orchestra, flow: Workflow[..., Any]) -> None:
+async def test_fallback_not_run_after_failure(orchestra: Orchestra, flow: Workflow[..., Any]) -> None:
     run = await orchestra.start(flow, n=5, text="boom")
     result = await run.wait()
     assert (result.status, paid(result)) == ("failed", 0)
@@ -86,7 +86,7 @@ async def test_an_else_does_not_run_because_the_if_failed(orchestra: Orchestra, 
 
 
 @pytest.mark.parametrize("flow", STANDING, ids=lambda flow: flow.name)
-def test_it_is_the_same_in_yaml_and_in_python(flow: Workflow[..., Any]) -> None:
+def test_fallback_equals_yaml(flow: Workflow[..., Any]) -> None:
     assert [one for one in compiled(flow).warnings if "where it failed too" not in one] == []
     graph = read(write(flow.graph), "flow.yaml").graph
     assert graph == flow.graph
@@ -99,7 +99,7 @@ def test_it_is_the_same_in_yaml_and_in_python(flow: Workflow[..., Any]) -> None:
     assert space[flow.name].graph == graph
 
 
-def test_the_contrary_condition_is_what_yaml_says() -> None:
+def test_fallback_negated_condition_in_yaml() -> None:
     nodes = branched.graph.nodes
     assert [nodes[name].when for name in ("refuse", "echo", "pay")] == [
         "${input.n > 3}",
@@ -141,7 +141,7 @@ nodes:
         ("${has}", "${size([first]) > 0}", False),
     ],
 )
-def test_a_choice_is_sure_where_its_last_arm_runs_wherever_no_earlier_one_does(
+def test_exhaustive_choice_is_sure(
     when: str, asked: str, sure: bool
 ) -> None:
     graph = read(UNSURE.replace("WHEN", when).replace("ASKED", asked), "unsure.yaml").graph
@@ -153,7 +153,7 @@ def test_a_choice_is_sure_where_its_last_arm_runs_wherever_no_earlier_one_does(
             compiled(flow)
 
 
-def test_a_question_that_is_no_expression_is_a_mistake_of_the_file() -> None:
+def test_invalid_presence_test_refused() -> None:
     graph = read(UNSURE.replace("WHEN", "${!has}").replace("ASKED", "${size([first second]) > 0}"), "unsure.yaml").graph
     with pytest.raises(InputError, match="not an expression"):
         compiled(Workflow.from_graph(graph))
@@ -168,7 +168,7 @@ def eager_fallback(n: int) -> str:
 
 
 @pytest.mark.parametrize("function", [eager_otherwise, eager_fallback])
-def test_an_effect_that_would_happen_in_any_case_is_refused(function: Callable[..., Any]) -> None:
+def test_unconditional_effect_refused(function: Callable[..., Any]) -> None:
     with pytest.raises(InputError) as caught:
         assert workflow(function).graph
     word = function.__name__.removeprefix("eager_")
@@ -192,7 +192,7 @@ def fallen(text: str) -> str:
 
 
 @pytest.mark.parametrize(("function", "count"), [(accepted_first, 1), (accepted_pure, 0), (fallen, 0)])
-def test_an_effect_that_stands_in_after_a_failure_too_is_warned_of(function: Callable[..., Any], count: int) -> None:
+def test_effect_after_failure_warns(function: Callable[..., Any], count: int) -> None:
     warnings = [str(one) for one in compiled(workflow(function)).warnings]
     assert len(warnings) == count
     assert all(
@@ -216,7 +216,7 @@ def used(n: int) -> str:
 
 
 @pytest.mark.parametrize(("function", "count"), [(bound, 1), (bound_fallback, 1), (used, 0)])
-def test_an_effect_that_only_stands_in_and_happens_in_any_case_is_warned_of(
+def test_unconditional_fallback_effect_warns(
     function: Callable[..., Any], count: int
 ) -> None:
     warnings = [str(one) for one in compiled(workflow(function)).warnings]
@@ -233,13 +233,13 @@ def accepted_whole(n: int) -> str:
 
 
 @pytest.mark.parametrize("function", [guarded_whole, accepted_whole])
-def test_a_call_and_what_stands_in_for_it_are_not_one_call(function: Callable[..., Any]) -> None:
+def test_call_with_fallback_is_not_one_call(function: Callable[..., Any]) -> None:
     with pytest.raises(InputError, match="is a call with a fallback") as caught:
         assert workflow(function).graph
     assert caught.value.code == "W016"
 
 
-def test_what_stands_in_for_a_call_is_of_its_type() -> None:
+def test_fallback_has_type_of_call() -> None:
     def other(text: str) -> str:
         return echo.options(fallback=lambda: fine(text="b"))(text=text)  # type: ignore[arg-type, unused-ignore]
 

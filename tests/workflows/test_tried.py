@@ -42,7 +42,7 @@ def opened(text: str) -> str:
 
 
 @pytest.mark.parametrize("function", [looked_up, raised_again, described, opened])
-def test_what_may_be_meant_for_now_is_left_alone(function: Callable[..., Any]) -> None:
+def test_try_specific_exception_accepted(function: Callable[..., Any]) -> None:
     assert [*workflow(function).graph.nodes] == ["echo"]
 
 
@@ -61,7 +61,7 @@ def one_of_two(text: str) -> str:
 
 
 @pytest.mark.parametrize("function", [bare, one_of_two])
-def test_what_takes_every_exception_is_refused(function: Callable[..., Any]) -> None:
+def test_try_catching_everything_refused(function: Callable[..., Any]) -> None:
     with pytest.raises(InputError, match="never sees it fail") as caught:
         assert workflow(function).graph
     assert caught.value.code == "W030"

@@ -27,7 +27,7 @@ from tests.engine.test_checks import WITH, chance, read
         ('["agree(many)"]', "L074", "from 2 to 16"),
     ],
 )
-def test_checks_that_cannot_be_asked_are_refused_when_compiled(checks: str, code: str, says: str) -> None:
+def test_compile_invalid_checks_refused(checks: str, code: str, says: str) -> None:
     with pytest.raises(InputError) as caught:
         read(checks, {})
     assert caught.value.code == code
@@ -44,20 +44,20 @@ def test_checks_that_cannot_be_asked_are_refused_when_compiled(checks: str, code
         ("[entailment]", "[back_off, escalate]", "so `escalate` would never happen"),
     ],
 )
-def test_what_cannot_be_backed_off_is_refused_when_compiled(checks: str, otherwise: str, says: str) -> None:
+def test_compile_invalid_back_off_refused(checks: str, otherwise: str, says: str) -> None:
     with pytest.raises(InputError) as caught:
         read(checks, {}, f"otherwise: {otherwise}")
     assert caught.value.code == "L075"
     assert says in caught.value.message
 
 
-def test_only_what_asks_an_agent_can_be_sampled() -> None:
+def test_agree_without_agent_refused() -> None:
     with pytest.raises(InputError) as caught:
         program("output: ${a}\nnodes:\n  a: {tool: shout, with: {text: x}, checks: [agree]}", WITH)
     assert caught.value.code == "L073"
 
 
-def test_a_card_that_asks_for_the_check_brings_its_agent_along() -> None:
+def test_card_check_includes_its_judge() -> None:
     careful = replace(WITH.agents["reader"], checks=("quote", "entailment"), evidence="context", otherwise=("abstain",))
     catalog = replace(WITH, agents={**WITH.agents, "reader": careful})
     text = 'output: ${a}\nnodes:\n  a: {agent: reader, with: {question: when, context: "completed in 1889"}}'
