@@ -37,9 +37,7 @@ def test_difficulty_agent_orders_questions() -> None:
 
 
 @pytest.mark.parametrize(("question", "at_once"), [(PLAIN, False), (HARD, True)])
-async def test_hard_question_uses_larger_model(
-    simulated: SimulatedOrchestra, question: str, at_once: bool
-) -> None:
+async def test_hard_question_uses_larger_model(simulated: SimulatedOrchestra, question: str, at_once: bool) -> None:
     simulated.set_answers(
         {
             "difficulty": {"need": needs(question)},

@@ -1,4 +1,4 @@
-"""What workflow functions describe: the nodes, references and clauses of their graphs."""
+"""Tests of traced workflow functions: the nodes, references and options of their graphs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is written over placeholders means, in CEL, what Python computes on the same values."""
+"""Tests that expressions over placeholders have the same results in CEL as in Python."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`plan` in Python: the same graph as a `plan` node of YAML, whose types the compiler finds by itself, and which runs."""
+"""Tests of `plan` in Python: its graph equals that of YAML, it compiles, and it runs."""
 
 from __future__ import annotations
 

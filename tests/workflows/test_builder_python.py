@@ -1,4 +1,4 @@
-"""A frozen graph is written as Python, and the Python traces to the same graph."""
+"""Tests of the Python writer: the written function traces to the same graph."""
 
 from __future__ import annotations
 

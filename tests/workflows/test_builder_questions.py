@@ -1,4 +1,4 @@
-"""`ask` in Python: the same graph as an `ask` node of YAML, typed and refused at the user's line, and a person answers it."""
+"""Tests of `ask` in Python: its graph equals that of YAML, errors have their line, and it runs."""
 
 from __future__ import annotations
 
@@ -139,9 +139,7 @@ def test_ask_action_asks_about_refused_value() -> None:
         ),
     ],
 )
-def test_ask_invalid_call_refused_with_hint(
-    body: Callable[[Any, Any], Any], code: str, reason: str, hint: str
-) -> None:
+def test_ask_invalid_call_refused_with_hint(body: Callable[[Any, Any], Any], code: str, reason: str, hint: str) -> None:
     @workflow()
     def flow(q: str, n: int) -> Any:
         return {"asked": body(q, n)}

@@ -1,4 +1,4 @@
-"""Long workflow functions are traced in a time that grows with their length."""
+"""Tests that the time of a trace grows linearly with its length."""
 
 from __future__ import annotations
 

@@ -85,7 +85,5 @@ def test_mypy_finds_exactly_the_planted_errors(path: Path, mypy: dict[str, set[t
 
 
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
-def test_pyright_finds_planted_errors(
-    path: Path, pyright: dict[str, set[int]]
-) -> None:
+def test_pyright_finds_planted_errors(path: Path, pyright: dict[str, set[int]]) -> None:
     assert pyright[path.name] == {line for line, mark in planted(path).items() if not mark["mypy"]}

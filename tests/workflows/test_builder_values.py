@@ -1,4 +1,4 @@
-"""What passes between the nodes of a Python workflow: typed dicts, dataclasses, local models, long texts, lists of lists."""
+"""Tests of values between nodes: typed dicts, dataclasses, local models, long texts, nested lists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks put together in Python: values that `&` and `|` join, and the agents that are named in them."""
+"""Tests of checks in Python: combinations with `&` and `|`, and their agents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run takes at most: calls and tokens."""
+"""Tests of the upper bounds of calls and tokens of a run."""
 
 from __future__ import annotations
 

@@ -194,9 +194,7 @@ def test_cel_equals_python(twin: Twin, bindings: dict[str, Any]) -> None:
 
 @MANY
 @given(KINDS.flatmap(lambda kind: twins(kind, 2, "i")), twins("bool", 2, "i"), BINDINGS)
-def test_map_and_filter_equal_python(
-    body: Twin, test: Twin, bindings: dict[str, Any]
-) -> None:
+def test_map_and_filter_equal_python(body: Twin, test: Twin, bindings: dict[str, Any]) -> None:
     chosen = [body.of({"i": item}) for item in bindings["items"] if test.of({"i": item})]
     chain = f"items.filter(i, {test.text}).map(i, {body.text})"
     for text, expected in (

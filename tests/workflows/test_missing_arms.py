@@ -26,7 +26,7 @@ from orchestra import (
     workflow,
 )
 from orchestra.core.settings import Settings
-from tests.workflows.standing import echo, fine, pay, refuse
+from tests.workflows.fallback_workflows import echo, fine, pay, refuse
 
 
 @pytest.fixture
@@ -309,9 +309,7 @@ def sure_first(note: str) -> str:
         (sure_first, "W016", "note is sure to be there"),
     ],
 )
-def test_ambiguous_choice_refused_at_line(
-    function: Callable[..., Any], code: str, text: str
-) -> None:
+def test_ambiguous_choice_refused_at_line(function: Callable[..., Any], code: str, text: str) -> None:
     with pytest.raises(InputError, match=text) as caught:
         assert workflow(function).graph
     assert caught.value.code == code

@@ -1,4 +1,4 @@
-"""Checks of a node: their text, and the agents that they ask."""
+"""Tests of the compilation of checks: their text and their judges."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workflows compiled: the shape of their programs, and what is refused, with the code, the words and the place of each refusal."""
+"""Tests of the compiler: the compiled programs, and the code, message and location of each error."""
 
 from __future__ import annotations
 
@@ -322,9 +322,7 @@ def test_compile_called_workflow_has_types() -> None:
     "step",
     ["{call: outer, with: {text: x}}", "{plan: x, with: {text: x}, workflows: [outer], agents: [], returns: str}"],
 )
-def test_compile_label_includes_indirect_calls(
-    own: str, inner: str, label: str, step: str
-) -> None:
+def test_compile_label_includes_indirect_calls(own: str, inner: str, label: str, step: str) -> None:
     flows = {
         "inner": f"{TWICE.replace('twice', 'inner')}{inner}\n",
         "outer": "schema: orchestra/v1\nname: outer\ninput: {text: str}\noutput: ${a}\nnodes: {a: {call: inner, with: {text: x}}}",

@@ -1,4 +1,4 @@
-"""References and templates: what they give, of which type, and what is refused when they are compiled."""
+"""Tests of references and templates: values, types, and compile errors."""
 
 from __future__ import annotations
 

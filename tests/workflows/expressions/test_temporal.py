@@ -1,4 +1,4 @@
-"""Dates, durations and decimal numbers pass as texts: no operator takes them for texts, in Python or in CEL."""
+"""Tests of dates, durations and decimal numbers, which are passed as texts: no operator treats them as texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults that only the compiler finds in a workflow function are told at the line of the function."""
+"""Tests of the locations of compile errors in workflow functions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from orchestra import InputError, Orchestra, abstain, accepted, first_of, loop, map_, require, when, workflow
 from orchestra.core.errors import InputErrors
 from orchestra.core.settings import Settings
-from tests.workflows.standing import echo, fine, pay
+from tests.workflows.fallback_workflows import echo, fine, pay
 
 
 @pytest.fixture
@@ -69,9 +69,7 @@ def line_of(function: Callable[..., Any]) -> int:
 
 
 @pytest.mark.parametrize("function", [at_top, in_a_list, in_a_turn, too_many])
-def test_compile_error_located_at_call(
-    orchestra: Orchestra, function: Callable[..., Any]
-) -> None:
+def test_compile_error_located_at_call(orchestra: Orchestra, function: Callable[..., Any]) -> None:
     with pytest.raises(InputError) as caught:
         orchestra.program(workflow(function))
     place = caught.value.location

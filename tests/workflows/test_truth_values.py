@@ -1,4 +1,4 @@
-"""Tools and checks that Python asks for their truth: `given or usual` is about what is given, `quote and numbers` drops a check."""
+"""Tests of the truth of tools and checks: `given or usual` works, `quote and numbers` is refused since it drops a check."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from orchestra import InputError, Workflow, accepted, numbers, quote, workflow
-from tests.workflows.standing import echo, fine
+from tests.workflows.fallback_workflows import echo, fine
 
 
 def asked(checks: Any) -> Workflow[..., Any]:

@@ -100,7 +100,10 @@ def test_missing_factory_input_has_hint() -> None:
     assert inputs is not None
     with pytest.raises(OrchestraError, match="there is no field 'id'") as caught:
         inputs.evaluate({"input": {"note": {"text": "a"}}})
-    assert (caught.value.code, caught.value.hint) == ("L061", "give it in the input, or test it first: has(input.note.id)")
+    assert (caught.value.code, caught.value.hint) == (
+        "L061",
+        "give it in the input, or test it first: has(input.note.id)",
+    )
 
 
 def test_yaml_record_uses_factories() -> None:

@@ -1,4 +1,4 @@
-"""Effects in arguments: what is called within the expression that may not need it is refused; what is made before is not."""
+"""Tests of effects in arguments: a call inside an expression that may not need it is refused; an earlier call is not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from orchestra import InputError, accepted, choose, first_of, loop, map_, when, workflow
 from orchestra.app.project import Project
 from orchestra.core.settings import Settings
-from tests.workflows.standing import echo, fine, pay, receipt, refuse
+from tests.workflows.fallback_workflows import echo, fine, pay, receipt, refuse
 
 
 def chosen_fields(n: int) -> str:
@@ -150,9 +150,17 @@ def test_eager_effect_in_expression_refused(function: Callable[..., Any]) -> Non
     ("function", "says", "hint"),
     [
         (helped, "pay has effects (once), and otherwise=settle(...) always runs it", "otherwise=lambda: settle(...)"),
-        (helped_twice, "pay has effects (once), and otherwise=twice(...) always runs it", "otherwise=lambda: twice(...)"),
+        (
+            helped_twice,
+            "pay has effects (once), and otherwise=twice(...) always runs it",
+            "otherwise=lambda: twice(...)",
+        ),
         (listed, "pay has effects (once), and otherwise=pay(...) always runs it", "otherwise=lambda: pay(...)"),
-        (called_within, "outer has effects (once), and otherwise=outer(...) always runs it", "otherwise=lambda: outer(...)"),
+        (
+            called_within,
+            "outer has effects (once), and otherwise=outer(...) always runs it",
+            "otherwise=lambda: outer(...)",
+        ),
     ],
 )
 def test_eager_effect_error_names_call(function: Callable[..., Any], says: str, hint: str) -> None:

@@ -1,7 +1,7 @@
 # mypy: ignore-errors
 # ruff: noqa: E501, F841, BLE001, SIM201, RUF059
 # pyright: basic
-"""Workflow functions that ask for what is not known yet. The docstring says the code, the message, the text under the caret, and the help."""
+"""Workflow functions that need an unknown value. Each docstring has the error: code, message, marked text, and hint."""
 
 from __future__ import annotations
 

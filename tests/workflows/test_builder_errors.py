@@ -1,4 +1,4 @@
-"""Every mistake in a workflow function is found at its line, says what is wrong, and what to write instead."""
+"""Tests that every error in a workflow function has its line, its reason and a hint."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from orchestra import (
     when,
     workflow,
 )
-from tests.workflows import misbranched, misplanned, mistaken, miswired
+from tests.workflows import invalid_branches, invalid_calls, invalid_expressions, invalid_plans
 from tests.workflows.ensemble import calculator, fetch, reader
 
 MISTAKES = [
     found
-    for module in (mistaken, miswired, misplanned, misbranched)
+    for module in (invalid_expressions, invalid_calls, invalid_plans, invalid_branches)
     for found in vars(module).values()
     if inspect.isfunction(found) and found.__module__ == module.__name__
 ]
@@ -57,10 +57,10 @@ def test_trace_error_has_line_and_hint(function: Callable[..., Any]) -> None:
 
 
 def test_error_report_shows_line_caret_reason_hint() -> None:
-    line = mistaken.if_.__code__.co_firstlineno + 6
-    assert str(refused(mistaken.if_)).splitlines() == [
+    line = invalid_expressions.if_.__code__.co_firstlineno + 6
+    assert str(refused(invalid_expressions.if_)).splitlines() == [
         "W005: kind.label == 'math' has no truth value yet",
-        f"  --> tests/workflows/mistaken.py:{line}:8",
+        f"  --> tests/workflows/invalid_expressions.py:{line}:8",
         "   |",
         f'{line} |     if kind.label == "math":',
         "   |        ^^^^^^^^^^^^^^^^^^^^",

@@ -18,38 +18,38 @@ from orchestra.workflows.program import Program
 from orchestra.workflows.python.trace import to_python
 from orchestra.workflows.yaml.reader import read
 from orchestra.workflows.yaml.writer import write
-from tests.workflows import standing
+from tests.workflows import fallback_workflows
 from tests.workflows.ensemble import catalog
-from tests.workflows.standing import STANDING, branched, echo, fine, pay, refuse
+from tests.workflows.fallback_workflows import STANDING, branched, echo, fine, pay, refuse
 
 CASES: list[tuple[Workflow[..., Any], dict[str, Any], Any, int]] = [
     (branched, {"n": 5, "text": "a"}, "refused", 0),
     (branched, {"n": 1, "text": "a"}, "paid a", 1),
-    (standing.contrary, {"n": 5, "text": "a"}, "refused", 0),
-    (standing.contrary, {"n": 1, "text": "a"}, "paid a", 1),
-    (standing.chained, {"n": 5, "text": "a"}, "refused", 0),
-    (standing.chained, {"n": 3, "text": "a"}, "a", 0),
-    (standing.chained, {"n": 1, "text": "a"}, "paid chained", 1),
-    (standing.chained, {"n": 1, "text": ""}, "nothing", 0),
-    (standing.withheld, {"text": "ok"}, "got ok", 0),
-    (standing.withheld, {"text": "bad"}, "got paid bad", 1),
-    (standing.nested, {"n": 5, "text": "ok"}, "refused", 0),
-    (standing.nested, {"n": 5, "text": "a"}, "paid a", 1),
-    (standing.nested, {"n": 1, "text": "a"}, "paid a", 1),
-    (standing.fallen, {"text": "a"}, "got a", 0),
-    (standing.fallen, {"text": "boom"}, "got paid instead", 1),
-    (standing.mapped, {"texts": ["a", "boom"]}, ["a", "paid instead"], 1),
-    (standing.listed, {"n": 1, "texts": ["a", "b"]}, ["paid a", "paid b"], 2),
-    (standing.listed, {"n": 5, "texts": ["a", "b"]}, ["refused", "refused"], 0),
-    (standing.turned, {"n": 1, "text": "a"}, "refused", 1),
-    (standing.turned, {"n": 2, "text": "a"}, "paid paid -", 2),
-    (standing.other, {"n": 5, "text": "a"}, "refused", 0),
-    (standing.other, {"n": 1, "text": "boom"}, "-", 0),
-    (standing.elif_, {"n": 5, "m": 5}, "refused", 0),
-    (standing.elif_, {"n": 1, "m": 5}, "paid b", 1),
-    (standing.elif_, {"n": 1, "m": 1}, "c", 0),
-    (standing.plain, {"n": 1, "text": "ok"}, "ok", 0),
-    (standing.plain, {"n": 1, "text": "a"}, "no a", 0),
+    (fallback_workflows.contrary, {"n": 5, "text": "a"}, "refused", 0),
+    (fallback_workflows.contrary, {"n": 1, "text": "a"}, "paid a", 1),
+    (fallback_workflows.chained, {"n": 5, "text": "a"}, "refused", 0),
+    (fallback_workflows.chained, {"n": 3, "text": "a"}, "a", 0),
+    (fallback_workflows.chained, {"n": 1, "text": "a"}, "paid chained", 1),
+    (fallback_workflows.chained, {"n": 1, "text": ""}, "nothing", 0),
+    (fallback_workflows.withheld, {"text": "ok"}, "got ok", 0),
+    (fallback_workflows.withheld, {"text": "bad"}, "got paid bad", 1),
+    (fallback_workflows.nested, {"n": 5, "text": "ok"}, "refused", 0),
+    (fallback_workflows.nested, {"n": 5, "text": "a"}, "paid a", 1),
+    (fallback_workflows.nested, {"n": 1, "text": "a"}, "paid a", 1),
+    (fallback_workflows.fallen, {"text": "a"}, "got a", 0),
+    (fallback_workflows.fallen, {"text": "boom"}, "got paid instead", 1),
+    (fallback_workflows.mapped, {"texts": ["a", "boom"]}, ["a", "paid instead"], 1),
+    (fallback_workflows.listed, {"n": 1, "texts": ["a", "b"]}, ["paid a", "paid b"], 2),
+    (fallback_workflows.listed, {"n": 5, "texts": ["a", "b"]}, ["refused", "refused"], 0),
+    (fallback_workflows.turned, {"n": 1, "text": "a"}, "refused", 1),
+    (fallback_workflows.turned, {"n": 2, "text": "a"}, "paid paid -", 2),
+    (fallback_workflows.other, {"n": 5, "text": "a"}, "refused", 0),
+    (fallback_workflows.other, {"n": 1, "text": "boom"}, "-", 0),
+    (fallback_workflows.elif_, {"n": 5, "m": 5}, "refused", 0),
+    (fallback_workflows.elif_, {"n": 1, "m": 5}, "paid b", 1),
+    (fallback_workflows.elif_, {"n": 1, "m": 1}, "c", 0),
+    (fallback_workflows.plain, {"n": 1, "text": "ok"}, "ok", 0),
+    (fallback_workflows.plain, {"n": 1, "text": "a"}, "no a", 0),
 ]
 
 
@@ -60,7 +60,7 @@ async def orchestra(tmp_path: Path) -> AsyncIterator[Orchestra]:
 
 
 def compiled(flow: Workflow[..., Any]) -> Program:
-    """The workflow, compiled; what it calls are the tools of `standing`."""
+    """The workflow, compiled; its tools are those of `fallback_workflows`."""
     known = catalog(flow, echo, fine, pay, refuse)  # type: ignore[arg-type]  # it takes tools as well
     return compile_graph(flow.graph, replace(known, checks=known.checks | {"tool"}))
 
@@ -76,7 +76,7 @@ async def test_fallback_runs_iff_no_option_exists(orchestra: Orchestra) -> None:
         assert (flow.name, inputs, result.value, paid(result)) == (flow.name, inputs, value, times)
 
 
-@pytest.mark.parametrize("flow", [branched, standing.other], ids=lambda flow: flow.name)
+@pytest.mark.parametrize("flow", [branched, fallback_workflows.other], ids=lambda flow: flow.name)
 async def test_fallback_not_run_after_failure(orchestra: Orchestra, flow: Workflow[..., Any]) -> None:
     run = await orchestra.start(flow, n=5, text="boom")
     result = await run.wait()
@@ -92,10 +92,17 @@ def test_fallback_equals_yaml(flow: Workflow[..., Any]) -> None:
     assert graph == flow.graph
     source = to_python(graph)
     space: dict[str, Any] = (
-        {name: getattr(words, name) for name in words.__all__} | vars(standing) | {"Any": Any, "orchestra": words}
+        {name: getattr(words, name) for name in words.__all__}
+        | vars(fallback_workflows)
+        | {"Any": Any, "orchestra": words}
     )
-    linecache.cache["<standing>"] = (len(source), None, source.splitlines(keepends=True), "<standing>")
-    exec(compile(source, "<standing>", "exec"), space)
+    linecache.cache["<fallback_workflows>"] = (
+        len(source),
+        None,
+        source.splitlines(keepends=True),
+        "<fallback_workflows>",
+    )
+    exec(compile(source, "<fallback_workflows>", "exec"), space)
     assert space[flow.name].graph == graph
 
 
@@ -106,7 +113,7 @@ def test_fallback_negated_condition_in_yaml() -> None:
         "${!(input.n > 3)}",
         "${!(input.n > 3)}",
     ]
-    nodes = standing.withheld.graph.nodes
+    nodes = fallback_workflows.withheld.graph.nodes
     assert list(nodes) == ["maybe", "has_maybe", "pay", "done", "echo"]
     assert nodes["pay"].when == "${!has_maybe}"
 
@@ -141,9 +148,7 @@ nodes:
         ("${has}", "${size([first]) > 0}", False),
     ],
 )
-def test_exhaustive_choice_is_sure(
-    when: str, asked: str, sure: bool
-) -> None:
+def test_exhaustive_choice_is_sure(when: str, asked: str, sure: bool) -> None:
     graph = read(UNSURE.replace("WHEN", when).replace("ASKED", asked), "unsure.yaml").graph
     flow = Workflow.from_graph(graph)
     if sure:
@@ -216,9 +221,7 @@ def used(n: int) -> str:
 
 
 @pytest.mark.parametrize(("function", "count"), [(bound, 1), (bound_fallback, 1), (used, 0)])
-def test_unconditional_fallback_effect_warns(
-    function: Callable[..., Any], count: int
-) -> None:
+def test_unconditional_fallback_effect_warns(function: Callable[..., Any], count: int) -> None:
     warnings = [str(one) for one in compiled(workflow(function)).warnings]
     assert len(warnings) == count
     assert all("'receipt' has effects and always runs" in one for one in warnings)

@@ -1,6 +1,6 @@
 # mypy: ignore-errors
 # pyright: basic
-"""Workflow functions with a mistake in a plan. The docstring says the code, the message, the text under the caret, and the help."""
+"""Workflow functions with an invalid plan. Each docstring has the error: code, message, marked text, and hint."""
 
 from __future__ import annotations
 

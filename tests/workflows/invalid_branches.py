@@ -1,7 +1,7 @@
 # mypy: ignore-errors
 # ruff: noqa: E501, BLE001
 # pyright: basic
-"""Workflow functions that branch, try and turn as Python does. The docstring says the code, the message, the text under the caret, and the help."""
+"""Workflow functions with plain Python branches, `try` and loops. Each docstring has the error: code, message, marked text, and hint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An `except` around a call: refused where it takes every exception and goes on, and left alone elsewhere."""
+"""Tests of `except` around a call: refused if it catches every exception and continues."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestra import InputError, workflow
-from tests.workflows.standing import echo, pay
+from tests.workflows.fallback_workflows import echo, pay
 
 STEPS = {"echo": echo}
 
