@@ -1,4 +1,4 @@
-"""The Starlette example: concurrent requests through one `Orchestra`, on simulated workers, over ASGI and nothing else."""
+"""Tests of the Starlette example over ASGI: concurrent requests through one `Orchestra` with simulated workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page that teaches how to teach: its commands are typed one after the other, and print what it shows but for digests and times."""
+"""Runs the commands of `examples/learn_your_own.md` and compares their output, except digests and times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The blocking façade in a notebook cell, where an event loop runs already: a real kernel, simulated workers."""
+"""Tests of the blocking façade in a notebook cell with a running event loop: a real kernel, simulated workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""`examples/routed_question.yaml`: the packaged agent `difficulty`, as it is, says which questions go to the larger model at once."""
+"""Tests of `examples/routed_question.yaml`: the packaged agent `difficulty` selects the questions for the larger
+model.
+"""
 
 from __future__ import annotations
 

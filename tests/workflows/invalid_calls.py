@@ -1,7 +1,7 @@
 # mypy: ignore-errors
 # ruff: noqa: RET504, F841
 # pyright: basic
-"""Workflow functions with an invalid argument or call. Each docstring has the error: code, message, marked text, and hint."""
+"""Workflow functions with an invalid argument or call. Each docstring has code, message, marked text, and hint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Defaults that a factory makes: one that is the same each time is a default of the type, another is there once pydantic has made it."""
+"""Tests of default factories: a constant result is the default of the type, another is known once pydantic has made
+it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs drawn and counted: nothing is lost, nothing is wider than the terminal, nothing breaks out of a label."""
+"""Tests of drawings: complete, no wider than the terminal, and with escaped labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Tests of effects in arguments: a call inside an expression that may not need it is refused; an earlier call is not."""
+"""Tests of effects in arguments: a call inside an expression that may not need it is refused, an earlier call is
+not.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws of expressions: what CEL gives is what Python gives on the same values, and it is of the type that was promised."""
+"""Property tests of expressions: CEL and Python have the same result on the same values, of the inferred type."""
 
 from __future__ import annotations
 

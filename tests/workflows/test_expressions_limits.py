@@ -1,4 +1,4 @@
-"""Limits of references: hostile texts end in a refusal, quickly, and never in another exception."""
+"""Tests of the limits of references: hostile texts are refused quickly, and never raise another exception."""
 
 from __future__ import annotations
 

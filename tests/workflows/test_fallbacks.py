@@ -1,4 +1,4 @@
-"""What stands in runs only where nothing else is there: `otherwise=lambda: ...`, `fallback=lambda: ...`, and the same in YAML."""
+"""Tests of alternatives in Python and YAML, which run only if nothing else has a value: `otherwise` and `fallback`."""
 
 from __future__ import annotations
 

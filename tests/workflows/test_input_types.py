@@ -1,4 +1,4 @@
-"""Types of a workflow's inputs: their constraints hold, they are passed on as they are, and any type with a JSON form will do."""
+"""Tests of input types: constraints are enforced, values are unchanged, and every type with a JSON form is accepted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`otherwise=lambda: ...` where conditions surround each other, and where an option may be withheld though nothing here says so."""
+"""Tests of `otherwise=lambda: ...` under nested conditions, and with options that may be withheld."""
 
 from __future__ import annotations
 

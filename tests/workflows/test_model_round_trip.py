@@ -1,4 +1,4 @@
-"""What a model writes is what it reads again: strict models, texts beside types that are written as texts, names of fields."""
+"""Tests that a model reads its own output: strict models, texts next to types written as texts, field aliases."""
 
 from __future__ import annotations
 

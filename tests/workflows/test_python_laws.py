@@ -1,4 +1,4 @@
-"""Nothing that a node has is lost on the way to Python: a field is written, or the graph is refused."""
+"""Property tests of the Python writer: every field of a node is written, or the graph is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of the truth of tools and checks: `given or usual` works, `quote and numbers` is refused since it drops a check."""
+"""Tests of the truth of tools and checks: `given or usual` works, `quote and numbers` is refused."""
 
 from __future__ import annotations
 

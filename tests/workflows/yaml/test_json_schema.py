@@ -1,4 +1,4 @@
-"""The schema for editors: it accepts what the reader accepts, and underlines what it refuses."""
+"""Tests of the JSON Schema for editors: it accepts what the reader accepts, and marks what the reader refuses."""
 
 from __future__ import annotations
 

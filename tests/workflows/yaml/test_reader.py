@@ -1,4 +1,4 @@
-"""Workflow files: what they may say, in which forms, and that nothing but a typed error comes of a bad one."""
+"""Tests of the reader of workflow files: accepted forms, and typed errors for invalid files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workflows as text: what is written is read back, and a person can read it."""
+"""Tests of the YAML writer: its output reads back and is readable."""
 
 from __future__ import annotations
 
