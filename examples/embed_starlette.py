@@ -1,13 +1,12 @@
-"""A web service around one `Orchestra`: many requests at once share its fleet, its journal and its limits.
+"""A web service with one `Orchestra`: concurrent requests share its fleet, its journal and its limits.
 
     pip install starlette uvicorn
     uvicorn --app-dir examples --factory embed_starlette:build_app
     curl -s localhost:8000/answers -d '{"question": "Which team won?", "documents": [{"source": "a.txt", "text": "The
     Broncos won."}]}'
 
-The `Orchestra` opens when the service starts, and closes with it. An answer that its checks did not accept is a 200
-with `"answer": null`, for withholding is a valid outcome; bad input is a 422, a key whose run another process has in
-hand a 409, a spent budget a 503.
+The `Orchestra` opens when the service starts and closes when it stops. A refused answer is a 200 with `"answer": null`, since
+withholding is a valid outcome. Invalid input is a 422, a key whose run belongs to another process a 409, a spent budget a 503.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Orchestra: a fleet of small specialised language models that works as one dependable system.
+"""Orchestra: orchestrates small specialised language models into one dependable system.
 
-Names are imported at first use, so that `import orchestra` stays fast.
+The names in `__all__` are the public API. They are imported at first use, so that `import orchestra` stays fast.
 """
 
 from __future__ import annotations

@@ -23,17 +23,14 @@ DOCUMENTS, ANSWERED, UNANSWERED = 12, 7, 3
 NOTE = """\
 # Example documents
 
-{documents} paragraphs of English Wikipedia, one a file, and `questions.json`: {questions} questions.
-{unanswered} of them are not answered by these documents. `answers` lists what counts as right; it is empty where \
-the documents do
-not tell. `document` names the paragraph that a question was asked of.
+{documents} paragraphs of English Wikipedia, one per file, and {questions} questions in `questions.json`.
+These documents do not answer {unanswered} of the questions. `answers` lists the correct answers; it is empty for those {unanswered}.
+`document` is the paragraph of a question.
 
 **Not under the licence of Orchestra.** The paragraphs and questions come from XQuAD (Artetxe, Ruder, Yogatama 2020,
-`github.com/google-deepmind/xquad`, `xquad.en.json`), which took them from SQuAD 1.1 (Rajpurkar, Zhang, Lopyrev, \
-Liang 2016) over English
-Wikipedia. They are licensed CC BY-SA 4.0; see `LICENSE`. Changed: each paragraph was written to a file of its own, \
-named by its
-first words; white space at its ends was removed; questions that end in a question mark were chosen by a seed.
+`github.com/google-deepmind/xquad`, `xquad.en.json`), which took them from SQuAD 1.1 (Rajpurkar, Zhang, Lopyrev, Liang 2016) over English
+Wikipedia. They are licensed CC BY-SA 4.0; see `LICENSE`. Changes: each paragraph is a separate file, named by its
+first words; surrounding white space was removed; questions that end in a question mark were sampled with a seed.
 
 Made by `python scripts/build_example_documents.py --data PATH/xquad_en`, seed {seed}.
 """

@@ -29,7 +29,7 @@ def with_acceptance(step: Step[..., Any], graph: Graph, accept: AcceptThreshold)
     name, node = next(iter(graph.nodes.items()))
     if not isinstance(step, Agent) or not isinstance(node, AgentNode):
         raise InputError(
-            "V029", f"{step.name} is a tool, and nobody says how sure it is", hint="leave out what it is accepted by"
+            "V029", f"{step.name} is a tool, and its output has no confidence", hint="leave out the acceptance"
         )
     checks = step.contract.checks or (CONFIDENCE,)
     told = node.model_copy(update={"accept": accept, "checks": checks, "otherwise": ("abstain",)})

@@ -143,7 +143,7 @@ def test_a_budget_for_checks_does_not_count_a_tool() -> None:
 @pytest.mark.parametrize(
     ("checks", "code", "says"),
     [
-        ('["tool(nobody)"]', "L070", "asks the tool 'nobody', and there is none"),
+        ('["tool(nobody)"]', "L070", "needs the tool 'nobody', which does not exist"),
         ("[tool]", "L070", "`tool` needs the name of a tool"),
         ('["tool(5)"]', "L070", "`tool` needs the name of a tool"),
         ('["tool(sends)"]', "L071", "its effect is 'once'"),

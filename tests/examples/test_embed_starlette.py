@@ -1,6 +1,4 @@
-"""The Starlette example: concurrent requests through one `Orchestra`, on simulated workers, over ASGI and nothing
-else.
-"""
+"""Tests of the Starlette example over ASGI: concurrent requests through one `Orchestra` with simulated workers."""
 
 from __future__ import annotations
 
@@ -87,7 +85,7 @@ async def served(app: Starlette) -> AsyncIterator[Client]:
         yield Client(app, dict(state or {}))
 
 
-async def test_a_question_is_answered_with_its_quote(example: Any) -> None:
+async def test_answers_known_question_returns_quote(example: Any) -> None:
     async with served(example.build_app(SimulatedWorkers(answer))) as client:
         status, reply = await client.post({"question": "Who won?", "documents": DOCUMENTS})
     assert (status, reply["status"], reply["answer"]) == (200, "done", "Denver Broncos")
@@ -95,13 +93,13 @@ async def test_a_question_is_answered_with_its_quote(example: Any) -> None:
     assert TEXT[quote["start"] : quote["end"]] == quote["quote"]
 
 
-async def test_a_question_that_the_documents_do_not_answer_is_no_error(example: Any) -> None:
+async def test_answers_unanswerable_question_returns_null(example: Any) -> None:
     async with served(example.build_app(SimulatedWorkers(answer))) as client:
         status, reply = await client.post({"question": "Who lost?", "documents": DOCUMENTS})
     assert (status, reply["answer"], reply["quotes"]) == (200, None, [])
 
 
-async def test_requests_run_at_once_through_one_orchestra(example: Any) -> None:
+async def test_answers_many_requests_run_concurrently(example: Any) -> None:
     workers = SimulatedWorkers(answer, latency=0.02)
     async with served(example.build_app(workers)) as client:
         questions = ["Who won?" if number % 2 else "Who lost?" for number in range(12)]
@@ -115,7 +113,7 @@ async def test_requests_run_at_once_through_one_orchestra(example: Any) -> None:
     assert workers.max_in_flight > 1
 
 
-async def test_a_repeated_request_with_a_key_runs_once(example: Any) -> None:
+async def test_answers_repeated_key_runs_once(example: Any) -> None:
     workers = SimulatedWorkers(answer)
     async with served(example.build_app(workers)) as client:
         body = {"question": "Who won?", "documents": DOCUMENTS}
@@ -124,7 +122,7 @@ async def test_a_repeated_request_with_a_key_runs_once(example: Any) -> None:
     assert workers.counts["generative_reader"] == 1
 
 
-async def test_a_client_that_hangs_up_and_comes_back_with_its_key_gets_the_answer(example: Any) -> None:
+async def test_answers_reconnect_with_key_returns_answer(example: Any) -> None:
     workers = SimulatedWorkers(answer, latency=0.05)
     async with served(example.build_app(workers)) as client:
         body = {"question": "Who won?", "documents": DOCUMENTS}
@@ -139,7 +137,7 @@ async def test_a_client_that_hangs_up_and_comes_back_with_its_key_gets_the_answe
 
 
 @pytest.mark.parametrize("body", [{"question": "Who won?"}, [], {"question": 7, "documents": DOCUMENTS}])
-async def test_bad_input_is_a_422_and_starts_nothing(example: Any, body: Any) -> None:
+async def test_answers_invalid_input_returns_422(example: Any, body: Any) -> None:
     workers = SimulatedWorkers(answer)
     async with served(example.build_app(workers)) as client:
         status, reply = await client.post(body)

@@ -1,7 +1,4 @@
-"""The page that teaches how to teach: its commands are typed one after the other, and print what it shows but for
-digests
-and times.
-"""
+"""Runs the commands of `examples/learn_your_own.md` and compares their output, except digests and times."""
 
 from __future__ import annotations
 
@@ -36,7 +33,7 @@ def steady(text: str) -> str:
     return re.sub(r"[ \t]+", " ", re.sub(r"(?m)\s+$", "", text)).strip()
 
 
-def test_the_page_is_followed_literally(tmp_path: Path) -> None:
+def test_learn_your_own_page_commands_match_output(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "examples" / "learn_your_own", tmp_path / "examples" / "learn_your_own")
     home = {
         name: str(tmp_path / "home")

@@ -1,4 +1,4 @@
-"""The blocking façade in a notebook cell, where an event loop runs already: a real kernel, simulated workers."""
+"""Tests of the blocking façade in a notebook cell with a running event loop: a real kernel, simulated workers."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [found[-1] if found else "" for found in results]
 
 
-def test_a_cell_runs_an_agent_and_waits_for_it(outputs: list[str]) -> None:
+def test_notebook_cell_runs_agent(outputs: list[str]) -> None:
     assert outputs[1] == "'1889'"
 
 
-def test_a_cell_reads_the_events_of_a_run(outputs: list[str]) -> None:
+def test_notebook_cell_reads_events(outputs: list[str]) -> None:
     assert outputs[2] == "'RunFinished'"

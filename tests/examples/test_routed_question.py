@@ -1,6 +1,5 @@
-"""`examples/routed_question.yaml`: the packaged agent `difficulty`, as it is, says which questions go to the larger
-model
-at once.
+"""Tests of `examples/routed_question.yaml`: the packaged agent `difficulty` selects the questions for the larger
+model.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def needs(question: str) -> float:
     return LinearRegressor.load(Card.load(builtin_folder("agents") / "difficulty")).predict_number(question)
 
 
-def test_the_packaged_agent_is_small_and_orders_questions() -> None:
+def test_difficulty_agent_orders_questions() -> None:
     files = [
         path
         for path in (builtin_folder("agents") / "difficulty").iterdir()
@@ -40,9 +39,7 @@ def test_the_packaged_agent_is_small_and_orders_questions() -> None:
 
 
 @pytest.mark.parametrize(("question", "at_once"), [(PLAIN, False), (HARD, True)])
-async def test_a_hard_question_goes_to_the_larger_model_at_once(
-    simulated: SimulatedOrchestra, question: str, at_once: bool
-) -> None:
+async def test_hard_question_uses_larger_model(simulated: SimulatedOrchestra, question: str, at_once: bool) -> None:
     simulated.set_answers(
         {
             "difficulty": {"need": needs(question)},
@@ -55,7 +52,7 @@ async def test_a_hard_question_goes_to_the_larger_model_at_once(
     assert begun.escalation_reason.startswith(f"difficulty.need > 0.1548 is {str(at_once).lower()}, with difficulty = ")
 
 
-async def test_a_request_takes_it_for_a_step_only_where_it_is_named(simulated: SimulatedOrchestra) -> None:
+async def test_difficulty_agent_used_in_plan_only_if_named(simulated: SimulatedOrchestra) -> None:
     def agents(wish: PlanOptions) -> tuple[str, ...]:
         return tuple(request_workflow(simulated.orchestra, "How hard is this?", {}, wish).graph.nodes["answer"].agents)  # type: ignore[union-attr]
 

@@ -1,6 +1,4 @@
-"""What the workflows of these tests may name: the stage of the engine's tests, and two workflows, one of them with a
-fault.
-"""
+"""The catalog of these tests: that of the engine's tests, and two workflows, one of them with an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Agents, tools and models that the tests of Python workflows share, and the catalog that knows them."""
+"""Agents, tools and models shared by the tests of Python workflows, and their catalog."""
 
 from __future__ import annotations
 

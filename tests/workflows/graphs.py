@@ -1,4 +1,4 @@
-"""Graphs of all kinds and modifiers, as hypothesis makes them: valid models whose references lead to what is there.
+"""Hypothesis strategies of graphs with all kinds and modifiers: valid models with resolvable references.
 
 Types, agents and tools are invented: such a graph can be written, read and drawn, but not always compiled.
 """

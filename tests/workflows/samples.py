@@ -1,4 +1,4 @@
-"""Workflows that are accepted: every kind and every modifier at least once."""
+"""Valid workflows: every kind and every modifier at least once."""
 
 from __future__ import annotations
 

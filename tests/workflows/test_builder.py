@@ -1,4 +1,4 @@
-"""What workflow functions describe: the nodes, references and clauses of their graphs."""
+"""Tests of traced workflow functions: the nodes, references and options of their graphs."""
 
 from __future__ import annotations
 
@@ -159,16 +159,16 @@ def many(urls: list[str], question: str) -> Answer:
 
 
 @pytest.mark.parametrize("flow", [answer_from_documents, of_the_design, one_page, many], ids=lambda flow: flow.name)
-def test_a_workflow_is_traced_written_and_read_back_the_same(flow: Workflow[..., Any]) -> None:
+def test_trace_written_graph_reads_back_equal(flow: Workflow[..., Any]) -> None:
     compiled(flow)
     assert read(write(flow.graph), "written.yaml").graph == flow.graph
 
 
-def test_yaml_and_python_give_the_same_frozen_graph() -> None:
+def test_trace_equals_yaml_graph() -> None:
     assert answer_from_documents.graph == read(ANSWER_FROM_DOCUMENTS, "answer.yaml").graph
 
 
-def test_a_workflow_is_traced_once() -> None:
+def test_trace_runs_function_once() -> None:
     traces = []
 
     @workflow()
@@ -180,7 +180,7 @@ def test_a_workflow_is_traced_once() -> None:
     assert len(traces) == 1
 
 
-def test_nodes_are_named_after_variables_else_after_steps() -> None:
+def test_trace_nodes_named_after_variables_or_steps() -> None:
     def names(question: str) -> Answer:
         calculator(question=question)
         first = calculator(question=question)
@@ -207,7 +207,7 @@ def test_nodes_are_named_after_variables_else_after_steps() -> None:
     ]
 
 
-def test_the_variable_of_a_later_node_does_not_hide_an_element() -> None:
+def test_trace_later_name_does_not_hide_element() -> None:
     def later(question: str, documents: list[Document]) -> Answer:
         texts = map_(lambda p: p.text, documents)
         readings = map_(lambda q: reader(question=question, context=q), texts)
@@ -218,7 +218,7 @@ def test_the_variable_of_a_later_node_does_not_hide_an_element() -> None:
     assert [*graph_of(later).nodes] == ["readings", "p_2", "q_2"]
 
 
-def test_a_body_with_one_call_is_a_node_under_each() -> None:
+def test_map_body_with_one_call_is_each_node() -> None:
     def body(question: str, documents: list[Document]) -> Answer:
         readings = map_(lambda document: reader(question=question, context=document.text), documents)
         return writer(question=question, findings=readings)
@@ -235,7 +235,7 @@ def test_a_body_with_one_call_is_a_node_under_each() -> None:
     assert graph.nodes["writer"].with_["findings"] == "${readings.values}"  # type: ignore[union-attr]
 
 
-def test_a_body_with_several_calls_is_a_block() -> None:
+def test_map_body_with_several_calls_is_block() -> None:
     def body(question: str, documents: list[Document]) -> Answer:
         def judge(document: Document) -> Reading:
             kind = classifier(text=document.text)
@@ -251,7 +251,7 @@ def test_a_body_with_several_calls_is_a_block() -> None:
     assert (node.each, node.as_, node.call.output) == ("${input.documents}", "document", "${reader}")
 
 
-def test_a_body_whose_value_is_a_part_of_its_call_is_a_block() -> None:
+def test_map_body_returning_field_is_block() -> None:
     def body(question: str, documents: list[Document]) -> list[str]:
         return map_(lambda document: classifier(text=document.text).label, documents)
 
@@ -261,7 +261,7 @@ def test_a_body_whose_value_is_a_part_of_its_call_is_a_block() -> None:
     assert node.call.output == "${classifier.label}"
 
 
-def test_a_body_without_calls_is_an_expression() -> None:
+def test_map_body_without_calls_is_expression() -> None:
     def body(question: str, documents: list[Document]) -> Answer:
         texts = map_(
             lambda document: document.source + ": " + document.text, filter_(lambda one: one.text != "", documents)
@@ -272,7 +272,7 @@ def test_a_body_without_calls_is_an_expression() -> None:
     assert graph_of(body).nodes["calculator"].with_["question"] == expected  # type: ignore[union-attr]
 
 
-def test_a_condition_on_the_element_guards_each_element_and_makes_the_list_guarded() -> None:
+def test_map_element_condition_guards_each_element() -> None:
     def body(question: str, documents: list[Document]) -> Answer:
         readings = map_(lambda one: when(one.text != "", reader(question=question, context=one.text)), documents)
         return writer(question=question, findings=values(readings))
@@ -281,7 +281,7 @@ def test_a_condition_on_the_element_guards_each_element_and_makes_the_list_guard
     assert graph.nodes["readings"].when == '${one.text != ""}'
 
 
-def test_a_condition_that_reads_no_element_stays_in_the_body() -> None:
+def test_map_condition_without_element_stays_in_body() -> None:
     """Under `each` it would be asked once and skip the whole list; in a body it gives an empty one."""
 
     def body(question: str, documents: list[Document]) -> Answer:
@@ -295,7 +295,7 @@ def test_a_condition_that_reads_no_element_stays_in_the_body() -> None:
     assert node.call.nodes["reader"].when == '${input.question != ""}'
 
 
-def test_acceptance_is_a_clause_of_the_node_that_produces() -> None:
+def test_accepted_sets_checks_on_producing_node() -> None:
     def clause(question: str, documents: list[Document]) -> Answer:
         text = documents[0].text
         reading = accepted(
@@ -313,7 +313,7 @@ def test_acceptance_is_a_clause_of_the_node_that_produces() -> None:
     assert node.otherwise == ("retry", "escalate")
 
 
-def test_who_writes_abstain_says_what_stands_in() -> None:
+def test_accepted_abstain_requires_alternative() -> None:
     def handled(question: str) -> Answer:
         reading = accepted(calculator(question=question), checks=numbers, against=question, otherwise=[retry, abstain])
         return first_of(reading, otherwise=calculator(question="else"))
@@ -322,7 +322,7 @@ def test_who_writes_abstain_says_what_stands_in() -> None:
     assert nodes["first"] == FirstOfNode(first_of=("${reading}", "${calculator}"))
 
 
-def test_require_says_that_what_follows_is_withheld_too() -> None:
+def test_require_withholds_dependent_nodes() -> None:
     def inherited(question: str) -> Answer:
         reading = accepted(calculator(question=question), checks=numbers, against=question, otherwise=[abstain])
         return calculator(question=or_else(require(reading).text, ""))
@@ -330,7 +330,7 @@ def test_require_says_that_what_follows_is_withheld_too() -> None:
     assert graph_of(inherited).nodes["calculator"].with_["question"] == '${reading.text != null ? reading.text : ""}'  # type: ignore[union-attr]
 
 
-def test_when_guards_one_call_or_every_call_of_a_lambda() -> None:
+def test_when_guards_call_or_lambda() -> None:
     def guards(question: str) -> Answer:
         kind = classifier(text=question)
         eager = when(kind.label == "math", calculator(question=question))
@@ -351,7 +351,7 @@ def test_when_guards_one_call_or_every_call_of_a_lambda() -> None:
     }
 
 
-def test_guards_inside_guards_hold_together() -> None:
+def test_when_nested_guards_are_conjoined() -> None:
     def nested(question: str, short: bool) -> Answer:
         kind = classifier(text=question)
         found = when(
@@ -366,7 +366,7 @@ def test_guards_inside_guards_hold_together() -> None:
     assert node.when == '${(input.short || input.question == "") && kind.label == "math"}'
 
 
-def test_options_stand_on_the_node() -> None:
+def test_options_set_on_node() -> None:
     def told(question: str) -> Answer:
         first = calculator(question="first")
         return calculator.options(
@@ -378,7 +378,7 @@ def test_options_stand_on_the_node() -> None:
     assert node.fallback == {"text": "${input.question}", "citations": []}
 
 
-def test_limits_of_a_map_stand_on_the_node_under_each() -> None:
+def test_map_limits_set_on_each_node() -> None:
     def limited(question: str, documents: list[Document]) -> Answer:
         readings = map_(
             lambda one: reader(question=question, context=one.text), documents, concurrency=4, limit=100, at_least="all"
@@ -389,7 +389,7 @@ def test_limits_of_a_map_stand_on_the_node_under_each() -> None:
     assert (node.concurrency, node.limit, node.at_least) == (4, 100, "all")
 
 
-def test_texts_that_are_put_together_are_texts_with_references() -> None:
+def test_text_concatenation_has_references() -> None:
     def texts(question: str, count: int) -> Answer:
         return calculator(question="Compute ${: " + question + ", " + as_text(count) + " times")
 
@@ -397,7 +397,7 @@ def test_texts_that_are_put_together_are_texts_with_references() -> None:
     assert node.with_["question"] == "Compute $${: ${input.question}, ${string(input.count)} times"  # type: ignore[union-attr]
 
 
-def test_a_tuple_can_be_taken_apart() -> None:
+def test_tuple_unpacking_traced() -> None:
     def apart(question: str) -> Answer:
         word, count = split(text=question)
         return calculator(question=word + as_text(count))
@@ -406,7 +406,7 @@ def test_a_tuple_can_be_taken_apart() -> None:
     assert node.with_["question"] == "${split[0] + string(split[1])}"  # type: ignore[union-attr]
 
 
-def test_a_new_model_is_a_record_of_references_with_its_defaults() -> None:
+def test_build_returns_record_with_defaults() -> None:
     def made(question: str) -> Answer:
         found = calculator(question=question)
         return build(Answer, text=found.text)
@@ -414,7 +414,7 @@ def test_a_new_model_is_a_record_of_references_with_its_defaults() -> None:
     assert graph_of(made).output == {"text": "${found.text}", "citations": []}
 
 
-def test_verify_is_a_node_of_its_own() -> None:
+def test_verify_adds_node() -> None:
     def judged(question: str) -> Answer:
         found = calculator(question=question)
         return verify(found, checks=numbers, against=question, accept=0.8)
@@ -424,7 +424,7 @@ def test_verify_is_a_node_of_its_own() -> None:
     )
 
 
-def test_a_loop_turns_its_body_until_a_condition_holds() -> None:
+def test_loop_has_until_condition() -> None:
     def improved(question: str) -> Answer:
         def better(previous: Answer | None, turn: int) -> Answer:
             kind = classifier(text=as_text(turn) + question)
@@ -438,7 +438,7 @@ def test_a_loop_turns_its_body_until_a_condition_holds() -> None:
     assert (node.loop.at_most, node.loop.until, node.loop.output) == (5, "${calculator.text != null}", "${calculator}")
 
 
-def test_a_workflow_that_is_called_is_a_call_by_name() -> None:
+def test_workflow_call_is_call_node() -> None:
     def caller(url: str) -> Answer:
         readings = one_page(url=url)
         return writer(question="q", findings=readings)
@@ -448,27 +448,27 @@ def test_a_workflow_that_is_called_is_a_call_by_name() -> None:
     )
 
 
-def test_defaults_are_left_to_the_step() -> None:
+def test_call_omits_step_defaults() -> None:
     def default(question: str, documents: list[Document]) -> list[Passage]:
         return search(question, documents)
 
     assert graph_of(default).nodes["search"].with_ == {"query": "${input.question}", "documents": "${input.documents}"}  # type: ignore[union-attr]
 
 
-def test_optional_inputs_keep_their_defaults() -> None:
+def test_workflow_optional_inputs_keep_defaults() -> None:
     graph = one_page.graph
     assert graph.input["question"].default == "what?"
     assert graph.input["question"].optional
     assert not graph.input["url"].optional
 
 
-def test_a_workflow_tells_what_it_calls() -> None:
+def test_workflow_steps_lists_callees() -> None:
     assert [step.name for step in many.steps] == [
         "fetch", "reader", "writer", "one_page", "total", "classifier", "calculator",
     ]  # fmt: skip
 
 
-def test_a_name_that_was_given_back_is_given_again() -> None:
+def test_scope_released_name_reused() -> None:
     @workflow()
     def named(question: str) -> Answer:
         calculator(question=question)
@@ -480,29 +480,29 @@ def test_a_name_that_was_given_back_is_given_again() -> None:
     assert list(named.graph.nodes) == ["calculator", "calculator_2", "last", "calculator_3"]
 
 
-def test_outside_of_a_workflow_a_tool_is_plain_python() -> None:
+def test_tool_outside_workflow_runs() -> None:
     assert search(query="a", documents=[Document(source="s", text="abc")]) == [Passage(source="s", text="abc")]
 
 
-def test_words_for_conditions_compute_known_values() -> None:
+def test_conditions_compute_known_values() -> None:
     assert all_of(True, not_(False), any_of(False, True), contains([1], 1), has_value(1))
     assert (length("abc"), or_else(None, 2), choose(False, 1, 2), as_text(1.5)) == (3, 2, 2, "1.5")
 
 
-def test_an_output_is_read_as_its_python_type() -> None:
+def test_read_output_returns_python_type() -> None:
     assert answer_from_documents.read({"text": None, "citations": []}) == Answer(text=None)
     with pytest.raises(InputError, match="not a"):
         answer_from_documents.read({"text": 3})
 
 
-def test_an_agent_that_is_declared_in_python_has_a_card() -> None:
+def test_agent_declared_in_python_has_card() -> None:
     assert classifier.card is not None
     assert classifier.card.description == "Says of what kind a text is."
     assert classifier.contract.output == classifier.signature.output
     assert Kind.model_validate({"label": "math"}) == classifier.read({"label": "math"})
 
 
-def test_a_workflow_of_a_file_can_be_called() -> None:
+def test_workflow_of_file_callable() -> None:
     known: Workflow[..., Any] = Workflow.from_graph(read(ANSWER_FROM_DOCUMENTS, "answer.yaml").graph)
 
     @workflow()

@@ -1,4 +1,4 @@
-"""What is written over placeholders means, in CEL, what Python computes on the same values."""
+"""Tests that expressions over placeholders have the same results in CEL as in Python."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def computed(made: Any, item: Item) -> tuple[Any, Any, Any]:
 
 @settings(max_examples=400)
 @given(st.sampled_from(["str", "int", "float", "bool"]).flatmap(lambda kind: expressions(kind, 3)), ITEMS)  # type: ignore[arg-type]
-def test_an_expression_means_what_python_computes(said: Said, item: Item) -> None:
+def test_expression_equals_python_result(said: Said, item: Item) -> None:
     with enter_scope(TraceScope()) as scope:
         made, refused = attempt(lambda: said.of(placeholder(scope)))
         assert refused is None or (refused.code == "W008" and UNLIKELY.search(refused.message)), refused
@@ -245,7 +245,7 @@ def test_an_expression_means_what_python_computes(said: Said, item: Item) -> Non
 
 @settings(max_examples=200)
 @given(st.sampled_from(["str", "int", "float", "bool"]).flatmap(lambda kind: expressions(kind, 3)))  # type: ignore[arg-type]
-def test_an_expression_is_said_back_in_python(said: Said) -> None:
+def test_expression_printed_as_python(said: Said) -> None:
     with enter_scope(TraceScope()) as scope:
         made, _ = attempt(lambda: said.of(placeholder(scope)))
         assume(type(made) is Placeholder)
@@ -275,7 +275,7 @@ def test_an_expression_is_said_back_in_python(said: Said) -> None:
         (lambda v: v.names + list("$"), 'input.v.names + ["$"]'),
     ],
 )
-def test_an_expression_is_written_as_cel(write: Callable[[Any], Any], cel: str) -> None:
+def test_expression_written_as_cel(write: Callable[[Any], Any], cel: str) -> None:
     with enter_scope(TraceScope()) as scope:
         made = write(placeholder(scope))
         assert made._expression.cel == cel

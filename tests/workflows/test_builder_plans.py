@@ -1,6 +1,4 @@
-"""`plan` in Python: the same graph as a `plan` node of YAML, whose types the compiler finds by itself, and which
-runs.
-"""
+"""Tests of `plan` in Python: its graph equals that of YAML, it compiles, and it runs."""
 
 from __future__ import annotations
 
@@ -88,7 +86,7 @@ ANSWERS: dict[str, Any] = {
 }
 
 
-def test_a_plan_is_the_node_that_yaml_has() -> None:
+def test_plan_equals_yaml_node() -> None:
     text = """
 schema: orchestra/v1
 name: solve
@@ -105,14 +103,14 @@ nodes:
     assert solve.graph == read(text, "solve.yaml").graph
 
 
-def test_what_a_plan_may_use_belongs_to_the_workflow() -> None:
+def test_plan_capabilities_are_workflow_steps() -> None:
     assert [step.name for step in solve.steps] == ["reader", "calculator", "search", "cite"]
     node = compiled(solve).nodes[0]
     assert node.plan_settings is not None
     assert [one.name for one in node.plan_settings.capabilities] == ["reader", "calculator", "search", "cite"]
 
 
-def test_a_model_that_only_a_plan_returns_is_known_with_its_fields() -> None:
+def test_plan_result_model_known() -> None:
     node = compiled(written).nodes[0]
     assert (node.source.returns if isinstance(node.source, PlanNode) else "", node.output["title"]) == (
         "Report",
@@ -126,7 +124,7 @@ def test_a_model_that_only_a_plan_returns_is_known_with_its_fields() -> None:
 @pytest.mark.parametrize(
     "returns", [str, list[Report], Report | None, dict[str, int], list[Reading], Answer, None], ids=str
 )
-def test_returns_takes_every_type_that_the_language_can_write(returns: Any) -> None:
+def test_plan_returns_accepts_all_types(returns: Any) -> None:
     @workflow()
     def flow(question: str) -> Any:
         return {"planned": plan(question, returns=returns, agents=[calculator])}
@@ -135,7 +133,7 @@ def test_returns_takes_every_type_that_the_language_can_write(returns: Any) -> N
     assert node.source.returns == {None: "null", str: "str"}.get(returns, node.source.returns)  # type: ignore[union-attr]  # it is a PlanNode
 
 
-def test_a_plan_in_a_loop_is_one_node() -> None:
+def test_plan_in_loop_is_one_node() -> None:
     @workflow()
     def again(question: str) -> Answer:
         return loop(
@@ -147,7 +145,7 @@ def test_a_plan_in_a_loop_is_one_node() -> None:
     assert [node.body is not None and len(node.body.nodes) for node in compiled(again).nodes] == [1]
 
 
-async def test_a_plan_of_a_workflow_in_python_runs(tmp_path: Path) -> None:
+async def test_plan_runs(tmp_path: Path) -> None:
     settings = Settings.load({"journal": str(tmp_path / "runs.db")})
     flow: Workflow[Any, str] = written
     async with Orchestra.open(settings, workers=SimulatedWorkers(ANSWERS)) as orchestra:

@@ -1,4 +1,4 @@
-"""A frozen graph is written as Python, and the Python traces to the same graph."""
+"""Tests of the Python writer: the written function traces to the same graph."""
 
 from __future__ import annotations
 
@@ -274,19 +274,19 @@ def traced(source: str) -> Graph:
 
 
 @pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
-def test_python_to_yaml_to_python_is_the_same(flow: Workflow[..., Any]) -> None:
+def test_to_python_round_trip_from_python(flow: Workflow[..., Any]) -> None:
     graph = read(write(flow.graph), "flow.yaml").graph
     assert traced(to_python(graph)) == flow.graph
 
 
 @pytest.mark.parametrize("text", YAML.values(), ids=YAML.keys())
-def test_yaml_to_python_is_the_same(text: str) -> None:
+def test_to_python_round_trip_from_yaml(text: str) -> None:
     graph = read(HEAD + text, "flow.yaml").graph
     assert traced(to_python(graph)) == graph
 
 
 @pytest.mark.parametrize("before", ["costs $", "$", "$$", "a $${b} $", "$$$ ", ""])
-def test_dollars_before_a_value_are_dollars(before: str) -> None:
+def test_to_python_dollar_signs_kept(before: str) -> None:
     @workflow()
     def priced(question: str) -> Any:
         return ensemble.calculator(question=before + question + "$")
@@ -298,7 +298,7 @@ def test_dollars_before_a_value_are_dollars(before: str) -> None:
     assert traced(to_python(graph)) == priced.graph
 
 
-def test_a_default_is_literal_in_python_and_is_written_so_that_it_is_read_back() -> None:
+def test_to_python_default_reads_back() -> None:
     @workflow()
     def priced(question: str = "costs ${x} and $${y}") -> Any:
         return ensemble.calculator(question=question)
@@ -309,7 +309,7 @@ def test_a_default_is_literal_in_python_and_is_written_so_that_it_is_read_back()
     assert traced(to_python(graph)) == priced.graph
 
 
-def test_the_python_reads_as_one_would_write_it() -> None:
+def test_to_python_is_idiomatic() -> None:
     graph = read(ANSWER_FROM_DOCUMENTS, "answer.yaml").graph
     assert to_python(graph).splitlines() == [
         "@workflow(budget=Budget(tokens=20000, seconds=60.0))",
@@ -329,12 +329,12 @@ def test_the_python_reads_as_one_would_write_it() -> None:
     ("node", "reason"),
     [
         ("{ask: 'really?', returns: \"Literal['yes', 'no']\"}", "which Python has as `options`"),
-        ("{plan: think, agents: [mcp/reader]}", "'mcp/reader' is no name of a variable"),
+        ("{plan: think, agents: [mcp/reader]}", "'mcp/reader' is not a variable name"),
         (
             "{call: {nodes: {a: {agent: calculator, with: {question: x}}}, output: '${a}'}}",
             "is of a kind that Python has no word for",
         ),
-        ("{first_of: ['${input.question}'], retry: 3}", "`retry` stands on a node that calls no agent"),
+        ("{first_of: ['${input.question}'], retry: 3}", "`retry` is set on a node that calls no agent"),
         ("{agent: calculator, with: {question: \"${input.question.matches('a') ? 'b' : 'c'}\"}}", "matches()"),
         ("{agent: calculator, with: {question: 'x ${input.question'}}", "`${input.question` is not closed"),
         (
@@ -343,7 +343,7 @@ def test_the_python_reads_as_one_would_write_it() -> None:
         ),
     ],
 )
-def test_what_python_has_no_words_for_is_refused(node: str, reason: str) -> None:
+def test_to_python_inexpressible_graph_refused(node: str, reason: str) -> None:
     graph = read(HEAD + "output: ${only}\nnodes:\n  only: " + node, "flow.yaml").graph
     with pytest.raises(InputError) as caught:
         to_python(graph)
@@ -351,7 +351,7 @@ def test_what_python_has_no_words_for_is_refused(node: str, reason: str) -> None
     assert reason in caught.value.message
 
 
-def test_the_larger_model_at_once_is_an_option_of_an_agents_call() -> None:
+def test_escalate_option_written() -> None:
     @orchestra.workflow()
     def routed(question: str, short: bool) -> orchestra.Answer:
         return ensemble.calculator.options(escalate=orchestra.not_(short))(question=question)
@@ -360,7 +360,7 @@ def test_the_larger_model_at_once_is_an_option_of_an_agents_call() -> None:
 
 
 @pytest.mark.parametrize("given", [True, "yes", "question"])
-def test_what_is_no_condition_is_refused_as_the_reason_for_a_larger_model(given: Any) -> None:
+def test_escalate_non_condition_refused(given: Any) -> None:
     @orchestra.workflow()
     def routed(question: str) -> orchestra.Answer:
         condition: Any = question if given == "question" else given
@@ -371,7 +371,7 @@ def test_what_is_no_condition_is_refused_as_the_reason_for_a_larger_model(given:
     assert caught.value.code == "W011"
 
 
-def test_a_tool_has_no_larger_model() -> None:
+def test_escalate_on_tool_refused() -> None:
     @orchestra.workflow()
     def routed(question: str, documents: list[orchestra.Document], short: bool) -> list[orchestra.Passage]:
         return ensemble.search.options(escalate=short)(query=question, documents=documents)

@@ -1,6 +1,4 @@
-"""`ask` in Python: the same graph as an `ask` node of YAML, typed and refused at the user's line, and a person answers
-it.
-"""
+"""Tests of `ask` in Python: its graph equals that of YAML, errors have their line, and it runs."""
 
 from __future__ import annotations
 
@@ -47,7 +45,7 @@ def booked(city: str, guests: list[str]) -> dict[str, Any]:
     return {"booked": book(trip=trip, sure=sure), "why": why, "coming": coming}
 
 
-def test_a_question_is_the_node_that_yaml_has() -> None:
+def test_ask_equals_yaml_node() -> None:
     text = """
 schema: orchestra/v1
 name: refunded
@@ -63,13 +61,13 @@ nodes:
     assert refunded.graph == read(text, "refunded.yaml").graph
 
 
-def test_a_literal_of_texts_are_options() -> None:
+def test_ask_literal_type_becomes_options() -> None:
     node = booked.graph.nodes["sure"]
     assert isinstance(node, AskNode)
     assert (node.options, node.returns) == (("yes", "no"), "str")
 
 
-def test_a_model_that_only_a_question_returns_is_known_with_its_fields() -> None:
+def test_ask_result_model_known() -> None:
     node = next(node for node in compiled(booked).nodes if node.name == "trip")
     assert isinstance(node.source, AskNode)
     assert (node.source.returns, node.output["title"]) == ("Trip", "Trip")
@@ -78,7 +76,7 @@ def test_a_model_that_only_a_question_returns_is_known_with_its_fields() -> None
 @pytest.mark.parametrize(
     "returns", [str, int, list[str], dict[str, int], Trip | None, Literal[1, 2], Literal["a"] | None], ids=str
 )
-def test_the_compiler_finds_the_type_that_the_function_saw(returns: Any) -> None:
+def test_ask_type_equals_compiled_type(returns: Any) -> None:
     @workflow()
     def flow(question: str) -> Any:
         return {"asked": ask(question, returns=returns)}
@@ -86,7 +84,7 @@ def test_the_compiler_finds_the_type_that_the_function_saw(returns: Any) -> None
     assert compiled(flow).nodes[0].kind == "ask"
 
 
-async def test_people_answer_a_workflow_in_python(tmp_path: Path) -> None:
+async def test_ask_runs_with_answers(tmp_path: Path) -> None:
     people: dict[str, Any] = {
         "Where to, if not to Oslo?": {"city": "Rome", "nights": 5},
         "So Rome?": "yes",
@@ -107,7 +105,7 @@ async def test_people_answer_a_workflow_in_python(tmp_path: Path) -> None:
     assert people == {}
 
 
-def test_as_it_stands_it_asks_about_what_was_not_accepted() -> None:
+def test_ask_action_asks_about_refused_value() -> None:
     @workflow()
     def mended(question: str, context: str) -> Any:
         return accepted(
@@ -125,12 +123,12 @@ def test_as_it_stands_it_asks_about_what_was_not_accepted() -> None:
         (lambda q, n: ask(q, option=["a"]), "W010", "has no 'option'", "'options'"),  # type: ignore[call-overload]  # the same
         (lambda q, n: ask(n), "W011", "takes str, got int", "as_text(n)"),
         (lambda q, n: ask(f"{q}?"), "W005", "q (str) has no value yet", "'text ' + q"),
-        (lambda q, n: ask(q, options="yes"), "W016", "no list of texts", "options=['yes', 'no']"),
+        (lambda q, n: ask(q, options="yes"), "W016", "is not a list of texts", "options=['yes', 'no']"),
         (lambda q, n: ask(q, options=[q, "no"]), "W016", "known when the workflow is written", "options="),
         (lambda q, n: ask(q, options=[]), "W016", "none to choose from", "leave it out"),
         (lambda q, n: ask(q, options=["a"], returns=int), "W016", "options, which are texts", "leave one"),  # type: ignore[call-overload]  # the same
         (lambda q, n: ask(q, returns="int"), "W016", "'int' is a text", "returns="),
-        (lambda q, n: ask(q, returns=object), "W018", "no type that a workflow can name", "returns="),
+        (lambda q, n: ask(q, returns=object), "W018", "is not a type that a workflow can name", "returns="),
         (lambda q, n: ask(q, options=["a"], fallback="b"), "W011", "takes Literal['a'], got 'b'", ""),
         (lambda q, n: ask(q, options=["a"]) == "b", "W008", "'b'", ""),
         (
@@ -141,9 +139,7 @@ def test_as_it_stands_it_asks_about_what_was_not_accepted() -> None:
         ),
     ],
 )
-def test_a_mistake_is_refused_with_what_to_write(
-    body: Callable[[Any, Any], Any], code: str, reason: str, hint: str
-) -> None:
+def test_ask_invalid_call_refused_with_hint(body: Callable[[Any, Any], Any], code: str, reason: str, hint: str) -> None:
     @workflow()
     def flow(q: str, n: int) -> Any:
         return {"asked": body(q, n)}
@@ -155,7 +151,7 @@ def test_a_mistake_is_refused_with_what_to_write(
     assert hint in caught.value.hint
 
 
-def test_outside_of_a_workflow_nobody_is_asked() -> None:
+def test_ask_outside_workflow_refused() -> None:
     with pytest.raises(InputError) as caught:
         ask("Really?")
     assert (caught.value.code, caught.value.hint) == ("W001", "call it in a function under @workflow")

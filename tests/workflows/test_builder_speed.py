@@ -1,4 +1,4 @@
-"""Long workflow functions are traced in a time that grows with their length."""
+"""Tests that the time of a trace grows linearly with its length."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.unsafe_reference import assert_cost
 from tests.workflows.ensemble import calculator
 
 
-def test_a_trace_of_many_nodes_is_quick() -> None:
+def test_trace_many_nodes_is_fast() -> None:
 
     def traced() -> None:
         @workflow()
@@ -26,7 +26,7 @@ def test_a_trace_of_many_nodes_is_quick() -> None:
     assert_cost(traced, at_most=1_000)
 
 
-def test_a_trace_of_many_lines_is_quick() -> None:
+def test_trace_many_lines_is_fast() -> None:
     """A thousand statements, each with a name of its own: the function's code is read once, and not once a call."""
     lines = [f"    a{at} = calculator(question=or_else(a{at - 1}.text, question))" for at in range(1, 1000)]
     source = "\n".join(
@@ -38,10 +38,8 @@ def test_a_trace_of_many_lines_is_quick() -> None:
     assert_cost(lambda: workflow()(space["long"]).graph, at_most=600)
 
 
-def test_a_node_costs_the_same_in_a_long_function() -> None:
-    """Nine times as many nodes, each after three others, take about nine times as long; twice that is allowed for
-    noise.
-    """
+def test_trace_time_is_linear() -> None:
+    """Nine times as many nodes, each after three others, take about nine times as long; twice that is allowed for noise."""
 
     @tool(effect="pure")
     def step(number: int) -> int:

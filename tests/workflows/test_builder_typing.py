@@ -71,22 +71,20 @@ def pyright(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[int]]:
 
 
 @pytest.mark.parametrize("path", GOOD, ids=lambda path: path.stem)
-def test_mypy_accepts_what_is_right(path: Path, mypy: dict[str, set[tuple[int, str]]]) -> None:
+def test_mypy_accepts_valid_workflows(path: Path, mypy: dict[str, set[tuple[int, str]]]) -> None:
     assert mypy[path.name] == set()
 
 
 @pytest.mark.parametrize("path", GOOD, ids=lambda path: path.stem)
-def test_pyright_accepts_what_is_right(path: Path, pyright: dict[str, set[int]]) -> None:
+def test_pyright_accepts_valid_workflows(path: Path, pyright: dict[str, set[int]]) -> None:
     assert pyright[path.name] == set()
 
 
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
-def test_mypy_finds_every_planted_mistake_and_no_other(path: Path, mypy: dict[str, set[tuple[int, str]]]) -> None:
+def test_mypy_finds_exactly_the_planted_errors(path: Path, mypy: dict[str, set[tuple[int, str]]]) -> None:
     assert mypy[path.name] == {(line, mark["code"]) for line, mark in planted(path).items()}
 
 
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
-def test_pyright_finds_every_planted_mistake_but_those_that_are_excepted(
-    path: Path, pyright: dict[str, set[int]]
-) -> None:
+def test_pyright_finds_planted_errors(path: Path, pyright: dict[str, set[int]]) -> None:
     assert pyright[path.name] == {line for line, mark in planted(path).items() if not mark["mypy"]}

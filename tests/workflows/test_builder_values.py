@@ -1,6 +1,4 @@
-"""What passes between the nodes of a Python workflow: typed dicts, dataclasses, local models, long texts, lists of
-lists.
-"""
+"""Tests of values between nodes: typed dicts, dataclasses, local models, long texts, nested lists."""
 
 from __future__ import annotations
 
@@ -59,7 +57,7 @@ def found(text: str) -> str | None:
     return text or None
 
 
-def test_null_as_a_fallback_is_written_as_a_reference() -> None:
+def test_fallback_null_is_reference() -> None:
     @workflow()
     def flow(text: str) -> str:
         said = found.options(fallback=None)(text=text)
@@ -71,7 +69,7 @@ def test_null_as_a_fallback_is_written_as_a_reference() -> None:
     assert fallback.evaluate({}) is None
 
 
-def test_a_workflow_may_return_a_list_of_what_its_steps_give() -> None:
+def test_workflow_returns_list_of_outputs() -> None:
     @workflow
     def flow(text: str) -> list[str]:
         first = found(text=text)
@@ -92,7 +90,7 @@ def grafted(trees: list[Tree], sums: list[float]) -> Tree:
     return Tree(weight=sum(sums), children=trees)
 
 
-def test_a_model_that_has_itself_among_its_parts_is_an_input() -> None:
+def test_recursive_model_is_input() -> None:
     @workflow()
     def flow(tree: Tree) -> Tree:
         children = or_else(tree.children, [])
@@ -105,7 +103,7 @@ def test_a_model_that_has_itself_among_its_parts_is_an_input() -> None:
     assert inputs.evaluate(given)["sums"] == [3.0]
 
 
-def test_typed_dicts_and_dataclasses_are_records() -> None:
+def test_typed_dict_and_dataclass_are_records() -> None:
     def odd(text: str) -> float:
         found = info(text=text)
         name = found["name"]
@@ -118,7 +116,7 @@ def test_typed_dicts_and_dataclasses_are_records() -> None:
     assert nodes["norm"].with_ == {"point": {"x": 1, "y": 2}}  # type: ignore[union-attr]
 
 
-def test_a_long_text_is_put_together_though_no_expression_is_that_long() -> None:
+def test_long_text_concatenation_accepted() -> None:
     def long(question: str) -> Answer:
         text = question
         for _ in range(100):
@@ -129,7 +127,7 @@ def test_a_long_text_is_put_together_though_no_expression_is_that_long() -> None
     assert text == "${input.question}" + " and ${input.question}" * 100
 
 
-def test_maps_stand_inside_maps() -> None:
+def test_nested_maps_traced() -> None:
     def table(question: str, rows: list[list[str]]) -> list[list[Reading]]:
         return map_(lambda row: map_(lambda cell: reader(question=question, context=cell), row), rows)
 
@@ -143,7 +141,7 @@ def test_maps_stand_inside_maps() -> None:
     )
 
 
-def test_types_may_be_local() -> None:
+def test_local_types_resolved() -> None:
     class Own(BaseModel):
         value: int
 
@@ -161,7 +159,7 @@ def test_types_may_be_local() -> None:
     assert local.read({"value": 3}) == Own(value=3)
 
 
-def test_aliases_are_the_names_of_inputs() -> None:
+def test_aliases_name_inputs() -> None:
     class Aliased(BaseModel):
         text: str = Field(alias="content")
 
@@ -173,7 +171,7 @@ def test_aliases_are_the_names_of_inputs() -> None:
     assert graph_of(wired).nodes["aliased"].with_ == {"content": "${input.question}"}  # type: ignore[union-attr]
 
 
-def test_new_takes_a_model() -> None:
+def test_build_accepts_model() -> None:
     @workflow()
     def none(question: str) -> int:
         calculator(question=question)
@@ -183,7 +181,7 @@ def test_new_takes_a_model() -> None:
         assert none.graph
 
 
-def test_a_workflow_knows_the_models_of_the_workflows_below_it() -> None:
+def test_workflow_models_include_callees() -> None:
     class Inner(BaseModel):
         value: int
 
@@ -211,7 +209,7 @@ def test_a_workflow_knows_the_models_of_the_workflows_below_it() -> None:
     assert sorted(above.models) == ["Inner", "Outer"]
 
 
-def test_a_node_that_is_referred_to_keeps_its_name() -> None:
+def test_referenced_node_keeps_name() -> None:
     def late(question: str) -> Answer:
         drafts = [calculator(question=question)]
         again = calculator(question=or_else(drafts[0].text, ""))
@@ -223,7 +221,7 @@ def test_a_node_that_is_referred_to_keeps_its_name() -> None:
     assert graph.nodes["calculator"].checks == ("numbers",)
 
 
-def test_a_guarded_map_keeps_the_conditions_of_its_elements() -> None:
+def test_guarded_map_keeps_element_conditions() -> None:
     def guarded(question: str, documents: list[Document], short: bool) -> list[Reading]:
         found = when(
             short,

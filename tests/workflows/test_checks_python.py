@@ -1,4 +1,4 @@
-"""Checks put together in Python: values that `&` and `|` join, and the agents that are named in them."""
+"""Tests of checks in Python: combinations with `&` and `|`, and their agents."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def guarded(question: str, context: str) -> Reading | None:
     return first_of(kept, otherwise=None)
 
 
-def test_backing_off_is_written_as_the_language_writes_it() -> None:
+def test_back_off_written_as_yaml() -> None:
     assert [node.otherwise for node in backed.graph.nodes.values()] == [("back_off",), ("back_off",)]
     source = to_python(backed.graph)
     assert source.count("checks=entailment, against=context, otherwise=[back_off]") == 2
@@ -87,7 +87,7 @@ def test_backing_off_is_written_as_the_language_writes_it() -> None:
     }
 
 
-def test_checks_are_values_that_are_written_as_the_language_writes_them() -> None:
+def test_checks_written_as_yaml() -> None:
     nodes = careful.graph.nodes
     assert nodes["reading"].checks == ("numbers", "quote | entailment(strict)", "rederive(second) | agree(3)")
     assert nodes["verified"].checks == ("entailment | quote & support",)
@@ -97,11 +97,11 @@ def test_checks_are_values_that_are_written_as_the_language_writes_them() -> Non
     assert rederive("second") == rederive(second)
 
 
-def test_an_agent_that_only_a_check_asks_is_known_with_the_workflow() -> None:
+def test_check_agent_is_workflow_step() -> None:
     assert second in careful.steps
 
 
-def test_the_graph_is_written_as_python_that_traces_to_it() -> None:
+def test_checks_round_trip_through_python() -> None:
     source = to_python(careful.graph)
     assert "checks=numbers & (quote | entailment('strict')) & (rederive('second') | agree(3))" in source
     assert "checks=entailment | quote & support" in source
@@ -120,10 +120,10 @@ def test_the_graph_is_written_as_python_that_traces_to_it() -> None:
     [
         (lambda: agree(1), "no number of samples"),
         (lambda: rederive("Not A Name"), "names no agent"),
-        (lambda: quote | Check("so so"), "is no check"),
+        (lambda: quote | Check("so so"), "is not a check"),
     ],
 )
-def test_what_is_no_check_is_refused_where_it_is_written(make: object, says: str) -> None:
+def test_invalid_check_refused_at_line(make: object, says: str) -> None:
     with pytest.raises(InputError) as caught:
         make()  # type: ignore[operator]  # a function without a type
     assert caught.value.code == "W016"

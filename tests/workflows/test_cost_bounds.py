@@ -1,4 +1,4 @@
-"""What a run takes at most: calls and tokens."""
+"""Tests of the upper bounds of calls and tokens of a run."""
 
 from __future__ import annotations
 
@@ -41,26 +41,23 @@ def rows(nodes: str, output: str = "${last}", **contexts: int) -> dict[str, tupl
     }
 
 
-def test_a_call_counts_with_its_retries() -> None:
+def test_bounds_call_includes_retries() -> None:
     assert rows('  last: {agent: writer, with: {text: "${input.text}"}, retry: 4}\n', writer=1000) == {
         "last": (4, 400, 4000)
     }
 
 
-def test_a_tool_takes_no_tokens_and_one_that_must_happen_once_is_called_once() -> None:
-    nodes = (
-        '  first: {tool: shout, with: {text: "${input.text}"}, retry: 2}\n  last: {tool: send, with: {text:'
-        ' "${first}"}, retry: 2}\n'
-    )
+def test_bounds_tool_has_no_tokens() -> None:
+    nodes = '  first: {tool: shout, with: {text: "${input.text}"}, retry: 2}\n  last: {tool: send, with: {text: "${first}"}, retry: 2}\n'
     assert rows(nodes) == {"first": (2, 0, 0), "last": (1, 0, 0)}
 
 
-def test_a_list_that_the_inputs_decide_is_counted() -> None:
+def test_bounds_input_list_counted() -> None:
     nodes = '  last: {agent: writer, each: "${input.texts}", as: one, with: {text: "${one}"}, retry: 1}\n'
     assert rows(nodes, "${last.values}", writer=1000) == {"last": (3, 300, 3000)}
 
 
-def test_a_list_that_is_not_known_counts_as_long_as_it_may_be() -> None:
+def test_bounds_unknown_list_uses_limit() -> None:
     nodes = (
         '  some: {tool: shout, each: "${input.texts}", as: one, with: {text: "${one}"}, retry: 1}\n'
         '  last: {agent: writer, each: "${some.values}", as: one, with: {text: "${one}"}, retry: 1, limit: 7}\n'
@@ -68,13 +65,13 @@ def test_a_list_that_is_not_known_counts_as_long_as_it_may_be() -> None:
     assert rows(nodes, "${last.values}", writer=1000) == {"some": (3, 0, 0), "last": (7, 700, 7000)}
 
 
-def test_a_loop_counts_all_its_turns() -> None:
+def test_bounds_loop_counts_all_turns() -> None:
     inner = '{draft: {agent: writer, with: {text: "${input.text}"}, retry: 1}}'
     nodes = f'  last: {{loop: {{at_most: 5, until: "${{draft == \'x\'}}", output: "${{draft}}", nodes: {inner}}}}}\n'
     assert rows(nodes, writer=1000) == {"last/draft": (5, 500, 5000)}
 
 
-def test_a_budget_bounds_what_is_not_known() -> None:
+def test_bounds_budget_limits_tokens() -> None:
     found = compute_bounds(
         program('  last: {agent: writer, with: {text: "${input.text}"}, retry: 2}\n'), {"text": "a", "texts": []}, {}
     )

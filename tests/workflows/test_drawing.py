@@ -1,4 +1,4 @@
-"""Programs drawn and counted: nothing is lost, nothing is wider than the terminal, nothing breaks out of a label."""
+"""Tests of drawings: complete, no wider than the terminal, and with escaped labels."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def every(program: Program) -> list[CompiledNode]:
     return [found for node in program.nodes for found in (node, *(every(node.body) if node.body else ()))]
 
 
-def test_the_graph_has_kinds_callees_bodies_and_soft_edges() -> None:
+def test_to_networkx_has_attributes() -> None:
     graph = to_networkx(compiled(REFINE))
     assert {name: (data["kind"], data["callee"]) for name, data in graph.nodes.items()} == {
         "parts": ("tool", "split"),
@@ -109,13 +109,13 @@ def test_the_graph_has_kinds_callees_bodies_and_soft_edges() -> None:
     assert list(graph.nodes["better"]["body"].edges) == [("draft", "judged")]
 
 
-def test_the_critical_path_goes_from_the_first_node_to_the_last() -> None:
+def test_critical_path_spans_program() -> None:
     assert critical_path(compiled(REFINE)) == ["parts", "notes", "better", "answer"]
 
 
 @quick
 @given(graphs(depth=1))
-def test_the_critical_path_is_a_way_and_none_is_longer(graph: Graph) -> None:
+def test_critical_path_is_longest(graph: Graph) -> None:
     import networkx as nx
 
     program = program_of(graph)
@@ -126,14 +126,14 @@ def test_the_critical_path_is_a_way_and_none_is_longer(graph: Graph) -> None:
 
 @quick
 @given(graphs(depth=1))
-def test_a_layer_needs_only_what_stands_before_it(graph: Graph) -> None:
+def test_layers_need_earlier_layers(graph: Graph) -> None:
     program = program_of(graph)
     place = {node.index: depth for depth, layer in enumerate(layers(program)) for node in layer}
     assert sorted(place) == list(range(len(program.nodes)))
     assert all(place[need] < place[node.index] for node in program.nodes for need in node.needs)
 
 
-def test_the_bound_counts_elements_turns_and_attempts() -> None:
+def test_bounds_count_elements_turns_attempts() -> None:
     rows = compute_bounds(compiled(REFINE), {}, {})
     assert {row.node: (row.calls, row.output_tokens) for row in rows} == {
         "parts": (3, 0),
@@ -155,26 +155,26 @@ def doubled() -> Program:
     return compile_graph(workflows["w0"], replace(CATALOG, workflows=workflows))
 
 
-def test_a_body_that_is_called_twice_is_one_graph() -> None:
+def test_to_networkx_shared_body_is_one_graph() -> None:
     graph = to_networkx(doubled())
     assert graph.nodes["a0"]["body"] is graph.nodes["a1"]["body"]
 
 
 @pytest.mark.parametrize("drawn", [draw, mermaid])
-def test_calls_that_double_at_every_level_are_drawn_as_far_as_one_can_read(drawn: Callable[[Program], str]) -> None:
+def test_draw_doubling_calls_truncated(drawn: Callable[[Program], str]) -> None:
     assert len(drawn(doubled()).splitlines()) < 8 * MAX_SHOWN_NODES
     assert_cost(lambda: drawn(doubled()), at_most=500)
 
 
-def test_bodies_are_told_to_the_last_level_where_there_is_room() -> None:
+def test_draw_all_levels_if_they_fit() -> None:
     workflows = called_in_a_row(6, width=2)
     program = compile_graph(workflows["w0"], replace(CATALOG, workflows=workflows))
     assert max_shown_depth(program) == 5
 
 
-def test_a_drawing_reads_from_the_inputs_to_the_output() -> None:
-    assert (
-        draw(compiled(REFINE), 80) == "refine(text: str) -> str\n"
+def test_draw_order_is_inputs_to_output() -> None:
+    assert draw(compiled(REFINE), 80) == (
+        "refine(text: str) -> str\n"
         "│\n"
         "├─ parts   tool split  ← input\n"
         "▼\n"
@@ -200,13 +200,13 @@ def test_a_drawing_reads_from_the_inputs_to_the_output() -> None:
 
 @quick
 @given(graphs(depth=1), st.integers(40, 120))
-def test_no_line_is_wider_than_asked(graph: Graph, width: int) -> None:
+def test_draw_lines_fit_width(graph: Graph, width: int) -> None:
     assert [line for line in draw(program_of(graph), width).splitlines() if columns(line) > width] == []
 
 
 @pytest.mark.parametrize("width", [60, 100])
 @pytest.mark.parametrize("count", [3, 60])
-def test_every_node_and_every_need_is_drawn(count: int, width: int) -> None:
+def test_draw_contains_all_nodes_and_needs(count: int, width: int) -> None:
     program = compiled(chain(count))
     text = draw(program, width)
     assert max(map(len, text.splitlines())) <= width
@@ -215,7 +215,7 @@ def test_every_node_and_every_need_is_drawn(count: int, width: int) -> None:
     assert drawn == {node.name: {program.nodes[need].name for need in node.needs} for node in program.nodes}
 
 
-def test_a_name_of_the_greatest_length_does_not_break_the_width() -> None:
+def test_draw_longest_name_fits_width() -> None:
     name = "n" * 64
     text = draw(
         compiled(f"schema: orchestra/v1\nname: {name}\noutput: ${{{name}}}\nnodes:\n  {name}: {{agent: {'a' * 200}}}"),
@@ -226,7 +226,7 @@ def test_a_name_of_the_greatest_length_does_not_break_the_width() -> None:
     assert text.count("a") >= 200
 
 
-def test_a_body_too_deep_to_draw_is_counted() -> None:
+def test_draw_deep_body_counted() -> None:
     inner = "{agent: writer}"
     for _ in range(12):
         inner = f'{{call: {{nodes: {{x: {inner}}}, output: "${{x}}"}}}}'
@@ -236,12 +236,12 @@ def test_a_body_too_deep_to_draw_is_counted() -> None:
 
 
 @pytest.mark.parametrize(("at_least", "said"), [("all", ", all needed"), (3, ", at least 3")])
-def test_a_list_says_how_many_of_it_are_needed(at_least: str | int, said: str) -> None:
+def test_draw_shows_at_least(at_least: str | int, said: str) -> None:
     text = REFINE.replace("each: ${parts}", f"each: ${{parts}}\n    at_least: {at_least}")
     assert f"each part of ${{parts}}, at most 7{said}" in draw(compiled(text), width=120)
 
 
-def test_a_terminal_is_not_obeyed() -> None:
+def test_draw_removes_control_sequences() -> None:
     text = draw(
         compiled("schema: orchestra/v1\nname: x\noutput: ${a}\nnodes:\n  a: {agent: w, when: \"${input == '\u202e'}\"}")
     )
@@ -251,7 +251,7 @@ def test_a_terminal_is_not_obeyed() -> None:
 
 @quick
 @given(graphs(depth=1))
-def test_in_mermaid_every_id_is_made_here_and_every_label_stays_in_its_quotes(graph: Graph) -> None:
+def test_mermaid_labels_escaped(graph: Graph) -> None:
     program = program_of(graph)
     lines = mermaid(program).splitlines()
     label = r'"(?:[A-Za-z0-9 _.,()/=+-]|<br/>|#(?:quot|\d+);|[^\x00-\x7f])*"'
@@ -265,7 +265,7 @@ def test_in_mermaid_every_id_is_made_here_and_every_label_stays_in_its_quotes(gr
     assert sum(not one.endswith(("in", "out")) for one in ids) == len(every(program))
 
 
-def test_in_mermaid_soft_needs_are_dashed_and_bodies_are_subgraphs() -> None:
+def test_mermaid_soft_needs_dashed() -> None:
     text = mermaid(compiled(REFINE))
     assert "  n0 --> n1\n" in text
     assert "  n2 -.-> n3\n" in text
@@ -273,10 +273,7 @@ def test_in_mermaid_soft_needs_are_dashed_and_bodies_are_subgraphs() -> None:
     assert "first of #36;#123;better#125;, nothing #91;#quot;found#quot;#93;" in text
 
 
-def test_a_block_is_drawn_as_one_and_a_call_by_the_name_of_its_workflow() -> None:
-    block = (
-        "schema: orchestra/v1\nname: b\noutput: ${b}\nnodes:\n  b: {call: {nodes: {x: {agent: w}}, output: '${x}'}}\n "
-        " c: {call: other}"
-    )
+def test_draw_block_and_call_labels() -> None:
+    block = "schema: orchestra/v1\nname: b\noutput: ${b}\nnodes:\n  b: {call: {nodes: {x: {agent: w}}, output: '${x}'}}\n  c: {call: other}"
     assert [callee_name(node) for node in compiled(block).nodes] == ["", "other"]
     assert {"├─ b  block", "├─ c  call other"} <= set(draw(compiled(block)).splitlines())

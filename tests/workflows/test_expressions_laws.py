@@ -1,6 +1,4 @@
-"""Laws of expressions: what CEL gives is what Python gives on the same values, and it is of the type that was
-promised.
-"""
+"""Property tests of expressions: CEL and Python have the same result on the same values, of the inferred type."""
 
 from __future__ import annotations
 
@@ -192,16 +190,14 @@ def _same(one: Any, two: Any) -> bool:
 
 @MANY
 @given(KINDS.flatmap(twins), BINDINGS)
-def test_cel_and_python_agree(twin: Twin, bindings: dict[str, Any]) -> None:
+def test_cel_equals_python(twin: Twin, bindings: dict[str, Any]) -> None:
     got = _evaluated(twin.text, bindings)
     assert got is None or _same(got, twin.of(bindings)), (twin.text, got, twin.of(bindings))
 
 
 @MANY
 @given(KINDS.flatmap(lambda kind: twins(kind, 2, "i")), twins("bool", 2, "i"), BINDINGS)
-def test_map_and_filter_agree_with_python_at_the_root_and_inside(
-    body: Twin, test: Twin, bindings: dict[str, Any]
-) -> None:
+def test_map_and_filter_equal_python(body: Twin, test: Twin, bindings: dict[str, Any]) -> None:
     chosen = [body.of({"i": item}) for item in bindings["items"] if test.of({"i": item})]
     chain = f"items.filter(i, {test.text}).map(i, {body.text})"
     for text, expected in (
@@ -218,7 +214,7 @@ def test_map_and_filter_agree_with_python_at_the_root_and_inside(
 
 @MANY
 @given(twins("str", 2, "maybe"), BINDINGS)
-def test_what_may_be_null_is_read_after_it_was_compared(twin: Twin, bindings: dict[str, Any]) -> None:
+def test_nullable_read_after_comparison(twin: Twin, bindings: dict[str, Any]) -> None:
     there = bindings["maybe"] is not None
     for text in (f"maybe != null ? {twin.text} : 'none'", f"maybe == null ? 'none' : {twin.text}"):
         got = _evaluated(text, bindings)
@@ -227,7 +223,7 @@ def test_what_may_be_null_is_read_after_it_was_compared(twin: Twin, bindings: di
 
 @MANY
 @given(KINDS.flatmap(twins), BINDINGS)
-def test_a_reference_in_a_mapping_or_a_list_is_the_reference_alone(twin: Twin, bindings: dict[str, Any]) -> None:
+def test_nested_reference_keeps_type(twin: Twin, bindings: dict[str, Any]) -> None:
     alone = _evaluated(twin.text, bindings)
     if alone is not None:
         escaped = "${" + twin.text + "}"
@@ -236,7 +232,7 @@ def test_a_reference_in_a_mapping_or_a_list_is_the_reference_alone(twin: Twin, b
 
 @MANY
 @given(KINDS.flatmap(twins))
-def test_a_tree_is_typed_as_what_it_was_made_for(twin: Twin) -> None:
+def test_generated_tree_has_expected_type(twin: Twin) -> None:
     checker = TypeChecker(twin.text, TYPES)
     schema = checker.check(parse(twin.text))
     assert checker.references <= {"v"}
@@ -244,7 +240,7 @@ def test_a_tree_is_typed_as_what_it_was_made_for(twin: Twin) -> None:
 
 
 @given(VALUE)
-def test_conversion_changes_numbers_only_where_their_type_says_so(value: dict[str, Any]) -> None:
+def test_converter_changes_typed_numbers_only(value: dict[str, Any]) -> None:
     convert = make_converter(ITEM)
     assert convert is not None
     made = convert(value)
@@ -254,14 +250,14 @@ def test_conversion_changes_numbers_only_where_their_type_says_so(value: dict[st
     assert isinstance(made["n"], int)
 
 
-def test_conversion_is_not_needed_where_there_are_no_numbers() -> None:
+def test_converter_absent_without_numbers() -> None:
     assert make_converter({"type": "string"}) is None
     assert (
         make_converter({"type": "array", "items": {"type": "object", "properties": {"a": {"type": "string"}}}}) is None
     )
 
 
-def test_conversion_follows_a_recursive_type() -> None:
+def test_converter_follows_recursive_type() -> None:
     class Tree(BaseModel):
         weight: float
         children: list[Tree]

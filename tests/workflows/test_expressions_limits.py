@@ -1,4 +1,4 @@
-"""Limits of references: hostile texts end in a refusal, quickly, and never in another exception."""
+"""Tests of the limits of references: hostile texts are refused quickly, and never raise another exception."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TYPES: dict[str, Schema] = {
         ("".join(f"xs.map(x{n}, " for n in range(13)) + "1" + ")" * 13, "L056"),
     ],
 )
-def test_a_reference_that_is_too_large_is_refused_at_once(source: str, code: str) -> None:
+def test_large_reference_refused_quickly(source: str, code: str) -> None:
     def refused() -> None:
         with pytest.raises(InputError) as caught:
             compile_template("${" + source + "}", TYPES)
@@ -45,7 +45,7 @@ def test_a_reference_that_is_too_large_is_refused_at_once(source: str, code: str
     assert_cost(refused, at_most=30)
 
 
-def test_the_limits_themselves_are_reached() -> None:
+def test_reference_at_limit_accepted() -> None:
     assert compile_template("${s == '" + "x" * (MAX_LENGTH - 7) + "'}", TYPES).evaluate({"s": "y"}) is False
     deep = "".join(f"xs.exists(x{n}, " for n in range(12)) + "x0 == x11" + ")" * 12
     assert compile_template("${" + deep + "}", TYPES).evaluate({"xs": [1]}) is True
@@ -54,7 +54,7 @@ def test_the_limits_themselves_are_reached() -> None:
 
 @given(st.text("ax.s[]()0123'\"\\!&|=<>+-*/%?:,{}$ \n", max_size=40))
 @settings(max_examples=400, deadline=None)
-def test_any_text_is_a_template_or_is_refused(text: str) -> None:
+def test_any_text_compiles_or_is_refused(text: str) -> None:
     for template in (text, "${" + text + "}"):
         try:
             expression = compile_template(template, TYPES)
@@ -67,18 +67,18 @@ def test_any_text_is_a_template_or_is_refused(text: str) -> None:
 
 
 @given(st.text(max_size=30))
-def test_a_text_without_references_is_itself(text: str) -> None:
+def test_text_without_references_unchanged(text: str) -> None:
     if "${" not in text:
         assert compile_template(text, {}).evaluate({}) == text
 
 
 @given(st.text(max_size=30))
-def test_a_text_is_escaped_by_doubling_the_sign(text: str) -> None:
+def test_escape_doubles_dollar(text: str) -> None:
     escaped = text.replace("${", "$${")
     assert compile_template(escaped, {}).evaluate({}) == text
 
 
-def test_the_tree_of_an_expression_knows_where_its_parts_stand() -> None:
+def test_parse_tree_has_positions() -> None:
     text = "s.contains('x') && xs.map(i, i + a)[0] >= (a == 1 ? 2 : 3)"
     waiting = [parse(text)]
     while waiting:

@@ -1,7 +1,4 @@
-"""Types of a workflow's inputs: their constraints hold, they are passed on as they are, and any type with a JSON form
-will
-do.
-"""
+"""Tests of input types: constraints are enforced, values are unchanged, and every type with a JSON form is accepted."""
 
 from __future__ import annotations
 
@@ -43,7 +40,7 @@ def limited(n: Few = 3) -> str:
     return echo(x=as_text(n))
 
 
-async def test_constraints_of_an_input_hold() -> None:
+async def test_input_constraints_enforced() -> None:
     assert await outcome(limited, n=7) == "7"
     assert await outcome(limited) == "3"
     with pytest.raises(InputError, match="expected at least 1, got -5") as caught:
@@ -81,7 +78,7 @@ VALUES: tuple[tuple[Any, Any], ...] = (
 
 
 @pytest.mark.parametrize(("kind", "value"), VALUES, ids=lambda one: str(one)[:40])
-async def test_a_value_is_passed_on_as_what_it_is(kind: Any, value: Any) -> None:
+async def test_input_value_unchanged(kind: Any, value: Any) -> None:
     given: list[Any] = []
 
     @tool(effect="pure")
@@ -98,7 +95,7 @@ async def test_a_value_is_passed_on_as_what_it_is(kind: Any, value: Any) -> None
     assert given == [value, value]
 
 
-def test_what_an_annotation_does_not_promise_is_still_refused() -> None:
+def test_input_outside_annotation_refused() -> None:
     @tool(effect="pure")
     def take(n: Few) -> int:
         return n
@@ -112,7 +109,7 @@ def test_what_an_annotation_does_not_promise_is_still_refused() -> None:
     assert caught.value.message == "take(n=...) takes int, got int: minimum 1 is not promised"
 
 
-def test_a_type_with_a_text_is_written_as_before_and_another_is_declared() -> None:
+def test_input_type_written_or_declared() -> None:
     @workflow()
     def flow(text: str, due_date: date | None, names: list[str]) -> str:
         return echo(x=text)
@@ -128,7 +125,7 @@ def test_a_type_with_a_text_is_written_as_before_and_another_is_declared() -> No
     assert read(write(graph), "flow.yaml").graph == graph
 
 
-def test_two_models_of_one_name_are_two_types() -> None:
+def test_input_models_of_one_name_distinct() -> None:
     def made(kind: Any) -> type[BaseModel]:
         class Item(BaseModel):
             value: kind
@@ -149,7 +146,7 @@ def test_two_models_of_one_name_are_two_types() -> None:
     assert kinds == {"a": {"type": "integer"}, "b": {"type": "string"}}
 
 
-async def test_a_secret_is_no_input_of_a_run() -> None:
+async def test_input_secret_refused() -> None:
     @tool(effect="pure")
     def take(key: SecretStr) -> str:
         return key.get_secret_value()
@@ -164,7 +161,7 @@ async def test_a_secret_is_no_input_of_a_run() -> None:
         assert caught.value.code == "W018"
 
 
-async def test_a_mapping_gives_its_values_under_a_key_that_is_not_known_yet() -> None:
+async def test_mapping_dynamic_key_has_value_type() -> None:
     @workflow()
     def flow(counts: dict[str, int], key: str) -> str:
         return echo(x=as_text(counts[key] + 1))

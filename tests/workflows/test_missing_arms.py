@@ -1,6 +1,4 @@
-"""`otherwise=lambda: ...` where conditions surround each other, and where an option may be withheld though nothing here
-says so.
-"""
+"""Tests of `otherwise=lambda: ...` under nested conditions, and with options that may be withheld."""
 
 from __future__ import annotations
 
@@ -28,7 +26,7 @@ from orchestra import (
     workflow,
 )
 from orchestra.core.settings import Settings
-from tests.workflows.standing import echo, fine, pay, refuse
+from tests.workflows.fallback_workflows import echo, fine, pay, refuse
 
 
 @pytest.fixture
@@ -229,7 +227,7 @@ CASES: list[tuple[Any, dict[str, Any], Any, list[str]]] = [
 ]
 
 
-async def test_what_stands_in_runs_wherever_nothing_else_is_there(orchestra: Orchestra) -> None:
+async def test_otherwise_runs_iff_no_option_exists(orchestra: Orchestra) -> None:
     for flow, inputs, value, ran in CASES:
         result = await orchestra.run(flow, **inputs)
         paths = [path for path in result.usage_by_node if "?" not in path and "loop" not in path]
@@ -237,7 +235,7 @@ async def test_what_stands_in_runs_wherever_nothing_else_is_there(orchestra: Orc
 
 
 @pytest.mark.parametrize(("flow", "inputs"), [(branched, {"n": 5, "text": "boom"}), (refunded, {"text": "boom"})])
-async def test_an_else_does_not_pay_because_the_workflow_in_the_if_failed(
+async def test_otherwise_not_run_after_failed_workflow(
     orchestra: Orchestra, flow: Workflow[..., Any], inputs: dict[str, Any]
 ) -> None:
     result = await (await orchestra.start(flow, **inputs)).wait()
@@ -247,7 +245,7 @@ async def test_an_else_does_not_pay_because_the_workflow_in_the_if_failed(
 
 @pytest.mark.parametrize("flow", [asked, asked_through, asked_last], ids=lambda flow: flow.name)
 @pytest.mark.parametrize(("answer", "value"), [("a", "a"), (None, "paid p")])
-async def test_what_stands_in_for_an_answer_runs_where_a_person_declines(
+async def test_otherwise_runs_if_person_declines(
     orchestra: Orchestra, flow: Workflow[..., Any], answer: str | None, value: str
 ) -> None:
     result = await answered(orchestra, flow, answer)
@@ -257,7 +255,7 @@ async def test_what_stands_in_for_an_answer_runs_where_a_person_declines(
 @pytest.mark.parametrize(
     ("answer", "status", "paid"), [("yes", "failed", 0), ("no", "done", 1), (None, "abstained", 0)]
 )
-async def test_a_condition_on_an_answer_alone_decides(
+async def test_otherwise_condition_on_answer_decides(
     orchestra: Orchestra, answer: str | None, status: str, paid: int
 ) -> None:
     result = await answered(orchestra, asked_whether, answer)
@@ -272,7 +270,7 @@ async def answered(orchestra: Orchestra, flow: Workflow[..., Any], answer: str |
     return await run.wait()
 
 
-def test_a_card_of_a_file_is_not_asked_whether_it_withholds() -> None:
+def test_otherwise_file_card_assumed_present() -> None:
     reader = agent("reader", Text, str)
 
     def described(n: int) -> str:
@@ -281,7 +279,7 @@ def test_a_card_of_a_file_is_not_asked_whether_it_withholds() -> None:
     assert workflow(described).graph.nodes["pay"].when == "${!(input.n > 3)}"
 
 
-async def test_a_workflow_that_may_withhold_is_no_sure_if(orchestra: Orchestra) -> None:
+async def test_otherwise_withholding_workflow_not_sure(orchestra: Orchestra) -> None:
     with pytest.raises(InputError, match="all arms of 'first' may be without a value") as caught:
         await orchestra.run(called, n=3, text="a")
     assert (caught.value.code, "fallback" in caught.value.hint) == ("L120", True)
@@ -311,9 +309,7 @@ def sure_first(note: str) -> str:
         (sure_first, "W016", "note is sure to be there"),
     ],
 )
-def test_a_choice_that_cannot_be_meant_so_is_refused_at_its_line(
-    function: Callable[..., Any], code: str, text: str
-) -> None:
+def test_ambiguous_choice_refused_at_line(function: Callable[..., Any], code: str, text: str) -> None:
     with pytest.raises(InputError, match=text) as caught:
         assert workflow(function).graph
     assert caught.value.code == code

@@ -1,4 +1,4 @@
-"""Nothing that a node has is lost on the way to Python: a field is written, or the graph is refused."""
+"""Property tests of the Python writer: every field of a node is written, or the graph is refused."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ FIELDS = [(kind, info.alias or name) for kind in NODES for name, info in kind.mo
 
 
 @pytest.mark.parametrize(("kind", "field"), FIELDS, ids=[f"{kind.__name__}.{field}" for kind, field in FIELDS])
-def test_every_field_of_every_kind_is_written_or_refused(kind: type[model.Node], field: str) -> None:
+def test_to_python_every_field_written_or_refused(kind: type[model.Node], field: str) -> None:
     plain = {**NODES[kind], **WITH.get(field, {})}
     assert written({**plain, field: OTHERS[field]}) != written(plain)
 
@@ -111,7 +111,7 @@ def test_every_field_of_every_kind_is_written_or_refused(kind: type[model.Node],
         ("${first.a} of ${input.name}", "first.a + ' of ' + name"),
     ],
 )
-def test_values_in_a_text_that_are_no_texts_are_written_as_texts(text: str, said: str) -> None:
+def test_to_python_values_in_text_converted(text: str, said: str) -> None:
     inputs = {"n": {"type": "int"}, "m": {"type": "float"}, "name": {"type": "str"}}
     nodes = {"first": {"tool": "shout"}, "node": {"tool": "shout", "with": {"text": text}}}
     source = to_python(
@@ -120,7 +120,7 @@ def test_values_in_a_text_that_are_no_texts_are_written_as_texts(text: str, said
     assert f"shout(text={said})" in source
 
 
-def test_what_an_input_is_for_is_written_too() -> None:
+def test_to_python_input_description_written() -> None:
     inputs = {
         "n": {"type": "str", "description": 'It\'s the "name".'},
         "m": {"type": "int", "default": 3, "optional": True},

@@ -1,4 +1,4 @@
-"""Tests of the workflow `headlines` without a model: `pytest`, in this example's folder."""
+"""Tests of the workflow `headlines` without a model. Run `pytest` in the folder of this example."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ async def test_every_message_gets_a_headline(simulated: SimulatedOrchestra) -> N
         "The lift is out of order again",
         "Thank you for the quick repair!",
     ]
-    assert simulated.workers.max_in_flight == len(
-        MESSAGES
-    )  # asked at the same time: two seconds, and none of them is waited for
+    assert simulated.workers.max_in_flight == len(MESSAGES)  # concurrent calls of two simulated seconds
 
 
 async def test_an_invented_quote_is_asked_for_again(simulated: SimulatedOrchestra) -> None:

@@ -129,11 +129,9 @@ def explain_choice(node: CompiledNode, bindings: Mapping[str, Any]) -> str:
         return ""
     value = node.value.evaluate(bindings)
     text, by = canonical(value).decode("utf-8", "replace"), sole_reference(choice.by) or choice.by
-    told = text if len(text) <= MAX_SHOWN_LENGTH else f"{text[:MAX_SHOWN_LENGTH]}…"
-    return (
-        f"{choose_agent(choice, value)}, for {by if len(by) <= MAX_SHOWN_LENGTH else f'{by[:MAX_SHOWN_LENGTH]}…'} is"
-        f" {told}"
-    )
+    shown = text if len(text) <= MAX_SHOWN_LENGTH else f"{text[:MAX_SHOWN_LENGTH]}…"
+    label = by if len(by) <= MAX_SHOWN_LENGTH else f"{by[:MAX_SHOWN_LENGTH]}…"
+    return f"{choose_agent(choice, value)}, for {label} is {shown}"
 
 
 def label_values(schema: Schema) -> tuple[dict[str, None], bool, bool]:

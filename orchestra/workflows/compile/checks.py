@@ -103,7 +103,7 @@ def compile_acceptance(
     otherwise = otherwise or ("abstain",)
     called = isinstance(node, model.CallNode) and isinstance(node.call, str) and node.accept is not None
     if certificate is not None and (again := [action for action in otherwise if action in ("retry", "escalate")]):
-        said = f"what `{again[0]}` brings is accepted by the same threshold, but without the promise of the certificate"
+        said = f"what `{again[0]}` returns is accepted by the same threshold, but not covered by the certificate"
         findings.warn(
             f"{said}, which is about first answers; otherwise: [abstain] keeps to those", findings.place_of(*path)
         )
@@ -200,21 +200,19 @@ def validate_back_off(
     findings = context.findings
     place = findings.place_of(*path, "otherwise", key=True) if node.otherwise else findings.place_of(*path, key=True)
     if not any(isinstance(rule, CheckCall) and rule.check == ENTAILMENT for rule in parse_checks(checks)):
-        said = (
-            f"`back_off` needs the check `{ENTAILMENT}` by itself, which says part by part what the evidence bears out"
-        )
+        said = f"`back_off` needs the check `{ENTAILMENT}` itself, which judges each part by the evidence"
         findings.error("L075", said, place, hint=f"checks: [{ENTAILMENT}]")
     for name in names:
         if name in (REDERIVE, AGREE):
             findings.error(
                 "L075",
-                f"`{name}` is about whole values, and `back_off` takes parts out of them",
+                f"`{name}` is about whole values, and `back_off` removes parts of them",
                 place,
                 hint="leave it out",
             )
     for again in otherwise:
         if again in ("retry", "escalate"):
-            said = f"`back_off` keeps what is borne out of the first answer, and so `{again}` would never come"
+            said = f"`back_off` keeps the supported parts of the first answer, so `{again}` would never happen"
             findings.error("L075", said, place, hint="otherwise: [back_off, abstain]")
 
 
@@ -224,7 +222,7 @@ def _parse_checks(context: CompileContext, text: str, place: SourceLocation, why
         return check_calls(parse_check(text))
     except CheckSyntaxError as error:
         hint = 'checks: [quote, numbers], or "quote | entailment", or "tool(NAME)"'
-        context.findings.error("L072", f"{text!r} is no check: {error.reason}", place, hint=hint, why=why)
+        context.findings.error("L072", f"{text!r} is not a check: {error.reason}", place, hint=hint, why=why)
         return iter(())
 
 
@@ -249,7 +247,7 @@ def _resolve_judge(
     if check.check not in MODEL_CHECKS:
         if check.argument:
             findings.error(
-                "L072", f"the check {check.check!r} takes nothing in brackets", place, hint=f"checks: [{check.check}]"
+                "L072", f"the check {check.check!r} takes no argument", place, hint=f"checks: [{check.check}]"
             )
         return None
     if check.check == AGREE:
@@ -272,12 +270,12 @@ def _resolve_judge(
             name, agents, f"{check.check}(NAME), one of {join_names(sorted(agents))}" if agents else "add the agent"
         )
         findings.error(
-            "L070", f"the check `{check}` asks the agent {name!r}, and there is none", place, hint=hint, why=why
+            "L070", f"the check `{check}` needs the agent {name!r}, which does not exist", place, hint=hint, why=why
         )
         return None
     judge = agents[name]
     if draft.contract is not None and is_same_agent(judge, draft.contract):
-        findings.warn(f"`{check}` asks the agent that is judged, so it is always `unknown`", place)
+        findings.warn(f"`{check}` calls the agent that it judges, so it is always `unknown`", place)
     misfit = _judge_mismatch(judge) if check.check == ENTAILMENT else _rederivation_mismatch(draft, judge)
     if misfit:
         findings.error(
@@ -309,7 +307,7 @@ def _resolve_tool(
             name, own, f"there are: {join_names(sorted(own))}; your own come from `modules` in orchestra.toml"
         )
         findings.error(
-            "L070", f"the check `{check}` asks the tool {name!r}, and there is none", place, hint=hint, why=why
+            "L070", f"the check `{check}` needs the tool {name!r}, which does not exist", place, hint=hint, why=why
         )
         return None
     given: dict[str, Schema] | None = None
@@ -335,7 +333,7 @@ def _judge_mismatch(judge: Contract) -> str:
         if name not in given:
             return f"it has no input {name!r}"
     if more := [name for name in judge.input.get("required", ()) if name not in (CLAIM, EVIDENCE_INPUT)]:
-        return f"it wants {more[0]!r} beside claim and evidence"
+        return f"it requires {more[0]!r} besides claim and evidence"
     said: Mapping[str, object] = judge.output.get("properties", {})
     for names in (SUPPORTED, CONTRADICTED):
         if not any(name in said for name in names):
@@ -352,15 +350,15 @@ def _rederivation_mismatch(draft: NodeDraft, judge: Contract) -> str:
     types = {name: part.schema for name, part in (draft.inputs.parts or {}).items()}
     given = types if draft.contract is None else custom_checks.producer_types(draft.contract, types)
     missing = [name for name in judge.input.get("required", ()) if name not in given and name != EVIDENCE_INPUT]
-    return f"it wants the input {missing[0]!r}, which this node does not have" if missing else ""
+    return f"it requires the input {missing[0]!r}, which this node does not have" if missing else ""
 
 
 def _validate_agreement(context: CompileContext, draft: NodeDraft, check: CheckCall, place: SourceLocation) -> None:
     if draft.contract is None or draft.contract.kind != "agent":
-        said = "`agree` asks the agent of its node again, and this node asks none"
-        context.findings.error("L073", said, place, hint="put it on the node that asks the agent")
+        said = "`agree` calls the agent of its node again, and this node calls none"
+        context.findings.error("L073", said, place, hint="put it on the node that calls the agent")
     elif not draft.contract.max_output:
-        said = f"`agree` asks a model again, and {draft.contract.name} asks none: it would say the same"
+        said = f"`agree` calls a model again, and {draft.contract.name} calls none: the answer would be the same"
         context.findings.error("L073", said, place, hint="leave it out")
     count = check.argument or str(DEFAULT_SAMPLES)
     if not count.isdigit() or not 2 <= int(count) <= MAX_SAMPLES:
@@ -390,7 +388,7 @@ def _resolve_certificate(
         findings.error("V005", said, place, hint=f"checks: [{model.CONFIDENCE}]")
         return None
     if contract is None or contract.kind != "agent":
-        why = "certificates are of agents, and this node asks none"
+        why = "certificates are for agents, and this node calls none"
         name = contract.name if contract is not None else path[-1]
         findings.error("L119", f"there is no certificate for {name!r}", place, hint="accept: 0.5", why=why)
         return None
@@ -417,15 +415,15 @@ def _resolve_certificate(
         # Additional checks only withhold more, so the guarantee for accepted claims still holds.
         if found.check not in checks:
             said = (
-                f"the certificate of {contract.name!r} is about claims that {found.check} scores, and this node has"
-                f" {join_names(checks)}"
+                f"the certificate of {contract.name!r} is about claims that {found.check} scores, "
+                f"and this node has {join_names(checks)}"
             )
             findings.error("V005", said, place, hint=f"checks: [{found.check}]")
             return None
     elif frozenset(found.checks) != frozenset(checks):
         said = (
-            f"the certificate of {contract.name!r} is about the checks {join_names(found.checks)}, and this node has"
-            f" {join_names(checks)}"
+            f"the certificate of {contract.name!r} is about the checks {join_names(found.checks)}, "
+            f"and this node has {join_names(checks)}"
         )
         hint = f"checks: [{', '.join(found.checks)}], or {found.renew_command} --checks {','.join(checks)}"
         findings.error("V005", said, place, hint=hint)
@@ -459,7 +457,7 @@ def _resolve_combination(
         return None
     if contract is None or contract.kind != "agent":
         name = contract.name if contract is not None else path[-1]
-        why = "combinations are of agents, and this node asks none"
+        why = "combinations are for agents, and this node calls none"
         findings.error(
             "L076", f"there is no combination of checks for {name!r}", place, hint="leave `score` out", why=why
         )
@@ -479,8 +477,8 @@ def _resolve_combination(
 
     if frozenset(found.checks) != frozenset(map(str, parse_checks(checks))):
         said = (
-            f"the combination of {contract.name!r} is of the checks {join_names(found.checks)}, and this node has"
-            f" {join_names(checks)}"
+            f"the combination of {contract.name!r} is of the checks {join_names(found.checks)}, "
+            f"and this node has {join_names(checks)}"
         )
         hint = f"checks: [{', '.join(found.checks)}], or orchestra learn combine {contract.name} --data FILE {stated}"
         findings.error("V005", said, place, hint=hint)

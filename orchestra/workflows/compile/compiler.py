@@ -305,7 +305,7 @@ def _check_name(context: CompileContext, name: str, path: KeyPath, types: Types 
     if name in KEYWORDS:
         said = f"{name!r} is a word of the expression language"
     elif name == "input":
-        said = "`input` is what the workflow's inputs are read from"
+        said = "`input` is the name of the workflow's inputs"
     elif types is not None and context.is_in_scope(name, types):
         said = f"{name!r} hides another of that name"
     if said:
@@ -405,7 +405,7 @@ def _warn_effect_as_fallback(context: CompileContext, name: str, by: str, reader
     if isinstance(reader, FirstOfNode):
         soft, key = soft or name not in referenced_names(reader.first_of[0]), key if soft else "first_of"
     if soft and name not in reader.after:
-        said = f"{name!r} has effects and runs whatever happens, though {by!r} has it only as what stands in"
+        said = f"{name!r} has effects and always runs, though {by!r} uses it only as an alternative"
         context.findings.warn(
             f"{said}: give it a `when` (docs/reference/language.md, A choice)",
             context.findings.place_of(*path, by, key),
@@ -453,8 +453,8 @@ def check_clearance(program: Program, places: SourcePlaces | None = None) -> Non
             for tool in called_tools(node):
                 if not is_allowed(program.label, tool.label):
                     said = (
-                        f"the tool {tool.name!r} is cleared for {tool.label!r} data, and {program.name} has"
-                        f" {program.label!r} data"
+                        f"the tool {tool.name!r} is cleared for {tool.label!r} data, "
+                        f"and {program.name} has {program.label!r} data"
                     )
                     findings.error(
                         "T020", said, findings.place_of("nodes", node.name), hint=_hint(tool.name, program.label)

@@ -194,9 +194,9 @@ def _conversion_hint(source: Schema, target: Schema, written: Any) -> str:
     if wanted == "string" and "format" not in target and kinds <= {"integer", "number", "boolean"}:
         return f"write ${{string({text})}}"
     if wanted in ("integer", "number") and kinds <= {"string", "integer", "number"}:
-        return f"write ${{{'int' if wanted == 'integer' else 'double'}({text})}}, which fails where it is no number"
+        return f"write ${{{'int' if wanted == 'integer' else 'double'}({text})}}, which fails if it is not a number"
     if "null" in kinds:
-        return f"say what stands there for null: ${{{text} != null ? {text} : ...}}"
+        return f"give a default for null: ${{{text} != null ? {text} : ...}}"
     return ""
 
 

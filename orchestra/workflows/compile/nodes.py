@@ -176,7 +176,7 @@ def _list_hint(schema: Schema, written: str) -> str:
     """Returns a hint: a list field of the record, or a default for null."""
     text = sole_reference(written)
     if text and any(part.get("type") == "null" for part in union_members(schema)):
-        return f"say what stands there for null: ${{{text} != null ? {text} : []}}"
+        return f"give a default for null: ${{{text} != null ? {text} : []}}"
     fields = resolve(schema).get("properties", {})
     lists = [name for name, part in fields.items() if isinstance(element_type(subschema(schema, part)), dict) and part]
     return f"did you mean ${{{text}.{lists[0]}}}?" if text and lists else "give it a list, such as ${documents}"
@@ -231,9 +231,7 @@ def _compile_escalation(
             why=why,
         )
     if draft.acceptance is not None and draft.acceptance.certificate is not None:
-        findings.warn(
-            "what the larger model says at once is without the promise of the certificate", findings.place_of(*path)
-        )
+        findings.warn("a direct answer of the larger model is not covered by the certificate", findings.place_of(*path))
     return _compile_condition(context, text, types, path)
 
 
@@ -276,7 +274,7 @@ def _compile_kind(
                 hint = as_reference(node.verify) or "${node}"
                 context.findings.error(
                     "L118",
-                    "`verify` judges a constant",
+                    "`verify` checks a constant",
                     context.findings.place_of(*path, "verify"),
                     hint=f"verify: {hint}",
                 )
@@ -329,10 +327,10 @@ def _compile_condition(context: CompileContext, text: str, types: Types, path: K
         means = {("when", False): "the node never runs", ("until", False): "the loop always takes `at_most` turns"}
         usual = {
             "when": "it has no effect",
-            "escalate": f"the larger model is {'always' if known else 'never'} asked at once",
+            "escalate": f"the larger model is {'always' if known else 'never'} called at once",
         }
         says = means.get((str(word), known), usual.get(str(word), "the loop ends after one turn"))
-        findings.warn(f"`{word}` is {str(known).lower()} whatever happens: {says}", findings.place_of(*path))
+        findings.warn(f"`{word}` is {str(known).lower()} in every run: {says}", findings.place_of(*path))
     return found
 
 
@@ -398,7 +396,7 @@ def _compile_loop(
     if not context.loop_depth:
         for word in around:
             if context.is_in_scope(word, types):
-                hint = f"rename what is called {word!r}"
+                hint = f"rename {word!r}"
                 findings.error(
                     "L115", f"inside a loop {word!r} is the loop's own", findings.place_of(*path, key=True), hint=hint
                 )
@@ -561,7 +559,7 @@ def _resolve_capabilities(
         for number, name in enumerate(names):
             place = (*path, key, number)
             if listed.setdefault(name, key) != key:
-                said = f"{name!r} stands under `{listed[name]}` and under `{key}`, and a plan could not tell them apart"
+                said = f"{name!r} stands under `{listed[name]}` and under `{key}`, and a plan cannot distinguish them"
                 findings.error("L063", said, findings.place_of(*place), hint="rename one, or leave one out")
             elif (
                 name not in known[key]
@@ -714,7 +712,7 @@ def _check_labels(context: CompileContext, choice: AgentChoice, schema: Schema, 
         findings.error("L122", missing, findings.place_of(*path, "agent", "of", key=True), hint=hint)
     elif choice.otherwise is not None and not any_text and not null and choice.of.keys() >= found.keys():
         findings.warn(
-            "`otherwise` is never asked: each label has an agent", findings.place_of(*path, "agent", "otherwise")
+            "`otherwise` is never used: each label has an agent", findings.place_of(*path, "agent", "otherwise")
         )
     if len(labels_by_agent(choice)) == 1:
         findings.warn("all labels have the same agent", findings.place_of(*path, "agent", "of"))

@@ -78,7 +78,7 @@ def _judge_mismatch(capability: Contract, judge: Contract | None) -> str:
     from orchestra.verification import custom_checks
 
     if judge is None:
-        return "asks what is not there"
+        return "refers to an unknown agent or tool"
     if judge.kind == "agent":
         return ""
     fields, required = capability.input.get("properties", {}), capability.input.get("required", ())
@@ -163,7 +163,7 @@ def check_called_workflow(context: CompileContext, node: CallNode, program: Prog
         or not any(map(_is_model_driven, _nodes_before_approval(program)))
     ):
         return
-    said = f"a model acts in {program.name} on what it is given, and that is here what other nodes have made"
+    said = f"a model chooses effects in {program.name} from its inputs, which are here outputs of other nodes"
     hint = "give it the workflow's inputs alone, or ask a person in it first"
     context.findings.error("L123", said, context.findings.place_of(*path, "call"), hint=hint)
 
@@ -192,8 +192,7 @@ def check_plan_effects(
             if name in acting:
                 said = f"{name} has effects, and the plan is made here of what other nodes have made"
                 hint = (
-                    "give it the workflow's inputs alone, list a workflow that asks a person first, or let a node of"
-                    " its own do it"
+                    "pass only the workflow's inputs, list a workflow that asks a person first, or use a separate node"
                 )
                 findings.error("L123", said, findings.place_of(*path, key, number), hint=hint)
 

@@ -99,10 +99,8 @@ class PathExpression(NonMappingExpression, msgspec.Struct, frozen=True, gc=False
         hint = f"look at what {self.root} gave: orchestra runs show RUN {self.root}"
         if self.root == "input":
             way = "".join(f".{step}" if isinstance(step, str) else f"[{step}]" for step in self.steps[: number + 1])
-            hint = (
-                "state it in the"
-                f" input{f', or ask first: has(input{way})' if isinstance(self.steps[number], str) else ''}"
-            )
+            test_hint = f", or test it first: has(input{way})" if isinstance(self.steps[number], str) else ""
+            hint = f"give it in the input{test_hint}"
         return OrchestraError("L061", f"${{{self.source}}}: {reason}", hint=hint)
 
 
@@ -280,5 +278,5 @@ def render_scalar(value: Any) -> str:
     if isinstance(value, bool | int | float):
         return json.dumps(value)
     raise OrchestraError(
-        "L061", f"{'null' if value is None else 'a list or mapping'} cannot stand in a text", hint="read a field of it"
+        "L061", f"{'null' if value is None else 'a list or mapping'}cannot be part of a text", hint="read a field of it"
     )

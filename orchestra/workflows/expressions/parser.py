@@ -26,8 +26,8 @@ MAX_LEVELS = 48
 
 
 _RESERVED_WORDS = (
-    "as break const continue else false for function if import in let loop package namespace null return true var "
-    "void while"
+    "as break const continue else false for function if import in let loop "
+    "package namespace null return true var void while"
 )
 
 

@@ -206,13 +206,13 @@ def _check_text_part(reference: Expression, source: str, place: SourceLocation |
         hint = f'say what stands there then: ${{{source} != null ? {source} : ""}}'
         raise InputError(
             "L057",
-            f"{source} may be null ({format_type(reference.schema)}), and stands in a text",
+            f"{source} may be null ({format_type(reference.schema)}), and is part of a text",
             location=place,
             hint=hint,
         )
     hint = "read one of its fields, or let a tool write it"
     raise InputError(
-        "L059", f"{source} is {format_type(reference.schema)}, and cannot stand in a text", location=place, hint=hint
+        "L059", f"{source} is {format_type(reference.schema)}, andcannot be part of a text", location=place, hint=hint
     )
 
 

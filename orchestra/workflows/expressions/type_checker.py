@@ -283,9 +283,7 @@ class TypeChecker:
     def _null_error(self, tree: CelTree, of: CelTree, reason: str) -> ExpressionError:
         text = self.source(of)
         whole = self.source(tree)
-        return ExpressionError(
-            "L057", f"{text} {reason}", tree, hint=f"say what happens then: {text} != null ? {whole} : ..."
-        )
+        return ExpressionError("L057", f"{text} {reason}", tree, hint=f"handle null: {text} != null ? {whole} : ...")
 
     def _check_value(self, tree: CelTree) -> Schema:
         """Returns the type of a tree that is read as a value, and thus not as a mapped node."""
@@ -546,7 +544,7 @@ class TypeChecker:
             made = self._check_value(value)
             if isinstance(key, CelLiteral) and isinstance(key.value, str):
                 if key.value in fields:
-                    raise ExpressionError("L053", f"the key {key.value!r} stands twice", key)
+                    raise ExpressionError("L053", f"the key {key.value!r} occurs twice", key)
                 fields[key.value] = made
             else:
                 self._require_kind(key, {"str"}, "a text, as a key is")

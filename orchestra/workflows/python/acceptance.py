@@ -170,7 +170,7 @@ def accepted(
     if score is not None:
         if score != combined:
             raise trace_error(
-                "W016", f"score={score!r} is no way to make one score of many", hint="score=combined, or leave it out"
+                "W016", f"score={score!r} is not a way to combine scores", hint="score=combined, or leave it out"
             )
         node.fields["score"] = score
     scope.root.steps += wanted.steps
@@ -209,7 +209,7 @@ def _producing_node(value: Any, scope: TraceScope, word: str) -> TracedNode:
     if node.fallback_for:
         hint = f"first_of({word}({node.fallback_for}(...), checks=..., otherwise=[abstain]), otherwise=lambda: ...)"
         text = display_text(value._expression)
-        raise trace_error("W016", f"{word}() comes first, and {text} is a call and what stands in for it", hint=hint)
+        raise trace_error("W016", f"{word}() comes first, and {text} is a call with a fallback", hint=hint)
     if "checks" in node.fields:
         raise trace_error(
             "W016", f"{display_text(value._expression)} has its checks already", hint="checks=quote & numbers"
@@ -245,13 +245,13 @@ def _require_actions(otherwise: Sequence[RecoveryAction | AbstainAction]) -> Seq
             if isinstance(otherwise, RecoveryAction | AbstainAction)
             else "what otherwise=... is given"
         )
-        raise trace_error("W016", f"{said} is no list of what to do", hint=f"otherwise=[{name}]")
+        raise trace_error("W016", f"{said} is not a list of actions", hint=f"otherwise=[{name}]")
     for action in otherwise:
         if contains_placeholder(action):
             raise trace_error(
                 "W016",
                 "otherwise=[...] has a value of the workflow in it",
-                hint="otherwise=[ask]: what is asked needs no words",
+                hint="otherwise=[ask], without a question",
             )
         if not isinstance(action, RecoveryAction | AbstainAction):
             raise trace_error(

@@ -108,7 +108,7 @@ def when(condition: Any, then: Any, /) -> Any:
         hint = "when(condition, lambda: ...) guards every call in the lambda"
         raise trace_error(
             "W016",
-            f"{display_text(expression)} is a call and what stands in for it, and when() guards one call",
+            f"{display_text(expression)} is a call with a fallback, and when() guards one call",
             hint=hint,
         )
     if node.is_used:

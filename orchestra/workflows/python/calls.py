@@ -195,7 +195,7 @@ def apply_options(options: NodeOptions, draft: TracedNode, scope: TraceScope, fa
     if "tools" in options:
         if draft.kind is not AgentNode:
             raise trace_error(
-                "W016", f"{draft.name} is no agent, and is given no tools", hint="tools=[...] belongs to an agent"
+                "W016", f"{draft.name} is not an agent, and takes no tools", hint="tools=[...] belongs to an agent"
             )
         draft.fields["tools"] = tuple(one.name if isinstance(one, Step) else one for one in options["tools"])
     if "after" in options:
@@ -256,7 +256,7 @@ def _fit_hint(value: Any, have: Schema, want: Schema) -> str:
     alternatives = shape.get("anyOf", ())
     plain = [part for part in alternatives if part.get("type") != "null"]
     if len(plain) == 1 and len(alternatives) == 2 and type_mismatch(subschema(shape, plain[0]), want) is None:
-        return f"or_else({text}, ...) says what stands in for None"
+        return f"or_else({text}, ...) gives a default for None"
     if fields := _fitting_fields(shape, want):
         return "did you mean " + " or ".join(f"{text}.{name}" for name in fields) + "?"
     wanted = element_type(want) if resolve(want).get("type") == "array" else ""
@@ -287,10 +287,8 @@ def _list_fit_hint(text: str, inner: Schema, want: Schema, wanted: Schema | str)
     if isinstance(wanted, dict) and (fields := _fitting_fields(shape, wanted)):
         return f"did you mean map_(lambda item: item.{fields[0]}, {text})?"
     if fields := _fitting_fields(shape, want):
-        return (
-            f"map_(lambda item: ... item.{fields[0]} ..., {text}) for each element, or {text}[0].{fields[0]} for the"
-            " first"
-        )
+        field = fields[0]
+        return f"map_(lambda item: ... item.{field} ..., {text}) for each element, or {text}[0].{field} for the first"
     return ""
 
 
@@ -300,11 +298,11 @@ def _escalation_condition(given: Any, draft: TracedNode) -> Any:
     """
     if draft.kind is not AgentNode:
         raise trace_error(
-            "W016", f"{draft.name} is no agent, and has no larger model", hint="escalate=... belongs to an agent"
+            "W016", f"{draft.name} is not an agent, and has no larger model", hint="escalate=... belongs to an agent"
         )
     found, have = template_with_type(given)
     wanted: Schema = {"type": "boolean"}
-    reason = type_mismatch(have, wanted) if isinstance(given, Placeholder) else "it is no value of the workflow"
+    reason = type_mismatch(have, wanted) if isinstance(given, Placeholder) else "it is not a value of the workflow"
     if reason:
         raise argument_type_error(f"{draft.name}: escalate", given, have, wanted, reason)
     return found

@@ -76,7 +76,7 @@ class Check(CheckOperand):
             return flatten(AllOf, [parse_check(name) for name in self.names])
         except (CheckSyntaxError, IndexError) as error:
             raise trace_error(
-                "W016", f"{self} is no check: {error}", hint='quote | entailment, or Check("quote")'
+                "W016", f"{self} is not a check: {error}", hint='quote | entailment, or Check("quote")'
             ) from None
 
     def __str__(self) -> str:

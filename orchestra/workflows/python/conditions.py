@@ -150,7 +150,7 @@ def length(items: Sized, /) -> int:
     expression = lift(items)
     if not expression.is_unknown and not value_kinds(expression.schema) <= {"list", "map", "str"}:
         hint = (
-            f"or_else({display_text(expression)}, ...) says what stands in for None"
+            f"or_else({display_text(expression)}, ...) gives a default for None"
             if "null" in value_kinds(expression.schema)
             else ""
         )
@@ -264,9 +264,9 @@ def reject_effects(given: Any, word: str, hint: str = "") -> Any:
         place = f"{word}={by}(...)" if not hint else f"{by}(...) in {word}"
         raise trace_error(
             "W029",
-            f"{called} has effects ({kind}), and {place} runs it whatever happens",
+            f"{called} has effects ({kind}), and {place} always runs it",
             hint=hint or f"{word}=lambda: {by}(...)",
-            why="arguments come before the call: it is no branch, but a value that is made in any case",
+            why="arguments are evaluated before the call: it is not a branch, but a value that is always computed",
         )
     return given
 

@@ -219,7 +219,7 @@ def _parse_options(given: Any) -> tuple[str, ...]:
     if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(one, str) for one in given):
         raise trace_error(
             "W016",
-            f"options={plain_json(given)!r} is no list of texts",
+            f"options={plain_json(given)!r} is not a list of texts",
             hint="options=['yes', 'no'], or returns=... a type",
         )
     if not given:

@@ -132,7 +132,7 @@ def function_error(name: str, error: Exception, file: str) -> InputError:
         f"reading the workflow {name} failed: {said}",
         location=place_of(location) if location is not None else None,
         why="the body of a workflow runs once, before any value is known",
-        hint="mend this line; what needs the values of a run is done in a tool",
+        hint="correct this line; code that needs the values of a run belongs in a tool",
     )
 
 

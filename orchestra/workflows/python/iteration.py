@@ -134,7 +134,7 @@ def _require_list(word: str, items: Any) -> PendingExpression:
     expression = lift(items)
     if not expression.is_unknown and value_kinds(expression.schema) != {"list"}:
         hint = (
-            f"or_else({display_text(expression)}, []) says what stands in for None"
+            f"or_else({display_text(expression)}, []) gives a default for None"
             if "null" in value_kinds(expression.schema)
             else ""
         )
@@ -215,7 +215,7 @@ def filter_(test: Callable[[T], bool], items: Sequence[T], /) -> list[T]:
     name, inner, result = _trace_body(test, given, scope)
     if inner.nodes:
         called = inner.nodes[0].name
-        hint = f"judged = map_(lambda {name}: {called}(...), ...), then filter_ by what it says"
+        hint = f"judged = map_(lambda {name}: {called}(...), ...), then filter_ by its output"
         raise trace_error("W016", f"filter_ takes a condition, and this one calls {called}", hint=hint)
     if not contains_placeholder(result):
         raise trace_error(
@@ -269,7 +269,7 @@ def loop(body: Any = None, /, *, at_most: Any = None, until: Any = None) -> Any:
         hint = "loop(lambda previous: ..., at_most=5, until=lambda value: ...)"
         raise trace_error("W016", f"loop() needs {lacks}", hint=hint)
     if type(at_most) is not int or not 1 <= at_most <= 100:
-        raise trace_error("W016", f"at_most={at_most!r} is no number of turns", hint="at_most=5, from 1 to 100")
+        raise trace_error("W016", f"at_most={at_most!r} is not a number of turns", hint="at_most=5, from 1 to 100")
     parameters = [*inspect.signature(body).parameters.values()]
     if not 1 <= len(parameters) <= 2:
         hint = "lambda previous: ..., or lambda previous, turn: ..."
@@ -280,7 +280,7 @@ def loop(body: Any = None, /, *, at_most: Any = None, until: Any = None) -> Any:
     if "x-unknown" in trial.schema:
         hint = "give the body a first value: or_else(previous, ...)"
         raise trace_error(
-            "W016", "the type of what the loop gives cannot be found: it is made of the turn before alone", hint=hint
+            "W016", "the type of the loop cannot be inferred: it depends only on the previous turn", hint=hint
         )
     turn = _LoopTrace(scope, body, until, len(parameters), nullable(trial.schema))
     if reason := type_mismatch(turn.schema, trial.schema):

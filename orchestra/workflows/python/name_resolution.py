@@ -44,7 +44,7 @@ def resolve_names(*steps: Step[..., Any]) -> NamedSteps:
 def ambiguous_name_error(step: Step[..., Any]) -> InputError:
     """Returns the error W021 of another agent or workflow with the same name."""
     kind = "workflow" if isinstance(step, Workflow) else step.kind
-    why = "a workflow refers to what it calls by name"
+    why = "a workflow calls steps by name"
     return InputError("W021", f"two different {kind}s are called {step.name!r}", hint="rename one", why=why)
 
 

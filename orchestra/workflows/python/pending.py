@@ -123,7 +123,7 @@ def _check_json(value: Any) -> None:
                 hint="'text ' + value, without repr()",
             )
         case str() if any("\ud800" <= char <= "\udfff" for char in value):
-            raise trace_error("W007", "half of a surrogate pair is no character", hint="read the text as UTF-8")
+            raise trace_error("W007", "half of a surrogate pair is not a character", hint="read the text as UTF-8")
         case float() if value != value or value in (float("inf"), float("-inf")):
             raise trace_error("W007", f"{value} has no JSON form", hint="pass None where there is no number")
         case dict():

@@ -81,7 +81,7 @@ class Placeholder(errors.UnknownValue):
                 if have <= {"str", "int", "float", "bool"}
                 else _TOOL
             )
-            _refuse(self, "str()", f"{hint}; repr({{x}}) shows what it stands for")
+            _refuse(self, "str()", f"{hint}; repr({{x}}) shows its expression")
         return repr(self)  # outside of tracing the text can only end up in a message
 
     def __getattr__(self, name: str) -> Placeholder:
@@ -113,7 +113,7 @@ class Placeholder(errors.UnknownValue):
         if have <= {"bool"} or not asked:
             hint = errors.rewrite_hint(errors.user_location()) or f"first_of(when({text}, lambda: ...), otherwise=...)"
         else:
-            hint = f"say what is asked: first_of(when({asked}, lambda: ...), otherwise=...)"
+            hint = f"state the condition: first_of(when({asked}, lambda: ...), otherwise=...)"
         raise trace_error(
             "W005",
             f"{text} has no truth value yet",
@@ -283,7 +283,7 @@ def _no_field_error(expression: PendingExpression, name: str, reason: str) -> Ex
         return trace_error(
             "W002",
             f"{text} may be None ({python_type(expression.schema)}), and None has no field {name!r}",
-            hint=f"or_else({text}, {other}).{name} says what stands in for None",
+            hint=f"or_else({text}, {other}).{name} gives a default for None",
         )
     return trace_error("W002", f"{text}: {reason}")
 
@@ -327,7 +327,7 @@ def _select_index(expression: PendingExpression, key: Any) -> PendingExpression:
         raise trace_error(
             "W003",
             f"{text} may be None ({python_type(expression.schema)})",
-            hint=f"or_else({text}, ...) says what stands in for None",
+            hint=f"or_else({text}, ...) gives a default for None",
         )
     raise trace_error("W003", f"{text} is {python_type(expression.schema)}: it has no [{key!r}]")
 
@@ -348,7 +348,7 @@ def _check_accessible(expression: PendingExpression) -> None:
             "W006",
             f"{display_text(expression)} belongs to another map_ body or workflow",
             hint="return it from the body, and use what map_ gives",
-            why="a body runs once for each element, so outside of it there is no one value",
+            why="a body runs once for each element, so there is no single value outside of it",
         )
     standing = scope.active_guards
     for node in expression.needs:
@@ -498,7 +498,7 @@ def _check_defined(op: str, a: PendingExpression, b: PendingExpression, ka: froz
     message = f"{first} {python} {second} is not defined: {_operand_type(a)} {python} {_operand_type(b)}"
     if "null" in both and op not in ("==", "!="):
         raise trace_error(
-            "W008", message, hint=f"or_else({first if 'null' in ka else second}, ...) says what stands in for None"
+            "W008", message, hint=f"or_else({first if 'null' in ka else second}, ...) gives a default for None"
         )
     if op == "+" and "str" in both:
         other = second if ka == {"str"} else first

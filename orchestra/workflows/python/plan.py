@@ -149,7 +149,7 @@ def _add_plan(scope: TraceScope, goal: Any, clauses: dict[str, Any], values: dic
     if reason := type_mismatch(have, {"type": "string"}):
         raise argument_type_error("plan(goal)", goal, have, {"type": "string"}, reason)
     if (wanted := clauses.pop("returns", _UNSET)) is _UNSET:
-        raise trace_error("W010", "plan() does not say what it returns", hint=_USAGE)
+        raise trace_error("W010", "plan() has no return type", hint=_USAGE)
     returns, schema = (ANYTHING, {}) if wanted is Any else return_type(wanted, scope)
     fields: dict[str, Any] = {"plan": text, "with_": values, "returns": returns}
     for name, kind in LIST_CLAUSES.items():
@@ -182,7 +182,7 @@ def _value_templates(given: Mapping[str, Any], more: Any) -> dict[str, Any]:
             near = closest_match(name, CLAUSES)
             hint = f"did you mean {near!r}?" if near else _USAGE
             raise trace_error(
-                "W010", f"plan() has no {name!r}, and what it got is no value that a plan could read", hint=hint
+                "W010", f"plan() has no {name!r}, and the argument is not a value that a plan can read", hint=hint
             )
         if not isinstance(name, str) or not NAME_PATTERN.fullmatch(name) or name in KEYWORDS:
             hint = f"call it {name.lower()}_" if str(name).lower() in KEYWORDS else "lower case letters, digits and _"
@@ -212,7 +212,7 @@ def return_type(returns: Any, scope: TraceScope) -> tuple[str, Schema]:
         parsed = parse_type(text, {**models_in(schema), **project_models(), **scope.root.models})
     except InputError as error:
         raise trace_error(
-            "W018", f"returns=... is no type that a workflow can name: {error.message}", hint="returns=Answer"
+            "W018", f"returns=... is not a type that a workflow can name: {error.message}", hint="returns=Answer"
         ) from error
     mine = {name: model for name, model in models_in(schema).items() if name not in project_models()}
     scope.root.models = {**mine, **scope.root.models}
@@ -280,7 +280,7 @@ def _require_limits(given: Any) -> PlanLimits:
     if not isinstance(given, PlanLimits):
         raise trace_error(
             "W016",
-            f"limits=... says how large the plan may be, and {given!r} is no PlanLimits",
+            f"limits=... limits the size of the plan, and {given!r} is not a PlanLimits",
             hint="limits=PlanLimits(steps=8, width=4)",
         )
     return given

@@ -104,7 +104,9 @@ def signature_of_function(function: Callable[..., Any], kind: str, *, key: str =
     location = CodeLocation(function.__code__, -1) if hasattr(function, "__code__") else None
     if location is None:
         raise errors.error_at(
-            "W017", f"@{kind} stands on a function, and {name} is none", hint="def name(question: str) -> str: ..."
+            "W017",
+            f"@{kind} is a decorator of functions, and {name} is not one",
+            hint="def name(question: str) -> str: ...",
         )
     hints = _hints(function, name, location)
     parameters = inspect.signature(function)
@@ -134,7 +136,7 @@ def signature_of_function(function: Callable[..., Any], kind: str, *, key: str =
             }
     if "return" not in hints:
         raise errors.error_at(
-            "W017", f"{name} does not say what it returns", hint=f"def {name}(...) -> str: ...", location=location
+            "W017", f"{name} has no return type", hint=f"def {name}(...) -> str: ...", location=location
         )
     output = _type_schema(hints["return"], f"{name}: the output", "serialization", location)
     inputs = bundle_definitions(object_type(properties, required))
@@ -170,7 +172,7 @@ def _hints(function: Callable[..., Any], name: str, location: CodeLocation) -> d
         ) from error
     except (TypeError, SyntaxError, AttributeError) as error:
         raise errors.error_at(
-            "W017", f"{name}: an annotation is no type: {error}", hint=_SUPPORTED_TYPES, location=location
+            "W017", f"{name}: an annotation is not a type: {error}", hint=_SUPPORTED_TYPES, location=location
         ) from error
     if inspect.isfunction(function) and all(isinstance(one, str) for one in function.__annotations__.values()):
         # Resolved once, here, where local types are visible. Callers of the function need them too.
@@ -339,6 +341,6 @@ def name_conflict_error(name: str, kind: str, location: CodeLocation | None) -> 
         "W021",
         f"two different {kind}s are called {name!r}",
         hint=f"rename one: @tool(effect=..., name='another_{name}')" if kind == "tool" else "rename one",
-        why="a workflow refers to what it calls by name",
+        why="a workflow calls steps by name",
         location=location,
     )

@@ -131,7 +131,7 @@ class _FunctionWriter:
     def step(self, name: str) -> str:
         """Returns the name of an agent, a tool or a workflow."""
         if not name.isidentifier() or keyword.iskeyword(name):
-            raise NotExpressible(f"{name!r} is no name of a variable")
+            raise NotExpressible(f"{name!r} is not a variable name")
         return f"{name}_" if name in self.aliased else name
 
 
@@ -191,7 +191,7 @@ class _BodyWriter:
 
     def statement(self, name: str, node: AnyNode) -> list[str]:
         if keyword.iskeyword(name) or name in ("_", "input"):
-            raise NotExpressible(f"{name!r} is no name of a variable")
+            raise NotExpressible(f"{name!r} is not a variable name")
         before, text = self.node_expression(name, node)
         if node.checks and not isinstance(node, VerifyNode):
             text = f"{self.function.word('accepted')}({text}, {self.clause(node)})"
@@ -246,7 +246,7 @@ class _BodyWriter:
                 body = self.body_function(f"{name}_body", "previous, turn", loop, ("previous", "turn"))
                 result = _sole_node(loop.output)
                 if result is None or not referenced_names(loop.until) & loop.nodes.keys() <= {result}:
-                    raise NotExpressible(f"{name}: `until` reads more than what the loop gives")
+                    raise NotExpressible(f"{name}: `until` reads more than the output of the loop")
                 until = f"lambda {result}: {self.value(loop.until)}"
                 return body, f"{word('loop')}({name}_body, at_most={loop.at_most}, until={until})"
             case _:
@@ -444,7 +444,7 @@ def _refuse_options(node: Node, name: str) -> None:
     """Refuses modifiers that only steps accept in Python."""
     for key in _OPTIONS:
         if getattr(node, key) not in (None, ()):
-            raise NotExpressible(f"{name}: `{key}` stands on a node that calls no agent, tool or workflow")
+            raise NotExpressible(f"{name}: `{key}` is set on a node that calls no agent, tool or workflow")
 
 
 def _is_per_element(node: Node) -> bool:

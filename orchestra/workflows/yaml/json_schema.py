@@ -25,110 +25,80 @@ _DEPENDENT_KEYS = {
 _DESCRIPTIONS = {
     "schema": "The version of the language: `orchestra/v1`.",
     "name": "The workflow's name: lower-case letters, digits and `_`.",
-    "description": "What it is for, for people and for the router.",
+    "description": "The purpose, for people and for the router.",
     "input": "Names and types: `{question: str, documents: 'list[Document]'}`.",
     "types": "Records of this workflow, by name: JSON Schemas.",
-    "output": "What the run gives: a reference such as `${answer}`, or a list or a mapping of references.",
+    "output": "The output of the run: a reference such as `${answer}`, or a list or a mapping of references.",
     "budget": "Limits of a run: `{tokens: 20000, seconds: 60, calls: 100, money: 0.5}`.",
-    "defaults": "`retry` and `timeout` for the nodes that state none of their own.",
-    "label": "Where the inputs may go.",
-    "nodes": "The steps, by name. References between them make the edges; their order in the file means nothing.",
-    "with": "The inputs of what is called; texts may hold `${references}`.",
-    "when": "A condition: the node is skipped where it is false. `${kind.label == 'math'}`",
+    "defaults": "`retry` and `timeout` for the nodes that do not set them.",
+    "label": "The confidentiality of the inputs.",
+    "nodes": "The steps, by name. References between them are the edges; the order in the file is irrelevant.",
+    "with": "The inputs of the callee; texts may contain `${references}`.",
+    "when": "A condition: the node is skipped if it is false. `${kind.label == 'math'}`",
     "each": "A list: the node runs once for each element, which `as` names.",
     "as": "The name of one element of `each`.",
-    "limit": "Elements at most.",
-    "concurrency": "Elements at once, at most.",
-    "at_least": (
-        "Elements that must have a value, else the node fails at once: `all`, or a number. Else those that fail are"
-        " left out."
-    ),
-    "after": "Nodes that must have ended before, although none of their values is used.",
-    "retry": "Attempts in all: `3`, or `{attempts: 3, wait: [0.5, 8], within: 60}` with seconds.",
-    "within": "Seconds after the first attempt began, after which no other one is planned.",
-    "timeout": "Seconds that an attempt may take.",
-    "fallback": "The value where the node gives none: a reference or a literal.",
-    "checks": (
-        "What the value must stand before it is accepted: `[quote, numbers, entailment]`; `quote | entailment` wants"
-        " one of two."
-    ),
+    "limit": "The maximum number of elements.",
+    "concurrency": "The maximum number of elements at once.",
+    "at_least": "Elements that must have a value: `all`, or a number. By default failed elements are left out.",
+    "after": "Nodes that must have ended first, although their values are not used.",
+    "retry": "The maximum number of attempts: `3`, or `{attempts: 3, wait: [0.5, 8], within: 60}` with seconds.",
+    "within": "Seconds after the start of the first attempt until which others are planned.",
+    "timeout": "The time limit of an attempt in seconds.",
+    "fallback": "The value if the node has none: a reference or a literal.",
+    "checks": "Checks that the value must pass: `[quote, numbers, entailment]`; `quote | entailment` for one of them.",
     "against": "The evidence that the checks compare the value with.",
-    "score": (
-        "How the scores of the checks become one: `combined`, as `orchestra learn combine` found; left out it is the"
-        " lowest."
-    ),
+    "score": "How the scores are combined: `combined` as fitted by `orchestra learn combine`; by default the lowest.",
     "accept": "A score from 0 to 1, or `certified`.",
-    "otherwise": (
-        "What to do, in order, with a value that is not accepted: `[retry, escalate, ask, abstain]`, or `[back_off,"
-        " abstain]`."
-    ),
-    "agent": (
-        "The name of the specialist that is asked; or one by a label: `{by: ${intent.intent}, of: {lost: desk},"
-        " otherwise: general}`."
-    ),
-    "escalate": "A condition: where it holds, the fleet's larger model is asked at once. `${difficulty.need > 0.4}`",
-    "tool": "The name of the tool that is called.",
+    "otherwise": "Actions on a refused value, in order: `[retry, escalate, ask, abstain]`, or `[back_off, abstain]`.",
+    "agent": "The agent, or a choice by a label: `{by: ${intent.intent}, of: {lost: desk}, otherwise: general}`.",
+    "escalate": "A condition: if it holds, the fleet's larger model is called at once. `${difficulty.need > 0.4}`",
+    "tool": "The name of the tool.",
     "call": "The name of a workflow, or a block: `{nodes: {...}, output: ${...}}`.",
-    "first_of": (
-        "Arms in order of preference: the first that ends in a value is the node's value. `['${a}', '${b}', 'none']`"
-    ),
-    "loop": "A block and its end: `{at_most: 5, until: ${...}, nodes: {...}, output: ${...}}`.",
-    "plan": "The goal that the router plans for.",
-    "verify": "The value to judge, with `checks` and `against`.",
+    "first_of": "Arms in order of preference: the first one with a value is taken. `['${a}', '${b}', 'none']`",
+    "loop": "A block and its end condition: `{at_most: 5, until: ${...}, nodes: {...}, output: ${...}}`.",
+    "plan": "The goal of the plan.",
+    "verify": "The value to check, with `checks` and `against`.",
     "ask": "The question to a person.",
     "agents": "The agents that the plan may use.",
-    "tools": (
-        "The tools that the plan may use; of an agent, those of its card that have effects, and that it may use here."
-    ),
-    "workflows": "The workflows that the plan may use, with all that they do.",
+    "tools": "The tools that the plan may use; for an agent, the permitted tools with effects from its card.",
+    "workflows": "The workflows that the plan may use, with their effects.",
     "returns": "The type of the value: `str`, `list[Fact]`, ...; of a plan also `anything`.",
     "options": "The answers that the person chooses from.",
-    "limits": "How large the plan may be: `{steps: 8, width: 4}`.",
-    "repairs": "How often a line of the plan that was refused is handed back.",
-    "replans": "How often another plan may follow one of which a step failed.",
+    "limits": "Limits of the size of the plan: `{steps: 8, width: 4}`.",
+    "repairs": "How often a refused line of the plan is returned to the router.",
+    "replans": "How many further plans may follow one with a failed step.",
     "streaming": "Whether steps without effects start while the plan is still being written.",
-    "router": "The agent that plans; `router` where nothing is said.",
-    "larger": "The agent that plans where the repairs of the router are used up; it goes on from the lines that stand.",
-    "votes": "How many plans are sampled; the one that most of them agree on runs. From 1 to 16.",
-    "cache": "Whether a plan that has served may serve again; `false` asks the router each time.",
-    "stepwise": (
-        "Whether the router writes the plan line by line; `false` asks for the whole plan at once, and nothing starts"
-        " before."
-    ),
-    "copied": "Whether the texts that the plan states are pieces of its goal.",
+    "router": "The planning agent; `router` by default.",
+    "larger": "The planning agent after the router's repairs are used up; it continues from the accepted lines.",
+    "votes": "How many plans are sampled; the plan with the most votes runs. From 1 to 16.",
+    "cache": "Whether an earlier plan may be reused; `false` calls the router each time.",
+    "stepwise": "Whether the router writes the plan line by line; `false` requests the whole plan at once.",
+    "copied": "Whether literal texts of the plan must be parts of its goal.",
     "literals": "Whether calls with effects may be given texts and numbers that are not in the goal.",
-    "confirm": "Whether a person is asked before the plan makes calls with effects; `false` asks nobody.",
-    "grounded": (
-        "Whether the first step of the plan reads one of the values of `with` beside its goal, where some skill can."
-    ),
-    "each_part": "Whether each part of a goal that has several (`...? Also: ...`) gets a step of the plan.",
-    "hearsay": (
-        "The values of `with` that may be somebody else's words, such as a mail: no argument of a tool with effects is"
-        " one of them."
-    ),
-    "anyway": "Whether what can be done is planned even where the router finds that nothing serves the goal.",
-    "shortlist": "How many of the skills the router is shown at most: those that the goal is likely to need.",
-    "at_most": "Turns at most.",
+    "confirm": "Whether a person is asked before the plan makes calls with effects.",
+    "grounded": "Whether the first step of the plan reads a value of `with` besides its goal, if a capability can.",
+    "each_part": "Whether each part of a goal with several parts (`...? Also: ...`) gets a step.",
+    "hearsay": "Values of `with` with untrusted text, such as a mail. They cannot be arguments of tools with effects.",
+    "anyway": "Whether the feasible part is planned even if the router finds that no capability serves the goal.",
+    "shortlist": "The maximum number of capabilities that the router sees: those that the goal is likely to need.",
+    "at_most": "The maximum number of turns.",
     "until": "The condition that ends the loop; it may read `turn` and the nodes of the block.",
-    "type": (
-        "`str`, `int`, `float`, `bool`, `list[T]`, `dict[str, T]`, `T | null`, `Literal['a', 'b']`, or a record by"
-        " name."
-    ),
-    "default": "The value where none is given, which makes the input optional.",
+    "type": "`str`, `int`, `float`, `bool`, `list[T]`, `dict[str, T]`, `T | null`, `Literal['a', 'b']`, or a record.",
+    "default": "The default value, which makes the input optional.",
     "optional": "Whether the input may be left out; it is null then.",
-    "attempts": "Attempts in all.",
-    "wait": "Seconds before the second attempt, and seconds at most; it grows exponentially between them.",
+    "attempts": "The maximum number of attempts.",
+    "wait": "Seconds before the second attempt, and the maximum; the wait grows exponentially.",
     "tokens": "Tokens of prompts and outputs.",
     "seconds": "Active wall-clock time.",
     "calls": "Calls.",
-    "check_tokens": "Tokens that checks may spend on asking agents; they go where they are worth most.",
-    "money": "Money at most, in the currency of the fleet's prices.",
-    "steps": "Steps at most.",
-    "width": "Steps that run side by side, at most.",
+    "check_tokens": "Tokens that model checks may spend; they go to the checks with the most influence.",
+    "money": "The maximum cost, in the currency of the fleet's prices.",
+    "steps": "The maximum number of steps.",
+    "width": "The maximum number of parallel steps.",
 }
 """The descriptions of keys in an editor."""
 _CHOICE_DESCRIPTIONS = {
-    "by": "What gives the label: a text, a choice of texts, or a bool.",
+    "by": "The label: a text, a choice of texts, or a bool.",
     "of": "The agents by label; true and false are written in quotes.",
     "otherwise": "The agent for all labels that are not listed.",
 }

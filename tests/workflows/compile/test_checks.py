@@ -1,4 +1,4 @@
-"""Checks of a node: their text, and the agents that they ask."""
+"""Tests of the compilation of checks: their text and their judges."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from tests.engine.test_checks import WITH, chance, read
 @pytest.mark.parametrize(
     ("checks", "code", "says"),
     [
-        ('["entailment("]', "L072", "is no check"),
-        ('["quote &"]', "L072", "expected a check at the end"),
-        ('["quote(x)"]', "L072", "takes nothing in brackets"),
+        ('["entailment("]', "L072", "is not a check"),
+        ('["quote &"]', "L072", "a check is wanted at its end"),
+        ('["quote(x)"]', "L072", "takes no argument"),
         ('["quote | quotes"]', "L111", "there is no check 'quotes'"),
         ("[rederive]", "L070", "needs the name of an agent"),
-        ('["entailment(nobody)"]', "L070", "asks the agent 'nobody'"),
+        ('["entailment(nobody)"]', "L070", "needs the agent 'nobody'"),
         ('["entailment(second)"]', "L071", "it has no input 'claim'"),
-        ('["rederive(entailment)"]', "L071", "it wants the input 'claim'"),
+        ('["rederive(entailment)"]', "L071", "it requires the input 'claim'"),
         ('["agree(1)"]', "L074", "from 2 to 16"),
         ('["agree(many)"]', "L074", "from 2 to 16"),
     ],
 )
-def test_checks_that_cannot_be_asked_are_refused_when_compiled(checks: str, code: str, says: str) -> None:
+def test_compile_invalid_checks_refused(checks: str, code: str, says: str) -> None:
     with pytest.raises(InputError) as caught:
         read(checks, {})
     assert caught.value.code == code
@@ -37,27 +37,27 @@ def test_checks_that_cannot_be_asked_are_refused_when_compiled(checks: str, code
 @pytest.mark.parametrize(
     ("checks", "otherwise", "says"),
     [
-        ("[quote]", "[back_off]", "needs the check `entailment` by itself"),
-        ('["quote | entailment"]', "[back_off, abstain]", "needs the check `entailment` by itself"),
+        ("[quote]", "[back_off]", "needs the check `entailment` itself"),
+        ('["quote | entailment"]', "[back_off, abstain]", "needs the check `entailment` itself"),
         ("[entailment, agree]", "[back_off]", "`agree` is about whole values"),
-        ("[entailment]", "[retry, back_off, abstain]", "so `retry` would never come"),
-        ("[entailment]", "[back_off, escalate]", "so `escalate` would never come"),
+        ("[entailment]", "[retry, back_off, abstain]", "so `retry` would never happen"),
+        ("[entailment]", "[back_off, escalate]", "so `escalate` would never happen"),
     ],
 )
-def test_what_cannot_be_backed_off_is_refused_when_compiled(checks: str, otherwise: str, says: str) -> None:
+def test_compile_invalid_back_off_refused(checks: str, otherwise: str, says: str) -> None:
     with pytest.raises(InputError) as caught:
         read(checks, {}, f"otherwise: {otherwise}")
     assert caught.value.code == "L075"
     assert says in caught.value.message
 
 
-def test_only_what_asks_an_agent_can_be_sampled() -> None:
+def test_agree_without_agent_refused() -> None:
     with pytest.raises(InputError) as caught:
         program("output: ${a}\nnodes:\n  a: {tool: shout, with: {text: x}, checks: [agree]}", WITH)
     assert caught.value.code == "L073"
 
 
-def test_a_card_that_asks_for_the_check_brings_its_agent_along() -> None:
+def test_card_check_includes_its_judge() -> None:
     careful = replace(WITH.agents["reader"], checks=("quote", "entailment"), evidence="context", otherwise=("abstain",))
     catalog = replace(WITH, agents={**WITH.agents, "reader": careful})
     text = 'output: ${a}\nnodes:\n  a: {agent: reader, with: {question: when, context: "completed in 1889"}}'

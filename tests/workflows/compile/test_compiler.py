@@ -1,6 +1,4 @@
-"""Workflows compiled: the shape of their programs, and what is refused, with the code, the words and the place of each
-refusal.
-"""
+"""Tests of the compiler: the compiled programs, and the code, message and location of each error."""
 
 from __future__ import annotations
 
@@ -52,7 +50,7 @@ def sound(program: Program) -> None:
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case["what"])
-def test_a_refusal_has_one_fault_with_code_words_and_place(case: dict[str, str]) -> None:
+def test_compile_invalid_workflow_has_one_error(case: dict[str, str]) -> None:
     found = faults(case["text"])
     assert [fault.code for fault in found] == [case["code"]], "\n".join(map(str, found))
     place = found[0].location
@@ -61,19 +59,19 @@ def test_a_refusal_has_one_fault_with_code_words_and_place(case: dict[str, str])
     assert place.text[place.column - 1 : place.column - 1 + place.width] == case["at"]
 
 
-def test_every_refusal_says_what_to_type() -> None:
+def test_compile_every_error_has_hint() -> None:
     silent = {case["what"] for case in REFUSED if not faults(case["text"])[0].hint}
     assert len(silent) <= len(REFUSED) // 10, silent
 
 
 @pytest.mark.parametrize("text", SAMPLES)
-def test_a_sample_compiles_without_a_warning(text: str) -> None:
+def test_compile_samples_have_no_warnings(text: str) -> None:
     program = compiled(text)
     assert program.warnings == ()
     sound(program)
 
 
-def test_nodes_stand_behind_what_they_read() -> None:
+def test_compile_nodes_follow_their_needs() -> None:
     program = compiled(
         "output: ${c}\nnodes:\n  c: {agent: writer, with: {text: '${a + b}'}}\n  b: {tool: shout, "
         "with: {text: '${a}'}}\n  a: {tool: shout, with: {text: x}}"
@@ -84,7 +82,7 @@ def test_nodes_stand_behind_what_they_read() -> None:
     assert [one.height for one in program.nodes] == [3, 2, 1]
 
 
-def test_arms_fallbacks_and_after_are_tolerated_and_all_else_is_not() -> None:
+def test_compile_soft_needs_are_arms_fallbacks_and_after() -> None:
     program = compiled(
         "output: ${d}\nnodes:\n  a: {tool: shout, with: {text: x}}\n  b: {tool: shout, with: {text: y}}\n"
         "  c: {first_of: ['${a}', z]}\n  d: {tool: shout, after: [b], fallback: '${c}', with: {text: '${a}'}}"
@@ -95,7 +93,7 @@ def test_arms_fallbacks_and_after_are_tolerated_and_all_else_is_not() -> None:
     assert (node(program, "c").has_soft_needs, node(program, "a").has_soft_needs) == (True, False)
 
 
-def test_what_one_part_of_a_node_needs_is_not_tolerated_for_another() -> None:
+def test_compile_hard_need_overrides_soft_need() -> None:
     program = compiled(
         "output: ${b}\nnodes:\n  a: {tool: shout, with: {text: x}}\n  b: {tool: shout, fallback: '${a}', with: {text:"
         " '${a}'}}"
@@ -106,18 +104,18 @@ def test_what_one_part_of_a_node_needs_is_not_tolerated_for_another() -> None:
 BODY = "output: ${c}\nnodes:\n  a: {tool: shout, with: {text: x}}\n  c: {call: {nodes: {d: %s}, output: '${d}'}}"
 
 
-def test_a_body_makes_its_node_need_what_it_reads_around_it() -> None:
+def test_compile_body_reads_become_needs() -> None:
     program = compiled(BODY % "{tool: shout, with: {text: '${a}'}}")
     assert names(program, node(program, "c").needs) == ["a"]
     assert node(program, "c").soft_needs == frozenset()
 
 
-def test_a_body_tolerates_what_all_its_nodes_tolerate() -> None:
+def test_compile_body_soft_reads_are_soft() -> None:
     program = compiled(BODY % "{first_of: ['${a}', none]}")
     assert names(program, node(program, "c").soft_needs) == ["a"]
 
 
-def test_types_flow_from_node_to_node() -> None:
+def test_compile_types_propagate_between_nodes() -> None:
     program = compiled(SAMPLES[1])
     assert format_type(node(program, "words").output) == "list[str]"
     assert format_type(node(program, "loud").output) == "str"
@@ -130,7 +128,7 @@ def test_types_flow_from_node_to_node() -> None:
     }
 
 
-def test_the_parts_of_an_output_that_is_a_list_have_types() -> None:
+def test_compile_list_output_has_item_types() -> None:
     text = """
 input: {go: bool}
 output: ["${a}", 7, {more: "${b}"}]
@@ -146,7 +144,7 @@ nodes:
     )
 
 
-def test_inputs_have_types_and_defaults() -> None:
+def test_compile_inputs_have_types_and_defaults() -> None:
     inputs = compiled(SAMPLES[1]).inputs
     assert [(name, format_type(one.schema), one.required, one.default) for name, one in inputs.items()] == [
         ("text", "str", False, "a b"),
@@ -165,7 +163,7 @@ def test_inputs_have_types_and_defaults() -> None:
         ("int", '"${1 + 2}"', 3),
     ],
 )
-def test_a_default_is_read_as_all_texts_of_a_workflow_are(kind: str, written: str, default: Any) -> None:
+def test_compile_input_default_is_template(kind: str, written: str, default: Any) -> None:
     head = f"input: {{t: {{type: '{kind}', default: {written}}}}}"
     program = compiled(f"{head}\noutput: ${{a}}\nnodes:\n  a: {{tool: shout, with: {{text: x}}}}")
     assert bind_arguments(program, (), {}) == {"t": default}
@@ -174,7 +172,7 @@ def test_a_default_is_read_as_all_texts_of_a_workflow_are(kind: str, written: st
     assert read(write(program.graph), "x").graph == program.graph
 
 
-def test_modifiers_come_from_the_node_then_the_defaults_then_the_language() -> None:
+def test_compile_modifiers_precedence() -> None:
     program = compiled(
         "defaults: {retry: 4, timeout: 9}\noutput: ${b}\nnodes:\n  a: {tool: shout, with: {text: x}}\n"
         "  b: {tool: shout, retry: 2, timeout: 3, with: {text: '${a}'}}"
@@ -184,7 +182,7 @@ def test_modifiers_come_from_the_node_then_the_defaults_then_the_language() -> N
     assert (plain.retry.attempts, plain.timeout, plain.limit, plain.acceptance) == (3, None, 10_000, None)
 
 
-def test_previous_is_the_output_of_the_turn_before_or_null() -> None:
+def test_compile_loop_previous_is_nullable_output() -> None:
     loop = (
         "output: ${a}\nnodes:\n  a: {loop: {at_most: 3, until: '${turn > 2}', nodes: {b: {tool: %s, "
         "with: {text: '${previous}'}}}, output: '${b}'}}"
@@ -193,11 +191,8 @@ def test_previous_is_the_output_of_the_turn_before_or_null() -> None:
     assert [(fault.code, "str | null" in str(fault)) for fault in faults(loop % "shout")] == [("L114", True)]
 
 
-def test_loops_stand_inside_loops_each_with_its_own_turn() -> None:
-    inner = (
-        "{loop: {at_most: 2, until: '${turn > 1}', nodes: {c: {tool: grow, with: {text: '${previous}'}}}, output:"
-        " '${c}'}}"
-    )
+def test_compile_nested_loops_have_own_turn() -> None:
+    inner = "{loop: {at_most: 2, until: '${turn > 1}', nodes: {c: {tool: grow, with: {text: '${previous}'}}}, output: '${c}'}}"
     program = compiled(
         f"output: ${{a}}\nnodes:\n  a: {{loop: {{at_most: 3, until: '${{turn > 2}}', nodes: {{b: {inner}}}, output:"
         " '${b}'}}"
@@ -206,7 +201,7 @@ def test_loops_stand_inside_loops_each_with_its_own_turn() -> None:
     assert format_type(program.output_schema) == "str"
 
 
-def test_the_end_of_a_loop_reads_its_nodes_those_under_each_too() -> None:
+def test_compile_until_reads_mapped_nodes() -> None:
     text = (
         "output: ${a}\nnodes:\n  a: {loop: {at_most: 3, until: '${size(b.values) > 0}', nodes: {b: {tool: shout, "
         "each: '${[\"x\"]}', as: x, with: {text: '${x}'}}}, output: '${b.values}'}}"
@@ -214,11 +209,8 @@ def test_the_end_of_a_loop_reads_its_nodes_those_under_each_too() -> None:
     assert format_type(compiled(text).output_schema) == "list[str]"
 
 
-def test_bodies_beside_each_other_may_use_the_same_names() -> None:
-    block = (
-        "{call: {nodes: {x: {tool: shout, %s with: {text: '${y}'}}, y: {tool: shout, with: {text: z}}}, output:"
-        " '${x}'}}"
-    )
+def test_compile_sibling_bodies_share_names() -> None:
+    block = "{call: {nodes: {x: {tool: shout, %s with: {text: '${y}'}}, y: {tool: shout, with: {text: z}}}, output: '${x}'}}"
     text = (
         "input: {go: bool}\noutput: ${d}\nnodes:\n"
         + f"  a: {block % ''}\n  b: {block % chr(39).join(['when: ', '${input.go}', ','])}\n"
@@ -227,7 +219,7 @@ def test_bodies_beside_each_other_may_use_the_same_names() -> None:
     assert compiled(text).warnings == ()
 
 
-def test_an_element_is_sure_even_where_a_body_has_an_unsure_node_of_its_name() -> None:
+def test_compile_element_shadows_unsure_node() -> None:
     text = (
         "input: {go: bool}\noutput: ${c.values}\nnodes:\n"
         "  a: {call: {nodes: {item: {tool: shout, when: '${input.go}', with: {text: x}}}, output: '${item}'}}\n"
@@ -237,16 +229,13 @@ def test_an_element_is_sure_even_where_a_body_has_an_unsure_node_of_its_name() -
     assert faults(text) == ()
 
 
-def test_a_choice_that_only_the_output_reads_needs_no_sure_arm() -> None:
-    text = (
-        "input: {go: bool}\noutput: ${b}\nnodes:\n  a: {tool: shout, when: '${input.go}', with: {text: x}}\n  b:"
-        " {first_of: ['${a}']}"
-    )
+def test_compile_output_only_choice_needs_no_sure_arm() -> None:
+    text = "input: {go: bool}\noutput: ${b}\nnodes:\n  a: {tool: shout, when: '${input.go}', with: {text: x}}\n  b: {first_of: ['${a}']}"
     assert compiled(text).nodes[1].kind == "first_of"
 
 
 @pytest.mark.parametrize("arm", ["none", "${sure}", "${a ? 'x' : 'y'}"])
-def test_a_sure_arm_makes_a_choice_a_plain_value(arm: str) -> None:
+def test_compile_choice_with_sure_arm_is_plain_value(arm: str) -> None:
     text = f"""input: {{go: bool}}
 output: ${{c}}
 nodes:
@@ -257,7 +246,7 @@ nodes:
     assert faults(text) == ()
 
 
-def test_null_can_be_a_fallback_where_the_type_has_it() -> None:
+def test_compile_null_fallback_of_nullable_type_accepted() -> None:
     catalog = replace(
         CATALOG,
         agents={
@@ -289,7 +278,7 @@ def carded(node_text: str, **more: Any) -> Program:
     )
 
 
-def test_acceptance_comes_from_the_card_where_the_node_has_none() -> None:
+def test_compile_acceptance_defaults_to_card() -> None:
     acceptance = carded("retry: 1").nodes[0].acceptance
     assert acceptance is not None
     assert acceptance.against is not None
@@ -297,7 +286,7 @@ def test_acceptance_comes_from_the_card_where_the_node_has_none() -> None:
     assert acceptance.against.evaluate({}) == "c"
 
 
-def test_a_node_overrides_its_card_key_by_key() -> None:
+def test_compile_node_overrides_card_keys() -> None:
     acceptance = carded("checks: [numbers], accept: 0.2, against: other").nodes[0].acceptance
     assert acceptance is not None
     assert acceptance.against is not None
@@ -305,14 +294,14 @@ def test_a_node_overrides_its_card_key_by_key() -> None:
     assert acceptance.against.evaluate({}) == "other"
 
 
-def test_a_card_whose_checks_lack_evidence_is_named() -> None:
+def test_compile_card_check_without_evidence_named() -> None:
     with pytest.raises(InputError) as caught:
         carded("retry: 1", evidence="")
     assert caught.value.code == "L117"
     assert "the card of reader asks for this check" in str(caught.value)
 
 
-def test_a_called_workflow_is_typed_by_its_inputs_and_output() -> None:
+def test_compile_called_workflow_has_types() -> None:
     program = compiled("output: ${a}\nnodes: {a: {call: twice, with: {text: x}}}")
     assert program.nodes[0].body is not None
     assert program.nodes[0].body.name == "twice"
@@ -335,9 +324,7 @@ def test_a_called_workflow_is_typed_by_its_inputs_and_output() -> None:
     "step",
     ["{call: outer, with: {text: x}}", "{plan: x, with: {text: x}, workflows: [outer], agents: [], returns: str}"],
 )
-def test_the_label_is_at_least_that_of_what_is_called_through_others_too(
-    own: str, inner: str, label: str, step: str
-) -> None:
+def test_compile_label_includes_indirect_calls(own: str, inner: str, label: str, step: str) -> None:
     flows = {
         "inner": f"{TWICE.replace('twice', 'inner')}{inner}\n",
         "outer": (
@@ -361,16 +348,16 @@ def test_the_label_is_at_least_that_of_what_is_called_through_others_too(
         ("input: {n: int}", "${input.n < input.n}"),
     ],
 )
-def test_a_condition_that_cannot_hold_is_a_warning(head: str, condition: str) -> None:
+def test_compile_impossible_condition_warns(head: str, condition: str) -> None:
     warnings = compiled(
         f'{head}\noutput: ${{a}}\nnodes:\n  a: {{tool: shout, when: "{condition}", with: {{text: x}}}}'
     ).warnings
     assert len(warnings) == 1
-    assert "`when` is false whatever happens: the node never runs" in warnings[0]
+    assert "`when` is false in every run: the node never runs" in warnings[0]
     assert warnings[0].startswith("w.yaml:6:")
 
 
-def test_a_condition_that_always_holds_is_a_warning_too() -> None:
+def test_compile_tautology_warns() -> None:
     assert (
         "has no effect"
         in compiled(
@@ -383,7 +370,7 @@ def test_a_condition_that_always_holds_is_a_warning_too() -> None:
     "condition",
     ["${input.n > 3}", "${input.n == 1 || input.n == 2}", "${size(input.s) >= 1}", "${input.n != 1 && input.n != 2}"],
 )
-def test_a_condition_that_may_hold_is_none(condition: str) -> None:
+def test_compile_possible_condition_has_no_warning(condition: str) -> None:
     assert (
         compiled(
             f'input: {{n: int, s: str}}\noutput: ${{a}}\nnodes:\n  a: {{tool: shout, when: "{condition}", with: {{text:'
@@ -393,7 +380,7 @@ def test_a_condition_that_may_hold_is_none(condition: str) -> None:
     )
 
 
-def test_a_node_that_nothing_needs_is_a_warning_unless_it_has_an_effect() -> None:
+def test_compile_unused_node_without_effect_warns() -> None:
     block = "{call: {nodes: {x: {tool: send, with: {text: x}}}, output: '${x}'}}"
     warnings = compiled(
         "output: ${a}\nnodes:\n  a: {tool: shout, with: {text: x}}\n  b: {tool: shout, "
@@ -406,7 +393,7 @@ def test_a_node_that_nothing_needs_is_a_warning_unless_it_has_an_effect() -> Non
     ("skill", "warned"),
     [("tools: [shout]", True), ("tools: [send]", False), ("workflows: [twice]", True), ("workflows: [sends]", False)],
 )
-def test_a_plan_acts_where_a_tool_or_a_workflow_that_it_may_use_does(skill: str, warned: bool) -> None:
+def test_compile_plan_effects_follow_capabilities(skill: str, warned: bool) -> None:
     sends = read(
         HEAD.replace("w\n", "sends\n") + "output: ${a}\nnodes:\n  a: {tool: send, with: {text: x}}\n", "sends.yaml"
     ).graph
@@ -417,12 +404,12 @@ def test_a_plan_acts_where_a_tool_or_a_workflow_that_it_may_use_does(skill: str,
     assert bool(warnings) == warned
 
 
-def test_a_plan_that_may_use_nothing_is_a_warning() -> None:
+def test_compile_plan_without_capabilities_warns() -> None:
     (warning,) = compiled("output: ${a}\nnodes:\n  a: {plan: go}").warnings
     assert "the plan may use nothing" in str(warning)
 
 
-def test_a_workflow_that_lets_a_plan_call_it_is_refused() -> None:
+def test_compile_recursive_plan_refused() -> None:
     text = HEAD.replace("w\n", "again\n") + "output: ${a}\nnodes:\n  a: {plan: go, workflows: [again]}\n"
     graph = read(text, "again.yaml").graph
     with pytest.raises(InputError, match="the workflow calls itself: again -> again") as caught:
@@ -430,7 +417,7 @@ def test_a_workflow_that_lets_a_plan_call_it_is_refused() -> None:
     assert caught.value.code == "L116"
 
 
-def test_without_a_file_a_fault_says_where_in_the_workflow_it_is() -> None:
+def test_compile_error_without_file_has_path() -> None:
     graph = read(whole("output: ${a}\nnodes: {a: {tool: shout, with: {text: 3}}}"), "w").graph
     with pytest.raises(InputError) as caught:
         compile_graph(graph, CATALOG)
@@ -439,7 +426,7 @@ def test_without_a_file_a_fault_says_where_in_the_workflow_it_is() -> None:
     assert "--> w: nodes.a.with.text" in str(caught.value)
 
 
-def test_a_fault_brings_no_others_about() -> None:
+def test_compile_error_causes_no_further_errors() -> None:
     found = faults(
         "input: {t: strr}\noutput: ${b}\nnodes:\n  a: {tool: shout, with: {text: '${input.t}'}}\n"
         "  b: {tool: count, with: {items: '${input.t.x}'}}"
@@ -447,14 +434,14 @@ def test_a_fault_brings_no_others_about() -> None:
     assert [fault.code for fault in found] == ["L040"]
 
 
-def test_two_faults_in_two_places_are_both_told() -> None:
+def test_compile_two_errors_both_reported() -> None:
     found = faults(
         "output: ${b}\nnodes:\n  a: {tool: shout, with: {text: 3}}\n  b: {tool: shoutt, with: {text: '${a}'}}"
     )
     assert [fault.code for fault in found] == ["L114", "L111"]
 
 
-def test_a_quote_may_be_passed_on_as_a_text_but_not_the_other_way() -> None:
+def test_compile_quote_assignable_to_text_only() -> None:
     assert READING["properties"]["quote"]["format"] == "quote"  # type: ignore[index]
     program = compiled(
         "output: ${b}\nnodes:\n  a: {agent: reader, with: {question: q, context: c}}\n  b: {tool: shout, with: {text:"
@@ -463,24 +450,21 @@ def test_a_quote_may_be_passed_on_as_a_text_but_not_the_other_way() -> None:
     assert len(program.nodes) == 2
 
 
-def test_workflows_that_call_each_other_in_a_long_row_are_refused() -> None:
+def test_compile_deep_call_chain_refused() -> None:
     workflows = called_in_a_row(60)
     with pytest.raises(InputError) as caught:
         compile_graph(workflows["w0"], replace(CATALOG, workflows=workflows))
     assert caught.value.code == "L106"
 
 
-def test_a_workflow_that_is_called_often_is_compiled_once() -> None:
+def test_compile_called_workflow_compiled_once() -> None:
     workflows = called_in_a_row(24, width=2)
     assert_cost(lambda: compile_graph(workflows["w0"], replace(CATALOG, workflows=workflows)), at_most=200)
 
 
 @pytest.mark.parametrize("text", SAMPLES)
-def test_the_collector_looks_at_no_compiled_node(text: str) -> None:
-    """A program is a tree, and large: for the collector, compiling a thousand nodes would be a reason to look at all
-    there
-    is.
-    """
+def test_compile_nodes_excluded_from_gc(text: str) -> None:
+    """A program is a tree, and large: for the collector, compiling a thousand nodes would be a reason to look at all there is."""
     nodes = compiled(text).nodes
     assert [
         one.name for one in nodes if gc.is_tracked(one) or (one.inputs is not None and gc.is_tracked(one.inputs))
@@ -497,12 +481,12 @@ def grown(depth: int) -> str:
 
 
 @pytest.mark.parametrize("depth", [40, 400])
-def test_types_that_double_at_every_node_are_refused_in_time(depth: int) -> None:
+def test_compile_doubling_types_refused_quickly(depth: int) -> None:
     assert {fault.code for fault in faults(grown(depth))} == {"L106"}
     assert_cost(lambda: faults(grown(depth)), at_most=1_000)
 
 
-def test_loops_deep_inside_loops_end_in_time() -> None:
+def test_compile_nested_loops_finish_quickly() -> None:
     inner = "{tool: grow, with: {text: '${previous}'}}"
     for at in range(14):
         inner = (
@@ -513,7 +497,7 @@ def test_loops_deep_inside_loops_end_in_time() -> None:
     assert_cost(lambda: faults("output: ${a}\nnodes:\n  a: " + inner), at_most=300)
 
 
-def test_a_cycle_of_many_nodes_is_found_in_time_and_told_in_short() -> None:
+def test_compile_long_cycle_reported_quickly() -> None:
     count = 4_000
     text = (
         HEAD
@@ -532,7 +516,7 @@ def test_a_cycle_of_many_nodes_is_found_in_time_and_told_in_short() -> None:
     assert_cost(refused, at_most=500)
 
 
-def test_thousands_of_unknown_names_are_told_in_time() -> None:
+def test_compile_many_unknown_names_reported_quickly() -> None:
     text = HEAD + "output: ${n0}\nnodes:\n" + "".join(f"  n{at}: {{ask: '${{node_{at}}}'}}\n" for at in range(3_000))
     graph = read(text, "w").graph
 
@@ -546,7 +530,7 @@ def test_thousands_of_unknown_names_are_told_in_time() -> None:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(graphs())
-def test_any_graph_compiles_or_is_refused(graph: Graph) -> None:
+def test_compile_any_graph_compiles_or_is_refused(graph: Graph) -> None:
     try:
         program = compile_graph(graph, CATALOG)
     except InputError:

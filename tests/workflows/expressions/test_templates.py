@@ -1,4 +1,4 @@
-"""References and templates: what they give, of which type, and what is refused when they are compiled."""
+"""Tests of references and templates: values, types, and compile errors."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def kind(template: Any) -> str:
     return format_type(compile_template(template, TYPES).schema)
 
 
-def test_a_key_that_may_be_a_text_is_looked_up_when_it_is_known() -> None:
+def test_template_dynamic_key_looked_up_at_run_time() -> None:
     assert value("${v.meta[v.tag]}", v={**ITEM, "tag": "k"}) == 1
     with pytest.raises(OrchestraError) as caught:
         value("${v.meta[v.tag]}")
@@ -162,7 +162,7 @@ def test_a_key_that_may_be_a_text_is_looked_up_when_it_is_known() -> None:
         ("${true ? 1 : false ? 2 : 3}", 1),
     ],
 )
-def test_what_a_template_gives(template: Any, expected: Any) -> None:
+def test_template_evaluate_returns_value(template: Any, expected: Any) -> None:
     got = value(template)
     assert got == expected
     assert type(got) is type(expected)
@@ -192,7 +192,7 @@ def test_what_a_template_gives(template: Any, expected: Any) -> None:
         ("${input.any}", "anything"),
     ],
 )
-def test_the_type_of_what_a_template_gives(template: Any, expected: str) -> None:
+def test_template_has_schema(template: Any, expected: str) -> None:
     assert kind(template) == expected
 
 
@@ -200,7 +200,7 @@ REFUSED = tomllib.loads(File(__file__).with_name("refused.toml").read_text())["c
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case["text"][:60])
-def test_a_reference_that_cannot_work_is_refused_where_it_is_wrong(case: dict[str, Any]) -> None:
+def test_template_invalid_reference_refused_at_location(case: dict[str, Any]) -> None:
     text = case["text"]
     line = f"    with: {text}"
     with pytest.raises(InputError) as caught:
@@ -214,7 +214,7 @@ def test_a_reference_that_cannot_work_is_refused_where_it_is_wrong(case: dict[st
     assert start + 1 == case.get("column", start + 1)
 
 
-def test_several_faults_of_a_mapping_are_found_at_once() -> None:
+def test_template_mapping_reports_all_errors() -> None:
     with pytest.raises(InputErrors) as caught:
         compile_template({"a": "${zz}", "b": ["${v.nme}"], "c": "${v.name}"}, TYPES)
     assert [error.code for error in caught.value.errors] == ["L051", "L052"]
@@ -235,28 +235,28 @@ def test_several_faults_of_a_mapping_are_found_at_once() -> None:
         ("${int(v.name)}", "cannot convert string to int"),
         ("${input.any + 'x'}", "does not take"),
         ("${v.name.matches(v.name + '(')}", "RE2"),
-        ("a ${input.any}", "a list or mapping cannot stand in a text"),
+        ("a ${input.any}", "a list or mappingcannot be part of a text"),
     ],
 )
-def test_what_fails_only_for_some_values_fails_when_it_is_evaluated(template: str, says: str) -> None:
+def test_template_value_error_raised_at_run_time(template: str, says: str) -> None:
     with pytest.raises(OrchestraError, match=r".") as caught:
         value(template)
     assert caught.value.code == "L061"
     assert says in caught.value.message
 
 
-def test_an_integer_where_a_float_is_declared_is_a_float_in_cel() -> None:
+def test_template_integer_for_float_is_float() -> None:
     assert value("${v.x / 4.0}") == 0.5
     assert value("${input.items.map(i, i.x)[0] + 0.5}") == 2.5
     assert value("${input.items.exists(i, i.x + 0.5 > 2.0)}") is True
 
 
-def test_a_whole_float_where_an_integer_is_declared_is_an_integer_in_cel() -> None:
+def test_template_whole_float_for_integer_is_integer() -> None:
     assert value("${v.n + 1}", v={**ITEM, "n": 3.0}) == 4
 
 
 @pytest.mark.parametrize("number", [3, 3.0])
-def test_an_integer_stands_in_a_text_as_string_writes_it(number: float) -> None:
+def test_template_integer_in_text_has_no_fraction(number: float) -> None:
     item = {**ITEM, "n": number, "xs": [number]}
     for reference in ("v.n", "v.xs[0]", "v.n + 0", "string(v.n)", "v.b ? v.n : 4"):
         assert value(f"n=${{{reference}}}", v=item) == "n=3", reference
@@ -264,24 +264,24 @@ def test_an_integer_stands_in_a_text_as_string_writes_it(number: float) -> None:
     assert value("any=${input.any.p}", input={"any": {"p": 2.0}}) == "any=2.0"
 
 
-def test_a_field_that_is_absent_has_its_default() -> None:
+def test_template_absent_field_has_default() -> None:
     assert value("${v.later}") == 7
     assert value("${v.later + 1}") == 8
     assert value("${input.items.map(i, i.later + 1)}") == [8, 8]
 
 
-def test_a_mapped_node_that_gave_nothing_has_no_values() -> None:
+def test_template_mapped_node_without_value_is_empty() -> None:
     expression = compile_template("${readings.values}", TYPES)
     assert expression.evaluate({"input": {}}) == []
 
 
-def test_a_guarded_part_is_not_evaluated() -> None:
+def test_template_guarded_part_not_evaluated() -> None:
     assert value("${size(v.xs) > 5 ? v.xs[5] : 0}") == 0
     assert value("${maybe != null ? size(maybe.xs.map(x, x + 1)) : 0}") == 0
     assert value("${v.b || v.xs[9] == 1}") is True
 
 
-def test_a_path_is_not_evaluated_by_cel_and_takes_a_small_part_of_its_time() -> None:
+def test_template_path_faster_than_cel() -> None:
     path, by_cel = (compile_template(text, TYPES) for text in ("${input.question}", "${input.question + '!'}"))
     assert isinstance(path, PathExpression)
     assert not isinstance(by_cel, PathExpression)
@@ -292,7 +292,7 @@ def _timed(expression: Any) -> float:
     return cpu_seconds(lambda: [expression.evaluate(VALUES) for _ in range(2000)])
 
 
-def test_a_map_over_many_elements_takes_linear_time_and_is_bounded() -> None:
+def test_template_map_takes_linear_time() -> None:
     items = {"input": {**VALUES["input"], "items": [ITEM] * 10_000}}
     assert len(value("${input.items.map(i, i.name + '!')}", **items)) == 10_000
     assert value("${size(input.items.filter(i, i.n > 100))}", **items) == 0
@@ -304,7 +304,7 @@ def test_a_map_over_many_elements_takes_linear_time_and_is_bounded() -> None:
         value("${v.xs.map(x, v.xs.map(y, v.xs.exists(z, z == x)))}", v={**ITEM, "xs": list(range(60))})
 
 
-def test_strings_are_bounded() -> None:
+def test_template_long_string_refused() -> None:
     long = {"v": {**ITEM, "name": "x" * (200 << 10)}}
     for template in ("${v.name + v.name}", "${v.name}${v.name}"):
         with pytest.raises(OrchestraError) as caught:
@@ -313,7 +313,7 @@ def test_strings_are_bounded() -> None:
     assert len(value("${v.name}", v={**ITEM, "name": "x" * (1 << 20)})) == 1 << 20
 
 
-def test_references_are_those_that_are_read() -> None:
+def test_template_references_are_read_names() -> None:
     def read(template: Any) -> frozenset[str]:
         return compile_template(template, TYPES).references
 
@@ -323,18 +323,18 @@ def test_references_are_those_that_are_read() -> None:
     assert read("${input.items.map(i, i.name)}") == {"input"}
 
 
-def test_the_parts_of_a_mapping_are_expressions_of_their_own() -> None:
+def test_template_mapping_parts_are_expressions() -> None:
     expression = compile_template({"a": "${v.name}", "b": 1}, TYPES)
     assert expression.parts is not None
     assert {key: part.references for key, part in expression.parts.items()} == {"a": {"v"}, "b": frozenset()}
     assert compile_template("${v.name}", TYPES).parts is None
 
 
-def test_a_map_at_the_root_is_run_in_python() -> None:
+def test_template_root_map_runs_in_python() -> None:
     assert isinstance(compile_template("${v.xs.map(x, x * 2)}", TYPES), Comprehension)
 
 
-def test_nothing_from_values_is_read_as_a_template() -> None:
+def test_template_values_not_read_as_templates() -> None:
     hostile = {"v": {**ITEM, "name": "${input.question}"}}
     assert value("${v.name}", **hostile) == "${input.question}"
     assert value("a ${v.name}", **hostile) == "a ${input.question}"
@@ -358,16 +358,16 @@ TREES: dict[str, Schema] = {
         ("[input.tree.left, null]", [{"weight": 4.0, **WHOLE}, None]),
     ],
 )
-def test_a_type_that_has_itself_among_its_parts_can_be_read(source: str, value: Any) -> None:
+def test_template_recursive_type_read(source: str, value: Any) -> None:
     assert compile_template("${" + source + "}", TREES).evaluate({"input": {"tree": TREE}}) == value
 
 
-def test_a_type_of_lists_of_itself_is_declared_to_cel_as_far_as_it_can_be() -> None:
+def test_template_recursive_list_type_declared() -> None:
     endless: Schema = {"$ref": "#/$defs/L", "$defs": {"L": {"type": "array", "items": {"$ref": "#/$defs/L"}}}}
     assert compile_template("${size(xs[0])}", {"xs": endless}).evaluate({"xs": [[[], []]]}) == 2
 
 
-def test_a_field_with_a_dot_in_its_name_is_another_path_than_a_field_of_a_field() -> None:
+def test_template_field_with_dot_is_distinct_path() -> None:
     inner = nullable({"type": "object", "properties": {"d": {"type": "string"}}, "required": ["d"]})
     record = {"type": "object", "properties": {"c": inner}, "required": ["c"]}
     fields = {"b": record, "b.c": nullable({"type": "string"})}

@@ -1,4 +1,4 @@
-"""Dates, durations and decimal numbers pass as texts: no operator takes them for texts, in Python or in CEL."""
+"""Tests of dates, durations and decimal numbers, which are passed as texts: no operator treats them as texts."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def conditioned(condition: Callable[[Any, Any], Any]) -> Any:
         (lambda x, y: choose(x.span < y.span, True, False), "a duration"),
     ],
 )
-def test_what_would_be_taken_as_a_text_is_refused(condition: Callable[[Any, Any], Any], what: str) -> None:
+def test_temporal_text_comparison_refused(condition: Callable[[Any, Any], Any], what: str) -> None:
     with pytest.raises(InputError, match=f"would take {what} as a text") as caught:
         conditioned(condition)
     assert caught.value.code == "W008"
@@ -88,7 +88,7 @@ def test_what_would_be_taken_as_a_text_is_refused(condition: Callable[[Any, Any]
         (lambda x, y: "at " + x.at == "at once", '${"at " + x.at == "at once"}'),
     ],
 )
-def test_what_is_the_same_for_the_text_stays(condition: Callable[[Any, Any], Any], cel: str) -> None:
+def test_temporal_text_safe_operation_accepted(condition: Callable[[Any, Any], Any], cel: str) -> None:
     assert conditioned(condition) == cel
 
 
@@ -102,11 +102,11 @@ PARCEL = {
 @pytest.mark.parametrize(
     "text", ["x.at < y.at", "x.at == y.at", "x.price + y.price == ''", "x.prices.exists(p, p > y.price)"]
 )
-def test_cel_takes_them_as_texts_for_graphs_that_are_stored_do(text: str) -> None:
+def test_temporal_cel_compares_texts(text: str) -> None:
     assert compile_template(f"${{{text}}}", PARCEL).schema == {"type": "boolean"}
 
 
-def test_what_cel_proposes_compares_moments() -> None:
+def test_temporal_suggested_cel_compares_times() -> None:
     made = compile_template("${timestamp(x.at) < timestamp(y.at)}", PARCEL)
     given = [{"at": "2026-01-01T10:00:00+02:00"}, {"at": "2026-01-01T09:00:00Z"}]
     assert made.evaluate({"x": given[0], "y": given[1]}) is True

@@ -1,4 +1,4 @@
-"""Faults that only the compiler finds in a workflow function are told at the line of the function."""
+"""Tests of the locations of compile errors in workflow functions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from orchestra import InputError, Orchestra, abstain, accepted, first_of, loop, map_, require, when, workflow
 from orchestra.core.errors import InputErrors
 from orchestra.core.settings import Settings
-from tests.workflows.standing import echo, fine, pay
+from tests.workflows.fallback_workflows import echo, fine, pay
 
 
 @pytest.fixture
@@ -69,9 +69,7 @@ def line_of(function: Callable[..., Any]) -> int:
 
 
 @pytest.mark.parametrize("function", [at_top, in_a_list, in_a_turn, too_many])
-def test_a_fault_of_the_graph_stands_at_the_line_of_the_call(
-    orchestra: Orchestra, function: Callable[..., Any]
-) -> None:
+def test_compile_error_located_at_call(orchestra: Orchestra, function: Callable[..., Any]) -> None:
     with pytest.raises(InputError) as caught:
         orchestra.program(workflow(function))
     place = caught.value.location
@@ -80,7 +78,7 @@ def test_a_fault_of_the_graph_stands_at_the_line_of_the_call(
     assert "^" in str(caught.value)
 
 
-def test_a_fault_of_a_called_function_stands_at_the_line_of_that(orchestra: Orchestra) -> None:
+def test_compile_error_located_in_called_function(orchestra: Orchestra) -> None:
     with pytest.raises(InputError) as caught:
         orchestra.program(workflow(called))
     assert within.function is not None
@@ -90,7 +88,7 @@ def test_a_fault_of_a_called_function_stands_at_the_line_of_that(orchestra: Orch
     assert ".options(fallback=lambda: ...)" in caught.value.hint
 
 
-def test_each_of_several_faults_has_its_line(orchestra: Orchestra) -> None:
+def test_compile_errors_each_have_line(orchestra: Orchestra) -> None:
     def both(n: int, texts: list[str]) -> list[str]:
         first = map_(lambda text: echo(text=text), texts, limit=1, at_least=2)
         return map_(lambda text: pay(text=text), first, limit=1, at_least=2)

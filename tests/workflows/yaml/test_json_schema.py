@@ -1,4 +1,4 @@
-"""The schema for editors: it accepts what the reader accepts, and underlines what it refuses."""
+"""Tests of the JSON Schema for editors: it accepts what the reader accepts, and marks what the reader refuses."""
 
 from __future__ import annotations
 
@@ -100,17 +100,17 @@ def leaves(error: Any) -> Iterator[Any]:
         yield from leaves(inner)
 
 
-def test_the_schema_is_a_schema() -> None:
+def test_workflow_schema_is_valid() -> None:
     jsonschema.Draft202012Validator.check_schema(workflow_schema())
 
 
-def test_the_sample_of_the_design_is_accepted() -> None:
+def test_workflow_schema_accepts_sample() -> None:
     assert faults(DESIGN) == []
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], deadline=None)
 @given(graphs(depth=1))
-def test_whatever_is_written_is_accepted(graph: Graph) -> None:
+def test_workflow_schema_accepts_written_graphs(graph: Graph) -> None:
     assert faults(write(graph)) == []
 
 
@@ -131,13 +131,13 @@ def test_whatever_is_written_is_accepted(graph: Graph) -> None:
         "{tool: t, each: '${b}', as: x, limit: 5, concurrency: 2, at_least: all}",
     ],
 )
-def test_short_forms_that_the_reader_knows_are_accepted(node: str) -> None:
+def test_workflow_schema_accepts_short_forms(node: str) -> None:
     read(workflow(node), "x")
     assert faults(workflow(node)) == []
 
 
 @pytest.mark.parametrize("node", WRONG)
-def test_what_the_reader_refuses_in_a_node_is_refused(node: str) -> None:
+def test_workflow_schema_refuses_invalid_nodes(node: str) -> None:
     with pytest.raises(InputError):
         read(workflow(node), "x")
     assert faults(workflow(node)) != []
@@ -159,13 +159,13 @@ def test_what_the_reader_refuses_in_a_node_is_refused(node: str) -> None:
         "schema: orchestra/v1\nname: x\noutput: 1\nlabel: secret\n",
     ],
 )
-def test_what_the_reader_refuses_in_the_head_is_refused(head: str) -> None:
+def test_workflow_schema_refuses_invalid_head(head: str) -> None:
     with pytest.raises(InputError):
         read(workflow("{tool: t}", head), "x")
     assert faults(workflow("{tool: t}", head)) != []
 
 
-def test_an_unknown_key_is_the_only_fault_that_is_named() -> None:
+def test_workflow_schema_names_only_unknown_key() -> None:
     document = load_yaml(DESIGN.replace("    with: {query", "    wiht: {query"), "x").value
     found = [leaf for error in VALIDATOR.iter_errors(document) for leaf in leaves(error)]
     assert [(list(leaf.path), leaf.message) for leaf in found] == [
@@ -173,11 +173,11 @@ def test_an_unknown_key_is_the_only_fault_that_is_named() -> None:
     ]
 
 
-def test_each_without_a_name_for_its_elements_is_refused() -> None:
+def test_workflow_schema_refuses_each_without_as() -> None:
     assert faults(workflow("{tool: t, each: '${b}'}")) == ["'as' is a dependency of 'each'"]
 
 
-def test_every_key_says_what_it_means() -> None:
+def test_workflow_schema_describes_every_key() -> None:
     document = workflow_schema()
     parts: list[Any] = [document, *document["$defs"].values()]
     records = [choice for part in parts for choice in (part, *part.get("anyOf", ())) if "properties" in choice]
@@ -187,6 +187,6 @@ def test_every_key_says_what_it_means() -> None:
     assert all(document["$defs"][name].get("description") for name in document["$defs"] if name.endswith("Node"))
 
 
-def test_every_kind_of_node_is_described() -> None:
+def test_workflow_schema_describes_every_kind() -> None:
     conditions = workflow_schema()["$defs"]["Node"]["allOf"]
     assert [one["if"]["required"] for one in conditions] == [[kind] for kind in NODE_KINDS]

@@ -1,4 +1,4 @@
-"""Workflow files: what they may say, in which forms, and that nothing but a typed error comes of a bad one."""
+"""Tests of the reader of workflow files: accepted forms, and typed errors for invalid files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.workflows.catalog import whole
 NODE = "{tool: shout, with: {text: x}}"
 
 
-def test_short_forms_are_written_out() -> None:
+def test_read_expands_short_forms() -> None:
     graph = read(
         whole(
             f"input: {{text: str, n: {{type: int, default: 3}}}}\noutput: ${{a}}\nnodes:\n  a: {NODE[:-1]}, retry: 2, "
@@ -33,7 +33,7 @@ def test_short_forms_are_written_out() -> None:
     assert graph.nodes["a"].after == ("b",)
 
 
-def test_short_forms_are_written_out_in_bodies_and_defaults_too() -> None:
+def test_read_expands_short_forms_in_bodies() -> None:
     inner = f"{NODE[:-1]}, retry: 2}}"
     graph = read(
         whole(
@@ -52,12 +52,12 @@ def test_short_forms_are_written_out_in_bodies_and_defaults_too() -> None:
     assert call.call.nodes["b"].retry == loop.loop.nodes["d"].retry == Retry(attempts=2)
 
 
-def test_the_order_of_the_file_is_kept() -> None:
+def test_read_keeps_order() -> None:
     text = whole("output: ${z}\nnodes:\n" + "".join(f"  {name}: {NODE}\n" for name in "zaymb"))
     assert "".join(read(text, "w").graph.nodes) == "zaymb"
 
 
-def test_scalars_are_those_of_yaml_1_2() -> None:
+def test_read_uses_yaml_1_2_scalars() -> None:
     with_ = read(
         whole(
             "output: ${a}\nnodes:\n  a: {tool: t, with: {a: no, b: 22:22, c: 0x1F, d: 2026-01-01, e: 1_000, f: 1e3}}"
@@ -74,7 +74,7 @@ def test_scalars_are_those_of_yaml_1_2() -> None:
     }
 
 
-def test_places_are_those_of_keys_and_values() -> None:
+def test_read_locations_of_keys_and_values() -> None:
     source = read(whole(f"output: ${{a}}\nnodes:\n  a: {NODE}"), "w.yaml")
     value, key = (
         source.places.place_of("nodes", "a", "with", "text"),
@@ -84,27 +84,27 @@ def test_places_are_those_of_keys_and_values() -> None:
     assert source.places.place_of("nodes", "a", "with", "nothing") == source.places.place_of("nodes", "a", "with")
 
 
-def test_all_faults_of_a_file_are_told_in_its_order() -> None:
+def test_read_reports_all_errors_in_order() -> None:
     text = whole("output: ${a}\nnodes:\n  a: {tool: t, timeout: 0, retry: 11}\n  b: {tool: t, accept: 2}")
     with pytest.raises(InputErrors) as caught:
         read(text, "w.yaml")
     assert [str(error.location) for error in caught.value.errors] == ["w.yaml:5:25", "w.yaml:5:35", "w.yaml:6:24"]
 
 
-def test_no_more_faults_are_told_than_can_be_read() -> None:
+def test_read_limits_number_of_errors() -> None:
     with pytest.raises(InputErrors) as caught:
         read(whole("output: ${a}\nnodes:\n" + "".join(f"  n{number}: {{tol: t}}\n" for number in range(1000))), "w")
     assert len(caught.value.errors) == MAX_ERRORS
 
 
 @pytest.mark.parametrize("text", ["", "a", "[a]", "3", "null", "# nothing"])
-def test_a_file_that_is_no_mapping_is_no_workflow(text: str) -> None:
+def test_read_non_mapping_refused(text: str) -> None:
     with pytest.raises(InputError) as caught:
         read(text, "w.yaml")
     assert caught.value.code == "L100"
 
 
-def test_too_many_nodes_are_refused_those_of_bodies_included() -> None:
+def test_read_too_many_nodes_refused() -> None:
     half = "".join(f"  n{number}: {{ask: x}}\n" for number in range(MAX_NODES // 2 + 1))
     body = half.replace("  n", "          n")
     text = whole(f"output: ${{n0}}\nnodes:\n{half}  last:\n    call:\n      output: ${{n1}}\n      nodes:\n{body}")
@@ -148,7 +148,7 @@ values = st.recursive(
 
 
 @given(values, values, values)
-def test_any_data_is_read_or_refused(nodes: object, output: object, more: object) -> None:
+def test_read_any_data_read_or_refused(nodes: object, output: object, more: object) -> None:
     document = {"schema": "orchestra/v1", "name": "w", "nodes": nodes, "output": output, "input": more}
     try:
         read(json.dumps(document), "w.yaml")
@@ -160,10 +160,8 @@ def test_any_data_is_read_or_refused(nodes: object, output: object, more: object
     assert "pydantic" not in str(refusal)
 
 
-def test_no_file_makes_the_reader_do_anything() -> None:
-    """2,000 mutated and random files are read and compiled in a process whose audit hook stops at the first thing
-    done.
-    """
+def test_read_hostile_files_have_no_side_effects() -> None:
+    """2,000 mutated and random files are read and compiled in a process whose audit hook stops at the first thing done."""
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("hostile_files.py"))],
         capture_output=True,

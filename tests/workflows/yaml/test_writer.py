@@ -1,4 +1,4 @@
-"""Workflows as text: what is written is read back, and a person can read it."""
+"""Tests of the YAML writer: its output reads back and is readable."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ def one(node: ToolNode | AskNode) -> Graph:
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], deadline=None)
 @given(graphs())
-def test_what_is_written_is_read_back(graph: Graph) -> None:
+def test_write_reads_back_equal(graph: Graph) -> None:
     assert repr(read(write(graph), "x").graph) == repr(graph)
 
 
 @given(st.sampled_from(AWKWARD) | st.text(st.characters(exclude_categories=["Cs", "Cc"], include_characters="\n\t\r")))
-def test_a_text_is_read_back_as_value_as_key_in_one_line_and_over_many(text: str) -> None:
+def test_write_text_reads_back_everywhere(text: str) -> None:
     long: dict[str, Any] = {"first": "word " * 30, "then": [text, [text, "word " * 30]], text: text}
     data: dict[str, Any] = {"short": {text: [text, text]}, "long": long, "output": text}
     graph = Graph(name="one", types={"t": data}, nodes={"a": AskNode(ask=text)}, output="${a}")
@@ -80,14 +80,14 @@ def test_a_text_is_read_back_as_value_as_key_in_one_line_and_over_many(text: str
     assert found["nodes"]["a"]["ask"] == text
 
 
-def test_the_sample_is_written_as_a_person_wrote_it() -> None:
+def test_write_sample_unchanged() -> None:
     graph = read(SAMPLE, "x").graph
     assert write(graph) == SAMPLE.replace("""'${kind.label == "math"}'""", '${kind.label == "math"}')
 
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], deadline=None)
 @given(graphs())
-def test_writing_is_canonical(graph: Graph) -> None:
+def test_write_is_canonical(graph: Graph) -> None:
     text = write(graph)
     assert write(read(text, "x").graph) == text
 
@@ -95,7 +95,7 @@ def test_writing_is_canonical(graph: Graph) -> None:
 @pytest.mark.parametrize(
     "text", ["no", "on", "it's", "a${b}c", "${a.b}", '${a == "b"}', "don't", "café", "list[str]", "orchestra/v1"]
 )
-def test_a_plain_text_stays_plain(text: str) -> None:
+def test_write_plain_text_unquoted(text: str) -> None:
     assert f"ask: {text}\n" in write(one(AskNode(ask=text)))
 
 
@@ -117,26 +117,26 @@ def test_a_plain_text_stays_plain(text: str) -> None:
         ("\ufeffa", '"\\ufeffa"'),
     ],
 )
-def test_a_text_that_would_be_misread_is_quoted(text: str, written: str) -> None:
+def test_write_ambiguous_text_quoted(text: str, written: str) -> None:
     assert f"ask: {written}\n" in write(one(AskNode(ask=text)))
 
 
-def test_in_one_line_a_reference_is_quoted() -> None:
+def test_write_inline_reference_quoted() -> None:
     assert 'with: {a: "${x}", b: \'${x == "y"}\'}\n' in write(one(tool_with({"a": "${x}", "b": '${x == "y"}'})))
 
 
-def test_a_mapping_stands_in_one_line_up_to_the_width_and_no_further() -> None:
+def test_write_mapping_inline_up_to_width() -> None:
     room = MAX_WIDTH - len("    with: {a: }")
     assert f"    with: {{a: {'x' * room}}}\n" in write(one(tool_with({"a": "x" * room})))
     assert f"    with:\n      a: x{'x' * room}\n" in write(one(tool_with({"a": "x" * (room + 1)})))
 
 
-def test_a_key_longer_than_yaml_finds_is_read_back() -> None:
+def test_write_long_key_reads_back() -> None:
     graph = one(tool_with({"k" * 3000: {"k" * 2000: [{"k" * 1500: 1}]}, '"' * 1020: 2}))
     assert read(write(graph), "x").graph == graph
 
 
-def test_an_input_of_nothing_but_a_type_is_its_type() -> None:
+def test_write_input_with_only_type_is_short() -> None:
     inputs = {
         "a": Input(type="str"),
         "b": Input(type="int", default=5, optional=True),
@@ -155,7 +155,7 @@ def test_an_input_of_nothing_but_a_type_is_its_type() -> None:
         (Retry(attempts=2, wait=(0.5, 9.0), within=2.5), "{attempts: 2, wait: [0.5, 9], within: 2.5}"),
     ],
 )
-def test_a_retry_with_the_usual_wait_and_no_end_is_a_number(retry: Retry, written: str) -> None:
+def test_write_default_retry_is_number(retry: Retry, written: str) -> None:
     for graph in (
         one(AskNode(ask="x", retry=retry)),
         one(AskNode(ask="x")).model_copy(update={"defaults": Defaults(retry=retry)}),
@@ -164,6 +164,6 @@ def test_a_retry_with_the_usual_wait_and_no_end_is_a_number(retry: Retry, writte
         assert read(write(graph), "x").graph == graph
 
 
-def test_a_number_that_is_not_finite_is_refused() -> None:
+def test_write_infinite_number_refused() -> None:
     with pytest.raises(InputError, match="not a finite number"):
         write(one(tool_with({"a": float("nan")})))

@@ -1,7 +1,4 @@
-"""What stands in runs only where nothing else is there: `otherwise=lambda: ...`, `fallback=lambda: ...`, and the same
-in
-YAML.
-"""
+"""Tests of alternatives in Python and YAML, which run only if nothing else has a value: `otherwise` and `fallback`."""
 
 from __future__ import annotations
 
@@ -21,38 +18,38 @@ from orchestra.workflows.program import Program
 from orchestra.workflows.python.trace import to_python
 from orchestra.workflows.yaml.reader import read
 from orchestra.workflows.yaml.writer import write
-from tests.workflows import standing
+from tests.workflows import fallback_workflows
 from tests.workflows.ensemble import catalog
-from tests.workflows.standing import STANDING, branched, echo, fine, pay, refuse
+from tests.workflows.fallback_workflows import STANDING, branched, echo, fine, pay, refuse
 
 CASES: list[tuple[Workflow[..., Any], dict[str, Any], Any, int]] = [
     (branched, {"n": 5, "text": "a"}, "refused", 0),
     (branched, {"n": 1, "text": "a"}, "paid a", 1),
-    (standing.contrary, {"n": 5, "text": "a"}, "refused", 0),
-    (standing.contrary, {"n": 1, "text": "a"}, "paid a", 1),
-    (standing.chained, {"n": 5, "text": "a"}, "refused", 0),
-    (standing.chained, {"n": 3, "text": "a"}, "a", 0),
-    (standing.chained, {"n": 1, "text": "a"}, "paid chained", 1),
-    (standing.chained, {"n": 1, "text": ""}, "nothing", 0),
-    (standing.withheld, {"text": "ok"}, "got ok", 0),
-    (standing.withheld, {"text": "bad"}, "got paid bad", 1),
-    (standing.nested, {"n": 5, "text": "ok"}, "refused", 0),
-    (standing.nested, {"n": 5, "text": "a"}, "paid a", 1),
-    (standing.nested, {"n": 1, "text": "a"}, "paid a", 1),
-    (standing.fallen, {"text": "a"}, "got a", 0),
-    (standing.fallen, {"text": "boom"}, "got paid instead", 1),
-    (standing.mapped, {"texts": ["a", "boom"]}, ["a", "paid instead"], 1),
-    (standing.listed, {"n": 1, "texts": ["a", "b"]}, ["paid a", "paid b"], 2),
-    (standing.listed, {"n": 5, "texts": ["a", "b"]}, ["refused", "refused"], 0),
-    (standing.turned, {"n": 1, "text": "a"}, "refused", 1),
-    (standing.turned, {"n": 2, "text": "a"}, "paid paid -", 2),
-    (standing.other, {"n": 5, "text": "a"}, "refused", 0),
-    (standing.other, {"n": 1, "text": "boom"}, "-", 0),
-    (standing.elif_, {"n": 5, "m": 5}, "refused", 0),
-    (standing.elif_, {"n": 1, "m": 5}, "paid b", 1),
-    (standing.elif_, {"n": 1, "m": 1}, "c", 0),
-    (standing.plain, {"n": 1, "text": "ok"}, "ok", 0),
-    (standing.plain, {"n": 1, "text": "a"}, "no a", 0),
+    (fallback_workflows.contrary, {"n": 5, "text": "a"}, "refused", 0),
+    (fallback_workflows.contrary, {"n": 1, "text": "a"}, "paid a", 1),
+    (fallback_workflows.chained, {"n": 5, "text": "a"}, "refused", 0),
+    (fallback_workflows.chained, {"n": 3, "text": "a"}, "a", 0),
+    (fallback_workflows.chained, {"n": 1, "text": "a"}, "paid chained", 1),
+    (fallback_workflows.chained, {"n": 1, "text": ""}, "nothing", 0),
+    (fallback_workflows.withheld, {"text": "ok"}, "got ok", 0),
+    (fallback_workflows.withheld, {"text": "bad"}, "got paid bad", 1),
+    (fallback_workflows.nested, {"n": 5, "text": "ok"}, "refused", 0),
+    (fallback_workflows.nested, {"n": 5, "text": "a"}, "paid a", 1),
+    (fallback_workflows.nested, {"n": 1, "text": "a"}, "paid a", 1),
+    (fallback_workflows.fallen, {"text": "a"}, "got a", 0),
+    (fallback_workflows.fallen, {"text": "boom"}, "got paid instead", 1),
+    (fallback_workflows.mapped, {"texts": ["a", "boom"]}, ["a", "paid instead"], 1),
+    (fallback_workflows.listed, {"n": 1, "texts": ["a", "b"]}, ["paid a", "paid b"], 2),
+    (fallback_workflows.listed, {"n": 5, "texts": ["a", "b"]}, ["refused", "refused"], 0),
+    (fallback_workflows.turned, {"n": 1, "text": "a"}, "refused", 1),
+    (fallback_workflows.turned, {"n": 2, "text": "a"}, "paid paid -", 2),
+    (fallback_workflows.other, {"n": 5, "text": "a"}, "refused", 0),
+    (fallback_workflows.other, {"n": 1, "text": "boom"}, "-", 0),
+    (fallback_workflows.elif_, {"n": 5, "m": 5}, "refused", 0),
+    (fallback_workflows.elif_, {"n": 1, "m": 5}, "paid b", 1),
+    (fallback_workflows.elif_, {"n": 1, "m": 1}, "c", 0),
+    (fallback_workflows.plain, {"n": 1, "text": "ok"}, "ok", 0),
+    (fallback_workflows.plain, {"n": 1, "text": "a"}, "no a", 0),
 ]
 
 
@@ -63,7 +60,7 @@ async def orchestra(tmp_path: Path) -> AsyncIterator[Orchestra]:
 
 
 def compiled(flow: Workflow[..., Any]) -> Program:
-    """The workflow, compiled; what it calls are the tools of `standing`."""
+    """The workflow, compiled; its tools are those of `fallback_workflows`."""
     known = catalog(flow, echo, fine, pay, refuse)  # type: ignore[arg-type]  # it takes tools as well
     return compile_graph(flow.graph, replace(known, checks=known.checks | {"tool"}))
 
@@ -73,14 +70,14 @@ def paid(result: Any) -> int:
     return sum(path.rpartition("/")[2].startswith("pay") for path in result.usage_by_node)
 
 
-async def test_what_stands_in_runs_only_where_nothing_else_is_there(orchestra: Orchestra) -> None:
+async def test_fallback_runs_iff_no_option_exists(orchestra: Orchestra) -> None:
     for flow, inputs, value, times in CASES:
         result = await orchestra.run(flow, **inputs)
         assert (flow.name, inputs, result.value, paid(result)) == (flow.name, inputs, value, times)
 
 
-@pytest.mark.parametrize("flow", [branched, standing.other], ids=lambda flow: flow.name)
-async def test_an_else_does_not_run_because_the_if_failed(orchestra: Orchestra, flow: Workflow[..., Any]) -> None:
+@pytest.mark.parametrize("flow", [branched, fallback_workflows.other], ids=lambda flow: flow.name)
+async def test_fallback_not_run_after_failure(orchestra: Orchestra, flow: Workflow[..., Any]) -> None:
     run = await orchestra.start(flow, n=5, text="boom")
     result = await run.wait()
     assert (result.status, paid(result)) == ("failed", 0)
@@ -89,27 +86,34 @@ async def test_an_else_does_not_run_because_the_if_failed(orchestra: Orchestra, 
 
 
 @pytest.mark.parametrize("flow", STANDING, ids=lambda flow: flow.name)
-def test_it_is_the_same_in_yaml_and_in_python(flow: Workflow[..., Any]) -> None:
+def test_fallback_equals_yaml(flow: Workflow[..., Any]) -> None:
     assert [one for one in compiled(flow).warnings if "where it failed too" not in one] == []
     graph = read(write(flow.graph), "flow.yaml").graph
     assert graph == flow.graph
     source = to_python(graph)
     space: dict[str, Any] = (
-        {name: getattr(words, name) for name in words.__all__} | vars(standing) | {"Any": Any, "orchestra": words}
+        {name: getattr(words, name) for name in words.__all__}
+        | vars(fallback_workflows)
+        | {"Any": Any, "orchestra": words}
     )
-    linecache.cache["<standing>"] = (len(source), None, source.splitlines(keepends=True), "<standing>")
-    exec(compile(source, "<standing>", "exec"), space)
+    linecache.cache["<fallback_workflows>"] = (
+        len(source),
+        None,
+        source.splitlines(keepends=True),
+        "<fallback_workflows>",
+    )
+    exec(compile(source, "<fallback_workflows>", "exec"), space)
     assert space[flow.name].graph == graph
 
 
-def test_the_contrary_condition_is_what_yaml_says() -> None:
+def test_fallback_negated_condition_in_yaml() -> None:
     nodes = branched.graph.nodes
     assert [nodes[name].when for name in ("refuse", "echo", "pay")] == [
         "${input.n > 3}",
         "${!(input.n > 3)}",
         "${!(input.n > 3)}",
     ]
-    nodes = standing.withheld.graph.nodes
+    nodes = fallback_workflows.withheld.graph.nodes
     assert list(nodes) == ["maybe", "has_maybe", "pay", "done", "echo"]
     assert nodes["pay"].when == "${!has_maybe}"
 
@@ -144,9 +148,7 @@ nodes:
         ("${has}", "${size([first]) > 0}", False),
     ],
 )
-def test_a_choice_is_sure_where_its_last_arm_runs_wherever_no_earlier_one_does(
-    when: str, asked: str, sure: bool
-) -> None:
+def test_exhaustive_choice_is_sure(when: str, asked: str, sure: bool) -> None:
     graph = read(UNSURE.replace("WHEN", when).replace("ASKED", asked), "unsure.yaml").graph
     flow = Workflow.from_graph(graph)
     if sure:
@@ -156,7 +158,7 @@ def test_a_choice_is_sure_where_its_last_arm_runs_wherever_no_earlier_one_does(
             compiled(flow)
 
 
-def test_a_question_that_is_no_expression_is_a_mistake_of_the_file() -> None:
+def test_invalid_presence_test_refused() -> None:
     graph = read(UNSURE.replace("WHEN", "${!has}").replace("ASKED", "${size([first second]) > 0}"), "unsure.yaml").graph
     with pytest.raises(InputError, match="not an expression"):
         compiled(Workflow.from_graph(graph))
@@ -171,7 +173,7 @@ def eager_fallback(n: int) -> str:
 
 
 @pytest.mark.parametrize("function", [eager_otherwise, eager_fallback])
-def test_an_effect_that_would_happen_in_any_case_is_refused(function: Callable[..., Any]) -> None:
+def test_unconditional_effect_refused(function: Callable[..., Any]) -> None:
     with pytest.raises(InputError) as caught:
         assert workflow(function).graph
     word = function.__name__.removeprefix("eager_")
@@ -195,7 +197,7 @@ def fallen(text: str) -> str:
 
 
 @pytest.mark.parametrize(("function", "count"), [(accepted_first, 1), (accepted_pure, 0), (fallen, 0)])
-def test_an_effect_that_stands_in_after_a_failure_too_is_warned_of(function: Callable[..., Any], count: int) -> None:
+def test_effect_after_failure_warns(function: Callable[..., Any], count: int) -> None:
     warnings = [str(one) for one in compiled(workflow(function)).warnings]
     assert len(warnings) == count
     assert all(
@@ -219,12 +221,10 @@ def used(n: int) -> str:
 
 
 @pytest.mark.parametrize(("function", "count"), [(bound, 1), (bound_fallback, 1), (used, 0)])
-def test_an_effect_that_only_stands_in_and_happens_in_any_case_is_warned_of(
-    function: Callable[..., Any], count: int
-) -> None:
+def test_unconditional_fallback_effect_warns(function: Callable[..., Any], count: int) -> None:
     warnings = [str(one) for one in compiled(workflow(function)).warnings]
     assert len(warnings) == count
-    assert all("'receipt' has effects and runs whatever happens" in one for one in warnings)
+    assert all("'receipt' has effects and always runs" in one for one in warnings)
 
 
 def guarded_whole(n: int) -> str:
@@ -236,13 +236,13 @@ def accepted_whole(n: int) -> str:
 
 
 @pytest.mark.parametrize("function", [guarded_whole, accepted_whole])
-def test_a_call_and_what_stands_in_for_it_are_not_one_call(function: Callable[..., Any]) -> None:
-    with pytest.raises(InputError, match="what stands in for it") as caught:
+def test_call_with_fallback_is_not_one_call(function: Callable[..., Any]) -> None:
+    with pytest.raises(InputError, match="is a call with a fallback") as caught:
         assert workflow(function).graph
     assert caught.value.code == "W016"
 
 
-def test_what_stands_in_for_a_call_is_of_its_type() -> None:
+def test_fallback_has_type_of_call() -> None:
     def other(text: str) -> str:
         return echo.options(fallback=lambda: fine(text="b"))(text=text)  # type: ignore[arg-type, unused-ignore]
 

@@ -1,6 +1,5 @@
-"""Defaults that a factory makes: one that is the same each time is a default of the type, another is there once
-pydantic
-has made it.
+"""Tests of default factories: a constant result is the default of the type, another is known once pydantic has made
+it.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def echo(x: str) -> str:
     return x
 
 
-def test_what_a_factory_always_gives_is_the_default() -> None:
+def test_constant_factory_is_default() -> None:
     for mode in ("validation", "serialization"):
         fields = schema_of(Note, mode)["properties"]
         assert {name: part.get("default", "none") for name, part in fields.items()} == {
@@ -62,7 +61,7 @@ def test_what_a_factory_always_gives_is_the_default() -> None:
         }
 
 
-def test_a_new_model_has_what_its_factories_give() -> None:
+def test_build_uses_factories() -> None:
     @workflow()
     def flow(text: str) -> int:
         note = build(Note, text=echo(x=text))
@@ -73,7 +72,7 @@ def test_a_new_model_has_what_its_factories_give() -> None:
     assert inputs.evaluate({"echo": "a", "input": {"text": "a"}}) == {"tags": ["serif"]}
 
 
-def test_a_field_that_only_pydantic_can_make_is_not_there_yet() -> None:
+def test_variable_factory_field_unknown() -> None:
     @workflow()
     def flow(text: str) -> str:
         note = build(Note, text=echo(x=text))
@@ -84,7 +83,7 @@ def test_a_field_that_only_pydantic_can_make_is_not_there_yet() -> None:
     assert caught.value.code == "W002"
 
 
-def test_an_input_may_leave_out_what_a_factory_gives() -> None:
+def test_factory_input_optional() -> None:
     @workflow()
     def flow(note: Note) -> str:
         return echo(x=choose(length(note.tags) == 0, "none", note.text))
@@ -94,7 +93,7 @@ def test_an_input_may_leave_out_what_a_factory_gives() -> None:
     assert inputs.evaluate({"input": {"note": {"text": "a"}}}) == {"x": "none"}
 
 
-def test_an_input_without_what_a_factory_gives_each_time_otherwise_says_to_state_it() -> None:
+def test_missing_factory_input_has_hint() -> None:
     @workflow()
     def flow(note: Note) -> str:
         return echo(x=note.id)  # type: ignore[arg-type]
@@ -103,9 +102,12 @@ def test_an_input_without_what_a_factory_gives_each_time_otherwise_says_to_state
     assert inputs is not None
     with pytest.raises(OrchestraError, match="there is no field 'id'") as caught:
         inputs.evaluate({"input": {"note": {"text": "a"}}})
-    assert (caught.value.code, caught.value.hint) == ("L061", "state it in the input, or ask first: has(input.note.id)")
+    assert (caught.value.code, caught.value.hint) == (
+        "L061",
+        "give it in the input, or test it first: has(input.note.id)",
+    )
 
 
-def test_a_record_in_yaml_has_them_too() -> None:
+def test_yaml_record_uses_factories() -> None:
     types: dict[str, Any] = {"note": schema_of(Note, "validation")}
     assert compile_template("${note.layout.width + size(note.tags)}", types).evaluate({"note": {"text": "a"}}) == 80

@@ -1,7 +1,7 @@
 # mypy: ignore-errors
 # ruff: noqa: E501, F841, BLE001, SIM201, RUF059
 # pyright: basic
-"""Workflow functions that ask for what is not known yet. The docstring says the code, the message, the text under the caret, and the help."""
+"""Workflow functions that need an unknown value. Each docstring has the error: code, message, marked text, and hint."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def fstring_spec(question: str) -> Answer:
 def str_(question: str) -> Answer:
     """W005: question (str) has no value yet
     at: str(question)
-    help: question, without str(); repr(question) shows what it stands for
+    help: question, without str(); repr(question) shows its expression
     """
     return calculator(question="Compute " + str(question))
 
@@ -103,7 +103,7 @@ def str_(question: str) -> Answer:
 def str_cut(question: str) -> Answer:
     """W005: question (str) has no value yet
     at: str(question)
-    help: question, without str(); repr(question) shows what it stands for
+    help: question, without str(); repr(question) shows its expression
     """
     return calculator(question=str(question).split()[0])
 
@@ -111,7 +111,7 @@ def str_cut(question: str) -> Answer:
 def str_number(question: str, documents: list[Document]) -> Answer:
     """W005: length(documents) (int) has no value yet
     at: str(length(documents))
-    help: as_text(length(documents)); repr(length(documents)) shows what it stands for
+    help: as_text(length(documents)); repr(length(documents)) shows its expression
     """
     return calculator(question=str(length(documents)).upper())
 
@@ -119,7 +119,7 @@ def str_number(question: str, documents: list[Document]) -> Answer:
 def str_record(question: str) -> Answer:
     """W005: kind (Kind) has no value yet
     at: str(kind)
-    help: do it in a @tool(effect='pure'); repr(kind) shows what it stands for
+    help: do it in a @tool(effect='pure'); repr(kind) shows its expression
     """
     kind = classifier(text=question)
     return calculator(question=str(kind)[:10])
@@ -313,7 +313,7 @@ def assign(question: str, documents: list[Document]) -> Answer:
 def hidden(question: str) -> Answer:
     """W005: question has no truth value yet
     at: if question:
-    help: say what is asked: first_of(when(length(question) > 0, lambda: ...), otherwise=...)
+    help: state the condition: first_of(when(length(question) > 0, lambda: ...), otherwise=...)
     """
     try:
         if question:
@@ -326,7 +326,7 @@ def hidden(question: str) -> Answer:
 def loop_(question: str) -> Answer:
     """W002: previous may be None (Answer | None), and None has no field 'text'
     at: previous.text
-    help: or_else(previous, Answer(...)).text says what stands in for None
+    help: or_else(previous, Answer(...)).text gives a default for None
     """
     return loop(
         lambda previous: calculator(question=or_else(previous.text, "")), at_most=5, until=lambda a: has_value(a.text)
@@ -369,7 +369,7 @@ def inverted(question: str, short: bool) -> Answer:
 def fallen_through(question: str, documents: list[Document]) -> Answer:
     """W005: passages has no truth value yet
     at: if passages:
-    help: say what is asked: first_of(when(length(passages) > 0, lambda: ...), otherwise=...)
+    help: state the condition: first_of(when(length(passages) > 0, lambda: ...), otherwise=...)
     """
     passages = search(query=question, documents=documents)
     if passages:

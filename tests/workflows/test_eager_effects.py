@@ -1,4 +1,4 @@
-"""Effects in arguments: what is called within the expression that may not need it is refused; what is made before is
+"""Tests of effects in arguments: a call inside an expression that may not need it is refused, an earlier call is
 not.
 """
 
@@ -12,7 +12,7 @@ import pytest
 from orchestra import InputError, accepted, choose, first_of, loop, map_, when, workflow
 from orchestra.app.project import Project
 from orchestra.core.settings import Settings
-from tests.workflows.standing import echo, fine, pay, receipt, refuse
+from tests.workflows.fallback_workflows import echo, fine, pay, receipt, refuse
 
 
 def chosen_fields(n: int) -> str:
@@ -142,8 +142,8 @@ REFUSED = [*BY_OTHERS, chosen_fields, added, passed_on, mapped, turned, checked,
 
 
 @pytest.mark.parametrize("function", REFUSED, ids=lambda function: function.__name__)
-def test_an_effect_within_the_expression_is_refused(function: Callable[..., Any]) -> None:
-    with pytest.raises(InputError, match="runs it whatever happens") as caught:
+def test_eager_effect_in_expression_refused(function: Callable[..., Any]) -> None:
+    with pytest.raises(InputError, match="always runs it") as caught:
         assert workflow(function).graph
     assert caught.value.code == "W029"
 
@@ -151,20 +151,28 @@ def test_an_effect_within_the_expression_is_refused(function: Callable[..., Any]
 @pytest.mark.parametrize(
     ("function", "says", "hint"),
     [
-        (helped, "pay has effects (once), and otherwise=settle(...) runs it", "otherwise=lambda: settle(...)"),
-        (helped_twice, "pay has effects (once), and otherwise=twice(...) runs it", "otherwise=lambda: twice(...)"),
-        (listed, "pay has effects (once), and otherwise=pay(...) runs it", "otherwise=lambda: pay(...)"),
-        (called_within, "outer has effects (once), and otherwise=outer(...) runs it", "otherwise=lambda: outer(...)"),
+        (helped, "pay has effects (once), and otherwise=settle(...) always runs it", "otherwise=lambda: settle(...)"),
+        (
+            helped_twice,
+            "pay has effects (once), and otherwise=twice(...) always runs it",
+            "otherwise=lambda: twice(...)",
+        ),
+        (listed, "pay has effects (once), and otherwise=pay(...) always runs it", "otherwise=lambda: pay(...)"),
+        (
+            called_within,
+            "outer has effects (once), and otherwise=outer(...) always runs it",
+            "otherwise=lambda: outer(...)",
+        ),
     ],
 )
-def test_the_fault_names_what_stands_in_the_expression(function: Callable[..., Any], says: str, hint: str) -> None:
+def test_eager_effect_error_names_call(function: Callable[..., Any], says: str, hint: str) -> None:
     with pytest.raises(InputError) as caught:
         assert workflow(function).graph
     assert says in caught.value.message
     assert caught.value.hint == hint
 
 
-def test_workflows_that_call_each_other_are_told_as_that() -> None:
+def test_eager_effect_recursive_workflows_reported() -> None:
     @workflow
     def first(text: str) -> str:
         """Calls the second one, which calls it."""
@@ -202,5 +210,5 @@ def under_a_condition(n: int, m: int) -> str:
 @pytest.mark.parametrize(
     "function", [by_helper, of_a_list, under_a_name, under_a_condition], ids=lambda function: function.__name__
 )
-def test_what_is_made_before_or_under_a_condition_is_not(function: Callable[..., Any]) -> None:
+def test_eager_effect_outside_expression_accepted(function: Callable[..., Any]) -> None:
     assert workflow(function).graph.nodes

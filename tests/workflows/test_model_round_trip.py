@@ -1,6 +1,4 @@
-"""What a model writes is what it reads again: strict models, texts beside types that are written as texts, names of
-fields.
-"""
+"""Tests that a model reads its own output: strict models, texts next to types written as texts, field aliases."""
 
 from __future__ import annotations
 
@@ -47,7 +45,7 @@ def told(text: str) -> str:
     return said(strict=made(text=text))
 
 
-async def test_strict_models_are_read_from_what_they_wrote() -> None:
+async def test_strict_model_reads_own_output() -> None:
     async with Orchestra.open(Settings.load({"journal": "off"}), fleet="none") as orchestra:
         result = await orchestra.run(passed, text="a")
         assert result.output == Strict(on=date(2026, 1, 1), pair=(1, "a"), names=frozenset({"a"}))
@@ -73,7 +71,7 @@ def types(price: str) -> str:
     return kept(price=price, decided=build(Decided, price=price, raw=price))
 
 
-async def test_a_text_is_no_number_where_a_text_will_do() -> None:
+async def test_text_not_parsed_as_number() -> None:
     async with Orchestra.open(Settings.load({"journal": "off"}), fleet="none") as orchestra:
         assert (await orchestra.run(types, price="12")).output == "str str str"
 
@@ -88,7 +86,7 @@ def greeted(user: OneWay) -> str:
     return f"hi {user.name}"
 
 
-async def test_models_that_only_read_a_name_are_inputs() -> None:
+async def test_model_with_validation_alias_is_input() -> None:
     async with Orchestra.open(Settings.load({"journal": "off"}), fleet="none") as orchestra:
         assert (await orchestra.run(greeted, user=cast("OneWay", {"userName": "Ann"}))).output == "hi Ann"
 
@@ -106,7 +104,7 @@ class Fine(BaseModel):
         return self.a * 2
 
 
-def test_what_is_read_by_another_name_too_stays() -> None:
+def test_model_with_alias_choices_unchanged() -> None:
     @tool(effect="pure")
     def same(fine: Fine) -> Fine:
         return fine
@@ -114,7 +112,7 @@ def test_what_is_read_by_another_name_too_stays() -> None:
     assert same.read({"A": 1, "b": 2, "c": 3, "twice": 2}) == Fine.model_validate({"A": 1, "B": 2, "C": 3})
 
 
-def test_a_value_that_is_not_known_yet_is_told_in_the_message_of_an_exception() -> None:
+def test_exception_message_shows_placeholder() -> None:
     @workflow()
     def raising(text: str) -> str:
         raise TypeError(text)

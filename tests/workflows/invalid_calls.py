@@ -1,10 +1,7 @@
 # mypy: ignore-errors
 # ruff: noqa: RET504, F841
 # pyright: basic
-"""Workflow functions with a mistake in what they wire. The docstring says the code, the message, the text under the
-caret,
-and the help.
-"""
+"""Workflow functions with an invalid argument or call. Each docstring has code, message, marked text, and hint."""
 
 from __future__ import annotations
 
@@ -160,7 +157,7 @@ def returns(question: str) -> Answer:
 def nullable(question: str) -> Answer:
     """W011: calculator(question=...) takes str, got Quote | None
     at: calculator(question=r.answer)
-    help: or_else(r.answer, ...) says what stands in for None
+    help: or_else(r.answer, ...) gives a default for None
     """
     r = reader(question=question, context="x")
     return calculator(question=r.answer)
@@ -378,7 +375,7 @@ def missing_nothing(question: str, documents: list[Document]) -> Answer:
 
 
 def rooted(url: str) -> Answer:
-    """W016: the type of what the loop gives cannot be found: it is made of the turn before alone
+    """W016: the type of the loop cannot be inferred: it depends only on the previous turn
     at: loop(lambda previous: previous, at_most=3, until=lambda answer: has_value(answer.text))
     help: give the body a first value: or_else(previous, ...)
     """

@@ -1,7 +1,4 @@
-"""Tools and checks that Python asks for their truth: `given or usual` is about what is given, `quote and numbers` drops
-a
-check.
-"""
+"""Tests of the truth of tools and checks: `given or usual` works, `quote and numbers` is refused."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from typing import Any
 import pytest
 
 from orchestra import InputError, Workflow, accepted, numbers, quote, workflow
-from tests.workflows.standing import echo, fine
+from tests.workflows.fallback_workflows import echo, fine
 
 
 def asked(checks: Any) -> Workflow[..., Any]:
@@ -21,7 +18,7 @@ def asked(checks: Any) -> Workflow[..., Any]:
     return flow
 
 
-def test_a_tool_is_true_and_a_check_is_so_outside_of_a_workflow() -> None:
+def test_truth_outside_workflow_is_true() -> None:
     assert (quote or numbers) is quote
     assert bool(fine)
     assert asked(lambda: fine or quote).graph.nodes["echo"].checks == ("tool(fine)",)
@@ -31,7 +28,7 @@ def test_a_tool_is_true_and_a_check_is_so_outside_of_a_workflow() -> None:
 @pytest.mark.parametrize(
     "checks", [lambda: quote and numbers, lambda: quote and fine, lambda: (quote & fine) or numbers]
 )
-def test_a_check_before_and_or_or_is_refused_within_a_workflow(checks: Any) -> None:
+def test_truth_of_check_in_workflow_refused(checks: Any) -> None:
     with pytest.raises(InputError, match="has no truth value") as caught:
         assert asked(checks).graph
     assert caught.value.code == "W005"

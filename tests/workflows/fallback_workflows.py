@@ -1,4 +1,4 @@
-"""Workflows in Python whose last arm runs only where no earlier one is there."""
+"""Workflow functions whose last arm runs only if no earlier one has a value."""
 
 from __future__ import annotations
 

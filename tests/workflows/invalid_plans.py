@@ -1,9 +1,6 @@
 # mypy: ignore-errors
 # pyright: basic
-"""Workflow functions with a mistake in a plan. The docstring says the code, the message, the text under the caret, and
-the
-help.
-"""
+"""Workflow functions with an invalid plan. Each docstring has the error: code, message, marked text, and hint."""
 
 from __future__ import annotations
 
@@ -44,7 +41,7 @@ def plan_of_a_function(question: str) -> Answer:
 
 
 def plan_misspelt(question: str) -> Answer:
-    """W010: plan() has no 'tool', and what it got is no value that a plan could read
+    """W010: plan() has no 'tool', and the argument is not a value that a plan can read
     at: plan(question, returns=Answer, tool=[search])
     help: did you mean 'tools'?
     """
@@ -52,7 +49,7 @@ def plan_misspelt(question: str) -> Answer:
 
 
 def plan_misspelt_limits(question: str) -> Answer:
-    """W010: plan() has no 'limit', and what it got is no value that a plan could read
+    """W010: plan() has no 'limit', and the argument is not a value that a plan can read
     at: plan(question, returns=Answer, limit=PlanLimits(steps=3))
     help: did you mean 'limits'?
     """
@@ -60,7 +57,7 @@ def plan_misspelt_limits(question: str) -> Answer:
 
 
 def plan_without_a_type(question: str) -> Answer:
-    """W010: plan() does not say what it returns
+    """W010: plan() has no return type
     at: plan(question, agents=[reader])
     help: plan(question, returns=Answer, agents=[reader], tools=[search], question=question)
     """
@@ -100,7 +97,7 @@ def plan_of_a_named_type(question: str) -> Answer:
 
 
 def plan_with_loose_limits(question: str) -> Answer:
-    """W016: limits=... says how large the plan may be, and {'steps': 3} is no PlanLimits
+    """W016: limits=... limits the size of the plan, and {'steps': 3} is not a PlanLimits
     at: plan(question, returns=Answer, limits={"steps": 3})
     help: limits=PlanLimits(steps=8, width=4)
     """

@@ -1,7 +1,7 @@
 # mypy: ignore-errors
 # ruff: noqa: E501, BLE001
 # pyright: basic
-"""Workflow functions that branch, try and turn as Python does. The docstring says the code, the message, the text under the caret, and the help."""
+"""Workflow functions with plain Python branches, `try` and loops. Each docstring has the error: code, message, marked text, and hint."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def both_checks(question: str) -> Reading:
 
 
 def one_action(question: str) -> Reading:
-    """W016: otherwise=retry is no list of what to do
+    """W016: otherwise=retry is not a list of actions
     at: accepted(reader(question=question, context=question), checks=quote, otherwise=retry)
     help: otherwise=[retry]
     """
@@ -130,7 +130,7 @@ def nothing(question: str) -> None:
 
 
 def chosen(question: str, n: int) -> str:
-    """W029: fetch has effects (idempotent), and fetch(...) in choose runs it whatever happens
+    """W029: fetch has effects (idempotent), and fetch(...) in choose always runs it
     at: choose(n > 2, fetch(url="a"), fetch(url="b"))
     help: first_of(when(condition, lambda: ...), otherwise=lambda: ...)
     """

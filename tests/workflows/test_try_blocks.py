@@ -1,4 +1,4 @@
-"""An `except` around a call: refused where it takes every exception and goes on, and left alone elsewhere."""
+"""Tests of `except` around a call: refused if it catches every exception and continues."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestra import InputError, workflow
-from tests.workflows.standing import echo, pay
+from tests.workflows.fallback_workflows import echo, pay
 
 STEPS = {"echo": echo}
 
@@ -42,7 +42,7 @@ def opened(text: str) -> str:
 
 
 @pytest.mark.parametrize("function", [looked_up, raised_again, described, opened])
-def test_what_may_be_meant_for_now_is_left_alone(function: Callable[..., Any]) -> None:
+def test_try_specific_exception_accepted(function: Callable[..., Any]) -> None:
     assert [*workflow(function).graph.nodes] == ["echo"]
 
 
@@ -61,7 +61,7 @@ def one_of_two(text: str) -> str:
 
 
 @pytest.mark.parametrize("function", [bare, one_of_two])
-def test_what_takes_every_exception_is_refused(function: Callable[..., Any]) -> None:
+def test_try_catching_everything_refused(function: Callable[..., Any]) -> None:
     with pytest.raises(InputError, match="never sees it fail") as caught:
         assert workflow(function).graph
     assert caught.value.code == "W030"

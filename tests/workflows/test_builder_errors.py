@@ -1,4 +1,4 @@
-"""Every mistake in a workflow function is found at its line, says what is wrong, and what to write instead."""
+"""Tests that every error in a workflow function has its line, its reason and a hint."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from orchestra import (
     when,
     workflow,
 )
-from tests.workflows import misbranched, misplanned, mistaken, miswired
+from tests.workflows import invalid_branches, invalid_calls, invalid_expressions, invalid_plans
 from tests.workflows.ensemble import calculator, fetch, reader
 
 MISTAKES = [
     found
-    for module in (mistaken, miswired, misplanned, misbranched)
+    for module in (invalid_expressions, invalid_calls, invalid_plans, invalid_branches)
     for found in vars(module).values()
     if inspect.isfunction(found) and found.__module__ == module.__name__
 ]
@@ -45,7 +45,7 @@ def refused(function: Callable[..., Any]) -> InputError:
 
 
 @pytest.mark.parametrize("function", MISTAKES, ids=lambda function: function.__name__)
-def test_a_mistake_is_found_where_it_stands_with_what_to_write_instead(function: Callable[..., Any]) -> None:
+def test_trace_error_has_line_and_hint(function: Callable[..., Any]) -> None:
     error = refused(function)
     assert error.location is not None
     place = error.location
@@ -56,11 +56,11 @@ def test_a_mistake_is_found_where_it_stands_with_what_to_write_instead(function:
     assert place.file == function.__module__.replace(".", "/") + ".py"
 
 
-def test_the_report_shows_line_caret_reason_and_help() -> None:
-    line = mistaken.if_.__code__.co_firstlineno + 6
-    assert str(refused(mistaken.if_)).splitlines() == [
+def test_error_report_shows_line_caret_reason_hint() -> None:
+    line = invalid_expressions.if_.__code__.co_firstlineno + 6
+    assert str(refused(invalid_expressions.if_)).splitlines() == [
         "W005: kind.label == 'math' has no truth value yet",
-        f"  --> tests/workflows/mistaken.py:{line}:8",
+        f"  --> tests/workflows/invalid_expressions.py:{line}:8",
         "   |",
         f'{line} |     if kind.label == "math":',
         "   |        ^^^^^^^^^^^^^^^^^^^^",
@@ -78,19 +78,19 @@ def test_the_report_shows_line_caret_reason_and_help() -> None:
 @pytest.mark.parametrize(
     "call", [lambda: reader(question="a", context="b"), lambda: fetch(url="a")], ids=["agent", "async tool"]
 )
-def test_a_step_outside_of_a_workflow_says_how_it_is_run(call: Callable[[], Any]) -> None:
+def test_step_outside_workflow_has_hint(call: Callable[[], Any]) -> None:
     with pytest.raises(InputError, match="is called outside a workflow") as caught:
         call()
     assert caught.value.code == "W001"
     assert caught.value.hint in ("await orchestra.run(reader, ...)", "await orchestra.run(fetch, ...)")
 
 
-def test_a_word_outside_of_a_workflow_is_refused() -> None:
+def test_dsl_function_outside_workflow_refused() -> None:
     with pytest.raises(InputError, match="map_ is called outside a workflow"):
         map_(lambda item: item, [1])
 
 
-def test_a_value_is_not_used_after_its_workflow_was_traced() -> None:
+def test_placeholder_after_trace_refused() -> None:
     kept: list[Any] = []
 
     def keeps(question: str) -> Answer:
@@ -103,7 +103,7 @@ def test_a_value_is_not_used_after_its_workflow_was_traced() -> None:
     assert caught.value.code == "W006"
 
 
-def test_an_error_of_the_users_own_code_has_a_code_and_its_line() -> None:
+def test_user_exception_has_code_and_line() -> None:
     def divides(question: str) -> Answer:
         return calculator(question=str(1 // 0))
 
@@ -127,7 +127,7 @@ def declared(function: Callable[[], Any]) -> InputError:
     return caught.value
 
 
-def test_a_tool_must_declare_its_effect() -> None:
+def test_tool_without_effect_refused() -> None:
     error = declared(lambda: tool()(len))  # type: ignore[call-arg]  # the mistake is the point
     assert error.message == "a tool does not declare its effect"
     assert error.hint == "@tool(effect='pure'), or one of idempotent, keyed, transactional, once"
@@ -171,30 +171,30 @@ def _wrong_default(count: int = "one") -> int:  # type: ignore[assignment]
     ("function", "message"),
     [
         (_no_type, "_no_type: the input 'query' has no type"),
-        (_no_return, "_no_return does not say what it returns"),
+        (_no_return, "_no_return has no return type"),
         (_stars, "_stars: *queries cannot be an input, for inputs have names"),
         (_private, "_private: '_query' cannot be an input: its name begins with a letter"),
         (_no_such_type, "_no_such_type: there is no type 'Nothing' here"),
         (_wrong_default, "_wrong_default: the default of 'count' is not of its type: 'one'"),
     ],
 )
-def test_a_function_that_cannot_be_a_tool_says_why(function: Callable[..., Any], message: str) -> None:
+def test_tool_invalid_function_has_reason(function: Callable[..., Any], message: str) -> None:
     error = declared(lambda: tool(effect="pure")(function))
     assert error.message == message
     assert error.location is not None
     assert error.location.line == function.__code__.co_firstlineno
 
 
-def test_a_type_without_a_json_form_is_refused() -> None:
+def test_signature_type_without_json_refused() -> None:
     assert declared(lambda: tool(effect="pure")(_no_json)).message.startswith("_no_json: the input 'query': ")
 
 
-def test_an_agent_is_bound_to_a_model() -> None:
+def test_agent_bound_to_models() -> None:
     assert "int is none" in declared(lambda: agent("reader", int, str)).message  # type: ignore[arg-type]
     assert declared(lambda: agent()).hint == "@agent(prompt='prompt.md'), or agent('name', Input, Output)"  # type: ignore[call-overload]
 
 
-def test_a_prompt_that_is_not_there_is_refused_when_it_is_needed() -> None:
+def test_agent_missing_prompt_refused_at_use() -> None:
     @agent(prompt="no_such_file.md")
     def silent(text: str) -> str:
         return answered_by_model()
@@ -204,7 +204,7 @@ def test_a_prompt_that_is_not_there_is_refused_when_it_is_needed() -> None:
     assert caught.value.code == "W017"
 
 
-def test_a_workflow_is_a_plain_function_with_a_plain_name() -> None:
+def test_workflow_invalid_function_refused() -> None:
     async def waits(question: str) -> str:
         return question
 
@@ -218,7 +218,7 @@ def test_a_workflow_is_a_plain_function_with_a_plain_name() -> None:
     assert "not of str" in declared(lambda: workflow(name)).message
 
 
-def test_a_workflow_needs_no_parentheses() -> None:
+def test_workflow_decorator_without_parentheses() -> None:
     @workflow
     def flow(question: str) -> Answer:
         """Solves it."""
@@ -245,13 +245,13 @@ def _keyword(loop: str) -> Answer:
 
 
 @pytest.mark.parametrize("function", [_secret, _upper, _keyword], ids=lambda function: function.__name__)
-def test_an_input_that_the_language_cannot_write_is_refused(function: Callable[..., Any]) -> None:
+def test_workflow_inexpressible_input_refused(function: Callable[..., Any]) -> None:
     with pytest.raises(InputError) as caught:
         assert workflow(name="flow")(function).graph
     assert caught.value.code == "W018"
 
 
-def test_two_things_of_one_name_are_refused() -> None:
+def test_workflow_duplicate_names_refused() -> None:
     @tool(effect="pure", name="same")
     def first(text: str) -> str:
         return text
@@ -269,7 +269,7 @@ def test_two_things_of_one_name_are_refused() -> None:
     assert caught.value.code == "W021"
 
 
-def test_a_clause_that_is_out_of_range_is_shown_at_its_call() -> None:
+def test_option_out_of_range_located_at_call() -> None:
     def late(question: str, documents: list[Document]) -> Answer:
         found = when(question != "", lambda: calculator.options(timeout=100_000)(question=question))
         return calculator(question=repr(found)[:1])
@@ -297,7 +297,7 @@ except Exception as error:
 """
 
 
-def test_without_a_source_there_is_no_caret_and_no_crash(tmp_path: Path) -> None:
+def test_error_without_source_has_no_caret(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.splitlines() == [
         "W005: question == 'x' has no truth value yet",
@@ -310,7 +310,7 @@ def test_without_a_source_there_is_no_caret_and_no_crash(tmp_path: Path) -> None
     ]
 
 
-def test_a_notebook_cell_is_a_source(tmp_path: Path) -> None:
+def test_error_in_notebook_cell_has_source(tmp_path: Path) -> None:
     """As ipykernel does it: the cell's text stands in `linecache` under a name that is no file."""
     cell = tmp_path / "cell.py"
     cell.write_text(SCRIPT)
