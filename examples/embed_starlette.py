@@ -5,8 +5,9 @@
     curl -s localhost:8000/answers -d '{"question": "Which team won?", "documents": [{"source": "a.txt", "text": "The
     Broncos won."}]}'
 
-The `Orchestra` opens when the service starts and closes when it stops. A refused answer is a 200 with `"answer": null`, since
-withholding is a valid outcome. Invalid input is a 422, a key whose run belongs to another process a 409, a spent budget a 503.
+The `Orchestra` opens when the service starts and closes when it stops. A refused answer is a 200 with `"answer": null`,
+since withholding is a valid outcome. Invalid input is a 422, a key whose run belongs to another process a 409, a spent
+budget a 503.
 """
 
 from __future__ import annotations

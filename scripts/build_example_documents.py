@@ -33,7 +33,7 @@ Wikipedia. They are licensed CC BY-SA 4.0; see `LICENSE`. Changes: each paragrap
 first words; surrounding white space was removed; questions that end in a question mark were sampled with a seed.
 
 Made by `python scripts/build_example_documents.py --data PATH/xquad_en`, seed {seed}.
-"""
+"""  # noqa: E501
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

@@ -261,9 +261,16 @@ def test_a_node_with_other_checks_is_refused(shell: Shell, certified: Certificat
 
 
 def test_only_first_answers_are_promised(shell: Shell, certified: Certificate) -> None:
-    edited("otherwise: [abstain]", "otherwise: [retry, abstain]\n    retry: {attempts: 2, wait: [0, 0]}", "workflows/sort.yaml")
+    edited(
+        "otherwise: [abstain]",
+        "otherwise: [retry, abstain]\n    retry: {attempts: 2, wait: [0, 0]}",
+        "workflows/sort.yaml",
+    )
     assert "not covered by the certificate" in shell("validate", "workflows/sort.yaml").err
-    unsure, at_last = CallResult(value={"label": "yes"}, confidence=0.1), CallResult(value={"label": "yes"}, confidence=0.999)
+    unsure, at_last = (
+        CallResult(value={"label": "yes"}, confidence=0.1),
+        CallResult(value={"label": "yes"}, confidence=0.999),
+    )
     shell.opener = Simulated({"sorter": answer_sequence(unsure, at_last)})
     said = run(shell, 1)
     assert (said.code, said.json["promises"]) == (0, {})

@@ -214,7 +214,10 @@ def test_nor_does_one_in_a_workflow_that_is_given_it() -> None:
     house = replace(HOUSE, workflows={"mailed": inner})
     with pytest.raises(InputError) as caught:
         program(text % "page", house)
-    assert (caught.value.code, "a model chooses effects in mailed from its inputs" in caught.value.message) == ("L123", True)
+    assert (caught.value.code, "a model chooses effects in mailed from its inputs" in caught.value.message) == (
+        "L123",
+        True,
+    )
     assert program(text % "input.url", house)
 
 

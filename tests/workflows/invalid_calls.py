@@ -32,10 +32,9 @@ class Query(BaseModel):
 
 
 def wrong_list(question: str, documents: list[Document]) -> Answer:
-    """W011: writer(findings=...) takes list[Reading], got list[Passage]: [].answer: required by Reading, absent in
-    Passage
+    """W011: writer(findings=...) takes list[Reading], got list[Passage]: [].answer: required by Reading, absent in Passage
     at: writer(question=question, findings=passages)
-    """
+    """  # noqa: E501
     passages = search(query=question, documents=documents)
     return writer(question=question, findings=passages)
 

@@ -83,7 +83,7 @@ print()
 for code in (one.__code__, several.__code__, choice.__code__):
     offset = bytecode.single_return_offset(code)
     print(offset < 0 or list(code.co_positions())[offset // 2][0] - code.co_firstlineno)
-"""  # noqa: E501
+"""
 INTERPRETERS = [
     sys.executable,
     *(path for version in ("3.12", "3.13", "3.14") if (path := shutil.which(f"python{version}"))),

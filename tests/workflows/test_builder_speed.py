@@ -39,7 +39,9 @@ def test_trace_many_lines_is_fast() -> None:
 
 
 def test_trace_time_is_linear() -> None:
-    """Nine times as many nodes, each after three others, take about nine times as long; twice that is allowed for noise."""
+    """Nine times as many nodes, each after three others, take about nine times as long; twice that is allowed for
+    noise.
+    """
 
     @tool(effect="pure")
     def step(number: int) -> int:

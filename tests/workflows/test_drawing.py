@@ -173,8 +173,8 @@ def test_draw_all_levels_if_they_fit() -> None:
 
 
 def test_draw_order_is_inputs_to_output() -> None:
-    assert draw(compiled(REFINE), 80) == (
-        "refine(text: str) -> str\n"
+    assert (
+        draw(compiled(REFINE), 80) == "refine(text: str) -> str\n"
         "│\n"
         "├─ parts   tool split  ← input\n"
         "▼\n"
@@ -274,6 +274,9 @@ def test_mermaid_soft_needs_dashed() -> None:
 
 
 def test_draw_block_and_call_labels() -> None:
-    block = "schema: orchestra/v1\nname: b\noutput: ${b}\nnodes:\n  b: {call: {nodes: {x: {agent: w}}, output: '${x}'}}\n  c: {call: other}"
+    block = (
+        "schema: orchestra/v1\nname: b\noutput: ${b}\nnodes:\n  b: {call: {nodes: {x: {agent: w}}, output: '${x}'}}\n "
+        " c: {call: other}"
+    )
     assert [callee_name(node) for node in compiled(block).nodes] == ["", "other"]
     assert {"├─ b  block", "├─ c  call other"} <= set(draw(compiled(block)).splitlines())

@@ -16,7 +16,7 @@ from tests.engine.test_checks import WITH, chance, read
     ("checks", "code", "says"),
     [
         ('["entailment("]', "L072", "is not a check"),
-        ('["quote &"]', "L072", "a check is wanted at its end"),
+        ('["quote &"]', "L072", "expected a check at the end"),
         ('["quote(x)"]', "L072", "takes no argument"),
         ('["quote | quotes"]', "L111", "there is no check 'quotes'"),
         ("[rederive]", "L070", "needs the name of an agent"),

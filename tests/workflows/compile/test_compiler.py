@@ -192,7 +192,10 @@ def test_compile_loop_previous_is_nullable_output() -> None:
 
 
 def test_compile_nested_loops_have_own_turn() -> None:
-    inner = "{loop: {at_most: 2, until: '${turn > 1}', nodes: {c: {tool: grow, with: {text: '${previous}'}}}, output: '${c}'}}"
+    inner = (
+        "{loop: {at_most: 2, until: '${turn > 1}', nodes: {c: {tool: grow, with: {text: '${previous}'}}}, output:"
+        " '${c}'}}"
+    )
     program = compiled(
         f"output: ${{a}}\nnodes:\n  a: {{loop: {{at_most: 3, until: '${{turn > 2}}', nodes: {{b: {inner}}}, output:"
         " '${b}'}}"
@@ -210,7 +213,10 @@ def test_compile_until_reads_mapped_nodes() -> None:
 
 
 def test_compile_sibling_bodies_share_names() -> None:
-    block = "{call: {nodes: {x: {tool: shout, %s with: {text: '${y}'}}, y: {tool: shout, with: {text: z}}}, output: '${x}'}}"
+    block = (
+        "{call: {nodes: {x: {tool: shout, %s with: {text: '${y}'}}, y: {tool: shout, with: {text: z}}}, output:"
+        " '${x}'}}"
+    )
     text = (
         "input: {go: bool}\noutput: ${d}\nnodes:\n"
         + f"  a: {block % ''}\n  b: {block % chr(39).join(['when: ', '${input.go}', ','])}\n"
@@ -230,7 +236,10 @@ def test_compile_element_shadows_unsure_node() -> None:
 
 
 def test_compile_output_only_choice_needs_no_sure_arm() -> None:
-    text = "input: {go: bool}\noutput: ${b}\nnodes:\n  a: {tool: shout, when: '${input.go}', with: {text: x}}\n  b: {first_of: ['${a}']}"
+    text = (
+        "input: {go: bool}\noutput: ${b}\nnodes:\n  a: {tool: shout, when: '${input.go}', with: {text: x}}\n  b:"
+        " {first_of: ['${a}']}"
+    )
     assert compiled(text).nodes[1].kind == "first_of"
 
 
@@ -464,7 +473,10 @@ def test_compile_called_workflow_compiled_once() -> None:
 
 @pytest.mark.parametrize("text", SAMPLES)
 def test_compile_nodes_excluded_from_gc(text: str) -> None:
-    """A program is a tree, and large: for the collector, compiling a thousand nodes would be a reason to look at all there is."""
+    """A program is a tree, and large: for the collector, compiling a thousand nodes would be a reason to look at all
+    there
+    is.
+    """
     nodes = compiled(text).nodes
     assert [
         one.name for one in nodes if gc.is_tracked(one) or (one.inputs is not None and gc.is_tracked(one.inputs))

@@ -161,7 +161,9 @@ def test_read_any_data_read_or_refused(nodes: object, output: object, more: obje
 
 
 def test_read_hostile_files_have_no_side_effects() -> None:
-    """2,000 mutated and random files are read and compiled in a process whose audit hook stops at the first thing done."""
+    """2,000 mutated and random files are read and compiled in a process whose audit hook stops at the first thing
+    done.
+    """
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("hostile_files.py"))],
         capture_output=True,
