@@ -162,7 +162,7 @@ nodes:
   a: {agent: own, with: {claim: x, evidence: y}, checks: [entailment], against: "${input.text}"}
 """
     compiled = program(text, catalog)
-    assert any("asks the agent that is judged" in warning for warning in compiled.warnings)
+    assert any("calls the agent that it judges" in warning for warning in compiled.warnings)
     played = play(text, {"text": TOWER}, {"own": chance(0.9), "entailment": chance(0.9)}, catalog=catalog)
     assert "the agent that produced the value" in reasons(played)
     assert not played.workers.counts["entailment"]
