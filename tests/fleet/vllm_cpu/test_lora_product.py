@@ -282,7 +282,7 @@ def test_plugin_known_versions_are_unchanged() -> None:
 @pytest.mark.parametrize(
     ("version", "taken", "said"),
     [
-        ("", plugin.WRAPPER_CLASS, "by groups of requests"),
+        ("", plugin.WRAPPER_CLASS, "LoRA products of orchestra"),
         ("0.99.0+cpu", "vllm.lora.punica_wrapper.punica_cpu.PunicaWrapperCPU", "vLLM 0.99.0"),
     ],
 )
