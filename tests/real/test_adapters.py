@@ -159,5 +159,5 @@ async def test_adapter_loading_keeps_running_requests(
 async def test_server_log_confirms_plugin_and_kernel(fleet: Fleet, names: list[str]) -> None:
     (server,) = (await fleet.status())["servers"]
     text = await asyncio.to_thread(Path(server["log"]).read_text, "utf-8", "replace")
-    assert "orchestra: adapters by groups" in text
+    assert "orchestra: LoRA products of orchestra" in text
     assert "orchestra: norms by vLLM's kernel" in text
