@@ -232,7 +232,7 @@ def test_irrelevant_change_does_not_void_the_certificate(shell: Shell, certified
 
 def test_changed_check_code_voids_the_certificate(shell: Shell, certified: Certificate) -> None:
     other = msgspec.structs.replace(
-        certified, bonds=msgspec.structs.replace(certified.dependencies, checks="of last year")
+        certified, dependencies=msgspec.structs.replace(certified.dependencies, checks="of last year")
     ).with_digest()
     FILE.write_bytes(other.to_bytes())
     assert "the code of the checks changed since it was made" in run(shell, 999).err

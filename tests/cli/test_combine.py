@@ -194,7 +194,7 @@ def test_the_combined_score_is_certified_and_the_node_accepts_by_that(shell: She
     good = next(n for n in range(400) if sure(n) > 0.8 and supported(n) > 0.8)
     told = run(shell, good)
     assert told.json["promises"] == {"told": found.guarantee}
-    FILE.write_bytes(msgspec.structs.replace(combined, made="later").with_digest().to_bytes())
+    FILE.write_bytes(msgspec.structs.replace(combined, created_at="later").with_digest().to_bytes())
     assert "about a combination of checks that is not the one of today" in run(shell, good).err
     edited("    score: combined\n", "")
     refused = run(shell, good)
@@ -210,7 +210,7 @@ def test_rows_that_the_combination_was_fitted_to_make_no_promise(shell: Shell, c
         said = shell(*certify)
         assert (said.code, said.err[:4]) == (2, "V028")
     older = msgspec.structs.replace(
-        combined, data=msgspec.structs.replace(combined.data, marks=msgspec.UNSET)
+        combined, data=msgspec.structs.replace(combined.data, fingerprints=msgspec.UNSET)
     ).with_digest()
     FILE.write_bytes(older.to_bytes())
     rows(320)
@@ -317,7 +317,7 @@ def test_a_run_goes_on_with_the_combination_that_it_began_with(shell: Shell, com
 
 def test_a_fork_says_that_it_is_another(shell: Shell, combined: Combination) -> None:
     assert run(shell, 1).code in (0, 3)
-    FILE.write_bytes(msgspec.structs.replace(combined, made="later").with_digest().to_bytes())
+    FILE.write_bytes(msgspec.structs.replace(combined, created_at="later").with_digest().to_bytes())
     assert "the combination of its checks has changed" in shell("runs", "fork", "last").out
 
 
