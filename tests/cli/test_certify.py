@@ -133,11 +133,11 @@ def test_certify_prints_the_minimum_then_bound_thresholds_and_naive(
     predictions(1000)
     said = certify(shell, *PREDICTED)
     wanted = (
-        "takes 63 accepted answers",
+        "63 accepted answers",
         "must be withheld",
         "threshold",
         "Certified:",
-        "had no part in it",
+        "held-out rows",
         "naive",
         "200 resplits",
     )
@@ -283,7 +283,7 @@ def test_a_node_that_asks_no_agent_can_have_none(shell: Shell, certified: Certif
     )
     said = run(shell, 999)
     assert "L119: there is no certificate for 'held'" in said.err
-    assert "certificates are of agents" in said.err
+    assert "certificates are for agents" in said.err
 
 
 def test_a_card_can_say_certified_itself(shell: Shell, certified: Certificate) -> None:
@@ -320,7 +320,7 @@ def test_too_few_rows_are_told_before_the_agent_is_asked(shell: Shell) -> None:
     assert said.code == 3
     assert "No certificate, too little data" in said.out
     assert "rows would be needed" in said.out
-    assert "the agent was not asked" in said.out
+    assert "the agent was not called" in said.out
     assert "are wrong" not in said.out
     assert not FILE.exists()
     assert isinstance(shell.opener, Simulated)
@@ -334,7 +334,7 @@ def test_always_wrong_agent_gets_no_certificate(shell: Shell) -> None:
     assert said.code == 3
     assert said.json["outcome"]["kind"] == "Infeasible"
     assert (said.json["file"], said.json["guarantee"]) == (None, None)
-    assert "More rows would not mend that" in certify(shell, *PREDICTED).out
+    assert "More rows would not help" in certify(shell, *PREDICTED).out
 
 
 def test_agent_without_confidence_gets_no_certificate(shell: Shell) -> None:

@@ -89,7 +89,7 @@ def test_ask_starts_steps_before_the_plan_is_complete(desk: Shell) -> None:
     events = desk("runs", "show", "last", "--json").json["events"]
     assert len(desk("runs", "list", "--json").json) == 1
     whole = next(
-        number for number, event in enumerate(events) if (event.get("drafted") or {}).get("lines", [""])[-1] == PLAN[-1]
+        number for number, event in enumerate(events) if (event.get("draft") or {}).get("lines", [""])[-1] == PLAN[-1]
     )
     begun = [
         number
