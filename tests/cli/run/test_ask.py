@@ -123,7 +123,7 @@ def test_another_plan_may_follow_one_of_which_a_step_failed(desk: Shell) -> None
     said = planning(desk, *lines)("ask", WHEN, "-d", "docs", "--replans", "1", "--allow-literals")
     assert (said.code, said.out.partition("\n")[0]) == (0, "The tower was opened in 1889. It is made of iron.")
     assert "return input.s1[7].text failed: L" in said.err
-    assert said.err.endswith(f"another plan:\n\n{lines[2]}\n{lines[3]}\n\n")
+    assert said.err.endswith(f"new plan:\n\n{lines[2]}\n{lines[3]}\n\n")
 
 
 def test_the_budget_of_a_request_holds_for_its_planning_too(desk: Shell) -> None:
