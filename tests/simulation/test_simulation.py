@@ -156,7 +156,7 @@ def test_auditor_detects_answer_missing_in_parent() -> None:
     strangers = audit(
         AuditCase(trial.workflow.program, trial.events, cancelled=trial.cancelled, left_waiting=trial.left_waiting)
     )
-    assert any("the answer of a stranger" in found for found in strangers)
+    assert any("the answer of an unrelated run" in found for found in strangers)
 
 
 def _recalled(trial: Trial) -> list[AttemptFinished]:
