@@ -97,8 +97,8 @@ def test_audits_that_speak_against_the_promise_are_not_said_to_support_it(ran: S
     said = labelled(ran, found[1:], "right")
     assert said.code == 0
     assert "The guarantee is not refuted yet, but the audits contradict it." in said.out
-    assert "not refuted yet; the audits speak against it" in ran("certify", "--watch").out
-    assert ran(*WATCH, "--json").json["standing"] == "not refuted yet; the audits speak against it"
+    assert "not refuted yet, but the audits point to a violation" in ran("certify", "--watch").out
+    assert ran(*WATCH, "--json").json["standing"] == "not refuted yet, but the audits point to a violation"
 
 
 def test_what_is_expected_is_held_against_the_output(ran: Shell) -> None:
@@ -192,7 +192,7 @@ def test_a_verdict_on_record_may_be_said_again_and_not_otherwise(ran: Shell) -> 
     assert "0 verdicts recorded, 2 of before" in again.err
     other = labelled(ran, found[:1], "wrong")
     assert other.code == 2
-    assert "was found right by ada on" in other.err
+    assert "is `right` by ada, " in other.err
 
 
 def test_of_a_run_that_is_gone_only_a_verdict_counts(ran: Shell) -> None:
@@ -215,7 +215,7 @@ def test_unclear_ones_are_counted_apart(ran: Shell) -> None:
 
 def test_recalled_answers_are_passed_over(ran: Shell) -> None:
     assert ran("runs", "fork", json.loads(run(ran, 990).out)["run"], "--json").code == 0
-    assert "1 answers recalled from another run passed over" in ran(*WATCH, "--audit", "1").err
+    assert "1 answers recalled from another run skipped" in ran(*WATCH, "--audit", "1").err
 
 
 @pytest.mark.parametrize("option", ["--since", "--until"])

@@ -368,7 +368,7 @@ def show_report(report: WhatIfReport) -> None:
 def _footer(report: WhatIfReport) -> str:
     left = len(report.rehearsals) - len(report.completed)
     whole = len(report.completed)
-    ends = f"{whole:,} complete run{'s' if whole != 1 else ''}; " if left or report.failures else ""
+    ends = f"{pluralize(whole, 'run')} completed; " if left or report.failures else ""
     return ends + report.effort
 
 

@@ -326,7 +326,7 @@ async def read_verdicts(
             else:
                 by = f" by {known.by}" if known.by else ""
                 raise _line_error(
-                    f"the recorded verdict on {label.node} of run {label.run} is {known.verdict}{by} on {known.at}, "
+                    f"the recorded verdict on {label.node} of run {label.run} is `{known.verdict}`{by}, {known.at}, "
                     f"and this line has {verdict}"
                 )
         except InputError as error:

@@ -122,7 +122,7 @@ async def test_it_is_given_the_variables_that_are_listed_and_no_others(monkeypat
 
 async def test_what_it_writes_to_standard_error_goes_into_the_log() -> None:
     heard: list[tuple[str, str]] = []
-    async with opened(heard=lambda name, line: heard.append((name, line))) as tools:
+    async with opened(on_stderr=lambda name, line: heard.append((name, line))) as tools:
         await tools["act"].call({"how": "say"}, "internal")
         await until(lambda: ("it", "listening") in heard)
 
@@ -172,7 +172,7 @@ async def test_a_server_that_floods_is_ended(how: str, said: str) -> None:
     [
         ("fail", "T018", "refused the call: no such \\x1b[31mthing"),
         ("raise", "T018", "refused the call"),
-        ("large", "T015", "cannot be kept"),
+        ("large", "T015", "cannot be stored"),
         ("image", "T016", "returned no text"),
     ],
 )
@@ -183,7 +183,7 @@ async def test_answers_that_are_no_good_have_a_code(how: str, code: str, said: s
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("wrong", "another type than it states"), ("none", "another type than it states")]
+    ("name", "said"), [("wrong", "another type than it declares"), ("none", "another type than it declares")]
 )
 async def test_a_structured_result_is_held_to_the_type_that_was_pinned(name: str, said: str) -> None:
     async with opened() as tools:

@@ -148,7 +148,7 @@ def test_whatif_refuses_a_run_of_an_evaluation(shell: Shell) -> None:
     run = asyncio.run(evaluated())
     said = whatif(shell, run)
     assert said.code == 2
-    assert f"C042: run {run} is one of an evaluation" in said.err
+    assert f"C042: run {run} belongs to an evaluation" in said.err
 
 
 def test_nothing_changed_today_asks_nobody(shell: Shell) -> None:
@@ -224,7 +224,7 @@ def test_a_tool_with_effects_is_never_called_and_the_run_stops_there(shell: Shel
     assert [change["node"] for change in one["changed"]] == ["reading"]
     text = shell("whatif", run, "--agent", "answerer@answerer_v2").out
     assert f"{run} stops at sent: mail has effects, and its inputs differ" in text
-    assert "0 runs come to their ends" in text
+    assert "0 runs completed" in text
 
 
 def test_a_fallback_does_not_hide_a_stop(shell: Shell) -> None:
@@ -464,7 +464,7 @@ def test_it_is_told_as_text(shell: Shell) -> None:
         "accepted 1 of 1 1 of 1",
         "tokens in 10 30",
         "money 0.100000 0.300000",
-        "0 calls recalled, 1 made anew: 30 tokens in, 15 out, 0.50 s",
+        "0 calls recalled, 1 made: 30 tokens in, 15 out, 0.50 s",
     ):
         assert line in lines, said.out
 

@@ -428,7 +428,7 @@ async def test_commit_groups_queued_events(
 
 
 async def test_durability_off_commits_at_close(postgres: PostgresServer, schema: str) -> None:
-    (law,) = (law for law in CONFORMANCE_TESTS if law.name == "closing_commits_what_is_in_line")
+    (law,) = (law for law in CONFORMANCE_TESTS if law.name == "closing_commits_the_queue")
     await law.run(lambda: PostgresJournal.open(postgres.dsn, schema=schema, durability="off"))
 
 
