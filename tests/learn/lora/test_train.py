@@ -128,7 +128,7 @@ def test_train_diverged_ends_with_readable_checkpoint(
 
     real, steps = Learner.accumulate_gradient, iter(range(100))
     monkeypatch.setattr(
-        Learner, "gradient", lambda self, batch: float("nan") if next(steps) == 3 else real(self, batch)
+        Learner, "accumulate_gradient", lambda self, batch: float("nan") if next(steps) == 3 else real(self, batch)
     )
     work = training(tmp_path, tiny, card, replace(COURSE, save_seconds=0))
     with pytest.raises(InputError, match="in step 4 its loss is nan") as caught:
@@ -181,7 +181,7 @@ def test_train_keeps_weights_of_best_point(tmp_path: Path, tiny: Path, card: Car
     class Told(Learner):
         """A learner with given evaluation results: most rows are exact where the loss is greatest."""
 
-        def measure(self, batch: Batch) -> tuple[float, int, int, int]:
+        def evaluate(self, batch: Batch) -> tuple[float, int, int, int]:
             looks.append({name: master.detach().clone() for name, master in self.master_weights.items()})
             loss, right = ((0.5, 4), (0.1, 5), (0.9, 6), (0.8, 5))[len(looks) - 1]
             return loss, 1, 10, right
