@@ -111,7 +111,7 @@ def test_runs_accepted_answers_become_rows(shell: Shell) -> None:
     assert [row.output for row in found.values()] == [GOOD, GOOD]
     assert found["easy 1"].id == f"{runs[0]}/reading"
     assert found["easy 1"].input == {"question": "easy 1", "context": TEXT}
-    assert left_out() == {"the same in another spelling": 1, "no answer was accepted": 1}
+    assert left_out() == {"the same in another spelling": 1, "without an accepted answer": 1}
     own, failed = Dataset.load(Path("set")).manifest.sources
     assert (own.name, own.rows, sorted(own.runs), own.label) == ("journal.db", 3, sorted(runs[:3]), "internal")
     assert own.description == "answers of its own, 3 accepted by checks and 0 not judged by a check; in 3 of 4 runs"
@@ -170,7 +170,7 @@ def test_runs_fallback_is_no_answer(shell: Shell) -> None:
     ran(shell, "easy 1", "broken", workflow="fallen")
     assert collected(shell, "--runs").code == 0
     assert list(rows()) == ["easy 1"]
-    assert left_out() == {"no answer was accepted": 1}
+    assert left_out() == {"without an accepted answer": 1}
 
 
 def test_runs_filter_by_workflow_and_age(shell: Shell) -> None:
@@ -206,7 +206,7 @@ def test_runs_of_evaluation_left_out(shell: Shell) -> None:
     assert shell("learn", "evaluate", "answerer", "--data", "test.jsonl").code == 0
     said = collected(shell, "--runs")
     assert list(rows()) == ["easy 1"]
-    assert "passed over 1 run of an evaluation" in said.err
+    assert "skipped 1 run of an evaluation" in said.err
 
 
 def test_runs_unreadable_run_counted(shell: Shell) -> None:
@@ -215,7 +215,7 @@ def test_runs_unreadable_run_counted(shell: Shell) -> None:
 
     with sqlite3.connect(".orchestra/journal.db") as file:
         file.execute("UPDATE events SET body = replace(body, 'easy 2', 'easy 3') WHERE seq = 1")
-    assert "passed over 1 run that cannot be read any more" in collected(shell, "--runs").err
+    assert "skipped 1 run that cannot be read any more" in collected(shell, "--runs").err
     assert list(rows()) == ["easy 1"]
 
 
@@ -265,7 +265,7 @@ def test_a_journal_without_runs_and_an_agent_that_never_ran_are_told(shell: Shel
 def test_runs_no_accepted_answer_has_hint(shell: Shell) -> None:
     ran(shell, "hard 1", "hard 2")
     said = collected(shell, "--runs")
-    assert said.err.startswith("N008: no answer of answerer can be used: 2 nobody's answer was accepted")
+    assert said.err.startswith("N008: no answer of answerer can be used: 2 without an accepted answer")
     assert "--teacher" in said.err
 
 
@@ -284,7 +284,7 @@ def test_teacher_answers_failed_inputs(shell: Shell, teacher: str) -> None:
     assert {question: row.output for question, row in rows().items()} == dict.fromkeys(
         ("hard 2", "hard 1", "easy 1"), GOOD
     )
-    assert "was asked 2 inputs: 1 accepted, 1 (50.0%) not" in said.out
+    assert "was called for 2 inputs: 1 accepted, 1 (50.0%) not" in said.out
     source = Dataset.load(Path("set")).manifest.sources[-1]
     assert (source.name, source.rows) == (teacher, 1)
     assert source.digest
@@ -310,7 +310,7 @@ def test_teacher_answers_inputs_of_files(shell: Shell) -> None:
     assert {question: row.output for question, row in rows().items()} == {"hard 1": GOOD, "easy 1": GOOD}
     assert left_out() == {"the same": 1}
     assert [source.name for source in Dataset.load(Path("set")).manifest.sources] == ["inputs.csv", "critic"]
-    assert "the agent critic was asked 2 inputs: 2 accepted, 0 (0.0%) not" in said.out
+    assert "the agent critic was called for 2 inputs: 2 accepted, 0 (0.0%) not" in said.out
 
 
 def test_teacher_unknown_or_other_contract_refused_first(shell: Shell) -> None:
@@ -346,4 +346,4 @@ def test_teacher_without_clearance_not_called(shell: Shell) -> None:
     """The fleet file has the clearance of an endpoint; rows of files are internal, like the inputs of a run."""
     Path("inputs.csv").write_text(f"question,context\neasy,{TEXT}\n")
     shell.opener = None
-    assert collected(shell, "inputs.csv", "--teacher", "big").err.startswith("F202: the teacher big cannot be asked")
+    assert collected(shell, "inputs.csv", "--teacher", "big").err.startswith("F202: the teacher big cannot be called")

@@ -179,7 +179,7 @@ def answering(simulated):
 @pytest.mark.seeds(3)
 async def test_seeds(answering):
     assert (await answering.run(short, text="a b")).output == "of the fixture"
-    answering.answers({"first": lambda call: call.inputs["text"]})
+    answering.set_answers({"first": lambda call: call.inputs["text"]})
     assert (await answering.run(short, text="a b")).output == "a b"
 """
     )

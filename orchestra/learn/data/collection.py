@@ -23,7 +23,7 @@ from orchestra.schema.types import Validator
 
 ANSWER_SOURCE_PRIORITY: tuple[AnswerSource, ...] = get_args(AnswerSource)
 """Trust order for conflicting answers to the same inputs, most trusted first."""
-FAILED = "no answer was accepted"
+FAILED = "without an accepted answer"
 ANSWERED_ELSEWHERE = "withheld or failed, and answered elsewhere"
 
 

@@ -41,7 +41,7 @@ from tests.fleet.conftest import FakeSupervision, eventually, local_config
 pytestmark = pytest.mark.slow
 
 Supervisions = list[FakeSupervision]
-SERVER = str(Path(__file__).with_name("fake_vllm.py"))
+SERVER = str(Path(__file__).parents[1] / "fake_vllm.py")
 
 
 async def started(
@@ -349,7 +349,7 @@ async def test_client_invalid_response_is_coded_error(folders: Folders) -> None:
         writer.close()
 
     async with await asyncio.start_unix_server(answer, supervision._socket):
-        with pytest.raises(FleetError, match=r"answered what is no answer: .*missing required field") as caught:
+        with pytest.raises(FleetError, match=r"sent an invalid response: .*missing required field") as caught:
             await supervision.status()
     assert caught.value.code == "F011"
     assert "supervisor.log" in caught.value.hint

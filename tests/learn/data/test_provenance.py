@@ -70,7 +70,7 @@ def test_certify_training_rows_refused(shell: Shell) -> None:
     said = certify(shell, "cset/train.jsonl")
     assert said.code == 2
     assert "N205" in said.err
-    assert "train part" in said.err
+    assert "train split" in said.err
     assert not Path("agents/coin/certificate.json").exists()
 
 
@@ -80,7 +80,7 @@ def test_certify_renamed_reordered_training_rows_refused(shell: Shell) -> None:
     said = certify(shell, "all.jsonl")
     assert said.code == 2
     assert "N205" in said.err
-    assert "train part" in said.err
+    assert "train split" in said.err
 
 
 def test_certify_other_split_of_training_rows_refused(shell: Shell) -> None:
@@ -167,7 +167,7 @@ def test_overlap_without_record_uses_manifest(shell: Shell) -> None:
     RECORD.unlink()
     said = certify(shell, "cset/train.jsonl")
     assert said.code == 2
-    assert "the train part of cset" in said.err
+    assert "the train split of cset" in said.err
     assert certify(shell, "cset").code in (0, 3)
 
 
@@ -266,7 +266,7 @@ def test_promote_other_kind_of_agent_refused(shell: Shell) -> None:
     shutil.copytree(trained, "other", dirs_exist_ok=True)
     Path("other/weights.npz").write_bytes(b"PK")
     said = shell(*held)
-    assert said.err.startswith("A011: coin: weights.npz is not the file")
+    assert said.err.startswith("A011: coin: weights.npz does not have the digest")
     assert "orchestra learn train coin" in said.err
     said = shell("learn", "promote", "coin", "nowhere", "--data", "cset")
     assert "there is no model.json" in said.err

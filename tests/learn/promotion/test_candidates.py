@@ -120,7 +120,7 @@ def test_candidate_unknown_model_format_refused(tmp_path: Path, file: str) -> No
     told = {**json.loads((folder / file).read_bytes()), "auto_map": {"AutoModel": "evil.Model"}}
     (folder / file).write_text(json.dumps(told))
     with pytest.raises(
-        Exception, match="auto_map" if file == "model.json" else "linear.json is not the file"
+        Exception, match="auto_map" if file == "model.json" else "linear.json does not have the digest"
     ) as caught:
         check_compatible(card, folder)
     assert getattr(caught.value, "code", "") == "A011"
@@ -178,7 +178,7 @@ def test_candidate_of_another_agent_needs_force(shell: Shell) -> None:
     shell.opener = answerers(lambda _: {"answer": "1889", "quote": "in 1889"})
     manifest, told = (
         Path("new/adapter/manifest.json"),
-        "it was trained for the agent 'caller', through other types or another prompt",
+        "it was trained for the agent 'caller', with other types or another prompt",
     )
     manifest.write_text('{"agent": "caller", "skill": "0", "base": "m"}')
     promoted = ("learn", "promote", "answerer", "new/adapter", "--data", "rows.jsonl")
