@@ -93,7 +93,7 @@ async def seen(run: Run[Any]) -> list[Event]:
     return [event async for event in run]
 
 
-async def test_whoever_leaves_a_run_that_has_a_key_does_not_cancel_it_for_the_others(tmp_path: Path) -> None:
+async def test_key_waiter_leaving_does_not_cancel_run(tmp_path: Path) -> None:
     async with opened(tmp_path, latency=0.05) as (orchestra, workers):
         keyed = orchestra.options(idempotency_key="order-42")
         leaves, stays = (asyncio.create_task(keyed.run(ordered, text="pens")) for _ in range(2))
@@ -106,7 +106,7 @@ async def test_whoever_leaves_a_run_that_has_a_key_does_not_cancel_it_for_the_ot
         assert (workers.counts["order"], workers.cancelled) == (1, [])
 
 
-async def test_a_run_that_was_let_go_of_is_interrupted_at_the_close_and_goes_on_under_its_key(tmp_path: Path) -> None:
+async def test_key_resumes_run_interrupted_by_close(tmp_path: Path) -> None:
     store = MemoryStore()
     async with opened(tmp_path, store=store, latency=60.0) as (orchestra, workers):
         waiter = asyncio.create_task(orchestra.options(idempotency_key="order-42").run(look_up, text="pens"))
@@ -121,7 +121,7 @@ async def test_a_run_that_was_let_go_of_is_interrupted_at_the_close_and_goes_on_
         assert (result.run, result.output) == (summary.run, "found")
 
 
-async def test_two_processes_that_begin_one_key_at_once_make_one_run_and_the_other_is_told_who_has_it(
+async def test_key_in_two_processes_makes_one_run_names_holder(
     tmp_path: Path,
 ) -> None:
     store = MemoryStore()
@@ -145,7 +145,7 @@ async def test_two_processes_that_begin_one_key_at_once_make_one_run_and_the_oth
         assert (await two.options(idempotency_key="k").run(ordered, text="a")).run == begun.id
 
 
-async def test_a_run_that_ends_in_another_process_while_it_is_taken_over_is_just_there(tmp_path: Path) -> None:
+async def test_key_run_ending_during_takeover_returned(tmp_path: Path) -> None:
     store = MemoryStore()
     async with (
         opened(tmp_path, store=store, latency=0.05) as (one, _),
@@ -158,7 +158,7 @@ async def test_a_run_that_ends_in_another_process_while_it_is_taken_over_is_just
         assert not workers.calls
 
 
-async def test_a_failure_is_the_answer_of_its_key_and_a_fork_under_another_key_is_another_try(tmp_path: Path) -> None:
+async def test_key_returns_failure_fork_with_new_key_retries(tmp_path: Path) -> None:
     store = MemoryStore()
     down = {"look_up": CallError(code="F203", reason="no server answers")}
     async with opened(tmp_path, down, store=store) as (orchestra, workers):
@@ -182,7 +182,7 @@ def looked_up(text: str) -> str:
     return look_up(text=text)
 
 
-async def test_a_key_of_data_with_one_label_gives_nothing_for_another_label(tmp_path: Path) -> None:
+async def test_key_of_other_label_not_shared(tmp_path: Path) -> None:
     async with opened(tmp_path, store=MemoryStore()) as (orchestra, workers):
         keyed = orchestra.options(idempotency_key="order-9", label="internal")
         first = (await keyed.run(looked_up, text="pens")).run
@@ -201,7 +201,7 @@ async def test_a_key_of_data_with_one_label_gives_nothing_for_another_label(tmp_
         assert workers.counts == {"order": 1, "look_up": 2}
 
 
-async def test_a_run_is_on_record_once_start_or_fork_has_returned(tmp_path: Path) -> None:
+async def test_run_journaled_when_start_or_fork_returns(tmp_path: Path) -> None:
     async with opened(tmp_path, file=str(tmp_path / "runs.db"), latency=60.0) as (orchestra, _):
         started = await orchestra.start(look_up, text="pens")
         assert _events_on_disk(tmp_path / "runs.db", started.id) > 0
@@ -219,9 +219,7 @@ def _events_on_disk(file: Path, run: str) -> int:
 
 
 @pytest.mark.parametrize("key", ["", "order-42"])
-async def test_whoever_is_cancelled_before_the_run_is_on_record_leaves_no_run_that_nobody_knows(
-    tmp_path: Path, key: str
-) -> None:
+async def test_start_cancelled_early_leaves_no_unknown_run(tmp_path: Path, key: str) -> None:
     journal = Gated()
     async with opened(tmp_path, journal=journal, latency=0.01) as (orchestra, _):
         starting = asyncio.create_task(orchestra.options(idempotency_key=key).start(look_up, text="pens"))
@@ -237,7 +235,7 @@ async def test_whoever_is_cancelled_before_the_run_is_on_record_leaves_no_run_th
 
 
 @pytest.mark.parametrize("file", ["off", "runs.db"])
-async def test_whoever_watches_a_run_is_told_that_the_orchestra_was_closed(tmp_path: Path, file: str) -> None:
+async def test_run_subscriber_notified_of_close(tmp_path: Path, file: str) -> None:
     async with opened(tmp_path, file=file if file == "off" else str(tmp_path / file), latency=60.0) as (
         orchestra,
         workers,

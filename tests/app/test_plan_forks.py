@@ -137,7 +137,7 @@ async def allowed(orchestra: Orchestra, run: str) -> str:
     return await ended(await orchestra.resume(run))
 
 
-async def test_a_fork_does_not_repeat_the_payment_of_a_workflow_that_a_plan_called(bank: Bank) -> None:
+async def test_plan_fork_does_not_repeat_payment(bank: Bank) -> None:
     bank.write("pay", PLANNED % "workflows: [silent]")
     bank.lines = ("s1 = silent(to=input.to)",)
     async with bank.opened() as orchestra:
@@ -151,7 +151,7 @@ async def test_a_fork_does_not_repeat_the_payment_of_a_workflow_that_a_plan_call
     assert bank.paid == ["Ada"]
 
 
-async def test_the_tools_of_such_a_workflow_are_looked_at_as_those_of_the_run_itself(bank: Bank) -> None:
+async def test_plan_fork_compares_tools_of_called_workflow(bank: Bank) -> None:
     bank.write("silent", HEAD % "silent" + '  asked: {ask: "Sure?"}\n  done: {tool: pick, with: {text: "${asked}"}}\n')
     bank.write("pay", PLANNED % "workflows: [silent]")
     bank.lines = ("s1 = silent(to=input.to)",)
@@ -179,7 +179,7 @@ async def test_the_tools_of_such_a_workflow_are_looked_at_as_those_of_the_run_it
         (("s1 = pick(text=input.to)",), "tools: [wire, pick]", "Bob"),
     ],
 )
-async def test_another_plan_of_the_same_node_pays_nothing_at_another_step(
+async def test_plan_fork_other_plan_does_not_repeat_payment(
     bank: Bank, then: tuple[str, ...], uses: str, came: str
 ) -> None:
     bank.write("pay", PLANNED % uses)
@@ -193,9 +193,7 @@ async def test_another_plan_of_the_same_node_pays_nothing_at_another_step(
 
 
 @pytest.mark.parametrize("planned_first", [True, False])
-async def test_nor_does_the_tool_itself_where_it_stands_in_the_place_of_the_plan_or_the_other_way_round(
-    bank: Bank, planned_first: bool
-) -> None:
+async def test_plan_fork_plan_and_tool_swapped_no_repeated_payment(bank: Bank, planned_first: bool) -> None:
     versions = [PLANNED % "tools: [wire]", SILENT.replace("silent", "pay")]
     before, after = versions if planned_first else reversed(versions)
     bank.write("pay", before)
@@ -208,7 +206,7 @@ async def test_nor_does_the_tool_itself_where_it_stands_in_the_place_of_the_plan
     assert bank.paid == ["Ada"]
 
 
-async def test_what_was_paid_at_a_node_that_is_something_else_by_now_is_known_wherever_it_is_paid_now(
+async def test_plan_fork_payment_of_replaced_node_known(
     bank: Bank,
 ) -> None:
     bank.write("pay", SILENT.replace("silent", "pay"))
@@ -238,7 +236,7 @@ nodes:
 """
 
 
-def test_nor_does_an_agent_with_tools_in_another_turn_of_its_own() -> None:
+def test_plan_fork_agent_with_tools_no_repeated_payment() -> None:
     card = helper(tools=("send",), agents=())
     played = used("tools: [send]", "s1 = send(text=input.text)", "return", card=card)
     straight = program(WORK % "tools: [send]", catalog(card))
@@ -276,7 +274,7 @@ async def refused(orchestra: Orchestra, second: str, third: str) -> None:
     assert "the run that may have called it is gone, or cannot be read" in end.reason
 
 
-async def test_a_fork_of_a_fork_whose_first_ancestor_was_deleted_pays_nothing(bank: Bank) -> None:
+async def test_plan_fork_of_fork_deleted_ancestor_no_payment(bank: Bank) -> None:
     first, second, third = await ancestors(bank)
     async with bank.opened() as orchestra:
         await orchestra.journal.delete(first)
@@ -287,7 +285,7 @@ async def test_a_fork_of_a_fork_whose_first_ancestor_was_deleted_pays_nothing(ba
 @pytest.mark.parametrize(
     "damage", ["DELETE FROM blobs WHERE digest = '{graph}'", "UPDATE events SET body = x'00' WHERE run = '{first}'"]
 )
-async def test_nor_one_whose_first_ancestor_cannot_be_read(bank: Bank, damage: str) -> None:
+async def test_plan_fork_of_fork_unreadable_ancestor_no_payment(bank: Bank, damage: str) -> None:
     first, second, third = await ancestors(bank)
     async with bank.opened() as orchestra:
         graph = (await begun(orchestra, first)).graph
@@ -299,7 +297,7 @@ async def test_nor_one_whose_first_ancestor_cannot_be_read(bank: Bank, damage: s
     assert bank.paid == ["Ada"]
 
 
-async def test_nor_one_that_was_imported_without_its_first_ancestor(bank: Bank) -> None:
+async def test_plan_fork_of_fork_imported_without_ancestor_no_payment(bank: Bank) -> None:
     _, second, third = await ancestors(bank)
     journal = MemoryJournal()
     async with bank.opened() as orchestra:
@@ -312,7 +310,7 @@ async def test_nor_one_that_was_imported_without_its_first_ancestor(bank: Bank) 
     assert bank.paid == ["Ada"]
 
 
-async def test_what_was_paid_is_known_as_long_as_all_ancestors_are_there(bank: Bank) -> None:
+async def test_plan_fork_payment_known_with_all_ancestors(bank: Bank) -> None:
     _, second, third = await ancestors(bank)
     async with bank.opened() as orchestra:
         for run in (third, await waiting(orchestra, second)):

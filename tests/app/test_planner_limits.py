@@ -52,7 +52,7 @@ def settings(tmp_path: Path) -> Settings:
     return Settings.load({"journal": "off"}, start=tmp_path, environ={})
 
 
-async def test_a_run_counts_the_calls_of_its_plans_where_it_began_so_and_none_can_be_recalled(
+async def test_planner_limits_calls_of_plans_counted(
     settings: Settings,
 ) -> None:
     async with Orchestra.open(

@@ -91,7 +91,7 @@ def outer(step: Step[..., Any], label: Label) -> Step[..., Any]:
 @pytest.mark.parametrize("simulated", [False, True], ids=["real", "simulated"])
 @pytest.mark.parametrize("step", TOOLS, ids=lambda step: step.name)
 @pytest.mark.parametrize("label", ["internal", "restricted"])
-async def test_a_run_that_a_tool_begins_has_the_label_of_what_the_tool_was_given(
+async def test_tool_label_inherited_by_run_of_tool(
     tmp_path: Path, step: Step[..., Any], label: Label, simulated: bool
 ) -> None:
     if simulated and step is on_a_thread:

@@ -84,7 +84,7 @@ def raced(events: Sequence[Event]) -> bool:
 
 
 @pytest.mark.parametrize("block", range(5))
-def test_with_nothing_otherwise_nobody_is_asked_and_all_is_the_same(block: int) -> None:
+def test_whatif_without_changes_calls_nothing(block: int) -> None:
     compared, renewed = 0, set()
     for number in PROGRAMS[block::5]:
         recorded, found, calls = gone_through(number, 1, ())
@@ -107,7 +107,7 @@ def test_with_nothing_otherwise_nobody_is_asked_and_all_is_the_same(block: int) 
     )
 
 
-def test_the_time_before_a_run_was_resumed_is_none_of_its_own() -> None:
+def test_whatif_excludes_time_before_resume() -> None:
     async def scene(clock: VirtualClock) -> RecordedRun:
         return await ran(clock, random_workflow(0))
 
@@ -120,7 +120,7 @@ def test_the_time_before_a_run_was_resumed_is_none_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("block", range(5))
-def test_whatever_is_otherwise_nothing_acts_and_who_is_not_swapped_is_asked_only_what_is_new(block: int) -> None:
+def test_whatif_changes_have_no_effects_and_new_calls_only(block: int) -> None:
     stopped = 0
     for number in PROGRAMS[block::5]:
         _, found, calls = gone_through(number, 2, sorted(AGENTS))

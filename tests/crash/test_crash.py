@@ -46,27 +46,27 @@ def matrix(*arguments: str) -> str:
     return done.stdout.splitlines()[-1] if done.returncode == 0 else done.stdout
 
 
-def test_nothing_is_lost_or_repeated_wherever_a_process_is_killed() -> None:
+def test_crash_kill_anywhere_loses_and_repeats_nothing() -> None:
     last = matrix("--kills", "24", "--lanes", "2")
     assert "24 kills" in last
     assert last.endswith(" 0 violations")
 
 
 @pytest.mark.skipif(bool(missing()), reason=f"no Postgres: {missing()}")
-def test_nor_with_postgres() -> None:
+def test_crash_kill_anywhere_with_postgres() -> None:
     last = matrix("--store", "postgres", "--kills", "4", "--lanes", "2")
     assert "4 kills" in last
     assert last.endswith(" 0 violations")
 
 
-def test_a_journal_that_says_too_early_that_events_are_on_disk_is_found_out() -> None:
+def test_crash_audit_detects_premature_flush() -> None:
     said = matrix("--kills", "8", "--lanes", "2", "--hasty")
     assert "was acknowledged, and is" in said
     assert "had its effect before the journal knew" in said
     assert "python -m tests.crash --store sqlite --point " in said
 
 
-async def test_a_neighbour_that_leaves_takes_nothing_away(tmp_path: Path) -> None:
+async def test_crash_other_process_exit_keeps_locks(tmp_path: Path) -> None:
     """Closing any descriptor of a file drops the locks that its process has on it: SQLite's, too, if the journal ever
     closed one.
     """
@@ -105,7 +105,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
     return asyncio.run(play())
 
 
-def test_a_run_that_nobody_disturbed_keeps_every_promise(told: Told) -> None:
+def test_audit_undisturbed_run_has_no_findings(told: Told) -> None:
     assert violations(told) == []
 
 
@@ -210,12 +210,12 @@ BROKEN: dict[str, tuple[Callable[[Told], Told], str]] = {
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_the_audit_sees_it_when(told: Told, how: str) -> None:
+def test_audit_detects_manipulation(told: Told, how: str) -> None:
     spoil, said = BROKEN[how]
     assert any(said in fault for fault in violations(spoil(told)))
 
 
-def test_entries_that_a_kill_cut_off_are_left_out(tmp_path: Path) -> None:
+def test_audit_skips_torn_entries(tmp_path: Path) -> None:
     from tests.crash.stage import Lines, lines
 
     written = Entry(0, "begin", "r", "a", 1, "pay", "r/a")

@@ -48,17 +48,17 @@ def names(union: Any) -> set[str]:
     return {kind.__name__ for kind in get_args(union)}
 
 
-def test_there_is_a_fold_for_every_event_and_for_nothing_else() -> None:
+def test_fold_exists_for_every_event_type() -> None:
     assert set(evolve.FOLDS) == set(get_args(Event))
 
 
-def test_every_proposal_is_carried_out() -> None:
+def test_every_proposal_type_is_executed() -> None:
     assert cases(Driver._execute) == names(Proposal)
 
 
-def test_a_replay_has_words_for_every_proposal() -> None:
+def test_replay_describes_every_proposal_type() -> None:
     assert set(replay._ACTION_TEXT) == set(get_args(Proposal))
 
 
-def test_every_phase_that_asks_for_a_decision_gets_one() -> None:
+def test_every_phase_with_decision_is_decided() -> None:
     assert {*moves(evolve), *moves(scopes)} == cases(decide._advance)

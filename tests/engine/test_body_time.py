@@ -50,7 +50,7 @@ def words(count: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("concurrency", [1, 2, 4, 7])
-def test_the_wait_for_a_place_is_no_time_of_an_element(concurrency: int) -> None:
+def test_body_time_excludes_wait_for_slot(concurrency: int) -> None:
     """Of three calls in a body two go one after the other, and the third may have to wait for them."""
     played = play(EACH % 3.5, words(30), latency=1.0, concurrency=concurrency)
     assert isinstance(played.outcome, ValueOutcome)
@@ -59,7 +59,7 @@ def test_the_wait_for_a_place_is_no_time_of_an_element(concurrency: int) -> None
     assert replay(program(EACH % 3.5), played.events).reason == ""
 
 
-def test_bodies_within_bodies_have_the_time_that_they_state() -> None:
+def test_body_time_nested_bodies_have_own_timeout() -> None:
     text = """
 input: {words: "list[str]"}
 output: ${all.values}
@@ -89,7 +89,7 @@ def chain(name: str, calls: int) -> str:
 
 
 @pytest.mark.parametrize("inner", ["timeout: 90, ", ""])
-def test_of_bodies_whose_time_runs_the_one_goes_first_that_has_the_least_left(inner: str) -> None:
+def test_body_time_least_time_left_goes_first(inner: str) -> None:
     """And not the one that stands in more of them: its chains would have both places for eight seconds."""
     text = f"""
 output: {{short: "${{short}}", long: "${{long}}"}}
@@ -108,14 +108,14 @@ nodes:
     assert replay(program(text), played.events).reason == ""
 
 
-def test_an_element_that_is_too_slow_fails_still() -> None:
+def test_body_time_slow_element_fails() -> None:
     played = play(EACH % 5, words(20), latency=lambda call, _: 9.0 if call.node == "all[7]/b" else 1.0, concurrency=4)
     assert isinstance(played.outcome, ValueOutcome)
     assert len(played.outcome.value) == 19
     assert isinstance(played.outcomes["all[7]"], FailedOutcome)
 
 
-def test_a_run_in_which_all_bodies_were_entered_at_once_is_replayed_and_taken_up() -> None:
+def test_body_time_old_run_entering_all_bodies_replays() -> None:
     """As older engines did."""
     played = play(EACH % 60, words(6), latency=1.0, concurrency=2)
     turns = [event for event in played.events if isinstance(event, TurnStarted)]
@@ -140,7 +140,7 @@ def run_of(events: list[Event]) -> str:
     return events[0].run  # type: ignore[union-attr]  # the first event is a RunStarted
 
 
-def test_elements_that_run_out_of_time_end_in_time_that_grows_with_their_number() -> None:
+def test_body_time_timed_out_elements_end_in_linear_time() -> None:
     """Twelve times as many take about twelve times as long, and not 144 times: the bound is in between, for machines
     are
     slow at times.
@@ -167,7 +167,7 @@ nodes:
 
 
 @pytest.mark.parametrize(("seconds", "value"), [(4.0, "<<x>>"), (9.5, "too late")])
-def test_the_time_of_a_body_stands_still_while_nobody_has_the_run(seconds: float, value: str) -> None:
+def test_body_time_excludes_time_without_lease_holder(seconds: float, value: str) -> None:
     """Nor does what was done after the last event that is on record count, which nobody knows."""
     compiled = program(BODY)
 
@@ -189,7 +189,7 @@ def test_the_time_of_a_body_stands_still_while_nobody_has_the_run(seconds: float
     run_simulated(scene)
 
 
-def test_seconds_in_which_nobody_had_the_run_do_not_end_its_attempts() -> None:
+def test_attempt_timeout_excludes_time_without_lease_holder() -> None:
     compiled = program(
         "output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}, retry: {attempts: 5, wait: [1, 1], within: 30}}"
     )
@@ -208,7 +208,7 @@ def test_seconds_in_which_nobody_had_the_run_do_not_end_its_attempts() -> None:
     run_simulated(scene)
 
 
-def test_a_question_goes_by_the_calendar() -> None:
+def test_question_deadline_includes_time_without_lease_holder() -> None:
     compiled = program('output: ${a}\nnodes:\n  a: {ask: "Well?", timeout: 60, fallback: nobody}')
 
     async def scene(clock: VirtualClock) -> None:
@@ -225,7 +225,7 @@ def test_a_question_goes_by_the_calendar() -> None:
     run_simulated(scene)
 
 
-def test_what_older_engines_recorded_of_a_resumption_is_replayed_as_they_decided() -> None:
+def test_replay_old_resumption_without_idle_seconds() -> None:
     """They counted the time in which nobody had the run, and recorded no `idle_seconds`."""
     compiled = program(
         "output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}, retry: {attempts: 5, wait: [1, 1], within: 30}}"
@@ -269,7 +269,7 @@ class SetBack:
         ('{call: {nodes: {i: {ask: "Well?"}}, output: "${i}"}, timeout: 9, fallback: nobody}', 9.0),
     ],
 )
-def test_a_clock_that_was_set_back_makes_nothing_wait_longer_than_was_planned(node: str, most: float) -> None:
+def test_clock_set_back_does_not_lengthen_waits(node: str, most: float) -> None:
     compiled = program(f"output: ${{a}}\nnodes:\n  a: {node}")
 
     async def scene(clock: VirtualClock) -> None:

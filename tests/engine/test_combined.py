@@ -78,7 +78,7 @@ def said(run: Played) -> dict[str, str]:
         (0.9, 0.3, "1890", False),
     ],
 )
-def test_what_agents_doubt_is_weighed(sure: float, supported: float, second: str, accepted: bool) -> None:
+def test_combined_weighs_agent_verdicts(sure: float, supported: float, second: str, accepted: bool) -> None:
     run = played(sure=sure, supported=supported, second=second)
     assert isinstance(run.outcome, ValueOutcome if accepted else AbstainedOutcome)
     assert len(said(run)) == 4  # all were asked, for each may still outweigh the others
@@ -90,7 +90,7 @@ def test_what_agents_doubt_is_weighed(sure: float, supported: float, second: str
         assert run.outcome.score == found
 
 
-def test_a_quote_that_stands_nowhere_fails_and_nobody_is_asked() -> None:
+def test_combined_missing_quote_fails_without_calls() -> None:
     run = played(sure=0.999, supported=0.999, reading={"answer": "1889", "quote": "completed in 1890"})
     assert isinstance(run.outcome, AbstainedOutcome)
     assert (run.of(OutputJudged)[-1].score, said(run)["quote"]) == (0.0, "fail")
@@ -98,7 +98,7 @@ def test_a_quote_that_stands_nowhere_fails_and_nobody_is_asked() -> None:
 
 
 @pytest.mark.parametrize("who", ["confidence", "entailment", "rederive(second)"])
-def test_what_one_cannot_tell_never_passes_and_no_more_are_asked(who: str) -> None:
+def test_combined_unknown_never_passes_and_stops(who: str) -> None:
     silent: dict[str, dict[str, Any]] = {"confidence": {"sure": None}, "entailment": {"supported": chance(None, None)}}
     run = played(**silent.get(who, {"second": {"no": 1}}))
     assert isinstance(run.outcome, AbstainedOutcome)
@@ -107,7 +107,7 @@ def test_what_one_cannot_tell_never_passes_and_no_more_are_asked(who: str) -> No
     assert {call.name for call in run.workers.calls} - {"reader"} == asked
 
 
-def test_the_reason_has_the_score_and_what_each_check_said() -> None:
+def test_combined_reason_has_score_and_verdicts() -> None:
     run = played(sure=0.6, supported=0.3)
     assert isinstance(run.outcome, AbstainedOutcome)
     assert run.outcome.reason.startswith(
@@ -117,20 +117,20 @@ def test_the_reason_has_the_score_and_what_each_check_said() -> None:
 
 
 @pytest.mark.parametrize("given", [{}, {"sure": 0.6, "supported": 0.3}, {"supported": chance(None, None)}])
-def test_a_replay_decides_the_same_and_the_auditor_finds_nothing(given: dict[str, Any]) -> None:
+def test_combined_replay_and_audit_agree(given: dict[str, Any]) -> None:
     run, compiled = played(**given), program(FLOW, KNOWN)
     found = replay(compiled, run.events)
     assert (found.first_difference, found.reason) == (None, "")
     assert audit(AuditCase(compiled, run.events)) == []
 
 
-def test_with_another_combination_a_replay_decides_otherwise() -> None:
+def test_combined_other_combination_changes_replay() -> None:
     run = played(sure=0.6, supported=0.8)
     other = replace(WITH, combinations={"reader": combination(confidence=9.0, entailment=-9.0)})
     assert isinstance(replay(program(FLOW, other), run.events).first_difference, OutputJudged)
 
 
-def test_the_key_is_written_as_it_was_read_and_in_python() -> None:
+def test_combined_key_round_trips_in_yaml_and_python() -> None:
     graph = read(f"schema: orchestra/v1\nname: one{FLOW}", "one.yaml").graph
     assert "score: combined" in write(graph)
     assert read(write(graph), "one.yaml").graph == graph
@@ -151,7 +151,7 @@ def test_the_key_is_written_as_it_was_read_and_in_python() -> None:
         ("accept: 0.7", "otherwise: [back_off]", "L076", "keeps parts"),
     ],
 )
-def test_what_does_not_fit_is_refused_where_it_stands(old: str, new: str, code: str, says: str) -> None:
+def test_combined_invalid_refused_at_line(old: str, new: str, code: str, says: str) -> None:
     with pytest.raises((InputError, InputErrors)) as caught:
         program(FLOW.replace(old, new), KNOWN)
     faults = caught.value.errors if isinstance(caught.value, InputErrors) else [caught.value]

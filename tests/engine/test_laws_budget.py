@@ -60,7 +60,7 @@ def spend(
     return run_simulated(scene, seed)
 
 
-def test_room_that_is_given_up_is_given_to_those_who_wait_for_it() -> None:
+def test_budget_queue_released_tokens_go_to_waiting_calls() -> None:
     text = """
 budget: {tokens: 35}
 output: {x: "${slow}", y: "${w}"}
@@ -72,7 +72,7 @@ nodes:
     assert spend(text, {"slow/i": 100.0}).outcome == ValueOutcome({"x": "late", "y": "w"})
 
 
-def test_the_next_in_line_is_asked_when_the_first_has_no_time_left() -> None:
+def test_budget_queue_expired_call_lets_next_start() -> None:
     called = """
 output: {p: "${p}", u: "${u}", v: "${v}"}
 nodes:
@@ -111,7 +111,7 @@ nodes:
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10**6))
-def test_who_waits_for_one_budget_does_not_stand_in_the_way_of_another(seed: int) -> None:
+def test_budget_queue_independent_of_other_budgets(seed: int) -> None:
     text = 'output: {a: "${a}", b: "${b}"}\nnodes:\n  a: {call: slow}\n  b: {call: fast}'
     seconds = {f"a/m[{index}]": 100.0 for index in range(4)}
     played = spend(text, seconds, inner("slow", MANY), inner("fast", MANY), seed=seed)
@@ -119,7 +119,7 @@ def test_who_waits_for_one_budget_does_not_stand_in_the_way_of_another(seed: int
     assert end.at - played.events[0].at < 10
 
 
-def test_an_escalation_that_waits_for_room_is_one_still() -> None:
+def test_budget_queue_waiting_escalation_stays_escalation() -> None:
     text = """
 budget: {tokens: 64}
 output: {x: "${r}", y: "${w}"}

@@ -140,7 +140,7 @@ def attacked(plans: int) -> Counter[str]:
     return found
 
 
-def test_no_plan_has_an_effect_beyond_its_request() -> None:
+def test_plan_attacks_no_effect_beyond_request() -> None:
     found = attacked(250)
     assert found["plans"] == 250
     assert found["from the cache"] > 5
@@ -149,7 +149,7 @@ def test_no_plan_has_an_effect_beyond_its_request() -> None:
 
 
 @pytest.mark.slow
-def test_no_plan_of_five_thousand_has_an_effect_beyond_its_request() -> None:
+def test_plan_attacks_5000_no_effect_beyond_request() -> None:
     found = attacked(5_000)
     print("\n", dict(found))
     assert found["plans"] == 5_000

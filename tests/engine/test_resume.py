@@ -62,7 +62,7 @@ def whole(seed: int) -> Any:
 
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 10**6), cut=st.floats(0, 1))
-def test_a_run_cut_off_anywhere_ends_as_if_nothing_had_happened(seed: int, cut: float) -> None:
+def test_resume_at_any_event_gives_same_end(seed: int, cut: float) -> None:
     played = whole(seed)
     before = list(played.events[: max(1, int(cut * (len(played.events) - 1)))])
     compiled = program(EVERYTHING)
@@ -81,7 +81,7 @@ def test_a_run_cut_off_anywhere_ends_as_if_nothing_had_happened(seed: int, cut: 
     assert (found.first_difference, found.reason) == (None, "")
 
 
-def test_a_call_that_must_happen_once_is_asked_about_when_nobody_knows() -> None:
+def test_resume_asks_about_once_call_in_doubt() -> None:
     compiled = program("output: ${a}\nnodes:\n  a: {tool: send, with: {text: x}}")
 
     async def scene(clock: VirtualClock) -> None:
@@ -108,7 +108,7 @@ def test_a_call_that_must_happen_once_is_asked_about_when_nobody_knows() -> None
     run_simulated(scene)
 
 
-def test_a_person_says_what_a_call_in_doubt_gave_and_the_run_goes_on_with_it() -> None:
+def test_resume_continues_with_given_result_of_call() -> None:
     compiled = program(
         "output: ${b}\nnodes:\n  a: {tool: send, with: {text: x}}\n  b: {tool: shout, with: {text: '${a}'}}"
     )
@@ -186,7 +186,7 @@ nodes:
 """
 
 
-def test_a_run_that_asks_waits_without_a_task_or_a_lease_and_goes_on_with_the_answer() -> None:
+def test_waiting_run_has_no_task_or_lease() -> None:
     compiled = program(ASK)
 
     async def scene(clock: VirtualClock) -> None:
@@ -218,7 +218,7 @@ nodes:
 
 
 @pytest.mark.parametrize("text", [ASK, BUSY])
-def test_a_run_that_is_let_go_of_in_the_middle_waits_for_nobody(text: str) -> None:
+def test_closed_engine_releases_running_run(text: str) -> None:
     """An engine that is closed gives the lease back, of a run that is under way too; whoever lists the runs is to go on
     with it.
     """
@@ -234,7 +234,7 @@ def test_a_run_that_is_let_go_of_in_the_middle_waits_for_nobody(text: str) -> No
     run_simulated(scene)
 
 
-def test_an_answer_may_come_while_nobody_has_the_run() -> None:
+def test_answer_without_lease_holder_used_at_resume() -> None:
     compiled = program(ASK)
 
     async def scene(clock: VirtualClock) -> None:
@@ -251,7 +251,7 @@ def test_an_answer_may_come_while_nobody_has_the_run() -> None:
 
 
 @pytest.mark.parametrize(("value", "shown"), [("perhaps", ""), ("yes", "another question"), (7, "")])
-def test_a_letter_that_does_not_fit_is_noted_and_changes_nothing(value: Any, shown: str) -> None:
+def test_invalid_inbox_message_recorded_and_ignored(value: Any, shown: str) -> None:
     compiled = program(ASK)
 
     async def scene(clock: VirtualClock) -> None:
@@ -270,7 +270,7 @@ def test_a_letter_that_does_not_fit_is_noted_and_changes_nothing(value: Any, sho
     run_simulated(scene)
 
 
-def test_a_letter_cancels_a_run_that_another_process_has() -> None:
+def test_inbox_message_cancels_run_of_other_process() -> None:
     compiled = program("output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}}")
 
     async def scene(clock: VirtualClock) -> None:
@@ -286,7 +286,7 @@ def test_a_letter_cancels_a_run_that_another_process_has() -> None:
     run_simulated(scene)
 
 
-def test_two_engines_never_have_one_run() -> None:
+def test_lease_excludes_second_engine() -> None:
     compiled = program("output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}}")
 
     async def scene(clock: VirtualClock) -> None:
@@ -302,7 +302,7 @@ def test_two_engines_never_have_one_run() -> None:
     run_simulated(scene)
 
 
-def test_a_deadline_counts_the_time_before_an_interruption_and_not_the_time_in_between() -> None:
+def test_run_deadline_excludes_interruption() -> None:
     compiled = program("budget: {seconds: 100}\noutput: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}}")
 
     async def scene(clock: VirtualClock) -> None:
@@ -320,14 +320,14 @@ def test_a_deadline_counts_the_time_before_an_interruption_and_not_the_time_in_b
     run_simulated(scene)
 
 
-def test_a_question_with_a_timeout_is_given_up_and_its_fallback_holds() -> None:
+def test_question_timeout_uses_fallback() -> None:
     text = 'output: ${a}\nnodes:\n  a: {ask: "Well?", timeout: 60, fallback: "nobody"}'
     played = play(text)
     assert played.outcome == ValueOutcome("nobody")
     assert played.finished.at - played.events[0].at == pytest.approx(60)
 
 
-def test_a_body_with_a_timeout_is_given_up_with_all_that_is_inside() -> None:
+def test_body_timeout_cancels_inner_calls() -> None:
     text = """
 output: ${b}
 nodes:
@@ -342,7 +342,7 @@ nodes:
     assert played.finished.at - played.events[0].at == pytest.approx(5)
 
 
-def test_closing_an_engine_ends_the_wait_for_a_run_that_another_process_has() -> None:
+def test_close_ends_wait_for_run_of_other_process() -> None:
     compiled = program(ASK)
 
     async def scene(clock: VirtualClock) -> None:
@@ -367,7 +367,7 @@ def test_closing_an_engine_ends_the_wait_for_a_run_that_another_process_has() ->
 
 @pytest.mark.parametrize("freed", range(9))
 @pytest.mark.parametrize("second", range(6))
-def test_a_run_that_two_letters_wake_is_not_followed_by_who_has_it(second: int, freed: int) -> None:
+def test_run_woken_by_two_messages_not_followed_by_holder(second: int, freed: int) -> None:
     """Turns of the loop after the first letter: when the second comes, and when the process that has the run lets go of
     it.
     """
@@ -413,7 +413,7 @@ class Slow(MemoryJournal):
 
 
 @pytest.mark.parametrize("later", [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
-def test_a_run_that_is_resumed_while_it_is_followed_ends_for_all_who_wait(later: float) -> None:
+def test_followed_run_resumed_elsewhere_ends_for_all_waiters(later: float) -> None:
     """The process that had it is gone; somebody resumes it between two looks of who follows it."""
     compiled = program(ASK)
 

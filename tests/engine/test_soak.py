@@ -127,11 +127,11 @@ async def soak(journal: Journal, runs: int, what: str) -> None:
     assert (tasks, files) == (0, 0)
 
 
-async def test_runs_leave_nothing_in_memory() -> None:
+async def test_finished_runs_leave_no_memory() -> None:
     await soak(MemoryJournal(max_ended_runs=64), 20_000 if LONG else 2_000, "journal off")
 
 
-async def test_runs_leave_nothing_but_a_file(tmp_path: Path) -> None:
+async def test_finished_runs_leave_only_a_file(tmp_path: Path) -> None:
     async with SqliteJournal.open(tmp_path / "runs.db") as journal:
         await soak(journal, 5_000 if LONG else 1_000, "SQLite")
 
@@ -153,7 +153,7 @@ async def waiting(engine: Engine, compiled: Program, runs: int) -> list[Executio
     return found
 
 
-async def test_a_run_that_waits_for_a_person_costs_a_few_kilobytes_and_no_task(tmp_path: Path) -> None:
+async def test_waiting_run_uses_few_kilobytes_and_no_task(tmp_path: Path) -> None:
     runs = 2_000 if LONG else 1_000
     async with SqliteJournal.open(tmp_path / "runs.db") as journal:
         engine, compiled = Engine(SystemClock(), journal, Quick()), program(ASKING)
