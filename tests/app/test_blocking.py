@@ -1,4 +1,4 @@
-"""The façade without asyncio: what it gives, and where it refuses to wait."""
+"""`blocking`, the interface without asyncio: results of its calls, and calls that it refuses."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_blocking_interrupt_raised_after_work_ended(monkeypatch: pytest.MonkeyPa
     try:
         with pytest.raises(KeyboardInterrupt):
             _run_on_loop(loop, slow())
-        assert ended.is_set()  # else what is closed next is still at work: "asynchronous generator is already running"
+        assert ended.is_set()  # otherwise the next close raises "asynchronous generator is already running"
     finally:
         ended.wait(10)
         loop.call_soon_threadsafe(loop.stop)

@@ -57,7 +57,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def put(project: Path, threshold: float) -> None:
-    """A certificate that holds today."""
+    """Writes a valid certificate."""
     import msgspec
 
     chosen = settings(project)
@@ -125,7 +125,7 @@ def test_certificate_voided_in_workflow_of_plan_noticed(project: Path) -> None:
 
 
 def parcels() -> int:
-    """How many there are in this process."""
+    """Returns the number of live objects of the type in this process."""
     gc.collect()
     return sum(type(one) is WorkflowSnapshot for one in gc.get_objects())
 
@@ -243,9 +243,9 @@ async def test_run_of_retrained_agent_can_be_forked(tmp_path: Path) -> None:
 
 
 def test_check_code_digest_covers_imported_modules() -> None:
-    """Modules of `verify` and `values` that the covered files import; those that hold plain data, JSON Schema or forms
-    of
-    files apart.
+    """The digest covers the modules of `verify` and `values` that the covered files import, except modules for plain
+    data,
+    JSON Schema or file formats.
     """
     apart = {
         "verification/certificates/file.py",

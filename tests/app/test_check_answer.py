@@ -1,5 +1,6 @@
-"""Checks alone that a combination weighs: the same score as a node's, its certificate, and what cannot be told of an
-answer alone.
+"""Checks of single answers with a combination: the score equals the score of a node, certificates apply, and checks
+that
+need a run are reported.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def project(tmp_path: Path) -> Path:
 def put(
     project: Path, checks: tuple[str, ...] = CHECKS, file: str = f"agents/teller/{FILE_NAME}", bias: float = 0.5
 ) -> Combination:
-    """A combination that holds today: each check counts by 1."""
+    """Writes a valid combination in which each check has weight 1."""
     chosen = settings(project)
     registry = Project.load(chosen).registry
     made = Combination(
@@ -94,7 +95,7 @@ def put(
 
 
 def certify(project: Path, combination: Combination | None, threshold: float = 0.8) -> str:
-    """A certificate over a combined score, or over the lowest of the checks; gives what it promises."""
+    """Writes a certificate for a combined score or for the lowest check score; returns its guarantee."""
     chosen = settings(project)
     made = certified("teller", CHECKS, threshold)
     if combination is not None:
@@ -141,7 +142,7 @@ async def test_check_answer_agrees_with_node(project: Path, sure: float, support
 
 
 async def test_check_answer_judge_called_without_own_checks(project: Path) -> None:
-    """Its own are met by none of its answers here."""
+    """None of the answers here would pass the judge's own checks."""
     put(project)
     async with opened(project) as (orchestra, workers):
         assert (await orchestra.check(ANSWER, against=TEXT, combined="teller", confidence=0.9)).accepted
@@ -154,7 +155,7 @@ async def test_check_answer_judge_called_without_own_checks(project: Path) -> No
 
 @pytest.mark.parametrize("accept", [0.5, "certified"])
 async def test_check_answer_judge_ignores_accept_threshold(project: Path, accept: Any) -> None:
-    """The checker is sure to 0.2, and nobody has certified it."""
+    """The score of the checker is 0.2, and no certificate exists for it."""
     async with opened(project) as (orchestra, _):
         ruling = await orchestra.options(accept=accept).check(
             "It was built.", against=TEXT, checks="entailment(checker)"
@@ -277,7 +278,7 @@ async def test_check_answer_uncombinable_checks_reported(project: Path, more: di
 
 @pytest.mark.parametrize("answer", ["It was built in 1889.", {"fact": 1889}, {}])
 async def test_answer_of_other_type_refused(project: Path, answer: Any) -> None:
-    """Of a text in the place of a record there would be no claim to ask about, and no claim passes."""
+    """A text instead of a record has no claims, and an answer without claims does not pass."""
     put(project)
     async with opened(project) as (orchestra, workers):
         with pytest.raises(InputError, match="this is no answer of 'teller'") as caught:

@@ -1,5 +1,5 @@
-"""Claims: each part of an output with what it rests on, what the checks said, and its score; the same from a journal of
-old.
+"""Claims: each part of an output with its evidence, its verdicts and its score. An old journal gives the same
+claims.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def by_path(result: Result[Any]) -> dict[str, OutputClaim]:
 
 
 class Flow:
-    """Runs workflows that stand in a text, with the project's agents."""
+    """Runs workflows given as text, with the project's agents."""
 
     def __init__(self, simulated: SimulatedOrchestra, file: Path) -> None:
         self.simulated, self.file = simulated, file

@@ -1,4 +1,4 @@
-"""Claims of outputs with many parts: each has all that it rests on, and what they have in common is looked at once."""
+"""Claims of outputs with many parts: each has all of its evidence, and shared sources are traced once."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def gather(texts: Any) -> list[Any]:
 
 
 def gathered(call: CallRequest) -> list[Any]:
-    """What each has said as it was, and what nobody said."""
+    """Returns all texts unchanged, followed by a text that no agent wrote."""
     return [*(one["answer"] for one in call.inputs["texts"]), *(f"on {one['answer']}" for one in call.inputs["texts"])]
 
 

@@ -1,6 +1,4 @@
-"""How sure a language model is of an answer, through a run: its checks, the journal, the memo, a fork, the line of a
-batch.
-"""
+"""Confidence of a language model in its answer, through a run: checks, journal, memo, fork, and the line of a batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs cost, summed up: every call counts once, and where no price is known nothing is taken to be free."""
+"""Costs of runs, summed up: every call counts once, and a call without a known price is not free."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def used(tokens: int = 10, money: float = 0.0) -> Usage:
 def run_of(
     name: str, *told: Mapping[str, Any], workflow: str = "w", at: float = DAY, ended: bool = True, **began: Any
 ) -> list[Event]:
-    """A run with these calls, each under way before it came back; `open` is one that did not."""
+    """A run with these calls, each started before it ended; `open` is a call without an end."""
     found: list[Event] = [RunStarted(seq=1, at=at, run=name, workflow=workflow, graph="", inputs={}, **began)]
     for number, call in enumerate(told):
         node, attempt = f"n{number}", 1
@@ -127,10 +127,10 @@ async def test_costs_recalled_answers_counted_free() -> None:
     ("server", "usage", "why"),
     [
         ("paid", used(money=0.5), ""),
-        ("paid", used(), "paid"),  # its price was written down since
+        ("paid", used(), "paid"),  # its price was recorded later
         ("gateway", used(), "gateway"),
-        ("gateway", used(money=0.5), ""),  # its price was taken away since
-        ("gateway", Usage(calls=1), ""),  # no model saw it
+        ("gateway", used(money=0.5), ""),  # its price was removed later
+        ("gateway", Usage(calls=1), ""),  # no model received it
         ("given", used(), ""),
         ("ours", used(), ""),
         ("elsewhere", used(), "elsewhere"),
@@ -260,7 +260,7 @@ async def test_costs_run_without_start_skipped_and_named() -> None:
 
 
 class Plain:
-    """A user's own journal, which cannot be gone through: only what costs ask of it."""
+    """A user's own journal that cannot iterate over runs: it implements only the methods that costs need."""
 
     def __init__(self, inner: Journal) -> None:
         self.list_runs, self.read = inner.list_runs, inner.read

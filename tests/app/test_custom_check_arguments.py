@@ -1,6 +1,4 @@
-"""What a check of one's own is given: the inputs of the agent itself with their defaults, and the evidence that other
-checks have.
-"""
+"""Arguments of a custom check: the inputs of the agent with their defaults, and the evidence of the other checks."""
 
 from __future__ import annotations
 
@@ -44,13 +42,13 @@ def fits(value: str, style: str = "formal", steps: int = 3, values: list[str] | 
 
 @tool(effect="pure")
 def stands(value: str, evidence: list[str]) -> bool:
-    """Whether it stands there."""
+    """Whether it occurs in the text."""
     return any(value in text for text in evidence)
 
 
 @tool(effect="pure", name="files.same-text")
 def same(value: str, evidence: str = "") -> bool:
-    """A name as those of MCP servers are."""
+    """A name in the style of MCP servers."""
     return True
 
 
@@ -126,7 +124,7 @@ def planned(text: str) -> str:
 
 
 async def judged(folder: Path, step: Step[..., Any], answer: str, **inputs: Any) -> tuple[str, list[dict[str, Any]]]:
-    """How a run ends, and what its checks' tools were given."""
+    """Returns the end of a run and the arguments of its check tools."""
     turns = iter(["s1 = lookup(word=input.text)", "return"])
 
     def said(call: CallRequest) -> str:

@@ -1,6 +1,4 @@
-"""Checks of one's own in Python: tools as values that are put together with checks, in workflows and of answers from
-elsewhere.
-"""
+"""Custom checks in Python: tools as values that are combined with checks, in workflows and for external answers."""
 
 from __future__ import annotations
 
@@ -54,7 +52,7 @@ async def in_catalogue(name: str, evidence: list[str]) -> bool | None:
 
 @tool(effect="once")
 def announces(value: str) -> bool:
-    """It acts."""
+    """Has an effect."""
     return True
 
 
@@ -166,12 +164,12 @@ async def test_custom_check_tool_with_effects_refused(tmp_path: Path) -> None:
 async def test_custom_check_exception_passes_nothing_names_place(tmp_path: Path) -> None:
     @tool(effect="pure")
     def raises(value: str) -> bool:
-        """Has a mistake."""
+        """Raises an error."""
         return {"iron": True}[value]
 
     @tool(effect="pure")
     def gives(text: str) -> str:
-        """Gives it back."""
+        """Returns its input."""
         return text
 
     @workflow

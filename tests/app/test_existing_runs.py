@@ -1,7 +1,4 @@
-"""Runs that are there already, through the public API and a real file: resumed, answered, cancelled, forked,
-remembered,
-replayed.
-"""
+"""Existing runs, through the public API and a real file: resumed, answered, cancelled, forked, memoized, replayed."""
 
 from __future__ import annotations
 
@@ -121,7 +118,7 @@ async def test_resume_uses_workflow_of_run_start(project: Path) -> None:
         assert (replayed.first_difference, replayed.event_count) == (None, len(events))
         with pytest.raises(InputError, match="no run"):
             await orchestra.resume("nobody")
-        assert (await (await orchestra.resume(run.id))).value == "THE TEA GOOD"  # it has ended, and is just there
+        assert (await (await orchestra.resume(run.id))).value == "THE TEA GOOD"  # it has ended; its result is returned
 
 
 async def test_fork_after_prompt_edit_runs_changed_nodes_only(project: Path) -> None:
@@ -132,7 +129,7 @@ async def test_fork_after_prompt_edit_runs_changed_nodes_only(project: Path) -> 
         fork = await orchestra.fork(run)
         assert (await fork.run).value == "THE TEA GOOD"
         assert [(change.node, change.reason) for change in fork.changes] == [("name", "its agent namer has changed")]
-        assert dict(workers.counts) == {"namer": 1}  # the others, and what reads it, are as they were
+        assert dict(workers.counts) == {"namer": 1}  # the other nodes and the nodes that read it are unchanged
         recalled = {
             event.node
             for event in await orchestra.journal.read(fork.run.id)
@@ -234,7 +231,7 @@ async def test_cancel_unresumable_run(project: Path) -> None:
 
 
 class Overtaken(MemoryJournal):
-    """What another process has in hand ends there while a letter is on its way."""
+    """A journal in which the run of another process ends while an inbox message is being sent."""
 
     def __init__(self, other: MemoryJournal) -> None:
         super().__init__(other.store)
@@ -270,7 +267,7 @@ async def test_key_resumes_interrupted_run(project: Path) -> None:
 
 
 class Remembering(SimulatedWorkers):
-    """Workers all of whose calls may be remembered."""
+    """Workers whose calls may all be memoized."""
 
     def estimate(self, call: Any) -> Any:
         from orchestra.core.protocols import CallEstimate
@@ -290,7 +287,7 @@ async def test_memo_answers_pure_calls_of_other_runs(project: Path) -> None:
         assert len(workers.calls) == 4
         assert second.usage.output_tokens == 0
         await orchestra.run(orchestra.find("naming"), text="tea leaves")
-        assert len(workers.calls) == 8  # it is off by default
+        assert len(workers.calls) == 8  # the memo is off by default
         events = await orchestra.journal.read(second.run)
         assert {event.reused_from for event in events if isinstance(event, AttemptFinished)} == {first.run}
 
@@ -323,7 +320,7 @@ async def test_fork_keeps_label_and_outlives_parent(project: Path) -> None:
     async with opened(project) as (orchestra, _):
         run = (await orchestra.options(label="restricted").run(orchestra.find("naming"), text="tea leaves")).run
     edit(project / "agents" / "namer" / "prompt.md", "Name it", "Name this")
-    async with opened(project, latency=60) as (orchestra, workers):  # nothing but the beginning happens here
+    async with opened(project, latency=60) as (orchestra, workers):  # only the start of the run happens here
         fork = await orchestra.fork(run)
         await until(fork.run, RunStarted)
         started = (await orchestra.journal.read(fork.run.id))[0]

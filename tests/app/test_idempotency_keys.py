@@ -1,6 +1,4 @@
-"""Keys of runs: whoever waits may leave, whoever comes back finds the run; and a run is on record once `start` has
-returned.
-"""
+"""Idempotency keys: a caller may leave and return to the run, and a run is in the journal once `start` has returned."""
 
 from __future__ import annotations
 
@@ -42,7 +40,7 @@ def ordered(text: str) -> str:
 
 
 class Gated(MemoryJournal):
-    """Nothing is on disk before the gate opens."""
+    """A journal that writes nothing to disk before the gate opens."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +52,7 @@ class Gated(MemoryJournal):
 
 
 class Late(MemoryJournal):
-    """Whoever takes a run over comes when it has ended."""
+    """A journal in which a takeover happens only after the run has ended."""
 
     async def lease(self, run: str) -> int:
         await turned(lambda: self.store.logs[run].end.is_ended)
@@ -81,7 +79,7 @@ async def opened(
 
 
 async def turned(holds: Callable[[], bool]) -> None:
-    """Turns the loop until something holds."""
+    """Runs the event loop until the condition holds."""
     for _ in range(10_000):
         if holds():
             return
@@ -178,7 +176,7 @@ async def test_key_returns_failure_fork_with_new_key_retries(tmp_path: Path) -> 
 
 @workflow(label="public")
 def looked_up(text: str) -> str:
-    """Finds something that anybody may know."""
+    """Finds something public."""
     return look_up(text=text)
 
 
@@ -212,7 +210,7 @@ async def test_run_journaled_when_start_or_fork_returns(tmp_path: Path) -> None:
 
 
 def _events_on_disk(file: Path, run: str) -> int:
-    """As another process sees it now."""
+    """Returns the events that another process sees now."""
     with sqlite3.connect(file) as sql:
         found: int = sql.execute("SELECT count(*) FROM events WHERE run = ?", (run,)).fetchone()[0]
     return found

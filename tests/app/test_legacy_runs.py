@@ -1,5 +1,6 @@
-"""Runs that began before a rule that refuses their workflow today: they go on, are replayed, and are forked onto a file
-that keeps it.
+"""Runs that started before a rule that refuses their workflow today: they resume, replay, and are forked onto a file
+that
+follows the rule.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ FETCHED = (
 
 
 class Old:
-    """A run of an engine that let a plan act on what other nodes had made; it waits for a person."""
+    """A run of an engine that let a plan act on values of other nodes; it waits for a person."""
 
     def __init__(self, bank: Bank) -> None:
         self.bank, self.journal, self.run = bank, MemoryJournal(), ""

@@ -1,4 +1,4 @@
-"""A mapped list does without the elements that failed, and the result says which and why."""
+"""A mapped list omits the elements that failed; the result lists them with their reasons."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_map_command_counts_missing_elements(capsys: pytest.CaptureFixture[str])
 
 
 class Counted(str):
-    """A path that counts how often it is compared with the beginning of another one."""
+    """A path that counts comparisons with the start of another path."""
 
     asked: ClassVar[int] = 0
 
@@ -102,7 +102,7 @@ async def test_map_requiring_all_fails_naming_missing(tmp_path: Path) -> None:
 
 
 async def test_map_fork_reuses_finished_elements(tmp_path: Path) -> None:
-    """It is the second word that fails, once: the fork asks for that one, and for what comes behind it."""
+    """The second word fails once: the fork runs that element and the nodes after it."""
     asked: list[str] = []
 
     @tool(effect="keyed", version="1")

@@ -1,4 +1,4 @@
-"""Before the clock of a run starts, the models are brought up that it asks, and those that it may ask."""
+"""Models that a run calls or may call are started before the clock of the run starts."""
 
 from __future__ import annotations
 

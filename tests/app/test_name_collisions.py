@@ -1,6 +1,5 @@
-"""Agents and workflows of one name: each run has its own, one run never has two, and files mean what the project's
-modules
-declare.
+"""Agents and workflows with the same name: each run has its own, one run never has two, and files refer to the
+declarations of the project's modules.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def same_number(n: int) -> int:
 
 
 def judging(prompt: str, **settings: Any) -> Agent[..., str]:
-    """An agent that is called `judge`, whatever its prompt."""
+    """An agent named `judge`, with the given prompt."""
 
     def judge(text: str) -> str:
         """Judges a text."""
@@ -39,7 +38,7 @@ def judging(prompt: str, **settings: Any) -> Agent[..., str]:
 
 
 def helping(factor: int) -> Workflow[..., int]:
-    """A workflow that is called `helper`, whatever it does."""
+    """A workflow named `helper`, with the given body."""
 
     @workflow()
     def helper(n: int) -> int:
@@ -60,7 +59,7 @@ def through(helper: Workflow[..., int], name: str) -> Workflow[..., int]:
 
 @asynccontextmanager
 async def opened(folder: Path) -> AsyncIterator[Orchestra]:
-    """The agents answer with the digest of the card that they are asked by."""
+    """The agents answer with the digest of the card in the request."""
     workers = SimulatedWorkers({"judge": lambda call: call.version})
     settings = Settings.load({"journal": str(folder / "runs.db")}, start=folder)
     async with Orchestra.open(settings, workers=workers, fleet="none") as orchestra:
@@ -219,7 +218,7 @@ nodes:
 
 
 def modules(folder: Path, **texts: str) -> Settings:
-    """A project of these modules, with a workflow file that names what they declare."""
+    """A project of these modules, with a workflow file that names their declarations."""
     for name, text in texts.items():
         (folder / f"{name}.py").write_text(text)
     (folder / "workflows").mkdir()

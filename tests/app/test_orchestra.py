@@ -1,4 +1,4 @@
-"""`Orchestra` as a program sees it: runs, handles, options, cancellation; on simulated workers and a journal in
+"""The public interface of `Orchestra`: runs, handles, options, cancellation; on simulated workers and a journal in
 memory.
 """
 
@@ -72,7 +72,7 @@ async def opened(
 
 
 async def eventually(holds: Callable[[], bool]) -> None:
-    """Turns the loop until something holds."""
+    """Runs the event loop until the condition holds."""
     for _ in range(10_000):
         if holds():
             return
@@ -179,7 +179,7 @@ async def test_orchestra_cancel_from_other_thread(tmp_path: Path, loop: bool) ->
             "cancelled",
             ["cancelled"],
         )
-    run.cancel()  # it is over, and nothing comes of it
+    run.cancel()  # the run has ended, so this has no effect
 
 
 async def test_orchestra_cancel_records_name_of_options(tmp_path: Path) -> None:
@@ -238,14 +238,14 @@ async def test_orchestra_runs_single_agent_and_tool(tmp_path: Path) -> None:
 
 @tool(effect="pure")
 def total(data: dict[str, Any], last: int) -> int:
-    """Adds to a list as if it were its own."""
+    """Appends to the list of its caller."""
     data["rows"].append(last)
     return sum(data["rows"])
 
 
 @workflow()
 def totals(data: dict[str, Any], lasts: list[int]) -> list[int]:
-    """Each total by itself."""
+    """Calls `total` twice with the same list."""
     return map_(lambda last: total(data=data, last=last), lasts)
 
 

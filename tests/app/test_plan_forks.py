@@ -1,6 +1,5 @@
-"""Forks of runs whose plans acted, and of runs whose ancestors are gone: what was done in the world is not done a
-second
-time unasked.
+"""Forks of runs whose plans had effects, and of runs whose ancestors are missing: no effect is repeated without a
+question.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ ASKED = (
 
 
 class Bank:
-    """A project that pays, and whoever plans in it: these lines, one after the other."""
+    """A project that pays, with a planner that writes these lines in order."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -74,7 +73,7 @@ class Bank:
         (self.folder / "workflows" / f"{name}.yaml").write_text(text)
 
     def edit(self, old: str, new: str) -> None:
-        """Rewrites a piece of the tools."""
+        """Replaces text in the tool module."""
         (self.folder / "bank_tools.py").write_text(MODULE.replace(old, new))
 
     def _plan(self, call: CallRequest) -> str:
@@ -87,7 +86,7 @@ class Bank:
 
     @asynccontextmanager
     async def opened(self, journal: Journal | None = None) -> AsyncIterator[Orchestra]:
-        sys.modules.pop("bank_tools", None)  # as another process would
+        sys.modules.pop("bank_tools", None)  # like another process
         workers = SimulatedWorkers({"router": self._plan, "wire": self._wire, "pick": lambda call: call.inputs["text"]})
         settings = Settings.load({}, start=self.folder)
         async with Orchestra.open(settings, fleet="none", workers=workers, journal=journal) as orchestra:
@@ -97,18 +96,18 @@ class Bank:
 @pytest.fixture
 def bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bank:
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a module that is edited within a second is read anew
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a module that is edited within a second is imported again
     return Bank(tmp_path)
 
 
 async def ended(run: Run[Any]) -> str:
-    """What a run came to: its value, or the code of its failure."""
+    """Returns the value of a run, or the code of its failure."""
     result = await run.wait()
     return str(result.value) if result.error is None else result.error.code
 
 
 async def refusals(run: Run[Any]) -> set[str]:
-    """Why calls of a run failed, which failed for that."""
+    """Returns the reasons of refused calls of a run."""
     assert await ended(run) in ("R008", "E024")
     return {one.error async for one in run if isinstance(one, AttemptFinished) and one.error}
 
@@ -126,7 +125,7 @@ async def begun(orchestra: Orchestra, run: str) -> RunStarted:
 
 
 async def waiting(orchestra: Orchestra, parent: str) -> str:
-    """A fork that asks a person, and has paid nothing yet."""
+    """Returns a fork that asks a person and has not paid."""
     run = (await orchestra.fork(parent)).run
     assert await run.wait_until_blocked() is None
     return run.id
@@ -144,7 +143,7 @@ async def test_plan_fork_does_not_repeat_payment(bank: Bank) -> None:
         run = await paying(orchestra)
         assert effect_tools(orchestra.program(orchestra.find("pay"))) == {
             "wire"
-        }  # so a batch forks what it tries again
+        }  # a batch forks rows that it retries
         fork = await orchestra.fork(run)
         assert (await ended(fork.run), fork.changes) == ("receipt of Ada", ())
         assert await refusals((await orchestra.fork(run, to="Bob")).run) == {"E024"}
@@ -255,7 +254,7 @@ def test_plan_fork_agent_with_tools_no_repeated_payment() -> None:
 
 
 async def ancestors(bank: Bank) -> tuple[str, str, str]:
-    """A run that paid, a fork of it that asks before it does, and a fork of that."""
+    """Returns a run that paid, a fork of it that asks before it pays, and a fork of that fork."""
     bank.write("pay", SILENT.replace("silent", "pay"))
     async with bank.opened() as orchestra:
         first = await paying(orchestra)

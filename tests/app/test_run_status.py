@@ -1,4 +1,4 @@
-"""Runs looked at from Python: by whoever has them in hand, by another process, and after their end."""
+"""Run status in Python: from the lease holder, from another process, and after the end of the run."""
 
 from __future__ import annotations
 

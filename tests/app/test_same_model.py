@@ -1,4 +1,4 @@
-"""Who is the same agent as another: names of the fleet file that mean one model make no second opinion."""
+"""Identity of agents: several names of one model in the fleet file give no second opinion."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CPP = '%s: {endpoint: "http://127.0.0.1:%d/v1", dialect: llamacpp, model: defaul
 
 
 def fleet(*models: str, other: str = "") -> str:
-    """That of `nowhere`, with more names for its models, and another server."""
+    """The fleet `nowhere` with more names for its models, and another server."""
     servers = FLEET.replace("servers: {", f"servers: {{{other}, " if other else "servers: {")
     return servers.replace("{base: it}", f"{{{', '.join(models)}}}")
 
@@ -45,7 +45,7 @@ def project(tmp_path: Path) -> Path:
 
 
 async def judged(project: Path) -> tuple[str, str, str]:
-    """What a run of the workflow says of its answer, why, and the run."""
+    """Returns the verdict of a run on its answer, the reason, and the run."""
     async with Orchestra.open(
         settings(project), workers=SimulatedWorkers({"one": "It is.", "two": "It is."})
     ) as orchestra:

@@ -1,7 +1,4 @@
-"""The text of models while they write it: what readers of a run see of it, whoever they are, and that it changes
-nothing
-of the run.
-"""
+"""Text of models while it is generated: what subscribers of a run receive. Streaming does not change the run."""
 
 from __future__ import annotations
 
@@ -59,20 +56,20 @@ def article(text: str) -> str:
 
 @workflow()
 def articles(texts: list[str]) -> list[str]:
-    """One text for each."""
+    """One text per topic."""
     return map_(writer, texts)
 
 
 @workflow()
 def signed(text: str) -> str:
-    """A text, and after it one that a person wants."""
+    """A text, then a text that a person requests."""
     first = writer(text=text)
     answer = ask("And now? " + first)
     return shortener(text=answer)
 
 
 class Hand:
-    """Workers whose models write what the test tells them to, when it does."""
+    """Workers whose models write the given text at the given time."""
 
     def __init__(self) -> None:
         self.calls: list[CallRequest] = []

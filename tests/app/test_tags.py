@@ -1,4 +1,4 @@
-"""Tags: what a caller gives a run to find it by, kept with it, and taken over by its forks."""
+"""Tags: labels that a caller gives a run to find it later; kept with the run and inherited by its forks."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def test_tags_find_runs(tmp_path: Path) -> None:
 
 
 class Text(str):
-    """A text of somebody's own, as NumPy and enumerations have them."""
+    """A subclass of `str`, as in NumPy and enumerations."""
 
     def __str__(self) -> str:
         return "another"

@@ -1,4 +1,4 @@
-"""Labels within tools: what a tool begins is of the data that the tool was given, however the tool runs."""
+"""Labels inside tools: runs that a tool starts have the label of the tool's input, in every way to run a tool."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from orchestra.core.settings import Settings
 from orchestra.testing import SimulatedWorkers
 
 HERE: list[Orchestra] = []
-"""The open one, as a service has it at hand for its tools."""
+"""The open instance, as a service keeps it for its tools."""
 INNER: list[Settings] = []
 
 

@@ -1,7 +1,4 @@
-"""An agent with tools in a project: a card of a folder, tools of the package, a server that speaks vLLM's API, runs
-that
-are resumed.
-"""
+"""An agent with tools in a project: a card in a folder, packaged tools, a server with vLLM's API, resumed runs."""
 
 from __future__ import annotations
 
@@ -57,7 +54,7 @@ def furnish(project: Path, card: str = CARD) -> None:
 
 
 def model(request: SimulatedRequest) -> Any:
-    """Writes the next line, where it is asked for one; else the answer."""
+    """Writes the next line if a line is requested, otherwise the answer."""
     if "Write one line" in request.prompt:
         return LINES[request.prompt.count("\n-> ")]
     return {"answer": "1889", "quote": "opened in 1889"}
@@ -86,7 +83,7 @@ async def test_tool_use_runs_on_real_server(tmp_path: Path) -> None:
         assert '-> [{"source": "tower.txt"' in second.prompt
         assert (
             "structured_outputs" not in second.body
-        )  # an endpoint knows no grammars: the gates look at what it writes
+        )  # an endpoint has no grammars, so the gates check its output
         assert list(third.body["structured_outputs"]["json"]["properties"]) == ["answer", "quote"]
 
 
@@ -137,7 +134,7 @@ def counter(question: str) -> str:
 
 @workflow()
 def counted(question: str) -> str:
-    """Counts, and may tell."""
+    """Counts and may report."""
     return counter.options(tools=[post])(question=question)
 
 
@@ -208,7 +205,7 @@ def test_tool_use_valid_card_shown(shell: Shell) -> None:
 
 
 def test_tool_use_cards_without_tools_keep_digests() -> None:
-    """The digest of a card of release 0.1 that the golden journals have, said again."""
+    """The digest of a card of release 0.1 in the golden journals."""
     card = Card.declare(
         "a", input={"type": "object", "properties": {}, "required": []}, output={"type": "string"}, prompt="x"
     )

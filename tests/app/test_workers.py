@@ -1,4 +1,4 @@
-"""Workers in production: a call goes where it belongs, and is measured there."""
+"""Workers in production: each call is routed to its server or tool and measured there."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SPOKEN: ContextVar[str] = ContextVar("SPOKEN", default="nothing")
 
 @tool(effect="pure")
 def meeting(number: int) -> str:
-    """Goes on once a hundred have come."""
+    """Returns once a hundred calls have arrived."""
     MET.wait(20)
     return SPOKEN.get()
 
@@ -56,7 +56,7 @@ CROWD: list[int] = []
 
 @tool(effect="pure")
 def crowded(number: int) -> int:
-    """How many are in here."""
+    """Returns the number of concurrent calls."""
     CROWD.append(number)
     time.sleep(0.01)
     now = len(CROWD)
@@ -223,7 +223,7 @@ output: {label: "Literal['yes', 'no']"}
 
 
 class Chosen:
-    """What each member says, and how sure it is; a status in its place is a server's error."""
+    """Answer and confidence of each member; an HTTP status instead is a server error."""
 
     def __init__(self, **said: Any) -> None:
         self.said = said
@@ -283,7 +283,7 @@ async def test_ensemble_measured_as_sum_of_members(tmp_path: Path, torn: Simulat
     assert [sent["max_tokens"] for sent in json.loads(cut.sent).values()] == [
         12,
         17,
-    ]  # 4 each at least, and of the rest what each may write more
+    ]  # 4 each at least, plus the additional tokens that each may write
 
 
 async def test_ensemble_null_member_gives_null(tmp_path: Path) -> None:
