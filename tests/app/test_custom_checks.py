@@ -142,7 +142,7 @@ async def test_custom_check_of_external_answer_runs_locally(tmp_path: Path) -> N
         assert (open_.accepted, open_.reason) == (False, "tool(in_catalogue): it cannot tell")
         strange = await orchestra.check(5, against="5", checks=short_enough)
         assert strange.reason == "tool(short_enough): T002 short_enough: value: expected str, got 5"
-        for checks, says in (("tool(nobody)", "calls the tool 'nobody'"), (announces, "its effect is 'once'")):
+        for checks, says in (("tool(missing)", "calls the tool 'missing'"), (announces, "its effect is 'once'")):
             with pytest.raises(InputError) as caught:
                 await orchestra.check("x", against="x", checks=checks)
             assert caught.value.code == "V011"

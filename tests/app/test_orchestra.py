@@ -453,7 +453,7 @@ async def test_orchestra_check_combines_agents_and_checks(tmp_path: Path) -> Non
                 await orchestra.check("x", against=documents, checks=checks)
             assert caught.value.code == code
     assert (good.accepted, good.score, bad.accepted, again.accepted) == (True, 0.8, False, True)
-    assert alone.verdicts[0].outcome == "unknown", "nobody knows who made it"
+    assert alone.verdicts[0].outcome == "unknown", "the producer of the answer is unknown"
     assert (quoted.accepted, workers.counts["entailment"]) == (True, asked), "what is cheap is enough"
 
 

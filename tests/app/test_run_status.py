@@ -122,7 +122,7 @@ async def test_run_status_answered_not_resumed_is_interrupted(folder: Path) -> N
 async def test_run_status_released_interrupted_failed_has_reason(folder: Path) -> None:
     async with opened(folder, latency=60.0) as orchestra:
         cut = (await orchestra.start(loud, text="tea")).id
-    async with opened(folder, {"shout": CallError(code="F203", reason="nobody answers")}) as orchestra:
+    async with opened(folder, {"shout": CallError(code="F203", reason="no server answers")}) as orchestra:
         assert (await orchestra.view(cut)).status == "interrupted"
         assert [run.run for run in await orchestra.runs(status="interrupted")] == [cut]
         failed = await (await orchestra.start(loud, text="coffee")).wait()

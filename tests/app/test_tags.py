@@ -33,7 +33,9 @@ def loud(text: str) -> str:
 
 def shouted(call: Any) -> Any:
     return (
-        CallError(code="F203", reason="nobody answers") if call.inputs["text"] == "bad" else call.inputs["text"].upper()
+        CallError(code="F203", reason="no server answers")
+        if call.inputs["text"] == "bad"
+        else call.inputs["text"].upper()
     )
 
 

@@ -102,7 +102,7 @@ async def test_tool_label_inherited_by_run_of_tool(
     async with Orchestra.open(settings, fleet="none", workers=workers) as orchestra:
         HERE[:] = [orchestra]
         run = (await orchestra.run(outer(step, label), text="x")).output
-        assert CURRENT_LABEL.get() == "public", "and whoever waits for it is not within it"
+        assert CURRENT_LABEL.get() == "public", "the label of the caller is unchanged"
         assert (await orchestra.run(inner, text="x")).run
         if step is on_a_thread:
             async with Orchestra.open(INNER[0], fleet="none") as other:

@@ -1,6 +1,5 @@
-"""Kill -9 at many points, and again during recovery; and that what goes wrong then would be seen. The whole of it is
-`make
-crash`.
+"""Kill -9 at many points, and again during recovery; the audit detects deliberate faults. `make crash` runs the full
+matrix.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def matrix(*arguments: str) -> str:
-    """What the matrix says at its end; it forks, and so needs a process without loops and threads."""
+    """Returns the output of the matrix; it forks, and so needs a process without loops and threads."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.crash", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=600
     )
@@ -67,9 +66,7 @@ def test_crash_audit_detects_premature_flush() -> None:
 
 
 async def test_crash_other_process_exit_keeps_locks(tmp_path: Path) -> None:
-    """Closing any descriptor of a file drops the locks that its process has on it: SQLite's, too, if the journal ever
-    closed one.
-    """
+    """Closing any descriptor of a file releases all locks of the process on it, including those of SQLite."""
     file = tmp_path / "journal.db"
     look = f"""
 import asyncio
@@ -94,7 +91,7 @@ asyncio.run(look())
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
-    """What is known of a point at which nobody was killed."""
+    """Records of a point without kills."""
     folder = tmp_path_factory.mktemp("point")
     scene = Scene(str(folder), Place(file=str(folder / "journal.db")), 1)
 
@@ -110,7 +107,7 @@ def test_audit_undisturbed_run_has_no_findings(told: Told) -> None:
 
 
 def events(told: Told, change: Callable[[Event], list[Event]]) -> Told:
-    """The same with other events, numbered anew."""
+    """Returns the same records with other events, renumbered."""
     runs = {}
     for run, (name, old) in told.runs.items():
         new = [event for before in old for event in change(before)]
@@ -127,7 +124,7 @@ def twice(kind: type[Event], node: str) -> Callable[[Event], list[Event]]:
 
 
 def again(told: Told, node: str, **other: Any) -> Told:
-    """The same with one more call of a node."""
+    """Returns the same records with one more call of a node."""
     entry = next(entry for entry in told.world if entry.node == node and entry.what == "begin")
     return msgspec.structs.replace(told, world=[*told.world, msgspec.structs.replace(entry, **other)])
 

@@ -1,5 +1,6 @@
-"""`agent: {by, of, otherwise}`: one agent of several, by a label; which one, why, and that nothing is lost on the
-way.
+"""`agent: {by, of, otherwise}`: a label selects one of several agents; the choice and its reason are journaled and
+survive
+a resume.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ ANSWERS: dict[str, Any] = {
 def answered(
     flow: str, text: str, answers: dict[str, Any] | None = None, catalog: Catalog = KNOWN, **inputs: Any
 ) -> Played:
-    """Plays a workflow, and has its journal audited and decided anew."""
+    """Runs a workflow, then audits and replays its journal."""
     played = play(flow, {"text": text, **inputs}, {**ANSWERS, **(answers or {})}, catalog=catalog)
     compiled = program(flow, catalog)
     assert audit(AuditCase(compiled, played.events)) == []

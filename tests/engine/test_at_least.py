@@ -1,4 +1,4 @@
-"""`at_least`: a list that wants all of its elements, or so many, fails as soon as that cannot be met any more."""
+"""`at_least`: a list that requires all or a number of its elements fails as soon as this is impossible."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ nodes:
 
 
 def fails(*words: str) -> dict[str, Any]:
-    """A writer that has no answer to these words; others take a second each."""
+    """A writer that fails on these words; other answers take a second each."""
 
     def answer(call: CallRequest) -> Any:
         return CallError(code="F207", reason="no") if call.inputs["text"] in words else "<>"
@@ -37,12 +37,12 @@ def fails(*words: str) -> dict[str, Any]:
 
 
 def slow(call: CallRequest, chance: Any) -> float:
-    """Who writes about `b` knows it after a second, whoever writes about something else after ten."""
+    """The answer about `b` takes a second, every other answer ten."""
     return 0.0 if call.kind == "tool" else 1.0 if call.inputs["text"] == "b" else 10.0
 
 
 def why(played: Played) -> str:
-    """What a run that failed says."""
+    """Returns the reason of a failed run."""
     assert isinstance(played.outcome, FailedOutcome)
     return played.outcome.reason
 

@@ -1,6 +1,6 @@
-"""Nodes that back off: what the evidence does not bear out is taken out of the value, said in the journal and the
-result,
-and replayed.
+"""Nodes that back off: parts without support in the evidence are removed from the value, and listed in the journal and
+the
+result; the run replays.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ nodes:
   checked: {verify: "${said}", checks: [entailment], against: "${input.text}", otherwise: [back_off, abstain]}
 """
 CERTIFIED = FLOW.replace("otherwise:", "accept: certified\n    otherwise:")
-TOWER = "The tower was completed in 1889. It stands in Paris."
-SAID = "It was completed in 1889. It is made of wood. It stands in Paris."
-LIKELY = {"It was completed in 1889.": 0.9, "It is made of wood.": 0.2, "It stands in Paris.": 0.7}
+TOWER = "The tower was completed in 1889. It is located in Paris."
+SAID = "It was completed in 1889. It is made of wood. It is located in Paris."
+LIKELY = {"It was completed in 1889.": 0.9, "It is made of wood.": 0.2, "It is located in Paris.": 0.7}
 
 
 def made(alpha: float = 0.2) -> ClaimsCertificate:
@@ -97,7 +97,7 @@ def value(played: Played) -> Any:
 @pytest.mark.parametrize("text", [FLOW, VERIFIED])
 def test_back_off_unsupported_sentence_dropped(text: str) -> None:
     played = told(text=text)
-    assert value(played) == "It was completed in 1889. It stands in Paris."
+    assert value(played) == "It was completed in 1889. It is located in Paris."
     assert isinstance(played.outcome, ValueOutcome)
     assert played.outcome.score == 0.7
     assert {TOWER[one.start : one.end] for one in played.outcome.evidence} == {TOWER}
@@ -135,12 +135,12 @@ def test_back_off_result_lists_dropped_parts_and_reasons() -> None:
     )
     assert claim.unsupported == "dropped: the evidence does not state 'It is made of wood.'"
     assert [(one.check, one.outcome) for one in claim.verdicts] == [("entailment", "fail")]
-    assert dropped_claims(told("It stands in Paris.").events) == ()
+    assert dropped_claims(told("It is located in Paris.").events) == ()
 
 
 def test_back_off_list_elements_dropped() -> None:
-    played = told(["It is made of wood.", "It stands in Paris."], agent="lister")
-    assert value(played) == ["It stands in Paris."]
+    played = told(["It is made of wood.", "It is located in Paris."], agent="lister")
+    assert value(played) == ["It is located in Paris."]
     assert [claim.path for claim in dropped_claims(played.events)] == ["[0]"]
 
 
@@ -167,7 +167,7 @@ def test_back_off_certificate_threshold_keeps_parts() -> None:
     just = {
         "It was completed in 1889.": 0.9,
         "It is made of wood.": found.threshold,
-        "It stands in Paris.": found.threshold - 1e-9,
+        "It is located in Paris.": found.threshold - 1e-9,
     }
     played = told(
         text=CERTIFIED, catalog=known, answers={"entailment": lambda call: chance(just[call.inputs["claim"]])}
@@ -192,7 +192,7 @@ def test_back_off_resume_at_every_event() -> None:
         assert run_simulated(scene)[0].outcome == whole.outcome, cut
 
 
-@pytest.mark.parametrize(("said", "kept"), [(SAID, False), ("It stands in Paris.", True)])
+@pytest.mark.parametrize(("said", "kept"), [(SAID, False), ("It is located in Paris.", True)])
 def test_back_off_memo_stores_complete_answers_only(said: str, kept: bool) -> None:
     async def scene(clock: VirtualClock) -> dict[str, Any]:
         theatre = Theatre(clock, {"teller": said, "entailment": judge})

@@ -1,4 +1,4 @@
-"""Budgets: what a call may cost is reserved before it goes out, so that a run stays within its tokens and calls."""
+"""Budgets: the maximum cost of a call is reserved before it is sent, so a run stays within its tokens and calls."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ nodes:
 
 
 class Costly(SimulatedWorkers):
-    """Workers whose calls cost `prompt` tokens and as many output tokens as they may, and that say so beforehand: a
-    bound
-    that is `loose` times the truth; `counts` says whether they can count exactly.
+    """Workers whose calls cost `prompt` tokens and the maximum of output tokens. Their estimate is `loose` times the
+    true
+    cost; `counts` is whether they can count exactly.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ def test_budget_tokens_never_exceeded(seed: int, tokens: int, words: int, loose:
     played = play(f"tokens: {tokens}", words, seed, loose=loose)
     usage = played.finished.usage
     assert usage.prompt_tokens + usage.output_tokens <= tokens
-    # An element fails only where the least call does not fit into what is left.
+    # An element fails only if the smallest call exceeds the remaining budget.
     if any(isinstance(outcome, FailedOutcome) for outcome in played.outcomes.values()):
         assert tokens - usage.prompt_tokens - usage.output_tokens < 10 + 5 + 20
 

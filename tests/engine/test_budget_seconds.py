@@ -1,4 +1,4 @@
-"""The seconds of a called workflow's budget: they hold for each call of it, as those of a run hold for the run."""
+"""Seconds in the budget of a called workflow: they apply to each call of it, like the seconds of a run to the run."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_budget_seconds_per_element_exclude_wait_for_slot() -> None:
 
 
 def test_budget_seconds_outer_end_stops_inner_workflow() -> None:
-    """Budgets nest: the outer one is over first, and the inner one has time left."""
+    """Budgets nest: the outer one ends first, and the inner one has time left."""
     middle = (
         "schema: orchestra/v1\nname: middle\nbudget: {seconds: 4}\noutput: ${m}\nnodes:\n  m: {call: inner, fallback:"
         " late}\n"
@@ -103,7 +103,7 @@ def test_budget_seconds_exclude_checks_on_result() -> None:
 
 @pytest.mark.parametrize(("latency", "value"), [(1.0, "<Ada>"), (9.0, None)])
 def test_budget_seconds_exclude_wait_for_person(latency: float, value: str | None) -> None:
-    """A run that waits for a person is let go of; who answers after a week finds the time left that there was."""
+    """A run that waits for a person is released; after an answer a week later it has the same time left."""
     catalog = calling(ASKING)
     compiled = program(CALLING, catalog)
 
@@ -157,7 +157,7 @@ def test_budget_seconds_exclude_time_without_lease_holder(last: float, code: str
 
 
 def test_budget_seconds_old_run_without_limit_replays() -> None:
-    """It was under way for longer than they allow, and ended with a value."""
+    """The run took longer than the seconds allow, and ended with a value."""
     told = play(CALLING, catalog=calling(CHAIN, 60), latency=3.0)
     compiled = program(CALLING, calling(CHAIN))
     assert replay(compiled, told.events).reason == ""

@@ -1,6 +1,5 @@
-"""Nodes that accept by a certificate: by its threshold, with its promise for first answers, on a resumed run as on a
-whole
-one.
+"""Nodes that accept by a certificate: its threshold applies, and first answers have its guarantee, also after a
+resume.
 """
 
 from __future__ import annotations
@@ -75,7 +74,7 @@ def test_certified_later_answer_has_no_guarantee(text: str) -> None:
 
 
 def test_certified_failed_attempt_keeps_guarantee() -> None:
-    """The answers that a certificate is made of come of such attempts too."""
+    """The answers behind a certificate include such attempts."""
     run = play(AGAIN, {"text": "x"}, {"writer": sure(0.9)}, catalog=KNOWN, faults=Faults(invalid=1.0, attempts=1))
     assert len(run.attempts) == 2
     assert promises(run) == [CERTIFICATE.guarantee]
@@ -120,7 +119,7 @@ def test_certified_replay_gives_same_decisions() -> None:
 
 
 class Void(dict[str, Any]):
-    """A certificate that does not hold."""
+    """A void certificate."""
 
     def __getitem__(self, name: str) -> Any:
         raise InputError("V002", f"the certificate of {name!r} is void", hint="orchestra certify writer")

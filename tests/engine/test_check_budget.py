@@ -1,6 +1,6 @@
-"""A budget for checks: they go where doubt times influence per token is greatest; what gets none of it is `unknown`,
-and
-says why.
+"""A budget for checks: it is spent where doubt times influence per token is greatest; a check without budget is
+`unknown`
+with the reason.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ SUPPORTED = {"label": "supported", "p_supported": 0.9, "p_refute": 0.0}
 
 
 class Measured(SimulatedWorkers):
-    """Workers that say what a call may cost: a question 100 tokens."""
+    """Workers with known costs: a question costs 100 tokens."""
 
     def estimate(self, call: CallRequest) -> CallEstimate:
         return CallEstimate(prompt_tokens=90, max_output=10) if call.kind == "agent" else NO_ESTIMATE
 
 
 def sure(call: CallRequest) -> Any:
-    """A writer that is as sure as its text says."""
+    """A writer whose confidence is the number in its text."""
     found, _, _ = call.inputs["text"].partition(" ")
     confidence = float(found) if found.replace(".", "").isdigit() else None
     return CallResult(
@@ -91,7 +91,7 @@ def spent(
     workers: type[Measured] = Measured,
     **simulation: Any,
 ) -> Played:
-    """Plays a workflow under a budget for checks, and has its journal audited and decided anew."""
+    """Runs a workflow with a budget for checks, then audits and replays its journal."""
     compiled = program(flow.replace("LIMIT", str(limit)).replace("OTHERWISE", otherwise), catalog)
 
     async def scene(clock: VirtualClock) -> Played:
@@ -137,7 +137,7 @@ def test_check_budget_custom_tool_is_free() -> None:
 
 
 class Beside(Measured):
-    """Workers of this process: the judge is an encoder, and what it reads no server counts."""
+    """Local workers: the judge is an encoder, and no server counts its tokens."""
 
     def estimate(self, call: CallRequest) -> CallEstimate:
         return CallEstimate(uses_local_encoder=call.name == "entailment")
@@ -186,7 +186,7 @@ def test_check_budget_most_influential_value_first() -> None:
 
 
 def test_check_budget_sure_value_leaves_tokens_for_doubtful() -> None:
-    """They come one after the other, the sure ones first; who comes first would have all of it."""
+    """The values arrive in sequence, the sure ones first; a first-come rule would spend all tokens on them."""
     played = spent(
         MAP.replace("as: text,", "as: text, concurrency: 1,"),
         texts(0.02, 0.9, 0.04, 0.95, 0.03, 0.9, 0.02, 0.97),
@@ -211,7 +211,7 @@ def test_check_budget_unchecked_value_not_retried(otherwise: str) -> None:
 
 
 def test_check_budget_released_tokens_go_to_waiting_checks() -> None:
-    """A check takes half of what is reserved for it: three fit into 250 tokens one after the other, and two at once."""
+    """A check uses half of its reservation: three checks fit into 250 tokens in sequence, two at once."""
     played = spent(MAP, texts(0.5, 0.5, 0.5), 250, answers=CHEAP, latency=1.0)
     assert len(asked(played)) == 3
     assert not unasked(played)

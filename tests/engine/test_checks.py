@@ -1,7 +1,4 @@
-"""Checks that ask agents: their questions are calls of their own, in budgets, journals and replays; and what is not
-known
-never passes.
-"""
+"""Checks that call agents: their calls are budgeted, journaled and replayed, and an unknown verdict never passes."""
 
 from __future__ import annotations
 
@@ -49,7 +46,7 @@ WITH: Catalog = replace(
         "blind": agent("blind", record(question=TEXT, evidence=TEXT), TEXT),
     },
 )
-TOWER = "The tower was completed in 1889. It stands in Paris."
+TOWER = "The tower was completed in 1889. It is located in Paris."
 
 
 def chance(supported: float | None, refuted: float | None = 0.0, label: str = "supported") -> dict[str, Any]:
@@ -76,14 +73,14 @@ def reasons(played: Played) -> str:
 
 
 def sound(played: Played, text: str, **more: Any) -> None:
-    """Nothing is wrong with a run: the auditor finds nothing, and today's engine decides the same."""
+    """Asserts that the audit finds no fault and that the current engine makes the same decisions."""
     compiled = program(text, WITH)
     assert audit(AuditCase(compiled, played.events, **more)) == []
     found = replay(compiled, played.events)
     assert (found.first_difference, found.reason) == (None, "")
 
 
-# What is asked, and what comes of it
+# Questions and verdicts
 
 
 def test_check_supported_claim_has_probability_and_span() -> None:
@@ -206,7 +203,7 @@ nodes:
     sound(played, text)
 
 
-# Checks put together
+# Combined checks
 
 
 @pytest.mark.parametrize(
@@ -234,7 +231,7 @@ def test_check_unknown_asks_second_agent() -> None:
     assert [(part.check, part.outcome) for part in parts] == [("entailment", "unknown"), ("entailment(strict)", "pass")]
 
 
-# Asked again
+# Retries
 
 
 @pytest.mark.parametrize(
@@ -302,7 +299,7 @@ def test_check_agreement_decides_unknown_only() -> None:
     assert denied.workers.counts["reader"] == 1
 
 
-# Where checks stand
+# Positions of checks
 
 
 EVERYWHERE = """
@@ -394,7 +391,7 @@ nodes:
 
 
 class Priced(SimulatedWorkers):
-    """Workers whose calls are known to cost up to sixty tokens, and cost twenty."""
+    """Workers whose calls have a known maximum of sixty tokens, and cost twenty."""
 
     def estimate(self, call: CallRequest) -> CallEstimate:
         return CallEstimate(prompt_tokens=10, max_output=50, min_output=5)
@@ -449,7 +446,7 @@ def test_check_without_budget_left_unknown(budget: str) -> None:
     assert "E005" in reasons(played)
 
 
-# Cut off, taken up, looked at again
+# Interruption, resume, replay
 
 
 FAULTS = Faults(refused=0.15, invalid=0.1, slow=0.1, attempts=1)

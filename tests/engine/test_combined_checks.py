@@ -1,4 +1,4 @@
-"""Nodes with `score: combined`: what agents doubt is weighed, what nobody can tell and what is plainly wrong is not."""
+"""Nodes with `score: combined`: doubts of agents are weighed; unknown verdicts and free failures are not."""
 
 from __future__ import annotations
 
@@ -38,9 +38,8 @@ READ = {"answer": "1889", "quote": "completed in 1889"}
 
 
 def combination(**weights: float) -> Combination:
-    """Of the checks of `FLOW`: those that are named count so much; the agreement of the second agent counts up to 1
-    either
-    way.
+    """A combination of the checks of `FLOW`: named checks have the given weight; the agreement of the second agent has
+    weight 1 in both directions.
     """
     voices = (
         *(CheckWeight(check, weight=weight) for check, weight in weights.items()),
@@ -71,9 +70,9 @@ def said(run: Played) -> dict[str, str]:
     ("sure", "supported", "second", "accepted"),
     [
         (0.9, 0.9, "1889", True),
-        (0.99, 0.3, "1889", True),  # the judge doubts it, and is outvoted
-        (0.3, 0.99, "1889", True),  # `confidence` is one of several, and not under `accept` by itself
-        (0.99, 0.9, "1890", True),  # another agent found something else
+        (0.99, 0.3, "1889", True),  # the judge doubts it, and is outweighed
+        (0.3, 0.99, "1889", True),  # `confidence` is one of several checks, and not compared with `accept` separately
+        (0.99, 0.9, "1890", True),  # another agent found a different value
         (0.6, 0.3, "1889", False),
         (0.9, 0.3, "1890", False),
     ],
@@ -81,7 +80,7 @@ def said(run: Played) -> dict[str, str]:
 def test_combined_weighs_agent_verdicts(sure: float, supported: float, second: str, accepted: bool) -> None:
     run = played(sure=sure, supported=supported, second=second)
     assert isinstance(run.outcome, ValueOutcome if accepted else AbstainedOutcome)
-    assert len(said(run)) == 4  # all were asked, for each may still outweigh the others
+    assert len(said(run)) == 4  # all checks ran, because each may still outweigh the others
     found = run.of(OutputJudged)[-1].score
     assert found == KNOWN.combinations["reader"].score(run.of(OutputJudged)[-1].verdicts)
     assert found is not None

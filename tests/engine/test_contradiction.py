@@ -1,4 +1,4 @@
-"""What the engine says where it contradicts itself."""
+"""Messages of the engine about contradictions in its own state."""
 
 from __future__ import annotations
 

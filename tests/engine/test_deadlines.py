@@ -1,7 +1,4 @@
-"""Questions with a deadline: a run that waits for nothing but persons waits, deadline or not; at the deadline it takes
-its
-default.
-"""
+"""Questions with a deadline: a run that waits only for persons keeps waiting; at the deadline the default applies."""
 
 from __future__ import annotations
 
@@ -62,7 +59,7 @@ def test_deadline_default_used_while_only_persons_awaited(text: str) -> None:
 
 @pytest.mark.parametrize("text", [QUESTION, BODY])
 def test_deadline_is_wall_clock_and_never_restarts(text: str) -> None:
-    """Whoever takes the run over, and however often."""
+    """The deadline is independent of the process and of the number of takeovers."""
     compiled = program(text)
 
     async def scene(clock: VirtualClock) -> None:

@@ -1,5 +1,6 @@
-"""A person who declines to answer: the node is withheld with the reason, or has its fallback; journaled, resumed,
-replayed, audited.
+"""A person declines to answer: the node is withheld with the reason, or uses its fallback; journaled, resumed,
+replayed,
+audited.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ input: {text: str}
 output: ${found}
 nodes:
   said: {ask: "What is ${input.text}?"}
-  found: {first_of: ["${said}", "nobody knows"]}
+  found: {first_of: ["${said}", "unknown"]}
 """
 WHY = "I was not there"
 
 
 def declined(text: str, *, crash: bool = False, by: str = "ada", value: Any = None) -> tuple[Any, list[Event]]:
-    """Plays a run whose one question a person declines; the journal is audited and decided anew."""
+    """Runs a workflow whose only question is declined; the journal is audited and replayed."""
     compiled = program(text)
 
     async def scene(clock: VirtualClock) -> tuple[Any, list[Event]]:
@@ -94,7 +95,7 @@ def test_decline_uses_fallback() -> None:
 
 
 def test_decline_takes_next_arm() -> None:
-    assert declined(CHOICE)[0] == ValueOutcome("nobody knows")
+    assert declined(CHOICE)[0] == ValueOutcome("unknown")
 
 
 @pytest.mark.parametrize("crash", [False, True])
@@ -105,7 +106,7 @@ def test_decline_of_review_withholds_value(crash: bool) -> None:
     assert outcome.reason.endswith(f"; ada declined to answer: {WHY}")
     assert (outcome.origin, outcome.score) == ("reading", 0.0)
     (row,) = History.of(events).rows
-    assert row.correction is None  # nobody gave another value
+    assert row.correction is None  # no other value was given
     assert any(isinstance(one, QuestionAnswered) and one.decline_reason for one in History.of(events).external_events)
 
 

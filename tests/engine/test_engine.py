@@ -1,4 +1,4 @@
-"""The shell: retries, deadlines, cancellation, budgets, order, and that a run is the fold of its events."""
+"""The engine shell: retries, deadlines, cancellation, budgets, event order; a run is the fold of its events."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_engine_strict_calls_wait_for_flush() -> None:
             await engine.start(program(text), RunRequest(graph="0" * 32)).wait()
             took.append(round(clock.monotonic() - began))
             await engine.close()
-        assert took == [1, 3]  # the end alone; and before each call
+        assert took == [1, 3]  # at the end only; before each call
 
     run_simulated(scene)
 

@@ -1,6 +1,4 @@
-"""The closed unions are closed: every event is folded, every proposal carried out, every phase that asks for a decision
-decided.
-"""
+"""Closed unions are complete: every event is folded, every proposal executed, every phase with a decision decided."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ def tree(source: Any) -> ast.AST:
 
 
 def cases(source: Any) -> set[str]:
-    """The names of the classes and values that a function's `match` tells apart."""
+    """Returns the names of the classes and values in a function's `match`."""
     found: set[str] = set()
     for part in ast.walk(tree(source)):
         match part:
@@ -34,7 +32,7 @@ def cases(source: Any) -> set[str]:
 
 
 def moves(source: Any) -> Iterator[str]:
-    """The phases that a module moves units to, and so asks `decide` about."""
+    """Returns the phases that a module moves units to, for which `decide` is called."""
     for call in ast.walk(tree(source)):
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "request_decision":
             yield from (

@@ -1,4 +1,6 @@
-"""Values that a person gave before the run began: they are the outcomes of their nodes, wherever the run is cut off."""
+"""Values that a person gave before the run started: they are the outcomes of their nodes, at every point of
+interruption.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ VALUES = st.fixed_dictionaries(
 def played(
     text: str, values: dict[str, Override], cut: float, seed: int = 0, **stage: Any
 ) -> tuple[list[Event], list[str]]:
-    """The events of a run that was killed after a share of them, and resumed; and the nodes that were called."""
+    """Returns the events of a run that was killed after a share of them and resumed, and the called nodes."""
     compiled = program(text)
 
     async def scene(clock: VirtualClock) -> tuple[list[Event], list[str]]:

@@ -1,4 +1,4 @@
-"""Evidence of a megabyte is read beside the loop: other runs go on, and what the run comes to is the same."""
+"""Evidence of a megabyte is processed outside the event loop: other runs proceed, and the result is the same."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ nodes:
 """  # noqa: E501
 ROWS = "account " * (HEAVY_SIZE // 8) + "20993.50"
 TICKS = 20
-"""Turns of the loop while a ledger is read; a loop that stands still has hardly one."""
+"""Loop iterations while a ledger is processed; a blocked loop has hardly any."""
 
 
 def test_large_evidence_read_in_thread_same_verdict() -> None:

@@ -1,4 +1,6 @@
-"""Laws of the language, held against small random programs: what each kind of node gives, and how outcomes flow."""
+"""Laws of the language as properties of small random programs: the result of each node kind, and the flow of
+outcomes.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,7 @@ laws = settings(max_examples=80, deadline=None)
 
 
 def fated(fates: dict[str, str]) -> Any:
-    """An answer to calls of nodes whose end is known: a text, a number that its evidence does not hold, or a
-    refusal.
-    """
+    """Answers for nodes with a predetermined end: a text, a number that is not in the evidence, or a refusal."""
 
     def answer(call: CallRequest) -> Any:
         name = call.node.split("/")[-1].split("[")[0]
@@ -39,7 +39,7 @@ def fated(fates: dict[str, str]) -> Any:
 
 
 def node(name: str, fate: str, text: str = "x", more: str = "") -> str:
-    """A node that ends so, where all that it needs is a value."""
+    """A node with that end if all of its needs are values."""
     checks = ", checks: [numbers], against: none, otherwise: [abstain]" if fate == "abstain" else ""
     when = ', when: "${input.no}"' if fate == "skip" else ""
     return f'  {name}: {{agent: writer, with: {{text: "{text}"}}{checks}{when}{more}}}\n'
@@ -56,7 +56,7 @@ KINDS: dict[str, type[Outcome]] = {
 
 
 def ended(outcome: Outcome) -> tuple[type[Outcome], str]:
-    """What an outcome is, and where it began."""
+    """Returns the kind of an outcome and its origin."""
     return type(outcome), "" if isinstance(outcome, ValueOutcome) else outcome.origin
 
 
@@ -65,7 +65,7 @@ def ended(outcome: Outcome) -> tuple[type[Outcome], str]:
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """A node of a random graph: its own fate, whose values it reads, whom it only waits for, whether it has a
+    """A node of a random graph: its own end, the values it reads, the nodes it only waits for, and whether it has a
     fallback.
     """
 
@@ -88,7 +88,7 @@ class Piece:
 
 @st.composite
 def graphs(draw: Any) -> list[Piece]:
-    """Up to seven nodes, each of which reads up to two that stand before it."""
+    """Graphs of up to seven nodes, each of which reads up to two earlier nodes."""
     found: list[Piece] = []
     for index in range(draw(st.integers(1, 7))):
         names = [piece.name for piece in found]
@@ -105,9 +105,8 @@ def whole(graph: list[Piece]) -> str:
 
 
 def told(graph: list[Piece]) -> dict[str, tuple[type[Outcome], str]]:
-    """The ends that the laws promise, in the program's order: a non-value of what a node reads, the first one, or else
-    its
-    own fate.
+    """Returns the ends that the laws require, in program order: the first non-value among the inputs of a node, or else
+    its own end.
     """
     found: dict[str, tuple[type[Outcome], str]] = {}
     order = [node.name for node in program(whole(graph)).nodes]
@@ -273,7 +272,7 @@ def test_law_loop_ends_when_condition_first_holds(steps: list[int], most: int, s
 
 
 def chain(fates: list[str], first: str, indent: str = "") -> str:
-    """A chain of nodes, the first of which reads `first`."""
+    """A chain of nodes; the first node reads `first`."""
     texts = [first, *(f"${{c{index}}}" for index in range(len(fates) - 1))]
     return "".join(
         indent + node(f"c{index}", fate, text) for index, (fate, text) in enumerate(zip(fates, texts, strict=True))

@@ -1,6 +1,4 @@
-"""Laws of attempts: how many there are, how long they wait, what a verdict leads to, and what a cancelled run leaves
-behind.
-"""
+"""Laws of attempts: their number, their waits, the consequences of a verdict, and the state after a cancellation."""
 
 from __future__ import annotations
 
@@ -117,7 +115,7 @@ FAULTS = Faults(refused=0.2, slow=0.1, attempts=2)
 
 
 def ends(events: list[Event]) -> dict[str, Any]:
-    """What each node ended in, and when."""
+    """Returns the end of each node and its time."""
     found: dict[str, Any] = {event.node: event.outcome for event in events if isinstance(event, NodeFinished)}
     return found | {
         event.node: ValueOutcome(event.value) for event in events if isinstance(event, AttemptFinished) and event.final
@@ -144,7 +142,7 @@ def test_law_cancel_keeps_finished_leaves_no_task(seed: int, seconds: float, tur
         run.cancel("a person")
         now = clock.monotonic()
         finished = await run.wait()
-        assert clock.monotonic() == now  # nobody waits for calls that were cancelled
+        assert clock.monotonic() == now  # no task waits for cancelled calls
         assert await journal.read(run.id) == run.log
         return run.log, finished, workers, before
 
@@ -167,7 +165,7 @@ def test_law_same_worker_results_give_same_output(faults: Faults, seeds: tuple[i
 
 
 async def played(clock: VirtualClock, faults: Faults) -> tuple[Any, dict[str, Any]]:
-    """A run whose workers have the same chance whatever the order of events is."""
+    """A run whose workers have the same random results in every order of events."""
 
     def late(call: CallRequest, chance: Any) -> float:
         return float(chance.uniform(0.1, 1.0)) + clock.random()

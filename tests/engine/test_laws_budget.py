@@ -1,4 +1,7 @@
-"""Laws of the line for room in a budget: whoever gives room up gives it on, and nobody stands in another one's way."""
+"""Laws of the queue for a budget: released capacity goes to the next waiting call, and calls of different budgets do
+not
+block each other.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from tests.engine.stage import ANSWERS, CATALOG, Played, program
 
 
 class Costly(SimulatedWorkers):
-    """Each call reserves thirty tokens, takes two, and needs a second; or as long as is said of its node."""
+    """Each call reserves thirty tokens, uses two, and takes a second, or the seconds given for its node."""
 
     def __init__(self, clock: VirtualClock, seconds: Mapping[str, float], answers: Any = None) -> None:
         self.answers = answers or {}
@@ -39,7 +42,7 @@ class Costly(SimulatedWorkers):
 
 
 def inner(name: str, text: str) -> Graph:
-    """A workflow with a budget that has room for one call at a time."""
+    """A workflow with a budget for one call at a time."""
     return read(f"schema: orchestra/v1\nname: {name}\nbudget: {{tokens: 45}}\n{text}".encode(), f"{name}.yaml").graph
 
 

@@ -1,7 +1,4 @@
-"""Laws of waiting: through a journal that takes its time, no letter, cancellation or closing is lost, and nobody waits
-for
-ever.
-"""
+"""Laws of waiting: with a slow journal, no inbox message, cancellation or close is lost, and no wait is endless."""
 
 from __future__ import annotations
 
@@ -33,11 +30,11 @@ nodes:
 """
 ONE = "output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}}"
 LONG = 10_000.0
-"""Seconds that nothing here takes."""
+"""A number of seconds longer than any test here."""
 
 
 class Slow(MemoryJournal):
-    """A journal each of whose answers takes ten milliseconds to arrive."""
+    """A journal whose results take ten milliseconds to arrive."""
 
     async def lease(self, run: str) -> int:
         await asyncio.sleep(0.01)
@@ -67,7 +64,7 @@ def start(on: Engine, text: str = ASK, workers: Any = None) -> Execution:
 
 
 async def answer(journal: MemoryJournal, run: Execution, value: str = "yes") -> None:
-    """Posts an answer to the one question of a run."""
+    """Sends an answer to the only question of a run."""
     (asked,) = (event for event in journal.store.logs[run.id].events if type(event).__name__ == "QuestionAsked")
     digest = asked.question_digest  # type: ignore[union-attr]  # it is a QuestionAsked
     await journal.send(run.id, InboxMessage(kind="answer", node="sure", value=value, question_digest=digest))
@@ -325,7 +322,7 @@ def test_subscriber_gets_events_of_other_process() -> None:
 
 
 class Odd(SimulatedWorkers):
-    """Workers whose measure has a fault for a while."""
+    """Workers whose estimate fails for a while."""
 
     odd = False
 
@@ -356,7 +353,7 @@ def test_run_failed_at_start_releases_lease() -> None:
 
 
 class Breaks(MemoryJournal):
-    """A journal whose disk goes away when `gone` is set; or that cannot read the inbox of one run."""
+    """A journal whose disk fails once `gone` is set, or that cannot read the inbox of one run."""
 
     gone, bad = False, ""
 

@@ -1,4 +1,4 @@
-"""Checks that ask agents, in plans that run while they are written and in agents with tools."""
+"""Checks that call agents, in streamed plans and in agents with tools."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def sound(played: Played, text: str, known: Catalog) -> None:
 
 
 def everywhere(played: Played, text: str, known: Catalog, answers: dict[str, Any]) -> None:
-    """A run that is cut off behind any of its events ends as it did."""
+    """Asserts that a run interrupted after any of its events has the same end."""
     compiled = program(text, known)
 
     async def scene(clock: VirtualClock) -> None:
@@ -83,7 +83,7 @@ def test_abandoned_step_cancels_its_check_calls() -> None:
 
 
 def test_abandoned_workflow_cancels_its_calls() -> None:
-    """The plan goes on for longer than what was abandoned would have taken."""
+    """The plan runs for longer than the abandoned calls would have taken."""
     text = PLAN.replace("agents: [writer]", "workflows: [loudly]") % ""
     known = with_workflows(LOUDLY)
     lines = ("s1 = loudly(text=input.text)", "s2 = shout(text=input.text)", "return s2")

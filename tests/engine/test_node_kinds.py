@@ -1,4 +1,4 @@
-"""Every node kind that runs, and how outcomes flow between nodes."""
+"""Every node kind that runs, and the flow of outcomes between nodes."""
 
 from __future__ import annotations
 
@@ -283,7 +283,7 @@ nodes:
 
 
 def test_each_bodies_end_in_linear_time() -> None:
-    """Four times as many elements take about four times as long: the bound is twice that."""
+    """Four times as many elements take about four times as long; the bound is twice that."""
     text = """
 input: {words: "list[str]"}
 output: ${all.values}
@@ -328,7 +328,7 @@ nodes:
 
 
 def test_block_distinguishes_withheld_from_failed() -> None:
-    """As docs/reference/language.md has it: an effect stands in for the first, and not for the second."""
+    """As in docs/reference/language.md: an effect replaces the first, but not the second."""
     accepted = play(APART, {"text": "completed in 1889"})
     assert (accepted.outcome, accepted.workers.counts["send"]) == (ValueOutcome("1889"), 0)
     withheld = play(APART, {"text": "completed in 1890"})

@@ -1,7 +1,4 @@
-"""Workflows whose output is accepted as a whole: how sure it is, by what it follows from; what is withheld; replay and
-the
-oracle.
-"""
+"""Workflows that accept their output as a whole: the score from its sources, withheld outputs, replay and oracle."""
 
 from __future__ import annotations
 
@@ -48,7 +45,7 @@ SURE = {"first 1889": 0.9, "other 1889": 0.6, "third 1900": 0.7, "none": 0.2}
 
 
 def reading(call: Any) -> CallResult:
-    """The year of a page; of the page `none` one that does not stand there, so that its check withholds it."""
+    """The year of a page; for the page `none` a year that is not in the text, so that its check withholds it."""
     page = call.inputs["context"]
     year = page.split()[-1] if page != "none" else "1700"
     return CallResult(value={"answer": year, "quote": year}, confidence=SURE[page])

@@ -1,4 +1,4 @@
-"""`plan` nodes whose plan has served before: the router is not asked, the plan is a fact, and resume and replay need no
+"""`plan` nodes with a cached plan: the router is not called, the plan is journaled, and resume and replay need no
 cache.
 """
 
@@ -212,7 +212,7 @@ def test_plan_cache_changed_skill_contract_misses() -> None:
 
 
 def test_plan_cache_plan_calls_listed_effect() -> None:
-    """The author has listed it; a stored plan can call nothing that the node does not list."""
+    """The author has listed the effect; a stored plan can call only skills that the node lists."""
     text = TEXT.replace("grow]", "send]")
 
     async def scene(theatre: Theatre) -> None:
@@ -240,7 +240,7 @@ AROUND = ("s1 = split(text=input.text)", "s2 = shout(text=input.text)", "return 
 
 
 def other_way(call: Any) -> Any:
-    """Writes `QUIET`, which the writer fails in, and goes around it once that was told."""
+    """Writes `QUIET`, in which the writer fails, and avoids the writer once the prompt has the failure."""
     return router(*(LOUD if "These calls failed" in call.inputs["request"] else QUIET))(call)
 
 
@@ -290,7 +290,7 @@ def test_plan_cache_plan_starts_as_whole() -> None:
 
 
 def test_plan_cache_timeout_abandons_steps() -> None:
-    """The run goes on for longer than the step would have taken."""
+    """The run continues for longer than the step would have taken."""
     text = (
         TEXT.replace("output: ${solve}", 'output: {said: "${solve}", late: "${late}"}')
         + "  late: {tool: count, with: {items: [a]}, after: [solve]}\n"

@@ -1,5 +1,4 @@
-"""Plans that act: a router plans effects on what the run was given, and on nothing that a tool, a model or a document
-said
+"""Plans with effects: arguments of effects are from the inputs of the run, and never from a tool, a model or a document
 (DESIGN §11).
 """
 
@@ -355,7 +354,7 @@ SEALED = replace(
 
 
 def edited(name: str) -> Catalog:
-    """The house with another version of one of its tools, or of its router."""
+    """The catalog with another version of one of its tools or of its router."""
 
     def among(known: Mapping[str, Contract]) -> dict[str, Contract]:
         return {

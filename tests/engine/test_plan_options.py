@@ -1,7 +1,4 @@
-"""Keys of a `plan` node that say how its plan is written: at once, of whose words, whether it may be declined, out of
-how
-many skills.
-"""
+"""Options of a `plan` node that control how its plan is written: whole plans, copied texts, declining, shortlists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`plan` nodes that vote, and those with a larger planner: what is asked of whom, and what is on record."""
+"""`plan` nodes with votes and with a larger planner: their calls and their events."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ QUIET = ("s1 = writer(text=input.text)", "return s1")
 
 
 def line(lines: tuple[str, ...], call: CallRequest) -> str:
-    """The next line of a plan, as far as it has come."""
+    """Returns the next line of a plan at its current length."""
     stand = len(str(call.inputs["plan"]).splitlines())
     return lines[min(stand, len(lines) - 1)]
 
 
 def voted(*plans: tuple[str, ...], more: str = "", **options: Any) -> Played:
-    """Each sample writes a plan of its own."""
+    """Runs a vote in which each sample writes its own plan."""
     answer = {"router": lambda call: line(plans[call.sample - 1], call)}
     return play(
         WORK % f"returns: str, repairs: 0, votes: {len(plans)}{more}", {"text": "a b"}, answers=answer, **options
@@ -66,7 +66,7 @@ def test_votes_samples_run_concurrently(votes: int) -> None:
     played = voted(*[LOUD] * votes, latency=1.0)
     assert played.outcome == ValueOutcome("A B")
     last = played.of(TurnStarted)[-1]
-    assert last.at - played.events[0].at == pytest.approx(2.0)  # two lines, however many samples
+    assert last.at - played.events[0].at == pytest.approx(2.0)  # two lines, for any number of samples
     begun = [event.draft.sample for event in played.of(TurnStarted)]
     assert begun[:votes] == [*range(1, votes + 1)]
     assert [*sorted(begun[votes:-1]), begun[-1]] == [*range(1, votes + 1), 0]
@@ -193,7 +193,7 @@ def test_votes_failed_samples_go_to_larger_planner() -> None:
 
 
 def by_sample(events: Sequence[Event]) -> dict[int, list[PlanDraft]]:
-    """The questions of each sample in their order; which of them comes next hangs on the order of answers."""
+    """Returns the questions of each sample in order; the interleaving of samples depends on the order of answers."""
     found: dict[int, list[PlanDraft]] = {}
     for event in events:
         if isinstance(event, TurnStarted) and event.draft is not None:
@@ -236,7 +236,7 @@ def test_ledger_includes_cost_of_votes() -> None:
     played = voted(QUIET, LOUD)
     asked = [event.usage for event in played.of(AttemptFinished) if event.node.endswith("/line")]
     assert [usage.calls for usage in asked] == [1, 1, 1, 1]
-    assert played.finished.usage.calls == 4 + 1  # and the writer of the plan that won
+    assert played.finished.usage.calls == 4 + 1  # and the writer of the winning plan
 
 
 def test_votes_return_nothing_counts() -> None:

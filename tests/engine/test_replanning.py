@@ -1,5 +1,5 @@
-"""A step of a plan fails, and the router goes on in another version: with what was finished, told of what failed, and
-nothing twice.
+"""A step of a plan fails and the router writes another version: with the finished values and the failures, and without
+repeated calls.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FAILS = CallError(code="T009", reason="the pen is dry")
 
 
 def versions(*plans: tuple[str, ...]) -> Callable[[CallRequest], Any]:
-    """A router that writes the first of these plans, and the next one for each list of failures that it is told of."""
+    """A router that writes the first of these plans, and the next plan after each new list of failures."""
 
     def line(call: CallRequest) -> Any:
         failures = call.inputs["request"].partition("These calls failed")[2].partition("Not accepted")[0].count("\n- ")
@@ -43,13 +43,13 @@ def replanned(more: str, *plans: tuple[str, ...], answers: Mapping[str, Any] | N
 
 
 def workflow(more: str, plans: tuple[tuple[str, ...], ...]) -> str:
-    """A workflow whose plan may send only where one of these does."""
+    """A workflow whose plan may send only from the given skills."""
     acts = any("send(" in line for plan in plans for line in plan)
     return (WORK if acts else WORK.replace(", send]", "]")) % more
 
 
 def begins(played: Played) -> list[PlanDraft]:
-    """The first turn of each version."""
+    """Returns the first turn of each version."""
     found: dict[int, PlanDraft] = {}
     for event in played.of(TurnStarted):
         found.setdefault(event.draft.version, event.draft)
@@ -258,7 +258,7 @@ def test_replan_run_resumes_at_any_event(name: str, pace: float) -> None:
             theatre.put(before)
             run = await theatre.engine.resume(compiled, before[0].run)  # type: ignore[union-attr]  # the first is a RunStarted
             await run.wait_until_blocked()
-            for asked in run.questions:  # whether the message was sent before the run was cut off
+            for asked in run.questions:  # the message may have been sent before the interruption
                 await theatre.engine.journal.send(run.id, again(asked))
             assert (await run.wait()).outcome == whole.outcome
             events: list[Event] = await theatre.journal.read(run.id)

@@ -1,4 +1,4 @@
-"""Replay: what today's engine makes of a run's events."""
+"""Replay: decisions of the current engine on the events of a run."""
 
 from __future__ import annotations
 

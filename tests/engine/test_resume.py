@@ -1,4 +1,4 @@
-"""Resumption: nothing that finished is done again, and the output is that of a run that nobody cut off."""
+"""Resume: no finished call is repeated, and the output equals the output of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_resume_continues_with_given_result_of_call() -> None:
             value="sent then",
             question_digest=asked.question_digest,
             call_happened=True,
-            decline_reason="nobody knows",
+            decline_reason="unknown",
         )
         assert "declined" in theatre.engine.rejection_reason(asked, both)
         before = InboxMessage(
@@ -152,7 +152,7 @@ def test_resume_continues_with_given_result_of_call() -> None:
             by="ann",
         )
         await theatre.journal.send(run.id, said)
-        await theatre.crash()  # the letter lies in the inbox, and whoever takes the run over opens it
+        await theatre.crash()  # the message is in the inbox, and the next lease holder processes it
         finished = await (await theatre.engine.resume(compiled, run.id)).wait()
         assert finished.outcome == ValueOutcome("SENT THEN")
         assert [call.name for call in theatre.workers.calls] == ["send", "shout"]
@@ -197,7 +197,7 @@ def test_waiting_run_has_no_task_or_lease() -> None:
         assert (asked.question, asked.options) == ("Is <x> right?", ("yes", "no"))
         assert (await theatre.journal.list_runs())[0].status == "waiting"
         await clock.sleep(3 * 86_400)
-        assert await theatre.journal.lease(run.id) == 2  # anybody may take it over
+        assert await theatre.journal.lease(run.id) == 2  # any process may take it over
         await theatre.journal.release(run.id)
         await theatre.journal.send(run.id, letter("sure", "yes", asked))
         finished = await run.wait()
@@ -219,9 +219,7 @@ nodes:
 
 @pytest.mark.parametrize("text", [ASK, BUSY])
 def test_closed_engine_releases_running_run(text: str) -> None:
-    """An engine that is closed gives the lease back, of a run that is under way too; whoever lists the runs is to go on
-    with it.
-    """
+    """A closed engine releases the lease, also of a run in progress, so that another process can resume it."""
 
     async def scene(clock: VirtualClock) -> None:
         theatre = Theatre(clock, latency=60.0)
@@ -321,9 +319,9 @@ def test_run_deadline_excludes_interruption() -> None:
 
 
 def test_question_timeout_uses_fallback() -> None:
-    text = 'output: ${a}\nnodes:\n  a: {ask: "Well?", timeout: 60, fallback: "nobody"}'
+    text = 'output: ${a}\nnodes:\n  a: {ask: "Well?", timeout: 60, fallback: "none left"}'
     played = play(text)
-    assert played.outcome == ValueOutcome("nobody")
+    assert played.outcome == ValueOutcome("none left")
     assert played.finished.at - played.events[0].at == pytest.approx(60)
 
 
@@ -368,8 +366,9 @@ def test_close_ends_wait_for_run_of_other_process() -> None:
 @pytest.mark.parametrize("freed", range(9))
 @pytest.mark.parametrize("second", range(6))
 def test_run_woken_by_two_messages_not_followed_by_holder(second: int, freed: int) -> None:
-    """Turns of the loop after the first letter: when the second comes, and when the process that has the run lets go of
-    it.
+    """Both parameters count loop iterations after the first message: until the second message, and until the lease
+    holder
+    releases the run.
     """
     compiled = program(ASK)
 
@@ -401,7 +400,7 @@ def test_run_woken_by_two_messages_not_followed_by_holder(second: int, freed: in
 
 
 class Slow(MemoryJournal):
-    """A store far away: a lease takes its time."""
+    """A remote store: a lease takes time."""
 
     def __init__(self, store: MemoryStore, clock: VirtualClock) -> None:
         super().__init__(store)
@@ -414,7 +413,7 @@ class Slow(MemoryJournal):
 
 @pytest.mark.parametrize("later", [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
 def test_followed_run_resumed_elsewhere_ends_for_all_waiters(later: float) -> None:
-    """The process that had it is gone; somebody resumes it between two looks of who follows it."""
+    """The holder has died; another process resumes the run between two polls of the follower."""
     compiled = program(ASK)
 
     async def scene(clock: VirtualClock) -> tuple[list[Any], list[Event], list[Event]]:
@@ -431,7 +430,7 @@ def test_followed_run_resumed_elsewhere_ends_for_all_waiters(later: float) -> No
         other = MemoryJournal(theatre.store)
         await other.lease(run.id)
         await other.send(run.id, letter("sure", "yes", asked))
-        await clock.sleep(2 * POLL_INTERVAL)  # it was woken, found the run in other hands, and follows it
+        await clock.sleep(2 * POLL_INTERVAL)  # it woke up, found the run held by another process, and follows it
         await other.release(run.id)
         await clock.sleep(later * POLL_INTERVAL)
         again = await engine.resume(compiled, run.id)

@@ -1,4 +1,4 @@
-"""Retry policies: what they say of facts."""
+"""Retry policies as functions of facts."""
 
 from __future__ import annotations
 
@@ -94,7 +94,8 @@ def test_retry_no_attempt_after_time_limit() -> None:
 
 @pytest.mark.parametrize(("ended", "expected"), [(1.5, FinishNode), (0.5, ScheduleRetry)])
 def test_retry_continues_after_resume(ended: float, expected: type) -> None:
-    """Simulated (seed 3111): the disk was full between the end of an attempt, too late for another one, and that of its
+    """Simulated (seed 3111): the disk was full between the end of an attempt, too late for another one, and the end of
+    its
     node.
     """
     compiled = program(

@@ -1,4 +1,6 @@
-"""`escalate: ${condition}`: the larger model at once, why, and what happens where there is none for a call."""
+"""`escalate: ${condition}`: the larger model at the first attempt, the recorded reason, and calls without a larger
+model.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ LONG = "a b c"
 
 
 def answered(flow: str, text: str, answers: dict[str, Any] | None = None, **options: Any) -> Played:
-    """Plays a workflow, and has its journal audited and decided anew."""
+    """Runs a workflow, then audits and replays its journal."""
     played = play(flow.replace("MORE", ""), {"text": text}, answers or TIER, **options)
     compiled = program(flow.replace("MORE", ""))
     assert audit(AuditCase(compiled, played.events)) == []
@@ -78,7 +80,7 @@ def test_routing_missing_larger_model_uses_own(code: str) -> None:
 
 
 class AtOnce(SimulatedWorkers):
-    """Answers in the very turn in which it is asked, so that a call need not leave its start in the journal."""
+    """Answers in the same turn, so that the journal may omit the start of a call."""
 
     said: Mapping[int, CallResult | CallError]
 
@@ -120,7 +122,7 @@ def test_routing_other_errors_of_larger_model_fail_node() -> None:
 
 def test_routing_larger_model_judged_once() -> None:
     flow = CHECKED.replace("MORE", ", otherwise: [retry, escalate, abstain]")
-    played = answered(flow, "built in 1889, says nobody")
+    played = answered(flow, "built in 1889, without a source")
     assert isinstance(played.outcome, AbstainedOutcome)
     assert asked(played) == [(1, True)]
 
@@ -164,7 +166,7 @@ def test_routing_choice_made_once_while_budget_waits() -> None:
         ("${length}", "L114"),
         ("yes", "L114"),
         ("${true}", "L118"),
-        ("${nobody > 1}", "L051"),
+        ("${missing > 1}", "L051"),
         ("${size(length) >}", "L05"),
     ],
 )

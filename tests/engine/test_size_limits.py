@@ -1,4 +1,4 @@
-"""Values that no journal takes: a node that puts too much together fails, and what was done before is kept."""
+"""Values too large for any journal: a node that composes too much fails, and earlier work is kept."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WORDS = {"words": ["a" * 100] * 30}
 
 
 class Narrow(MemoryJournal):
-    """Takes events of so many bytes, all or none of those that it is given at once."""
+    """A journal with a size limit for events; it takes all events of a batch or none."""
 
     most = 1_000
 
@@ -117,7 +117,7 @@ async def test_size_limit_earlier_events_kept() -> None:
             for seq in range(2, 7)
         ),
     ]
-    for _ in range(2):  # as often as it is tried
+    for _ in range(2):  # the failure repeats
         with pytest.raises(OrchestraError) as caught:
             run.flush()
         assert caught.value.code == "J004"
@@ -138,7 +138,7 @@ def test_size_limit_resume_repeats_nothing_kept() -> None:
         kept = {event.node for event in await journal.read(run.id) if isinstance(event, AttemptFinished)}
         assert len(kept) >= 8
         journal.most, workers.calls = 10_000, []
-        again = await engine.resume(compiled, run.id)  # the lease was given back
+        again = await engine.resume(compiled, run.id)  # the lease was released
         assert (await again.wait()).status == "done"
         assert kept & {call.node for call in workers.calls} == set()
         await engine.close()

@@ -1,6 +1,4 @@
-"""Plans run while they are being written: what starts when, what waits, what is abandoned; and nothing is lost by being
-cut off.
-"""
+"""Plans that run while they are written: start times, waits, abandoned steps; a resume at any event loses nothing."""
 
 from __future__ import annotations
 
@@ -33,12 +31,12 @@ SENDING = ("s1 = shout(text=input.text)", "s2 = send(s1, text=input.text)", "s3 
 
 
 def router(*lines: str) -> Callable[[CallRequest], Any]:
-    """Writes the next of these lines, as far as the plan has come."""
+    """Writes the next of these lines for the current length of the plan."""
     return lambda call: lines[min(call.inputs["plan"].count("\n") + bool(call.inputs["plan"]), len(lines) - 1)]
 
 
 def paced(**seconds: float) -> Callable[[CallRequest, Random], float]:
-    """How long calls take, by agent or tool; one second for the others."""
+    """Seconds of calls by agent or tool; one second for the others."""
     return lambda call, chance: seconds.get(call.name, 1.0)
 
 
@@ -52,7 +50,7 @@ def planned(more: str, *lines: str, answers: Mapping[str, Any] | None = None, **
 
 
 def began(played: Played) -> dict[str, float]:
-    """When each call went out, in seconds since the run began."""
+    """Returns the start of each call in seconds since the start of the run."""
     start = played.events[0].at
     found: dict[str, float] = {}
     for event in played.events:
@@ -119,7 +117,7 @@ def test_streaming_step_unused_by_answer_abandoned() -> None:
 
 
 def test_abandoned_workflow_cancels_its_calls() -> None:
-    """The plan goes on for longer than what was abandoned would have taken."""
+    """The plan runs for longer than the abandoned calls would have taken."""
     text = (
         WORK.replace("tools: [shout, split, count, send], agents: [writer]", "tools: [shout], workflows: [loudly]")
         % "repairs: 0"
@@ -141,7 +139,7 @@ def test_streaming_refused_plan_abandons_steps_counts_cost() -> None:
     assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.code == "R007"
     assert [call.node for call in played.workers.cancelled] == ["solve@1/s2"]
-    assert played.finished.usage.calls == 4  # three lines, and the step that came to its end
+    assert played.finished.usage.calls == 4  # three lines, and the step that finished
     fallen = planned(
         "repairs: 0, fallback: quiet", "s1 = writer(text=input.text)", "nonsense", latency=paced(writer=9.0)
     )
@@ -150,8 +148,8 @@ def test_streaming_refused_plan_abandons_steps_counts_cost() -> None:
 
 
 def test_streaming_plan_and_step_end_in_same_turn() -> None:
-    """The budget has room for two lines: the third does not fit in, and neither does an element of the step that begins
-    with it.
+    """The budget suffices for two lines, but neither for the third nor for an element of the step that starts with
+    it.
     """
     lines = ("s1 = split(text=input.text)", "s2 = [writer(text=x) for x in s1]", "return s2[0]")
     played = play(
@@ -208,7 +206,7 @@ def test_streaming_plan_resumes_at_any_event(name: str, pace: float) -> None:
             theatre.put(before)
             run = await theatre.engine.resume(compiled, whole.events[0].run)  # type: ignore[union-attr]  # the first is a RunStarted
             await run.wait_until_blocked()
-            for asked in run.questions:  # whether the message was sent before the run was cut off
+            for asked in run.questions:  # the message may have been sent before the interruption
                 await theatre.engine.journal.send(run.id, again(asked))
             assert (await run.wait()).outcome == whole.outcome
             events = await theatre.journal.read(run.id)

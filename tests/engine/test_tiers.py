@@ -1,4 +1,4 @@
-"""Tiers: several larger models one after the other, those that the label forbids passed over, and at last a person."""
+"""Tiers: several larger models in sequence, without those that the label forbids, and finally a person."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def flow(otherwise: str) -> str:
 
 
 def climbed(otherwise: str, by_tier: dict[int, Any], tiers: tuple[str, ...] = TIERS) -> Played:
-    """Plays a reading whose answers depend on the tier, and has its journal audited and decided anew."""
+    """Runs a reading whose answers depend on the tier, then audits and replays its journal."""
     text = flow(otherwise)
     played = play(text, {"text": TEXT}, {"reader": lambda call: by_tier.get(call.tier, BAD)}, tiers=tiers)
     assert audit(AuditCase(program(text), played.events)) == []
@@ -127,10 +127,7 @@ def test_tiers_direct_larger_model_refused_goes_to_next() -> None:
 def waits(
     text: str, inputs: dict[str, Any], reader: Any, letters: list[tuple[str, Any]], *, crash: bool = False
 ) -> tuple[Any, list[Any]]:
-    """Plays a run that waits for a person for a week, and has it audited; with a crash meanwhile, another process takes
-    it
-    up.
-    """
+    """Runs a workflow that waits a week for a person, and audits it; after a crash another process resumes it."""
     compiled = program(text)
 
     async def scene(clock: VirtualClock) -> tuple[Any, list[Any]]:
@@ -167,7 +164,7 @@ def bad(call: CallRequest) -> Any:
 def test_tiers_person_corrects_value_last(crash: bool) -> None:
     text = flow("escalate, ask, abstain").replace("    checks", "    timeout: 5\n    checks")
     outcome, events = waits(text, {"text": TEXT}, bad, [("reading", PERSONAL)], crash=crash)
-    assert outcome == ValueOutcome(PERSONAL), "it stands as it is, and nothing judges it"
+    assert outcome == ValueOutcome(PERSONAL), "the value is kept unchanged, without a check"
     (question,) = [event for event in events if isinstance(event, QuestionAsked)]
     assert (question.kind, question.schema["title"]) == ("acceptance", "Reading")
     assert question.withheld is not None
@@ -251,7 +248,7 @@ def test_tiers_kept_after_crash() -> None:
     async def scene(clock: VirtualClock) -> None:
         theatre = Theatre(clock, {"reader": lambda call: GOOD if call.tier == 3 else BAD}, latency=10.0)
         run = theatre.start(compiled, {"text": TEXT}, tiers=TIERS)
-        await clock.sleep(25)  # the second of them is under way
+        await clock.sleep(25)  # the second of them is in progress
         await theatre.crash()
         run = await theatre.engine.resume(compiled, run.id)
         finished = await run.wait()
@@ -264,6 +261,6 @@ def test_tiers_kept_after_crash() -> None:
 
 
 def test_tiers_of_run_start_used_after_resume() -> None:
-    """A run goes on with the tiers that it began with: they are a fact of its first event."""
+    """A run keeps the tiers of its start: they are in its first event."""
     played = climbed("escalate", {}, ("one", "two"))
     assert played.events[0].tiers == ("one", "two")  # type: ignore[union-attr]

@@ -1,6 +1,4 @@
-"""Checks of one's own in a run: a tool is asked, its call is an event like any other, and what it leaves open never
-passes.
-"""
+"""Custom checks in a run: a tool is called, its call is an ordinary event, and an unknown verdict never passes."""
 
 from __future__ import annotations
 
@@ -143,7 +141,7 @@ def test_tool_check_not_charged_to_check_budget() -> None:
 @pytest.mark.parametrize(
     ("checks", "code", "says"),
     [
-        ('["tool(nobody)"]', "L070", "needs the tool 'nobody', which does not exist"),
+        ('["tool(missing)"]', "L070", "needs the tool 'missing', which does not exist"),
         ("[tool]", "L070", "`tool` needs the name of a tool"),
         ('["tool(5)"]', "L070", "`tool` needs the name of a tool"),
         ('["tool(sends)"]', "L071", "its effect is 'once'"),
@@ -194,7 +192,7 @@ def test_tool_check_crash_not_retried() -> None:
     )
     verdict = played.of(OutputJudged)[-1].verdicts[-1]
     assert verdict.outcome == "unknown"
-    assert verdict.reason in played.outcome.reason, "why stands in the journal and in the outcome"
+    assert verdict.reason in played.outcome.reason, "the reason is in the journal and in the outcome"
     assert played.outcome.reason_for_models == ""
     compiled = program(flow, OWN)
     assert audit(AuditCase(compiled, played.events)) == []
@@ -263,7 +261,7 @@ def test_tool_check_retry_has_failures_not_crashes(checks: str) -> None:
     flow = text(checks, "otherwise: [retry, abstain]")
     played = play(flow, {"text": TOWER}, answers, catalog=OWN)
     told = [call.feedback for call in played.workers.calls if call.name == "reader"]
-    if "plain" in checks:  # the second tool is not asked: nothing that it says would let the value pass
+    if "plain" in checks:  # the second tool is not called: no result of it would let the value pass
         assert told == [()]
     else:
         assert [len(feedback) for feedback in told] == [0, 1]
@@ -281,7 +279,7 @@ TOLD_OUT = replace(
     agents=OUT,
     tools={**OWN.tools, "true": Contract("true", "tool", record(value=TEXT), RESULT_SCHEMA).with_digest()},
 )
-"""A writer whose texts a tool judges."""
+"""A catalog with a writer whose texts a tool judges."""
 
 
 def test_tool_check_crash_hidden_from_replanning_router() -> None:

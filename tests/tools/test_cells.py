@@ -1,7 +1,4 @@
-"""Cells: the numbers of an expression and quoted words are found in the table, under the headings that the question
-speaks
-of.
-"""
+"""Cells: numbers of an expression and quoted words are located in the table, under the headings in the question."""
 
 from __future__ import annotations
 
@@ -68,7 +65,7 @@ def test_cells_empty_table_has_none() -> None:
 def test_cells_explicit_positions_need_no_text_match(
     places: list[tuple[int, int]], found: list[tuple[int, int]]
 ) -> None:
-    """Those that are there and have a text, whatever else stands in the expression and the quotes."""
+    """Positions that exist and have a text are used; the expression and the quotes have no influence."""
     made = cells("What were audit fees in 2018?", TABLE, "55,000 - 28,000", ["Audit fees"], places)
     assert [(cell.row, cell.column) for cell in made] == found
 

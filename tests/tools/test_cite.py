@@ -1,4 +1,4 @@
-"""Cite: one answer, and every sentence that says it where it is said to stand."""
+"""Cite: one answer, with every sentence that contains it at the cited position."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_cite_sentences_split_once_per_document() -> None:
         answer = cite("What?", [read("tower")], [Passage(source="a", text=text, start=0, end=len(text))])
         assert [cited.quote for cited in answer.citations] == ["It has a tower."]
 
-    assert_cost(cited, at_most=200)  # it takes 5; told apart for each of them, it takes 2,000
+    assert_cost(cited, at_most=200)  # it takes 5 steps; splitting for each occurrence takes 2,000
 
 
 def test_cite_accepts_search_results() -> None:

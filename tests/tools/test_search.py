@@ -1,4 +1,4 @@
-"""Search: passages with their exact places, the best first."""
+"""Search: passages with exact offsets, ordered by score."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The workflows that travel with the package compile against what travels with it, and triage sends every intent to a
-queue.
-"""
+"""The packaged workflows compile with the packaged agents, and triage assigns every intent to a queue."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The shipped workflows `support_desk` and `financial_question`, branch by branch, with agents that say what the test
-says.
-"""
+"""The packaged workflows `support_desk` and `financial_question`, branch by branch, with scripted agents."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ POLICY = [
 def sorting(
     intent: str, sure: float = 0.9, slots: Any = None, matter: str = "card_arrival", answer: str | None = None
 ) -> dict[str, Any]:
-    """What the agents say to a message."""
+    """Answers of the agents to a message."""
 
     def found(call: CallRequest) -> Any:
         return CallResult(value={"intent": intent, "p_oos": 0.1}, confidence=sure)
@@ -135,7 +133,7 @@ async def test_financial_question_uses_number_of_question(simulated: SimulatedOr
     said = await simulated.run(step, question=question, table=TABLE, paragraphs=[TEXT])
     assert (said.status, said.value["answer"]) == ("done", 8400)
     other = await simulated.start(step, question="What would it bring in?", table=TABLE, paragraphs=[TEXT])
-    assert (await other.wait()).status == "abstained", "nobody has said seven"
+    assert (await other.wait()).status == "abstained", "the question does not contain seven"
 
 
 async def test_financial_question_count_has_rows(simulated: SimulatedOrchestra) -> None:
@@ -157,7 +155,7 @@ async def test_financial_question_bounded_count_quotes_figure_only(
         ["$1,200"],
     )
     other = await simulated.start(step, question="How many had more than 900 in 2019?", table=TABLE, paragraphs=[TEXT])
-    assert (await other.wait()).status == "abstained", "nobody has said 1,100"
+    assert (await other.wait()).status == "abstained", "the question does not contain 1,100"
 
 
 async def test_financial_question_comparison_has_cell(simulated: SimulatedOrchestra) -> None:
@@ -183,7 +181,7 @@ async def test_financial_question_text_answer_has_span(simulated: SimulatedOrche
         reading("1,200 -", 1200),
         reading("1,200 - 1,000", 200, sure=0.39),
     ],
-    ids=["a number that stands nowhere", "a wrong sum", "words that stand nowhere", "no sum", "doubtful"],
+    ids=["a missing number", "a wrong sum", "missing words", "no sum", "doubtful"],
 )
 async def test_financial_question_missing_or_doubtful_answer_withheld(
     simulated: SimulatedOrchestra, says: dict[str, Any]

@@ -1,4 +1,4 @@
-"""`plan` nodes: the router is asked line by line, what it wrote runs, and every accepted line is on record."""
+"""`plan` nodes: the router is called line by line, the plan runs, and every accepted line is in the journal."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PLAN = ("s1 = split(text=input.text)", "s2 = [shout(text=x) for x in s1]", "retu
 
 
 def router(*lines: str) -> Callable[[CallRequest], Any]:
-    """A router that writes the next of these lines, as far as its plan has come; at last the last one again."""
+    """A router that writes the next of these lines for the current length of its plan; the last line is repeated."""
     return lambda call: lines[min(call.inputs["plan"].count("\n") + bool(call.inputs["plan"]), len(lines) - 1)]
 
 
@@ -220,7 +220,7 @@ nodes:
   odd: {tool: make, with: {text: "${input.text}"}}
   solve: {plan: go, with: {odd: "${odd}"}, tools: [shout], returns: str, repairs: 0}
 """
-    name = "a" * 1_100  # longer than a reference of the language may be
+    name = "a" * 1_100  # longer than the limit for a reference in the language
     odd = record(**{name: {"type": "string"}})
     catalog = replace(CATALOG, tools={**CATALOG.tools, "make": tool("make", record(text={"type": "string"}), odd)})
     answers = {"make": lambda call: {name: "a"}, "router": router(f"s1 = shout(text=input.odd.{name})", "return s1")}
@@ -237,7 +237,7 @@ def test_plan_unnameable_value_refused_at_parse() -> None:
 
 
 def test_plan_without_planner_reported() -> None:
-    played = planned("returns: str, router: nobody", "return s1")
+    played = planned("returns: str, router: missing", "return s1")
     assert isinstance(played.outcome, FailedOutcome)
     assert (played.outcome.code, played.outcome.reason) == ("R007", "there is no agent that plans")
 

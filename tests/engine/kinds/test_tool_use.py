@@ -1,4 +1,4 @@
-"""Agents with tools: a line is asked for, its call runs, the model sees what came of it, and at last it answers."""
+"""Agents with tools: the model writes a line, its call runs, the model reads the result, and finally it answers."""
 
 from __future__ import annotations
 
@@ -42,8 +42,9 @@ def catalog(card: Card | None = None, **tools: Any) -> Catalog:
 
 
 def model(*lines: str, answer: Any = "done") -> Callable[[CallRequest], Any]:
-    """A model that writes the next of these lines, as far as its calls have come, at last the last one again; then its
-    answer.
+    """A model that writes the next of these lines for the current number of calls, repeats the last line, and then
+    gives
+    its answer.
     """
 
     def said(call: CallRequest) -> Any:
