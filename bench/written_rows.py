@@ -233,9 +233,7 @@ def passages(path: Path) -> list[DatasetRow]:
         if words is None and one.answer:
             raise Unusable(f"{path}:{one.number + 1}: nothing may follow -, which marks a question without an answer")
         if words is not None and not find_words(words, one.text):
-            raise Unusable(
-                f"{path}:{one.number + 1}: {words!r} is not in the passage, letter by letter and between words' ends"
-            )
+            raise Unusable(f"{path}:{one.number + 1}: {words!r} is not in the passage, exactly and as whole words")
         given = {"question": one.question, "context": one.text}
         found.append(DatasetRow(f"written-{path.stem}-{one.number}", given, {"answer": words}, one.group))
     return found

@@ -186,8 +186,9 @@ def test_blocking_text_reader_error_cancels_run(tmp_path: Path) -> None:
 def test_blocking_stream_left_after_close(tmp_path: Path) -> None:
     with blocking(settings(tmp_path), fleet="none") as orchestra:
         events = orchestra.stream(shout, text="tea")
-        next(events)
+        assert isinstance(next(events), RunStarted)
     events.close()
+    assert next(events, None) is None
 
 
 def test_blocking_stream_ends_with_run(tmp_path: Path) -> None:
