@@ -231,14 +231,9 @@ def passages(path: Path) -> list[DatasetRow]:
     for one in in_turns(path, "=-"):
         words = one.answer if one.sign == "=" else None
         if words is None and one.answer:
-            raise Unusable(
-                f"{path}:{one.number + 1}: nothing stands behind -, which says that the passage does not tell"
-            )
+            raise Unusable(f"{path}:{one.number + 1}: nothing may follow -, which marks a question without an answer")
         if words is not None and not find_words(words, one.text):
-            raise Unusable(
-                f"{path}:{one.number + 1}: {words!r} does not stand in the passage, letter by letter and between "
-                f"words' ends"
-            )
+            raise Unusable(f"{path}:{one.number + 1}: {words!r} is not in the passage, exactly and as whole words")
         given = {"question": one.question, "context": one.text}
         found.append(DatasetRow(f"written-{path.stem}-{one.number}", given, {"answer": words}, one.group))
     return found
@@ -382,7 +377,7 @@ def _checked(
         texts = [*output["quotes"], *figures]
         if not any(text in cell for row in tops for cell in table[row] for text in texts):
             raise Unusable(
-                f"the {way} of {table[0][column]} stands in {[table[row][0] for row in tops]}, and the answer does not"
+                f"the {way} of {table[0][column]} is in {[table[row][0] for row in tops]}, and the answer is not"
             )
     if way == RANGE:
         ends = range_ends(cells)
@@ -410,7 +405,7 @@ def _row(name: str, table: Sequence[Sequence[str]]) -> int:
         found = [at for at, row in enumerate(table) if at and row[column] == text]
         if len(found) == 1:
             return found[0]
-    raise Unusable(f"{text!r} is no cell that stands in one row")
+    raise Unusable(f"{text!r} is no cell of exactly one row")
 
 
 def _output(answer: str, texts: list[str], question: str) -> dict[str, Any]:
@@ -420,10 +415,10 @@ def _output(answer: str, texts: list[str], question: str) -> dict[str, Any]:
     if answer[0] == "=":
         quotes = [quote.strip() for quote in text.split(" ; ")]
         if unknown := [quote for quote in quotes if not quote or not any(quote in one for one in texts)]:
-            raise Unusable(f"{unknown[0]!r} does not stand in the table or a paragraph")
+            raise Unusable(f"{unknown[0]!r} is not in the table or a paragraph")
         return {"expression": None, "quotes": quotes, "scale": scale}
     if unknown := [time for time in _CLOCK.findall(text) if not any(time in one for one in [*texts, question])]:
-        raise Unusable(f"{unknown[0]} does not stand in the table, a paragraph or the question")
+        raise Unusable(f"{unknown[0]} is not in the table, a paragraph or the question")
     text = _CLOCK.sub(lambda time: str(parse_figure(time[0])), text)
     try:
         evaluate(text)
@@ -435,7 +430,7 @@ def _output(answer: str, texts: list[str], question: str) -> dict[str, Any]:
     figures = _FIGURE.findall(_CLOCK.sub(" ", answer[1:]))
     counts = {"100", *map(str, range(1, 20))} if len(figures) > 1 else set(map(str, range(30)))
     if unknown := [one for one in figures if one not in stands | counts]:
-        raise Unusable(f"{unknown[0]} does not stand in the table, a paragraph or the question")
+        raise Unusable(f"{unknown[0]} is not in the table, a paragraph or the question")
     return {"expression": text, "quotes": [], "scale": scale}
 
 

@@ -1,4 +1,4 @@
-"""The façade without asyncio: what it gives, and where it refuses to wait."""
+"""`blocking`, the interface without asyncio: results of its calls, and calls that it refuses."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def settings(folder: Path) -> Settings:
     return Settings.load({"journal": "off"}, start=folder)
 
 
-def test_a_plain_tool_may_use_it_within_a_run(tmp_path: Path) -> None:
+def test_blocking_used_in_plain_tool_of_run(tmp_path: Path) -> None:
     with blocking(settings(tmp_path), fleet="none") as orchestra:
 
         @tool(effect="pure")
@@ -41,7 +41,7 @@ def test_a_plain_tool_may_use_it_within_a_run(tmp_path: Path) -> None:
         assert orchestra.run(nested, text="tea").value == "TEA"
 
 
-def test_a_coroutine_of_its_own_loop_is_refused_and_does_not_hang(tmp_path: Path) -> None:
+def test_blocking_call_from_own_loop_refused(tmp_path: Path) -> None:
     with blocking(settings(tmp_path), fleet="none") as orchestra:
 
         @tool(effect="pure")
@@ -57,7 +57,7 @@ def test_a_coroutine_of_its_own_loop_is_refused_and_does_not_hang(tmp_path: Path
 @pytest.mark.parametrize(
     "leave", [Generator.close, lambda events: events.throw(KeyboardInterrupt)], ids=["close", "interrupt"]
 )
-def test_whoever_leaves_a_stream_cancels_its_run(tmp_path: Path, leave: Callable[[Any], None]) -> None:
+def test_blocking_stream_left_cancels_run(tmp_path: Path, leave: Callable[[Any], None]) -> None:
     cancelled = threading.Event()
 
     @tool(effect="pure")
@@ -76,7 +76,7 @@ def test_whoever_leaves_a_stream_cancels_its_run(tmp_path: Path, leave: Callable
         assert cancelled.wait(10)
 
 
-def test_an_interrupt_comes_out_once_the_work_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocking_interrupt_raised_after_work_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     begun, ended = threading.Event(), threading.Event()
 
     async def slow() -> None:
@@ -99,7 +99,7 @@ def test_an_interrupt_comes_out_once_the_work_has_ended(monkeypatch: pytest.Monk
     try:
         with pytest.raises(KeyboardInterrupt):
             _run_on_loop(loop, slow())
-        assert ended.is_set()  # else what is closed next is still at work: "asynchronous generator is already running"
+        assert ended.is_set()  # otherwise the next close raises "asynchronous generator is already running"
     finally:
         ended.wait(10)
         loop.call_soon_threadsafe(loop.stop)
@@ -107,7 +107,7 @@ def test_an_interrupt_comes_out_once_the_work_has_ended(monkeypatch: pytest.Monk
         loop.close()
 
 
-def test_a_run_with_a_key_goes_on_when_its_stream_is_left(tmp_path: Path) -> None:
+def test_blocking_stream_left_keeps_run_with_key(tmp_path: Path) -> None:
     left = threading.Event()
 
     @tool(effect="pure")
@@ -132,7 +132,7 @@ def writer(text: str) -> str:
     return answered_by_model()
 
 
-def test_what_models_write_is_read_on_the_thread_that_runs(tmp_path: Path) -> None:
+def test_blocking_texts_read_on_calling_thread(tmp_path: Path) -> None:
     read: list[tuple[int, str, str]] = []
     workers = SimulatedWorkers({"writer": "Tea is a plant."}, chunks=3)
 
@@ -147,7 +147,7 @@ def test_what_models_write_is_read_on_the_thread_that_runs(tmp_path: Path) -> No
         )
 
 
-def test_a_reader_of_texts_that_raises_cancels_the_run_and_one_of_a_run_that_fails_hears_why(tmp_path: Path) -> None:
+def test_blocking_text_reader_error_cancels_run(tmp_path: Path) -> None:
     begun, ended = threading.Event(), threading.Event()
 
     async def keep_it(call: CallRequest) -> str:
@@ -183,14 +183,15 @@ def test_a_reader_of_texts_that_raises_cancels_the_run_and_one_of_a_run_that_fai
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_stream_may_be_left_once_all_is_closed(tmp_path: Path) -> None:
+def test_blocking_stream_left_after_close(tmp_path: Path) -> None:
     with blocking(settings(tmp_path), fleet="none") as orchestra:
         events = orchestra.stream(shout, text="tea")
-        next(events)
+        assert isinstance(next(events), RunStarted)
     events.close()
+    assert next(events, None) is None
 
 
-def test_a_stream_ends_with_the_end_of_its_run(tmp_path: Path) -> None:
+def test_blocking_stream_ends_with_run(tmp_path: Path) -> None:
     with blocking(settings(tmp_path), fleet="none") as orchestra:
         *_, last = orchestra.stream(shout, text="tea")
     assert isinstance(last, RunFinished)
@@ -198,7 +199,7 @@ def test_a_stream_ends_with_the_end_of_its_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_once_it_is_closed_it_says_so(tmp_path: Path) -> None:
+def test_blocking_use_after_close_reported(tmp_path: Path) -> None:
     with blocking(settings(tmp_path), fleet="none") as orchestra:
         assert orchestra.run(shout, text="tea").value == "TEA"
     with pytest.raises(OrchestraError, match="closed") as caught:

@@ -57,7 +57,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def put(project: Path, threshold: float) -> None:
-    """A certificate that holds today."""
+    """Writes a valid certificate."""
     import msgspec
 
     chosen = settings(project)
@@ -75,7 +75,7 @@ async def opened(project: Path, **simulation: Any) -> AsyncIterator[Orchestra]:
         yield orchestra
 
 
-async def test_a_run_that_was_cut_off_goes_on_with_its_threshold_when_the_certificate_is_gone(project: Path) -> None:
+async def test_certificate_removed_resume_keeps_threshold(project: Path) -> None:
     async with opened(project, latency=0.05) as orchestra:
         run = await orchestra.start(orchestra.find("naming"), text="leaves")
         async for event in run:
@@ -94,7 +94,7 @@ async def test_a_run_that_was_cut_off_goes_on_with_its_threshold_when_the_certif
     assert [event.accepted for event in events if isinstance(event, OutputJudged)] == [True]
 
 
-async def test_a_process_that_stays_open_notices_what_voids_a_certificate(project: Path) -> None:
+async def test_certificate_voided_noticed_by_open_project(project: Path) -> None:
     async with opened(project) as orchestra:
         naming = orchestra.find("naming")
         assert (await orchestra.run(naming, text="leaves")).guarantees
@@ -106,7 +106,7 @@ async def test_a_process_that_stays_open_notices_what_voids_a_certificate(projec
             await orchestra.run(naming, text="leaves")
 
 
-def test_it_notices_them_in_workflows_that_a_plan_may_call_too(project: Path) -> None:
+def test_certificate_voided_in_workflow_of_plan_noticed(project: Path) -> None:
     plan = "  p: {plan: Name it., with: {text: '${input.text}'}, workflows: [naming], returns: str}\n"
     files = {
         "workflows/naming.yaml": WORKFLOW.replace("name: naming", "name: naming\ndescription: Names a text."),
@@ -125,12 +125,12 @@ def test_it_notices_them_in_workflows_that_a_plan_may_call_too(project: Path) ->
 
 
 def parcels() -> int:
-    """How many there are in this process."""
+    """Returns the number of live objects of the type in this process."""
     gc.collect()
     return sum(type(one) is WorkflowSnapshot for one in gc.get_objects())
 
 
-async def test_a_run_stores_the_certificate_that_it_began_with_however_often_that_has_changed(project: Path) -> None:
+async def test_certificate_of_run_start_stored(project: Path) -> None:
     path = project / "agents" / "namer" / FILE_NAME
     made = [path.read_bytes()]
     put(project, 0.5)
@@ -147,7 +147,7 @@ async def test_a_run_stores_the_certificate_that_it_began_with_however_often_tha
             assert parcels() <= before + 1, "another program may get the address of one that has gone"
 
 
-async def test_a_fork_says_that_the_certificate_is_another(project: Path) -> None:
+async def test_certificate_changed_reported_by_fork(project: Path) -> None:
     async with opened(project) as orchestra:
         run = (await orchestra.run(orchestra.find("naming"), text="leaves")).run
     put(project, 0.85)
@@ -157,7 +157,7 @@ async def test_a_fork_says_that_the_certificate_is_another(project: Path) -> Non
     assert [(change.node, change.reason) for change in fork.changes] == [("named", "its certificate has changed")]
 
 
-def test_a_packaged_agents_certificate_goes_into_a_folder_of_the_users_own(project: Path) -> None:
+def test_certificate_of_packaged_agent_stored_in_user_folder(project: Path) -> None:
     chosen = settings(project)
     registry = Project.load(chosen).registry
     assert default_path(chosen, registry, "reader") == project / "agents" / "reader" / FILE_NAME
@@ -171,7 +171,7 @@ def test_a_packaged_agents_certificate_goes_into_a_folder_of_the_users_own(proje
     assert "reader" in Project.load(chosen).registry.cards, "the packaged card is still found"
 
 
-def test_arrays_and_packaged_classifiers_are_bound_to_without_a_fleet(project: Path) -> None:
+def test_certificate_binds_arrays_without_fleet(project: Path) -> None:
     chosen = settings(project)
     registry = Project.load(chosen).registry
     mine = dependency_digests(chosen, registry, "banking_intent")
@@ -181,7 +181,7 @@ def test_arrays_and_packaged_classifiers_are_bound_to_without_a_fleet(project: P
 BOTH = "name: both\nkind: ensemble\nmembers: [namer, other]\ninput: {text: str}\noutput: str\n"
 
 
-def test_an_ensembles_certificate_is_bound_to_all_that_its_members_are(project: Path) -> None:
+def test_certificate_of_ensemble_binds_members(project: Path) -> None:
     other = CARD.replace("name: namer", "name: other")
     write(
         project,
@@ -201,7 +201,7 @@ def test_an_ensembles_certificate_is_bound_to_all_that_its_members_are(project: 
     assert reworded.changes(dependency_digests(chosen, Project.load(chosen).registry, "both")) == ["the model"]
 
 
-async def test_a_run_of_a_packaged_ensemble_has_the_packaged_members_whatever_the_project_calls_so(
+async def test_packaged_ensemble_uses_packaged_members(
     project: Path,
 ) -> None:
     other = CARD.replace("name: namer", "name: extractive_reader").replace("text: str", "invoice: str")
@@ -222,7 +222,7 @@ async def test_a_run_of_a_packaged_ensemble_has_the_packaged_members_whatever_th
     assert again.registry.card("extractive_reader").folder == project / "agents" / "extractive_reader"
 
 
-async def test_a_run_whose_agent_was_trained_anew_meanwhile_is_forked(tmp_path: Path) -> None:
+async def test_run_of_retrained_agent_can_be_forked(tmp_path: Path) -> None:
     project = tmp_path / "project"
     card = "name: sorter\nkind: sklearn\ninput: {text: str}\noutput: str\n"
     write(
@@ -242,10 +242,10 @@ async def test_a_run_whose_agent_was_trained_anew_meanwhile_is_forked(tmp_path: 
         assert (await fork.run.wait()).output == "b"
 
 
-def test_the_digest_of_the_checks_covers_all_code_that_they_use() -> None:
-    """Modules of `verify` and `values` that the covered files import; those that hold plain data, JSON Schema or forms
-    of
-    files apart.
+def test_check_code_digest_covers_imported_modules() -> None:
+    """The digest covers the modules of `verify` and `values` that the covered files import, except modules for plain
+    data,
+    JSON Schema or file formats.
     """
     apart = {
         "verification/certificates/file.py",

@@ -1,5 +1,6 @@
-"""Checks alone that a combination weighs: the same score as a node's, its certificate, and what cannot be told of an
-answer alone.
+"""Checks of single answers with a combination: the score equals the score of a node, certificates apply, and checks
+that
+need a run are reported.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def project(tmp_path: Path) -> Path:
 def put(
     project: Path, checks: tuple[str, ...] = CHECKS, file: str = f"agents/teller/{FILE_NAME}", bias: float = 0.5
 ) -> Combination:
-    """A combination that holds today: each check counts by 1."""
+    """Writes a valid combination in which each check has weight 1."""
     chosen = settings(project)
     registry = Project.load(chosen).registry
     made = Combination(
@@ -94,7 +95,7 @@ def put(
 
 
 def certify(project: Path, combination: Combination | None, threshold: float = 0.8) -> str:
-    """A certificate over a combined score, or over the lowest of the checks; gives what it promises."""
+    """Writes a certificate for a combined score or for the lowest check score; returns its guarantee."""
     chosen = settings(project)
     made = certified("teller", CHECKS, threshold)
     if combination is not None:
@@ -120,7 +121,7 @@ async def opened(
         yield orchestra, workers
 
 
-async def test_the_score_is_what_the_combination_makes_of_all_verdicts(project: Path) -> None:
+async def test_check_answer_score_is_combination_of_verdicts(project: Path) -> None:
     put(project)
     async with opened(project) as (orchestra, _):
         ruling = await orchestra.check(ANSWER, against=TEXT, combined="teller", confidence=0.9)
@@ -130,7 +131,7 @@ async def test_the_score_is_what_the_combination_makes_of_all_verdicts(project: 
 
 
 @pytest.mark.parametrize(("sure", "supported"), [(0.9, 0.7), (0.9, 0.3), (0.2, 0.95), (0.55, 0.45), (0.1, 0.1)])
-async def test_it_is_judged_as_a_node_judges_it(project: Path, sure: float, supported: float) -> None:
+async def test_check_answer_agrees_with_node(project: Path, sure: float, supported: float) -> None:
     put(project)
     async with opened(project, supported, sure) as (orchestra, _):
         alone = await orchestra.check(ANSWER, against=TEXT, combined="teller", confidence=sure, accept=0.7)
@@ -140,8 +141,8 @@ async def test_it_is_judged_as_a_node_judges_it(project: Path, sure: float, supp
     assert alone.score == run.confidence or not alone.accepted
 
 
-async def test_a_judge_is_asked_without_checks_of_its_own_and_keeps_them(project: Path) -> None:
-    """Its own are met by none of its answers here."""
+async def test_check_answer_judge_called_without_own_checks(project: Path) -> None:
+    """None of the answers here would pass the judge's own checks."""
     put(project)
     async with opened(project) as (orchestra, workers):
         assert (await orchestra.check(ANSWER, against=TEXT, combined="teller", confidence=0.9)).accepted
@@ -153,8 +154,8 @@ async def test_a_judge_is_asked_without_checks_of_its_own_and_keeps_them(project
 
 
 @pytest.mark.parametrize("accept", [0.5, "certified"])
-async def test_what_runs_are_accepted_by_is_not_asked_of_judges(project: Path, accept: Any) -> None:
-    """The checker is sure to 0.2, and nobody has certified it."""
+async def test_check_answer_judge_ignores_accept_threshold(project: Path, accept: Any) -> None:
+    """The score of the checker is 0.2, and no certificate exists for it."""
     async with opened(project) as (orchestra, _):
         ruling = await orchestra.options(accept=accept).check(
             "It was built.", against=TEXT, checks="entailment(checker)"
@@ -162,7 +163,7 @@ async def test_what_runs_are_accepted_by_is_not_asked_of_judges(project: Path, a
     assert (ruling.accepted, ruling.verdicts[0].outcome) == (True, "pass")
 
 
-async def test_a_certificate_over_the_combined_score_says_from_where_on_it_is_accepted(project: Path) -> None:
+async def test_check_answer_certificate_sets_threshold(project: Path) -> None:
     promise = certify(project, put(project))
     async with opened(project) as (orchestra, _):
         good = await orchestra.check(ANSWER, against=TEXT, combined="teller", confidence=0.9)
@@ -178,7 +179,7 @@ async def test_a_certificate_over_the_combined_score_says_from_where_on_it_is_ac
     assert (stated.accepted, stated.guarantee) == (True, ""), "who says a score of their own is promised nothing"
 
 
-async def test_a_certificate_over_another_score_says_nothing_of_this_one(project: Path) -> None:
+async def test_check_answer_certificate_of_other_score_ignored(project: Path) -> None:
     put(project)
     certify(project, None, 0.999)
     async with opened(project) as (orchestra, _):
@@ -186,7 +187,7 @@ async def test_a_certificate_over_another_score_says_nothing_of_this_one(project
     assert (ruling.accepted, ruling.guarantee) == (True, "")
 
 
-async def test_a_certificate_over_a_combination_that_was_replaced_is_not_passed_over(project: Path) -> None:
+async def test_check_answer_certificate_of_replaced_combination_reported(project: Path) -> None:
     certify(project, put(project, bias=0.1))
     put(project)
     async with opened(project) as (orchestra, _):
@@ -196,7 +197,7 @@ async def test_a_certificate_over_a_combination_that_was_replaced_is_not_passed_
     assert (caught.value.code, stated.accepted) == ("V005", True)
 
 
-async def test_a_void_certificate_is_refused(project: Path) -> None:
+async def test_check_answer_void_certificate_refused(project: Path) -> None:
     combination = put(project)
     certify(project, combination)
     path = project / "agents" / "teller" / CERTIFICATE
@@ -210,7 +211,7 @@ async def test_a_void_certificate_is_refused(project: Path) -> None:
     assert caught.value.code == "V002"
 
 
-async def test_a_file_is_taken_in_the_place_of_the_agents_own(project: Path) -> None:
+async def test_check_answer_combination_file_replaces_agents(project: Path) -> None:
     certify(project, put(project))
     other = put(project, file="other.json", bias=-4.0)
     async with opened(project) as (orchestra, _):
@@ -223,7 +224,7 @@ async def test_a_file_is_taken_in_the_place_of_the_agents_own(project: Path) -> 
     assert ruling.reason.endswith("does not reach 0.5")
 
 
-async def test_what_nobody_can_tell_of_an_answer_alone_is_named_before_anybody_is_asked(project: Path) -> None:
+async def test_check_answer_unusable_check_reported_before_calls(project: Path) -> None:
     put(project, ("agree(3)", "confidence", "entailment(checker)", "rederive(checker)"))
     async with opened(project) as (orchestra, workers):
         with pytest.raises(InputError) as caught:
@@ -237,7 +238,7 @@ async def test_what_nobody_can_tell_of_an_answer_alone_is_named_before_anybody_i
     assert "--input KEY=VALUE" in caught.value.hint
 
 
-async def test_with_its_inputs_the_agent_is_asked_again_by_samples(project: Path) -> None:
+async def test_check_answer_inputs_allow_samples(project: Path) -> None:
     put(project, ("agree(3)", "entailment(checker)"))
     async with opened(project) as (orchestra, workers):
         ruling = await orchestra.check(ANSWER, against=TEXT, combined="teller", inputs={"text": TEXT})
@@ -249,7 +250,7 @@ async def test_with_its_inputs_the_agent_is_asked_again_by_samples(project: Path
     assert ruling.score is not None
 
 
-async def test_what_is_told_for_another_check_is_not_asked_of_the_agent(project: Path) -> None:
+async def test_check_answer_inputs_of_other_check_not_sampled(project: Path) -> None:
     put(project, ("agree(3)", "entailment(checker)"))
     async with opened(project) as (orchestra, workers):
         ruling = await orchestra.check(ANSWER, against=TEXT, combined="teller", inputs={"text": TEXT, "page": 3})
@@ -267,7 +268,7 @@ async def test_what_is_told_for_another_check_is_not_asked_of_the_agent(project:
         ({"combined": "nowhere/other.json"}, "V003"),
     ],
 )
-async def test_what_cannot_be_combined_says_so(project: Path, more: dict[str, Any], code: str) -> None:
+async def test_check_answer_uncombinable_checks_reported(project: Path, more: dict[str, Any], code: str) -> None:
     put(project)
     async with opened(project) as (orchestra, _):
         with pytest.raises(InputError) as caught:
@@ -276,8 +277,8 @@ async def test_what_cannot_be_combined_says_so(project: Path, more: dict[str, An
 
 
 @pytest.mark.parametrize("answer", ["It was built in 1889.", {"fact": 1889}, {}])
-async def test_an_answer_of_another_type_is_refused(project: Path, answer: Any) -> None:
-    """Of a text in the place of a record there would be no claim to ask about, and no claim passes."""
+async def test_answer_of_other_type_refused(project: Path, answer: Any) -> None:
+    """A text instead of a record has no claims, and an answer without claims does not pass."""
     put(project)
     async with opened(project) as (orchestra, workers):
         with pytest.raises(InputError, match="this is no answer of 'teller'") as caught:
@@ -287,7 +288,7 @@ async def test_an_answer_of_another_type_is_refused(project: Path, answer: Any) 
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 10**50])
-async def test_an_answer_with_a_number_that_json_does_not_have_is_refused(project: Path, bad: float) -> None:
+async def test_check_answer_non_json_number_refused(project: Path, bad: float) -> None:
     put(project)
     async with opened(project) as (orchestra, _):
         for combined, confidence in (("", None), ("teller", 0.9)):
@@ -297,14 +298,14 @@ async def test_an_answer_with_a_number_that_json_does_not_have_is_refused(projec
 
 
 @pytest.mark.parametrize("number", [{"confidence": 93}, {"confidence": float("nan")}, {"accept": -0.1}])
-async def test_a_score_that_is_none_is_refused(project: Path, number: dict[str, Any]) -> None:
+async def test_check_answer_invalid_score_refused(project: Path, number: dict[str, Any]) -> None:
     async with opened(project) as (orchestra, _):
         with pytest.raises(InputError, match=rf"{next(iter(number))}=.* is not in \[0, 1\]") as caught:
             await orchestra.check("1889", against=TEXT, **number)
     assert (caught.value.code, bool(caught.value.hint)) == ("V014", True)
 
 
-async def test_a_combination_of_an_agent_that_has_changed_is_void(project: Path) -> None:
+async def test_check_answer_combination_of_changed_agent_void(project: Path) -> None:
     put(project)
     (project / "agents" / "checker" / "prompt.md").write_text("Another: {{ claim }} {{ evidence }}\n")
     async with opened(project) as (orchestra, _):
@@ -313,14 +314,14 @@ async def test_a_combination_of_an_agent_that_has_changed_is_void(project: Path)
     assert caught.value.code == "V002"
 
 
-async def test_how_sure_its_producer_was_is_held_against_the_score_without_a_combination(project: Path) -> None:
+async def test_check_answer_confidence_compared_without_combination(project: Path) -> None:
     async with opened(project) as (orchestra, _):
         sure = await orchestra.check("1889", against=TEXT, checks="confidence", confidence=0.8, accept=0.7)
         unsure = await orchestra.check("1889", against=TEXT, checks="confidence", confidence=0.6, accept=0.7)
     assert (sure.accepted, unsure.accepted) == (True, False)
 
 
-async def test_an_answer_that_no_check_is_held_against_is_not_accepted(project: Path) -> None:
+async def test_check_answer_without_check_not_accepted(project: Path) -> None:
     async with opened(project) as (orchestra, _):
         with pytest.raises(InputError, match="V036") as caught:
             await orchestra.check("1889", against="x", checks=[])

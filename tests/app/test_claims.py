@@ -1,5 +1,5 @@
-"""Claims: each part of an output with what it rests on, what the checks said, and its score; the same from a journal of
-old.
+"""Claims: each part of an output with its evidence, its verdicts and its score. An old journal gives the same
+claims.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def by_path(result: Result[Any]) -> dict[str, OutputClaim]:
 
 
 class Flow:
-    """Runs workflows that stand in a text, with the project's agents."""
+    """Runs workflows given as text, with the project's agents."""
 
     def __init__(self, simulated: SimulatedOrchestra, file: Path) -> None:
         self.simulated, self.file = simulated, file
@@ -53,7 +53,7 @@ READING = """
 """
 
 
-async def test_a_cited_answer_rests_on_its_sentence_in_the_document_and_on_the_check_of_its_reading(
+async def test_claims_cited_answer_has_sentence_and_check(
     simulated: SimulatedOrchestra,
 ) -> None:
     simulated.set_answers({"generative_reader": {"answer": "1889"}})
@@ -72,9 +72,7 @@ async def test_a_cited_answer_rests_on_its_sentence_in_the_document_and_on_the_c
     assert result.unsupported == ()
 
 
-async def test_an_answer_of_one_agent_of_several_rests_on_what_the_chosen_one_quoted(
-    simulated: SimulatedOrchestra, flow: Flow
-) -> None:
+async def test_claims_alternatives_evidence_of_chosen_agent(simulated: SimulatedOrchestra, flow: Flow) -> None:
     simulated.set_answers({"reader": {"answer": "1889"}})
     reading = READING.replace(
         "agent: reader", """agent: {by: "${input.text.contains('tower')}", of: {"true": reader, "false": reader}}"""
@@ -86,7 +84,7 @@ async def test_an_answer_of_one_agent_of_several_rests_on_what_the_chosen_one_qu
     assert (result.confidence, len(result.evidence)) == (1.0, 1)
 
 
-async def test_of_several_readings_those_that_say_the_same_speak_for_the_answer(simulated: SimulatedOrchestra) -> None:
+async def test_claims_agreeing_readings_are_evidence(simulated: SimulatedOrchestra) -> None:
     other = {"source": "paint.txt", "text": "When was the tower painted? In 1907, and the tower was finished before."}
     simulated.set_answers(
         {"generative_reader": lambda call: {"answer": "1889" if "1889" in call.inputs["context"] else "1907"}}
@@ -112,7 +110,7 @@ TOLD: dict[str, Any] = {
 }
 
 
-async def test_a_sum_rests_on_its_expression_and_the_cells_of_its_operands(simulated: SimulatedOrchestra) -> None:
+async def test_claims_sum_has_expression_and_cells(simulated: SimulatedOrchestra) -> None:
     reading = {**TOLD, "expression": "1,200 - 1,000", "answer": 200}
     simulated.set_answers({"table_reader": lambda call: CallResult(value=reading, confidence=0.9)})
     result = await simulated.run(
@@ -130,7 +128,7 @@ async def test_a_sum_rests_on_its_expression_and_the_cells_of_its_operands(simul
     assert "expression" not in by_path(result)
 
 
-async def test_no_digit_of_a_long_number_is_rounded_away_before_it_is_compared_with_its_expression(
+async def test_claims_long_number_compared_exactly(
     simulated: SimulatedOrchestra,
 ) -> None:
     long = 12345678901234567890123456789012
@@ -145,7 +143,7 @@ async def test_no_digit_of_a_long_number_is_rounded_away_before_it_is_compared_w
         assert [one.result for one in evidence if isinstance(one, Computation)] == [str(long)] * computed
 
 
-async def test_an_output_that_nothing_checked_is_unsupported_in_all_its_parts(simulated: SimulatedOrchestra) -> None:
+async def test_claims_unchecked_output_unsupported(simulated: SimulatedOrchestra) -> None:
     simulated.set_answers({"banking_intent": {"intent": "card_arrival"}})
     result = await simulated.run(simulated.find("triage_message"), message="Where is my card?")
     assert {claim.path for claim in result.claims} >= {"intent", "queue", "priority"}
@@ -153,7 +151,7 @@ async def test_an_output_that_nothing_checked_is_unsupported_in_all_its_parts(si
     assert by_path(result)["intent"].unsupported == "nothing checked what intent says"
 
 
-async def test_a_check_that_gives_no_evidence_supports_nothing(simulated: SimulatedOrchestra, flow: Flow) -> None:
+async def test_claims_check_without_evidence_supports_nothing(simulated: SimulatedOrchestra, flow: Flow) -> None:
     simulated.set_answers({"reader": {"answer": "1889"}})
     text = 'input: {text: str}\noutput: "${reading}"\nnodes:' + READING.replace(
         'checks: [quote]\n    against: "${input.text}"', "checks: [schema]"
@@ -168,7 +166,7 @@ async def test_a_check_that_gives_no_evidence_supports_nothing(simulated: Simula
     "output",
     ['"${taken}"', '{said: "${taken}"}', '{said: ["${taken}"]}', '{said: "${called}"}', '{said: "${turned}"}'],
 )
-async def test_evidence_is_traced_through_arms_blocks_and_loops(
+async def test_claims_evidence_traced_through_arms_blocks_loops(
     simulated: SimulatedOrchestra, flow: Flow, output: str
 ) -> None:
     simulated.set_answers({"reader": {"answer": "1889"}})
@@ -199,9 +197,7 @@ nodes:{READING}
     assert [one.quote for one in claim.evidence if isinstance(one, TextSpan)] == ["1889"]
 
 
-async def test_a_text_put_together_is_supported_only_if_all_that_agents_say_in_it_was_checked(
-    simulated: SimulatedOrchestra, flow: Flow
-) -> None:
+async def test_claims_composed_text_needs_all_parts_checked(simulated: SimulatedOrchestra, flow: Flow) -> None:
     simulated.set_answers({"reader": {"answer": "1889"}, "banking_intent": {"intent": "card_arrival"}})
     text = f"""input: {{text: str}}
 output: {{both: "${{(reading.answer != null ? reading.answer : '') + ' ' + sorted.intent}}"}}
@@ -216,9 +212,7 @@ nodes:{READING}
     assert set(claim.nodes) == {"reading", "sorted"}
 
 
-async def test_a_fallback_does_not_borrow_the_evidence_of_what_failed(
-    simulated: SimulatedOrchestra, flow: Flow
-) -> None:
+async def test_claims_fallback_has_no_evidence_of_failed_node(simulated: SimulatedOrchestra, flow: Flow) -> None:
     simulated.set_answers({"reader": {"answer": "1999"}})
     head = 'input: {text: str, other: Reading}\noutput: "${reading.answer}"\nnodes:'
     result = await flow(
@@ -229,9 +223,7 @@ async def test_a_fallback_does_not_borrow_the_evidence_of_what_failed(
     assert claim.unsupported == "nothing checked it"
 
 
-async def test_a_run_without_an_output_and_an_output_that_says_nothing_have_no_claims(
-    simulated: SimulatedOrchestra, flow: Flow
-) -> None:
+async def test_claims_none_without_output(simulated: SimulatedOrchestra, flow: Flow) -> None:
     simulated.set_answers({"reader": {"answer": "1999"}})
     text = 'input: {text: str}\noutput: "${reading.answer}"\nnodes:' + READING + "    otherwise: [abstain]\n"
     result = await flow(text)
@@ -242,7 +234,7 @@ async def test_a_run_without_an_output_and_an_output_that_says_nothing_have_no_c
     assert silent.claims == ()
 
 
-async def test_a_journal_of_old_gives_the_same_claims(simulated: SimulatedOrchestra) -> None:
+async def test_claims_of_old_journal_unchanged(simulated: SimulatedOrchestra) -> None:
     simulated.set_answers({"generative_reader": {"answer": "1889"}, "banking_intent": {"intent": "x"}})
     orchestra: Orchestra = simulated.orchestra
     help_ = [{"source": "tower.txt", "text": DOCUMENT["text"]}]
@@ -257,7 +249,7 @@ async def test_a_journal_of_old_gives_the_same_claims(simulated: SimulatedOrches
     assert msgspec.json.decode(msgspec.json.encode(again))[-1]["path"] == reply.path
 
 
-async def test_without_the_workflow_nothing_is_traced_and_nothing_is_supported(simulated: SimulatedOrchestra) -> None:
+async def test_claims_without_workflow_unsupported(simulated: SimulatedOrchestra) -> None:
     simulated.set_answers({"generative_reader": {"answer": "1889"}})
     result = await simulated.run(
         simulated.find("answer_from_documents"), question="When was the tower finished?", documents=[DOCUMENT]
@@ -267,7 +259,7 @@ async def test_without_the_workflow_nothing_is_traced_and_nothing_is_supported(s
     assert claim.unsupported == "the workflow of this run is not stored, so its checks are unknown"
 
 
-async def test_a_citation_of_words_that_stand_nowhere_is_no_evidence(simulated: SimulatedOrchestra, flow: Flow) -> None:
+async def test_claims_citation_of_missing_words_is_no_evidence(simulated: SimulatedOrchestra, flow: Flow) -> None:
     said = {
         "text": "1889",
         "citations": [{"quote": "in 1889, as all agree", "source": "tower.txt", "start": 0, "end": 21}],

@@ -1,8 +1,8 @@
-"""Claims of outputs that combine parts which checks verified with parts that nothing checked.
+"""Claims of outputs that combine verified with unchecked parts.
 
-A seeded generator makes output templates: fields and lists, nested, of a verified quote, of an answer with its quote,
-of a text that nothing checked, of an input, and of texts put together of two. Each verified part must be shown with its
-quote and its verdict, and nothing else may be shown as verified.
+A seeded generator makes output templates: nested fields and lists of a verified quote, an answer with its quote, an
+unchecked text, an input, and texts composed of two parts. Each verified part must be shown with its quote and its
+verdict. No other part may be shown as verified.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.sizes import sample_size
 from tests.unreachable import settings, write
 
 CASES = int(os.environ.get("ORCHESTRA_CLAIM_CASES", "60"))
-"""Output templates of the quick suite; `test_two_thousand_combined_outputs` has its own number."""
+"""Number of output templates in the quick suite; `test_combined_claims_2000_outputs` has its own number."""
 TEXT = "The tower was finished in 1889. It was painted in 1907. The lift was built by Otis."
 QUOTED = ("1889", "painted in 1907", "Otis")
 LISTED = tuple(f"word{at}" for at in range(120))
@@ -54,9 +54,8 @@ NODES = "".join(
 
 @dataclass(frozen=True)
 class Verified:
-    """A part that a check of `node` verified by `quote`; `pair` is whether it is a quote that stands beside its answer
-    in
-    the node.
+    """A part that a check of `node` verified by `quote`. `pair`: whether the quote is next to its answer in the node's
+    value.
     """
 
     node: str
@@ -66,13 +65,13 @@ class Verified:
 
 UNVERIFIED = "unverified"
 DERIVED = "derived"
-"""Made by an expression from a verified part alone: its claim may be supported or not, and hides no other."""
+"""Result of an expression over one verified part: its claim may be supported or not, and hides no other claim."""
 Expected: TypeAlias = Verified | str
-"""What the claim of one part must say."""
+"""Expected claim of one part."""
 
 
 class Template:
-    """A random output template, with what is expected of each part of the output, by its path."""
+    """A random output template with the expected claim of each part of the output, by path."""
 
     def __init__(self, random: Random) -> None:
         self.random = random
@@ -157,14 +156,14 @@ async def result_of(folder: Path, output: str) -> Result[Any]:
 
 
 def shows(claim: OutputClaim, wanted: Verified) -> bool:
-    """Whether a claim is supported by that quote, with the verdict of the node that verified it."""
+    """Returns whether a claim is supported by that quote, with the verdict of the node that verified it."""
     quotes = {one.quote for one in claim.evidence if isinstance(one, TextSpan)}
     verdicts = {(one.node, one.check, one.outcome) for one in claim.verdicts}
     return not claim.unsupported and wanted.quote in quotes and (wanted.node, "quote", "pass") in verdicts
 
 
 def faults(result: Result[Any], expected: dict[str, Expected]) -> list[str]:
-    """What the claims of an output get wrong."""
+    """Returns the errors in the claims of an output."""
     claims = {claim.path: claim for claim in result.claims}
     found = [f"{path} is no part of the output" for path in claims.keys() - expected.keys()]
     for path, wanted in expected.items():
@@ -188,16 +187,16 @@ async def run_cases(folder: Path, seeds: range) -> None:
         assert faults(result, template.expected) == [], (seed, template.text)
 
 
-async def test_each_verified_part_of_a_combined_output_is_shown_with_its_verdict_and_no_other(tmp_path: Path) -> None:
+async def test_combined_claims_exactly_verified_parts_shown(tmp_path: Path) -> None:
     await run_cases(tmp_path, range(CASES))
 
 
 @pytest.mark.slow
-async def test_two_thousand_combined_outputs(tmp_path: Path) -> None:
+async def test_combined_claims_2000_outputs(tmp_path: Path) -> None:
     await run_cases(tmp_path, range(10_000, 10_000 + sample_size(2_000)))
 
 
-async def test_a_verified_quote_beside_an_unchecked_part_is_shown(tmp_path: Path) -> None:
+async def test_combined_claims_quote_beside_unchecked_part_shown(tmp_path: Path) -> None:
     result = await result_of(tmp_path, '{answer: "${q0.answer}", title: "${u0.title}"}')
     answer, title = result.claims
     assert (answer.path, answer.value, answer.unsupported, answer.score) == ("answer", "1889", "", 1.0)
@@ -205,19 +204,19 @@ async def test_a_verified_quote_beside_an_unchecked_part_is_shown(tmp_path: Path
     assert (title.path, title.unsupported) == ("title", "nothing checked what u0 says")
 
 
-async def test_the_quote_beside_its_answer_is_evidence_and_no_claim_of_its_own(tmp_path: Path) -> None:
+async def test_combined_claims_quote_of_answer_is_evidence_only(tmp_path: Path) -> None:
     result = await result_of(tmp_path, '"${p0}"')
     [claim] = result.claims
     assert (claim.path, claim.unsupported) == ("answer", "")
     assert [one.quote for one in claim.evidence if isinstance(one, TextSpan)] == [PAIRED[0]]
 
 
-async def test_a_quote_is_not_left_out_for_the_answer_of_another_node(tmp_path: Path) -> None:
+async def test_combined_claims_quote_of_other_node_kept(tmp_path: Path) -> None:
     result = await result_of(tmp_path, '{answer: "${p0.answer}", quote: "${p1.quote}"}')
     assert [claim.path for claim in result.claims if not claim.unsupported] == ["answer", "quote"]
 
 
-async def test_quotes_beyond_those_that_a_claim_shows_are_claims_of_their_own(tmp_path: Path) -> None:
+async def test_combined_claims_extra_quotes_are_separate_claims(tmp_path: Path) -> None:
     result = await result_of(tmp_path, '"${listed}"')
     answer, *rest = result.claims
     assert [one.quote for one in answer.evidence if isinstance(one, TextSpan)] == list(LISTED[:100])
@@ -226,7 +225,7 @@ async def test_quotes_beyond_those_that_a_claim_shows_are_claims_of_their_own(tm
     ]
 
 
-async def test_claims_of_a_combined_output_can_be_written_as_json(tmp_path: Path) -> None:
+async def test_combined_claims_encode_as_json(tmp_path: Path) -> None:
     result = await result_of(tmp_path, '{answer: "${q0.answer}", title: "${u0.title}"}')
     data = msgspec.json.decode(msgspec.json.encode(result.claims))
     assert [(one["path"], bool(one["unsupported"])) for one in data] == [("answer", False), ("title", True)]

@@ -1,4 +1,4 @@
-"""Claims of outputs with many parts: each has all that it rests on, and what they have in common is looked at once."""
+"""Claims of outputs with many parts: each has all of its evidence, and shared sources are traced once."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def gather(texts: Any) -> list[Any]:
 
 
 def gathered(call: CallRequest) -> list[Any]:
-    """What each has said as it was, and what nobody said."""
+    """Returns all texts unchanged, followed by a text that no agent wrote."""
     return [*(one["answer"] for one in call.inputs["texts"]), *(f"on {one['answer']}" for one in call.inputs["texts"])]
 
 
@@ -68,7 +68,7 @@ def quotes(claim: OutputClaim) -> list[str]:
     return [one.quote for one in claim.evidence if isinstance(one, TextSpan)]
 
 
-async def test_who_says_the_same_speaks_alone_and_where_nobody_does_all_speak(tmp_path: Path) -> None:
+async def test_large_claims_equal_value_source_else_all_sources(tmp_path: Path) -> None:
     result = await ran(tmp_path, 3)
     said = [(claim.value, claim.nodes, quotes(claim), len(claim.verdicts)) for claim in result.claims]
     everyone, words = ("all", "one[0]", "one[1]", "one[2]"), ["word0", "word1", "word2"]
@@ -77,13 +77,13 @@ async def test_who_says_the_same_speaks_alone_and_where_nobody_does_all_speak(tm
     assert [claim.path for claim in result.claims] == [f"[{at}]" for at in range(6)]
 
 
-async def test_no_claim_has_more_evidence_than_it_may_and_it_is_the_first(tmp_path: Path) -> None:
+async def test_large_claims_evidence_limited_to_first(tmp_path: Path) -> None:
     result = await ran(tmp_path, 120)
     assert quotes(result.claims[-1]) == [f"word{at}" for at in range(100)]
     assert len(result.claims[-1].nodes) == 121
 
 
-async def test_what_all_parts_come_from_is_followed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_large_claims_shared_source_traced_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     followed = 0
     follow = _Trace.follow
 

@@ -1,6 +1,4 @@
-"""How sure a language model is of an answer, through a run: its checks, the journal, the memo, a fork, the line of a
-batch.
-"""
+"""Confidence of a language model in its answer, through a run: checks, journal, memo, fork, and the line of a batch."""
 
 from __future__ import annotations
 
@@ -55,7 +53,7 @@ def project(folder: Path, url: str, accept: float) -> Settings:
     )
 
 
-async def test_it_is_judged_journalled_remembered_and_told(tmp_path: Path) -> None:
+async def test_confidence_journaled_memoized_reported(tmp_path: Path) -> None:
     async with (
         SimulatedServer("m", answer=lambda request: {"answer": "yes"}) as server,
         Orchestra.open(project(tmp_path, server.url, 0.0)) as orchestra,
@@ -75,7 +73,7 @@ async def test_it_is_judged_journalled_remembered_and_told(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("checks", ["[schema]", "[schema, confidence]"])
-async def test_checks_that_find_nothing_make_an_answer_no_surer_than_its_agent_is(tmp_path: Path, checks: str) -> None:
+async def test_confidence_not_raised_by_passing_checks(tmp_path: Path, checks: str) -> None:
     settings = project(tmp_path, "URL", 0.0)
     workflow = tmp_path / "workflows" / "answering.yaml"
     workflow.write_text(workflow.read_text().replace("[schema, confidence]", checks))
@@ -90,7 +88,7 @@ async def test_checks_that_find_nothing_make_an_answer_no_surer_than_its_agent_i
     assert row_result("1", result).score == result.confidence == again.confidence == ended.confidence
 
 
-async def test_what_is_not_sure_enough_is_withheld(tmp_path: Path) -> None:
+async def test_confidence_below_threshold_withheld(tmp_path: Path) -> None:
     async with (
         SimulatedServer("m", answer=lambda request: {"answer": "yes"}) as server,
         Orchestra.open(project(tmp_path, server.url, 0.999)) as orchestra,

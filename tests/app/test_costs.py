@@ -1,4 +1,4 @@
-"""What runs cost, summed up: every call counts once, and where no price is known nothing is taken to be free."""
+"""Costs of runs, summed up: every call counts once, and a call without a known price is not free."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def used(tokens: int = 10, money: float = 0.0) -> Usage:
 def run_of(
     name: str, *told: Mapping[str, Any], workflow: str = "w", at: float = DAY, ended: bool = True, **began: Any
 ) -> list[Event]:
-    """A run with these calls, each under way before it came back; `open` is one that did not."""
+    """A run with these calls, each started before it ended; `open` is a call without an end."""
     found: list[Event] = [RunStarted(seq=1, at=at, run=name, workflow=workflow, graph="", inputs={}, **began)]
     for number, call in enumerate(told):
         node, attempt = f"n{number}", 1
@@ -91,7 +91,7 @@ def named(found: CostReport) -> dict[str, CostRow]:
     return {"/".join(row.group.values()): row for row in found.rows}
 
 
-async def test_costs_are_summed_up_by_workflow_and_by_agent() -> None:
+async def test_costs_summed_by_workflow_and_agent() -> None:
     runs = (
         run_of("r1", {"name": "reader"}, {"name": "reader"}, {"name": "search", "usage": Usage(calls=1, seconds=0.1)}),
         run_of("r2", {"name": "reader", "usage": used(30)}, workflow="v"),
@@ -112,13 +112,13 @@ async def test_costs_are_summed_up_by_workflow_and_by_agent() -> None:
     assert (agents.total.runs, agents.total.usage.calls) == (3, 4)
 
 
-async def test_a_call_that_came_back_at_once_is_that_of_the_name_beside_its_answer() -> None:
+async def test_costs_immediate_call_attributed_to_name() -> None:
     at_once = AttemptFinished(seq=2, at=1.0, node="a", attempt=1, name="search", usage=used())
     found = await summed([RunStarted(seq=1, at=1.0, run="r", workflow="w", graph="", inputs={}), at_once], by="agent")
     assert list(named(found)) == ["search"]
 
 
-async def test_recalled_answers_are_counted_and_cost_nothing() -> None:
+async def test_costs_recalled_answers_counted_free() -> None:
     found = await summed(run_of("r1", {}, {"reused_from": "r0", "usage": NO_USAGE, "server": "gateway"}))
     assert (found.total.reused, found.total.usage, found.total.unpriced) == (1, used(), {})
 
@@ -127,10 +127,10 @@ async def test_recalled_answers_are_counted_and_cost_nothing() -> None:
     ("server", "usage", "why"),
     [
         ("paid", used(money=0.5), ""),
-        ("paid", used(), "paid"),  # its price was written down since
+        ("paid", used(), "paid"),  # its price was recorded later
         ("gateway", used(), "gateway"),
-        ("gateway", used(money=0.5), ""),  # its price was taken away since
-        ("gateway", Usage(calls=1), ""),  # no model saw it
+        ("gateway", used(money=0.5), ""),  # its price was removed later
+        ("gateway", Usage(calls=1), ""),  # no model received it
         ("given", used(), ""),
         ("ours", used(), ""),
         ("elsewhere", used(), "elsewhere"),
@@ -141,11 +141,11 @@ async def test_recalled_answers_are_counted_and_cost_nothing() -> None:
         ("paid+ours", used(money=0.5), ""),
     ],
 )
-def test_a_call_whose_price_nobody_knows_names_its_server(server: str, usage: Usage, why: str) -> None:
+def test_costs_unpriced_call_names_server(server: str, usage: Usage, why: str) -> None:
     assert unpriced_server(FLEET)(server, usage) == why
 
 
-async def test_money_is_unknown_and_not_zero_where_no_price_is_known() -> None:
+async def test_costs_money_unknown_without_price() -> None:
     paid, gateway = {"server": "paid", "usage": used(money=0.5)}, {"server": "gateway"}
     found = named(
         await summed(
@@ -159,7 +159,7 @@ async def test_money_is_unknown_and_not_zero_where_no_price_is_known() -> None:
     }
 
 
-async def test_calls_without_an_end_are_said_each_time_they_went_out() -> None:
+async def test_costs_unfinished_calls_counted_per_attempt() -> None:
     events = run_of("r1", {"open": True}, ended=False)
     events += [
         RunResumed(seq=3, at=2.0, epoch=2),
@@ -175,7 +175,7 @@ async def test_calls_without_an_end_are_said_each_time_they_went_out() -> None:
     assert (found.total.open, found.unfinished) == (2, 1)
 
 
-async def test_plans_that_served_again_tell_what_they_saved() -> None:
+async def test_costs_cached_plans_report_savings() -> None:
     saved = Usage(calls=3, prompt_tokens=40, output_tokens=2)
     first = run_of(
         "r1",
@@ -199,14 +199,14 @@ async def test_plans_that_served_again_tell_what_they_saved() -> None:
         ("month", "1970-01"),
     ],
 )
-async def test_each_key_has_its_names(by: CostKey, name: str) -> None:
+async def test_costs_each_key_has_names(by: CostKey, name: str) -> None:
     call = {"server": "paid", "model": "m", "usage": used(money=1.0)}
     found = await summed(run_of("r1", call, at=10 * DAY, label="public", options={"purpose": "evaluation"}), by=by)
     assert [row.group for row in found.rows] == [{by: name}]
     assert (await summed(run_of("r2", call, ended=False), by="status")).rows[0].group == {"status": "running"}
 
 
-async def test_days_come_in_their_order_and_all_else_by_what_it_took() -> None:
+async def test_costs_days_in_order_others_by_cost() -> None:
     runs = [
         run_of("r1", {"usage": used(10)}, at=10.5 * DAY),
         run_of("r2", {"usage": used(99)}, at=12.5 * DAY),
@@ -231,7 +231,7 @@ async def test_days_come_in_their_order_and_all_else_by_what_it_took() -> None:
         ({"workflow": "v"}, 1),
     ],
 )
-async def test_only_runs_of_a_time_or_a_name_are_summed_up(more: dict[str, Any], runs: int) -> None:
+async def test_costs_filtered_by_time_or_name(more: dict[str, Any], runs: int) -> None:
     now = datetime.now(UTC).timestamp()
     assert (
         await summed(run_of("r1", at=10 * DAY), run_of("r2", at=11 * DAY), run_of("r3", at=now, workflow="v"), **more)
@@ -241,14 +241,14 @@ async def test_only_runs_of_a_time_or_a_name_are_summed_up(more: dict[str, Any],
 @pytest.mark.parametrize(
     ("by", "hint"), [("agnt", "did you mean 'agent'?"), ((), "one of: workflow, agent"), (("day", "cost"), "one of:")]
 )
-async def test_what_costs_are_not_summed_up_by_is_refused(by: Any, hint: str) -> None:
+async def test_costs_unknown_key_refused(by: Any, hint: str) -> None:
     with pytest.raises(InputError) as caught:
         await summed(by=by)
     assert caught.value.code == "C043"
     assert caught.value.hint.startswith(hint)
 
 
-async def test_a_run_without_its_beginning_is_left_out_and_named() -> None:
+async def test_costs_run_without_start_skipped_and_named() -> None:
     counting = CostCounter(("workflow",), unpriced_server(FLEET))
     counting.add_events("r1", [RunResumed(seq=1, at=1.0, epoch=1)])
     counting.add_events("r2", run_of("r2", {}, at=1e300))
@@ -260,13 +260,13 @@ async def test_a_run_without_its_beginning_is_left_out_and_named() -> None:
 
 
 class Plain:
-    """A user's own journal, which cannot be gone through: only what costs ask of it."""
+    """A user's own journal that cannot iterate over runs: it implements only the methods that costs need."""
 
     def __init__(self, inner: Journal) -> None:
         self.list_runs, self.read = inner.list_runs, inner.read
 
 
-async def test_a_journal_of_ones_own_that_cannot_be_gone_through_gives_the_same() -> None:
+async def test_costs_custom_journal_gives_same_totals() -> None:
     journal: Any = kept(
         run_of("r1", {}, at=10 * DAY), run_of("r2", {"server": "gateway"}, at=12 * DAY), run_of("r3", {}, at=11 * DAY)
     )
@@ -292,7 +292,7 @@ CALLS = st.lists(
     st.lists(st.tuples(CALLS, st.sampled_from("vw")), max_size=5),
     st.lists(st.sampled_from(COST_KEYS), min_size=1, max_size=3),
 )
-def test_the_rows_together_are_the_total(told: list[tuple[list[dict[str, Any]], str]], by: list[CostKey]) -> None:
+def test_costs_rows_add_up_to_total(told: list[tuple[list[dict[str, Any]], str]], by: list[CostKey]) -> None:
     counting = CostCounter(tuple(dict.fromkeys(by)), unpriced_server(FLEET))
     runs = [run_of(f"r{number}", *called, workflow=workflow) for number, (called, workflow) in enumerate(told)]
     for number, events in enumerate(runs):
@@ -316,7 +316,7 @@ async def orchestra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
         yield opened
 
 
-async def test_an_open_orchestra_tells_what_its_runs_cost(orchestra: Orchestra) -> None:
+async def test_costs_of_open_orchestra(orchestra: Orchestra) -> None:
     results = [await orchestra.run(orchestra.find("ask"), question=f"When {number}?", text=TEXT) for number in range(3)]
     found = await orchestra.costs("agent", since=timedelta(hours=1))
     assert named(found)["answerer"].cost.usage == sum((result.usage for result in results), NO_USAGE)
@@ -325,7 +325,7 @@ async def test_an_open_orchestra_tells_what_its_runs_cost(orchestra: Orchestra) 
 
 
 @pytest.mark.parametrize("wrong", ["30d", 0, 5.0, datetime.min, timedelta.max])
-async def test_what_is_no_moment_is_refused_and_not_taken_for_none(tmp_path: Path, wrong: Any) -> None:
+async def test_costs_invalid_time_refused(tmp_path: Path, wrong: Any) -> None:
     async with Orchestra.open(
         Settings.load({"journal": str(tmp_path / "runs.db")}, start=tmp_path), fleet="none"
     ) as orchestra:
@@ -337,7 +337,7 @@ async def test_what_is_no_moment_is_refused_and_not_taken_for_none(tmp_path: Pat
         assert (await orchestra.costs(either, since=date(2026, 1, 1))).group_by == ("agent",)
 
 
-def test_of_fleets_of_the_package_only_what_costs_nothing_is_known(tmp_path: Path) -> None:
+def test_costs_packaged_fleets_price_only_free_servers(tmp_path: Path) -> None:
     (tmp_path / "configs").mkdir()
     own = (
         'schema: orchestra/fleet/v1\nname: own\nservers: {mine: {endpoint: "http://127.0.0.1:9/v1", model: m}}\nmodels:'

@@ -1,6 +1,4 @@
-"""What a check of one's own is given: the inputs of the agent itself with their defaults, and the evidence that other
-checks have.
-"""
+"""Arguments of a custom check: the inputs of the agent with their defaults, and the evidence of the other checks."""
 
 from __future__ import annotations
 
@@ -44,13 +42,13 @@ def fits(value: str, style: str = "formal", steps: int = 3, values: list[str] | 
 
 @tool(effect="pure")
 def stands(value: str, evidence: list[str]) -> bool:
-    """Whether it stands there."""
+    """Whether it occurs in the text."""
     return any(value in text for text in evidence)
 
 
 @tool(effect="pure", name="files.same-text")
 def same(value: str, evidence: str = "") -> bool:
-    """A name as those of MCP servers are."""
+    """A name in the style of MCP servers."""
     return True
 
 
@@ -126,7 +124,7 @@ def planned(text: str) -> str:
 
 
 async def judged(folder: Path, step: Step[..., Any], answer: str, **inputs: Any) -> tuple[str, list[dict[str, Any]]]:
-    """How a run ends, and what its checks' tools were given."""
+    """Returns the end of a run and the arguments of its check tools."""
     turns = iter(["s1 = lookup(word=input.text)", "return"])
 
     def said(call: CallRequest) -> str:
@@ -140,17 +138,17 @@ async def judged(folder: Path, step: Step[..., Any], answer: str, **inputs: Any)
         return result.status, [call.inputs for call in workers.calls if "?" in call.node]
 
 
-async def test_defaults_of_the_card_are_what_a_value_was_made_from(tmp_path: Path) -> None:
+async def test_custom_check_gets_card_defaults(tmp_path: Path) -> None:
     assert await judged(tmp_path, said_plainly, "iron", text="a") == ("done", [{"value": "iron", "style": "plain"}])
     assert await judged(tmp_path, said_formally, "iron", text="a") == ("done", [{"value": "iron", "style": "formal"}])
 
 
-async def test_what_an_agent_with_tools_has_written_is_no_input_of_a_check(tmp_path: Path) -> None:
+async def test_custom_check_gets_no_lines_of_agent_with_tools(tmp_path: Path) -> None:
     given = [{"value": "found a", "style": "plain"}, {"value": "found a", "evidence": ["plain", "a", "found a"]}]
     assert await judged(tmp_path, said_with_tools, "found a", text="a") == ("done", given)
 
 
-async def test_without_against_the_evidence_is_that_of_the_card_and_never_the_question(tmp_path: Path) -> None:
+async def test_custom_check_evidence_of_card_never_question(tmp_path: Path) -> None:
     inputs = {"question": "When was it built?", "passage": "In 1889."}
     parrot = {"value": "When was it built?", "evidence": ["In 1889."]}
     assert await judged(tmp_path, read, "When was it built?", **inputs) == ("abstained", [parrot])
@@ -163,14 +161,14 @@ async def test_without_against_the_evidence_is_that_of_the_card_and_never_the_qu
     )
 
 
-def test_answers_that_are_judged_outside_of_a_run_have_the_same_evidence() -> None:
+def test_custom_check_outside_run_same_evidence() -> None:
     card = reading.card
     assert card is not None
     found = rulings.build_situation(card, ("tool(stands)",), {"question": "When?", "passage": "In 1889."}, "1889", None)
     assert [source.text for source in found.evidence] == ["In 1889."]
 
 
-async def test_a_process_that_stays_open_forgets_agents_of_single_requests(tmp_path: Path) -> None:
+async def test_open_project_forgets_agents_of_single_requests(tmp_path: Path) -> None:
     async with Orchestra.open(Settings.load({"journal": "off"}, start=tmp_path), fleet="none") as orchestra:
         project, first = orchestra._project, project_judge(0)
         step = project.without_checks(first)
@@ -191,7 +189,7 @@ def project_judge(number: int) -> Agent[..., Any]:
     return made
 
 
-async def test_a_card_of_python_names_tools_as_its_checks(tmp_path: Path) -> None:
+async def test_custom_check_named_in_python_card(tmp_path: Path) -> None:
     assert careful.contract.checks == ("tool(stands)", "numbers")
     assert await judged(tmp_path, taken_with_care, "12", text="It is 12.") == (
         "done",
@@ -204,7 +202,7 @@ async def test_a_card_of_python_names_tools_as_its_checks(tmp_path: Path) -> Non
     ("checks", "code", "says"),
     [(stands, "L117", "needs `against`"), (in_language, "L071", "it requires 'language', which is no input here")],
 )
-async def test_what_a_tool_wants_and_nobody_has_is_told_when_the_workflow_is_read(
+async def test_custom_check_missing_argument_reported_at_parse(
     tmp_path: Path, checks: Any, code: str, says: str
 ) -> None:
     @workflow
@@ -216,7 +214,7 @@ async def test_what_a_tool_wants_and_nobody_has_is_told_when_the_workflow_is_rea
     assert (caught.value.code, says in caught.value.message) == (code, True), caught.value.message
 
 
-async def test_a_skill_whose_check_cannot_be_asked_is_told_when_the_plan_is_read(tmp_path: Path) -> None:
+async def test_custom_check_of_skill_reported_at_plan_parse(tmp_path: Path) -> None:
     async with Orchestra.open(Settings.load({"journal": "off"}, start=tmp_path), fleet="none") as orchestra:
         program = orchestra._project.program(planned)
         assert any(
@@ -224,7 +222,7 @@ async def test_a_skill_whose_check_cannot_be_asked_is_told_when_the_plan_is_read
         ), program.warnings
 
 
-async def test_checks_are_values_texts_and_lists_of_both(tmp_path: Path) -> None:
+async def test_custom_checks_values_texts_lists(tmp_path: Path) -> None:
     async with Orchestra.open(
         Settings.load({"journal": str(tmp_path / "runs.db")}, start=tmp_path), fleet="none"
     ) as orchestra:

@@ -1,6 +1,4 @@
-"""Checks of one's own in Python: tools as values that are put together with checks, in workflows and of answers from
-elsewhere.
-"""
+"""Custom checks in Python: tools as values that are combined with checks, in workflows and for external answers."""
 
 from __future__ import annotations
 
@@ -54,7 +52,7 @@ async def in_catalogue(name: str, evidence: list[str]) -> bool | None:
 
 @tool(effect="once")
 def announces(value: str) -> bool:
-    """It acts."""
+    """Has an effect."""
     return True
 
 
@@ -77,7 +75,7 @@ def opened(folder: Path, answers: dict[str, Any]) -> tuple[Any, SimulatedWorkers
     return Orchestra.open(Settings.load({"journal": "off"}, start=folder), workers=workers), workers
 
 
-def test_tools_stand_among_checks_as_the_language_writes_them() -> None:
+def test_custom_check_tools_written_like_checks() -> None:
     assert named.graph.nodes["found"].checks == ("quote", "tool(short_enough)", "tool(in_catalogue)")
     assert (short_enough & numbers).names == ("tool(short_enough)", "numbers")
     assert (short_enough | in_catalogue).names == ("tool(short_enough) | tool(in_catalogue)",)
@@ -87,7 +85,7 @@ def test_tools_stand_among_checks_as_the_language_writes_them() -> None:
 
 
 @pytest.mark.parametrize("other", ["quote", 5, None, len])
-def test_a_tool_goes_with_checks_alone(other: Any) -> None:
+def test_custom_check_tool_combines_with_checks_only(other: Any) -> None:
     for one in (short_enough, quote):
         with pytest.raises(TypeError):
             _ = one & other
@@ -95,7 +93,7 @@ def test_a_tool_goes_with_checks_alone(other: Any) -> None:
             _ = one | other
 
 
-def test_a_plain_function_is_no_check_and_is_told_how_it_becomes_one() -> None:
+def test_custom_check_plain_function_refused_with_hint() -> None:
     def plain(value: str) -> bool:
         return True
 
@@ -108,7 +106,7 @@ def test_a_plain_function_is_no_check_and_is_told_how_it_becomes_one() -> None:
     assert (caught.value.code, caught.value.hint) == ("W016", "@tool(effect='pure') makes one of a function")
 
 
-async def test_a_run_asks_the_tools(tmp_path: Path) -> None:
+async def test_custom_check_called_in_run(tmp_path: Path) -> None:
     answers = {
         "namer": lambda call: "iron" if "iron" in call.inputs["text"] else "a metal",
         "short_enough": lambda call: short_enough.function(**call.inputs).model_dump(),
@@ -132,7 +130,7 @@ async def test_a_run_asks_the_tools(tmp_path: Path) -> None:
         assert whole.output == "iron"
 
 
-async def test_an_answer_from_elsewhere_is_put_to_tools_that_run_in_this_process(tmp_path: Path) -> None:
+async def test_custom_check_of_external_answer_runs_locally(tmp_path: Path) -> None:
     async with Orchestra.open(Settings.load({"journal": "off"}, start=tmp_path), fleet="none") as orchestra:
         good = await orchestra.check(
             "iron", against="a rod of iron", checks=quote & short_enough, inputs={"text": "a rod of iron"}
@@ -144,14 +142,14 @@ async def test_an_answer_from_elsewhere_is_put_to_tools_that_run_in_this_process
         assert (open_.accepted, open_.reason) == (False, "tool(in_catalogue): it cannot tell")
         strange = await orchestra.check(5, against="5", checks=short_enough)
         assert strange.reason == "tool(short_enough): T002 short_enough: value: expected str, got 5"
-        for checks, says in (("tool(nobody)", "calls the tool 'nobody'"), (announces, "its effect is 'once'")):
+        for checks, says in (("tool(missing)", "calls the tool 'missing'"), (announces, "its effect is 'once'")):
             with pytest.raises(InputError) as caught:
                 await orchestra.check("x", against="x", checks=checks)
             assert caught.value.code == "V011"
             assert says in caught.value.message
 
 
-async def test_a_tool_that_acts_is_no_check_of_a_node(tmp_path: Path) -> None:
+async def test_custom_check_tool_with_effects_refused(tmp_path: Path) -> None:
     @workflow
     def wrong(text: str) -> Quote:
         return accepted(namer(text=text), checks=Check("quote") & announces, against=text)
@@ -163,15 +161,15 @@ async def test_a_tool_that_acts_is_no_check_of_a_node(tmp_path: Path) -> None:
         assert caught.value.code == "L071"
 
 
-async def test_a_check_that_raises_lets_nothing_through_and_says_where(tmp_path: Path) -> None:
+async def test_custom_check_exception_passes_nothing_names_place(tmp_path: Path) -> None:
     @tool(effect="pure")
     def raises(value: str) -> bool:
-        """Has a mistake."""
+        """Raises an error."""
         return {"iron": True}[value]
 
     @tool(effect="pure")
     def gives(text: str) -> str:
-        """Gives it back."""
+        """Returns its input."""
         return text
 
     @workflow

@@ -1,7 +1,4 @@
-"""Runs that are there already, through the public API and a real file: resumed, answered, cancelled, forked,
-remembered,
-replayed.
-"""
+"""Existing runs, through the public API and a real file: resumed, answered, cancelled, forked, memoized, replayed."""
 
 from __future__ import annotations
 
@@ -105,7 +102,7 @@ async def until(run: Any, kind: type[Any], node: str = "") -> None:
             return
 
 
-async def test_a_run_that_was_cut_off_goes_on_on_the_workflow_that_it_began_with(project: Path) -> None:
+async def test_resume_uses_workflow_of_run_start(project: Path) -> None:
     async with opened(project, latency=0.05) as (orchestra, workers):
         run = await orchestra.start(orchestra.find("naming"), text="tea leaves")
         await until(run, AttemptFinished, "words")
@@ -121,10 +118,10 @@ async def test_a_run_that_was_cut_off_goes_on_on_the_workflow_that_it_began_with
         assert (replayed.first_difference, replayed.event_count) == (None, len(events))
         with pytest.raises(InputError, match="no run"):
             await orchestra.resume("nobody")
-        assert (await (await orchestra.resume(run.id))).value == "THE TEA GOOD"  # it has ended, and is just there
+        assert (await (await orchestra.resume(run.id))).value == "THE TEA GOOD"  # it has ended; its result is returned
 
 
-async def test_edit_one_prompt_and_only_what_changed_is_run_again(project: Path) -> None:
+async def test_fork_after_prompt_edit_runs_changed_nodes_only(project: Path) -> None:
     async with opened(project) as (orchestra, _):
         run = (await orchestra.run(orchestra.find("naming"), text="tea leaves")).run
     edit(project / "agents" / "namer" / "prompt.md", "Name it", "Name this")
@@ -132,7 +129,7 @@ async def test_edit_one_prompt_and_only_what_changed_is_run_again(project: Path)
         fork = await orchestra.fork(run)
         assert (await fork.run).value == "THE TEA GOOD"
         assert [(change.node, change.reason) for change in fork.changes] == [("name", "its agent namer has changed")]
-        assert dict(workers.counts) == {"namer": 1}  # the others, and what reads it, are as they were
+        assert dict(workers.counts) == {"namer": 1}  # the other nodes and the nodes that read it are unchanged
         recalled = {
             event.node
             for event in await orchestra.journal.read(fork.run.id)
@@ -141,7 +138,7 @@ async def test_edit_one_prompt_and_only_what_changed_is_run_again(project: Path)
         assert recalled == {"words", "other", "loud"}
 
 
-async def test_a_fork_takes_other_inputs(project: Path) -> None:
+async def test_fork_with_other_inputs(project: Path) -> None:
     async with opened(project) as (orchestra, workers):
         run = (await orchestra.run(orchestra.find("naming"), text="tea leaves")).run
         fork = await orchestra.fork(run, text="tea pots")
@@ -162,7 +159,7 @@ nodes:
 """
 
 
-async def test_a_person_answers_in_another_process(project: Path) -> None:
+async def test_answer_from_other_process(project: Path) -> None:
     (project / "workflows" / "asking.yaml").write_text(ASK)
     async with opened(project) as (orchestra, _):
         run = await orchestra.start(orchestra.find("asking"), text="it")
@@ -186,7 +183,7 @@ async def test_a_person_answers_in_another_process(project: Path) -> None:
             await orchestra.answer(run.id, "no")
 
 
-async def test_a_person_answers_in_the_same_process(project: Path) -> None:
+async def test_answer_in_same_process(project: Path) -> None:
     (project / "workflows" / "asking.yaml").write_text(ASK)
     async with opened(project) as (orchestra, _):
         run = await orchestra.start(orchestra.find("asking"), text="it")
@@ -195,7 +192,7 @@ async def test_a_person_answers_in_the_same_process(project: Path) -> None:
         assert (await run).value == "NO"
 
 
-async def test_a_program_answers_question_after_question_and_waits_in_between(project: Path) -> None:
+async def test_answers_given_one_after_another(project: Path) -> None:
     again = (
         '  really: {ask: "Really say ${sure}?", options: ["yes", "no"]}\n  loud: {tool: shout, with: {text:'
         ' "${really}"}}\n'
@@ -214,7 +211,7 @@ async def test_a_program_answers_question_after_question_and_waits_in_between(pr
     assert sorted(questions) == ["And it?", "Really say yes?", "Say it?"]
 
 
-async def test_a_waiting_run_is_cancelled(project: Path) -> None:
+async def test_cancel_waiting_run(project: Path) -> None:
     (project / "workflows" / "asking.yaml").write_text(ASK)
     async with opened(project) as (orchestra, _):
         run = await orchestra.start(orchestra.find("asking"), text="it")
@@ -223,7 +220,7 @@ async def test_a_waiting_run_is_cancelled(project: Path) -> None:
         assert (await run.wait()).status == "cancelled"
 
 
-async def test_a_run_that_nobody_can_resume_can_still_be_cancelled(project: Path) -> None:
+async def test_cancel_unresumable_run(project: Path) -> None:
     async with opened(project, latency=60.0) as (orchestra, _):
         run = await orchestra.start(orchestra.find("naming"), text="tea")
         await until(run, RunStarted)
@@ -234,7 +231,7 @@ async def test_a_run_that_nobody_can_resume_can_still_be_cancelled(project: Path
 
 
 class Overtaken(MemoryJournal):
-    """What another process has in hand ends there while a letter is on its way."""
+    """A journal in which the run of another process ends while an inbox message is being sent."""
 
     def __init__(self, other: MemoryJournal) -> None:
         super().__init__(other.store)
@@ -245,7 +242,7 @@ class Overtaken(MemoryJournal):
         return await super().send(run, message, since)
 
 
-async def test_cancelling_a_run_that_ends_at_that_moment_leaves_it_as_it_is(tmp_path: Path) -> None:
+async def test_cancel_of_ending_run_changes_nothing(tmp_path: Path) -> None:
     other = MemoryJournal()
     other.append("r", [RunStarted(seq=1, at=0.0, run="r", workflow="w", graph="", inputs={})])
     async with Orchestra.open(
@@ -255,7 +252,7 @@ async def test_cancelling_a_run_that_ends_at_that_moment_leaves_it_as_it_is(tmp_
     assert [summary.status for summary in await other.list_runs()] == ["done"]
 
 
-async def test_an_idempotency_key_takes_an_interrupted_run_up_again(project: Path) -> None:
+async def test_key_resumes_interrupted_run(project: Path) -> None:
     async with opened(project, latency=0.05) as (orchestra, _):
         run = await orchestra.options(idempotency_key="order-1").start(orchestra.find("naming"), text="tea leaves")
         await until(run, AttemptFinished, "words")
@@ -270,7 +267,7 @@ async def test_an_idempotency_key_takes_an_interrupted_run_up_again(project: Pat
 
 
 class Remembering(SimulatedWorkers):
-    """Workers all of whose calls may be remembered."""
+    """Workers whose calls may all be memoized."""
 
     def estimate(self, call: Any) -> Any:
         from orchestra.core.protocols import CallEstimate
@@ -278,7 +275,7 @@ class Remembering(SimulatedWorkers):
         return CallEstimate(memo_key=f"{call.name}{sorted(call.inputs.items())}")
 
 
-async def test_the_memo_answers_pure_calls_of_other_runs(project: Path) -> None:
+async def test_memo_answers_pure_calls_of_other_runs(project: Path) -> None:
     settings = Settings.load({"journal": str(project / "runs.db")}, start=project)
     workers = Remembering(ANSWERS)
     async with Orchestra.open(settings, workers=workers) as orchestra:
@@ -290,12 +287,12 @@ async def test_the_memo_answers_pure_calls_of_other_runs(project: Path) -> None:
         assert len(workers.calls) == 4
         assert second.usage.output_tokens == 0
         await orchestra.run(orchestra.find("naming"), text="tea leaves")
-        assert len(workers.calls) == 8  # it is off by default
+        assert len(workers.calls) == 8  # the memo is off by default
         events = await orchestra.journal.read(second.run)
         assert {event.reused_from for event in events if isinstance(event, AttemptFinished)} == {first.run}
 
 
-async def test_what_a_run_stored_is_looked_at_before_it_is_used(project: Path) -> None:
+async def test_stored_objects_validated_before_use(project: Path) -> None:
     async with opened(project, latency=60.0) as (orchestra, _):
         run = await orchestra.start(orchestra.find("naming"), text="tea")
         async for _ in run:
@@ -311,7 +308,7 @@ async def test_what_a_run_stored_is_looked_at_before_it_is_used(project: Path) -
         assert damaged.value.code == "J013"
 
 
-async def test_a_key_that_is_used_twice_at_once_makes_one_run(project: Path) -> None:
+async def test_key_used_twice_at_once_makes_one_run(project: Path) -> None:
     async with opened(project) as (orchestra, workers):
         keyed = orchestra.options(idempotency_key="order-2")
         results = await asyncio.gather(*(keyed.run(orchestra.find("naming"), text="tea leaves") for _ in range(5)))
@@ -319,11 +316,11 @@ async def test_a_key_that_is_used_twice_at_once_makes_one_run(project: Path) -> 
         assert len(workers.calls) == 4
 
 
-async def test_a_fork_keeps_the_label_of_the_data_and_outlives_its_parent(project: Path) -> None:
+async def test_fork_keeps_label_and_outlives_parent(project: Path) -> None:
     async with opened(project) as (orchestra, _):
         run = (await orchestra.options(label="restricted").run(orchestra.find("naming"), text="tea leaves")).run
     edit(project / "agents" / "namer" / "prompt.md", "Name it", "Name this")
-    async with opened(project, latency=60) as (orchestra, workers):  # nothing but the beginning happens here
+    async with opened(project, latency=60) as (orchestra, workers):  # only the start of the run happens here
         fork = await orchestra.fork(run)
         await until(fork.run, RunStarted)
         started = (await orchestra.journal.read(fork.run.id))[0]
@@ -335,7 +332,7 @@ async def test_a_fork_keeps_the_label_of_the_data_and_outlives_its_parent(projec
         assert {call.label for call in workers.calls} == {"restricted"}
 
 
-async def test_a_key_names_one_fork_of_one_run(project: Path) -> None:
+async def test_key_names_one_fork_of_one_run(project: Path) -> None:
     async with opened(project) as (orchestra, _):
         old, other = [
             (await orchestra.run(orchestra.find("naming"), text=text)).run for text in ("tea leaves", "tea pots")
@@ -365,7 +362,7 @@ async def test_a_key_names_one_fork_of_one_run(project: Path) -> None:
             await orchestra.options(idempotency_key="first").run(orchestra.find("naming"), text="tea leaves")
 
 
-async def test_an_interrupted_fork_goes_on_under_its_key(project: Path) -> None:
+async def test_key_resumes_interrupted_fork(project: Path) -> None:
     async with opened(project) as (orchestra, _):
         old = (await orchestra.run(orchestra.find("naming"), text="tea leaves")).run
     edit(project / "agents" / "namer" / "prompt.md", "Name it", "Name this")
@@ -378,7 +375,7 @@ async def test_an_interrupted_fork_goes_on_under_its_key(project: Path) -> None:
         assert dict(workers.counts) == {"namer": 1}
 
 
-async def test_a_fork_draws_the_sample_that_it_is_told(project: Path) -> None:
+async def test_fork_uses_given_sample(project: Path) -> None:
     async with opened(project) as (orchestra, workers):
         old = (await orchestra.run(orchestra.find("naming"), text="tea leaves")).run
         workers.calls.clear()
@@ -397,7 +394,7 @@ class Measuring(SimulatedWorkers):
         return CallEstimate(prompt_tokens=50, max_output=50, min_output=50) if call.kind == "agent" else CallEstimate()
 
 
-async def test_a_recalled_call_needs_no_room_in_the_budget(project: Path) -> None:
+async def test_memo_recalled_call_needs_no_budget(project: Path) -> None:
     settings = Settings.load({"journal": str(project / "runs.db")}, start=project)
     async with Orchestra.open(settings, workers=Measuring(ANSWERS)) as orchestra:
         first = await orchestra.start(orchestra.find("naming"), text="tea leaves")
@@ -407,9 +404,7 @@ async def test_a_recalled_call_needs_no_room_in_the_budget(project: Path) -> Non
 
 
 @pytest.mark.parametrize("said", [None, "restricted"])
-async def test_what_if_keeps_the_strictest_label_and_still_recalls(
-    project: Path, said: Literal["restricted"] | None
-) -> None:
+async def test_whatif_keeps_strictest_label_and_recalls(project: Path, said: Literal["restricted"] | None) -> None:
     async with opened(project) as (orchestra, _):
         run = (await orchestra.run(orchestra.find("naming"), text="tea leaves")).run
     if said is None:
@@ -421,7 +416,7 @@ async def test_what_if_keeps_the_strictest_label_and_still_recalls(
         assert (found.verdict, found.recalled_calls, found.new_calls) == ("same", 3, 1)
 
 
-async def test_of_two_who_answer_in_the_same_moment_the_second_one_is_told(project: Path) -> None:
+async def test_answer_second_of_two_refused(project: Path) -> None:
     (project / "workflows" / "asking.yaml").write_text(ASK)
     async with opened(project) as (orchestra, _), opened(project) as (elsewhere, _):
         run = await orchestra.start(orchestra.find("asking"), text="it")

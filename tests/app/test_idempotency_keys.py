@@ -1,6 +1,4 @@
-"""Keys of runs: whoever waits may leave, whoever comes back finds the run; and a run is on record once `start` has
-returned.
-"""
+"""Idempotency keys: a caller may leave and return to the run, and a run is in the journal once `start` has returned."""
 
 from __future__ import annotations
 
@@ -42,7 +40,7 @@ def ordered(text: str) -> str:
 
 
 class Gated(MemoryJournal):
-    """Nothing is on disk before the gate opens."""
+    """A journal that writes nothing to disk before the gate opens."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +52,7 @@ class Gated(MemoryJournal):
 
 
 class Late(MemoryJournal):
-    """Whoever takes a run over comes when it has ended."""
+    """A journal in which a takeover happens only after the run has ended."""
 
     async def lease(self, run: str) -> int:
         await turned(lambda: self.store.logs[run].end.is_ended)
@@ -81,7 +79,7 @@ async def opened(
 
 
 async def turned(holds: Callable[[], bool]) -> None:
-    """Turns the loop until something holds."""
+    """Runs the event loop until the condition holds."""
     for _ in range(10_000):
         if holds():
             return
@@ -93,7 +91,7 @@ async def seen(run: Run[Any]) -> list[Event]:
     return [event async for event in run]
 
 
-async def test_whoever_leaves_a_run_that_has_a_key_does_not_cancel_it_for_the_others(tmp_path: Path) -> None:
+async def test_key_waiter_leaving_does_not_cancel_run(tmp_path: Path) -> None:
     async with opened(tmp_path, latency=0.05) as (orchestra, workers):
         keyed = orchestra.options(idempotency_key="order-42")
         leaves, stays = (asyncio.create_task(keyed.run(ordered, text="pens")) for _ in range(2))
@@ -106,7 +104,7 @@ async def test_whoever_leaves_a_run_that_has_a_key_does_not_cancel_it_for_the_ot
         assert (workers.counts["order"], workers.cancelled) == (1, [])
 
 
-async def test_a_run_that_was_let_go_of_is_interrupted_at_the_close_and_goes_on_under_its_key(tmp_path: Path) -> None:
+async def test_key_resumes_run_interrupted_by_close(tmp_path: Path) -> None:
     store = MemoryStore()
     async with opened(tmp_path, store=store, latency=60.0) as (orchestra, workers):
         waiter = asyncio.create_task(orchestra.options(idempotency_key="order-42").run(look_up, text="pens"))
@@ -121,7 +119,7 @@ async def test_a_run_that_was_let_go_of_is_interrupted_at_the_close_and_goes_on_
         assert (result.run, result.output) == (summary.run, "found")
 
 
-async def test_two_processes_that_begin_one_key_at_once_make_one_run_and_the_other_is_told_who_has_it(
+async def test_key_in_two_processes_makes_one_run_names_holder(
     tmp_path: Path,
 ) -> None:
     store = MemoryStore()
@@ -145,7 +143,7 @@ async def test_two_processes_that_begin_one_key_at_once_make_one_run_and_the_oth
         assert (await two.options(idempotency_key="k").run(ordered, text="a")).run == begun.id
 
 
-async def test_a_run_that_ends_in_another_process_while_it_is_taken_over_is_just_there(tmp_path: Path) -> None:
+async def test_key_run_ending_during_takeover_returned(tmp_path: Path) -> None:
     store = MemoryStore()
     async with (
         opened(tmp_path, store=store, latency=0.05) as (one, _),
@@ -158,7 +156,7 @@ async def test_a_run_that_ends_in_another_process_while_it_is_taken_over_is_just
         assert not workers.calls
 
 
-async def test_a_failure_is_the_answer_of_its_key_and_a_fork_under_another_key_is_another_try(tmp_path: Path) -> None:
+async def test_key_returns_failure_fork_with_new_key_retries(tmp_path: Path) -> None:
     store = MemoryStore()
     down = {"look_up": CallError(code="F203", reason="no server answers")}
     async with opened(tmp_path, down, store=store) as (orchestra, workers):
@@ -178,11 +176,11 @@ async def test_a_failure_is_the_answer_of_its_key_and_a_fork_under_another_key_i
 
 @workflow(label="public")
 def looked_up(text: str) -> str:
-    """Finds something that anybody may know."""
+    """Finds something public."""
     return look_up(text=text)
 
 
-async def test_a_key_of_data_with_one_label_gives_nothing_for_another_label(tmp_path: Path) -> None:
+async def test_key_of_other_label_not_shared(tmp_path: Path) -> None:
     async with opened(tmp_path, store=MemoryStore()) as (orchestra, workers):
         keyed = orchestra.options(idempotency_key="order-9", label="internal")
         first = (await keyed.run(looked_up, text="pens")).run
@@ -201,7 +199,7 @@ async def test_a_key_of_data_with_one_label_gives_nothing_for_another_label(tmp_
         assert workers.counts == {"order": 1, "look_up": 2}
 
 
-async def test_a_run_is_on_record_once_start_or_fork_has_returned(tmp_path: Path) -> None:
+async def test_run_journaled_when_start_or_fork_returns(tmp_path: Path) -> None:
     async with opened(tmp_path, file=str(tmp_path / "runs.db"), latency=60.0) as (orchestra, _):
         started = await orchestra.start(look_up, text="pens")
         assert _events_on_disk(tmp_path / "runs.db", started.id) > 0
@@ -212,16 +210,14 @@ async def test_a_run_is_on_record_once_start_or_fork_has_returned(tmp_path: Path
 
 
 def _events_on_disk(file: Path, run: str) -> int:
-    """As another process sees it now."""
+    """Returns the events that another process sees now."""
     with sqlite3.connect(file) as sql:
         found: int = sql.execute("SELECT count(*) FROM events WHERE run = ?", (run,)).fetchone()[0]
     return found
 
 
 @pytest.mark.parametrize("key", ["", "order-42"])
-async def test_whoever_is_cancelled_before_the_run_is_on_record_leaves_no_run_that_nobody_knows(
-    tmp_path: Path, key: str
-) -> None:
+async def test_start_cancelled_early_leaves_no_unknown_run(tmp_path: Path, key: str) -> None:
     journal = Gated()
     async with opened(tmp_path, journal=journal, latency=0.01) as (orchestra, _):
         starting = asyncio.create_task(orchestra.options(idempotency_key=key).start(look_up, text="pens"))
@@ -237,7 +233,7 @@ async def test_whoever_is_cancelled_before_the_run_is_on_record_leaves_no_run_th
 
 
 @pytest.mark.parametrize("file", ["off", "runs.db"])
-async def test_whoever_watches_a_run_is_told_that_the_orchestra_was_closed(tmp_path: Path, file: str) -> None:
+async def test_run_subscriber_notified_of_close(tmp_path: Path, file: str) -> None:
     async with opened(tmp_path, file=file if file == "off" else str(tmp_path / file), latency=60.0) as (
         orchestra,
         workers,

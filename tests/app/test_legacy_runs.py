@@ -1,5 +1,6 @@
-"""Runs that began before a rule that refuses their workflow today: they go on, are replayed, and are forked onto a file
-that keeps it.
+"""Runs that started before a rule that refuses their workflow today: they resume, replay, and are forked onto a file
+that
+follows the rule.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ FETCHED = (
 
 
 class Old:
-    """A run of an engine that let a plan act on what other nodes had made; it waits for a person."""
+    """A run of an engine that let a plan act on values of other nodes; it waits for a person."""
 
     def __init__(self, bank: Bank) -> None:
         self.bank, self.journal, self.run = bank, MemoryJournal(), ""
@@ -64,7 +65,7 @@ async def old(bank: Bank) -> Old:
     return found
 
 
-async def test_it_is_answered_goes_on_and_is_replayed(old: Old) -> None:
+async def test_legacy_run_answered_resumed_replayed(old: Old) -> None:
     async with old.opened() as orchestra:
         with pytest.raises(InputError, match="the plan is made here of what other nodes have made"):
             orchestra.program(orchestra.find("pay"))
@@ -75,7 +76,7 @@ async def test_it_is_answered_goes_on_and_is_replayed(old: Old) -> None:
     assert old.bank.paid == ["Ada"]
 
 
-async def test_a_fork_names_the_place_in_the_file_and_goes_on_once_that_is_mended(old: Old) -> None:
+async def test_legacy_run_fork_names_line_and_works_once_fixed(old: Old) -> None:
     async with old.opened() as orchestra:
         assert await allowed(orchestra, old.run) == "receipt of Ada"
         with pytest.raises(InputError, match=r"workflows/pay\.yaml:8:"):

@@ -1,4 +1,4 @@
-"""A mapped list does without the elements that failed, and the result says which and why."""
+"""A mapped list omits the elements that failed; the result lists them with their reasons."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ async def came_to(flow: Any, texts: list[str], folder: Path) -> Any:
 @pytest.mark.parametrize(
     ("flow", "value", "path"), [(amounts, [100.0, 5.0], "amount[1]"), (halves, [50.0, 2.5], "mapped[1]")]
 )
-async def test_what_a_list_does_without_is_told(flow: Any, value: list[float], path: str, tmp_path: Path) -> None:
+async def test_map_missing_elements_reported(flow: Any, value: list[float], path: str, tmp_path: Path) -> None:
     result = await came_to(flow, ["100", "2,000", "5"], tmp_path)
     assert (result.value, list(result.left_out)) == (value, [path])
     assert result.left_out[path].startswith("T003: amount raised ValueError")
     assert result_data(result)["left_out"] == result.left_out
 
 
-async def test_a_whole_list_does_without_nothing(tmp_path: Path) -> None:
+async def test_map_complete_list_reports_nothing_missing(tmp_path: Path) -> None:
     assert (await came_to(amounts, ["100"], tmp_path)).left_out == {}
 
 
-def test_the_command_counts_what_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+def test_map_command_counts_missing_elements(capsys: pytest.CaptureFixture[str]) -> None:
     show_failed_elements({"bills[1]": "T003: bad", "bills[4]": "T003: worse", "pages[0]/words[2]": "T007: odd"})
     told = " ".join(capsys.readouterr().out.split())
     assert "bills: 2 elements failed, so the list lacks them: T003: bad" in told
@@ -66,7 +66,7 @@ def test_the_command_counts_what_is_left_out(capsys: pytest.CaptureFixture[str])
 
 
 class Counted(str):
-    """A path that counts how often it is compared with the beginning of another one."""
+    """A path that counts comparisons with the start of another path."""
 
     asked: ClassVar[int] = 0
 
@@ -75,7 +75,7 @@ class Counted(str):
         return super().startswith(*args)
 
 
-def test_a_thousand_elements_that_failed_are_told_without_comparing_each_with_each() -> None:
+def test_map_thousand_failures_reported_in_linear_time() -> None:
     failed = FailedOutcome("T003", "no")
     events = [NodeFinished(seq=at, at=0.0, node=Counted(f"xs[{at}]"), outcome=failed) for at in range(1000)]
     whole = [
@@ -93,7 +93,7 @@ def whole(texts: list[str]) -> list[float]:
     return map_(lambda text: half(amount=amount(text=text)), texts, at_least="all")
 
 
-async def test_a_list_that_wants_all_fails_and_names_what_it_lacks(tmp_path: Path) -> None:
+async def test_map_requiring_all_fails_naming_missing(tmp_path: Path) -> None:
     result = await came_to(whole, ["100", "2,000", "5"], tmp_path)
     assert (result.status, result.left_out) == ("failed", {})
     assert (result.error.code, result.error.node) == ("E034", "mapped")
@@ -101,8 +101,8 @@ async def test_a_list_that_wants_all_fails_and_names_what_it_lacks(tmp_path: Pat
     assert (await came_to(whole, ["100", "5"], tmp_path)).value == [50.0, 2.5]
 
 
-async def test_a_fork_takes_over_the_elements_that_had_come_to_an_end(tmp_path: Path) -> None:
-    """It is the second word that fails, once: the fork asks for that one, and for what comes behind it."""
+async def test_map_fork_reuses_finished_elements(tmp_path: Path) -> None:
+    """The second word fails once: the fork runs that element and the nodes after it."""
     asked: list[str] = []
 
     @tool(effect="keyed", version="1")

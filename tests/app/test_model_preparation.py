@@ -1,4 +1,4 @@
-"""Before the clock of a run starts, the models are brought up that it asks, and those that it may ask."""
+"""Models that a run calls or may call are started before the clock of the run starts."""
 
 from __future__ import annotations
 
@@ -47,9 +47,7 @@ nodes:
 """
 
 
-async def test_whom_a_run_may_ask_is_brought_up_before_its_clock_starts_and_may_be_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_models_prepared_before_run_clock_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     brought: list[list[str]] = []
 
     async def ready(fleet: Fleet, models: Iterable[str]) -> None:
@@ -79,9 +77,7 @@ async def test_whom_a_run_may_ask_is_brought_up_before_its_clock_starts_and_may_
     assert {model for models in brought[1:] for model in models} == set(names)
 
 
-async def test_of_two_agents_of_one_name_the_one_that_is_asked_is_brought_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_models_prepared_for_called_agent_of_two_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     brought: list[str] = []
 
     async def ready(fleet: Fleet, models: Iterable[str]) -> None:

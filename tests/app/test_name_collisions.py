@@ -1,6 +1,5 @@
-"""Agents and workflows of one name: each run has its own, one run never has two, and files mean what the project's
-modules
-declare.
+"""Agents and workflows with the same name: each run has its own, one run never has two, and files refer to the
+declarations of the project's modules.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def same_number(n: int) -> int:
 
 
 def judging(prompt: str, **settings: Any) -> Agent[..., str]:
-    """An agent that is called `judge`, whatever its prompt."""
+    """An agent named `judge`, with the given prompt."""
 
     def judge(text: str) -> str:
         """Judges a text."""
@@ -39,7 +38,7 @@ def judging(prompt: str, **settings: Any) -> Agent[..., str]:
 
 
 def helping(factor: int) -> Workflow[..., int]:
-    """A workflow that is called `helper`, whatever it does."""
+    """A workflow named `helper`, with the given body."""
 
     @workflow()
     def helper(n: int) -> int:
@@ -60,14 +59,14 @@ def through(helper: Workflow[..., int], name: str) -> Workflow[..., int]:
 
 @asynccontextmanager
 async def opened(folder: Path) -> AsyncIterator[Orchestra]:
-    """The agents answer with the digest of the card that they are asked by."""
+    """The agents answer with the digest of the card in the request."""
     workers = SimulatedWorkers({"judge": lambda call: call.version})
     settings = Settings.load({"journal": str(folder / "runs.db")}, start=folder)
     async with Orchestra.open(settings, workers=workers, fleet="none") as orchestra:
         yield orchestra
 
 
-def test_two_agents_of_one_name_in_a_workflow_are_refused() -> None:
+def test_same_name_two_agents_refused() -> None:
     praise, blame = judging("Praise"), judging("Blame")
 
     @workflow()
@@ -81,7 +80,7 @@ def test_two_agents_of_one_name_in_a_workflow_are_refused() -> None:
     assert caught.value.location.file.endswith("test_name_collisions.py")
 
 
-def test_two_workflows_of_one_name_in_a_workflow_are_refused() -> None:
+def test_same_name_two_workflows_refused() -> None:
     one, two = helping(1), helping(100)
 
     @workflow()
@@ -93,7 +92,7 @@ def test_two_workflows_of_one_name_in_a_workflow_are_refused() -> None:
     assert caught.value.code == "W021"
 
 
-def test_the_same_declaration_twice_is_one_thing(tmp_path: Path) -> None:
+def test_same_declaration_twice_accepted(tmp_path: Path) -> None:
     first, again, patient = judging("Praise"), judging("Praise"), judging("Praise").options(timeout=30)
 
     @workflow()
@@ -104,7 +103,7 @@ def test_the_same_declaration_twice_is_one_thing(tmp_path: Path) -> None:
     assert {step.name for step in twice.steps} == {"judge", "helper"}
 
 
-async def test_two_of_one_name_are_refused_however_deep_they_lie(tmp_path: Path) -> None:
+async def test_same_name_nested_refused(tmp_path: Path) -> None:
     one, two = through(helping(1), "one"), through(helping(100), "two")
 
     @workflow()
@@ -117,7 +116,7 @@ async def test_two_of_one_name_are_refused_however_deep_they_lie(tmp_path: Path)
     assert caught.value.code == "W021"
 
 
-async def test_each_run_calls_the_workflows_that_it_was_written_with(tmp_path: Path) -> None:
+async def test_same_name_run_calls_own_workflows(tmp_path: Path) -> None:
     one, two = through(helping(1), "one"), through(helping(100), "two")
     outer = through(one, "outer")
     later = through(one, "later")
@@ -127,7 +126,7 @@ async def test_each_run_calls_the_workflows_that_it_was_written_with(tmp_path: P
     assert found == [5, 500, 5, 5, 5]
 
 
-async def test_each_run_asks_the_agents_that_it_was_written_with(tmp_path: Path) -> None:
+async def test_same_name_run_calls_own_agents(tmp_path: Path) -> None:
     agents = [judging("Praise"), judging("Blame")]
 
     def asked(judge: Agent[..., str], name: str) -> Workflow[..., str]:
@@ -152,7 +151,7 @@ async def test_each_run_asks_the_agents_that_it_was_written_with(tmp_path: Path)
             )
 
 
-async def test_a_check_asks_the_judge_that_it_was_given(tmp_path: Path) -> None:
+async def test_same_name_check_calls_given_judge(tmp_path: Path) -> None:
     asked: list[str] = []
 
     def judged(call: Any) -> str:
@@ -168,9 +167,7 @@ async def test_a_check_asks_the_judge_that_it_was_given(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("settings", [{}, {"checks": ["numbers"]}])
-async def test_judges_of_one_name_are_each_asked_by_the_check_that_they_were_given_to_though_two_go_on_at_once(
-    settings: dict[str, Any], tmp_path: Path
-) -> None:
+async def test_same_name_judges_in_concurrent_runs_distinct(settings: dict[str, Any], tmp_path: Path) -> None:
     asked: dict[str, set[str]] = {}
 
     def judged(call: Any) -> str:
@@ -221,7 +218,7 @@ nodes:
 
 
 def modules(folder: Path, **texts: str) -> Settings:
-    """A project of these modules, with a workflow file that names what they declare."""
+    """A project of these modules, with a workflow file that names their declarations."""
     for name, text in texts.items():
         (folder / f"{name}.py").write_text(text)
     (folder / "workflows").mkdir()
@@ -231,7 +228,7 @@ def modules(folder: Path, **texts: str) -> Settings:
 
 
 @pytest.mark.parametrize("what", ["MODULE: {{", 'text="MODULE"'])
-async def test_two_modules_with_different_things_of_one_name_are_refused(tmp_path: Path, what: str) -> None:
+async def test_same_name_in_two_modules_refused(tmp_path: Path, what: str) -> None:
     mark = "".join(char for char in what if char.isalpha())
     other = MODULE.partition("\n\n@agent")[2].replace(what, what.replace("MODULE", "OTHER"))
     other = (
@@ -245,7 +242,7 @@ async def test_two_modules_with_different_things_of_one_name_are_refused(tmp_pat
     assert caught.value.code == "W021"
 
 
-async def test_a_file_means_what_a_module_declares_whatever_else_has_run(tmp_path: Path) -> None:
+async def test_file_name_refers_to_module_declaration(tmp_path: Path) -> None:
     settings = modules(tmp_path, names_module=MODULE)
     workers = SimulatedWorkers({"judge": lambda call: call.version, "said": lambda call: call.inputs["text"]})
     own = judging("Blame")
@@ -266,7 +263,7 @@ async def test_a_file_means_what_a_module_declares_whatever_else_has_run(tmp_pat
     assert (checked.value.code, planned.value.code) == ("W021", "W021")
 
 
-async def test_what_is_found_by_name_is_the_same_step_until_it_is_another(tmp_path: Path) -> None:
+async def test_find_returns_same_object_until_replaced(tmp_path: Path) -> None:
     settings = modules(tmp_path, names_found=MODULE)
     async with Orchestra.open(settings, fleet="none") as orchestra:
         for name in (
@@ -290,7 +287,7 @@ async def test_what_is_found_by_name_is_the_same_step_until_it_is_another(tmp_pa
         assert orchestra.find("reader") is not known
 
 
-async def test_a_step_of_one_request_leaves_nothing_behind(tmp_path: Path) -> None:
+async def test_step_of_one_request_not_retained(tmp_path: Path) -> None:
     gone: list[ref[Any]] = []
     async with Orchestra.open(Settings.load({"journal": "off"}, start=tmp_path), fleet="none") as orchestra:
         for number in range(5):
@@ -303,7 +300,7 @@ async def test_a_step_of_one_request_leaves_nothing_behind(tmp_path: Path) -> No
         assert [one() for one in gone] == [None] * 5
 
 
-async def test_a_file_asks_the_agent_that_has_the_name_now(tmp_path: Path) -> None:
+async def test_file_uses_current_agent_of_name(tmp_path: Path) -> None:
     (tmp_path / "workflows").mkdir()
     (tmp_path / "workflows" / "told.yaml").write_text(
         "schema: orchestra/v1\nname: told\ninput: {text: str}\noutput: ${said}\n"
@@ -318,7 +315,7 @@ async def test_a_file_asks_the_agent_that_has_the_name_now(tmp_path: Path) -> No
         assert orchestra.program(orchestra.find("told")) is orchestra.program(orchestra.find("told"))
 
 
-async def test_a_file_calls_the_workflow_that_has_the_name_now(tmp_path: Path) -> None:
+async def test_file_uses_current_workflow_of_name(tmp_path: Path) -> None:
     (tmp_path / "workflows").mkdir()
     (tmp_path / "workflows" / "calling.yaml").write_text(
         "schema: orchestra/v1\nname: calling\ninput: {n: int}\noutput: ${found}\nnodes:\n  found: {call: helper, with:"

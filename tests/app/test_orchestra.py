@@ -1,4 +1,4 @@
-"""`Orchestra` as a program sees it: runs, handles, options, cancellation; on simulated workers and a journal in
+"""The public interface of `Orchestra`: runs, handles, options, cancellation; on simulated workers and a journal in
 memory.
 """
 
@@ -72,7 +72,7 @@ async def opened(
 
 
 async def eventually(holds: Callable[[], bool]) -> None:
-    """Turns the loop until something holds."""
+    """Runs the event loop until the condition holds."""
     for _ in range(10_000):
         if holds():
             return
@@ -80,7 +80,7 @@ async def eventually(holds: Callable[[], bool]) -> None:
     raise AssertionError("it never held")
 
 
-def test_what_is_not_open_yet_says_how_to_open_it() -> None:
+def test_orchestra_unopened_reports_how_to_open() -> None:
     unopened: Any = Orchestra.open()
     with pytest.raises(AttributeError) as caught:
         unopened.run(topic, text="a")
@@ -89,7 +89,7 @@ def test_what_is_not_open_yet_says_how_to_open_it() -> None:
     assert isinstance(copy.copy(unopened), type(unopened)), "what Python asks for itself is no use of it"
 
 
-async def test_what_is_awaited_or_opened_without_async_says_how_to_open_it() -> None:
+async def test_orchestra_opened_without_async_reports_how() -> None:
     unopened: Any = Orchestra.open()
     with pytest.raises(InputError, match="must not be awaited") as awaited:
         await unopened
@@ -99,7 +99,7 @@ async def test_what_is_awaited_or_opened_without_async_says_how_to_open_it() -> 
         assert (caught.value.code, "async with Orchestra.open() as orchestra:" in caught.value.hint) == ("E029", True)
 
 
-async def test_a_service_that_was_started_elsewhere_has_the_project_that_it_names(
+async def test_orchestra_external_service_has_named_project(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     service, elsewhere = tmp_path / "service", tmp_path / "elsewhere"
@@ -127,7 +127,7 @@ async def test_a_service_that_was_started_elsewhere_has_the_project_that_it_name
     assert caught.value.code == "C046"
 
 
-async def test_where_other_workers_are_used_the_fleet_has_no_servers_and_nothing_stands_against_it(
+async def test_orchestra_other_workers_need_no_servers(
     tmp_path: Path,
 ) -> None:
     async with opened(tmp_path) as (orchestra, _):
@@ -135,7 +135,7 @@ async def test_where_other_workers_are_used_the_fleet_has_no_servers_and_nothing
     assert (status.servers, status.running, status.can_serve) == ((), False, True)
 
 
-async def test_on_another_event_loop_it_says_so_and_nothing_begins(tmp_path: Path) -> None:
+async def test_orchestra_on_other_loop_refused(tmp_path: Path) -> None:
     def elsewhere(use: Callable[[], Coroutine[Any, Any, Any]]) -> InputError:
         with pytest.raises(InputError) as caught:
             asyncio.run(use())
@@ -157,7 +157,7 @@ async def test_on_another_event_loop_it_says_so_and_nothing_begins(tmp_path: Pat
         assert (workers.calls, await orchestra.journal.list_runs()) == ([], [])
 
 
-async def test_whoever_waits_for_a_run_on_another_event_loop_is_told_and_does_not_hang(tmp_path: Path) -> None:
+async def test_orchestra_wait_on_other_loop_refused(tmp_path: Path) -> None:
     async with opened(tmp_path, latency=0.05) as (orchestra, _):
         run = await orchestra.start(shout, text="a")
         with pytest.raises(InputError) as caught:
@@ -166,7 +166,7 @@ async def test_whoever_waits_for_a_run_on_another_event_loop_is_told_and_does_no
 
 
 @pytest.mark.parametrize("loop", [False, True])
-async def test_a_run_is_cancelled_from_another_thread_as_from_its_own(tmp_path: Path, loop: bool) -> None:
+async def test_orchestra_cancel_from_other_thread(tmp_path: Path, loop: bool) -> None:
     async with opened(tmp_path, latency=30) as (orchestra, _):
         run = await orchestra.start(shout, text="a")
 
@@ -179,10 +179,10 @@ async def test_a_run_is_cancelled_from_another_thread_as_from_its_own(tmp_path: 
             "cancelled",
             ["cancelled"],
         )
-    run.cancel()  # it is over, and nothing comes of it
+    run.cancel()  # the run has ended, so this has no effect
 
 
-async def test_a_run_that_is_cancelled_without_a_name_is_so_by_whom_its_options_named(tmp_path: Path) -> None:
+async def test_orchestra_cancel_records_name_of_options(tmp_path: Path) -> None:
     async with opened(tmp_path, latency=30) as (orchestra, _):
         ada = orchestra.options(by="ada")
         for run, by in ((await ada.start(shout, text="a"), ""), (await ada.start(shout, text="b"), "eve")):
@@ -192,7 +192,7 @@ async def test_a_run_that_is_cancelled_without_a_name_is_so_by_whom_its_options_
             assert asked.by == (by or "ada")
 
 
-def test_on_a_later_event_loop_it_says_that_its_own_has_ended(tmp_path: Path) -> None:
+def test_orchestra_on_later_loop_reports_ended_loop(tmp_path: Path) -> None:
     async def enter() -> Orchestra:
         async with opened(tmp_path) as (orchestra, _):
             return orchestra
@@ -203,7 +203,7 @@ def test_on_a_later_event_loop_it_says_that_its_own_has_ended(tmp_path: Path) ->
     assert caught.value.code == "E030"
 
 
-async def test_a_workflow_gives_its_typed_output_and_what_each_node_cost(tmp_path: Path) -> None:
+async def test_orchestra_run_gives_typed_output_and_costs(tmp_path: Path) -> None:
     async with opened(tmp_path) as (orchestra, _):
         result = await orchestra.run(loud_topic, text="Leaves in water")
     assert result.output == "TEA"
@@ -225,12 +225,12 @@ def outer(text: str) -> str:
     return one_page(page=build(Page, body=text))
 
 
-async def test_a_called_workflow_may_have_models_of_its_own(tmp_path: Path) -> None:
+async def test_orchestra_called_workflow_has_own_models(tmp_path: Path) -> None:
     async with opened(tmp_path) as (orchestra, _):
         assert (await orchestra.run(outer, text="tea")).output == "TEA"
 
 
-async def test_an_agent_and_a_tool_run_by_themselves(tmp_path: Path) -> None:
+async def test_orchestra_runs_single_agent_and_tool(tmp_path: Path) -> None:
     async with opened(tmp_path) as (orchestra, _):
         assert (await orchestra.run(topic, text="Leaves")).output == Topic(name="tea")
         assert (await orchestra.run(shout, text="tea")).output == "TEA"
@@ -238,18 +238,18 @@ async def test_an_agent_and_a_tool_run_by_themselves(tmp_path: Path) -> None:
 
 @tool(effect="pure")
 def total(data: dict[str, Any], last: int) -> int:
-    """Adds to a list as if it were its own."""
+    """Appends to the list of its caller."""
     data["rows"].append(last)
     return sum(data["rows"])
 
 
 @workflow()
 def totals(data: dict[str, Any], lasts: list[int]) -> list[int]:
-    """Each total by itself."""
+    """Calls `total` twice with the same list."""
     return map_(lambda last: total(data=data, last=last), lasts)
 
 
-async def test_a_tool_that_changes_what_it_is_given_changes_it_for_no_other_node(tmp_path: Path) -> None:
+async def test_orchestra_tool_mutation_isolated(tmp_path: Path) -> None:
     data = {"rows": [3, 1, 2]}
     async with Orchestra.open(Settings.load({"journal": "off"}, start=tmp_path), fleet="none") as orchestra:
         run = await orchestra.start(totals, data=data, lasts=[1, 2, 3])
@@ -260,7 +260,7 @@ async def test_a_tool_that_changes_what_it_is_given_changes_it_for_no_other_node
     assert data == {"rows": [3, 1, 2]}
 
 
-async def test_a_run_can_be_watched_from_any_event_on(tmp_path: Path) -> None:
+async def test_orchestra_events_from_any_position(tmp_path: Path) -> None:
     async with opened(tmp_path) as (orchestra, _):
         run = await orchestra.start(loud_topic, text="x")
         events = [event async for event in run]
@@ -269,7 +269,7 @@ async def test_a_run_can_be_watched_from_any_event_on(tmp_path: Path) -> None:
     assert late == events[3:]
 
 
-async def test_a_run_that_fails_raises_and_says_where_to_look(tmp_path: Path) -> None:
+async def test_orchestra_failed_run_raises_with_hint(tmp_path: Path) -> None:
     async with opened(tmp_path, {"topic": lambda call: CallError(code="F212", reason="no such model")}) as (
         orchestra,
         _,
@@ -282,7 +282,7 @@ async def test_a_run_that_fails_raises_and_says_where_to_look(tmp_path: Path) ->
         assert (await run.wait()).status == "failed"
 
 
-async def test_an_output_that_was_withheld_is_no_failure_and_no_output(tmp_path: Path) -> None:
+async def test_orchestra_withheld_output_neither_failed_nor_value(tmp_path: Path) -> None:
     async with opened(tmp_path, {"reader": {"answer": "in 1890"}}) as (orchestra, _):
         result = await orchestra.run(orchestra.find("reader"), question="when?", context="It was in 1889.")
         assert result.status == "abstained"
@@ -294,7 +294,7 @@ async def test_an_output_that_was_withheld_is_no_failure_and_no_output(tmp_path:
     ("inputs", "said"),
     [({}, "needs the input 'text'"), ({"txt": "x"}, "did you mean 'text'"), ({"text": 3}, "expected str, got 3")],
 )
-async def test_wrong_inputs_start_nothing(tmp_path: Path, inputs: dict[str, Any], said: str) -> None:
+async def test_orchestra_wrong_inputs_start_no_run(tmp_path: Path, inputs: dict[str, Any], said: str) -> None:
     async with opened(tmp_path) as (orchestra, workers):
         with pytest.raises(InputError) as caught:
             await orchestra.start(loud_topic, **inputs)
@@ -302,14 +302,14 @@ async def test_wrong_inputs_start_nothing(tmp_path: Path, inputs: dict[str, Any]
         assert not workers.calls
 
 
-async def test_a_name_that_nothing_has_is_answered_with_the_nearest(tmp_path: Path) -> None:
+async def test_orchestra_unknown_name_suggests_nearest(tmp_path: Path) -> None:
     async with opened(tmp_path) as (orchestra, _):
         with pytest.raises(InputError, match="answer_from_docs") as caught:
             orchestra.find("answer_from_docs")
     assert "answer_from_documents" in caught.value.hint
 
 
-async def test_a_key_names_one_run(tmp_path: Path) -> None:
+async def test_orchestra_key_names_one_run(tmp_path: Path) -> None:
     async with opened(tmp_path, latency=0.01) as (orchestra, workers):
         keyed = orchestra.options(idempotency_key="order-42")
         first, second = await asyncio.gather(keyed.start(loud_topic, text="x"), keyed.start(loud_topic, text="x"))
@@ -323,7 +323,7 @@ async def test_a_key_names_one_run(tmp_path: Path) -> None:
         assert caught.value.code == "E015"
 
 
-async def test_a_key_holds_whatever_else_is_told(tmp_path: Path) -> None:
+async def test_orchestra_key_ignores_other_options(tmp_path: Path) -> None:
     async with opened(tmp_path) as (orchestra, workers):
         keyed = orchestra.options(idempotency_key="order-42")
         told = [
@@ -338,7 +338,7 @@ async def test_a_key_holds_whatever_else_is_told(tmp_path: Path) -> None:
         assert workers.counts["shout"] == 2
 
 
-async def test_checks_ask_each_of_their_questions_whatever_key_their_caller_has(tmp_path: Path) -> None:
+async def test_orchestra_check_calls_ignore_caller_key(tmp_path: Path) -> None:
     sure = {"label": "supported", "p_supported": 0.9, "p_support": None, "p_refute": 0.0}
     answer = {"height": "It is 300 m high.", "built": "It was built in 1889."}
     async with opened(tmp_path, {"entailment": sure}) as (orchestra, _):
@@ -353,9 +353,7 @@ async def test_checks_ask_each_of_their_questions_whatever_key_their_caller_has(
     [(None, None, "internal"), ("public", None, "public"), ("restricted", None, "restricted"), ("restricted", "public", "restricted"),  # noqa: E501
      ("public", "internal", "internal"), (None, "restricted", "restricted")],
 )  # fmt: skip
-async def test_a_run_has_the_label_of_its_workflow_or_a_stricter_one(
-    tmp_path: Path, own: Any, said: Any, label: str
-) -> None:
+async def test_orchestra_run_label_at_least_workflow_label(tmp_path: Path, own: Any, said: Any, label: str) -> None:
     @workflow(label=own)
     def labelled(text: str) -> str:
         return shout(text=text)
@@ -368,7 +366,7 @@ async def test_a_run_has_the_label_of_its_workflow_or_a_stricter_one(
         assert (first.label, workers.calls[0].label) == (label, label)
 
 
-async def test_a_budget_of_the_run_replaces_that_of_the_workflow(tmp_path: Path) -> None:
+async def test_orchestra_run_budget_replaces_workflow_budget(tmp_path: Path) -> None:
     async with opened(tmp_path, latency=60.0) as (orchestra, _):
         run = await orchestra.options(budget=Budget(seconds=0.05)).start(loud_topic, text="x")
         assert (await run.wait()).status == "budget"
@@ -387,9 +385,7 @@ def two_topics(text: str) -> str:
     [({"seconds": 30.0}, "budget", {"calls": 1, "seconds": 30.0}), ({"calls": 2}, "done", {"calls": 2}),
      ({"tokens": 9, "calls": None}, "budget", {"calls": 1, "tokens": 9})],
 )  # fmt: skip
-async def test_limits_that_a_budget_of_the_run_does_not_state_are_those_of_the_workflow(
-    tmp_path: Path, said: Any, status: str, kept: Any
-) -> None:
+async def test_orchestra_run_budget_inherits_unset_limits(tmp_path: Path, said: Any, status: str, kept: Any) -> None:
     async with opened(tmp_path) as (orchestra, _):
         run = await orchestra.options(budget=Budget(**said)).start(two_topics, text="x")
         assert (await run.wait()).status == status
@@ -398,7 +394,7 @@ async def test_limits_that_a_budget_of_the_run_does_not_state_are_those_of_the_w
         assert first.options == {"budget": kept}
 
 
-async def test_cancelling_the_caller_cancels_the_run(tmp_path: Path) -> None:
+async def test_orchestra_cancelled_caller_cancels_run(tmp_path: Path) -> None:
     async with opened(tmp_path, latency=60.0) as (orchestra, workers):
         task = asyncio.create_task(orchestra.run(loud_topic, text="x"))
         await eventually(lambda: bool(workers.in_flight))
@@ -409,14 +405,14 @@ async def test_cancelling_the_caller_cancels_the_run(tmp_path: Path) -> None:
         assert len(workers.cancelled) == 1
 
 
-async def test_two_live_in_one_process_and_closing_one_leaves_the_other(tmp_path: Path) -> None:
+async def test_orchestra_two_instances_close_independently(tmp_path: Path) -> None:
     async with opened(tmp_path) as (stays, _):
         async with opened(tmp_path) as (goes, _):
             await goes.run(shout, text="a")
         assert (await stays.run(shout, text="b")).output == "B"
 
 
-async def test_closing_ends_runs_that_are_under_way(tmp_path: Path) -> None:
+async def test_orchestra_close_ends_running_runs(tmp_path: Path) -> None:
     async with opened(tmp_path, latency=60.0) as (orchestra, workers):
         await orchestra.start(loud_topic, text="x")
         await eventually(lambda: bool(workers.in_flight))
@@ -424,7 +420,7 @@ async def test_closing_ends_runs_that_are_under_way(tmp_path: Path) -> None:
     assert len(asyncio.all_tasks()) == 1
 
 
-async def test_check_judges_an_answer_without_a_workflow(tmp_path: Path) -> None:
+async def test_orchestra_check_without_workflow(tmp_path: Path) -> None:
     documents = [Document(source="a", text="The tower was completed in 1889.")]
     async with opened(tmp_path) as (orchestra, _):
         good = await orchestra.check("completed in 1889", against=documents)
@@ -433,7 +429,7 @@ async def test_check_judges_an_answer_without_a_workflow(tmp_path: Path) -> None
     assert (good.evidence[0].start, good.evidence[0].end) == (14, 31)
 
 
-async def test_check_asks_agents_and_puts_checks_together(tmp_path: Path) -> None:
+async def test_orchestra_check_combines_agents_and_checks(tmp_path: Path) -> None:
     documents = [Document(source="a", text="The tower was completed in 1889.")]
     answers: dict[str, Any] = {
         "entailment": lambda call: {
@@ -457,11 +453,11 @@ async def test_check_asks_agents_and_puts_checks_together(tmp_path: Path) -> Non
                 await orchestra.check("x", against=documents, checks=checks)
             assert caught.value.code == code
     assert (good.accepted, good.score, bad.accepted, again.accepted) == (True, 0.8, False, True)
-    assert alone.verdicts[0].outcome == "unknown", "nobody knows who made it"
+    assert alone.verdicts[0].outcome == "unknown", "the producer of the answer is unknown"
     assert (quoted.accepted, workers.counts["entailment"]) == (True, asked), "what is cheap is enough"
 
 
-async def test_check_backs_off(tmp_path: Path) -> None:
+async def test_orchestra_check_backs_off(tmp_path: Path) -> None:
     documents = [Document(source="a", text="The tower was completed in 1889.")]
 
     def judge(call: Any) -> dict[str, Any]:
@@ -481,7 +477,7 @@ async def test_check_backs_off(tmp_path: Path) -> None:
     assert ruling.remaining(answer) == "It was completed in 1889."
 
 
-async def test_check_takes_a_judge_that_fails_for_one_that_cannot_tell(tmp_path: Path) -> None:
+async def test_orchestra_check_failed_judge_is_unknown(tmp_path: Path) -> None:
     async with opened(tmp_path, {"entailment": lambda call: CallError(code="F212", reason="the server is gone")}) as (
         orchestra,
         _,
@@ -491,7 +487,7 @@ async def test_check_takes_a_judge_that_fails_for_one_that_cannot_tell(tmp_path:
     assert "F212" in ruling.reason
 
 
-async def test_a_tool_of_a_name_that_is_taken_is_refused(tmp_path: Path) -> None:
+async def test_orchestra_tool_name_taken_refused(tmp_path: Path) -> None:
     @tool(effect="pure", name="shout")
     def other(text: str) -> str:
         return text
@@ -503,7 +499,7 @@ async def test_a_tool_of_a_name_that_is_taken_is_refused(tmp_path: Path) -> None
     assert caught.value.code == "C009"
 
 
-async def test_a_faulty_workflow_file_does_not_concern_other_workflows(tmp_path: Path) -> None:
+async def test_orchestra_faulty_workflow_file_isolated(tmp_path: Path) -> None:
     (tmp_path / "orchestra.toml").touch()
     (tmp_path / "workflows").mkdir()
     (tmp_path / "workflows" / "faulty.yaml").write_text("name: [")

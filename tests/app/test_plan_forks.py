@@ -1,6 +1,5 @@
-"""Forks of runs whose plans acted, and of runs whose ancestors are gone: what was done in the world is not done a
-second
-time unasked.
+"""Forks of runs whose plans had effects, and of runs whose ancestors are missing: no effect is repeated without a
+question.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ ASKED = (
 
 
 class Bank:
-    """A project that pays, and whoever plans in it: these lines, one after the other."""
+    """A project that pays, with a planner that writes these lines in order."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -74,7 +73,7 @@ class Bank:
         (self.folder / "workflows" / f"{name}.yaml").write_text(text)
 
     def edit(self, old: str, new: str) -> None:
-        """Rewrites a piece of the tools."""
+        """Replaces text in the tool module."""
         (self.folder / "bank_tools.py").write_text(MODULE.replace(old, new))
 
     def _plan(self, call: CallRequest) -> str:
@@ -87,7 +86,7 @@ class Bank:
 
     @asynccontextmanager
     async def opened(self, journal: Journal | None = None) -> AsyncIterator[Orchestra]:
-        sys.modules.pop("bank_tools", None)  # as another process would
+        sys.modules.pop("bank_tools", None)  # like another process
         workers = SimulatedWorkers({"router": self._plan, "wire": self._wire, "pick": lambda call: call.inputs["text"]})
         settings = Settings.load({}, start=self.folder)
         async with Orchestra.open(settings, fleet="none", workers=workers, journal=journal) as orchestra:
@@ -97,18 +96,18 @@ class Bank:
 @pytest.fixture
 def bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bank:
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a module that is edited within a second is read anew
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a module that is edited within a second is imported again
     return Bank(tmp_path)
 
 
 async def ended(run: Run[Any]) -> str:
-    """What a run came to: its value, or the code of its failure."""
+    """Returns the value of a run, or the code of its failure."""
     result = await run.wait()
     return str(result.value) if result.error is None else result.error.code
 
 
 async def refusals(run: Run[Any]) -> set[str]:
-    """Why calls of a run failed, which failed for that."""
+    """Returns the reasons of refused calls of a run."""
     assert await ended(run) in ("R008", "E024")
     return {one.error async for one in run if isinstance(one, AttemptFinished) and one.error}
 
@@ -126,7 +125,7 @@ async def begun(orchestra: Orchestra, run: str) -> RunStarted:
 
 
 async def waiting(orchestra: Orchestra, parent: str) -> str:
-    """A fork that asks a person, and has paid nothing yet."""
+    """Returns a fork that asks a person and has not paid."""
     run = (await orchestra.fork(parent)).run
     assert await run.wait_until_blocked() is None
     return run.id
@@ -137,21 +136,21 @@ async def allowed(orchestra: Orchestra, run: str) -> str:
     return await ended(await orchestra.resume(run))
 
 
-async def test_a_fork_does_not_repeat_the_payment_of_a_workflow_that_a_plan_called(bank: Bank) -> None:
+async def test_plan_fork_does_not_repeat_payment(bank: Bank) -> None:
     bank.write("pay", PLANNED % "workflows: [silent]")
     bank.lines = ("s1 = silent(to=input.to)",)
     async with bank.opened() as orchestra:
         run = await paying(orchestra)
         assert effect_tools(orchestra.program(orchestra.find("pay"))) == {
             "wire"
-        }  # so a batch forks what it tries again
+        }  # a batch forks rows that it retries
         fork = await orchestra.fork(run)
         assert (await ended(fork.run), fork.changes) == ("receipt of Ada", ())
         assert await refusals((await orchestra.fork(run, to="Bob")).run) == {"E024"}
     assert bank.paid == ["Ada"]
 
 
-async def test_the_tools_of_such_a_workflow_are_looked_at_as_those_of_the_run_itself(bank: Bank) -> None:
+async def test_plan_fork_compares_tools_of_called_workflow(bank: Bank) -> None:
     bank.write("silent", HEAD % "silent" + '  asked: {ask: "Sure?"}\n  done: {tool: pick, with: {text: "${asked}"}}\n')
     bank.write("pay", PLANNED % "workflows: [silent]")
     bank.lines = ("s1 = silent(to=input.to)",)
@@ -179,7 +178,7 @@ async def test_the_tools_of_such_a_workflow_are_looked_at_as_those_of_the_run_it
         (("s1 = pick(text=input.to)",), "tools: [wire, pick]", "Bob"),
     ],
 )
-async def test_another_plan_of_the_same_node_pays_nothing_at_another_step(
+async def test_plan_fork_other_plan_does_not_repeat_payment(
     bank: Bank, then: tuple[str, ...], uses: str, came: str
 ) -> None:
     bank.write("pay", PLANNED % uses)
@@ -193,9 +192,7 @@ async def test_another_plan_of_the_same_node_pays_nothing_at_another_step(
 
 
 @pytest.mark.parametrize("planned_first", [True, False])
-async def test_nor_does_the_tool_itself_where_it_stands_in_the_place_of_the_plan_or_the_other_way_round(
-    bank: Bank, planned_first: bool
-) -> None:
+async def test_plan_fork_plan_and_tool_swapped_no_repeated_payment(bank: Bank, planned_first: bool) -> None:
     versions = [PLANNED % "tools: [wire]", SILENT.replace("silent", "pay")]
     before, after = versions if planned_first else reversed(versions)
     bank.write("pay", before)
@@ -208,7 +205,7 @@ async def test_nor_does_the_tool_itself_where_it_stands_in_the_place_of_the_plan
     assert bank.paid == ["Ada"]
 
 
-async def test_what_was_paid_at_a_node_that_is_something_else_by_now_is_known_wherever_it_is_paid_now(
+async def test_plan_fork_payment_of_replaced_node_known(
     bank: Bank,
 ) -> None:
     bank.write("pay", SILENT.replace("silent", "pay"))
@@ -238,7 +235,7 @@ nodes:
 """
 
 
-def test_nor_does_an_agent_with_tools_in_another_turn_of_its_own() -> None:
+def test_plan_fork_agent_with_tools_no_repeated_payment() -> None:
     card = helper(tools=("send",), agents=())
     played = used("tools: [send]", "s1 = send(text=input.text)", "return", card=card)
     straight = program(WORK % "tools: [send]", catalog(card))
@@ -257,7 +254,7 @@ def test_nor_does_an_agent_with_tools_in_another_turn_of_its_own() -> None:
 
 
 async def ancestors(bank: Bank) -> tuple[str, str, str]:
-    """A run that paid, a fork of it that asks before it does, and a fork of that."""
+    """Returns a run that paid, a fork of it that asks before it pays, and a fork of that fork."""
     bank.write("pay", SILENT.replace("silent", "pay"))
     async with bank.opened() as orchestra:
         first = await paying(orchestra)
@@ -276,7 +273,7 @@ async def refused(orchestra: Orchestra, second: str, third: str) -> None:
     assert "the run that may have called it is gone, or cannot be read" in end.reason
 
 
-async def test_a_fork_of_a_fork_whose_first_ancestor_was_deleted_pays_nothing(bank: Bank) -> None:
+async def test_plan_fork_of_fork_deleted_ancestor_no_payment(bank: Bank) -> None:
     first, second, third = await ancestors(bank)
     async with bank.opened() as orchestra:
         await orchestra.journal.delete(first)
@@ -287,7 +284,7 @@ async def test_a_fork_of_a_fork_whose_first_ancestor_was_deleted_pays_nothing(ba
 @pytest.mark.parametrize(
     "damage", ["DELETE FROM blobs WHERE digest = '{graph}'", "UPDATE events SET body = x'00' WHERE run = '{first}'"]
 )
-async def test_nor_one_whose_first_ancestor_cannot_be_read(bank: Bank, damage: str) -> None:
+async def test_plan_fork_of_fork_unreadable_ancestor_no_payment(bank: Bank, damage: str) -> None:
     first, second, third = await ancestors(bank)
     async with bank.opened() as orchestra:
         graph = (await begun(orchestra, first)).graph
@@ -299,7 +296,7 @@ async def test_nor_one_whose_first_ancestor_cannot_be_read(bank: Bank, damage: s
     assert bank.paid == ["Ada"]
 
 
-async def test_nor_one_that_was_imported_without_its_first_ancestor(bank: Bank) -> None:
+async def test_plan_fork_of_fork_imported_without_ancestor_no_payment(bank: Bank) -> None:
     _, second, third = await ancestors(bank)
     journal = MemoryJournal()
     async with bank.opened() as orchestra:
@@ -312,7 +309,7 @@ async def test_nor_one_that_was_imported_without_its_first_ancestor(bank: Bank) 
     assert bank.paid == ["Ada"]
 
 
-async def test_what_was_paid_is_known_as_long_as_all_ancestors_are_there(bank: Bank) -> None:
+async def test_plan_fork_payment_known_with_all_ancestors(bank: Bank) -> None:
     _, second, third = await ancestors(bank)
     async with bank.opened() as orchestra:
         for run in (third, await waiting(orchestra, second)):

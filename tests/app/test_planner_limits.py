@@ -1,4 +1,4 @@
-"""What the runs of a workflow with a plan are told of it."""
+"""Limits of the planner in runs of a workflow with a plan."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def settings(tmp_path: Path) -> Settings:
     return Settings.load({"journal": "off"}, start=tmp_path, environ={})
 
 
-async def test_a_run_counts_the_calls_of_its_plans_where_it_began_so_and_none_can_be_recalled(
+async def test_planner_limits_calls_of_plans_counted(
     settings: Settings,
 ) -> None:
     async with Orchestra.open(
@@ -66,7 +66,7 @@ async def test_a_run_counts_the_calls_of_its_plans_where_it_began_so_and_none_ca
             {"enforce_calls": True},
             None,
             None,
-        ]  # nothing of a fleet that is not in use
+        ]  # nothing about a fleet that is not in use
         program = orchestra._project.program(planned)
         before = structs.replace(first, options={name: said for name, said in first.options.items() if name != PLANS})
         for one, calls in ((first, 9), (fork, None), (memo, None), (before, None)):

@@ -1,4 +1,4 @@
-"""Runs looked at from Python: by whoever has them in hand, by another process, and after their end."""
+"""Run status in Python: from the lease holder, from another process, and after the end of the run."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def opened(folder: Path, script: Any = None, **simulation: Any) -> AsyncIt
         yield orchestra
 
 
-async def test_a_run_that_another_process_has_in_hand_is_seen_and_left_to_it(folder: Path) -> None:
+async def test_run_status_of_other_process_read_only(folder: Path) -> None:
     async with opened(folder, latency=60.0) as has, opened(folder) as looks:
         run = await has.start(loud, text="tea")
         seen = await looks.view(run.id)
@@ -74,7 +74,7 @@ async def test_a_run_that_another_process_has_in_hand_is_seen_and_left_to_it(fol
         assert (await looks.view(run.id)).status == "cancelled"
 
 
-async def test_a_run_that_has_ended_is_seen_with_its_result(folder: Path) -> None:
+async def test_run_status_ended_has_result(folder: Path) -> None:
     async with opened(folder) as orchestra:
         result = await orchestra.run(loud, text="tea")
         seen = await orchestra.view(result.run)
@@ -88,7 +88,7 @@ async def test_a_run_that_has_ended_is_seen_with_its_result(folder: Path) -> Non
         assert seen.started <= (seen.finished or 0.0)
 
 
-async def test_a_run_that_waits_for_a_person_shows_its_question_until_it_is_answered(folder: Path) -> None:
+async def test_run_status_waiting_has_question_until_answered(folder: Path) -> None:
     async with opened(folder) as has, opened(folder) as looks:
         run = await has.start(has.find("filing"), text="tea")
         assert await run.wait_until_blocked() is None
@@ -102,7 +102,7 @@ async def test_a_run_that_waits_for_a_person_shows_its_question_until_it_is_answ
         assert (await looks.view(run.id)).questions == ()
 
 
-async def test_a_run_that_was_answered_and_not_taken_up_asks_nothing_and_is_interrupted(folder: Path) -> None:
+async def test_run_status_answered_not_resumed_is_interrupted(folder: Path) -> None:
     async with opened(folder) as orchestra:
         run = await orchestra.start(orchestra.find("filing"), text="tea")
         await run.wait_until_blocked()
@@ -119,10 +119,10 @@ async def test_a_run_that_was_answered_and_not_taken_up_asks_nothing_and_is_inte
         assert (await (await orchestra.resume(found.run))).output == "filed"
 
 
-async def test_a_run_that_was_let_go_of_is_interrupted_and_one_that_failed_says_why(folder: Path) -> None:
+async def test_run_status_released_interrupted_failed_has_reason(folder: Path) -> None:
     async with opened(folder, latency=60.0) as orchestra:
         cut = (await orchestra.start(loud, text="tea")).id
-    async with opened(folder, {"shout": CallError(code="F203", reason="nobody answers")}) as orchestra:
+    async with opened(folder, {"shout": CallError(code="F203", reason="no server answers")}) as orchestra:
         assert (await orchestra.view(cut)).status == "interrupted"
         assert [run.run for run in await orchestra.runs(status="interrupted")] == [cut]
         failed = await (await orchestra.start(loud, text="coffee")).wait()
@@ -134,7 +134,7 @@ async def test_a_run_that_was_let_go_of_is_interrupted_and_one_that_failed_says_
         assert caught.value.code == "F203"
 
 
-async def test_the_latest_runs_are_listed_by_workflow_and_status(folder: Path) -> None:
+async def test_run_list_by_workflow_and_status(folder: Path) -> None:
     async with opened(folder) as orchestra:
         ran = [(await orchestra.run(loud, text=text)).run for text in "abc"]
         asks = await orchestra.start(orchestra.find("filing"), text="tea")
@@ -148,7 +148,7 @@ async def test_the_latest_runs_are_listed_by_workflow_and_status(folder: Path) -
         assert (caught.value.code, caught.value.hint) == ("C010", "did you mean 'waiting'?")
 
 
-async def test_a_run_that_is_not_there_is_e020(folder: Path) -> None:
+async def test_run_status_missing_run_is_e020(folder: Path) -> None:
     async with opened(folder) as orchestra:
         with pytest.raises(InputError) as caught:
             await asyncio.gather(orchestra.view("nothing"))

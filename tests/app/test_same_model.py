@@ -1,4 +1,4 @@
-"""Who is the same agent as another: names of the fleet file that mean one model make no second opinion."""
+"""Identity of agents: several names of one model in the fleet file give no second opinion."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CPP = '%s: {endpoint: "http://127.0.0.1:%d/v1", dialect: llamacpp, model: defaul
 
 
 def fleet(*models: str, other: str = "") -> str:
-    """That of `nowhere`, with more names for its models, and another server."""
+    """The fleet `nowhere` with more names for its models, and another server."""
     servers = FLEET.replace("servers: {", f"servers: {{{other}, " if other else "servers: {")
     return servers.replace("{base: it}", f"{{{', '.join(models)}}}")
 
@@ -45,7 +45,7 @@ def project(tmp_path: Path) -> Path:
 
 
 async def judged(project: Path) -> tuple[str, str, str]:
-    """What a run of the workflow says of its answer, why, and the run."""
+    """Returns the verdict of a run on its answer, the reason, and the run."""
     async with Orchestra.open(
         settings(project), workers=SimulatedWorkers({"one": "It is.", "two": "It is."})
     ) as orchestra:
@@ -65,16 +65,14 @@ async def judged(project: Path) -> tuple[str, str, str]:
         (("base: here", "twin: there"), f"{CPP % ('here', 8)}, {CPP % ('there', 8)}", "unknown"),
     ],
 )
-async def test_two_names_of_one_model_are_one_agent(
-    project: Path, models: tuple[str, ...], other: str, outcome: str
-) -> None:
+async def test_same_model_two_names_one_agent(project: Path, models: tuple[str, ...], other: str, outcome: str) -> None:
     (project / "configs" / "nowhere.yaml").write_text(fleet(*models, other=other))
     said, reason, _ = await judged(project)
     assert said == outcome
     assert ("the agent that produced the value" in reason) is (outcome == "unknown")
 
 
-def test_a_name_is_not_the_model_that_is_served_under_others(project: Path) -> None:
+def test_same_model_name_distinct_from_served_names(project: Path) -> None:
     servers = (
         OTHER.replace("model: n", "model: base")
         + ", "
@@ -87,7 +85,7 @@ def test_a_name_is_not_the_model_that_is_served_under_others(project: Path) -> N
     )
 
 
-async def test_a_run_is_decided_anew_by_the_fleet_that_it_began_with(project: Path) -> None:
+async def test_same_model_replay_uses_fleet_of_run_start(project: Path) -> None:
     file = project / "configs" / "nowhere.yaml"
     file.write_text(fleet("base: it", "twin: it"))
     _, _, run = await judged(project)
@@ -96,7 +94,7 @@ async def test_a_run_is_decided_anew_by_the_fleet_that_it_began_with(project: Pa
         assert (await orchestra.replay(run)).reason == ""
 
 
-async def test_who_takes_the_place_of_another_is_told_from_judges_by_the_fleet_that_the_run_began_with(
+async def test_same_model_replacement_compared_by_fleet_of_run_start(
     project: Path,
 ) -> None:
     file = project / "configs" / "nowhere.yaml"
@@ -120,7 +118,7 @@ async def test_who_takes_the_place_of_another_is_told_from_judges_by_the_fleet_t
     assert is_same_agent(node.acceptance.judges["two"], node.contract), "it is the judge itself"
 
 
-async def test_where_each_name_means_a_model_of_its_own_runs_store_what_they_did(project: Path) -> None:
+async def test_same_model_distinct_models_store_unchanged_events(project: Path) -> None:
     (project / "configs" / "nowhere.yaml").write_text(fleet("base: it", "twin: other", other=OTHER))
     found = Project.load(settings(project))
     assert found.served_names == {}

@@ -1,7 +1,4 @@
-"""The text of models while they write it: what readers of a run see of it, whoever they are, and that it changes
-nothing
-of the run.
-"""
+"""Text of models while it is generated: what subscribers of a run receive. Streaming does not change the run."""
 
 from __future__ import annotations
 
@@ -59,20 +56,20 @@ def article(text: str) -> str:
 
 @workflow()
 def articles(texts: list[str]) -> list[str]:
-    """One text for each."""
+    """One text per topic."""
     return map_(writer, texts)
 
 
 @workflow()
 def signed(text: str) -> str:
-    """A text, and after it one that a person wants."""
+    """A text, then a text that a person requests."""
     first = writer(text=text)
     answer = ask("And now? " + first)
     return shortener(text=answer)
 
 
 class Hand:
-    """Workers whose models write what the test tells them to, when it does."""
+    """Workers whose models write the given text at the given time."""
 
     def __init__(self) -> None:
         self.calls: list[CallRequest] = []
@@ -130,9 +127,7 @@ def told(event: Event) -> Any:
 
 
 @pytest.mark.parametrize("latency", [0.0, 0.01])
-async def test_what_models_write_comes_in_pieces_and_the_journal_knows_nothing_of_it(
-    tmp_path: Path, latency: float
-) -> None:
+async def test_streaming_texts_in_pieces_not_journaled(tmp_path: Path, latency: float) -> None:
     async with opened(tmp_path, simulated(chunks=4, latency=latency)) as orchestra:
         run = await orchestra.options(live=True).start(article, text="a tower")
         pieces = await read(run)
@@ -148,7 +143,7 @@ async def test_what_models_write_comes_in_pieces_and_the_journal_knows_nothing_o
         assert len(pieces) > 4, "they came while it was written"
 
 
-async def test_nobody_streams_for_a_run_that_nobody_asked_to_read_and_to_read_it_is_refused(tmp_path: Path) -> None:
+async def test_streaming_off_unless_requested(tmp_path: Path) -> None:
     hand = Hand()
     async with opened(tmp_path, hand) as orchestra:
         run = await orchestra.start(writer, text="a tower")
@@ -163,7 +158,7 @@ async def test_nobody_streams_for_a_run_that_nobody_asked_to_read_and_to_read_it
     assert [call.stream for call in hand.calls] == [False]
 
 
-async def test_every_attempt_has_a_text_of_its_own(tmp_path: Path) -> None:
+async def test_streaming_text_per_attempt(tmp_path: Path) -> None:
     hand = Hand()
     async with opened(tmp_path, hand) as orchestra:
         run = await orchestra.options(live=True).start(writer.options(retry=2), text="a tower")
@@ -180,7 +175,7 @@ async def test_every_attempt_has_a_text_of_its_own(tmp_path: Path) -> None:
         assert seen == [(1, 0, "one "), (1, 4, "two"), (2, 0, "again")]
 
 
-async def test_a_slow_reader_gets_joined_pieces_a_late_one_what_is_under_way_and_none_holds_up_the_run(
+async def test_streaming_slow_and_late_readers_do_not_delay_run(
     tmp_path: Path,
 ) -> None:
     hand = Hand()
@@ -207,7 +202,7 @@ async def test_a_slow_reader_gets_joined_pieces_a_late_one_what_is_under_way_and
         assert await read(run) == []
 
 
-async def test_a_reader_may_want_the_text_of_some_nodes_or_agents_only(tmp_path: Path) -> None:
+async def test_streaming_filter_by_node_or_agent(tmp_path: Path) -> None:
     async with opened(tmp_path, simulated(chunks=2)) as orchestra:
         told = orchestra.options(live=True)
         for wanted, nodes in (
@@ -223,7 +218,7 @@ async def test_a_reader_may_want_the_text_of_some_nodes_or_agents_only(tmp_path:
         assert len({piece.node for piece in of_all}) == 2, {piece.node for piece in of_all}
 
 
-async def test_of_what_is_not_read_there_is_a_bound_and_the_oldest_goes_first() -> None:
+async def test_streaming_unread_text_bounded_oldest_dropped() -> None:
     live, call = TextStream(), CallRequest(run="r", node="n", attempt=1, kind="agent", name="a", inputs={})
     with live.open_reader((), ()) as unread, live.open_text(call) as first, live.open_text(call) as second:
         first.add(Chunk("x" * (MAX_BUFFERED - 10)))
@@ -239,7 +234,7 @@ async def test_of_what_is_not_read_there_is_a_bound_and_the_oldest_goes_first() 
         assert unread.take() is None
 
 
-async def test_a_recalled_answer_was_written_by_nobody(tmp_path: Path) -> None:
+async def test_streaming_recalled_answer_has_no_text(tmp_path: Path) -> None:
     class Remembered(Hand):
         def estimate(self, call: CallRequest) -> CallEstimate:
             return CallEstimate(memo_key="key")
@@ -254,7 +249,7 @@ async def test_a_recalled_answer_was_written_by_nobody(tmp_path: Path) -> None:
         assert (await again).output == "once"
 
 
-async def test_the_text_goes_on_after_a_person_has_answered_here(tmp_path: Path) -> None:
+async def test_streaming_continues_after_answer(tmp_path: Path) -> None:
     async with opened(tmp_path, simulated(chunks=2), "runs.db") as orchestra:
         run = await orchestra.options(live=True).start(signed, text="a tower")
         reading = asyncio.create_task(read(run))
@@ -264,7 +259,7 @@ async def test_the_text_goes_on_after_a_person_has_answered_here(tmp_path: Path)
         assert {piece.node for piece in await reading} == {"first", "shortener"}
 
 
-async def test_a_run_that_is_resumed_is_read_where_that_is_wanted_again_and_what_was_written_before_is_gone(
+async def test_streaming_resumed_run_needs_new_request(
     tmp_path: Path,
 ) -> None:
     async with opened(tmp_path, simulated(chunks=2), "runs.db") as orchestra:
@@ -285,7 +280,7 @@ async def test_a_run_that_is_resumed_is_read_where_that_is_wanted_again_and_what
         assert await read(await orchestra.options(live=True).resume(run.id)) == [], "it has ended"
 
 
-async def test_who_comes_for_a_key_later_may_read_from_then_on(tmp_path: Path) -> None:
+async def test_streaming_later_key_user_reads_from_then_on(tmp_path: Path) -> None:
     hand = Hand()
     async with opened(tmp_path, hand) as orchestra:
         keyed = orchestra.options(idempotency_key="k")

@@ -1,4 +1,4 @@
-"""Tags: what a caller gives a run to find it by, kept with it, and taken over by its forks."""
+"""Tags: labels that a caller gives a run to find it later; kept with the run and inherited by its forks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def loud(text: str) -> str:
 
 def shouted(call: Any) -> Any:
     return (
-        CallError(code="F203", reason="nobody answers") if call.inputs["text"] == "bad" else call.inputs["text"].upper()
+        CallError(code="F203", reason="no server answers")
+        if call.inputs["text"] == "bad"
+        else call.inputs["text"].upper()
     )
 
 
@@ -45,7 +47,7 @@ async def opened(folder: Path, **simulation: Any) -> AsyncIterator[Orchestra]:
         yield orchestra
 
 
-async def test_runs_are_found_by_their_tags(tmp_path: Path) -> None:
+async def test_tags_find_runs(tmp_path: Path) -> None:
     async with opened(tmp_path) as orchestra:
         ada = (await orchestra.options(tags={"customer": "42", "release": "b"}).run(loud, text="tea")).run
         await orchestra.options(tags={"customer": "7"}).run(loud, text="tea")
@@ -57,13 +59,13 @@ async def test_runs_are_found_by_their_tags(tmp_path: Path) -> None:
 
 
 class Text(str):
-    """A text of somebody's own, as NumPy and enumerations have them."""
+    """A subclass of `str`, as in NumPy and enumerations."""
 
     def __str__(self) -> str:
         return "another"
 
 
-async def test_a_text_of_a_subclass_is_kept_as_a_plain_one(tmp_path: Path) -> None:
+async def test_tags_str_subclass_stored_as_str(tmp_path: Path) -> None:
     async with opened(tmp_path) as orchestra:
         ran = await orchestra.options(tags={Text("customer"): Text("42")}).run(loud, text="tea")
         assert [run.run for run in await orchestra.runs(tags={"customer": Text("42")})] == [ran.run]
@@ -71,7 +73,7 @@ async def test_a_text_of_a_subclass_is_kept_as_a_plain_one(tmp_path: Path) -> No
     assert {type(text) for pair in validate_tags({Text("customer"): Text("42")}).items() for text in pair} == {str}
 
 
-async def test_a_run_keeps_its_tags_where_it_is_resumed_and_a_fork_takes_them_over(tmp_path: Path) -> None:
+async def test_tags_kept_by_resume_and_fork(tmp_path: Path) -> None:
     async with opened(tmp_path, latency=60.0) as orchestra:
         run = (await orchestra.options(tags={"customer": "42", "try": "1"}).start(loud, text="tea")).id
     async with opened(tmp_path) as orchestra:
@@ -83,7 +85,7 @@ async def test_a_run_keeps_its_tags_where_it_is_resumed_and_a_fork_takes_them_ov
         assert (await orchestra.view(fork.run.id)).tags == {"customer": "42", "try": "2"}
 
 
-async def test_costs_are_summed_up_by_a_tag_and_of_a_tag(tmp_path: Path) -> None:
+async def test_tags_costs_by_tag_and_of_tag(tmp_path: Path) -> None:
     async with opened(tmp_path) as orchestra:
         for customer in ("42", "7", "42"):
             await orchestra.options(tags={"customer": customer}).run(loud, text="tea")
@@ -93,7 +95,7 @@ async def test_costs_are_summed_up_by_a_tag_and_of_a_tag(tmp_path: Path) -> None
         assert (await orchestra.costs(("tag:customer", "agent"), tags={"customer": "7"})).total.runs == 1
 
 
-async def test_costs_by_status_say_how_a_run_without_an_end_stands_as_the_list_does(tmp_path: Path) -> None:
+async def test_costs_by_status_agree_with_run_list(tmp_path: Path) -> None:
     async with opened(tmp_path, latency=60.0) as orchestra:
         await orchestra.start(loud, text="tea")
     async with opened(tmp_path, latency=60.0) as orchestra:
@@ -106,7 +108,7 @@ async def test_costs_by_status_say_how_a_run_without_an_end_stands_as_the_list_d
         )
 
 
-async def test_runs_are_listed_by_several_statuses_and_times_a_page_after_the_other(tmp_path: Path) -> None:
+async def test_run_list_by_statuses_and_times_paged(tmp_path: Path) -> None:
     async with opened(tmp_path) as orchestra:
         for text in ("tea", "bad", "tea", "bad"):
             await (await orchestra.start(loud, text=text)).wait()
@@ -137,7 +139,7 @@ async def test_runs_are_listed_by_several_statuses_and_times_a_page_after_the_ot
         {7: "x"},
     ],
 )
-def test_what_is_no_tag_is_refused(tags: Any) -> None:
+def test_tags_invalid_refused(tags: Any) -> None:
     with pytest.raises(InputError) as caught:
         validate_tags(tags)
     assert caught.value.code == "E040"
@@ -145,13 +147,13 @@ def test_what_is_no_tag_is_refused(tags: Any) -> None:
 
 
 @pytest.mark.parametrize("texts", [["customer"], ["customer=1", "customer=2"], ["=x"], ["customer="]])
-def test_what_is_typed_and_is_no_tag_is_refused(texts: list[str]) -> None:
+def test_tags_invalid_on_command_line_refused(texts: list[str]) -> None:
     with pytest.raises(InputError) as caught:
         parse_tags(texts)
     assert caught.value.code == "E040"
 
 
-async def test_tags_are_refused_before_anything_begins(tmp_path: Path) -> None:
+async def test_tags_refused_before_start(tmp_path: Path) -> None:
     async with opened(tmp_path) as orchestra:
         with pytest.raises(InputError):
             orchestra.options(tags={"customer": 42})  # type: ignore[dict-item]
@@ -161,7 +163,7 @@ async def test_tags_are_refused_before_anything_begins(tmp_path: Path) -> None:
         assert await orchestra.runs() == []
 
 
-def test_a_run_of_an_earlier_version_has_no_tags() -> None:
+def test_tags_absent_in_old_run() -> None:
     told: dict[str, Any] = {"seq": 1, "at": 0.0, "run": "r", "workflow": "w", "graph": "", "inputs": {}}
     assert RunStarted(**told).tags == {}
     assert RunStarted(**told, options={"tags": ["x"]}).tags == {}

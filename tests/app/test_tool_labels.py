@@ -1,4 +1,4 @@
-"""Labels within tools: what a tool begins is of the data that the tool was given, however the tool runs."""
+"""Labels inside tools: runs that a tool starts have the label of the tool's input, in every way to run a tool."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from orchestra.core.settings import Settings
 from orchestra.testing import SimulatedWorkers
 
 HERE: list[Orchestra] = []
-"""The open one, as a service has it at hand for its tools."""
+"""The open instance, as a service keeps it for its tools."""
 INNER: list[Settings] = []
 
 
@@ -91,7 +91,7 @@ def outer(step: Step[..., Any], label: Label) -> Step[..., Any]:
 @pytest.mark.parametrize("simulated", [False, True], ids=["real", "simulated"])
 @pytest.mark.parametrize("step", TOOLS, ids=lambda step: step.name)
 @pytest.mark.parametrize("label", ["internal", "restricted"])
-async def test_a_run_that_a_tool_begins_has_the_label_of_what_the_tool_was_given(
+async def test_tool_label_inherited_by_run_of_tool(
     tmp_path: Path, step: Step[..., Any], label: Label, simulated: bool
 ) -> None:
     if simulated and step is on_a_thread:
@@ -102,7 +102,7 @@ async def test_a_run_that_a_tool_begins_has_the_label_of_what_the_tool_was_given
     async with Orchestra.open(settings, fleet="none", workers=workers) as orchestra:
         HERE[:] = [orchestra]
         run = (await orchestra.run(outer(step, label), text="x")).output
-        assert CURRENT_LABEL.get() == "public", "and whoever waits for it is not within it"
+        assert CURRENT_LABEL.get() == "public", "the label of the caller is unchanged"
         assert (await orchestra.run(inner, text="x")).run
         if step is on_a_thread:
             async with Orchestra.open(INNER[0], fleet="none") as other:

@@ -1,7 +1,4 @@
-"""An agent with tools in a project: a card of a folder, tools of the package, a server that speaks vLLM's API, runs
-that
-are resumed.
-"""
+"""An agent with tools in a project: a card in a folder, packaged tools, a server with vLLM's API, resumed runs."""
 
 from __future__ import annotations
 
@@ -57,7 +54,7 @@ def furnish(project: Path, card: str = CARD) -> None:
 
 
 def model(request: SimulatedRequest) -> Any:
-    """Writes the next line, where it is asked for one; else the answer."""
+    """Writes the next line if a line is requested, otherwise the answer."""
     if "Write one line" in request.prompt:
         return LINES[request.prompt.count("\n-> ")]
     return {"answer": "1889", "quote": "opened in 1889"}
@@ -72,7 +69,7 @@ async def opened(project: Path, **behaviour: Any) -> AsyncIterator[tuple[Orchest
             yield orchestra, server
 
 
-async def test_it_runs_as_any_agent_does_on_a_real_server(tmp_path: Path) -> None:
+async def test_tool_use_runs_on_real_server(tmp_path: Path) -> None:
     furnish(tmp_path)
     async with opened(tmp_path) as (orchestra, server):
         result = await orchestra.run(orchestra.find("researcher"), **WHEN)
@@ -86,11 +83,11 @@ async def test_it_runs_as_any_agent_does_on_a_real_server(tmp_path: Path) -> Non
         assert '-> [{"source": "tower.txt"' in second.prompt
         assert (
             "structured_outputs" not in second.body
-        )  # an endpoint knows no grammars: the gates look at what it writes
+        )  # an endpoint has no grammars, so the gates check its output
         assert list(third.body["structured_outputs"]["json"]["properties"]) == ["answer", "quote"]
 
 
-async def test_a_run_of_it_is_resumed_by_another_process_on_its_stored_card(tmp_path: Path) -> None:
+async def test_tool_use_resumed_by_other_process_on_stored_card(tmp_path: Path) -> None:
     furnish(tmp_path)
     async with opened(tmp_path, faults=lambda request: "stall" if request.number == 2 else "") as (orchestra, server):
         run = await orchestra.start(orchestra.find("researcher"), **WHEN)
@@ -108,7 +105,7 @@ async def test_a_run_of_it_is_resumed_by_another_process_on_its_stored_card(tmp_
         assert replayed.reason == ""
 
 
-async def test_its_lines_teach_nobody_what_its_card_does(tmp_path: Path) -> None:
+async def test_tool_use_lines_are_not_traces(tmp_path: Path) -> None:
     furnish(tmp_path)
     async with opened(tmp_path) as (orchestra, _):
         run = await orchestra.start(orchestra.find("researcher"), **WHEN)
@@ -137,11 +134,11 @@ def counter(question: str) -> str:
 
 @workflow()
 def counted(question: str) -> str:
-    """Counts, and may tell."""
+    """Counts and may report."""
     return counter.options(tools=[post])(question=question)
 
 
-async def test_it_is_declared_in_python_with_the_tools_themselves(tmp_path: Path) -> None:
+async def test_tool_use_declared_in_python(tmp_path: Path) -> None:
     (tmp_path / "orchestra.toml").write_text("")
 
     def says(request: SimulatedRequest) -> Any:
@@ -164,7 +161,7 @@ async def test_it_is_declared_in_python_with_the_tools_themselves(tmp_path: Path
             assert called == ["counter#1/line", "counter#2/s1", "counter#3/line", "counter#4/answer"]
 
 
-def test_a_tool_is_given_no_tools() -> None:
+def test_tool_use_tools_of_tool_refused() -> None:
     @workflow()
     def wrong(number: int) -> int:
         return double.options(tools=[post])(number=number)
@@ -187,7 +184,7 @@ def test_a_tool_is_given_no_tools() -> None:
         ("limits: {steps: 2}", "limits: {stepps: 2}", "A002", 7),
     ],
 )
-def test_a_wrong_card_is_told(shell: Shell, old: str, new: str, code: str, line: int) -> None:
+def test_tool_use_wrong_card_reported(shell: Shell, old: str, new: str, code: str, line: int) -> None:
     furnish(shell.project, CARD.replace(old, new))
     (shell.project / "agents/researcher/prompt.md").write_text("Look it up.")
     said = shell("validate", "agents/researcher", "--json")
@@ -198,7 +195,7 @@ def test_a_wrong_card_is_told(shell: Shell, old: str, new: str, code: str, line:
         assert error["place"]["line"] == line
 
 
-def test_a_good_card_is_valid_and_shown(shell: Shell) -> None:
+def test_tool_use_valid_card_shown(shell: Shell) -> None:
     furnish(shell.project)
     assert shell("validate", "agents/researcher").out.startswith("ok  agents/researcher: the agent 'researcher'")
     assert "uses    search; at most 2 calls" in shell("agents", "show", "researcher").out
@@ -207,8 +204,8 @@ def test_a_good_card_is_valid_and_shown(shell: Shell) -> None:
     assert "search" in str(rows)
 
 
-def test_cards_without_tools_keep_their_digests() -> None:
-    """The digest of a card of release 0.1 that the golden journals have, said again."""
+def test_tool_use_cards_without_tools_keep_digests() -> None:
+    """The digest of a card of release 0.1 in the golden journals."""
     card = Card.declare(
         "a", input={"type": "object", "properties": {}, "required": []}, output={"type": "string"}, prompt="x"
     )
@@ -216,7 +213,7 @@ def test_cards_without_tools_keep_their_digests() -> None:
     assert card.tool_use_cards is None
 
 
-def test_a_card_with_tools_is_stored_and_restored(tmp_path: Path) -> None:
+def test_tool_use_card_stored_and_restored(tmp_path: Path) -> None:
     furnish(tmp_path)
     card = Card.load(tmp_path / "agents" / "researcher")
     again = Card.restore(card.dump())
@@ -228,7 +225,7 @@ def test_a_card_with_tools_is_stored_and_restored(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("written", ["tools: [book, send]", "tools: book"])
-def test_the_tools_of_a_node_are_written_as_they_are_read(written: str) -> None:
+def test_tool_use_node_tools_round_trip(written: str) -> None:
     text = f"schema: orchestra/v1\nname: a\noutput: ${{b}}\nnodes:\n  b: {{agent: clerk, {written}}}\n"
     graph = read(text, "a.yaml").graph
     assert read(write(graph), "b.yaml").graph == graph
@@ -236,7 +233,7 @@ def test_the_tools_of_a_node_are_written_as_they_are_read(written: str) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["tools: 3", "tools: [1]", "tools: {a: b}", "tools:", "agents: [a]"])
-def test_tools_of_a_node_that_are_none_are_refused(wrong: str) -> None:
+def test_tool_use_invalid_node_tools_refused(wrong: str) -> None:
     with pytest.raises(InputError) as caught:
         read(f"schema: orchestra/v1\nname: a\noutput: ${{b}}\nnodes:\n  b:\n    agent: clerk\n    {wrong}\n", "a.yaml")
     assert caught.value.location is not None

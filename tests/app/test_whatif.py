@@ -1,6 +1,6 @@
-"""What if, over random workflows: with nothing otherwise nothing is asked and all is the same; and whatever is
-otherwise,
-nothing acts.
+"""What-if over random workflows: without changes no agent is called and the result is the same. With any change, no
+effect
+happens.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def engine(clock: VirtualClock, seed: int) -> tuple[Engine, SimulatedWorkers]:
 
 
 async def ran(clock: VirtualClock, drawn: RandomWorkflow) -> RecordedRun:
-    """A run of a random workflow, whose persons answer at once."""
+    """Returns a run of a random workflow whose questions are answered at once."""
     stage, _ = engine(clock, 1)
     run = stage.start(drawn.program, RunRequest(inputs=drawn.inputs, graph="", label=drawn.program.label))
     while await run.wait_until_blocked() is None:
@@ -55,7 +55,7 @@ async def ran(clock: VirtualClock, drawn: RandomWorkflow) -> RecordedRun:
 
 
 def gone_through(number: int, seed: int, asked: Sequence[str]) -> tuple[RecordedRun, WhatifResult, list[CallRequest]]:
-    """A run, what becomes of it when these agents are asked anew, and the calls that went out."""
+    """Returns a run, its what-if result with these agents called again, and the calls that were sent."""
 
     async def scene(clock: VirtualClock) -> tuple[RecordedRun, WhatifResult, list[CallRequest]]:
         recorded = await ran(clock, drawn)
@@ -69,33 +69,33 @@ def gone_through(number: int, seed: int, asked: Sequence[str]) -> tuple[Recorded
 
 
 def cut_off(events: Sequence[Event]) -> set[tuple[str, int]]:
-    """Calls that have no end on record, because what they stood in had its outcome before."""
+    """Returns the calls without an end in the journal, because the unit that contains them had its outcome earlier."""
     begun = {(event.node, event.attempt) for event in events if isinstance(event, AttemptStarted)}
     return begun - {(event.node, event.attempt) for event in events if isinstance(event, AttemptFinished)}
 
 
 def raced(events: Sequence[Event]) -> bool:
-    """Whether an order decided which calls were made: for one there was no room in a budget, or a list ended before all
-    of
-    its elements.
+    """Returns whether the order decided which calls were made: the budget did not suffice for a call, or a list ended
+    before all of its elements.
     """
     outcomes = (event.outcome for event in events if isinstance(event, NodeFinished))
     return any(isinstance(outcome, FailedOutcome) and outcome.code in ("E005", "E034") for outcome in outcomes)
 
 
 @pytest.mark.parametrize("block", range(5))
-def test_with_nothing_otherwise_nobody_is_asked_and_all_is_the_same(block: int) -> None:
+def test_whatif_without_changes_calls_nothing(block: int) -> None:
     compared, renewed = 0, set()
     for number in PROGRAMS[block::5]:
         recorded, found, calls = gone_through(number, 1, ())
         if found.timed_out or raced(recorded.events):
-            continue  # recalled calls take no time, so they last longer
+            continue  # recalled calls take no time, so the timeout may not be reached again
         compared += 1
         anew = {(call.node, call.attempt) for call in calls} - cut_off(recorded.events)
         assert all("@" in node or node.endswith("/line") for node, _ in anew), number
         renewed |= {number for _ in anew}
-        # A plan may be known from another element before its router is asked: then there is no line of its. And whether
-        # a step of a plan that fails is done before the next line is there, no order of answers says.
+        # Another element may have stored a plan before its router is asked: then the plan has no lines. The order of
+        # answers
+        # does not determine whether a step of a failing plan ends before the next line arrives.
         changed = [
             change.node for change in found.differences if not change.node.endswith("/line") and "@" not in change.node
         ]
@@ -107,7 +107,7 @@ def test_with_nothing_otherwise_nobody_is_asked_and_all_is_the_same(block: int) 
     )
 
 
-def test_the_time_before_a_run_was_resumed_is_none_of_its_own() -> None:
+def test_whatif_excludes_time_before_resume() -> None:
     async def scene(clock: VirtualClock) -> RecordedRun:
         return await ran(clock, random_workflow(0))
 
@@ -120,7 +120,7 @@ def test_the_time_before_a_run_was_resumed_is_none_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("block", range(5))
-def test_whatever_is_otherwise_nothing_acts_and_who_is_not_swapped_is_asked_only_what_is_new(block: int) -> None:
+def test_whatif_changes_have_no_effects_and_new_calls_only(block: int) -> None:
     stopped = 0
     for number in PROGRAMS[block::5]:
         _, found, calls = gone_through(number, 2, sorted(AGENTS))

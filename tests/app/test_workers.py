@@ -1,4 +1,4 @@
-"""Workers in production: a call goes where it belongs, and is measured there."""
+"""Workers in production: each call is routed to its server or tool and measured there."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SPOKEN: ContextVar[str] = ContextVar("SPOKEN", default="nothing")
 
 @tool(effect="pure")
 def meeting(number: int) -> str:
-    """Goes on once a hundred have come."""
+    """Returns once a hundred calls have arrived."""
     MET.wait(20)
     return SPOKEN.get()
 
@@ -56,7 +56,7 @@ CROWD: list[int] = []
 
 @tool(effect="pure")
 def crowded(number: int) -> int:
-    """How many are in here."""
+    """Returns the number of concurrent calls."""
     CROWD.append(number)
     time.sleep(0.01)
     now = len(CROWD)
@@ -103,7 +103,7 @@ async def only(troupe: ProjectWorkers, what: CallRequest) -> CallResult | CallEr
     return reply
 
 
-async def test_models_are_asked_of_the_fleet_and_tools_are_called_here(tmp_path: Path, server: SimulatedServer) -> None:
+async def test_workers_models_on_fleet_tools_local(tmp_path: Path, server: SimulatedServer) -> None:
     async with ProjectWorkers.open(project(tmp_path, server.url)) as troupe:
         written, doubled = await only(troupe, call()), await only(troupe, call("double", "tool", inputs={"number": 4}))
     assert isinstance(written, CallResult)
@@ -111,7 +111,7 @@ async def test_models_are_asked_of_the_fleet_and_tools_are_called_here(tmp_path:
     assert (written.value, written.server, doubled.value, doubled.server) == ("yes", "s", 8, "local")
 
 
-async def test_a_call_is_measured_before_any_server_is_there(tmp_path: Path) -> None:
+async def test_workers_call_measured_before_server_exists(tmp_path: Path) -> None:
     async with ProjectWorkers.open(project(tmp_path), mode="none") as troupe:
         measure = troupe.estimate(call())
         assert measure.prompt_tokens > len("Say: hello")
@@ -121,7 +121,7 @@ async def test_a_call_is_measured_before_any_server_is_there(tmp_path: Path) -> 
         assert troupe.estimate(call("nobody")) == NO_ESTIMATE
 
 
-async def test_only_what_a_model_is_asked_is_counted(tmp_path: Path, server: SimulatedServer) -> None:
+async def test_workers_count_model_prompts_only(tmp_path: Path, server: SimulatedServer) -> None:
     async with ProjectWorkers.open(project(tmp_path, server.url)) as troupe:
         counted = await troupe.count_tokens(call())
         assert counted is not None
@@ -148,7 +148,7 @@ nodes:
 """
 
 
-async def test_a_server_that_cannot_start_holds_up_no_run_that_does_not_surely_want_it(
+async def test_workers_failed_server_blocks_only_runs_needing_it(
     tmp_path: Path, server: SimulatedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
@@ -164,7 +164,7 @@ async def test_a_server_that_cannot_start_holds_up_no_run_that_does_not_surely_w
     assert refused.code == "F003"
 
 
-async def test_a_faulty_fleet_file_is_told_by_the_call_alone(tmp_path: Path) -> None:
+async def test_workers_faulty_fleet_file_reported_at_call(tmp_path: Path) -> None:
     made = project(tmp_path)
     (tmp_path / "fleet.yaml").write_text("schema: orchestra/fleet/v1\n")
     async with ProjectWorkers.open(made) as troupe:
@@ -175,7 +175,7 @@ async def test_a_faulty_fleet_file_is_told_by_the_call_alone(tmp_path: Path) -> 
     assert refused.code == "F100"
 
 
-async def test_a_resumed_run_asks_the_card_that_the_project_keeps(tmp_path: Path, server: SimulatedServer) -> None:
+async def test_workers_resumed_run_uses_project_card(tmp_path: Path, server: SimulatedServer) -> None:
     made = project(tmp_path, server.url)
     assert earlier.card is not None
     older = Card.restore(earlier.card.dump())
@@ -189,9 +189,7 @@ async def test_a_resumed_run_asks_the_card_that_the_project_keeps(tmp_path: Path
     assert b"Once: hello" in kept.sent
 
 
-async def test_a_card_that_another_replaces_is_kept_for_the_runs_that_have_it(
-    tmp_path: Path, server: SimulatedServer
-) -> None:
+async def test_workers_replaced_card_kept_for_its_runs(tmp_path: Path, server: SimulatedServer) -> None:
     made = project(tmp_path, server.url)
     before = made.cards["writer"]
 
@@ -225,7 +223,7 @@ output: {label: "Literal['yes', 'no']"}
 
 
 class Chosen:
-    """What each member says, and how sure it is; a status in its place is a server's error."""
+    """Answer and confidence of each member; an HTTP status instead is a server error."""
 
     def __init__(self, **said: Any) -> None:
         self.said = said
@@ -250,7 +248,7 @@ async def torn() -> AsyncIterator[SimulatedServer]:
         yield server
 
 
-async def test_an_ensemble_asks_all_its_members_and_says_what_each_said(tmp_path: Path, torn: SimulatedServer) -> None:
+async def test_ensemble_calls_all_members_reports_answers(tmp_path: Path, torn: SimulatedServer) -> None:
     async with ProjectWorkers.open(ensemble(tmp_path, torn.url)) as troupe:
         both = await only(troupe, call("both"))
         alone = {name: await only(troupe, call(name)) for name in ("first", "second")}
@@ -270,9 +268,7 @@ async def test_an_ensemble_asks_all_its_members_and_says_what_each_said(tmp_path
     assert both.usage.prompt_tokens == sum(usage.prompt_tokens for usage in spent)
 
 
-async def test_an_ensemble_is_measured_and_counted_as_its_members_together(
-    tmp_path: Path, torn: SimulatedServer
-) -> None:
+async def test_ensemble_measured_as_sum_of_members(tmp_path: Path, torn: SimulatedServer) -> None:
     async with ProjectWorkers.open(ensemble(tmp_path, torn.url)) as troupe:
         whole, parts = troupe.estimate(call("both")), [troupe.estimate(call(name)) for name in ("first", "second")]
         assert (whole.max_output, whole.min_output) == (50, 8)
@@ -287,10 +283,10 @@ async def test_an_ensemble_is_measured_and_counted_as_its_members_together(
     assert [sent["max_tokens"] for sent in json.loads(cut.sent).values()] == [
         12,
         17,
-    ]  # 4 each at least, and of the rest what each may write more
+    ]  # 4 each at least, plus the additional tokens that each may write
 
 
-async def test_an_ensemble_gives_nothing_where_a_member_gives_nothing(tmp_path: Path) -> None:
+async def test_ensemble_null_member_gives_null(tmp_path: Path) -> None:
     broken = SimulatedServer("m", answer=Chosen(first='{"label": "yes"}', second="neither"))
     async with broken as server, ProjectWorkers.open(ensemble(tmp_path, server.url)) as troupe:
         refused = await only(troupe, call("both"))
@@ -301,7 +297,7 @@ async def test_an_ensemble_gives_nothing_where_a_member_gives_nothing(tmp_path: 
     assert refused.usage.output_tokens > 0
 
 
-async def test_a_run_goes_on_with_the_members_that_it_began_with(tmp_path: Path, torn: SimulatedServer) -> None:
+async def test_ensemble_resume_keeps_members(tmp_path: Path, torn: SimulatedServer) -> None:
     made = ensemble(tmp_path, torn.url)
     older = Card.restore(made.registry.card("both").dump())
     (tmp_path / "agents" / "first" / "prompt.md").write_text("first: now {{ text }}")
@@ -315,7 +311,7 @@ async def test_a_run_goes_on_with_the_members_that_it_began_with(tmp_path: Path,
 
 
 @pytest.mark.parametrize(("enough", "asked"), [(None, 2), (1.0, 2), (0.0001, 1)])
-async def test_an_ensemble_asks_no_more_members_than_it_takes(
+async def test_ensemble_stops_at_enough_members(
     tmp_path: Path, torn: SimulatedServer, enough: float | None, asked: int
 ) -> None:
     made = ensemble(tmp_path, torn.url, "" if enough is None else f"enough: {enough}\n")
@@ -334,9 +330,7 @@ async def test_an_ensemble_asks_no_more_members_than_it_takes(
         )
 
 
-async def test_members_that_are_asked_in_order_share_the_time_of_the_call(
-    tmp_path: Path, torn: SimulatedServer
-) -> None:
+async def test_ensemble_ordered_members_share_timeout(tmp_path: Path, torn: SimulatedServer) -> None:
     card = ensemble(tmp_path, torn.url, "enough: 1.0\n").registry.card("both")
     times: list[float | None] = []
 
@@ -352,7 +346,7 @@ async def test_members_that_are_asked_in_order_share_the_time_of_the_call(
     assert times[2:] == [pytest.approx(0.01, rel=0.5), 0.001, None, None]
 
 
-async def test_cancelling_a_call_to_an_ensemble_cancels_all_its_members(tmp_path: Path, torn: SimulatedServer) -> None:
+async def test_ensemble_cancel_cancels_members(tmp_path: Path, torn: SimulatedServer) -> None:
     card = ensemble(tmp_path, torn.url).registry.card("both")
     begun, ended = asyncio.Event(), list[str]()
 
@@ -373,7 +367,7 @@ async def test_cancelling_a_call_to_an_ensemble_cancels_all_its_members(tmp_path
     assert sorted(ended) == ["first", "second"]
 
 
-async def test_data_that_an_ensemble_may_not_see_is_shown_to_no_member(tmp_path: Path, torn: SimulatedServer) -> None:
+async def test_ensemble_forbidden_label_reaches_no_member(tmp_path: Path, torn: SimulatedServer) -> None:
     async with ProjectWorkers.open(ensemble(tmp_path, torn.url, "label: internal\n")) as troupe:
         refused = await only(troupe, call("both", label="restricted"))
         done = await only(troupe, call("both", label="internal"))
@@ -391,7 +385,7 @@ async def test_data_that_an_ensemble_may_not_see_is_shown_to_no_member(tmp_path:
         ({"tier": 1}, ["generative_reader"]),
     ],
 )
-async def test_who_would_say_the_same_again_is_not_asked_again(more: dict[str, Any], names: list[str]) -> None:
+async def test_ensemble_repeated_member_not_called_again(more: dict[str, Any], names: list[str]) -> None:
     asked: list[str] = []
 
     async def unsure(one: CallRequest) -> CallResult:
@@ -406,7 +400,7 @@ async def test_who_would_say_the_same_again_is_not_asked_again(more: dict[str, A
     assert list(json.loads(done.received)) == names
 
 
-async def test_expressions_of_one_value_are_one_answer_of_an_ensemble(tmp_path: Path) -> None:
+async def test_ensemble_equal_expressions_are_one_answer(tmp_path: Path) -> None:
     types = "input: {question: str}\noutput: {expression: str, answer: float | null}\n"
     cards = {
         name: f"name: {name}\n{types}computed: {{answer: {{value: expression}}}}\n" for name in ("one", "two", "three")
@@ -430,7 +424,7 @@ async def test_expressions_of_one_value_are_one_answer_of_an_ensemble(tmp_path: 
     assert done.confidence == pytest.approx(0.3)
 
 
-def test_a_call_to_an_ensemble_costs_at_most_the_dearest_price_and_is_unpriced_where_one_is() -> None:
+def test_ensemble_price_bound_is_maximum_or_unknown() -> None:
     card = Registry.load().card("reader")
     told = {
         "generative_reader": CallEstimate(
@@ -457,12 +451,12 @@ def test_a_call_to_an_ensemble_costs_at_most_the_dearest_price_and_is_unpriced_w
     )
 
 
-async def test_nobody_counts_what_one_of_the_members_servers_cannot_count(tmp_path: Path) -> None:
+async def test_ensemble_uncountable_member_gives_no_count(tmp_path: Path) -> None:
     async with ProjectWorkers.open(ensemble(tmp_path, "http://127.0.0.1:1"), mode="none") as troupe:
         assert await troupe.count_tokens(call("both")) is None
 
 
-async def test_an_answer_that_is_just_as_probable_as_is_enough_is_enough(tmp_path: Path, torn: SimulatedServer) -> None:
+async def test_ensemble_confidence_equal_to_threshold_suffices(tmp_path: Path, torn: SimulatedServer) -> None:
     card = ensemble(tmp_path, torn.url, "enough: 0.5\n").registry.card("both")
     asked: list[str] = []
 
@@ -484,9 +478,7 @@ nodes:
 """
 
 
-async def test_the_encoder_of_a_judge_is_there_before_the_clock_of_a_run_starts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_judge_encoder_loaded_before_run_clock_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
     made = project(tmp_path)
     async with ProjectWorkers.open(made, mode="adopt") as troupe:
@@ -494,7 +486,7 @@ async def test_the_encoder_of_a_judge_is_there_before_the_clock_of_a_run_starts(
             await troupe.prepare(made.program(Workflow.from_graph(read(JUDGING, "judging.yaml").graph)))
 
 
-async def test_no_plain_function_waits_for_the_thread_of_another_nor_takes_one_of_the_loops(tmp_path: Path) -> None:
+async def test_plain_functions_have_own_threads(tmp_path: Path) -> None:
     async with ProjectWorkers.open(project(tmp_path), mode="none") as troupe:
         SPOKEN.set("in this context")
         calls = [
@@ -511,7 +503,7 @@ async def test_no_plain_function_waits_for_the_thread_of_another_nor_takes_one_o
         assert not thread.is_alive()
 
 
-async def test_no_more_plain_functions_run_at_once_than_the_settings_allow(tmp_path: Path) -> None:
+async def test_plain_functions_at_once_within_setting(tmp_path: Path) -> None:
     async with ProjectWorkers.open(project(tmp_path, threads=3), mode="none") as troupe:
         replies = await asyncio.gather(
             *(troupe.call(call("crowded", "tool", inputs={"number": number})) for number in range(20))

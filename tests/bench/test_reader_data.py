@@ -31,7 +31,7 @@ FIRST = (
     "people more."
 )
 SECOND = "Charles Babbage planned the engine in 1837. He never built it. Its parts were made by Joseph Clement."
-THIRD = "The tower stands in Paris. It was completed in 1889 by the company of Gustave Eiffel."
+THIRD = "The tower is located in Paris. It was completed in 1889 by the company of Gustave Eiffel."
 
 
 def item(context: str, question: str, answer: str | None) -> dict[str, Any]:

@@ -59,13 +59,13 @@ def test_passage_questions_as_xquad_rows(tmp_path: Path) -> None:
         ("? Of what?\n= words\n? And?\n-\n", r"some\.txt:1: a text, and below it questions"),
         ("A passage of words.\n? Of what?\n? And?\n", r"some\.txt:2: a question \(\?\) and its answer"),
         ("A passage of words.\n? Of what?\n=words\n", r"some\.txt:2: a question \(\?\) and its answer"),
-        ("A passage of words.\n? Of what?\n- words\n", r"some\.txt:3: nothing stands behind -"),
+        ("A passage of words.\n? Of what?\n- words\n", r"some\.txt:3: nothing may follow -"),
         ("A passage of words.\nOf what?\n= words\n", r"some\.txt:2: a question \(\?\) and its answer"),
-        ("A passage of words.\n? Of what?\n= Words\n", r"some\.txt:3: 'Words' does not stand in the passage"),
-        ("A passage of words.\n? Of what?\n= word\n", r"some\.txt:3: 'word' does not stand in the passage"),
+        ("A passage of words.\n? Of what?\n= Words\n", r"some\.txt:3: 'Words' is not in the passage"),
+        ("A passage of words.\n? Of what?\n= word\n", r"some\.txt:3: 'word' is not in the passage"),
         ("A passage of words.\n? Of what?\n= words\n? Of what?\n-\n", r"some\.txt:1: a question is asked twice"),
-        ("A passage of 9.5 words.\n? Of how many?\n= 9\n", r"some\.txt:3: '9' does not stand in the passage"),
-        ("A passage of words.\n? Of what?\n= ords\n", r"some\.txt:3: 'ords' does not stand in the passage"),
+        ("A passage of 9.5 words.\n? Of how many?\n= 9\n", r"some\.txt:3: '9' is not in the passage"),
+        ("A passage of words.\n? Of what?\n= ords\n", r"some\.txt:3: 'ords' is not in the passage"),
     ],
 )
 def test_passage_questions_invalid_refused(tmp_path: Path, text: str, said: str) -> None:

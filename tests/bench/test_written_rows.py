@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 CLAIMS = """; a remark
 The bridge was closed in May 1931.
-+ In May 1931 nobody crossed it.
++ In May 1931 no one crossed it.
 - It was closed in June.
 
 Another passage.
@@ -39,7 +39,7 @@ def file(folder: Path, text: str) -> Path:
 def test_claims_grouped_by_passage(tmp_path: Path) -> None:
     first, second, third = claims(file(tmp_path, CLAIMS))
 
-    assert first.input == {"claim": "In May 1931 nobody crossed it.", "evidence": "The bridge was closed in May 1931."}
+    assert first.input == {"claim": "In May 1931 no one crossed it.", "evidence": "The bridge was closed in May 1931."}
     assert [row.output["label"] for row in (first, second, third)] == ["supported", "contradicted", "not stated"]
     assert first.group == second.group != third.group
     assert len({row.id for row in (first, second, third)}) == 3
@@ -71,8 +71,8 @@ def test_table_questions_have_table_and_paragraphs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        ("= 1963", "does not stand"),
-        ("# 14,201 + 9,350", "does not stand"),
+        ("= 1963", "is not in the table"),
+        ("# 14,201 + 9,350", "is not in the table"),
         ("# 14,200 +", "no arithmetic"),
         ("= 1962 [dozen]", "no scale"),
         ("? And then?", "take turns"),
@@ -144,25 +144,25 @@ def test_third_line_is_optional(tmp_path: Path) -> None:
         ("= Northgate", "most Shut", "'Shut' is not the head of one column"),
         ("= Northgate", "most 1962", "'1962' is not the head of one column"),
         ("= Northgate", "most", "'' is not the head of one column"),
-        ("= Northgate", "most Books : Nowhere", "'Nowhere' is no cell that stands in one row"),
-        ("= Northgate", "most Books ! 1962", "'1962' is no cell that stands in one row"),
-        ("= Northgate", "most Books : #5", "'#5' is no cell that stands in one row"),
-        ("= Northgate", "most Books : #0", "'#0' is no cell that stands in one row"),
-        ("= Northgate", "most Books : Branch", "'Branch' is no cell that stands in one row"),
-        ("= Northgate", "least Books", "the least of Books stands in ['Quay Street'], and the answer does not"),
+        ("= Northgate", "most Books : Nowhere", "'Nowhere' is no cell of exactly one row"),
+        ("= Northgate", "most Books ! 1962", "'1962' is no cell of exactly one row"),
+        ("= Northgate", "most Books : #5", "'#5' is no cell of exactly one row"),
+        ("= Northgate", "most Books : #0", "'#0' is no cell of exactly one row"),
+        ("= Northgate", "most Books : Branch", "'Branch' is no cell of exactly one row"),
+        ("= Northgate", "least Books", "the least of Books is in ['Quay Street'], and the answer is not"),
         (
             "= Northgate",
             "most Opened : #1 ; #2",
-            "the most of Opened stands in ['Quay Street'], and the answer does not",
+            "the most of Opened is in ['Quay Street'], and the answer is not",
         ),
-        ("= 9,350", "most Books", "the most of Books stands in ['Total'], and the answer does not"),
-        ("= Northgate", "most Branch", "the most of Branch stands in [], and the answer does not"),
-        ("# 9,350 * 9", "most Books", "the most of Books stands in ['Total'], and the answer does not"),
+        ("= 9,350", "most Books", "the most of Books is in ['Total'], and the answer is not"),
+        ("= Northgate", "most Branch", "the most of Branch is in [], and the answer is not"),
+        ("# 9,350 * 9", "most Books", "the most of Books is in ['Total'], and the answer is not"),
         ("# 2", "count Northgate", "1 rows are counted, and the answer is 2"),
         ("# 2", "count Northgate ; #1", "1 rows are counted, and the answer is 2"),
         ("# 1", "count", "0 rows are counted, and the answer is 1"),
         ("= Northgate", "count Northgate", "1 rows are counted, and the answer is ['Northgate']"),
-        ("# 1", "count Nowhere", "'Nowhere' is no cell that stands in one row"),
+        ("# 1", "count Nowhere", "'Nowhere' is no cell of exactly one row"),
     ],
 )
 def test_third_line_with_other_result_refused(tmp_path: Path, answer: str, how: str, said: str) -> None:
@@ -327,13 +327,13 @@ def test_cells_sum_range_without_condition(tmp_path: Path, answer: str, how: str
             "under 800?",
             "= Am Wehr",
             "most Rent (€) if Rent (€) < 800",
-            "the most of Rent (€) stands in ['Lindenhof'], and the answer does not",
+            "the most of Rent (€) is in ['Lindenhof'], and the answer is not",
         ),
         (
             "over 9000?",
             "= Total",
             "most Rent (€) if Rent (€) > 9000",
-            "the most of Rent (€) stands in [], and the answer does not",
+            "the most of Rent (€) is in [], and the answer is not",
         ),
         (
             "And?",
@@ -404,7 +404,7 @@ def test_unknown_figure_beside_times_refused(tmp_path: Path) -> None:
 def test_figures_of_question_in_words_allowed(tmp_path: Path, question: str, answer: str) -> None:
     (row,) = tables(file(tmp_path, f"{FLATS}? {question}\n# {answer}\n"))
     assert row.output["expression"] == answer
-    with pytest.raises(Unusable, match="does not stand"):
+    with pytest.raises(Unusable, match="is not in the table"):
         tables(file(tmp_path, f"{FLATS}? And?\n# {answer.replace('12', '35')}\n"))
 
 

@@ -1,6 +1,6 @@
-"""python -m tests.crash: kill -9 at many points, and again during recovery; nothing is lost, nothing repeated.
+"""python -m tests.crash: kill -9 at many points, and again during recovery; no event is lost, no effect repeated.
 
-`--point N` goes through one point; `--dry` kills nobody and shows which points a run passes.
+`--point N` runs one point; `--dry` kills no process and prints the points that a run passes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _store(name: str) -> Iterator[Store]:
 
 
 def main() -> int:
-    """0 where every promise was kept."""
+    """Returns 0 if no violation was found."""
     parser = argparse.ArgumentParser(prog="python -m tests.crash", description=__doc__)
     parser.add_argument("--store", choices=("sqlite", "postgres"), default="sqlite")
     parser.add_argument("--kills", type=int, default=500, help="points at which a process is killed, in all")
@@ -42,7 +42,7 @@ def main() -> int:
     parser.add_argument(
         "--hasty", action="store_true", help="with a journal that does not wait for the disk: it must be found out"
     )
-    parser.add_argument("--dry", action="store_true", help="kill nobody")
+    parser.add_argument("--dry", action="store_true", help="kill no process")
     parser.add_argument("--places", action="store_true", help="show where processes were killed")
     wanted = parser.parse_args()
     folder = (

@@ -1,4 +1,4 @@
-"""The audit of a point: what is on disk, held against what processes were told and what the world has seen."""
+"""The audit of a point: the files on disk are compared with the acknowledged events and the effects in the world."""
 
 from __future__ import annotations
 
@@ -46,36 +46,36 @@ OUTPUTS: dict[str, dict[str, Any]] = {
     },
     "brief": {"a": ["<alpha>", "<beta>", "<gamma>"], "b": "booked alpha"},
 }
-"""What the workflows give where nobody is killed."""
+"""Outputs of the workflows in runs without a kill."""
 MESSAGES = {"effects": {"booked": "booked saved one", "note": "booked yes"}, "brief": {"booked": "booked alpha"}}
-"""The messages of workflows, by node."""
+"""Outbox messages of the workflows, by node."""
 
 
 class Told(msgspec.Struct):
-    """Everything that is known of a point once it is over."""
+    """All records of a point after its end."""
 
     runs: dict[str, tuple[str, list[Event]]]
-    """By id: the workflow, and the events."""
+    """Workflow name and events by run id."""
     acknowledged: list[Acknowledged]
     world: list[Entry]
     outbox: list[OutboxMessage]
     summaries: list[RunSummary] = []
     blobs: frozenset[str] = frozenset()
     deleted: list[str] = []
-    """Runs that were deleted, of which `runs` has what they were."""
+    """Deleted runs; `runs` has their former contents."""
     rest: list[str] = []
-    """What is there of them all the same."""
+    """Remaining data of the deleted runs."""
 
 
 async def gather(scene: Scene) -> Told:
-    """Reads all of it. Raises `JournalError` where numbers or chain are wrong."""
+    """Reads all records. Raises `JournalError` if sequence numbers or the hash chain are wrong."""
     folder = Path(scene.folder)
     told = Told({}, lines(folder / "acknowledged", Acknowledged), lines(folder / "world", Entry), [])
     found = set[str]()
     async with scene.place.opened() as journal:
         kept: dict[str, Kept] = {}
         for one in lines(folder / "kept", Kept):
-            kept.setdefault(one.run, one)  # whoever tried again may have found the messages delivered
+            kept.setdefault(one.run, one)  # a process that retried may have found the messages delivered
         for run, name in scene.runs.items():
             events = await journal.read(run)
             if name == "brief":
@@ -100,7 +100,7 @@ async def gather(scene: Scene) -> Told:
 
 
 async def _rest(journal: Journal, run: str) -> list[str]:
-    """What is left of a run that was deleted."""
+    """Returns the remaining data of a deleted run."""
     found = {
         "events": await journal.read(run),
         "letters": await journal.inbox(run),
@@ -112,7 +112,7 @@ async def _rest(journal: Journal, run: str) -> list[str]:
 
 
 async def audit(scene: Scene) -> list[str]:
-    """Every promise that was broken, in words."""
+    """Returns a description of every violation of a point."""
     try:
         told = await gather(scene)
     except OrchestraError as error:
@@ -121,7 +121,7 @@ async def audit(scene: Scene) -> list[str]:
 
 
 def violations(told: Told) -> list[str]:
-    """The same, of what was gathered."""
+    """Returns a description of every violation in the gathered records."""
     found = [f"{run}: {fault}" for run in told.runs for fault in _violations(told, run)]
     return [*found, *(f"deleted, and still there: {what}" for what in told.rest)]
 
@@ -146,7 +146,7 @@ def _violations(told: Told, run: str) -> Iterator[str]:
 
 
 def _lost(told: Told, run: str, events: Sequence[Event]) -> Iterator[str]:
-    """Nothing is lost that somebody was shown as on disk: events, and the blobs that they name."""
+    """No event acknowledged as durable is lost, and no blob that it names."""
     digests = {event.seq: digest(encode(event)) for event in events}
     for seen in told.acknowledged:
         if seen.run == run and digests.get(seen.seq) != seen.digest:
@@ -161,7 +161,7 @@ def _lost(told: Told, run: str, events: Sequence[Event]) -> Iterator[str]:
 
 
 def _repeated(events: Sequence[Event], ages: dict[int, int], begun: Sequence[Entry]) -> Iterator[str]:
-    """No call is made again in a process that could read its end, nor a second time in one process."""
+    """No call is repeated in a process that could read its end, nor within one process."""
     attempts: dict[tuple[str, int], int] = {}
     nodes: dict[str, int] = {}
     for event in events:
@@ -183,7 +183,7 @@ def _repeated(events: Sequence[Event], ages: dict[int, int], begun: Sequence[Ent
 def _effects(
     told: Told, run: str, events: Sequence[Event], ages: dict[int, int], begun: Sequence[Entry]
 ) -> Iterator[str]:
-    """Effects as declared: known to the journal before the world sees them; once; under one key; with one message."""
+    """Effects as declared: journaled before they happen in the world; once; under one key; with one message."""
     started = {(event.node, event.attempt, ages[event.seq]) for event in events if isinstance(event, AttemptStarted)}
     again = Counter(event.node for event in events if isinstance(event, QuestionAnswered) and event.value == "again")
     keys: dict[str, set[str]] = defaultdict(set)
@@ -210,9 +210,7 @@ def _effects(
 
 
 def _ending(name: str, events: Sequence[Event]) -> Iterator[str]:
-    """The output is that of a run that nobody disturbed, but for what a person said about calls of which nobody
-    knew.
-    """
+    """The output equals the output of an undisturbed run, except for answers of persons about calls in doubt."""
     last = events[-1] if events else None
     if not isinstance(last, RunFinished) or last.status != "done" or not isinstance(last.outcome, ValueOutcome):
         yield f"it did not end well: {last}"
@@ -231,7 +229,9 @@ def _ending(name: str, events: Sequence[Event]) -> Iterator[str]:
 
 
 def _cancelled(events: Sequence[Event], ages: dict[int, int], begun: Sequence[Entry]) -> Iterator[str]:
-    """It ended because somebody asked for it, its letter was opened once, and no later process called anything."""
+    """The run ended because of a cancellation; the cancellation was processed once, and no later process made a
+    call.
+    """
     asked = [event for event in events if isinstance(event, CancelRequested)]
     last = events[-1] if events else None
     if not isinstance(last, RunFinished) or last.status != "cancelled":
@@ -244,7 +244,9 @@ def _cancelled(events: Sequence[Event], ages: dict[int, int], begun: Sequence[En
 
 
 def _story(name: str, events: Sequence[Event]) -> Iterator[str]:
-    """One honest run: today's engine would have brought about the same, each node has one outcome, and leases rise."""
+    """One consistent run: the current engine makes the same decisions, each node has one outcome, and lease epochs
+    increase.
+    """
     found = replay(PROGRAMS[name], events)
     if found.first_difference is not None:
         yield f"replay differs at event {found.first_difference.seq}: {found.reason}"

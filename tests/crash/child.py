@@ -1,6 +1,4 @@
-"""The processes of a point: one that runs or resumes the workflows until it ends or is killed, one that brings
-letters.
-"""
+"""The processes of a point: one runs or resumes the workflows until it ends or is killed, one sends inbox messages."""
 
 from __future__ import annotations
 
@@ -27,31 +25,33 @@ from tests.crash.stores import Place
 
 T = TypeVar("T")
 Answers: TypeAlias = Literal["itself", "between", "outside"]
-"""Who answers questions: the process that asks; a process that comes after it; one beside it."""
+"""Which process answers questions: the process that asks, a later process, or a concurrent process."""
 OVER, WAITING = 0, 3
-"""How a process ends that nobody kills: all runs are over, or some wait for persons."""
+"""Exit codes of a process that is not killed: all runs have ended, or some wait for persons."""
 LINGER = 10.0
-"""Seconds that a database may take to notice that the holder of a lease is gone."""
+"""Seconds that a database may take to detect that the lease holder has died."""
 
 
 class Scene(msgspec.Struct, frozen=True):
-    """What all processes of a point know."""
+    """Settings shared by all processes of a point."""
 
     folder: str
     place: Place
     point: int
     answers: Answers = "itself"
     hasty: bool = False
-    """Whether the journal says too early that events are on disk: a fault that must be found."""
+    """Whether the journal reports events as durable too early: a fault that the audit must detect."""
 
     @property
     def runs(self) -> dict[str, str]:
-        """The ids of the runs, with the workflow of each: one of them twice, for its answers are remembered."""
+        """Returns the run ids with the workflow of each; one workflow occurs twice, because its answers are
+        memoized.
+        """
         names = ("everything", "effects", "everything", "stopped", "brief")
         return {f"p{self.point}-{letter}": name for letter, name in zip("abcde", names, strict=True)}
 
     def lines(self, name: str) -> Lines:
-        """A file of whole lines in the point's folder."""
+        """Returns a file of complete lines in the point's folder."""
         return Lines(Path(self.folder) / name)
 
     def reply(self, asked: QuestionAsked) -> str:
@@ -62,7 +62,7 @@ class Scene(msgspec.Struct, frozen=True):
 
 
 class Acknowledged(msgspec.Struct, frozen=True):
-    """An event that a watcher was shown, which is said to be on disk."""
+    """An event that a subscriber received as durable."""
 
     run: str
     seq: int
@@ -70,7 +70,7 @@ class Acknowledged(msgspec.Struct, frozen=True):
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """A run that is about to be deleted: its events, and the messages that were taken out of the outbox."""
+    """A run that is about to be deleted: its events, and the messages taken out of the outbox."""
 
     run: str
     events: list[Event]
@@ -91,10 +91,10 @@ class _Hasty:
 
 
 class Child:
-    """A process that has the runs in hand."""
+    """A process that holds the leases of the runs."""
 
     def __init__(self, scene: Scene, number: int, kill: Kill | None, pipe: int) -> None:
-        """`pipe` leads to the parent: `k` asks to be killed, `a` for a postman."""
+        """`pipe` is connected to the parent: `k` requests a kill, `a` requests a process that sends messages."""
         self.scene, self.number, self._pipe = scene, number, pipe
         killed = scene.lines("killed")
         self.points = Points(kill, lambda name: killed.write(name.encode()), lambda: self._tell(b"k"))
@@ -104,7 +104,7 @@ class Child:
         os.write(self._pipe, what)
 
     async def act(self) -> int:
-        """Begins or resumes the runs, and sees them through; gives `OVER` or `WAITING`."""
+        """Starts or resumes the runs and waits for their end; returns `OVER` or `WAITING`."""
         reach = self.points.reach
         self._record.write(msgspec.json.encode(Entry(self.number, f"born {time.time()!r}", "", "", 0, "", "")))
         world = (World, Quick)[self.scene.point % 2](self._record, self.number, reach, self.scene.point)
@@ -173,8 +173,8 @@ class Child:
         return finished is not None
 
     async def _close_off(self, engine: Engine, journal: Journal, run: str) -> bool:
-        """Ends a run that nobody has in hand, without going on with it, as `orchestra runs cancel` does; whether it was
-        there.
+        """Cancels a run without a lease holder and without continuing it, like `orchestra runs cancel`; returns whether
+        the run existed.
         """
         await cancel(journal, run)
         try:
@@ -190,7 +190,7 @@ class Child:
         return lines(Path(self.scene.folder) / "kept", Kept)
 
     async def _remove(self, journal: Journal, run: str) -> None:
-        """Deletes a run that has ended, once its message is delivered; what it was is kept beside the journal."""
+        """Deletes an ended run once its message is delivered; its contents are kept beside the journal."""
         if events := await journal.read(run):
             messages = [message for message in await journal.outbox(limit=1_000_000) if message.run == run]
             self.scene.lines("kept").write(msgspec.json.encode(Kept(run, events, messages)))
@@ -198,7 +198,7 @@ class Child:
             await journal.delete(run)
 
     async def _taken(self, engine: Engine, journal: Journal, run: str, name: str) -> Execution | None:
-        """The run, resumed, or begun where it is not there; None where it has ended."""
+        """Returns the run, resumed, or started if it does not exist; None if it has ended."""
         try:
             return await self._patiently(lambda: engine.resume(PROGRAMS[name], run, by=f"process {self.number}"))
         except JournalError as error:
@@ -213,32 +213,32 @@ class Child:
         )
 
     async def _patiently(self, take: Callable[[], Awaitable[T]]) -> T:
-        """What comes of taking a run over, once its holder is known to be gone."""
+        """Takes a run over, with retries until the death of its holder is detected; returns the result."""
         give_up = time.monotonic() + LINGER
         while True:
             try:
                 return await take()
             except JournalError as error:
-                # The system lets go of a dead process's file lock at once; a database notices that its client is gone
-                # when it looks.
+                # The operating system releases the file lock of a dead process at once; a database detects a dead
+                # client only at its next check.
                 if error.code != "J022" or self.scene.place.file or time.monotonic() > give_up:
                     raise
             await asyncio.sleep(0.005)
 
     async def _watch(self, run: Execution) -> None:
-        """Writes down what is said to be on disk."""
+        """Records the events that are reported as durable."""
         async for event in run.events(run.log_offset):
             self._seen.write(msgspec.json.encode(Acknowledged(run.id, event.seq, digest(encode(event)))))
 
 
 async def cancel(journal: Journal, run: str) -> None:
-    """Asks a run to end, by a letter, where nobody has yet."""
+    """Requests the cancellation of a run by an inbox message, unless one was sent before."""
     if not any(letter.kind == "cancel" for letter in await journal.inbox(run)):
         await post(journal, run, InboxMessage(kind="cancel", by="somebody"))
 
 
 async def post(journal: Journal, run: str, letter: InboxMessage) -> None:
-    """Posts a letter to a run that may have ended meanwhile, or that was never begun."""
+    """Sends an inbox message to a run that may have ended or may not exist."""
     try:
         await journal.send(run, letter)
     except JournalError as error:
@@ -247,7 +247,7 @@ async def post(journal: Journal, run: str, letter: InboxMessage) -> None:
 
 
 async def bring_letters(scene: Scene) -> int:
-    """Answers what the runs ask, and cancels the one that is to be, from a process of its own."""
+    """Answers the questions of the runs and cancels the run that is to be cancelled, from a separate process."""
     async with scene.place.opened() as journal:
         for run, name in scene.runs.items():
             if name == "stopped":

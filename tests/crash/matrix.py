@@ -1,6 +1,5 @@
-"""The crash matrix: for each point a process that is killed there, one that is killed while it recovers, and one that
-ends
-the work.
+"""The crash matrix: for each point one process that is killed there, one that is killed during recovery, and one that
+completes the work.
 """
 
 from __future__ import annotations
@@ -30,17 +29,18 @@ from tests.crash.points import Kill
 from tests.crash.stores import Place, fresh
 
 PATIENCE = 60.0
-"""Seconds after which a process stands still."""
+"""Seconds after which a process counts as hanging."""
 EVER = 1_000_000
-"""More points than anybody tries."""
+"""Upper limit of points; no run of the matrix reaches it."""
 MOST = 12
-"""Processes of one point at most: two that are killed, the others because questions are answered between processes."""
+"""Maximum number of processes of one point: two are killed; the others exist because questions are answered between
+processes.
+"""
 
 
 class Store(msgspec.Struct, frozen=True):
-    """What kind of journal is tried: how many points a run passes, how many its recovery, and the seconds that it
-    takes;
-    each about.
+    """A kind of journal under test: approximate number of points in a run and in its recovery, and approximate
+    seconds.
     """
 
     name: Literal["sqlite", "postgres"]
@@ -48,7 +48,7 @@ class Store(msgspec.Struct, frozen=True):
     recovery: int
     seconds: float
     late: float
-    """How many of the kills come from the parent, a moment after a point or after the beginning."""
+    """Share of the kills that the parent sends, shortly after a point or after the start."""
     template: str = ""
     dsn: str = ""
     schema: str = ""
@@ -59,7 +59,7 @@ POSTGRES = Store("postgres", points=501, recovery=200, seconds=0.25, late=0.6)
 
 
 class Result(msgspec.Struct):
-    """What came of one point."""
+    """Result of one point."""
 
     point: int
     kills: int = 0
@@ -68,16 +68,16 @@ class Result(msgspec.Struct):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What happens at a point."""
+    """Actions at a point."""
 
     kills: tuple[Kill, Kill]
     answers: Answers
 
 
 def plan(store: Store, point: int) -> Plan:
-    """The plan of a point: the same for the same number."""
+    """Returns the plan of a point: deterministic for its number."""
     chance = Random(f"crash {point}")
-    # Seven and the number of points have no common divisor: each comes up, those beside each other far apart.
+    # Seven and the number of points are coprime: each point occurs, and neighbouring points are far apart.
     first = Kill(1 + point * 7 % store.points)
     if chance.random() < store.late:
         first = _late(store, first, chance)
@@ -98,7 +98,7 @@ def _late(store: Store, kill: Kill, chance: Random) -> Kill:
 
 
 def _fork(work: Callable[[int], int], folder: Path) -> tuple[int, int]:
-    """A process that does `work` with the end of a pipe that leads here; gives its id and this end."""
+    """Starts a process that runs `work` with one end of a pipe; returns its process id and the other end."""
     here, there = os.pipe()
     if (process := os.fork()) == 0:
         code = 1
@@ -116,8 +116,9 @@ def _fork(work: Callable[[int], int], folder: Path) -> tuple[int, int]:
 def _end(
     process: int, pipe: int, kill: Kill | None = None, post: Callable[[], None] | None = None
 ) -> tuple[int, bytes]:
-    """Waits for a process, kills it where it is time, and gives how it ended and what it said. A negative end is a
-    signal's number.
+    """Waits for a process, kills it at the planned time, and returns its exit code and its error output. A negative
+    exit
+    code is a signal number.
     """
     began, said = time.perf_counter(), b""
     due = began + (kill.delay if kill is not None and not kill.point else PATIENCE)
@@ -140,8 +141,9 @@ def _end(
 
 
 def _aside(work: Callable[[], Coroutine[Any, Any, Any]], folder: Path) -> Any:
-    """What a coroutine gives, run in a process of its own, because no loop or thread may be here; raises where it
-    failed.
+    """Returns the result of a coroutine that runs in a separate process, because this process may have no loop or
+    thread;
+    raises if it failed.
     """
 
     def do(pipe: int) -> int:
@@ -160,10 +162,10 @@ def _aside(work: Callable[[], Coroutine[Any, Any, Any]], folder: Path) -> Any:
 def perform(
     store: Store, point: int, folder: Path, kills: tuple[Kill, ...] | None = None, *, hasty: bool = False
 ) -> Result:
-    """Goes through one point in an empty folder. Without `kills` nobody is killed but as planned."""
+    """Runs one point in an empty folder. Without `kills` only the planned kills happen."""
     planned = plan(store, point)
     waiting = list(planned.kills if kills is None else kills)
-    # Now and then the journal is not there yet, and is killed while it is made.
+    # In some points the journal does not exist yet, and the process is killed while it creates the journal.
     template = Path(store.template) if store.template and point % 16 else None
     place = fresh(folder, template) if store.name == "sqlite" else Place(dsn=store.dsn, schema=store.schema)
     scene = Scene(str(folder), place, point, planned.answers, hasty)
@@ -184,7 +186,9 @@ def perform(
             break
         else:
             said = (folder / "errors").read_text() if (folder / "errors").exists() else ""
-            result.violations.append(f"process {number} {'stood still' if code < 0 else f'ended with {code}: {said}'}")
+            result.violations.append(
+                f"process {number} {'did not end in time' if code < 0 else f'ended with {code}: {said}'}"
+            )
             return result
     else:
         result.violations.append(f"not over after {MOST} processes")
@@ -206,15 +210,15 @@ def _child(scene: Scene, number: int, kill: Kill | None) -> int:
 
 
 def command(store: Store, point: int) -> str:
-    """The line that goes through a point again."""
+    """Returns the command that repeats a point."""
     return f"python -m tests.crash --store {store.name} --point {point}"
 
 
 def play(store: Store, points: range, kills: int, root: Path, *, hasty: bool = False) -> Iterator[Result]:
-    """Goes through points one after the other until so many processes were killed; a run may end before its point
-    comes.
+    """Runs points in sequence until the given number of processes was killed; a run may end before its point is
+    reached.
 
-    Of a point that shows a fault, all that was written is kept until `root` goes.
+    All files of a point with a violation are kept until `root` is removed.
     """
     for point in points:
         if kills <= 0:
@@ -230,9 +234,8 @@ def play(store: Store, points: range, kills: int, root: Path, *, hasty: bool = F
 def spread(
     store: Store, first: int, kills: int, root: Path, lanes: int, tell: Callable[[Result], None], *, hasty: bool = False
 ) -> None:
-    """Goes through points from the `first` on in several lanes at once, each a process, until so many were killed;
-    `tell`
-    hears of each.
+    """Runs points from `first` on in several concurrent lanes, each a process, until the given number of processes was
+    killed. `tell` is called with each result.
     """
     pipes: dict[int, int] = {}
     rests: dict[int, bytes] = {}
@@ -267,9 +270,9 @@ def _lane(store: Store, points: range, kills: int, root: Path, hasty: bool, pipe
 
 
 def prepared(store: Store, root: Path) -> Store:
-    """The store, ready: with an empty journal to copy."""
+    """The prepared store, with an empty journal to copy."""
     gc.collect()
-    gc.freeze()  # what is here is not touched in the processes to come, and so not copied for them
+    gc.freeze()  # existing objects are not touched in later processes, and so not copied for them
     if store.name == "postgres":
         return store
     template = root / "template.db"
@@ -283,7 +286,7 @@ def prepared(store: Store, root: Path) -> Store:
 
 
 class Summary:
-    """What came of all points."""
+    """Summary of all points."""
 
     def __init__(self, store: Store, say: Callable[[str], None]) -> None:
         self._store, self._say, self._began = store, say, time.monotonic()
@@ -291,7 +294,7 @@ class Summary:
         self.places: Counter[str] = Counter()
 
     def add(self, result: Result) -> None:
-        """One more point; what is wrong with it is said at once."""
+        """Adds a point; prints its violations at once."""
         self.points += 1
         self.kills += result.kills > 0
         self.second += result.kills > 1

@@ -1,6 +1,4 @@
-"""Kill points: places before, inside and after every write of the journal and every use of a door, counted as they are
-passed.
-"""
+"""Kill points: before, inside and after every write of the journal and every call of a protocol, counted in order."""
 
 from __future__ import annotations
 
@@ -18,14 +16,14 @@ import msgspec
 from orchestra.core.protocols import Journal
 
 INSIDE = 40
-"""Instructions of SQLite's machine between two points inside one statement."""
+"""SQLite virtual-machine instructions between two points inside one statement."""
 PAGES = 60
-"""Pages of the write-ahead log after which SQLite checkpoints, so that points fall into checkpoints as well."""
+"""Pages of the write-ahead log after which SQLite checkpoints, so that some points fall into checkpoints."""
 
 
 class Kill(msgspec.Struct, frozen=True):
-    """When a process ends: at the `point`-th point that it passes, counted from 1, and `delay` seconds later by its
-    parent's hand; with `point` 0, `delay` seconds after it began.
+    """Time at which a process ends: at the `point`-th point that it reaches, counted from 1, and killed by its parent
+    `delay` seconds later; with `point` 0, `delay` seconds after its start.
     """
 
     point: int = 0
@@ -33,18 +31,19 @@ class Kill(msgspec.Struct, frozen=True):
 
 
 class Points:
-    """Counts the points that this process passes, and ends it at one of them. Several threads may pass points at
-    once.
+    """Counts the points that this process reaches, and ends the process at one of them. Several threads may reach
+    points
+    concurrently.
     """
 
     def __init__(self, kill: Kill | None, note: Callable[[str], None], tell: Callable[[], None]) -> None:
-        """`note` keeps the name of the point; `tell` has the parent kill this process a little later."""
+        """`note` stores the name of the point; `tell` asks the parent to kill this process a little later."""
         self._kill, self._note, self._tell = kill, note, tell
         self._count = itertools.count(1)
         self.passed: Counter[str] = Counter()
 
     def reach(self, name: str) -> None:
-        """This process is at a point."""
+        """Records that this process reached a point."""
         number = next(self._count)
         self.passed[name] += 1
         if self._kill is not None and number == self._kill.point:
@@ -56,7 +55,7 @@ class Points:
 
 
 class WatchedConnection:
-    """A SQLite connection with a point before and after each statement, and some inside."""
+    """A SQLite connection with a point before, inside and after each statement."""
 
     def __init__(self, sql: sqlite3.Connection, reach: Callable[[str], None]) -> None:
         self._sql, self._reach, self._now = sql, reach, ""
@@ -87,7 +86,7 @@ class WatchedConnection:
 
 
 class _Door:
-    """Whatever it stands before, with a point before and after each use."""
+    """A proxy for an object, with a point before and after each call."""
 
     def __init__(self, door: Any, reach: Callable[[str], None]) -> None:
         self._door, self._reach = door, reach
@@ -113,5 +112,5 @@ class _Door:
 
 
 def watched(journal: Journal, reach: Callable[[str], None]) -> Journal:
-    """The journal, with points at its door."""
+    """Returns the journal with points at its protocol."""
     return cast(Journal, _Door(journal, reach))

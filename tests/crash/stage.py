@@ -1,6 +1,5 @@
-"""What the crash matrix runs: two workflows with every kind of node and every class of effect, and a world that keeps
-its
-own record.
+"""Workload of the crash matrix: workflows with every node kind and every effect class, and a world with its own
+record.
 """
 
 from __future__ import annotations
@@ -78,7 +77,7 @@ nodes:
       at_most: 3
   wired: {call: {nodes: {inner: {tool: send, with: {text: "${words[2]}"}, fallback: "unsent"}}, output: "${inner}"}}
 """  # noqa: E501
-# Only a cancellation ends this one: nobody answers what it asks.
+# This workflow ends only by cancellation: its question is never answered.
 STOPPED = """
 schema: orchestra/v1
 name: stopped
@@ -89,8 +88,8 @@ nodes:
   paid: {tool: pay, each: "${words}", as: word, concurrency: 2, with: {text: "${word}"}, retry: {attempts: 3, wait: [0.001, 0.002]}}
   sure: {ask: "Shall it go on, after ${paid.values[0]}?", options: ["yes", "no"]}
 """  # noqa: E501
-# This one is deleted once it has ended. It makes the same calls as `everything`, and so has blobs and answers in common
-# with it.
+# This workflow is deleted once it has ended. It makes the same calls as `everything`, and so shares blobs and memoized
+# answers with it.
 BRIEF = """
 schema: orchestra/v1
 name: brief
@@ -131,7 +130,9 @@ GRAPHS = {"everything": EVERYTHING, "effects": EFFECTS, "stopped": STOPPED, "bri
 
 
 def stored(run: str, name: str) -> bytes:
-    """The workflow as a run stores it: each its own, because other points may have the same database."""
+    """Returns the workflow as a run stores it; each point has its own, because other points may use the same
+    database.
+    """
     return f"{GRAPHS[name]}# {run}\n".encode()
 
 
@@ -143,7 +144,7 @@ def _reading(call: CallRequest) -> Any:
 
 
 def _later(value: Callable[[CallRequest], Any]) -> Callable[[CallRequest], Any]:
-    """Fails the first attempt, as a server does that is busy."""
+    """Fails the first attempt, like a busy server."""
 
     def answer(call: CallRequest) -> Any:
         return value(call) if call.attempt > 1 else CallError(code="F203", reason="busy", retryable=True)
@@ -167,7 +168,7 @@ ANSWERS: dict[str, Callable[[CallRequest], Any]] = {
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """A line of the world's record: the `child`-th process began a call, or did what it is for."""
+    """A line of the world's record: the `child`-th process started a call, or completed its effect."""
 
     child: int
     what: str
@@ -179,21 +180,21 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Lines:
-    """A file to which processes append whole lines, which no later crash of theirs takes back."""
+    """A file to which processes append complete lines; a later crash of the process does not remove them."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def write(self, line: bytes) -> None:
-        """Puts a line at the end; the kernel has it when this returns. A process that is killed meanwhile may leave a
-        part
-        of it, where the line goes over the end of a page; so lines begin anew.
+        """Appends a line; the kernel has it when this returns. A process killed during the write may leave a partial
+        line
+        if the line crosses a page boundary, so each line starts with a line break.
         """
         os.write(self._descriptor, b"\n" + line + b"\n")
 
 
 def lines(path: Path, kind: type[T]) -> list[T]:
-    """What was written, without parts of lines: whoever wrote them was killed before he went on."""
+    """Returns the complete lines. Partial lines are from processes that were killed during the write."""
     if not path.exists():
         return []
     found = []
@@ -204,7 +205,7 @@ def lines(path: Path, kind: type[T]) -> list[T]:
 
 
 class World:
-    """Workers that write down each call before they do it, and each effect as it happens. Calls take up to two
+    """Workers that record each call before it starts, and each effect when it happens. Calls take up to two
     milliseconds.
     """
 
@@ -213,18 +214,18 @@ class World:
         self._chance = Random(seed)
 
     async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
-        """Does one call, with a piece of text before the value of an agent."""
+        """Executes one call; an agent's value follows a piece of text."""
         if call.kind == "agent":
             yield Chunk("…")
         yield await self._answer(call)
 
     def estimate(self, call: CallRequest) -> CallEstimate:
-        """Answers of `writer` are remembered."""
+        """Answers of `writer` are memoized."""
         memo = digest(canonical([call.name, call.inputs])) if call.name == "writer" else ""
         return CallEstimate(prompt_tokens=20, max_output=20, memo_key=memo) if call.kind == "agent" else CallEstimate()
 
     async def count_tokens(self, call: CallRequest) -> int | None:
-        """Nobody can tell."""
+        """Token counts are unknown."""
         return None
 
     async def _answer(self, call: CallRequest) -> CallResult | CallError:
@@ -254,5 +255,5 @@ class Quick(World):
     """A world that also answers without a stream."""
 
     async def call(self, call: CallRequest) -> CallResult | CallError:
-        """Does one call."""
+        """Executes one call."""
         return await self._answer(call)

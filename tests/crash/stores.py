@@ -1,4 +1,4 @@
-"""The journals of the crash matrix: opened as everybody opens them, and with points inside."""
+"""The journals of the crash matrix: opened in the usual way, and with points inside."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.crash.points import WatchedConnection
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Where a journal lies: a file, or a schema of a Postgres database."""
+    """Location of a journal: a file, or a schema of a Postgres database."""
 
     file: str = ""
     dsn: str = ""
@@ -33,11 +33,11 @@ class Place(msgspec.Struct, frozen=True):
         return cast(AbstractAsyncContextManager[Journal], PostgresJournal.open(self.dsn, schema=self.schema))
 
     def pierced(self, reach: Callable[[str], None]) -> AbstractAsyncContextManager[Journal]:
-        """The journal with points inside its writes, where it has a seam for them."""
+        """The journal with points inside its writes, if it has a place to insert them."""
         return _pierced(Path(self.file), reach) if self.file else self.opened()
 
     def left(self) -> list[str]:
-        """What a journal that is closed should not leave behind."""
+        """Returns leftovers that a closed journal should not have."""
         if not self.file:
             return []
         file = Path(self.file)
@@ -52,13 +52,13 @@ class Place(msgspec.Struct, frozen=True):
 
 @asynccontextmanager
 async def _pierced(path: Path, reach: Callable[[str], None]) -> AsyncIterator[Journal]:
-    """As `SqliteJournal.open`, but the connection that writes is watched."""
+    """Like `SqliteJournal.open`, with a watched connection for writes."""
     reader = ThreadPoolExecutor(1)
     stores, presence = await asyncio.get_running_loop().run_in_executor(
         reader, open_connections, path, "group", 10.0, None
     )
-    # The one way in: the store asks its connection for everything.
-    stores.store.sql = WatchedConnection(stores.store.sql, reach)  # type: ignore[assignment]  # it stands in for the connection
+    # The only entry point: the store uses its connection for everything.
+    stores.store.sql = WatchedConnection(stores.store.sql, reach)  # type: ignore[assignment]  # it replaces the connection
     journal = SqliteJournal(stores, presence, reader, "group")
     try:
         yield journal
@@ -67,7 +67,7 @@ async def _pierced(path: Path, reach: Callable[[str], None]) -> AsyncIterator[Jo
 
 
 def fresh(folder: Path, template: Path | None) -> Place:
-    """A journal's file in a folder: a copy of an empty one, or none yet."""
+    """Returns the journal file in a folder: a copy of an empty journal, or no file yet."""
     file = folder / "journal.db"
     if template is not None:
         shutil.copyfile(template, file)

@@ -1,6 +1,5 @@
-"""Kill -9 at many points, and again during recovery; and that what goes wrong then would be seen. The whole of it is
-`make
-crash`.
+"""Kill -9 at many points, and again during recovery; the audit detects deliberate faults. `make crash` runs the full
+matrix.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def matrix(*arguments: str) -> str:
-    """What the matrix says at its end; it forks, and so needs a process without loops and threads."""
+    """Returns the output of the matrix; it forks, and so needs a process without loops and threads."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.crash", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=600
     )
@@ -46,30 +45,28 @@ def matrix(*arguments: str) -> str:
     return done.stdout.splitlines()[-1] if done.returncode == 0 else done.stdout
 
 
-def test_nothing_is_lost_or_repeated_wherever_a_process_is_killed() -> None:
+def test_crash_kill_anywhere_loses_and_repeats_nothing() -> None:
     last = matrix("--kills", "24", "--lanes", "2")
     assert "24 kills" in last
     assert last.endswith(" 0 violations")
 
 
 @pytest.mark.skipif(bool(missing()), reason=f"no Postgres: {missing()}")
-def test_nor_with_postgres() -> None:
+def test_crash_kill_anywhere_with_postgres() -> None:
     last = matrix("--store", "postgres", "--kills", "4", "--lanes", "2")
     assert "4 kills" in last
     assert last.endswith(" 0 violations")
 
 
-def test_a_journal_that_says_too_early_that_events_are_on_disk_is_found_out() -> None:
+def test_crash_audit_detects_premature_flush() -> None:
     said = matrix("--kills", "8", "--lanes", "2", "--hasty")
     assert "was acknowledged, and is" in said
     assert "had its effect before the journal knew" in said
     assert "python -m tests.crash --store sqlite --point " in said
 
 
-async def test_a_neighbour_that_leaves_takes_nothing_away(tmp_path: Path) -> None:
-    """Closing any descriptor of a file drops the locks that its process has on it: SQLite's, too, if the journal ever
-    closed one.
-    """
+async def test_crash_other_process_exit_keeps_locks(tmp_path: Path) -> None:
+    """Closing any descriptor of a file releases all locks of the process on it, including those of SQLite."""
     file = tmp_path / "journal.db"
     look = f"""
 import asyncio
@@ -94,7 +91,7 @@ asyncio.run(look())
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
-    """What is known of a point at which nobody was killed."""
+    """Records of a point without kills."""
     folder = tmp_path_factory.mktemp("point")
     scene = Scene(str(folder), Place(file=str(folder / "journal.db")), 1)
 
@@ -105,12 +102,12 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
     return asyncio.run(play())
 
 
-def test_a_run_that_nobody_disturbed_keeps_every_promise(told: Told) -> None:
+def test_audit_undisturbed_run_has_no_findings(told: Told) -> None:
     assert violations(told) == []
 
 
 def events(told: Told, change: Callable[[Event], list[Event]]) -> Told:
-    """The same with other events, numbered anew."""
+    """Returns the same records with other events, renumbered."""
     runs = {}
     for run, (name, old) in told.runs.items():
         new = [event for before in old for event in change(before)]
@@ -127,7 +124,7 @@ def twice(kind: type[Event], node: str) -> Callable[[Event], list[Event]]:
 
 
 def again(told: Told, node: str, **other: Any) -> Told:
-    """The same with one more call of a node."""
+    """Returns the same records with one more call of a node."""
     entry = next(entry for entry in told.world if entry.node == node and entry.what == "begin")
     return msgspec.structs.replace(told, world=[*told.world, msgspec.structs.replace(entry, **other)])
 
@@ -210,12 +207,12 @@ BROKEN: dict[str, tuple[Callable[[Told], Told], str]] = {
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_the_audit_sees_it_when(told: Told, how: str) -> None:
+def test_audit_detects_manipulation(told: Told, how: str) -> None:
     spoil, said = BROKEN[how]
     assert any(said in fault for fault in violations(spoil(told)))
 
 
-def test_entries_that_a_kill_cut_off_are_left_out(tmp_path: Path) -> None:
+def test_audit_skips_torn_entries(tmp_path: Path) -> None:
     from tests.crash.stage import Lines, lines
 
     written = Entry(0, "begin", "r", "a", 1, "pay", "r/a")

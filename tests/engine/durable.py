@@ -1,4 +1,4 @@
-"""A stage for runs that are cut off and taken up again: one store, one workflow, engines that come and go."""
+"""Test harness for runs that are interrupted and resumed: one store, one workflow, several engines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.engine.stage import ANSWERS
 
 
 class Theatre:
-    """A store that outlives engines; `open` gives an engine with a journal of its own over it."""
+    """A store that outlives engines; `open` returns an engine with a new journal over it."""
 
     def __init__(self, clock: VirtualClock, answers: Mapping[str, Any] | None = None, **simulation: Any) -> None:
         self.clock = clock
@@ -26,14 +26,14 @@ class Theatre:
         self.engine = Engine(clock, self.journal, self.workers)
 
     async def crash(self) -> None:
-        """The process is gone, with what was in its line; another one comes."""
+        """Simulates a process crash with its pending work, and starts another process."""
         await self.journal.close()
         await self.engine.close()
         self.journal = MemoryJournal(self.store)
         self.engine = Engine(self.clock, self.journal, self.workers)
 
     def put(self, events: Sequence[Event]) -> None:
-        """A run that some process has left behind."""
+        """Writes a run that another process left."""
         other = MemoryJournal(self.store)
         other.append(events[0].run, events)  # type: ignore[union-attr]  # the first event is a RunStarted
         other._closed = True
@@ -53,7 +53,9 @@ def resumed(
     seed: int = 0,
     **simulation: Any,
 ) -> tuple[RunFinished, list[Event], Theatre]:
-    """The end of a run that another process takes up after the events `before`, all of its events, and the stage."""
+    """Returns the end of a run that another process resumes after the events `before`, all of its events, and the
+    harness.
+    """
 
     async def scene(clock: VirtualClock) -> tuple[RunFinished, list[Event], Theatre]:
         theatre = Theatre(clock, answers, seed=seed, **simulation)

@@ -1,4 +1,4 @@
-"""A small stage for engine tests: a workflow as YAML, contracts by hand, simulated workers, virtual time."""
+"""Harness for engine tests: a workflow as YAML, handwritten contracts, simulated workers, virtual time."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def program(text: str, catalog: Catalog = CATALOG) -> Program:
 
 @dataclass
 class Played:
-    """What a run was."""
+    """Record of a finished run."""
 
     finished: RunFinished
     events: Sequence[Event]
@@ -106,7 +106,7 @@ class Played:
 
     @property
     def attempts(self) -> list[Any]:
-        """The first event of each attempt: its start, or its end where it came back at once."""
+        """Returns the first event of each attempt: its start, or its end if it returned at once."""
         found: dict[tuple[str, int], Event] = {}
         for event in self.events:
             if isinstance(event, AttemptStarted | AttemptFinished):
@@ -149,8 +149,8 @@ def play(
 
 
 def sequence(*values: Any) -> Any:
-    """An answer that changes with the attempt: the first value for the first attempt, and so on; the last for the
-    rest.
+    """An answer that changes with the attempt: the first value for the first attempt, and so on; the last value for all
+    later attempts.
     """
 
     def answer(call: CallRequest) -> Any:

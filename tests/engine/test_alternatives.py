@@ -1,5 +1,6 @@
-"""`agent: {by, of, otherwise}`: one agent of several, by a label; which one, why, and that nothing is lost on the
-way.
+"""`agent: {by, of, otherwise}`: a label selects one of several agents; the choice and its reason are journaled and
+survive
+a resume.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ ANSWERS: dict[str, Any] = {
 def answered(
     flow: str, text: str, answers: dict[str, Any] | None = None, catalog: Catalog = KNOWN, **inputs: Any
 ) -> Played:
-    """Plays a workflow, and has its journal audited and decided anew."""
+    """Runs a workflow, then audits and replays its journal."""
     played = play(flow, {"text": text, **inputs}, {**ANSWERS, **(answers or {})}, catalog=catalog)
     compiled = program(flow, catalog)
     assert audit(AuditCase(compiled, played.events)) == []
@@ -70,26 +71,26 @@ def asked(played: Played) -> list[str]:
 
 
 @pytest.mark.parametrize(("label", "name"), [("lost", "card"), ("late", "post"), ("other", "writer")])
-def test_the_label_chooses_the_agent_and_no_other_is_asked(label: str, name: str) -> None:
+def test_alternatives_label_selects_one_agent(label: str, name: str) -> None:
     played = answered(FLOW, f"{label} it")
     assert played.outcome == ValueOutcome(f"{name}: {label} it")
     assert asked(played) == [name]
 
 
 @pytest.mark.parametrize(("label", "name"), [("lost", "card"), ("other", "writer")])
-def test_the_choice_and_its_reason_are_a_fact(label: str, name: str) -> None:
+def test_alternatives_choice_and_reason_journaled(label: str, name: str) -> None:
     (begun,) = answered(FLOW, label).of(TurnStarted, "reply")
     assert begun.choice_reason == f'{name}, for intent is "{label}"'
 
 
-def test_a_long_label_is_cut_in_the_reason() -> None:
+def test_alternatives_long_label_cut_in_reason() -> None:
     flow = FLOW.replace('by: "${intent}"', 'by: "${input.text}"').replace("output:", "label: public\noutput:")
     (begun,) = answered(flow, "other " * 5000, {"intent": lambda call: "other"}).of(TurnStarted, "reply")
     assert len(begun.choice_reason) < 300
 
 
 @pytest.mark.parametrize(("given", "name"), [(True, "card"), (False, "post")])
-def test_a_bool_is_a_label_too(given: bool, name: str) -> None:
+def test_alternatives_bool_label(given: bool, name: str) -> None:
     flow = FLOW.replace(
         'by: "${intent}", of: {lost: card, late: post}, otherwise: writer',
         'by: "${input.go}", of: {"true": card, "false": post}',
@@ -98,19 +99,19 @@ def test_a_bool_is_a_label_too(given: bool, name: str) -> None:
 
 
 @pytest.mark.parametrize(("given", "name"), [(None, "writer"), ("late", "post")])
-def test_null_is_what_otherwise_is_for(given: str | None, name: str) -> None:
+def test_alternatives_null_selects_otherwise(given: str | None, name: str) -> None:
     played = answered(FLOW.replace("{agent: intent,", "{agent: unsure,"), "x", {"unsure": lambda call: given})
     assert asked(played) == [name]
 
 
-def test_a_label_of_several_agents_goes_to_the_one_that_has_it_though_it_is_the_others_too() -> None:
+def test_alternatives_shared_label_selects_matching_agent() -> None:
     flow = FLOW.replace(
         "of: {lost: card, late: post}, otherwise: writer", "of: {lost: card, late: post}, otherwise: card"
     )
     assert [asked(answered(flow, label)) for label in ("lost", "late", "other")] == [["card"], ["post"], ["card"]]
 
 
-def test_each_element_has_its_own_choice() -> None:
+def test_each_element_has_own_model_choice() -> None:
     flow = """
 input: {text: str}
 output: ${reply.values}
@@ -123,7 +124,7 @@ nodes:
     assert [event.choice_reason.partition(",")[0] for event in played.of(TurnStarted)] == ["card", "writer", "card"]
 
 
-def test_more_labels_than_an_expression_may_be_long() -> None:
+def test_alternatives_more_labels_than_expression_limit() -> None:
     of = ", ".join(f"label_number_{number}_of_a_long_list: {('card', 'post')[number % 2]}" for number in range(200))
     flow = FLOW.replace("lost: card, late: post", of).replace('"${intent}"', '"${input.text}"')
     found = [
@@ -133,7 +134,7 @@ def test_more_labels_than_an_expression_may_be_long() -> None:
     assert found == [["post"], ["writer"]]
 
 
-def test_an_agent_may_be_called_as_another_node_is() -> None:
+def test_alternatives_agent_named_like_node() -> None:
     flow = FLOW.replace("  reply:", '  card: {tool: shout, with: {text: "${input.text}"}}\n  reply:')
     flow = flow.replace(
         'otherwise: writer}\n    with: {text: "${input.text}"}', 'otherwise: writer}\n    with: {text: "${card}"}'
@@ -141,7 +142,7 @@ def test_an_agent_may_be_called_as_another_node_is() -> None:
     assert answered(flow, "lost it").outcome == ValueOutcome("card: LOST IT")
 
 
-def test_score_and_evidence_of_the_chosen_one_are_the_nodes() -> None:
+def test_alternatives_node_has_score_of_chosen_agent() -> None:
     flow = """
 input: {text: str}
 output: ${reply}
@@ -160,7 +161,7 @@ nodes:
     assert withheld.outcome.origin == "reply/finder"
 
 
-def test_each_agent_has_its_own_certificate() -> None:
+def test_alternatives_certificate_per_agent() -> None:
     known = replace(
         KNOWN,
         certificates={"card": certified("card", ("confidence",), 0.8), "post": certified("post", ("confidence",), 0.3)},
@@ -178,7 +179,7 @@ def test_each_agent_has_its_own_certificate() -> None:
         program(flow, replace(known, certificates={"card": known.certificates["card"]}))
 
 
-def test_retries_and_time_are_those_of_the_agent_that_is_asked() -> None:
+def test_alternatives_retries_and_timeout_of_chosen_agent() -> None:
     calls: list[int] = []
 
     def card(call: CallRequest) -> Any:
@@ -189,7 +190,7 @@ def test_retries_and_time_are_those_of_the_agent_that_is_asked() -> None:
     assert (played.outcome, calls) == (ValueOutcome("at last"), [1, 2, 3])
 
 
-def test_a_failure_is_the_chosen_ones_and_a_fallback_the_nodes() -> None:
+def test_alternatives_failure_of_agent_fallback_of_node() -> None:
     broken = {"card": lambda call: CallError(code="F300", reason="it broke")}
     failed = answered(FLOW, "lost", broken).outcome
     assert isinstance(failed, FailedOutcome)
@@ -197,13 +198,13 @@ def test_a_failure_is_the_chosen_ones_and_a_fallback_the_nodes() -> None:
     assert answered(f"{FLOW}    fallback: none\n", "lost", broken).outcome == ValueOutcome("none")
 
 
-def test_a_node_that_is_skipped_chooses_nobody() -> None:
+def test_alternatives_skipped_node_selects_no_agent() -> None:
     played = answered(f"{FLOW}    when: \"${{intent != 'lost'}}\"\n", "lost")
     assert isinstance(played.outcome, SkippedOutcome)
     assert asked(played) == []
 
 
-def test_the_larger_model_at_once_goes_with_whoever_is_chosen() -> None:
+def test_alternatives_larger_model_for_any_chosen_agent() -> None:
     played = answered(
         f'{FLOW}    escalate: "${{size(input.text) > 6}}"\n',
         "lost at sea",
@@ -212,12 +213,12 @@ def test_the_larger_model_at_once_goes_with_whoever_is_chosen() -> None:
     assert played.outcome == ValueOutcome("True")
 
 
-def test_at_most_one_of_them_counts() -> None:
+def test_alternatives_bound_counts_one_agent() -> None:
     assert total(compute_bounds(program(FLOW, KNOWN), {}, {}), None)[0] == 2 * 3
 
 
 @pytest.mark.parametrize("at", [0.5, 1.5])
-def test_a_run_that_is_taken_over_keeps_its_choice(at: float) -> None:
+def test_alternatives_resume_keeps_choice(at: float) -> None:
     compiled = program(FLOW, KNOWN)
 
     async def scene(clock: VirtualClock) -> None:

@@ -1,4 +1,4 @@
-"""`at_least`: a list that wants all of its elements, or so many, fails as soon as that cannot be met any more."""
+"""`at_least`: a list that requires all or a number of its elements fails as soon as this is impossible."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ nodes:
 
 
 def fails(*words: str) -> dict[str, Any]:
-    """A writer that has no answer to these words; others take a second each."""
+    """A writer that fails on these words; other answers take a second each."""
 
     def answer(call: CallRequest) -> Any:
         return CallError(code="F207", reason="no") if call.inputs["text"] in words else "<>"
@@ -37,12 +37,12 @@ def fails(*words: str) -> dict[str, Any]:
 
 
 def slow(call: CallRequest, chance: Any) -> float:
-    """Who writes about `b` knows it after a second, whoever writes about something else after ten."""
+    """The answer about `b` takes a second, every other answer ten."""
     return 0.0 if call.kind == "tool" else 1.0 if call.inputs["text"] == "b" else 10.0
 
 
 def why(played: Played) -> str:
-    """What a run that failed says."""
+    """Returns the reason of a failed run."""
     assert isinstance(played.outcome, FailedOutcome)
     return played.outcome.reason
 
@@ -64,7 +64,7 @@ def sound(text: str, played: Played) -> None:
         (1, "abcd", None),
     ],
 )
-def test_a_list_has_at_least_so_many_values_or_none(at_least: str | int, lost: str, value: int | None) -> None:
+def test_at_least_list_complete_or_failed(at_least: str | int, lost: str, value: int | None) -> None:
     text = EACH % f"at_least: {at_least}"
     played = play(text, {"text": "a b c d"}, fails(*lost), latency=(0.5, 2.0))
     if value is not None:
@@ -75,7 +75,7 @@ def test_a_list_has_at_least_so_many_values_or_none(at_least: str | int, lost: s
     sound(text, played)
 
 
-def test_the_failure_names_the_elements_and_why() -> None:
+def test_at_least_failure_names_elements_and_reasons() -> None:
     played = play(EACH % "at_least: 3", {"text": "a b c d"}, fails("a", "c"), latency=1.0)
     assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.reason == (
@@ -86,7 +86,7 @@ def test_the_failure_names_the_elements_and_why() -> None:
     assert played.outcome.reason == "all elements are needed, and 1 cannot be had: loud[2] failed (F207: no)"
 
 
-def test_what_still_runs_is_cancelled_and_what_has_not_begun_does_not_begin() -> None:
+def test_at_least_failure_cancels_other_elements() -> None:
     text = EACH % "at_least: all, concurrency: 2"
     played = play(text, {"text": "a b c d e f"}, fails("b"), latency=slow)
     assert played.finished.at - played.events[0].at == 1.0
@@ -96,7 +96,7 @@ def test_what_still_runs_is_cancelled_and_what_has_not_begun_does_not_begin() ->
     sound(text, played)
 
 
-def test_a_list_that_is_too_short_from_the_start_begins_nothing() -> None:
+def test_at_least_short_list_starts_nothing() -> None:
     played = play(EACH % "at_least: 3", {"text": "a b"})
     assert played.outcome == FailedOutcome(
         "E034", "2 elements, and 3 are needed", "loud", "lower `at_least`, or pass more elements to loud"
@@ -112,7 +112,7 @@ def test_a_list_that_is_too_short_from_the_start_begins_nothing() -> None:
     assert isinstance(play(EACH % "at_least: 1", {"text": ""}).outcome, FailedOutcome)
 
 
-def test_attempts_come_first() -> None:
+def test_at_least_counts_after_retries() -> None:
     def answer(call: CallRequest) -> Any:
         return (
             CallError(code="F204", reason="busy", retryable=True)
@@ -128,12 +128,12 @@ def test_attempts_come_first() -> None:
     assert "loud[1] failed (F204: busy)" in played.outcome.reason
 
 
-def test_an_element_with_a_fallback_is_not_missing() -> None:
+def test_at_least_fallback_counts_as_value() -> None:
     played = play(EACH % "at_least: all, fallback: none", {"text": "a b c"}, fails("b"), latency=1.0)
     assert played.outcome == ValueOutcome(3)
 
 
-def test_what_a_condition_skips_is_none_of_all_but_no_value_of_so_many() -> None:
+def test_at_least_skipped_element_not_counted() -> None:
     when = "when: \"${word != 'b'}\""
     assert play(EACH % f"at_least: all, {when}", {"text": "a b c"}).outcome == ValueOutcome(2)
     assert play(EACH % f"at_least: 2, {when}", {"text": "a b c"}).outcome == ValueOutcome(2)
@@ -159,7 +159,7 @@ nodes:
 TEXTS = {"texts": ["It was completed in 1889.", "It stands.", "It was completed in 1889, they say."]}
 
 
-def test_what_is_withheld_is_missing_too() -> None:
+def test_at_least_withheld_element_is_missing() -> None:
     played = play(WITHHELD % ("abstain", "all"), TEXTS)
     assert isinstance(played.outcome, FailedOutcome)
     assert "found[1] was withheld (" in played.outcome.reason
@@ -184,7 +184,7 @@ nodes:
 ROWS = {"rows": [["a", "b"], ["c"], ["d", "e"]]}
 
 
-def test_a_list_within_a_list_is_an_element_that_failed() -> None:
+def test_at_least_failed_inner_list_is_missing() -> None:
     played = play(NESTED % 2, ROWS, fails("b"), latency=slow)
     assert played.outcome == ValueOutcome([["<>"], ["<>", "<>"]])
     assert [call.node for call in played.workers.cancelled] == ["outer[0]/inner[0]"]
@@ -200,7 +200,7 @@ def test_a_list_within_a_list_is_an_element_that_failed() -> None:
     sound(NESTED % "all", played)
 
 
-def test_a_person_is_not_asked_any_more_by_a_list_that_has_failed() -> None:
+def test_at_least_failed_list_closes_question() -> None:
     text = """
 input: {words: "list[str]"}
 output: {said: "${said}"}
@@ -228,9 +228,7 @@ nodes:
 @given(
     seed=st.integers(0, 10**6), cut=st.floats(0, 1), at_least=st.sampled_from(["all", 2, 4]), width=st.integers(1, 3)
 )
-def test_a_run_cut_off_anywhere_ends_as_if_nothing_had_happened(
-    seed: int, cut: float, at_least: str | int, width: int
-) -> None:
+def test_resume_at_any_event_gives_same_end(seed: int, cut: float, at_least: str | int, width: int) -> None:
     text = EACH % f"at_least: {at_least}, concurrency: {width}"
     compiled = program(text)
     answers = {
@@ -248,7 +246,7 @@ def test_a_run_cut_off_anywhere_ends_as_if_nothing_had_happened(
     assert replay(compiled, events).reason == ""
 
 
-def test_an_effect_that_nobody_knows_of_is_not_asked_about_once_the_list_has_failed() -> None:
+def test_at_least_failed_list_asks_nothing_on_effect_in_doubt() -> None:
     text = """
 input: {words: "list[str]"}
 output: ${sent.values}
@@ -275,7 +273,7 @@ nodes:
     assert audit(AuditCase(compiled, events)) == []
 
 
-def test_the_hint_says_what_the_first_failure_says_and_leaves_out_nothing_that_may_have_been_done() -> None:
+def test_at_least_hint_has_first_failure_and_possible_effects() -> None:
     text = """
 input: {words: "list[str]"}
 output: ${outer.values}

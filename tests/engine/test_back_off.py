@@ -1,6 +1,6 @@
-"""Nodes that back off: what the evidence does not bear out is taken out of the value, said in the journal and the
-result,
-and replayed.
+"""Nodes that back off: parts without support in the evidence are removed from the value, and listed in the journal and
+the
+result; the run replays.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ nodes:
   checked: {verify: "${said}", checks: [entailment], against: "${input.text}", otherwise: [back_off, abstain]}
 """
 CERTIFIED = FLOW.replace("otherwise:", "accept: certified\n    otherwise:")
-TOWER = "The tower was completed in 1889. It stands in Paris."
-SAID = "It was completed in 1889. It is made of wood. It stands in Paris."
-LIKELY = {"It was completed in 1889.": 0.9, "It is made of wood.": 0.2, "It stands in Paris.": 0.7}
+TOWER = "The tower was completed in 1889. It is located in Paris."
+SAID = "It was completed in 1889. It is made of wood. It is located in Paris."
+LIKELY = {"It was completed in 1889.": 0.9, "It is made of wood.": 0.2, "It is located in Paris.": 0.7}
 
 
 def made(alpha: float = 0.2) -> ClaimsCertificate:
@@ -95,9 +95,9 @@ def value(played: Played) -> Any:
 
 
 @pytest.mark.parametrize("text", [FLOW, VERIFIED])
-def test_a_sentence_that_is_not_borne_out_is_dropped(text: str) -> None:
+def test_back_off_unsupported_sentence_dropped(text: str) -> None:
     played = told(text=text)
-    assert value(played) == "It was completed in 1889. It stands in Paris."
+    assert value(played) == "It was completed in 1889. It is located in Paris."
     assert isinstance(played.outcome, ValueOutcome)
     assert played.outcome.score == 0.7
     assert {TOWER[one.start : one.end] for one in played.outcome.evidence} == {TOWER}
@@ -114,7 +114,7 @@ def test_a_sentence_that_is_not_borne_out_is_dropped(text: str) -> None:
     assert replay(compiled, played.events).first_difference is None
 
 
-def test_the_journal_keeps_what_was_said_and_what_is_left_of_it() -> None:
+def test_back_off_journal_has_original_and_reduced_value() -> None:
     played = told()
     events: list[Event] = [decode(encode(event)) for event in played.events]
     assert events == list(played.events)
@@ -124,7 +124,7 @@ def test_the_journal_keeps_what_was_said_and_what_is_left_of_it() -> None:
     assert finished.value == value(played)
 
 
-def test_the_result_says_what_was_dropped_and_why() -> None:
+def test_back_off_result_lists_dropped_parts_and_reasons() -> None:
     [claim] = dropped_claims(told().events)
     assert (claim.path, claim.value, claim.nodes, claim.score, claim.dropped) == (
         "",
@@ -135,29 +135,29 @@ def test_the_result_says_what_was_dropped_and_why() -> None:
     )
     assert claim.unsupported == "dropped: the evidence does not state 'It is made of wood.'"
     assert [(one.check, one.outcome) for one in claim.verdicts] == [("entailment", "fail")]
-    assert dropped_claims(told("It stands in Paris.").events) == ()
+    assert dropped_claims(told("It is located in Paris.").events) == ()
 
 
-def test_elements_of_a_list_are_dropped() -> None:
-    played = told(["It is made of wood.", "It stands in Paris."], agent="lister")
-    assert value(played) == ["It stands in Paris."]
+def test_back_off_list_elements_dropped() -> None:
+    played = told(["It is made of wood.", "It is located in Paris."], agent="lister")
+    assert value(played) == ["It is located in Paris."]
     assert [claim.path for claim in dropped_claims(played.events)] == ["[0]"]
 
 
-def test_where_nothing_is_borne_out_the_value_is_withheld() -> None:
+def test_back_off_value_without_support_withheld() -> None:
     played = told("It is made of wood.")
     assert isinstance(played.outcome, AbstainedOutcome)
     assert "none of 1 parts is supported" in played.outcome.reason
     assert dropped_claims(played.events) == ()
 
 
-def test_a_judge_that_is_gone_lets_nothing_through() -> None:
+def test_back_off_unreachable_judge_passes_nothing() -> None:
     played = told(answers={"entailment": lambda call: CallError(code="F212", reason="the server is gone")})
     assert isinstance(played.outcome, AbstainedOutcome)
     assert "the server is gone" in played.outcome.reason
 
 
-def test_under_a_certificate_parts_are_kept_by_its_threshold_with_its_promise() -> None:
+def test_back_off_certificate_threshold_keeps_parts() -> None:
     found = made()
     assert found.threshold > 0.5
     known = replace(WITH, claims_certificates={"teller": found})
@@ -167,7 +167,7 @@ def test_under_a_certificate_parts_are_kept_by_its_threshold_with_its_promise() 
     just = {
         "It was completed in 1889.": 0.9,
         "It is made of wood.": found.threshold,
-        "It stands in Paris.": found.threshold - 1e-9,
+        "It is located in Paris.": found.threshold - 1e-9,
     }
     played = told(
         text=CERTIFIED, catalog=known, answers={"entailment": lambda call: chance(just[call.inputs["claim"]])}
@@ -176,7 +176,7 @@ def test_under_a_certificate_parts_are_kept_by_its_threshold_with_its_promise() 
     assert played.of(OutputJudged)[0].guarantee == found.guarantee
 
 
-def test_every_event_is_a_place_to_resume_from() -> None:
+def test_back_off_resume_at_every_event() -> None:
     whole, compiled = told(), program(FLOW, WITH)
 
     for cut in range(1, len(whole.events)):
@@ -192,8 +192,8 @@ def test_every_event_is_a_place_to_resume_from() -> None:
         assert run_simulated(scene)[0].outcome == whole.outcome, cut
 
 
-@pytest.mark.parametrize(("said", "kept"), [(SAID, False), ("It stands in Paris.", True)])
-def test_an_answer_is_remembered_for_other_runs_where_nothing_of_it_was_dropped(said: str, kept: bool) -> None:
+@pytest.mark.parametrize(("said", "kept"), [(SAID, False), ("It is located in Paris.", True)])
+def test_back_off_memo_stores_complete_answers_only(said: str, kept: bool) -> None:
     async def scene(clock: VirtualClock) -> dict[str, Any]:
         theatre = Theatre(clock, {"teller": said, "entailment": judge})
         theatre.workers.estimate = lambda call: CallEstimate(memo_key=call.name if call.name == "teller" else "")  # type: ignore[method-assign]

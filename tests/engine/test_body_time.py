@@ -1,6 +1,6 @@
-"""The time of bodies: it counts what is inside of them, and neither the wait for a place nor the time in which nobody
-had
-the run.
+"""Timeouts of bodies: they include the time inside the body, but neither the wait for a slot nor the time without a
+lease
+holder.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def words(count: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("concurrency", [1, 2, 4, 7])
-def test_the_wait_for_a_place_is_no_time_of_an_element(concurrency: int) -> None:
-    """Of three calls in a body two go one after the other, and the third may have to wait for them."""
+def test_body_time_excludes_wait_for_slot(concurrency: int) -> None:
+    """Two of three calls in a body run in sequence, and the third may have to wait for them."""
     played = play(EACH % 3.5, words(30), latency=1.0, concurrency=concurrency)
     assert isinstance(played.outcome, ValueOutcome)
     assert len(played.outcome.value) == 30
@@ -59,7 +59,7 @@ def test_the_wait_for_a_place_is_no_time_of_an_element(concurrency: int) -> None
     assert replay(program(EACH % 3.5), played.events).reason == ""
 
 
-def test_bodies_within_bodies_have_the_time_that_they_state() -> None:
+def test_body_time_nested_bodies_have_own_timeout() -> None:
     text = """
 input: {words: "list[str]"}
 output: ${all.values}
@@ -81,7 +81,7 @@ nodes:
 
 
 def chain(name: str, calls: int) -> str:
-    """Calls one after the other, as nodes on one line."""
+    """Nodes on one line that call in sequence."""
     first = f'{name}1: {{tool: shout, with: {{text: "x"}}}}'
     return ", ".join(
         [first, *(f'{name}{at}: {{tool: shout, with: {{text: "${{{name}{at - 1}}}"}}}}' for at in range(2, calls + 1))]
@@ -89,8 +89,8 @@ def chain(name: str, calls: int) -> str:
 
 
 @pytest.mark.parametrize("inner", ["timeout: 90, ", ""])
-def test_of_bodies_whose_time_runs_the_one_goes_first_that_has_the_least_left(inner: str) -> None:
-    """And not the one that stands in more of them: its chains would have both places for eight seconds."""
+def test_body_time_least_time_left_goes_first(inner: str) -> None:
+    """The innermost body does not go first: its chains would hold both slots for eight seconds."""
     text = f"""
 output: {{short: "${{short}}", long: "${{long}}"}}
 nodes:
@@ -108,15 +108,15 @@ nodes:
     assert replay(program(text), played.events).reason == ""
 
 
-def test_an_element_that_is_too_slow_fails_still() -> None:
+def test_body_time_slow_element_fails() -> None:
     played = play(EACH % 5, words(20), latency=lambda call, _: 9.0 if call.node == "all[7]/b" else 1.0, concurrency=4)
     assert isinstance(played.outcome, ValueOutcome)
     assert len(played.outcome.value) == 19
     assert isinstance(played.outcomes["all[7]"], FailedOutcome)
 
 
-def test_a_run_in_which_all_bodies_were_entered_at_once_is_replayed_and_taken_up() -> None:
-    """As older engines did."""
+def test_body_time_old_run_entering_all_bodies_replays() -> None:
+    """Older engines entered all bodies at once."""
     played = play(EACH % 60, words(6), latency=1.0, concurrency=2)
     turns = [event for event in played.events if isinstance(event, TurnStarted)]
     older: list[Event] = [*played.events[:2], *turns, *(event for event in played.events[2:] if event not in turns)]
@@ -140,10 +140,9 @@ def run_of(events: list[Event]) -> str:
     return events[0].run  # type: ignore[union-attr]  # the first event is a RunStarted
 
 
-def test_elements_that_run_out_of_time_end_in_time_that_grows_with_their_number() -> None:
-    """Twelve times as many take about twelve times as long, and not 144 times: the bound is in between, for machines
-    are
-    slow at times.
+def test_body_time_timed_out_elements_end_in_linear_time() -> None:
+    """Twelve times as many elements take about twelve times as long, not 144 times. The bound is in between, because
+    machines vary in speed.
     """
     asking = EACH.replace('b: {tool: shout, with: {text: "${a}"}}', 'b: {ask: "Well?"}')
 
@@ -167,8 +166,8 @@ nodes:
 
 
 @pytest.mark.parametrize(("seconds", "value"), [(4.0, "<<x>>"), (9.5, "too late")])
-def test_the_time_of_a_body_stands_still_while_nobody_has_the_run(seconds: float, value: str) -> None:
-    """Nor does what was done after the last event that is on record count, which nobody knows."""
+def test_body_time_excludes_time_without_lease_holder(seconds: float, value: str) -> None:
+    """Work after the last recorded event does not count either, because its duration is unknown."""
     compiled = program(BODY)
 
     async def scene(clock: VirtualClock) -> None:
@@ -189,7 +188,7 @@ def test_the_time_of_a_body_stands_still_while_nobody_has_the_run(seconds: float
     run_simulated(scene)
 
 
-def test_seconds_in_which_nobody_had_the_run_do_not_end_its_attempts() -> None:
+def test_attempt_timeout_excludes_time_without_lease_holder() -> None:
     compiled = program(
         "output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}, retry: {attempts: 5, wait: [1, 1], within: 30}}"
     )
@@ -208,8 +207,8 @@ def test_seconds_in_which_nobody_had_the_run_do_not_end_its_attempts() -> None:
     run_simulated(scene)
 
 
-def test_a_question_goes_by_the_calendar() -> None:
-    compiled = program('output: ${a}\nnodes:\n  a: {ask: "Well?", timeout: 60, fallback: nobody}')
+def test_question_deadline_includes_time_without_lease_holder() -> None:
+    compiled = program('output: ${a}\nnodes:\n  a: {ask: "Well?", timeout: 60, fallback: none left}')
 
     async def scene(clock: VirtualClock) -> None:
         theatre = Theatre(clock)
@@ -218,15 +217,15 @@ def test_a_question_goes_by_the_calendar() -> None:
         await theatre.crash()
         await clock.sleep(100)
         began = clock.now()
-        assert (await (await theatre.engine.resume(compiled, run.id)).wait()).outcome == ValueOutcome("nobody")
+        assert (await (await theatre.engine.resume(compiled, run.id)).wait()).outcome == ValueOutcome("none left")
         assert clock.now() - began < 1
         await theatre.engine.close()
 
     run_simulated(scene)
 
 
-def test_what_older_engines_recorded_of_a_resumption_is_replayed_as_they_decided() -> None:
-    """They counted the time in which nobody had the run, and recorded no `idle_seconds`."""
+def test_replay_old_resumption_without_idle_seconds() -> None:
+    """Older engines included the time without a lease holder, and recorded no `idle_seconds`."""
     compiled = program(
         "output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}, retry: {attempts: 5, wait: [1, 1], within: 30}}"
     )
@@ -251,7 +250,7 @@ def test_what_older_engines_recorded_of_a_resumption_is_replayed_as_they_decided
 
 
 class SetBack:
-    """A clock whose wall time is an hour behind that of another."""
+    """A clock whose wall time is an hour behind another clock."""
 
     def __init__(self, clock: VirtualClock) -> None:
         self.monotonic, self.sleep, self.random, self.new_id = clock.monotonic, clock.sleep, clock.random, clock.new_id
@@ -265,11 +264,11 @@ class SetBack:
     ("node", "most"),
     [
         ("{agent: writer, with: {text: x}, retry: {attempts: 4, wait: [8, 8]}}", 8.0),
-        ('{ask: "Well?", timeout: 9, fallback: nobody}', 9.0),
-        ('{call: {nodes: {i: {ask: "Well?"}}, output: "${i}"}, timeout: 9, fallback: nobody}', 9.0),
+        ('{ask: "Well?", timeout: 9, fallback: none left}', 9.0),
+        ('{call: {nodes: {i: {ask: "Well?"}}, output: "${i}"}, timeout: 9, fallback: none left}', 9.0),
     ],
 )
-def test_a_clock_that_was_set_back_makes_nothing_wait_longer_than_was_planned(node: str, most: float) -> None:
+def test_clock_set_back_does_not_lengthen_waits(node: str, most: float) -> None:
     compiled = program(f"output: ${{a}}\nnodes:\n  a: {node}")
 
     async def scene(clock: VirtualClock) -> None:

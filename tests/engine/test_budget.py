@@ -1,4 +1,4 @@
-"""Budgets: what a call may cost is reserved before it goes out, so that a run stays within its tokens and calls."""
+"""Budgets: the maximum cost of a call is reserved before it is sent, so a run stays within its tokens and calls."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ nodes:
 
 
 class Costly(SimulatedWorkers):
-    """Workers whose calls cost `prompt` tokens and as many output tokens as they may, and that say so beforehand: a
-    bound
-    that is `loose` times the truth; `counts` says whether they can count exactly.
+    """Workers whose calls cost `prompt` tokens and the maximum of output tokens. Their estimate is `loose` times the
+    true
+    cost; `counts` is whether they can count exactly.
     """
 
     def __init__(
@@ -83,30 +83,30 @@ def play(budget: str, words: int, seed: int = 0, catalog: Catalog = CATALOG, tex
 
 @settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 10**6), tokens=st.integers(1, 400), words=st.integers(1, 12), loose=st.integers(1, 4))
-def test_a_run_never_spends_more_tokens_than_its_budget(seed: int, tokens: int, words: int, loose: int) -> None:
+def test_budget_tokens_never_exceeded(seed: int, tokens: int, words: int, loose: int) -> None:
     played = play(f"tokens: {tokens}", words, seed, loose=loose)
     usage = played.finished.usage
     assert usage.prompt_tokens + usage.output_tokens <= tokens
-    # An element fails only where the least call does not fit into what is left.
+    # An element fails only if the smallest call exceeds the remaining budget.
     if any(isinstance(outcome, FailedOutcome) for outcome in played.outcomes.values()):
         assert tokens - usage.prompt_tokens - usage.output_tokens < 10 + 5 + 20
 
 
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 10**6), calls=st.integers(1, 10), words=st.integers(1, 12))
-def test_a_run_never_makes_more_calls_than_its_budget(seed: int, calls: int, words: int) -> None:
+def test_budget_calls_never_exceeded(seed: int, calls: int, words: int) -> None:
     played = play(f"calls: {calls}", words, seed)
     assert len(played.workers.calls) == min(calls, words)
 
 
-def test_calls_wait_for_others_to_settle_before_they_are_given_up() -> None:
+def test_budget_call_waits_for_reservations_to_settle() -> None:
     played = play("tokens: 65", 2, loose=4, most=20, least=20)
     assert played.outcome == ValueOutcome(["w", "w"])
     first, second = played.of(AttemptStarted)
     assert second.at > first.at
 
 
-def test_an_output_shrinks_to_what_the_budget_leaves() -> None:
+def test_budget_output_limit_shrinks_to_remaining_tokens() -> None:
     played = play("tokens: 42", 2)
     assert (
         sorted(call.max_output or 20 for call in played.workers.calls) == [12, 20] or played.workers.max_in_flight == 1
@@ -114,20 +114,20 @@ def test_an_output_shrinks_to_what_the_budget_leaves() -> None:
     assert played.finished.status == "done"
 
 
-def test_a_prompt_is_counted_where_its_bound_does_not_fit() -> None:
+def test_budget_prompt_counted_if_bound_too_large() -> None:
     played = play("tokens: 30", 1, loose=4)
     assert played.outcome == ValueOutcome(["w"])
     assert [event.prompt_tokens for event in played.of(TokensCounted)] == [10]
 
 
-def test_a_prompt_that_nobody_can_count_does_not_go_out() -> None:
+def test_budget_uncountable_prompt_not_sent() -> None:
     played = play("tokens: 30", 1, loose=4, counts=False)
     assert played.finished.status == "budget"
     assert not played.workers.calls
 
 
 @pytest.mark.parametrize(("inner", "outer"), [(35, 1000), (1000, 35)])
-def test_a_called_workflow_spends_from_its_own_budget_and_from_its_callers(inner: int, outer: int) -> None:
+def test_budget_called_workflow_charges_both_budgets(inner: int, outer: int) -> None:
     from orchestra.workflows.yaml.reader import read
 
     called = read(
@@ -148,7 +148,7 @@ PRICE = (0.001, 0.004)
 
 @settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 10**6), money=st.floats(0.001, 1.0), words=st.integers(1, 12), loose=st.integers(1, 4))
-def test_a_run_never_spends_more_money_than_its_budget(seed: int, money: float, words: int, loose: int) -> None:
+def test_budget_money_never_exceeded(seed: int, money: float, words: int, loose: int) -> None:
     played = play(f"money: {money}", words, seed, loose=loose, price=PRICE)
     spent = played.finished.usage.money
     assert spent <= money + 1e-9
@@ -159,24 +159,24 @@ def test_a_run_never_spends_more_money_than_its_budget(seed: int, money: float, 
         assert money - spent < (10 + 1) * PRICE[0] + (5 + 20) * PRICE[1]
 
 
-def test_an_output_shrinks_to_what_the_money_leaves() -> None:
+def test_budget_output_limit_shrinks_to_remaining_money() -> None:
     played = play("money: 0.05", 1, price=PRICE)
     assert [call.max_output for call in played.workers.calls] == [10]
     assert played.finished.usage.money == pytest.approx(0.05)
 
 
-def test_a_budget_of_money_asks_no_server_whose_price_nobody_knows() -> None:
+def test_budget_money_refuses_server_without_price() -> None:
     played = play("money: 5", 1, unpriced="elsewhere")
     assert played.finished.status == "budget"
     assert not played.workers.calls
     assert "elsewhere" in played.finished.outcome.reason  # type: ignore[union-attr]  # a failure
 
 
-def test_money_without_a_price_is_no_limit() -> None:
+def test_budget_money_without_any_price_is_no_limit() -> None:
     assert play("money: 0.001", 3).finished.status == "done"
 
 
-def test_no_room_for_another_attempt_does_not_hide_what_the_first_one_came_to() -> None:
+def test_budget_used_up_keeps_failure_of_first_attempt() -> None:
     text = "output: ${made}\nbudget: {calls: 1}\nnodes: {made: {agent: writer, with: {text: a}}}"
     played = stage.play(
         text,

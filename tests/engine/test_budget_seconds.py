@@ -1,4 +1,4 @@
-"""The seconds of a called workflow's budget: they hold for each call of it, as those of a run hold for the run."""
+"""Seconds in the budget of a called workflow: they apply to each call of it, like the seconds of a run to the run."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def called(text: str, inner: str = CHAIN, seconds: float = 5, **simulation: Any)
 
 
 @pytest.mark.parametrize("latency", [2.0, 3.0])
-def test_a_called_workflow_has_the_seconds_of_its_budget(latency: float) -> None:
+def test_budget_seconds_limit_called_workflow(latency: float) -> None:
     played = called(CALLING, latency=latency)
     if latency == 2.0:
         assert played.outcome == ValueOutcome("<<x>>")
@@ -49,7 +49,7 @@ def test_a_called_workflow_has_the_seconds_of_its_budget(latency: float) -> None
         assert [call.node for call in played.workers.cancelled] == ["c/b"]
 
 
-def test_a_node_without_time_takes_its_fallback_and_the_run_goes_on() -> None:
+def test_budget_seconds_used_up_uses_fallback() -> None:
     played = called(
         "output: ${d}\nnodes:\n  c: {call: inner, fallback: late}\n  d: {tool: shout, with: {text: '${c}'}}\n",
         latency=3.0,
@@ -58,14 +58,14 @@ def test_a_node_without_time_takes_its_fallback_and_the_run_goes_on() -> None:
 
 
 @pytest.mark.parametrize(("timeout", "seconds", "code"), [(4, 5, "E006"), (5, 4, "E005")])
-def test_of_a_timeout_and_the_seconds_of_a_budget_the_smaller_holds(timeout: int, seconds: int, code: str) -> None:
+def test_budget_seconds_or_timeout_smaller_applies(timeout: int, seconds: int, code: str) -> None:
     played = called(f"output: ${{c}}\nnodes:\n  c: {{call: inner, timeout: {timeout}}}\n", seconds=seconds, latency=3.0)
     assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.code == code
     assert played.finished.at - played.events[0].at == pytest.approx(4.0)
 
 
-def test_each_element_has_the_seconds_for_itself_and_waits_for_its_place_outside_of_them() -> None:
+def test_budget_seconds_per_element_exclude_wait_for_slot() -> None:
     text = (
         "input: {words: 'list[str]'}\noutput: ${all.values}\nnodes:\n  all: {each: '${input.words}', as: word, call:"
         " inner}\n"
@@ -75,8 +75,8 @@ def test_each_element_has_the_seconds_for_itself_and_waits_for_its_place_outside
     assert played.outcome == ValueOutcome(["<<x>>"] * 12)
 
 
-def test_what_a_called_workflow_calls_ends_with_it() -> None:
-    """Budgets nest: the outer one is over first, and the inner one has time left."""
+def test_budget_seconds_outer_end_stops_inner_workflow() -> None:
+    """Budgets nest: the outer one ends first, and the inner one has time left."""
     middle = (
         "schema: orchestra/v1\nname: middle\nbudget: {seconds: 4}\noutput: ${m}\nnodes:\n  m: {call: inner, fallback:"
         " late}\n"
@@ -90,7 +90,7 @@ def test_what_a_called_workflow_calls_ends_with_it() -> None:
     assert (played.outcome.code, played.outcome.reason) == ("E005", "middle was not done within 4 s")
 
 
-def test_the_checks_on_what_it_gave_are_not_in_its_seconds() -> None:
+def test_budget_seconds_exclude_checks_on_result() -> None:
     text = 'output: ${c}\nnodes:\n  c: {call: inner, checks: [entailment], against: "x"}\n'
     catalog = dataclasses.replace(WITH, workflows=calling(CHAIN).workflows)
     answers = {"entailment": chance(0.9)}
@@ -102,8 +102,8 @@ def test_the_checks_on_what_it_gave_are_not_in_its_seconds() -> None:
 
 
 @pytest.mark.parametrize(("latency", "value"), [(1.0, "<Ada>"), (9.0, None)])
-def test_the_seconds_stand_still_while_a_person_is_asked(latency: float, value: str | None) -> None:
-    """A run that waits for a person is let go of; who answers after a week finds the time left that there was."""
+def test_budget_seconds_exclude_wait_for_person(latency: float, value: str | None) -> None:
+    """A run that waits for a person is released; after an answer a week later it has the same time left."""
     catalog = calling(ASKING)
     compiled = program(CALLING, catalog)
 
@@ -132,7 +132,7 @@ def test_the_seconds_stand_still_while_a_person_is_asked(latency: float, value: 
 
 
 @pytest.mark.parametrize(("last", "code"), [(1.5, ""), (3.5, "E005")])
-def test_the_seconds_stand_still_while_nobody_has_the_run(last: float, code: str) -> None:
+def test_budget_seconds_exclude_time_without_lease_holder(last: float, code: str) -> None:
     catalog = calling(CHAIN)
     compiled = program(CALLING, catalog)
 
@@ -156,8 +156,8 @@ def test_the_seconds_stand_still_while_nobody_has_the_run(last: float, code: str
     run_simulated(scene)
 
 
-def test_a_run_of_an_engine_that_did_not_keep_them_is_replayed_and_taken_up() -> None:
-    """It was under way for longer than they allow, and ended with a value."""
+def test_budget_seconds_old_run_without_limit_replays() -> None:
+    """The run took longer than the seconds allow, and ended with a value."""
     told = play(CALLING, catalog=calling(CHAIN, 60), latency=3.0)
     compiled = program(CALLING, calling(CHAIN))
     assert replay(compiled, told.events).reason == ""

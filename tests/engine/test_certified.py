@@ -1,6 +1,5 @@
-"""Nodes that accept by a certificate: by its threshold, with its promise for first answers, on a resumed run as on a
-whole
-one.
+"""Nodes that accept by a certificate: its threshold applies, and first answers have its guarantee, also after a
+resume.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ def promises(run: Any) -> list[str]:
     return [event.guarantee for event in run.of(OutputJudged)]
 
 
-def test_the_certificates_threshold_is_the_nodes() -> None:
+def test_certified_node_uses_certificate_threshold() -> None:
     acceptance = program(ONE, KNOWN).nodes[0].acceptance
     assert acceptance is not None
     assert (acceptance.accept, acceptance.certificate) == (0.8, CERTIFICATE)
@@ -60,28 +59,28 @@ def test_the_certificates_threshold_is_the_nodes() -> None:
 @pytest.mark.parametrize(
     ("confidence", "accepted"), [(1.0, True), (0.8, True), (0.7999, False), (0.0, False), (None, False)]
 )
-def test_an_answer_is_accepted_from_the_threshold_on(confidence: float | None, accepted: bool) -> None:
+def test_certified_answer_at_threshold_accepted(confidence: float | None, accepted: bool) -> None:
     run = played(sure(confidence))
     assert isinstance(run.outcome, ValueOutcome if accepted else AbstainedOutcome)
     assert promises(run) == [CERTIFICATE.guarantee if accepted else ""]
 
 
 @pytest.mark.parametrize("text", [AGAIN, ESCALATED])
-def test_an_answer_that_is_not_the_first_has_no_promise(text: str) -> None:
+def test_certified_later_answer_has_no_guarantee(text: str) -> None:
     run = played(sure(0.2), sure(0.9), text=text)
     assert isinstance(run.outcome, ValueOutcome)
     assert promises(run) == ["", ""]
     assert played(sure(0.9), text=text).of(OutputJudged)[0].guarantee == CERTIFICATE.guarantee
 
 
-def test_an_attempt_without_an_answer_takes_no_promise_away() -> None:
-    """The answers that a certificate is made of come of such attempts too."""
+def test_certified_failed_attempt_keeps_guarantee() -> None:
+    """The answers behind a certificate include such attempts."""
     run = play(AGAIN, {"text": "x"}, {"writer": sure(0.9)}, catalog=KNOWN, faults=Faults(invalid=1.0, attempts=1))
     assert len(run.attempts) == 2
     assert promises(run) == [CERTIFICATE.guarantee]
 
 
-def test_each_element_has_its_own_promise() -> None:
+def test_certified_guarantee_per_element() -> None:
     text = """
 input: {texts: "list[str]"}
 output: ${a.values}
@@ -112,7 +111,7 @@ nodes:
     ]
 
 
-def test_a_replay_decides_the_same() -> None:
+def test_certified_replay_gives_same_decisions() -> None:
     run = played(sure(0.9))
     assert replay(program(ONE, KNOWN), run.events).first_difference is None
     stricter = replace(CATALOG, certificates={"writer": certified("writer", ("schema", "confidence"), 0.95)})
@@ -120,7 +119,7 @@ def test_a_replay_decides_the_same() -> None:
 
 
 class Void(dict[str, Any]):
-    """A certificate that does not hold."""
+    """A void certificate."""
 
     def __getitem__(self, name: str) -> Any:
         raise InputError("V002", f"the certificate of {name!r} is void", hint="orchestra certify writer")
@@ -142,7 +141,7 @@ class Void(dict[str, Any]):
         (Void(), "V002", "the certificate of 'writer' is void"),
     ],
 )
-def test_without_one_that_holds_the_workflow_is_refused_at_its_place(certificates: Any, code: str, says: str) -> None:
+def test_certified_without_valid_certificate_refused_at_line(certificates: Any, code: str, says: str) -> None:
     source = read("schema: orchestra/v1\nname: staged\n" + ONE, "staged.yaml")
     with pytest.raises(InputError, match="certificate") as caught:
         compile_graph(source.graph, replace(CATALOG, certificates=certificates), source.places)
@@ -166,7 +165,7 @@ nodes:
 """
 
 
-def test_evidence_that_the_certificate_is_not_about_is_refused() -> None:
+def test_certified_other_evidence_refused() -> None:
     reader = replace(CATALOG.agents["reader"], evidence="context")
     known = replace(CATALOG, agents={"reader": reader}, certificates={"reader": certified()})
     program(READ, known)

@@ -1,6 +1,6 @@
-"""A budget for checks: they go where doubt times influence per token is greatest; what gets none of it is `unknown`,
-and
-says why.
+"""A budget for checks: it is spent where doubt times influence per token is greatest; a check without budget is
+`unknown`
+with the reason.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ SUPPORTED = {"label": "supported", "p_supported": 0.9, "p_refute": 0.0}
 
 
 class Measured(SimulatedWorkers):
-    """Workers that say what a call may cost: a question 100 tokens."""
+    """Workers with known costs: a question costs 100 tokens."""
 
     def estimate(self, call: CallRequest) -> CallEstimate:
         return CallEstimate(prompt_tokens=90, max_output=10) if call.kind == "agent" else NO_ESTIMATE
 
 
 def sure(call: CallRequest) -> Any:
-    """A writer that is as sure as its text says."""
+    """A writer whose confidence is the number in its text."""
     found, _, _ = call.inputs["text"].partition(" ")
     confidence = float(found) if found.replace(".", "").isdigit() else None
     return CallResult(
@@ -91,7 +91,7 @@ def spent(
     workers: type[Measured] = Measured,
     **simulation: Any,
 ) -> Played:
-    """Plays a workflow under a budget for checks, and has its journal audited and decided anew."""
+    """Runs a workflow with a budget for checks, then audits and replays its journal."""
     compiled = program(flow.replace("LIMIT", str(limit)).replace("OTHERWISE", otherwise), catalog)
 
     async def scene(clock: VirtualClock) -> Played:
@@ -122,7 +122,7 @@ def texts(*doubts: float) -> dict[str, Any]:
     return {"texts": [f"{1 - doubt:.2f} n{number}" for number, doubt in enumerate(doubts)]}
 
 
-def test_a_tool_of_ones_own_takes_nothing_of_it() -> None:
+def test_check_budget_custom_tool_is_free() -> None:
     own = replace(
         CHECKED,
         tools={
@@ -137,7 +137,7 @@ def test_a_tool_of_ones_own_takes_nothing_of_it() -> None:
 
 
 class Beside(Measured):
-    """Workers of this process: the judge is an encoder, and what it reads no server counts."""
+    """Local workers: the judge is an encoder, and no server counts its tokens."""
 
     def estimate(self, call: CallRequest) -> CallEstimate:
         return CallEstimate(uses_local_encoder=call.name == "entailment")
@@ -146,7 +146,7 @@ class Beside(Measured):
 READ = {"entailment": lambda call: CallResult(value=SUPPORTED, usage=Usage(calls=1))}
 
 
-def test_what_an_encoder_of_this_process_reads_counts_by_its_words() -> None:
+def test_check_budget_counts_words_of_local_encoder() -> None:
     played = spent(MAP, texts(0.9, 0.9), 1, answers=READ, workers=Beside)
     assert (asked(played), len(unasked(played))) == ([], 2)
     assert "this one may take 10" in unasked(played)[0].verdicts[0].reason
@@ -155,13 +155,13 @@ def test_what_an_encoder_of_this_process_reads_counts_by_its_words() -> None:
     assert "0 of 10 tokens are left" in unasked(played)[0].verdicts[0].reason
 
 
-def test_of_values_that_are_there_at_once_the_doubtful_are_checked() -> None:
+def test_check_budget_least_sure_values_first() -> None:
     played = spent(MAP, texts(0.1, 0.9, 0.2, 0.8, 0.05), 230)
     assert {*asked(played)} >= {"read[1]", "read[3]"}
     assert "read[4]" not in asked(played)
 
 
-def test_what_gets_nothing_is_unknown_with_the_reason_and_never_passes() -> None:
+def test_check_budget_unchecked_value_unknown_with_reason() -> None:
     played = spent(MAP, texts(0.1, 0.9), 100)
     (one,) = unasked(played)
     assert (one.node, one.accepted) == ("read[0]", False)
@@ -171,13 +171,13 @@ def test_what_gets_nothing_is_unknown_with_the_reason_and_never_passes() -> None
     assert isinstance(played.outcomes["read[1]"], ValueOutcome)
 
 
-def test_numbers_that_decided_it_are_on_record() -> None:
+def test_check_budget_decision_figures_journaled() -> None:
     (one,) = spent(MAP, texts(0.25), 400).of(ChecksStarted)
     assert one.priority is not None
     assert (one.priority.uncertainty, one.priority.influence, one.priority.max_tokens) == (0.25, 1.0, 100)
 
 
-def test_a_value_on_which_more_rests_goes_first() -> None:
+def test_check_budget_most_influential_value_first() -> None:
     played = spent(CHAIN, {"text": "x"}, 100)
     assert asked(played) == ["first"]
     (one,) = unasked(played)
@@ -185,8 +185,8 @@ def test_a_value_on_which_more_rests_goes_first() -> None:
     assert one.skipped_checks.influence < played.of(ChecksStarted)[0].priority.influence  # type: ignore[union-attr]
 
 
-def test_a_sure_value_does_not_take_what_doubtful_ones_will_need() -> None:
-    """They come one after the other, the sure ones first; who comes first would have all of it."""
+def test_check_budget_sure_value_leaves_tokens_for_doubtful() -> None:
+    """The values arrive in sequence, the sure ones first; a first-come rule would spend all tokens on them."""
     played = spent(
         MAP.replace("as: text,", "as: text, concurrency: 1,"),
         texts(0.02, 0.9, 0.04, 0.95, 0.03, 0.9, 0.02, 0.97),
@@ -197,7 +197,7 @@ def test_a_sure_value_does_not_take_what_doubtful_ones_will_need() -> None:
     assert {*asked(played)} <= {"read[1]", "read[3]", "read[5]", "read[7]"}
 
 
-def test_without_a_budget_for_checks_all_are_asked() -> None:
+def test_check_budget_absent_checks_all() -> None:
     flow = MAP.replace("budget: {check_tokens: LIMIT}\n", "").replace("OTHERWISE", "abstain")
     played = play(flow, texts(0.1, 0.9), ANSWERS, catalog=CHECKED)
     assert asked(played) == ["read[0]", "read[1]"]
@@ -205,19 +205,19 @@ def test_without_a_budget_for_checks_all_are_asked() -> None:
 
 
 @pytest.mark.parametrize("otherwise", ["retry, abstain", "retry, escalate, abstain"])
-def test_what_nobody_checked_is_not_asked_again(otherwise: str) -> None:
+def test_check_budget_unchecked_value_not_retried(otherwise: str) -> None:
     played = spent(MAP, texts(0.5), 50, otherwise)
     assert [call.node for call in played.workers.calls] == ["read[0]"]
 
 
-def test_what_comes_back_makes_room_for_those_that_wait() -> None:
-    """A check takes half of what is reserved for it: three fit into 250 tokens one after the other, and two at once."""
+def test_check_budget_released_tokens_go_to_waiting_checks() -> None:
+    """A check uses half of its reservation: three checks fit into 250 tokens in sequence, two at once."""
     played = spent(MAP, texts(0.5, 0.5, 0.5), 250, answers=CHEAP, latency=1.0)
     assert len(asked(played)) == 3
     assert not unasked(played)
 
 
-def test_the_budget_holds_across_a_crash() -> None:
+def test_check_budget_kept_after_crash() -> None:
     compiled = program(MAP.replace("LIMIT", "200").replace("OTHERWISE", "abstain"), CHECKED)
 
     async def scene(clock: VirtualClock) -> None:

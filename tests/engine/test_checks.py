@@ -1,7 +1,4 @@
-"""Checks that ask agents: their questions are calls of their own, in budgets, journals and replays; and what is not
-known
-never passes.
-"""
+"""Checks that call agents: their calls are budgeted, journaled and replayed, and an unknown verdict never passes."""
 
 from __future__ import annotations
 
@@ -49,7 +46,7 @@ WITH: Catalog = replace(
         "blind": agent("blind", record(question=TEXT, evidence=TEXT), TEXT),
     },
 )
-TOWER = "The tower was completed in 1889. It stands in Paris."
+TOWER = "The tower was completed in 1889. It is located in Paris."
 
 
 def chance(supported: float | None, refuted: float | None = 0.0, label: str = "supported") -> dict[str, Any]:
@@ -76,17 +73,17 @@ def reasons(played: Played) -> str:
 
 
 def sound(played: Played, text: str, **more: Any) -> None:
-    """Nothing is wrong with a run: the auditor finds nothing, and today's engine decides the same."""
+    """Asserts that the audit finds no fault and that the current engine makes the same decisions."""
     compiled = program(text, WITH)
     assert audit(AuditCase(compiled, played.events, **more)) == []
     found = replay(compiled, played.events)
     assert (found.first_difference, found.reason) == (None, "")
 
 
-# What is asked, and what comes of it
+# Questions and verdicts
 
 
-def test_a_claim_that_the_evidence_supports_is_accepted_with_its_probability_and_its_place() -> None:
+def test_check_supported_claim_has_probability_and_span() -> None:
     played = read("[quote, entailment]", {"entailment": chance(0.9)})
     assert isinstance(played.outcome, ValueOutcome)
     assert (played.outcome.value["answer"], played.outcome.score) == ("1889", 0.9)
@@ -109,13 +106,13 @@ def test_a_claim_that_the_evidence_supports_is_accepted_with_its_probability_and
         (lambda call: CallError(code="F212", reason="the server is gone"), "unknown", "F212 the server is gone"),
     ],
 )
-def test_what_is_not_supported_and_what_is_not_known_is_not_accepted(answer: Any, outcome: str, reason: str) -> None:
+def test_check_unsupported_or_unknown_not_accepted(answer: Any, outcome: str, reason: str) -> None:
     played = read("[quote, entailment]", {"entailment": answer})
     assert verdicts(played) == [("quote", "pass"), ("entailment", outcome)]
     assert reason in reasons(played)
 
 
-def test_a_late_verdict_is_unknown_and_the_question_is_asked_twice_at_most() -> None:
+def test_check_late_verdict_unknown_asked_at_most_twice() -> None:
     played = read(
         "[entailment]",
         {"entailment": chance(0.9)},
@@ -127,7 +124,7 @@ def test_a_late_verdict_is_unknown_and_the_question_is_asked_twice_at_most() -> 
     assert played.workers.counts["entailment"] == 2
 
 
-def test_without_a_timeout_of_the_node_the_engine_has_not_patience_for_ever() -> None:
+def test_check_without_node_timeout_still_times_out() -> None:
     played = read(
         "[entailment]",
         {"entailment": chance(0.9)},
@@ -136,7 +133,7 @@ def test_without_a_timeout_of_the_node_the_engine_has_not_patience_for_ever() ->
     assert verdicts(played) == [("entailment", "unknown")]
 
 
-def test_a_check_that_fails_for_nothing_ends_it_before_an_agent_is_asked() -> None:
+def test_check_free_failure_calls_no_agent() -> None:
     played = read(
         "[entailment, quote]", {"reader": {"answer": "1889", "quote": "completed in 1890"}, "entailment": chance(0.9)}
     )
@@ -145,14 +142,14 @@ def test_a_check_that_fails_for_nothing_ends_it_before_an_agent_is_asked() -> No
     assert not played.of(ChecksStarted)
 
 
-def test_a_check_that_cannot_tell_for_nothing_ends_it_too_for_the_value_is_not_accepted_any_more() -> None:
+def test_check_free_unknown_calls_no_agent() -> None:
     answers = {"reader": {"answer": "HK$1889", "quote": "completed in 1889"}, "entailment": chance(0.9)}
     played = read("[entailment, numbers]", answers, text="It cost $1889 to build.")
     assert verdicts(played) == [("numbers", "unknown")]
     assert not played.workers.counts["entailment"]
 
 
-def test_the_agent_that_is_judged_does_not_judge() -> None:
+def test_check_agent_does_not_judge_itself() -> None:
     own = replace(JUDGE, name="own", model_identity="m")
     catalog = replace(WITH, agents={**WITH.agents, "own": own, "entailment": replace(JUDGE, model_identity="m")})
     text = """
@@ -168,13 +165,13 @@ nodes:
     assert not played.workers.counts["entailment"]
 
 
-def test_another_agent_can_be_named() -> None:
+def test_check_named_judge_used() -> None:
     played = read('["entailment(strict)"]', {"strict": chance(0.2), "entailment": chance(0.9)})
     assert verdicts(played) == [("entailment(strict)", "fail")]
     assert (played.workers.counts["strict"], played.workers.counts["entailment"]) == (1, 0)
 
 
-def test_the_next_attempt_is_told_what_the_agent_objected_to_and_is_judged_anew() -> None:
+def test_check_objection_given_to_next_attempt() -> None:
     def judge(call: CallRequest) -> dict[str, Any]:
         return chance(0.9 if call.inputs["claim"] == "in 1889" else 0.1)
 
@@ -187,7 +184,7 @@ def test_the_next_attempt_is_told_what_the_agent_objected_to_and_is_judged_anew(
     assert "does not state '1889'" in played.workers.calls[2].feedback[0]
 
 
-def test_each_claim_is_asked_beside_each_piece_and_the_weakest_counts() -> None:
+def test_check_every_claim_with_every_piece_weakest_counts() -> None:
     text = """
 input: {text: str}
 output: ${a}
@@ -206,7 +203,7 @@ nodes:
     sound(played, text)
 
 
-# Checks put together
+# Combined checks
 
 
 @pytest.mark.parametrize(
@@ -218,9 +215,7 @@ nodes:
         ("made up", None, "unknown", 1),
     ],
 )
-def test_one_of_two_checks_is_enough_and_the_dearer_one_is_asked_only_then(
-    quote: str, supported: float | None, outcome: str, asked: int
-) -> None:
+def test_check_any_of_asks_costly_check_last(quote: str, supported: float | None, outcome: str, asked: int) -> None:
     answers = {"reader": {"answer": "1889", "quote": quote}, "entailment": chance(supported)}
     played = read('["quote | entailment"]', answers)
     assert verdicts(played) == [("quote | entailment", outcome)]
@@ -228,7 +223,7 @@ def test_one_of_two_checks_is_enough_and_the_dearer_one_is_asked_only_then(
     assert isinstance(played.outcome, ValueOutcome) is (outcome == "pass")
 
 
-def test_a_second_agent_is_asked_where_the_first_cannot_tell() -> None:
+def test_check_unknown_asks_second_agent() -> None:
     played = read('["entailment | entailment(strict)"]', {"entailment": chance(None, None), "strict": chance(0.7)})
     assert isinstance(played.outcome, ValueOutcome)
     assert [event.check for event in played.of(ChecksStarted)] == ["entailment", "entailment(strict)"]
@@ -236,7 +231,7 @@ def test_a_second_agent_is_asked_where_the_first_cannot_tell() -> None:
     assert [(part.check, part.outcome) for part in parts] == [("entailment", "unknown"), ("entailment(strict)", "pass")]
 
 
-# Asked again
+# Retries
 
 
 @pytest.mark.parametrize(
@@ -248,14 +243,14 @@ def test_a_second_agent_is_asked_where_the_first_cannot_tell() -> None:
         (lambda call: CallError(code="F212", reason="gone"), "unknown"),
     ],
 )
-def test_another_agent_that_has_not_seen_the_draft_must_come_to_the_same(second: Any, outcome: str) -> None:
+def test_check_independent_agent_must_agree(second: Any, outcome: str) -> None:
     played = read('["rederive(second)"]', {"second": second})
     assert verdicts(played) == [("rederive(second)", outcome)]
     asked = next(call for call in played.workers.calls if call.name == "second")
     assert (asked.node, asked.inputs) == ("reading?1/rederive_0", {"question": "when", "context": TOWER})
 
 
-def test_evidence_that_is_no_input_of_the_node_is_given_as_evidence() -> None:
+def test_check_evidence_from_other_node() -> None:
     played = read('["rederive(blind)"]', {"blind": "1889"})
     assert next(call.inputs for call in played.workers.calls if call.name == "blind") == {
         "question": "when",
@@ -263,7 +258,7 @@ def test_evidence_that_is_no_input_of_the_node_is_given_as_evidence() -> None:
     }
 
 
-def test_samples_of_the_agent_itself_agree_or_leave_it_open() -> None:
+def test_check_samples_agree_or_unknown() -> None:
     def reader(call: CallRequest) -> dict[str, Any]:
         return {"answer": "1887" if call.sample == 2 else "1889", "quote": "completed in 1889"}
 
@@ -278,7 +273,7 @@ def test_samples_of_the_agent_itself_agree_or_leave_it_open() -> None:
     assert verdicts(dissent) == [("agree(3)", "unknown")]
 
 
-def test_the_samples_of_a_sample_are_others_than_itself() -> None:
+def test_check_samples_of_sample_have_other_seeds() -> None:
     flow = """
 input: {text: str}
 output: ${reading}
@@ -296,7 +291,7 @@ nodes:
     assert (first, sorted(others)) == (2, [3, 4, 5])
 
 
-def test_agreement_lifts_what_is_open_and_never_what_is_denied() -> None:
+def test_check_agreement_decides_unknown_only() -> None:
     opened = read('["entailment | agree(2)"]', {"entailment": chance(None, None)})
     assert verdicts(opened) == [("entailment | agree(2)", "pass")]
     denied = read('["entailment | agree(2)"]', {"entailment": chance(0.1)})
@@ -304,7 +299,7 @@ def test_agreement_lifts_what_is_open_and_never_what_is_denied() -> None:
     assert denied.workers.counts["reader"] == 1
 
 
-# Where checks stand
+# Positions of checks
 
 
 EVERYWHERE = """
@@ -346,7 +341,7 @@ def everywhere(seed: int = 0, **options: Any) -> Played:
     return play(EVERYWHERE, {"text": TOWER}, EVERYWHERE_ANSWERS, seed=seed, catalog=WITH, **options)
 
 
-def test_elements_composites_and_bodies_are_judged() -> None:
+def test_check_elements_composites_bodies_judged() -> None:
     played = play(
         EVERYWHERE,
         {"text": TOWER},
@@ -366,7 +361,7 @@ def test_elements_composites_and_bodies_are_judged() -> None:
     sound(played, EVERYWHERE)
 
 
-def test_the_history_shows_the_questions_under_what_they_are_about() -> None:
+def test_history_lists_check_calls_under_node() -> None:
     played = everywhere()
     history = History.of(played.events)
     row = history.row("readings[1]?1")
@@ -377,7 +372,7 @@ def test_the_history_shows_the_questions_under_what_they_are_about() -> None:
     assert (inner.kind, inner.name) == ("call", "strict")
 
 
-def test_the_time_of_a_body_is_also_that_of_its_checks() -> None:
+def test_body_timeout_includes_checks() -> None:
     text = """
 input: {text: str}
 output: ${block}
@@ -396,7 +391,7 @@ nodes:
 
 
 class Priced(SimulatedWorkers):
-    """Workers whose calls are known to cost up to sixty tokens, and cost twenty."""
+    """Workers whose calls have a known maximum of sixty tokens, and cost twenty."""
 
     def estimate(self, call: CallRequest) -> CallEstimate:
         return CallEstimate(prompt_tokens=10, max_output=50, min_output=5)
@@ -436,7 +431,7 @@ nodes:
 READER = {"answer": "1889", "quote": "completed in 1889"}
 
 
-def test_questions_are_reserved_in_the_budget_as_any_call_is() -> None:
+def test_check_calls_reserved_in_budget() -> None:
     played = priced("{tokens: 200, calls: 2}", {"reader": READER, "entailment": chance(0.9)})
     assert isinstance(played.outcome, ValueOutcome)
     started = [event for event in played.of(AttemptStarted) if event.name == "entailment"]
@@ -445,13 +440,13 @@ def test_questions_are_reserved_in_the_budget_as_any_call_is() -> None:
 
 
 @pytest.mark.parametrize("budget", ["{calls: 1}", "{tokens: 30}"])
-def test_a_question_for_which_there_is_no_room_is_unknown(budget: str) -> None:
+def test_check_without_budget_left_unknown(budget: str) -> None:
     played = priced(budget, {"reader": READER, "entailment": chance(0.9)})
     assert verdicts(played) == [("entailment", "unknown")]
     assert "E005" in reasons(played)
 
 
-# Cut off, taken up, looked at again
+# Interruption, resume, replay
 
 
 FAULTS = Faults(refused=0.15, invalid=0.1, slow=0.1, attempts=1)
@@ -459,7 +454,7 @@ FAULTS = Faults(refused=0.15, invalid=0.1, slow=0.1, attempts=1)
 
 @settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 10**6), cut=st.floats(0, 1))
-def test_a_run_cut_off_at_any_event_ends_as_if_nothing_had_happened(seed: int, cut: float) -> None:
+def test_check_resume_at_any_event_gives_same_end(seed: int, cut: float) -> None:
     played = everywhere(seed, latency=(0.1, 2.0), faults=FAULTS)
     before = list(played.events[: max(1, int(cut * (len(played.events) - 1)))])
     compiled = program(EVERYWHERE, WITH)
@@ -478,7 +473,7 @@ def test_a_run_cut_off_at_any_event_ends_as_if_nothing_had_happened(seed: int, c
     assert audit(AuditCase(compiled, events, clock_jumped=True)) == []
 
 
-def test_every_event_of_one_run_is_a_place_to_resume_from() -> None:
+def test_check_resume_at_every_event_of_one_run() -> None:
     played = everywhere(3, latency=(0.1, 2.0))
     compiled = program(EVERYWHERE, WITH)
     for cut in range(1, len(played.events)):
@@ -494,7 +489,7 @@ def test_every_event_of_one_run_is_a_place_to_resume_from() -> None:
         assert run_simulated(scene, 3).outcome == played.finished.outcome, cut
 
 
-def test_a_journal_whose_verdict_was_forged_differs() -> None:
+def test_replay_reports_forged_verdict() -> None:
     played = read("[entailment]", {"entailment": chance(0.1)})
     at = next(index for index, event in enumerate(played.events) if isinstance(event, OutputJudged))
     judged = played.events[at]
@@ -517,7 +512,7 @@ nodes:
     assert any(finding.startswith("I8") for finding in audit(AuditCase(program(text, WITH), forged)))
 
 
-def test_what_a_judge_costs_is_in_the_ledger_of_the_run_as_of_any_call() -> None:
+def test_ledger_includes_cost_of_judge() -> None:
     asked = CallResult(value=chance(0.9), usage=Usage(prompt_tokens=90, output_tokens=1, calls=1, money=0.25))
     made = CallResult(
         value={"answer": "1889", "quote": "completed in 1889"},

@@ -1,4 +1,4 @@
-"""What the engine says where it contradicts itself."""
+"""Messages of the engine about contradictions in its own state."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from orchestra.core.error_help import explain
 from orchestra.engine.state import internal_error
 
 
-def test_a_contradiction_says_how_it_is_reported_as_its_explanation_does() -> None:
+def test_contradiction_message_matches_explanation() -> None:
     error = internal_error("a was not judged")
     assert error.code == "E002"
     assert "orchestra runs show RUN --json" in error.hint

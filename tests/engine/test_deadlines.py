@@ -1,7 +1,4 @@
-"""Questions with a deadline: a run that waits for nothing but persons waits, deadline or not; at the deadline it takes
-its
-default.
-"""
+"""Questions with a deadline: a run that waits only for persons keeps waiting; at the deadline the default applies."""
 
 from __future__ import annotations
 
@@ -36,7 +33,7 @@ def letter(asked: QuestionAsked, at: float, value: str = "yes") -> InboxMessage:
 
 
 @pytest.mark.parametrize("text", [QUESTION, BODY])
-def test_a_run_that_waits_for_nothing_but_persons_waits_and_takes_its_default_in_time(text: str) -> None:
+def test_deadline_default_used_while_only_persons_awaited(text: str) -> None:
     compiled = program(text)
 
     async def scene(clock: VirtualClock) -> None:
@@ -61,8 +58,8 @@ def test_a_run_that_waits_for_nothing_but_persons_waits_and_takes_its_default_in
 
 
 @pytest.mark.parametrize("text", [QUESTION, BODY])
-def test_a_deadline_goes_by_the_calendar_and_never_begins_anew(text: str) -> None:
-    """Whoever takes the run over, and however often."""
+def test_deadline_is_wall_clock_and_never_restarts(text: str) -> None:
+    """The deadline is independent of the process and of the number of takeovers."""
     compiled = program(text)
 
     async def scene(clock: VirtualClock) -> None:
@@ -81,7 +78,7 @@ def test_a_deadline_goes_by_the_calendar_and_never_begins_anew(text: str) -> Non
     run_simulated(scene)
 
 
-def test_a_question_keeps_its_deadline_beside_work_that_goes_on() -> None:
+def test_deadline_kept_beside_other_calls() -> None:
     compiled = program(BESIDE)
 
     async def scene(clock: VirtualClock) -> None:
@@ -98,7 +95,7 @@ def test_a_question_keeps_its_deadline_beside_work_that_goes_on() -> None:
 
 
 @pytest.mark.parametrize(("late", "value"), [(-1.0, "yes"), (0.0, "no"), (5.0, "no")])
-def test_what_was_answered_in_time_counts_though_it_is_read_later_and_nothing_else(late: float, value: str) -> None:
+def test_deadline_only_answers_sent_in_time_count(late: float, value: str) -> None:
     compiled = program(QUESTION)
 
     async def scene(clock: VirtualClock) -> None:
@@ -119,7 +116,7 @@ def test_what_was_answered_in_time_counts_though_it_is_read_later_and_nothing_el
     run_simulated(scene)
 
 
-def test_of_two_processes_that_wait_for_one_deadline_both_see_the_end() -> None:
+def test_deadline_end_seen_by_two_processes() -> None:
     compiled = program(QUESTION)
 
     async def scene(clock: VirtualClock) -> None:
@@ -138,9 +135,7 @@ def test_of_two_processes_that_wait_for_one_deadline_both_see_the_end() -> None:
     run_simulated(scene)
 
 
-def test_a_question_that_was_answered_wakes_nobody_at_its_deadline_and_an_engine_that_is_closed_leaves_no_alarm() -> (
-    None
-):
+def test_deadline_timer_removed_after_answer_or_close() -> None:
     compiled = program('output: ${b}\nnodes:\n  a: {ask: "Well?", timeout: 60, fallback: "no"}\n  b: {ask: "${a}?"}')
 
     async def scene(clock: VirtualClock) -> None:
@@ -187,7 +182,7 @@ def opened(clock: VirtualClock, store: MemoryStore) -> Any:
     return Orchestra.open(Settings.load({}), workers=workers, journal=MemoryJournal(store), clock=clock)
 
 
-def test_the_seconds_of_a_budget_stand_still_while_a_question_with_a_deadline_is_open() -> None:
+def test_budget_seconds_exclude_question_with_deadline() -> None:
     async def scene(clock: VirtualClock) -> None:
         async with opened(clock, MemoryStore()) as orchestra:
             run = await orchestra.start(deadline, text="x")
@@ -200,7 +195,7 @@ def test_the_seconds_of_a_budget_stand_still_while_a_question_with_a_deadline_is
     run_simulated(scene)
 
 
-def test_a_run_whose_deadline_has_passed_while_nobody_had_it_is_interrupted_and_takes_no_answer_any_more() -> None:
+def test_deadline_passed_without_lease_holder_refuses_answer() -> None:
     async def scene(clock: VirtualClock) -> None:
         store = MemoryStore()
         async with opened(clock, store) as orchestra:
@@ -221,7 +216,7 @@ def test_a_run_whose_deadline_has_passed_while_nobody_had_it_is_interrupted_and_
     run_simulated(scene)
 
 
-def test_a_question_may_take_a_week_and_a_call_may_not() -> None:
+def test_deadline_week_for_question_not_for_call() -> None:
     async def scene(clock: VirtualClock) -> None:
         async with opened(clock, MemoryStore()) as orchestra:
             began = clock.now()
@@ -233,7 +228,7 @@ def test_a_question_may_take_a_week_and_a_call_may_not() -> None:
         _ = slow.graph
 
 
-def test_the_default_of_a_question_that_nobody_answered_is_no_word_of_a_person() -> None:
+def test_deadline_default_is_not_a_human_answer() -> None:
     async def scene(clock: VirtualClock) -> None:
         async with opened(clock, MemoryStore()) as orchestra:
             silent = await orchestra.run(deadline, text="x")

@@ -1,5 +1,6 @@
-"""A person who declines to answer: the node is withheld with the reason, or has its fallback; journaled, resumed,
-replayed, audited.
+"""A person declines to answer: the node is withheld with the reason, or uses its fallback; journaled, resumed,
+replayed,
+audited.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ input: {text: str}
 output: ${found}
 nodes:
   said: {ask: "What is ${input.text}?"}
-  found: {first_of: ["${said}", "nobody knows"]}
+  found: {first_of: ["${said}", "unknown"]}
 """
 WHY = "I was not there"
 
 
 def declined(text: str, *, crash: bool = False, by: str = "ada", value: Any = None) -> tuple[Any, list[Event]]:
-    """Plays a run whose one question a person declines; the journal is audited and decided anew."""
+    """Runs a workflow whose only question is declined; the journal is audited and replayed."""
     compiled = program(text)
 
     async def scene(clock: VirtualClock) -> tuple[Any, list[Event]]:
@@ -70,46 +71,46 @@ def declined(text: str, *, crash: bool = False, by: str = "ada", value: Any = No
 
 
 @pytest.mark.parametrize("crash", [False, True])
-def test_a_question_that_nobody_answers_is_withheld_with_the_reason(crash: bool) -> None:
+def test_decline_withholds_with_reason(crash: bool) -> None:
     outcome, events = declined(ASK.replace("MORE", ""), crash=crash)
     assert outcome == AbstainedOutcome(f"ada declined to answer: {WHY}", "said")
     (answered,) = (event for event in events if isinstance(event, QuestionAnswered))
     assert (answered.value, answered.decline_reason, answered.by) == (None, WHY, "ada")
 
 
-def test_nobody_needs_a_name() -> None:
+def test_decline_without_name() -> None:
     assert declined(ASK.replace("MORE", ""), by="")[0] == AbstainedOutcome(
         f"a person declined to answer: {WHY}", "said"
     )
 
 
-def test_what_is_written_beside_the_reason_is_no_answer() -> None:
+def test_decline_extra_fields_are_no_answer() -> None:
     outcome, events = declined(ASK.replace("MORE", ""), value="yes")
     assert isinstance(outcome, AbstainedOutcome)
     assert [event.value for event in events if isinstance(event, QuestionAnswered)] == [None]
 
 
-def test_a_fallback_takes_its_place() -> None:
+def test_decline_uses_fallback() -> None:
     assert declined(ASK.replace("MORE", ', fallback: "no"'))[0] == ValueOutcome("no")
 
 
-def test_a_choice_goes_on_to_its_next_arm() -> None:
-    assert declined(CHOICE)[0] == ValueOutcome("nobody knows")
+def test_decline_takes_next_arm() -> None:
+    assert declined(CHOICE)[0] == ValueOutcome("unknown")
 
 
 @pytest.mark.parametrize("crash", [False, True])
-def test_a_value_that_was_not_accepted_is_withheld_as_if_nobody_had_been_asked(crash: bool) -> None:
+def test_decline_of_review_withholds_value(crash: bool) -> None:
     outcome, events = declined(flow("ask"), crash=crash)
     assert isinstance(outcome, AbstainedOutcome)
     assert outcome.reason.startswith("quote: ")
     assert outcome.reason.endswith(f"; ada declined to answer: {WHY}")
     assert (outcome.origin, outcome.score) == ("reading", 0.0)
     (row,) = History.of(events).rows
-    assert row.correction is None  # nobody gave another value
+    assert row.correction is None  # no other value was given
     assert any(isinstance(one, QuestionAnswered) and one.decline_reason for one in History.of(events).external_events)
 
 
-def test_a_decline_is_bound_to_what_was_shown() -> None:
+def test_decline_bound_to_shown_value() -> None:
     async def scene(clock: VirtualClock) -> list[Event]:
         theatre = Theatre(clock, {})
         run = theatre.start(program(ASK.replace("MORE", "")), {"text": TEXT})
@@ -127,7 +128,7 @@ def test_a_decline_is_bound_to_what_was_shown() -> None:
     ]
 
 
-def test_whether_a_call_happened_somebody_must_say() -> None:
+def test_call_in_doubt_cannot_be_declined() -> None:
     asked = QuestionAsked(
         seq=1,
         at=0.0,

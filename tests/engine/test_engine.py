@@ -1,4 +1,4 @@
-"""The shell: retries, deadlines, cancellation, budgets, order, and that a run is the fold of its events."""
+"""The engine shell: retries, deadlines, cancellation, budgets, event order; a run is the fold of its events."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ nodes:
 """
 
 
-def test_what_the_server_refused_is_tried_again_after_a_wait() -> None:
+def test_engine_retries_refused_call_after_wait() -> None:
     played = play(ONE % "", faults=Faults(refused=1.0, attempts=1))
     assert played.outcome == ValueOutcome("<x>")
     (retry,) = played.of(RetryPlanned)
@@ -43,7 +43,7 @@ def test_what_the_server_refused_is_tried_again_after_a_wait() -> None:
     assert retry.due == second.at
 
 
-def test_an_answer_outside_its_type_is_tried_once_more_and_then_fails() -> None:
+def test_engine_answer_of_wrong_type_retried_once() -> None:
     assert play(ONE % "", faults=Faults(invalid=1.0, attempts=1)).outcome == ValueOutcome("<x>")
     played = play(ONE % "", faults=Faults(invalid=1.0))
     assert len(played.attempts) == 2
@@ -53,38 +53,38 @@ def test_an_answer_outside_its_type_is_tried_once_more_and_then_fails() -> None:
     assert received
 
 
-def test_a_value_outside_its_type_is_not_used() -> None:
+def test_engine_value_of_wrong_type_not_used() -> None:
     played = play(ONE % "", faults=Faults(wrong_type=1.0))
     assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.code == "E009"
 
 
-def test_retry_limits_the_attempts() -> None:
+def test_engine_retry_limits_attempts() -> None:
     played = play(ONE % ", retry: {attempts: 5, wait: [1, 4]}", faults=Faults(refused=1.0))
     assert len(played.attempts) == 5
     assert isinstance(played.outcome, FailedOutcome)
 
 
-def test_a_tool_that_must_happen_once_is_never_tried_again() -> None:
+def test_engine_once_tool_never_retried() -> None:
     text = "output: ${a}\nnodes:\n  a: {tool: send, retry: 5, with: {text: x}}"
     played = play(text, answers={"send": lambda call: CallError(code="T001", reason="no", retryable=True)})
     assert len(played.attempts) == 1
 
 
-def test_an_attempt_that_takes_too_long_is_given_up() -> None:
+def test_engine_slow_attempt_times_out() -> None:
     played = play(ONE % ", timeout: 2, retry: 1", latency=60.0)
     assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.code == "E006"
     assert played.finished.at - played.events[0].at == pytest.approx(2)
 
 
-def test_a_budget_of_tokens_stops_further_calls() -> None:
+def test_engine_token_budget_stops_calls() -> None:
     played = play("budget: {tokens: 1}\n" + DIAMOND.lstrip(), {"text": "a b c"}, concurrency=1)
     assert played.finished.status == "budget"
     assert len([event for event in played.attempts if event.name == "writer"]) == 1
 
 
-def test_a_budget_of_seconds_ends_the_run_at_its_deadline() -> None:
+def test_engine_second_budget_ends_run() -> None:
     played = play("budget: {seconds: 5}\n" + ONE % "", latency=60.0)
     assert played.finished.status == "budget"
     assert played.finished.at - played.events[0].at == pytest.approx(5)
@@ -101,7 +101,7 @@ def start(text: str, **simulation: Any) -> Any:
     return begin
 
 
-def test_cancelling_ends_the_calls_in_flight_and_keeps_what_finished() -> None:
+def test_engine_cancel_ends_calls_keeps_finished() -> None:
     async def scene(clock: VirtualClock) -> None:
         _, workers, run = start(ONE % "", latency=60.0)(clock)
         await clock.sleep(1)
@@ -114,7 +114,7 @@ def test_cancelling_ends_the_calls_in_flight_and_keeps_what_finished() -> None:
     run_simulated(scene)
 
 
-def test_under_strict_every_call_waits_until_what_led_to_it_is_on_disk() -> None:
+def test_engine_strict_calls_wait_for_flush() -> None:
     class Slow(MemoryJournal):
         """A journal whose disk takes a second."""
 
@@ -134,12 +134,12 @@ def test_under_strict_every_call_waits_until_what_led_to_it_is_on_disk() -> None
             await engine.start(program(text), RunRequest(graph="0" * 32)).wait()
             took.append(round(clock.monotonic() - began))
             await engine.close()
-        assert took == [1, 3]  # the end alone; and before each call
+        assert took == [1, 3]  # at the end only; before each call
 
     run_simulated(scene)
 
 
-def test_closing_the_engine_leaves_no_task() -> None:
+def test_engine_close_leaves_no_task() -> None:
     async def scene(clock: VirtualClock) -> None:
         engine, workers, _ = start(ONE % "", latency=60.0)(clock)
         await clock.sleep(1)
@@ -149,7 +149,7 @@ def test_closing_the_engine_leaves_no_task() -> None:
     run_simulated(scene)
 
 
-def test_every_reader_of_a_run_sees_all_its_events() -> None:
+def test_engine_every_subscriber_gets_all_events() -> None:
     async def scene(clock: VirtualClock) -> None:
         _, _, run = start(ONE % "", latency=1.0)(clock)
 
@@ -164,7 +164,7 @@ def test_every_reader_of_a_run_sees_all_its_events() -> None:
     run_simulated(scene)
 
 
-def test_a_journal_that_breaks_breaks_the_run_and_says_so() -> None:
+def test_engine_journal_failure_ends_run_with_error() -> None:
     class Broken(MemoryJournal):
         def append(self, run: str, events: Any, delivered: Any = ()) -> None:
             if any(isinstance(event, AttemptFinished) for event in events):
@@ -182,7 +182,7 @@ def test_a_journal_that_breaks_breaks_the_run_and_says_so() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10**6), words=st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=6))
-def test_the_output_does_not_depend_on_the_order_of_events(seed: int, words: list[str]) -> None:
+def test_engine_output_independent_of_event_order(seed: int, words: list[str]) -> None:
     faults = Faults(refused=0.2, invalid=0.1, slow=0.2, attempts=1)
     played = play(DIAMOND, {"text": " ".join(words)}, seed=seed, latency=(0.01, 3.0), faults=faults)
     assert played.outcome == ValueOutcome(f"<{words[0].upper()} and {len(words)}>")
@@ -190,7 +190,7 @@ def test_the_output_does_not_depend_on_the_order_of_events(seed: int, words: lis
     assert isinstance(played.events[-1], RunFinished)
 
 
-def test_the_state_of_a_run_is_the_fold_of_its_events() -> None:
+def test_engine_state_is_fold_of_events() -> None:
     played = play(DIAMOND, {"text": "a b c"}, latency=(0.1, 1.0))
     state, compiled = RunState(), program(DIAMOND)
     for event in played.events:
@@ -201,7 +201,7 @@ def test_the_state_of_a_run_is_the_fold_of_its_events() -> None:
     assert state.usage_counter.total() == played.finished.usage
 
 
-def test_a_gap_in_the_events_is_refused() -> None:
+def test_engine_gap_in_events_refused() -> None:
     played = play(DIAMOND, {"text": "a"})
     state = RunState()
     evolve(state, played.events[0], program(DIAMOND))
@@ -209,7 +209,7 @@ def test_a_gap_in_the_events_is_refused() -> None:
         evolve(state, played.events[2], program(DIAMOND))
 
 
-def test_the_longest_way_goes_first() -> None:
+def test_engine_longest_path_scheduled_first() -> None:
     text = """
 output: {x: "${short}", y: "${c}"}
 nodes:
@@ -222,12 +222,12 @@ nodes:
     assert next(event.node for event in played.attempts) == "a"
 
 
-def test_sequences_give_a_value_an_attempt() -> None:
+def test_simulated_sequence_gives_value_per_attempt() -> None:
     assert play(ONE % "", answers={"writer": sequence("one", "two")}).outcome == ValueOutcome("one")
 
 
 @pytest.mark.parametrize("replaced", [False, True])
-def test_an_answer_is_remembered_unless_what_gives_it_was_replaced_meanwhile(replaced: bool) -> None:
+def test_memo_not_stored_if_agent_replaced_meanwhile(replaced: bool) -> None:
     async def scene(clock: VirtualClock) -> tuple[str, dict[str, Any]]:
         store, marks = MemoryStore(), ["old"]
 

@@ -1,4 +1,6 @@
-"""Laws of the language, held against small random programs: what each kind of node gives, and how outcomes flow."""
+"""Laws of the language as properties of small random programs: the result of each node kind, and the flow of
+outcomes.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,7 @@ laws = settings(max_examples=80, deadline=None)
 
 
 def fated(fates: dict[str, str]) -> Any:
-    """An answer to calls of nodes whose end is known: a text, a number that its evidence does not hold, or a
-    refusal.
-    """
+    """Answers for nodes with a predetermined end: a text, a number that is not in the evidence, or a refusal."""
 
     def answer(call: CallRequest) -> Any:
         name = call.node.split("/")[-1].split("[")[0]
@@ -39,7 +39,7 @@ def fated(fates: dict[str, str]) -> Any:
 
 
 def node(name: str, fate: str, text: str = "x", more: str = "") -> str:
-    """A node that ends so, where all that it needs is a value."""
+    """A node with that end if all of its needs are values."""
     checks = ", checks: [numbers], against: none, otherwise: [abstain]" if fate == "abstain" else ""
     when = ', when: "${input.no}"' if fate == "skip" else ""
     return f'  {name}: {{agent: writer, with: {{text: "{text}"}}{checks}{when}{more}}}\n'
@@ -56,7 +56,7 @@ KINDS: dict[str, type[Outcome]] = {
 
 
 def ended(outcome: Outcome) -> tuple[type[Outcome], str]:
-    """What an outcome is, and where it began."""
+    """Returns the kind of an outcome and its origin."""
     return type(outcome), "" if isinstance(outcome, ValueOutcome) else outcome.origin
 
 
@@ -65,7 +65,7 @@ def ended(outcome: Outcome) -> tuple[type[Outcome], str]:
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """A node of a random graph: its own fate, whose values it reads, whom it only waits for, whether it has a
+    """A node of a random graph: its own end, the values it reads, the nodes it only waits for, and whether it has a
     fallback.
     """
 
@@ -88,7 +88,7 @@ class Piece:
 
 @st.composite
 def graphs(draw: Any) -> list[Piece]:
-    """Up to seven nodes, each of which reads up to two that stand before it."""
+    """Graphs of up to seven nodes, each of which reads up to two earlier nodes."""
     found: list[Piece] = []
     for index in range(draw(st.integers(1, 7))):
         names = [piece.name for piece in found]
@@ -105,9 +105,8 @@ def whole(graph: list[Piece]) -> str:
 
 
 def told(graph: list[Piece]) -> dict[str, tuple[type[Outcome], str]]:
-    """The ends that the laws promise, in the program's order: a non-value of what a node reads, the first one, or else
-    its
-    own fate.
+    """Returns the ends that the laws require, in program order: the first non-value among the inputs of a node, or else
+    its own end.
     """
     found: dict[str, tuple[type[Outcome], str]] = {}
     order = [node.name for node in program(whole(graph)).nodes]
@@ -121,14 +120,14 @@ def told(graph: list[Piece]) -> dict[str, tuple[type[Outcome], str]]:
 
 @laws
 @given(graph=graphs(), seed=SEEDS)
-def test_a_non_value_is_inherited_with_the_name_of_where_it_began(graph: list[Piece], seed: int) -> None:
+def test_law_non_value_inherited_with_origin(graph: list[Piece], seed: int) -> None:
     played = play(whole(graph), NO, {"writer": fated({piece.name: piece.fate for piece in graph})}, seed=seed, **SLOW)
     assert {name: ended(outcome) for name, outcome in played.outcomes.items()} == told(graph)
 
 
 @laws
 @given(graph=graphs(), seed=SEEDS)
-def test_an_output_of_parts_fails_with_a_part_and_has_null_for_what_was_withheld(graph: list[Piece], seed: int) -> None:
+def test_law_output_record_fails_with_part_null_if_withheld(graph: list[Piece], seed: int) -> None:
     played = play(whole(graph), NO, {"writer": fated({piece.name: piece.fate for piece in graph})}, seed=seed, **SLOW)
     ends = told(graph)
     lost = {name: end for name, end in ends.items() if end[0] is not ValueOutcome}
@@ -142,7 +141,7 @@ def test_an_output_of_parts_fails_with_a_part_and_has_null_for_what_was_withheld
 
 @laws
 @given(graph=graphs(), seeds=st.tuples(SEEDS, SEEDS))
-def test_no_outcome_depends_on_the_order_in_which_calls_come_back(graph: list[Piece], seeds: tuple[int, int]) -> None:
+def test_law_outcomes_independent_of_completion_order(graph: list[Piece], seeds: tuple[int, int]) -> None:
     fates = {piece.name: piece.fate for piece in graph}
     one, two = (play(whole(graph), NO, {"writer": fated(fates)}, seed=seed, **SLOW) for seed in seeds)
     assert one.outcomes == two.outcomes
@@ -151,7 +150,7 @@ def test_no_outcome_depends_on_the_order_in_which_calls_come_back(graph: list[Pi
 
 @laws
 @given(graph=graphs(), seed=SEEDS)
-def test_no_call_goes_out_before_all_that_it_needs_or_comes_after_has_ended(graph: list[Piece], seed: int) -> None:
+def test_law_calls_start_after_dependencies(graph: list[Piece], seed: int) -> None:
     played = play(whole(graph), NO, {"writer": fated({piece.name: piece.fate for piece in graph})}, seed=seed, **SLOW)
     ends = {event.node: event.seq for event in played.events if isinstance(event, NodeFinished)}
     ends |= {event.node: event.seq for event in played.of(AttemptFinished) if event.final}
@@ -167,9 +166,7 @@ def test_no_call_goes_out_before_all_that_it_needs_or_comes_after_has_ended(grap
 
 @laws
 @given(fates=st.lists(st.sampled_from(FATES), min_size=1, max_size=5), sure=st.booleans(), seed=SEEDS)
-def test_first_of_is_the_first_value_in_written_order_whoever_is_first_to_end(
-    fates: list[str], sure: bool, seed: int
-) -> None:
+def test_law_first_of_independent_of_completion_order(fates: list[str], sure: bool, seed: int) -> None:
     names = {f"n{index}": fate for index, fate in enumerate(fates)}
     arms = ", ".join([*(f'"${{{name}}}"' for name in names), *(["sure"] if sure else [])])
     text = (
@@ -206,9 +203,7 @@ def element(call: CallRequest) -> Any:
 
 @laws
 @given(words=WORDS, most=st.integers(1, 4), seed=SEEDS)
-def test_each_keeps_order_and_length_and_its_elements_know_nothing_of_each_other(
-    words: list[str], most: int, seed: int
-) -> None:
+def test_law_each_keeps_order_length_isolation(words: list[str], most: int, seed: int) -> None:
     played = play(EACH % f"concurrency: {most}", {"words": words}, {"writer": element}, seed=seed, **SLOW)
     assert played.of(MapExpanded)[0].count == len(words)
     kinds = {"fail": FailedOutcome, "skip": SkippedOutcome}
@@ -226,7 +221,7 @@ def test_each_keeps_order_and_length_and_its_elements_know_nothing_of_each_other
 
 @laws
 @given(words=WORDS, limit=st.integers(1, 9))
-def test_each_begins_nothing_where_there_are_more_elements_than_its_limit(words: list[str], limit: int) -> None:
+def test_law_each_over_limit_starts_nothing(words: list[str], limit: int) -> None:
     played = play(EACH % f"limit: {limit}", {"words": words}, {"writer": element})
     refused = isinstance(outcome := played.outcomes["made"], FailedOutcome) and outcome.code == "E004"
     assert refused == (len(words) > limit)
@@ -235,7 +230,7 @@ def test_each_begins_nothing_where_there_are_more_elements_than_its_limit(words:
 
 @laws
 @given(words=WORDS, most=st.integers(1, 4), seed=SEEDS)
-def test_a_run_has_no_more_calls_in_flight_than_its_concurrency(words: list[str], most: int, seed: int) -> None:
+def test_law_calls_in_flight_within_concurrency(words: list[str], most: int, seed: int) -> None:
     assert (
         play(
             EACH % "limit: 9", {"words": words}, {"writer": element}, seed=seed, concurrency=most, **SLOW
@@ -265,9 +260,7 @@ nodes:
     size=st.integers(0, 9),
     turn=st.integers(1, 9),
 )
-def test_a_loop_turns_until_its_condition_first_holds_and_gives_its_last_output(
-    steps: list[int], most: int, size: int, turn: int
-) -> None:
+def test_law_loop_ends_when_condition_first_holds(steps: list[int], most: int, size: int, turn: int) -> None:
     texts = ["x" * sum(steps[: index + 1]) for index in range(9)]
     played = play(
         LOOP % (most, size, turn), answers={"grow": lambda call: texts[int(call.node.split("#")[1].split("/")[0]) - 1]}
@@ -279,7 +272,7 @@ def test_a_loop_turns_until_its_condition_first_holds_and_gives_its_last_output(
 
 
 def chain(fates: list[str], first: str, indent: str = "") -> str:
-    """A chain of nodes, the first of which reads `first`."""
+    """A chain of nodes; the first node reads `first`."""
     texts = [first, *(f"${{c{index}}}" for index in range(len(fates) - 1))]
     return "".join(
         indent + node(f"c{index}", fate, text) for index, (fate, text) in enumerate(zip(fates, texts, strict=True))
@@ -291,7 +284,7 @@ CHAINS = st.lists(st.sampled_from(["value", "value", "value", "fail", "abstain",
 
 @laws
 @given(fates=CHAINS, seed=SEEDS)
-def test_a_block_ends_as_its_nodes_would_if_they_stood_around_it(fates: list[str], seed: int) -> None:
+def test_law_block_equals_inlined_nodes(fates: list[str], seed: int) -> None:
     last, answers = f"c{len(fates) - 1}", {"writer": fated({f"c{index}": fate for index, fate in enumerate(fates)})}
     outside = HEAD + f"output: ${{{last}}}\nnodes:\n  a: {{tool: shout, with: {{text: a}}}}\n"
     inside = f"  b:\n    call:\n      nodes:\n{chain(fates, '${a}', '      ')}      output: ${{{last}}}\n"
@@ -307,7 +300,7 @@ INNER = (
 
 @laws
 @given(fates=CHAINS, text=st.sampled_from(["", "t"]), seed=SEEDS)
-def test_a_called_workflow_is_its_own_run_on_its_inputs(fates: list[str], text: str, seed: int) -> None:
+def test_law_called_workflow_equals_separate_run(fates: list[str], text: str, seed: int) -> None:
     last, answers = f"c{len(fates) - 1}", {"writer": fated({f"c{index}": fate for index, fate in enumerate(fates)})}
     inner = INNER + f"output: ${{{last}}}\nnodes:\n{chain(fates, '${input.text}')}"
     catalog = dataclasses.replace(CATALOG, workflows={"inner": read(inner.encode(), "inner.yaml").graph})
@@ -329,9 +322,7 @@ def first_events(played: Played) -> list[str]:
 
 @laws
 @given(go=st.booleans(), fate=st.sampled_from(FATES), seed=SEEDS)
-def test_when_is_asked_only_where_the_needs_are_values_and_nothing_is_called_where_it_is_false(
-    go: bool, fate: str, seed: int
-) -> None:
+def test_law_when_evaluated_on_values_false_calls_nothing(go: bool, fate: str, seed: int) -> None:
     text = (
         "input: {no: bool, go: bool}\noutput: ${b}\nnodes:\n"
         + node("a", fate)

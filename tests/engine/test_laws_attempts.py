@@ -1,6 +1,4 @@
-"""Laws of attempts: how many there are, how long they wait, what a verdict leads to, and what a cancelled run leaves
-behind.
-"""
+"""Laws of attempts: their number, their waits, the consequences of a verdict, and the state after a cancellation."""
 
 from __future__ import annotations
 
@@ -40,7 +38,7 @@ nodes:
 
 @laws
 @given(faults=WHATEVER, seed=SEEDS, attempts=st.integers(1, 5), low=st.floats(0, 3), more=st.floats(0, 9))
-def test_attempts_and_their_waits_keep_to_the_policy(
+def test_law_attempts_and_waits_follow_policy(
     faults: Faults, seed: int, attempts: int, low: float, more: float
 ) -> None:
     text = FAN % ("agent: writer", f"retry: {{attempts: {attempts}, wait: [{low}, {low + more}]}}")
@@ -59,7 +57,7 @@ def test_attempts_and_their_waits_keep_to_the_policy(
 
 @laws
 @given(faults=WHATEVER, seed=SEEDS)
-def test_a_tool_that_must_happen_once_is_called_once_whatever_goes_wrong(faults: Faults, seed: int) -> None:
+def test_law_once_tool_called_once_under_faults(faults: Faults, seed: int) -> None:
     played = play(
         FAN % ("tool: send", "retry: 5"), {"words": list("abc")}, seed=seed, faults=faults, latency=(0.1, 2.0)
     )
@@ -74,7 +72,7 @@ def test_a_tool_that_must_happen_once_is_called_once_whatever_goes_wrong(faults:
     latency=st.sampled_from([0.0, 1.0]),
     tiers=st.integers(0, 3),
 )
-def test_what_is_not_accepted_is_tried_again_then_asked_of_the_larger_model_then_withheld(
+def test_law_refused_value_retried_escalated_withheld(
     good: list[bool], otherwise: list[str], attempts: int | None, latency: float, tiers: int
 ) -> None:
     plan = (
@@ -117,7 +115,7 @@ FAULTS = Faults(refused=0.2, slow=0.1, attempts=2)
 
 
 def ends(events: list[Event]) -> dict[str, Any]:
-    """What each node ended in, and when."""
+    """Returns the end of each node and its time."""
     found: dict[str, Any] = {event.node: event.outcome for event in events if isinstance(event, NodeFinished)}
     return found | {
         event.node: ValueOutcome(event.value) for event in events if isinstance(event, AttemptFinished) and event.final
@@ -126,9 +124,7 @@ def ends(events: list[Event]) -> dict[str, Any]:
 
 @settings(max_examples=200, deadline=None)
 @given(seed=SEEDS, seconds=st.floats(0, 25), turns=st.integers(0, 30), latency=st.sampled_from([0.0, (0.1, 3.0)]))
-def test_a_run_cancelled_at_any_time_keeps_what_has_finished_and_leaves_nothing(
-    seed: int, seconds: float, turns: int, latency: Any
-) -> None:
+def test_law_cancel_keeps_finished_leaves_no_task(seed: int, seconds: float, turns: int, latency: Any) -> None:
     compiled, whole = program(MIXED), play(MIXED, seed=seed, faults=FAULTS, latency=latency)
 
     async def scene(clock: VirtualClock) -> tuple[list[Event], RunFinished, SimulatedWorkers, int]:
@@ -146,7 +142,7 @@ def test_a_run_cancelled_at_any_time_keeps_what_has_finished_and_leaves_nothing(
         run.cancel("a person")
         now = clock.monotonic()
         finished = await run.wait()
-        assert clock.monotonic() == now  # nobody waits for calls that were cancelled
+        assert clock.monotonic() == now  # no task waits for cancelled calls
         assert await journal.read(run.id) == run.log
         return run.log, finished, workers, before
 
@@ -160,9 +156,7 @@ def test_a_run_cancelled_at_any_time_keeps_what_has_finished_and_leaves_nothing(
 
 @laws
 @given(faults=WHATEVER, seeds=st.tuples(SEEDS, SEEDS))
-def test_one_chance_of_workers_gives_one_output_in_every_order_of_events(
-    faults: Faults, seeds: tuple[int, int]
-) -> None:
+def test_law_same_worker_results_give_same_output(faults: Faults, seeds: tuple[int, int]) -> None:
     def scene(clock: VirtualClock) -> Any:
         return played(clock, faults)
 
@@ -171,7 +165,7 @@ def test_one_chance_of_workers_gives_one_output_in_every_order_of_events(
 
 
 async def played(clock: VirtualClock, faults: Faults) -> tuple[Any, dict[str, Any]]:
-    """A run whose workers have the same chance whatever the order of events is."""
+    """A run whose workers have the same random results in every order of events."""
 
     def late(call: CallRequest, chance: Any) -> float:
         return float(chance.uniform(0.1, 1.0)) + clock.random()
@@ -188,7 +182,7 @@ async def played(clock: VirtualClock, faults: Faults) -> tuple[Any, dict[str, An
 @pytest.mark.parametrize(
     ("times", "timeout", "status"), [(1, "", "done"), (9, "", "failed"), (1, ", timeout: 4", "done")]
 )
-def test_a_worker_that_cancels_itself_fails_that_attempt(times: int, timeout: str, status: str) -> None:
+def test_worker_cancelling_itself_fails_attempt(times: int, timeout: str, status: str) -> None:
     left = [asyncio.CancelledError] * times
 
     def answer(call: CallRequest) -> str:

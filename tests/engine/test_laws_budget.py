@@ -1,4 +1,7 @@
-"""Laws of the line for room in a budget: whoever gives room up gives it on, and nobody stands in another one's way."""
+"""Laws of the queue for a budget: released capacity goes to the next waiting call, and calls of different budgets do
+not
+block each other.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from tests.engine.stage import ANSWERS, CATALOG, Played, program
 
 
 class Costly(SimulatedWorkers):
-    """Each call reserves thirty tokens, takes two, and needs a second; or as long as is said of its node."""
+    """Each call reserves thirty tokens, uses two, and takes a second, or the seconds given for its node."""
 
     def __init__(self, clock: VirtualClock, seconds: Mapping[str, float], answers: Any = None) -> None:
         self.answers = answers or {}
@@ -39,7 +42,7 @@ class Costly(SimulatedWorkers):
 
 
 def inner(name: str, text: str) -> Graph:
-    """A workflow with a budget that has room for one call at a time."""
+    """A workflow with a budget for one call at a time."""
     return read(f"schema: orchestra/v1\nname: {name}\nbudget: {{tokens: 45}}\n{text}".encode(), f"{name}.yaml").graph
 
 
@@ -60,7 +63,7 @@ def spend(
     return run_simulated(scene, seed)
 
 
-def test_room_that_is_given_up_is_given_to_those_who_wait_for_it() -> None:
+def test_budget_queue_released_tokens_go_to_waiting_calls() -> None:
     text = """
 budget: {tokens: 35}
 output: {x: "${slow}", y: "${w}"}
@@ -72,7 +75,7 @@ nodes:
     assert spend(text, {"slow/i": 100.0}).outcome == ValueOutcome({"x": "late", "y": "w"})
 
 
-def test_the_next_in_line_is_asked_when_the_first_has_no_time_left() -> None:
+def test_budget_queue_expired_call_lets_next_start() -> None:
     called = """
 output: {p: "${p}", u: "${u}", v: "${v}"}
 nodes:
@@ -111,7 +114,7 @@ nodes:
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10**6))
-def test_who_waits_for_one_budget_does_not_stand_in_the_way_of_another(seed: int) -> None:
+def test_budget_queue_independent_of_other_budgets(seed: int) -> None:
     text = 'output: {a: "${a}", b: "${b}"}\nnodes:\n  a: {call: slow}\n  b: {call: fast}'
     seconds = {f"a/m[{index}]": 100.0 for index in range(4)}
     played = spend(text, seconds, inner("slow", MANY), inner("fast", MANY), seed=seed)
@@ -119,7 +122,7 @@ def test_who_waits_for_one_budget_does_not_stand_in_the_way_of_another(seed: int
     assert end.at - played.events[0].at < 10
 
 
-def test_an_escalation_that_waits_for_room_is_one_still() -> None:
+def test_budget_queue_waiting_escalation_stays_escalation() -> None:
     text = """
 budget: {tokens: 64}
 output: {x: "${r}", y: "${w}"}

@@ -1,7 +1,4 @@
-"""Laws of waiting: through a journal that takes its time, no letter, cancellation or closing is lost, and nobody waits
-for
-ever.
-"""
+"""Laws of waiting: with a slow journal, no inbox message, cancellation or close is lost, and no wait is endless."""
 
 from __future__ import annotations
 
@@ -33,11 +30,11 @@ nodes:
 """
 ONE = "output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}}"
 LONG = 10_000.0
-"""Seconds that nothing here takes."""
+"""A number of seconds longer than any test here."""
 
 
 class Slow(MemoryJournal):
-    """A journal each of whose answers takes ten milliseconds to arrive."""
+    """A journal whose results take ten milliseconds to arrive."""
 
     async def lease(self, run: str) -> int:
         await asyncio.sleep(0.01)
@@ -67,7 +64,7 @@ def start(on: Engine, text: str = ASK, workers: Any = None) -> Execution:
 
 
 async def answer(journal: MemoryJournal, run: Execution, value: str = "yes") -> None:
-    """Posts an answer to the one question of a run."""
+    """Sends an answer to the only question of a run."""
     (asked,) = (event for event in journal.store.logs[run.id].events if type(event).__name__ == "QuestionAsked")
     digest = asked.question_digest  # type: ignore[union-attr]  # it is a QuestionAsked
     await journal.send(run.id, InboxMessage(kind="answer", node="sure", value=value, question_digest=digest))
@@ -80,7 +77,7 @@ ACTS = st.lists(
 
 @settings(max_examples=300, deadline=None)
 @given(seed=st.integers(0, 10**6), acts=ACTS, latency=st.sampled_from([0.0, 0.02]))
-def test_whatever_comes_while_a_run_falls_asleep_or_wakes_is_heard(
+def test_sleep_messages_during_sleep_or_wake_processed(
     seed: int, acts: list[tuple[float, str]], latency: float
 ) -> None:
     async def scene(clock: VirtualClock) -> tuple[RunFinished, Sequence[Event], list[list[int]]]:
@@ -123,7 +120,7 @@ def test_whatever_comes_while_a_run_falls_asleep_or_wakes_is_heard(
 
 @settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 10**6), at=st.floats(0.001, 0.15), letter=st.floats(0.001, 0.15))
-def test_closing_at_any_time_ends_every_wait_and_gives_the_lease_back(seed: int, at: float, letter: float) -> None:
+def test_close_at_any_time_ends_waits_releases_lease(seed: int, at: float, letter: float) -> None:
     async def scene(clock: VirtualClock) -> Any:
         journal = Slow()
         on = engine(clock, journal, latency=0.02)
@@ -152,7 +149,7 @@ def test_closing_at_any_time_ends_every_wait_and_gives_the_lease_back(seed: int,
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10**6), at=st.floats(0, 0.1))
-def test_a_letter_that_comes_while_a_run_is_taken_over_is_opened(seed: int, at: float) -> None:
+def test_inbox_message_during_takeover_processed(seed: int, at: float) -> None:
     async def scene(clock: VirtualClock) -> Any:
         store = MemoryStore()
         before = MemoryJournal(store)
@@ -180,7 +177,7 @@ def test_a_letter_that_comes_while_a_run_is_taken_over_is_opened(seed: int, at: 
     assert run_simulated(scene, seed) == ValueOutcome("<yes>")
 
 
-def test_a_run_that_broke_can_be_resumed_in_the_same_process() -> None:
+def test_broken_run_resumable_in_same_process() -> None:
     def once(call: CallRequest) -> str:
         calls.append(call)
         if len(calls) == 1:
@@ -201,7 +198,7 @@ def test_a_run_that_broke_can_be_resumed_in_the_same_process() -> None:
     assert run_simulated(scene) == ValueOutcome("well")
 
 
-def test_a_run_that_was_resumed_on_the_wrong_workflow_can_be_resumed_on_the_right_one() -> None:
+def test_resume_after_wrong_workflow_with_right_one() -> None:
     async def scene(clock: VirtualClock) -> Any:
         theatre = Theatre(clock, latency=9.0)
         run = theatre.start(program(ONE))
@@ -224,7 +221,7 @@ nodes:
 """
 
 
-def test_the_time_of_a_body_is_up_though_the_run_was_cut_off_and_only_a_person_is_asked() -> None:
+def test_body_timeout_after_resume_while_person_awaited() -> None:
     compiled = program(
         'output: ${b}\nnodes:\n  b: {call: {nodes: {i: {ask: "Well?"}}, output: "${i}"}, timeout: 60, fallback: late}'
     )
@@ -241,7 +238,7 @@ def test_the_time_of_a_body_is_up_though_the_run_was_cut_off_and_only_a_person_i
     assert run_simulated(scene) == ValueOutcome("late")
 
 
-def test_a_run_sleeps_as_soon_as_what_was_given_up_is_all_that_waits() -> None:
+def test_sleep_starts_when_only_abandoned_calls_wait() -> None:
     async def scene(clock: VirtualClock) -> float:
         on = engine(clock, MemoryJournal(), faults=Faults(refused=1.0))
         run = start(
@@ -254,7 +251,7 @@ def test_a_run_sleeps_as_soon_as_what_was_given_up_is_all_that_waits() -> None:
     assert run_simulated(scene) == pytest.approx(60, abs=0.1)
 
 
-def test_a_run_that_was_cancelled_when_it_was_cut_off_ends_cancelled() -> None:
+def test_resume_cancelled_run_ends_cancelled() -> None:
     async def scene(clock: VirtualClock) -> str:
         first = Theatre(clock, latency=9.0)
         run = first.start(program(ONE))
@@ -271,7 +268,7 @@ def test_a_run_that_was_cancelled_when_it_was_cut_off_ends_cancelled() -> None:
     assert run_simulated(scene) == "cancelled"
 
 
-def test_a_run_keeps_its_own_workers_while_it_sleeps() -> None:
+def test_sleeping_run_keeps_workers() -> None:
     async def scene(clock: VirtualClock) -> Any:
         journal = MemoryJournal()
         on = engine(clock, journal)
@@ -285,7 +282,7 @@ def test_a_run_keeps_its_own_workers_while_it_sleeps() -> None:
     assert run_simulated(scene) == ValueOutcome("mine")
 
 
-def test_a_run_whose_other_holder_died_is_taken_back() -> None:
+def test_run_of_dead_holder_taken_over() -> None:
     async def scene(clock: VirtualClock) -> Any:
         store = MemoryStore()
         journal, other = MemoryJournal(store), MemoryJournal(store)
@@ -303,7 +300,7 @@ def test_a_run_whose_other_holder_died_is_taken_back() -> None:
     assert run_simulated(scene) == ValueOutcome("<yes>")
 
 
-def test_who_reads_a_run_sees_what_another_process_does_with_it() -> None:
+def test_subscriber_gets_events_of_other_process() -> None:
     async def scene(clock: VirtualClock) -> float:
         store = MemoryStore()
         journal = MemoryJournal(store)
@@ -325,7 +322,7 @@ def test_who_reads_a_run_sees_what_another_process_does_with_it() -> None:
 
 
 class Odd(SimulatedWorkers):
-    """Workers whose measure has a fault for a while."""
+    """Workers whose estimate fails for a while."""
 
     odd = False
 
@@ -335,7 +332,7 @@ class Odd(SimulatedWorkers):
         return CallEstimate(prompt_tokens=1, max_output=1)
 
 
-def test_a_run_whose_beginning_broke_is_let_go_of() -> None:
+def test_run_failed_at_start_releases_lease() -> None:
     text = "budget: {tokens: 100}\n" + ONE
 
     async def scene(clock: VirtualClock) -> Any:
@@ -356,7 +353,7 @@ def test_a_run_whose_beginning_broke_is_let_go_of() -> None:
 
 
 class Breaks(MemoryJournal):
-    """A journal whose disk goes away when `gone` is set; or that cannot read the inbox of one run."""
+    """A journal whose disk fails once `gone` is set, or that cannot read the inbox of one run."""
 
     gone, bad = False, ""
 
@@ -377,7 +374,7 @@ class Breaks(MemoryJournal):
         return await super().inbox(run, after)
 
 
-def test_a_run_that_sleeps_hears_that_the_journal_broke() -> None:
+def test_sleeping_run_notified_of_journal_failure() -> None:
     async def scene(clock: VirtualClock) -> None:
         journal = Breaks()
         on = engine(clock, journal)
@@ -392,7 +389,7 @@ def test_a_run_that_sleeps_hears_that_the_journal_broke() -> None:
     run_simulated(scene)
 
 
-def test_an_inbox_that_cannot_be_read_harms_no_other_run() -> None:
+def test_unreadable_inbox_affects_own_run_only() -> None:
     async def scene(clock: VirtualClock) -> Any:
         journal = Breaks()
         on = engine(clock, journal, latency=50.0)
@@ -409,7 +406,7 @@ def test_an_inbox_that_cannot_be_read_harms_no_other_run() -> None:
     assert run_simulated(scene) == ValueOutcome("<yes>")
 
 
-def test_closing_lets_go_of_every_run_though_the_journal_broke() -> None:
+def test_close_releases_all_runs_after_journal_failure() -> None:
     async def scene(clock: VirtualClock) -> list[bool]:
         journal = Breaks()
         on = engine(clock, journal, latency=50.0)
@@ -421,7 +418,7 @@ def test_closing_lets_go_of_every_run_though_the_journal_broke() -> None:
     assert run_simulated(scene) == [True, True, True]
 
 
-def test_answers_that_come_together_keep_to_the_concurrency() -> None:
+def test_simultaneous_answers_respect_concurrency() -> None:
     text = (
         'output: ${a.values}\nnodes:\n  a: {tool: send, each: "${[1, 2, 3, 4, 5, 6]}", as: x, with: {text:'
         ' "${string(x)}"}}'
@@ -448,7 +445,7 @@ def test_answers_that_come_together_keep_to_the_concurrency() -> None:
     assert run_simulated(scene) == 2
 
 
-def test_a_tool_that_must_happen_once_is_not_escalated() -> None:
+def test_once_tool_not_escalated() -> None:
     text = (
         "output: ${a}\nnodes:\n  a: {tool: send, with: {text: x}, checks: [numbers], against: none, otherwise: [retry,"
         " escalate, abstain]}"
@@ -456,7 +453,7 @@ def test_a_tool_that_must_happen_once_is_not_escalated() -> None:
     assert len(play(text, answers={"send": "got 17"}).workers.calls) == 1
 
 
-def test_the_events_of_a_run_can_be_read_when_the_journal_has_forgotten_it() -> None:
+def test_events_readable_after_journal_dropped_run() -> None:
     async def scene(clock: VirtualClock) -> tuple[list[int], int]:
         on = engine(clock, MemoryJournal(max_ended_runs=2))
         run = start(on, ONE)
@@ -471,7 +468,7 @@ def test_the_events_of_a_run_can_be_read_when_the_journal_has_forgotten_it() -> 
     assert found == list(range(1, last + 1))
 
 
-def test_more_runs_than_the_journal_keeps_may_end_at_once() -> None:
+def test_more_runs_than_journal_keeps_end_at_once() -> None:
     async def scene(clock: VirtualClock) -> set[str]:
         on = engine(clock, MemoryJournal(max_ended_runs=2))
         runs = [start(on, ONE) for _ in range(9)]

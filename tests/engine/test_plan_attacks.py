@@ -3,7 +3,7 @@ effect beyond them.
 
     python -m pytest -m slow tests/engine/test_plan_attacks.py -s
 
-runs 5,000 plans and prints what came of them; the quick suite runs a sample.
+runs 5,000 plans and prints their results; the quick suite runs a sample.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ BATCH = 50
 
 
 class Attacked:
-    """Runs of requests, of which each may take the plan of one before it from the cache, and what came of them."""
+    """Runs of requests and their results; each run may take the plan of an earlier run from the cache."""
 
     def __init__(self, seed: int) -> None:
         self.chance = Random(seed)
@@ -62,7 +62,7 @@ class Attacked:
         self.program = program(PLAN % (self.chance.randint(0, 3), *switches), HOUSE)
 
     def run(self, number: int) -> Counter[str]:
-        """So many requests; raises `AssertionError` where an effect went beyond one of them."""
+        """Runs that many requests; raises `AssertionError` if an effect is beyond its request."""
 
         async def scene(clock: VirtualClock) -> None:
             answers = {"router": self.planner, **{name: self._acting(name) for name in ("pay", "email")}}
@@ -102,7 +102,7 @@ class Attacked:
         assert replay(self.program, events).reason == ""
 
     async def _answered(self, theatre: Theatre, run: Execution, case: Case) -> None:
-        """A person says yes to the calls that the request asks for, and to no others."""
+        """Approves the calls that the request asks for, and no others."""
         while await run.wait_until_blocked() is None:
             (asked,) = run.questions
             self.found["questions"] += 1
@@ -116,7 +116,7 @@ class Attacked:
 
 
 def _calls(asked: QuestionAsked) -> list[Call]:
-    """The calls that a question shows; none where one of them is given a value that is no constant."""
+    """Returns the calls in a question; empty if one of them has an argument that is not a constant."""
     found = []
     for line in asked.question.splitlines()[1:]:
         if "“" in line:
@@ -133,14 +133,14 @@ def _calls(asked: QuestionAsked) -> list[Call]:
 
 
 def attacked(plans: int) -> Counter[str]:
-    """What came of so many plans."""
+    """Returns the results of that many plans."""
     found = Counter[str]()
     for seed in range(plans // BATCH):
         found += Attacked(seed).run(BATCH)
     return found
 
 
-def test_no_plan_has_an_effect_beyond_its_request() -> None:
+def test_plan_attacks_no_effect_beyond_request() -> None:
     found = attacked(250)
     assert found["plans"] == 250
     assert found["from the cache"] > 5
@@ -149,7 +149,7 @@ def test_no_plan_has_an_effect_beyond_its_request() -> None:
 
 
 @pytest.mark.slow
-def test_no_plan_of_five_thousand_has_an_effect_beyond_its_request() -> None:
+def test_plan_attacks_5000_no_effect_beyond_request() -> None:
     found = attacked(5_000)
     print("\n", dict(found))
     assert found["plans"] == 5_000

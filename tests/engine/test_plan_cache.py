@@ -1,4 +1,4 @@
-"""`plan` nodes whose plan has served before: the router is not asked, the plan is a fact, and resume and replay need no
+"""`plan` nodes with a cached plan: the router is not called, the plan is journaled, and resume and replay need no
 cache.
 """
 
@@ -64,7 +64,7 @@ def staged(scene: Any, answers: Mapping[str, Any] | None = None) -> Any:
     return run_simulated(play, 0)
 
 
-def test_the_second_run_asks_the_router_nothing_and_says_what_that_saved() -> None:
+def test_plan_cache_second_run_skips_router() -> None:
     async def scene(theatre: Theatre) -> None:
         _, first = await one(theatre)
         outcome, second = await one(theatre, "make it LOUD", text="c")
@@ -81,7 +81,7 @@ def test_the_second_run_asks_the_router_nothing_and_says_what_that_saved() -> No
     staged(scene)
 
 
-def test_what_a_goal_says_literally_is_filled_anew() -> None:
+def test_plan_cache_literals_of_goal_refilled() -> None:
     async def scene(theatre: Theatre) -> None:
         await one(theatre, "Write 'hello there' loudly.")
         outcome, events = await one(theatre, "write 'good night' loudly")
@@ -101,7 +101,7 @@ def test_what_a_goal_says_literally_is_filled_anew() -> None:
         ("Make it loud.", ", limits: {steps: 3}"),
     ],
 )
-def test_another_intent_or_shape_or_no_cache_asks_the_router(goal: str, more: str) -> None:
+def test_plan_cache_other_intent_or_shape_asks_router(goal: str, more: str) -> None:
     async def scene(theatre: Theatre) -> None:
         await one(theatre)
         before = asked(theatre)
@@ -112,7 +112,7 @@ def test_another_intent_or_shape_or_no_cache_asks_the_router(goal: str, more: st
     staged(scene)
 
 
-def test_no_cache_stores_no_plan() -> None:
+def test_plan_cache_disabled_stores_nothing() -> None:
     async def scene(theatre: Theatre) -> None:
         await one(theatre, more=", cache: false")
         await one(theatre)
@@ -121,7 +121,7 @@ def test_no_cache_stores_no_plan() -> None:
     staged(scene)
 
 
-def test_a_plan_that_failed_or_whose_fallback_spoke_is_not_kept() -> None:
+def test_plan_cache_failed_plan_not_stored() -> None:
     async def scene(theatre: Theatre) -> None:
         for more in (", replans: 0", ", replans: 0, fallback: quiet") * 2:
             outcome, events = await one(theatre, more=more)
@@ -133,7 +133,7 @@ def test_a_plan_that_failed_or_whose_fallback_spoke_is_not_kept() -> None:
     staged(scene, {"router": router(*LOUD), "shout": lambda call: gone})
 
 
-def test_a_cached_plan_is_a_fact_that_resume_and_replay_go_on_from_without_the_cache() -> None:
+def test_plan_cache_resume_and_replay_need_no_cache() -> None:
     async def scene(theatre: Theatre) -> None:
         await one(theatre)
         outcome, events = await one(theatre)
@@ -153,7 +153,7 @@ def test_a_cached_plan_is_a_fact_that_resume_and_replay_go_on_from_without_the_c
     staged(scene)
 
 
-def test_a_replay_judges_a_cached_plan_again() -> None:
+def test_plan_cache_replay_validates_plan() -> None:
     async def scene(theatre: Theatre) -> None:
         await one(theatre)
         _, events = await one(theatre)
@@ -170,7 +170,7 @@ def test_a_replay_judges_a_cached_plan_again() -> None:
 @pytest.mark.parametrize(
     "stored", [None, 7, {"lines": ["import os"]}, {"format": FORMAT, "context_digest": "", "request": "", "lines": []}]
 )
-def test_what_is_no_stored_plan_is_ignored_and_stands_in_the_journal(stored: Any) -> None:
+def test_plan_cache_invalid_entry_ignored_and_journaled(stored: Any) -> None:
     async def scene(theatre: Theatre) -> None:
         await one(theatre)
         theatre.store.memos.update({key: (run, stored) for key, (run, _) in theatre.store.memos.items()})
@@ -189,7 +189,7 @@ class Damaged(MemoryJournal):
         raise damaged_rows_error("an answer", "it was altered")
 
 
-def test_a_memo_that_cannot_be_read_stops_nobody() -> None:
+def test_plan_cache_unreadable_memo_ignored() -> None:
     async def scene(theatre: Theatre) -> None:
         theatre.engine = Engine(theatre.clock, Damaged(theatre.store), theatre.workers)
         outcome, events = await one(theatre)
@@ -199,7 +199,7 @@ def test_a_memo_that_cannot_be_read_stops_nobody() -> None:
     staged(scene)
 
 
-def test_a_changed_contract_of_a_skill_is_another_shape() -> None:
+def test_plan_cache_changed_skill_contract_misses() -> None:
     async def scene(theatre: Theatre) -> None:
         await one(theatre)
         shout = CATALOG.tools["shout"]
@@ -211,8 +211,8 @@ def test_a_changed_contract_of_a_skill_is_another_shape() -> None:
     staged(scene)
 
 
-def test_a_skill_with_effects_that_the_node_lists_is_called_by_a_cached_plan_too() -> None:
-    """The author has listed it; a stored plan can call nothing that the node does not list."""
+def test_plan_cache_plan_calls_listed_effect() -> None:
+    """The author has listed the effect; a stored plan can call only skills that the node lists."""
     text = TEXT.replace("grow]", "send]")
 
     async def scene(theatre: Theatre) -> None:
@@ -226,7 +226,7 @@ def test_a_skill_with_effects_that_the_node_lists_is_called_by_a_cached_plan_too
     staged(scene, {"router": router("s1 = send(text=input.text)", "return s1")})
 
 
-def test_votes_are_kept_with_the_plan() -> None:
+def test_plan_cache_stores_votes() -> None:
     async def scene(theatre: Theatre) -> None:
         await one(theatre, more=", votes: 3")
         _, events = await one(theatre, more=", votes: 3")
@@ -240,7 +240,7 @@ AROUND = ("s1 = split(text=input.text)", "s2 = shout(text=input.text)", "return 
 
 
 def other_way(call: Any) -> Any:
-    """Writes `QUIET`, which the writer fails in, and goes around it once that was told."""
+    """Writes `QUIET`, in which the writer fails, and avoids the writer once the prompt has the failure."""
     return router(*(LOUD if "These calls failed" in call.inputs["request"] else QUIET))(call)
 
 
@@ -248,7 +248,7 @@ QUIET = ("s1 = writer(text=input.text)", "return s1")
 FAILS = {"router": other_way, "writer": lambda call: CallError(code="T009", reason="the pen is dry")}
 
 
-def test_a_plan_that_follows_a_failed_one_is_not_kept() -> None:
+def test_plan_cache_replanned_plan_not_stored() -> None:
     async def scene(theatre: Theatre) -> None:
         for count in (4, 8):
             outcome, events = await one(theatre, more=", streaming: false")
@@ -258,7 +258,7 @@ def test_a_plan_that_follows_a_failed_one_is_not_kept() -> None:
     staged(scene, FAILS)
 
 
-def test_a_cached_plan_that_fails_is_planned_around_and_what_follows_is_asked_of_the_router() -> None:
+def test_plan_cache_failed_plan_replanned_by_router() -> None:
     async def scene(theatre: Theatre) -> None:
         await one(theatre)
         kept = dict(theatre.store.memos)
@@ -278,7 +278,7 @@ def test_a_cached_plan_that_fails_is_planned_around_and_what_follows_is_asked_of
     staged(scene, {"router": router(*QUIET)})
 
 
-def test_a_cached_plan_begins_as_a_whole_one() -> None:
+def test_plan_cache_plan_starts_as_whole() -> None:
     async def scene(theatre: Theatre) -> None:
         await one(theatre)
         _, events = await one(theatre)
@@ -289,8 +289,8 @@ def test_a_cached_plan_begins_as_a_whole_one() -> None:
     staged(scene)
 
 
-def test_a_cached_plan_whose_time_is_up_abandons_its_steps() -> None:
-    """The run goes on for longer than the step would have taken."""
+def test_plan_cache_timeout_abandons_steps() -> None:
+    """The run continues for longer than the step would have taken."""
     text = (
         TEXT.replace("output: ${solve}", 'output: {said: "${solve}", late: "${late}"}')
         + "  late: {tool: count, with: {items: [a]}, after: [solve]}\n"
@@ -314,7 +314,7 @@ def test_a_cached_plan_whose_time_is_up_abandons_its_steps() -> None:
     run_simulated(scene, 0)
 
 
-def test_return_nothing_is_never_kept_and_never_taken_from_the_memo() -> None:
+def test_plan_cache_return_nothing_never_stored_or_used() -> None:
     said = ["return nothing"]
 
     async def scene(theatre: Theatre) -> None:
@@ -337,7 +337,7 @@ def test_return_nothing_is_never_kept_and_never_taken_from_the_memo() -> None:
     staged(scene, {"router": lambda call: router(*said)(call)})
 
 
-def test_a_plan_that_was_written_while_it_ran_serves_again() -> None:
+def test_plan_cache_streamed_plan_reused() -> None:
     async def scene(theatre: Theatre) -> None:
         _, first = await one(theatre)
         assert turns(first)[-2].plan is not None

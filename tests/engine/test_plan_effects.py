@@ -1,5 +1,4 @@
-"""Plans that act: a router plans effects on what the run was given, and on nothing that a tool, a model or a document
-said
+"""Plans with effects: arguments of effects are from the inputs of the run, and never from a tool, a model or a document
 (DESIGN §11).
 """
 
@@ -117,7 +116,7 @@ def planned(*plans: tuple[str, ...], text: str = PLAIN, **answers: Any) -> Playe
         ("s1 = names(text=input.mail)", "s2 = [wire(to=x) for x in s1]"),
     ],
 )
-def test_what_a_step_gave_is_no_argument_of_an_effect(lines: tuple[str, ...]) -> None:
+def test_plan_effect_argument_from_step_refused(lines: tuple[str, ...]) -> None:
     played = planned(lines)
     assert isinstance(played.outcome, FailedOutcome)
     assert "wire has effects, and " in played.outcome.reason
@@ -134,18 +133,18 @@ def test_what_a_step_gave_is_no_argument_of_an_effect(lines: tuple[str, ...]) ->
         (("s1 = known(text=input.mail)", "s2 = wire(to=s1)", "return s2"), "to Ada"),
     ],
 )
-def test_inputs_words_of_the_goal_and_choices_that_somebody_listed_are(lines: tuple[str, ...], came: Any) -> None:
+def test_plan_effect_argument_from_input_goal_or_choice_allowed(lines: tuple[str, ...], came: Any) -> None:
     assert planned(lines).outcome == ValueOutcome(came)
 
 
 @pytest.mark.parametrize("lines", [('s1 = wire(to="Bob")',), ('s1 = [wire(to=x) for x in ["Ada", "Bob"]]',)])
-def test_constants_that_are_not_in_the_goal_are_passed_where_literals_are_allowed_alone(lines: tuple[str, ...]) -> None:
+def test_plan_effect_constant_needs_allowed_literals(lines: tuple[str, ...]) -> None:
     assert isinstance(planned(lines).outcome, FailedOutcome)
     text = PLAIN.replace("confirm: false", "confirm: false\n    literals: true")
     assert isinstance(planned((*lines, "return s1"), text=text).outcome, ValueOutcome)
 
 
-def test_what_an_earlier_plan_finished_is_none_in_the_next() -> None:
+def test_plan_effect_argument_from_earlier_plan_refused() -> None:
     first = ("s1 = pick(text=input.mail)", "s2 = fetch(url=s1)", "return s2")
     text = PLAIN.replace("repairs: 0", "repairs: 0\n    replans: 1")
     played = planned(
@@ -162,7 +161,7 @@ WHOLE = "repairs: 1\n    streaming: false\n    stepwise: false"
 
 
 @pytest.mark.parametrize("more", ["repairs: 0", "repairs: 2", "repairs: 2\n    votes: 3", WHOLE])
-def test_a_plan_of_an_engine_that_let_it_through_is_replayed_as_it_was(more: str) -> None:
+def test_plan_effect_old_permitted_plan_replays(more: str) -> None:
     lines = ("s1 = pick(text=input.mail)", "s2 = wire(to=s1)", "return s2")
     text = PLAIN.replace("repairs: 0", more)
     then = replace(
@@ -178,7 +177,7 @@ def test_a_plan_of_an_engine_that_let_it_through_is_replayed_as_it_was(more: str
     assert ("done@1/s2", 1) in today.calls
 
 
-def test_a_model_is_given_a_choice_that_somebody_listed_where_it_acts_in_a_workflow_too() -> None:
+def test_plan_effect_listed_choice_in_called_workflow() -> None:
     house = replace(
         HOUSE, workflows={"mailed": read(f"schema: orchestra/v1\nname: mailed\n{PLAIN}", "mailed.yaml").graph}
     )
@@ -197,7 +196,7 @@ def test_a_model_is_given_a_choice_that_somebody_listed_where_it_acts_in_a_workf
 
 @pytest.mark.parametrize(("goal", "value"), [("Answer ${page}", "input.url"), ("Answer", "page")])
 @pytest.mark.parametrize("uses", ["tools: [wire, pick]", "tools: [pick], workflows: [silent]"])
-def test_a_plan_of_what_other_nodes_have_made_does_not_act(goal: str, value: str, uses: str) -> None:
+def test_plan_from_derived_values_has_no_effects(goal: str, value: str, uses: str) -> None:
     with pytest.raises(InputError) as caught:
         program(FETCHED % (goal, value, uses), HOUSE)
     assert (caught.value.code, " has effects, and the plan is made here of what" in caught.value.message) == (
@@ -206,7 +205,7 @@ def test_a_plan_of_what_other_nodes_have_made_does_not_act(goal: str, value: str
     )
 
 
-def test_nor_does_one_in_a_workflow_that_is_given_it() -> None:
+def test_plan_in_workflow_with_derived_input_has_no_effects() -> None:
     inner = read(f"schema: orchestra/v1\nname: mailed\n{PLAIN}", "mailed.yaml").graph
     text = FETCHED.replace(
         'plan: "%s", with: {url: "${%s}"}, %s, returns: anything', 'call: mailed, with: {mail: "${%s}"}'
@@ -228,7 +227,7 @@ def test_nor_does_one_in_a_workflow_that_is_given_it() -> None:
         FETCHED % ("Answer", "input.url", "tools: [wire], workflows: [silent]"),
     ],
 )
-def test_it_reads_and_has_a_person_asked_first(text: str) -> None:
+def test_plan_from_derived_values_reads_or_asks_person(text: str) -> None:
     assert program(text, HOUSE).nodes[1].plan_settings is not None
 
 
@@ -262,9 +261,7 @@ def test_it_reads_and_has_a_person_asked_first(text: str) -> None:
         ('ok: {ask: "Wire?"}, so: {first_of: ["${ok}", "yes"]}, done: {when: "${so == \'yes\'}", %s}', False),
     ],
 )
-def test_a_person_was_asked_first_where_the_effect_waits_for_what_somebody_surely_answered(
-    nodes: str, may: bool
-) -> None:
+def test_plan_effect_allowed_after_certain_human_answer(nodes: str, may: bool) -> None:
     head = (
         "schema: orchestra/v1\nname: %s\ninput: {to: str, all: {type: 'list[str]', default: []}}\noutput: %s\nnodes:"
         " {%s}\n"
@@ -306,14 +303,14 @@ def offer(*names: str, **values: Any) -> Capabilities:
         ('s2 = wire(to="Ada")', True),
     ],
 )
-def test_the_grammar_and_the_gates_say_the_same(line: str, may: bool) -> None:
+def test_plan_grammar_agrees_with_gates(line: str, may: bool) -> None:
     given = offer("pick", "wire", people=listed(TEXT), table=listed(record(name=TEXT)))
     before = parse_steps(["s1 = pick(text=input.mail)"])
     assert accepts(step_grammar(given, before), f"\n{line}\nreturn s2") is may
     assert (validate_line(parse_steps([line])[0], given, before) == []) is may
 
 
-def test_effects_are_marked_on_skills() -> None:
+def test_skills_with_effects_are_marked() -> None:
     assert {name: one.has_effects for name, one in offer("pick", "wire").by_name.items()} == {
         "pick": False,
         "wire": True,
@@ -325,9 +322,7 @@ def test_effects_are_marked_on_skills() -> None:
 @pytest.mark.parametrize(
     ("uses", "held"), [("tools: [wire]", False), ("workflows: [silent]", False), ("tools: [pick]", True)]
 )
-def test_what_was_answered_before_a_plan_that_acts_does_not_hold_on_where_that_has_changed(
-    uses: str, held: bool
-) -> None:
+def test_changed_plan_with_effects_voids_earlier_answer(uses: str, held: bool) -> None:
     made = program(ALLOWED % uses, HOUSE)
     first = RunStarted(seq=1, at=1.0, run="r", workflow="w", graph="g", inputs={"who": "Ada"})
     events: list[Event] = [
@@ -343,7 +338,7 @@ def test_what_was_answered_before_a_plan_that_acts_does_not_hold_on_where_that_h
     assert list(skipped_effects(made, ["done"])) == ([] if held else [("done", "wire")])
 
 
-def test_a_workflow_that_a_plan_may_call_and_that_has_changed_is_a_change_of_the_plan() -> None:
+def test_changed_callable_workflow_changes_plan() -> None:
     edited = read(SILENT.replace('with: {to: "${input.to}"}', 'with: {to: "Mallory"}'), "silent.yaml").graph
     old = program(ALLOWED % "workflows: [silent]", HOUSE)
     new = program(ALLOWED % "workflows: [silent]", replace(HOUSE, workflows={**HOUSE.workflows, "silent": edited}))
@@ -359,7 +354,7 @@ SEALED = replace(
 
 
 def edited(name: str) -> Catalog:
-    """The house with another version of one of its tools, or of its router."""
+    """The catalog with another version of one of its tools or of its router."""
 
     def among(known: Mapping[str, Contract]) -> dict[str, Contract]:
         return {
@@ -379,9 +374,7 @@ def edited(name: str) -> Catalog:
         ("tools: [wire]", edited("fetch"), ""),
     ],
 )
-def test_what_a_plan_may_call_and_who_makes_it_are_compared_as_the_tool_of_a_node_is(
-    uses: str, house: Catalog, why: str
-) -> None:
+def test_plan_skills_and_planner_compared_like_tools(uses: str, house: Catalog, why: str) -> None:
     old, new = (
         program(ALLOWED.replace("note: {tool: pick", "note: {tool: known") % uses, one) for one in (SEALED, house)
     )
@@ -389,7 +382,7 @@ def test_what_a_plan_may_call_and_who_makes_it_are_compared_as_the_tool_of_a_nod
     assert program_changes(old, old) == []
 
 
-def test_a_yes_to_a_plan_does_not_hold_on_where_its_tool_has_changed() -> None:
+def test_changed_tool_voids_plan_approval() -> None:
     old, new = (program(ALLOWED % "tools: [wire]", one) for one in (SEALED, edited("wire")))
     first = RunStarted(seq=1, at=1.0, run="r", workflow="w", graph="g", inputs={"who": "Ada"})
     asked = QuestionAsked(
@@ -403,7 +396,7 @@ def test_a_yes_to_a_plan_does_not_hold_on_where_its_tool_has_changed() -> None:
     assert list(collect_overrides(new, RunOptions(values={"note": "x"}), before, {"who": "Ada"})) == ["note"]
 
 
-def test_workflows_that_plans_call_whose_plans_call_others_are_compared_in_time() -> None:
+def test_nested_plan_workflows_compared_in_bounded_time() -> None:
     graphs = [read(SILENT, "silent.yaml").graph]
     for number in range(24):
         plan = f'{{plan: "Pay", with: {{to: "${{input.to}}"}}, workflows: [{graphs[-1].name}], returns: anything}}'
@@ -419,7 +412,7 @@ def test_workflows_that_plans_call_whose_plans_call_others_are_compared_in_time(
 
 
 @pytest.mark.parametrize("lines", [("s1 = wire(to=input.mail)",), ("s1 = [wire(to=x) for x in input.mails]",)])
-def test_values_that_are_said_to_be_hearsay_name_nobody(lines: tuple[str, ...]) -> None:
+def test_hearsay_values_name_no_recipient(lines: tuple[str, ...]) -> None:
     text = PLAIN.replace('with: {mail: "${input.mail}"}', 'with: {mail: "${input.mail}", mails: ["${input.mail}"]}')
     said = text.replace("repairs: 0", "hearsay: [mail, mails]\n    repairs: 0")
     assert isinstance(planned((*lines, "return s1"), text=text).outcome, ValueOutcome)
@@ -430,7 +423,7 @@ def test_values_that_are_said_to_be_hearsay_name_nobody(lines: tuple[str, ...]) 
     assert planned(('s1 = wire(to="Ada")', "return s1"), text=said).outcome == ValueOutcome("to Ada")
 
 
-def test_hearsay_is_one_of_the_values() -> None:
+def test_hearsay_must_name_known_value() -> None:
     with pytest.raises(InputError) as caught:
         program(PLAIN.replace("repairs: 0", "hearsay: mial\n"), HOUSE)
     assert (caught.value.code, caught.value.message) == ("L111", "there is no value 'mial'")
@@ -440,9 +433,7 @@ PAYING = PLAIN.replace("confirm: false", "replans: 1")
 
 
 @pytest.mark.parametrize(("answer", "paid"), [("yes", 1), ("no", 0), (None, 0)])
-def test_a_person_is_asked_before_the_effects_of_a_plan_and_without_a_yes_no_plan_follows(
-    answer: str | None, paid: int
-) -> None:
+def test_plan_effects_need_approval_refusal_ends_plan(answer: str | None, paid: int) -> None:
     async def scene(clock: VirtualClock) -> None:
         asked = iter(("s1 = pick(text=input.mail)", 's2 = wire(s1, to="Ada")', "return s2"))
         theatre = Theatre(clock, {"router": lambda call: next(asked), "pick": "Mallory", "wire": "paid"})
@@ -467,7 +458,7 @@ def test_a_person_is_asked_before_the_effects_of_a_plan_and_without_a_yes_no_pla
 
 
 @pytest.mark.parametrize("lines", [('s1 = wire(to="Mallory")', "return s1"), ('s1 = wire(to="Ada")', "return s1")])
-def test_a_plan_that_an_engine_made_which_bounded_and_asked_nothing_is_replayed(lines: tuple[str, ...]) -> None:
+def test_plan_of_engine_without_approval_replays(lines: tuple[str, ...]) -> None:
     then = replace(
         HOUSE,
         tools={name: replace(one, effect="idempotent") if name == "wire" else one for name, one in HOUSE.tools.items()},
@@ -483,7 +474,7 @@ def test_a_plan_that_an_engine_made_which_bounded_and_asked_nothing_is_replayed(
     assert replay(program(text, HOUSE), played.events).reason == ""
 
 
-def test_the_question_shows_the_values_that_a_call_is_given() -> None:
+def test_plan_approval_question_shows_arguments() -> None:
     text = PAYING.replace("input: {mail: str}", "input: {mail: str, people: 'list[str]'}").replace(
         'with: {mail: "${input.mail}"}', 'with: {mail: "${input.mail}", people: "${input.people}"}'
     )

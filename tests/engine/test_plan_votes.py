@@ -1,4 +1,4 @@
-"""`plan` nodes that vote, and those with a larger planner: what is asked of whom, and what is on record."""
+"""`plan` nodes with votes and with a larger planner: their calls and their events."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ QUIET = ("s1 = writer(text=input.text)", "return s1")
 
 
 def line(lines: tuple[str, ...], call: CallRequest) -> str:
-    """The next line of a plan, as far as it has come."""
+    """Returns the next line of a plan at its current length."""
     stand = len(str(call.inputs["plan"]).splitlines())
     return lines[min(stand, len(lines) - 1)]
 
 
 def voted(*plans: tuple[str, ...], more: str = "", **options: Any) -> Played:
-    """Each sample writes a plan of its own."""
+    """Runs a vote in which each sample writes its own plan."""
     answer = {"router": lambda call: line(plans[call.sample - 1], call)}
     return play(
         WORK % f"returns: str, repairs: 0, votes: {len(plans)}{more}", {"text": "a b"}, answers=answer, **options
@@ -43,36 +43,36 @@ def decided(played: Played) -> Any:
     return played.of(TurnStarted)[-1].draft
 
 
-def test_most_samples_decide_whatever_their_steps_are_called() -> None:
+def test_votes_majority_ignores_step_names() -> None:
     played = voted(QUIET, LOUD, LOUD_AGAIN)
     assert played.outcome == ValueOutcome("A B")
     assert (decided(played).lines, decided(played).agreement) == (LOUD, 2 / 3)
     assert decided(played).sampled_plans == (QUIET, LOUD, LOUD_AGAIN)
 
 
-def test_ties_go_to_the_first_and_samples_without_a_plan_count() -> None:
+def test_votes_tie_to_first_missing_plans_count() -> None:
     played = voted(("no",), QUIET, LOUD, ("no",))
     assert played.outcome == ValueOutcome("<a b>")
     assert decided(played).agreement == 0.25
 
 
-def test_each_sample_has_its_own_seed_and_the_steps_of_the_plan_have_none() -> None:
+def test_votes_seed_per_sample_none_for_steps() -> None:
     played = voted(QUIET, QUIET)
     assert sorted(call.sample for call in played.workers.calls) == [0, 1, 1, 2, 2]
 
 
 @pytest.mark.parametrize("votes", [2, 5])
-def test_samples_are_made_side_by_side(votes: int) -> None:
+def test_votes_samples_run_concurrently(votes: int) -> None:
     played = voted(*[LOUD] * votes, latency=1.0)
     assert played.outcome == ValueOutcome("A B")
     last = played.of(TurnStarted)[-1]
-    assert last.at - played.events[0].at == pytest.approx(2.0)  # two lines, however many samples
+    assert last.at - played.events[0].at == pytest.approx(2.0)  # two lines, for any number of samples
     begun = [event.draft.sample for event in played.of(TurnStarted)]
     assert begun[:votes] == [*range(1, votes + 1)]
     assert [*sorted(begun[votes:-1]), begun[-1]] == [*range(1, votes + 1), 0]
 
 
-def test_a_sample_that_is_slow_holds_up_no_other() -> None:
+def test_votes_slow_sample_delays_no_other() -> None:
     def seconds(call: CallRequest, chance: Random) -> float:
         return {1: 10.0, 2: 1.0, 3: 1.5}.get(call.sample, 0.0)
 
@@ -82,13 +82,13 @@ def test_a_sample_that_is_slow_holds_up_no_other() -> None:
     assert decided(played).sampled_plans == (QUIET, LOUD, LOUD_AGAIN)
 
 
-def test_calls_of_samples_that_nobody_waits_for_end_with_the_node() -> None:
+def test_votes_unneeded_samples_cancelled_with_node() -> None:
     played = voted(QUIET, LOUD, more=", fallback: quiet, timeout: 5", latency=20.0)
     assert played.outcome == ValueOutcome("quiet")
     assert played.events[-1].at - played.events[0].at == pytest.approx(5.0)
 
 
-def test_a_server_that_is_gone_costs_its_sample_the_vote_and_only_all_of_them_the_node() -> None:
+def test_votes_server_down_loses_vote_all_down_fails_node() -> None:
     gone = CallError(code="F210", reason="the server is gone")
 
     def of(*without: int) -> Played:
@@ -103,7 +103,7 @@ def test_a_server_that_is_gone_costs_its_sample_the_vote_and_only_all_of_them_th
 
 
 @pytest.mark.parametrize("code", ["M001", "M003", "M004", "F205", "F210", "F217"])
-def test_a_router_whose_answers_cannot_be_read_goes_on_to_the_larger_planner(code: str) -> None:
+def test_unreadable_router_answers_go_to_larger_planner(code: str) -> None:
     silent = CallError(code=code, reason="nothing to read", retryable=False)
 
     def of(more: str, *, planner: Any = None) -> Played:
@@ -126,7 +126,7 @@ def test_a_router_whose_answers_cannot_be_read_goes_on_to_the_larger_planner(cod
     assert of("repairs: 1, fallback: []").outcome == ValueOutcome([])
 
 
-def test_a_router_that_is_gone_is_not_repaired() -> None:
+def test_router_down_not_repaired() -> None:
     answers = {
         "router": lambda call: CallError(code="F203", reason="gone", retryable=False),
         "planner": lambda call: line(PLAN, call),
@@ -136,13 +136,13 @@ def test_a_router_that_is_gone_is_not_repaired() -> None:
     assert (played.outcome.code, played.workers.counts["router"]) == ("F203", 1)
 
 
-def test_without_votes_the_card_decides_how_it_is_sampled() -> None:
+def test_without_votes_card_sampling_used() -> None:
     played = play(WORK % "returns: str", {"text": "a"}, answers={"router": lambda call: line(LOUD, call)})
     assert {call.sample for call in played.workers.calls} == {0}
     assert decided(played).agreement is None
 
 
-def test_where_no_sample_comes_to_a_plan_the_node_fails_or_takes_its_fallback() -> None:
+def test_votes_no_plan_fails_or_uses_fallback() -> None:
     played = voted(("no",), ("no",))
     assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.code == "R007"
@@ -156,7 +156,7 @@ def larger(router: tuple[str, ...], planner: tuple[str, ...], more: str = "repai
     )
 
 
-def test_after_the_repairs_the_larger_planner_goes_on_from_the_lines_that_stand() -> None:
+def test_larger_planner_continues_after_repairs() -> None:
     played = larger((PLAN[0], "I cannot"), PLAN)
     assert played.outcome == ValueOutcome(["A", "B"])
     assert (played.workers.counts["router"], played.workers.counts["planner"]) == (3, 2)
@@ -174,7 +174,7 @@ def test_after_the_repairs_the_larger_planner_goes_on_from_the_lines_that_stand(
     ]
 
 
-def test_the_larger_planner_has_as_many_repairs_and_then_the_node_fails() -> None:
+def test_larger_planner_has_same_repair_limit() -> None:
     played = larger(("no",), ("never",), "repairs: 2")
     assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.code == "R007"
@@ -182,18 +182,18 @@ def test_the_larger_planner_has_as_many_repairs_and_then_the_node_fails() -> Non
     assert larger(("no",), ("never",), "repairs: 0, fallback: []").outcome == ValueOutcome([])
 
 
-def test_a_router_that_needs_no_help_never_asks_the_larger_one() -> None:
+def test_larger_planner_not_asked_after_success() -> None:
     assert "planner" not in larger(PLAN, ("no",)).workers.counts
 
 
-def test_samples_that_fail_go_to_the_larger_planner_each() -> None:
+def test_votes_failed_samples_go_to_larger_planner() -> None:
     played = larger((PLAN[0], "I cannot"), PLAN, "repairs: 0, votes: 2")
     assert played.outcome == ValueOutcome(["A", "B"])
     assert sorted(call.sample for call in played.workers.calls if call.name == "planner") == [1, 1, 2, 2]
 
 
 def by_sample(events: Sequence[Event]) -> dict[int, list[PlanDraft]]:
-    """The questions of each sample in their order; which of them comes next hangs on the order of answers."""
+    """Returns the questions of each sample in order; the interleaving of samples depends on the order of answers."""
     found: dict[int, list[PlanDraft]] = {}
     for event in events:
         if isinstance(event, TurnStarted) and event.draft is not None:
@@ -205,7 +205,7 @@ def by_sample(events: Sequence[Event]) -> dict[int, list[PlanDraft]]:
 @pytest.mark.parametrize(
     "more", ["votes: 3, repairs: 1", "larger: planner, repairs: 1", "larger: planner, repairs: 0, votes: 2"]
 )
-def test_a_run_is_replayed_and_resumed_at_every_event(more: str, latency: float) -> None:
+def test_votes_run_replays_and_resumes_at_every_event(more: str, latency: float) -> None:
     text = WORK % f'returns: "list[str]", {more}'
     answers = {
         "router": lambda call: line((PLAN[0], "I cannot") if call.sample < 2 else PLAN, call),
@@ -232,14 +232,14 @@ def test_a_run_is_replayed_and_resumed_at_every_event(more: str, latency: float)
     run_simulated(scene, 0)
 
 
-def test_what_votes_cost_is_in_the_ledger() -> None:
+def test_ledger_includes_cost_of_votes() -> None:
     played = voted(QUIET, LOUD)
     asked = [event.usage for event in played.of(AttemptFinished) if event.node.endswith("/line")]
     assert [usage.calls for usage in asked] == [1, 1, 1, 1]
-    assert played.finished.usage.calls == 4 + 1  # and the writer of the plan that won
+    assert played.finished.usage.calls == 4 + 1  # and the writer of the winning plan
 
 
-def test_return_nothing_is_a_vote() -> None:
+def test_votes_return_nothing_counts() -> None:
     nothing = ("return nothing",)
     played = voted(LOUD, nothing, nothing)
     assert isinstance(played.outcome, FailedOutcome)
@@ -248,14 +248,14 @@ def test_return_nothing_is_a_vote() -> None:
     assert decided(voted(LOUD, nothing, LOUD_AGAIN)).sampled_plans == (LOUD, nothing, LOUD_AGAIN)
 
 
-def test_nothing_starts_before_the_votes_are_counted() -> None:
+def test_votes_counted_before_first_step() -> None:
     played = voted(LOUD_AGAIN, LOUD_AGAIN)
     assert [event.draft.plan for event in played.of(TurnStarted)] == [None] * 7
     last = played.of(TurnStarted)[-1].seq
     assert all(event.seq > last for event in played.of(AttemptFinished) if event.node.startswith("solve@"))
 
 
-def test_another_version_is_voted_on_as_well() -> None:
+def test_votes_apply_to_replanned_plan() -> None:
     def written(call: CallRequest) -> str:
         return line(LOUD if "These calls failed" in call.inputs["request"] else QUIET, call)
 

@@ -1,4 +1,4 @@
-"""Replay: what today's engine makes of a run's events."""
+"""Replay: decisions of the current engine on the events of a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.engine.test_engine import DIAMOND
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10**6))
-def test_a_run_is_what_the_engine_decides(seed: int) -> None:
+def test_replay_agrees_with_engine(seed: int) -> None:
     faults = Faults(refused=0.2, invalid=0.1, broken=0.05, slow=0.2)
     played = play(DIAMOND, {"text": "a b c"}, seed=seed, latency=(0.01, 3.0), faults=faults)
     found = replay(program(DIAMOND), played.events)
@@ -24,7 +24,7 @@ def test_a_run_is_what_the_engine_decides(seed: int) -> None:
     assert len(found.calls) == len(played.workers.calls)
 
 
-def test_a_forged_output_is_noticed() -> None:
+def test_replay_reports_forged_output() -> None:
     played = play(DIAMOND, {"text": "a b"})
     last = played.events[-1]
     assert isinstance(last, RunFinished)
@@ -34,7 +34,7 @@ def test_a_forged_output_is_noticed() -> None:
     assert "otherwise" in found.reason
 
 
-def test_a_call_that_nobody_wanted_is_noticed() -> None:
+def test_replay_reports_unrequested_call() -> None:
     played = play(DIAMOND, {"text": "a b"})
     again = next(event for event in played.events if isinstance(event, AttemptFinished | NodeFinished))
     events = [*played.events, msgspec.structs.replace(again, seq=len(played.events) + 1)]
@@ -49,7 +49,7 @@ nodes:
 """
 
 
-def test_a_run_of_before_has_no_places_of_dates_and_is_what_the_engine_decides() -> None:
+def test_replay_old_run_without_date_spans() -> None:
     played = play(DATED, {"text": "5 men, on 31 March 1889"})
     judged = next(event for event in played.events if isinstance(event, OutputJudged))
     [said] = judged.verdicts

@@ -1,4 +1,4 @@
-"""Resumption: nothing that finished is done again, and the output is that of a run that nobody cut off."""
+"""Resume: no finished call is repeated, and the output equals the output of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def whole(seed: int) -> Any:
 
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 10**6), cut=st.floats(0, 1))
-def test_a_run_cut_off_anywhere_ends_as_if_nothing_had_happened(seed: int, cut: float) -> None:
+def test_resume_at_any_event_gives_same_end(seed: int, cut: float) -> None:
     played = whole(seed)
     before = list(played.events[: max(1, int(cut * (len(played.events) - 1)))])
     compiled = program(EVERYTHING)
@@ -81,7 +81,7 @@ def test_a_run_cut_off_anywhere_ends_as_if_nothing_had_happened(seed: int, cut: 
     assert (found.first_difference, found.reason) == (None, "")
 
 
-def test_a_call_that_must_happen_once_is_asked_about_when_nobody_knows() -> None:
+def test_resume_asks_about_once_call_in_doubt() -> None:
     compiled = program("output: ${a}\nnodes:\n  a: {tool: send, with: {text: x}}")
 
     async def scene(clock: VirtualClock) -> None:
@@ -108,7 +108,7 @@ def test_a_call_that_must_happen_once_is_asked_about_when_nobody_knows() -> None
     run_simulated(scene)
 
 
-def test_a_person_says_what_a_call_in_doubt_gave_and_the_run_goes_on_with_it() -> None:
+def test_resume_continues_with_given_result_of_call() -> None:
     compiled = program(
         "output: ${b}\nnodes:\n  a: {tool: send, with: {text: x}}\n  b: {tool: shout, with: {text: '${a}'}}"
     )
@@ -132,7 +132,7 @@ def test_a_person_says_what_a_call_in_doubt_gave_and_the_run_goes_on_with_it() -
             value="sent then",
             question_digest=asked.question_digest,
             call_happened=True,
-            decline_reason="nobody knows",
+            decline_reason="unknown",
         )
         assert "declined" in theatre.engine.rejection_reason(asked, both)
         before = InboxMessage(
@@ -152,7 +152,7 @@ def test_a_person_says_what_a_call_in_doubt_gave_and_the_run_goes_on_with_it() -
             by="ann",
         )
         await theatre.journal.send(run.id, said)
-        await theatre.crash()  # the letter lies in the inbox, and whoever takes the run over opens it
+        await theatre.crash()  # the message is in the inbox, and the next lease holder processes it
         finished = await (await theatre.engine.resume(compiled, run.id)).wait()
         assert finished.outcome == ValueOutcome("SENT THEN")
         assert [call.name for call in theatre.workers.calls] == ["send", "shout"]
@@ -186,7 +186,7 @@ nodes:
 """
 
 
-def test_a_run_that_asks_waits_without_a_task_or_a_lease_and_goes_on_with_the_answer() -> None:
+def test_waiting_run_has_no_task_or_lease() -> None:
     compiled = program(ASK)
 
     async def scene(clock: VirtualClock) -> None:
@@ -197,7 +197,7 @@ def test_a_run_that_asks_waits_without_a_task_or_a_lease_and_goes_on_with_the_an
         assert (asked.question, asked.options) == ("Is <x> right?", ("yes", "no"))
         assert (await theatre.journal.list_runs())[0].status == "waiting"
         await clock.sleep(3 * 86_400)
-        assert await theatre.journal.lease(run.id) == 2  # anybody may take it over
+        assert await theatre.journal.lease(run.id) == 2  # any process may take it over
         await theatre.journal.release(run.id)
         await theatre.journal.send(run.id, letter("sure", "yes", asked))
         finished = await run.wait()
@@ -218,10 +218,8 @@ nodes:
 
 
 @pytest.mark.parametrize("text", [ASK, BUSY])
-def test_a_run_that_is_let_go_of_in_the_middle_waits_for_nobody(text: str) -> None:
-    """An engine that is closed gives the lease back, of a run that is under way too; whoever lists the runs is to go on
-    with it.
-    """
+def test_closed_engine_releases_running_run(text: str) -> None:
+    """A closed engine releases the lease, also of a run in progress, so that another process can resume it."""
 
     async def scene(clock: VirtualClock) -> None:
         theatre = Theatre(clock, latency=60.0)
@@ -234,7 +232,7 @@ def test_a_run_that_is_let_go_of_in_the_middle_waits_for_nobody(text: str) -> No
     run_simulated(scene)
 
 
-def test_an_answer_may_come_while_nobody_has_the_run() -> None:
+def test_answer_without_lease_holder_used_at_resume() -> None:
     compiled = program(ASK)
 
     async def scene(clock: VirtualClock) -> None:
@@ -251,7 +249,7 @@ def test_an_answer_may_come_while_nobody_has_the_run() -> None:
 
 
 @pytest.mark.parametrize(("value", "shown"), [("perhaps", ""), ("yes", "another question"), (7, "")])
-def test_a_letter_that_does_not_fit_is_noted_and_changes_nothing(value: Any, shown: str) -> None:
+def test_invalid_inbox_message_recorded_and_ignored(value: Any, shown: str) -> None:
     compiled = program(ASK)
 
     async def scene(clock: VirtualClock) -> None:
@@ -270,7 +268,7 @@ def test_a_letter_that_does_not_fit_is_noted_and_changes_nothing(value: Any, sho
     run_simulated(scene)
 
 
-def test_a_letter_cancels_a_run_that_another_process_has() -> None:
+def test_inbox_message_cancels_run_of_other_process() -> None:
     compiled = program("output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}}")
 
     async def scene(clock: VirtualClock) -> None:
@@ -286,7 +284,7 @@ def test_a_letter_cancels_a_run_that_another_process_has() -> None:
     run_simulated(scene)
 
 
-def test_two_engines_never_have_one_run() -> None:
+def test_lease_excludes_second_engine() -> None:
     compiled = program("output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}}")
 
     async def scene(clock: VirtualClock) -> None:
@@ -302,7 +300,7 @@ def test_two_engines_never_have_one_run() -> None:
     run_simulated(scene)
 
 
-def test_a_deadline_counts_the_time_before_an_interruption_and_not_the_time_in_between() -> None:
+def test_run_deadline_excludes_interruption() -> None:
     compiled = program("budget: {seconds: 100}\noutput: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}}")
 
     async def scene(clock: VirtualClock) -> None:
@@ -320,14 +318,14 @@ def test_a_deadline_counts_the_time_before_an_interruption_and_not_the_time_in_b
     run_simulated(scene)
 
 
-def test_a_question_with_a_timeout_is_given_up_and_its_fallback_holds() -> None:
-    text = 'output: ${a}\nnodes:\n  a: {ask: "Well?", timeout: 60, fallback: "nobody"}'
+def test_question_timeout_uses_fallback() -> None:
+    text = 'output: ${a}\nnodes:\n  a: {ask: "Well?", timeout: 60, fallback: "none left"}'
     played = play(text)
-    assert played.outcome == ValueOutcome("nobody")
+    assert played.outcome == ValueOutcome("none left")
     assert played.finished.at - played.events[0].at == pytest.approx(60)
 
 
-def test_a_body_with_a_timeout_is_given_up_with_all_that_is_inside() -> None:
+def test_body_timeout_cancels_inner_calls() -> None:
     text = """
 output: ${b}
 nodes:
@@ -342,7 +340,7 @@ nodes:
     assert played.finished.at - played.events[0].at == pytest.approx(5)
 
 
-def test_closing_an_engine_ends_the_wait_for_a_run_that_another_process_has() -> None:
+def test_close_ends_wait_for_run_of_other_process() -> None:
     compiled = program(ASK)
 
     async def scene(clock: VirtualClock) -> None:
@@ -367,9 +365,10 @@ def test_closing_an_engine_ends_the_wait_for_a_run_that_another_process_has() ->
 
 @pytest.mark.parametrize("freed", range(9))
 @pytest.mark.parametrize("second", range(6))
-def test_a_run_that_two_letters_wake_is_not_followed_by_who_has_it(second: int, freed: int) -> None:
-    """Turns of the loop after the first letter: when the second comes, and when the process that has the run lets go of
-    it.
+def test_run_woken_by_two_messages_not_followed_by_holder(second: int, freed: int) -> None:
+    """Both parameters count loop iterations after the first message: until the second message, and until the lease
+    holder
+    releases the run.
     """
     compiled = program(ASK)
 
@@ -401,7 +400,7 @@ def test_a_run_that_two_letters_wake_is_not_followed_by_who_has_it(second: int, 
 
 
 class Slow(MemoryJournal):
-    """A store far away: a lease takes its time."""
+    """A remote store: a lease takes time."""
 
     def __init__(self, store: MemoryStore, clock: VirtualClock) -> None:
         super().__init__(store)
@@ -413,8 +412,8 @@ class Slow(MemoryJournal):
 
 
 @pytest.mark.parametrize("later", [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
-def test_a_run_that_is_resumed_while_it_is_followed_ends_for_all_who_wait(later: float) -> None:
-    """The process that had it is gone; somebody resumes it between two looks of who follows it."""
+def test_followed_run_resumed_elsewhere_ends_for_all_waiters(later: float) -> None:
+    """The holder has died; another process resumes the run between two polls of the follower."""
     compiled = program(ASK)
 
     async def scene(clock: VirtualClock) -> tuple[list[Any], list[Event], list[Event]]:
@@ -431,7 +430,7 @@ def test_a_run_that_is_resumed_while_it_is_followed_ends_for_all_who_wait(later:
         other = MemoryJournal(theatre.store)
         await other.lease(run.id)
         await other.send(run.id, letter("sure", "yes", asked))
-        await clock.sleep(2 * POLL_INTERVAL)  # it was woken, found the run in other hands, and follows it
+        await clock.sleep(2 * POLL_INTERVAL)  # it woke up, found the run held by another process, and follows it
         await other.release(run.id)
         await clock.sleep(later * POLL_INTERVAL)
         again = await engine.resume(compiled, run.id)

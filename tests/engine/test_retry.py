@@ -1,4 +1,4 @@
-"""Retry policies: what they say of facts."""
+"""Retry policies as functions of facts."""
 
 from __future__ import annotations
 
@@ -25,15 +25,13 @@ def node(retry: str = "", kind: str = "agent: writer") -> CompiledNode:
 
 
 @given(attempts=st.integers(1, 10), within=st.integers(1, 100), attempt=st.integers(1, 12), seconds=st.floats(0, 200))
-def test_attempts_end_at_the_first_of_two_limits(attempts: int, within: int, attempt: int, seconds: float) -> None:
+def test_retry_ends_at_first_of_two_limits(attempts: int, within: int, attempt: int, seconds: float) -> None:
     found = retry_policy(node(f", retry: {{attempts: {attempts}, within: {within}}}"), "F203")
     assert found.should_retry(attempt, seconds) == (attempt < attempts and seconds < within)
 
 
 @given(first=st.floats(0, 10), longest=st.floats(0, 100), attempt=st.integers(1, 12))
-def test_pauses_grow_up_to_the_longest_with_the_upper_half_left_to_chance(
-    first: float, longest: float, attempt: int
-) -> None:
+def test_retry_backoff_grows_to_maximum_with_jitter(first: float, longest: float, attempt: int) -> None:
     low, high = retry_policy(node(f", retry: {{attempts: 3, wait: [{first}, {longest}]}}"), "F203").backoff_range(
         attempt
     )
@@ -45,7 +43,7 @@ def test_pauses_grow_up_to_the_longest_with_the_upper_half_left_to_chance(
         )
 
 
-def test_what_time_does_not_mend_is_tried_again_at_once_and_seldom() -> None:
+def test_retry_answer_errors_without_wait_and_few() -> None:
     for code, most in (("M001", TYPE_ERROR_ATTEMPTS), ("V001", REJECTED_ATTEMPTS)):
         found = retry_policy(node(), code)
         assert found.backoff_range(1) == (0.0, 0.0)
@@ -54,7 +52,7 @@ def test_what_time_does_not_mend_is_tried_again_at_once_and_seldom() -> None:
         ]
 
 
-def test_a_tool_that_must_happen_once_has_one_attempt_whatever_the_file_says() -> None:
+def test_retry_once_tool_has_one_attempt() -> None:
     assert not retry_policy(node(", retry: 5", "tool: send"), "T003").should_retry(1, 0.0)
 
 
@@ -68,9 +66,7 @@ def test_a_tool_that_must_happen_once_has_one_attempt_whatever_the_file_says() -
         ("defaults: {timeout: 60}\n", "", True, 1),
     ],
 )
-def test_what_would_come_again_is_tried_again_only_where_the_file_says_so(
-    head: str, retry: str, permanent: bool, attempts: int
-) -> None:
+def test_retry_deterministic_failure_only_if_configured(head: str, retry: str, permanent: bool, attempts: int) -> None:
     text = f"{head}output: ${{a}}\nnodes:\n  a: {{tool: shout, with: {{text: x}}{retry}}}"
     played = play(
         text,
@@ -82,14 +78,14 @@ def test_what_would_come_again_is_tried_again_only_where_the_file_says_so(
     assert replay(program(text), played.events).first_difference is None
 
 
-def test_a_run_that_was_stored_before_it_was_told_apart_decides_as_it_did() -> None:
+def test_retry_old_run_replays_unchanged() -> None:
     text = "output: ${a}\nnodes:\n  a: {tool: shout, with: {text: x}}"
     stored = play(text, answers={"shout": CallError(code="T003", reason="shout raised KeyError: 'n'", retryable=True)})
     assert b"permanent" not in msgspec.json.encode(stored.events)
     assert replay(program(text), stored.events).first_difference is None
 
 
-def test_no_attempt_is_planned_after_the_time_within_which_they_may_be() -> None:
+def test_retry_no_attempt_after_time_limit() -> None:
     text = "output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}, retry: {attempts: 10, wait: [4, 4], within: 9}}"
     played = play(text, faults=Faults(refused=1.0))
     assert all(attempt.at - played.events[0].at <= 9 + 4 for attempt in played.attempts)
@@ -97,10 +93,9 @@ def test_no_attempt_is_planned_after_the_time_within_which_they_may_be() -> None
 
 
 @pytest.mark.parametrize(("ended", "expected"), [(1.5, FinishNode), (0.5, ScheduleRetry)])
-def test_an_attempt_that_ended_before_its_run_was_cut_off_is_followed_by_another_as_ever(
-    ended: float, expected: type
-) -> None:
-    """Simulated (seed 3111): the disk was full between the end of an attempt, too late for another one, and that of its
+def test_retry_continues_after_resume(ended: float, expected: type) -> None:
+    """Simulated (seed 3111): the disk was full between the end of an attempt, too late for another one, and the end of
+    its
     node.
     """
     compiled = program(

@@ -1,4 +1,4 @@
-"""Values that no journal takes: a node that puts too much together fails, and what was done before is kept."""
+"""Values too large for any journal: a node that composes too much fails, and earlier work is kept."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WORDS = {"words": ["a" * 100] * 30}
 
 
 class Narrow(MemoryJournal):
-    """Takes events of so many bytes, all or none of those that it is given at once."""
+    """A journal with a size limit for events; it takes all events of a batch or none."""
 
     most = 1_000
 
@@ -51,7 +51,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("output", ["${all.values}", "${n}"])
-def test_a_list_that_no_journal_takes_fails_its_node(output: str) -> None:
+def test_size_limit_list_too_large_fails_node(output: str) -> None:
     played = play(LISTED % (output, ""), WORDS)
     assert isinstance(played.outcome, FailedOutcome)
     assert (played.finished.status, played.outcome.code) == ("failed", "E026")
@@ -63,7 +63,7 @@ def test_a_list_that_no_journal_takes_fails_its_node(output: str) -> None:
 @pytest.mark.parametrize(
     "value", [["é" * 100] * 30, {"é" * 100: 1}, {f"{'é' * 100}{number}": number for number in range(30)}]
 )
-def test_a_value_is_kept_up_to_its_size_as_json_keys_included(monkeypatch: pytest.MonkeyPatch, value: Any) -> None:
+def test_size_limit_counts_json_with_keys(monkeypatch: pytest.MonkeyPatch, value: Any) -> None:
     size = len(encode(value))
     monkeypatch.setattr(size_limits, "MAX_VALUE_BYTES", size)
     assert size_limits.limit_size(ValueOutcome(value), "n") == ValueOutcome(value)
@@ -72,7 +72,7 @@ def test_a_value_is_kept_up_to_its_size_as_json_keys_included(monkeypatch: pytes
 
 
 @pytest.mark.usefixtures("small")
-def test_what_a_block_puts_together_is_held_to_the_same_and_so_is_the_output() -> None:
+def test_size_limit_applies_to_blocks_and_output() -> None:
     head = """
 input: {word: str}
 nodes:
@@ -90,7 +90,7 @@ nodes:
 
 
 @pytest.mark.usefixtures("small")
-def test_a_fallback_stands_in_for_what_is_too_large_and_may_not_be_so_itself() -> None:
+def test_size_limit_fallback_replaces_large_value() -> None:
     text = """
 input: {word: str}
 output: ${size(%s)}
@@ -108,7 +108,7 @@ nodes:
     assert outcome.reason.startswith("its fallback: ")
 
 
-async def test_what_stands_before_an_event_that_is_not_kept_is_kept() -> None:
+async def test_size_limit_earlier_events_kept() -> None:
     run = Execution("r1", journal := Narrow())
     run.log += [
         RunStarted(seq=1, at=1.0, run="r1", workflow="w", graph="0" * 32, inputs={}),
@@ -117,14 +117,14 @@ async def test_what_stands_before_an_event_that_is_not_kept_is_kept() -> None:
             for seq in range(2, 7)
         ),
     ]
-    for _ in range(2):  # as often as it is tried
+    for _ in range(2):  # the failure repeats
         with pytest.raises(OrchestraError) as caught:
             run.flush()
         assert caught.value.code == "J004"
         assert [event.seq for event in await journal.read("r1")] == [1, 2, 3]
 
 
-def test_a_run_whose_event_was_not_kept_can_be_resumed_and_what_was_kept_is_not_done_again() -> None:
+def test_size_limit_resume_repeats_nothing_kept() -> None:
     large: dict[str, Any] = {"shout": lambda call: "X" * 2_000 if call.node == "all[9]" else "X"}
     compiled = program(LISTED % ("${all.values}", ""))
 
@@ -138,7 +138,7 @@ def test_a_run_whose_event_was_not_kept_can_be_resumed_and_what_was_kept_is_not_
         kept = {event.node for event in await journal.read(run.id) if isinstance(event, AttemptFinished)}
         assert len(kept) >= 8
         journal.most, workers.calls = 10_000, []
-        again = await engine.resume(compiled, run.id)  # the lease was given back
+        again = await engine.resume(compiled, run.id)  # the lease was released
         assert (await again.wait()).status == "done"
         assert kept & {call.node for call in workers.calls} == set()
         await engine.close()
@@ -146,7 +146,7 @@ def test_a_run_whose_event_was_not_kept_can_be_resumed_and_what_was_kept_is_not_
     run_simulated(scene)
 
 
-def test_a_value_that_is_not_kept_beside_the_end_of_its_run_says_so() -> None:
+def test_size_limit_value_lost_at_end_reported() -> None:
     async def scene(clock: VirtualClock) -> None:
         engine = Engine(clock, journal := Narrow(), SimulatedWorkers({**ANSWERS, "shout": "X" * 2_000}, clock=clock))
         compiled = program('output: ${size(a)}\nnodes:\n  a: {tool: shout, with: {text: "x"}}')
@@ -161,7 +161,7 @@ def test_a_value_that_is_not_kept_beside_the_end_of_its_run_says_so() -> None:
     run_simulated(scene)
 
 
-def test_inputs_that_are_too_large_together_are_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_size_limit_inputs_refused_before_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inputs, "MAX_INPUT_BYTES", 3_000)
     compiled = program('input: {a: str, b: str}\noutput: ${a}\nnodes:\n  a: {tool: shout, with: {text: "${input.a}"}}')
     assert inputs.bind_arguments(compiled, (), {"a": "x" * 1_000, "b": "y" * 1_000})

@@ -1,6 +1,6 @@
-"""Soak: many runs in one process leave nothing behind; many that wait for persons cost next to nothing.
+"""Soak: many runs in one process leave nothing behind; many runs that wait for persons cost little.
 
-The short form runs always; `ORCHESTRA_SOAK=1` runs the long one. Both print their figures (`pytest -s`).
+The short form always runs; `ORCHESTRA_SOAK=1` runs the long one. Both print their figures (`pytest -s`).
 """
 
 from __future__ import annotations
@@ -56,16 +56,13 @@ nodes:
 
 
 class Quick:
-    """Workers that remember nothing, and whose bytes are never the same; each third call comes back in a later turn of
-    the
-    loop.
-    """
+    """Workers without a memo whose bytes always differ; each third call returns in a later loop iteration."""
 
     def __init__(self) -> None:
         self.count_of_calls = 0
 
     async def call(self, call: CallRequest) -> CallResult:
-        """The value, with the bytes that went over the wire."""
+        """Returns the value and the transferred bytes."""
         self.count_of_calls += 1
         if not self.count_of_calls % 3:
             await asyncio.sleep(0)
@@ -75,20 +72,20 @@ class Quick:
         )
 
     async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
-        """The same as a stream."""
+        """Returns the same as a stream."""
         yield await self.call(call)
 
     def estimate(self, call: CallRequest) -> CallEstimate:
-        """Nothing is known."""
+        """No estimate is known."""
         return NO_ESTIMATE
 
     async def count_tokens(self, call: CallRequest) -> int | None:
-        """Nobody counts."""
+        """Token counts are unknown."""
         return None
 
 
 class Scale:
-    """What the process weighs now, beside what it weighed at first."""
+    """Resources of the process now, compared with the start."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
@@ -99,7 +96,7 @@ class Scale:
         return self._process.memory_info().rss, len(asyncio.all_tasks()), self._process.num_fds()
 
     def grown(self, runs: int, what: str) -> tuple[float, int, int]:
-        """KiB a run, tasks, and file descriptors, more than at first."""
+        """Growth since the start: KiB per run, tasks, and file descriptors."""
         rss, tasks, files = self._read()
         found = (rss - self.rss) / KIB / runs, tasks - self.tasks, files - self.files
         print(f"\n{what}: {runs:,} runs, {found[0]:+.3f} KiB each, {found[1]:+d} tasks, {found[2]:+d} descriptors")
@@ -107,7 +104,7 @@ class Scale:
 
 
 async def work(engine: Engine, compiled: Program, runs: int) -> None:
-    """Runs from start to end, some at a time."""
+    """Runs from start to end, some concurrently."""
     for _ in range(runs // TOGETHER):
         begun = [
             engine.start(compiled, RunRequest(inputs={"words": ["a", "b", "c"]}, graph="0" * 32))
@@ -127,17 +124,17 @@ async def soak(journal: Journal, runs: int, what: str) -> None:
     assert (tasks, files) == (0, 0)
 
 
-async def test_runs_leave_nothing_in_memory() -> None:
+async def test_finished_runs_leave_no_memory() -> None:
     await soak(MemoryJournal(max_ended_runs=64), 20_000 if LONG else 2_000, "journal off")
 
 
-async def test_runs_leave_nothing_but_a_file(tmp_path: Path) -> None:
+async def test_finished_runs_leave_only_a_file(tmp_path: Path) -> None:
     async with SqliteJournal.open(tmp_path / "runs.db") as journal:
         await soak(journal, 5_000 if LONG else 1_000, "SQLite")
 
 
 async def waiting(engine: Engine, compiled: Program, runs: int) -> list[Execution]:
-    """Runs that wait for a person, begun some at a time."""
+    """Starts runs that wait for a person, some concurrently."""
     found: list[Execution] = []
     for _ in range(runs // TOGETHER):
         begun = [
@@ -146,14 +143,14 @@ async def waiting(engine: Engine, compiled: Program, runs: int) -> list[Executio
         for run in begun:
             assert await run.wait_until_blocked() is None
         found += begun
-    # Each has looked into its inbox once more: the journal reads in order, so this look is the last one.
+    # Each run has read its inbox once more: the journal reads in order, so this read is the last one.
     await engine.journal.inbox(found[-1].id)
     for _ in range(3):
         await asyncio.sleep(0)
     return found
 
 
-async def test_a_run_that_waits_for_a_person_costs_a_few_kilobytes_and_no_task(tmp_path: Path) -> None:
+async def test_waiting_run_uses_few_kilobytes_and_no_task(tmp_path: Path) -> None:
     runs = 2_000 if LONG else 1_000
     async with SqliteJournal.open(tmp_path / "runs.db") as journal:
         engine, compiled = Engine(SystemClock(), journal, Quick()), program(ASKING)

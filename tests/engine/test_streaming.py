@@ -1,6 +1,4 @@
-"""Plans run while they are being written: what starts when, what waits, what is abandoned; and nothing is lost by being
-cut off.
-"""
+"""Plans that run while they are written: start times, waits, abandoned steps; a resume at any event loses nothing."""
 
 from __future__ import annotations
 
@@ -33,12 +31,12 @@ SENDING = ("s1 = shout(text=input.text)", "s2 = send(s1, text=input.text)", "s3 
 
 
 def router(*lines: str) -> Callable[[CallRequest], Any]:
-    """Writes the next of these lines, as far as the plan has come."""
+    """Writes the next of these lines for the current length of the plan."""
     return lambda call: lines[min(call.inputs["plan"].count("\n") + bool(call.inputs["plan"]), len(lines) - 1)]
 
 
 def paced(**seconds: float) -> Callable[[CallRequest, Random], float]:
-    """How long calls take, by agent or tool; one second for the others."""
+    """Seconds of calls by agent or tool; one second for the others."""
     return lambda call, chance: seconds.get(call.name, 1.0)
 
 
@@ -52,7 +50,7 @@ def planned(more: str, *lines: str, answers: Mapping[str, Any] | None = None, **
 
 
 def began(played: Played) -> dict[str, float]:
-    """When each call went out, in seconds since the run began."""
+    """Returns the start of each call in seconds since the start of the run."""
     start = played.events[0].at
     found: dict[str, float] = {}
     for event in played.events:
@@ -61,7 +59,7 @@ def began(played: Played) -> dict[str, float]:
     return found
 
 
-def test_a_step_starts_as_soon_as_its_line_is_accepted_and_its_needs_are_there() -> None:
+def test_streaming_step_starts_when_line_and_needs_ready() -> None:
     times = began(planned("repairs: 0", *CHAIN))
     assert times == {
         "solve#1/line": 0.0,
@@ -74,7 +72,7 @@ def test_a_step_starts_as_soon_as_its_line_is_accepted_and_its_needs_are_there()
     }
 
 
-def test_the_first_step_starts_after_one_line_and_without_streaming_after_all_of_them() -> None:
+def test_streaming_first_step_starts_after_one_line() -> None:
     streamed, whole = planned("streaming: true", *CHAIN), planned("streaming: false", *CHAIN)
     assert streamed.outcome == whole.outcome == ValueOutcome("<A>")
     assert (began(streamed)["solve@1/s1"], began(whole)["solve@1/s1"]) == (1.0, 4.0)
@@ -84,7 +82,7 @@ def test_the_first_step_starts_after_one_line_and_without_streaming_after_all_of
 LISTED = ('s1 = [writer(text=x) for x in ["a", "b", "c"]]', "s2 = [shout(text=x) for x in s1]", "return s2[2]")
 
 
-def test_the_calls_of_a_list_that_a_line_states_start_together_when_it_is_accepted() -> None:
+def test_streaming_literal_list_calls_start_together() -> None:
     played = planned("repairs: 0", *LISTED)
     assert played.outcome == ValueOutcome("<C>")
     times = began(played)
@@ -93,7 +91,7 @@ def test_the_calls_of_a_list_that_a_line_states_start_together_when_it_is_accept
     assert audit(AuditCase(program(WORK % "repairs: 0"), played.events)) == []
 
 
-def test_what_has_effects_waits_for_the_whole_plan_and_so_does_what_reads_it() -> None:
+def test_streaming_effects_wait_for_whole_plan() -> None:
     played = planned("repairs: 0", *SENDING)
     times = began(played)
     assert times["solve@1/s1"] == 1.0
@@ -101,7 +99,7 @@ def test_what_has_effects_waits_for_the_whole_plan_and_so_does_what_reads_it() -
     assert played.outcome == ValueOutcome("SENT")
 
 
-def test_nothing_that_ran_runs_again_when_the_plan_is_whole() -> None:
+def test_streaming_whole_plan_repeats_no_step() -> None:
     played = planned("repairs: 0", *CHAIN)
     assert {name: played.workers.counts[name] for name in ("shout", "writer", "router")} == {
         "shout": 2,
@@ -110,7 +108,7 @@ def test_nothing_that_ran_runs_again_when_the_plan_is_whole() -> None:
     }
 
 
-def test_a_step_that_the_answer_does_not_rest_on_is_abandoned_and_not_waited_for() -> None:
+def test_streaming_step_unused_by_answer_abandoned() -> None:
     lines = ("s1 = writer(text=input.text)", "s2 = shout(text=input.text)", "return s2")
     played = planned("repairs: 0", *lines, latency=paced(writer=1000.0))
     assert played.outcome == ValueOutcome("A")
@@ -118,8 +116,8 @@ def test_a_step_that_the_answer_does_not_rest_on_is_abandoned_and_not_waited_for
     assert [call.name for call in played.workers.cancelled] == ["writer"]
 
 
-def test_a_workflow_that_nobody_needs_any_more_is_abandoned_with_all_that_is_under_way_in_it() -> None:
-    """The plan goes on for longer than what was abandoned would have taken."""
+def test_abandoned_workflow_cancels_its_calls() -> None:
+    """The plan runs for longer than the abandoned calls would have taken."""
     text = (
         WORK.replace("tools: [shout, split, count, send], agents: [writer]", "tools: [shout], workflows: [loudly]")
         % "repairs: 0"
@@ -134,14 +132,14 @@ def test_a_workflow_that_nobody_needs_any_more_is_abandoned_with_all_that_is_und
     assert (found.first_difference, found.reason) == (None, "")
 
 
-def test_a_plan_that_is_refused_in_the_end_abandons_what_runs_and_counts_what_it_cost() -> None:
+def test_streaming_refused_plan_abandons_steps_counts_cost() -> None:
     played = planned(
         "repairs: 0", "s1 = writer(text=input.text)", "s2 = writer(text=s1)", "nonsense", latency=paced(writer=1.5)
     )
     assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.code == "R007"
     assert [call.node for call in played.workers.cancelled] == ["solve@1/s2"]
-    assert played.finished.usage.calls == 4  # three lines, and the step that came to its end
+    assert played.finished.usage.calls == 4  # three lines, and the step that finished
     fallen = planned(
         "repairs: 0, fallback: quiet", "s1 = writer(text=input.text)", "nonsense", latency=paced(writer=9.0)
     )
@@ -149,9 +147,9 @@ def test_a_plan_that_is_refused_in_the_end_abandons_what_runs_and_counts_what_it
     assert len(fallen.workers.cancelled) == 1
 
 
-def test_a_plan_may_end_in_the_very_turn_in_which_a_step_of_it_fails() -> None:
-    """The budget has room for two lines: the third does not fit in, and neither does an element of the step that begins
-    with it.
+def test_streaming_plan_and_step_end_in_same_turn() -> None:
+    """The budget suffices for two lines, but neither for the third nor for an element of the step that starts with
+    it.
     """
     lines = ("s1 = split(text=input.text)", "s2 = [writer(text=x) for x in s1]", "return s2[0]")
     played = play(
@@ -165,14 +163,14 @@ def test_a_plan_may_end_in_the_very_turn_in_which_a_step_of_it_fails() -> None:
     assert "solve@1/s2[0]" not in played.outcomes
 
 
-def test_time_runs_out_for_lines_and_steps_alike() -> None:
+def test_streaming_timeout_covers_lines_and_steps() -> None:
     played = planned("timeout: 2.5", *CHAIN, latency=paced(shout=9.0))
     assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.code == "E006"
     assert {call.node for call in played.workers.cancelled} == {"solve@1/s1", "solve#3/line"}
 
 
-def test_steps_keep_to_the_budget_of_the_run() -> None:
+def test_streaming_steps_within_run_budget() -> None:
     text = "budget: {calls: 3}\n" + WORK % "repairs: 0"
     played = play(text, {"text": "a"}, answers={"router": router(*CHAIN)}, latency=paced())
     assert isinstance(played.outcome, FailedOutcome)
@@ -194,7 +192,7 @@ STORIES: dict[str, tuple[str, Mapping[str, Any]]] = {
 
 @pytest.mark.parametrize("name", STORIES)
 @pytest.mark.parametrize("pace", [0.0, 0.4, 2.5])
-def test_a_plan_cut_off_at_any_event_goes_on_from_there(name: str, pace: float) -> None:
+def test_streaming_plan_resumes_at_any_event(name: str, pace: float) -> None:
     more, answers = STORIES[name]
     latency = paced(shout=pace, writer=pace)
     whole = play(WORK % more, {"text": "a b"}, answers=answers, latency=latency)
@@ -208,7 +206,7 @@ def test_a_plan_cut_off_at_any_event_goes_on_from_there(name: str, pace: float) 
             theatre.put(before)
             run = await theatre.engine.resume(compiled, whole.events[0].run)  # type: ignore[union-attr]  # the first is a RunStarted
             await run.wait_until_blocked()
-            for asked in run.questions:  # whether the message was sent before the run was cut off
+            for asked in run.questions:  # the message may have been sent before the interruption
                 await theatre.engine.journal.send(run.id, again(asked))
             assert (await run.wait()).outcome == whole.outcome
             events = await theatre.journal.read(run.id)

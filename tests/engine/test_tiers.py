@@ -1,4 +1,4 @@
-"""Tiers: several larger models one after the other, those that the label forbids passed over, and at last a person."""
+"""Tiers: several larger models in sequence, without those that the label forbids, and finally a person."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def flow(otherwise: str) -> str:
 
 
 def climbed(otherwise: str, by_tier: dict[int, Any], tiers: tuple[str, ...] = TIERS) -> Played:
-    """Plays a reading whose answers depend on the tier, and has its journal audited and decided anew."""
+    """Runs a reading whose answers depend on the tier, then audits and replays its journal."""
     text = flow(otherwise)
     played = play(text, {"text": TEXT}, {"reader": lambda call: by_tier.get(call.tier, BAD)}, tiers=tiers)
     assert audit(AuditCase(program(text), played.events)) == []
@@ -72,7 +72,7 @@ def asked(played: Played) -> list[int]:
     return [call.tier for call in played.workers.calls]
 
 
-def test_each_larger_model_is_asked_where_the_one_before_was_not_accepted() -> None:
+def test_tiers_next_model_after_refusal() -> None:
     played = climbed("escalate", {3: GOOD})
     assert isinstance(played.outcome, ValueOutcome)
     assert (played.outcome.value, asked(played)) == (GOOD, [0, 1, 2, 3])
@@ -85,18 +85,18 @@ def test_each_larger_model_is_asked_where_the_one_before_was_not_accepted() -> N
     assert len(played.of(OutputJudged)) == 4
 
 
-def test_the_climb_ends_with_the_first_that_is_accepted() -> None:
+def test_tiers_end_with_first_accepted_value() -> None:
     assert asked(climbed("retry, escalate", {1: GOOD})) == [0, 0, 1]
 
 
-def test_a_model_that_the_label_forbids_is_passed_over_and_the_next_one_asked() -> None:
+def test_tiers_model_forbidden_by_label_skipped() -> None:
     played = climbed("escalate", {2: FORBIDDEN, 3: GOOD})
     assert isinstance(played.outcome, ValueOutcome)
     assert asked(played) == [0, 1, 2, 3]
     assert [one.reason for one in played.of(AttemptFinished) if one.error] == [FORBIDDEN.reason]
 
 
-def test_an_abstention_says_who_was_asked_and_who_was_passed_over() -> None:
+def test_tiers_abstention_lists_asked_and_skipped_models() -> None:
     outcome = climbed("escalate", {2: FORBIDDEN, 3: CallError(code="F203", reason="it is gone")}).outcome
     assert isinstance(outcome, AbstainedOutcome)
     assert outcome.reason.endswith(
@@ -106,18 +106,18 @@ def test_an_abstention_says_who_was_asked_and_who_was_passed_over() -> None:
     assert outcome.score is not None
 
 
-def test_a_fleet_that_has_fewer_models_now_ends_the_climb() -> None:
+def test_tiers_end_if_fleet_lost_models() -> None:
     assert asked(climbed("escalate", {2: CallError(code="F220", reason="no still larger model")})) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("tiers", [(), ("large",)])
-def test_one_larger_model_is_asked_once(tiers: tuple[str, ...]) -> None:
+def test_tiers_single_larger_model_called_once(tiers: tuple[str, ...]) -> None:
     played = climbed("escalate", {}, tiers)
     assert isinstance(played.outcome, AbstainedOutcome)
     assert asked(played) == [0, 1]
 
 
-def test_what_the_larger_model_says_at_once_goes_on_to_the_next() -> None:
+def test_tiers_direct_larger_model_refused_goes_to_next() -> None:
     text = flow("retry, escalate").replace("    checks", "    escalate: ${size(input.text) > 3}\n    checks")
     played = play(text, {"text": TEXT}, {"reader": lambda call: GOOD if call.tier == 2 else BAD}, tiers=TIERS)
     assert asked(played) == [1, 2]
@@ -127,10 +127,7 @@ def test_what_the_larger_model_says_at_once_goes_on_to_the_next() -> None:
 def waits(
     text: str, inputs: dict[str, Any], reader: Any, letters: list[tuple[str, Any]], *, crash: bool = False
 ) -> tuple[Any, list[Any]]:
-    """Plays a run that waits for a person for a week, and has it audited; with a crash meanwhile, another process takes
-    it
-    up.
-    """
+    """Runs a workflow that waits a week for a person, and audits it; after a crash another process resumes it."""
     compiled = program(text)
 
     async def scene(clock: VirtualClock) -> tuple[Any, list[Any]]:
@@ -164,10 +161,10 @@ def bad(call: CallRequest) -> Any:
 
 
 @pytest.mark.parametrize("crash", [False, True])
-def test_at_last_a_person_is_shown_the_value_and_gives_the_right_one(crash: bool) -> None:
+def test_tiers_person_corrects_value_last(crash: bool) -> None:
     text = flow("escalate, ask, abstain").replace("    checks", "    timeout: 5\n    checks")
     outcome, events = waits(text, {"text": TEXT}, bad, [("reading", PERSONAL)], crash=crash)
-    assert outcome == ValueOutcome(PERSONAL), "it stands as it is, and nothing judges it"
+    assert outcome == ValueOutcome(PERSONAL), "the value is kept unchanged, without a check"
     (question,) = [event for event in events if isinstance(event, QuestionAsked)]
     assert (question.kind, question.schema["title"]) == ("acceptance", "Reading")
     assert question.withheld is not None
@@ -187,7 +184,7 @@ def test_at_last_a_person_is_shown_the_value_and_gives_the_right_one(crash: bool
     ]
 
 
-def test_an_answer_of_another_type_is_refused() -> None:
+def test_answer_of_other_type_refused() -> None:
     async def scene(clock: VirtualClock) -> None:
         theatre = Theatre(clock, {"reader": BAD})
         run = theatre.start(program(flow("ask")), {"text": TEXT})
@@ -204,7 +201,7 @@ def test_an_answer_of_another_type_is_refused() -> None:
     run_simulated(scene)
 
 
-def test_the_person_is_shown_the_value_of_before_where_the_last_model_gave_none() -> None:
+def test_tiers_person_sees_last_existing_value() -> None:
     def reader(call: CallRequest) -> Any:
         return FORBIDDEN if call.tier else BAD
 
@@ -215,7 +212,7 @@ def test_the_person_is_shown_the_value_of_before_where_the_last_model_gave_none(
     assert "passed over" in question.withheld.tiers
 
 
-def test_each_element_has_its_own_person() -> None:
+def test_tiers_question_per_element() -> None:
     def reader(call: CallRequest) -> Any:
         return {
             "answer": call.inputs["context"],
@@ -227,31 +224,31 @@ def test_each_element_has_its_own_person() -> None:
     assert outcome == ValueOutcome(["person 0", "b", "person 2"])
 
 
-def test_a_verdict_on_a_finished_value_may_go_to_a_person_too() -> None:
+def test_tiers_verify_may_ask_person() -> None:
     outcome, events = waits(VERIFIED, {"text": TEXT}, BAD, [("checked", GOOD)])
     assert outcome == ValueOutcome(GOOD)
     assert usage_by_tier(History.of(events))[-1].name == "a person"
 
 
-def test_long_evidence_is_cut_for_the_person() -> None:
+def test_tiers_long_evidence_cut_in_question() -> None:
     _, events = waits(flow("ask"), {"text": "word " * 5_000}, BAD, [("reading", GOOD)])
     (question,) = [event for event in events if isinstance(event, QuestionAsked)]
     assert question.withheld is not None
     assert [len(one.text) for one in question.withheld.evidence] == [4_001]
 
 
-def test_a_failure_is_not_put_to_a_person() -> None:
+def test_tiers_failure_not_shown_to_person() -> None:
     outcome = play(flow("escalate, ask"), {"text": TEXT}, {"reader": CallError(code="F300", reason="it broke")}).outcome
     assert isinstance(outcome, FailedOutcome)
 
 
-def test_a_tier_survives_the_crash_of_its_process() -> None:
+def test_tiers_kept_after_crash() -> None:
     compiled = program(flow("escalate"))
 
     async def scene(clock: VirtualClock) -> None:
         theatre = Theatre(clock, {"reader": lambda call: GOOD if call.tier == 3 else BAD}, latency=10.0)
         run = theatre.start(compiled, {"text": TEXT}, tiers=TIERS)
-        await clock.sleep(25)  # the second of them is under way
+        await clock.sleep(25)  # the second of them is in progress
         await theatre.crash()
         run = await theatre.engine.resume(compiled, run.id)
         finished = await run.wait()
@@ -263,7 +260,7 @@ def test_a_tier_survives_the_crash_of_its_process() -> None:
     run_simulated(scene)
 
 
-def test_engines_take_the_ladder_of_the_beginning() -> None:
-    """A run goes on with the tiers that it began with: they are a fact of its first event."""
+def test_tiers_of_run_start_used_after_resume() -> None:
+    """A run keeps the tiers of its start: they are in its first event."""
     played = climbed("escalate", {}, ("one", "two"))
     assert played.events[0].tiers == ("one", "two")  # type: ignore[union-attr]

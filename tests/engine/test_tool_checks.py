@@ -1,6 +1,4 @@
-"""Checks of one's own in a run: a tool is asked, its call is an event like any other, and what it leaves open never
-passes.
-"""
+"""Custom checks in a run: a tool is called, its call is an ordinary event, and an unknown verdict never passes."""
 
 from __future__ import annotations
 
@@ -52,7 +50,7 @@ def read(checks: str, answers: dict[str, Any], more: str = "", catalog: Catalog 
     return play(text(checks, more), {"text": TOWER}, answers, catalog=catalog, **options)
 
 
-def test_a_tool_that_says_yes_lets_the_value_pass_with_its_score() -> None:
+def test_tool_check_true_passes_with_score() -> None:
     played = read('[quote, "tool(true)"]', {"true": {"passed": True, "score": 0.8, "reason": "so it is"}})
     assert isinstance(played.outcome, ValueOutcome)
     assert played.outcome.score == 0.8
@@ -63,14 +61,14 @@ def test_a_tool_that_says_yes_lets_the_value_pass_with_its_score() -> None:
     assert replay(compiled, played.events).first_difference is None
 
 
-def test_a_tool_is_given_the_value_and_the_evidence() -> None:
+def test_tool_check_gets_value_and_evidence() -> None:
     played = read('["tool(true)"]', {"true": True})
     assert isinstance(played.outcome, ValueOutcome)
     call = next(one for one in played.workers.calls if one.name == "true")
     assert call.inputs == {"value": played.outcome.value, "evidence": [TOWER]}
 
 
-def test_a_tool_that_says_no_withholds_the_value_with_its_reason() -> None:
+def test_tool_check_false_withholds_with_reason() -> None:
     played = read('["tool(true)"]', {"true": {"passed": False, "reason": "that was another tower"}})
     assert reasons(played) == "tool(true): that was another tower"
 
@@ -83,7 +81,7 @@ def test_a_tool_that_says_no_withholds_the_value_with_its_reason() -> None:
         CallError(code="T004", reason="of another type"),
     ],
 )
-def test_what_a_tool_leaves_open_never_passes(said: Any) -> None:
+def test_tool_check_unknown_never_passes(said: Any) -> None:
     played = read('["tool(true)"]', {"true": lambda call: said})
     assert isinstance(played.outcome, AbstainedOutcome)
     assert verdicts(played) == [("tool(true)", "unknown")]
@@ -92,7 +90,7 @@ def test_what_a_tool_leaves_open_never_passes(said: Any) -> None:
     )
 
 
-def test_a_tool_is_asked_before_agents_and_ends_it_where_it_fails() -> None:
+def test_tool_check_runs_before_agents() -> None:
     played = read('[entailment, "tool(plain)"]', {"plain": False, "entailment": chance(0.9)})
     assert isinstance(played.outcome, AbstainedOutcome)
     assert [call.name for call in played.workers.calls] == ["reader", "plain"]
@@ -104,7 +102,7 @@ def test_a_tool_is_asked_before_agents_and_ends_it_where_it_fails() -> None:
     ], "one of two is enough, and a tool costs nothing"
 
 
-def test_a_refused_value_is_told_why_when_it_is_tried_again() -> None:
+def test_tool_check_reason_given_to_retry() -> None:
     verdict = iter([{"passed": False, "reason": "give the year alone"}, True])
     played = read('["tool(true)"]', {"true": lambda call: next(verdict)}, "otherwise: [retry, abstain]")
     assert isinstance(played.outcome, ValueOutcome)
@@ -113,7 +111,7 @@ def test_a_refused_value_is_told_why_when_it_is_tried_again() -> None:
     assert [judged.accepted for judged in played.of(OutputJudged)] == [False, True]
 
 
-def test_parts_that_were_taken_out_are_not_shown_to_the_tool() -> None:
+def test_tool_check_gets_no_dropped_parts() -> None:
     catalog = replace(
         OWN, agents={**OWN.agents, "lister": agent("lister", record(text=TEXT), {"type": "array", "items": TEXT})}
     )
@@ -134,7 +132,7 @@ nodes:
     }
 
 
-def test_a_budget_for_checks_does_not_count_a_tool() -> None:
+def test_tool_check_not_charged_to_check_budget() -> None:
     flow = "budget: {check_tokens: 1}\n" + text('["tool(true)"]')
     played = play(flow, {"text": TOWER}, {"true": True}, catalog=OWN)
     assert isinstance(played.outcome, ValueOutcome)
@@ -143,7 +141,7 @@ def test_a_budget_for_checks_does_not_count_a_tool() -> None:
 @pytest.mark.parametrize(
     ("checks", "code", "says"),
     [
-        ('["tool(nobody)"]', "L070", "needs the tool 'nobody', which does not exist"),
+        ('["tool(missing)"]', "L070", "needs the tool 'missing', which does not exist"),
         ("[tool]", "L070", "`tool` needs the name of a tool"),
         ('["tool(5)"]', "L070", "`tool` needs the name of a tool"),
         ('["tool(sends)"]', "L071", "its effect is 'once'"),
@@ -152,7 +150,7 @@ def test_a_budget_for_checks_does_not_count_a_tool() -> None:
         ("[plain]", "L111", "there is no check 'plain'"),
     ],
 )
-def test_tools_that_cannot_be_asked_are_refused_when_compiled(checks: str, code: str, says: str) -> None:
+def test_tool_check_unusable_tool_refused_at_compile(checks: str, code: str, says: str) -> None:
     with pytest.raises(InputError) as caught:
         program(text(checks), OWN)
     assert (caught.value.code, says in caught.value.message) == (code, True), caught.value.message
@@ -160,7 +158,7 @@ def test_tools_that_cannot_be_asked_are_refused_when_compiled(checks: str, code:
         assert caught.value.hint == 'checks: ["tool(plain)"] asks the tool of that name'
 
 
-def test_an_agent_and_a_tool_of_one_name_are_two() -> None:
+def test_tool_check_same_name_as_agent_distinct() -> None:
     twin = Contract("second", "tool", record(value=READING), {"type": "boolean"}).with_digest()
     catalog = replace(OWN, tools={**OWN.tools, "second": twin})
     compiled = program(text('["tool(second)", "rederive(second)"]'), catalog)
@@ -172,7 +170,7 @@ def test_an_agent_and_a_tool_of_one_name_are_two() -> None:
     }
 
 
-def test_a_card_may_ask_a_tool() -> None:
+def test_tool_check_in_card() -> None:
     careful = replace(OWN.agents["reader"], checks=("tool(true)",), evidence="context", otherwise=("abstain",))
     catalog = replace(OWN, agents={**OWN.agents, "reader": careful})
     flow = f'output: ${{a}}\nnodes:\n  a: {{agent: reader, with: {{question: when, context: "{TOWER}"}}}}'
@@ -185,7 +183,7 @@ CRASH = CallError(
 )
 
 
-def test_a_check_that_crashed_is_no_fault_that_another_answer_mends() -> None:
+def test_tool_check_crash_not_retried() -> None:
     flow = text('["tool(true)"]', "otherwise: [retry, abstain]")
     played = play(flow, {"text": TOWER}, {"true": lambda call: CRASH}, catalog=OWN)
     assert isinstance(played.outcome, AbstainedOutcome)
@@ -194,7 +192,7 @@ def test_a_check_that_crashed_is_no_fault_that_another_answer_mends() -> None:
     )
     verdict = played.of(OutputJudged)[-1].verdicts[-1]
     assert verdict.outcome == "unknown"
-    assert verdict.reason in played.outcome.reason, "why stands in the journal and in the outcome"
+    assert verdict.reason in played.outcome.reason, "the reason is in the journal and in the outcome"
     assert played.outcome.reason_for_models == ""
     compiled = program(flow, OWN)
     assert audit(AuditCase(compiled, played.events)) == []
@@ -205,7 +203,7 @@ GONE = CallError(code="F203", reason="the server at 10.0.0.3 is gone", retryable
 
 
 @pytest.mark.parametrize("said", [None, {"passed": None, "reason": "no entry in 10.0.0.3"}, GONE])
-def test_where_a_check_cannot_tell_of_a_value_another_one_is_asked_for_without_its_words(said: Any) -> None:
+def test_tool_check_unknown_retries_without_reason(said: Any) -> None:
     heard = iter([said, True])
     flow = text('["tool(true)"]', "otherwise: [retry, abstain]")
     played = play(flow, {"text": TOWER}, {"true": lambda call: next(heard)}, catalog=OWN)
@@ -219,7 +217,7 @@ def test_where_a_check_cannot_tell_of_a_value_another_one_is_asked_for_without_i
     assert replay(compiled, played.events).first_difference is None
 
 
-def test_dissent_is_followed_by_another_attempt() -> None:
+def test_tool_check_dissent_retried() -> None:
     def reader(call: Any) -> Any:
         return {"answer": "1890" if call.attempt == 1 and not call.sample else "1889", "quote": "completed in 1889"}
 
@@ -228,7 +226,7 @@ def test_dissent_is_followed_by_another_attempt() -> None:
     assert played.outcome.value["answer"] == "1889"
 
 
-def test_what_passed_is_not_told_though_a_part_of_it_failed() -> None:
+def test_tool_check_passed_alternatives_not_in_retry() -> None:
     answers: dict[str, Any] = {
         "true": lambda call: CRASH,
         "reader": lambda call: {"answer": "1889", "quote": "completed in 1890"},
@@ -237,14 +235,14 @@ def test_what_passed_is_not_told_though_a_part_of_it_failed() -> None:
     assert [call.feedback for call in played.workers.calls if call.name == "reader"] == [()]
 
 
-def test_what_a_check_cannot_tell_goes_to_the_next_clause_and_no_model_is_told() -> None:
+def test_tool_check_unknown_uses_next_clause() -> None:
     played = read('["tool(true)"]', {"true": lambda call: CRASH}, "otherwise: [retry, escalate, abstain]")
     asked = [(call.tier, call.feedback) for call in played.workers.calls if call.name == "reader"]
     assert asked == [(0, ()), (1, ())]
 
 
 @pytest.mark.parametrize("checks", ["agree(3)", "rederive(reader)"])
-def test_a_check_that_no_answer_mends_is_not_paid_for_twice(checks: str) -> None:
+def test_tool_check_unfixable_failure_calls_agent_once(checks: str) -> None:
     good = {"answer": "1889", "quote": "completed in 1889"}
     answers: dict[str, Any] = {"reader": lambda call: CRASH if call.sample else good}
     played = play(text(f'["{checks}"]', "otherwise: [retry, abstain]"), {"text": TOWER}, answers, catalog=OWN)
@@ -253,7 +251,7 @@ def test_a_check_that_no_answer_mends_is_not_paid_for_twice(checks: str) -> None
 
 
 @pytest.mark.parametrize("checks", ['[quote, "tool(true)"]', '["quote | tool(true)"]', '["tool(true) & tool(plain)"]'])
-def test_another_attempt_is_told_what_fails_and_not_why_a_check_crashed(checks: str) -> None:
+def test_tool_check_retry_has_failures_not_crashes(checks: str) -> None:
     quotes = iter(["completed in 1890", "completed in 1889"])
     answers: dict[str, Any] = {
         "reader": lambda call: {"answer": "1889", "quote": next(quotes)},
@@ -263,7 +261,7 @@ def test_another_attempt_is_told_what_fails_and_not_why_a_check_crashed(checks: 
     flow = text(checks, "otherwise: [retry, abstain]")
     played = play(flow, {"text": TOWER}, answers, catalog=OWN)
     told = [call.feedback for call in played.workers.calls if call.name == "reader"]
-    if "plain" in checks:  # the second tool is not asked: nothing that it says would let the value pass
+    if "plain" in checks:  # the second tool is not called: no result of it would let the value pass
         assert told == [()]
     else:
         assert [len(feedback) for feedback in told] == [0, 1]
@@ -281,10 +279,10 @@ TOLD_OUT = replace(
     agents=OUT,
     tools={**OWN.tools, "true": Contract("true", "tool", record(value=TEXT), RESULT_SCHEMA).with_digest()},
 )
-"""A writer whose texts a tool judges."""
+"""A catalog with a writer whose texts a tool judges."""
 
 
-def test_a_router_that_plans_again_does_not_read_why_a_check_crashed() -> None:
+def test_tool_check_crash_hidden_from_replanning_router() -> None:
     flow = """
 input: {text: str}
 output: ${solve}
@@ -299,7 +297,7 @@ nodes:
     assert "hunter2" not in repr(asked)
 
 
-def test_an_agent_with_tools_does_not_read_why_a_check_crashed() -> None:
+def test_tool_check_crash_hidden_from_agent_with_tools() -> None:
     more = catalog()
     more = replace(
         more, agents={**more.agents, "writer": OUT["writer"]}, tools={**more.tools, "true": TOLD_OUT.tools["true"]}

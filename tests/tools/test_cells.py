@@ -1,7 +1,4 @@
-"""Cells: the numbers of an expression and quoted words are found in the table, under the headings that the question
-speaks
-of.
-"""
+"""Cells: numbers of an expression and quoted words are located in the table, under the headings in the question."""
 
 from __future__ import annotations
 
@@ -41,22 +38,22 @@ def found(question: str, expression: str | None = None, quotes: tuple[str, ...] 
         ("What?", None, []),
     ],
 )
-def test_each_number_has_the_cell_that_the_question_means(
+def test_cells_number_maps_to_intended_cell(
     question: str, expression: str | None, places: list[tuple[int, int]]
 ) -> None:
     assert found(question, expression) == places
 
 
-def test_a_quote_has_the_cell_that_it_is() -> None:
+def test_cells_quote_maps_to_its_cell() -> None:
     assert found("Which fees?", None, ("tax  FEES", "a paragraph's words", "")) == [(3, 0)]
 
 
-def test_a_cell_says_what_its_row_and_column_are_called() -> None:
+def test_cells_cell_has_row_and_column_names() -> None:
     (cell,) = cells("Audit fees?", TABLE, "58000")
     assert (cell.text, cell.row_heading, cell.column_heading) == ("$58,000", "Audit fees", "Years ended June 30, 2019")
 
 
-def test_an_empty_table_has_none() -> None:
+def test_cells_empty_table_has_none() -> None:
     assert cells("What?", [], "1 + 1", ["a"]) == []
     assert cells("What?", [[]], "1 + 1", ["a"]) == []
 
@@ -65,13 +62,15 @@ def test_an_empty_table_has_none() -> None:
     ("places", "found"),
     [([(3, 1), (2, 2)], [(3, 1), (2, 2)]), ([(4, 2), (0, 0), (9, 0), (2, 9)], [(4, 2)]), ([], []), ([(-1, 0)], [])],
 )
-def test_who_says_where_needs_no_words(places: list[tuple[int, int]], found: list[tuple[int, int]]) -> None:
-    """Those that are there and have a text, whatever else stands in the expression and the quotes."""
+def test_cells_explicit_positions_need_no_text_match(
+    places: list[tuple[int, int]], found: list[tuple[int, int]]
+) -> None:
+    """Positions that exist and have a text are used; the expression and the quotes have no influence."""
     made = cells("What were audit fees in 2018?", TABLE, "55,000 - 28,000", ["Audit fees"], places)
     assert [(cell.row, cell.column) for cell in made] == found
 
 
-def test_the_numbers_of_a_cell_are_read_once_however_many_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cells_numbers_of_cell_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
 
     def counted(text: str) -> list[Number]:

@@ -1,4 +1,4 @@
-"""Cite: one answer, and every sentence that says it where it is said to stand."""
+"""Cite: one answer, with every sentence that contains it at the cited position."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def read(answer: str | None) -> Reading:
     return Reading(answer=answer)
 
 
-def test_the_sentence_around_an_answer_is_cited_with_its_place_in_the_document() -> None:
+def test_cite_sentence_of_answer_with_offsets() -> None:
     answer = cite("Who?", [read("carl wilhelm  SCHEELE")], PASSAGES)
     assert answer.text == "carl wilhelm  SCHEELE"
     cited = answer.citations[0]
@@ -34,7 +34,7 @@ def test_the_sentence_around_an_answer_is_cited_with_its_place_in_the_document()
     assert DOCUMENT.text[cited.start : cited.end] == cited.quote
 
 
-def test_an_answer_that_stands_nowhere_is_none() -> None:
+def test_cite_missing_answer_is_none() -> None:
     nothing = Answer(text=None)
     assert cite("Who?", [], PASSAGES) == nothing
     assert cite("Who?", [read(None), read(""), read("?!"), read("Lavoisier")], PASSAGES) == nothing
@@ -49,22 +49,22 @@ def test_an_answer_that_stands_nowhere_is_none() -> None:
         ("When?", FIRST),
     ],
 )
-def test_of_several_sentences_the_one_nearest_to_the_question_is_cited(question: str, quote: str) -> None:
+def test_cite_sentence_nearest_to_question(question: str, quote: str) -> None:
     assert [cited.quote for cited in cite(question, [read("1774")], PASSAGES).citations] == [quote]
 
 
-def test_the_first_passage_wins_where_readings_differ() -> None:
+def test_cite_first_passage_if_readings_differ() -> None:
     assert cite("Who?", [read("Scheele"), read("Joseph Priestley")], PASSAGES).text == "Joseph Priestley"
 
 
-def test_readings_that_agree_in_several_passages_win_over_one() -> None:
+def test_cite_agreeing_readings_preferred() -> None:
     third = Passage(source="b.txt", text="In 1773 Scheele was in Uppsala.", start=0, end=31)
     readings = [read("Wiltshire"), read("Uppsala"), read("the Uppsala")]
     passages = [PASSAGES[1], third, PASSAGES[0]]
     assert cite("Where?", readings, passages).text == "Uppsala"
 
 
-def test_the_same_sentence_is_cited_once() -> None:
+def test_cite_same_sentence_once() -> None:
     assert len(cite("Who?", [read("Scheele")] * 3, PASSAGES).citations) == 1
 
 
@@ -78,7 +78,7 @@ def test_the_same_sentence_is_cited_once() -> None:
         ("Only this", "Only", "Only this"),
     ],
 )
-def test_a_sentence_is_what_people_take_for_one(text: str, word: str, expected: str) -> None:
+def test_cite_sentence_boundaries(text: str, word: str, expected: str) -> None:
     start, end = sentence_span(text, text.index(word), text.index(word) + len(word))
     assert text[start:end] == expected
 
@@ -87,14 +87,14 @@ WORDS = st.sampled_from(DOCUMENT.text.split())
 
 
 @given(st.lists(st.none() | WORDS | st.lists(WORDS, min_size=1, max_size=3).map(" ".join), max_size=6))
-def test_every_citation_is_the_documents_own_text(answers: list[str | None]) -> None:
+def test_cite_text_equals_document_span(answers: list[str | None]) -> None:
     answer = cite("Who?", [read(one) for one in answers], PASSAGES)
     assert (answer.text is None) == (not answer.citations)
     assert all(DOCUMENT.text[cited.start : cited.end] == cited.quote for cited in answer.citations)
 
 
 @given(st.text(alphabet="aA. \n!?“”J", max_size=40), st.data())
-def test_a_sentence_holds_its_span(text: str, data: st.DataObject) -> None:
+def test_cite_sentence_contains_span(text: str, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(text)))
     end = data.draw(st.integers(start, len(text)))
     first, last = sentence_span(text, start, end)
@@ -102,17 +102,17 @@ def test_a_sentence_holds_its_span(text: str, data: st.DataObject) -> None:
     assert sentence_span(text, start, end, sentence_ends(text)) == (first, last)
 
 
-def test_sentences_are_told_apart_once_however_often_the_answer_stands_there() -> None:
+def test_cite_sentences_split_once_per_document() -> None:
     text = "It has a tower. " * 3000
 
     def cited() -> None:
         answer = cite("What?", [read("tower")], [Passage(source="a", text=text, start=0, end=len(text))])
         assert [cited.quote for cited in answer.citations] == ["It has a tower."]
 
-    assert_cost(cited, at_most=200)  # it takes 5; told apart for each of them, it takes 2,000
+    assert_cost(cited, at_most=200)  # it takes 5 steps; splitting for each occurrence takes 2,000
 
 
-def test_what_search_finds_can_be_cited() -> None:
+def test_cite_accepts_search_results() -> None:
     documents = [Document(source="b.txt", text="\n\n  Intro.\n\n" + DOCUMENT.text), DOCUMENT]
     passages: list[Passage] = search("Where did Scheele find it?", documents)
     answer = cite("Where?", [read("Uppsala")], passages)

@@ -1,4 +1,4 @@
-"""Search: passages with their exact places, the best first."""
+"""Search: passages with exact offsets, ordered by score."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TEXTS = st.text(
 
 
 @given(st.lists(TEXTS, max_size=3))
-def test_every_passage_stands_at_its_offsets_and_no_word_is_lost(texts: list[str]) -> None:
+def test_search_passages_have_offsets_and_all_words(texts: list[str]) -> None:
     documents = [Document(source=str(index), text=text) for index, text in enumerate(texts)]
     passages = split_passages(documents)
     for passage in passages:
@@ -36,14 +36,14 @@ def test_every_passage_stands_at_its_offsets_and_no_word_is_lost(texts: list[str
 
 
 @given(st.lists(st.sampled_from(["word", "longer", "x" * 300]), min_size=1, max_size=300))
-def test_no_passage_is_longer_than_a_small_model_reads(words: list[str]) -> None:
+def test_search_passage_length_limited(words: list[str]) -> None:
     assert (
         max(len(passage.text) for passage in split_passages([Document(source="a", text=" ".join(words))]))
         <= MAX_PASSAGE
     )
 
 
-def test_a_heading_goes_with_its_paragraph() -> None:
+def test_search_heading_kept_with_paragraph() -> None:
     body = "The Amber Line runs for 42 kilometres between Port Selby and Kings Hill, and has since it opened."
     assert [passage.text for passage in split_passages([Document(source="a", text=f"Lines\n\n{body}\n\n{body}")])] == [
         f"Lines\n\n{body}",
@@ -55,7 +55,7 @@ def docs(*texts: str) -> list[Document]:
     return [Document(source=f"{index}.txt", text=text) for index, text in enumerate(texts)]
 
 
-def test_the_passage_that_shares_most_comes_first() -> None:
+def test_search_best_overlap_first() -> None:
     found = search(
         "Which city has the oldest bridges?",
         docs("A river has fish.", "The oldest bridge of the city is stone.", "Cities are large."),
@@ -76,23 +76,23 @@ def test_the_passage_that_shares_most_comes_first() -> None:
         ("?!", docs("a ?!")),
     ],
 )
-def test_nothing_shared_is_nothing_found(query: str, documents: list[Document]) -> None:
+def test_search_no_overlap_finds_nothing(query: str, documents: list[Document]) -> None:
     assert search(query, documents) == []
 
 
-def test_one_passage_and_many_are_found_alike() -> None:
+def test_search_single_passage_same_as_many() -> None:
     assert [passage.text for passage in search("only", docs("only one"))] == ["only one"]
     assert len(search("word", docs(*["a word"] * 50), top=7)) == 7
     assert search("word", docs("word"), top=0) == []
 
 
-def test_equal_scores_keep_the_order_of_the_documents() -> None:
+def test_search_equal_scores_keep_document_order() -> None:
     found = search("word", docs(*["the same word"] * 9), top=9)
     assert [passage.source for passage in found] == [f"{index}.txt" for index in range(9)]
     assert found == search("word", docs(*["the same word"] * 9), top=9)
 
 
-def test_without_its_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_missing_package_names_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bm25s", None)
     with pytest.raises(InputError) as caught:
         search("word", docs("word"))

@@ -1,6 +1,4 @@
-"""The workflows that travel with the package compile against what travels with it, and triage sends every intent to a
-queue.
-"""
+"""The packaged workflows compile with the packaged agents, and triage assigns every intent to a queue."""
 
 from __future__ import annotations
 
@@ -38,11 +36,11 @@ def triage(catalog: Catalog) -> Program:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_shipped_workflow_compiles_without_a_warning(name: str, catalog: Catalog) -> None:
+def test_shipped_workflow_compiles_without_warning(name: str, catalog: Catalog) -> None:
     assert compile_graph(graphs()[name], catalog).warnings == ()
 
 
-def test_every_reading_is_judged_against_its_own_passage(catalog: Catalog) -> None:
+def test_shipped_readings_judged_against_own_passage(catalog: Catalog) -> None:
     program = compile_graph(graphs()["answer_from_documents"], catalog)
     readings = next(node for node in program.nodes if node.name == "readings")
     assert readings.acceptance is not None
@@ -76,17 +74,17 @@ def queue(program: Program, intent: str) -> str:
         ("fiat_currency_support", "general"),
     ],
 )
-def test_an_intent_goes_to_its_queue(triage: Program, intent: str, expected: str) -> None:
+def test_shipped_intent_goes_to_its_queue(triage: Program, intent: str, expected: str) -> None:
     assert queue(triage, intent) == expected
 
 
-def test_few_intents_go_to_nobody_in_particular(triage: Program, catalog: Catalog) -> None:
+def test_shipped_one_intent_uses_general_queue(triage: Program, catalog: Catalog) -> None:
     intents = catalog.agents["banking_intent"].output["properties"]["intent"]["enum"]
     assert [intent for intent in intents if queue(triage, intent) == "general"] == ["fiat_currency_support"]
 
 
 @pytest.mark.skipif(not EXAMPLES.is_dir(), reason="the examples are in the source tree only")
-def test_the_example_questions_are_answered_by_their_documents_or_by_none() -> None:
+def test_shipped_example_questions_have_answers_in_documents() -> None:
     questions = json.loads((EXAMPLES / "questions.json").read_text("utf-8"))
     texts = {path.name: path.read_text("utf-8") for path in EXAMPLES.glob("*.txt")}
     assert (len(texts), len(questions), sum(not question["answers"] for question in questions)) == (12, 10, 3)

@@ -1,6 +1,4 @@
-"""The shipped workflows `support_desk` and `financial_question`, branch by branch, with agents that say what the test
-says.
-"""
+"""The packaged workflows `support_desk` and `financial_question`, branch by branch, with scripted agents."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ POLICY = [
 def sorting(
     intent: str, sure: float = 0.9, slots: Any = None, matter: str = "card_arrival", answer: str | None = None
 ) -> dict[str, Any]:
-    """What the agents say to a message."""
+    """Answers of the agents to a message."""
 
     def found(call: CallRequest) -> Any:
         return CallResult(value={"intent": intent, "p_oos": 0.1}, confidence=sure)
@@ -70,7 +68,7 @@ PARTY = {"people": {"value": "two", "start": 0, "end": 3}}
         (sorting("out_of_scope"), {"message": "Are dogs welcome?", "policy": POLICY}, "person"),
     ],
 )
-async def test_a_message_goes_where_it_belongs(
+async def test_support_desk_message_takes_its_branch(
     simulated: SimulatedOrchestra, says: Any, inputs: dict[str, Any], branch: str
 ) -> None:
     simulated.set_answers(says)
@@ -83,14 +81,14 @@ async def test_a_message_goes_where_it_belongs(
     )
 
 
-async def test_a_booking_asks_for_what_is_missing(simulated: SimulatedOrchestra) -> None:
+async def test_support_desk_booking_asks_missing_fields(simulated: SimulatedOrchestra) -> None:
     simulated.set_answers(sorting("restaurant_reservation", slots=PARTY))
     result = await simulated.run(simulated.find("support_desk"), message="two")
     assert result.value["missing"] == ["date", "time"]
     assert result.value["reply"] == "Thank you. What we still need to know: date."
 
 
-async def test_a_question_is_answered_in_the_words_of_the_house(simulated: SimulatedOrchestra) -> None:
+async def test_support_desk_question_quotes_policy(simulated: SimulatedOrchestra) -> None:
     simulated.set_answers(sorting("out_of_scope", answer="welcome on the terrace"))
     result = await simulated.run(simulated.find("support_desk"), message="Are dogs welcome?", policy=POLICY)
     assert (result.value["branch"], result.value["reply"]) == ("question", "welcome on the terrace")
@@ -119,7 +117,7 @@ async def asked(simulated: SimulatedOrchestra, says: dict[str, Any]) -> Any:
     return await run.wait()
 
 
-async def test_a_sum_comes_with_the_cells_that_it_rests_on(simulated: SimulatedOrchestra) -> None:
+async def test_financial_question_sum_has_cells(simulated: SimulatedOrchestra) -> None:
     result = await asked(simulated, reading("1,200 - 1,000", 200, cells=[[1, 1], [1, 2]]))
     assert (result.value["answer"], result.value["scale"]) == (200, "")
     assert [(cell["text"], cell["row_heading"], cell["column_heading"]) for cell in result.value["cells"]] == [
@@ -128,23 +126,23 @@ async def test_a_sum_comes_with_the_cells_that_it_rests_on(simulated: SimulatedO
     ]
 
 
-async def test_a_number_of_the_question_may_be_computed_with(simulated: SimulatedOrchestra) -> None:
+async def test_financial_question_uses_number_of_question(simulated: SimulatedOrchestra) -> None:
     simulated.set_answers(reading("1,200 * 7", 8400, way="product", cells=[[1, 1]]))
     step = simulated.find("financial_question")
     question = "What would seven years like 2019 bring in?"
     said = await simulated.run(step, question=question, table=TABLE, paragraphs=[TEXT])
     assert (said.status, said.value["answer"]) == ("done", 8400)
     other = await simulated.start(step, question="What would it bring in?", table=TABLE, paragraphs=[TEXT])
-    assert (await other.wait()).status == "abstained", "nobody has said seven"
+    assert (await other.wait()).status == "abstained", "the question does not contain seven"
 
 
-async def test_a_count_comes_with_the_rows_that_were_counted(simulated: SimulatedOrchestra) -> None:
+async def test_financial_question_count_has_rows(simulated: SimulatedOrchestra) -> None:
     result = await asked(simulated, reading("1", 1, way="count", rows=[1], cells=[[1, 0]]))
     assert (result.status, result.value["answer"]) == ("done", 1)
     assert [cell["text"] for cell in result.value["cells"]] == ["Revenue"]
 
 
-async def test_a_count_of_rows_that_a_figure_bounds_needs_no_quote_but_the_figure(
+async def test_financial_question_bounded_count_quotes_figure_only(
     simulated: SimulatedOrchestra,
 ) -> None:
     condition = {"column": 1, "bound": "above", "limit": "1,100"}
@@ -157,10 +155,10 @@ async def test_a_count_of_rows_that_a_figure_bounds_needs_no_quote_but_the_figur
         ["$1,200"],
     )
     other = await simulated.start(step, question="How many had more than 900 in 2019?", table=TABLE, paragraphs=[TEXT])
-    assert (await other.wait()).status == "abstained", "nobody has said 1,100"
+    assert (await other.wait()).status == "abstained", "the question does not contain 1,100"
 
 
-async def test_a_comparison_comes_with_the_cell_that_was_compared(simulated: SimulatedOrchestra) -> None:
+async def test_financial_question_comparison_has_cell(simulated: SimulatedOrchestra) -> None:
     result = await asked(
         simulated, reading(None, ["Revenue"], ["Revenue"], way="most", rows=[1], column=1, cells=[[1, 0], [1, 1]])
     )
@@ -168,7 +166,7 @@ async def test_a_comparison_comes_with_the_cell_that_was_compared(simulated: Sim
     assert [cell["text"] for cell in result.value["cells"]] == ["Revenue", "$1,200"]
 
 
-async def test_words_come_with_their_place(simulated: SimulatedOrchestra) -> None:
+async def test_financial_question_text_answer_has_span(simulated: SimulatedOrchestra) -> None:
     result = await asked(simulated, reading(None, ["thousands of dollars"], ["thousands of dollars"]))
     assert result.value["cells"] == []
     assert [span.quote for span in result.evidence] == ["thousands of dollars"]
@@ -183,9 +181,9 @@ async def test_words_come_with_their_place(simulated: SimulatedOrchestra) -> Non
         reading("1,200 -", 1200),
         reading("1,200 - 1,000", 200, sure=0.39),
     ],
-    ids=["a number that stands nowhere", "a wrong sum", "words that stand nowhere", "no sum", "doubtful"],
+    ids=["a missing number", "a wrong sum", "missing words", "no sum", "doubtful"],
 )
-async def test_what_is_not_in_the_report_or_doubtful_is_withheld(
+async def test_financial_question_missing_or_doubtful_answer_withheld(
     simulated: SimulatedOrchestra, says: dict[str, Any]
 ) -> None:
     result = await asked(simulated, says)

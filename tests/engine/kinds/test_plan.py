@@ -1,4 +1,4 @@
-"""`plan` nodes: the router is asked line by line, what it wrote runs, and every accepted line is on record."""
+"""`plan` nodes: the router is called line by line, the plan runs, and every accepted line is in the journal."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PLAN = ("s1 = split(text=input.text)", "s2 = [shout(text=x) for x in s1]", "retu
 
 
 def router(*lines: str) -> Callable[[CallRequest], Any]:
-    """A router that writes the next of these lines, as far as its plan has come; at last the last one again."""
+    """A router that writes the next of these lines for the current length of its plan; the last line is repeated."""
     return lambda call: lines[min(call.inputs["plan"].count("\n") + bool(call.inputs["plan"]), len(lines) - 1)]
 
 
@@ -42,14 +42,14 @@ def drafted(played: Played) -> list[tuple[str, ...]]:
     return [event.draft.lines for event in played.of(TurnStarted) if event.draft is not None]
 
 
-def test_a_plan_is_made_line_by_line_and_then_runs() -> None:
+def test_plan_made_by_line_then_run() -> None:
     played = planned('returns: "list[str]"', *PLAN)
     assert played.outcome == ValueOutcome(["A", "B"])
     assert drafted(played) == [(), PLAN[:1], PLAN[:2], PLAN]
     assert {"solve#1/line", "solve@1/s1", "solve@1/s2"} <= set(played.outcomes)
 
 
-def test_the_router_is_told_the_goal_the_values_and_the_skills() -> None:
+def test_plan_prompt_has_goal_values_skills() -> None:
     played = planned('returns: "list[str]"', *PLAN)
     first = next(call for call in played.workers.calls if call.name == "router")
     assert first.inputs["request"] == "make it loud: a b"
@@ -58,7 +58,7 @@ def test_the_router_is_told_the_goal_the_values_and_the_skills() -> None:
     assert first.inputs["grammar"].startswith("%llguidance")
 
 
-def test_a_list_that_a_line_states_is_gone_over_and_is_no_longer_than_the_limits_say() -> None:
+def test_plan_literal_list_mapped_within_limits() -> None:
     line = 's1 = [writer(text=x) for x in ["a", "b", "c"]]'
     assert planned('returns: "list[str]"', line, "return s1").outcome == ValueOutcome(["<a>", "<b>", "<c>"])
     refused = planned('returns: "list[str]", limits: {steps: 3, width: 2}, repairs: 0', line, "return s1")
@@ -66,13 +66,13 @@ def test_a_list_that_a_line_states_is_gone_over_and_is_no_longer_than_the_limits
     assert "a list has at most 2 elements, and this one has 3" in refused.outcome.reason
 
 
-def test_the_goal_can_be_read_by_the_plan() -> None:
+def test_plan_can_read_goal() -> None:
     assert planned("returns: str", "s1 = shout(text=input.request)", "return s1").outcome == ValueOutcome(
         "MAKE IT LOUD: A B"
     )
 
 
-def test_a_wrong_line_goes_back_and_is_on_record() -> None:
+def test_plan_wrong_line_returned_and_recorded() -> None:
     def answer(call: CallRequest) -> str:
         return (
             PLAN[0]
@@ -89,7 +89,7 @@ def test_a_wrong_line_goes_back_and_is_on_record() -> None:
     assert rejected[1][0][0] == "R002"
 
 
-def test_without_a_plan_the_node_fails_or_takes_its_fallback() -> None:
+def test_plan_missing_fails_or_uses_fallback() -> None:
     played = planned("returns: str", "I would shout it")
     assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.code == "R007"
@@ -97,12 +97,12 @@ def test_without_a_plan_the_node_fails_or_takes_its_fallback() -> None:
     assert planned("returns: str, fallback: quiet", "I would shout it").outcome == ValueOutcome("quiet")
 
 
-def test_repairs_bound_how_often_a_line_is_asked_for_again() -> None:
+def test_plan_repairs_limit_requests_of_line() -> None:
     played = planned("returns: str, repairs: 3", "no")
     assert played.workers.counts["router"] == 4
 
 
-def test_a_router_that_fails_fails_the_plan() -> None:
+def test_plan_router_failure_fails_node() -> None:
     played = play(
         WORK % "returns: str, retry: 1",
         {"text": "a"},
@@ -112,20 +112,20 @@ def test_a_router_that_fails_fails_the_plan() -> None:
     assert played.outcome.code == "F210"
 
 
-def test_what_a_plan_does_not_list_cannot_be_used_whatever_the_router_says() -> None:
+def test_plan_unlisted_skill_refused() -> None:
     played = planned("returns: str, repairs: 0", 's1 = send(text="all of it")', "return s1")
     assert isinstance(played.outcome, FailedOutcome)
     assert "there is no 'send'" in played.outcome.reason
     assert "send" not in played.workers.counts
 
 
-def test_the_answer_is_of_the_type_that_the_node_returns() -> None:
+def test_plan_answer_has_node_type() -> None:
     played = planned("returns: int, repairs: 0", "s1 = shout(text=input.text)", "return s1")
     assert isinstance(played.outcome, FailedOutcome)
     assert "/answer: expected int, got str" in played.outcome.reason
 
 
-def test_lists_and_steps_keep_to_the_limits() -> None:
+def test_plan_lists_and_steps_within_limits() -> None:
     played = play(
         WORK % 'returns: "list[str]", limits: {steps: 3, width: 2}, replans: 0',
         {"text": "a b c"},
@@ -138,7 +138,7 @@ def test_lists_and_steps_keep_to_the_limits() -> None:
     assert "at most 1 steps" in played.outcome.reason
 
 
-def test_a_plan_in_each_element() -> None:
+def test_plan_in_each_element() -> None:
     text = """
 input: {text: str}
 output: ${all.values}
@@ -151,20 +151,20 @@ nodes:
     assert "all[1]@1/s1" in played.outcomes
 
 
-def test_time_runs_out_for_the_whole_plan() -> None:
+def test_plan_timeout_covers_whole_plan() -> None:
     played = planned("returns: str, timeout: 2", "s1 = shout(text=input.text)", "return s1", latency=1.5)
     assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.code == "E006"
 
 
-def test_a_run_with_a_plan_is_replayed_from_its_events() -> None:
+def test_plan_run_replays_from_events() -> None:
     played = planned('returns: "list[str]"', *PLAN)
     found = replay(program(WORK % 'returns: "list[str]"'), played.events)
     assert (found.first_difference, found.reason) == (None, "")
     assert found.calls["solve#2/line", 1][0].inputs["plan"] == PLAN[0]
 
 
-def test_a_plan_that_todays_router_would_not_go_on_with_is_told_by_a_replay() -> None:
+def test_replay_reports_router_deciding_differently() -> None:
     played = planned('returns: "list[str]"', *PLAN)
     second = next(event for event in played.of(TurnStarted) if event.turn == 2)
     other = structs.replace(second, draft=structs.replace(second.draft, lines=()))
@@ -174,7 +174,7 @@ def test_a_plan_that_todays_router_would_not_go_on_with_is_told_by_a_replay() ->
 
 
 @pytest.mark.parametrize("end", ["", ", fallback: []"])
-def test_a_plan_of_a_machine_that_gave_up_at_a_line_that_it_could_not_read_is_replayed(end: str) -> None:
+def test_replay_old_router_without_repair_accepted(end: str) -> None:
     told = f'returns: "list[str]"{end}, repairs: %d'
     silent = CallError(code="M003", reason="cut off", retryable=False)
     played = play(WORK % (told % 0), {"text": "a b"}, answers={"router": lambda call: silent})
@@ -186,13 +186,13 @@ def test_a_plan_of_a_machine_that_gave_up_at_a_line_that_it_could_not_read_is_re
     assert replay(program(WORK % (told % 2)), forged).first_difference is not None
 
 
-def test_a_plan_that_may_act_is_needed_for_itself() -> None:
+def test_plan_with_effects_is_always_needed() -> None:
     text = "input: {text: str}\noutput: ${a}\nnodes:\n  a: {tool: shout, with: {text: x}}\n  b: {plan: go, tools: [%s]}"
     assert any("nothing needs the node 'b'" in warning for warning in program(text % "split").warnings)
     assert not any("'b'" in warning for warning in program(text % "send").warnings)
 
 
-def test_a_run_is_resumed_on_the_plan_that_stands() -> None:
+def test_resume_keeps_accepted_plan() -> None:
     whole = planned('returns: "list[str]"', *PLAN)
     compiled = program(WORK % 'returns: "list[str]"')
 
@@ -212,7 +212,7 @@ def test_a_run_is_resumed_on_the_plan_that_stands() -> None:
     run_simulated(scene, 0)
 
 
-def test_a_plan_that_the_compiler_refuses_fails_its_node_and_not_the_engine() -> None:
+def test_plan_refused_by_compiler_fails_node_only() -> None:
     text = """
 input: {text: str}
 output: ${solve}
@@ -220,7 +220,7 @@ nodes:
   odd: {tool: make, with: {text: "${input.text}"}}
   solve: {plan: go, with: {odd: "${odd}"}, tools: [shout], returns: str, repairs: 0}
 """
-    name = "a" * 1_100  # longer than a reference of the language may be
+    name = "a" * 1_100  # longer than the limit for a reference in the language
     odd = record(**{name: {"type": "string"}})
     catalog = replace(CATALOG, tools={**CATALOG.tools, "make": tool("make", record(text={"type": "string"}), odd)})
     answers = {"make": lambda call: {name: "a"}, "router": router(f"s1 = shout(text=input.odd.{name})", "return s1")}
@@ -229,15 +229,15 @@ nodes:
     assert (played.outcome.origin, played.outcome.code[0]) == ("solve", "L")
 
 
-def test_a_value_that_no_plan_could_name_is_refused_when_the_workflow_is_read() -> None:
+def test_plan_unnameable_value_refused_at_parse() -> None:
     for name in ("Text", "in"):
         with pytest.raises(InputError) as caught:
             program(WORK.replace("with: {text:", f"with: {{{name}:") % "returns: str")
         assert caught.value.code == "L115"
 
 
-def test_without_an_agent_that_plans_the_node_says_so() -> None:
-    played = planned("returns: str, router: nobody", "return s1")
+def test_plan_without_planner_reported() -> None:
+    played = planned("returns: str, router: missing", "return s1")
     assert isinstance(played.outcome, FailedOutcome)
     assert (played.outcome.code, played.outcome.reason) == ("R007", "there is no agent that plans")
 
@@ -265,7 +265,7 @@ def with_workflows(*texts: str) -> Catalog:
     return replace(CATALOG, workflows={graph.name: graph for graph in graphs})
 
 
-def test_a_plan_calls_a_workflow_that_it_may_use_even_one_of_its_own_nodes_name() -> None:
+def test_plan_calls_workflow_named_like_node() -> None:
     lines = ("s1 = loudly(text=input.text)", "s2 = count(items=s1)", "return s2")
     played = play(
         CALLING % "returns: int", {"text": "a b"}, answers={"router": router(*lines)}, catalog=with_workflows(LOUDLY)
@@ -281,7 +281,7 @@ def test_a_plan_calls_a_workflow_that_it_may_use_even_one_of_its_own_nodes_name(
 
 
 @pytest.mark.parametrize("line", ["s1 = split(text=input.text)", "s1 = shout(text=input.text)"])
-def test_what_a_workflow_calls_is_not_for_the_plan_that_calls_it(line: str) -> None:
+def test_plan_cannot_use_skills_of_called_workflow(line: str) -> None:
     played = play(
         CALLING % 'returns: "list[str]", repairs: 0',
         {"text": "a b"},
@@ -302,7 +302,7 @@ def test_what_a_workflow_calls_is_not_for_the_plan_that_calls_it(line: str) -> N
         ("s1 = loudly(twice=true)", "/steps/1/with/text: loudly needs text: str"),
     ],
 )
-def test_the_arguments_of_a_workflow_are_checked_as_those_of_any_skill(line: str, reason: str) -> None:
+def test_plan_workflow_arguments_checked(line: str, reason: str) -> None:
     played = play(
         CALLING % 'returns: "list[str]", repairs: 0',
         {"text": "a"},
@@ -313,7 +313,7 @@ def test_the_arguments_of_a_workflow_are_checked_as_those_of_any_skill(line: str
     assert reason in played.outcome.reason
 
 
-def test_a_workflow_that_acts_acts_in_a_plan_that_lists_it() -> None:
+def test_plan_calls_listed_workflow_with_effects() -> None:
     sends = (
         "schema: orchestra/v1\nname: sends\ninput: {text: str}\noutput: ${a}\nnodes:\n  a: {tool: send, with: {text:"
         " '${input.text}'}}\n"
@@ -325,7 +325,7 @@ def test_a_workflow_that_acts_acts_in_a_plan_that_lists_it() -> None:
     assert played.workers.counts["send"] == 1
 
 
-def test_a_run_whose_plan_calls_a_workflow_is_resumed_wherever_it_was_cut() -> None:
+def test_resume_plan_calling_workflow_at_any_event() -> None:
     lines = ("s1 = loudly(text=input.text)", "s2 = count(items=s1)", "return s2")
     whole = play(
         CALLING % "returns: int", {"text": "a b"}, answers={"router": router(*lines)}, catalog=with_workflows(LOUDLY)

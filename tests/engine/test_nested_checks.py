@@ -1,4 +1,4 @@
-"""Checks that ask agents, in plans that run while they are written and in agents with tools."""
+"""Checks that call agents, in streamed plans and in agents with tools."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def sound(played: Played, text: str, known: Catalog) -> None:
 
 
 def everywhere(played: Played, text: str, known: Catalog, answers: dict[str, Any]) -> None:
-    """A run that is cut off behind any of its events ends as it did."""
+    """Asserts that a run interrupted after any of its events has the same end."""
     compiled = program(text, known)
 
     async def scene(clock: VirtualClock) -> None:
@@ -65,7 +65,7 @@ def everywhere(played: Played, text: str, known: Catalog, answers: dict[str, Any
     run_simulated(scene, 0)
 
 
-def test_a_step_of_a_plan_is_judged_by_the_agent_of_its_cards_check() -> None:
+def test_plan_step_judged_by_agent_of_card_check() -> None:
     played = planned("", *CHAIN)
     assert played.outcome == ValueOutcome("<A>")
     assert [(event.node, event.check) for event in played.of(ChecksStarted)] == [("solve@1/s1", "entailment")]
@@ -74,7 +74,7 @@ def test_a_step_of_a_plan_is_judged_by_the_agent_of_its_cards_check() -> None:
     everywhere(played, PLAN % "", SKILLED, {"router": router(*CHAIN), "entailment": chance(0.9)})
 
 
-def test_what_checks_ask_about_a_step_that_nobody_needs_any_more_is_abandoned_with_it() -> None:
+def test_abandoned_step_cancels_its_check_calls() -> None:
     played = planned("", *SIDE, latency=paced(entailment=60.0))
     assert played.outcome == ValueOutcome("A")
     assert [call.node for call in played.workers.cancelled] == ["solve@1/s1?1/entailment_0"]
@@ -82,8 +82,8 @@ def test_what_checks_ask_about_a_step_that_nobody_needs_any_more_is_abandoned_wi
     sound(played, PLAN % "", SKILLED)
 
 
-def test_a_workflow_that_nobody_needs_any_more_is_abandoned_with_all_that_is_under_way_in_it() -> None:
-    """The plan goes on for longer than what was abandoned would have taken."""
+def test_abandoned_workflow_cancels_its_calls() -> None:
+    """The plan runs for longer than the abandoned calls would have taken."""
     text = PLAN.replace("agents: [writer]", "workflows: [loudly]") % ""
     known = with_workflows(LOUDLY)
     lines = ("s1 = loudly(text=input.text)", "s2 = shout(text=input.text)", "return s2")
@@ -99,7 +99,7 @@ def test_a_workflow_that_nobody_needs_any_more_is_abandoned_with_all_that_is_und
     assert (found.first_difference, found.reason) == (None, "")
 
 
-def test_a_plan_whose_step_is_not_supported_is_followed_by_another() -> None:
+def test_unsupported_plan_step_leads_to_new_plan() -> None:
     played = planned("", *CHAIN, judge=chance(0.1, 0.9))
     assert not isinstance(played.outcome, ValueOutcome)
     assert [event.accepted for event in played.of(OutputJudged)] == [False]
@@ -107,7 +107,7 @@ def test_a_plan_whose_step_is_not_supported_is_followed_by_another() -> None:
     sound(played, PLAN % "", SKILLED)
 
 
-def test_the_answer_of_a_plan_is_judged_too() -> None:
+def test_plan_answer_judged() -> None:
     more = ', checks: [entailment], against: "${input.text}", timeout: 60'
     played = planned(more, "s1 = shout(text=input.text)", "return s1")
     assert isinstance(played.outcome, ValueOutcome)
@@ -141,7 +141,7 @@ def tooled(checks: str, judge: Any) -> tuple[Played, str, Catalog, dict[str, Any
 @pytest.mark.parametrize(
     "checks", ["[quote, entailment]", "['quote & entailment']", "[quote, 'entailment | agree(2)']"]
 )
-def test_the_answer_of_an_agent_with_tools_is_judged_by_another(checks: str) -> None:
+def test_tool_use_answer_judged_by_other_agent(checks: str) -> None:
     played, text, known, answers = tooled(checks, chance(0.8))
     assert isinstance(played.outcome, ValueOutcome)
     assert (played.outcome.value["answer"], played.outcome.score) == ("b", 0.8)
@@ -153,18 +153,18 @@ def test_the_answer_of_an_agent_with_tools_is_judged_by_another(checks: str) -> 
     everywhere(played, text, known, answers)
 
 
-def test_an_agent_with_tools_can_be_asked_again() -> None:
+def test_tool_use_agent_retried_after_check() -> None:
     played, *_ = tooled("['agree(3)']", None)
     assert isinstance(played.outcome, ValueOutcome)
     assert sorted(call.sample for call in played.workers.calls if call.name == "helper" and call.sample) == [1, 2, 3]
 
 
-def test_what_it_says_that_nothing_supports_is_withheld() -> None:
+def test_tool_use_unsupported_answer_withheld() -> None:
     played, *_ = tooled("[quote, entailment]", chance(0.1, 0.9))
     assert isinstance(played.outcome, AbstainedOutcome)
 
 
-def test_an_agent_with_tools_judges_nothing_for_a_question_is_one_call() -> None:
+def test_agent_with_tools_refused_as_judge() -> None:
     known = replace(WITH, agents={**WITH.agents, "entailment": replace(JUDGE, tool_use=helper().contract.tool_use)})
     text = WORK.replace("helper", "writer") % 'checks: [entailment], against: "${input.text}"'
     with pytest.raises((InputError, InputErrors), match="L071"):

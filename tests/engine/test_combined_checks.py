@@ -1,4 +1,4 @@
-"""Nodes with `score: combined`: what agents doubt is weighed, what nobody can tell and what is plainly wrong is not."""
+"""Nodes with `score: combined`: doubts of agents are weighed; unknown verdicts and free failures are not."""
 
 from __future__ import annotations
 
@@ -38,9 +38,8 @@ READ = {"answer": "1889", "quote": "completed in 1889"}
 
 
 def combination(**weights: float) -> Combination:
-    """Of the checks of `FLOW`: those that are named count so much; the agreement of the second agent counts up to 1
-    either
-    way.
+    """A combination of the checks of `FLOW`: named checks have the given weight; the agreement of the second agent has
+    weight 1 in both directions.
     """
     voices = (
         *(CheckWeight(check, weight=weight) for check, weight in weights.items()),
@@ -71,17 +70,17 @@ def said(run: Played) -> dict[str, str]:
     ("sure", "supported", "second", "accepted"),
     [
         (0.9, 0.9, "1889", True),
-        (0.99, 0.3, "1889", True),  # the judge doubts it, and is outvoted
-        (0.3, 0.99, "1889", True),  # `confidence` is one of several, and not under `accept` by itself
-        (0.99, 0.9, "1890", True),  # another agent found something else
+        (0.99, 0.3, "1889", True),  # the judge doubts it, and is outweighed
+        (0.3, 0.99, "1889", True),  # `confidence` is one of several checks, and not compared with `accept` separately
+        (0.99, 0.9, "1890", True),  # another agent found a different value
         (0.6, 0.3, "1889", False),
         (0.9, 0.3, "1890", False),
     ],
 )
-def test_what_agents_doubt_is_weighed(sure: float, supported: float, second: str, accepted: bool) -> None:
+def test_combined_weighs_agent_verdicts(sure: float, supported: float, second: str, accepted: bool) -> None:
     run = played(sure=sure, supported=supported, second=second)
     assert isinstance(run.outcome, ValueOutcome if accepted else AbstainedOutcome)
-    assert len(said(run)) == 4  # all were asked, for each may still outweigh the others
+    assert len(said(run)) == 4  # all checks ran, because each may still outweigh the others
     found = run.of(OutputJudged)[-1].score
     assert found == KNOWN.combinations["reader"].score(run.of(OutputJudged)[-1].verdicts)
     assert found is not None
@@ -90,7 +89,7 @@ def test_what_agents_doubt_is_weighed(sure: float, supported: float, second: str
         assert run.outcome.score == found
 
 
-def test_a_quote_that_stands_nowhere_fails_and_nobody_is_asked() -> None:
+def test_combined_missing_quote_fails_without_calls() -> None:
     run = played(sure=0.999, supported=0.999, reading={"answer": "1889", "quote": "completed in 1890"})
     assert isinstance(run.outcome, AbstainedOutcome)
     assert (run.of(OutputJudged)[-1].score, said(run)["quote"]) == (0.0, "fail")
@@ -98,7 +97,7 @@ def test_a_quote_that_stands_nowhere_fails_and_nobody_is_asked() -> None:
 
 
 @pytest.mark.parametrize("who", ["confidence", "entailment", "rederive(second)"])
-def test_what_one_cannot_tell_never_passes_and_no_more_are_asked(who: str) -> None:
+def test_combined_unknown_never_passes_and_stops(who: str) -> None:
     silent: dict[str, dict[str, Any]] = {"confidence": {"sure": None}, "entailment": {"supported": chance(None, None)}}
     run = played(**silent.get(who, {"second": {"no": 1}}))
     assert isinstance(run.outcome, AbstainedOutcome)
@@ -107,7 +106,7 @@ def test_what_one_cannot_tell_never_passes_and_no_more_are_asked(who: str) -> No
     assert {call.name for call in run.workers.calls} - {"reader"} == asked
 
 
-def test_the_reason_has_the_score_and_what_each_check_said() -> None:
+def test_combined_reason_has_score_and_verdicts() -> None:
     run = played(sure=0.6, supported=0.3)
     assert isinstance(run.outcome, AbstainedOutcome)
     assert run.outcome.reason.startswith(
@@ -117,20 +116,20 @@ def test_the_reason_has_the_score_and_what_each_check_said() -> None:
 
 
 @pytest.mark.parametrize("given", [{}, {"sure": 0.6, "supported": 0.3}, {"supported": chance(None, None)}])
-def test_a_replay_decides_the_same_and_the_auditor_finds_nothing(given: dict[str, Any]) -> None:
+def test_combined_replay_and_audit_agree(given: dict[str, Any]) -> None:
     run, compiled = played(**given), program(FLOW, KNOWN)
     found = replay(compiled, run.events)
     assert (found.first_difference, found.reason) == (None, "")
     assert audit(AuditCase(compiled, run.events)) == []
 
 
-def test_with_another_combination_a_replay_decides_otherwise() -> None:
+def test_combined_other_combination_changes_replay() -> None:
     run = played(sure=0.6, supported=0.8)
     other = replace(WITH, combinations={"reader": combination(confidence=9.0, entailment=-9.0)})
     assert isinstance(replay(program(FLOW, other), run.events).first_difference, OutputJudged)
 
 
-def test_the_key_is_written_as_it_was_read_and_in_python() -> None:
+def test_combined_key_round_trips_in_yaml_and_python() -> None:
     graph = read(f"schema: orchestra/v1\nname: one{FLOW}", "one.yaml").graph
     assert "score: combined" in write(graph)
     assert read(write(graph), "one.yaml").graph == graph
@@ -151,7 +150,7 @@ def test_the_key_is_written_as_it_was_read_and_in_python() -> None:
         ("accept: 0.7", "otherwise: [back_off]", "L076", "keeps parts"),
     ],
 )
-def test_what_does_not_fit_is_refused_where_it_stands(old: str, new: str, code: str, says: str) -> None:
+def test_combined_invalid_refused_at_line(old: str, new: str, code: str, says: str) -> None:
     with pytest.raises((InputError, InputErrors)) as caught:
         program(FLOW.replace(old, new), KNOWN)
     faults = caught.value.errors if isinstance(caught.value, InputErrors) else [caught.value]

@@ -1,7 +1,4 @@
-"""Workflows whose output is accepted as a whole: how sure it is, by what it follows from; what is withheld; replay and
-the
-oracle.
-"""
+"""Workflows that accept their output as a whole: the score from its sources, withheld outputs, replay and oracle."""
 
 from __future__ import annotations
 
@@ -48,7 +45,7 @@ SURE = {"first 1889": 0.9, "other 1889": 0.6, "third 1900": 0.7, "none": 0.2}
 
 
 def reading(call: Any) -> CallResult:
-    """The year of a page; of the page `none` one that does not stand there, so that its check withholds it."""
+    """The year of a page; for the page `none` a year that is not in the text, so that its check withholds it."""
     page = call.inputs["context"]
     year = page.split()[-1] if page != "none" else "1700"
     return CallResult(value={"answer": year, "quote": year}, confidence=SURE[page])
@@ -83,9 +80,7 @@ def played(pages: list[str], accept: float | str = 0.0, pick: Any = first) -> An
         (["first 1889", "other 1889"], last, 0.6),
     ],
 )
-def test_it_is_as_sure_as_the_surest_that_says_it_or_else_as_the_least_sure_of_all(
-    pages: list[str], pick: Any, sure: float
-) -> None:
+def test_output_score_is_best_producer_or_minimum(pages: list[str], pick: Any, sure: float) -> None:
     assert played(pages, pick=pick).outcome == ValueOutcome({"text": pick_of(pages, pick)}, sure)
 
 
@@ -94,7 +89,7 @@ def pick_of(pages: list[str], pick: Any) -> Any:
     return pick(type("Call", (), {"inputs": {"readings": readings}}))
 
 
-def test_the_promise_is_about_the_output_and_what_scores_less_is_withheld_with_its_score() -> None:
+def test_output_guarantee_withholds_below_threshold() -> None:
     run = played(["first 1889"], "certified")
     assert [event.guarantee for event in run.of(OutputJudged, "staged")] == [CERTIFICATE.guarantee]
     run = played(["other 1889"], "certified")
@@ -104,7 +99,7 @@ def test_the_promise_is_about_the_output_and_what_scores_less_is_withheld_with_i
     assert run.finished.status == "abstained"
 
 
-def test_what_says_nothing_is_withheld_whatever_its_score() -> None:
+def test_output_empty_value_withheld() -> None:
     run = played(["none"], 0.0)
     assert run.outcome == AbstainedOutcome("it says nothing", "staged")
     assert run.of(OutputJudged, "staged") == []
@@ -119,7 +114,7 @@ nodes:
 """
 
 
-def test_an_empty_list_says_that_there_is_none_but_not_beside_a_null() -> None:
+def test_output_empty_list_is_value_unless_beside_null() -> None:
     lister = agent("lister", record(text=TEXT), record(names={"type": "array", "items": TEXT}))
     known = replace(KNOWN, agents={**KNOWN.agents, "lister": lister})
 
@@ -148,7 +143,7 @@ nodes:
 """
 
 
-def test_it_follows_through_code_choices_conditions_and_blocks() -> None:
+def test_output_score_traced_through_all_node_kinds() -> None:
     known = replace(KNOWN, agents={**KNOWN.agents, "sorter": agent("sorter", record(text=TEXT), TEXT)})
 
     def scored(said: float, kind: float) -> Any:
@@ -159,7 +154,7 @@ def test_it_follows_through_code_choices_conditions_and_blocks() -> None:
     assert scored(0.4, 0.5) == ValueOutcome("A", 0.4)
 
 
-def test_where_nobody_says_how_sure_he_is_it_is_withheld() -> None:
+def test_output_without_any_score_withheld() -> None:
     run = play(
         "input: {text: str}\noutput: ${a}\naccept: 0.0\nnodes:\n  a: {tool: shout, with: {text: '${input.text}'}}\n",
         {"text": "x"},
@@ -168,7 +163,7 @@ def test_where_nobody_says_how_sure_he_is_it_is_withheld() -> None:
     assert "its producer reports no confidence" in run.outcome.reason
 
 
-def test_without_a_certificate_it_is_refused_at_its_line() -> None:
+def test_output_guarantee_without_certificate_refused_at_line() -> None:
     source = read("schema: orchestra/v1\nname: staged\n" + LIST.replace("ACCEPT", "certified"), "staged.yaml")
     with pytest.raises(InputError, match="no certificate for the workflow 'staged'") as caught:
         compile_graph(source.graph, replace(KNOWN, workflow_certificates={}), source.places)
@@ -177,7 +172,7 @@ def test_without_a_certificate_it_is_refused_at_its_line() -> None:
     assert caught.value.location.text.strip() == "accept: certified"
 
 
-def test_a_file_and_a_function_say_it_alike() -> None:
+def test_output_guarantee_same_in_yaml_and_python() -> None:
     graph = read("schema: orchestra/v1\nname: staged\n" + LIST.replace("ACCEPT", "certified"), "staged.yaml").graph
     assert read(write(graph), "again.yaml").graph == graph
     assert "@workflow(accept=certified)" in to_python(graph)

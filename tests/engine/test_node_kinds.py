@@ -1,4 +1,4 @@
-"""Every node kind that runs, and how outcomes flow between nodes."""
+"""Every node kind that runs, and the flow of outcomes between nodes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ nodes:
 """
 
 
-def test_a_chain_gives_its_last_value() -> None:
+def test_chain_gives_last_value() -> None:
     played = play(CHAIN, {"text": "hi"})
     assert played.finished.status == "done"
     assert played.outcome == ValueOutcome("<say HI>")
@@ -37,38 +37,38 @@ nodes:
 """
 
 
-def test_each_runs_once_for_every_element_and_keeps_their_order() -> None:
+def test_each_runs_every_element_once_in_order() -> None:
     for seed in range(20):
         played = play(EACH % "timeout: 9", {"text": "a b c d e"}, seed=seed, latency=(0.1, 2.0))
         assert played.outcomes["loud"] == ValueOutcome(["A", "B", "C", "D", "E"])
         assert played.outcome == ValueOutcome(5)
 
 
-def test_each_over_nothing_is_an_empty_list() -> None:
+def test_each_of_empty_list_is_empty() -> None:
     played = play(EACH % "timeout: 9", {"text": ""})
     assert played.of(MapExpanded)[0].count == 0
     assert played.outcome == ValueOutcome(0)
 
 
-def test_each_keeps_to_its_concurrency() -> None:
+def test_each_respects_concurrency() -> None:
     played = play(EACH % "concurrency: 2", {"text": "a b c d e f"}, latency=1.0)
     assert played.workers.max_in_flight == 2
 
 
-def test_each_refuses_more_elements_than_its_limit() -> None:
+def test_each_over_limit_refused() -> None:
     played = play(EACH % "limit: 2", {"text": "a b c"})
     assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.code == "E004"
 
 
-def test_values_drops_what_is_no_value() -> None:
+def test_values_drops_non_values() -> None:
     played = play(EACH % "when: '${word != \"b\"}'", {"text": "a b c"})
     assert isinstance(played.outcomes["loud[1]"], SkippedOutcome)
     assert played.outcomes["loud"] == ValueOutcome(["A", "C"])
     assert played.outcome == ValueOutcome(2)
 
 
-def test_each_fails_where_every_element_failed() -> None:
+def test_each_fails_if_all_elements_failed() -> None:
     played = play(EACH % "timeout: 9", {"text": "a b"}, {"shout": lambda call: refuse()})
     assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.code == "T009"
@@ -90,18 +90,18 @@ nodes:
 """
 
 
-def test_a_false_condition_skips_the_node_and_all_that_need_it() -> None:
+def test_when_false_skips_node_and_dependents() -> None:
     played = play(BRANCH, {"text": "x", "loud": False})
     assert played.outcomes["a"] == SkippedOutcome("its condition is false", "a")
     assert played.outcomes["b"] == SkippedOutcome("its condition is false", "a")
     assert played.outcome == ValueOutcome("x")
 
 
-def test_first_of_takes_the_first_value_in_written_order() -> None:
+def test_first_of_takes_first_value_as_written() -> None:
     assert play(BRANCH, {"text": "x", "loud": True}).outcome == ValueOutcome("<X>")
 
 
-def test_the_run_takes_the_outcome_of_a_skipped_output() -> None:
+def test_skipped_output_is_outcome_of_run() -> None:
     played = play(
         'input: {go: bool}\noutput: ${a}\nnodes:\n  a: {tool: shout, when: "${input.go}", with: {text: x}}',
         {"go": False},
@@ -110,7 +110,7 @@ def test_the_run_takes_the_outcome_of_a_skipped_output() -> None:
     assert isinstance(played.outcome, SkippedOutcome)
 
 
-def test_an_output_of_parts_has_null_for_a_part_that_was_skipped() -> None:
+def test_output_record_has_null_for_skipped_part() -> None:
     text = """
 input: {go: bool}
 output: {x: "${a}", y: "${b}"}
@@ -125,12 +125,12 @@ nodes:
     assert isinstance(play(listed.replace(', "${b}", {z: "${b}"}', ""), {"go": False}).outcome, SkippedOutcome)
 
 
-def test_a_fallback_stands_in_for_a_failure() -> None:
+def test_fallback_replaces_failure() -> None:
     text = "output: ${a}\nnodes:\n  a: {tool: shout, with: {text: x}, fallback: quiet}"
     assert play(text, answers={"shout": lambda call: refuse()}).outcome == ValueOutcome("quiet")
 
 
-def test_after_orders_without_needing_the_value() -> None:
+def test_after_orders_without_value() -> None:
     text = """
 input: {go: bool}
 output: ${b}
@@ -156,14 +156,14 @@ nodes:
 """
 
 
-def test_a_loop_turns_until_its_condition_holds() -> None:
+def test_loop_ends_when_condition_holds() -> None:
     played = play(LOOP % 9)
     assert [event.turn for event in played.of(TurnStarted)] == [1, 2, 3]
     assert played.outcome == ValueOutcome("xxx")
     assert "grown#3/next" in played.outcomes
 
 
-def test_a_loop_ends_after_its_last_turn() -> None:
+def test_loop_ends_after_last_iteration() -> None:
     assert play(LOOP % 2).outcome == ValueOutcome("xx")
 
 
@@ -184,19 +184,19 @@ nodes:
 """
 
 
-def test_a_block_sees_what_surrounds_it() -> None:
+def test_block_reads_outer_values() -> None:
     played = play(BLOCK, {"text": "a b"})
     assert played.outcomes["both"] == ValueOutcome(["<A of a b>", "<B of a b>"])
     assert played.outcomes["both[1]/loud"] == ValueOutcome("B")
 
 
-def test_a_failure_inside_a_block_is_the_blocks_failure() -> None:
+def test_block_fails_with_inner_failure() -> None:
     played = play(BLOCK, {"text": "a"}, {"shout": lambda call: refuse()})
     assert isinstance(played.outcomes["both[0]"], FailedOutcome)
     assert played.finished.status == "failed"
 
 
-def test_a_called_workflow_sees_its_inputs_alone() -> None:
+def test_called_workflow_reads_inputs_only() -> None:
     import dataclasses
 
     from orchestra.workflows.yaml.reader import read
@@ -213,7 +213,7 @@ def test_a_called_workflow_sees_its_inputs_alone() -> None:
     assert played.outcomes["b/a"] == ValueOutcome("DEEP")
 
 
-def test_a_failure_that_nobody_reads_fails_the_run() -> None:
+def test_unread_failure_fails_run() -> None:
     text = "output: ${a}\nnodes:\n  a: {tool: shout, with: {text: x}}\n  s: {tool: send, with: {text: x}}"
     played = play(text, answers={"send": lambda call: refuse()})
     assert played.finished.status == "failed"
@@ -237,20 +237,20 @@ BAD = {"answer": "1890", "quote": "completed in 1890"}
 TEXT = {"text": "The tower was completed in 1889."}
 
 
-def test_an_accepted_value_carries_the_spans_that_it_rests_on() -> None:
+def test_accepted_value_has_evidence_spans() -> None:
     outcome = play(ACCEPT % "[abstain]", TEXT, {"reader": GOOD}).outcome
     assert isinstance(outcome, ValueOutcome)
     (span,) = outcome.evidence
     assert TEXT["text"][span.start : span.end] == GOOD["quote"]
 
 
-def test_a_value_that_its_checks_refuse_is_withheld() -> None:
+def test_value_refused_by_checks_withheld() -> None:
     played = play(ACCEPT % "[abstain]", TEXT, {"reader": BAD})
     assert played.finished.status == "abstained"
     assert isinstance(played.outcome, AbstainedOutcome)
 
 
-def test_a_retry_is_told_why_the_first_answer_was_not_accepted() -> None:
+def test_retry_prompt_has_reason_of_refusal() -> None:
     seen: list[tuple[str, ...]] = []
 
     def reader(call: object) -> object:
@@ -264,13 +264,13 @@ def test_a_retry_is_told_why_the_first_answer_was_not_accepted() -> None:
     assert "quote" in seen[1][0]
 
 
-def test_an_escalation_asks_the_larger_model_once() -> None:
+def test_escalation_calls_larger_model_once() -> None:
     played = play(ACCEPT % "[escalate, abstain]", TEXT, {"reader": lambda call: GOOD if call.is_escalated else BAD})
     assert isinstance(played.outcome, ValueOutcome)
     assert isinstance(play(ACCEPT % "[escalate, abstain]", TEXT, {"reader": BAD}).outcome, AbstainedOutcome)
 
 
-def test_verify_judges_a_finished_value() -> None:
+def test_verify_judges_finished_value() -> None:
     text = """
 input: {text: str}
 output: ${v}
@@ -282,8 +282,8 @@ nodes:
     assert isinstance(play(text, TEXT, {"reader": BAD}).outcome, AbstainedOutcome)
 
 
-def test_elements_with_bodies_end_in_time_that_grows_with_their_number() -> None:
-    """Four times as many elements take about four times as long: the bound is twice that."""
+def test_each_bodies_end_in_linear_time() -> None:
+    """Four times as many elements take about four times as long; the bound is twice that."""
     text = """
 input: {words: "list[str]"}
 output: ${all.values}
@@ -304,7 +304,7 @@ nodes:
 
 
 @pytest.mark.parametrize(("order", "sent"), [("", 1), (", after: [draft]", 1), (", when: \"${draft != ''}\"", 0)])
-def test_an_effect_is_held_back_by_what_it_reads_and_not_by_what_the_output_needs(order: str, sent: int) -> None:
+def test_effect_waits_for_its_own_inputs_only(order: str, sent: int) -> None:
     text = "output: {draft: '${draft}', paid: '${paid}'}\nnodes:\n  draft: {agent: writer, with: {text: a}}\n"
     text += f"  paid: {{tool: send, with: {{text: a}}{order}}}"
     played = play(text, {}, {"writer": lambda call: CallError(code="F212", reason="no such model")})
@@ -327,8 +327,8 @@ nodes:
 """  # noqa: E501
 
 
-def test_a_block_tells_what_was_withheld_from_what_failed() -> None:
-    """As docs/reference/language.md has it: an effect stands in for the first, and not for the second."""
+def test_block_distinguishes_withheld_from_failed() -> None:
+    """As in docs/reference/language.md: an effect replaces the first, but not the second."""
     accepted = play(APART, {"text": "completed in 1889"})
     assert (accepted.outcome, accepted.workers.counts["send"]) == (ValueOutcome("1889"), 0)
     withheld = play(APART, {"text": "completed in 1890"})

@@ -1,7 +1,4 @@
-"""Keys of a `plan` node that say how its plan is written: at once, of whose words, whether it may be declined, out of
-how
-many skills.
-"""
+"""Options of a `plan` node that control how its plan is written: whole plans, copied texts, declining, shortlists."""
 
 from __future__ import annotations
 
@@ -37,7 +34,7 @@ def questions(played: Played) -> list[CallRequest]:
     return [call for call in played.workers.calls if call.name == "router"]
 
 
-def test_at_once_the_router_is_asked_one_question_and_nothing_starts_before_its_answer() -> None:
+def test_whole_plan_uses_one_call_before_any_step() -> None:
     played = planned('"list[str]", stepwise: false', "\n".join(PLAN))
     assert played.outcome == ValueOutcome(["A", "B"])
     (asked,) = questions(played)
@@ -47,7 +44,7 @@ def test_at_once_the_router_is_asked_one_question_and_nothing_starts_before_its_
     assert [event.draft.lines for event in played.of(TurnStarted) if event.draft] == [(), PLAN]
 
 
-def test_of_a_plan_at_once_the_good_beginning_stands_and_the_rest_is_asked_for_line_by_line() -> None:
+def test_whole_plan_valid_prefix_kept_rest_by_line() -> None:
     def answer(call: CallRequest) -> str:
         stand = len(call.inputs["plan"].splitlines())
         return PLAN[stand] if "Not accepted" in call.inputs["request"] or stand else f"{PLAN[0]}\nnonsense"
@@ -57,7 +54,7 @@ def test_of_a_plan_at_once_the_good_beginning_stands_and_the_rest_is_asked_for_l
     assert [call.inputs["plan"] for call in questions(played)] == ["", PLAN[0], "\n".join(PLAN[:2])]
 
 
-def test_copied_texts_are_pieces_of_the_goal_and_others_are_refused() -> None:
+def test_copied_texts_must_occur_in_goal() -> None:
     made_up = ('s1 = shout(text="hush")', "return s1")
     assert planned("str, repairs: 0", *made_up).outcome == ValueOutcome("HUSH")
     refused = planned("str, repairs: 0, copied: true", *made_up).outcome
@@ -66,7 +63,7 @@ def test_copied_texts_are_pieces_of_the_goal_and_others_are_refused() -> None:
     assert planned("str, copied: true", 's1 = shout(text="loud")', "return s1").outcome == ValueOutcome("LOUD")
 
 
-def test_a_grounded_plan_begins_with_a_value_and_another_line_is_handed_back() -> None:
+def test_grounded_plan_must_begin_with_value() -> None:
     aside = ('s1 = shout(text="hush")', "return s1")
     assert planned("str", *aside).outcome == ValueOutcome("HUSH")
     refused = planned("str, repairs: 0, grounded: true", *aside).outcome
@@ -81,7 +78,7 @@ def test_a_grounded_plan_begins_with_a_value_and_another_line_is_handed_back() -
     assert "it reads none of the required inputs" in questions(played)[1].inputs["request"]
 
 
-def test_another_version_of_a_plan_may_begin_otherwise_and_the_goal_itself_is_no_ground() -> None:
+def test_grounded_replan_may_begin_otherwise() -> None:
     node = program(WORK % "returns: str, grounded: true").nodes[0]
     failed = plan.PlanHistory(failed_calls=(("s1 = shout(text=input.text)", "too loud"),))
     assert plan.all_capabilities(node, "go").grounds == {"text"}
@@ -90,7 +87,7 @@ def test_another_version_of_a_plan_may_begin_otherwise_and_the_goal_itself_is_no
     assert not plan.all_capabilities(program(again).nodes[0], "go").grounds
 
 
-def test_the_router_may_decline_unless_something_is_planned_anyway() -> None:
+def test_router_may_decline_unless_anyway_set() -> None:
     refused = planned("str", "return nothing").outcome
     assert isinstance(refused, FailedOutcome)
     assert "no capability serves the request" in refused.reason
@@ -107,14 +104,14 @@ def test_the_router_may_decline_unless_something_is_planned_anyway() -> None:
     assert "nothing" not in questions(played)[0].inputs["grammar"]
 
 
-def test_of_a_shortlist_the_router_is_shown_the_nearest_and_no_others() -> None:
+def test_shortlist_shows_nearest_skills_only() -> None:
     played = planned("str, shortlist: 2", *LOUD)
     shown = questions(played)[0].inputs["skills"].splitlines()
     assert len(shown) == 2
     assert len(questions(planned("str", *LOUD))[0].inputs["skills"].splitlines()) == 4
 
 
-def test_a_plan_of_anything_may_give_several_values_by_their_steps() -> None:
+def test_plan_of_any_type_may_return_several_values() -> None:
     two = (LOUD[0], "s2 = split(text=input.text)", "return s1, s2")
     assert planned("anything", *two).outcome == ValueOutcome({"s1": "A B", "s2": ["a", "b"]})
     refused = planned("str, repairs: 0", *two).outcome
@@ -122,7 +119,7 @@ def test_a_plan_of_anything_may_give_several_values_by_their_steps() -> None:
     assert "expected one value" in refused.reason
 
 
-def test_each_part_of_a_goal_gets_a_step_and_what_came_of_it_replays() -> None:
+def test_split_goal_gets_step_per_part_and_replays() -> None:
     text = "what is it? Also: shout more"
 
     def answer(call: CallRequest) -> str:
@@ -147,7 +144,7 @@ def test_each_part_of_a_goal_gets_a_step_and_what_came_of_it_replays() -> None:
 
 
 @pytest.mark.parametrize("lost", [{1}, {2}, {1, 2}])
-def test_a_sample_whose_question_fails_counts_and_has_no_plan(lost: set[int]) -> None:
+def test_failed_sample_counts_without_plan(lost: set[int]) -> None:
     def answer(call: CallRequest) -> Any:
         return CallError(code="F210", reason="the server is gone") if call.sample in lost else router(*LOUD)(call)
 
@@ -159,7 +156,7 @@ def test_a_sample_whose_question_fails_counts_and_has_no_plan(lost: set[int]) ->
     assert decided.agreement == (3 - len(lost)) / 3
 
 
-def test_where_the_questions_of_all_samples_fail_their_failure_is_told() -> None:
+def test_all_samples_failed_reports_failure() -> None:
     played = planned("str, votes: 2", answer=lambda call: CallError(code="F210", reason="the server is gone"))
     assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.code == "F210"
@@ -174,7 +171,7 @@ def test_where_the_questions_of_all_samples_fail_their_failure_is_told() -> None
         "votes: 3, copied: true",
     ],
 )
-def test_such_a_run_is_replayed_and_resumed_at_every_event(more: str) -> None:
+def test_plan_keys_run_replays_and_resumes_at_every_event(more: str) -> None:
     text = WORK % f'returns: "list[str]", {more}'
 
     def answer(call: CallRequest) -> Any:

@@ -1,6 +1,4 @@
-"""The closed unions are closed: every event is folded, every proposal carried out, every phase that asks for a decision
-decided.
-"""
+"""Closed unions are complete: every event is folded, every proposal executed, every phase with a decision decided."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ def tree(source: Any) -> ast.AST:
 
 
 def cases(source: Any) -> set[str]:
-    """The names of the classes and values that a function's `match` tells apart."""
+    """Returns the names of the classes and values in a function's `match`."""
     found: set[str] = set()
     for part in ast.walk(tree(source)):
         match part:
@@ -34,7 +32,7 @@ def cases(source: Any) -> set[str]:
 
 
 def moves(source: Any) -> Iterator[str]:
-    """The phases that a module moves units to, and so asks `decide` about."""
+    """Returns the phases that a module moves units to, for which `decide` is called."""
     for call in ast.walk(tree(source)):
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "request_decision":
             yield from (
@@ -48,17 +46,17 @@ def names(union: Any) -> set[str]:
     return {kind.__name__ for kind in get_args(union)}
 
 
-def test_there_is_a_fold_for_every_event_and_for_nothing_else() -> None:
+def test_fold_exists_for_every_event_type() -> None:
     assert set(evolve.FOLDS) == set(get_args(Event))
 
 
-def test_every_proposal_is_carried_out() -> None:
+def test_every_proposal_type_is_executed() -> None:
     assert cases(Driver._execute) == names(Proposal)
 
 
-def test_a_replay_has_words_for_every_proposal() -> None:
+def test_replay_describes_every_proposal_type() -> None:
     assert set(replay._ACTION_TEXT) == set(get_args(Proposal))
 
 
-def test_every_phase_that_asks_for_a_decision_gets_one() -> None:
+def test_every_phase_with_decision_is_decided() -> None:
     assert {*moves(evolve), *moves(scopes)} == cases(decide._advance)

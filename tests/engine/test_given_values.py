@@ -1,4 +1,6 @@
-"""Values that a person gave before the run began: they are the outcomes of their nodes, wherever the run is cut off."""
+"""Values that a person gave before the run started: they are the outcomes of their nodes, at every point of
+interruption.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ VALUES = st.fixed_dictionaries(
 def played(
     text: str, values: dict[str, Override], cut: float, seed: int = 0, **stage: Any
 ) -> tuple[list[Event], list[str]]:
-    """The events of a run that was killed after a share of them, and resumed; and the nodes that were called."""
+    """Returns the events of a run that was killed after a share of them and resumed, and the called nodes."""
     compiled = program(text)
 
     async def scene(clock: VirtualClock) -> tuple[list[Event], list[str]]:
@@ -65,9 +67,7 @@ def outcomes(events: list[Event]) -> dict[str, Outcome | None]:
 
 @settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 10**6), cut=st.floats(0, 1), chosen=VALUES)
-def test_a_run_with_given_values_that_is_killed_anywhere_ends_with_them(
-    seed: int, cut: float, chosen: dict[str, Any]
-) -> None:
+def test_given_values_kept_after_kill_at_any_event(seed: int, cut: float, chosen: dict[str, Any]) -> None:
     values = {name: Override(value, OverrideSource("ann")) for name, value in chosen.items()}
     events, called = played(EVERYTHING, values, cut, seed, latency=(0.1, 2.0), faults=FAULTS)
     found = outcomes(events)
@@ -93,7 +93,7 @@ nodes:
 """
 
 
-def test_a_given_value_stands_where_what_it_needs_failed() -> None:
+def test_given_value_kept_though_dependency_failed() -> None:
     events, called = played(
         CHAIN, {"b": Override("mended")}, 1.0, answers={"shout": lambda call: CallError(code="T004", reason="no")}
     )
@@ -111,7 +111,7 @@ nodes:
 """
 
 
-def test_a_list_of_another_length_stands_in_a_run_of_before_the_engine_looked_at_that() -> None:
+def test_given_list_of_other_length_replays_in_old_run() -> None:
     events, _ = played(ALL, {"each": Override(["one"])}, 0.7)
     assert outcomes(events)["each"] == ValueOutcome(["one"])
     assert replay(program(ALL), events).reason == ""
@@ -125,7 +125,7 @@ ASKS = "input: {text: str}\noutput: ${sure}\nnodes:\n  sure: {ask: 'Is ${input.t
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_an_answer_from_before_counts_where_the_very_same_is_asked(same: bool) -> None:
+def test_given_answer_used_for_same_question_only(same: bool) -> None:
     events, _ = played(ASKS, {}, 1.0)
     (asked,) = History.of(events).open_questions
     shown = asked.question_digest if same else "another"
@@ -135,7 +135,7 @@ def test_an_answer_from_before_counts_where_the_very_same_is_asked(same: bool) -
     assert Oracle(program(ASKS), RunRecord.from_events(events)).evaluate().objections == []
 
 
-def test_only_of_a_call_in_doubt_is_said_what_it_gave() -> None:
+def test_given_result_only_for_call_in_doubt() -> None:
     events, _ = played(ASKS, {}, 1.0)
     (asked,) = History.of(events).open_questions
 

@@ -1,4 +1,4 @@
-"""Evidence of a megabyte is read beside the loop: other runs go on, and what the run comes to is the same."""
+"""Evidence of a megabyte is processed outside the event loop: other runs proceed, and the result is the same."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ nodes:
 """  # noqa: E501
 ROWS = "account " * (HEAVY_SIZE // 8) + "20993.50"
 TICKS = 20
-"""Turns of the loop while a ledger is read; a loop that stands still has hardly one."""
+"""Loop iterations while a ledger is processed; a blocked loop has hardly any."""
 
 
-def test_what_is_read_beside_the_loop_is_judged_as_ever() -> None:
+def test_large_evidence_read_in_thread_same_verdict() -> None:
     assert len(ROWS) > HEAVY_SIZE
     for seed in range(4):
         played = play(LEDGER, {"text": "it is 20993.50", "ledger": ROWS}, seed=seed, latency=(0.01, 1.0))
@@ -41,7 +41,7 @@ def test_what_is_read_beside_the_loop_is_judged_as_ever() -> None:
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
-async def test_other_runs_go_on_while_a_ledger_is_read(cancelled: bool) -> None:
+async def test_other_runs_proceed_while_ledger_is_read(cancelled: bool) -> None:
     ticks, engine = 0, Engine(SystemClock(), MemoryJournal(), SimulatedWorkers(ANSWERS))
     run = engine.start(
         program(LEDGER), RunRequest(inputs={"text": "it is 5", "ledger": "5 " * (1 << 16)}, graph="0" * 32)
