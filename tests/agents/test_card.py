@@ -292,8 +292,11 @@ def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
 def test_a_name_that_no_file_can_have_is_told_of_with_its_place(tmp_path: Path, key: str, name: str) -> None:
     kind = "model" if key == "prompt" else "sklearn"
     card = (
-        f"name: teller\nkind: {kind}\ninput: {{text: str}}\noutput: {{label: \"Literal['a', 'b']\"}}\n{key}:"
-        f' "{name}"\n'
+        "name: teller\n"
+        f"kind: {kind}\n"
+        "input: {text: str}\n"
+        "output: {label: \"Literal['a', 'b']\"}\n"
+        f'{key}: "{name}"\n'
     )
     error = refused(folder(tmp_path, card, "{{ text }}"))
     assert error.location is not None

@@ -340,8 +340,10 @@ async def test_what_is_no_moment_is_refused_and_not_taken_for_none(tmp_path: Pat
 def test_of_fleets_of_the_package_only_what_costs_nothing_is_known(tmp_path: Path) -> None:
     (tmp_path / "configs").mkdir()
     own = (
-        'schema: orchestra/fleet/v1\nname: own\nservers: {mine: {endpoint: "http://127.0.0.1:9/v1", model: m}}\nmodels:'
-        " {base: mine}\n"
+        "schema: orchestra/fleet/v1\n"
+        "name: own\n"
+        'servers: {mine: {endpoint: "http://127.0.0.1:9/v1", model: m}}\n'
+        "models: {base: mine}\n"
     )
     (tmp_path / "configs" / "own.yaml").write_text(own)
     (tmp_path / "orchestra.toml").write_text('fleet = "own"\n')

@@ -197,8 +197,8 @@ async def test_a_person_answers_in_the_same_process(project: Path) -> None:
 
 async def test_a_program_answers_question_after_question_and_waits_in_between(project: Path) -> None:
     again = (
-        '  really: {ask: "Really say ${sure}?", options: ["yes", "no"]}\n  loud: {tool: shout, with: {text:'
-        ' "${really}"}}\n'
+        '  really: {ask: "Really say ${sure}?", options: ["yes", "no"]}\n'
+        '  loud: {tool: shout, with: {text: "${really}"}}\n'
     )
     text = ASK[: ASK.index("  loud:")] + '  also: {ask: "And ${input.text}?", options: ["yes", "no"]}\n' + again
     (project / "workflows" / "asking.yaml").write_text(text)

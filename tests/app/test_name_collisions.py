@@ -235,8 +235,9 @@ async def test_two_modules_with_different_things_of_one_name_are_refused(tmp_pat
     mark = "".join(char for char in what if char.isalpha())
     other = MODULE.partition("\n\n@agent")[2].replace(what, what.replace("MODULE", "OTHER"))
     other = (
-        f"from orchestra import agent, answered_by_model, tool, workflow\nfrom names_one_{mark} import"
-        f" said\n\n@agent{other}"
+        "from orchestra import agent, answered_by_model, tool, workflow\n"
+        f"from names_one_{mark} import said\n\n"
+        f"@agent{other}"
     )
     settings = modules(tmp_path, **{f"names_one_{mark}": MODULE, f"names_two_{mark}": other})
     with pytest.raises(InputError, match="are called") as caught:
@@ -321,8 +322,12 @@ async def test_a_file_asks_the_agent_that_has_the_name_now(tmp_path: Path) -> No
 async def test_a_file_calls_the_workflow_that_has_the_name_now(tmp_path: Path) -> None:
     (tmp_path / "workflows").mkdir()
     (tmp_path / "workflows" / "calling.yaml").write_text(
-        "schema: orchestra/v1\nname: calling\ninput: {n: int}\noutput: ${found}\nnodes:\n  found: {call: helper, with:"
-        " {n: '${input.n}'}}\n"
+        "schema: orchestra/v1\n"
+        "name: calling\n"
+        "input: {n: int}\n"
+        "output: ${found}\n"
+        "nodes:\n"
+        "  found: {call: helper, with: {n: '${input.n}'}}\n"
     )
     async with Orchestra.open(Settings.load({"journal": "off"}, start=tmp_path), fleet="none") as orchestra:
         for factor in (1, 100):

@@ -67,8 +67,10 @@ def test_of_a_timeout_and_the_seconds_of_a_budget_the_smaller_holds(timeout: int
 
 def test_each_element_has_the_seconds_for_itself_and_waits_for_its_place_outside_of_them() -> None:
     text = (
-        "input: {words: 'list[str]'}\noutput: ${all.values}\nnodes:\n  all: {each: '${input.words}', as: word, call:"
-        " inner}\n"
+        "input: {words: 'list[str]'}\n"
+        "output: ${all.values}\n"
+        "nodes:\n"
+        "  all: {each: '${input.words}', as: word, call: inner}\n"
     )
     catalog = calling(CHAIN, 2.5)
     played = play(text, {"words": ["w"] * 12}, catalog=catalog, latency=1.0, concurrency=2)
@@ -78,8 +80,12 @@ def test_each_element_has_the_seconds_for_itself_and_waits_for_its_place_outside
 def test_what_a_called_workflow_calls_ends_with_it() -> None:
     """Budgets nest: the outer one is over first, and the inner one has time left."""
     middle = (
-        "schema: orchestra/v1\nname: middle\nbudget: {seconds: 4}\noutput: ${m}\nnodes:\n  m: {call: inner, fallback:"
-        " late}\n"
+        "schema: orchestra/v1\n"
+        "name: middle\n"
+        "budget: {seconds: 4}\n"
+        "output: ${m}\n"
+        "nodes:\n"
+        "  m: {call: inner, fallback: late}\n"
     )
     catalog = calling(CHAIN, 60)
     catalog = dataclasses.replace(

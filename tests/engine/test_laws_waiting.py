@@ -423,8 +423,9 @@ def test_closing_lets_go_of_every_run_though_the_journal_broke() -> None:
 
 def test_answers_that_come_together_keep_to_the_concurrency() -> None:
     text = (
-        'output: ${a.values}\nnodes:\n  a: {tool: send, each: "${[1, 2, 3, 4, 5, 6]}", as: x, with: {text:'
-        ' "${string(x)}"}}'
+        "output: ${a.values}\n"
+        "nodes:\n"
+        '  a: {tool: send, each: "${[1, 2, 3, 4, 5, 6]}", as: x, with: {text: "${string(x)}"}}'
     )
 
     async def scene(clock: VirtualClock) -> int:
@@ -450,8 +451,9 @@ def test_answers_that_come_together_keep_to_the_concurrency() -> None:
 
 def test_a_tool_that_must_happen_once_is_not_escalated() -> None:
     text = (
-        "output: ${a}\nnodes:\n  a: {tool: send, with: {text: x}, checks: [numbers], against: none, otherwise: [retry,"
-        " escalate, abstain]}"
+        "output: ${a}\n"
+        "nodes:\n"
+        "  a: {tool: send, with: {text: x}, checks: [numbers], against: none, otherwise: [retry, escalate, abstain]}"
     )
     assert len(play(text, answers={"send": "got 17"}).workers.calls) == 1
 

@@ -266,8 +266,11 @@ def test_a_person_was_asked_first_where_the_effect_waits_for_what_somebody_surel
     nodes: str, may: bool
 ) -> None:
     head = (
-        "schema: orchestra/v1\nname: %s\ninput: {to: str, all: {type: 'list[str]', default: []}}\noutput: %s\nnodes:"
-        " {%s}\n"
+        "schema: orchestra/v1\n"
+        "name: %s\n"
+        "input: {to: str, all: {type: 'list[str]', default: []}}\n"
+        "output: %s\n"
+        "nodes: {%s}\n"
     )
     asks = 'ok: {ask: "Wire?"}, no: {tool: pick, with: {text: "${input.to}"}}'
     texts = (

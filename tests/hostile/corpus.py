@@ -249,9 +249,11 @@ def _cards() -> Iterator[tuple[str, str, str, str]]:
 
 
 _PROGRAM = whole(
-    "types: {T: {type: object, properties: {x: {type: string}}, required: [x]}}\ninput: {t: str, n: {type: int,"
-    " default: 1}, o: {type: T, default: {x: y}}, f: {type: float, default: 0.5}}\noutput: ${a}\nnodes:\n  a: {tool:"
-    " shout, with: {text: '${input.t}'}}\n"
+    "types: {T: {type: object, properties: {x: {type: string}}, required: [x]}}\n"
+    "input: {t: str, n: {type: int, default: 1}, o: {type: T, default: {x: y}}, f: {type: float, default: 0.5}}\n"
+    "output: ${a}\n"
+    "nodes:\n"
+    "  a: {tool: shout, with: {text: '${input.t}'}}\n"
 )
 
 

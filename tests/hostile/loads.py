@@ -103,24 +103,46 @@ class Watch:
 
 CARDS = [
     (
-        "schema: orchestra/v1\nname: c\ninput: {t: str, docs: 'list[Document]'}\noutput: {answer: str | null, quote:"
-        " Quote | null}\nevidence: docs\nmax_output: 64\nchecks: [quote]\naccept: 0.5\notherwise: [retry,"
-        " abstain]\nprompt: prompt.md\n"
+        "schema: orchestra/v1\n"
+        "name: c\n"
+        "input: {t: str, docs: 'list[Document]'}\n"
+        "output: {answer: str | null, quote: Quote | null}\n"
+        "evidence: docs\n"
+        "max_output: 64\n"
+        "checks: [quote]\n"
+        "accept: 0.5\n"
+        "otherwise: [retry, abstain]\n"
+        "prompt: prompt.md\n"
     ),
     (
-        "schema: orchestra/v1\nname: tree\ninput: {t: T}\noutput: T\ntypes:\n  T: {type: object, properties: {x: {$ref:"
-        " '#/$defs/T'}, y: {anyOf: [{type: string}, {$ref: '#/$defs/T'}]}}, required: [x], $defs: {T: {type: object,"
-        " properties: {x: {type: integer}}}}}\nsampling: {temperature: 0.2, top_p: 0.9}\nsystem: Be brief.\n"
+        "schema: orchestra/v1\n"
+        "name: tree\n"
+        "input: {t: T}\n"
+        "output: T\n"
+        "types:\n"
+        "  T: {type: object, properties: {x: {$ref: '#/$defs/T'}, y: {anyOf: [{type: string}, {$ref: "
+        "'#/$defs/T'}]}}, required: [x], $defs: {T: {type: object, properties: {x: {type: integer}}}}}\n"
+        "sampling: {temperature: 0.2, top_p: 0.9}\n"
+        "system: Be brief.\n"
     ),
     (
-        "name: label\nkind: model\ninput: {t: str}\noutput: \"Literal['yes', 'no']\"\ndescription: Says yes or"
-        " no.\nlabel: public\n"
+        "name: label\n"
+        "kind: model\n"
+        "input: {t: str}\n"
+        "output: \"Literal['yes', 'no']\"\n"
+        "description: Says yes or no.\n"
+        "label: public\n"
     ),
 ]
 PROMPTS = [
     (
-        "<!-- system -->\nAnswer from the text.\n<!-- user -->\n<t>\n{{ t }}\n</t>\n{% for d in docs %}<docs>{{ d.text"
-        " }}</docs>{% endfor %}\n"
+        "<!-- system -->\n"
+        "Answer from the text.\n"
+        "<!-- user -->\n"
+        "<t>\n"
+        "{{ t }}\n"
+        "</t>\n"
+        "{% for d in docs %}<docs>{{ d.text }}</docs>{% endfor %}\n"
     ),
     "{% if t %}{{ t }}{% else %}nothing{% endif %}\n",
 ]

@@ -25,8 +25,10 @@ nodes:
   found: {{tool: search, with: {{query: "${{input.text}}", documents: ["{SECRET}"]}}}}
 """
 FLEET = (
-    'schema: orchestra/fleet/v1\nname: own\nservers: {it: {endpoint: "http://127.0.0.1:9/v1", model: m}}\nmodels:'
-    " {base: it}\n"
+    "schema: orchestra/fleet/v1\n"
+    "name: own\n"
+    'servers: {it: {endpoint: "http://127.0.0.1:9/v1", model: m}}\n'
+    "models: {base: it}\n"
 )
 VALUES = (
     '""',

@@ -40,9 +40,11 @@ FILES = {
         f"  second: {{agent: echo, with: {{text: 'It said: ${{first.answer}}', more: '${{null}}'}}, {RETRY}}}\n"
     ),
     "workflows/echoing.yaml": (
-        f"{HEAD}echoing\ninput: {{text: str, more: {{type: 'dict[str, str] | null', default: null}}}}\noutput:"
-        " ${said}\nnodes:\n  said: {agent: echo, with: {text: '${input.text}', more: '${input.more}'},"
-        f" {RETRY}}}\n"
+        f"{HEAD}echoing\n"
+        "input: {text: str, more: {type: 'dict[str, str] | null', default: null}}\n"
+        "output: ${said}\n"
+        "nodes:\n"
+        f"  said: {{agent: echo, with: {{text: '${{input.text}}', more: '${{input.more}}'}}, {RETRY}}}\n"
     ),
     "workflows/tooling.yaml": (
         f"{HEAD}tooling\ninput: {{}}\noutput: ${{told}}\nnodes:\n  told: {{tool: poisoned, with: {{}}, {RETRY}}}\n"

@@ -167,8 +167,13 @@ async def test_a_model_is_not_offered_tools_that_are_not_cleared(kind: str, labe
         "agent": "{agent: helper, with: {text: '${input.text}'}, fallback: {answer: ''}}",
     }
     text = (
-        "schema: orchestra/v1\nname: it\nlabel: public\ninput: {text: str}\noutput: ${n}\nnodes:\n  n:"
-        f" {said[kind]}\n"
+        "schema: orchestra/v1\n"
+        "name: it\n"
+        "label: public\n"
+        "input: {text: str}\n"
+        "output: ${n}\n"
+        "nodes:\n"
+        f"  n: {said[kind]}\n"
     )
     async with opened(sinks) as orchestra:
         run = await orchestra.options(label=label).start(

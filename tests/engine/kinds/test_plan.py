@@ -315,8 +315,12 @@ def test_the_arguments_of_a_workflow_are_checked_as_those_of_any_skill(line: str
 
 def test_a_workflow_that_acts_acts_in_a_plan_that_lists_it() -> None:
     sends = (
-        "schema: orchestra/v1\nname: sends\ninput: {text: str}\noutput: ${a}\nnodes:\n  a: {tool: send, with: {text:"
-        " '${input.text}'}}\n"
+        "schema: orchestra/v1\n"
+        "name: sends\n"
+        "input: {text: str}\n"
+        "output: ${a}\n"
+        "nodes:\n"
+        "  a: {tool: send, with: {text: '${input.text}'}}\n"
     )
     text = CALLING.replace("[loudly]", "[sends]") % "returns: str, confirm: false"
     lines = ("s1 = sends(text=input.text)", "return s1")
