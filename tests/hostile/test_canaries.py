@@ -26,7 +26,7 @@ def written(*folders: Path) -> bytes:
 
 
 @pytest.mark.parametrize("fault", ["", *FAULTS])
-def test_a_key_is_sent_and_stands_nowhere_else(
+def test_api_key_is_sent_and_stored_nowhere(
     fault: str, shell: Shell, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CANARY_KEY", CANARY)
@@ -51,7 +51,7 @@ def test_a_key_is_sent_and_stands_nowhere_else(
     assert CANARY not in everything
 
 
-def test_a_key_that_the_server_says_again_is_hidden(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_api_key_echoed_by_server_is_redacted(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     """Proxies for debugging do so, and so does a server that means ill: then a reader of answers or journals would have
     the key.
     """
@@ -75,7 +75,7 @@ def test_a_key_that_the_server_says_again_is_hidden(shell: Shell, monkeypatch: p
 
 
 @pytest.mark.parametrize(("label", "comes"), [("internal", True), ("restricted", False)])
-def test_restricted_data_reaches_no_server_that_is_not_cleared(label: str, comes: bool, shell: Shell) -> None:
+def test_restricted_data_reaches_only_cleared_servers(label: str, comes: bool, shell: Shell) -> None:
     fleet = FLEET.replace("label: restricted", "label: internal")
     played = play(shell.project, "echoing", "said", on=Setting(fleet, label=label), text="x")  # type: ignore[arg-type]  # one of the labels
     assert bool(played.requests) is comes

@@ -34,12 +34,12 @@ def poisoned() -> Any:
     return "x" * (40 << 20)
 
 
-def test_an_output_that_cannot_be_evaluated_ends_the_run_as_failed(shell: Shell) -> None:
+def test_output_that_cannot_be_evaluated_fails_the_run(shell: Shell) -> None:
     played = play(shell.project, "twice", "y" * 200_000, text="hi")
     assert (played.status, played.code) == ("failed", "L062")
 
 
-def test_an_output_that_no_journal_takes_ends_the_run_as_failed(shell: Shell) -> None:
+def test_output_that_no_journal_stores_fails_the_run(shell: Shell) -> None:
     played = play(shell.project, "both", tool=poisoned)
     assert (played.status, played.code) == ("failed", "E026")
     assert scene.obeyed(shell("runs", "show", "last").out) == set()

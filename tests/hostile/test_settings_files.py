@@ -32,13 +32,13 @@ def refused(folder: Path, data: bytes) -> str:
 @pytest.mark.parametrize(
     "seeds", [range(FEW), pytest.param(range(FEW, MANY), marks=pytest.mark.slow)], ids=["few", "many"]
 )
-def test_any_settings_file_is_read_or_refused_with_a_code(seeds: range, tmp_path: Path) -> None:
+def test_settings_file_is_read_or_refused_with_a_code(seeds: range, tmp_path: Path) -> None:
     codes = {refused(tmp_path, hostile_text(Random(seed))) for seed in seeds}
     assert codes == {"", "C001", "C002", "C003", "C006", "C050"}
 
 
 @pytest.mark.parametrize("key", SETTING_NAMES)
-def test_each_setting_takes_or_refuses_each_value(key: str, tmp_path: Path) -> None:
+def test_setting_accepts_or_refuses_each_value(key: str, tmp_path: Path) -> None:
     assert {refused(tmp_path, f"{key} = {given}".encode()) for given in VALUES} <= {"", "C002", "C003", "C006", "C050"}
 
 
@@ -107,7 +107,7 @@ def accepted(text: str) -> bool:
 @pytest.mark.parametrize(
     "seeds", [range(FEW), pytest.param(range(FEW, MANY), marks=pytest.mark.slow)], ids=["few", "many"]
 )
-def test_levels_are_counted_as_the_parser_finds_them(seeds: range) -> None:
+def test_settings_level_count_equals_the_parser(seeds: range) -> None:
     for seed in seeds:
         chance = Random(seed)
         deep = chance.randint(1, 2 * MAX_LEVELS)
@@ -119,7 +119,7 @@ def test_levels_are_counted_as_the_parser_finds_them(seeds: range) -> None:
 @pytest.mark.parametrize(
     "seeds", [range(FEW), pytest.param(range(FEW, MANY), marks=pytest.mark.slow)], ids=["few", "many"]
 )
-def test_nothing_hides_levels_from_the_count(seeds: range) -> None:
+def test_settings_level_count_holds_for_damaged_texts(seeds: range) -> None:
     """Texts that were damaged: where the count lets one through and the parser takes it, it has no more levels than it
     may.
     """
@@ -143,7 +143,7 @@ def test_nothing_hides_levels_from_the_count(seeds: range) -> None:
 
 @pytest.mark.parametrize("shape", BRACKETS)
 @pytest.mark.parametrize("size", [MAX_LEVELS, 500, 20_000, 400_000])
-def test_deep_and_long_texts_are_read_or_refused_by_their_limits(shape: Any, size: int, tmp_path: Path) -> None:
+def test_settings_limits_decide_deep_and_long_texts(shape: Any, size: int, tmp_path: Path) -> None:
     text = shape(size)
     code = refused(tmp_path, text.encode())
     assert code in ("C001", "C002", "C003") or (code == "" and text.startswith("#"))
@@ -151,7 +151,7 @@ def test_deep_and_long_texts_are_read_or_refused_by_their_limits(shape: Any, siz
         assert code == "C003"
 
 
-def test_a_large_pyproject_without_settings_is_passed_over(tmp_path: Path) -> None:
+def test_settings_large_pyproject_without_section_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[tool.other]\nx = '" + "x" * MAX_BYTES + "'\n")
     assert Settings.load(start=tmp_path, environ={"HOME": str(tmp_path)}).project is None
     (tmp_path / "pyproject.toml").write_text("[tool.orchestra]\nfleet = 'x'\n#" + "x" * MAX_BYTES)

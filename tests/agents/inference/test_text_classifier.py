@@ -69,7 +69,7 @@ def write(folder: Path, encoder: Encoder, given: dict[str, Any] | None = None, *
     return Card.load(folder)
 
 
-def test_a_text_gets_the_label_of_its_direction(tmp_path: Path, encoder: Encoder) -> None:
+def test_classifier_label_follows_embedding_direction(tmp_path: Path, encoder: Encoder) -> None:
     committee = TextClassifier.load(write(tmp_path, encoder), encoder)
     output, probability = committee.predict({"text": "My card was STOLEN!"[:-1]})
     assert output["intent"] == "lost"
@@ -80,14 +80,14 @@ def test_a_text_gets_the_label_of_its_direction(tmp_path: Path, encoder: Encoder
 
 
 @pytest.mark.parametrize("text", ["", "   ", "東京", "\ud800", "\x00\u202e", "x" * 100_000, "card " * 50_000])
-def test_every_text_gets_an_output_of_the_cards_type(tmp_path: Path, encoder: Encoder, text: str) -> None:
+def test_output_of_any_text_has_card_type(tmp_path: Path, encoder: Encoder, text: str) -> None:
     card = write(tmp_path, encoder)
     output, probability = TextClassifier.load(card, encoder).predict({"text": text})
     assert Validator(card.output_schema).check(output) is None
     assert 0 < probability <= 1
 
 
-def test_a_bias_moves_who_is_outside(tmp_path: Path, encoder: Encoder) -> None:
+def test_classifier_bias_decides_outside_label(tmp_path: Path, encoder: Encoder) -> None:
     said = []
     for bias in (-30.0, 30.0):
         card = write(tmp_path / str(bias), encoder, outside={"label": "outside", "output": "p_oos", "bias": bias})
@@ -96,7 +96,7 @@ def test_a_bias_moves_who_is_outside(tmp_path: Path, encoder: Encoder) -> None:
     assert said[0]["intent"] != "outside" == said[1]["intent"]
 
 
-def test_members_say_together_what_each_says_alone(encoder: Encoder) -> None:
+def test_encoder_batched_adapters_equal_single_ones(encoder: Encoder) -> None:
     chance = np.random.default_rng(3)
     name = f"encoder.layer.{SHAPE.layers - 1}.output.dense"
     taken, given = SHAPE.layer_shape(name)
@@ -112,7 +112,7 @@ def test_members_say_together_what_each_says_alone(encoder: Encoder) -> None:
     assert np.abs(together[0] - together[1]).max() > 1e-2
 
 
-def test_of_a_long_text_the_beginning_counts(encoder: Encoder) -> None:
+def test_classifier_long_text_is_truncated_at_the_end(encoder: Encoder) -> None:
     assert encoder.tokenize("card " * 500, 16) == encoder.tokenize("card " * 14, 16)
     assert len(encoder.tokenize("card " * 500, 16)) == 16
 
