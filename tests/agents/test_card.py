@@ -1,4 +1,4 @@
-"""Cards: what they say, and what a wrong one gets."""
+"""Tests cards: their content and their errors."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ def test_card_prompt_with_invalid_template_is_refused(
     tmp_path: Path, prompt: str, code: str, line: int, column: int
 ) -> None:
     if code == "A007":
-        Card.load(folder(tmp_path, prompt=prompt))  # found when it is rendered: no template is there to include
+        Card.load(folder(tmp_path, prompt=prompt))  # found at rendering: there is no template to include
         return
     error = refused(folder(tmp_path, prompt=prompt))
     assert error.location is not None
@@ -493,7 +493,7 @@ def test_stored_card_any_bytes_give_the_card_or_a_coded_error(piece: bytes, at: 
 
 
 def restored(data: bytes) -> Card | str:
-    """The card, or the code of the error."""
+    """Returns the card, or the code of the error."""
     try:
         return Card.restore(data)
     except InputError as error:
@@ -512,7 +512,7 @@ def test_card_misplaced_sampling_key_error_names_sampling() -> None:
     "prompt", ["{{text}}  Say\n\nit.", "{{ text }} Say it. \n", "{#- mine -#}\n{{- text -}} Say it."]
 )
 def test_card_digest_ignores_blanks_and_comments_of_prompt(prompt: str) -> None:
-    """A judge that differs from who made the answer by those alone is the same one."""
+    """A judge whose prompt differs from the producer's only by these is the same agent."""
     one, two = (card_of("one", said) for said in ("{{ text }} Say it.", prompt))
     assert one.digest != two.digest
     assert one.contract.model_identity == two.contract.model_identity

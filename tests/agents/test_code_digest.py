@@ -1,6 +1,4 @@
-"""Digests of code: the same as long as a function says the same, and another where it or what it uses says something
-else.
-"""
+"""Tests digests of code: equal for equivalent functions, different if the function or its dependencies change."""
 
 from __future__ import annotations
 
@@ -48,7 +46,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def made(folder: Path, source: str = SOURCE, beside: str = BESIDE) -> str:
-    """The digest of `outer` in a module of this source."""
+    """Returns the digest of `outer` in a module with this source."""
     for name, text in (("beside", beside), ("main", source)):
         module = ModuleType(name)
         module.__file__ = str(folder / f"{name}.py")

@@ -1,6 +1,4 @@
-"""Computed fields: the value of an expression, the probability of a choice; what is left to write, and how it is
-written.
-"""
+"""Tests computed fields: the value of an expression, the probability of a choice, and the remaining output format."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Ensembles: what members answer between them, and who can be a member."""
+"""Tests ensembles: the combined answer, and the conditions for members."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ def load(place: Path, **cards: str) -> Registry:
 @pytest.mark.parametrize(
     ("answers", "value", "confidence"),
     [
-        ([("a", 0.6), ("b", 0.9)], "b", 0.45),  # the surer one, where they differ
-        ([("a", 0.6), ("a", 0.9)], "a", 0.75),  # the mean, where they agree
-        ([("a", 0.5), ("b", 0.9), ("a", 0.6)], "a", 1.1 / 3),  # two are likelier than a surer third
-        ([("a", 0.6), ("b", 0.6)], "a", 0.3),  # the first, of two that are as sure
-        ([("a", None), ("b", 0.2)], "b", 0.1),  # who cannot tell how sure it is counts nothing
+        ([("a", 0.6), ("b", 0.9)], "b", 0.45),  # different answers: the more confident one
+        ([("a", 0.6), ("a", 0.9)], "a", 0.75),  # equal answers: the mean
+        ([("a", 0.5), ("b", 0.9), ("a", 0.6)], "a", 1.1 / 3),  # two answers outweigh a more confident third
+        ([("a", 0.6), ("b", 0.6)], "a", 0.3),  # equal confidence: the first
+        ([("a", None), ("b", 0.2)], "b", 0.1),  # a member without confidence counts nothing
         ([("a", None), ("b", None)], "a", None),
-        ([("a", math.nan), ("b", 0.9)], "b", 0.45),  # nor does one whose confidence is no number
+        ([("a", math.nan), ("b", 0.9)], "b", 0.45),  # a confidence that is not a number counts nothing either
         ([("b", 0.9), ("a", math.inf)], "b", 0.45),
         ([("a", math.nan), ("b", None)], "a", None),
-        ([(None, 0.7), ("b", 0.6)], None, 0.35),  # no answer is one too
+        ([(None, 0.7), ("b", 0.6)], None, 0.35),  # no answer is an answer too
         ([("a", 0.0), ("b", 0.0)], "a", 0.0),
     ],
 )
@@ -64,7 +64,7 @@ def test_ensemble_returns_likeliest_answer(answers: Any, value: Any, confidence:
         ([("a", 0.8), ("b", 0.7)], (1, 1.3), "b", 0.7 * 1.3 / 2.3),
         ([("a", 0.8), ("b", 0.7)], (2.6, 2.6), "a", 0.4),
         ([("a", 0.8), ("a", 0.5)], (1, 3), "a", 2.3 / 4),
-        ([("a", 0.8)], (1, 3), "a", 0.8),  # the other was not asked
+        ([("a", 0.8)], (1, 3), "a", 0.8),  # the other member was not called
     ],
 )
 def test_ensemble_weights_scale_members(answers: Any, weights: Any, value: str, confidence: float) -> None:

@@ -1,4 +1,4 @@
-"""Evidence-compiled decoding: what the grammar lets through, judged by llguidance itself over a byte tokenizer."""
+"""Tests evidence grammars: the accepted texts, judged by llguidance over a byte tokenizer."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ READING: dict[str, Any] = {
 
 
 class Bytes:
-    """A tokenizer with one token a byte, as llguidance asks for one."""
+    """A tokenizer with one token per byte, as llguidance requires it."""
 
     eos_token_id = 256
     bos_token_id = None
@@ -49,7 +49,7 @@ TOKENIZER = llguidance.LLTokenizer(llguidance.TokenizerWrapper(Bytes()))
 
 
 def accepts(grammar: str, text: str) -> bool:
-    """Whether a grammar lets this text through to its end. It goes the way of vLLM, which guesses the kind of a
+    """Returns whether a grammar accepts a text to its end, by the code path of vLLM, which guesses the kind of a
     grammar.
     """
     matcher = llguidance.LLMatcher(TOKENIZER, llguidance.grammar_from("grammar", grammar), log_level=0)

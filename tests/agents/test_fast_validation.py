@@ -1,6 +1,6 @@
-"""Plain values take a short way into a tool and out of it; it never lets through what the long way refuses, nor changes
-a
-value.
+"""Tests the fast path for plain inputs and results of tools: it accepts nothing that full validation refuses, and
+changes
+no value.
 """
 
 from __future__ import annotations

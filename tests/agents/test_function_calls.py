@@ -1,6 +1,4 @@
-"""Calls of functions: the type of an output follows from the functions of the call, in what is decoded and in what is
-read.
-"""
+"""Tests function calls: the functions of a request determine the output type in decoding and in parsing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model wrote: a value of its type, or a coded reason."""
+"""Tests the output parser: a model's text becomes a value of its type, or a reason with a code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is sent to a model, and what a stranger's text cannot do in it."""
+"""Tests the messages to a model, and that untrusted text cannot change their structure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The registry, and tools."""
+"""Tests the registry and tools."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_registry_separates_code_of_agents_and_tools() -> None:
 
 
 class Found(BaseModel):
-    """What a tool gave."""
+    """The result of a tool."""
 
     source: str
     length: int

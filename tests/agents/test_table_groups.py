@@ -1,6 +1,4 @@
-"""Readers of tables: groups of cells and rows that are likelier than their members say, figures that stand apart, ways
-without places.
-"""
+"""Tests table readers: groups of cells and rows, pairs of distant figures, and operations without locations."""
 
 from __future__ import annotations
 
@@ -30,7 +28,7 @@ __all__ = ["card", "encoder", "reader"]
 
 
 def other(reader: TableReader, card: Card, **settled: float) -> TableReader:
-    """A reader for which something else was settled."""
+    """Returns a reader with other settings."""
     return TableReader(reader.config.model_copy(update=settled), arrays(), reader.encoder, card)
 
 

@@ -1,4 +1,4 @@
-"""Readers of tables that are not written as English ones are: what is summed up, compared and bounded."""
+"""Tests table readers on number formats that are not English: sums, comparisons and bounds."""
 
 from __future__ import annotations
 

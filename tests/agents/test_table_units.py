@@ -1,4 +1,4 @@
-"""Readers of tables: which unit words tell, which way round two figures are, and what cannot be computed."""
+"""Tests table readers: the unit that words give, the order of two figures, and incomputable operations."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = ["card", "encoder", "reader"]
 HEAD_FIRST = UnitWeights(
     signs=tuple(5.0 if name.endswith(".head") else 1.0 for name in UNIT_SIGNS), usual=(0.5, 0.0, 0.0)
 )
-"""What stands above a table counts most."""
+"""Words above a table have the highest weight."""
 
 
 def scales(reader: TableReader, units: UnitWeights | None, sheet: TableEncoding) -> Any:
-    """The logits of the scales of a reader with these units."""
+    """Returns the scale logits of a reader with these units."""
     made = arrays()
     return (
         TableReader(reader.config.model_copy(update={"units": units}), made, reader.encoder, reader._card)
@@ -68,7 +68,7 @@ def test_gap_has_larger_figure_first_and_adds_both_orders(reader: TableReader) -
     figures = [at for at, one in enumerate(sheet.locations) if one.figure is not None]
     seven, grace = (figures.index(spot(sheet, place)) for place in ("7", (GRACE, AGE)))
     first, second = np.exp(logits.first[figures]), np.exp(logits.second[figures])
-    every = first.sum() * second.sum() - (first * second).sum()  # of two that are not the same
+    every = first.sum() * second.sum() - (first * second).sum()  # of two different ones
     either = (first[seven] * second[grace] + first[grace] * second[seven]) / every
     assert sure(reader, sheet, hand) == pytest.approx(either * way_and_scale(logits, "gap"))
     other = Hand(["difference"], first=hand.first, second=hand.second)

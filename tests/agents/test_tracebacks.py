@@ -1,4 +1,4 @@
-"""Where a tool's own code raised is told: lines and functions, and no value."""
+"""Tests the reported traceback of a tool: lines and functions of its own code, and no values."""
 
 from __future__ import annotations
 
@@ -68,5 +68,5 @@ def test_traceback_of_standard_library_has_no_user_line() -> None:
     with pytest.raises(ValueError, match="Expecting") as caught:
         json.loads("{")
     assert caught.tb.tb_next is not None
-    error = caught.value.with_traceback(caught.tb.tb_next)  # without this test's own line
+    error = caught.value.with_traceback(caught.tb.tb_next)  # without the line of this test
     assert (module.user_frames(error), module.last_user_line(error)) == ((), "")

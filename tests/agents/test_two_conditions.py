@@ -1,4 +1,4 @@
-"""Two conditions: rows that hold both, which figure may bound them a second time, and how sure that is."""
+"""Tests two conditions: the rows that match both, the figures of the second one, and the confidence."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def sheet_of(reader: TableReader, question: str = BOTH) -> TableEncoding:
 
 
 def both(way: str, **more: Any) -> Hand:
-    """Logits of those from 30 on, and with from 10 books on."""
+    """Returns logits of two conditions: at least 30, and at least 10 books."""
     first: dict[str, Any] = {"bounded": {AGE: 3.0}, "limits": {"30": 5.0}, "bound": FROM}
     second: dict[str, Any] = {"also": {BOOKS: 3.0}, "also_limits": {"10": 5.0}, "also_bound": FROM}
     return Hand([way], **{"rows": dict.fromkeys(range(5), 4.0), **first, **second, **more})
@@ -137,9 +137,9 @@ def test_second_condition_column_needs_a_row_that_matches_both(reader: TableRead
         "also": {AGE: 5.0, BOOKS: 2.0},
     }
     said = answer(reader, sheet, both("count", **both_of))
-    assert (said["also"]["column"], said["rows"]) == (BOOKS, [GRACE]), "nobody is over 50 and under 9 years old"
-    nobody = sheet_of(reader, "who is over 90 and with under 9 books ?")
-    said = answer(reader, nobody, both("count", **both_of | {"limits": {"90": 5.0}}))
+    assert (said["also"]["column"], said["rows"]) == (BOOKS, [GRACE]), "no person is over 50 and under 9 years old"
+    none = sheet_of(reader, "who is over 90 and with under 9 books ?")
+    said = answer(reader, none, both("count", **both_of | {"limits": {"90": 5.0}}))
     assert (said["also"]["column"], said["rows"]) == (AGE, []), "where no column helps the likeliest one stays"
 
 

@@ -1,6 +1,4 @@
-"""I9 and I11 on the whole path: data goes nowhere beyond its label, and a key stands in no file, log, error or
-answer.
-"""
+"""Tests I9 and I11 end to end: data stays within its label, and no file, log, error or answer contains a key."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ FAULTS = [field.name for field in fields(EndpointFaults) if field.name not in ("
 
 
 def written(*folders: Path) -> bytes:
-    """All bytes of all files."""
+    """Returns the bytes of all files."""
     return b"".join(path.read_bytes() for folder in folders for path in sorted(folder.rglob("*")) if path.is_file())
 
 
@@ -52,8 +50,9 @@ def test_api_key_is_sent_and_stored_nowhere(
 
 
 def test_api_key_echoed_by_server_is_redacted(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Proxies for debugging do so, and so does a server that means ill: then a reader of answers or journals would have
-    the key.
+    """Debugging proxies and malicious servers echo keys; without redaction, readers of answers or journals would see
+    the
+    key.
     """
     monkeypatch.setenv("CANARY_KEY", CANARY)
     played = play(

@@ -1,4 +1,4 @@
-"""Hostile inputs of every kind are refused with a code and a place, in bounded time and 64 MiB."""
+"""Tests that hostile inputs of every kind are refused with a code and a position, in bounded time and 64 MiB."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_corpus_refusal_has_a_location(measured: list[Row]) -> None:
 
 
 def test_corpus_case_costs_below_80_times_reference_work(measured: list[Row]) -> None:
-    """Most cost less than one, and the largest 15."""
+    """Most cases cost less than one, and the most expensive one 15."""
     assert [(row[0], row[4]) for row in measured if row[4] >= 80] == []
 
 

@@ -1,5 +1,5 @@
-"""What could take for ever does not: schemas and values that grow in 2^n ways, prompts of many messages, names of great
-length.
+"""Tests that growth is bounded: schemas and values that grow by 2^n, prompts with many messages, and very long
+names.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NODE: dict[str, Any] = {
         "T": {"oneOf": [{"type": "null"}, {"$ref": "#/$defs/A"}, {"$ref": "#/$defs/B"}]},
     },
 }
-"""A tree of two kinds of nodes, as pydantic writes it: nothing about it is malicious."""
+"""A tree with two kinds of nodes, as written by pydantic; it is not malicious."""
 
 
 def tree(depth: int, leaf: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a model or a tool gave makes a run's output impossible: the run fails, with a code, and ends."""
+"""Tests that a run fails with a code and ends if values of models or tools make its output impossible."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def workflows(shell: Shell) -> None:
 
 @tool(effect="pure")
 def poisoned() -> Any:
-    """Gives 40 MiB: what one event may hold, and two may not."""
+    """Returns 40 MiB: one such value fits into an event, two do not."""
     return "x" * (40 << 20)
 
 

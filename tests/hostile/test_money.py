@@ -1,7 +1,4 @@
-"""Money on the whole path: prices of the fleet file, what a call has cost, and a budget that ends the run before it
-costs
-more.
-"""
+"""Tests costs end to end: prices of the fleet file, the cost of a call, and a budget that ends the run at its limit."""
 
 from __future__ import annotations
 
@@ -30,7 +27,7 @@ def test_cost_of_call_uses_prices_of_fleet_file(shell: Shell) -> None:
 def test_cost_budget_is_enforced(fleet: str, money: str, status: str, shell: Shell) -> None:
     played = play(shell.project, "echoing", "said", on=Setting(fleet, budget=f"money={money}"), text="x")
     assert played.status == status
-    assert bool(played.requests) is (status == "done"), "nobody was asked"
+    assert bool(played.requests) is (status == "done"), "the server received no request"
 
 
 def test_cost_of_cached_tokens_uses_their_price() -> None:

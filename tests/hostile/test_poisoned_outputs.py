@@ -1,6 +1,7 @@
-"""Poisoned model output, end to end: an HTTP server, the fleet, the engine, a SQLite journal and `orchestra runs show`.
+"""Tests poisoned model output end to end: an HTTP server, the fleet, the engine, a SQLite journal and
+`orchestra runs show`.
 
-What cannot be read is a typed error and a bounded retry; what can is stored exactly, escaped where it is shown, and
+Unparsable output is a typed error and a bounded retry. Parsable output is stored exactly, escaped for display, and
 never more than data.
 """
 
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.slow
 UNREADABLE = {
     "NaN": ('{"answer": "x", "count": NaN}', "M001"),
     "infinity": ('{"answer": "x", "count": 1e999}', "M001"),
-    "a key that stands twice": ('{"answer": "x", "answer": "y", "count": 1}', "M001"),
+    "a duplicate key": ('{"answer": "x", "answer": "y", "count": 1}', "M001"),
     "a lone surrogate": ('{"answer": "\\ud800", "count": 1}', "M001"),
     "5,000 digits": ('{"answer": "x", "count": ' + "9" * 5_000 + "}", "M001"),
     "65 levels": ('{"answer": "x", "count": ' + "[" * 65 + "]" * 65 + "}", "M001"),
@@ -62,7 +63,7 @@ EXACT = {
 
 
 def shown(shell: Shell) -> str:
-    """All that `orchestra runs show` says of the last run and its nodes, as text and as JSON."""
+    """Returns the output of `orchestra runs show` for the last run and its nodes, as text and as JSON."""
     said = [shell("runs", "show", "last"), shell("runs", "show", "last", "--json"), shell("runs", "list")]
     node = "said" if "said" in said[0].out else "first"
     said += [shell("runs", "show", "last", node), shell("runs", "show", "last", node, "--json")]
@@ -130,7 +131,7 @@ MESSAGES: dict[str, Callable[[str], Callable[[SimulatedRequest], str]]] = {
     "the model": lambda text: (
         lambda request: json.dumps({"answer": text, "count": 1}) if "Judge" in request.prompt else "ok"
     ),
-    "a stranger": lambda text: lambda request: '{"answer": "fine", "count": 1}' if "Judge" in request.prompt else "ok",
+    "an outsider": lambda text: lambda request: '{"answer": "fine", "count": 1}' if "Judge" in request.prompt else "ok",
 }
 
 
@@ -138,7 +139,7 @@ MESSAGES: dict[str, Callable[[str], Callable[[SimulatedRequest], str]]] = {
 @pytest.mark.parametrize("name", EXACT)
 def test_prompt_text_stays_in_its_message_and_is_not_evaluated(name: str, who: str, shell: Shell) -> None:
     text = EXACT[name]
-    played = play(shell.project, "judging", MESSAGES[who](text), text=text if who == "a stranger" else "hi")
+    played = play(shell.project, "judging", MESSAGES[who](text), text=text if who == "an outsider" else "hi")
     first, second = (request.body["messages"] for request in played.requests)
     assert [message["role"] for message in first] == ["system", "user"]
     assert [message["role"] for message in second] == ["user"]
@@ -150,7 +151,7 @@ def test_prompt_text_stays_in_its_message_and_is_not_evaluated(name: str, who: s
         assert "49" not in said
         for token in ("<|", "[INST]", "</s>", "<start_of_turn>", "<feedback>"):
             assert token not in said
-    given = (first[1] if who == "a stranger" else second[0])["content"].replace("\u2060", "")
+    given = (first[1] if who == "an outsider" else second[0])["content"].replace("\u2060", "")
     assert text.replace("\u2060", "").strip() in given, "broken tokens aside, the data is all there"
 
 
@@ -180,7 +181,7 @@ def test_terminal_output_has_no_control_characters(shell: Shell) -> None:
 
 
 def on_a_terminal(*arguments: str) -> str:
-    """What `orchestra` writes to a terminal that knows no colours."""
+    """Returns the output of `orchestra` on a terminal without colours."""
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "dumb", "NO_COLOR": "1", "COLUMNS": "200"}
     command = [sys.executable, "-m", "orchestra.cli", *arguments]
@@ -190,7 +191,7 @@ def on_a_terminal(*arguments: str) -> str:
         try:
             while block := os.read(ours, 1 << 16):
                 said += block
-        except OSError:  # the terminal's other end is closed
+        except OSError:  # the other end of the terminal is closed
             pass
         os.close(ours)
     assert process.returncode == 0, said

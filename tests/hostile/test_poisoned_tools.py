@@ -1,5 +1,5 @@
-"""Values of tools that no journal can keep are a coded, failed attempt: never a crash of the run, and never another
-value.
+"""Tests that tool values that no journal can store are a coded, failed attempt: never a crash of the run, and never
+another value.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from tests.hostile.scene import obeyed, play
 
 
 class Report(BaseModel):
-    """A tool's own model, with room for anything."""
+    """A tool's own model; `more` holds any value."""
 
     score: float = 0.0
     more: Any = None
 
 
 class Silent(Exception):
-    """An exception that cannot even say what it is."""
+    """An exception whose conversion to text fails."""
 
     def __str__(self) -> str:
         raise ValueError("no words")
 
 
 class Panic(BaseException):
-    """As extensions in Rust raise it: no `Exception`."""
+    """Like the panic exception of Rust extensions: not an `Exception`."""
 
 
 def nested(depth: int) -> Any:

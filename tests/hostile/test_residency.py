@@ -1,4 +1,4 @@
-"""Data goes to no tool, MCP server or model server that is not cleared for its label."""
+"""Tests that data reaches no tool, MCP server or model server that is not cleared for its label."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""A settings file is read or refused with a code, whatever it holds: its size and its levels are limited before it is
-parsed.
-"""
+"""Tests that any settings file is read or refused with a code: its size and depth are limited before it is parsed."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ FEW, MANY = 500, 10_000
 
 
 def refused(folder: Path, data: bytes) -> str:
-    """The code with which the settings are refused; empty where they are read."""
+    """Returns the code that refuses the settings; empty if they are valid."""
     (folder / "orchestra.toml").write_bytes(data)
     try:
         settings = Settings.load(start=folder, environ={"HOME": str(folder)}, trusted="recorded")
@@ -43,7 +41,7 @@ def test_setting_accepts_or_refuses_each_value(key: str, tmp_path: Path) -> None
 
 
 def levels(value: Any) -> int:
-    """The levels of a value, as TOML names them: an array of tables counts as its tables."""
+    """Returns the depth of a value in TOML terms: an array of tables counts as its tables."""
     if isinstance(value, dict):
         return max((1 + levels(inner) for inner in value.values()), default=0)
     if isinstance(value, list):
@@ -69,12 +67,12 @@ NAMES = ("a", '"a.b.c"', "'[x]'", "b-c", '"\\"["')
 
 
 def keys(chance: Random, number: int) -> str:
-    """A dotted key."""
+    """Returns a dotted key."""
     return chance.choice((".", " . ")).join(chance.choice(NAMES) for _ in range(number))
 
 
 def value(chance: Random, deep: int) -> str:
-    """A value with exactly so many levels: arrays, and inline tables with dotted keys."""
+    """Returns a value of exactly this depth: arrays, and inline tables with dotted keys."""
     if not deep:
         return chance.choice(NOISE)
     if chance.random() < 0.5:
@@ -85,7 +83,7 @@ def value(chance: Random, deep: int) -> str:
 
 
 def document(chance: Random, deep: int) -> str:
-    """A TOML text with exactly so many levels, and strings and comments that look like more."""
+    """Returns a TOML text of exactly this depth, with strings and comments that look deeper."""
     header = chance.randrange(deep)
     dots = chance.randint(1, deep - header)
     lines = ["# [[[[[[[[[[[[[[[[[[[[", f"z = {chance.choice(NOISE)}"]
@@ -120,9 +118,7 @@ def test_settings_level_count_equals_the_parser(seeds: range) -> None:
     "seeds", [range(FEW), pytest.param(range(FEW, MANY), marks=pytest.mark.slow)], ids=["few", "many"]
 )
 def test_settings_level_count_holds_for_damaged_texts(seeds: range) -> None:
-    """Texts that were damaged: where the count lets one through and the parser takes it, it has no more levels than it
-    may.
-    """
+    """Damaged texts: if the depth check and the parser accept one, its depth is within the limit."""
     for seed in seeds:
         chance = Random(seed)
         text = document(chance, chance.randint(MAX_LEVELS + 1, 2 * MAX_LEVELS))

@@ -1,6 +1,4 @@
-"""Journals that a stranger wrote, shown: whatever they say of names, servers and times, a terminal is told no more than
-texts.
-"""
+"""Tests the display of untrusted journals: names, servers and times reach the terminal only as escaped texts."""
 
 from __future__ import annotations
 

@@ -265,7 +265,7 @@ def test_a_journal_without_runs_and_an_agent_that_never_ran_are_told(shell: Shel
 def test_runs_no_accepted_answer_has_hint(shell: Shell) -> None:
     ran(shell, "hard 1", "hard 2")
     said = collected(shell, "--runs")
-    assert said.err.startswith("N008: no answer of answerer can be used: 2 nobody's answer was accepted")
+    assert said.err.startswith("N008: no answer of answerer can be used: 2 no answer was accepted")
     assert "--teacher" in said.err
 
 
@@ -333,10 +333,10 @@ def test_teacher_without_accepted_answer_writes_nothing(shell: Shell) -> None:
 
 def test_teacher_unreachable_fails_after_one_call(shell: Shell) -> None:
     Path("inputs.csv").write_text("question,context\n" + "".join(f"q{n},{TEXT}\n" for n in range(20)))
-    shell.opener = Simulated(lambda call: CallError(code="F203", reason="nobody listens there", hint="is it on?"))
+    shell.opener = Simulated(lambda call: CallError(code="F203", reason="no server listens there", hint="is it on?"))
     said = collected(shell, "inputs.csv", "--teacher", "big")
     assert said.code == 1
-    assert said.err.startswith("F203: the teacher big cannot be called: nobody listens there")
+    assert said.err.startswith("F203: the teacher big cannot be called: no server listens there")
     assert shell.opener.workers is not None
     assert len(shell.opener.workers.calls) == 1
     assert not Path("set").exists()

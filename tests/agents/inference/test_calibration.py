@@ -1,4 +1,4 @@
-"""Calibrations: what they make of probabilities, and which files are refused."""
+"""Tests calibrations: their effect on probabilities, and refused files."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_wording_features_match_their_names() -> None:
     assert found["numbers not found"] == found["numbers"] == 1
     assert found["claim denies"] == found["one denies, the other not"] == 1
     assert found["evidence denies"] == found["names not found"] == 0
-    assert found["content words found"] == 0.4  # of ann, born, 1950, not, here
+    assert found["content words found"] == 0.4  # the content words are ann, born, 1950, not, here
     assert found["exclamation mark"] == 1
     assert wording_features("", "")
     assert all(math.isfinite(number) for number in wording_features("", ""))

@@ -1,4 +1,4 @@
-"""Taggers: the packaged one, the likeliest sequence against all sequences, and what a damaged one gets."""
+"""Tests the packaged tagger, Viterbi against brute force, and damaged files."""
 
 from __future__ import annotations
 

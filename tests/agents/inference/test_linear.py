@@ -1,4 +1,4 @@
-"""Classical agents: the packaged one, and what a damaged one gets."""
+"""Tests the packaged linear agents and damaged files."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_pickled_arrays_are_not_loaded(tmp_path: Path) -> None:
 
 
 def small(folder: Path, **changed: bytes | None) -> Path:
-    """A classifier of two words; `changed` gives entries of its arrays other bytes, or none."""
+    """Returns a classifier with two words; `changed` replaces or removes entries of its arrays."""
     arrays = {
         "vocabulary": np.frombuffer(b"wa\nwb", np.uint8),
         "idf": np.ones(2, np.float32),
@@ -142,7 +142,7 @@ def small(folder: Path, **changed: bytes | None) -> Path:
 
 
 def written(folder: Path, data: bytes) -> Path:
-    """The folder with these bytes for its arrays, and a layout that was written for them."""
+    """Returns the folder with these bytes as arrays and a matching configuration."""
     (folder / "linear.npz").write_bytes(data)
     layout = {
         "format": "orchestra/linear-text/v1",
@@ -164,7 +164,7 @@ def plain(array: Any) -> bytes:
 
 
 def header(shape: tuple[int, ...]) -> bytes:
-    """The head of an array, with nothing behind it."""
+    """Returns the header of an array without data."""
     made = io.BytesIO()
     np.lib.format.write_array_header_1_0(made, {"descr": "<f4", "fortran_order": False, "shape": shape})
     return made.getvalue()
@@ -219,7 +219,7 @@ def test_packed_arrays_are_deterministic() -> None:
 
 
 def number_folder(folder: Path, **changed: Any) -> Path:
-    """An agent that gives 0.5, and more for a text that says "prove"."""
+    """Returns an agent that predicts 0.5, and more for a text with "prove"."""
     arrays = {
         "vocabulary": np.frombuffer(b"wprove", dtype=np.uint8),
         "idf": np.ones(1, dtype=np.float32),

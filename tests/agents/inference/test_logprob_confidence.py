@@ -1,4 +1,4 @@
-"""How sure a model is of what it wrote: the probability of its text, where that of every token is known."""
+"""Tests the confidence of a model in its text: the product of the token probabilities, if all are known."""
 
 from __future__ import annotations
 

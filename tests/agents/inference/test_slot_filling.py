@@ -1,4 +1,4 @@
-"""Readers that find slots: what they say stands in the text, words get the logits of their tokens, and windows share a
+"""Tests slot filling: slots are exact spans of the text, words use the logits of their first token, and windows cover a
 long text.
 """
 
@@ -128,7 +128,8 @@ def test_slot_word_of_several_tokens_uses_first_logits(encoder: Encoder) -> None
 
 
 def test_slot_word_without_token_is_outside(encoder: Encoder) -> None:
-    text = SlotInput.from_inputs(encoder, layout(), asked("ada \u0301 8"))  # a mark alone, which the encoder leaves out
+    # a combining mark alone; the encoder drops it
+    text = SlotInput.from_inputs(encoder, layout(), asked("ada \u0301 8"))
     assert [word.text for word in text.words] == ["ada", "\u0301", "8"]
     assert text.first_tokens == [0, None, 1]
     scores = reader(encoder).word_logits(text)

@@ -1,7 +1,4 @@
-"""Readers that point: what they say stands in the passage, and follows from their arrays; encoders say what
-transformers
-says.
-"""
+"""Tests span extraction: answers are spans of the passage and follow from the weights; encoders match transformers."""
 
 from __future__ import annotations
 
@@ -175,11 +172,14 @@ def test_windows_with_overlap_of_all_tokens_are_refused(encoder: Encoder) -> Non
         list(split_windows(pair(300), 64, 32))
 
 
-# What is chosen
+# Choice of the span
 
 
 def chosen(encoder: Encoder, *pieces: tuple[list[float], list[float]], silence: float = 0.0, **changes: Any) -> Any:
-    """Of windows of one token more than logits are given, the first being the mark; spans are one character a token."""
+    """Returns the choice for windows of one more token than logits; the first token is the mark, and each token covers
+    one
+    character.
+    """
     read, at = [], 0
     for first, last in pieces:
         spans = [(at + step, at + step + 1) for step in range(len(first))]
@@ -219,13 +219,13 @@ def test_span_in_one_window_is_returned(encoder: Encoder) -> None:
 
 def test_span_probability_is_normalized_over_all_spans(encoder: Encoder) -> None:
     _, sure = chosen(encoder, ([1, 0], [1, 0]), silence=0.5)
-    sums = [2, 1, 0, 0.5]  # both tokens, begin and end; and silence
+    sums = [2, 1, 0, 0.5]  # both tokens, start and end; and no answer
     assert sure == pytest.approx(np.exp(2) / np.exp(sums).sum())
     assert chosen(encoder, ([1, 0], [1, 0]), silence=0.5, heat=4)[1] < sure
 
 
 class Chosen(SpanExtractor):
-    """A reader that always points to the same characters."""
+    """An extractor that always returns the same characters."""
 
     span: tuple[int, int] | None = None
 

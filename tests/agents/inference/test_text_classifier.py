@@ -1,4 +1,4 @@
-"""Committees: what they say follows from their arrays, and every text gets an answer."""
+"""Tests text classifiers: outputs follow from their weights, and any text has a prediction."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
 
 
 def arrays(encoder: Encoder, texts: list[str], members: int = 2) -> dict[str, Any]:
-    """Adapters that change nothing, and the directions of some texts."""
+    """Returns adapters without effect, and the directions of some texts."""
     vectors = np.concatenate([encoder.embed(encoder.tokenize(text, 16), {}) for text in texts])
     directions = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     made: dict[str, Any] = {}
@@ -120,7 +120,7 @@ def test_classifier_long_text_is_truncated_at_the_end(encoder: Encoder) -> None:
 def test_gelu_is_the_normal_distribution(encoder: Encoder) -> None:
     import math
 
-    x = np.linspace(-8, 8, 100_001).astype(np.float32)  # more than are gone through at once
+    x = np.linspace(-8, 8, 100_001).astype(np.float32)  # more than one block of values
     exact = np.array([v * 0.5 * (1 + math.erf(v / math.sqrt(2))) for v in x.tolist()])
     assert np.abs(gelu(x) - exact).max() < 2e-6
 

@@ -1,4 +1,4 @@
-"""Threads of numpy while encoders work."""
+"""Tests the number of numpy threads while encoders run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MCP tools in a project: configured, pinned by the command line, called by workflows, owned by what is open."""
+"""Tests MCP tools in a project: configuration, pins, calls from workflows, and ownership of the server processes."""
 
 from __future__ import annotations
 

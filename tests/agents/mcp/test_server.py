@@ -1,4 +1,6 @@
-"""MCP servers as real processes: pinned, called, and what happens where they die, hang, flood, change or lie."""
+"""Tests MCP servers as real processes: pins, calls, and servers that crash, hang, flood, change or report false
+data.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 SERVED = str(Path(served.__file__))
 HANG = 60.0
-"""Seconds after which a test is taken to hang."""
+"""Seconds after which a test counts as hanging."""
 
 
 def configured(**given: Any) -> McpServer:
@@ -40,7 +42,7 @@ KNOWN = {
     tool.name: ToolPin.from_tool(tool.name, tool.description or "", tool.input_schema, tool.output_schema)
     for tool in served.tools()
 }
-"""What the server's tools say in this process, where nobody has told them to say something else."""
+"""Pins of the server's tools with their default descriptions."""
 
 
 @asynccontextmanager
@@ -64,9 +66,9 @@ async def fault(tool: McpTool, **arguments: Any) -> ToolError:
 
 
 def alive(pid: int) -> bool:
-    """Whether it runs: one that has ended, and that nobody has waited for yet, does not.
+    """Returns whether a process runs. A zombie does not.
 
-    It may be gone between the moment at which the file is opened and that at which it is read.
+    The process may end between the opening and the reading of the file.
     """
     try:
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -293,8 +295,10 @@ def test_mcp_pins_round_trip_and_other_content_is_refused(tmp_path: Path) -> Non
 
 
 class Listing:
-    """A session of the SDK's kind whose tools are what a test says; listing them fails as often as it says, and takes a
-    turn of the loop.
+    """A session like the SDK's, with tools that the test sets. `failures` is how often listing fails; each listing
+    takes
+    one
+    turn of the event loop.
     """
 
     def __init__(self) -> None:
@@ -316,7 +320,7 @@ class Listing:
         return None
 
     async def tells(self) -> None:
-        """Says that its tools have changed."""
+        """Sends the notification that the tools have changed."""
         await self.hears(ToolListChangedNotification())
 
     async def list_tools(self, params: Any = None) -> Any:
@@ -414,7 +418,7 @@ async def test_mcp_child_with_open_stdout_does_not_block_shutdown(vice: str, mon
     monkeypatch.setenv("VICE", vice)
     one = McpClient("it", configured(), {})
     assert set(await one.list_tools()) == {"act", "find"}
-    async with asyncio.timeout(HANG):  # the helper runs longer
+    async with asyncio.timeout(HANG):  # the child process runs longer
         await one.close()
     left = [one for one in asyncio.all_tasks() if one is not asyncio.current_task()]
     assert not left

@@ -1,6 +1,4 @@
-"""Which bound words set around a figure, and which figures there are by them: what people write that looks like another
-thing.
-"""
+"""Tests which bounds words set around a figure, and which number words are figures, also for misleading spellings."""
 
 from __future__ import annotations
 

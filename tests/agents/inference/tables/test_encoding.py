@@ -1,5 +1,5 @@
-"""Sheets: every cell and every figure is a place with tokens of its own, and nothing is lost of a table that is read in
-windows.
+"""Tests table encodings: each cell and each figure is a location with its own tokens, and windows cover the whole
+table.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
 
 
 def long(rows: int, columns: int = 3) -> list[list[str]]:
-    """A table of figures with a head; each word of it is one token."""
+    """Returns a table of figures with a header. Each word is one token."""
     head = ["name", *(f"{number}" for number in range(10, 9 + columns))]
     return [
         head,
@@ -51,13 +51,13 @@ def long(rows: int, columns: int = 3) -> list[list[str]]:
 
 
 def told(sheet: TableEncoding, number: int) -> str:
-    """What the tokens say that are averaged for a place, without blanks."""
+    """Returns the text of the tokens that are pooled for a location, without blanks."""
     tokens = np.flatnonzero(sheet.pooling().locations[number])
     spans = [sheet.chars[at] for at in tokens]
     return "".join(sheet.text[span[0] : span[1]] for span in spans if span is not None)
 
 
-# Heads
+# Headers
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_header_leaves_at_least_one_body_row(table: list[list[str]]) -> None:
     assert count_header_rows(table) <= min(3, max(1, len(table) - 1))
 
 
-# Places
+# Locations
 
 
 def test_location_per_filled_cell_has_row_column_and_figure(encoder: Encoder) -> None:
@@ -201,7 +201,7 @@ def test_encoding_without_table_and_text_has_one_window(encoder: Encoder) -> Non
     assert not sheet.prose_mask().any()
 
 
-# Frames
+# Pooling
 
 
 def test_pooling_selects_labels_and_bodies_of_rows_and_columns(encoder: Encoder) -> None:

@@ -1,6 +1,5 @@
-"""Conditions: which rows count where a question bounds them by a figure of its own, and what is then counted, compared
-and
-summed up.
+"""Tests conditions: the rows that match a figure and a bound of the question, and what is counted, compared and summed
+up over them.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ def sheet_of(reader: TableReader, question: str = OLDER, table: Any = TABLE) -> 
 
 
 def bounded(way: str, bound: str = FROM, limit: str = "36", column: int = AGE, **more: Any) -> Hand:
-    """Logits of a condition in which all rows count that hold it."""
+    """Returns logits of a condition; every matching row counts."""
     rows = dict.fromkeys(range(5), 4.0)
     return Hand([way], **{"rows": rows, "bounded": {column: 3.0}, "limits": {limit: 5.0}, "bound": bound, **more})
 
@@ -76,11 +75,11 @@ def condition(bound: str = FROM, limit: str = "36", column: int = AGE) -> dict[s
 
 
 def nought(sheet: TableEncoding) -> list[float]:
-    """Scores where neither places nor bounds say anything: what words add."""
+    """Returns zero scores for locations and bounds, so that only the words count."""
     return choice_logits(sheet, np.zeros(len(sheet.locations)), np.zeros(1 + len(BOUNDS)))
 
 
-# Conditions that there may be
+# Possible conditions
 
 
 def test_conditions_combine_each_figure_with_each_bound(reader: TableReader) -> None:
@@ -99,7 +98,7 @@ def test_conditions_without_figures_are_empty(reader: TableReader) -> None:
     assert (condition_locations(sheet), condition_choices(sheet), nought(sheet)) == ([], [], [])
 
 
-# Rows that hold one
+# Rows that match a condition
 
 
 @pytest.mark.parametrize(
@@ -153,11 +152,11 @@ def test_condition_reads_unit_from_any_header_row(reader: TableReader) -> None:
     assert matching_rows(sheet, 1, ABOVE, condition_locations(sheet)[0]) == (False, False, False, True)
 
 
-# Which one it is
+# Choice of the condition
 
 
 def chances(sheet: TableEncoding, at: int, probability: float) -> Any:
-    """How probable each choice is: this one so much, and there is none else."""
+    """Returns logits in which each choice has the given probability; there are no other choices."""
     made = np.zeros(1 + len(condition_choices(sheet)))
     made[0], made[at] = 1 - probability, probability
     return made
@@ -179,7 +178,7 @@ def test_condition_choice_is_none_if_likelier_or_incomparable(reader: TableReade
     assert choose_condition(dated, chances(dated, 1, 0.75), columns) == (None, 0.25)
 
 
-# What is answered under one
+# Answers under a condition
 
 
 def test_count_with_condition_counts_matches_and_cites_cells(reader: TableReader) -> None:

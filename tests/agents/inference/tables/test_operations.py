@@ -1,5 +1,5 @@
-"""Ways of answering from tables: figures as expressions have them, and expressions that say their way and their figures
-again.
+"""Tests operations on tables: figures in the form of expressions, and expressions that parse to their operation and
+figures.
 """
 
 from __future__ import annotations

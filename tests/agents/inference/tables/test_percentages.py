@@ -1,4 +1,4 @@
-"""Percentages of a question: which way words tell, of which figure, and where they only say which rows are meant."""
+"""Tests percentages of a question: the operation that words select, its figure, and percentages that only name rows."""
 
 from __future__ import annotations
 

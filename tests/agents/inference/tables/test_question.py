@@ -1,6 +1,6 @@
-"""What a question gives: figures in digits and words, times and dates, the bounds that words set, and a text found
-among
-them again.
+"""Tests the figures of a question (digits, words, times, dates), the bounds that words set, and the search for a figure
+by
+text.
 """
 
 from __future__ import annotations
@@ -344,7 +344,7 @@ def test_bound_from_rarer_words(question: str, bound: str) -> None:
     assert bounds(question) == [bound]
 
 
-# What is read otherwise than it is meant
+# Misleading spellings
 
 
 @pytest.mark.parametrize("minus", ["-", "−", "minus "])
@@ -385,7 +385,7 @@ def test_twelve_noon_is_one_time() -> None:
     assert [one.figure for one in question_figures("after 12 noon")] == ["(12 * 60 + 0)"]
 
 
-# Places
+# Search for a figure
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
-"""Readers of tables: what follows from logits in each way, what is taken where a way leads nowhere, and which cards are
-refused.
+"""Tests table readers: the answer of each operation for given logits, the next operation if one is impossible, and
+refused
+cards.
 """
 
 from __future__ import annotations
@@ -88,14 +89,14 @@ def sheet_of(
 
 
 def token(sheet: TableEncoding, text: str) -> int:
-    """The first token of the text around the table that says this."""
+    """Returns the first token with this text outside the table."""
     prose = sheet.prose_mask()
     return next(
         at for at, span in enumerate(sheet.chars) if prose[at] and span is not None and sheet.text[slice(*span)] == text
     )
 
 
-# What is read off
+# Cells and words
 
 
 def test_reader_returns_one_cell_at_any_probability(reader: TableReader) -> None:
@@ -305,7 +306,7 @@ def test_reader_computes_with_question_figures_in_words(reader: TableReader) -> 
     )
 
 
-# Ways that lead nowhere
+# Impossible operations
 
 
 @pytest.mark.parametrize("count", [200, 245, 250, 1000])
@@ -354,7 +355,7 @@ def test_reader_without_table_and_text_finds_nothing(reader: TableReader) -> Non
     assert (output, probability) == (told("cells", answer=[]), 0.0)
 
 
-# The whole
+# Whole readers
 
 
 def test_reader_location_score_uses_cell_row_and_column(reader: TableReader) -> None:
@@ -404,7 +405,7 @@ def test_reader_answer_with_expression_is_computed(encoder: Encoder, tmp_path: P
     output, probability = TableReader.load(write(tmp_path / "one", made), encoder).predict(said)
     assert (output["way"], output["scale"]) == (way, "percent")
     assert output["answer"] == (answered if isinstance(answered, list) else pytest.approx(answered))
-    for name in ("sharpen", "heat"):  # as it is called, and as it was called before
+    for name in ("sharpen", "heat"):  # the present name and the former one
         same, sure_of_it = TableReader.load(write(tmp_path / name, made, **{name: 0.5}), encoder).predict(said)
         assert same == output
         assert sure_of_it == pytest.approx(probability**0.5)

@@ -1,4 +1,4 @@
-"""Sets and pairs that are likeliest together: beside all that there are, and which rows and columns are groups."""
+"""Tests the most probable sets and pairs against brute force, and the groups of rows and columns."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def sheet_of(encoder: Encoder, question: str, table: list[list[str]] = TABLE) ->
 def weights_of(
     logits: list[float], groups: list[tuple[int, ...]], factor: float, at_least: int
 ) -> dict[tuple[int, ...], float]:
-    """Of every set of so many at least."""
+    """Returns the weight of each set with at least `at_least` members."""
     every = chain.from_iterable(combinations(range(len(logits)), size) for size in range(at_least, len(logits) + 1))
     alone = {
         one: math.prod(sigmoid(logit if at in one else -logit) for at, logit in enumerate(logits)) for one in every
@@ -126,11 +126,11 @@ def test_softmax_of_equal_scores_is_uniform() -> None:
     ("question", "rows"),
     [
         ("what is the total ?", [(1, 2, 4)]),
-        ("which is the least ?", []),  # in one row alone
-        ("who has 4 books ?", []),  # figures are compared, and are no words
+        ("which is the least ?", []),  # in only one row
+        ("who has 4 books ?", []),  # figures are compared; they are not words
         ("who is that ?", []),
         ("how many books has ada ?", []),
-        ("who has not the total ?", []),  # those of others are asked for
+        ("who has not the total ?", []),  # asks for the other rows
         ("who has all but the total ?", []),
         ("has all of them a total ?", [(1, 2, 4)]),
     ],

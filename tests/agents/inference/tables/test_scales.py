@@ -1,4 +1,4 @@
-"""Which unit figures are in, by the words around them."""
+"""Tests the scale of figures, read from the words around them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ QUESTION, HEAD, ROWS, TEXT = range(len(SIGN_PLACES))
 
 
 def seen(text: str, place: int = TEXT) -> list[list[str]]:
-    """The names of what is seen of each unit where a text stands in one place."""
+    """Returns the names of the signs of each unit for a text in one part of a table."""
     given: list[Sequence[Sequence[str]]] = [[], [["", text]], [["Sales", text]]]
     parts = [given[place] if place == at else [] for at in (HEAD, ROWS)]
     found = unit_signs(text if place == QUESTION else "", parts[0], parts[1], [text] if place == TEXT else [])

@@ -1,4 +1,4 @@
-"""How many there are and what one costs: multiplied, where a sum was pointed at; and never added up."""
+"""Tests sums over counts and unit prices: each count is multiplied by its price; the two are never added."""
 
 from __future__ import annotations
 

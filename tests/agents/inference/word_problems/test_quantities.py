@@ -1,4 +1,4 @@
-"""Quantities: which numbers a problem gives, where, and what each can be reckoned as."""
+"""Tests quantities: the numbers of a problem, their positions and their kinds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from orchestra.agents.inference.word_problems.quantities import MAX_QUANTITIES, 
         ("from 3-5, v2, 42nd, 12:30", ["3", "5", "42", "12", "30"]),
         ("1234567890123456 is no quantity", []),
         ("a tenth and sevenths", ["10", "0.1", "7"]),
-        ("Nobody has any.", []),
+        ("Nobody has any.", []),  # prose: ok
         (
             "three million, 2.5 billion, two hundred and fifty million",
             ["3", "3000000", "2.5", "2500000000", "250", "250000000"],

@@ -1,5 +1,6 @@
-"""Solvers that deduce: what they write is over the problem's numbers, is what its probability is of, and follows from
-their arrays.
+"""Tests word problem solvers: expressions use the numbers of the problem, have the reported probability, and follow
+from
+the weights.
 """
 
 from __future__ import annotations
@@ -124,8 +125,8 @@ def test_solver_without_numbers_uses_constants_at_low_confidence(encoder: Encode
 
 
 def test_solver_probabilities_sum_to_one(encoder: Encoder, card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the beam is wide and there is one number, every end of the first step is found, and what goes on has the
-    rest.
+    """With a wide beam and one number, the search finds every end of the first step. Unfinished derivations have the
+    remaining probability.
     """
     module = sys.modules[WordProblemSolver.__module__]
     monkeypatch.setattr(module, "BEAM_WIDTH", 10_000)
@@ -147,7 +148,7 @@ def test_solver_probabilities_sum_to_one(encoder: Encoder, card: Card, monkeypat
 def test_solver_unfinished_derivations_can_change_the_answer(
     encoder: Encoder, card: Card, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The likeliest way that ended is not the likeliest value, where two others come to one."""
+    """The likeliest finished derivation is not the likeliest value if two other derivations have the same value."""
     solver, fifteen, nine = (
         WordProblemSolver.load(card, encoder),
         Term(Fraction(15), "12+3", 1, 2),
