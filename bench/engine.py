@@ -232,8 +232,8 @@ def spent(times: list[float]) -> Iterator[None]:
 def fresh(statement: str, environment: dict[str, str]) -> tuple[float, float]:
     """Returns processor milliseconds of a new Python process that only does this, and its memory in MiB at the end."""
     memory = (
-        "\nimport time\nprint(time.process_time() * 1e3, int(open('/proc/self/statm').read().split()[1]) * 4096 / "
-        "2**20)"
+        "\nimport time\n"
+        "print(time.process_time() * 1e3, int(open('/proc/self/statm').read().split()[1]) * 4096 / 2**20)"
     )
     done = subprocess.run(
         [sys.executable, "-c", statement + memory],

@@ -107,8 +107,12 @@ def project(place: Path, session: str, order: str) -> Settings:
         agent = place / "agents" / name
         agent.mkdir(parents=True)
         card = (
-            f"name: {name}\ndescription: {description}\ninput: {taken}\noutput: str\nprompt: prompt.md\nmax_output: "
-            f"{most}\n"
+            f"name: {name}\n"
+            f"description: {description}\n"
+            f"input: {taken}\n"
+            "output: str\n"
+            "prompt: prompt.md\n"
+            f"max_output: {most}\n"
         )
         (agent / "agent.yaml").write_text(f"{card}system: You are a careful clerk of session {session}.\n")
         (agent / "prompt.md").write_text(prompt)

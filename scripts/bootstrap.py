@@ -382,8 +382,8 @@ def alone(path: Path) -> Iterator[None]:
     """Holds a lock, so that two calls do not install into one environment."""
     if sys.platform == "win32":
         raise Trouble(
-            "This script is for Linux and macOS.\n  On Windows: pip install orchestra-slm, and "
-            "configs/endpoint.yaml; or WSL."
+            "This script is for Linux and macOS.\n"
+            "  On Windows: pip install orchestra-slm, and configs/endpoint.yaml; or WSL."
         )
     import fcntl  # not available on Windows
 

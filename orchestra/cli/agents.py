@@ -155,8 +155,9 @@ def _agent_data(name: str, contract: Contract, card: Card | None) -> dict[str, A
 def _show_agent(contract: Contract, card: Card | None) -> None:
     print_text(escape_invisible(f"{contract.name}: {contract.description}"), style="bold")
     print_text(
-        f"\n  takes   {_format_inputs(contract)}\n  gives   {_format_output(contract)}\n  label   data up "
-        f"to {contract.label}"
+        f"\n  takes   {_format_inputs(contract)}\n"
+        f"  gives   {_format_output(contract)}\n"
+        f"  label   data up to {contract.label}"
     )
     if contract.checks:
         print_text(f"  checks  {', '.join(contract.checks)}")

@@ -1,6 +1,4 @@
-"""The card of a reader of tables, the words of its tiny encoder, its files of random arrays, and logits made by
-hand.
-"""
+"""Fixtures for table readers: the card, the words of a tiny encoder, files of random arrays, and handmade logits."""
 
 from __future__ import annotations
 
@@ -77,11 +75,11 @@ types:
   Scale: {type: string, enum: ["", percent, thousand, million, billion]}
 """
 Place = tuple[int, int] | str
-"""A cell by row and column, or a figure of the text or of the question by what stands there."""
+"""A cell by row and column, or a figure of the text or of the question by its text."""
 
 
 def told(way: str, quotes: list[str] | None = None, expression: str | None = None, **more: Any) -> dict[str, Any]:
-    """What such an agent writes."""
+    """Returns the output of such an agent."""
     begun = {"way": way, "quotes": quotes or [], "expression": expression, "scale": ""}
     return begun | {"cells": [], "rows": [], "column": None, "condition": None, "also": None} | more
 
@@ -121,7 +119,7 @@ def write(folder: Path, made: dict[str, Any], **changes: Any) -> Card:
 
 
 def spot(sheet: TableEncoding, place: Place) -> int:
-    """The number of a place."""
+    """Returns the index of a location."""
     [found] = [
         at
         for at, one in enumerate(sheet.locations)
@@ -132,10 +130,10 @@ def spot(sheet: TableEncoding, place: Place) -> int:
 
 @dataclass(frozen=True)
 class Hand:
-    """Logits made by hand: what is not named is unlikely."""
+    """Handmade logits; everything that is not named is improbable."""
 
     ways: Sequence[str]
-    """The likeliest one first."""
+    """The likeliest operation first."""
     scale: str = ""
     cells: Mapping[Place, float] | None = None
     first: Mapping[Place, float] | None = None
@@ -190,7 +188,7 @@ def _filled(count: int, values: Mapping[int, float]) -> Any:
 
 
 def answer(reader: TableReader, sheet: TableEncoding, hand: Hand) -> dict[str, Any]:
-    """What is written for logits."""
+    """Returns the output for logits."""
     return answer_fields(*reader.decode(sheet, hand.logits(sheet)), sheet)
 
 
@@ -205,7 +203,7 @@ def share(logits: Any, at: int) -> float:
 
 
 def way_and_scale(logits: TableLogits[Any], way: str) -> float:
-    """How probable this way and the likeliest scale are."""
+    """Returns the probability of an operation and of the likeliest scale."""
     return share(logits.operations, OPERATIONS.index(way)) * share(logits.scales, int(logits.scales.argmax()))
 
 

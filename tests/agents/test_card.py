@@ -1,4 +1,4 @@
-"""Cards: what they say, and what a wrong one gets."""
+"""Tests cards: their content and their errors."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_card_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change", [("Reads.", "Writes."), ("99", "98"), ("Question", "Ask"), ("[quote]", "[quote, numbers]")]
 )
-def test_the_digest_changes_with_whatever_the_card_says(tmp_path: Path, change: tuple[str, str]) -> None:
+def test_card_digest_changes_with_each_field(tmp_path: Path, change: tuple[str, str]) -> None:
     first = Card.load(folder(tmp_path)).digest
     assert Card.load(folder(tmp_path)).digest == first
     assert Card.load(folder(tmp_path, GOOD.replace(*change), PROMPT.replace(*change))).digest != first
@@ -97,7 +97,7 @@ def test_the_digest_changes_with_whatever_the_card_says(tmp_path: Path, change: 
         ("context: str}", "context: {type: str, default: ''}}", "A002", 3, 33, "context: str"),
     ],
 )
-def test_a_fault_is_shown_where_it_stands(
+def test_card_error_shows_its_position(
     tmp_path: Path, old: str, new: str, code: str, line: int, column: int, hint: str
 ) -> None:
     error = refused(
@@ -109,7 +109,7 @@ def test_a_fault_is_shown_where_it_stands(
         assert error.hint == hint
 
 
-def test_an_input_with_a_default_may_be_left_out(tmp_path: Path) -> None:
+def test_card_input_with_default_is_optional(tmp_path: Path) -> None:
     text = GOOD.replace("context: str}", "context: {type: str | null, default: 'Paris'}}").replace(
         "evidence: context\n", ""
     )
@@ -129,7 +129,7 @@ def test_an_input_with_a_default_may_be_left_out(tmp_path: Path) -> None:
     assert "Context: None" in CompiledPrompt(card).render({"question": "Where?", "context": None}).messages[-1].content
 
 
-def test_a_field_is_shown_with_its_default_where_it_may_be_left_out() -> None:
+def test_card_optional_field_is_shown_with_default() -> None:
     fields = {"a": {"type": "string"}, "b": {"type": "string", "default": "é"}, "c": {"type": "integer", "default": 3}}
     record = {"type": "object", "properties": fields, "required": ["a", "c"]}
     assert [format_field(record, name) for name in fields] == ["str", 'str = "é"', "int"]
@@ -144,7 +144,7 @@ def test_a_field_is_shown_with_its_default_where_it_may_be_left_out() -> None:
         ("output: str\nkind: ensemble\nmembers: [a, b]\n", "an agent of kind ensemble always needs 'rules'"),
     ],
 )
-def test_what_code_reads_has_no_default(tmp_path: Path, more: str, why: str) -> None:
+def test_card_input_read_by_code_has_no_default(tmp_path: Path, more: str, why: str) -> None:
     error = refused(folder(tmp_path, f"name: reader\ninput: {{rules: {{type: str, default: x}}}}\n{more}"))
     assert (error.code, error.message) == ("A002", f"{why}: it must not have a default")
 
@@ -160,12 +160,12 @@ GRAMMATICAL = GOOD.partition("output:")[0]
         ("kind: sklearn\noutput: str\ngrammar: question\n", "an agent of kind sklearn does not generate text"),
     ],
 )
-def test_a_grammar_that_cannot_hold_the_output_is_refused(tmp_path: Path, more: str, why: str) -> None:
+def test_card_grammar_incompatible_with_output_is_refused(tmp_path: Path, more: str, why: str) -> None:
     error = refused(folder(tmp_path, GRAMMATICAL + more))
     assert (error.code, error.message) == ("A017", f"grammar: {why}")
 
 
-def test_an_encoder_of_tables_has_a_field_that_is_computed(tmp_path: Path) -> None:
+def test_card_of_table_encoder_needs_computed_field(tmp_path: Path) -> None:
     card = Card.load(folder(tmp_path, CARD, None))
     assert (card.kind, card.output_form.field_order[-1], "answer" in card.output_form.schema["properties"]) == (
         "encoder",
@@ -191,22 +191,22 @@ POINTS = "name: finder\nkind: encoder\nmodel: tiny\ninput: {question: str, conte
         (CARD.replace("kind: encoder\nmodel: tiny\n", "kind: sklearn\n"), "sklearn"),
     ],
 )
-def test_an_agent_that_fills_its_whole_output_has_none(tmp_path: Path, text: str, kind: str) -> None:
+def test_card_of_whole_output_kind_has_no_computed_field(tmp_path: Path, text: str, kind: str) -> None:
     error = refused(folder(tmp_path, text, None))
     assert (error.code, error.message) == ("A013", f"computed: an agent of kind {kind} returns its whole output")
 
 
-def test_a_computed_field_of_an_encoder_of_tables_is_made_of_others_too(tmp_path: Path) -> None:
+def test_card_of_table_encoder_accepts_further_computed_sources(tmp_path: Path) -> None:
     error = refused(folder(tmp_path, CARD.replace("value: expression", "value: expresion"), None))
     assert (error.code, error.hint) == ("A013", "did you mean 'expression'?")
 
 
-def test_a_card_of_before_is_told_which_field_it_lacks_to_read_tables(tmp_path: Path) -> None:
+def test_card_without_table_field_error_names_the_field(tmp_path: Path) -> None:
     error = refused(folder(tmp_path, CARD.replace("  also: Condition | null\n", ""), None))
     assert (error.code, error.hint) == ("A013", "to read tables its output lacks also: orchestra explain N147")
 
 
-def test_every_fault_of_a_card_is_told_at_once(tmp_path: Path) -> None:
+def test_card_errors_are_all_reported(tmp_path: Path) -> None:
     error = refused(folder(tmp_path, GOOD.replace("max_output: 99", "max_output: x\nmodle: y")))
     assert isinstance(error, InputErrors)
     assert [one.location.line for one in error.errors if one.location] == [6, 7]
@@ -226,11 +226,11 @@ def test_every_fault_of_a_card_is_told_at_once(tmp_path: Path) -> None:
         ("{% include 'other' %}", "A007", 0, 0),
     ],
 )
-def test_a_prompt_that_cannot_be_rendered_is_refused(
+def test_card_prompt_with_invalid_template_is_refused(
     tmp_path: Path, prompt: str, code: str, line: int, column: int
 ) -> None:
     if code == "A007":
-        Card.load(folder(tmp_path, prompt=prompt))  # found when it is rendered: no template is there to include
+        Card.load(folder(tmp_path, prompt=prompt))  # found at rendering: there is no template to include
         return
     error = refused(folder(tmp_path, prompt=prompt))
     assert error.location is not None
@@ -244,7 +244,7 @@ WORDS = (
 
 
 @pytest.mark.parametrize("name", WORDS.split())
-def test_an_input_that_may_have_a_name_is_read_under_it(name: str) -> None:
+def test_prompt_input_with_any_accepted_name_is_rendered(name: str) -> None:
     given = parse_type("str", {})
     inputs = {"type": "object", "properties": {name: given}, "required": [name]}
     prompt = f"{{{{ {name} }}}}{{% for one in [{name}] %}} {{{{ one }}}}{{% endfor %}}"
@@ -258,7 +258,7 @@ def test_an_input_that_may_have_a_name_is_read_under_it(name: str) -> None:
 
 
 @pytest.mark.parametrize(("system", "code"), [("Answer in {{ language }}.", "A006"), ("{% if %}", "A005")])
-def test_a_system_text_that_cannot_be_rendered_is_refused_too(tmp_path: Path, system: str, code: str) -> None:
+def test_card_system_text_with_invalid_template_is_refused(tmp_path: Path, system: str, code: str) -> None:
     error = refused(folder(tmp_path, GOOD + f'system: "{system}"\n'))
     assert error.location is not None
     assert (error.code, error.location.line, error.location.column) == (code, 8, 9)
@@ -271,7 +271,7 @@ def test_a_system_text_that_cannot_be_rendered_is_refused_too(tmp_path: Path, sy
         Card.restore(good.dump().replace(b"Be brief.", system.encode()))
 
 
-def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
+def test_card_link_out_of_folder_is_not_followed(tmp_path: Path) -> None:
     outside = tmp_path / "outside.md"
     outside.write_text("secret {{ question }}")
     inside = tmp_path / "card"
@@ -289,11 +289,14 @@ def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["x" * 300, "."])
 @pytest.mark.parametrize("key", ["calibration", "data", "prompt"])
-def test_a_name_that_no_file_can_have_is_told_of_with_its_place(tmp_path: Path, key: str, name: str) -> None:
+def test_card_impossible_file_name_is_reported_with_position(tmp_path: Path, key: str, name: str) -> None:
     kind = "model" if key == "prompt" else "sklearn"
     card = (
-        f"name: teller\nkind: {kind}\ninput: {{text: str}}\noutput: {{label: \"Literal['a', 'b']\"}}\n{key}:"
-        f' "{name}"\n'
+        "name: teller\n"
+        f"kind: {kind}\n"
+        "input: {text: str}\n"
+        "output: {label: \"Literal['a', 'b']\"}\n"
+        f'{key}: "{name}"\n'
     )
     error = refused(folder(tmp_path, card, "{{ text }}"))
     assert error.location is not None
@@ -302,13 +305,13 @@ def test_a_name_that_no_file_can_have_is_told_of_with_its_place(tmp_path: Path, 
         Card.load(builtin_folder("agents") / "crf_extractor").read("a\0b")
 
 
-def test_files_that_may_come_later_need_not_be_there(tmp_path: Path) -> None:
+def test_card_optional_files_may_be_missing(tmp_path: Path) -> None:
     for name in ("none.json", "agent.yaml/none.json"):
         card = Card.load(folder(tmp_path, GOOD + f"calibration: {name}\n"))
         assert (card.data_digest, card.current_calibration) == ("", None)
 
 
-def test_types_of_its_own_may_be_records_or_json_schema(tmp_path: Path) -> None:
+def test_card_types_accept_records_and_json_schema(tmp_path: Path) -> None:
     card = GOOD.replace("Quote | null}", "Fact}").replace(
         "evidence: context", "types: {Kind: {enum: [a, b]}, Fact: {kind: Kind, text: Quote}}\nevidence: context"
     )
@@ -319,13 +322,13 @@ def test_types_of_its_own_may_be_records_or_json_schema(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["str", "null", "None", "list", "dict", "Literal"])
-def test_a_type_is_not_called_as_a_word_of_types_is(tmp_path: Path, name: str) -> None:
+def test_card_type_with_reserved_name_is_refused(tmp_path: Path, name: str) -> None:
     error = refused(folder(tmp_path, GOOD + f"types: {{'{name}': {{kind: str}}}}\n"))
     assert error.location is not None
     assert (error.code, error.location.line) == ("L105", 8)
 
 
-def test_a_type_that_refers_to_itself_is_the_same_alone_and_within_another(tmp_path: Path) -> None:
+def test_card_recursive_type_validates_alone_and_nested(tmp_path: Path) -> None:
     tree = "{type: object, properties: {kids: {type: array, items: {$ref: '#'}}}, additionalProperties: false}"
     for output, wrap in (
         ("Tree", lambda one: one),
@@ -340,7 +343,7 @@ def test_a_type_that_refers_to_itself_is_the_same_alone_and_within_another(tmp_p
         assert found.check(wrap({"kids": [wrap({"kids": [{"other": 1}]})]})) is not None
 
 
-def test_the_hint_says_with_how_many_tokens_a_long_text_fits(tmp_path: Path) -> None:
+def test_card_hint_has_token_count_for_long_text(tmp_path: Path) -> None:
     long = (
         GOOD.replace("answer: str | null", "answer: 'list[Long] | null'")
         + "types: {Long: {type: string, minLength: 177}}\n"
@@ -388,22 +391,20 @@ LONG = {"type": "object", "properties": {"a": {"type": "string", "minLength": 99
         ({"output": LONG}, "A002", "max_output"),
     ],
 )
-def test_what_agent_yaml_is_refused_with_a_declared_card_is_too(
-    change: dict[str, Any], code: str, message: str
-) -> None:
+def test_declared_card_is_refused_like_agent_yaml(change: dict[str, Any], code: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         Card.declare("reader", **{**ASKED, **change})
     assert caught.value.code == code
 
 
-def test_a_stored_card_that_could_not_be_asked_is_refused_as_such() -> None:
+def test_stored_card_with_invalid_schema_is_refused() -> None:
     stored = msgspec.json.decode(Card.declare("reader", **ASKED).dump())
     with pytest.raises(InputError, match="not a schema") as caught:
         Card.restore(msgspec.json.encode(stored | {"output": {"type": "strnig"}}))
     assert caught.value.code == "A012"
 
 
-def test_a_card_is_restored_with_what_new_cards_are_refused_for_only_since() -> None:
+def test_stored_card_is_exempt_from_newer_rules() -> None:
     for before in (
         Card.declare("reader", **ASKED).with_settings(evidence="context"),
         Card.declare("reader", **{**ASKED, "output": LONG}, max_output=1_000).with_settings(max_output=40),
@@ -418,7 +419,7 @@ def test_an_encoder_declared_in_python_needs_no_prompt() -> None:
 
 
 @pytest.mark.parametrize("name", ["reader", "banking_intent", "assistant_intent"])
-def test_the_cards_that_travel_with_the_package_are_read(name: str) -> None:
+def test_packaged_cards_are_loaded(name: str) -> None:
     card = Card.load(builtin_folder("agents") / name)
     assert card.name == name
     assert (builtin_folder("agents") / name / "card.md").is_file()
@@ -436,16 +437,16 @@ DECLARED = Card.declare(
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in builtin_folder("agents").iterdir() if path.is_dir()))
-def test_a_stored_card_is_the_same_card(name: str) -> None:
+def test_stored_card_round_trips(name: str) -> None:
     card = Card.load(builtin_folder("agents") / name)
     assert Card.restore(card.dump(), card.folder) == card
 
 
-def test_a_declared_card_is_stored_too() -> None:
+def test_declared_card_round_trips() -> None:
     assert Card.restore(DECLARED.dump()) == DECLARED
 
 
-def test_the_order_of_an_outputs_fields_is_part_of_a_card(tmp_path: Path) -> None:
+def test_card_digest_includes_order_of_output_fields(tmp_path: Path) -> None:
     one = Card.load(folder(tmp_path))
     other = Card.load(
         folder(
@@ -456,7 +457,7 @@ def test_the_order_of_an_outputs_fields_is_part_of_a_card(tmp_path: Path) -> Non
     assert list(Card.restore(other.dump()).output_schema["properties"]) == ["quote", "answer"]
 
 
-def test_a_data_file_that_has_changed_since_is_refused(tmp_path: Path) -> None:
+def test_card_changed_data_file_is_refused(tmp_path: Path) -> None:
     path = folder(tmp_path, "name: sorter\nkind: sklearn\ninput: {text: str}\noutput: str\n")
     (path / "model.json").write_text("{}")
     stored = Card.load(path).dump()
@@ -478,7 +479,7 @@ def test_a_data_file_that_has_changed_since_is_refused(tmp_path: Path) -> None:
         (b'"properties":{', b'"properties":5,"p":{'),
     ],
 )
-def test_bytes_that_are_not_the_stored_card_are_refused(old: bytes, new: bytes) -> None:
+def test_stored_card_changed_bytes_are_refused(old: bytes, new: bytes) -> None:
     assert old in DECLARED.dump()
     with pytest.raises(InputError) as caught:
         Card.restore(DECLARED.dump().replace(old, new))
@@ -486,20 +487,20 @@ def test_bytes_that_are_not_the_stored_card_are_refused(old: bytes, new: bytes) 
 
 
 @given(st.binary(max_size=20), st.integers(0, len(DECLARED.dump())), st.integers(0, 40))
-def test_whatever_the_bytes_are_they_give_this_card_or_a_coded_error(piece: bytes, at: int, width: int) -> None:
+def test_stored_card_any_bytes_give_the_card_or_a_coded_error(piece: bytes, at: int, width: int) -> None:
     data = DECLARED.dump()
     assert restored(data[:at] + piece + data[at + width :]) in (DECLARED, "A012")
 
 
 def restored(data: bytes) -> Card | str:
-    """The card, or the code of the error."""
+    """Returns the card, or the code of the error."""
     try:
         return Card.restore(data)
     except InputError as error:
         return error.code
 
 
-def test_a_key_of_sampling_that_stands_beside_it_is_shown_its_place() -> None:
+def test_card_misplaced_sampling_key_error_names_sampling() -> None:
     with pytest.raises(InputError) as caught:
         Card.declare(
             "reader", input=parse_type("dict[str, str]", {}), output={"type": "string"}, prompt="Read.", temperature=0.2
@@ -510,8 +511,8 @@ def test_a_key_of_sampling_that_stands_beside_it_is_shown_its_place() -> None:
 @pytest.mark.parametrize(
     "prompt", ["{{text}}  Say\n\nit.", "{{ text }} Say it. \n", "{#- mine -#}\n{{- text -}} Say it."]
 )
-def test_blanks_and_comments_of_a_prompt_make_no_other_agent(prompt: str) -> None:
-    """A judge that differs from who made the answer by those alone is the same one."""
+def test_card_digest_ignores_blanks_and_comments_of_prompt(prompt: str) -> None:
+    """A judge whose prompt differs from the producer's only by these is the same agent."""
     one, two = (card_of("one", said) for said in ("{{ text }} Say it.", prompt))
     assert one.digest != two.digest
     assert one.contract.model_identity == two.contract.model_identity

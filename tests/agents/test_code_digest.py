@@ -1,6 +1,4 @@
-"""Digests of code: the same as long as a function says the same, and another where it or what it uses says something
-else.
-"""
+"""Tests digests of code: equal for equivalent functions, different if the function or its dependencies change."""
 
 from __future__ import annotations
 
@@ -48,7 +46,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def made(folder: Path, source: str = SOURCE, beside: str = BESIDE) -> str:
-    """The digest of `outer` in a module of this source."""
+    """Returns the digest of `outer` in a module with this source."""
     for name, text in (("beside", beside), ("main", source)):
         module = ModuleType(name)
         module.__file__ = str(folder / f"{name}.py")
@@ -58,7 +56,7 @@ def made(folder: Path, source: str = SOURCE, beside: str = BESIDE) -> str:
     return code_digest(module.outer)
 
 
-def test_what_says_the_same_has_the_same_digest(folder: Path) -> None:
+def test_code_digest_of_equivalent_code_is_equal(folder: Path) -> None:
     before = made(folder)
     assert before
     assert made(folder) == before
@@ -79,16 +77,16 @@ def test_what_says_the_same_has_the_same_digest(folder: Path) -> None:
         ("number + 10", "number + 11"),
     ],
 )
-def test_what_says_something_else_has_another(folder: Path, old: str, new: str) -> None:
+def test_code_digest_of_different_code_differs(folder: Path, old: str, new: str) -> None:
     assert old in SOURCE
     assert made(folder, SOURCE.replace(old, new)) != made(folder)
 
 
-def test_a_module_beside_it_counts(folder: Path) -> None:
+def test_code_digest_includes_modules_of_the_folder(folder: Path) -> None:
     assert made(folder, beside=BESIDE.replace("- 1", "- 2")) != made(folder)
 
 
-def test_functions_that_call_each_other_and_what_is_no_python() -> None:
+def test_code_digest_handles_mutual_calls_and_native_code() -> None:
     def ping(number: int) -> int:
         return pong(number - 1) if number else 0
 
@@ -99,7 +97,7 @@ def test_functions_that_call_each_other_and_what_is_no_python() -> None:
     assert code_digest(len) == ""
 
 
-def test_objects_that_stand_for_others_are_asked_nothing(folder: Path) -> None:
+def test_code_digest_calls_no_method_of_proxies(folder: Path) -> None:
     source = """
 class Proxy:
     def __getattr__(self, name):
@@ -132,12 +130,12 @@ def outer(text: str) -> str:
         ("Rates = {'VAT': 1}", "Rates = {'VAT': 2}"),
     ],
 )
-def test_constants_and_classes_that_say_something_else_are_noticed(folder: Path, before: str, after: str) -> None:
+def test_code_digest_changes_with_constants_and_classes(folder: Path, before: str, after: str) -> None:
     outer = "\n\ndef outer(text: str) -> str:\n    return f'{text}{Rates}'\n"
     assert made(folder, before + outer) != made(folder, after + outer)
 
 
-def test_each_function_is_told_with_what_it_uses_of_a_module(folder: Path) -> None:
+def test_code_digest_includes_module_functions_it_uses(folder: Path) -> None:
     source = """
 import beside
 
@@ -152,9 +150,7 @@ def outer(text: str) -> str:
 
 
 @pytest.mark.parametrize(("place", "noticed"), [("beside.py", True), (".venv/lib/site-packages/beside.py", False)])
-def test_a_library_that_was_installed_in_the_folder_is_none_of_its_code(
-    folder: Path, place: str, noticed: bool
-) -> None:
+def test_code_digest_excludes_library_installed_in_folder(folder: Path, place: str, noticed: bool) -> None:
     def told(source: str) -> str:
         beside, main = ModuleType("beside"), ModuleType("main")
         beside.__file__, main.__file__ = str(folder / place), str(folder / "main.py")

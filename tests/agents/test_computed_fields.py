@@ -1,6 +1,4 @@
-"""Computed fields: the value of an expression, the probability of a choice; what is left to write, and how it is
-written.
-"""
+"""Tests computed fields: the value of an expression, the probability of a choice, and the remaining output format."""
 
 import math
 from dataclasses import dataclass
@@ -48,7 +46,7 @@ def value(found: ParsedOutput | InvalidOutput) -> Any:
     return found.value
 
 
-def test_one_choice_that_is_left_is_written_without_json() -> None:
+def test_computed_single_choice_is_decoded_without_json() -> None:
     prompt = CompiledPrompt(JUDGE).render({"claim": "x"})
 
     assert prompt.constraint == Constraint("choice", ["supported", "contradicted", "not stated"])
@@ -56,20 +54,20 @@ def test_one_choice_that_is_left_is_written_without_json() -> None:
     assert value(OutputParser(JUDGE).parse(" not stated\n")) == {"label": "not stated", "p": None}
 
 
-def test_the_probability_is_that_among_the_choices() -> None:
+def test_computed_choice_probability_is_normalized_over_choices() -> None:
     word = Word("contrad", odds(contrad=0.5, supported=0.2, The=0.2, no=0.1))
 
     assert value(OutputParser(JUDGE).parse("contradicted", tokens=[word, Word("icted")]))["p"] == pytest.approx(0.25)
 
 
-def test_a_model_that_had_something_else_in_mind_has_no_probability() -> None:
+def test_computed_choice_with_likelier_other_token_has_no_probability() -> None:
     assert (
         value(OutputParser(JUDGE).parse("supported", tokens=[Word("supported", odds(The=0.6, supported=0.3))]))["p"]
         is None
     )
 
 
-def test_a_token_that_begins_two_choices_counts_for_neither() -> None:
+def test_computed_ambiguous_token_counts_for_no_choice() -> None:
     alike = card(record(label={**LABEL, "enum": ["not stated", "not true"]}, p=MAYBE), p={"probability": "not true"})
 
     assert (
@@ -82,7 +80,7 @@ def test_a_token_that_begins_two_choices_counts_for_neither() -> None:
     )
 
 
-def test_within_json_the_token_that_begins_the_choice_is_read_whatever_stands_before_it() -> None:
+def test_computed_choice_in_json_uses_its_first_token() -> None:
     text = '{"why": "no", "label": "contradicted"}'
     other = Word(' "contra', ((' "contra', math.log(0.75)), (' "supp', math.log(0.25))))
     words = [Word('{"why": "no"', odds(supported=1.0)), Word(', "label":'), other, Word('dicted"}')]
@@ -94,7 +92,7 @@ def test_within_json_the_token_that_begins_the_choice_is_read_whatever_stands_be
     }
 
 
-def test_a_sum_is_done_by_code() -> None:
+def test_computed_sum_is_evaluated_by_code() -> None:
     assert CompiledPrompt(SUM).render({"claim": "x"}).constraint == Constraint("regex", "[0-9+*/. -]+")
     assert value(OutputParser(SUM).parse("(48 + 24) / 2 ".replace("(", "").replace(")", ""))) == {
         "expression": "48 + 24 / 2",
@@ -112,12 +110,12 @@ def test_a_sum_is_done_by_code() -> None:
         (r"^[0-9+]+\\\$", r"[0-9+]+\\\$"),
     ],
 )
-def test_a_pattern_loses_the_sign_for_its_end_and_no_dollar(pattern: str, sent: str) -> None:
+def test_computed_pattern_drops_end_anchor_and_keeps_dollar(pattern: str, sent: str) -> None:
     made = card(record(expression={**TEXT, "pattern": pattern}, answer=MAYBE), answer={"value": "expression"})
     assert CompiledPrompt(made).render({"claim": "x"}).constraint == Constraint("regex", sent)
 
 
-def test_a_choice_with_spaces_around_it_is_taken_as_it_is() -> None:
+def test_computed_choice_keeps_surrounding_spaces() -> None:
     spaced = card(record(label={**LABEL, "enum": [" a", "b ", "c"]}, p=MAYBE), p={"probability": " a"})
     for text, label in ((" a", " a"), ("b ", "b "), (" c\n", "c"), ("c", "c")):
         assert value(OutputParser(spaced).parse(text)) == {"label": label, "p": None}
@@ -125,17 +123,17 @@ def test_a_choice_with_spaces_around_it_is_taken_as_it_is() -> None:
     assert value(OutputParser(spaced).parse(" a", tokens=[word]))["p"] == pytest.approx(0.75)
 
 
-def test_nothing_is_an_answer_where_it_is_a_choice() -> None:
+def test_computed_null_choice_is_accepted() -> None:
     either = card(record(label={**LABEL, "enum": ["", "b"]}, p=MAYBE), p={"probability": "b"})
     assert value(OutputParser(either).parse("")) == {"label": "", "p": None}
 
 
 @pytest.mark.parametrize("text", ["1 / 0", "7 +", "9" * 400 + "*" + "9" * 400, "9" * 20 + "*" + "9" * 21])
-def test_what_is_no_sum_has_no_value(text: str) -> None:
+def test_computed_invalid_expression_has_no_value(text: str) -> None:
     assert value(OutputParser(SUM).parse(text))["answer"] is None
 
 
-def test_where_nothing_is_to_be_computed_another_field_is_the_answer() -> None:
+def test_computed_without_expression_uses_the_other_field() -> None:
     either = record(expression={"type": ["string", "null"]}, words={"type": "array", "items": TEXT}, answer={})
     reader = OutputParser(card(either, answer={"value": "expression", "otherwise": "words"}))
 
@@ -143,11 +141,11 @@ def test_where_nothing_is_to_be_computed_another_field_is_the_answer() -> None:
     assert value(reader.parse('{"expression": null, "words": ["a", "b"]}'))["answer"] == ["a", "b"]
 
 
-def test_a_sum_that_was_cut_off_is_none() -> None:
+def test_computed_truncated_expression_has_no_value() -> None:
     assert OutputParser(SUM).parse("48 + 2", finish_reason="length").code == "M003"  # type: ignore[union-attr]
 
 
-def test_an_output_that_needs_a_value_is_refused_without_one() -> None:
+def test_computed_required_output_without_value_is_refused() -> None:
     strict = card(record(expression=TEXT, answer={"type": "number"}), answer={"value": "expression"})
 
     assert OutputParser(strict).parse("seven").code == "M002"  # type: ignore[union-attr]
@@ -165,12 +163,12 @@ def test_an_output_that_needs_a_value_is_refused_without_one() -> None:
         ({"p": {"value": "label", "probability": "supported"}}, "state either"),
     ],
 )
-def test_a_rule_that_cannot_be_kept_is_refused(computed: dict[str, Any], said: str) -> None:
+def test_computed_unsatisfiable_rule_is_refused(computed: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         Card.declare("judge", input=CLAIM, output=record(label=LABEL, p=MAYBE), prompt="{{ claim }}", computed=computed)
 
 
-def test_a_card_without_computed_fields_has_the_digest_of_before() -> None:
+def test_card_without_computed_fields_keeps_its_digest() -> None:
     plain = Card.declare("judge", input=CLAIM, output=record(label=LABEL), prompt="{{ claim }}")
 
     assert plain.output_form.schema == plain.output_schema

@@ -1,4 +1,4 @@
-"""Ensembles: what members answer between them, and who can be a member."""
+"""Tests ensembles: the combined answer, and the conditions for members."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ def load(place: Path, **cards: str) -> Registry:
 @pytest.mark.parametrize(
     ("answers", "value", "confidence"),
     [
-        ([("a", 0.6), ("b", 0.9)], "b", 0.45),  # the surer one, where they differ
-        ([("a", 0.6), ("a", 0.9)], "a", 0.75),  # the mean, where they agree
-        ([("a", 0.5), ("b", 0.9), ("a", 0.6)], "a", 1.1 / 3),  # two are likelier than a surer third
-        ([("a", 0.6), ("b", 0.6)], "a", 0.3),  # the first, of two that are as sure
-        ([("a", None), ("b", 0.2)], "b", 0.1),  # who cannot tell how sure it is counts nothing
+        ([("a", 0.6), ("b", 0.9)], "b", 0.45),  # different answers: the more confident one
+        ([("a", 0.6), ("a", 0.9)], "a", 0.75),  # equal answers: the mean
+        ([("a", 0.5), ("b", 0.9), ("a", 0.6)], "a", 1.1 / 3),  # two answers outweigh a more confident third
+        ([("a", 0.6), ("b", 0.6)], "a", 0.3),  # equal confidence: the first
+        ([("a", None), ("b", 0.2)], "b", 0.1),  # a member without confidence counts nothing
         ([("a", None), ("b", None)], "a", None),
-        ([("a", math.nan), ("b", 0.9)], "b", 0.45),  # nor does one whose confidence is no number
+        ([("a", math.nan), ("b", 0.9)], "b", 0.45),  # a confidence that is not a number counts nothing either
         ([("b", 0.9), ("a", math.inf)], "b", 0.45),
         ([("a", math.nan), ("b", None)], "a", None),
-        ([(None, 0.7), ("b", 0.6)], None, 0.35),  # no answer is one too
+        ([(None, 0.7), ("b", 0.6)], None, 0.35),  # no answer is an answer too
         ([("a", 0.0), ("b", 0.0)], "a", 0.0),
     ],
 )
-def test_the_likeliest_answer_of_all_is_the_ensembles(answers: Any, value: Any, confidence: float | None) -> None:
+def test_ensemble_returns_likeliest_answer(answers: Any, value: Any, confidence: float | None) -> None:
     best = pool_answers([EnsembleAnswer({"answer": said}, sure) for said, sure in answers])
     assert best.value == {"answer": value}
     assert best.confidence == pytest.approx(confidence) if confidence is not None else best.confidence is None
@@ -64,16 +64,16 @@ def test_the_likeliest_answer_of_all_is_the_ensembles(answers: Any, value: Any, 
         ([("a", 0.8), ("b", 0.7)], (1, 1.3), "b", 0.7 * 1.3 / 2.3),
         ([("a", 0.8), ("b", 0.7)], (2.6, 2.6), "a", 0.4),
         ([("a", 0.8), ("a", 0.5)], (1, 3), "a", 2.3 / 4),
-        ([("a", 0.8)], (1, 3), "a", 0.8),  # the other was not asked
+        ([("a", 0.8)], (1, 3), "a", 0.8),  # the other member was not called
     ],
 )
-def test_weights_say_what_each_member_counts(answers: Any, weights: Any, value: str, confidence: float) -> None:
+def test_ensemble_weights_scale_members(answers: Any, weights: Any, value: str, confidence: float) -> None:
     best = pool_answers([EnsembleAnswer(said, sure) for said, sure in answers], weights)
     assert best.value == value
     assert best.confidence == pytest.approx(confidence)
 
 
-def test_values_are_compared_by_what_they_say_and_not_by_the_order_of_their_fields() -> None:
+def test_ensemble_compares_values_without_field_order() -> None:
     best = pool_answers(
         [EnsembleAnswer({"a": 1, "b": 2}, 0.4), EnsembleAnswer({"c": 3}, 0.5), EnsembleAnswer({"b": 2, "a": 1}, 0.4)]
     )
@@ -81,7 +81,7 @@ def test_values_are_compared_by_what_they_say_and_not_by_the_order_of_their_fiel
     assert best.confidence == pytest.approx(0.8 / 3)
 
 
-def test_expressions_of_one_value_say_the_same_and_the_surest_is_theirs() -> None:
+def test_ensemble_merges_equal_expressions_and_keeps_likeliest() -> None:
     fields = {"expression": {"type": "string"}, "answer": {"type": ["number", "null"]}}
     form = OutputForm.build({"type": "object", "properties": fields}, {"answer": ComputedField(value="expression")})
 
@@ -98,11 +98,11 @@ def test_expressions_of_one_value_say_the_same_and_the_surest_is_theirs() -> Non
     )
 
 
-def test_a_probability_is_no_more_than_one() -> None:
+def test_ensemble_probability_is_at_most_one() -> None:
     assert pool_answers([EnsembleAnswer("a", 1.0)] * 3).confidence == 1.0
 
 
-def test_an_ensemble_has_its_members_and_a_digest_of_them(tmp_path: Path) -> None:
+def test_ensemble_digest_covers_its_members(tmp_path: Path) -> None:
     registry = load(tmp_path / "a", both=ENSEMBLE, first=member("first"), second=member("second"))
     card = registry.card("both")
     assert [part.name for part in card.member_cards] == ["first", "second"]
@@ -112,7 +112,7 @@ def test_an_ensemble_has_its_members_and_a_digest_of_them(tmp_path: Path) -> Non
     assert other.card("both").with_settings(checks=("schema",)).member_cards == other.card("both").member_cards
 
 
-def test_a_stored_ensemble_has_the_members_that_it_had(tmp_path: Path) -> None:
+def test_stored_ensemble_keeps_its_members(tmp_path: Path) -> None:
     card = load(tmp_path, both=ENSEMBLE, first=member("first"), second=member("second")).card("both")
     folders = {part.name: part.folder for part in card.member_cards}
     assert Card.restore(card.dump(), card.folder, folders) == card
@@ -123,7 +123,7 @@ def test_a_stored_ensemble_has_the_members_that_it_had(tmp_path: Path) -> None:
     assert caught.value.code == "A012"
 
 
-def test_members_cannot_be_taken_out_of_a_stored_ensemble(tmp_path: Path) -> None:
+def test_stored_ensemble_with_removed_member_is_refused(tmp_path: Path) -> None:
     import json
 
     card = load(tmp_path, both=ENSEMBLE, first=member("first"), second=member("second")).card("both")
@@ -135,7 +135,7 @@ def test_members_cannot_be_taken_out_of_a_stored_ensemble(tmp_path: Path) -> Non
         assert caught.value.code == "A012"
 
 
-def test_members_that_could_be_none_are_not_taken_from_a_stored_ensemble(tmp_path: Path) -> None:
+def test_stored_ensemble_with_incompatible_member_is_refused(tmp_path: Path) -> None:
     other = member("second", types=TYPES.replace("Quote | null", "str"))
     registry = load(tmp_path, first=member("first"), second=other, both=member("both"))
     card = registry.card("both").with_settings(kind="ensemble", members=("first", "second"))
@@ -209,7 +209,7 @@ def test_members_that_could_be_none_are_not_taken_from_a_stored_ensemble(tmp_pat
         ),
     ],
 )
-def test_who_cannot_be_a_member_is_told_with_the_place(
+def test_ensemble_invalid_member_is_reported_with_position(
     tmp_path: Path, cards: dict[str, str], code: str, said: str
 ) -> None:
     error = next(iter(load(tmp_path, **cards).broken.values()))
@@ -219,7 +219,7 @@ def test_who_cannot_be_a_member_is_told_with_the_place(
     assert error.location.file.endswith("agent.yaml")
 
 
-def test_the_fault_of_a_member_is_told_where_it_is_named(tmp_path: Path) -> None:
+def test_ensemble_member_error_is_reported_at_its_name(tmp_path: Path) -> None:
     text = ENSEMBLE.replace("[first, second]", "\n- first\n- second")
     with pytest.raises(InputError) as caught:
         load(tmp_path, both=text, first=member("first")).card("both")
@@ -231,7 +231,7 @@ def test_the_fault_of_a_member_is_told_where_it_is_named(tmp_path: Path) -> None
     assert (caught.value.location and caught.value.location.line) == 5
 
 
-def test_an_ensemble_of_a_broken_member_tells_what_is_wrong_with_that(tmp_path: Path) -> None:
+def test_ensemble_with_broken_member_reports_member_error(tmp_path: Path) -> None:
     registry = load(tmp_path, both=ENSEMBLE, first=member("first"), second=member("second", "colour: red\n"))
     with pytest.raises(InputError) as caught:
         registry.card("both")
@@ -239,7 +239,7 @@ def test_an_ensemble_of_a_broken_member_tells_what_is_wrong_with_that(tmp_path: 
     assert registry.card("first").member_cards == ()
 
 
-def test_an_ensemble_can_be_asked_once_all_its_members_can(tmp_path: Path) -> None:
+def test_ensemble_is_ready_if_all_members_are(tmp_path: Path) -> None:
     registry = load(
         tmp_path, both=ENSEMBLE, first=member("first"), second=member("second", "kind: encoder\nmodel: mpnet\n")
     )
@@ -247,7 +247,7 @@ def test_an_ensemble_can_be_asked_once_all_its_members_can(tmp_path: Path) -> No
     assert (card.member_cards[1].is_trained, card.is_trained, card.uses_model) == (False, False, True)
 
 
-def test_descriptions_may_differ(tmp_path: Path) -> None:
+def test_ensemble_members_may_differ_in_description(tmp_path: Path) -> None:
     registry = load(
         tmp_path,
         both=ENSEMBLE,
@@ -257,7 +257,7 @@ def test_descriptions_may_differ(tmp_path: Path) -> None:
     assert registry.card("both").member_cards
 
 
-def test_members_beside_an_ensemble_come_before_those_of_a_project(tmp_path: Path) -> None:
+def test_ensemble_prefers_members_of_its_folder(tmp_path: Path) -> None:
     own = folder(tmp_path / "own", second=member("second", "system: Of the project.\n"))
     packaged = folder(tmp_path / "packaged", both=ENSEMBLE, first=member("first"), second=member("second"))
     registry = Registry.load([own, packaged], builtin=False)
@@ -265,7 +265,7 @@ def test_members_beside_an_ensemble_come_before_those_of_a_project(tmp_path: Pat
     assert [part.system for part in registry.card("both").member_cards] == ["", ""]
 
 
-def test_a_member_is_no_second_opinion_of_its_ensemble(tmp_path: Path) -> None:
+def test_ensemble_member_is_no_independent_opinion(tmp_path: Path) -> None:
     registry = load(
         tmp_path,
         both=ENSEMBLE,

@@ -1,4 +1,4 @@
-"""Evidence-compiled decoding: what the grammar lets through, judged by llguidance itself over a byte tokenizer."""
+"""Tests evidence grammars: the accepted texts, judged by llguidance over a byte tokenizer."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ READING: dict[str, Any] = {
 
 
 class Bytes:
-    """A tokenizer with one token a byte, as llguidance asks for one."""
+    """A tokenizer with one token per byte, as llguidance requires it."""
 
     eos_token_id = 256
     bos_token_id = None
@@ -49,7 +49,7 @@ TOKENIZER = llguidance.LLTokenizer(llguidance.TokenizerWrapper(Bytes()))
 
 
 def accepts(grammar: str, text: str) -> bool:
-    """Whether a grammar lets this text through to its end. It goes the way of vLLM, which guesses the kind of a
+    """Returns whether a grammar accepts a text to its end, by the code path of vLLM, which guesses the kind of a
     grammar.
     """
     matcher = llguidance.LLMatcher(TOKENIZER, llguidance.grammar_from("grammar", grammar), log_level=0)
@@ -89,7 +89,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_every_run_of_chunks_of_hostile_evidence_reads_back_exactly(text: str) -> None:
+def test_grammar_hostile_evidence_chunks_round_trip(text: str) -> None:
     pieces = chunks(text)
     assert "".join(pieces) == text
     grammar = evidence_grammar(READING, [text], 200)
@@ -115,14 +115,14 @@ MIXED = st.lists(
 
 @settings(max_examples=150, deadline=None)
 @given(TEXTS | MIXED.map("".join), TEXTS | MIXED.map("".join))
-def test_a_quote_that_is_no_piece_of_the_evidence_cannot_be_sampled(evidence: str, quote: str) -> None:
+def test_grammar_rejects_quote_outside_evidence(evidence: str, quote: str) -> None:
     if allows([evidence or "x"], quote):
         assert quote in evidence
 
 
 @settings(max_examples=150, deadline=None)
 @given(MIXED.map("".join), st.data())
-def test_words_of_the_evidence_can_be_quoted(evidence: str, data: st.DataObject) -> None:
+def test_grammar_accepts_words_of_evidence(evidence: str, data: st.DataObject) -> None:
     pieces = chunks(evidence)
     words = [index for index, piece in enumerate(pieces) if piece[0].isalnum()]
     if not words:
@@ -133,17 +133,17 @@ def test_words_of_the_evidence_can_be_quoted(evidence: str, data: st.DataObject)
 
 
 @pytest.mark.parametrize("quote", ["", " ", "ewar", "Dewa", "Dewar in 1902", " Dewar", "Dewar ", ". Dewar", "1"])
-def test_half_a_word_and_blank_edges_cannot_be_quoted(quote: str) -> None:
+def test_grammar_rejects_partial_words_and_blank_edges(quote: str) -> None:
     assert not allows(["Sir James. Dewar in 1901 did"], quote)
 
 
-def test_null_is_allowed_where_the_type_allows_it() -> None:
+def test_grammar_accepts_null_if_type_does() -> None:
     assert accepts(evidence_grammar(READING, ["some evidence"], 200), reading(None, None))
     only = {"type": "object", "properties": {"quote": QUOTE}, "required": ["quote"]}
     assert not accepts(evidence_grammar(only, ["some evidence"], 200), written({"quote": None}))
 
 
-def test_without_evidence_only_null_is_left() -> None:
+def test_grammar_without_evidence_accepts_only_null() -> None:
     grammar = evidence_grammar(READING, ["  \n"], 200)
     assert accepts(grammar, reading(None))
     assert not accepts(grammar, reading("x"))
@@ -151,14 +151,14 @@ def test_without_evidence_only_null_is_left() -> None:
         evidence_grammar({"type": "object", "properties": {"quote": QUOTE}, "required": ["quote"]}, [], 200)
 
 
-def test_a_quote_may_come_from_any_source_and_from_one_only() -> None:
+def test_grammar_quote_comes_from_exactly_one_source() -> None:
     sources = ["James Dewar made oxygen", "Carl Scheele found it"]
     assert allows(sources, "Carl Scheele")
     assert allows(sources, "made oxygen")
     assert not allows(sources, "made oxygen Carl")
 
 
-def test_quotes_and_texts_end_in_time() -> None:
+def test_grammar_bounds_length_of_quotes_and_texts() -> None:
     text = " ".join(["word"] * 400)
     grammar = evidence_grammar(READING, [text], 60)
     assert accepts(grammar, reading(text[:59], "y" * 60))
@@ -167,7 +167,7 @@ def test_quotes_and_texts_end_in_time() -> None:
     assert not accepts(evidence_grammar(READING, [text], 10_000), reading(text[: MAX_QUOTE + 4]))
 
 
-def test_long_evidence_is_compiled_and_longer_evidence_refused() -> None:
+def test_grammar_compiles_long_and_refuses_longer_evidence() -> None:
     text = " ".join(f"word{index}" for index in range(3_000))
     assert MAX_COUNTED_EVIDENCE < len(text) < MAX_EVIDENCE
     assert allows([text], "word2998 word2999")
@@ -175,7 +175,7 @@ def test_long_evidence_is_compiled_and_longer_evidence_refused() -> None:
         evidence_grammar(READING, [text * 4], 200)
 
 
-def test_lists_records_references_and_optional_fields_have_grammars() -> None:
+def test_grammar_supports_lists_records_references_optionals() -> None:
     schema = {
         "type": "object",
         "properties": {
@@ -203,7 +203,7 @@ def test_lists_records_references_and_optional_fields_have_grammars() -> None:
     assert not accepts(grammar, written({"items": [{"kind": "a", "quote": "gamma"}]}))
 
 
-def test_a_record_that_holds_itself_has_a_grammar() -> None:
+def test_grammar_supports_recursive_record() -> None:
     node = {
         "type": "object",
         "properties": {"quote": QUOTE, "inner": {"anyOf": [{"$ref": "#/$defs/Node"}, NULL]}},
@@ -214,7 +214,7 @@ def test_a_record_that_holds_itself_has_a_grammar() -> None:
     assert not accepts(grammar, written({"quote": "alpha", "inner": {"quote": "gamma", "inner": None}}))
 
 
-def test_free_texts_are_bounded_and_other_texts_are_left_alone() -> None:
+def test_grammar_bounds_only_free_texts() -> None:
     schema = {"anyOf": [{"type": "string"}, {"type": "string", "enum": ["a"]}, {"type": "string", "maxLength": 3}]}
     assert limit_texts(schema, 9) == {
         "anyOf": [
@@ -238,7 +238,7 @@ FORMATTED = {
 }
 
 
-def test_a_schema_that_is_sent_has_no_format_that_servers_refuse() -> None:
+def test_sent_schema_has_no_unsupported_format() -> None:
     sent = limit_texts(strip_unknown_formats(FORMATTED), 50)
     grammar = llguidance.grammar_from("json", json.dumps(sent))
     assert llguidance.LLMatcher.validate_grammar(grammar) == ""
@@ -247,7 +247,7 @@ def test_a_schema_that_is_sent_has_no_format_that_servers_refuse() -> None:
     assert sent["properties"]["day"]["format"] == "date"
 
 
-def test_other_formats_beside_a_quote_do_not_spoil_its_grammar() -> None:
+def test_grammar_accepts_other_formats_beside_quote() -> None:
     grammar = evidence_grammar(FORMATTED, ["alpha beta"], 50)
     value = {"quote": "beta", "expression": "1 + 1", "day": "2026-11-24", "format": "a", "default": "b"}
     assert accepts(grammar, written(value))

@@ -1,6 +1,6 @@
-"""Plain values take a short way into a tool and out of it; it never lets through what the long way refuses, nor changes
-a
-value.
+"""Tests the fast path for plain inputs and results of tools: it accepts nothing that full validation refuses, and
+changes
+no value.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ values = st.one_of(
 
 @pytest.mark.parametrize("hint", PLAIN + LISTS)
 @given(value=values)
-def test_what_passes_is_of_the_type_and_would_be_read_and_written_unchanged(hint: Any, value: Any) -> None:
+def test_fast_validation_accepts_only_values_that_round_trip(hint: Any, value: Any) -> None:
     schema = schema_of(hint, "validation")
     passes = scalar_test(schema, hint) or list_test(schema, hint)
     assert passes is not None
@@ -63,14 +63,14 @@ def test_what_passes_is_of_the_type_and_would_be_read_and_written_unchanged(hint
 @pytest.mark.parametrize(
     ("hint", "value"), [(str, "é"), (int, -3), (float, 0.5), (bool, False), (list[str], ["a", "b"]), (Any, None)]
 )
-def test_values_of_the_type_pass(hint: Any, value: Any) -> None:
+def test_fast_validation_accepts_values_of_the_type(hint: Any, value: Any) -> None:
     schema = schema_of(hint, "validation")
     passes = scalar_test(schema, hint) or list_test(schema, hint)
     assert passes is not None
     assert passes(value)
 
 
-def test_a_type_with_bounds_is_not_plain() -> None:
+def test_fast_validation_excludes_bounded_types() -> None:
     assert scalar_test({"type": "string", "minLength": 1}, str) is None
     assert list_test({"type": "array", "items": {"type": "string"}, "maxItems": 2}, list[str]) is None
 
@@ -84,7 +84,7 @@ def joined(words: list[str], sign: str = " ") -> str:
 
 
 @given(st.dictionaries(st.sampled_from(["words", "sign", "other"]), values | st.lists(st.text())))
-def test_inputs_go_as_they_are_only_where_none_is_missing_and_none_is_too_many(inputs: dict[str, Any]) -> None:
+def test_fast_validation_needs_exactly_the_declared_inputs(inputs: dict[str, Any]) -> None:
     made = ToolFunction.from_function(joined, effect="pure")
     known = record_tests(made.contract.input, {"words": list[str], "sign": str})
     assert known is not None
@@ -93,12 +93,12 @@ def test_inputs_go_as_they_are_only_where_none_is_missing_and_none_is_too_many(i
         assert found == inputs
 
 
-def test_a_record_with_one_other_field_goes_the_long_way() -> None:
+def test_fast_validation_excludes_record_with_complex_field() -> None:
     made = ToolFunction.from_function(add, effect="pure")
     assert record_tests(made.contract.input, {"left": int, "right": int, "names": list[str] | None}) is None
     assert made.convert_inputs({"left": 1, "names": ["a"]}) == {"left": 1, "names": ["a"]}
 
 
-def test_a_tool_may_change_its_list_without_changing_the_callers() -> None:
+def test_fast_validation_copies_lists_of_the_caller() -> None:
     words = ["a", "b"]
     assert ToolFunction.from_function(joined, effect="pure").convert_inputs({"words": words})["words"] is not words

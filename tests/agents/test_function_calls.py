@@ -1,6 +1,4 @@
-"""Calls of functions: the type of an output follows from the functions of the call, in what is decoded and in what is
-read.
-"""
+"""Tests function calls: the functions of a request determine the output type in decoding and in parsing."""
 
 from __future__ import annotations
 
@@ -81,14 +79,14 @@ WRONG = [
 
 
 @pytest.mark.parametrize("written", RIGHT)
-def test_what_the_functions_allow_is_decoded_and_read(written: str) -> None:
+def test_function_calls_valid_call_is_decoded_and_parsed(written: str) -> None:
     functions = [WEATHER, AREA]
     assert accepts(grammar(functions), written)
     assert OutputParser(CALLER).parse(written, inputs={"functions": functions}) == ParsedOutput(json.loads(written))
 
 
 @pytest.mark.parametrize("written", WRONG)
-def test_what_they_do_not_allow_can_neither_be_decoded_nor_read(written: str) -> None:
+def test_function_calls_invalid_call_is_not_decoded_or_parsed(written: str) -> None:
     functions = [WEATHER, AREA]
     assert not accepts(grammar(functions), written)
     found = OutputParser(CALLER).parse(written, inputs={"functions": functions})
@@ -96,12 +94,12 @@ def test_what_they_do_not_allow_can_neither_be_decoded_nor_read(written: str) ->
     assert found.code == "M002"
 
 
-def test_without_functions_nothing_is_called() -> None:
+def test_function_calls_without_functions_are_empty() -> None:
     assert accepts(grammar([]), text())
     assert not accepts(grammar([]), text(("weather", {"city": "Bern"})))
 
 
-def test_servers_that_know_schemas_alone_get_that_of_the_call() -> None:
+def test_function_calls_fall_back_to_json_schema() -> None:
     inputs = {"question": "q", "functions": [WEATHER]}
     prompt = CompiledPrompt(CALLER).render(inputs, constraint="schema")
     assert prompt.constraint is not None
@@ -125,7 +123,7 @@ def test_servers_that_know_schemas_alone_get_that_of_the_call() -> None:
         ([function(f"f{i}") for i in range(MAX_FUNCTIONS + 1)], "129 functions"),
     ],
 )
-def test_functions_that_are_none_are_refused_before_a_model_is_asked(functions: Any, why: str) -> None:
+def test_function_calls_invalid_functions_are_refused_before_request(functions: Any, why: str) -> None:
     for constraint in ("evidence", "none"):
         with pytest.raises(InputError) as caught:
             CompiledPrompt(CALLER).render({"question": "q", "functions": functions}, constraint=constraint)
@@ -157,7 +155,7 @@ def test_functions_that_are_none_are_refused_before_a_model_is_asked(functions: 
         ({"type": "integer", "minimum": "low"}, [1], ["x"]),
     ],
 )
-def test_types_are_read_in_every_dialect_and_what_nobody_knows_is_any_value(
+def test_function_types_of_all_dialects_parse_and_unknown_is_any(
     declared: Any, right: list[Any], wrong: list[Any]
 ) -> None:
     functions = [function("f", ("x",), x=declared)]
@@ -171,28 +169,28 @@ def test_types_are_read_in_every_dialect_and_what_nobody_knows_is_any_value(
             ), value
 
 
-def test_of_too_many_parameters_only_the_names_are_held() -> None:
+def test_function_calls_with_many_parameters_keep_only_names() -> None:
     big = {"name": "big", "parameters": {"properties": {f"p{i}": TEXT for i in range(MAX_TYPES + 1)}}}
     many = [big, WEATHER]
     assert accepts(grammar(many), text(("big", {"anything": 1})))
     assert not accepts(grammar(many), text(("phantom", {})))
 
 
-def test_types_within_types_end() -> None:
+def test_function_types_nesting_is_limited() -> None:
     deep: dict[str, Any] = {"type": "string"}
     for _ in range(200):
         deep = {"type": "array", "items": deep}
     assert accepts(grammar([function("f", x=deep)]), text(("f", {"x": [[[]]]})))
 
 
-def test_the_lengths_of_the_cards_own_type_stay() -> None:
+def test_function_calls_keep_lengths_of_card_type() -> None:
     output = {**OUTPUT, "properties": {"calls": {"type": "array", "items": CALL, "maxItems": 1}}}
     card = Card.declare("caller", input=INPUT, output=output, prompt="{{ question }}", calls={"calls": "functions"})
     assert accepts(grammar([WEATHER], card), RIGHT[1])
     assert not accepts(grammar([WEATHER], card), text(("weather", {"city": "a"}), ("weather", {"city": "b"})))
 
 
-def test_quotes_beside_calls_are_decoded_over_the_evidence() -> None:
+def test_function_calls_with_quotes_use_evidence_grammar() -> None:
     output = {
         **OUTPUT,
         "properties": {"why": {"type": "string", "format": "quote"}, **LISTED},
@@ -224,14 +222,14 @@ def test_quotes_beside_calls_are_decoded_over_the_evidence() -> None:
         ({"calls": "functions"}, {"kind": "python"}, "does not generate text"),
     ],
 )
-def test_a_card_that_cannot_keep_it_is_refused(calls: Any, more: Any, why: str) -> None:
+def test_function_calls_incompatible_card_is_refused(calls: Any, more: Any, why: str) -> None:
     with pytest.raises(InputError) as caught:
         Card.declare("caller", **{"input": INPUT, "output": OUTPUT, "prompt": "{{ question }}", "calls": calls, **more})
     assert caught.value.code == "A015"
     assert why in caught.value.message
 
 
-def test_the_digest_is_of_the_key_too_and_cards_without_it_keep_theirs() -> None:
+def test_card_digest_covers_calls_only_if_set() -> None:
     assert CALLER.digest != PLAIN.digest
     assert PLAIN.digest == "9cfd48331669b2e1e94e8a0dc9bc2720", "as before there was the key"
     assert Card.restore(CALLER.dump()).digest == CALLER.digest
@@ -249,12 +247,12 @@ json_values = st.recursive(
 
 
 @given(json_values, st.text(min_size=1))
-def test_no_declaration_makes_it_stumble(parameters: Any, name: str) -> None:
+def test_function_calls_any_declaration_raises_no_exception(parameters: Any, name: str) -> None:
     schema = narrow_output(OUTPUT, {"calls": "functions"}, {"functions": [{"name": name, "parameters": parameters}]})
     assert Validator(schema).is_valid({"calls": []})
 
 
 @given(json_values)
-def test_nothing_that_is_no_function_is_one(function: Any) -> None:
+def test_function_calls_value_that_is_no_function_is_refused(function: Any) -> None:
     with pytest.raises(InputError, match="A016"):
         narrow_output(OUTPUT, {"calls": "functions"}, {"functions": [function]})

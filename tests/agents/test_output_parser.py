@@ -1,4 +1,4 @@
-"""What a model wrote: a value of its type, or a coded reason."""
+"""Tests the output parser: a model's text becomes a value of its type, or a reason with a code."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def planner() -> Card:
     return Card.declare("planner", input=inputs, output=TEXT, prompt="{{ question }}", grammar="rules")
 
 
-def test_json_of_the_type_is_a_value() -> None:
+def test_parser_json_of_the_type_is_a_value() -> None:
     assert OutputParser(card()).parse(' {"n": 3}\n') == ParsedOutput({"n": 3})
 
 
-def test_plain_text_is_taken_as_it_is() -> None:
+def test_parser_plain_text_is_unchanged() -> None:
     assert OutputParser(card(TEXT)).parse(' "hello" \n', finish_reason="length") == ParsedOutput('"hello"')
 
 
@@ -55,7 +55,7 @@ def test_plain_text_is_taken_as_it_is() -> None:
         ('{"n": "' + "x" * (1 << 20) + '"}', "M001"),
     ],
 )
-def test_anything_else_is_a_coded_reason(text: str, code: str) -> None:
+def test_parser_invalid_output_has_error_code(text: str, code: str) -> None:
     result = OutputParser(card()).parse(text)
     assert isinstance(result, InvalidOutput)
     assert result.code == code
@@ -70,32 +70,30 @@ def test_anything_else_is_a_coded_reason(text: str, code: str) -> None:
         ("s1 = a()\nreturn s1\n", "length", "s1 = a()\nreturn s1"),
     ],
 )
-def test_a_plan_that_was_cut_off_is_read_without_its_last_line_which_may_have_gone_on(
-    text: str, finish: str, taken: str
-) -> None:
+def test_parser_truncated_plan_drops_last_line(text: str, finish: str, taken: str) -> None:
     assert OutputParser(planner()).parse(text, finish_reason=finish) == ParsedOutput(taken)
 
 
 @pytest.mark.parametrize("text", ["\ns1 = a()", "s1 = a(", "return s1"])
-def test_a_plan_that_was_cut_off_in_its_only_line_is_no_plan(text: str) -> None:
+def test_parser_plan_truncated_in_only_line_is_refused(text: str) -> None:
     told = OutputParser(planner()).parse(text, finish_reason="length")
     assert isinstance(told, InvalidOutput)
     assert told.code == "M003"
 
 
-def test_json_that_was_cut_off_says_so() -> None:
+def test_parser_truncated_json_is_reported() -> None:
     result = OutputParser(card()).parse('{"n": 3', finish_reason="length")
     assert isinstance(result, InvalidOutput)
     assert result.code == "M003"
     assert "max_output" in result.hint
 
 
-def test_a_reason_shows_no_control_character() -> None:
+def test_parser_reason_has_no_control_characters() -> None:
     result = OutputParser(card()).parse("\x1b[31m\u202eevil\x00")
     assert isinstance(result, InvalidOutput)
     assert result.reason.isprintable()
 
 
 @given(st.text(max_size=80))
-def test_no_text_makes_it_stumble(text: str) -> None:
+def test_parser_any_text_raises_no_exception(text: str) -> None:
     assert isinstance(OutputParser(card()).parse(text), ParsedOutput | InvalidOutput)

@@ -1,4 +1,4 @@
-"""The registry, and tools."""
+"""Tests the registry and tools."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def agents(tmp_path: Path, **cards: str) -> Path:
     return tmp_path
 
 
-def test_the_users_agents_come_before_the_packages(tmp_path: Path) -> None:
+def test_registry_user_agents_precede_packaged_ones(tmp_path: Path) -> None:
     registry = Registry.load([agents(tmp_path, reader="reader")])
     assert registry.card("reader").description == "mine"
     assert "banking_intent" in registry.cards
 
 
-def test_a_name_that_is_not_there_gets_the_nearest() -> None:
+def test_registry_unknown_name_error_suggests_nearest() -> None:
     registry = Registry.load()
     with pytest.raises(InputError) as caught:
         registry.card("reeder")
@@ -45,7 +45,7 @@ def test_a_name_that_is_not_there_gets_the_nearest() -> None:
     assert (caught.value.code, caught.value.hint) == ("T005", "tools: none")
 
 
-def test_a_broken_card_is_a_fault_for_whoever_asks_for_it(tmp_path: Path) -> None:
+def test_registry_broken_card_raises_on_access(tmp_path: Path) -> None:
     folder = agents(tmp_path, a="reader", b="reader", c="Wrong", d="good")
     registry = Registry.load([folder])
     assert {name: error.code for name, error in registry.broken.items()} == {"reader": "A009", "c": "A002"}
@@ -57,14 +57,14 @@ def test_a_broken_card_is_a_fault_for_whoever_asks_for_it(tmp_path: Path) -> Non
     assert "reader" not in registry.agents, "the package's does not take its place"
 
 
-def test_a_broken_card_behind_a_sound_one_of_its_name_is_nobodys_fault(tmp_path: Path) -> None:
+def test_registry_shadowed_broken_card_is_ignored(tmp_path: Path) -> None:
     sound, other = agents(tmp_path / "sound", x="desk"), agents(tmp_path / "other", x="desk")
     (other / "x" / "prompt.md").write_text("{{ txt }}")
     assert Registry.load([sound, other], builtin=False).broken == {}
     assert Registry.load([other, sound], builtin=False).broken["desk"].code == "A006"
 
 
-def test_a_card_of_python_takes_the_place_of_a_broken_one(tmp_path: Path) -> None:
+def test_registry_python_card_replaces_broken_one(tmp_path: Path) -> None:
     folder = agents(tmp_path, x="desk")
     mine = Registry.load([folder]).card("desk")
     (folder / "x" / "prompt.md").write_text("{{ txt }}")
@@ -73,24 +73,24 @@ def test_a_card_of_python_takes_the_place_of_a_broken_one(tmp_path: Path) -> Non
     assert "desk" in registry.agents
 
 
-def test_code_whose_card_is_broken_is_left_out(tmp_path: Path) -> None:
+def test_registry_code_of_broken_card_is_excluded(tmp_path: Path) -> None:
     code = ToolFunction(TOOL.contract.__class__("shout", "agent", {}, {}), str.upper)
     (folder := agents(tmp_path, x="shout")).joinpath("x", "agent.yaml").write_text("name: shout\nkind: python\n")
     assert "shout" not in Registry.load([folder]).with_tools([code]).agents
 
 
-def test_a_folder_that_is_not_there_has_no_agents(tmp_path: Path) -> None:
+def test_registry_missing_folder_has_no_agents(tmp_path: Path) -> None:
     assert Registry.load([tmp_path / "none"], builtin=False).cards == {}
 
 
-def test_the_catalog_has_everything_by_name() -> None:
+def test_registry_catalog_is_complete_by_name() -> None:
     catalog = Registry.load().with_tools([TOOL]).catalog()
     assert set(catalog.agents) >= {"reader", "banking_intent"}
     assert catalog.tools["longest"].effect == "pure"
     assert {"Document", "Passage", "Quote", "Answer"} <= set(catalog.models)
 
 
-def test_code_of_agents_and_tools_are_kept_apart() -> None:
+def test_registry_separates_code_of_agents_and_tools() -> None:
     code = ToolFunction(TOOL.contract.__class__("shout", "agent", {}, {}), str.upper)
     registry = Registry().with_tools([TOOL, code])
     assert set(registry.tools) == {"longest"}
@@ -102,7 +102,7 @@ def test_code_of_agents_and_tools_are_kept_apart() -> None:
 
 
 class Found(BaseModel):
-    """What a tool gave."""
+    """The result of a tool."""
 
     source: str
     length: int
@@ -123,7 +123,7 @@ def longest(documents: Sequence[Document], least: int = 0) -> Found | None:
 TOOL = ToolFunction.from_function(longest, effect="pure")
 
 
-def test_the_contract_is_read_from_the_signature() -> None:
+def test_tool_contract_comes_from_signature() -> None:
     contract = TOOL.contract
     assert (contract.name, contract.kind, contract.description) == ("longest", "tool", "The longest document.")
     assert contract.input["required"] == ["documents"]
@@ -131,7 +131,7 @@ def test_the_contract_is_read_from_the_signature() -> None:
     assert contract.input["additionalProperties"] is False
 
 
-async def test_json_goes_in_as_the_functions_types_and_comes_out_as_json() -> None:
+async def test_tool_json_is_converted_to_parameter_types_and_back() -> None:
     documents = [{"source": "a", "text": "x"}, {"source": "b", "text": "xx"}]
     assert await TOOL.call({"documents": documents}, "internal") == {"source": "b", "length": 2}
     assert await TOOL.call({"documents": documents, "least": 3}, "internal") is None
@@ -147,20 +147,20 @@ async def test_json_goes_in_as_the_functions_types_and_comes_out_as_json() -> No
         {"documents": [], "most": 1},
     ],
 )
-async def test_inputs_of_another_type_do_not_reach_the_function(inputs: dict[str, Any]) -> None:
+async def test_tool_inputs_of_wrong_type_are_refused_before_call(inputs: dict[str, Any]) -> None:
     with pytest.raises(ToolError) as caught:
         await TOOL.call(inputs, "internal")
     assert caught.value.code == "T002"
 
 
-async def test_coroutine_functions_are_awaited() -> None:
+async def test_tool_coroutine_function_is_awaited() -> None:
     async def double(n: int) -> int:
         return 2 * n
 
     assert await ToolFunction.from_function(double, effect="pure").call({"n": 4}, "internal") == 8
 
 
-async def test_an_exception_of_the_tool_is_a_fault_of_the_call() -> None:
+async def test_tool_exception_fails_the_call() -> None:
     def broken(n: int) -> int:
         raise ZeroDivisionError("no")
 
@@ -169,7 +169,7 @@ async def test_an_exception_of_the_tool_is_a_fault_of_the_call() -> None:
     assert caught.value.code == "T003"
 
 
-async def test_a_result_that_is_not_what_was_annotated_is_a_fault() -> None:
+async def test_tool_result_of_wrong_type_fails_the_call() -> None:
     def lies(n: int) -> int:
         return "text"  # type: ignore[return-value]  # the point of the test
 
@@ -192,7 +192,7 @@ class Pair(BaseModel):
         (list[str], ["a", 2, 3.0], "expected str, got int"),
     ],
 )
-def test_what_is_of_another_type_is_told_in_words(annotation: Any, value: Any, says: str) -> None:
+def test_tool_type_error_is_described_in_words(annotation: Any, value: Any, says: str) -> None:
     def lies() -> Any:
         return value
 
@@ -213,13 +213,13 @@ def unknown(n: Missing) -> int:  # type: ignore[name-defined]  # noqa: F821 - th
 
 @pytest.mark.parametrize("effect", ["pure", "keyed"])
 @pytest.mark.parametrize("function", [lambda x: x, print, partial(max, 1), Doubled(), unknown, dict])
-def test_a_function_without_types_is_no_tool(function: Any, effect: Effect) -> None:
+def test_tool_function_without_annotations_is_refused(function: Any, effect: Effect) -> None:
     with pytest.raises(InputError) as caught:
         ToolFunction.from_function(function, effect=effect)
     assert caught.value.code == "T001"
 
 
-def test_an_effect_is_one_of_five() -> None:
+def test_tool_accepts_each_of_five_effects() -> None:
     def charge(cents: int, idempotency_key: str = "") -> str:
         return idempotency_key
 
@@ -227,7 +227,7 @@ def test_an_effect_is_one_of_five() -> None:
     assert [ToolFunction.from_function(charge, effect=effect).contract.effect for effect in effects] == list(effects)
 
 
-async def test_the_key_of_a_keyed_tool_is_passed_on_and_is_no_input() -> None:
+async def test_keyed_tool_key_is_passed_and_is_no_input() -> None:
     def charge(cents: int, *, idempotency_key: str) -> str:
         return idempotency_key
 
@@ -236,7 +236,7 @@ async def test_the_key_of_a_keyed_tool_is_passed_on_and_is_no_input() -> None:
     assert await made.call({"cents": 5}, "internal", "k1") == "k1"
 
 
-async def test_callers_do_not_choose_the_key() -> None:
+async def test_keyed_tool_key_from_caller_is_refused() -> None:
     def charge(cents: int, *, idempotency_key: str = "") -> str:
         return idempotency_key
 
@@ -256,7 +256,7 @@ def odd_key(cents: int, idempotency_key: int) -> str:
 
 
 @pytest.mark.parametrize("function", [no_key, odd_key])
-def test_a_keyed_tool_takes_a_key(function: Any) -> None:
+def test_keyed_tool_needs_key_parameter(function: Any) -> None:
     with pytest.raises(InputError) as caught:
         ToolFunction.from_function(function, effect="keyed")
     assert caught.value.code == "T008"
@@ -266,7 +266,7 @@ def test_a_keyed_tool_takes_a_key(function: Any) -> None:
     assert declared.value.location is not None
 
 
-def test_the_registry_knows_a_declared_keyed_tool_without_its_key() -> None:
+def test_registry_keyed_tool_contract_has_no_key() -> None:
     @tool(effect="keyed", version="2")
     def charge(cents: int, *, idempotency_key: str = "") -> str:
         """Charges."""
@@ -277,7 +277,7 @@ def test_the_registry_knows_a_declared_keyed_tool_without_its_key() -> None:
     assert (known.version, known.contract) == ("2", charge.contract)
 
 
-def test_the_digest_of_a_tool_is_of_all_that_callers_rely_on() -> None:
+def test_tool_digest_covers_its_contract() -> None:
     def longest(documents: list[Document]) -> Found | None:  # other types
         return None
 
@@ -293,7 +293,7 @@ def test_the_digest_of_a_tool_is_of_all_that_callers_rely_on() -> None:
     assert ToolFunction.from_function(longest, effect="pure").contract.digest == same.contract.digest
 
 
-def test_a_workflow_calls_a_keyed_tool_without_its_key() -> None:
+def test_workflow_calls_keyed_tool_without_key() -> None:
     @tool(effect="keyed")
     def charge(cents: int, *, idempotency_key: str = "") -> str:
         """Charges."""

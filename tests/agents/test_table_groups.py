@@ -1,6 +1,4 @@
-"""Readers of tables: groups of cells and rows that are likelier than their members say, figures that stand apart, ways
-without places.
-"""
+"""Tests table readers: groups of cells and rows, pairs of distant figures, and operations without locations."""
 
 from __future__ import annotations
 
@@ -30,11 +28,11 @@ __all__ = ["card", "encoder", "reader"]
 
 
 def other(reader: TableReader, card: Card, **settled: float) -> TableReader:
-    """A reader for which something else was settled."""
+    """Returns a reader with other settings."""
     return TableReader(reader.config.model_copy(update=settled), arrays(), reader.encoder, card)
 
 
-def test_a_whole_column_is_likelier_than_all_of_it_but_one(reader: TableReader, card: Card) -> None:
+def test_group_whole_column_is_likelier_than_all_but_one(reader: TableReader, card: Card) -> None:
     table = [*TABLE[:2], ["grace", "85", "4"], *TABLE[3:]]
     sheet, columns = sheet_of(reader, table=table), other(reader, card, groups=4.0)
     hand = Hand(["sum"], cells={(ADA, BOOKS): 3.0, (GRACE, BOOKS): -1.0, (ALAN, BOOKS): 3.0, (TOTAL, BOOKS): -2.0})
@@ -44,7 +42,7 @@ def test_a_whole_column_is_likelier_than_all_of_it_but_one(reader: TableReader, 
     assert sure(reader, sheet, hand) < sure(columns, sheet, hand)
 
 
-def test_rows_that_a_word_picks_are_likelier_than_all_of_them_but_one(reader: TableReader, card: Card) -> None:
+def test_group_rows_named_by_word_are_likelier_than_all_but_one(reader: TableReader, card: Card) -> None:
     table = [["name", "rooms"], ["ada", "barbara"], ["grace", "edsger"], ["alan", "edsger"], ["total", "edsger"]]
     sheet, groups = sheet_of(reader, "how many has edsger ?", table), other(reader, card, groups=4.0)
     hand = Hand(["count"], rows={GRACE: 3.0, ALAN: -1.0, TOTAL: 2.0})
@@ -55,7 +53,7 @@ def test_rows_that_a_word_picks_are_likelier_than_all_of_them_but_one(reader: Ta
     assert answer(groups, sheet_of(reader, "how many are of ada ?", table), hand)["rows"] == [GRACE, TOTAL]
 
 
-def test_rows_that_a_word_picks_are_those_of_them_that_hold_the_condition(reader: TableReader, card: Card) -> None:
+def test_group_rows_named_by_word_must_match_condition(reader: TableReader, card: Card) -> None:
     table = [
         ["name", "rooms", "age"],
         ["ada", "edsger", "8"],
@@ -68,9 +66,7 @@ def test_rows_that_a_word_picks_are_those_of_them_that_hold_the_condition(reader
     assert (answer(reader, sheet, hand)["rows"], answer(groups, sheet, hand)["rows"]) == ([ADA], [ADA, ALAN])
 
 
-def test_two_figures_that_are_compared_stand_in_one_row_or_column_rather_than_apart(
-    reader: TableReader, card: Card
-) -> None:
+def test_pair_prefers_figures_in_one_row_or_column(reader: TableReader, card: Card) -> None:
     sheet, together = sheet_of(reader), other(reader, card, apart=2.0)
     hand = Hand(["gap"], first={(ADA, AGE): 5.0}, second={(TOTAL, BOOKS): 4.0, (GRACE, AGE): 3.0})
     assert (answer(reader, sheet, hand)["expression"], answer(together, sheet, hand)["expression"]) == (
@@ -83,7 +79,7 @@ def test_two_figures_that_are_compared_stand_in_one_row_or_column_rather_than_ap
     assert answer(together, sheet, beside)["expression"] == "36 * 5", "a figure of the question is not apart from any"
 
 
-def test_a_way_whose_places_cannot_be_told_gives_way_to_one_whose_can(reader: TableReader, card: Card) -> None:
+def test_operation_with_ambiguous_locations_yields_to_clear_one(reader: TableReader, card: Card) -> None:
     sheet, regarding = sheet_of(reader), other(reader, card, regard=1.0)
     torn = Hand(["product", "cells"], cells={(ADA, BOOKS): 9.0})
     assert (answer(reader, sheet, torn)["way"], answer(regarding, sheet, torn)["way"]) == ("product", "cells")

@@ -1,4 +1,4 @@
-"""Readers of tables that are not written as English ones are: what is summed up, compared and bounded."""
+"""Tests table readers on number formats that are not English: sums, comparisons and bounds."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def found(
     return answer(reader, sheet_of(reader, question, table, [text] if text else []), hand)
 
 
-def test_figures_are_summed_up_as_their_column_has_them(reader: TableReader) -> None:
+def test_sum_uses_number_format_of_column(reader: TableReader) -> None:
     rows = (ADA, GRACE, ALAN)
     said = found(reader, GERMAN, Hand(["sum"], cells={(row, BOOKS): 3.0 for row in rows}))
     assert (said["expression"], evaluate(said["expression"])) == ("1234.50 + 999.00 + 12.5", Fraction(2246))
@@ -44,26 +44,26 @@ def test_figures_are_summed_up_as_their_column_has_them(reader: TableReader) -> 
 
 
 @pytest.mark.parametrize("rows", [[], [ADA, GRACE]])
-def test_rows_are_compared_as_the_whole_table_is_written(reader: TableReader, rows: list[int]) -> None:
+def test_comparison_uses_number_format_of_table(reader: TableReader, rows: list[int]) -> None:
     hand = Hand(["least"], rows=dict.fromkeys(rows, 4.0), by={AGE: 3.0}, asked={NAME: 2.0})
     assert found(reader, GERMAN, hand)["quotes"] == ["grace"]
     assert found(reader, GERMAN, Hand(["range"], by={AGE: 3.0}))["expression"] == "2250 - 900"
 
 
-def test_rows_are_bounded_as_the_whole_table_is_written(reader: TableReader) -> None:
+def test_bounds_use_number_format_of_table(reader: TableReader) -> None:
     hand = Hand(
         ["count"], rows=dict.fromkeys((ADA, GRACE, ALAN), 4.0), bounded={AGE: 3.0}, limits={"1,200": 5.0}, bound=ABOVE
     )
     assert found(reader, GERMAN, hand, "how many of 1,200 ?")["rows"] == [ADA, ALAN]
 
 
-def test_the_latest_of_american_dates_is_found_among_those_that_leave_it_open(reader: TableReader) -> None:
+def test_latest_date_uses_month_order_of_unambiguous_dates(reader: TableReader) -> None:
     hand = Hand(["least"], rows={GRACE: 4.0, ALAN: 4.0}, by={AGE: 3.0}, asked={NAME: 2.0})
     assert found(reader, AMERICAN, hand)["quotes"] == ["grace"]
     assert found(reader, AMERICAN, Hand(["most"], by={AGE: 3.0}, asked={NAME: 2.0}))["quotes"] == ["alan"]
 
 
-def test_notes_say_nothing_of_other_columns(reader: TableReader) -> None:
+def test_notes_do_not_affect_other_columns(reader: TableReader) -> None:
     table = [["name", "of", "age"], ["ada", "1,2", "1.250"], ["grace", "3", "2.500"]]
     assert (
         found(reader, table, Hand(["sum"], cells={(ADA, AGE + 1): 3.0, (GRACE, AGE + 1): 3.0}))["expression"]
@@ -71,7 +71,7 @@ def test_notes_say_nothing_of_other_columns(reader: TableReader) -> None:
     )
 
 
-def test_figures_of_the_text_are_whole(reader: TableReader) -> None:
+def test_text_figures_keep_all_their_digits(reader: TableReader) -> None:
     sheet = sheet_of(
         reader, "what ?", [["name", "age"], ["ada", "36"]], ["it is 1.234,50 of 1.234.567 and $1,200.50 ( 1.5 )"]
     )
@@ -81,13 +81,13 @@ def test_figures_of_the_text_are_whole(reader: TableReader) -> None:
 MIXED = [["name", "age", "books"], ["ada", "1 h 5 min", "$1.5M"], ["grace", "2 h", "$900K"], ["alan", "5 min", "$20K"]]
 
 
-def test_durations_are_summed_up_in_minutes(reader: TableReader) -> None:
+def test_sum_of_durations_is_in_minutes(reader: TableReader) -> None:
     rows = (ADA, GRACE, ALAN)
     said = found(reader, MIXED, Hand(["sum"], cells={(row, AGE): 3.0 for row in rows}))
     assert (said["expression"], evaluate(said["expression"])) == ("(1 * 60 + 5) + (2 * 60 + 0) + 5", Fraction(190))
 
 
-def test_millions_and_thousands_are_not_summed_up(reader: TableReader) -> None:
+def test_sum_of_mixed_scales_yields_to_next_operation(reader: TableReader) -> None:
     said = found(reader, MIXED, Hand(["sum", "cells"], cells={(row, BOOKS): 3.0 for row in (ADA, GRACE)}))
     assert (said["way"], said["expression"], said["quotes"]) == ("cells", None, ["$1.5M", "$900K"])
     alike = found(reader, MIXED, Hand(["sum", "cells"], cells={(row, BOOKS): 3.0 for row in (GRACE, ALAN)}))

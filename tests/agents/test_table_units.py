@@ -1,4 +1,4 @@
-"""Readers of tables: which unit words tell, which way round two figures are, and what cannot be computed."""
+"""Tests table readers: the unit that words give, the order of two figures, and incomputable operations."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = ["card", "encoder", "reader"]
 HEAD_FIRST = UnitWeights(
     signs=tuple(5.0 if name.endswith(".head") else 1.0 for name in UNIT_SIGNS), usual=(0.5, 0.0, 0.0)
 )
-"""What stands above a table counts most."""
+"""Words above a table have the highest weight."""
 
 
 def scales(reader: TableReader, units: UnitWeights | None, sheet: TableEncoding) -> Any:
-    """The logits of the scales of a reader with these units."""
+    """Returns the scale logits of a reader with these units."""
     made = arrays()
     return (
         TableReader(reader.config.model_copy(update={"units": units}), made, reader.encoder, reader._card)
@@ -44,7 +44,7 @@ def scales(reader: TableReader, units: UnitWeights | None, sheet: TableEncoding)
         ("age", "36", "", "thousand"),
     ],
 )
-def test_words_tell_the_unit_and_the_encoder_that_there_is_one(
+def test_unit_comes_from_words_if_encoder_predicts_one(
     reader: TableReader, head: str, cell: str, text: str, unit: str
 ) -> None:
     sheet = sheet_of(reader, "what is it ?", [["name", head], ["ada", cell]], [text])
@@ -54,13 +54,13 @@ def test_words_tell_the_unit_and_the_encoder_that_there_is_one(
     assert found[:2].tolist() == plain[:2].tolist()
 
 
-def test_without_weights_the_encoder_tells_the_unit(reader: TableReader) -> None:
+def test_unit_without_weights_comes_from_encoder(reader: TableReader) -> None:
     sheet = sheet_of(reader, "what is it ?", [["name", "in millions"], ["ada", "36"]], [])
     assert reader.config.units is None
     assert scales(reader, None, sheet).tolist() == reader.logits(sheet).scales.tolist()
 
 
-def test_of_a_gap_the_larger_figure_is_first_and_both_orders_count(reader: TableReader) -> None:
+def test_gap_has_larger_figure_first_and_adds_both_orders(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     hand = Hand(["gap"], first={"7": 3.0, (GRACE, AGE): 1.0}, second={(GRACE, AGE): 2.0, "7": 1.5})
     assert answer(reader, sheet, hand) == told("gap", expression="85 - 7", cells=[[GRACE, AGE]])
@@ -68,7 +68,7 @@ def test_of_a_gap_the_larger_figure_is_first_and_both_orders_count(reader: Table
     figures = [at for at, one in enumerate(sheet.locations) if one.figure is not None]
     seven, grace = (figures.index(spot(sheet, place)) for place in ("7", (GRACE, AGE)))
     first, second = np.exp(logits.first[figures]), np.exp(logits.second[figures])
-    every = first.sum() * second.sum() - (first * second).sum()  # of two that are not the same
+    every = first.sum() * second.sum() - (first * second).sum()  # of two different ones
     either = (first[seven] * second[grace] + first[grace] * second[seven]) / every
     assert sure(reader, sheet, hand) == pytest.approx(either * way_and_scale(logits, "gap"))
     other = Hand(["difference"], first=hand.first, second=hand.second)
@@ -78,9 +78,7 @@ def test_of_a_gap_the_larger_figure_is_first_and_both_orders_count(reader: Table
 @pytest.mark.parametrize(
     ("way", "figure"), [("ratio", "0"), ("share", "0"), ("change", "0.0"), ("gap", "12,34,5"), ("difference", "1,2,3")]
 )
-def test_what_cannot_be_computed_gives_way_to_the_next_way(
-    encoder: Encoder, reader: TableReader, way: str, figure: str
-) -> None:
+def test_incomputable_operation_yields_to_next(encoder: Encoder, reader: TableReader, way: str, figure: str) -> None:
     sheet = sheet_of(reader, "what is it ?", [["name", "age"], ["ada", "36"], ["grace", figure]], [])
     hand = Hand([way, "cells"], first={(ADA, AGE): 5.0}, second={(GRACE, AGE): 5.0}, cells={(GRACE, AGE): 2.0})
     assert answer(reader, sheet, hand) == told("cells", [figure], cells=[[GRACE, AGE]])
@@ -88,7 +86,7 @@ def test_what_cannot_be_computed_gives_way_to_the_next_way(
     assert (answer(reader, sheet, fine)["way"] == "cells") == (figure in ("12,34,5", "1,2,3"))
 
 
-def test_a_figure_is_not_computed_with_itself(reader: TableReader) -> None:
+def test_pair_excludes_figure_with_itself(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     both = Hand(["difference"], first={(ADA, AGE): 9.0, "7": 1.0}, second={(ADA, AGE): 8.0, "40": 3.0})
     assert answer(reader, sheet, both)["expression"] == "36 - 40"

@@ -1,4 +1,4 @@
-"""Where a tool's own code raised is told: lines and functions, and no value."""
+"""Tests the reported traceback of a tool: lines and functions of its own code, and no values."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def fault(function: Any, text: str) -> ToolError:
 
 
 @pytest.mark.parametrize("function", [parsed, awaited])
-async def test_the_users_lines_are_told_from_the_tool_on(function: Any) -> None:
+async def test_traceback_starts_at_the_tool(function: Any) -> None:
     found = await fault(function, '{"key": "hidden"}')
     assert found.reason.endswith(f"raised KeyError: 'n' (test_tracebacks.py:{NAMED + 2} in named)")
     outer = function.__code__.co_firstlineno + 1
@@ -47,26 +47,26 @@ async def test_the_users_lines_are_told_from_the_tool_on(function: Any) -> None:
     assert "hidden" not in "".join(found.frames)
 
 
-async def test_of_a_library_only_the_line_that_raised_is_told_and_the_message_names_the_users_own() -> None:
+async def test_traceback_of_library_keeps_raising_line_and_user_line() -> None:
     found = await fault(parsed, "{")
     assert found.reason.endswith(f" (test_tracebacks.py:{NAMED + 1} in named)")
     assert [line.rpartition(" in ")[2] for line in found.frames] == ["parsed", "named", "JSONDecoder.raw_decode"]
 
 
-async def test_a_tool_that_is_installed_is_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_traceback_of_installed_tool_counts_as_user_code(monkeypatch: pytest.MonkeyPatch) -> None:
     here = f"{Path(__file__).parent}/"
     monkeypatch.setattr(module, "_library_folders", lambda: ((f"{Path(json.__file__).parent.parent}/",), (here,)))
     assert (await fault(parsed, "{}")).reason.endswith(f" (test_tracebacks.py:{NAMED + 2} in named)")
 
 
-async def test_of_very_many_lines_both_ends_are_kept() -> None:
+async def test_traceback_of_many_lines_keeps_both_ends() -> None:
     found = await fault(deep, "x")
     assert len(found.frames) == module.MAX_FRAMES
 
 
-def test_what_only_pythons_own_code_did_has_no_line_of_the_user() -> None:
+def test_traceback_of_standard_library_has_no_user_line() -> None:
     with pytest.raises(ValueError, match="Expecting") as caught:
         json.loads("{")
     assert caught.tb.tb_next is not None
-    error = caught.value.with_traceback(caught.tb.tb_next)  # without this test's own line
+    error = caught.value.with_traceback(caught.tb.tb_next)  # without the line of this test
     assert (module.user_frames(error), module.last_user_line(error)) == ((), "")

@@ -1,4 +1,4 @@
-"""Two conditions: rows that hold both, which figure may bound them a second time, and how sure that is."""
+"""Tests two conditions: the rows that match both, the figures of the second one, and the confidence."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def sheet_of(reader: TableReader, question: str = BOTH) -> TableEncoding:
 
 
 def both(way: str, **more: Any) -> Hand:
-    """Logits of those from 30 on, and with from 10 books on."""
+    """Returns logits of two conditions: at least 30, and at least 10 books."""
     first: dict[str, Any] = {"bounded": {AGE: 3.0}, "limits": {"30": 5.0}, "bound": FROM}
     second: dict[str, Any] = {"also": {BOOKS: 3.0}, "also_limits": {"10": 5.0}, "also_bound": FROM}
     return Hand([way], **{"rows": dict.fromkeys(range(5), 4.0), **first, **second, **more})
@@ -65,17 +65,17 @@ SAID: dict[str, Any] = {
 }
 
 
-def test_rows_that_hold_both_are_counted_and_rest_on_a_cell_of_each(reader: TableReader) -> None:
+def test_count_with_two_conditions_cites_a_cell_of_each(reader: TableReader) -> None:
     said = answer(reader, sheet_of(reader), both("count"))
     assert said == told("count", expression="1", rows=[ADA], cells=[[ADA, AGE], [ADA, BOOKS]], **SAID)
 
 
-def test_without_the_second_those_count_that_hold_the_first(reader: TableReader) -> None:
+def test_count_without_second_condition_uses_the_first(reader: TableReader) -> None:
     said = answer(reader, sheet_of(reader), both("count", also_bound="none"))
     assert (said["rows"], said["condition"], said["also"]) == ([ADA, GRACE, ALAN], SAID["condition"], None)
 
 
-def test_without_the_first_there_is_no_second(reader: TableReader) -> None:
+def test_second_condition_needs_the_first(reader: TableReader) -> None:
     said = answer(reader, sheet_of(reader), both("count", bound="none"))
     assert (said["rows"], said["condition"], said["also"]) == ([ADA, GRACE, ALAN, DONALD], None, None)
 
@@ -94,14 +94,14 @@ def test_without_the_first_there_is_no_second(reader: TableReader) -> None:
         ("range", {"by": {AGE: 2.0}, "also_bound": UP_TO}, {"expression": "85 - 40"}),
     ],
 )
-def test_each_way_is_of_rows_that_hold_both(
+def test_each_operation_uses_rows_that_match_both_conditions(
     reader: TableReader, way: str, more: dict[str, Any], answered: dict[str, Any]
 ) -> None:
     said = answer(reader, sheet_of(reader), both(way, **more))
     assert answered.items() <= said.items()
 
 
-def test_the_second_figure_stands_behind_the_first(reader: TableReader) -> None:
+def test_second_condition_figure_follows_the_first(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     hand = both("count", limits={"10": 5.0}, bounded={BOOKS: 3.0}, also_limits={"30": 9.0, "10": 9.0}, also={AGE: 3.0})
     said = answer(reader, sheet, hand)
@@ -111,7 +111,7 @@ def test_the_second_figure_stands_behind_the_first(reader: TableReader) -> None:
     assert [one > -1e3 for one in open_to] == [at == behind for at, _ in condition_choices(sheet)]
 
 
-def test_two_bounds_may_be_of_one_column(reader: TableReader) -> None:
+def test_two_conditions_may_share_a_column(reader: TableReader) -> None:
     hand = Hand(
         ["count"],
         rows=dict.fromkeys(range(5), 4.0),
@@ -127,7 +127,7 @@ def test_two_bounds_may_be_of_one_column(reader: TableReader) -> None:
     assert said["cells"] == [[ADA, AGE], [ALAN, AGE]], "each once"
 
 
-def test_the_second_column_is_one_in_which_a_row_holds_both(reader: TableReader) -> None:
+def test_second_condition_column_needs_a_row_that_matches_both(reader: TableReader) -> None:
     sheet = sheet_of(reader, "who is over 50 and with under 9 books ?")
     both_of = {
         "bound": "above",
@@ -137,13 +137,13 @@ def test_the_second_column_is_one_in_which_a_row_holds_both(reader: TableReader)
         "also": {AGE: 5.0, BOOKS: 2.0},
     }
     said = answer(reader, sheet, both("count", **both_of))
-    assert (said["also"]["column"], said["rows"]) == (BOOKS, [GRACE]), "nobody is over 50 and under 9 years old"
-    nobody = sheet_of(reader, "who is over 90 and with under 9 books ?")
-    said = answer(reader, nobody, both("count", **both_of | {"limits": {"90": 5.0}}))
+    assert (said["also"]["column"], said["rows"]) == (BOOKS, [GRACE]), "no person is over 50 and under 9 years old"
+    none = sheet_of(reader, "who is over 90 and with under 9 books ?")
+    said = answer(reader, none, both("count", **both_of | {"limits": {"90": 5.0}}))
     assert (said["also"]["column"], said["rows"]) == (AGE, []), "where no column helps the likeliest one stays"
 
 
-def test_it_is_as_sure_as_both_conditions_together(reader: TableReader) -> None:
+def test_confidence_multiplies_both_conditions(reader: TableReader) -> None:
     sheet, hand = sheet_of(reader), both("count", also={BOOKS: -5.0})
     logits, at = hand.logits(sheet), (spot(sheet, "10"), BOUNDS.index(FROM))
     chance = 1.0

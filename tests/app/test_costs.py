@@ -340,8 +340,10 @@ async def test_costs_invalid_time_refused(tmp_path: Path, wrong: Any) -> None:
 def test_costs_packaged_fleets_price_only_free_servers(tmp_path: Path) -> None:
     (tmp_path / "configs").mkdir()
     own = (
-        'schema: orchestra/fleet/v1\nname: own\nservers: {mine: {endpoint: "http://127.0.0.1:9/v1", model: m}}\nmodels:'
-        " {base: mine}\n"
+        "schema: orchestra/fleet/v1\n"
+        "name: own\n"
+        'servers: {mine: {endpoint: "http://127.0.0.1:9/v1", model: m}}\n'
+        "models: {base: mine}\n"
     )
     (tmp_path / "configs" / "own.yaml").write_text(own)
     (tmp_path / "orchestra.toml").write_text('fleet = "own"\n')

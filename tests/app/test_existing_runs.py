@@ -194,8 +194,8 @@ async def test_answer_in_same_process(project: Path) -> None:
 
 async def test_answers_given_one_after_another(project: Path) -> None:
     again = (
-        '  really: {ask: "Really say ${sure}?", options: ["yes", "no"]}\n  loud: {tool: shout, with: {text:'
-        ' "${really}"}}\n'
+        '  really: {ask: "Really say ${sure}?", options: ["yes", "no"]}\n'
+        '  loud: {tool: shout, with: {text: "${really}"}}\n'
     )
     text = ASK[: ASK.index("  loud:")] + '  also: {ask: "And ${input.text}?", options: ["yes", "no"]}\n' + again
     (project / "workflows" / "asking.yaml").write_text(text)

@@ -232,8 +232,9 @@ async def test_same_name_in_two_modules_refused(tmp_path: Path, what: str) -> No
     mark = "".join(char for char in what if char.isalpha())
     other = MODULE.partition("\n\n@agent")[2].replace(what, what.replace("MODULE", "OTHER"))
     other = (
-        f"from orchestra import agent, answered_by_model, tool, workflow\nfrom names_one_{mark} import"
-        f" said\n\n@agent{other}"
+        "from orchestra import agent, answered_by_model, tool, workflow\n"
+        f"from names_one_{mark} import said\n\n"
+        f"@agent{other}"
     )
     settings = modules(tmp_path, **{f"names_one_{mark}": MODULE, f"names_two_{mark}": other})
     with pytest.raises(InputError, match="are called") as caught:
@@ -318,8 +319,12 @@ async def test_file_uses_current_agent_of_name(tmp_path: Path) -> None:
 async def test_file_uses_current_workflow_of_name(tmp_path: Path) -> None:
     (tmp_path / "workflows").mkdir()
     (tmp_path / "workflows" / "calling.yaml").write_text(
-        "schema: orchestra/v1\nname: calling\ninput: {n: int}\noutput: ${found}\nnodes:\n  found: {call: helper, with:"
-        " {n: '${input.n}'}}\n"
+        "schema: orchestra/v1\n"
+        "name: calling\n"
+        "input: {n: int}\n"
+        "output: ${found}\n"
+        "nodes:\n"
+        "  found: {call: helper, with: {n: '${input.n}'}}\n"
     )
     async with Orchestra.open(Settings.load({"journal": "off"}, start=tmp_path), fleet="none") as orchestra:
         for factor in (1, 100):

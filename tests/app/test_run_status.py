@@ -43,8 +43,11 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "workflows").mkdir()
     (tmp_path / "workflows" / "filing.yaml").write_text(FILING)
     (tmp_path / "tools_here.py").write_text(
-        'from orchestra import tool\n\n@tool(effect="pure")\ndef file_it(text: str) -> str:\n    """Files."""\n   '
-        " return text\n"
+        "from orchestra import tool\n\n"
+        '@tool(effect="pure")\n'
+        "def file_it(text: str) -> str:\n"
+        '    """Files."""\n'
+        "    return text\n"
     )
     (tmp_path / "orchestra.toml").write_text('modules = ["tools_here"]\njournal = "runs.db"\n')
     return tmp_path

@@ -80,8 +80,10 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def loaded_at_the_prompt(folder: Path, *words: str) -> set[str]:
     """The modules loaded by a successful command."""
     start = (
-        f"import os, sys\nos.chdir({str(folder)!r})\nsys.argv = {['orchestra', *words]!r}\nfrom "
-        "orchestra.cli.main import main"
+        "import os, sys\n"
+        f"os.chdir({str(folder)!r})\n"
+        f"sys.argv = {['orchestra', *words]!r}\n"
+        "from orchestra.cli.main import main"
     )
     return loaded_by(f"{start}\ntry:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code")
 
@@ -131,11 +133,16 @@ def test_command_modules_match_the_registered_commands() -> None:
 def test_completion_loads_every_command() -> None:
     """The shell calls it without arguments; the words are in the environment."""
     asked = (
-        "import os, sys\nos.environ.update(_ORCHESTRA_COMPLETE='complete_bash', COMP_WORDS='orchestra "
-        "fle', COMP_CWORD='1')"
+        "import os, sys\n"
+        "os.environ.update(_ORCHESTRA_COMPLETE='complete_bash', COMP_WORDS='orchestra fle', COMP_CWORD='1')"
     )
     script = (
-        f"{asked}\nsys.argv = ['orchestra']\nfrom orchestra.cli.main import main\ntry:\n    "
-        "main()\nexcept SystemExit:\n    pass"
+        f"{asked}\n"
+        "sys.argv = ['orchestra']\n"
+        "from orchestra.cli.main import main\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit:\n"
+        "    pass"
     )
     assert "orchestra.cli.fleet" in loaded_by(script)

@@ -235,8 +235,8 @@ def test_evaluate_without_data_lists_required_sets(
     assert run(project, monkeypatch) == 2
     said = capsys.readouterr().err
     assert (
-        "restaurant8k/dev.jsonl, restaurant8k/train.jsonl\n      for crf_extractor: input text, requested; "
-        "expected slots\n"
+        "restaurant8k/dev.jsonl, restaurant8k/train.jsonl\n"
+        "      for crf_extractor: input text, requested; expected slots\n"
     ) in said
     assert "from https://github.com/PolyAI-LDN/task-specific-datasets, CC BY 4.0" in said
 

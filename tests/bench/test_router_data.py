@@ -129,8 +129,9 @@ def test_whole_requests_get_steps_of_kinds(folder: Path) -> None:
         },
         "Read it off: Costs? And what is 2 and 2?": {
             (
-                's1 = financial_question(question="Costs?", table=input.table)\ns2 = calculator(question="what is 2 '
-                'and 2")\nreturn s1, s2'
+                's1 = financial_question(question="Costs?", table=input.table)\n'
+                's2 = calculator(question="what is 2 and 2")\n'
+                "return s1, s2"
             )
         },
         "Who won, and what is 2 and 2?": {
@@ -139,8 +140,9 @@ def test_whole_requests_get_steps_of_kinds(folder: Path) -> None:
         },
         "intent and details: a table for two": {
             (
-                's1 = assistant_intent(text="a table for two")\ns2 = extractor(text="a table for two", '
-                "requested=[])\nreturn s1, s2"
+                's1 = assistant_intent(text="a table for two")\n'
+                's2 = extractor(text="a table for two", requested=[])\n'
+                "return s1, s2"
             )
         },
         "Sing.": {str(PlanAnswer(()))},

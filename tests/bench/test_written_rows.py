@@ -56,8 +56,12 @@ def test_sentences_supported_edits_contradicted(tmp_path: Path) -> None:
 
 def test_table_questions_have_table_and_paragraphs(tmp_path: Path) -> None:
     asked = (
-        "? When?\n= 1962 ; 1998\n? How many?\n# 14,200 + 9,350\n? More, in percent?\n# (14,200 - 9,350) / 9,350 * "
-        "100 [percent]\n"
+        "? When?\n"
+        "= 1962 ; 1998\n"
+        "? How many?\n"
+        "# 14,200 + 9,350\n"
+        "? More, in percent?\n"
+        "# (14,200 - 9,350) / 9,350 * 100 [percent]\n"
     )
     quoted, added, percent = tables(file(tmp_path, TABLE + asked))
 

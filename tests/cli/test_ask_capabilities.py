@@ -84,8 +84,10 @@ def test_file_content_is_no_effect_argument_but_typed_text_is(desk: Shell, name:
 
 
 PAYING = (
-    "\n\n@tool(effect='once')\ndef pay(to: str, amount: float) -> str:\n    'Pays money.'\n    "
-    "return f'{to} {amount}'\n"
+    "\n\n@tool(effect='once')\n"
+    "def pay(to: str, amount: float) -> str:\n"
+    "    'Pays money.'\n"
+    "    return f'{to} {amount}'\n"
 )
 PAY = 's1 = pay(to="Bob", amount=5)'
 
@@ -199,8 +201,13 @@ def test_uncleared_agent_is_not_offered_and_its_plan_is_rejected(
 def test_workflow_has_the_clearance_of_its_unconditional_calls(desk: Shell) -> None:
     fleet("public")
     look = (
-        "schema: orchestra/v1\nname: look\ndescription: Looks.\ninput: {text: str}\noutput: "
-        "${found}\nnodes:\n  found:\n"
+        "schema: orchestra/v1\n"
+        "name: look\n"
+        "description: Looks.\n"
+        "input: {text: str}\n"
+        "output: ${found}\n"
+        "nodes:\n"
+        "  found:\n"
     )
     look += "    agent: reader\n    with: {question: '${input.text}', context: '${input.text}'}\n"
     Path("workflows").mkdir()

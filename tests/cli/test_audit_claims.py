@@ -61,7 +61,7 @@ def answer(call: CallRequest) -> Any:
 
 @pytest.fixture
 def ran(shell: Shell) -> Shell:
-    """A shell with told texts; of every fourth answer, nothing is kept."""
+    """A shell with the answers of a run; every fourth answer is withheld as a whole."""
     rows(200, scored=True)
     assert certify(shell).code == 0
     shell.opener = Simulated(answer)

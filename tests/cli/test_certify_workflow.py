@@ -305,8 +305,12 @@ def test_certify_workflow_refuses_agent_options(shell: Shell) -> None:
 
 def test_a_workflow_that_acts_is_certified_by_recorded_answers_alone(shell: Shell) -> None:
     asks = (
-        "name: {0}\nschema: orchestra/v1\ninput: {{question: str}}\noutput: ${{said}}\nnodes:\n  said: "
-        "{{ask: '${{input.question}}'}}\n"
+        "name: {0}\n"
+        "schema: orchestra/v1\n"
+        "input: {{question: str}}\n"
+        "output: ${{said}}\n"
+        "nodes:\n"
+        "  said: {{ask: '${{input.question}}'}}\n"
     )
     Path("desk.yaml").write_text(asks.format("desk"))
     Path("rows.jsonl").write_text(

@@ -14,7 +14,7 @@ from tests.cli.stage import GOOD, TEXT, Simulated, furnish
 
 
 def answered(call: Any) -> Any:
-    return CallError(code="F203", reason="nobody answers") if call.inputs["question"] == "bad" else GOOD
+    return CallError(code="F203", reason="no server answers") if call.inputs["question"] == "bad" else GOOD
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_last_nights_failures_are_listed_with_their_code_and_node(shell: Shell) 
         "runs", "list", "--status", "failed,waiting", "--status", "interrupted", "--since", "1h", "--json"
     ).json
     assert [(run["run"], run["error"]["code"], run["error"]["node"]) for run in found] == [(bad, "F203", "reading")]
-    assert "nobody answers" in found[0]["error"]["message"]
+    assert "no server answers" in found[0]["error"]["message"]
     assert shell("runs", "list", "--json").json[0]["error"] is None
     assert names(shell, "--until", "1h") == []
     assert names(shell, "--before", good) == [bad]

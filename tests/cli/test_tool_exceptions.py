@@ -49,8 +49,8 @@ def shell(shell: Shell) -> Shell:
 def test_tool_exception_shows_its_line_and_runs_show_the_traceback(shell: Shell) -> None:
     said = shell("run", "raising", "-i", "text=secret")
     assert said.out.startswith(
-        "x: buggy_of_raising raised KeyError: 'n' (tools_of_raising.py:5 in helper)\n  the tool's own code raised; run"
-        " it separately\n"
+        "x: buggy_of_raising raised KeyError: 'n' (tools_of_raising.py:5 in helper)\n"
+        "  the tool's own code raised; run it separately\n"
     )
     shown = shell("runs", "show", "last", "x").out
     place = Path("tools_of_raising.py").resolve()

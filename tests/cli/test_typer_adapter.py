@@ -36,8 +36,8 @@ class Greeting:
 
 def greet(context: typer.Context, asked: Greeting, times: Annotated[int, typer.Option(min=1)] = 1) -> None:
     """Say hello."""
-    if asked.name == "nobody":
-        raise InputError("C010", "nobody is there", hint="name somebody")
+    if asked.name == "unknown":
+        raise InputError("C010", "no such person", hint="give another name")
     assert context.get_parameter_source("loud") is not None
     said = f"hello {asked.name}"
     for _ in range(times):
@@ -76,7 +76,7 @@ def test_dataclass_fields_are_in_the_help(app: typer.Typer) -> None:
 
 
 def test_command_exits_with_the_code_of_its_error(app: typer.Typer) -> None:
-    said = CliRunner().invoke(app, ["greet", "nobody", "--json"])
+    said = CliRunner().invoke(app, ["greet", "unknown", "--json"])
     assert said.exit_code == 2
     assert '"C010"' in said.output
 

@@ -218,8 +218,10 @@ def broken(shell: Shell) -> Path:
 def test_a_broken_card_is_told_once_however_many_workflows_have_it(shell: Shell) -> None:
     for name in ("one", "two", "three"):
         flow = (
-            f"schema: orchestra/v1\nname: {name}\noutput: ${{a}}\nnodes: {{a: {{agent: broken, with: "
-            "{question: a}}}\n"
+            "schema: orchestra/v1\n"
+            f"name: {name}\n"
+            "output: ${a}\n"
+            "nodes: {a: {agent: broken, with: {question: a}}}\n"
         )
         Path(f"workflows/{name}.yaml").write_text(flow)
     said = shell("validate")
@@ -407,9 +409,14 @@ def test_the_starter_project_runs_as_it_is(shell: Shell, monkeypatch: pytest.Mon
 
 def test_looking_at_files_loads_neither_http_nor_models(shell: Shell) -> None:
     script = (
-        "import sys\nfrom orchestra.cli.main import build_app\ntry:\n    build_app()(sys.argv[1:],"
-        " prog_name='orchestra')\nexcept SystemExit:\n    pass\nprint(sorted({'aiohttp', 'vllm', 'torch', 'numpy',"
-        " 'bm25s', 'transformers'} & set(sys.modules)), file=sys.stderr)\n"
+        "import sys\n"
+        "from orchestra.cli.main import build_app\n"
+        "try:\n"
+        "    build_app()(sys.argv[1:], prog_name='orchestra')\n"
+        "except SystemExit:\n"
+        "    pass\n"
+        "print(sorted({'aiohttp', 'vllm', 'torch', 'numpy', 'bm25s', 'transformers'} & set(sys.modules)), "
+        "file=sys.stderr)\n"
     )
     root = str(Path(__file__).parents[2])
     for verb in (

@@ -1,6 +1,4 @@
-"""Reads the examples of the documentation: fenced blocks, with the mark `<!-- test: KIND -->` that may stand before
-one.
-"""
+"""Reads the examples of the documentation: fenced blocks, with an optional mark `<!-- test: KIND -->` before them."""
 
 from __future__ import annotations
 
@@ -68,7 +66,7 @@ def followers(mark: str) -> list[tuple[Block, Block]]:
 
 
 def following(block: Block) -> Block | None:
-    """The block that comes next on the page, where nothing but empty lines stands between."""
+    """Returns the next block of the page if only empty lines separate the two."""
     of_page = blocks(block.page)
     after = of_page[of_page.index(block) + 1 :]
     end = block.line + block.text.count("\n") + 1

@@ -1,4 +1,4 @@
-"""The examples of the documentation do what the pages say."""
+"""The examples of the documentation behave as documented."""
 
 from __future__ import annotations
 

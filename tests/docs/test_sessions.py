@@ -32,7 +32,9 @@ VARIES = (
     (r"[ ]+", " "),
     (r"(?m) $", ""),
 )
-"""What is another each time: by pattern, what stands for it. Spaces of tables follow from the widths of the others."""
+"""Patterns of texts that differ between runs, and their replacements. Spaces in tables depend on the widths of such
+texts.
+"""
 
 
 def steady(text: str) -> str:

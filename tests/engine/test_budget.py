@@ -134,8 +134,11 @@ def test_budget_called_workflow_charges_both_budgets(inner: int, outer: int) -> 
         (f"schema: orchestra/v1\nname: inner\n{FAN.strip()}" % f"tokens: {inner}").encode(), "inner.yaml"
     ).graph
     text = (
-        'budget: {%s}\ninput: {words: "list[str]"}\noutput: ${a}\nnodes:\n  a: {call: inner, with: {words:'
-        ' "${input.words}"}}'
+        "budget: {%s}\n"
+        'input: {words: "list[str]"}\n'
+        "output: ${a}\n"
+        "nodes:\n"
+        '  a: {call: inner, with: {words: "${input.words}"}}'
     )
     catalog = Catalog(CATALOG.agents, CATALOG.tools, {"inner": called})
     played = play(f"tokens: {outer}", 4, catalog=catalog, text=text)

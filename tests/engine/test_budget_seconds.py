@@ -67,8 +67,10 @@ def test_budget_seconds_or_timeout_smaller_applies(timeout: int, seconds: int, c
 
 def test_budget_seconds_per_element_exclude_wait_for_slot() -> None:
     text = (
-        "input: {words: 'list[str]'}\noutput: ${all.values}\nnodes:\n  all: {each: '${input.words}', as: word, call:"
-        " inner}\n"
+        "input: {words: 'list[str]'}\n"
+        "output: ${all.values}\n"
+        "nodes:\n"
+        "  all: {each: '${input.words}', as: word, call: inner}\n"
     )
     catalog = calling(CHAIN, 2.5)
     played = play(text, {"words": ["w"] * 12}, catalog=catalog, latency=1.0, concurrency=2)
@@ -78,8 +80,12 @@ def test_budget_seconds_per_element_exclude_wait_for_slot() -> None:
 def test_budget_seconds_outer_end_stops_inner_workflow() -> None:
     """Budgets nest: the outer one ends first, and the inner one has time left."""
     middle = (
-        "schema: orchestra/v1\nname: middle\nbudget: {seconds: 4}\noutput: ${m}\nnodes:\n  m: {call: inner, fallback:"
-        " late}\n"
+        "schema: orchestra/v1\n"
+        "name: middle\n"
+        "budget: {seconds: 4}\n"
+        "output: ${m}\n"
+        "nodes:\n"
+        "  m: {call: inner, fallback: late}\n"
     )
     catalog = calling(CHAIN, 60)
     catalog = dataclasses.replace(

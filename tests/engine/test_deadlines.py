@@ -242,7 +242,7 @@ def test_deadline_default_is_not_a_human_answer() -> None:
                 [claim.unsupported for claim in result.claims] for result in (silent, declined, await answered.wait())
             ]
             assert said == [
-                ["nobody answered in time; the default applies (asked)"],
+                ["no answer in time; the default applies (asked)"],
                 ["ada declined to answer: I was not there; the default applies (asked)"],
                 ["a person gave it, and it was not checked (asked)"],
             ]

@@ -83,8 +83,9 @@ def test_law_refused_value_retried_escalated_withheld(
     made = next((index + 1 for index in range(len(plan)) if good[index]), len(plan))
     policy = "" if attempts is None else f", retry: {{attempts: {attempts}}}"
     text = (
-        "output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}, checks: [numbers], against: none, otherwise:"
-        " [%s]%s}"
+        "output: ${a}\n"
+        "nodes:\n"
+        "  a: {agent: writer, with: {text: x}, checks: [numbers], against: none, otherwise: [%s]%s}"
     )
     answers = {"writer": lambda call: "fine" if good[call.attempt - 1] else f"no {call.attempt}7"}
     played = play(

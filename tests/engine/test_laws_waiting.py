@@ -420,8 +420,9 @@ def test_close_releases_all_runs_after_journal_failure() -> None:
 
 def test_simultaneous_answers_respect_concurrency() -> None:
     text = (
-        'output: ${a.values}\nnodes:\n  a: {tool: send, each: "${[1, 2, 3, 4, 5, 6]}", as: x, with: {text:'
-        ' "${string(x)}"}}'
+        "output: ${a.values}\n"
+        "nodes:\n"
+        '  a: {tool: send, each: "${[1, 2, 3, 4, 5, 6]}", as: x, with: {text: "${string(x)}"}}'
     )
 
     async def scene(clock: VirtualClock) -> int:
@@ -447,8 +448,9 @@ def test_simultaneous_answers_respect_concurrency() -> None:
 
 def test_once_tool_not_escalated() -> None:
     text = (
-        "output: ${a}\nnodes:\n  a: {tool: send, with: {text: x}, checks: [numbers], against: none, otherwise: [retry,"
-        " escalate, abstain]}"
+        "output: ${a}\n"
+        "nodes:\n"
+        "  a: {tool: send, with: {text: x}, checks: [numbers], against: none, otherwise: [retry, escalate, abstain]}"
     )
     assert len(play(text, answers={"send": "got 17"}).workers.calls) == 1
 

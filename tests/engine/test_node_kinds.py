@@ -203,8 +203,12 @@ def test_called_workflow_reads_inputs_only() -> None:
     from tests.engine.stage import CATALOG
 
     inner = read(
-        "schema: orchestra/v1\nname: inner\ninput: {text: str}\noutput: ${a}\nnodes:\n  a: {tool: shout, with: {text:"
-        " '${input.text}'}}",
+        "schema: orchestra/v1\n"
+        "name: inner\n"
+        "input: {text: str}\n"
+        "output: ${a}\n"
+        "nodes:\n"
+        "  a: {tool: shout, with: {text: '${input.text}'}}",
         "inner.yaml",
     ).graph
     catalog = dataclasses.replace(CATALOG, workflows={"inner": inner})

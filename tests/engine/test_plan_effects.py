@@ -263,8 +263,11 @@ def test_plan_from_derived_values_reads_or_asks_person(text: str) -> None:
 )
 def test_plan_effect_allowed_after_certain_human_answer(nodes: str, may: bool) -> None:
     head = (
-        "schema: orchestra/v1\nname: %s\ninput: {to: str, all: {type: 'list[str]', default: []}}\noutput: %s\nnodes:"
-        " {%s}\n"
+        "schema: orchestra/v1\n"
+        "name: %s\n"
+        "input: {to: str, all: {type: 'list[str]', default: []}}\n"
+        "output: %s\n"
+        "nodes: {%s}\n"
     )
     asks = 'ok: {ask: "Wire?"}, no: {tool: pick, with: {text: "${input.to}"}}'
     texts = (

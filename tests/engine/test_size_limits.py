@@ -80,8 +80,8 @@ nodes:
   b: {tool: shout, with: {text: "${input.word}"}}
 """
     block = (
-        '  both: {call: {nodes: {c: {tool: shout, with: {text: "${a}"}}}, output: {b: "${b}", c: "${c}"}}}\noutput:'
-        " ${both.b}\n"
+        '  both: {call: {nodes: {c: {tool: shout, with: {text: "${a}"}}}, output: {b: "${b}", c: "${c}"}}}\n'
+        "output: ${both.b}\n"
     )
     for rest, node in ((block, "both"), ('output: {a: "${a}", b: "${b}"}\n', "output")):
         played = play(head + rest, {"word": "x" * 1_600})

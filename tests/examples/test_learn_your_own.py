@@ -27,7 +27,7 @@ VARIES = (
 
 
 def steady(text: str) -> str:
-    """A text without digests, times and runs' names; spaces of tables follow from what stands in them."""
+    """Returns a text without digests, times, run names and the spaces of tables, which depend on them."""
     for pattern, word in VARIES:
         text = re.sub(pattern, word, text)
     return re.sub(r"[ \t]+", " ", re.sub(r"(?m)\s+$", "", text)).strip()

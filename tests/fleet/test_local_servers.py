@@ -150,9 +150,7 @@ async def test_failed_replica_is_skipped(faked: Any, folders: Folders) -> None:
             assert isinstance(done, CallResult)
             assert done.server == "m"
         supervisor = await fleet.status()
-    assert [server["restarts"] for server in supervisor["servers"]] == [0, 1], (
-        "nobody has started it again for the later calls"
-    )
+    assert [server["restarts"] for server in supervisor["servers"]] == [0, 1], "later calls did not restart it"
 
 
 async def test_weights_are_fetched_for_newly_needed_server(
@@ -249,7 +247,7 @@ async def test_adapter_replaced_is_loaded_without_failed_call(faked: Any, folder
         assert new != old.model
         assert (await fleet.status())["servers"][0]["adapters"] == [new]
         assert (folders.adapters / adapters.adapter_digest(skill) / "adapter_config.json").is_file(), (
-            "servers load files that nobody changes"
+            "servers load files that do not change"
         )
 
 

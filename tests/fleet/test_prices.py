@@ -133,7 +133,7 @@ async def test_unsent_request_costs_nothing() -> None:
                 found += [
                     reply for reply in await replies(fleet, call("writer", timeout=1)) if isinstance(reply, CallError)
                 ]
-    assert [refused.code for refused in found] == ["F203", "F205"], "nobody listens, and no handshake ends"
+    assert [refused.code for refused in found] == ["F203", "F205"], "no server listens, and no handshake ends"
     assert [refused.usage.money for refused in found] == [0.0, 0.0]
 
 

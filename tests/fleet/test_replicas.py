@@ -29,7 +29,7 @@ async def test_busy_server_is_tried_once_then_next() -> None:
         done = await only(fleet, call("writer"))
         slept = fleet._clock.monotonic()
     assert isinstance(done, CallResult)
-    assert (done.server, len(one.visits), slept) == ("s1", 1, 0.0), "nobody waited for the busy one"
+    assert (done.server, len(one.visits), slept) == ("s1", 1, 0.0), "no call waited for the busy one"
 
 
 async def test_server_busy_three_times_loses_precedence() -> None:
@@ -171,7 +171,7 @@ async def ours(
 async def test_restarting_local_server_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     async with raw_server(says("here", "b")) as two, ours(lambda now: two.url, monkeypatch) as fleet:
         done = [await only(fleet, call("writer", timeout=30)) for _ in range(8)]
-        assert fleet._clock.monotonic() == 0.0, "nobody waited"
+        assert fleet._clock.monotonic() == 0.0, "no call waited"
         assert fleet._sender.states["a"].busy_until > 0.0, "others are asked first"
     assert [one.server for one in done] == ["b"] * 8
 

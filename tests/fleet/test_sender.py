@@ -334,7 +334,7 @@ async def test_send_label_is_enforced(label: Any, ceiling: str, goes: bool) -> N
         assert len(server.visits) == 2
     else:
         assert [result.code for result in results if isinstance(result, RequestError)] == ["F202"] * 2
-        assert server.visits == [], "asserted on the server's side: nobody came"
+        assert server.visits == [], "the server received no request"
 
 
 async def test_send_key_is_read_late_and_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,5 +152,5 @@ async def test_status_idle_local_server_can_serve(
 def test_error_policies_have_known_codes() -> None:
     assert ERROR_POLICIES.keys() <= load_explanations().keys()
     assert all(error_policy(code) != error_policy("M001") for code in ERROR_POLICIES), (
-        "what has no traits need not stand there"
+        "the table has no entry with the default policy"
     )

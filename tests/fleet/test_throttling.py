@@ -112,7 +112,7 @@ def test_rejections_in_a_row_pause_all_requests(seed: int) -> None:
             offered = int(run) / 10
             on_time = run in again or at <= offered + 0.02
             assert on_time or any(first <= offered + 0.02 and offered <= last for first, last in holds), (
-                "nobody else waits"
+                "no other request waits"
             )
         elif what == "rejected":
             in_a_row, again[run] = in_a_row + 1, at + asked

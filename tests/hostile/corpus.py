@@ -1,5 +1,5 @@
-"""Hostile inputs of every kind, each with the code that refuses it: workflows, types, cards, prompts, run inputs, model
-outputs, event lines and cassettes. `every` joins them with the files that other tests have by code and place.
+"""Hostile inputs of every kind, each with the error code that refuses it: workflows, types, cards, prompts, run inputs,
+model outputs, event lines and cassettes. `every` adds the cases of other tests that have a code and a position.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ OUTPUT: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Case:
-    """One input. `refusal` gives the code and where the fault is said to be; it returns None for what is accepted."""
+    """One input. `refusal` returns the code and the reported position, or None if the input is accepted."""
 
     name: str
     code: str
@@ -41,7 +41,7 @@ class Case:
 
 
 def _refused(do: Callable[[], object], where: str = "") -> tuple[str, str] | None:
-    """The code and the place of a refusal; `where` is what must be named where no line is."""
+    """Returns the code and the position of a refusal; `where` must be named if there is no line."""
     try:
         do()
     except OrchestraError as error:
@@ -51,7 +51,7 @@ def _refused(do: Callable[[], object], where: str = "") -> tuple[str, str] | Non
 
 
 def every() -> Iterator[Case]:
-    """All of them."""
+    """Returns all cases."""
     yield from _of_files()
     for name, code, text in [*_workflows(), *_types()]:
         yield Case(f"workflow: {name}", code, partial(_refused, partial(compiled, text)))
@@ -120,7 +120,7 @@ def _with(template: str) -> str:
 
 
 def _workflows() -> Iterator[tuple[str, str, str]]:
-    """Near and beyond the limits; each would take long, much or for ever where somebody were careless."""
+    """Inputs near and beyond the limits. Without limits, each would take excessive time or memory."""
     yield "4,000 misspelt tools", "L111", _nodes(lambda i: "{tool: shoutt, with: {text: x}}")
     yield "4,000 keys that are not there", "L101", _nodes(lambda i: "{tool: shout, withh: {text: x}}")
     yield "references to nowhere", "L051", _nodes(lambda i: f"{{tool: shout, with: {{text: '${{m{i}}}'}}}}", 3_000)
@@ -249,9 +249,11 @@ def _cards() -> Iterator[tuple[str, str, str, str]]:
 
 
 _PROGRAM = whole(
-    "types: {T: {type: object, properties: {x: {type: string}}, required: [x]}}\ninput: {t: str, n: {type: int,"
-    " default: 1}, o: {type: T, default: {x: y}}, f: {type: float, default: 0.5}}\noutput: ${a}\nnodes:\n  a: {tool:"
-    " shout, with: {text: '${input.t}'}}\n"
+    "types: {T: {type: object, properties: {x: {type: string}}, required: [x]}}\n"
+    "input: {t: str, n: {type: int, default: 1}, o: {type: T, default: {x: y}}, f: {type: float, default: 0.5}}\n"
+    "output: ${a}\n"
+    "nodes:\n"
+    "  a: {tool: shout, with: {text: '${input.t}'}}\n"
 )
 
 

@@ -1,6 +1,4 @@
-"""Journals that are not what they seem: a whole file, and the same with hostile events under a chain and a summary that
-fit.
-"""
+"""Forged journals: a complete file, and copies with hostile events whose hash chain and summary are valid."""
 
 from __future__ import annotations
 
@@ -61,7 +59,7 @@ SCHEMAS = (
 
 
 def written(path: Path) -> bytes:
-    """The bytes of a whole journal with three runs, made at `path` where it is not there."""
+    """Returns the bytes of a complete journal with three runs; creates it at `path` if missing."""
 
     async def write() -> None:
         async with SqliteJournal.open(path) as journal:
@@ -78,7 +76,7 @@ def written(path: Path) -> bytes:
 
 
 def forged(data: bytes, path: Path, chance: Random) -> bytes:
-    """A journal whose events, or whose tables, somebody has made: chain and summaries say that all is well."""
+    """Returns a journal with forged events or tables; its hash chain and summaries are valid."""
     path.write_bytes(data)
     with closing(sqlite3.connect(path, isolation_level=None)) as sql:
         sql.execute("PRAGMA journal_mode = MEMORY")
@@ -90,7 +88,7 @@ def forged(data: bytes, path: Path, chance: Random) -> bytes:
             if chance.random() < 0.15:
                 sql.execute(chance.choice(SCHEMAS))
         except sqlite3.Error:
-            pass  # then it is as far forged as it got
+            pass  # the file keeps the changes made so far
     return path.read_bytes()
 
 

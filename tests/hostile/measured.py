@@ -1,8 +1,8 @@
-"""Refuses the whole corpus and prints, as JSON, what each refusal took: `[name, code wanted, code, place, cost, MiB]`.
+"""Refuses the whole corpus and prints the measurements as JSON: `[name, expected code, code, position, cost, MiB]`.
 
-Run in a process of its own. The cost is CPU time over that of the reference work (`tests/unsafe_reference.py`), the
-least of up to eight rounds,
-with pauses, for a shared processor is slow in bursts; MiB is by how much the process grew at its peak, in the first.
+Run it in a separate process. The cost is CPU time relative to the reference work (`tests/unsafe_reference.py`): the
+minimum of up to eight rounds with pauses, because a shared processor has slow periods. MiB is the growth of the
+process's peak memory in the first round.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from tests.hostile.corpus import Case, every  # noqa: E402  # the path comes fir
 from tests.unsafe_reference import reference_seconds  # noqa: E402
 
 QUICK = 40.0
-"""A cost that is clearly less than the limit."""
+"""A cost clearly below the limit."""
 PAUSE = 0.3
 """Seconds between two rounds."""
 
 
 def seconds(case: Case) -> tuple[tuple[str, str], float]:
-    """What a case gives, and the CPU time that it takes."""
+    """Returns the result of a case and its CPU time."""
     began = time.process_time()
     found = case.refusal() or ("accepted", "")
     return found, time.process_time() - began
 
 
 def least(case: Case, first: float) -> float:
-    """The least cost of a case whose first round cost this much; it is asked again only where that was not clearly
-    little.
+    """Returns the minimum cost of a case with this cost in the first round. Measures again only if that was not clearly
+    low.
     """
     cost = first
     for _ in range(7):
@@ -46,15 +46,13 @@ def least(case: Case, first: float) -> float:
 
 
 def resident() -> float:
-    """The MiB that this process has in memory now."""
+    """Returns the resident memory of this process in MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / (1 << 20)
 
 
 def main() -> None:
-    """Measures each case. Linux resets the peak of a process's memory on request, which is what makes it measurable a
-    case.
-    """
+    """Measures each case. Linux resets the peak memory of a process on request, so that it can be measured per case."""
     cases = list(every())
     for case in cases[:: len(cases) // 20]:
         case.refusal()

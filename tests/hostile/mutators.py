@@ -1,7 +1,4 @@
-"""Mutators that know the formats: YAML files, prompts, JSON lines, SQLite files. Every one takes its chance from a
-seeded
-`Random`.
-"""
+"""Mutators for known formats: YAML files, prompts, JSON lines, SQLite files. Each uses a seeded `Random`."""
 
 from __future__ import annotations
 
@@ -173,7 +170,7 @@ NAMES = ("type", "seq", "at", "node", "value", "outcome", "more", "kind", "attem
 
 
 def yaml(chance: Random, text: str) -> str | bytes:
-    """A YAML file like another one: values, keys, blocks and lines changed; or a few of its bytes."""
+    """Returns a mutated YAML file: values, keys, blocks and lines changed, or a few bytes."""
     for _ in range(chance.choice((1, 1, 1, 2, 3, 6))):
         lines = text.split("\n")
         at = chance.randrange(len(lines))
@@ -192,7 +189,7 @@ def yaml(chance: Random, text: str) -> str | bytes:
             case 3:  # two keys swapped
                 one, two = chance.choice(_words(text)), chance.choice(_words(text))
                 text = text.replace(f"{one}:", "\x01").replace(f"{two}:", f"{one}:").replace("\x01", f"{two}:")
-            case 4:  # a line twice, or gone, or deeper
+            case 4:  # a line repeated, removed or indented
                 line = chance.choice(([lines[at]] * 2, [], ["  " + lines[at]], [lines[at].removeprefix("  ")]))
                 text = "\n".join([*lines[:at], *line, *lines[at + 1 :]])
             case 5:  # another expression
@@ -208,7 +205,7 @@ def yaml(chance: Random, text: str) -> str | bytes:
 
 
 def prompt(chance: Random, text: str) -> str | bytes:
-    """A prompt like another one."""
+    """Returns a mutated prompt."""
     for _ in range(chance.choice((1, 1, 2, 4))):
         at = chance.randrange(len(text) + 1)
         text = text[:at] + chance.choice(PROMPTS) + text[at + chance.randrange(6) :]
@@ -216,7 +213,7 @@ def prompt(chance: Random, text: str) -> str | bytes:
 
 
 def line(chance: Random, text: str) -> str | bytes:
-    """A line of JSON like another one: values, keys and depth changed, kept JSON or not."""
+    """Returns a mutated line of JSON: values, keys and depth changed; it may be invalid JSON."""
     value = json.loads(text)
     for _ in range(chance.choice((1, 1, 2, 4))):
         holder = chance.choice(_holders(value))
@@ -248,7 +245,7 @@ def line(chance: Random, text: str) -> str | bytes:
 
 
 def spoilt(chance: Random, data: bytes, times: int = 3) -> bytes:
-    """Bytes with some of them changed, moved or cut off."""
+    """Returns bytes with some of them changed, moved or removed."""
     found = bytearray(data)
     for _ in range(chance.randrange(1, times + 1)):
         if found:

@@ -1,6 +1,4 @@
-"""Projects that somebody else has written: settings, modules, MCP servers, journals and symbolic links, drawn from a
-seeded `Random`.
-"""
+"""Untrusted projects: settings, modules, MCP servers, journals and symbolic links, drawn from a seeded `Random`."""
 
 from __future__ import annotations
 
@@ -25,8 +23,10 @@ nodes:
   found: {{tool: search, with: {{query: "${{input.text}}", documents: ["{SECRET}"]}}}}
 """
 FLEET = (
-    'schema: orchestra/fleet/v1\nname: own\nservers: {it: {endpoint: "http://127.0.0.1:9/v1", model: m}}\nmodels:'
-    " {base: it}\n"
+    "schema: orchestra/fleet/v1\n"
+    "name: own\n"
+    'servers: {it: {endpoint: "http://127.0.0.1:9/v1", model: m}}\n'
+    "models: {base: it}\n"
 )
 VALUES = (
     '""',
@@ -76,7 +76,7 @@ VALUES = (
     "'''\n\n'''",
     '"""a\\\n   b"""',
 )
-"""Values of TOML, most of which no setting takes."""
+"""TOML values; most settings refuse most of them."""
 JOURNALS = (
     '"../x.db"',
     '"/tmp/x/y.db"',
@@ -86,7 +86,7 @@ JOURNALS = (
     '"a/../../x.db"',
     '"link/x.db"',
 )
-"""Journals outside of the project."""
+"""Journals outside the project."""
 BRACKETS: tuple[Callable[[int], str], ...] = (
     lambda n: f"modules = {'[' * n}{']' * n}",
     lambda n: f"modules = {'[' * n}",
@@ -108,11 +108,11 @@ BRACKETS: tuple[Callable[[int], str], ...] = (
     lambda n: f'x = "{"a" * n}"',
     lambda n: "# " + "x" * n,
 )
-"""Texts that are as deep or as long as they are told to be."""
+"""Texts of a given depth or length."""
 
 
 def hostile_text(chance: Random) -> bytes:
-    """The text of a settings file."""
+    """Returns the text of a settings file."""
     if chance.random() < 0.25:
         depth = int(2 ** chance.uniform(1, 14))
         return chance.choice(BRACKETS)(depth).encode()
@@ -131,20 +131,20 @@ def hostile_text(chance: Random) -> bytes:
 
 @dataclass
 class Scene:
-    """A project, and a folder outside of it that the project must not reach."""
+    """A project, and a folder outside it that the project must not reach."""
 
     project: Path
     outside: Path
     marks: Path
-    """The folder in which code of the project leaves a mark if it runs."""
+    """The folder in which the project's code leaves a mark if it runs."""
     chance: Random
     needs_trust: bool = False
     sound: bool = True
-    """Whether the settings are made to be read."""
+    """Whether the settings are valid."""
 
     @classmethod
     def draw(cls, root: Path, seed: int) -> Scene:
-        """The project of a seed."""
+        """Returns the project of a seed."""
         scene = cls(root / "project", root / "outside", root / "marks", Random(seed))
         for folder in (scene.project, scene.outside / "agent", scene.marks):
             folder.mkdir(parents=True)
@@ -182,7 +182,7 @@ class Scene:
             path.write_text(header + self._sound(header.strip("[]\n")))
 
     def _sound(self, table: str) -> str:
-        """Settings that can be read, and that may ask for what needs trust."""
+        """Returns valid settings, which may request what needs trust."""
         lines: list[str] = []
         if self.chance.random() < 0.5:
             lines.append('modules = ["canary"]')
@@ -200,7 +200,7 @@ class Scene:
         return "\n".join(lines)
 
     def _link(self) -> None:
-        """A symbolic link out of the project, perhaps by way of one that stays inside."""
+        """Creates a symbolic link out of the project, possibly through a link inside it."""
         name, target = self.chance.choice(
             (
                 ("agents/helper", "agent"),
@@ -217,7 +217,7 @@ class Scene:
         )
         if os.path.lexists(self.project / name) or (os.path.lexists((self.project / name).parent) and name.count("/")):
             return
-        self.needs_trust = self.needs_trust or self.sound  # other settings may not search the folder of the link
+        self.needs_trust = self.needs_trust or self.sound  # invalid settings may not search the folder of the link
         place = self.project / name
         place.parent.mkdir(parents=True, exist_ok=True)
         if self.chance.random() < 0.3:
@@ -230,7 +230,7 @@ class Scene:
             )
 
     def _own_file(self) -> None:
-        """A file of the project, which may be read."""
+        """Creates a file of the project that may be read."""
         name, text = self.chance.choice(
             (("workflows/mine.yaml", WORKFLOW.replace(SECRET, "mine")), ("configs/laptop2.yaml", FLEET))
         )
@@ -240,5 +240,5 @@ class Scene:
             place.write_text(text)
 
     def outside_files(self) -> dict[str, bytes]:
-        """All files outside, with what they hold."""
+        """Returns all files outside the project with their content."""
         return {str(path): path.read_bytes() for path in sorted(self.outside.rglob("*")) if path.is_file()}

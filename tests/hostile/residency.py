@@ -1,11 +1,12 @@
-"""Residency: random workflows over labelled data, tools, MCP servers and model servers. No data goes where its label
-forbids.
+"""Residency: random workflows over labelled data, tools, MCP servers and model servers. No data reaches a destination
+that
+its label forbids.
 
     python -m tests.hostile.residency --graphs 10000
 
-Each graph is run by the real engine, fleet and workers. Every place that data can reach keeps what it was given: tools,
-tools that are checks, MCP servers (their process is replaced, their configuration and contract are real), and model
-servers on loopback. The label of the run is computed here a second time, from what the graph states.
+The real engine, fleet and workers run each graph. Each destination records its inputs: tools, tools that are checks,
+MCP servers (their process is replaced; configuration and contract are real), and model servers on loopback. The label
+of the run is computed a second time here, from the labels in the graph.
 """
 
 from __future__ import annotations
@@ -68,13 +69,13 @@ max_output: 60
 """
 TAKES = "input: {text: str}\noutput: str\nmax_output: 60\n"
 AGENT = re.compile(r"(a_\w+_\w+): ")
-"""How the prompt of an agent begins: what its card is cleared for counts beside its server."""
+"""The start of an agent's prompt: the clearance of its card counts in addition to that of its server."""
 SEND = re.compile(r"Send with (\S+)\.")
 
 
 @dataclass
 class Sinks:
-    """All places that data can reach: what each is cleared for, and what it was given."""
+    """All destinations of data: the clearance of each, and its inputs."""
 
     cleared: dict[str, Label] = field(default_factory=dict)
     given: dict[str, list[str]] = field(default_factory=dict)
@@ -86,7 +87,7 @@ class Sinks:
         self.given[name].append(said if isinstance(said, str) else json.dumps(said, default=str))
 
     def reached(self, canary: str) -> set[str]:
-        """The sinks that have been given a canary."""
+        """Returns the sinks that have received a canary."""
         return {name for name, texts in self.given.items() if any(canary in text for text in texts)}
 
     def forget(self) -> None:
@@ -95,7 +96,7 @@ class Sinks:
 
 
 def strictest(*labels: Label | None) -> Label:
-    """Written a second time, so that a fault in the product's own is seen."""
+    """Returns the strictest label; a second implementation, so that a fault of the product is detected."""
     for label in ("restricted", "internal"):
         if label in labels:
             return label
@@ -110,7 +111,7 @@ def within(label: Label, ceiling: Label) -> bool:
 
 
 def declared(sinks: Sinks) -> list[Tool[..., Any]]:
-    """Tools of each label: plain functions, coroutines, and checks."""
+    """Creates tools of each label: plain functions, coroutines, and checks."""
     made: list[Tool[..., Any]] = []
     for label in LABELS:
         for name in (f"say_{label}", f"ask_{label}", f"judge_{label}"):
@@ -150,7 +151,7 @@ def _tool(sinks: Sinks, name: str, label: Label | None) -> Tool[..., Any]:
 
 
 def callable_tools() -> list[str]:
-    """The tools that take a text, by the names that a workflow calls them by; the one without a label is `internal`."""
+    """Returns the tools that take a text, by their names in workflows; the one without a label is `internal`."""
     return (
         [f"{kind}_{label}" for kind in ("say", "ask") for label in LABELS]
         + ["say_unsaid"]
@@ -201,8 +202,9 @@ def furnish(project: Path, urls: Mapping[Label, str]) -> None:
 
 
 def obedient(sinks: Sinks, server: str) -> Callable[[SimulatedRequest], Any]:
-    """A model server that keeps each prompt, and does what the text in it says: it plans to send the text with the tool
-    that is named.
+    """Returns a model server that records each prompt and follows the text in it: it plans to send the text with the
+    named
+    tool.
     """
 
     def answer(request: SimulatedRequest) -> Any:
@@ -223,7 +225,7 @@ def obedient(sinks: Sinks, server: str) -> Callable[[SimulatedRequest], Any]:
 
 @asynccontextmanager
 async def opened(sinks: Sinks) -> AsyncIterator[Orchestra]:
-    """The project of all graphs, opened."""
+    """Opens the project of all graphs."""
     async with AsyncExitStack() as stack:
         project = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         urls: dict[Label, str] = {}
@@ -252,7 +254,7 @@ async def opened(sinks: Sinks) -> AsyncIterator[Orchestra]:
 
 
 def _alone(one: Tool[..., Any]) -> Workflow[..., Any]:
-    """A workflow that makes a tool known to the project, with a label that any tool is cleared for."""
+    """Returns a workflow that registers a tool in the project, with a label that any tool is cleared for."""
     inputs = {"value": "a"} if one.name.startswith("judge") else {"text": "a"}
     graph = {
         "schema": "orchestra/v1",
@@ -280,40 +282,40 @@ def _replaced(sinks: Sinks, name: str) -> Callable[..., Any]:
 
 @dataclass
 class Drawn:
-    """A workflow, and what it needs to be told."""
+    """A workflow and its options."""
 
     text: str
     label: Label
-    """Of its runs."""
+    """The label of its runs."""
     options: Label | None
     must: set[str]
-    """Sinks that surely get its data, because they are cleared for it."""
+    """Sinks that must receive its data, because they are cleared for it."""
     refused: bool
-    """Whether it calls, itself, a tool that is not cleared for the label that it states: it does not compile."""
+    """Whether the workflow itself calls a tool that is not cleared for its declared label: it does not compile."""
 
 
 @dataclass
 class Drawing:
-    """One graph under way."""
+    """One graph under construction."""
 
     random: Random
     own: Label | None
-    """What the workflow states."""
+    """The declared label of the workflow."""
     called: list[Label | None] = field(default_factory=list)
     direct: list[str] = field(default_factory=list)
-    """Tools that nodes call by themselves."""
+    """Tools that nodes call directly."""
     may: list[list[str]] = field(default_factory=list)
-    """For each node whose inputs are those of the run: the sinks that get them, where all of them are cleared."""
+    """For each node whose inputs are those of the run: the sinks that receive them if all are cleared."""
     kinds: Counter[str] = field(default_factory=Counter)
 
     def ref(self, names: list[str]) -> tuple[str, bool]:
-        """What a node reads, and whether that is the run's own input."""
+        """Returns the reference that a node reads, and whether it is an input of the run."""
         if names and self.random.random() < 0.4:
             return f"${{{self.random.choice(names)}}}", False
         return "${input.text}", True
 
     def node(self, names: list[str]) -> dict[str, Any]:
-        """One node that has a value in any case."""
+        """Adds one node that always has a value."""
         text, own = self.ref(names)
         kind = self.random.choice(
             ["tool", "tool", "agent", "check", "verify", "call", "block", "each", "plan", "tool_use"]
@@ -323,8 +325,9 @@ class Drawing:
         return {**made, "fallback": "${''}"}
 
     def pick(self) -> str:
-        """A tool that a node calls by itself. Mostly one that the workflow may call, as far as that is known when it is
-        read.
+        """Returns a tool that a node calls directly; mostly one that the workflow may call, as far as this is known at
+        compile
+        time.
         """
         label = self.random.choices(LABELS, WEIGHTS)[0]
         return self.random.choice([name for name in callable_tools() if cleared_for(name) == label])
@@ -382,7 +385,7 @@ class Drawing:
         tools = self.random.sample(callable_tools(), 3)
         chosen = self.random.choice(callable_tools() if self.random.random() < 0.2 else tools)
         goal = f"Send with {chosen}."
-        offered = [name for name in tools if "." not in name]  # lines name no tool of a server
+        offered = [name for name in tools if "." not in name]  # plan lines cannot name a tool of a server
         if chosen in offered:
             self._reach(own, chosen)
         made = {"plan": goal, "with": {"text": text}, "router": "planner", "tools": offered or ["say_internal"]}
@@ -400,7 +403,7 @@ class Drawing:
 
 
 def draw(seed: int) -> Drawn:
-    """A graph of one to five nodes."""
+    """Returns a graph of one to five nodes."""
     random = Random(seed)
     own: Label | None = random.choice([None] * 7 + ["public", *LABELS])
     drawing = Drawing(random, own)
@@ -430,7 +433,7 @@ def draw(seed: int) -> Drawn:
 
 
 def cleared_for(sink: str) -> Label:
-    """What a sink's name says of it; of a card and a server, the less strict label."""
+    """Returns the clearance in a sink's name; for a card and a server, the less strict of the two labels."""
     return next((label for label in LABELS if label in sink), "internal")
 
 
@@ -439,19 +442,19 @@ def cleared_for(sink: str) -> Label:
 
 @dataclass
 class Report:
-    """What came of many graphs."""
+    """The results of many graphs."""
 
     graphs: int = 0
     refused: int = 0
     runs: Counter[str] = field(default_factory=Counter)
-    """By label."""
+    """Number of runs by label."""
     given: int = 0
-    """Sinks that were given a canary, over all runs."""
+    """Number of sinks that received a canary, over all runs."""
     withheld: int = 0
-    """Sinks that were not, because they are not cleared."""
+    """Number of sinks that received none, because they are not cleared."""
     leaks: list[str] = field(default_factory=list)
     missed: list[str] = field(default_factory=list)
-    """Sinks that are cleared and got nothing, and graphs that were refused, or taken, and should not have been."""
+    """Cleared sinks that received nothing, and graphs that were refused or accepted by mistake."""
 
 
 async def explore(graphs: int, first: int = 0) -> Report:
@@ -495,7 +498,7 @@ async def _one(orchestra: Orchestra, sinks: Sinks, seed: int, report: Report) ->
 
 
 def main() -> None:
-    """Runs graphs and prints what came of them."""
+    """Runs graphs and prints the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--graphs", type=int, default=10_000)
     parser.add_argument("--first", type=int, default=0)

@@ -1,6 +1,4 @@
-"""A project whose model is a simulated HTTP server: fleet, engine, SQLite journal and command line are the real
-ones.
-"""
+"""A project with a simulated HTTP model server; fleet, engine, SQLite journal and command line are the real ones."""
 
 from __future__ import annotations
 
@@ -40,9 +38,11 @@ FILES = {
         f"  second: {{agent: echo, with: {{text: 'It said: ${{first.answer}}', more: '${{null}}'}}, {RETRY}}}\n"
     ),
     "workflows/echoing.yaml": (
-        f"{HEAD}echoing\ninput: {{text: str, more: {{type: 'dict[str, str] | null', default: null}}}}\noutput:"
-        " ${said}\nnodes:\n  said: {agent: echo, with: {text: '${input.text}', more: '${input.more}'},"
-        f" {RETRY}}}\n"
+        f"{HEAD}echoing\n"
+        "input: {text: str, more: {type: 'dict[str, str] | null', default: null}}\n"
+        "output: ${said}\n"
+        "nodes:\n"
+        f"  said: {{agent: echo, with: {{text: '${{input.text}}', more: '${{input.more}}'}}, {RETRY}}}\n"
     ),
     "workflows/tooling.yaml": (
         f"{HEAD}tooling\ninput: {{}}\noutput: ${{told}}\nnodes:\n  told: {{tool: poisoned, with: {{}}, {RETRY}}}\n"
@@ -62,7 +62,7 @@ models: {base: it}
 
 @dataclass(frozen=True)
 class Played:
-    """A run: how it ended, what the journal says, and what the server was asked."""
+    """A run: its result, the events and blobs of its journal, and the requests to the server."""
 
     status: str
     code: str
@@ -77,7 +77,7 @@ class Played:
         return [event for event in self.events if isinstance(event, AttemptFinished)]
 
     def written(self, attempt: AttemptFinished) -> str:
-        """The model's text, out of the exact bytes of its answer."""
+        """Returns the model's text from the exact bytes of its response."""
         return str(json.loads(self.blobs[attempt.received])["choices"][0]["message"]["content"])
 
 
@@ -90,9 +90,7 @@ def furnish(project: Path) -> None:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a scene is played on: the fleet file, faults of the server, the label of the run's data, the level of the
-    log.
-    """
+    """Options of a run: the fleet file, faults of the server, the label of the data, and the log level."""
 
     fleet: str = FLEET
     faults: EndpointFaults = EndpointFaults()  # noqa: RUF009  # frozen
@@ -110,8 +108,8 @@ def play(
     on: Setting = Setting(),
     **inputs: Any,
 ) -> Played:
-    """Runs a workflow to its end; `answer` is what the model says, or makes it of the request. The journal is read by
-    another reader.
+    """Runs a workflow to its end. `answer` is the model's text, or a function of the request. A second reader reads the
+    journal.
     """
     furnish(project)
     return asyncio.run(_play(project, workflow, answer, tool, on, inputs))
@@ -149,7 +147,7 @@ async def _play(
 
 
 def obeyed(text: str) -> set[str]:
-    """The characters of a text that a terminal would obey, or nobody would see."""
+    """Returns the characters of a text that control a terminal or are invisible."""
     return {
         char
         for char in text

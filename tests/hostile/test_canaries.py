@@ -1,6 +1,4 @@
-"""I9 and I11 on the whole path: data goes nowhere beyond its label, and a key stands in no file, log, error or
-answer.
-"""
+"""Tests I9 and I11 end to end: data stays within its label, and no file, log, error or answer contains a key."""
 
 from __future__ import annotations
 
@@ -21,12 +19,12 @@ FAULTS = [field.name for field in fields(EndpointFaults) if field.name not in ("
 
 
 def written(*folders: Path) -> bytes:
-    """All bytes of all files."""
+    """Returns the bytes of all files."""
     return b"".join(path.read_bytes() for folder in folders for path in sorted(folder.rglob("*")) if path.is_file())
 
 
 @pytest.mark.parametrize("fault", ["", *FAULTS])
-def test_a_key_is_sent_and_stands_nowhere_else(
+def test_api_key_is_sent_and_stored_nowhere(
     fault: str, shell: Shell, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CANARY_KEY", CANARY)
@@ -51,9 +49,10 @@ def test_a_key_is_sent_and_stands_nowhere_else(
     assert CANARY not in everything
 
 
-def test_a_key_that_the_server_says_again_is_hidden(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Proxies for debugging do so, and so does a server that means ill: then a reader of answers or journals would have
-    the key.
+def test_api_key_echoed_by_server_is_redacted(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Debugging proxies and malicious servers echo keys; without redaction, readers of answers or journals would see
+    the
+    key.
     """
     monkeypatch.setenv("CANARY_KEY", CANARY)
     played = play(
@@ -75,7 +74,7 @@ def test_a_key_that_the_server_says_again_is_hidden(shell: Shell, monkeypatch: p
 
 
 @pytest.mark.parametrize(("label", "comes"), [("internal", True), ("restricted", False)])
-def test_restricted_data_reaches_no_server_that_is_not_cleared(label: str, comes: bool, shell: Shell) -> None:
+def test_restricted_data_reaches_only_cleared_servers(label: str, comes: bool, shell: Shell) -> None:
     fleet = FLEET.replace("label: restricted", "label: internal")
     played = play(shell.project, "echoing", "said", on=Setting(fleet, label=label), text="x")  # type: ignore[arg-type]  # one of the labels
     assert bool(played.requests) is comes

@@ -1,4 +1,4 @@
-"""Hostile inputs of every kind are refused with a code and a place, in bounded time and 64 MiB."""
+"""Tests that hostile inputs of every kind are refused with a code and a position, in bounded time and 64 MiB."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ def measured() -> list[Row]:
     return [tuple(row) for row in rows]
 
 
-def test_there_are_more_than_250_of_them(measured: list[Row]) -> None:
+def test_corpus_has_more_than_250_cases(measured: list[Row]) -> None:
     names = [row[0] for row in measured]
     assert len(names) == len(set(names)) > 250
 
 
-def test_each_is_refused_with_its_code(measured: list[Row]) -> None:
+def test_corpus_case_is_refused_with_its_code(measured: list[Row]) -> None:
     assert [row[:3] for row in measured if row[1] != row[2]] == []
 
 
-def test_each_refusal_says_where(measured: list[Row]) -> None:
+def test_corpus_refusal_has_a_location(measured: list[Row]) -> None:
     assert [row[:4] for row in measured if not row[3]] == []
 
 
-def test_each_costs_less_than_80_times_the_reference_work(measured: list[Row]) -> None:
-    """Most cost less than one, and the largest 15."""
+def test_corpus_case_costs_below_80_times_reference_work(measured: list[Row]) -> None:
+    """Most cases cost less than one, and the most expensive one 15."""
     assert [(row[0], row[4]) for row in measured if row[4] >= 80] == []
 
 
-def test_each_takes_less_than_64_mib(measured: list[Row]) -> None:
+def test_corpus_case_uses_below_64_mib(measured: list[Row]) -> None:
     assert [(row[0], row[5]) for row in measured if row[5] >= 64] == []

@@ -1,5 +1,5 @@
-"""What could take for ever does not: schemas and values that grow in 2^n ways, prompts of many messages, names of great
-length.
+"""Tests that growth is bounded: schemas and values that grow by 2^n, prompts with many messages, and very long
+names.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NODE: dict[str, Any] = {
         "T": {"oneOf": [{"type": "null"}, {"$ref": "#/$defs/A"}, {"$ref": "#/$defs/B"}]},
     },
 }
-"""A tree of two kinds of nodes, as pydantic writes it: nothing about it is malicious."""
+"""A tree with two kinds of nodes, as written by pydantic; it is not malicious."""
 
 
 def tree(depth: int, leaf: Any) -> Any:
@@ -46,7 +46,7 @@ def tree(depth: int, leaf: Any) -> Any:
 
 @pytest.mark.parametrize("leaf", [None, 3, {"x": None, "a": "wrong"}])
 @pytest.mark.parametrize("depth", [1, 5, 12, 30, 60])
-def test_a_value_that_fits_no_branch_of_a_recursive_union_is_refused_in_time(depth: int, leaf: Any) -> None:
+def test_recursive_union_refuses_value_in_bounded_time(depth: int, leaf: Any) -> None:
     validator = Validator(NODE)
     fault = validator.check(tree(depth, leaf))
     assert fault is not None
@@ -54,12 +54,12 @@ def test_a_value_that_fits_no_branch_of_a_recursive_union_is_refused_in_time(dep
     assert_cost(lambda: validator.check(tree(depth, leaf)), at_most=30)
 
 
-def test_a_fault_in_a_small_value_is_still_said_where_it_is() -> None:
+def test_recursive_union_error_of_small_value_has_its_path() -> None:
     schema = {**NODE, "$defs": {**NODE["$defs"], "T": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/A"}]}}}
     assert Validator(schema).check(tree(3, {"x": None, "a": "wrong"})) == "x: x: x: a: expected int, got 'wrong'"
 
 
-def test_a_recursive_type_is_no_type_that_is_itself() -> None:
+def test_recursive_array_type_accepts_nested_arrays() -> None:
     assert (
         Validator({"$ref": "#/$defs/L", "$defs": {"L": {"type": "array", "items": {"$ref": "#/$defs/L"}}}}).check(
             [[], [[]]]
@@ -74,30 +74,30 @@ def doubling(key: str, count: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("key", ["anyOf", "oneOf", "allOf"])
-def test_types_that_double_are_refused_before_anybody_walks_through_them(key: str) -> None:
+def test_doubling_types_are_refused_before_traversal(key: str) -> None:
     with pytest.raises(InputError, match="a million ways"):
         Validator(doubling(key, 40))
     assert Validator(doubling(key, 8)).check(3) is not None
 
 
-def test_unions_of_unions_are_opened_to_an_end() -> None:
+def test_nested_unions_are_expanded_up_to_a_limit() -> None:
     assert len(union_members(doubling("anyOf", 8))) == 256
     with pytest.raises(InputError, match="2,000 types"):
         union_members(doubling("anyOf", 40))
 
 
-def test_each_type_is_looked_at_once_to_find_the_fields_of_a_value() -> None:
+def test_field_iteration_visits_each_type_once() -> None:
     assert expand_schema(doubling("anyOf", 40), doubling("anyOf", 40)) == ({"type": "string"},)
     assert [field.path for field in iter_fields(tree(3, None), NODE)] == ["", "x", "x.x", "x.x.x"]
 
 
-def test_messages_of_a_prompt_know_their_lines() -> None:
+def test_prompt_messages_have_their_line_numbers() -> None:
     text = "a\n<!-- system -->\nb\n\n<!-- user -->\nc"
     assert split_messages(text) == [("user", "a\n", 1), ("system", "b\n\n", 3), ("user", "c", 6)]
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
-def test_literals_of_any_text_are_read_as_they_are_shown(text: str) -> None:
+def test_literal_types_of_any_text_round_trip(text: str) -> None:
     schema = {"enum": [text], "type": "string"}
     assert parse_type(format_type(schema, full=True), {}) == schema
 
@@ -114,10 +114,10 @@ json_values = st.recursive(
 
 
 @given(json_values)
-def test_json_can_be_kept(value: Any) -> None:
+def test_json_values_can_be_stored(value: Any) -> None:
     assert storage_error(value) == ""
 
 
 @given(json_values, st.sampled_from([float("nan"), float("inf"), "\ud800", 10**41, object()]), st.booleans())
-def test_what_is_no_json_cannot_be_kept_wherever_it_stands(value: Any, bad: Any, as_field: bool) -> None:
+def test_non_json_values_cannot_be_stored_at_any_depth(value: Any, bad: Any, as_field: bool) -> None:
     assert storage_error([value, {"x": bad, "y": value}] if as_field else [value, [bad]]) != ""

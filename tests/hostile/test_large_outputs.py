@@ -1,4 +1,4 @@
-"""What a model or a tool gave makes a run's output impossible: the run fails, with a code, and ends."""
+"""Tests that a run fails with a code and ends if values of models or tools make its output impossible."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def workflows(shell: Shell) -> None:
 
 @tool(effect="pure")
 def poisoned() -> Any:
-    """Gives 40 MiB: what one event may hold, and two may not."""
+    """Returns 40 MiB: one such value fits into an event, two do not."""
     return "x" * (40 << 20)
 
 
-def test_an_output_that_cannot_be_evaluated_ends_the_run_as_failed(shell: Shell) -> None:
+def test_output_that_cannot_be_evaluated_fails_the_run(shell: Shell) -> None:
     played = play(shell.project, "twice", "y" * 200_000, text="hi")
     assert (played.status, played.code) == ("failed", "L062")
 
 
-def test_an_output_that_no_journal_takes_ends_the_run_as_failed(shell: Shell) -> None:
+def test_output_that_no_journal_stores_fails_the_run(shell: Shell) -> None:
     played = play(shell.project, "both", tool=poisoned)
     assert (played.status, played.code) == ("failed", "E026")
     assert scene.obeyed(shell("runs", "show", "last").out) == set()

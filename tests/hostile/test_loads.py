@@ -1,4 +1,6 @@
-"""Loading what a stranger wrote does nothing, and ends in a value or a coded error, in time and in bounded memory."""
+"""Tests that loading untrusted files has no side effects and ends in a value or a coded error, in bounded time and
+memory.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +15,17 @@ import pytest
 pytestmark = pytest.mark.slow
 
 FACTOR = float(os.environ.get("ORCHESTRA_FUZZ", "1"))
-"""How many times 10,000 loads are made; `scripts/fuzz.py` runs for as long as one likes."""
+"""The multiple of 10,000 loads; `scripts/fuzz.py` runs without a limit."""
 
 
-def test_10_000_fuzzed_files_and_events_execute_import_spawn_connect_and_open_nothing(tmp_path: Path) -> None:
+def test_load_of_10_000_fuzzed_inputs_has_no_side_effects(tmp_path: Path) -> None:
     program = Path(__file__).with_name("loads.py")
     arguments = [sys.executable, str(program), str(tmp_path), str(FACTOR)]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=600 * max(1.0, FACTOR), check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     told = json.loads(done.stdout)
     assert sum(count for codes in told.values() for count in codes.values()) >= int(10_000 * FACTOR)
-    # A fuzzer whose files are all accepted, or all refused for the same reason, tests nothing.
+    # A fuzzer tests nothing if all of its files are accepted, or all are refused for the same reason.
     for kind, codes in told.items():
         assert codes.get("accepted", 0) > 0, kind
         assert len(codes) >= 2, kind

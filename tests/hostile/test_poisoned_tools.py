@@ -1,5 +1,5 @@
-"""Values of tools that no journal can keep are a coded, failed attempt: never a crash of the run, and never another
-value.
+"""Tests that tool values that no journal can store are a coded, failed attempt: never a crash of the run, and never
+another value.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from tests.hostile.scene import obeyed, play
 
 
 class Report(BaseModel):
-    """A tool's own model, with room for anything."""
+    """A tool's own model; `more` holds any value."""
 
     score: float = 0.0
     more: Any = None
 
 
 class Silent(Exception):
-    """An exception that cannot even say what it is."""
+    """An exception whose conversion to text fails."""
 
     def __str__(self) -> str:
         raise ValueError("no words")
 
 
 class Panic(BaseException):
-    """As extensions in Rust raise it: no `Exception`."""
+    """Like the panic exception of Rust extensions: not an `Exception`."""
 
 
 def nested(depth: int) -> Any:
@@ -98,7 +98,7 @@ def made(give: Callable[[], Any]) -> Any:
 
 
 @pytest.mark.parametrize("name", NOT_KEPT)
-def test_a_value_that_cannot_be_kept_is_a_failed_attempt(name: str, shell: Shell) -> None:
+def test_tool_value_that_cannot_be_stored_fails_the_attempt(name: str, shell: Shell) -> None:
     played = play(shell.project, "tooling", tool=made(NOT_KEPT[name]))
     assert (played.status, played.code) == ("failed", "T004")
     assert [attempt.error for attempt in played.attempts] == ["T004"]
@@ -106,7 +106,7 @@ def test_a_value_that_cannot_be_kept_is_a_failed_attempt(name: str, shell: Shell
 
 
 @pytest.mark.parametrize("name", RAISED)
-def test_whatever_a_tool_raises_is_a_failed_attempt(name: str, shell: Shell) -> None:
+def test_tool_exception_of_any_kind_fails_the_attempt(name: str, shell: Shell) -> None:
     played = play(shell.project, "tooling", tool=made(raising(RAISED[name])))
     assert (played.status, played.code) == ("failed", "T003")
     assert len(played.attempts) == 2, "the tool may do better at the second try"
@@ -116,7 +116,7 @@ def test_whatever_a_tool_raises_is_a_failed_attempt(name: str, shell: Shell) -> 
 
 
 @pytest.mark.parametrize("give", [NOT_KEPT["NaN"], raising(Panic("index out of bounds"))])
-def test_a_fallback_saves_the_run(give: Callable[[], Any], shell: Shell) -> None:
+def test_tool_failure_with_fallback_completes_the_run(give: Callable[[], Any], shell: Shell) -> None:
     played = play(shell.project, "saving", tool=made(give))
     assert (played.status, played.output) == ("done", "saved")
 
@@ -132,14 +132,14 @@ KEPT: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", KEPT)
-def test_what_can_be_kept_reads_back_the_same(name: str, shell: Shell) -> None:
+def test_tool_value_that_can_be_stored_round_trips(name: str, shell: Shell) -> None:
     played = play(shell.project, "tooling", tool=made(lambda: KEPT[name]))
     assert played.status == "done"
     assert played.output == played.attempts[0].value == KEPT[name]
     assert History.of(played.events).outcome is not None
 
 
-def test_a_function_that_is_annotated_says_what_it_broke() -> None:
+def test_tool_result_that_cannot_be_stored_names_the_value() -> None:
     def numbers() -> list[float]:
         """Gives numbers."""
         return [1.0, float("nan")]

@@ -1,5 +1,6 @@
-"""A project that nobody trusts runs nothing and leads nowhere, whatever its settings and files are; every refusal has a
-code.
+"""Tests that commands in an untrusted project run no code of it and open nothing outside it, for any settings and
+files.
+Each refusal has a code.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ FEW, MANY = 40, 3_000
 
 
 class VerbShell(Shell):
-    """A shell that describes one verb only, as `orchestra` itself does."""
+    """A shell that builds only the parser of one command, like `orchestra` itself."""
 
     def __call__(self, *arguments: str, stdin: str | None = None) -> Said:
         done = CliRunner().invoke(
@@ -62,14 +63,16 @@ class VerbShell(Shell):
 
 
 class NeverOpened:
-    """Stands in for `Orchestra.open`."""
+    """Replaces `Orchestra.open` and fails if called."""
 
     def __call__(self, *_: Any, **__: Any) -> AbstractAsyncContextManager[Any]:
         raise AssertionError("a project without trust was opened")
 
 
 def attacked(shell: Shell, root: Path, seed: int) -> list[Said]:
-    """What commands say in the project of a seed; fails where one of them ran or reached what it must not."""
+    """Returns the results of commands in the project of a seed. Fails if a command ran code of the project or reached a
+    forbidden file.
+    """
     scene = Scene.draw(root, seed)
     outside = scene.outside_files()
     os.chdir(scene.project)
@@ -89,7 +92,7 @@ def attacked(shell: Shell, root: Path, seed: int) -> list[Said]:
 
 @pytest.fixture
 def untrusting(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Shell:
-    """A shell in which nothing is trusted, and nothing can be opened or reached."""
+    """A shell without trusted projects; it fails if a project or a journal is opened."""
 
     def reached(place: str) -> str:
         raise AssertionError(f"the journal {place} was asked for")
@@ -111,10 +114,10 @@ def attack(shell: Shell, root: Path, seeds: range) -> None:
     assert refused > len(seeds), "most projects ask for something"
 
 
-def test_no_command_runs_or_reaches_what_an_untrusted_project_asks_for(untrusting: Shell, tmp_path: Path) -> None:
+def test_command_in_untrusted_project_has_no_side_effects(untrusting: Shell, tmp_path: Path) -> None:
     attack(untrusting, tmp_path, range(FEW))
 
 
 @pytest.mark.slow
-def test_no_command_does_so_in_thousands_of_projects(untrusting: Shell, tmp_path: Path) -> None:
+def test_command_in_thousands_of_projects_has_no_side_effects(untrusting: Shell, tmp_path: Path) -> None:
     attack(untrusting, tmp_path, range(FEW, sample_size(MANY)))

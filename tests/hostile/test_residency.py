@@ -1,4 +1,4 @@
-"""Data goes to no tool, MCP server or model server that is not cleared for its label."""
+"""Tests that data reaches no tool, MCP server or model server that is not cleared for its label."""
 
 from __future__ import annotations
 
@@ -79,17 +79,17 @@ def explored(graphs: int) -> None:
     assert report.given > graphs
 
 
-def test_no_data_reaches_a_place_that_is_not_cleared_for_it() -> None:
+def test_residency_data_reaches_only_cleared_destinations() -> None:
     explored(150)
 
 
 @pytest.mark.slow
-def test_no_data_of_ten_thousand_graphs_reaches_a_place_that_is_not_cleared_for_it() -> None:
+def test_residency_ten_thousand_graphs_reach_only_cleared_destinations() -> None:
     explored(sample_size(10_000, 10))
 
 
 @pytest.mark.parametrize("label", LABELS)
-async def test_a_tool_without_a_label_takes_internal_data_at_most(label: Label, settings: Settings) -> None:
+async def test_residency_tool_without_label_accepts_up_to_internal(label: Label, settings: Settings) -> None:
     async with Orchestra.open(settings, fleet="none", journal=MemoryJournal()) as orchestra:
         if label == "restricted":
             with pytest.raises(
@@ -101,7 +101,7 @@ async def test_a_tool_without_a_label_takes_internal_data_at_most(label: Label, 
     assert ("canary" in seen) is (label != "restricted")
 
 
-async def test_a_refused_call_is_not_tried_again(settings: Settings) -> None:
+async def test_residency_refused_call_is_not_retried(settings: Settings) -> None:
     async with Orchestra.open(settings, fleet="none", journal=MemoryJournal()) as orchestra:
         run = await orchestra.options(label="restricted").start(trying, text="canary")
         with pytest.raises(OrchestraError):
@@ -111,9 +111,7 @@ async def test_a_refused_call_is_not_tried_again(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("one", [stating, around])
-async def test_a_label_that_a_workflow_states_is_held_to_before_a_run(
-    one: Workflow[..., Any], settings: Settings
-) -> None:
+async def test_residency_workflow_label_is_checked_before_the_run(one: Workflow[..., Any], settings: Settings) -> None:
     async with Orchestra.open(settings, fleet="none", journal=MemoryJournal()) as orchestra:
         with pytest.raises(InputError) as caught:
             await orchestra.run(one, text="canary")
@@ -124,7 +122,7 @@ async def test_a_label_that_a_workflow_states_is_held_to_before_a_run(
     assert seen == []
 
 
-async def test_a_check_that_is_a_tool_is_held_to_its_label_outside_of_runs_too(settings: Settings) -> None:
+async def test_residency_tool_check_label_is_enforced_outside_runs(settings: Settings) -> None:
     async with Orchestra.open(settings, fleet="none", journal=MemoryJournal()) as orchestra:
         found = await orchestra.options(label="restricted").check("canary", against="canary", checks=short)
         assert (found.accepted, seen) == (False, [])
@@ -133,7 +131,7 @@ async def test_a_check_that_is_a_tool_is_held_to_its_label_outside_of_runs_too(s
         assert (found.accepted, seen) == (True, ["canary"])
 
 
-async def test_simulated_workers_hold_tools_to_their_labels_too(settings: Settings) -> None:
+async def test_residency_simulated_workers_enforce_tool_labels(settings: Settings) -> None:
     async with Orchestra.open(
         settings, workers=SimulatedWorkers({}, tools=[plain]), journal=MemoryJournal()
     ) as orchestra:
@@ -142,22 +140,22 @@ async def test_simulated_workers_hold_tools_to_their_labels_too(settings: Settin
     assert seen == []
 
 
-def test_packaged_tools_are_cleared_for_everything() -> None:
+def test_residency_packaged_tools_accept_every_label() -> None:
     assert {one.contract.label for one in (*BUILTIN_TOOLS, *router.TOOLS)} == {"restricted"}
 
 
-def test_an_mcp_server_without_a_label_is_cleared_for_internal_data() -> None:
+def test_residency_mcp_server_without_label_accepts_internal() -> None:
     assert McpServer(command=("false",), tools={}).label == "internal"
 
 
-def test_a_label_that_there_is_not_is_refused() -> None:
+def test_residency_unknown_label_is_refused() -> None:
     with pytest.raises(InputError, match=r"W017: .*has no label 'secret'"):
         tool(effect="pure", label="secret")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("label", LABELS)
 @pytest.mark.parametrize("kind", ["plan", "agent"])
-async def test_a_model_is_not_offered_tools_that_are_not_cleared(kind: str, label: Label) -> None:
+async def test_residency_model_is_offered_only_cleared_tools(kind: str, label: Label) -> None:
     sinks = Sinks()
     said = {
         "plan": (
@@ -167,8 +165,13 @@ async def test_a_model_is_not_offered_tools_that_are_not_cleared(kind: str, labe
         "agent": "{agent: helper, with: {text: '${input.text}'}, fallback: {answer: ''}}",
     }
     text = (
-        "schema: orchestra/v1\nname: it\nlabel: public\ninput: {text: str}\noutput: ${n}\nnodes:\n  n:"
-        f" {said[kind]}\n"
+        "schema: orchestra/v1\n"
+        "name: it\n"
+        "label: public\n"
+        "input: {text: str}\n"
+        "output: ${n}\n"
+        "nodes:\n"
+        f"  n: {said[kind]}\n"
     )
     async with opened(sinks) as orchestra:
         run = await orchestra.options(label=label).start(

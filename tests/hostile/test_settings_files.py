@@ -1,6 +1,4 @@
-"""A settings file is read or refused with a code, whatever it holds: its size and its levels are limited before it is
-parsed.
-"""
+"""Tests that any settings file is read or refused with a code: its size and depth are limited before it is parsed."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ FEW, MANY = 500, 10_000
 
 
 def refused(folder: Path, data: bytes) -> str:
-    """The code with which the settings are refused; empty where they are read."""
+    """Returns the code that refuses the settings; empty if they are valid."""
     (folder / "orchestra.toml").write_bytes(data)
     try:
         settings = Settings.load(start=folder, environ={"HOME": str(folder)}, trusted="recorded")
@@ -32,18 +30,18 @@ def refused(folder: Path, data: bytes) -> str:
 @pytest.mark.parametrize(
     "seeds", [range(FEW), pytest.param(range(FEW, MANY), marks=pytest.mark.slow)], ids=["few", "many"]
 )
-def test_any_settings_file_is_read_or_refused_with_a_code(seeds: range, tmp_path: Path) -> None:
+def test_settings_file_is_read_or_refused_with_a_code(seeds: range, tmp_path: Path) -> None:
     codes = {refused(tmp_path, hostile_text(Random(seed))) for seed in seeds}
     assert codes == {"", "C001", "C002", "C003", "C006", "C050"}
 
 
 @pytest.mark.parametrize("key", SETTING_NAMES)
-def test_each_setting_takes_or_refuses_each_value(key: str, tmp_path: Path) -> None:
+def test_setting_accepts_or_refuses_each_value(key: str, tmp_path: Path) -> None:
     assert {refused(tmp_path, f"{key} = {given}".encode()) for given in VALUES} <= {"", "C002", "C003", "C006", "C050"}
 
 
 def levels(value: Any) -> int:
-    """The levels of a value, as TOML names them: an array of tables counts as its tables."""
+    """Returns the depth of a value in TOML terms: an array of tables counts as its tables."""
     if isinstance(value, dict):
         return max((1 + levels(inner) for inner in value.values()), default=0)
     if isinstance(value, list):
@@ -69,12 +67,12 @@ NAMES = ("a", '"a.b.c"', "'[x]'", "b-c", '"\\"["')
 
 
 def keys(chance: Random, number: int) -> str:
-    """A dotted key."""
+    """Returns a dotted key."""
     return chance.choice((".", " . ")).join(chance.choice(NAMES) for _ in range(number))
 
 
 def value(chance: Random, deep: int) -> str:
-    """A value with exactly so many levels: arrays, and inline tables with dotted keys."""
+    """Returns a value of exactly this depth: arrays, and inline tables with dotted keys."""
     if not deep:
         return chance.choice(NOISE)
     if chance.random() < 0.5:
@@ -85,7 +83,7 @@ def value(chance: Random, deep: int) -> str:
 
 
 def document(chance: Random, deep: int) -> str:
-    """A TOML text with exactly so many levels, and strings and comments that look like more."""
+    """Returns a TOML text of exactly this depth, with strings and comments that look deeper."""
     header = chance.randrange(deep)
     dots = chance.randint(1, deep - header)
     lines = ["# [[[[[[[[[[[[[[[[[[[[", f"z = {chance.choice(NOISE)}"]
@@ -107,7 +105,7 @@ def accepted(text: str) -> bool:
 @pytest.mark.parametrize(
     "seeds", [range(FEW), pytest.param(range(FEW, MANY), marks=pytest.mark.slow)], ids=["few", "many"]
 )
-def test_levels_are_counted_as_the_parser_finds_them(seeds: range) -> None:
+def test_settings_level_count_equals_the_parser(seeds: range) -> None:
     for seed in seeds:
         chance = Random(seed)
         deep = chance.randint(1, 2 * MAX_LEVELS)
@@ -119,10 +117,8 @@ def test_levels_are_counted_as_the_parser_finds_them(seeds: range) -> None:
 @pytest.mark.parametrize(
     "seeds", [range(FEW), pytest.param(range(FEW, MANY), marks=pytest.mark.slow)], ids=["few", "many"]
 )
-def test_nothing_hides_levels_from_the_count(seeds: range) -> None:
-    """Texts that were damaged: where the count lets one through and the parser takes it, it has no more levels than it
-    may.
-    """
+def test_settings_level_count_holds_for_damaged_texts(seeds: range) -> None:
+    """Damaged texts: if the depth check and the parser accept one, its depth is within the limit."""
     for seed in seeds:
         chance = Random(seed)
         text = document(chance, chance.randint(MAX_LEVELS + 1, 2 * MAX_LEVELS))
@@ -143,7 +139,7 @@ def test_nothing_hides_levels_from_the_count(seeds: range) -> None:
 
 @pytest.mark.parametrize("shape", BRACKETS)
 @pytest.mark.parametrize("size", [MAX_LEVELS, 500, 20_000, 400_000])
-def test_deep_and_long_texts_are_read_or_refused_by_their_limits(shape: Any, size: int, tmp_path: Path) -> None:
+def test_settings_limits_decide_deep_and_long_texts(shape: Any, size: int, tmp_path: Path) -> None:
     text = shape(size)
     code = refused(tmp_path, text.encode())
     assert code in ("C001", "C002", "C003") or (code == "" and text.startswith("#"))
@@ -151,7 +147,7 @@ def test_deep_and_long_texts_are_read_or_refused_by_their_limits(shape: Any, siz
         assert code == "C003"
 
 
-def test_a_large_pyproject_without_settings_is_passed_over(tmp_path: Path) -> None:
+def test_settings_large_pyproject_without_section_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[tool.other]\nx = '" + "x" * MAX_BYTES + "'\n")
     assert Settings.load(start=tmp_path, environ={"HOME": str(tmp_path)}).project is None
     (tmp_path / "pyproject.toml").write_text("[tool.orchestra]\nfleet = 'x'\n#" + "x" * MAX_BYTES)

@@ -1,6 +1,4 @@
-"""Journals that a stranger wrote, shown: whatever they say of names, servers and times, a terminal is told no more than
-texts.
-"""
+"""Tests the display of untrusted journals: names, servers and times reach the terminal only as escaped texts."""
 
 from __future__ import annotations
 
@@ -64,7 +62,7 @@ VERBS = [("runs", "list"), ("runs", "show", "r1"), ("runs", "show", "r1", f"a{BA
 
 @pytest.mark.parametrize("at", [1.0, -1e300, 1e300, 5e18])
 @pytest.mark.parametrize("more", [(), ("--json",)])
-def test_nothing_that_a_journal_says_reaches_the_terminal_raw(shell: Shell, at: float, more: tuple[str, ...]) -> None:
+def test_journal_text_is_escaped_for_the_terminal(shell: Shell, at: float, more: tuple[str, ...]) -> None:
     write(shell, story(at))
     for verb in VERBS:
         said = shell(*verb, *more)
@@ -72,7 +70,7 @@ def test_nothing_that_a_journal_says_reaches_the_terminal_raw(shell: Shell, at: 
         assert said.code == (2 if verb[-1] == "nowhere" else 0), said
 
 
-def test_a_value_that_is_nested_too_deep_to_be_shown_is_no_crash(shell: Shell) -> None:
+def test_journal_value_nested_too_deep_is_shown_without_crash(shell: Shell) -> None:
     value: Any = []
     for _ in range(400):
         value = [value]
@@ -82,13 +80,13 @@ def test_a_value_that_is_nested_too_deep_to_be_shown_is_no_crash(shell: Shell) -
 
 
 @pytest.mark.parametrize("node", ["/".join("a" * 5_000), "a" + "#1" * 5_000, "a" + "[1]" * 5_000])
-def test_a_node_that_stands_in_thousands_of_others_is_a_damaged_journal(shell: Shell, node: str) -> None:
+def test_journal_node_in_thousands_of_others_is_damaged(shell: Shell, node: str) -> None:
     write(shell, story(node=node))
     said = shell("runs", "show", "r1", "--json", "x")
     assert (said.code, json.loads(said.out)["error"]["code"]) == (1, "J013")
 
 
-def test_an_event_that_is_nested_too_deep_to_be_read_is_a_damaged_journal(shell: Shell) -> None:
+def test_journal_event_nested_too_deep_is_damaged(shell: Shell) -> None:
     place = write(shell, story())
     body = (
         b'{"type":"run_finished","seq":6,"at":1.0,"status":"done","outcome":{"type":"value","value":'

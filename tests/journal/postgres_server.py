@@ -90,7 +90,7 @@ class PostgresServer:
             self._process = None
 
     def _ready(self) -> bool:
-        """Returns whether its status file says `ready` in the eighth line."""
+        """Returns whether the eighth line of its status file is `ready`."""
         file = self.folder / "data" / "postmaster.pid"
         lines = file.read_text().splitlines() if file.exists() else []
         if len(lines) < 8 or lines[7].strip() != "ready":

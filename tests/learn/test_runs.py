@@ -333,10 +333,10 @@ def test_teacher_without_accepted_answer_writes_nothing(shell: Shell) -> None:
 
 def test_teacher_unreachable_fails_after_one_call(shell: Shell) -> None:
     Path("inputs.csv").write_text("question,context\n" + "".join(f"q{n},{TEXT}\n" for n in range(20)))
-    shell.opener = Simulated(lambda call: CallError(code="F203", reason="nobody listens there", hint="is it on?"))
+    shell.opener = Simulated(lambda call: CallError(code="F203", reason="no server listens there", hint="is it on?"))
     said = collected(shell, "inputs.csv", "--teacher", "big")
     assert said.code == 1
-    assert said.err.startswith("F203: the teacher big cannot be called: nobody listens there")
+    assert said.err.startswith("F203: the teacher big cannot be called: no server listens there")
     assert shell.opener.workers is not None
     assert len(shell.opener.workers.calls) == 1
     assert not Path("set").exists()

@@ -28,7 +28,7 @@ SKILLS = [
         ("Book me a flight", "assistant_intent"),
         ("Delete all data", "delete_all"),
         ("please translate this into Latin", "translator"),
-        ("What stands in the table?", "table_reader"),
+        ("What stands in the table?", "table_reader"),  # prose: ok
     ],
 )
 def test_nearest_shares_content_words(request_: str, name: str) -> None:

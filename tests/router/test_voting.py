@@ -64,7 +64,7 @@ def plans(draw: st.DrawFn) -> Plan:
 
 def rewritten(found: Plan, random: Random) -> Plan:
     """The same graph: other order of independent steps, new names, shuffled arguments, an unused step."""
-    left = [*found.steps, PlanStep("s999", "search", {"a": PlanLiteral("nobody reads this")})]
+    left = [*found.steps, PlanStep("s999", "search", {"a": PlanLiteral("unused")})]
     names: dict[str, str] = {}
     made: list[PlanStep] = []
     while left:

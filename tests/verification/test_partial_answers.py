@@ -27,7 +27,7 @@ FACTS = {
     "type": "object",
     "properties": {"facts": {"type": "array", "items": FACT}, "note": {"type": ["string", "null"]}},
 }
-TOWER = (EvidenceSource("The tower was completed in 1889. It stands in Paris.", "guide"),)
+TOWER = (EvidenceSource("The tower was completed in 1889. It is in Paris.", "guide"),)
 
 
 def texts(value: Any, schema: dict[str, Any]) -> list[str]:
@@ -155,10 +155,10 @@ def test_remove_parts_keeps_exactly_the_other_parts(value: Any, data: st.DataObj
 
 
 def test_back_off_drops_unsupported_and_accepts_rest() -> None:
-    text = "It was completed in 1889. It is made of wood. It stands in Paris."
+    text = "It was completed in 1889. It is made of wood. It is in Paris."
     ruling = backed(text, TEXT, 0.9, 0.2, 0.8)
     assert (ruling.accepted, ruling.score) == (True, 0.8)
-    assert left(text, ruling) == "It was completed in 1889. It stands in Paris."
+    assert left(text, ruling) == "It was completed in 1889. It is in Paris."
     [dropped] = of(ruling).dropped
     assert (dropped.text, dropped.score, dropped.path) == ("It is made of wood.", 0.2, "")
     assert dropped.reason == "the evidence does not state 'It is made of wood.'"

@@ -11,7 +11,7 @@ from orchestra.core.protocols import EvidenceSource
 from orchestra.text.keywords import STOP_WORDS
 from orchestra.verification.standalone import verify_answer
 
-EVIDENCE = "A tower stands in the city. It was not made of wood. The Who played there, as gold is a metal, with Otis."
+EVIDENCE = "A tower rises in the city. It was not made of wood. The Who played there, as gold is a metal, with Otis."
 CONTENT = [
     "tower",
     "city",

@@ -73,7 +73,7 @@ def chained(n: int, text: str) -> str:
 
 @workflow
 def withheld(text: str) -> str:
-    """What stands in where a check is not passed."""
+    """An alternative replaces a value that a check rejects."""
     maybe = accepted(echo(text=text), checks=fine, otherwise=[abstain])
     done = first_of(maybe, otherwise=lambda: pay(text=text))
     return echo(text="got " + done)
@@ -128,7 +128,7 @@ def turned(n: int, text: str) -> str:
 
 @workflow
 def other(n: int, text: str) -> str:
-    """A plain value under the contrary condition: it does not stand in for what failed."""
+    """A plain value under the opposite condition does not replace a failed one."""
     return echo(text=first_of(when(n > 3, lambda: refuse(text=text)), otherwise=lambda: "-"))
 
 

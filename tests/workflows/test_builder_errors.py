@@ -311,7 +311,7 @@ def test_error_without_source_has_no_caret(tmp_path: Path) -> None:
 
 
 def test_error_in_notebook_cell_has_source(tmp_path: Path) -> None:
-    """As ipykernel does it: the cell's text stands in `linecache` under a name that is no file."""
+    """Like ipykernel: `linecache` has the text of the cell under a name that is not a file."""
     cell = tmp_path / "cell.py"
     cell.write_text(SCRIPT)
     run = "import linecache, sys; text = open(sys.argv[1]).read(); name = '/tmp/ipykernel_1/2.py'\n"

@@ -49,8 +49,8 @@ def test_bounds_call_includes_retries() -> None:
 
 def test_bounds_tool_has_no_tokens() -> None:
     nodes = (
-        '  first: {tool: shout, with: {text: "${input.text}"}, retry: 2}\n  last: {tool: send, with: {text:'
-        ' "${first}"}, retry: 2}\n'
+        '  first: {tool: shout, with: {text: "${input.text}"}, retry: 2}\n'
+        '  last: {tool: send, with: {text: "${first}"}, retry: 2}\n'
     )
     assert rows(nodes) == {"first": (2, 0, 0), "last": (1, 0, 0)}
 

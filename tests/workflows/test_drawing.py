@@ -275,8 +275,12 @@ def test_mermaid_soft_needs_dashed() -> None:
 
 def test_draw_block_and_call_labels() -> None:
     block = (
-        "schema: orchestra/v1\nname: b\noutput: ${b}\nnodes:\n  b: {call: {nodes: {x: {agent: w}}, output: '${x}'}}\n "
-        " c: {call: other}"
+        "schema: orchestra/v1\n"
+        "name: b\n"
+        "output: ${b}\n"
+        "nodes:\n"
+        "  b: {call: {nodes: {x: {agent: w}}, output: '${x}'}}\n"
+        "  c: {call: other}"
     )
     assert [callee_name(node) for node in compiled(block).nodes] == ["", "other"]
     assert {"├─ b  block", "├─ c  call other"} <= set(draw(compiled(block)).splitlines())

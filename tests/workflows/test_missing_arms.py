@@ -37,7 +37,7 @@ async def orchestra(tmp_path: Path) -> AsyncIterator[Orchestra]:
 
 @workflow
 def outer_option(c: bool, d: bool, e: bool) -> str:
-    """The option stands under conditions of its own, and the choice under another."""
+    """The option has conditions of its own, and the choice has another one."""
     maybe = when(c, lambda: when(e, lambda: refuse(text="a")))
     found = when(d, lambda: echo(text=first_of(maybe, otherwise=lambda: pay(text="b"))))
     return first_of(found, otherwise="none")
@@ -55,7 +55,7 @@ def outer_reading(c: bool, d: bool) -> str:
 
 @workflow
 def outer_mapped(c: bool, e: bool, d: bool, texts: list[str]) -> list[str]:
-    """The choice stands in the body of a map."""
+    """The choice is in the body of a map."""
     maybe = when(c, lambda: when(e, lambda: refuse(text="a")))
     found = when(d, lambda: map_(lambda text: first_of(maybe, otherwise=lambda: pay(text=text)), texts))
     return first_of(found, otherwise=[])
@@ -77,13 +77,13 @@ def sub(text: str) -> str:
 
 @workflow
 def called(n: int, text: str) -> str:
-    """Another workflow withholds, which is not known while this one is described."""
+    """Another workflow may withhold its output; this is unknown while the present one is built."""
     return echo(text=first_of(when(n > 1, lambda: sub(text=text)), otherwise=lambda: pay(text=text)))
 
 
 @workflow
 def called_or(n: int, text: str) -> str:
-    """The same, and it says what stands in for it."""
+    """Like `called`, with a fallback for the call."""
     found = when(n > 1, lambda: sub.options(fallback=lambda: pay(text="own"))(text=text))
     return echo(text=first_of(found, otherwise=lambda: pay(text=text)))
 
@@ -154,13 +154,13 @@ def carded(n: int, text: str) -> str:
 
 @workflow
 def fallen(n: int, text: str) -> str:
-    """A fallback stands in where the condition does not hold, too."""
+    """A fallback also applies if the condition is false."""
     return first_of(when(n > 1, echo.options(fallback="z")(text=text)), otherwise=lambda: pay(text=text))
 
 
 @workflow
 def mixed(n: int, text: str) -> str:
-    """A plain value stands in for what has a condition and for what may be withheld."""
+    """A plain value replaces a conditional value and a value that may be withheld."""
     big = when(n > 3, lambda: echo(text="big"))
     maybe = accepted(echo(text=text), checks=fine, otherwise=[abstain])
     return echo(text=first_of(big, maybe, otherwise=lambda: "-"))
@@ -188,7 +188,7 @@ def asked_through(n: int) -> str:
 
 @workflow
 def asked_last(n: int) -> str:
-    """A person is what stands in for another option."""
+    """A question to a person is the alternative of another option."""
     found = when(n > 1, lambda: first_of(when(n > 9, lambda: echo(text="big")), otherwise=lambda: ask("what?")))
     return echo(text=first_of(found, otherwise=lambda: pay(text="p")))
 

@@ -100,7 +100,7 @@ class Fine(BaseModel):
 
     @computed_field
     def twice(self) -> int:
-        """Written, and read by nobody."""
+        """Serialized, but never parsed."""
         return self.a * 2
 
 

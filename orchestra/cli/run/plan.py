@@ -282,8 +282,10 @@ def _report_no_plan(draft: PlanResult, as_json: bool, run: str = "") -> int:
         print_note(f"{said.strip()}\n\nfor details: orchestra explain {DECLINED_CODE}")
         return NO_PLAN_EXIT_CODE
     print_note(
-        f"R007: the router gave no plan\n{said}\n  offered: "
-        f"{', '.join(draft.capabilities.by_name)}\n\nfor details: orchestra explain R007"
+        "R007: the router gave no plan\n"
+        f"{said}\n"
+        f"  offered: {', '.join(draft.capabilities.by_name)}\n\n"
+        "for details: orchestra explain R007"
     )
     return NO_PLAN_EXIT_CODE
 

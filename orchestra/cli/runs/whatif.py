@@ -462,8 +462,8 @@ def as_markdown(report: WhatIfReport) -> str:
         ]
         for one, change in changes[:MAX_NODES_SHOWN]:
             text = (
-                f"- {escape_invisible(_format_outcome(change.before))}\n+ "
-                f"{escape_invisible(_format_outcome(change.after))}"
+                f"- {escape_invisible(_format_outcome(change.before))}\n"
+                f"+ {escape_invisible(_format_outcome(change.after))}"
             )
             fence = "`" * max(3, _longest_backticks(text) + 1)
             lines += [f"{_inline_code(change.node)} of {_inline_code(one.run)}", "", f"{fence}diff", text, fence, ""]

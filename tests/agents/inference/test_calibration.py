@@ -1,4 +1,4 @@
-"""Calibrations: what they make of probabilities, and which files are refused."""
+"""Tests calibrations: their effect on probabilities, and refused files."""
 
 from __future__ import annotations
 
@@ -61,24 +61,24 @@ def read(made: Card, **inputs: str) -> Any:
     return found.value
 
 
-def test_a_card_waits_for_its_calibration_and_has_another_digest_with_it(tmp_path: Path) -> None:
+def test_card_needs_calibration_and_calibration_changes_digest(tmp_path: Path) -> None:
     bare = card(tmp_path)
     assert read(bare) == {"label": "supported", "p": pytest.approx(0.6), "q": pytest.approx(0.1)}
 
     assert card(tmp_path, bias=[0.0, 0.0, 1.0]).digest != bare.digest
 
 
-def test_a_bias_moves_the_probabilities_and_the_likeliest_is_the_label(tmp_path: Path) -> None:
+def test_calibration_bias_moves_probabilities_and_label(tmp_path: Path) -> None:
     found = read(card(tmp_path, bias=[0.0, 0.0, math.log(4)]))
 
     assert found == {"label": "not stated", "p": pytest.approx(0.6 / 1.9), "q": pytest.approx(0.1 / 1.9)}
 
 
-def test_a_high_temperature_makes_a_model_less_sure(tmp_path: Path) -> None:
+def test_calibration_high_temperature_lowers_confidence(tmp_path: Path) -> None:
     assert read(card(tmp_path, trust={"model": 0.1}))["p"] == pytest.approx(0.6**0.1 / (0.6**0.1 + 0.1**0.1 + 0.3**0.1))
 
 
-def test_it_is_void_with_another_adapter(tmp_path: Path) -> None:
+def test_calibration_is_ignored_with_another_adapter(tmp_path: Path) -> None:
     manifest = tmp_path / "adapter" / "manifest.json"
     manifest.parent.mkdir()
     manifest.write_text('{"sha256": "mine"}', "utf-8")
@@ -90,7 +90,7 @@ def test_it_is_void_with_another_adapter(tmp_path: Path) -> None:
     assert read(made)["label"] == "supported"
 
 
-def test_it_is_void_where_another_base_answered_without_the_adapter(tmp_path: Path) -> None:
+def test_calibration_is_ignored_for_answer_without_adapter(tmp_path: Path) -> None:
     reader = OutputParser(card(tmp_path, bias=[0.0, 0.0, 9.0]))
     found = reader.parse("supported", tokens=[Word()], with_adapter=False)
 
@@ -98,14 +98,14 @@ def test_it_is_void_where_another_base_answered_without_the_adapter(tmp_path: Pa
     assert found.value["label"] == "supported"
 
 
-def test_the_words_vote_too(tmp_path: Path) -> None:
+def test_calibration_combines_wording_and_model(tmp_path: Path) -> None:
     made = card(tmp_path, trust={"model": 1.0, "wording": 1.0}, words=words(3.0))
 
     alike, apart = (read(made, claim="a red kite", evidence=text)["p"] for text in ("a red kite", "blue whales swim"))
     assert alike > 0.9 > apart == pytest.approx(0.6)
 
 
-def test_a_stored_card_finds_its_calibration_again_and_tells_where_it_has_changed(tmp_path: Path) -> None:
+def test_stored_card_loads_calibration_and_reports_changes(tmp_path: Path) -> None:
     made = card(tmp_path, bias=[0.0, 0.0, 1.0])
     assert Card.restore(made.dump(), tmp_path).current_calibration == made.current_calibration
 
@@ -125,15 +125,13 @@ def test_a_stored_card_finds_its_calibration_again_and_tells_where_it_has_change
         ({"words": {**words(1.0), "spread": [0.0] * len(FEATURE_NAMES)}}, "not positive"),
     ],
 )
-def test_a_file_that_is_no_calibration_of_the_card_is_refused(
-    tmp_path: Path, changes: dict[str, Any], said: str
-) -> None:
+def test_calibration_file_of_another_card_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said) as caught:
         card(tmp_path, **changes)
     assert caught.value.code == "A014"
 
 
-def test_wording_counts_what_its_names_say() -> None:
+def test_wording_features_match_their_names() -> None:
     found = dict(
         zip(
             FEATURE_NAMES,
@@ -145,7 +143,7 @@ def test_wording_counts_what_its_names_say() -> None:
     assert found["numbers not found"] == found["numbers"] == 1
     assert found["claim denies"] == found["one denies, the other not"] == 1
     assert found["evidence denies"] == found["names not found"] == 0
-    assert found["content words found"] == 0.4  # of ann, born, 1950, not, here
+    assert found["content words found"] == 0.4  # the content words are ann, born, 1950, not, here
     assert found["exclamation mark"] == 1
     assert wording_features("", "")
     assert all(math.isfinite(number) for number in wording_features("", ""))

@@ -1,4 +1,4 @@
-"""Taggers: the packaged one, the likeliest sequence against all sequences, and what a damaged one gets."""
+"""Tests the packaged tagger, Viterbi against brute force, and damaged files."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ TAGGER = CrfTagger.load(CARD)
         ("Do you have parking?", [], {}),
     ],
 )
-def test_slots_are_found_with_what_was_asked_in_mind(text: str, requested: list[str], found: dict[str, str]) -> None:
+def test_tagger_uses_the_requested_slots(text: str, requested: list[str], found: dict[str, str]) -> None:
     output, probability = TAGGER.predict({"text": text, "requested": requested})
     assert {name: span["value"] for name, span in output["slots"].items()} == found
     assert 0.3 < probability <= 1
 
 
 @given(st.text(max_size=60))
-def test_every_text_gets_an_output_of_the_cards_type_whose_values_stand_where_they_say(text: str) -> None:
+def test_output_of_any_text_has_card_type_and_exact_spans(text: str) -> None:
     output, probability = TAGGER.predict({"text": text, "requested": []})
     assert Validator(CARD.output_schema).check(output) is None
     assert all(text[span["start"] : span["end"]] == span["value"] for span in output["slots"].values())
@@ -57,7 +57,7 @@ scores = st.lists(st.lists(st.floats(-3, 3, width=32), min_size=3, max_size=3), 
 
 
 @given(scores, st.lists(st.lists(st.floats(-2, 2, width=32), min_size=3, max_size=3), min_size=3, max_size=3))
-def test_the_likeliest_sequence_is_the_best_of_all_and_its_probability_is_its_share(rows: Any, between: Any) -> None:
+def test_viterbi_sequence_and_probability_match_brute_force(rows: Any, between: Any) -> None:
     def weight(path: tuple[int, ...]) -> float:
         emitted: float = sum(rows[at][label] for at, label in enumerate(path))
         return emitted + float(sum(between[a][b] for a, b in itertools.pairwise(path)))
@@ -69,7 +69,7 @@ def test_the_likeliest_sequence_is_the_best_of_all_and_its_probability_is_its_sh
 
 
 @given(st.text(alphabet="ab 1.", max_size=30), st.data())
-def test_labels_and_slots_are_each_others_inverse(text: str, data: st.DataObject) -> None:
+def test_slot_encoding_and_decoding_are_inverse(text: str, data: st.DataObject) -> None:
     words: list[Word] = split_words(text)
     if not words:
         return
@@ -81,12 +81,12 @@ def test_labels_and_slots_are_each_others_inverse(text: str, data: st.DataObject
     assert decode_slots(text, words, labels) == {"x": span}
 
 
-def test_a_slot_that_ends_inside_a_word_cannot_be_labelled() -> None:
+def test_slot_that_ends_inside_a_word_is_refused() -> None:
     assert slot_labels(split_words("eight people"), {"people": {"start": 0, "end": 4}}) is None
 
 
 @pytest.mark.parametrize("harm", ["no arrays", "other arrays", "no layout", "other labels"])
-def test_a_damaged_one_is_refused(harm: str, tmp_path: Path) -> None:
+def test_tagger_damaged_file_is_refused(harm: str, tmp_path: Path) -> None:
     folder = tmp_path / "extractor"
     shutil.copytree(FOLDER, folder)
     layout = folder / "model.json"

@@ -1,4 +1,4 @@
-"""Classical agents: the packaged one, and what a damaged one gets."""
+"""Tests the packaged linear agents and damaged files."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_plain_messages_get_their_intent(classifier: LinearClassifier, text: str
 
 
 @pytest.mark.parametrize("text", ["", "   ", "東京", "\x00\u202e", "x" * 100_000])
-def test_every_text_gets_an_output_of_the_cards_type(classifier: LinearClassifier, text: str) -> None:
+def test_output_of_any_text_has_card_type(classifier: LinearClassifier, text: str) -> None:
     output, probability = classifier.predict({"text": text})
     assert Validator(Card.load(FOLDER).output_schema).check(output) is None
     assert 0 < probability <= 1
@@ -59,7 +59,7 @@ def test_the_probabilities_sum_to_one(classifier: LinearClassifier) -> None:
     assert float(classifier.probabilities("my card").sum()) == pytest.approx(1, abs=1e-4)
 
 
-def test_the_labels_are_those_of_the_card(classifier: LinearClassifier) -> None:
+def test_classifier_labels_equal_card_labels(classifier: LinearClassifier) -> None:
     assert sorted(map(str, classifier.config.labels)) == sorted(
         Card.load(FOLDER).output_schema["properties"]["intent"]["enum"]
     )
@@ -81,7 +81,7 @@ def refused(folder: Path) -> InputError:
     return caught.value
 
 
-def test_arrays_that_are_not_the_ones_that_were_written_are_refused(tmp_path: Path) -> None:
+def test_arrays_that_differ_from_written_ones_are_refused(tmp_path: Path) -> None:
     folder = copy(tmp_path)
     data = bytearray((folder / "linear.npz").read_bytes())
     data[len(data) // 2] ^= 1
@@ -89,7 +89,7 @@ def test_arrays_that_are_not_the_ones_that_were_written_are_refused(tmp_path: Pa
     assert refused(folder).code == "A011"
 
 
-def test_arrays_that_are_missing_or_lie_elsewhere_are_refused(tmp_path: Path) -> None:
+def test_arrays_missing_or_outside_folder_are_refused(tmp_path: Path) -> None:
     folder = copy(tmp_path)
     layout = json.loads((folder / FILE).read_text())
     (folder / "linear.npz").rename(tmp_path / "linear.npz")
@@ -119,7 +119,7 @@ def test_pickled_arrays_are_not_loaded(tmp_path: Path) -> None:
 
 
 def small(folder: Path, **changed: bytes | None) -> Path:
-    """A classifier of two words; `changed` gives entries of its arrays other bytes, or none."""
+    """Returns a classifier with two words; `changed` replaces or removes entries of its arrays."""
     arrays = {
         "vocabulary": np.frombuffer(b"wa\nwb", np.uint8),
         "idf": np.ones(2, np.float32),
@@ -142,7 +142,7 @@ def small(folder: Path, **changed: bytes | None) -> Path:
 
 
 def written(folder: Path, data: bytes) -> Path:
-    """The folder with these bytes for its arrays, and a layout that was written for them."""
+    """Returns the folder with these bytes as arrays and a matching configuration."""
     (folder / "linear.npz").write_bytes(data)
     layout = {
         "format": "orchestra/linear-text/v1",
@@ -164,7 +164,7 @@ def plain(array: Any) -> bytes:
 
 
 def header(shape: tuple[int, ...]) -> bytes:
-    """The head of an array, with nothing behind it."""
+    """Returns the header of an array without data."""
     made = io.BytesIO()
     np.lib.format.write_array_header_1_0(made, {"descr": "<f4", "fortran_order": False, "shape": shape})
     return made.getvalue()
@@ -180,9 +180,7 @@ def header(shape: tuple[int, ...]) -> bytes:
         plain(np.array([1e200, 1])),
     ],
 )  # fmt: skip
-def test_what_is_no_array_of_finite_numbers_is_refused_before_there_is_room_made_for_it(
-    tmp_path: Path, idf: bytes | None
-) -> None:
+def test_arrays_not_finite_are_refused_before_allocation(tmp_path: Path, idf: bytes | None) -> None:
     assert LinearClassifier.load(Card.load(small(tmp_path / "sound")), FILE).predict({"text": "a"}) == (
         {"label": "a"},
         0.5,
@@ -190,14 +188,14 @@ def test_what_is_no_array_of_finite_numbers_is_refused_before_there_is_room_made
     assert refused(small(tmp_path / "damaged", idf=idf)).code == "A011"
 
 
-def test_an_entry_that_is_no_array_is_refused(tmp_path: Path) -> None:
+def test_arrays_entry_of_another_type_is_refused(tmp_path: Path) -> None:
     folder = small(tmp_path / "small", idf=None)
     with zipfile.ZipFile(folder / "linear.npz", "a") as archive:
         archive.writestr("idf", b"hello")
     assert refused(written(folder, (folder / "linear.npz").read_bytes())).code == "A011"
 
 
-def test_arrays_that_are_damaged_anywhere_are_refused_or_read(tmp_path: Path) -> None:
+def test_arrays_damaged_at_any_byte_are_refused_or_read(tmp_path: Path) -> None:
     folder, rng = small(tmp_path / "small"), random.Random(8)
     card = Card.load(folder)
     data = (folder / "linear.npz").read_bytes()
@@ -210,18 +208,18 @@ def test_arrays_that_are_damaged_anywhere_are_refused_or_read(tmp_path: Path) ->
             assert 0.5 <= LinearClassifier.load(card, FILE).predict({"text": "a b"})[1] <= 1
 
 
-def test_features_that_count_nothing_say_nothing(tmp_path: Path) -> None:
+def test_features_with_zero_weight_give_even_probability(tmp_path: Path) -> None:
     folder = small(tmp_path / "small", idf=plain(np.zeros(2, np.float32)))
     assert LinearClassifier.load(Card.load(folder), FILE).predict({"text": "a b"}) == ({"label": "a"}, 0.5)
 
 
-def test_packed_arrays_are_the_same_bytes_every_time() -> None:
+def test_packed_arrays_are_deterministic() -> None:
     arrays = {"b": np.arange(3), "a": np.zeros((2, 2), dtype=np.int8)}
     assert pack_arrays({"x": 1}, arrays) == pack_arrays({"x": 1}, dict(reversed(arrays.items())))
 
 
 def number_folder(folder: Path, **changed: Any) -> Path:
-    """An agent that gives 0.5, and more for a text that says "prove"."""
+    """Returns an agent that predicts 0.5, and more for a text with "prove"."""
     arrays = {
         "vocabulary": np.frombuffer(b"wprove", dtype=np.uint8),
         "idf": np.ones(1, dtype=np.float32),
@@ -249,14 +247,14 @@ def number_folder(folder: Path, **changed: Any) -> Path:
     return folder
 
 
-def test_a_number_is_the_sum_of_what_its_features_say(tmp_path: Path) -> None:
+def test_regression_output_is_sum_of_feature_weights(tmp_path: Path) -> None:
     found = LinearRegressor.load(Card.load(number_folder(tmp_path / "difficulty")))
     assert found.predict({"question": "prove it"}) == ({"need": pytest.approx(0.75)}, None)
     assert found.predict_number("add it") == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("text", ["", "prove", "東京", "x" * 200_000])
-def test_a_number_stays_within_what_was_seen_in_training(tmp_path: Path, text: str) -> None:
+def test_regression_output_is_clipped_to_training_range(tmp_path: Path, text: str) -> None:
     steep = np.full(40, 3.0, dtype=np.float32)
     assert (
         0
@@ -279,7 +277,7 @@ def test_a_number_stays_within_what_was_seen_in_training(tmp_path: Path, text: s
         {"layout": {"lowest": 2.0}},
     ],
 )
-def test_arrays_that_do_not_fit_a_number_are_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
+def test_regression_arrays_of_wrong_shape_are_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
     with pytest.raises(InputError) as caught:
         LinearRegressor.load(Card.load(number_folder(tmp_path / "difficulty", **changed)))
     assert caught.value.code == "A011"

@@ -1,4 +1,4 @@
-"""How sure a model is of what it wrote: the probability of its text, where that of every token is known."""
+"""Tests the confidence of a model in its text: the product of the token probabilities, if all are known."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def sure(of: Card, text: str, *tokens: Token) -> float | None:
 
 
 @given(st.lists(st.floats(-9999, 0), min_size=1))
-def test_it_is_the_product_of_the_tokens_probabilities(logprobs: list[float]) -> None:
+def test_confidence_is_product_of_token_probabilities(logprobs: list[float]) -> None:
     found = text_probability("x" * len(logprobs), [Token("x", one) for one in logprobs])
     assert found == pytest.approx(math.exp(sum(logprobs)))
     assert found is not None
     assert 0 <= found <= 1
 
 
-def test_nothing_is_known_where_a_token_is_missing() -> None:
+def test_confidence_with_missing_token_is_none() -> None:
     assert text_probability("yes", []) is None
     assert text_probability("yes no", [Token("yes")]) is None
     assert text_probability("yes no", [Token("yes"), Token("no")]) == pytest.approx(0.25), (
@@ -57,11 +57,11 @@ def test_nothing_is_known_where_a_token_is_missing() -> None:
     assert text_probability("yes", [Token("yes"), Token("<|im_end|>")]) == pytest.approx(0.25), "the end is part of it"
 
 
-def test_no_probability_is_above_one() -> None:
+def test_confidence_is_at_most_one() -> None:
     assert text_probability("yes", [Token("yes", 3.0)]) == 1.0
 
 
-def test_json_choices_and_grammars_have_one_and_free_prose_has_none() -> None:
+def test_confidence_needs_json_choice_or_grammar_output() -> None:
     assert sure(card(record(claim=TEXT)), '{"claim": "a"}', *map(Token, ('{"claim": "', 'a"}'))) == pytest.approx(0.25)
     assert sure(card(LABEL), '"yes"', Token('"yes"')) == pytest.approx(0.5)
     assert sure(card(TEXT, grammar="claim"), "yes", Token("yes")) == pytest.approx(0.5)
@@ -69,7 +69,7 @@ def test_json_choices_and_grammars_have_one_and_free_prose_has_none() -> None:
     assert [card(one).has_confidence for one in (LABEL, TEXT)] == [True, False]
 
 
-def test_the_probability_of_a_choice_goes_before_that_of_its_spelling() -> None:
+def test_confidence_prefers_choice_over_token_probability() -> None:
     top = (("yes", math.log(0.6)), ("no", math.log(0.2)))
     judge = card(record(label=LABEL, p={"type": ["number", "null"]}), computed={"p": {"probability": "yes"}})
     assert sure(judge, "yes", Token("yes", math.log(0.6), top)) == pytest.approx(0.75)

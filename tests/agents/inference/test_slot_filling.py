@@ -1,4 +1,4 @@
-"""Readers that find slots: what they say stands in the text, words get the logits of their tokens, and windows share a
+"""Tests slot filling: slots are exact spans of the text, words use the logits of their first token, and windows cover a
 long text.
 """
 
@@ -95,7 +95,7 @@ def asked(text: str, *requested: str) -> dict[str, Any]:
     return {"text": text, "requested": list(requested)}
 
 
-def test_a_card_whose_output_is_a_map_of_spans_fills_slots_and_no_other(tmp_path: Path) -> None:
+def test_slot_filling_needs_output_map_of_spans(tmp_path: Path) -> None:
     assert fills_slots(write(tmp_path))
     for other in (
         '{slots: "dict[str, str]"}',
@@ -111,7 +111,7 @@ def test_a_card_whose_output_is_a_map_of_spans_fills_slots_and_no_other(tmp_path
     st.text(max_size=60) | st.text(alphabet="a8, nineteen?\u200b", max_size=60),
     st.lists(st.sampled_from(["time", "first_name"])),
 )
-def test_every_text_gets_an_output_of_the_cards_type_whose_values_stand_where_they_say(
+def test_output_of_any_text_has_card_type_and_exact_spans(
     encoder: Encoder, tmp_path_factory: pytest.TempPathFactory, text: str, requested: list[str]
 ) -> None:
     output, probability = reader(encoder, tokens=32, overlap=4).predict(asked(text, *requested))
@@ -121,14 +121,15 @@ def test_every_text_gets_an_output_of_the_cards_type_whose_values_stand_where_th
     assert 0 < probability <= 1
 
 
-def test_a_word_of_several_tokens_has_the_logits_of_its_first_one(encoder: Encoder) -> None:
+def test_slot_word_of_several_tokens_uses_first_logits(encoder: Encoder) -> None:
     text = SlotInput.from_inputs(encoder, layout(), asked("nineteen at 8"))
     assert [word.text for word in text.words] == ["nineteen", "at", "8"]
     assert (text.first_tokens, text.token_count) == ([0, 2, 3], 4)
 
 
-def test_a_word_without_a_token_is_outside_of_all_slots(encoder: Encoder) -> None:
-    text = SlotInput.from_inputs(encoder, layout(), asked("ada \u0301 8"))  # a mark alone, which the encoder leaves out
+def test_slot_word_without_token_is_outside(encoder: Encoder) -> None:
+    # a combining mark alone; the encoder drops it
+    text = SlotInput.from_inputs(encoder, layout(), asked("ada \u0301 8"))
     assert [word.text for word in text.words] == ["ada", "\u0301", "8"]
     assert text.first_tokens == [0, None, 1]
     scores = reader(encoder).word_logits(text)
@@ -136,7 +137,7 @@ def test_a_word_without_a_token_is_outside_of_all_slots(encoder: Encoder) -> Non
     assert (scores[1][1:] < -1e6).all()
 
 
-def test_what_was_asked_for_is_read_beside_the_text(encoder: Encoder) -> None:
+def test_slot_filling_encodes_request_with_text(encoder: Encoder) -> None:
     ready = reader(encoder)
     heads = [
         SlotInput.from_inputs(encoder, layout(), asked("8", *names)).windows[0][1].tokens
@@ -152,7 +153,7 @@ def test_what_was_asked_for_is_read_beside_the_text(encoder: Encoder) -> None:
     assert alone.predict(asked("8", "time")) == alone.predict(asked("8", "people"))
 
 
-def test_of_windows_that_share_a_word_the_one_with_most_around_it_counts(encoder: Encoder) -> None:
+def test_shared_word_uses_window_with_most_context(encoder: Encoder) -> None:
     words = 60
     text = SlotInput.from_inputs(encoder, layout(tokens=32, overlap=10), asked("8 " * words))
     ready = reader(encoder, tokens=32, overlap=10)
@@ -173,7 +174,7 @@ def test_a_text_that_is_too_long_is_refused(encoder: Encoder) -> None:
     reader(encoder, tokens=32, overlap=0).predict(asked("8 " * (MAX_WINDOWS * 28)))
 
 
-def test_nothing_goes_on_that_did_not_begin() -> None:
+def test_slot_continuation_needs_a_beginning() -> None:
     begins, follows = transition_masks(LABELS)
     assert (begins < 0).tolist() == [False, False, True, False, True]
     for before, row in zip(LABELS, follows, strict=True):
@@ -181,7 +182,7 @@ def test_nothing_goes_on_that_did_not_begin() -> None:
             assert (added < 0) == (after.startswith("I-") and before[2:] != after[2:])
 
 
-def test_the_answer_is_the_likeliest_one_and_its_probability_its_share_of_what_can_be(encoder: Encoder) -> None:
+def test_slot_answer_is_likeliest_with_normalized_probability(encoder: Encoder) -> None:
     made = arrays(weight=np.zeros((len(LABELS), SHAPE.hidden_size)), bias=np.array([1.0, 2.0, 5.0, 0.0, 0.0]))
     output, probability = reader(encoder, made).predict(asked("ada"))
     assert output == {"slots": {"name": {"value": "ada", "start": 0, "end": 3}}}
@@ -190,7 +191,7 @@ def test_the_answer_is_the_likeliest_one_and_its_probability_its_share_of_what_c
     assert cooler == pytest.approx(math.exp(1) / (math.exp(0.5) + math.exp(1) + 1), rel=1e-6)
 
 
-def test_it_reads_as_its_arrays_say(encoder: Encoder) -> None:
+def test_slot_filling_matches_viterbi_over_its_weights(encoder: Encoder) -> None:
     ready = reader(encoder)
     inputs = asked("a table for 8 at nineteen", "time")
     pair = encoder.tokenize_pair("time", inputs["text"])
@@ -207,7 +208,7 @@ def test_it_reads_as_its_arrays_say(encoder: Encoder) -> None:
     assert told == pytest.approx(probability, rel=1e-4)
 
 
-def test_files_that_do_not_fit_are_refused(encoder: Encoder, tmp_path: Path) -> None:
+def test_slot_filling_invalid_files_are_refused(encoder: Encoder, tmp_path: Path) -> None:
     damaged: list[tuple[dict[str, Any], dict[str, Any]]] = [
         (arrays(bias=np.zeros(4)), {}),
         (arrays(weight=np.zeros((5, 3))), {}),
@@ -227,7 +228,7 @@ def test_files_that_do_not_fit_are_refused(encoder: Encoder, tmp_path: Path) -> 
         assert caught.value.code == "A011"
 
 
-def test_windows_that_share_all_that_a_question_leaves_of_them_are_refused() -> None:
+def test_windows_with_overlap_of_all_tokens_are_refused() -> None:
     assert layout(tokens=64, overlap=31).overlap == 31
     with pytest.raises(ValueError, match="a question leaves 32 tokens"):
         layout(tokens=64, overlap=32)

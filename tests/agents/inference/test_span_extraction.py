@@ -1,7 +1,4 @@
-"""Readers that point: what they say stands in the passage, and follows from their arrays; encoders say what
-transformers
-says.
-"""
+"""Tests span extraction: answers are spans of the passage and follow from the weights; encoders match transformers."""
 
 from __future__ import annotations
 
@@ -97,7 +94,7 @@ def write(folder: Path, made: dict[str, Any]) -> Card:
 
 
 @pytest.mark.parametrize("kind", ["bert", "mpnet"])
-def test_the_encoder_says_what_the_same_model_says_in_transformers(kind: Any, tmp_path: Path) -> None:
+def test_encoder_output_equals_transformers(kind: Any, tmp_path: Path) -> None:
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     folder = write_encoder(tmp_path / kind, WORDS, kind=kind)
     ours = Encoder.load(folder)
@@ -109,7 +106,7 @@ def test_the_encoder_says_what_the_same_model_says_in_transformers(kind: Any, tm
     assert np.abs(ours.encode(tokens, {})[0] - theirs).max() < 1e-4
 
 
-def test_far_tokens_are_alike_and_those_behind_are_told_from_those_before() -> None:
+def test_mpnet_buckets_merge_far_and_separate_directions() -> None:
     found = relative_position_buckets(400, 32)
     assert found[0, 0] == 0
     assert len(set(found[200, 192:208].tolist())) == 16
@@ -118,7 +115,7 @@ def test_far_tokens_are_alike_and_those_behind_are_told_from_those_before() -> N
     assert found.max() < 32
 
 
-def test_an_mpnet_needs_its_distances(tmp_path: Path) -> None:
+def test_mpnet_without_relative_positions_is_refused(tmp_path: Path) -> None:
     folder = write_encoder(tmp_path / "base", WORDS, kind="mpnet")
     said = dict(map_safetensors(folder / "model.safetensors"))
     shape = Encoder.load(folder).shape
@@ -138,9 +135,7 @@ def pair(count: int, question: int = 3) -> EncodedPair:
 
 
 @given(st.integers(0, 300), st.integers(1, 400), st.integers(0, 16))
-def test_every_token_is_in_a_window_and_neighbours_share_as_many_as_they_should(
-    count: int, question: int, overlap: int
-) -> None:
+def test_windows_cover_all_tokens_with_given_overlap(count: int, question: int, overlap: int) -> None:
     found = list(split_windows(pair(count, question), 200, overlap))
     seen = [token for window in found for token in window.tokens[window.start : window.start + len(window.offsets)]]
     assert set(seen) == set(range(10, 10 + count))
@@ -150,16 +145,14 @@ def test_every_token_is_in_a_window_and_neighbours_share_as_many_as_they_should(
 
 @given(st.integers(32, 96), st.integers(1, 32), st.integers(0, 300), st.integers(1, 100))
 @example(64, 2, 300, 100)
-def test_windows_reach_the_end_however_much_they_share_and_however_long_the_question_is(
-    tokens: int, less: int, count: int, question: int
-) -> None:
+def test_windows_reach_end_for_any_overlap_and_question(tokens: int, less: int, count: int, question: int) -> None:
     found = list(split_windows(pair(count, question), tokens, (tokens - less) // 2))
     seen = {token for window in found for token in window.tokens[window.start : window.start + len(window.offsets)]}
     assert seen == set(range(10, 10 + count))
 
 
 @pytest.mark.parametrize(("question", "count"), [(1, 1000), (100, 700), (400, 1000)])
-def test_long_windows_may_share_half_of_themselves_and_more(encoder: Encoder, question: int, count: int) -> None:
+def test_long_windows_accept_overlap_of_half_or_more(encoder: Encoder, question: int, count: int) -> None:
     layout = reader(encoder, tokens=384, overlap=200).config
     seen = {
         token
@@ -169,7 +162,7 @@ def test_long_windows_may_share_half_of_themselves_and_more(encoder: Encoder, qu
     assert seen == set(range(10, 10 + count))
 
 
-def test_windows_that_share_all_that_a_question_leaves_of_them_are_refused(encoder: Encoder) -> None:
+def test_windows_with_overlap_of_all_tokens_are_refused(encoder: Encoder) -> None:
     assert reader(encoder, tokens=64, overlap=31).config.overlap == 31
     with pytest.raises(ValueError, match="a question leaves 32 tokens"):
         reader(encoder, tokens=64, overlap=96)
@@ -179,11 +172,14 @@ def test_windows_that_share_all_that_a_question_leaves_of_them_are_refused(encod
         list(split_windows(pair(300), 64, 32))
 
 
-# What is chosen
+# Choice of the span
 
 
 def chosen(encoder: Encoder, *pieces: tuple[list[float], list[float]], silence: float = 0.0, **changes: Any) -> Any:
-    """Of windows of one token more than logits are given, the first being the mark; spans are one character a token."""
+    """Returns the choice for windows of one more token than logits; the first token is the mark, and each token covers
+    one
+    character.
+    """
     read, at = [], 0
     for first, last in pieces:
         spans = [(at + step, at + step + 1) for step in range(len(first))]
@@ -194,18 +190,18 @@ def chosen(encoder: Encoder, *pieces: tuple[list[float], list[float]], silence: 
     return reader(encoder, **changes).decode(read)
 
 
-def test_the_likeliest_span_wins_and_ends_after_it_begins(encoder: Encoder) -> None:
+def test_span_choice_is_likeliest_with_end_after_start(encoder: Encoder) -> None:
     assert chosen(encoder, ([0, 5, 0, 0], [8, 0, 0, 4]))[0] == (1, 4)
     assert chosen(encoder, ([0, 5, 0, 0], [8, 0, 0, 4]), longest=2)[0] == (0, 1)
 
 
-def test_silence_wins_where_it_is_likelier_than_any_span(encoder: Encoder) -> None:
+def test_span_choice_is_none_if_likelier(encoder: Encoder) -> None:
     assert chosen(encoder, ([1, 1], [1, 1]), silence=3)[0] is None
     assert chosen(encoder, ([1, 2], [1, 2]), silence=3)[0] == (1, 2)
     assert chosen(encoder, ([1, 2], [1, 2]), silence=3)[1] < chosen(encoder, ([1, 9], [1, 9]), silence=3)[1]
 
 
-def test_what_is_added_to_silence_decides_a_tie(encoder: Encoder) -> None:
+def test_span_silence_bias_decides_tie(encoder: Encoder) -> None:
     made = reader(encoder)
     read = [(Window([2, 4], 1, [(0, 1)]), np.array([[1.0, 1.0], [1.0, 1.0]]))]
     made.config = made.config.model_copy(update={"silence": 0.5})
@@ -214,22 +210,22 @@ def test_what_is_added_to_silence_decides_a_tie(encoder: Encoder) -> None:
     assert made.decode(read)[0] == (0, 1)
 
 
-def test_one_window_that_answers_is_enough(encoder: Encoder) -> None:
+def test_span_in_one_window_is_returned(encoder: Encoder) -> None:
     silent = (Window([2, 4], 1, [(0, 1)]), np.array([[9.0, 9.0], [0.0, 0.0]]))
     tells = (Window([2, 4], 1, [(7, 8)]), np.array([[0.0, 0.0], [5.0, 5.0]]))
     assert reader(encoder).decode([silent, tells])[0] == (7, 8)
     assert reader(encoder).decode([tells, silent])[0] == (7, 8)
 
 
-def test_the_probability_is_that_of_the_span_among_all(encoder: Encoder) -> None:
+def test_span_probability_is_normalized_over_all_spans(encoder: Encoder) -> None:
     _, sure = chosen(encoder, ([1, 0], [1, 0]), silence=0.5)
-    sums = [2, 1, 0, 0.5]  # both tokens, begin and end; and silence
+    sums = [2, 1, 0, 0.5]  # both tokens, start and end; and no answer
     assert sure == pytest.approx(np.exp(2) / np.exp(sums).sum())
     assert chosen(encoder, ([1, 0], [1, 0]), silence=0.5, heat=4)[1] < sure
 
 
 class Chosen(SpanExtractor):
-    """A reader that always points to the same characters."""
+    """An extractor that always returns the same characters."""
 
     span: tuple[int, int] | None = None
 
@@ -257,9 +253,7 @@ class Chosen(SpanExtractor):
         ("कि\u200dताब है", "त", "कि\u200dताब"),
     ],
 )  # fmt: skip
-def test_an_answer_has_all_of_the_words_that_it_has_a_part_of(
-    encoder: Encoder, passage: str, part: str, answer: str
-) -> None:
+def test_span_is_extended_to_whole_words(encoder: Encoder, passage: str, part: str, answer: str) -> None:
     made = Chosen(SpanExtractionConfig.model_validate(layout() | {"sha256": "0" * 64}), arrays(), encoder)
     made.span = (passage.index(part), passage.index(part) + len(part))
     assert made.predict({"question": "what", "context": passage}) == ({"answer": answer}, 0.5)
@@ -272,14 +266,14 @@ def test_an_answer_has_all_of_the_words_that_it_has_a_part_of(
 
 @given(st.text(max_size=200), st.text(max_size=400))
 @example("0:0:0:0:0:0:0:0:0:0:0:0:0:0:0", "0:0:0:0:0:0:0:0:0:0:0:0:0:0:\xa10\xa7")
-def test_an_answer_is_words_of_the_passage(question: str, passage: str) -> None:
+def test_span_is_text_of_the_passage(question: str, passage: str) -> None:
     made = reader(_ENCODER)
     output, sure = made.predict({"question": question, "context": passage})
     assert output["answer"] is None or output["answer"] in passage.encode("utf-8", "replace").decode("utf-8")
     assert 0 < sure <= 1
 
 
-def test_a_card_is_loaded_and_answers_in_its_type(encoder: Encoder, tmp_path: Path) -> None:
+def test_span_card_is_loaded_and_returns_its_type(encoder: Encoder, tmp_path: Path) -> None:
     card = write(tmp_path, arrays())
     assert extracts_spans(card)
     assert base_encoder(card).licence == "CC0-1.0"
@@ -301,7 +295,7 @@ def test_arrays_that_do_not_fit_are_refused(encoder: Encoder, tmp_path: Path) ->
         assert caught.value.code == "A011"
 
 
-def test_a_passage_that_is_too_long_is_refused_before_it_is_read(encoder: Encoder) -> None:
+def test_span_too_long_passage_is_refused_before_encoding(encoder: Encoder) -> None:
     with pytest.raises(InputError) as caught:
         reader(encoder).predict({"question": "When?", "context": "the tower " * 20 * MAX_WINDOWS})
     assert caught.value.code == "A023"

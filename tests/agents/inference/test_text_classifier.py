@@ -1,4 +1,4 @@
-"""Committees: what they say follows from their arrays, and every text gets an answer."""
+"""Tests text classifiers: outputs follow from their weights, and any text has a prediction."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
 
 
 def arrays(encoder: Encoder, texts: list[str], members: int = 2) -> dict[str, Any]:
-    """Adapters that change nothing, and the directions of some texts."""
+    """Returns adapters without effect, and the directions of some texts."""
     vectors = np.concatenate([encoder.embed(encoder.tokenize(text, 16), {}) for text in texts])
     directions = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     made: dict[str, Any] = {}
@@ -69,7 +69,7 @@ def write(folder: Path, encoder: Encoder, given: dict[str, Any] | None = None, *
     return Card.load(folder)
 
 
-def test_a_text_gets_the_label_of_its_direction(tmp_path: Path, encoder: Encoder) -> None:
+def test_classifier_label_follows_embedding_direction(tmp_path: Path, encoder: Encoder) -> None:
     committee = TextClassifier.load(write(tmp_path, encoder), encoder)
     output, probability = committee.predict({"text": "My card was STOLEN!"[:-1]})
     assert output["intent"] == "lost"
@@ -80,14 +80,14 @@ def test_a_text_gets_the_label_of_its_direction(tmp_path: Path, encoder: Encoder
 
 
 @pytest.mark.parametrize("text", ["", "   ", "東京", "\ud800", "\x00\u202e", "x" * 100_000, "card " * 50_000])
-def test_every_text_gets_an_output_of_the_cards_type(tmp_path: Path, encoder: Encoder, text: str) -> None:
+def test_output_of_any_text_has_card_type(tmp_path: Path, encoder: Encoder, text: str) -> None:
     card = write(tmp_path, encoder)
     output, probability = TextClassifier.load(card, encoder).predict({"text": text})
     assert Validator(card.output_schema).check(output) is None
     assert 0 < probability <= 1
 
 
-def test_a_bias_moves_who_is_outside(tmp_path: Path, encoder: Encoder) -> None:
+def test_classifier_bias_decides_outside_label(tmp_path: Path, encoder: Encoder) -> None:
     said = []
     for bias in (-30.0, 30.0):
         card = write(tmp_path / str(bias), encoder, outside={"label": "outside", "output": "p_oos", "bias": bias})
@@ -96,7 +96,7 @@ def test_a_bias_moves_who_is_outside(tmp_path: Path, encoder: Encoder) -> None:
     assert said[0]["intent"] != "outside" == said[1]["intent"]
 
 
-def test_members_say_together_what_each_says_alone(encoder: Encoder) -> None:
+def test_encoder_batched_adapters_equal_single_ones(encoder: Encoder) -> None:
     chance = np.random.default_rng(3)
     name = f"encoder.layer.{SHAPE.layers - 1}.output.dense"
     taken, given = SHAPE.layer_shape(name)
@@ -112,7 +112,7 @@ def test_members_say_together_what_each_says_alone(encoder: Encoder) -> None:
     assert np.abs(together[0] - together[1]).max() > 1e-2
 
 
-def test_of_a_long_text_the_beginning_counts(encoder: Encoder) -> None:
+def test_classifier_long_text_is_truncated_at_the_end(encoder: Encoder) -> None:
     assert encoder.tokenize("card " * 500, 16) == encoder.tokenize("card " * 14, 16)
     assert len(encoder.tokenize("card " * 500, 16)) == 16
 
@@ -120,7 +120,7 @@ def test_of_a_long_text_the_beginning_counts(encoder: Encoder) -> None:
 def test_gelu_is_the_normal_distribution(encoder: Encoder) -> None:
     import math
 
-    x = np.linspace(-8, 8, 100_001).astype(np.float32)  # more than are gone through at once
+    x = np.linspace(-8, 8, 100_001).astype(np.float32)  # more than one block of values
     exact = np.array([v * 0.5 * (1 + math.erf(v / math.sqrt(2))) for v in x.tolist()])
     assert np.abs(gelu(x) - exact).max() < 2e-6
 

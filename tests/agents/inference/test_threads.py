@@ -1,4 +1,4 @@
-"""Threads of numpy while encoders work."""
+"""Tests the number of numpy threads while encoders run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def blas() -> set[int]:
     return {one["num_threads"] for one in threadpoolctl.threadpool_info() if one["user_api"] == "blas"}
 
 
-def test_products_take_one_thread_while_anybody_is_inside_and_what_they_took_before_afterwards() -> None:
+def test_single_thread_context_limits_threads_and_restores_them() -> None:
     np.ones((2, 2)) @ np.ones((2, 2))
     before, threads = blas(), BlasThreads()
     seen: list[set[int]] = []
@@ -34,7 +34,7 @@ def test_products_take_one_thread_while_anybody_is_inside_and_what_they_took_bef
     assert blas() == before
 
 
-def test_what_fails_inside_leaves_threads_as_they_were() -> None:
+def test_single_thread_context_restores_threads_after_error() -> None:
     before, threads = blas(), BlasThreads()
     with pytest.raises(ZeroDivisionError), threads.limit_to_one():
         assert 1 / 0

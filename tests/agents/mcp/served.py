@@ -1,7 +1,7 @@
-"""A small MCP server on the official SDK, and its vices: run as a program, it speaks on its standard streams.
+"""A small MCP server on the official SDK, with faults on request. It runs as a program on its standard streams.
 
-What its tool `act` does stands in its argument `how`. The variable DESCRIPTION is what `act` says of itself; VICE is
-one that it has from the beginning.
+The argument `how` of its tool `act` selects the behaviour. The variable DESCRIPTION is the description of `act`; VICE
+selects a fault that applies from the start.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mcp.server.stdio import stdio_server
 
 VICE = os.environ.get("VICE", "")
 OUT = os.dup(1)
-"""The true standard output: the SDK turns what else is printed to standard error."""
+"""The real standard output: the SDK redirects other output to standard error."""
 ACT = {
     "type": "object",
     "properties": {"how": {"type": "string"}, "text": {"type": "string", "default": ""}},
@@ -120,7 +120,7 @@ async def main() -> None:
         await asyncio.sleep(3600)
     if VICE == "quits":
         sys.exit("no licence")
-    if VICE.startswith("helper"):  # as a browser is started: in a session of its own, and with our output
+    if VICE.startswith("helper"):  # like a browser that is started: in its own session, with our standard output
         subprocess.Popen(["sleep", "90"], start_new_session=True, stdin=subprocess.DEVNULL)  # noqa: ASYNC220
     if VICE == "talks":
         print("Welcome to the server!", flush=True)

@@ -1,4 +1,4 @@
-"""MCP tools in a project: configured, pinned by the command line, called by workflows, owned by what is open."""
+"""Tests MCP tools in a project: configuration, pins, calls from workflows, and ownership of the server processes."""
 
 from __future__ import annotations
 
@@ -45,9 +45,7 @@ def furnish(project: Path) -> None:
     (project / "orchestra.toml").write_text(CONFIG)
 
 
-def test_tools_are_pinned_once_they_were_looked_at_and_are_called_by_workflows(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mcp_tools_are_pinned_then_called_by_workflows(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     furnish(shell.project)
     unpinned = shell("run", "look", "-i", "name=oslo")
     assert unpinned.code == 2
@@ -76,9 +74,7 @@ def states(shell: Shell) -> dict[str, str]:
     return {one["name"]: one["state"] for one in shell("tools", "pin", "it", "--dry-run", "--json").json["tools"]}
 
 
-def test_each_tool_is_held_against_its_own_pin_whatever_the_others_are(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mcp_tool_is_compared_with_its_own_pin_only(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     furnish(shell.project)
     config, file = shell.project / "orchestra.toml", shell.project / "mcp" / "it.json"
     config.write_text(CONFIG.replace('act = "idempotent", ', "").replace('find = "pure"', 'act = "idempotent"'))
@@ -98,7 +94,7 @@ def test_each_tool_is_held_against_its_own_pin_whatever_the_others_are(
     assert states(shell) == {"it.act": "as before", "it.find": "as before"}
 
 
-async def test_two_that_are_open_have_servers_of_their_own_and_end_them(tmp_path: Path) -> None:
+async def test_mcp_open_projects_start_and_end_separate_servers(tmp_path: Path) -> None:
     furnish(tmp_path)
     from orchestra.agents.mcp import pins
 
@@ -133,7 +129,7 @@ async def test_two_that_are_open_have_servers_of_their_own_and_end_them(tmp_path
         (f'command = ["{sys.executable}", "{served.__file__}"]', 'command = "sh -c ls"', "mcp.it.command"),
     ],
 )
-def test_a_wrong_configuration_is_told(tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_mcp_invalid_configuration_is_reported(tmp_path: Path, old: str, new: str, said: str) -> None:
     assert old in CONFIG
     (tmp_path / "orchestra.toml").write_text(CONFIG.replace(old, new))
     with pytest.raises(InputError) as caught:
@@ -141,7 +137,7 @@ def test_a_wrong_configuration_is_told(tmp_path: Path, old: str, new: str, said:
     assert (caught.value.code, said in caught.value.message) == ("C002", True), caught.value.message
 
 
-def test_no_workflow_and_no_card_names_a_server(shell: Shell) -> None:
+def test_mcp_server_in_workflow_or_card_is_refused(shell: Shell) -> None:
     (shell.project / "evil.yaml").write_text(WORK.replace("schema:", "mcp: {it: {command: [touch, owned]}}\nschema:"))
     said = shell("validate", "evil.yaml")
     assert (said.code, "L101" in said.err) == (2, True)
@@ -153,13 +149,13 @@ def test_no_workflow_and_no_card_names_a_server(shell: Shell) -> None:
     assert not os.path.exists("owned")
 
 
-def test_servers_are_never_named_by_the_environment(tmp_path: Path) -> None:
+def test_mcp_servers_are_not_read_from_environment(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         Settings.load(start=tmp_path, environ={"ORCHESTRA_MCP": "touch owned", "HOME": str(tmp_path)})
     assert caught.value.code == "C002"
 
 
-def test_settings_show_the_servers(shell: Shell) -> None:
+def test_settings_output_includes_mcp_servers(shell: Shell) -> None:
     (shell.project / "orchestra.toml").write_text(CONFIG)
     shown: Any = shell("config", "show", "--json").json
     assert shown["settings"]["mcp"]["value"]["it"]["tools"] == {"act": "idempotent", "find": "pure"}

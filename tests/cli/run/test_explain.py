@@ -134,7 +134,7 @@ def test_a_server_that_is_not_cleared_is_told_before_anything_runs(desk: Shell) 
     assert "the inputs are internal, but small is only cleared for public: refused (F202)" in said.out
     asked = desk("plan", WHEN, "-d", "docs")
     assert (asked.code, "cleared for public: refused (F202)" in asked.out) == (1, True), (
-        "others stand in for the fleet, and bar nobody"
+        "without a fleet, the clearance is still enforced"
     )
     assert nodes(desk(*RUN, "--dry-run", "--json").json)["whole/readings"]["allowed"] is False
 

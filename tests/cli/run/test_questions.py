@@ -210,7 +210,7 @@ def test_an_answer_put_down_for_later_is_taken_when_the_run_is_resumed(shell: Sh
 @pytest.mark.parametrize(
     ("value", "code"),
     [((), "C024"), (("perhaps",), "E022"), (("yes", "--node", "nights"), "E021")],
-    ids=["none", "no option", "nobody asks"],
+    ids=["none", "no option", "no such question"],
 )
 def test_what_is_no_answer_is_two_and_leaves_the_run_waiting(shell: Shell, value: tuple[str, ...], code: str) -> None:
     run = asked(shell)
@@ -366,10 +366,10 @@ def test_a_run_that_is_gone_leaves_its_row_waiting_and_is_not_begun_anew(shell: 
 
 def test_a_question_that_waits_for_a_while_is_told_beside_the_output(shell: Shell) -> None:
     Path("workflows/timed.yaml").write_text(
-        'schema: orchestra/v1\nname: timed\noutput: ${a}\nnodes: {a: {ask: "Well?", timeout: 1, fallback: "nobody"}}\n'
+        'schema: orchestra/v1\nname: timed\noutput: ${a}\nnodes: {a: {ask: "Well?", timeout: 1, fallback: "none"}}\n'
     )
     said = shell("run", "timed", "--json")
-    assert (said.code, said.json["output"]) == (0, "nobody")
+    assert (said.code, said.json["output"]) == (0, "none")
     assert said.err.startswith("a: Well?\n  until ")
 
 

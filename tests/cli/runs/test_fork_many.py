@@ -23,7 +23,7 @@ class Servers:
 
     def __call__(self, call: Any) -> Any:
         return (
-            CallError(code="F203", reason="nobody answers")
+            CallError(code="F203", reason="no server answers")
             if self.night and call.inputs["question"] != "good"
             else GOOD
         )

@@ -315,8 +315,12 @@ def test_plan_workflow_arguments_checked(line: str, reason: str) -> None:
 
 def test_plan_calls_listed_workflow_with_effects() -> None:
     sends = (
-        "schema: orchestra/v1\nname: sends\ninput: {text: str}\noutput: ${a}\nnodes:\n  a: {tool: send, with: {text:"
-        " '${input.text}'}}\n"
+        "schema: orchestra/v1\n"
+        "name: sends\n"
+        "input: {text: str}\n"
+        "output: ${a}\n"
+        "nodes:\n"
+        "  a: {tool: send, with: {text: '${input.text}'}}\n"
     )
     text = CALLING.replace("[loudly]", "[sends]") % "returns: str, confirm: false"
     lines = ("s1 = sends(text=input.text)", "return s1")

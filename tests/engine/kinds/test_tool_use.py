@@ -336,8 +336,11 @@ def test_tool_use_effect_needed_and_never_retried() -> None:
     assert isinstance(played.outcome, FailedOutcome)
     assert (played.outcome.code, played.workers.counts["send"]) == ("T003", 1)
     text = (
-        "input: {text: str}\noutput: ${a}\nnodes:\n  a: {tool: shout, with: {text: x}}\n  b: {agent: helper, with:"
-        " {text: x}, %s}"
+        "input: {text: str}\n"
+        "output: ${a}\n"
+        "nodes:\n"
+        "  a: {tool: shout, with: {text: x}}\n"
+        "  b: {agent: helper, with: {text: x}, %s}"
     )
     assert any("nothing needs the node 'b'" in warning for warning in program(text % "", catalog(card)).warnings)
     assert not any("'b'" in warning for warning in program(text % "tools: [send]", catalog(card)).warnings)

@@ -322,7 +322,9 @@ async def test_server_hanging_start_releases_start_lock(silence: float, tmp_path
 async def test_logs_return_last_lines(folders: Folders, supervisions: Supervisions) -> None:
     supervision, _ = await started(local_config("m"), folders, supervisions)
     assert await supervision.logs(5) == {"m": ["listening"]}
-    assert supervision._socket.parent.stat().st_mode & 0o077 == 0, "nobody else may enter where they meet"
+    assert supervision._socket.parent.stat().st_mode & 0o077 == 0, (
+        "other users have no access to the folder of the socket"
+    )
 
 
 QUESTIONS = (b"no json\n", b"[]\n", b"{}\n", b'{"op": "fly"}\n', b"\xff\n", b"x" * (1 << 17))

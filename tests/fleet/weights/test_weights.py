@@ -157,7 +157,7 @@ async def test_hub_is_not_used_unless_allowed(folders: Folders) -> None:
 
 @pytest.mark.parametrize(
     ("said", "code"),
-    [("OSError: [Errno 28] No space left on device", "F004"), ("ConnectionError: nobody there", "F003")],
+    [("OSError: [Errno 28] No space left on device", "F004"), ("ConnectionError: no server there", "F003")],
 )
 async def test_hub_client_error_has_cause(
     said: str, code: str, folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -319,7 +319,7 @@ def test_target_sum_parts_in_table_and_text(encoder: Encoder, way: str, form: st
         "nothing of the question is summed up"
     )
     assert build_target(told(way, expression=form.format("36", "36", "36")), table_encoding) is None, (
-        "it stands there twice"
+        "the table has it twice"
     )
 
 
@@ -487,4 +487,4 @@ def test_target_named_cells_select_location(encoder: Encoder) -> None:
         first=cells(table_encoding, (2, 1)),
         second=cells(table_encoding, (4, 2)) | outside(table_encoding, "12"),
     )
-    assert build_target(told("cells", ["36"], cells=[[3, 2]]), table_encoding) is None, "it does not stand there"
+    assert build_target(told("cells", ["36"], cells=[[3, 2]]), table_encoding) is None, "the cell has another value"

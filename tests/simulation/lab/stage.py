@@ -349,7 +349,7 @@ class TrialRunner:
     async def _wait_for_end(self, run: Execution, life: ProcessLife) -> str:
         finished = await run.wait_until_blocked()
         if finished is None and self.plan.habit == "nobody" and life.closed_after is None:
-            self.trial.log.count_fault("nobody answers")
+            self.trial.log.count_fault("no person answers")
             await self.clock.sleep(1_000.0)
             if (
                 life.fenced_after is None
@@ -557,10 +557,10 @@ class TrialRunner:
                             node=asked.node,
                             question_digest=asked.question_digest,
                             by="bob",
-                            decline_reason="nobody knows",
+                            decline_reason="it is unknown",
                         )
                     )
-                    self.trial.log.count_fault("declines where somebody must say")
+                    self.trial.log.count_fault("declines a required answer")
                     again = msgspec.structs.replace(right, question_seq=asked.seq - 1, by="bob")
                     if await self._send(again):
                         self.trial.log.count_fault("answer to the same question before")
@@ -574,7 +574,7 @@ class TrialRunner:
                         kind="answer", node="n999", value=value, question_digest=asked.question_digest, by="bob"
                     )
                 ):
-                    self.trial.log.count_fault("answer to nobody's question")
+                    self.trial.log.count_fault("answer to an unknown question")
                 await self.clock.sleep(seeded_random(self.plan.seed, "more", asked.node) * 5)
                 await self._send(right)
             case _:

@@ -41,7 +41,7 @@ def run_trial(workflow: RandomWorkflow, plan: FaultPlan) -> Trial:
 
     try:
         run_simulated(scene, plan.seed)
-    except Exception as error:  # noqa: BLE001 - whatever comes out of a trial, a deadlock and a leak too, is what it has to tell
+    except Exception as error:  # noqa: BLE001 - any exception, also of a deadlock or a leak, is a violation
         trial.violations.append(f"I1 {type(error).__name__}: {error}")
     return trial
 

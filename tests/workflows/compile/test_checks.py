@@ -20,7 +20,7 @@ from tests.engine.test_checks import WITH, chance, read
         ('["quote(x)"]', "L072", "takes no argument"),
         ('["quote | quotes"]', "L111", "there is no check 'quotes'"),
         ("[rederive]", "L070", "needs the name of an agent"),
-        ('["entailment(nobody)"]', "L070", "needs the agent 'nobody'"),
+        ('["entailment(missing)"]', "L070", "needs the agent 'missing'"),
         ('["entailment(second)"]', "L071", "it has no input 'claim'"),
         ('["rederive(entailment)"]', "L071", "it requires the input 'claim'"),
         ('["agree(1)"]', "L074", "from 2 to 16"),

@@ -73,8 +73,11 @@ def test_compile_samples_have_no_warnings(text: str) -> None:
 
 def test_compile_nodes_follow_their_needs() -> None:
     program = compiled(
-        "output: ${c}\nnodes:\n  c: {agent: writer, with: {text: '${a + b}'}}\n  b: {tool: shout, "
-        "with: {text: '${a}'}}\n  a: {tool: shout, with: {text: x}}"
+        "output: ${c}\n"
+        "nodes:\n"
+        "  c: {agent: writer, with: {text: '${a + b}'}}\n"
+        "  b: {tool: shout, with: {text: '${a}'}}\n"
+        "  a: {tool: shout, with: {text: x}}"
     )
     assert [one.name for one in program.nodes] == ["a", "b", "c"]
     assert [names(program, one.needs) for one in program.nodes] == [[], ["a"], ["a", "b"]]
@@ -95,8 +98,10 @@ def test_compile_soft_needs_are_arms_fallbacks_and_after() -> None:
 
 def test_compile_hard_need_overrides_soft_need() -> None:
     program = compiled(
-        "output: ${b}\nnodes:\n  a: {tool: shout, with: {text: x}}\n  b: {tool: shout, fallback: '${a}', with: {text:"
-        " '${a}'}}"
+        "output: ${b}\n"
+        "nodes:\n"
+        "  a: {tool: shout, with: {text: x}}\n"
+        "  b: {tool: shout, fallback: '${a}', with: {text: '${a}'}}"
     )
     assert node(program, "b").soft_needs == frozenset()
 
@@ -184,8 +189,10 @@ def test_compile_modifiers_precedence() -> None:
 
 def test_compile_loop_previous_is_nullable_output() -> None:
     loop = (
-        "output: ${a}\nnodes:\n  a: {loop: {at_most: 3, until: '${turn > 2}', nodes: {b: {tool: %s, "
-        "with: {text: '${previous}'}}}, output: '${b}'}}"
+        "output: ${a}\n"
+        "nodes:\n"
+        "  a: {loop: {at_most: 3, until: '${turn > 2}', nodes: {b: {tool: %s, with: {text: "
+        "'${previous}'}}}, output: '${b}'}}"
     )
     assert compiled(loop % "grow").nodes[0].body is not None
     assert [(fault.code, "str | null" in str(fault)) for fault in faults(loop % "shout")] == [("L114", True)]
@@ -197,8 +204,9 @@ def test_compile_nested_loops_have_own_turn() -> None:
         " '${c}'}}"
     )
     program = compiled(
-        f"output: ${{a}}\nnodes:\n  a: {{loop: {{at_most: 3, until: '${{turn > 2}}', nodes: {{b: {inner}}}, output:"
-        " '${b}'}}"
+        "output: ${a}\n"
+        "nodes:\n"
+        f"  a: {{loop: {{at_most: 3, until: '${{turn > 2}}', nodes: {{b: {inner}}}, output: '${{b}}'}}}}"
     )
     assert program.warnings == ()
     assert format_type(program.output_schema) == "str"
@@ -206,8 +214,10 @@ def test_compile_nested_loops_have_own_turn() -> None:
 
 def test_compile_until_reads_mapped_nodes() -> None:
     text = (
-        "output: ${a}\nnodes:\n  a: {loop: {at_most: 3, until: '${size(b.values) > 0}', nodes: {b: {tool: shout, "
-        "each: '${[\"x\"]}', as: x, with: {text: '${x}'}}}, output: '${b.values}'}}"
+        "output: ${a}\n"
+        "nodes:\n"
+        "  a: {loop: {at_most: 3, until: '${size(b.values) > 0}', nodes: {b: {tool: shout, each: "
+        "'${[\"x\"]}', as: x, with: {text: '${x}'}}}, output: '${b.values}'}}"
     )
     assert format_type(compiled(text).output_schema) == "list[str]"
 
@@ -237,8 +247,11 @@ def test_compile_element_shadows_unsure_node() -> None:
 
 def test_compile_output_only_choice_needs_no_sure_arm() -> None:
     text = (
-        "input: {go: bool}\noutput: ${b}\nnodes:\n  a: {tool: shout, when: '${input.go}', with: {text: x}}\n  b:"
-        " {first_of: ['${a}']}"
+        "input: {go: bool}\n"
+        "output: ${b}\n"
+        "nodes:\n"
+        "  a: {tool: shout, when: '${input.go}', with: {text: x}}\n"
+        "  b: {first_of: ['${a}']}"
     )
     assert compiled(text).nodes[1].kind == "first_of"
 
@@ -337,8 +350,11 @@ def test_compile_label_includes_indirect_calls(own: str, inner: str, label: str,
     flows = {
         "inner": f"{TWICE.replace('twice', 'inner')}{inner}\n",
         "outer": (
-            "schema: orchestra/v1\nname: outer\ninput: {text: str}\noutput: ${a}\nnodes: {a: {call: inner, with: {text:"
-            " x}}}"
+            "schema: orchestra/v1\n"
+            "name: outer\n"
+            "input: {text: str}\n"
+            "output: ${a}\n"
+            "nodes: {a: {call: inner, with: {text: x}}}"
         ),
     }
     catalog = replace(CATALOG, workflows={name: read(text, f"{name}.yaml").graph for name, text in flows.items()})
@@ -382,8 +398,10 @@ def test_compile_tautology_warns() -> None:
 def test_compile_possible_condition_has_no_warning(condition: str) -> None:
     assert (
         compiled(
-            f'input: {{n: int, s: str}}\noutput: ${{a}}\nnodes:\n  a: {{tool: shout, when: "{condition}", with: {{text:'
-            " x}}"
+            "input: {n: int, s: str}\n"
+            "output: ${a}\n"
+            "nodes:\n"
+            f'  a: {{tool: shout, when: "{condition}", with: {{text: x}}}}'
         ).warnings
         == ()
     )
@@ -392,8 +410,12 @@ def test_compile_possible_condition_has_no_warning(condition: str) -> None:
 def test_compile_unused_node_without_effect_warns() -> None:
     block = "{call: {nodes: {x: {tool: send, with: {text: x}}}, output: '${x}'}}"
     warnings = compiled(
-        "output: ${a}\nnodes:\n  a: {tool: shout, with: {text: x}}\n  b: {tool: shout, "
-        f"with: {{text: x}}}}\n  c: {{tool: send, with: {{text: x}}}}\n  d: {block}"
+        "output: ${a}\n"
+        "nodes:\n"
+        "  a: {tool: shout, with: {text: x}}\n"
+        "  b: {tool: shout, with: {text: x}}\n"
+        "  c: {tool: send, with: {text: x}}\n"
+        f"  d: {block}"
     ).warnings
     assert warnings == ("w.yaml:6:3: nothing needs the node 'b'",)
 
@@ -453,8 +475,10 @@ def test_compile_two_errors_both_reported() -> None:
 def test_compile_quote_assignable_to_text_only() -> None:
     assert READING["properties"]["quote"]["format"] == "quote"  # type: ignore[index]
     program = compiled(
-        "output: ${b}\nnodes:\n  a: {agent: reader, with: {question: q, context: c}}\n  b: {tool: shout, with: {text:"
-        " '${a.quote}'}}"
+        "output: ${b}\n"
+        "nodes:\n"
+        "  a: {agent: reader, with: {question: q, context: c}}\n"
+        "  b: {tool: shout, with: {text: '${a.quote}'}}"
     )
     assert len(program.nodes) == 2
 

@@ -123,7 +123,7 @@ def test_template_dynamic_key_looked_up_at_run_time() -> None:
         ("${maybe != null && maybe.n > 2}", False),
         ("${maybe == null || maybe.n > 2}", True),
         ("${!(maybe == null) && maybe.xs[0] == 1}", False),
-        ("${maybe != null ? maybe.name : 'nobody'}", "nobody"),
+        ("${maybe != null ? maybe.name : 'unnamed'}", "unnamed"),
         ("${v.b ? v.name : null}", "a"),
         ("${v.b ? v.n : 0.5}", 3.0),
         ("${size(v.xs)}", 3),

@@ -28,18 +28,18 @@ class Parcel(BaseModel):
 
 @tool(effect="pure")
 def parcel(n: int) -> Parcel:
-    """A parcel; what is in it is of no importance here."""
+    """Returns a record; its content does not matter."""
     raise NotImplementedError
 
 
 @tool(effect="pure")
 def told(yes: bool) -> str:
-    """What a condition is."""
+    """Returns the value of a condition."""
     return str(yes)
 
 
 def conditioned(condition: Callable[[Any, Any], Any]) -> Any:
-    """The condition over two parcels, as CEL; raises what tracing raises."""
+    """Returns the condition over two records as CEL. Raises the exceptions of tracing."""
 
     @workflow(name="flow")
     def flow(n: int) -> str:

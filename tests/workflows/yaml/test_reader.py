@@ -22,8 +22,11 @@ NODE = "{tool: shout, with: {text: x}}"
 def test_read_expands_short_forms() -> None:
     graph = read(
         whole(
-            f"input: {{text: str, n: {{type: int, default: 3}}}}\noutput: ${{a}}\nnodes:\n  a: {NODE[:-1]}, retry: 2, "
-            f"after: b}}\n  b: {NODE}"
+            "input: {text: str, n: {type: int, default: 3}}\n"
+            "output: ${a}\n"
+            "nodes:\n"
+            f"  a: {NODE[:-1]}, retry: 2, after: b}}\n"
+            f"  b: {NODE}"
         ),
         "w",
     ).graph
@@ -37,9 +40,11 @@ def test_read_expands_short_forms_in_bodies() -> None:
     inner = f"{NODE[:-1]}, retry: 2}}"
     graph = read(
         whole(
-            f"defaults: {{retry: 4}}\noutput: ${{a}}\nnodes:\n  a: {{call: {{nodes: {{b: {inner}}}, output:"
-            f" '${{b}}'}}}}\n  c: {{loop: {{at_most: 2, until: '${{turn > 1}}', nodes: {{d: {inner}}}, output:"
-            " '${d}'}}"
+            "defaults: {retry: 4}\n"
+            "output: ${a}\n"
+            "nodes:\n"
+            f"  a: {{call: {{nodes: {{b: {inner}}}, output: '${{b}}'}}}}\n"
+            f"  c: {{loop: {{at_most: 2, until: '${{turn > 1}}', nodes: {{d: {inner}}}, output: '${{d}}'}}}}"
         ),
         "w",
     ).graph

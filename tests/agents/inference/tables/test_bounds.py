@@ -1,6 +1,4 @@
-"""Which bound words set around a figure, and which figures there are by them: what people write that looks like another
-thing.
-"""
+"""Tests which bounds words set around a figure, and which number words are figures, also for misleading spellings."""
 
 from __future__ import annotations
 
@@ -27,7 +25,7 @@ from orchestra.text.numbers.sort_keys import ABOVE, BELOW, FROM, UP_TO
         ("rose by 5% or more", FROM),
     ],
 )
-def test_words_that_hold_others_or_stand_together_set_one_bound(question: str, bound: str) -> None:
+def test_bound_overlapping_or_adjacent_words_set_one(question: str, bound: str) -> None:
     assert [one.bound for one in question_figures(question)] == [bound]
 
 
@@ -42,7 +40,7 @@ def test_words_that_hold_others_or_stand_together_set_one_bound(question: str, b
         ("slower than 10:15", ABOVE),
     ],
 )
-def test_what_is_older_has_an_earlier_year_and_what_is_faster_a_shorter_time(question: str, bound: str) -> None:
+def test_bound_older_is_earlier_year_faster_is_shorter_time(question: str, bound: str) -> None:
     assert [one.bound for one in question_figures(question)] == [bound]
 
 
@@ -62,7 +60,7 @@ def test_what_is_older_has_an_earlier_year_and_what_is_faster_a_shorter_time(que
         ("dearer than in 2018", [None]),
     ],
 )
-def test_what_looks_like_a_bound_and_is_none(question: str, bounds: list[str | None]) -> None:
+def test_bound_lookalike_words_set_none(question: str, bounds: list[str | None]) -> None:
     assert [one.bound for one in question_figures(question)] == bounds
 
 
@@ -78,9 +76,7 @@ def test_what_looks_like_a_bound_and_is_none(question: str, bounds: list[str | N
         ("over 1.200,50", ["1200.50"]),
     ],
 )
-def test_a_minus_is_a_sign_where_no_figure_stands_before_it_and_numbers_have_blanks(
-    question: str, figures: list[str]
-) -> None:
+def test_minus_without_figure_before_is_sign_and_blanks_group_digits(question: str, figures: list[str]) -> None:
     assert [one.figure for one in question_figures(question)] == figures
 
 
@@ -96,17 +92,17 @@ def test_a_minus_is_a_sign_where_no_figure_stands_before_it_and_numbers_have_bla
         ("1 hour 20 minutes", "80 minutes"),
     ],
 )
-def test_times_and_durations_in_words(question: str, measure: str) -> None:
+def test_times_and_durations_in_words_are_parsed(question: str, measure: str) -> None:
     assert [one.measure for one in question_figures(question)] == [measure]
 
 
 @pytest.mark.parametrize("word", ["one", "May", "Thursday", "a million"])
-def test_some_words_are_figures_only_where_they_bound_something(word: str) -> None:
+def test_number_words_are_figures_only_in_bounds(word: str) -> None:
     assert question_figures(f"which {word} is it") == []
     assert [one.text for one in question_figures(f"before {word}")] == [word.lower()]
 
 
-def test_of_a_very_long_question_the_first_figures_are_taken() -> None:
+def test_long_question_keeps_first_figures() -> None:
     assert len(question_figures("1 " * 1_000)) == MAX_FIGURES
     assert [one.text for one in question_figures(f"5 {'x' * MAX_CHARACTERS} 6")] == ["5"]
     assert len(question_figures("1" * 100_000 + " h 5 m")) == 1, "and none of it is a number of so many digits"
@@ -126,9 +122,7 @@ def test_of_a_very_long_question_the_first_figures_are_taken() -> None:
         ([], None),
     ],
 )
-def test_a_range_is_of_figures_that_are_what_a_column_is_ordered_by(
-    column: list[str], ends: tuple[int, int] | None
-) -> None:
+def test_range_needs_figures_of_the_order_column(column: list[str], ends: tuple[int, int] | None) -> None:
     assert range_ends(column) == ends
 
 
@@ -154,5 +148,5 @@ def test_a_range_is_of_figures_that_are_what_a_column_is_ordered_by(
         ("between 10 and 20, but over 3", [FROM, UP_TO, ABOVE]),
     ],
 )
-def test_between_two_figures_is_from_the_first_to_the_second(question: str, bounds: list[str | None]) -> None:
+def test_between_sets_lower_and_upper_bound(question: str, bounds: list[str | None]) -> None:
     assert [one.bound for one in question_figures(question)] == bounds

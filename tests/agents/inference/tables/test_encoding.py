@@ -1,5 +1,5 @@
-"""Sheets: every cell and every figure is a place with tokens of its own, and nothing is lost of a table that is read in
-windows.
+"""Tests table encodings: each cell and each figure is a location with its own tokens, and windows cover the whole
+table.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
 
 
 def long(rows: int, columns: int = 3) -> list[list[str]]:
-    """A table of figures with a head; each word of it is one token."""
+    """Returns a table of figures with a header. Each word is one token."""
     head = ["name", *(f"{number}" for number in range(10, 9 + columns))]
     return [
         head,
@@ -51,13 +51,13 @@ def long(rows: int, columns: int = 3) -> list[list[str]]:
 
 
 def told(sheet: TableEncoding, number: int) -> str:
-    """What the tokens say that are averaged for a place, without blanks."""
+    """Returns the text of the tokens that are pooled for a location, without blanks."""
     tokens = np.flatnonzero(sheet.pooling().locations[number])
     spans = [sheet.chars[at] for at in tokens]
     return "".join(sheet.text[span[0] : span[1]] for span in spans if span is not None)
 
 
-# Heads
+# Headers
 
 
 @pytest.mark.parametrize(
@@ -76,25 +76,25 @@ def told(sheet: TableEncoding, number: int) -> str:
         ([["", "2019"], ["", "5"]], 1),
     ],
 )
-def test_the_head_ends_where_a_row_has_a_name_below_one_that_names_columns(table: list[list[str]], rows: int) -> None:
+def test_header_ends_at_first_labelled_row(table: list[list[str]], rows: int) -> None:
     assert count_header_rows(table) == rows
 
 
 @given(st.lists(st.lists(CELL, min_size=1, max_size=3), max_size=6))
-def test_a_head_leaves_a_row_below_it_where_there_is_one(table: list[list[str]]) -> None:
+def test_header_leaves_at_least_one_body_row(table: list[list[str]]) -> None:
     assert (count_header_rows(table) == 0) == (table == [])
     assert count_header_rows(table) <= min(3, max(1, len(table) - 1))
 
 
-# Places
+# Locations
 
 
-def test_every_filled_cell_is_a_place_with_its_row_its_column_and_its_figure(encoder: Encoder) -> None:
+def test_location_per_filled_cell_has_row_column_and_figure(encoder: Encoder) -> None:
     sheet = TableEncoding(encoder, "Who is it?", TABLE, [], 64)
     assert sheet.locations == [TableLocation(text, row, column, found) for row, column, text, found in FILLED]
 
 
-def test_figures_of_the_question_and_of_the_text_are_places_outside_of_the_table(encoder: Encoder) -> None:
+def test_locations_include_figures_of_question_and_text(encoder: Encoder) -> None:
     sheet = TableEncoding(encoder, "How many of 1,500 are twice the 7 of Both, bothersome or Twelve?", TABLE, TEXT, 64)
     asked = [("1,500", "1,500"), ("twice", "2"), ("7", "7"), ("both", "2"), ("twelve", "12")]
     text = [("12", "12"), ("1,200.5", "1,200.5"), ("$3", "3"), ("(-7)", "-7"), ("(40)", "-40")]
@@ -108,7 +108,7 @@ def test_figures_of_the_question_and_of_the_text_are_places_outside_of_the_table
 
 
 @pytest.mark.parametrize("tokens", [64, 40, 512])
-def test_the_tokens_that_are_averaged_for_a_place_are_its_own(encoder: Encoder, tokens: int) -> None:
+def test_location_pools_its_own_tokens(encoder: Encoder, tokens: int) -> None:
     sheet = TableEncoding(encoder, "Is it twice the 7?", TABLE * 3, TEXT, tokens)
     assert len(sheet.windows) > 1 or tokens == 512
     for number, spot in enumerate(sheet.locations):
@@ -120,7 +120,7 @@ def test_the_tokens_that_are_averaged_for_a_place_are_its_own(encoder: Encoder, 
     st.lists(WORDED, max_size=2),
     st.text("twice 7a", max_size=9),
 )
-def test_places_have_their_tokens_whatever_stands_there(
+def test_location_tokens_match_for_any_table(
     encoder: Encoder, table: list[list[str]], paragraphs: list[str], question: str
 ) -> None:
     sheet = TableEncoding(encoder, question, table, paragraphs, 64)
@@ -130,7 +130,7 @@ def test_places_have_their_tokens_whatever_stands_there(
     assert [(spot.row, spot.column) for spot in sheet.locations if spot.row >= 0] == filled
 
 
-def test_the_tokens_of_the_text_are_told_from_those_of_the_table(encoder: Encoder) -> None:
+def test_text_tokens_are_distinct_from_table_tokens(encoder: Encoder) -> None:
     sheet = TableEncoding(encoder, "Twice?", TABLE, TEXT, 64)
     spans = [span for span, inside in zip(sheet.chars, sheet.prose_mask(), strict=True) if inside and span is not None]
     assert len(spans) == sheet.prose_mask().sum()
@@ -140,7 +140,7 @@ def test_the_tokens_of_the_text_are_told_from_those_of_the_table(encoder: Encode
 # Windows
 
 
-def test_what_fits_is_read_at_once(encoder: Encoder) -> None:
+def test_short_table_has_one_window(encoder: Encoder) -> None:
     sheet = TableEncoding(encoder, "who is it ?", long(3), [], 64)
     pair = encoder.tokenize_pair("who is it ?", sheet.text)
     assert sheet.windows == [[*pair.head, *pair.body, *pair.tail]]
@@ -149,9 +149,7 @@ def test_what_fits_is_read_at_once(encoder: Encoder) -> None:
 
 
 @pytest.mark.parametrize("rows", [8, 9, 10, 11, 30, 99])
-def test_a_long_table_is_read_in_windows_that_begin_with_the_question_and_the_head_and_nothing_is_lost(
-    encoder: Encoder, rows: int
-) -> None:
+def test_long_table_windows_repeat_question_and_header_and_cover_all(encoder: Encoder, rows: int) -> None:
     table, question = long(rows), "who is it ?"
     sheet = TableEncoding(encoder, question, table, TEXT, 64)
     pair, head = (
@@ -174,14 +172,14 @@ def test_a_long_table_is_read_in_windows_that_begin_with_the_question_and_the_he
     assert [token for token, span in zip(read, sheet.chars, strict=True) if span is not None] == pair.body
 
 
-def test_a_head_that_takes_too_much_room_is_not_read_again(encoder: Encoder) -> None:
+def test_long_header_is_not_repeated_in_windows(encoder: Encoder) -> None:
     table = [["name", *["age"] * 20], ["ada", *["7"] * 20], ["alan", *["8"] * 20]]
     sheet = TableEncoding(encoder, "who is it ?", table, [], 64)
     pair = encoder.tokenize_pair("who is it ?", sheet.text)
     assert [token for window in sheet.windows for token in window[len(pair.head) : -1]] == pair.body
 
 
-def test_of_a_long_question_the_beginning_counts(encoder: Encoder) -> None:
+def test_long_question_is_truncated_at_the_end(encoder: Encoder) -> None:
     sheet = TableEncoding(encoder, "who " * 500, long(30), [], 300)
     who, mark = sheet.windows[0][1], sheet.windows[0][0]
     assert mark != who
@@ -189,24 +187,24 @@ def test_of_a_long_question_the_beginning_counts(encoder: Encoder) -> None:
     assert all(who not in window[MAX_QUESTION - 2 :] and len(window) <= 300 for window in sheet.windows)
 
 
-def test_a_question_leaves_room_for_the_table_however_few_tokens_there_are(encoder: Encoder) -> None:
+def test_question_truncation_leaves_tokens_for_table(encoder: Encoder) -> None:
     sheet = TableEncoding(encoder, "who " * 500, long(3), [], 64)
     assert all(len(window) <= 64 for window in sheet.windows)
     assert {sheet.locations[at].row for at in range(len(sheet.locations))} == set(range(len(sheet.table)))
     assert sheet.pooling().locations.any(axis=1).all(), "every cell is read"
 
 
-def test_a_sheet_without_a_table_and_without_a_text_has_one_window(encoder: Encoder) -> None:
+def test_encoding_without_table_and_text_has_one_window(encoder: Encoder) -> None:
     sheet = TableEncoding(encoder, "who ?", [], [], 64)
     assert (len(sheet.windows), sheet.locations, sheet.header_rows) == (1, [], 0)
     assert sheet.pooling().locations.shape == (0, len(sheet.chars))
     assert not sheet.prose_mask().any()
 
 
-# Frames
+# Pooling
 
 
-def test_a_frame_says_what_stands_in_a_row_and_in_a_column(encoder: Encoder) -> None:
+def test_pooling_selects_labels_and_bodies_of_rows_and_columns(encoder: Encoder) -> None:
     sheet = TableEncoding(encoder, "Twice?", TABLE, TEXT, 64)
     pooling, count = sheet.pooling(), len(sheet.locations)
     numbers = {(row, column): number for number, (row, column, *_) in enumerate(FILLED)}
@@ -231,9 +229,7 @@ def test_a_frame_says_what_stands_in_a_row_and_in_a_column(encoder: Encoder) -> 
 
 
 @given(st.lists(st.lists(CELL, min_size=1, max_size=3), max_size=5), st.lists(WORDED, max_size=2))
-def test_rows_of_a_frame_average_or_say_nothing(
-    encoder: Encoder, table: list[list[str]], paragraphs: list[str]
-) -> None:
+def test_pooling_rows_sum_to_one_or_zero(encoder: Encoder, table: list[list[str]], paragraphs: list[str]) -> None:
     sheet = TableEncoding(encoder, "twice ?", table, paragraphs, 64)
     pooling = sheet.pooling()
     for name in ("starts", "locations", "row_label", "row_body", "column_header", "column_body"):
@@ -245,11 +241,11 @@ def test_rows_of_a_frame_average_or_say_nothing(
     assert np.flatnonzero(pooling.starts[0]).tolist() == firsts.tolist()
 
 
-def test_a_figure_of_the_text_is_quoted_with_the_rest_of_its_word(encoder: Encoder) -> None:
+def test_text_figure_quote_covers_whole_word(encoder: Encoder) -> None:
     sheet = TableEncoding(encoder, "Who is it?", TABLE, ["It grew to $5.3M in the 1990s."], 64)
     assert [(spot.text, spot.figure) for spot in sheet.locations[-2:]] == [("$5.3M", "5.3"), ("1990s", "1990")]
 
 
-def test_a_figure_of_the_text_has_its_minus_whatever_the_currency(encoder: Encoder) -> None:
+def test_text_figure_keeps_minus_before_any_currency(encoder: Encoder) -> None:
     sheet = TableEncoding(encoder, "Who is it?", TABLE, ["It made -₹500, -US$3 and US$7."], 64)
     assert [spot.figure for spot in sheet.locations[-3:]] == ["-500", "-3", "7"]

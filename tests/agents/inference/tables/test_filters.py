@@ -1,6 +1,5 @@
-"""Conditions: which rows count where a question bounds them by a figure of its own, and what is then counted, compared
-and
-summed up.
+"""Tests conditions: the rows that match a figure and a bound of the question, and what is counted, compared and summed
+up over them.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ def sheet_of(reader: TableReader, question: str = OLDER, table: Any = TABLE) -> 
 
 
 def bounded(way: str, bound: str = FROM, limit: str = "36", column: int = AGE, **more: Any) -> Hand:
-    """Logits of a condition in which all rows count that hold it."""
+    """Returns logits of a condition; every matching row counts."""
     rows = dict.fromkeys(range(5), 4.0)
     return Hand([way], **{"rows": rows, "bounded": {column: 3.0}, "limits": {limit: 5.0}, "bound": bound, **more})
 
@@ -76,14 +75,14 @@ def condition(bound: str = FROM, limit: str = "36", column: int = AGE) -> dict[s
 
 
 def nought(sheet: TableEncoding) -> list[float]:
-    """Scores where neither places nor bounds say anything: what words add."""
+    """Returns zero scores for locations and bounds, so that only the words count."""
     return choice_logits(sheet, np.zeros(len(sheet.locations)), np.zeros(1 + len(BOUNDS)))
 
 
-# Conditions that there may be
+# Possible conditions
 
 
-def test_a_condition_has_each_figure_of_the_question_and_each_bound(reader: TableReader) -> None:
+def test_conditions_combine_each_figure_with_each_bound(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     assert [sheet.locations[at].text for at in condition_locations(sheet)] == ["2", "36"], (
         "and none of the table or of the text"
@@ -94,12 +93,12 @@ def test_a_condition_has_each_figure_of_the_question_and_each_bound(reader: Tabl
     assert nought(sheet) == [0.0] * 4 + [WORD_BONUS, 0.0, 0.0, 0.0]
 
 
-def test_a_question_without_figures_leaves_none(reader: TableReader) -> None:
+def test_conditions_without_figures_are_empty(reader: TableReader) -> None:
     sheet = sheet_of(reader, "who is it ?")
     assert (condition_locations(sheet), condition_choices(sheet), nought(sheet)) == ([], [], [])
 
 
-# Rows that hold one
+# Rows that match a condition
 
 
 @pytest.mark.parametrize(
@@ -117,7 +116,7 @@ def test_a_question_without_figures_leaves_none(reader: TableReader) -> None:
         ("at 13 ?", OPEN, FROM, [GRACE]),
     ],
 )
-def test_rows_hold_a_condition_by_their_cell_and_the_head_and_short_rows_never_do(
+def test_condition_matches_by_cell_and_never_header_or_short_rows(
     reader: TableReader, question: str, column: int, bound: str, rows: list[int]
 ) -> None:
     sheet = sheet_of(reader, question)
@@ -129,43 +128,41 @@ def test_rows_hold_a_condition_by_their_cell_and_the_head_and_short_rows_never_d
 @pytest.mark.parametrize(
     ("question", "column"), [("over 36 ?", NAME), ("after 6pm ?", AGE), ("before 1 May ?", OPEN), ("over 36 ?", 9)]
 )
-def test_a_figure_that_cannot_be_compared_with_a_column_bounds_nothing(
-    reader: TableReader, question: str, column: int
-) -> None:
+def test_condition_with_incomparable_figure_is_dropped(reader: TableReader, question: str, column: int) -> None:
     sheet = sheet_of(reader, question)
     assert matching_rows(sheet, column, ABOVE, condition_locations(sheet)[0]) is None
 
 
 @pytest.mark.parametrize("place", [(ADA, AGE), "7"])
-def test_a_figure_that_the_question_does_not_give_bounds_nothing(reader: TableReader, place: Place) -> None:
+def test_condition_with_figure_outside_question_is_dropped(reader: TableReader, place: Place) -> None:
     sheet = sheet_of(reader)
     assert matching_rows(sheet, AGE, ABOVE, spot(sheet, place)) is None
 
 
 @pytest.mark.parametrize("table", [[], [[]], [["name", "age"]], [["name", "age"], ["ada"]]])
-def test_of_no_rows_none_hold(reader: TableReader, table: list[list[str]]) -> None:
+def test_condition_on_no_rows_matches_none(reader: TableReader, table: list[list[str]]) -> None:
     sheet = sheet_of(reader, table=table)
     assert matching_rows(sheet, AGE, ABOVE, spot(sheet, "36")) is None
 
 
-def test_the_head_tells_the_unit_in_whichever_of_its_rows(reader: TableReader) -> None:
+def test_condition_reads_unit_from_any_header_row(reader: TableReader) -> None:
     table = [["name", "age"], ["", "hours"], ["ada", "1"], ["alan", "2"]]
     sheet = sheet_of(reader, "more than 90 minutes ?", table)
     assert sheet.header_rows == 2
     assert matching_rows(sheet, 1, ABOVE, condition_locations(sheet)[0]) == (False, False, False, True)
 
 
-# Which one it is
+# Choice of the condition
 
 
 def chances(sheet: TableEncoding, at: int, probability: float) -> Any:
-    """How probable each choice is: this one so much, and there is none else."""
+    """Returns logits in which each choice has the given probability; there are no other choices."""
     made = np.zeros(1 + len(condition_choices(sheet)))
     made[0], made[at] = 1 - probability, probability
     return made
 
 
-def test_the_likeliest_condition_is_chosen_with_the_likeliest_column_that_can_be_compared(reader: TableReader) -> None:
+def test_condition_choice_takes_likeliest_comparable_column(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     at = 1 + condition_choices(sheet).index((spot(sheet, "36"), BOUNDS.index(BELOW)))
     found, probability = choose_condition(sheet, chances(sheet, at, 0.75), np.array([0.5, 0.125, 0.25, 0.125]))
@@ -173,7 +170,7 @@ def test_the_likeliest_condition_is_chosen_with_the_likeliest_column_that_can_be
     assert probability == 0.1875
 
 
-def test_none_is_chosen_where_that_is_likelier_or_where_no_column_can_be_compared(reader: TableReader) -> None:
+def test_condition_choice_is_none_if_likelier_or_incomparable(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     columns = np.array([0.25, 0.25, 0.25, 0.25])
     assert choose_condition(sheet, chances(sheet, 5, 0.375), columns) == (None, 0.625)
@@ -181,23 +178,23 @@ def test_none_is_chosen_where_that_is_likelier_or_where_no_column_can_be_compare
     assert choose_condition(dated, chances(dated, 1, 0.75), columns) == (None, 0.25)
 
 
-# What is answered under one
+# Answers under a condition
 
 
-def test_rows_that_hold_a_condition_are_counted_and_their_cells_are_what_it_rests_on(reader: TableReader) -> None:
+def test_count_with_condition_counts_matches_and_cites_cells(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     said = answer(reader, sheet, bounded("count"))
     cells = [[ADA, AGE], [GRACE, AGE], [DONALD, AGE]]
     assert said == told("count", expression="1 + 1 + 1", rows=[ADA, GRACE, DONALD], cells=cells, condition=condition())
 
 
-def test_none_are_counted_where_none_hold_it(reader: TableReader) -> None:
+def test_count_with_unmatched_condition_is_zero(reader: TableReader) -> None:
     sheet = sheet_of(reader, "who is older than 90 ?")
     said = answer(reader, sheet, bounded("count", ABOVE, "90"))
     assert said == told("count", expression="0", condition=condition(ABOVE, "90"))
 
 
-def test_of_rows_that_hold_it_those_count_that_are_likelier_than_not(reader: TableReader) -> None:
+def test_count_with_condition_needs_probability_above_half(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     hand = bounded("count", rows={ADA: 2.0, GRACE: -0.5, ALAN: 9.0, DONALD: 1.0})
     assert answer(reader, sheet, hand)["rows"] == [ADA, DONALD]
@@ -214,7 +211,7 @@ def test_of_rows_that_hold_it_those_count_that_are_likelier_than_not(reader: Tab
     )
 
 
-def test_that_there_is_no_condition_makes_an_answer_less_sure_the_likelier_one_is(reader: TableReader) -> None:
+def test_confidence_without_condition_falls_with_condition_probability(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     hand = Hand(["count"], rows={ADA: 4.0}, limits={"36": 12.0})
     logits = hand.logits(sheet)
@@ -226,7 +223,7 @@ def test_that_there_is_no_condition_makes_an_answer_less_sure_the_likelier_one_i
     assert sure(reader, sheet, hand) == pytest.approx(share(choice, 0) * rows * way_and_scale(logits, "count"))
 
 
-def test_words_around_a_figure_decide_where_the_encoder_does_not(reader: TableReader) -> None:
+def test_condition_words_decide_if_encoder_is_undecided(reader: TableReader) -> None:
     sheet = sheet_of(reader, "36 or older ?")
     logits = bounded("count").logits(sheet)._replace(bounds=np.array([0.0, 2.0, 0.0, 0.0, 2.5]))
     found, _ = reader.decode(sheet, logits)
@@ -245,7 +242,7 @@ def test_words_around_a_figure_decide_where_the_encoder_does_not(reader: TableRe
         ("most", AGE, AGE, ABOVE, "85", [GRACE, DONALD], [[GRACE, AGE]]),
     ],
 )
-def test_the_extreme_is_that_of_rows_that_hold_a_condition(
+def test_extreme_with_condition_is_among_matching_rows(
     reader: TableReader, way: str, by: int, asked: int, bound: str, quote: str, rows: list[int], cells: list[list[int]]
 ) -> None:
     hand = bounded(way, bound, by={by: 3.0}, asked={asked: 3.0})
@@ -255,7 +252,7 @@ def test_the_extreme_is_that_of_rows_that_hold_a_condition(
 
 
 @pytest.mark.parametrize("way", ["most", "range"])
-def test_a_row_that_does_not_hold_a_condition_is_never_compared(reader: TableReader, way: str) -> None:
+def test_comparison_excludes_rows_without_condition(reader: TableReader, way: str) -> None:
     hand = bounded(way, BELOW, "50", rows={}, by={AGE: 3.0}, asked={NAME: 3.0})
     said = answer(reader, sheet_of(reader, "who of those below 50 ?"), hand)
     assert said["condition"] == condition(BELOW, "50")
@@ -263,7 +260,7 @@ def test_a_row_that_does_not_hold_a_condition_is_never_compared(reader: TableRea
 
 
 @pytest.mark.parametrize("way", ["most", "range"])
-def test_where_no_row_holds_a_condition_nothing_is_compared(reader: TableReader, way: str) -> None:
+def test_comparison_without_matching_rows_is_skipped(reader: TableReader, way: str) -> None:
     sheet = sheet_of(reader, "who of those above 90 ?")
     found, _ = reader.decode(sheet, bounded(way, ABOVE, "90", by={AGE: 3.0}, asked={NAME: 3.0}).logits(sheet))
     assert found.operation != way
@@ -273,7 +270,7 @@ def test_where_no_row_holds_a_condition_nothing_is_compared(reader: TableReader,
     ("bound", "limit", "expression", "rows"),
     [(FROM, "36", "85 - 36", [1, 2, 4]), (UP_TO, "40", "40 - 36", [1, 4]), (ABOVE, "40", "85 - 85", [2])],
 )
-def test_a_range_is_from_the_least_to_the_most_of_rows_that_hold_a_condition(
+def test_range_with_condition_spans_matching_rows(
     reader: TableReader, bound: str, limit: str, expression: str, rows: list[int]
 ) -> None:
     sheet = sheet_of(reader, f"of {limit} ?")
@@ -282,7 +279,7 @@ def test_a_range_is_from_the_least_to_the_most_of_rows_that_hold_a_condition(
     assert said["condition"] == condition(bound, limit)
 
 
-def test_a_range_without_a_condition_is_of_all_rows_or_of_those_that_count(reader: TableReader) -> None:
+def test_range_without_condition_spans_all_or_chosen_rows(reader: TableReader) -> None:
     sheet = sheet_of(reader, "how many ?")
     every = answer(reader, sheet, Hand(["range"], by={AGE: 3.0}))
     assert every == told("range", expression="85 - 36", rows=[1, 2, 3, 4], column=AGE, cells=[[GRACE, AGE], [ADA, AGE]])
@@ -296,14 +293,14 @@ def test_a_range_without_a_condition_is_of_all_rows_or_of_those_that_count(reade
     )
 
 
-def test_a_range_of_negative_figures_and_one_of_times_are_computed(reader: TableReader) -> None:
+def test_range_of_negative_figures_and_times_is_computed(reader: TableReader) -> None:
     cold = sheet_of(reader, "how many ?", [["name", "age"], ["ada", "-7"], ["alan", "(12)"], ["grace", "3"]])
     assert answer(reader, cold, Hand(["range"], by={1: 3.0}))["expression"] == "3 - -12"
     times = sheet_of(reader, "how many ?")
     assert answer(reader, times, Hand(["range"], by={OPEN: 3.0}))["expression"] == "(13 * 60 + 0) - (9 * 60 + 30)"
 
 
-def test_a_column_of_words_gives_way_to_the_next_one_in_a_range(reader: TableReader) -> None:
+def test_range_skips_column_of_words(reader: TableReader) -> None:
     assert answer(reader, sheet_of(reader), Hand(["range"], by={NAME: 9.0, BOOKS: 1.0}))["expression"] == "12 - 7"
     days = sheet_of(reader, "who ?", [["name", "age"], ["Monday", "7"], ["Friday", "9"]])
     assert answer(reader, days, Hand(["range"], by={0: 9.0, 1: 1.0}))["expression"] == "9 - 7", (
@@ -312,7 +309,7 @@ def test_a_column_of_words_gives_way_to_the_next_one_in_a_range(reader: TableRea
 
 
 @pytest.mark.parametrize("table", [[], [["name", "age"]], [["name", "of"], ["ada", "grace"]]])
-def test_a_table_without_figures_has_no_range(reader: TableReader, table: list[list[str]]) -> None:
+def test_range_of_table_without_figures_is_none(reader: TableReader, table: list[list[str]]) -> None:
     sheet = sheet_of(reader, "who ?", table)
     assert answer(reader, sheet, Hand(["range", "text"]))["way"] == "text"
 
@@ -337,7 +334,7 @@ def test_a_table_without_figures_has_no_range(reader: TableReader, table: list[l
         ("mean", AGE, {"expression": "(36 + 85 + 40) / 3", "cells": [[ADA, AGE], [GRACE, AGE], [DONALD, AGE]]}),
     ],
 )
-def test_cells_of_the_column_that_is_asked_for_are_those_of_rows_that_hold_a_condition(
+def test_cells_with_condition_come_from_matching_rows(
     reader: TableReader, way: str, asked: int, rest: dict[str, Any]
 ) -> None:
     sheet, hand = sheet_of(reader), bounded(way, asked={asked: 3.0})
@@ -348,7 +345,7 @@ def test_cells_of_the_column_that_is_asked_for_are_those_of_rows_that_hold_a_con
     assert answer(reader, sheet, none)["cells"] == [[GRACE, AGE], [ALAN, BOOKS]], "without one they are pointed at"
 
 
-def test_such_cells_are_as_sure_as_the_condition_the_rows_and_the_column_together(reader: TableReader) -> None:
+def test_cells_with_condition_multiply_probabilities(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     hand = bounded("cells", rows={ADA: 1.0, GRACE: 2.0, ALAN: 0.1, DONALD: -0.5}, asked={NAME: 1.0, BOOKS: 0.5})
     counted = bounded("count", rows=hand.rows)
@@ -359,13 +356,13 @@ def test_such_cells_are_as_sure_as_the_condition_the_rows_and_the_column_togethe
     )
 
 
-def test_one_row_is_summed_up_too_under_a_condition(reader: TableReader) -> None:
+def test_sum_with_condition_accepts_one_row(reader: TableReader) -> None:
     sheet = sheet_of(reader, "older than 40 ?")
     assert answer(reader, sheet, bounded("sum", ABOVE, "40", asked={AGE: 3.0}))["expression"] == "85"
     assert answer(reader, sheet, bounded("mean", ABOVE, "40", asked={AGE: 3.0}))["expression"] == "(85) / 1"
 
 
-def test_a_column_without_a_cell_in_these_rows_gives_way_to_the_next_one(reader: TableReader) -> None:
+def test_cells_with_condition_skip_columns_empty_in_matching_rows(reader: TableReader) -> None:
     sheet = sheet_of(reader, "less than 10 ?")
     names = bounded("cells", UP_TO, "10", BOOKS, asked={OPEN: 9.0, AGE: 1.0})
     assert answer(reader, sheet, names)["quotes"] == ["40"]
@@ -376,21 +373,21 @@ def test_a_column_without_a_cell_in_these_rows_gives_way_to_the_next_one(reader:
 
 
 @pytest.mark.parametrize("way", ["cells", "sum", "mean"])
-def test_where_no_row_holds_a_condition_the_next_way_is_taken(reader: TableReader, way: str) -> None:
+def test_operation_without_matching_rows_takes_next_one(reader: TableReader, way: str) -> None:
     sheet = sheet_of(reader, "older than 90 ?")
     hand = bounded(way, ABOVE, "90", asked={AGE: 3.0})
     other = Hand([way, "text"], rows=hand.rows, bounded=hand.bounded, limits=hand.limits, bound=ABOVE, asked=hand.asked)
     assert answer(reader, sheet, other)["way"] == "text"
 
 
-def test_what_two_figures_are_computed_with_and_words_have_no_condition(reader: TableReader) -> None:
+def test_pair_operations_and_words_have_no_condition(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     pair = bounded("ratio", first={(GRACE, AGE): 3.0}, second={"2": 2.0})
     assert answer(reader, sheet, pair) == told("ratio", expression="85 / 2", cells=[[GRACE, AGE]])
     assert answer(reader, sheet, bounded("text"))["condition"] is None
 
 
-def test_rows_that_hold_a_condition_have_a_shift_of_their_own(reader: TableReader) -> None:
+def test_rows_with_condition_use_separate_bias(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     plain = reader.config
     some = {ADA: 2.0, GRACE: 4.0, DONALD: 4.0}
@@ -403,7 +400,7 @@ def test_rows_that_hold_a_condition_have_a_shift_of_their_own(reader: TableReade
         reader.config = plain
 
 
-def test_a_condition_is_weighed_by_its_column_its_figure_and_the_first_marks(reader: TableReader) -> None:
+def test_condition_score_uses_column_figure_and_first_marks(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     read = np.random.default_rng(7).normal(size=(len(sheet.chars), len(OUTPUT_NAMES)))
     frame = sheet.pooling()

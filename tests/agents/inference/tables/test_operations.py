@@ -1,5 +1,5 @@
-"""Ways of answering from tables: figures as expressions have them, and expressions that say their way and their figures
-again.
+"""Tests operations on tables: figures in the form of expressions, and expressions that parse to their operation and
+figures.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ WRITTEN |= {"portion": "2 * 3 / 100", "discount": "2 * (100 - 3) / 100", "surcha
         ("( )", None),
     ],
 )  # fmt: skip
-def test_the_first_figure_of_a_text_is_as_an_expression_has_it(text: str, found: str | None) -> None:
+def test_first_figure_is_formatted_as_in_expressions(text: str, found: str | None) -> None:
     assert parse_figure(text) == found
 
 
-def test_points_between_thousands_can_be_told() -> None:
+def test_figure_with_points_between_thousands_is_parsed() -> None:
     assert [parse_figure(text, points=True) for text in ("1.234", "(1.234)", "12.5", "1,234")] == [
         "1234",
         "-1234",
@@ -75,7 +75,7 @@ def test_points_between_thousands_can_be_told() -> None:
 
 
 @given(st.text(max_size=20))
-def test_a_figure_of_any_text_can_be_computed_with(text: str) -> None:
+def test_figure_of_any_text_is_computable(text: str) -> None:
     found = parse_figure(text)
     if found is not None and found.isascii() and "," not in found:
         assert evaluate(f"1 - {found}") == 1 - evaluate(found)
@@ -98,7 +98,7 @@ def test_a_figure_of_any_text_can_be_computed_with(text: str) -> None:
         ("5 mins", "5"),
     ],
 )  # fmt: skip
-def test_a_time_of_the_day_is_its_minutes(text: str, found: str) -> None:
+def test_figure_of_clock_time_is_minutes(text: str, found: str) -> None:
     assert parse_figure(text) == found
 
 
@@ -132,37 +132,35 @@ def test_a_time_of_the_day_is_its_minutes(text: str, found: str) -> None:
         ("sum", ["7/1234", "12/1234"], 19),
     ],
 )
-def test_figures_are_computed_with_where_they_are_of_one_unit(
-    way: str, texts: list[str], value: Fraction | None
-) -> None:
+def test_operation_needs_figures_of_one_unit(way: str, texts: list[str], value: Fraction | None) -> None:
     found = harmonize_figures(way, texts, [str(parse_figure(text)) for text in texts], detect_format(texts))
     assert (None if found is None else evaluate(build_expression(way, found))) == value
 
 
 @given(st.times(), st.times(), st.sampled_from(["%H:%M", "%-H:%M", "%I:%M %p", "%-I:%M%p"]))
-def test_the_difference_of_two_times_is_how_long_it_takes(one: datetime.time, other: datetime.time, form: str) -> None:
+def test_difference_of_two_times_is_duration(one: datetime.time, other: datetime.time, form: str) -> None:
     said = build_expression("difference", [str(parse_figure(time.strftime(form))) for time in (one, other)])
     assert evaluate(said) == one.hour * 60 + one.minute - other.hour * 60 - other.minute
 
 
 @pytest.mark.parametrize("way", WRITTEN)
-def test_an_expression_is_of_its_way(way: str) -> None:
+def test_expression_maps_to_its_operation(way: str) -> None:
     assert build_expression(way, ["2", "3"]) == WRITTEN[way]
 
 
-def test_all_ways_that_compute_are_written() -> None:
+def test_every_computing_operation_is_formatted() -> None:
     assert set(WRITTEN) == {SUM, MEAN, *PAIR_OPERATIONS} < set(OPERATIONS)
 
 
 @given(FIGURES, FIGURES)
-def test_a_gap_is_never_negative_and_reads_as_a_difference(first: str, second: str) -> None:
+def test_gap_is_never_negative_and_parses_as_difference(first: str, second: str) -> None:
     said = build_expression("gap", [first, second])
     assert evaluate(said) == abs(evaluate(first) - evaluate(second))
     assert said == build_expression("gap", [second, first]) or evaluate(first) == evaluate(second)
     assert parse_expression(said) in [("difference", [first, second]), ("difference", [second, first])]
 
 
-def test_a_gap_of_what_cannot_be_computed_with_is_written_all_the_same() -> None:
+def test_gap_of_incomputable_figures_is_formatted() -> None:
     assert build_expression("gap", ["1,20", "3"]) == "3 - 1,20"
     assert build_expression("gap", ["1,20", "-3"]) == "1,20 - -3"
 
@@ -171,12 +169,12 @@ TIMES = st.sampled_from(["(9 * 60 + 15)", "(1 * 60 + 0 + 30 / 60 + 12 * 60)", "(
 
 
 @given(st.sampled_from(sorted(set(PAIR_OPERATIONS) - {"gap"})), FIGURES | TIMES, FIGURES | TIMES)
-def test_a_pair_is_read_as_it_was_written(way: str, first: str, second: str) -> None:
+def test_pair_expression_round_trips(way: str, first: str, second: str) -> None:
     assert parse_expression(build_expression(way, [first, second])) == (way, [first, second])
 
 
 @given(st.sampled_from([SUM, MEAN]), st.lists(FIGURES, min_size=2, max_size=9))
-def test_sums_and_means_of_any_length_are_read_as_they_were_written(way: str, figures: list[str]) -> None:
+def test_sum_and_mean_of_any_length_round_trip(way: str, figures: list[str]) -> None:
     assert parse_expression(build_expression(way, figures)) == (way, figures)
 
 
@@ -196,7 +194,7 @@ def test_sums_and_means_of_any_length_are_read_as_they_were_written(way: str, fi
         ("5 * (100 - 3) / 100", "discount", ["5", "3"]),
     ],
 )
-def test_brackets_and_blanks_that_say_nothing_make_no_other_way(text: str, way: str, figures: list[str]) -> None:
+def test_expression_redundant_brackets_and_blanks_are_ignored(text: str, way: str, figures: list[str]) -> None:
     assert parse_expression(text) == (way, figures)
 
 
@@ -209,17 +207,17 @@ def test_brackets_and_blanks_that_say_nothing_make_no_other_way(text: str, way: 
         "100 * 5 / 3", "5 ** 3",
     ],
 )  # fmt: skip
-def test_an_expression_of_another_form_is_of_no_way(text: str) -> None:
+def test_expression_of_unknown_form_has_no_operation(text: str) -> None:
     assert parse_expression(text) is None
 
 
 @pytest.mark.parametrize("count", [1, 25, 26, 66, 200, 625, 626, 1000, 4096])
-def test_however_many_are_summed_up_the_sum_can_be_computed(count: int) -> None:
+def test_sum_of_many_figures_is_computable(count: int) -> None:
     assert evaluate(sum_expression(["1"] * count)) == count
     assert evaluate(build_expression("mean", ["3", *["1"] * (count - 1)])) == Fraction(count + 2, count)
 
 
 @pytest.mark.parametrize("figure", ["1,234,567.50", "-.5", "(12 * 60 + 59 + 12 * 60)"])
-def test_all_figures_of_the_longest_table_can_be_summed_up(figure: str) -> None:
+def test_sum_of_longest_table_is_computable(figure: str) -> None:
     assert evaluate(build_expression("sum", [figure] * 2000)) == 2000 * evaluate(figure)
     assert evaluate(build_expression("mean", [figure] * 2000)) == evaluate(figure)

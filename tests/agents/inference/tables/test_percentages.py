@@ -1,4 +1,4 @@
-"""Percentages of a question: which way words tell, of which figure, and where they only say which rows are meant."""
+"""Tests percentages of a question: the operation that words select, its figure, and percentages that only name rows."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TABLE = [["name", "books"], ["ada", "20"], ["grace", "15"]]
         ("a 15-percent discount", "discount", "15"),
     ],
 )
-def test_words_around_a_percentage_tell_what_is_done_with_it(question: str, way: str, figure: str) -> None:
+def test_percentage_words_select_operation(question: str, way: str, figure: str) -> None:
     assert find_percentage(question) == (way, figure)
 
 
@@ -67,7 +67,7 @@ def test_words_around_a_percentage_tell_what_is_done_with_it(question: str, way:
         "",
     ],
 )
-def test_where_rows_are_meant_or_no_percentage_is_given_nothing_is_told(question: str) -> None:
+def test_percentage_of_rows_or_missing_selects_none(question: str) -> None:
     assert find_percentage(question) is None
 
 
@@ -77,7 +77,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> TableReader:
     return TableReader.load(write(tmp_path_factory.mktemp("card"), arrays()), Encoder.load(base))
 
 
-def test_the_way_and_its_figure_are_likelier_by_what_words_tell(reader: TableReader) -> None:
+def test_percentage_words_raise_operation_and_figure_scores(reader: TableReader) -> None:
     sheet = reader.encode_inputs({"question": "what is it with 15 % off ?", "table": TABLE, "paragraphs": []})
     plain = Hand(["cells"], cells={(1, 1): 5.0}, first={(1, 1): 4.0}, second={(2, 1): 4.0}).logits(sheet)
     told = add_percentage_logits(sheet, plain)
@@ -92,7 +92,7 @@ def test_the_way_and_its_figure_are_likelier_by_what_words_tell(reader: TableRea
     assert plain.second[asked] == pytest.approx(told.second[asked] - WORD_BONUS), "what was given is left as it was"
 
 
-def test_where_rows_are_bounded_or_the_table_has_the_percentage_nothing_is_added(reader: TableReader) -> None:
+def test_percentage_bounding_rows_or_in_table_adds_no_score(reader: TableReader) -> None:
     head = [["name", "price with 15 % off"], *TABLE[1:]]
     for question, table in (
         ("what is it with 15 % off ?", head),
@@ -106,14 +106,14 @@ def test_where_rows_are_bounded_or_the_table_has_the_percentage_nothing_is_added
         assert add_percentage_logits(sheet, plain) is plain, question
 
 
-def test_minus_so_many_percent_is_less(reader: TableReader) -> None:
+def test_percentage_with_minus_decreases(reader: TableReader) -> None:
     sheet = reader.encode_inputs({"question": "what is ada minus 15 percent ?", "table": TABLE, "paragraphs": []})
     hand = Hand(["cells", "discount"], cells={(1, 1): 2.0}, first={(1, 1): 4.0}, second={(2, 1): 4.0})
     found, scale = reader.decode(sheet, add_percentage_logits(sheet, hand.logits(sheet)))
     assert answer_fields(found, scale, sheet)["expression"] == "20 * (100 - 15) / 100"
 
 
-def test_what_the_encoder_says_of_a_table_has_what_words_tell(reader: TableReader) -> None:
+def test_table_logits_include_percentage_scores(reader: TableReader) -> None:
     off, without = (
         reader.encode_inputs({"question": question, "table": TABLE, "paragraphs": []})
         for question in ("with 15 % off ?", "with 15 off ?")

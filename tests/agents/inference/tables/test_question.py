@@ -1,6 +1,6 @@
-"""What a question gives: figures in digits and words, times and dates, the bounds that words set, and a text found
-among
-them again.
+"""Tests the figures of a question (digits, words, times, dates), the bounds that words set, and the search for a figure
+by
+text.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def bounds(question: str) -> list[str | None]:
         ("version 1.2.3, and 12,5 of 0,5", [("1.2", "1.2"), ("3", "3"), ("12,5", "12.5"), ("0,5", "0.5")]),
     ],
 )
-def test_figures_are_found_in_order_in_words_too(question: str, figures: list[tuple[str, str]]) -> None:
+def test_question_figures_keep_order_and_include_words(question: str, figures: list[tuple[str, str]]) -> None:
     assert [(one.text, one.figure) for one in question_figures(question)] == figures
 
 
@@ -79,7 +79,7 @@ def test_figures_are_found_in_order_in_words_too(question: str, figures: list[tu
         "a.m.",
     ],
 )
-def test_words_in_which_a_number_is_hidden_are_no_figures(question: str) -> None:
+def test_question_words_that_contain_numbers_are_no_figures(question: str) -> None:
     assert question_figures(question) == []
 
 
@@ -92,11 +92,11 @@ def test_words_in_which_a_number_is_hidden_are_no_figures(question: str) -> None
         ("over 2B", "2"),
     ],
 )  # fmt: skip
-def test_letters_behind_money_multiply_it_and_small_ones_behind_a_number_do_not(question: str, measure: str) -> None:
+def test_letter_after_money_multiplies_and_small_letter_does_not(question: str, measure: str) -> None:
     assert [one.measure for one in question_figures(question)] == [measure]
 
 
-def test_a_figure_has_its_text_its_worth_its_measure_and_its_bound() -> None:
+def test_question_figure_has_text_value_unit_and_bound() -> None:
     assert question_figures("More than Sixty Thousand people?") == [
         QuestionFigure("sixty thousand", "60", "60 thousand", ABOVE)
     ]
@@ -119,7 +119,7 @@ def test_a_figure_has_its_text_its_worth_its_measure_and_its_bound() -> None:
         ),
     ],
 )
-def test_a_number_of_several_words_is_one_bound(question: str, wanted: list[tuple[str, str | None]]) -> None:
+def test_number_of_several_words_is_one_bound(question: str, wanted: list[tuple[str, str | None]]) -> None:
     assert [(one.measure, one.bound) for one in question_figures(question)] == wanted
 
 
@@ -140,7 +140,7 @@ def test_a_number_of_several_words_is_one_bound(question: str, wanted: list[tupl
         ("noon", "12:00"),
     ],
 )
-def test_times_of_the_day_are_measured_with_a_colon(question: str, measure: str) -> None:
+def test_clock_time_has_colon_unit(question: str, measure: str) -> None:
     assert [one.measure for one in question_figures(question)] == [measure]
 
 
@@ -148,13 +148,13 @@ def test_times_of_the_day_are_measured_with_a_colon(question: str, measure: str)
     ("question", "minutes"),
     [("at 6pm", 1080), ("at 12 am", 0), ("at 12.15 pm", 735), ("half past nine", 570), ("noon", 720), ("midday", 720)],
 )
-def test_a_time_is_worth_its_minutes(question: str, minutes: int) -> None:
+def test_clock_time_value_is_minutes(question: str, minutes: int) -> None:
     [one] = question_figures(question)
     assert evaluate(str(one.figure)) == minutes
 
 
 @every(st.times(), st.sampled_from(["%H:%M", "%-I:%M %p", "%-I.%M%p", "%I:%M%p"]))
-def test_any_time_of_a_clock_is_worth_its_minutes(time: datetime.time, form: str) -> None:
+def test_every_clock_time_value_is_minutes(time: datetime.time, form: str) -> None:
     [one] = question_figures(f"What is open at {time.strftime(form)}?")
     assert evaluate(str(one.figure)) == time.hour * 60 + time.minute
 
@@ -171,7 +171,7 @@ def test_any_time_of_a_clock_is_worth_its_minutes(time: datetime.time, form: str
         ("90 mins", "90 mins"),
     ],
 )
-def test_durations_are_measured_with_their_unit(question: str, measure: str) -> None:
+def test_duration_has_its_unit(question: str, measure: str) -> None:
     assert [one.measure for one in question_figures(question)] == [measure]
 
 
@@ -187,11 +187,11 @@ def test_durations_are_measured_with_their_unit(question: str, measure: str) -> 
         ("on 1st August 2024 or so", "1st august 2024"),
     ],
 )
-def test_a_date_is_one_figure_with_a_year_and_without(question: str, text: str) -> None:
+def test_date_with_and_without_year_is_one_figure(question: str, text: str) -> None:
     assert texts(question) == [text]
 
 
-def test_a_time_behind_a_month_is_no_day_of_it() -> None:
+def test_time_after_month_is_no_day() -> None:
     assert texts("in May 12:30") == ["12:30"]
 
 
@@ -231,7 +231,7 @@ def test_a_time_behind_a_month_is_no_day_of_it() -> None:
         ("Which are not before 8?", FROM),
     ],
 )
-def test_words_before_a_figure_set_its_bound(question: str, bound: str) -> None:
+def test_bound_from_words_before_figure(question: str, bound: str) -> None:
     assert bounds(question) == [bound]
 
 
@@ -259,7 +259,7 @@ def test_words_before_a_figure_set_its_bound(question: str, bound: str) -> None:
         ("by bus or more, 5 or fewer", UP_TO),
     ],
 )
-def test_words_behind_a_figure_set_its_bound(question: str, bound: str) -> None:
+def test_bound_from_words_after_figure(question: str, bound: str) -> None:
     assert bounds(question) == [bound]
 
 
@@ -274,7 +274,7 @@ def test_words_behind_a_figure_set_its_bound(question: str, bound: str) -> None:
         ("by 15 minutes", None),
     ],
 )
-def test_what_is_done_by_a_time_or_a_date_is_bounded_and_by_how_much_is_not(question: str, bound: str | None) -> None:
+def test_by_bounds_times_and_dates_but_no_amounts(question: str, bound: str | None) -> None:
     assert bounds(f"What rises {question}?") == [bound]
 
 
@@ -291,11 +291,11 @@ def test_what_is_done_by_a_time_or_a_date_is_bounded_and_by_how_much_is_not(ques
         "more than twice",
     ],
 )
-def test_other_words_set_no_bound(question: str) -> None:
+def test_unrelated_words_set_no_bound(question: str) -> None:
     assert set(bounds(question)) == {None}
 
 
-def test_each_figure_of_a_question_has_its_own_bound() -> None:
+def test_question_figures_have_separate_bounds() -> None:
     assert bounds("3 or more rooms and less than 800 euros, for 2 people") == [FROM, BELOW, None]
     assert bounds("What do 4 nights cost where there are at least 2 beds?") == [None, FROM]
 
@@ -309,14 +309,14 @@ def test_each_figure_of_a_question_has_its_own_bound() -> None:
         ("before 2019 or after 2021", [BELOW, ABOVE]),
     ],
 )
-def test_words_before_the_next_figure_are_not_of_this_one(question: str, wanted: list[str]) -> None:
+def test_bound_ignores_words_of_next_figure(question: str, wanted: list[str]) -> None:
     assert bounds(question) == wanted
 
 
 @pytest.mark.parametrize(
     "question", ["What do 3 laptops cost?", "2 tickets per person?", "Of 5 in London?", "3 surplus ones", "12 noon"]
 )
-def test_the_end_of_a_word_behind_a_figure_sets_no_bound(question: str) -> None:
+def test_bound_ignores_word_ending_after_figure(question: str) -> None:
     assert bounds(question)[0] is None
 
 
@@ -324,7 +324,7 @@ def test_the_end_of_a_word_behind_a_figure_sets_no_bound(question: str) -> None:
     "question",
     ["isn't larger than 5", "doesn't take more than 45 minutes", "can't exceed 45", "isn’t over 5", "not exceeding 5"],
 )
-def test_a_shortened_denial_turns_a_bound_over(question: str) -> None:
+def test_bound_is_inverted_by_contracted_negation(question: str) -> None:
     assert bounds(question) == [UP_TO]
 
 
@@ -340,20 +340,20 @@ def test_a_shortened_denial_turns_a_bound_over(question: str) -> None:
         ("rated 4.5 or better", FROM),
     ],
 )
-def test_other_words_that_set_a_bound(question: str, bound: str) -> None:
+def test_bound_from_rarer_words(question: str, bound: str) -> None:
     assert bounds(question) == [bound]
 
 
-# What is read otherwise than it is meant
+# Misleading spellings
 
 
 @pytest.mark.parametrize("minus", ["-", "−", "minus "])
-def test_a_negative_figure_keeps_its_sign_and_its_bound(minus: str) -> None:
+def test_negative_figure_keeps_sign_and_bound(minus: str) -> None:
     [one] = question_figures(f"Where was it colder than {minus}5 degrees?")
     assert (one.figure, one.bound) == ("-5", BELOW)
 
 
-def test_a_stroke_between_figures_is_no_minus() -> None:
+def test_dash_between_figures_is_no_minus() -> None:
     assert [one.figure for one in question_figures("from 2010-2015, of COVID-19")] == ["2010", "2015", "19"]
 
 
@@ -372,12 +372,12 @@ def test_a_month_of_a_year_is_one_figure() -> None:
 @pytest.mark.parametrize(
     ("question", "text"), [("halls may 60 use", "60"), ("more than 10 markets", "10"), ("Junction 9", "9")]
 )
-def test_words_that_begin_as_a_month_does_and_days_that_there_are_not_are_no_dates(question: str, text: str) -> None:
+def test_date_rejects_month_lookalikes_and_impossible_days(question: str, text: str) -> None:
     assert texts(question) == [text]
 
 
 @pytest.mark.parametrize("date", ["3.5.2024", "03/05/2024", "3/5/24"])
-def test_a_date_in_digits_is_one_figure(date: str) -> None:
+def test_numeric_date_is_one_figure(date: str) -> None:
     assert texts(f"after {date}?") == [date]
 
 
@@ -385,7 +385,7 @@ def test_twelve_noon_is_one_time() -> None:
     assert [one.figure for one in question_figures("after 12 noon")] == ["(12 * 60 + 0)"]
 
 
-# Places
+# Search for a figure
 
 
 @pytest.mark.parametrize(
@@ -407,13 +407,11 @@ def test_twelve_noon_is_one_time() -> None:
         ("5", "Who is it?", None),
     ],
 )
-def test_a_figure_is_found_by_its_text_by_its_beginning_or_by_its_worth(
-    said: str, question: str, at: int | None
-) -> None:
+def test_find_figure_matches_text_prefix_or_value(said: str, question: str, at: int | None) -> None:
     assert find_figure(said, question) == at
 
 
-def test_what_stands_there_goes_before_what_is_worth_as_much_and_before_what_only_begins_so() -> None:
+def test_find_figure_prefers_exact_text_over_value_and_prefix() -> None:
     assert find_figure("12", "twelve of 120, or 12") == 2
     assert find_figure("two", "2 and twenty-two") == 0
 
@@ -421,17 +419,17 @@ def test_what_stands_there_goes_before_what_is_worth_as_much_and_before_what_onl
 @pytest.mark.parametrize(
     ("said", "question"), [("6", "60 or more"), ("1", "12 or more"), ("", "12 or more"), ("2", "20 thousand")]
 )
-def test_half_of_a_number_is_not_it(said: str, question: str) -> None:
+def test_find_figure_rejects_part_of_a_number(said: str, question: str) -> None:
     assert find_figure(said, question) is None
 
 
 @pytest.mark.parametrize(("said", "question"), [("1200", "under $1,200"), ("18:00", "after 6pm"), ("5.0", "of 5")])
-def test_what_is_worth_as_much_is_found_however_it_is_written(said: str, question: str) -> None:
+def test_find_figure_matches_value_in_any_spelling(said: str, question: str) -> None:
     assert find_figure(said, question) == 0
 
 
 @every(st.text(max_size=60))
-def test_of_any_question_the_figures_stand_there_in_order(question: str) -> None:
+def test_question_figures_of_any_text_occur_in_order(question: str) -> None:
     at = 0
     for one in question_figures(question):
         at = question.lower().index(one.text, at) + len(one.text)
@@ -444,7 +442,7 @@ SAID = ("more than", "5", "at most", "twelve", "6pm", "or less", "1 May", "and",
 
 
 @every(st.lists(st.sampled_from(SAID), max_size=9).map(" ".join))
-def test_every_figure_is_computed_with_and_found_again_by_its_text(question: str) -> None:
+def test_question_figures_are_computable_and_found_by_text(question: str) -> None:
     found = question_figures(question)
     assert all(one.figure is not None and evaluate(one.figure) >= 0 for one in found)
     assert [found[find_figure(one.text, question) or 0].text for one in found] == [one.text for one in found]

@@ -1,5 +1,6 @@
-"""Readers of tables: what follows from logits in each way, what is taken where a way leads nowhere, and which cards are
-refused.
+"""Tests table readers: the answer of each operation for given logits, the next operation if one is impossible, and
+refused
+cards.
 """
 
 from __future__ import annotations
@@ -88,17 +89,17 @@ def sheet_of(
 
 
 def token(sheet: TableEncoding, text: str) -> int:
-    """The first token of the text around the table that says this."""
+    """Returns the first token with this text outside the table."""
     prose = sheet.prose_mask()
     return next(
         at for at, span in enumerate(sheet.chars) if prose[at] and span is not None and sheet.text[slice(*span)] == text
     )
 
 
-# What is read off
+# Cells and words
 
 
-def test_one_cell_is_read_off_however_unlikely_it_is(reader: TableReader) -> None:
+def test_reader_returns_one_cell_at_any_probability(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     hand = Hand(["cells"], "thousand", cells={(ADA, BOOKS): -1.0, "7": 4.0, "5": 4.0})
     assert answer(reader, sheet, hand) == told("cells", ["12"], scale="thousand", cells=[[ADA, BOOKS]])
@@ -110,7 +111,7 @@ def test_one_cell_is_read_off_however_unlikely_it_is(reader: TableReader) -> Non
     )
 
 
-def test_several_cells_are_those_that_are_likelier_than_not_in_the_order_of_the_table(reader: TableReader) -> None:
+def test_reader_cells_above_half_come_in_table_order(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     hand = Hand(["cells"], cells={(TOTAL, NAME): 3.0, (ADA, NAME): 1.0, (0, AGE): 2.0, (GRACE, NAME): -0.1})
     assert answer(reader, sheet, hand) == told(
@@ -124,7 +125,7 @@ def test_several_cells_are_those_that_are_likelier_than_not_in_the_order_of_the_
     )
 
 
-def test_words_of_one_paragraph_are_read_off(reader: TableReader) -> None:
+def test_reader_returns_words_of_one_paragraph(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     first, last = token(sheet, "has"), token(sheet, "books")
     inside = next(at for at, span in enumerate(sheet.chars) if span is not None and sheet.text[slice(*span)] == "grace")
@@ -138,13 +139,13 @@ def test_words_of_one_paragraph_are_read_off(reader: TableReader) -> None:
     assert sure(reader, sheet, hand) == pytest.approx(begin * end * way_and_scale(logits, "text"))
 
 
-def test_words_do_not_go_on_from_one_paragraph_to_the_next(reader: TableReader) -> None:
+def test_reader_words_do_not_cross_paragraphs(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     has, alan = token(sheet, "has"), token(sheet, "alan")
     assert answer(reader, sheet, Hand(["text"], begin={has: 9.0, alan: 5.0}, end={alan: 9.0})) == told("text", ["alan"])
 
 
-def test_words_do_not_go_on_from_one_window_to_the_next(reader: TableReader) -> None:
+def test_reader_words_do_not_cross_windows(reader: TableReader) -> None:
     sheet = sheet_of(
         reader, paragraphs=["the total of the books is in the rooms of grace and alan and ada and edsger . " * 2]
     )
@@ -157,7 +158,7 @@ def test_words_do_not_go_on_from_one_window_to_the_next(reader: TableReader) -> 
     assert len(found.text.split()) == 2
 
 
-def test_words_are_as_many_as_they_may_be_and_no_more(reader: TableReader, card: Card) -> None:
+def test_reader_words_respect_length_limit(reader: TableReader, card: Card) -> None:
     sheet = sheet_of(reader)
     first, last = token(sheet, "ada"), token(sheet, "books")
     hand = Hand(["text"], begin={first: 9.0}, end={last: 9.0, first + 1: 1.0})
@@ -173,9 +174,7 @@ def test_words_are_as_many_as_they_may_be_and_no_more(reader: TableReader, card:
     ("rows", "expression"),
     [({}, "0"), ({GRACE: 0.1}, "1"), ({ADA: 3.0, GRACE: -0.1, TOTAL: 1.0}, "1 + 1"), ({0: 9.0, ALAN: 2.0}, "1")],
 )
-def test_rows_below_the_head_that_are_likelier_than_not_are_counted(
-    reader: TableReader, rows: dict[int, float], expression: str
-) -> None:
+def test_reader_counts_body_rows_above_half(reader: TableReader, rows: dict[int, float], expression: str) -> None:
     sheet = sheet_of(reader)
     counted = [row for row, value in rows.items() if value > 0 and row > 0]
     hand = Hand(["count"], rows=rows)
@@ -198,7 +197,7 @@ def test_rows_below_the_head_that_are_likelier_than_not_are_counted(
         ("most", AGE, AGE, [ADA, TOTAL], "36", [1, 4], ADA),
     ],
 )
-def test_the_cell_of_the_row_with_the_extreme_is_read_off(
+def test_reader_extreme_returns_cell_of_its_row(
     reader: TableReader, way: str, by: int, asked: int, rows: list[int], quote: str, compared: list[int], top: int
 ) -> None:
     sheet = sheet_of(reader)
@@ -215,7 +214,7 @@ def test_the_cell_of_the_row_with_the_extreme_is_read_off(
     assert sure(reader, sheet, hand) == pytest.approx(chances * way_and_scale(logits, way))
 
 
-def test_a_column_without_a_measure_gives_way_to_the_next_one(reader: TableReader) -> None:
+def test_reader_extreme_skips_column_without_figures(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     hand = Hand(["most"], rows={ADA: 4.0, GRACE: 4.0}, by={NAME: 9.0, AGE: 1.0, BOOKS: 3.0}, asked={NAME: 2.0})
     assert answer(reader, sheet, hand) == told(
@@ -227,12 +226,12 @@ def test_a_column_without_a_measure_gives_way_to_the_next_one(reader: TableReade
     ), "a dash has no measure either"
 
 
-def test_where_the_row_has_no_cell_in_the_column_that_is_asked_for_the_next_one_is_read(reader: TableReader) -> None:
+def test_reader_extreme_with_empty_cell_uses_next_column(reader: TableReader) -> None:
     hand = Hand(["least"], by={BOOKS: 3.0}, asked={AGE: 5.0, NAME: 2.0})
     assert answer(reader, sheet_of(reader), hand)["quotes"] == ["alan"]
 
 
-def test_what_was_settled_makes_further_cells_and_rows_likelier(reader: TableReader, card: Card) -> None:
+def test_reader_config_biases_add_cells_and_rows(reader: TableReader, card: Card) -> None:
     sheet = sheet_of(reader)
     layout = reader.config.model_copy(update={"cells": 1.5, "rows": -1.5})
     other = TableReader(layout, arrays(), reader.encoder, card)
@@ -247,7 +246,7 @@ def test_what_was_settled_makes_further_cells_and_rows_likelier(reader: TableRea
 # Sums
 
 
-def test_what_is_summed_up_are_figures_of_the_table_and_of_the_text(reader: TableReader) -> None:
+def test_reader_sum_uses_figures_of_table_and_text(reader: TableReader) -> None:
     sheet = sheet_of(reader, "what is it of 5 ?", [["name", "20"], *TABLE[1:]])
     strong: dict[Place, float] = {(0, 1): 9.0, "5": 9.0, (ADA, NAME): 9.0, (TOTAL, 1): 1.0, (ALAN, 2): 2.0, "7": 0.5}
     cells = [[0, 1], [ALAN, 2], [TOTAL, 1]]
@@ -258,7 +257,7 @@ def test_what_is_summed_up_are_figures_of_the_table_and_of_the_text(reader: Tabl
     )
 
 
-def test_two_are_summed_up_at_least(reader: TableReader) -> None:
+def test_reader_sum_has_at_least_two_figures(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     hand = Hand(["mean"], cells={(ADA, AGE): 2.0, (ADA, BOOKS): -2.0})
     assert answer(reader, sheet, hand) == told("mean", expression="(36 + 12) / 2", cells=[[ADA, AGE], [ADA, BOOKS]])
@@ -284,7 +283,7 @@ def test_two_are_summed_up_at_least(reader: TableReader) -> None:
         *[("portion", "85 * 7 / 100"), ("discount", "85 * (100 - 7) / 100"), ("surcharge", "85 * (100 + 7) / 100")],
     ],
 )
-def test_two_figures_are_computed_with(reader: TableReader, way: str, expression: str) -> None:
+def test_reader_pair_operations_use_two_figures(reader: TableReader, way: str, expression: str) -> None:
     sheet = sheet_of(reader)
     hand = Hand([way], "percent", first={(GRACE, AGE): 3.0, (GRACE, NAME): 9.0}, second={"7": 2.0})
     assert answer(reader, sheet, hand) == told(way, expression=expression, scale="percent", cells=[[GRACE, AGE]])
@@ -296,7 +295,7 @@ def test_two_figures_are_computed_with(reader: TableReader, way: str, expression
     assert sure(reader, sheet, hand) == pytest.approx(chance * way_and_scale(logits, way))
 
 
-def test_figures_of_the_question_are_computed_with_in_words_too(reader: TableReader) -> None:
+def test_reader_computes_with_question_figures_in_words(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     assert (
         answer(reader, sheet, Hand(["product"], first={(TOTAL, AGE): 3.0}, second={"twice": 2.0}))["expression"]
@@ -307,11 +306,11 @@ def test_figures_of_the_question_are_computed_with_in_words_too(reader: TableRea
     )
 
 
-# Ways that lead nowhere
+# Impossible operations
 
 
 @pytest.mark.parametrize("count", [200, 245, 250, 1000])
-def test_all_rows_are_counted_and_summed_up_however_many(reader: TableReader, count: int) -> None:
+def test_reader_counts_and_sums_any_number_of_rows(reader: TableReader, count: int) -> None:
     sheet = sheet_of(reader, "who ?", [["name", "age"], *[["ada", "1,234.50"]] * count], [])
     rows = range(1, count + 1)
     counted = answer(reader, sheet, Hand(["count", "cells"], rows=dict.fromkeys(rows, 4.0), cells={(7, 1): 2.0}))
@@ -337,7 +336,7 @@ WORDS_ONLY = [["name", "of"], ["ada", "grace"]]
         ("share", WORDS_ONLY, ["it is ."]),
     ],
 )
-def test_a_way_that_leads_nowhere_gives_way_to_the_next(
+def test_reader_impossible_operation_uses_next_one(
     reader: TableReader, way: str, table: Any, paragraphs: list[str]
 ) -> None:
     sheet = sheet_of(reader, "who is 5 ?", table, paragraphs)
@@ -349,17 +348,17 @@ def test_a_way_that_leads_nowhere_gives_way_to_the_next(
     assert answer_fields(found, scale, sheet)["quotes"] != []
 
 
-def test_without_a_table_and_without_a_text_nothing_is_found(reader: TableReader) -> None:
+def test_reader_without_table_and_text_finds_nothing(reader: TableReader) -> None:
     sheet = sheet_of(reader, "who is it ?", [], [])
     assert reader.decode(sheet, Hand(["sum"], "percent").logits(sheet)) == (TableAnswer("cells", 0.0), "")
     output, probability = reader.predict({"question": "who is it ?", "table": [], "paragraphs": []})
     assert (output, probability) == (told("cells", answer=[]), 0.0)
 
 
-# The whole
+# Whole readers
 
 
-def test_a_place_is_weighed_by_itself_its_row_and_its_column(reader: TableReader) -> None:
+def test_reader_location_score_uses_cell_row_and_column(reader: TableReader) -> None:
     sheet = sheet_of(reader, paragraphs=[*TEXT, *["ada is 36 ."] * 3])
     read = np.random.default_rng(5).normal(size=(len(sheet.chars), len(OUTPUT_NAMES)))
     logits, frame = (
@@ -398,9 +397,7 @@ def test_a_place_is_weighed_by_itself_its_row_and_its_column(reader: TableReader
     ("way", "answered"),
     [("count", 4), ("cells", ["name"]), ("sum", 57), ("mean", 28.5), ("change", 71.42857), ("most", ["ada"])],
 )
-def test_an_answer_is_computed_where_there_is_an_expression(
-    encoder: Encoder, tmp_path: Path, way: str, answered: Any
-) -> None:
+def test_reader_answer_with_expression_is_computed(encoder: Encoder, tmp_path: Path, way: str, answered: Any) -> None:
     made, table = arrays(), [["name", "age"], ["ada", "36"], ["alan", "21"], ["total", "-"], ["grace", ""]]
     made["weight"][:] = 0
     made["bias"][[OUTPUT_INDEX[f"way.{way}"], OUTPUT_INDEX["scale.percent"], OUTPUT_INDEX["rows.label"]]] = 20
@@ -408,7 +405,7 @@ def test_an_answer_is_computed_where_there_is_an_expression(
     output, probability = TableReader.load(write(tmp_path / "one", made), encoder).predict(said)
     assert (output["way"], output["scale"]) == (way, "percent")
     assert output["answer"] == (answered if isinstance(answered, list) else pytest.approx(answered))
-    for name in ("sharpen", "heat"):  # as it is called, and as it was called before
+    for name in ("sharpen", "heat"):  # the present name and the former one
         same, sure_of_it = TableReader.load(write(tmp_path / name, made, **{name: 0.5}), encoder).predict(said)
         assert same == output
         assert sure_of_it == pytest.approx(probability**0.5)
@@ -418,7 +415,7 @@ CELLS = st.lists(st.lists(st.text("ab 1,.$(-)", max_size=5), min_size=2, max_siz
 
 
 @given(st.text(max_size=20), CELLS, st.lists(st.text(max_size=30), max_size=2), st.integers(0, 9))
-def test_an_answer_is_of_its_type_and_its_quotes_stand_there(
+def test_reader_answer_has_its_type_and_exact_quotes(
     card: Card, encoder: Encoder, question: str, table: list[list[str]], paragraphs: list[str], seed: int
 ) -> None:
     made = arrays() | {"bias": np.random.default_rng(seed).normal(0, 5, len(OUTPUT_NAMES))}
@@ -434,7 +431,7 @@ def test_an_answer_is_of_its_type_and_its_quotes_stand_there(
 # Cards
 
 
-def test_a_card_of_tables_is_told_from_one_that_points(card: Card, tmp_path: Path) -> None:
+def test_table_card_is_distinct_from_span_card(card: Card, tmp_path: Path) -> None:
     assert reads_tables(card)
     without = CARD.replace("  rows: list[Index]\n", "").replace(
         "computed:\n  answer: {value: expression, otherwise: quotes}\n", ""
@@ -443,7 +440,7 @@ def test_a_card_of_tables_is_told_from_one_that_points(card: Card, tmp_path: Pat
     assert not reads_tables(Card.load(tmp_path))
 
 
-def test_adapters_change_what_is_said(encoder: Encoder, tmp_path: Path) -> None:
+def test_reader_adapter_changes_output(encoder: Encoder, tmp_path: Path) -> None:
     sheet = sheet_of(TableReader.load(write(tmp_path, arrays()), encoder))
     plain, changed = (
         TableReader.load(write(tmp_path / str(up), arrays(up=up)), encoder).logits(sheet) for up in (0.0, 0.3)
@@ -473,13 +470,13 @@ def test_arrays_that_do_not_fit_are_refused(encoder: Encoder, tmp_path: Path, ba
 @pytest.mark.parametrize(
     "change", [{"format": "orchestra/spans/v1"}, {"tokens": 63}, {"heat": 0}, {"sharpen": 0}, {"more": 1}]
 )
-def test_a_layout_of_another_form_is_refused(encoder: Encoder, tmp_path: Path, change: dict[str, Any]) -> None:
+def test_reader_invalid_config_is_refused(encoder: Encoder, tmp_path: Path, change: dict[str, Any]) -> None:
     with pytest.raises(InputError) as caught:
         TableReader.load(write(tmp_path, arrays(), **change), encoder)
     assert caught.value.code == "A011"
 
 
-def test_arrays_that_were_changed_since_are_refused(encoder: Encoder, tmp_path: Path) -> None:
+def test_reader_changed_arrays_are_refused(encoder: Encoder, tmp_path: Path) -> None:
     card = write(tmp_path, arrays())
     (tmp_path / "tables.npz").write_bytes(pack_arrays(layout(), arrays(up=1.0))[1])
     with pytest.raises(InputError) as caught:
@@ -487,7 +484,7 @@ def test_arrays_that_were_changed_since_are_refused(encoder: Encoder, tmp_path: 
     assert caught.value.code == "A011"
 
 
-def test_a_table_that_is_too_long_is_refused_before_it_is_read(reader: TableReader) -> None:
+def test_reader_too_long_table_is_refused_before_encoding(reader: TableReader) -> None:
     def ask(rows: int) -> tuple[dict[str, Any], int]:
         given = {"question": "who ?", "table": [["name", "age"], *[["ada", "7"]] * rows], "paragraphs": []}
         return given, len(reader.encode_inputs(given).windows)

@@ -1,4 +1,4 @@
-"""Sets and pairs that are likeliest together: beside all that there are, and which rows and columns are groups."""
+"""Tests the most probable sets and pairs against brute force, and the groups of rows and columns."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def sheet_of(encoder: Encoder, question: str, table: list[list[str]] = TABLE) ->
 def weights_of(
     logits: list[float], groups: list[tuple[int, ...]], factor: float, at_least: int
 ) -> dict[tuple[int, ...], float]:
-    """Of every set of so many at least."""
+    """Returns the weight of each set with at least `at_least` members."""
     every = chain.from_iterable(combinations(range(len(logits)), size) for size in range(at_least, len(logits) + 1))
     alone = {
         one: math.prod(sigmoid(logit if at in one else -logit) for at, logit in enumerate(logits)) for one in every
@@ -55,7 +55,7 @@ def weights_of(
 
 
 @given(LOGITS, st.floats(0, 5), st.integers(0, 2), st.data())
-def test_the_likeliest_of_all_sets_is_found_and_how_likely_it_is(
+def test_most_probable_set_and_its_probability_match_brute_force(
     logits: list[float], factor: float, at_least: int, data: st.DataObject
 ) -> None:
     members = st.sets(st.integers(0, len(logits) - 1), min_size=max(at_least, 1)).map(lambda one: tuple(sorted(one)))
@@ -66,7 +66,7 @@ def test_the_likeliest_of_all_sets_is_found_and_how_likely_it_is(
     assert sure == pytest.approx(weights[taken] / sum(weights.values()), rel=1e-6)
 
 
-def test_a_group_that_is_the_likeliest_anyway_is_surer_than_its_members() -> None:
+def test_group_probability_exceeds_product_of_members() -> None:
     logits = np.array([2.0, 1.0, -1.0])
     taken, sure = most_probable_set(logits, [(1, 0)], 2.0)
     alone, less = most_probable_set(logits, [], 2.0)
@@ -74,7 +74,7 @@ def test_a_group_that_is_the_likeliest_anyway_is_surer_than_its_members() -> Non
     assert sure > less
 
 
-def test_members_that_there_must_be_and_nothing_speaks_for_are_not_sure() -> None:
+def test_required_members_without_evidence_have_low_probability() -> None:
     taken, sure = most_probable_set(np.full(10, -4.0), [], 0.0, 2)
     assert len(taken) == 2
     assert sure == pytest.approx(1 / 45, rel=0.1), "any two of ten"
@@ -82,7 +82,7 @@ def test_members_that_there_must_be_and_nothing_speaks_for_are_not_sure() -> Non
     assert most_probable_set(np.full(10, -40.0), [], 0.0, 1)[1] == pytest.approx(1 / 10)
 
 
-def test_of_a_long_table_no_chance_is_so_small_that_it_is_lost() -> None:
+def test_set_probability_of_long_table_does_not_underflow() -> None:
     taken, sure = most_probable_set(np.full(900, -1.0), [tuple(range(900))], 3.0)
     assert taken == ()
     assert sure == pytest.approx(sigmoid(1.0) ** 900)
@@ -96,7 +96,7 @@ def test_of_a_long_table_no_chance_is_so_small_that_it_is_lost() -> None:
     st.booleans(),
     st.data(),
 )
-def test_the_likeliest_of_all_pairs_is_found(
+def test_most_probable_pair_matches_brute_force(
     both: list[tuple[float, float]], less: float, either: bool, data: st.DataObject
 ) -> None:
     count = len(both)
@@ -118,7 +118,7 @@ def test_the_likeliest_of_all_pairs_is_found(
     assert sure == pytest.approx(weight[one, other] / sum(weight.values()), rel=1e-6)
 
 
-def test_shares_are_of_one() -> None:
+def test_softmax_of_equal_scores_is_uniform() -> None:
     assert softmax(np.array([1.0, 1.0, 1.0])).tolist() == pytest.approx([1 / 3] * 3)
 
 
@@ -126,22 +126,20 @@ def test_shares_are_of_one() -> None:
     ("question", "rows"),
     [
         ("what is the total ?", [(1, 2, 4)]),
-        ("which is the least ?", []),  # in one row alone
-        ("who has 4 books ?", []),  # figures are compared, and are no words
+        ("which is the least ?", []),  # in only one row
+        ("who has 4 books ?", []),  # figures are compared; they are not words
         ("who is that ?", []),
         ("how many books has ada ?", []),
-        ("who has not the total ?", []),  # those of others are asked for
+        ("who has not the total ?", []),  # asks for the other rows
         ("who has all but the total ?", []),
         ("has all of them a total ?", [(1, 2, 4)]),
     ],
 )
-def test_rows_are_named_by_words_that_stand_in_several_of_them(
-    encoder: Encoder, question: str, rows: list[tuple[int, ...]]
-) -> None:
+def test_row_groups_use_words_shared_by_rows(encoder: Encoder, question: str, rows: list[tuple[int, ...]]) -> None:
     assert [*row_groups(sheet_of(encoder, question))] == rows
 
 
-def test_rows_of_one_name_in_a_table_with_sections_are_no_group(encoder: Encoder) -> None:
+def test_row_groups_exclude_equal_names_across_sections(encoder: Encoder) -> None:
     table = [["name", "age"], ["of the books", ""], ["total", "4"], ["of the rooms", ""], ["total", "7"]]
     assert [*row_groups(sheet_of(encoder, "what is the total ?", table))] == []
     assert [*row_groups(sheet_of(encoder, "what is the total ?", [row for row in table if row[1]]))] == [(1, 2)]
@@ -150,7 +148,7 @@ def test_rows_of_one_name_in_a_table_with_sections_are_no_group(encoder: Encoder
     )
 
 
-def test_columns_are_groups_as_a_whole_and_in_rows_that_are_named_where_each_row_has_a_cell(encoder: Encoder) -> None:
+def test_column_groups_need_a_cell_in_each_row(encoder: Encoder) -> None:
     sheet = sheet_of(encoder, "what is the total of ages ?")
     fit = {
         (one.row, one.column): at for at, one in enumerate(sheet.locations) if one.figure is not None and one.row >= 0
@@ -159,7 +157,7 @@ def test_columns_are_groups_as_a_whole_and_in_rows_that_are_named_where_each_row
     assert said == [["4", "7", "4", "1"], ["12", "9", "3"], ["4", "7", "1"]]
 
 
-def test_a_total_is_not_in_a_column_that_is_a_group(encoder: Encoder) -> None:
+def test_column_group_excludes_total_row(encoder: Encoder) -> None:
     table = [*TABLE, ["Total", "", "24", "16"]]
     sheet = sheet_of(encoder, "how many books ?", table)
     fit = {
@@ -168,6 +166,6 @@ def test_a_total_is_not_in_a_column_that_is_a_group(encoder: Encoder) -> None:
     assert [[sheet.locations[at].text for at in cells] for cells in column_groups(sheet, fit)] == [["4", "7", "4", "1"]]
 
 
-def test_without_a_table_there_are_no_groups(encoder: Encoder) -> None:
+def test_groups_without_table_are_empty(encoder: Encoder) -> None:
     sheet = sheet_of(encoder, "what is the total ?", [])
     assert ([*row_groups(sheet)], [*column_groups(sheet, {})]) == ([], [])

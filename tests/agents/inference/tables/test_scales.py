@@ -1,4 +1,4 @@
-"""Which unit figures are in, by the words around them."""
+"""Tests the scale of figures, read from the words around them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ QUESTION, HEAD, ROWS, TEXT = range(len(SIGN_PLACES))
 
 
 def seen(text: str, place: int = TEXT) -> list[list[str]]:
-    """The names of what is seen of each unit where a text stands in one place."""
+    """Returns the names of the signs of each unit for a text in one part of a table."""
     given: list[Sequence[Sequence[str]]] = [[], [["", text]], [["Sales", text]]]
     parts = [given[place] if place == at else [] for at in (HEAD, ROWS)]
     found = unit_signs(text if place == QUESTION else "", parts[0], parts[1], [text] if place == TEXT else [])
@@ -23,7 +23,7 @@ def seen(text: str, place: int = TEXT) -> list[list[str]]:
 
 @pytest.mark.parametrize("place", range(len(SIGN_PLACES)), ids=SIGN_PLACES)
 @pytest.mark.parametrize("unit", UNITS)
-def test_a_unit_is_seen_in_its_place_and_no_other_is(unit: str, place: int) -> None:
+def test_scale_is_detected_only_at_its_position(unit: str, place: int) -> None:
     found = seen(f"about five {unit}", place)
     assert found == [[f"word.{SIGN_PLACES[place]}"] if one == unit else [] for one in UNITS]
 
@@ -44,7 +44,7 @@ def test_a_unit_is_seen_in_its_place_and_no_other_is(unit: str, place: int) -> N
         ("billions of euros", "billion"),
     ],
 )  # fmt: skip
-def test_how_a_unit_is_stated_for_all_figures(text: str, unit: str) -> None:
+def test_scale_stated_for_all_figures_is_detected(text: str, unit: str) -> None:
     stated = [any(name.startswith("stated") for name in names) for names in seen(text)]
     assert stated == [one == unit for one in UNITS]
 
@@ -59,7 +59,7 @@ def test_how_a_unit_is_stated_for_all_figures(text: str, unit: str) -> None:
         ("about 4 mio", "million"), ("2 mn", "million"), ("one thousand people", "thousand"),
     ],
 )  # fmt: skip
-def test_of_one_figure_a_unit_is_said_and_not_stated(text: str, unit: str) -> None:
+def test_scale_of_one_figure_is_not_stated_for_all(text: str, unit: str) -> None:
     assert seen(text) == [["word.text"] if one == unit else [] for one in UNITS]
 
 
@@ -75,11 +75,11 @@ def test_of_one_figure_a_unit_is_said_and_not_stated(text: str, unit: str) -> No
         "$ missing", "€ killed",
     ],
 )  # fmt: skip
-def test_what_is_no_unit(text: str) -> None:
+def test_scale_lookalikes_are_not_detected(text: str) -> None:
     assert seen(text) == [[], [], []]
 
 
-def test_cells_do_not_run_into_each_other() -> None:
+def test_scale_detection_does_not_cross_cells() -> None:
     assert unit_signs("", [["in", "millions"]], [["$", "000"]], []) == unit_signs(
         "", [["millions"]], [["$"], ["000"]], []
     )
@@ -91,7 +91,7 @@ def units(**weights: float) -> UnitWeights:
     )
 
 
-def test_units_are_as_probable_as_their_signs_and_how_usual_they_are() -> None:
+def test_scale_probability_combines_signs_and_prior() -> None:
     nothing = units().logits([[False] * len(UNIT_SIGNS)] * 3)
     assert [math.exp(one - nothing[0]) for one in nothing] == pytest.approx([1, math.exp(0.5), math.exp(-1)])
     assert sum(map(math.exp, nothing)) == pytest.approx(1)
@@ -101,7 +101,7 @@ def test_units_are_as_probable_as_their_signs_and_how_usual_they_are() -> None:
     )
 
 
-def test_great_weights_overflow_nothing() -> None:
+def test_scale_large_weights_do_not_overflow() -> None:
     found = UnitWeights(signs=(900.0,) * len(UNIT_SIGNS), usual=(0.0,) * 3).logits(
         [[True] * len(UNIT_SIGNS), [False] * len(UNIT_SIGNS), [False] * len(UNIT_SIGNS)]
     )
@@ -113,6 +113,6 @@ def test_great_weights_overflow_nothing() -> None:
     "given",
     [{"signs": [0.0] * 7}, {"usual": [0.0] * 4}, {"signs": [math.nan] * 8}, {"signs": [1e300] * 8}, {"more": 1}],
 )
-def test_weights_of_another_form_are_refused(given: dict[str, object]) -> None:
+def test_scale_weights_of_invalid_form_are_refused(given: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         UnitWeights.model_validate({"signs": [0.0] * len(UNIT_SIGNS), "usual": [0.0] * len(UNITS), **given})

@@ -1,4 +1,4 @@
-"""How many there are and what one costs: multiplied, where a sum was pointed at; and never added up."""
+"""Tests sums over counts and unit prices: each count is multiplied by its price; the two are never added."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def summed(
     return said["way"], said["expression"]
 
 
-def test_what_one_row_comes_to_is_a_product(reader: TableReader) -> None:
+def test_total_of_one_row_is_product_of_count_and_price(reader: TableReader) -> None:
     assert summed(reader, [(1, ROOMS), (1, PRICE)]) == ("product", "3 * 68.00")
 
 
-def test_what_several_rows_come_to_is_the_sum_of_their_products(reader: TableReader) -> None:
+def test_total_of_rows_is_sum_of_products(reader: TableReader) -> None:
     places = [(2, ROOMS), (2, PRICE), (3, ROOMS), (3, PRICE)]
     assert summed(reader, places) == ("sum", "40 * 1.20 + 60 * 0.85")
     sheet = reader.encode_inputs({"question": "how many ?", "table": TABLE, "paragraphs": []})
@@ -57,13 +57,13 @@ def test_what_several_rows_come_to_is_the_sum_of_their_products(reader: TableRea
         ([(1, ROOMS), (1, TOTAL)], "3 + 2.5"),
     ],
 )
-def test_figures_of_one_kind_or_of_no_known_one_are_added_up_as_ever(
+def test_figures_of_one_or_unknown_kind_are_summed(
     reader: TableReader, places: list[tuple[int, int]], expression: str
 ) -> None:
     assert summed(reader, places) == ("sum", expression)
 
 
-def test_where_pairs_are_not_whole_another_way_is_taken(reader: TableReader) -> None:
+def test_total_with_incomplete_pairs_uses_next_operation(reader: TableReader) -> None:
     odd = [(1, ROOMS), (1, PRICE), (2, PRICE)]
     assert summed(reader, odd, TABLE, "sum", "cells") == ("cells", None)
     assert summed(reader, [(1, ROOMS), (1, PRICE)], TABLE, "mean", "cells") == ("cells", None), (

@@ -1,4 +1,4 @@
-"""Quantities: which numbers a problem gives, where, and what each can be reckoned as."""
+"""Tests quantities: the numbers of a problem, their positions and their kinds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from orchestra.agents.inference.word_problems.quantities import MAX_QUANTITIES, 
         ("from 3-5, v2, 42nd, 12:30", ["3", "5", "42", "12", "30"]),
         ("1234567890123456 is no quantity", []),
         ("a tenth and sevenths", ["10", "0.1", "7"]),
-        ("Nobody has any.", []),
+        ("Nobody has any.", []),  # prose: ok
         (
             "three million, 2.5 billion, two hundred and fifty million",
             ["3", "3000000", "2.5", "2500000000", "250", "250000000"],
@@ -49,12 +49,12 @@ def test_numbers_are_read_in_digits_and_in_words(text: str, found: list[str]) ->
     assert [one.text for one in find_quantities(text)] == found
 
 
-def test_each_says_where_it_stands() -> None:
+def test_quantity_has_its_position() -> None:
     text = "Ann has thirty-two pears, 20 % of which are bad, and eats half."
     assert [text[one.start : one.end] for one in find_quantities(text)] == ["thirty-two", "20", "20 %", "half", "half"]
 
 
-def test_of_a_long_row_those_count_that_come_first() -> None:
+def test_quantities_of_long_text_keep_the_first() -> None:
     assert [one.text for one in find_quantities(", ".join(map(str, range(100, 200))))] == [
         str(number) for number in range(100, 100 + MAX_QUANTITIES)
     ]
@@ -65,19 +65,19 @@ def test_of_a_long_row_those_count_that_come_first() -> None:
         " ".join
     )
 )
-def test_what_words_say_is_what_the_text_of_it_says(text: str) -> None:
+def test_quantity_text_equals_its_value(text: str) -> None:
     assert all(Fraction(one.text) == one.value for one in find_quantities(text))
 
 
 @given(st.text(alphabet="0123456789.,'% -/½ſİhalftwodozenurHD", max_size=60))
-def test_whatever_is_written_every_quantity_stands_there_and_has_a_decimal(text: str) -> None:
+def test_quantities_of_any_text_have_exact_span_and_decimal(text: str) -> None:
     for one in find_quantities(text):
         assert 0 <= one.start < one.end <= len(text)
         assert Fraction(one.text) == one.value
         assert decimal_text(one.value) == one.text
 
 
-def test_each_reckoning_says_its_kind() -> None:
+def test_quantity_has_its_kind() -> None:
     found = [(one.text, one.kind) for one in find_quantities("2 million, two million, 1⅓, twenty-first")]
     assert found == [
         ("2", "digits"), ("2000000", "digits"), ("2", "words"), ("2000000", "words"), ("4", "digits"),

@@ -1,5 +1,6 @@
-"""Solvers that deduce: what they write is over the problem's numbers, is what its probability is of, and follows from
-their arrays.
+"""Tests word problem solvers: expressions use the numbers of the problem, have the reported probability, and follow
+from
+the weights.
 """
 
 from __future__ import annotations
@@ -85,9 +86,7 @@ def written(folder: Path, made: dict[str, Any], **changes: Any) -> Card:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_what_it_writes_is_over_the_numbers_of_the_problem_and_has_the_value_that_it_says(
-    seed: int, encoder: Encoder, tmp_path: Path
-) -> None:
+def test_solver_expression_uses_problem_numbers_and_has_its_value(seed: int, encoder: Encoder, tmp_path: Path) -> None:
     solver = WordProblemSolver.load(written(tmp_path, arrays(seed)), encoder)
     output, sure = solver.predict({"question": TEXT})
     numbers = re.findall(r"[\d.]+", output["expression"])
@@ -97,7 +96,7 @@ def test_what_it_writes_is_over_the_numbers_of_the_problem_and_has_the_value_tha
     assert 0 < sure <= 1
 
 
-def test_ways_to_one_value_count_together(encoder: Encoder, card: Card) -> None:
+def test_solver_adds_probabilities_of_equal_values(encoder: Encoder, card: Card) -> None:
     solver = WordProblemSolver.load(card, encoder)
     nine, other = Term(Fraction(9), "12-3", 1, 2), Term(Fraction(9), "(12-3)*1", 2, 3)
     text, sure = solver.best_expression([(Term(Fraction(15), "12+3", 1, 2), 0.4), (nine, 0.25), (other, 0.3)])
@@ -108,7 +107,7 @@ def test_ways_to_one_value_count_together(encoder: Encoder, card: Card) -> None:
 @pytest.mark.parametrize(
     "name", [pytest.param("sharpen", id="as it is called"), pytest.param("heat", id="as it was called before")]
 )
-def test_a_power_makes_it_less_sure_and_changes_no_answer(
+def test_solver_power_lowers_confidence_and_keeps_answer(
     encoder: Encoder, card: Card, tmp_path: Path, name: str
 ) -> None:
     first, sure = WordProblemSolver.load(card, encoder).predict({"question": TEXT})
@@ -119,19 +118,15 @@ def test_a_power_makes_it_less_sure_and_changes_no_answer(
     assert less == pytest.approx(sure**2)
 
 
-def test_a_problem_without_numbers_is_answered_by_what_everybody_knows_and_hardly_surely(
-    encoder: Encoder, card: Card
-) -> None:
+def test_solver_without_numbers_uses_constants_at_low_confidence(encoder: Encoder, card: Card) -> None:
     output, sure = WordProblemSolver.load(card, encoder).predict({"question": "How many pears has Ann?"})
     assert set(re.findall(r"\d+", output["expression"])) <= set(KNOWN)
     assert sure < 0.9
 
 
-def test_all_ways_together_have_a_probability_of_one(
-    encoder: Encoder, card: Card, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where the beam is wide and there is one number, every end of the first step is found, and what goes on has the
-    rest.
+def test_solver_probabilities_sum_to_one(encoder: Encoder, card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a wide beam and one number, the search finds every end of the first step. Unfinished derivations have the
+    remaining probability.
     """
     module = sys.modules[WordProblemSolver.__module__]
     monkeypatch.setattr(module, "BEAM_WIDTH", 10_000)
@@ -150,10 +145,10 @@ def test_all_ways_together_have_a_probability_of_one(
     assert sum(ended) + sum(seen) == pytest.approx(1.0, abs=1e-4)
 
 
-def test_what_is_left_to_follow_may_still_change_the_answer(
+def test_solver_unfinished_derivations_can_change_the_answer(
     encoder: Encoder, card: Card, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The likeliest way that ended is not the likeliest value, where two others come to one."""
+    """The likeliest finished derivation is not the likeliest value if two other derivations have the same value."""
     solver, fifteen, nine = (
         WordProblemSolver.load(card, encoder),
         Term(Fraction(15), "12+3", 1, 2),
@@ -172,13 +167,15 @@ def test_what_is_left_to_follow_may_still_change_the_answer(
     assert sure == pytest.approx(0.53)
 
 
-def test_where_no_way_ends_nothing_is_sure(encoder: Encoder, card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_solver_without_finished_derivation_has_no_confidence(
+    encoder: Encoder, card: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
     solver = WordProblemSolver.load(card, encoder)
     monkeypatch.setattr(solver, "_expand", lambda *given: [])
     assert solver.best_expression(solver.beam_search(encode_problem(encoder, TEXT)))[1] == 0.0
 
 
-def test_many_numbers_that_nothing_can_be_divided_by_have_an_answer(encoder: Encoder, tmp_path: Path) -> None:
+def test_solver_many_zeros_have_an_answer(encoder: Encoder, tmp_path: Path) -> None:
     liking = np.zeros(2 * len(OPERATIONS))
     liking[OPERATIONS.index("/")] = liking[len(OPERATIONS) + OPERATIONS.index("/")] = 30.0
     solver = WordProblemSolver.load(written(tmp_path, arrays(1, **{"score.bias": liking})), encoder)
@@ -187,20 +184,20 @@ def test_many_numbers_that_nothing_can_be_divided_by_have_an_answer(encoder: Enc
     assert sure < 0.5
 
 
-def test_a_text_that_is_too_long_is_refused_and_not_cut(encoder: Encoder, card: Card) -> None:
+def test_solver_too_long_text_is_refused_not_truncated(encoder: Encoder, card: Card) -> None:
     with pytest.raises(InputError) as caught:
         WordProblemSolver.load(card, encoder).predict({"question": TEXT * 10})
     assert caught.value.code == "A023"
 
 
-def test_quantities_know_their_tokens(encoder: Encoder) -> None:
+def test_quantities_map_to_their_tokens(encoder: Encoder) -> None:
     read = encode_problem(encoder, TEXT)
     assert [one.text for one in read.quantities] == ["12", "3"]
     assert all(len(at) >= 1 for at in read.token_positions)
     assert not set(read.token_positions[0]) & set(read.token_positions[1])
 
 
-def test_of_steps_that_commute_there_is_one_and_nothing_less_or_by_itself() -> None:
+def test_solver_steps_have_no_commuted_or_trivial_duplicates() -> None:
     found = step_mask(3)
     plus, minus = OPERATIONS.index("+"), OPERATIONS.index("-")
     assert found[0, 1, plus]
@@ -212,7 +209,7 @@ def test_of_steps_that_commute_there_is_one_and_nothing_less_or_by_itself() -> N
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.sampled_from(OPERATIONS)), min_size=1, max_size=12))
-def test_an_expression_has_the_value_of_its_steps(steps: list[tuple[int, int, str]]) -> None:
+def test_solver_expression_value_equals_its_steps(steps: list[tuple[int, int, str]]) -> None:
     terms = [Term(Fraction(number), str(number)) for number in (2, 3, 7)]
     for left, right, sign in steps:
         if (made := Term.combine(terms[left % len(terms)], sign, terms[right % len(terms)])) is not None:
@@ -221,11 +218,11 @@ def test_an_expression_has_the_value_of_its_steps(steps: list[tuple[int, int, st
             terms.append(made)
 
 
-def test_nothing_is_divided_by_zero() -> None:
+def test_solver_excludes_division_by_zero() -> None:
     assert Term.combine(Term(Fraction(1), "1"), "/", Term(Fraction(0), "3-3", 1, 2)) is None
 
 
-def test_the_head_says_the_same_in_torch(encoder: Encoder) -> None:
+def test_solver_head_equals_torch(encoder: Encoder) -> None:
     torch = pytest.importorskip("torch")
     chance = np.random.default_rng(5)
     made = {
@@ -259,7 +256,7 @@ def test_the_head_says_the_same_in_torch(encoder: Encoder) -> None:
 # Cards and files
 
 
-def test_cards_of_one_text_and_an_expression_that_is_computed_deduce(card: Card) -> None:
+def test_solver_card_has_one_text_and_computed_expression(card: Card) -> None:
     assert solves_word_problems(card)
     assert solves_word_problems(Card.restore(card.dump(), card.folder))
 
@@ -274,7 +271,7 @@ def test_cards_of_one_text_and_an_expression_that_is_computed_deduce(card: Card)
         ("{question: str}", '{question: "list[str]"}'),
     ],
 )
-def test_a_card_of_another_form_is_refused(told: str, instead: str, tmp_path: Path) -> None:
+def test_solver_card_of_another_form_is_refused(told: str, instead: str, tmp_path: Path) -> None:
     (tmp_path / "agent.yaml").write_text(CARD.replace(told, instead))
     with pytest.raises(InputError) as caught:
         Card.load(tmp_path)
@@ -294,7 +291,7 @@ def test_arrays_that_do_not_fit_are_refused(changes: dict[str, Any], encoder: En
     assert caught.value.code == "A011"
 
 
-def test_kinds_that_are_no_more_known_are_refused(encoder: Encoder, tmp_path: Path) -> None:
+def test_solver_unknown_quantity_kinds_are_refused(encoder: Encoder, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         WordProblemSolver.load(written(tmp_path, arrays(1), kinds=["digits"]), encoder)
     assert caught.value.code == "A011"
