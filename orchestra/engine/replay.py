@@ -329,7 +329,7 @@ def _match_judgement(proposal: Proposal | None, event: OutputJudged) -> str:
             return f"the check {ruling.check} would ask first"
         ruling = session.finish_without_asking(proposal.request, ruling, event.skipped_checks.skip_reason)
     if (_with_legacy_evidence(ruling.verdicts, event.verdicts), ruling.accepted) != (event.verdicts, event.accepted):
-        return "the checks say something else today"
+        return "the checks return other verdicts today"
     return ""
 
 
@@ -371,8 +371,8 @@ def _describe_action(proposal: Proposal | None) -> str:
 
 _ACTION_TEXT: dict[type[Proposal], str] = {
     Invoke: "make a call",
-    RunChecks: "let the checks speak",
-    ScheduleRetry: "plan another attempt",
+    RunChecks: "run the checks",
+    ScheduleRetry: "schedule another attempt",
     CountTokens: "count tokens",
     RecallPlan: "look for a plan that has served",
     AskPerson: "ask a person",

@@ -312,7 +312,7 @@ class _HistoryFold:
                     given or (node.overridden_by if instead is None and isinstance(outcome, ValueOutcome) else None),
                 )
                 if self.open_questions and self._close_questions(node):
-                    node.unanswered_reason = "nobody answered in time"
+                    node.unanswered_reason = "no answer in time"
                 if not isinstance(outcome, ValueOutcome):
                     node.unanswered_reason = ""
                 node.outcome, node.finished, node.retry_planned = outcome, event.at, False

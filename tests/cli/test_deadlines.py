@@ -80,5 +80,5 @@ def test_a_deadline_that_has_passed_is_found_told_and_kept(shell: Shell, monkeyp
     assert shell("runs", "resume", "--all").out == f"{run}  trip  done\n"
     for command in ("show", "resume"):
         said = shell("runs", command, run)
-        assert (said.code, "\nsure: nobody answered in time; the default applies\n" in said.out) == (0, True)
-    assert shell("runs", "show", run, "sure").out.endswith("no\nnobody answered in time; the default applies\n")
+        assert (said.code, "\nsure: no answer in time; the default applies\n" in said.out) == (0, True)
+    assert shell("runs", "show", run, "sure").out.endswith("no\nno answer in time; the default applies\n")

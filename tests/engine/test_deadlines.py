@@ -247,7 +247,7 @@ def test_the_default_of_a_question_that_nobody_answered_is_no_word_of_a_person()
                 [claim.unsupported for claim in result.claims] for result in (silent, declined, await answered.wait())
             ]
             assert said == [
-                ["nobody answered in time; the default applies (asked)"],
+                ["no answer in time; the default applies (asked)"],
                 ["ada declined to answer: I was not there; the default applies (asked)"],
                 ["a person gave it, and it was not checked (asked)"],
             ]

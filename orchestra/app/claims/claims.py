@@ -144,7 +144,7 @@ class _ClaimBasis:
     verdicts: tuple[ClaimVerdict, ...]
     score: float | None
     unsupported: str
-    """Why it is unsupported, whatever its evidence."""
+    """Why it is unsupported, independent of its evidence."""
     node_names: frozenset[str]
 
 

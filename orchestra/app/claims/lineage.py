@@ -42,8 +42,8 @@ MAX_VISITS = 10_000
 PathSteps: TypeAlias = tuple[str | int, ...]
 """Fields and indices that lead to a part of a value."""
 OriginKind: TypeAlias = Literal["agent", "tool", "ask", "judge"]
-"""What said it: `judge` is a node that contains nodes, such as a call or a loop, whose own checks accepted its
-value.
+"""The kind of the origin: `judge` is a node that contains nodes, such as a call or a loop, whose own checks accepted
+its value.
 """
 
 

@@ -271,7 +271,7 @@ _OPERATOR_HINTS = {"and": "&&", "or": "||", "not": "!", "True": "true", "False":
 
 
 class _Parser:
-    """A recursive descent parser with one token of look-ahead."""
+    """A recursive descent parser with one token of look-ahead."""  # prose: ok
 
     def __init__(self, text: str) -> None:
         self.text = text

@@ -59,7 +59,7 @@ class Placeholder(errors.UnknownValue):
         object.__setattr__(self, "_expression", expression)
 
     @property  # type: ignore[misc]
-    def __class__(self) -> NoReturn:  # type: ignore[override]  # `isinstance` asks for it; it must stand in the class body
+    def __class__(self) -> NoReturn:  # type: ignore[override]  # for `isinstance`; must be in the class body
         expression = self._expression
         raise trace_error(
             "W005",
