@@ -1,4 +1,4 @@
-"""A project: its settings, and everything that it can name: agents, tools, models, workflows. It starts nothing."""
+"""A project: its settings, and everything that it can name: agents, tools, models, workflows. It starts no server."""
 
 from __future__ import annotations
 

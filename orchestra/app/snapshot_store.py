@@ -1,5 +1,5 @@
-"""The snapshot that a run stores of its workflow, so that it is resumed with what it began with: the graph, and
-everything that it names.
+"""Snapshots of workflows. A run stores the graph and everything that the graph names, and is resumed with exactly
+these.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The fold: the next state from a state and an event. It decides nothing and reads nothing from outside."""
+"""The fold: computes the next state from a state and an event. Pure: no decisions, no I/O, no clock."""
 
 from __future__ import annotations
 

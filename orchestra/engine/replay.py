@@ -1,6 +1,7 @@
-"""Replay: compares a run's events with what the engine decides today. It uses no clock, workers or journal.
+"""Replay: compares a run's events with the decisions of the current engine. It uses no clock, workers or journal.
 
-It shows whether today's engine can resume an old run, whether the events are consistent, and which calls the run made.
+It shows whether the current engine can resume an old run, whether the events are consistent, and which calls the run
+made.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Built-in tools of the router, which the workflow `planner` is made of."""
+"""Built-in tools of the router, which the workflow `planner` calls."""
 
 from __future__ import annotations
 

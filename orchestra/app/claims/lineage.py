@@ -1,4 +1,4 @@
-"""Lineage: which nodes said a part of a run's output, found by its references in the stored workflow. Pure.
+"""Lineage: which nodes produced a part of a run's output, found by references in the stored workflow. Pure.
 
 References are followed back from the output's template: through calls, loops and plans, through `first_of` to the arm
 that was taken, through code to its inputs. They end at an agent, a tool or a person.
