@@ -1,5 +1,4 @@
-"""Budget accounts: the remaining calls, tokens, money and seconds of a budget. They nest: a called workflow with its
-own
+"""Budget accounts: the remaining calls, tokens and money of a budget. They nest: a called workflow with its own
 budget also spends from its caller's budget.
 """
 

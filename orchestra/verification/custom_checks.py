@@ -1,6 +1,5 @@
 """User-defined checks: `tool(NAME)` calls a tool, plain Python of the user, to judge a value. Pure: the engine makes
-the
-call.
+the call.
 
 The first required parameter of the tool receives the value, under any name. Other parameters receive the producer's
 inputs by name, and `evidence` receives the texts of the evidence. The tool returns

@@ -1,8 +1,7 @@
 """The syntax of references: parses CEL into a tree with positions, and writes it back.
 
 The grammar is that of https://github.com/google/cel-spec (doc/langdef.md), without the types that JSON does not have:
-bytes,
-unsigned integers and messages.
+bytes, unsigned integers and messages.
 """
 
 from __future__ import annotations
