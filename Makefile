@@ -64,11 +64,12 @@ simulate-full: setup-base  ## 100,000 random workflows (nightly; a quarter of an
 mutants: setup-base  ## faults put into the sources on purpose, which a test must find (nightly; half an hour)
 	@$(RUN) scripts/suites.py "simulation=$(RUN) -m tests.simulation.mutants" "tests=$(RUN) -m tests.mutation.run"
 
-lint: setup-base  ## ruff, mypy --strict, the layers of the packages
+lint: setup-base  ## ruff, mypy --strict, the layers of the packages, plain English
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports --no-cache
+	$(RUN) scripts/check_prose.py orchestra agents bench scripts
 
 prose:  ## phrases that are not plain technical English (make prose PROSE=--summary: counts)
 	@$(PYTHON) scripts/check_prose.py $(PROSE)

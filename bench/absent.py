@@ -6,7 +6,7 @@
 The requests are in `bench/absent.yaml`: `absent` is `all`, `none`, or the literal parts that nothing serves; `served`
 are the kinds of work of the others. Each request is run in turn on the real server. *Said*: the request, or the part,
 was refused as not served (R014) before any answer. *Said afterwards*: a step produced nothing, and `ask` reports it for
-these words. *Said of all of it*: either was reported for a complete request of which a part is served. *Not said*: all
+these words. *Said of all of it*: either was reported for a complete request of which a part is served. *Silent*: all
 others. *Planned as it should be*: all returned values come from agents for that kind of work. `--page` writes the table
 into docs/concepts/router.md, and below it each request that was not reported, or that was refused although it is
 served.
@@ -43,8 +43,8 @@ TABLE = [
     ["Walking", "Ida", "31", "0"],
 ]
 TEXT = (
-    "The parish hall is open from nine to five. The key hangs in the office. Whoever borrows chairs returns them by "
-    "Monday."
+    "The parish hall is open from nine to five. The key hangs in the office. "
+    "Whoever borrows chairs returns them by Monday."  # prose: ok
 )
 SKILLS = {
     "booking": ("extractor", "support_desk"),

@@ -53,7 +53,7 @@ def ways(
 
     Args:
         rows: The members' answers by row.
-        told: The part of an answer that is compared.
+        told: The part of an answer that is compared.  # prose: ok
     """
     found = [Way(name, [row[at] for row in rows], 1.0) for at, name in enumerate(members)]
     for last in LAST:

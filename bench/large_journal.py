@@ -106,7 +106,7 @@ def events_of(number: int, runs: int, journal: Journal) -> list[Event]:
                 final=node == "reading",
             )
         )
-    outcome = FailedOutcome("F203", "nobody answers", "writing") if number % 40 == 39 else ValueOutcome(value=ANSWER)
+    outcome = FailedOutcome("F203", "no server answers", "writing") if number % 40 == 39 else ValueOutcome(value=ANSWER)
     made.append(NodeFinished(seq=len(made) + 1, at=at + 2, node="writing", outcome=outcome))
     made.append(
         RunFinished(

@@ -84,7 +84,7 @@ async def collect(given: argparse.Namespace, sets: list[Set], out: Path) -> None
 
 
 async def cost(given: argparse.Namespace, sets: list[Set]) -> None:
-    """Prints what it costs to be told the tokens' log-probabilities."""
+    """Prints the cost of requesting the log-probabilities of tokens."""
     cards = cards_of()
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings.load({"journal": str(Path(folder) / "journal.db"), "concurrency": 64}, start=machine.ROOT)
@@ -260,7 +260,7 @@ def report(given: argparse.Namespace, sets: list[Set], out: Path) -> dict[str, s
 
 
 def write(page: Path, name: str, text: str, bench: str = "bench.verification", *, merge: bool = False) -> None:
-    """Puts a text between the marks of its name on a page; with `merge` into the table that stands there."""
+    """Puts a text between the marks of its name on a page; with `merge` into the table that is there."""
     begin, end = f"<!-- {bench}: {name} -->\n", f"<!-- /{bench}: {name} -->"
     before, _, rest = page.read_text("utf-8").partition(begin)
     old, mark, after = rest.partition(end)
@@ -275,7 +275,7 @@ def merged(old: str, new: str) -> str:
     """
     head = old.splitlines()[:2]
     if new.splitlines()[:2] != head:
-        raise SystemExit("the table has other columns than the one that stands there: measure all sets")
+        raise SystemExit("the table has other columns than the one on the page: measure all sets")
     found: dict[str, list[str]] = {}
     for table in (old, new):
         lines: dict[str, list[str]] = {}

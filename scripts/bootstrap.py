@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 
-if sys.version_info < (3, 11):  # noqa: UP036 - this script meets every Python; what stands below needs 3.11
+if sys.version_info < (3, 11):  # noqa: UP036 - any Python may run this script; the code below needs 3.11
     sys.exit(
         f"Orchestra needs Python 3.11, 3.12 or 3.13; {sys.executable} is Python "
         f"{sys.version_info[0]}.{sys.version_info[1]}.\n"

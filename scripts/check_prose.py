@@ -69,11 +69,12 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A text of one kind and the line at which it begins."""
+    """A text of one kind, the line at which it begins, and for a docstring the line at which it ends."""
 
     line: int
     kind: str
     text: str
+    docstring_end: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +149,13 @@ def read_python(text: str, in_library: bool) -> Iterator[Passage]:
                 yield Passage(comment[0].start[0], "text", LINE_SKIP.sub(blank, content))
             comment = [token] if token.type == tokenize.COMMENT else []
         if token.type == tokenize.STRING or token.type in _F_STRING:
-            is_docstring = before == tokenize.NEWLINE and tokens[number + 1].type == tokenize.NEWLINE
+            behind = next(one.type for one in tokens[number + 1 :] if one.type != tokenize.COMMENT)
+            is_docstring = before == tokenize.NEWLINE and behind == tokenize.NEWLINE
             content = token.string
             if token.type == tokenize.STRING and "f" in content[: content.index(content[-1])].lower():
                 content = blank_expressions(content)
             if is_docstring:
-                yield Passage(token.start[0], "text", LINE_SKIP.sub(blank, content))
+                yield Passage(token.start[0], "text", LINE_SKIP.sub(blank, content), token.end[0])
             elif " " in content:  # one word is a name
                 yield Passage(token.start[0], "message" if in_library else "data", content)
         if token.type not in _LAYOUT:
@@ -183,7 +185,8 @@ def check_text(path: str, text: str, rules: Rules, strict: bool = False) -> list
             for match in phrase.pattern.finditer(passage.text) if passage.kind in phrase.kinds else ():
                 line = passage.line + passage.text.count("\n", 0, match.start())
                 last = passage.line + passage.text.count("\n", 0, match.end())
-                if not any(MARK in one for one in lines[line - 1 : last]):
+                marks = [*lines[line - 1 : last], *lines[passage.docstring_end - 1 : passage.docstring_end]]
+                if not any(MARK in one for one in marks):
                     found.append(Finding(path, line, " ".join(match[0].split()).strip(" .,;:"), phrase.use))
     return sorted(found, key=lambda one: (one.line, one.found))
 

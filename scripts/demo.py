@@ -125,8 +125,8 @@ def show_sum(answers: Sequence[Told], started: float, took: float) -> None:
     if started >= STARTED_NOW:
         print_text(f"\nThe model server was ready after {format_duration(started)}.")
     print_text(
-        f"\n{len(answers)} questions in {format_duration(took)}, {rate:.0f} tokens/s. Every quote stands where "
-        f"it is said to stand."
+        f"\n{len(answers)} questions in {format_duration(took)}, {rate:.0f} tokens/s. Every quote is at the "
+        f"position that its citation states."
     )
     known = [told for told in answers if told.question.told]
     right = sum(any(words.casefold() in told.text.casefold() for words in told.question.told) for told in known)
@@ -191,7 +191,7 @@ async def demo(config: str | None) -> int:
             wrong += false_quotes(told.answer, documents)
         took = time.monotonic() - ready
     for quote in wrong:
-        print(f"this quote does not stand where it is said to stand: {quote!r}", file=sys.stderr)
+        print(f"this quote is not at the position that its citation states: {quote!r}", file=sys.stderr)
     if not wrong:
         show_sum(answers, ready - began, took)
     return 1 if wrong else 0

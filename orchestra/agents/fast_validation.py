@@ -1,5 +1,5 @@
-"""Fast checks of plain values: texts, numbers, booleans and lists of them. Their Python type decides as much as a
-schema and pydantic would.
+"""Fast checks of plain values: texts, numbers, booleans and lists of them. For these, the Python type gives the
+same result as a schema and pydantic.
 
 A value that fails here is not necessarily invalid: full validation follows and writes the error message.
 """

@@ -133,7 +133,7 @@ class OutputParser:
     def _validate(self, value: Any, validator: Validator) -> ParsedOutput | InvalidOutput:
         if fault := validator.check(value):
             reason = f"{self._card.name} wrote another type: {escape_invisible(fault)}"
-            return InvalidOutput("M002", reason, "turn structured outputs on, or mend the card's output")
+            return InvalidOutput("M002", reason, "turn structured outputs on, or correct the card's output")
         return ParsedOutput(value)
 
 

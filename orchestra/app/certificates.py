@@ -283,7 +283,7 @@ def judge_dependency_digests(settings: Settings, registry: Registry, judge: str)
 
 
 def _ensemble_digests(settings: Settings, card: Card) -> DependencyDigests:
-    """Returns the digests of an ensemble's members, whatever other agents have their names."""
+    """Returns the digests of an ensemble's members, also if other agents have their names."""
     from orchestra.verification.certificates.file import DependencyDigests
 
     served = [

@@ -561,7 +561,7 @@ class Orchestra:
 
         Args:
             run: The id of the run.
-            replacements: Agents by the names under which the workflow knows the replaced ones.
+            replacements: Agents by the names that the workflow has for the replaced ones.
             workflow: The file of the workflow, if it is not known by name.
 
         Raises:

@@ -32,7 +32,7 @@ class PlannerLimits(msgspec.Struct, frozen=True, omit_defaults=True):
     blocked_agents: dict[str, Label] = {}
     """Agents that must not see the run's data, with their clearance."""
     prompt_tokens: int = 0
-    """Prompt tokens for which every planner has room, without its own prompt; 0 if unknown."""
+    """Prompt tokens that fit every planner, without its own prompt; 0 if unknown."""
     enforce_calls: bool = False
     """Whether a plan that certainly needs more calls than the budget has is rejected. Not in older runs, nor if calls
     may be reused at no cost.
@@ -116,7 +116,7 @@ def _server_labels(fleet: FleetConfig, card: Card) -> Iterator[Label]:
 
 
 def prompt_room(fleet: FleetConfig, planners: list[Card]) -> int:
-    """Returns the prompt tokens that the smallest of these planners' servers has room for; 0 if one is unknown."""
+    """Returns the prompt tokens that fit the smallest of these planners' servers; 0 if one is unknown."""
     contexts = [
         (card, fleet.servers[name].max_model_len or 0) for card in planners for name in fleet.servers_for(card.model)
     ]
@@ -135,7 +135,7 @@ def apply_limits(program: Program, told: Mapping[str, Any]) -> Program:
         return _limit_program(program, msgspec.convert(told[PLANS], PlannerLimits), None)
     except msgspec.ValidationError as error:
         raise InputError(
-            "E019", f"what is said of its plans is none: {error}", hint="orchestra explain E019"
+            "E019", f"the stored planner limits are not valid: {error}", hint="orchestra explain E019"
         ) from error
 
 

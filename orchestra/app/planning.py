@@ -284,7 +284,7 @@ def _capability_names(orchestra: Orchestra, only: Sequence[str]) -> dict[str, tu
 
 
 def _effect_free(orchestra: Orchestra) -> Iterable[str]:
-    """Yields the names of everything without effects. Workflows come first: one that someone composed and named fits
+    """Yields the names of everything without effects. Workflows come first: one that a user composed and named fits
     better than its parts. Of each kind, those of the project come first, since a shortlist prefers them if the words of
     a request do not decide.
 

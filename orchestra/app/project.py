@@ -1,4 +1,4 @@
-"""A project: its settings, and everything that it can name: agents, tools, models, workflows. It starts nothing."""
+"""A project: its settings, and everything that it can name: agents, tools, models, workflows. It starts no server."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class Project:
         self._name_generation = 0
         """How often a name was given to another agent or workflow: files refer to the current one."""
         self._declared: NamedSteps = {}
-        """What the project's modules declare. Files refer to these by name, whatever else runs."""
+        """What the project's modules declare. Files refer to these by name, independent of what else runs."""
         for card in registry.cards.values():
             self._keep_members(card)
             self._keep_forms(card)
@@ -337,8 +337,8 @@ class Project:
         return self._tool(tool)
 
     def without_checks(self, agent: str | Step[..., Any]) -> Step[..., Any]:
-        """Returns an agent as a step without its checks. An agent with its own card is that agent, whatever its name
-        means now. Raises `InputError` A001.
+        """Returns an agent as a step without its checks. An agent with its own card is that agent, even if its name
+        has another meaning now. Raises `InputError` A001.
         """
         name, own = (
             (agent, None) if isinstance(agent, str) else (agent.name, agent.card if isinstance(agent, Agent) else None)
@@ -456,7 +456,7 @@ class Project:
         return replace(held, workflow_certificates=_LazyMapping(wholes))
 
     def file_of(self, graph: Graph) -> Path | None:
-        """Returns the file of a workflow, whatever its acceptance; None for one in Python."""
+        """Returns the file of a workflow, regardless of its acceptance; None for one in Python."""
 
         def bare(one: Graph) -> Graph:
             return one if one.accept is None else one.model_copy(update={"accept": None})

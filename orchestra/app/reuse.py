@@ -106,8 +106,8 @@ def _pure_calls(program: Program) -> set[tuple[str, str]]:
 
 
 def call_question(call: CallRequest) -> list[Any]:
-    """Returns what a call asks, and of whom. Two calls that ask the same may have the same answer, whatever their node
-    or priority.
+    """Returns the question of a call and its agent or tool. Two calls with the same question may have the same answer,
+    regardless of their node or priority.
     """
     return [call.kind, call.name, call.version, call.inputs, call.evidence, call.feedback, call.tier, call.sample]
 

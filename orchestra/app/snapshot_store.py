@@ -1,5 +1,5 @@
-"""The snapshot that a run stores of its workflow, so that it is resumed with what it began with: the graph, and
-everything that it names.
+"""Snapshots of workflows. A run stores the graph and everything that the graph names, and is resumed with exactly
+these.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def called_contracts(program: Program) -> Iterator[Contract]:
 
 
 def _encode_graph(graph: Graph) -> bytes:
-    # Not canonical: the order of nodes is part of what a workflow says.
+    # Not canonical: the order of nodes is part of a workflow.
     return msgspec.json.encode(graph.model_dump(mode="json", by_alias=True, exclude_defaults=True))
 
 
@@ -137,7 +137,7 @@ async def restore_program(
         started: The first event of the run.
         will_call: Whether calls will be made. If not, agents that were trained since are no error, and no card is
         registered.
-        replacements: Other agents, by the names under which the workflow knows the replaced ones.
+        replacements: Other agents, by the names that the workflow has for the replaced ones.
         held: The certificates of the replacements, by kind and name. Other certificates are kept, without a guarantee
         for the replacements.
 

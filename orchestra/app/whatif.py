@@ -148,8 +148,8 @@ class WhatifResult:
 
 
 def is_same_outcome(one: Outcome | None, other: Outcome | None) -> bool:
-    """Whether two outcomes are equivalent: the same value, whatever the confidence; both withheld; or failures with the
-    same code.
+    """Whether two outcomes are equivalent: the same value, regardless of the confidence; both withheld; or failures
+    with the same code.
     """
     match one, other:
         case ValueOutcome(), ValueOutcome():
@@ -281,8 +281,8 @@ class RecordedWorkers:
         )
 
     def estimate(self, call: CallRequest) -> CallEstimate:
-        """Estimates the cost of a call, whether or not it is made: budgets must have room for the same calls as
-        then.
+        """Estimates the cost of a call, whether or not it is made: budgets must admit the same calls as in the
+        recorded run.
         """
         return self.inner.estimate(call)
 
@@ -316,7 +316,7 @@ async def whatif(
         engine: The engine.
         workers: Start the servers that are needed; None if other workers replace the fleet.
         events: All events of the run.
-        replacements: Agents by the names under which the workflow knows the replaced ones.
+        replacements: Agents by the names that the workflow has for the replaced ones.
         workflow: The file of the workflow, if its name is not known.
         label: The least label of its data, beside those of the run and its workflow.
 

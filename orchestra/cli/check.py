@@ -35,7 +35,7 @@ class CheckArguments:
 
     answer: Annotated[
         str,
-        typer.Argument(help="The answer: text, JSON, @file.txt or @file.json; @@ stands for @.", show_default=False),
+        typer.Argument(help="The answer: text, JSON, @file.txt or @file.json; @@ means @.", show_default=False),
     ]
     against: Annotated[
         list[Path],

@@ -139,7 +139,7 @@ def read_node_values(
 ) -> dict[str, Any]:
     """Parses `--set` options: `node=value`, `node=@file`, `node=-` (stdin), or `@file.json` or `-` for a JSON object by
     node. A value is
-    literal text if the node outputs text, otherwise JSON; `@@` stands for a leading `@`. Raises `InputError` C010,
+    literal text if the node outputs text, otherwise JSON; `@@` means a leading `@`. Raises `InputError` C010,
     C012, C013 or C014, and
     the errors of `type_of` for unknown nodes.
     """

@@ -25,7 +25,7 @@ AcceptOption: TypeAlias = Annotated[
         "--accept",
         metavar="certified|SCORE",
         help="Withhold an output that the certificate does not accept, or with a lower score.",
-        show_default="as the workflow says",
+        show_default="that of the workflow",
     ),
 ]
 BudgetOption: TypeAlias = Annotated[
@@ -153,7 +153,7 @@ def parse_age(text: str, option: str = "--older") -> float:
 
 
 def parse_time(text: str, option: str) -> float:
-    """Converts an age, or a day, to seconds since the epoch. A day stands for its local midnight. Raises `InputError`
+    """Converts an age, or a day, to seconds since the epoch. A day means its local midnight. Raises `InputError`
     C010.
     """
     if text in ("today", "yesterday"):

@@ -1,4 +1,4 @@
-"""The commands `validate`, `graph`, `explain` and `schema`, which start nothing."""
+"""The commands `validate`, `graph`, `explain` and `schema`, which start no run and no server."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     money: float = 0.0
     """In the currency of the fleet's prices; 0 for a server without a price."""
     estimated_tokens: int = 0
-    """Tokens that no server counted, included in the other counts. An answer that broke off counts as its reservation.
+    """Tokens that no server counted, included in the other counts. An interrupted answer counts as its reservation.
     """
 
     def __add__(self, other: Usage) -> Usage:

@@ -108,7 +108,7 @@ def exception_text(error: BaseException) -> str:
     """Returns the message of an exception; empty if its `__str__` fails."""
     try:
         return to_storable(str(error))
-    except Exception:  # noqa: BLE001 - `__str__` is a stranger's code too
+    except Exception:  # noqa: BLE001 - `__str__` is untrusted code too
         return ""
 
 

@@ -1,5 +1,5 @@
-"""Budget accounts: what is left of a budget. They nest: a called workflow with its own budget also spends from its
-caller's budget.
+"""Budget accounts: the remaining calls, tokens and money of a budget. They nest: a called workflow with its own
+budget also spends from its caller's budget.
 """
 
 from __future__ import annotations

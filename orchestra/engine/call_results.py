@@ -118,7 +118,7 @@ def attempt_finished(
 
 def _wrong_type_error(reply: CallResult, reason: str) -> CallError:
     """Returns the error for a value that does not match the contract of its agent or tool."""
-    hint = "the worker breaks its contract; mend it"
+    hint = "the worker breaks its contract; correct the worker"
     server, model, sent, received = reply.server, reply.model, reply.sent, reply.received
     return CallError(code="E009", reason=reason, hint=hint, server=server, model=model, sent=sent, received=received)
 

@@ -1,5 +1,5 @@
-"""The budget for checks in the engine. Spending and reservations follow from events; who gets budget is decided here,
-and recorded with the numbers of the decision: `ChecksStarted.priority`, `OutputJudged.skipped_checks`.
+"""The budget for checks in the engine. Spending and reservations follow from events. This module decides which checks
+get budget, and the decision is recorded with its numbers: `ChecksStarted.priority`, `OutputJudged.skipped_checks`.
 """
 
 from __future__ import annotations

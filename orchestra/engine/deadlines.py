@@ -1,8 +1,7 @@
 """Deadlines: the seconds of budgets, of the run and of called workflows; and the timers of units.
 
-Budget seconds count the time in which the run is executed: while it only waits for persons it sleeps, and they stand
-still. A `timeout` of a question, or of a body around it, follows the wall clock: the engine wakes the run at the first
-of them.
+Budget seconds count the time in which the run is executed. While the run only waits for persons, they do not count. A
+`timeout` of a question, or of a body around it, follows the wall clock: the engine wakes the run at the first of them.
 """
 
 from __future__ import annotations

@@ -267,9 +267,9 @@ def _failure_hint(unit: WorkItem, failures: list[FailedOutcome]) -> str:
     first = (doubtful or failures)[0] if failures else None
     if first is not None and first.code == TOO_FEW_ELEMENTS:
         return first.hint
-    without = "" if doubtful else "; or leave `at_least` out: the list then does without them, and `left_out` says so"
+    without = "" if doubtful else "; or leave `at_least` out: the list then omits them, and `left_out` lists them"
     own = f"; {first.origin or unit.path}: {first.hint}" if first is not None and first.hint else ""
-    return f"mend what they failed for{without}{own}"
+    return f"correct the cause of the failures{without}{own}"
 
 
 def _reason_text(outcome: Outcome) -> str:

@@ -1,4 +1,4 @@
-"""The fold: the next state from a state and an event. It decides nothing and reads nothing from outside."""
+"""The fold: computes the next state from a state and an event. Pure: no decisions, no I/O, no clock."""
 
 from __future__ import annotations
 
@@ -395,7 +395,7 @@ def _set_outcome(state: RunState, unit: WorkItem, outcome: Outcome) -> None:
             ):
                 map_progress.failures_left -= 1
             if map_progress.failures_left < 0:
-                state.request_decision(owner, Phase.MAPPING)  # It fails, whatever the other elements return.
+                state.request_decision(owner, Phase.MAPPING)  # It fails, regardless of the other elements.
             else:
                 _start_elements(state, owner, map_progress)
         return

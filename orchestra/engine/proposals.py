@@ -1,4 +1,4 @@
-"""Proposals: what `decide` asks the driver to do. A closed union."""
+"""Proposals: the actions that `decide` requests from the driver. A closed union."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Replay: compares a run's events with what the engine decides today. It uses no clock, workers or journal.
+"""Replay: compares a run's events with the decisions of the current engine. It uses no clock, workers or journal.
 
-It shows whether today's engine can resume an old run, whether the events are consistent, and which calls the run made.
+It shows whether the current engine can resume an old run, whether the events are consistent, and which calls the run
+made.
 """
 
 from __future__ import annotations
@@ -329,7 +330,7 @@ def _match_judgement(proposal: Proposal | None, event: OutputJudged) -> str:
             return f"the check {ruling.check} would ask first"
         ruling = session.finish_without_asking(proposal.request, ruling, event.skipped_checks.skip_reason)
     if (_with_legacy_evidence(ruling.verdicts, event.verdicts), ruling.accepted) != (event.verdicts, event.accepted):
-        return "the checks say something else today"
+        return "the checks return other verdicts today"
     return ""
 
 
@@ -371,8 +372,8 @@ def _describe_action(proposal: Proposal | None) -> str:
 
 _ACTION_TEXT: dict[type[Proposal], str] = {
     Invoke: "make a call",
-    RunChecks: "let the checks speak",
-    ScheduleRetry: "plan another attempt",
+    RunChecks: "run the checks",
+    ScheduleRetry: "schedule another attempt",
     CountTokens: "count tokens",
     RecallPlan: "look for a plan that has served",
     AskPerson: "ask a person",

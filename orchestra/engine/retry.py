@@ -50,7 +50,7 @@ def is_retryable(node: CompiledNode, answer: AttemptFinished) -> bool:
 def retry_policy(node: CompiledNode, code: str) -> RetryPolicy:
     """Returns the retry policy of a node after an error with this code.
 
-    A tool that must happen once has one attempt, whatever the file states. After an output outside its type (M-codes)
+    A tool with the effect `once` has one attempt, regardless of the file. After an output outside its type (M-codes)
     or one that the checks reject (V-codes) there is no wait: time does not help.
     """
     # Imported here: tenacity imports half of tornado if that is installed, and most runs do not need it.

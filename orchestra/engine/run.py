@@ -144,7 +144,7 @@ class Execution:
             if not waiting.done():
                 waiting.set_result(None)
 
-    # Called by anyone
+    # Called from any task
 
     def cancel(self, by: str = "") -> None:
         """Cancels the run and its calls, up to the servers. Finished nodes keep their values. Idempotent, and callable

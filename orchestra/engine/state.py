@@ -173,8 +173,8 @@ class MapProgress:
     """The elements of an `each` node.
 
     Of the `pending` elements, which have no outcome, `running` have started, and `check_budget_decided` have their
-    budget for checks. `next_index` is the first that has not started. `failures_left` more may end without a value, by
-    the node's `at_least`; below zero the node fails, and further outcomes change nothing.
+    budget for checks. `next_index` is the first element that has not started. `failures_left` more may end without a
+    value, by the node's `at_least`; below zero the node fails, and further outcomes change nothing.
     """
 
     __slots__ = ("check_budget_decided", "failures_left", "items", "next_index", "outcomes", "pending", "running")

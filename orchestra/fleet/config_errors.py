@@ -1,6 +1,5 @@
 """Errors of fleet files: translates pydantic's errors into coded errors with a location, and a hint where a misplaced
-key
-belongs.
+key belongs.
 """
 
 from __future__ import annotations

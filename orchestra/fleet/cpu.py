@@ -1,14 +1,12 @@
 """The CPU of this machine, and the data type that a server, a training or an encoder uses on it by default.
 
 A CPU without instructions for bfloat16 (AVX512-BF16, AMX; on ARM `bf16`) emulates it, several times slower than
-float32. The type
-follows the CPU's flags and a small timed matrix product. The product decides, because flags do not describe the speed
-of a virtual
-machine. The times are stored in the user's cache per CPU, version of PyTorch and instruction limit.
+float32. The type follows the CPU's flags and a small timed matrix product. The product decides, because flags do not
+describe the speed of a virtual machine. The times are stored in the user's cache per CPU, version of PyTorch and
+instruction limit.
 
 `ONEDNN_MAX_CPU_ISA` limits the instructions of oneDNN. This module obeys it too, so `ONEDNN_MAX_CPU_ISA=AVX2` makes any
-machine
-compute like one that has AVX2 only.
+machine compute like one that has AVX2 only.
 """
 
 from __future__ import annotations

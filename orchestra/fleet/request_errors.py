@@ -1,4 +1,4 @@
-"""Errors of requests to servers, as values."""
+"""Errors of requests to servers, which are returned as values and not raised."""
 
 from __future__ import annotations
 

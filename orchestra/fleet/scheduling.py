@@ -1,9 +1,8 @@
 """Order of the requests that wait for a server. Pure: no clock, no I/O.
 
 A server with continuous batching works on its requests in the order of arrival. That order decides how often the prefix
-of a prompt is
-computed again because it was evicted from the cache, and whether runs finish one after the other or all at the end.
-`ProgramScheduler` optimizes it; `FifoScheduler` keeps the order of arrival.
+of a prompt is computed again because it was evicted from the cache, and whether runs finish one after the other or all
+at the end. `ProgramScheduler` optimizes it; `FifoScheduler` keeps the order of arrival.
 """
 
 from __future__ import annotations

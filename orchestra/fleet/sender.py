@@ -1,8 +1,8 @@
-"""The only function that sends requests. It enforces the labels of data, and resends only what no model has received.
+"""The only function that sends requests. It enforces the labels of data. It resends a request only if no model has
+received it.
 
 Labels, addresses and keys come from the fleet's configuration, never from a request. Every other retry is a new
-attempt, which the engine
-proposes.
+attempt, which the engine proposes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """Capabilities: what a plan may use. Agents, tools and workflows with their types, the available values, the output
-type,
-and the limits.
+type, and the limits.
 """
 
 from __future__ import annotations

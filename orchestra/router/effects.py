@@ -1,6 +1,5 @@
 """Calls with effects in plans: a plan makes only those that its request asks for, with constants of the request, once
-each
-(decision 056).
+each (decision 056).
 
 Unless literals are allowed, `Capabilities.request_index` indexes the request. Then for every call with effects:
 

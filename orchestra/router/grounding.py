@@ -1,8 +1,9 @@
 """Grounding: the first step of a plan must read one of the values that came with the request (decision 033).
 
 A step reads a value if it takes it or one of its fields as an argument, or if it iterates over it, as a list, and takes
-the elements or one of their fields. One element of a list is not enough, because a folder of documents is not meant as
-its first name. Iterating over the rows of a table does not read it either, because the header gives them their meaning.
+the elements or one of their fields. One element of a list is not enough, because a request about a folder of documents
+is not about its first document. Iterating over the rows of a table does not read it either, because the header gives
+them their meaning.
 """
 
 from __future__ import annotations

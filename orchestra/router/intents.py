@@ -1,4 +1,4 @@
-"""Intents: the content of a request apart from its spelling and, one step further, apart from its literals.
+"""Intents: normal forms of a request, one without differences of spelling, and one also without its literals.
 
 A request is split into words, literals (quoted texts, dates, numbers, names) and signs. Spaces and sentence punctuation
 are left out. Words compare after folding (NFKC, casefold), numbers by value. A name is a run of capitalized words that

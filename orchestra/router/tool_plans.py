@@ -287,7 +287,7 @@ def parse_graph(text: str, tools: Sequence[RequestTool], style: PlanStyle | None
         if missing := next((name for name in named if name not in numbers), ""):
             raise InputError(
                 "R002",
-                f"{line.name} names {missing}, which does not stand before it",
+                f"{line.name} names {missing}, which is not before it",
                 hint=f"before it: {', '.join(numbers) or 'none'}",
             )
         if line.name in numbers:

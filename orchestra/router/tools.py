@@ -1,4 +1,4 @@
-"""Built-in tools of the router, which the workflow `planner` is made of."""
+"""Built-in tools of the router, which the workflow `planner` calls."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def offer_tools(
 ) -> ToolPrompt:
     """Returns the tools most relevant to a task, formatted for a planner, and the grammar of the plans over them.
 
-    Raises `InputError` A016 for tools that cannot be told apart.
+    Raises `InputError` A016 for tools that cannot be distinguished.
     """
     from orchestra.router import tool_plans
 

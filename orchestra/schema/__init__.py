@@ -1,4 +1,4 @@
-"""Types and values: values are JSON, types are JSON Schema. All data between nodes is of these.
+"""Types and values: values are JSON, types are JSON Schema. All data between nodes has this form.
 
 `types` parses and derives types, `validator` checks values, `assignability` compares types, `strict_json` and
 `strict_yaml` parse untrusted text.

@@ -56,7 +56,7 @@ def accepts_null(schema: Schema) -> bool:
 
 
 def expand_schema(schema: Schema, root: Schema) -> tuple[Schema, ...]:
-    """Returns the plain schemas that a schema may stand for: local references resolved, `anyOf`, `oneOf` and `allOf`
+    """Returns the plain schemas that a schema may be: local references resolved, `anyOf`, `oneOf` and `allOf`
     expanded.
 
     Each schema is visited once.

@@ -90,7 +90,7 @@ def parse_type(text: str, models: Mapping[str, Schema], location: SourceLocation
 
 
 class _Parser:
-    """Recursive-descent parser of one text."""
+    """Recursive-descent parser of one text."""  # prose: ok
 
     def __init__(self, text: str, models: Mapping[str, Schema], place: SourceLocation | None) -> None:
         self.text, self.models, self.location = text, models, place

@@ -6,10 +6,8 @@
     workers = Player(Path("cassettes/test_answers.jsonl"))              # replies from the file, calls nothing
 
 A call is identified by its content (agent or tool, inputs, evidence, feedback, attempt, escalation, sample), never by
-node names or run
-ids: a renamed node keeps its cassette. Both classes collect in `faults` the errors that a test must report. The test
-runner raises them,
-because a workflow may survive the error that the engine sees.
+node names or run ids: a renamed node keeps its cassette. Both classes collect in `faults` the errors that a test must
+report. The test runner raises them, because a workflow may survive the error that the engine sees.
 """
 
 from __future__ import annotations

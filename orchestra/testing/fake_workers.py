@@ -6,8 +6,7 @@
     workers = SimulatedWorkers(catalog, seed=7, latency=(0.1, 2.0), faults=Faults(refused=0.1, stall=0.05))
 
 They implement the engine's protocol `Workers`. The value, latency and fault of a call depend on the seed and the call
-only, never on the
-order of calls.
+only, never on the order of calls.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """`Orchestra` objects for tests of workflows, with test implementations of its protocols.
 
 `SimulatedOrchestra` has scripted workers; `CassetteOrchestra` has real ones, recorded or replayed. The pytest plugin
-creates them.
-Without pytest:
+creates them. Without pytest:
 
     async def scenario(clock: VirtualClock) -> None:
         simulated = SimulatedOrchestra(Settings())

@@ -11,8 +11,7 @@ Test a workflow's timeouts, retries and races without waiting:
             run_simulated(scenario, seed=seed)
 
 The same seed gives the same run, to the last event. Such a loop has no sockets, files or threads. Code that needs them
-is behind a
-protocol (`SimulatedWorkers`, `MemoryJournal`).
+is behind a protocol (`SimulatedWorkers`, `MemoryJournal`).
 """
 
 from __future__ import annotations

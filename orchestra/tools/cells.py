@@ -32,7 +32,7 @@ def cells(
     Of several cells with the same number, the one whose row and column share most words with the question is returned,
     the first on a tie. A number or quote without a cell, such as a factor of a hundred or words of a paragraph, is left
     out.
-    """
+    """  # prose: ok
     from orchestra.text.keywords import content_words
     from orchestra.text.numbers.numbers import find_numbers
 

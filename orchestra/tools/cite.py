@@ -34,7 +34,7 @@ def cite(question: str, readings: Sequence[Reading], passages: Sequence[Passage]
     it, which is located by code, not by a model. Of several sentences, the one that shares most words with the question
     is used. The citation is the passage's own text, so that `document.text[start:end] == quote`. Readings of the same
     answer add up: a passage of rank r counts 1/r.
-    """
+    """  # prose: ok
     from orchestra.text.keywords import content_words
 
     asked = content_words(question)

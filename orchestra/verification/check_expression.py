@@ -100,7 +100,7 @@ def parse_check(text: str) -> CheckExpression:
 
 
 class _Parser:
-    """Recursive-descent parser over tokens."""
+    """Recursive-descent parser over tokens."""  # prose: ok
 
     def __init__(self, tokens: list[tuple[str, str, int]], end: int) -> None:
         self._tokens, self._end, self._next = tokens, end, 0

@@ -1,6 +1,5 @@
 """User-defined checks: `tool(NAME)` calls a tool, plain Python of the user, to judge a value. Pure: the engine makes
-the
-call.
+the call.
 
 The first required parameter of the tool receives the value, under any name. Other parameters receive the producer's
 inputs by name, and `evidence` receives the texts of the evidence. The tool returns
@@ -93,7 +92,7 @@ def value_parameter(tool: Contract) -> str:
 def signature_error(tool: Contract, output: Schema | None = None, inputs: Mapping[str, Schema] | None = None) -> str:
     """Returns why a tool cannot judge values of a type that were made from these inputs; empty if it can.
 
-    `None` as a type stands for an unknown type. A nullable output is compared without null.
+    `None` as a type means an unknown type. A nullable output is compared without null.
     """
     if tool.effect not in SAFE_EFFECTS:
         return f"its effect is {tool.effect!r}, and a check may call it more than once; use a pure or idempotent tool"

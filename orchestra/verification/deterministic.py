@@ -431,7 +431,7 @@ def _has_currency_conflict(result: figures.Number, expression: str) -> bool | No
 
 
 def _matches_result(number: figures.Number, exact: Fraction) -> bool:
-    """A result with `%` may stand beside an expression that gives the fraction or the percentage."""
+    """Whether a number is a result. With `%`, the expression may give the fraction or the percentage."""
     scale = 100 if number.percent else 1
     return arithmetic.is_close(number.value, number.step, exact) or arithmetic.is_close(
         number.value * scale, number.step * scale, exact

@@ -1,4 +1,4 @@
-"""V0 equivalence: whether two answers say the same, by number, date, set or normalized text. No model is called.
+"""V0 equivalence: whether two answers are equivalent, by number, date, set or normalized text. No model is called.
 
 Texts are compared as in the SQuAD evaluation (Rajpurkar et al. 2016, https://arxiv.org/abs/1606.05250): without case,
 punctuation and articles; numbers and dates in them compare by value. Lists compare as sets. Records compare field by

@@ -32,7 +32,7 @@ from orchestra.verification.verdict import excerpt, failed, passed, unknown
 
 FORMAT: Final = "format"
 FormatIssue: TypeAlias = tuple[str, bool]
-"""Why a text is malformed, and whether that is certain. An empty reason stands for a correct part."""
+"""Why a text is malformed, and whether that is certain. An empty reason means a correct part."""
 _KIND_BY_FORMAT = {
     "iban": "iban", "card": "card", "card-number": "card", "credit-card": "card", "luhn": "card", "country": "country",
     "country-code": "country", "iso-3166": "country", "currency": "currency",

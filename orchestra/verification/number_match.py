@@ -1,6 +1,5 @@
 """Numbers as people write them: in digits, in words, as fractions, ordinals and dozens; those that an answer states,
-and
-those that support them.
+and those that support them.
 
 A number in words is looked up like one in digits. `one`, `first`, `second`, a bare `half` and numbers after `the`, as
 in `the two`, may be no numbers (`is_uncertain`). In phrases such as `no one` and `at first` they are none.

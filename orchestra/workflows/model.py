@@ -1,8 +1,7 @@
 """The frozen model of a workflow. YAML and Python compile to it, and both can be written from it.
 
 Strings may contain CEL references in `${...}`. A string that is exactly one reference keeps the type of the value; any
-other
-string is text. Field names with a trailing underscore (`as_`, `with_`, `schema_`) are written without it.
+other string is text. Field names with a trailing underscore (`as_`, `with_`, `schema_`) are written without it.
 """
 
 from __future__ import annotations

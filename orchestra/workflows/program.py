@@ -1,6 +1,5 @@
 """Programs: compiled workflows, as the engine runs them. Nodes refer to each other by index, so that the engine looks
-up
-no names.
+up no names.
 """
 
 from __future__ import annotations

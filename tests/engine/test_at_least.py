@@ -291,8 +291,8 @@ nodes:
     def fails(call: CallRequest) -> Any:
         return CallError(code="E024", reason="no", hint="--again") if call.inputs["text"] == "b" else "<>"
 
-    advice = "; or leave `at_least` out: the list then does without them, and `left_out` says so"
+    advice = "; or leave `at_least` out: the list then omits them, and `left_out` lists them"
     for tool, more in (("send", ""), ("shout", advice)):
         played = play(text % tool, {"words": ["a", "b"]}, {tool: fails})
         assert isinstance(played.outcome, FailedOutcome)
-        assert played.outcome.hint == f"mend what they failed for{more}; outer[1]/sent[0]: --again"
+        assert played.outcome.hint == f"correct the cause of the failures{more}; outer[1]/sent[0]: --again"

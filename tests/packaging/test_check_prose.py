@@ -65,6 +65,12 @@ def test_marked_line_is_not_reported(text: str) -> None:
     assert found("docs/page.md", text) == []
 
 
+def test_mark_behind_a_docstring_covers_it() -> None:
+    text = '"""A\n\nbad word.\n"""{}\nX = 1  # bad word\n'
+    assert found("orchestra/one.py", text.format("  # prose: ok")) == [5]
+    assert found("orchestra/one.py", text.format("  # a comment")) == [3, 5]
+
+
 def test_data_is_read_where_a_phrase_reaches_it() -> None:
     kinds = {
         passage.kind for passage in read_passages("tests/test_one.py", '"""One."""\nX = "two words"\nY = "word"\n')

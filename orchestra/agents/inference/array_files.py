@@ -109,7 +109,7 @@ def load_arrays(card: Card, file: str, sha256: str) -> dict[str, NDArray[Any]]:
 
 
 def _load_array(name: str, data: bytes) -> NDArray[Any]:
-    """Reads an array from its bytes. The header is checked first, because numpy allocates whatever size it states, and
+    """Reads an array from its bytes. The header is checked first, because numpy allocates the size that it states, and
     reads other types.
 
     Raises:

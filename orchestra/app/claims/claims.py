@@ -1,4 +1,4 @@
-"""Claims: what a run's output says, part by part, each with its evidence, verdicts and score. Pure.
+"""Claims: the parts of a run's output, each with its evidence, verdicts and score. Pure.
 
 Computed from a run's events and its stored workflow, so that an old run gives the same claims. A claim is supported if
 it has evidence and a check that passed; any other is unsupported, with the reason.
@@ -144,7 +144,7 @@ class _ClaimBasis:
     verdicts: tuple[ClaimVerdict, ...]
     score: float | None
     unsupported: str
-    """Why it is unsupported, whatever its evidence."""
+    """Why it is unsupported, independent of its evidence."""
     node_names: frozenset[str]
 
 

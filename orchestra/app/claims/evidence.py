@@ -98,7 +98,7 @@ class Statement:
         return found if isinstance(found, str) else None
 
     def operand(self, number: Fraction) -> EvidenceLocation | None:
-        """Returns the first location of a number in the evidence, whatever its sign."""
+        """Returns the first location of a number in the evidence, regardless of its sign."""
         return self._number_places.get(abs(number))
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Lineage: which nodes said a part of a run's output, found by its references in the stored workflow. Pure.
+"""Lineage: which nodes produced a part of a run's output, found by references in the stored workflow. Pure.
 
 References are followed back from the output's template: through calls, loops and plans, through `first_of` to the arm
 that was taken, through code to its inputs. They end at an agent, a tool or a person.
@@ -42,8 +42,8 @@ MAX_VISITS = 10_000
 PathSteps: TypeAlias = tuple[str | int, ...]
 """Fields and indices that lead to a part of a value."""
 OriginKind: TypeAlias = Literal["agent", "tool", "ask", "judge"]
-"""What said it: `judge` is a node that contains nodes, such as a call or a loop, whose own checks accepted its
-value.
+"""The kind of the origin: `judge` is a node that contains nodes, such as a call or a loop, whose own checks accepted
+its value.
 """
 
 

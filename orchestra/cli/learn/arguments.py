@@ -66,7 +66,7 @@ class DatasetArguments:
         typer.Option(
             "--means",
             metavar="FIELD:VALUE=VALUE",
-            help="Map a value of the rows to a value of the field; * stands for all other values.",
+            help="Map a value of the rows to a value of the field; * means all other values.",
             show_default=False,
         ),
     ] = None
@@ -384,7 +384,7 @@ class CalibrateArguments:
         ),
     ] = ""
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The output file.", show_default="as the card says")
+        Path | None, typer.Option("--out", "-o", help="The output file.", show_default="that of the card")
     ] = None
 
     @property

@@ -218,8 +218,8 @@ def find_card(orchestra: Orchestra, spec: ComparisonSpec) -> Card:
 
 
 def _certified_threshold(orchestra: Orchestra, card: Card) -> float | None:
-    """The threshold of all arms if the card says `certified`: that of its certificate, even a void one, because a
-    comparison guarantees nothing. None without a certificate.
+    """Returns the threshold of all arms if the card has `accept: certified`: that of its certificate, even a void one,
+    because a comparison guarantees nothing. None without a certificate.
     """
     path = certificates.find_certificate(orchestra.settings, orchestra.registry, card.name)
     if path is None:

@@ -110,7 +110,7 @@ async def run_batch(open_: Opener, settings: Settings, job: BatchJob) -> BatchSu
 def step_with_checks(orchestra: Orchestra, name: str, checks: tuple[str, ...] | None) -> Step[..., Any]:
     """Finds a step by name. With `checks`, it must be an agent, whose card's checks are replaced.
 
-    An empty list stands for the check `schema`, which every output of the type passes. Raises `InputError` C010 if it
+    An empty list means the check `schema`, which every output of the type passes. Raises `InputError` C010 if it
     is no agent.
     """
     step = orchestra.find(name)

@@ -94,7 +94,7 @@ def rereadable_file(path: Path) -> Iterator[Path]:
     under_dev = path.parts[:2] == (
         "/",
         "dev",
-    )  # some systems continue /dev/stdin where the last read stopped, whatever file it is
+    )  # some systems continue /dev/stdin where the last read stopped, for any file
     if os.path.isdir(path) or not os.path.exists(path) or (os.path.isfile(path) and not under_dev):  # these never raise
         yield path
         return

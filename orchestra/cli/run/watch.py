@@ -125,8 +125,8 @@ class RunEnd:
 
 
 def update_open_questions(questions: Mapping[str, QuestionAsked], event: Event) -> Mapping[str, QuestionAsked]:
-    """Returns the open questions by node after an event. A question unknown to the run is not asked again, whatever
-    later events state.
+    """Returns the open questions by node after an event. A question that the run does not have is not asked again,
+    regardless of later events.
     """
     match event:
         case QuestionAsked(node=node):

@@ -350,7 +350,7 @@ def answer(context: typer.Context, arguments: AnswerArguments, display: DisplayA
     """Answer the question of a run, or decline to answer, and continue the run.
 
     A text answers a question for text as it is; other answers are JSON. An answer may be in a file (@answer.json), also
-    null for a question that takes text or null; @@ stands for a leading @. The command shown with a question answers
+    null for a question that takes text or null; @@ means a leading @. The command shown with a question answers
     only that question. Without --to, the answer is accepted only if it is unambiguous: the run (with `last`, the only
     waiting one), or its --node, has never asked another question.
     """

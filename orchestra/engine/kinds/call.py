@@ -27,7 +27,7 @@ MAX_SHOWN = 120
 
 
 def invoke(state: RunState, unit: WorkItem) -> Proposal | None:
-    """Proposes the next attempt; None if the budget has no room now; or the end if it never will."""
+    """Proposes the next attempt; None while the budget does not suffice; or the end if it never will."""
     node = unit.node
     contract = node.contract
     if contract is None:
@@ -158,7 +158,7 @@ def reserve_budget(
 
 
 def _previous_attempt_text(unit: WorkItem) -> str:
-    """Returns the result of the attempt after which the budget has no room for another; empty before the first."""
+    """Returns the result of the attempt after which the budget does not suffice for another; empty before the first."""
     if unit.last_attempt is None:
         return ""
     if unit.last_attempt.error:
@@ -189,7 +189,7 @@ def _max_output(estimate: CallEstimate, prompt: int, room: int | None, money: fl
 
 
 def _no_budget_reason(estimate: CallEstimate, account: BudgetAccount[WorkItem], bound: int, least: int) -> str:
-    """Returns which limit has no room."""
+    """Returns which limit of the budget does not suffice."""
     calls, room, money = account.remaining()
     if money is not None and estimate.unpriced_server:
         return f"the budget limits money, and {estimate.unpriced_server} has no `price:` in the fleet file"

@@ -1,4 +1,4 @@
-"""The confidence of a workflow's whole output. A function of recorded facts.
+"""The confidence of a workflow's whole output, computed from recorded events only.
 
 Each agent and each check states a confidence for its value. The output is as confident as the least confident value on
 which it depends, through code, choices and called workflows. For a list whose elements were selected by code, it

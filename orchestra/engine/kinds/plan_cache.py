@@ -1,4 +1,4 @@
-"""Stored plans: a `plan` node reads the memo before it asks the router, and what it finds is recorded in the run.
+"""Stored plans: a `plan` node reads the memo before it asks the router, and the run records the result.
 
 The engine reads the memo (`RecallPlan`). Its content is not trusted: it is fitted to the node's goal and validated
 here, and recorded as the plan of the first turn (`TurnStarted.draft`, `reused_from`). A plan that gave its node's value

@@ -1,4 +1,4 @@
-"""Bodies: `call` runs one once, `loop` repeats one until its condition holds."""
+"""Bodies of nodes: a `call` runs its body once, a `loop` repeats its body until a condition holds."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""HTTP exchanges with a server. Errors are values.
+"""HTTP exchanges with a server. Errors are returned as values, not raised.
 
 No redirects, no proxies from the environment, no cookies, no compression. The response size is bounded. Cancelling an
-exchange closes
-its connection, which makes vLLM abort the request.
+exchange closes its connection, which makes vLLM abort the request.
 """
 
 from __future__ import annotations

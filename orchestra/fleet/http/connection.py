@@ -2,8 +2,7 @@
 httptools.
 
 It costs a quarter of a general-purpose client. All errors become a `RequestError`. A connection whose response was not
-read to its end
-is aborted, which makes vLLM abort the request.
+read to its end is aborted, which makes vLLM abort the request.
 """
 
 from __future__ import annotations

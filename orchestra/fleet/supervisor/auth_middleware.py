@@ -1,8 +1,8 @@
 """Authentication of vLLM: an ASGI middleware that requires the fleet's key. vLLM loads it (`--middleware`).
 
 vLLM's own check covers `/v1` and a few other prefixes. It leaves out `/invocations`, `/tokenize`, `/generative_scoring`
-and `/metrics`.
-This middleware covers all paths except `/health`, which only reports that the server lives (docs/decisions/052).
+and `/metrics`. This middleware covers all paths except `/health`, which only reports that the server lives
+(docs/decisions/052).
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 started it.
 
 It holds a lock for its lifetime, so there is only one. It listens on a Unix socket beside the lock (one JSON line per
-request), manages
-its servers, and exits after `idle_stop` seconds without a client or a request.
+request), manages its servers, and exits after `idle_stop` seconds without a client or a request.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Checks which user listens on a loopback port, so that keys and requests are not sent to another user's process.
 
 A server's port is on its command line, which all users can read, seconds before it listens there. The port is free
-again once the
-server has ended. Linux reports the owner of a socket (sock_diag(7)). `/proc/net/tcp` does too, and took 6 ms where this
-takes 20 µs.
+again once the server has ended. Linux reports the owner of a socket (sock_diag(7)). `/proc/net/tcp` does too, and took
+6 ms where this takes 20 µs.
 """
 
 from __future__ import annotations

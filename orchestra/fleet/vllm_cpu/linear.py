@@ -1,18 +1,15 @@
 """Linear layers of a CPU server in float32: packed once, optionally in 8 bits, for any number of threads.
 
 Imported inside vLLM's worker only, by `orchestra.fleet.vllm_cpu.worker`. vLLM 0.32 computes these layers with oneDNN
-primitives that keep
-the number of threads from their creation. This module uses PyTorch's own products, which follow
+primitives that keep the number of threads from their creation. This module uses PyTorch's own products, which follow
 `torch.set_num_threads`.
 
 `quantization: int8` computes weights and activations in 8 bits (W8A8) with FBGEMM (Khudia et al. 2021,
-https://arxiv.org/abs/2101.05615).
-On CPUs with AVX2 it is two to four times as fast as float32. Each output channel of a weight has a scale, and so has
-each token, so that
-the result of a token does not depend on the rest of its batch. Activations have outliers, most of all before the layers
-that go from wide
-to narrow (Dettmers et al. 2022, *LLM.int8()*, https://arxiv.org/abs/2208.07339; Xiao et al. 2022, *SmoothQuant*,
-https://arxiv.org/abs/2211.10438), so those layers stay in float32.
+https://arxiv.org/abs/2101.05615). On CPUs with AVX2 it is two to four times as fast as float32. Each output channel of
+a weight has a scale, and so has each token, so that the result of a token does not depend on the rest of its batch.
+Activations have outliers, most of all before the layers that go from wide to narrow (Dettmers et al. 2022,
+*LLM.int8()*, https://arxiv.org/abs/2208.07339; Xiao et al. 2022, *SmoothQuant*, https://arxiv.org/abs/2211.10438), so
+those layers stay in float32.
 """
 
 from __future__ import annotations

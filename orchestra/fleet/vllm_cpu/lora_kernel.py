@@ -1,10 +1,8 @@
 """The LoRA product for the few tokens of a decoding step, in one call for all slices of a layer.
 
 A decoding step is bound by calls and memory: oneDNN takes four calls for each adapter in each of 120 layers. This
-kernel is one call per
-layer, and reads the rows of an adapter once for two tokens. numba, a dependency of vLLM for CPUs, compiles it at
-import. It is imported
-inside vLLM's process only, by `orchestra.fleet.vllm_cpu.lora_product`.
+kernel is one call per layer, and reads the rows of an adapter once for two tokens. numba, a dependency of vLLM for
+CPUs, compiles it at import. It is imported inside vLLM's process only, by `orchestra.fleet.vllm_cpu.lora_product`.
 """
 
 from __future__ import annotations

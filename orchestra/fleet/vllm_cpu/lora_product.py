@@ -1,21 +1,18 @@
 """LoRA products on a CPU: correct for all mixtures of adapters, and none, in a batch.
 
 Imported inside vLLM's process only, by `orchestra.fleet.vllm_cpu.plugin`. vLLM 0.32 gathers the complete adapter of
-every token, and reads
-“no adapter” (-1) as the last slot. Here the adapters of a module are stacked in one matrix `a` and one matrix `b`:
+every token, and reads “no adapter” (-1) as the last slot. Here the adapters of a module are stacked in one matrix `a`
+and one matrix `b`:
 
     y[t] += (x[t] a[s]ᵀ) b[s]          few tokens, as in decoding: the kernel of `lora_kernel`
     y[rows] += (x[rows] a[s]ᵀ) b[s]    many, as in prefill: two products for each adapter
 
 If adjacent tokens share an adapter, as in a long prompt, `rows` is a slice of `y`, and the second product adds to it in
-place: writing the
-result elsewhere and adding it costs more than the product.
+place: writing the result elsewhere and adding it costs more than the product.
 
 Small products cost more in calls than in arithmetic. So the slices of a fused layer (q, k, v; gate, up) share both
-products, matrices are
-packed once for oneDNN, as vLLM does with the model's own, an adapter takes only the rows of its own rank, and modules
-that it does not
-change (usually the embedding and the head) cost nothing.
+products, matrices are packed once for oneDNN, as vLLM does with the model's own, an adapter takes only the rows of its
+own rank, and modules that it does not change (usually the embedding and the head) cost nothing.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """A plugin of vLLM (entry point `vllm.general_plugins`) that corrects and accelerates LoRA adapters on CPUs.
 
 vLLM 0.32 has two faults on CPUs: with all slots in use, requests without an adapter silently get the last slot's, and
-an adapter costs
-most of the speed. In versions whose source was read, the plugin replaces vLLM's product by
-`orchestra.fleet.vllm_cpu.lora_product`. Other
-versions are not changed, and the fleet keeps a slot free instead (`spare_slots`).
+an adapter costs most of the speed. In versions whose source was read, the plugin replaces vLLM's product by
+`orchestra.fleet.vllm_cpu.lora_product`. Other versions are not changed, and the fleet keeps a slot free instead
+(`spare_slots`).
 
 The fleet and vLLM's processes import this module, so its top level needs the standard library only.
 """

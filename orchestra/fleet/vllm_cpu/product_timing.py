@@ -1,10 +1,8 @@
 """Times matrix products of both data types on one core, and prints `MatmulSpeeds` as JSON.
 
 `orchestra.fleet.cpu` runs it as `python -m orchestra.fleet.vllm_cpu.product_timing`, so that the supervisor does not
-load PyTorch. The
-products are those of a step of the packaged model: a batch of 32 tokens through successive layers, so that weights come
-from memory as
-in a server.
+load PyTorch. The products are those of a step of the packaged model: a batch of 32 tokens through successive layers, so
+that weights come from memory as in a server.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """RMS norms on a CPU with a kernel that vLLM 0.32 includes but does not use on x86.
 
 vLLM computes a root mean square norm with eight operations of torch, twice a layer. In a step that decodes a token for
-each of 16
-requests they take a seventh. Imported inside vLLM's worker only, by `orchestra.fleet.vllm_cpu.worker`.
+each of 16 requests they take a seventh. Imported inside vLLM's worker only, by `orchestra.fleet.vllm_cpu.worker`.
 """
 
 from __future__ import annotations

@@ -1,14 +1,11 @@
 """Closes the listening sockets of a CPU worker to the other users of the machine.
 
 vLLM's worker joins distributed groups even if it is alone. PyTorch's gloo opens a listening socket for each of them:
-thirteen ports of
-127.0.0.1 in vLLM 0.32, without authentication. All users of the machine can connect to them. gloo expects no peer and
-reads no message of
-theirs, but it keeps each connection until the process has no more descriptors.
+thirteen ports of 127.0.0.1 in vLLM 0.32, without authentication. All users of the machine can connect to them. gloo
+expects no peer and reads no message of theirs, but it keeps each connection until the process has no more descriptors.
 
 A worker that is alone has no peers. So a socket filter (`SO_ATTACH_FILTER`, socket(7)) drops all packets to these
-sockets. The sockets
-remain open, because gloo's event loop would spin on closed ones.
+sockets. The sockets remain open, because gloo's event loop would spin on closed ones.
 """
 
 from __future__ import annotations

@@ -5,8 +5,7 @@ Saxena 2023), and
 the text around the quotes has the same braces, keys and phrases each time, which the n-gram cache stores.
 
 A draft changes the time of tokens, not the tokens: the model rejects a wrong draft. Sampled requests get no drafts, so
-that the result
-of a seed does not depend on earlier outputs. Scored requests get none either, as they write one token.
+that the result of a seed does not depend on earlier outputs. Scored requests get none either, as they write one token.
 
 Imported inside vLLM's worker only, by `orchestra.fleet.vllm_cpu.worker`.
 """

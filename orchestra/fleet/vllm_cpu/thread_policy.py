@@ -1,10 +1,8 @@
 """The number of threads of a CPU server's step: all cores while they are free, one while other programs need them.
 
 The threads of a step meet at about five hundred barriers. If another program has the core of one thread, the others
-wait for it, and
-the step takes many times as long. So this module measures after each step how long threads were ready but had no core.
-If that is long
-it switches to one thread, and back to all when the other cores are idle.
+wait for it, and the step takes many times as long. So this module measures after each step how long threads were ready
+but had no core. If that is long it switches to one thread, and back to all when the other cores are idle.
 
 `ThreadPolicy` decides; `read_clocks` reads Linux's counters. vLLM's worker uses them through `StepThreads`.
 """

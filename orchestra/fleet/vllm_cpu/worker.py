@@ -1,16 +1,12 @@
 """vLLM's worker of a CPU server, with corrections.
 
 It installs the kernels of `rms_norm` and `linear`, the drafts of `speculation`, the threads of `thread_policy` and the
-closed ports of
-`socket_filter`, and corrects seeded sampling. Imported inside vLLM's worker only (`--worker-cls`).
+closed ports of `socket_filter`, and corrects seeded sampling. Imported inside vLLM's worker only (`--worker-cls`).
 
 vLLM 0.32 samples a token for every request of a step, and discards those of requests whose prompt is not complete. It
-then sets their
-generators back by an offset, which only generators on a GPU have. On a CPU one such request (a seed, a temperature, a
-prompt in pieces)
-crashes the worker, and with it the server. Here those generators are set aside during sampling. So they keep their
-state, and the
-result of a seed does not depend on how the prompt was split.
+then sets their generators back by an offset, which only generators on a GPU have. On a CPU one such request (a seed, a
+temperature, a prompt in pieces) crashes the worker, and with it the server. Here those generators are set aside during
+sampling. So they keep their state, and the result of a seed does not depend on how the prompt was split.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Weights: from a source to a cache folder that is complete, verified by SHA-256, and safe to load.
 
 A folder is named by the digest of its source and contains `orchestra-weights.json` with the digest of every file. It
-gets its name only
-when it is complete. The dequantized weights of a GGUF file are not bit-equal to the hub's, so each source has its own
-folder.
+gets its name only when it is complete. The dequantized weights of a GGUF file are not bit-equal to the hub's, so each
+source has its own folder.
 """
 
 from __future__ import annotations

@@ -256,7 +256,7 @@ class SqliteStore(SqliteFile):
             raise from_os(error, path) from error
         if free < MIN_FREE_BYTES:
             raise disk_full_error(path, folder, free)
-        self.sql.execute("PRAGMA user_version = 0")  # modifies the file's first page, whatever its content
+        self.sql.execute("PRAGMA user_version = 0")  # modifies the file's first page in any case
 
     def store_usages(self, usages: Iterable[tuple[str, int, bytes, bytes]]) -> None:
         """Writes usages, each with its last counted event and that event's hash. Runs that are longer by now, or

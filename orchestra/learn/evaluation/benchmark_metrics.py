@@ -1,4 +1,4 @@
-"""Answers compared as the official metrics of two benchmarks compare them.
+"""Comparison of answers by the official metrics of two benchmarks.
 
 TAT-QA, answers with a scale: 1.5 million is 1,500 thousand, and 17.7 percent is 0.177. After `tatqa_metric.py` of
 https://github.com/NExTplusplus/TAT-QA (Zhu, Lei, Huang, Wang, Zhang, Lv, Feng, Chua 2021, *TAT-QA: A Question

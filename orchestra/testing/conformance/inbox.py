@@ -31,7 +31,7 @@ async def inbox_messages_are_numbered_and_read_after_a_number(store: OpenJournal
         ),
         InboxMessage(kind="answer", node="q", value="x" * 40_000, call_happened=True, question_seq=7),
         InboxMessage(kind="cancel"),
-        InboxMessage(kind="answer", node="q", decline_reason="nobody was there"),
+        InboxMessage(kind="answer", node="q", decline_reason="no answer in time"),
     ]
     async with store() as one, store() as two:
         await append_durably(one, "r1", [run_started("r1")])

@@ -215,7 +215,7 @@ async def only_a_run_that_goes_on_has_a_lease(store: OpenJournal) -> None:
         await assert_refused("nobody", two.lease("nobody"), "J023")
         await assert_refused("ended", two.lease("r1"), "J006")
         await assert_refused("ended, for its writer", one.lease("r1"), "J006")
-        await assert_refused("release of nobody", two.release("nobody"), "J023")
+        await assert_refused("release of an unknown run", two.release("unknown"), "J023")
 
 
 async def the_lease_of_a_dead_holder_can_be_taken(store: OpenJournal) -> None:

@@ -155,7 +155,7 @@ def all_event_kinds(run: str) -> list[Event]:
             outcome=ValueOutcome(value=None),
             overridden_by=OverrideSource(by="ann", run="r0"),
         ),
-        lambda seq: InboxMessageRejected(seq=seq, at=3.0, message_number=2, reason="nobody asked", node="q"),
+        lambda seq: InboxMessageRejected(seq=seq, at=3.0, message_number=2, reason="no such question", node="q"),
         lambda seq: TokensCounted(seq=seq, at=3.0, node="a", prompt_tokens=12),
         *(
             lambda seq, outcome=outcome: NodeFinished(seq=seq, at=4.0, node=f"n{seq}", outcome=outcome)

@@ -7,8 +7,7 @@
         asyncio.run(test.run(lambda: MyJournal.open(tmp_path / "journal")))
 
 Each test needs an empty store and opens it several times; each opening represents a process. A failing test raises
-`AssertionError` with
-the actual and the expected result.
+`AssertionError` with the actual and the expected result.
 """
 
 from __future__ import annotations

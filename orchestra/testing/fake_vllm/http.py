@@ -1,8 +1,7 @@
 """A small HTTP/1.1 server on loopback for one ASGI application, for tests. It can break a connection during a response.
 
 It supports what clients of model servers use: bodies with a length, keep-alive, streamed responses. No TLS, no
-upgrades, no pipelining;
-not for public networks.
+upgrades, no pipelining; not for public networks.
 """
 
 from __future__ import annotations

@@ -5,10 +5,8 @@
         assert server.app.max_running <= 8           # how many requests ran at once
 
 It answers constrained requests with seeded values of their type: JSON Schemas, choices, and (with llguidance, which
-vLLM installs)
-regular expressions and grammars. Pass an `answer` to generate the texts yourself. `SimulatedVLLM` alone is an ASGI
-application, for any
-server.
+vLLM installs) regular expressions and grammars. Pass an `answer` to generate the texts yourself. `SimulatedVLLM` alone
+is an ASGI application, for any server.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """Binomial tails: the probability of few errors, the number of answers that a guarantee needs, and the share of delta
-of
-each test.
+of each test.
 """
 
 from __future__ import annotations

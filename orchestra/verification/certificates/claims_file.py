@@ -183,9 +183,9 @@ def build_claims_certificate(
         created_at: UTC, ISO 8601.
         attempt: Number of the attempt on this data, from 1.
     """
-    assert found.threshold is not None, "only of what came to a threshold"
-    assert found.calibrated is not None, "what came to a threshold was calibrated"
-    assert found.held_out is not None, "and judged"
+    assert found.threshold is not None, "only results with a threshold have a certificate"
+    assert found.calibrated is not None, "a result with a threshold is calibrated"
+    assert found.held_out is not None, "and has held-out answers"
     low, high = confidence_interval(found.held_out.violations, found.held_out.answers)
     seen, rest, splits = found.calibrated, found.held_out, found.resplits
     return ClaimsCertificate(

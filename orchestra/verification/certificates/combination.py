@@ -1,6 +1,5 @@
 """The file `combination.json`: combines the scores of checks into one probability that a value is right. Fitted on rows
-of
-one agent. Pure.
+of one agent. Pure.
 
     z = bias + Σ weight · log(p / (1 - p)) + (passed if the check passes, else failed),  p the score of a check
 

@@ -1,14 +1,13 @@
 """A node that calls one of several agents, chosen by a label. It compiles to a block with one node per agent, of which
-one
-runs.
+one runs.
 
     reply:
       agent: {by: "${intent.intent}", of: {lost_card: card_agent, top_up: top_up_agent}, otherwise: general}
       with: {text: "${input.text}"}
 
 Modifiers of an attempt (`checks`, `retry`, `timeout`, `escalate` and so on) apply to the called agent, modifiers of the
-node (`when`,
-`each`, `after`, `fallback`) to the block. Each agent thus keeps the checks of its card, its certificate and its tools.
+node (`when`, `each`, `after`, `fallback`) to the block. Each agent thus keeps the checks of its card, its certificate
+and its tools.
 """
 
 from __future__ import annotations

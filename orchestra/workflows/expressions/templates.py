@@ -203,7 +203,7 @@ def _check_text_part(reference: Expression, source: str, place: SourceLocation |
     if "any" in found or found <= {"str", "int", "float", "bool"}:
         return
     if "null" in found and found <= {"str", "int", "float", "bool", "null"}:
-        hint = f'say what stands there then: ${{{source} != null ? {source} : ""}}'
+        hint = f'define the text for null: ${{{source} != null ? {source} : ""}}'
         raise InputError(
             "L057",
             f"{source} may be null ({format_type(reference.schema)}), and is part of a text",

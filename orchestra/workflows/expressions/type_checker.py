@@ -1,10 +1,8 @@
 """Type checker of references: finds the JSON Schema of a CEL tree, or the reason why it has none.
 
 CEL's own checker treats records as maps of any values. This one uses their fields, literals and nulls. It is stricter
-than CEL in
-three ways: a value that may be null must be compared with null before it is read, integers and floats are not mixed,
-and a
-comparison that can never hold is an error.
+than CEL in three ways: a value that may be null must be compared with null before it is read, integers and floats are
+not mixed, and a comparison that can never hold is an error.
 """
 
 from __future__ import annotations

@@ -5,10 +5,9 @@
     reading = accepted(reader(...), checks=quote & short_enough)      # a custom tool
 
 The checks belong to the node that produces the value. A refused value is withheld, and so are the nodes that use it;
-the type stays
-plain, as in the first line. With `abstain` the rest of the workflow continues without the value, so the second line
-returns a
-`Maybe`: `first_of` takes it, and in a `map_` body it makes the list a `list[Maybe[...]]`, for `values`.
+the type stays plain, as in the first line. With `abstain` the rest of the workflow continues without the value, so the
+second line returns a `Maybe`: `first_of` takes it, and in a `map_` body it makes the list a `list[Maybe[...]]`, for
+`values`.
 """
 
 from __future__ import annotations

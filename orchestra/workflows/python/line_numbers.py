@@ -1,8 +1,7 @@
 """Locations of nodes in a workflow function, for errors that only the compiler finds.
 
 A function becomes a graph without a file, so the compiler reports parts of the graph: `nodes.first.first_of.1`. The
-author sees the
-line of the call instead.
+author sees the line of the call instead.
 """
 
 from __future__ import annotations

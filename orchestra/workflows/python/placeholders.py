@@ -1,8 +1,8 @@
 """Placeholders: objects that represent unknown values while a workflow function is traced.
 
 A placeholder has its CEL, its type (JSON Schema) and its reads. Its own names start with `_`, so that every field of a
-value can be
-written as `value.field`. Operations that need the value itself, such as its truth or its length, are refused.
+value can be written as `value.field`. Operations that need the value itself, such as its truth or its length, are
+refused.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Placeholder(errors.UnknownValue):
         object.__setattr__(self, "_expression", expression)
 
     @property  # type: ignore[misc]
-    def __class__(self) -> NoReturn:  # type: ignore[override]  # `isinstance` asks for it; it must stand in the class body
+    def __class__(self) -> NoReturn:  # type: ignore[override]  # for `isinstance`; must be in the class body
         expression = self._expression
         raise trace_error(
             "W005",

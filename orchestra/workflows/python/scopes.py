@@ -1,8 +1,7 @@
 """Scopes: the nodes that a workflow function has added so far, their names, and their guards.
 
 A workflow function is run once with placeholders. Meanwhile a context variable holds the innermost scope: that of the
-workflow, of
-a `map_` body, or of a loop's turn. Nodes are mutable until the function ends; then they are frozen.
+workflow, of a `map_` body, or of a loop's turn. Nodes are mutable until the function ends; then they are frozen.
 """
 
 from __future__ import annotations

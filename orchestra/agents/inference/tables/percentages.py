@@ -48,7 +48,7 @@ _OPERATION_WORDS: Final = (
             rf" {_FIGURE}"
         ),
     ),
-    ("surcharge", rf"{_FIGURE}{_WORDS_BETWEEN}(?:on top|more|extra|added|surcharge|dearer|higher)\b"),
+    ("surcharge", rf"{_FIGURE}{_WORDS_BETWEEN}(?:on top|more|extra|added|surcharge|dearer|higher)\b"),  # prose: ok
     (
         "surcharge",
         rf"\b(?:plus|add(?:s|ing)?|surcharge of|rais\w+ (?:of|by)|(?:go(?:es)?|went|puts?|putting) up by) {_FIGURE}",
