@@ -187,7 +187,7 @@ def page(told: Sequence[Told], about: str, stamp: str) -> str:
         hand = ", ".join(one.asked.values) or "nothing"
         wanted = "no answer" if one.asked.nothing else ", ".join(one.asked.expect)
         lines += [
-            f"At hand: {hand}. Wanted: {wanted}.",
+            f"Input: {hand}. Expected: {wanted}.",
             "",
             "```text",
             str(one.draft.plan or f"no plan: {one.fault}"),

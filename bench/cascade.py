@@ -55,7 +55,14 @@ BASE, ADAPTER, VOTE = "base without the adapter", "adapter", f"vote of {VOTES} s
 ALONE = ("untuned", "adapter", "sample1", "ensemble")
 """The arms of which a few rows are run one after the other."""
 AFTER = "after the cheaper one has answered: 1 - its confidence"
-HEADS = ("who goes to the dearer tier", "APGR", "CPT 50 %", "CPT 80 %", "CPT 95 %", "tokens in, out a row at CPT 80 %")
+HEADS = (
+    "selection for the more expensive tier",
+    "APGR",
+    "CPT 50 %",
+    "CPT 80 %",
+    "CPT 95 %",
+    "tokens in, out a row at CPT 80 %",
+)
 PAGE = machine.ROOT / "docs" / "evaluation" / "routing.md"
 
 

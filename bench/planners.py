@@ -129,7 +129,7 @@ async def served(
             asks |= {
                 "ours": Ours(orchestra, known),
                 "ours-lines": Stepwise(orchestra, known),
-                "ours-unstyled": Ours(orchestra, known, "ours, not told which style", styled=False),
+                "ours-unstyled": Ours(orchestra, known, "ours, style not given", styled=False),
                 "ours-free": Ours(orchestra, known, "ours, without its grammar"),
                 "ours-repaired": Repaired(orchestra, known),
             }

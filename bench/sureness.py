@@ -85,15 +85,15 @@ def main() -> None:
     given = parser.parse_args()
     print(
         f"| right, accepted and wrong | questions | "
-        f"{' | '.join(f'sure to {least}' if least else 'nothing asked' for least in SURE)} |"
+        f"{' | '.join(f'confidence {least}' if least else 'no threshold' for least in SURE)} |"
     )
     print("|---|---:|" + "---|" * len(SURE))
     others = [case for part in ("dev", "test", "later", "fresh", "last", "sixth") for case in asked(part)]
-    print(line("everyday tables, looked at", asyncio.run(answered(others))), flush=True)
+    print(line("everyday tables, examined", asyncio.run(answered(others))), flush=True)
     print(line("everyday tables, the last author's", asyncio.run(answered(asked(FRESH)))), flush=True)
     if given.tune is not None:
-        print(line("annual reports, tuned on", asyncio.run(answered(tuned_on(given.tune)))), flush=True)
-        print(line("written, with a condition, tuned on", asyncio.run(answered(tuned_on(given.tune, bounded=True)))))
+        print(line("annual reports, tune rows", asyncio.run(answered(tuned_on(given.tune)))), flush=True)
+        print(line("written, with a condition, tune rows", asyncio.run(answered(tuned_on(given.tune, bounded=True)))))
 
 
 if __name__ == "__main__":

@@ -221,7 +221,7 @@ async def test_planners_same_rows_failures_score_zero(tmp_path: Path) -> None:
         "plan in free text, at once",
         "ours: `planner`",
         "ours, line by line",
-        "ours, not told which style",
+        "ours, style not given",
         "ours, without its grammar",
         "ours, without its grammar, one repair",
     ]
