@@ -174,14 +174,17 @@ class Predictions:
             InputError: V006 with the location of the error.
         """
         data, found = _LINE_FORMAT.read_bytes(path), dict[str, _PredictionLine]()
-        for place, one in _LINE_FORMAT.parse_lines(path, data):
+        for location, one in _LINE_FORMAT.parse_lines(path, data):
             if one.id in found:
                 raise InputError(
-                    "V006", f"two predictions have the id {one.id!r}", location=place, hint="count each row once"
+                    "V006", f"two predictions have the id {one.id!r}", location=location, hint="count each row once"
                 )
             if one.score is not None and not 0 <= one.score <= 1:
                 raise InputError(
-                    "V006", f"the score is {one.score}, and must be in [0, 1]", location=place, hint=_LINE_FORMAT.hint
+                    "V006",
+                    f"the score is {one.score}, and must be in [0, 1]",
+                    location=location,
+                    hint=_LINE_FORMAT.hint,
                 )
             found[one.id] = one
         return cls(path.name, digest(data), found)

@@ -152,14 +152,14 @@ class AuditLog:
     size: int = 0
 
     @classmethod
-    def from_bytes(cls, data: bytes, place: SourceLocation) -> AuditLog:
+    def from_bytes(cls, data: bytes, location: SourceLocation) -> AuditLog:
         """Decodes a file. Raises `InputError` V020 for an invalid or modified line."""
         if len(data) > MAX_BYTES:
-            raise _log_error(f"it has more than {MAX_BYTES >> 20} MiB", place)
+            raise _log_error(f"it has more than {MAX_BYTES >> 20} MiB", location)
         size = data.rfind(b"\n") + 1
         lines: list[AuditEntry] = []
         for number, text in enumerate(data[:size].split(b"\n")[:-1], 1):
-            here = SourceLocation(place.file, number)
+            here = SourceLocation(location.file, number)
             try:
                 line = _decode(text)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -285,5 +285,7 @@ def _chain_digest(before: str, line: AuditEntry) -> str:
     return digest(canonical([before, {**msgspec.to_builtins(line), "digest": ""}]))
 
 
-def _log_error(why: str, place: SourceLocation) -> InputError:
-    return InputError("V020", f"the audit log is invalid: {why}", location=place, hint="restore the file from a copy")
+def _log_error(why: str, location: SourceLocation) -> InputError:
+    return InputError(
+        "V020", f"the audit log is invalid: {why}", location=location, hint="restore the file from a copy"
+    )
