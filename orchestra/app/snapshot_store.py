@@ -230,17 +230,19 @@ async def _catalog(
 
 
 def _transfer_certificates(
-    promises: Mapping[str, dict[str, Any]], replacements: Mapping[str, Contract], held: Mapping[tuple[str, str], Any]
+    certificates: Mapping[str, dict[str, Any]],
+    replacements: Mapping[str, Contract],
+    held: Mapping[tuple[str, str], Any],
 ) -> None:
     """Gives replacements their own certificates (`held`, by kind and name), or else those of the agents that they
     replace.
     """
     for name, contract in replacements.items():
-        for kind, promised in promises.items():
+        for kind, by_name in certificates.items():
             if (own := held.get((kind, contract.name))) is not None:
-                promised[contract.name] = own
-            elif name in promised:
-                promised.setdefault(contract.name, promised[name])
+                by_name[contract.name] = own
+            elif name in by_name:
+                by_name.setdefault(contract.name, by_name[name])
 
 
 def _restore_card(project: Project, name: str, data: bytes, *, will_call: bool) -> Card:

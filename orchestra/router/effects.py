@@ -181,13 +181,16 @@ def _start(mention: CallMention) -> int:
 def _differ_in_constants(calls: Sequence[PlanStep]) -> bool:
     """Whether calls have the same arguments and differ only in constants."""
 
-    def shape(call: PlanStep) -> dict[str, Argument | None]:
+    def argument_pattern(call: PlanStep) -> dict[str, Argument | None]:
         return {
             name: value if isinstance(value, PlanReference) or not _is_mentionable(value) else None
             for name, value in call.arguments.items()
         }
 
-    return all(shape(one) == shape(calls[0]) for one in calls) and None in shape(calls[0]).values()
+    return (
+        all(argument_pattern(one) == argument_pattern(calls[0]) for one in calls)
+        and None in argument_pattern(calls[0]).values()
+    )
 
 
 def _is_mentionable(value: PlanLiteral) -> bool:

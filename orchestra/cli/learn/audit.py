@@ -163,7 +163,7 @@ async def _record_verdicts(
 ) -> None:
     """Records the verdicts of a file."""
 
-    def right() -> Correctness:
+    def correctness() -> Correctness:
         if arguments.claims:
             raise InputError(
                 "V021",
@@ -172,7 +172,7 @@ async def _record_verdicts(
             )
         return correctness_of(case.card, arguments.evaluation, arguments.metric)
 
-    said, again = await audit_module.read_verdicts(path, case.log.audit_state(), journal, case.project, right)
+    said, again = await audit_module.read_verdicts(path, case.log.audit_state(), journal, case.project, correctness)
     case.log.record_verdicts(said, arguments.by)
     known = f", {again:,} of before" if again else ""
     print_note(f"{path.name}: {pluralize(len(said), 'verdict')} recorded{known}")

@@ -306,7 +306,7 @@ async def read_verdicts(
     verdicts.
 
     Args:
-        correctness_of: Decides whether an output is correct, for lines with an `expected`.
+        correctness: Returns the function that decides whether an output is correct, for lines with an `expected`.
 
     Raises:
         InputErrors: V021 with all invalid lines; nothing is recorded then.

@@ -87,11 +87,11 @@ def correctness_of(
     metrics = [build_metric(name, _without_filters(one)) for name, one in used.items()]
     keys = {key for one in used.values() if (key := one.expected or one.field)}
 
-    def aside(case: Case) -> bool:
+    def is_left_out(case: Case) -> bool:
         return any(one.case_score(case) is None for one in figures)
 
     def of(case: Case) -> bool | None:
-        if not keys.issubset(case.expected) and aside(case):
+        if not keys.issubset(case.expected) and is_left_out(case):
             return None
         return all(one.case_score(case)[0] >= 1 for one in metrics)
 
@@ -99,7 +99,7 @@ def correctness_of(
     description = "; ".join(
         f"{name} ({CORRECTNESS_DESCRIPTIONS[one.of]})" for name, one in zip(called, used.values(), strict=True)
     )
-    return Correctness(called, of, description, aside)
+    return Correctness(called, of, description, is_left_out)
 
 
 def _without_filters(measure: MetricConfig) -> MetricConfig:

@@ -487,7 +487,7 @@ def _is_exhaustive(context: CompileContext, node: model.FirstOfNode, arms: Seque
     around = when_conditions(node.when)
     given = context.enclosing_nodes[-1]
 
-    def choice(name: str) -> Sequence[Any] | None:
+    def first_of_arms(name: str) -> Sequence[Any] | None:
         found = given.get(name)
         return (
             found.first_of
@@ -496,7 +496,7 @@ def _is_exhaustive(context: CompileContext, node: model.FirstOfNode, arms: Seque
         )
 
     return around is not None and covers(
-        around, [(arm.references, context.conditions_of(arm.references)) for arm in arms], choice
+        around, [(arm.references, context.conditions_of(arm.references)) for arm in arms], first_of_arms
     )
 
 
