@@ -380,20 +380,7 @@ class Settings(BaseModel):
             *([_file_layer(file, start, inside=file.path.parent)] if file else []),
             *([_file_layer(user, start, inside=None)] if (user := _find_user_file(environment)) else []),
         ]
-        values: dict[str, Any] = {}
-        sources = dict.fromkeys(SETTING_NAMES, "default")
-        errors: list[InputError] = []
-        for layer in reversed(layers):
-            for key, given in layer.values.items():
-                try:
-                    values[key] = _validate(key, given)
-                except InputError as error:
-                    errors.append(error)
-                sources[key] = given.source
-            errors += layer.errors
-        if errors:
-            errors.sort(key=lambda error: (error.location.file, error.location.line) if error.location else ("", 0))
-            raise InputErrors(errors) if len(errors) > 1 else errors[0]
+        values, sources = _merge_layers(layers)
         root = file.path.parent if file else None
         if "journal" not in values:
             values["journal"] = _default_journal(root, environment)
@@ -645,6 +632,30 @@ def _file_layer(file: SettingsFile, start: Path, inside: Path | None) -> _Layer:
             continue
         values[key] = _LayerValue(value, f"{location.file}:{location.line}", folder, location=location, root=inside)
     return _Layer(values, tuple(errors))
+
+
+def _merge_layers(layers: Sequence[_Layer]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Returns the values of all layers and the source of each setting. The first layer is the strongest.
+
+    Raises:
+        InputError: A value or a layer is invalid.
+        InputErrors: Several are, in the order of their locations.
+    """
+    values: dict[str, Any] = {}
+    sources = dict.fromkeys(SETTING_NAMES, "default")
+    errors: list[InputError] = []
+    for layer in reversed(layers):
+        for key, given in layer.values.items():
+            try:
+                values[key] = _validate(key, given)
+            except InputError as error:
+                errors.append(error)
+            sources[key] = given.source
+        errors += layer.errors
+    if errors:
+        errors.sort(key=lambda error: (error.location.file, error.location.line) if error.location else ("", 0))
+        raise InputErrors(errors) if len(errors) > 1 else errors[0]
+    return values, sources
 
 
 def _validate(key: str, given: _LayerValue) -> Any:
