@@ -94,7 +94,7 @@ def put(
 
 
 def certify(project: Path, combination: Combination | None, threshold: float = 0.8) -> str:
-    """A certificate over a combined score, or over the lowest of the checks; gives what it promises."""
+    """A certificate over a combined score, or over the lowest of the checks; returns its guarantee."""
     chosen = settings(project)
     made = certified("teller", CHECKS, threshold)
     if combination is not None:
@@ -163,19 +163,19 @@ async def test_what_runs_are_accepted_by_is_not_asked_of_judges(project: Path, a
 
 
 async def test_a_certificate_over_the_combined_score_says_from_where_on_it_is_accepted(project: Path) -> None:
-    promise = certify(project, put(project))
+    guarantee = certify(project, put(project))
     async with opened(project) as (orchestra, _):
         good = await orchestra.check(ANSWER, against=TEXT, combined="teller", confidence=0.9)
         poor = await orchestra.check(ANSWER, against=TEXT, combined="teller", confidence=0.4)
         stated = await orchestra.check(ANSWER, against=TEXT, combined="teller", confidence=0.4, accept=0.6)
-    assert (good.accepted, good.guarantee) == (True, promise)
+    assert (good.accepted, good.guarantee) == (True, guarantee)
     assert (poor.accepted, poor.guarantee) == (False, "")
     assert 0.6 < (poor.score or 0) < 0.8
     assert (
         poor.reason
         == f"a score of {poor.score:.3f}, of confidence 0.4, entailment(checker) 0.7 together, does not reach 0.8"
     )
-    assert (stated.accepted, stated.guarantee) == (True, ""), "who says a score of their own is promised nothing"
+    assert (stated.accepted, stated.guarantee) == (True, ""), "a score of the caller has no guarantee"
 
 
 async def test_a_certificate_over_another_score_says_nothing_of_this_one(project: Path) -> None:

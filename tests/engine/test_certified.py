@@ -1,4 +1,4 @@
-"""Nodes that accept by a certificate: by its threshold, with its promise for first answers, on a resumed run as on a
+"""Nodes that accept by a certificate: by its threshold, with its guarantee for first answers, on a resumed run as on a
 whole
 one.
 """
@@ -47,7 +47,7 @@ def played(*answers: Any, text: str = ONE) -> Any:
     return play(text, {"text": "x"}, {"writer": sequence(*answers)}, catalog=KNOWN)
 
 
-def promises(run: Any) -> list[str]:
+def guarantees(run: Any) -> list[str]:
     return [event.guarantee for event in run.of(OutputJudged)]
 
 
@@ -63,25 +63,25 @@ def test_the_certificates_threshold_is_the_nodes() -> None:
 def test_an_answer_is_accepted_from_the_threshold_on(confidence: float | None, accepted: bool) -> None:
     run = played(sure(confidence))
     assert isinstance(run.outcome, ValueOutcome if accepted else AbstainedOutcome)
-    assert promises(run) == [CERTIFICATE.guarantee if accepted else ""]
+    assert guarantees(run) == [CERTIFICATE.guarantee if accepted else ""]
 
 
 @pytest.mark.parametrize("text", [AGAIN, ESCALATED])
-def test_an_answer_that_is_not_the_first_has_no_promise(text: str) -> None:
+def test_an_answer_that_is_not_the_first_has_no_guarantee(text: str) -> None:
     run = played(sure(0.2), sure(0.9), text=text)
     assert isinstance(run.outcome, ValueOutcome)
-    assert promises(run) == ["", ""]
+    assert guarantees(run) == ["", ""]
     assert played(sure(0.9), text=text).of(OutputJudged)[0].guarantee == CERTIFICATE.guarantee
 
 
-def test_an_attempt_without_an_answer_takes_no_promise_away() -> None:
+def test_an_attempt_without_an_answer_keeps_the_guarantee() -> None:
     """The answers that a certificate is made of come of such attempts too."""
     run = play(AGAIN, {"text": "x"}, {"writer": sure(0.9)}, catalog=KNOWN, faults=Faults(invalid=1.0, attempts=1))
     assert len(run.attempts) == 2
-    assert promises(run) == [CERTIFICATE.guarantee]
+    assert guarantees(run) == [CERTIFICATE.guarantee]
 
 
-def test_each_element_has_its_own_promise() -> None:
+def test_each_element_has_its_own_guarantee() -> None:
     text = """
 input: {texts: "list[str]"}
 output: ${a.values}

@@ -83,7 +83,7 @@ class OutputAudited(_BaseEntry, tag="audited", frozen=True, kw_only=True):
     node: str
     verdict: AuditVerdict
     alpha: float
-    """Working alpha afterwards. Lines from before it was bounded may exceed the promised alpha, or be below 0."""
+    """Working alpha afterwards. Lines from before it was bounded may exceed the guaranteed alpha, or be below 0."""
     evidence: float
     """Evidence against the guarantee afterwards, at most the largest float."""
     gamma: Annotated[float, msgspec.Meta(ge=0, le=1)] = GAMMA
@@ -137,10 +137,12 @@ class AuditState:
             return ""
         more = (
             f", no more than {format_percent(drift.tested_rate)} of this threshold"
-            if drift.tested_rate > drift.promised
+            if drift.tested_rate > drift.guaranteed_alpha
             else ""
         )
-        observed = f"of audited answers {drift.summary}, and {format_percent(drift.promised)} was promised{more}"
+        observed = (
+            f"of audited answers {drift.summary}, and {format_percent(drift.guaranteed_alpha)} was guaranteed{more}"
+        )
         return f"{observed} (evidence {drift.max_evidence:.3g}, and {drift.evidence_limit:.3g} voids)"
 
 
